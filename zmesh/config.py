@@ -1,0 +1,121 @@
+"""The settings of a node: one frozen value, read from flags, environment and a TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import secrets
+import socket
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from zmesh.errors import ConfigError, did_you_mean
+
+_NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_LIMITS: dict[str, tuple[float, float]] = {
+    "heartbeat": (0.05, 3600.0),
+    "max_workers": (1, 4096),
+    "max_work": (1, 1_000_000),
+    "route_timeout": (0.0, 86_400.0),
+    "max_waiting_bytes": (65_536, 1 << 40),
+    "max_payload_bytes": (65_536, 1 << 50),
+}
+
+
+def default_node_id() -> str:
+    """A node id nobody else is likely to have: the host's name and six random hex digits."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:48] or "node"
+    return f"{host}-{secrets.token_hex(3)}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a node is told at its start; `Config()` alone is a node that listens nowhere.
+
+    `node_id`            1 to 64 of `A-Za-z0-9._-`, unique in the mesh.
+    `listen`, `peers`    URLs (`tcp://`, `ipc://`, `inproc://`, `rnp://`).
+    `heartbeat`          seconds between two probes of a link; three of silence take it down.
+    `max_workers`        threads for plugins that are plain functions.
+    `max_work`           requests that may run here at a time; more are answered with an error.
+    `route_timeout`      seconds that a request waits for a route to its node.
+    `max_waiting_bytes`  payload bytes that may wait here for routes and windows; past it, sending raises Overloaded.
+    `max_payload_bytes`  largest payload that is collected for a plugin or handler which wants it whole.
+    `spool_dir`          folder for payloads too large for memory; the system's own if None.
+    `ephemeral`          a leaf: it forwards nothing and the mesh keeps no state of it.
+    `plugins`            a section of settings for each namespace, handed to its plugin.
+
+    Raises ConfigError if a value is of the wrong type or out of its limits.
+    """
+
+    node_id: str = dataclasses.field(default_factory=default_node_id)
+    listen: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    heartbeat: float = 1.0
+    max_workers: int = 12
+    max_work: int = 10_000
+    route_timeout: float = 30.0
+    max_waiting_bytes: int = 256 * 1024 * 1024
+    max_payload_bytes: int = 64 * 1024 * 1024 * 1024
+    spool_dir: str | None = None
+    ephemeral: bool = False
+    plugins: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.node_id, str) or not _NODE_ID.match(self.node_id):
+            raise ConfigError(f"node_id {self.node_id!r} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")
+        for name in ("listen", "peers"):
+            urls = getattr(self, name)
+            if isinstance(urls, str) or not all(isinstance(url, str) for url in urls):
+                raise ConfigError(f"{name} must be a list of URLs, not {urls!r}")
+            object.__setattr__(self, name, tuple(urls))
+        for name, (low, high) in _LIMITS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise ConfigError(f"{name} = {value!r} is not a number from {low:g} to {high:g}")
+        if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):
+            raise ConfigError("plugins must hold one table for each namespace, such as [plugins.http]")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        **flags: object,
+    ) -> Config:
+        """The settings from a TOML file, then `ZMESH_*` variables over it, then `flags` (None: not given) over both.
+
+        Raises ConfigError if the file can't be read, is not TOML or has a key that no setting has.
+        """
+        settings: dict[str, object] = {}
+        if path is not None:
+            settings.update(_read(Path(path)))
+        environ = os.environ if environ is None else environ
+        if environ.get("ZMESH_NODE_ID"):
+            settings["node_id"] = environ["ZMESH_NODE_ID"]
+        for variable, name in (("ZMESH_LISTEN", "listen"), ("ZMESH_PEERS", "peers")):
+            if environ.get(variable):
+                settings[name] = tuple(url.strip() for url in environ[variable].split(",") if url.strip())
+        settings.update({name: value for name, value in flags.items() if value is not None})
+        return cls(**settings)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    known = typing.get_type_hints(Config)
+    for key, value in settings.items():
+        if key not in known:
+            raise ConfigError(f"{path}: no setting is called {key!r}{did_you_mean(key, known)}")
+        if key in ("listen", "peers"):
+            if not isinstance(value, list):
+                raise ConfigError(f"{path}: {key} must be a list of URLs, not {value!r}")
+            settings[key] = tuple(value)
+    return settings

@@ -1,0 +1,75 @@
+"""What the engine wants done, as values. The shell does exactly this, in order, and decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.wire import Frames
+
+
+class Transmit(NamedTuple):
+    """Put these frames on the link; if it is full, tell `engine.link_full` with the same frames."""
+
+    link: LinkId
+    frames: Frames
+
+
+class Deliver(NamedTuple):
+    """The next piece of a stream, in order, none twice.
+
+    `header` is there with the first piece of a message, `last` with its last one, `eof` with the end of the exchange
+    (which may come with a piece of payload or alone). `hops` is the number of links that the piece crossed. The shell
+    gives the room back with `engine.consumed(stream, weight)` once the piece has been read.
+    """
+
+    stream: Stream
+    peer: Address
+    header: RequestHeader | ReplyHeader | None
+    body: bytes
+    last: bool
+    eof: Eof | None
+    weight: int
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """The stream has room for more payload; `engine.room(stream)` tells how much."""
+
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Stop the work of this request; `reason` is a code of zmesh.errors."""
+
+    message_id: MessageId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close the link. One that this node dialled is dialled anew, after `pause` seconds at the earliest."""
+
+    link: LinkId
+    reason: str
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something happened that people or counters may want to know of; `event` is in the past tense.
+
+    `link_up`, `link_lost`, `link_refused`, `link_held`, `node_joined`, `node_left`, `route_changed`, `duplicate_id`,
+    `frame_dropped`, `unreachable`, `expired`, `exchange_ended`.
+    """
+
+    event: str
+    node: NodeId | None = None
+    link: LinkId | None = None
+    detail: str = ""
+
+
+Effect = Transmit | Deliver | Pull | Abort | HangUp | Report

@@ -1,0 +1,647 @@
+"""One node as a state machine: a stimulus in, a list of effects out.
+
+The stimuli are `link_up`, `link_down`, `link_full`, `link_ready` and `receive` from the transport, `send`, `feed`,
+`reply`, `cancel`, `consumed` and `describe` from the program, `tick` from the clock and `close` at the end. Each takes
+the time as `now` and returns what is to be done, in order. `next_deadline` tells when `tick` is due. The engine keeps
+no clock and does no I/O; whatever a neighbour sends, no stimulus raises.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from zmesh.core import wire
+from zmesh.core.effects import Effect, HangUp, Report, Transmit
+from zmesh.core.exchanges import Exchanges, Way
+from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
+from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.queues import BULK, Flow, Queue
+from zmesh.core.records import Records
+from zmesh.core.routes import Change, Routes
+from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, MAX_ENTRIES, Frames, Kind, Route, WireError
+
+LAGGING_BYTES = 256 * 1024
+DRAIN = 32
+REDIAL_REFUSED = 5.0
+MAX_NAMES_COMPARED = 512
+MAX_NEAR_CACHED = 256
+RECONCILE_AFTER = 2
+
+
+class Engine:
+    """A node of the mesh. `incarnation`: 64 random bits of this start; `epoch`: the seconds since 1970 at `now` 0;
+    `serial`: where its counters start, higher at each start if the machine's clock allows (milliseconds since 1970).
+
+    A `leaf` (an ephemeral node) forwards nothing, and the mesh keeps no route to it: its address is `leaf@neighbour`.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        incarnation: int,
+        *,
+        now: float,
+        epoch: float = 0.0,
+        serial: int = 1,
+        heartbeat: float = 1.0,
+        route_timeout: float = 30.0,
+        leaf: bool = False,
+    ) -> None:
+        self.node = node
+        self.incarnation = incarnation
+        self.leaf = leaf
+        self.address = Address(node)
+        """Where replies to this node go: its id, or `leaf@neighbour`."""
+        self.links = Links(heartbeat)
+        self.routes = Routes(node, incarnation, serial)
+        self.records = Records(node, incarnation, serial)
+        self.exchanges = Exchanges(self, route_timeout, now)
+        self._epoch = epoch
+        self._capabilities: tuple[str, ...] = ()
+        self._queues: dict[LinkId, Queue] = {}
+        self._home: Link | None = None
+        self._effects: list[Effect] = []
+        self._looped: list[Frames] = []
+        self._closed = False
+        self._near: dict[str, tuple[NodeId, ...]] = {}
+        self._near_at = now
+        self.routes.changed_at = now
+
+    # -- stimuli: the transport ----------------------------------------------------------------------------------
+
+    def link_up(self, link: LinkId, now: float, *, dialled: bool, cost: int = DEFAULT_COST) -> list[Effect]:
+        """A connection is there. The one who dialled greets; the one who listened waits for the greeting."""
+        if self.links.get(link) is None and not self._closed:
+            opened = self.links.open(link, dialled=dialled, cost=cost, now=now)
+            self._queues[link] = Queue()
+            if dialled:
+                self._greet(opened, now)
+        return self._done(now)
+
+    def link_down(self, link: LinkId, now: float, reason: str) -> list[Effect]:
+        """A connection is gone, as the transport knows for certain."""
+        self._lose(link, reason, now)
+        return self._done(now)
+
+    def link_full(self, link: LinkId, frames: Frames, now: float) -> list[Effect]:
+        """The transport could not take these frames; they are kept until `link_ready`."""
+        queue = self._queues.get(link)
+        if queue is not None:
+            queue.give_back(frames)
+        return self._done(now)
+
+    def link_ready(self, link: LinkId, now: float) -> list[Effect]:
+        """The link takes frames again. Returns the next DRAIN of them; call again until nothing is returned."""
+        queue = self._queues.get(link)
+        if queue is None:
+            return self._done(now)
+        queue.full = False
+        for _ in range(DRAIN):
+            frames = queue.pop()
+            if frames is None:
+                break
+            self._effects.append(Transmit(link, frames))
+        if queue.size_bytes < LAGGING_BYTES:
+            self.exchanges.on_link_ready(link, lambda: queue.size_bytes >= LAGGING_BYTES, now)
+        return self._done(now)
+
+    def receive(self, link: LinkId, frames: tuple[bytes, ...] | list[bytes], now: float) -> list[Effect]:
+        """A frame has come on a link. Nothing that is in it can raise."""
+        known = self.links.get(link)
+        if known is None:
+            return self._done(now)
+        try:
+            if len(frames) != 3 or len(frames[2]) > wire.MAX_BODY or len(frames[1]) > wire.MAX_HEAD:
+                raise WireError(f"{len(frames)} parts, or one too long")
+            route = wire.decode_route(frames[0])
+            if route.kind >= FIRST_ROUTED:
+                self._on_routed(known, route, (frames[0], frames[1], frames[2]), now)
+            else:
+                self._on_neighbour(known, route, frames[1], now)
+            known.strikes = 0
+            known.heard = now
+        except WireError as error:
+            self._strike(known, str(error), now)
+        return self._done(now)
+
+    # -- stimuli: the program ------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        message_id: MessageId,
+        recipient: Address,
+        header: RequestHeader,
+        body: bytes,
+        now: float,
+        *,
+        last: bool = True,
+        timeout: float | None = None,
+    ) -> list[Effect]:
+        """Open an exchange; `last` False: more payload follows through `feed`. `timeout` in seconds, None: no limit."""
+        self.exchanges.call(message_id, recipient, header, body, last=last, timeout=timeout, now=now)
+        return self._done(now)
+
+    def feed(self, stream: Stream, body: bytes, now: float, *, last: bool) -> list[Effect]:
+        """More payload of the message under way on a stream; never more than `exchanges.room(stream)` bytes."""
+        self.exchanges.feed(stream, body, last=last, now=now)
+        return self._done(now)
+
+    def reply(
+        self,
+        message_id: MessageId,
+        header: ReplyHeader | None,
+        body: bytes,
+        now: float,
+        *,
+        last: bool = True,
+        eof: Eof | None = None,
+    ) -> list[Effect]:
+        """A reply to a request, and with `eof` its final word; harmless if the caller is gone."""
+        self.exchanges.reply(message_id, header, body, last=last, eof=eof, now=now)
+        return self._done(now)
+
+    def cancel(self, message_id: MessageId, now: float) -> list[Effect]:
+        """Stop a request of this node; its final word comes as with any other."""
+        self.exchanges.cancel(message_id, now)
+        return self._done(now)
+
+    def consumed(self, stream: Stream, weight: int, now: float) -> list[Effect]:
+        """The reader of a stream has taken a delivered piece of that weight."""
+        self.exchanges.consumed(stream, weight, now)
+        return self._done(now)
+
+    def describe(self, capabilities: Iterable[str], now: float) -> list[Effect]:
+        """Tell all nodes what this one can do."""
+        self._capabilities = tuple(capabilities)
+        self._describe(now)
+        return self._done(now)
+
+    def close(self, now: float, reason: str = "leaving") -> list[Effect]:
+        """Say goodbye on all links; the node is over after this."""
+        self._closed = True
+        for link in self.links.up():
+            self._put(link.id, wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason)), None)
+        return self._done(now)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Effect]:
+        """Do what is due."""
+        for link in self.links.due(now):
+            self._probe(link, now)
+        for link in self.links.expire(now):
+            if link.state is State.HELD and self._rivals(link):
+                self._refuse(link, "duplicate_id", f"another node called {link.node!r} is alive in the mesh", now)
+            elif link.state is State.HELD:
+                self._raise_up(link, now)
+            else:
+                silent = "silent" if link.state is State.UP else "no greeting"
+                self._effects.append(HangUp(link.id, silent, 0.0))
+                self._lose(link.id, f"{silent} for {now - link.heard:.3g} s", now)
+        self.routes.expire(now)
+        for node in self.records.expire(now):
+            self._effects.append(Report("node_forgotten", node))
+        self.exchanges.tick(now)
+        self._choose(now)
+        self._tell(now)
+        return self._done(now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is due, or None if nothing is."""
+        earliest: float | None = None
+        for table in (self.exchanges, self.links, self.routes, self.records):
+            deadline = table.next_deadline()
+            if deadline is not None and (earliest is None or deadline < earliest):
+                earliest = deadline
+        return earliest
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def settled(self, now: float) -> float:
+        """For how many seconds this node's routes have been as they are."""
+        return max(0.0, now - self.routes.changed_at)
+
+    def nodes(self) -> set[NodeId]:
+        """All nodes that can be reached, this one among them."""
+        return {self.node, *self.routes.table()}
+
+    def check(self) -> None:
+        """Raise AssertionError if any table contradicts itself or another; tests call this after every event."""
+        self.links.check()
+        self.routes.check()
+        self.records.check()
+        self.exchanges.check()
+        for queue in self._queues.values():
+            queue.check()
+        if self._effects or self._looped:
+            raise AssertionError("effects that were not handed out")
+        if set(self._queues) != {link.id for link in self.links}:
+            raise AssertionError("a link without a queue, or a queue without a link")
+
+    # -- what the exchanges need (Carrier) -----------------------------------------------------------------------
+
+    def way(self, destination: Address) -> Way | None:
+        """How a routed frame leaves for its destination now."""
+        if destination == self.node:
+            return Way(LinkId(0), self.incarnation, False)
+        link = self._towards(destination, wire.host_of(destination))
+        if link is None:
+            return None
+        incarnation = 0
+        if not self.leaf:
+            selected = self.routes.get(NodeId(destination))
+            incarnation = selected.incarnation if selected else 0
+        queue = self._queues[link]
+        return Way(link, incarnation, queue.size_bytes >= LAGGING_BYTES)
+
+    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes) -> None:
+        """Send a routed frame from this node."""
+        if destination == self.node:
+            self._looped.append((wire.encode_route(kind, destination, Address(self.node)), head, body))
+            return
+        link = self._towards(destination, wire.host_of(destination))
+        if link is None:
+            self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_route"))
+            return
+        source = self.address
+        frames = (wire.encode_route(kind, destination, source), head, body)
+        control = kind != Kind.CHUNK
+        self._put(link, frames, None if control else (source, destination, len(body) >= BULK))
+
+    def emit(self, effect: Effect) -> None:
+        """Add an effect to those of the stimulus at hand."""
+        self._effects.append(effect)
+
+    # -- inside: forwarding --------------------------------------------------------------------------------------
+
+    def _towards(self, destination: Address, host: NodeId) -> LinkId | None:
+        if self.leaf:
+            return self._home.id if self._home is not None else None
+        if host == self.node:
+            links = self.links.to(NodeId(Address(destination.partition("@")[0])))
+            return links[0].id if links and links[0].leaf else None
+        selected = self.routes.get(host)
+        return selected.link if selected is not None else None
+
+    def _put(self, link: LinkId, frames: Frames, flow: Flow | None) -> None:
+        queue = self._queues.get(link)
+        if queue is None:
+            return
+        if not queue:
+            self._effects.append(Transmit(link, frames))
+        elif not queue.push(frames, flow):
+            known = self.links.get(link)
+            self._effects.append(Report("frame_dropped", known.node if known else None, link, "queue_full"))
+
+    def _on_routed(self, link: Link, route: Route, frames: Frames, now: float) -> None:
+        if link.state is not State.UP:
+            if link.state is State.OPENING and not link.dialled:
+                self._put(link.id, wire.encode_link(Kind.ASK), None)
+            self._effects.append(Report("frame_dropped", None, link.id, "not_greeted"))
+            return
+        if link.leaf and route.source != f"{link.node}@{self.node}":
+            raise WireError("a leaf speaks for another node")
+        if route.destination == self.address:
+            self._on_arrived(route, frames, now)
+            return
+        if not link.leaf and wire.host_of(route.source) == self.node:
+            self._effects.append(Report("frame_dropped", link.node, link.id, "own_source"))
+            return
+        if self.leaf:
+            self._effects.append(Report("frame_dropped", link.node, link.id, "leaf_forwards_nothing"))
+            return
+        if not route.onward:
+            self._effects.append(Report("expired", route.host, link.id, route.source))
+            self._bounce(Kind.EXPIRED, route, frames, now)
+            return
+        out = self._towards(route.destination, route.host)
+        if out is None:
+            self._effects.append(Report("frame_dropped", route.host, link.id, "no_route"))
+            self._bounce(Kind.UNREACHABLE, route, frames, now)
+            return
+        flow = None
+        if route.kind == Kind.CHUNK:
+            flow = (route.source, route.destination, len(frames[2]) >= BULK)
+        self._put(out, (route.onward, frames[1], frames[2]), flow)
+
+    def _bounce(self, kind: Kind, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
+        """Tell the source of a frame why it got no further; the frame's own head goes back as the body."""
+        if route.kind not in (Kind.CHUNK, Kind.CANCEL) or len(frames[1]) > wire.MAX_BODY:
+            return
+        if self.way(route.source) is None:
+            return
+        if kind is Kind.EXPIRED:
+            head = wire.encode(wire.Expired(route.kind, self.node, route.destination))
+        else:
+            if reason == "no_route" and route.host == self.node:
+                reason = "gone"
+            near = self.near(route.destination) if reason == "no_route" else ()
+            head = wire.encode(
+                wire.Unreachable(route.kind, reason, self.node, route.destination, near, self.settled(now))
+            )
+        self.carry(route.source, kind, head, frames[1])
+
+    def near(self, name: str) -> tuple[NodeId, ...]:
+        """Up to three known node ids that resemble a name, the closest first; none if the name itself is known."""
+        if self._near_at != self.routes.changed_at or len(self._near) >= MAX_NEAR_CACHED:
+            self._near, self._near_at = {}, self.routes.changed_at
+        if name not in self._near:
+            names = [self.node, *self.routes.table()][:MAX_NAMES_COMPARED]
+            known = self.records.get(NodeId(Address(name))) is not None
+            close = [] if known else difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+            self._near[name] = tuple(NodeId(Address(match)) for match in close)
+        return self._near[name]
+
+    def _on_arrived(self, route: Route, frames: Frames, now: float) -> None:
+        source, head, body = route.source, frames[1], frames[2]
+        match route.kind:
+            case Kind.CHUNK:
+                chunk = wire.decode_chunk(head)
+                hops = 0 if source == self.node else wire.MAX_TTL - route.ttl + 1
+                refusal = self.exchanges.on_chunk(source, chunk, body, hops, now)
+                if refusal == "restarted":
+                    self._bounce(Kind.UNREACHABLE, route, frames, now, refusal)
+                elif refusal is not None:
+                    self._effects.append(Report("frame_dropped", wire.host_of(source), None, refusal))
+            case Kind.ACK:
+                self.exchanges.on_ack(source, wire.decode_ack(head), now)
+            case Kind.CANCEL:
+                self.exchanges.on_cancel(source, wire.decode_cancel(head), now)
+            case Kind.UNREACHABLE:
+                note = wire.decode_unreachable(head)
+                stream = self._stream_of(note.kind, body)
+                if stream is not None:
+                    self.exchanges.on_unreachable(note, stream, now)
+            case _:
+                expired = wire.decode_expired(head)
+                self._effects.append(Report("expired", expired.at, None, expired.destination))
+
+    def _stream_of(self, kind: int, head: bytes) -> Stream | None:
+        """The stream that a returned frame of ours belongs to."""
+        if kind == Kind.CHUNK:
+            chunk = wire.decode_chunk(head)
+            return Stream(chunk.message_id, chunk.request) if chunk.incarnation == self.incarnation else None
+        if kind == Kind.CANCEL:
+            return Stream(wire.decode_cancel(head).message_id, True)
+        return None
+
+    # -- inside: what neighbours say -----------------------------------------------------------------------------
+
+    def _on_neighbour(self, link: Link, route: Route, head: bytes, now: float) -> None:
+        kind = route.kind
+        if kind == Kind.HELLO:
+            if route.version != wire.VERSION:
+                self._refuse(
+                    link, "version", f"protocol version {route.version} is not {wire.VERSION}, which we speak", now
+                )
+            else:
+                self._on_hello(link, wire.decode_hello(head), now)
+        elif kind == Kind.REFUSE:
+            refuse = wire.decode_refuse(head)
+            self._report_refusal(link, f"they refuse: {refuse.text}", refuse.reason)
+            self._effects.append(HangUp(link.id, refuse.text, REDIAL_REFUSED))
+            self._lose(link.id, f"refused: {refuse.text}", now)
+        elif kind == Kind.ASK:
+            if link.dialled:
+                self._restart(link, now)
+        elif link.state is not State.UP:
+            if link.state is State.OPENING and not link.dialled:
+                self._put(link.id, wire.encode_link(Kind.ASK), None)
+        else:
+            self._on_up(link, kind, head, now)
+
+    def _on_up(self, link: Link, kind: int, head: bytes, now: float) -> None:
+        match kind:
+            case Kind.PROBE:
+                self._on_probe(link, wire.decode_probe(head), now)
+            case Kind.ECHO:
+                sample = now - wire.decode_echo(head).token
+                if 0 <= sample < 3600 and link.measure(sample) and not link.leaf:
+                    self.routes.set_cost(link.id, link.cost)
+                    self._describe(now)
+            case Kind.UPDATE:
+                update = wire.decode_update(head)
+                if not (self.leaf or link.leaf):
+                    self.routes.update(
+                        link.id, update.entries, begin=bool(update.full & FULL_BEGIN), end=bool(update.full & FULL_END)
+                    )
+            case Kind.RECORD:
+                records = wire.decode_records(head)
+                if not (self.leaf or link.leaf):
+                    for record, blob in records:
+                        self._on_record(link, record, blob, now)
+            case Kind.SEQNO_REQUEST:
+                request = wire.decode_seqno_request(head)
+                if not (self.leaf or link.leaf):
+                    self.routes.request(link.id, request, now)
+            case Kind.RESEND:
+                resend = wire.decode_resend(head)
+                if resend.routes:
+                    self.routes.resend(link.id, now)
+                if resend.records:
+                    self.records.resend(link.id, now)
+            case _:
+                reason = wire.decode_goodbye(head).reason
+                self._effects.append(HangUp(link.id, reason, 0.0))
+                self._lose(link.id, f"they left: {reason}", now)
+
+    def _on_record(self, link: Link, record: wire.Record, blob: bytes, now: float) -> None:
+        known = self.records.get(record.node)
+        if self.records.update(link.id, record, blob, now) and known is None:
+            self._effects.append(Report("node_joined", record.node))
+
+    def _on_probe(self, link: Link, probe: wire.Probe, now: float) -> None:
+        self._put(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)), None)
+        if not link.synced:
+            link.synced = True
+            self._effects.append(Report("link_synced", link.node, link.id))
+        if self.leaf or link.leaf:
+            return
+        routes_differ = probe.routes != self.routes.heard_digest(link.id)
+        link.records_differ = link.records_differ + 1 if probe.records != self.records.digest else 0
+        records_differ = link.records_differ >= RECONCILE_AFTER
+        if routes_differ or records_differ:
+            link.records_differ = 0
+            self._put(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)), None)
+
+    # -- inside: opening and closing links -----------------------------------------------------------------------
+
+    def _greet(self, link: Link, now: float, answers: int = 0) -> None:
+        hello = wire.Hello(self.node, self.incarnation, self._epoch + now, self.leaf, link.id, answers)
+        link.greeted = True
+        self._put(link.id, wire.encode_link(Kind.HELLO, hello), None)
+
+    def _on_hello(self, link: Link, hello: wire.Hello, now: float) -> None:
+        if link.state is State.UP or (link.dialled and hello.answers != link.id):
+            return
+        if hello.node == self.node:
+            whose = "this node itself" if hello.incarnation == self.incarnation else "another node"
+            self._refuse(link, "own_id", f"the id {hello.node!r} is taken by the node at this end ({whose})", now)
+            return
+        if hello.leaf and self.leaf:
+            self._refuse(link, "leaf", "both ends are ephemeral, and neither forwards", now)
+            return
+        link.node, link.incarnation, link.leaf = hello.node, hello.incarnation, hello.leaf
+        link.session = hello.session
+        rivals = self._rivals(link)
+        if not rivals:
+            self._raise_up(link, now)
+            return
+        if link.state is State.HELD:
+            return
+        self.links.hold(link, now)
+        link.heard = now
+        self._effects.append(Report("link_held", link.node, link.id, "another incarnation of it may still be alive"))
+        for rival in rivals:
+            if isinstance(rival, Link):
+                self._probe(rival, now)
+
+    def _rivals(self, link: Link) -> list[Link | NodeId]:
+        """What speaks for another incarnation of the node at the end of this link being alive."""
+        rivals: list[Link | NodeId] = [
+            other for other in self.links.to(link.node) if other.incarnation != link.incarnation
+        ]
+        if not link.leaf and not rivals:
+            selected = self.routes.get(link.node)
+            if selected is not None and selected.incarnation != link.incarnation:
+                rivals.append(link.node)
+        return rivals
+
+    def _raise_up(self, link: Link, now: float) -> None:
+        if not link.dialled:
+            self._greet(link, now, answers=link.session)
+        self.links.raise_up(link, now)
+        self._effects.append(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
+        if self.leaf:
+            if self._home is None:
+                self._home = link
+                self.address = Address(f"{self.node}@{link.node}")
+                self.exchanges.on_attached(None, now)
+            self._probe(link, now)
+        elif link.leaf:
+            self._probe(link, now)
+            self.exchanges.on_attached(Address(f"{link.node}@{self.node}"), now)
+        else:
+            self.routes.link_up(link.id, link.cost, now)
+            self.records.link_up(link.id, now)
+            self._describe(now)
+            self._tell(now)
+            self._probe(link, now)
+
+    def _restart(self, link: Link, now: float) -> None:
+        """The other end does not know us on this connection (any more): open it again as a new link would be."""
+        if link.state is State.UP:
+            self._effects.append(HangUp(link.id, "the other end knows us no more", 0.0))
+            self._lose(link.id, "the other end knows us no more", now)
+        else:
+            self._greet(link, now)
+
+    def _refuse(self, link: Link, reason: str, text: str, now: float) -> None:
+        self._effects.append(Transmit(link.id, wire.encode_link(Kind.REFUSE, wire.Refuse(reason, text))))
+        self._report_refusal(link, f"we refuse: {text}", reason)
+        self._effects.append(HangUp(link.id, text, REDIAL_REFUSED))
+        self._lose(link.id, f"refused: {text}", now)
+
+    def _report_refusal(self, link: Link, text: str, reason: str) -> None:
+        node = link.node or None
+        self._effects.append(Report("link_refused", node, link.id, text))
+        if reason in ("duplicate_id", "own_id"):
+            self._effects.append(Report("duplicate_id", node or self.node, link.id, text))
+
+    def _lose(self, id: LinkId, reason: str, now: float) -> None:
+        link = self.links.close(id)
+        if link is None:
+            return
+        del self._queues[id]
+        if link.state is State.UP:
+            self._effects.append(Report("link_lost", link.node, id, reason))
+            self._detach(link, now)
+        self.exchanges.link_down(id, now)
+
+    def _detach(self, link: Link, now: float) -> None:
+        if self.leaf:
+            if self._home is link:
+                self._home = next(iter(self.links.up()), None)
+                self.address = Address(f"{self.node}@{self._home.node}" if self._home else self.node)
+                self.exchanges.on_detached(None, now)
+                if self._home is not None:
+                    self.exchanges.on_attached(None, now)
+        elif link.leaf:
+            self.exchanges.on_detached(Address(f"{link.node}@{self.node}"), now)
+        else:
+            self.routes.link_down(link.id)
+            self.records.link_down(link.id)
+            self._describe(now)
+            self._choose(now)
+        self._admit_held(now)
+
+    def _admit_held(self, now: float) -> None:
+        for link in self.links.held():
+            if not self._rivals(link):
+                self._raise_up(link, now)
+
+    def _strike(self, link: Link, text: str, now: float) -> None:
+        self._effects.append(Report("frame_dropped", link.node or None, link.id, f"garbage: {text}"))
+        link.strikes += 1
+        if link.strikes >= MAX_STRIKES:
+            self._effects.append(HangUp(link.id, f"{MAX_STRIKES} bad frames in a row", REDIAL_REFUSED))
+            self._lose(link.id, f"{MAX_STRIKES} bad frames in a row: {text}", now)
+
+    def _probe(self, link: Link, now: float) -> None:
+        if link.leaf or self.leaf:
+            probe = wire.Probe(now, 0, 0, self.settled(now))
+        else:
+            probe = wire.Probe(now, self.routes.told_digest(link.id), self.records.digest, self.settled(now))
+        self._put(link.id, wire.encode_link(Kind.PROBE, probe), None)
+
+    # -- inside: routes and records ------------------------------------------------------------------------------
+
+    def _describe(self, now: float) -> None:
+        if not self.leaf:
+            self.records.describe(self._capabilities, self.links.neighbours(), b"", now)
+
+    def _choose(self, now: float) -> None:
+        """Let the routes settle on what has been heard, and tell everybody who hangs on them."""
+        for change in self.routes.select(now):
+            self._on_change(change, now)
+
+    def _on_change(self, change: Change, now: float) -> None:
+        before, after, node = change.before, change.after, change.destination
+        if before is not None and after is not None and before[:2] == after[:2]:
+            return
+        self.records.set_reachable(node, after is not None, now)
+        if after is None:
+            self._effects.append(Report("node_left", node))
+            self.exchanges.on_route(node, None, moved=True, now=now)
+        else:
+            self._effects.append(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
+            self.exchanges.on_route(node, after.incarnation, moved=True, now=now)
+        if self.links.held():
+            self._admit_held(now)
+
+    def _tell(self, now: float) -> None:
+        """Send what the tables have to tell, if it is time."""
+        for id, entries, whole in self.routes.flush(now):
+            parts = [entries[i : i + MAX_ENTRIES] for i in range(0, len(entries), MAX_ENTRIES)] or [[]]
+            for index, part in enumerate(parts):
+                full = 0
+                if whole:
+                    full = (FULL_BEGIN if index == 0 else 0) | (FULL_END if index == len(parts) - 1 else 0)
+                self._put(id, wire.encode_link(Kind.UPDATE, wire.Update(full, tuple(part))), None)
+        for id, request in self.routes.requests(now):
+            self._put(id, wire.encode_link(Kind.SEQNO_REQUEST, request), None)
+        for id, blobs in self.records.flush(now):
+            self._put(id, wire.encode_records(blobs), None)
+
+    def _done(self, now: float) -> list[Effect]:
+        """Bring the stimulus to its end: choose routes, loop what this node sent to itself, hand out the effects."""
+        if self.routes.dirty:
+            self._choose(now)
+            self._tell(now)
+        while self._looped:
+            looped, self._looped = self._looped, []
+            for frames in looped:
+                self._on_arrived(wire.decode_route(frames[0]), frames, now)
+        effects, self._effects = self._effects, []
+        return effects

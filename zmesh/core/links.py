@@ -1,0 +1,217 @@
+"""The links of a node: handshake, liveness and cost.
+
+A link opens with a HELLO each way and lives as long as something is heard on it: a probe every heartbeat carries the
+time, its echo gives a round-trip time that is smoothed after RFC 6298, and three heartbeats of silence end it. The cost
+of a link is the configured one plus a bounded penalty that grows with the smoothed round trip (RFC 9616 section 4);
+what is told to others changes only when it differs clearly, so that jitter moves no route.
+
+A HELLO may name a node that is known alive in another incarnation. That is either the same node after a restart, whose
+old self nobody has missed yet, or a second node of the same name. The new link is held meanwhile: if the old self falls
+silent it is replaced, if it proves alive the newcomer is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+
+from zmesh.core.message import Address, LinkId, NodeId
+from zmesh.core.timers import Timers
+
+DEFAULT_COST = 100
+RTT_FLOOR = 0.010
+RTT_CEILING = 0.120
+MAX_RTT_PENALTY = 150
+MAX_COST = 1_000_000
+SILENCE = 3.0
+OPENING = 5.0
+MAX_STRIKES = 3
+COST_STEP = 20
+_GOLDEN = 0.6180339887498949
+
+
+class State(Enum):
+    """OPENING: no HELLO yet. HELD: its HELLO names a node that may still be alive elsewhere. UP: carries frames."""
+
+    OPENING = "opening"
+    HELD = "held"
+    UP = "up"
+
+
+class Link:
+    """One live connection, and what is known of the node at its other end."""
+
+    __slots__ = (
+        "base_cost",
+        "cost",
+        "dialled",
+        "greeted",
+        "heard",
+        "id",
+        "incarnation",
+        "leaf",
+        "node",
+        "records_differ",
+        "rtt",
+        "rtt_variance",
+        "session",
+        "state",
+        "strikes",
+        "synced",
+    )
+
+    def __init__(self, id: LinkId, *, dialled: bool, cost: int, now: float) -> None:
+        self.id = id
+        self.dialled = dialled
+        self.base_cost = cost
+        self.cost = cost
+        self.state = State.OPENING
+        self.node = NodeId(Address(""))
+        self.incarnation = 0
+        self.session = 0
+        self.leaf = False
+        self.greeted = False
+        self.synced = False
+        self.heard = now
+        self.rtt: float | None = None
+        self.rtt_variance = 0.0
+        self.strikes = 0
+        self.records_differ = 0
+
+    def measure(self, sample: float) -> bool:
+        """Take in one round trip, in seconds; True if the link's cost changes with it."""
+        if self.rtt is None:
+            self.rtt, self.rtt_variance = sample, sample / 2
+        else:
+            self.rtt_variance += (abs(self.rtt - sample) - self.rtt_variance) / 4
+            self.rtt += (sample - self.rtt) / 8
+        cost = self.base_cost + rtt_penalty(self.rtt)
+        if abs(cost - self.cost) < COST_STEP and not (cost == self.base_cost != self.cost):
+            return False
+        changed = cost != self.cost
+        self.cost = cost
+        return changed
+
+
+def rtt_penalty(rtt: float) -> int:
+    """What a smoothed round trip of `rtt` seconds adds to a link's cost: 0 up to 10 ms, 150 from 120 ms on."""
+    share = (rtt - RTT_FLOOR) / (RTT_CEILING - RTT_FLOOR)
+    return round(MAX_RTT_PENALTY * min(1.0, max(0.0, share)))
+
+
+class Links:
+    """The table of links; `heartbeat` in seconds."""
+
+    def __init__(self, heartbeat: float) -> None:
+        self.heartbeat = heartbeat
+        self._links: dict[LinkId, Link] = {}
+        self._up: dict[NodeId, dict[LinkId, Link]] = {}
+        self._probes: Timers[LinkId] = Timers()
+        self._silences: Timers[LinkId] = Timers()
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._links.values())
+
+    def open(self, id: LinkId, *, dialled: bool, cost: int, now: float) -> Link:
+        """Enter a new connection."""
+        link = self._links[id] = Link(id, dialled=dialled, cost=max(1, min(cost, MAX_COST)), now=now)
+        self._silences.set(id, now + max(OPENING, SILENCE * self.heartbeat))
+        return link
+
+    def get(self, id: LinkId) -> Link | None:
+        """The link of that number, if it is open."""
+        return self._links.get(id)
+
+    def hold(self, link: Link, now: float) -> None:
+        """Keep a link waiting until the node that it names has fallen silent elsewhere, or has not."""
+        link.state = State.HELD
+        self._silences.set(link.id, now + (SILENCE + 1) * self.heartbeat)
+
+    def raise_up(self, link: Link, now: float) -> None:
+        """From here on the link carries frames, is probed, and must not fall silent."""
+        link.state = State.UP
+        link.heard = now
+        self._up.setdefault(link.node, {})[link.id] = link
+        self._probes.set(link.id, now + self._period(link))
+        self._silences.set(link.id, now + SILENCE * self.heartbeat)
+
+    def close(self, id: LinkId) -> Link | None:
+        """Take a link out; None if it is not there (any more)."""
+        link = self._links.pop(id, None)
+        if link is not None:
+            self._probes.cancel(id)
+            self._silences.cancel(id)
+            beside = self._up.get(link.node)
+            if beside is not None and beside.pop(id, None) is not None and not beside:
+                del self._up[link.node]
+        return link
+
+    def up(self) -> list[Link]:
+        """All links that carry frames."""
+        return [link for links in self._up.values() for link in links.values()]
+
+    def to(self, node: NodeId) -> list[Link]:
+        """The links to that neighbour that carry frames, the cheapest first."""
+        links = self._up.get(node)
+        if not links:
+            return []
+        return sorted(links.values(), key=lambda link: (link.cost, link.id))
+
+    def held(self) -> list[Link]:
+        """The links that wait for another one of the same name to fall silent."""
+        return [link for link in self._links.values() if link.state is State.HELD]
+
+    def neighbours(self) -> tuple[tuple[NodeId, int], ...]:
+        """Every neighbour that is no leaf, with the cost of the cheapest link to it, sorted."""
+        return tuple(
+            sorted(
+                (node, min(link.cost for link in links.values()))
+                for node, links in self._up.items()
+                if not next(iter(links.values())).leaf
+            )
+        )
+
+    def next_deadline(self) -> float | None:
+        """When `due` or `expire` has something to say again."""
+        probe, silence = self._probes.next_deadline(), self._silences.next_deadline()
+        if probe is None or (silence is not None and silence < probe):
+            return silence
+        return probe
+
+    def due(self, now: float) -> list[Link]:
+        """The links to probe now; each is due again a heartbeat later, give or take a tenth."""
+        links = []
+        for id in self._probes.expire(now):
+            link = self._links[id]
+            links.append(link)
+            self._probes.set(id, now + self._period(link))
+        return links
+
+    def expire(self, now: float) -> list[Link]:
+        """The links that have been silent, or held, for too long; the caller closes them."""
+        silent = []
+        for id in self._silences.expire(now):
+            link = self._links[id]
+            deadline = link.heard + SILENCE * self.heartbeat
+            if link.state is State.UP and deadline > now:
+                self._silences.set(id, deadline)
+            else:
+                silent.append(link)
+        return silent
+
+    def _period(self, link: Link) -> float:
+        return self.heartbeat * (0.9 + 0.2 * ((link.id * _GOLDEN) % 1.0))
+
+    def check(self) -> None:
+        """Raise AssertionError if the tables contradict each other."""
+        up = {link.id for link in self._links.values() if link.state is State.UP}
+        if up != {link.id for link in self.up()}:
+            raise AssertionError("the links that are up are not those in the table of neighbours")
+        if not all(id in self._probes for id in up) or not all(id in self._silences for id in self._links):
+            raise AssertionError("a link without a deadline")
+        for node, links in self._up.items():
+            if len({(link.node, link.incarnation, link.leaf) for link in links.values()}) != 1:
+                raise AssertionError(f"two incarnations of {node!r} are up at once")

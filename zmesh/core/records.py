@@ -1,0 +1,182 @@
+"""What every node says of itself, flooded to all.
+
+A record is replaced by one with a higher serial (ties by incarnation, so that all agree). A node that hears of a record
+in its own name that is not its own, left over from before a restart, outbids its serial. The records of reachable nodes
+make up the digest that travels in the probes: reachability is the same all over a partition, so equal tables have equal
+digests, and the records of nodes that are gone can be kept for a while without anybody sending them round again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zmesh.core.message import LinkId, NodeId
+from zmesh.core.timers import Timers
+from zmesh.core.wire import MAX_RECORDS, Record, digest, encode
+
+KEEP_GONE = 60.0
+COALESCE = 0.010
+OUTBID_INTERVAL = 1.0
+BATCH_BYTES = 48 * 1024
+_MODULUS = 1 << 64
+
+
+class Records:
+    """The records that this node knows, its own among them."""
+
+    def __init__(self, node: NodeId, incarnation: int, serial: int) -> None:
+        self._node = node
+        self._own = Record(node, incarnation, serial, (), (), b"")
+        self._records: dict[NodeId, Record] = {}
+        self._blobs: dict[NodeId, bytes] = {}
+        self._digests: dict[NodeId, int] = {}
+        self._reachable: set[NodeId] = {node}
+        self._gone: Timers[NodeId] = Timers()
+        self._outbid_again = 0.0
+        self.digest = 0
+        self._pending: dict[LinkId, dict[NodeId, None]] = {}
+        self._flush_at: float | None = None
+        self._keep(self._own, encode(self._own))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def link_up(self, link: LinkId, now: float) -> None:
+        """A neighbour is new: it is told all records of nodes that can be reached."""
+        self._pending[link] = dict.fromkeys(node for node in self._records if node in self._reachable)
+        self._flush_at = now
+
+    def link_down(self, link: LinkId) -> None:
+        """The neighbour is gone."""
+        self._pending.pop(link, None)
+
+    def resend(self, link: LinkId, now: float) -> None:
+        """Tell that neighbour everything once more."""
+        if link in self._pending:
+            self.link_up(link, now)
+
+    def describe(
+        self, capabilities: Iterable[str], neighbours: tuple[tuple[NodeId, int], ...], public_key: bytes, now: float
+    ) -> bool:
+        """Say this of this node from now on; True if that is new."""
+        own = self._own._replace(
+            capabilities=tuple(capabilities), neighbours=neighbours, public_key=public_key
+        )
+        if own == self._own:
+            return False
+        self._publish(own._replace(serial=own.serial + 1), now)
+        return True
+
+    def update(self, link: LinkId, record: Record, blob: bytes, now: float) -> bool:
+        """Take in a record that a neighbour passed on; True if it was news."""
+        if record.node == self._node:
+            if record.incarnation != self._own.incarnation and _rank(record) > _rank(self._own):
+                if now >= self._outbid_again:
+                    self._outbid_again = now + OUTBID_INTERVAL
+                    self._publish(self._own._replace(serial=record.serial + 1), now)
+            return False
+        known = self._records.get(record.node)
+        if known is not None and _rank(record) <= _rank(known):
+            return False
+        self._keep(record, blob)
+        if record.node not in self._reachable:
+            self._gone.set_default(record.node, now + KEEP_GONE)
+        self._spread(record.node, link, now)
+        return True
+
+    def set_reachable(self, node: NodeId, reachable: bool, now: float) -> None:
+        """The route to `node` has come, or gone; a record that stays unreachable is dropped in the end."""
+        if reachable == (node in self._reachable) or node == self._node:
+            return
+        if reachable:
+            self._reachable.add(node)
+            self._gone.cancel(node)
+            sign = 1
+        else:
+            self._reachable.discard(node)
+            if node in self._records:
+                self._gone.set(node, now + KEEP_GONE)
+            sign = -1
+        self.digest = (self.digest + sign * self._digests.get(node, 0)) % _MODULUS
+
+    def known(self) -> dict[NodeId, Record]:
+        """The records of all nodes that can be reached, this one's among them."""
+        return {node: record for node, record in self._records.items() if node in self._reachable}
+
+    def get(self, node: NodeId) -> Record | None:
+        """The record of a node, also of one that can't be reached at the moment."""
+        return self._records.get(node)
+
+    def names(self) -> Iterable[NodeId]:
+        """The ids of all nodes with a record."""
+        return self._records.keys()
+
+    def next_deadline(self) -> float | None:
+        """When `flush` or `expire` has work."""
+        gone = self._gone.next_deadline()
+        if self._flush_at is None or (gone is not None and gone < self._flush_at):
+            return gone
+        return self._flush_at
+
+    def flush(self, now: float) -> list[tuple[LinkId, list[bytes]]]:
+        """What to send on which link, in batches; empty before its time."""
+        if self._flush_at is None or self._flush_at > now:
+            return []
+        self._flush_at = None
+        batches: list[tuple[LinkId, list[bytes]]] = []
+        for link, nodes in self._pending.items():
+            batch: list[bytes] = []
+            size = 0
+            for node in nodes:
+                blob = self._blobs.get(node)
+                if blob is None:
+                    continue
+                if batch and (size + len(blob) > BATCH_BYTES or len(batch) == MAX_RECORDS):
+                    batches.append((link, batch))
+                    batch, size = [], 0
+                batch.append(blob)
+                size += len(blob)
+            if batch:
+                batches.append((link, batch))
+            nodes.clear()
+        return batches
+
+    def expire(self, now: float) -> list[NodeId]:
+        """Drop the records of nodes that have been gone for long."""
+        dropped = self._gone.expire(now)
+        for node in dropped:
+            del self._records[node], self._blobs[node], self._digests[node]
+        return dropped
+
+    def _publish(self, own: Record, now: float) -> None:
+        self._own = own
+        self._keep(own, encode(own))
+        self._spread(own.node, None, now)
+
+    def _keep(self, record: Record, blob: bytes) -> None:
+        node = record.node
+        fresh = digest(blob)
+        if node in self._reachable:
+            self.digest = (self.digest + fresh - self._digests.get(node, 0)) % _MODULUS
+        self._records[node], self._blobs[node], self._digests[node] = record, blob, fresh
+
+    def _spread(self, node: NodeId, heard_on: LinkId | None, now: float) -> None:
+        for link, nodes in self._pending.items():
+            if link != heard_on:
+                nodes[node] = None
+        if self._flush_at is None:
+            self._flush_at = now + COALESCE
+
+    def check(self) -> None:
+        """Raise AssertionError if the digest or the tables are not what they must be."""
+        total = sum(value for node, value in self._digests.items() if node in self._reachable) % _MODULUS
+        if total != self.digest:
+            raise AssertionError("the digest of the records is not their sum")
+        if not self._records.keys() == self._blobs.keys() == self._digests.keys():
+            raise AssertionError("a record without its bytes or its digest")
+        if any(node not in self._reachable and node not in self._gone for node in self._records):
+            raise AssertionError("an unreachable record that nothing will drop")
+
+
+def _rank(record: Record) -> tuple[int, int]:
+    return (record.serial, record.incarnation)

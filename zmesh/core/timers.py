@@ -1,0 +1,69 @@
+"""Deadlines by key, the earliest first.
+
+A binary heap with lazy deletion: setting, moving and cancelling a deadline cost O(log n) at most, and what was moved
+or cancelled is swept out as soon as it makes up half of the heap, so memory follows the deadlines that are alive.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+_SWEEP_AT = 64
+
+
+class Timers(Generic[K]):
+    """One deadline for each key."""
+
+    __slots__ = ("_count", "_due", "_heap")
+
+    def __init__(self) -> None:
+        self._due: dict[K, tuple[float, int]] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._due
+
+    def set(self, key: K, deadline: float) -> None:
+        """Wake `key` at `deadline`, and not at the one that it had before."""
+        self._count += 1
+        self._due[key] = (deadline, self._count)
+        heapq.heappush(self._heap, (deadline, self._count, key))
+        if len(self._heap) > 2 * len(self._due) + _SWEEP_AT:
+            self._heap = [(when, count, key) for key, (when, count) in self._due.items()]
+            heapq.heapify(self._heap)
+
+    def set_default(self, key: K, deadline: float) -> None:
+        """Wake `key` at `deadline` unless it has one."""
+        if key not in self._due:
+            self.set(key, deadline)
+
+    def cancel(self, key: K) -> None:
+        """Forget the deadline of `key`, if there is one."""
+        self._due.pop(key, None)
+
+    def next_deadline(self) -> float | None:
+        """The earliest deadline, or None."""
+        heap = self._heap
+        while heap:
+            when, count, key = heap[0]
+            if self._due.get(key) == (when, count):
+                return when
+            heapq.heappop(heap)
+        return None
+
+    def expire(self, now: float) -> list[K]:
+        """Take out and return the keys whose deadline is `now` or earlier, in order."""
+        expired: list[K] = []
+        while (when := self.next_deadline()) is not None and when <= now:
+            key = heapq.heappop(self._heap)[2]
+            del self._due[key]
+            expired.append(key)
+        return expired

@@ -1,0 +1,547 @@
+"""Bytes to values and back; the one place where bytes from outside are read.
+
+A frame is `[route, head, body]`. `route` is all that a forwarder reads, `head` is for the node at the other end (of the
+link, or of the path), `body` is payload or empty. Route and head are MessagePack arrays whose every field has a type
+and a limit here. Whatever does not fit raises WireError and nothing else, so nothing further in ever sees it.
+
+Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgpack
+
+from zmesh.core.message import Address, Eof, MessageId, NodeId, ReplyHeader, RequestHeader
+
+VERSION = 1
+MAX_TTL = 255
+MAX_ROUTE = 256
+MAX_HEAD = 256 * 1024
+MAX_BODY = 64 * 1024
+MAX_ENTRIES = 512
+MAX_RECORDS = 512
+MAX_RECORD = 192 * 1024
+MAX_NEIGHBOURS = 2048
+MAX_CAPABILITIES = 256
+MAX_CAPABILITY = 160
+MAX_TEXT = 4096
+MAX_DIRECTIVE = 160
+MAX_ACKS = 64
+MAX_NAMES = 8
+MAX_KEY = 64
+INFINITY = 0xFFFFFFFF
+MAX_HOPS = 0xFFFF
+_U63 = (1 << 63) - 1
+_U64 = (1 << 64) - 1
+_EMPTY = b""
+
+Frames = tuple[bytes, bytes, bytes]
+
+
+class WireError(Exception):
+    """Bytes from outside that are not what the protocol allows; the text says what is wrong."""
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    REFUSE = 2
+    ASK = 3
+    GOODBYE = 4
+    PROBE = 5
+    ECHO = 6
+    UPDATE = 7
+    RECORD = 8
+    SEQNO_REQUEST = 9
+    RESEND = 10
+    CHUNK = 16
+    ACK = 17
+    CANCEL = 18
+    UNREACHABLE = 19
+    EXPIRED = 20
+
+
+FIRST_ROUTED = 16
+_KINDS = frozenset(int(kind) for kind in Kind)
+
+FLAG_FIRST = 1
+FLAG_LAST = 2
+FLAG_EOF = 4
+FLAG_RESENT = 8
+
+FULL_BEGIN = 1
+FULL_END = 2
+
+
+class Route(NamedTuple):
+    """The first part of a frame. `host` is the node that `destination` is or hangs on; `onward` is the same part with a
+    ttl of one less, empty when the ttl is used up."""
+
+    version: int
+    kind: int
+    ttl: int
+    destination: Address
+    source: Address
+    host: NodeId
+    onward: bytes
+
+
+class Hello(NamedTuple):
+    """The first message both ways. `time`: seconds since the epoch; `session`: the sender's number of this link;
+    `answers`: the session that this HELLO answers, or 0."""
+
+    node: NodeId
+    incarnation: int
+    time: float
+    leaf: bool
+    session: int
+    answers: int
+
+
+class Refuse(NamedTuple):
+    """The link is refused; `reason` is `version`, `own_id`, `duplicate_id` or `leaf`, `text` for people."""
+
+    reason: str
+    text: str
+
+
+class Goodbye(NamedTuple):
+    """The sender leaves."""
+
+    reason: str
+
+
+class Probe(NamedTuple):
+    """`token` comes back in the ECHO; the digests are of the sender's records and of the routes that it last told on
+    this link; `settled` is how many seconds the sender's routes have been unchanged."""
+
+    token: float
+    routes: int
+    records: int
+    settled: float
+
+
+class Echo(NamedTuple):
+    """The answer to a PROBE."""
+
+    token: float
+
+
+class Entry(NamedTuple):
+    """What an UPDATE says of one destination; a `metric` of INFINITY takes back what was said before."""
+
+    destination: NodeId
+    incarnation: int
+    seqno: int
+    metric: int
+    hops: int
+
+
+class Update(NamedTuple):
+    """Routes; `full` marks the first (FULL_BEGIN) and the last (FULL_END) part of a whole table."""
+
+    full: int
+    entries: tuple[Entry, ...]
+
+
+class Record(NamedTuple):
+    """What a node says of itself to all; `neighbours` with the cost of the link to each."""
+
+    node: NodeId
+    incarnation: int
+    serial: int
+    capabilities: tuple[str, ...]
+    neighbours: tuple[tuple[NodeId, int], ...]
+    public_key: bytes
+
+
+class SeqnoRequest(NamedTuple):
+    """Asks `destination` for a sequence number of at least `seqno`; RFC 8966 section 3.8.1.2."""
+
+    destination: NodeId
+    seqno: int
+    hops_left: int
+
+
+class Resend(NamedTuple):
+    """Asks the neighbour to tell its routes, its records, or both again."""
+
+    routes: bool
+    records: bool
+
+
+class AckItem(NamedTuple):
+    """All chunks below `next` of a stream have come; `limit` is the weight that may be sent in all. `next` of CLOSED:
+    the receiver knows the exchange no more."""
+
+    message_id: MessageId
+    request: bool
+    next: int
+    limit: int
+
+
+CLOSED = _U63
+
+
+class Chunk(NamedTuple):
+    """The head of a CHUNK: a numbered piece of a stream.
+
+    `number` counts the sender's requests to this recipient and `floor` is the lowest that it may still send, so that
+    the recipient can tell a late copy from a new request. `age` is the time since the first sending, in milliseconds.
+    A `target` of 0 stands for whatever incarnation the recipient has.
+    """
+
+    message_id: MessageId
+    request: bool
+    sequence: int
+    flags: int
+    number: int
+    floor: int
+    incarnation: int
+    target: int
+    age: int
+    acks: tuple[AckItem, ...]
+    header: RequestHeader | ReplyHeader | None
+    eof: Eof | None
+
+
+class Ack(NamedTuple):
+    """The head of an ACK that travels alone."""
+
+    incarnation: int
+    target: int
+    acks: tuple[AckItem, ...]
+
+
+class Cancel(NamedTuple):
+    """The head of a CANCEL; `request` False is the answer that there is nothing (more) to cancel."""
+
+    message_id: MessageId
+    request: bool
+    number: int
+    floor: int
+    incarnation: int
+    target: int
+
+
+class Unreachable(NamedTuple):
+    """`at` can't pass on a frame of `kind` to `destination`; the body is that frame's head. `reason` is `no_route`,
+    `gone` (a leaf that left) or `restarted`; `near` are known names close to the destination's."""
+
+    kind: int
+    reason: str
+    at: NodeId
+    destination: Address
+    near: tuple[NodeId, ...]
+    settled: float
+
+
+class Expired(NamedTuple):
+    """The ttl of a frame of `kind` to `destination` ended at `at`; the body is that frame's head."""
+
+    kind: int
+    at: NodeId
+    destination: Address
+
+
+_NODE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
+_pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
+
+
+def _unpack(data: bytes, limit: int) -> list[object]:
+    if len(data) > limit:
+        raise WireError(f"{len(data)} bytes where {limit} are allowed")
+    try:
+        value = msgpack.unpackb(
+            data,
+            raw=False,
+            use_list=True,
+            strict_map_key=True,
+            max_str_len=MAX_TEXT,
+            max_bin_len=MAX_RECORD,
+            max_array_len=2 * MAX_NEIGHBOURS,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        raise WireError(f"not MessagePack: {error}") from None
+    if type(value) is not list:
+        raise WireError("not an array")
+    return value
+
+
+def _fields(value: object, count: int) -> list[object]:
+    if type(value) is not list or len(value) != count:
+        raise WireError(f"not an array of {count}")
+    return value
+
+
+def _items(value: object, limit: int) -> list[object]:
+    if type(value) is not list or len(value) > limit:
+        raise WireError(f"not an array of at most {limit}")
+    return value
+
+
+def _int(value: object, high: int) -> int:
+    if type(value) is not int or not 0 <= value <= high:
+        raise WireError(f"not an integer from 0 to {high}")
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) is int:
+        if abs(value) > _U64:
+            raise WireError("number out of range")
+        return float(value)
+    if type(value) is not float or not -1e18 < value < 1e18:
+        raise WireError("not a number")
+    return value
+
+
+def _bool(value: object) -> bool:
+    if type(value) is not bool:
+        raise WireError("not a boolean")
+    return value
+
+
+def _text(value: object, limit: int) -> str:
+    if type(value) is not str or len(value) > limit:
+        raise WireError(f"not a text of at most {limit} characters")
+    return value
+
+
+def _node(value: object) -> NodeId:
+    if type(value) is not str or not _NODE.match(value):
+        raise WireError("not a node id")
+    return NodeId(Address(value))
+
+
+def _address(value: object) -> Address:
+    if type(value) is not str or not _ADDRESS.match(value):
+        raise WireError("not an address")
+    return Address(value)
+
+
+def _message_id(value: object) -> MessageId:
+    if type(value) is not bytes or len(value) != 16:
+        raise WireError("not a message id")
+    return MessageId(value)
+
+
+@lru_cache(maxsize=4096)
+def encode_route(kind: int, destination: Address | str = "", source: Address | str = "", ttl: int = MAX_TTL) -> bytes:
+    """The first part of a frame; frames that stay on a link have no destination and no source."""
+    return bytes(_pack((VERSION, int(kind), ttl, destination, source)))
+
+
+@lru_cache(maxsize=4096)
+def decode_route(data: bytes) -> Route:
+    """Read the first part of a frame. A HELLO of a foreign version is read as well, so that it can be refused."""
+    version, kind, ttl, destination, source = _fields(_unpack(data, MAX_ROUTE), 5)
+    version, kind, ttl = _int(version, _U63), _int(kind, 255), _int(ttl, MAX_TTL)
+    if version != VERSION and kind != Kind.HELLO:
+        raise WireError(f"version {version}, not {VERSION}")
+    if kind not in _KINDS:
+        raise WireError(f"unknown kind {kind}")
+    if kind < FIRST_ROUTED:
+        if destination != "" or source != "":
+            raise WireError("an address on a frame that stays on its link")
+        return Route(version, kind, ttl, Address(""), Address(""), NodeId(Address("")), _EMPTY)
+    to, of = _address(destination), _address(source)
+    onward = encode_route(kind, to, of, ttl - 1) if ttl > 1 else _EMPTY
+    return Route(version, kind, ttl, to, of, host_of(to), onward)
+
+
+def host_of(address: Address) -> NodeId:
+    """The node that an address is, or hangs on."""
+    return NodeId(Address(address[address.find("@") + 1 :]))
+
+
+def encode(head: tuple[object, ...]) -> bytes:
+    """The head of a frame from one of this module's values."""
+    return bytes(_pack(head))
+
+
+def encode_link(kind: Kind, head: tuple[object, ...] = ()) -> Frames:
+    """A frame that stays on its link."""
+    return (encode_route(kind), bytes(_pack(head)), _EMPTY)
+
+
+def decode_hello(head: bytes) -> Hello:
+    node, incarnation, time, leaf, session, answers = _fields(_unpack(head, MAX_HEAD), 6)
+    return Hello(
+        _node(node), _int(incarnation, _U64), _number(time), _bool(leaf), _int(session, _U63), _int(answers, _U63)
+    )
+
+
+def decode_refuse(head: bytes) -> Refuse:
+    reason, text = _fields(_unpack(head, MAX_HEAD), 2)
+    return Refuse(_text(reason, 64), _text(text, MAX_TEXT))
+
+
+def decode_goodbye(head: bytes) -> Goodbye:
+    (reason,) = _fields(_unpack(head, MAX_HEAD), 1)
+    return Goodbye(_text(reason, MAX_TEXT))
+
+
+def decode_probe(head: bytes) -> Probe:
+    token, routes, records, settled = _fields(_unpack(head, MAX_HEAD), 4)
+    return Probe(_number(token), _int(routes, _U64), _int(records, _U64), _number(settled))
+
+
+def decode_echo(head: bytes) -> Echo:
+    (token,) = _fields(_unpack(head, MAX_HEAD), 1)
+    return Echo(_number(token))
+
+
+def decode_update(head: bytes) -> Update:
+    full, items = _fields(_unpack(head, MAX_HEAD), 2)
+    entries = []
+    for item in _items(items, MAX_ENTRIES):
+        destination, incarnation, seqno, metric, hops = _fields(item, 5)
+        entries.append(
+            Entry(
+                _node(destination),
+                _int(incarnation, _U64),
+                _int(seqno, _U63),
+                _int(metric, INFINITY),
+                _int(hops, MAX_HOPS),
+            )
+        )
+    return Update(_int(full, FULL_BEGIN | FULL_END), tuple(entries))
+
+
+def encode_records(blobs: list[bytes]) -> Frames:
+    """A RECORD frame of records as their nodes encoded them."""
+    return (encode_route(Kind.RECORD), bytes(_pack(blobs)), _EMPTY)
+
+
+def decode_records(head: bytes) -> list[tuple[Record, bytes]]:
+    """The records of a RECORD frame, each with its own bytes."""
+    records = []
+    for blob in _items(_unpack(head, MAX_HEAD), MAX_RECORDS):
+        if type(blob) is not bytes:
+            raise WireError("not a record")
+        records.append((decode_record(blob), blob))
+    return records
+
+
+def decode_record(blob: bytes) -> Record:
+    node, incarnation, serial, capabilities, neighbours, public_key = _fields(_unpack(blob, MAX_RECORD), 6)
+    names = tuple(_text(name, MAX_CAPABILITY) for name in _items(capabilities, MAX_CAPABILITIES))
+    edges = []
+    for item in _items(neighbours, MAX_NEIGHBOURS):
+        neighbour, cost = _fields(item, 2)
+        edges.append((_node(neighbour), _int(cost, INFINITY)))
+    if type(public_key) is not bytes or len(public_key) > MAX_KEY:
+        raise WireError(f"not a key of at most {MAX_KEY} bytes")
+    return Record(_node(node), _int(incarnation, _U64), _int(serial, _U63), names, tuple(edges), public_key)
+
+
+def decode_seqno_request(head: bytes) -> SeqnoRequest:
+    destination, seqno, hops_left = _fields(_unpack(head, MAX_HEAD), 3)
+    return SeqnoRequest(_node(destination), _int(seqno, _U63), _int(hops_left, MAX_TTL))
+
+
+def decode_resend(head: bytes) -> Resend:
+    routes, records = _fields(_unpack(head, MAX_HEAD), 2)
+    return Resend(_bool(routes), _bool(records))
+
+
+def _acks(value: object) -> tuple[AckItem, ...]:
+    items = _items(value, MAX_ACKS)
+    if not items:
+        return ()
+    acks = []
+    for item in items:
+        message_id, request, following, limit = _fields(item, 4)
+        acks.append(AckItem(_message_id(message_id), _bool(request), _int(following, _U63), _int(limit, _U63)))
+    return tuple(acks)
+
+
+def decode_chunk(head: bytes) -> Chunk:
+    fields = _fields(_unpack(head, MAX_HEAD), 12)
+    message_id, request, sequence, flags, number, floor, incarnation, target, age, acks, opening, ending = fields
+    request = _bool(request)
+    header: RequestHeader | ReplyHeader | None = None
+    if opening is not None:
+        header = _request_header(opening) if request else _reply_header(opening)
+    eof = None
+    if ending is not None:
+        code, reason, error = _fields(ending, 3)
+        eof = Eof(_int(code, 255), _text(reason, 64), _text(error, MAX_TEXT))
+    flags = _int(flags, 15)
+    if bool(flags & FLAG_FIRST) is not (header is not None) or bool(flags & FLAG_EOF) is not (eof is not None):
+        raise WireError("flags that do not fit the chunk")
+    return Chunk(
+        _message_id(message_id),
+        request,
+        _int(sequence, _U63),
+        flags,
+        _int(number, _U63),
+        _int(floor, _U63),
+        _int(incarnation, _U64),
+        _int(target, _U64),
+        _int(age, _U63),
+        _acks(acks),
+        header,
+        eof,
+    )
+
+
+def _request_header(value: object) -> RequestHeader:
+    directive, timestamp, lifetime = _fields(value, 3)
+    return RequestHeader(
+        _text(directive, MAX_DIRECTIVE), _number(timestamp), None if lifetime is None else max(0.0, _number(lifetime))
+    )
+
+
+def _reply_header(value: object) -> ReplyHeader:
+    timestamp, serial = _fields(value, 2)
+    return ReplyHeader(_number(timestamp), _int(serial, _U63))
+
+
+def decode_ack(head: bytes) -> Ack:
+    incarnation, target, acks = _fields(_unpack(head, MAX_HEAD), 3)
+    return Ack(_int(incarnation, _U64), _int(target, _U64), _acks(acks))
+
+
+def decode_cancel(head: bytes) -> Cancel:
+    message_id, request, number, floor, incarnation, target = _fields(_unpack(head, MAX_HEAD), 6)
+    return Cancel(
+        _message_id(message_id),
+        _bool(request),
+        _int(number, _U63),
+        _int(floor, _U63),
+        _int(incarnation, _U64),
+        _int(target, _U64),
+    )
+
+
+def decode_unreachable(head: bytes) -> Unreachable:
+    kind, reason, at, destination, near, settled = _fields(_unpack(head, MAX_HEAD), 6)
+    names = tuple(_node(name) for name in _items(near, MAX_NAMES))
+    return Unreachable(_int(kind, 255), _text(reason, 64), _node(at), _address(destination), names, _number(settled))
+
+
+def decode_expired(head: bytes) -> Expired:
+    kind, at, destination = _fields(_unpack(head, MAX_HEAD), 3)
+    return Expired(_int(kind, 255), _node(at), _address(destination))
+
+
+def digest(data: bytes) -> int:
+    """64 bits of BLAKE2b; tables add these up (modulo 2**64) to compare themselves with a neighbour's."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+
+
+def entry_digest(entry: Entry) -> int:
+    """The digest of one route as it was told."""
+    return digest(_pack(entry))

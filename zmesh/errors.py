@@ -1,0 +1,134 @@
+"""Every error that zmesh raises on purpose, as one tree:
+
+    MeshError
+    ├── ConfigError            a setting, a URL or a file of settings is wrong
+    │   └── AddressError       a listen or peer URL can't be used
+    ├── Closed                 the node is closed, or was closed meanwhile
+    ├── Overloaded             more is waiting than the node may hold
+    ├── Refused                a peer won't have this node (duplicate id, foreign version)
+    └── ExchangeError          a request that ended in anything but success
+        ├── RemoteError        the plugin raised
+        │   ├── UnknownDirective   the node has no such directive
+        │   └── NotAllowed         the directive is there, but not for this sender
+        ├── Unreachable        no such node, or no path to it
+        ├── TimedOut           the deadline passed
+        ├── Cancelled          somebody cancelled the work
+        └── NodeRestarted      the recipient started anew and lost the work
+
+`code` is stable and meant for programs; the text names the node, the limit and the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class MeshError(Exception):
+    """The root of the tree; catch it to catch whatever zmesh raises on purpose."""
+
+    code: ClassVar[str] = "mesh"
+
+
+class ConfigError(MeshError):
+    """A setting is unknown, of the wrong type or out of its limits."""
+
+    code: ClassVar[str] = "config"
+
+
+class AddressError(ConfigError):
+    """A URL can't be listened on or dialled; the text says which and why."""
+
+    code: ClassVar[str] = "address"
+
+
+class Closed(MeshError):
+    """The node is closed, so nothing can be sent through it any more."""
+
+    code: ClassVar[str] = "closed"
+
+
+class Overloaded(MeshError):
+    """A bound on what may wait is reached; send less, or wait for replies first."""
+
+    code: ClassVar[str] = "overloaded"
+
+
+class Refused(MeshError):
+    """A peer refuses the link; the text gives the peer's reason."""
+
+    code: ClassVar[str] = "refused"
+
+
+class ExchangeError(MeshError):
+    """A request ended in something else than success.
+
+    `node` is the recipient's id and `message_id` the request's, where they are known.
+    """
+
+    code: ClassVar[str] = "exchange"
+
+    def __init__(self, text: str, *, node: str | None = None, message_id: str | None = None) -> None:
+        super().__init__(text)
+        self.node = node
+        self.message_id = message_id
+
+
+class RemoteError(ExchangeError):
+    """The directive ran at the other node and raised; the text is what it said."""
+
+    code: ClassVar[str] = "remote"
+
+
+class UnknownDirective(RemoteError):
+    """The other node has no such directive."""
+
+    code: ClassVar[str] = "unknown_directive"
+
+
+class NotAllowed(RemoteError):
+    """The other node has the directive, but won't run it for this sender."""
+
+    code: ClassVar[str] = "not_allowed"
+
+
+class Unreachable(ExchangeError):
+    """There is no such node, or no path to it."""
+
+    code: ClassVar[str] = "unreachable"
+
+
+class TimedOut(ExchangeError, TimeoutError):
+    """The deadline passed before the final reply came."""
+
+    code: ClassVar[str] = "timed_out"
+
+
+class Cancelled(ExchangeError):
+    """The request was cancelled, here or at the other end."""
+
+    code: ClassVar[str] = "cancelled"
+
+
+class NodeRestarted(ExchangeError):
+    """The recipient started anew, so the work that it ran is lost."""
+
+    code: ClassVar[str] = "node_restarted"
+
+
+_BY_REASON: dict[str, type[ExchangeError]] = {
+    kind.code: kind
+    for kind in (RemoteError, UnknownDirective, NotAllowed, Unreachable, TimedOut, Cancelled, NodeRestarted)
+}
+
+
+def exchange_error(reason: str, text: str, *, node: str, message_id: str) -> ExchangeError:
+    """The exception for a final reply whose header has this `reason` (a stable code of this module)."""
+    return _BY_REASON.get(reason, RemoteError)(text, node=node, message_id=message_id)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'hub'?)"` when a known word is close to `word`, else an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

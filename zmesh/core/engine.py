@@ -327,7 +327,7 @@ class Engine:
 
     def _bounce(self, kind: Kind, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
         """Tell the source of a frame why it got no further; the frame's own head goes back as the body."""
-        if route.kind not in (Kind.CHUNK, Kind.CANCEL) or len(frames[1]) > wire.MAX_BODY:
+        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(frames[1]) > wire.MAX_BODY:
             return
         if self.way(route.source) is None:
             return
@@ -369,13 +369,17 @@ class Engine:
             case Kind.CANCEL:
                 self.exchanges.on_cancel(source, wire.decode_cancel(head), now)
             case Kind.UNREACHABLE:
-                note = wire.decode_unreachable(head)
-                stream = self._stream_of(note.kind, body)
-                if stream is not None:
-                    self.exchanges.on_unreachable(note, stream, now)
+                self._on_unreachable(wire.decode_unreachable(head), body, now)
             case _:
                 expired = wire.decode_expired(head)
                 self._effects.append(Report("expired", expired.at, None, expired.destination))
+
+    def _on_unreachable(self, note: wire.Unreachable, head: bytes, now: float) -> None:
+        stream = self._stream_of(note.kind, head)
+        if stream is not None:
+            self.exchanges.on_unreachable(note, stream, now)
+        elif note.reason == "gone" and note.kind == Kind.ACK:
+            self.exchanges.on_detached(note.destination, now)
 
     def _stream_of(self, kind: int, head: bytes) -> Stream | None:
         """The stream that a returned frame of ours belongs to."""

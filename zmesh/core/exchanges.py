@@ -289,7 +289,7 @@ class Exchanges:
             elif call.lost_since is None:
                 call.lost_since = now
                 self._watch(call)
-                if call.outbound.done:
+                if not call.outbound.unacked:
                     self._again.set(stream, now + POKE_SOON)
             self._carrier.emit(Report("unreachable", wire.host_of(note.destination), None, note.reason))
             return
@@ -300,7 +300,7 @@ class Exchanges:
             self._drop(service, "cancelled", now)
         elif service.lost_since is None:
             service.lost_since = now
-            self._again.set(stream, now + (LEAF_GRACE if note.reason == "gone" else self._route_timeout))
+            self._again.set_sooner(stream, now + (LEAF_GRACE if note.reason == "gone" else self._route_timeout))
 
     def on_route(self, host: NodeId, incarnation: int | None, *, moved: bool, now: float) -> None:
         """The route to `host` is there (or not: None), `moved` if frames under way may be lost with the old one."""
@@ -340,7 +340,7 @@ class Exchanges:
             if isinstance(exchange, Call):
                 self._watch(exchange)
             else:
-                self._again.set(stream, now + LEAF_GRACE)
+                self._again.set_sooner(stream, now + LEAF_GRACE)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:
         """The link's queue has run low: the streams that waited for it go on, a burst each in turn."""
@@ -388,13 +388,12 @@ class Exchanges:
         busy: dict[Address, int] = {}
         for call in self._calls.values():
             busy[call.recipient] = busy.get(call.recipient, 0) + 1
-            waits = call.message_id in self._limits or Stream(call.message_id, True) in self._again
-            if not waits and not call.outbound.complete and call.outbound.unacked:
+            if call.message_id not in self._limits and Stream(call.message_id, True) not in self._again:
                 raise AssertionError("a call that nothing will wake")
         for service in self._services.values():
             busy[service.peer] = busy.get(service.peer, 0) + 1
-            if service.outbound.unacked and Stream(service.message_id, False) not in self._again:
-                raise AssertionError("a reply under way that nothing will send again")
+            if Stream(service.message_id, False) not in self._again:
+                raise AssertionError("a service that nothing will wake")
             if service.outbound.done:
                 raise AssertionError("a service that is over is still there")
         if busy != {address: peer.busy for address, peer in self._peers.items() if peer.busy}:
@@ -484,9 +483,8 @@ class Exchanges:
             way = way._replace(lagging=True)
         if way.lagging and outbound.unsent:
             self._blocked.setdefault(way.link, {})[stream] = None
-        if outbound.unacked and stream not in self._again:
-            path = self._peer(address).path
-            self._again.set(stream, now + path.timeout(outbound.tries))
+        if outbound.unacked:
+            self._again.set_sooner(stream, now + self._peer(address).path.timeout(outbound.tries))
         if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:
             outbound.pulled = False
             self._carrier.emit(Pull(stream))
@@ -577,6 +575,9 @@ class Exchanges:
                 call = self._calls.get(item.message_id)
                 if call is not None and call.recipient == source:
                     self._call_acknowledged(call, stream, item, now)
+                elif call is None and item.next != CLOSED:
+                    self._owe(source, Stream(item.message_id, False), None)
+                    self._acks.set_default(source, now + ACK_DELAY)
             else:
                 service = self._services.get(item.message_id)
                 if service is not None and service.peer == source:
@@ -595,9 +596,7 @@ class Exchanges:
             self._peer(call.recipient).unsettled.pop(call.number, None)
         call.lost_since = None
         call.unreachable = None
-        if call.outbound.done:
-            self._again.set(stream, now + POKE)
-        else:
+        if not call.outbound.done:
             self._pump(stream, now)
 
     def _service_acknowledged(self, service: Service, stream: Stream, item: AckItem, now: float) -> None:
@@ -619,7 +618,7 @@ class Exchanges:
         if sample is not None and sample >= 0:
             self._peer(address).path.measure(sample)
         if not outbound.unacked:
-            self._again.cancel(stream)
+            self._again.set(stream, now + POKE)
 
     # -- inside: receiving ---------------------------------------------------------------------------------------
 
@@ -651,6 +650,7 @@ class Exchanges:
             service = self._services[message_id] = Service(message_id, source, chunk.incarnation)
             peer.busy += 1
             self._of_host.setdefault(wire.host_of(source), {})[Stream(message_id, False)] = None
+            self._again.set(Stream(message_id, False), now + POKE)
         elif service.incarnation != chunk.incarnation or service.peer != source:
             return
         service.lost_since = None
@@ -717,7 +717,7 @@ class Exchanges:
         if moved:
             self._send_again(stream, call.outbound, now)
         self._pump(stream, now)
-        if was_lost and call.outbound.done:
+        if was_lost and not call.outbound.unacked:
             self._again.set(stream, now)
 
     def _on_silence(self, stream: Stream, now: float) -> None:
@@ -732,11 +732,6 @@ class Exchanges:
                 self._again.set(stream, now + CANCEL_AGAIN)
                 return
             address = exchange.recipient
-            if outbound.done:
-                self._peer(address).acks[Stream(stream.message_id, False)] = (exchange.inbound.expected, POKE_LIMIT)
-                self._flush_acks(address)
-                self._again.set(stream, now + POKE)
-                return
         else:
             address = exchange.peer
             patience = LEAF_GRACE if "@" in address else self._route_timeout
@@ -745,14 +740,20 @@ class Exchanges:
                 return
         path = self._peer(address).path
         due = outbound.overdue(path.timeout(outbound.tries))
-        if due is not None and due <= now:
+        if due is None:
+            self._poke(stream, address, exchange.inbound)
+            due = now + POKE
+        elif due <= now:
             outbound.tries += 1
             self._send_again(stream, outbound, now)
             due = now + path.timeout(outbound.tries)
-        if due is not None:
-            self._again.set(stream, due)
-        elif exchange.lost_since is not None:
-            self._again.set(stream, exchange.lost_since + self._route_timeout)
+        self._again.set(stream, due)
+
+    def _poke(self, stream: Stream, address: Address, inbound: Inbound) -> None:
+        """Nothing is under way: hear whether the other end still knows the exchange."""
+        limit = POKE_LIMIT if stream.request else inbound.limit
+        self._peer(address).acks[Stream(stream.message_id, not stream.request)] = (inbound.expected, limit)
+        self._flush_acks(address)
 
     def _watch(self, call: Call) -> None:
         """Set the call's limit to whatever comes first."""
@@ -768,7 +769,7 @@ class Exchanges:
         if isinstance(exchange, Call):
             self._watch(exchange)
         else:
-            self._again.set_default(stream, now + self._route_timeout)
+            self._again.set_sooner(stream, now + self._route_timeout)
 
     def _on_limit(self, message_id: MessageId, now: float) -> None:
         call = self._calls.get(message_id)

@@ -45,6 +45,12 @@ class Timers(Generic[K]):
         if key not in self._due:
             self.set(key, deadline)
 
+    def set_sooner(self, key: K, deadline: float) -> None:
+        """Wake `key` at `deadline` unless it has an earlier one."""
+        due = self._due.get(key)
+        if due is None or due[0] > deadline:
+            self.set(key, deadline)
+
     def cancel(self, key: K) -> None:
         """Forget the deadline of `key`, if there is one."""
         self._due.pop(key, None)

@@ -1,0 +1,65 @@
+"""zmesh: a broker-less messaging mesh over ZeroMQ.
+
+    async with zmesh.Controller(zmesh.Config(peers=["tcp://hub:7323"])) as mesh:
+        print((await mesh.request("edge-7", "echo:echo", b"hello")).readall())
+"""
+
+from zmesh.config import Config
+from zmesh.controller import Controller, Pong
+from zmesh.core.message import Message
+from zmesh.errors import (
+    AddressError,
+    Cancelled,
+    Closed,
+    ConfigError,
+    ExchangeError,
+    MeshError,
+    NodeRestarted,
+    NotAllowed,
+    Overloaded,
+    Refused,
+    RemoteError,
+    TimedOut,
+    UnknownDirective,
+    Unreachable,
+)
+from zmesh.exchange import Request
+from zmesh.legacy import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
+from zmesh.payload import Payload
+from zmesh.router import Route
+from zmesh.work import Work, directive
+
+ReceptorConfig = Config
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BUFFER_PAYLOAD",
+    "BYTES_PAYLOAD",
+    "FILE_PAYLOAD",
+    "AddressError",
+    "Cancelled",
+    "Closed",
+    "Config",
+    "ConfigError",
+    "Controller",
+    "ExchangeError",
+    "MeshError",
+    "Message",
+    "NodeRestarted",
+    "NotAllowed",
+    "Overloaded",
+    "Payload",
+    "Pong",
+    "ReceptorConfig",
+    "Refused",
+    "RemoteError",
+    "Request",
+    "Route",
+    "TimedOut",
+    "UnknownDirective",
+    "Unreachable",
+    "Work",
+    "directive",
+    "plugin_export",
+]

@@ -62,7 +62,7 @@ class Config:
     max_payload_bytes: int = 64 * 1024 * 1024 * 1024
     spool_dir: str | None = None
     ephemeral: bool = False
-    plugins: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+    plugins: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         if not isinstance(self.node_id, str) or not _NODE_ID.match(self.node_id):

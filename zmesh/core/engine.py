@@ -26,6 +26,7 @@ DRAIN = 32
 REDIAL_REFUSED = 5.0
 MAX_NAMES_COMPARED = 512
 MAX_NEAR_CACHED = 256
+MAX_NAMES_SHOWN = 8
 RECONCILE_AFTER = 2
 
 
@@ -177,6 +178,16 @@ class Engine:
         self._describe(now)
         return self._done(now)
 
+    def doubt(self, link: LinkId, now: float) -> list[Effect]:
+        """The transport suspects that a connection is gone: have something sent, which tells."""
+        known = self.links.get(link)
+        if known is not None:
+            if known.state is State.UP:
+                self._probe(known, now)
+            else:
+                self._put(link, wire.encode_link(Kind.ASK), None)
+        return self._done(now)
+
     def close(self, now: float, reason: str = "leaving") -> list[Effect]:
         """Say goodbye on all links; the node is over after this."""
         self._closed = True
@@ -268,6 +279,16 @@ class Engine:
         frames = (wire.encode_route(kind, destination, source), head, body)
         control = kind != Kind.CHUNK
         self._put(link, frames, None if control else (source, destination, len(body) >= BULK))
+
+    def hint(self, destination: Address) -> str:
+        """What to add to an error about a node that can't be reached: the nodes that can, and the likely one."""
+        if self.leaf:
+            return "; not linked to any node" if self._home is None else ""
+        nodes = sorted(self.routes.table())
+        shown = ", ".join(nodes[:MAX_NAMES_SHOWN]) + (", ..." if len(nodes) > MAX_NAMES_SHOWN else "")
+        near = self.near(wire.host_of(destination))
+        likely = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"; known nodes: {shown or 'none'}{likely}"
 
     def emit(self, effect: Effect) -> None:
         """Add an effect to those of the stimulus at hand."""

@@ -48,6 +48,7 @@ class Carrier(Protocol):
     def way(self, destination: Address) -> Way | None: ...
     def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes) -> None: ...
     def emit(self, effect: Effect) -> None: ...
+    def hint(self, destination: Address) -> str: ...
 
 
 class Call:
@@ -291,7 +292,8 @@ class Exchanges:
                 self._watch(call)
                 if not call.outbound.unacked:
                     self._again.set(stream, now + POKE_SOON)
-            self._carrier.emit(Report("unreachable", wire.host_of(note.destination), None, note.reason))
+            host = wire.host_of(note.destination)
+            self._carrier.emit(Report("unreachable", host, None, note.reason, note.near, note.settled))
             return
         service = self._services.get(stream.message_id)
         if service is None:
@@ -792,7 +794,10 @@ class Exchanges:
         text = f"no route to {call.recipient!r} after {waited:.3g} s"
         if call.unreachable is not None and call.unreachable.at != self._carrier.node:
             text += f"; the last node on the way was {call.unreachable.at!r}"
-        return text
+            if call.unreachable.near:
+                text += f" (did you mean {call.unreachable.near[0]!r}?)"
+            return text
+        return text + self._carrier.hint(call.recipient)
 
     def _end(self, call: Call, reason: str, text: str, now: float) -> None:
         """End a call with a final word of our own; the recipient is told to stop, if it may be at work."""

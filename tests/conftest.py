@@ -1,0 +1,16 @@
+"""What all tests share: how long and how varied Hypothesis searches.
+
+`HYPOTHESIS_PROFILE` chooses one of: `dev` (new examples at each run, the default), `ci` (the same examples at each run;
+the default where CI is set), `soak` (a hundred times as many).
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+settings.register_profile("dev", deadline=None, suppress_health_check=SLOW_IS_FINE, print_blob=True)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, database=None)
+settings.register_profile("soak", settings.get_profile("dev"), max_examples=10_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))

@@ -1,0 +1,83 @@
+"""The set-up holds what setup.cfg says, and importing zmesh stays light."""
+
+import configparser
+import importlib
+import importlib.metadata
+import importlib.resources
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"zmesh": ROOT / "zmesh", "zmesh_cli": ROOT / "cli"}
+
+
+@pytest.fixture(scope="module")
+def setup() -> configparser.ConfigParser:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    return setup
+
+
+def packages_in(name: str, folder: Path) -> Iterator[str]:
+    """`folder` as the package `name`, and every package below it; a folder without Python files is none."""
+    if any(folder.glob("*.py")):
+        yield name
+    for below in folder.iterdir():
+        if below.is_dir() and below.name != "__pycache__":
+            yield from packages_in(f"{name}.{below.name}", below)
+
+
+def test_setup_cfg_lists_every_package_folder_and_no_other(setup: configparser.ConfigParser) -> None:
+    listed = setup["options"]["packages"].split()
+    assert sorted(listed) == sorted(found for name, path in FOLDERS.items() for found in packages_in(name, path))
+
+
+def test_every_package_folder_has_an_init_file() -> None:
+    for folder in FOLDERS.values():
+        without = [path for path in folder.rglob("*.py") if not (path.parent / "__init__.py").exists()]
+        assert without == []
+
+
+def test_the_installed_distribution_is_the_one_of_this_tree(setup: configparser.ConfigParser) -> None:
+    assert importlib.metadata.version("zmesh-mq") == setup["metadata"]["version"]
+    assert importlib.resources.files("zmesh").joinpath("py.typed").is_file()
+
+
+def test_every_entry_point_can_be_loaded() -> None:
+    points = importlib.metadata.distribution("zmesh-mq").entry_points
+    assert {point.group for point in points} == {"console_scripts", "zmesh.plugins", "pytest11"}
+    for point in points:
+        point.load()
+
+
+@pytest.mark.parametrize("module", ["zmesh", "zmesh.controller", "zmesh.plugins.http"])
+def test_an_import_of_the_library_is_light(module: str) -> None:
+    script = f"import {module}, sys; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    heavy = {"aiohttp", "click", "networkx", "pytest", "rich", "typer", "zmesh.testing", "zmesh_cli"}
+    assert heavy.isdisjoint(done.stdout.split())
+
+
+def commands_of(app: Any) -> Iterator[tuple[str, Any]]:
+    """Every function that a Typer app may run, by name: callbacks, commands, and those of the apps below it."""
+    for registered in (app.registered_callback, *app.registered_commands):
+        if registered is not None and registered.callback is not None:
+            yield registered.callback.__name__, registered.callback
+    for group in app.registered_groups:
+        yield from commands_of(group.typer_instance)
+
+
+def test_no_command_is_a_coroutine_function_which_typer_would_never_await() -> None:
+    app = getattr(importlib.import_module("zmesh_cli.main"), "app", None)
+    if app is None:
+        pytest.skip("zmesh_cli.main has no Typer app yet")
+    commands = dict(commands_of(app))
+    assert commands, "zmesh_cli.main.app has no commands"
+    asynchronous = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    assert [name for name, function in commands.items() if any(test(function) for test in asynchronous)] == []

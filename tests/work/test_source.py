@@ -1,0 +1,212 @@
+import asyncio
+import gc
+import io
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from zmesh import spool
+from zmesh.payload import CHUNK, Arriving, Payload, Streaming, encode
+from zmesh.source import Source
+
+MIB = 1024 * 1024
+
+
+def held():
+    return spool.memory.charge(0)
+
+
+def arrived(*chunks, **options):
+    payload = Arriving(**options)
+    for chunk in chunks:
+        payload.feed(chunk)
+    payload.finish()
+    return payload
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b"bytes", b"bytes"),
+        (bytearray(b"array"), b"array"),
+        (memoryview(b"view")[1:], b"iew"),
+        ("text \u00e9", "text \u00e9".encode()),
+        ({"a": [1, None], "\u00e9": True}, '{"a":[1,null],"\u00e9":true}'.encode()),
+        ([1, "two"], b'[1,"two"]'),
+        ((1, 2), b"[1,2]"),
+        (7, b"7"),
+        (1.5, b"1.5"),
+        (True, b"true"),
+        (None, b""),
+        (Payload(b"in memory"), b"in memory"),
+    ],
+)
+def test_a_small_payload_is_encoded_at_once(payload, expected):
+    assert encode(payload) == expected
+
+
+def test_a_string_is_text_also_when_a_file_of_that_name_exists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("hosts").write_bytes(b"the file")
+    assert encode("hosts") == b"hosts"
+
+
+@pytest.mark.parametrize("payload", [object(), len, {"when": object()}, [b"bytes in a list"]])
+def test_what_cannot_be_sent_is_a_type_error_that_names_it(payload):
+    with pytest.raises(TypeError, match=r"object|builtin_function_or_method|bytes"):
+        encode(payload)
+
+
+def test_a_path_that_cannot_be_opened_fails_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        encode(tmp_path / "missing")
+    with pytest.raises(IsADirectoryError):
+        encode(tmp_path)
+
+
+async def test_a_path_is_read_in_pieces_and_closed_with_its_source(tmp_path, eventually):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1000)
+    source = encode(path)
+    pieces = []
+    while piece := await source.read(CHUNK):
+        pieces.append(piece)
+    assert b"".join(pieces) == path.read_bytes()
+    assert max(map(len, pieces)) <= CHUNK
+    source.close()
+    await eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("zmesh-source")])
+    gc.collect()  # a file left open would be a ResourceWarning
+
+
+async def test_a_source_may_be_closed_unread_twice_or_not_at_all(tmp_path, eventually):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    source = encode(path)
+    source.close()
+    source.close()
+    forgotten = encode(io.BytesIO(b"content"))
+    assert await forgotten.read(3) == b"con"
+    del forgotten
+    await eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("zmesh-source")])
+
+
+async def test_a_file_is_read_from_where_it_stands_and_stays_open(collect):
+    file = io.BytesIO(b"0123456789")
+    file.seek(4)
+    assert await collect(file) == b"456789"
+    assert not file.closed
+
+
+async def test_a_text_file_is_sent_as_utf_8(tmp_path, collect):
+    path = tmp_path / "text"
+    path.write_text("\u00e9" * 100_000, encoding="utf-8")
+    with path.open(encoding="utf-8") as file:
+        assert await collect(file) == path.read_bytes()
+
+
+@pytest.fixture
+def pipe():
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb", buffering=0) as writer:
+        yield reader, writer
+
+
+async def test_a_pipe_gives_what_is_there_without_waiting_for_more(pipe):
+    reader, writer = pipe
+    source = encode(reader)
+    writer.write(b"early")
+    assert await source.read(CHUNK) == b"early"
+    source.close()
+
+
+async def test_a_read_that_is_cancelled_holds_nobody_and_its_thread_ends_with_the_read(pipe, eventually):
+    reader, writer = pipe
+    source = encode(reader)
+    read = asyncio.ensure_future(source.read(CHUNK))
+    await eventually(lambda: [t for t in threading.enumerate() if t.name.startswith("zmesh-source")])
+    read.cancel()
+    await asyncio.wait([read])
+    assert read.cancelled()
+    source.close()
+    writer.write(b"late")
+    await eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("zmesh-source")])
+
+
+async def test_iterators_of_both_kinds_are_sent_piece_by_piece(collect):
+    async def asynchronous():
+        for piece in pieces:
+            yield piece
+
+    pieces = [b"one", b"", bytearray(b"two"), "three", b"x" * (3 * CHUNK + 1)]
+    expected = b"onetwothree" + pieces[-1]
+    assert await collect(iter(pieces)) == expected
+    assert await collect(piece for piece in pieces) == expected
+    assert await collect(asynchronous()) == expected
+
+
+async def test_a_long_piece_is_split_and_a_short_one_goes_out_at_once():
+    source = encode(iter([b"abc", b"x" * 25]))
+    assert [await source.read(10) for _ in range(5)] == [b"abc", b"x" * 10, b"x" * 10, b"x" * 5, b""]
+    source.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), OSError("gone"), SystemExit(3)])
+async def test_an_iterator_that_fails_raises_in_the_reader_and_never_ends_the_loop(error, collect):
+    def plain():
+        yield b"first"
+        raise error
+
+    async def asynchronous():
+        yield b"first"
+        raise error
+
+    expected = type(error) if isinstance(error, Exception) else RuntimeError
+    for source in (encode(plain()), encode(asynchronous())):
+        assert await source.read(CHUNK) == b"first"
+        with pytest.raises(expected, match=r"boom|gone|SystemExit"):
+            await source.read(CHUNK)
+        source.close()
+
+
+async def test_an_iterator_of_something_else_is_a_type_error(collect):
+    with pytest.raises(TypeError, match="its source gave int"):
+        await collect(iter([b"fine", 5]))
+
+
+async def test_a_reader_that_raises_stop_iteration_fails_cleanly():
+    class Odd:
+        def read(self, size):
+            raise StopIteration
+
+    source = encode(Odd())
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await source.read(CHUNK)
+    source.close()
+
+
+def test_a_source_is_encoded_to_itself():
+    source = encode(iter([b"x"]))
+    assert encode(source) is source
+    source.close()
+
+
+async def test_a_large_payload_is_sent_whole_also_after_reads(collect):
+    payload = arrived(*[b"x" * CHUNK] * 129, b"end")
+    payload.read(1000)
+    assert isinstance(encode(payload), Source)
+    assert await collect(payload) == b"x" * CHUNK * 129 + b"end"
+    payload.close()
+    with pytest.raises(ValueError, match="closed"):
+        encode(payload)
+
+
+async def test_a_streaming_payload_is_sent_on_as_it_arrives():
+    payload = Streaming()
+    source = encode(payload)
+    payload.feed(b"one")
+    assert await source.read(CHUNK) == b"one"
+    payload.feed(b"two")
+    payload.finish()
+    assert [await source.read(CHUNK), await source.read(CHUNK)] == [b"two", b""]

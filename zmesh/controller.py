@@ -1,0 +1,329 @@
+"""The way in for programs: send directives into the mesh and take the replies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from zmesh.config import Config
+from zmesh.core.message import Message, MessageId
+from zmesh.core.wire import MAX_DIRECTIVE
+from zmesh.errors import Closed, ConfigError
+from zmesh.exchange import Exchange, Handled, Received, Request, ResponseHandler, Unheard
+from zmesh.node import PING, Node, stamp
+from zmesh.payload import PayloadLike, encode
+from zmesh.transport import parse_url
+from zmesh.work import Directives
+
+log = logging.getLogger(__name__)
+
+MAX_INBOX = 10_000
+PING_TIMEOUT = 5.0
+
+Main = Callable[[], Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any]
+
+
+class Sent:
+    """What `send` and `ping` give back: await it for the message id, or leave it; the message is under way."""
+
+    __slots__ = ("message_id",)
+
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
+
+    def __await__(self) -> Generator[None, None, str]:
+        return self.message_id
+        yield  # makes this a generator, which an await needs
+
+    def __repr__(self) -> str:
+        return f"Sent({self.message_id!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to one ping: `rtt` in seconds, `hops` in links, the work that runs there."""
+
+    node: str
+    rtt: float
+    hops: int
+    active_work: list[dict[str, Any]]
+
+
+class Controller:
+    """A node inside a program.
+
+    `Controller(config)` is used with `run(main)` or `async with`. With `loop`, the node lives in that loop as soon as
+    it runs, and `run` may be left out. All methods may be called from the loop's thread; `send` and `ping` from any.
+    """
+
+    def __init__(self, config: Config | None = None, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.config = config if config is not None else Config()
+        self.node = Node(self.config, Directives())
+        self._loop = loop
+        self._own_loop = False
+        self._life: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._inbox: deque[Message] = deque()
+        self._inbox_waiter: asyncio.Future[None] | None = None
+        if loop is not None:
+            self._begin(loop)
+
+    # -- set-up --------------------------------------------------------------------------------------------------
+
+    @property
+    def receptor(self) -> Node:
+        """The node, by the name that programs for the Receptor know it by."""
+        return self.node
+
+    @property
+    def node_id(self) -> str:
+        """This node's id."""
+        return self.node.node_id
+
+    @property
+    def listening(self) -> list[str]:
+        """The URLs that the node really listens on; empty while it is not open."""
+        return list(self.node.listening)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the node lives in, or will."""
+        if self._loop is None:
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:
+                self._loop = asyncio.new_event_loop()
+                self._own_loop = True
+        return self._loop
+
+    def enable_server(self, listen_urls: Iterable[str]) -> None:
+        """Listen on these URLs once the node runs (now, if it does).
+
+        Raises AddressError at once for a malformed URL; one that turns out to be taken makes `run` raise it.
+        """
+        urls = [listen_urls] if isinstance(listen_urls, str) else list(listen_urls)
+        for url in urls:
+            parse_url(url)
+        for url in urls:
+            self.node.listen(url)
+
+    def add_peer(self, peer: str) -> None:
+        """Keep a link to the node at this URL, whether or not it is up yet. Raises AddressError if malformed."""
+        parse_url(peer)
+        self.node.dial(peer)
+
+    def register(self, name: str, function: Callable[..., object], *, stream: bool = False) -> None:
+        """Offer `namespace:action` at this node; `function` takes a Work and returns or yields its replies."""
+        self.node.register(name, function, stream=stream)
+
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        payload: PayloadLike = None,
+        recipient: str = "",
+        directive: str = "",
+        response_handler: ResponseHandler | None = None,
+        expect_response: bool = True,
+        timeout: float | None = None,
+    ) -> Sent:
+        """Send a directive; the message is under way when this returns, also if nobody awaits the result.
+
+        Replies go to `response_handler` (plain or async), the last one with `eof`; without a handler they are kept for
+        `recv`, or dropped if `expect_response` is False. `timeout` in seconds is for the whole exchange; without one it
+        lasts as long as the recipient can be reached.
+
+        Raises Closed, Overloaded, TypeError for a payload that can't be sent, ConfigError for an impossible directive.
+        """
+        id = MessageId(uuid.uuid4().bytes)
+        exchange: Exchange
+        if response_handler is not None:
+            exchange = Handled(self.node, id, recipient, response_handler)
+        elif expect_response:
+            exchange = Received(self.node, id, recipient, self._receive)
+        else:
+            exchange = Unheard(self.node, id, recipient)
+        self._start(exchange, directive, payload, timeout)
+        return Sent(exchange.message_id)
+
+    def ping(
+        self,
+        node: str,
+        response_handler: ResponseHandler | None = None,
+        expect_response: bool = True,
+        timeout: float | None = None,
+    ) -> Sent:
+        """Ask a node for the time and its running work; the reply's payload is JSON."""
+        return self.send({"initial_time": stamp(time.time())}, node, PING, response_handler, expect_response, timeout)
+
+    def request(
+        self, recipient: str, directive: str, payload: PayloadLike = None, *, timeout: float | None = None
+    ) -> Request:
+        """Send a directive; await what this returns for the one payload, or iterate over it for the replies."""
+        exchange = Request(self.node, MessageId(uuid.uuid4().bytes), recipient)
+        self._start(exchange, directive, payload, timeout)
+        return exchange
+
+    async def ping_once(self, node: str, timeout: float | None = PING_TIMEOUT) -> Pong:
+        """Ping a node and wait for the answer. Raises TimedOut or Unreachable."""
+        started = time.perf_counter()
+        request = self.request(node, PING, {"initial_time": stamp(time.time())}, timeout=timeout)
+        payload = await request
+        rtt = time.perf_counter() - started
+        answer = payload.json() if payload is not None else {}
+        return Pong(node, rtt, request.hops, answer.get("active_work", []))
+
+    def cancel(self, message_id: str) -> None:
+        """Stop a request of this node by its message id. Harmless if it is over."""
+        self.node.cancel(message_id)
+
+    def recv(self) -> Replies:
+        """The replies that have no handler: await this for the next one, or iterate over it for all to come."""
+        return Replies(self)
+
+    def _start(self, exchange: Exchange, directive: str, payload: PayloadLike, timeout: float | None) -> None:
+        if ":" not in directive or len(directive) > MAX_DIRECTIVE:
+            raise ConfigError(f"{directive!r} is no directive; it must look like namespace:action")
+        if not exchange.recipient:
+            raise ConfigError("a message needs a recipient: the id of a node")
+        body = encode(payload)
+        loop = self.node.loop
+        if loop is not None and self.node.thread != threading.get_ident():
+            loop.call_soon_threadsafe(self._start_here, exchange, directive, body, timeout)
+        else:
+            self.node.send(exchange, directive, body, timeout)
+
+    def _start_here(self, exchange: Exchange, directive: str, body: Any, timeout: float | None) -> None:
+        try:
+            self.node.send(exchange, directive, body, timeout)
+        except Closed as error:
+            exchange.abandon("cancelled", str(error), time.time())
+
+    def _receive(self, message: Message) -> None:
+        if len(self._inbox) >= MAX_INBOX:
+            self._inbox.popleft()
+            self.node.telemetry.counts["reply_dropped:nobody_receives"] += 1
+        self._inbox.append(message)
+        if self._inbox_waiter is not None and not self._inbox_waiter.done():
+            self._inbox_waiter.set_result(None)
+
+    async def _next(self) -> Message:
+        while not self._inbox:
+            if self._inbox_waiter is None or self._inbox_waiter.done():
+                self._inbox_waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._inbox_waiter)
+        return self._inbox.popleft()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def run(self, main: Main | None = None) -> Any:
+        """Run the node until `main` (a coroutine function) is done, or without one until `stop` or Ctrl-C.
+
+        After `main`, all that was sent is handed over first, and every reply that a handler expects is waited for.
+        Ctrl-C ends it at once, as KeyboardInterrupt. Returns what `main` returns, and raises what it raises.
+        """
+        loop = self.loop
+        task = loop.create_task(self._run(main), name="zmesh run")
+        try:
+            return loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
+            raise
+        finally:
+            if self._own_loop:
+                _close_loop(loop)
+
+    async def _run(self, main: Main | None) -> Any:
+        try:
+            await self.open()
+            if main is None:
+                assert self._life is not None
+                await asyncio.shield(self._life)
+                return None
+            result = await (main() if callable(main) else main)
+            await self.node.drain()
+            return result
+        finally:
+            await self.close()
+
+    def stop(self) -> None:
+        """Let `run` without a main function come to its end."""
+        self.node.stop()
+
+    async def open(self) -> None:
+        """Open the node in the running loop; returns once it listens. Raises AddressError."""
+        life = self._begin(asyncio.get_running_loop())
+        ready = self._ready
+        assert ready is not None
+        await asyncio.wait((ready, life), return_when=asyncio.FIRST_COMPLETED)
+        if life.done():
+            life.result()
+
+    async def close(self) -> None:
+        """Close the node and wait until nothing of it is left. Harmless when it is closed."""
+        self.node.stop()
+        if self._life is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.shield(self._life)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        if self._life is None:
+            self._loop = loop
+            self._ready = loop.create_future()
+            self._life = loop.create_task(self.node.live(self._ready), name=f"zmesh {self.node_id}")
+            self._life.add_done_callback(self._ended)
+        return self._life
+
+    def _ended(self, life: asyncio.Task[None]) -> None:
+        if not life.cancelled() and (error := life.exception()) is not None:
+            log.error("node %s: %s", self.node_id, error)
+
+
+class Replies:
+    """What `recv` gives back: an awaitable of one message, and an async iterator of all."""
+
+    __slots__ = ("_controller",)
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def __await__(self) -> Generator[Any, None, Message]:
+        return self._controller._next().__await__()
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        return await self._controller._next()
+
+
+def _close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what is left in a loop of our own, and close it."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()

@@ -1,0 +1,236 @@
+"""Directives: what a node can be asked to do, where it comes from, and what it is called.
+
+A directive is `namespace:action`. Plugins provide them through entry points: of the group `zmesh.plugins`, where the
+entry point's name is the namespace and its target a module, a class or an object with functions marked by `directive`;
+and of `receptor.worker`, for plugins of Receptor 1.x. A program registers its own in code.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from zmesh import legacy
+from zmesh.errors import NotAllowed, UnknownDirective, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+logger = logging.getLogger(__name__)
+
+GROUP = "zmesh.plugins"
+"""The entry points of plugins."""
+
+LEGACY_GROUP = "receptor.worker"
+"""The entry points of plugins of Receptor 1.x."""
+
+MAX_DIRECTIVE = 160
+"""Characters of a directive's name."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_NAME = re.compile(r"[^\s:]+:[^\s:]+\Z")
+_MARK = "__zmesh_directive__"
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    name: str
+    stream: bool
+
+
+@overload
+def directive(function: Function, /) -> Function: ...
+@overload
+def directive(*, name: str | None = None, stream: bool = False) -> Callable[[Function], Function]: ...
+def directive(function: Any = None, /, *, name: str | None = None, stream: bool = False) -> Any:
+    """Mark a function of one argument, a `Work`, as a directive; its action is `name`, else the function's own name.
+
+    An async function or generator runs on the node's loop and must not block it, a plain function or generator runs in
+    a worker thread. Each value that is yielded is sent as one reply, and so is the value returned, except None, which
+    sends nothing. With `stream=True` it starts with the first chunk of the payload and reads the rest as it arrives;
+    otherwise it starts when the payload is complete.
+    """
+
+    def mark(function: Function) -> Function:
+        setattr(function, _MARK, _Mark(name or function.__name__, stream))
+        return function
+
+    return mark if function is None else mark(function)
+
+
+class Shape(enum.Enum):
+    """How a directive's function is called."""
+
+    COROUTINE = enum.auto()
+    ASYNC_GENERATOR = enum.auto()
+    FUNCTION = enum.auto()
+    GENERATOR = enum.auto()
+    QUEUE = enum.auto()
+    """`run(work, put)` in a thread; `put` sends one reply."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One directive of a node: its full name, its function, how that is called, and when it starts."""
+
+    name: str
+    run: Callable[..., Any]
+    shape: Shape
+    stream: bool
+
+
+class Directives:
+    """The directives of one node."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._registered: set[str] = set()
+        self._targets: dict[str, object] = {}
+        self._failures: dict[str, str] = {}
+        self._origins: dict[str, str] = {}
+
+    def register(self, name: str, function: Callable[..., Any], *, stream: bool = False) -> None:
+        """Let this node run `function` for the directive `name`; it takes the place of a plugin's of the same name.
+
+        `function` takes a `Work`, and need not be marked. Raises ValueError if `name` is not `namespace:action` or is
+        registered already, TypeError if the function can't be called.
+        """
+        if not callable(function):
+            raise TypeError(f"the directive {name!r} needs a function, not {type(function).__name__}")
+        if name in self._registered:
+            raise ValueError(f"the directive {name!r} is registered already")
+        mark = getattr(function, _MARK, None)
+        stream = stream or (isinstance(mark, _Mark) and mark.stream)
+        self._entries[_checked(name)] = Entry(name, function, _shape(function), stream)
+        self._registered.add(name)
+
+    def discover(self) -> None:
+        """Load the plugins that are installed. One that fails disables its own namespace, which is logged."""
+        from importlib.metadata import entry_points  # here: nodes that run no plugins start faster without
+
+        legacy.install()
+        for group in (GROUP, LEGACY_GROUP):
+            for point in entry_points(group=group):
+                if point.name not in self._origins:
+                    self._origins[point.name] = point.value
+                    self._load(point)
+                elif self._origins[point.name] != point.value:  # equal ones are one package that is listed twice
+                    logger.warning(
+                        "the plugin %s (%s) is left out: its namespace is taken; rename one entry point",
+                        point.name,
+                        point.value,
+                    )
+
+    def find(self, name: str) -> Entry:
+        """The directive `name`. Raises UnknownDirective, or NotAllowed for a function that is not marked as one."""
+        entry = self._entries.get(name)
+        if entry is not None:
+            return entry
+        namespace, _, action = name.partition(":")
+        failure = self._failures.get(namespace)
+        if failure is not None:
+            raise UnknownDirective(
+                f"the plugin {namespace!r} could not be loaded here ({failure}); see this node's log"
+            )
+        target = self._targets.get(namespace)
+        if target is not None and not action.startswith("_") and callable(_attribute(target, action)):
+            raise NotAllowed(f"{name!r} is no directive: the plugin {namespace!r} does not mark that function as one")
+        hint = did_you_mean(name, self._entries)
+        if not hint and self._entries:
+            known = sorted(self._entries)
+            hint = f"; there are {', '.join(known[:_SHOWN])}{', ...' if len(known) > _SHOWN else ''}"
+        raise UnknownDirective(f"no directive {name!r} here{hint}")
+
+    def capabilities(self) -> list[str]:
+        """The directives by name, and `namespace:!ErrorName` for each plugin that could not be loaded."""
+        failed = [f"{namespace}:!{failure}" for namespace, failure in self._failures.items()]
+        return sorted([*self._entries, *failed])
+
+    def closers(self) -> Iterator[Callable[[], Awaitable[object]]]:
+        """The `async def close()` of each plugin that has one, to be awaited when the node closes."""
+        for target in self._targets.values():
+            close = getattr(target, "close", None)
+            if inspect.iscoroutinefunction(close):
+                yield close
+
+    def _load(self, point: EntryPoint) -> None:
+        namespace = point.name
+        try:
+            target = point.load()
+            if inspect.isclass(target):
+                target = target()  # an object of its own for each node
+            found = list(_exports(namespace, target) if point.group == LEGACY_GROUP else _marked(namespace, target))
+            if not found:
+                raise LookupError(f"{point.value} has no function that is marked as a directive")
+        except (Exception, SystemExit) as error:  # whatever a plugin does while it is imported
+            logger.warning("the plugin %s (%s) can't be loaded", namespace, point.value, exc_info=error)
+            if _NAME.match(f"{namespace}:!"):
+                self._failures[namespace] = type(error).__name__
+            return
+        self._targets[namespace] = target
+        for entry in found:
+            self._entries.setdefault(entry.name, entry)
+
+
+def _checked(name: str) -> str:
+    if not _NAME.match(name) or len(name) > MAX_DIRECTIVE:
+        raise ValueError(f"a directive is called 'namespace:action', in {MAX_DIRECTIVE} characters, not {name!r}")
+    return name
+
+
+def _attribute(target: object, name: str) -> object:
+    """The attribute, without running a property or a module's `__getattr__`; None if there is none."""
+    return inspect.getattr_static(target, name, None)
+
+
+def _attributes(target: object) -> Iterator[tuple[str, Callable[..., Any]]]:
+    names = vars(target) if isinstance(target, ModuleType) else dir(target)
+    for name in names:
+        static = _attribute(target, name)
+        if isinstance(static, (staticmethod, classmethod)) or callable(static):
+            yield name, getattr(target, name)
+
+
+def _marked(namespace: str, target: object) -> Iterator[Entry]:
+    found = {}
+    for _, function in _attributes(target):
+        mark = getattr(function, _MARK, None)
+        if isinstance(mark, _Mark):
+            found[mark.name] = _entry(namespace, mark.name, function, mark.stream)
+    if not found and not isinstance(target, ModuleType) and callable(target):
+        mark = getattr(target, _MARK, None) or _Mark(getattr(target, "__name__", type(target).__name__), stream=False)
+        found[mark.name] = _entry(namespace, mark.name, target, mark.stream)
+    yield from found.values()
+
+
+def _exports(namespace: str, target: object) -> Iterator[Entry]:
+    for name, function in _attributes(target):
+        if getattr(function, "receptor_export", False) is True:
+            yield Entry(_checked(f"{namespace}:{name}"), legacy.adapt(function), Shape.QUEUE, stream=False)
+
+
+def _entry(namespace: str, action: str, function: Callable[..., Any], stream: bool) -> Entry:
+    return Entry(_checked(f"{namespace}:{action}"), function, _shape(function), stream)
+
+
+def _shape(function: Callable[..., Any]) -> Shape:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function):  # an object with `__call__`
+        function = type(function).__call__
+    if inspect.iscoroutinefunction(function):
+        return Shape.COROUTINE
+    if inspect.isasyncgenfunction(function):
+        return Shape.ASYNC_GENERATOR
+    if inspect.isgeneratorfunction(function):
+        return Shape.GENERATOR
+    return Shape.FUNCTION

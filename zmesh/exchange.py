@@ -1,0 +1,318 @@
+"""The asking side of an exchange: replies are put together, handed over in order, and none is held without bound.
+
+Room for more is given back to the sender as soon as the program takes a reply, except for the one at the front of the
+queue: that is collected (and spooled to disk when large) as it arrives, since it must be whole before it can be taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from typing import Protocol
+
+from zmesh.core.effects import Deliver
+from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
+from zmesh.errors import ExchangeError, MeshError, exchange_error
+from zmesh.payload import Arriving, Payload
+
+log = logging.getLogger(__name__)
+
+ResponseHandler = Callable[[Message], object]
+
+
+class Desk(Protocol):
+    """What an exchange needs of its node."""
+
+    node_id: str
+    spool_dir: str | None
+    max_payload_bytes: int
+
+    def consumed(self, stream: Stream, weight: int) -> None: ...
+    def cancel(self, message_id: str) -> None: ...
+    def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> None: ...
+    def done(self, exchange: Exchange) -> None: ...
+
+
+class Exchange:
+    """One request of this node, from sending to the final reply; subclasses say who takes the replies."""
+
+    __slots__ = (
+        "_arriving",
+        "_desk",
+        "_failed",
+        "_header",
+        "_held",
+                "_queue",
+        "_serial",
+        "ended",
+        "hops",
+        "id",
+        "message_id",
+        "recipient",
+    )
+
+    def __init__(self, desk: Desk, id: MessageId, recipient: str) -> None:
+        self._desk = desk
+        self.id = id
+        self.message_id = id.hex()
+        self.recipient = recipient
+        self.ended = False
+        self.hops = 0
+        self._failed: Eof | None = None
+        self._queue: deque[Message] = deque()
+        self._held = 0
+        self._arriving: Arriving | None = None
+        self._header: ReplyHeader | None = None
+        self._serial = 0
+
+    @property
+    def expected(self) -> bool:
+        """Whether somebody waits for the end of this exchange."""
+        return True
+
+    def piece(self, piece: Deliver) -> None:
+        """Take the next piece of the replies."""
+        if piece.header is not None and isinstance(piece.header, ReplyHeader):
+            self._header = piece.header
+        self.hops = piece.hops
+        if self._failed is not None:
+            pass
+        elif piece.last and self._arriving is None:
+            self._put(self._message(piece, Payload(piece.body)))
+        elif self._header is not None and (piece.body or piece.last):
+            self._collect(piece)
+        if piece.eof is not None:
+            self._end(piece, piece.eof)
+        elif self._queue:
+            self._held += piece.weight
+        else:
+            self._desk.consumed(piece.stream, piece.weight)
+
+    def fail(self, reason: str, text: str) -> None:
+        """Let the exchange end with this, whatever the other end says."""
+        self._failed = self._failed or Eof(1, reason, text)
+
+    def abandon(self, reason: str, text: str, now: float) -> None:
+        """End the exchange here and now, because the node closes."""
+        if not self.ended:
+            self._end(None, Eof(1, reason, text), now)
+
+    def take(self) -> Message | None:
+        """The next reply, or None; what it took up is given back to the sender."""
+        if not self._queue:
+            return None
+        message = self._queue.popleft()
+        if not self._queue and self._held and not self.ended:
+            held, self._held = self._held, 0
+            self._desk.consumed(Stream(self.id, False), held)
+        return message
+
+    def _collect(self, piece: Deliver) -> None:
+        if self._arriving is None:
+            self._arriving = Arriving(spool_dir=self._desk.spool_dir, max_bytes=self._desk.max_payload_bytes)
+        arriving = self._arriving
+        try:
+            arriving.feed(piece.body)
+        except (MeshError, OSError) as error:
+            self.fail("overloaded", f"a reply of {self.recipient!r} could not be kept: {error}")
+            self._desk.cancel(self.message_id)
+            return
+        if piece.last:
+            self._arriving = None
+            arriving.finish()
+            self._put(self._message(piece, arriving))
+
+    def _message(self, piece: Deliver, payload: Payload) -> Message:
+        header = self._header
+        serial = header.serial if header is not None else 0
+        self._serial = serial
+        return Message(
+            {
+                "message_id": reply_id(self.id, serial).hex(),
+                "in_response_to": self.message_id,
+                "sender": piece.peer,
+                "recipient": self._desk.node_id,
+                "timestamp": header.timestamp if header is not None else 0.0,
+                "serial": serial,
+                "code": 0,
+                "eof": False,
+            },
+            payload,
+        )
+
+    def _end(self, piece: Deliver | None, eof: Eof, now: float | None = None) -> None:
+        self.ended = True
+        eof = self._failed or eof
+        self._desk.done(self)
+        if self._arriving is not None:
+            self._arriving.close()
+            self._arriving = None
+        header: dict[str, object] = {
+            "message_id": reply_id(self.id, self._serial + 1).hex(),
+            "in_response_to": self.message_id,
+            "sender": self.recipient if piece is None else piece.peer,
+            "recipient": self._desk.node_id,
+            "timestamp": self._header.timestamp if self._header is not None else now or 0.0,
+            "serial": self._serial + 1,
+            "code": eof.code,
+            "eof": True,
+        }
+        if eof.code:
+            header["error"] = eof.error
+            header["reason"] = eof.reason
+        self._put(Message(header, Payload(b"")))
+
+    def _put(self, message: Message) -> None:
+        self._queue.append(message)
+        self._wake()
+
+    def _wake(self) -> None:
+        """A reply has come in."""
+        raise NotImplementedError
+
+
+class Unheard(Exchange):
+    """An exchange whose replies nobody wants."""
+
+    __slots__ = ()
+
+    @property
+    def expected(self) -> bool:
+        return False
+
+    def _wake(self) -> None:
+        while self.take() is not None:
+            pass
+
+
+class Handled(Exchange):
+    """An exchange whose replies go to a handler, plain or async, one after the other."""
+
+    __slots__ = ("_busy", "_handler")
+
+    def __init__(self, desk: Desk, id: MessageId, recipient: str, handler: ResponseHandler) -> None:
+        super().__init__(desk, id, recipient)
+        self._handler = handler
+        self._busy = False
+
+    @property
+    def expected(self) -> bool:
+        return not self.ended or self._busy or bool(self._queue)
+
+    def _wake(self) -> None:
+        while not self._busy and (message := self.take()) is not None:
+            try:
+                result = self._handler(message)
+            except Exception:
+                log.exception("the response handler of %s raised", self.message_id)
+                continue
+            if inspect.isawaitable(result):
+                self._busy = True
+                self._desk.spawn(self._finish(result), f"zmesh handler {self.message_id}")
+
+    async def _finish(self, result: Awaitable[object]) -> None:
+        try:
+            await result
+        except Exception:
+            log.exception("the response handler of %s raised", self.message_id)
+        finally:
+            self._busy = False
+            self._wake()
+            if self.ended:
+                self._desk.done(self)
+
+
+class Received(Exchange):
+    """An exchange whose replies go into the node's common queue, for `recv`."""
+
+    __slots__ = ("_inbox",)
+
+    def __init__(self, desk: Desk, id: MessageId, recipient: str, inbox: Callable[[Message], None]) -> None:
+        super().__init__(desk, id, recipient)
+        self._inbox = inbox
+
+    @property
+    def expected(self) -> bool:
+        return False
+
+    def _wake(self) -> None:
+        while (message := self.take()) is not None:
+            self._inbox(message)
+
+
+class Request(Exchange):
+    """A request that is under way: await it for the one payload, or iterate over it for the replies.
+
+    Awaiting gives the payload of the reply (None if there was none but the final one) and raises what went wrong, as
+    an ExchangeError. Iterating gives each reply that carries a payload, and raises at the end if the work failed. What
+    stops early (leaving the loop, cancelling the task that waits) cancels the work.
+    """
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, desk: Desk, id: MessageId, recipient: str) -> None:
+        super().__init__(desk, id, recipient)
+        self._waiter: asyncio.Future[None] | None = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and (self.ended or len(self._queue) == 1):
+            waiter.set_result(None)
+
+    def cancel(self) -> None:
+        """Stop the work; the exchange then ends as cancelled (or as it ended meanwhile)."""
+        if not self.ended:
+            self._desk.cancel(self.message_id)
+
+    async def _next(self) -> Message:
+        while (message := self.take()) is None:
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+            finally:
+                self._waiter = None
+        return message
+
+    def _failure(self, message: Message) -> ExchangeError | None:
+        header = message.header
+        if not header["code"]:
+            return None
+        reason, text = str(header.get("reason", "")), str(header.get("error", ""))
+        return exchange_error(reason, text, node=self.recipient, message_id=self.message_id)
+
+    def __await__(self) -> Generator[object, object, Payload | None]:
+        return self._payload().__await__()
+
+    async def _payload(self) -> Payload | None:
+        reply: Message | None = None
+        while not (message := await self._next()).header["eof"]:
+            if reply is not None:
+                self.cancel()
+                raise MeshError(
+                    f"{self.recipient!r} sent more than one reply; use 'async for reply in mesh.request(...)'"
+                )
+            reply = message
+        failure = self._failure(message)
+        if failure is not None:
+            raise failure
+        payload = reply.payload if reply is not None else None
+        return payload if isinstance(payload, Payload) else None
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self._replies()
+
+    async def _replies(self) -> AsyncIterator[Message]:
+        try:
+            while not (message := await self._next()).header["eof"]:
+                yield message
+        finally:
+            self.cancel()
+        failure = self._failure(message)
+        if failure is not None:
+            raise failure

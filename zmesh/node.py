@@ -1,0 +1,400 @@
+"""A node: the engine, the sockets and the clock, put together.
+
+Everything a node does runs in one task, `live`, and in the task group that it opens. What comes in is handed to the
+engine, what the engine wants is done, in order and to the end, before anything else is: a stimulus that arises while
+effects are being performed waits its turn. The node decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import assert_never
+
+from zmesh.config import Config
+from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
+from zmesh.core.engine import Engine
+from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.errors import Closed, Overloaded
+from zmesh.exchange import Exchange
+from zmesh.router import Router
+from zmesh.serving import Serving
+from zmesh.source import Source
+from zmesh.streaming import send_source
+from zmesh.telemetry import Telemetry
+from zmesh.transport import Transport
+from zmesh.work import Directives, Work
+
+log = logging.getLogger(__name__)
+
+PING = "zmesh:ping"
+ROUTES = "zmesh:routes"
+
+
+class Node:
+    """One member of the mesh. Use it through a Controller, or `live` in a task of yours."""
+
+    def __init__(self, config: Config, directives: Directives | None = None) -> None:
+        self.config = config
+        self.node_id = config.node_id
+        self.spool_dir = config.spool_dir
+        self.max_payload_bytes = config.max_payload_bytes
+        now = time.monotonic()
+        self.engine = Engine(
+            NodeId(Address(config.node_id)),
+            secrets.randbits(64) | 1,
+            now=now,
+            epoch=time.time() - now,
+            serial=time.time_ns() // 1_000_000,
+            heartbeat=config.heartbeat,
+            route_timeout=config.route_timeout,
+            leaf=config.ephemeral,
+        )
+        self.router = Router(self.engine)
+        self.telemetry = Telemetry(config.node_id)
+        self.directives = directives if directives is not None else Directives()
+        self.serving = Serving(
+            self,
+            self.directives,
+            config.plugins,
+            max_workers=config.max_workers,
+            max_work=config.max_work,
+            max_payload_bytes=config.max_payload_bytes,
+            spool_dir=config.spool_dir,
+        )
+        self.serving.answer(PING, self._pong)
+        self.serving.answer(ROUTES, lambda work: self.tables())
+        self.listening: list[str] = []
+        self._listen = list(config.listen)
+        self._peers = list(config.peers)
+        self._exchanges: dict[MessageId, Exchange] = {}
+        self._pending: deque[Effect] = deque()
+        self._performing = False
+        self._rooms: dict[Stream, asyncio.Future[None]] = {}
+        self._observers: list[Callable[[Report], None]] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread = 0
+        self._transport: Transport | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._stop: asyncio.Event | None = None
+        self._quiet: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = float("inf")
+        self._stopping = False
+        self.closed = False
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def live(self, ready: asyncio.Future[None] | None = None) -> None:
+        """Open the sockets, run until `stop`, close everything. `ready` is resolved once the node listens.
+
+        Raises AddressError if an address can't be used.
+        """
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self._stop = asyncio.Event()
+        if self._stopping:
+            self._stop.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                try:
+                    self._open()
+                    if ready is not None and not ready.done():
+                        ready.set_result(None)
+                    await self._stop.wait()
+                finally:
+                    await self._close()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def stop(self) -> None:
+        """Let `live` come to its end."""
+        self._stopping = True
+        if self._stop is not None:
+            self._stop.set()
+
+    def _open(self) -> None:
+        self._transport = Transport(self)
+        for url in self._listen:
+            self.listening.append(self._transport.listen(url))
+        for url in self._peers:
+            self._transport.dial(url)
+        self.directives.discover()
+        self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
+
+    async def _close(self) -> None:
+        """Stop the work, end what is open, say goodbye, close the sockets; nothing is left."""
+        await self.serving.close()
+        now = time.monotonic()
+        for exchange in list(self._exchanges.values()):
+            self._perform(self.engine.cancel(exchange.id, now))
+            exchange.abandon("cancelled", f"node {self.node_id!r} was closed before the final reply came", time.time())
+        self._perform(self.engine.close(now))
+        self.closed = True
+        for waiter in self._rooms.values():
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            await self._transport.close()
+        self.listening.clear()
+
+    def listen(self, url: str) -> None:
+        """Listen on one more address, now or when the node opens. Raises AddressError if it can't be used."""
+        if self._transport is not None:
+            self.listening.append(self._transport.listen(url))
+        else:
+            self._listen.append(url)
+
+    def dial(self, url: str) -> None:
+        """Keep a link to one more peer, now or when the node opens. Raises AddressError if the URL is malformed."""
+        if self._transport is not None:
+            self._transport.dial(url)
+        else:
+            self._peers.append(url)
+
+    def watch(self, observer: Callable[[Report], None]) -> None:
+        """Have each report of the engine (and of failed dialling, as `dial_failed`) given to `observer`."""
+        self._observers.append(observer)
+
+    def register(self, name: str, function: Callable[..., object], *, stream: bool = False) -> None:
+        """Offer a directive of this program, and let the mesh know."""
+        self.directives.register(name, function, stream=stream)
+        if self._transport is not None:
+            self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def send(
+        self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None
+    ) -> None:
+        """Start an exchange. `timeout` in seconds. Raises Closed, and Overloaded if too much is waiting already."""
+        if self.closed or self._stopping:
+            raise Closed(f"node {self.node_id!r} is closed")
+        waiting = self.engine.exchanges.waiting_bytes
+        if waiting >= self.config.max_waiting_bytes:
+            raise Overloaded(
+                f"{waiting} bytes wait at node {self.node_id!r}, and max_waiting_bytes is "
+                f"{self.config.max_waiting_bytes}; wait for replies before sending more"
+            )
+        self._exchanges[exchange.id] = exchange
+        header = RequestHeader(directive, time.time(), timeout)
+        recipient = Address(exchange.recipient)
+        whole = isinstance(payload, bytes)
+        body = payload if isinstance(payload, bytes) else b""
+        self._perform(
+            self.engine.send(exchange.id, recipient, header, body, time.monotonic(), last=whole, timeout=timeout)
+        )
+        if not isinstance(payload, bytes):
+            self.spawn(self._feed_request(exchange, payload), f"zmesh payload {exchange.message_id}")
+
+    async def _feed_request(self, exchange: Exchange, source: Source) -> None:
+        try:
+            await send_source(self, Stream(exchange.id, True), source)
+        except Exception as error:
+            exchange.fail("cancelled", f"the payload could not be read: {type(error).__name__}: {error}")
+            self.cancel(exchange.message_id)
+
+    def cancel(self, message_id: str) -> None:
+        """Stop a request of this node. Harmless if it is over."""
+        self._perform(self.engine.cancel(MessageId(bytes.fromhex(message_id)), time.monotonic()))
+
+    def done(self, exchange: Exchange) -> None:
+        """An exchange has had its final reply, or its handler is through with it."""
+        self._exchanges.pop(exchange.id, None)
+
+    async def drain(self) -> None:
+        """Wait until all that was sent has been handed over and every expected reply has come."""
+        while not self._is_quiet():
+            self._quiet = asyncio.get_running_loop().create_future()
+            try:
+                await self._quiet
+            finally:
+                self._quiet = None
+
+    def _is_quiet(self) -> bool:
+        return not self.engine.exchanges.handing_over and not any(x.expected for x in self._exchanges.values())
+
+    # -- what exchanges and serving need (their Desk) ------------------------------------------------------------
+
+    def reply(
+        self, id: MessageId, header: ReplyHeader | None, body: bytes, *, last: bool = True, eof: Eof | None = None
+    ) -> None:
+        """Answer a request."""
+        self._perform(self.engine.reply(id, header, body, time.monotonic(), last=last, eof=eof))
+
+    def feed(self, stream: Stream, body: bytes, *, last: bool) -> None:
+        """More of the message under way on a stream."""
+        self._perform(self.engine.feed(stream, body, time.monotonic(), last=last))
+
+    def consumed(self, stream: Stream, weight: int) -> None:
+        """A delivered piece has been read."""
+        self._perform(self.engine.consumed(stream, weight, time.monotonic()))
+
+    def room(self, stream: Stream) -> int:
+        """How many bytes the stream takes now."""
+        return self.engine.exchanges.room(stream)
+
+    def is_open(self, stream: Stream) -> bool:
+        """Whether the stream's exchange is still under way."""
+        return not self.closed and self.engine.exchanges.is_open(stream)
+
+    async def room_for(self, stream: Stream) -> int:
+        """Wait until the stream takes more; 0 if it is over."""
+        while self.is_open(stream):
+            room = self.engine.exchanges.room(stream)
+            if room:
+                return room
+            waiter = self._rooms.get(stream)
+            if waiter is None:
+                waiter = self._rooms[stream] = asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.wait((waiter,), timeout=1.0)
+            finally:
+                if waiter.done():
+                    self._rooms.pop(stream, None)
+        self._rooms.pop(stream, None)
+        return 0
+
+    def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> None:
+        """Run something in the node's task group."""
+        if self._group is None or self.closed:
+            coroutine.close()
+            return
+        self._group.create_task(coroutine, name=name)
+
+    # -- what the transport tells (its Handler) ------------------------------------------------------------------
+
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, url: str) -> None:
+        """A connection is there."""
+        self._perform(self.engine.link_up(link, time.monotonic(), dialled=dialled, cost=cost))
+
+    def on_link_down(self, link: LinkId, reason: str) -> None:
+        """A connection is gone."""
+        self._perform(self.engine.link_down(link, time.monotonic(), reason))
+
+    def on_link_doubtful(self, link: LinkId) -> None:
+        """A connection may be gone."""
+        self._perform(self.engine.doubt(link, time.monotonic()))
+
+    def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
+        """A message has come."""
+        self._perform(self.engine.receive(link, frames, time.monotonic()))
+
+    def on_link_ready(self, link: LinkId) -> None:
+        """A full link may take more."""
+        transport = self._transport
+        while transport is not None and not transport.is_full(link):
+            effects = self.engine.link_ready(link, time.monotonic())
+            if not effects:
+                break
+            self._perform(effects)
+
+    def on_dial_failed(self, url: str, reason: str) -> None:
+        """A peer does not answer; it is dialled again."""
+        self._note(Report("dial_failed", None, None, f"{url}: {reason}"))
+
+    # -- performing ----------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: list[Effect]) -> None:
+        """Do what the engine wants, in order; effects of a stimulus that arises meanwhile come after."""
+        if self._performing or self.loop is None:
+            self._pending.extend(effects)
+            return
+        self._performing = True
+        pending = self._pending
+        pending.extend(effects)
+        try:
+            while pending:
+                self._do(pending.popleft())
+        finally:
+            self._performing = False
+        if self._transport is not None:
+            self._transport.settle()
+        self._arm()
+        if self._quiet is not None and not self._quiet.done() and self._is_quiet():
+            self._quiet.set_result(None)
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Transmit(link, frames):
+                if self._transport is not None and not self._transport.send(link, frames):
+                    self._pending.extend(self.engine.link_full(link, frames, time.monotonic()))
+            case Deliver(stream):
+                if stream.request:
+                    self.serving.piece(effect)
+                else:
+                    exchange = self._exchanges.get(stream.message_id)
+                    if exchange is not None:
+                        exchange.piece(effect)
+            case Pull(stream):
+                waiter = self._rooms.pop(stream, None)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+            case Abort(message_id, reason):
+                self.serving.abort(message_id, reason)
+            case HangUp(link, _, pause):
+                if self._transport is not None:
+                    self._transport.hang_up(link, pause)
+            case Report():
+                self._note(effect)
+            case _:
+                assert_never(effect)
+
+    def _note(self, report: Report) -> None:
+        self.telemetry.note(report)
+        if report.event == "link_up" and report.link is not None and self._transport is not None:
+            self._transport.healthy(report.link)
+        for observer in self._observers:
+            observer(report)
+
+    def _arm(self) -> None:
+        """Have `tick` called when the engine is due next."""
+        deadline = self.engine.next_deadline()
+        if deadline is None or deadline >= self._wake_at or self.closed or self.loop is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake_at = deadline
+        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._wake_at = float("inf")
+        self._perform(self.engine.tick(time.monotonic()))
+
+    # -- directives that every node answers ----------------------------------------------------------------------
+
+    def _pong(self, work: Work) -> object:
+        asked = work.payload.json() if work.payload else {}
+        initial = asked.get("initial_time") if isinstance(asked, dict) else None
+        return {
+            "initial_time": initial,
+            "response_time": stamp(time.time()),
+            "active_work": self.serving.works.active(),
+        }
+
+    def tables(self) -> dict[str, object]:
+        """This node's routes and what it knows of the mesh, as JSON takes it."""
+        return {
+            "node": self.node_id,
+            "routes": [
+                {"destination": r.destination, "next_hop": r.next_hop, "metric": r.metric, "hops": r.hops}
+                for r in self.router.routes()
+            ],
+            "edges": [list(edge) for edge in self.router.get_edges()],
+            "capabilities": self.router.node_capabilities(),
+        }
+
+
+def stamp(seconds: float) -> dict[str, object]:
+    """A time as a ping carries it; `seconds` since the epoch."""
+    return {"_type": "datetime.datetime", "value": seconds}

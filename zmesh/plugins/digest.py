@@ -1,0 +1,16 @@
+"""`digest:sha256` hashes what streams in, so that a payload of any size costs no memory and no disk."""
+
+from __future__ import annotations
+
+import hashlib
+
+from zmesh.work import Work, directive
+
+
+@directive(stream=True)
+async def sha256(work: Work) -> str:
+    """The SHA-256 digest of the payload, as 64 hex digits."""
+    digest = hashlib.sha256()
+    async for chunk in work.payload:
+        digest.update(chunk)
+    return digest.hexdigest()

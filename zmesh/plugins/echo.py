@@ -1,0 +1,12 @@
+"""`echo:echo` sends the payload back, as one reply."""
+
+from __future__ import annotations
+
+from zmesh.payload import Payload
+from zmesh.work import Work, directive
+
+
+@directive
+async def echo(work: Work) -> Payload:
+    """The payload, unchanged, of any size."""
+    return work.payload

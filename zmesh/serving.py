@@ -1,0 +1,255 @@
+"""The answering side of an exchange: requests become work, and what the work says becomes replies.
+
+A directive that streams is started with the first chunk of its request, any other one when the payload is whole. Room
+for more is given back to the requester as the payload is read, or as it is collected (and spooled to disk when large).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Protocol
+
+from zmesh.core.effects import Deliver
+from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
+from zmesh.errors import MeshError
+from zmesh.payload import Arriving, Payload, PayloadLike, Streaming, encode
+from zmesh.source import Source
+from zmesh.streaming import send_source
+from zmesh.work import Directives, Work, Works
+
+log = logging.getLogger(__name__)
+
+Inline = Callable[[Work], object]
+
+
+class Desk(Protocol):
+    """What serving needs of its node."""
+
+    node_id: str
+
+    def reply(
+        self, id: MessageId, header: ReplyHeader | None, body: bytes, *, last: bool = True, eof: Eof | None = None
+    ) -> None: ...
+    def consumed(self, stream: Stream, weight: int) -> None: ...
+    def feed(self, stream: Stream, body: bytes, *, last: bool) -> None: ...
+    def room(self, stream: Stream) -> int: ...
+    def is_open(self, stream: Stream) -> bool: ...
+    async def room_for(self, stream: Stream) -> int: ...
+    def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> None: ...
+
+
+class _Request:
+    """One request here: its payload while that arrives, and the count of its replies."""
+
+    __slots__ = ("deadline", "header", "id", "payload", "serial", "started", "stream")
+
+    def __init__(self, id: MessageId, header: dict[str, object], deadline: float | None) -> None:
+        self.id = id
+        self.header = header
+        self.deadline = deadline
+        self.stream = Stream(id, False)
+        self.payload: Arriving | Streaming | None = None
+        self.serial = 0
+        self.started = False
+
+
+class Serving:
+    """The requests of other nodes (and of this one) at this node. It is the Outlet of the work."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        directives: Directives,
+        sections: Mapping[str, Mapping[str, object]],
+        *,
+        max_workers: int,
+        max_work: int,
+        max_payload_bytes: int,
+        spool_dir: str | None,
+    ) -> None:
+        self._desk = desk
+        self._sections = sections
+        self._max_payload_bytes = max_payload_bytes
+        self._spool_dir = spool_dir
+        self._requests: dict[MessageId, _Request] = {}
+        self._inline: dict[str, Inline] = {}
+        self.works = Works(directives, self, max_workers=max_workers, max_work=max_work)
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def answer(self, directive: str, function: Inline) -> None:
+        """Let the node itself answer a directive, at once and on the loop."""
+        self._inline[directive] = function
+
+    # -- from the engine -----------------------------------------------------------------------------------------
+
+    def piece(self, piece: Deliver) -> None:
+        """Take the next piece of a request."""
+        id = piece.stream.message_id
+        header = piece.header
+        if isinstance(header, RequestHeader):
+            request = self._open(id, piece, header)
+            if piece.last:
+                self._start(request, Payload(piece.body))
+                return
+            self._receive(request, header.directive, piece)
+            return
+        known = self._requests.get(id)
+        if known is None or known.payload is None:
+            self._desk.consumed(piece.stream, piece.weight)
+            return
+        self._feed(known, known.payload, piece)
+
+    def abort(self, id: MessageId, reason: str) -> None:
+        """The requester wants no more of it, or is gone."""
+        request = self._requests.get(id)
+        if request is None:
+            return
+        if request.started:
+            if isinstance(request.payload, Streaming):
+                request.payload.fail(MeshError("the request was cancelled before all of its payload had come"))
+            self.works.cancel(id.hex(), reason)
+        else:
+            if request.payload is not None:
+                request.payload.close()
+            self.finish(id.hex(), reason=reason, error="stopped before it began")
+
+    def _open(self, id: MessageId, piece: Deliver, header: RequestHeader) -> _Request:
+        deadline = None
+        if header.lifetime is not None:
+            deadline = asyncio.get_running_loop().time() + header.lifetime
+        request = self._requests[id] = _Request(
+            id,
+            {
+                "message_id": id.hex(),
+                "sender": str(piece.peer),
+                "recipient": self._desk.node_id,
+                "timestamp": header.timestamp,
+                "directive": header.directive,
+            },
+            deadline,
+        )
+        return request
+
+    def _receive(self, request: _Request, directive: str, piece: Deliver) -> None:
+        if directive not in self._inline and self.works.wants_stream(directive):
+            stream = piece.stream
+            payload = request.payload = Streaming(lambda size: self._desk.consumed(stream, size))
+            self._start(request, payload)
+            self._feed(request, payload, piece)
+        else:
+            arriving = request.payload = Arriving(spool_dir=self._spool_dir, max_bytes=self._max_payload_bytes)
+            self._feed(request, arriving, piece)
+
+    def _feed(self, request: _Request, payload: Arriving | Streaming, piece: Deliver) -> None:
+        size = len(piece.body)
+        streaming = isinstance(payload, Streaming)
+        try:
+            payload.feed(piece.body)
+        except (MeshError, OSError) as error:
+            code = error.code if isinstance(error, MeshError) else "remote"
+            request.payload = None
+            self.finish(request.id.hex(), reason=code, error=str(error))
+            return
+        if piece.last:
+            request.payload = None
+            payload.finish()
+            if not streaming:
+                self._start(request, payload)
+        self._desk.consumed(piece.stream, piece.weight - size if streaming else piece.weight)
+
+    def _start(self, request: _Request, payload: Payload) -> None:
+        header = request.header
+        directive = str(header["directive"])
+        request.started = True
+        section = self._sections.get(directive.partition(":")[0], {})
+        message_id = str(header["message_id"])
+        work = Work(
+            message_id=message_id,
+            directive=directive,
+            sender=str(header["sender"]),
+            header=header,
+            payload=payload,
+            config=section,
+            deadline=request.deadline,
+        )
+        inline = self._inline.get(directive)
+        if inline is None:
+            self.works.start(work)
+            return
+        try:
+            answer = json.dumps(inline(work)).encode()
+        except ValueError as error:
+            self.finish(message_id, reason="remote", error=f"ValueError: {error}")
+        else:
+            self.finish(message_id, answer, has_payload=True)
+        payload.close()
+
+    # -- the Outlet of the work ----------------------------------------------------------------------------------
+
+    async def reply(self, message_id: str, payload: PayloadLike, /) -> None:
+        """Send one reply; waits while the requester has no room. A reply to one who is gone goes nowhere."""
+        request = self._requests.get(MessageId(bytes.fromhex(message_id)))
+        body = encode(payload)
+        if request is None:
+            if isinstance(body, Source):
+                body.close()
+            return
+        desk = self._desk
+        if not desk.room(request.stream):
+            await desk.room_for(request.stream)
+        request.serial += 1
+        header = ReplyHeader(time.time(), request.serial)
+        if isinstance(body, bytes):
+            desk.reply(request.id, header, body)
+        else:
+            desk.reply(request.id, header, b"", last=False)
+            await send_source(desk, request.stream, body)
+
+    def finish(
+        self,
+        message_id: str,
+        payload: PayloadLike = None,
+        /,
+        *,
+        has_payload: bool = False,
+        reason: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Send the last reply; nothing if the requester is gone."""
+        id = MessageId(bytes.fromhex(message_id))
+        request = self._requests.pop(id, None)
+        if request is None:
+            return
+        eof = Eof() if reason is None else Eof(1, reason, error or reason)
+        if not has_payload:
+            self._desk.reply(id, None, b"", last=False, eof=eof)
+            return
+        body = encode(payload)
+        request.serial += 1
+        header = ReplyHeader(time.time(), request.serial)
+        if isinstance(body, bytes):
+            self._desk.reply(id, header, body, eof=eof)
+        else:
+            self._desk.spawn(self._finish_with(request, header, body, eof), f"zmesh reply {message_id}")
+
+    async def _finish_with(self, request: _Request, header: ReplyHeader, source: Source, eof: Eof) -> None:
+        self._desk.reply(request.id, header, b"", last=False)
+        try:
+            await send_source(self._desk, request.stream, source)
+        except Exception as error:
+            log.warning("the payload of a reply could not be read: %s", error)
+            eof = Eof(1, "remote", f"{type(error).__name__}: {error}"[:1000])
+        self._desk.reply(request.id, None, b"", last=False, eof=eof)
+
+    async def close(self) -> None:
+        """Cancel all work and wait for its end; requests whose payload was still arriving are dropped."""
+        for request in list(self._requests.values()):
+            if not request.started:
+                self.abort(request.id, "cancelled")
+        await self.works.close()

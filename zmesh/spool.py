@@ -1,0 +1,116 @@
+"""Where large payloads lie: how much of them memory may hold, and the temporary files that take the rest."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import BinaryIO, cast
+
+
+class Memory:
+    """How many bytes the arriving payloads of this process hold in memory."""
+
+    __slots__ = ("_held", "_lock", "_released")
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._lock = threading.Lock()
+        self._released: deque[int] = deque()
+
+    def charge(self, size_bytes: int) -> int:
+        """Count `size_bytes` more; what is held then, in bytes."""
+        with self._lock:
+            while self._released:
+                self._held -= self._released.popleft()
+            self._held += size_bytes
+            return self._held
+
+    def release(self, size_bytes: int) -> None:
+        """Count `size_bytes` less. Takes no lock: a garbage collection may call it while its thread holds the lock."""
+        self._released.append(size_bytes)
+
+
+memory = Memory()
+"""The account of this process."""
+
+
+class Spool:
+    """A temporary file that is written once, from start to end, and then read anywhere.
+
+    It has no name until `path` is called (Linux, O_TMPFILE), so that until then it is gone with the process, however
+    that ends. It is deleted by `close`, at the latest with this object. Raises OSError where the disk does.
+    """
+
+    __slots__ = ("_file", "_folder", "_path", "size")
+
+    def __init__(self, folder: str | None) -> None:
+        import tempfile  # here, because most programs never come here and would pay for it at their start
+
+        self._path: str | None = None
+        self._folder = folder or tempfile.gettempdir()
+        self.size = 0
+        try:
+            descriptor = os.open(self._folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except (AttributeError, OSError):  # not Linux, or a file system that can't
+            self._file = cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
+        else:
+            self._file = open(descriptor, "w+b")
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; not after a read."""
+        self._file.write(data)
+        self.size += len(data)
+
+    def read(self, position: int, size: int) -> bytes:
+        """The `size` bytes from `position` on; fewer at the end only."""
+        self._file.seek(position)
+        return self._file.read(size)
+
+    def path(self) -> str:
+        """The path of the file, which gets its name at the first call."""
+        if self._path is None:
+            self._file.flush()
+            self._path = self._link() or self._copy()
+        return self._path
+
+    def close(self) -> None:
+        """Delete the file; harmless when done twice."""
+        path, self._path = self._path, None
+        with suppress(OSError):  # what a full disk did not take is not wanted any more
+            self._file.close()
+        if path is not None:
+            with suppress(FileNotFoundError):  # whoever asked for the path may have moved the file
+                os.unlink(path)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self.close()
+
+    def _link(self) -> str | None:
+        """Give the file a name without copying it; None where that can't be done."""
+        name = f"zmesh-{secrets.token_hex(8)}"
+        try:
+            folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:  # with `dst_dir_fd` os.link calls linkat(2), and only that follows the link in /proc
+                os.link(f"/proc/self/fd/{self._file.fileno()}", name, dst_dir_fd=folder, follow_symlinks=True)
+            finally:
+                os.close(folder)
+        except (OSError, NotImplementedError):
+            return None
+        return os.path.join(os.path.abspath(self._folder), name)
+
+    def _copy(self) -> str:
+        import shutil
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp(prefix="zmesh-", dir=self._folder)
+        self._path = path  # from here on `close` deletes it
+        with open(descriptor, "wb") as named:
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, named, 1 << 20)
+        anonymous, self._file = self._file, open(path, "rb")
+        anonymous.close()
+        return path

@@ -21,7 +21,7 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import zmq
@@ -51,6 +51,8 @@ REDIAL_FIRST = 0.1
 REDIAL_LAST = 10.0
 DOUBT_AGAIN = 0.05
 NO_DESCRIPTOR = -1
+
+Context = zmq.Context[zmq.Socket[bytes]]
 
 _MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
 _LAST = int(zmq.DONTWAIT)
@@ -126,13 +128,13 @@ class _Context:
         self._context: zmq.asyncio.Context | None = None
         self._users = 0
 
-    def acquire(self) -> zmq.asyncio.Context:
+    def acquire(self) -> Context:
         with self._lock:
             if self._context is None:
                 self._context = zmq.asyncio.Context()
                 self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
             self._users += 1
-            return self._context
+            return cast("Context", self._context)
 
     def release(self) -> Callable[[], object] | None:
         """Give it back; what is returned must be called (it blocks for LINGER_MS at most) to end it for good."""
@@ -260,15 +262,17 @@ class _Port(ABC):
         sock.set(zmq.MAXMSGSIZE, MAX_FRAME)
         sock.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         sock.set(zmq.IPV6, int("[" in endpoint))
-        self._get, self._recv, self._send = sock.get, sock.recv, sock.send
-        self._fd = sock.get(zmq.FD)
+        self._get = cast("Callable[[int], int]", sock.get)
+        self._recv = cast("Callable[..., Any]", sock.recv)
+        self._send = sock.send
+        self._fd = self._get(zmq.FD)
         self.transport.loop.add_reader(self._fd, self.drain)
         if not endpoint.startswith("inproc:"):
             name = f"inproc://zmesh-monitor-{id(sock):x}-{self._fd}"
             sock.monitor(name, events)
             self._monitor = context.socket(zmq.PAIR, socket_class=zmq.Socket)
             self._monitor.connect(name)
-            self._monitor_fd = self._monitor.get(zmq.FD)
+            self._monitor_fd = cast("int", self._monitor.get(zmq.FD))
             self.transport.loop.add_reader(self._monitor_fd, self._drain_monitor)
 
     def _start(self) -> None:
@@ -330,7 +334,7 @@ class _Port(ABC):
 
     def _read_parts(self) -> list[bytes]:
         """The parts of the message at hand; more than three are read and thrown away."""
-        parts: list[bytes] = []
+        parts: list[Any] = []
         more = True
         while more:
             frame = self._recv(_LAST, False)
@@ -340,7 +344,7 @@ class _Port(ABC):
         return parts
 
     def _drain_monitor(self) -> None:
-        while self._monitor is not None and self._monitor.get(zmq.EVENTS) & zmq.POLLIN:
+        while self._monitor is not None and cast("int", self._monitor.get(_EVENTS)) & _IN:
             event = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
             self._on_event(int(event["event"]), event["value"])
 
@@ -419,7 +423,7 @@ class _Listener(_Port):
         self._shut()
 
     def _read(self) -> None:
-        id = self._recv(_LAST)
+        id: bytes = self._recv(_LAST)
         link = self._by_id.get(id)
         if link is not None:
             self.handler.on_frames(link, self._read_parts())

@@ -189,7 +189,7 @@ class Works:
         left_behind = False
         try:
             if self._active:
-                self._idle = asyncio.Event()
+                self._idle = self._idle or asyncio.Event()
                 try:
                     await asyncio.wait_for(self._idle.wait(), CLOSE_WITHIN)
                 except TimeoutError:
@@ -299,6 +299,8 @@ class Works:
             waiter.set_exception(_cancelled(running.work))
             return
         task = running.handing = _task(self._outlet.reply(running.work.message_id, payload), None)
+        if running.reason is not None:  # cancelled by the reply's own first steps
+            task.cancel()
         task.add_done_callback(partial(self._handed_over, running, waiter))
 
     def _handed_over(self, running: _Running, waiter: Future[None], task: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
 """A node's work without the node: the table of work, with an outlet that keeps what comes out of it."""
 
 import asyncio
-import gc
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -133,7 +133,6 @@ async def benches():
     for bench in made:
         await bench.works.close()
         assert bench.works.active() == []
-    gc.collect()
     await _eventually(lambda: len(asyncio.all_tasks()) == 1)
     await _eventually(lambda: not [t.name for t in threading.enumerate() if t.name.startswith("zmesh")])
 
@@ -147,6 +146,7 @@ def bench(benches):
 def install(tmp_path, monkeypatch):
     """Installs a package as pip would: `install("name", {"module.py": source}, {"group": ["entry = point"]})`."""
     count = 0
+    known = set(sys.modules)
 
     def write(name, modules, points):
         nonlocal count
@@ -161,4 +161,7 @@ def install(tmp_path, monkeypatch):
             (folder / file).write_text(source)
         monkeypatch.syspath_prepend(str(folder))
 
-    return write
+    yield write
+    for module in set(sys.modules) - known:
+        if str(getattr(sys.modules[module], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[module]

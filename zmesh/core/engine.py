@@ -9,16 +9,19 @@ no clock and does no I/O; whatever a neighbour sends, no stimulus raises.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 from zmesh.core import wire
 from zmesh.core.effects import Effect, HangUp, Report, Transmit
-from zmesh.core.exchanges import Exchanges, Way
+from zmesh.core.exchanges import Exchanges
+from zmesh.core.peers import Way
 from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.queues import BULK, Flow, Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Change, Routes
+from zmesh.core.timers import Alarm
 from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, MAX_ENTRIES, Frames, Kind, Route, WireError
 
 LAGGING_BYTES = 256 * 1024
@@ -54,10 +57,11 @@ class Engine:
         self.leaf = leaf
         self.address = Address(node)
         """Where replies to this node go: its id, or `leaf@neighbour`."""
-        self.links = Links(heartbeat)
-        self.routes = Routes(node, incarnation, serial)
-        self.records = Records(node, incarnation, serial)
-        self.exchanges = Exchanges(self, route_timeout, now)
+        self._alarm = Alarm()
+        self.links = Links(heartbeat, self._alarm)
+        self.routes = Routes(node, incarnation, serial, self._alarm)
+        self.records = Records(node, incarnation, serial, self._alarm)
+        self.exchanges = Exchanges(self, route_timeout, now, self._alarm)
         self._epoch = epoch
         self._capabilities: tuple[str, ...] = ()
         self._queues: dict[LinkId, Queue] = {}
@@ -216,16 +220,18 @@ class Engine:
         self.exchanges.tick(now)
         self._choose(now)
         self._tell(now)
-        return self._done(now)
+        effects = self._done(now)
+        self._set_alarm()
+        return effects
 
     def next_deadline(self) -> float | None:
-        """When `tick` is due, or None if nothing is."""
-        earliest: float | None = None
-        for table in (self.exchanges, self.links, self.routes, self.records):
-            deadline = table.next_deadline()
-            if deadline is not None and (earliest is None or deadline < earliest):
-                earliest = deadline
-        return earliest
+        """When `tick` is due, or None if nothing is. It may turn out that nothing was; it is never too late."""
+        soonest = self._alarm.soonest
+        return soonest if soonest < math.inf else None
+
+    def _set_alarm(self) -> None:
+        deadlines = [table.next_deadline() for table in (self.exchanges, self.links, self.routes, self.records)]
+        self._alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -638,10 +644,10 @@ class Engine:
         self.records.set_reachable(node, after is not None, now)
         if after is None:
             self._effects.append(Report("node_left", node))
-            self.exchanges.on_route(node, None, moved=True, now=now)
+            self.exchanges.on_route(node, None, now)
         else:
             self._effects.append(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
-            self.exchanges.on_route(node, after.incarnation, moved=True, now=now)
+            self.exchanges.on_route(node, after.incarnation, now)
         if self.links.held():
             self._admit_held(now)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from enum import Enum
 
 from zmesh.core.message import Address, LinkId, NodeId
-from zmesh.core.timers import Timers
+from zmesh.core.timers import Alarm, Timers
 
 DEFAULT_COST = 100
 RTT_FLOOR = 0.010
@@ -102,12 +102,12 @@ def rtt_penalty(rtt: float) -> int:
 class Links:
     """The table of links; `heartbeat` in seconds."""
 
-    def __init__(self, heartbeat: float) -> None:
+    def __init__(self, heartbeat: float, alarm: Alarm) -> None:
         self.heartbeat = heartbeat
         self._links: dict[LinkId, Link] = {}
         self._up: dict[NodeId, dict[LinkId, Link]] = {}
-        self._probes: Timers[LinkId] = Timers()
-        self._silences: Timers[LinkId] = Timers()
+        self._probes: Timers[LinkId] = Timers(alarm)
+        self._silences: Timers[LinkId] = Timers(alarm)
 
     def __len__(self) -> int:
         return len(self._links)

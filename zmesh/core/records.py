@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zmesh.core.message import LinkId, NodeId
-from zmesh.core.timers import Timers
+from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import MAX_RECORDS, Record, digest, encode
 
 KEEP_GONE = 60.0
@@ -24,14 +24,15 @@ _MODULUS = 1 << 64
 class Records:
     """The records that this node knows, its own among them."""
 
-    def __init__(self, node: NodeId, incarnation: int, serial: int) -> None:
+    def __init__(self, node: NodeId, incarnation: int, serial: int, alarm: Alarm) -> None:
         self._node = node
+        self._alarm = alarm
         self._own = Record(node, incarnation, serial, (), (), b"")
         self._records: dict[NodeId, Record] = {}
         self._blobs: dict[NodeId, bytes] = {}
         self._digests: dict[NodeId, int] = {}
         self._reachable: set[NodeId] = {node}
-        self._gone: Timers[NodeId] = Timers()
+        self._gone: Timers[NodeId] = Timers(alarm)
         self._outbid_again = 0.0
         self.digest = 0
         self._pending: dict[LinkId, dict[NodeId, None]] = {}
@@ -45,6 +46,7 @@ class Records:
         """A neighbour is new: it is told all records of nodes that can be reached."""
         self._pending[link] = dict.fromkeys(node for node in self._records if node in self._reachable)
         self._flush_at = now
+        self._alarm.at(now)
 
     def link_down(self, link: LinkId) -> None:
         """The neighbour is gone."""
@@ -166,6 +168,7 @@ class Records:
                 nodes[node] = None
         if self._flush_at is None:
             self._flush_at = now + COALESCE
+            self._alarm.at(self._flush_at)
 
     def check(self) -> None:
         """Raise AssertionError if the digest or the tables are not what they must be."""

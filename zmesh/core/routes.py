@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmesh.core.message import LinkId, NodeId
-from zmesh.core.timers import Timers
+from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import INFINITY, MAX_HOPS, MAX_TTL, Entry, SeqnoRequest, entry_digest
 
 COALESCE = 0.010
@@ -69,8 +69,9 @@ class _Neighbour:
 class Routes:
     """The routes of one node. `seqno` is where its own sequence number starts."""
 
-    def __init__(self, node: NodeId, incarnation: int, seqno: int) -> None:
+    def __init__(self, node: NodeId, incarnation: int, seqno: int, alarm: Alarm) -> None:
         self.node = node
+        self._alarm = alarm
         self._own = Entry(node, incarnation, seqno, 0, 0)
         self._neighbours: dict[LinkId, _Neighbour] = {}
         self._candidates: dict[NodeId, dict[LinkId, Entry]] = {}
@@ -79,11 +80,11 @@ class Routes:
         self._dirty: dict[NodeId, None] = {}
         self._untold: dict[NodeId, None] = {node: None}
         self._flush_at: float | None = None
-        self._forget: Timers[NodeId] = Timers()
-        self._wanting: Timers[NodeId] = Timers()
+        self._forget: Timers[NodeId] = Timers(alarm)
+        self._wanting: Timers[NodeId] = Timers(alarm)
         self._asked: dict[NodeId, int] = {}
         self._requests: list[tuple[LinkId, SeqnoRequest]] = []
-        self._passed_on: Timers[tuple[NodeId, int]] = Timers()
+        self._passed_on: Timers[tuple[NodeId, int]] = Timers(alarm)
         self.changed_at = 0.0
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -126,6 +127,7 @@ class Routes:
         """A link to a neighbour is up; it is told the whole table at once."""
         self._neighbours[link] = _Neighbour(cost)
         self._flush_at = now
+        self._alarm.at(now)
 
     def link_down(self, link: LinkId) -> None:
         """The link is down, and with it all that was heard on it."""
@@ -148,6 +150,7 @@ class Routes:
         if neighbour is not None:
             neighbour.told, neighbour.told_digest, neighbour.whole = {}, 0, True
             self._flush_at = now
+            self._alarm.at(now)
 
     def update(self, link: LinkId, entries: tuple[Entry, ...], *, begin: bool, end: bool) -> None:
         """Take in what a neighbour tells; `begin` and `end` bracket a whole table, which replaces what it told before."""
@@ -341,6 +344,7 @@ class Routes:
         self._untold[destination] = None
         if self._flush_at is None:
             self._flush_at = now + COALESCE
+            self._alarm.at(self._flush_at)
 
     def _entry(self, link: LinkId, destination: NodeId) -> Entry | None:
         """What to tell on `link` of a destination: nothing of one that is reached over that very link."""

@@ -7,6 +7,7 @@ or cancelled is swept out as soon as it makes up half of the heap, so memory fol
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -15,12 +16,30 @@ K = TypeVar("K", bound=Hashable)
 _SWEEP_AT = 64
 
 
+class Alarm:
+    """The earliest time at which any of the tables that share it may have work; cheap to ask after every event.
+
+    It may ring too early (what was to be done was cancelled), never too late. `soonest` is infinite if nothing waits.
+    """
+
+    __slots__ = ("soonest",)
+
+    def __init__(self) -> None:
+        self.soonest = math.inf
+
+    def at(self, when: float) -> None:
+        """Ring at `when` at the latest."""
+        if when < self.soonest:
+            self.soonest = when
+
+
 class Timers(Generic[K]):
     """One deadline for each key."""
 
-    __slots__ = ("_count", "_due", "_heap")
+    __slots__ = ("_alarm", "_count", "_due", "_heap")
 
-    def __init__(self) -> None:
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
         self._due: dict[K, tuple[float, int]] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._count = 0
@@ -36,6 +55,8 @@ class Timers(Generic[K]):
         self._count += 1
         self._due[key] = (deadline, self._count)
         heapq.heappush(self._heap, (deadline, self._count, key))
+        if deadline < self._alarm.soonest:
+            self._alarm.soonest = deadline
         if len(self._heap) > 2 * len(self._due) + _SWEEP_AT:
             self._heap = [(when, count, key) for key, (when, count) in self._due.items()]
             heapq.heapify(self._heap)

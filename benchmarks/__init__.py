@@ -1,0 +1,1 @@
+"""What zmesh costs, each time beside a baseline that is measured in the same run."""

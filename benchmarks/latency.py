@@ -1,0 +1,405 @@
+"""The round trip of a small request and its reply, over zmesh and over bare ZeroMQ of the same shape.
+
+    python -m benchmarks.latency [--json] [--check] [--hops 0,1,2,4] [--requests N] [--rounds R] [--size 64]
+
+For each count of forwarding nodes there are two chains on TCP loopback, every node a process of its own: one of zmesh
+nodes, the last of which answers `bench:echo`; and one of `zmq.asyncio` programs which do nothing but await
+`recv_multipart` and `send_multipart`, on frames as large as zmesh's. Both have the same number of processes, sockets
+and frames. (The bare ones use DEALER sockets throughout. With ROUTERs to listen, as zmesh has them, ZeroMQ would add
+one frame at each hop and the baseline would be slower.) The client of both is this process, and rounds of the two
+alternate, each going first in turn, so that whatever else the machine does meets both alike. The garbage collector is
+left as it is, and the event loop is asyncio's own.
+
+Then the same direct, without a forwarder, with 100 requests under way at all times, in requests a second.
+
+With `--check` the exit status is 1 if the median of zmesh is more than LIMIT times the bare one at any count of hops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import zmq
+import zmq.asyncio
+
+import zmesh
+
+SCHEMA = "zmesh.bench.latency/1"
+LIMIT = 1.3
+OUTSTANDING = 100
+RATE_ROUNDS = 8
+RATE_REQUESTS = 4000
+WARM_UP = 300
+ECHO = "bench:echo"
+ROUTE_BYTES, HEAD_BYTES = 40, 80
+LOCAL = "tcp://127.0.0.1:*"
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 10.0
+
+BARE, MESH = "bare", "zmesh"
+"""The two kinds of chain."""
+
+
+# -- the nodes: processes of their own, started by this program -------------------------------------------------------
+
+
+async def serve(kind: str, name: str, peer: str | None) -> None:
+    """Run one node until standard input ends, which it does when the parent ends, however that comes about."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), over.set)
+    node = mesh_node(name, peer) if kind == MESH else bare_node(peer)
+    async with node as url:
+        print(json.dumps({"node": name, "url": url}), flush=True)
+        await over.wait()
+
+
+@asynccontextmanager
+async def mesh_node(name: str, peer: str | None) -> AsyncIterator[str]:
+    """A zmesh node that answers ECHO, linked to the node at `peer` if there is one; gives its URL."""
+
+    async def echo(work: zmesh.Work) -> bytes:
+        return work.payload.readall()
+
+    controller = zmesh.Controller(zmesh.Config(node_id=name))
+    controller.register(ECHO, echo)
+    controller.enable_server([LOCAL])
+    if peer is not None:
+        controller.add_peer(peer)
+    async with controller:
+        yield controller.listening[0]
+
+
+@asynccontextmanager
+async def bare_node(peer: str | None) -> AsyncIterator[str]:
+    """A socket that sends back what comes, or with `peer` two that pass it on, both ways; gives its URL."""
+
+    async def pump(source: zmq.asyncio.Socket, target: zmq.asyncio.Socket) -> None:
+        while True:
+            await target.send_multipart(await source.recv_multipart())
+
+    with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as front:
+        front.bind(LOCAL)
+        with context.socket(zmq.DEALER) as back:
+            if peer is None:
+                pumps = [asyncio.create_task(pump(front, front))]
+            else:
+                back.connect(peer)
+                pumps = [asyncio.create_task(pump(front, back)), asyncio.create_task(pump(back, front))]
+            yield front.get_string(zmq.LAST_ENDPOINT)
+            for task in pumps:
+                task.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            front.linger = back.linger = 0
+
+
+@contextmanager
+def chain(kind: str, hops: int) -> Iterator[tuple[str, str]]:
+    """Start the far end and `hops` forwarders before it; gives the name of the far end and the URL of the near one."""
+    processes: list[subprocess.Popen[str]] = []
+    names = [f"{kind}-{index}" for index in range(hops + 1)]
+    peer: str | None = None
+    try:
+        for name in names:
+            command = [sys.executable, "-m", "benchmarks.latency", "--serve", kind, "--name", name]
+            process = subprocess.Popen(
+                command + (["--peer", peer] if peer else []),
+                cwd=Path(__file__).resolve().parent.parent,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            processes.append(process)
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the process of {name} ended with status {process.wait()} before it was ready")
+            peer = json.loads(line)["url"]
+        assert peer is not None
+        yield names[0], peer
+    finally:
+        for process in processes:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        for process in processes:
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+# -- the client -------------------------------------------------------------------------------------------------------
+
+
+class Client(NamedTuple):
+    """The near end of a chain.
+
+    `ask` makes one request after the other and returns the seconds that each took; `flood` makes that many with
+    OUTSTANDING under way at all times, and returns how many a second were answered.
+    """
+
+    ask: Callable[[int], Awaitable[list[float]]]
+    flood: Callable[[int], Awaitable[float]]
+
+
+@asynccontextmanager
+async def bare_client(hops: int, size: int) -> AsyncIterator[Client]:
+    """A DEALER before a chain of bare nodes."""
+    frames = [os.urandom(ROUTE_BYTES), os.urandom(HEAD_BYTES), os.urandom(size)]
+    clock = time.perf_counter
+    with chain(BARE, hops) as (_, url), zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as sock:
+        sock.connect(url)
+        sock.linger = 0
+
+        async def ask(count: int) -> list[float]:
+            took = []
+            echoed: list[bytes] = frames
+            for _ in range(count):
+                started = clock()
+                await sock.send_multipart(frames)
+                echoed = await sock.recv_multipart()
+                took.append(clock() - started)
+            expect(echoed[2], frames[2])
+            return took
+
+        async def flood(count: int) -> float:
+            started = clock()
+            for _ in range(OUTSTANDING):
+                await sock.send_multipart(frames)
+            for _ in range(count - OUTSTANDING):
+                await sock.recv_multipart()
+                await sock.send_multipart(frames)
+            for _ in range(OUTSTANDING):
+                await sock.recv_multipart()
+            return count / (clock() - started)
+
+        yield Client(ask, flood)
+
+
+@asynccontextmanager
+async def mesh_client(hops: int, size: int) -> AsyncIterator[Client]:
+    """A zmesh node before a chain of zmesh nodes."""
+    payload = os.urandom(size)
+    clock = time.perf_counter
+    with chain(MESH, hops) as (far, url):
+        mesh = zmesh.Controller(zmesh.Config(node_id="client"))
+        mesh.add_peer(url)
+
+        async def ask(count: int) -> list[float]:
+            took = []
+            echoed = None
+            for _ in range(count):
+                started = clock()
+                echoed = await mesh.request(far, ECHO, payload)
+                took.append(clock() - started)
+            expect(echoed.readall() if echoed is not None else b"", payload)
+            return took
+
+        async def flood(count: int) -> float:
+            left = iter(range(count))
+
+            async def worker() -> None:
+                for _ in left:
+                    await mesh.request(far, ECHO, payload)
+
+            started = clock()
+            await asyncio.gather(*(worker() for _ in range(OUTSTANDING)))
+            return count / (clock() - started)
+
+        async with mesh:
+            yield Client(ask, flood)
+
+
+def expect(echoed: bytes, sent: bytes) -> None:
+    """Make sure that what is measured works."""
+    if echoed != sent:
+        raise RuntimeError(f"{len(sent)} bytes were sent, and {len(echoed)} other ones came back")
+
+
+@asynccontextmanager
+async def clients(hops: int, size: int) -> AsyncIterator[dict[str, Client]]:
+    """Both kinds of client, each with its chain, warmed up."""
+    makers: dict[str, Callable[[int, int], AbstractAsyncContextManager[Client]]] = {
+        BARE: bare_client,
+        MESH: mesh_client,
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        found = {kind: await stack.enter_async_context(make(hops, size)) for kind, make in makers.items()}
+        for client in found.values():
+            async with asyncio.timeout(START_TIMEOUT):
+                await client.ask(WARM_UP)
+        yield found
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def order(turn: int) -> tuple[str, str]:
+    """Who goes first in this turn."""
+    return (MESH, BARE) if turn % 2 else (BARE, MESH)
+
+
+async def measure_hops(hops: int, arguments: argparse.Namespace) -> dict[str, object]:
+    """Round trips over `hops` forwarding nodes, in microseconds."""
+    took: dict[str, list[list[float]]] = {BARE: [], MESH: []}
+    async with clients(hops, arguments.size) as found:
+        for turn in range(arguments.rounds):
+            for kind in order(turn):
+                took[kind].append(await found[kind].ask(arguments.requests))
+    figures = {kind: summary(rounds) for kind, rounds in took.items()}
+    by_round = [
+        statistics.median(mesh) / statistics.median(bare) for bare, mesh in zip(took[BARE], took[MESH], strict=True)
+    ]
+    return {
+        "hops": hops,
+        **figures,
+        "ratio": round(figures[MESH]["p50_us"] / figures[BARE]["p50_us"], 3),
+        "ratio_by_round": {"lowest": round(min(by_round), 3), "highest": round(max(by_round), 3)},
+    }
+
+
+def summary(rounds: list[list[float]]) -> dict[str, float]:
+    """The median and the 99th percentile over all rounds, in microseconds."""
+    samples = [seconds for one in rounds for seconds in one]
+    return {
+        "p50_us": round(1e6 * statistics.median(samples), 1),
+        "p99_us": round(1e6 * statistics.quantiles(samples, n=100)[98], 1),
+    }
+
+
+async def measure_rate(arguments: argparse.Namespace) -> dict[str, object]:
+    """Requests a second without a forwarder and with OUTSTANDING under way: the medians of RATE_ROUNDS."""
+    rates: dict[str, list[float]] = {BARE: [], MESH: []}
+    async with clients(0, arguments.size) as found:
+        for client in found.values():
+            await client.flood(RATE_REQUESTS // 4)
+        for turn in range(RATE_ROUNDS):
+            for kind in order(turn):
+                rates[kind].append(await found[kind].flood(RATE_REQUESTS))
+    medians = {kind: round(statistics.median(values)) for kind, values in rates.items()}
+    return {"outstanding": OUTSTANDING, **medians, "ratio": round(medians[MESH] / medians[BARE], 3)}
+
+
+async def measure(arguments: argparse.Namespace) -> dict[str, object]:
+    """All of it, as one object."""
+    began = os.getloadavg()[0]
+    hops = []
+    for count in arguments.hops:
+        print(f"{count} hops ...", file=sys.stderr)
+        hops.append(await measure_hops(count, arguments))
+    print(f"direct, {OUTSTANDING} outstanding ...", file=sys.stderr)
+    rate = await measure_rate(arguments)
+    return {
+        "schema": SCHEMA,
+        "size_bytes": arguments.size,
+        "requests": arguments.requests,
+        "rounds": arguments.rounds,
+        "limit": LIMIT,
+        "hops": hops,
+        "rate": rate,
+        "machine": {
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+            "pyzmq": zmq.__version__,
+            "libzmq": zmq.zmq_version(),
+            "load_before": round(began, 2),
+        },
+    }
+
+
+# -- telling ----------------------------------------------------------------------------------------------------------
+
+
+def table(result: dict[str, object]) -> str:
+    """The result for people, ready to be quoted in a commit."""
+    rows: list[dict[str, dict[str, float]]] = result["hops"]  # type: ignore[assignment]
+    rate: dict[str, float] = result["rate"]  # type: ignore[assignment]
+    machine: dict[str, object] = result["machine"]  # type: ignore[assignment]
+    lines = [
+        f"{result['size_bytes']} bytes there and back over TCP loopback, each node a process; microseconds,",
+        f"{result['rounds']} rounds of {result['requests']} requests, bare zmq.asyncio and zmesh in turn",
+        "",
+        "forwarders   bare p50  zmesh p50   ratio  (by round)     bare p99  zmesh p99",
+    ]
+    for row in rows:
+        bare, mesh, spread = row[BARE], row[MESH], row["ratio_by_round"]
+        lines.append(
+            f"{row['hops']!s:>10} {bare['p50_us']:>10.0f} {mesh['p50_us']:>10.0f} {row['ratio']:>7.2f}"
+            f"  ({spread['lowest']:.2f} - {spread['highest']:.2f})"
+            f" {bare['p99_us']:>10.0f} {mesh['p99_us']:>10.0f}"
+        )
+    lines += [
+        "",
+        f"direct, {rate['outstanding']} outstanding: bare {rate[BARE]:,}/s, zmesh {rate[MESH]:,}/s, ratio {rate['ratio']:.2f}",
+        f"{machine['cores']} cores, {machine['system']}, {machine['python']}, pyzmq {machine['pyzmq']}, "
+        f"libzmq {machine['libzmq']}, load before {machine['load_before']}",
+    ]
+    return "\n".join(lines)
+
+
+def counts(text: str) -> list[int]:
+    """A list such as 0,1,2,4."""
+    values = [int(part) for part in text.split(",")]
+    if not all(0 <= value <= 64 for value in values):
+        raise argparse.ArgumentTypeError("each count of forwarding nodes must be from 0 to 64")
+    return values
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Read a whole number that is not below `lowest`."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"must be {lowest} or more")
+        return value
+
+    return number
+
+
+def main() -> int:
+    """Measure and tell; the exit status."""
+    parser = argparse.ArgumentParser("python -m benchmarks.latency", description="round trips beside bare ZeroMQ")
+    parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
+    parser.add_argument("--check", action="store_true", help=f"status 1 if a ratio exceeds {LIMIT}")
+    parser.add_argument("--hops", type=counts, default=[0, 1, 2, 4], help="counts of forwarding nodes (0,1,2,4)")
+    parser.add_argument("--requests", type=at_least(10), default=400, help="requests a round (400)")
+    parser.add_argument("--rounds", type=at_least(1), default=12, help="rounds of each kind (12)")
+    parser.add_argument("--size", type=at_least(0), default=64, help="bytes of payload (64)")
+    parser.add_argument("--serve", choices=(BARE, MESH), help=argparse.SUPPRESS)
+    parser.add_argument("--name", default="node", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        asyncio.run(serve(arguments.serve, arguments.name, arguments.peer))
+        return 0
+    result = asyncio.run(measure(arguments))
+    print(json.dumps(result) if arguments.json else table(result))
+    rows: list[dict[str, float]] = result["hops"]  # type: ignore[assignment]
+    too_slow = [row["hops"] for row in rows if row["ratio"] > LIMIT]
+    if arguments.check and too_slow:
+        print(f"more than {LIMIT} times the bare median over {too_slow} forwarders", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

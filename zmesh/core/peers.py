@@ -1,0 +1,185 @@
+"""What a node keeps for each other node that it has exchanges with: debts of acknowledgement, numbers, the path's time.
+
+Acknowledgements ride on chunks that go the same way; only when there is none for ACK_DELAY, or the window is used up,
+or something is amiss, do they travel alone. So a small request and its reply are two messages.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from zmesh.core import wire
+from zmesh.core.effects import Effect
+from zmesh.core.message import Address, LinkId, NodeId, Stream
+from zmesh.core.streams import Inbound, PathTime, Replays
+from zmesh.core.timers import Alarm, Timers
+from zmesh.core.wire import CLOSED, MAX_ACKS, Kind
+
+ACK_DELAY = 0.020
+FORGET_PEER = 30.0
+POKE_LIMIT = 0
+
+
+class Way(NamedTuple):
+    """How frames leave for a node: the link, the node's incarnation (0: not known here), and whether the link lags."""
+
+    link: LinkId
+    incarnation: int
+    lagging: bool
+
+
+class Carrier(Protocol):
+    """What the exchanges need of the engine."""
+
+    node: NodeId
+    incarnation: int
+
+    def way(self, destination: Address) -> Way | None:
+        """How frames for that node leave now, or None."""
+
+    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes) -> None:
+        """Send a frame."""
+
+    def emit(self, effect: Effect) -> None:
+        """Add an effect to those of the stimulus at hand."""
+
+    def hint(self, destination: Address) -> str:
+        """What may help somebody who can't reach that node."""
+
+
+class Peer:
+    """One other node. `unsettled` are the numbers of requests to it that it has not acknowledged, the lowest first."""
+
+    __slots__ = ("acks", "busy", "incarnation", "next_number", "path", "replays", "unsettled")
+
+    def __init__(self, first_number: int) -> None:
+        self.incarnation = 0
+        self.replays = Replays()
+        self.next_number = first_number
+        self.unsettled: dict[int, None] = {}
+        self.acks: dict[Stream, tuple[int, int]] = {}
+        self.path = PathTime()
+        self.busy = 0
+
+
+class Peers:
+    """The table of peers; one without exchanges is forgotten after FORGET_PEER seconds."""
+
+    def __init__(self, carrier: Carrier, alarm: Alarm) -> None:
+        self._carrier = carrier
+        self._peers: dict[Address, Peer] = {}
+        self._acks: Timers[Address] = Timers(alarm)
+        self._idle: Timers[Address] = Timers(alarm)
+        self._highest_number = 0
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def get(self, address: Address) -> Peer:
+        """The peer at that address, from now on in the table. Its numbers begin above all that were ever given."""
+        peer = self._peers.get(address)
+        if peer is None:
+            peer = self._peers[address] = Peer(self._highest_number)
+        return peer
+
+    def enter(self, address: Address) -> Peer:
+        """An exchange with that peer begins."""
+        peer = self.get(address)
+        peer.busy += 1
+        return peer
+
+    def number(self, peer: Peer) -> int:
+        """The number of the next request to that peer."""
+        number = peer.next_number
+        peer.next_number += 1
+        self._highest_number = max(self._highest_number, peer.next_number)
+        peer.unsettled[number] = None
+        return number
+
+    def leave(self, address: Address, now: float) -> None:
+        """An exchange with that peer is over."""
+        peer = self.get(address)
+        peer.busy -= 1
+        if not peer.busy:
+            self._idle.set(address, now + FORGET_PEER)
+
+    def meet(self, source: Address, incarnation: int, now: float) -> bool:
+        """Note which incarnation of a node speaks; False for the voice of one that is no more."""
+        peer = self.get(source)
+        if peer.incarnation == incarnation:
+            return True
+        if peer.incarnation:
+            way = self._carrier.way(source)
+            if way is not None and way.incarnation not in (0, incarnation):
+                return False
+            peer.replays = Replays()
+        peer.incarnation = incarnation
+        if not peer.busy:
+            self._idle.set_default(source, now + FORGET_PEER)
+        return True
+
+    def owe(self, address: Address, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
+        """Tell the peer how far a stream has come (None: that it is not known here), at once or with what goes next."""
+        peer = self.get(address)
+        peer.acks[stream] = (CLOSED, 0) if inbound is None else inbound.acknowledge()
+        if at_once:
+            self.flush(address)
+        else:
+            self._acks.set_default(address, now + ACK_DELAY)
+
+    def poke(self, address: Address, stream: Stream, inbound: Inbound) -> None:
+        """Tell the peer how far a stream has come, and have it answer in turn."""
+        self.get(address).acks[stream] = (inbound.expected, inbound.limit if stream.request else POKE_LIMIT)
+        self.flush(address)
+
+    def take(self, peer: Peer, address: Address) -> tuple[tuple[bytes, bool, int, int], ...]:
+        """What is owed to the peer, up to MAX_ACKS, to be sent now."""
+        if len(peer.acks) <= MAX_ACKS:
+            taken = tuple((*stream, *state) for stream, state in peer.acks.items())
+            peer.acks.clear()
+            self._acks.cancel(address)
+            return taken
+        streams = [stream for stream, _ in zip(peer.acks, range(MAX_ACKS), strict=False)]
+        return tuple((*stream, *peer.acks.pop(stream)) for stream in streams)
+
+    def flush(self, address: Address) -> None:
+        """Send all that is owed to the peer; without a way there it is dropped, for the peer will ask again."""
+        peer = self._peers.get(address)
+        self._acks.cancel(address)
+        while peer is not None and peer.acks:
+            if self._carrier.way(address) is None:
+                peer.acks.clear()
+                break
+            head = (self._carrier.incarnation, peer.incarnation, self.take(peer, address))
+            self._carrier.carry(address, Kind.ACK, wire.encode(head), b"")
+
+    def owed(self) -> int:
+        """How many acknowledgements wait for something to ride on."""
+        return sum(len(peer.acks) for peer in self._peers.values())
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has work."""
+        acks, idle = self._acks.next_deadline(), self._idle.next_deadline()
+        if acks is None or (idle is not None and idle < acks):
+            return idle
+        return acks
+
+    def tick(self, now: float) -> None:
+        """Send what has waited for long enough, forget who is idle."""
+        for address in self._acks.expire(now):
+            self.flush(address)
+        for address in self._idle.expire(now):
+            peer = self._peers.get(address)
+            if peer is not None and not peer.busy:
+                del self._peers[address]
+                self._acks.cancel(address)
+
+    def check(self, busy: dict[Address, int]) -> None:
+        """Raise AssertionError unless `busy` is how many exchanges there are with each peer."""
+        if busy != {address: peer.busy for address, peer in self._peers.items() if peer.busy}:
+            raise AssertionError("a peer's count of exchanges is not that of the tables")
+        for address, peer in self._peers.items():
+            if not peer.busy and address not in self._idle:
+                raise AssertionError("an idle peer that nothing will forget")
+            if peer.acks and address not in self._acks:
+                raise AssertionError("acknowledgements that nothing will send")

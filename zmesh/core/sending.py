@@ -1,0 +1,182 @@
+"""The sending half of the exchanges: what goes out when, and what goes out again.
+
+A stream sends as much as its window allows and as its link keeps up with, BURST chunks at a time; one whose link lags
+waits its turn among the others. Each stream has one timer: while chunks are under way it is the resending timer, else
+it asks from time to time whether the other end still knows the exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zmesh.core import wire
+from zmesh.core.effects import Pull
+from zmesh.core.message import Address, Eof, LinkId, MessageId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.peers import Carrier, Peers
+from zmesh.core.streams import BACKLOG, Inbound, Outbound, Piece
+from zmesh.core.timers import Alarm, Timers
+from zmesh.core.wire import FLAG_RESENT, AckItem, Kind
+
+BURST = 16
+POKE = 15.0
+
+
+class Exchange:
+    """What a request made here and one received here have in common: two streams, and the node at the other end.
+
+    `stream` names the outbound one. `target` is the other end's incarnation, 0 as long as that is not known;
+    `lost_since` is when the other end was found to be out of reach.
+    """
+
+    __slots__ = ("address", "inbound", "lost_since", "message_id", "number", "outbound", "stream", "target")
+
+    def __init__(self, message_id: MessageId, address: Address, target: int, *, request: bool) -> None:
+        self.message_id = message_id
+        self.address = address
+        self.target = target
+        self.number = 0
+        self.stream = Stream(message_id, request)
+        self.outbound = Outbound()
+        self.inbound = Inbound()
+        self.lost_since: float | None = None
+
+
+class Sending:
+    """The outbound streams of a node."""
+
+    def __init__(self, carrier: Carrier, peers: Peers, alarm: Alarm) -> None:
+        self._carrier = carrier
+        self._peers = peers
+        self._blocked: dict[LinkId, dict[Stream, Exchange]] = {}
+        self.timers: Timers[Stream] = Timers(alarm)
+        self.waiting_bytes = 0
+
+    def begin(self, exchange: Exchange, now: float) -> None:
+        """From now on the exchange has a timer."""
+        self.timers.set(exchange.stream, now + POKE)
+
+    def push(
+        self,
+        exchange: Exchange,
+        header: RequestHeader | ReplyHeader | None,
+        body: bytes,
+        *,
+        last: bool,
+        eof: Eof | None,
+        complete: bool,
+    ) -> None:
+        """Append to the exchange's outbound stream; `pump` sends it."""
+        exchange.outbound.push(header, body, last=last, eof=eof, complete=complete)
+        self.waiting_bytes += len(body)
+
+    def pump(self, exchange: Exchange, now: float) -> bool:
+        """Send what the window and the link allow; False if there is something to send and no way to send it."""
+        outbound = exchange.outbound
+        if not outbound.unsent:
+            return True
+        way = self._carrier.way(exchange.address)
+        if way is None:
+            return False
+        if not exchange.target:
+            exchange.target = way.incarnation
+        sent = 0
+        while not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
+            self.waiting_bytes -= len(piece.body)
+            self._send(exchange, piece, now)
+            sent += 1
+            if outbound.unsent:
+                way = self._carrier.way(exchange.address) or way
+        if outbound.unsent and (way.lagging or sent == BURST):
+            self._blocked.setdefault(way.link, {})[exchange.stream] = exchange
+        if sent:
+            self.timers.set_sooner(exchange.stream, now + self._peers.get(exchange.address).path.timeout(outbound.tries))
+        if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:
+            outbound.pulled = False
+            self._carrier.emit(Pull(exchange.stream))
+        return True
+
+    def send_again(self, exchange: Exchange, now: float) -> None:
+        """Send all that is under way once more, if there is a way."""
+        if self._carrier.way(exchange.address) is not None:
+            for piece in exchange.outbound.again(now):
+                self._send(exchange, piece, now)
+
+    def progress(self, exchange: Exchange, item: AckItem, now: float) -> None:
+        """Take in an acknowledgement of the exchange's outbound stream."""
+        sample = exchange.outbound.acknowledge(item.next, item.limit, now)
+        if sample is not None and sample >= 0:
+            self._peers.get(exchange.address).path.measure(sample)
+        if not exchange.outbound.unacked:
+            self.timers.set(exchange.stream, now + POKE)
+
+    def on_silence(self, exchange: Exchange, now: float) -> None:
+        """The exchange's timer has run out: send again what was not acknowledged, or ask whether we are still known."""
+        outbound = exchange.outbound
+        path = self._peers.get(exchange.address).path
+        due = outbound.overdue(path.timeout(outbound.tries))
+        if due is None:
+            self.poke(exchange)
+            due = now + POKE
+        elif due <= now:
+            outbound.tries += 1
+            self.send_again(exchange, now)
+            due = now + path.timeout(outbound.tries)
+        self.timers.set(exchange.stream, due)
+
+    def poke(self, exchange: Exchange) -> None:
+        """Have the other end say how far it has come, or that it knows nothing of the exchange."""
+        message_id, request = exchange.stream
+        self._peers.poke(exchange.address, Stream(message_id, not request), exchange.inbound)
+
+    def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:
+        """The link's queue has run low: the streams that waited for it go on, a burst each in turn."""
+        turn = self._blocked.pop(link, {})
+        while turn and not lagging():
+            exchange = turn.pop(next(iter(turn)))
+            self.pump(exchange, now)
+        if turn:
+            self._blocked[link] = {**turn, **self._blocked.get(link, {})}
+
+    def link_down(self, link: LinkId, now: float) -> None:
+        """The streams that waited for this link look for another."""
+        for exchange in self._blocked.pop(link, {}).values():
+            self.pump(exchange, now)
+
+    def blocked(self) -> bool:
+        """True if a stream waits for its turn on a link."""
+        return bool(self._blocked)
+
+    def end(self, exchange: Exchange) -> None:
+        """Send no more of the exchange."""
+        self.drop_unsent(exchange)
+        self.timers.cancel(exchange.stream)
+        for waiting in self._blocked.values():
+            waiting.pop(exchange.stream, None)
+
+    def drop_unsent(self, exchange: Exchange) -> None:
+        """Forget what was not sent yet; what is under way stays."""
+        outbound = exchange.outbound
+        self.waiting_bytes -= outbound.unsent_bytes
+        outbound.unsent_bytes = 0
+        outbound.unsent.clear()
+        outbound.complete = True
+
+    def _send(self, exchange: Exchange, piece: Piece, now: float) -> None:
+        address = exchange.address
+        peer = self._peers.get(address)
+        resent = piece.times > 1
+        chunk = (
+            *exchange.stream,
+            piece.sequence,
+            piece.flags | FLAG_RESENT if resent else piece.flags,
+            exchange.number,
+            next(iter(peer.unsettled), exchange.number) if exchange.stream.request else 0,
+            self._carrier.incarnation,
+            exchange.target,
+            int(1000 * (now - piece.first_sent)) if resent else 0,
+            self._peers.take(peer, address) if peer.acks else (),
+            piece.header,
+            piece.eof,
+        )
+        body = piece.body
+        self._carrier.carry(address, Kind.CHUNK, wire.encode(chunk), body if isinstance(body, bytes) else bytes(body))

@@ -44,6 +44,9 @@ def encode(payload: PayloadLike) -> bytes | Source:
     empty. A path is opened here, and closed with the source. A file is read from where it stands, an iterable from its
     start, both in a thread of their own and neither closed. A Payload is sent whole, also after reads.
 
+    Give standard input unbuffered, `open(0, "rb", buffering=0, closefd=False)`: Python aborts when a program ends
+    while a thread waits in the buffered one.
+
     Raises TypeError for anything else, ValueError for what JSON or UTF-8 can't express, OSError if a path can't be
     opened.
     """

@@ -299,7 +299,7 @@ class Works:
             waiter.set_exception(_cancelled(running.work))
             return
         task = running.handing = _task(self._outlet.reply(running.work.message_id, payload), None)
-        if running.reason is not None:  # cancelled by the reply's own first steps
+        if running.work.cancelled:  # by the reply's own first steps
             task.cancel()
         task.add_done_callback(partial(self._handed_over, running, waiter))
 

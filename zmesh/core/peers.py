@@ -121,7 +121,7 @@ class Peers:
     def owe(self, address: Address, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
         """Tell the peer how far a stream has come (None: that it is not known here), at once or with what goes next."""
         peer = self.get(address)
-        peer.acks[stream] = (CLOSED, 0) if inbound is None else inbound.acknowledge()
+        peer.acks[stream] = (CLOSED, 0) if inbound is None else inbound.acknowledge(at_once=at_once)
         if at_once:
             self.flush(address)
         else:

@@ -165,11 +165,16 @@ class Inbound:
         self.consumed += weight
         return self.consumed + WINDOW - self.limit >= ACK_EVERY
 
-    def acknowledge(self) -> tuple[int, int]:
-        """What to tell the sender: the next chunk expected, and how much it may send in all."""
-        self.since_ack = 0
-        self.limit = max(self.limit, self.consumed + WINDOW)
-        return self.expected, self.limit
+    def acknowledge(self, *, at_once: bool) -> tuple[int, int]:
+        """What to tell the sender: the next chunk expected, and how much it may send in all.
+
+        What is not told at once may wait for a while, so it does not count as told.
+        """
+        limit = max(self.limit, self.consumed + WINDOW)
+        if at_once:
+            self.since_ack = 0
+            self.limit = limit
+        return self.expected, limit
 
 
 class PathTime:

@@ -1,7 +1,7 @@
 """zmesh: a broker-less messaging mesh over ZeroMQ.
 
-    async with zmesh.Controller(zmesh.Config(peers=["tcp://hub:7323"])) as mesh:
-        print((await mesh.request("edge-7", "echo:echo", b"hello")).readall())
+async with zmesh.Controller(zmesh.Config(peers=["tcp://hub:7323"])) as mesh:
+    print((await mesh.request("edge-7", "echo:echo", b"hello")).readall())
 """
 
 from zmesh.config import Config

@@ -10,30 +10,17 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
 from zmesh.errors import ExchangeError, MeshError, exchange_error
 from zmesh.payload import Arriving, Payload
+from zmesh.streaming import Desk
 
 log = logging.getLogger(__name__)
 
 ResponseHandler = Callable[[Message], object]
-
-
-class Desk(Protocol):
-    """What an exchange needs of its node."""
-
-    node_id: str
-    spool_dir: str | None
-    max_payload_bytes: int
-
-    def consumed(self, stream: Stream, weight: int) -> None: ...
-    def cancel(self, message_id: str) -> None: ...
-    def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> None: ...
-    def done(self, exchange: Exchange) -> None: ...
 
 
 class Exchange:
@@ -45,17 +32,19 @@ class Exchange:
         "_failed",
         "_header",
         "_held",
-                "_queue",
+        "_queue",
         "_serial",
         "ended",
         "hops",
         "id",
         "message_id",
+        "on_end",
         "recipient",
     )
 
     def __init__(self, desk: Desk, id: MessageId, recipient: str) -> None:
         self._desk = desk
+        self.on_end: Callable[[Exchange], None] | None = None
         self.id = id
         self.message_id = id.hex()
         self.recipient = recipient
@@ -146,7 +135,7 @@ class Exchange:
     def _end(self, piece: Deliver | None, eof: Eof, now: float | None = None) -> None:
         self.ended = True
         eof = self._failed or eof
-        self._desk.done(self)
+        self._tell_end()
         if self._arriving is not None:
             self._arriving.close()
             self._arriving = None
@@ -165,6 +154,10 @@ class Exchange:
             header["reason"] = eof.reason
         self._put(Message(header, Payload(b"")))
 
+    def _tell_end(self) -> None:
+        if self.on_end is not None:
+            self.on_end(self)
+
     def _put(self, message: Message) -> None:
         self._queue.append(message)
         self._wake()
@@ -181,6 +174,7 @@ class Unheard(Exchange):
 
     @property
     def expected(self) -> bool:
+        """Whether somebody waits for the end of this exchange."""
         return False
 
     def _wake(self) -> None:
@@ -200,6 +194,7 @@ class Handled(Exchange):
 
     @property
     def expected(self) -> bool:
+        """Whether somebody waits for the end of this exchange."""
         return not self.ended or self._busy or bool(self._queue)
 
     def _wake(self) -> None:
@@ -222,7 +217,7 @@ class Handled(Exchange):
             self._busy = False
             self._wake()
             if self.ended:
-                self._desk.done(self)
+                self._tell_end()
 
 
 class Received(Exchange):
@@ -236,6 +231,7 @@ class Received(Exchange):
 
     @property
     def expected(self) -> bool:
+        """Whether somebody waits for the end of this exchange."""
         return False
 
     def _wake(self) -> None:

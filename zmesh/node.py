@@ -173,9 +173,7 @@ class Node:
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def send(
-        self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None
-    ) -> None:
+    def send(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
         """Start an exchange. `timeout` in seconds. Raises Closed, and Overloaded if too much is waiting already."""
         if self.closed or self._stopping:
             raise Closed(f"node {self.node_id!r} is closed")
@@ -186,6 +184,7 @@ class Node:
                 f"{self.config.max_waiting_bytes}; wait for replies before sending more"
             )
         self._exchanges[exchange.id] = exchange
+        exchange.on_end = self.done
         header = RequestHeader(directive, time.time(), timeout)
         recipient = Address(exchange.recipient)
         whole = isinstance(payload, bytes)
@@ -199,7 +198,7 @@ class Node:
     async def _feed_request(self, exchange: Exchange, source: Source) -> None:
         try:
             await send_source(self, Stream(exchange.id, True), source)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever the program's own file or iterator raises
             exchange.fail("cancelled", f"the payload could not be read: {type(error).__name__}: {error}")
             self.cancel(exchange.message_id)
 
@@ -273,7 +272,7 @@ class Node:
 
     # -- what the transport tells (its Handler) ------------------------------------------------------------------
 
-    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, url: str) -> None:
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
         """A connection is there."""
         self._perform(self.engine.link_up(link, time.monotonic(), dialled=dialled, cost=cost))
 

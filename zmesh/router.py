@@ -30,7 +30,7 @@ class Router:
         return sorted(self._engine.nodes())
 
     def get_edges(self) -> list[tuple[str, str, int]]:
-        """The links of the mesh as (node, node, cost), each once; the cost is the higher of the two that its ends tell."""
+        """The links of the mesh as (node, node, cost), each once; the cost is the higher one of its two ends."""
         edges: dict[tuple[str, str], int] = {}
         records = self._engine.records.known()
         for node, record in records.items():

@@ -10,36 +10,19 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.errors import MeshError
 from zmesh.payload import Arriving, Payload, PayloadLike, Streaming, encode
 from zmesh.source import Source
-from zmesh.streaming import send_source
+from zmesh.streaming import Desk, send_source
 from zmesh.work import Directives, Work, Works
 
 log = logging.getLogger(__name__)
 
 Inline = Callable[[Work], object]
-
-
-class Desk(Protocol):
-    """What serving needs of its node."""
-
-    node_id: str
-
-    def reply(
-        self, id: MessageId, header: ReplyHeader | None, body: bytes, *, last: bool = True, eof: Eof | None = None
-    ) -> None: ...
-    def consumed(self, stream: Stream, weight: int) -> None: ...
-    def feed(self, stream: Stream, body: bytes, *, last: bool) -> None: ...
-    def room(self, stream: Stream) -> int: ...
-    def is_open(self, stream: Stream) -> bool: ...
-    async def room_for(self, stream: Stream) -> int: ...
-    def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> None: ...
 
 
 class _Request:
@@ -95,7 +78,7 @@ class Serving:
         if isinstance(header, RequestHeader):
             request = self._open(id, piece, header)
             if piece.last:
-                self._start(request, Payload(piece.body))
+                self._start(request, Payload(piece.body, spool_dir=self._spool_dir))
                 return
             self._receive(request, header.directive, piece)
             return
@@ -242,7 +225,7 @@ class Serving:
         self._desk.reply(request.id, header, b"", last=False)
         try:
             await send_source(self._desk, request.stream, source)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the work's own file or iterator may raise anything
             log.warning("the payload of a reply could not be read: %s", error)
             eof = Eof(1, "remote", f"{type(error).__name__}: {error}"[:1000])
         self._desk.reply(request.id, None, b"", last=False, eof=eof)

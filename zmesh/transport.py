@@ -59,27 +59,35 @@ _LAST = int(zmq.DONTWAIT)
 _EVENTS = int(zmq.EVENTS)
 _IN = int(zmq.POLLIN)
 
-_DIALLER_EVENTS = int(
-    zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)  # fmt: skip
 _FAILURES = {
     int(zmq.EVENT_CONNECT_RETRIED): "nothing answers there",
     int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): "the connection was closed while it was being set up",
     int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "what answers there does not speak ZeroMQ",
     int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "the other side does not let us in",
 }
+_DIALLER_EVENTS = int(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED) | sum(_FAILURES)
 
 
 class Handler(Protocol):
     """Whom the transport tells what happens; all on the loop's thread."""
 
-    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, url: str) -> None: ...
-    def on_link_down(self, link: LinkId, reason: str) -> None: ...
-    def on_link_ready(self, link: LinkId) -> None: ...
-    def on_link_doubtful(self, link: LinkId) -> None: ...
-    def on_frames(self, link: LinkId, frames: list[bytes]) -> None: ...
-    def on_dial_failed(self, url: str, reason: str) -> None: ...
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
+        """A connection is there, dialled or listened for."""
+
+    def on_link_down(self, link: LinkId, reason: str) -> None:
+        """A connection is gone for certain."""
+
+    def on_link_ready(self, link: LinkId) -> None:
+        """A link that was full may take more."""
+
+    def on_link_doubtful(self, link: LinkId) -> None:
+        """A connection may be gone; sending on it will tell."""
+
+    def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
+        """A message has come: its parts, four at most."""
+
+    def on_dial_failed(self, url: str, reason: str) -> None:
+        """A peer did not answer; it is dialled again."""
 
 
 class Target(NamedTuple):
@@ -98,7 +106,9 @@ def parse_url(url: str) -> Target:
     parts = urlsplit(url)
     scheme = "tcp" if parts.scheme == "rnp" else parts.scheme
     if parts.scheme == "rnps":
-        raise AddressError(f"{url!r} asks for encryption, and this node has no key; use tcp:// inside a trusted network")
+        raise AddressError(
+            f"{url!r} asks for encryption, and this node has no key; use tcp:// inside a trusted network"
+        )
     if scheme not in ("tcp", "ipc", "inproc"):
         raise AddressError(f"{url!r} is no address: it must begin with tcp://, ipc://, inproc:// or rnp://")
     cost = DEFAULT_COST
@@ -112,7 +122,9 @@ def parse_url(url: str) -> Target:
     if scheme == "tcp":
         host, colon, port = rest.rpartition(":")
         if not colon or not host or not (port == "*" or (port.isdigit() and int(port) <= 65535)):
-            raise AddressError(f"{url!r} is no TCP address: it must look like tcp://host:port, the port from 0 to 65535")
+            raise AddressError(
+                f"{url!r} is no TCP address: it must look like tcp://host:port, the port from 0 to 65535"
+            )
         if port == "0":
             rest = f"{host}:*"
     elif scheme == "ipc" and len(rest.encode()) > 106:
@@ -291,6 +303,7 @@ class _Port(ABC):
         loop.remove_reader(self._fd)
         self._socket.close()
 
+    @abstractmethod
     def healthy(self) -> None:
         """The link has come up for good."""
 
@@ -422,6 +435,9 @@ class _Listener(_Port):
     def close(self) -> None:
         self._shut()
 
+    def healthy(self) -> None:
+        pass
+
     def _read(self) -> None:
         id: bytes = self._recv(_LAST)
         link = self._by_id.get(id)
@@ -437,7 +453,7 @@ class _Listener(_Port):
         self._ids[link] = id
         descriptor = self._descriptors[link] = first.get(zmq.SRCFD) if self._monitor is not None else NO_DESCRIPTOR
         self._by_descriptor.setdefault(descriptor, []).append(link)
-        self.handler.on_link_up(link, dialled=False, cost=self.cost, url=self.url)
+        self.handler.on_link_up(link, dialled=False, cost=self.cost)
         self.handler.on_frames(link, parts)
 
     def _on_event(self, event: int, value: int) -> None:
@@ -536,7 +552,7 @@ class _Dialler(_Port):
             return
         self._down("dialled again")
         self.link = self.transport.new_link(self)
-        self.handler.on_link_up(self.link, dialled=True, cost=self.target.cost, url=self.target.url)
+        self.handler.on_link_up(self.link, dialled=True, cost=self.target.cost)
 
     def _down(self, reason: str) -> None:
         link, self.link = self.link, None

@@ -209,6 +209,16 @@ async def test_a_thread_that_waits_for_room_is_released_when_it_is_cancelled(ben
     assert closed == [True]
 
 
+@pytest.mark.parametrize("kind", [async_generator, generator])
+async def test_work_that_is_cancelled_by_its_own_reply_ends(bench, kind):
+    async def reply(message_id, payload):
+        bench.works.cancel(message_id)
+        await asyncio.sleep(FOREVER)
+
+    bench.outlet.reply = reply
+    assert (await bench.call("test:it", function=kind)).reason == "cancelled"
+
+
 async def test_a_thread_that_waits_for_a_chunk_is_released_when_it_is_cancelled(bench, eventually):
     def read(work):
         started.set()
@@ -339,6 +349,19 @@ async def test_closing_cancels_everything_and_leaves_no_task_and_no_thread(bench
     assert threads() == []
     assert len(asyncio.all_tasks()) == 1
     await bench.works.close()
+
+
+async def test_closing_twice_at_a_time_ends_both_times(bench):
+    async def slow_to_end(work):
+        try:
+            await asyncio.sleep(FOREVER)
+        finally:
+            await asyncio.sleep(0.01)
+
+    bench.start("test:it", function=slow_to_end)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(1):
+        await asyncio.gather(bench.works.close(), bench.works.close())
 
 
 async def test_a_closed_table_takes_no_more_work(bench):

@@ -8,28 +8,22 @@ no clock and does no I/O; whatever a neighbour sends, no stimulus raises.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 
 from zmesh.core import wire
 from zmesh.core.effects import Effect, HangUp, Report, Transmit
 from zmesh.core.exchanges import Exchanges
-from zmesh.core.peers import Way
+from zmesh.core.forwarding import LAGGING_BYTES, Forwarding
 from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.queues import BULK, Flow, Queue
+from zmesh.core.queues import Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Change, Routes
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, MAX_ENTRIES, Frames, Kind, Route, WireError
 
-LAGGING_BYTES = 256 * 1024
-DRAIN = 32
 REDIAL_REFUSED = 5.0
-MAX_NAMES_COMPARED = 512
-MAX_NEAR_CACHED = 256
-MAX_NAMES_SHOWN = 8
 RECONCILE_AFTER = 2
 
 
@@ -55,22 +49,15 @@ class Engine:
         self.node = node
         self.incarnation = incarnation
         self.leaf = leaf
-        self.address = Address(node)
-        """Where replies to this node go: its id, or `leaf@neighbour`."""
         self._alarm = Alarm()
         self.links = Links(heartbeat, self._alarm)
         self.routes = Routes(node, incarnation, serial, self._alarm)
         self.records = Records(node, incarnation, serial, self._alarm)
-        self.exchanges = Exchanges(self, route_timeout, now, self._alarm)
+        self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, leaf=leaf)
+        self.exchanges = Exchanges(self.out, route_timeout, now, self._alarm)
         self._epoch = epoch
         self._capabilities: tuple[str, ...] = ()
-        self._queues: dict[LinkId, Queue] = {}
-        self._home: Link | None = None
-        self._effects: list[Effect] = []
-        self._looped: list[Frames] = []
         self._closed = False
-        self._near: dict[str, tuple[NodeId, ...]] = {}
-        self._near_at = now
         self.routes.changed_at = now
 
     # -- stimuli: the transport ----------------------------------------------------------------------------------
@@ -79,7 +66,7 @@ class Engine:
         """A connection is there. The one who dialled greets; the one who listened waits for the greeting."""
         if self.links.get(link) is None and not self._closed:
             opened = self.links.open(link, dialled=dialled, cost=cost, now=now)
-            self._queues[link] = Queue()
+            self.out.queues[link] = Queue()
             if dialled:
                 self._greet(opened, now)
         return self._done(now)
@@ -91,23 +78,15 @@ class Engine:
 
     def link_full(self, link: LinkId, frames: Frames, now: float) -> list[Effect]:
         """The transport could not take these frames; they are kept until `link_ready`."""
-        queue = self._queues.get(link)
+        queue = self.out.queues.get(link)
         if queue is not None:
             queue.give_back(frames)
         return self._done(now)
 
     def link_ready(self, link: LinkId, now: float) -> list[Effect]:
         """The link takes frames again. Returns the next DRAIN of them; call again until nothing is returned."""
-        queue = self._queues.get(link)
-        if queue is None:
-            return self._done(now)
-        queue.full = False
-        for _ in range(DRAIN):
-            frames = queue.pop()
-            if frames is None:
-                break
-            self._effects.append(Transmit(link, frames))
-        if queue.size_bytes < LAGGING_BYTES:
+        queue = self.out.drain(link)
+        if queue is not None and queue.size_bytes < LAGGING_BYTES:
             self.exchanges.on_link_ready(link, lambda: queue.size_bytes >= LAGGING_BYTES, now)
         return self._done(now)
 
@@ -189,14 +168,14 @@ class Engine:
             if known.state is State.UP:
                 self._probe(known, now)
             else:
-                self._put(link, wire.encode_link(Kind.ASK), None)
+                self.out.put(link, wire.encode_link(Kind.ASK))
         return self._done(now)
 
     def close(self, now: float, reason: str = "leaving") -> list[Effect]:
         """Say goodbye on all links; the node is over after this."""
         self._closed = True
         for link in self.links.up():
-            self._put(link.id, wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason)), None)
+            self.out.put(link.id, wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason)))
         return self._done(now)
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -212,11 +191,11 @@ class Engine:
                 self._raise_up(link, now)
             else:
                 silent = "silent" if link.state is State.UP else "no greeting"
-                self._effects.append(HangUp(link.id, silent, 0.0))
+                self.out.emit(HangUp(link.id, silent, 0.0))
                 self._lose(link.id, f"{silent} for {now - link.heard:.3g} s", now)
         self.routes.expire(now)
         for node in self.records.expire(now):
-            self._effects.append(Report("node_forgotten", node))
+            self.out.emit(Report("node_forgotten", node))
         self.exchanges.tick(now)
         self._choose(now)
         self._tell(now)
@@ -249,136 +228,22 @@ class Engine:
         self.routes.check()
         self.records.check()
         self.exchanges.check()
-        for queue in self._queues.values():
-            queue.check()
-        if self._effects or self._looped:
-            raise AssertionError("effects that were not handed out")
-        if set(self._queues) != {link.id for link in self.links}:
-            raise AssertionError("a link without a queue, or a queue without a link")
-
-    # -- what the exchanges need (Carrier) -----------------------------------------------------------------------
-
-    def way(self, destination: Address) -> Way | None:
-        """How a routed frame leaves for its destination now."""
-        if destination == self.node:
-            return Way(LinkId(0), self.incarnation, False)
-        link = self._towards(destination, wire.host_of(destination))
-        if link is None:
-            return None
-        incarnation = 0
-        if not self.leaf:
-            selected = self.routes.get(NodeId(destination))
-            incarnation = selected.incarnation if selected else 0
-        queue = self._queues[link]
-        return Way(link, incarnation, queue.size_bytes >= LAGGING_BYTES)
-
-    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes) -> None:
-        """Send a routed frame from this node."""
-        if destination == self.node:
-            self._looped.append((wire.encode_route(kind, destination, Address(self.node)), head, body))
-            return
-        link = self._towards(destination, wire.host_of(destination))
-        if link is None:
-            self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_route"))
-            return
-        source = self.address
-        frames = (wire.encode_route(kind, destination, source), head, body)
-        control = kind != Kind.CHUNK
-        self._put(link, frames, None if control else (source, destination, len(body) >= BULK))
-
-    def hint(self, destination: Address) -> str:
-        """What to add to an error about a node that can't be reached: the nodes that can, and the likely one."""
-        if self.leaf:
-            return "; not linked to any node" if self._home is None else ""
-        nodes = sorted(self.routes.table())
-        shown = ", ".join(nodes[:MAX_NAMES_SHOWN]) + (", ..." if len(nodes) > MAX_NAMES_SHOWN else "")
-        near = self.near(wire.host_of(destination))
-        likely = f" (did you mean {near[0]!r}?)" if near else ""
-        return f"; known nodes: {shown or 'none'}{likely}"
-
-    def emit(self, effect: Effect) -> None:
-        """Add an effect to those of the stimulus at hand."""
-        self._effects.append(effect)
+        self.out.check()
 
     # -- inside: forwarding --------------------------------------------------------------------------------------
-
-    def _towards(self, destination: Address, host: NodeId) -> LinkId | None:
-        if self.leaf:
-            return self._home.id if self._home is not None else None
-        if host == self.node:
-            links = self.links.to(NodeId(Address(destination.partition("@")[0])))
-            return links[0].id if links and links[0].leaf else None
-        selected = self.routes.get(host)
-        return selected.link if selected is not None else None
-
-    def _put(self, link: LinkId, frames: Frames, flow: Flow | None) -> None:
-        queue = self._queues.get(link)
-        if queue is None:
-            return
-        if not queue:
-            self._effects.append(Transmit(link, frames))
-        elif not queue.push(frames, flow):
-            known = self.links.get(link)
-            self._effects.append(Report("frame_dropped", known.node if known else None, link, "queue_full"))
 
     def _on_routed(self, link: Link, route: Route, frames: Frames, now: float) -> None:
         if link.state is not State.UP:
             if link.state is State.OPENING and not link.dialled:
-                self._put(link.id, wire.encode_link(Kind.ASK), None)
-            self._effects.append(Report("frame_dropped", None, link.id, "not_greeted"))
+                self.out.put(link.id, wire.encode_link(Kind.ASK))
+            self.out.emit(Report("frame_dropped", None, link.id, "not_greeted"))
             return
         if link.leaf and route.source != f"{link.node}@{self.node}":
             raise WireError("a leaf speaks for another node")
-        if route.destination == self.address:
+        if route.destination == self.out.address:
             self._on_arrived(route, frames, now)
             return
-        if not link.leaf and wire.host_of(route.source) == self.node:
-            self._effects.append(Report("frame_dropped", link.node, link.id, "own_source"))
-            return
-        if self.leaf:
-            self._effects.append(Report("frame_dropped", link.node, link.id, "leaf_forwards_nothing"))
-            return
-        if not route.onward:
-            self._effects.append(Report("expired", route.host, link.id, route.source))
-            self._bounce(Kind.EXPIRED, route, frames, now)
-            return
-        out = self._towards(route.destination, route.host)
-        if out is None:
-            self._effects.append(Report("frame_dropped", route.host, link.id, "no_route"))
-            self._bounce(Kind.UNREACHABLE, route, frames, now)
-            return
-        flow = None
-        if route.kind == Kind.CHUNK:
-            flow = (route.source, route.destination, len(frames[2]) >= BULK)
-        self._put(out, (route.onward, frames[1], frames[2]), flow)
-
-    def _bounce(self, kind: Kind, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
-        """Tell the source of a frame why it got no further; the frame's own head goes back as the body."""
-        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(frames[1]) > wire.MAX_BODY:
-            return
-        if self.way(route.source) is None:
-            return
-        if kind is Kind.EXPIRED:
-            head = wire.encode(wire.Expired(route.kind, self.node, route.destination))
-        else:
-            if reason == "no_route" and route.host == self.node:
-                reason = "gone"
-            near = self.near(route.destination) if reason == "no_route" else ()
-            head = wire.encode(
-                wire.Unreachable(route.kind, reason, self.node, route.destination, near, self.settled(now))
-            )
-        self.carry(route.source, kind, head, frames[1])
-
-    def near(self, name: str) -> tuple[NodeId, ...]:
-        """Up to three known node ids that resemble a name, the closest first; none if the name itself is known."""
-        if self._near_at != self.routes.changed_at or len(self._near) >= MAX_NEAR_CACHED:
-            self._near, self._near_at = {}, self.routes.changed_at
-        if name not in self._near:
-            names = [self.node, *self.routes.table()][:MAX_NAMES_COMPARED]
-            known = self.records.get(NodeId(Address(name))) is not None
-            close = [] if known else difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-            self._near[name] = tuple(NodeId(Address(match)) for match in close)
-        return self._near[name]
+        self.out.forward(link, route, frames, now)
 
     def _on_arrived(self, route: Route, frames: Frames, now: float) -> None:
         source, head, body = route.source, frames[1], frames[2]
@@ -388,9 +253,9 @@ class Engine:
                 hops = 0 if source == self.node else wire.MAX_TTL - route.ttl + 1
                 refusal = self.exchanges.on_chunk(source, chunk, body, hops, now)
                 if refusal == "restarted":
-                    self._bounce(Kind.UNREACHABLE, route, frames, now, refusal)
+                    self.out.bounce(Kind.UNREACHABLE, route, frames, now, refusal)
                 elif refusal is not None:
-                    self._effects.append(Report("frame_dropped", wire.host_of(source), None, refusal))
+                    self.out.emit(Report("frame_dropped", wire.host_of(source), None, refusal))
             case Kind.ACK:
                 self.exchanges.on_ack(source, wire.decode_ack(head), now)
             case Kind.CANCEL:
@@ -399,7 +264,7 @@ class Engine:
                 self._on_unreachable(wire.decode_unreachable(head), body, now)
             case _:
                 expired = wire.decode_expired(head)
-                self._effects.append(Report("expired", expired.at, None, expired.destination))
+                self.out.emit(Report("expired", expired.at, None, expired.destination))
 
     def _on_unreachable(self, note: wire.Unreachable, head: bytes, now: float) -> None:
         stream = self._stream_of(note.kind, head)
@@ -431,14 +296,14 @@ class Engine:
         elif kind == Kind.REFUSE:
             refuse = wire.decode_refuse(head)
             self._report_refusal(link, f"they refuse: {refuse.text}", refuse.reason)
-            self._effects.append(HangUp(link.id, refuse.text, REDIAL_REFUSED))
+            self.out.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
             self._lose(link.id, f"refused: {refuse.text}", now)
         elif kind == Kind.ASK:
             if link.dialled:
                 self._restart(link, now)
         elif link.state is not State.UP:
             if link.state is State.OPENING and not link.dialled:
-                self._put(link.id, wire.encode_link(Kind.ASK), None)
+                self.out.put(link.id, wire.encode_link(Kind.ASK))
         else:
             self._on_up(link, kind, head, now)
 
@@ -474,19 +339,19 @@ class Engine:
                     self.records.resend(link.id, now)
             case _:
                 reason = wire.decode_goodbye(head).reason
-                self._effects.append(HangUp(link.id, reason, 0.0))
+                self.out.emit(HangUp(link.id, reason, 0.0))
                 self._lose(link.id, f"they left: {reason}", now)
 
     def _on_record(self, link: Link, record: wire.Record, blob: bytes, now: float) -> None:
         known = self.records.get(record.node)
         if self.records.update(link.id, record, blob, now) and known is None:
-            self._effects.append(Report("node_joined", record.node))
+            self.out.emit(Report("node_joined", record.node))
 
     def _on_probe(self, link: Link, probe: wire.Probe, now: float) -> None:
-        self._put(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)), None)
+        self.out.put(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)))
         if not link.synced:
             link.synced = True
-            self._effects.append(Report("link_synced", link.node, link.id))
+            self.out.emit(Report("link_synced", link.node, link.id))
         if self.leaf or link.leaf:
             return
         routes_differ = probe.routes != self.routes.heard_digest(link.id)
@@ -494,14 +359,14 @@ class Engine:
         records_differ = link.records_differ >= RECONCILE_AFTER
         if routes_differ or records_differ:
             link.records_differ = 0
-            self._put(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)), None)
+            self.out.put(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)))
 
     # -- inside: opening and closing links -----------------------------------------------------------------------
 
     def _greet(self, link: Link, now: float, answers: int = 0) -> None:
         hello = wire.Hello(self.node, self.incarnation, self._epoch + now, self.leaf, link.id, answers)
         link.greeted = True
-        self._put(link.id, wire.encode_link(Kind.HELLO, hello), None)
+        self.out.put(link.id, wire.encode_link(Kind.HELLO, hello))
 
     def _on_hello(self, link: Link, hello: wire.Hello, now: float) -> None:
         if link.state is State.UP or (link.dialled and hello.answers != link.id):
@@ -523,7 +388,7 @@ class Engine:
             return
         self.links.hold(link, now)
         link.heard = now
-        self._effects.append(Report("link_held", link.node, link.id, "another incarnation of it may still be alive"))
+        self.out.emit(Report("link_held", link.node, link.id, "another incarnation of it may still be alive"))
         for rival in rivals:
             if isinstance(rival, Link):
                 self._probe(rival, now)
@@ -543,11 +408,10 @@ class Engine:
         if not link.dialled:
             self._greet(link, now, answers=link.session)
         self.links.raise_up(link, now)
-        self._effects.append(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
+        self.out.emit(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
         if self.leaf:
-            if self._home is None:
-                self._home = link
-                self.address = Address(f"{self.node}@{link.node}")
+            if self.out.home is None:
+                self.out.hang_on(link)
                 self.exchanges.on_attached(None, now)
             self._probe(link, now)
         elif link.leaf:
@@ -563,40 +427,39 @@ class Engine:
     def _restart(self, link: Link, now: float) -> None:
         """The other end does not know us on this connection (any more): open it again as a new link would be."""
         if link.state is State.UP:
-            self._effects.append(HangUp(link.id, "the other end knows us no more", 0.0))
+            self.out.emit(HangUp(link.id, "the other end knows us no more", 0.0))
             self._lose(link.id, "the other end knows us no more", now)
         else:
             self._greet(link, now)
 
     def _refuse(self, link: Link, reason: str, text: str, now: float) -> None:
-        self._effects.append(Transmit(link.id, wire.encode_link(Kind.REFUSE, wire.Refuse(reason, text))))
+        self.out.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, wire.Refuse(reason, text))))
         self._report_refusal(link, f"we refuse: {text}", reason)
-        self._effects.append(HangUp(link.id, text, REDIAL_REFUSED))
+        self.out.emit(HangUp(link.id, text, REDIAL_REFUSED))
         self._lose(link.id, f"refused: {text}", now)
 
     def _report_refusal(self, link: Link, text: str, reason: str) -> None:
         node = link.node or None
-        self._effects.append(Report("link_refused", node, link.id, text))
+        self.out.emit(Report("link_refused", node, link.id, text))
         if reason in ("duplicate_id", "own_id"):
-            self._effects.append(Report("duplicate_id", node or self.node, link.id, text))
+            self.out.emit(Report("duplicate_id", node or self.node, link.id, text))
 
     def _lose(self, id: LinkId, reason: str, now: float) -> None:
         link = self.links.close(id)
         if link is None:
             return
-        del self._queues[id]
+        del self.out.queues[id]
         if link.state is State.UP:
-            self._effects.append(Report("link_lost", link.node, id, reason))
+            self.out.emit(Report("link_lost", link.node, id, reason))
             self._detach(link, now)
         self.exchanges.link_down(id, now)
 
     def _detach(self, link: Link, now: float) -> None:
         if self.leaf:
-            if self._home is link:
-                self._home = next(iter(self.links.up()), None)
-                self.address = Address(f"{self.node}@{self._home.node}" if self._home else self.node)
+            if self.out.home is link:
+                self.out.hang_on(next(iter(self.links.up()), None))
                 self.exchanges.on_detached(None, now)
-                if self._home is not None:
+                if self.out.home is not None:
                     self.exchanges.on_attached(None, now)
         elif link.leaf:
             self.exchanges.on_detached(Address(f"{link.node}@{self.node}"), now)
@@ -613,10 +476,10 @@ class Engine:
                 self._raise_up(link, now)
 
     def _strike(self, link: Link, text: str, now: float) -> None:
-        self._effects.append(Report("frame_dropped", link.node or None, link.id, f"garbage: {text}"))
+        self.out.emit(Report("frame_dropped", link.node or None, link.id, f"garbage: {text}"))
         link.strikes += 1
         if link.strikes >= MAX_STRIKES:
-            self._effects.append(HangUp(link.id, f"{MAX_STRIKES} bad frames in a row", REDIAL_REFUSED))
+            self.out.emit(HangUp(link.id, f"{MAX_STRIKES} bad frames in a row", REDIAL_REFUSED))
             self._lose(link.id, f"{MAX_STRIKES} bad frames in a row: {text}", now)
 
     def _probe(self, link: Link, now: float) -> None:
@@ -624,7 +487,7 @@ class Engine:
             probe = wire.Probe(now, 0, 0, self.settled(now))
         else:
             probe = wire.Probe(now, self.routes.told_digest(link.id), self.records.digest, self.settled(now))
-        self._put(link.id, wire.encode_link(Kind.PROBE, probe), None)
+        self.out.put(link.id, wire.encode_link(Kind.PROBE, probe))
 
     # -- inside: routes and records ------------------------------------------------------------------------------
 
@@ -643,10 +506,10 @@ class Engine:
             return
         self.records.set_reachable(node, after is not None, now)
         if after is None:
-            self._effects.append(Report("node_left", node))
+            self.out.emit(Report("node_left", node))
             self.exchanges.on_route(node, None, now)
         else:
-            self._effects.append(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
+            self.out.emit(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
             self.exchanges.on_route(node, after.incarnation, now)
         if self.links.held():
             self._admit_held(now)
@@ -659,20 +522,19 @@ class Engine:
                 full = 0
                 if whole:
                     full = (FULL_BEGIN if index == 0 else 0) | (FULL_END if index == len(parts) - 1 else 0)
-                self._put(id, wire.encode_link(Kind.UPDATE, wire.Update(full, tuple(part))), None)
+                self.out.put(id, wire.encode_link(Kind.UPDATE, wire.Update(full, tuple(part))))
         for id, request in self.routes.requests(now):
-            self._put(id, wire.encode_link(Kind.SEQNO_REQUEST, request), None)
+            self.out.put(id, wire.encode_link(Kind.SEQNO_REQUEST, request))
         for id, blobs in self.records.flush(now):
-            self._put(id, wire.encode_records(blobs), None)
+            self.out.put(id, wire.encode_records(blobs))
 
     def _done(self, now: float) -> list[Effect]:
         """Bring the stimulus to its end: choose routes, loop what this node sent to itself, hand out the effects."""
         if self.routes.dirty:
             self._choose(now)
             self._tell(now)
-        while self._looped:
-            looped, self._looped = self._looped, []
+        while self.out.looped:
+            looped, self.out.looped = self.out.looped, []
             for frames in looped:
                 self._on_arrived(wire.decode_route(frames[0]), frames, now)
-        effects, self._effects = self._effects, []
-        return effects
+        return self.out.take()

@@ -138,7 +138,7 @@ class Exchanges:
         eof: Eof | None,
         now: float,
     ) -> None:
-        """A reply, or its beginning (`last` False), or with `eof` the final word. Nothing happens if the caller is gone."""
+        """A reply, or its beginning (`last` False), or with `eof` the final word; nothing if the caller is gone."""
         service = self._services.get(message_id)
         if service is not None and not service.outbound.complete:
             self._sending.push(service, header, body, last=last, eof=eof, complete=eof is not None)

@@ -39,7 +39,7 @@ class ReplyHeader(NamedTuple):
 
 
 class Eof(NamedTuple):
-    """The final word of an exchange: `code` 0 for success, else `reason` (a code of zmesh.errors) and `error` (a text)."""
+    """The final word of an exchange: `code` 0 for success, else a `reason` (a code of zmesh.errors) and a text."""
 
     code: int = 0
     reason: str = ""
@@ -56,9 +56,14 @@ class Stream(NamedTuple):
 class Readable(Protocol):
     """What a message's payload offers at least."""
 
-    def read(self, size: int = -1, /) -> bytes: ...
-    def readall(self) -> bytes: ...
-    def __bool__(self) -> bool: ...
+    def read(self, size: int = -1, /) -> bytes:
+        """The next `size` bytes, or the rest."""
+
+    def readall(self) -> bytes:
+        """All of it, from the start."""
+
+    def __bool__(self) -> bool:
+        """False if it is empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,9 +61,7 @@ class Records:
         self, capabilities: Iterable[str], neighbours: tuple[tuple[NodeId, int], ...], public_key: bytes, now: float
     ) -> bool:
         """Say this of this node from now on; True if that is new."""
-        own = self._own._replace(
-            capabilities=tuple(capabilities), neighbours=neighbours, public_key=public_key
-        )
+        own = self._own._replace(capabilities=tuple(capabilities), neighbours=neighbours, public_key=public_key)
         if own == self._own:
             return False
         self._publish(own._replace(serial=own.serial + 1), now)

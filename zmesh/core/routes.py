@@ -153,7 +153,7 @@ class Routes:
             self._alarm.at(now)
 
     def update(self, link: LinkId, entries: tuple[Entry, ...], *, begin: bool, end: bool) -> None:
-        """Take in what a neighbour tells; `begin` and `end` bracket a whole table, which replaces what it told before."""
+        """Take in what a neighbour tells; `begin` and `end` bracket a whole table, which replaces all before it."""
         neighbour = self._neighbours.get(link)
         if neighbour is None:
             return
@@ -223,9 +223,7 @@ class Routes:
             whole = neighbour.whole
             destinations = [self.node, *self._selected] if whole else list(untold)
             entries = [
-                entry
-                for destination in destinations
-                if (entry := self._news(neighbour, link, destination)) is not None
+                entry for destination in destinations if (entry := self._news(neighbour, link, destination)) is not None
             ]
             neighbour.whole = False
             if entries or whole:

@@ -89,7 +89,9 @@ class Sending:
         if outbound.unsent and (way.lagging or sent == BURST):
             self._blocked.setdefault(way.link, {})[exchange.stream] = exchange
         if sent:
-            self.timers.set_sooner(exchange.stream, now + self._peers.get(exchange.address).path.timeout(outbound.tries))
+            self.timers.set_sooner(
+                exchange.stream, now + self._peers.get(exchange.address).path.timeout(outbound.tries)
+            )
         if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:
             outbound.pulled = False
             self._carrier.emit(Pull(exchange.stream))

@@ -86,7 +86,7 @@ class Outbound:
         self.unsent.append(Piece(flags | ending, header, view[start:] if start else body, eof))
 
     def take(self, now: float) -> Piece | None:
-        """The next chunk that the window allows, now to be sent for the first time; at least one is always under way."""
+        """The next chunk that the window allows, to be sent for the first time; one at least is always under way."""
         if not self.unsent:
             return None
         piece = self.unsent[0]

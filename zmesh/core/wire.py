@@ -376,6 +376,7 @@ def encode_link(kind: Kind, head: tuple[object, ...] = ()) -> Frames:
 
 
 def decode_hello(head: bytes) -> Hello:
+    """Read the head of a HELLO."""
     node, incarnation, time, leaf, session, answers = _fields(_unpack(head, MAX_HEAD), 6)
     return Hello(
         _node(node), _int(incarnation, _U64), _number(time), _bool(leaf), _int(session, _U63), _int(answers, _U63)
@@ -383,26 +384,31 @@ def decode_hello(head: bytes) -> Hello:
 
 
 def decode_refuse(head: bytes) -> Refuse:
+    """Read the head of a REFUSE."""
     reason, text = _fields(_unpack(head, MAX_HEAD), 2)
     return Refuse(_text(reason, 64), _text(text, MAX_TEXT))
 
 
 def decode_goodbye(head: bytes) -> Goodbye:
+    """Read the head of a GOODBYE."""
     (reason,) = _fields(_unpack(head, MAX_HEAD), 1)
     return Goodbye(_text(reason, MAX_TEXT))
 
 
 def decode_probe(head: bytes) -> Probe:
+    """Read the head of a PROBE."""
     token, routes, records, settled = _fields(_unpack(head, MAX_HEAD), 4)
     return Probe(_number(token), _int(routes, _U64), _int(records, _U64), _number(settled))
 
 
 def decode_echo(head: bytes) -> Echo:
+    """Read the head of an ECHO."""
     (token,) = _fields(_unpack(head, MAX_HEAD), 1)
     return Echo(_number(token))
 
 
 def decode_update(head: bytes) -> Update:
+    """Read the head of an UPDATE: at most MAX_ENTRIES routes."""
     full, items = _fields(_unpack(head, MAX_HEAD), 2)
     entries = []
     for item in _items(items, MAX_ENTRIES):
@@ -435,6 +441,7 @@ def decode_records(head: bytes) -> list[tuple[Record, bytes]]:
 
 
 def decode_record(blob: bytes) -> Record:
+    """Read one record, as its node encoded it."""
     node, incarnation, serial, capabilities, neighbours, public_key = _fields(_unpack(blob, MAX_RECORD), 6)
     names = tuple(_text(name, MAX_CAPABILITY) for name in _items(capabilities, MAX_CAPABILITIES))
     edges = []
@@ -447,11 +454,13 @@ def decode_record(blob: bytes) -> Record:
 
 
 def decode_seqno_request(head: bytes) -> SeqnoRequest:
+    """Read the head of a SEQNO_REQUEST."""
     destination, seqno, hops_left = _fields(_unpack(head, MAX_HEAD), 3)
     return SeqnoRequest(_node(destination), _int(seqno, _U63), _int(hops_left, MAX_TTL))
 
 
 def decode_resend(head: bytes) -> Resend:
+    """Read the head of a RESEND."""
     routes, records = _fields(_unpack(head, MAX_HEAD), 2)
     return Resend(_bool(routes), _bool(records))
 
@@ -468,6 +477,7 @@ def _acks(value: object) -> tuple[AckItem, ...]:
 
 
 def decode_chunk(head: bytes) -> Chunk:
+    """Read the head of a CHUNK, whose flags must agree with what it has."""
     fields = _fields(_unpack(head, MAX_HEAD), 12)
     message_id, request, sequence, flags, number, floor, incarnation, target, age, acks, opening, ending = fields
     request = _bool(request)
@@ -510,11 +520,13 @@ def _reply_header(value: object) -> ReplyHeader:
 
 
 def decode_ack(head: bytes) -> Ack:
+    """Read the head of an ACK: at most MAX_ACKS of them."""
     incarnation, target, acks = _fields(_unpack(head, MAX_HEAD), 3)
     return Ack(_int(incarnation, _U64), _int(target, _U64), _acks(acks))
 
 
 def decode_cancel(head: bytes) -> Cancel:
+    """Read the head of a CANCEL."""
     message_id, request, number, floor, incarnation, target = _fields(_unpack(head, MAX_HEAD), 6)
     return Cancel(
         _message_id(message_id),
@@ -527,12 +539,14 @@ def decode_cancel(head: bytes) -> Cancel:
 
 
 def decode_unreachable(head: bytes) -> Unreachable:
+    """Read the head of an UNREACHABLE."""
     kind, reason, at, destination, near, settled = _fields(_unpack(head, MAX_HEAD), 6)
     names = tuple(_node(name) for name in _items(near, MAX_NAMES))
     return Unreachable(_int(kind, 255), _text(reason, 64), _node(at), _address(destination), names, _number(settled))
 
 
 def decode_expired(head: bytes) -> Expired:
+    """Read the head of an EXPIRED."""
     kind, at, destination = _fields(_unpack(head, MAX_HEAD), 3)
     return Expired(_int(kind, 255), _node(at), _address(destination))
 

@@ -8,6 +8,7 @@ engine is checked after each event, and so is that no packet could run in a circ
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -90,16 +91,15 @@ class Wire:
         self.session += 1
         self.under_way = [0, 0]
         self._last = [self.sim.now, self.sim.now]
-        self._attach(0)
-        link = self.ids[0]
-        assert link is not None
+        link = self._attach(0)
         dialler.do(dialler.engine.link_up(link, self.sim.now, dialled=True, cost=self.cost))
 
-    def _attach(self, end: int) -> None:
+    def _attach(self, end: int) -> LinkId:
         node = self.ends[end]
         node.links += 1
-        self.ids[end] = LinkId(node.links)
-        node.wires[LinkId(node.links)] = (self, end)
+        link = self.ids[end] = LinkId(node.links)
+        node.wires[link] = (self, end)
+        return link
 
     def send(self, end: int, frames: Frames) -> bool:
         """Take frames from one end; False if there is no room for them now."""
@@ -121,13 +121,11 @@ class Wire:
         node = self.ends[1 - end]
         if node.alive and not node.stopped:
             if self.ids[1 - end] is None and end == 0:
-                self._attach(1)
-                link = self.ids[1]
-                assert link is not None
+                link = self._attach(1)
                 node.do(node.engine.link_up(link, self.sim.now, dialled=False, cost=self.cost))
-            link = self.ids[1 - end]
-            if link is not None:
-                node.do(node.engine.receive(link, frames, self.sim.now))
+            at = self.ids[1 - end]
+            if at is not None:
+                node.do(node.engine.receive(at, frames, self.sim.now))
         sender = self.ends[end]
         mine = self.ids[end]
         if mine is not None and sender.alive and mine in sender.full:
@@ -418,7 +416,7 @@ class Simulator:
     def chain(self, *ids: str, **options: object) -> list[SimNode]:
         """Start nodes, each dialling the one before it."""
         nodes = self.add(*ids, **options)
-        for left, right in zip(ids, ids[1:], strict=False):
+        for left, right in itertools.pairwise(ids):
             self.connect(right, left)
         return nodes
 
@@ -458,7 +456,7 @@ class Simulator:
         return self.run_until(self.settled, limit)
 
     def settled(self) -> bool:
-        """True if every wire is connected that can be, and every node knows exactly its partition's nodes and records."""
+        """True if every wire that can be is connected, and every node knows its partition's nodes and records."""
         for wire in self.wires:
             usable = not (wire.down or wire.removed) and all(node.alive and not node.stopped for node in wire.ends)
             if usable and None in wire.ids:

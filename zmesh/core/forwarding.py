@@ -1,0 +1,182 @@
+"""The way out of a node: which link a frame leaves on, for frames of its own and for those of others alike.
+
+A forwarder reads and changes the first part of a frame only. A frame that it can't pass on is sent back to its source
+in a note that says why (as ICMP does, RFC 792), which is itself never answered.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from zmesh.core import wire
+from zmesh.core.effects import Effect, Report, Transmit
+from zmesh.core.links import Link, Links
+from zmesh.core.message import Address, LinkId, NodeId
+from zmesh.core.peers import Way
+from zmesh.core.queues import BULK, Flow, Queue
+from zmesh.core.records import Records
+from zmesh.core.routes import Routes
+from zmesh.core.wire import Frames, Kind, Route
+
+LAGGING_BYTES = 256 * 1024
+DRAIN = 32
+MAX_NAMES_COMPARED = 512
+MAX_NEAR_CACHED = 256
+MAX_NAMES_SHOWN = 8
+
+
+class Forwarding:
+    """The queues of a node's links, and the effects of the stimulus at hand. `address` is where replies go to."""
+
+    def __init__(self, node: NodeId, incarnation: int, links: Links, routes: Routes, records: Records, *, leaf: bool):
+        self.node = node
+        self.incarnation = incarnation
+        self.leaf = leaf
+        self.address = Address(node)
+        self.home: Link | None = None
+        self.queues: dict[LinkId, Queue] = {}
+        self.looped: list[Frames] = []
+        self._effects: list[Effect] = []
+        self._links = links
+        self._routes = routes
+        self._records = records
+        self._near: dict[str, tuple[NodeId, ...]] = {}
+        self._near_at = 0.0
+
+    def take(self) -> list[Effect]:
+        """Hand out the effects of the stimulus at hand."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def hang_on(self, home: Link | None) -> None:
+        """A leaf hangs on the node at the end of this link from now on, or on none."""
+        self.home = home
+        self.address = Address(f"{self.node}@{home.node}" if home is not None else self.node)
+
+    def drain(self, link: LinkId) -> Queue | None:
+        """The link takes frames again: send the next DRAIN of them."""
+        queue = self.queues.get(link)
+        if queue is None:
+            return None
+        queue.full = False
+        for _ in range(DRAIN):
+            frames = queue.pop()
+            if frames is None:
+                break
+            self._effects.append(Transmit(link, frames))
+        return queue
+
+    def forward(self, link: Link, route: Route, frames: Frames, now: float) -> None:
+        """Pass a frame of another node on."""
+        if not link.leaf and wire.host_of(route.source) == self.node:
+            self.emit(Report("frame_dropped", link.node, link.id, "own_source"))
+        elif self.leaf:
+            self.emit(Report("frame_dropped", link.node, link.id, "leaf_forwards_nothing"))
+        elif not route.onward:
+            self.emit(Report("expired", route.host, link.id, route.source))
+            self.bounce(Kind.EXPIRED, route, frames, now)
+        elif (out := self.towards(route.destination, route.host)) is None:
+            self.emit(Report("frame_dropped", route.host, link.id, "no_route"))
+            self.bounce(Kind.UNREACHABLE, route, frames, now)
+        else:
+            flow = (route.source, route.destination, len(frames[2]) >= BULK) if route.kind == Kind.CHUNK else None
+            self.put(out, (route.onward, frames[1], frames[2]), flow)
+
+    def way(self, destination: Address) -> Way | None:
+        """How a routed frame leaves for its destination now."""
+        if destination == self.node:
+            return Way(LinkId(0), self.incarnation, False)
+        link = self.towards(destination, wire.host_of(destination))
+        if link is None:
+            return None
+        incarnation = 0
+        if not self.leaf:
+            selected = self._routes.get(NodeId(destination))
+            incarnation = selected.incarnation if selected else 0
+        queue = self.queues[link]
+        return Way(link, incarnation, queue.size_bytes >= LAGGING_BYTES)
+
+    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes) -> None:
+        """Send a routed frame from this node."""
+        if destination == self.node:
+            self.looped.append((wire.encode_route(kind, destination, Address(self.node)), head, body))
+            return
+        link = self.towards(destination, wire.host_of(destination))
+        if link is None:
+            self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_route"))
+            return
+        source = self.address
+        frames = (wire.encode_route(kind, destination, source), head, body)
+        control = kind != Kind.CHUNK
+        self.put(link, frames, None if control else (source, destination, len(body) >= BULK))
+
+    def hint(self, destination: Address) -> str:
+        """What to add to an error about a node that can't be reached: the nodes that can, and the likely one."""
+        if self.leaf:
+            return "; not linked to any node" if self.home is None else ""
+        nodes = sorted(self._routes.table())
+        shown = ", ".join(nodes[:MAX_NAMES_SHOWN]) + (", ..." if len(nodes) > MAX_NAMES_SHOWN else "")
+        near = self.near(wire.host_of(destination))
+        likely = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"; known nodes: {shown or 'none'}{likely}"
+
+    def emit(self, effect: Effect) -> None:
+        """Add an effect to those of the stimulus at hand."""
+        self._effects.append(effect)
+
+    def towards(self, destination: Address, host: NodeId) -> LinkId | None:
+        """The link that frames for that destination leave on, or None."""
+        if self.leaf:
+            return self.home.id if self.home is not None else None
+        if host == self.node:
+            links = self._links.to(NodeId(Address(destination.partition("@")[0])))
+            return links[0].id if links and links[0].leaf else None
+        selected = self._routes.get(host)
+        return selected.link if selected is not None else None
+
+    def put(self, link: LinkId, frames: Frames, flow: Flow | None = None) -> None:
+        """Send frames on a link, or queue them if it is full; `flow` None is control."""
+        queue = self.queues.get(link)
+        if queue is None:
+            return
+        if not queue:
+            self._effects.append(Transmit(link, frames))
+        elif not queue.push(frames, flow):
+            known = self._links.get(link)
+            self._effects.append(Report("frame_dropped", known.node if known else None, link, "queue_full"))
+
+    def bounce(self, kind: Kind, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
+        """Tell the source of a frame why it got no further; the frame's own head goes back as the body."""
+        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(frames[1]) > wire.MAX_BODY:
+            return
+        if self.way(route.source) is None:
+            return
+        if kind is Kind.EXPIRED:
+            head = wire.encode(wire.Expired(route.kind, self.node, route.destination))
+        else:
+            if reason == "no_route" and route.host == self.node:
+                reason = "gone"
+            near = self.near(route.destination) if reason == "no_route" else ()
+            settled = max(0.0, now - self._routes.changed_at)
+            head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled))
+        self.carry(route.source, kind, head, frames[1])
+
+    def near(self, name: str) -> tuple[NodeId, ...]:
+        """Up to three known node ids that resemble a name, the closest first; none if the name itself is known."""
+        if self._near_at != self._routes.changed_at or len(self._near) >= MAX_NEAR_CACHED:
+            self._near, self._near_at = {}, self._routes.changed_at
+        if name not in self._near:
+            names = [self.node, *self._routes.table()][:MAX_NAMES_COMPARED]
+            known = self._records.get(NodeId(Address(name))) is not None
+            close = [] if known else difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+            self._near[name] = tuple(NodeId(Address(match)) for match in close)
+        return self._near[name]
+
+    def check(self) -> None:
+        """Raise AssertionError if effects were not handed out, or links and queues do not match."""
+        if self._effects or self.looped:
+            raise AssertionError("effects that were not handed out")
+        if set(self.queues) != {link.id for link in self._links}:
+            raise AssertionError("a link without a queue, or a queue without a link")
+        for queue in self.queues.values():
+            queue.check()

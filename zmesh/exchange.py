@@ -60,7 +60,7 @@ class Exchange:
     @property
     def expected(self) -> bool:
         """Whether somebody waits for the end of this exchange."""
-        return True
+        return not self.ended
 
     def piece(self, piece: Deliver) -> None:
         """Take the next piece of the replies."""
@@ -135,7 +135,6 @@ class Exchange:
     def _end(self, piece: Deliver | None, eof: Eof, now: float | None = None) -> None:
         self.ended = True
         eof = self._failed or eof
-        self._tell_end()
         if self._arriving is not None:
             self._arriving.close()
             self._arriving = None
@@ -153,6 +152,7 @@ class Exchange:
             header["error"] = eof.error
             header["reason"] = eof.reason
         self._put(Message(header, Payload(b"")))
+        self._tell_end()
 
     def _tell_end(self) -> None:
         if self.on_end is not None:

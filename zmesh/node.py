@@ -208,7 +208,9 @@ class Node:
 
     def done(self, exchange: Exchange) -> None:
         """An exchange has had its final reply, or its handler is through with it."""
-        self._exchanges.pop(exchange.id, None)
+        if exchange.ended and not exchange.expected:
+            self._exchanges.pop(exchange.id, None)
+            self._look_if_quiet()
 
     async def drain(self) -> None:
         """Wait until all that was sent has been handed over and every expected reply has come."""
@@ -218,6 +220,10 @@ class Node:
                 await self._quiet
             finally:
                 self._quiet = None
+
+    def _look_if_quiet(self) -> None:
+        if self._quiet is not None and not self._quiet.done() and self._is_quiet():
+            self._quiet.set_result(None)
 
     def _is_quiet(self) -> bool:
         return not self.engine.exchanges.handing_over and not any(x.expected for x in self._exchanges.values())
@@ -319,8 +325,7 @@ class Node:
         if self._transport is not None:
             self._transport.settle()
         self._arm()
-        if self._quiet is not None and not self._quiet.done() and self._is_quiet():
-            self._quiet.set_result(None)
+        self._look_if_quiet()
 
     def _do(self, effect: Effect) -> None:
         match effect:

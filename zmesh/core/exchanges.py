@@ -12,7 +12,7 @@ from collections.abc import Callable
 from zmesh.core import wire
 from zmesh.core.effects import Abort, Deliver, Report
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.peers import POKE_LIMIT, Carrier, Peers
+from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
 from zmesh.core.sending import Exchange, Sending
 from zmesh.core.streams import ACK_EVERY, CHUNK_OVERHEAD
 from zmesh.core.timers import Alarm, Timers
@@ -30,7 +30,7 @@ class Call(Exchange):
 
     __slots__ = ("asked_at", "cancelled_at", "deadline", "unreachable")
 
-    def __init__(self, message_id: MessageId, recipient: Address, deadline: float | None, now: float) -> None:
+    def __init__(self, message_id: MessageId, recipient: Peer, deadline: float | None, now: float) -> None:
         super().__init__(message_id, recipient, 0, request=True)
         self.deadline = deadline
         self.asked_at = now
@@ -43,7 +43,7 @@ class Service(Exchange):
 
     __slots__ = ("aborted",)
 
-    def __init__(self, message_id: MessageId, caller: Address, incarnation: int) -> None:
+    def __init__(self, message_id: MessageId, caller: Peer, incarnation: int) -> None:
         super().__init__(message_id, caller, incarnation, request=False)
         self.aborted = False
 
@@ -111,11 +111,12 @@ class Exchanges:
         now: float,
     ) -> None:
         """Open an exchange; `last` False: more payload follows through `feed`."""
-        call = Call(message_id, recipient, None if timeout is None else now + timeout, now)
+        peer = self._peers.enter(recipient)
+        call = Call(message_id, peer, None if timeout is None else now + timeout, now)
         self._calls[message_id] = call
-        call.number = self._peers.number(self._peers.enter(recipient))
+        call.number = self._peers.number(peer)
         self._of_host.setdefault(wire.host_of(recipient), {})[call.stream] = call
-        self._sending.begin(call, now)
+        self._sending.begin(now)
         self._sending.push(call, header, body, last=last, eof=None, complete=last)
         if call.deadline is not None:
             self._limits.set(message_id, call.deadline)
@@ -162,7 +163,7 @@ class Exchanges:
         """The reader of an inbound stream has taken this much of it."""
         exchange = self._services.get(stream.message_id) if stream.request else self._calls.get(stream.message_id)
         if exchange is not None and exchange.inbound.consume(weight):
-            self._peers.owe(exchange.address, stream, exchange.inbound, now, at_once=True)
+            self._peers.owe(exchange.peer, stream, exchange.inbound, now, at_once=True)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
 
@@ -172,26 +173,30 @@ class Exchanges:
             chunk.target or chunk.age > 1000 * (now - self._started) + MAX_CLOCK_ERROR_MS
         ):
             return "restarted"
-        if not self._peers.meet(source, chunk.incarnation, now):
+        peer = self._peers.meet(source, chunk.incarnation, now)
+        if peer is None:
             return "stale"
         if chunk.acks:
-            self._on_acks(source, chunk.acks, now)
+            self._on_acks(peer, chunk.acks, now)
         if chunk.request:
-            self._on_request(source, chunk, body, hops, now)
+            self._on_request(peer, chunk, body, hops, now)
         else:
-            self._on_reply(source, chunk, body, hops, now)
+            self._on_reply(peer, chunk, body, hops, now)
         return None
 
     def on_ack(self, source: Address, ack: wire.Ack, now: float) -> None:
         """Acknowledgements have come alone."""
-        if ack.target in (0, self._carrier.incarnation) and self._peers.meet(source, ack.incarnation, now):
-            self._on_acks(source, ack.acks, now)
+        if ack.target in (0, self._carrier.incarnation):
+            peer = self._peers.meet(source, ack.incarnation, now)
+            if peer is not None:
+                self._on_acks(peer, ack.acks, now)
 
     def on_cancel(self, source: Address, cancel: wire.Cancel, now: float) -> None:
         """The caller wants its work stopped, or (`request` False) the recipient has nothing to stop."""
         if cancel.target not in (0, self._carrier.incarnation):
             return
-        if not self._peers.meet(source, cancel.incarnation, now):
+        peer = self._peers.meet(source, cancel.incarnation, now)
+        if peer is None:
             return
         message_id = cancel.message_id
         if not cancel.request:
@@ -201,7 +206,7 @@ class Exchanges:
             return
         service = self._services.get(message_id)
         if service is None:
-            self._peers.get(source).replays.accept(cancel.number, cancel.floor)
+            peer.replays.accept(cancel.number, cancel.floor)
             answer = wire.Cancel(message_id, False, 0, 0, self._carrier.incarnation, cancel.incarnation)
             if self._carrier.way(source) is not None:
                 self._carrier.carry(source, Kind.CANCEL, wire.encode(answer), b"")
@@ -258,7 +263,7 @@ class Exchanges:
         """When `tick` has work."""
         deadlines = (
             self._peers.next_deadline(),
-            self._sending.timers.next_deadline(),
+            self._sending.next_deadline(),
             self._limits.next_deadline(),
         )
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
@@ -269,6 +274,8 @@ class Exchanges:
             self._on_silence(stream, now)
         for message_id in self._limits.expire(now):
             self._on_limit(message_id, now)
+        if self._sending.sweep_due(now):
+            self._sending.sweep([*self._calls.values(), *self._services.values()], now)
         self._peers.tick(now)
 
     def check(self) -> None:
@@ -277,8 +284,10 @@ class Exchanges:
         busy: dict[Address, int] = {}
         for exchange in exchanges:
             busy[exchange.address] = busy.get(exchange.address, 0) + 1
-            if exchange.stream not in self._sending.timers:
-                raise AssertionError("an exchange that nothing will wake")
+            if exchange.outbound.unacked and exchange.stream not in self._sending.timers:
+                raise AssertionError("chunks under way that nothing will send again")
+        if exchanges and self._sending.next_deadline() is None:
+            raise AssertionError("exchanges that nothing will wake")
         if any(service.outbound.done for service in self._services.values()):
             raise AssertionError("a service that is over is still there")
         self._peers.check(busy)
@@ -305,19 +314,19 @@ class Exchanges:
     def _send_cancel(self, call: Call) -> None:
         if self._carrier.way(call.address) is None:
             return
-        floor = next(iter(self._peers.get(call.address).unsettled), call.number)
+        floor = next(iter(call.peer.unsettled), call.number)
         cancel = wire.Cancel(call.message_id, True, call.number, floor, self._carrier.incarnation, call.target)
         self._carrier.carry(call.address, Kind.CANCEL, wire.encode(cancel), b"")
 
     # -- inside: acknowledgements --------------------------------------------------------------------------------
 
-    def _on_acks(self, source: Address, acks: tuple[AckItem, ...], now: float) -> None:
+    def _on_acks(self, peer: Peer, acks: tuple[AckItem, ...], now: float) -> None:
         for item in acks:
             exchange = self._get(Stream(item.message_id, item.request))
             if exchange is None:
                 if item.next != CLOSED:
-                    self._peers.owe(source, Stream(item.message_id, not item.request), None, now, at_once=False)
-            elif exchange.address == source:
+                    self._peers.owe(peer, Stream(item.message_id, not item.request), None, now, at_once=False)
+            elif exchange.peer is peer:
                 if isinstance(exchange, Call):
                     self._call_acknowledged(exchange, item, now)
                 elif isinstance(exchange, Service):
@@ -330,7 +339,7 @@ class Exchanges:
             return
         self._sending.progress(call, item, now)
         if item.next > 0:
-            self._peers.get(call.address).unsettled.pop(call.number, None)
+            call.peer.unsettled.pop(call.number, None)
         call.lost_since = None
         call.unreachable = None
         if call.outbound.unsent:
@@ -346,32 +355,32 @@ class Exchanges:
             self._drop(service, "", now)
             return
         if item.limit == POKE_LIMIT:
-            self._peers.owe(service.address, Stream(service.message_id, True), service.inbound, now, at_once=True)
+            self._peers.owe(service.peer, Stream(service.message_id, True), service.inbound, now, at_once=True)
         if service.outbound.unsent:
             self._pump(service, now)
 
     # -- inside: receiving ---------------------------------------------------------------------------------------
 
-    def _on_request(self, source: Address, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
+    def _on_request(self, peer: Peer, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
         message_id = chunk.message_id
         service = self._services.get(message_id)
         if service is None:
-            if not self._peers.get(source).replays.accept(chunk.number, chunk.floor):
-                self._peers.owe(source, Stream(message_id, True), None, now, at_once=True)
+            if not peer.replays.accept(chunk.number, chunk.floor):
+                self._peers.owe(peer, Stream(message_id, True), None, now, at_once=True)
                 return
-            service = self._services[message_id] = Service(message_id, source, chunk.incarnation)
-            self._peers.enter(source)
-            self._of_host.setdefault(wire.host_of(source), {})[service.stream] = service
-            self._sending.begin(service, now)
-        elif service.target != chunk.incarnation or service.address != source:
+            service = self._services[message_id] = Service(message_id, peer, chunk.incarnation)
+            peer.busy += 1
+            self._of_host.setdefault(wire.host_of(peer.address), {})[service.stream] = service
+            self._sending.begin(now)
+        elif service.target != chunk.incarnation or service.peer is not peer:
             return
         self._take(service, Stream(message_id, True), chunk, body, hops, now)
 
-    def _on_reply(self, source: Address, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
+    def _on_reply(self, peer: Peer, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
         stream = Stream(chunk.message_id, False)
         call = self._calls.get(chunk.message_id)
-        if call is None or call.address != source:
-            self._peers.owe(source, stream, None, now, at_once=True)
+        if call is None or call.peer is not peer:
+            self._peers.owe(peer, stream, None, now, at_once=True)
         elif call.target in (0, chunk.incarnation):
             call.target = chunk.incarnation
             self._take(call, stream, chunk, body, hops, now)
@@ -387,11 +396,11 @@ class Exchanges:
             last = bool(piece.flags & FLAG_LAST)
             self._carrier.emit(Deliver(stream, exchange.address, piece.header, content, last, eof, weight, crossed))
             if eof is not None and isinstance(exchange, Call):
-                self._peers.owe(exchange.address, stream, inbound, now, at_once=False)
+                self._peers.owe(exchange.peer, stream, inbound, now, at_once=False)
                 self._forget(exchange, now)
                 return
         at_once = ready is None or inbound.since_ack >= ACK_EVERY
-        self._peers.owe(exchange.address, stream, inbound, now, at_once=at_once)
+        self._peers.owe(exchange.peer, stream, inbound, now, at_once=at_once)
 
     # -- inside: reachability ------------------------------------------------------------------------------------
 
@@ -494,7 +503,7 @@ class Exchanges:
     def _forget(self, call: Call, now: float) -> None:
         del self._calls[call.message_id]
         self._limits.cancel(call.message_id)
-        self._peers.get(call.address).unsettled.pop(call.number, None)
+        call.peer.unsettled.pop(call.number, None)
         self._leave(call, now)
 
     def _abort(self, service: Service, reason: str) -> None:
@@ -511,7 +520,7 @@ class Exchanges:
 
     def _leave(self, exchange: Exchange, now: float) -> None:
         self._sending.end(exchange)
-        self._peers.leave(exchange.address, now)
+        self._peers.leave(exchange.peer, now)
         host = wire.host_of(exchange.address)
         listed = self._of_host[host]
         del listed[exchange.stream]

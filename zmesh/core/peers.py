@@ -50,10 +50,12 @@ class Carrier(Protocol):
 class Peer:
     """One other node. `unsettled` are the numbers of requests to it that it has not acknowledged, the lowest first."""
 
-    __slots__ = ("acks", "busy", "incarnation", "next_number", "path", "replays", "unsettled")
+    __slots__ = ("acks", "address", "busy", "incarnation", "left_at", "next_number", "path", "replays", "unsettled")
 
-    def __init__(self, first_number: int) -> None:
+    def __init__(self, address: Address, first_number: int) -> None:
+        self.address = address
         self.incarnation = 0
+        self.left_at = 0.0
         self.replays = Replays()
         self.next_number = first_number
         self.unsettled: dict[int, None] = {}
@@ -79,7 +81,7 @@ class Peers:
         """The peer at that address, from now on in the table. Its numbers begin above all that were ever given."""
         peer = self._peers.get(address)
         if peer is None:
-            peer = self._peers[address] = Peer(self._highest_number)
+            peer = self._peers[address] = Peer(address, self._highest_number)
         return peer
 
     def enter(self, address: Address) -> Peer:
@@ -96,62 +98,59 @@ class Peers:
         peer.unsettled[number] = None
         return number
 
-    def leave(self, address: Address, now: float) -> None:
+    def leave(self, peer: Peer, now: float) -> None:
         """An exchange with that peer is over."""
-        peer = self.get(address)
         peer.busy -= 1
+        peer.left_at = now
         if not peer.busy:
-            self._idle.set(address, now + FORGET_PEER)
+            self._idle.set_default(peer.address, now + FORGET_PEER)
 
-    def meet(self, source: Address, incarnation: int, now: float) -> bool:
-        """Note which incarnation of a node speaks; False for the voice of one that is no more."""
+    def meet(self, source: Address, incarnation: int, now: float) -> Peer | None:
+        """The peer whose incarnation speaks here; None if that is the voice of one that is no more."""
         peer = self.get(source)
         if peer.incarnation == incarnation:
-            return True
+            return peer
         if peer.incarnation:
             way = self._carrier.way(source)
             if way is not None and way.incarnation not in (0, incarnation):
-                return False
+                return None
             peer.replays = Replays()
         peer.incarnation = incarnation
         if not peer.busy:
+            peer.left_at = now
             self._idle.set_default(source, now + FORGET_PEER)
-        return True
+        return peer
 
-    def owe(self, address: Address, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
+    def owe(self, peer: Peer, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
         """Tell the peer how far a stream has come (None: that it is not known here), at once or with what goes next."""
-        peer = self.get(address)
         peer.acks[stream] = (CLOSED, 0) if inbound is None else inbound.acknowledge(at_once=at_once)
         if at_once:
-            self.flush(address)
+            self.flush(peer)
         else:
-            self._acks.set_default(address, now + ACK_DELAY)
+            self._acks.set_default(peer.address, now + ACK_DELAY)
 
-    def poke(self, address: Address, stream: Stream, inbound: Inbound) -> None:
+    def poke(self, peer: Peer, stream: Stream, inbound: Inbound) -> None:
         """Tell the peer how far a stream has come, and have it answer in turn."""
-        self.get(address).acks[stream] = (inbound.expected, inbound.limit if stream.request else POKE_LIMIT)
-        self.flush(address)
+        peer.acks[stream] = (inbound.expected, inbound.limit if stream.request else POKE_LIMIT)
+        self.flush(peer)
 
-    def take(self, peer: Peer, address: Address) -> tuple[tuple[bytes, bool, int, int], ...]:
+    def take(self, peer: Peer) -> tuple[tuple[bytes, bool, int, int], ...]:
         """What is owed to the peer, up to MAX_ACKS, to be sent now."""
         if len(peer.acks) <= MAX_ACKS:
             taken = tuple((*stream, *state) for stream, state in peer.acks.items())
             peer.acks.clear()
-            self._acks.cancel(address)
             return taken
         streams = [stream for stream, _ in zip(peer.acks, range(MAX_ACKS), strict=False)]
         return tuple((*stream, *peer.acks.pop(stream)) for stream in streams)
 
-    def flush(self, address: Address) -> None:
+    def flush(self, peer: Peer) -> None:
         """Send all that is owed to the peer; without a way there it is dropped, for the peer will ask again."""
-        peer = self._peers.get(address)
-        self._acks.cancel(address)
-        while peer is not None and peer.acks:
-            if self._carrier.way(address) is None:
+        while peer.acks:
+            if self._carrier.way(peer.address) is None:
                 peer.acks.clear()
                 break
-            head = (self._carrier.incarnation, peer.incarnation, self.take(peer, address))
-            self._carrier.carry(address, Kind.ACK, wire.encode(head), b"")
+            head = (self._carrier.incarnation, peer.incarnation, self.take(peer))
+            self._carrier.carry(peer.address, Kind.ACK, wire.encode(head), b"")
 
     def owed(self) -> int:
         """How many acknowledgements wait for something to ride on."""
@@ -167,10 +166,15 @@ class Peers:
     def tick(self, now: float) -> None:
         """Send what has waited for long enough, forget who is idle."""
         for address in self._acks.expire(now):
-            self.flush(address)
+            if address in self._peers:
+                self.flush(self._peers[address])
         for address in self._idle.expire(now):
             peer = self._peers.get(address)
-            if peer is not None and not peer.busy:
+            if peer is None or peer.busy:
+                continue
+            if peer.left_at + FORGET_PEER > now:
+                self._idle.set(address, peer.left_at + FORGET_PEER)
+            else:
                 del self._peers[address]
                 self._acks.cancel(address)
 

@@ -1,18 +1,19 @@
 """The sending half of the exchanges: what goes out when, and what goes out again.
 
 A stream sends as much as its window allows and as its link keeps up with, BURST chunks at a time; one whose link lags
-waits its turn among the others. Each stream has one timer: while chunks are under way it is the resending timer, else
-it asks from time to time whether the other end still knows the exchange.
+waits its turn among the others. While chunks are under way a stream has a resending timer; exchanges without one are
+gone through every POKE seconds, and the other end is asked whether it still knows them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 
 from zmesh.core import wire
 from zmesh.core.effects import Pull
-from zmesh.core.message import Address, Eof, LinkId, MessageId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.peers import Carrier, Peers
+from zmesh.core.message import Eof, LinkId, MessageId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.peers import Carrier, Peer, Peers
 from zmesh.core.streams import BACKLOG, Inbound, Outbound, Piece
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FLAG_RESENT, AckItem, Kind
@@ -28,11 +29,12 @@ class Exchange:
     `lost_since` is when the other end was found to be out of reach.
     """
 
-    __slots__ = ("address", "inbound", "lost_since", "message_id", "number", "outbound", "stream", "target")
+    __slots__ = ("address", "inbound", "lost_since", "message_id", "number", "outbound", "peer", "stream", "target")
 
-    def __init__(self, message_id: MessageId, address: Address, target: int, *, request: bool) -> None:
+    def __init__(self, message_id: MessageId, peer: Peer, target: int, *, request: bool) -> None:
         self.message_id = message_id
-        self.address = address
+        self.peer = peer
+        self.address = peer.address
         self.target = target
         self.number = 0
         self.stream = Stream(message_id, request)
@@ -47,13 +49,35 @@ class Sending:
     def __init__(self, carrier: Carrier, peers: Peers, alarm: Alarm) -> None:
         self._carrier = carrier
         self._peers = peers
+        self._alarm = alarm
+        self._sweep_at = math.inf
         self._blocked: dict[LinkId, dict[Stream, Exchange]] = {}
         self.timers: Timers[Stream] = Timers(alarm)
         self.waiting_bytes = 0
 
-    def begin(self, exchange: Exchange, now: float) -> None:
-        """From now on the exchange has a timer."""
-        self.timers.set(exchange.stream, now + POKE)
+    def begin(self, now: float) -> None:
+        """There is an exchange (more); the next sweep is in POKE seconds at the latest."""
+        if self._sweep_at == math.inf:
+            self._sweep_at = now + POKE
+            self._alarm.at(self._sweep_at)
+
+    def sweep_due(self, now: float) -> bool:
+        """True if it is time for a sweep."""
+        return now >= self._sweep_at
+
+    def sweep(self, exchanges: Collection[Exchange], now: float) -> None:
+        """Ask for each exchange that nothing is under way of whether the other end still knows it."""
+        for exchange in exchanges:
+            if exchange.stream not in self.timers:
+                self.poke(exchange)
+        self._sweep_at = now + POKE if exchanges else math.inf
+
+    def next_deadline(self) -> float | None:
+        """When a timer or the sweep is due."""
+        soonest = self.timers.next_deadline()
+        if soonest is None or self._sweep_at < soonest:
+            return self._sweep_at if self._sweep_at < math.inf else None
+        return soonest
 
     def push(
         self,
@@ -89,9 +113,7 @@ class Sending:
         if outbound.unsent and (way.lagging or sent == BURST):
             self._blocked.setdefault(way.link, {})[exchange.stream] = exchange
         if sent:
-            self.timers.set_sooner(
-                exchange.stream, now + self._peers.get(exchange.address).path.timeout(outbound.tries)
-            )
+            self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
         if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:
             outbound.pulled = False
             self._carrier.emit(Pull(exchange.stream))
@@ -107,19 +129,19 @@ class Sending:
         """Take in an acknowledgement of the exchange's outbound stream."""
         sample = exchange.outbound.acknowledge(item.next, item.limit, now)
         if sample is not None and sample >= 0:
-            self._peers.get(exchange.address).path.measure(sample)
+            exchange.peer.path.measure(sample)
         if not exchange.outbound.unacked:
-            self.timers.set(exchange.stream, now + POKE)
+            self.timers.cancel(exchange.stream)
 
     def on_silence(self, exchange: Exchange, now: float) -> None:
         """The exchange's timer has run out: send again what was not acknowledged, or ask whether we are still known."""
         outbound = exchange.outbound
-        path = self._peers.get(exchange.address).path
+        path = exchange.peer.path
         due = outbound.overdue(path.timeout(outbound.tries))
         if due is None:
             self.poke(exchange)
-            due = now + POKE
-        elif due <= now:
+            return
+        if due <= now:
             outbound.tries += 1
             self.send_again(exchange, now)
             due = now + path.timeout(outbound.tries)
@@ -128,7 +150,7 @@ class Sending:
     def poke(self, exchange: Exchange) -> None:
         """Have the other end say how far it has come, or that it knows nothing of the exchange."""
         message_id, request = exchange.stream
-        self._peers.poke(exchange.address, Stream(message_id, not request), exchange.inbound)
+        self._peers.poke(exchange.peer, Stream(message_id, not request), exchange.inbound)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:
         """The link's queue has run low: the streams that waited for it go on, a burst each in turn."""
@@ -165,7 +187,7 @@ class Sending:
 
     def _send(self, exchange: Exchange, piece: Piece, now: float) -> None:
         address = exchange.address
-        peer = self._peers.get(address)
+        peer = exchange.peer
         resent = piece.times > 1
         chunk = (
             *exchange.stream,
@@ -176,7 +198,7 @@ class Sending:
             self._carrier.incarnation,
             exchange.target,
             int(1000 * (now - piece.first_sent)) if resent else 0,
-            self._peers.take(peer, address) if peer.acks else (),
+            self._peers.take(peer) if peer.acks else (),
             piece.header,
             piece.eof,
         )

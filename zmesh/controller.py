@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from dataclasses import dataclass
@@ -144,7 +144,7 @@ class Controller:
 
         Raises Closed, Overloaded, TypeError for a payload that can't be sent, ConfigError for an impossible directive.
         """
-        id = MessageId(uuid.uuid4().bytes)
+        id = MessageId(os.urandom(16))
         exchange: Exchange
         if response_handler is not None:
             exchange = Handled(self.node, id, recipient, response_handler)
@@ -169,7 +169,7 @@ class Controller:
         self, recipient: str, directive: str, payload: PayloadLike = None, *, timeout: float | None = None
     ) -> Request:
         """Send a directive; await what this returns for the one payload, or iterate over it for the replies."""
-        exchange = Request(self.node, MessageId(uuid.uuid4().bytes), recipient)
+        exchange = Request(self.node, MessageId(os.urandom(16)), recipient)
         self._start(exchange, directive, payload, timeout)
         return exchange
 
@@ -206,7 +206,7 @@ class Controller:
         try:
             self.node.send(exchange, directive, body, timeout)
         except Closed as error:
-            exchange.abandon("cancelled", str(error), time.time())
+            exchange.abandon("cancelled", str(error))
 
     def _receive(self, message: Message) -> None:
         if len(self._inbox) >= MAX_INBOX:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from functools import partial
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
-from zmesh.errors import ExchangeError, MeshError, exchange_error
+from zmesh.errors import MeshError, exchange_error
 from zmesh.payload import Arriving, Payload
 from zmesh.streaming import Desk
 
@@ -23,12 +25,23 @@ log = logging.getLogger(__name__)
 ResponseHandler = Callable[[Message], object]
 
 
+class Reply(Message):
+    """A reply, and with the final one how the exchange ended."""
+
+    __slots__ = ("final",)
+
+    def __init__(self, make: Callable[[], dict[str, object]], payload: Payload, final: Eof | None) -> None:
+        super().__init__(make, payload)
+        self.final = final
+
+
 class Exchange:
     """One request of this node, from sending to the final reply; subclasses say who takes the replies."""
 
     __slots__ = (
         "_arriving",
         "_desk",
+        "_ended_at",
         "_failed",
         "_header",
         "_held",
@@ -49,9 +62,10 @@ class Exchange:
         self.message_id = id.hex()
         self.recipient = recipient
         self.ended = False
+        self._ended_at = 0.0
         self.hops = 0
         self._failed: Eof | None = None
-        self._queue: deque[Message] = deque()
+        self._queue: deque[Reply] = deque()
         self._held = 0
         self._arriving: Arriving | None = None
         self._header: ReplyHeader | None = None
@@ -74,7 +88,7 @@ class Exchange:
         elif self._header is not None and (piece.body or piece.last):
             self._collect(piece)
         if piece.eof is not None:
-            self._end(piece, piece.eof)
+            self._end(piece.eof)
         elif self._queue:
             self._held += piece.weight
         else:
@@ -84,12 +98,12 @@ class Exchange:
         """Let the exchange end with this, whatever the other end says."""
         self._failed = self._failed or Eof(1, reason, text)
 
-    def abandon(self, reason: str, text: str, now: float) -> None:
+    def abandon(self, reason: str, text: str) -> None:
         """End the exchange here and now, because the node closes."""
         if not self.ended:
-            self._end(None, Eof(1, reason, text), now)
+            self._end(Eof(1, reason, text))
 
-    def take(self) -> Message | None:
+    def take(self) -> Reply | None:
         """The next reply, or None; what it took up is given back to the sender."""
         if not self._queue:
             return None
@@ -114,51 +128,43 @@ class Exchange:
             arriving.finish()
             self._put(self._message(piece, arriving))
 
-    def _message(self, piece: Deliver, payload: Payload) -> Message:
+    def _message(self, piece: Deliver, payload: Payload) -> Reply:
         header = self._header
-        serial = header.serial if header is not None else 0
-        self._serial = serial
-        return Message(
-            {
-                "message_id": reply_id(self.id, serial).hex(),
-                "in_response_to": self.message_id,
-                "sender": piece.peer,
-                "recipient": self._desk.node_id,
-                "timestamp": header.timestamp if header is not None else 0.0,
-                "serial": serial,
-                "code": 0,
-                "eof": False,
-            },
-            payload,
-        )
+        if header is not None:
+            self._serial = header.serial
+        return Reply(partial(self._describe, header, self._serial, None), payload, None)
 
-    def _end(self, piece: Deliver | None, eof: Eof, now: float | None = None) -> None:
+    def _describe(self, header: ReplyHeader | None, serial: int, eof: Eof | None) -> dict[str, object]:
+        described: dict[str, object] = {
+            "message_id": reply_id(self.id, serial).hex(),
+            "in_response_to": self.message_id,
+            "sender": self.recipient,
+            "recipient": self._desk.node_id,
+            "timestamp": header.timestamp if header is not None else self._ended_at,
+            "serial": serial,
+            "code": 0 if eof is None else eof.code,
+            "eof": eof is not None,
+        }
+        if eof is not None and eof.code:
+            described["error"] = eof.error
+            described["reason"] = eof.reason
+        return described
+
+    def _end(self, eof: Eof) -> None:
         self.ended = True
+        self._ended_at = time.time()
         eof = self._failed or eof
         if self._arriving is not None:
             self._arriving.close()
             self._arriving = None
-        header: dict[str, object] = {
-            "message_id": reply_id(self.id, self._serial + 1).hex(),
-            "in_response_to": self.message_id,
-            "sender": self.recipient if piece is None else piece.peer,
-            "recipient": self._desk.node_id,
-            "timestamp": self._header.timestamp if self._header is not None else now or 0.0,
-            "serial": self._serial + 1,
-            "code": eof.code,
-            "eof": True,
-        }
-        if eof.code:
-            header["error"] = eof.error
-            header["reason"] = eof.reason
-        self._put(Message(header, Payload(b"")))
+        self._put(Reply(partial(self._describe, None, self._serial + 1, eof), Payload(b""), eof))
         self._tell_end()
 
     def _tell_end(self) -> None:
         if self.on_end is not None:
             self.on_end(self)
 
-    def _put(self, message: Message) -> None:
+    def _put(self, message: Reply) -> None:
         self._queue.append(message)
         self._wake()
 
@@ -263,7 +269,7 @@ class Request(Exchange):
         if not self.ended:
             self._desk.cancel(self.message_id)
 
-    async def _next(self) -> Message:
+    async def _next(self) -> Reply:
         while (message := self.take()) is None:
             waiter = self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -275,28 +281,23 @@ class Request(Exchange):
                 self._waiter = None
         return message
 
-    def _failure(self, message: Message) -> ExchangeError | None:
-        header = message.header
-        if not header["code"]:
-            return None
-        reason, text = str(header.get("reason", "")), str(header.get("error", ""))
-        return exchange_error(reason, text, node=self.recipient, message_id=self.message_id)
+    def _check(self, eof: Eof) -> None:
+        if eof.code:
+            raise exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id)
 
     def __await__(self) -> Generator[object, object, Payload | None]:
         return self._payload().__await__()
 
     async def _payload(self) -> Payload | None:
-        reply: Message | None = None
-        while not (message := await self._next()).header["eof"]:
+        reply: Reply | None = None
+        while (message := await self._next()).final is None:
             if reply is not None:
                 self.cancel()
                 raise MeshError(
-                    f"{self.recipient!r} sent more than one reply; use 'async for reply in mesh.request(...)'"
+                    f"{self.recipient!r} sent more than one reply; iterate over the request to have them all"
                 )
             reply = message
-        failure = self._failure(message)
-        if failure is not None:
-            raise failure
+        self._check(message.final)
         payload = reply.payload if reply is not None else None
         return payload if isinstance(payload, Payload) else None
 
@@ -305,10 +306,8 @@ class Request(Exchange):
 
     async def _replies(self) -> AsyncIterator[Message]:
         try:
-            while not (message := await self._next()).header["eof"]:
+            while (message := await self._next()).final is None:
                 yield message
         finally:
             self.cancel()
-        failure = self._failure(message)
-        if failure is not None:
-            raise failure
+        self._check(message.final)

@@ -134,7 +134,7 @@ class Node:
         now = time.monotonic()
         for exchange in list(self._exchanges.values()):
             self._perform(self.engine.cancel(exchange.id, now))
-            exchange.abandon("cancelled", f"node {self.node_id!r} was closed before the final reply came", time.time())
+            exchange.abandon("cancelled", f"node {self.node_id!r} was closed before the final reply came")
         self._perform(self.engine.close(now))
         self.closed = True
         for waiter in self._rooms.values():

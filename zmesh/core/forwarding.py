@@ -96,19 +96,19 @@ class Forwarding:
         queue = self.queues[link]
         return Way(link, incarnation, queue.size_bytes >= LAGGING_BYTES)
 
-    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes) -> None:
-        """Send a routed frame from this node."""
+    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
+        """Send a routed frame from this node, on the link of its `way` if the caller has it."""
         if destination == self.node:
             self.looped.append((wire.encode_route(kind, destination, Address(self.node)), head, body))
             return
-        link = self.towards(destination, wire.host_of(destination))
+        if link is None:
+            link = self.towards(destination, wire.host_of(destination))
         if link is None:
             self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_route"))
             return
         source = self.address
-        frames = (wire.encode_route(kind, destination, source), head, body)
-        control = kind != Kind.CHUNK
-        self.put(link, frames, None if control else (source, destination, len(body) >= BULK))
+        flow = (source, destination, len(body) >= BULK) if kind is Kind.CHUNK else None
+        self.put(link, (wire.encode_route(kind, destination, source), head, body), flow)
 
     def hint(self, destination: Address) -> str:
         """What to add to an error about a node that can't be reached: the nodes that can, and the likely one."""

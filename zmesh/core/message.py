@@ -7,7 +7,7 @@ it need not travel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple, NewType, Protocol
 
 Address = NewType("Address", str)
@@ -66,12 +66,29 @@ class Readable(Protocol):
         """False if it is empty."""
 
 
-@dataclass(frozen=True, slots=True)
 class Message:
-    """A message as a program sees it: `header` as DESIGN's table has it, and a `payload` that reads like a file."""
+    """A message as a program sees it: `header` is a dict, `payload` reads like a file.
 
-    header: dict[str, object]
-    payload: Readable
+    The header of a reply has `message_id, in_response_to, sender, recipient, timestamp, serial, code, eof`, and of a
+    final one that failed `error` (a text) and `reason` (a code of zmesh.errors). It is made when it is first asked for.
+    """
+
+    __slots__ = ("_header", "_make", "payload")
+
+    def __init__(self, make: Callable[[], dict[str, object]], payload: Readable) -> None:
+        self._make = make
+        self._header: dict[str, object] | None = None
+        self.payload = payload
+
+    @property
+    def header(self) -> dict[str, object]:
+        """What is said about the payload."""
+        if self._header is None:
+            self._header = self._make()
+        return self._header
+
+    def __repr__(self) -> str:
+        return f"Message({self.header!r})"
 
 
 def reply_id(message_id: MessageId, serial: int) -> MessageId:

@@ -37,8 +37,8 @@ class Carrier(Protocol):
     def way(self, destination: Address) -> Way | None:
         """How frames for that node leave now, or None."""
 
-    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes) -> None:
-        """Send a frame."""
+    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
+        """Send a frame, on the link of the Way there if that is known already."""
 
     def emit(self, effect: Effect) -> None:
         """Add an effect to those of the stimulus at hand."""

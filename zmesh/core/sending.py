@@ -106,7 +106,7 @@ class Sending:
         sent = 0
         while not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
             self.waiting_bytes -= len(piece.body)
-            self._send(exchange, piece, now)
+            self._send(exchange, piece, now, way.link)
             sent += 1
             if outbound.unsent:
                 way = self._carrier.way(exchange.address) or way
@@ -121,9 +121,10 @@ class Sending:
 
     def send_again(self, exchange: Exchange, now: float) -> None:
         """Send all that is under way once more, if there is a way."""
-        if self._carrier.way(exchange.address) is not None:
+        way = self._carrier.way(exchange.address)
+        if way is not None:
             for piece in exchange.outbound.again(now):
-                self._send(exchange, piece, now)
+                self._send(exchange, piece, now, way.link)
 
     def progress(self, exchange: Exchange, item: AckItem, now: float) -> None:
         """Take in an acknowledgement of the exchange's outbound stream."""
@@ -185,7 +186,7 @@ class Sending:
         outbound.unsent.clear()
         outbound.complete = True
 
-    def _send(self, exchange: Exchange, piece: Piece, now: float) -> None:
+    def _send(self, exchange: Exchange, piece: Piece, now: float, link: LinkId) -> None:
         address = exchange.address
         peer = exchange.peer
         resent = piece.times > 1
@@ -202,5 +203,5 @@ class Sending:
             piece.header,
             piece.eof,
         )
-        body = piece.body
-        self._carrier.carry(address, Kind.CHUNK, wire.encode(chunk), body if isinstance(body, bytes) else bytes(body))
+        body = piece.body if isinstance(piece.body, bytes) else bytes(piece.body)
+        self._carrier.carry(address, Kind.CHUNK, wire.encode(chunk), body, link)

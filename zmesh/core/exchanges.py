@@ -342,6 +342,8 @@ class Exchanges:
             call.peer.unsettled.pop(call.number, None)
         call.lost_since = None
         call.unreachable = None
+        if item.limit == POKE_LIMIT:
+            self._peers.owe(call.peer, Stream(call.message_id, False), call.inbound, now, at_once=True)
         if call.outbound.unsent:
             self._pump(call, now)
 

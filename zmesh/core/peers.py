@@ -131,7 +131,7 @@ class Peers:
 
     def poke(self, peer: Peer, stream: Stream, inbound: Inbound) -> None:
         """Tell the peer how far a stream has come, and have it answer in turn."""
-        peer.acks[stream] = (inbound.expected, inbound.limit if stream.request else POKE_LIMIT)
+        peer.acks[stream] = (inbound.expected, POKE_LIMIT)
         self.flush(peer)
 
     def take(self, peer: Peer) -> tuple[tuple[bytes, bool, int, int], ...]:

@@ -112,7 +112,7 @@ class Sending:
                 way = self._carrier.way(exchange.address) or way
         if outbound.unsent and (way.lagging or sent == BURST):
             self._blocked.setdefault(way.link, {})[exchange.stream] = exchange
-        if sent:
+        if outbound.unacked or outbound.unsent:
             self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
         if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:
             outbound.pulled = False
@@ -131,18 +131,24 @@ class Sending:
         sample = exchange.outbound.acknowledge(item.next, item.limit, now)
         if sample is not None and sample >= 0:
             exchange.peer.path.measure(sample)
-        if not exchange.outbound.unacked:
+        if not exchange.outbound.unacked and not exchange.outbound.unsent:
             self.timers.cancel(exchange.stream)
 
     def on_silence(self, exchange: Exchange, now: float) -> None:
-        """The exchange's timer has run out: send again what was not acknowledged, or ask whether we are still known."""
+        """The exchange's timer has run out: send again what was not acknowledged, or ask how things stand.
+
+        Asking is for a window that is shut, since the word that opens it may be lost, and for a way that was lost.
+        """
         outbound = exchange.outbound
         path = exchange.peer.path
         due = outbound.overdue(path.timeout(outbound.tries))
         if due is None:
             self.poke(exchange)
-            return
-        if due <= now:
+            if not outbound.unsent:
+                return
+            outbound.tries += 1
+            due = now + path.timeout(outbound.tries)
+        elif due <= now:
             outbound.tries += 1
             self.send_again(exchange, now)
             due = now + path.timeout(outbound.tries)

@@ -86,12 +86,12 @@ class Outbound:
         self.unsent.append(Piece(flags | ending, header, view[start:] if start else body, eof))
 
     def take(self, now: float) -> Piece | None:
-        """The next chunk that the window allows, to be sent for the first time; one at least is always under way."""
+        """The next chunk that the window allows, to be sent for the first time."""
         if not self.unsent:
             return None
         piece = self.unsent[0]
         weight = len(piece.body) + CHUNK_OVERHEAD
-        if self.sent_weight + weight > self.limit and self.unacked:
+        if self.sent_weight + weight > self.limit:
             return None
         self.unsent.popleft()
         self.unsent_bytes -= len(piece.body)
@@ -105,7 +105,9 @@ class Outbound:
 
     def acknowledge(self, following: int, limit: int, now: float) -> float | None:
         """Take in an acknowledgement; a round-trip time in seconds if one can be told from it, -1 if only progress."""
-        self.limit = max(self.limit, limit)
+        if limit > self.limit:
+            self.limit = limit
+            self.tries = 0
         if following > self.next:
             return None
         sample: float | None = None

@@ -1,0 +1,308 @@
+"""Meshes in the simulator: what must hold, one sentence at a time."""
+
+import networkx
+import pytest
+
+from zmesh.core import wire
+from zmesh.core.message import Address, Eof, LinkId, NodeId
+from zmesh.core.wire import Kind
+from zmesh.testing.simulator import Job, SimNode, Simulator
+
+
+def events(node: SimNode, event: str) -> list[str]:
+    return [report.detail for report in node.reports if report.event == event]
+
+
+def test_a_request_over_three_hops_is_answered_within_its_round_trip() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c", "d")
+    assert sim.settle()
+    started = sim.now
+    outcome = nodes[0].send("d", b"hello")
+    assert sim.run_until(lambda: outcome.eof is not None, 1)
+    assert outcome.replies == [b"hello"]
+    assert outcome.hops == 3
+    assert sim.now - started == pytest.approx(6 * 0.002)
+
+
+def test_a_small_request_and_its_reply_are_two_messages_on_the_critical_path() -> None:
+    sim = Simulator()
+    left, _ = sim.chain("a", "b")
+    assert sim.settle()
+    sim.run(5)
+    sent: list[int] = []
+    wire_ = sim.wires[0]
+    send = wire_.send
+
+    def count(end: int, frames: wire.Frames) -> bool:
+        kind = wire.decode_route(frames[0]).kind
+        if kind >= wire.FIRST_ROUTED:
+            sent.append(kind)
+        return send(end, frames)
+
+    wire_.send = count  # type: ignore[method-assign]
+    for _ in range(20):
+        outcome = left.send("b", b"x")
+        assert sim.run_until(lambda: outcome.eof is not None, 1)  # noqa: B023
+    assert sent.count(Kind.CHUNK) == 40
+    assert sent.count(Kind.ACK) <= 5
+
+
+def test_a_node_reaches_itself_without_any_link() -> None:
+    sim = Simulator()
+    (node,) = sim.add("alone")
+    outcome = node.send("alone", b"x" * 300_000)
+    assert sim.run_until(lambda: outcome.eof is not None, 1)
+    assert outcome.replies == [b"x" * 300_000]
+    assert outcome.hops == 0
+
+
+def test_a_transfer_is_not_held_up_by_delayed_acknowledgements() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c")
+    assert sim.settle()
+    started = sim.now
+    outcome = nodes[0].send("c", b"z" * 16_000_000)
+    assert sim.run_until(lambda: outcome.eof is not None, 5)
+    assert outcome.replies[0] == b"z" * 16_000_000
+    assert sim.now - started < 0.5
+
+
+def test_a_link_with_room_for_few_frames_loses_none_of_them() -> None:
+    sim = Simulator()
+    sim.add("a", "b", "c")
+    sim.connect("b", "a", room=4)
+    sim.connect("c", "b", room=4)
+    assert sim.settle()
+    outcomes = [sim.nodes["a"].send("c", bytes([i]) * 100_000) for i in range(20)]
+    assert sim.run_until(lambda: all(outcome.eof for outcome in outcomes), 20)
+    assert [outcome.replies for outcome in outcomes] == [[bytes([i]) * 100_000] for i in range(20)]
+    assert not events(sim.nodes["b"], "frame_dropped")
+
+
+def test_a_small_request_passes_a_large_one_on_a_full_link() -> None:
+    sim = Simulator()
+    sim.add("a", "b")
+    sim.connect("b", "a", room=2)
+    assert sim.settle()
+    large = sim.nodes["a"].send("b", bytes(4_000_000))
+    sim.run(0.01)
+    small = sim.nodes["a"].send("b", b"small")
+    assert sim.run_until(lambda: small.eof is not None, 10)
+    assert large.eof is None
+
+
+def test_a_slow_reader_stops_the_sender_after_one_window() -> None:
+    sim = Simulator()
+    left, right = sim.chain("a", "b")
+    assert sim.settle()
+    right.unread = True
+    outcome = left.send("b", bytes(8_000_000))
+    sim.run(5)
+    job = next(iter(right.jobs.values()))
+    assert len(job.payload) <= 1_100_000
+    assert outcome.eof is None
+
+
+def test_every_metric_is_that_of_the_shortest_path() -> None:
+    sim = Simulator(7)
+    graph = networkx.gnm_random_graph(12, 24, seed=7)
+    sim.add(*(f"n{i}" for i in graph))
+    for a, b in graph.edges:
+        cost = sim.random.choice([50, 100, 170, 300])
+        graph.edges[a, b]["weight"] = cost
+        sim.connect(f"n{a}", f"n{b}", delay=sim.random.uniform(0.001, 0.004), cost=cost)
+    assert sim.settle()
+    sim.run(3)
+    costs = dict(networkx.all_pairs_dijkstra_path_length(graph))
+    for i in graph:
+        table = sim.nodes[f"n{i}"].engine.routes.table()
+        assert {dest: route.metric for dest, route in table.items()} == {
+            f"n{j}": cost for j, cost in costs[i].items() if j != i
+        }
+
+
+def test_the_mesh_heals_when_control_messages_are_lost() -> None:
+    for seed in range(10):
+        sim = Simulator(seed)
+        ids = [f"n{i}" for i in range(6)]
+        sim.add(*ids)
+        for a, b in zip(ids, [*ids[1:], ids[0]], strict=True):
+            wire_ = sim.connect(a, b)
+            wire_.loss = 0.2
+        sim.run(15)
+        for wire_ in sim.wires:
+            wire_.loss = 0.0
+        assert sim.settle(8), f"seed {seed}"
+
+
+def test_a_partitioned_mesh_is_two_meshes_and_then_one_again() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c", "d")
+    assert sim.settle()
+    sim.wires[1].take_down()
+    assert sim.settle()
+    assert nodes[0].engine.nodes() == {"a", "b"}
+    assert nodes[3].engine.nodes() == {"c", "d"}
+    waiting = nodes[0].send("d", b"later")
+    sim.run(3)
+    sim.wires[1].bring_up()
+    assert sim.run_until(lambda: waiting.eof is not None, 5)
+    assert waiting.replies == [b"later"]
+
+
+def test_a_restarted_node_is_back_at_once_and_its_old_exchanges_fail() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c")
+    assert sim.settle()
+    nodes[2].plugin = lambda node, job: None  # never answers
+    outcome = nodes[0].send("c", b"work")
+    sim.run(1)
+    nodes[2].restart()
+    nodes[2].plugin = lambda node, job: node.reply(job, b"new", eof=Eof())
+    assert sim.run_until(lambda: outcome.eof is not None, 2)
+    assert outcome.eof is not None
+    assert outcome.eof.reason == "node_restarted"
+    again = nodes[0].send("c", b"more")
+    assert sim.run_until(lambda: again.eof is not None, 1)
+    assert again.replies == [b"new"]
+
+
+def test_a_node_that_lost_its_sequence_number_is_reachable_within_a_round_trip_of_its_hello() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c")
+    assert sim.settle()
+    sim.run(20)
+    nodes[2].options["serial"] = 1  # its clock went back
+    nodes[2].kill()
+    assert sim.run_until(lambda: "c" not in nodes[0].engine.nodes(), 1)
+    nodes[2].restart()
+    assert sim.run_until(lambda: None not in sim.wires[1].ids, 1)
+    assert sim.run_until(lambda: "c" in nodes[1].engine.nodes(), 0.05)
+    assert sim.settle(5)
+
+
+def test_a_node_that_leaves_is_gone_everywhere_as_fast_as_an_update_travels() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c", "d")
+    assert sim.settle()
+    nodes[3].do(nodes[3].engine.close(sim.now))
+    assert sim.run_until(lambda: "d" not in nodes[0].engine.nodes(), 0.1)
+
+
+def test_two_nodes_of_one_name_at_one_neighbour_are_told_apart_and_the_second_is_refused() -> None:
+    sim = Simulator()
+    sim.add("hub", "twin")
+    sim.connect("twin", "hub")
+    assert sim.settle()
+    first = sim.nodes["twin"]
+    second = SimNode(sim, "twin", {})
+    sim.nodes["twin-2"] = second
+    sim.connect("twin-2", "hub")
+    assert sim.run_until(lambda: bool(events(second, "duplicate_id")), 10)
+    assert events(sim.nodes["hub"], "duplicate_id")
+    assert "hub" in first.engine.nodes()
+    assert "hub" not in second.engine.nodes()
+    outcome = sim.nodes["hub"].send("twin", b"who")
+    assert sim.run_until(lambda: outcome.eof is not None, 2)
+    assert outcome.message_id in first.jobs
+    assert outcome.message_id not in second.jobs
+
+
+def test_a_node_that_names_itself_like_its_peer_is_refused_at_both_ends() -> None:
+    sim = Simulator()
+    sim.add("same")
+    other = SimNode(sim, "same", {})
+    sim.nodes["same-2"] = other
+    sim.connect("same-2", "same")
+    assert sim.run_until(lambda: bool(events(other, "link_refused")), 2)
+    assert "taken by the node at this end" in events(sim.nodes["same"], "link_refused")[0]
+
+
+def test_a_foreign_protocol_version_is_refused_with_a_reason() -> None:
+    sim = Simulator()
+    (node,) = sim.add("a")
+    route = bytearray(wire.encode_route(Kind.HELLO))
+    route[1] = wire.VERSION + 1
+    node.do(node.engine.link_up(LinkId(77), sim.now, dialled=False))
+    effects = node.engine.receive(LinkId(77), (bytes(route), b"\x90", b""), sim.now)
+    names = [type(effect).__name__ for effect in effects]
+    assert names == ["Transmit", "Report", "HangUp"]
+    assert "protocol version 2 is not 1" in effects[1].detail  # type: ignore[union-attr]
+
+
+def test_a_cancelled_request_is_confirmed_by_the_node_that_worked_on_it() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c")
+    assert sim.settle()
+    jobs: list[Job] = []
+    nodes[2].plugin = lambda node, job: jobs.append(job)
+    outcome = nodes[0].send("c", b"work")
+    assert sim.run_until(lambda: bool(jobs), 1)
+    nodes[0].cancel(outcome)
+    assert sim.run_until(lambda: outcome.eof is not None, 1)
+    assert jobs[0].aborted == "cancelled"
+    assert outcome.eof is not None
+    assert outcome.eof.reason == "cancelled"
+    nodes[0].cancel(outcome)
+    sim.run(30)
+    assert len(outcome.eofs) == 1
+    assert sim.nodes["c"].engine.exchanges.counts()["services"] == 0
+
+
+def test_a_request_without_a_route_ends_unreachable_with_the_likely_name() -> None:
+    sim = Simulator()
+    nodes = sim.chain("hub", "edge-7", route_timeout=5)
+    assert sim.settle()
+    outcome = nodes[0].send("edge-9")
+    assert sim.run_until(lambda: outcome.eof is not None, 6)
+    assert outcome.eof is not None
+    assert outcome.eof.reason == "unreachable"
+    assert outcome.eof.error == "no route to 'edge-9' after 5 s; known nodes: edge-7 (did you mean 'edge-7'?)"
+
+
+def test_a_leaf_is_served_without_the_mesh_hearing_of_it() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c")
+    assert sim.settle()
+    known = [dict(node.engine.records.known()) for node in nodes]
+    (leaf,) = sim.add("cli", leaf=True)
+    sim.connect("cli", "a")
+    outcome = leaf.send("c", b"x" * 200_000)
+    assert sim.run_until(lambda: outcome.eof is not None, 3)
+    assert outcome.replies == [b"x" * 200_000]
+    assert [dict(node.engine.records.known()) for node in nodes] == known
+    assert NodeId(Address("cli")) not in nodes[0].engine.nodes()
+
+
+def test_the_work_of_a_leaf_that_vanished_is_stopped() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b")
+    assert sim.settle()
+    jobs: list[Job] = []
+    nodes[1].plugin = lambda node, job: jobs.append(job)
+    (leaf,) = sim.add("cli", leaf=True)
+    sim.connect("cli", "a")
+    leaf.send("b", b"x")
+    assert sim.run_until(lambda: bool(jobs), 3)
+    leaf.kill()
+    sim.run(45)
+    assert jobs[0].aborted
+    counts = nodes[1].engine.exchanges.counts()
+    assert counts == dict.fromkeys(counts, 0)
+
+
+def test_a_frame_that_has_used_up_its_ttl_is_answered_and_goes_no_further() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c")
+    assert sim.settle()
+    head = wire.encode(
+        wire.Chunk(wire.MessageId(bytes(16)), True, 0, 1, 0, 0, nodes[0].engine.incarnation, 0, 0, (), None, None)
+    )
+    frames = (wire.encode_route(Kind.CANCEL, Address("c"), Address("a"), 1), head, b"")
+    link = nodes[0].engine.routes.table()[NodeId(Address("c"))].link
+    wire_, end = nodes[0].wires[link]
+    assert wire_.send(end, frames)
+    sim.run(0.1)
+    assert events(nodes[1], "expired") == ["a"]
+    assert [report.node for report in nodes[0].reports if report.event == "expired"] == ["b"]

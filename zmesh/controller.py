@@ -32,6 +32,29 @@ PING_TIMEOUT = 5.0
 Main = Callable[[], Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any]
 
 
+class _Ids:
+    """Message ids from the system's source of randomness, a page at a time: one by one, each costs a system call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._page = b""
+        self._at = 0
+        os.register_at_fork(after_in_child=self._turn)
+
+    def take(self) -> MessageId:
+        with self._lock:
+            if self._at == len(self._page):
+                self._turn()
+            at, self._at = self._at, self._at + 16
+            return MessageId(self._page[at : at + 16])
+
+    def _turn(self) -> None:
+        self._page, self._at = os.urandom(4096), 0
+
+
+_ids = _Ids()
+
+
 class Sent:
     """What `send` and `ping` give back: await it for the message id, or leave it; the message is under way."""
 
@@ -144,7 +167,7 @@ class Controller:
 
         Raises Closed, Overloaded, TypeError for a payload that can't be sent, ConfigError for an impossible directive.
         """
-        id = MessageId(os.urandom(16))
+        id = _ids.take()
         exchange: Exchange
         if response_handler is not None:
             exchange = Handled(self.node, id, recipient, response_handler)
@@ -169,7 +192,7 @@ class Controller:
         self, recipient: str, directive: str, payload: PayloadLike = None, *, timeout: float | None = None
     ) -> Request:
         """Send a directive; await what this returns for the one payload, or iterate over it for the replies."""
-        exchange = Request(self.node, MessageId(os.urandom(16)), recipient)
+        exchange = Request(self.node, _ids.take(), recipient)
         self._start(exchange, directive, payload, timeout)
         return exchange
 

@@ -29,6 +29,7 @@ class Reply(Message):
     """A reply, and with the final one how the exchange ended."""
 
     __slots__ = ("final",)
+    payload: Payload
 
     def __init__(self, make: Callable[[], dict[str, object]], payload: Payload, final: Eof | None) -> None:
         super().__init__(make, payload)
@@ -269,45 +270,54 @@ class Request(Exchange):
         if not self.ended:
             self._desk.cancel(self.message_id)
 
-    async def _next(self) -> Reply:
-        while (message := self.take()) is None:
+    def _arrival(self) -> Generator[object, None, Reply]:
+        """Wait for the next reply."""
+        while (reply := self.take()) is None:
             waiter = self._waiter = asyncio.get_running_loop().create_future()
             try:
-                await waiter
+                yield from waiter
             except asyncio.CancelledError:
                 self.cancel()
                 raise
             finally:
                 self._waiter = None
-        return message
+        return reply
 
     def _check(self, eof: Eof) -> None:
         if eof.code:
             raise exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id)
 
-    def __await__(self) -> Generator[object, object, Payload | None]:
-        return self._payload().__await__()
-
-    async def _payload(self) -> Payload | None:
-        reply: Reply | None = None
-        while (message := await self._next()).final is None:
-            if reply is not None:
+    def __await__(self) -> Generator[object, None, Payload | None]:
+        payload: Payload | None = None
+        replies = 0
+        while (reply := (yield from self._arrival())).final is None:
+            replies += 1
+            if replies > 1:
                 self.cancel()
-                raise MeshError(
-                    f"{self.recipient!r} sent more than one reply; iterate over the request to have them all"
-                )
-            reply = message
-        self._check(message.final)
-        payload = reply.payload if reply is not None else None
-        return payload if isinstance(payload, Payload) else None
+                raise MeshError(f"{self.recipient!r} sent more than one reply; use async for to have them all")
+            payload = reply.payload
+        self._check(reply.final)
+        return payload
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self._replies()
 
     async def _replies(self) -> AsyncIterator[Message]:
         try:
-            while (message := await self._next()).final is None:
-                yield message
+            while (reply := await _Next(self._arrival)).final is None:
+                yield reply
         finally:
             self.cancel()
-        self._check(message.final)
+        self._check(reply.final)
+
+
+class _Next:
+    """An awaitable of what a generator comes to."""
+
+    __slots__ = ("_arrival",)
+
+    def __init__(self, arrival: Callable[[], Generator[object, None, Reply]]) -> None:
+        self._arrival = arrival
+
+    def __await__(self) -> Generator[object, None, Reply]:
+        return self._arrival()

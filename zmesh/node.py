@@ -316,16 +316,22 @@ class Node:
             return
         self._performing = True
         pending = self._pending
-        pending.extend(effects)
         try:
+            if pending:
+                pending.extend(effects)
+            else:
+                for effect in effects:
+                    self._do(effect)
             while pending:
                 self._do(pending.popleft())
         finally:
             self._performing = False
         if self._transport is not None:
             self._transport.settle()
-        self._arm()
-        self._look_if_quiet()
+        if self.engine.alarm.soonest < self._wake_at:
+            self._arm()
+        if self._quiet is not None:
+            self._look_if_quiet()
 
     def _do(self, effect: Effect) -> None:
         match effect:
@@ -362,8 +368,8 @@ class Node:
 
     def _arm(self) -> None:
         """Have `tick` called when the engine is due next."""
-        deadline = self.engine.next_deadline()
-        if deadline is None or deadline >= self._wake_at or self.closed or self.loop is None:
+        deadline = self.engine.alarm.soonest
+        if self.closed or self.loop is None:
             return
         if self._timer is not None:
             self._timer.cancel()

@@ -327,9 +327,10 @@ class _Port(ABC):
         transport._draining = True
         try:
             for _ in range(BATCH):
-                if not self._get(_EVENTS) & _IN:
+                try:
+                    self._read()
+                except zmq.Again:
                     break
-                self._read()
                 if self._socket.closed:
                     break
             else:
@@ -350,11 +351,11 @@ class _Port(ABC):
 
     def _read_parts(self) -> list[bytes]:
         """The parts of the message at hand; more than three are read and thrown away."""
-        parts: list[Any] = []
-        more = True
-        while more:
-            frame = self._recv(_LAST, False)
-            more = frame.more
+        recv = self._recv
+        frame = recv(_LAST, False)
+        parts: list[Any] = [frame.bytes]
+        while frame.more:
+            frame = recv(_LAST, False)
             if len(parts) < 4:
                 parts.append(frame if len(frame) >= UNCOPIED else frame.bytes)
         return parts

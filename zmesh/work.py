@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from zmesh.directives import Directives, Entry, Shape, directive
+from zmesh.eager import start_task
 from zmesh.errors import Cancelled, Closed, Overloaded, RemoteError, TimedOut
 from zmesh.payload import Payload, PayloadLike, Streaming, encode
 from zmesh.source import Source
@@ -206,7 +206,7 @@ class Works:
     # --- tasks -------------------------------------------------------------------------------------------------------
 
     def _spawn(self, running: _Running, coroutine: Coroutine[object, object, None]) -> None:
-        task = running.task = _task(coroutine, running.work.directive)
+        task = running.task = start_task(coroutine, running.work.directive)
         if running.reason is not None:  # cancelled by its own first steps
             task.cancel()
 
@@ -298,7 +298,7 @@ class Works:
                 payload.close()
             waiter.set_exception(_cancelled(running.work))
             return
-        task = running.handing = _task(self._outlet.reply(running.work.message_id, payload), None)
+        task = running.handing = start_task(self._outlet.reply(running.work.message_id, payload), None)
         if running.work.cancelled:  # by the reply's own first steps
             task.cancel()
         task.add_done_callback(partial(self._handed_over, running, waiter))
@@ -368,14 +368,6 @@ class Works:
                 await asyncio.wait_for(close(), CLOSE_WITHIN)
             except Exception as error:  # a plugin's failure must not keep the node from closing
                 logger.warning("a plugin failed to close", exc_info=error)
-
-
-def _task(coroutine: Coroutine[object, object, None], name: str | None) -> asyncio.Task[None]:
-    """A task for it, which has taken its first steps already where Python can do that."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, name=name, eager_start=True)
-    return loop.create_task(coroutine, name=name)
 
 
 def _cancelled(work: Work) -> Cancelled:

@@ -49,12 +49,12 @@ class Engine:
         self.node = node
         self.incarnation = incarnation
         self.leaf = leaf
-        self._alarm = Alarm()
-        self.links = Links(heartbeat, self._alarm)
-        self.routes = Routes(node, incarnation, serial, self._alarm)
-        self.records = Records(node, incarnation, serial, self._alarm)
+        self.alarm = Alarm()
+        self.links = Links(heartbeat, self.alarm)
+        self.routes = Routes(node, incarnation, serial, self.alarm)
+        self.records = Records(node, incarnation, serial, self.alarm)
         self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, leaf=leaf)
-        self.exchanges = Exchanges(self.out, route_timeout, now, self._alarm)
+        self.exchanges = Exchanges(self.out, route_timeout, now, self.alarm)
         self._epoch = epoch
         self._capabilities: tuple[str, ...] = ()
         self._closed = False
@@ -205,12 +205,12 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, or None if nothing is. It may turn out that nothing was; it is never too late."""
-        soonest = self._alarm.soonest
+        soonest = self.alarm.soonest
         return soonest if soonest < math.inf else None
 
     def _set_alarm(self) -> None:
         deadlines = [table.next_deadline() for table in (self.exchanges, self.links, self.routes, self.records)]
-        self._alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
+        self.alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
 
     # -- reading -------------------------------------------------------------------------------------------------
 

@@ -86,15 +86,15 @@ class Forwarding:
         """How a routed frame leaves for its destination now."""
         if destination == self.node:
             return Way(LinkId(0), self.incarnation, False)
-        link = self.towards(destination, wire.host_of(destination))
-        if link is None:
-            return None
-        incarnation = 0
-        if not self.leaf:
-            selected = self._routes.get(NodeId(destination))
-            incarnation = selected.incarnation if selected else 0
-        queue = self.queues[link]
-        return Way(link, incarnation, queue.size_bytes >= LAGGING_BYTES)
+        selected = None if self.leaf else self._routes.get(NodeId(destination))
+        if selected is not None:
+            link, incarnation = selected.link, selected.incarnation
+        else:
+            found = self.towards(destination, wire.host_of(destination))
+            if found is None:
+                return None
+            link, incarnation = found, 0
+        return Way(link, incarnation, self.queues[link].size_bytes >= LAGGING_BYTES)
 
     def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
         """Send a routed frame from this node, on the link of its `way` if the caller has it."""

@@ -77,7 +77,8 @@ class Routes:
         self._candidates: dict[NodeId, dict[LinkId, Entry]] = {}
         self._distances: dict[NodeId, tuple[int, int]] = {}
         self._selected: dict[NodeId, Selected] = {}
-        self._dirty: dict[NodeId, None] = {}
+        self.dirty: dict[NodeId, None] = {}
+        """The destinations that `select` has to look at."""
         self._untold: dict[NodeId, None] = {node: None}
         self._flush_at: float | None = None
         self._forget: Timers[NodeId] = Timers(alarm)
@@ -112,11 +113,6 @@ class Routes:
         return neighbour.heard_digest if neighbour else 0
 
     @property
-    def dirty(self) -> bool:
-        """True if `select` has work."""
-        return bool(self._dirty)
-
-    @property
     def seqno(self) -> int:
         """This node's own sequence number."""
         return self._own.seqno
@@ -142,7 +138,7 @@ class Routes:
         neighbour = self._neighbours.get(link)
         if neighbour is not None and neighbour.cost != cost:
             neighbour.cost = cost
-            self._dirty.update(dict.fromkeys(neighbour.heard))
+            self.dirty.update(dict.fromkeys(neighbour.heard))
 
     def resend(self, link: LinkId, now: float) -> None:
         """Tell that neighbour the whole table once more."""
@@ -193,8 +189,8 @@ class Routes:
     def select(self, now: float) -> list[Change]:
         """Choose anew wherever something has changed."""
         changes: list[Change] = []
-        while self._dirty:
-            destination, _ = self._dirty.popitem()
+        while self.dirty:
+            destination, _ = self.dirty.popitem()
             before = self._selected.get(destination)
             after = self._choose(destination, before, now)
             if after is not None:
@@ -242,7 +238,7 @@ class Routes:
         for destination in self._forget.expire(now):
             del self._distances[destination]
             if destination in self._candidates:
-                self._dirty[destination] = None
+                self.dirty[destination] = None
         self._passed_on.expire(now)
 
     def next_deadline(self) -> float | None:
@@ -267,14 +263,14 @@ class Routes:
             neighbour.heard_digest = (neighbour.heard_digest + entry_digest(entry)) % _MODULUS
             if destination != self.node:
                 self._candidates.setdefault(destination, {})[link] = entry
-                self._dirty[destination] = None
+                self.dirty[destination] = None
         elif before is not None:
             self._drop_candidate(destination, link)
 
     def _drop_candidate(self, destination: NodeId, link: LinkId) -> None:
         candidates = self._candidates.get(destination)
         if candidates is not None and candidates.pop(link, None) is not None:
-            self._dirty[destination] = None
+            self.dirty[destination] = None
             if not candidates:
                 del self._candidates[destination]
 
@@ -371,7 +367,7 @@ class Routes:
 
     def check(self) -> None:
         """Raise AssertionError if an invariant of the table does not hold."""
-        if self._dirty:
+        if self.dirty:
             raise AssertionError("routes that wait to be chosen between two events")
         for destination, selected in self._selected.items():
             neighbour = self._neighbours.get(selected.link)

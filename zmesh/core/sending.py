@@ -104,7 +104,7 @@ class Sending:
         if not exchange.target:
             exchange.target = way.incarnation
         sent = 0
-        while not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
+        while outbound.unsent and not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
             self.waiting_bytes -= len(piece.body)
             self._send(exchange, piece, now, way.link)
             sent += 1
@@ -112,8 +112,7 @@ class Sending:
                 way = self._carrier.way(exchange.address) or way
         if outbound.unsent and (way.lagging or sent == BURST):
             self._blocked.setdefault(way.link, {})[exchange.stream] = exchange
-        if outbound.unacked or outbound.unsent:
-            self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
+        self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
         if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:
             outbound.pulled = False
             self._carrier.emit(Pull(exchange.stream))

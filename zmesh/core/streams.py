@@ -199,7 +199,7 @@ class PathTime:
     def timeout(self, tries: int) -> float:
         """Seconds to wait for an acknowledgement after `tries` resendings."""
         first = FIRST_TIMEOUT if self.smoothed is None else max(MIN_TIMEOUT, self.smoothed + 4 * self.variance)
-        return min(MAX_TIMEOUT, first * 2.0 ** min(tries, 8))
+        return min(MAX_TIMEOUT, first * 2.0 ** min(tries, 8)) if tries else first
 
 
 class Replays:
@@ -216,6 +216,9 @@ class Replays:
 
     def accept(self, number: int, floor: int) -> bool:
         """True if a request of this number is new; `floor` is the lowest that the sender may still send."""
+        if number == self._floor and floor <= number and not self._seen:
+            self._floor += 1
+            return True
         fresh = number >= self._floor and number not in self._seen
         if fresh:
             self._seen.add(number)

@@ -499,9 +499,7 @@ def decode_chunk(head: bytes) -> Chunk:
         and 0 <= age <= _U63
     ):
         raise WireError("a chunk with a field of the wrong type or out of its limits")
-    header: RequestHeader | ReplyHeader | None = None
-    if opening is not None:
-        header = _request_header(opening) if request else _reply_header(opening)
+    header = None if opening is None else _request_header(opening) if request else _reply_header(opening)
     eof = None
     if ending is not None:
         code, reason, error = _fields(ending, 3)
@@ -526,6 +524,8 @@ def decode_chunk(head: bytes) -> Chunk:
 
 def _request_header(value: object) -> RequestHeader:
     directive, timestamp, lifetime = _fields(value, 3)
+    if type(directive) is str and len(directive) <= MAX_DIRECTIVE and type(timestamp) is float and lifetime is None:
+        return RequestHeader(directive, _number(timestamp))
     return RequestHeader(
         _text(directive, MAX_DIRECTIVE), _number(timestamp), None if lifetime is None else max(0.0, _number(lifetime))
     )

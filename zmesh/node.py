@@ -125,7 +125,8 @@ class Node:
             self.listening.append(self._transport.listen(url))
         for url in self._peers:
             self._transport.dial(url)
-        self.directives.discover()
+        if not self.config.ephemeral:  # nobody can see what a leaf offers, and looking costs a command its speed
+            self.directives.discover()
         self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
 
     async def _close(self) -> None:

@@ -178,8 +178,6 @@ class Exchanges:
         peer = self._peers.meet(source, chunk.incarnation, now)
         if peer is None:
             return "stale"
-        if chunk.acks:
-            self._on_acks(peer, chunk.acks, now)
         if chunk.request:
             self._on_request(peer, chunk, body, hops, now)
         else:
@@ -187,7 +185,7 @@ class Exchanges:
         return None
 
     def on_ack(self, source: Address, ack: wire.Ack, now: float) -> None:
-        """Acknowledgements have come alone."""
+        """Acknowledgements have come."""
         if ack.target in (0, self._carrier.incarnation):
             peer = self._peers.meet(source, ack.incarnation, now)
             if peer is not None:

@@ -204,7 +204,6 @@ class Sending:
             self._carrier.incarnation,
             exchange.target,
             int(1000 * (now - piece.first_sent)) if resent else 0,
-            self._peers.take(peer) if peer.acks else (),
             piece.header,
             piece.eof,
         )

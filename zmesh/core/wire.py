@@ -32,7 +32,7 @@ MAX_CAPABILITIES = 256
 MAX_CAPABILITY = 160
 MAX_TEXT = 4096
 MAX_DIRECTIVE = 160
-MAX_ACKS = 64
+MAX_ACKS = 512
 MAX_NAMES = 8
 MAX_KEY = 64
 INFINITY = 0xFFFFFFFF
@@ -207,13 +207,12 @@ class Chunk(NamedTuple):
     incarnation: int
     target: int
     age: int
-    acks: tuple[AckItem, ...]
     header: RequestHeader | ReplyHeader | None
     eof: Eof | None
 
 
 class Ack(NamedTuple):
-    """The head of an ACK that travels alone."""
+    """The head of an ACK: how far streams between the two nodes have come."""
 
     incarnation: int
     target: int
@@ -481,8 +480,8 @@ def _acks(value: object) -> tuple[AckItem, ...]:
 
 def decode_chunk(head: bytes) -> Chunk:
     """Read the head of a CHUNK, whose flags must agree with what it has."""
-    fields = _fields(_unpack(head, MAX_HEAD), 12)
-    message_id, request, sequence, flags, number, floor, incarnation, target, age, acks, opening, ending = fields
+    fields = _fields(_unpack(head, MAX_HEAD), 11)
+    message_id, request, sequence, flags, number, floor, incarnation, target, age, opening, ending = fields
     # One condition, because this is read for every message that arrives; two thirds of the time are saved.
     if not (
         type(message_id) is bytes
@@ -516,7 +515,6 @@ def decode_chunk(head: bytes) -> Chunk:
         incarnation,
         target,
         age,
-        _acks(acks) if acks != [] else (),
         header,
         eof,
     )

@@ -331,7 +331,7 @@ class _Port(ABC):
                     self._read()
                 except zmq.Again:
                     break
-                if self._socket.closed:
+                if self._socket.closed or not self._get(_EVENTS) & _IN:
                     break
             else:
                 self._scheduled = True

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from zmesh.directives import Directives, Entry, Shape, directive
-from zmesh.eager import start_task
+from zmesh.eager import Starter
 from zmesh.errors import Cancelled, Closed, Overloaded, RemoteError, TimedOut
 from zmesh.payload import Payload, PayloadLike, Streaming, encode
 from zmesh.source import Source
@@ -108,6 +108,7 @@ class Works:
         self._max_workers = max_workers
         self._max_work = max_work
         self._active: dict[str, _Running] = {}
+        self._starter = Starter()
         self._threads: Threads | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Event | None = None
@@ -197,6 +198,7 @@ class Works:
                     self._leave_behind()
             await self._close_plugins()
         finally:
+            self._starter.close()
             threads, self._threads = self._threads, None
             if threads is not None:
                 threads.close()
@@ -206,8 +208,8 @@ class Works:
     # --- tasks -------------------------------------------------------------------------------------------------------
 
     def _spawn(self, running: _Running, coroutine: Coroutine[object, object, None]) -> None:
-        task = running.task = start_task(coroutine, running.work.directive)
-        if running.reason is not None:  # cancelled by its own first steps
+        task = running.task = self._starter.start(coroutine, running.work.directive)
+        if task is not None and running.reason is not None:  # cancelled by its own first steps
             task.cancel()
 
     async def _call(self, running: _Running) -> None:
@@ -298,9 +300,8 @@ class Works:
                 payload.close()
             waiter.set_exception(_cancelled(running.work))
             return
-        task = running.handing = start_task(self._outlet.reply(running.work.message_id, payload), None)
-        if running.work.cancelled:  # by the reply's own first steps
-            task.cancel()
+        reply = self._outlet.reply(running.work.message_id, payload)
+        task = running.handing = asyncio.get_running_loop().create_task(reply)
         task.add_done_callback(partial(self._handed_over, running, waiter))
 
     def _handed_over(self, running: _Running, waiter: Future[None], task: asyncio.Task[None]) -> None:

@@ -93,6 +93,7 @@ INLINE = re.compile(r"`(zmesh [^`\n]*)`")
 def options_of() -> dict[str, set[str]]:
     """Each command of `zmesh`, and the options that it has; "" is `zmesh` itself."""
     from typer.main import get_command
+
     from zmesh_cli.commands import app
 
     group: Any = get_command(app)
@@ -227,12 +228,12 @@ def test_files_of_a_page_are_written_and_its_plugins_are_found(tmp_path: Path) -
 
 def test_commands_run_and_their_output_is_compared_numbers_aside(tmp_path: Path) -> None:
     run("page.md", blocks_of(SHOWN), tmp_path)
-    with pytest.raises(AssertionError, match="page.md, line 2: echo"):
+    with pytest.raises(AssertionError, match=r"page\.md, line 2: echo"):
         run("page.md", blocks_of(SHOWN.replace("hello ...", "goodbye ...")), tmp_path)
 
 
 def test_a_command_that_fails_is_told(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="page.md, line 1: zmesh ping nobody"):
+    with pytest.raises(AssertionError, match=r"page\.md, line 1: zmesh ping nobody"):
         run("page.md", blocks_of("```console\n$ zmesh ping nobody\n```\n"), tmp_path)
 
 

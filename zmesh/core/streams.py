@@ -199,7 +199,7 @@ class PathTime:
     def timeout(self, tries: int) -> float:
         """Seconds to wait for an acknowledgement after `tries` resendings."""
         first = FIRST_TIMEOUT if self.smoothed is None else max(MIN_TIMEOUT, self.smoothed + 4 * self.variance)
-        return min(MAX_TIMEOUT, first * 2.0 ** min(tries, 8)) if tries else first
+        return min(MAX_TIMEOUT, first * 2.0 ** min(tries, 8) if tries else first)
 
 
 class Replays:

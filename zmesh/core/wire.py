@@ -21,7 +21,7 @@ from zmesh.core.message import Address, Eof, MessageId, NodeId, ReplyHeader, Req
 
 VERSION = 1
 MAX_TTL = 255
-MAX_ROUTE = 256
+MAX_ROUTE = 320
 MAX_HEAD = 256 * 1024
 MAX_BODY = 64 * 1024
 MAX_ENTRIES = 512
@@ -264,7 +264,7 @@ def _unpack(data: bytes, limit: int) -> list[object]:
             raw=False,
             use_list=True,
             strict_map_key=True,
-            max_str_len=MAX_TEXT,
+            max_str_len=4 * MAX_TEXT,  # in bytes of UTF-8; _text counts characters
             max_bin_len=MAX_RECORD,
             max_array_len=2 * MAX_NEIGHBOURS,
             max_map_len=0,

@@ -1,0 +1,213 @@
+"""What the tests of the command line share: the installed command as a subprocess, and nodes that run it."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = [sys.executable, "-P", "-m", "zmesh_cli"]
+WITHIN = 20.0
+
+
+class Node:
+    """A `zmesh node --json` that listens; what it tells comes from `event`."""
+
+    def __init__(self, words: list[str], environment: dict[str, str], **options: Any) -> None:
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [*COMMAND, "node", "--json", *words],
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=environment,
+            **{"stdin": subprocess.DEVNULL, **options},
+        )
+        self._rest = b""
+        self.ready: dict[str, Any] = {}
+
+    @property
+    def url(self) -> str:
+        """The first of the URLs that it listens on."""
+        return str(self.ready["listening"][0])
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def event(self, name: str, within: float = WITHIN) -> dict[str, Any]:
+        """The next event of that name; others are skipped."""
+        until = time.monotonic() + within
+        stdout = self.process.stdout
+        assert stdout is not None
+        while True:
+            while b"\n" not in self._rest:
+                assert select.select([stdout], [], [], max(0.0, until - time.monotonic()))[0], f"no {name}"
+                data = os.read(stdout.fileno(), 65536)
+                assert data, f"it ended before {name}: {self.complaints()}"
+                self._rest += data
+            line, _, self._rest = self._rest.partition(b"\n")
+            event: dict[str, Any] = json.loads(line)
+            assert event["schema"] == "zmesh.node/1"
+            if event["event"] == name:
+                return event
+
+    def complaints(self) -> str:
+        """What it has said on stderr so far."""
+        self.errors.seek(0)
+        return self.errors.read().decode()
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Have it stop by this signal; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(WITHIN)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(WITHIN)
+        for file in (self.process.stdin, self.process.stdout, self.errors):
+            if file is not None:
+                file.close()
+
+
+class Shell:
+    """Runs `zmesh` with an environment of its own, in which no other node of this machine is found."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mark = uuid.uuid4().hex
+        self.nodes: list[Node] = []
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
+        self.environment |= {
+            "XDG_RUNTIME_DIR": str(folder),
+            "TMPDIR": str(folder),
+            "TEST_MARK": self.mark,
+            "PYTHONWARNINGS": "error,default::ResourceWarning",
+        }
+
+    def run(
+        self, *words: str, stdin: bytes | int = b"", environment: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run `zmesh` to its end; no traceback may come of it."""
+        source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+        done = subprocess.run(
+            [*COMMAND, *words],
+            capture_output=True,
+            timeout=WITHIN,
+            env=self.environment | (environment or {}),
+            **source,
+            **options,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        return done
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Start `zmesh`; the caller waits for it."""
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*COMMAND, *words], env=self.environment, **{**pipes, **options})
+
+    def node(self, name: str, *words: str, listen: str | None = "tcp://127.0.0.1:*", **options: Any) -> Node:
+        """Start a node; returns when it is ready."""
+        where = ["--listen", listen] if listen is not None else []
+        node = Node(["--id", name, *where, *words], self.environment, **options)
+        self.nodes.append(node)
+        node.ready = node.event("ready")
+        return node
+
+    def chain(self, *names: str) -> list[Node]:
+        """Nodes of which each dials the one before it; they all know each other when this returns."""
+        nodes: list[Node] = []
+        for name in names:
+            nodes.append(self.node(name, *(["--peer", nodes[-1].url] if nodes else [])))
+        for _ in names[1:]:
+            nodes[0].event("node_joined")
+        return nodes
+
+    def left(self) -> list[str]:
+        """The processes that were started here, directly or not, and are still there."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                marked = f"TEST_MARK={self.mark}".encode() in (folder / "environ").read_bytes()
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if marked and state != "Z":
+                found.append(words)
+        return found
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+
+@pytest.fixture(scope="module")
+def new_shell() -> Iterator[Callable[[], Shell]]:
+    """Makes shells for tests that need some of their own; everything that they started ends with the module."""
+    shells = []
+
+    def make() -> Shell:
+        shell = Shell(Path(tempfile.mkdtemp(prefix="zmesh-test-")))
+        shells.append(shell)
+        return shell
+
+    yield make
+    for shell in shells:
+        shell.close()
+        shutil.rmtree(shell.folder)
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    """A shell for one test."""
+    shell = Shell(Path(tempfile.mkdtemp(prefix="zmesh-test-")))
+    yield shell
+    shell.close()
+    shutil.rmtree(shell.folder)
+
+
+@pytest.fixture(scope="module")
+def mesh(new_shell: Callable[[], Shell]) -> Shell:
+    """A shell beside a chain of three nodes, `hub`, `mid` and `far`, whose commands join at `hub`. Change nothing."""
+    shell = new_shell()
+    hub = shell.chain("hub", "mid", "far")[0]
+    shell.environment["ZMESH_PEER"] = hub.url
+    return shell
+
+
+def _lines(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def lines() -> Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]:
+    """Reads what a command with --json has printed."""
+    return _lines
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Waits until something is true."""
+
+    def wait(predicate: Callable[[], object], within: float = WITHIN) -> None:
+        until = time.monotonic() + within
+        while not predicate():
+            assert time.monotonic() < until, "it did not come true in time"
+            time.sleep(0.01)
+
+    return wait

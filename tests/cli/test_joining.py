@@ -1,0 +1,211 @@
+"""Where a command joins the mesh, and what it says when it can't."""
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_the_only_local_node_is_found_by_its_socket(shell: Any) -> None:
+    node = shell.node("only", listen=None)
+    assert node.ready["listening"] == []
+    folder = shell.folder / "zmesh"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "only.sock").stat().st_mode) == 0o600
+    assert shell.run("ping", "only", "-c", "1").returncode == 0
+    assert shell.run("routes").stdout.startswith(b"Routes of only\n")
+    assert shell.run("send", "only", "echo:echo", "x").stdout == b"x"
+
+
+def test_without_a_local_node_it_says_what_to_do(shell: Any) -> None:
+    for words in (("ping", "a"), ("send", "a", "b:c"), ("routes",)):
+        done = shell.run(*words)
+        assert done.returncode == 3
+        assert b"start one with 'zmesh node', or name one elsewhere with --peer" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_several_local_nodes_are_listed(shell: Any) -> None:
+    shell.node("one")
+    two = shell.node("two")
+    done = shell.run("ping", "one")
+    assert done.returncode == 2
+    assert b"2 nodes run here: one, two; name one with --peer ipc://" in done.stderr
+    named = shell.run("routes", environment={"ZMESH_PEER": f"ipc://{shell.folder}/zmesh/two.sock"})
+    assert named.stdout.startswith(b"Routes of two\n")
+    two.end()
+    assert shell.run("routes").stdout.startswith(b"Routes of one\n")
+
+
+def test_the_socket_of_a_killed_node_is_passed_over_and_taken_again(shell: Any) -> None:
+    shell.node("dead").close()
+    assert (shell.folder / "zmesh" / "dead.sock").exists()
+    assert shell.run("routes").returncode == 3
+    shell.node("alive")
+    assert shell.run("routes").stdout.startswith(b"Routes of alive\n")
+    shell.node("dead", listen=None)
+    assert b"2 nodes run here" in shell.run("routes").stderr
+
+
+def test_a_node_that_leaves_takes_its_socket_away(shell: Any) -> None:
+    node = shell.node("brief")
+    node.end()
+    assert os.listdir(shell.folder / "zmesh") == []
+
+
+def test_a_flag_goes_before_the_environment(shell: Any) -> None:
+    one, two = shell.node("one"), shell.node("two")
+    done = shell.run("routes", "--peer", one.url, environment={"ZMESH_PEER": two.url})
+    assert done.stdout.startswith(b"Routes of one\n")
+
+
+def test_a_name_that_is_too_long_for_a_path_still_has_a_socket(shell: Any) -> None:
+    deep = shell.folder / ("d" * (100 - len(str(shell.folder)) - len("/zmesh/") - 22))
+    deep.mkdir()
+    shell.environment["XDG_RUNTIME_DIR"] = str(deep)
+    shell.node("n" * 64)
+    (name,) = os.listdir(deep / "zmesh")
+    assert len(name) == 16 + len(".sock")
+    assert shell.run("ping", "n" * 64, "-c", "1").returncode == 0
+
+
+def test_a_folder_that_is_too_deep_for_any_socket_keeps_no_node_from_running(shell: Any) -> None:
+    deep = shell.folder / ("d" * 100)
+    deep.mkdir()
+    shell.environment["XDG_RUNTIME_DIR"] = str(deep)
+    node = shell.node("n")
+    assert "commands will need --peer" in node.complaints()
+    assert shell.run("ping", "n", "-c", "1", "--peer", node.url).returncode == 0
+
+
+def test_a_folder_that_others_may_enter_is_not_trusted(shell: Any) -> None:
+    node = shell.node("a")
+    folder = shell.folder / "zmesh"
+    folder.chmod(0o755)
+    done = shell.run("ping", "a")
+    assert done.returncode == 2
+    assert b"open to others (mode 755)" in done.stderr
+    assert shell.run("ping", "a", "-c", "1", "--peer", node.url).returncode == 0
+    other = shell.node("b")
+    assert "open to others" in other.complaints()
+
+
+def test_a_link_in_the_place_of_the_folder_is_not_trusted(shell: Any) -> None:
+    elsewhere = shell.folder / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (shell.folder / "zmesh").symlink_to(elsewhere)
+    done = shell.run("routes")
+    assert done.returncode == 2
+    assert b"is no folder" in done.stderr
+
+
+def test_without_a_runtime_folder_it_is_one_of_ours_among_the_temporary_files(shell: Any) -> None:
+    del shell.environment["XDG_RUNTIME_DIR"]
+    shell.node("a")
+    assert os.listdir(shell.folder) == [f"zmesh-{os.geteuid()}"]
+    assert shell.run("routes").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("nonsense", b"is no address"),
+        ("http://127.0.0.1:80", b"is no address"),
+        ("tcp://127.0.0.1", b"must look like tcp://host:port"),
+        ("tcp://127.0.0.1:99999", b"the port from 0 to 65535"),
+        ("tcp://127.0.0.1:1?prize=3", b"only cost=N"),
+        ("rnps://127.0.0.1:1", b"asks for encryption"),
+        ("ipc://" + "x" * 120, b"106 bytes"),
+    ],
+)
+def test_a_url_that_is_wrong_is_a_usage_error(shell: Any, url: str, complaint: bytes) -> None:
+    done = shell.run("ping", "a", "--peer", url)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("words", [("ping", "a"), ("send", "a", "echo:echo"), ("routes",)])
+def test_a_peer_that_does_not_answer_is_named_at_once(shell: Any, words: tuple[str, ...]) -> None:
+    for url in (f"tcp://127.0.0.1:{unused_port()}", f"ipc://{shell.folder}/nobody"):
+        done = shell.run(*words, "--peer", url)
+        assert (done.returncode, done.stdout) == (3, b"")
+        assert f"zmesh: can't reach {url}: nothing answers there".encode() in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_a_host_that_has_no_address_is_named(shell: Any) -> None:
+    done = shell.run("routes", "--peer", "tcp://no-such-host.invalid:7323")
+    assert done.returncode == 3
+    assert b"can't reach tcp://no-such-host.invalid:7323" in done.stderr
+
+
+def serve_once(server: socket.socket, answer: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(answer)
+        connection.recv(4096)
+
+
+def test_a_peer_that_speaks_something_else_is_told_so(shell: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+        thread = threading.Thread(target=serve_once, args=(server, answer))
+        thread.start()
+        done = shell.run("routes", "--peer", f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        thread.join(20)
+    assert done.returncode == 3
+    assert b"can't reach tcp://127.0.0.1:" in done.stderr
+
+
+def test_a_peer_that_is_silent_is_given_up(shell: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        done = shell.run("routes", "--timeout", "0.3", "--peer", url)
+    assert done.returncode == 3
+    assert url.encode() in done.stderr
+
+
+def test_a_peer_that_dies_in_the_middle_ends_no_command_in_a_traceback(
+    shell: Any, eventually: Callable[..., None]
+) -> None:
+    hub = shell.node("hub")
+    commands = [
+        shell.start("ping", "hub", "-c", "3", "-i", "0.2", "--timeout", "0.5", "--peer", hub.url),
+        shell.start("send", "hub", "sleep:execute", "20", "--timeout", "1.5", "--peer", hub.url),
+    ]
+    for _ in commands:
+        hub.event("link_up")
+    hub.close()
+    for command in commands:
+        out, err = command.communicate(timeout=20)
+        assert command.returncode in (0, 3, 4)
+        assert b"Traceback" not in out + err
+        assert err.count(b"\n") <= 1
+
+
+def test_closed_standard_streams_do_no_harm(mesh: Any, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as file:
+        command = mesh.start(
+            "send",
+            "far",
+            "echo:echo",
+            "x",
+            stdin=None,
+            stdout=None,
+            stderr=file,
+            preexec_fn=lambda: os.closerange(0, 2),
+        )
+        assert command.wait(20) == 0
+    assert (tmp_path / "out").read_bytes() == b""

@@ -1,0 +1,308 @@
+"""`zmesh send`: payloads in, replies out, and how it ends."""
+
+import base64
+import contextlib
+import hashlib
+import http.server
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
+
+REPLY = ["schema", "message_id", "in_response_to", "sender", "serial", "code", "eof", "error", "encoding", "payload"]
+
+
+def test_the_raw_payload_and_nothing_else_goes_to_stdout(mesh: Any) -> None:
+    done = mesh.run("send", "far", "echo:echo", "hällo, wörld")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hällo, wörld".encode(), b"")
+
+
+def test_with_json_each_reply_is_a_line_and_the_last_one_is_empty(mesh: Any, lines: Lines) -> None:
+    done = mesh.run("send", "far", "echo:echo", "hällo", "--json")
+    reply, final = lines(done)
+    assert list(reply) == list(final) == REPLY
+    assert reply["schema"] == "zmesh.reply/1"
+    assert (reply["encoding"], reply["payload"], reply["sender"]) == ("utf-8", "hällo", "far")
+    assert (reply["code"], reply["eof"], reply["error"], reply["serial"]) == (0, False, None, 1)
+    assert (final["code"], final["eof"], final["error"], final["serial"]) == (0, True, None, 2)
+    assert (final["payload"], final["encoding"]) == ("", "utf-8")
+    assert reply["in_response_to"] == final["in_response_to"]
+    assert len({reply["in_response_to"], reply["message_id"], final["message_id"]}) == 3
+    assert all(len(line["message_id"]) == 32 for line in (reply, final))
+
+
+def test_bytes_that_are_no_text_are_base64_in_json(mesh: Any, lines: Lines) -> None:
+    data = bytes(range(256))
+    reply, _ = lines(mesh.run("send", "far", "echo:echo", "-", "--json", stdin=data))
+    assert reply["encoding"] == "base64"
+    assert base64.b64decode(reply["payload"]) == data
+
+
+def test_without_a_payload_an_empty_one_is_sent_and_stdin_is_left_alone(mesh: Any) -> None:
+    done = mesh.run("send", "far", "echo:echo", stdin=b"not for you")
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
+def test_an_argument_that_is_no_valid_text_arrives_byte_for_byte(mesh: Any) -> None:
+    done = mesh.run("send", "far", "echo:echo", os.fsdecode(b"\xff\xfe"))
+    assert done.stdout == b"\xff\xfe"
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000_000])
+def test_a_file_and_stdin_arrive_whole(mesh: Any, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    file = tmp_path / "data"
+    file.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest().encode()
+    assert mesh.run("send", "far", "digest:sha256", f"@{file}").stdout == digest
+    assert mesh.run("send", "far", "digest:sha256", "-", stdin=data).stdout == digest
+    with file.open("rb") as redirected:
+        assert mesh.run("send", "far", "digest:sha256", "-", stdin=redirected.fileno()).stdout == digest
+
+
+def test_a_large_reply_comes_back_whole(mesh: Any) -> None:
+    data = os.urandom(20_000_000)
+    assert mesh.run("send", "far", "echo:echo", "-", stdin=data).stdout == data
+
+
+def test_stdin_is_streamed_and_not_collected_first(mesh: Any) -> None:
+    send = mesh.start("send", "far", "digest:sha256", "-", stdin=subprocess.PIPE)
+    try:
+        chunk = b"x" * 65536
+        for _ in range(200):  # far more than a pipe and the windows on the way hold
+            send.stdin.write(chunk)
+        send.stdin.flush()
+        status = Path(f"/proc/{send.pid}/status").read_text()
+        resident = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+        assert resident < 100_000
+        out, err = send.communicate(timeout=20)
+    finally:
+        send.kill()
+    assert (send.returncode, err) == (0, b"")
+    assert out.decode() == hashlib.sha256(chunk * 200).hexdigest()
+
+
+def test_a_named_pipe_can_be_the_file(mesh: Any, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    send = mesh.start("send", "far", "echo:echo", f"@{pipe}")
+    with pipe.open("wb") as writer:
+        writer.write(b"through a pipe")
+    out, _ = send.communicate(timeout=20)
+    assert (send.returncode, out) == (0, b"through a pipe")
+
+
+@pytest.mark.parametrize("path", ["@missing", "@", "@.", "@mis\x1bsing"])
+def test_a_file_that_cannot_be_read_is_a_usage_error(mesh: Any, path: str) -> None:
+    done = mesh.run("send", "far", "echo:echo", path)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"zmesh: can't read the file ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_file_that_fails_while_it_is_read_is_a_usage_error(mesh: Any) -> None:
+    done = mesh.run("send", "far", "digest:sha256", "@/proc/self/mem")
+    assert done.returncode == 2
+    assert b"could not be read" in done.stderr
+
+
+def test_an_unknown_directive_is_explained_by_the_other_node(mesh: Any, lines: Lines) -> None:
+    done = mesh.run("send", "far", "echo:ecko", "x")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"zmesh: far: no directive 'echo:ecko'" in done.stderr
+    assert b"(did you mean 'echo:echo'?)" in done.stderr
+    (final,) = lines(mesh.run("send", "far", "echo:ecko", "x", "--json"))
+    assert (final["code"], final["eof"], final["payload"]) == (1, True, "")
+    assert "did you mean" in final["error"]
+
+
+def test_a_failure_of_the_work_is_exit_code_1_and_its_text_is_escaped(mesh: Any) -> None:
+    done = mesh.run("send", "far", "http:execute", json.dumps({"url": "x", "method": 3, "\x1b[31m": 1}))
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"zmesh: far: ValueError: ")
+    assert b"\x1b" not in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_something_that_is_no_directive_is_a_usage_error(mesh: Any) -> None:
+    done = mesh.run("send", "far", "echo", "x")
+    assert done.returncode == 2
+    assert b"namespace:action" in done.stderr
+
+
+def test_an_unknown_node_fails_with_the_likely_name(mesh: Any, lines: Lines) -> None:
+    done = mesh.run("send", "farr", "echo:echo", "x", "--json")
+    assert done.returncode == 3
+    assert b"(did you mean 'far'?)" in done.stderr
+    (final,) = lines(done)
+    assert list(final) == REPLY
+    assert (final["code"], final["eof"], final["sender"]) == (1, True, "farr")
+    assert "can be reached" in final["error"]
+
+
+def test_work_that_takes_too_long_times_out(mesh: Any) -> None:
+    began = time.monotonic()
+    done = mesh.run("send", "far", "sleep:execute", "30", "--timeout", "0.3")
+    assert done.returncode == 4
+    assert time.monotonic() - began < 5
+    assert done.stderr.startswith(b"zmesh: far: ")
+
+
+def test_an_explicit_timeout_bounds_the_wait_for_a_node_that_is_not_there(shell: Any) -> None:
+    hub = shell.node("hub")
+    done = shell.run("send", "nobody", "echo:echo", "x", "--timeout", "0.2", "--peer", hub.url)
+    assert done.returncode == 4
+    assert b"nobody" in done.stderr
+
+
+def test_a_request_to_a_node_that_comes_up_in_time_is_answered(shell: Any) -> None:
+    hub = shell.node("hub")
+    send = shell.start("send", "late", "echo:echo", "hello", "--peer", hub.url)
+    hub.event("link_up")
+    shell.node("late", "--peer", hub.url)
+    out, err = send.communicate(timeout=20)
+    assert (send.returncode, out, err) == (0, b"hello", b"")
+
+
+@contextlib.contextmanager
+def web_server(write: Callable[[Any], None]) -> Iterator[str]:
+    """A web server on the loopback address that answers with whatever `write` writes; its URL."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                write(self.wfile)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    server.server_close()
+    thread.join(20)
+
+
+def write_for_ever(file: Any) -> None:
+    while True:
+        file.write(b"x" * 65536)
+
+
+def active_work(shell: Any, lines: Lines, node: str, *peer: str) -> list[Any]:
+    return list(lines(shell.run("ping", node, "-c", "1", "--json", *peer))[0]["active_work"])
+
+
+def test_ctrl_c_cancels_the_work_at_the_other_node(mesh: Any, lines: Lines, eventually: Callable[..., None]) -> None:
+    send = mesh.start("send", "mid", "sleep:execute", "50")
+    eventually(lambda: active_work(mesh, lines, "mid"))
+    began = time.monotonic()
+    send.send_signal(signal.SIGINT)
+    out, err = send.communicate(timeout=20)
+    assert (send.returncode, out, err) == (130, b"", b"")
+    assert time.monotonic() - began < 2
+    assert active_work(mesh, lines, "mid") == []
+
+
+def test_a_reader_that_goes_away_ends_the_work_quietly(
+    mesh: Any, lines: Lines, eventually: Callable[..., None]
+) -> None:
+    with web_server(write_for_ever) as url:
+        send = mesh.start("send", "mid", "http:execute", json.dumps({"url": url}))
+        assert send.stdout.read(100_000)
+        send.stdout.close()
+        assert send.wait(20) == 1
+        assert send.stderr.read() == b""
+        send.stderr.close()
+    eventually(lambda: active_work(mesh, lines, "mid") == [])
+
+
+def test_a_slow_reader_of_stdout_does_not_cost_the_link(shell: Any) -> None:
+    hub = shell.node("hub")
+    data = os.urandom(3_000_000)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
+        send = shell.start("send", "hub", "echo:echo", "-", "--peer", hub.url, stdin=cat.stdout)
+        writer = threading.Thread(target=feed, args=(cat.stdin, data))
+        writer.start()
+        hub.event("link_up")
+        with pytest.raises(AssertionError, match="no link_lost"):
+            hub.event("link_lost", within=4.0)  # longer than a link may be silent
+        out, err = send.communicate(timeout=20)
+        writer.join(20)
+    assert (send.returncode, err) == (0, b"")
+    assert out == data
+
+
+def feed(stdin: Any, data: bytes) -> None:
+    stdin.write(data)
+    stdin.close()
+
+
+def test_a_failure_before_stdin_has_ended_does_not_wait_for_it(mesh: Any) -> None:
+    reading, writing = os.pipe()
+    try:
+        done = mesh.run("send", "far", "no:such", "-", stdin=reading)  # nothing is ever written
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 1
+    assert b"no directive" in done.stderr
+
+
+def test_on_a_terminal_control_characters_are_shown_as_escapes(mesh: Any) -> None:
+    ours, theirs = pty.openpty()
+    text = b"plain \xc3\xa4\ttab\r\nred \x1b[31m bell \x07 \xff\n"
+    send = mesh.start("send", "far", "echo:echo", "-", stdin=subprocess.PIPE, stdout=theirs)
+    os.close(theirs)
+    send.stdin.write(text)
+    send.stdin.close()
+    shown = b""
+    while not shown.endswith(b"xff\r\n"):
+        assert select.select([ours], [], [], 20)[0]
+        shown += os.read(ours, 4096)
+    os.close(ours)
+    assert send.wait(20) == 0
+    send.stderr.close()
+    assert shown == b"plain \xc3\xa4\ttab\r\nred \\x1b[31m bell \\x07 \\xff\r\n"
+
+
+def test_a_long_transfer_shows_how_far_it_is_on_a_terminal_and_tidies_up(mesh: Any, tmp_path: Path) -> None:
+    file = tmp_path / "big"
+    with file.open("wb") as sparse:
+        sparse.truncate(1 << 31)
+    ours, theirs = pty.openpty()
+    send = mesh.start("send", "far", "digest:sha256", f"@{file}", stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while b"of 2048.0 MiB" not in shown:
+        assert select.select([ours], [], [], 20)[0]
+        shown += os.read(ours, 4096)
+    send.send_signal(signal.SIGINT)
+    while not shown.endswith(b"\r\x1b[K"):
+        assert select.select([ours], [], [], 20)[0]
+        shown += os.read(ours, 4096)
+    os.close(ours)
+    assert send.communicate(timeout=20)[0] == b""
+    assert send.returncode == 130
+
+
+def test_replies_of_a_plugin_come_one_by_one_in_order(mesh: Any, lines: Lines) -> None:
+    with web_server(lambda file: file.write(b"one page")) as url:
+        *replies, final = lines(mesh.run("send", "far", "http:execute", json.dumps({"url": url}), "--json"))
+    assert json.loads(replies[0]["payload"])["status"] == 200
+    assert "".join(reply["payload"] for reply in replies[1:]) == "one page"
+    assert [line["serial"] for line in (*replies, final)] == list(range(1, len(replies) + 2))

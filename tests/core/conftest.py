@@ -1,0 +1,88 @@
+"""What the tests of the core share: a way to other nodes that keeps what goes over it, and one engine under test."""
+
+from typing import NamedTuple
+
+import pytest
+
+from zmesh.core import wire
+from zmesh.core.peers import Way
+from zmesh.core.wire import Kind
+
+READERS = {
+    Kind.CHUNK: wire.decode_chunk,
+    Kind.ACK: wire.decode_ack,
+    Kind.CANCEL: wire.decode_cancel,
+    Kind.UNREACHABLE: wire.decode_unreachable,
+    Kind.EXPIRED: wire.decode_expired,
+    Kind.HELLO: wire.decode_hello,
+    Kind.REFUSE: wire.decode_refuse,
+    Kind.GOODBYE: wire.decode_goodbye,
+    Kind.PROBE: wire.decode_probe,
+    Kind.ECHO: wire.decode_echo,
+    Kind.UPDATE: wire.decode_update,
+    Kind.RECORD: lambda head: [record for record, _ in wire.decode_records(head)],
+    Kind.SEQNO_REQUEST: wire.decode_seqno_request,
+    Kind.RESEND: wire.decode_resend,
+    Kind.ASK: lambda head: None,
+}
+
+
+class Sent(NamedTuple):
+    """A frame that left for another node, with its head read."""
+
+    destination: str
+    kind: Kind
+    value: object
+    body: bytes
+
+
+class Road:
+    """The Carrier of a node: a way to whoever is in `ways`, and all effects and frames in the order they came."""
+
+    def __init__(self, node="a", incarnation=1, ways=()):
+        self.node = node
+        self.incarnation = incarnation
+        self.ways = {name: Way(1, incarnation, False) for name, incarnation in dict(ways).items()}
+        self.effects = []
+
+    def way(self, destination):
+        return self.ways.get(destination)
+
+    def carry(self, destination, kind, head, body, link=None):
+        assert link in (None, self.ways[destination].link)
+        self.effects.append(Sent(destination, kind, READERS[kind](head), body))
+
+    def emit(self, effect):
+        self.effects.append(effect)
+
+    def hint(self, destination):
+        return f"; a hint about {destination}"
+
+    def open(self, node, incarnation=0, *, link=1, lagging=False):
+        """From now on there is this way to the node."""
+        self.ways[node] = Way(link, incarnation, lagging)
+
+    def shut(self, node):
+        """From now on there is no way to the node."""
+        del self.ways[node]
+
+    def take(self):
+        """What came since the last time."""
+        effects, self.effects = self.effects, []
+        return effects
+
+    def frames(self, *kinds):
+        """The frames that were sent since the last time, without other effects."""
+        return [sent for sent in self.take() if isinstance(sent, Sent) and (not kinds or sent.kind in kinds)]
+
+
+@pytest.fixture(scope="session")
+def new_road():
+    """Make the Carrier of a node."""
+    return Road
+
+
+@pytest.fixture
+def road():
+    """The Carrier of node `a`, which has a way to `b` in its incarnation 2."""
+    return Road(ways={"b": 2})

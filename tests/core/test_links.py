@@ -1,0 +1,291 @@
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.core.links import (
+    COST_STEP,
+    MAX_COST,
+    MAX_RTT_PENALTY,
+    OPENING,
+    RTT_CEILING,
+    RTT_FLOOR,
+    SILENCE,
+    Link,
+    Links,
+    State,
+    rtt_penalty,
+)
+from zmesh.core.timers import Alarm
+
+
+def named(link, node, incarnation=1, *, leaf=False):
+    link.node, link.incarnation, link.leaf = node, incarnation, leaf
+    return link
+
+
+@pytest.fixture
+def links():
+    return Links(1.0, Alarm())
+
+
+@pytest.fixture
+def up(links):
+    """Have a link to a node come up."""
+
+    def up(id, node, *, cost=100, now=0.0, incarnation=1, leaf=False):
+        link = named(links.open(id, dialled=True, cost=cost, now=now), node, incarnation, leaf=leaf)
+        links.raise_up(link, now)
+        return link
+
+    return up
+
+
+# --- what a link costs --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rtt", "penalty"),
+    [
+        (0.0, 0),
+        (RTT_FLOOR, 0),
+        ((RTT_FLOOR + RTT_CEILING) / 2, MAX_RTT_PENALTY / 2),
+        (RTT_CEILING, MAX_RTT_PENALTY),
+        (10.0, MAX_RTT_PENALTY),
+    ],
+)
+def test_a_slow_link_costs_more_up_to_a_bound(rtt, penalty):
+    assert rtt_penalty(rtt) == penalty
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_a_slower_link_never_costs_less(one, other):
+    assert (rtt_penalty(one) <= rtt_penalty(other)) or one > other
+    assert 0 <= rtt_penalty(one) <= MAX_RTT_PENALTY
+
+
+def test_the_round_trip_time_of_a_link_is_smoothed_as_in_rfc_6298():
+    link = Link(1, dialled=True, cost=100, now=0.0)
+    link.measure(0.004)
+    assert (link.rtt, link.rtt_variance) == (0.004, 0.002)
+    link.measure(0.012)
+    assert link.rtt == pytest.approx(7 / 8 * 0.004 + 1 / 8 * 0.012)
+    assert link.rtt_variance == pytest.approx(3 / 4 * 0.002 + 1 / 4 * 0.008)
+
+
+def test_a_small_change_of_the_round_trip_time_leaves_the_cost_alone():
+    link = Link(1, dialled=True, cost=100, now=0.0)
+    assert link.measure(RTT_CEILING)
+    assert link.cost == 100 + MAX_RTT_PENALTY
+    assert not link.measure(RTT_CEILING * 0.95)
+    assert link.cost == 100 + MAX_RTT_PENALTY
+
+
+def test_a_link_that_is_fast_again_gets_its_configured_cost_back_exactly():
+    link = Link(1, dialled=True, cost=100, now=0.0)
+    assert not link.measure(RTT_FLOOR)
+    assert not link.measure(RTT_FLOOR + (RTT_CEILING - RTT_FLOOR) * (COST_STEP - 1) / MAX_RTT_PENALTY)
+    changes = [link.measure(0.05) for _ in range(40)]
+    assert changes.count(True) >= 1
+    assert link.cost > 100
+    while link.cost != 100:
+        before = link.cost
+        assert link.measure(0.0) is (link.cost != before)
+    assert not link.measure(0.0)
+
+
+@given(st.lists(st.floats(0, 3600), min_size=1, max_size=50), st.integers(1, MAX_COST))
+def test_a_cost_is_told_to_have_changed_if_and_only_if_it_has(samples, cost):
+    link = Link(1, dialled=True, cost=cost, now=0.0)
+    for sample in samples:
+        before = link.cost
+        assert link.measure(sample) is (link.cost != before)
+        assert cost <= link.cost <= cost + MAX_RTT_PENALTY
+        assert abs(link.cost - cost - rtt_penalty(link.rtt)) < COST_STEP
+
+
+@pytest.mark.parametrize(("asked", "given_"), [(0, 1), (-5, 1), (1, 1), (MAX_COST, MAX_COST), (MAX_COST + 1, MAX_COST)])
+def test_a_configured_cost_is_kept_within_its_limits(links, asked, given_):
+    assert links.open(1, dialled=True, cost=asked, now=0.0).cost == given_
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_link_is_opening_and_carries_nothing(links):
+    link = links.open(1, dialled=False, cost=100, now=5.0)
+    assert link.state is State.OPENING
+    assert (len(links), list(links), links.get(1)) == (1, [link], link)
+    assert (links.up(), links.held(), links.neighbours(), links.get(2)) == ([], [], (), None)
+    links.check()
+
+
+def test_a_link_that_is_up_is_found_by_its_neighbour(links, up):
+    link = up(1, "a")
+    assert link.state is State.UP
+    assert (links.up(), links.to("a"), links.to("b"), links.neighbours()) == ([link], [link], [], (("a", 100),))
+    links.check()
+
+
+def test_of_two_links_to_a_neighbour_the_cheaper_comes_first(links, up):
+    one, two, three = up(1, "a", cost=300), up(2, "a", cost=50), up(3, "a", cost=50)
+    assert links.to("a") == [two, three, one]
+    assert links.neighbours() == (("a", 50),)
+
+
+def test_the_neighbours_are_sorted_and_leaves_are_none_of_them(links, up):
+    up(1, "z")
+    up(2, "leaf", leaf=True)
+    up(3, "b", cost=7)
+    assert links.neighbours() == (("b", 7), ("z", 100))
+    links.check()
+
+
+def test_a_closed_link_leaves_nothing_behind(links, up):
+    one, two = up(1, "a"), up(2, "a")
+    assert links.close(1) is one
+    assert links.close(1) is None
+    assert links.to("a") == [two]
+    links.check()
+    assert links.close(2) is two
+    assert (links.to("a"), links.up(), len(links), links.next_deadline()) == ([], [], 0, None)
+    links.check()
+
+
+def test_a_link_that_never_opened_can_be_closed(links, up):
+    up(1, "a")
+    held = named(links.open(2, dialled=True, cost=100, now=0.0), "a", 2)
+    links.hold(held, 0.0)
+    assert links.held() == [held]
+    assert links.close(2) is held
+    assert links.close(3) is None
+    assert links.held() == []
+    assert len(links.to("a")) == 1
+    links.check()
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heartbeat", [0.1, 1.0, 10.0])
+def test_a_link_that_does_not_open_is_given_up(heartbeat):
+    links = Links(heartbeat, Alarm())
+    link = links.open(1, dialled=True, cost=100, now=2.0)
+    deadline = 2.0 + max(OPENING, SILENCE * heartbeat)
+    assert links.next_deadline() == deadline
+    assert links.expire(deadline - 0.001) == []
+    assert links.expire(deadline) == [link]
+
+
+def test_a_link_is_probed_every_heartbeat_give_or_take_a_tenth(links, up):
+    link = up(1, "a")
+    probed = [0.0]
+    while len(probed) < 20:
+        now = link.heard = links.next_deadline()
+        if links.due(now):
+            probed.append(now)
+        assert links.expire(now) == []
+    assert all(0.9 <= later - earlier <= 1.1 for earlier, later in itertools.pairwise(probed))
+    links.check()
+
+
+def test_links_are_not_all_probed_at_the_same_instant(links, up):
+    for id in range(50):
+        up(id, f"n{id}")
+    periods = set()
+    while len(periods) < 50:
+        due = links.next_deadline()
+        periods.add(due)
+        assert len(links.due(due)) == 1
+
+
+def test_three_heartbeats_of_silence_are_too_long(links, up):
+    link = up(1, "a", now=10.0)
+    assert links.expire(10.0 + SILENCE - 0.001) == []
+    link.heard = 11.5
+    assert links.expire(10.0 + SILENCE) == []
+    assert links.expire(11.5 + SILENCE - 0.001) == []
+    assert links.expire(11.5 + SILENCE) == [link]
+
+
+def test_a_held_link_waits_for_one_heartbeat_longer_than_silence_takes(links):
+    link = named(links.open(1, dialled=False, cost=100, now=0.0), "a")
+    links.hold(link, 1.0)
+    link.heard = 4.9
+    assert links.expire(1.0 + SILENCE + 0.999) == []
+    assert links.expire(1.0 + SILENCE + 1.0) == [link]
+
+
+def test_the_next_deadline_is_the_earlier_of_probing_and_silence(links, up):
+    assert links.next_deadline() is None
+    links.open(1, dialled=True, cost=100, now=0.0)
+    assert links.next_deadline() == OPENING
+    up(2, "a", now=1.0)
+    assert links.next_deadline() < 1.0 + 1.1
+    links.due(4.2)
+    assert links.next_deadline() == 1.0 + SILENCE
+
+
+@given(st.integers(0, 1 << 32))
+def test_the_table_is_sound_whatever_happens_to_the_links(seed):
+    rng = random.Random(seed)
+    alarm = Alarm()
+    links = Links(1.0, alarm)
+    now, count = 0.0, 0
+    for _ in range(60):
+        now += rng.random()
+        every = list(links)
+        match rng.randrange(5):
+            case 0:
+                count += 1
+                links.open(count, dialled=rng.random() < 0.5, cost=rng.randint(1, 500), now=now)
+            case 1 if every:
+                link = rng.choice(every)
+                if link.state is not State.UP:
+                    links.raise_up(named(link, rng.choice("abc")), now)
+            case 2 if every:
+                link = rng.choice(every)
+                if link.state is State.OPENING:
+                    links.hold(named(link, "a", 2), now)
+            case 3 if every:
+                links.close(rng.choice(every).id)
+            case 4 if every:
+                link = rng.choice(every)
+                link.heard = now
+                link.measure(rng.random() / 5)
+        assert alarm.soonest <= links.next_deadline() if len(links) else links.next_deadline() is None
+        for link in links.due(now):
+            assert link.state is State.UP
+        for link in links.expire(now):
+            links.close(link.id)
+        links.check()
+        assert not len(links) or links.next_deadline() > now
+        for node in "abc":
+            costs = [link.cost for link in links.to(node)]
+            assert costs == sorted(costs)
+            assert dict(links.neighbours()).get(node) == (costs[0] if costs else None)
+
+
+# --- what check finds ---------------------------------------------------------------------------------------------
+
+
+def test_a_link_that_is_up_without_having_been_raised_is_found(links):
+    links.open(1, dialled=True, cost=100, now=0.0).state = State.UP
+    with pytest.raises(AssertionError, match="not those in the table of neighbours"):
+        links.check()
+
+
+def test_a_link_that_is_silent_and_yet_not_closed_is_found(links, up):
+    up(1, "a")
+    links.expire(100.0)
+    with pytest.raises(AssertionError, match="without a deadline"):
+        links.check()
+
+
+def test_two_incarnations_of_one_node_at_once_are_found(links, up):
+    up(1, "a", incarnation=1)
+    up(2, "a", incarnation=2)
+    with pytest.raises(AssertionError, match="two incarnations of 'a'"):
+        links.check()

@@ -1,0 +1,50 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.core.message import Message, reply_id
+
+ids = st.binary(min_size=16, max_size=16)
+
+
+class Empty:
+    """A payload of nothing."""
+
+    def read(self, size=-1, /):
+        return b""
+
+    def readall(self):
+        return b""
+
+    def __bool__(self):
+        return False
+
+
+def test_a_header_is_made_when_it_is_first_asked_for_and_once_only():
+    made = []
+
+    def make():
+        made.append(1)
+        return {"directive": "echo:echo"}
+
+    message = Message(make, Empty())
+    assert made == []
+    assert message.header == {"directive": "echo:echo"}
+    message.header["own"] = 1
+    assert message.header == {"directive": "echo:echo", "own": 1}
+    assert made == [1]
+
+
+def test_a_message_shows_its_header():
+    assert repr(Message(lambda: {"serial": 1}, Empty())) == "Message({'serial': 1})"
+
+
+@given(ids, st.integers(1, 1 << 63), st.integers(1, 1 << 63))
+def test_replies_to_one_request_have_ids_of_their_own(message_id, one, other):
+    assert len(reply_id(message_id, one)) == 16
+    assert reply_id(message_id, one) != message_id
+    assert (reply_id(message_id, one) == reply_id(message_id, other)) is (one == other)
+
+
+def test_the_ids_of_replies_start_over_past_the_highest():
+    assert reply_id(b"\xff" * 16, 1) == bytes(16)
+    assert reply_id(b"\xff" * 16, 2) == bytes(15) + b"\x01"

@@ -1,0 +1,161 @@
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from zmesh.core.queues import FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue, weigh
+
+
+def frame(number, size=0, route=b"route"):
+    return (route, str(number).encode(), bytes(size))
+
+
+def flow(name):
+    return (name, "far", False)
+
+
+def drained(queue):
+    frames = []
+    while (taken := queue.pop()) is not None:
+        frames.append(taken)
+        queue.check()
+    return frames
+
+
+def test_a_frame_weighs_its_head_its_body_and_something_for_itself():
+    assert weigh((b"", b"", b"")) == FRAME_OVERHEAD
+    assert weigh((bytes(50), bytes(100), bytes(1000))) == FRAME_OVERHEAD + 1100
+
+
+def test_a_new_queue_is_empty_and_false():
+    queue = Queue()
+    assert not queue
+    assert queue.pop() is None
+    assert queue.size_bytes == 0
+
+
+def test_what_the_socket_gave_back_goes_first_then_control_then_payload():
+    queue = Queue()
+    assert queue.push(frame(3), flow("a"))
+    assert queue.push(frame(2), None)
+    queue.give_back(frame(0))
+    queue.give_back(frame(1))
+    assert queue
+    assert drained(queue) == [frame(0), frame(1), frame(2), frame(3)]
+
+
+def test_a_full_link_is_true_even_with_nothing_queued():
+    queue = Queue()
+    queue.give_back(frame(0))
+    assert queue.full
+    drained(queue)
+    assert queue
+    queue.full = False
+    assert not queue
+
+
+def test_flows_take_turns_so_that_a_small_message_passes_a_large_one():
+    queue = Queue()
+    for number in range(4):
+        queue.push(frame(f"large {number}", 1000), ("a", "c", True))
+    queue.push(frame("small"), ("a", "c", False))
+    queue.push(frame("other"), ("b", "c", False))
+    assert [head for _, head, _ in drained(queue)] == [
+        b"large 0", b"small", b"other", b"large 1", b"large 2", b"large 3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [None, flow("a")], ids=["control", "payload"])
+def test_a_queue_takes_as_many_bytes_as_it_may_and_not_one_more(kind):
+    queue = Queue()
+    whole = MAX_QUEUED_BYTES - FRAME_OVERHEAD
+    assert not queue.push((b"", b"", bytes(whole + 1)), kind)
+    assert queue.push((b"", b"", bytes(whole)), kind)
+    assert queue.size_bytes == MAX_QUEUED_BYTES
+    assert not queue.push((b"", b"", b""), kind)
+    queue.check()
+    queue.pop()
+    assert queue.push((b"", b"", b""), kind)
+
+
+def test_what_the_socket_gave_back_is_kept_whatever_its_size():
+    queue = Queue()
+    assert queue.push((b"", b"", bytes(MAX_QUEUED_BYTES - FRAME_OVERHEAD)), None)
+    queue.give_back(frame(0))
+    queue.check()
+    assert queue.pop() == frame(0)
+
+
+def test_a_wrong_count_of_bytes_is_found():
+    queue = Queue()
+    queue.push(frame(0), None)
+    queue.size_bytes += 1
+    with pytest.raises(AssertionError, match="size"):
+        queue.check()
+
+
+class AgainstLists(RuleBasedStateMachine):
+    """A queue beside three plain lists: given back, control, and payload by flow in order of turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.queue = Queue()
+        self.returned, self.control, self.flows = [], [], []
+        self.count = 0
+        self.part_taken = False
+
+    def new(self, size):
+        self.count += 1
+        return frame(self.count, size)
+
+    @precondition(lambda self: not self.part_taken)
+    @rule(size=st.integers(0, 3000))
+    def give_back(self, size):
+        frames = self.new(size)
+        self.queue.give_back(frames)
+        self.returned.append(frames)
+
+    @rule(size=st.integers(0, 3000))
+    def push_control(self, size):
+        frames = self.new(size)
+        assert self.queue.push(frames, None)
+        self.control.append(frames)
+
+    @rule(size=st.integers(0, 3000), name=st.sampled_from("abc"))
+    def push_payload(self, size, name):
+        frames = self.new(size)
+        assert self.queue.push(frames, flow(name))
+        for known, waiting in self.flows:
+            if known == name:
+                waiting.append(frames)
+                break
+        else:
+            self.flows.append((name, [frames]))
+
+    @rule(count=st.integers(1, 5))
+    def pop(self, count):
+        for _ in range(count):
+            assert self.queue.pop() == self.expected()
+
+    def expected(self):
+        if self.returned:
+            self.part_taken = len(self.returned) > 1
+            return self.returned.pop(0)
+        if self.control:
+            return self.control.pop(0)
+        if not self.flows:
+            return None
+        name, waiting = self.flows.pop(0)
+        frames = waiting.pop(0)
+        if waiting:
+            self.flows.append((name, waiting))
+        return frames
+
+    @invariant()
+    def counts_what_it_holds(self):
+        self.queue.check()
+        kept = [*self.returned, *self.control, *(frames for _, waiting in self.flows for frames in waiting)]
+        assert self.queue.size_bytes == sum(weigh(frames) for frames in kept)
+        assert bool(self.queue) is (self.queue.full or bool(kept))
+
+
+TestQueue = AgainstLists.TestCase

@@ -1,0 +1,335 @@
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.core.records import BATCH_BYTES, COALESCE, KEEP_GONE, OUTBID_INTERVAL, Records
+from zmesh.core.timers import Alarm
+from zmesh.core.wire import MAX_CAPABILITIES, MAX_RECORDS, Record, decode_record, encode
+
+
+def record(node="b", serial=1, incarnation=7, capabilities=(), neighbours=()):
+    return Record(node, incarnation, serial, tuple(capabilities), tuple(neighbours), b"")
+
+
+@pytest.fixture
+def alarm():
+    return Alarm()
+
+
+@pytest.fixture
+def records(alarm):
+    return Records("a", 1, 100, alarm)
+
+
+def hear(records, record, now=0.0, link=1):
+    return records.update(link, record, encode(record), now)
+
+
+def told(records, now):
+    """What is sent on each link, decoded."""
+    return [(link, [decode_record(blob) for blob in blobs]) for link, blobs in records.flush(now)]
+
+
+# --- what a node says of itself -----------------------------------------------------------------------------------
+
+
+def test_a_node_knows_its_own_record_from_the_start(records):
+    own = record("a", 100, 1)
+    assert records.known() == {"a": own}
+    assert records.get("a") == own
+    assert (len(records), list(records.names())) == (1, ["a"])
+    records.check()
+
+
+def test_what_a_node_says_anew_has_a_higher_serial(records):
+    assert records.describe(["x:y"], (("b", 100),), b"key", 0.0)
+    assert records.get("a") == Record("a", 1, 101, ("x:y",), (("b", 100),), b"key")
+    assert not records.describe(["x:y"], (("b", 100),), b"key", 0.0)
+    assert records.get("a").serial == 101
+    records.check()
+
+
+def test_what_a_node_says_is_told_on_every_link_after_a_moment(records, alarm):
+    records.link_up(1, 0.0)
+    records.link_up(2, 0.0)
+    assert alarm.soonest == 0.0
+    own = records.get("a")
+    assert told(records, 0.0) == [(1, [own]), (2, [own])]
+    records.describe(["x:y"], (), b"", 5.0)
+    records.describe(["x:y", "x:z"], (), b"", 5.005)
+    assert records.next_deadline() == 5.0 + COALESCE
+    assert told(records, 5.0) == []
+    own = record("a", 102, 1, ["x:y", "x:z"])
+    assert told(records, 5.0 + COALESCE) == [(1, [own]), (2, [own])]
+    assert told(records, 6.0) == []
+    assert records.next_deadline() is None
+
+
+def test_a_change_rings_the_alarm(records, alarm):
+    records.describe(["x:y"], (), b"", 3.0)
+    assert alarm.soonest == 3.0 + COALESCE
+
+
+# --- what is heard of others --------------------------------------------------------------------------------------
+
+
+def test_a_record_is_passed_on_to_all_but_the_one_it_came_from(records):
+    for link in (1, 2, 3):
+        records.link_up(link, 0.0)
+    records.flush(0.0)
+    records.set_reachable("b", True, 0.0)
+    assert hear(records, record("b", 1), 1.0, link=2)
+    assert told(records, 1.0 + COALESCE) == [(1, [record("b", 1)]), (3, [record("b", 1)])]
+
+
+def test_a_record_is_passed_on_with_the_bytes_it_came_with(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    blob = b"\x96\xd9\x01b" + encode(record("b", 1))[3:]
+    assert decode_record(blob) == record("b", 1)
+    records.update(2, record("b", 1), blob, 0.0)
+    assert records.flush(1.0) == [(1, [blob])]
+
+
+def test_a_newer_record_replaces_an_older_one_and_never_the_other_way(records):
+    assert hear(records, record("b", 5))
+    assert not hear(records, record("b", 5))
+    assert not hear(records, record("b", 4, capabilities=["old:one"]))
+    assert hear(records, record("b", 6, capabilities=["new:one"]))
+    assert records.get("b") == record("b", 6, capabilities=["new:one"])
+    assert not hear(records, record("b", 6, incarnation=6))
+    assert hear(records, record("b", 6, incarnation=8))
+    records.check()
+
+
+def test_the_record_of_a_node_out_of_reach_is_kept_for_a_while_and_then_dropped(records):
+    hear(records, record("b"), 10.0)
+    assert records.known().keys() == {"a"}
+    assert records.get("b") is not None
+    hear(records, record("b", 2), 30.0)
+    assert records.expire(10.0 + KEEP_GONE - 0.001) == []
+    assert records.expire(10.0 + KEEP_GONE) == ["b"]
+    assert records.get("b") is None
+    records.check()
+
+
+def test_a_node_that_comes_into_reach_is_known_and_one_that_leaves_is_not(records):
+    hear(records, record("b"), 0.0)
+    alone = records.digest
+    records.set_reachable("b", True, 1.0)
+    records.set_reachable("b", True, 1.0)
+    assert records.known().keys() == {"a", "b"}
+    assert records.digest != alone
+    assert records.expire(1000.0) == []
+    records.set_reachable("b", False, 1000.0)
+    records.set_reachable("b", False, 1000.0)
+    assert records.known().keys() == {"a"}
+    assert records.digest == alone
+    records.check()
+    assert records.expire(1000.0 + KEEP_GONE) == ["b"]
+
+
+def test_a_node_may_be_in_reach_before_its_record_is_heard(records):
+    records.set_reachable("b", True, 0.0)
+    assert records.known().keys() == {"a"}
+    records.check()
+    hear(records, record("b"), 1.0)
+    assert records.known().keys() == {"a", "b"}
+    assert records.expire(1000.0) == []
+    records.check()
+
+
+def test_a_node_that_leaves_before_its_record_is_heard_leaves_nothing_behind(records):
+    records.set_reachable("b", True, 0.0)
+    records.set_reachable("b", False, 1.0)
+    assert records.next_deadline() is None
+    assert records.expire(1000.0) == []
+    records.check()
+
+
+def test_a_node_can_not_be_out_of_its_own_reach(records):
+    records.set_reachable("a", False, 0.0)
+    assert records.known().keys() == {"a"}
+    records.check()
+
+
+# --- a record in one's own name -----------------------------------------------------------------------------------
+
+
+def test_a_left_over_record_in_this_nodes_name_is_outbid(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    assert not hear(records, record("a", 500, incarnation=9), 1.0)
+    assert records.get("a") == record("a", 501, incarnation=1)
+    assert told(records, 1.0 + COALESCE) == [(1, [record("a", 501, incarnation=1)])]
+
+
+def test_an_equal_serial_is_outbid_by_the_one_with_the_lower_incarnation(records):
+    assert not hear(records, record("a", 100, incarnation=0))
+    assert records.get("a").serial == 100
+    assert not hear(records, record("a", 100, incarnation=2))
+    assert records.get("a").serial == 101
+
+
+def test_this_nodes_own_record_coming_back_changes_nothing(records):
+    assert not hear(records, record("a", 500, incarnation=1))
+    assert records.get("a") == record("a", 100, incarnation=1)
+
+
+def test_two_nodes_of_one_name_do_not_outbid_each_other_without_pause(records):
+    hear(records, record("a", 200, incarnation=9), 1.0)
+    hear(records, record("a", 300, incarnation=9), 1.0 + OUTBID_INTERVAL - 0.001)
+    assert records.get("a").serial == 201
+    hear(records, record("a", 300, incarnation=9), 1.0 + OUTBID_INTERVAL)
+    assert records.get("a").serial == 301
+
+
+# --- links --------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_neighbour_is_told_all_records_of_nodes_in_reach_at_once(records):
+    hear(records, record("b"))
+    hear(records, record("gone"))
+    records.set_reachable("b", True, 0.0)
+    records.flush(1.0)
+    records.link_up(1, 2.0)
+    assert records.next_deadline() == 2.0
+    assert told(records, 2.0) == [(1, [records.get("a"), record("b")])]
+
+
+def test_a_neighbour_is_told_everything_again_when_it_asks(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    records.resend(1, 5.0)
+    records.resend(2, 5.0)
+    assert told(records, 5.0) == [(1, [records.get("a")])]
+
+
+def test_a_neighbour_that_is_gone_is_told_nothing(records):
+    records.link_up(1, 0.0)
+    records.link_down(1)
+    records.link_down(1)
+    records.resend(1, 0.0)
+    assert told(records, 0.0) == []
+
+
+def test_a_record_that_was_dropped_meanwhile_is_not_sent(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    hear(records, record("b"), 1.0, link=2)
+    assert records.expire(1.0 + KEEP_GONE) == ["b"]
+    assert told(records, 1.0 + KEEP_GONE) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [(0, [MAX_RECORDS, MAX_RECORDS, 77]), (1000, None)],
+    ids=["by number", "by size"],
+)
+def test_many_records_go_out_in_batches(records, size, sizes):
+    for number in range(2 * MAX_RECORDS + 76):
+        node = f"n{number}"
+        records.set_reachable(node, True, 0.0)
+        hear(records, record(node, capabilities=["c" * 100] * (size // 100)))
+    records.link_up(1, 0.0)
+    batches = records.flush(0.0)
+    if sizes:
+        assert [len(blobs) for _, blobs in batches] == sizes
+    assert all(sum(map(len, blobs)) <= BATCH_BYTES for _, blobs in batches)
+    assert len({blob for _, blobs in batches for blob in blobs}) == 2 * MAX_RECORDS + 77
+    whole = [sum(map(len, blobs)) for _, blobs in batches]
+    assert sizes or all(sum(pair) > BATCH_BYTES for pair in itertools.pairwise(whole))
+
+
+def test_a_record_larger_than_a_batch_goes_out_alone(records):
+    records.describe(["c" * 160] * (MAX_CAPABILITIES - 1), tuple((f"{i:064}", 1) for i in range(1000)), b"", 0.0)
+    hear(records, record("b"))
+    records.set_reachable("b", True, 0.0)
+    records.link_up(1, 1.0)
+    (first, second) = records.flush(1.0)
+    assert len(first[1][0]) > BATCH_BYTES
+    assert (len(first[1]), len(second[1])) == (1, 1)
+
+
+def test_the_next_deadline_is_the_earlier_of_telling_and_dropping(records):
+    assert records.next_deadline() is None
+    hear(records, record("b"), 0.0)
+    assert records.next_deadline() == COALESCE
+    records.flush(COALESCE)
+    assert records.next_deadline() == KEEP_GONE
+    records.describe(["x:y"], (), b"", KEEP_GONE)
+    assert records.next_deadline() == KEEP_GONE
+
+
+# --- flooding -----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 1 << 32))
+def test_all_nodes_agree_when_the_flood_is_over(seed):
+    rng = random.Random(seed)
+    count = rng.randint(2, 7)
+    edges = {(i, rng.randrange(i)) for i in range(1, count)}
+    edges |= {tuple(sorted(rng.sample(range(count), 2), reverse=True)) for _ in range(rng.randrange(4))}
+    tables = [Records(f"n{i}", rng.getrandbits(8) + 1, rng.randrange(5), Alarm()) for i in range(count)]
+    for table in tables:
+        for j in range(count):
+            table.set_reachable(f"n{j}", True, 0.0)
+    beside = {i: [b if a == i else a for a, b in edges if i in (a, b)] for i in range(count)}
+    ways = {(i, j): [] for i in range(count) for j in beside[i]}
+    for i in range(count):
+        for j in beside[i]:
+            tables[i].link_up(j, 0.0)
+    now = 0.0
+    stray = record("n0", rng.randrange(10), incarnation=999)
+    hear(tables[rng.randrange(1, count)], stray, 0.0, link=-1)
+    for step in range(400):
+        now += 0.05
+        i = rng.randrange(count)
+        if step < 60 and rng.random() < 0.3:
+            tables[i].describe([f"c:{rng.randrange(5)}"], (), b"", now)
+        for j, blobs in tables[i].flush(now):
+            ways[i, j].append(blobs)
+        (a, b), waiting = rng.choice(list(ways.items()))
+        for blobs in [waiting.pop(0)] if waiting else []:
+            for blob in blobs:
+                tables[b].update(a, decode_record(blob), blob, now)
+        tables[i].check()
+    for _ in range(5 * count):
+        now += 1.5
+        for i in range(count):
+            for j, blobs in tables[i].flush(now):
+                ways[i, j].append(blobs)
+        for (a, b), waiting in ways.items():
+            for blob in [blob for blobs in waiting for blob in blobs]:
+                tables[b].update(a, decode_record(blob), blob, now)
+            waiting.clear()
+    assert len({table.digest for table in tables}) == 1
+    assert all(table.known() == tables[0].known() for table in tables)
+    for i, table in enumerate(tables):
+        assert tables[0].get(f"n{i}") == table.get(f"n{i}")
+        table.check()
+
+
+# --- what check finds ---------------------------------------------------------------------------------------------
+
+
+def test_a_digest_that_is_not_the_sum_is_found(records):
+    records.digest += 1
+    with pytest.raises(AssertionError, match="digest"):
+        records.check()
+
+
+def test_a_record_without_its_bytes_is_found(records):
+    records._blobs.clear()
+    with pytest.raises(AssertionError, match="without its bytes"):
+        records.check()
+
+
+def test_a_record_that_nothing_will_drop_is_found(records):
+    hear(records, record("b"))
+    records._gone.cancel("b")
+    with pytest.raises(AssertionError, match="nothing will drop"):
+        records.check()

@@ -1,0 +1,107 @@
+import gc
+import math
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from zmesh.core.timers import Alarm, Timers
+
+keys = st.integers(0, 9)
+times = st.integers(0, 40).map(lambda tenths: tenths / 10)
+
+
+class AgainstAList(RuleBasedStateMachine):
+    """Timers beside a plain list of (deadline, order of setting, key)."""
+
+    def __init__(self):
+        super().__init__()
+        self.alarm = Alarm()
+        self.timers = Timers(self.alarm)
+        self.list = []
+        self.count = 0
+        self.rung = math.inf
+
+    def deadline(self, key):
+        return next((when for when, _, known in self.list if known == key), None)
+
+    def place(self, key, when):
+        self.count += 1
+        self.list = sorted([item for item in self.list if item[2] != key] + [(when, self.count, key)])
+        self.rung = min(self.rung, when)
+
+    @rule(key=keys, when=times)
+    def set(self, key, when):
+        self.timers.set(key, when)
+        self.place(key, when)
+
+    @rule(key=keys, one=times, other=times)
+    def move_to_and_fro(self, key, one, other):
+        for when in [one, other] * 40:
+            self.timers.set(key, when)
+        self.place(key, one)
+        self.place(key, other)
+
+    @rule(key=keys, when=times)
+    def set_default(self, key, when):
+        self.timers.set_default(key, when)
+        if self.deadline(key) is None:
+            self.place(key, when)
+
+    @rule(key=keys, when=times)
+    def set_sooner(self, key, when):
+        self.timers.set_sooner(key, when)
+        if self.deadline(key) is None or when < self.deadline(key):
+            self.place(key, when)
+
+    @rule(key=keys)
+    def cancel(self, key):
+        self.timers.cancel(key)
+        self.list = [item for item in self.list if item[2] != key]
+
+    @rule(now=times)
+    def expire(self, now):
+        assert self.timers.expire(now) == [key for when, _, key in self.list if when <= now]
+        self.list = [item for item in self.list if item[0] > now]
+
+    @invariant()
+    def holds_what_the_list_holds(self):
+        assert len(self.timers) == len(self.list)
+        assert all((key in self.timers) is (self.deadline(key) is not None) for key in range(10))
+        assert self.timers.next_deadline() == (self.list[0][0] if self.list else None)
+
+    @invariant()
+    def the_alarm_rings_at_the_earliest_that_was_ever_set(self):
+        assert self.alarm.soonest == self.rung
+
+
+TestTimers = AgainstAList.TestCase
+
+
+class Key:
+    """A key that can be counted."""
+
+
+def alive(kind):
+    gc.collect()
+    return sum(type(thing) is kind for thing in gc.get_objects())
+
+
+def test_what_was_cancelled_takes_no_memory_for_long():
+    timers = Timers(Alarm())
+    for _ in range(5000):
+        key = Key()
+        timers.set(key, 1.0)
+        timers.cancel(key)
+    assert alive(Key) < 100
+
+
+def test_an_alarm_rings_at_the_earliest_of_all_tables_that_share_it():
+    alarm = Alarm()
+    one, other = Timers(alarm), Timers(alarm)
+    assert alarm.soonest == math.inf
+    one.set("a", 5.0)
+    other.set("b", 3.0)
+    alarm.at(4.0)
+    assert alarm.soonest == 3.0
+    alarm.at(2.0)
+    assert alarm.soonest == 2.0

@@ -1,0 +1,269 @@
+"""What the tests with real sockets share: a count of what a test leaves behind, processes, and a bad TCP connection."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from zmesh.core.effects import Report
+from zmesh.node import Node
+from zmesh.testing import eventually
+from zmesh.transport import open_transports
+
+# --- what is left behind --------------------------------------------------------------------------------------------
+
+
+def census() -> Counter[str]:
+    """All that this process holds and should give back: descriptors, threads (also ZeroMQ's), tasks, files, contexts.
+
+    The threads of the loop's own executor are the loop's, which ends them when it is closed.
+    """
+    found: Counter[str] = Counter()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found["descriptor " + re.sub(r"\d+", "N", os.readlink(f"/proc/self/fd/{descriptor}"))] += 1
+    executor = sum(thread.name.startswith("asyncio_") for thread in threading.enumerate())
+    found["threads"] = len(os.listdir("/proc/self/task")) - executor
+    for thread in threading.enumerate():
+        if not thread.name.startswith("asyncio_"):
+            found[f"thread {thread.name}"] += 1
+    with contextlib.suppress(RuntimeError):
+        found.update(f"task {re.sub('[0-9]+', 'N', task.get_name())}" for task in asyncio.all_tasks())
+    found["transports"] = open_transports()
+    found["temporary files"] = len(list(Path(tempfile.gettempdir()).glob("zmesh-*")))
+    return found
+
+
+@pytest.fixture(name="census")
+def _census() -> Callable[[], Counter[str]]:
+    """What the process holds at the moment."""
+    return census
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def nothing_is_left() -> AsyncIterator[None]:
+    """After every test here, all that it opened is gone, and no callback has raised."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    before = census()
+    yield
+    assert complaints == []
+    with contextlib.suppress(AssertionError):
+        await eventually(lambda: not census() - before, timeout=5.0)
+    assert census() - before == Counter()
+
+
+@pytest.fixture
+def reports() -> Callable[[Node], list[Report]]:
+    """`reports(node)` is a list that grows with each report of that node."""
+
+    def of(node: Node) -> list[Report]:
+        seen: list[Report] = []
+        node.watch(seen.append)
+        return seen
+
+    return of
+
+
+# --- other processes ------------------------------------------------------------------------------------------------
+
+NODE = """
+import asyncio, hashlib, json, sys
+import zmesh
+from zmesh.testing import eventually
+
+async def main():
+    config = zmesh.Config(**json.loads(sys.argv[1]))
+    async with zmesh.Controller(config) as mesh:
+        print(*mesh.listening, flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            answer = await eval(line, globals() | {"mesh": mesh})
+            print(json.dumps(answer), flush=True)
+"""
+
+
+class Process:
+    """A node in a process of its own. It evaluates a line of Python at a time, in which `mesh` is its controller."""
+
+    def __init__(self, settings: dict[str, Any], more: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", f"{NODE}\n{more}\nasyncio.run(main())", json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.listening = self._line().split()
+
+    def start(self, expression: str) -> None:
+        """Have an awaitable expression evaluated."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{expression}\n")
+        self.process.stdin.flush()
+
+    async def answer(self) -> Any:
+        """The value of the expression that was started."""
+        return json.loads(await asyncio.to_thread(self._line))
+
+    async def ask(self, expression: str) -> Any:
+        """The value of an awaitable expression."""
+        self.start(expression)
+        return await self.answer()
+
+    def memory(self, which: str) -> int:
+        """`VmRSS`, the bytes in memory now, or `VmHWM`, the most that there ever were."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(rf"{which}:\s+(\d+) kB", status)
+        assert found is not None
+        return 1024 * int(found[1])
+
+    def kill(self) -> None:
+        """End it without a word, as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> int:
+        """Let it close its node and end; its exit code."""
+        with self.process as process:
+            if process.stdin is not None:
+                process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+        return process.returncode
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+
+@pytest.fixture
+def process() -> Iterator[Callable[..., Process]]:
+    """Starts nodes: `process("name", peers=[...])`, listening on a free port; `more` is code for their expressions."""
+    processes: list[Process] = []
+
+    def start(node_id: str, *, more: str = "", **settings: Any) -> Process:
+        processes.append(Process({"node_id": node_id, "listen": ["tcp://127.0.0.1:*"], **settings}, more))
+        return processes[-1]
+
+    yield start
+    for each in processes:
+        each.close()
+
+
+# --- a bad connection -----------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """A TCP connection to a listening node that can be cut, or frozen so that nothing passes and nothing is closed."""
+
+    def __init__(self, target: str) -> None:
+        self._host, self._port = target.removeprefix("tcp://").split(":")
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.connections = 0
+        self.passed = 0
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.url = "tcp://{}:{}".format(*self._server.sockets[0].getsockname())
+
+    def cut(self) -> None:
+        """Break all connections; new ones can be made."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def freeze(self) -> None:
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    async def close(self) -> None:
+        self._server.close()
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            there, back = await asyncio.open_connection(self._host, int(self._port))
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, back}
+        for source, target in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pass_on(source, target), name="wire")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                self.passed += len(data)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+        self._writers.discard(writer)
+
+
+@pytest_asyncio.fixture
+async def wire() -> AsyncIterator[Callable[[str], Any]]:
+    """Lays wires: `await wire(url)` is one whose own `url` leads to that one."""
+    wires: list[Wire] = []
+
+    async def lay(target: str) -> Wire:
+        wires.append(Wire(target))
+        await wires[-1].open()
+        return wires[-1]
+
+    yield lay
+    for each in wires:
+        await each.close()
+
+
+# --- strangers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def zmq_socket() -> Iterator[Callable[..., Any]]:
+    """Makes ZeroMQ sockets of any kind that are connected to a URL: `zmq_socket("DEALER", url)`."""
+    import zmq
+
+    context: Any = zmq.Context()
+
+    def connect(kind: str, url: str) -> Any:
+        sock = context.socket(getattr(zmq, kind))
+        sock.linger = 0
+        sock.connect(url)
+        return sock
+
+    yield connect
+    context.destroy()
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A TCP port on which nobody listens, and which is given to nobody else while the test runs."""
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does, so that it can bind it too
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]

@@ -9,7 +9,7 @@ import secrets
 import socket
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -52,8 +52,8 @@ class Config:
     """
 
     node_id: str = dataclasses.field(default_factory=default_node_id)
-    listen: tuple[str, ...] = ()
-    peers: tuple[str, ...] = ()
+    listen: Sequence[str] = ()
+    peers: Sequence[str] = ()
     heartbeat: float = 1.0
     max_workers: int = 12
     max_work: int = 10_000

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from zmesh.config import Config
 from zmesh.core.message import Message, MessageId
-from zmesh.core.wire import MAX_DIRECTIVE
+from zmesh.core.wire import MAX_DIRECTIVE, is_address
 from zmesh.errors import Closed, ConfigError
 from zmesh.exchange import Exchange, Handled, Received, Request, ResponseHandler, Unheard
 from zmesh.node import PING, Node, stamp
@@ -216,8 +216,8 @@ class Controller:
     def _start(self, exchange: Exchange, directive: str, payload: PayloadLike, timeout: float | None) -> None:
         if ":" not in directive or len(directive) > MAX_DIRECTIVE:
             raise ConfigError(f"{directive!r} is no directive; it must look like namespace:action")
-        if not exchange.recipient:
-            raise ConfigError("a message needs a recipient: the id of a node")
+        if not is_address(exchange.recipient):
+            raise ConfigError(f"{exchange.recipient!r} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -")
         body = encode(payload)
         loop = self.node.loop
         if loop is not None and self.node.thread != threading.get_ident():
@@ -259,9 +259,13 @@ class Controller:
         try:
             return loop.run_until_complete(task)
         except KeyboardInterrupt:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                loop.run_until_complete(task)
+            if self._own_loop:
+                loop.set_exception_handler(_after_interrupt)
+            self.node.abort()
+            if not task.done():  # else it was main that was interrupted, and the node has been closed already
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    loop.run_until_complete(task)
             raise
         finally:
             if self._own_loop:
@@ -338,6 +342,12 @@ class Replies:
 
     async def __anext__(self) -> Message:
         return await self._controller._next()
+
+
+def _after_interrupt(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say nothing of the task that happened to run when Ctrl-C came: `run` raises its KeyboardInterrupt already."""
+    if not isinstance(context.get("exception"), KeyboardInterrupt):
+        loop.default_exception_handler(context)
 
 
 def _close_loop(loop: asyncio.AbstractEventLoop) -> None:

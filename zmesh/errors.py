@@ -5,7 +5,6 @@
     │   └── AddressError       a listen or peer URL can't be used
     ├── Closed                 the node is closed, or was closed meanwhile
     ├── Overloaded             more is waiting than the node may hold
-    ├── Refused                a peer won't have this node (duplicate id, foreign version)
     └── ExchangeError          a request that ended in anything but success
         ├── RemoteError        the plugin raised
         │   ├── UnknownDirective   the node has no such directive
@@ -53,12 +52,6 @@ class Overloaded(MeshError):
     """A bound on what may wait is reached; send less, or wait for replies first."""
 
     code: ClassVar[str] = "overloaded"
-
-
-class Refused(MeshError):
-    """A peer refuses the link; the text gives the peer's reason."""
-
-    code: ClassVar[str] = "refused"
 
 
 class ExchangeError(MeshError):

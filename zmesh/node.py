@@ -32,6 +32,9 @@ from zmesh.work import Directives, Work
 
 log = logging.getLogger(__name__)
 
+HANDLERS_END_WITHIN = 1.0
+"""Seconds that closing waits for handlers that are still at work, and for payloads that are being read."""
+
 PING = "zmesh:ping"
 ROUTES = "zmesh:routes"
 
@@ -76,6 +79,8 @@ class Node:
         self._pending: deque[Effect] = deque()
         self._performing = False
         self._rooms: dict[Stream, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unborn: list[tuple[Coroutine[object, object, None], str]] = []
         self._observers: list[Callable[[Report], None]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = 0
@@ -86,6 +91,7 @@ class Node:
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = float("inf")
         self._stopping = False
+        self._aborted = False
         self.closed = False
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -119,8 +125,17 @@ class Node:
         if self._stop is not None:
             self._stop.set()
 
+    def abort(self) -> None:
+        """Let `live` come to its end at once: no handler hears of it, and nothing is waited for."""
+        self._exchanges.clear()
+        self._aborted = True
+        self.stop()
+
     def _open(self) -> None:
         self._transport = Transport(self)
+        unborn, self._unborn = self._unborn, []
+        for coroutine, name in unborn:
+            self.spawn(coroutine, name)
         for url in self._listen:
             self.listening.append(self._transport.listen(url))
         for url in self._peers:
@@ -138,6 +153,12 @@ class Node:
             exchange.abandon("cancelled", f"node {self.node_id!r} was closed before the final reply came")
         self._perform(self.engine.close(now))
         self.closed = True
+        if self._tasks and not self._aborted:
+            await asyncio.wait(set(self._tasks), timeout=HANDLERS_END_WITHIN)
+        for task in self._tasks:
+            task.cancel()
+        for coroutine, _ in self._unborn:
+            coroutine.close()
         for waiter in self._rooms.values():
             if not waiter.done():
                 waiter.set_result(None)
@@ -272,10 +293,14 @@ class Node:
 
     def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> None:
         """Run something in the node's task group."""
-        if self._group is None or self.closed:
+        if self.closed:
             coroutine.close()
-            return
-        self._group.create_task(coroutine, name=name)
+        elif self._group is None:
+            self._unborn.append((coroutine, name))
+        else:
+            task = self._group.create_task(_let_through(coroutine), name=name)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     # -- what the transport tells (its Handler) ------------------------------------------------------------------
 
@@ -404,6 +429,18 @@ class Node:
             "edges": [list(edge) for edge in self.router.get_edges()],
             "capabilities": self.router.node_capabilities(),
         }
+
+
+async def _let_through(coroutine: Coroutine[object, object, None]) -> None:
+    """Run it; a Ctrl-C that hits it goes on to whoever runs the loop, and not into the node's task group as well."""
+    try:
+        await coroutine
+    except KeyboardInterrupt:
+        asyncio.get_running_loop().call_soon(_interrupt)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def stamp(seconds: float) -> dict[str, object]:

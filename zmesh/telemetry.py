@@ -15,6 +15,7 @@ _LEVELS = {
     "link_held": logging.INFO,
     "link_refused": logging.WARNING,
     "duplicate_id": logging.WARNING,
+    "record_cut": logging.WARNING,
     "node_joined": logging.INFO,
     "node_left": logging.INFO,
 }

@@ -35,7 +35,7 @@ def test_several_local_nodes_are_listed(shell: Any) -> None:
     two = shell.node("two")
     done = shell.run("ping", "one")
     assert done.returncode == 2
-    assert b"2 nodes run here: one, two; name one with --peer ipc://" in done.stderr
+    assert b"2 nodes run here: one, two; name one with --peer, such as ipc://" in done.stderr
     named = shell.run("routes", environment={"ZMESH_PEER": f"ipc://{shell.folder}/zmesh/two.sock"})
     assert named.stdout.startswith(b"Routes of two\n")
     two.end()

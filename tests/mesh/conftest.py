@@ -151,12 +151,14 @@ class Process:
 
 @pytest.fixture
 def process() -> Iterator[Callable[..., Process]]:
-    """Starts nodes: `process("name", peers=[...])`, listening on a free port; `more` is code for their expressions."""
+    """Starts nodes: `await process("name", peers=[...])`, on a free port; `more` is code for their expressions."""
     processes: list[Process] = []
 
-    def start(node_id: str, *, more: str = "", **settings: Any) -> Process:
-        processes.append(Process({"node_id": node_id, "listen": ["tcp://127.0.0.1:*"], **settings}, more))
-        return processes[-1]
+    async def start(node_id: str, *, more: str = "", **settings: Any) -> Process:
+        settings = {"node_id": node_id, "listen": ["tcp://127.0.0.1:*"], **settings}
+        started = await asyncio.to_thread(Process, settings, more)
+        processes.append(started)
+        return started
 
     yield start
     for each in processes:
@@ -215,7 +217,7 @@ class Wire:
             task.add_done_callback(self._tasks.discard)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while data := await reader.read(65536):
                 await self._flowing.wait()
                 self.passed += len(data)
@@ -249,15 +251,58 @@ def zmq_socket() -> Iterator[Callable[..., Any]]:
     import zmq
 
     context: Any = zmq.Context()
+    sockets: list[Any] = []
 
     def connect(kind: str, url: str) -> Any:
         sock = context.socket(getattr(zmq, kind))
+        sockets.append(sock)
         sock.linger = 0
         sock.connect(url)
         return sock
 
     yield connect
-    context.destroy()
+    for each in sockets:
+        each.close()
+    context.term()
+
+
+@pytest_asyncio.fixture
+async def server(free_port: int) -> AsyncIterator[Callable[..., Any]]:
+    """Starts other kinds of servers: `await server(talk)` has each connection talked to; its value is the URL.
+
+    Called with None it stops the server, and the port is free.
+    """
+    servers: list[asyncio.Server] = []
+    talks: set[asyncio.Task[None]] = set()
+
+    async def start(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any] | None) -> str:
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            talks.add(task)
+            try:
+                with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                    await talk(reader, writer)
+            finally:
+                writer.transport.abort()
+                talks.discard(task)
+
+        if talk is None:
+            await stop()
+        else:
+            servers.append(await asyncio.start_server(connected, "127.0.0.1", free_port))
+        return f"tcp://127.0.0.1:{free_port}"
+
+    async def stop() -> None:
+        while servers:
+            servers[-1].close()
+            for task in talks:
+                task.cancel()
+            await asyncio.gather(*talks, return_exceptions=True)
+            await servers.pop().wait_closed()
+
+    yield start
+    await stop()
 
 
 @pytest.fixture

@@ -440,24 +440,108 @@ async def test_an_inproc_peer_may_come_later(dialler, listener, tmp_path):
     await eventually(lambda: listener.handler.frames)
 
 
-async def test_a_server_of_another_kind_is_told_apart_from_no_server(dialler):
-    async def web_server(reader, writer):
-        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-        await reader.read()
-        writer.close()
+PAGE = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nno\n"
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
 
-    server = await asyncio.start_server(web_server, "127.0.0.1", 0)
-    url = "tcp://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+
+async def closes_at_once(reader, writer):
+    pass
+
+
+async def closes_after_the_greeting(reader, writer):
+    await reader.read(10)
+
+
+async def sends_a_page_and_closes(reader, writer):
+    await reader.read(10)
+    writer.write(PAGE)
+    await writer.drain()
+
+
+async def sends_a_page_and_waits(reader, writer):
+    writer.write(PAGE)
+    await reader.read()
+    await asyncio.Event().wait()
+
+
+async def sends_a_banner_and_waits(reader, writer):
+    writer.write(b"SSH-2.0-Strange_1.0\r\n")
+    await asyncio.Event().wait()
+
+
+async def says_nothing(reader, writer):
+    await asyncio.Event().wait()
+
+
+async def wants_a_password(reader, writer):
+    writer.write(GREETING + b"PLAIN".ljust(20, b"\0") + b"\1" + bytes(31))
+    await asyncio.Event().wait()
+
+
+async def greets_and_sends_garbage(reader, writer):
+    writer.write(GREETING + b"NULL".ljust(20, b"\0") + bytes(32))
+    await reader.read(64)
+    writer.write(b"\xee" * 1000)
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        closes_at_once,
+        closes_after_the_greeting,
+        sends_a_page_and_closes,
+        sends_a_page_and_waits,
+        sends_a_banner_and_waits,
+        says_nothing,
+        wants_a_password,
+        greets_and_sends_garbage,
+    ],
+)
+async def test_a_server_of_another_kind_is_told_and_dialled_until_there_is_a_node(
+    dialler, listener, server, monkeypatch, talk
+):
+    for name in ("HANDSHAKE_MS", "CONNECT_MS", "REDIAL_LAST_MS"):
+        monkeypatch.setattr(f"zmesh.transport.{name}", 200)
+    url = await server(talk)
     dialler.dial(url)
-    await eventually(lambda: dialler.handler.failures)
+    await eventually(lambda: dialler.handler.failures, timeout=3.0)
     assert dialler.handler.failures[0][0] == url
     assert dialler.handler.failures[0][1] in (
         "what answers there does not speak ZeroMQ",
         "the connection was closed while it was being set up",
     )
     assert dialler.handler.links == []
-    await dialler.close()
-    server.close()
+    await server(None)
+    listener.listen(url)
+    await eventually(lambda: dialler.handler.links, timeout=5.0)
+
+
+READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"ROUTER"
+
+
+async def test_a_peer_that_breaks_the_protocol_later_is_dialled_again_as_well(dialler, listener, server, monkeypatch):
+    for name in ("HANDSHAKE_MS", "CONNECT_MS", "REDIAL_LAST_MS"):
+        monkeypatch.setattr(f"zmesh.transport.{name}", 200)
+    broken = asyncio.Event()
+
+    async def breaks(reader, writer):
+        writer.write(GREETING + b"NULL".ljust(20, b"\0") + bytes(32) + b"\x04" + bytes([len(READY)]) + READY)
+        await reader.read(64)
+        await broken.wait()
+        writer.write(b"\x02" + (1 << 40).to_bytes(8, "big"))  # a frame that is far too large
+        await asyncio.Event().wait()
+
+    url = await server(breaks)
+    dialler.dial(url)
+    await eventually(lambda: dialler.handler.links, timeout=3.0)
+    broken.set()
+    await eventually(lambda: downs(dialler) >= 1, timeout=3.0)
+    await server(None)
+    listener.listen(url)
+    await eventually(lambda: dialler.handler.links, timeout=5.0)
+    dialler.send(dialler.handler.links[0], FRAMES)
+    await eventually(lambda: listener.handler.frames)
 
 
 # --- closing --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,15 @@ from collections.abc import Iterable
 
 from zmesh.core.message import LinkId, NodeId
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import MAX_RECORDS, Record, digest, encode
+from zmesh.core.wire import (
+    MAX_CAPABILITIES,
+    MAX_CAPABILITY,
+    MAX_NEIGHBOURS,
+    MAX_RECORDS,
+    Record,
+    digest,
+    encode,
+)
 
 KEEP_GONE = 60.0
 COALESCE = 0.010
@@ -60,8 +68,9 @@ class Records:
     def describe(
         self, capabilities: Iterable[str], neighbours: tuple[tuple[NodeId, int], ...], public_key: bytes, now: float
     ) -> bool:
-        """Say this of this node from now on; True if that is new."""
-        own = self._own._replace(capabilities=tuple(capabilities), neighbours=neighbours, public_key=public_key)
+        """Say this of this node from now on, as far as a record has room for it; True if that is new."""
+        names = tuple(name[:MAX_CAPABILITY] for name in capabilities)[:MAX_CAPABILITIES]
+        own = self._own._replace(capabilities=names, neighbours=neighbours[:MAX_NEIGHBOURS], public_key=public_key)
         if own == self._own:
             return False
         self._publish(own._replace(serial=own.serial + 1), now)

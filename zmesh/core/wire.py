@@ -329,6 +329,11 @@ def _address(value: object) -> Address:
     return Address(value)
 
 
+def is_address(text: str) -> bool:
+    """True if a message can be sent there: a node id, or `leaf@node`."""
+    return _ADDRESS.match(text) is not None
+
+
 def _message_id(value: object) -> MessageId:
     if type(value) is not bytes or len(value) != 16:
         raise WireError("not a message id")

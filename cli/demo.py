@@ -1,0 +1,294 @@
+"""`zmesh demo`: a mesh of five nodes at work, step by step, with the commands that a user would type.
+
+Every command that is shown is run just so, as a process of its own; only what has to be timed is done in this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import http.server
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from zmesh.errors import MeshError
+from zmesh_cli.exits import DONE, FAILED, INTERRUPTED, Failure
+from zmesh_cli.guest import Guest
+from zmesh_cli.processes import COMMAND, Nodes, Workplace, workplace
+from zmesh_cli.routes import ask
+from zmesh_cli.terminal import Output
+
+PICTURE = """
+                       north
+                      /     \\
+    commands --- home         away --- tail
+                      \\     /
+                       south
+"""
+LINKS = {"home": (), "north": ("home",), "south": ("home",), "away": ("north", "south"), "tail": ("away",)}
+FILE_MIB = 64
+WIDTH = 116
+COMMAND_WITHIN = 30.0
+HEAL_WITHIN = 10.0
+PING_AGAIN = 0.02
+PAGE = "Hello from a web server that only this machine can reach.\n"
+
+
+async def demo() -> int:
+    """Run the demo; the exit code."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    show = _Show(Output())
+    try:
+        with workplace() as place, _web_server() as url:
+            async with Nodes(place) as nodes:
+                await _Tour(show, nodes, place).run(url)
+        await show.result("the processes have ended, their folder is deleted")
+    except asyncio.CancelledError:
+        return INTERRUPTED
+    except TimeoutError:
+        raise Failure("a step of the demo took far too long; is this machine very busy?", FAILED) from None
+    return DONE
+
+
+class _Show:
+    """What the demo prints: headings, commands, and what they say."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._colour = output.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._steps = 0
+
+    async def heading(self, text: str) -> None:
+        """The next step."""
+        self._steps += 1
+        await self._output.text(f"\n{self._styled(1, f'{self._steps}. {text}')}\n\n")
+
+    async def command(self, *words: str) -> None:
+        """A command as a user would type it."""
+        line = " ".join(word if re.fullmatch(r"[\w@%+=:,./-]+", word) else shlex.quote(word) for word in words)
+        await self.say(f"$ {line}", 36)
+
+    async def say(self, text: str, style: int | None = None) -> None:
+        """Some lines, indented."""
+        for line in text.rstrip("\n").split("\n"):
+            for start in range(0, max(1, len(line)), WIDTH):
+                await self._output.text(f"  {self._styled(style, line[start : start + WIDTH])}".rstrip() + "\n")
+
+    async def result(self, text: str) -> None:
+        """What is to be noticed."""
+        await self.say(f"=> {text}", 32)
+
+    async def picture(self) -> None:
+        """What the mesh looks like."""
+        await self._output.text(f"{self._styled(1, 'zmesh demo: five nodes, a ring of four with a tail')}\n{PICTURE}")
+
+    def _styled(self, style: int | None, text: str) -> str:
+        return f"\x1b[{style}m{text}\x1b[0m" if style is not None and self._colour and text else text
+
+
+class _Tour:
+    """The steps of the demo."""
+
+    def __init__(self, show: _Show, nodes: Nodes, place: Workplace) -> None:
+        self._show = show
+        self._nodes = nodes
+        self._place = place
+
+    async def run(self, web: str) -> None:
+        """All of them. Raises Failure if one fails."""
+        await self._show.picture()
+        await self._start()
+        await self._routes()
+        await self._ping()
+        await self._http(web)
+        await self._file()
+        await self._kill()
+        await self._show.heading("Cleaning up")
+
+    async def _start(self) -> None:
+        show, nodes = self._show, self._nodes
+        await show.heading("Five node processes")
+        began = time.perf_counter()
+        await nodes.start("home")
+        await asyncio.gather(nodes.start("north", "home"), nodes.start("south", "home"))
+        await nodes.start("away", "north", "south")
+        await nodes.start("tail", "away")
+        await nodes.met("home", {"north", "south", "away", "tail"})
+        took = time.perf_counter() - began
+        for name, peers in LINKS.items():
+            urls = [word for peer in peers for word in ("--peer", nodes.urls[peer])]
+            await show.command("zmesh", "node", "--id", name, "--listen", "tcp://127.0.0.1:*", *urls)
+        await show.result(f"started one after the other and linked in {took:.1f} s; 'home' knows all the others")
+
+    async def _routes(self) -> None:
+        show, nodes = self._show, self._nodes
+        await show.heading("The routes that 'home' has found; the commands below join the mesh there")
+        nodes.environment["ZMESH_PEER"] = nodes.urls["home"]
+        await show.command("export", f"ZMESH_PEER={nodes.urls['home']}")
+        async with Guest(nodes.urls["home"], "tail") as guest:
+            await guest.unless_unknown(guest.ping(COMMAND_WITHIN))
+        await show.say(await self._run("routes"))
+
+    async def _ping(self) -> None:
+        await self._show.heading("A ping to the farthest node: three hops from 'home', one more to get there")
+        await self._show.say(await self._run("ping", "tail", "-c", "5", "-i", "0.1"))
+
+    async def _http(self, url: str) -> None:
+        show = self._show
+        await show.heading("An HTTP request, made by that node to a web server on this machine")
+        if find_spec("aiohttp") is None:
+            await show.say("left out: it needs an HTTP client; pip install 'zmesh-mq[http]'")
+            return
+        answer = await self._run("send", "tail", "http:execute", json.dumps({"url": url}))
+        await show.say(answer)
+        try:
+            head, end = json.JSONDecoder().raw_decode(answer)
+        except ValueError:
+            head, end = {}, 0
+        if head.get("status") != 200 or answer[end:] != PAGE:
+            raise Failure("http:execute did not bring back the page", FAILED)
+        await show.result(f"status {head['status']}, and the {len(PAGE)} bytes of the page came back over the mesh")
+
+    async def _file(self) -> None:
+        show = self._show
+        await show.heading(f"A file of {FILE_MIB} MiB to the node three hops from 'home', which hashes what arrives")
+        digest = await asyncio.to_thread(_write_noise, os.path.join(self._place.folder, "big.bin"))
+        began = time.perf_counter()
+        answer = await self._run("send", "tail", "digest:sha256", "@big.bin")
+        took = time.perf_counter() - began
+        await show.say(answer)
+        if answer.strip() != digest:
+            raise Failure(f"the digest is {answer.strip()!r}, and should be {digest}", FAILED)
+        rate = FILE_MIB * 1024 * 1024 / 1e6 / took
+        await show.result(f"the same digest as here; {took:.2f} s in all, {rate:.0f} MB/s")
+
+    async def _kill(self) -> None:
+        show, nodes = self._show, self._nodes
+        await show.heading("The node in the middle of the path dies")
+        before = await self._path()
+        victim = before[1]
+        await show.say(f"path: {' > '.join(before)}")
+        await show.command("kill", "-9", str(nodes.pid(victim)))
+        async with Guest(nodes.urls["home"], "tail", HEAL_WITHIN) as guest:
+            await guest.ping(COMMAND_WITHIN)
+            killed = time.perf_counter()
+            await nodes.kill(victim)  # what is answered from here on has taken another way
+            await _first_answer(guest)
+            took = time.perf_counter() - killed
+        await show.result(f"'{victim}' is gone; 'tail' answers over the new path after {1000 * took:.0f} ms")
+        after = await self._path()
+        await show.say(f"path: {' > '.join(after)}")
+        if victim in after or after[-1] != "tail":
+            raise Failure(f"the new path is {after}", FAILED)
+        await show.say(await self._run("ping", "tail", "-c", "3", "-i", "0.1"))
+
+    async def _path(self) -> list[str]:
+        """The nodes from 'home' to 'tail', by asking each for its next hop."""
+        path = ["home"]
+        while path[-1] != "tail" and len(path) <= len(LINKS):
+            async with Guest(self._nodes.urls["home"], path[-1]) as guest:
+                tables = await guest.unless_unknown(ask(guest, COMMAND_WITHIN))
+            hops = {route["destination"]: route["next_hop"] for route in tables["routes"]}
+            if "tail" not in hops:
+                raise Failure(f"'{path[-1]}' knows no way to 'tail'", FAILED)
+            path.append(hops["tail"])
+        return path
+
+    async def _run(self, *words: str) -> str:
+        """Show a command, run it, and return what it prints. Raises Failure if it fails."""
+        await self._show.command("zmesh", *words)
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            *words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=self._nodes.environment,
+            cwd=self._place.folder,
+        )
+        self._place.running(process.pid)
+        try:
+            out, _ = await asyncio.wait_for(process.communicate(), COMMAND_WITHIN)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            self._place.running(None)
+        if process.returncode:
+            raise Failure(f"'zmesh {words[0]}' failed with exit code {process.returncode}", FAILED)
+        return out.decode(errors="backslashreplace")
+
+
+def _write_noise(path: str) -> str:
+    """Fill a file with FILE_MIB of random bytes; their digest."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for _ in range(FILE_MIB):
+            block = os.urandom(1024 * 1024)
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()
+
+
+async def _first_answer(guest: Guest) -> None:
+    """Wait until a ping is answered, with a new one every PING_AGAIN."""
+    pings: set[asyncio.Task[bool]] = set()
+    try:
+        async with asyncio.timeout(HEAL_WITHIN):
+            while True:
+                pings.add(asyncio.create_task(_answered(guest)))
+                done, _ = await asyncio.wait(pings, timeout=PING_AGAIN, return_when=asyncio.FIRST_COMPLETED)
+                if any(ping.result() for ping in done):
+                    return
+                pings -= done
+    finally:
+        for ping in pings:
+            ping.cancel()
+        await asyncio.gather(*pings, return_exceptions=True)
+
+
+async def _answered(guest: Guest) -> bool:
+    try:
+        await guest.ping(HEAL_WITHIN)
+    except MeshError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _web_server() -> Iterator[str]:
+    """A web server on the loopback address, in a thread; its URL."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(1.0)
+
+
+class _Page(http.server.BaseHTTPRequestHandler):
+    """Answers every GET with the one page, and keeps quiet about it."""
+
+    def do_GET(self) -> None:
+        """Send the page."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(PAGE)))
+        self.end_headers()
+        self.wfile.write(PAGE.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""

@@ -1,0 +1,41 @@
+"""How a command ends: the exit codes, and the one exception that carries one."""
+
+from __future__ import annotations
+
+DONE = 0
+FAILED = 1
+"""The remote work failed, or nobody reads what it gives."""
+USAGE = 2
+"""The command can't be done as it was given: an option, a URL, a file, a setting, a port that is taken."""
+UNREACHABLE = 3
+TIMED_OUT = 4
+INTERRUPTED = 130
+
+
+class Failure(Exception):
+    """The command ends with this line on stderr, and this exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code for an error that a command could not handle."""
+    from zmesh.errors import ConfigError, TimedOut, Unreachable
+
+    match error:
+        case Failure():
+            return error.code
+        case ConfigError():
+            return USAGE
+        case Unreachable():
+            return UNREACHABLE
+        case TimedOut():
+            return TIMED_OUT
+        case _:
+            return FAILED
+
+
+REASONS = {"unreachable": UNREACHABLE, "timed_out": TIMED_OUT}
+"""The exit codes for the `reason` of a final reply; any other is a failure of the remote work."""

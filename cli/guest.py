@@ -1,0 +1,162 @@
+"""The ephemeral node that a command joins the mesh as, for as long as it has something to ask.
+
+A guest acts on what the node reports and waits for nothing else: for the link to be up, or for the reason why it won't
+be; for the answer, or for word that no node of that name is there. A node that turns a message back says for how long
+its routes have been settled. If that is SETTLED, the one asked for will not appear; before that the mesh may still be
+forming, so it is asked again until the rest of that time is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from zmesh.config import Config
+from zmesh.controller import Controller, Pong
+from zmesh.core.effects import Report
+from zmesh.errors import MeshError
+from zmesh_cli.exits import UNREACHABLE, USAGE, Failure
+
+T = TypeVar("T")
+
+JOIN_WITHIN = 10.0
+SETTLED = 3.0
+ASK_AGAIN_FIRST = 0.1
+ASK_AGAIN_LAST = 0.5
+
+_ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
+
+
+class Guest:
+    """A leaf of the mesh at `url`, to ask the node `target` something, or (None) the node at the URL itself.
+
+    `timeout` is the one that the user set, if any: it then bounds the wait for a node that is not there yet.
+    `async with` joins, and raises Failure if that can't be done, MeshError for an impossible URL.
+    """
+
+    def __init__(self, url: str, target: str | None = None, timeout: float | None = None) -> None:
+        if target is not None and not _ADDRESS.match(target):
+            raise Failure(f"no node can be called {target!r}: a name is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
+        self.url = url
+        self.host = ""
+        """The id of the node at the URL, once joined."""
+        self.controller = Controller(Config(node_id=f"cli-{os.urandom(5).hex()}", peers=(url,), ephemeral=True))
+        self.controller.node.watch(self._on_report)
+        self.reached: Callable[[], bool] = lambda: False
+        """Whether what was sent has arrived; then a target that is lost later is not an unknown one."""
+        self._target = target
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self.found: asyncio.Future[None] = self._loop.create_future()
+        """Done as soon as the target has answered a ping, be it one of those that look for it."""
+        self._joined: asyncio.Future[str | Failure] = self._loop.create_future()
+        self._given_up: asyncio.Future[str] = self._loop.create_future()
+        self._search: asyncio.Task[None] | None = None
+
+    @property
+    def target(self) -> str:
+        """Whom this guest asks."""
+        return self._target or self.host
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.controller.open()
+            await asyncio.wait((self._joined,), timeout=min(JOIN_WITHIN, self._timeout or JOIN_WITHIN))
+            if not self._joined.done():
+                raise Failure(f"what answers at {self.url} does not greet as a node of a mesh does", UNREACHABLE)
+            host = self._joined.result()
+            if isinstance(host, Failure):
+                raise host
+            self.host = host
+        except BaseException:
+            await self.controller.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self._search is not None:
+            self._search.cancel()
+            await asyncio.wait((self._search,))
+        await self.controller.close()
+
+    async def unless_unknown(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work, which asks the target something. Raises Failure instead when there is no such node."""
+        task = self._loop.create_task(work)
+        try:
+            await asyncio.wait((task, self._given_up), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Failure(self._given_up.result(), UNREACHABLE)
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+    async def ping(self, timeout: float) -> Pong:
+        """Ask the target for a sign of life. Raises TimedOut, Unreachable, RemoteError."""
+        try:
+            pong = await self.controller.ping_once(self.target, timeout)
+        except MeshError:
+            raise
+        except (ValueError, TypeError, AttributeError):
+            raise Failure(f"{self.target} answers a ping with something else", UNREACHABLE) from None
+        if not self.found.done():
+            self.found.set_result(None)
+        return pong
+
+    def _on_report(self, report: Report) -> None:
+        match report.event:
+            case "link_up" if not self._joined.done():
+                self._joined.set_result(str(report.node))
+            case "dial_failed":
+                reason = report.detail.removeprefix(f"{self.url}: ")
+                self._stay_out(f"can't reach {self.url}: {reason}; is a node listening at that URL?")
+            case "link_refused":
+                self._stay_out(f"the node at {self.url} and this command don't go together: {report.detail}")
+            case "unreachable" if report.node == self.target.rpartition("@")[2]:
+                self._on_turned_back(report)
+
+    def _stay_out(self, text: str) -> None:
+        if not self._joined.done():
+            self._joined.set_result(Failure(text, UNREACHABLE))
+
+    def _on_turned_back(self, report: Report) -> None:
+        """A message to the target got no further: judge whether the target is there at all."""
+        if self.found.done() or self._given_up.done() or self.reached():
+            return
+        text = f"no node {self.target!r} can be reached from {self.host!r}"
+        if report.detail == "gone":
+            self._given_up.set_result(f"{self.target!r} has left the mesh")
+        elif report.settled >= SETTLED:
+            self._given_up.set_result(f"{text}{_hint(report)}; 'zmesh routes' shows those that can be")
+        elif self._search is None:
+            patience = self._timeout or SETTLED - report.settled
+            text = f"{text} after {patience:.2g} s{_hint(report)}; 'zmesh routes' shows those that can be"
+            self._search = self._loop.create_task(self._seek(patience, text))
+
+    async def _seek(self, patience: float, text: str) -> None:
+        """Ping the target again and again until it answers, or for as long as it may still appear."""
+        over = self._loop.time() + patience
+        pings: set[asyncio.Task[Pong]] = set()
+        pause = ASK_AGAIN_FIRST
+        try:
+            while not self.found.done() and (left := over - self._loop.time()) > 0:
+                pings.add(self._loop.create_task(self.ping(left + 1.0)))
+                await asyncio.wait((self.found,), timeout=min(pause, left))
+                pause = min(ASK_AGAIN_LAST, 2 * pause)
+            if not (self.found.done() or self._given_up.done()):
+                self._given_up.set_result(text)
+        finally:
+            for ping in pings:
+                ping.cancel()
+            await asyncio.gather(*pings, return_exceptions=True)
+
+
+def _hint(report: Report) -> str:
+    return f" (did you mean {report.near[0]!r}?)" if report.near else ""

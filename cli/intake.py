@@ -1,0 +1,100 @@
+"""The payload that a command was given: text, standard input or a file, the latter two read as they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+
+from zmesh.source import Source
+from zmesh_cli.exits import USAGE, Failure
+from zmesh_cli.terminal import STDIN, Descriptor
+
+FROM_STDIN = "-"
+FROM_FILE = "@"
+
+
+def open_input(payload: str | None) -> bytes | Input:
+    """What to send for the argument PAYLOAD. Opening a named pipe waits for its writer.
+
+    Raises Failure for a file that can't be read.
+    """
+    if payload is None:
+        return b""
+    if payload == FROM_STDIN:
+        return Input(STDIN)
+    if not payload.startswith(FROM_FILE):
+        return os.fsencode(payload)
+    path = payload.removeprefix(FROM_FILE)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise IsADirectoryError(21, "it is a folder")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Failure(f"can't read the file {path!r}: {reason}; for text that begins with @, use -", USAGE) from None
+    return Input(descriptor, owned=True)
+
+
+class Input(Source):
+    """A payload that is read from a descriptor, as soon as there is something, and until `stop`."""
+
+    def __init__(self, descriptor: int, *, owned: bool = False) -> None:
+        super().__init__()
+        self.taken = 0
+        """Bytes read so far."""
+        self.error: str | None = None
+        """Why it could not be read to its end."""
+        self._owned = owned
+        self._from = Descriptor(descriptor)
+        self._stopped = False
+        self._waiter: asyncio.Future[None] | None = None
+        status = os.fstat(descriptor)
+        self.size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        """Bytes in all, 0 if that can't be known."""
+
+    async def read(self, limit: int) -> bytes:
+        """The next bytes, up to `limit`; b"" at the end, or after `stop`. Raises OSError."""
+        try:
+            while await self._readable():
+                try:
+                    data = os.read(self._from.descriptor, limit)
+                except BlockingIOError:
+                    continue
+                self.taken += len(data)
+                return data
+        except OSError as error:
+            self.error = error.strerror or str(error)
+            raise
+        return b""
+
+    def stop(self) -> None:
+        """Read no more, and let a read that waits come to its end. To be called when nobody wants the rest."""
+        self._stopped = True
+        self._wake()
+
+    def close(self) -> None:
+        """Close the file, if it was opened for this."""
+        if self._owned:
+            self._owned = False
+            os.close(self._from.descriptor)
+
+    async def _readable(self) -> bool:
+        """Wait until there is something, or the end; False if nobody wants it any more."""
+        if not self._from.waits:
+            await asyncio.sleep(0)  # a file never waits, and the loop has other things to do as well
+        elif not self._stopped:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            loop.add_reader(self._from.descriptor, self._wake)
+            try:
+                await self._waiter
+            finally:
+                loop.remove_reader(self._from.descriptor)
+                self._waiter = None
+        return not self._stopped
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

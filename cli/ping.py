@@ -1,0 +1,157 @@
+"""`zmesh ping`: is a node there, how far away is it, and what does it work on."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass, field
+
+from zmesh.controller import Pong
+from zmesh.errors import MeshError, Unreachable
+from zmesh_cli.exits import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
+from zmesh_cli.guest import Guest
+from zmesh_cli.terminal import Output, printable, record
+
+PATIENCE = 5.0
+"""Seconds to wait for each answer, unless the user says otherwise."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been sent and what has come back; times in milliseconds."""
+
+    sent: int = 0
+    times: list[float] = field(default_factory=list)
+    unreachable: bool = False
+
+    def figures(self) -> dict[str, float | int | None]:
+        """The summary. A percentile is the smallest time that so many in a hundred did not exceed."""
+        times = sorted(self.times)
+        count = len(times)
+
+        def percentile(share: float) -> float | None:
+            return round(times[max(0, math.ceil(share * count) - 1)], 3) if times else None
+
+        return {
+            "sent": self.sent,
+            "received": count,
+            "loss": round(1 - count / self.sent, 6) if self.sent else 0.0,
+            "min_ms": percentile(0.0),
+            "avg_ms": round(sum(times) / count, 3) if times else None,
+            "p50_ms": percentile(0.50),
+            "p99_ms": percentile(0.99),
+            "max_ms": percentile(1.0),
+        }
+
+
+async def ping(url: str, node: str, *, count: int, interval: float, timeout: float | None, as_json: bool) -> int:
+    """Ping a node `count` times, one every `interval` seconds, and tell of every answer as it comes."""
+    output = Output()
+    tally = Tally()
+    pings: set[asyncio.Task[None]] = set()
+    try:
+        async with Guest(url, node, timeout) as guest:
+            series = _Series(guest, output, tally, timeout or PATIENCE, as_json)
+            try:
+                await guest.unless_unknown(series.run(count, interval, pings))
+            finally:
+                for task in pings:
+                    task.cancel()
+                await asyncio.gather(*pings, return_exceptions=True)
+    except asyncio.CancelledError:
+        if not (tally.sent or as_json):
+            return INTERRUPTED
+        await _summarize(output, node, tally, as_json, interrupted=True)
+        return INTERRUPTED
+    except Failure:
+        if as_json and tally.sent:
+            await _summarize(output, node, tally, as_json)
+        raise
+    await _summarize(output, node, tally, as_json)
+    if tally.times:
+        return DONE
+    return UNREACHABLE if tally.unreachable else TIMED_OUT
+
+
+class _Series:
+    """The pings of one command."""
+
+    def __init__(self, guest: Guest, output: Output, tally: Tally, timeout: float, as_json: bool) -> None:
+        self._guest = guest
+        self._output = output
+        self._tally = tally
+        self._timeout = timeout
+        self._as_json = as_json
+
+    async def run(self, count: int, interval: float, pings: set[asyncio.Task[None]]) -> None:
+        """Send them all, in time whether or not the ones before were answered, and wait for the last answer.
+
+        With an interval of 0, each is sent when the one before is done.
+        """
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for index in range(count):
+            if index:
+                await asyncio.wait(pings, timeout=start + index * interval - loop.time() if interval else None)
+                _raise_failures(pings)
+                if interval:
+                    await asyncio.sleep(start + index * interval - loop.time())
+            self._tally.sent += 1
+            pings.add(loop.create_task(self._one(index + 1)))
+        while pings:
+            await asyncio.wait(pings, return_when=asyncio.FIRST_COMPLETED)
+            _raise_failures(pings)
+
+    async def _one(self, seq: int) -> None:
+        try:
+            pong = await self._ping(first=seq == 1)
+        except MeshError as error:
+            if isinstance(error, Unreachable):
+                self._tally.unreachable = True
+            if not self._as_json:
+                await self._output.text(f"no answer from {self._guest.target}: seq={seq} {printable(str(error))}\n")
+            return
+        rtt_ms = round(1000 * pong.rtt, 3)
+        self._tally.times.append(rtt_ms)
+        work = pong.active_work if isinstance(pong.active_work, list) else []
+        node = self._guest.target
+        if self._as_json:
+            line = record("zmesh.ping/1", node=node, seq=seq, rtt_ms=rtt_ms, hops=pong.hops, active_work=work)
+        else:
+            busy = f" working on {len(work)}" if work else ""
+            line = f"answer from {node}: seq={seq} hops={pong.hops} time={rtt_ms:.3f} ms{busy}\n"
+        await self._output.text(line)
+
+    async def _ping(self, first: bool) -> Pong:
+        """One ping. If the first has to wait until its target is there, it is sent anew then, and timed from there."""
+        guest = self._guest
+        if not first:
+            return await guest.ping(self._timeout)
+        ping = asyncio.ensure_future(guest.ping(self._timeout))
+        try:
+            await asyncio.wait((ping, guest.found), return_when=asyncio.FIRST_COMPLETED)
+            return await (ping if ping.done() else guest.ping(self._timeout))
+        finally:
+            ping.cancel()
+            await asyncio.gather(ping, return_exceptions=True)
+
+
+def _raise_failures(pings: set[asyncio.Task[None]]) -> None:
+    """Take out the pings that are over, and raise what one of them could not handle (nobody reads the output)."""
+    for task in [task for task in pings if task.done()]:
+        pings.discard(task)
+        task.result()
+
+
+async def _summarize(output: Output, node: str, tally: Tally, as_json: bool, interrupted: bool = False) -> None:
+    figures = tally.figures()
+    if as_json:
+        await output.text(record("zmesh.ping-summary/1", node=node, **figures))
+        return
+    lines = ["" if interrupted and output.is_terminal else None, f"--- {node}"]
+    lines.append(f"{figures['sent']} sent, {figures['received']} received, {100 * (figures['loss'] or 0):.3g} % lost")
+    if tally.times:
+        named = ("min", "avg", "p50", "p99", "max")
+        times = "/".join(f"{figures[f'{name}_ms']:.3f}" for name in named)
+        lines.append(f"round trip {'/'.join(named)} = {times} ms")
+    await output.text("".join(f"{line}\n" for line in lines if line is not None))

@@ -1,0 +1,163 @@
+"""The processes of the demo, and how they all come to an end, whatever becomes of the demo itself.
+
+Two pipes see to that, since they close when a process dies, however it dies. Each node ends when its stdin does, the
+other end of which only the demo holds. And a small shell script waits for the end of a pipe that the demo and
+its nodes hold, then ends the command that was running, and deletes the folder that all of them worked in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+from zmesh_cli.exits import FAILED, Failure
+
+COMMAND = (sys.executable, "-P", "-m", "zmesh_cli")
+START_WITHIN = 20.0
+STOP_WITHIN = 3.0
+LONGEST_LINE = 1024 * 1024
+
+_CLEANER = (
+    'trap "" INT TERM HUP; echo; while read line; do pid=$line; done; '
+    'if [ "$pid" ]; then kill "$pid"; fi 2>/dev/null; rm -rf -- "$0"'
+)
+
+
+class Workplace:
+    """The folder that a demo works in, and the pipe that the demo and its nodes hold."""
+
+    def __init__(self, folder: str, pipe: int) -> None:
+        self.folder = folder
+        self.pipe = pipe
+
+    def log(self, name: str) -> IO[str]:
+        """A new file for what a node says on stderr."""
+        return open(os.path.join(self.folder, f"{name}.log"), "w+", encoding="utf-8")
+
+    def running(self, pid: int | None) -> None:
+        """A command runs that ought to be ended if this process is killed, or (None) it has ended."""
+        os.write(self.pipe, b"\n" if pid is None else b"%d\n" % pid)
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[Workplace]:
+    """A folder that is gone afterwards, also if this process is killed."""
+    folder = os.path.join(tempfile.gettempdir(), f"zmesh-demo-{os.urandom(6).hex()}")
+    reading, writing = os.pipe()
+    cleaner = subprocess.Popen(["/bin/sh", "-c", _CLEANER, folder], stdin=reading, stdout=subprocess.PIPE)
+    os.close(reading)
+    try:
+        if cleaner.stdout is not None:
+            cleaner.stdout.readline()  # it ignores Ctrl-C from here on
+            cleaner.stdout.close()
+        os.mkdir(folder, 0o700)
+        yield Workplace(folder, writing)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(writing)
+        with _patiently():
+            cleaner.wait()
+
+
+class Nodes:
+    """The node processes of a demo, by name; `async with` stops them all. Their logs are in the folder."""
+
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._readers: list[asyncio.Task[None]] = []
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("ZMESH_") or name == "ZMESH_DEBUG"
+        } | {"XDG_RUNTIME_DIR": place.folder, "TMPDIR": place.folder}
+        """What nodes and commands run with: their sockets and spooled payloads stay in the demo's folder."""
+        self.urls: dict[str, str] = {}
+        self.known: dict[str, set[str]] = {}
+        """For each node, the others that it knows of."""
+        self._news = asyncio.Event()
+
+    async def __aenter__(self) -> Nodes:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        waits = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=STOP_WITHIN)
+            if late:
+                for process in self._processes.values():
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+                await asyncio.wait(late)
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+
+    async def start(self, name: str, *peers: str) -> None:
+        """Start a node with links to those peers; returns when it listens."""
+        urls = [word for peer in peers for word in ("--peer", self.urls[peer])]
+        with self._place.log(name) as log:
+            process = self._processes[name] = await asyncio.create_subprocess_exec(
+                *COMMAND,
+                *("node", "--id", name, "--listen", "tcp://127.0.0.1:*", *urls, "--json", "--until-stdin-closes"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self.environment,
+                pass_fds=(self._place.pipe,),
+                limit=LONGEST_LINE,
+            )
+            ready = await asyncio.wait_for(self._line(process), START_WITHIN)
+            if ready is None:
+                log.seek(0)
+                raise Failure(f"the node {name} did not start: {log.read().strip()}", FAILED)
+        self.known[name] = set()
+        self.urls[name] = ready["listening"][0]
+        self._readers.append(asyncio.create_task(self._follow(name, process)))
+
+    async def met(self, name: str, others: set[str]) -> None:
+        """Wait until a node knows of all those others."""
+        async with asyncio.timeout(START_WITHIN):
+            while not others <= self.known[name]:
+                self._news.clear()
+                await self._news.wait()
+
+    def pid(self, name: str) -> int:
+        """The process id of a node."""
+        return self._processes[name].pid
+
+    async def kill(self, name: str) -> None:
+        """Have a node die without a word; it is dead when this returns."""
+        self._processes[name].kill()
+        await self._processes[name].wait()
+
+    async def _follow(self, name: str, process: asyncio.subprocess.Process) -> None:
+        """Take in what a node tells."""
+        while (event := await self._line(process)) is not None:
+            if event["event"] == "node_joined":
+                self.known[name].add(event["node"])
+                self._news.set()
+
+    async def _line(self, process: asyncio.subprocess.Process) -> dict[str, Any] | None:
+        line = await process.stdout.readline() if process.stdout is not None else b""
+        return json.loads(line) if line else None
+
+
+@contextlib.contextmanager
+def _patiently() -> Iterator[None]:
+    """Keep Ctrl-C from interrupting what takes no time."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

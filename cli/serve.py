@@ -1,0 +1,195 @@
+"""`zmesh node`: a node of the mesh as a process, from the line that says it is ready to a clean leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+from zmesh.config import Config
+from zmesh.controller import Controller
+from zmesh.core.effects import Report
+from zmesh.errors import AddressError
+from zmesh_cli.exits import DONE, INTERRUPTED, Failure
+from zmesh_cli.logs import set_up_logging
+from zmesh_cli.sockets import url_of
+from zmesh_cli.terminal import ATOMIC, STDIN, STDOUT, Output, complain, record, tell
+
+FINISH_WITHIN = 5.0
+"""Seconds that running work gets to finish when the node is told to stop."""
+
+TAKE_WITHIN = 1.0
+"""Seconds that those who asked get to take the last replies."""
+
+CLOSE_WITHIN = 1.0
+"""Seconds that closing may take when it is told so twice."""
+
+LOOK_AGAIN = 0.02
+
+EVENTS = ("link_up", "link_lost", "link_refused", "duplicate_id", "node_joined", "node_left")
+"""What a node tells with --json after it is ready."""
+
+
+async def serve(
+    file: str | None,
+    node_id: str | None,
+    listen: list[str] | None,
+    peers: list[str] | None,
+    *,
+    as_json: bool,
+    verbose: int,
+    until_eof: bool,
+) -> int:
+    """Run a node until a signal (or, with `until_eof`, the end of stdin) tells it to stop; the exit code."""
+    set_up_logging(verbose, logging.WARNING)
+    config = Config.load(file, node_id=node_id, listen=listen or None, peers=peers or None)
+    controller = Controller(config)
+    events = _Events(as_json)
+    controller.node.watch(events.note)
+    local = None
+    with _stops(until_eof) as stops:
+        try:
+            with _unsaid("zmesh.controller"):  # an error in opening is raised as well, and told once is enough
+                await controller.open()
+            local = _open_local_socket(controller)
+            await events.ready(controller, local)
+            code = await stops.get()
+            if code is not None:
+                again = asyncio.ensure_future(stops.get())
+                await _finish(controller, again)
+                if again.done():
+                    _close_at_once(code)
+                again.cancel()
+        finally:
+            _remove(local)
+            await controller.close()
+    return DONE if code is None else code
+
+
+class _Events:
+    """What happens to the node, told on stdout as JSON and on stderr where a person should know."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._output = Output()
+        self._waiting: list[str] | None = []
+        self._unanswered: set[str] = set()
+        self._untold = 0
+
+    async def ready(self, controller: Controller, local: str | None) -> None:
+        """The node listens: tell where, and what has happened before."""
+        node_id = controller.node_id
+        listening = [url for url in controller.listening if url != local]
+        if self._as_json:
+            await self._output.text(record("zmesh.node/1", event="ready", node_id=node_id, listening=listening))
+        else:
+            where = ", ".join(listening) or "no address"
+            tell(f"node {node_id} listens on {where}; Ctrl-C stops it")
+        waiting, self._waiting = self._waiting or [], None
+        for line in waiting:
+            self._write(line)
+
+    def note(self, report: Report) -> None:
+        """One report of the node."""
+        event, node, detail = report.event, report.node, report.detail
+        if event == "dial_failed":
+            if detail in self._unanswered:
+                return
+            self._unanswered.add(detail)  # said once, and not at every try
+            complain(f"can't reach {detail}; still trying")
+        elif event not in EVENTS:
+            return
+        if self._as_json:
+            line = record("zmesh.node/1", event=event, node=node, detail=detail)
+            if self._waiting is not None:
+                self._waiting.append(line)
+            else:
+                self._write(line)
+
+    def _write(self, line: str) -> None:
+        """A line, if the reader of stdout keeps up; a node waits for nobody, and goes on when nobody reads."""
+        if self._untold:
+            line = record("zmesh.node/1", event="events_left_out", count=self._untold) + line
+        data = line.encode()
+        try:
+            if self._output.ready() and (len(data) <= ATOMIC or not self._output.waits):
+                os.write(STDOUT, data)
+                self._untold = 0
+                return
+        except OSError:
+            pass
+        self._untold += 1
+
+
+@contextlib.contextmanager
+def _stops(until_eof: bool) -> Iterator[asyncio.Queue[int | None]]:
+    """A queue of what tells the node to stop: an exit code for a signal, None for the end of stdin."""
+    loop = asyncio.get_running_loop()
+    stops: asyncio.Queue[int | None] = asyncio.Queue()
+    loop.add_signal_handler(signal.SIGTERM, stops.put_nowait, DONE)
+    loop.add_signal_handler(signal.SIGINT, stops.put_nowait, INTERRUPTED)
+
+    def on_stdin() -> None:
+        if not os.read(STDIN, 4096):
+            loop.remove_reader(STDIN)
+            stops.put_nowait(None)
+
+    if until_eof:
+        loop.add_reader(STDIN, on_stdin)
+    try:
+        yield stops
+    finally:
+        if until_eof:
+            loop.remove_reader(STDIN)
+        loop.remove_signal_handler(signal.SIGTERM)
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _unsaid(name: str) -> Iterator[None]:
+    """Keep one logger quiet meanwhile."""
+    logger = logging.getLogger(name)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
+def _open_local_socket(controller: Controller) -> str | None:
+    """Let the commands of this user find the node; its URL, or None if that can't be, which is no reason not to run."""
+    try:
+        controller.enable_server([url_of(controller.node_id)])
+    except (AddressError, Failure) as error:
+        complain(f"commands will need --peer to find this node: {error}")
+        return None
+    return controller.listening[-1]
+
+
+def _remove(local: str | None) -> None:
+    """Delete the local socket, which ZeroMQ leaves behind; while it is open, so that it is not another node's."""
+    if local is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(local.removeprefix("ipc://"))
+
+
+async def _finish(controller: Controller, again: asyncio.Future[int | None]) -> None:
+    """Let running work end and its replies be taken, or until told to stop again."""
+    node = controller.node
+    await _until(lambda: not len(node.serving), again, FINISH_WITHIN)
+    await _until(lambda: not node.engine.exchanges.counts()["services"], again, TAKE_WITHIN)
+
+
+async def _until(done: Callable[[], bool], again: asyncio.Future[int | None], within: float) -> None:
+    loop = asyncio.get_running_loop()
+    over = loop.time() + within
+    while not done() and loop.time() < over and not again.done():
+        await asyncio.wait((again,), timeout=LOOK_AGAIN)
+
+
+def _close_at_once(code: int) -> None:
+    """Let closing take CLOSE_WITHIN, and not longer."""
+    asyncio.get_running_loop().call_later(CLOSE_WITHIN, os._exit, code)

@@ -1,0 +1,128 @@
+"""The local sockets of this user's nodes: every `zmesh node` opens one, and commands find their way in through it.
+
+They lie in `$XDG_RUNTIME_DIR/zmesh`, or in `/tmp/zmesh-<uid>` where there is none, a folder that nobody else may enter.
+A socket that a killed node has left behind is told from a live one by connecting to it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import NamedTuple
+
+from zmesh_cli.exits import UNREACHABLE, USAGE, Failure
+
+MAX_PATH = 106
+"""Bytes that the path of a Unix socket may have."""
+
+SUFFIX = ".sock"
+CHOICES_SHOWN = 8
+
+
+class Local(NamedTuple):
+    """A node that runs on this machine, by the name of its socket, and the URL to reach it."""
+
+    name: str
+    url: str
+
+
+def folder() -> str:
+    """Where this user's sockets lie; it need not exist."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(runtime) and os.path.isdir(runtime):
+        return os.path.join(runtime, "zmesh")
+    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"zmesh-{os.geteuid()}")
+
+
+def prepare() -> str:
+    """The folder, made if it is not there. Raises Failure if it can't be trusted or made."""
+    path = folder()
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise Failure(f"can't make the folder {path} for local sockets: {error.strerror}", USAGE) from None
+    _check(path)
+    return path
+
+
+def url_of(node_id: str) -> str:
+    """The URL of a node's local socket, in the folder that `prepare` gives. Raises Failure if no path will do."""
+    path = prepare()
+    name = os.path.join(path, node_id + SUFFIX)
+    if len(os.fsencode(name)) > MAX_PATH:
+        from hashlib import sha256
+
+        name = os.path.join(path, sha256(node_id.encode()).hexdigest()[:16] + SUFFIX)
+    if len(os.fsencode(name)) > MAX_PATH or "?" in name or "#" in name:
+        raise Failure(f"the path {name} is too long for a socket, or has a ? or # in it; set XDG_RUNTIME_DIR", USAGE)
+    return f"ipc://{name}"
+
+
+def alive() -> list[Local]:
+    """The nodes of this user that run on this machine. Raises Failure if the folder can't be trusted."""
+    path = folder()
+    try:
+        _check(path)
+        names = sorted(os.listdir(path))
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        where = os.path.join(path, name)
+        if name.endswith(SUFFIX) and _answers(where):
+            found.append(Local(name.removesuffix(SUFFIX), f"ipc://{where}"))
+    return found
+
+
+def choose(peer: str | None) -> str:
+    """Where to join the mesh: at `peer`, else through the one local node that runs.
+
+    Raises Failure if none runs (3) or several do (2).
+    """
+    if peer:
+        return peer
+    match alive():
+        case [only]:
+            return only.url
+        case []:
+            raise Failure(
+                f"no node of this user runs here (looked in {folder()}); start one with 'zmesh node', "
+                "or name one elsewhere with --peer tcp://host:port or ZMESH_PEER",
+                UNREACHABLE,
+            )
+        case several:
+            shown = ", ".join(local.name for local in several[:CHOICES_SHOWN])
+            more = ", ..." if len(several) > CHOICES_SHOWN else ""
+            raise Failure(
+                f"{len(several)} nodes run here: {shown}{more}; name one with --peer, such as {several[0].url}",
+                USAGE,
+            )
+
+
+def _check(path: str) -> None:
+    """Raise Failure unless the folder is a real one, ours, and nobody else's. Raises FileNotFoundError."""
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        problem = "is no folder"
+    elif status.st_uid != os.geteuid():
+        problem = "belongs to another user"
+    elif status.st_mode & 0o077:
+        problem = f"is open to others (mode {stat.S_IMODE(status.st_mode):o})"
+    else:
+        return
+    raise Failure(f"{path} {problem}, so no socket in it can be trusted; remove it, or set XDG_RUNTIME_DIR", USAGE)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # alive, and busy
+            return True
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,111 @@
+"""What goes to stdout and stderr: escaped where it comes from elsewhere, and written without holding up the loop.
+
+Text that others wrote (error texts, names) is escaped wherever it is shown. A payload goes to stdout as it is, unless
+that is a terminal: there, all that is not printable text is escaped, newlines and tabs excepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import os
+import select
+import stat
+from typing import Any
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+ATOMIC = select.PIPE_BUF
+"""Bytes that a pipe which is ready takes for sure without blocking."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with every control character but those in `keep` written as an escape (`\\x1b`)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def complain(text: str) -> None:
+    """One line on stderr, under the program's name."""
+    tell(f"zmesh: {text}")
+
+
+def tell(text: str) -> None:
+    """One line on stderr."""
+    try:
+        os.write(STDERR, printable(text).encode(errors="backslashreplace") + b"\n")
+    except OSError:
+        pass  # nobody listens, and there is nobody else to tell
+
+
+def is_terminal(descriptor: int) -> bool:
+    """Whether somebody looks at it who can be shown something for a while and have it taken away again."""
+    return os.isatty(descriptor) and os.environ.get("TERM") != "dumb"
+
+
+def record(schema: str, **fields: Any) -> str:
+    """One line of JSON (ASCII only, so that no terminal is harmed by what is in it)."""
+    return json.dumps({"schema": schema, **fields}, separators=(",", ":")) + "\n"
+
+
+class Descriptor:
+    """A file descriptor that is waited for by the loop, where it is of a kind that may have to be waited for."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        mode = os.fstat(descriptor).st_mode
+        self.is_terminal = os.isatty(descriptor)
+        self.waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or self.is_terminal
+        """False for files and devices such as /dev/null, which are always ready and which epoll does not take."""
+
+
+class Output(Descriptor):
+    """Standard output. A reader that is slow, or has stopped, holds up whoever awaits `write`, and not the loop."""
+
+    def __init__(self, descriptor: int = STDOUT) -> None:
+        super().__init__(descriptor)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def ready(self) -> bool:
+        """Whether ATOMIC bytes can be written without waiting (or writing fails at once)."""
+        return not self.waits or bool(self._poll.poll(0))
+
+    async def write(self, data: bytes) -> None:
+        """Write it all. Raises BrokenPipeError when nobody reads (any more)."""
+        view = memoryview(data)
+        while view:
+            try:
+                if self.ready():
+                    view = view[os.write(self.descriptor, view[:ATOMIC] if self.waits else view) :]
+                    continue
+            except BlockingIOError:
+                pass
+            await self._writable()
+
+    async def text(self, text: str) -> None:
+        """Write text of our own making."""
+        await self.write(text.encode(errors="backslashreplace"))
+
+    async def payload(self, data: bytes) -> None:
+        """Write what somebody else made: raw, or made harmless if this is a terminal."""
+        if self.is_terminal:
+            shown = self._decoder.decode(data).replace("\r\n", "\n")
+            data = printable(shown, keep="\n\t").encode(errors="backslashreplace")
+        await self.write(data)
+
+    async def _writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+        loop.add_writer(self.descriptor, _resolve, ready)
+        try:
+            await ready
+        finally:
+            loop.remove_writer(self.descriptor)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

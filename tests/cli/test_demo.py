@@ -1,0 +1,106 @@
+"""`zmesh demo`: it shows what it should, and whatever becomes of it, nothing is left."""
+
+import os
+import pty
+import re
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def clean(shell: Any, eventually: Callable[..., None]) -> Any:
+    """A shell for a demo; afterwards there must be no process and no file of it."""
+    yield shell
+    eventually(lambda: not shell.left(), within=5.0)
+    eventually(lambda: not os.listdir(shell.folder), within=5.0)
+
+
+def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
+    demo = clean.start("demo")
+    out, err = demo.communicate(timeout=50)
+    shown = out.decode()
+    assert (demo.returncode, err) == (0, b""), shown
+    assert clean.left() == []
+    assert os.listdir(clean.folder) == []
+    headings = re.findall(r"^\d\. .*$", shown, re.MULTILINE)
+    assert [heading[0] for heading in headings] == list("1234567")
+    assert "\x1b" not in shown
+    assert len(re.findall(r"^  \$ zmesh node --id ", shown, re.MULTILINE)) == 5
+    assert re.search(r"^    tail +(north|south) +300 +3$", shown, re.MULTILINE)
+    assert "5 sent, 5 received, 0 % lost" in shown
+    assert "=> status 200" in shown
+    digest = re.search(r"^  ([0-9a-f]{64})$", shown, re.MULTILINE)
+    assert digest is not None
+    assert re.search(r"=> the same digest as here; .* \d+ MB/s", shown)
+    paths = re.findall(r"^  path: (.*)$", shown, re.MULTILINE)
+    assert sorted(paths) == ["home > north > away > tail", "home > south > away > tail"]
+    victim = paths[0].split(" > ")[1]
+    assert re.search(rf"=> '{victim}' is gone; 'tail' answers over the new path after \d+ ms", shown)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("moment", [0.1, 0.4, "1. Five", "3. A ping", "5. A file", "7. Cle"])
+def test_wherever_it_is_interrupted_nothing_is_left(clean: Any, moment: float | str, number: int) -> None:
+    demo = clean.start("demo")
+    if isinstance(moment, str):
+        shown = b""
+        while moment.encode() not in shown:
+            assert select.select([demo.stdout], [], [], 20)[0]
+            data = os.read(demo.stdout.fileno(), 65536)
+            assert data
+            shown += data
+    else:
+        time.sleep(moment)  # before it has said anything
+    demo.send_signal(number)
+    _, err = demo.communicate(timeout=20)
+    if number == signal.SIGKILL:
+        return
+    early = not isinstance(moment, str)
+    assert demo.returncode in ((130, -number) if early else (130,))
+    assert b"Traceback" not in err or b"zmesh_cli" not in err
+
+
+def test_ctrl_c_in_a_terminal_which_reaches_every_process_leaves_nothing(clean: Any) -> None:
+    demo = clean.start("demo", start_new_session=True)
+    shown = b""
+    while b"tail -c 5" not in shown:
+        assert select.select([demo.stdout], [], [], 20)[0]
+        shown += os.read(demo.stdout.fileno(), 65536)
+    os.killpg(demo.pid, signal.SIGINT)
+    _, err = demo.communicate(timeout=20)
+    assert (demo.returncode, err) == (130, b"")
+    assert clean.left() == []
+    assert os.listdir(clean.folder) == []
+
+
+def test_a_reader_that_goes_away_ends_it(clean: Any) -> None:
+    demo = clean.start("demo")
+    assert demo.stdout.readline()
+    demo.stdout.close()
+    with demo.stderr:
+        assert demo.stderr.read() == b""
+    assert demo.wait(20) == 1
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_it_is_in_colour_on_a_terminal_unless_told_otherwise(clean: Any, colour: bool) -> None:
+    if not colour:
+        clean.environment["NO_COLOR"] = "1"
+    clean.environment["TERM"] = "xterm"
+    ours, theirs = pty.openpty()
+    demo = clean.start("demo", stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    while b"1. Five" not in shown:
+        assert select.select([ours], [], [], 20)[0]
+        shown += os.read(ours, 65536)
+    demo.send_signal(signal.SIGINT)
+    os.close(ours)
+    demo.stderr.close()
+    assert demo.wait(20) in (130, 1)
+    assert (b"\x1b[1m" in shown) is colour

@@ -1,0 +1,357 @@
+"""Links between real nodes: how they come up, are lost, dialled again, refused, and left with a goodbye."""
+
+import asyncio
+
+import pytest
+
+import zmesh
+from zmesh.testing import Mesh, eventually
+
+HEARTBEAT = 0.1
+SILENCE = 3 * HEARTBEAT
+
+
+def events(reports, *names):
+    return [(report.event, report.node) for report in reports if report.event in names]
+
+
+def texts(reports, name):
+    return [report.detail for report in reports if report.event == name]
+
+
+@pytest.fixture
+async def pair(reports, wire):
+    """The nodes `a` and `b`; b dials a over a wire. Each has `.reports`, b has `.wire`."""
+    async with Mesh("a", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        line = await wire(mesh["a"].listening[0])
+        await mesh.add("b")
+        for name in "ab":
+            setattr(mesh, name, mesh[name])
+            mesh[name].reports = reports(mesh[name].node)
+        mesh.line = line
+        mesh["b"].add_peer(line.url)
+        await mesh.settle()
+        yield mesh
+
+
+# --- up, lost, dialled again ----------------------------------------------------------------------------------------
+
+
+async def test_a_link_that_comes_up_is_reported_at_both_ends(pair):
+    assert events(pair.a.reports, "link_up") == [("link_up", "b")]
+    assert events(pair.b.reports, "link_up") == [("link_up", "a")]
+    assert events(pair.a.reports, "node_joined") == [("node_joined", "b")]
+
+
+async def test_a_connection_that_breaks_is_lost_at_once_and_dialled_again(pair):
+    for round in range(1, 6):
+        pair.line.cut()
+        await eventually(lambda round=round: len(events(pair.a.reports, "link_lost")) == round)
+        await eventually(lambda round=round: len(events(pair.b.reports, "link_lost")) == round)
+        await pair.settle()
+        assert (await pair.a.request("b", "echo:echo", str(round))).text() == str(round)
+    assert "the connection was closed" in texts(pair.b.reports, "link_lost")[0]
+
+
+async def test_a_broken_connection_is_noticed_without_waiting_for_silence(reports, wire):
+    async with Mesh("a", "b", tcp=True, heartbeat=60.0) as mesh:
+        line = await wire(mesh["a"].listening[0])
+        seen = reports(mesh["a"].node), reports(mesh["b"].node)
+        mesh["b"].add_peer(line.url)
+        await mesh.settle()
+        line.cut()
+        for each in seen:
+            await eventually(lambda each=each: events(each, "link_lost"), timeout=2.0)
+        await mesh.settle()
+
+
+async def test_a_neighbour_that_falls_silent_is_lost_after_three_heartbeats_and_not_before(pair):
+    loop = asyncio.get_running_loop()
+    pair.line.freeze()
+    started = loop.time()
+    for node in (pair.a, pair.b):
+        await eventually(lambda node=node: events(node.reports, "link_lost"), timeout=3.0)
+    assert loop.time() - started >= SILENCE - HEARTBEAT
+    assert "silent for 0.3" in texts(pair.a.reports, "link_lost")[0]
+    assert pair.a.receptor.router.get_nodes() == ["a"]
+    pair.line.thaw()
+    await pair.settle()
+
+
+async def test_a_link_lives_as_long_as_anything_passes(pair):
+    """Twenty heartbeats of traffic, or of nothing but probes, and no link is lost."""
+    for _ in range(20):
+        await pair.a.ping_once("b")
+        passed = pair.line.passed
+        await eventually(lambda passed=passed: pair.line.passed > passed)
+    assert events(pair.a.reports, "link_lost") == []
+    assert events(pair.b.reports, "link_lost") == []
+
+
+async def test_a_redialled_connection_is_a_new_link_and_nothing_of_the_old_one_is_kept(pair):
+    for round in range(1, 11):
+        pair.line.cut()
+        await eventually(lambda round=round: len(events(pair.a.reports, "link_lost")) == round)
+        await pair.settle()
+    numbers = [report.link for report in pair.a.reports if report.event == "link_up"]
+    assert len(set(numbers)) == 11
+    for node in (pair.a, pair.b):
+        assert len(node.node.engine.links) == 1
+        assert len(node.node._transport.links) == 1
+
+
+async def test_a_request_survives_a_link_that_breaks_while_it_is_under_way(pair):
+    request = pair.a.request("b", "sleep:execute", "0.3")
+    await eventually(lambda: pair.b.node.serving.works.active())
+    pair.line.cut()
+    assert (await request).json() == {"seconds": 0.3}
+
+
+async def test_a_transfer_survives_a_link_that_breaks_again_and_again(pair):
+    payload = bytes(range(256)) * 40_000
+    request = pair.b.request("a", "echo:echo", payload)
+    for round in range(1, 6):
+        await eventually(lambda round=round: pair.line.passed > round * 2_000_000 or request.ended)
+        pair.line.cut()
+    assert (await request).readall() == payload
+
+
+async def test_two_links_to_one_neighbour_stand_by_for_each_other(pair, wire):
+    second = await wire(pair.a.listening[0])
+    pair.b.add_peer(f"{second.url}?cost=300")
+    await eventually(lambda: len(events(pair.a.reports, "link_up")) == 2)
+    pair.line.freeze()
+    assert (await pair.b.request("a", "echo:echo", "over the other one", timeout=5.0)).text() == "over the other one"
+    assert not events(pair.b.reports, "node_left")
+
+
+async def test_the_next_hop_s_loss_moves_a_transfer_to_another_path():
+    payload = bytes(range(256)) * 40_000
+    async with Mesh.ring("a", "b", "c", "d", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        received = 0
+
+        async def swallow(work):
+            nonlocal received
+            async for chunk in work.payload:
+                received += len(chunk)
+            return received
+
+        mesh["c"].register("c:swallow", swallow, stream=True)
+        hop = mesh["a"].node.router.next_hop("c")
+        request = mesh["a"].request("c", "c:swallow", payload)
+        await eventually(lambda: received > 1_000_000)
+        await mesh.remove(hop)
+        assert (await request).json() == len(payload)
+        assert mesh["a"].node.router.next_hop("c") == ({"b", "d"} - {hop}).pop()
+
+
+# --- goodbye --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_goodbye_retracts_the_routes_through_the_leaver_at_once(reports):
+    """At once: with a heartbeat of a minute, silence would take three."""
+    async with Mesh.chain("a", "b", "c", "d", tcp=True, heartbeat=60.0) as mesh:
+        seen = reports(mesh["b"].node)
+        await mesh.remove("c")
+        await eventually(lambda: mesh["a"].node.router.get_nodes() == ["a", "b"], timeout=1.0)
+        assert texts(seen, "link_lost") == ["they left: leaving"]
+        assert set(events(seen, "node_left")) == {("node_left", "c"), ("node_left", "d")}
+        assert mesh["a"].node.router.next_hop("d") is None
+        assert mesh["d"].node.router.get_nodes() == ["d"]
+
+
+async def test_a_node_that_left_can_come_back_under_its_name():
+    async with Mesh.chain("a", "b", tcp=True, heartbeat=60.0) as mesh:
+        for _ in range(5):
+            await mesh.remove("b")
+            await mesh.add("b", "a")
+            await mesh.settle(timeout=3.0)
+            assert (await mesh["a"].request("b", "echo:echo", "still b")).text() == "still b"
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_second_node_of_the_same_name_is_refused_and_both_sides_say_why(reports):
+    async with Mesh.chain("hub", "twin", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        hub = reports(mesh["hub"].node)
+        twin = mesh["twin"]
+        impostor = zmesh.Controller(zmesh.Config(node_id="twin", heartbeat=HEARTBEAT))
+        seen = reports(impostor.node)
+        async with impostor:
+            impostor.add_peer(mesh["hub"].listening[0])
+            await eventually(lambda: texts(seen, "link_refused"))
+            text = "another node called 'twin' is alive in the mesh"
+            assert f"we refuse: {text}" in texts(hub, "link_refused")
+            assert texts(seen, "link_refused") == [f"they refuse: {text}"]
+            assert events(hub, "duplicate_id") == [("duplicate_id", "twin")]
+            assert texts(seen, "duplicate_id") == [f"they refuse: {text}"]
+            await mesh["hub"].request("twin", "echo:echo", "who is it?")
+            assert impostor.receptor.router.get_nodes() == ["twin"]
+        assert twin.node.telemetry.counts["link_lost"] == 0
+
+
+async def test_a_second_node_of_the_same_name_elsewhere_in_the_mesh_is_refused_too(reports):
+    async with Mesh.chain("twin", "b", "c", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        impostor = zmesh.Controller(zmesh.Config(node_id="twin", heartbeat=HEARTBEAT))
+        seen = reports(impostor.node)
+        async with impostor:
+            impostor.add_peer(mesh["c"].listening[0])
+            await eventually(lambda: texts(seen, "link_refused"))
+            for _ in range(20):
+                assert (await mesh["c"].ping_once("twin")).hops == 2
+        assert texts(seen, "link_refused")[0] == "they refuse: another node called 'twin' is alive in the mesh"
+
+
+async def test_replies_never_go_to_a_node_of_the_same_name(reports):
+    async with Mesh.chain("hub", "twin", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        impostor = zmesh.Controller(zmesh.Config(node_id="twin", heartbeat=HEARTBEAT))
+        refused = reports(impostor.node)
+        taken = []
+        async with impostor:
+            impostor.add_peer(mesh["hub"].listening[0])
+            theirs = await impostor.send("stolen", "hub", "echo:echo", taken.append, timeout=1.5)
+            while not texts(refused, "link_refused"):
+                assert (await mesh["twin"].request("hub", "echo:echo", "mine")).text() == "mine"
+            await eventually(lambda: taken)
+        assert [(reply.header["in_response_to"], reply.header["reason"]) for reply in taken] == [(theirs, "timed_out")]
+
+
+async def test_a_node_is_refused_by_one_that_has_its_very_name(reports):
+    async with Mesh("same", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        here = reports(mesh["same"].node)
+        other = zmesh.Controller(zmesh.Config(node_id="same", peers=mesh["same"].listening))
+        there = reports(other.node)
+        async with other:
+            await eventually(lambda: texts(there, "link_refused"))
+        assert "the id 'same' is taken by the node at this end (another node)" in texts(there, "link_refused")[0]
+        assert texts(here, "link_refused")[0].startswith("we refuse: the id 'same' is taken")
+
+
+async def test_a_node_that_dials_itself_is_told(reports):
+    async with Mesh("self", tcp=True) as mesh:
+        seen = reports(mesh["self"].node)
+        mesh["self"].add_peer(mesh["self"].listening[0])
+        await eventually(lambda: texts(seen, "link_refused"))
+        assert "this node itself" in texts(seen, "link_refused")[0]
+        assert (await mesh["self"].request("self", "echo:echo", "me")).text() == "me"
+
+
+async def test_the_log_tells_of_a_refusal_at_both_ends(caplog):
+    async with Mesh("same", tcp=True) as mesh:
+        async with zmesh.Controller(zmesh.Config(node_id="same", peers=mesh["same"].listening)):
+            await eventually(lambda: len([r for r in caplog.records if "link refused" in r.getMessage()]) >= 2)
+    told = [record.getMessage() for record in caplog.records if "link refused" in record.getMessage()]
+    assert any("we refuse" in text for text in told)
+    assert any("they refuse" in text for text in told)
+
+
+# --- restarts -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_node_that_was_killed_and_started_again_takes_its_old_place(process, reports):
+    async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        hub = mesh["hub"]
+        seen = reports(hub.node)
+        for round in range(1, 4):
+            worker = await process("worker", peers=hub.listening, heartbeat=HEARTBEAT)
+            await eventually(lambda round=round: len(events(seen, "link_up")) == round)
+            assert (await hub.request("worker", "echo:echo", "up")).text() == "up"
+            worker.kill()
+        await eventually(lambda: hub.node.router.get_nodes() == ["hub"])
+
+
+async def test_a_request_to_a_node_that_restarts_ends_at_once_with_that(process):
+    async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        hub = mesh["hub"]
+        worker = await process("worker", peers=hub.listening, heartbeat=HEARTBEAT)
+        request = hub.request("worker", "sleep:execute", "3600")
+        await eventually(lambda: "worker" in hub.node.router.get_nodes())
+        while not (await hub.ping_once("worker")).active_work:
+            pass
+        worker.kill()
+        await process("worker", peers=hub.listening, heartbeat=HEARTBEAT)
+        with pytest.raises(zmesh.NodeRestarted, match="node 'worker' has restarted and lost the request"):
+            await asyncio.wait_for(request, 10)
+
+
+async def test_a_new_incarnation_waits_until_the_old_one_is_silent(reports, wire):
+    """The old self is cut off without anybody noticing; the new one is held, and let in after that silence."""
+    async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        line = await wire(mesh["hub"].listening[0])
+        seen = reports(mesh["hub"].node)
+        old = zmesh.Controller(zmesh.Config(node_id="worker", heartbeat=HEARTBEAT, peers=[line.url]))
+        await old.open()
+        await eventually(lambda: events(seen, "link_up"))
+        line.freeze()
+        new = zmesh.Controller(zmesh.Config(node_id="worker", heartbeat=HEARTBEAT, peers=mesh["hub"].listening))
+        async with new:
+            await eventually(lambda: events(seen, "link_held"))
+            assert len(events(seen, "link_up")) == 1
+            await eventually(lambda: len(events(seen, "link_up")) == 2, timeout=2.0)
+            assert (await mesh["hub"].request("worker", "echo:echo", "new")).text() == "new"
+            assert not texts(seen, "link_refused")
+        await old.close()
+
+
+# --- oneself --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_node_reaches_itself_with_and_without_a_mesh():
+    async with Mesh("alone") as mesh:
+        assert (await mesh["alone"].request("alone", "echo:echo", "hello")).text() == "hello"
+        assert (await mesh["alone"].ping_once("alone")).hops == 0
+        large = bytes(10_000_000)
+        assert (await mesh["alone"].request("alone", "echo:echo", large)).readall() == large
+        assert [r.payload.text() async for r in mesh["alone"].request("alone", "echo:echo", "x")] == ["x"]
+    async with Mesh.chain("a", "b") as mesh:
+        for name in "ab":
+            assert (await mesh[name].request(name, "echo:echo", name)).text() == name
+
+
+async def test_a_name_that_is_nearly_right_is_pointed_out():
+    async with Mesh.chain("warehouse", "office", route_timeout=0.2) as mesh:
+        with pytest.raises(zmesh.Unreachable) as raised:
+            await mesh["office"].request("warehuose", "echo:echo", "x")
+        assert "(did you mean 'warehouse'?)" in str(raised.value)
+
+
+# --- addresses of every kind ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "rnp", "ipc", "inproc"])
+async def test_nodes_meet_over_every_kind_of_address(tmp_path, scheme):
+    url = {
+        "tcp": "tcp://127.0.0.1:*",
+        "rnp": "rnp://127.0.0.1:0",
+        "ipc": f"ipc://{tmp_path}/s",
+        "inproc": f"inproc://{tmp_path.name}",
+    }[scheme]
+    async with zmesh.Controller(zmesh.Config(node_id="a", listen=[url])) as a:
+        async with zmesh.Controller(zmesh.Config(node_id="b", peers=a.listening)) as b:
+            assert (await b.request("a", "echo:echo", "hello")).text() == "hello"
+            assert (await a.request("b", "echo:echo", "hello")).text() == "hello"
+
+
+async def test_one_node_listens_on_many_addresses_and_each_leads_to_it(tmp_path):
+    urls = ["tcp://127.0.0.1:*", f"ipc://{tmp_path}/s", f"inproc://{tmp_path.name}"]
+    async with zmesh.Controller(zmesh.Config(node_id="hub", listen=urls)) as hub:
+        assert len(hub.listening) == 3
+        others = [zmesh.Controller(zmesh.Config(node_id=f"n{i}", peers=[url])) for i, url in enumerate(hub.listening)]
+        for other in others:
+            await other.open()
+        answers = [await others[0].request(other.node_id, "echo:echo", other.node_id) for other in others]
+        assert [answer.text() for answer in answers] == ["n0", "n1", "n2"]
+        for other in others:
+            await other.close()
+
+
+async def test_a_cost_in_the_url_decides_between_two_paths():
+    async with Mesh("a", "b", "c", tcp=True) as mesh:
+        mesh["a"].add_peer(f"{mesh['c'].listening[0]}?cost=500")
+        mesh["a"].add_peer(mesh["b"].listening[0])
+        mesh["b"].add_peer(mesh["c"].listening[0])
+        await mesh.settle()
+        await eventually(lambda: mesh["a"].node.router.next_hop("c") == "b")
+        await mesh.remove("b")
+        await eventually(lambda: mesh["a"].node.router.next_hop("c") == "c")

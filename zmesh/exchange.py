@@ -220,11 +220,10 @@ class Handled(Exchange):
             await result
         except Exception:
             log.exception("the response handler of %s raised", self.message_id)
-        finally:
-            self._busy = False
-            self._wake()
-            if self.ended:
-                self._tell_end()
+        self._busy = False  # not after a Ctrl-C or when the node closes: then the handler is called no more
+        self._wake()
+        if self.ended:
+            self._tell_end()
 
 
 class Received(Exchange):

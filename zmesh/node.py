@@ -146,12 +146,25 @@ class Node:
 
     async def _close(self) -> None:
         """Stop the work, end what is open, say goodbye, close the sockets; nothing is left."""
-        await self.serving.close()
+        try:
+            await self.serving.close()
+            self._leave()
+        except Exception:
+            # Ctrl-C can strike in the middle of the engine, and then its tables contradict each other.
+            if not self._aborted:
+                raise
+            log.debug("node %s could not take its leave", self.node_id, exc_info=True)
+        finally:
+            await self._shut()
+
+    def _leave(self) -> None:
         now = time.monotonic()
         for exchange in list(self._exchanges.values()):
             self._perform(self.engine.cancel(exchange.id, now))
             exchange.abandon("cancelled", f"node {self.node_id!r} was closed before the final reply came")
         self._perform(self.engine.close(now))
+
+    async def _shut(self) -> None:
         self.closed = True
         if self._tasks and not self._aborted:
             await asyncio.wait(set(self._tasks), timeout=HANDLERS_END_WITHIN)

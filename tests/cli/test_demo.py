@@ -43,8 +43,19 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     assert re.search(rf"=> '{victim}' is gone; 'tail' answers over the new path after \d+ ms", shown)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("moment", [0.1, 0.4, "1. Five", "3. A ping", "5. A file", "7. Cle"])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        (0.1, signal.SIGINT),
+        (0.3, signal.SIGTERM),
+        (0.5, signal.SIGKILL),
+        ("1. Five", signal.SIGINT),
+        ("4. An HTTP", signal.SIGKILL),
+        ("5. A file", signal.SIGTERM),
+        ("@big.bin", signal.SIGKILL),
+        ("kill -9", signal.SIGINT),
+    ],
+)
 def test_wherever_it_is_interrupted_nothing_is_left(clean: Any, moment: float | str, number: int) -> None:
     demo = clean.start("demo")
     if isinstance(moment, str):

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+
 from zmesh_cli.terminal import printable
 
 
@@ -77,14 +78,14 @@ def test_help_into_a_pipe_that_is_closed_ends_quietly(shell: Any) -> None:
 
 
 def test_ctrl_c_leaves_no_traceback_at_any_moment(mesh: Any) -> None:
-    for delay_ms in range(30, 130, 7):
+    for delay_ms in range(30, 130, 12):
         ping = mesh.start("ping", "far", "-c", "100")
         time.sleep(delay_ms / 1000)  # whatever it is doing by then
         ping.send_signal(signal.SIGINT)
         _, err = ping.communicate(timeout=20)
         if b"<frozen" in err and b"zmesh_cli" not in err:
             continue  # the interpreter itself was still starting
-        assert (ping.returncode, err) == (130, b"")
+        assert (ping.returncode, err) in ((130, b""), (-signal.SIGINT, b""))  # the latter before Python's first line
 
 
 @pytest.mark.parametrize(

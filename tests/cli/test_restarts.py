@@ -47,7 +47,7 @@ def test_after_a_kill_and_a_restart_the_routes_are_back_within_3_seconds(
     if name == "d":
         other_end = "c"
     peer = ("--peer", chain.by_name[end].url)
-    for words in (("ping", name, "-c", "1", "--timeout", "1"), ("send", name, "echo:echo", "x", "--timeout", "1")):
+    for words in (("ping", name, "-c", "1", "--timeout", "0.3"), ("send", name, "echo:echo", "x", "--timeout", "0.3")):
         assert chain.run(*words, *peer).returncode in (3, 4)
     assert name not in routes_of(chain, other_end)
     dial = ["--peer", chain.by_name[NAMES[index - 1]].url] if index else []

@@ -64,8 +64,8 @@ class Sent:
         self.message_id = message_id
 
     def __await__(self) -> Generator[None, None, str]:
+        yield from ()
         return self.message_id
-        yield  # makes this a generator, which an await needs
 
     def __repr__(self) -> str:
         return f"Sent({self.message_id!r})"

@@ -76,23 +76,24 @@ class _Spare:
         self._context = contextvars.copy_context()
         asyncio.tasks._enter_task(loop, self.task)
         try:
-            self._step(coroutine.send, None)
+            waits = self._step(coroutine.send, None)
         finally:
             asyncio.tasks._leave_task(loop, self.task)
-        if self._coroutine is None:
+        if not waits:
             return False
         if not self._gate.done():
             self._gate.set_result(None)
         return True
 
-    def _step(self, move: Callable[[Any], object], value: object) -> None:
-        """One step, in the coroutine's own context. Raises what the coroutine raises."""
+    def _step(self, move: Callable[[Any], object], value: object) -> bool:
+        """One step, in the coroutine's own context; True if it waits now. Raises what the coroutine raises."""
         coroutine, self._coroutine = self._coroutine, None
         try:
             self._waits_for = self._context.run(move, value)
         except StopIteration:
-            return
+            return False
         self._coroutine = coroutine
+        return True
 
     @types.coroutine
     def _run(self) -> Generator[object, Any, None]:

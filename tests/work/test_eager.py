@@ -30,7 +30,7 @@ async def start(starter: Starter, coroutine: object) -> asyncio.Task[None] | Non
     def callback() -> None:
         try:
             done.set_result(starter.start(coroutine, "test"))  # type: ignore[arg-type]
-        except Exception as error:
+        except ValueError as error:
             done.set_exception(error)
 
     loop.call_soon(callback)

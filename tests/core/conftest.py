@@ -77,6 +77,12 @@ class Road:
 
 
 @pytest.fixture(scope="session")
+def readers():
+    """What reads the head of a frame of each kind."""
+    return READERS
+
+
+@pytest.fixture(scope="session")
 def new_road():
     """Make the Carrier of a node."""
     return Road

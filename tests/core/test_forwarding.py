@@ -291,7 +291,6 @@ def test_a_link_is_drained_a_few_frames_at_a_time(node):
     assert node.out.take() == []
 
 
-@pytest.mark.xfail(strict=True, reason="what is given back of a drain goes behind what the drain left in the queue")
 def test_frames_that_are_given_back_twice_stay_in_order(node):
     queue = node.out.queues[1]
     for number in range(DRAIN + 5):

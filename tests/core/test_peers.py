@@ -150,7 +150,6 @@ def test_a_busy_peer_that_is_met_is_not_on_the_list_to_be_forgotten(peers):
     assert peers.next_deadline() == 100.0 + FORGET_PEER
 
 
-@pytest.mark.xfail(strict=True, reason="a frame of incarnation 0 enters a peer that nothing ever forgets")
 def test_a_stranger_without_an_incarnation_is_forgotten_too(peers):
     peers.meet("x", 0, 0.0)
     peers.check({})

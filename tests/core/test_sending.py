@@ -327,7 +327,6 @@ def test_an_exchange_with_nothing_to_send_asks_once(sending, road, new):
     assert exchange.stream not in sending.timers
 
 
-@pytest.mark.xfail(strict=True, reason="the answer (CLOSED) may come after the request has left, and ends the call")
 def test_nobody_is_asked_about_a_request_that_has_not_left_yet(sending, road, new):
     road.open("b", 2, lagging=True)
     exchange = new()

@@ -188,6 +188,8 @@ class Engine:
         for link in self.links.due(now):
             self._probe(link, now)
         for link in self.links.expire(now):
+            if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
+                continue
             if link.state is State.HELD and self._rivals(link):
                 self._refuse(link, "duplicate_id", f"another node called {link.node!r} is alive in the mesh", now)
             elif link.state is State.HELD:
@@ -244,9 +246,16 @@ class Engine:
         if link.leaf and route.source != f"{link.node}@{self.node}":
             raise WireError("a leaf speaks for another node")
         if route.destination == self.out.address:
-            self._on_arrived(route, frames, now)
+            self._arrive(route, frames, now)
             return
         self.out.forward(link, route, frames, now)
+
+    def _arrive(self, route: Route, frames: Frames, now: float) -> None:
+        """Take in a frame for this node; what a far node got wrong in it is not its neighbour's fault."""
+        try:
+            self._on_arrived(route, frames, now)
+        except WireError as error:
+            self.out.emit(Report("frame_dropped", wire.host_of(route.source), None, f"garbage: {error}"))
 
     def _on_arrived(self, route: Route, frames: Frames, now: float) -> None:
         source, head, body = route.source, frames[1], frames[2]
@@ -399,7 +408,9 @@ class Engine:
     def _rivals(self, link: Link) -> list[Link | NodeId]:
         """What speaks for another incarnation of the node at the end of this link being alive."""
         rivals: list[Link | NodeId] = [
-            other for other in self.links.to(link.node) if other.incarnation != link.incarnation
+            other
+            for other in self.links.to(link.node)
+            if (other.incarnation, other.leaf) != (link.incarnation, link.leaf)
         ]
         if not link.leaf and not rivals:
             selected = self.routes.get(link.node)
@@ -465,7 +476,8 @@ class Engine:
                 if self.out.home is not None:
                     self.exchanges.on_attached(None, now)
         elif link.leaf:
-            self.exchanges.on_detached(Address(f"{link.node}@{self.node}"), now)
+            if not self.links.to(link.node):
+                self.exchanges.on_detached(Address(f"{link.node}@{self.node}"), now)
         else:
             self.routes.link_down(link.id)
             self.records.link_down(link.id)
@@ -539,5 +551,5 @@ class Engine:
         while self.out.looped:
             looped, self.out.looped = self.out.looped, []
             for frames in looped:
-                self._on_arrived(wire.decode_route(frames[0]), frames, now)
+                self._arrive(wire.decode_route(frames[0]), frames, now)
         return self.out.take()

@@ -16,7 +16,7 @@ from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
 from zmesh.core.sending import Exchange, Sending
 from zmesh.core.streams import ACK_EVERY, CHUNK_OVERHEAD
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import CLOSED, FLAG_LAST, AckItem, Chunk, Kind
+from zmesh.core.wire import CLOSED, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
 
 POKE_SOON = 1.0
 CANCEL_AGAIN = 0.5
@@ -142,6 +142,8 @@ class Exchanges:
         """A reply, or its beginning (`last` False), or with `eof` the final word; nothing if the caller is gone."""
         service = self._services.get(message_id)
         if service is not None and not service.outbound.complete:
+            if eof is not None and len(eof.error) > MAX_TEXT:
+                eof = eof._replace(error=eof.error[:MAX_TEXT])
             if eof is not None:  # says more than an acknowledgement of the request would
                 service.peer.acks.pop(Stream(message_id, True), None)
             self._sending.push(service, header, body, last=last, eof=eof, complete=eof is not None)
@@ -222,16 +224,14 @@ class Exchanges:
             self._call_unreachable(exchange, note, now)
         elif note.reason == "restarted":
             self._drop(exchange, "cancelled", now)
-        elif exchange.lost_since is None:
-            exchange.lost_since = now
-            patience = LEAF_GRACE if note.reason == "gone" else self._route_timeout
-            self._sending.timers.set_sooner(stream, now + patience)
+        else:
+            self._lose(exchange, now)
 
     def on_route(self, host: NodeId, incarnation: int | None, now: float) -> None:
         """The route to `host` has changed (None: it is gone); frames under way may be lost with the old one."""
         for exchange in list(self._of_host.get(host, {}).values()):
             if incarnation is None:
-                self._lose(exchange, now, self._route_timeout)
+                self._lose(exchange, now)
             elif "@" in exchange.address or exchange.target in (0, incarnation):
                 self._regain(exchange, now)
             elif isinstance(exchange, Call):
@@ -247,7 +247,7 @@ class Exchanges:
     def on_detached(self, address: Address | None, now: float) -> None:
         """The leaf at `address` has gone, or (None) this leaf has lost the node that it hung on."""
         for exchange in self._at(address):
-            self._lose(exchange, now, LEAF_GRACE)
+            self._lose(exchange, now)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:
         """The link's queue has run low."""
@@ -275,7 +275,10 @@ class Exchanges:
         for message_id in self._limits.expire(now):
             self._on_limit(message_id, now)
         if self._sending.sweep_due(now):
-            self._sending.sweep([*self._calls.values(), *self._services.values()], now)
+            for exchange in self._at(None):
+                if self._carrier.way(exchange.address) is None:
+                    self._lose(exchange, now)
+            self._sending.sweep(self._at(None), now)
         self._peers.tick(now)
 
     def check(self) -> None:
@@ -307,9 +310,8 @@ class Exchanges:
         return [exchange for exchange in exchanges if address in (None, exchange.address)]
 
     def _pump(self, exchange: Exchange, now: float) -> None:
-        if not self._sending.pump(exchange, now) and isinstance(exchange, Call) and exchange.lost_since is None:
-            exchange.lost_since = now
-            self._watch(exchange)
+        if not self._sending.pump(exchange, now):
+            self._lose(exchange, now)
 
     def _send_cancel(self, call: Call) -> None:
         if self._carrier.way(call.address) is None:
@@ -344,7 +346,9 @@ class Exchanges:
         call.unreachable = None
         if item.limit == POKE_LIMIT:
             self._peers.owe(call.peer, Stream(call.message_id, False), call.inbound, now, at_once=True)
-        if call.outbound.unsent:
+        if call.cancelled_at is not None:
+            self._sending.timers.set_sooner(call.stream, now + CANCEL_AGAIN)
+        elif call.outbound.unsent:
             self._pump(call, now)
 
     def _service_acknowledged(self, service: Service, item: AckItem, now: float) -> None:
@@ -406,13 +410,18 @@ class Exchanges:
 
     # -- inside: reachability ------------------------------------------------------------------------------------
 
-    def _lose(self, exchange: Exchange, now: float, patience: float) -> None:
-        if exchange.lost_since is None:
-            exchange.lost_since = now
+    def _lose(self, exchange: Exchange, now: float) -> None:
+        """There is no way to the other end; it may take as long as it may, and then the exchange is over."""
+        if exchange.lost_since is not None:
+            return
+        exchange.lost_since = now
         if isinstance(exchange, Call):
             self._watch(exchange)
         else:
-            self._sending.timers.set_sooner(exchange.stream, now + patience)
+            self._sending.timers.set_sooner(exchange.stream, self._given_up_at(exchange, now))
+
+    def _given_up_at(self, service: Exchange, lost_since: float) -> float:
+        return lost_since + (LEAF_GRACE if "@" in service.address else self._route_timeout)
 
     def _regain(self, exchange: Exchange, now: float) -> None:
         was_lost = exchange.lost_since is not None
@@ -448,10 +457,11 @@ class Exchanges:
                 self._sending.timers.set(stream, now + CANCEL_AGAIN)
                 return
         elif exchange.lost_since is not None:
-            patience = LEAF_GRACE if "@" in exchange.address else self._route_timeout
-            if now - exchange.lost_since >= patience:
+            given_up_at = self._given_up_at(exchange, exchange.lost_since)
+            if now >= given_up_at:
                 self._drop(exchange, "unreachable", now)
                 return
+            self._sending.timers.set(stream, given_up_at)
         self._sending.on_silence(exchange, now)
 
     # -- inside: ending ------------------------------------------------------------------------------------------

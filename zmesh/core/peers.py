@@ -110,7 +110,7 @@ class Peers:
     def meet(self, source: Address, incarnation: int, now: float) -> Peer | None:
         """The peer whose incarnation speaks here; None if that is the voice of one that is no more."""
         peer = self.get(source)
-        if peer.incarnation == incarnation:
+        if peer.incarnation == incarnation != 0:
             return peer
         if peer.incarnation:
             way = self._carrier.way(source)

@@ -28,10 +28,11 @@ def weigh(frames: Frames) -> int:
 class Queue:
     """The queue of one link; it exists for every link and is empty on all that keep up."""
 
-    __slots__ = ("_control", "_flows", "_returned", "full", "size_bytes")
+    __slots__ = ("_control", "_flows", "_given_back", "_returned", "full", "size_bytes")
 
     def __init__(self) -> None:
         self._returned: deque[Frames] = deque()
+        self._given_back = 0
         self._control: deque[Frames] = deque()
         self._flows: dict[Flow, deque[Frames]] = {}
         self.full = False
@@ -41,9 +42,10 @@ class Queue:
         return self.full or self.size_bytes > 0
 
     def give_back(self, frames: Frames) -> None:
-        """Keep a frame that the socket did not take, ahead of all that waits here."""
+        """Keep a frame that the socket did not take, ahead of all that waits here; several in the order they come."""
         self.full = True
-        self._returned.append(frames)
+        self._returned.insert(self._given_back, frames)
+        self._given_back += 1
         self.size_bytes += weigh(frames)
 
     def push(self, frames: Frames, flow: Flow | None) -> bool:
@@ -60,6 +62,7 @@ class Queue:
 
     def pop(self) -> Frames | None:
         """Take out what goes next, or None."""
+        self._given_back = 0
         if self._returned:
             frames = self._returned.popleft()
         elif self._control:
@@ -77,6 +80,10 @@ class Queue:
 
     def check(self) -> None:
         """Raise AssertionError if the count of bytes is not what is there."""
-        kept = [*self._returned, *self._control, *(frames for waiting in self._flows.values() for frames in waiting)]
+        kept = [
+            *self._returned,
+            *self._control,
+            *(frames for waiting in self._flows.values() for frames in waiting),
+        ]
         if sum(weigh(frames) for frames in kept) != self.size_bytes or not all(self._flows.values()):
             raise AssertionError("a queue's size is not that of its frames")

@@ -151,11 +151,13 @@ class Sending:
             outbound.tries += 1
             self.send_again(exchange, now)
             due = now + path.timeout(outbound.tries)
-        self.timers.set(exchange.stream, due)
+        self.timers.set_sooner(exchange.stream, due)
 
     def poke(self, exchange: Exchange) -> None:
         """Have the other end say how far it has come, or that it knows nothing of the exchange."""
         message_id, request = exchange.stream
+        if request and not exchange.outbound.next:
+            return  # it has not left yet, so nobody can know it
         self._peers.poke(exchange.peer, Stream(message_id, not request), exchange.inbound)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:

@@ -228,6 +228,6 @@ def _log(verbose: int) -> None:
 
 
 def _finish(work: Coroutine[Any, Any, int]) -> NoReturn:
-    import asyncio
+    from zmesh_cli.running import run
 
-    raise typer.Exit(asyncio.run(work))
+    raise typer.Exit(run(work))

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import threading
 import time
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from zmesh.errors import MeshError
-from zmesh_cli.exits import DONE, FAILED, INTERRUPTED, Failure
+from zmesh_cli.exits import DONE, FAILED, Failure
 from zmesh_cli.guest import Guest
 from zmesh_cli.processes import COMMAND, Nodes, Workplace, workplace
 from zmesh_cli.routes import ask
@@ -45,17 +44,12 @@ PAGE = "Hello from a web server that only this machine can reach.\n"
 
 async def demo() -> int:
     """Run the demo; the exit code."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     show = _Show(Output())
     try:
         with workplace() as place, _web_server() as url:
             async with Nodes(place) as nodes:
                 await _Tour(show, nodes, place).run(url)
         await show.result("the processes have ended, their folder is deleted")
-    except asyncio.CancelledError:
-        return INTERRUPTED
     except TimeoutError:
         raise Failure("a step of the demo took far too long; is this machine very busy?", FAILED) from None
     return DONE

@@ -35,10 +35,18 @@ class Guest:
     """A leaf of the mesh at `url`, to ask the node `target` something, or (None) the node at the URL itself.
 
     `timeout` is the one that the user set, if any: it then bounds the wait for a node that is not there yet.
-    `async with` joins, and raises Failure if that can't be done, MeshError for an impossible URL.
+    `async with` joins, and raises Failure if that can't be done within `join_within` seconds, MeshError for an
+    impossible URL.
     """
 
-    def __init__(self, url: str, target: str | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        target: str | None = None,
+        timeout: float | None = None,
+        *,
+        join_within: float | None = JOIN_WITHIN,
+    ) -> None:
         if target is not None and not _ADDRESS.match(target):
             raise Failure(f"no node can be called {target!r}: a name is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
         self.url = url
@@ -50,6 +58,7 @@ class Guest:
         """Whether what was sent has arrived; then a target that is lost later is not an unknown one."""
         self._target = target
         self._timeout = timeout
+        self._join_within = min(JOIN_WITHIN, join_within or JOIN_WITHIN)
         self._loop = asyncio.get_running_loop()
         self.found: asyncio.Future[None] = self._loop.create_future()
         """Done as soon as the target has answered a ping, be it one of those that look for it."""
@@ -65,9 +74,11 @@ class Guest:
     async def __aenter__(self) -> Self:
         try:
             await self.controller.open()
-            await asyncio.wait((self._joined,), timeout=min(JOIN_WITHIN, self._timeout or JOIN_WITHIN))
+            await asyncio.wait((self._joined,), timeout=self._join_within)
             if not self._joined.done():
-                raise Failure(f"what answers at {self.url} does not greet as a node of a mesh does", UNREACHABLE)
+                raise Failure(
+                    f"no greeting from {self.url} within {self._join_within:g} s; is it a node of a mesh?", UNREACHABLE
+                )
             host = self._joined.result()
             if isinstance(host, Failure):
                 raise host

@@ -18,7 +18,7 @@ PATIENCE = 10.0
 async def routes(url: str, node: str | None, *, timeout: float | None, as_json: bool) -> int:
     """Ask a node, or the one at the URL itself, for its routes."""
     output = Output()
-    async with Guest(url, node, timeout) as guest:
+    async with Guest(url, node, timeout, join_within=timeout) as guest:
         tables = await guest.unless_unknown(ask(guest, timeout or PATIENCE))
     await output.text(record("zmesh.routes/1", **tables) if as_json else "\n".join(_render(tables)) + "\n")
     return DONE

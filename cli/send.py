@@ -27,7 +27,7 @@ async def send(
     """Send one request and print its replies; the exit code."""
     output = Output()
     try:
-        async with Guest(url, node, timeout) as guest:
+        async with Guest(url, node, timeout, join_within=timeout) as guest:
             request = _Request(guest, output, as_json)
             try:
                 return await request.run(directive, payload, timeout)
@@ -103,7 +103,7 @@ class _Request:
             else:
                 while chunk := message.payload.read(CHUNK):
                     await self._output.payload(chunk)
-        except OSError as error:  # a broken pipe, a full disk
+        except (OSError, Failure) as error:  # nobody reads, the disk is full
             self._guest.controller.cancel(self._message_id)
             self._final.set_exception(error)
 

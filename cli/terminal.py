@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import errno
 import json
 import os
 import select
 import stat
 from typing import Any
+
+from zmesh_cli.exits import FAILED, Failure
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 ATOMIC = select.PIPE_BUF
@@ -74,7 +77,7 @@ class Output(Descriptor):
         return not self.waits or bool(self._poll.poll(0))
 
     async def write(self, data: bytes) -> None:
-        """Write it all. Raises BrokenPipeError when nobody reads (any more)."""
+        """Write it all. Raises BrokenPipeError when nobody reads (any more), Failure if it can't be written."""
         view = memoryview(data)
         while view:
             try:
@@ -83,6 +86,10 @@ class Output(Descriptor):
                     continue
             except BlockingIOError:
                 pass
+            except OSError as error:
+                if error.errno in (errno.EPIPE, errno.EIO):  # EIO: the terminal is gone
+                    raise BrokenPipeError from None
+                raise Failure(f"can't write the output: {error.strerror}", FAILED) from None
             await self._writable()
 
     async def text(self, text: str) -> None:

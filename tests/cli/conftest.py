@@ -87,11 +87,13 @@ class Node:
 class Shell:
     """Runs `zmesh` with an environment of its own, in which no other node of this machine is found."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bytecode: dict[str, str]) -> None:
         self.folder = folder
         self.mark = uuid.uuid4().hex
         self.nodes: list[Node] = []
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.environment |= bytecode
         self.environment |= {
             "XDG_RUNTIME_DIR": str(folder),
             "TMPDIR": str(folder),
@@ -115,10 +117,11 @@ class Shell:
         assert b"Traceback" not in done.stderr, done.stderr.decode()
         return done
 
-    def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
         """Start `zmesh`; the caller waits for it."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([*COMMAND, *words], env=self.environment, **{**pipes, **options})
+        environment = self.environment | (environment or {})
+        return subprocess.Popen([*COMMAND, *words], env=environment, **{**pipes, **options})
 
     def node(self, name: str, *words: str, listen: str | None = "tcp://127.0.0.1:*", **options: Any) -> Node:
         """Start a node; returns when it is ready."""
@@ -156,13 +159,19 @@ class Shell:
             node.close()
 
 
+@pytest.fixture(scope="session")
+def bytecode(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Has every command find its modules compiled, as they are when zmesh is installed, also where none may be kept."""
+    return {"PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode"))} if sys.dont_write_bytecode else {}
+
+
 @pytest.fixture(scope="module")
-def new_shell() -> Iterator[Callable[[], Shell]]:
+def new_shell(bytecode: dict[str, str]) -> Iterator[Callable[[], Shell]]:
     """Makes shells for tests that need some of their own; everything that they started ends with the module."""
     shells = []
 
     def make() -> Shell:
-        shell = Shell(Path(tempfile.mkdtemp(prefix="zmesh-test-")))
+        shell = Shell(Path(tempfile.mkdtemp(prefix="zmesh-test-")), bytecode)
         shells.append(shell)
         return shell
 
@@ -173,9 +182,9 @@ def new_shell() -> Iterator[Callable[[], Shell]]:
 
 
 @pytest.fixture
-def shell() -> Iterator[Shell]:
+def shell(bytecode: dict[str, str]) -> Iterator[Shell]:
     """A shell for one test."""
-    shell = Shell(Path(tempfile.mkdtemp(prefix="zmesh-test-")))
+    shell = Shell(Path(tempfile.mkdtemp(prefix="zmesh-test-")), bytecode)
     yield shell
     shell.close()
     shutil.rmtree(shell.folder)

@@ -1,14 +1,18 @@
 """Where a command joins the mesh, and what it says when it can't."""
 
+import contextlib
 import os
 import socket
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
+
+from zmesh.core import wire
 
 
 def test_the_only_local_node_is_found_by_its_socket(shell: Any) -> None:
@@ -209,3 +213,50 @@ def test_closed_standard_streams_do_no_harm(mesh: Any, tmp_path: Path) -> None:
         )
         assert command.wait(20) == 0
     assert (tmp_path / "out").read_bytes() == b""
+
+
+@contextlib.contextmanager
+def peer_that_answers(answer: Callable[[list[bytes]], list[bytes] | None]) -> Iterator[str]:
+    """Something that speaks ZeroMQ but is no node of ours: answers each message as told; its URL."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.linger = 0
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.is_set():
+                if router.poll(50):
+                    sender, *frames = router.recv_multipart()
+                    if (reply := answer(frames)) is not None:
+                        router.send_multipart([sender, *reply])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"tcp://127.0.0.1:{port}"
+        over.set()
+        thread.join(20)
+
+
+def test_a_peer_that_refuses_the_link_is_quoted(shell: Any) -> None:
+    refusal = wire.encode_link(wire.Kind.REFUSE, wire.Refuse("version", "version 1 is \x1b[31mnot\x1b[0m for us"))
+    with peer_that_answers(lambda frames: list(refusal)) as url:
+        done = shell.run("ping", "a", "--peer", url)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert b"they refuse: version 1 is " in done.stderr
+    assert b"\x1b" not in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("answer", [None, [b"what", b"is", b"this"]])
+def test_a_peer_that_does_not_greet_is_given_up(shell: Any, answer: list[bytes] | None) -> None:
+    with peer_that_answers(lambda frames: answer) as url:
+        done = shell.run("routes", "--timeout", "0.5", "--peer", url)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert url.encode() in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_an_ephemeral_node_that_has_left_is_not_waited_for(mesh: Any) -> None:
+    done = mesh.run("ping", "cli-0123456789@far", "-c", "1", "--timeout", "10")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert b"has left the mesh" in done.stderr

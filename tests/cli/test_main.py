@@ -79,13 +79,12 @@ def test_help_into_a_pipe_that_is_closed_ends_quietly(shell: Any) -> None:
 
 def test_ctrl_c_leaves_no_traceback_at_any_moment(mesh: Any) -> None:
     for delay_ms in range(30, 130, 12):
-        ping = mesh.start("ping", "far", "-c", "100")
+        ping = mesh.start("ping", "far", "-c", "100", environment={"PYTHONWARNINGS": ""})  # an import may be cut short
         time.sleep(delay_ms / 1000)  # whatever it is doing by then
         ping.send_signal(signal.SIGINT)
         _, err = ping.communicate(timeout=20)
-        if b"<frozen" in err and b"zmesh_cli" not in err:
-            continue  # the interpreter itself was still starting
-        assert (ping.returncode, err) in ((130, b""), (-signal.SIGINT, b""))  # the latter before Python's first line
+        if b"in main\n" in err or ping.returncode != -signal.SIGINT:  # else the interpreter was still starting
+            assert (ping.returncode, err) == (130, b"")
 
 
 @pytest.mark.parametrize(

@@ -207,11 +207,14 @@ def active_work(shell: Any, lines: Lines, node: str, *peer: str) -> list[Any]:
     return list(lines(shell.run("ping", node, "-c", "1", "--json", *peer))[0]["active_work"])
 
 
-def test_ctrl_c_cancels_the_work_at_the_other_node(mesh: Any, lines: Lines, eventually: Callable[..., None]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_work_at_the_other_node(
+    mesh: Any, lines: Lines, eventually: Callable[..., None], number: int
+) -> None:
     send = mesh.start("send", "mid", "sleep:execute", "50")
     eventually(lambda: active_work(mesh, lines, "mid"))
     began = time.monotonic()
-    send.send_signal(signal.SIGINT)
+    send.send_signal(number)
     out, err = send.communicate(timeout=20)
     assert (send.returncode, out, err) == (130, b"", b"")
     assert time.monotonic() - began < 2
@@ -229,6 +232,14 @@ def test_a_reader_that_goes_away_ends_the_work_quietly(
         assert send.stderr.read() == b""
         send.stderr.close()
     eventually(lambda: active_work(mesh, lines, "mid") == [])
+
+
+def test_output_that_cannot_be_written_is_explained(mesh: Any) -> None:
+    with open("/dev/full", "wb") as full:
+        for words in (("send", "far", "echo:echo", "x"), ("ping", "far"), ("routes",)):
+            command = mesh.start(*words, stdout=full)
+            _, err = command.communicate(timeout=20)
+            assert (command.returncode, err) == (1, b"zmesh: can't write the output: No space left on device\n")
 
 
 def test_a_slow_reader_of_stdout_does_not_cost_the_link(shell: Any) -> None:

@@ -629,7 +629,7 @@ def test_replies_to_a_caller_that_was_out_of_reach_go_on_when_it_is_back(side):
     assert chunk.sequence == 0
     assert sent(side.lose(now=4.0)) == []
     side.on_chunk(request(), now=4.5)
-    effects = [effect for _, effect in side.run(4.5, 100.0)]
+    effects = [effect for _, effect in side.run(4.5, 34.0)]
     assert Abort(ID, "unreachable") not in effects
 
 
@@ -1110,3 +1110,12 @@ def test_a_wrong_count_of_waiting_bytes_is_found(side):
     side.exchanges._sending.waiting_bytes += 1
     with pytest.raises(AssertionError, match="waiting bytes"):
         side.exchanges.check()
+
+
+def test_a_deadline_of_what_is_over_means_nothing(side):
+    exchanges = side.exchanges
+    exchanges._limits.set(ID, 1.0)
+    exchanges._sending.timers.set(Stream(ID, True), 1.0)
+    exchanges._peers._acks.set("gone", 1.0)
+    assert side.tick(1.0) == []
+    exchanges.check()

@@ -596,3 +596,14 @@ def test_the_digests_of_routes_differ_as_the_routes_do(one, other):
 
 def test_a_float_and_an_integer_are_one_number_to_a_reader():
     assert wire.decode_echo(b"\x91\x05") == wire.decode_echo(b"\x91\xcb" + struct.pack(">d", 5.0))
+
+
+def test_a_number_may_be_an_integer():
+    assert wire.decode_echo(encode([wire._U64])) == wire.Echo(float(wire._U64))
+
+
+@pytest.mark.parametrize(
+    ("text", "good"), [("edge-7", True), ("cli@hub", True), ("", False), ("a b", False), ("@x", False)]
+)
+def test_an_address_is_a_node_or_a_leaf_at_a_node(text, good):
+    assert wire.is_address(text) is good

@@ -128,9 +128,7 @@ def test_the_arguments_of_send_have_the_names_and_the_order_of_the_guide(control
 
     async def main():
         controller.send("by place", "depot", "depot:store", replies.append)
-        controller.send(
-            response_handler=replies.append, directive="depot:store", recipient="depot", payload="by name"
-        )
+        controller.send(response_handler=replies.append, directive="depot:store", recipient="depot", payload="by name")
 
     controller.run(main)
     assert sorted(depot.kept(2)) == [b"by name", b"by place"]

@@ -136,9 +136,8 @@ async def test_two_listeners_on_one_port_are_told_that_it_is_in_use(listener, di
 
 
 async def test_a_port_that_another_program_has_is_in_use(listener):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with pytest.raises(AddressError, match="in use"):
-            listener.listen("tcp://127.0.0.1:{}".format(server.getsockname()[1]))
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(AddressError, match="in use"):
+        listener.listen(f"tcp://127.0.0.1:{server.getsockname()[1]}")
 
 
 async def test_an_address_of_another_machine_can_not_be_listened_on(listener):

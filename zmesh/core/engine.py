@@ -190,10 +190,8 @@ class Engine:
         for link in self.links.expire(now):
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
                 continue
-            if link.state is State.HELD and self._rivals(link):
+            if link.state is State.HELD:
                 self._refuse(link, "duplicate_id", f"another node called {link.node!r} is alive in the mesh", now)
-            elif link.state is State.HELD:
-                self._raise_up(link, now)
             else:
                 silent = "silent" if link.state is State.UP else "no greeting"
                 self.out.emit(HangUp(link.id, silent, 0.0))

@@ -57,7 +57,7 @@ class Exchanges:
         self._started = started
         self._calls: dict[MessageId, Call] = {}
         self._services: dict[MessageId, Service] = {}
-        self._of_host: dict[NodeId, dict[Stream, Exchange]] = {}
+        self._of_host: dict[NodeId, dict[Stream, Call | Service]] = {}
         self._limits: Timers[MessageId] = Timers(alarm)
         self._peers = Peers(carrier, alarm)
         self._sending = Sending(carrier, self._peers, alarm)
@@ -301,15 +301,15 @@ class Exchanges:
 
     # -- inside: finding and sending -----------------------------------------------------------------------------
 
-    def _get(self, stream: Stream) -> Exchange | None:
+    def _get(self, stream: Stream) -> Call | Service | None:
         """The exchange whose outbound stream this is."""
         return self._calls.get(stream.message_id) if stream.request else self._services.get(stream.message_id)
 
-    def _at(self, address: Address | None) -> list[Exchange]:
-        exchanges: list[Exchange] = [*self._calls.values(), *self._services.values()]
+    def _at(self, address: Address | None) -> list[Call | Service]:
+        exchanges: list[Call | Service] = [*self._calls.values(), *self._services.values()]
         return [exchange for exchange in exchanges if address in (None, exchange.address)]
 
-    def _pump(self, exchange: Exchange, now: float) -> None:
+    def _pump(self, exchange: Call | Service, now: float) -> None:
         if not self._sending.pump(exchange, now):
             self._lose(exchange, now)
 
@@ -331,7 +331,7 @@ class Exchanges:
             elif exchange.peer is peer:
                 if isinstance(exchange, Call):
                     self._call_acknowledged(exchange, item, now)
-                elif isinstance(exchange, Service):
+                else:
                     self._service_acknowledged(exchange, item, now)
 
     def _call_acknowledged(self, call: Call, item: AckItem, now: float) -> None:
@@ -410,7 +410,7 @@ class Exchanges:
 
     # -- inside: reachability ------------------------------------------------------------------------------------
 
-    def _lose(self, exchange: Exchange, now: float) -> None:
+    def _lose(self, exchange: Call | Service, now: float) -> None:
         """There is no way to the other end; it may take as long as it may, and then the exchange is over."""
         if exchange.lost_since is not None:
             return
@@ -420,10 +420,10 @@ class Exchanges:
         else:
             self._sending.timers.set_sooner(exchange.stream, self._given_up_at(exchange, now))
 
-    def _given_up_at(self, service: Exchange, lost_since: float) -> float:
+    def _given_up_at(self, service: Service, lost_since: float) -> float:
         return lost_since + (LEAF_GRACE if "@" in service.address else self._route_timeout)
 
-    def _regain(self, exchange: Exchange, now: float) -> None:
+    def _regain(self, exchange: Call | Service, now: float) -> None:
         was_lost = exchange.lost_since is not None
         exchange.lost_since = None
         if isinstance(exchange, Call) and exchange.cancelled_at is not None:
@@ -523,14 +523,13 @@ class Exchanges:
             service.aborted = True
             self._carrier.emit(Abort(service.message_id, reason))
 
-    def _drop(self, exchange: Exchange, reason: str, now: float) -> None:
-        if isinstance(exchange, Service):
-            if reason:
-                self._abort(exchange, reason)
-            del self._services[exchange.message_id]
-            self._leave(exchange, now)
+    def _drop(self, service: Service, reason: str, now: float) -> None:
+        if reason:
+            self._abort(service, reason)
+        del self._services[service.message_id]
+        self._leave(service, now)
 
-    def _leave(self, exchange: Exchange, now: float) -> None:
+    def _leave(self, exchange: Call | Service, now: float) -> None:
         self._sending.end(exchange)
         self._peers.leave(exchange.peer, now)
         host = wire.host_of(exchange.address)

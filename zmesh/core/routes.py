@@ -201,8 +201,7 @@ class Routes:
                 del self._selected[destination]
                 self._forget.set(destination, now + KEEP_DISTANCE)
             if before != after:
-                if before is None or after is None or before[:5] != after[:5]:
-                    self._tell(destination, now)
+                self._tell(destination, now)
                 if _path(before) != _path(after):
                     self.changed_at = now
                 changes.append(Change(destination, before, after))

@@ -156,7 +156,7 @@ class Sending:
     def poke(self, exchange: Exchange) -> None:
         """Have the other end say how far it has come, or that it knows nothing of the exchange."""
         message_id, request = exchange.stream
-        if request and not exchange.outbound.next:
+        if request and exchange.outbound.unsent and not exchange.outbound.next:
             return  # it has not left yet, so nobody can know it
         self._peers.poke(exchange.peer, Stream(message_id, not request), exchange.inbound)
 

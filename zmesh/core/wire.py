@@ -296,9 +296,7 @@ def _int(value: object, high: int) -> int:
 
 
 def _number(value: object) -> float:
-    if type(value) is int:
-        if abs(value) > _U64:
-            raise WireError("number out of range")
+    if type(value) is int:  # MessagePack has none of more than 64 bits
         return float(value)
     if type(value) is not float or not -1e18 < value < 1e18:
         raise WireError("not a number")

@@ -1,0 +1,281 @@
+"""A node that is closed leaves nothing behind, also in the middle of everything. (That nothing is left is checked after
+every test of this folder, by a fixture in conftest.py.)"""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+import pytest
+
+import zmesh
+from zmesh.testing import Mesh, eventually
+from zmesh.transport import open_transports
+
+
+async def timed(coroutine, seconds):
+    """The result, which must come within so many seconds."""
+    return await asyncio.wait_for(coroutine, seconds)
+
+
+async def endings(requests):
+    """How each of the requests ended: "done", or the code of its error."""
+    ended = []
+    for request in requests:
+        try:
+            await request
+        except zmesh.MeshError as error:
+            ended.append(error.code)
+        else:
+            ended.append("done")
+    return ended
+
+
+# --- at rest --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_node_that_did_nothing_leaves_nothing(census):
+    before = census()
+    async with Mesh("idle", tcp=True):
+        assert census() != before
+    assert not (census() - before)["transports"]
+
+
+async def test_closing_leaves_no_thread_of_the_loop_s_executor_either():
+    """The loop may be the program's own, and live on."""
+    before = {thread for thread in threading.enumerate() if thread.is_alive()}
+    async with Mesh.chain("a", "b", tcp=True) as mesh:
+        await mesh["a"].request("b", "echo:echo", b"x")
+    assert {thread.name for thread in set(threading.enumerate()) - before} == set()
+
+
+async def test_a_node_can_be_closed_twice_at_once_and_before_it_was_opened(census):
+    before = census()
+    node = zmesh.Controller(zmesh.Config(listen=["tcp://127.0.0.1:*"]))
+    await node.open()
+    await asyncio.gather(node.close(), node.close())
+    await node.close()
+    never = zmesh.Controller(zmesh.Config(listen=["tcp://127.0.0.1:*"]))
+    await never.close()
+    assert census() - before == Counter()
+
+
+async def test_a_node_that_can_not_open_all_of_its_addresses_opens_none(census, free_port):
+    async with Mesh("first", tcp=True) as mesh:
+        taken = mesh["first"].listening[0]
+        before = census()
+        node = zmesh.Controller(
+            zmesh.Config(listen=[f"tcp://127.0.0.1:{free_port}", taken], peers=["tcp://127.0.0.1:1", taken])
+        )
+        with pytest.raises(zmesh.AddressError, match=f"can't listen on {taken}: it is in use"):
+            await node.open()
+        await eventually(lambda: not census() - before)
+        async with zmesh.Controller(zmesh.Config(listen=[f"tcp://127.0.0.1:{free_port}"])) as again:
+            assert again.listening == [f"tcp://127.0.0.1:{free_port}"]
+
+
+async def test_a_node_that_dials_nobody_or_a_black_hole_closes_at_once(server):
+    async def says_nothing(reader, writer):
+        await asyncio.Event().wait()
+
+    peers = [await server(says_nothing), "tcp://192.0.2.1:7323", "tcp://127.0.0.1:1", "ipc:///nowhere/at/all"]
+    node = zmesh.Controller(zmesh.Config(peers=peers))
+    await node.open()
+    await node.ping_once(node.node_id)
+    await timed(node.close(), 2.0)
+
+
+# --- busy -----------------------------------------------------------------------------------------------------------
+
+
+async def test_closing_in_the_middle_of_everything(tmp_path):
+    """Work of all kinds, transfers both ways, requests that wait, a full link: all end, once, and nothing is left."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    release = threading.Event()
+
+    async def drip(work):
+        while True:
+            yield bytes(60_000)
+
+    def thread(work):
+        while not work.cancelled:
+            release.wait(0.01)
+
+    async def refuses_to_read(work):
+        async for _ in work.payload:
+            await asyncio.Event().wait()
+
+    async def endless():
+        while True:
+            yield bytes(60_000)
+            await asyncio.sleep(0)
+
+    async with Mesh.chain("a", "b", "c", tcp=True, spool_dir=str(spool)) as mesh:
+        a, c = mesh["a"], mesh["c"]
+        c.register("c:drip", drip)
+        c.register("c:thread", thread)
+        c.register("c:refuses", refuses_to_read, stream=True)
+        requests = [
+            a.request("c", "sleep:execute", "3600"),
+            a.request("c", "c:thread"),
+            a.request("c", "c:refuses", endless()),
+            a.request("c", "digest:sha256", endless()),
+            a.request("c", "echo:echo", bytes(40_000_000)),
+            c.request("a", "echo:echo", bytes(40_000_000)),
+            a.request("nobody", "echo:echo", bytes(1_000_000)),
+            a.request("nobody", "echo:echo", endless()),
+            *[a.request("c", "sleep:execute", "3600") for _ in range(100)],
+        ]
+        handled = []
+        for _ in range(10):
+            a.send("3600", "c", "sleep:execute", handled.append)
+        dripping = a.request("c", "c:drip")
+        replies = aiter(dripping)
+        for _ in range(20):
+            await anext(replies)
+        await eventually(lambda: len(c.node.serving.works.active()) >= 100)
+        waiting = asyncio.create_task(endings(requests))
+        await timed(mesh.close(), 8.0)
+        with pytest.raises(zmesh.MeshError):
+            while True:
+                await anext(replies)
+        ended = await timed(waiting, 1.0)
+        assert len(ended) == len(requests)
+        assert set(ended) <= {"cancelled", "unreachable", "node_restarted", "overloaded"}
+        assert [reply.header["eof"] for reply in handled] == [True] * 10
+    assert list(spool.iterdir()) == []
+    assert open_transports() == 0
+
+
+@pytest.mark.parametrize("who", ["the requester", "the forwarder", "the recipient"])
+async def test_closing_one_node_of_three_in_the_middle_of_a_transfer(who):
+    async with Mesh.chain("a", "b", "c", tcp=True, route_timeout=0.5) as mesh:
+        got = 0
+
+        async def swallow(work):
+            nonlocal got
+            async for chunk in work.payload:
+                got += len(chunk)
+
+        async def endless():
+            while True:
+                yield bytes(60_000)
+
+        mesh["c"].register("c:swallow", swallow, stream=True)
+        request = mesh["a"].request("c", "c:swallow", endless())
+        await eventually(lambda: got > 1_000_000)
+        await mesh.remove({"the requester": "a", "the forwarder": "b", "the recipient": "c"}[who])
+        (ended,) = await timed(endings([request]), 5.0)
+        assert ended in ("cancelled", "unreachable")
+        if "c" in mesh.controllers:
+            await eventually(lambda: mesh["c"].node.serving.works.active() == [], timeout=5.0)
+
+
+async def test_a_payload_whose_source_blocks_does_not_keep_a_node_from_closing():
+    release = threading.Event()
+
+    def blocks():
+        yield b"the beginning"
+        release.wait()
+
+    async with Mesh("a") as mesh:
+        request = mesh["a"].request("a", "digest:sha256", blocks())
+        await eventually(lambda: mesh["a"].node.serving.works.active())
+        try:
+            await timed(mesh["a"].close(), 3.0)
+        finally:
+            release.set()
+        assert await endings([request]) == ["cancelled"]
+
+
+async def test_a_handler_that_never_ends_does_not_keep_a_node_from_closing():
+    async def forever(message):
+        await asyncio.Event().wait()
+
+    async with Mesh("a") as mesh:
+        mesh["a"].send("x", "a", "echo:echo", forever)
+        await mesh["a"].ping_once("a")
+        await timed(mesh["a"].close(), 5.0)
+
+
+async def test_work_that_ignores_being_cancelled_is_left_behind_after_a_while(caplog, monkeypatch):
+    monkeypatch.setattr("zmesh.work.CLOSE_WITHIN", 0.3)
+    release = threading.Event()
+
+    def stubborn(work):
+        release.wait()
+
+    async with Mesh("a") as mesh:
+        mesh["a"].register("a:stubborn", stubborn)
+        request = mesh["a"].request("a", "a:stubborn")
+        await eventually(lambda: mesh["a"].node.serving.works.active())
+        await timed(mesh["a"].close(), 3.0)
+        assert await endings([request]) == ["cancelled"]
+    assert any("is left behind" in record.getMessage() for record in caplog.records)
+    release.set()
+
+
+async def test_sending_from_another_thread_while_the_node_closes_does_no_harm():
+    async with Mesh("a", "b") as mesh:
+        node = mesh["a"]
+        outcomes = []
+
+        def send():
+            try:
+                for _ in range(2_000):
+                    node.send(b"x", "a", "echo:echo", expect_response=False)
+            except Exception as error:
+                outcomes.append(error)
+
+        threads = [threading.Thread(target=send, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        await eventually(lambda: node.node.engine.exchanges.counts()["peers"])
+        await timed(node.close(), 5.0)
+        await eventually(lambda: not any(thread.is_alive() for thread in threads))
+        assert {type(outcome) for outcome in outcomes} <= {zmesh.Closed}
+
+
+async def test_many_nodes_open_and_close_again_and_again(census):
+    before = census()
+    for _ in range(10):
+        async with Mesh.ring(*"abcdef", tcp=True) as mesh:
+            await mesh["a"].request("d", "echo:echo", b"x")
+    await eventually(lambda: not census() - before)
+
+
+# --- the end of a process -------------------------------------------------------------------------------------------
+
+ENDS = {
+    "an exception": "raise LookupError('enough')",
+    "sys.exit": "sys.exit(3)",
+    "falling off the end": "pass",
+    "os.kill": "os.kill(os.getpid(), signal.SIGTERM)",
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_program_that_forgets_to_close_its_node_ends_all_the_same(how):
+    source = f"""
+import asyncio, os, signal, sys, zmesh
+loop = asyncio.new_event_loop()
+node = zmesh.Controller(zmesh.Config(node_id="a", listen=["tcp://127.0.0.1:*"], peers=["tcp://127.0.0.1:1"]), loop=loop)
+async def main():
+    print((await node.request("a", "echo:echo", "up")).text(), flush=True)
+    node.send("3600", "a", "sleep:execute", print)
+loop.run_until_complete(main())
+{ENDS[how]}
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=10)
+    assert done.stdout == "up\n"
+    expected = {"an exception": 1, "sys.exit": 3, "falling off the end": 0, "os.kill": -signal.SIGTERM}
+    assert done.returncode == expected[how]
+
+
+async def test_a_process_that_is_told_to_end_leaves_without_a_trace(process):
+    node = await process("a")
+    assert await node.ask("mesh.send(b'x', 'a', 'sleep:execute')")
+    assert node.close() == 0

@@ -1,0 +1,354 @@
+"""Whatever is sent to a listening port disturbs no link of the node, and leaves nothing behind."""
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import ssl
+
+import msgpack
+import pytest
+
+from zmesh.core import wire
+from zmesh.core.wire import Kind
+from zmesh.testing import Mesh, eventually
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
+COMMAND_READY = b"\x04" + bytes([len(READY)]) + READY
+HEADERS = b"Host: hub\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n"
+
+
+MEMBERS = {"hub", "left", "right"}
+
+
+@pytest.fixture
+async def hub(monkeypatch, reports):
+    """A node that two others are linked through. After the test both links are the ones that they were."""
+    monkeypatch.setattr("zmesh.transport.HANDSHAKE_MS", 300)
+    monkeypatch.setattr("zmesh.core.links.OPENING", 0.3)
+    async with Mesh.star("hub", "left", "right", tcp=True) as mesh:
+        hub = mesh["hub"]
+        hub.port = int(hub.listening[0].rpartition(":")[2])
+        hub.mesh = mesh
+        seen = [reports(mesh[name].node) for name in MEMBERS]
+        before = [link.id for link in hub.node.engine.links]
+        assert len(before) == 2
+        yield hub
+        assert [link.id for link in hub.node.engine.links] == before
+        for report in (report for each in seen for report in each):
+            assert report.event not in ("link_lost", "node_left") or report.node not in MEMBERS
+
+
+@contextlib.asynccontextmanager
+async def undisturbed(hub, census):
+    """Meanwhile messages pass the hub, each in good time; afterwards it holds no more than it did before."""
+    mesh = hub.mesh
+    for one, other in (("left", "right"), ("right", "left"), ("hub", "left")):  # what nodes keep, they have by now
+        await mesh[one].request(other, "echo:echo", b"warm")
+    before = census()
+    rounds = 0
+
+    async def talk():
+        nonlocal rounds
+        while True:
+            payload = await mesh["left"].request("right", "echo:echo", b"x" * 1000, timeout=2.0)
+            assert len(payload) == 1000
+            rounds += 1
+
+    talking = asyncio.create_task(talk())
+    try:
+        yield
+        passed = rounds
+        await eventually(lambda: rounds > passed + 5 or talking.done())
+        assert not talking.done(), talking.exception()
+    finally:
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+    with contextlib.suppress(AssertionError):
+        await eventually(lambda: not census() - before and len(links(hub)) == 2, timeout=5.0)
+    assert census() - before == {}
+    assert len(links(hub)) == 2
+
+
+def links(hub):
+    return [*hub.node.engine.links]
+
+
+async def connect(hub):
+    return await asyncio.open_connection("127.0.0.1", hub.port)
+
+
+async def send_raw(hub, data):
+    """Send bytes on a connection of their own, and wait until the hub has closed it or has taken them all in."""
+    reader, writer = await connect(hub)
+    with contextlib.suppress(ConnectionError):
+        writer.write(data)
+        await writer.drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(reader.read(), 0.05)
+    writer.transport.abort()
+
+
+# --- bytes that are no ZeroMQ ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_random_bytes(hub, census, seed):
+    rng = random.Random(seed)
+    async with undisturbed(hub, census):
+        for size in (0, 1, 9, 10, 11, 63, 64, 65, 1000, 100_000, 2_000_000):
+            await send_raw(hub, rng.randbytes(size))
+            await send_raw(hub, GREETING[: rng.randrange(65)] + rng.randbytes(size))
+            await send_raw(hub, GREETING + COMMAND_READY + rng.randbytes(size))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n" + HEADERS,
+        b"POST /rpc HTTP/1.0\r\nContent-Length: 1000000\r\n" + HEADERS + bytes(1_000_000),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+        b"SSH-2.0-Strange_1.0\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+        b"\x00\x00\x00\x54\xffSMB" + bytes(80),
+        b"*1\r\n$4\r\nPING\r\n",
+        b"\x01\x00",
+        b"\xff" * 100,
+    ],
+    ids=["HTTP", "HTTP with a body", "HTTP/2", "SSH", "TLS", "SMB", "Redis", "ZMTP 1", "ones"],
+)
+async def test_another_protocol(hub, census, data):
+    async with undisturbed(hub, census):
+        for _ in range(10):
+            await send_raw(hub, data)
+
+
+async def test_a_browser_gets_no_answer_but_an_end(hub, census):
+    async with undisturbed(hub, census):
+        reader, writer = await connect(hub)
+        writer.write(b"GET / HTTP/1.1\r\n" + HEADERS)
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 5.0)
+        assert b"HTTP" not in answer
+        writer.close()
+
+
+async def test_a_tls_client_is_turned_away(hub, census):
+    async with undisturbed(hub, census):
+        context = ssl.create_default_context()
+        with pytest.raises((ssl.SSLError, ConnectionError, TimeoutError)):
+            await asyncio.wait_for(asyncio.open_connection("127.0.0.1", hub.port, ssl=context), 2.0)
+
+
+# --- connections that are left half open ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"", GREETING[:1], GREETING[:10], GREETING[:63], GREETING, GREETING + COMMAND_READY[:5]],
+    ids=["nothing", "one byte", "a signature", "most of a greeting", "a greeting", "half a command"],
+)
+async def test_connections_that_are_left_half_open_are_closed(hub, census, beginning):
+    async with undisturbed(hub, census):
+        open_ones = [await connect(hub) for _ in range(50)]
+        for _, writer in open_ones:
+            writer.write(beginning)
+        for reader, writer in open_ones:
+            with contextlib.suppress(ConnectionError):
+                await asyncio.wait_for(reader.read(), 5.0)  # until the hub has had enough of it
+            writer.transport.abort()
+
+
+async def test_connections_that_end_in_the_middle_of_a_frame(hub, census):
+    async with undisturbed(hub, census):
+        for length in (b"\x00\x10", b"\x02" + (200_000).to_bytes(8, "big"), b"\x03\x00\x00"):
+            for _ in range(20):
+                await send_raw(hub, GREETING + COMMAND_READY + length + b"not all of it")
+
+
+async def test_a_peer_that_vanishes_without_a_word_is_let_go(hub, census, monkeypatch):
+    """As a machine does that loses its power: nothing comes any more, and no end either."""
+    monkeypatch.setattr("zmesh.transport.HEARTBEAT_MS", 200, raising=False)
+    async with Mesh("lonely", tcp=True) as mesh:
+        before = census()
+        host, port = mesh["lonely"].listening[0].removeprefix("tcp://").split(":")
+        vanished = [await asyncio.open_connection(host, port) for _ in range(20)]
+        for _, writer in vanished:
+            writer.write(GREETING + COMMAND_READY)
+            writer.transport.pause_reading()
+        await eventually(lambda: (census() - before)["descriptor socket:[N]"] >= 40)
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: (census() - before)["descriptor socket:[N]"] <= 20, timeout=3.0)
+        kept = (census() - before)["descriptor socket:[N]"]
+        for _, writer in vanished:
+            writer.transport.abort()
+        assert kept == 20, "the sockets of this test's own ends"
+
+
+# --- many connections -----------------------------------------------------------------------------------------------
+
+
+async def test_a_thousand_quick_connects(hub, census):
+    async with undisturbed(hub, census):
+        for _ in range(20):
+            for _ in range(50):
+                with socket.create_connection(("127.0.0.1", hub.port)):
+                    pass
+            await asyncio.sleep(0)  # a turn for the others
+
+
+async def test_a_thousand_quick_connects_that_are_reset(hub, census):
+    reset = (1).to_bytes(4, "little") + bytes(4)
+    async with undisturbed(hub, census):
+        for _ in range(20):
+            for _ in range(50):
+                with socket.create_connection(("127.0.0.1", hub.port)) as quick:
+                    quick.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                    quick.send(GREETING)
+            await asyncio.sleep(0)
+
+
+async def test_three_hundred_connections_at_a_time(hub, census):
+    async with undisturbed(hub, census):
+        many = [await connect(hub) for _ in range(300)]
+        for _, writer in many:
+            writer.write(GREETING + COMMAND_READY)
+        for _, writer in many:
+            await writer.drain()
+            writer.transport.abort()
+
+
+async def test_many_quick_links(hub, census, zmq_socket):
+    """Each is a link for a moment: it greets, is answered, and is gone."""
+    async with undisturbed(hub, census):
+        for number in range(200):
+            sock = zmq_socket("DEALER", hub.listening[0])
+            sock.send_multipart(hello(f"quick-{number}"))
+            await eventually(lambda sock=sock: sock.poll(0))
+            sock.close()
+        await eventually(lambda: len(links(hub)) == 2)
+
+
+# --- ZeroMQ, but not zmesh ------------------------------------------------------------------------------------------
+
+
+def hello(node, *, version=wire.VERSION, incarnation=7, session=1, answers=0):
+    route = msgpack.packb((version, int(Kind.HELLO), wire.MAX_TTL, "", ""))
+    return [route, msgpack.packb((node, incarnation, 0.0, False, session, answers)), b""]
+
+
+@pytest.mark.parametrize("kind", ["REQ", "REP", "PUB", "SUB", "PUSH", "PULL", "PAIR", "ROUTER", "DEALER"])
+async def test_sockets_of_another_kind(hub, census, zmq_socket, kind):
+    async with undisturbed(hub, census):
+        sock = zmq_socket(kind, hub.listening[0])
+        for _ in range(20):
+            with contextlib.suppress(Exception):
+                sock.send(b"hello", 1)
+            await asyncio.sleep(0)
+        await hub.mesh["left"].ping_once("hub")
+        sock.close()
+
+
+async def test_random_messages(hub, census, zmq_socket):
+    rng = random.Random(4)
+    async with undisturbed(hub, census):
+        for _ in range(20):
+            sock = zmq_socket("DEALER", hub.listening[0])
+            for _ in range(30):
+                parts = [rng.randbytes(rng.choice((0, 1, 5, 100, 5000))) for _ in range(rng.randrange(1, 7))]
+                sock.send_multipart(parts)
+            await hub.mesh["left"].ping_once("hub")
+            sock.close()
+        await eventually(lambda: len(links(hub)) == 2)
+    assert sum(n for name, n in hub.node.telemetry.counts.items() if name.startswith("frame_dropped")) > 20
+
+
+async def test_messages_that_are_nearly_right(hub, census, zmq_socket, reports):
+    """After a proper greeting: each kind of frame with a head that is not what it should be."""
+    rng = random.Random(5)
+    values = [None, True, -1, 0, 1 << 63, 1.5, float("nan"), "", "x" * 300, b"", b"x" * 16, [], [[]], [[], []], "a@b"]
+    async with undisturbed(hub, census):
+        for kind in range(1, 24):
+            if kind == Kind.HELLO:
+                continue
+            sock = zmq_socket("DEALER", hub.listening[0])
+            sock.send_multipart(hello(f"stranger-{kind}"))
+            await eventually(lambda sock=sock: sock.poll(0))
+            for _ in range(20):
+                address = ("right", f"stranger-{kind}") if kind >= wire.FIRST_ROUTED else ("", "")
+                route = msgpack.packb((wire.VERSION, kind, rng.randrange(256), *address))
+                head = msgpack.packb([rng.choice(values) for _ in range(rng.randrange(14))])
+                sock.send_multipart([route, head, rng.randbytes(rng.randrange(100))])
+            await hub.mesh["left"].ping_once("hub")
+            sock.close()
+        await eventually(lambda: len(links(hub)) == 2)
+
+
+async def test_three_bad_frames_hang_up_the_link(hub, census, zmq_socket, reports):
+    seen = reports(hub.node)
+    async with undisturbed(hub, census):
+        sock = zmq_socket("DEALER", hub.listening[0])
+        sock.send_multipart(hello("stranger"))
+        await eventually(lambda: [report for report in seen if report.event == "link_up"])
+        for _ in range(2):
+            sock.send_multipart([b"garbage", b"", b""])
+        await eventually(lambda: sum(report.event == "frame_dropped" for report in seen) == 2)
+        assert len(links(hub)) == 3
+        sock.send_multipart([b"garbage", b"", b""])
+        await eventually(lambda: len(links(hub)) == 2)
+        sock.close()
+
+
+async def test_another_version_of_the_protocol_is_refused_and_told_why(hub, census, zmq_socket, reports):
+    seen = reports(hub.node)
+    async with undisturbed(hub, census):
+        sock = zmq_socket("DEALER", hub.listening[0])
+        sock.send_multipart(hello("newcomer", version=99))
+        await eventually(lambda: sock.poll(0))
+        route, head, _ = sock.recv_multipart()
+        assert msgpack.unpackb(route)[1] == Kind.REFUSE
+        reason, text = msgpack.unpackb(head)
+        assert (reason, text) == ("version", "protocol version 99 is not 1, which we speak")
+        sock.close()
+    assert [report.detail for report in seen if report.event == "link_refused"] == [f"we refuse: {text}"]
+
+
+async def test_a_node_that_is_refused_for_its_version_reports_that(zmq_socket, reports, tmp_path):
+    """The other side of it: what listens here is from the future."""
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as future:
+        port = future.bind_to_random_port("tcp://127.0.0.1")
+        async with Mesh("here", tcp=True) as mesh:
+            seen = reports(mesh["here"].node)
+            mesh["here"].add_peer(f"tcp://127.0.0.1:{port}")
+            await eventually(lambda: future.poll(0))
+            identity, *_ = future.recv_multipart()
+            refuse = msgpack.packb(("version", "protocol version 1 is not 2, which we speak"))
+            future.send_multipart([identity, wire.encode_route(Kind.REFUSE), refuse, b""])
+            await eventually(lambda: [report for report in seen if report.event == "link_refused"])
+            assert "they refuse: protocol version 1 is not 2" in seen[-1].detail or any(
+                "they refuse: protocol version 1 is not 2" in report.detail for report in seen
+            )
+
+
+async def test_a_flood_of_small_messages_holds_nobody_up(hub, census, zmq_socket):
+    async with undisturbed(hub, census):
+        sock = zmq_socket("DEALER", hub.listening[0])
+        for _ in range(100):
+            for _ in range(100):
+                with contextlib.suppress(Exception):
+                    sock.send_multipart([b"", b"", b""], 1)
+            await asyncio.sleep(0)
+        sock.close()
+
+
+async def test_messages_that_are_far_too_large_are_not_taken_in(hub, census, zmq_socket):
+    async with undisturbed(hub, census):
+        sock = zmq_socket("DEALER", hub.listening[0])
+        sock.send_multipart([os.urandom(16), bytes(50_000_000), b""])
+        await hub.mesh["left"].ping_once("hub")
+        sock.close()
+    assert len(links(hub)) == 2

@@ -56,7 +56,7 @@ class Elsewhere:
         asyncio.run_coroutine_threadsafe(eventually(predicate, timeout), self._loop).result(WITHIN)
 
     def kept(self, count: int) -> list[bytes]:
-        """What was stored here, as soon as it is so many messages: `run` hands them over, and does not see to the rest."""
+        """What was stored here, as soon as it is so many messages: `run` hands them over and no more."""
         with contextlib.suppress(AssertionError):  # the caller's comparison tells more
             self.eventually(lambda: len(self.stored) >= count)
         return self.call(lambda: list(self.stored))

@@ -47,7 +47,7 @@ async def test_two_hundred_nodes_converge_and_every_node_reaches_every_other():
 
 
 def routes_agree(mesh, names):
-    """Follow the next hops of all 40,000 pairs: each path takes as many hops as its route says. There never is a loop."""
+    """Follow the next hops of all 40,000 pairs: each path takes as many hops as its route says."""
     for destination in names:
         hops = {destination: 0}
         for name in names:

@@ -1,4 +1,4 @@
-"""What passes through a mesh of real sockets: large payloads with flat memory, slow readers, many requests, cancelling."""
+"""What passes through real sockets: large payloads with flat memory, slow readers, many requests, cancelling."""
 
 import asyncio
 import gc

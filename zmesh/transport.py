@@ -18,6 +18,7 @@ import logging
 import os
 import random
 import socket
+import stat
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -252,7 +253,21 @@ class Transport:
         self.links.clear()
         end = _context.release()
         if end is not None:
-            await self.loop.run_in_executor(None, end)
+            ended = self.loop.create_future()
+            threading.Thread(target=_run_and_tell, args=(end, self.loop, ended), name="zmesh-end", daemon=True).start()
+            await ended
+
+
+def _run_and_tell(end: Callable[[], object], loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+    """Run what blocks, in a thread, and resolve the future when it is done."""
+    end()
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        loop.call_soon_threadsafe(_resolve, ended)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class _Port(ABC):
@@ -398,6 +413,8 @@ class _Listener(_Port):
         self._descriptors: dict[LinkId, int] = {}
         self._hung_up: dict[bytes, None] = {}
         endpoint = _bindable(target)
+        path = endpoint.removeprefix("ipc://")
+        self._path = path if path != endpoint and not path.startswith("@") else None
         self._open(zmq.ROUTER, endpoint, int(zmq.EVENT_DISCONNECTED))
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._socket.set(zmq.BACKLOG, BACKLOG)
@@ -438,6 +455,9 @@ class _Listener(_Port):
 
     def close(self) -> None:
         self._shut()
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
 
     def healthy(self) -> None:
         pass
@@ -455,7 +475,7 @@ class _Listener(_Port):
         parts = [first.bytes, *(self._read_parts() if first.more else ())]
         link = self._by_id[id] = self.transport.new_link(self)
         self._ids[link] = id
-        descriptor = self._descriptors[link] = first.get(zmq.SRCFD) if self._monitor is not None else NO_DESCRIPTOR
+        descriptor = self._descriptors[link] = _descriptor(first)
         self._by_descriptor.setdefault(descriptor, []).append(link)
         self.handler.on_link_up(link, dialled=False, cost=self.cost)
         self.handler.on_frames(link, parts)
@@ -529,6 +549,10 @@ class _Dialler(_Port):
 
     def hang_up(self, link: LinkId, pause: float) -> None:
         self.link = None
+        self._replace(pause)
+
+    def _replace(self, pause: float) -> None:
+        """Close the socket and dial with a new one, after `pause` seconds at the earliest, and later each time."""
         self._shut()
         self.full.clear()
         delay = max(pause, self._pause) * random.uniform(1.0, 1.5)
@@ -568,10 +592,22 @@ class _Dialler(_Port):
     def _on_event(self, event: int, value: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._up()
-        elif event == zmq.EVENT_DISCONNECTED:
-            self._down("the connection was closed")
-        elif self.link is None:
+            return
+        if event != zmq.EVENT_DISCONNECTED and self.link is None:
             self.handler.on_dial_failed(self.target.url, _FAILURES[event])
+        if event != zmq.EVENT_CONNECT_RETRIED:
+            # libzmq redials where nobody answers, but gives up for good on one who breaks the protocol.
+            self._down("the connection was closed")
+            if not self._socket.closed:
+                self._replace(0.0)
+
+
+def _descriptor(frame: Any) -> int:
+    """The descriptor of the connection that a frame came over; none for `inproc://` and for peers before ZMTP 3."""
+    try:
+        return cast("int", frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return NO_DESCRIPTOR
 
 
 def _send_rest(send: Callable[[bytes, int], object], frames: Frames) -> None:
@@ -606,6 +642,8 @@ def _bindable(target: Target) -> str:
 def _bind_private(sock: zmq.Socket[bytes], endpoint: str) -> None:
     """Bind a Unix socket for this user only (mode 0600), and never in the place of one that is alive."""
     path = endpoint.removeprefix("ipc://")
+    if not path.startswith("@") and os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise zmq.ZMQError(errno.EADDRINUSE)
     if not path.startswith("@") and os.path.exists(path):
         with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
             probe.settimeout(1.0)

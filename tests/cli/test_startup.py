@@ -1,7 +1,8 @@
 """A command costs its round trips and next to nothing else."""
 
-import json
 import os
+import re
+import resource
 import subprocess
 import sys
 import time
@@ -14,10 +15,23 @@ LIMIT_MS = 150
 ROUNDS = 20
 
 
-def duration_ms(command: list[str], environment: dict[str, str]) -> tuple[float, bytes]:
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, timeout=20, env=environment, check=True)
-    return 1000 * (time.perf_counter() - began), done.stdout
+class Cost:
+    """The least that a command has taken, in milliseconds: by the clock, less its round trips, and of processor time."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.command = command
+        self.environment = environment
+        self.clock_ms = self.processor_ms = float("inf")
+
+    def measure(self) -> None:
+        """Run it once more."""
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = subprocess.run(self.command, capture_output=True, timeout=20, env=self.environment, check=True)
+        took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        round_trip = re.search(rb'"rtt_ms":([0-9.]+)', done.stdout)
+        self.clock_ms = min(self.clock_ms, 1000 * took - (float(round_trip[1]) if round_trip else 0.0))
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        self.processor_ms = min(self.processor_ms, 1000 * used)
 
 
 @pytest.mark.parametrize(
@@ -26,20 +40,21 @@ def duration_ms(command: list[str], environment: dict[str, str]) -> tuple[float,
 def test_a_command_is_done_within_150_ms_of_the_interpreters_start_and_its_round_trips(
     mesh: Any, words: tuple[str, ...]
 ) -> None:
-    environment = mesh.environment
     zmesh = str(Path(sys.executable).with_name("zmesh"))
-    command = [zmesh, *words] if os.path.exists(zmesh) else [sys.executable, "-P", "-m", "zmesh_cli", *words]
-    bare = [sys.executable, "-c", "pass"]
-    duration_ms(command, environment)
-    best = best_bare = float("inf")
-    for _ in range(ROUNDS):  # a machine that is busy with something else may slow down some of them
-        best_bare = min(best_bare, duration_ms(bare, environment)[0])
-        took, out = duration_ms(command, environment)
-        round_trips = json.loads(out.splitlines()[0])["rtt_ms"] if words[0] == "ping" else 0.0
-        best = min(best, took - round_trips)
-        if best - best_bare < LIMIT_MS:
+    program = [zmesh] if os.path.exists(zmesh) else [sys.executable, "-P", "-m", "zmesh_cli"]
+    command = Cost([*program, *words], mesh.environment)
+    bare = Cost([sys.executable, "-c", "pass"], mesh.environment)
+    command.measure()  # which compiles what has not been imported before
+    for _ in range(ROUNDS):
+        bare.measure()
+        command.measure()
+        if command.clock_ms - bare.clock_ms < LIMIT_MS:
             return
-    pytest.fail(f"{best - best_bare:.0f} ms more than the {best_bare:.0f} ms of a bare interpreter")
+    assert command.processor_ms - bare.processor_ms < LIMIT_MS
+    more = f"{command.clock_ms - bare.clock_ms:.0f} ms more than the {bare.clock_ms:.0f} ms of a bare interpreter"
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        pytest.skip(f"{more}, but this machine is too busy to tell")
+    pytest.fail(more)
 
 
 def test_a_command_imports_nothing_that_it_does_not_need(mesh: Any) -> None:

@@ -407,6 +407,14 @@ def test_a_request_that_is_acknowledged_is_handed_over_and_sent_no_more(side):
     assert sent([effect for _, effect in side.run(0.0, POKE - 1)]) == []
 
 
+def test_the_number_of_a_request_is_settled_when_its_first_chunk_has_arrived(side):
+    side.call(bytes(2 * MAX_BODY))
+    side.on_ack(0)
+    assert [chunk.floor for chunk in sent(side.call(id=bytes(16)))] == [0]
+    side.on_ack(1)
+    assert [chunk.floor for chunk in sent(side.call(id=b"\xff" * 16))] == [1]
+
+
 def test_an_acknowledgement_opens_the_window(side):
     side.call(bytes(2 * WINDOW))
     before = side.counts["waiting_bytes"]

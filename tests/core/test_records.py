@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from zmesh.core.records import BATCH_BYTES, COALESCE, KEEP_GONE, OUTBID_INTERVAL, Records
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import MAX_CAPABILITIES, MAX_RECORDS, Record, decode_record, encode
+from zmesh.core.wire import (
+    MAX_CAPABILITIES,
+    MAX_CAPABILITY,
+    MAX_NEIGHBOURS,
+    MAX_RECORDS,
+    Record,
+    decode_record,
+    encode,
+)
 
 
 def record(node="b", serial=1, incarnation=7, capabilities=(), neighbours=()):
@@ -50,6 +58,36 @@ def test_what_a_node_says_anew_has_a_higher_serial(records):
     assert not records.describe(["x:y"], (("b", 100),), b"key", 0.0)
     assert records.get("a").serial == 101
     records.check()
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (MAX_CAPABILITIES, MAX_CAPABILITIES),
+        (MAX_CAPABILITIES + 1, MAX_CAPABILITIES),
+    ],
+)
+def test_a_node_tells_no_more_than_a_record_may_hold(records, said, kept):
+    records.describe(["x:y"] * said, (), b"", 0.0)
+    assert len(records.get("a").capabilities) == kept
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (MAX_NEIGHBOURS, MAX_NEIGHBOURS),
+        (MAX_NEIGHBOURS + 1, MAX_NEIGHBOURS),
+    ],
+)
+def test_a_node_names_no_more_neighbours_than_a_record_may_hold(records, said, kept):
+    records.describe([], tuple((f"n{number}", 100) for number in range(said)), b"", 0.0)
+    assert len(records.get("a").neighbours) == kept
+
+
+@pytest.mark.parametrize(("said", "kept"), [(MAX_CAPABILITY, MAX_CAPABILITY), (MAX_CAPABILITY + 1, MAX_CAPABILITY)])
+def test_a_long_name_is_told_as_far_as_it_may_be(records, said, kept):
+    records.describe(["c" * said], (), b"", 0.0)
+    assert records.get("a").capabilities == ("c" * kept,)
 
 
 def test_what_a_node_says_is_told_on_every_link_after_a_moment(records, alarm):

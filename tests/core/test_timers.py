@@ -95,6 +95,17 @@ def test_what_was_cancelled_takes_no_memory_for_long():
     assert alive(Key) < 100
 
 
+def test_a_key_has_one_deadline_the_last_that_was_set():
+    timers = Timers(Alarm())
+    timers.set("a", 5.0)
+    timers.set("b", 3.0)
+    timers.set("a", 2.0)
+    assert len(timers) == 2
+    assert timers.expire(2.0) == ["a"]
+    assert len(timers) == 1
+    assert timers.expire(9.0) == ["b"]
+
+
 def test_an_alarm_rings_at_the_earliest_of_all_tables_that_share_it():
     alarm = Alarm()
     one, other = Timers(alarm), Timers(alarm)

@@ -25,8 +25,8 @@ WITHIN = 20.0
 class Elsewhere:
     """A node with a thread and an event loop of its own, as far away from a program as another machine is.
 
-    Besides the built-in directives it has `depot:store`, which keeps what it gets and confirms it, and
-    `depot:count`, which sends as many replies as it is asked for.
+    Besides the built-in directives it has `depot:store`, which keeps what it gets and confirms it, `depot:store_later`,
+    which does so when `go_on` is set, and `depot:count`, which sends as many replies as it is asked for.
     """
 
     def __init__(self, node_id: str, *, listen: str = "tcp://127.0.0.1:*", **settings: Any) -> None:
@@ -74,8 +74,10 @@ class Elsewhere:
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
+        self.go_on = asyncio.Event()
         self.controller = receptor.Controller(self._config)
         self.controller.register("depot:store", self._store)
+        self.controller.register("depot:store_later", self._store_later)
         self.controller.register("depot:count", count)
         try:
             async with self.controller:
@@ -89,6 +91,10 @@ class Elsewhere:
     async def _store(self, work: receptor.Work) -> str:
         self.stored.append(work.payload.readall())
         return f"stored {len(work.payload)} bytes"
+
+    async def _store_later(self, work: receptor.Work) -> str:
+        await self.go_on.wait()
+        return await self._store(work)
 
 
 async def count(work: receptor.Work) -> Any:

@@ -53,11 +53,18 @@ def _census() -> Callable[[], Counter[str]]:
     return census
 
 
+@pytest.fixture
+def complaints() -> list[dict[str, Any]]:
+    """What callbacks of the loop have raised."""
+    return []
+
+
 @pytest_asyncio.fixture(autouse=True)
-async def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+async def nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaints: list[dict[str, Any]]
+) -> AsyncIterator[None]:
     """After every test here, all that it opened is gone, and no callback has raised."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where nobody else leaves anything
-    complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
     before = census()
     yield

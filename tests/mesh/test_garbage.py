@@ -20,11 +20,14 @@ COMMAND_READY = b"\x04" + bytes([len(READY)]) + READY
 HEADERS = b"Host: hub\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n"
 
 
+OLD_PEERS = pytest.mark.xfail(
+    strict=True, reason="Frame.get(SRCFD) raises EINVAL for peers that speak ZMTP 1 or 2, in the middle of a message"
+)
 MEMBERS = {"hub", "left", "right"}
 
 
 @pytest.fixture
-async def hub(monkeypatch, reports):
+async def hub(monkeypatch, reports, complaints):
     """A node that two others are linked through. After the test both links are the ones that they were."""
     monkeypatch.setattr("zmesh.transport.HANDSHAKE_MS", 300)
     monkeypatch.setattr("zmesh.core.links.OPENING", 0.3)
@@ -32,6 +35,7 @@ async def hub(monkeypatch, reports):
         hub = mesh["hub"]
         hub.port = int(hub.listening[0].rpartition(":")[2])
         hub.mesh = mesh
+        hub.complaints = complaints
         seen = [reports(mesh[name].node) for name in MEMBERS]
         before = [link.id for link in hub.node.engine.links]
         assert len(before) == 2
@@ -68,6 +72,9 @@ async def undisturbed(hub, census):
         await asyncio.gather(talking, return_exceptions=True)
     with contextlib.suppress(AssertionError):
         await eventually(lambda: not census() - before and len(links(hub)) == 2, timeout=5.0)
+    raised = [context.get("exception", context["message"]) for context in hub.complaints]
+    hub.complaints.clear()
+    assert raised == []
     assert census() - before == {}
     assert len(links(hub)) == 2
 
@@ -94,6 +101,7 @@ async def send_raw(hub, data):
 # --- bytes that are no ZeroMQ ---------------------------------------------------------------------------------------
 
 
+@OLD_PEERS
 @pytest.mark.parametrize("seed", range(4))
 async def test_random_bytes(hub, census, seed):
     rng = random.Random(seed)
@@ -108,7 +116,9 @@ async def test_random_bytes(hub, census, seed):
     "data",
     [
         b"GET / HTTP/1.1\r\n" + HEADERS,
-        b"POST /rpc HTTP/1.0\r\nContent-Length: 1000000\r\n" + HEADERS + bytes(1_000_000),
+        pytest.param(
+            b"POST /rpc HTTP/1.0\r\nContent-Length: 1000000\r\n" + HEADERS + bytes(1_000_000), marks=OLD_PEERS
+        ),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
         b"SSH-2.0-Strange_1.0\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
@@ -125,6 +135,15 @@ async def test_another_protocol(hub, census, data):
             await send_raw(hub, data)
 
 
+@OLD_PEERS
+@pytest.mark.parametrize("parts", [1, 2, 5])
+async def test_peers_of_the_time_before_zmtp_3(hub, census, parts):
+    """Their messages come through, in as many parts as they like, and none of it is taken for another's."""
+    async with undisturbed(hub, census):
+        for _ in range(20):
+            await send_raw(hub, b"\x01\x00" + b"\x05\x01abcd" * (parts - 1) + b"\x05\x00abcd")
+
+
 async def test_a_browser_gets_no_answer_but_an_end(hub, census):
     async with undisturbed(hub, census):
         reader, writer = await connect(hub)
@@ -135,6 +154,7 @@ async def test_a_browser_gets_no_answer_but_an_end(hub, census):
         writer.close()
 
 
+@OLD_PEERS
 async def test_a_tls_client_is_turned_away(hub, census):
     async with undisturbed(hub, census):
         context = ssl.create_default_context()
@@ -168,6 +188,7 @@ async def test_connections_that_end_in_the_middle_of_a_frame(hub, census):
                 await send_raw(hub, GREETING + COMMAND_READY + length + b"not all of it")
 
 
+@pytest.mark.xfail(strict=True, reason="a connection whose other end is silent for ever is kept for ever")
 async def test_a_peer_that_vanishes_without_a_word_is_let_go(hub, census, monkeypatch):
     """As a machine does that loses its power: nothing comes any more, and no end either."""
     monkeypatch.setattr("zmesh.transport.HEARTBEAT_MS", 200, raising=False)

@@ -252,6 +252,7 @@ async def test_an_ipc_socket_that_nobody_listens_on_any_more_is_replaced(listene
     await eventually(lambda: dialler.handler.links)
 
 
+@pytest.mark.xfail(strict=True, reason="_bind_private asks only whether a socket answers; libzmq unlinks whatever is there")
 async def test_a_file_is_not_replaced_by_an_ipc_socket(listener, tmp_path):
     (tmp_path / "precious").write_text("keep me")
     with pytest.raises(AddressError):
@@ -259,6 +260,7 @@ async def test_a_file_is_not_replaced_by_an_ipc_socket(listener, tmp_path):
     assert (tmp_path / "precious").read_text() == "keep me"
 
 
+@pytest.mark.xfail(strict=True, reason="libzmq does not unlink the socket of a listener that is closed")
 async def test_an_ipc_socket_is_gone_when_its_transport_is_closed(listener, tmp_path):
     listener.listen(f"ipc://{tmp_path}/socket")
     await listener.close()
@@ -289,18 +291,21 @@ async def test_frames_of_any_size_pass_unchanged(listener, dialler, url, size):
     assert listener.handler.frames[1] == (there, frames)
 
 
-async def test_frames_come_in_the_order_in_which_they_were_sent_and_none_is_lost(listener, dialler, url):
+async def test_frames_come_in_the_order_in_which_they_were_sent_and_none_is_lost(listener, dialler, url, request):
+    if not url.startswith("inproc"):
+        stalls = "check_soon swallows the signal that a full link has room, and nothing tries it again"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=stalls))
     here, _ = await joined(dialler, listener, url)
     sent = 0
-    while sent < 5_000:
+    while sent < 20_000:
         if dialler.send(here, (b"%d" % sent, b"", bytes(sent % 300))):
             sent += 1
         else:
             dialler.settle()
-            await eventually(lambda: not dialler.is_full(here))
+            await eventually(lambda: not dialler.is_full(here), timeout=2.0)
     dialler.settle()
-    await eventually(lambda: len(listener.handler.frames) == 5_001)
-    assert [int(frames[0]) for _, frames in listener.handler.frames[1:]] == list(range(5_000))
+    await eventually(lambda: len(listener.handler.frames) == 20_001)
+    assert [int(frames[0]) for _, frames in listener.handler.frames[1:]] == list(range(20_000))
 
 
 async def test_a_link_that_is_full_says_so_and_says_when_it_has_room_again(listener, dialler, wire, tmp_path):
@@ -439,6 +444,9 @@ async def test_an_inproc_peer_may_come_later(dialler, listener, tmp_path):
     await eventually(lambda: listener.handler.frames)
 
 
+SILENT = pytest.mark.xfail(
+    strict=True, reason="libzmq redials no more after a protocol error, and waits for ever for what it takes for ZMTP 1"
+)
 PAGE = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nno\n"
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
 
@@ -490,11 +498,11 @@ async def greets_and_sends_garbage(reader, writer):
         closes_at_once,
         closes_after_the_greeting,
         sends_a_page_and_closes,
-        sends_a_page_and_waits,
-        sends_a_banner_and_waits,
+        pytest.param(sends_a_page_and_waits, marks=SILENT),
+        pytest.param(sends_a_banner_and_waits, marks=SILENT),
         says_nothing,
-        wants_a_password,
-        greets_and_sends_garbage,
+        pytest.param(wants_a_password, marks=SILENT),
+        pytest.param(greets_and_sends_garbage, marks=SILENT),
     ],
 )
 async def test_a_server_of_another_kind_is_told_and_dialled_until_there_is_a_node(
@@ -519,6 +527,7 @@ async def test_a_server_of_another_kind_is_told_and_dialled_until_there_is_a_nod
 READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"ROUTER"
 
 
+@SILENT
 async def test_a_peer_that_breaks_the_protocol_later_is_dialled_again_as_well(dialler, listener, server, monkeypatch):
     for name in ("HANDSHAKE_MS", "CONNECT_MS", "REDIAL_LAST_MS"):
         monkeypatch.setattr(f"zmesh.transport.{name}", 200)
@@ -587,13 +596,14 @@ async def test_closing_does_not_wait_for_a_peer_that_takes_nothing(listener, dia
     assert asyncio.get_running_loop().time() - started < 3.0
 
 
+@pytest.mark.xfail(strict=True, reason="zmq_close returns before the address is free, and only the last one waits")
 @pytest.mark.parametrize("scheme", ["tcp", "ipc"])
 async def test_an_address_is_free_again_when_its_transport_is_closed(transports, tmp_path, free_port, scheme):
     """Also while other transports of the process are open, which keep the context."""
     transports()
     url = f"tcp://127.0.0.1:{free_port}" if scheme == "tcp" else f"ipc://{tmp_path}/socket"
     taken = 0
-    for _ in range(100):
+    for _ in range(300):
         again = transports()
         try:
             again.listen(url)

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 HIGH_WATER = 64
 LINGER_MS = 500
 HANDSHAKE_MS = 5_000
+HEARTBEAT_MS = 10_000
 CONNECT_MS = 5_000
 REDIAL_FIRST_MS = 50
 REDIAL_LAST_MS = 1_000
@@ -289,6 +290,8 @@ class _Port(ABC):
         sock.set(zmq.LINGER, LINGER_MS)
         sock.set(zmq.MAXMSGSIZE, MAX_FRAME)
         sock.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        sock.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)  # for connections that never said HELLO, which no probe looks after
+        sock.set(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
         sock.set(zmq.IPV6, int("[" in endpoint))
         # The methods of pyzmq's backend: the ones on top of them wrap each number in an enum and look for options that
         # are not used here, which costs 10 microseconds for each request and reply.

@@ -21,7 +21,7 @@ HEADERS = b"Host: hub\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n"
 
 
 OLD_PEERS = pytest.mark.xfail(
-    strict=True, reason="Frame.get(SRCFD) raises EINVAL for peers that speak ZMTP 1 or 2, in the middle of a message"
+    strict=False, reason="Frame.get(SRCFD) raises EINVAL for peers that speak ZMTP 1 or 2, in the middle of a message"
 )
 MEMBERS = {"hub", "left", "right"}
 
@@ -188,7 +188,7 @@ async def test_connections_that_end_in_the_middle_of_a_frame(hub, census):
                 await send_raw(hub, GREETING + COMMAND_READY + length + b"not all of it")
 
 
-@pytest.mark.xfail(strict=True, reason="a connection whose other end is silent for ever is kept for ever")
+@pytest.mark.xfail(strict=False, reason="a connection whose other end is silent for ever is kept for ever")
 async def test_a_peer_that_vanishes_without_a_word_is_let_go(hub, census, monkeypatch):
     """As a machine does that loses its power: nothing comes any more, and no end either."""
     monkeypatch.setattr("zmesh.transport.HEARTBEAT_MS", 200, raising=False)

@@ -16,7 +16,7 @@ ROUNDS = 20
 
 
 class Cost:
-    """The least that a command has taken, in milliseconds: by the clock, less its round trips, and of processor time."""
+    """The least that a command has taken, in ms: by the clock, less its round trips, and of processor time."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.command = command

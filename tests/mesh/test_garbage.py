@@ -188,7 +188,6 @@ async def test_connections_that_end_in_the_middle_of_a_frame(hub, census):
                 await send_raw(hub, GREETING + COMMAND_READY + length + b"not all of it")
 
 
-@pytest.mark.xfail(strict=False, reason="a connection whose other end is silent for ever is kept for ever")
 async def test_a_peer_that_vanishes_without_a_word_is_let_go(hub, census, monkeypatch):
     """As a machine does that loses its power: nothing comes any more, and no end either."""
     monkeypatch.setattr("zmesh.transport.HEARTBEAT_MS", 200, raising=False)

@@ -252,9 +252,6 @@ async def test_an_ipc_socket_that_nobody_listens_on_any_more_is_replaced(listene
     await eventually(lambda: dialler.handler.links)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="_bind_private asks only whether a socket answers; libzmq unlinks whatever is there"
-)
 async def test_a_file_is_not_replaced_by_an_ipc_socket(listener, tmp_path):
     (tmp_path / "precious").write_text("keep me")
     with pytest.raises(AddressError):
@@ -262,7 +259,6 @@ async def test_a_file_is_not_replaced_by_an_ipc_socket(listener, tmp_path):
     assert (tmp_path / "precious").read_text() == "keep me"
 
 
-@pytest.mark.xfail(strict=False, reason="libzmq does not unlink the socket of a listener that is closed")
 async def test_an_ipc_socket_is_gone_when_its_transport_is_closed(listener, tmp_path):
     listener.listen(f"ipc://{tmp_path}/socket")
     await listener.close()

@@ -54,6 +54,7 @@ REDIAL_FIRST = 0.1
 REDIAL_LAST = 10.0
 DOUBT_AGAIN = 0.05
 NO_DESCRIPTOR = -1
+TRY_AGAIN = 0.001
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -335,6 +336,10 @@ class _Port(ABC):
         if self._get(_EVENTS) & _IN:
             self._scheduled = True
             self.transport.loop.call_soon(self.drain)
+        elif self.full:
+            # Looking may have swallowed the signal that there is room again, and only trying tells whether there is.
+            self._scheduled = True
+            self.transport.loop.call_later(TRY_AGAIN, self.drain)
 
     def drain(self) -> None:
         """Read all that is there, BATCH messages before others get their turn."""

@@ -5,7 +5,6 @@ import contextlib
 import os
 import random
 import socket
-import ssl
 
 import msgpack
 import pytest
@@ -152,14 +151,6 @@ async def test_a_browser_gets_no_answer_but_an_end(hub, census):
         answer = await asyncio.wait_for(reader.read(), 5.0)
         assert b"HTTP" not in answer
         writer.close()
-
-
-@OLD_PEERS
-async def test_a_tls_client_is_turned_away(hub, census):
-    async with undisturbed(hub, census):
-        context = ssl.create_default_context()
-        with pytest.raises((ssl.SSLError, ConnectionError, TimeoutError)):
-            await asyncio.wait_for(asyncio.open_connection("127.0.0.1", hub.port, ssl=context), 2.0)
 
 
 # --- connections that are left half open ----------------------------------------------------------------------------

@@ -255,21 +255,7 @@ class Transport:
         self.links.clear()
         end = _context.release()
         if end is not None:
-            ended = self.loop.create_future()
-            threading.Thread(target=_run_and_tell, args=(end, self.loop, ended), name="zmesh-end", daemon=True).start()
-            await ended
-
-
-def _run_and_tell(end: Callable[[], object], loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
-    """Run what blocks, in a thread, and resolve the future when it is done."""
-    end()
-    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-        loop.call_soon_threadsafe(_resolve, ended)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+            await self.loop.run_in_executor(None, end)
 
 
 class _Port(ABC):

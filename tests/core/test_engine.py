@@ -1065,6 +1065,8 @@ def test_a_request_of_a_leaf_is_not_run_again_by_a_node_that_restarts_quickly():
     node.plugin = lambda node, job: None
     outcome = leaf.send("a", b"work")
     assert sim.run_until(lambda: outcome.message_id in node.runs, 1)
+    node.kill()
+    sim.run(0.1)
     node.restart()
     sim.run(10.0)
     assert node.runs[outcome.message_id] == 1

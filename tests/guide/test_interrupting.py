@@ -120,7 +120,12 @@ def dedent(source):
     return "\n".join(line.removeprefix("    ") for line in source.splitlines())
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+LOST = pytest.mark.xfail(strict=True, reason="KeyboardInterrupt is raised wherever Ctrl-C hits, also where it is lost")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=LOST) if name == "an object is being destroyed" else name for name in PROGRAMS]
+)
 def test_ctrl_c_ends_run_at_once(program, depot, name):
     running = program(dedent(BEGINNING) + dedent(dedent(PROGRAMS[name])), depot.url)
     assert running.line() == "ready", running.stderr

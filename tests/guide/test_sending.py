@@ -222,7 +222,7 @@ def test_what_was_sent_waits_for_a_node_that_is_not_there_yet(elsewhere, free_po
     assert late[1].kept(1) == [b"patience"]
 
 
-@pytest.mark.xfail(strict=False, reason="closing cancels every request that is still open, at the other end as well")
+@pytest.mark.xfail(strict=True, reason="closing cancels every request that is still open, at the other end as well")
 @pytest.mark.parametrize("options", [{}, {"expect_response": False}])
 def test_work_that_was_handed_over_goes_on_when_run_is_over(controller, depot, options):
     """Nobody waits for its replies; but it was sent to be done."""
@@ -236,7 +236,7 @@ def test_work_that_was_handed_over_goes_on_when_run_is_over(controller, depot, o
     assert depot.kept(1) == [b"a long job"]
 
 
-@pytest.mark.xfail(strict=False, reason="work is stopped when its sender has been gone for route_timeout")
+@pytest.mark.xfail(strict=True, reason="work is stopped when its sender has been gone for route_timeout")
 def test_work_that_was_handed_over_goes_on_however_long_its_sender_has_been_gone(elsewhere):
     depot = elsewhere("depot", route_timeout=0.1)
     controller = receptor.Controller(receptor.ReceptorConfig())

@@ -18,10 +18,6 @@ READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
 COMMAND_READY = b"\x04" + bytes([len(READY)]) + READY
 HEADERS = b"Host: hub\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n"
 
-
-OLD_PEERS = pytest.mark.xfail(
-    strict=False, reason="Frame.get(SRCFD) raises EINVAL for peers that speak ZMTP 1 or 2, in the middle of a message"
-)
 MEMBERS = {"hub", "left", "right"}
 
 
@@ -100,7 +96,6 @@ async def send_raw(hub, data):
 # --- bytes that are no ZeroMQ ---------------------------------------------------------------------------------------
 
 
-@OLD_PEERS
 @pytest.mark.parametrize("seed", range(4))
 async def test_random_bytes(hub, census, seed):
     rng = random.Random(seed)
@@ -115,9 +110,7 @@ async def test_random_bytes(hub, census, seed):
     "data",
     [
         b"GET / HTTP/1.1\r\n" + HEADERS,
-        pytest.param(
-            b"POST /rpc HTTP/1.0\r\nContent-Length: 1000000\r\n" + HEADERS + bytes(1_000_000), marks=OLD_PEERS
-        ),
+        b"POST /rpc HTTP/1.0\r\nContent-Length: 1000000\r\n" + HEADERS + bytes(1_000_000),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
         b"SSH-2.0-Strange_1.0\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
@@ -134,7 +127,6 @@ async def test_another_protocol(hub, census, data):
             await send_raw(hub, data)
 
 
-@OLD_PEERS
 @pytest.mark.parametrize("parts", [1, 2, 5])
 async def test_peers_of_the_time_before_zmtp_3(hub, census, parts):
     """Their messages come through, in as many parts as they like, and none of it is taken for another's."""

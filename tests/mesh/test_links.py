@@ -7,7 +7,7 @@ import pytest
 import zmesh
 from zmesh.testing import Mesh, eventually
 
-HEARTBEAT = 0.1
+HEARTBEAT = 0.25  # a machine so busy that it stops for three of these loses a link
 SILENCE = 3 * HEARTBEAT
 
 
@@ -72,7 +72,7 @@ async def test_a_neighbour_that_falls_silent_is_lost_after_three_heartbeats_and_
     for node in (pair.a, pair.b):
         await eventually(lambda node=node: events(node.reports, "link_lost"), timeout=3.0)
     assert loop.time() - started >= SILENCE - HEARTBEAT
-    assert "silent for 0.3" in texts(pair.a.reports, "link_lost")[0]
+    assert "silent for 0." in texts(pair.a.reports, "link_lost")[0]
     assert pair.a.receptor.router.get_nodes() == ["a"]
     pair.line.thaw()
     await pair.settle()
@@ -210,7 +210,7 @@ async def test_replies_never_go_to_a_node_of_the_same_name(reports):
         taken = []
         async with impostor:
             impostor.add_peer(mesh["hub"].listening[0])
-            theirs = await impostor.send("stolen", "hub", "echo:echo", taken.append, timeout=1.5)
+            theirs = await impostor.send("stolen", "hub", "echo:echo", taken.append, timeout=12 * HEARTBEAT)
             while not texts(refused, "link_refused"):
                 assert (await mesh["twin"].request("hub", "echo:echo", "mine")).text() == "mine"
             await eventually(lambda: taken)
@@ -288,7 +288,7 @@ async def test_a_new_incarnation_waits_until_the_old_one_is_silent(reports, wire
         async with new:
             await eventually(lambda: events(seen, "link_held"))
             assert len(events(seen, "link_up")) == 1
-            await eventually(lambda: len(events(seen, "link_up")) == 2, timeout=2.0)
+            await eventually(lambda: len(events(seen, "link_up")) == 2, timeout=5.0)
             assert (await mesh["hub"].request("worker", "echo:echo", "new")).text() == "new"
             assert not texts(seen, "link_refused")
         await old.close()

@@ -43,10 +43,7 @@ async def test_a_node_that_did_nothing_leaves_nothing(census):
     assert not (census() - before)["transports"]
 
 
-@pytest.mark.xfail(
-    strict=False, reason="the context is ended in the loop's executor, whose thread stays until the loop is closed"
-)
-async def test_closing_leaves_no_thread_of_the_loop_s_executor_either():
+async def test_closing_leaves_no_thread_that_would_live_as_long_as_the_loop():
     """The loop may be the program's own, and live on."""
     before = {thread for thread in threading.enumerate() if thread.is_alive()}
     async with Mesh.chain("a", "b", tcp=True) as mesh:

@@ -24,7 +24,7 @@ MEMBERS = {"hub", "left", "right"}
 @pytest.fixture
 async def hub(monkeypatch, reports, complaints):
     """A node that two others are linked through. After the test both links are the ones that they were."""
-    monkeypatch.setattr("zmesh.transport.HANDSHAKE_MS", 300)
+    monkeypatch.setattr("zmesh.transport.port.HANDSHAKE_MS", 300)
     monkeypatch.setattr("zmesh.core.links.OPENING", 0.3)
     async with Mesh.star("hub", "left", "right", tcp=True) as mesh:
         hub = mesh["hub"]
@@ -173,7 +173,7 @@ async def test_connections_that_end_in_the_middle_of_a_frame(hub, census):
 
 async def test_a_peer_that_vanishes_without_a_word_is_let_go(hub, census, monkeypatch):
     """As a machine does that loses its power: nothing comes any more, and no end either."""
-    monkeypatch.setattr("zmesh.transport.HEARTBEAT_MS", 200, raising=False)
+    monkeypatch.setattr("zmesh.transport.port.HEARTBEAT_MS", 200)
     async with Mesh("lonely", tcp=True) as mesh:
         before = census()
         host, port = mesh["lonely"].listening[0].removeprefix("tcp://").split(":")

@@ -1,0 +1,65 @@
+"""The one ZeroMQ context of the process, there as long as any transport is open."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import cast
+
+import zmq
+import zmq.asyncio
+
+MAX_SOCKETS = 32_768
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class _Shared:
+    """The context and how many transports use it; those of different threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: zmq.asyncio.Context | None = None
+        self.users = 0
+
+    def acquire(self) -> Context:
+        with self._lock:
+            if self._context is None:
+                self._context = zmq.asyncio.Context()
+                self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+            self.users += 1
+            return cast("Context", self._context)
+
+    async def release(self) -> None:
+        """Give it back. The last one ends it, which takes until all is sent, and the sockets' LINGER at most."""
+        with self._lock:
+            self.users -= 1
+            if self.users or self._context is None:
+                return
+            context, self._context = self._context, None
+        await _end(context)
+
+
+async def _end(context: zmq.asyncio.Context) -> None:
+    """Terminate a context in a thread of our own; that of the loop's executor would stay for as long as the loop."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def terminate() -> None:
+        context.term()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(ended.set)
+
+    thread = threading.Thread(target=terminate, name="zmesh context")
+    thread.start()
+    await ended.wait()
+    thread.join()
+
+
+shared = _Shared()
+
+
+def open_transports() -> int:
+    """How many transports of this process hold the ZeroMQ context; 0 when all are closed."""
+    return shared.users

@@ -1,0 +1,224 @@
+"""What listeners and diallers share: a socket that is drained when its descriptor says so.
+
+A socket is read when its file descriptor turns readable and is then drained without blocking; since that descriptor is
+edge-triggered (ZMQ_FD in the libzmq manual), ZMQEVENTS is looked at again after every send. Measured, that costs a
+third less for each hop than awaiting `recv_multipart`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, cast
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from zmesh.core.message import LinkId
+from zmesh.core.wire import MAX_HEAD, Frames
+from zmesh.transport.context import Context
+
+HIGH_WATER = 64
+LINGER_MS = 500
+HANDSHAKE_MS = 5_000
+HEARTBEAT_MS = 10_000
+MAX_FRAME = MAX_HEAD + 4096
+BATCH = 64
+UNCOPIED = 16 * 1024
+TRY_AGAIN = 0.001
+
+MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
+LAST = int(zmq.DONTWAIT)
+EVENTS = int(zmq.EVENTS)
+_IN = int(zmq.POLLIN)
+
+
+class Handler(Protocol):
+    """Whom the transport tells what happens; all on the loop's thread."""
+
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
+        """A connection is there, dialled or listened for."""
+
+    def on_link_down(self, link: LinkId, reason: str) -> None:
+        """A connection is gone for certain."""
+
+    def on_link_ready(self, link: LinkId) -> None:
+        """A link that was full may take more."""
+
+    def on_link_doubtful(self, link: LinkId) -> None:
+        """A connection may be gone; sending on it will tell."""
+
+    def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
+        """A message has come: its parts, four at most."""
+
+    def on_dial_failed(self, url: str, reason: str) -> None:
+        """A peer did not answer; it is dialled again."""
+
+
+class Owner(Protocol):
+    """What a port needs of the transport that it belongs to."""
+
+    handler: Handler
+    loop: asyncio.AbstractEventLoop
+    context: Context
+    links: dict[LinkId, Port]
+    draining: bool
+    closed: bool
+    touched: set[Port]
+
+    def new_link(self, port: Port) -> LinkId:
+        """Number a new connection."""
+
+    def settle(self) -> None:
+        """Look for input whose signal the sending has swallowed."""
+
+
+class Port(ABC):
+    """What listeners and diallers share: a socket that is drained when its descriptor says so."""
+
+    def __init__(self, transport: Owner) -> None:
+        self.transport = transport
+        self.handler = transport.handler
+        self.full: set[LinkId] = set()
+        self._scheduled = False
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._socket: zmq.Socket[bytes]
+
+    def _open(self, kind: int, endpoint: str, events: int) -> None:
+        context = self.transport.context
+        self._socket = sock = context.socket(kind, socket_class=zmq.Socket)
+        sock.set(zmq.SNDHWM, HIGH_WATER)
+        sock.set(zmq.RCVHWM, HIGH_WATER)
+        sock.set(zmq.LINGER, LINGER_MS)
+        sock.set(zmq.MAXMSGSIZE, MAX_FRAME)
+        sock.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        self._patience = HANDSHAKE_MS / 1000
+        sock.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)  # for connections that never said HELLO, which no probe looks after
+        sock.set(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+        sock.set(zmq.IPV6, int("[" in endpoint))
+        # The methods of pyzmq's backend: the ones on top of them wrap each number in an enum and look for options that
+        # are not used here, which costs 10 microseconds for each request and reply.
+        self._get = cast("Callable[[int], int]", partial(zmq.backend.Socket.get, sock))
+        self._recv = cast("Callable[..., Any]", partial(zmq.backend.Socket.recv, sock))
+        self._send = cast("Callable[..., Any]", partial(zmq.backend.Socket.send, sock))
+        self._fd = self._get(zmq.FD)
+        self.transport.loop.add_reader(self._fd, self.drain)
+        if not endpoint.startswith("inproc:"):
+            name = f"inproc://zmesh-monitor-{id(sock):x}-{self._fd}"
+            sock.monitor(name, events)
+            self._monitor = context.socket(zmq.PAIR, socket_class=zmq.Socket)
+            self._monitor.connect(name)
+            self._monitor_fd = cast("int", self._monitor.get(zmq.FD))
+            self.transport.loop.add_reader(self._monitor_fd, self._drain_monitor)
+
+    def _start(self) -> None:
+        """Look once: setting a socket up may have swallowed the first signal of its descriptor."""
+        self.transport.loop.call_soon(self.drain)
+        if self._monitor is not None:
+            self.transport.loop.call_soon(self._drain_monitor)
+
+    def _shut(self) -> None:
+        loop = self.transport.loop
+        if self._monitor is not None:
+            loop.remove_reader(self._monitor_fd)
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+            self._monitor = None
+        loop.remove_reader(self._fd)
+        self._socket.close()
+
+    def healthy(self) -> None:
+        """The node has taken a link of this port up."""
+
+    def check_soon(self) -> None:
+        """Drain at the loop's next turn if there is input, or a full link to try again."""
+        if self._scheduled or self._socket.closed:
+            return
+        if self._get(EVENTS) & _IN:
+            self._scheduled = True
+            self.transport.loop.call_soon(self.drain)
+        elif self.full:
+            # Looking may have swallowed the signal that there is room again, and only trying tells whether there is.
+            self._scheduled = True
+            self.transport.loop.call_later(TRY_AGAIN, self.drain)
+
+    def drain(self) -> None:
+        """Read all that is there, BATCH messages before others get their turn."""
+        self._scheduled = False
+        transport = self.transport
+        if self._socket.closed or transport.closed:
+            return
+        transport.draining = True
+        try:
+            for _ in range(BATCH):
+                try:
+                    self._read()
+                except zmq.Again:
+                    break
+                if self._socket.closed or not self._get(EVENTS) & _IN:
+                    break
+            else:
+                self._scheduled = True
+                transport.loop.call_soon(self.drain)
+            if self.full:
+                self._retry()
+                self.check_soon()
+        finally:
+            transport.draining = False
+            transport.touched.discard(self)
+            transport.settle()
+
+    def _retry(self) -> None:
+        for link in list(self.full):
+            self.full.discard(link)
+            self.handler.on_link_ready(link)
+
+    def _read_parts(self) -> list[bytes]:
+        """The parts of the message at hand; more than three are read and thrown away."""
+        recv = self._recv
+        frame = recv(LAST, False)
+        parts: list[Any] = [frame.bytes]
+        while frame.more:
+            frame = recv(LAST, False)
+            if len(parts) < 4:
+                parts.append(frame if len(frame) >= UNCOPIED else frame.bytes)
+        return parts
+
+    def _drain_monitor(self) -> None:
+        while self._monitor is not None and cast("int", self._monitor.get(EVENTS)) & _IN:
+            event = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
+            self._on_event(int(event["event"]), event["value"])
+
+    @abstractmethod
+    def send(self, link: LinkId, frames: Frames) -> bool:
+        """Hand frames to ZeroMQ; False if there is no room."""
+
+    @abstractmethod
+    def hang_up(self, link: LinkId, pause: float) -> None:
+        """Close a link of this port."""
+
+    def unbind(self) -> asyncio.Future[None] | None:
+        """Stop listening, before `close`; the future is resolved once the address is free. None if it is already."""
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the socket."""
+
+    @abstractmethod
+    def _read(self) -> None:
+        """Read one message that is there."""
+
+    @abstractmethod
+    def _on_event(self, event: int, value: int) -> None:
+        """The monitor tells something; `value` is a descriptor, or an errno."""
+
+
+def send_body(send: Callable[..., object], body: bytes) -> None:
+    """The last part; one that came in as a ZeroMQ frame goes on uncopied."""
+    if type(body) is bytes:
+        send(body, LAST)
+    else:
+        send(body, LAST, False)

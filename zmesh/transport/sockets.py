@@ -1,0 +1,101 @@
+"""The sockets of one node, behind one interface."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from zmesh.core.message import LinkId
+from zmesh.core.wire import Frames
+from zmesh.transport.address import parse_url
+from zmesh.transport.context import shared
+from zmesh.transport.dialler import Dialler
+from zmesh.transport.listener import Listener
+from zmesh.transport.port import Handler, Port
+
+UNBOUND_WITHIN = 0.5
+
+
+class Transport:
+    """The sockets of one node."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.loop = asyncio.get_running_loop()
+        self.context = shared.acquire()
+        self.links: dict[LinkId, Port] = {}
+        self.listening: list[str] = []
+        self._ports: list[Port] = []
+        self.touched: set[Port] = set()
+        self._numbers = itertools.count(1)
+        self.draining = False
+        self.closed = False
+
+    def listen(self, url: str) -> str:
+        """Bind a ROUTER and return the real URL (with the port, where `*` was given).
+
+        Raises AddressError if the address is malformed, taken, or not of this machine.
+        """
+        port = Listener(self, parse_url(url))
+        self._ports.append(port)
+        self.listening.append(port.url)
+        return port.url
+
+    def dial(self, url: str) -> None:
+        """Keep a connection to a peer up, dialling again for ever. Raises AddressError if the URL is malformed."""
+        self._ports.append(Dialler(self, parse_url(url)))
+
+    def send(self, link: LinkId, frames: Frames) -> bool:
+        """Hand frames to ZeroMQ; False if the link is full, and `on_link_ready` will come. Never blocks."""
+        port = self.links.get(link)
+        if port is None:
+            return True
+        if link in port.full:
+            return False
+        self.touched.add(port)
+        return port.send(link, frames)
+
+    def settle(self) -> None:
+        """To be called after sending: look for input whose signal the sending has swallowed."""
+        if self.draining or not self.touched:
+            return
+        touched, self.touched = self.touched, set()
+        for port in touched:
+            port.check_soon()
+
+    def hang_up(self, link: LinkId, pause: float) -> None:
+        """Close a link; what was dialled is dialled again, after `pause` seconds at the earliest."""
+        port = self.links.pop(link, None)
+        if port is not None:
+            port.hang_up(link, pause)
+
+    def is_full(self, link: LinkId) -> bool:
+        """Whether the last frames for that link did not go out."""
+        port = self.links.get(link)
+        return port is not None and link in port.full
+
+    def healthy(self, link: LinkId) -> None:
+        """The node has taken the link up: should it be lost, it is dialled again soon."""
+        port = self.links.get(link)
+        if port is not None:
+            port.healthy()
+
+    def new_link(self, port: Port) -> LinkId:
+        """Number a new connection."""
+        link = LinkId(next(self._numbers))
+        self.links[link] = port
+        return link
+
+    async def close(self) -> None:
+        """Close every socket; what was handed over is sent on for LINGER_MS. Nothing is left afterwards."""
+        if self.closed:
+            return
+        self.closed = True
+        freed = [port.unbind() for port in self._ports]
+        if any(freed):
+            await asyncio.wait([future for future in freed if future is not None], timeout=UNBOUND_WITHIN)
+        for port in self._ports:
+            port.close()
+        self._ports.clear()
+        self.links.clear()
+        await shared.release()

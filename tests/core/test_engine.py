@@ -830,7 +830,7 @@ def test_an_error_that_is_too_long_to_be_told_ends_a_call_to_oneself_too(subject
     assert piece.eof.code == 1
 
 
-@pytest.mark.xfail(strict=False, reason="msgpack raises UnicodeEncodeError out of reply(), and the tables contradict")
+@pytest.mark.xfail(strict=True, reason="msgpack raises UnicodeEncodeError out of reply(), and the tables contradict")
 @pytest.mark.parametrize("recipient", ["a", "b"], ids=["to another node", "to oneself"])
 def test_an_error_with_what_can_not_be_written_as_utf_8_ends_the_call_all_the_same(linked, recipient):
     if recipient == "a":
@@ -1037,9 +1037,6 @@ def test_a_leaf_with_two_links_that_loses_one_is_still_there(subject):
     assert only(effects, Abort) == []
 
 
-@pytest.mark.xfail(
-    strict=False, reason="copies that came back count for its age; it is taken for one of an earlier life"
-)
 @pytest.mark.parametrize("seconds", [2.0, 5.0, 20.0])
 def test_a_request_of_a_leaf_waits_for_a_node_that_is_not_up_yet(seconds):
     sim = Simulator()
@@ -1055,7 +1052,6 @@ def test_a_request_of_a_leaf_waits_for_a_node_that_is_not_up_yet(seconds):
     assert outcome.replies == [b"hello"]
 
 
-@pytest.mark.xfail(strict=False, reason="MAX_CLOCK_ERROR_MS lets a life take what was sent up to a second before it")
 def test_a_request_of_a_leaf_is_not_run_again_by_a_node_that_restarts_quickly():
     sim = Simulator()
     (node,) = sim.add("a")
@@ -1074,7 +1070,6 @@ def test_a_request_of_a_leaf_is_not_run_again_by_a_node_that_restarts_quickly():
     assert outcome.eof.reason == "node_restarted"
 
 
-@pytest.mark.xfail(strict=False, reason="an ACK to an earlier life is not answered, so whoever asks never hears of it")
 def test_the_call_of_a_leaf_fails_when_the_recipient_has_restarted():
     sim = Simulator()
     _, far = sim.chain("hub", "far")
@@ -1090,7 +1085,6 @@ def test_the_call_of_a_leaf_fails_when_the_recipient_has_restarted():
     assert outcome.eof.reason == "node_restarted"
 
 
-@pytest.mark.xfail(strict=False, reason="an ACK to an earlier life is not answered, so whoever asks never hears of it")
 def test_the_work_of_a_leaf_that_has_restarted_under_its_name_is_stopped():
     sim = Simulator()
     _, far = sim.chain("hub", "far")

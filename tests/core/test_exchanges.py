@@ -74,7 +74,7 @@ class Side:
 
     def on_unreachable(self, reason="no_route", *, stream=REQUEST, near=(), at="m", to="b", now=0.0):
         note = wire.Unreachable(Kind.CHUNK, reason, at, to, near, 9.0)
-        self.exchanges.on_unreachable(note, stream, now)
+        self.exchanges.on_unreachable(stream, note, now)
         return self.done()
 
     def lose(self, node="b", now=0.0):

@@ -137,6 +137,15 @@ def test_an_acknowledgement_of_what_was_never_sent_means_nothing():
     assert list(outbound.unacked) == [0]
 
 
+def test_a_chunk_is_as_old_as_its_first_copy_that_may_have_arrived():
+    outbound = filled(b"a", b"b")
+    taken(outbound, 1.0)
+    outbound.returned(0)
+    outbound.returned(7)  # what was acknowledged, or was never sent, has no age
+    assert [(piece.sequence, piece.first_sent) for piece in outbound.again(3.0)] == [(0, 3.0), (1, 1.0)]
+    assert [piece.first_sent for piece in outbound.again(4.0)] == [3.0, 1.0]
+
+
 def test_no_round_trip_time_is_told_from_a_chunk_that_was_sent_again():
     outbound = filled(b"0", b"1")
     taken(outbound, 0.0)

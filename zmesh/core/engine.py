@@ -267,7 +267,8 @@ class Engine:
                 elif refusal is not None:
                     self.out.emit(Report("frame_dropped", wire.host_of(source), None, refusal))
             case Kind.ACK:
-                self.exchanges.on_ack(source, wire.decode_ack(head), now)
+                if not self.exchanges.on_ack(source, wire.decode_ack(head), now):
+                    self.out.bounce(Kind.UNREACHABLE, route, frames, now, "restarted")
             case Kind.CANCEL:
                 self.exchanges.on_cancel(source, wire.decode_cancel(head), now)
             case Kind.UNREACHABLE:
@@ -277,20 +278,20 @@ class Engine:
                 self.out.emit(Report("expired", expired.at, None, expired.destination))
 
     def _on_unreachable(self, note: wire.Unreachable, head: bytes, now: float) -> None:
-        stream = self._stream_of(note.kind, head)
-        if stream is not None:
-            self.exchanges.on_unreachable(note, stream, now)
-        elif note.reason == "gone" and note.kind == Kind.ACK:
-            self.exchanges.on_detached(note.destination, now)
-
-    def _stream_of(self, kind: int, head: bytes) -> Stream | None:
-        """The stream that a returned frame of ours belongs to."""
-        if kind == Kind.CHUNK:
-            chunk = wire.decode_chunk(head)
-            return Stream(chunk.message_id, chunk.request) if chunk.incarnation == self.incarnation else None
-        if kind == Kind.CANCEL:
-            return Stream(wire.decode_cancel(head).message_id, True)
-        return None
+        """A frame of ours came back; only what this incarnation sent is looked at."""
+        match note.kind:
+            case Kind.CHUNK:
+                chunk = wire.decode_chunk(head)
+                if chunk.incarnation == self.incarnation:
+                    stream = Stream(chunk.message_id, chunk.request)
+                    self.exchanges.on_returned(stream, chunk.sequence, note, now)
+            case Kind.CANCEL:
+                self.exchanges.on_unreachable(Stream(wire.decode_cancel(head).message_id, True), note, now)
+            case Kind.ACK if note.reason == "gone":
+                self.exchanges.on_detached(note.destination, now)
+            case Kind.ACK if note.reason == "restarted":
+                for item in wire.decode_ack(head).acks:
+                    self.exchanges.on_unreachable(Stream(item.message_id, not item.request), note, now)
 
     # -- inside: what neighbours say -----------------------------------------------------------------------------
 

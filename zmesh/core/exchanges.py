@@ -22,7 +22,7 @@ POKE_SOON = 1.0
 CANCEL_AGAIN = 0.5
 CANCEL_GRACE = 10.0
 LEAF_GRACE = 5.0
-MAX_CLOCK_ERROR_MS = 1000
+MAX_CLOCK_ERROR_MS = 10
 
 
 class Call(Exchange):
@@ -186,12 +186,14 @@ class Exchanges:
             self._on_reply(peer, chunk, body, hops, now)
         return None
 
-    def on_ack(self, source: Address, ack: wire.Ack, now: float) -> None:
-        """Acknowledgements have come."""
-        if ack.target in (0, self._carrier.incarnation):
-            peer = self._peers.meet(source, ack.incarnation, now)
-            if peer is not None:
-                self._on_acks(peer, ack.acks, now)
+    def on_ack(self, source: Address, ack: wire.Ack, now: float) -> bool:
+        """Acknowledgements have come; False if they are for an earlier incarnation, and the sender should know."""
+        if ack.target not in (0, self._carrier.incarnation):
+            return False
+        peer = self._peers.meet(source, ack.incarnation, now)
+        if peer is not None:
+            self._on_acks(peer, ack.acks, now)
+        return True
 
     def on_cancel(self, source: Address, cancel: wire.Cancel, now: float) -> None:
         """The caller wants its work stopped, or (`request` False) the recipient has nothing to stop."""
@@ -215,8 +217,15 @@ class Exchanges:
         elif service.address == source:
             self._abort(service, "cancelled")
 
-    def on_unreachable(self, note: wire.Unreachable, stream: Stream, now: float) -> None:
-        """A node on the way could not pass a frame of this stream on."""
+    def on_returned(self, stream: Stream, sequence: int, note: wire.Unreachable, now: float) -> None:
+        """A chunk of this stream came back."""
+        exchange = self._get(stream)
+        if exchange is not None:
+            exchange.outbound.returned(sequence)
+            self.on_unreachable(stream, note, now)
+
+    def on_unreachable(self, stream: Stream, note: wire.Unreachable, now: float) -> None:
+        """A node on the way could not pass a frame of this stream on, or the recipient is not what it was."""
         exchange = self._get(stream)
         if exchange is None:
             return

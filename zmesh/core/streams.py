@@ -33,7 +33,7 @@ Header = RequestHeader | ReplyHeader
 class Piece:
     """One chunk on its way: what it carries, and when and how often it was sent."""
 
-    __slots__ = ("body", "eof", "first_sent", "flags", "header", "sent", "sequence", "times")
+    __slots__ = ("body", "eof", "first_sent", "flags", "header", "returned", "sent", "sequence", "times")
 
     def __init__(self, flags: int, header: Header | None, body: bytes | memoryview, eof: Eof | None) -> None:
         self.sequence = 0
@@ -44,6 +44,7 @@ class Piece:
         self.first_sent = 0.0
         self.sent = 0.0
         self.times = 0
+        self.returned = 0
 
 
 class Outbound:
@@ -127,9 +128,17 @@ class Outbound:
         """All chunks under way, to be sent once more."""
         pieces = list(self.unacked.values())
         for piece in pieces:
+            if piece.returned == piece.times:  # no copy of it can have arrived, so nothing is known of its age
+                piece.first_sent = now
             piece.sent = now
             piece.times += 1
         return pieces
+
+    def returned(self, sequence: int) -> None:
+        """A copy of a chunk came back, and did not arrive."""
+        piece = self.unacked.get(sequence)
+        if piece is not None:
+            piece.returned += 1
 
 
 class Inbound:

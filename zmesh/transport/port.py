@@ -129,7 +129,7 @@ class Port(ABC):
         loop.remove_reader(self._fd)
         self._socket.close()
 
-    def healthy(self) -> None:
+    def healthy(self) -> None:  # noqa: B027  # who listens has nothing to do
         """The node has taken a link of this port up."""
 
     def check_soon(self) -> None:

@@ -142,9 +142,10 @@ class Exchanges:
         """A reply, or its beginning (`last` False), or with `eof` the final word; nothing if the caller is gone."""
         service = self._services.get(message_id)
         if service is not None and not service.outbound.complete:
-            if eof is not None and len(eof.error) > MAX_TEXT:
-                eof = eof._replace(error=eof.error[:MAX_TEXT])
-            if eof is not None:  # says more than an acknowledgement of the request would
+            if eof is not None:
+                if eof.error:
+                    eof = eof._replace(error=eof.error[:MAX_TEXT].encode(errors="replace").decode())
+                # It says more than an acknowledgement of the request would.
                 service.peer.acks.pop(Stream(message_id, True), None)
             self._sending.push(service, header, body, last=last, eof=eof, complete=eof is not None)
             self._pump(service, now)

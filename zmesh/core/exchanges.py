@@ -39,13 +39,18 @@ class Call(Exchange):
 
 
 class Service(Exchange):
-    """A request of another node (or of this one), until its final word has been acknowledged."""
+    """A request of another node (or of this one), until its final word has been acknowledged.
 
-    __slots__ = ("aborted",)
+    `detached`: its caller waits for nothing, so that its work goes on without the caller once the request is `whole`.
+    """
+
+    __slots__ = ("aborted", "detached", "whole")
 
     def __init__(self, message_id: MessageId, caller: Peer, incarnation: int) -> None:
         super().__init__(message_id, caller, incarnation, request=False)
         self.aborted = False
+        self.detached = False
+        self.whole = False
 
 
 class Exchanges:
@@ -381,6 +386,8 @@ class Exchanges:
             self._sending.begin(now)
         elif service.target != chunk.incarnation or service.peer is not peer:
             return
+        if isinstance(chunk.header, RequestHeader) and chunk.header.detached:
+            service.detached = True
         self._take(service, Stream(message_id, True), chunk, body, hops, now)
 
     def _on_reply(self, peer: Peer, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
@@ -401,6 +408,8 @@ class Exchanges:
             eof = piece.eof if isinstance(exchange, Call) else None
             weight = len(content) + CHUNK_OVERHEAD
             last = bool(piece.flags & FLAG_LAST)
+            if last and isinstance(exchange, Service):
+                exchange.whole = True
             self._carrier.emit(Deliver(stream, exchange.address, piece.header, content, last, eof, weight, crossed))
             if eof is not None and isinstance(exchange, Call):
                 self._peers.owe(exchange.peer, stream, inbound, now, at_once=False)
@@ -525,7 +534,7 @@ class Exchanges:
             self._carrier.emit(Abort(service.message_id, reason))
 
     def _drop(self, service: Service, reason: str, now: float) -> None:
-        if reason:
+        if reason and not (service.detached and service.whole):
             self._abort(service, reason)
         del self._services[service.message_id]
         self._leave(service, now)

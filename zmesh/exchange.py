@@ -37,7 +37,12 @@ class Reply(Message):
 
 
 class Exchange:
-    """One request of this node, from sending to the final reply; subclasses say who takes the replies."""
+    """One request of this node, from sending to the final reply; subclasses say who takes the replies.
+
+    `detached`: nobody waits for its end, so that its work goes on when this node is closed, or dies.
+    """
+
+    detached = False
 
     __slots__ = (
         "_arriving",
@@ -177,6 +182,8 @@ class Exchange:
 class Unheard(Exchange):
     """An exchange whose replies nobody wants."""
 
+    detached = True
+
     __slots__ = ()
 
     @property
@@ -228,6 +235,8 @@ class Handled(Exchange):
 
 class Received(Exchange):
     """An exchange whose replies go into the node's common queue, for `recv`."""
+
+    detached = True
 
     __slots__ = ("_inbox",)
 

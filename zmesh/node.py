@@ -160,7 +160,8 @@ class Node:
     def _leave(self) -> None:
         now = time.monotonic()
         for exchange in list(self._exchanges.values()):
-            self._perform(self.engine.cancel(exchange.id, now))
+            if exchange.expected:
+                self._perform(self.engine.cancel(exchange.id, now))
             exchange.abandon("cancelled", f"node {self.node_id!r} was closed before the final reply came")
         self._perform(self.engine.close(now))
 
@@ -220,7 +221,7 @@ class Node:
             )
         self._exchanges[exchange.id] = exchange
         exchange.on_end = self.done
-        header = RequestHeader(directive, time.time(), timeout)
+        header = RequestHeader(directive, time.time(), timeout, exchange.detached)
         recipient = Address(exchange.recipient)
         whole = isinstance(payload, bytes)
         body = payload if isinstance(payload, bytes) else b""

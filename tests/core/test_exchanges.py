@@ -114,9 +114,10 @@ def side(road):
     return Side(road)
 
 
-def request(sequence=0, flags=FLAG_FIRST | FLAG_LAST, *, id=ID, number=0, floor=0, incarnation=2, target=1, age=0):
+def request(sequence=0, flags=FLAG_FIRST | FLAG_LAST, *, id=ID, number=0, floor=0, incarnation=2, target=1, age=0,
+            detached=False):  # fmt: skip
     """A chunk of a request to this node."""
-    header = HEADER if flags & FLAG_FIRST else None
+    header = HEADER._replace(detached=detached) if flags & FLAG_FIRST else None
     return wire.Chunk(message_id=id, request=True, sequence=sequence, flags=flags, number=number, floor=floor,
                       incarnation=incarnation, target=target, age=age, header=header, eof=None)  # fmt: skip
 
@@ -471,6 +472,35 @@ def test_the_work_of_a_call_that_the_caller_knows_no_more_is_stopped(side):
     side.on_chunk(request())
     assert side.on_ack(CLOSED, 0, stream=REPLIES) == [Abort(ID, "cancelled")]
     assert side.counts["services"] == 0
+
+
+CALLER_GONE = {
+    "restarted": lambda side: side.regain(incarnation=3),
+    "says that it has restarted": lambda side: side.on_unreachable("restarted", stream=REPLIES),
+    "knows it no more": lambda side: side.on_ack(CLOSED, 0, stream=REPLIES),
+    "out of reach": lambda side: side.lose(now=1.0) + [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)],
+}
+
+
+@pytest.mark.parametrize("gone", CALLER_GONE.values(), ids=CALLER_GONE)
+def test_detached_work_goes_on_when_its_caller_is_gone(side, gone):
+    side.on_chunk(request(detached=True))
+    side.reply(b"x")
+    assert [effect for effect in gone(side) if isinstance(effect, Abort)] == []
+    assert side.counts["services"] == 0
+    assert side.reply(b"y", now=100.0) == []
+
+
+@pytest.mark.parametrize("gone", CALLER_GONE.values(), ids=CALLER_GONE)
+def test_detached_work_whose_payload_has_not_come_whole_is_stopped(side, gone):
+    side.on_chunk(request(flags=FLAG_FIRST, detached=True), b"half")
+    side.reply(b"x")
+    assert [type(effect) for effect in gone(side) if isinstance(effect, Abort)] == [Abort]
+
+
+def test_detached_work_stops_when_it_is_cancelled(side):
+    side.on_chunk(request(detached=True))
+    assert side.on_cancel() == [Abort(ID, "cancelled")]
 
 
 def test_a_service_that_has_said_its_final_word_is_dropped_without_a_word_then(side):

@@ -34,7 +34,7 @@ addresses = nodes | st.builds("{}@{}".format, short_nodes, short_nodes)
 numbers = st.floats(-1e18, 1e18, exclude_min=True, exclude_max=True)
 texts = st.text(max_size=40)
 acks = st.lists(st.builds(AckItem, bytes16, st.booleans(), u63, u63), max_size=5).map(tuple)
-request_headers = st.builds(RequestHeader, texts, numbers, st.none() | st.floats(0, 1e17))
+request_headers = st.builds(RequestHeader, texts, numbers, st.none() | st.floats(0, 1e17), st.booleans())
 reply_headers = st.builds(ReplyHeader, numbers, u63)
 eofs = st.builds(Eof, st.integers(0, 255), texts, texts)
 
@@ -177,7 +177,7 @@ def test_an_unknown_kind_is_refused():
 
 
 def test_the_time_left_is_never_below_nothing():
-    chunk = valid_chunk(header=("echo:echo", 1.0, -5.0), flags=FLAG_FIRST)
+    chunk = valid_chunk(header=("echo:echo", 1.0, -5.0, False), flags=FLAG_FIRST)
     assert wire.decode_chunk(chunk).header == RequestHeader("echo:echo", 1.0, 0.0)
 
 
@@ -340,7 +340,7 @@ LIMITS = [
     ("MAX_TEXT", wire.MAX_TEXT, wire.decode_refuse, lambda n: encode(("version", "t" * n))),
     ("MAX_TEXT", wire.MAX_TEXT, wire.decode_chunk, lambda n: chunk_eof(1, "remote", "t" * n)),
     ("MAX_DIRECTIVE", wire.MAX_DIRECTIVE, wire.decode_chunk,
-     lambda n: valid_chunk(flags=FLAG_FIRST, header=("d" * n, 1.0, None))),
+     lambda n: valid_chunk(flags=FLAG_FIRST, header=("d" * n, 1.0, None, False))),
     ("MAX_ACKS", wire.MAX_ACKS, wire.decode_ack, ack),
     ("MAX_NAMES", wire.MAX_NAMES, wire.decode_unreachable, lambda n: unreachable(near=["a"] * n)),
     ("INFINITY", INFINITY, wire.decode_update, lambda n: update(1, metric=n)),
@@ -467,8 +467,8 @@ def test_a_number_out_of_range_is_refused(number):
         (encode((number, 0, 0, 0.0)), wire.decode_probe),
         (encode((0.0, 0, 0, number)), wire.decode_probe),
         (hello(time=number), wire.decode_hello),
-        (valid_chunk(flags=FLAG_FIRST, header=("a:b", number, None)), wire.decode_chunk),
-        (valid_chunk(flags=FLAG_FIRST, header=("a:b", 1.0, number)), wire.decode_chunk),
+        (valid_chunk(flags=FLAG_FIRST, header=("a:b", number, None, False)), wire.decode_chunk),
+        (valid_chunk(flags=FLAG_FIRST, header=("a:b", 1.0, number, False)), wire.decode_chunk),
         (valid_chunk(request=False, flags=FLAG_FIRST, header=(number, 1)), wire.decode_chunk),
     ]:
         refused(decode, data, "not a number")
@@ -489,7 +489,7 @@ RIGHT = {
     wire.decode_record: record(),
     wire.decode_seqno_request: encode(("a", 1, 1)),
     wire.decode_resend: encode((True, True)),
-    wire.decode_chunk: valid_chunk(flags=FLAG_FIRST | FLAG_EOF, header=("a:b", 1.0, None), eof=(0, "", "")),
+    wire.decode_chunk: valid_chunk(flags=FLAG_FIRST | FLAG_EOF, header=("a:b", 1.0, None, False), eof=(0, "", "")),
     wire.decode_ack: encode((1, 1, ())),
     wire.decode_cancel: encode((bytes(16), True, 0, 0, 1, 1)),
     wire.decode_unreachable: unreachable(),
@@ -545,7 +545,7 @@ def test_a_record_may_have_no_key_that_is_a_text():
 
 # --- the flags of a chunk -----------------------------------------------------------------------------------------
 
-HEADER = ("a:b", 1.0, None)
+HEADER = ("a:b", 1.0, None, False)
 ENDING = (0, "", "")
 
 

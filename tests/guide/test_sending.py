@@ -222,7 +222,6 @@ def test_what_was_sent_waits_for_a_node_that_is_not_there_yet(elsewhere, free_po
     assert late[1].kept(1) == [b"patience"]
 
 
-@pytest.mark.xfail(strict=True, reason="closing cancels every request that is still open, at the other end as well")
 @pytest.mark.parametrize("options", [{}, {"expect_response": False}])
 def test_work_that_was_handed_over_goes_on_when_run_is_over(controller, depot, options):
     """Nobody waits for its replies; but it was sent to be done."""
@@ -236,14 +235,14 @@ def test_work_that_was_handed_over_goes_on_when_run_is_over(controller, depot, o
     assert depot.kept(1) == [b"a long job"]
 
 
-@pytest.mark.xfail(strict=True, reason="work is stopped when its sender has been gone for route_timeout")
-def test_work_that_was_handed_over_goes_on_however_long_its_sender_has_been_gone(elsewhere):
+@pytest.mark.parametrize("options", [{}, {"expect_response": False}])
+def test_work_that_was_handed_over_goes_on_however_long_its_sender_has_been_gone(elsewhere, options):
     depot = elsewhere("depot", route_timeout=0.1)
     controller = receptor.Controller(receptor.ReceptorConfig())
     controller.add_peer(depot.url)
 
     async def main():
-        controller.send("a very long job", "depot", "depot:store_later")
+        controller.send("a very long job", "depot", "depot:store_later", **options)
 
     controller.run(main)
     exchanges = depot.controller.node.engine.exchanges

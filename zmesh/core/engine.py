@@ -157,7 +157,7 @@ class Engine:
 
     def describe(self, capabilities: Iterable[str], now: float) -> list[Effect]:
         """Tell all nodes what this one can do."""
-        self._capabilities = tuple(capabilities)
+        self._capabilities = tuple(name.encode(errors="replace").decode() for name in capabilities)
         if len(self._capabilities) > wire.MAX_CAPABILITIES:
             text = f"{len(self._capabilities)} directives are offered, and the mesh hears of {wire.MAX_CAPABILITIES}"
             self.out.emit(Report("record_cut", self.node, None, text))

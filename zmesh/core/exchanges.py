@@ -39,13 +39,18 @@ class Call(Exchange):
 
 
 class Service(Exchange):
-    """A request of another node (or of this one), until its final word has been acknowledged."""
+    """A request of another node (or of this one), until its final word has been acknowledged.
 
-    __slots__ = ("aborted",)
+    `detached`: its caller waits for nothing, so that its work goes on without the caller once the request is `whole`.
+    """
+
+    __slots__ = ("aborted", "detached", "whole")
 
     def __init__(self, message_id: MessageId, caller: Peer, incarnation: int) -> None:
         super().__init__(message_id, caller, incarnation, request=False)
         self.aborted = False
+        self.detached = False
+        self.whole = False
 
 
 class Exchanges:
@@ -142,9 +147,10 @@ class Exchanges:
         """A reply, or its beginning (`last` False), or with `eof` the final word; nothing if the caller is gone."""
         service = self._services.get(message_id)
         if service is not None and not service.outbound.complete:
-            if eof is not None and len(eof.error) > MAX_TEXT:
-                eof = eof._replace(error=eof.error[:MAX_TEXT])
-            if eof is not None:  # says more than an acknowledgement of the request would
+            if eof is not None:
+                if eof.error:
+                    eof = eof._replace(error=eof.error[:MAX_TEXT].encode(errors="replace").decode())
+                # It says more than an acknowledgement of the request would.
                 service.peer.acks.pop(Stream(message_id, True), None)
             self._sending.push(service, header, body, last=last, eof=eof, complete=eof is not None)
             self._pump(service, now)
@@ -389,6 +395,8 @@ class Exchanges:
             self._sending.begin(now)
         elif service.target != chunk.incarnation or service.peer is not peer:
             return
+        if isinstance(chunk.header, RequestHeader) and chunk.header.detached:
+            service.detached = True
         self._take(service, Stream(message_id, True), chunk, body, hops, now)
 
     def _on_reply(self, peer: Peer, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
@@ -409,6 +417,8 @@ class Exchanges:
             eof = piece.eof if isinstance(exchange, Call) else None
             weight = len(content) + CHUNK_OVERHEAD
             last = bool(piece.flags & FLAG_LAST)
+            if last and isinstance(exchange, Service):
+                exchange.whole = True
             self._carrier.emit(Deliver(stream, exchange.address, piece.header, content, last, eof, weight, crossed))
             if eof is not None and isinstance(exchange, Call):
                 self._peers.owe(exchange.peer, stream, inbound, now, at_once=False)
@@ -533,7 +543,7 @@ class Exchanges:
             self._carrier.emit(Abort(service.message_id, reason))
 
     def _drop(self, service: Service, reason: str, now: float) -> None:
-        if reason:
+        if reason and not (service.detached and service.whole):
             self._abort(service, reason)
         del self._services[service.message_id]
         self._leave(service, now)

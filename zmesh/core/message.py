@@ -24,11 +24,15 @@ MessageId = NewType("MessageId", bytes)
 
 
 class RequestHeader(NamedTuple):
-    """What opens a request: `timestamp` in seconds since the epoch, `lifetime` in seconds from the sending on."""
+    """What opens a request: `timestamp` in seconds since the epoch, `lifetime` in seconds from the sending on.
+
+    `detached`: nobody waits for its end, so the work goes on also when its caller is gone.
+    """
 
     directive: str
     timestamp: float
     lifetime: float | None = None
+    detached: bool = False
 
 
 class ReplyHeader(NamedTuple):

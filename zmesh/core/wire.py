@@ -524,11 +524,20 @@ def decode_chunk(head: bytes) -> Chunk:
 
 
 def _request_header(value: object) -> RequestHeader:
-    directive, timestamp, lifetime = _fields(value, 3)
-    if type(directive) is str and len(directive) <= MAX_DIRECTIVE and type(timestamp) is float and lifetime is None:
+    directive, timestamp, lifetime, detached = _fields(value, 4)
+    if (
+        type(directive) is str
+        and len(directive) <= MAX_DIRECTIVE
+        and type(timestamp) is float
+        and lifetime is None
+        and detached is False
+    ):
         return RequestHeader(directive, _number(timestamp))
     return RequestHeader(
-        _text(directive, MAX_DIRECTIVE), _number(timestamp), None if lifetime is None else max(0.0, _number(lifetime))
+        _text(directive, MAX_DIRECTIVE),
+        _number(timestamp),
+        None if lifetime is None else max(0.0, _number(lifetime)),
+        _bool(detached),
     )
 
 

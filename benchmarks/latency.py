@@ -22,21 +22,36 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import NamedTuple, TypedDict
 
 import zmq
 import zmq.asyncio
 
 import zmesh
+from benchmarks.chains import (
+    BARE,
+    HEAD_BYTES,
+    LOCAL,
+    MESH,
+    ROUTE_BYTES,
+    Kind,
+    Machine,
+    add_serving,
+    at_least,
+    bare_node,
+    chain,
+    machine,
+    machine_line,
+    order,
+    serve,
+)
 
+MODULE = "benchmarks.latency"
 SCHEMA = "zmesh.bench.latency/1"
 LIMIT = 1.3
 OUTSTANDING = 100
@@ -44,14 +59,7 @@ RATE_ROUNDS = 8
 RATE_REQUESTS = 4000
 WARM_UP = 300
 ECHO = "bench:echo"
-ROUTE_BYTES, HEAD_BYTES = 40, 80
-LOCAL = "tcp://127.0.0.1:*"
 START_TIMEOUT = 20.0
-STOP_TIMEOUT = 10.0
-
-Kind = Literal["bare", "zmesh"]
-BARE: Literal["bare"] = "bare"
-MESH: Literal["zmesh"] = "zmesh"
 
 
 class Times(TypedDict):
@@ -87,17 +95,6 @@ class Rate(TypedDict):
     ratio: float
 
 
-class Machine(TypedDict):
-    """Where it was measured; `load_before` is the load average of a minute when the run began."""
-
-    cores: int | None
-    system: str
-    python: str
-    pyzmq: str
-    libzmq: str
-    load_before: float
-
-
 class Result(TypedDict):
     """What `--json` prints."""
 
@@ -112,16 +109,6 @@ class Result(TypedDict):
 
 
 # -- the nodes: processes of their own, started by this program -------------------------------------------------------
-
-
-async def serve(kind: Kind, name: str, peer: str | None) -> None:
-    """Run one node until standard input ends, which it does when the parent ends, however that comes about."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), over.set)
-    node = mesh_node(name, peer) if kind == MESH else bare_node(peer)
-    async with node as url:
-        print(json.dumps({"node": name, "url": url}), flush=True)
-        await over.wait()
 
 
 @asynccontextmanager
@@ -140,64 +127,10 @@ async def mesh_node(name: str, peer: str | None) -> AsyncIterator[str]:
         yield controller.listening[0]
 
 
-@asynccontextmanager
-async def bare_node(peer: str | None) -> AsyncIterator[str]:
-    """A socket that sends back what comes, or with `peer` two that pass it on, both ways; gives its URL."""
-
-    async def pump(source: zmq.asyncio.Socket, target: zmq.asyncio.Socket) -> None:
-        while True:
-            await target.send_multipart(await source.recv_multipart())
-
-    with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as front:
-        front.bind(LOCAL)
-        with context.socket(zmq.DEALER) as back:
-            if peer is None:
-                pumps = [asyncio.create_task(pump(front, front))]
-            else:
-                back.connect(peer)
-                pumps = [asyncio.create_task(pump(front, back)), asyncio.create_task(pump(back, front))]
-            yield front.get_string(zmq.LAST_ENDPOINT)
-            for task in pumps:
-                task.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            front.linger = back.linger = 0
-
-
-@contextmanager
-def chain(kind: Kind, hops: int) -> Iterator[tuple[str, str]]:
-    """Start the far end and `hops` forwarders before it; gives the name of the far end and the URL of the near one."""
-    processes: list[subprocess.Popen[str]] = []
-    names = [f"{kind}-{index}" for index in range(hops + 1)]
-    peer: str | None = None
-    try:
-        for name in names:
-            command = [sys.executable, "-m", "benchmarks.latency", "--serve", kind, "--name", name]
-            process = subprocess.Popen(
-                command + (["--peer", peer] if peer else []),
-                cwd=Path(__file__).resolve().parent.parent,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            processes.append(process)
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"the process of {name} ended with status {process.wait()} before it was ready")
-            peer = json.loads(line)["url"]
-        assert peer is not None
-        yield names[0], peer
-    finally:
-        for process in processes:
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
-        for process in processes:
-            try:
-                process.wait(STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+async def send_back(sock: zmq.asyncio.Socket) -> None:
+    """What the far end of a bare chain does."""
+    while True:
+        await sock.send_multipart(await sock.recv_multipart())
 
 
 # -- the client -------------------------------------------------------------------------------------------------------
@@ -219,7 +152,7 @@ async def bare_client(hops: int, size: int) -> AsyncIterator[Client]:
     """A DEALER before a chain of bare nodes."""
     frames = [os.urandom(ROUTE_BYTES), os.urandom(HEAD_BYTES), os.urandom(size)]
     clock = time.perf_counter
-    with chain(BARE, hops) as (_, url), zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as sock:
+    with chain(MODULE, BARE, hops) as (_, url, _), zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as sock:
         sock.connect(url)
         sock.linger = 0
 
@@ -253,7 +186,7 @@ async def mesh_client(hops: int, size: int) -> AsyncIterator[Client]:
     """A zmesh node before a chain of zmesh nodes."""
     payload = os.urandom(size)
     clock = time.perf_counter
-    with chain(MESH, hops) as (far, url):
+    with chain(MODULE, MESH, hops) as (far, url, _):
         mesh = zmesh.Controller(zmesh.Config(node_id="client"))
         mesh.add_peer(url)
 
@@ -304,11 +237,6 @@ async def clients(hops: int, size: int) -> AsyncIterator[dict[Kind, Client]]:
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
-
-
-def order(turn: int) -> tuple[Kind, Kind]:
-    """Who goes first in this turn."""
-    return (MESH, BARE) if turn % 2 else (BARE, MESH)
 
 
 async def measure_hops(hops: int, arguments: argparse.Namespace) -> Row:
@@ -371,14 +299,7 @@ async def measure(arguments: argparse.Namespace) -> Result:
         "limit": LIMIT,
         "hops": hops,
         "rate": rate,
-        "machine": {
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": f"{platform.python_implementation()} {platform.python_version()}",
-            "pyzmq": zmq.__version__,
-            "libzmq": zmq.zmq_version(),
-            "load_before": round(began, 2),
-        },
+        "machine": machine(began),
     }
 
 
@@ -387,7 +308,7 @@ async def measure(arguments: argparse.Namespace) -> Result:
 
 def table(result: Result) -> str:
     """The result for people, ready to be quoted in a commit."""
-    rate, machine = result["rate"], result["machine"]
+    rate = result["rate"]
     lines = [
         f"{result['size_bytes']} bytes there and back over TCP loopback, each node a process; microseconds,",
         f"{result['rounds']} rounds of {result['requests']} requests, bare zmq.asyncio and zmesh in turn",
@@ -401,11 +322,10 @@ def table(result: Result) -> str:
             f"  ({spread['p25']:.2f} - {spread['p75']:.2f})"
             f" {bare['p99_us']:>10.0f} {mesh['p99_us']:>10.0f}"
         )
-    software = ", ".join((machine["python"], f"pyzmq {machine['pyzmq']}", f"libzmq {machine['libzmq']}"))
     lines += [
         "",
         f"direct, {rate['outstanding']} outstanding: bare {rate[BARE]:,}/s, zmesh {rate[MESH]:,}/s",
-        f"{machine['cores']} cores, {machine['system']}, {software}, load before {machine['load_before']}",
+        machine_line(result["machine"]),
     ]
     return "\n".join(lines)
 
@@ -418,18 +338,6 @@ def counts(text: str) -> list[int]:
     return values
 
 
-def at_least(lowest: int) -> Callable[[str], int]:
-    """Read a whole number that is not below `lowest`."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"must be {lowest} or more")
-        return value
-
-    return number
-
-
 def main() -> int:
     """Measure and tell; the exit status."""
     parser = argparse.ArgumentParser("python -m benchmarks.latency", description="round trips beside bare ZeroMQ")
@@ -439,12 +347,12 @@ def main() -> int:
     parser.add_argument("--requests", type=at_least(10), default=100, help="requests a round (100)")
     parser.add_argument("--rounds", type=at_least(2), default=50, help="rounds of each kind (50)")
     parser.add_argument("--size", type=at_least(0), default=64, help="bytes of payload (64)")
-    parser.add_argument("--serve", choices=(BARE, MESH), help=argparse.SUPPRESS)
-    parser.add_argument("--name", default="node", help=argparse.SUPPRESS)
-    parser.add_argument("--peer", help=argparse.SUPPRESS)
+    add_serving(parser)
     arguments = parser.parse_args()
     if arguments.serve:
-        asyncio.run(serve(arguments.serve, arguments.name, arguments.peer))
+        mesh = arguments.serve == MESH
+        node = mesh_node(arguments.name, arguments.peer) if mesh else bare_node(arguments.peer, send_back)
+        asyncio.run(serve(node, arguments.name))
         return 0
     result = asyncio.run(measure(arguments))
     print(json.dumps(result) if arguments.json else table(result))

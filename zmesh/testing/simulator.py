@@ -99,6 +99,7 @@ class Wire:
         node.links += 1
         link = self.ids[end] = LinkId(node.links)
         node.wires[link] = (self, end)
+        self.sim.reconnected()
         return link
 
     def send(self, end: int, frames: Frames) -> bool:
@@ -373,13 +374,17 @@ def echo(node: SimNode, job: Job) -> None:
 
 
 class Simulator:
-    """A mesh on a virtual clock. `checked` False leaves the checks after each event out, for large meshes."""
+    """A mesh on a virtual clock. `checked` False leaves the checks after each event out, for large meshes.
 
-    def __init__(self, seed: int = 0, *, checked: bool = True) -> None:
+    `audit`: paths are looked at after every event, the tables of an engine after every `audit`-th one.
+    """
+
+    def __init__(self, seed: int = 0, *, checked: bool = True, audit: int = 1) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         self.now = 0.0
         self.checked = checked
+        self.audit = audit
         self.nodes: dict[str, SimNode] = {}
         self.wires: list[Wire] = []
         self.events = 0
@@ -387,6 +392,7 @@ class Simulator:
         self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
         self._moved: set[NodeId] = set()
+        self._changes = 0
 
     def __repr__(self) -> str:
         return f"Simulator(seed={self.seed}, now={self.now:.3f}, nodes={len(self.nodes)})"
@@ -412,6 +418,17 @@ class Simulator:
         self.wires.append(wire)
         self.after(0.0, wire.dial)
         return wire
+
+    def remove(self, id: str) -> None:
+        """Let a node die, and take it and its wires out of the mesh; nothing if it is not there."""
+        node = self.nodes.pop(id, None)
+        if node is None:
+            return
+        if node.alive:
+            node.kill()
+        for wire in [wire for wire in self.wires if node in wire.ends]:
+            wire.remove()
+            self.wires.remove(wire)
 
     def chain(self, *ids: str, **options: object) -> list[SimNode]:
         """Start nodes, each dialling the one before it."""
@@ -497,25 +514,36 @@ class Simulator:
         if report.event == "route_changed" and report.node is not None:
             self._moved.add(report.node)
 
+    def reconnected(self) -> None:
+        """A connection has another end again: any path may go on there."""
+        self._moved.update(node.id for node in self.nodes.values())
+
     def after_event(self, node: SimNode) -> None:
-        """Check the engine that has just worked, and every route that it has moved."""
+        """Check the engine that has just worked, and all paths to where a route has moved."""
         if not self.checked:
             return
-        node.engine.check()
-        moved, self._moved = self._moved, set()
-        for destination in moved:
-            self.check_path(node, destination)
+        self._changes += 1
+        if self._changes % self.audit == 0:
+            node.engine.check()
+        if self._moved:
+            moved, self._moved = self._moved, set()
+            for destination in moved:
+                self.check_paths(destination)
 
-    def check_path(self, node: SimNode, destination: NodeId) -> None:
-        """Raise AssertionError if a packet to `destination` that starts here would come by a node twice."""
-        seen: list[str] = []
-        here: SimNode | None = node
-        while here is not None and here.id != destination:
-            if here.id in seen:
-                raise AssertionError(f"a loop to {destination}: {' > '.join([*seen, here.id])} (seed {self.seed})")
-            seen.append(here.id)
-            selected = here.engine.routes.get(destination)
-            here = self._other_end(here, selected.link) if selected is not None else None
+    def check_paths(self, destination: NodeId) -> None:
+        """Raise AssertionError if a packet to `destination` would come by a node twice, wherever it starts."""
+        safe: set[SimNode] = set()
+        for start in self.nodes.values():
+            seen: dict[SimNode, None] = {}
+            here: SimNode | None = start
+            while here is not None and here.id != destination and here not in safe:
+                if here in seen:
+                    path = " > ".join(node.id for node in [*seen, here])
+                    raise AssertionError(f"a loop to {destination}: {path} (seed {self.seed})")
+                seen[here] = None
+                selected = here.engine.routes.get(destination)
+                here = self._other_end(here, selected.link) if selected is not None else None
+            safe.update(seen)
 
     def _other_end(self, node: SimNode, link: LinkId) -> SimNode | None:
         wire, end = node.wires.get(link, (None, 0))

@@ -19,6 +19,7 @@ from zmesh.core.message import Message, MessageId
 from zmesh.core.wire import MAX_DIRECTIVE, is_address
 from zmesh.errors import Closed, ConfigError
 from zmesh.exchange import Exchange, Handled, Received, Request, ResponseHandler, Unheard
+from zmesh.interrupts import heard
 from zmesh.node import PING, Node, stamp
 from zmesh.payload import PayloadLike, encode
 from zmesh.transport import parse_url
@@ -257,7 +258,8 @@ class Controller:
         loop = self.loop
         task = loop.create_task(self._run(main), name="zmesh run")
         try:
-            return loop.run_until_complete(task)
+            with heard(loop):
+                return loop.run_until_complete(task)
         except KeyboardInterrupt:
             if self._own_loop:
                 loop.set_exception_handler(_after_interrupt)

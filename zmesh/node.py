@@ -22,6 +22,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.errors import Closed, Overloaded
 from zmesh.exchange import Exchange
+from zmesh.interrupts import interrupt
 from zmesh.router import Router
 from zmesh.serving import Serving
 from zmesh.source import Source
@@ -450,11 +451,7 @@ async def _let_through(coroutine: Coroutine[object, object, None]) -> None:
     try:
         await coroutine
     except KeyboardInterrupt:
-        asyncio.get_running_loop().call_soon(_interrupt)
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
+        asyncio.get_running_loop().call_soon(interrupt)
 
 
 def stamp(seconds: float) -> dict[str, object]:

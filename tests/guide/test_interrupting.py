@@ -90,6 +90,17 @@ PROGRAMS = {
             controller.send(payload(), "depot", "digest:sha256")
         controller.run(main)
     """,
+    "an object is being destroyed": """
+        class Slow:
+            def __del__(self):
+                print("ready")
+                time.sleep(2)
+        async def main():
+            controller.send("x", "depot", "echo:echo")
+            Slow()
+            await asyncio.Event().wait()
+        controller.run(main)
+    """,
     "in a loop of the program's own": """
         loop = asyncio.new_event_loop()
         controller = receptor.Controller(receptor.ReceptorConfig(node_id="ctl"), loop=loop)
@@ -120,12 +131,7 @@ def dedent(source):
     return "\n".join(line.removeprefix("    ") for line in source.splitlines())
 
 
-LOST = pytest.mark.xfail(strict=True, reason="KeyboardInterrupt is raised wherever Ctrl-C hits, also where it is lost")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=LOST) if name == "an object is being destroyed" else name for name in PROGRAMS]
-)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_ctrl_c_ends_run_at_once(program, depot, name):
     running = program(dedent(BEGINNING) + dedent(dedent(PROGRAMS[name])), depot.url)
     assert running.line() == "ready", running.stderr

@@ -1,0 +1,32 @@
+"""Ctrl-C wherever it hits: KeyboardInterrupt is raised between any two instructions, also where nobody can catch it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def heard(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have the loop raise a KeyboardInterrupt that was lost in a destructor or a weak reference's callback."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            loop.call_soon_threadsafe(interrupt)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = before
+
+
+def interrupt() -> None:
+    """Raise KeyboardInterrupt, out of whatever runs the loop."""
+    raise KeyboardInterrupt

@@ -605,7 +605,10 @@ def test_a_route_that_is_told_is_reported_and_told_on(subject):
     subject.join(2, "c")
     subject.run(0.1)
     subject.now = 0.2
-    assert subject.tell(1, Entry("z", 9, 1, 50, 1)) == [Report("route_changed", "z", 1, "metric 150, 2 hops")]
+    assert subject.tell(1, Entry("z", 9, 1, 50, 1)) == [
+        Report("node_joined", "z"),
+        Report("route_changed", "z", 1, "metric 150, 2 hops"),
+    ]
     assert subject.run(COALESCE) == [Said(2, Kind.UPDATE, wire.Update(0, (Entry("z", 9, 1, 150, 2),)))]
     assert subject.engine.nodes() == {"a", "b", "c", "z"}
     assert subject.engine.settled(5.2) == pytest.approx(5.0)
@@ -651,14 +654,81 @@ def record(node="c", serial=5, incarnation=9):
     return wire.Record(node, incarnation, serial, ("x:y",), (), b"")
 
 
-def test_the_first_record_of_a_node_is_reported_and_passed_on(subject):
+def test_a_node_that_comes_back_has_joined_again_and_one_whose_path_changes_has_not(linked):
+    linked.join(2, "c")
+    events = []
+    for link, metric in ((1, 50), (1, INFINITY), (1, 50), (2, 20)):
+        effects = linked.tell(link, Entry("z", 9, 1, metric, 1))
+        events += [effect.event for effect in only(effects, Report)]
+    assert events == [
+        "node_joined", "route_changed", "node_left", "node_joined", "route_changed", "route_changed"
+    ]  # fmt: skip
+
+
+def test_a_record_is_passed_on_once(subject):
     subject.join(1, "a")
     subject.join(2, "d")
     subject.run(0.1)
     frames = wire.encode_records([wire.encode(record()), wire.encode(record("e"))])
-    assert subject.receive(1, *frames) == [Report("node_joined", "c"), Report("node_joined", "e")]
+    assert subject.receive(1, *frames) == []
     assert subject.run(COALESCE) == [Said(2, Kind.RECORD, [record(), record("e")])]
     assert subject.receive(1, *wire.encode_records([wire.encode(record(serial=6))])) == []
+
+
+def outbid(subject, name, mine, *, rounds=6, incarnation=9):
+    """Another life speaks in a name again and again, each time above what was said last; what is reported of it."""
+    reports = []
+    for _ in range(rounds):
+        serial = subject.engine.records.get(name).serial + 1
+        neighbours = (("far", 100), *((f"n{number}", 100) for number in range(4)))
+        blob = wire.encode(wire.Record(name, incarnation, serial, (), neighbours, b""))
+        reports += only(subject.receive(1, *wire.encode_records([blob])), Report)
+        if mine is None:
+            reports += only(subject.run(2.0), Report)
+            subject.keep_alive(1)
+        else:
+            blob = wire.encode(wire.Record(name, mine, serial + 1, (), (), b""))
+            reports += only(subject.receive(1, *wire.encode_records([blob])), Report)
+    return [report for report in reports if report.event == "duplicate_id"]
+
+
+def test_two_nodes_of_one_name_that_are_far_away_are_found_out(linked):
+    linked.receive(1, *wire.encode_records([wire.encode(record("x"))]))
+    text = "two nodes called 'x' are alive, one linked to far, n0, n1, n2, ..., one linked to nobody; one of the two"
+    (report,) = outbid(linked, "x", 5)
+    assert (report.node, report.detail[: len(text)]) == ("x", text)
+    assert linked.engine.duplicates.names() == ["x"]
+
+
+def test_another_node_of_this_one_s_name_is_found_out_however_far_away_it_is(linked):
+    (report,) = outbid(linked, "b", None)
+    assert report.node == "b"
+    assert report.detail == (
+        "another node called 'b' is alive in the mesh, linked to far, n0, n1, n2, ...; "
+        "one of the two must get another id"
+    )
+
+
+def test_the_calls_of_a_node_whose_name_is_taken_end_and_say_why(linked):
+    linked.send("a", id=b"1" * 16)
+    outbid(linked, "b", None)
+    linked.send("a", id=b"2" * 16)
+    ends = []
+    for _ in range(400):
+        ends += [piece.eof for piece in only(linked.run(0.1), Deliver)]
+        linked.keep_alive(1)
+    assert [eof.reason for eof in ends] == ["unreachable", "unreachable"]
+    assert "another node is called 'b' as well" in ends[0].error
+
+
+def test_a_name_is_one_s_own_again_when_the_other_has_been_silent_for_long(linked):
+    outbid(linked, "b", None)
+    assert linked.engine.exchanges.contested
+    for _ in range(200):
+        linked.run(1.0)
+        linked.keep_alive(1)
+    assert linked.engine.duplicates.names() == []
+    assert not linked.engine.exchanges.contested
 
 
 def test_the_record_of_a_node_that_stays_out_of_reach_is_forgotten(subject):
@@ -819,7 +889,7 @@ def test_a_frame_for_another_node_is_passed_on(subject):
 def test_exchanges_hear_of_routes_that_come_and_go(linked):
     assert linked.send("far") == []
     effects = linked.tell(1, Entry("far", 9, 1, 50, 1))
-    assert [type(effect) for effect in effects] == [Report, Routed]
+    assert [type(effect) for effect in effects] == [Report, Report, Routed]
     effects = linked.tell(1, Entry("far", 10, 2, 50, 1))
     assert effects[-1].eof.reason == "node_restarted"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.core.records import BATCH_BYTES, COALESCE, KEEP_GONE, OUTBID_INTERVAL, Records
+from zmesh.core.records import BATCH_BYTES, COALESCE, KEEP_GONE, OUTBID_FIRST, OUTBID_LAST, Records
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import (
     MAX_CAPABILITIES,
@@ -217,12 +217,34 @@ def test_this_nodes_own_record_coming_back_changes_nothing(records):
     assert records.get("a") == record("a", 100, incarnation=1)
 
 
-def test_two_nodes_of_one_name_do_not_outbid_each_other_without_pause(records):
-    hear(records, record("a", 200, incarnation=9), 1.0)
-    hear(records, record("a", 300, incarnation=9), 1.0 + OUTBID_INTERVAL - 0.001)
-    assert records.get("a").serial == 201
-    hear(records, record("a", 300, incarnation=9), 1.0 + OUTBID_INTERVAL)
-    assert records.get("a").serial == 301
+def test_two_nodes_of_one_name_outbid_each_other_at_pauses_that_double(records):
+    now, serial, pauses = 1.0, 200, []
+    hear(records, record("a", serial, incarnation=9), now)
+    for _ in range(12):
+        serial = records.get("a").serial + 1
+        hear(records, record("a", serial, incarnation=9), now)
+        assert records.get("a").serial == serial - 1
+        due = records.next_deadline()
+        while due - now < OUTBID_FIRST / 2:
+            records.flush(due)
+            due = records.next_deadline()
+        records.expire(due - 0.001)
+        assert records.get("a").serial == serial - 1
+        records.expire(due)
+        assert records.get("a").serial == serial + 1
+        pauses.append(due - now)
+        now = due
+    assert pauses[0] == pytest.approx(OUTBID_FIRST * 2)
+    assert pauses[1] == pytest.approx(OUTBID_FIRST * 4)
+    assert pauses[-1] == pytest.approx(OUTBID_LAST)
+
+
+def test_after_a_long_calm_a_record_in_this_nodes_name_is_outbid_soon_again(records):
+    for number in range(8):
+        hear(records, record("a", 1000 * (number + 1), incarnation=9), 100.0 * number)
+    hear(records, record("a", 20_000, incarnation=9), 5000.0)
+    hear(records, record("a", 30_000, incarnation=9), 5000.0 + OUTBID_FIRST)
+    assert records.get("a").serial == 30_001
 
 
 # --- links --------------------------------------------------------------------------------------------------------

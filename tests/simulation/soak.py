@@ -1,8 +1,8 @@
 """Runs the random meshes by the thousand, on all cores; a seed that fails is printed with the command that replays it.
 
-    python -m tests.simulation.soak                     20,000 seeds of each sentence
-    python -m tests.simulation.soak routes --seeds 500 --first 3000
-    python -m tests.simulation.soak routes --seed 1234  one seed again, with its traceback
+python -m tests.simulation.soak                     20,000 seeds of each sentence
+python -m tests.simulation.soak routes --seeds 500 --first 3000
+python -m tests.simulation.soak routes --seed 1234  one seed again, with its traceback
 """
 
 import argparse
@@ -65,7 +65,9 @@ def soak(sentences: list[str], first: int, count: int, processes: int) -> int:
 
 def main() -> int:
     """The command line; exits 1 if a seed failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation.soak", description="Random meshes in the simulator.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation.soak", description="Random meshes in the simulator."
+    )
     parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help=f"of: {', '.join(SENTENCES)} (default: all)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds of each sentence (%(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (%(default)s)")

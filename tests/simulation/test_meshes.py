@@ -209,6 +209,34 @@ def test_two_nodes_of_one_name_at_one_neighbour_are_told_apart_and_the_second_is
     assert outcome.message_id not in second.jobs
 
 
+def test_two_nodes_of_one_name_far_apart_are_named_everywhere_and_swap_nothing() -> None:
+    """Two partitions, each with a `twin` of its own, are joined in the middle."""
+    sim = Simulator()
+    sim.chain("twin", "a", "b")
+    sim.add("c", "d")
+    second = SimNode(sim, "twin", {})
+    sim.nodes["twin-2"] = second
+    sim.connect("c", "d")
+    sim.connect("d", "twin-2")
+    sim.run(3.0)
+    first = sim.nodes["twin"]
+    sim.connect("b", "c")
+    asked = [node.send(to, b"%d" % number, timeout=20.0) for number in range(20) for node, to in
+             ((first, "d"), (second, "a"), (first, "b"), (second, "c"))]  # fmt: skip
+    assert sim.run_until(lambda: all(events(node, "duplicate_id") for node in sim.nodes.values()), 10)
+    sim.run(40.0)
+    for node in (first, second):
+        (report,) = [report for report in node.reports if report.event == "duplicate_id"]
+        assert "another node called 'twin' is alive in the mesh, linked to " in report.detail
+    for outcome in asked:
+        assert len(outcome.eofs) == 1
+        number = next(b"%d" % number for number in range(20) if outcome in asked[4 * number : 4 * number + 4])
+        assert outcome.replies == ([number] if outcome.eof == Eof() else [])
+    frames = sim.frames
+    sim.run(60.0)
+    assert sim.frames - frames < 60 * 4 * 5 * 3  # probes and echoes, and a quarrel that has become slow
+
+
 def test_a_node_that_names_itself_like_its_peer_is_refused_at_both_ends() -> None:
     sim = Simulator()
     sim.add("same")

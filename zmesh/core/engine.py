@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable
 
 from zmesh.core import wire
+from zmesh.core.duplicates import Duplicates
 from zmesh.core.effects import Effect, HangUp, Report, Transmit
 from zmesh.core.exchanges import Exchanges
 from zmesh.core.forwarding import LAGGING_BYTES, Forwarding
@@ -25,6 +26,7 @@ from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, MAX_ENTRIES, Fra
 
 REDIAL_REFUSED = 5.0
 RECONCILE_AFTER = 2
+MAX_NEIGHBOURS_NAMED = 4
 
 
 class Engine:
@@ -53,6 +55,7 @@ class Engine:
         self.links = Links(heartbeat, self.alarm)
         self.routes = Routes(node, incarnation, serial, self.alarm)
         self.records = Records(node, incarnation, serial, self.alarm)
+        self.duplicates = Duplicates(self.alarm)
         self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, leaf=leaf)
         self.exchanges = Exchanges(self.out, route_timeout, now, self.alarm)
         self._epoch = epoch
@@ -199,6 +202,8 @@ class Engine:
         self.routes.expire(now)
         for node in self.records.expire(now):
             self.out.emit(Report("node_forgotten", node))
+        self.duplicates.expire(now)
+        self.exchanges.contested = self.exchanges.contested and self.node in self.duplicates
         self.exchanges.tick(now)
         self._choose(now)
         self._tell(now)
@@ -212,7 +217,8 @@ class Engine:
         return soonest if soonest < math.inf else None
 
     def _set_alarm(self) -> None:
-        deadlines = [table.next_deadline() for table in (self.exchanges, self.links, self.routes, self.records)]
+        tables = (self.exchanges, self.links, self.routes, self.records, self.duplicates)
+        deadlines = [table.next_deadline() for table in tables]
         self.alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -230,6 +236,7 @@ class Engine:
         self.links.check()
         self.routes.check()
         self.records.check()
+        self.duplicates.check()
         self.exchanges.check()
         self.out.check()
 
@@ -355,8 +362,18 @@ class Engine:
 
     def _on_record(self, link: Link, record: wire.Record, blob: bytes, now: float) -> None:
         known = self.records.get(record.node)
-        if self.records.update(link.id, record, blob, now) and known is None:
-            self.out.emit(Report("node_joined", record.node))
+        if known is not None and self.records.outranks(record) and self.duplicates.witness(record, known, now):
+            self._on_duplicate(record, known, now)
+        self.records.update(link.id, record, blob, now)
+
+    def _on_duplicate(self, one: wire.Record, other: wire.Record, now: float) -> None:
+        """Two nodes of one name are alive; say so, and where they are."""
+        if one.node == self.node:
+            text = f"another node called {self.node!r} is alive in the mesh, {_whereabouts(one)}"
+            self.exchanges.on_contested(now)
+        else:
+            text = f"two nodes called {one.node!r} are alive, one {_whereabouts(one)}, one {_whereabouts(other)}"
+        self.out.emit(Report("duplicate_id", one.node, None, f"{text}; one of the two must get another id"))
 
     def _on_probe(self, link: Link, probe: wire.Probe, now: float) -> None:
         self.out.put(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)))
@@ -523,6 +540,8 @@ class Engine:
             self.out.emit(Report("node_left", node))
             self.exchanges.on_route(node, None, now)
         else:
+            if before is None:
+                self.out.emit(Report("node_joined", node))
             self.out.emit(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
             self.exchanges.on_route(node, after.incarnation, now)
         if self.links.held():
@@ -552,3 +571,9 @@ class Engine:
             for frames in looped:
                 self._arrive(wire.decode_route(frames[0]), frames, now)
         return self.out.take()
+
+
+def _whereabouts(record: wire.Record) -> str:
+    names = [node for node, _ in record.neighbours[:MAX_NEIGHBOURS_NAMED]]
+    more = ", ..." if len(record.neighbours) > len(names) else ""
+    return f"linked to {', '.join(names)}{more}" if names else "linked to nobody"

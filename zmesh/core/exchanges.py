@@ -66,6 +66,8 @@ class Exchanges:
         self._limits: Timers[MessageId] = Timers(alarm)
         self._peers = Peers(carrier, alarm)
         self._sending = Sending(carrier, self._peers, alarm)
+        self.contested = False
+        """Whether another node bears this one's name, and replies may go there."""
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -126,6 +128,8 @@ class Exchanges:
         if call.deadline is not None:
             self._limits.set(message_id, call.deadline)
         self._pump(call, now)
+        if self.contested:
+            self._lose(call, now)
 
     def feed(self, stream: Stream, body: bytes, *, last: bool, now: float) -> None:
         """More payload of the message that is being sent; `last` ends the request's stream."""
@@ -253,6 +257,12 @@ class Exchanges:
                 self._end(exchange, "node_restarted", self._restarted(exchange), now)
             else:
                 self._drop(exchange, "cancelled", now)
+
+    def on_contested(self, now: float) -> None:
+        """Another node bears this one's name, so replies may go there; a call that hears nothing must end."""
+        self.contested = True
+        for call in self._calls.values():
+            self._lose(call, now)
 
     def on_attached(self, address: Address | None, now: float) -> None:
         """The leaf at `address` is linked to this node, or (None) this leaf has a node to hang on: all go on."""
@@ -513,6 +523,8 @@ class Exchanges:
 
     def _no_route(self, call: Call, waited: float) -> str:
         text = f"no route to {call.address!r} after {waited:.3g} s"
+        if self.contested:
+            return f"{text}; another node is called {self._carrier.node!r} as well, and gets what is for this one"
         if call.unreachable is None or call.unreachable.at == self._carrier.node:
             return text + self._carrier.hint(call.address)
         text += f"; the last node on the way was {call.unreachable.at!r}"

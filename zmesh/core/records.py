@@ -24,7 +24,8 @@ from zmesh.core.wire import (
 
 KEEP_GONE = 60.0
 COALESCE = 0.010
-OUTBID_INTERVAL = 1.0
+OUTBID_FIRST = 0.25
+OUTBID_LAST = 60.0
 BATCH_BYTES = 48 * 1024
 _MODULUS = 1 << 64
 
@@ -41,7 +42,9 @@ class Records:
         self._digests: dict[NodeId, int] = {}
         self._reachable: set[NodeId] = {node}
         self._gone: Timers[NodeId] = Timers(alarm)
+        self._outbid_pause = OUTBID_FIRST
         self._outbid_again = 0.0
+        self._outbid: int | None = None
         self.digest = 0
         self._pending: dict[LinkId, dict[NodeId, None]] = {}
         self._flush_at: float | None = None
@@ -79,10 +82,10 @@ class Records:
     def update(self, link: LinkId, record: Record, blob: bytes, now: float) -> bool:
         """Take in a record that a neighbour passed on; True if it was news."""
         if record.node == self._node:
-            if record.incarnation != self._own.incarnation and _rank(record) > _rank(self._own):
-                if now >= self._outbid_again:
-                    self._outbid_again = now + OUTBID_INTERVAL
-                    self._publish(self._own._replace(serial=record.serial + 1), now)
+            if self.outranks(record):
+                self._outbid = record.serial + 1
+                self._alarm.at(self._outbid_again)
+                self._outbid_if_due(now)
             return False
         known = self._records.get(record.node)
         if known is not None and _rank(record) <= _rank(known):
@@ -92,6 +95,11 @@ class Records:
             self._gone.set_default(record.node, now + KEEP_GONE)
         self._spread(record.node, link, now)
         return True
+
+    def outranks(self, record: Record) -> bool:
+        """True if the record takes the place of another incarnation's, which may be this node's own."""
+        known = self._records.get(record.node)
+        return known is not None and known.incarnation != record.incarnation and _rank(record) > _rank(known)
 
     def set_reachable(self, node: NodeId, reachable: bool, now: float) -> None:
         """The route to `node` has come, or gone; a record that stays unreachable is dropped in the end."""
@@ -122,10 +130,12 @@ class Records:
 
     def next_deadline(self) -> float | None:
         """When `flush` or `expire` has work."""
-        gone = self._gone.next_deadline()
-        if self._flush_at is None or (gone is not None and gone < self._flush_at):
-            return gone
-        return self._flush_at
+        deadlines = (
+            self._gone.next_deadline(),
+            self._flush_at,
+            self._outbid_again if self._outbid is not None else None,
+        )
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def flush(self, now: float) -> list[tuple[LinkId, list[bytes]]]:
         """What to send on which link, in batches; empty before its time."""
@@ -151,11 +161,21 @@ class Records:
         return batches
 
     def expire(self, now: float) -> list[NodeId]:
-        """Drop the records of nodes that have been gone for long."""
+        """Drop the records of nodes that have been gone for long; outbid who speaks in this node's name."""
+        self._outbid_if_due(now)
         dropped = self._gone.expire(now)
         for node in dropped:
             del self._records[node], self._blobs[node], self._digests[node]
         return dropped
+
+    def _outbid_if_due(self, now: float) -> None:
+        """Publish above what was said in this node's name, at pauses that double: two may do it to each other."""
+        if self._outbid is not None and now >= self._outbid_again:
+            calm = now >= self._outbid_again + OUTBID_LAST
+            self._outbid_pause = OUTBID_FIRST if calm else min(OUTBID_LAST, 2 * self._outbid_pause)
+            self._outbid_again = now + self._outbid_pause
+            serial, self._outbid = max(self._outbid, self._own.serial + 1), None
+            self._publish(self._own._replace(serial=serial), now)
 
     def _publish(self, own: Record, now: float) -> None:
         self._own = own

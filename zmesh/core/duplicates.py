@@ -1,0 +1,75 @@
+"""Two nodes of one name anywhere in the mesh, told apart from one that restarts.
+
+A restarted node outbids the record of its old self once, and that never speaks again. Two nodes that are both alive
+outbid each other: an incarnation that was outranked comes back with a higher serial, again and again. RETURNS such
+returns are proof enough (one or two can be late records of a life that is over, where a clock went back), and every
+node of the mesh sees them, so the name is known as a duplicate everywhere until CALM seconds have passed without one.
+"""
+
+from __future__ import annotations
+
+from zmesh.core.message import NodeId
+from zmesh.core.timers import Alarm, Timers
+from zmesh.core.wire import Record
+
+RETURNS = 3
+CALM = 180.0
+MAX_LIVES = 8
+
+
+class _Contest:
+    """The lives that have claimed one name, each with the serial that it spoke with last."""
+
+    __slots__ = ("lives", "returns")
+
+    def __init__(self) -> None:
+        self.lives: dict[int, int] = {}
+        self.returns = 0
+
+
+class Duplicates:
+    """The table of names that more than one incarnation has claimed."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        self._contests: dict[NodeId, _Contest] = {}
+        self._calm: Timers[NodeId] = Timers(alarm)
+
+    def __len__(self) -> int:
+        return len(self._contests)
+
+    def __contains__(self, node: NodeId) -> bool:
+        contest = self._contests.get(node)
+        return contest is not None and contest.returns >= RETURNS
+
+    def names(self) -> list[NodeId]:
+        """The names that are known to be borne by two nodes, sorted."""
+        return sorted(node for node in self._contests if node in self)
+
+    def witness(self, winner: Record, loser: Record, now: float) -> bool:
+        """A record has outranked that of another incarnation; True if that has just proved two nodes to be alive."""
+        contest = self._contests.setdefault(winner.node, _Contest())
+        lives = contest.lives
+        before = lives.pop(winner.incarnation, None)
+        lives.pop(loser.incarnation, None)
+        lives[loser.incarnation], lives[winner.incarnation] = loser.serial, winner.serial
+        if len(lives) > MAX_LIVES:
+            del lives[next(iter(lives))]
+        self._calm.set(winner.node, now + CALM)
+        if before is None or winner.serial <= before:
+            return False
+        contest.returns += 1
+        return contest.returns == RETURNS
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has work."""
+        return self._calm.next_deadline()
+
+    def expire(self, now: float) -> None:
+        """Forget the names that have been calm for long."""
+        for node in self._calm.expire(now):
+            del self._contests[node]
+
+    def check(self) -> None:
+        """Raise AssertionError if a name would never be forgotten."""
+        if any(node not in self._calm for node in self._contests):
+            raise AssertionError("a contested name that nothing will forget")

@@ -39,30 +39,41 @@ def _checked(payload: Payload | None) -> dict[str, Any] | None:
         answer: Any = payload.json() if payload is not None else None
         return {
             "node": str(answer["node"]),
-            "routes": [
-                {
-                    "destination": str(route["destination"]),
-                    "next_hop": str(route["next_hop"]),
-                    "metric": int(route["metric"]),
-                    "hops": int(route["hops"]),
-                }
-                for route in answer["routes"]
-            ],
+            "routes": [_route(route) for route in answer["routes"]],
             "edges": [[str(a), str(b), int(cost)] for a, b, cost in answer["edges"]],
             "capabilities": {
                 str(node): [str(directive) for directive in known] for node, known in answer["capabilities"].items()
             },
+            "duplicates": [str(node) for node in answer["duplicates"]],
         }
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
+def _route(route: dict[str, Any]) -> dict[str, Any]:
+    rtt = route["rtt_ms"]
+    return {
+        "destination": str(route["destination"]),
+        "next_hop": str(route["next_hop"]),
+        "metric": int(route["metric"]),
+        "hops": int(route["hops"]),
+        "rtt_ms": None if rtt is None else float(rtt),
+        "age_s": float(route["age_s"]),
+        "why": str(route["why"]),
+    }
+
+
 def _render(tables: dict[str, Any]) -> Iterable[str]:
     node, routes, edges = tables["node"], tables["routes"], tables["edges"]
+    for name in tables["duplicates"]:
+        yield f"Two live nodes are called {printable(name)}: give one of them another id"
     yield f"Routes of {printable(node)}"
     if routes:
-        rows = [(r["destination"], r["next_hop"], str(r["metric"]), str(r["hops"])) for r in routes]
-        yield from _table(("DESTINATION", "NEXT HOP", "COST", "HOPS"), rows)
+        rows = [
+            (r["destination"], r["next_hop"], str(r["metric"]), str(r["hops"]), _rtt(r), _age(r["age_s"]), r["why"])
+            for r in routes
+        ]
+        yield from _table(("DESTINATION", "NEXT HOP", "COST", "HOPS", "RTT", "AGE", "WHY"), rows)
     else:
         yield "  none; it knows of no other node"
     if edges:
@@ -73,6 +84,17 @@ def _render(tables: dict[str, Any]) -> Iterable[str]:
     yield "Directives"
     known = tables["capabilities"].items()
     yield from _table(("NODE", "OFFERS"), [(name, " ".join(directives) or "-") for name, directives in known])
+
+
+def _rtt(route: dict[str, Any]) -> str:
+    return "-" if route["rtt_ms"] is None else f"{route['rtt_ms']:.3g} ms"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterable[str]:

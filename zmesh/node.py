@@ -14,16 +14,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import assert_never
 
 from zmesh.config import Config
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.errors import Closed, Overloaded
-from zmesh.exchange import Exchange
+from zmesh.errors import Closed, Overloaded, Unreachable
+from zmesh.events import Events, event_of
+from zmesh.exchange import Exchange, Request
 from zmesh.interrupts import interrupt
-from zmesh.router import Router
+from zmesh.router import Route, Router
 from zmesh.serving import Serving
 from zmesh.source import Source
 from zmesh.streaming import send_source
@@ -83,6 +85,7 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._unborn: list[tuple[Coroutine[object, object, None], str]] = []
         self._observers: list[Callable[[Report], None]] = []
+        self._events: set[Events] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = 0
         self._transport: Transport | None = None
@@ -168,6 +171,8 @@ class Node:
 
     async def _shut(self) -> None:
         self.closed = True
+        for events in self._events:
+            events.end()
         if self._tasks and not self._aborted:
             await asyncio.wait(set(self._tasks), timeout=HANDLERS_END_WITHIN)
         for task in self._tasks:
@@ -201,6 +206,41 @@ class Node:
     def watch(self, observer: Callable[[Report], None]) -> None:
         """Have each report of the engine (and of failed dialling, as `dial_failed`) given to `observer`."""
         self._observers.append(observer)
+
+    def events(self) -> Events:
+        """What happens to this node's links and to the nodes that it can reach, from now on."""
+        events = Events(self._events.discard)
+        if self.closed:
+            events.end()
+        else:
+            self._events.add(events)
+        return events
+
+    async def reachable(self, node: str, timeout: float | None = None) -> None:
+        """Wait until there is a route to `node`; on an ephemeral node, until `node` answers a ping.
+
+        Raises Unreachable after `timeout` seconds, with the nodes that can be reached, and Closed if this node is.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                if self.config.ephemeral:
+                    await self._answer_of(node)
+                else:
+                    await self._route_to(node)
+                return
+        hint = self.engine.out.hint(Address(node))
+        raise Unreachable(f"no route to {node!r} after {timeout} s{hint}", node=node)
+
+    async def _route_to(self, node: str) -> None:
+        async with self.events() as events:
+            while node not in self.engine.nodes():
+                if await anext(events, None) is None:
+                    raise Closed(f"node {self.node_id!r} is closed")
+
+    async def _answer_of(self, node: str) -> None:
+        request = Request(self, MessageId(secrets.token_bytes(16)), node)
+        self.send(request, PING, b"", None)
+        await request
 
     def register(self, name: str, function: Callable[..., object], *, stream: bool = False) -> None:
         """Offer a directive of this program, and let the mesh know."""
@@ -406,6 +446,9 @@ class Node:
             self._transport.healthy(report.link)
         for observer in self._observers:
             observer(report)
+        if self._events and (event := event_of(report, self.router)) is not None:
+            for events in self._events:
+                events.put(event)
 
     def _arm(self) -> None:
         """Have `tick` called when the engine is due next."""
@@ -437,13 +480,23 @@ class Node:
         """This node's routes and what it knows of the mesh, as JSON takes it."""
         return {
             "node": self.node_id,
-            "routes": [
-                {"destination": r.destination, "next_hop": r.next_hop, "metric": r.metric, "hops": r.hops}
-                for r in self.router.routes()
-            ],
+            "routes": [_shown(route) for route in self.router.routes()],
             "edges": [list(edge) for edge in self.router.get_edges()],
             "capabilities": self.router.node_capabilities(),
+            "duplicates": self.router.duplicates(),
         }
+
+
+def _shown(route: Route) -> dict[str, object]:
+    return {
+        "destination": route.destination,
+        "next_hop": route.next_hop,
+        "metric": route.metric,
+        "hops": route.hops,
+        "rtt_ms": None if route.rtt is None else round(1000 * route.rtt, 3),
+        "age_s": round(route.age, 3),
+        "why": route.why,
+    }
 
 
 async def _let_through(coroutine: Coroutine[object, object, None]) -> None:

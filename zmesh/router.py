@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from zmesh.core.engine import Engine
+from zmesh.core.links import Link
 from zmesh.core.message import Address, NodeId
+from zmesh.core.routes import Selected
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to one destination: the neighbour it starts with, its cost in all, and how many links it takes."""
+    """The way to one destination.
+
+    `next_hop` is the neighbour it starts with, `metric` its cost in all, `hops` how many links it takes. `rtt` is the
+    smoothed round trip to the next hop, `age` how long this path has been in use, both in seconds. `why` says in words
+    why it was chosen.
+    """
 
     destination: str
     next_hop: str
     metric: int
     hops: int
+    rtt: float | None
+    age: float
+    why: str
 
 
 class Router:
@@ -50,11 +61,38 @@ class Router:
         link = self._engine.links.get(selected.link) if selected is not None else None
         return link.node if link is not None else None
 
+    def route(self, node: str) -> Route | None:
+        """The route in use to one node; None if there is none, or it is this node."""
+        destination = NodeId(Address(node))
+        selected = self._engine.routes.get(destination)
+        link = self._engine.links.get(selected.link) if selected is not None else None
+        return self._route(destination, selected, link) if selected is not None and link is not None else None
+
     def routes(self) -> list[Route]:
         """The routes in use, sorted by destination."""
-        routes = []
-        for destination, selected in sorted(self._engine.routes.table().items()):
-            link = self._engine.links.get(selected.link)
-            if link is not None:
-                routes.append(Route(destination, link.node, selected.metric, selected.hops))
-        return routes
+        return [route for node in sorted(self._engine.routes.table()) if (route := self.route(node)) is not None]
+
+    def duplicates(self) -> list[str]:
+        """The ids that two live nodes of the mesh have given themselves, sorted."""
+        return list(self._engine.duplicates.names())
+
+    def _route(self, node: NodeId, selected: Selected, link: Link) -> Route:
+        age = time.monotonic() - selected.since
+        return Route(node, link.node, selected.metric, selected.hops, link.rtt, age, self._why(node, selected))
+
+    def _why(self, node: NodeId, selected: Selected) -> str:
+        others = [
+            (known.node, metric, feasible)
+            for link, metric, feasible in self._engine.routes.others(node)
+            if (known := self._engine.links.get(link)) is not None
+        ]
+        if not others:
+            return "the only way"
+        name, metric, feasible = others[0]
+        if metric > selected.metric:
+            return f"the cheapest; over {name} it would be {metric}"
+        if metric == selected.metric:
+            return f"as cheap as over {name}, and chosen first"
+        if not feasible:
+            return f"over {name} it would be {metric}, but that could be a loop until {node} has confirmed it"
+        return f"over {name} it would be {metric}, but not for long enough yet"

@@ -1,6 +1,7 @@
 """`zmesh routes`."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +13,15 @@ def test_without_a_node_it_is_the_table_of_the_peer_itself(mesh: Any, lines: Lin
     done = mesh.run("routes", "--json")
     assert (done.returncode, done.stderr) == (0, b"")
     (tables,) = lines(done)
-    assert list(tables) == ["schema", "node", "routes", "edges", "capabilities"]
+    assert list(tables) == ["schema", "node", "routes", "edges", "capabilities", "duplicates"]
     assert (tables["schema"], tables["node"]) == ("zmesh.routes/1", "hub")
-    assert tables["routes"] == [
-        {"destination": "far", "next_hop": "mid", "metric": 200, "hops": 2},
-        {"destination": "mid", "next_hop": "mid", "metric": 100, "hops": 1},
+    keys = ("destination", "next_hop", "metric", "hops", "why")
+    assert [tuple(route[key] for key in keys) for route in tables["routes"]] == [
+        ("far", "mid", 200, 2, "the only way"),
+        ("mid", "mid", 100, 1, "the only way"),
     ]
+    assert all(0 < route["rtt_ms"] < 1000 and 0 <= route["age_s"] < 600 for route in tables["routes"])
+    assert tables["duplicates"] == []
     assert tables["edges"] == [["far", "mid", 100], ["hub", "mid", 100]]
     assert set(tables["capabilities"]) == {"far", "hub", "mid"}
     assert "echo:echo" in tables["capabilities"]["far"]
@@ -33,12 +37,13 @@ def test_for_people_it_is_aligned(mesh: Any) -> None:
     done = mesh.run("routes", "mid")
     assert done.returncode == 0
     shown = done.stdout.decode().splitlines()
-    assert shown[:4] == [
-        "Routes of mid",
-        "  DESTINATION  NEXT HOP  COST  HOPS",
-        "  far          far        100     1",
-        "  hub          hub        100     1",
+    assert [re.sub(r"[\d.]+ (ms|s|min) +", "_ ", line).split() for line in shown[:4]] == [
+        ["Routes", "of", "mid"],
+        ["DESTINATION", "NEXT", "HOP", "COST", "HOPS", "RTT", "AGE", "WHY"],
+        ["far", "far", "100", "1", "_", "_", "the", "only", "way"],
+        ["hub", "hub", "100", "1", "_", "_", "the", "only", "way"],
     ]
+    assert len({line.index(word) for line, word in zip(shown[1:4], ("WHY", "the", "the"), strict=True)}) == 1
     assert "  hub   mid    100" in shown
     assert any(line.startswith("  far   digest:sha256 echo:echo ") for line in shown)
 
@@ -61,3 +66,14 @@ def test_a_table_is_one_line_of_ascii(mesh: Any) -> None:
     assert out.isascii()
     assert out.count(b"\n") == 1
     assert json.loads(out)
+
+
+def test_a_name_that_two_nodes_bear_comes_first(shell: Any, lines: Lines) -> None:
+    """Each of two meshes has a `twin`, and then they are linked."""
+    left, right = shell.node("left"), shell.node("right")
+    for hub in (left, right):
+        shell.node("twin", "--peer", hub.url)
+    shell.node("bridge", "--peer", left.url, "--peer", right.url)
+    for hub in (left, right):
+        assert hub.event("duplicate_id", within=30.0)["node"] == "twin"
+        assert shell.run("routes", "--peer", hub.url).stdout.startswith(b"Two live nodes are called twin: ")

@@ -102,6 +102,16 @@ class Routes:
         """The feasibility distance, as (seqno, metric)."""
         return self._distances.get(destination)
 
+    def others(self, destination: NodeId) -> list[tuple[LinkId, int, bool]]:
+        """The other links that lead there: the metric over each, and whether it is feasible; the cheapest first."""
+        selected = self._selected.get(destination)
+        found = [
+            (link, entry.metric + neighbour.cost, self._feasible(entry))
+            for link, neighbour in self._neighbours.items()
+            if (selected is None or link != selected.link) and (entry := neighbour.heard.get(destination)) is not None
+        ]
+        return sorted(found, key=lambda other: other[1])
+
     def told_digest(self, link: LinkId) -> int:
         """The digest of what was last told on that link."""
         neighbour = self._neighbours.get(link)

@@ -1,0 +1,176 @@
+"""What a node tells of itself while it runs: its events, its routes, and whether a node can be reached."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+import zmesh
+from zmesh.core.message import Address
+from zmesh.events import (
+    MAX_UNREAD,
+    DialFailed,
+    DuplicateId,
+    EventsLost,
+    LinkLost,
+    LinkRefused,
+    LinkUp,
+    NodeJoined,
+    NodeLeft,
+    RouteChanged,
+)
+from zmesh.testing import Mesh, eventually
+
+
+async def first(events, kind):
+    """The next event of that kind."""
+    async with asyncio.timeout(10):
+        async for event in events:
+            if isinstance(event, kind):
+                return event
+    raise AssertionError(f"the stream ended without a {kind.__name__}")
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_neighbour_that_comes_and_goes_is_told_as_typed_values():
+    async with Mesh("a") as mesh:
+        events = mesh["a"].node.events()
+        await mesh.add("b", "a")
+        assert await first(events, LinkUp) == LinkUp("b", 1, ephemeral=False)
+        assert await first(events, NodeJoined) == NodeJoined("b")
+        changed = await first(events, RouteChanged)
+        assert (changed.node, changed.route.next_hop, changed.route.metric, changed.route.hops) == ("b", "b", 100, 1)
+        await mesh.remove("b")
+        assert await first(events, LinkLost) == LinkLost("b", 1, "they left: leaving")
+        assert await first(events, NodeLeft) == NodeLeft("b")
+
+
+async def test_a_far_node_joins_and_leaves_without_a_link():
+    async with Mesh.chain("a", "b") as mesh:
+        events = mesh["a"].node.events()
+        await mesh.add("c", "b")
+        assert await first(events, NodeJoined) == NodeJoined("c")
+        await mesh.remove("c")
+        assert await first(events, NodeLeft) == NodeLeft("c")
+
+
+async def test_a_refused_link_and_a_peer_that_does_not_answer_are_told(free_port):
+    async with Mesh("hub", tcp=True) as mesh:
+        twin = zmesh.Controller(zmesh.Config(node_id="hub", peers=mesh["hub"].listening))
+        events = twin.node.events()
+        async with twin:
+            refused = await first(events, LinkRefused)
+            assert refused.node is None  # who dialled was refused before it heard a name
+            assert "the id 'hub' is taken" in refused.reason
+            assert (await first(events, DuplicateId)).node == "hub"
+            twin.add_peer(f"tcp://127.0.0.1:{free_port}")
+            failed = await first(events, DialFailed)
+            assert failed == DialFailed(f"tcp://127.0.0.1:{free_port}", "nothing answers there")
+
+
+async def test_the_stream_ends_with_the_node_and_with_its_own_closing():
+    mesh = zmesh.Controller(zmesh.Config(node_id="a"))
+    async with mesh:
+        left = mesh.node.events()
+        async with mesh.node.events() as closed:
+            pass
+        assert [event async for event in closed] == []
+    assert [event async for event in left] == []
+    assert [event async for event in mesh.node.events()] == []
+
+
+async def test_who_reads_too_slowly_is_told_how_much_is_lost():
+    async with Mesh("a") as mesh:
+        events = mesh["a"].node.events()
+        for number in range(MAX_UNREAD + 5):
+            events.put(NodeLeft(str(number)))
+        assert await anext(events) == EventsLost(5)
+        assert await anext(events) == NodeLeft("5")
+
+
+# --- reachable ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_node_that_comes_later_is_waited_for():
+    async with Mesh.chain("a", "b") as mesh:
+        waiting = asyncio.create_task(mesh["a"].node.reachable("c", timeout=10.0))
+        await mesh.add("c", "b")
+        await waiting
+        assert mesh["a"].node.router.next_hop("c") == "b"
+        await mesh["a"].node.reachable("c")
+        await mesh["a"].node.reachable("a", timeout=0.0)
+
+
+async def test_a_node_that_does_not_come_is_an_error_that_names_the_others():
+    async with Mesh.chain("a", "edge-7") as mesh:
+        with pytest.raises(zmesh.Unreachable) as caught:
+            await mesh["a"].node.reachable("edge-9", timeout=0.1)
+        text = "no route to 'edge-9' after 0.1 s; known nodes: edge-7 (did you mean 'edge-7'?)"
+        assert (str(caught.value), caught.value.node) == (text, "edge-9")
+
+
+async def test_a_node_that_is_closed_waits_no_more():
+    mesh = zmesh.Controller(zmesh.Config(node_id="a"))
+    async with mesh:
+        waiting = asyncio.create_task(mesh.node.reachable("b"))
+        await asyncio.sleep(0)
+    with pytest.raises(zmesh.Closed):
+        await waiting
+
+
+async def test_an_ephemeral_node_asks_the_node_itself():
+    async with Mesh.chain("a", "b") as mesh:
+        leaf = zmesh.Controller(zmesh.Config(node_id="cli", peers=mesh["a"].listening, ephemeral=True))
+        async with leaf:
+            await leaf.node.reachable("b", timeout=10.0)
+            with pytest.raises(zmesh.Unreachable):
+                await leaf.node.reachable("nobody", timeout=0.2)
+
+
+# --- routes ---------------------------------------------------------------------------------------------------------
+
+
+async def test_routes_tell_how_far_how_old_and_why():
+    async with Mesh.ring("a", "b", "c", "d") as mesh:
+        router = mesh["a"].node.router
+        await eventually(lambda: all(route.rtt is not None for route in router.routes()))
+        routes = {route.destination: route for route in router.routes()}
+        assert {name: (route.metric, route.hops) for name, route in routes.items()} == {
+            "b": (100, 1), "c": (200, 2), "d": (100, 1)
+        }  # fmt: skip
+        other = {"b": "d", "d": "b"}[routes["c"].next_hop]
+        assert routes["c"].why == f"as cheap as over {other}, and chosen first"
+        assert routes["b"].why in ("the only way", "the cheapest; over d it would be 300")
+        assert all(0 < route.rtt < 1 and 0 < route.age < 30 for route in routes.values())
+        assert router.route("c").next_hop == routes["c"].next_hop
+        assert router.route("a") is None
+
+
+async def test_a_route_without_another_says_so():
+    async with Mesh.chain("a", "b") as mesh:
+        assert [route.why for route in mesh["a"].node.router.routes()] == ["the only way"]
+
+
+# --- duplicates -----------------------------------------------------------------------------------------------------
+
+
+async def test_two_nodes_of_one_name_far_apart_are_known_everywhere_and_swap_no_reply():
+    async with Mesh.chain("twin", "a", "b") as mesh, Mesh.chain("c", "twin") as other:
+        nodes = [mesh["twin"], mesh["a"], mesh["b"], other["c"], other["twin"]]
+        events = [node.node.events() for node in nodes]
+        mesh["b"].add_peer(other["c"].listening[0])
+        asked = [
+            (node.request(to, "echo:echo", f"{number}", timeout=5.0), f"{number}")
+            for number in range(20)
+            for node, to in ((mesh["twin"], "c"), (other["twin"], "a"))
+        ]
+        found = await asyncio.gather(*(first(stream, DuplicateId) for stream in events))
+        assert {event.node for event in found} == {"twin"}
+        assert "another node called 'twin' is alive in the mesh, linked to " in found[0].text
+        assert all(node.node.router.duplicates() == ["twin"] for node in nodes)
+        for request, sent in asked:
+            with contextlib.suppress(zmesh.TimedOut, zmesh.Unreachable, zmesh.NodeRestarted, zmesh.Cancelled):
+                assert (await request).text() == sent
+        assert mesh["a"].node.engine.routes.get(Address("twin")) is not None

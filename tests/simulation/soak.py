@@ -14,10 +14,11 @@ import traceback
 from collections.abc import Callable, Iterator
 
 from zmesh.testing.scenario import run_routes
+from zmesh.testing.traffic import run_delivery
 
 Job = tuple[str, int]
 
-SENTENCES: dict[str, Callable[[int], object]] = {"routes": run_routes}
+SENTENCES: dict[str, Callable[[int], object]] = {"routes": run_routes, "delivery": run_delivery}
 SEEDS = 20_000
 REPORT_EVERY = 10.0
 ENOUGH = 20

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from zmesh.core.engine import Engine
 from zmesh.core.message import Eof
+from zmesh.core.peers import FORGET_PEER
+from zmesh.core.sending import POKE
 from zmesh.testing.scenario import Scenario
-from zmesh.testing.simulator import Job, Outcome, SimNode
+from zmesh.testing.simulator import Job, Outcome, SimNode, Simulator
 
 SIZES = (0, 10, 10, 3000, 70_000, 300_000)
 TIMEOUTS = (None, None, 0.05, 0.5, 3.0, 10.0)
@@ -24,6 +26,7 @@ LARGE = 150_000
 REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted")
 ALL_OVER = 90.0
 POLL = 0.5
+ROUND = 0.002
 
 
 def answers(directive: str, payload: bytes) -> list[bytes]:
@@ -94,9 +97,7 @@ class Traffic:
             node.plugin = work
             node.pause = scenario.random.choice(PAUSES)
 
-    def send(
-        self, node: SimNode, recipient: str, directive: str, payload: bytes, timeout: float | None
-    ) -> Sent | None:
+    def send(self, node: SimNode, recipient: str, directive: str, payload: bytes, timeout: float | None) -> Sent | None:
         """Have a request sent, if that node is up."""
         if not node.alive or node.stopped:
             return None
@@ -206,3 +207,39 @@ def run_delivery(seed: int, *, audit: int = 8) -> dict[str, int]:
     traffic.finish()
     scenario.settle()
     return traffic.judge()
+
+
+def run_requests(seed: int, *, count: int = 100_000, outstanding: int = 1_000) -> float:
+    """Send that many requests over two forwarders, so many of them under way at a time; all must be answered.
+
+    Returns the virtual seconds that took. AssertionError if an answer is missing or wrong, if one ran twice, or if an
+    engine has anything left of it afterwards.
+    """
+    sim = Simulator(seed, checked=False)
+    nodes = sim.chain("caller", "left", "right", "callee")
+    if not sim.settle():
+        raise AssertionError("four nodes in a row did not find each other")
+    caller, callee = nodes[0], nodes[-1]
+    waiting: list[tuple[Outcome, bytes]] = []
+    began, sent = sim.now, 0
+    while sent < count or waiting:
+        while sent < count and len(waiting) < outstanding:
+            payload = b"%d" % sent
+            waiting.append((caller.send("callee", payload), payload))
+            sent += 1
+        sim.run(ROUND)
+        over = [(outcome, payload) for outcome, payload in waiting if outcome.eofs]
+        if not over and sim.now - began > ALL_OVER * (1 + sent / outstanding):
+            raise AssertionError(f"{len(waiting)} requests were never answered")
+        for outcome, payload in over:
+            if outcome.eofs != [Eof()] or outcome.replies != [payload] or callee.runs[outcome.message_id] != 1:
+                raise AssertionError(f"request {payload!r} ended in {outcome.eofs}, answered {outcome.replies}")
+        waiting = [pair for pair in waiting if not pair[0].eofs]
+    took = sim.now - began
+    sim.run(2 * FORGET_PEER + POKE)
+    for node in nodes:
+        node.engine.check()
+        left = {name: number for name, number in node.engine.exchanges.counts().items() if number}
+        if left or any(node.engine.out.queues.values()):
+            raise AssertionError(f"{node.id} still has {left} and its queues")
+    return took

@@ -563,7 +563,7 @@ def test_a_request_that_is_not_acknowledged_is_sent_again_with_growing_pauses(si
     side.call()
     again = [(now, effect.value) for now, effect in side.run(0.0, 20.0)]
     assert [now for now, _ in again] == [FIRST_TIMEOUT, 3.0, 7.0, 15.0]
-    assert [chunk.age for _, chunk in again] == [1000, 3000, 7000, 15000]
+    assert [chunk.age for _, chunk in again] == [1000 * (int(FIRST_TIMEOUT) + age) for age in (1, 3, 7, 15)]
 
 
 def test_every_now_and_then_the_other_end_is_asked_whether_it_knows_the_exchange(side):
@@ -604,7 +604,7 @@ def test_a_call_whose_route_is_lost_is_sent_again_when_there_is_one(side):
     side.call(now=0.0)
     assert side.lose(now=0.5) == []
     (chunk,) = sent(side.regain(now=0.7))
-    assert (chunk.flags & FLAG_RESENT, chunk.age) == (FLAG_RESENT, 700)
+    assert (chunk.flags & FLAG_RESENT, chunk.age) == (FLAG_RESENT, 700 + int(1000 * FIRST_TIMEOUT))
 
 
 def test_a_call_that_was_lost_and_has_nothing_under_way_asks_how_it_stands(side):

@@ -243,7 +243,7 @@ def test_what_was_not_acknowledged_is_sent_again_with_its_age(sending, road, new
     sending.on_silence(exchange, 6.0)
     again = road.frames()
     assert [sent.value for sent in again] == [
-        chunk._replace(flags=chunk.flags | FLAG_RESENT, age=1000) for chunk in first
+        chunk._replace(flags=chunk.flags | FLAG_RESENT, age=int(1000 * (1.0 + FIRST_TIMEOUT))) for chunk in first
     ]
     assert [len(sent.body) for sent in again] == [MAX_BODY, MAX_BODY]
     assert sending.timers.next_deadline() == 6.0 + 2 * FIRST_TIMEOUT

@@ -1,14 +1,11 @@
 """Routes under everything that may happen to a mesh. The simulator looks for circles after every single event."""
 
-import networkx
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from zmesh.core.message import Address, NodeId
-from zmesh.testing.scenario import COSTS, DELAYS, SHAPES, Scenario, edges, run_routes
-from zmesh.testing.simulator import Simulator
+from zmesh.testing.scenario import COSTS, DELAYS, SHAPES, Scenario, run_routes
 
 SEEDS = 500
 BATCH = 25

@@ -25,7 +25,7 @@ from zmesh.core.wire import INFINITY, MAX_HOPS, MAX_TTL, Entry, SeqnoRequest, en
 COALESCE = 0.010
 KEEP_DISTANCE = 180.0
 REQUEST_AGAIN = 0.250
-REQUEST_AGAIN_MAX = 8.0
+REQUEST_AGAIN_MAX = 2.0
 REQUEST_PATIENCE = 0.060
 REQUEST_MEMORY = 0.200
 MAX_SEQNO_LEAP = 1 << 60
@@ -181,6 +181,7 @@ class Routes:
             if self._own.seqno < seqno <= self._own.seqno + MAX_SEQNO_LEAP:
                 self._own = self._own._replace(seqno=seqno)
                 self._tell(destination, now)
+                self._hurry(now)  # somebody has no route meanwhile
             return
         selected = self._selected.get(destination)
         if selected is not None and selected.seqno >= seqno:
@@ -348,6 +349,10 @@ class Routes:
         if self._flush_at is None:
             self._flush_at = now + COALESCE
             self._alarm.at(self._flush_at)
+
+    def _hurry(self, now: float) -> None:
+        self._flush_at = now
+        self._alarm.at(now)
 
     def _entry(self, link: LinkId, destination: NodeId) -> Entry | None:
         """What to tell on `link` of a destination: nothing of one that is reached over that very link."""

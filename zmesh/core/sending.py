@@ -205,7 +205,7 @@ class Sending:
             next(iter(peer.unsettled), exchange.number) if exchange.stream.request else 0,
             self._carrier.incarnation,
             exchange.target,
-            int(1000 * (now - piece.first_sent)) if resent else 0,
+            int(1000 * (now - piece.first_sent + peer.path.timeout(0))) if resent else 0,
             piece.header,
             piece.eof,
         )

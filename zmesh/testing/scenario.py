@@ -45,11 +45,20 @@ def edges(shape: str, count: int, rng: random.Random) -> list[tuple[int, int]]:
 class Scenario:
     """A mesh of `count` nodes in a `shape`, both drawn from the seed unless given.
 
-    `audit`: every how many events an engine's tables are checked; paths are checked after every single one.
+    `audit`: every how many events an engine's tables are checked; paths are checked after every single one. `guests`
+    are leaves that stay; `twins` may come. `options` are those of the simulator's nodes.
     """
 
     def __init__(
-        self, seed: int, *, count: int | None = None, shape: str | None = None, audit: int = 1, twins: bool = True
+        self,
+        seed: int,
+        *,
+        count: int | None = None,
+        shape: str | None = None,
+        guests: int = 0,
+        audit: int = 1,
+        twins: bool = True,
+        **options: object,
     ) -> None:
         self.seed = seed
         self.random = random.Random(seed)
@@ -58,10 +67,14 @@ class Scenario:
         self._visitors = 0
         shape = shape or self.random.choice(SHAPES)
         ids = [f"n{i}" for i in range(count or self.random.randint(3, 12))]
-        self.sim.add(*ids)
+        self.nodes = self.sim.add(*ids, **options)
         for dialler, listener in edges(shape, len(ids), self.random):
             self.link(ids[dialler], ids[listener], self.random.choice(DELAYS), self.random.choice(COSTS))
-        self.nodes = [self.sim.nodes[id] for id in ids]
+        self.guests = self.sim.add(*(f"guest{i}" for i in range(guests)), leaf=True, **options)
+        for guest in self.guests:
+            for host in self.random.sample(ids, self.random.choice((1, 1, 1))):
+                self.link(str(guest.id), host, self.random.choice(DELAYS), self.random.choice(COSTS))
+        self.everybody = [*self.nodes, *self.guests]
         self.wires = list(self.sim.wires)
 
     def link(self, dialler: str, listener: str, delay: float, cost: int) -> Wire:
@@ -161,7 +174,7 @@ class Scenario:
     def step(self) -> None:
         """Let one thing happen, as the seed has it."""
         rng = self.random
-        wire, node = rng.choice(self.wires), rng.choice(self.nodes)
+        wire, node, member = rng.choice(self.wires), rng.choice(self.everybody), rng.choice(self.nodes)
         seconds = rng.choice((0.02, 0.2, 1.0, 2.5, 6.0))
         steps: list[Callable[[], object]] = [
             lambda: self.cut(wire),
@@ -176,19 +189,19 @@ class Scenario:
             lambda: self.kill(node, seconds, forgetful=rng.random() < 0.5),
             lambda: self.leave(node, seconds),
             lambda: self.hang(node, seconds),
-            lambda: self.leaf(node, seconds),
-            lambda: self.twin(node, rng.choice(self.nodes), seconds) if self.twins else None,
+            lambda: self.leaf(member, seconds),
+            lambda: self.twin(member, rng.choice(self.nodes), seconds) if self.twins else None,
         ]
         rng.choice(steps)()
 
     def mend(self) -> None:
         """Put right all that was done to the mesh, and take the visitors out of it."""
-        for key in [key for key, node in self.sim.nodes.items() if node not in self.nodes]:
+        for key in [key for key, node in self.sim.nodes.items() if node not in self.everybody]:
             self.sim.remove(key)
         for wire in self.wires:
             wire.bring_up()
             wire.loss, wire.silent, wire.jitter = 0.0, False, 0.0
-        for node in self.nodes:
+        for node in self.everybody:
             node.stopped = False
             if not node.alive:
                 node.restart()
@@ -227,6 +240,8 @@ class Scenario:
         graph = networkx.DiGraph()
         graph.add_nodes_from(node.id for node in self.nodes)
         for wire in self.wires:
+            if any(node.engine.leaf for node in wire.ends):
+                continue
             for end, node in enumerate(wire.ends):
                 number = wire.ids[end]
                 link = node.engine.links.get(number) if number is not None else None

@@ -195,6 +195,9 @@ class SimNode:
         self.runs: dict[MessageId, int] = {}
         self.plugin: Plugin = echo
         self.unread = False
+        self.pause = 0.0
+        """For how many seconds the program looks at each piece before it takes the next."""
+        self._reading_until = 0.0
         self._feeding: dict[Stream, tuple[bytes, int]] = {}
         self._wake = float("inf")
         self.start()
@@ -289,7 +292,9 @@ class SimNode:
                     return self.engine.link_full(link, frames, now)
             case Deliver():
                 self._deliver(effect)
-                if not self.unread:
+                if self.pause:
+                    self._read_later(effect)
+                elif not self.unread:
                     return self.engine.consumed(effect.stream, effect.weight, now)
             case HangUp(link, _, pause):
                 wire, end = self.wires.get(link, (None, 0))
@@ -308,6 +313,16 @@ class SimNode:
                 self.reports.append(effect)
                 self.sim.note(self, effect)
         return []
+
+    def _read_later(self, piece: Deliver) -> None:
+        engine = self.engine
+        self._reading_until = max(self._reading_until, self.sim.now) + self.pause
+
+        def read() -> None:
+            if self.alive and self.engine is engine:
+                self.do(engine.consumed(piece.stream, piece.weight, self.sim.now))
+
+        self.sim.at(self._reading_until, read)
 
     def _feed(self, stream: Stream) -> None:
         while stream in self._feeding:

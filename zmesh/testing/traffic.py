@@ -1,0 +1,245 @@
+"""Requests between the nodes of a scenario, and what must have become of each one.
+
+The sentence: every send ends exactly once, in eof, error, cancelled or timed out; the work ran at most once; the
+replies came in order, none lost, none twice. What each directive answers is known beforehand, so every byte is looked
+at. A sender that restarts takes its requests with it; nothing is promised for those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmesh.core.engine import Engine
+from zmesh.core.message import Eof
+from zmesh.core.peers import FORGET_PEER
+from zmesh.core.sending import POKE
+from zmesh.testing.scenario import Scenario
+from zmesh.testing.simulator import Job, Outcome, SimNode, Simulator
+
+SIZES = (0, 10, 10, 3000, 70_000, 300_000)
+TIMEOUTS = (None, None, 0.05, 0.5, 3.0, 10.0)
+DIRECTIVES = ("work:echo", "work:thrice", "work:thrice", "work:large", "work:fail", "work:never")
+PAUSES = (0.0, 0.0, 0.0, 0.02)
+ROUTE_TIMEOUTS = (1.0, 5.0, 30.0)
+WORK_PAUSE = 0.15
+LARGE = 150_000
+REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted")
+ALL_OVER = 90.0
+POLL = 0.5
+ROUND = 0.002
+
+
+def answers(directive: str, payload: bytes) -> list[bytes]:
+    """The replies of a directive, if it comes to its end."""
+    match directive:
+        case "work:echo":
+            return [payload]
+        case "work:thrice":
+            return [payload + b"%d" % serial for serial in (1, 2, 3)]
+        case "work:large":
+            return [payload, (payload[:1] or b"-") * LARGE, b"end"]
+        case "work:fail":
+            return [b"partly"]
+        case _:
+            return []
+
+
+def work(node: SimNode, job: Job) -> None:
+    """The program of the recipients: one reply after the other, then the end, or none at all."""
+    replies = answers(job.directive, bytes(job.payload))
+    began = node.engine
+
+    def step(serial: int) -> None:
+        if job.ended or node.engine is not began or not node.alive:
+            return
+        if node.stopped:
+            node.sim.after(WORK_PAUSE, lambda: step(serial))
+        elif serial <= len(replies):
+            node.reply(job, replies[serial - 1], serial)
+            node.sim.after(WORK_PAUSE, lambda: step(serial + 1))
+        elif job.directive == "work:fail":
+            node.reply(job, None, eof=Eof(1, "remote", "as it was told to"))
+        else:
+            node.reply(job, None, eof=Eof())
+
+    if job.directive == "work:echo":
+        node.reply(job, replies[0], eof=Eof())
+    elif job.directive != "work:never":
+        step(1)
+
+
+@dataclass
+class Sent:
+    """A request as its sender made it."""
+
+    node: SimNode
+    life: Engine
+    outcome: Outcome
+    directive: str
+    payload: bytes
+    timeout: float | None
+    at: float
+    cancelled: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """True while the sender lives that made it."""
+        return self.node.alive and self.node.engine is self.life
+
+
+class Traffic:
+    """All requests of one scenario."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.sent: list[Sent] = []
+        for node in scenario.everybody:
+            node.plugin = work
+            node.pause = scenario.random.choice(PAUSES)
+
+    def send(self, node: SimNode, recipient: str, directive: str, payload: bytes, timeout: float | None) -> Sent | None:
+        """Have a request sent, if that node is up."""
+        if not node.alive or node.stopped:
+            return None
+        outcome = node.send(recipient, payload, directive, timeout)
+        sent = Sent(node, node.engine, outcome, directive, payload, timeout, self.scenario.sim.now)
+        self.sent.append(sent)
+        return sent
+
+    def cancel(self, sent: Sent) -> None:
+        """Have a request cancelled, if its sender is up; once more if it was, and in vain if it is over."""
+        if sent.alive and not sent.node.stopped:
+            sent.cancelled = True
+            sent.node.cancel(sent.outcome)
+
+    def step(self) -> None:
+        """Let one request be sent, as the seed has it, and perhaps be cancelled later."""
+        rng = self.scenario.random
+        directive = rng.choice(DIRECTIVES)
+        timeout = rng.choice(TIMEOUTS)
+        sender, recipient = rng.choice(self.scenario.everybody), str(rng.choice(self.scenario.nodes).id)
+        sent = self.send(sender, recipient, directive, rng.randbytes(rng.choice(SIZES)), timeout)
+        if sent is not None and rng.random() < 0.2:
+            self.scenario.sim.after(rng.choice((0.0, 0.01, 0.1, 0.5, 2.0)), lambda: self.cancel(sent))
+
+    def finish(self) -> None:
+        """Cancel what would never end, and let time pass until nothing is under way. AssertionError if it stays so."""
+        sim = self.scenario.sim
+        for sent in self.sent:
+            if sent.directive == "work:never" and sent.timeout is None:
+                self.cancel(sent)
+        end = sim.now + ALL_OVER
+        while left := self.left():
+            if sim.now > end:
+                raise AssertionError(f"seed {self.scenario.seed}: not over after {ALL_OVER:g} s: {left}")
+            sim.run(POLL)
+
+    def left(self) -> dict[str, dict[str, int]]:
+        """What the tables of each node still hold of exchanges."""
+        counts = {str(node.id): node.engine.exchanges.counts() for node in self.scenario.everybody}
+        return {id: {name: n for name, n in table.items() if n} for id, table in counts.items() if any(table.values())}
+
+    def judge(self) -> dict[str, int]:
+        """How many requests ended in what; AssertionError if one did not end as it must."""
+        tally: dict[str, int] = {}
+        for sent in self.sent:
+            wrong = self._wrong(sent)
+            if wrong:
+                request = f"{sent.directive} of {len(sent.payload)} bytes, {sent.node.id} > {sent.outcome.recipient}"
+                raise AssertionError(f"seed {self.scenario.seed}: {request} at {sent.at:.3f}: {wrong}")
+            reason = (sent.outcome.eofs[0].reason or "eof") if sent.alive else "sender gone"
+            tally[reason] = tally.get(reason, 0) + 1
+        for node in self.scenario.nodes:
+            for job in node.jobs.values():
+                if job.complete and not job.ended:
+                    raise AssertionError(f"seed {self.scenario.seed}: {job.directive} still runs at {node.id}")
+        return tally
+
+    def _wrong(self, sent: Sent) -> str:
+        """What is wrong with the ending of one request; empty if nothing."""
+        outcome = sent.outcome
+        runs = sum(node.runs.get(outcome.message_id, 0) for node in self.scenario.nodes)
+        if runs > 1:
+            return f"it ran {runs} times"
+        for node in self.scenario.nodes:
+            job = node.jobs.get(outcome.message_id)
+            if job is not None and (
+                not sent.payload.startswith(bytes(job.payload)) or (job.complete and sent.payload != job.payload)
+            ):
+                return "other bytes came than were sent"
+        if len(outcome.eofs) > 1 or (sent.alive and not outcome.eofs):
+            return f"it ended {len(outcome.eofs)} times: {outcome.eofs}"
+        expected = answers(sent.directive, sent.payload)
+        if outcome.replies != expected[: len(outcome.replies)]:
+            return "the replies are others than were given"
+        begun = len(outcome.replies) + bool(outcome.partial)
+        if outcome.serials != list(range(1, max(begun, len(outcome.serials)) + 1)) or len(outcome.serials) > begun + 1:
+            return f"the replies are numbered {outcome.serials}"
+        if not outcome.eofs:
+            return ""
+        eof = outcome.eofs[0]
+        if eof.code == 0 and outcome.replies != expected:
+            return f"{len(outcome.replies)} of {len(expected)} replies came before the end"
+        if eof.code == 0 and runs == 0:
+            return "it is said to have run, and has not"
+        if eof.code and eof.reason not in (*REASONS, "remote"):
+            return f"it ended in {eof.reason!r}"
+        if eof.reason == "timed_out" and (sent.timeout is None or outcome.ended_at < sent.at + sent.timeout):
+            return "it timed out before its time"
+        if eof.reason == "cancelled" and not sent.cancelled:
+            return f"it was cancelled by nobody: {eof.error}"
+        return ""
+
+
+def run_delivery(seed: int, *, audit: int = 8) -> dict[str, int]:
+    """One seed of the sentence on delivery; how many requests ended in what."""
+    route_timeout = ROUTE_TIMEOUTS[seed % len(ROUTE_TIMEOUTS)]
+    scenario = Scenario(seed, audit=audit, twins=False, guests=seed % 2, route_timeout=route_timeout)
+    traffic = Traffic(scenario)
+    rng = scenario.random
+    for _ in range(rng.randint(10, 40)):
+        scenario.sim.run(rng.choice((0.0, 0.005, 0.05, 0.3)))
+        traffic.step()
+        if rng.random() < 0.3:
+            scenario.step()
+    scenario.sim.run(rng.choice((0.0, 0.1, 2.0, 10.0)))
+    scenario.mend()
+    traffic.finish()
+    scenario.settle()
+    return traffic.judge()
+
+
+def run_requests(seed: int, *, count: int = 100_000, outstanding: int = 1_000) -> float:
+    """Send that many requests over two forwarders, so many of them under way at a time; all must be answered.
+
+    Returns the virtual seconds that took. AssertionError if an answer is missing or wrong, if one ran twice, or if an
+    engine has anything left of it afterwards.
+    """
+    sim = Simulator(seed, checked=False)
+    nodes = sim.chain("caller", "left", "right", "callee")
+    if not sim.settle():
+        raise AssertionError("four nodes in a row did not find each other")
+    caller, callee = nodes[0], nodes[-1]
+    waiting: list[tuple[Outcome, bytes]] = []
+    began, sent = sim.now, 0
+    while sent < count or waiting:
+        while sent < count and len(waiting) < outstanding:
+            payload = b"%d" % sent
+            waiting.append((caller.send("callee", payload), payload))
+            sent += 1
+        sim.run(ROUND)
+        over = [(outcome, payload) for outcome, payload in waiting if outcome.eofs]
+        if not over and sim.now - began > ALL_OVER * (1 + sent / outstanding):
+            raise AssertionError(f"{len(waiting)} requests were never answered")
+        for outcome, payload in over:
+            if outcome.eofs != [Eof()] or outcome.replies != [payload] or callee.runs[outcome.message_id] != 1:
+                raise AssertionError(f"request {payload!r} ended in {outcome.eofs}, answered {outcome.replies}")
+        waiting = [pair for pair in waiting if not pair[0].eofs]
+    took = sim.now - began
+    sim.run(2 * FORGET_PEER + POKE)
+    for node in nodes:
+        node.engine.check()
+        left = {name: number for name, number in node.engine.exchanges.counts().items() if number}
+        if left or any(node.engine.out.queues.values()):
+            raise AssertionError(f"{node.id} still has {left} and its queues")
+    return took

@@ -59,6 +59,15 @@ def hear(routes, link, *entries, now=0.0, begin=False, end=False):
 # --- choosing -----------------------------------------------------------------------------------------------------
 
 
+def test_the_other_ways_are_told_the_cheapest_first_and_whether_they_are_feasible(routes):
+    hear(routes, 1, entry(metric=10))
+    hear(routes, 2, entry(metric=150))
+    hear(routes, 3, entry(metric=40))
+    assert routes.others("z") == [(3, 140, True), (2, 250, False)]
+    hear(routes, 1, retraction(), retraction("y"))
+    assert routes.others("y") == []
+
+
 def test_a_route_is_taken_up_with_the_cost_of_the_link_added(routes):
     selected = Selected(1, incarnation=9, seqno=5, metric=110, hops=2, since=3.0)
     assert hear(routes, 1, entry(), now=3.0) == [Change("z", None, selected)]

@@ -243,6 +243,21 @@ def test_a_link_that_is_up_is_not_opened_again(linked):
     assert linked.engine.links.get(1).node == "a"
 
 
+def test_a_dialler_that_greets_again_has_not_heard_the_answer_and_gets_another(linked):
+    assert linked.greet(1, "a") == [Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.1, False, 1, 9))]
+    linked.join(2, "c", dialled=True)
+    assert linked.greet(2, "c", answers=2) == []
+
+
+def test_a_dialler_greets_every_heartbeat_until_it_is_answered_or_held(subject):
+    subject.link_up(1, dialled=True)
+    assert [effect.kind for effect in subject.run(2.5)] == [Kind.HELLO, Kind.HELLO]
+    subject.join(2, "a", incarnation=5)
+    subject.greet(1, "a", incarnation=6, answers=1)
+    assert subject.engine.links.get(1).state is State.HELD
+    assert [effect for effect in only(subject.run(2.5), Kind.HELLO) if effect.link == 1] == []
+
+
 @pytest.mark.parametrize("kind", [Kind.PROBE, Kind.ECHO, Kind.UPDATE, Kind.RECORD, Kind.GOODBYE, Kind.RESEND])
 def test_a_listener_that_hears_anything_but_a_greeting_asks_who_that_is(subject, kind):
     subject.link_up(1)
@@ -457,9 +472,26 @@ def test_a_silent_neighbour_is_hung_up_on(linked):
 
 
 def test_a_connection_without_a_greeting_is_hung_up_on(subject):
-    subject.link_up(1, dialled=True)
+    subject.link_up(1)
     assert subject.run(OPENING) == [HangUp(1, "no greeting", 0.0)]
     assert subject.engine.next_deadline() is None
+
+
+def test_a_neighbour_that_may_have_lost_its_number_is_asked_for_a_newer_one_with_the_greeting(linked):
+    ask = Said(2, Kind.SEQNO_REQUEST, wire.SeqnoRequest("a", 2, 1))
+    linked.link_down(1)
+    effects = linked.join(2, "a", incarnation=8)
+    assert [effect.kind for effect in only(effects, *Kind)][:2] == [Kind.HELLO, Kind.SEQNO_REQUEST]
+    assert ask in effects
+    linked.tell(2, Entry("a", 8, 2, 0, 0))
+    assert linked.engine.routes.get("a").incarnation == 8
+    assert only(linked.join(3, "new"), Kind.SEQNO_REQUEST) == []
+
+
+def test_a_neighbour_whose_life_is_known_is_not_asked(linked):
+    linked.receive(1, *wire.encode_records([wire.encode(wire.Record("a", 1, 5, (), (), b""))]))
+    linked.link_down(1)
+    assert only(linked.join(2, "a"), Kind.SEQNO_REQUEST) == []
 
 
 def test_of_two_links_to_one_neighbour_one_stands_by(subject):

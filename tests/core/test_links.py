@@ -172,11 +172,19 @@ def test_a_link_that_never_opened_can_be_closed(links, up):
 @pytest.mark.parametrize("heartbeat", [0.1, 1.0, 10.0])
 def test_a_link_that_does_not_open_is_given_up(heartbeat):
     links = Links(heartbeat, Alarm())
-    link = links.open(1, dialled=True, cost=100, now=2.0)
+    link = links.open(1, dialled=False, cost=100, now=2.0)
     deadline = 2.0 + max(OPENING, SILENCE * heartbeat)
     assert links.next_deadline() == deadline
     assert links.expire(deadline - 0.001) == []
     assert links.expire(deadline) == [link]
+
+
+def test_a_link_that_was_dialled_is_due_every_heartbeat_until_it_opens(links):
+    link = links.open(1, dialled=True, cost=100, now=0.0)
+    links.open(2, dialled=False, cost=100, now=0.0)
+    assert links.due(0.89) == []
+    assert links.due(1.1) == [link]
+    assert links.due(2.2) == [link]
 
 
 def test_a_link_is_probed_every_heartbeat_give_or_take_a_tenth(links, up):
@@ -220,7 +228,7 @@ def test_a_held_link_waits_for_one_heartbeat_longer_than_silence_takes(links):
 
 def test_the_next_deadline_is_the_earlier_of_probing_and_silence(links, up):
     assert links.next_deadline() is None
-    links.open(1, dialled=True, cost=100, now=0.0)
+    links.open(1, dialled=False, cost=100, now=0.0)
     assert links.next_deadline() == OPENING
     up(2, "a", now=1.0)
     assert links.next_deadline() < 1.0 + 1.1
@@ -257,7 +265,7 @@ def test_the_table_is_sound_whatever_happens_to_the_links(seed):
                 link.measure(rng.random() / 5)
         assert alarm.soonest <= links.next_deadline() if len(links) else links.next_deadline() is None
         for link in links.due(now):
-            assert link.state is State.UP
+            assert link.state is State.UP or link.dialled
         for link in links.expire(now):
             links.close(link.id)
         links.check()

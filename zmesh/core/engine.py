@@ -189,7 +189,10 @@ class Engine:
     def tick(self, now: float) -> list[Effect]:
         """Do what is due."""
         for link in self.links.due(now):
-            self._probe(link, now)
+            if link.state is State.UP:
+                self._probe(link, now)
+            elif link.state is State.OPENING:
+                self._greet(link, now)  # again: it, or the answer to it, may be lost
         for link in self.links.expire(now):
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
                 continue
@@ -398,6 +401,9 @@ class Engine:
 
     def _on_hello(self, link: Link, hello: wire.Hello, now: float) -> None:
         if link.state is State.UP or (link.dialled and hello.answers != link.id):
+            same = (hello.node, hello.incarnation, hello.session) == (link.node, link.incarnation, link.session)
+            if same and not link.dialled:  # they have not heard the answer to their first one
+                self._greet(link, now, answers=link.session)
             return
         if hello.node == self.node:
             whose = "this node itself" if hello.incarnation == self.incarnation else "another node"
@@ -448,11 +454,20 @@ class Engine:
             self._probe(link, now)
             self.exchanges.on_attached(Address(f"{link.node}@{self.node}"), now)
         else:
+            self._ask_newcomer(link)
             self.routes.link_up(link.id, link.cost, now)
             self.records.link_up(link.id, now)
             self._describe(now)
             self._tell(now)
             self._probe(link, now)
+
+    def _ask_newcomer(self, link: Link) -> None:
+        """A neighbour that has restarted may count from the beginning: have it say at once what can be believed."""
+        known = self.routes.distance(link.node)
+        record = self.records.get(link.node)
+        if known is not None and (record is None or record.incarnation != link.incarnation):
+            request = wire.SeqnoRequest(link.node, known[0] + 1, 1)
+            self.out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, request))
 
     def _restart(self, link: Link, now: float) -> None:
         """The other end does not know us on this connection (any more): open it again as a new link would be."""

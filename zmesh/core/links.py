@@ -119,6 +119,8 @@ class Links:
         """Enter a new connection."""
         link = self._links[id] = Link(id, dialled=dialled, cost=max(1, min(cost, MAX_COST)), now=now)
         self._silences.set(id, now + max(OPENING, SILENCE * self.heartbeat))
+        if dialled:
+            self._probes.set(id, now + self._period(link))
         return link
 
     def get(self, id: LinkId) -> Link | None:
@@ -182,7 +184,7 @@ class Links:
         return probe
 
     def due(self, now: float) -> list[Link]:
-        """The links to probe now; each is due again a heartbeat later, give or take a tenth."""
+        """The links to probe or to greet again now; each is due again a heartbeat later, give or take a tenth."""
         links = []
         for id in self._probes.expire(now):
             link = self._links[id]

@@ -13,6 +13,7 @@ from zmesh.core.links import (
     RTT_CEILING,
     RTT_FLOOR,
     SILENCE,
+    STEADY,
     Link,
     Links,
     State,
@@ -90,20 +91,41 @@ def test_a_link_that_is_fast_again_gets_its_configured_cost_back_exactly():
     changes = [link.measure(0.05) for _ in range(40)]
     assert changes.count(True) >= 1
     assert link.cost > 100
-    while link.cost != 100:
-        before = link.cost
-        assert link.measure(0.0) is (link.cost != before)
+    assert [link.measure(RTT_FLOOR) for _ in range(STEADY)] == [False] * (STEADY - 1) + [True]
+    assert link.cost == 100
     assert not link.measure(0.0)
 
 
-@given(st.lists(st.floats(0, 3600), min_size=1, max_size=50), st.integers(1, MAX_COST))
-def test_a_cost_is_told_to_have_changed_if_and_only_if_it_has(samples, cost):
+@pytest.mark.parametrize(("fast", "slow"), [(0.010, 0.100), (0.020, 0.200), (0.005, 0.050)])
+def test_a_link_that_becomes_ten_times_slower_is_dearer_after_three_probes_and_one_slow_answer_means_nothing(
+    fast, slow
+):
+    link = Link(1, dialled=True, cost=100, now=0.0)
+    for _ in range(20):
+        link.measure(fast)
+    before = link.cost
+    for _ in range(5):
+        assert not link.measure(60.0)
+        assert not link.measure(60.0)
+        assert not link.measure(fast)
+    assert [link.measure(slow) for _ in range(STEADY)] == [False] * (STEADY - 1) + [True]
+    assert link.cost >= before + COST_STEP
+    changes = [link.measure(slow) for _ in range(60)]
+    assert changes.count(True) <= 1
+    assert abs(link.cost - 100 - rtt_penalty(slow)) < COST_STEP
+
+
+@given(st.lists(st.floats(0, 3600) | st.floats(0, 0.2), min_size=1, max_size=50), st.integers(1, MAX_COST))
+def test_a_cost_moves_only_if_each_of_the_last_round_trips_asks_for_it_and_is_told_to_have(samples, cost):
     link = Link(1, dialled=True, cost=cost, now=0.0)
-    for sample in samples:
+    for count, sample in enumerate(samples, 1):
         before = link.cost
-        assert link.measure(sample) is (link.cost != before)
+        changed = link.measure(sample)
+        assert changed is (link.cost != before)
         assert cost <= link.cost <= cost + MAX_RTT_PENALTY
-        assert abs(link.cost - cost - rtt_penalty(link.rtt)) < COST_STEP
+        asked = [cost + rtt_penalty(recent) for recent in samples[max(0, count - STEADY) : count]]
+        if changed:
+            assert min(asked) >= before + COST_STEP or max(asked) <= before - COST_STEP or max(asked) == cost
 
 
 @pytest.mark.parametrize(("asked", "given_"), [(0, 1), (-5, 1), (1, 1), (MAX_COST, MAX_COST), (MAX_COST + 1, MAX_COST)])

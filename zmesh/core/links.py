@@ -1,9 +1,13 @@
 """The links of a node: handshake, liveness and cost.
 
 A link opens with a HELLO each way and lives as long as something is heard on it: a probe every heartbeat carries the
-time, its echo gives a round-trip time that is smoothed after RFC 6298, and three heartbeats of silence end it. The cost
-of a link is the configured one plus a bounded penalty that grows with the smoothed round trip (RFC 9616 section 4);
-what is told to others changes only when it differs clearly, so that jitter moves no route.
+time, its echo gives a round-trip time that is smoothed after RFC 6298, and three heartbeats of silence end it.
+
+The cost of a link is the configured one and a bounded penalty that grows with the round-trip time (RFC 9616 section 4).
+It moves by a margin and after a while only: when each of the last STEADY round trips, by itself, asks for a cost that
+differs by COST_STEP. So jitter moves no route, and neither does a single slow answer, yet a link that has become slow
+is dear after three probes. (babeld smooths the metrics of routes to the same end. Smooth costs do without: in a settled
+mesh each metric still is that of the shortest path.)
 
 A HELLO may name a node that is known alive in another incarnation. That is either the same node after a restart, whose
 old self nobody has missed yet, or a second node of the same name. The new link is held meanwhile: if the old self falls
@@ -26,7 +30,9 @@ MAX_COST = 1_000_000
 SILENCE = 3.0
 OPENING = 5.0
 MAX_STRIKES = 3
-COST_STEP = 20
+COST_STEP = 30
+STEADY = 3
+JITTER = 0.8
 _GOLDEN = 0.6180339887498949
 
 
@@ -51,6 +57,7 @@ class Link:
         "incarnation",
         "leaf",
         "node",
+        "recent",
         "records_differ",
         "rtt",
         "rtt_variance",
@@ -75,6 +82,7 @@ class Link:
         self.heard = now
         self.rtt: float | None = None
         self.rtt_variance = 0.0
+        self.recent: tuple[float, ...] = ()
         self.strikes = 0
         self.records_differ = 0
 
@@ -85,12 +93,14 @@ class Link:
         else:
             self.rtt_variance += (abs(self.rtt - sample) - self.rtt_variance) / 4
             self.rtt += (sample - self.rtt) / 8
-        cost = self.base_cost + rtt_penalty(self.rtt)
-        if abs(cost - self.cost) < COST_STEP and not (cost == self.base_cost != self.cost):
+        self.recent = (*self.recent, sample)[-STEADY:]
+        fastest, slowest = min(self.recent), max(self.recent)
+        penalty, at_least, at_most = self.cost - self.base_cost, rtt_penalty(fastest), rtt_penalty(slowest)
+        if at_least - penalty < COST_STEP and penalty - at_most < COST_STEP and not at_most == 0 < penalty:
             return False
-        changed = cost != self.cost
-        self.cost = cost
-        return changed
+        steady = min(max(self.rtt, JITTER * fastest), slowest / JITTER)
+        before, self.cost = self.cost, self.base_cost + (rtt_penalty(steady) if at_most else 0)
+        return self.cost != before
 
 
 def rtt_penalty(rtt: float) -> int:

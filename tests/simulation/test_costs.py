@@ -1,0 +1,80 @@
+"""What a link costs follows its round-trip time, and routes follow that: soon enough, and not too often."""
+
+import pytest
+
+from zmesh.core.links import COST_STEP, DEFAULT_COST, rtt_penalty
+from zmesh.core.message import LinkId, NodeId
+from zmesh.testing.simulator import SimNode, Simulator, Wire
+
+HERE, THERE = NodeId("here"), NodeId("there")
+TEN_MINUTES = 600.0
+
+
+def two_ways(seed: int, delay: float, jitter: float) -> tuple[SimNode, list[Wire]]:
+    """`here` and `there`, with two ways between them that are alike; each frame takes `delay` +- `jitter` of it."""
+    sim = Simulator(seed, checked=False)
+    sim.add(HERE, "upper", "lower", THERE)
+    ways = [(HERE, "upper"), ("upper", THERE), (HERE, "lower"), ("lower", THERE)]
+    wires = [sim.connect(*way, delay=delay * (1 - jitter), jitter=2 * jitter * delay) for way in ways]
+    assert sim.settle()
+    sim.run(5)
+    return sim.nodes[HERE], wires
+
+
+def way(node: SimNode) -> LinkId:
+    """The link that `here` reaches `there` over."""
+    route = node.engine.routes.get(THERE)
+    assert route is not None
+    return route.link
+
+
+def along(node: SimNode, wires: list[Wire]) -> list[Wire]:
+    """The two wires of the way in use."""
+    return wires[:2] if node.wires[way(node)][0] is wires[0] else wires[2:]
+
+
+@pytest.mark.parametrize("delay", [0.005, 0.02, 0.05, 0.1])
+def test_of_two_equal_paths_with_jitter_the_one_in_use_changes_less_than_once_in_ten_minutes(delay):
+    changes, seeds = 0, range(4)
+    for seed in seeds:
+        node, _ = two_ways(seed, delay, 0.2)
+        before = len(node.reports)
+        node.sim.run(TEN_MINUTES)
+        changes += sum(report.event == "route_changed" and report.node == THERE for report in node.reports[before:])
+    assert changes < len(seeds)
+
+
+@pytest.mark.parametrize("delay", [0.0025, 0.005, 0.02])
+def test_a_path_that_becomes_ten_times_slower_is_left_within_five_seconds(delay):
+    for seed in range(8):
+        node, wires = two_ways(seed, delay, 0.1)
+        before = way(node)
+        wire = along(node, wires)[seed % 2]
+        wire.delay, wire.jitter = 10 * wire.delay, 10 * wire.jitter
+        assert node.sim.run_until(lambda: way(node) != before, 5.0), seed  # noqa: B023
+
+
+def test_a_path_is_not_left_for_a_slow_moment_and_costs_what_it_did_when_it_is_fast_again():
+    node, wires = two_ways(1, 0.005, 0.1)
+    usual, (wire, _) = way(node), along(node, wires)
+    link = node.engine.links.get(usual)
+    wire.delay = 0.5
+    node.sim.run(1.5)
+    wire.delay = 0.002
+    node.sim.run(20)
+    assert way(node) == usual
+    wire.delay = 0.1
+    assert node.sim.run_until(lambda: way(node) != usual, 5)
+    assert link.cost > DEFAULT_COST
+    wire.delay = 0.002
+    assert node.sim.run_until(lambda: link.cost == DEFAULT_COST, 5)
+
+
+def test_a_cost_ends_up_near_what_the_round_trip_time_asks_for():
+    for delay in (0.001, 0.01, 0.03, 0.045, 0.2):
+        node, wires = two_ways(3, 0.002, 0.1)
+        for wire in wires:
+            wire.delay, wire.jitter = delay, 0.0
+        node.sim.run(30)
+        for link in node.engine.links.up():
+            assert abs(link.cost - DEFAULT_COST - rtt_penalty(2 * delay)) < COST_STEP

@@ -1,0 +1,69 @@
+"""Leaves by the hundred: a mesh serves them and remembers nothing of them."""
+
+from zmesh.core import wire
+from zmesh.core.peers import FORGET_PEER
+from zmesh.core.sending import POKE
+from zmesh.core.wire import Kind
+from zmesh.testing.simulator import Outcome, SimNode, Simulator
+
+NODES = 200
+SECONDS = 4
+A_SECOND = 100
+STAY = 0.5
+SETTLED = 10.0
+
+
+def tables(node: SimNode) -> dict[str, object]:
+    """All that may grow in a node."""
+    engine = node.engine
+    return {
+        "routes": engine.routes.table().keys(),
+        "records": dict(engine.records.known()),
+        "record names": set(engine.records.names()),
+        "links": len(engine.links),
+        "queues": len(engine.out.queues),
+        "exchanges": engine.exchanges.counts(),
+    }
+
+
+def test_a_hundred_one_shot_leaves_a_second_leave_a_mesh_of_two_hundred_nodes_as_it_was():
+    sim = Simulator(5, checked=False)
+    ids = [f"n{i}" for i in range(NODES)]
+    nodes = sim.add(*ids, heartbeat=10.0)  # idle links would take most of the time that this runs for
+    rng = sim.random
+    for i in range(1, NODES):
+        sim.connect(ids[i], ids[rng.randrange(max(0, i - 20), i)], delay=rng.uniform(0.001, 0.01))
+    for _ in range(NODES):
+        sim.connect(*rng.sample(ids, 2), delay=rng.uniform(0.001, 0.01))
+    sim.run(SETTLED)
+    assert sim.settled()
+    before = [tables(node) for node in nodes]
+    kinds: list[int] = []
+    for each in sim.wires:
+        send = each.send
+
+        def count(end: int, frames: wire.Frames, send=send) -> bool:
+            kinds.append(wire.decode_route(frames[0]).kind)
+            return send(end, frames)
+
+        each.send = count  # type: ignore[method-assign]
+    outcomes: list[Outcome] = []
+
+    def visit(number: int) -> None:
+        id = f"leaf{number}"
+        (leaf,) = sim.add(id, leaf=True)
+        sim.connect(id, rng.choice(ids))
+        outcomes.append(leaf.send(rng.choice(ids), b"%d" % number))
+        sim.after(STAY, lambda: sim.remove(id))
+
+    for number in range(SECONDS * A_SECOND):
+        sim.after(number / A_SECOND, lambda number=number: visit(number))
+    sim.run(SECONDS + 2 * STAY)
+    assert [outcome.replies for outcome in outcomes] == [[b"%d" % i] for i in range(SECONDS * A_SECOND)]
+    told = [kind for kind in kinds if kind in (Kind.UPDATE, Kind.RECORD, Kind.SEQNO_REQUEST, Kind.RESEND)]
+    assert told == []
+    assert kinds.count(Kind.CHUNK) > 2 * len(outcomes)
+    sim.run(2 * FORGET_PEER + POKE)
+    assert [tables(node) for node in nodes] == before
+    for node in nodes:
+        node.engine.check()

@@ -119,15 +119,19 @@ class Events:
     At most MAX_UNREAD wait to be read; what is older is dropped, and EventsLost says how many.
     """
 
-    def __init__(self, leave: Callable[[Events], None]) -> None:
+    def __init__(self, router: Router, leave: Callable[[Events], None]) -> None:
+        self._router = router
         self._leave = leave
         self._unread: deque[Event] = deque()
         self._lost = 0
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
 
-    def put(self, event: Event) -> None:
-        """Something has happened."""
+    def note(self, report: Report) -> None:
+        """The engine has reported something."""
+        event = event_of(report, self._router)
+        if event is None:
+            return
         if len(self._unread) >= MAX_UNREAD:
             self._unread.popleft()
             self._lost += 1

@@ -15,14 +15,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from zmesh.config import Config
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.errors import Closed, Overloaded, Unreachable
-from zmesh.events import Events, event_of
 from zmesh.exchange import Exchange, Request
 from zmesh.interrupts import interrupt
 from zmesh.router import Route, Router
@@ -32,6 +31,9 @@ from zmesh.streaming import send_source
 from zmesh.telemetry import Telemetry
 from zmesh.transport import Transport
 from zmesh.work import Directives, Work
+
+if TYPE_CHECKING:
+    from zmesh.events import Events
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +211,9 @@ class Node:
 
     def events(self) -> Events:
         """What happens to this node's links and to the nodes that it can reach, from now on."""
-        events = Events(self._events.discard)
+        from zmesh.events import Events  # its nine classes take long to make, and no command needs them
+
+        events = Events(self.router, self._events.discard)
         if self.closed:
             events.end()
         else:
@@ -446,9 +450,8 @@ class Node:
             self._transport.healthy(report.link)
         for observer in self._observers:
             observer(report)
-        if self._events and (event := event_of(report, self.router)) is not None:
-            for events in self._events:
-                events.put(event)
+        for events in self._events:
+            events.note(report)
 
     def _arm(self) -> None:
         """Have `tick` called when the engine is due next."""

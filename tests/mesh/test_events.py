@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 import zmesh
+from zmesh.core.effects import Report
 from zmesh.core.message import Address
 from zmesh.events import (
     MAX_UNREAD,
@@ -85,7 +86,7 @@ async def test_who_reads_too_slowly_is_told_how_much_is_lost():
     async with Mesh("a") as mesh:
         events = mesh["a"].node.events()
         for number in range(MAX_UNREAD + 5):
-            events.put(NodeLeft(str(number)))
+            events.note(Report("node_left", str(number)))
         assert await anext(events) == EventsLost(5)
         assert await anext(events) == NodeLeft("5")
 

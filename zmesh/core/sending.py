@@ -197,6 +197,8 @@ class Sending:
         address = exchange.address
         peer = exchange.peer
         resent = piece.times > 1
+        # A copy that may have arrived was on its way for at most as long as an answer is waited for.
+        age = int(1000 * (now - piece.first_sent + peer.path.timeout(0))) if piece.first_sent < now else 0
         chunk = (
             *exchange.stream,
             piece.sequence,
@@ -205,7 +207,7 @@ class Sending:
             next(iter(peer.unsettled), exchange.number) if exchange.stream.request else 0,
             self._carrier.incarnation,
             exchange.target,
-            int(1000 * (now - piece.first_sent + peer.path.timeout(0))) if resent else 0,
+            age,
             piece.header,
             piece.eof,
         )

@@ -95,4 +95,4 @@ class Router:
             return f"as cheap as over {name}, and chosen first"
         if not feasible:
             return f"over {name} it would be {metric}, but that could be a loop until {node} has confirmed it"
-        return f"over {name} it would be {metric}, but not for long enough yet"
+        return f"over {name} it would be {metric}, but too many hops"

@@ -1069,6 +1069,7 @@ def test_a_leaf_that_loses_its_home_takes_the_next(leaf):
 def test_a_leaf_takes_what_is_sent_to_its_address(leaf):
     leaf.join(1, dialled=True)
     (piece,) = leaf.arrive(1, Kind.CHUNK, chunk(), to="b@a")
+    assert leaf.arrive(1, Kind.CHUNK, chunk(), to="b@former")[0].kind is Kind.ACK  # a copy
     assert piece.stream == REQUEST
     assert leaf.arrive(1, Kind.CHUNK, chunk(), to="b") == [Report("frame_dropped", "a", 1, "leaf_forwards_nothing")]
 

@@ -740,6 +740,8 @@ def test_work_goes_on_for_a_while_after_a_note_that_the_caller_is_out_of_reach(s
 def test_a_note_about_what_is_over_means_nothing(side):
     assert side.on_unreachable() == []
     assert side.on_unreachable(stream=REPLIES) == []
+    side.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "no_route", "m", "b", (), 9.0), 0.0)
+    assert side.done() == []
 
 
 # --- leaves -------------------------------------------------------------------------------------------------------
@@ -776,6 +778,22 @@ def test_only_the_exchanges_of_that_leaf_are_touched(side, road):
     side.exchanges.on_detached("cli@a", 1.0)
     effects = [effect for _, effect in side.run(1.0, 20.0)]
     assert [effect for effect in effects if isinstance(effect, Abort)] == [Abort(bytes(16), "unreachable")]
+
+
+def test_the_work_of_a_leaf_that_hangs_on_another_node_from_now_on_goes_on_there(side, road):
+    for host in ("h", "i"):
+        road.open(f"leaf@{host}", 0)
+    side.on_chunk(request(), source="leaf@h")
+    side.reply(b"lost on the way", now=1.0)
+    again = side.on_ack(0, POKE_LIMIT, stream=REPLIES, source="leaf@i", now=2.0)
+    assert [(frame.kind, frame.destination) for frame in again if hasattr(frame, "kind")] == [
+        (Kind.CHUNK, "leaf@i"),
+        (Kind.ACK, "leaf@i"),
+    ]
+    assert side.on_unreachable("gone", stream=REPLIES, to="leaf@h", now=2.5) == []
+    side.exchanges.on_route("h", None, 2.6)
+    assert side.done() == []
+    assert side.on_cancel(source="leaf@i", now=3.0)[0] == Abort(ID, "cancelled")
 
 
 def test_a_leaf_that_loses_its_home_goes_on_from_the_next_one(side):

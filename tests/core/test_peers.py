@@ -20,7 +20,7 @@ def alarm():
 
 @pytest.fixture
 def peers(road, alarm):
-    return Peers(road, alarm)
+    return Peers(road, alarm, lambda peer, before, now: None)
 
 
 def acks(road):
@@ -155,6 +155,53 @@ def test_a_stranger_without_an_incarnation_is_forgotten_too(peers):
     peers.check({})
     peers.tick(FORGET_PEER)
     assert len(peers) == 0
+
+
+# --- leaves that move ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moves():
+    return []
+
+
+@pytest.fixture
+def hosts(road, alarm, moves):
+    """Peers that tell of leaves that move."""
+    for host in ("x", "y"):
+        road.open(f"leaf@{host}", 0)
+    return Peers(road, alarm, lambda peer, before, now: moves.append((peer.address, before, now)))
+
+
+def test_a_leaf_that_hangs_on_another_node_is_the_same_peer_there(hosts, moves, road):
+    peer = hosts.meet("leaf@x", 7, 0.0)
+    assert peer.replays.accept(0, 0)
+    hosts.owe(peer, stream(), Inbound(), 0.0, at_once=False)
+    assert hosts.meet("leaf@y", 7, 5.0) is peer
+    assert moves == [("leaf@y", "leaf@x", 5.0)]
+    assert not peer.replays.accept(0, 0)
+    assert hosts.get("leaf@y") is peer
+    assert len(hosts) == 1
+    hosts.tick(5.0 + ACK_DELAY)
+    assert [frame.destination for frame in road.frames()] == ["leaf@y"]
+    hosts.tick(5.0 + FORGET_PEER)
+    assert len(hosts) == 0
+    assert hosts.meet("leaf@x", 7, 50.0) is not peer
+
+
+def test_another_leaf_of_that_name_elsewhere_is_another_peer(hosts, moves):
+    peer = hosts.meet("leaf@x", 7, 0.0)
+    assert hosts.meet("leaf@y", 8, 0.0) is not peer
+    assert hosts.meet("leaf@x", 9, 0.0) is peer  # it has restarted, and its former life is not looked for any more
+    assert hosts.meet("leaf@z", 7, 0.0) is not peer
+    assert moves == []
+
+
+def test_a_leaf_that_moves_to_where_another_of_its_name_hangs_is_that_one_from_then_on(hosts, moves):
+    hosts.meet("leaf@x", 7, 0.0)
+    other = hosts.meet("leaf@y", 8, 0.0)
+    assert hosts.meet("leaf@y", 7, 1.0) is other
+    assert moves == []
 
 
 # --- acknowledgements ---------------------------------------------------------------------------------------------

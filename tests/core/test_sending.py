@@ -19,7 +19,7 @@ def alarm():
 
 @pytest.fixture
 def peers(road, alarm):
-    return Peers(road, alarm)
+    return Peers(road, alarm, lambda peer, before, now: None)
 
 
 @pytest.fixture

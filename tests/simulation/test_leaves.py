@@ -1,10 +1,11 @@
 """Leaves by the hundred: a mesh serves them and remembers nothing of them."""
 
 from zmesh.core import wire
+from zmesh.core.message import Eof
 from zmesh.core.peers import FORGET_PEER
 from zmesh.core.sending import POKE
 from zmesh.core.wire import Kind
-from zmesh.testing.simulator import Outcome, SimNode, Simulator
+from zmesh.testing.simulator import Job, Outcome, SimNode, Simulator
 
 NODES = 200
 SECONDS = 4
@@ -67,3 +68,30 @@ def test_a_hundred_one_shot_leaves_a_second_leave_a_mesh_of_two_hundred_nodes_as
     assert [tables(node) for node in nodes] == before
     for node in nodes:
         node.engine.check()
+
+
+def test_a_leaf_that_loses_the_node_it_hangs_on_goes_on_over_another():
+    sim = Simulator()
+    sim.chain("first", "second", "far")
+    assert sim.settle()
+    (leaf,) = sim.add("leaf", leaf=True)
+    sim.connect("leaf", "first")
+    assert sim.run_until(lambda: leaf.engine.out.home is not None, 1)
+    sim.connect("leaf", "second")
+    sim.run(1)
+    assert leaf.engine.out.address == "leaf@first"
+    jobs: list[Job] = []
+    sim.nodes["far"].plugin = lambda node, job: jobs.append(job)
+    long, stopped = leaf.send("far", bytes(300_000)), leaf.send("far", b"work")
+    assert sim.run_until(lambda: len(jobs) == 2, 1)
+    sim.wires[2].take_down()
+    sim.run(0.5)
+    assert leaf.engine.out.address == "leaf@second"
+    sim.wires[2].bring_up()
+    sim.run(0.5)
+    work = {job.message_id: job for job in jobs}
+    sim.nodes["far"].reply(work[long.message_id], bytes(300_000), eof=Eof())
+    leaf.cancel(stopped)
+    assert sim.run_until(lambda: bool(long.eof and stopped.eof), 2)
+    assert long.replies == [bytes(300_000)]
+    assert work[stopped.message_id].aborted == "cancelled"

@@ -253,10 +253,14 @@ class Engine:
             return
         if link.leaf and route.source != f"{link.node}@{self.node}":
             raise WireError("a leaf speaks for another node")
-        if route.destination == self.out.address:
+        if route.destination == self.out.address or (self.leaf and self._is_me(route.destination)):
             self._arrive(route, frames, now)
             return
         self.out.forward(link, route, frames, now)
+
+    def _is_me(self, destination: Address) -> bool:
+        """A leaf of several links is known by several addresses, also by that of a node it hung on before."""
+        return destination.startswith(f"{self.node}@")
 
     def _arrive(self, route: Route, frames: Frames, now: float) -> None:
         """Take in a frame for this node; what a far node got wrong in it is not its neighbour's fault."""

@@ -64,7 +64,7 @@ class Exchanges:
         self._services: dict[MessageId, Service] = {}
         self._of_host: dict[NodeId, dict[Stream, Call | Service]] = {}
         self._limits: Timers[MessageId] = Timers(alarm)
-        self._peers = Peers(carrier, alarm)
+        self._peers = Peers(carrier, alarm, self._on_moved)
         self._sending = Sending(carrier, self._peers, alarm)
         self.contested = False
         """Whether another node bears this one's name, and replies may go there."""
@@ -122,7 +122,7 @@ class Exchanges:
         call = Call(message_id, peer, None if timeout is None else now + timeout, now)
         self._calls[message_id] = call
         call.number = self._peers.number(peer)
-        self._of_host.setdefault(wire.host_of(recipient), {})[call.stream] = call
+        self._enlist(call)
         self._sending.begin(now)
         self._sending.push(call, header, body, last=last, eof=None, complete=last)
         if call.deadline is not None:
@@ -237,7 +237,7 @@ class Exchanges:
     def on_unreachable(self, stream: Stream, note: wire.Unreachable, now: float) -> None:
         """A node on the way could not pass a frame of this stream on, or the recipient is not what it was."""
         exchange = self._get(stream)
-        if exchange is None:
+        if exchange is None or exchange.address != note.destination:  # it is over, or moved on with its leaf
             return
         if isinstance(exchange, Call):
             self._call_unreachable(exchange, note, now)
@@ -401,7 +401,7 @@ class Exchanges:
                 return
             service = self._services[message_id] = Service(message_id, peer, chunk.incarnation)
             peer.busy += 1
-            self._of_host.setdefault(wire.host_of(peer.address), {})[service.stream] = service
+            self._enlist(service)
             self._sending.begin(now)
         elif service.target != chunk.incarnation or service.peer is not peer:
             return
@@ -436,6 +436,14 @@ class Exchanges:
                 return
         at_once = ready is None or inbound.since_ack >= ACK_EVERY
         self._peers.owe(exchange.peer, stream, inbound, now, at_once=at_once)
+
+    def _on_moved(self, peer: Peer, before: Address, now: float) -> None:
+        """A leaf hangs on another node: what is open with it goes on there."""
+        for exchange in self._at(before):
+            self._strike_off(exchange)
+            exchange.address = peer.address
+            self._enlist(exchange)
+            self._regain(exchange, now)
 
     # -- inside: reachability ------------------------------------------------------------------------------------
 
@@ -563,6 +571,12 @@ class Exchanges:
     def _leave(self, exchange: Call | Service, now: float) -> None:
         self._sending.end(exchange)
         self._peers.leave(exchange.peer, now)
+        self._strike_off(exchange)
+
+    def _enlist(self, exchange: Call | Service) -> None:
+        self._of_host.setdefault(wire.host_of(exchange.address), {})[exchange.stream] = exchange
+
+    def _strike_off(self, exchange: Exchange) -> None:
         host = wire.host_of(exchange.address)
         listed = self._of_host[host]
         del listed[exchange.stream]

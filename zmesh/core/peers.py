@@ -8,6 +8,7 @@ than the frames that it saves.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from zmesh.core import wire
@@ -67,10 +68,16 @@ class Peer:
 
 
 class Peers:
-    """The table of peers; one without exchanges is forgotten after FORGET_PEER seconds."""
+    """The table of peers; one without exchanges is forgotten after FORGET_PEER seconds.
 
-    def __init__(self, carrier: Carrier, alarm: Alarm) -> None:
+    A leaf that hangs on another node from now on is the same peer at another address; `on_moved` is told of it, with
+    the address that it had, and the time.
+    """
+
+    def __init__(self, carrier: Carrier, alarm: Alarm, on_moved: Callable[[Peer, Address, float], None]) -> None:
         self._carrier = carrier
+        self._on_moved = on_moved
+        self._leaves: dict[tuple[str, int], Peer] = {}
         self._peers: dict[Address, Peer] = {}
         self._acks: Timers[Address] = Timers(alarm)
         self._idle: Timers[Address] = Timers(alarm)
@@ -109,18 +116,35 @@ class Peers:
 
     def meet(self, source: Address, incarnation: int, now: float) -> Peer | None:
         """The peer whose incarnation speaks here; None if that is the voice of one that is no more."""
-        peer = self.get(source)
-        if peer.incarnation == incarnation != 0:
+        peer = self._peers.get(source)
+        if peer is not None and peer.incarnation == incarnation != 0:
             return peer
+        leaf = _leaf(source, incarnation)
+        if peer is None and leaf in self._leaves:
+            return self._move(self._leaves[leaf], source, now)
+        peer = self.get(source)
         if peer.incarnation:
             way = self._carrier.way(source)
             if way is not None and way.incarnation not in (0, incarnation):
                 return None
             peer.replays = Replays()
+            self._leaves.pop(_leaf(source, peer.incarnation), None)
         peer.incarnation = incarnation
+        if "@" in source and incarnation:
+            self._leaves[leaf] = peer
         if not peer.busy:
             peer.left_at = now
             self._idle.set_default(source, now + FORGET_PEER)
+        return peer
+
+    def _move(self, peer: Peer, address: Address, now: float) -> Peer:
+        before, peer.address = peer.address, address
+        self._peers[address] = self._peers.pop(before)
+        self._acks.cancel(before)
+        self._acks.set(address, now + ACK_DELAY)
+        self._idle.cancel(before)
+        self._idle.set(address, now + FORGET_PEER)
+        self._on_moved(peer, before, now)
         return peer
 
     def owe(self, peer: Peer, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
@@ -171,6 +195,7 @@ class Peers:
             else:
                 del self._peers[address]
                 self._acks.cancel(address)
+                self._leaves.pop(_leaf(address, peer.incarnation), None)
 
     def check(self, busy: dict[Address, int]) -> None:
         """Raise AssertionError unless `busy` is how many exchanges there are with each peer."""
@@ -181,3 +206,8 @@ class Peers:
                 raise AssertionError("an idle peer that nothing will forget")
             if peer.acks and address not in self._acks:
                 raise AssertionError("acknowledgements that nothing will send")
+
+
+def _leaf(address: Address, incarnation: int) -> tuple[str, int]:
+    """A leaf by its own name, wherever it hangs; its incarnation tells it from others of that name."""
+    return address.partition("@")[0], incarnation

@@ -72,7 +72,7 @@ class Scenario:
             self.link(ids[dialler], ids[listener], self.random.choice(DELAYS), self.random.choice(COSTS))
         self.guests = self.sim.add(*(f"guest{i}" for i in range(guests)), leaf=True, **options)
         for guest in self.guests:
-            for host in self.random.sample(ids, self.random.choice((1, 1, 1))):
+            for host in self.random.sample(ids, self.random.choice((1, 1, 2))):
                 self.link(str(guest.id), host, self.random.choice(DELAYS), self.random.choice(COSTS))
         self.everybody = [*self.nodes, *self.guests]
         self.wires = list(self.sim.wires)

@@ -92,6 +92,31 @@ def test_a_frame_is_passed_on_towards_its_destination_with_one_ttl_less(node, ki
     assert forward(node, 2, frames(kind)) == [Passed(1, kind, MAX_TTL - 1, "c", "x", b"head", b"body")]
 
 
+def test_what_waited_for_a_link_that_is_gone_takes_the_way_that_there_is_now(node):
+    gone = Queue()
+    gone.give_back(frames(ttl=7))
+    gone.push(wire.encode_link(Kind.ASK), None)
+    gone.push(frames(of="a"), None)
+    gone.push(frames(Kind.ACK, ttl=9), None)
+    gone.push(frames(to="lost", of="d"), None)
+    node.reach(2, "d")
+    node.out.reroute(gone, 10.0)
+    passed, acked, dropped, returned = taken(node)
+    assert (passed.link, passed.kind, passed.ttl) == (1, Kind.CHUNK, 7)
+    assert (acked.link, acked.kind, acked.ttl) == (1, Kind.ACK, 9)
+    assert dropped == Report("frame_dropped", "lost", None, "no_route")
+    assert (returned.link, returned.kind, returned.destination) == (2, Kind.UNREACHABLE, "d")
+    assert not gone.size_bytes
+
+
+def test_a_leaf_passes_nothing_on_that_waited(node):
+    leaf = Node(leaf=True)
+    gone = Queue()
+    gone.give_back(frames(of="a@former"))
+    leaf.out.reroute(gone, 10.0)
+    assert taken(leaf) == []
+
+
 def test_the_head_and_the_body_are_passed_on_uncopied(node):
     whole = frames(head=bytes(1000), body=bytes(1000))
     node.out.forward(node.links.get(2), wire.decode_route(whole[0]), whole, 0.0)

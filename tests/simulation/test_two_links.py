@@ -79,3 +79,18 @@ def test_the_other_link_takes_over_without_a_lost_message_and_without_a_change_o
     one.bring_up()
     assert sim.run_until(lambda: carrying(sim) is one, 2) is (costs[0] != costs[1])
     assert {report.event for report in far.reports[before:]} <= {"link_synced"}
+
+
+def test_what_waits_for_a_full_link_that_is_lost_takes_the_other_one_at_once():
+    sim, one, two, _ = doubled(100, 100)
+    left, far = sim.nodes["left"], sim.nodes["far"]
+    one.room = 0
+    outcomes = [far.send("right", b"%d" % i) for i in range(20)]
+    sim.run(2 * DELAY)
+    assert len(sim.nodes["right"].jobs) == 0
+    assert sum(queue.size_bytes for queue in left.engine.out.queues.values()) > 0
+    cut = sim.now
+    one.take_down()
+    assert sim.run_until(lambda: all(outcome.eof for outcome in outcomes), 1)
+    assert sim.now - cut <= 3 * DELAY + 0.001
+    assert carrying(sim) is two

@@ -497,11 +497,12 @@ class Engine:
         link = self.links.close(id)
         if link is None:
             return
-        del self.out.queues[id]
+        waiting = self.out.queues.pop(id)
         if link.state is State.UP:
             self.out.emit(Report("link_lost", link.node, id, reason))
             self._detach(link, now)
         self.exchanges.link_down(id, now)
+        self.out.reroute(waiting, now)
 
     def _detach(self, link: Link, now: float) -> None:
         if self.leaf:

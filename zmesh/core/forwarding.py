@@ -16,7 +16,7 @@ from zmesh.core.peers import Way
 from zmesh.core.queues import BULK, Flow, Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Routes
-from zmesh.core.wire import Frames, Kind, Route
+from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Route
 
 LAGGING_BYTES = 256 * 1024
 DRAIN = 32
@@ -81,6 +81,23 @@ class Forwarding:
         else:
             flow = (route.source, route.destination, len(frames[2]) >= BULK) if route.kind == Kind.CHUNK else None
             self.put(out, (route.onward, frames[1], frames[2]), flow)
+
+    def reroute(self, waiting: Queue, now: float) -> None:
+        """A link is gone: what waited for it and is not of this node takes the way that there is now.
+
+        This node's own frames are sent again by those that they belong to, as soon as the route has changed.
+        """
+        while not self.leaf and (frames := waiting.pop()) is not None:
+            route = wire.decode_route(frames[0])
+            if route.kind < FIRST_ROUTED or route.source == self.address:
+                continue
+            out = self.towards(route.destination, route.host)
+            if out is None:
+                self.emit(Report("frame_dropped", route.host, None, "no_route"))
+                self.bounce(Kind.UNREACHABLE, route, frames, now)
+            else:
+                flow = (route.source, route.destination, len(frames[2]) >= BULK) if route.kind == Kind.CHUNK else None
+                self.put(out, frames, flow)
 
     def way(self, destination: Address) -> Way | None:
         """How a routed frame leaves for its destination now."""

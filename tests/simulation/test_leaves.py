@@ -95,3 +95,22 @@ def test_a_leaf_that_loses_the_node_it_hangs_on_goes_on_over_another():
     assert sim.run_until(lambda: bool(long.eof and stopped.eof), 2)
     assert long.replies == [bytes(300_000)]
     assert work[stopped.message_id].aborted == "cancelled"
+
+
+def test_a_leaf_hears_within_two_seconds_that_the_node_which_works_for_it_has_restarted():
+    sim = Simulator()
+    nodes = sim.chain("home", "middle", "far")
+    assert sim.settle()
+    nodes[2].plugin = lambda node, job: None
+    (leaf,) = sim.add("leaf", leaf=True)
+    sim.connect("leaf", "home")
+    outcome = leaf.send("far", b"work")
+    sim.run(20)
+    assert outcome.message_id in nodes[2].jobs
+    nodes[2].kill()
+    sim.run(3)
+    nodes[2].restart()
+    assert sim.run_until(lambda: "far" in nodes[0].engine.nodes(), 1)
+    assert sim.run_until(lambda: outcome.eof is not None, 2)
+    assert outcome.eof is not None
+    assert outcome.eof.reason == "node_restarted"

@@ -13,7 +13,7 @@ from zmesh.core import wire
 from zmesh.core.effects import Abort, Deliver, Report
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
-from zmesh.core.sending import Exchange, Sending
+from zmesh.core.sending import LEAF_POKE, POKE, Exchange, Sending
 from zmesh.core.streams import ACK_EVERY, CHUNK_OVERHEAD
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import CLOSED, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
@@ -56,7 +56,9 @@ class Service(Exchange):
 class Exchanges:
     """The tables of exchanges. `route_timeout`: seconds that a request waits for a route before it is Unreachable."""
 
-    def __init__(self, carrier: Carrier, route_timeout: float, started: float, alarm: Alarm) -> None:
+    def __init__(
+        self, carrier: Carrier, route_timeout: float, started: float, alarm: Alarm, *, leaf: bool = False
+    ) -> None:
         self._carrier = carrier
         self._route_timeout = route_timeout
         self._started = started
@@ -65,7 +67,7 @@ class Exchanges:
         self._of_host: dict[NodeId, dict[Stream, Call | Service]] = {}
         self._limits: Timers[MessageId] = Timers(alarm)
         self._peers = Peers(carrier, alarm, self._on_moved)
-        self._sending = Sending(carrier, self._peers, alarm)
+        self._sending = Sending(carrier, self._peers, alarm, LEAF_POKE if leaf else POKE)
         self.contested = False
         """Whether another node bears this one's name, and replies may go there."""
 

@@ -2,7 +2,8 @@
 
 A stream sends as much as its window allows and as its link keeps up with, BURST chunks at a time; one whose link lags
 waits its turn among the others. While chunks are under way a stream has a resending timer; exchanges without one are
-gone through every POKE seconds, and the other end is asked whether it still knows them.
+gone through every POKE seconds, and the other end is asked whether it still knows them. A leaf, which no route tells
+that the other end has restarted, asks every LEAF_POKE seconds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from zmesh.core.wire import FLAG_RESENT, AckItem, Kind
 
 BURST = 16
 POKE = 15.0
+LEAF_POKE = 1.0
 
 
 class Exchange:
@@ -44,9 +46,10 @@ class Exchange:
 
 
 class Sending:
-    """The outbound streams of a node."""
+    """The outbound streams of a node; `poke` are the seconds between two sweeps."""
 
-    def __init__(self, carrier: Carrier, peers: Peers, alarm: Alarm) -> None:
+    def __init__(self, carrier: Carrier, peers: Peers, alarm: Alarm, poke: float = POKE) -> None:
+        self._poke_every = poke
         self._carrier = carrier
         self._peers = peers
         self._alarm = alarm
@@ -56,9 +59,9 @@ class Sending:
         self.waiting_bytes = 0
 
     def begin(self, now: float) -> None:
-        """There is an exchange (more); the next sweep is in POKE seconds at the latest."""
+        """There is an exchange (more); the next sweep is at most `poke` seconds away."""
         if self._sweep_at == math.inf:
-            self._sweep_at = now + POKE
+            self._sweep_at = now + self._poke_every
             self._alarm.at(self._sweep_at)
 
     def sweep_due(self, now: float) -> bool:
@@ -70,7 +73,7 @@ class Sending:
         for exchange in exchanges:
             if exchange.stream not in self.timers:
                 self.poke(exchange)
-        self._sweep_at = now + POKE if exchanges else math.inf
+        self._sweep_at = now + self._poke_every if exchanges else math.inf
 
     def next_deadline(self) -> float | None:
         """When a timer or the sweep is due."""

@@ -1014,6 +1014,9 @@ class Pair:
                         job = self.jobs.get(stream.message_id, [node, bytearray(), False])
                         job[1] += body
                         job[2] = job[2] or last
+                        sent = self.expected[stream.message_id]
+                        if stream.message_id in self.jobs:  # else it was aborted, and nobody reads it
+                            assert sent == job[1] if last else sent.startswith(bytes(job[1]))
                     elif weight:
                         assert stream.message_id not in self.ended, "a reply after the end"
                         self.received[stream.message_id] += body
@@ -1100,6 +1103,15 @@ class Pair:
             case _:
                 self.deliver_some()
 
+    def part(self):
+        """The two lose each other for good."""
+        self.loss = 1.0
+        self.under_way.clear()
+        for node in "ab":
+            if self.other(node) in self.sides[node].road.ways:
+                self.take(node, self.sides[node].lose(self.other(node), now=self.now))
+        self.pass_time(ROUTE_TIMEOUT + POKE + FORGET_PEER)
+
     def finish(self):
         self.loss = 0.0
         for node in "ab":
@@ -1126,6 +1138,25 @@ def test_every_call_ends_once_and_its_work_runs_at_most_once_whatever_the_networ
             assert pair.received[id] == body
     for side in pair.sides.values():
         assert side.counts == dict.fromkeys(side.counts, 0)
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(st.integers(0, 1 << 32))
+def test_what_is_not_over_when_two_nodes_lose_each_other_for_good_ends_in_error_on_both_sides(new_road, seed):
+    pair = Pair(seed, new_road)
+    for _ in range(40):
+        pair.step()
+    over = dict(pair.ended)
+    pair.part()
+    assert pair.ended.keys() == pair.expected.keys()
+    assert all(pair.ended[id].code != 0 for id in pair.ended.keys() - over.keys())
+    for id, eof in pair.ended.items():
+        assert (
+            pair.received[id] == pair.expected[id] if eof.code == 0 else pair.expected[id].startswith(pair.received[id])
+        )
+    assert pair.jobs == {}
+    for side in pair.sides.values():
+        assert {**side.counts, "peers": 0} == dict.fromkeys(side.counts, 0)
 
 
 # --- what check finds ---------------------------------------------------------------------------------------------

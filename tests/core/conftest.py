@@ -21,7 +21,7 @@ READERS = {
     Kind.ECHO: wire.decode_echo,
     Kind.UPDATE: wire.decode_update,
     Kind.RECORD: lambda head: [record for record, _ in wire.decode_records(head)],
-    Kind.SEQNO_REQUEST: wire.decode_seqno_request,
+    Kind.SEQNO_REQUEST: wire.decode_seqno_requests,
     Kind.RESEND: wire.decode_resend,
     Kind.ASK: lambda head: None,
 }

@@ -152,7 +152,7 @@ class Subject:
 
     def tell(self, link, *entries, full=0):
         """A neighbour tells routes."""
-        return self.hear(link, Kind.UPDATE, wire.Update(full, tuple(entries)))
+        return self.receive(link, *wire.encode_update(wire.Update(full, 1, [*entries])))
 
     def keep_alive(self, *links):
         for link in links:
@@ -219,9 +219,9 @@ def test_a_greeting_is_answered_and_the_link_is_up(subject):
     assert effects == [
         Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.5, False, 1, 9)),
         Report("link_up", "a", 1),
-        Said(1, Kind.UPDATE, wire.Update(FULL_BEGIN | FULL_END, (Entry("b", 2, 100, 0, 0),))),
+        Said(1, Kind.UPDATE, wire.Update(FULL_BEGIN | FULL_END, 1, [Entry("b", 2, 100, 0, 0)])),
         Said(1, Kind.RECORD, [own]),
-        Said(1, Kind.PROBE, wire.Probe(0.5, subject.engine.routes.told_digest(1), subject.engine.records.digest, 0.5)),
+        Said(1, Kind.PROBE, wire.Probe(0.5, subject.engine.routes.sent(1), subject.engine.records.digest, 0.5)),
     ]
 
 
@@ -478,7 +478,7 @@ def test_a_connection_without_a_greeting_is_hung_up_on(subject):
 
 
 def test_a_neighbour_that_may_have_lost_its_number_is_asked_for_a_newer_one_with_the_greeting(linked):
-    ask = Said(2, Kind.SEQNO_REQUEST, wire.SeqnoRequest("a", 2, 1))
+    ask = Said(2, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("a", 2, 1)])
     linked.link_down(1)
     effects = linked.join(2, "a", incarnation=8)
     assert [effect.kind for effect in only(effects, *Kind)][:2] == [Kind.HELLO, Kind.SEQNO_REQUEST]
@@ -571,7 +571,7 @@ def test_a_neighbour_is_not_hung_up_on_for_what_it_only_passed_on(linked):
 
 
 def test_a_probe_is_echoed_and_the_first_one_tells_that_the_link_is_in_step(linked):
-    routes, records = linked.engine.routes.heard_digest(1), linked.engine.records.digest
+    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
     probe = wire.Probe(5.5, routes, records, 1.0)
     assert linked.hear(1, Kind.PROBE, probe) == [
         Said(1, Kind.ECHO, wire.Echo(5.5)),
@@ -581,7 +581,7 @@ def test_a_probe_is_echoed_and_the_first_one_tells_that_the_link_is_in_step(link
 
 
 def test_routes_that_differ_are_asked_for_at_once_and_records_a_little_later(linked):
-    routes, records = linked.engine.routes.heard_digest(1), linked.engine.records.digest
+    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
     linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes, records, 0.0))
     ask = [Said(1, Kind.ECHO, wire.Echo(0.0)), Said(1, Kind.RESEND, wire.Resend(True, False))]
     assert linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes ^ 1, records, 0.0)) == ask
@@ -597,10 +597,11 @@ def test_routes_that_differ_are_asked_for_at_once_and_records_a_little_later(lin
 
 @pytest.mark.parametrize(("routes", "records"), [(True, False), (False, True), (True, True), (False, False)])
 def test_a_neighbour_that_asks_is_told_its_tables_again(linked, routes, records):
-    linked.hear(1, Kind.RESEND, wire.Resend(routes, records))
-    effects = linked.run(0.0)
+    number = linked.engine.routes.sent(1) + 1
+    effects = linked.hear(1, Kind.RESEND, wire.Resend(routes, records)) + linked.run(0.0)
+    table = [Entry("b", 2, 100, 0, 0), Entry("a", 1, 1, 100, 1)]
     assert only(effects, Kind.UPDATE) == [
-        Said(1, Kind.UPDATE, wire.Update(FULL_BEGIN | FULL_END, (Entry("b", 2, 100, 0, 0),)))
+        Said(1, Kind.UPDATE, wire.Update(FULL_BEGIN | FULL_END, number, table))
     ] * routes  # fmt: skip
     assert [effect.value[0].node for effect in only(effects, Kind.RECORD)] == ["b"] * records
 
@@ -641,7 +642,8 @@ def test_a_route_that_is_told_is_reported_and_told_on(subject):
         Report("node_joined", "z"),
         Report("route_changed", "z", 1, "metric 150, 2 hops"),
     ]
-    assert subject.run(COALESCE) == [Said(2, Kind.UPDATE, wire.Update(0, (Entry("z", 9, 1, 150, 2),)))]
+    news = wire.Update(0, 0, [Entry("z", 9, 1, 150, 2)])
+    assert subject.run(COALESCE) == [Said(1, Kind.UPDATE, news), Said(2, Kind.UPDATE, news)]
     assert subject.engine.nodes() == {"a", "b", "c", "z"}
     assert subject.engine.settled(5.2) == pytest.approx(5.0)
 
@@ -672,13 +674,12 @@ def test_a_starving_node_asks_its_neighbours_for_a_newer_number(subject):
     subject.tell(1, Entry("z", 9, 1, 50, 1))
     subject.tell(2, Entry("z", 9, 1, 5000, 1))
     effects = subject.tell(1, Entry("z", 0, 0, INFINITY, 0))
-    assert only(effects, Kind.SEQNO_REQUEST) == [Said(2, Kind.SEQNO_REQUEST, wire.SeqnoRequest("z", 2, 255))]
+    assert only(effects, Kind.SEQNO_REQUEST) == [Said(2, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("z", 2, 255)])]
 
 
 def test_a_node_that_is_asked_for_a_newer_number_gives_it(linked):
-    assert linked.hear(1, Kind.SEQNO_REQUEST, wire.SeqnoRequest("b", 103, 9)) == []
-    assert only(linked.run(COALESCE), Kind.UPDATE) == [
-        Said(1, Kind.UPDATE, wire.Update(0, (Entry("b", 2, 103, 0, 0),)))
+    assert linked.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 103, 9)]) == [
+        Said(1, Kind.UPDATE, wire.Update(0, 0, [Entry("b", 2, 103, 0, 0)]))
     ]
 
 
@@ -1080,7 +1081,7 @@ def test_a_leaf_takes_no_tables(leaf, kind):
     told = {
         "update": lambda: leaf.tell(1, Entry("z", 9, 1, 50, 1)),
         "record": lambda: leaf.receive(1, *wire.encode_records([wire.encode(record())])),
-        "request": lambda: leaf.hear(1, Kind.SEQNO_REQUEST, wire.SeqnoRequest("b", 500, 9)),
+        "request": lambda: leaf.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 500, 9)]),
         "probe": lambda: only(leaf.hear(1, Kind.PROBE, wire.Probe(0.0, 1, 1, 0.0)), Kind.RESEND),
     }[kind]
     assert told() == []
@@ -1094,7 +1095,7 @@ def test_nothing_is_believed_of_what_a_leaf_tells(subject, kind):
     told = {
         "update": lambda: subject.tell(1, Entry("z", 9, 1, 50, 1)),
         "record": lambda: subject.receive(1, *wire.encode_records([wire.encode(record())])),
-        "request": lambda: subject.hear(1, Kind.SEQNO_REQUEST, wire.SeqnoRequest("b", 500, 9)),
+        "request": lambda: subject.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 500, 9)]),
         "probe": lambda: only(subject.hear(1, Kind.PROBE, wire.Probe(0.0, 1, 1, 0.0)), Kind.RESEND),
     }[kind]
     assert told() == []
@@ -1235,7 +1236,7 @@ def test_a_settled_pair_says_nothing_but_probes(linked):
         for effect in linked.run(0.5):
             if isinstance(effect, Said):
                 seen.add(effect.kind)
-        probe = wire.Probe(linked.now, linked.engine.routes.heard_digest(1), linked.engine.records.digest, 0.0)
+        probe = wire.Probe(linked.now, linked.engine.routes.received(1), linked.engine.records.digest, 0.0)
         linked.hear(1, Kind.PROBE, probe)
     assert seen == {Kind.PROBE}
 
@@ -1311,11 +1312,12 @@ class Noise:
             case Kind.ECHO:
                 return wire.Echo(self.any(TIMES))
             case Kind.UPDATE:
-                return wire.Update(self.rng.randint(0, 3), self.some(self.entry))
+                columns = list(zip(*self.some(self.entry), strict=True)) or [()] * 5
+                return (self.rng.randint(0, 3), self.any(FEW), *columns)
             case Kind.RECORD:
                 return self.some(self.record)
             case Kind.SEQNO_REQUEST:
-                return wire.SeqnoRequest(self.any(PLAIN), self.any(FEW), self.any([0, 1, 2, 255]))
+                return [wire.SeqnoRequest(self.any(PLAIN), self.any(FEW), self.any([0, 1, 2, 255]))]
             case Kind.RESEND:
                 return wire.Resend(self.flag(), self.flag())
             case Kind.CHUNK:

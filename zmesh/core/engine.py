@@ -22,7 +22,7 @@ from zmesh.core.queues import Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Change, Routes
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, MAX_ENTRIES, Frames, Kind, Route, WireError
+from zmesh.core.wire import FIRST_ROUTED, MAX_ENTRIES, Frames, Kind, Route, WireError
 
 REDIAL_REFUSED = 5.0
 RECONCILE_AFTER = 2
@@ -344,18 +344,17 @@ class Engine:
             case Kind.UPDATE:
                 update = wire.decode_update(head)
                 if not (self.leaf or link.leaf):
-                    self.routes.update(
-                        link.id, update.entries, begin=bool(update.full & FULL_BEGIN), end=bool(update.full & FULL_END)
-                    )
+                    self.routes.update(link.id, *update)
             case Kind.RECORD:
                 records = wire.decode_records(head)
                 if not (self.leaf or link.leaf):
                     for record, blob in records:
                         self._on_record(link, record, blob, now)
             case Kind.SEQNO_REQUEST:
-                request = wire.decode_seqno_request(head)
+                requests = wire.decode_seqno_requests(head)
                 if not (self.leaf or link.leaf):
-                    self.routes.request(link.id, request, now)
+                    for request in requests:
+                        self.routes.request(link.id, request, now)
             case Kind.RESEND:
                 resend = wire.decode_resend(head)
                 if resend.routes:
@@ -389,7 +388,7 @@ class Engine:
             self.out.emit(Report("link_synced", link.node, link.id))
         if self.leaf or link.leaf:
             return
-        routes_differ = probe.routes != self.routes.heard_digest(link.id)
+        routes_differ = probe.routes != self.routes.received(link.id)
         link.records_differ = link.records_differ + 1 if probe.records != self.records.digest else 0
         records_differ = link.records_differ >= RECONCILE_AFTER
         if routes_differ or records_differ:
@@ -471,7 +470,7 @@ class Engine:
         record = self.records.get(link.node)
         if known is not None and (record is None or record.incarnation != link.incarnation):
             request = wire.SeqnoRequest(link.node, known[0] + 1, 1)
-            self.out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, request))
+            self.out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
 
     def _restart(self, link: Link, now: float) -> None:
         """The other end does not know us on this connection (any more): open it again as a new link would be."""
@@ -537,7 +536,7 @@ class Engine:
         if link.leaf or self.leaf:
             probe = wire.Probe(now, 0, 0, self.settled(now))
         else:
-            probe = wire.Probe(now, self.routes.told_digest(link.id), self.records.digest, self.settled(now))
+            probe = wire.Probe(now, self.routes.sent(link.id), self.records.digest, self.settled(now))
         self.out.put(link.id, wire.encode_link(Kind.PROBE, probe))
 
     # -- inside: routes and records ------------------------------------------------------------------------------
@@ -569,21 +568,19 @@ class Engine:
 
     def _tell(self, now: float) -> None:
         """Send what the tables have to tell, if it is time."""
-        for id, entries, whole in self.routes.flush(now):
-            parts = [entries[i : i + MAX_ENTRIES] for i in range(0, len(entries), MAX_ENTRIES)] or [[]]
-            for index, part in enumerate(parts):
-                full = 0
-                if whole:
-                    full = (FULL_BEGIN if index == 0 else 0) | (FULL_END if index == len(parts) - 1 else 0)
-                self.out.put(id, wire.encode_link(Kind.UPDATE, wire.Update(full, tuple(part))))
-        for id, request in self.routes.requests(now):
-            self.out.put(id, wire.encode_link(Kind.SEQNO_REQUEST, request))
+        for telling in self.routes.flush(now):
+            frames = wire.encode_update(wire.Update(*telling[1:]))
+            for id in telling.links:
+                self.out.put(id, frames)
+        for id, requests in self.routes.requests(now).items():
+            for start in range(0, len(requests), MAX_ENTRIES):
+                self.out.put(id, wire.encode_link(Kind.SEQNO_REQUEST, tuple(requests[start : start + MAX_ENTRIES])))
         for id, blobs in self.records.flush(now):
             self.out.put(id, wire.encode_records(blobs))
 
     def _done(self, now: float) -> list[Effect]:
         """Bring the stimulus to its end: choose routes, loop what this node sent to itself, hand out the effects."""
-        if self.routes.dirty:
+        if self.routes.dirty or self.routes.urgent:
             self._choose(now)
             self._tell(now)
         while self.out.looped:

@@ -46,6 +46,7 @@ class Records:
         self._outbid_again = 0.0
         self._outbid: int | None = None
         self.digest = 0
+        self.changed_at = 0.0
         self._pending: dict[LinkId, dict[NodeId, None]] = {}
         self._flush_at: float | None = None
         self._keep(self._own, encode(self._own))
@@ -91,6 +92,7 @@ class Records:
         if known is not None and _rank(record) <= _rank(known):
             return False
         self._keep(record, blob)
+        self.changed_at = now
         if record.node not in self._reachable:
             self._gone.set_default(record.node, now + KEEP_GONE)
         self._spread(record.node, link, now)
@@ -180,6 +182,7 @@ class Records:
     def _publish(self, own: Record, now: float) -> None:
         self._own = own
         self._keep(own, encode(own))
+        self.changed_at = now
         self._spread(own.node, None, now)
 
     def _keep(self, record: Record, blob: bytes) -> None:

@@ -20,16 +20,18 @@ from typing import NamedTuple
 
 from zmesh.core.message import LinkId, NodeId
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import INFINITY, MAX_HOPS, MAX_TTL, Entry, SeqnoRequest, entry_digest
+from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, MAX_HOPS, MAX_TTL, Row, SeqnoRequest
 
 COALESCE = 0.010
 KEEP_DISTANCE = 180.0
 REQUEST_AGAIN = 0.250
 REQUEST_AGAIN_MAX = 2.0
 REQUEST_PATIENCE = 0.060
+ASKED_FIRST = 1
 REQUEST_MEMORY = 0.200
+LISTEN = 2.5
 MAX_SEQNO_LEAP = 1 << 60
-_MODULUS = 1 << 64
+_ANY = LinkId(-1)
 
 
 class Selected(NamedTuple):
@@ -51,17 +53,25 @@ class Change(NamedTuple):
     after: Selected | None
 
 
-class _Neighbour:
-    """What one link told us, and what we told it."""
+class Telling(NamedTuple):
+    """One UPDATE for several links."""
 
-    __slots__ = ("cost", "heard", "heard_digest", "stale", "told", "told_digest", "whole")
+    links: list[LinkId]
+    full: int
+    number: int
+    entries: list[Row]
+
+
+class _Neighbour:
+    """What one link told us, and how much we told it."""
+
+    __slots__ = ("cost", "heard", "received", "sent", "stale", "whole")
 
     def __init__(self, cost: int) -> None:
         self.cost = cost
-        self.heard: dict[NodeId, Entry] = {}
-        self.heard_digest = 0
-        self.told: dict[NodeId, Entry] = {}
-        self.told_digest = 0
+        self.heard: dict[NodeId, Row] = {}
+        self.received = 0
+        self.sent = 0
         self.whole = True
         self.stale: set[NodeId] | None = None
 
@@ -72,21 +82,28 @@ class Routes:
     def __init__(self, node: NodeId, incarnation: int, seqno: int, alarm: Alarm) -> None:
         self.node = node
         self._alarm = alarm
-        self._own = Entry(node, incarnation, seqno, 0, 0)
+        self._own = Selected(LinkId(0), incarnation, seqno, 0, 0, 0.0)
         self._neighbours: dict[LinkId, _Neighbour] = {}
-        self._candidates: dict[NodeId, dict[LinkId, Entry]] = {}
         self._distances: dict[NodeId, tuple[int, int]] = {}
         self._selected: dict[NodeId, Selected] = {}
-        self.dirty: dict[NodeId, None] = {}
-        """The destinations that `select` has to look at."""
-        self._untold: dict[NodeId, None] = {node: None}
+        self.dirty: dict[NodeId, LinkId] = {}
+        """The destinations that `select` has to look at, with the one link that offers something better, or _ANY."""
+        self.urgent = False
+        """Whether `flush` or `requests` has something that must not wait."""
+        self._told: dict[NodeId, Selected] = {}
+        self._untold: dict[NodeId, None] = {}
+        self._answers: dict[LinkId, dict[NodeId, None]] = {}
         self._flush_at: float | None = None
         self._forget: Timers[NodeId] = Timers(alarm)
+        self._blocked: set[NodeId] = set()
         self._wanting: Timers[NodeId] = Timers(alarm)
         self._asked: dict[NodeId, int] = {}
-        self._requests: list[tuple[LinkId, SeqnoRequest]] = []
+        self._requests: dict[LinkId, list[SeqnoRequest]] = {}
         self._passed_on: Timers[tuple[NodeId, int]] = Timers(alarm)
+        self._askers: dict[NodeId, dict[LinkId, int]] = {}
+        self._listening: Timers[NodeId] = Timers(alarm)
         self.changed_at = 0.0
+        self.moved_at = 0.0
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -105,22 +122,23 @@ class Routes:
     def others(self, destination: NodeId) -> list[tuple[LinkId, int, bool]]:
         """The other links that lead there: the metric over each, and whether it is feasible; the cheapest first."""
         selected = self._selected.get(destination)
+        distance = self._distances.get(destination)
         found = [
-            (link, entry.metric + neighbour.cost, self._feasible(entry))
+            (link, entry[3] + neighbour.cost, distance is None or (-entry[2], entry[3]) < (-distance[0], distance[1]))
             for link, neighbour in self._neighbours.items()
             if (selected is None or link != selected.link) and (entry := neighbour.heard.get(destination)) is not None
         ]
         return sorted(found, key=lambda other: other[1])
 
-    def told_digest(self, link: LinkId) -> int:
-        """The digest of what was last told on that link."""
+    def sent(self, link: LinkId) -> int:
+        """How many UPDATEs were sent on that link."""
         neighbour = self._neighbours.get(link)
-        return neighbour.told_digest if neighbour else 0
+        return neighbour.sent if neighbour else 0
 
-    def heard_digest(self, link: LinkId) -> int:
-        """The digest of what was heard on that link."""
+    def received(self, link: LinkId) -> int:
+        """How many UPDATEs the other end of the link had sent when its last one came, if none was lost on the way."""
         neighbour = self._neighbours.get(link)
-        return neighbour.heard_digest if neighbour else 0
+        return neighbour.received if neighbour else 0
 
     @property
     def seqno(self) -> int:
@@ -132,124 +150,154 @@ class Routes:
     def link_up(self, link: LinkId, cost: int, now: float) -> None:
         """A link to a neighbour is up; it is told the whole table at once."""
         self._neighbours[link] = _Neighbour(cost)
-        self._flush_at = now
-        self._alarm.at(now)
+        self._hurry(now)
 
     def link_down(self, link: LinkId) -> None:
         """The link is down, and with it all that was heard on it."""
         neighbour = self._neighbours.pop(link, None)
         if neighbour is None:
             return
-        for destination in neighbour.heard:
-            self._drop_candidate(destination, link)
+        self._answers.pop(link, None)
+        self._requests.pop(link, None)
+        selected, dirty = self._selected, self.dirty
+        for destination, _entry in neighbour.heard.items():
+            current = selected.get(destination)
+            if current is None or current.link == link or destination in self._blocked:
+                dirty[destination] = _ANY
 
     def set_cost(self, link: LinkId, cost: int) -> None:
         """The cost of a link has changed."""
         neighbour = self._neighbours.get(link)
         if neighbour is not None and neighbour.cost != cost:
             neighbour.cost = cost
-            self.dirty.update(dict.fromkeys(neighbour.heard))
+            self.dirty.update(dict.fromkeys(neighbour.heard, _ANY))
 
     def resend(self, link: LinkId, now: float) -> None:
         """Tell that neighbour the whole table once more."""
         neighbour = self._neighbours.get(link)
         if neighbour is not None:
-            neighbour.told, neighbour.told_digest, neighbour.whole = {}, 0, True
-            self._flush_at = now
-            self._alarm.at(now)
+            neighbour.whole = True
+            self._hurry(now)
 
-    def update(self, link: LinkId, entries: tuple[Entry, ...], *, begin: bool, end: bool) -> None:
-        """Take in what a neighbour tells; `begin` and `end` bracket a whole table, which replaces all before it."""
+    def update(self, link: LinkId, full: int, number: int, entries: list[Row]) -> None:
+        """Take in what a neighbour tells. FULL_BEGIN and FULL_END in `full` bracket a whole table, which replaces all
+        before it; `number` is then the count of UPDATEs so far.
+        """
         neighbour = self._neighbours.get(link)
         if neighbour is None:
             return
-        if begin:
+        neighbour.received += 1
+        if full & FULL_BEGIN:
             neighbour.stale = set(neighbour.heard)
-        for entry in entries:
-            if neighbour.stale is not None:
-                neighbour.stale.discard(entry.destination)
-            self._hear(neighbour, link, entry)
-        if end and neighbour.stale is not None:
-            for destination in neighbour.stale:
-                self._hear(neighbour, link, Entry(destination, 0, 0, INFINITY, 0))
+            neighbour.received = number
+        if neighbour.stale is not None:
+            neighbour.stale.difference_update([entry[0] for entry in entries])
+        self._hear(neighbour, link, entries)
+        if full & FULL_END and neighbour.stale is not None:
+            self._hear(neighbour, link, [(destination, 0, 0, INFINITY, 0) for destination in neighbour.stale])
             neighbour.stale = None
 
     def request(self, link: LinkId, request: SeqnoRequest, now: float) -> None:
-        """A neighbour asks for a newer sequence number: give it, or pass the question on."""
+        """A neighbour asks for a newer sequence number: give it, or pass the question on.
+
+        The answer goes to who asked and to nobody else, since a newer number alone changes no route.
+        """
         destination, seqno = request.destination, request.seqno
         if destination == self.node:
-            if self._own.seqno < seqno <= self._own.seqno + MAX_SEQNO_LEAP:
-                self._own = self._own._replace(seqno=seqno)
-                self._tell(destination, now)
-                self._hurry(now)  # somebody has no route meanwhile
+            if seqno <= self._own.seqno + MAX_SEQNO_LEAP:
+                self._own = self._own._replace(seqno=max(seqno, self._own.seqno))
+                self._answer(link, destination, now)
             return
         selected = self._selected.get(destination)
         if selected is not None and selected.seqno >= seqno:
-            neighbour = self._neighbours.get(link)
-            if neighbour is not None and selected.link != link:
-                self._untell(neighbour, destination)
-                self._tell(destination, now)
+            if selected.link != link:
+                self._answer(link, destination, now)
             return
-        if request.hops_left <= 1 or (destination, seqno) in self._passed_on:
-            return
-        self._passed_on.set((destination, seqno), now + REQUEST_MEMORY)
-        self._ask(destination, seqno, request.hops_left - 1, but=link)
+        self._askers.setdefault(destination, {})[link] = seqno
+        self._listening.set(destination, now + LISTEN)
+        if request.hops_left > 1 and (destination, seqno) not in self._passed_on:
+            self._passed_on.set((destination, seqno), now + REQUEST_MEMORY)
+            onward = selected is not None and selected.link != link
+            links = [selected.link] if selected is not None and onward else self._offers(destination, link)
+            self._ask(SeqnoRequest(destination, seqno, request.hops_left - 1), links)
 
     # -- what follows --------------------------------------------------------------------------------------------
 
     def select(self, now: float) -> list[Change]:
         """Choose anew wherever something has changed."""
         changes: list[Change] = []
-        while self.dirty:
-            destination, _ = self.dirty.popitem()
-            before = self._selected.get(destination)
-            after = self._choose(destination, before, now)
-            if after is not None:
-                self._selected[destination] = after
-                self._shrink_distance(destination, after)
-                self._forget.cancel(destination)
-            elif before is not None:
-                del self._selected[destination]
+        dirty, selected = self.dirty, self._selected
+        while dirty:
+            destination, link = dirty.popitem()
+            before = selected.get(destination)
+            after = self._choose(destination, before, link, now)
+            if after is None:
+                if before is None:
+                    continue
+                del selected[destination]
                 self._forget.set(destination, now + KEEP_DISTANCE)
-            if before != after:
-                self._tell(destination, now)
-                if _path(before) != _path(after):
-                    self.changed_at = now
-                changes.append(Change(destination, before, after))
+            else:
+                if before is None:
+                    self._forget.cancel(destination)
+                elif before == after:
+                    continue
+                selected[destination] = after
+                self._shrink_distance(destination, after)
+            if destination in self._askers and after is not None:
+                self._answer_askers(destination, after, now)
+            if before is not None and after is not None and before[3:5] == after[3:5] and before[:2] == after[:2]:
+                continue  # it is the same but for its number, which nobody needs who does not ask
+            self._untold[destination] = None
+            self.moved_at = now
+            if before is None or after is None or before[:2] != after[:2]:
+                self.changed_at = now
+            changes.append(Change(destination, before, after))
+        if changes and self._flush_at is None:
+            self._flush_at = now + COALESCE
+            self._alarm.at(self._flush_at)
         return changes
 
-    def flush(self, now: float) -> list[tuple[LinkId, list[Entry], bool]]:
-        """What to tell on which link, and whether that is a whole table; empty before its time."""
+    def flush(self, now: float) -> list[Telling]:
+        """What to tell on which links; empty before its time."""
         if self._flush_at is None or self._flush_at > now:
             return []
         self._flush_at = None
-        untold, self._untold = self._untold, {}
-        told: list[tuple[LinkId, list[Entry], bool]] = []
+        news = self._news()
+        tellings: list[Telling] = []
+        links = [link for link, neighbour in self._neighbours.items() if not neighbour.whole]
+        if links:
+            for start in range(0, len(news), MAX_ENTRIES):
+                tellings.append(Telling(links, 0, 0, news[start : start + MAX_ENTRIES]))
+                for link in links:
+                    self._neighbours[link].sent += 1
         for link, neighbour in self._neighbours.items():
-            whole = neighbour.whole
-            destinations = [self.node, *self._selected] if whole else list(untold)
-            entries = [
-                entry for destination in destinations if (entry := self._news(neighbour, link, destination)) is not None
-            ]
-            neighbour.whole = False
-            if entries or whole:
-                told.append((link, entries, whole))
-        return told
+            if neighbour.whole:
+                tellings += self._whole(link, neighbour)
+        answers, self._answers = self._answers, {}
+        for link, destinations in answers.items():
+            entries = [_row(to, known) for to in destinations if (known := self._known(to)) is not None]
+            if entries:
+                self._neighbours[link].sent += 1
+                tellings.append(Telling([link], 0, 0, entries))
+        return tellings
 
-    def requests(self, now: float) -> list[tuple[LinkId, SeqnoRequest]]:
+    def requests(self, now: float) -> dict[LinkId, list[SeqnoRequest]]:
         """The SEQNO_REQUESTs to send, on which link."""
         for destination in self._wanting.expire(now):
             self._want(destination, now)
-        requests, self._requests = self._requests, []
+        requests, self._requests = self._requests, {}
+        self.urgent = False
         return requests
 
     def expire(self, now: float) -> None:
         """Forget what is too old to matter."""
         for destination in self._forget.expire(now):
             del self._distances[destination]
-            if destination in self._candidates:
-                self.dirty[destination] = None
+            if destination in self._blocked:
+                self.dirty[destination] = _ANY
         self._passed_on.expire(now)
+        for destination in self._listening.expire(now):
+            del self._askers[destination]
 
     def next_deadline(self) -> float | None:
         """When `flush`, `requests` or `expire` has work."""
@@ -258,126 +306,166 @@ class Routes:
             self._wanting.next_deadline(),
             self._forget.next_deadline(),
             self._passed_on.next_deadline(),
+            self._listening.next_deadline(),
         )
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _hear(self, neighbour: _Neighbour, link: LinkId, entry: Entry) -> None:
-        destination = entry.destination
-        before = neighbour.heard.pop(destination, None)
-        if before is not None:
-            neighbour.heard_digest = (neighbour.heard_digest - entry_digest(before)) % _MODULUS
-        if entry.metric < INFINITY:
-            neighbour.heard[destination] = entry
-            neighbour.heard_digest = (neighbour.heard_digest + entry_digest(entry)) % _MODULUS
-            if destination != self.node:
-                self._candidates.setdefault(destination, {})[link] = entry
-                self.dirty[destination] = None
-        elif before is not None:
-            self._drop_candidate(destination, link)
+    def _hear(self, neighbour: _Neighbour, link: LinkId, entries: list[Row]) -> None:
+        """Note what matters: another word on the route in use, something cheaper, or anything where we are wanting."""
+        heard, cost, dirty, selected, blocked = (
+            neighbour.heard,
+            neighbour.cost,
+            self.dirty,
+            self._selected,
+            self._blocked,
+        )
+        for entry in entries:
+            destination, _, _, metric, hops = entry
+            if metric + cost < INFINITY and hops < MAX_HOPS:
+                heard[destination] = entry
+                current = selected.get(destination)
+                if current is None or current.link == link or destination in blocked:
+                    dirty[destination] = _ANY
+                elif metric + cost < current.metric:
+                    dirty[destination] = link if dirty.get(destination, link) == link else _ANY
+            elif heard.pop(destination, None) is not None:
+                current = selected.get(destination)
+                if current is None or current.link == link or destination in blocked:
+                    dirty[destination] = _ANY
+        heard.pop(self.node, None)
+        dirty.pop(self.node, None)
 
-    def _drop_candidate(self, destination: NodeId, link: LinkId) -> None:
-        candidates = self._candidates.get(destination)
-        if candidates is not None and candidates.pop(link, None) is not None:
-            self.dirty[destination] = None
-            if not candidates:
-                del self._candidates[destination]
-
-    def _feasible(self, entry: Entry) -> bool:
-        distance = self._distances.get(entry.destination)
-        if distance is None or entry.seqno > distance[0]:
-            return True
-        return entry.seqno == distance[0] and entry.metric < distance[1]
-
-    def _choose(self, destination: NodeId, before: Selected | None, now: float) -> Selected | None:
-        best: tuple[int, bool, LinkId, Entry] | None = None
+    def _choose(self, destination: NodeId, before: Selected | None, only: LinkId, now: float) -> Selected | None:
+        """The best feasible route; `only` names the one link that may be better than the route in use."""
+        best, best_link, best_entry = INFINITY, _ANY, None
         blocked = INFINITY
-        for link, entry in self._candidates.get(destination, {}).items():
-            metric = entry.metric + self._neighbours[link].cost
-            current = before is not None and before.link == link
-            if metric >= INFINITY or entry.hops >= MAX_HOPS:
+        mine = before.link if before is not None else _ANY
+        links: dict[LinkId, _Neighbour] | tuple[LinkId, LinkId] = self._neighbours if only == _ANY else (only, mine)
+        distance = self._distances.get(destination)
+        for link in links:
+            neighbour = self._neighbours[link]
+            entry = neighbour.heard.get(destination)
+            if entry is None:
                 continue
-            if not (self._feasible(entry) or (current and before is not None and entry.seqno == before.seqno)):
-                blocked = min(blocked, metric)
-            elif best is None or (metric, not current, link) < best[:3]:
-                best = (metric, not current, link, entry)
-        self._mind_starvation(destination, best[0] if best else INFINITY, blocked, now)
-        if best is None:
+            _, _, seqno, metric, _ = entry
+            total = metric + neighbour.cost
+            if (
+                distance is None
+                or seqno > distance[0]
+                or (seqno == distance[0] and (metric < distance[1] or link == mine))
+            ):
+                if total < best or (total == best and link == mine):
+                    best, best_link, best_entry = total, link, entry
+            elif total < blocked:
+                blocked = total
+        if blocked < best:
+            self._starve(destination, best == INFINITY, now)
+        elif destination in self._blocked:
+            self._content(destination)
+        if best_entry is None:
             return None
-        metric, moved, link, entry = best
-        since = now if moved or before is None else before.since
-        return Selected(link, entry.incarnation, entry.seqno, metric, entry.hops + 1, since)
+        since = before.since if before is not None and best_link == mine else now
+        return Selected(best_link, best_entry[1], best_entry[2], best, best_entry[4] + 1, since)
 
-    def _mind_starvation(self, destination: NodeId, best: int, blocked: int, now: float) -> None:
-        if blocked >= best:
-            self._wanting.cancel(destination)
-            self._asked.pop(destination, None)
-        elif best == INFINITY and destination not in self._asked:
+    def _starve(self, destination: NodeId, starving: bool, now: float) -> None:
+        self._blocked.add(destination)
+        if starving and destination not in self._asked:
             self._wanting.set(destination, now)
         else:
             self._wanting.set_default(destination, now + REQUEST_PATIENCE)
 
+    def _content(self, destination: NodeId) -> None:
+        self._blocked.discard(destination)
+        self._wanting.cancel(destination)
+        self._asked.pop(destination, None)
+
     def _want(self, destination: NodeId, now: float) -> None:
         """Ask for a newer sequence number, and again after a while that doubles, as long as it is wanted."""
         tries = self._asked[destination] = self._asked.get(destination, 0) + 1
-        seqno, _ = self._distances[destination]
-        self._passed_on.set((destination, seqno + 1), now + REQUEST_MEMORY)
-        self._ask(destination, seqno + 1, MAX_TTL, but=None)
-        self._wanting.set(destination, now + min(REQUEST_AGAIN_MAX, REQUEST_AGAIN * 2 ** min(tries, 10)))
+        seqno, metric = self._distances[destination]
+        if tries > 1 or not self._lags(destination, seqno, metric):
+            seqno += 1
+        self._passed_on.set((destination, seqno), now + REQUEST_MEMORY)
+        links = self._offers(destination, None)
+        self._ask(SeqnoRequest(destination, seqno, MAX_TTL), links[:ASKED_FIRST] if tries == 1 else links)
+        self._wanting.set(destination, now + min(REQUEST_AGAIN_MAX, REQUEST_AGAIN * 2 ** min(tries - 1, 10)))
 
-    def _ask(self, destination: NodeId, seqno: int, hops_left: int, *, but: LinkId | None) -> None:
-        request = SeqnoRequest(destination, seqno, hops_left)
-        selected = self._selected.get(destination)
-        if selected is not None and selected.link != but:
-            self._requests.append((selected.link, request))
-            if but is not None:
-                return
-        for link in self._candidates.get(destination, {}):
-            if link != but and (selected is None or link != selected.link):
-                self._requests.append((link, request))
+    def _lags(self, destination: NodeId, seqno: int, metric: int) -> bool:
+        """True if the number that is known here already would make something feasible, if only a neighbour had it."""
+        offers = (neighbour.heard.get(destination) for neighbour in self._neighbours.values())
+        return any(offer is not None and offer[2] < seqno and offer[3] < metric for offer in offers)
+
+    def _offers(self, destination: NodeId, but: LinkId | None) -> list[LinkId]:
+        """The links that lead there, the cheapest first."""
+        offers = [
+            (entry[3] + neighbour.cost, link)
+            for link, neighbour in self._neighbours.items()
+            if link != but and (entry := neighbour.heard.get(destination)) is not None
+        ]
+        return [link for _, link in sorted(offers)]
+
+    def _ask(self, request: SeqnoRequest, links: list[LinkId]) -> None:
+        for link in links:
+            self._requests.setdefault(link, []).append(request)
+            self.urgent = True
 
     def _shrink_distance(self, destination: NodeId, selected: Selected) -> None:
         distance = self._distances.get(destination)
-        if distance is None or selected.seqno > distance[0]:
+        if distance is None or selected.seqno > distance[0] or selected.metric < distance[1]:
             self._distances[destination] = (selected.seqno, selected.metric)
-        elif selected.metric < distance[1]:
-            self._distances[destination] = (distance[0], selected.metric)
 
-    def _tell(self, destination: NodeId, now: float) -> None:
-        self._untold[destination] = None
-        if self._flush_at is None:
-            self._flush_at = now + COALESCE
-            self._alarm.at(self._flush_at)
+    def _answer(self, link: LinkId, destination: NodeId, now: float) -> None:
+        if link in self._neighbours:
+            self._answers.setdefault(link, {})[destination] = None
+            self._hurry(now)
+
+    def _answer_askers(self, destination: NodeId, found: Selected, now: float) -> None:
+        askers = self._askers[destination]
+        for link, seqno in list(askers.items()):
+            if found.seqno >= seqno:
+                del askers[link]
+                if link != found.link:
+                    self._answer(link, destination, now)
+        if not askers:
+            del self._askers[destination]
+            self._listening.cancel(destination)
+
+    def _known(self, destination: NodeId) -> Selected | None:
+        return self._own if destination == self.node else self._selected.get(destination)
 
     def _hurry(self, now: float) -> None:
         self._flush_at = now
-        self._alarm.at(now)
+        self.urgent = True
 
-    def _entry(self, link: LinkId, destination: NodeId) -> Entry | None:
-        """What to tell on `link` of a destination: nothing of one that is reached over that very link."""
-        if destination == self.node:
-            return self._own
-        selected = self._selected.get(destination)
-        if selected is None or selected.link == link:
-            return None
-        return Entry(destination, selected.incarnation, selected.seqno, selected.metric, selected.hops)
+    def _news(self) -> list[Row]:
+        """What has changed since it was told; from here on it counts as told."""
+        news: list[Row] = []
+        told, selected = self._told, self._selected
+        for destination in self._untold:
+            before = told.get(destination)
+            after = selected.get(destination)
+            if after is None:
+                if before is not None:
+                    del told[destination]
+                    news.append((destination, 0, 0, INFINITY, 0))
+            elif before is None or (before[1], before[3:5]) != (after[1], after[3:5]):
+                told[destination] = after
+                news.append(_row(destination, after))
+        self._untold = {}
+        return news
 
-    def _news(self, neighbour: _Neighbour, link: LinkId, destination: NodeId) -> Entry | None:
-        entry, before = self._entry(link, destination), neighbour.told.get(destination)
-        if entry == before:
-            return None
-        self._untell(neighbour, destination)
-        if entry is None:
-            return Entry(destination, 0, 0, INFINITY, 0)
-        neighbour.told[destination] = entry
-        neighbour.told_digest = (neighbour.told_digest + entry_digest(entry)) % _MODULUS
-        return entry
-
-    def _untell(self, neighbour: _Neighbour, destination: NodeId) -> None:
-        before = neighbour.told.pop(destination, None)
-        if before is not None:
-            neighbour.told_digest = (neighbour.told_digest - entry_digest(before)) % _MODULUS
+    def _whole(self, link: LinkId, neighbour: _Neighbour) -> list[Telling]:
+        """The whole table for one neighbour, in parts."""
+        neighbour.whole = False
+        rows = [_row(self.node, self._own), *(_row(to, selected) for to, selected in self._selected.items())]
+        tellings: list[Telling] = []
+        for start in range(0, len(rows), MAX_ENTRIES):
+            neighbour.sent += 1
+            full = (FULL_BEGIN if start == 0 else 0) | (FULL_END if start + MAX_ENTRIES >= len(rows) else 0)
+            tellings.append(Telling([link], full, neighbour.sent, rows[start : start + MAX_ENTRIES]))
+        return tellings
 
     def check(self) -> None:
         """Raise AssertionError if an invariant of the table does not hold."""
@@ -388,19 +476,25 @@ class Routes:
             entry = neighbour.heard.get(destination) if neighbour else None
             if neighbour is None or entry is None:
                 raise AssertionError(f"a route to {destination!r} that no neighbour told")
-            if selected.metric != entry.metric + neighbour.cost or selected.seqno != entry.seqno:
+            if (selected.metric, selected.seqno) != (entry[3] + neighbour.cost, entry[2]):
                 raise AssertionError(f"the route to {destination!r} is not what the neighbour told")
             distance = self._distances[destination]
             if distance[0] != selected.seqno or distance[1] > selected.metric:
                 raise AssertionError(f"the route to {destination!r} is past its feasibility distance")
-        for link, neighbour in self._neighbours.items():
-            for told, entries in ((neighbour.told_digest, neighbour.told), (neighbour.heard_digest, neighbour.heard)):
-                if told != sum(entry_digest(entry) for entry in entries.values()) % _MODULUS:
-                    raise AssertionError(f"a digest of link {link} is not the sum of its routes")
         for destination in self._distances:
             if destination not in self._selected and destination not in self._forget:
                 raise AssertionError(f"a feasibility distance of {destination!r} that nothing will drop")
+        if set(self._askers) != set(self._listening):
+            raise AssertionError("neighbours that wait for an answer, which nothing will forget")
+        blocked = {
+            destination
+            for neighbour in self._neighbours.values()
+            for destination, entry in neighbour.heard.items()
+            if destination not in self._selected or entry[3] + neighbour.cost < self._selected[destination].metric
+        }
+        if not blocked == self._blocked == set(self._wanting):
+            raise AssertionError(f"better routes that nothing will ask for: {blocked ^ self._blocked}")
 
 
-def _path(selected: Selected | None) -> tuple[LinkId, int] | None:
-    return None if selected is None else (selected.link, selected.incarnation)
+def _row(destination: NodeId, told: Selected) -> Row:
+    return (destination, told.incarnation, told.seqno, told.metric, told.hops)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -49,6 +49,9 @@ class Timers(Generic[K]):
 
     def __contains__(self, key: K) -> bool:
         return key in self._due
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._due)
 
     def set(self, key: K, deadline: float) -> None:
         """Wake `key` at `deadline`, and not at the one that it had before."""

@@ -13,7 +13,7 @@ import hashlib
 import re
 from enum import IntEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgpack
 
@@ -27,6 +27,7 @@ MAX_BODY = 64 * 1024
 MAX_ENTRIES = 512
 MAX_RECORDS = 512
 MAX_RECORD = 192 * 1024
+SMALL_RECORD = 1024
 MAX_NEIGHBOURS = 2048
 MAX_CAPABILITIES = 256
 MAX_CAPABILITY = 160
@@ -119,8 +120,8 @@ class Goodbye(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """`token` comes back in the ECHO; the digests are of the sender's records and of the routes that it last told on
-    this link; `settled` is how many seconds the sender's routes have been unchanged."""
+    """`token` comes back in the ECHO; `routes` counts the UPDATEs that were sent on this link, `records` is the digest of
+    the sender's records, `settled` how many seconds the sender's routes have been unchanged."""
 
     token: float
     routes: int
@@ -135,7 +136,8 @@ class Echo(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What an UPDATE says of one destination; a `metric` of INFINITY takes back what was said before."""
+    """What an UPDATE says of one destination; a `metric` of INFINITY takes back what was said before. The tables hold
+    plain tuples of the same order (`Row`), which are made a thousand at a time."""
 
     destination: NodeId
     incarnation: int
@@ -144,11 +146,16 @@ class Entry(NamedTuple):
     hops: int
 
 
+Row = tuple[NodeId, int, int, int, int]
+
+
 class Update(NamedTuple):
-    """Routes; `full` marks the first (FULL_BEGIN) and the last (FULL_END) part of a whole table."""
+    """Routes; `full` marks the first (FULL_BEGIN) and the last (FULL_END) part of a whole table. In those, `number` is
+    the count of UPDATEs on this link so far. On the wire the entries are turned into columns."""
 
     full: int
-    entries: tuple[Entry, ...]
+    number: int
+    entries: list[Row]
 
 
 class Record(NamedTuple):
@@ -252,6 +259,9 @@ class Expired(NamedTuple):
 
 _NODE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
+MAX_KNOWN = 65536
+_known_nodes: dict[object, NodeId] = {}
+_INT = {int}
 _pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
 
 
@@ -401,7 +411,7 @@ def decode_goodbye(head: bytes) -> Goodbye:
 def decode_probe(head: bytes) -> Probe:
     """Read the head of a PROBE."""
     token, routes, records, settled = _fields(_unpack(head, MAX_HEAD), 4)
-    return Probe(_number(token), _int(routes, _U64), _int(records, _U64), _number(settled))
+    return Probe(_number(token), _int(routes, _U63), _int(records, _U64), _number(settled))
 
 
 def decode_echo(head: bytes) -> Echo:
@@ -410,22 +420,43 @@ def decode_echo(head: bytes) -> Echo:
     return Echo(_number(token))
 
 
+def encode_update(update: Update) -> Frames:
+    """An UPDATE, its entries column by column: texts of one kind lie side by side, and are checked all at once."""
+    columns = list(zip(*update.entries, strict=True)) or [()] * 5
+    return (encode_route(Kind.UPDATE), bytes(_pack((update.full, update.number, *columns))), _EMPTY)
+
+
 def decode_update(head: bytes) -> Update:
     """Read the head of an UPDATE: at most MAX_ENTRIES routes."""
-    full, items = _fields(_unpack(head, MAX_HEAD), 2)
-    entries = []
-    for item in _items(items, MAX_ENTRIES):
-        destination, incarnation, seqno, metric, hops = _fields(item, 5)
-        entries.append(
-            Entry(
-                _node(destination),
-                _int(incarnation, _U64),
-                _int(seqno, _U63),
-                _int(metric, INFINITY),
-                _int(hops, MAX_HOPS),
-            )
-        )
-    return Update(_int(full, FULL_BEGIN | FULL_END), tuple(entries))
+    full, number, *columns = _fields(_unpack(head, MAX_HEAD), 7)
+    destinations = _nodes(columns[0])
+    count = len(destinations)
+    incarnations, seqnos = _ints(columns[1], count, _U64), _ints(columns[2], count, _U63)
+    metrics, hops = _ints(columns[3], count, INFINITY), _ints(columns[4], count, MAX_HOPS)
+    entries = list(zip(destinations, incarnations, seqnos, metrics, hops, strict=True))
+    return Update(_int(full, FULL_BEGIN | FULL_END), _int(number, _U63), entries)
+
+
+def _nodes(column: object) -> list[NodeId]:
+    """A column of node ids, each checked when it is first seen; equal ones are one object from then on."""
+    names = _items(column, MAX_ENTRIES)
+    try:
+        return [_known_nodes[name] for name in names]
+    except (KeyError, TypeError):
+        if len(_known_nodes) > MAX_KNOWN:
+            _known_nodes.clear()
+        return [_known_nodes.setdefault(node, node) for node in map(_node, names)]
+
+
+def _ints(column: object, count: int, high: int) -> list[int]:
+    """A column of integers from 0 to `high`."""
+    values = _items(column, MAX_ENTRIES)
+    if len(values) != count or not set(map(type, values)) <= _INT:
+        raise WireError(f"not a column of {count} integers")
+    integers = cast("list[int]", values)
+    if count and not 0 <= min(integers) <= max(integers) <= high:
+        raise WireError(f"a column with an integer that is not from 0 to {high}")
+    return integers
 
 
 def encode_records(blobs: list[bytes]) -> Frames:
@@ -439,8 +470,14 @@ def decode_records(head: bytes) -> list[tuple[Record, bytes]]:
     for blob in _items(_unpack(head, MAX_HEAD), MAX_RECORDS):
         if type(blob) is not bytes:
             raise WireError("not a record")
-        records.append((decode_record(blob), blob))
+        records.append(_known_record(blob) if len(blob) <= SMALL_RECORD else (decode_record(blob), blob))
     return records
+
+
+@lru_cache(maxsize=4096)
+def _known_record(blob: bytes) -> tuple[Record, bytes]:
+    """A record and its bytes: the same comes from every neighbour, and is read once."""
+    return (decode_record(blob), blob)
 
 
 def decode_record(blob: bytes) -> Record:
@@ -456,10 +493,13 @@ def decode_record(blob: bytes) -> Record:
     return Record(_node(node), _int(incarnation, _U64), _int(serial, _U63), names, tuple(edges), public_key)
 
 
-def decode_seqno_request(head: bytes) -> SeqnoRequest:
-    """Read the head of a SEQNO_REQUEST."""
-    destination, seqno, hops_left = _fields(_unpack(head, MAX_HEAD), 3)
-    return SeqnoRequest(_node(destination), _int(seqno, _U63), _int(hops_left, MAX_TTL))
+def decode_seqno_requests(head: bytes) -> list[SeqnoRequest]:
+    """Read the head of a SEQNO_REQUEST: at most MAX_ENTRIES of them."""
+    requests = []
+    for item in _items(_unpack(head, MAX_HEAD), MAX_ENTRIES):
+        destination, seqno, hops_left = _fields(item, 3)
+        requests.append(SeqnoRequest(_node(destination), _int(seqno, _U63), _int(hops_left, MAX_TTL)))
+    return requests
 
 
 def decode_resend(head: bytes) -> Resend:
@@ -581,8 +621,3 @@ def decode_expired(head: bytes) -> Expired:
 def digest(data: bytes) -> int:
     """64 bits of BLAKE2b; tables add these up (modulo 2**64) to compare themselves with a neighbour's."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
-
-
-def entry_digest(entry: Entry) -> int:
-    """The digest of one route as it was told."""
-    return digest(_pack(entry))

@@ -64,6 +64,8 @@ class Scenario:
         self.random = random.Random(seed)
         self.sim = Simulator(seed, audit=audit)
         self.twins = twins
+        self.hung: set[SimNode] = set()
+        """The nodes that did nothing for a while, and may be late with all they do."""
         self.plugin: Plugin = echo
         """What visitors answer requests with."""
         self.visitors: list[SimNode] = []
@@ -152,6 +154,7 @@ class Scenario:
     def hang(self, node: SimNode, seconds: float) -> None:
         """Let a node do nothing for a while; what comes for it meanwhile is lost."""
         node.stopped = True
+        self.hung.add(node)
         self.sim.after(seconds, lambda: setattr(node, "stopped", False))
 
     def twin(self, node: SimNode, at: SimNode, seconds: float) -> None:

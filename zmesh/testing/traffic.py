@@ -25,6 +25,7 @@ ROUTE_TIMEOUTS = (1.0, 5.0, 30.0)
 WORK_PAUSE = 0.15
 LARGE = 150_000
 REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted")
+LATE = 0.001
 ALL_OVER = 90.0
 POLL = 0.5
 ROUND = 0.002
@@ -179,6 +180,9 @@ class Traffic:
                 return "other bytes came than were sent"
         if len(outcome.eofs) > 1 or (sent.alive and not outcome.eofs):
             return f"it ended {len(outcome.eofs)} times: {outcome.eofs}"
+        overtime = 0.0 if sent.timeout is None else outcome.ended_at - sent.at - sent.timeout
+        if overtime > LATE and sent.node not in self.scenario.hung:
+            return f"it ended {overtime:.3f} s after its time"
         expected = answers(sent.directive, sent.payload)
         if outcome.replies != expected[: len(outcome.replies)]:
             return "the replies are others than were given"

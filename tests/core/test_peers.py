@@ -321,3 +321,12 @@ def test_acknowledgements_that_nothing_will_send_are_found(peers):
     peers.meet("b", 2, 0.0).acks[stream()] = (0, 0)
     with pytest.raises(AssertionError, match="nothing will send"):
         peers.check({})
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda peers, peer: peers._peers.clear(), lambda peers, peer: setattr(peer, "incarnation", 8)]
+)
+def test_a_leaf_that_is_not_at_its_address_is_found(peers, spoil):
+    spoil(peers, peers.meet("leaf@x", 7, 0.0))
+    with pytest.raises(AssertionError, match="not at its address"):
+        peers.check({})

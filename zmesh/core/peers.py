@@ -221,6 +221,12 @@ class Peers:
         """Raise AssertionError unless `busy` is how many exchanges there are with each peer."""
         if busy != {address: peer.busy for address, peer in self._peers.items() if peer.busy}:
             raise AssertionError("a peer's count of exchanges is not that of the tables")
+        for (name, incarnation), peer in self._leaves.items():
+            if self._peers.get(peer.address) is not peer or _leaf(peer.address, peer.incarnation) != (
+                name,
+                incarnation,
+            ):
+                raise AssertionError(f"a leaf {name!r} that is not at its address")
         for address, peer in self._peers.items():
             if not peer.busy and address not in self._idle:
                 raise AssertionError("an idle peer that nothing will forget")

@@ -489,9 +489,11 @@ def test_a_neighbour_that_may_have_lost_its_number_is_asked_for_a_newer_one_with
 
 
 def test_a_neighbour_whose_life_is_known_is_not_asked(linked):
+    assert only(linked.join(2, "a", route=False), Kind.SEQNO_REQUEST) == []  # by its route
+    linked.link_down(2)
     linked.receive(1, *wire.encode_records([wire.encode(wire.Record("a", 1, 5, (), (), b""))]))
     linked.link_down(1)
-    assert only(linked.join(2, "a"), Kind.SEQNO_REQUEST) == []
+    assert only(linked.join(3, "a"), Kind.SEQNO_REQUEST) == []  # by its record
 
 
 def test_of_two_links_to_one_neighbour_one_stands_by(subject):

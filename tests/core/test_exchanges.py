@@ -950,6 +950,14 @@ def test_work_that_has_said_its_final_word_is_not_aborted(side):
     assert side.on_cancel() == []
 
 
+def test_work_whose_cancel_has_overtaken_its_first_chunk_never_begins(side):
+    assert side.on_chunk(request(1, FLAG_LAST)) != []
+    (answer_,) = sent(side.on_cancel(), Kind.CANCEL)
+    assert not answer_.request
+    assert deliveries(side.on_chunk(request(0, FLAG_FIRST), now=0.1)) == []
+    assert side.counts["services"] == 0
+
+
 def test_nobody_cancels_the_work_of_another(side, road):
     road.open("c", 3)
     side.on_chunk(request())
@@ -1142,6 +1150,7 @@ def test_every_call_ends_once_and_its_work_runs_at_most_once_whatever_the_networ
 
 @settings(max_examples=settings().max_examples // 2)
 @given(st.integers(0, 1 << 32))
+@example(352)  # a cancel that overtook the request that it was for
 def test_what_is_not_over_when_two_nodes_lose_each_other_for_good_ends_in_error_on_both_sides(new_road, seed):
     pair = Pair(seed, new_road)
     for _ in range(40):

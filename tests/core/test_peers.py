@@ -3,7 +3,7 @@ import math
 import pytest
 
 from zmesh.core.message import Stream
-from zmesh.core.peers import ACK_DELAY, FORGET_PEER, POKE_LIMIT, Peers
+from zmesh.core.peers import ACK_DELAY, FORGET_PEER, MAX_FORMER, POKE_LIMIT, Peers
 from zmesh.core.streams import WINDOW, Inbound
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import CLOSED, MAX_ACKS, Ack, AckItem, Kind
@@ -124,6 +124,16 @@ def test_a_new_incarnation_begins_its_numbers_anew(peers, road):
     assert peers.meet("b", 3, 1.0) is peer
     assert peer.incarnation == 3
     assert peer.replays.accept(0, 0)
+
+
+def test_the_numbers_of_former_incarnations_are_remembered_up_to_a_limit(peers, road):
+    road.open("b", 0)  # as for a leaf, no incarnation is known that would make others stale
+    for life in range(1, MAX_FORMER + 3):
+        assert peers.meet("b", life, 0.0).replays.accept(0, 0)
+    for life in range(3, MAX_FORMER + 3):
+        assert not peers.meet("b", life, 0.0).replays.accept(0, 0)
+    assert peers.meet("b", 1, 0.0).replays.accept(0, 0)
+    assert len(peers.get("b").former) == MAX_FORMER
 
 
 def test_a_voice_of_an_incarnation_that_is_no_more_is_not_heard(peers):
@@ -310,4 +320,13 @@ def test_an_idle_peer_that_nothing_will_forget_is_found(peers):
 def test_acknowledgements_that_nothing_will_send_are_found(peers):
     peers.meet("b", 2, 0.0).acks[stream()] = (0, 0)
     with pytest.raises(AssertionError, match="nothing will send"):
+        peers.check({})
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda peers, peer: peers._peers.clear(), lambda peers, peer: setattr(peer, "incarnation", 8)]
+)
+def test_a_leaf_that_is_not_at_its_address_is_found(peers, spoil):
+    spoil(peers, peers.meet("leaf@x", 7, 0.0))
+    with pytest.raises(AssertionError, match="not at its address"):
         peers.check({})

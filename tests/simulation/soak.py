@@ -6,6 +6,7 @@ python -m tests.simulation.soak routes --seed 1234  one seed again, with its tra
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -52,8 +53,9 @@ def soak(sentences: list[str], first: int, count: int, processes: int) -> int:
     """Run all; the number of seeds that failed."""
     began = reported = time.monotonic()
     total, done, failed = sum(1 if sentence in ONCE else count for sentence in sentences), 0, 0
-    with multiprocessing.Pool(processes) as pool:
-        for (sentence, seed), text in pool.imap_unordered(run, jobs(sentences, first, count), chunksize=8):
+    with multiprocessing.Pool(processes) if processes > 1 else contextlib.nullcontext() as pool:
+        every = jobs(sentences, first, count)
+        for (sentence, seed), text in pool.imap_unordered(run, every, chunksize=8) if pool else map(run, every):
             done += 1
             if text:
                 failed += 1

@@ -12,7 +12,7 @@ TEN_MINUTES = 600.0
 
 def two_ways(seed: int, delay: float, jitter: float) -> tuple[SimNode, list[Wire]]:
     """`here` and `there`, with two ways between them that are alike; each frame takes `delay` +- `jitter` of it."""
-    sim = Simulator(seed, checked=False)
+    sim = Simulator(seed, audit=1000)
     sim.add(HERE, "upper", "lower", THERE)
     ways = [(HERE, "upper"), ("upper", THERE), (HERE, "lower"), ("lower", THERE)]
     wires = [sim.connect(*way, delay=delay * (1 - jitter), jitter=2 * jitter * delay) for way in ways]

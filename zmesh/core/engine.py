@@ -466,9 +466,10 @@ class Engine:
 
     def _ask_newcomer(self, link: Link) -> None:
         """A neighbour that has restarted may count from the beginning: have it say at once what can be believed."""
-        known = self.routes.distance(link.node)
+        known, selected = self.routes.distance(link.node), self.routes.get(link.node)
         record = self.records.get(link.node)
-        if known is not None and (record is None or record.incarnation != link.incarnation):
+        lives = (selected and selected.incarnation, record and record.incarnation)
+        if known is not None and link.incarnation not in lives:
             request = wire.SeqnoRequest(link.node, known[0] + 1, 1)
             self.out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
 

@@ -221,13 +221,17 @@ class Exchanges:
                 self._end(call, "cancelled", f"cancelled; {source!r} had not begun, or was done", now)
             return
         service = self._services.get(message_id)
-        if service is None:
-            peer.replays.accept(cancel.number, cancel.floor)
-            answer = wire.Cancel(message_id, False, 0, 0, self._carrier.incarnation, cancel.incarnation)
-            if self._carrier.way(source) is not None:
-                self._carrier.carry(source, Kind.CANCEL, wire.encode(answer), b"")
-        elif service.address == source:
+        if service is not None and service.address != source:
+            return
+        if service is not None and service.inbound.expected:
             self._abort(service, "cancelled")
+            return
+        peer.replays.accept(cancel.number, cancel.floor)
+        if service is not None:  # the cancel has overtaken the first chunk, so there is nothing to stop, nor to begin
+            self._drop(service, "", now)
+        answer = wire.Cancel(message_id, False, 0, 0, self._carrier.incarnation, cancel.incarnation)
+        if self._carrier.way(source) is not None:
+            self._carrier.carry(source, Kind.CANCEL, wire.encode(answer), b"")
 
     def on_returned(self, stream: Stream, sequence: int, note: wire.Unreachable, now: float) -> None:
         """A chunk of this stream came back."""

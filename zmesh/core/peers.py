@@ -21,6 +21,7 @@ from zmesh.core.wire import CLOSED, MAX_ACKS, Kind
 ACK_DELAY = 0.020
 FORGET_PEER = 30.0
 POKE_LIMIT = 0
+MAX_FORMER = 8
 
 
 class Way(NamedTuple):
@@ -51,15 +52,31 @@ class Carrier(Protocol):
 
 
 class Peer:
-    """One other node. `unsettled` are the numbers of requests to it that it has not acknowledged, the lowest first."""
+    """One other node. `unsettled` are the numbers of requests to it that it has not acknowledged, the lowest first.
 
-    __slots__ = ("acks", "address", "busy", "incarnation", "left_at", "next_number", "path", "replays", "unsettled")
+    `former` is what its last incarnations had sent: a late copy of theirs, or two nodes of one name that take turns,
+    must not run work again.
+    """
+
+    __slots__ = (
+        "acks",
+        "address",
+        "busy",
+        "former",
+        "incarnation",
+        "left_at",
+        "next_number",
+        "path",
+        "replays",
+        "unsettled",
+    )
 
     def __init__(self, address: Address, first_number: int) -> None:
         self.address = address
         self.incarnation = 0
         self.left_at = 0.0
         self.replays = Replays()
+        self.former: dict[int, Replays] = {}
         self.next_number = first_number
         self.unsettled: dict[int, None] = {}
         self.acks: dict[Stream, tuple[int, int]] = {}
@@ -127,8 +144,11 @@ class Peers:
             way = self._carrier.way(source)
             if way is not None and way.incarnation not in (0, incarnation):
                 return None
-            peer.replays = Replays()
             self._leaves.pop(_leaf(source, peer.incarnation), None)
+            peer.former[peer.incarnation] = peer.replays
+            peer.replays = peer.former.pop(incarnation, Replays())
+            if len(peer.former) > MAX_FORMER:
+                del peer.former[next(iter(peer.former))]
         peer.incarnation = incarnation
         if "@" in source and incarnation:
             self._leaves[leaf] = peer
@@ -201,6 +221,12 @@ class Peers:
         """Raise AssertionError unless `busy` is how many exchanges there are with each peer."""
         if busy != {address: peer.busy for address, peer in self._peers.items() if peer.busy}:
             raise AssertionError("a peer's count of exchanges is not that of the tables")
+        for (name, incarnation), peer in self._leaves.items():
+            if self._peers.get(peer.address) is not peer or _leaf(peer.address, peer.incarnation) != (
+                name,
+                incarnation,
+            ):
+                raise AssertionError(f"a leaf {name!r} that is not at its address")
         for address, peer in self._peers.items():
             if not peer.busy and address not in self._idle:
                 raise AssertionError("an idle peer that nothing will forget")

@@ -16,7 +16,7 @@ import networkx
 from zmesh.core.links import State
 from zmesh.core.message import Address, NodeId
 from zmesh.core.routes import KEEP_DISTANCE
-from zmesh.testing.simulator import SimNode, Simulator, Wire
+from zmesh.testing.simulator import Plugin, SimNode, Simulator, Wire, echo
 
 SHAPES = ("chain", "ring", "star", "tree", "grid", "random")
 COSTS = (1, 50, 100, 100, 300)
@@ -64,7 +64,11 @@ class Scenario:
         self.random = random.Random(seed)
         self.sim = Simulator(seed, audit=audit)
         self.twins = twins
-        self._visitors = 0
+        self.hung: set[SimNode] = set()
+        """The nodes that did nothing for a while, and may be late with all they do."""
+        self.plugin: Plugin = echo
+        """What visitors answer requests with."""
+        self.visitors: list[SimNode] = []
         shape = shape or self.random.choice(SHAPES)
         ids = [f"n{i}" for i in range(count or self.random.randint(3, 12))]
         self.nodes = self.sim.add(*ids, **options)
@@ -150,6 +154,7 @@ class Scenario:
     def hang(self, node: SimNode, seconds: float) -> None:
         """Let a node do nothing for a while; what comes for it meanwhile is lost."""
         node.stopped = True
+        self.hung.add(node)
         self.sim.after(seconds, lambda: setattr(node, "stopped", False))
 
     def twin(self, node: SimNode, at: SimNode, seconds: float) -> None:
@@ -159,12 +164,13 @@ class Scenario:
 
     def leaf(self, at: SimNode, seconds: float) -> SimNode:
         """Let an ephemeral node hang on `at` for a while."""
-        return self._visit("leaf", f"leaf-{self._visitors}", at, seconds, leaf=True)
+        return self._visit("leaf", f"leaf-{len(self.visitors)}", at, seconds, leaf=True)
 
     def _visit(self, label: str, id: str, at: SimNode, seconds: float, *, leaf: bool) -> SimNode:
-        self._visitors += 1
-        key = f"{label}-{self._visitors}"
+        key = f"{label}-{len(self.visitors)}"
         visitor = self.sim.nodes[key] = SimNode(self.sim, id, {"leaf": leaf})
+        visitor.plugin = self.plugin
+        self.visitors.append(visitor)
         self.sim.connect(key, str(at.id), delay=self.random.choice(DELAYS))
         self.sim.after(seconds, lambda: self.sim.remove(key))
         return visitor

@@ -2,7 +2,8 @@
 
 The sentence: every send ends exactly once, in eof, error, cancelled or timed out; the work ran at most once; the
 replies came in order, none lost, none twice. What each directive answers is known beforehand, so every byte is looked
-at. A sender that restarts takes its requests with it; nothing is promised for those.
+at. A sender that restarts takes its requests with it; nothing is promised for those. Where two nodes
+bear one name, a request may reach either, but only one of them, and none gets the replies to what the other sent.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ ROUTE_TIMEOUTS = (1.0, 5.0, 30.0)
 WORK_PAUSE = 0.15
 LARGE = 150_000
 REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted")
+LATE = 0.001
 ALL_OVER = 90.0
 POLL = 0.5
 ROUND = 0.002
@@ -93,6 +95,7 @@ class Traffic:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.sent: list[Sent] = []
+        scenario.plugin = work
         for node in scenario.everybody:
             node.plugin = work
             node.pause = scenario.random.choice(PAUSES)
@@ -118,6 +121,10 @@ class Traffic:
         directive = rng.choice(DIRECTIVES)
         timeout = rng.choice(TIMEOUTS)
         sender, recipient = rng.choice(self.scenario.everybody), str(rng.choice(self.scenario.nodes).id)
+        if self.scenario.visitors and rng.random() < 0.2:
+            visitor = self.scenario.visitors[-1]
+            # a leaf does not know whom it reaches, so of two nodes of one name both may do its work
+            sender = sender if visitor.engine.leaf and self.scenario.twins else visitor
         sent = self.send(sender, recipient, directive, rng.randbytes(rng.choice(SIZES)), timeout)
         if sent is not None and rng.random() < 0.2:
             self.scenario.sim.after(rng.choice((0.0, 0.01, 0.1, 0.5, 2.0)), lambda: self.cancel(sent))
@@ -133,6 +140,10 @@ class Traffic:
             if sim.now > end:
                 raise AssertionError(f"seed {self.scenario.seed}: not over after {ALL_OVER:g} s: {left}")
             sim.run(POLL)
+
+    def everybody(self) -> list[SimNode]:
+        """All nodes that there are or have been."""
+        return [*self.scenario.everybody, *self.scenario.visitors]
 
     def left(self) -> dict[str, dict[str, int]]:
         """What the tables of each node still hold of exchanges."""
@@ -158,10 +169,10 @@ class Traffic:
     def _wrong(self, sent: Sent) -> str:
         """What is wrong with the ending of one request; empty if nothing."""
         outcome = sent.outcome
-        runs = sum(node.runs.get(outcome.message_id, 0) for node in self.scenario.nodes)
+        runs = sum(node.runs.get(outcome.message_id, 0) for node in self.everybody())
         if runs > 1:
             return f"it ran {runs} times"
-        for node in self.scenario.nodes:
+        for node in self.everybody():
             job = node.jobs.get(outcome.message_id)
             if job is not None and (
                 not sent.payload.startswith(bytes(job.payload)) or (job.complete and sent.payload != job.payload)
@@ -169,6 +180,9 @@ class Traffic:
                 return "other bytes came than were sent"
         if len(outcome.eofs) > 1 or (sent.alive and not outcome.eofs):
             return f"it ended {len(outcome.eofs)} times: {outcome.eofs}"
+        overtime = 0.0 if sent.timeout is None else outcome.ended_at - sent.at - sent.timeout
+        if overtime > LATE and sent.node not in self.scenario.hung:
+            return f"it ended {overtime:.3f} s after its time"
         expected = answers(sent.directive, sent.payload)
         if outcome.replies != expected[: len(outcome.replies)]:
             return "the replies are others than were given"
@@ -194,7 +208,7 @@ class Traffic:
 def run_delivery(seed: int, *, audit: int = 8) -> dict[str, int]:
     """One seed of the sentence on delivery; how many requests ended in what."""
     route_timeout = ROUTE_TIMEOUTS[seed % len(ROUTE_TIMEOUTS)]
-    scenario = Scenario(seed, audit=audit, twins=False, guests=seed % 2, route_timeout=route_timeout)
+    scenario = Scenario(seed, audit=audit, twins=seed % 4 == 0, guests=seed % 2, route_timeout=route_timeout)
     traffic = Traffic(scenario)
     rng = scenario.random
     for _ in range(rng.randint(10, 40)):
@@ -202,6 +216,8 @@ def run_delivery(seed: int, *, audit: int = 8) -> dict[str, int]:
         traffic.step()
         if rng.random() < 0.3:
             scenario.step()
+        if scenario.twins and rng.random() < 0.1:
+            scenario.twin(rng.choice(scenario.nodes), rng.choice(scenario.nodes), rng.choice((1.0, 6.0)))
     scenario.sim.run(rng.choice((0.0, 0.1, 2.0, 10.0)))
     scenario.mend()
     traffic.finish()

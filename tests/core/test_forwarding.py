@@ -11,7 +11,7 @@ from zmesh.core.queues import BULK, FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Routes
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import MAX_BODY, MAX_TTL, Entry, Kind, Record
+from zmesh.core.wire import MAX_BODY, MAX_TTL, Kind, Record
 
 
 class Node:

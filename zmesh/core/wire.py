@@ -120,8 +120,8 @@ class Goodbye(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """`token` comes back in the ECHO; `routes` counts the UPDATEs that were sent on this link, `records` is the digest of
-    the sender's records, `settled` how many seconds the sender's routes have been unchanged."""
+    """`token` comes back in the ECHO; `routes` counts the UPDATEs sent on this link, `records` is the digest of the
+    sender's records, `settled` how many seconds the sender's routes have been unchanged."""
 
     token: float
     routes: int

@@ -89,10 +89,13 @@ class Router:
         if not others:
             return "the only way"
         name, metric, feasible = others[0]
-        if metric > selected.metric:
-            return f"the cheapest; over {name} it would be {metric}"
+        if metric < selected.metric:
+            reason = "too many hops" if feasible else f"that could be a loop until {node} has confirmed it"
+            return f"over {name} it would be {metric}, but {reason}"
+        usable = next((other for other in others if other[2]), None)
+        if usable is None:
+            return "the cheapest"
+        name, metric, _ = usable
         if metric == selected.metric:
             return f"as cheap as over {name}, and chosen first"
-        if not feasible:
-            return f"over {name} it would be {metric}, but that could be a loop until {node} has confirmed it"
-        return f"over {name} it would be {metric}, but too many hops"
+        return f"the cheapest; over {name} it would be {metric}"

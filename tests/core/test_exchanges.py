@@ -1,3 +1,4 @@
+import math
 import random
 
 import pytest
@@ -5,18 +6,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zmesh.core import wire
+from zmesh.core.calls import CANCEL_AGAIN, CANCEL_GRACE, POKE_SOON
 from zmesh.core.effects import Abort, Deliver, Pull, Report
-from zmesh.core.exchanges import (
-    CANCEL_AGAIN,
-    CANCEL_GRACE,
-    LEAF_GRACE,
-    MAX_CLOCK_ERROR_MS,
-    POKE_SOON,
-    Exchanges,
-)
+from zmesh.core.exchanges import MAX_CLOCK_ERROR_MS, Exchanges
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import ACK_DELAY, FORGET_PEER, POKE_LIMIT
 from zmesh.core.sending import POKE
+from zmesh.core.services import LEAF_GRACE
 from zmesh.core.streams import ACK_EVERY, BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, Ack, AckItem, Cancel, Kind
@@ -806,6 +802,19 @@ def test_a_leaf_that_loses_its_home_goes_on_from_the_next_one(side):
     assert len(frames) == 2
 
 
+def test_what_goes_on_where_there_is_no_way_yet_waits_for_one(side):
+    side.call(last=False)
+    side.on_chunk(request(id=bytes(16)))
+    side.road.shut("b")
+    side.feed(b"more", now=1.0)
+    side.reply(b"answer", id=bytes(16), now=1.0)
+    side.exchanges.on_attached(None, 2.0)
+    assert sent(side.done()) == []
+    effects = [effect for _, effect in side.run(2.0, 2.0 + ROUTE_TIMEOUT)]
+    assert [piece.eof.reason for piece in deliveries(effects)] == ["unreachable"]
+    assert Abort(bytes(16), "unreachable") in effects
+
+
 def test_a_call_of_a_leaf_that_finds_no_other_home_ends(side):
     side.call()
     side.exchanges.on_detached(None, 3.0)
@@ -1181,7 +1190,7 @@ def test_a_missing_timer_is_found(side):
 def test_exchanges_that_nothing_will_wake_are_found(side):
     side.call()
     side.on_ack(1)
-    side.exchanges._sending.sweep([], 0.0)
+    side.exchanges._sending._sweep_at = math.inf
     with pytest.raises(AssertionError, match="nothing will wake"):
         side.exchanges.check()
 
@@ -1189,15 +1198,22 @@ def test_exchanges_that_nothing_will_wake_are_found(side):
 def test_a_service_that_is_over_and_still_there_is_found(side):
     side.on_chunk(request())
     side.reply(eof=Eof())
-    side.exchanges._services[ID].outbound.acknowledge(1, 0, 0.0)
+    side.exchanges._services.get(ID).outbound.acknowledge(1, 0, 0.0)
     with pytest.raises(AssertionError, match="still there"):
         side.exchanges.check()
 
 
-def test_a_wrong_list_of_streams_by_host_is_found(side):
+def test_an_exchange_that_is_in_no_list_is_found(side):
     side.call()
-    side.exchanges._of_host.clear()
+    side.exchanges._sending._of_host.clear()
     with pytest.raises(AssertionError, match="by host"):
+        side.exchanges.check()
+
+
+def test_a_stream_of_an_exchange_that_is_over_is_found(side):
+    side.call()
+    side.exchanges._calls._calls.clear()
+    with pytest.raises(AssertionError, match="that is over"):
         side.exchanges.check()
 
 
@@ -1210,7 +1226,7 @@ def test_a_wrong_count_of_waiting_bytes_is_found(side):
 
 def test_a_deadline_of_what_is_over_means_nothing(side):
     exchanges = side.exchanges
-    exchanges._limits.set(ID, 1.0)
+    exchanges._calls._limits.set(ID, 1.0)
     exchanges._sending.timers.set(Stream(ID, True), 1.0)
     exchanges._peers._acks.set("gone", 1.0)
     assert side.tick(1.0) == []

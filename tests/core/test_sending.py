@@ -220,9 +220,10 @@ def test_an_exchange_that_is_over_waits_for_no_link(sending, road, new):
     road.open("b", 2, lagging=True)
     exchange, other = new(), new()
     for each in (exchange, other):
+        sending.enlist(each, 0.0)
         push(sending, each, b"12345")
         sending.pump(each, 0.0)
-    sending.end(exchange)
+    sending.strike_off(exchange, 0.0)
     assert exchange.stream not in sending.timers
     assert sending.waiting_bytes == 5
     road.open("b", 2)
@@ -341,38 +342,44 @@ def test_nobody_is_asked_about_a_request_that_has_not_left_yet(sending, road, ne
 def test_exchanges_that_nothing_is_under_way_of_are_asked_about_every_now_and_then(sending, road, new, alarm):
     idle, busy = new(), new()
     assert sending.next_deadline() is None
-    sending.begin(3.0)
-    sending.begin(4.0)
+    sending.enlist(idle, 3.0)
+    sending.enlist(busy, 4.0)
     assert alarm.soonest == sending.next_deadline() == 3.0 + POKE
     push(sending, busy)
     sending.pump(busy, 17.5)
     road.take()
     assert not sending.sweep_due(3.0 + POKE - 0.001)
     assert sending.sweep_due(3.0 + POKE)
-    sending.sweep([idle, busy], 3.0 + POKE)
+    sending.sweep(3.0 + POKE)
     ((_, _, ack, _),) = road.frames()
     assert ack.acks == (AckItem(idle.message_id, False, 0, POKE_LIMIT),)
     sending.timers.cancel(busy.stream)
     assert sending.next_deadline() == 3.0 + 2 * POKE
 
 
-def test_there_is_no_sweep_without_exchanges(sending):
-    sending.begin(0.0)
-    sending.sweep([], POKE)
+def test_there_is_no_sweep_without_exchanges(sending, new):
+    exchange = new()
+    sending.enlist(exchange, 0.0)
+    sending.strike_off(exchange, 1.0)
+    sending.sweep(POKE)
     assert sending.next_deadline() is None
     assert not sending.sweep_due(1e9)
 
 
 def test_the_next_deadline_is_the_earlier_of_timers_and_sweep(sending, road, new):
-    sending.begin(0.0)
     exchange = new()
+    sending.enlist(exchange, 0.0)
     push(sending, exchange)
     sending.pump(exchange, 0.0)
     assert sending.next_deadline() == FIRST_TIMEOUT
-    sending.timers.set(exchange.stream, 2 * POKE)
+    sending.timers.set(exchange.stream, 3 * POKE)
     assert sending.next_deadline() == POKE
-    sending.sweep([], POKE)
+    sending.sweep(POKE)
     assert sending.next_deadline() == 2 * POKE
+    sending.strike_off(exchange, POKE)
+    sending.timers.set(exchange.stream, 3 * POKE)
+    sending.sweep(2 * POKE)
+    assert sending.next_deadline() == 3 * POKE
 
 
 def test_dropping_what_was_not_sent_leaves_what_is_under_way(sending, road, new):

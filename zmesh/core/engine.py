@@ -206,7 +206,8 @@ class Engine:
         for node in self.records.expire(now):
             self.out.emit(Report("node_forgotten", node))
         self.duplicates.expire(now)
-        self.exchanges.contested = self.exchanges.contested and self.node in self.duplicates
+        if self.node not in self.duplicates:
+            self.exchanges.on_uncontested()
         self.exchanges.tick(now)
         self._choose(now)
         self._tell(now)

@@ -9,11 +9,11 @@ that the other end has restarted, asks every LEAF_POKE seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from zmesh.core import wire
 from zmesh.core.effects import Pull
-from zmesh.core.message import Eof, LinkId, MessageId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import Carrier, Peer, Peers
 from zmesh.core.streams import BACKLOG, Inbound, Outbound, Piece
 from zmesh.core.timers import Alarm, Timers
@@ -55,21 +55,71 @@ class Sending:
         self._alarm = alarm
         self._sweep_at = math.inf
         self._blocked: dict[LinkId, dict[Stream, Exchange]] = {}
+        self._of_host: dict[NodeId, dict[Stream, Exchange]] = {}
         self.timers: Timers[Stream] = Timers(alarm)
         self.waiting_bytes = 0
 
-    def begin(self, now: float) -> None:
-        """There is an exchange (more); the next sweep is at most `poke` seconds away."""
+    # -- which exchanges there are -------------------------------------------------------------------------------
+
+    def enlist(self, exchange: Exchange, now: float) -> None:
+        """An exchange has begun; the next sweep is at most `poke` seconds away."""
+        self._of_host.setdefault(wire.host_of(exchange.address), {})[exchange.stream] = exchange
         if self._sweep_at == math.inf:
             self._sweep_at = now + self._poke_every
             self._alarm.at(self._sweep_at)
+
+    def strike_off(self, exchange: Exchange, now: float) -> None:
+        """An exchange is over: send no more of it."""
+        self.drop_unsent(exchange)
+        self.timers.cancel(exchange.stream)
+        for waiting in self._blocked.values():
+            waiting.pop(exchange.stream, None)
+        self._delist(exchange)
+        self._peers.leave(exchange.peer, now)
+
+    def move(self, exchange: Exchange, address: Address) -> None:
+        """The exchange's other end is a leaf, which has another address from now on."""
+        self._delist(exchange)
+        exchange.address = address
+        self._of_host.setdefault(wire.host_of(address), {})[exchange.stream] = exchange
+
+    def of(self, host: NodeId) -> list[Exchange]:
+        """The exchanges with a node, and with the leaves that hang on it."""
+        return list(self._of_host.get(host, {}).values())
+
+    def at(self, address: Address | None) -> list[Exchange]:
+        """The exchanges with whoever has that address; with None, all."""
+        if address is None:
+            return [exchange for listed in self._of_host.values() for exchange in listed.values()]
+        return [exchange for exchange in self.of(wire.host_of(address)) if exchange.address == address]
+
+    def _delist(self, exchange: Exchange) -> None:
+        host = wire.host_of(exchange.address)
+        listed = self._of_host[host]
+        del listed[exchange.stream]
+        if not listed:
+            del self._of_host[host]
+
+    def check(self) -> None:
+        """Raise AssertionError if something is under way that nothing will see to, or is counted wrongly."""
+        exchanges = self.at(None)
+        for exchange in exchanges:
+            if exchange.outbound.unacked and exchange.stream not in self.timers:
+                raise AssertionError("chunks under way that nothing will send again")
+        if exchanges and self.next_deadline() is None:
+            raise AssertionError("exchanges that nothing will wake")
+        if sum(exchange.outbound.unsent_bytes for exchange in exchanges) != self.waiting_bytes:
+            raise AssertionError("the count of waiting bytes is not that of the streams")
+
+    # -- what is sent --------------------------------------------------------------------------------------------
 
     def sweep_due(self, now: float) -> bool:
         """True if it is time for a sweep."""
         return now >= self._sweep_at
 
-    def sweep(self, exchanges: Collection[Exchange], now: float) -> None:
+    def sweep(self, now: float) -> None:
         """Ask for each exchange that nothing is under way of whether the other end still knows it."""
+        exchanges = self.at(None)
         for exchange in exchanges:
             if exchange.stream not in self.timers:
                 self.poke(exchange)
@@ -128,6 +178,16 @@ class Sending:
             for piece in exchange.outbound.again(now):
                 self._send(exchange, piece, now, way.link)
 
+    def resume(self, exchange: Exchange, now: float) -> bool:
+        """There is a way again, or another one: go on, and ask how things stand after a loss. False as for `pump`."""
+        was_lost = exchange.lost_since is not None
+        exchange.lost_since = None
+        self.send_again(exchange, now)
+        sent = self.pump(exchange, now)
+        if was_lost and not exchange.outbound.unacked:
+            self.poke(exchange)
+        return sent
+
     def progress(self, exchange: Exchange, item: AckItem, now: float) -> None:
         """Take in an acknowledgement of the exchange's outbound stream."""
         sample = exchange.outbound.acknowledge(item.next, item.limit, now)
@@ -180,13 +240,6 @@ class Sending:
     def blocked(self) -> bool:
         """True if a stream waits for its turn on a link."""
         return bool(self._blocked)
-
-    def end(self, exchange: Exchange) -> None:
-        """Send no more of the exchange."""
-        self.drop_unsent(exchange)
-        self.timers.cancel(exchange.stream)
-        for waiting in self._blocked.values():
-            waiting.pop(exchange.stream, None)
 
     def drop_unsent(self, exchange: Exchange) -> None:
         """Forget what was not sent yet; what is under way stays."""

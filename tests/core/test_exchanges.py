@@ -709,6 +709,15 @@ def test_a_note_of_this_node_itself_is_as_good_as_what_it_knows(side):
     assert deliveries(effects) == [final("unreachable", "no route to 'b' after 31 s; a hint about b")]
 
 
+def test_a_chunk_that_a_full_queue_refused_is_sent_again_with_the_next_acknowledgement(side):
+    side.call(bytes(4 * MAX_BODY))
+    note = wire.Unreachable(Kind.CHUNK, "full", "m", "b", (), 0.0)
+    side.exchanges.on_returned(REQUEST, 1, note, 0.1)
+    assert side.done() == []
+    assert [chunk.sequence for chunk in sent(side.on_ack(1, now=0.2))] == [1]
+    assert side.exchanges._calls.get(ID).lost_since is None
+
+
 def test_a_call_that_had_arrived_asks_soon_after_a_note(side):
     side.call()
     side.on_ack(1)
@@ -1052,6 +1061,15 @@ class Pair:
                     for _ in range(self.random.choice([1, 1, 1, 2])):
                         if self.random.random() >= self.loss:
                             self.under_way.append((node, effect))
+                        elif effect.kind is Kind.CHUNK and self.random.random() < 0.3:
+                            self.refuse(node, effect.value)
+
+    def refuse(self, node, chunk):
+        """A full queue on the way has no room for a chunk, and its sender hears of it at once."""
+        side = self.sides[node]
+        note = wire.Unreachable(Kind.CHUNK, "full", "m", self.other(node), (), 0.0)
+        side.exchanges.on_returned(Stream(chunk.message_id, chunk.request), chunk.sequence, note, self.now)
+        self.take(node, side.done())
 
     def arrive(self, index):
         node, frame = self.under_way.pop(index)

@@ -285,15 +285,50 @@ def test_a_link_lags_when_so_many_bytes_wait_for_it(node):
     assert node.out.way("c").lagging is True
 
 
+def fill(node, link=1):
+    """No more than a frame without a head and a body has room on that link."""
+    node.out.queues[link].full = True
+    node.out.put(link, (b"", b"", bytes(MAX_QUEUED_BYTES - 2 * FRAME_OVERHEAD)))
+
+
 def test_what_a_full_link_has_no_room_for_is_reported(node):
-    node.out.queues[1].full = True
-    node.out.put(1, (b"", b"", bytes(MAX_QUEUED_BYTES - FRAME_OVERHEAD)))
+    fill(node)
+    node.out.put(1, frames(Kind.ACK, head=b"", body=b""))
     assert node.out.take() == []
-    node.out.put(1, (b"", b"", b""))
+    node.out.put(1, frames(Kind.ACK))
     assert node.out.take() == [Report("frame_dropped", "b", 1, "queue_full")]
     node.links.close(1)
-    node.out.put(1, (b"", b"", b""))
+    node.out.put(1, frames(Kind.ACK))
     assert node.out.take() == [Report("frame_dropped", None, 1, "queue_full")]
+
+
+def test_the_source_of_a_chunk_that_a_full_link_refuses_is_told(node):
+    fill(node)
+    node.reach(2, "x")
+    report, (link, kind, _, to, of, head, body) = forward(node, 2, frames(body=bytes(BULK)))
+    assert report == Report("frame_dropped", "b", 1, "queue_full")
+    assert (link, kind, to, of, body) == (2, Kind.UNREACHABLE, "x", "a", b"head")
+    assert wire.decode_unreachable(head) == wire.Unreachable(Kind.CHUNK, "full", "a", "c", (), 0.0)
+
+
+def test_a_source_that_can_not_be_told_is_not(node):
+    fill(node)
+    assert forward(node, 2, frames(body=bytes(BULK))) == [Report("frame_dropped", "b", 1, "queue_full")]
+
+
+def test_a_node_hears_of_its_own_chunks_too(node):
+    fill(node)
+    node.out.carry("c", Kind.CHUNK, b"head", bytes(BULK))
+    ((_, head, body),) = node.out.looped
+    assert (wire.decode_unreachable(head).reason, body) == ("full", b"head")
+
+
+def test_a_leaf_sends_again_what_its_full_link_refused_when_its_time_has_come():
+    leaf = Node(leaf=True)
+    leaf.out.hang_on(leaf.join(1, "b"))
+    fill(leaf)
+    leaf.out.carry("c", Kind.CHUNK, b"head", bytes(BULK))
+    assert leaf.out.take() == [Report("frame_dropped", "b", 1, "queue_full")]
 
 
 def test_what_is_put_on_an_unknown_link_goes_nowhere(node):

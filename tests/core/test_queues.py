@@ -35,8 +35,8 @@ def test_a_new_queue_is_empty_and_false():
 
 def test_what_the_socket_gave_back_goes_first_then_control_then_payload():
     queue = Queue()
-    assert queue.push(frame(3), flow("a"))
-    assert queue.push(frame(2), None)
+    assert queue.push(frame(3), flow("a")) == []
+    assert queue.push(frame(2), None) == []
     queue.give_back(frame(0))
     queue.give_back(frame(1))
     assert queue
@@ -68,21 +68,59 @@ def test_flows_take_turns_so_that_a_small_message_passes_a_large_one():
 def test_a_queue_takes_as_many_bytes_as_it_may_and_not_one_more(kind):
     queue = Queue()
     whole = MAX_QUEUED_BYTES - FRAME_OVERHEAD
-    assert not queue.push((b"", b"", bytes(whole + 1)), kind)
-    assert queue.push((b"", b"", bytes(whole)), kind)
+    too_large = (b"", b"", bytes(whole + 1))
+    assert queue.push(too_large, kind) == [too_large]
+    assert queue.push((b"", b"", bytes(whole)), kind) == []
     assert queue.size_bytes == MAX_QUEUED_BYTES
-    assert not queue.push((b"", b"", b""), kind)
+    assert queue.push(frame(1), kind) == [frame(1)]
     queue.check()
     queue.pop()
-    assert queue.push((b"", b"", b""), kind)
+    assert queue.push(frame(1), kind) == []
+
+
+def test_the_flow_that_has_most_waiting_gives_way_to_others():
+    queue = Queue()
+    for number in range(3):
+        queue.push(frame(number, MAX_QUEUED_BYTES // 3 - FRAME_OVERHEAD - 1), flow("large"))
+    left = MAX_QUEUED_BYTES - queue.size_bytes
+    assert left < FRAME_OVERHEAD
+    assert [head for _, head, _ in queue.push(frame("other", 1000), flow("other"))] == [b"2"]
+    queue.check()
+    assert [head for _, head, _ in drained(queue)] == [b"0", b"other", b"1"]
+
+
+def test_control_takes_the_place_of_payload_but_payload_never_that_of_control():
+    queue = Queue()
+    queue.push(frame("bulk", MAX_QUEUED_BYTES - FRAME_OVERHEAD - 4), flow("a"))
+    assert [head for _, head, _ in queue.push(frame("control"), None)] == [b"bulk"]
+    queue.push(frame("more", MAX_QUEUED_BYTES - queue.size_bytes - FRAME_OVERHEAD - 4), None)
+    assert queue.push(frame("late"), flow("a")) == [frame("late")]
+    queue.check()
+
+
+def test_a_flow_does_not_push_aside_one_that_has_less():
+    queue = Queue()
+    half = MAX_QUEUED_BYTES // 2
+    queue.push(frame(0, half), flow("large"))
+    queue.push(frame(1, half - 2 * FRAME_OVERHEAD - 2), flow("small"))
+    assert queue.push(frame(2), flow("large")) == [frame(2)]
+    queue.check()
 
 
 def test_what_the_socket_gave_back_is_kept_whatever_its_size():
     queue = Queue()
-    assert queue.push((b"", b"", bytes(MAX_QUEUED_BYTES - FRAME_OVERHEAD)), None)
+    assert queue.push((b"", b"", bytes(MAX_QUEUED_BYTES - FRAME_OVERHEAD)), None) == []
     queue.give_back(frame(0))
     queue.check()
     assert queue.pop() == frame(0)
+
+
+def test_a_wrong_count_of_a_flow_is_found():
+    queue = Queue()
+    queue.push(frame(0), flow("a"))
+    queue._flows[flow("a")].size_bytes += 1
+    with pytest.raises(AssertionError, match="flow"):
+        queue.check()
 
 
 def test_a_wrong_count_of_bytes_is_found():
@@ -117,13 +155,13 @@ class AgainstLists(RuleBasedStateMachine):
     @rule(size=st.integers(0, 3000))
     def push_control(self, size):
         frames = self.new(size)
-        assert self.queue.push(frames, None)
+        assert self.queue.push(frames, None) == []
         self.control.append(frames)
 
     @rule(size=st.integers(0, 3000), name=st.sampled_from("abc"))
     def push_payload(self, size, name):
         frames = self.new(size)
-        assert self.queue.push(frames, flow(name))
+        assert self.queue.push(frames, flow(name)) == []
         for known, waiting in self.flows:
             if known == name:
                 waiting.append(frames)

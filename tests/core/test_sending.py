@@ -255,7 +255,7 @@ def test_a_timer_that_rang_too_early_is_set_anew(sending, road, new):
     push(sending, exchange)
     push(sending, exchange)
     sending.pump(exchange, 0.0)
-    sending.send_again(exchange, 0.5)
+    sending.resume(exchange, 0.5)
     road.take()
     sending.timers.expire(1.0)
     sending.on_silence(exchange, 1.0)
@@ -293,7 +293,7 @@ def test_what_was_sent_twice_measures_nothing(sending, road, new):
     exchange = new()
     push(sending, exchange)
     sending.pump(exchange, 0.0)
-    sending.send_again(exchange, 1.0)
+    sending.resume(exchange, 1.0)
     acknowledge(sending, exchange, 1, 1.1)
     acknowledge(sending, exchange, 1, 1.2)
     assert exchange.peer.path.smoothed is None

@@ -5,12 +5,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
+from zmesh.core.pace import MAX_WINDOW, MIN_WINDOW
 from zmesh.core.streams import (
     ACK_EVERY,
     BACKLOG,
     CHUNK_OVERHEAD,
     FIRST_TIMEOUT,
-    MAX_HELD,
     MAX_SEEN,
     MAX_TIMEOUT,
     MIN_TIMEOUT,
@@ -20,7 +20,7 @@ from zmesh.core.streams import (
     PathTime,
     Replays,
 )
-from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
+from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_WANTING, MAX_BODY, Chunk
 
 HEADER = RequestHeader("echo:echo", 1.0)
 
@@ -103,12 +103,9 @@ def test_no_more_is_sent_than_the_window_allows():
     outbound = filled(*[bytes(MAX_BODY)] * 30)
     fits = WINDOW // (MAX_BODY + CHUNK_OVERHEAD)
     assert len(taken(outbound)) == fits
-    outbound.acknowledge(0, WINDOW + MAX_BODY + CHUNK_OVERHEAD - 1, 0.0)
-    spare = WINDOW - fits * (MAX_BODY + CHUNK_OVERHEAD)
-    assert len(taken(outbound)) == (1 if spare else 0)
-    outbound.acknowledge(0, outbound.sent_weight + MAX_BODY + CHUNK_OVERHEAD - 1, 0.0)
+    outbound.acknowledge(fits, outbound.sent_weight + MAX_BODY + CHUNK_OVERHEAD - 1, 0.0)
     assert taken(outbound) == []
-    outbound.acknowledge(0, outbound.sent_weight + MAX_BODY + CHUNK_OVERHEAD, 0.0)
+    outbound.acknowledge(fits, outbound.sent_weight + MAX_BODY + CHUNK_OVERHEAD, 0.0)
     assert len(taken(outbound)) == 1
 
 
@@ -140,28 +137,114 @@ def test_an_acknowledgement_of_what_was_never_sent_means_nothing():
 def test_a_chunk_is_as_old_as_its_first_copy_that_may_have_arrived():
     outbound = filled(b"a", b"b")
     taken(outbound, 1.0)
-    outbound.returned(0)
-    outbound.returned(7)  # what was acknowledged, or was never sent, has no age
-    assert [(piece.sequence, piece.first_sent) for piece in outbound.again(3.0)] == [(0, 3.0), (1, 1.0)]
-    assert [piece.first_sent for piece in outbound.again(4.0)] == [3.0, 1.0]
+    outbound.on_returned(0, 1.5, refused=False)
+    outbound.on_returned(7, 1.5, refused=True)  # what was acknowledged, or was never sent, has no age
+    outbound.on_path()
+    assert [(piece.sequence, piece.first_sent) for piece in taken(outbound, 3.0)] == [(0, 3.0), (1, 1.0)]
+    outbound.on_path()
+    assert [piece.first_sent for piece in taken(outbound, 4.0)] == [3.0, 1.0]
 
 
 def test_no_round_trip_time_is_told_from_a_chunk_that_was_sent_again():
     outbound = filled(b"0", b"1")
     taken(outbound, 0.0)
-    assert [piece.sequence for piece in outbound.again(1.0)] == [0, 1]
+    outbound.on_timeout(1.0)
+    assert [piece.sequence for piece in taken(outbound, 1.0)] == [0, 1]
     assert outbound.acknowledge(1, 0, 1.5) == -1.0
     assert outbound.acknowledge(2, 0, 1.5) == -1.0
 
 
-def test_what_is_overdue_counts_from_the_last_sending_of_the_oldest_chunk():
+def test_what_is_overdue_counts_from_the_last_sending_of_the_oldest_chunk_in_flight():
     outbound = filled(b"0", b"1")
     assert outbound.overdue(1.0) is None
     taken(outbound, 5.0)
     assert outbound.overdue(1.0) == 6.0
-    outbound.again(7.0)
+    outbound.on_timeout(7.0)
+    assert outbound.overdue(1.0) is None
+    taken(outbound, 7.0)
+    assert outbound.overdue(1.0) == 8.0
+    outbound.on_returned(0, 7.5, refused=True)
     assert outbound.overdue(1.0) == 8.0
     assert [piece.times for piece in outbound.unacked.values()] == [2, 2]
+
+
+def test_what_was_lost_is_sent_before_anything_new():
+    outbound = filled(b"0", b"1", b"2")
+    outbound.take(0.0)
+    outbound.take(0.0)
+    outbound.on_path()
+    assert [piece.sequence for piece in taken(outbound, 1.0)] == [0, 1, 2]
+    assert not outbound.waiting
+    outbound.check()
+
+
+def test_what_is_acknowledged_after_all_is_not_sent_again():
+    outbound = filled(b"0", b"1")
+    taken(outbound)
+    outbound.on_path()
+    outbound.acknowledge(1, 0, 1.0)
+    outbound.check()
+    assert [piece.sequence for piece in taken(outbound, 1.0)] == [1]
+
+
+def test_only_what_a_full_queue_refused_is_sent_again():
+    outbound = filled(b"0", b"1", b"2")
+    taken(outbound)
+    for _ in range(2):
+        outbound.on_returned(1, 1.0, refused=True)
+        outbound.check()
+    assert [(piece.sequence, piece.times) for piece in taken(outbound, 2.0)] == [(1, 2)]
+
+
+def test_no_more_is_under_way_than_the_path_holds():
+    outbound = filled(*[bytes(MAX_BODY)] * 100)
+    outbound.acknowledge(0, MAX_WINDOW, 0.0)
+    first = taken(outbound)
+    assert len(first) == WINDOW // (MAX_BODY + CHUNK_OVERHEAD)
+    outbound.acknowledge(4, 0, 0.5)
+    assert outbound.in_flight <= WINDOW
+    outbound.on_returned(5, 0.6, refused=True)
+    outbound.acknowledge(14, 0, 0.7)
+    assert outbound.pace.window < WINDOW
+    taken(outbound, 0.8)
+    assert MIN_WINDOW < outbound.in_flight <= outbound.pace.window
+    outbound.check()
+
+
+def test_what_was_lost_waits_for_the_window_too_but_one_chunk_is_always_under_way():
+    outbound = filled(*[bytes(MAX_BODY)] * 14)
+    taken(outbound)
+    for now in range(1, 5):
+        outbound.on_timeout(now)
+        taken(outbound, now)
+        outbound.check()
+    assert outbound.pace.window == MIN_WINDOW
+    assert outbound.in_flight <= MIN_WINDOW
+    assert len(outbound.lost) == 14 - MIN_WINDOW // (MAX_BODY + CHUNK_OVERHEAD)
+    outbound.on_timeout(9.0)
+    outbound.pace.window = 0
+    assert [piece.sequence for piece in taken(outbound, 9.0)] == [0]
+
+
+def test_a_sender_that_the_window_holds_up_says_so_with_its_last_chunk():
+    outbound = filled(*[bytes(MAX_BODY)] * 30)
+    assert not any(piece.flags & FLAG_WANTING for piece in taken(outbound))  # here the path's window is as small
+    outbound.acknowledge(8, WINDOW + 4 * (MAX_BODY + CHUNK_OVERHEAD), 1.0)
+    pieces = taken(outbound, 1.0)
+    assert [bool(piece.flags & FLAG_WANTING) for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+
+
+def test_a_sender_with_nothing_more_to_send_wants_no_more_room():
+    outbound = filled(*[bytes(MAX_BODY)] * 15)
+    assert not any(piece.flags & FLAG_WANTING for piece in taken(outbound))
+
+
+def test_a_wrong_count_of_what_is_in_flight_is_found():
+    outbound = filled(b"0")
+    outbound.check()
+    outbound.in_flight += 1
+    with pytest.raises(AssertionError, match="in flight"):
+        outbound.check()
 
 
 @pytest.mark.parametrize("word", ["progress", "room"])
@@ -219,11 +302,30 @@ def test_the_body_and_the_hops_of_a_chunk_stay_with_it():
     assert [(body, hops) for _, body, hops in ready] == [(b"early", 2), (b"late", 3)]
 
 
-def test_a_chunk_is_held_up_to_the_limit_and_not_one_past_it():
+@pytest.mark.parametrize("sequence", [0, 1], ids=["in order", "early"])
+def test_a_chunk_overruns_the_window_by_one_byte_and_not_before(sequence):
     inbound = Inbound()
-    assert inbound.accept(numbered(MAX_HELD), b"", 1) is None
-    assert inbound.accept(numbered(MAX_HELD - 1), b"", 1) is None
-    assert list(inbound.held) == [MAX_HELD - 1]
+    room = WINDOW - CHUNK_OVERHEAD
+    assert not inbound.overruns(numbered(sequence), bytes(room))
+    assert inbound.overruns(numbered(sequence), bytes(room + 1))
+    inbound.accept(numbered(sequence), bytes(room), 1)
+    assert inbound.overruns(numbered(2), b"")
+    assert not inbound.overruns(numbered(sequence), bytes(room + 1))  # a copy, which takes no room
+    inbound.consume(CHUNK_OVERHEAD)
+    assert inbound.overruns(numbered(2), b"")  # the sender has not heard of it yet
+    inbound.acknowledge(at_once=False)
+    assert not inbound.overruns(numbered(2), b"")
+
+
+def test_a_reader_keeps_up_while_it_has_read_half_of_its_window():
+    inbound = Inbound()
+    assert inbound.keeps_up
+    inbound.accept(numbered(0), bytes(WINDOW // 2 - CHUNK_OVERHEAD), 1)
+    assert inbound.keeps_up
+    inbound.accept(numbered(1), b"", 1)
+    assert not inbound.keeps_up
+    inbound.consume(CHUNK_OVERHEAD)
+    assert inbound.keeps_up
 
 
 def test_room_is_told_at_once_when_a_quarter_of_the_window_was_read():
@@ -276,10 +378,16 @@ class Path:
                 assert self.outbound.sent_weight <= self.promised
                 self.carry(self.forth, (as_chunk(piece), bytes(piece.body)))
             due = self.outbound.overdue(self.path.timeout(self.outbound.tries))
+            if not self.outbound.in_flight and self.outbound.unsent:
+                self.acknowledge(at_once=True)  # the sender asks how things stand
             if due is not None and due <= self.now:
                 self.outbound.tries += 1
-                for piece in self.outbound.again(self.now):
-                    self.carry(self.forth, (as_chunk(piece), bytes(piece.body)))
+                self.outbound.on_timeout(self.now)
+            if self.lossy and self.random.random() < 0.02:
+                self.outbound.on_path()
+            if self.lossy and self.outbound.unacked and self.random.random() < 0.05:
+                self.outbound.on_returned(self.random.choice(list(self.outbound.unacked)), self.now, refused=True)
+            self.outbound.check()
             self.deliver(self.forth, self.on_chunk)
             self.read()
             if self.random.random() < 0.2:
@@ -303,6 +411,7 @@ class Path:
             receive(*way.pop(0))
 
     def on_chunk(self, chunk, body):
+        assert not self.inbound.overruns(chunk, body)
         ready = self.inbound.accept(chunk, body, 1)
         for piece, content, _ in ready or ():
             self.received += content

@@ -14,6 +14,7 @@ from zmesh.core.wire import (
     FLAG_FIRST,
     FLAG_LAST,
     FLAG_RESENT,
+    FLAG_WANTING,
     INFINITY,
     AckItem,
     Kind,
@@ -592,6 +593,7 @@ ENDING = (0, "", "")
     [
         (0, None, None, True),
         (FLAG_LAST | FLAG_RESENT, None, None, True),
+        (FLAG_WANTING, None, None, True),
         (FLAG_FIRST, HEADER, None, True),
         (FLAG_EOF, None, ENDING, True),
         (FLAG_FIRST | FLAG_LAST | FLAG_EOF | FLAG_RESENT, HEADER, ENDING, True),
@@ -601,7 +603,7 @@ ENDING = (0, "", "")
         (FLAG_EOF, None, None, False),
         (FLAG_FIRST, None, ENDING, False),
         (FLAG_EOF, HEADER, None, False),
-        (16, None, None, False),
+        (32, None, None, False),
     ],
 )
 def test_the_flags_of_a_chunk_agree_with_what_it_has(flags, header, eof, fits):

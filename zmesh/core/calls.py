@@ -11,8 +11,9 @@ from zmesh.core import wire
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
+from zmesh.core.receiving import Receiving
 from zmesh.core.sending import Exchange, Sending
-from zmesh.core.streams import ACK_EVERY, CHUNK_OVERHEAD
+from zmesh.core.streams import CHUNK_OVERHEAD
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import CLOSED, FLAG_LAST, AckItem, Chunk, Kind
 
@@ -37,10 +38,19 @@ class Call(Exchange):
 class Calls:
     """The table of calls. `route_timeout`: seconds that a request waits for a route before it is Unreachable."""
 
-    def __init__(self, carrier: Carrier, peers: Peers, sending: Sending, alarm: Alarm, route_timeout: float) -> None:
+    def __init__(
+        self,
+        carrier: Carrier,
+        peers: Peers,
+        sending: Sending,
+        receiving: Receiving,
+        alarm: Alarm,
+        route_timeout: float,
+    ) -> None:
         self._carrier = carrier
         self._peers = peers
         self._sending = sending
+        self._receiving = receiving
         self._route_timeout = route_timeout
         self._calls: dict[MessageId, Call] = {}
         self._limits: Timers[MessageId] = Timers(alarm)
@@ -118,18 +128,16 @@ class Calls:
         if call.target not in (0, chunk.incarnation):
             return
         call.target = chunk.incarnation
-        call.lost_since = None
-        inbound = call.inbound
-        ready = inbound.accept(chunk, body, hops)
+        ready = self._receiving.accept(call, chunk, body, hops)
         for piece, content, crossed in ready or ():
             weight = len(content) + CHUNK_OVERHEAD
             last, eof = bool(piece.flags & FLAG_LAST), piece.eof
             self._carrier.emit(Deliver(stream, call.address, piece.header, content, last, eof, weight, crossed))
             if eof is not None:
-                self._peers.owe(peer, stream, inbound, now, at_once=False)
+                self._peers.owe(peer, stream, call.inbound, now, at_once=False)
                 self._forget(call, now)
                 return
-        self._peers.owe(peer, stream, inbound, now, at_once=ready is None or inbound.since_ack >= ACK_EVERY)
+        self._receiving.owe(call, stream, ready, now)
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
         """The recipient says how far the request has come."""
@@ -147,7 +155,7 @@ class Calls:
             self._peers.owe(call.peer, Stream(message_id, False), call.inbound, now, at_once=True)
         if call.cancelled_at is not None:
             self._sending.timers.set_sooner(call.stream, now + CANCEL_AGAIN)
-        elif call.outbound.unsent:
+        elif call.outbound.waiting:
             self._pump(call, now)
 
     def on_nothing_to_stop(self, message_id: MessageId, source: Address, now: float) -> None:
@@ -280,4 +288,5 @@ class Calls:
         del self._calls[call.message_id]
         self._limits.cancel(call.message_id)
         call.peer.unsettled.pop(call.number, None)
+        self._receiving.end(call)
         self._sending.strike_off(call, now)

@@ -13,6 +13,7 @@ from zmesh.core import wire
 from zmesh.core.calls import Calls
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import Carrier, Peer, Peers
+from zmesh.core.receiving import Receiving
 from zmesh.core.sending import LEAF_POKE, POKE, Exchange, Sending
 from zmesh.core.services import Services
 from zmesh.core.timers import Alarm
@@ -31,8 +32,9 @@ class Exchanges:
         self._started = started
         self._peers = Peers(carrier, alarm, self._on_moved)
         self._sending = Sending(carrier, self._peers, alarm, LEAF_POKE if leaf else POKE)
-        self._calls = Calls(carrier, self._peers, self._sending, alarm, route_timeout)
-        self._services = Services(carrier, self._peers, self._sending, route_timeout)
+        self._receiving = Receiving(carrier, self._peers)
+        self._calls = Calls(carrier, self._peers, self._sending, self._receiving, alarm, route_timeout)
+        self._services = Services(carrier, self._peers, self._sending, self._receiving, route_timeout)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -109,8 +111,8 @@ class Exchanges:
     def consumed(self, stream: Stream, weight: int, now: float) -> None:
         """The reader of an inbound stream has taken this much of it."""
         exchange = self._get(Stream(stream.message_id, not stream.request))
-        if exchange is not None and exchange.inbound.consume(weight):
-            self._peers.owe(exchange.peer, stream, exchange.inbound, now, at_once=True)
+        if exchange is not None:
+            self._receiving.consumed(exchange, stream, weight, now)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
 
@@ -152,11 +154,13 @@ class Exchanges:
             self._calls.on_nothing_to_stop(cancel.message_id, source, now)
 
     def on_returned(self, stream: Stream, sequence: int, note: wire.Unreachable, now: float) -> None:
-        """A chunk of this stream came back."""
+        """A chunk of this stream came back: it got no further, or a queue on the way was full."""
         exchange = self._get(stream)
         if exchange is not None:
-            exchange.outbound.returned(sequence)
-            self.on_unreachable(stream, note, now)
+            refused = note.reason == "full"
+            exchange.outbound.on_returned(sequence, now, refused=refused)
+            if not refused:
+                self.on_unreachable(stream, note, now)
 
     def on_unreachable(self, stream: Stream, note: wire.Unreachable, now: float) -> None:
         """A node on the way could not pass a frame of this stream on, or the recipient is not what it was."""
@@ -225,6 +229,7 @@ class Exchanges:
         """Raise AssertionError if the tables contradict each other."""
         self._services.check()
         self._sending.check()
+        self._receiving.check(self._sending.at(None))
         busy: dict[Address, int] = {}
         for exchange in self._sending.at(None):
             busy[exchange.address] = busy.get(exchange.address, 0) + 1

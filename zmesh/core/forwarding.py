@@ -158,16 +158,14 @@ class Forwarding:
             return
         if not queue:
             self._effects.append(Transmit(link, frames))
-        elif not queue.push(frames, flow):
+            return
+        for refused in queue.push(frames, flow):
             known = self._links.get(link)
             self._effects.append(Report("frame_dropped", known.node if known else None, link, "queue_full"))
+            self._push_back(refused)
 
     def bounce(self, kind: Kind, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
         """Tell the source of a frame why it got no further; the frame's own head goes back as the body."""
-        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(frames[1]) > wire.MAX_BODY:
-            return
-        if self.way(route.source) is None:
-            return
         if kind is Kind.EXPIRED:
             head = wire.encode(wire.Expired(route.kind, self.node, route.destination))
         else:
@@ -176,7 +174,20 @@ class Forwarding:
             near = self.near(route.destination) if reason == "no_route" else ()
             settled = max(0.0, now - self._routes.changed_at)
             head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled))
-        self.carry(route.source, kind, head, frames[1])
+        self._send_back(kind, head, route, frames)
+
+    def _push_back(self, refused: Frames) -> None:
+        """Tell the source of a chunk that a full queue refused it, so that it is sent again, and more slowly."""
+        route = wire.decode_route(refused[0])
+        if route.kind == Kind.CHUNK and not self.leaf:
+            head = wire.encode(wire.Unreachable(route.kind, "full", self.node, route.destination, (), 0.0))
+            self._send_back(Kind.UNREACHABLE, head, route, refused)
+
+    def _send_back(self, kind: Kind, head: bytes, route: Route, frames: Frames) -> None:
+        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(frames[1]) > wire.MAX_BODY:
+            return
+        if self.way(route.source) is not None:
+            self.carry(route.source, kind, head, frames[1])
 
     def near(self, name: str) -> tuple[NodeId, ...]:
         """Up to three known node ids that resemble a name, the closest first; none if the name itself is known."""

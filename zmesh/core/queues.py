@@ -2,8 +2,9 @@
 
 A link whose socket is full is not a failure but a fact. What it gave back goes first, then control, then the flows in
 turn, one frame each, so that a small message does not wait behind a large transfer. A flow is what one source sends to
-one destination, large frames and small ones apart. Bytes are bounded; what is past the bound is refused, and its
-stream's owner sends it again (control heals by the digests in the probes).
+one destination, large frames and small ones apart. Bytes are bounded. When there is no room for a frame, the flow that
+has most of them waiting gives up its last ones; their source is told, and sends them again more slowly (control heals
+by the digests in the probes).
 """
 
 from __future__ import annotations
@@ -25,6 +26,16 @@ def weigh(frames: Frames) -> int:
     return len(frames[1]) + len(frames[2]) + FRAME_OVERHEAD
 
 
+class _Waiting:
+    """What waits of one flow."""
+
+    __slots__ = ("frames", "size_bytes")
+
+    def __init__(self) -> None:
+        self.frames: deque[Frames] = deque()
+        self.size_bytes = 0
+
+
 class Queue:
     """The queue of one link; it exists for every link and is empty on all that keep up."""
 
@@ -34,7 +45,7 @@ class Queue:
         self._returned: deque[Frames] = deque()
         self._given_back = 0
         self._control: deque[Frames] = deque()
-        self._flows: dict[Flow, deque[Frames]] = {}
+        self._flows: dict[Flow, _Waiting] = {}
         self.full = False
         self.size_bytes = 0
 
@@ -48,17 +59,28 @@ class Queue:
         self._given_back += 1
         self.size_bytes += weigh(frames)
 
-    def push(self, frames: Frames, flow: Flow | None) -> bool:
-        """Keep a frame; `flow` None is control. False if there is no room for it."""
+    def push(self, frames: Frames, flow: Flow | None) -> list[Frames]:
+        """Keep a frame; `flow` None is control. Returns the frames that had to go for want of room, maybe this one."""
         weight = weigh(frames)
-        if self.size_bytes + weight > MAX_QUEUED_BYTES:
-            return False
+        refused: list[Frames] = []
+        while self.size_bytes + weight > MAX_QUEUED_BYTES:
+            largest = max(self._flows, key=lambda each: self._flows[each].size_bytes, default=None)
+            own = self._flows.get(flow) if flow is not None else None
+            if largest is None or (
+                flow is not None and self._flows[largest].size_bytes < (own.size_bytes if own else 0) + weight
+            ):
+                return [*refused, frames]
+            refused.append(self._give_up(largest))
         self.size_bytes += weight
         if flow is None:
             self._control.append(frames)
         else:
-            self._flows.setdefault(flow, deque()).append(frames)
-        return True
+            waiting = self._flows.get(flow)
+            if waiting is None:
+                waiting = self._flows[flow] = _Waiting()
+            waiting.frames.append(frames)
+            waiting.size_bytes += weight
+        return refused
 
     def pop(self) -> Frames | None:
         """Take out what goes next, or None."""
@@ -70,8 +92,9 @@ class Queue:
         elif self._flows:
             flow = next(iter(self._flows))
             waiting = self._flows.pop(flow)
-            frames = waiting.popleft()
-            if waiting:
+            frames = waiting.frames.popleft()
+            waiting.size_bytes -= weigh(frames)
+            if waiting.frames:
                 self._flows[flow] = waiting
         else:
             return None
@@ -80,10 +103,20 @@ class Queue:
 
     def check(self) -> None:
         """Raise AssertionError if the count of bytes is not what is there."""
-        kept = [
-            *self._returned,
-            *self._control,
-            *(frames for waiting in self._flows.values() for frames in waiting),
-        ]
-        if sum(weigh(frames) for frames in kept) != self.size_bytes or not all(self._flows.values()):
+        for waiting in self._flows.values():
+            if not waiting.frames or sum(weigh(frames) for frames in waiting.frames) != waiting.size_bytes:
+                raise AssertionError("a flow's size is not that of its frames")
+        kept = sum(weigh(frames) for frames in (*self._returned, *self._control))
+        if kept + sum(waiting.size_bytes for waiting in self._flows.values()) != self.size_bytes:
             raise AssertionError("a queue's size is not that of its frames")
+
+    def _give_up(self, flow: Flow) -> Frames:
+        """Take out the last frame of a flow."""
+        waiting = self._flows[flow]
+        frames = waiting.frames.pop()
+        weight = weigh(frames)
+        waiting.size_bytes -= weight
+        self.size_bytes -= weight
+        if not waiting.frames:
+            del self._flows[flow]
+        return frames

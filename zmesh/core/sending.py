@@ -104,6 +104,7 @@ class Sending:
         """Raise AssertionError if something is under way that nothing will see to, or is counted wrongly."""
         exchanges = self.at(None)
         for exchange in exchanges:
+            exchange.outbound.check()
             if exchange.outbound.unacked and exchange.stream not in self.timers:
                 raise AssertionError("chunks under way that nothing will send again")
         if exchanges and self.next_deadline() is None:
@@ -147,9 +148,9 @@ class Sending:
         self.waiting_bytes += len(body)
 
     def pump(self, exchange: Exchange, now: float) -> bool:
-        """Send what the window and the link allow; False if there is something to send and no way to send it."""
+        """Send what the windows and the link allow; False if there is something to send and no way to send it."""
         outbound = exchange.outbound
-        if not outbound.unsent:
+        if not (outbound.unsent or outbound.lost):
             return True
         way = self._carrier.way(exchange.address)
         if way is None:
@@ -157,13 +158,14 @@ class Sending:
         if not exchange.target:
             exchange.target = way.incarnation
         sent = 0
-        while outbound.unsent and not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
-            self.waiting_bytes -= len(piece.body)
+        while not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
+            if piece.times == 1:
+                self.waiting_bytes -= len(piece.body)
             self._send(exchange, piece, now, way.link)
             sent += 1
-            if outbound.unsent:
+            if outbound.waiting:
                 way = self._carrier.way(exchange.address) or way
-        if outbound.unsent and (way.lagging or sent == BURST):
+        if outbound.waiting and (way.lagging or sent == BURST):
             self._blocked.setdefault(way.link, {})[exchange.stream] = exchange
         self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
         if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:
@@ -171,18 +173,11 @@ class Sending:
             self._carrier.emit(Pull(exchange.stream))
         return True
 
-    def send_again(self, exchange: Exchange, now: float) -> None:
-        """Send all that is under way once more, if there is a way."""
-        way = self._carrier.way(exchange.address)
-        if way is not None:
-            for piece in exchange.outbound.again(now):
-                self._send(exchange, piece, now, way.link)
-
     def resume(self, exchange: Exchange, now: float) -> bool:
         """There is a way again, or another one: go on, and ask how things stand after a loss. False as for `pump`."""
         was_lost = exchange.lost_since is not None
         exchange.lost_since = None
-        self.send_again(exchange, now)
+        exchange.outbound.on_path()
         sent = self.pump(exchange, now)
         if was_lost and not exchange.outbound.unacked:
             self.poke(exchange)
@@ -201,20 +196,20 @@ class Sending:
 
         Asking is for a window that is shut, since the word that opens it may be lost, and for a way that was lost.
         """
-        outbound = exchange.outbound
-        path = exchange.peer.path
+        outbound, path = exchange.outbound, exchange.peer.path
         due = outbound.overdue(path.timeout(outbound.tries))
-        if due is None:
+        if due is not None and due > now:
+            self.timers.set_sooner(exchange.stream, due)
+            return
+        if due is not None:
+            outbound.on_timeout(now)
+        else:
             self.poke(exchange)
-            if not outbound.unsent:
+            if not outbound.waiting:
                 return
-            outbound.tries += 1
-            due = now + path.timeout(outbound.tries)
-        elif due <= now:
-            outbound.tries += 1
-            self.send_again(exchange, now)
-            due = now + path.timeout(outbound.tries)
-        self.timers.set_sooner(exchange.stream, due)
+        outbound.tries += 1
+        self.pump(exchange, now)
+        self.timers.set_sooner(exchange.stream, now + path.timeout(outbound.tries))
 
     def poke(self, exchange: Exchange) -> None:
         """Have the other end say how far it has come, or that it knows nothing of the exchange."""

@@ -11,8 +11,9 @@ from zmesh.core import wire
 from zmesh.core.effects import Abort, Deliver
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
+from zmesh.core.receiving import Receiving
 from zmesh.core.sending import Exchange, Sending
-from zmesh.core.streams import ACK_EVERY, CHUNK_OVERHEAD
+from zmesh.core.streams import CHUNK_OVERHEAD
 from zmesh.core.wire import CLOSED, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
 
 LEAF_GRACE = 5.0
@@ -36,10 +37,13 @@ class Service(Exchange):
 class Services:
     """The table of services. `route_timeout`: seconds that work goes on for a caller that can't be reached."""
 
-    def __init__(self, carrier: Carrier, peers: Peers, sending: Sending, route_timeout: float) -> None:
+    def __init__(
+        self, carrier: Carrier, peers: Peers, sending: Sending, receiving: Receiving, route_timeout: float
+    ) -> None:
         self._carrier = carrier
         self._peers = peers
         self._sending = sending
+        self._receiving = receiving
         self._route_timeout = route_timeout
         self._services: dict[MessageId, Service] = {}
 
@@ -96,15 +100,13 @@ class Services:
             return
         if isinstance(chunk.header, RequestHeader) and chunk.header.detached:
             service.detached = True
-        service.lost_since = None
-        inbound = service.inbound
-        ready = inbound.accept(chunk, body, hops)
+        ready = self._receiving.accept(service, chunk, body, hops)
         for piece, content, crossed in ready or ():
             weight = len(content) + CHUNK_OVERHEAD
             last = bool(piece.flags & FLAG_LAST)
             service.whole = service.whole or last
             self._carrier.emit(Deliver(stream, service.address, piece.header, content, last, None, weight, crossed))
-        self._peers.owe(peer, stream, inbound, now, at_once=ready is None or inbound.since_ack >= ACK_EVERY)
+        self._receiving.owe(service, stream, ready, now)
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
         """The caller says how far the replies have come."""
@@ -119,7 +121,7 @@ class Services:
             return
         if item.limit == POKE_LIMIT:
             self._peers.owe(service.peer, Stream(message_id, True), service.inbound, now, at_once=True)
-        if service.outbound.unsent:
+        if service.outbound.waiting:
             self._pump(service, now)
 
     def on_cancel(self, peer: Peer, cancel: wire.Cancel, now: float) -> None:
@@ -200,4 +202,5 @@ class Services:
         if reason and not (service.detached and service.whole):
             self._abort(service, reason)
         del self._services[service.message_id]
+        self._receiving.end(service)
         self._sending.strike_off(service, now)

@@ -1,9 +1,11 @@
 """One direction of an exchange: numbered chunks, acknowledged end to end.
 
 The sender keeps every chunk until a cumulative acknowledgement covers it, and sends no more than the receiver's limit
-allows. Limits and weights are absolute counts since the stream's start (as in RFC 9000 section 4.1), so a lost or late
-acknowledgement does no harm. The receiver hands chunks on in order and none twice; what comes early it holds. The
-sender's resending timer follows RFC 6298, kept for each path in `PathTime`.
+and the path's window (`Pace`) allow. Limits and weights are absolute counts since the stream's start (as in RFC 9000
+section 4.1), so a lost or late acknowledgement does no harm. The receiver hands chunks on in order and none twice; what
+comes early it holds. Its limit is one window above what was read; a sender that the window holds up says so with a
+chunk, and if the reader keeps up the window grows. The sender's resending timer follows RFC 6298, kept for each path in
+`PathTime`. What is taken for lost is sent again before anything new, within the same window.
 
 `Replays` is the receiver's memory of requests that it has seen: the sender numbers its requests to each recipient and
 tells with each one the lowest number that it may still send, so the memory stays as small as what is under way and a
@@ -15,12 +17,12 @@ from __future__ import annotations
 from collections import deque
 
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
-from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
+from zmesh.core.pace import FIRST_WINDOW, Mark, Pace
+from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_WANTING, MAX_BODY, Chunk
 
-WINDOW = 1024 * 1024
+WINDOW = FIRST_WINDOW
 CHUNK_OVERHEAD = 512
 BACKLOG = 256 * 1024
-MAX_HELD = 4096
 ACK_EVERY = WINDOW // 4
 FIRST_TIMEOUT = 1.0
 MIN_TIMEOUT = 0.25
@@ -33,7 +35,7 @@ Header = RequestHeader | ReplyHeader
 class Piece:
     """One chunk on its way: what it carries, and when and how often it was sent."""
 
-    __slots__ = ("body", "eof", "first_sent", "flags", "header", "returned", "sent", "sequence", "times")
+    __slots__ = ("body", "eof", "first_sent", "flags", "header", "mark", "returned", "sent", "sequence", "times")
 
     def __init__(self, flags: int, header: Header | None, body: bytes | memoryview, eof: Eof | None) -> None:
         self.sequence = 0
@@ -45,19 +47,41 @@ class Piece:
         self.sent = 0.0
         self.times = 0
         self.returned = 0
+        self.mark: Mark | None = None
+
+    @property
+    def weight(self) -> int:
+        """What it counts in windows, in bytes."""
+        return len(self.body) + CHUNK_OVERHEAD
 
 
 class Outbound:
-    """The sending end of a stream."""
+    """The sending end of a stream. `in_flight` is the weight of what is neither acknowledged nor taken for lost."""
 
-    __slots__ = ("complete", "limit", "next", "pulled", "sent_weight", "tries", "unacked", "unsent", "unsent_bytes")
+    __slots__ = (
+        "complete",
+        "in_flight",
+        "limit",
+        "lost",
+        "next",
+        "pace",
+        "pulled",
+        "sent_weight",
+        "tries",
+        "unacked",
+        "unsent",
+        "unsent_bytes",
+    )
 
     def __init__(self) -> None:
         self.unsent: deque[Piece] = deque()
         self.unacked: dict[int, Piece] = {}
+        self.lost: dict[int, Piece] = {}
         self.next = 0
         self.sent_weight = 0
+        self.in_flight = 0
         self.limit = WINDOW
+        self.pace: Pace | None = None  # a stream of one chunk needs none
         self.unsent_bytes = 0
         self.complete = False
         self.pulled = False
@@ -67,6 +91,11 @@ class Outbound:
     def done(self) -> bool:
         """True when all has been sent and acknowledged."""
         return self.complete and not self.unsent and not self.unacked
+
+    @property
+    def waiting(self) -> bool:
+        """True if there is something to be sent, for the first time or once more."""
+        return bool(self.unsent or self.lost)
 
     def room(self) -> int:
         """How many bytes of payload may be pushed now."""
@@ -87,21 +116,32 @@ class Outbound:
         self.unsent.append(Piece(flags | ending, header, view[start:] if start else body, eof))
 
     def take(self, now: float) -> Piece | None:
-        """The next chunk that the window allows, to be sent for the first time."""
+        """The next chunk that the windows allow: what was lost first, then one that was never sent."""
+        if self.lost:
+            return self._take_lost(now)
         if not self.unsent:
             return None
         piece = self.unsent[0]
         weight = len(piece.body) + CHUNK_OVERHEAD
-        if self.sent_weight + weight > self.limit:
+        if self.sent_weight + weight > self.limit or (self.pace is not None and not self._fits(weight)):
             return None
         self.unsent.popleft()
         self.unsent_bytes -= len(piece.body)
+        if self.next:
+            if self.pace is None:
+                self.pace = Pace()
+            piece.mark = self.pace.mark(self.in_flight, now)
         self.sent_weight += weight
+        self.in_flight += weight
         piece.sequence = self.next
         piece.first_sent = piece.sent = now
         piece.times = 1
         self.unacked[self.next] = piece
         self.next += 1
+        if self.unsent:
+            following = self.unsent[0].weight
+            if self.sent_weight + following > self.limit and self._fits(following):
+                piece.flags |= FLAG_WANTING
         return piece
 
     def acknowledge(self, following: int, limit: int, now: float) -> float | None:
@@ -111,77 +151,140 @@ class Outbound:
             self.tries = 0
         if following > self.next:
             return None
-        sample: float | None = None
+        piece: Piece | None = None
+        acknowledged = 0
         while self.unacked and (first := next(iter(self.unacked))) < following:
             piece = self.unacked.pop(first)
-            sample = now - piece.sent if piece.times == 1 else -1.0
-            self.tries = 0
-        return sample
+            weight = len(piece.body) + CHUNK_OVERHEAD
+            acknowledged += weight
+            if self.lost.pop(first, None) is None:
+                self.in_flight -= weight
+        if piece is None:
+            return None
+        self.tries = 0
+        if self.pace is not None:
+            self.pace.on_delivered(acknowledged, piece.mark if piece.times == 1 else None, now)
+        return now - piece.sent if piece.times == 1 else -1.0
 
     def overdue(self, timeout: float) -> float | None:
-        """When the oldest unacknowledged chunk is to be sent again, if nothing is heard until then."""
-        if not self.unacked:
-            return None
-        return next(iter(self.unacked.values())).sent + timeout
+        """When the oldest chunk in flight is to be sent again, if nothing is heard until then."""
+        for sequence, piece in self.unacked.items():
+            if sequence not in self.lost:
+                return piece.sent + timeout
+        return None
 
-    def again(self, now: float) -> list[Piece]:
-        """All chunks under way, to be sent once more."""
-        pieces = list(self.unacked.values())
-        for piece in pieces:
-            if piece.returned == piece.times:  # no copy of it can have arrived, so nothing is known of its age
-                piece.first_sent = now
-            piece.sent = now
-            piece.times += 1
-        return pieces
+    def on_path(self) -> None:
+        """The way is another one from now on: what is under way may be lost with the old one, and is sent again."""
+        if self.pace is not None:
+            self.pace.on_path()
+        self._lose_all()
 
-    def returned(self, sequence: int) -> None:
-        """A copy of a chunk came back, and did not arrive."""
+    def on_timeout(self, now: float) -> None:
+        """Nothing was heard of the oldest chunk in flight for too long: all that is under way is sent again."""
+        oldest = next(piece for sequence, piece in self.unacked.items() if sequence not in self.lost)
+        self._slow_down(oldest, now)
+        self._lose_all()
+
+    def on_returned(self, sequence: int, now: float, *, refused: bool) -> None:
+        """A copy of a chunk came back and did not arrive; one that a full queue refused is sent again."""
         piece = self.unacked.get(sequence)
-        if piece is not None:
-            piece.returned += 1
+        if piece is None:
+            return
+        piece.returned += 1
+        if refused and sequence not in self.lost:
+            self._slow_down(piece, now)
+            self.lost[sequence] = piece
+            self.in_flight -= piece.weight
+
+    def _slow_down(self, piece: Piece, now: float) -> None:
+        if self.pace is not None:
+            self.pace.on_congestion(self.in_flight, piece.sent, now)
+
+    def _lose_all(self) -> None:
+        self.lost = dict(self.unacked)
+        self.in_flight = 0
+
+    def _take_lost(self, now: float) -> Piece | None:
+        sequence, piece = next(iter(self.lost.items()))
+        # No acknowledgement passes the first one that is missing, so that one does not wait for the window.
+        if sequence != next(iter(self.unacked)) and not self._fits(piece.weight):
+            return None
+        del self.lost[sequence]
+        self.in_flight += piece.weight
+        if piece.returned == piece.times:  # no copy of it can have arrived, so nothing is known of its age
+            piece.first_sent = now
+        piece.sent = now
+        piece.times += 1
+        return piece
+
+    def _fits(self, weight: int) -> bool:
+        """Whether the path may hold so much more; one chunk always may."""
+        return self.pace is None or not self.in_flight or self.in_flight + weight <= self.pace.window
+
+    def check(self) -> None:
+        """Raise AssertionError if the counts are not those of the chunks."""
+        flying = sum(piece.weight for sequence, piece in self.unacked.items() if sequence not in self.lost)
+        if flying != self.in_flight or not self.lost.keys() <= self.unacked.keys():
+            raise AssertionError("the weight in flight is not that of the chunks")
 
 
 class Inbound:
-    """The receiving end of a stream."""
+    """The receiving end of a stream. `window` is how much the sender may send before the reader has read it."""
 
-    __slots__ = ("consumed", "ended", "expected", "held", "limit", "since_ack")
+    __slots__ = ("_promised", "_taken", "consumed", "expected", "held", "limit", "since_ack", "window")
 
     def __init__(self) -> None:
         self.expected = 0
         self.held: dict[int, tuple[Chunk, bytes, int]] = {}
         self.consumed = 0
+        self.window = WINDOW
         self.limit = WINDOW
         self.since_ack = 0
-        self.ended = False
+        self._taken = 0
+        self._promised = WINDOW
 
     def accept(self, chunk: Chunk, body: bytes, hops: int) -> list[tuple[Chunk, bytes, int]] | None:
         """The chunks that are next in order now; None if this one must be acknowledged at once (a copy, or early)."""
         sequence = chunk.sequence
+        weight = len(body) + CHUNK_OVERHEAD
         if sequence == self.expected and not self.held:
             self.expected += 1
-            self.since_ack += len(body) + CHUNK_OVERHEAD
+            self._taken += weight
+            self.since_ack += weight
             return [(chunk, body, hops)]
-        if sequence < self.expected or sequence in self.held or sequence >= self.expected + MAX_HELD:
+        if sequence < self.expected or sequence in self.held:
             return None
         self.held[sequence] = (chunk, body, hops)
-        self.since_ack += len(body) + CHUNK_OVERHEAD
+        self._taken += weight
+        self.since_ack += weight
         ready = []
         while (item := self.held.pop(self.expected, None)) is not None:
             ready.append(item)
             self.expected += 1
         return ready or None
 
+    def overruns(self, chunk: Chunk, body: bytes) -> bool:
+        """True if the sender was never allowed to send this."""
+        return self._taken + len(body) + CHUNK_OVERHEAD > self._promised and (
+            chunk.sequence >= self.expected and chunk.sequence not in self.held
+        )
+
+    @property
+    def keeps_up(self) -> bool:
+        """True while the reader has read most of what came."""
+        return self._taken - self.consumed <= self.window // 2
+
     def consume(self, weight: int) -> bool:
         """The reader took this much; True if the sender should hear of the room at once."""
         self.consumed += weight
-        return self.consumed + WINDOW - self.limit >= ACK_EVERY
+        return self.consumed + self.window - self.limit >= ACK_EVERY
 
     def acknowledge(self, *, at_once: bool) -> tuple[int, int]:
         """What to tell the sender: the next chunk expected, and how much it may send in all.
 
         What is not told at once may wait for a while, so it does not count as told.
         """
-        limit = max(self.limit, self.consumed + WINDOW)
+        self._promised = limit = max(self._promised, self.consumed + self.window)
         if at_once:
             self.since_ack = 0
             self.limit = limit

@@ -76,6 +76,7 @@ FLAG_FIRST = 1
 FLAG_LAST = 2
 FLAG_EOF = 4
 FLAG_RESENT = 8
+FLAG_WANTING = 16
 
 FULL_BEGIN = 1
 FULL_END = 2
@@ -239,7 +240,7 @@ class Cancel(NamedTuple):
 
 class Unreachable(NamedTuple):
     """`at` can't pass on a frame of `kind` to `destination`; the body is that frame's head. `reason` is `no_route`,
-    `gone` (a leaf that left) or `restarted`; `near` are known names close to the destination's."""
+    `gone` (a leaf that left), `restarted`, or `full`; `near` are known names close to the destination's."""
 
     kind: int
     reason: str
@@ -533,7 +534,7 @@ def decode_chunk(head: bytes) -> Chunk:
         and type(sequence) is type(flags) is type(number) is type(floor) is int
         and type(incarnation) is type(target) is type(age) is int
         and 0 <= sequence <= _U63
-        and 0 <= flags <= 15
+        and 0 <= flags <= 31
         and 0 <= number <= _U63
         and 0 <= floor <= _U63
         and 0 <= incarnation <= _U64

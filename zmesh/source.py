@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from typing import IO, Any, cast
 
@@ -14,7 +16,7 @@ _ACCEPTED = (
 )
 
 
-class Source:
+class Source(ABC):
     """An outgoing payload that is read piece by piece, on the loop's thread, by one reader."""
 
     __slots__ = ("_rest",)
@@ -39,9 +41,9 @@ class Source:
     def close(self) -> None:
         """Release what zmesh itself opened, which a file or iterator of the program's is not."""
 
+    @abstractmethod
     async def _next(self, limit: int) -> bytes:
         """One piece, best of `limit` bytes, but longer or shorter is fine; b"" at the end only."""
-        raise NotImplementedError
 
 
 def source(payload: object) -> Source:
@@ -83,8 +85,9 @@ class _ThreadSource(Source):
     async def _next(self, limit: int) -> bytes:
         return await self._threads.call(lambda: self._pull(limit))
 
+    @abstractmethod
     def _pull(self, limit: int) -> bytes:
-        raise NotImplementedError
+        """What `_next` gives, and in a thread where it may block."""
 
     def close(self) -> None:
         self._threads.close()
@@ -140,6 +143,9 @@ class AsyncSource(Source):
             async for piece in self._iterator:
                 if data := _to_bytes(piece):
                     return data
-        except SystemExit as error:  # would end the loop that reads here
+        except (SystemExit, asyncio.CancelledError) as error:  # would end the loop or the task that reads here
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it is the reader that was cancelled
             raise RuntimeError(repr(error)) from error
         return b""

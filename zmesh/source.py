@@ -19,16 +19,30 @@ _ACCEPTED = (
 class Source(ABC):
     """An outgoing payload that is read piece by piece, on the loop's thread, by one reader."""
 
+    __slots__ = ()
+
+    @abstractmethod
+    async def read(self, limit: int) -> bytes:
+        """The next 1 to `limit` bytes as soon as there are some; b"" at the end.
+
+        Raises what the file or iterator raises, and TypeError if it gives anything but bytes or text.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what zmesh itself opened, which a file or iterator of the program's is not."""
+
+
+class PieceSource(Source):
+    """A source whose pieces come in sizes of their own."""
+
     __slots__ = ("_rest",)
 
     def __init__(self) -> None:
         self._rest: memoryview | None = None
 
     async def read(self, limit: int) -> bytes:
-        """The next 1 to `limit` bytes as soon as there are some; b"" at the end.
-
-        Raises what the file or iterator raises, and TypeError if it gives anything but bytes or text.
-        """
+        """The next piece, or the next `limit` bytes of one that is longer."""
         rest = self._rest
         if rest is None:
             piece = await self._next(limit)
@@ -39,7 +53,7 @@ class Source(ABC):
         return bytes(rest[:limit])
 
     def close(self) -> None:
-        """Release what zmesh itself opened, which a file or iterator of the program's is not."""
+        """Nothing: what is read belongs to the program."""
 
     @abstractmethod
     async def _next(self, limit: int) -> bytes:
@@ -73,7 +87,7 @@ def _to_bytes(piece: object) -> bytes:
     raise TypeError(f"a payload is made of bytes, but its source gave {type(piece).__name__}")
 
 
-class _ThreadSource(Source):
+class _ThreadSource(PieceSource):
     """A source whose pieces come from something that may block, so that it is read in a thread of its own."""
 
     __slots__ = ("_threads",)
@@ -129,7 +143,7 @@ class _IteratorSource(_ThreadSource):
         return b""
 
 
-class AsyncSource(Source):
+class AsyncSource(PieceSource):
     """A source whose pieces an async iterator gives, on the loop."""
 
     __slots__ = ("_iterator",)

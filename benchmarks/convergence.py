@@ -38,7 +38,8 @@ from zmesh.core import wire
 from zmesh.core.links import State
 from zmesh.core.message import Address, NodeId
 from zmesh.core.wire import Frames, Kind
-from zmesh.testing.simulator import Simulator, Wire
+from zmesh.testing.simulator import Simulator
+from zmesh.testing.simwire import Wire
 
 SCHEMA = "zmesh.bench.convergence/1"
 EVENTS = ("cold", "link", "node", "partition", "merge")

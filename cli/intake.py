@@ -41,7 +41,6 @@ class Input(Source):
     """A payload that is read from a descriptor, as soon as there is something, and until `stop`."""
 
     def __init__(self, descriptor: int, *, owned: bool = False) -> None:
-        super().__init__()
         self.taken = 0
         """Bytes read so far."""
         self.error: str | None = None

@@ -50,8 +50,6 @@ def _fill_descriptors() -> None:
 
 def _explain(error: Exception) -> int:
     """One line on stderr about what went wrong; the exit code."""
-    if isinstance(error, BrokenPipeError):
-        return FAILED
     if os.environ.get("ZMESH_DEBUG"):
         import traceback
 
@@ -60,7 +58,9 @@ def _explain(error: Exception) -> int:
     from zmesh_cli.exits import Failure, exit_code
     from zmesh_cli.terminal import complain
 
-    if isinstance(error, (Failure, MeshError)):
+    if isinstance(error, BrokenPipeError):
+        complain("stopped, as nobody reads the output any more; for a part of it, write it to a file first")
+    elif isinstance(error, (Failure, MeshError)):
         complain(str(error))
     else:
         complain(

@@ -17,7 +17,7 @@ from typing import Any, Self
 from zmesh.config import Config
 from zmesh.core.message import Message, MessageId
 from zmesh.core.wire import MAX_DIRECTIVE, is_address
-from zmesh.errors import Closed, ConfigError
+from zmesh.errors import Closed, ConfigError, MeshError
 from zmesh.exchange import Exchange, Handled, Received, Request, ResponseHandler, Unheard
 from zmesh.interrupts import heard
 from zmesh.node import PING, Node, stamp
@@ -96,6 +96,8 @@ class Controller:
         self._own_loop = False
         self._life: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] | None = None
+        self._told = False
+        """Whether the program knows already what has ended the node before its time."""
         self._inbox: deque[Message] = deque()
         self._inbox_waiter: asyncio.Future[None] | None = None
         if loop is not None:
@@ -264,6 +266,7 @@ class Controller:
             if self._own_loop:
                 loop.set_exception_handler(_after_interrupt)
             self.node.abort()
+            self._told = True  # nothing goes before the KeyboardInterrupt
             if not task.done():  # else it was main that was interrupted, and the node has been closed already
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -297,14 +300,21 @@ class Controller:
         assert ready is not None
         await asyncio.wait((ready, life), return_when=asyncio.FIRST_COMPLETED)
         if life.done():
+            self._told = True
             life.result()
 
     async def close(self) -> None:
-        """Close the node and wait until nothing of it is left. Harmless when it is closed."""
+        """Close the node and wait until nothing of it is left. Harmless when it is closed.
+
+        Raises what has ended the node before its time, unless `open` or an earlier `close` has raised it.
+        """
         self.node.stop()
-        if self._life is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.shield(self._life)
+        if self._life is None:
+            return
+        await asyncio.wait((self._life,))
+        if not self._told:
+            self._told = True
+            self._life.result()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -325,7 +335,7 @@ class Controller:
 
     def _ended(self, life: asyncio.Task[None]) -> None:
         if not life.cancelled() and (error := life.exception()) is not None:
-            log.error("node %s: %s", self.node_id, error)
+            log.error("node %s: %s", self.node_id, error, exc_info=None if isinstance(error, MeshError) else error)
 
 
 class Replies:

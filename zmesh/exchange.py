@@ -10,6 +10,8 @@ import asyncio
 import inspect
 import logging
 import time
+from abc import ABC, abstractmethod
+from asyncio import CancelledError, current_task
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from functools import partial
@@ -36,7 +38,7 @@ class Reply(Message):
         self.final = final
 
 
-class Exchange:
+class Exchange(ABC):
     """One request of this node, from sending to the final reply; subclasses say who takes the replies.
 
     `detached`: nobody waits for its end, so that its work goes on when this node is closed, or dies.
@@ -174,9 +176,9 @@ class Exchange:
         self._queue.append(message)
         self._wake()
 
+    @abstractmethod
     def _wake(self) -> None:
         """A reply has come in."""
-        raise NotImplementedError
 
 
 class Unheard(Exchange):
@@ -215,7 +217,7 @@ class Handled(Exchange):
         while not self._busy and (message := self.take()) is not None:
             try:
                 result = self._handler(message)
-            except Exception:
+            except (Exception, CancelledError):  # the latter is that of a task which the handler has looked at
                 log.exception("the response handler of %s raised", self.message_id)
                 continue
             if inspect.isawaitable(result):
@@ -225,7 +227,10 @@ class Handled(Exchange):
     async def _finish(self, result: Awaitable[object]) -> None:
         try:
             await result
-        except Exception:
+        except (Exception, CancelledError) as error:
+            task = current_task()
+            if isinstance(error, CancelledError) and task is not None and task.cancelling():
+                raise  # it is the handler itself that was cancelled: the node closes
             log.exception("the response handler of %s raised", self.message_id)
         self._busy = False  # not after a Ctrl-C or when the node closes: then the handler is called no more
         self._wake()

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeAlias
 
 from zmesh.errors import Overloaded
-from zmesh.source import AsyncSource, Source, source
+from zmesh.source import AsyncSource, PieceSource, Source, source
 from zmesh.spool import Spool, memory
 
 CHUNK = 64 * 1024
@@ -70,7 +70,7 @@ def encode(payload: PayloadLike) -> bytes | Source:
     return source(payload)
 
 
-class _SpoolSource(Source):
+class _SpoolSource(PieceSource):
     __slots__ = ("_offset", "_payload")
 
     def __init__(self, payload: Payload) -> None:

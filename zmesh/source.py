@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from typing import IO, Any, cast
 
@@ -14,8 +16,25 @@ _ACCEPTED = (
 )
 
 
-class Source:
+class Source(ABC):
     """An outgoing payload that is read piece by piece, on the loop's thread, by one reader."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def read(self, limit: int) -> bytes:
+        """The next 1 to `limit` bytes as soon as there are some; b"" at the end.
+
+        Raises what the file or iterator raises, and TypeError if it gives anything but bytes or text.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what zmesh itself opened, which a file or iterator of the program's is not."""
+
+
+class PieceSource(Source):
+    """A source whose pieces come in sizes of their own."""
 
     __slots__ = ("_rest",)
 
@@ -23,10 +42,7 @@ class Source:
         self._rest: memoryview | None = None
 
     async def read(self, limit: int) -> bytes:
-        """The next 1 to `limit` bytes as soon as there are some; b"" at the end.
-
-        Raises what the file or iterator raises, and TypeError if it gives anything but bytes or text.
-        """
+        """The next piece, or the next `limit` bytes of one that is longer."""
         rest = self._rest
         if rest is None:
             piece = await self._next(limit)
@@ -37,11 +53,11 @@ class Source:
         return bytes(rest[:limit])
 
     def close(self) -> None:
-        """Release what zmesh itself opened, which a file or iterator of the program's is not."""
+        """Nothing: what is read belongs to the program."""
 
+    @abstractmethod
     async def _next(self, limit: int) -> bytes:
         """One piece, best of `limit` bytes, but longer or shorter is fine; b"" at the end only."""
-        raise NotImplementedError
 
 
 def source(payload: object) -> Source:
@@ -71,7 +87,7 @@ def _to_bytes(piece: object) -> bytes:
     raise TypeError(f"a payload is made of bytes, but its source gave {type(piece).__name__}")
 
 
-class _ThreadSource(Source):
+class _ThreadSource(PieceSource):
     """A source whose pieces come from something that may block, so that it is read in a thread of its own."""
 
     __slots__ = ("_threads",)
@@ -83,8 +99,9 @@ class _ThreadSource(Source):
     async def _next(self, limit: int) -> bytes:
         return await self._threads.call(lambda: self._pull(limit))
 
+    @abstractmethod
     def _pull(self, limit: int) -> bytes:
-        raise NotImplementedError
+        """What `_next` gives, and in a thread where it may block."""
 
     def close(self) -> None:
         self._threads.close()
@@ -126,7 +143,7 @@ class _IteratorSource(_ThreadSource):
         return b""
 
 
-class AsyncSource(Source):
+class AsyncSource(PieceSource):
     """A source whose pieces an async iterator gives, on the loop."""
 
     __slots__ = ("_iterator",)
@@ -140,6 +157,9 @@ class AsyncSource(Source):
             async for piece in self._iterator:
                 if data := _to_bytes(piece):
                     return data
-        except SystemExit as error:  # would end the loop that reads here
+        except (SystemExit, asyncio.CancelledError) as error:  # would end the loop or the task that reads here
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it is the reader that was cancelled
             raise RuntimeError(repr(error)) from error
         return b""

@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
 
+NOBODY_READS = re.compile(rb"zmesh: stopped, as nobody reads the output any more; .*\n")
 REPLY = ["schema", "message_id", "in_response_to", "sender", "serial", "code", "eof", "error", "encoding", "payload"]
 
 
@@ -221,7 +223,7 @@ def test_a_signal_cancels_the_work_at_the_other_node(
     assert active_work(mesh, lines, "mid") == []
 
 
-def test_a_reader_that_goes_away_ends_the_work_quietly(
+def test_a_reader_that_goes_away_ends_the_work_and_is_told_of_in_one_line(
     mesh: Any, lines: Lines, eventually: Callable[..., None]
 ) -> None:
     with web_server(write_for_ever) as url:
@@ -229,9 +231,22 @@ def test_a_reader_that_goes_away_ends_the_work_quietly(
         assert send.stdout.read(100_000)
         send.stdout.close()
         assert send.wait(20) == 1
-        assert send.stderr.read() == b""
+        assert NOBODY_READS.fullmatch(send.stderr.read())
         send.stderr.close()
     eventually(lambda: active_work(mesh, lines, "mid") == [])
+
+
+@pytest.mark.parametrize(
+    "words", [("ping", "far", "-c", "3", "-i", "0"), ("routes",), ("send", "far", "echo:echo", "x")]
+)
+def test_a_broken_pipe_is_told_in_one_line(mesh: Any, words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = mesh.start(*words, stdout=writing)
+    os.close(writing)
+    _, err = command.communicate(timeout=20)
+    assert command.returncode == 1
+    assert NOBODY_READS.fullmatch(err)
 
 
 def test_output_that_cannot_be_written_is_explained(mesh: Any) -> None:

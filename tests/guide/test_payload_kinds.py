@@ -199,6 +199,17 @@ async def test_an_endless_iterator_is_read_no_faster_than_it_is_wanted(ctl):
         await request
 
 
+async def test_an_iterator_that_lets_a_cancellation_out_ends_the_request_too(ctl):
+    async def broken():
+        yield b"beginning"
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        yield await task
+
+    with pytest.raises(receptor.Cancelled, match="could not be read"):
+        await ctl.request("depot", "depot:store", broken())
+
+
 async def test_an_iterator_that_fails_ends_the_request_with_its_reason(ctl):
     def broken():
         yield LARGE

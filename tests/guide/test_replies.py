@@ -238,6 +238,34 @@ async def test_a_handler_that_raises_is_logged_and_harms_nothing(ctl, caplog, ki
     assert (await ctl.ping_once("depot")).node == "depot"
 
 
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_a_handler_that_lets_a_cancellation_out_is_logged_and_harms_nothing(depot, caplog, kind):
+    """As one does that looks at a task which somebody has cancelled: this says nothing about the handler itself."""
+    controller = receptor.Controller(receptor.ReceptorConfig())
+    controller.add_peer(depot.url)
+    taken = []
+
+    def plain(message):
+        taken.append(message.payload.readall())
+        raise asyncio.CancelledError
+
+    async def asynchronous(message):
+        taken.append(message.payload.readall())
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    async def main():
+        handler = plain if kind == "plain" else asynchronous
+        controller.send("3", "depot", "depot:count", response_handler=handler)
+        assert (await controller.request("depot", "echo:echo", "by the way")).text() == "by the way"
+
+    with caplog.at_level(logging.ERROR, "zmesh"):
+        controller.run(main)
+    assert taken == [b"0", b"1", b"2", b""]
+    assert [record.name for record in caplog.records] == ["zmesh.exchange"] * 4
+
+
 def test_a_handler_that_raises_does_not_keep_run_from_returning(depot):
     controller = receptor.Controller(receptor.ReceptorConfig())
     controller.add_peer(depot.url)

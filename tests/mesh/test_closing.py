@@ -201,6 +201,36 @@ async def test_a_handler_that_never_ends_does_not_keep_a_node_from_closing():
         await timed(mesh["a"].close(), 5.0)
 
 
+async def test_what_has_ended_a_node_before_its_time_is_logged_and_raised_when_it_is_closed(caplog):
+    node = zmesh.Controller(zmesh.Config(node_id="a"))
+    await node.open()
+
+    async def fails():
+        raise LookupError("out of its depth")
+
+    node.node.spawn(fails(), "what nobody foresaw")
+    with pytest.raises(zmesh.Cancelled):
+        await timed(node.request("nobody", "echo:echo"), 5)
+    with pytest.raises(LookupError, match="out of its depth"):
+        await timed(node.close(), 5)
+    await timed(node.close(), 5)
+    (record,) = caplog.records
+    assert record.getMessage() == "node a: out of its depth"
+    assert record.exc_info
+
+
+async def test_an_address_that_is_taken_is_told_once(free_port, caplog):
+    url = f"tcp://127.0.0.1:{free_port}"
+    async with zmesh.Controller(zmesh.Config(listen=(url,))):
+        other = zmesh.Controller(zmesh.Config(node_id="a", listen=(url,)))
+        with pytest.raises(zmesh.AddressError):
+            await other.open()
+        await timed(other.close(), 5)
+    (record,) = caplog.records
+    assert "in use" in record.getMessage()
+    assert not record.exc_info, "its text says all"
+
+
 async def test_work_that_ignores_being_cancelled_is_left_behind_after_a_while(caplog, monkeypatch):
     monkeypatch.setattr("zmesh.work.CLOSE_WITHIN", 0.3)
     release = threading.Event()

@@ -4,7 +4,9 @@ import pytest
 
 from zmesh.core.links import COST_STEP, DEFAULT_COST, rtt_penalty
 from zmesh.core.message import LinkId, NodeId
-from zmesh.testing.simulator import SimNode, Simulator, Wire
+from zmesh.testing.simnode import SimNode
+from zmesh.testing.simulator import Simulator
+from zmesh.testing.simwire import Wire
 
 HERE, THERE = NodeId("here"), NodeId("there")
 TEN_MINUTES = 600.0

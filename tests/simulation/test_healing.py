@@ -6,7 +6,8 @@ from zmesh.core.links import State
 from zmesh.core.message import Address, NodeId
 from zmesh.core.routes import COALESCE
 from zmesh.testing.scenario import SHAPES, Scenario
-from zmesh.testing.simulator import SimNode, Simulator
+from zmesh.testing.simnode import SimNode
+from zmesh.testing.simulator import Simulator
 
 LOSS = 0.2
 LOSSY_FOR = 15.0

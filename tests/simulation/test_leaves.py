@@ -5,7 +5,8 @@ from zmesh.core.message import Eof
 from zmesh.core.peers import FORGET_PEER
 from zmesh.core.sending import POKE
 from zmesh.core.wire import Kind
-from zmesh.testing.simulator import Job, Outcome, SimNode, Simulator
+from zmesh.testing.simnode import Job, Outcome, SimNode
+from zmesh.testing.simulator import Simulator
 
 NODES = 200
 SECONDS = 4

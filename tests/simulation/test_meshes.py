@@ -6,7 +6,8 @@ import pytest
 from zmesh.core import wire
 from zmesh.core.message import Address, Eof, LinkId, NodeId
 from zmesh.core.wire import Kind
-from zmesh.testing.simulator import Job, SimNode, Simulator
+from zmesh.testing.simnode import Job, SimNode
+from zmesh.testing.simulator import Simulator
 
 
 def events(node: SimNode, event: str) -> list[str]:

@@ -4,7 +4,9 @@ import pytest
 
 from zmesh.core.message import Address, NodeId
 from zmesh.core.wire import Frames, Kind, decode_route
-from zmesh.testing.simulator import Outcome, Simulator, Wire
+from zmesh.testing.simnode import Outcome
+from zmesh.testing.simulator import Simulator
+from zmesh.testing.simwire import Wire
 
 DELAY = 0.002
 

@@ -115,6 +115,9 @@ async def test_a_coroutine_may_cancel_itself_in_its_first_step(bench):
 
 async def test_what_a_cancelled_work_still_returns_is_thrown_away(bench, eventually):
     class Returned(Source):
+        async def read(self, limit):
+            raise AssertionError("nobody wants it")
+
         def close(self):
             closed.append(True)
 

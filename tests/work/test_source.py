@@ -152,7 +152,7 @@ async def test_a_long_piece_is_split_and_a_short_one_goes_out_at_once():
     source.close()
 
 
-@pytest.mark.parametrize("error", [ValueError("boom"), OSError("gone"), SystemExit(3)])
+@pytest.mark.parametrize("error", [ValueError("boom"), OSError("gone"), SystemExit(3), asyncio.CancelledError()])
 async def test_an_iterator_that_fails_raises_in_the_reader_and_never_ends_the_loop(error, collect):
     def plain():
         yield b"first"
@@ -165,9 +165,27 @@ async def test_an_iterator_that_fails_raises_in_the_reader_and_never_ends_the_lo
     expected = type(error) if isinstance(error, Exception) else RuntimeError
     for source in (encode(plain()), encode(asynchronous())):
         assert await source.read(CHUNK) == b"first"
-        with pytest.raises(expected, match=r"boom|gone|SystemExit"):
+        with pytest.raises(expected, match=r"boom|gone|SystemExit|CancelledError"):
             await source.read(CHUNK)
         source.close()
+
+
+async def test_an_async_iterator_whose_reader_is_cancelled_is_cancelled_with_it():
+    seen = []
+
+    async def waits():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            seen.append(error)
+            raise
+        yield b"never"
+
+    reading = asyncio.create_task(encode(waits()).read(CHUNK))
+    asyncio.get_running_loop().call_soon(reading.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert len(seen) == 1
 
 
 async def test_an_iterator_of_something_else_is_a_type_error(collect):

@@ -16,7 +16,9 @@ import networkx
 from zmesh.core.links import State
 from zmesh.core.message import Address, NodeId
 from zmesh.core.routes import KEEP_DISTANCE
-from zmesh.testing.simulator import Plugin, SimNode, Simulator, Wire, echo
+from zmesh.testing.simnode import Plugin, SimNode, echo
+from zmesh.testing.simulator import Simulator
+from zmesh.testing.simwire import Wire
 
 SHAPES = ("chain", "ring", "star", "tree", "grid", "random")
 COSTS = (1, 50, 100, 100, 300)

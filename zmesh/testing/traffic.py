@@ -15,7 +15,8 @@ from zmesh.core.message import Eof
 from zmesh.core.peers import FORGET_PEER
 from zmesh.core.sending import POKE
 from zmesh.testing.scenario import Scenario
-from zmesh.testing.simulator import Job, Outcome, SimNode, Simulator
+from zmesh.testing.simnode import Job, Outcome, SimNode
+from zmesh.testing.simulator import Simulator
 
 SIZES = (0, 10, 10, 3000, 70_000, 300_000)
 TIMEOUTS = (None, None, 0.05, 0.5, 3.0, 10.0)

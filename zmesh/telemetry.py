@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 
 _LEVELS = {
     "link_up": logging.INFO,
+    "link_doubted": logging.INFO,
     "link_lost": logging.INFO,
     "link_held": logging.INFO,
     "link_refused": logging.WARNING,

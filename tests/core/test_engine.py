@@ -11,7 +11,7 @@ from zmesh.core import wire
 from zmesh.core.effects import Abort, Deliver, HangUp, Report, Transmit
 from zmesh.core.engine import RECONCILE_AFTER, REDIAL_REFUSED, Engine
 from zmesh.core.forwarding import DRAIN, LAGGING_BYTES
-from zmesh.core.links import MAX_STRIKES, OPENING, SILENCE, State
+from zmesh.core.links import DOUBT, DOUBT_COST, MAX_STRIKES, OPENING, SILENCE, State
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import ACK_DELAY
 from zmesh.core.queues import BULK
@@ -469,6 +469,35 @@ def test_a_silent_neighbour_is_hung_up_on(linked):
     effects = linked.run(SILENCE + 0.1)
     assert HangUp(1, "silent", 0.0) in effects
     assert Report("link_lost", "a", 1, "silent for 3 s") in effects
+
+
+def test_routes_leave_a_link_that_is_silent_for_two_heartbeats_and_return_when_it_is_heard(linked):
+    linked.join(2, "c")
+    linked.tell(2, Entry("a", 1, 1, 50, 1))
+    route = linked.engine.routes.get
+    assert (route("a").link, route("a").metric) == (1, 100)
+    silent_since = linked.now
+    while linked.now < silent_since + DOUBT - 0.1:
+        linked.run(0.1)
+        linked.keep_alive(2)
+    assert route("a").link == 1
+    assert Report("link_doubted", "a", 1, "silent for 2 s") in linked.run(0.2)
+    assert (route("a").link, route("a").metric) == (2, 150)
+    linked.keep_alive(1)
+    assert (route("a").link, route("a").metric) == (1, 100)
+    linked.keep_alive(1)  # what was trusted already is not trusted anew
+    assert "link_lost" not in events(linked.run(DOUBT - 0.1))
+
+
+def test_a_link_that_is_doubted_and_the_only_way_is_used_all_the_same(linked):
+    linked.run(DOUBT + 0.1)
+    assert linked.engine.routes.get("a").metric == 100 + DOUBT_COST
+    assert only(linked.send(), Kind.CHUNK) != []
+
+
+def test_the_last_word_on_a_doubted_link_may_be_a_goodbye(linked):
+    linked.run(DOUBT + 0.1)
+    assert "link_lost" in events(linked.hear(1, Kind.GOODBYE, wire.Goodbye("leaving")))
 
 
 def test_a_connection_without_a_greeting_is_hung_up_on(subject):

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from zmesh.core.links import (
     COST_STEP,
+    DOUBT,
+    DOUBT_COST,
     MAX_COST,
     MAX_RTT_PENALTY,
     OPENING,
@@ -216,7 +218,7 @@ def test_a_link_is_probed_every_heartbeat_give_or_take_a_tenth(links, up):
         now = link.heard = links.next_deadline()
         if links.due(now):
             probed.append(now)
-        assert links.expire(now) == []
+        assert links.doubt(now) == links.expire(now) == []
     assert all(0.9 <= later - earlier <= 1.1 for earlier, later in itertools.pairwise(probed))
     links.check()
 
@@ -240,6 +242,32 @@ def test_three_heartbeats_of_silence_are_too_long(links, up):
     assert links.expire(11.5 + SILENCE) == [link]
 
 
+def test_a_link_is_doubted_after_two_heartbeats_of_silence_until_something_is_heard(links, up):
+    link = up(1, "a", now=10.0)
+    assert links.doubt(10.0 + DOUBT - 0.001) == []
+    link.heard = 11.5
+    assert links.doubt(10.0 + DOUBT) == []
+    assert (link.doubted, link.price) == (False, link.cost)
+    assert links.doubt(11.5 + DOUBT) == [link]
+    assert (link.doubted, link.price) == (True, link.cost + DOUBT_COST)
+    assert links.doubt(11.5 + 2 * DOUBT) == []  # once
+    link.heard = 14.0
+    links.trust(link)
+    assert (link.doubted, link.price) == (False, link.cost)
+    assert links.doubt(14.0 + DOUBT) == [link]
+    links.check()
+
+
+def test_of_two_links_to_one_neighbour_the_doubted_one_comes_last(links, up):
+    dear, cheap = up(1, "a", now=10.0), up(2, "a", now=10.0)
+    dear.cost = cheap.cost + 1
+    assert links.to("a") == [cheap, dear]
+    dear.heard = 11.0
+    assert links.doubt(10.0 + DOUBT) == [cheap]
+    assert links.to("a") == [dear, cheap]
+    assert dict(links.neighbours()) == {"a": cheap.cost}
+
+
 def test_a_held_link_waits_for_one_heartbeat_longer_than_silence_takes(links):
     link = named(links.open(1, dialled=False, cost=100, now=0.0), "a")
     links.hold(link, 1.0)
@@ -248,13 +276,15 @@ def test_a_held_link_waits_for_one_heartbeat_longer_than_silence_takes(links):
     assert links.expire(1.0 + SILENCE + 1.0) == [link]
 
 
-def test_the_next_deadline_is_the_earlier_of_probing_and_silence(links, up):
+def test_the_next_deadline_is_the_earliest_of_probing_doubt_and_silence(links, up):
     assert links.next_deadline() is None
     links.open(1, dialled=False, cost=100, now=0.0)
     assert links.next_deadline() == OPENING
     up(2, "a", now=1.0)
     assert links.next_deadline() < 1.0 + 1.1
     links.due(4.2)
+    assert links.next_deadline() == 1.0 + DOUBT
+    links.doubt(4.2)
     assert links.next_deadline() == 1.0 + SILENCE
 
 
@@ -285,17 +315,22 @@ def test_the_table_is_sound_whatever_happens_to_the_links(seed):
                 link = rng.choice(every)
                 link.heard = now
                 link.measure(rng.random() / 5)
+                if link.doubted:
+                    links.trust(link)
         assert alarm.soonest <= links.next_deadline() if len(links) else links.next_deadline() is None
         for link in links.due(now):
             assert link.state is State.UP or link.dialled
+        for link in links.doubt(now):
+            assert link.state is State.UP
         for link in links.expire(now):
             links.close(link.id)
         links.check()
         assert not len(links) or links.next_deadline() > now
         for node in "abc":
+            prices = [link.price for link in links.to(node)]
+            assert prices == sorted(prices)
             costs = [link.cost for link in links.to(node)]
-            assert costs == sorted(costs)
-            assert dict(links.neighbours()).get(node) == (costs[0] if costs else None)
+            assert dict(links.neighbours()).get(node) == min(costs, default=None)
 
 
 # --- what check finds ---------------------------------------------------------------------------------------------
@@ -311,6 +346,12 @@ def test_a_link_that_is_silent_and_yet_not_closed_is_found(links, up):
     up(1, "a")
     links.expire(100.0)
     with pytest.raises(AssertionError, match="without a deadline"):
+        links.check()
+
+
+def test_a_link_that_is_doubted_and_yet_waits_to_be_doubted_is_found(links, up):
+    up(1, "a").doubted = True
+    with pytest.raises(AssertionError, match="doubted for ever"):
         links.check()
 
 

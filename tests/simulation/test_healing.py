@@ -2,7 +2,7 @@
 
 import pytest
 
-from zmesh.core.links import State
+from zmesh.core.links import DOUBT, State
 from zmesh.core.message import Address, NodeId
 from zmesh.core.routes import COALESCE
 from zmesh.testing.scenario import SHAPES, Scenario
@@ -12,6 +12,9 @@ from zmesh.testing.simulator import Simulator
 LOSS = 0.2
 LOSSY_FOR = 15.0
 HEALED_WITHIN = 5.0
+SILENT_FOR = 4.0
+PING_EVERY = 0.05
+HEALED_AFTER_DOUBT = 0.25
 DELAY = 0.004
 HOPS = 5
 
@@ -43,6 +46,32 @@ def test_a_greeting_whose_answer_was_lost_is_repeated_and_does_not_cost_the_link
     wire.silent = False
     assert sim.run_until(lambda: all(link.state is State.UP for node in sim.all() for link in node.engine.links), 1.2)
     assert sim.settle(HEALED_WITHIN)
+
+
+@pytest.mark.parametrize("fault", ["a link", "a node"])
+def test_what_falls_silent_in_a_ring_is_gone_round_within_three_seconds_and_no_frame_runs_in_circles(fault):
+    ids = [f"n{i}" for i in range(6)]
+    for number in range(6):
+        sim = Simulator(number)
+        nodes = sim.add(*ids)
+        wires = [sim.connect(ids[i], ids[i - 1], delay=0.001) for i in range(6)]
+        assert sim.settle()
+        sim.run(5 + sim.random.random())
+        across = [(nodes[i], ids[(i + 3) % 6]) for i in range(6) if fault == "a link" or i % 3 != number % 3]
+        if fault == "a link":
+            wires[number].silent = True
+        else:
+            nodes[number].stopped = True
+        struck, answered = sim.now, dict.fromkeys(range(len(across)), sim.now)
+        gap = 0.0
+        while sim.now < struck + SILENT_FOR:
+            for which, (node, to) in enumerate(across):
+                outcome = node.send(to)
+                sim.run(PING_EVERY / len(across))
+                if outcome.eof is not None:
+                    gap, answered[which] = max(gap, sim.now - answered[which]), sim.now
+        assert max(gap, *(sim.now - at for at in answered.values())) <= DOUBT + HEALED_AFTER_DOUBT, number
+        assert not [report for node in nodes for report in node.reports if report.event == "expired"]
 
 
 def in_a_row() -> tuple[Simulator, list[SimNode]]:

@@ -108,6 +108,8 @@ class Engine:
                 self._on_neighbour(known, route, frames[1], now)
             known.strikes = 0
             known.heard = now
+            if known.doubted:
+                self._trust(known)
         except WireError as error:
             self._strike(known, str(error), now)
         return self._done(now)
@@ -193,6 +195,9 @@ class Engine:
                 self._probe(link, now)
             elif link.state is State.OPENING:
                 self._greet(link, now)  # again: it, or the answer to it, may be lost
+        for link in self.links.doubt(now):
+            self.out.emit(Report("link_doubted", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
+            self.routes.set_cost(link.id, link.price)
         for link in self.links.expire(now):
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
                 continue
@@ -340,7 +345,7 @@ class Engine:
             case Kind.ECHO:
                 sample = now - wire.decode_echo(head).token
                 if 0 <= sample < 3600 and link.measure(sample) and not link.leaf:
-                    self.routes.set_cost(link.id, link.cost)
+                    self.routes.set_cost(link.id, link.price)
                     self._describe(now)
             case Kind.UPDATE:
                 update = wire.decode_update(head)
@@ -533,6 +538,12 @@ class Engine:
         if link.strikes >= MAX_STRIKES:
             self.out.emit(HangUp(link.id, f"{MAX_STRIKES} bad frames in a row", REDIAL_REFUSED))
             self._lose(link.id, f"{MAX_STRIKES} bad frames in a row: {text}", now)
+
+    def _trust(self, link: Link) -> None:
+        """A doubted link is heard again; it may have been lost in the same breath."""
+        if self.links.get(link.id) is link:
+            self.links.trust(link)
+            self.routes.set_cost(link.id, link.price)
 
     def _probe(self, link: Link, now: float) -> None:
         if link.leaf or self.leaf:

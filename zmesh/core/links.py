@@ -1,7 +1,8 @@
 """The links of a node: handshake, liveness and cost.
 
 A link opens with a HELLO each way and lives as long as something is heard on it: a probe every heartbeat carries the
-time, its echo gives a round-trip time that is smoothed after RFC 6298, and three heartbeats of silence end it.
+time, its echo gives a round-trip time that is smoothed after RFC 6298, and three heartbeats of silence end it. After
+two the link is doubted: until something is heard again it costs so much that routes take any other way there is.
 
 The cost of a link is the configured one and a bounded penalty that grows with the round-trip time (RFC 9616 section 4).
 It moves by a margin and after a while only: when each of the last STEADY round trips, by itself, asks for a cost that
@@ -27,6 +28,8 @@ RTT_FLOOR = 0.010
 RTT_CEILING = 0.120
 MAX_RTT_PENALTY = 150
 MAX_COST = 1_000_000
+DOUBT = 2.0
+DOUBT_COST = 1_000_000
 SILENCE = 3.0
 OPENING = 5.0
 MAX_STRIKES = 3
@@ -51,6 +54,7 @@ class Link:
         "base_cost",
         "cost",
         "dialled",
+        "doubted",
         "greeted",
         "heard",
         "id",
@@ -78,6 +82,7 @@ class Link:
         self.session = 0
         self.leaf = False
         self.greeted = False
+        self.doubted = False
         self.synced = False
         self.heard = now
         self.rtt: float | None = None
@@ -85,6 +90,11 @@ class Link:
         self.recent: tuple[float, ...] = ()
         self.strikes = 0
         self.records_differ = 0
+
+    @property
+    def price(self) -> int:
+        """What routes over the link pay for it now: its cost, and far more while it is doubted."""
+        return self.cost + DOUBT_COST if self.doubted else self.cost
 
     def measure(self, sample: float) -> bool:
         """Take in one round trip, in seconds; True if the link's cost changes with it."""
@@ -117,6 +127,7 @@ class Links:
         self._links: dict[LinkId, Link] = {}
         self._up: dict[NodeId, dict[LinkId, Link]] = {}
         self._probes: Timers[LinkId] = Timers(alarm)
+        self._doubts: Timers[LinkId] = Timers(alarm)
         self._silences: Timers[LinkId] = Timers(alarm)
 
     def __len__(self) -> int:
@@ -148,6 +159,7 @@ class Links:
         link.heard = now
         self._up.setdefault(link.node, {})[link.id] = link
         self._probes.set(link.id, now + self._period(link))
+        self._doubts.set(link.id, now + DOUBT * self.heartbeat)
         self._silences.set(link.id, now + SILENCE * self.heartbeat)
 
     def close(self, id: LinkId) -> Link | None:
@@ -155,6 +167,7 @@ class Links:
         link = self._links.pop(id, None)
         if link is not None:
             self._probes.cancel(id)
+            self._doubts.cancel(id)
             self._silences.cancel(id)
             beside = self._up.get(link.node)
             if beside is not None and beside.pop(id, None) is not None and not beside:
@@ -170,7 +183,7 @@ class Links:
         links = self._up.get(node)
         if not links:
             return []
-        return sorted(links.values(), key=lambda link: (link.cost, link.id))
+        return sorted(links.values(), key=lambda link: (link.price, link.id))
 
     def held(self) -> list[Link]:
         """The links that wait for another one of the same name to fall silent."""
@@ -187,11 +200,9 @@ class Links:
         )
 
     def next_deadline(self) -> float | None:
-        """When `due` or `expire` has something to say again."""
-        probe, silence = self._probes.next_deadline(), self._silences.next_deadline()
-        if probe is None or (silence is not None and silence < probe):
-            return silence
-        return probe
+        """When `due`, `doubt` or `expire` has something to say again."""
+        tables = (self._probes, self._doubts, self._silences)
+        return min((when for table in tables if (when := table.next_deadline()) is not None), default=None)
 
     def due(self, now: float) -> list[Link]:
         """The links to probe or to greet again now; each is due again a heartbeat later, give or take a tenth."""
@@ -201,6 +212,24 @@ class Links:
             links.append(link)
             self._probes.set(id, now + self._period(link))
         return links
+
+    def doubt(self, now: float) -> list[Link]:
+        """The links that have just become doubtful, having been silent for long; they may still recover."""
+        doubtful = []
+        for id in self._doubts.expire(now):
+            link = self._links[id]
+            deadline = link.heard + DOUBT * self.heartbeat
+            if deadline > now:
+                self._doubts.set(id, deadline)
+            else:
+                link.doubted = True
+                doubtful.append(link)
+        return doubtful
+
+    def trust(self, link: Link) -> None:
+        """Something was heard on a doubted link."""
+        link.doubted = False
+        self._doubts.set(link.id, link.heard + DOUBT * self.heartbeat)
 
     def expire(self, now: float) -> list[Link]:
         """The links that have been silent, or held, for too long; the caller closes them."""
@@ -224,6 +253,8 @@ class Links:
             raise AssertionError("the links that are up are not those in the table of neighbours")
         if not all(id in self._probes for id in up) or not all(id in self._silences for id in self._links):
             raise AssertionError("a link without a deadline")
+        if any((id in self._doubts) == self._links[id].doubted for id in up):
+            raise AssertionError("a link that is silent unnoticed, or doubted for ever")
         for node, links in self._up.items():
             if len({(link.node, link.incarnation, link.leaf) for link in links.values()}) != 1:
                 raise AssertionError(f"two incarnations of {node!r} are up at once")

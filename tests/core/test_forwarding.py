@@ -69,14 +69,15 @@ def taken(node):
     effects = []
     for effect in node.out.take():
         if isinstance(effect, Transmit):
-            route, head, body = effect.frames
-            effect = Passed(effect.link, *wire.decode_route(route)[1:5], head, body)
+            first, head, body = effect.frames
+            route = wire.decode_route(first)
+            effect = Passed(effect.link, *route[1:5], wire.unseal(route, head, body), body)
         effects.append(effect)
     return effects
 
 
 def frames(kind=Kind.CHUNK, to="c", of="x", ttl=MAX_TTL, head=b"head", body=b"body"):
-    return (wire.encode_route(kind, to, of, ttl), head, body)
+    return (wire.encode_route(kind, to, of, ttl), *wire.seal(kind, to, of, head, body)[1:])
 
 
 def forward(node, link, frames, now=10.0):

@@ -125,7 +125,7 @@ class Forwarding:
             return
         source = self.address
         flow = (source, destination, len(body) >= BULK) if kind is Kind.CHUNK else None
-        self.put(link, (wire.encode_route(kind, destination, source), head, body), flow)
+        self.put(link, wire.seal(kind, destination, source, head, body), flow)
 
     def hint(self, destination: Address) -> str:
         """What to add to an error about a node that can't be reached: the nodes that can, and the likely one."""
@@ -164,7 +164,8 @@ class Forwarding:
 
     def bounce(self, kind: Kind, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
         """Tell the source of a frame why it got no further; the frame's own head goes back as the body."""
-        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(frames[1]) > wire.MAX_BODY:
+        content = frames[1][: -wire.SUM_BYTES]
+        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(content) > wire.MAX_BODY:
             return
         if self.way(route.source) is None:
             return
@@ -176,7 +177,7 @@ class Forwarding:
             near = self.near(route.destination) if reason == "no_route" else ()
             settled = max(0.0, now - self._routes.changed_at)
             head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled))
-        self.carry(route.source, kind, head, frames[1])
+        self.carry(route.source, kind, head, content)
 
     def near(self, name: str) -> tuple[NodeId, ...]:
         """Up to three known node ids that resemble a name, the closest first; none if the name itself is known."""

@@ -223,6 +223,11 @@ def test_a_head_too_large_for_a_body_is_not_sent_back(node, size, notes):
     assert len(effects) == 1 + notes
 
 
+@pytest.mark.parametrize(("destination", "neighbour"), [("c", "b"), ("cli@c", "b"), ("l@a", "l"), ("nobody", None)])
+def test_the_next_hop_is_the_neighbour_that_frames_are_handed_to(node, destination, neighbour):
+    assert node.out.next_hop(destination) == neighbour
+
+
 # --- this node's own frames ---------------------------------------------------------------------------------------
 
 

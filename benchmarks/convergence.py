@@ -82,12 +82,12 @@ class Traffic:
         size = len(frames[0]) + len(frames[1]) + len(frames[2]) + FRAMING_BYTES
         self.all_bytes += size
         if frames is not self._last[0]:
-            kind = wire.decode_route(frames[0]).kind
-            count = 0
+            route, count = wire.decode_route(frames[0]), 0
+            kind = route.kind
             if kind == Kind.UPDATE:
-                count = len(wire.decode_update(frames[1]).entries)
+                count = len(wire.decode_update(wire.unseal(route, *frames[1:])).entries)
             elif kind == Kind.RECORD:
-                count = len(wire.decode_records(frames[1]))
+                count = len(wire.decode_records(wire.unseal(route, *frames[1:])))
             self._last = (frames, kind, count)
         _, kind, count = self._last
         if kind == Kind.UPDATE:

@@ -43,10 +43,14 @@ class Road:
         self.node = node
         self.incarnation = incarnation
         self.ways = {name: Way(1, incarnation, False) for name, incarnation in dict(ways).items()}
+        self.hops = {}
         self.effects = []
 
     def way(self, destination):
         return self.ways.get(destination)
+
+    def next_hop(self, destination):
+        return self.hops.get(destination, destination) if destination in self.ways else None
 
     def carry(self, destination, kind, head, body, link=None):
         assert link in (None, self.ways[destination].link)

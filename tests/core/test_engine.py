@@ -59,6 +59,11 @@ class Routed(NamedTuple):
     body: bytes
 
 
+def sealed(kind, to, of, head, body=b"", ttl=wire.MAX_TTL):
+    """A frame as it comes in after some hops."""
+    return (wire.encode_route(kind, to, of, ttl), *wire.seal(kind, to, of, head, body)[1:])
+
+
 class Subject:
     """An engine under test, checked after every stimulus; the test plays its neighbours.
 
@@ -86,7 +91,7 @@ class Subject:
             return effect
         first, head, body = effect.frames
         route = wire.decode_route(first)
-        value = self.readers[route.kind](head)
+        value = self.readers[route.kind](wire.unseal(route, head, body))
         if route.kind >= wire.FIRST_ROUTED:
             return Routed(effect.link, Kind(route.kind), route.destination, route.source, value, body)
         assert body == b""
@@ -109,7 +114,7 @@ class Subject:
 
     def arrive(self, link, kind, value, body=b"", *, to="b", of="a", ttl=255):
         """A frame that travels comes in."""
-        return self.receive(link, wire.encode_route(kind, to, of, ttl), wire.encode(value), body)
+        return self.receive(link, *sealed(kind, to, of, wire.encode(value), body, ttl))
 
     def send(self, to="a", body=b"", id=ID, **options):
         return self.done(self.engine.send(id, to, HEADER, body, self.now, **options))
@@ -544,8 +549,8 @@ def test_a_node_that_closes_says_goodbye_on_every_link(subject):
 
 # --- garbage ------------------------------------------------------------------------------------------------------
 
-ROUTE = wire.encode_route(Kind.PROBE)
-PROBE = wire.encode(wire.Probe(0.0, 0, 0, 0.0))
+ROUTE, PROBE, _ = wire.encode_link(Kind.PROBE, wire.Probe(0.0, 0, 0, 0.0))
+LARGEST = wire.seal(Kind.PROBE, "", "", wire.encode(wire.Probe(0.0, 0, 0, 0.0)), bytes(MAX_BODY))
 
 
 def test_three_bad_frames_in_a_row_hang_up_the_link(linked):
@@ -580,7 +585,7 @@ def test_a_stranger_that_sends_garbage_is_hung_up_on_too(subject):
         ((ROUTE, PROBE), False),
         ((ROUTE, PROBE, b"", b""), False),
         ((), False),
-        ((ROUTE, PROBE, bytes(MAX_BODY)), True),
+        (LARGEST, True),
         ((ROUTE, PROBE, bytes(MAX_BODY + 1)), False),
         ((wire.encode_route(Kind.CHUNK, "a", "c"), bytes(MAX_HEAD), b""), True),
         ((wire.encode_route(Kind.CHUNK, "a", "c"), bytes(MAX_HEAD + 1), b""), False),
@@ -596,6 +601,31 @@ def test_a_neighbour_is_not_hung_up_on_for_what_it_only_passed_on(linked):
     for _ in range(2 * MAX_STRIKES):
         linked.receive(1, wire.encode_route(Kind.CHUNK, "b", "far"), b"garbage", b"")
     assert linked.engine.links.get(1) is not None
+
+
+def test_a_frame_that_was_spoilt_on_the_way_is_counted_and_dropped_and_nobody_is_blamed(linked):
+    route, head, body = sealed(Kind.CHUNK, "b", "a", wire.encode(chunk()), b"payload")
+    for spoilt in ((route, head, b"paxload"), (route, head[:-1] + bytes((head[-1] ^ 1,)), body)):
+        for _ in range(MAX_STRIKES):
+            effects = linked.receive(1, *spoilt)
+            assert effects == [Report("frame_dropped", "a", None, "checksum: its checksum does not fit")]
+    assert only(linked.receive(1, route, head, body), Deliver)
+
+
+def test_a_frame_for_another_node_that_was_turned_to_this_one_is_not_taken(linked):
+    _, head, body = sealed(Kind.CHUNK, "c", "a", wire.encode(chunk()), b"payload")
+    assert only(linked.receive(1, wire.encode_route(Kind.CHUNK, "b", "a"), head, body), Deliver) == []
+    assert only(linked.receive(1, wire.encode_route(Kind.CHUNK, "c", "a"), head, body), Deliver) == []
+
+
+def test_what_a_neighbour_says_counts_as_bad_if_it_was_spoilt(linked):
+    route, head, body = wire.encode_update(wire.Update(0, 1, [Entry("far", 1, 1, 100, 1)]))
+    spoilt = bytearray(head)
+    spoilt[-1] ^= 1
+    effects = linked.receive(1, route, bytes(spoilt), body)
+    assert effects == [Report("frame_dropped", "a", 1, "checksum: its checksum does not fit")]
+    assert linked.engine.links.get(1).strikes == 1
+    assert "far" not in linked.engine.routes.table()
 
 
 # --- what neighbours tell -----------------------------------------------------------------------------------------
@@ -1367,18 +1397,21 @@ class Noise:
     def frames(self, kind=None):
         kind = kind or self.any(list(Kind))
         head = wire.encode(self.head(kind))
+        if self.rng.random() < 0.2:
+            head = self.spoilt(head)
         if kind < wire.FIRST_ROUTED:
-            return (wire.encode_route(kind), head, b"")
-        body = wire.encode(self.any([self.chunk, self.cancel])())
-        route = wire.encode_route(kind, self.any(NAMES), self.any(NAMES), self.any([0, 1, 2, 255]))
-        return (route, head, self.any([b"", body, b"garbage"]))
+            return wire.seal(kind, "", "", head, b"")
+        body = self.any([b"", wire.encode(self.any([self.chunk, self.cancel])()), b"garbage"])
+        return sealed(kind, self.any(NAMES), self.any(NAMES), head, body, self.any([0, 1, 2, 255]))
+
+    def spoilt(self, frame):
+        frame = bytearray(frame)
+        frame[self.rng.randrange(len(frame))] = self.rng.randrange(256)
+        return bytes(frame)
 
     def mutated(self):
-        frames = [bytearray(frame) for frame in self.frames()]
-        frame = self.any(frames[:2])
-        if frame:
-            frame[self.rng.randrange(len(frame))] = self.rng.randrange(256)
-        return tuple(bytes(frame) for frame in frames)
+        route, head, body = self.frames()
+        return self.any([(self.spoilt(route), head, body), (route, self.spoilt(head), body)])
 
     def garbage(self):
         return self.some(lambda: self.rng.randbytes(self.rng.randrange(40)), 5)

@@ -702,6 +702,48 @@ def test_an_error_names_the_last_node_on_the_way_and_what_it_knows(side, near, t
     ]
 
 
+def test_an_error_without_a_note_names_the_neighbour_that_the_request_left_for(side):
+    side.road.hops["b"] = "m"
+    side.call(timeout=2.0)
+    assert deliveries(side.tick(2.0)) == [
+        final("timed_out", "no final reply from 'b' within 2 s; the last node on the way was 'm'")
+    ]
+    side.call()
+    side.lose(now=3.0)
+    effects = [effect for _, effect in side.run(3.0, 3.0 + ROUTE_TIMEOUT)]
+    assert final("unreachable", "no route to 'b' after 33 s; the last node on the way was 'm'") in effects
+
+
+def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
+    side.road.shut("b")
+    side.call(timeout=9.0)
+    for hop in ("m", "n"):
+        side.road.hops["b"] = hop
+        side.regain(now=1.0)
+    side.lose(now=2.0)
+    assert deliveries(side.tick(9.0)) == [
+        final("timed_out", "no route to 'b' after 9 s; the last node on the way was 'n'")
+    ]
+
+
+def test_a_request_that_never_left_has_no_last_node(side):
+    side.road.shut("b")
+    side.call(timeout=9.0)
+    assert deliveries(side.tick(9.0)) == [final("timed_out", "no route to 'b' after 9 s; a hint about b")]
+
+
+@pytest.mark.parametrize("sign", ["acknowledged", "answered"])
+def test_an_error_says_that_the_recipient_had_the_request_if_that_is_known(side, sign):
+    side.call(timeout=9.0)
+    if sign == "answered":
+        side.on_chunk(answer(flags=FLAG_FIRST | FLAG_LAST))
+    else:
+        side.on_ack(1)
+    side.on_unreachable(now=1.0)
+    side.lose(now=2.0)
+    assert final("timed_out", "no route to 'b' after 9 s; the request has reached 'b'") in side.tick(9.0)
+
+
 def test_a_note_of_this_node_itself_is_as_good_as_what_it_knows(side):
     side.call()
     side.on_unreachable(at="a", now=1.0)
@@ -849,7 +891,9 @@ def test_a_call_ends_at_its_deadline_and_the_work_is_stopped(side):
     assert side.tick(5.999) == []
     effects = side.tick(6.0)
     assert sent(effects) == [Cancel(ID, True, 0, 0, 1, 2)]
-    assert deliveries(effects) == [final("timed_out", "no final reply from 'b' within 5 s")]
+    assert deliveries(effects) == [
+        final("timed_out", "no final reply from 'b' within 5 s; the request has reached 'b'")
+    ]
     assert side.counts["calls"] == 0
 
 

@@ -69,14 +69,15 @@ def taken(node):
     effects = []
     for effect in node.out.take():
         if isinstance(effect, Transmit):
-            route, head, body = effect.frames
-            effect = Passed(effect.link, *wire.decode_route(route)[1:5], head, body)
+            first, head, body = effect.frames
+            route = wire.decode_route(first)
+            effect = Passed(effect.link, *route[1:5], wire.unseal(route, head, body), body)
         effects.append(effect)
     return effects
 
 
 def frames(kind=Kind.CHUNK, to="c", of="x", ttl=MAX_TTL, head=b"head", body=b"body"):
-    return (wire.encode_route(kind, to, of, ttl), head, body)
+    return (wire.encode_route(kind, to, of, ttl), *wire.seal(kind, to, of, head, body)[1:])
 
 
 def forward(node, link, frames, now=10.0):
@@ -222,6 +223,11 @@ def test_a_head_too_large_for_a_body_is_not_sent_back(node, size, notes):
     assert len(effects) == 1 + notes
 
 
+@pytest.mark.parametrize(("destination", "neighbour"), [("c", "b"), ("cli@c", "b"), ("l@a", "l"), ("nobody", None)])
+def test_the_next_hop_is_the_neighbour_that_frames_are_handed_to(node, destination, neighbour):
+    assert node.out.next_hop(destination) == neighbour
+
+
 # --- this node's own frames ---------------------------------------------------------------------------------------
 
 
@@ -288,7 +294,7 @@ def test_a_link_lags_when_so_many_bytes_wait_for_it(node):
 def fill(node, link=1):
     """No more than a frame without a head and a body has room on that link."""
     node.out.queues[link].full = True
-    node.out.put(link, (b"", b"", bytes(MAX_QUEUED_BYTES - 2 * FRAME_OVERHEAD)))
+    node.out.put(link, (b"", b"", bytes(MAX_QUEUED_BYTES - 2 * FRAME_OVERHEAD - wire.SUM_BYTES)))
 
 
 def test_what_a_full_link_has_no_room_for_is_reported(node):

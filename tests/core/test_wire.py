@@ -1,5 +1,6 @@
 import math
 import struct
+import zlib
 
 import msgpack
 import pytest
@@ -109,6 +110,14 @@ def same(one, other):
     return type(one) is type(other) and one == other
 
 
+def unsealed(frames):
+    """The route and the head of a frame without a body."""
+    first, head, body = frames
+    route = wire.decode_route(first)
+    assert body == b""
+    return route, wire.unseal(route, head, body)
+
+
 def refused(decode, data, match=None):
     with pytest.raises(WireError, match=match):
         decode(data)
@@ -125,8 +134,8 @@ def test_every_value_comes_out_as_it_went_in(message):
 
 @given(st.integers(0, 3), u63, st.lists(entries, max_size=6))
 def test_an_update_comes_out_as_it_went_in(full, number, several):
-    route, head, body = wire.encode_update(wire.Update(full, number, several))
-    assert (wire.decode_route(route).kind, body) == (Kind.UPDATE, b"")
+    route, head = unsealed(wire.encode_update(wire.Update(full, number, several)))
+    assert route.kind == Kind.UPDATE
     assert wire.decode_update(head) == wire.Update(full, number, several)
 
 
@@ -156,10 +165,9 @@ def test_the_names_that_were_read_before_are_remembered_within_bounds(monkeypatc
 @given(st.lists(records, max_size=6))
 def test_records_come_out_with_their_own_bytes(several):
     blobs = [encode(record) for record in several]
-    route, head, body = wire.encode_records(blobs)
-    assert wire.decode_route(route).kind == Kind.RECORD
+    route, head = unsealed(wire.encode_records(blobs))
+    assert route.kind == Kind.RECORD
     assert wire.decode_records(head) == list(zip(several, blobs, strict=True))
-    assert body == b""
 
 
 @given(st.sampled_from([kind for kind in Kind if kind >= wire.FIRST_ROUTED]), addresses, addresses, st.integers(0, 255))
@@ -188,9 +196,59 @@ def test_the_longest_addresses_there_are_fit_into_a_route():
 
 
 def test_a_link_frame_is_a_route_a_head_and_no_body():
-    frames = wire.encode_link(Kind.ECHO, wire.Echo(1.5))
-    assert frames == (wire.encode_route(Kind.ECHO), encode(wire.Echo(1.5)), b"")
-    assert wire.encode_link(Kind.ASK) == (wire.encode_route(Kind.ASK), b"\x90", b"")
+    for kind, value, head in ((Kind.ECHO, wire.Echo(1.5), encode(wire.Echo(1.5))), (Kind.ASK, (), b"\x90")):
+        frames = wire.encode_link(kind, value)
+        assert (frames[0], frames[2]) == (wire.encode_route(kind), b"")
+        assert unsealed(frames)[1] == head
+
+
+# --- the checksum -------------------------------------------------------------------------------------------------
+
+
+def test_the_checksum_of_a_frame_is_the_crc_32_of_its_kind_addresses_head_and_body():
+    route, head, body = wire.seal(Kind.CHUNK, "b", "a@c", b"head", b"body")
+    assert (route, body) == (wire.encode_route(Kind.CHUNK, "b", "a@c"), b"body")
+    assert head == b"head" + zlib.crc32(b"16 b a@cheadbody").to_bytes(wire.SUM_BYTES, "big")
+
+
+@given(addresses, addresses, st.binary(max_size=40), st.binary(max_size=40), st.integers(2, wire.MAX_TTL))
+def test_the_checksum_fits_after_any_number_of_hops(to, of, content, data, ttl):
+    _, head, body = wire.seal(Kind.CHUNK, to, of, content, data)
+    route = wire.decode_route(wire.decode_route(wire.encode_route(Kind.CHUNK, to, of, ttl)).onward)
+    assert wire.unseal(route, head, body) == content
+
+
+@given(
+    st.sampled_from([(Kind.CHUNK, "edge-7", "cli@hub"), (Kind.ACK, "b", "a"), (Kind.PROBE, "", "")]),
+    st.binary(max_size=40),
+    st.binary(max_size=40),
+    st.data(),
+)
+def test_no_frame_with_a_bit_turned_over_is_taken_for_what_its_source_sent(way, content, data, draw):
+    frames = list(wire.seal(*way, content, data))
+    index = draw.draw(st.sampled_from([index for index, part in enumerate(frames) if part]), "part")
+    byte = draw.draw(st.integers(0, len(frames[index]) - 1), "byte")
+    spoilt = bytearray(frames[index])
+    spoilt[byte] ^= 1 << draw.draw(st.integers(0, 7), "bit")
+    frames[index] = bytes(spoilt)
+    try:
+        route = wire.decode_route(frames[0])
+        wire.unseal(route, frames[1], frames[2])
+    except WireError:
+        return
+    good = wire.decode_route(wire.encode_route(*way))
+    assert (route.kind, route.destination, route.source) == (good.kind, good.destination, good.source)
+    assert (index, route.ttl == good.ttl and route.version == good.version) == (0, False)
+
+
+@pytest.mark.parametrize("size", range(wire.SUM_BYTES))
+def test_a_head_too_short_for_a_checksum_is_refused(size):
+    route = wire.decode_route(wire.encode_route(Kind.PROBE))
+    with pytest.raises(wire.ChecksumError):
+        wire.unseal(route, bytes(size), b"")
+
+
+# --- foreign versions ---------------------------------------------------------------------------------------------
 
 
 def test_only_a_hello_of_a_foreign_version_is_read():

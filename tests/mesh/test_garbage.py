@@ -239,7 +239,8 @@ async def test_many_quick_links(hub, census, zmq_socket):
 
 def hello(node, *, version=wire.VERSION, incarnation=7, session=1, answers=0):
     route = msgpack.packb((version, int(Kind.HELLO), wire.MAX_TTL, "", ""))
-    return [route, msgpack.packb((node, incarnation, 0.0, False, session, answers)), b""]
+    head = msgpack.packb((node, incarnation, 0.0, False, session, answers))
+    return [route, *wire.seal(Kind.HELLO, "", "", head, b"")[1:]]
 
 
 @pytest.mark.parametrize("kind", ["REQ", "REP", "PUB", "SUB", "PUSH", "PULL", "PAIR", "ROUTER", "DEALER"])
@@ -283,7 +284,8 @@ async def test_messages_that_are_nearly_right(hub, census, zmq_socket, reports):
                 address = ("right", f"stranger-{kind}") if kind >= wire.FIRST_ROUTED else ("", "")
                 route = msgpack.packb((wire.VERSION, kind, rng.randrange(256), *address))
                 head = msgpack.packb([rng.choice(values) for _ in range(rng.randrange(14))])
-                sock.send_multipart([route, head, rng.randbytes(rng.randrange(100))])
+                body = rng.randbytes(rng.randrange(100))
+                sock.send_multipart([route, *wire.seal(kind, *address, head, body)[1:]])
             await hub.mesh["left"].ping_once("hub")
             sock.close()
         await eventually(lambda: len(links(hub)) == 2)
@@ -310,9 +312,10 @@ async def test_another_version_of_the_protocol_is_refused_and_told_why(hub, cens
         sock = zmq_socket("DEALER", hub.listening[0])
         sock.send_multipart(hello("newcomer", version=99))
         await eventually(lambda: sock.poll(0))
-        route, head, _ = sock.recv_multipart()
-        assert msgpack.unpackb(route)[1] == Kind.REFUSE
-        reason, text = msgpack.unpackb(head)
+        first, head, body = sock.recv_multipart()
+        route = wire.decode_route(first)
+        assert route.kind == Kind.REFUSE
+        reason, text = msgpack.unpackb(wire.unseal(route, head, body))
         assert (reason, text) == ("version", "protocol version 99 is not 1, which we speak")
         sock.close()
     assert [report.detail for report in seen if report.event == "link_refused"] == [f"we refuse: {text}"]
@@ -329,8 +332,8 @@ async def test_a_node_that_is_refused_for_its_version_reports_that(zmq_socket, r
             mesh["here"].add_peer(f"tcp://127.0.0.1:{port}")
             await eventually(lambda: future.poll(0))
             identity, *_ = future.recv_multipart()
-            refuse = msgpack.packb(("version", "protocol version 1 is not 2, which we speak"))
-            future.send_multipart([identity, wire.encode_route(Kind.REFUSE), refuse, b""])
+            refuse = wire.Refuse("version", "protocol version 1 is not 2, which we speak")
+            future.send_multipart([identity, *wire.encode_link(Kind.REFUSE, refuse)])
             await eventually(lambda: [report for report in seen if report.event == "link_refused"])
             assert "they refuse: protocol version 1 is not 2" in seen[-1].detail or any(
                 "they refuse: protocol version 1 is not 2" in report.detail for report in seen

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from zmesh.core import wire
 from zmesh.core.effects import Deliver, Report
-from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
+from zmesh.core.message import Address, Eof, MessageId, NodeId, RequestHeader, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
 from zmesh.core.receiving import Receiving
 from zmesh.core.sending import Exchange, Sending
@@ -23,15 +23,17 @@ CANCEL_GRACE = 10.0
 
 
 class Call(Exchange):
-    """A request of this node. `asked_at` and `deadline` in the engine's time."""
+    """A request of this node. `asked_at` and `deadline` in the engine's time; `handed_to` is the neighbour that it left
+    for."""
 
-    __slots__ = ("asked_at", "cancelled_at", "deadline", "unreachable")
+    __slots__ = ("asked_at", "cancelled_at", "deadline", "handed_to", "unreachable")
 
     def __init__(self, message_id: MessageId, recipient: Peer, deadline: float | None, now: float) -> None:
         super().__init__(message_id, recipient, 0, request=True)
         self.deadline = deadline
         self.asked_at = now
         self.cancelled_at: float | None = None
+        self.handed_to: NodeId | None = None
         self.unreachable: wire.Unreachable | None = None
 
 
@@ -92,6 +94,7 @@ class Calls:
         if call.deadline is not None:
             self._limits.set(message_id, call.deadline)
         self._pump(call, now)
+        call.handed_to = self._carrier.next_hop(recipient)
         if self.contested:
             self._lose(call, now)
 
@@ -199,7 +202,9 @@ class Calls:
         if call.cancelled_at is not None:
             call.lost_since = None
             self._send_cancel(call)
-        elif not self._sending.resume(call, now):
+        elif self._sending.resume(call, now):
+            call.handed_to = self._carrier.next_hop(call.address)
+        else:
             self._lose(call, now)
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -256,7 +261,7 @@ class Calls:
         waited = now - call.asked_at
         lost = call.lost_since is not None
         if call.deadline is not None and call.deadline <= now:
-            text = f"no final reply from {call.address!r} within {waited:.3g} s"
+            text = f"no final reply from {call.address!r} within {waited:.3g} s{self._trail(call)}"
             self._end(call, "timed_out", self._no_route(call, waited) if lost else text, now)
         elif call.cancelled_at is not None and call.cancelled_at + CANCEL_GRACE <= now:
             self._end(call, "cancelled", f"cancelled; {call.address!r} has not confirmed it", now)
@@ -269,12 +274,19 @@ class Calls:
         text = f"no route to {call.address!r} after {waited:.3g} s"
         if self.contested:
             return f"{text}; another node is called {self._carrier.node!r} as well, and gets what is for this one"
-        if call.unreachable is None or call.unreachable.at == self._carrier.node:
-            return text + self._carrier.hint(call.address)
-        text += f"; the last node on the way was {call.unreachable.at!r}"
-        if call.unreachable.near:
-            text += f" (did you mean {call.unreachable.near[0]!r}?)"
-        return text
+        return text + (self._trail(call) or self._carrier.hint(call.address))
+
+    def _trail(self, call: Call) -> str:
+        """How far the request is known to have come; empty if it may never have left."""
+        note = call.unreachable
+        if call.inbound.expected or call.number not in call.peer.unsettled:
+            return f"; the request has reached {call.address!r}"
+        if note is not None:
+            likely = f" (did you mean {note.near[0]!r}?)" if note.near else ""
+            return f"; the last node on the way was {note.at!r}{likely}" if note.at != self._carrier.node else ""
+        if not call.outbound.next or call.handed_to in (None, call.address.partition("@")[0]):
+            return ""
+        return f"; the last node on the way was {call.handed_to!r}"
 
     def _end(self, call: Call, reason: str, text: str, now: float) -> None:
         """End a call with a final word of our own; the recipient is told to stop, if it may be at work."""

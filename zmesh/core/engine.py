@@ -105,13 +105,15 @@ class Engine:
             if route.kind >= FIRST_ROUTED:
                 self._on_routed(known, route, (frames[0], frames[1], frames[2]), now)
             else:
-                self._on_neighbour(known, route, frames[1], now)
+                # What a foreign version says in its HELLO is not read, and may end in anything.
+                head = wire.unseal(route, frames[1], frames[2]) if route.version == wire.VERSION else b""
+                self._on_neighbour(known, route, head, now)
             known.strikes = 0
             known.heard = now
             if known.doubted:
                 self._trust(known)
         except WireError as error:
-            self._strike(known, str(error), now)
+            self._strike(known, error, now)
         return self._done(now)
 
     # -- stimuli: the program ------------------------------------------------------------------------------------
@@ -268,15 +270,16 @@ class Engine:
         """A leaf of several links is known by several addresses, also by that of a node it hung on before."""
         return destination.startswith(f"{self.node}@")
 
-    def _arrive(self, route: Route, frames: Frames, now: float) -> None:
+    def _arrive(self, route: Route, frames: Frames, now: float, *, sealed: bool = True) -> None:
         """Take in a frame for this node; what a far node got wrong in it is not its neighbour's fault."""
         try:
-            self._on_arrived(route, frames, now)
+            head = wire.unseal(route, frames[1], frames[2]) if sealed else frames[1]
+            self._on_arrived(route, head, frames, now)
         except WireError as error:
-            self.out.emit(Report("frame_dropped", wire.host_of(route.source), None, f"garbage: {error}"))
+            self.out.emit(Report("frame_dropped", wire.host_of(route.source), None, f"{error.reason}: {error}"))
 
-    def _on_arrived(self, route: Route, frames: Frames, now: float) -> None:
-        source, head, body = route.source, frames[1], frames[2]
+    def _on_arrived(self, route: Route, head: bytes, frames: Frames, now: float) -> None:
+        source, body = route.source, frames[2]
         match route.kind:
             case Kind.CHUNK:
                 chunk = wire.decode_chunk(head)
@@ -532,12 +535,12 @@ class Engine:
             if not self._rivals(link):
                 self._raise_up(link, now)
 
-    def _strike(self, link: Link, text: str, now: float) -> None:
-        self.out.emit(Report("frame_dropped", link.node or None, link.id, f"garbage: {text}"))
+    def _strike(self, link: Link, error: WireError, now: float) -> None:
+        self.out.emit(Report("frame_dropped", link.node or None, link.id, f"{error.reason}: {error}"))
         link.strikes += 1
         if link.strikes >= MAX_STRIKES:
             self.out.emit(HangUp(link.id, f"{MAX_STRIKES} bad frames in a row", REDIAL_REFUSED))
-            self._lose(link.id, f"{MAX_STRIKES} bad frames in a row: {text}", now)
+            self._lose(link.id, f"{MAX_STRIKES} bad frames in a row: {error}", now)
 
     def _trust(self, link: Link) -> None:
         """A doubted link is heard again; it may have been lost in the same breath."""
@@ -599,7 +602,7 @@ class Engine:
         while self.out.looped:
             looped, self.out.looped = self.out.looped, []
             for frames in looped:
-                self._arrive(wire.decode_route(frames[0]), frames, now)
+                self._arrive(wire.decode_route(frames[0]), frames, now, sealed=False)
         return self.out.take()
 
 

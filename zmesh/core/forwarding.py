@@ -113,6 +113,12 @@ class Forwarding:
             link, incarnation = found, 0
         return Way(link, incarnation, self.queues[link].size_bytes >= LAGGING_BYTES)
 
+    def next_hop(self, destination: Address) -> NodeId | None:
+        """The neighbour that frames for that destination are handed to now, or None."""
+        link = self.towards(destination, wire.host_of(destination))
+        known = self._links.get(link) if link is not None else None
+        return known.node if known is not None else None
+
     def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
         """Send a routed frame from this node, on the link of its `way` if the caller has it."""
         if destination == self.node:
@@ -125,7 +131,7 @@ class Forwarding:
             return
         source = self.address
         flow = (source, destination, len(body) >= BULK) if kind is Kind.CHUNK else None
-        self.put(link, (wire.encode_route(kind, destination, source), head, body), flow)
+        self.put(link, wire.seal(kind, destination, source, head, body), flow)
 
     def hint(self, destination: Address) -> str:
         """What to add to an error about a node that can't be reached: the nodes that can, and the likely one."""
@@ -184,10 +190,11 @@ class Forwarding:
             self._send_back(Kind.UNREACHABLE, head, route, refused)
 
     def _send_back(self, kind: Kind, head: bytes, route: Route, frames: Frames) -> None:
-        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(frames[1]) > wire.MAX_BODY:
+        content = frames[1][: -wire.SUM_BYTES]
+        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(content) > wire.MAX_BODY:
             return
         if self.way(route.source) is not None:
-            self.carry(route.source, kind, head, frames[1])
+            self.carry(route.source, kind, head, content)
 
     def near(self, name: str) -> tuple[NodeId, ...]:
         """Up to three known node ids that resemble a name, the closest first; none if the name itself is known."""

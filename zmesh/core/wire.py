@@ -4,6 +4,9 @@ A frame is `[route, head, body]`. `route` is all that a forwarder reads, `head` 
 link, or of the path), `body` is payload or empty. Route and head are MessagePack arrays whose every field has a type
 and a limit here. Whatever does not fit raises WireError and nothing else, so nothing further in ever sees it.
 
+A head ends with a checksum of all that stays the same on the way (`seal`, `unseal`). TCP has one as well, but it is
+short, ends at every forwarder, and covers nothing of what happens in a machine's memory.
+
 Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple, cast
@@ -36,6 +40,7 @@ MAX_DIRECTIVE = 160
 MAX_ACKS = 512
 MAX_NAMES = 8
 MAX_KEY = 64
+SUM_BYTES = 4
 INFINITY = 0xFFFFFFFF
 MAX_HOPS = 0xFFFF
 _U63 = (1 << 63) - 1
@@ -46,7 +51,15 @@ Frames = tuple[bytes, bytes, bytes]
 
 
 class WireError(Exception):
-    """Bytes from outside that are not what the protocol allows; the text says what is wrong."""
+    """Bytes from outside that are not what the protocol allows; the text says what is wrong, `reason` in one word."""
+
+    reason = "garbage"
+
+
+class ChecksumError(WireError):
+    """A frame that is not what its source sent."""
+
+    reason = "checksum"
 
 
 class Kind(IntEnum):
@@ -84,7 +97,7 @@ FULL_END = 2
 
 class Route(NamedTuple):
     """The first part of a frame. `host` is the node that `destination` is or hangs on; `onward` is the same part with a
-    ttl of one less, empty when the ttl is used up."""
+    ttl of one less, empty when the ttl is used up; `sum` is where the checksum of the frame begins."""
 
     version: int
     kind: int
@@ -93,6 +106,7 @@ class Route(NamedTuple):
     source: Address
     host: NodeId
     onward: bytes
+    sum: int
 
 
 class Hello(NamedTuple):
@@ -367,10 +381,10 @@ def decode_route(data: bytes) -> Route:
     if kind < FIRST_ROUTED:
         if destination != "" or source != "":
             raise WireError("an address on a frame that stays on its link")
-        return Route(version, kind, ttl, Address(""), Address(""), NodeId(Address("")), _EMPTY)
+        return Route(version, kind, ttl, Address(""), Address(""), NodeId(Address("")), _EMPTY, _sum(kind, "", ""))
     to, of = _address(destination), _address(source)
     onward = encode_route(kind, to, of, ttl - 1) if ttl > 1 else _EMPTY
-    return Route(version, kind, ttl, to, of, host_of(to), onward)
+    return Route(version, kind, ttl, to, of, host_of(to), onward, _sum(kind, to, of))
 
 
 @lru_cache(maxsize=4096)
@@ -380,13 +394,34 @@ def host_of(address: Address) -> NodeId:
 
 
 def encode(head: tuple[object, ...]) -> bytes:
-    """The head of a frame from one of this module's values."""
+    """The head of a frame from one of this module's values, as yet without its checksum."""
     return bytes(_pack(head))
 
 
 def encode_link(kind: Kind, head: tuple[object, ...] = ()) -> Frames:
     """A frame that stays on its link."""
-    return (encode_route(kind), bytes(_pack(head)), _EMPTY)
+    return seal(kind, "", "", bytes(_pack(head)), _EMPTY)
+
+
+@lru_cache(maxsize=4096)
+def _sum(kind: int, destination: str, source: str) -> int:
+    """The checksum of what stays the same of a route on its way."""
+    return zlib.crc32(f"{int(kind)} {destination} {source}".encode())
+
+
+def seal(kind: Kind, destination: Address | str, source: Address | str, head: bytes, body: bytes) -> Frames:
+    """A frame as it leaves its source: the head ends with the CRC-32 of kind, addresses, head and body."""
+    total = zlib.crc32(body, zlib.crc32(head, _sum(kind, destination, source)))
+    return (encode_route(kind, destination, source), head + total.to_bytes(SUM_BYTES, "big"), body)
+
+
+def unseal(route: Route, head: bytes, body: bytes) -> bytes:
+    """The head without its checksum, if the frame is what its source sent."""
+    content = head[:-SUM_BYTES]
+    total = zlib.crc32(body, zlib.crc32(content, route.sum))
+    if head[-SUM_BYTES:] != total.to_bytes(SUM_BYTES, "big"):
+        raise ChecksumError("its checksum does not fit")
+    return content
 
 
 def decode_hello(head: bytes) -> Hello:
@@ -424,7 +459,7 @@ def decode_echo(head: bytes) -> Echo:
 def encode_update(update: Update) -> Frames:
     """An UPDATE, its entries column by column: texts of one kind lie side by side, and are checked all at once."""
     columns = list(zip(*update.entries, strict=True)) or [()] * 5
-    return (encode_route(Kind.UPDATE), bytes(_pack((update.full, update.number, *columns))), _EMPTY)
+    return encode_link(Kind.UPDATE, (update.full, update.number, *columns))
 
 
 def decode_update(head: bytes) -> Update:
@@ -462,7 +497,7 @@ def _ints(column: object, count: int, high: int) -> list[int]:
 
 def encode_records(blobs: list[bytes]) -> Frames:
     """A RECORD frame of records as their nodes encoded them."""
-    return (encode_route(Kind.RECORD), bytes(_pack(blobs)), _EMPTY)
+    return encode_link(Kind.RECORD, tuple(blobs))
 
 
 def decode_records(head: bytes) -> list[tuple[Record, bytes]]:

@@ -424,6 +424,8 @@ class Node:
                 if self._transport is not None and not self._transport.send(link, frames):
                     self._pending.extend(self.engine.link_full(link, frames, time.monotonic()))
             case Deliver(stream):
+                if type(effect.body) is not bytes:  # large frames come from ZeroMQ uncopied, as what only it knows
+                    effect = effect._replace(body=bytes(effect.body))
                 if stream.request:
                     self.serving.piece(effect)
                 else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from zmesh.node import ROUTES
+from zmesh.answers import ROUTES
 from zmesh.payload import Payload
 from zmesh_cli.exits import DONE, FAILED, Failure
 from zmesh_cli.guest import Guest

@@ -19,12 +19,13 @@ from zmesh.errors import (
     Overloaded,
     RemoteError,
     TimedOut,
+    TooManyReplies,
     UnknownDirective,
     Unreachable,
 )
-from zmesh.exchange import Request
 from zmesh.legacy import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
 from zmesh.payload import Payload
+from zmesh.request import Request
 from zmesh.router import Route
 from zmesh.work import Work, directive
 
@@ -55,6 +56,7 @@ __all__ = [
     "Request",
     "Route",
     "TimedOut",
+    "TooManyReplies",
     "UnknownDirective",
     "Unreachable",
     "Work",

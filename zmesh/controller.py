@@ -14,14 +14,18 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from zmesh.answers import CANCEL, PING, read_message_id, stamp
 from zmesh.config import Config
 from zmesh.core.message import Message, MessageId
 from zmesh.core.wire import MAX_DIRECTIVE, is_address
-from zmesh.errors import Closed, ConfigError, MeshError
-from zmesh.exchange import Exchange, Handled, Received, Request, ResponseHandler, Unheard
+from zmesh.errors import ConfigError, MeshError
+from zmesh.exchange import Exchange, Handled, Received, ResponseHandler, Unheard
+from zmesh.fanout import LIMIT, Answer, Answers, Asked, Fanout, repeatable
 from zmesh.interrupts import heard
-from zmesh.node import PING, Node, stamp
+from zmesh.node import Node
 from zmesh.payload import PayloadLike, encode
+from zmesh.request import Request
+from zmesh.source import Source
 from zmesh.transport import parse_url
 from zmesh.work import Directives
 
@@ -29,6 +33,7 @@ log = logging.getLogger(__name__)
 
 MAX_INBOX = 10_000
 PING_TIMEOUT = 5.0
+CANCEL_TIMEOUT = 10.0
 
 Main = Callable[[], Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any]
 
@@ -192,12 +197,57 @@ class Controller:
         return self.send({"initial_time": stamp(time.time())}, node, PING, response_handler, expect_response, timeout)
 
     def request(
-        self, recipient: str, directive: str, payload: PayloadLike = None, *, timeout: float | None = None
+        self,
+        recipient: str,
+        directive: str,
+        payload: PayloadLike = None,
+        *,
+        timeout: float | None = None,
+        stream: bool = False,
     ) -> Request:
-        """Send a directive; await what this returns for the one payload, or iterate over it for the replies."""
-        exchange = Request(self.node, _ids.take(), recipient)
+        """Send a directive; await what this returns for the one payload, or iterate over it for the replies.
+
+        With `stream`, each reply is given as soon as it begins, and its payload is read (`async for`) while the rest is
+        still under way, until the next reply is asked for; nothing of it goes to disk. Raises as `send` does.
+        """
+        exchange = Request(self.node, _ids.take(), recipient, stream=stream)
         self._start(exchange, directive, payload, timeout)
         return exchange
+
+    def request_many(
+        self,
+        nodes: Iterable[str],
+        directive: str,
+        payload: PayloadLike = None,
+        *,
+        timeout: float | None = None,
+        limit: int = LIMIT,
+    ) -> Answers:
+        """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
+
+        What goes wrong with one node is in its Answer, and keeps none of the others waiting. A node that is named
+        twice is asked once. At most `limit` requests are at work at a time; those whose node can't be reached wait
+        beside them. `timeout` in seconds is for each from its sending.
+
+        Raises TypeError for a payload that can't be read anew for each node, ConfigError for an impossible directive
+        or node, ValueError for an impossible limit, OSError if a path can't be opened.
+        """
+        if isinstance(nodes, str):
+            raise TypeError(f"request_many takes a list of nodes, not {nodes!r}; for one node use request")
+        if limit < 1:
+            raise ValueError(f"limit is how many nodes are asked at a time, 1 or more, not {limit!r}")
+        wanted = list(dict.fromkeys(nodes))
+        _check_directive(directive)
+        for node in wanted:
+            _check_node(node)
+        again = repeatable(payload)
+
+        def start(node: str, done: Callable[[Asked, Answer], None]) -> Asked:
+            asked = Asked(self.node, _ids.take(), node, done)
+            self._start(asked, directive, again(), timeout)
+            return asked
+
+        return Answers(Fanout(wanted, limit, start, self.node.is_lost, self.node.cancel))
 
     async def ping_once(self, node: str, timeout: float | None = PING_TIMEOUT) -> Pong:
         """Ping a node and wait for the answer. Raises TimedOut or Unreachable."""
@@ -212,27 +262,36 @@ class Controller:
         """Stop a request of this node by its message id. Harmless if it is over."""
         self.node.cancel(message_id)
 
+    async def cancel_at(self, node: str, message_id: str | int, timeout: float | None = CANCEL_TIMEOUT) -> bool:
+        """Stop the work for this message id at `node`, whoever asked for it; True once it has ended.
+
+        False if no such work runs there. `message_id` is that of the request, or the number that a ping lists. Raises
+        TimedOut if the work does not end in time, Unreachable, and ConfigError for what is no id.
+        """
+        named = read_message_id(message_id)
+        if named is None:
+            raise ConfigError(f"{message_id!r} is no message id: 32 hex digits, or the number that a ping lists")
+        payload = await self.request(node, CANCEL, {"message_id": named}, timeout=timeout)
+        return payload is not None and bool(payload.json()["cancelled"])
+
     def recv(self) -> Replies:
         """The replies that have no handler: await this for the next one, or iterate over it for all to come."""
         return Replies(self)
 
     def _start(self, exchange: Exchange, directive: str, payload: PayloadLike, timeout: float | None) -> None:
-        if ":" not in directive or len(directive) > MAX_DIRECTIVE:
-            raise ConfigError(f"{directive!r} is no directive; it must look like namespace:action")
-        if not is_address(exchange.recipient):
-            raise ConfigError(f"{exchange.recipient!r} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -")
+        _check_directive(directive)
+        _check_node(exchange.recipient)
         body = encode(payload)
-        loop = self.node.loop
-        if loop is not None and self.node.thread != threading.get_ident():
-            loop.call_soon_threadsafe(self._start_here, exchange, directive, body, timeout)
-        else:
-            self.node.send(exchange, directive, body, timeout)
-
-    def _start_here(self, exchange: Exchange, directive: str, body: Any, timeout: float | None) -> None:
         try:
-            self.node.send(exchange, directive, body, timeout)
-        except Closed as error:
-            exchange.abandon("cancelled", str(error))
+            if self.node.loop is not None and self.node.thread != threading.get_ident():
+                self.node.post(exchange, directive, body, timeout)
+            else:
+                self.node.send(exchange, directive, body, timeout)
+        except MeshError as error:
+            error.message_id = exchange.message_id
+            if isinstance(body, Source):
+                body.close()
+            raise
 
     def _receive(self, message: Message) -> None:
         if len(self._inbox) >= MAX_INBOX:
@@ -336,6 +395,18 @@ class Controller:
     def _ended(self, life: asyncio.Task[None]) -> None:
         if not life.cancelled() and (error := life.exception()) is not None:
             log.error("node %s: %s", self.node_id, error, exc_info=None if isinstance(error, MeshError) else error)
+
+
+def _check_directive(directive: str) -> None:
+    if ":" not in directive or len(directive) > MAX_DIRECTIVE:
+        raise ConfigError(
+            f"{directive!r} is no directive; it must look like namespace:action, in up to {MAX_DIRECTIVE} characters"
+        )
+
+
+def _check_node(node: str) -> None:
+    if not is_address(node):
+        raise ConfigError(f"{node!r} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -")
 
 
 class Replies:

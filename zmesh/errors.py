@@ -12,7 +12,8 @@
         ├── Unreachable        no such node, or no path to it
         ├── TimedOut           the deadline passed
         ├── Cancelled          somebody cancelled the work
-        └── NodeRestarted      the recipient started anew and lost the work
+        ├── NodeRestarted      the recipient started anew and lost the work
+        └── TooManyReplies     there was more than the one reply that was awaited
 
 `code` is stable and meant for programs; the text names the node, the limit and the way out.
 """
@@ -25,9 +26,17 @@ from typing import ClassVar
 
 
 class MeshError(Exception):
-    """The root of the tree; catch it to catch whatever zmesh raises on purpose."""
+    """The root of the tree; catch it to catch whatever zmesh raises on purpose.
+
+    `node` is the id of the node that it is about, and `message_id` the request's, where there is one; else None.
+    """
 
     code: ClassVar[str] = "mesh"
+
+    def __init__(self, text: str, *, node: str | None = None, message_id: str | None = None) -> None:
+        super().__init__(text)
+        self.node = node
+        self.message_id = message_id
 
 
 class ConfigError(MeshError):
@@ -55,21 +64,13 @@ class Overloaded(MeshError):
 
 
 class ExchangeError(MeshError):
-    """A request ended in something else than success.
-
-    `node` is the recipient's id and `message_id` the request's, where they are known.
-    """
+    """A request ended in something else than success; `node` is its recipient."""
 
     code: ClassVar[str] = "exchange"
 
-    def __init__(self, text: str, *, node: str | None = None, message_id: str | None = None) -> None:
-        super().__init__(text)
-        self.node = node
-        self.message_id = message_id
-
 
 class RemoteError(ExchangeError):
-    """The directive ran at the other node and raised; the text is what it said."""
+    """The directive ran at the other node and raised; the text is the node's name, then what was raised."""
 
     code: ClassVar[str] = "remote"
 
@@ -110,6 +111,12 @@ class NodeRestarted(ExchangeError):
     code: ClassVar[str] = "node_restarted"
 
 
+class TooManyReplies(ExchangeError):
+    """A request was awaited for its one payload, and there was another; the rest of the work was cancelled."""
+
+    code: ClassVar[str] = "too_many_replies"
+
+
 _BY_REASON: dict[str, type[ExchangeError]] = {
     kind.code: kind
     for kind in (RemoteError, UnknownDirective, NotAllowed, Unreachable, TimedOut, Cancelled, NodeRestarted)
@@ -117,7 +124,12 @@ _BY_REASON: dict[str, type[ExchangeError]] = {
 
 
 def exchange_error(reason: str, text: str, *, node: str, message_id: str) -> ExchangeError:
-    """The exception for a final reply whose header has this `reason` (a stable code of this module)."""
+    """The exception for a final reply whose header has this `reason` (a stable code of this module).
+
+    Its text names the node also where the other end, which wrote it, had no reason to name itself.
+    """
+    if repr(node) not in text:
+        text = f"node {node!r}: {text}"
     return _BY_REASON.get(reason, RemoteError)(text, node=node, message_id=message_id)
 
 

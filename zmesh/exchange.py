@@ -6,20 +6,19 @@ queue: that is collected (and spooled to disk when large) as it arrives, since i
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import time
 from abc import ABC, abstractmethod
 from asyncio import CancelledError, current_task
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
 from zmesh.errors import MeshError, exchange_error
-from zmesh.payload import Arriving, Payload
+from zmesh.payload import Arriving, Payload, Streaming
 from zmesh.streaming import Desk
 
 log = logging.getLogger(__name__)
@@ -48,6 +47,7 @@ class Exchange(ABC):
 
     __slots__ = (
         "_arriving",
+        "_deaf",
         "_desk",
         "_ended_at",
         "_failed",
@@ -73,9 +73,10 @@ class Exchange(ABC):
         self._ended_at = 0.0
         self.hops = 0
         self._failed: Eof | None = None
+        self._deaf = False
         self._queue: deque[Reply] = deque()
         self._held = 0
-        self._arriving: Arriving | None = None
+        self._arriving: Arriving | Streaming | None = None
         self._header: ReplyHeader | None = None
         self._serial = 0
 
@@ -89,18 +90,15 @@ class Exchange(ABC):
         if piece.header is not None and isinstance(piece.header, ReplyHeader):
             self._header = piece.header
         self.hops = piece.hops
-        if self._failed is not None:
-            pass
-        elif piece.last and self._arriving is None:
-            self._put(self._message(piece, Payload(piece.body)))
-        elif self._header is not None and (piece.body or piece.last):
-            self._collect(piece)
+        weight = piece.weight
+        if self._failed is None and not self._deaf:
+            weight -= self._receive(piece)
         if piece.eof is not None:
             self._end(piece.eof)
         elif self._queue:
-            self._held += piece.weight
+            self._held += weight
         else:
-            self._desk.consumed(piece.stream, piece.weight)
+            self._desk.consumed(piece.stream, weight)
 
     def fail(self, reason: str, text: str) -> None:
         """Let the exchange end with this, whatever the other end says."""
@@ -116,27 +114,57 @@ class Exchange(ABC):
         if not self._queue:
             return None
         message = self._queue.popleft()
-        if not self._queue and self._held and not self.ended:
-            held, self._held = self._held, 0
-            self._desk.consumed(Stream(self.id, False), held)
+        if not self._queue:
+            self._give_back_held()
         return message
 
-    def _collect(self, piece: Deliver) -> None:
-        if self._arriving is None:
-            self._arriving = Arriving(spool_dir=self._desk.spool_dir, max_bytes=self._desk.max_payload_bytes)
+    def discard(self) -> None:
+        """Throw away what has come and what still comes, lest it keep the end from coming."""
+        self._deaf = True
+        self._drop_arriving(ValueError("the request was cancelled"))
+        final = self._queue.pop() if self._queue and self._queue[-1].final is not None else None
+        for reply in self._queue:
+            reply.payload.close()
+        self._queue.clear()
+        if final is not None:
+            self._queue.append(final)
+        self._give_back_held()
+
+    def _receive(self, piece: Deliver) -> int:
+        """Take in a piece of payload; the bytes of it whose reader will give their room back."""
+        if piece.last and self._arriving is None:
+            self._put(self._message(Payload(piece.body)))
+        elif self._header is not None and (piece.body or piece.last):
+            return self._collect(piece)
+        return 0
+
+    def _collect(self, piece: Deliver) -> int:
         arriving = self._arriving
+        if arriving is None:
+            arriving = self._arriving = Arriving(spool_dir=self._desk.spool_dir, max_bytes=self._desk.max_payload_bytes)
         try:
             arriving.feed(piece.body)
         except (MeshError, OSError) as error:
             self.fail("overloaded", f"a reply of {self.recipient!r} could not be kept: {error}")
             self._desk.cancel(self.message_id)
-            return
+            return 0
         if piece.last:
             self._arriving = None
             arriving.finish()
-            self._put(self._message(piece, arriving))
+            self._put(self._message(arriving))
+        return 0
 
-    def _message(self, piece: Deliver, payload: Payload) -> Reply:
+    def _drop_arriving(self, error: Exception) -> None:
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None:
+            arriving.fail(error)
+
+    def _give_back_held(self) -> None:
+        if self._held and not self.ended:
+            held, self._held = self._held, 0
+            self._desk.consumed(Stream(self.id, False), held)
+
+    def _message(self, payload: Payload) -> Reply:
         header = self._header
         if header is not None:
             self._serial = header.serial
@@ -163,8 +191,7 @@ class Exchange(ABC):
         self._ended_at = time.time()
         eof = self._failed or eof
         if self._arriving is not None:
-            self._arriving.close()
-            self._arriving = None
+            self._drop_arriving(exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id))
         self._put(Reply(partial(self._describe, None, self._serial + 1, eof), Payload(b""), eof))
         self._tell_end()
 
@@ -257,80 +284,3 @@ class Received(Exchange):
     def _wake(self) -> None:
         while (message := self.take()) is not None:
             self._inbox(message)
-
-
-class Request(Exchange):
-    """A request that is under way: await it for the one payload, or iterate over it for the replies.
-
-    Awaiting gives the payload of the reply (None if there was none but the final one) and raises what went wrong, as
-    an ExchangeError. Iterating gives each reply that carries a payload, and raises at the end if the work failed. What
-    stops early (leaving the loop, cancelling the task that waits) cancels the work.
-    """
-
-    __slots__ = ("_waiter",)
-
-    def __init__(self, desk: Desk, id: MessageId, recipient: str) -> None:
-        super().__init__(desk, id, recipient)
-        self._waiter: asyncio.Future[None] | None = None
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done() and (self.ended or len(self._queue) == 1):
-            waiter.set_result(None)
-
-    def cancel(self) -> None:
-        """Stop the work; the exchange then ends as cancelled (or as it ended meanwhile)."""
-        if not self.ended:
-            self._desk.cancel(self.message_id)
-
-    def _arrival(self) -> Generator[object, None, Reply]:
-        """Wait for the next reply."""
-        while (reply := self.take()) is None:
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                yield from waiter
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
-            finally:
-                self._waiter = None
-        return reply
-
-    def _check(self, eof: Eof) -> None:
-        if eof.code:
-            raise exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id)
-
-    def __await__(self) -> Generator[object, None, Payload | None]:
-        payload: Payload | None = None
-        replies = 0
-        while (reply := (yield from self._arrival())).final is None:
-            replies += 1
-            if replies > 1:
-                self.cancel()
-                raise MeshError(f"{self.recipient!r} sent more than one reply; use async for to have them all")
-            payload = reply.payload
-        self._check(reply.final)
-        return payload
-
-    def __aiter__(self) -> AsyncIterator[Message]:
-        return self._replies()
-
-    async def _replies(self) -> AsyncIterator[Message]:
-        try:
-            while (reply := await _Next(self._arrival)).final is None:
-                yield reply
-        finally:
-            self.cancel()
-        self._check(reply.final)
-
-
-class _Next:
-    """An awaitable of what a generator comes to."""
-
-    __slots__ = ("_arrival",)
-
-    def __init__(self, arrival: Callable[[], Generator[object, None, Reply]]) -> None:
-        self._arrival = arrival
-
-    def __await__(self) -> Generator[object, None, Reply]:
-        return self._arrival()

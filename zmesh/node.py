@@ -17,20 +17,23 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, assert_never
 
+from zmesh.admission import Admission
+from zmesh.answers import PING, Answers
 from zmesh.config import Config
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.errors import Closed, Overloaded, Unreachable
-from zmesh.exchange import Exchange, Request
+from zmesh.errors import Cancelled, Unreachable
+from zmesh.exchange import Exchange
 from zmesh.interrupts import interrupt
-from zmesh.router import Route, Router
+from zmesh.request import Request
+from zmesh.router import Router
 from zmesh.serving import Serving
 from zmesh.source import Source
 from zmesh.streaming import send_source
 from zmesh.telemetry import Telemetry
 from zmesh.transport import Transport
-from zmesh.work import Directives, Work
+from zmesh.work import Directives
 
 if TYPE_CHECKING:
     from zmesh.events import Events
@@ -39,9 +42,6 @@ log = logging.getLogger(__name__)
 
 HANDLERS_END_WITHIN = 1.0
 """Seconds that closing waits for handlers that are still at work, and for payloads that are being read."""
-
-PING = "zmesh:ping"
-ROUTES = "zmesh:routes"
 
 
 class Node:
@@ -75,12 +75,12 @@ class Node:
             max_payload_bytes=config.max_payload_bytes,
             spool_dir=config.spool_dir,
         )
-        self.serving.answer(PING, self._pong)
-        self.serving.answer(ROUTES, lambda work: self.tables())
+        self.answers = Answers(self.router, self.serving)
         self.listening: list[str] = []
         self._listen = list(config.listen)
         self._peers = list(config.peers)
         self._exchanges: dict[MessageId, Exchange] = {}
+        self._admission = Admission(config.node_id, self.engine.exchanges, config.max_waiting_bytes)
         self._pending: deque[Effect] = deque()
         self._performing = False
         self._rooms: dict[Stream, asyncio.Future[None]] = {}
@@ -96,7 +96,6 @@ class Node:
         self._quiet: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = float("inf")
-        self._stopping = False
         self._aborted = False
         self.closed = False
 
@@ -110,7 +109,7 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self._stop = asyncio.Event()
-        if self._stopping:
+        if self._admission.shut:
             self._stop.set()
         try:
             async with asyncio.TaskGroup() as group:
@@ -127,7 +126,7 @@ class Node:
 
     def stop(self) -> None:
         """Let `live` come to its end."""
-        self._stopping = True
+        self._admission.shut = True
         if self._stop is not None:
             self._stop.set()
 
@@ -168,11 +167,13 @@ class Node:
         for exchange in list(self._exchanges.values()):
             if exchange.expected:
                 self._perform(self.engine.cancel(exchange.id, now))
-            exchange.abandon("cancelled", f"node {self.node_id!r} was closed before the final reply came")
+            text = f"node {self.node_id!r} was closed before the final reply of {exchange.recipient!r} came"
+            exchange.abandon(Cancelled.code, text)
         self._perform(self.engine.close(now))
 
     async def _shut(self) -> None:
         self.closed = True
+        self._admission.shut = True
         for events in self._events:
             events.end()
         if self._tasks and not self._aborted:
@@ -239,7 +240,7 @@ class Node:
         async with self.events() as events:
             while node not in self.engine.nodes():
                 if await anext(events, None) is None:
-                    raise Closed(f"node {self.node_id!r} is closed")
+                    raise self._admission.closed()
 
     async def _answer_of(self, node: str) -> None:
         request = Request(self, MessageId(secrets.token_bytes(16)), node)
@@ -256,23 +257,37 @@ class Node:
 
     def send(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
         """Start an exchange. `timeout` in seconds. Raises Closed, and Overloaded if too much is waiting already."""
-        if self.closed or self._stopping:
-            raise Closed(f"node {self.node_id!r} is closed")
-        waiting = self.engine.exchanges.waiting_bytes
-        if waiting >= self.config.max_waiting_bytes:
-            raise Overloaded(
-                f"{waiting} bytes wait at node {self.node_id!r}, and max_waiting_bytes is "
-                f"{self.config.max_waiting_bytes}; wait for replies before sending more"
-            )
+        self._admission.check()
+        self._begin(exchange, directive, payload, timeout)
+
+    def post(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
+        """What `send` does, from another thread than the node's. Raises the same."""
+        size = self._admission.reserve(len(payload) if isinstance(payload, bytes) else 0)
+        try:
+            assert self.loop is not None
+            self.loop.call_soon_threadsafe(self._take_posted, exchange, directive, payload, timeout, size)
+        except RuntimeError:
+            raise self._admission.closed() from None
+
+    def _take_posted(
+        self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None, size: int
+    ) -> None:
+        self._admission.release(size)
+        if self._admission.shut:
+            exchange.abandon(Cancelled.code, str(self._admission.closed()))
+            if isinstance(payload, Source):
+                payload.close()
+        else:
+            self._begin(exchange, directive, payload, timeout)
+
+    def _begin(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
         self._exchanges[exchange.id] = exchange
         exchange.on_end = self.done
         header = RequestHeader(directive, time.time(), timeout, exchange.detached)
-        recipient = Address(exchange.recipient)
+        recipient, now = Address(exchange.recipient), time.monotonic()
         whole = isinstance(payload, bytes)
         body = payload if isinstance(payload, bytes) else b""
-        self._perform(
-            self.engine.send(exchange.id, recipient, header, body, time.monotonic(), last=whole, timeout=timeout)
-        )
+        self._perform(self.engine.send(exchange.id, recipient, header, body, now, last=whole, timeout=timeout))
         if not isinstance(payload, bytes):
             self.spawn(self._feed_request(exchange, payload), f"zmesh payload {exchange.message_id}")
 
@@ -280,8 +295,13 @@ class Node:
         try:
             await send_source(self, Stream(exchange.id, True), source)
         except Exception as error:  # noqa: BLE001  # whatever the program's own file or iterator raises
-            exchange.fail("cancelled", f"the payload could not be read: {type(error).__name__}: {error}")
+            text = f"the payload for {exchange.recipient!r} could not be read: {type(error).__name__}: {error}"
+            exchange.fail(Cancelled.code, text)
             self.cancel(exchange.message_id)
+
+    def is_lost(self, exchange: Exchange) -> bool:
+        """Whether no way leads to the recipient of this request at the moment, as far as is known."""
+        return self.engine.exchanges.is_lost(exchange.id)
 
     def cancel(self, message_id: str) -> None:
         """Stop a request of this node. Harmless if it is over."""
@@ -424,6 +444,8 @@ class Node:
                 if self._transport is not None and not self._transport.send(link, frames):
                     self._pending.extend(self.engine.link_full(link, frames, time.monotonic()))
             case Deliver(stream):
+                if type(effect.body) is not bytes:  # large frames come from ZeroMQ uncopied, as what only it knows
+                    effect = effect._replace(body=bytes(effect.body))
                 if stream.request:
                     self.serving.piece(effect)
                 else:
@@ -468,39 +490,6 @@ class Node:
         self._wake_at = float("inf")
         self._perform(self.engine.tick(time.monotonic()))
 
-    # -- directives that every node answers ----------------------------------------------------------------------
-
-    def _pong(self, work: Work) -> object:
-        asked = work.payload.json() if work.payload else {}
-        initial = asked.get("initial_time") if isinstance(asked, dict) else None
-        return {
-            "initial_time": initial,
-            "response_time": stamp(time.time()),
-            "active_work": self.serving.works.active(),
-        }
-
-    def tables(self) -> dict[str, object]:
-        """This node's routes and what it knows of the mesh, as JSON takes it."""
-        return {
-            "node": self.node_id,
-            "routes": [_shown(route) for route in self.router.routes()],
-            "edges": [list(edge) for edge in self.router.get_edges()],
-            "capabilities": self.router.node_capabilities(),
-            "duplicates": self.router.duplicates(),
-        }
-
-
-def _shown(route: Route) -> dict[str, object]:
-    return {
-        "destination": route.destination,
-        "next_hop": route.next_hop,
-        "metric": route.metric,
-        "hops": route.hops,
-        "rtt_ms": None if route.rtt is None else round(1000 * route.rtt, 3),
-        "age_s": round(route.age, 3),
-        "why": route.why,
-    }
-
 
 async def _let_through(coroutine: Coroutine[object, object, None]) -> None:
     """Run it; a Ctrl-C that hits it goes on to whoever runs the loop, and not into the node's task group as well."""
@@ -508,8 +497,3 @@ async def _let_through(coroutine: Coroutine[object, object, None]) -> None:
         await coroutine
     except KeyboardInterrupt:
         asyncio.get_running_loop().call_soon(interrupt)
-
-
-def stamp(seconds: float) -> dict[str, object]:
-    """A time as a ping carries it; `seconds` since the epoch."""
-    return {"_type": "datetime.datetime", "value": seconds}

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
@@ -23,12 +24,13 @@ from zmesh.work import Directives, Work, Works
 log = logging.getLogger(__name__)
 
 Inline = Callable[[Work], object]
+"""Gives the value that the node answers with, or a future of it. Raises ValueError for what it can't take."""
 
 
 class _Request:
     """One request here: its payload while that arrives, and the count of its replies."""
 
-    __slots__ = ("deadline", "header", "id", "payload", "serial", "started", "stream")
+    __slots__ = ("answer", "deadline", "header", "id", "payload", "serial", "started", "stream")
 
     def __init__(self, id: MessageId, header: dict[str, object], deadline: float | None) -> None:
         self.id = id
@@ -38,6 +40,7 @@ class _Request:
         self.payload: Arriving | Streaming | None = None
         self.serial = 0
         self.started = False
+        self.answer: asyncio.Future[object] | None = None
 
 
 class Serving:
@@ -69,6 +72,23 @@ class Serving:
         """Let the node itself answer a directive, at once and on the loop."""
         self._inline[directive] = function
 
+    def ids(self) -> list[str]:
+        """The message ids of the requests that are under way here."""
+        return [id.hex() for id in self._requests]
+
+    def find(self, message_id: str) -> Mapping[str, object] | None:
+        """The header of a request that is under way here, by its id or by that of one of its replies."""
+        number = int(message_id, 16)
+        for id, request in self._requests.items():
+            if 0 <= number - int.from_bytes(id, "big") <= request.serial and request.answer is None:
+                return request.header
+        return None
+
+    def cancel(self, message_id: str, by: str, ended: Callable[[], None]) -> None:
+        """Stop a request for the node `by`, and call `ended` when its work has ended."""
+        self.abort(MessageId(bytes.fromhex(message_id)), "cancelled", by)
+        self.works.when_ended(message_id, ended)
+
     # -- from the engine -----------------------------------------------------------------------------------------
 
     def piece(self, piece: Deliver) -> None:
@@ -88,19 +108,23 @@ class Serving:
             return
         self._feed(known, known.payload, piece)
 
-    def abort(self, id: MessageId, reason: str) -> None:
-        """The requester wants no more of it, or is gone."""
+    def abort(self, id: MessageId, reason: str, by: str | None = None) -> None:
+        """The requester wants no more of it, or is gone, or another node (`by`) has it stopped."""
         request = self._requests.get(id)
         if request is None:
             return
-        if request.started:
+        if request.answer is not None:
+            request.answer.cancel()
+        elif request.started:
             if isinstance(request.payload, Streaming):
                 request.payload.fail(MeshError("the request was cancelled before all of its payload had come"))
-            self.works.cancel(id.hex(), reason)
+            self.works.cancel(id.hex(), reason, by)
         else:
             if request.payload is not None:
                 request.payload.close()
-            self.finish(id.hex(), reason=reason, error="stopped before it began")
+            directive, node = request.header["directive"], self._desk.node_id
+            text = f"{directive} was stopped at {node!r} before all of its payload had come"
+            self.finish(id.hex(), reason=reason, error=text if by is None else f"{text}, by {by!r}")
 
     def _open(self, id: MessageId, piece: Deliver, header: RequestHeader) -> _Request:
         deadline = None
@@ -166,12 +190,21 @@ class Serving:
             self.works.start(work)
             return
         try:
-            answer = json.dumps(inline(work)).encode()
+            answer = inline(work)
+            if isinstance(answer, asyncio.Future):
+                request.answer = answer
+                answer.add_done_callback(partial(self._answer_later, message_id))
+            else:
+                self.finish(message_id, json.dumps(answer).encode(), has_payload=True)
         except ValueError as error:
             self.finish(message_id, reason="remote", error=f"ValueError: {error}")
-        else:
-            self.finish(message_id, answer, has_payload=True)
         payload.close()
+
+    def _answer_later(self, message_id: str, answer: asyncio.Future[object]) -> None:
+        if answer.cancelled():
+            self.finish(message_id, reason="cancelled", error="cancelled")
+        else:
+            self.finish(message_id, json.dumps(answer.result()).encode(), has_payload=True)
 
     # -- the Outlet of the work ----------------------------------------------------------------------------------
 
@@ -233,6 +266,6 @@ class Serving:
     async def close(self) -> None:
         """Cancel all work and wait for its end; requests whose payload was still arriving are dropped."""
         for request in list(self._requests.values()):
-            if not request.started:
+            if not request.started or request.answer is not None:
                 self.abort(request.id, "cancelled")
         await self.works.close()

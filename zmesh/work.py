@@ -85,7 +85,7 @@ class Outlet(Protocol):
 class _Running:
     """One work in the table. Its `claim` is there when it runs in a thread: taken by that, or by an early cancel."""
 
-    __slots__ = ("claim", "entry", "handing", "reason", "started", "task", "thread", "timer", "work")
+    __slots__ = ("by", "claim", "entry", "handing", "reason", "started", "task", "thread", "timer", "watchers", "work")
 
     def __init__(self, work: Work, entry: Entry) -> None:
         self.work = work
@@ -97,6 +97,8 @@ class _Running:
         self.handing: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.reason: str | None = None
+        self.by: str | None = None
+        self.watchers: list[Callable[[], None]] = []
 
 
 class Works:
@@ -148,8 +150,10 @@ class Works:
         if work.deadline is not None and message_id in active:
             running.timer = asyncio.get_running_loop().call_at(work.deadline, self.cancel, message_id, TimedOut.code)
 
-    def cancel(self, message_id: str, reason: str = Cancelled.code) -> None:
+    def cancel(self, message_id: str, reason: str = Cancelled.code, by: str | None = None) -> None:
         """Stop this work, if it runs; when it has ended, it is finished with `reason`, whatever it returned.
+
+        `by` is the node that asked for it, if that is not the requester.
 
         A task gets CancelledError. A thread gets `work.cancelled`, and Cancelled raised where it waits for a reply to
         go out or for a chunk to come in.
@@ -158,6 +162,7 @@ class Works:
         if running is None or running.reason is not None:
             return
         running.reason = reason
+        running.by = by
         running.work.cancelled = True
         if running.task is not None:
             running.task.cancel()
@@ -171,6 +176,14 @@ class Works:
                 running.handing.cancel()
             if isinstance(running.work.payload, Streaming):
                 running.work.payload.fail(_cancelled(running.work))
+
+    def when_ended(self, message_id: str, watcher: Callable[[], None]) -> None:
+        """Call `watcher` when this work has ended; now, if it does not run."""
+        running = self._active.get(message_id)
+        if running is None:
+            watcher()
+        else:
+            running.watchers.append(watcher)
 
     def active(self) -> list[dict[str, object]]:
         """What runs, in the order of its start, as a ping reports it: `id` (an int), `directive`, `sender`."""
@@ -351,6 +364,8 @@ class Works:
             if source is None:  # a source may read from the work's payload
                 work.payload.close()
             self._outlet.finish(message_id, encoded, has_payload=True)
+        for watcher in running.watchers:
+            watcher()
 
     def _leave_behind(self) -> None:
         for running in list(self._active.values()):
@@ -381,7 +396,8 @@ def _outcome(running: _Running, failure: BaseException | None) -> tuple[str, str
     task = running.task
     from_outside = isinstance(failure, asyncio.CancelledError) and task is not None and task.cancelling()
     if running.reason == Cancelled.code or (running.reason is None and from_outside):
-        return Cancelled.code, f"{directive} was cancelled"
+        by = f" by {running.by!r}" if running.by is not None else ""
+        return Cancelled.code, f"{directive} was cancelled{by}"
     if running.reason == TimedOut.code:
         return running.reason, f"{directive} did not end before its deadline"
     if running.reason is not None:

@@ -73,6 +73,11 @@ class Side:
         self.exchanges.on_unreachable(stream, note, now)
         return self.done()
 
+    def on_returned(self, sequence=0, *, now=0.0):
+        """A chunk of the request comes back, with the note that the node `m` could not pass it on."""
+        self.exchanges.on_returned(REQUEST, sequence, wire.Unreachable(Kind.CHUNK, "no_route", "m", "b", (), 9.0), now)
+        return self.done()
+
     def lose(self, node="b", now=0.0):
         """The route to a node is gone."""
         self.road.shut(node)
@@ -344,7 +349,7 @@ def test_a_chunk_of_an_earlier_life_of_the_caller_is_stale(side):
 def test_a_call_fails_when_the_recipient_has_restarted(side):
     side.call()
     assert side.regain(incarnation=3, now=5.0) == [
-        final("node_restarted", "node 'b' has restarted and lost the request")
+        final("node_restarted", "node 'b' has restarted and lost the request; send it again if it may run twice")
     ]
     assert side.counts["calls"] == 0
 
@@ -353,7 +358,7 @@ def test_a_call_fails_when_the_recipient_says_that_it_has_restarted(side):
     side.call()
     assert side.on_unreachable("restarted") == [
         Report("unreachable", "b", None, "restarted", (), 9.0),
-        final("node_restarted", "node 'b' has restarted and lost the request"),
+        final("node_restarted", "node 'b' has restarted and lost the request; send it again if it may run twice"),
     ]
 
 
@@ -453,7 +458,7 @@ def test_who_asks_how_far_a_service_has_come_is_told_at_once(side):
 def test_a_call_that_the_recipient_has_given_up_ends(side):
     side.call()
     (piece,) = deliveries(side.on_ack(CLOSED, 0, now=5.0))
-    assert piece == final("unreachable", "node 'b' gave the request up while cut off")
+    assert piece == final("unreachable", "node 'b' gave the request up while cut off; its work was stopped")
     assert side.counts["calls"] == 0
 
 
@@ -592,7 +597,9 @@ def test_a_request_without_a_route_waits_for_one(side):
 def test_a_request_without_a_route_for_too_long_ends_unreachable(side):
     side.call(to="x", now=1.0)
     assert side.tick(1.0 + ROUTE_TIMEOUT - 0.001) == []
-    assert side.tick(1.0 + ROUTE_TIMEOUT) == [final("unreachable", "no route to 'x' after 30 s; a hint about x", "x")]
+    assert side.tick(1.0 + ROUTE_TIMEOUT) == [
+        final("unreachable", "no route to 'x' after 30 s; the request has not left 'a'; a hint about x", "x")
+    ]
     assert side.counts["calls"] == 0
 
 
@@ -616,7 +623,13 @@ def test_a_call_whose_route_stays_lost_ends_and_the_work_is_stopped_if_that_can_
     side.lose(now=1.0)
     road.open("b", 2)
     effects = side.tick(1.0 + ROUTE_TIMEOUT)
-    assert final("unreachable", "no route to 'b' after 31 s; a hint about b") in effects
+    assert (
+        final(
+            "unreachable",
+            "no route to 'b' after 31 s; nothing was heard of the request since it left 'a'; a hint about b",
+        )
+        in effects
+    )
     assert sent(effects, Kind.CANCEL) == [Cancel(ID, True, 0, 0, 1, 2)]
 
 
@@ -625,7 +638,12 @@ def test_a_route_that_is_lost_twice_counts_from_the_first_time(side):
     side.lose(now=1.0)
     side.exchanges.on_route("b", None, 20.0)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
-    assert deliveries(effects) == [final("unreachable", "no route to 'b' after 31 s; a hint about b")]
+    assert deliveries(effects) == [
+        final(
+            "unreachable",
+            "no route to 'b' after 31 s; nothing was heard of the request since it left 'a'; a hint about b",
+        )
+    ]
 
 
 def test_any_sign_of_the_recipient_ends_the_wait_for_a_route(side, road):
@@ -711,7 +729,9 @@ def test_an_error_without_a_note_names_the_neighbour_that_the_request_left_for(s
     side.call()
     side.lose(now=3.0)
     effects = [effect for _, effect in side.run(3.0, 3.0 + ROUTE_TIMEOUT)]
-    assert final("unreachable", "no route to 'b' after 33 s; the last node on the way was 'm'") in effects
+    assert (
+        final("unreachable", "no route to 'b' after 33 s; the last node on the way was 'm'; a hint about b") in effects
+    )
 
 
 def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
@@ -722,14 +742,8 @@ def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
         side.regain(now=1.0)
     side.lose(now=2.0)
     assert deliveries(side.tick(9.0)) == [
-        final("timed_out", "no route to 'b' after 9 s; the last node on the way was 'n'")
+        final("timed_out", "no route to 'b' after 9 s; the last node on the way was 'n'; a hint about b")
     ]
-
-
-def test_a_request_that_never_left_has_no_last_node(side):
-    side.road.shut("b")
-    side.call(timeout=9.0)
-    assert deliveries(side.tick(9.0)) == [final("timed_out", "no route to 'b' after 9 s; a hint about b")]
 
 
 @pytest.mark.parametrize("sign", ["acknowledged", "answered"])
@@ -741,14 +755,19 @@ def test_an_error_says_that_the_recipient_had_the_request_if_that_is_known(side,
         side.on_ack(1)
     side.on_unreachable(now=1.0)
     side.lose(now=2.0)
-    assert final("timed_out", "no route to 'b' after 9 s; the request has reached 'b'") in side.tick(9.0)
+    assert final("timed_out", "no route to 'b' after 9 s; the request had reached 'b'") in side.tick(9.0)
 
 
 def test_a_note_of_this_node_itself_is_as_good_as_what_it_knows(side):
     side.call()
     side.on_unreachable(at="a", now=1.0)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
-    assert deliveries(effects) == [final("unreachable", "no route to 'b' after 31 s; a hint about b")]
+    assert deliveries(effects) == [
+        final(
+            "unreachable",
+            "no route to 'b' after 31 s; nothing was heard of the request since it left 'a'; a hint about b",
+        )
+    ]
 
 
 def test_a_chunk_that_a_full_queue_refused_is_sent_again_with_the_next_acknowledgement(side):
@@ -892,19 +911,23 @@ def test_a_call_ends_at_its_deadline_and_the_work_is_stopped(side):
     effects = side.tick(6.0)
     assert sent(effects) == [Cancel(ID, True, 0, 0, 1, 2)]
     assert deliveries(effects) == [
-        final("timed_out", "no final reply from 'b' within 5 s; the request has reached 'b'")
+        final("timed_out", "no final reply from 'b' within 5 s; the request had reached 'b'")
     ]
     assert side.counts["calls"] == 0
 
 
 def test_a_call_without_a_route_says_so_when_its_time_is_up(side):
     side.call(to="x", timeout=5.0)
-    assert side.tick(5.0) == [final("timed_out", "no route to 'x' after 5 s; a hint about x", "x")]
+    assert side.tick(5.0) == [
+        final("timed_out", "no route to 'x' after 5 s; the request has not left 'a'; a hint about x", "x")
+    ]
 
 
 def test_a_deadline_beyond_the_patience_for_a_route_does_not_count(side):
     side.call(to="x", timeout=ROUTE_TIMEOUT + 1)
-    assert side.tick(ROUTE_TIMEOUT) == [final("unreachable", "no route to 'x' after 30 s; a hint about x", "x")]
+    assert side.tick(ROUTE_TIMEOUT) == [
+        final("unreachable", "no route to 'x' after 30 s; the request has not left 'a'; a hint about x", "x")
+    ]
 
 
 def test_a_call_that_was_out_of_reach_for_a_time_keeps_its_deadline(side):
@@ -921,8 +944,36 @@ def test_a_call_that_was_out_of_reach_for_a_time_keeps_its_deadline(side):
 
 def test_a_request_that_never_left_is_cancelled_at_once(side):
     side.call(to="x")
-    assert side.cancel() == [final("cancelled", "cancelled before it was sent", "x")]
+    assert side.cancel() == [final("cancelled", "cancelled; it had not reached 'x'", "x")]
     assert side.counts["calls"] == 0
+
+
+def test_a_request_that_came_back_is_cancelled_at_once(side):
+    side.call()
+    side.on_returned(now=0.1)
+    assert side.cancel(now=0.2) == [final("cancelled", "cancelled; it had not reached 'b'")]
+
+
+def test_a_request_that_comes_back_after_it_was_cancelled_ends_then(side):
+    side.call()
+    assert sent(side.cancel(now=0.1)) == [Cancel(ID, True, 0, 0, 1, 2)]
+    assert deliveries(side.on_returned(now=0.2)) == [final("cancelled", "cancelled; it had not reached 'b'")]
+
+
+def test_a_request_of_which_one_copy_came_back_and_another_may_have_arrived_waits_for_the_word_of_the_recipient(side):
+    side.call()
+    side.lose(now=0.5)
+    side.regain(now=0.6)
+    side.on_returned(now=0.7)
+    assert sent(side.cancel(now=0.8), Kind.CANCEL) == [Cancel(ID, True, 0, 0, 1, 2)]
+    assert side.counts["calls"] == 1
+
+
+def test_a_request_of_which_anything_has_arrived_waits_for_the_word_of_the_recipient(side):
+    side.call(bytes(2 * MAX_BODY))
+    side.on_ack(1)
+    side.on_returned(sequence=1)
+    assert sent(side.cancel(now=0.1), Kind.CANCEL) == [Cancel(ID, True, 0, 0, 1, 2)]
 
 
 def test_cancelling_what_is_unknown_or_cancelled_already_is_harmless(side):
@@ -957,7 +1008,10 @@ def test_cancelling_is_said_again_until_it_is_confirmed_and_given_up_in_the_end(
     assert sent([effect for _, effect in effects], Kind.CHUNK) == []
     cancels = [now for now, effect in effects if sent([effect], Kind.CANCEL)]
     assert cancels[:3] == [1.0 + CANCEL_AGAIN, 1.0 + 2 * CANCEL_AGAIN, 1.0 + 3 * CANCEL_AGAIN]
-    assert effects[-1] == (1.0 + CANCEL_GRACE, final("cancelled", "cancelled; 'b' has not confirmed it"))
+    assert effects[-1] == (
+        1.0 + CANCEL_GRACE,
+        final("cancelled", "cancelled; 'b' has not confirmed within 10 s that the work has ended"),
+    )
 
 
 def test_cancelling_is_said_again_also_when_the_request_is_acknowledged_meanwhile(side):
@@ -994,7 +1048,9 @@ def test_the_time_of_a_cancelled_call_may_be_up_before_it_is_confirmed(side):
     side.call(timeout=1.9)
     side.cancel(now=1.0)
     effects = [effect for _, effect in side.run(1.0, 2.0)]
-    assert effects[-1] == final("timed_out", "no final reply from 'b' within 1.9 s")
+    assert effects[-1] == final(
+        "timed_out", "no final reply from 'b' within 1.9 s; nothing was heard of the request since it left 'a'"
+    )
     assert len(sent(effects, Kind.CANCEL)) == 1
 
 
@@ -1284,6 +1340,53 @@ def test_a_wrong_count_of_waiting_bytes_is_found(side):
     side.exchanges._sending.waiting_bytes += 1
     with pytest.raises(AssertionError, match="waiting bytes"):
         side.exchanges.check()
+
+
+def test_a_wrong_count_of_waiting_streams_is_found(side):
+    side.call(to="x")
+    side.exchanges._sending.waiting_streams += 1
+    with pytest.raises(AssertionError, match="waiting streams"):
+        side.exchanges.check()
+
+
+def test_what_waits_whole_is_counted_until_it_leaves_or_is_given_up(side):
+    other = bytes(15) + b"\x02"
+    side.call(to="x")
+    side.call(bytes(3 * MAX_BODY), to="x", id=other)
+    assert side.exchanges.waiting_streams == 2
+    side.regain("x")
+    assert side.exchanges.waiting_streams == 0
+    side.call(to="y", id=bytes(15) + b"\x03")
+    assert side.exchanges.waiting_streams == 1
+    side.cancel(id=bytes(15) + b"\x03")
+    assert side.exchanges.waiting_streams == 0
+
+
+def test_a_call_is_lost_as_long_as_no_way_leads_to_its_recipient(side):
+    side.call(to="x")
+    assert side.exchanges.is_lost(ID)
+    side.regain("x")
+    assert not side.exchanges.is_lost(ID)
+    side.lose("x")
+    assert side.exchanges.is_lost(ID)
+    side.cancel()
+    assert not side.exchanges.is_lost(bytes(16))
+
+
+def test_a_timeout_names_the_last_node_that_is_known_to_have_the_request(side):
+    side.call(timeout=5.0)
+    effects = [effect for _, effect in side.run(0.0, 5.0)]
+    text = "no final reply from 'b' within 5 s; nothing was heard of the request since it left 'a'"
+    assert deliveries(effects) == [final("timed_out", text)]
+
+
+def test_a_route_that_is_lost_after_the_request_arrived_does_not_hide_that(side):
+    side.call()
+    side.on_ack(1, now=0.1)
+    side.lose(now=1.0)
+    effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
+    text = "no route to 'b' after 31 s; the request had reached 'b'; a hint about b"
+    assert deliveries(effects) == [final("unreachable", text)]
 
 
 def test_a_deadline_of_what_is_over_means_nothing(side):

@@ -91,6 +91,30 @@ async def test_a_large_payload_is_spooled_and_reads_like_a_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("size", [10_000, 20_000, 60_000, 70_000, 300_000])
+async def test_what_a_program_reads_is_bytes_whatever_size_it_came_in(size):
+    kinds = set()
+
+    async def streams(work):
+        async for chunk in work.payload:
+            kinds.add(type(chunk))
+            yield chunk[:10]
+
+    def reads(work):
+        kinds.update(map(type, (work.payload.read(10), work.payload.readall(), work.payload.text())))
+        return work.payload.read(10)
+
+    async with Mesh.chain("a", "b", tcp=True) as mesh:
+        mesh["b"].register("b:streams", streams, stream=True)
+        mesh["b"].register("b:reads", reads)
+        assert {len(reply.payload) async for reply in mesh["a"].request("b", "b:streams", bytes(size))} == {10}
+        assert (await mesh["a"].request("b", "b:reads", bytes(size))).readall() == bytes(10)
+        answer = await mesh["a"].request("b", "echo:echo", b"x" * size)
+        assert (answer.read(3), answer.text()) == (b"xxx", "x" * size)
+        kinds.update((type(answer.readall()), type(next(iter(answer)))))
+    assert kinds == {bytes, str}
+
+
 # --- slow readers ---------------------------------------------------------------------------------------------------
 
 

@@ -251,7 +251,49 @@ def test_a_request_without_a_route_ends_unreachable_with_the_likely_name() -> No
     assert sim.run_until(lambda: outcome.eof is not None, 6)
     assert outcome.eof is not None
     assert outcome.eof.reason == "unreachable"
-    assert outcome.eof.error == "no route to 'edge-9' after 5 s; known nodes: edge-7 (did you mean 'edge-7'?)"
+    text = (
+        "no route to 'edge-9' after 5 s; the request has not left 'hub'; known nodes: edge-7 (did you mean 'edge-7'?)"
+    )
+    assert outcome.eof.error == text
+
+
+def test_an_error_names_the_last_node_that_the_request_reached() -> None:
+    """Whether it is given up for lack of time or of a route, by a leaf or by a node that had a route and lost it."""
+    for leaf, timeout, reason in ((True, None, "unreachable"), (True, 3.0, "timed_out"), (False, 3.0, "timed_out")):
+        sim = Simulator()
+        nodes = sim.chain("a", "b", "c", route_timeout=5)
+        assert sim.settle()
+        nodes[2].plugin = lambda node, job: None
+        sender = nodes[0]
+        if leaf:
+            (sender,) = sim.add("cli", leaf=True, route_timeout=5)
+            sim.connect("cli", "a")
+            sim.run(0.5)
+        nodes[2].kill()
+        assert sim.settle()
+        gone = sender.send("c", timeout=timeout)
+        assert sim.run_until(lambda gone=gone: gone.eof is not None, 10)
+        assert gone.eof is not None
+        assert gone.eof.reason == reason
+        assert ("the last node on the way was 'a'" if leaf else "the request has not left 'a'") in gone.eof.error
+
+
+def test_an_error_tells_that_the_request_had_arrived_before_the_route_was_lost() -> None:
+    sim = Simulator()
+    nodes = sim.chain("a", "b", "c", route_timeout=5)
+    assert sim.settle()
+    jobs: list[Job] = []
+    nodes[2].plugin = lambda node, job: jobs.append(job)
+    lost, late = nodes[0].send("c"), nodes[0].send("c", timeout=3.0)
+    assert sim.run_until(lambda: len(jobs) == 2, 1)
+    sim.run(0.2)
+    nodes[2].kill()
+    assert sim.run_until(lambda: lost.eof is not None and late.eof is not None, 20)
+    assert lost.eof is not None
+    assert late.eof is not None
+    assert (lost.eof.reason, late.eof.reason) == ("unreachable", "timed_out")
+    assert "the request had reached 'c'" in lost.eof.error
+    assert "the request had reached 'c'" in late.eof.error
 
 
 def test_a_leaf_is_served_without_the_mesh_hearing_of_it() -> None:

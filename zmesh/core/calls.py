@@ -106,12 +106,12 @@ class Calls:
             self._pump(call, now)
 
     def cancel(self, message_id: MessageId, now: float) -> None:
-        """Ask the recipient to stop; a request that never left ends at once. Harmless on what is over."""
+        """Ask the recipient to stop; a request that never arrived ends at once. Harmless on what is over."""
         call = self._calls.get(message_id)
         if call is None or call.cancelled_at is not None:
             return
-        if call.outbound.next == 0:
-            self._end(call, "cancelled", "cancelled before it was sent", now)
+        if _never_arrived(call):
+            self._end(call, "cancelled", f"cancelled; it had not reached {call.address!r}", now)
             return
         call.cancelled_at = now
         self._sending.drop_unsent(call)
@@ -147,7 +147,8 @@ class Calls:
         call = self._calls[message_id]
         if item.next == CLOSED:
             if call.outbound.next and call.cancelled_at is None:
-                self._end(call, "unreachable", f"node {call.address!r} gave the request up while cut off", now)
+                text = f"node {call.address!r} gave the request up while cut off; its work was stopped"
+                self._end(call, "unreachable", text, now)
             return
         self._sending.progress(call, item, now)
         if item.next > 0:
@@ -175,6 +176,8 @@ class Calls:
         self._carrier.emit(Report("unreachable", host, None, note.reason, note.near, note.settled))
         if note.reason == "restarted":
             self.on_restart(message_id, now)
+        elif call.cancelled_at is not None and _never_arrived(call):
+            self._end(call, "cancelled", f"cancelled; it had not reached {call.address!r}", now)
         elif call.lost_since is None:
             call.lost_since = now
             self._watch(call)
@@ -184,7 +187,8 @@ class Calls:
     def on_restart(self, message_id: MessageId, now: float) -> None:
         """The recipient has begun a new life, and knows nothing of the request."""
         call = self._calls[message_id]
-        self._end(call, "node_restarted", f"node {call.address!r} has restarted and lost the request", now)
+        text = f"node {call.address!r} has restarted and lost the request; send it again if it may run twice"
+        self._end(call, "node_restarted", text, now)
 
     def on_contested(self, now: float) -> None:
         """Another node bears this one's name, so replies may go there; a call that hears nothing must end."""
@@ -261,10 +265,11 @@ class Calls:
         waited = now - call.asked_at
         lost = call.lost_since is not None
         if call.deadline is not None and call.deadline <= now:
-            text = f"no final reply from {call.address!r} within {waited:.3g} s{self._trail(call)}"
+            text = f"no final reply from {call.address!r} within {waited:.3g} s{self._last_seen(call)}"
             self._end(call, "timed_out", self._no_route(call, waited) if lost else text, now)
         elif call.cancelled_at is not None and call.cancelled_at + CANCEL_GRACE <= now:
-            self._end(call, "cancelled", f"cancelled; {call.address!r} has not confirmed it", now)
+            text = f"cancelled; {call.address!r} has not confirmed within {CANCEL_GRACE:g} s that the work has ended"
+            self._end(call, "cancelled", text, now)
         elif call.lost_since is not None and call.lost_since + self._route_timeout <= now:
             self._end(call, "unreachable", self._no_route(call, waited), now)
         else:
@@ -274,18 +279,21 @@ class Calls:
         text = f"no route to {call.address!r} after {waited:.3g} s"
         if self.contested:
             return f"{text}; another node is called {self._carrier.node!r} as well, and gets what is for this one"
-        return text + (self._trail(call) or self._carrier.hint(call.address))
+        turned_back = call.unreachable is not None and call.unreachable.at != self._carrier.node
+        return text + self._last_seen(call) + ("" if turned_back else self._carrier.hint(call.address))
 
-    def _trail(self, call: Call) -> str:
-        """How far the request is known to have come; empty if it may never have left."""
-        note = call.unreachable
-        if call.inbound.expected or call.number not in call.peer.unsettled:
-            return f"; the request has reached {call.address!r}"
-        if note is not None:
+    def _last_seen(self, call: Call) -> str:
+        """The last node that the request is known to have reached, for the text of an error."""
+        note, here = call.unreachable, self._carrier.node
+        if call.number not in call.peer.unsettled or call.inbound.expected:
+            return f"; the request had reached {call.address!r}"
+        if note is not None and note.at != here:
             likely = f" (did you mean {note.near[0]!r}?)" if note.near else ""
-            return f"; the last node on the way was {note.at!r}{likely}" if note.at != self._carrier.node else ""
-        if not call.outbound.next or call.handed_to in (None, call.address.partition("@")[0]):
-            return ""
+            return f"; the last node on the way was {note.at!r}{likely}"
+        if not call.outbound.next:
+            return f"; the request has not left {here!r}"
+        if call.handed_to in (None, call.address.partition("@")[0]):
+            return f"; nothing was heard of the request since it left {here!r}"
         return f"; the last node on the way was {call.handed_to!r}"
 
     def _end(self, call: Call, reason: str, text: str, now: float) -> None:
@@ -302,3 +310,9 @@ class Calls:
         call.peer.unsettled.pop(call.number, None)
         self._receiving.end(call)
         self._sending.strike_off(call, now)
+
+
+def _never_arrived(call: Call) -> bool:
+    """Whether no copy of any chunk can have reached the recipient: none has left, or all came back."""
+    under_way = call.outbound.unacked.values()
+    return len(under_way) == call.outbound.next and all(piece.returned == piece.times for piece in under_way)

@@ -48,6 +48,16 @@ class Exchanges:
         """Bytes of payload that wait here for a route or a window."""
         return self._sending.waiting_bytes
 
+    @property
+    def waiting_streams(self) -> int:
+        """Requests, and replies, of which nothing has left yet."""
+        return self._sending.waiting_streams
+
+    def is_lost(self, message_id: MessageId) -> bool:
+        """True while no way leads to the recipient of this request of ours, as far as is known."""
+        call = self._calls.get(message_id)
+        return call is not None and call.lost_since is not None
+
     def counts(self) -> dict[str, int]:
         """How many entries each table has; all 0 when nothing is under way (peers are forgotten after a while)."""
         return {

@@ -58,6 +58,8 @@ class Sending:
         self._of_host: dict[NodeId, dict[Stream, Exchange]] = {}
         self.timers: Timers[Stream] = Timers(alarm)
         self.waiting_bytes = 0
+        self.waiting_streams = 0
+        """Streams with something to send of which nothing has left yet."""
 
     # -- which exchanges there are -------------------------------------------------------------------------------
 
@@ -111,6 +113,9 @@ class Sending:
             raise AssertionError("exchanges that nothing will wake")
         if sum(exchange.outbound.unsent_bytes for exchange in exchanges) != self.waiting_bytes:
             raise AssertionError("the count of waiting bytes is not that of the streams")
+        unsent = sum(bool(exchange.outbound.unsent) and not exchange.outbound.next for exchange in exchanges)
+        if unsent != self.waiting_streams:
+            raise AssertionError("the count of waiting streams is not that of the streams")
 
     # -- what is sent --------------------------------------------------------------------------------------------
 
@@ -144,7 +149,10 @@ class Sending:
         complete: bool,
     ) -> None:
         """Append to the exchange's outbound stream; `pump` sends it."""
-        exchange.outbound.push(header, body, last=last, eof=eof, complete=complete)
+        outbound = exchange.outbound
+        if not outbound.unsent and not outbound.next:
+            self.waiting_streams += 1
+        outbound.push(header, body, last=last, eof=eof, complete=complete)
         self.waiting_bytes += len(body)
 
     def pump(self, exchange: Exchange, now: float) -> bool:
@@ -161,6 +169,8 @@ class Sending:
         while not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
             if piece.times == 1:
                 self.waiting_bytes -= len(piece.body)
+                if not piece.sequence:
+                    self.waiting_streams -= 1
             self._send(exchange, piece, now, way.link)
             sent += 1
             if outbound.waiting:
@@ -239,6 +249,8 @@ class Sending:
     def drop_unsent(self, exchange: Exchange) -> None:
         """Forget what was not sent yet; what is under way stays."""
         outbound = exchange.outbound
+        if outbound.unsent and not outbound.next:
+            self.waiting_streams -= 1
         self.waiting_bytes -= outbound.unsent_bytes
         outbound.unsent_bytes = 0
         outbound.unsent.clear()

@@ -1,0 +1,223 @@
+"""A request that a program waits for: awaited for its one payload, or iterated over for its replies.
+
+With `stream=True` replies are handed over while they arrive, and room for more is given back as they are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from zmesh.core.effects import Deliver
+from zmesh.core.message import Eof, Message, MessageId
+from zmesh.errors import ExchangeError, TooManyReplies, exchange_error
+from zmesh.exchange import Exchange, Reply
+from zmesh.payload import Payload, Streaming
+from zmesh.streaming import Desk
+
+
+class Request(Exchange):
+    """A request that is under way: await it for the one payload, or iterate over it for the replies.
+
+    Awaiting gives the payload of the reply (None if there was none but the final one) and raises what went wrong, as
+    an ExchangeError; TooManyReplies if there is a second one. Iterating gives each reply that carries a payload, and
+    raises at the end if the work failed. What stops early cancels the work: cancelling the task that waits, and
+    leaving the loop. As a context manager (`async with mesh.request(...) as request`) it is cancelled where the block
+    is left, if it is not over by then, and the block ends when the work has.
+    """
+
+    __slots__ = ("_ends", "_final", "_reading", "_streams", "_waiter")
+
+    def __init__(self, desk: Desk, id: MessageId, recipient: str, *, stream: bool = False) -> None:
+        super().__init__(desk, id, recipient)
+        self._streams = stream
+        self._waiter: asyncio.Future[None] | None = None
+        self._ends: list[asyncio.Future[None]] = []
+        self._final: Reply | None = None
+        self._reading: Streaming | None = None
+
+    def cancel(self) -> Ending:
+        """Stop the work. Harmless if it is over, or was never begun.
+
+        Leave what this returns alone and take the replies that are left, of which the last tells the end. Or await it:
+        then they are thrown away, and it gives, once the work has ended, the ExchangeError that it ended in (Cancelled,
+        if nothing else came before), or None if it had succeeded already.
+        """
+        if not self.ended:
+            self._desk.cancel(self.message_id)
+        return Ending(self)
+
+    def discard(self) -> None:
+        """Throw away what has come and what still comes, lest it keep the end from coming."""
+        super().discard()
+        self._let_go()
+
+    async def finished(self) -> ExchangeError | None:
+        """Wait for the end; the error that it was, or None."""
+        if not self.ended:
+            end = asyncio.get_running_loop().create_future()
+            self._ends.append(end)
+            await end
+        final = self._final
+        assert final is not None
+        return self._error(final.final)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.cancel()
+
+    def __await__(self) -> Generator[object, None, Payload | None]:
+        if self._streams:
+            raise TypeError("a request with stream=True is not awaited; take its replies with `async for`")
+        payload: Payload | None = None
+        replies = 0
+        while (reply := (yield from self._arrival())).final is None:
+            replies += 1
+            if replies > 1:
+                self.cancel()
+                self.discard()
+                raise TooManyReplies(
+                    f"node {self.recipient!r} sent more than one reply; use `async for` to have them all",
+                    node=self.recipient,
+                    message_id=self.message_id,
+                )
+            payload = reply.payload
+        self._check(reply.final)
+        return payload
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return Arrivals(self)
+
+    def _collect(self, piece: Deliver) -> int:
+        if not self._streams:
+            return super()._collect(piece)
+        arriving = self._arriving
+        if arriving is None:
+            arriving = self._arriving = Streaming(partial(self._desk.consumed, piece.stream))
+            self._put(self._message(arriving))
+        arriving.feed(piece.body)
+        if piece.last:
+            self._arriving = None
+            arriving.finish()
+        return len(piece.body)
+
+    def _put(self, message: Reply) -> None:
+        if message.final is not None:
+            self._final = message
+        super()._put(message)
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and (self.ended or len(self._queue) == 1):
+            waiter.set_result(None)
+        if self.ended:
+            ends, self._ends = self._ends, []
+            for end in ends:
+                if not end.done():
+                    end.set_result(None)
+
+    def _arrival(self) -> Generator[object, None, Reply]:
+        """Wait for the next reply; the final one comes again and again."""
+        self._let_go()
+        while (reply := self.take() or self._final) is None:
+            if self._waiter is not None:
+                raise RuntimeError("another task waits for the replies of this request")
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                yield from waiter
+            except asyncio.CancelledError:
+                self.cancel()
+                self.discard()
+                raise
+            finally:
+                self._waiter = None
+        if isinstance(reply.payload, Streaming):
+            self._reading = reply.payload
+        return reply
+
+    def _let_go(self) -> None:
+        """Whoever asks for the next reply has done with the one before, read to its end or not."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.close()
+
+    def _error(self, eof: Eof | None) -> ExchangeError | None:
+        if eof is None or not eof.code:
+            return None
+        return exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id)
+
+    def _check(self, eof: Eof) -> None:
+        if (error := self._error(eof)) is not None:
+            raise error
+
+
+class Ending:
+    """What cancelling a request gives back: await it to know that, and how, the work has ended."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __await__(self) -> Generator[object, None, ExchangeError | None]:
+        self._request.discard()
+        return self._request.finished().__await__()
+
+
+class Arrivals:
+    """The replies of a request, one after the other; the request is cancelled when this is dropped before their end.
+
+    That is what leaving an `async for` early does. It is a matter of the next turn of the loop: garbage is collected
+    between any two instructions of any thread, where the node can't be called.
+    """
+
+    __slots__ = ("_loop", "_request")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        request = self._request
+        reply = await _Next(request._arrival)
+        if reply.final is None:
+            return reply
+        request._check(reply.final)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Cancel the request, unless it is over, and wait for its end."""
+        await self._request.cancel()
+
+    def __del__(self) -> None:
+        if not self._request.ended:
+            with suppress(RuntimeError):  # the loop is closed, and the node with it
+                self._loop.call_soon_threadsafe(_leave, self._request)
+
+
+def _leave(request: Request) -> None:
+    request.cancel()
+    request.discard()
+
+
+class _Next:
+    """An awaitable of what a generator comes to."""
+
+    __slots__ = ("_arrival",)
+
+    def __init__(self, arrival: Callable[[], Generator[object, None, Reply]]) -> None:
+        self._arrival = arrival
+
+    def __await__(self) -> Generator[object, None, Reply]:
+        return self._arrival()

@@ -1,0 +1,475 @@
+"""zmesh for programs without asyncio: the same names, but a call returns when it is done.
+
+    import zmesh.sync
+
+    with zmesh.sync.Controller(zmesh.Config(peers=["tcp://hub:7323"])) as mesh:
+        print(mesh.request("edge-7", "echo:echo", b"hello").text())
+
+The node and its event loop live in one daemon thread, from `open` to `close`. Any number of other threads may call.
+Where asyncio awaits a request, `request` returns; where asyncio iterates over it, `replies` is iterated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from zmesh import controller
+from zmesh.config import Config
+from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Pong
+from zmesh.core.message import Message
+from zmesh.errors import Closed, ExchangeError, TimedOut
+from zmesh.exchange import ResponseHandler
+from zmesh.fanout import LIMIT, Answer
+from zmesh.payload import Payload, PayloadLike
+from zmesh.request import Request
+from zmesh.router import Route
+
+if TYPE_CHECKING:
+    from zmesh.events import Event
+
+T = TypeVar("T")
+SomeIteration = TypeVar("SomeIteration", bound="Iteration[Any]")
+
+AT_EXIT_WITHIN = 5.0
+"""Seconds that the interpreter's end waits for a controller that was not closed."""
+
+
+class _Life:
+    """The thread that a node lives in. It holds nothing of the Controller, so that one that is forgotten ends it."""
+
+    def __init__(self, mesh: controller.Controller) -> None:
+        self._mesh = mesh
+        self._process = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._stopping = False
+        self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._live, name=f"zmesh {mesh.node_id}", daemon=True)
+
+    def start(self) -> None:
+        """Returns when the node is open. Raises AddressError."""
+        self._thread.start()
+        try:
+            self._opened.result()
+        except BaseException:
+            self.end()
+            raise
+
+    def do(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What the work comes to, which is done in the loop; it is cancelled if waiting is interrupted."""
+        self.check()
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            raise self._closed()
+        coroutine = _awaited(work)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:
+            coroutine.close()
+            raise self._closed() from None
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise self._closed() from None
+        except BaseException:
+            future.cancel()  # Ctrl-C; it means nothing to what is done
+            raise
+
+    def end(self) -> None:
+        """Close the node; returns when the thread has ended. Harmless when it has, and in a forked child."""
+        if self._process != os.getpid():
+            return
+        _refuse_in_a_loop()
+        self.stop()
+        self._thread.join()
+
+    def stop(self) -> None:
+        """Let the thread come to its end, also if it has hardly begun."""
+        self._stopping = True
+        if self._loop is not None and self._stop is not None and self._process == os.getpid():
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._stop.set)
+
+    def forget(self) -> None:
+        """Nobody has closed it: its Controller is garbage, or the interpreter ends."""
+        self.stop()
+        if self._process == os.getpid() and threading.current_thread() is threading.main_thread():
+            self._thread.join(AT_EXIT_WITHIN)
+
+    def check(self) -> None:
+        """Raises what keeps a call from being made here."""
+        if self._process != os.getpid():
+            raise Closed(
+                f"node {self._mesh.node_id!r} lives in the process {self._process}, of which this one is a fork; "
+                "make a Controller after forking",
+                node=self._mesh.node_id,
+            )
+        _refuse_in_a_loop()
+
+    def _closed(self) -> Closed:
+        node = self._mesh.node_id
+        return Closed(f"node {node!r} is closed; call inside of `with Controller(...)`", node=node)
+
+    def _live(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # noqa: BLE001  # whoever opens it gets it
+            if not self._opened.done():
+                self._opened.set_exception(error)
+
+    async def _main(self) -> None:
+        self._stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._stopping:
+            self._stop.set()
+        async with self._mesh:
+            self._opened.set_result(None)
+            await self._stop.wait()
+
+
+class Iteration(Generic[T]):
+    """What comes one by one, each waited for. `close`, or leaving the `with` block, stops what is under way for it."""
+
+    def __init__(
+        self, life: _Life, source: Callable[[], AsyncIterator[T]], close: Callable[[], Awaitable[object]]
+    ) -> None:
+        self._life = life
+        self._close = close
+        self._source = life.do(_in_the_loop(source))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        item, over = self._life.do(lambda: _step(self._source))
+        if over or item is None:
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        """Stop what is under way, and wait until it has ended. Harmless when it is over."""
+        with suppress(Closed):
+            self._life.do(self._close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Replies(Iteration[Message]):
+    """The replies to one request, which is under way; raises an ExchangeError at their end if the work failed.
+
+    Leaving the loop early cancels the work.
+    """
+
+    def __init__(self, life: _Life, request: Request) -> None:
+        super().__init__(life, request.__aiter__, request.cancel)
+        self._request = request
+
+    @property
+    def message_id(self) -> str:
+        """32 hex digits."""
+        return self._request.message_id
+
+    def cancel(self) -> ExchangeError | None:
+        """Stop the work; what it ended in, as soon as it has: None if it had succeeded already."""
+        return self._life.do(self._request.cancel)
+
+
+class Router:
+    """The tables of a node, for other threads to read; each call tells the state of that moment."""
+
+    def __init__(self, life: _Life, mesh: controller.Controller) -> None:
+        self._life = life
+        self._router = mesh.node.router
+
+    def get_nodes(self) -> list[str]:
+        """The ids of all nodes that can be reached, this one's among them, sorted."""
+        return self._life.do(_in_the_loop(self._router.get_nodes))
+
+    def get_edges(self) -> list[tuple[str, str, int]]:
+        """The links of the mesh as (node, node, cost), each once."""
+        return self._life.do(_in_the_loop(self._router.get_edges))
+
+    def node_capabilities(self) -> dict[str, list[str]]:
+        """For each node that can be reached, the directives that it offers."""
+        return self._life.do(_in_the_loop(self._router.node_capabilities))
+
+    def next_hop(self, node: str) -> str | None:
+        """The neighbour that messages to `node` go to first; None if there is no route, or it is this node."""
+        return self._life.do(_in_the_loop(lambda: self._router.next_hop(node)))
+
+    def route(self, node: str) -> Route | None:
+        """The route in use to one node; None if there is none, or it is this node."""
+        return self._life.do(_in_the_loop(lambda: self._router.route(node)))
+
+    def routes(self) -> list[Route]:
+        """The routes in use, sorted by destination."""
+        return self._life.do(_in_the_loop(self._router.routes))
+
+    def duplicates(self) -> list[str]:
+        """The ids that two live nodes of the mesh have given themselves, sorted."""
+        return self._life.do(_in_the_loop(self._router.duplicates))
+
+
+class Node:
+    """What may be known of the node itself."""
+
+    def __init__(self, life: _Life, mesh: controller.Controller) -> None:
+        self._life = life
+        self._node = mesh.node
+        self.node_id = mesh.node_id
+        self.router = Router(life, mesh)
+
+    def reachable(self, node: str, timeout: float | None = None) -> None:
+        """Wait until there is a route to `node`. Raises Unreachable after `timeout` seconds, and Closed."""
+        self._life.do(lambda: self._node.reachable(node, timeout))
+
+    def events(self) -> Iteration[Event]:
+        """What happens to this node's links and to the nodes that it can reach, from now on."""
+        events = self._life.do(_in_the_loop(self._node.events))
+
+        async def close() -> None:
+            await events.__aexit__(None, None, None)
+
+        return Iteration(self._life, events.__aiter__, close)
+
+
+class Controller:
+    """A node for a program without asyncio; `with Controller(config) as mesh` opens it, and closes it at the end.
+
+    At the end of a block that did not fail, all that was sent is handed over first, and every reply that a handler
+    expects is waited for. Ctrl-C while a call waits cancels that call's work, and is raised.
+
+    All calls may come from any thread but one that runs an event loop, a handler's among them: there RuntimeError is
+    raised, since waiting would stop the loop. In a process that was forked off, calls raise Closed.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self._mesh = controller.Controller(config)
+        self._life: _Life | None = None
+        self._iterations: weakref.WeakSet[Iteration[Any]] = weakref.WeakSet()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the node; returns once it listens. Raises AddressError, and Closed if it was open before."""
+        _refuse_in_a_loop()
+        if self._life is not None:
+            node = self._mesh.node_id
+            raise Closed(f"node {node!r} is open, or was; a Controller is opened once: make another", node=node)
+        self._life = _Life(self._mesh)
+        weakref.finalize(self, self._life.forget)
+        self._life.start()
+
+    def close(self) -> None:
+        """Close the node; nothing of it is left when this returns. Harmless when it is closed."""
+        if self._life is not None:
+            self._life.end()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if error is None:
+                for iteration in list(self._iterations):
+                    iteration.close()
+                with suppress(Closed):
+                    self._opened().do(self._mesh.node.drain)
+        finally:
+            self.close()
+
+    # -- set-up --------------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Config:
+        """The settings."""
+        return self._mesh.config
+
+    @property
+    def node_id(self) -> str:
+        """This node's id."""
+        return self._mesh.node_id
+
+    @property
+    def listening(self) -> list[str]:
+        """The URLs that the node really listens on; empty while it is not open."""
+        return self._mesh.listening
+
+    @property
+    def node(self) -> Node:
+        """The node itself, with its `router`, `events` and `reachable`. Raises Closed while it is not open."""
+        return Node(self._opened(), self._mesh)
+
+    def enable_server(self, listen_urls: Iterable[str]) -> None:
+        """Listen on these URLs, now or when the node opens. Raises AddressError."""
+        self._set_up(lambda: self._mesh.enable_server(listen_urls))
+
+    def add_peer(self, peer: str) -> None:
+        """Keep a link to the node at this URL, whether or not it is up yet. Raises AddressError if malformed."""
+        self._set_up(lambda: self._mesh.add_peer(peer))
+
+    def register(self, name: str, function: Callable[..., object], *, stream: bool = False) -> None:
+        """Offer `namespace:action` at this node; `function`, if it is a plain one, runs in a thread."""
+        self._set_up(lambda: self._mesh.register(name, function, stream=stream))
+
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    def request(
+        self, recipient: str, directive: str, payload: PayloadLike = None, *, timeout: float | None = None
+    ) -> Payload | None:
+        """Send a directive and wait; the payload of the one reply, None if there was none but the final one.
+
+        Raises what went wrong, as an ExchangeError; TooManyReplies if there is a second one.
+        """
+        return self._do(lambda: self._mesh.request(recipient, directive, payload, timeout=timeout))
+
+    def replies(
+        self,
+        recipient: str,
+        directive: str,
+        payload: PayloadLike = None,
+        *,
+        timeout: float | None = None,
+        stream: bool = False,
+    ) -> Replies:
+        """Send a directive; iterate over what this returns for the replies.
+
+        With `stream`, each reply is given as soon as it begins, and `for chunk in reply.payload` waits for the rest.
+        """
+        life = self._opened()
+        life.check()
+        request = self._mesh.request(recipient, directive, payload, timeout=timeout, stream=stream)
+        return self._iterating(Replies(life, request))
+
+    def request_many(
+        self,
+        nodes: Iterable[str],
+        directive: str,
+        payload: PayloadLike = None,
+        *,
+        timeout: float | None = None,
+        limit: int = LIMIT,
+    ) -> Iteration[Answer]:
+        """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
+
+        As `zmesh.Controller.request_many` in all else.
+        """
+        answers = self._mesh.request_many(nodes, directive, payload, timeout=timeout, limit=limit)
+        return self._iterating(Iteration(self._opened(), answers.__aiter__, answers.aclose))
+
+    def send(
+        self,
+        payload: PayloadLike = None,
+        recipient: str = "",
+        directive: str = "",
+        response_handler: ResponseHandler | None = None,
+        expect_response: bool = True,
+        timeout: float | None = None,
+    ) -> str:
+        """Send a directive and don't wait; its message id. A handler is called in the node's thread."""
+        life = self._opened()
+        life.check()
+        sent = self._mesh.send(payload, recipient, directive, response_handler, expect_response, timeout)
+        return sent.message_id
+
+    def ping(
+        self,
+        node: str,
+        response_handler: ResponseHandler | None = None,
+        expect_response: bool = True,
+        timeout: float | None = None,
+    ) -> str:
+        """Ping a node and don't wait; the message id. The reply's payload is JSON."""
+        life = self._opened()
+        life.check()
+        return self._mesh.ping(node, response_handler, expect_response, timeout).message_id
+
+    def ping_once(self, node: str, timeout: float | None = PING_TIMEOUT) -> Pong:
+        """Ping a node and wait for the answer. Raises TimedOut or Unreachable."""
+        return self._do(lambda: self._mesh.ping_once(node, timeout))
+
+    def recv(self, timeout: float | None = None) -> Message:
+        """The next reply that has no handler. Raises TimedOut after `timeout` seconds."""
+
+        async def receive() -> Message:
+            try:
+                async with asyncio.timeout(timeout):
+                    return await self._mesh.recv()
+            except TimeoutError:
+                raise TimedOut(f"no reply has come to {self.node_id!r} within {timeout} s", node=self.node_id) from None
+
+        return self._do(receive)
+
+    def cancel(self, message_id: str) -> None:
+        """Stop a request of this node by its message id. Harmless if it is over."""
+        self._do(_in_the_loop(lambda: self._mesh.cancel(message_id)))
+
+    def cancel_at(self, node: str, message_id: str | int, timeout: float | None = CANCEL_TIMEOUT) -> bool:
+        """Stop the work for this message id at `node`, whoever asked for it; True once it has ended.
+
+        As `zmesh.Controller.cancel_at` in all else.
+        """
+        return self._do(lambda: self._mesh.cancel_at(node, message_id, timeout))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> _Life:
+        if self._life is None:
+            node = self.node_id
+            raise Closed(f"node {node!r} is not open yet; call inside of `with Controller(...)`", node=node)
+        return self._life
+
+    def _do(self, work: Callable[[], Awaitable[T]]) -> T:
+        return self._opened().do(work)
+
+    def _set_up(self, change: Callable[[], None]) -> None:
+        if self._life is None:
+            change()
+        else:
+            self._do(_in_the_loop(change))
+
+    def _iterating(self, iteration: SomeIteration) -> SomeIteration:
+        self._iterations.add(iteration)
+        return iteration
+
+
+def _refuse_in_a_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "zmesh.sync would stop the event loop that runs in this thread (a handler's, too, is one); "
+        "use zmesh.Controller with `async with` there"
+    )
+
+
+async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()
+
+
+def _in_the_loop(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
+    async def called() -> T:
+        return function()
+
+    return called
+
+
+async def _step(source: AsyncIterator[T]) -> tuple[T | None, bool]:
+    try:
+        return await anext(source), False
+    except StopAsyncIteration:
+        return None, True

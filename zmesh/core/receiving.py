@@ -12,7 +12,7 @@ from zmesh.core.message import Stream
 from zmesh.core.pace import MAX_WINDOW
 from zmesh.core.peers import Carrier, Peers
 from zmesh.core.sending import Exchange
-from zmesh.core.streams import ACK_EVERY, WINDOW
+from zmesh.core.streams import ACK_EVERY, WINDOW, Overrun
 from zmesh.core.wire import FLAG_WANTING, Chunk
 
 MAX_WIDENED = 256 * 1024 * 1024
@@ -32,10 +32,11 @@ class Receiving:
         """The chunks of the exchange's inbound stream that are next in order now; None: acknowledge at once."""
         exchange.lost_since = None
         inbound = exchange.inbound
-        if inbound.overruns(chunk, body):
+        try:
+            ready = inbound.accept(chunk, body, hops)
+        except Overrun:
             self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, "past_window"))
             return None
-        ready = inbound.accept(chunk, body, hops)
         if chunk.flags & FLAG_WANTING and inbound.keeps_up and self._widen(exchange):
             inbound.since_ack = ACK_EVERY
         return ready

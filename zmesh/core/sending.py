@@ -173,9 +173,10 @@ class Sending:
                     self.waiting_streams -= 1
             self._send(exchange, piece, now, way.link)
             sent += 1
-            if outbound.waiting:
-                way = self._carrier.way(exchange.address) or way
-        if outbound.waiting and (way.lagging or sent == BURST):
+            if not (outbound.unsent or outbound.lost):
+                break
+            way = self._carrier.way(exchange.address) or way
+        if (way.lagging or sent == BURST) and outbound.waiting:
             self._blocked.setdefault(way.link, {})[exchange.stream] = exchange
         self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
         if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:

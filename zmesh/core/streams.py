@@ -228,6 +228,10 @@ class Outbound:
             raise AssertionError("the weight in flight is not that of the chunks")
 
 
+class Overrun(Exception):
+    """A chunk that its receiver has no room for, as its sender was told."""
+
+
 class Inbound:
     """The receiving end of a stream. `window` is how much the sender may send before the reader has read it."""
 
@@ -244,16 +248,21 @@ class Inbound:
         self._promised = WINDOW
 
     def accept(self, chunk: Chunk, body: bytes, hops: int) -> list[tuple[Chunk, bytes, int]] | None:
-        """The chunks that are next in order now; None if this one must be acknowledged at once (a copy, or early)."""
+        """The chunks that are next in order now; None if this one must be acknowledged at once (a copy, or early).
+
+        Raises Overrun if the sender was never allowed to send this.
+        """
         sequence = chunk.sequence
         weight = len(body) + CHUNK_OVERHEAD
-        if sequence == self.expected and not self.held:
+        if sequence == self.expected and not self.held and self._taken + weight <= self._promised:
             self.expected += 1
             self._taken += weight
             self.since_ack += weight
             return [(chunk, body, hops)]
         if sequence < self.expected or sequence in self.held:
             return None
+        if self._taken + weight > self._promised:
+            raise Overrun
         self.held[sequence] = (chunk, body, hops)
         self._taken += weight
         self.since_ack += weight
@@ -262,12 +271,6 @@ class Inbound:
             ready.append(item)
             self.expected += 1
         return ready or None
-
-    def overruns(self, chunk: Chunk, body: bytes) -> bool:
-        """True if the sender was never allowed to send this."""
-        return self._taken + len(body) + CHUNK_OVERHEAD > self._promised and (
-            chunk.sequence >= self.expected and chunk.sequence not in self.held
-        )
 
     @property
     def keeps_up(self) -> bool:

@@ -47,19 +47,24 @@ class Node:
     def event(self, name: str, within: float = WITHIN) -> dict[str, Any]:
         """The next event of that name; others are skipped."""
         until = time.monotonic() + within
+        while (event := self.next_event(until - time.monotonic(), name))["event"] != name:
+            pass
+        return event
+
+    def next_event(self, within: float = WITHIN, name: str = "event") -> dict[str, Any]:
+        """The next event of any name, in the hope of `name`."""
+        until = time.monotonic() + within
         stdout = self.process.stdout
         assert stdout is not None
-        while True:
-            while b"\n" not in self._rest:
-                assert select.select([stdout], [], [], max(0.0, until - time.monotonic()))[0], f"no {name}"
-                data = os.read(stdout.fileno(), 65536)
-                assert data, f"it ended before {name}: {self.complaints()}"
-                self._rest += data
-            line, _, self._rest = self._rest.partition(b"\n")
-            event: dict[str, Any] = json.loads(line)
-            assert event["schema"] == "zmesh.node/1"
-            if event["event"] == name:
-                return event
+        while b"\n" not in self._rest:
+            assert select.select([stdout], [], [], max(0.0, until - time.monotonic()))[0], f"no {name}"
+            data = os.read(stdout.fileno(), 65536)
+            assert data, f"it ended before {name}: {self.complaints()}"
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        event: dict[str, Any] = json.loads(line)
+        assert event["schema"] == "zmesh.node/1"
+        return event
 
     def complaints(self) -> str:
         """What it has said on stderr so far."""

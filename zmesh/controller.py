@@ -314,18 +314,19 @@ class Controller:
         """Run the node until `main` (a coroutine function) is done, or without one until `stop` or Ctrl-C.
 
         After `main`, all that was sent is handed over first, and every reply that a handler expects is waited for.
-        Ctrl-C ends it at once, as KeyboardInterrupt. Returns what `main` returns, and raises what it raises.
+        Ctrl-C ends it at once, as KeyboardInterrupt, and so does `sys.exit` wherever it is called. Returns what `main`
+        returns, and raises what it raises.
         """
         loop = self.loop
         task = loop.create_task(self._run(main), name="zmesh run")
         try:
             with heard(loop):
                 return loop.run_until_complete(task)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             if self._own_loop:
                 loop.set_exception_handler(_after_interrupt)
             self.node.abort()
-            self._told = True  # nothing goes before the KeyboardInterrupt
+            self._told = True  # nothing goes before what ends the program
             if not task.done():  # else it was main that was interrupted, and the node has been closed already
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -428,8 +429,8 @@ class Replies:
 
 
 def _after_interrupt(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say nothing of the task that happened to run when Ctrl-C came: `run` raises its KeyboardInterrupt already."""
-    if not isinstance(context.get("exception"), KeyboardInterrupt):
+    """Say nothing of the task that ran when Ctrl-C came, or that called `sys.exit`: `run` raises that already."""
+    if not isinstance(context.get("exception"), (KeyboardInterrupt, SystemExit)):
         loop.default_exception_handler(context)
 
 

@@ -27,6 +27,6 @@ def heard(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             sys.unraisablehook = before
 
 
-def interrupt() -> None:
-    """Raise KeyboardInterrupt, out of whatever runs the loop."""
-    raise KeyboardInterrupt
+def interrupt(end: BaseException | None = None) -> None:
+    """Raise KeyboardInterrupt, or what else is to end the program, out of whatever runs the loop."""
+    raise KeyboardInterrupt if end is None else end

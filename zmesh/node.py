@@ -492,8 +492,8 @@ class Node:
 
 
 async def _let_through(coroutine: Coroutine[object, object, None]) -> None:
-    """Run it; a Ctrl-C that hits it goes on to whoever runs the loop, and not into the node's task group as well."""
+    """Run it; what is to end the program goes on to whoever runs the loop, not into the node's task group as well."""
     try:
         await coroutine
-    except KeyboardInterrupt:
-        asyncio.get_running_loop().call_soon(interrupt)
+    except (KeyboardInterrupt, SystemExit) as end:
+        asyncio.get_running_loop().call_soon(interrupt, end)

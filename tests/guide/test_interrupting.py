@@ -163,6 +163,44 @@ def test_a_program_may_catch_ctrl_c_around_run(program, depot):
     assert running.stderr == ""
 
 
+EXITS = {
+    "a plain handler": """
+        def handler(message):
+            sys.exit(3)
+        async def main():
+            controller.send("x", "depot", "echo:echo", response_handler=handler)
+            await asyncio.Event().wait()
+    """,
+    "an async handler, when main has returned": """
+        async def handler(message):
+            await asyncio.sleep(0)
+            sys.exit(3)
+        async def main():
+            controller.send("x", "depot", "echo:echo", response_handler=handler)
+    """,
+    "a task": """
+        async def task():
+            await connected()
+            sys.exit(3)
+        controller.loop.create_task(task())
+        main = None
+    """,
+    "main": """
+        async def main():
+            await connected()
+            sys.exit(3)
+    """,
+}
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_a_program_may_exit_from_wherever_it_is(program, depot, name):
+    running = program(dedent(BEGINNING) + dedent(dedent(EXITS[name])) + "\ncontroller.run(main)\n", depot.url)
+    assert running.end() == 3
+    assert running.stderr == ""
+    depot.eventually(lambda: depot.controller.receptor.router.get_nodes() == ["depot"])
+
+
 def test_the_others_know_at_once_that_an_interrupted_program_has_left(program, elsewhere):
     """It says goodbye; nobody has to wait until it is silent for three heartbeats."""
     depot = elsewhere("depot", heartbeat=60.0)

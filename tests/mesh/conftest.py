@@ -26,6 +26,14 @@ from zmesh.transport import open_transports
 # --- what is left behind --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder for the temporary files of this process, in which those of others on this machine are not counted."""
+    tempfile.tempdir = str(tmp_path_factory.mktemp("temporary"))
+    yield
+    tempfile.tempdir = None
+
+
 def census() -> Counter[str]:
     """All that this process holds and should give back: descriptors, threads (also ZeroMQ's), tasks, files, contexts.
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
 
 import pytest
 
@@ -59,7 +58,7 @@ async def test_a_node_can_be_closed_twice_at_once_and_before_it_was_opened(censu
     await node.close()
     never = zmesh.Controller(zmesh.Config(listen=["tcp://127.0.0.1:*"]))
     await never.close()
-    assert census() - before == Counter()
+    await eventually(lambda: not census() - before)  # ZeroMQ closes a socket's descriptor in a thread of its own
 
 
 async def test_a_node_that_can_not_open_all_of_its_addresses_opens_none(census, free_port):

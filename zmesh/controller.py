@@ -406,7 +406,7 @@ def _check_directive(directive: str) -> None:
 
 def _check_node(node: str) -> None:
     if not is_address(node):
-        raise ConfigError(f"{node!r} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -")
+        raise ConfigError(f"{node!r} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -", node=node)
 
 
 class Replies:

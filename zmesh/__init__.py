@@ -24,6 +24,7 @@ from zmesh.errors import (
     UnknownDirective,
     Unreachable,
 )
+from zmesh.fanout import Answer, Answers
 from zmesh.legacy import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
 from zmesh.payload import Payload
 from zmesh.request import Request
@@ -39,6 +40,8 @@ __all__ = [
     "BYTES_PAYLOAD",
     "FILE_PAYLOAD",
     "AddressError",
+    "Answer",
+    "Answers",
     "Cancelled",
     "Closed",
     "Config",

@@ -81,6 +81,8 @@ class Request(Exchange):
 
     def __await__(self) -> Generator[object, None, Payload | None]:
         if self._streams:
+            self.cancel()
+            self.discard()
             raise TypeError("a request with stream=True is not awaited; take its replies with `async for`")
         payload: Payload | None = None
         replies = 0

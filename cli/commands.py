@@ -162,6 +162,16 @@ def send(
             show_default=False,
         ),
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the replies there, once all of them have come.",
+            show_default=False,
+        ),
+    ] = None,
     peer: Peer = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
@@ -169,14 +179,17 @@ def send(
     """Have a node do something, print its replies.
 
     The replies go to stdout as they come, one after the other, and nothing else does; only if stdout is a terminal,
-    control characters other than newline and tab are shown as escapes. Ctrl-C stops the work at the other node too.
+    control characters other than newline and tab are shown as escapes. With --output they go to the file, which is
+    there when all of them have come and the work has succeeded, and is left as it was otherwise. Ctrl-C stops the work
+    at the other node too.
     """
     from zmesh_cli.intake import open_input
     from zmesh_cli.send import send
     from zmesh_cli.sockets import choose
 
     _log(verbose)
-    _finish(send(choose(peer), node, directive, open_input(payload), timeout=timeout, as_json=as_json))
+    work = send(choose(peer), node, directive, open_input(payload), timeout=timeout, as_json=as_json, into=output)
+    _finish(work)
 
 
 @app.command(cls=Command)
@@ -207,6 +220,44 @@ def routes(
 
     _log(verbose)
     _finish(routes(choose(peer), node, timeout=timeout, as_json=as_json))
+
+
+@app.command(cls=Command)
+def cancel(
+    message_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="MESSAGE_ID",
+            help="The request's, as 'zmesh send -v' tells it, or as a number, as 'zmesh ping --json' does.",
+            show_default=False,
+        ),
+    ],
+    node: Annotated[
+        str | None, typer.Argument(metavar="[NODE]", help="Where the work runs; if left out, every node is asked.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            callback=_seconds,
+            help="To wait for the work to end; else 10.",
+            show_default=False,
+        ),
+    ] = None,
+    peer: Peer = None,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Stop work at another node, whoever asked for it.
+
+    Succeeds when the work has ended; who asked for it is told that it was cancelled, and by whom.
+    """
+    from zmesh_cli.cancel import cancel
+    from zmesh_cli.sockets import choose
+
+    _log(verbose)
+    _finish(cancel(choose(peer), message_id, node, timeout=timeout, as_json=as_json))
 
 
 @app.command(cls=Command)

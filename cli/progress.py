@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
 from zmesh_cli.intake import Input
 from zmesh_cli.terminal import STDERR
@@ -17,10 +18,14 @@ MIB = 1024 * 1024
 
 
 class Progress:
-    """A line that is written over again and again until it is hidden; none for a transfer that is over before AFTER."""
+    """A line that is written over again and again until it is hidden; none for a transfer that is over before AFTER.
 
-    def __init__(self, source: Input) -> None:
-        self._source = source
+    It tells how much of `source` has been sent, where that has a size, and then how much has been `received`.
+    """
+
+    def __init__(self, source: Input | None, received: Callable[[], int] = lambda: 0) -> None:
+        self._source = source if source is not None and source.size else None
+        self._received = received
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._shown = False
@@ -35,17 +40,26 @@ class Progress:
                 _write("\r\x1b[K")
 
     def _show(self) -> None:
-        taken, size = self._source.taken, self._source.size
-        share = min(1.0, taken / size)
-        speed = taken / (self._loop.time() - self._started)
-        full = round(BAR * share)
-        left = (size - taken) / speed if speed else 0.0
-        _write(
-            f"\r\x1b[K  [{'#' * full}{'.' * (BAR - full)}] {share:4.0%}  {taken / MIB:.1f} of {size / MIB:.1f} MiB  "
-            f"{speed / MIB:.1f} MiB/s  {left:.0f} s left"
-        )
+        elapsed = self._loop.time() - self._started
+        source, received = self._source, self._received()
+        if received or source is None:
+            line = f"{received / MIB:.1f} MiB received  {received / MIB / elapsed:.1f} MiB/s"
+        else:
+            line = _bar(source.taken, source.size, elapsed)
+        _write(f"\r\x1b[K  {line}")
         self._shown = True
         self._timer = self._loop.call_later(EVERY, self._show)
+
+
+def _bar(taken: int, size: int, elapsed: float) -> str:
+    share = min(1.0, taken / size)
+    speed = taken / elapsed
+    full = round(BAR * share)
+    left = (size - taken) / speed if speed else 0.0
+    return (
+        f"[{'#' * full}{'.' * (BAR - full)}] {share:4.0%}  {taken / MIB:.1f} of {size / MIB:.1f} MiB  "
+        f"{speed / MIB:.1f} MiB/s  {left:.0f} s left"
+    )
 
 
 def _write(text: str) -> None:

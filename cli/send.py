@@ -1,18 +1,23 @@
-"""`zmesh send`: have a node do something, and print what it replies as it comes."""
+"""`zmesh send`: have a node do something, and print or write what it replies as it comes."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from zmesh.core.message import Message
-from zmesh.payload import CHUNK
+from zmesh.errors import ExchangeError
+from zmesh.exchange import Reply
+from zmesh.request import Request
 from zmesh_cli.exits import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
 from zmesh_cli.guest import Guest
 from zmesh_cli.intake import Input
+from zmesh_cli.landing import Landing
 from zmesh_cli.terminal import STDERR, Output, complain, is_terminal, record
+
+log = logging.getLogger(__name__)
 
 CANCEL_WITHIN = 1.0
 """Seconds to wait for the other node to confirm that it has stopped, after Ctrl-C."""
@@ -22,13 +27,21 @@ SURE_OF_ARRIVAL = 4 * 1024 * 1024
 
 
 async def send(
-    url: str, node: str, directive: str, payload: bytes | Input, *, timeout: float | None, as_json: bool
+    url: str,
+    node: str,
+    directive: str,
+    payload: bytes | Input,
+    *,
+    timeout: float | None,
+    as_json: bool,
+    into: str | None = None,
 ) -> int:
-    """Send one request and print its replies; the exit code."""
-    output = Output()
+    """Send one request and print its replies, or write them into the file of that name; the exit code."""
+    landing = None
     try:
+        landing = Landing(into) if into is not None else None
         async with Guest(url, node, timeout, join_within=timeout) as guest:
-            request = _Request(guest, output, as_json)
+            request = _Request(guest, Output(), landing, as_json)
             try:
                 return await request.run(directive, payload, timeout)
             finally:
@@ -37,46 +50,47 @@ async def send(
     finally:
         if isinstance(payload, Input):
             payload.close()
+        if landing is not None:
+            landing.close()
 
 
 class _Request:
     """The one request of this command."""
 
-    def __init__(self, guest: Guest, output: Output, as_json: bool) -> None:
+    def __init__(self, guest: Guest, output: Output, landing: Landing | None, as_json: bool) -> None:
         self._guest = guest
         self._output = output
+        self._landing = landing
         self._as_json = as_json
         self._hide_progress: Callable[[], None] = lambda: None
-        self._message_id = ""
-        self._final: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
 
     async def run(self, directive: str, payload: bytes | Input, timeout: float | None) -> int:
         """Send it, and see to its replies until the last one."""
-        guest = self._guest
+        guest, landing = self._guest, self._landing
         source = payload if isinstance(payload, Input) else None
         exchanges = guest.controller.node.engine.exchanges
         guest.reached = lambda: not exchanges.handing_over or (source is not None and source.taken > SURE_OF_ARRIVAL)
-        if source is not None and source.size and is_terminal(STDERR):
-            from zmesh_cli.progress import Progress
-
-            self._hide_progress = Progress(source).hide
-        sent = guest.controller.send(payload, guest.target, directive, self._on_reply, timeout=timeout)
-        self._message_id = sent.message_id
+        self._show_progress(source)
+        stream = landing is not None or not self._as_json
+        request = guest.controller.request(guest.target, directive, payload, timeout=timeout, stream=stream)
+        log.info("the message id is %s", request.message_id)
         try:
-            header = await guest.unless_unknown(self._end())
+            header = await guest.unless_unknown(self._take(request))
         except asyncio.CancelledError:
-            guest.controller.cancel(self._message_id)
+            request.cancel()
             if source is not None:
                 source.stop()
-            await asyncio.wait((self._final,), timeout=CANCEL_WITHIN)
+            await asyncio.wait((asyncio.ensure_future(request.finished()),), timeout=CANCEL_WITHIN)
             return INTERRUPTED
         except Failure as failure:
-            await self._print_end({"code": 1, "error": str(failure)})
+            await self._print_failure(request, failure)
             raise
         finally:
             self._hide_progress()
         if source is not None and source.error is not None:
             header = {**header, "error": f"the payload could not be read: {source.error}"}
+        if landing is not None and not header["code"]:
+            landing.keep()
         await self._print_end(header)
         if not header["code"]:
             return DONE
@@ -85,41 +99,67 @@ class _Request:
             return USAGE
         return REASONS.get(str(header.get("reason")), FAILED)
 
-    async def _end(self) -> Mapping[str, Any]:
-        return await asyncio.shield(self._final)
+    def _show_progress(self, source: Input | None) -> None:
+        landing = self._landing
+        if is_terminal(STDERR) and (landing is not None or (source is not None and source.size)):
+            from zmesh_cli.progress import Progress
 
-    def _on_reply(self, message: Message) -> Awaitable[None] | None:
-        return None if self._final.done() else self._take(message)
+            received = (lambda: landing.size) if landing is not None else (lambda: 0)
+            self._hide_progress = Progress(source, received).hide
 
-    async def _take(self, message: Message) -> None:
-        """Print one reply; the next one is taken when this is done, which is what slows the other node down."""
-        header = message.header
-        self._hide_progress()
+    async def _take(self, request: Request) -> Mapping[str, Any]:
+        """Print the replies, one after the other, as fast as whoever reads them; the header of the last one.
+
+        Raises what keeps them from being written: nobody reads, the disk is full.
+        """
         try:
-            if header["eof"]:
-                self._final.set_result(header)
-            elif self._as_json:
-                await self._output.text(_line(header, message.payload.readall()))
-            else:
-                while chunk := message.payload.read(CHUNK):
-                    await self._output.payload(chunk)
-        except (OSError, Failure) as error:  # nobody reads, the disk is full
-            self._guest.controller.cancel(self._message_id)
-            self._final.set_exception(error)
+            async for reply in request:
+                await self._print(reply)
+        except ExchangeError:
+            pass  # the last reply tells the same
+        except BaseException:
+            request.cancel()
+            raise
+        assert request.final is not None
+        return request.final.header
+
+    async def _print(self, reply: Reply) -> None:
+        landing = self._landing
+        if landing is not None:
+            before = landing.size
+            async for chunk in reply.payload:
+                await landing.write(chunk)
+            if self._as_json:
+                await self._output.text(_line(reply.header, b"", size=landing.size - before))
+            return
+        self._hide_progress()
+        if self._as_json:
+            await self._output.text(_line(reply.header, reply.payload.readall()))
+            return
+        async for chunk in reply.payload:
+            await self._output.payload(chunk)
 
     async def _print_end(self, header: Mapping[str, Any]) -> None:
         if self._as_json:
-            made_here = {
-                "message_id": f"{(int(self._message_id, 16) + 1) % (1 << 128):032x}",
-                "in_response_to": self._message_id,
+            await self._output.text(_line(header, b"", size=None if self._landing is None else 0))
+
+    async def _print_failure(self, request: Request, failure: Failure) -> None:
+        """The last line of JSON where there is no last reply."""
+        await self._print_end(
+            {
+                "message_id": f"{(int(request.message_id, 16) + 1) % (1 << 128):032x}",
+                "in_response_to": request.message_id,
                 "sender": self._guest.target,
                 "serial": 1,
+                "code": 1,
                 "eof": True,
+                "error": str(failure),
             }
-            await self._output.text(_line({**made_here, **header}, b""))
+        )
 
 
-def _line(header: Mapping[str, Any], payload: bytes) -> str:
+def _line(header: Mapping[str, Any], payload: bytes, size: int | None = None) -> str:
+    """One reply; `size` is that of a payload which is written elsewhere."""
     try:
         encoding, text = "utf-8", payload.decode()
     except UnicodeDecodeError:
@@ -135,4 +175,5 @@ def _line(header: Mapping[str, Any], payload: bytes) -> str:
         error=header.get("error"),
         encoding=encoding,
         payload=text,
+        **({} if size is None else {"size": size}),
     )

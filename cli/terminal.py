@@ -64,10 +64,14 @@ class Descriptor:
 
 
 class Output(Descriptor):
-    """Standard output. A reader that is slow, or has stopped, holds up whoever awaits `write`, and not the loop."""
+    """Standard output, or something else with a name.
 
-    def __init__(self, descriptor: int = STDOUT) -> None:
+    A reader that is slow, or has stopped, holds up whoever awaits `write`, and not the loop.
+    """
+
+    def __init__(self, descriptor: int = STDOUT, name: str = "the output") -> None:
         super().__init__(descriptor)
+        self._name = name
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
@@ -89,7 +93,7 @@ class Output(Descriptor):
             except OSError as error:
                 if error.errno in (errno.EPIPE, errno.EIO):  # EIO: the terminal is gone
                     raise BrokenPipeError from None
-                raise Failure(f"can't write the output: {error.strerror}", FAILED) from None
+                raise Failure(f"can't write {self._name}: {error.strerror}", FAILED) from None
             await self._writable()
 
     async def text(self, text: str) -> None:

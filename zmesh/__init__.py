@@ -14,6 +14,7 @@ from zmesh.errors import (
     ConfigError,
     ExchangeError,
     MeshError,
+    NodeOverloaded,
     NodeRestarted,
     NotAllowed,
     Overloaded,
@@ -23,6 +24,7 @@ from zmesh.errors import (
     UnknownDirective,
     Unreachable,
 )
+from zmesh.fanout import Answer, Answers
 from zmesh.legacy import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
 from zmesh.payload import Payload
 from zmesh.request import Request
@@ -38,6 +40,8 @@ __all__ = [
     "BYTES_PAYLOAD",
     "FILE_PAYLOAD",
     "AddressError",
+    "Answer",
+    "Answers",
     "Cancelled",
     "Closed",
     "Config",
@@ -46,6 +50,7 @@ __all__ = [
     "ExchangeError",
     "MeshError",
     "Message",
+    "NodeOverloaded",
     "NodeRestarted",
     "NotAllowed",
     "Overloaded",

@@ -6,6 +6,7 @@ They are no work: nothing of them is listed as such, no bound on work keeps them
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from difflib import get_close_matches
 
@@ -16,6 +17,9 @@ from zmesh.work import Work
 PING = "zmesh:ping"
 ROUTES = "zmesh:routes"
 CANCEL = "zmesh:cancel"
+
+_HEX = re.compile(r"[0-9a-fA-F]{32}")
+_DECIMAL = re.compile(r"[0-9]{1,39}")
 
 LIKENESS = 0.8
 """How much of an id must be right for it to be taken for a slip of the pen."""
@@ -77,16 +81,12 @@ class Answers:
 
 def read_message_id(text: str | int) -> str | None:
     """The id as 32 hex digits, from those or from the number that a ping lists; None if it is neither."""
-    if isinstance(text, str) and len(text) == 32:
-        try:
-            return f"{int(text, 16):032x}"
-        except ValueError:
-            return None
-    try:
-        number = int(text)
-    except ValueError:
+    word = str(text)
+    if isinstance(text, str) and _HEX.fullmatch(word):
+        return word.lower()
+    if not _DECIMAL.fullmatch(word) or int(word) >= 1 << 128:
         return None
-    return f"{number:032x}" if 0 <= number < 1 << 128 else None
+    return f"{int(word):032x}"
 
 
 def stamp(seconds: float) -> dict[str, object]:

@@ -18,7 +18,7 @@ from zmesh.answers import CANCEL, PING, read_message_id, stamp
 from zmesh.config import Config
 from zmesh.core.message import Message, MessageId
 from zmesh.core.wire import MAX_DIRECTIVE, is_address
-from zmesh.errors import ConfigError, MeshError
+from zmesh.errors import ConfigError, MeshError, RemoteError
 from zmesh.exchange import Exchange, Handled, Received, ResponseHandler, Unheard
 from zmesh.fanout import LIMIT, Answer, Answers, Asked, Fanout, repeatable
 from zmesh.interrupts import heard
@@ -272,7 +272,10 @@ class Controller:
         if named is None:
             raise ConfigError(f"{message_id!r} is no message id: 32 hex digits, or the number that a ping lists")
         payload = await self.request(node, CANCEL, {"message_id": named}, timeout=timeout)
-        return payload is not None and bool(payload.json()["cancelled"])
+        try:
+            return payload is not None and bool(payload.json()["cancelled"])
+        except (ValueError, TypeError, KeyError):
+            raise RemoteError(f"node {node!r} answers a cancel with something else", node=node) from None
 
     def recv(self) -> Replies:
         """The replies that have no handler: await this for the next one, or iterate over it for all to come."""
@@ -407,7 +410,7 @@ def _check_directive(directive: str) -> None:
 
 def _check_node(node: str) -> None:
     if not is_address(node):
-        raise ConfigError(f"{node!r} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -")
+        raise ConfigError(f"{node!r} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -", node=node)
 
 
 class Replies:

@@ -143,7 +143,10 @@ class Directives:
             )
         target = self._targets.get(namespace)
         if target is not None and not action.startswith("_") and callable(_attribute(target, action)):
-            raise NotAllowed(f"{name!r} is no directive: the plugin {namespace!r} does not mark that function as one")
+            raise NotAllowed(
+                f"{name!r} is no directive: the plugin {namespace!r} does not mark that function as one, "
+                "as @zmesh.directive would"
+            )
         hint = did_you_mean(name, self._entries)
         if not hint and self._entries:
             known = sorted(self._entries)

@@ -8,7 +8,8 @@
     └── ExchangeError          a request that ended in anything but success
         ├── RemoteError        the plugin raised
         │   ├── UnknownDirective   the node has no such directive
-        │   └── NotAllowed         the directive is there, but not for this sender
+        │   ├── NotAllowed         the directive is there, but not for this sender
+        │   └── NodeOverloaded     the node has no room for it; an Overloaded, too
         ├── Unreachable        no such node, or no path to it
         ├── TimedOut           the deadline passed
         ├── Cancelled          somebody cancelled the work
@@ -87,6 +88,12 @@ class NotAllowed(RemoteError):
     code: ClassVar[str] = "not_allowed"
 
 
+class NodeOverloaded(RemoteError, Overloaded):
+    """The other node runs all the work that it may, or one of the two has no room for the payload."""
+
+    code: ClassVar[str] = "overloaded"
+
+
 class Unreachable(ExchangeError):
     """There is no such node, or no path to it."""
 
@@ -119,7 +126,16 @@ class TooManyReplies(ExchangeError):
 
 _BY_REASON: dict[str, type[ExchangeError]] = {
     kind.code: kind
-    for kind in (RemoteError, UnknownDirective, NotAllowed, Unreachable, TimedOut, Cancelled, NodeRestarted)
+    for kind in (
+        RemoteError,
+        UnknownDirective,
+        NotAllowed,
+        NodeOverloaded,
+        Unreachable,
+        TimedOut,
+        Cancelled,
+        NodeRestarted,
+    )
 }
 
 

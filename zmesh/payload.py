@@ -249,7 +249,8 @@ class Arriving(Payload):
         try:
             if self._max_bytes is not None and self._size > self._max_bytes:
                 raise Overloaded(
-                    f"the payload is larger than the {self._max_bytes} bytes that max_payload_bytes allows here"
+                    f"the payload is larger than the {self._max_bytes} bytes that max_payload_bytes allows here; "
+                    "set it higher, or take the payload as a stream"
                 )
             if self._spool is not None:
                 self._spool.write(chunk)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from zmesh.core.effects import Deliver
-from zmesh.core.message import Eof, Message, MessageId
+from zmesh.core.message import Eof, MessageId
 from zmesh.errors import ExchangeError, TooManyReplies, exchange_error
 from zmesh.exchange import Exchange, Reply
 from zmesh.payload import Payload, Streaming
@@ -39,6 +39,11 @@ class Request(Exchange):
         self._ends: list[asyncio.Future[None]] = []
         self._final: Reply | None = None
         self._reading: Streaming | None = None
+
+    @property
+    def final(self) -> Reply | None:
+        """The last reply, whose header tells how the request has ended; None until then."""
+        return self._final
 
     def cancel(self) -> Ending:
         """Stop the work. Harmless if it is over, or was never begun.
@@ -76,6 +81,8 @@ class Request(Exchange):
 
     def __await__(self) -> Generator[object, None, Payload | None]:
         if self._streams:
+            self.cancel()
+            self.discard()
             raise TypeError("a request with stream=True is not awaited; take its replies with `async for`")
         payload: Payload | None = None
         replies = 0
@@ -93,7 +100,7 @@ class Request(Exchange):
         self._check(reply.final)
         return payload
 
-    def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> AsyncIterator[Reply]:
         return Arrivals(self)
 
     def _collect(self, piece: Deliver) -> int:
@@ -188,7 +195,7 @@ class Arrivals:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> Reply:
         request = self._request
         reply = await _Next(request._arrival)
         if reply.final is None:

@@ -26,7 +26,7 @@ from zmesh.config import Config
 from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Pong
 from zmesh.core.message import Message
 from zmesh.errors import Closed, ExchangeError, TimedOut
-from zmesh.exchange import ResponseHandler
+from zmesh.exchange import Reply, ResponseHandler
 from zmesh.fanout import LIMIT, Answer
 from zmesh.payload import Payload, PayloadLike
 from zmesh.request import Request
@@ -166,7 +166,7 @@ class Iteration(Generic[T]):
         self.close()
 
 
-class Replies(Iteration[Message]):
+class Replies(Iteration[Reply]):
     """The replies to one request, which is under way; raises an ExchangeError at their end if the work failed.
 
     Leaving the loop early cancels the work.

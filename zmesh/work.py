@@ -133,9 +133,12 @@ class Works:
         try:
             entry = self._directives.find(work.directive)
             if self._closed:
-                raise Cancelled("the node is closing")
+                raise Cancelled("the node is closing; send it again when it is back, or to another")
             if len(active) >= self._max_work:
-                raise Overloaded(f"the node runs {self._max_work} requests already (max_work); try again later")
+                raise Overloaded(
+                    f"the node runs {self._max_work} requests already (max_work); "
+                    "try again later, or set it higher there"
+                )
         except (RemoteError, Cancelled, Overloaded) as error:
             work.payload.close()
             self._outlet.finish(message_id, reason=error.code, error=str(error))

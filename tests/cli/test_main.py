@@ -19,7 +19,7 @@ def test_the_version_is_that_of_the_library(shell: Any) -> None:
     assert (done.returncode, done.stdout.decode()) == (0, f"zmesh {zmesh.__version__}\n")
 
 
-@pytest.mark.parametrize("words", [(), ("node",), ("ping",), ("send",), ("routes",), ("demo",)])
+@pytest.mark.parametrize("words", [(), ("node",), ("ping",), ("send",), ("routes",), ("cancel",), ("demo",)])
 def test_every_command_has_a_help_that_fits_a_terminal(shell: Any, words: tuple[str, ...]) -> None:
     done = shell.run(*words, "--help")
     assert done.returncode == 0
@@ -42,7 +42,7 @@ def test_an_unknown_command_comes_with_a_suggestion(shell: Any) -> None:
     assert b"Did you mean 'ping'?" in done.stderr
 
 
-@pytest.mark.parametrize("words", [("ping",), ("send", "a"), ("routes", "a", "b"), ("node", "a")])
+@pytest.mark.parametrize("words", [("ping",), ("send", "a"), ("cancel",), ("routes", "a", "b"), ("node", "a")])
 def test_too_few_or_too_many_arguments_are_a_usage_error(shell: Any, words: tuple[str, ...]) -> None:
     done = shell.run(*words)
     assert (done.returncode, done.stdout) == (2, b"")

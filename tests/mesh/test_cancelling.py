@@ -8,6 +8,7 @@ import time
 import pytest
 
 import zmesh
+from zmesh.answers import read_message_id
 from zmesh.testing import Mesh, eventually
 
 MEGABYTE = 1 << 20
@@ -362,6 +363,36 @@ async def test_what_is_no_message_id_is_refused_here_and_there(chain):
             await chain["a"].request("z", "zmesh:cancel", payload)
 
 
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("AB" * 16, "ab" * 16),
+        ("1" * 32, "1" * 32),
+        ("17", f"{17:032x}"),
+        (17, f"{17:032x}"),
+        ((1 << 128) - 1, "f" * 32),
+        (10**31, f"{10**31:032x}"),
+        (1 << 128, None),
+        (-1, None),
+        (True, None),
+        ("", None),
+        (" 17", None),
+        ("1_7", None),
+        ("\u0661", None),
+        ("0x" + "1" * 30, None),
+        ("1" * 40, None),
+    ],
+)
+def test_a_message_id_is_read_in_both_of_its_forms(word, named):
+    assert read_message_id(word) == named
+
+
+async def test_a_node_that_answers_a_cancel_with_something_else_is_an_error(chain):
+    chain["z"].node.serving.answer("zmesh:cancel", lambda work: ["what?"])
+    with pytest.raises(zmesh.RemoteError, match="node 'z' answers a cancel with something else"):
+        await chain["b"].cancel_at("z", "0" * 32)
+
+
 async def test_an_id_that_is_nearly_right_is_pointed_out(chain):
     request = chain["a"].request("z", "z:waits")
     await under_way(chain)
@@ -448,7 +479,6 @@ async def test_a_streamed_reply_is_not_awaited(chain):
     request = chain["a"].request("z", "echo:echo", b"x", stream=True)
     with pytest.raises(TypeError, match="take its replies with `async for`"):
         await request
-    await request.cancel()
     await nothing_is_kept(chain)
 
 

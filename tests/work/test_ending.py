@@ -371,7 +371,10 @@ async def test_a_closed_table_takes_no_more_work(bench):
     bench.directives.register("test:it", coroutine)
     await bench.works.close()
     exchange = await bench.call("test:it")
-    assert (exchange.reason, exchange.error) == ("cancelled", "the node is closing")
+    assert (exchange.reason, exchange.error) == (
+        "cancelled",
+        "the node is closing; send it again when it is back, or to another",
+    )
 
 
 async def test_what_does_not_end_is_named_finished_and_left_behind(bench, monkeypatch, caplog, eventually):

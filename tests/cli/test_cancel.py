@@ -1,0 +1,173 @@
+"""`zmesh cancel`: stop work from elsewhere, and hear that it has ended."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
+KEYS = ["schema", "message_id", "node", "cancelled", "directive", "sender", "unanswered"]
+
+
+def work_at(shell: Any, node: str) -> list[dict[str, Any]]:
+    work: list[dict[str, Any]] = json.loads(shell.run("ping", node, "-c", "1", "--json").stdout.splitlines()[0])[
+        "active_work"
+    ]
+    return work
+
+
+@pytest.fixture
+def sleeper(mesh: Any, eventually: Any) -> Any:
+    """A `zmesh send --json` whose work sleeps at `far`, and that work as a ping lists it."""
+    send = mesh.start("send", "far", "sleep:execute", "3600", "--json")
+    eventually(lambda: work_at(mesh, "far"))
+    yield send, work_at(mesh, "far")[0]
+    send.terminate()
+    send.communicate()
+    eventually(lambda: not work_at(mesh, "far"))
+
+
+def test_the_number_of_a_ping_names_the_work_and_its_sender_is_told_who_cancelled_it(
+    mesh: Any, sleeper: Any, lines: Lines
+) -> None:
+    send, work = sleeper
+    done = mesh.run("cancel", str(work["id"]), "far", "--json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    (answer,) = lines(done)
+    assert list(answer) == KEYS
+    assert answer == {
+        "schema": "zmesh.cancel/1",
+        "message_id": f"{work['id']:032x}",
+        "node": "far",
+        "cancelled": True,
+        "directive": "sleep:execute",
+        "sender": work["sender"],
+        "unanswered": [],
+    }
+    assert work_at(mesh, "far") == [], "it has ended when the command is done"
+    stdout, stderr = send.communicate(timeout=20)
+    final = json.loads(stdout)
+    assert (send.returncode, final["code"], final["eof"]) == (1, 1, True)
+    assert final["in_response_to"] == answer["message_id"]
+    assert "sleep:execute was cancelled by 'cli-" in final["error"]
+    assert b"was cancelled by" in stderr
+
+
+def test_without_a_node_the_work_is_found_wherever_it_runs(mesh: Any, sleeper: Any) -> None:
+    _, work = sleeper
+    done = mesh.run("cancel", f"{work['id']:032x}")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == f"cancelled sleep:execute of {work['sender']} at far\n"
+
+
+def test_the_id_that_send_tells_when_asked_for_more_is_the_one(mesh: Any, eventually: Any) -> None:
+    send = mesh.start("send", "far", "sleep:execute", "3600", "-v")
+    while b"the message id is " not in (line := send.stderr.readline()):
+        assert line
+    message_id = line.split()[-1].decode()
+    eventually(lambda: work_at(mesh, "far"))
+    assert mesh.run("cancel", message_id, "far").returncode == 0
+    send.communicate(timeout=20)
+    assert send.returncode == 1
+
+
+def test_the_id_of_a_reply_will_do_as_well(mesh: Any) -> None:
+    program = (
+        "import asyncio, sys, zmesh\n"
+        "async def ticks(work):\n"
+        "    while True:\n"
+        "        yield 'tick'\n"
+        "        await asyncio.sleep(0.01)\n"
+        "async def main():\n"
+        "    mesh = zmesh.Controller(zmesh.Config(node_id='ticker', peers=sys.argv[1:]))\n"
+        "    mesh.register('t:ticks', ticks)\n"
+        "    async with mesh:\n"
+        "        await mesh.node.reachable('far', 20)\n"
+        "        print('ready', flush=True)\n"
+        "        await asyncio.to_thread(sys.stdin.read)\n"
+        "asyncio.run(main())\n"
+    )
+    url = mesh.environment["ZMESH_PEER"]
+    command = [sys.executable, "-c", program, url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ticker:
+        assert ticker.stdout is not None
+        assert ticker.stdout.readline() == b"ready\n"
+        send = mesh.start("send", "ticker", "t:ticks", "--json", "--timeout", "30")
+        send.stdout.readline()
+        reply = json.loads(send.stdout.readline())
+        assert reply["message_id"] != reply["in_response_to"]
+        assert mesh.run("cancel", reply["message_id"], "ticker").returncode == 0
+        *_, last = send.communicate(timeout=20)[0].splitlines()
+        assert "was cancelled by" in json.loads(last)["error"]
+        ticker.communicate()
+
+
+@pytest.mark.parametrize("where", [["far"], []])
+def test_work_that_does_not_run_is_a_failure_that_says_so(mesh: Any, lines: Lines, where: list[str]) -> None:
+    done = mesh.run("cancel", "0" * 32, *where)
+    assert (done.returncode, done.stdout) == (1, b"")
+    place = "at 'far'" if where else "at any node that answers"
+    assert done.stderr.decode() == (
+        f"zmesh: no work {'0' * 32} runs {place}; it may be over, 'zmesh ping {where[0] if where else 'NODE'} --json' "
+        "lists what runs\n"
+    )
+    done = mesh.run("cancel", "0" * 32, *where, "--json")
+    assert done.returncode == 1
+    (answer,) = lines(done)
+    assert (answer["cancelled"], answer["directive"], answer["sender"]) == (False, None, None)
+    assert answer["node"] == (where[0] if where else None)
+
+
+@pytest.mark.parametrize("where", [["far"], []])
+def test_an_id_that_is_nearly_right_comes_with_the_right_one(mesh: Any, sleeper: Any, where: list[str]) -> None:
+    _, work = sleeper
+    done = mesh.run("cancel", f"{work['id'] ^ (1 << 120):032x}", *where)
+    assert done.returncode == 1
+    assert f"(did you mean {work['id']:032x}?)" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("word", ["work", "-1", "0x17", "f" * 31, "g" * 32, str(1 << 128)])
+def test_what_is_no_id_is_a_usage_error(mesh: Any, word: str) -> None:
+    done = mesh.run("cancel", "--", word, "far")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"is no message id: it has 32 hex digits" in done.stderr
+
+
+def test_an_unknown_node_comes_with_the_likely_name(mesh: Any) -> None:
+    done = mesh.run("cancel", "0" * 32, "farr")
+    assert done.returncode == 3
+    assert b"(did you mean 'far'?)" in done.stderr
+
+
+def test_work_that_does_not_end_in_time_is_a_time_out(mesh: Any, eventually: Any) -> None:
+    program = (
+        "import sys, threading, zmesh, zmesh.sync\n"
+        "stop = threading.Event()\n"
+        "with zmesh.sync.Controller(zmesh.Config(node_id='deaf', peers=sys.argv[1:])) as mesh:\n"
+        "    mesh.register('t:deaf', lambda work: stop.wait())\n"
+        "    mesh.node.reachable('far', 20)\n"
+        "    print('ready', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    stop.set()\n"
+    )
+    command = [sys.executable, "-c", program, mesh.environment["ZMESH_PEER"]]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as deaf:
+        assert deaf.stdout is not None
+        assert deaf.stdout.readline() == b"ready\n"
+        send = mesh.start("send", "deaf", "t:deaf", "-v", "--timeout", "30")
+        while b"the message id is " not in (line := send.stderr.readline()):
+            assert line
+        message_id = line.split()[-1].decode()
+        eventually(lambda: work_at(mesh, "deaf"))
+        for where in (["deaf"], []):
+            done = mesh.run("cancel", message_id, *where, "--timeout", "0.3")
+            assert (done.returncode, done.stdout) == (4, b""), done.stderr
+            assert re.search(
+                rb"no final reply from 'deaf' within 0.3\d* s; the request had reached 'deaf'", done.stderr
+            )
+        deaf.communicate()
+        send.communicate(timeout=20)

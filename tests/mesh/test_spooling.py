@@ -1,0 +1,134 @@
+"""A large reply that nobody has read lies in a temporary file, which is gone whatever becomes of it."""
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+import zmesh
+from zmesh.payload import SPOOL_AFTER
+from zmesh.testing import Mesh, eventually
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+async def mesh(tmp_path):
+    """Two nodes that spool into `tmp_path`; `b:halves` sends half of a large reply, and the rest when it may."""
+    async with Mesh.chain("a", "b", tcp=True, spool_dir=str(tmp_path)) as pair:
+        pair.go_on = asyncio.Event()
+
+        async def halves():
+            for _ in range(20 * MEGABYTE // 50_000):
+                yield bytes(50_000)
+            await pair.go_on.wait()
+            yield bytes(MEGABYTE)
+
+        async def one_reply(work):
+            return halves()
+
+        pair["b"].register("b:halves", one_reply)
+        yield pair
+
+
+def spooled(folder):
+    """The sizes of the files in the folder that this process has open, with a name or without."""
+    sizes = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(folder)):
+                sizes.append(os.stat(f"/proc/self/fd/{descriptor}").st_size)
+        except OSError:
+            continue
+    return sizes
+
+
+async def half_spooled(folder):
+    await eventually(lambda: sum(spooled(folder)) > 15 * MEGABYTE)
+
+
+async def test_it_is_8_mib_that_a_reply_may_hold_in_memory(tmp_path):
+    assert SPOOL_AFTER == 8 * MEGABYTE
+    async with Mesh.chain("a", "b", tcp=True, spool_dir=str(tmp_path)) as mesh:
+        mesh["b"].register("b:give", lambda work: bytes(int(work.payload.text())))
+        payload = await mesh["a"].request("b", "b:give", str(SPOOL_AFTER))
+        assert (len(payload), spooled(tmp_path)) == (SPOOL_AFTER, [])
+        payload = await mesh["a"].request("b", "b:give", str(SPOOL_AFTER + 1))
+        assert len(payload) == SPOOL_AFTER + 1
+        assert len(spooled(tmp_path)) == 1
+        payload.close()
+        assert spooled(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "how", ["read and dropped", "closed", "never taken", "cancelled", "node closed", "task cancelled"]
+)
+async def test_the_file_is_gone_on_every_way_out(mesh, tmp_path, how):
+    request = mesh["a"].request("b", "b:halves")
+    if how in ("read and dropped", "closed", "never taken"):
+        mesh.go_on.set()
+        if how == "never taken":
+            await eventually(lambda: request.ended)
+            assert len(spooled(tmp_path)) == 1
+            del request
+        else:
+            payload = await request
+            assert len(spooled(tmp_path)) == 1
+            if how == "closed":
+                payload.close()
+            del payload, request
+    else:
+        await half_spooled(tmp_path)
+        if how == "cancelled":
+            assert isinstance(await request.cancel(), zmesh.Cancelled)
+        elif how == "node closed":
+            await mesh.remove("a")
+        else:
+            task = asyncio.ensure_future(request_of(request))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    gc.collect()
+    assert spooled(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+async def request_of(request):
+    return await request
+
+
+async def test_nothing_is_left_of_a_process_that_was_killed(process, tmp_path):
+    worker = await process("worker", more=HALVES)
+    killed = await process("killed", peers=worker.listening, spool_dir=str(tmp_path))
+    await killed.ask("mesh.node.reachable('worker')")
+    killed.start("mesh.request('worker', 'w:halves')")
+    folder = Path(f"/proc/{killed.process.pid}/fd")
+
+    def size():
+        return sum(os.stat(fd).st_size for fd in folder.iterdir() if os.readlink(fd).startswith(str(tmp_path)))
+
+    await eventually(lambda: size() > 15 * MEGABYTE)
+    killed.kill()
+    assert list(tmp_path.iterdir()) == []
+
+
+HALVES = """
+async def halves():
+    for _ in range(400):
+        yield bytes(50_000)
+    await asyncio.Event().wait()
+
+async def one_reply(work):
+    return halves()
+
+opened = zmesh.Controller.open
+
+async def open_with(self):
+    self.register("w:halves", one_reply)
+    await opened(self)
+
+zmesh.Controller.open = open_with
+"""

@@ -23,7 +23,14 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "route_timeout": (0.0, 86_400.0),
     "max_waiting_bytes": (65_536, 1 << 40),
     "max_payload_bytes": (65_536, 1 << 50),
+    "max_processes": (1, 4096),
 }
+ISOLATION: dict[str, tuple[float, float]] = {
+    "max_memory_bytes": (32 * 1024 * 1024, 1 << 50),
+    "max_cpu_seconds": (1, 1_000_000),
+    "grace": (0.0, 3600.0),
+}
+"""What can be set for the processes of isolated directives, with the limits of each."""
 
 
 def default_node_id() -> str:
@@ -46,6 +53,8 @@ class Config:
     `max_payload_bytes`  largest payload that is collected for a plugin or handler which wants it whole.
     `spool_dir`          folder for payloads too large for memory; the system's own if None.
     `ephemeral`          a leaf: it forwards nothing and the mesh keeps no state of it.
+    `max_processes`      processes of isolated directives that may run at a time; more requests wait in line.
+    `isolation`          for an isolated directive, or `*` for all: `max_memory_bytes`, `max_cpu_seconds`, `grace`.
     `plugins`            a section of settings for each namespace, handed to its plugin.
 
     Raises ConfigError if a value is of the wrong type or out of its limits.
@@ -62,6 +71,8 @@ class Config:
     max_payload_bytes: int = 64 * 1024 * 1024 * 1024
     spool_dir: str | None = None
     ephemeral: bool = False
+    max_processes: int = 12
+    isolation: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     plugins: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -78,6 +89,7 @@ class Config:
                 raise ConfigError(f"{name} = {value!r} is not a number from {low:g} to {high:g}")
         if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):
             raise ConfigError("plugins must hold one table for each namespace, such as [plugins.http]")
+        _check_isolation(self.isolation)
 
     @classmethod
     def load(
@@ -101,6 +113,22 @@ class Config:
                 settings[name] = tuple(url.strip() for url in environ[variable].split(",") if url.strip())
         settings.update({name: value for name, value in flags.items() if value is not None})
         return cls(**settings)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+
+def _check_isolation(isolation: object) -> None:
+    if not isinstance(isolation, Mapping) or not all(isinstance(table, Mapping) for table in isolation.values()):
+        raise ConfigError('isolation must hold one table for each directive, such as [isolation."http:execute"]')
+    for directive, table in isolation.items():
+        place = f'[isolation."{directive}"]'
+        if directive != "*" and not re.fullmatch(r"[^\s:]+:[^\s:]+", str(directive)):
+            raise ConfigError(f"{place} is for no directive; it must look like namespace:action, or be *")
+        for name, value in table.items():
+            if name not in ISOLATION:
+                raise ConfigError(f"{place}: no setting is called {name!r}{did_you_mean(name, ISOLATION)}")
+            low, high = ISOLATION[name]
+            kinds = (int, float) if name == "grace" else (int,)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+                raise ConfigError(f"{place}: {name} = {value!r} is not a number from {low:g} to {high:g}")
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -152,9 +152,29 @@ class Controller:
         parse_url(peer)
         self.node.dial(peer)
 
-    def register(self, name: str, function: Callable[..., object], *, stream: bool = False) -> None:
-        """Offer `namespace:action` at this node; `function` takes a Work and returns or yields its replies."""
-        self.node.register(name, function, stream=stream)
+    def register(
+        self,
+        name: str,
+        function: Callable[..., object],
+        *,
+        stream: bool = False,
+        isolate: bool = False,
+        max_memory_bytes: int | None = None,
+        max_cpu_seconds: int | None = None,
+    ) -> None:
+        """Offer `namespace:action` at this node; `function` takes a Work and returns or yields its replies.
+
+        The options are those of `zmesh.directive`. Raises ValueError for a name that is taken or is none, and TypeError
+        for an isolated function that can't be moved to another process.
+        """
+        self.node.register(
+            name,
+            function,
+            stream=stream,
+            isolate=isolate,
+            max_memory_bytes=max_memory_bytes,
+            max_cpu_seconds=max_cpu_seconds,
+        )
 
     # -- sending -------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from zmesh import legacy
+from zmesh import isolation, legacy
 from zmesh.errors import NotAllowed, UnknownDirective, did_you_mean
+from zmesh.isolation import Isolation, Place
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -45,23 +46,44 @@ _SHOWN = 8
 class _Mark:
     name: str
     stream: bool
+    asked: dict[str, int] | None = None
 
 
 @overload
 def directive(function: Function, /) -> Function: ...
 @overload
-def directive(*, name: str | None = None, stream: bool = False) -> Callable[[Function], Function]: ...
-def directive(function: Any = None, /, *, name: str | None = None, stream: bool = False) -> Any:
+def directive(
+    *,
+    name: str | None = None,
+    stream: bool = False,
+    isolate: bool = False,
+    max_memory_bytes: int | None = None,
+    max_cpu_seconds: int | None = None,
+) -> Callable[[Function], Function]: ...
+def directive(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    stream: bool = False,
+    isolate: bool = False,
+    max_memory_bytes: int | None = None,
+    max_cpu_seconds: int | None = None,
+) -> Any:
     """Mark a function of one argument, a `Work`, as a directive; its action is `name`, else the function's own name.
 
     An async function or generator runs on the node's loop and must not block it, a plain function or generator runs in
     a worker thread. Each value that is yielded is sent as one reply, and so is the value returned, except None, which
     sends nothing. With `stream=True` it starts with the first chunk of the payload and reads the rest as it arrives;
     otherwise it starts when the payload is complete.
+
+    With `isolate=True` each call runs in a process of its own, which can be killed and may use so much memory (bytes)
+    and CPU time (whole seconds) at most. Raises ValueError for limits that can't be held.
     """
+    asked = isolation.asked(isolate, max_memory_bytes, max_cpu_seconds)
 
     def mark(function: Function) -> Function:
-        setattr(function, _MARK, _Mark(name or function.__name__, stream))
+        setattr(function, _MARK, _Mark(name or function.__name__, stream, asked))
         return function
 
     return mark if function is None else mark(function)
@@ -80,12 +102,13 @@ class Shape(enum.Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """One directive of a node: its full name, its function, how that is called, and when it starts."""
+    """One directive of a node: its full name, its function, how that is called, when it starts, and where it runs."""
 
     name: str
     run: Callable[..., Any]
     shape: Shape
     stream: bool
+    isolation: Isolation | None = None
 
 
 class Directives:
@@ -98,19 +121,34 @@ class Directives:
         self._failures: dict[str, str] = {}
         self._origins: dict[str, str] = {}
 
-    def register(self, name: str, function: Callable[..., Any], *, stream: bool = False) -> None:
+    def register(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        stream: bool = False,
+        isolate: bool = False,
+        max_memory_bytes: int | None = None,
+        max_cpu_seconds: int | None = None,
+    ) -> None:
         """Let this node run `function` for the directive `name`; it takes the place of a plugin's of the same name.
 
         `function` takes a `Work`, and need not be marked. Raises ValueError if `name` is not `namespace:action` or is
-        registered already, TypeError if the function can't be called.
+        registered already, or if there are limits without `isolate`; TypeError if the function can't be called, or
+        not be moved to a process.
         """
         if not callable(function):
             raise TypeError(f"the directive {name!r} needs a function, not {type(function).__name__}")
         if name in self._registered:
             raise ValueError(f"the directive {name!r} is registered already")
         mark = getattr(function, _MARK, None)
+        marked = mark.asked if isinstance(mark, _Mark) else None
         stream = stream or (isinstance(mark, _Mark) and mark.stream)
-        self._entries[_checked(name)] = Entry(name, function, _shape(function), stream)
+        asked = isolation.asked(isolate or marked is not None, max_memory_bytes, max_cpu_seconds)
+        if asked is not None:
+            asked = {**(marked or {}), **asked}
+        isolated = None if asked is None else Isolation(isolation.moved(function), asked)
+        self._entries[_checked(name)] = Entry(name, function, shape_of(function), stream, isolated)
         self._registered.add(name)
 
     def discover(self) -> None:
@@ -171,7 +209,7 @@ class Directives:
             target = point.load()
             if inspect.isclass(target):
                 target = target()  # an object of its own for each node
-            found = list(_exports(namespace, target) if point.group == LEGACY_GROUP else _marked(namespace, target))
+            found = list(_exports(namespace, target) if point.group == LEGACY_GROUP else _marked(point, target))
             if not found:
                 raise LookupError(f"{point.value} has no function that is marked as a directive")
         except (Exception, SystemExit) as error:  # whatever a plugin does while it is imported
@@ -203,15 +241,15 @@ def _attributes(target: object) -> Iterator[tuple[str, Callable[..., Any]]]:
             yield name, getattr(target, name)
 
 
-def _marked(namespace: str, target: object) -> Iterator[Entry]:
+def _marked(point: EntryPoint, target: object) -> Iterator[Entry]:
     found = {}
-    for _, function in _attributes(target):
+    for name, function in _attributes(target):
         mark = getattr(function, _MARK, None)
         if isinstance(mark, _Mark):
-            found[mark.name] = _entry(namespace, mark.name, function, mark.stream)
+            found[mark.name] = _entry(point, mark, function, name)
     if not found and not isinstance(target, ModuleType) and callable(target):
         mark = getattr(target, _MARK, None) or _Mark(getattr(target, "__name__", type(target).__name__), stream=False)
-        found[mark.name] = _entry(namespace, mark.name, target, mark.stream)
+        found[mark.name] = _entry(point, mark, target, None)
     yield from found.values()
 
 
@@ -221,11 +259,13 @@ def _exports(namespace: str, target: object) -> Iterator[Entry]:
             yield Entry(_checked(f"{namespace}:{name}"), legacy.adapt(function), Shape.QUEUE, stream=False)
 
 
-def _entry(namespace: str, action: str, function: Callable[..., Any], stream: bool) -> Entry:
-    return Entry(_checked(f"{namespace}:{action}"), function, _shape(function), stream)
+def _entry(point: EntryPoint, mark: _Mark, function: Callable[..., Any], attribute: str | None) -> Entry:
+    isolated = None if mark.asked is None else Isolation(Place(point.value, attribute), mark.asked)
+    return Entry(_checked(f"{point.name}:{mark.name}"), function, shape_of(function), mark.stream, isolated)
 
 
-def _shape(function: Callable[..., Any]) -> Shape:
+def shape_of(function: Callable[..., Any]) -> Shape:
+    """How this function is called."""
     while isinstance(function, functools.partial):
         function = function.func
     if not inspect.isroutine(function):  # an object with `__call__`

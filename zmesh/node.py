@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from zmesh.admission import Admission
 from zmesh.answers import PING, Answers
@@ -74,6 +74,8 @@ class Node:
             max_work=config.max_work,
             max_payload_bytes=config.max_payload_bytes,
             spool_dir=config.spool_dir,
+            max_processes=config.max_processes,
+            isolation=config.isolation,
         )
         self.answers = Answers(self.router, self.serving)
         self.listening: list[str] = []
@@ -247,9 +249,9 @@ class Node:
         self.send(request, PING, b"", None)
         await request
 
-    def register(self, name: str, function: Callable[..., object], *, stream: bool = False) -> None:
-        """Offer a directive of this program, and let the mesh know."""
-        self.directives.register(name, function, stream=stream)
+    def register(self, name: str, function: Callable[..., object], **options: Any) -> None:
+        """Offer a directive of this program, and let the mesh know. `options` are those of Directives.register."""
+        self.directives.register(name, function, **options)
         if self._transport is not None:
             self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
 

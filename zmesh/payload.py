@@ -147,6 +147,10 @@ class Payload:
             self._spool.write(content)
         return self._spool.path()
 
+    def spooled(self) -> Spool | None:
+        """The file that the content lies in; None if memory holds it."""
+        return self._spool if self._content is None else None
+
     def close(self) -> None:
         """Drop the content and delete its temporary file; harmless when done twice."""
         self._content = None

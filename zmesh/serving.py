@@ -56,6 +56,8 @@ class Serving:
         max_work: int,
         max_payload_bytes: int,
         spool_dir: str | None,
+        max_processes: int,
+        isolation: Mapping[str, Mapping[str, float]],
     ) -> None:
         self._desk = desk
         self._sections = sections
@@ -63,7 +65,15 @@ class Serving:
         self._spool_dir = spool_dir
         self._requests: dict[MessageId, _Request] = {}
         self._inline: dict[str, Inline] = {}
-        self.works = Works(directives, self, max_workers=max_workers, max_work=max_work)
+        self.works = Works(
+            directives,
+            self,
+            max_workers=max_workers,
+            max_work=max_work,
+            max_processes=max_processes,
+            isolation=isolation,
+            spool_dir=spool_dir,
+        )
 
     def __len__(self) -> int:
         return len(self._requests)

@@ -37,6 +37,13 @@ memory = Memory()
 """The account of this process."""
 
 
+def default_folder() -> str:
+    """The system's folder for temporary files."""
+    import tempfile  # here, because most programs never come here and would pay for it at their start
+
+    return tempfile.gettempdir()
+
+
 class Spool:
     """A temporary file that is written once, from start to end, and then read anywhere.
 
@@ -44,20 +51,35 @@ class Spool:
     that ends. It is deleted by `close`, at the latest with this object. Raises OSError where the disk does.
     """
 
-    __slots__ = ("_file", "_folder", "_path", "size")
+    __slots__ = ("_file", "_folder", "_name", "_path", "size")
 
-    def __init__(self, folder: str | None) -> None:
-        import tempfile  # here, because most programs never come here and would pay for it at their start
-
+    def __init__(self, folder: str | None, name: str | None = None) -> None:
+        """`name` is what the file is called once it has a name; one that nobody else has if None."""
         self._path: str | None = None
-        self._folder = folder or tempfile.gettempdir()
+        self._folder = folder or default_folder()
+        self._name = name
         self.size = 0
         try:
             descriptor = os.open(self._folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except (AttributeError, OSError):  # not Linux, or a file system that can't
+            import tempfile  # here, because most programs never come here and would pay for it at their start
+
             self._file = cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
         else:
             self._file = open(descriptor, "w+b")
+
+    @classmethod
+    def adopt(cls, descriptor: int, size: int, folder: str, name: str) -> Spool:
+        """The spool of another process, which gave this one its `fileno`."""
+        spool = cls.__new__(cls)
+        spool._path, spool._folder, spool._name, spool.size = None, folder, name, size
+        spool._file = open(descriptor, "rb")
+        return spool
+
+    def fileno(self) -> int:
+        """The file's descriptor; all that was written can be read there."""
+        self._file.flush()
+        return self._file.fileno()
 
     def write(self, data: bytes) -> None:
         """Append `data`; not after a read."""
@@ -91,7 +113,7 @@ class Spool:
 
     def _link(self) -> str | None:
         """Give the file a name without copying it; None where that can't be done."""
-        name = f"zmesh-{secrets.token_hex(8)}"
+        name = self._name or f"zmesh-{secrets.token_hex(8)}"
         try:
             folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
             try:  # with `dst_dir_fd` os.link calls linkat(2), and only that follows the link in /proc
@@ -106,7 +128,11 @@ class Spool:
         import shutil
         import tempfile
 
-        descriptor, path = tempfile.mkstemp(prefix="zmesh-", dir=self._folder)
+        if self._name is None:
+            descriptor, path = tempfile.mkstemp(prefix="zmesh-", dir=self._folder)
+        else:
+            path = os.path.join(os.path.abspath(self._folder), self._name)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         self._path = path  # from here on `close` deletes it
         with open(descriptor, "wb") as named:
             self._file.seek(0)

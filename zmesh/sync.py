@@ -321,9 +321,27 @@ class Controller:
         """Keep a link to the node at this URL, whether or not it is up yet. Raises AddressError if malformed."""
         self._set_up(lambda: self._mesh.add_peer(peer))
 
-    def register(self, name: str, function: Callable[..., object], *, stream: bool = False) -> None:
+    def register(
+        self,
+        name: str,
+        function: Callable[..., object],
+        *,
+        stream: bool = False,
+        isolate: bool = False,
+        max_memory_bytes: int | None = None,
+        max_cpu_seconds: int | None = None,
+    ) -> None:
         """Offer `namespace:action` at this node; `function`, if it is a plain one, runs in a thread."""
-        self._set_up(lambda: self._mesh.register(name, function, stream=stream))
+        self._set_up(
+            lambda: self._mesh.register(
+                name,
+                function,
+                stream=stream,
+                isolate=isolate,
+                max_memory_bytes=max_memory_bytes,
+                max_cpu_seconds=max_cpu_seconds,
+            )
+        )
 
     # -- sending -------------------------------------------------------------------------------------------------
 

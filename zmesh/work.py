@@ -1,8 +1,8 @@
 """Work: the running requests of one node, from their start to their one final reply.
 
-Async directives run as tasks on the loop, plain ones in daemon threads. Whatever a directive does (returns, raises,
-calls `sys.exit`, is cancelled, never ends), `Outlet.finish` is called once for it, and never while a reply of the same
-work is still being handed over.
+Async directives run as tasks on the loop, plain ones in daemon threads, isolated ones in processes. Whatever a
+directive does (returns, raises, calls `sys.exit`, is cancelled, never ends), `Outlet.finish` is called once for it, and
+never while a reply of the same work is still being handed over.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
 
 from zmesh.directives import Directives, Entry, Shape, directive
 from zmesh.eager import Starter
@@ -23,6 +24,10 @@ from zmesh.errors import Cancelled, Closed, Overloaded, RemoteError, TimedOut
 from zmesh.payload import Payload, PayloadLike, Streaming, encode
 from zmesh.source import Source
 from zmesh.threads import Threads
+
+if TYPE_CHECKING:
+    from zmesh.isolation import Isolation
+    from zmesh.processes import Processes
 
 __all__ = ["CLOSE_WITHIN", "Directives", "Entry", "Outlet", "Shape", "Work", "Works", "directive"]
 
@@ -104,14 +109,26 @@ class _Running:
 class Works:
     """The table of the work that runs at one node. Belongs to the thread of the loop that `start` is called on."""
 
-    def __init__(self, directives: Directives, outlet: Outlet, *, max_workers: int, max_work: int) -> None:
+    def __init__(
+        self,
+        directives: Directives,
+        outlet: Outlet,
+        *,
+        max_workers: int,
+        max_work: int,
+        max_processes: int = 1,
+        isolation: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+        spool_dir: str | None = None,
+    ) -> None:
         self._directives = directives
         self._outlet = outlet
         self._max_workers = max_workers
         self._max_work = max_work
+        self._isolation = (max_processes, isolation, spool_dir)
         self._active: dict[str, _Running] = {}
         self._starter = Starter()
         self._threads: Threads | None = None
+        self._processes: Processes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Event | None = None
         self._closed = False
@@ -144,10 +161,12 @@ class Works:
             self._outlet.finish(message_id, reason=error.code, error=str(error))
             return
         running = active[message_id] = _Running(work, entry)
-        if entry.shape is Shape.COROUTINE:
+        if entry.isolation is not None:
+            self._spawn(running, self._iterate(running, partial(self._isolated, entry.isolation)))
+        elif entry.shape is Shape.COROUTINE:
             self._spawn(running, self._call(running))
         elif entry.shape is Shape.ASYNC_GENERATOR:
-            self._spawn(running, self._iterate(running))
+            self._spawn(running, self._iterate(running, entry.run))
         else:
             self._queue(running)
         if work.deadline is not None and message_id in active:
@@ -158,8 +177,8 @@ class Works:
 
         `by` is the node that asked for it, if that is not the requester.
 
-        A task gets CancelledError. A thread gets `work.cancelled`, and Cancelled raised where it waits for a reply to
-        go out or for a chunk to come in.
+        A task gets CancelledError, a process SIGTERM and then SIGKILL. A thread gets `work.cancelled`, and Cancelled
+        raised where it waits for a reply to go out or for a chunk to come in.
         """
         running = self._active.get(message_id)
         if running is None or running.reason is not None:
@@ -198,7 +217,8 @@ class Works:
     async def close(self) -> None:
         """Cancel all work, wait for its end, then close the plugins and end the threads. Takes no more work.
 
-        What does not end within 5 s is named in the log, finished as cancelled, and left behind.
+        What does not end within 5 s, or a process within its grace, is named in the log, finished as cancelled, and
+        left behind.
         """
         self._closed = True
         for message_id in list(self._active):
@@ -208,13 +228,15 @@ class Works:
             if self._active:
                 self._idle = self._idle or asyncio.Event()
                 try:
-                    await asyncio.wait_for(self._idle.wait(), CLOSE_WITHIN)
+                    await asyncio.wait_for(self._idle.wait(), max(map(self._ends_within, self._active.values())))
                 except TimeoutError:
                     left_behind = True
                     self._leave_behind()
             await self._close_plugins()
         finally:
             self._starter.close()
+            if self._processes is not None:
+                await self._processes.close()
             threads, self._threads = self._threads, None
             if threads is not None:
                 threads.close()
@@ -242,12 +264,12 @@ class Works:
         else:
             self._end(running, None, encoded)
 
-    async def _iterate(self, running: _Running) -> None:
+    async def _iterate(self, running: _Running, run: Callable[[Work], AsyncGenerator[PayloadLike, None]]) -> None:
         running.started = True
         message_id = running.work.message_id
         count = 0
         try:
-            async with aclosing(running.entry.run(running.work)) as values:
+            async with aclosing(run(running.work)) as values:
                 async for value in values:
                     if value is not None:
                         await self._outlet.reply(message_id, encode(value))
@@ -260,6 +282,22 @@ class Works:
                 raise
         else:
             self._end(running)
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def _isolated(self, isolation: Isolation, work: Work) -> AsyncGenerator[PayloadLike, None]:
+        if self._processes is None:
+            from zmesh.processes import Processes  # here: few nodes run anything isolated
+
+            self._processes = Processes(*self._isolation)
+        return self._processes.run(work, isolation)
+
+    def _ends_within(self, running: _Running) -> float:
+        """Seconds that this work may take from being cancelled to its end."""
+        isolation = running.entry.isolation
+        if isolation is None or self._processes is None:
+            return CLOSE_WITHIN
+        return CLOSE_WITHIN + self._processes.limits(running.work.directive, isolation).grace
 
     # --- threads -----------------------------------------------------------------------------------------------------
 
@@ -376,7 +414,7 @@ class Works:
                 "%s for %s did not end within %g s of being cancelled and is left behind%s",
                 running.work.directive,
                 running.work.sender,
-                CLOSE_WITHIN,
+                self._ends_within(running),
                 f" in the thread {running.thread}" if running.thread else "",
             )
             self._end(running)

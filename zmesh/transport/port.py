@@ -28,6 +28,7 @@ KEEPALIVES = 3
 MAX_FRAME = MAX_HEAD + 4096
 BATCH = 64
 UNCOPIED = 16 * 1024
+BODY = 2
 TRY_AGAIN = 0.001
 
 MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
@@ -182,14 +183,14 @@ class Port(ABC):
             self.handler.on_link_ready(link)
 
     def _read_parts(self) -> list[bytes]:
-        """The parts of the message at hand; more than three are read and thrown away."""
+        """The parts of the message at hand, of which a long body stays uncopied; more than four are thrown away."""
         recv = self._recv
         frame = recv(LAST, False)
         parts: list[Any] = [frame.bytes]
         while frame.more:
             frame = recv(LAST, False)
             if len(parts) < 4:
-                parts.append(frame if len(frame) >= UNCOPIED else frame.bytes)
+                parts.append(frame if len(parts) == BODY and len(frame) >= UNCOPIED else frame.bytes)
         return parts
 
     def _drain_monitor(self) -> None:

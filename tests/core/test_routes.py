@@ -545,6 +545,17 @@ def test_a_number_that_is_known_here_is_asked_for_before_a_newer_one(routes):
     assert asked(routes, 6.0) == [(2, request(7)), (1, request(7))]
 
 
+def test_a_number_that_grew_meanwhile_is_asked_for_soon_of_the_one_that_lags_now(routes):
+    """Seed 1 of a thousand nodes at random waited for the third of its tries, with a number that was enough no more."""
+    hear(routes, 1, entry(metric=50, seqno=6))
+    hear(routes, 2, entry(metric=40, seqno=5), now=5.0)
+    assert asked(routes, 5.0 + REQUEST_PATIENCE) == [(2, request(6))]
+    hear(routes, 1, entry(metric=50, seqno=8), now=5.1)
+    hear(routes, 2, entry(metric=40, seqno=6), now=5.12)
+    assert routes.get("z").link == 1
+    assert asked(routes, 5.1 + REQUEST_PATIENCE) == [(2, request(8))]
+
+
 # --- forgetting ---------------------------------------------------------------------------------------------------
 
 

@@ -355,3 +355,14 @@ async def test_a_cost_in_the_url_decides_between_two_paths():
         await eventually(lambda: mesh["a"].node.router.next_hop("c") == "b")
         await mesh.remove("b")
         await eventually(lambda: mesh["a"].node.router.next_hop("c") == "c")
+
+
+async def test_a_node_that_offers_so_much_that_its_record_fills_frames_is_known_with_all_of_it():
+    names = [f"wide:{number:03d}-{'x' * 140}" for number in range(200)]
+    async with Mesh("a", "b", "c", tcp=True) as mesh:
+        for name in names:
+            mesh["a"].register(name, lambda work: b"")
+        await mesh.connect("b", "a")
+        await mesh.connect("c", "b")
+        await eventually(lambda: set(names) <= set(mesh["c"].node.router.node_capabilities().get("a", ())))
+        assert not [count for count in mesh["c"].node.telemetry.counts if count.startswith("frame_dropped")]

@@ -242,7 +242,7 @@ class Routes:
                 elif before == after:
                     continue
                 selected[destination] = after
-                self._shrink_distance(destination, after)
+                self._shrink_distance(destination, after, now)
             if destination in self._askers and after is not None:
                 self._answer_askers(destination, after, now)
             if before is not None and after is not None and before[3:5] == after[3:5] and before[:2] == after[:2]:
@@ -411,10 +411,13 @@ class Routes:
             self._requests.setdefault(link, []).append(request)
             self.urgent = True
 
-    def _shrink_distance(self, destination: NodeId, selected: Selected) -> None:
+    def _shrink_distance(self, destination: NodeId, selected: Selected, now: float) -> None:
         distance = self._distances.get(destination)
         if distance is None or selected.seqno > distance[0] or selected.metric < distance[1]:
             self._distances[destination] = (selected.seqno, selected.metric)
+            if distance is not None and selected.seqno > distance[0] and destination in self._blocked:
+                self._asked.pop(destination, None)  # what was asked for is not enough any more
+                self._wanting.set_sooner(destination, now + REQUEST_PATIENCE)
 
     def _answer(self, link: LinkId, destination: NodeId, now: float) -> None:
         if link in self._neighbours:

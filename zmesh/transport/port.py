@@ -23,10 +23,12 @@ from zmesh.transport.context import Context
 HIGH_WATER = 64
 LINGER_MS = 500
 HANDSHAKE_MS = 5_000
-HEARTBEAT_MS = 10_000
+KEEPALIVE = 10
+KEEPALIVES = 3
 MAX_FRAME = MAX_HEAD + 4096
 BATCH = 64
 UNCOPIED = 16 * 1024
+BODY = 2
 TRY_AGAIN = 0.001
 
 MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
@@ -95,8 +97,13 @@ class Port(ABC):
         sock.set(zmq.MAXMSGSIZE, MAX_FRAME)
         sock.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         self._patience = HANDSHAKE_MS / 1000
-        sock.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)  # for connections that never said HELLO, which no probe looks after
-        sock.set(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+        # For connections that never said HELLO, which no probe looks after, the kernel asks. (libzmq would as well,
+        # with ZMQ_HEARTBEAT_IVL. But 4.3.5 aborts the process when it does so on a connection that broke while unread.)
+        sock.set(zmq.TCP_KEEPALIVE, 1)
+        sock.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE)
+        sock.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE)
+        sock.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVES - 1)
+        sock.set(zmq.TCP_MAXRT, 1000 * KEEPALIVE * KEEPALIVES)
         sock.set(zmq.IPV6, int("[" in endpoint))
         # The methods of pyzmq's backend: the ones on top of them wrap each number in an enum and look for options that
         # are not used here, which costs 10 microseconds for each request and reply.
@@ -176,14 +183,14 @@ class Port(ABC):
             self.handler.on_link_ready(link)
 
     def _read_parts(self) -> list[bytes]:
-        """The parts of the message at hand; more than three are read and thrown away."""
+        """The parts of the message at hand, of which a long body stays uncopied; more than four are thrown away."""
         recv = self._recv
         frame = recv(LAST, False)
         parts: list[Any] = [frame.bytes]
         while frame.more:
             frame = recv(LAST, False)
             if len(parts) < 4:
-                parts.append(frame if len(frame) >= UNCOPIED else frame.bytes)
+                parts.append(frame if len(parts) == BODY and len(frame) >= UNCOPIED else frame.bytes)
         return parts
 
     def _drain_monitor(self) -> None:

@@ -52,6 +52,8 @@ ROUTE_TIMEOUT = 6.0
 SETTLE_WITHIN = 40.0
 NUMBERS = 1_000_000
 POLL = 0.1
+ENDINGS = ("eof", "error", "cancelled", "timed_out")
+FAILURES = ("lost", "duplicated", "out_of_order", "unended", "wrong", "left_behind")
 
 
 class Result(TypedDict):
@@ -203,11 +205,9 @@ def note(text: str) -> None:
 def table(found: Result) -> str:
     """The result for people."""
     lines = [f"{found['sent']} sends in {found['seconds']:g} s of chaos, seed {found['seed']}; {found['ran']} ran"]
-    for names in (
-        ("eof", "error", "cancelled", "timed_out"),
-        ("lost", "duplicated", "out_of_order", "unended", "wrong", "left_behind"),
-    ):
-        lines.append(", ".join(f"{name} {found[name]}" for name in names))  # type: ignore[literal-required]
+    counts = dict(found.items())
+    for names in (ENDINGS, FAILURES):
+        lines.append(", ".join(f"{name} {counts[name]}" for name in names))
     lines.append("ended as: " + ", ".join(f"{name} {count}" for name, count in found["reasons"].items()))
     lines.append("befell them: " + ", ".join(f"{name} {count}" for name, count in found["faults"].items()))
     lines.append(f"{found['starts']} starts of nodes; latest ending {found['latest_s']} s past its timeout")
@@ -230,8 +230,8 @@ def main() -> int:
         return 0
     found = asyncio.run(run(arguments.seconds, arguments.seed))
     print(json.dumps(found) if arguments.json else table(found))
-    keys = ("lost", "duplicated", "out_of_order", "unended", "wrong", "left_behind")
-    return 1 if any(found[key] for key in keys) else 0  # type: ignore[literal-required]
+    counts = dict(found.items())
+    return 1 if any(counts[name] for name in FAILURES) else 0
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ def plan(seed: int, seconds: float, nodes: Sequence[str], edges: Sequence[Edge])
     at = 0.0
     while (at := at + rng.expovariate(1 / FAULT_EVERY)) < seconds:
         on_node = rng.random() < 0.35
-        kind, target = rng.choice(NODE_FAULTS if on_node else LINK_FAULTS), rng.choice(nodes if on_node else edges)
+        kind = rng.choice(NODE_FAULTS if on_node else LINK_FAULTS)
+        target = rng.choice(nodes) if on_node else rng.choice(edges)
         faults.append(Fault(at, kind, target, rng.uniform(0.05, LONGEST), rng.random()))
     return faults
 
@@ -93,7 +94,7 @@ class Process:
                 self._signal(process, signal.SIGKILL)
                 await process.wait()
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
         if self._process is not None:
             self._signal(self._process, number)
@@ -166,7 +167,7 @@ class Cluster:
         for proxy in self.proxies.values():
             proxy.heal()
         for process in self.processes.values():
-            process.signal(signal.SIGCONT)
+            process.send(signal.SIGCONT)
             await process.start()
 
     def _aims(self, name: str) -> Callable[[str], None]:
@@ -180,9 +181,9 @@ class Cluster:
     async def _befall_node(self, fault: Fault) -> None:
         process = self.processes[str(fault.target)]
         if fault.kind == "stop":
-            process.signal(signal.SIGSTOP)
+            process.send(signal.SIGSTOP)
             await asyncio.sleep(fault.seconds)
-            process.signal(signal.SIGCONT)
+            process.send(signal.SIGCONT)
         else:
             if fault.kind == "leave":
                 self.leavers.add(process.name)

@@ -8,7 +8,6 @@ the node; files outlive restarts.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import zmesh
+from zmesh.payload import PayloadLike
 
 KINDS = (
     *("echo",) * 6,
@@ -159,7 +159,7 @@ def answers(plan: Plan) -> list[bytes]:
             return []
 
 
-def request_of(plan: Plan) -> tuple[str, object]:
+def request_of(plan: Plan) -> tuple[str, PayloadLike]:
     """The directive and the payload."""
     match plan.kind:
         case "echo" | "awaited":
@@ -270,13 +270,12 @@ class Client:
         sent.message_id = request.message_id
         try:
             if plan.kind == "leave":
-                async with contextlib.aclosing(aiter(request)) as replies:
-                    async for reply in replies:
-                        sent.replies.append((int(str(reply.header["serial"])), reply.payload.readall()))
-                        if len(sent.replies) == REPLIES // 2:
-                            sent.cancelled = True
-                            sent.end("cancelled")
-                            return
+                async for reply in request:
+                    sent.replies.append((int(str(reply.header["serial"])), reply.payload.readall()))
+                    if len(sent.replies) == REPLIES // 2:
+                        sent.cancelled = True
+                        sent.end("cancelled")
+                        return
             else:
                 async with asyncio.timeout(plan.cancel_after):
                     answer = await request

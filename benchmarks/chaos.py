@@ -90,8 +90,9 @@ def config(name: str, **more: object) -> zmesh.Config:
 @asynccontextmanager
 async def node(name: str, peers: list[str], folder: Path) -> AsyncIterator[str]:
     """One node of the mesh; gives its URL."""
-    async with zmesh.Controller(config(name, listen=(LOCAL,), peers=peers)) as mesh:
-        serve_work(mesh, folder / f"{name}.runs")
+    mesh = zmesh.Controller(config(name, listen=(LOCAL,), peers=peers))
+    serve_work(mesh, folder / f"{name}.runs")
+    async with mesh:
         yield mesh.listening[0]
 
 

@@ -7,8 +7,8 @@ import pytest
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.traffic import REASONS, run_delivery, run_requests
 
-SEEDS = 500
-BATCH = 25
+SEEDS = 1000
+BATCH = 50
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))

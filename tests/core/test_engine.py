@@ -1120,8 +1120,8 @@ def test_a_leaf_that_loses_its_home_takes_the_next(leaf):
     leaf.send("far")
     assert only(leaf.link_down(2), Kind.CHUNK) == []
     leaf.join(3, "d", dialled=True)
-    (frame,) = only(leaf.link_down(1), Kind.CHUNK)
-    assert frame[:4] == (3, Kind.CHUNK, "far", "b@d")
+    (question,) = only(leaf.link_down(1), Kind.ACK)
+    assert question[:4] == (3, Kind.ACK, "far", "b@d")
     leaf.link_down(3)
     assert (leaf.engine.out.home, leaf.engine.out.address) == (None, "b")
     leaf.join(4, "a", dialled=True)

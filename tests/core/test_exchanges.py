@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zmesh.core import wire
-from zmesh.core.calls import CANCEL_AGAIN, CANCEL_GRACE, POKE_SOON
+from zmesh.core.calls import CANCEL_AGAIN, CANCEL_GRACE, MAX_CLOCK_ERROR_MS, POKE_SOON
 from zmesh.core.effects import Abort, Deliver, Pull, Report
-from zmesh.core.exchanges import MAX_CLOCK_ERROR_MS, Exchanges
+from zmesh.core.exchanges import Exchanges
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import ACK_DELAY, FORGET_PEER, POKE_LIMIT
 from zmesh.core.sending import POKE
@@ -21,6 +21,7 @@ ROUTE_TIMEOUT = 30.0
 HEADER = RequestHeader("echo:echo", 1.0, None)
 ANSWER = ReplyHeader(2.0, 1)
 ID = bytes(15) + b"\x01"
+OTHER = bytes(15) + b"\x02"
 REQUEST, REPLIES = Stream(ID, True), Stream(ID, False)
 
 
@@ -696,6 +697,76 @@ def test_work_for_a_caller_to_whom_there_never_was_a_route_is_dropped(side, answ
 
 def test_a_change_of_route_to_a_node_without_exchanges_means_nothing(side):
     assert side.regain("z", 5) == []
+
+
+# --- a recipient whose life is not known, as a leaf's recipients are -----------------------------------------------
+
+
+@pytest.fixture
+def blind(road):
+    """One that learns no incarnations from routes, with a request under way since 1.0."""
+    road.open("b", 0)
+    side = Side(road)
+    side.call(bytes(2 * MAX_BODY), now=1.0)
+    return side
+
+
+def test_a_request_that_may_have_begun_in_an_unknown_life_is_not_sent_again_but_asked_after(blind):
+    (due, question), *more = blind.run(1.0, 20.0)
+    assert due == 1.0 + FIRST_TIMEOUT
+    assert question.value == Ack(1, 0, (AckItem(*REPLIES, 0, POKE_LIMIT),))
+    assert len(more) > 2
+    assert all(effect.value == question.value for _, effect in more)
+
+
+def test_a_new_way_has_it_asked_after_as_well(blind):
+    blind.lose(now=1.5)
+    (question,) = sent(blind.regain(incarnation=0, now=1.6))
+    assert question == Ack(1, 0, (AckItem(*REPLIES, 0, POKE_LIMIT),))
+
+
+def test_it_is_sent_again_to_one_who_was_there_before_it_left_and_does_not_know_it(blind):
+    blind.run(1.0, 2.0)
+    old_enough = 1000 + 250 + MAX_CLOCK_ERROR_MS
+    again = sent(blind.on_ack(CLOSED, old_enough, now=2.25), Kind.CHUNK)
+    assert [(chunk.sequence, chunk.target) for chunk in again] == [(0, 2), (1, 2)]
+    assert blind.on_ack(CLOSED, old_enough, now=2.3)[-1] == final(
+        "unreachable", "node 'b' gave the request up while cut off; its work was stopped"
+    )
+
+
+def test_it_has_restarted_if_the_one_who_does_not_know_it_may_be_younger_than_it(blind):
+    blind.run(1.0, 2.0)
+    (ending,) = deliveries(blind.on_ack(CLOSED, 1000 + 250 + MAX_CLOCK_ERROR_MS - 1, now=2.25))
+    assert ending.eof.reason == "node_restarted"
+
+
+def test_who_has_the_beginning_gets_the_rest_and_no_other_life(blind):
+    blind.on_ack(1, now=1.1)
+    again = [effect.value for _, effect in blind.run(1.1, 4.0)]
+    assert {(chunk.sequence, chunk.target) for chunk in again if isinstance(chunk, wire.Chunk)} == {(1, 2)}
+
+
+def test_what_came_back_can_not_have_begun_anywhere_and_is_sent_again(blind):
+    for sequence in (0, 1):
+        blind.exchanges.on_returned(REQUEST, sequence, wire.Unreachable(Kind.CHUNK, "full", "m", "b", (), 9.0), 1.1)
+    again = sent([effect for _, effect in blind.run(1.1, 2.5)], Kind.CHUNK)
+    assert [(chunk.sequence, chunk.target, chunk.age) for chunk in again] == [(0, 0, 0), (1, 0, 0)]
+
+
+def test_only_its_first_chunk_begins_a_request_to_whatever_life_there_is(side):
+    assert side.on_chunk(request(1, FLAG_LAST, target=0)) == ("beginning_missing", [])
+    assert side.counts["services"] == 0
+    assert side.on_chunk(request(1, FLAG_LAST, target=1)) != ("beginning_missing", [])
+    assert side.on_chunk(request(0, FLAG_FIRST, id=OTHER, number=1, target=0))
+    assert deliveries(side.on_chunk(request(1, FLAG_LAST, id=OTHER, number=1, target=0)))
+
+
+def test_who_does_not_know_a_stream_says_how_old_he_is(road):
+    side = Side(road, started=3.0)
+    side.on_ack(1, now=4.5)
+    (_, answer) = side.run(4.5, 5.0)[0]
+    assert answer.value == Ack(1, 2, (AckItem(*REPLIES, CLOSED, 1500),))
 
 
 # --- notes from the way -------------------------------------------------------------------------------------------

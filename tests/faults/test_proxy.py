@@ -208,3 +208,19 @@ async def test_a_proxy_opens_again_on_the_same_port_and_closes_twice(echo):
     await proxy.open()
     assert proxy.url == url
     await proxy.close()
+
+
+async def test_a_proxy_that_is_aimed_anew_leads_new_connections_there_and_keeps_the_old_ones(proxy, dial, echo):
+    before = await dial()
+    assert await send_and_hear(*before, b"before") == b"before"
+
+    async def shout(reader, writer):
+        writer.write((await reader.readexactly(6)).upper())
+        writer.close()
+
+    server = await asyncio.start_server(shout, "127.0.0.1", 0)
+    proxy.aim(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert await send_and_hear(*await dial(), b"beyond") == b"BEYOND"
+    assert await send_and_hear(*before, b"before") == b"before"
+    server.close()
+    await server.wait_closed()

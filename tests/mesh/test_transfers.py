@@ -237,6 +237,30 @@ async def test_a_thousand_small_requests_at_a_time(census):
             await eventually(lambda node=node: not sum(left_over(node)))
 
 
+async def test_requests_with_a_thousand_outstanding_over_two_forwarders_are_answered_and_leave_nothing_behind():
+    """`python -m benchmarks.requests` does the same with 100,000."""
+    numbers = iter(range(3_000))
+    async with Mesh.chain("a", "b", "c", "d", tcp=True) as mesh:
+        runs = 0
+
+        async def echo(work):
+            nonlocal runs
+            runs += 1
+            return work.payload
+
+        async def one_after_the_other():
+            for number in numbers:
+                assert (await mesh["a"].request("d", "d:echo", f"number {number}")).text() == f"number {number}"
+
+        mesh["d"].register("d:echo", echo)
+        await asyncio.gather(*(one_after_the_other() for _ in range(1_000)))
+        assert runs == 3_000
+        for node in mesh.controllers.values():
+            await eventually(lambda node=node: not sum(left_over(node)))
+            node.node.engine.check()
+            assert not any(node.node.engine.out.queues.values())
+
+
 def left_over(node):
     counts = node.node.engine.exchanges.counts()
     return counts["calls"], counts["services"], counts["acks"], counts["waiting_bytes"], len(node.node.serving)

@@ -20,6 +20,7 @@ from zmesh.core.wire import CLOSED, FLAG_LAST, AckItem, Chunk, Kind
 POKE_SOON = 1.0
 CANCEL_AGAIN = 0.5
 CANCEL_GRACE = 10.0
+MAX_CLOCK_ERROR_MS = 10
 
 
 class Call(Exchange):
@@ -147,11 +148,11 @@ class Calls:
         call = self._calls[message_id]
         if item.next == CLOSED:
             if call.outbound.next and call.cancelled_at is None:
-                text = f"node {call.address!r} gave the request up while cut off; its work was stopped"
-                self._end(call, "unreachable", text, now)
+                self._on_unknown(call, item.limit, now)
             return
         self._sending.progress(call, item, now)
         if item.next > 0:
+            call.target = call.target or call.peer.incarnation
             call.peer.unsettled.pop(call.number, None)
         call.lost_since = None
         call.unreachable = None
@@ -160,6 +161,18 @@ class Calls:
         if call.cancelled_at is not None:
             self._sending.timers.set_sooner(call.stream, now + CANCEL_AGAIN)
         elif call.outbound.waiting:
+            self._pump(call, now)
+
+    def _on_unknown(self, call: Call, age_ms: int, now: float) -> None:
+        """The recipient, which is so old, does not know the request (any more)."""
+        first = call.outbound.unacked.get(0)
+        if call.target or first is None:
+            text = f"node {call.address!r} gave the request up while cut off; its work was stopped"
+            self._end(call, "unreachable", text, now)
+        elif age_ms < 1000 * (now - first.first_sent) + MAX_CLOCK_ERROR_MS:
+            self.on_restart(call.message_id, now)  # as far as anybody can tell
+        else:  # it was there all the time, and has not begun: no copy can have begun the work elsewhere
+            call.target = call.peer.incarnation
             self._pump(call, now)
 
     def on_nothing_to_stop(self, message_id: MessageId, source: Address, now: float) -> None:

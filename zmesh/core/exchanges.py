@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zmesh.core import wire
-from zmesh.core.calls import Calls
+from zmesh.core.calls import MAX_CLOCK_ERROR_MS, Calls
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import Carrier, Peer, Peers
 from zmesh.core.receiving import Receiving
@@ -18,8 +18,6 @@ from zmesh.core.sending import LEAF_POKE, POKE, Exchange, Sending
 from zmesh.core.services import Services
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import CLOSED, AckItem, Chunk
-
-MAX_CLOCK_ERROR_MS = 10
 
 
 class Exchanges:
@@ -30,7 +28,7 @@ class Exchanges:
     ) -> None:
         self._carrier = carrier
         self._started = started
-        self._peers = Peers(carrier, alarm, self._on_moved)
+        self._peers = Peers(carrier, alarm, self._on_moved, started)
         self._sending = Sending(carrier, self._peers, alarm, LEAF_POKE if leaf else POKE)
         self._receiving = Receiving(carrier, self._peers)
         self._calls = Calls(carrier, self._peers, self._sending, self._receiving, alarm, route_timeout)
@@ -135,6 +133,8 @@ class Exchanges:
         peer = self._peers.meet(source, chunk.incarnation, now)
         if peer is None:
             return "stale"
+        if chunk.request and chunk.sequence and not chunk.target and self._services.get(chunk.message_id) is None:
+            return "beginning_missing"  # a former life may have had that, and only its first chunk begins a request
         if chunk.request:
             self._services.on_chunk(peer, chunk, body, hops, now)
         else:

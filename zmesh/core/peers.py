@@ -91,12 +91,19 @@ class Peers:
     """The table of peers; one without exchanges is forgotten after FORGET_PEER seconds.
 
     A leaf that hangs on another node from now on is the same peer at another address; `on_moved` is told of it, with
-    the address that it had, and the time.
+    the address that it had, and the time. `started` is when this node began.
     """
 
-    def __init__(self, carrier: Carrier, alarm: Alarm, on_moved: Callable[[Peer, Address, float], None]) -> None:
+    def __init__(
+        self,
+        carrier: Carrier,
+        alarm: Alarm,
+        on_moved: Callable[[Peer, Address, float], None],
+        started: float = 0.0,
+    ) -> None:
         self._carrier = carrier
         self._on_moved = on_moved
+        self._started = started
         self._leaves: dict[tuple[str, int], Peer] = {}
         self._peers: dict[Address, Peer] = {}
         self._acks: Timers[Address] = Timers(alarm)
@@ -171,8 +178,10 @@ class Peers:
         return peer
 
     def owe(self, peer: Peer, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
-        """Tell the peer how far a stream has come (None: that it is not known here), at once or after ACK_DELAY."""
-        peer.acks[stream] = (CLOSED, 0) if inbound is None else inbound.acknowledge(at_once=at_once)
+        """Tell the peer how far a stream has come, at once or after ACK_DELAY; None: that it is not known here, and how
+        old this node is."""
+        age = int(1000 * (now - self._started))
+        peer.acks[stream] = (CLOSED, age) if inbound is None else inbound.acknowledge(at_once=at_once)
         if at_once:
             self.flush(peer)
         else:

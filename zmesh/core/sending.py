@@ -160,6 +160,9 @@ class Sending:
         outbound = exchange.outbound
         if not (outbound.unsent or outbound.lost):
             return True
+        if self._in_doubt(exchange):
+            self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
+            return True
         way = self._carrier.way(exchange.address)
         if way is None:
             return False
@@ -190,7 +193,7 @@ class Sending:
         exchange.lost_since = None
         exchange.outbound.on_path()
         sent = self.pump(exchange, now)
-        if was_lost and not exchange.outbound.unacked:
+        if (was_lost and not exchange.outbound.unacked) or self._in_doubt(exchange):
             self.poke(exchange)
         return sent
 
@@ -214,7 +217,7 @@ class Sending:
             return
         if due is not None:
             outbound.on_timeout(now)
-        else:
+        if due is None or self._in_doubt(exchange):
             self.poke(exchange)
             if not outbound.waiting:
                 return
@@ -256,6 +259,15 @@ class Sending:
         outbound.unsent_bytes = 0
         outbound.unsent.clear()
         outbound.complete = True
+
+    def _in_doubt(self, exchange: Exchange) -> bool:
+        """True if the beginning of a request may have begun work in a life of the recipient that nobody knows.
+
+        It is not sent again then: the copy might begin the work once more in another life. The recipient is asked, and
+        answers how old it is.
+        """
+        first = exchange.outbound.lost.get(0)
+        return exchange.stream.request and not exchange.target and first is not None and first.returned < first.times
 
     def _send(self, exchange: Exchange, piece: Piece, now: float, link: LinkId) -> None:
         address = exchange.address

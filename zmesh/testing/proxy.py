@@ -117,8 +117,7 @@ class Proxy:
     """
 
     def __init__(self, target: str, port: int = 0) -> None:
-        parts = urlsplit(target)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 0
+        self.aim(target)
         self._wanted_port = port
         self.forth = Lane()
         self.back = Lane()
@@ -132,6 +131,11 @@ class Proxy:
     def lanes(self) -> tuple[Lane, Lane]:
         """Both directions."""
         return self.forth, self.back
+
+    def aim(self, target: str) -> None:
+        """Lead new connections to this `tcp://` URL, as when what listened there has moved."""
+        parts = urlsplit(target)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 0
 
     def slow(self, *, delay: float = 0.0, rate: float = math.inf) -> None:
         """Give both lanes this delay (seconds, each way) and rate (bytes a second)."""

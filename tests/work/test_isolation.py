@@ -581,8 +581,8 @@ async def test_a_cancelled_function_can_clean_up_and_the_end_is_told_after_it_ha
     marks = tmp_path
 
     def rest(work):
-        (marks / "began").touch()
         try:
+            (marks / "began").touch()  # from here on SIGTERM may come
             time.sleep(60)
         finally:
             time.sleep(0.1)

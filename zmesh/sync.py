@@ -12,6 +12,7 @@ Where asyncio awaits a request, `request` returns; where asyncio iterates over i
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import os
 import threading
@@ -56,6 +57,7 @@ class _Life:
 
     def start(self) -> None:
         """Returns when the node is open. Raises AddressError."""
+        atexit.register(self._at_exit)
         self._thread.start()
         try:
             self._opened.result()
@@ -90,6 +92,7 @@ class _Life:
         _refuse_in_a_loop()
         self.stop()
         self._thread.join()
+        atexit.unregister(self._at_exit)
 
     def stop(self) -> None:
         """Let the thread come to its end, also if it has hardly begun."""
@@ -98,10 +101,10 @@ class _Life:
             with suppress(RuntimeError):  # it has ended
                 self._loop.call_soon_threadsafe(self._stop.set)
 
-    def forget(self) -> None:
-        """Nobody has closed it: its Controller is garbage, or the interpreter ends."""
-        self.stop()
-        if self._process == os.getpid() and threading.current_thread() is threading.main_thread():
+    def _at_exit(self) -> None:
+        """The interpreter ends, and nobody has closed it: say goodbye, while there are threads."""
+        if self._process == os.getpid():
+            self.stop()
             self._thread.join(AT_EXIT_WITHIN)
 
     def check(self) -> None:
@@ -269,7 +272,7 @@ class Controller:
             node = self._mesh.node_id
             raise Closed(f"node {node!r} is open, or was; a Controller is opened once: make another", node=node)
         self._life = _Life(self._mesh)
-        weakref.finalize(self, self._life.forget)
+        weakref.finalize(self, self._life.stop).atexit = False
         self._life.start()
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 
 
@@ -30,3 +30,11 @@ def heard(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 def interrupt(end: BaseException | None = None) -> None:
     """Raise KeyboardInterrupt, or what else is to end the program, out of whatever runs the loop."""
     raise KeyboardInterrupt if end is None else end
+
+
+async def let_through(coroutine: Coroutine[object, object, None]) -> None:
+    """Run it; what is to end the program goes on to whoever runs the loop, not into the node's task group as well."""
+    try:
+        await coroutine
+    except (KeyboardInterrupt, SystemExit) as end:
+        asyncio.get_running_loop().call_soon(interrupt, end)

@@ -25,7 +25,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.errors import Cancelled, Unreachable
 from zmesh.exchange import Exchange
-from zmesh.interrupts import interrupt
+from zmesh.interrupts import let_through
 from zmesh.request import Request
 from zmesh.router import Router
 from zmesh.serving import Serving
@@ -379,7 +379,7 @@ class Node:
         elif self._group is None:
             self._unborn.append((coroutine, name))
         else:
-            task = self._group.create_task(_let_through(coroutine), name=name)
+            task = self._group.create_task(let_through(coroutine), name=name)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -491,11 +491,3 @@ class Node:
         self._timer = None
         self._wake_at = float("inf")
         self._perform(self.engine.tick(time.monotonic()))
-
-
-async def _let_through(coroutine: Coroutine[object, object, None]) -> None:
-    """Run it; what is to end the program goes on to whoever runs the loop, not into the node's task group as well."""
-    try:
-        await coroutine
-    except (KeyboardInterrupt, SystemExit) as end:
-        asyncio.get_running_loop().call_soon(interrupt, end)

@@ -355,6 +355,20 @@ async def test_a_node_that_runs_all_that_it_may_can_still_be_told_to_stop_some_o
             await request
 
 
+def sleep_for_long(work):
+    time.sleep(3600)
+
+
+async def test_work_in_a_process_of_its_own_is_cancelled_from_elsewhere_too(chain):
+    chain["z"].register("z:isolated", sleep_for_long, isolate=True)
+    request = chain["a"].request("z", "z:isolated")
+    await under_way(chain)
+    assert await chain["b"].cancel_at("z", request.message_id)
+    assert at_work(chain) == []
+    with pytest.raises(zmesh.Cancelled, match="z:isolated was cancelled by 'b'"):
+        await request
+
+
 async def test_what_is_no_message_id_is_refused_here_and_there(chain):
     with pytest.raises(zmesh.ConfigError, match="'work' is no message id: 32 hex digits, or the number"):
         await chain["a"].cancel_at("z", "work")

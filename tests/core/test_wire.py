@@ -21,6 +21,7 @@ from zmesh.core.wire import (
     Kind,
     WireError,
     encode,
+    link,
 )
 
 U63 = (1 << 63) - 1
@@ -156,10 +157,10 @@ def test_an_update_with_a_wrong_field_in_a_column_is_refused(column, wrong):
 
 
 def test_the_names_that_were_read_before_are_remembered_within_bounds(monkeypatch):
-    monkeypatch.setattr(wire, "MAX_KNOWN", 2)
+    monkeypatch.setattr(link, "MAX_KNOWN", 2)
     for number in range(9):
         assert wire.decode_update(update(1, node=f"known-{number}")).entries[0][0] == f"known-{number}"
-        assert len(wire._known_nodes) <= 3 + 1
+        assert len(link._known_nodes) <= 3 + 1
 
 
 @given(st.lists(records, max_size=6))
@@ -692,7 +693,7 @@ def test_a_float_and_an_integer_are_one_number_to_a_reader():
 
 
 def test_a_number_may_be_an_integer():
-    assert wire.decode_echo(encode([wire._U64])) == wire.Echo(float(wire._U64))
+    assert wire.decode_echo(encode([wire.U64])) == wire.Echo(float(wire._U64))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+"""Single values out of what MessagePack has unpacked, each of its type and within its limit, or WireError.
+
+These are called for every field of every frame, so each does one comparison and no more.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgpack
+
+from zmesh.core.message import Address, MessageId, NodeId
+from zmesh.core.wire.limits import MAX_NEIGHBOURS, MAX_RECORD, MAX_TEXT
+
+_NODE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
+
+pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
+
+
+class WireError(Exception):
+    """Bytes from outside that are not what the protocol allows; the text says what is wrong, `reason` in one word."""
+
+    reason = "garbage"
+
+
+class ChecksumError(WireError):
+    """A frame that is not what its source sent."""
+
+    reason = "checksum"
+
+
+def unpack(data: bytes, limit: int) -> list[object]:
+    """The array that these bytes are. `limit` in bytes."""
+    if len(data) > limit:
+        raise WireError(f"{len(data)} bytes where {limit} are allowed")
+    try:
+        value = msgpack.unpackb(
+            data,
+            raw=False,
+            use_list=True,
+            strict_map_key=True,
+            max_str_len=4 * MAX_TEXT,  # in bytes of UTF-8; read_text counts characters
+            max_bin_len=MAX_RECORD,
+            max_array_len=2 * MAX_NEIGHBOURS,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        raise WireError(f"not MessagePack: {error}") from None
+    if type(value) is not list:
+        raise WireError("not an array")
+    return value
+
+
+def read_array(value: object, count: int) -> list[object]:
+    """An array of exactly so many values."""
+    if type(value) is not list or len(value) != count:
+        raise WireError(f"not an array of {count}")
+    return value
+
+
+def read_items(value: object, limit: int) -> list[object]:
+    """An array of at most so many values."""
+    if type(value) is not list or len(value) > limit:
+        raise WireError(f"not an array of at most {limit}")
+    return value
+
+
+def read_int(value: object, high: int) -> int:
+    """An integer from 0 to `high`."""
+    if type(value) is not int or not 0 <= value <= high:
+        raise WireError(f"not an integer from 0 to {high}")
+    return value
+
+
+def read_number(value: object) -> float:
+    """A number, whole or not."""
+    if type(value) is int:  # MessagePack has none of more than 64 bits
+        return float(value)
+    if type(value) is not float or not -1e18 < value < 1e18:
+        raise WireError("not a number")
+    return value
+
+
+def read_bool(value: object) -> bool:
+    """True or False, and nothing that is as good."""
+    if type(value) is not bool:
+        raise WireError("not a boolean")
+    return value
+
+
+def read_text(value: object, limit: int) -> str:
+    """A text of at most so many characters."""
+    if type(value) is not str or len(value) > limit:
+        raise WireError(f"not a text of at most {limit} characters")
+    return value
+
+
+def read_node(value: object) -> NodeId:
+    """A node id."""
+    if type(value) is not str or not _NODE.match(value):
+        raise WireError("not a node id")
+    return NodeId(Address(value))
+
+
+def read_address(value: object) -> Address:
+    """A node id, or `leaf@node`."""
+    if type(value) is not str or not _ADDRESS.match(value):
+        raise WireError("not an address")
+    return Address(value)
+
+
+def is_address(text: str) -> bool:
+    """True if a message can be sent there: a node id, or `leaf@node`."""
+    return _ADDRESS.match(text) is not None
+
+
+def read_message_id(value: object) -> MessageId:
+    """16 bytes."""
+    if type(value) is not bytes or len(value) != 16:
+        raise WireError("not a message id")
+    return MessageId(value)

@@ -1,0 +1,121 @@
+"""The frame: its kinds, its first part, and the checksum that it travels under."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+from zmesh.core.message import Address, NodeId
+from zmesh.core.wire.fields import ChecksumError, WireError, pack, read_address, read_array, read_int, unpack
+from zmesh.core.wire.limits import MAX_ROUTE, MAX_TTL, SUM_BYTES, U63, VERSION
+
+Frames = tuple[bytes, bytes, bytes]
+
+EMPTY = b""
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    REFUSE = 2
+    ASK = 3
+    GOODBYE = 4
+    PROBE = 5
+    ECHO = 6
+    UPDATE = 7
+    RECORD = 8
+    SEQNO_REQUEST = 9
+    RESEND = 10
+    CHUNK = 16
+    ACK = 17
+    CANCEL = 18
+    UNREACHABLE = 19
+    EXPIRED = 20
+
+
+FIRST_ROUTED = 16
+_KINDS = frozenset(int(kind) for kind in Kind)
+
+
+class Route(NamedTuple):
+    """The first part of a frame. `host` is the node that `destination` is or hangs on; `onward` is the same part with a
+    ttl of one less, empty when the ttl is used up; `sum` is where the checksum of the frame begins."""
+
+    version: int
+    kind: int
+    ttl: int
+    destination: Address
+    source: Address
+    host: NodeId
+    onward: bytes
+    sum: int
+
+
+@lru_cache(maxsize=4096)
+def encode_route(kind: int, destination: Address | str = "", source: Address | str = "", ttl: int = MAX_TTL) -> bytes:
+    """The first part of a frame; frames that stay on a link have no destination and no source."""
+    return bytes(pack((VERSION, int(kind), ttl, destination, source)))
+
+
+@lru_cache(maxsize=4096)
+def decode_route(data: bytes) -> Route:
+    """Read the first part of a frame. A HELLO of a foreign version is read as well, so that it can be refused."""
+    version, kind, ttl, destination, source = read_array(unpack(data, MAX_ROUTE), 5)
+    version, kind, ttl = read_int(version, U63), read_int(kind, 255), read_int(ttl, MAX_TTL)
+    if version != VERSION and kind != Kind.HELLO:
+        raise WireError(f"version {version}, not {VERSION}")
+    if kind not in _KINDS:
+        raise WireError(f"unknown kind {kind}")
+    if kind < FIRST_ROUTED:
+        if destination != "" or source != "":
+            raise WireError("an address on a frame that stays on its link")
+        return Route(version, kind, ttl, Address(""), Address(""), NodeId(Address("")), EMPTY, _sum(kind, "", ""))
+    to, of = read_address(destination), read_address(source)
+    onward = encode_route(kind, to, of, ttl - 1) if ttl > 1 else EMPTY
+    return Route(version, kind, ttl, to, of, host_of(to), onward, _sum(kind, to, of))
+
+
+@lru_cache(maxsize=4096)
+def host_of(address: Address) -> NodeId:
+    """The node that an address is, or hangs on."""
+    return NodeId(Address(address[address.find("@") + 1 :]))
+
+
+def encode(head: tuple[object, ...]) -> bytes:
+    """The head of a frame from one of this module's values, as yet without its checksum."""
+    return bytes(pack(head))
+
+
+def encode_link(kind: Kind, head: tuple[object, ...] = ()) -> Frames:
+    """A frame that stays on its link."""
+    return seal(kind, "", "", bytes(pack(head)), EMPTY)
+
+
+@lru_cache(maxsize=4096)
+def _sum(kind: int, destination: str, source: str) -> int:
+    """The checksum of what stays the same of a route on its way."""
+    return zlib.crc32(f"{int(kind)} {destination} {source}".encode())
+
+
+def seal(kind: Kind, destination: Address | str, source: Address | str, head: bytes, body: bytes) -> Frames:
+    """A frame as it leaves its source: the head ends with the CRC-32 of kind, addresses, head and body."""
+    total = zlib.crc32(body, zlib.crc32(head, _sum(kind, destination, source)))
+    return (encode_route(kind, destination, source), head + total.to_bytes(SUM_BYTES, "big"), body)
+
+
+def unseal(route: Route, head: bytes, body: bytes) -> bytes:
+    """The head without its checksum, if the frame is what its source sent."""
+    content = head[:-SUM_BYTES]
+    total = zlib.crc32(body, zlib.crc32(content, route.sum))
+    if head[-SUM_BYTES:] != total.to_bytes(SUM_BYTES, "big"):
+        raise ChecksumError("its checksum does not fit")
+    return content
+
+
+def digest(data: bytes) -> int:
+    """64 bits of BLAKE2b; tables add these up (modulo 2**64) to compare themselves with a neighbour's."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")

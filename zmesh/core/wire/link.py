@@ -1,0 +1,259 @@
+"""What neighbours say to each other: frames that stay on one link."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple, cast
+
+from zmesh.core.message import NodeId
+from zmesh.core.wire.fields import (
+    WireError,
+    read_array,
+    read_bool,
+    read_int,
+    read_items,
+    read_node,
+    read_number,
+    read_text,
+    unpack,
+)
+from zmesh.core.wire.frame import Frames, Kind, encode_link
+from zmesh.core.wire.limits import (
+    INFINITY,
+    MAX_CAPABILITIES,
+    MAX_CAPABILITY,
+    MAX_ENTRIES,
+    MAX_HEAD,
+    MAX_HOPS,
+    MAX_KEY,
+    MAX_NEIGHBOURS,
+    MAX_RECORD,
+    MAX_RECORDS,
+    MAX_TEXT,
+    MAX_TTL,
+    SMALL_RECORD,
+    U63,
+    U64,
+)
+
+FULL_BEGIN = 1
+FULL_END = 2
+MAX_KNOWN = 65536
+
+_known_nodes: dict[object, NodeId] = {}
+_INT = {int}
+
+
+class Hello(NamedTuple):
+    """The first message both ways. `time`: seconds since the epoch; `session`: the sender's number of this link;
+    `answers`: the session that this HELLO answers, or 0."""
+
+    node: NodeId
+    incarnation: int
+    time: float
+    leaf: bool
+    session: int
+    answers: int
+
+
+class Refuse(NamedTuple):
+    """The link is refused; `reason` is `version`, `own_id`, `duplicate_id` or `leaf`, `text` for people."""
+
+    reason: str
+    text: str
+
+
+class Goodbye(NamedTuple):
+    """The sender leaves."""
+
+    reason: str
+
+
+class Probe(NamedTuple):
+    """`token` comes back in the ECHO; `routes` counts the UPDATEs sent on this link, `records` is the digest of the
+    sender's records, `settled` how many seconds the sender's routes have been unchanged."""
+
+    token: float
+    routes: int
+    records: int
+    settled: float
+
+
+class Echo(NamedTuple):
+    """The answer to a PROBE."""
+
+    token: float
+
+
+class Entry(NamedTuple):
+    """What an UPDATE says of one destination; a `metric` of INFINITY takes back what was said before. The tables hold
+    plain tuples of the same order (`Row`), which are made a thousand at a time."""
+
+    destination: NodeId
+    incarnation: int
+    seqno: int
+    metric: int
+    hops: int
+
+
+Row = tuple[NodeId, int, int, int, int]
+
+
+class Update(NamedTuple):
+    """Routes; `full` marks the first (FULL_BEGIN) and the last (FULL_END) part of a whole table. In those, `number` is
+    the count of UPDATEs on this link so far. On the wire the entries are turned into columns."""
+
+    full: int
+    number: int
+    entries: list[Row]
+
+
+class Record(NamedTuple):
+    """What a node says of itself to all; `neighbours` with the cost of the link to each."""
+
+    node: NodeId
+    incarnation: int
+    serial: int
+    capabilities: tuple[str, ...]
+    neighbours: tuple[tuple[NodeId, int], ...]
+    public_key: bytes
+
+
+class SeqnoRequest(NamedTuple):
+    """Asks `destination` for a sequence number of at least `seqno`; RFC 8966 section 3.8.1.2."""
+
+    destination: NodeId
+    seqno: int
+    hops_left: int
+
+
+class Resend(NamedTuple):
+    """Asks the neighbour to tell its routes, its records, or both again."""
+
+    routes: bool
+    records: bool
+
+
+def decode_hello(head: bytes) -> Hello:
+    """Read the head of a HELLO."""
+    node, incarnation, time, leaf, session, answers = read_array(unpack(head, MAX_HEAD), 6)
+    return Hello(
+        read_node(node),
+        read_int(incarnation, U64),
+        read_number(time),
+        read_bool(leaf),
+        read_int(session, U63),
+        read_int(answers, U63),
+    )
+
+
+def decode_refuse(head: bytes) -> Refuse:
+    """Read the head of a REFUSE."""
+    reason, text = read_array(unpack(head, MAX_HEAD), 2)
+    return Refuse(read_text(reason, 64), read_text(text, MAX_TEXT))
+
+
+def decode_goodbye(head: bytes) -> Goodbye:
+    """Read the head of a GOODBYE."""
+    (reason,) = read_array(unpack(head, MAX_HEAD), 1)
+    return Goodbye(read_text(reason, MAX_TEXT))
+
+
+def decode_probe(head: bytes) -> Probe:
+    """Read the head of a PROBE."""
+    token, routes, records, settled = read_array(unpack(head, MAX_HEAD), 4)
+    return Probe(read_number(token), read_int(routes, U63), read_int(records, U64), read_number(settled))
+
+
+def decode_echo(head: bytes) -> Echo:
+    """Read the head of an ECHO."""
+    (token,) = read_array(unpack(head, MAX_HEAD), 1)
+    return Echo(read_number(token))
+
+
+def encode_update(update: Update) -> Frames:
+    """An UPDATE, its entries column by column: texts of one kind lie side by side, and are checked all at once."""
+    columns = list(zip(*update.entries, strict=True)) or [()] * 5
+    return encode_link(Kind.UPDATE, (update.full, update.number, *columns))
+
+
+def decode_update(head: bytes) -> Update:
+    """Read the head of an UPDATE: at most MAX_ENTRIES routes."""
+    full, number, *columns = read_array(unpack(head, MAX_HEAD), 7)
+    destinations = _nodes(columns[0])
+    count = len(destinations)
+    incarnations, seqnos = _ints(columns[1], count, U64), _ints(columns[2], count, U63)
+    metrics, hops = _ints(columns[3], count, INFINITY), _ints(columns[4], count, MAX_HOPS)
+    entries = list(zip(destinations, incarnations, seqnos, metrics, hops, strict=True))
+    return Update(read_int(full, FULL_BEGIN | FULL_END), read_int(number, U63), entries)
+
+
+def _nodes(column: object) -> list[NodeId]:
+    """A column of node ids, each checked when it is first seen; equal ones are one object from then on."""
+    names = read_items(column, MAX_ENTRIES)
+    try:
+        return [_known_nodes[name] for name in names]
+    except (KeyError, TypeError):
+        if len(_known_nodes) > MAX_KNOWN:
+            _known_nodes.clear()
+        return [_known_nodes.setdefault(node, node) for node in map(read_node, names)]
+
+
+def _ints(column: object, count: int, high: int) -> list[int]:
+    """A column of integers from 0 to `high`."""
+    values = read_items(column, MAX_ENTRIES)
+    if len(values) != count or not set(map(type, values)) <= _INT:
+        raise WireError(f"not a column of {count} integers")
+    integers = cast("list[int]", values)
+    if count and not 0 <= min(integers) <= max(integers) <= high:
+        raise WireError(f"a column with an integer that is not from 0 to {high}")
+    return integers
+
+
+def encode_records(blobs: list[bytes]) -> Frames:
+    """A RECORD frame of records as their nodes encoded them."""
+    return encode_link(Kind.RECORD, tuple(blobs))
+
+
+def decode_records(head: bytes) -> list[tuple[Record, bytes]]:
+    """The records of a RECORD frame, each with its own bytes."""
+    records = []
+    for blob in read_items(unpack(head, MAX_HEAD), MAX_RECORDS):
+        if type(blob) is not bytes:
+            raise WireError("not a record")
+        records.append(_known_record(blob) if len(blob) <= SMALL_RECORD else (decode_record(blob), blob))
+    return records
+
+
+@lru_cache(maxsize=4096)
+def _known_record(blob: bytes) -> tuple[Record, bytes]:
+    """A record and its bytes: the same comes from every neighbour, and is read once."""
+    return (decode_record(blob), blob)
+
+
+def decode_record(blob: bytes) -> Record:
+    """Read one record, as its node encoded it."""
+    node, incarnation, serial, capabilities, neighbours, public_key = read_array(unpack(blob, MAX_RECORD), 6)
+    names = tuple(read_text(name, MAX_CAPABILITY) for name in read_items(capabilities, MAX_CAPABILITIES))
+    edges = []
+    for item in read_items(neighbours, MAX_NEIGHBOURS):
+        neighbour, cost = read_array(item, 2)
+        edges.append((read_node(neighbour), read_int(cost, INFINITY)))
+    if type(public_key) is not bytes or len(public_key) > MAX_KEY:
+        raise WireError(f"not a key of at most {MAX_KEY} bytes")
+    return Record(read_node(node), read_int(incarnation, U64), read_int(serial, U63), names, tuple(edges), public_key)
+
+
+def decode_seqno_requests(head: bytes) -> list[SeqnoRequest]:
+    """Read the head of a SEQNO_REQUEST: at most MAX_ENTRIES of them."""
+    requests = []
+    for item in read_items(unpack(head, MAX_HEAD), MAX_ENTRIES):
+        destination, seqno, hops_left = read_array(item, 3)
+        requests.append(SeqnoRequest(read_node(destination), read_int(seqno, U63), read_int(hops_left, MAX_TTL)))
+    return requests
+
+
+def decode_resend(head: bytes) -> Resend:
+    """Read the head of a RESEND."""
+    routes, records = read_array(unpack(head, MAX_HEAD), 2)
+    return Resend(read_bool(routes), read_bool(records))

@@ -1,0 +1,217 @@
+"""What the two ends of an exchange say to each other, and what a node on the way says to a source."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zmesh.core.message import Address, Eof, MessageId, NodeId, ReplyHeader, RequestHeader
+from zmesh.core.wire.fields import (
+    WireError,
+    read_address,
+    read_array,
+    read_bool,
+    read_int,
+    read_items,
+    read_message_id,
+    read_node,
+    read_number,
+    read_text,
+    unpack,
+)
+from zmesh.core.wire.limits import MAX_ACKS, MAX_DIRECTIVE, MAX_HEAD, MAX_NAMES, MAX_TEXT, U63, U64
+
+FLAG_FIRST = 1
+FLAG_LAST = 2
+FLAG_EOF = 4
+FLAG_RESENT = 8
+FLAG_WANTING = 16
+
+
+class AckItem(NamedTuple):
+    """All chunks below `next` of a stream have come; `limit` is the weight that may be sent in all. `next` of CLOSED:
+    the receiver knows the exchange no more."""
+
+    message_id: MessageId
+    request: bool
+    next: int
+    limit: int
+
+
+CLOSED = U63
+
+
+class Chunk(NamedTuple):
+    """The head of a CHUNK: a numbered piece of a stream.
+
+    `number` counts the sender's requests to this recipient and `floor` is the lowest that it may still send, so that
+    the recipient can tell a late copy from a new request. `age` is the time since the first sending, in milliseconds.
+    A `target` of 0 stands for whatever incarnation the recipient has.
+    """
+
+    message_id: MessageId
+    request: bool
+    sequence: int
+    flags: int
+    number: int
+    floor: int
+    incarnation: int
+    target: int
+    age: int
+    header: RequestHeader | ReplyHeader | None
+    eof: Eof | None
+
+
+class Ack(NamedTuple):
+    """The head of an ACK: how far streams between the two nodes have come."""
+
+    incarnation: int
+    target: int
+    acks: tuple[AckItem, ...]
+
+
+class Cancel(NamedTuple):
+    """The head of a CANCEL; `request` False is the answer that there is nothing (more) to cancel."""
+
+    message_id: MessageId
+    request: bool
+    number: int
+    floor: int
+    incarnation: int
+    target: int
+
+
+class Unreachable(NamedTuple):
+    """`at` can't pass on a frame of `kind` to `destination`; the body is that frame's head. `reason` is `no_route`,
+    `gone` (a leaf that left), `restarted`, or `full`; `near` are known names close to the destination's."""
+
+    kind: int
+    reason: str
+    at: NodeId
+    destination: Address
+    near: tuple[NodeId, ...]
+    settled: float
+
+
+class Expired(NamedTuple):
+    """The ttl of a frame of `kind` to `destination` ended at `at`; the body is that frame's head."""
+
+    kind: int
+    at: NodeId
+    destination: Address
+
+
+def _acks(value: object) -> tuple[AckItem, ...]:
+    items = read_items(value, MAX_ACKS)
+    if not items:
+        return ()
+    acks = []
+    for item in items:
+        message_id, request, following, limit = read_array(item, 4)
+        if type(message_id) is not bytes or len(message_id) != 16 or type(request) is not bool:
+            raise WireError("not an acknowledgement")
+        acks.append(AckItem(MessageId(message_id), request, read_int(following, U63), read_int(limit, U63)))
+    return tuple(acks)
+
+
+def decode_chunk(head: bytes) -> Chunk:
+    """Read the head of a CHUNK, whose flags must agree with what it has."""
+    fields = read_array(unpack(head, MAX_HEAD), 11)
+    message_id, request, sequence, flags, number, floor, incarnation, target, age, opening, ending = fields
+    # One condition, because this is read for every message that arrives; two thirds of the time are saved.
+    if not (
+        type(message_id) is bytes
+        and len(message_id) == 16
+        and type(request) is bool
+        and type(sequence) is type(flags) is type(number) is type(floor) is int
+        and type(incarnation) is type(target) is type(age) is int
+        and 0 <= sequence <= U63
+        and 0 <= flags <= 31
+        and 0 <= number <= U63
+        and 0 <= floor <= U63
+        and 0 <= incarnation <= U64
+        and 0 <= target <= U64
+        and 0 <= age <= U63
+    ):
+        raise WireError("a chunk with a field of the wrong type or out of its limits")
+    header = None if opening is None else _request_header(opening) if request else _reply_header(opening)
+    eof = None
+    if ending is not None:
+        code, reason, error = read_array(ending, 3)
+        eof = Eof(read_int(code, 255), read_text(reason, 64), read_text(error, MAX_TEXT))
+    if bool(flags & FLAG_FIRST) is not (header is not None) or bool(flags & FLAG_EOF) is not (eof is not None):
+        raise WireError("flags that do not fit the chunk")
+    return Chunk(
+        MessageId(message_id),
+        request,
+        sequence,
+        flags,
+        number,
+        floor,
+        incarnation,
+        target,
+        age,
+        header,
+        eof,
+    )
+
+
+def _request_header(value: object) -> RequestHeader:
+    directive, timestamp, lifetime, detached = read_array(value, 4)
+    if (
+        type(directive) is str
+        and len(directive) <= MAX_DIRECTIVE
+        and type(timestamp) is float
+        and lifetime is None
+        and detached is False
+    ):
+        return RequestHeader(directive, read_number(timestamp))
+    return RequestHeader(
+        read_text(directive, MAX_DIRECTIVE),
+        read_number(timestamp),
+        None if lifetime is None else max(0.0, read_number(lifetime)),
+        read_bool(detached),
+    )
+
+
+def _reply_header(value: object) -> ReplyHeader:
+    timestamp, serial = read_array(value, 2)
+    return ReplyHeader(read_number(timestamp), read_int(serial, U63))
+
+
+def decode_ack(head: bytes) -> Ack:
+    """Read the head of an ACK: at most MAX_ACKS of them."""
+    incarnation, target, acks = read_array(unpack(head, MAX_HEAD), 3)
+    return Ack(read_int(incarnation, U64), read_int(target, U64), _acks(acks))
+
+
+def decode_cancel(head: bytes) -> Cancel:
+    """Read the head of a CANCEL."""
+    message_id, request, number, floor, incarnation, target = read_array(unpack(head, MAX_HEAD), 6)
+    return Cancel(
+        read_message_id(message_id),
+        read_bool(request),
+        read_int(number, U63),
+        read_int(floor, U63),
+        read_int(incarnation, U64),
+        read_int(target, U64),
+    )
+
+
+def decode_unreachable(head: bytes) -> Unreachable:
+    """Read the head of an UNREACHABLE."""
+    kind, reason, at, destination, near, settled = read_array(unpack(head, MAX_HEAD), 6)
+    names = tuple(read_node(name) for name in read_items(near, MAX_NAMES))
+    return Unreachable(
+        read_int(kind, 255),
+        read_text(reason, 64),
+        read_node(at),
+        read_address(destination),
+        names,
+        read_number(settled),
+    )
+
+
+def decode_expired(head: bytes) -> Expired:
+    """Read the head of an EXPIRED."""
+    kind, at, destination = read_array(unpack(head, MAX_HEAD), 3)
+    return Expired(read_int(kind, 255), read_node(at), read_address(destination))

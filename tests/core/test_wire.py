@@ -693,7 +693,7 @@ def test_a_float_and_an_integer_are_one_number_to_a_reader():
 
 
 def test_a_number_may_be_an_integer():
-    assert wire.decode_echo(encode([wire.U64])) == wire.Echo(float(wire._U64))
+    assert wire.decode_echo(encode([U64])) == wire.Echo(float(U64))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ REQUEST_AGAIN = 0.250
 REQUEST_AGAIN_MAX = 2.0
 REQUEST_PATIENCE = 0.060
 ASKED_FIRST = 1
+LAGGING_TRIES = 2
 REQUEST_MEMORY = 0.200
 LISTEN = 2.5
 MAX_SEQNO_LEAP = 1 << 60
@@ -385,7 +386,7 @@ class Routes:
         """Ask for a newer sequence number, and again after a while that doubles, as long as it is wanted."""
         tries = self._asked[destination] = self._asked.get(destination, 0) + 1
         seqno, metric = self._distances[destination]
-        if tries > 1 or not self._lags(destination, seqno, metric):
+        if tries > LAGGING_TRIES or not self._lags(destination, seqno, metric):
             seqno += 1
         self._passed_on.set((destination, seqno), now + REQUEST_MEMORY)
         links = self._offers(destination, None)

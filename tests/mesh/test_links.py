@@ -366,3 +366,15 @@ async def test_a_node_that_offers_so_much_that_its_record_fills_frames_is_known_
         await mesh.connect("c", "b")
         await eventually(lambda: set(names) <= set(mesh["c"].node.router.node_capabilities().get("a", ())))
         assert not [count for count in mesh["c"].node.telemetry.counts if count.startswith("frame_dropped")]
+
+
+async def test_a_cost_in_the_configuration_counts_as_one_in_a_call_does(tmp_path):
+    async with Mesh("hub", tcp=True) as mesh:
+        file = tmp_path / "edge.toml"
+        file.write_text(f'node_id = "edge"\npeers = ["{mesh["hub"].listening[0]}?cost=300"]\n')
+        async with zmesh.Controller(zmesh.Config.load(file)) as edge:
+            await edge.node.reachable("hub", timeout=10.0)
+            await mesh["hub"].node.reachable("edge", timeout=10.0)
+            assert edge.node.router.route("hub").metric == 300
+            assert mesh["hub"].node.router.route("edge").metric == 100
+            await eventually(lambda: edge.node.router.get_edges() == [("edge", "hub", 300)])

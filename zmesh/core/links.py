@@ -207,7 +207,7 @@ class Links:
     def due(self, now: float) -> list[Link]:
         """The links to probe or to greet again now; each is due again a heartbeat later, give or take a tenth.
 
-        Those that would be due in a moment are due as well, so that a node with hundreds of links wakes for many at once.
+        Those that would be due in a moment are due as well, so that a node with hundreds of links wakes less often.
         """
         if not self._is_due(now):
             return []

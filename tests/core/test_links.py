@@ -1,3 +1,4 @@
+import collections
 import itertools
 import random
 
@@ -16,6 +17,7 @@ from zmesh.core.links import (
     RTT_FLOOR,
     SILENCE,
     STEADY,
+    TOGETHER,
     Link,
     Links,
     State,
@@ -199,8 +201,8 @@ def test_a_link_that_does_not_open_is_given_up(heartbeat):
     link = links.open(1, dialled=False, cost=100, now=2.0)
     deadline = 2.0 + max(OPENING, SILENCE * heartbeat)
     assert links.next_deadline() == deadline
-    assert links.expire(deadline - 0.001) == []
-    assert links.expire(deadline) == [link]
+    assert links.expire(deadline - 0.001) == ([], [])
+    assert links.expire(deadline) == ([], [link])
 
 
 def test_a_link_that_was_dialled_is_due_every_heartbeat_until_it_opens(links):
@@ -218,44 +220,68 @@ def test_a_link_is_probed_every_heartbeat_give_or_take_a_tenth(links, up):
         now = link.heard = links.next_deadline()
         if links.due(now):
             probed.append(now)
-        assert links.doubt(now) == links.expire(now) == []
+        assert links.expire(now) == ([], [])
     assert all(0.9 <= later - earlier <= 1.1 for earlier, later in itertools.pairwise(probed))
     links.check()
 
 
-def test_links_are_not_all_probed_at_the_same_instant(links, up):
-    for id in range(50):
+def test_links_are_not_all_probed_at_the_same_instant_and_not_each_at_its_own(links, up):
+    for id in range(500):
         up(id, f"n{id}")
-    periods = set()
-    while len(periods) < 50:
-        due = links.next_deadline()
-        periods.add(due)
-        assert len(links.due(due)) == 1
+    probed = []
+    while links.next_deadline() < 60.0:
+        now = links.next_deadline()
+        for link in links:
+            link.heard = now
+        probed += [(now, link.id) for link in links.due(now)]
+        assert links.expire(now) == ([], [])
+    at = collections.Counter(when for when, _ in probed if when > 30.0)
+    assert 12 <= len(at) / 30.0 <= 1 / TOGETHER
+    assert max(at.values()) < 500 / 2
+    for which in range(500):
+        times = [when for when, id in probed if id == which]
+        assert all(0.9 - TOGETHER <= later - earlier <= 1.1 for earlier, later in itertools.pairwise(times))
+
+
+def quiet(links, now):
+    """Take in what is silent at that time, and what became doubtful before, each when it is due."""
+    doubted, silent = [], []
+    while (due := links.next_deadline()) is not None and due <= now and not silent:
+        links.due(due)
+        doubtful, silent = links.expire(due)
+        doubted += [(link, due) for link in doubtful]
+    return doubted, silent
 
 
 def test_three_heartbeats_of_silence_are_too_long(links, up):
     link = up(1, "a", now=10.0)
-    assert links.expire(10.0 + SILENCE - 0.001) == []
+    assert quiet(links, 10.0 + DOUBT - 0.001) == ([], [])
     link.heard = 11.5
-    assert links.expire(10.0 + SILENCE) == []
-    assert links.expire(11.5 + SILENCE - 0.001) == []
-    assert links.expire(11.5 + SILENCE) == [link]
+    assert quiet(links, 11.5 + SILENCE - 0.001) == ([(link, 11.5 + DOUBT)], [])
+    assert quiet(links, 11.5 + SILENCE) == ([], [link])
 
 
 def test_a_link_is_doubted_after_two_heartbeats_of_silence_until_something_is_heard(links, up):
     link = up(1, "a", now=10.0)
-    assert links.doubt(10.0 + DOUBT - 0.001) == []
-    link.heard = 11.5
-    assert links.doubt(10.0 + DOUBT) == []
+    assert quiet(links, 10.0 + DOUBT - 0.001) == ([], [])
+    link.heard = 11.53
+    assert quiet(links, 11.53 + DOUBT - 0.001) == ([], [])
     assert (link.doubted, link.price) == (False, link.cost)
-    assert links.doubt(11.5 + DOUBT) == [link]
+    assert quiet(links, 11.53 + DOUBT) == ([(link, 11.53 + DOUBT)], [])
     assert (link.doubted, link.price) == (True, link.cost + DOUBT_COST)
-    assert links.doubt(11.5 + 2 * DOUBT) == []  # once
+    assert links.expire(14.0) == ([], [])  # once
     link.heard = 14.0
     links.trust(link)
     assert (link.doubted, link.price) == (False, link.cost)
-    assert links.doubt(14.0 + DOUBT) == [link]
+    assert quiet(links, 14.0 + DOUBT) == ([(link, 14.0 + DOUBT)], [])
     links.check()
+
+
+def test_a_doubted_link_that_was_heard_of_and_not_trusted_stays_doubted(links, up):
+    link = up(1, "a", now=10.0)
+    quiet(links, 10.0 + DOUBT)
+    link.heard = 12.5
+    assert quiet(links, 12.5 + SILENCE) == ([], [link])
 
 
 def test_of_two_links_to_one_neighbour_the_doubted_one_comes_last(links, up):
@@ -263,7 +289,7 @@ def test_of_two_links_to_one_neighbour_the_doubted_one_comes_last(links, up):
     dear.cost = cheap.cost + 1
     assert links.to("a") == [cheap, dear]
     dear.heard = 11.0
-    assert links.doubt(10.0 + DOUBT) == [cheap]
+    assert quiet(links, 10.0 + DOUBT) == ([(cheap, 10.0 + DOUBT)], [])
     assert links.to("a") == [dear, cheap]
     assert dict(links.neighbours()) == {"a": cheap.cost}
 
@@ -272,8 +298,8 @@ def test_a_held_link_waits_for_one_heartbeat_longer_than_silence_takes(links):
     link = named(links.open(1, dialled=False, cost=100, now=0.0), "a")
     links.hold(link, 1.0)
     link.heard = 4.9
-    assert links.expire(1.0 + SILENCE + 0.999) == []
-    assert links.expire(1.0 + SILENCE + 1.0) == [link]
+    assert links.expire(1.0 + SILENCE + 0.999) == ([], [])
+    assert links.expire(1.0 + SILENCE + 1.0) == ([], [link])
 
 
 def test_the_next_deadline_is_the_earliest_of_probing_doubt_and_silence(links, up):
@@ -284,7 +310,7 @@ def test_the_next_deadline_is_the_earliest_of_probing_doubt_and_silence(links, u
     assert links.next_deadline() < 1.0 + 1.1
     links.due(4.2)
     assert links.next_deadline() == 1.0 + DOUBT
-    links.doubt(4.2)
+    links.expire(3.2)
     assert links.next_deadline() == 1.0 + SILENCE
 
 
@@ -320,9 +346,9 @@ def test_the_table_is_sound_whatever_happens_to_the_links(seed):
         assert alarm.soonest <= links.next_deadline() if len(links) else links.next_deadline() is None
         for link in links.due(now):
             assert link.state is State.UP or link.dialled
-        for link in links.doubt(now):
-            assert link.state is State.UP
-        for link in links.expire(now):
+        doubtful, silent = links.expire(now)
+        assert all(link.state is State.UP and link.doubted for link in doubtful)
+        for link in silent:
             links.close(link.id)
         links.check()
         assert not len(links) or links.next_deadline() > now
@@ -346,12 +372,6 @@ def test_a_link_that_is_silent_and_yet_not_closed_is_found(links, up):
     up(1, "a")
     links.expire(100.0)
     with pytest.raises(AssertionError, match="without a deadline"):
-        links.check()
-
-
-def test_a_link_that_is_doubted_and_yet_waits_to_be_doubted_is_found(links, up):
-    up(1, "a").doubted = True
-    with pytest.raises(AssertionError, match="doubted for ever"):
         links.check()
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 import zmesh
+from zmesh.core.links import MAX_RTT_PENALTY
 from zmesh.testing import Mesh, eventually
 
 HEARTBEAT = 0.25  # a machine so busy that it stops for three of these loses a link
@@ -366,3 +367,16 @@ async def test_a_node_that_offers_so_much_that_its_record_fills_frames_is_known_
         await mesh.connect("c", "b")
         await eventually(lambda: set(names) <= set(mesh["c"].node.router.node_capabilities().get("a", ())))
         assert not [count for count in mesh["c"].node.telemetry.counts if count.startswith("frame_dropped")]
+
+
+async def test_a_cost_in_the_configuration_counts_as_one_in_a_call_does(tmp_path):
+    async with Mesh("hub", tcp=True) as mesh:
+        file = tmp_path / "edge.toml"
+        file.write_text(f'node_id = "edge"\npeers = ["{mesh["hub"].listening[0]}?cost=300"]\n')
+        async with zmesh.Controller(zmesh.Config.load(file)) as edge:
+            await edge.node.reachable("hub", timeout=10.0)
+            await mesh["hub"].node.reachable("edge", timeout=10.0)
+            assert 300 <= edge.node.router.route("hub").metric <= 300 + MAX_RTT_PENALTY
+            assert 100 <= mesh["hub"].node.router.route("edge").metric <= 100 + MAX_RTT_PENALTY
+            await eventually(edge.node.router.get_edges)
+            assert edge.node.router.get_edges()[0][2] >= 300

@@ -197,18 +197,19 @@ class Engine:
                 self._probe(link, now)
             elif link.state is State.OPENING:
                 self._greet(link, now)  # again: it, or the answer to it, may be lost
-        for link in self.links.doubt(now):
+        doubtful, silent = self.links.expire(now)
+        for link in doubtful:
             self.out.emit(Report("link_doubted", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
             self.routes.set_cost(link.id, link.price)
-        for link in self.links.expire(now):
+        for link in silent:
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
                 continue
             if link.state is State.HELD:
                 self._refuse(link, "duplicate_id", f"another node called {link.node!r} is alive in the mesh", now)
             else:
-                silent = "silent" if link.state is State.UP else "no greeting"
-                self.out.emit(HangUp(link.id, silent, 0.0))
-                self._lose(link.id, f"{silent} for {now - link.heard:.3g} s", now)
+                how = "silent" if link.state is State.UP else "no greeting"
+                self.out.emit(HangUp(link.id, how, 0.0))
+                self._lose(link.id, f"{how} for {now - link.heard:.3g} s", now)
         self.routes.expire(now)
         for node in self.records.expire(now):
             self.out.emit(Report("node_forgotten", node))

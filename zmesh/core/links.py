@@ -36,6 +36,7 @@ MAX_STRIKES = 3
 COST_STEP = 30
 STEADY = 3
 JITTER = 0.8
+TOGETHER = 0.05
 _GOLDEN = 0.6180339887498949
 
 
@@ -127,7 +128,6 @@ class Links:
         self._links: dict[LinkId, Link] = {}
         self._up: dict[NodeId, dict[LinkId, Link]] = {}
         self._probes: Timers[LinkId] = Timers(alarm)
-        self._doubts: Timers[LinkId] = Timers(alarm)
         self._silences: Timers[LinkId] = Timers(alarm)
 
     def __len__(self) -> int:
@@ -159,15 +159,13 @@ class Links:
         link.heard = now
         self._up.setdefault(link.node, {})[link.id] = link
         self._probes.set(link.id, now + self._period(link))
-        self._doubts.set(link.id, now + DOUBT * self.heartbeat)
-        self._silences.set(link.id, now + SILENCE * self.heartbeat)
+        self._silences.set(link.id, now + DOUBT * self.heartbeat)
 
     def close(self, id: LinkId) -> Link | None:
         """Take a link out; None if it is not there (any more)."""
         link = self._links.pop(id, None)
         if link is not None:
             self._probes.cancel(id)
-            self._doubts.cancel(id)
             self._silences.cancel(id)
             beside = self._up.get(link.node)
             if beside is not None and beside.pop(id, None) is not None and not beside:
@@ -200,48 +198,63 @@ class Links:
         )
 
     def next_deadline(self) -> float | None:
-        """When `due`, `doubt` or `expire` has something to say again."""
-        tables = (self._probes, self._doubts, self._silences)
-        return min((when for table in tables if (when := table.next_deadline()) is not None), default=None)
+        """When `due` or `expire` has something to say again."""
+        probe, silence = self._probes.next_deadline(), self._silences.next_deadline()
+        if probe is None or (silence is not None and silence < probe):
+            return silence
+        return probe
 
     def due(self, now: float) -> list[Link]:
-        """The links to probe or to greet again now; each is due again a heartbeat later, give or take a tenth."""
+        """The links to probe or to greet again now; each is due again a heartbeat later, give or take a tenth.
+
+        Those that would be due in a moment are due as well, so that a node with hundreds of links wakes less often.
+        """
+        if not self._is_due(now):
+            return []
         links = []
-        for id in self._probes.expire(now):
+        for id in self._probes.expire(now + TOGETHER * self.heartbeat):
             link = self._links[id]
             links.append(link)
             self._probes.set(id, now + self._period(link))
         return links
 
-    def doubt(self, now: float) -> list[Link]:
-        """The links that have just become doubtful, having been silent for long; they may still recover."""
-        doubtful = []
-        for id in self._doubts.expire(now):
+    def _is_due(self, now: float) -> bool:
+        probe = self._probes.next_deadline()
+        return probe is not None and probe <= now
+
+    def expire(self, now: float) -> tuple[list[Link], list[Link]]:
+        """The links that have just become doubtful, and those that have been silent, or held, for too long.
+
+        The caller closes the latter. The former are told once, and may be trusted again.
+        """
+        doubtful: list[Link] = []
+        silent: list[Link] = []
+        for id in self._silences.expire(now):
             link = self._links[id]
-            deadline = link.heard + DOUBT * self.heartbeat
-            if deadline > now:
-                self._doubts.set(id, deadline)
-            else:
+            if link.state is not State.UP:
+                silent.append(link)
+                continue
+            limit = link.heard + SILENCE * self.heartbeat
+            if limit <= now:
+                silent.append(link)
+            elif link.heard + DOUBT * self.heartbeat <= now and not link.doubted:
                 link.doubted = True
                 doubtful.append(link)
-        return doubtful
+                self._silences.set(id, limit)
+            else:
+                self._silences.set(id, limit if link.doubted else self._look_again(link, now))
+        return doubtful, silent
 
     def trust(self, link: Link) -> None:
         """Something was heard on a doubted link."""
         link.doubted = False
-        self._doubts.set(link.id, link.heard + DOUBT * self.heartbeat)
+        self._silences.set(link.id, link.heard + DOUBT * self.heartbeat)
 
-    def expire(self, now: float) -> list[Link]:
-        """The links that have been silent, or held, for too long; the caller closes them."""
-        silent = []
-        for id in self._silences.expire(now):
-            link = self._links[id]
-            deadline = link.heard + SILENCE * self.heartbeat
-            if link.state is State.UP and deadline > now:
-                self._silences.set(id, deadline)
-            else:
-                silent.append(link)
-        return silent
+    def _look_again(self, link: Link, now: float) -> float:
+        """When a link may become doubtful, or shortly before: at times that many links share."""
+        deadline, step = link.heard + DOUBT * self.heartbeat, TOGETHER * self.heartbeat
+        shared = deadline // step * step
+        return shared if shared > now else deadline
 
     def _period(self, link: Link) -> float:
         return self.heartbeat * (0.9 + 0.2 * ((link.id * _GOLDEN) % 1.0))
@@ -253,8 +266,6 @@ class Links:
             raise AssertionError("the links that are up are not those in the table of neighbours")
         if not all(id in self._probes for id in up) or not all(id in self._silences for id in self._links):
             raise AssertionError("a link without a deadline")
-        if any((id in self._doubts) == self._links[id].doubted for id in up):
-            raise AssertionError("a link that is silent unnoticed, or doubted for ever")
         for node, links in self._up.items():
             if len({(link.node, link.incarnation, link.leaf) for link in links.values()}) != 1:
                 raise AssertionError(f"two incarnations of {node!r} are up at once")

@@ -2,11 +2,13 @@
 
 For each destination a node keeps a *feasibility distance*: the sequence number and the smallest metric that it ever
 held under it. It adopts a neighbour as next hop only if what that neighbour told is feasible, i.e. has a newer
-sequence number, or the same one and a metric strictly below the feasibility distance. Why that rules out loops: a
-neighbour never tells a metric below its own feasibility distance, so the distance of a next hop is strictly smaller
-than that of the node that chose it, and since distances only ever shrink (until the sequence number grows, which comes
-before any metric) that stays true whatever is lost, late or down. Distances that strictly fall along a path cannot
-come round in a circle. This is the feasibility condition of RFC 8966 (section 3.5.1), after EIGRP's.
+sequence number, or the same one and a metric strictly below the feasibility distance. Why that rules out loops: call
+one distance smaller than another if its number is newer, or equal and its metric lower. A distance only ever shrinks. A
+node tells nothing that is below its own. So the distance of a next hop is strictly below that of the node that chose
+it, when it is chosen; whatever is lost, late or down, it stays so when the next hop's shrinks, and when the node's own
+does, because that shrinks to what its next hop told plus the cost of the link, which is at least 1. Distances that
+strictly fall along a path cannot come round in a circle. This is the feasibility condition of RFC 8966 (section 3.5.1),
+after EIGRP's.
 
 Feasibility can leave a node without a route although there is a path: starvation. Then, and when a better path is not
 feasible, the node asks the destination for a new sequence number (SEQNO_REQUEST, RFC 8966 section 3.8), which makes
@@ -28,6 +30,7 @@ REQUEST_AGAIN = 0.250
 REQUEST_AGAIN_MAX = 2.0
 REQUEST_PATIENCE = 0.060
 ASKED_FIRST = 1
+LAGGING_TRIES = 2
 REQUEST_MEMORY = 0.200
 LISTEN = 2.5
 MAX_SEQNO_LEAP = 1 << 60
@@ -385,7 +388,7 @@ class Routes:
         """Ask for a newer sequence number, and again after a while that doubles, as long as it is wanted."""
         tries = self._asked[destination] = self._asked.get(destination, 0) + 1
         seqno, metric = self._distances[destination]
-        if tries > 1 or not self._lags(destination, seqno, metric):
+        if tries > LAGGING_TRIES or not self._lags(destination, seqno, metric):
             seqno += 1
         self._passed_on.set((destination, seqno), now + REQUEST_MEMORY)
         links = self._offers(destination, None)

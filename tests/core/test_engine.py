@@ -13,7 +13,7 @@ from zmesh.core.engine import RECONCILE_AFTER, REDIAL_REFUSED, Engine
 from zmesh.core.forwarding import DRAIN, LAGGING_BYTES
 from zmesh.core.links import DOUBT, DOUBT_COST, MAX_STRIKES, OPENING, SILENCE, State
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader, Stream
-from zmesh.core.peers import ACK_DELAY
+from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
 from zmesh.core.queues import BULK
 from zmesh.core.records import KEEP_GONE
 from zmesh.core.routes import COALESCE
@@ -964,13 +964,23 @@ def test_what_an_earlier_life_of_this_node_had_sent_is_not_told_to_anyone(linked
 def test_an_acknowledgement_that_came_back_because_a_leaf_is_gone_starts_its_grace(linked):
     linked.arrive(1, Kind.CHUNK, chunk(), of="cli@a")
     linked.reply(b"x")
-    assert linked.arrive(1, Kind.UNREACHABLE, unreachable("no_route", Kind.ACK, "cli@a"), b"") == []
+    told = wire.encode(wire.Ack(2, 1, (wire.AckItem(ID, True, 1, WINDOW),)))
+    assert linked.arrive(1, Kind.UNREACHABLE, unreachable("no_route", Kind.ACK, "cli@a"), told) == []
     assert linked.arrive(1, Kind.UNREACHABLE, unreachable("gone", Kind.ACK, "cli@a"), b"") == []
     effects = []
     for _ in range(8):
         effects += linked.run(1.0)
         linked.keep_alive(1)
     assert Abort(ID, "unreachable") in effects
+
+
+def test_a_question_that_came_back_tells_that_there_is_no_way(linked):
+    linked.send()
+    assert not linked.engine.exchanges.is_lost(ID)
+    asked = wire.encode(wire.Ack(2, 1, (wire.AckItem(ID, False, 0, POKE_LIMIT),)))
+    effects = linked.arrive(1, Kind.UNREACHABLE, unreachable("no_route", Kind.ACK, "a"), asked)
+    assert events(effects) == ["unreachable"]
+    assert linked.engine.exchanges.is_lost(ID)
 
 
 def test_a_frame_for_another_node_is_passed_on(subject):

@@ -173,6 +173,7 @@ class Calls:
             self.on_restart(call.message_id, now)  # as far as anybody can tell
         else:  # it was there all the time, and has not begun: no copy can have begun the work elsewhere
             call.target = call.peer.incarnation
+            call.lost_since = call.unreachable = None
             self._pump(call, now)
 
     def on_nothing_to_stop(self, message_id: MessageId, source: Address, now: float) -> None:

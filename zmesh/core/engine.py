@@ -18,6 +18,7 @@ from zmesh.core.exchanges import Exchanges
 from zmesh.core.forwarding import LAGGING_BYTES, Forwarding
 from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.peers import POKE_LIMIT
 from zmesh.core.queues import Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Change, Routes
@@ -313,9 +314,10 @@ class Engine:
                 self.exchanges.on_unreachable(Stream(wire.decode_cancel(head).message_id, True), note, now)
             case Kind.ACK if note.reason == "gone":
                 self.exchanges.on_detached(note.destination, now)
-            case Kind.ACK if note.reason == "restarted":
+            case Kind.ACK:
                 for item in wire.decode_ack(head).acks:
-                    self.exchanges.on_unreachable(Stream(item.message_id, not item.request), note, now)
+                    if note.reason == "restarted" or item.limit == POKE_LIMIT:
+                        self.exchanges.on_unreachable(Stream(item.message_id, not item.request), note, now)
 
     # -- inside: what neighbours say -----------------------------------------------------------------------------
 

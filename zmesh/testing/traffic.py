@@ -27,6 +27,7 @@ WORK_PAUSE = 0.15
 LARGE = 150_000
 REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted")
 LATE = 0.001
+NOBODY = "nobody"
 ALL_OVER = 90.0
 POLL = 0.5
 ROUND = 0.002
@@ -122,6 +123,8 @@ class Traffic:
         directive = rng.choice(DIRECTIVES)
         timeout = rng.choice(TIMEOUTS)
         sender, recipient = rng.choice(self.scenario.everybody), str(rng.choice(self.scenario.nodes).id)
+        if rng.random() < 0.04:
+            recipient = NOBODY
         if self.scenario.visitors and rng.random() < 0.2:
             visitor = self.scenario.visitors[-1]
             # a leaf does not know whom it reaches, so of two nodes of one name both may do its work

@@ -15,6 +15,7 @@ from zmesh.core.wire import Record
 RETURNS = 3
 CALM = 180.0
 MAX_LIVES = 8
+MAX_NEIGHBOURS_NAMED = 4
 
 
 class _Contest:
@@ -73,3 +74,18 @@ class Duplicates:
         """Raise AssertionError if a name would never be forgotten."""
         if any(node not in self._calm for node in self._contests):
             raise AssertionError("a contested name that nothing will forget")
+
+
+def accuse(one: Record, other: Record, here: NodeId) -> str:
+    """Where two nodes of one name are, for those who must give one of them another; `here` is who says so."""
+    if one.node == here:
+        text = f"another node called {here!r} is alive in the mesh, {_whereabouts(one)}"
+    else:
+        text = f"two nodes called {one.node!r} are alive, one {_whereabouts(one)}, one {_whereabouts(other)}"
+    return f"{text}; one of the two must get another id"
+
+
+def _whereabouts(record: Record) -> str:
+    names = [node for node, _ in record.neighbours[:MAX_NEIGHBOURS_NAMED]]
+    more = ", ..." if len(record.neighbours) > len(names) else ""
+    return f"linked to {', '.join(names)}{more}" if names else "linked to nobody"

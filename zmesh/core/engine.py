@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterable
 
 from zmesh.core import wire
-from zmesh.core.duplicates import Duplicates
+from zmesh.core.duplicates import Duplicates, accuse
 from zmesh.core.effects import Effect, HangUp, Report, Transmit
 from zmesh.core.exchanges import Exchanges
 from zmesh.core.forwarding import LAGGING_BYTES, Forwarding
+from zmesh.core.handshake import Handshake
 from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.peers import POKE_LIMIT
 from zmesh.core.queues import Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Change, Routes
@@ -27,7 +27,6 @@ from zmesh.core.wire import FIRST_ROUTED, MAX_ENTRIES, Frames, Kind, Route, Wire
 
 REDIAL_REFUSED = 5.0
 RECONCILE_AFTER = 2
-MAX_NEIGHBOURS_NAMED = 4
 
 
 class Engine:
@@ -59,7 +58,7 @@ class Engine:
         self.duplicates = Duplicates(self.alarm)
         self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, leaf=leaf)
         self.exchanges = Exchanges(self.out, route_timeout, now, self.alarm, leaf=leaf)
-        self._epoch = epoch
+        self.handshake = Handshake(node, incarnation, epoch, self.links, self.routes, self.out, leaf=leaf)
         self._capabilities: tuple[str, ...] = ()
         self._closed = False
         self.routes.changed_at = now
@@ -72,7 +71,7 @@ class Engine:
             opened = self.links.open(link, dialled=dialled, cost=cost, now=now)
             self.out.queues[link] = Queue()
             if dialled:
-                self._greet(opened, now)
+                self.handshake.greet(opened, now)
         return self._done(now)
 
     def link_down(self, link: LinkId, now: float, reason: str) -> list[Effect]:
@@ -197,7 +196,7 @@ class Engine:
             if link.state is State.UP:
                 self._probe(link, now)
             elif link.state is State.OPENING:
-                self._greet(link, now)  # again: it, or the answer to it, may be lost
+                self.handshake.greet(link, now)  # again: it, or the answer to it, may be lost
         doubtful, silent = self.links.expire(now)
         for link in doubtful:
             self.out.emit(Report("link_doubted", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
@@ -206,7 +205,8 @@ class Engine:
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
                 continue
             if link.state is State.HELD:
-                self._refuse(link, "duplicate_id", f"another node called {link.node!r} is alive in the mesh", now)
+                text = f"another node called {link.node!r} is alive in the mesh"
+                self._refuse(link, wire.Refuse("duplicate_id", text), now)
             else:
                 how = "silent" if link.state is State.UP else "no greeting"
                 self.out.emit(HangUp(link.id, how, 0.0))
@@ -257,8 +257,7 @@ class Engine:
 
     def _on_routed(self, link: Link, route: Route, frames: Frames, now: float) -> None:
         if link.state is not State.UP:
-            if link.state is State.OPENING and not link.dialled:
-                self.out.put(link.id, wire.encode_link(Kind.ASK))
+            self.handshake.ask(link)
             self.out.emit(Report("frame_dropped", None, link.id, "not_greeted"))
             return
         if link.leaf and route.source != f"{link.node}@{self.node}":
@@ -276,48 +275,13 @@ class Engine:
         """Take in a frame for this node; what a far node got wrong in it is not its neighbour's fault."""
         try:
             head = wire.unseal(route, frames[1], frames[2]) if sealed else frames[1]
-            self._on_arrived(route, head, frames, now)
+            refusal = self.exchanges.on_frame(route, head, frames[2], now)
         except WireError as error:
-            self.out.emit(Report("frame_dropped", wire.host_of(route.source), None, f"{error.reason}: {error}"))
-
-    def _on_arrived(self, route: Route, head: bytes, frames: Frames, now: float) -> None:
-        source, body = route.source, frames[2]
-        match route.kind:
-            case Kind.CHUNK:
-                chunk = wire.decode_chunk(head)
-                hops = 0 if source == self.node else wire.MAX_TTL - route.ttl + 1
-                refusal = self.exchanges.on_chunk(source, chunk, body, hops, now)
-                if refusal == "restarted":
-                    self.out.bounce(Kind.UNREACHABLE, route, frames, now, refusal)
-                elif refusal is not None:
-                    self.out.emit(Report("frame_dropped", wire.host_of(source), None, refusal))
-            case Kind.ACK:
-                if not self.exchanges.on_ack(source, wire.decode_ack(head), now):
-                    self.out.bounce(Kind.UNREACHABLE, route, frames, now, "restarted")
-            case Kind.CANCEL:
-                self.exchanges.on_cancel(source, wire.decode_cancel(head), now)
-            case Kind.UNREACHABLE:
-                self._on_unreachable(wire.decode_unreachable(head), body, now)
-            case _:
-                expired = wire.decode_expired(head)
-                self.out.emit(Report("expired", expired.at, None, expired.destination))
-
-    def _on_unreachable(self, note: wire.Unreachable, head: bytes, now: float) -> None:
-        """A frame of ours came back; only what this incarnation sent is looked at."""
-        match note.kind:
-            case Kind.CHUNK:
-                chunk = wire.decode_chunk(head)
-                if chunk.incarnation == self.incarnation:
-                    stream = Stream(chunk.message_id, chunk.request)
-                    self.exchanges.on_returned(stream, chunk.sequence, note, now)
-            case Kind.CANCEL:
-                self.exchanges.on_unreachable(Stream(wire.decode_cancel(head).message_id, True), note, now)
-            case Kind.ACK if note.reason == "gone":
-                self.exchanges.on_detached(note.destination, now)
-            case Kind.ACK:
-                for item in wire.decode_ack(head).acks:
-                    if note.reason == "restarted" or item.limit == POKE_LIMIT:
-                        self.exchanges.on_unreachable(Stream(item.message_id, not item.request), note, now)
+            refusal = f"{error.reason}: {error}"
+        if refusal == "restarted":
+            self.out.bounce(Kind.UNREACHABLE, route, frames, now, refusal)
+        elif refusal is not None:
+            self.out.emit(Report("frame_dropped", wire.host_of(route.source), None, refusal))
 
     # -- inside: what neighbours say -----------------------------------------------------------------------------
 
@@ -325,9 +289,8 @@ class Engine:
         kind = route.kind
         if kind == Kind.HELLO:
             if route.version != wire.VERSION:
-                self._refuse(
-                    link, "version", f"protocol version {route.version} is not {wire.VERSION}, which we speak", now
-                )
+                text = f"protocol version {route.version} is not {wire.VERSION}, which we speak"
+                self._refuse(link, wire.Refuse("version", text), now)
             else:
                 self._on_hello(link, wire.decode_hello(head), now)
         elif kind == Kind.REFUSE:
@@ -339,8 +302,7 @@ class Engine:
             if link.dialled:
                 self._restart(link, now)
         elif link.state is not State.UP:
-            if link.state is State.OPENING and not link.dialled:
-                self.out.put(link.id, wire.encode_link(Kind.ASK))
+            self.handshake.ask(link)
         else:
             self._on_up(link, kind, head, now)
 
@@ -385,13 +347,10 @@ class Engine:
         self.records.update(link.id, record, blob, now)
 
     def _on_duplicate(self, one: wire.Record, other: wire.Record, now: float) -> None:
-        """Two nodes of one name are alive; say so, and where they are."""
+        """Two nodes of one name are alive."""
         if one.node == self.node:
-            text = f"another node called {self.node!r} is alive in the mesh, {_whereabouts(one)}"
             self.exchanges.on_contested(now)
-        else:
-            text = f"two nodes called {one.node!r} are alive, one {_whereabouts(one)}, one {_whereabouts(other)}"
-        self.out.emit(Report("duplicate_id", one.node, None, f"{text}; one of the two must get another id"))
+        self.out.emit(Report("duplicate_id", one.node, None, accuse(one, other, self.node)))
 
     def _on_probe(self, link: Link, probe: wire.Probe, now: float) -> None:
         self.out.put(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)))
@@ -409,55 +368,18 @@ class Engine:
 
     # -- inside: opening and closing links -----------------------------------------------------------------------
 
-    def _greet(self, link: Link, now: float, answers: int = 0) -> None:
-        hello = wire.Hello(self.node, self.incarnation, self._epoch + now, self.leaf, link.id, answers)
-        link.greeted = True
-        self.out.put(link.id, wire.encode_link(Kind.HELLO, hello))
-
     def _on_hello(self, link: Link, hello: wire.Hello, now: float) -> None:
-        if link.state is State.UP or (link.dialled and hello.answers != link.id):
-            same = (hello.node, hello.incarnation, hello.session) == (link.node, link.incarnation, link.session)
-            if same and not link.dialled:  # they have not heard the answer to their first one
-                self._greet(link, now, answers=link.session)
-            return
-        if hello.node == self.node:
-            whose = "this node itself" if hello.incarnation == self.incarnation else "another node"
-            self._refuse(link, "own_id", f"the id {hello.node!r} is taken by the node at this end ({whose})", now)
-            return
-        if hello.leaf and self.leaf:
-            self._refuse(link, "leaf", "both ends are ephemeral, and neither forwards", now)
-            return
-        link.node, link.incarnation, link.leaf = hello.node, hello.incarnation, hello.leaf
-        link.session = hello.session
-        rivals = self._rivals(link)
-        if not rivals:
+        verdict = self.handshake.on_hello(link, hello, now)
+        if verdict.refusal is not None:
+            self._refuse(link, verdict.refusal, now)
+        elif verdict.admitted:
             self._raise_up(link, now)
-            return
-        if link.state is State.HELD:
-            return
-        self.links.hold(link, now)
-        link.heard = now
-        self.out.emit(Report("link_held", link.node, link.id, "another incarnation of it may still be alive"))
-        for rival in rivals:
-            if isinstance(rival, Link):
-                self._probe(rival, now)
-
-    def _rivals(self, link: Link) -> list[Link | NodeId]:
-        """What speaks for another incarnation of the node at the end of this link being alive."""
-        rivals: list[Link | NodeId] = [
-            other
-            for other in self.links.to(link.node)
-            if (other.incarnation, other.leaf) != (link.incarnation, link.leaf)
-        ]
-        if not link.leaf and not rivals:
-            selected = self.routes.get(link.node)
-            if selected is not None and selected.incarnation != link.incarnation:
-                rivals.append(link.node)
-        return rivals
+        for rival in verdict.rivals:
+            self._probe(rival, now)
 
     def _raise_up(self, link: Link, now: float) -> None:
         if not link.dialled:
-            self._greet(link, now, answers=link.session)
+            self.handshake.greet(link, now, answers=link.session)
         self.links.raise_up(link, now)
         self.out.emit(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
         if self.leaf:
@@ -491,13 +413,13 @@ class Engine:
             self.out.emit(HangUp(link.id, "the other end knows us no more", 0.0))
             self._lose(link.id, "the other end knows us no more", now)
         else:
-            self._greet(link, now)
+            self.handshake.greet(link, now)
 
-    def _refuse(self, link: Link, reason: str, text: str, now: float) -> None:
-        self.out.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, wire.Refuse(reason, text))))
-        self._report_refusal(link, f"we refuse: {text}", reason)
-        self.out.emit(HangUp(link.id, text, REDIAL_REFUSED))
-        self._lose(link.id, f"refused: {text}", now)
+    def _refuse(self, link: Link, refuse: wire.Refuse, now: float) -> None:
+        self.out.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, refuse)))
+        self._report_refusal(link, f"we refuse: {refuse.text}", refuse.reason)
+        self.out.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
+        self._lose(link.id, f"refused: {refuse.text}", now)
 
     def _report_refusal(self, link: Link, text: str, reason: str) -> None:
         node = link.node or None
@@ -534,9 +456,8 @@ class Engine:
         self._admit_held(now)
 
     def _admit_held(self, now: float) -> None:
-        for link in self.links.held():
-            if not self._rivals(link):
-                self._raise_up(link, now)
+        while (link := self.handshake.freed()) is not None:
+            self._raise_up(link, now)
 
     def _strike(self, link: Link, error: WireError, now: float) -> None:
         self.out.emit(Report("frame_dropped", link.node or None, link.id, f"{error.reason}: {error}"))
@@ -607,9 +528,3 @@ class Engine:
             for frames in looped:
                 self._arrive(wire.decode_route(frames[0]), frames, now, sealed=False)
         return self.out.take()
-
-
-def _whereabouts(record: wire.Record) -> str:
-    names = [node for node, _ in record.neighbours[:MAX_NEIGHBOURS_NAMED]]
-    more = ", ..." if len(record.neighbours) > len(names) else ""
-    return f"linked to {', '.join(names)}{more}" if names else "linked to nobody"

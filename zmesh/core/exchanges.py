@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 from zmesh.core import wire
 from zmesh.core.calls import MAX_CLOCK_ERROR_MS, Calls
+from zmesh.core.effects import Report
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.peers import Carrier, Peer, Peers
+from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
 from zmesh.core.receiving import Receiving
 from zmesh.core.sending import LEAF_POKE, POKE, Exchange, Sending
 from zmesh.core.services import Services
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import CLOSED, AckItem, Chunk
+from zmesh.core.wire import CLOSED, MAX_TTL, AckItem, Chunk, Kind, Route
 
 
 class Exchanges:
@@ -123,6 +124,27 @@ class Exchanges:
             self._receiving.consumed(exchange, stream, weight, now)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
+
+    def on_frame(self, route: Route, head: bytes, body: bytes, now: float) -> str | None:
+        """A frame for this node has come. Returns why it is dropped; `restarted`: its source must hear of that.
+
+        Raises WireError.
+        """
+        source = route.source
+        match route.kind:
+            case Kind.CHUNK:
+                hops = 0 if source == self._carrier.node else MAX_TTL - route.ttl + 1
+                return self.on_chunk(source, wire.decode_chunk(head), body, hops, now)
+            case Kind.ACK:
+                return None if self.on_ack(source, wire.decode_ack(head), now) else "restarted"
+            case Kind.CANCEL:
+                self.on_cancel(source, wire.decode_cancel(head), now)
+            case Kind.UNREACHABLE:
+                self._on_note(wire.decode_unreachable(head), body, now)
+            case _:
+                expired = wire.decode_expired(head)
+                self._carrier.emit(Report("expired", expired.at, None, expired.destination))
+        return None
 
     def on_chunk(self, source: Address, chunk: Chunk, body: bytes, hops: int, now: float) -> str | None:
         """A chunk has come; the reason for which it can't be taken, or None."""
@@ -258,6 +280,22 @@ class Exchanges:
     def _table(self, stream: Stream) -> Calls | Services:
         """The table of the exchange whose outbound stream this is."""
         return self._calls if stream.request else self._services
+
+    def _on_note(self, note: wire.Unreachable, head: bytes, now: float) -> None:
+        """A frame of ours came back; only what this incarnation sent is looked at."""
+        match note.kind:
+            case Kind.CHUNK:
+                chunk = wire.decode_chunk(head)
+                if chunk.incarnation == self._carrier.incarnation:
+                    self.on_returned(Stream(chunk.message_id, chunk.request), chunk.sequence, note, now)
+            case Kind.CANCEL:
+                self.on_unreachable(Stream(wire.decode_cancel(head).message_id, True), note, now)
+            case Kind.ACK if note.reason == "gone":
+                self.on_detached(note.destination, now)
+            case Kind.ACK:
+                for item in wire.decode_ack(head).acks:
+                    if note.reason == "restarted" or item.limit == POKE_LIMIT:
+                        self.on_unreachable(Stream(item.message_id, not item.request), note, now)
 
     def _on_acknowledged(self, peer: Peer, item: AckItem, now: float) -> None:
         stream = Stream(item.message_id, item.request)

@@ -1,0 +1,95 @@
+"""Who may be a neighbour: the greeting of each connection, and what a node of the same name means for it.
+
+Both ends say who they are (HELLO). A name that is this node's own is refused, and so is a link between two leaves. A
+name that another incarnation bears, alive as far as is known here, has the link held: either that one falls silent, as
+after a restart, and the newcomer takes its place, or it answers, and then there are two nodes of one name, of which the
+newcomer is refused.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zmesh.core import wire
+from zmesh.core.effects import Report
+from zmesh.core.forwarding import Forwarding
+from zmesh.core.links import Link, Links, State
+from zmesh.core.message import NodeId
+from zmesh.core.routes import Routes
+from zmesh.core.wire import Kind
+
+
+class Verdict(NamedTuple):
+    """What follows from a greeting: the link is admitted, or refused, or it waits for these `rivals` to prove alive."""
+
+    admitted: bool = False
+    refusal: wire.Refuse | None = None
+    rivals: tuple[Link, ...] = ()
+
+
+class Handshake:
+    """The greetings of one node; `epoch` is the seconds since 1970 at `now` 0."""
+
+    def __init__(
+        self, node: NodeId, incarnation: int, epoch: float, links: Links, routes: Routes, out: Forwarding, *, leaf: bool
+    ) -> None:
+        self.node = node
+        self.incarnation = incarnation
+        self.leaf = leaf
+        self._epoch = epoch
+        self._links = links
+        self._routes = routes
+        self._out = out
+
+    def greet(self, link: Link, now: float, answers: int = 0) -> None:
+        """Say who this is; `answers` is the session of the greeting that this one answers."""
+        hello = wire.Hello(self.node, self.incarnation, self._epoch + now, self.leaf, link.id, answers)
+        link.greeted = True
+        self._out.put(link.id, wire.encode_link(Kind.HELLO, hello))
+
+    def ask(self, link: Link) -> None:
+        """Have somebody who should have greeted say who that is."""
+        if link.state is State.OPENING and not link.dialled:
+            self._out.put(link.id, wire.encode_link(Kind.ASK))
+
+    def on_hello(self, link: Link, hello: wire.Hello, now: float) -> Verdict:
+        """The other end says who it is."""
+        if link.state is State.UP or (link.dialled and hello.answers != link.id):
+            same = (hello.node, hello.incarnation, hello.session) == (link.node, link.incarnation, link.session)
+            if same and not link.dialled:  # they have not heard the answer to their first one
+                self.greet(link, now, answers=link.session)
+            return Verdict()
+        if hello.node == self.node:
+            whose = "this node itself" if hello.incarnation == self.incarnation else "another node"
+            return _refused("own_id", f"the id {hello.node!r} is taken by the node at this end ({whose})")
+        if hello.leaf and self.leaf:
+            return _refused("leaf", "both ends are ephemeral, and neither forwards")
+        link.node, link.incarnation, link.leaf = hello.node, hello.incarnation, hello.leaf
+        link.session = hello.session
+        rivals, known_alive = self._rivals(link)
+        if not rivals and not known_alive:
+            return Verdict(admitted=True)
+        if link.state is State.HELD:
+            return Verdict()
+        self._links.hold(link, now)
+        link.heard = now
+        self._out.emit(Report("link_held", link.node, link.id, "another incarnation of it may still be alive"))
+        return Verdict(rivals=rivals)
+
+    def freed(self) -> Link | None:
+        """A held link that nobody stands in the way of any more, or None."""
+        return next((link for link in self._links.held() if not any(self._rivals(link))), None)
+
+    def _rivals(self, link: Link) -> tuple[tuple[Link, ...], bool]:
+        """The links to other incarnations of the node at the end of this one, and whether there is a route to one."""
+        others = tuple(
+            other
+            for other in self._links.to(link.node)
+            if (other.incarnation, other.leaf) != (link.incarnation, link.leaf)
+        )
+        selected = None if link.leaf or others else self._routes.get(link.node)
+        return others, selected is not None and selected.incarnation != link.incarnation
+
+
+def _refused(reason: str, text: str) -> Verdict:
+    return Verdict(refusal=wire.Refuse(reason, text))

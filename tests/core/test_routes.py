@@ -194,6 +194,15 @@ def test_a_change_of_a_links_cost_changes_the_routes_over_it(routes):
     assert not routes.dirty
 
 
+def test_a_route_that_a_dearer_link_makes_infinite_is_none_until_the_link_is_cheaper_again(routes):
+    hear(routes, 1, entry(metric=INFINITY - 101))
+    for cost, reached in ((250, False), (100, True)):
+        routes.set_cost(1, cost)
+        routes.select(1.0)
+        assert (routes.get("z") is not None) is reached
+        routes.check()
+
+
 def test_what_comes_on_an_unknown_link_is_not_heard(routes):
     assert hear(routes, 99, entry()) == []
     assert (routes.sent(99), routes.received(99)) == (0, 0)

@@ -496,7 +496,8 @@ class Routes:
             destination
             for neighbour in self._neighbours.values()
             for destination, entry in neighbour.heard.items()
-            if destination not in self._selected or entry[3] + neighbour.cost < self._selected[destination].metric
+            if entry[3] + neighbour.cost
+            < (self._selected[destination].metric if destination in self._selected else INFINITY)
         }
         if not blocked == self._blocked == set(self._wanting):
             raise AssertionError(f"better routes that nothing will ask for: {blocked ^ self._blocked}")

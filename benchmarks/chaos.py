@@ -3,8 +3,9 @@
     python -m benchmarks.chaos [--seconds 60] [--seed 0] [--json]
 
 Seven nodes in a ring with chords, each a process of its own; each link is a proxy. Three clients, one of them
-ephemeral, send echoes, transfers of up to 2 MB there and back, streams of replies, work that fails, that never ends and
-that nobody knows, to nodes that may be up or down, with and without a timeout, and cancel some of it. Meanwhile nodes
+ephemeral, send echoes, transfers of up to 2 MB there and back, streams of replies, work that fails, that crashes, that
+never ends and that nobody knows, to nodes that may be up or down or do not exist, with and without a timeout, and
+cancel some of it. It runs on the loop, in threads and in processes of its own. Meanwhile nodes
 die, hang, leave and come back, and links are cut, closed, silent, silent one way, frozen, slow, or turn a bit over.
 In the end all is put right, and what is under way must come to its end.
 

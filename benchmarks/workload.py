@@ -29,6 +29,8 @@ KINDS = (
     *("give",) * 2,
     *("fail",) * 2,
     *("never",) * 2,
+    "isolated",
+    "crash",
     "nothing",
     "leave",
     "awaited",
@@ -110,12 +112,28 @@ def serve_work(controller: zmesh.Controller, log: Path) -> None:
         begun(work)
         await asyncio.Event().wait()
 
+    path = str(log)
+
+    def isolated(work: zmesh.Work) -> Iterator[str]:
+        with open(path, "a", encoding="ascii") as file:
+            file.write(f"{work.message_id}\n")
+        number, count = work.payload.json()
+        for index in range(count):
+            yield f"{number} {index}"
+
+    def crash(work: zmesh.Work) -> None:
+        with open(path, "a", encoding="ascii") as file:
+            file.write(f"{work.message_id}\n")
+        os._exit(3)
+
     def left(work: zmesh.Work) -> object:
         return controller.node.engine.exchanges.counts()["services"] - 1
 
     for function in (echo, give, series, thread, fail, never, left):
         controller.register(f"chaos:{function.__name__}", function)
     controller.register("chaos:take", take, stream=True)
+    for alone in (isolated, crash):
+        controller.register(f"chaos:{alone.__name__}", alone, isolate=True)
 
 
 # -- what is sent -----------------------------------------------------------------------------------------------------
@@ -151,7 +169,7 @@ def answers(plan: Plan) -> list[bytes]:
             return [content(plan.number, plan.size)]
         case "take":
             return [f"{plan.size} {zlib.crc32(content(plan.number, plan.size))}".encode()]
-        case "series" | "thread" | "leave":
+        case "series" | "thread" | "isolated" | "leave":
             return [f"{plan.number} {index}".encode() for index in range(plan.size)]
         case "fail":
             return [b"partly"]
@@ -369,7 +387,7 @@ def _complaints(sent: Sent, ran: int, leavers: Collection[str]) -> Iterator[tupl
     yield from _about_replies(sent)
     reason = sent.endings[0]
     if reason == "eof":
-        if plan.kind in ("fail", "never", "nothing") or plan.recipient == NOBODY:
+        if plan.kind in ("fail", "crash", "never", "nothing") or plan.recipient == NOBODY:
             yield "wrong", "it is said to have succeeded"
         elif ran == 0:
             yield "wrong", "it is said to have run, and has not"
@@ -379,7 +397,10 @@ def _complaints(sent: Sent, ran: int, leavers: Collection[str]) -> Iterator[tupl
     elif reason == "cancelled":
         if not sent.cancelled and plan.recipient not in leavers:
             yield "wrong", "it was cancelled by nobody"
-    elif reason not in (*TRANSIENT, {"fail": "remote", "nothing": "unknown_directive"}.get(plan.kind)):
+    elif reason not in (
+        *TRANSIENT,
+        {"fail": "remote", "crash": "remote", "nothing": "unknown_directive"}.get(plan.kind),
+    ):
         yield "wrong", f"it ended as {reason}"
     if plan.timeout is not None and sent.ended - sent.began > plan.timeout + OVERTIME:
         yield "wrong", f"it ended {sent.ended - sent.began - plan.timeout:.3f} s past its time"

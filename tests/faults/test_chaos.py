@@ -159,7 +159,7 @@ def test_the_judge_counts_what_the_nodes_have_run(series, ran, counter):
     assert counters(workload.judge([sent], Counter(ran))) == {counter}
 
 
-@pytest.mark.parametrize("kind", ["fail", "never", "nothing"])
+@pytest.mark.parametrize("kind", ["fail", "crash", "never", "nothing"])
 def test_the_judge_does_not_believe_that_work_has_succeeded_which_can_not(benchmarks, kind):
     workload = benchmarks("workload")
     plan = workload.Plan(1, kind, "n1", 1, None, None)

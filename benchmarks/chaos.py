@@ -152,8 +152,13 @@ async def left_behind(clients: list[Client]) -> int:
         await asyncio.sleep(POLL)
         count = sum(client.mesh.node.engine.exchanges.counts()["calls"] for client in clients)
         for name in NODES:
-            answer = await mesh.request(name, "chaos:left", timeout=SETTLE_WITHIN)
-            count += int(answer.json()) if answer is not None else 0
+            try:
+                answer = await mesh.request(name, "chaos:left", timeout=SETTLE_WITHIN)
+            except zmesh.ExchangeError as error:
+                note(f"{name} does not say what is left: {error}")
+                count += 1
+            else:
+                count += int(answer.json()) if answer is not None else 0
         return count
 
     until = time.monotonic() + SETTLE_WITHIN

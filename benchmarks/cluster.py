@@ -123,6 +123,7 @@ class Cluster:
         self._command = command
         self.processes: dict[str, Process] = {}
         self._under_way: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
 
     async def __aenter__(self) -> Self:
         try:
@@ -159,11 +160,18 @@ class Cluster:
             one_node = isinstance(fault.target, str)
             task = loop.create_task(self._befall_node(fault) if one_node else self._befall_link(fault))
             self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failures.append(error)
 
     async def mend(self) -> None:
-        """Put all right again: everybody runs, and every link is as good as new."""
+        """Put all right again: everybody runs, and every link is as good as new. Raises what went wrong meanwhile."""
         await asyncio.gather(*self._under_way)
+        if self._failures:
+            raise self._failures[0]
         for proxy in self.proxies.values():
             proxy.heal()
         for process in self.processes.values():

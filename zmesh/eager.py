@@ -103,6 +103,8 @@ class _Spare:
         except asyncio.CancelledError as error:
             if self._coroutine is None:
                 raise
+            if isinstance(self._waits_for, asyncio.Future):  # as `cancel` does with what a task waits for
+                self._waits_for.cancel()
             self._step(self._coroutine.throw, error)
         while (coroutine := self._coroutine) is not None:
             try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import sys
 
 import pytest
 
@@ -197,4 +198,30 @@ async def test_from_within_a_task_a_coroutine_is_started_as_a_task_of_its_own() 
     assert task is not None
     await task
     assert ran == ["ran"]
+    starter.close()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio starts tasks eagerly by itself")
+async def test_what_a_coroutine_waits_for_is_cancelled_with_it_from_its_first_wait_on() -> None:
+    starter = Starter()
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[None] = loop.create_future()
+
+    async def work() -> None:
+        await answer
+
+    await warm(starter)
+
+    def begin() -> None:
+        task = starter.start(work(), "test")
+        assert task is not None
+        tasks.append(task)
+        task.cancel()
+
+    tasks: list[asyncio.Task[None]] = []
+    loop.call_soon(begin)
+    await asyncio.sleep(0)
+    await asyncio.wait(tasks)
+    assert tasks[0].cancelled()
+    assert answer.cancelled()
     starter.close()

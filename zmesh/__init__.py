@@ -7,6 +7,7 @@ async with zmesh.Controller(zmesh.Config(peers=["tcp://hub:7323"])) as mesh:
 from zmesh.config import Config
 from zmesh.controller import Controller, Pong
 from zmesh.core.message import Message
+from zmesh.directives import directive
 from zmesh.errors import (
     AddressError,
     Cancelled,
@@ -29,7 +30,7 @@ from zmesh.legacy import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_exp
 from zmesh.payload import Payload
 from zmesh.request import Request
 from zmesh.router import Route
-from zmesh.work import Work, directive
+from zmesh.work import Work
 
 ReceptorConfig = Config
 

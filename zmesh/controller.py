@@ -18,6 +18,7 @@ from zmesh.answers import CANCEL, PING, read_message_id, stamp
 from zmesh.config import Config
 from zmesh.core.message import Message, MessageId
 from zmesh.core.wire import MAX_DIRECTIVE, is_address
+from zmesh.directives import Directives
 from zmesh.errors import ConfigError, MeshError, RemoteError
 from zmesh.exchange import Exchange, Handled, Received, ResponseHandler, Unheard
 from zmesh.fanout import LIMIT, Answer, Answers, Asked, Fanout, repeatable
@@ -27,7 +28,6 @@ from zmesh.payload import PayloadLike, encode
 from zmesh.request import Request
 from zmesh.source import Source
 from zmesh.transport import parse_url
-from zmesh.work import Directives
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,6 @@ and of `receptor.worker`, for plugins of Receptor 1.x. A program registers its o
 
 from __future__ import annotations
 
-import enum
-import functools
 import inspect
 import logging
 import re
@@ -17,9 +15,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from zmesh import isolation, legacy
+from zmesh import legacy
 from zmesh.errors import NotAllowed, UnknownDirective, did_you_mean
-from zmesh.isolation import Isolation, Place
+from zmesh.isolation import limits
+from zmesh.isolation.limits import Isolation, Place
+from zmesh.shape import Shape, shape_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -80,24 +80,13 @@ def directive(
     With `isolate=True` each call runs in a process of its own, which can be killed and may use so much memory (bytes)
     and CPU time (whole seconds) at most. Raises ValueError for limits that can't be held.
     """
-    asked = isolation.asked(isolate, max_memory_bytes, max_cpu_seconds)
+    asked = limits.asked(isolate, max_memory_bytes, max_cpu_seconds)
 
     def mark(function: Function) -> Function:
         setattr(function, _MARK, _Mark(name or function.__name__, stream, asked))
         return function
 
     return mark if function is None else mark(function)
-
-
-class Shape(enum.Enum):
-    """How a directive's function is called."""
-
-    COROUTINE = enum.auto()
-    ASYNC_GENERATOR = enum.auto()
-    FUNCTION = enum.auto()
-    GENERATOR = enum.auto()
-    QUEUE = enum.auto()
-    """`run(work, put)` in a thread; `put` sends one reply."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,10 +133,10 @@ class Directives:
         mark = getattr(function, _MARK, None)
         marked = mark.asked if isinstance(mark, _Mark) else None
         stream = stream or (isinstance(mark, _Mark) and mark.stream)
-        asked = isolation.asked(isolate or marked is not None, max_memory_bytes, max_cpu_seconds)
+        asked = limits.asked(isolate or marked is not None, max_memory_bytes, max_cpu_seconds)
         if asked is not None:
             asked = {**(marked or {}), **asked}
-        isolated = None if asked is None else Isolation(isolation.moved(function), asked)
+        isolated = None if asked is None else Isolation(limits.moved(function), asked)
         self._entries[_checked(name)] = Entry(name, function, shape_of(function), stream, isolated)
         self._registered.add(name)
 
@@ -262,18 +251,3 @@ def _exports(namespace: str, target: object) -> Iterator[Entry]:
 def _entry(point: EntryPoint, mark: _Mark, function: Callable[..., Any], attribute: str | None) -> Entry:
     isolated = None if mark.asked is None else Isolation(Place(point.value, attribute), mark.asked)
     return Entry(_checked(f"{point.name}:{mark.name}"), function, shape_of(function), mark.stream, isolated)
-
-
-def shape_of(function: Callable[..., Any]) -> Shape:
-    """How this function is called."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not inspect.isroutine(function):  # an object with `__call__`
-        function = type(function).__call__
-    if inspect.iscoroutinefunction(function):
-        return Shape.COROUTINE
-    if inspect.isasyncgenfunction(function):
-        return Shape.ASYNC_GENERATOR
-    if inspect.isgeneratorfunction(function):
-        return Shape.GENERATOR
-    return Shape.FUNCTION

@@ -23,6 +23,7 @@ from zmesh.config import Config
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.directives import Directives
 from zmesh.errors import Cancelled, Unreachable
 from zmesh.exchange import Exchange
 from zmesh.interrupts import let_through
@@ -33,7 +34,6 @@ from zmesh.source import Source
 from zmesh.streaming import send_source
 from zmesh.telemetry import Telemetry
 from zmesh.transport import Transport
-from zmesh.work import Directives
 
 if TYPE_CHECKING:
     from zmesh.events import Events

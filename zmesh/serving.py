@@ -15,11 +15,13 @@ from functools import partial
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
+from zmesh.directives import Directives
 from zmesh.errors import MeshError
 from zmesh.payload import Arriving, Payload, PayloadLike, Streaming, encode
 from zmesh.source import Source
 from zmesh.streaming import Desk, send_source
-from zmesh.work import Directives, Work, Works
+from zmesh.work import Work
+from zmesh.works import Works
 
 log = logging.getLogger(__name__)
 

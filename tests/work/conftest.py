@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from zmesh.directives import Directives
 from zmesh.payload import Payload, encode
 from zmesh.source import Source
-from zmesh.work import Directives, Work, Works
+from zmesh.work import Work
+from zmesh.works import Works
 
 
 async def _eventually(predicate, within=5.0):

@@ -110,7 +110,7 @@ def test_an_unknown_directive_tells_what_there_is(directives):
 
 
 PLUGIN = """
-from zmesh.work import directive
+from zmesh.directives import directive
 
 @directive
 async def one(work):
@@ -227,7 +227,7 @@ def test_a_plugin_that_fails_disables_only_itself(directives, install, caplog, s
 
 
 def test_an_action_with_an_impossible_name_disables_its_plugin(directives, install):
-    source = "from zmesh.work import directive\n@directive(name='two words')\ndef it(work): pass"
+    source = "from zmesh.directives import directive\n@directive(name='two words')\ndef it(work): pass"
     install(
         "broken", {"broken_plugin.py": source}, {"zmesh.plugins": ["broken = broken_plugin", "a b = broken_plugin"]}
     )

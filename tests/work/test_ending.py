@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from zmesh import work as work_module
+from zmesh import works as works_module
+from zmesh.directives import Directives
 from zmesh.payload import Arriving, Payload, Streaming
 from zmesh.source import Source
-from zmesh.work import Directives, Work, Works
+from zmesh.work import Work
+from zmesh.works import Works
 
 FOREVER = 60.0
 
@@ -378,7 +380,7 @@ async def test_a_closed_table_takes_no_more_work(bench):
 
 
 async def test_what_does_not_end_is_named_finished_and_left_behind(bench, monkeypatch, caplog, eventually):
-    monkeypatch.setattr(work_module, "CLOSE_WITHIN", 0.05)
+    monkeypatch.setattr(works_module, "CLOSE_WITHIN", 0.05)
     release, released = threading.Event(), asyncio.Event()
 
     def deaf(work):
@@ -408,22 +410,24 @@ async def test_what_does_not_end_is_named_finished_and_left_behind(bench, monkey
 def test_a_thread_left_behind_does_not_keep_the_program_from_ending():
     program = """
 import asyncio, time
-from zmesh import work
+from zmesh import works
+from zmesh.directives import Directives
 from zmesh.payload import Payload
+from zmesh.work import Work
 
 class Outlet:
     def finish(self, message_id, payload=None, **options):
         print(options["reason"])
 
 async def main():
-    work.CLOSE_WITHIN = 0.05
-    directives = work.Directives()
+    works.CLOSE_WITHIN = 0.05
+    directives = Directives()
     directives.register("test:deaf", lambda work: time.sleep(600))
-    works = work.Works(directives, Outlet(), max_workers=1, max_work=1)
-    works.start(work.Work("0" * 32, "test:deaf", "ctl", {}, Payload(), {}))
-    while not any(running.thread for running in works._active.values()):
+    table = works.Works(directives, Outlet(), max_workers=1, max_work=1)
+    table.start(Work("0" * 32, "test:deaf", "ctl", {}, Payload(), {}))
+    while not any(running.thread for running in table._active.values()):
         await asyncio.sleep(0)
-    await works.close()
+    await table.close()
 
 asyncio.run(main())
 """
@@ -482,7 +486,7 @@ async def test_plugins_with_a_close_are_closed_with_the_node_and_one_that_fails_
 
 
 CLOSING = """
-from zmesh.work import directive
+from zmesh.directives import directive
 
 closed, fail = 0, False
 

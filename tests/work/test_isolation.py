@@ -18,7 +18,8 @@ import zmesh
 from zmesh.config import Config
 from zmesh.directives import Directives, directive
 from zmesh.errors import ConfigError, MeshError, NotAllowed
-from zmesh.isolation import MAX_FRAME, Channel, Frame, Limits, Line, frame
+from zmesh.isolation.limits import Limits
+from zmesh.isolation.line import MAX_FRAME, Channel, Frame, Line, frame
 from zmesh.payload import Arriving, Streaming
 
 MIB = 1024 * 1024

@@ -240,6 +240,6 @@ def test_a_package_of_that_name_that_is_installed_wins(no_receptor, install):
 
 
 def test_importing_zmesh_alone_provides_no_stand_in():
-    program = "import zmesh.work, importlib.util; print(importlib.util.find_spec('receptor'))"
+    program = "import zmesh.works, importlib.util; print(importlib.util.find_spec('receptor'))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "None\n"

@@ -396,7 +396,7 @@ async def test_work_that_failed_is_forgotten_at_once(bench, kind, caplog, eventu
 
     failing = dict(zip(KINDS, [as_coroutine, as_function, as_async_generator, as_generator], strict=True))
     references = []
-    caplog.set_level(logging.CRITICAL, "zmesh.work")  # a record that is kept would keep the exception
+    caplog.set_level(logging.CRITICAL, "zmesh.works")  # a record that is kept would keep the exception
     gc.disable()
     try:
         assert (await bench.call("test:it", function=failing[kind])).reason == "remote"

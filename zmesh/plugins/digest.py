@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from zmesh.work import Work, directive
+from zmesh.directives import directive
+from zmesh.work import Work
 
 
 @directive(stream=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from zmesh.directives import directive
 from zmesh.payload import Payload
-from zmesh.work import Work, directive
+from zmesh.work import Work
 
 
 @directive

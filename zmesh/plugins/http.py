@@ -13,10 +13,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from zmesh.directives import directive
 from zmesh.errors import RemoteError
 from zmesh.payload import CHUNK
 from zmesh.threads import Threads
-from zmesh.work import Work, directive
+from zmesh.work import Work
 
 if TYPE_CHECKING:
     import aiohttp

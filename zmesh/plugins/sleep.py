@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 
-from zmesh.work import Work, directive
+from zmesh.directives import directive
+from zmesh.work import Work
 
 
 @directive

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from zmesh.errors import Closed, MeshError, NotAllowed, RemoteError, UnknownDirective
-from zmesh.isolation import MAX_FRAME, PIECE, Channel, Frame, Isolation, Job, Limits
+from zmesh.isolation.limits import Isolation, Limits
+from zmesh.isolation.line import MAX_FRAME, PIECE, Channel, Frame, Job
 from zmesh.payload import PayloadLike, Streaming
 from zmesh.source import PieceSource, Source
 from zmesh.spool import Spool, default_folder
@@ -39,7 +40,7 @@ CLOSE_WITHIN = 5.0
 """Seconds that the keeper has to kill what is left and to end."""
 
 _OWN_WORDS: dict[str, type[RemoteError]] = {kind.code: kind for kind in (NotAllowed, UnknownDirective)}
-_KEEPER = "import sys; sys.path[:] = {path!r}; from zmesh.keeper import keep; keep({descriptor})"
+_KEEPER = "import sys; sys.path[:] = {path!r}; from zmesh.isolation.keeper import keep; keep({descriptor})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from typing import Any
 import cloudpickle  # noqa: F401  # here and once, not in each process
 import msgpack
 
-from zmesh import isolated
+from zmesh.isolation import child
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -119,7 +119,7 @@ class _Keeper:
             for connection in (self._control, self._woken, self._waker):
                 connection.close()
             _limit(order)
-            isolated.main(socket.socket(fileno=descriptors[0]), descriptors[1] if descriptors[1:] else None)
+            child.main(socket.socket(fileno=descriptors[0]), descriptors[1] if descriptors[1:] else None)
         finally:
             os._exit(1)
 

@@ -26,10 +26,11 @@ from typing import Any
 
 import msgpack
 
-from zmesh.directives import Shape, shape_of
 from zmesh.errors import MeshError, RemoteError
-from zmesh.isolation import PIECE, Channel, Frame, Job, Line, Place
+from zmesh.isolation.limits import Place
+from zmesh.isolation.line import PIECE, Channel, Frame, Job, Line
 from zmesh.payload import Payload, Streaming, encode
+from zmesh.shape import Shape, shape_of
 from zmesh.source import Source, source
 from zmesh.spool import Spool
 from zmesh.work import Work

@@ -1,0 +1,35 @@
+"""How a function is called, which follows from how it is written."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+class Shape(enum.Enum):
+    """How a directive's function is called."""
+
+    COROUTINE = enum.auto()
+    ASYNC_GENERATOR = enum.auto()
+    FUNCTION = enum.auto()
+    GENERATOR = enum.auto()
+    QUEUE = enum.auto()
+    """`run(work, put)` in a thread; `put` sends one reply."""
+
+
+def shape_of(function: Callable[..., Any]) -> Shape:
+    """How this function is called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function):  # an object with `__call__`
+        function = type(function).__call__
+    if inspect.iscoroutinefunction(function):
+        return Shape.COROUTINE
+    if inspect.isasyncgenfunction(function):
+        return Shape.ASYNC_GENERATOR
+    if inspect.isgeneratorfunction(function):
+        return Shape.GENERATOR
+    return Shape.FUNCTION

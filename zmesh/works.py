@@ -357,7 +357,7 @@ class Works:
         """Take the work out of the table and finish it; whoever comes second changes nothing."""
         work = running.work
         message_id = work.message_id
-        source = encoded if isinstance(encoded, Source) else None
+        source = None if encoded is None or isinstance(encoded, bytes) else encoded
         if self._active.get(message_id) is not running:
             if source is not None:
                 source.close()

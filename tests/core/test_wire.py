@@ -206,10 +206,10 @@ def test_a_link_frame_is_a_route_a_head_and_no_body():
 # --- the checksum -------------------------------------------------------------------------------------------------
 
 
-def test_the_checksum_of_a_frame_is_the_crc_32_of_its_kind_addresses_head_and_body():
+def test_the_checksum_of_a_frame_is_the_crc_32_of_its_kind_addresses_body_and_head():
     route, head, body = wire.seal(Kind.CHUNK, "b", "a@c", b"head", b"body")
     assert (route, body) == (wire.encode_route(Kind.CHUNK, "b", "a@c"), b"body")
-    assert head == b"head" + zlib.crc32(b"16 b a@cheadbody").to_bytes(wire.SUM_BYTES, "big")
+    assert head == b"head" + zlib.crc32(b"16 b a@cbodyhead").to_bytes(wire.SUM_BYTES, "little")
 
 
 @given(addresses, addresses, st.binary(max_size=40), st.binary(max_size=40), st.integers(2, wire.MAX_TTL))

@@ -72,7 +72,8 @@ class Sending:
 
     def strike_off(self, exchange: Exchange, now: float) -> None:
         """An exchange is over: send no more of it."""
-        self.drop_unsent(exchange)
+        if exchange.outbound.unsent:
+            self.drop_unsent(exchange)
         self.timers.cancel(exchange.stream)
         for waiting in self._blocked.values():
             waiting.pop(exchange.stream, None)
@@ -160,7 +161,7 @@ class Sending:
         outbound = exchange.outbound
         if not (outbound.unsent or outbound.lost):
             return True
-        if self._in_doubt(exchange):
+        if outbound.lost and self._in_doubt(exchange):
             self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
             return True
         way = self._carrier.way(exchange.address)

@@ -16,6 +16,8 @@ Frames = tuple[bytes, bytes, bytes]
 
 EMPTY = b""
 
+_RESIDUE = 0x2144DF1C  # the CRC-32 of anything that ends with its own CRC-32, lowest byte first
+
 
 class Kind(IntEnum):
     """What a frame is."""
@@ -101,19 +103,23 @@ def _sum(kind: int, destination: str, source: str) -> int:
     return zlib.crc32(f"{int(kind)} {destination} {source}".encode())
 
 
+@lru_cache(maxsize=4096)
+def _opening(kind: int, destination: str, source: str) -> tuple[bytes, int]:
+    """The route of a frame as it leaves its source, and where its checksum begins."""
+    return encode_route(kind, destination, source), _sum(kind, destination, source)
+
+
 def seal(kind: Kind, destination: Address | str, source: Address | str, head: bytes, body: bytes) -> Frames:
-    """A frame as it leaves its source: the head ends with the CRC-32 of kind, addresses, head and body."""
-    total = zlib.crc32(body, zlib.crc32(head, _sum(kind, destination, source)))
-    return (encode_route(kind, destination, source), head + total.to_bytes(SUM_BYTES, "big"), body)
+    """A frame as it leaves its source: the head ends with the CRC-32 of kind, addresses, body and head."""
+    route, total = _opening(kind, destination, source)
+    return (route, head + zlib.crc32(head, zlib.crc32(body, total)).to_bytes(SUM_BYTES, "little"), body)
 
 
 def unseal(route: Route, head: bytes, body: bytes) -> bytes:
     """The head without its checksum, if the frame is what its source sent."""
-    content = head[:-SUM_BYTES]
-    total = zlib.crc32(body, zlib.crc32(content, route.sum))
-    if head[-SUM_BYTES:] != total.to_bytes(SUM_BYTES, "big"):
+    if zlib.crc32(head, zlib.crc32(body, route.sum)) != _RESIDUE:
         raise ChecksumError("its checksum does not fit")
-    return content
+    return head[:-SUM_BYTES]
 
 
 def digest(data: bytes) -> int:

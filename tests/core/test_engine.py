@@ -15,6 +15,7 @@ from zmesh.core.links import DOUBT, DOUBT_COST, MAX_STRIKES, OPENING, SILENCE, S
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
 from zmesh.core.queues import BULK
+from zmesh.core.records import COALESCE as RECORDS_GATHERED
 from zmesh.core.records import KEEP_GONE
 from zmesh.core.routes import COALESCE
 from zmesh.core.streams import CHUNK_OVERHEAD, WINDOW
@@ -675,7 +676,7 @@ def test_an_echo_measures_the_link_and_a_slow_one_costs_more(subject):
     assert events(effects) == []
     assert subject.engine.links.get(1).cost == 250
     assert subject.engine.routes.get("a").metric == 250
-    (record,) = only(subject.run(COALESCE), Kind.RECORD)
+    (record,) = only(subject.run(RECORDS_GATHERED), Kind.RECORD)
     assert record.value[0].neighbours == (("a", 250),)
 
 
@@ -765,7 +766,7 @@ def test_a_record_is_passed_on_once(subject):
     subject.run(0.1)
     frames = wire.encode_records([wire.encode(record()), wire.encode(record("e"))])
     assert subject.receive(1, *frames) == []
-    assert subject.run(COALESCE) == [Said(2, Kind.RECORD, [record(), record("e")])]
+    assert subject.run(RECORDS_GATHERED) == [Said(2, Kind.RECORD, [record(), record("e")])]
     assert subject.receive(1, *wire.encode_records([wire.encode(record(serial=6))])) == []
 
 
@@ -835,19 +836,19 @@ def test_the_record_of_a_node_that_stays_out_of_reach_is_forgotten(subject):
 
 def test_a_node_tells_what_it_can_do(linked):
     assert linked.done(linked.engine.describe(["x:y"], linked.now)) == []
-    (said,) = only(linked.run(COALESCE), Kind.RECORD)
+    (said,) = only(linked.run(RECORDS_GATHERED), Kind.RECORD)
     assert said.value[0].capabilities == ("x:y",)
 
 
 def test_a_directive_whose_name_is_no_valid_text_is_told_with_a_mark_in_its_place(linked):
     linked.done(linked.engine.describe(["x:\udce9"], linked.now))
-    (said,) = only(linked.run(COALESCE), Kind.RECORD)
+    (said,) = only(linked.run(RECORDS_GATHERED), Kind.RECORD)
     assert said.value[0].capabilities == ("x:?",)
 
 
 def test_a_node_that_can_do_more_than_may_be_told_tells_as_much_as_it_may(linked):
     linked.engine.describe([f"x:y{number}" for number in range(wire.MAX_CAPABILITIES + 1)], linked.now)
-    assert only(linked.run(COALESCE), Kind.RECORD)
+    assert only(linked.run(RECORDS_GATHERED), Kind.RECORD)
 
 
 # --- messages -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from zmesh.core.message import LinkId, NodeId
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, MAX_HOPS, MAX_TTL, Row, SeqnoRequest
 
-COALESCE = 0.010
+COALESCE = 0.005
 KEEP_DISTANCE = 180.0
 REQUEST_AGAIN = 0.250
 REQUEST_AGAIN_MAX = 2.0

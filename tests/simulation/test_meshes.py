@@ -4,7 +4,7 @@ import networkx
 import pytest
 
 from zmesh.core import wire
-from zmesh.core.message import Address, Eof, LinkId, NodeId
+from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId
 from zmesh.core.wire import Kind
 from zmesh.testing.simnode import Job, SimNode
 from zmesh.testing.simulator import Simulator
@@ -332,7 +332,7 @@ def test_a_frame_that_has_used_up_its_ttl_is_answered_and_goes_no_further() -> N
     nodes = sim.chain("a", "b", "c")
     assert sim.settle()
     head = wire.encode(
-        wire.Chunk(wire.MessageId(bytes(16)), True, 0, 1, 0, 0, nodes[0].engine.incarnation, 0, 0, None, None)
+        wire.Chunk(MessageId(bytes(16)), True, 0, 1, 0, 0, nodes[0].engine.incarnation, 0, 0, None, None)
     )
     sealed = wire.seal(Kind.CANCEL, Address("c"), Address("a"), head, b"")
     frames = (wire.encode_route(Kind.CANCEL, Address("c"), Address("a"), 1), *sealed[1:])

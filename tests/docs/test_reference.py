@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import re
 from enum import IntEnum
@@ -189,3 +190,23 @@ def test_the_fields_of_a_chunk_a_record_and_an_entry_are_all_there() -> None:
         listed = re.search(r"(?:record is|entry is) `([^`]+)`", sections[section])
         assert listed is not None
         assert [name.strip().replace(" ", "_") for name in listed[1].split(",")] == list(thing._fields)
+
+
+# --- routing ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_on_the_page_about_routing_are_those_of_its_data() -> None:
+    where = DOCS.parent / "benchmarks/convergence_plot.py"
+    spec = importlib.util.spec_from_file_location("convergence_plot", where)
+    assert spec is not None
+    assert spec.loader is not None
+    plot = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plot)
+    page = (DOCS / "routing.md").read_text(encoding="utf-8")
+    by_quantity = [plot.series(plot.DATA, quantity) for quantity in plot.QUANTITIES]
+    for shape in plot.SHAPES:
+        for event in plot.EVENTS:
+            found = " | ".join(f"{plot.exponent(each[shape, event]):.2f}" for each in by_quantity)
+            assert f"| {plot.NAMES[event]}, {shape} | {found} |" in page
+            seconds, entries, _ = (dict(each[shape, event])[1000] for each in by_quantity)
+            assert f"| {seconds:.2f} | {entries:,} |" in page

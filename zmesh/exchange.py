@@ -40,6 +40,8 @@ class Reply(Message):
 class Exchange(ABC):
     """One request of this node, from sending to the final reply; subclasses say who takes the replies.
 
+    `final` is the last reply, whose header tells how the request has ended; None until then.
+
     `detached`: nobody waits for its end, so that its work goes on when this node is closed, or dies.
     """
 
@@ -56,6 +58,7 @@ class Exchange(ABC):
         "_queue",
         "_serial",
         "ended",
+        "final",
         "hops",
         "id",
         "message_id",
@@ -70,6 +73,7 @@ class Exchange(ABC):
         self.message_id = id.hex()
         self.recipient = recipient
         self.ended = False
+        self.final: Reply | None = None
         self._ended_at = 0.0
         self.hops = 0
         self._failed: Eof | None = None
@@ -192,7 +196,8 @@ class Exchange(ABC):
         eof = self._failed or eof
         if self._arriving is not None:
             self._drop_arriving(exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id))
-        self._put(Reply(partial(self._describe, None, self._serial + 1, eof), Payload(b""), eof))
+        self.final = Reply(partial(self._describe, None, self._serial + 1, eof), Payload(b""), eof)
+        self._put(self.final)
         self._tell_end()
 
     def _tell_end(self) -> None:

@@ -30,20 +30,14 @@ class Request(Exchange):
     is left, if it is not over by then, and the block ends when the work has.
     """
 
-    __slots__ = ("_ends", "_final", "_reading", "_streams", "_waiter")
+    __slots__ = ("_ends", "_reading", "_streams", "_waiter")
 
     def __init__(self, desk: Desk, id: MessageId, recipient: str, *, stream: bool = False) -> None:
         super().__init__(desk, id, recipient)
         self._streams = stream
         self._waiter: asyncio.Future[None] | None = None
         self._ends: list[asyncio.Future[None]] = []
-        self._final: Reply | None = None
         self._reading: Streaming | None = None
-
-    @property
-    def final(self) -> Reply | None:
-        """The last reply, whose header tells how the request has ended; None until then."""
-        return self._final
 
     def cancel(self) -> Ending:
         """Stop the work. Harmless if it is over, or was never begun.
@@ -67,7 +61,7 @@ class Request(Exchange):
             end = asyncio.get_running_loop().create_future()
             self._ends.append(end)
             await end
-        final = self._final
+        final = self.final
         assert final is not None
         return self._error(final.final)
 
@@ -116,11 +110,6 @@ class Request(Exchange):
             arriving.finish()
         return len(piece.body)
 
-    def _put(self, message: Reply) -> None:
-        if message.final is not None:
-            self._final = message
-        super()._put(message)
-
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done() and (self.ended or len(self._queue) == 1):
@@ -133,8 +122,9 @@ class Request(Exchange):
 
     def _arrival(self) -> Generator[object, None, Reply]:
         """Wait for the next reply; the final one comes again and again."""
-        self._let_go()
-        while (reply := self.take() or self._final) is None:
+        if self._reading is not None:
+            self._let_go()
+        while (reply := self.take() or self.final) is None:
             if self._waiter is not None:
                 raise RuntimeError("another task waits for the replies of this request")
             waiter = self._waiter = asyncio.get_running_loop().create_future()
@@ -146,7 +136,7 @@ class Request(Exchange):
                 raise
             finally:
                 self._waiter = None
-        if isinstance(reply.payload, Streaming):
+        if self._streams and isinstance(reply.payload, Streaming):
             self._reading = reply.payload
         return reply
 

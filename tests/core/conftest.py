@@ -49,8 +49,8 @@ class Road:
     def way(self, destination):
         return self.ways.get(destination)
 
-    def next_hop(self, destination):
-        return self.hops.get(destination, destination) if destination in self.ways else None
+    def neighbour(self, link):
+        return self.hops.get(link)
 
     def carry(self, destination, kind, head, body, link=None):
         assert link in (None, self.ways[destination].link)

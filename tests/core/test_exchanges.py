@@ -792,7 +792,7 @@ def test_an_error_names_the_last_node_on_the_way_and_what_it_knows(side, near, t
 
 
 def test_an_error_without_a_note_names_the_neighbour_that_the_request_left_for(side):
-    side.road.hops["b"] = "m"
+    side.road.hops[1] = "m"
     side.call(timeout=2.0)
     assert deliveries(side.tick(2.0)) == [
         final("timed_out", "no final reply from 'b' within 2 s; the last node on the way was 'm'")
@@ -809,7 +809,7 @@ def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
     side.road.shut("b")
     side.call(timeout=9.0)
     for hop in ("m", "n"):
-        side.road.hops["b"] = hop
+        side.road.hops[1] = hop
         side.regain(now=1.0)
     side.lose(now=2.0)
     assert deliveries(side.tick(9.0)) == [

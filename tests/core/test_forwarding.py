@@ -223,9 +223,9 @@ def test_a_head_too_large_for_a_body_is_not_sent_back(node, size, notes):
     assert len(effects) == 1 + notes
 
 
-@pytest.mark.parametrize(("destination", "neighbour"), [("c", "b"), ("cli@c", "b"), ("l@a", "l"), ("nobody", None)])
-def test_the_next_hop_is_the_neighbour_that_frames_are_handed_to(node, destination, neighbour):
-    assert node.out.next_hop(destination) == neighbour
+def test_the_neighbour_on_a_link_is_known_for_a_while_after_it_was_lost(node):
+    node.links.close(1)
+    assert [node.out.neighbour(link) for link in (1, 2, 99)] == ["b", "d", None]
 
 
 # --- this node's own frames ---------------------------------------------------------------------------------------

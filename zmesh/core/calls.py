@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from zmesh.core import wire
 from zmesh.core.effects import Deliver, Report
-from zmesh.core.message import Address, Eof, MessageId, NodeId, RequestHeader, Stream
+from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
 from zmesh.core.receiving import Receiving
 from zmesh.core.sending import Exchange, Sending
@@ -24,17 +24,15 @@ MAX_CLOCK_ERROR_MS = 10
 
 
 class Call(Exchange):
-    """A request of this node. `asked_at` and `deadline` in the engine's time; `handed_to` is the neighbour that it left
-    for."""
+    """A request of this node. `asked_at` and `deadline` in the engine's time."""
 
-    __slots__ = ("asked_at", "cancelled_at", "deadline", "handed_to", "unreachable")
+    __slots__ = ("asked_at", "cancelled_at", "deadline", "unreachable")
 
     def __init__(self, message_id: MessageId, recipient: Peer, deadline: float | None, now: float) -> None:
         super().__init__(message_id, recipient, 0, request=True)
         self.deadline = deadline
         self.asked_at = now
         self.cancelled_at: float | None = None
-        self.handed_to: NodeId | None = None
         self.unreachable: wire.Unreachable | None = None
 
 
@@ -95,7 +93,6 @@ class Calls:
         if call.deadline is not None:
             self._limits.set(message_id, call.deadline)
         self._pump(call, now)
-        call.handed_to = self._carrier.next_hop(recipient)
         if self.contested:
             self._lose(call, now)
 
@@ -220,9 +217,7 @@ class Calls:
         if call.cancelled_at is not None:
             call.lost_since = None
             self._send_cancel(call)
-        elif self._sending.resume(call, now):
-            call.handed_to = self._carrier.next_hop(call.address)
-        else:
+        elif not self._sending.resume(call, now):
             self._lose(call, now)
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -306,9 +301,10 @@ class Calls:
             return f"; the last node on the way was {note.at!r}{likely}"
         if not call.outbound.next:
             return f"; the request has not left {here!r}"
-        if call.handed_to in (None, call.address.partition("@")[0]):
+        handed_to = self._carrier.neighbour(call.link) if call.link is not None else None
+        if handed_to in (None, call.address.partition("@")[0]):
             return f"; nothing was heard of the request since it left {here!r}"
-        return f"; the last node on the way was {call.handed_to!r}"
+        return f"; the last node on the way was {handed_to!r}"
 
     def _end(self, call: Call, reason: str, text: str, now: float) -> None:
         """End a call with a final word of our own; the recipient is told to stop, if it may be at work."""

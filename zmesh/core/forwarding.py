@@ -113,11 +113,9 @@ class Forwarding:
             link, incarnation = found, 0
         return Way(link, incarnation, self.queues[link].size_bytes >= LAGGING_BYTES)
 
-    def next_hop(self, destination: Address) -> NodeId | None:
-        """The neighbour that frames for that destination are handed to now, or None."""
-        link = self.towards(destination, wire.host_of(destination))
-        known = self._links.get(link) if link is not None else None
-        return known.node if known is not None else None
+    def neighbour(self, link: LinkId) -> NodeId | None:
+        """Who is, or lately was, at the other end of a link."""
+        return self._links.neighbour(link)
 
     def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
         """Send a routed frame from this node, on the link of its `way` if the caller has it."""

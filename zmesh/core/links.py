@@ -33,6 +33,7 @@ DOUBT_COST = 1_000_000
 SILENCE = 3.0
 OPENING = 5.0
 MAX_STRIKES = 3
+MAX_FORMER = 64
 COST_STEP = 30
 STEADY = 3
 JITTER = 0.8
@@ -127,6 +128,7 @@ class Links:
         self.heartbeat = heartbeat
         self._links: dict[LinkId, Link] = {}
         self._up: dict[NodeId, dict[LinkId, Link]] = {}
+        self._former: dict[LinkId, NodeId] = {}
         self._probes: Timers[LinkId] = Timers(alarm)
         self._silences: Timers[LinkId] = Timers(alarm)
 
@@ -147,6 +149,11 @@ class Links:
     def get(self, id: LinkId) -> Link | None:
         """The link of that number, if it is open."""
         return self._links.get(id)
+
+    def neighbour(self, id: LinkId) -> NodeId | None:
+        """Who is, or lately was, at the other end of a link, for errors to name; None if that is forgotten."""
+        link = self._links.get(id)
+        return link.node if link is not None else self._former.get(id)
 
     def hold(self, link: Link, now: float) -> None:
         """Keep a link waiting until the node that it names has fallen silent elsewhere, or has not."""
@@ -170,6 +177,10 @@ class Links:
             beside = self._up.get(link.node)
             if beside is not None and beside.pop(id, None) is not None and not beside:
                 del self._up[link.node]
+            if link.state is State.UP:
+                self._former[id] = link.node
+                if len(self._former) > MAX_FORMER:
+                    del self._former[next(iter(self._former))]
         return link
 
     def up(self) -> list[Link]:

@@ -41,8 +41,8 @@ class Carrier(Protocol):
     def way(self, destination: Address) -> Way | None:
         """How frames for that node leave now, or None."""
 
-    def next_hop(self, destination: Address) -> NodeId | None:
-        """The neighbour that frames for that node are handed to now, or None."""
+    def neighbour(self, link: LinkId) -> NodeId | None:
+        """Who is, or lately was, at the other end of a link."""
 
     def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
         """Send a frame, on the link of the Way there if that is known already."""

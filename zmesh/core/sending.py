@@ -31,7 +31,18 @@ class Exchange:
     `lost_since` is when the other end was found to be out of reach.
     """
 
-    __slots__ = ("address", "inbound", "lost_since", "message_id", "number", "outbound", "peer", "stream", "target")
+    __slots__ = (
+        "address",
+        "inbound",
+        "link",
+        "lost_since",
+        "message_id",
+        "number",
+        "outbound",
+        "peer",
+        "stream",
+        "target",
+    )
 
     def __init__(self, message_id: MessageId, peer: Peer, target: int, *, request: bool) -> None:
         self.message_id = message_id
@@ -42,6 +53,7 @@ class Exchange:
         self.stream = Stream(message_id, request)
         self.outbound = Outbound()
         self.inbound = Inbound()
+        self.link: LinkId | None = None
         self.lost_since: float | None = None
 
 
@@ -167,6 +179,7 @@ class Sending:
         way = self._carrier.way(exchange.address)
         if way is None:
             return False
+        exchange.link = way.link
         if not exchange.target:
             exchange.target = way.incarnation
         sent = 0

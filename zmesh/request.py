@@ -114,7 +114,7 @@ class Request(Exchange):
         waiter = self._waiter
         if waiter is not None and not waiter.done() and (self.ended or len(self._queue) == 1):
             waiter.set_result(None)
-        if self.ended:
+        if self.ended and self._ends:
             ends, self._ends = self._ends, []
             for end in ends:
                 if not end.done():

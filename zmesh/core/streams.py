@@ -107,13 +107,16 @@ class Outbound:
         ending = (FLAG_LAST if last else 0) | (FLAG_EOF if eof is not None else 0)
         self.unsent_bytes += len(body)
         self.complete = complete
+        if len(body) <= MAX_BODY:
+            self.unsent.append(Piece(flags | ending, header, body, eof))
+            return
         view = memoryview(body)
         start = 0
         while len(body) - start > MAX_BODY:
             self.unsent.append(Piece(flags, header, view[start : start + MAX_BODY], None))
             flags, header = 0, None
             start += MAX_BODY
-        self.unsent.append(Piece(flags | ending, header, view[start:] if start else body, eof))
+        self.unsent.append(Piece(flags | ending, header, view[start:], eof))
 
     def take(self, now: float) -> Piece | None:
         """The next chunk that the windows allow: what was lost first, then one that was never sent."""

@@ -548,6 +548,14 @@ def test_a_node_that_closes_says_goodbye_on_every_link(subject):
     assert subject.engine.links.get(4) is None
 
 
+def test_a_node_that_closes_acknowledges_what_has_come_first(linked):
+    linked.send("a")
+    linked.arrive(1, Kind.CHUNK, chunk(request=False, flags=wire.FLAG_EOF))
+    ack, goodbye = linked.done(linked.engine.close(linked.now))
+    assert (ack.kind, ack.destination, goodbye.kind) == (Kind.ACK, "a", Kind.GOODBYE)
+    assert ack.value.acks == (wire.AckItem(ID, False, 1, WINDOW),)
+
+
 # --- garbage ------------------------------------------------------------------------------------------------------
 
 ROUTE, PROBE, _ = wire.encode_link(Kind.PROBE, wire.Probe(0.0, 0, 0, 0.0))

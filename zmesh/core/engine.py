@@ -182,8 +182,9 @@ class Engine:
         return self._done(now)
 
     def close(self, now: float, reason: str = "leaving") -> list[Effect]:
-        """Say goodbye on all links; the node is over after this."""
+        """Say what is owed, and goodbye on all links; the node is over after this."""
         self._closed = True
+        self.exchanges.close()
         for link in self.links.up():
             self.out.put(link.id, wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason)))
         return self._done(now)

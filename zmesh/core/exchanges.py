@@ -237,6 +237,10 @@ class Exchanges:
         """The link is gone."""
         self._sending.link_down(link, now)
 
+    def close(self) -> None:
+        """The node is about to leave: acknowledge what has come, lest others keep it for this one."""
+        self._peers.flush_all()
+
     # -- time ----------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:

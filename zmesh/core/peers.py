@@ -202,6 +202,12 @@ class Peers:
             head = (self._carrier.incarnation, peer.incarnation, items[start : start + MAX_ACKS])
             self._carrier.carry(peer.address, Kind.ACK, wire.encode(head), b"")
 
+    def flush_all(self) -> None:
+        """Send all that is owed to anybody."""
+        for peer in self._peers.values():
+            if peer.acks:
+                self.flush(peer)
+
     def owed(self) -> int:
         """How many acknowledgements wait to be sent."""
         return sum(len(peer.acks) for peer in self._peers.values())

@@ -99,7 +99,10 @@ class Exchange(ABC):
             weight -= self._receive(piece)
         if piece.eof is not None:
             self._end(piece.eof)
-        elif self._queue:
+            return
+        if self._queue:
+            self._wake()
+        if self._queue:
             self._held += weight
         else:
             self._desk.consumed(piece.stream, weight)
@@ -137,7 +140,7 @@ class Exchange(ABC):
     def _receive(self, piece: Deliver) -> int:
         """Take in a piece of payload; the bytes of it whose reader will give their room back."""
         if piece.last and self._arriving is None:
-            self._put(self._message(Payload(piece.body)))
+            self._queue.append(self._message(Payload(piece.body)))
         elif self._header is not None and (piece.body or piece.last):
             return self._collect(piece)
         return 0
@@ -155,7 +158,7 @@ class Exchange(ABC):
         if piece.last:
             self._arriving = None
             arriving.finish()
-            self._put(self._message(arriving))
+            self._queue.append(self._message(arriving))
         return 0
 
     def _drop_arriving(self, error: Exception) -> None:
@@ -197,20 +200,17 @@ class Exchange(ABC):
         if self._arriving is not None:
             self._drop_arriving(exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id))
         self.final = Reply(partial(self._describe, None, self._serial + 1, eof), Payload(b""), eof)
-        self._put(self.final)
+        self._queue.append(self.final)
+        self._wake()
         self._tell_end()
 
     def _tell_end(self) -> None:
         if self.on_end is not None:
             self.on_end(self)
 
-    def _put(self, message: Reply) -> None:
-        self._queue.append(message)
-        self._wake()
-
     @abstractmethod
     def _wake(self) -> None:
-        """A reply has come in."""
+        """There are replies to be taken."""
 
 
 class Unheard(Exchange):

@@ -14,6 +14,7 @@ from typing import Self
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, MessageId
+from zmesh.eager import Wakeup
 from zmesh.errors import ExchangeError, TooManyReplies, exchange_error
 from zmesh.exchange import Exchange, Reply
 from zmesh.payload import Payload, Streaming
@@ -35,7 +36,7 @@ class Request(Exchange):
     def __init__(self, desk: Desk, id: MessageId, recipient: str, *, stream: bool = False) -> None:
         super().__init__(desk, id, recipient)
         self._streams = stream
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Wakeup | None = None
         self._ends: list[asyncio.Future[None]] = []
         self._reading: Streaming | None = None
 
@@ -103,7 +104,7 @@ class Request(Exchange):
         arriving = self._arriving
         if arriving is None:
             arriving = self._arriving = Streaming(partial(self._desk.consumed, piece.stream))
-            self._put(self._message(arriving))
+            self._queue.append(self._message(arriving))
         arriving.feed(piece.body)
         if piece.last:
             self._arriving = None
@@ -111,9 +112,8 @@ class Request(Exchange):
         return len(piece.body)
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done() and (self.ended or len(self._queue) == 1):
-            waiter.set_result(None)
+        if self._waiter is not None:
+            self._waiter.wake()
         if self.ended and self._ends:
             ends, self._ends = self._ends, []
             for end in ends:
@@ -127,9 +127,9 @@ class Request(Exchange):
         while (reply := self.take() or self.final) is None:
             if self._waiter is not None:
                 raise RuntimeError("another task waits for the replies of this request")
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = Wakeup()
             try:
-                yield from waiter
+                yield from self._waiter.__await__()
             except asyncio.CancelledError:
                 self.cancel()
                 self.discard()

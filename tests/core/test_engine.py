@@ -552,7 +552,7 @@ def test_a_node_that_closes_acknowledges_what_has_come_first(linked):
     linked.send("a")
     linked.arrive(1, Kind.CHUNK, chunk(request=False, flags=wire.FLAG_EOF))
     ack, goodbye = linked.done(linked.engine.close(linked.now))
-    assert (ack.kind, ack.destination, goodbye.kind) == (Kind.ACK, "a", Kind.GOODBYE)
+    assert (ack.kind, ack.to, goodbye.kind) == (Kind.ACK, "a", Kind.GOODBYE)
     assert ack.value.acks == (wire.AckItem(ID, False, 1, WINDOW),)
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from zmesh.eager import Starter
+from zmesh.eager import Starter, Wakeup
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 
@@ -225,3 +225,69 @@ async def test_what_a_coroutine_waits_for_is_cancelled_with_it_from_its_first_wa
     assert tasks[0].cancelled()
     assert answer.cancelled()
     starter.close()
+
+
+# --- waking ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_goes_on_within_the_call_that_wakes_it() -> None:
+    steps: list[str] = []
+    wakeup = Wakeup()
+
+    async def wait() -> None:
+        steps.append("waits")
+        await wakeup
+        steps.append("woken")
+
+    def wake() -> None:
+        wakeup.wake()
+        steps.append("called")
+        wakeup.wake()  # it goes on already
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(wake)
+    await task
+    assert steps == ["waits", "woken", "called"]
+
+
+async def test_a_task_that_another_one_wakes_goes_on_in_the_next_turn() -> None:
+    wakeup = Wakeup()
+    variable.set("outside")
+
+    async def wait() -> str:
+        variable.set("inside")
+        await wakeup
+        return variable.get()
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    wakeup.wake()
+    assert not task.done()
+    assert await task == "inside"
+    assert variable.get() == "outside"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+async def test_a_task_that_waits_to_be_woken_can_be_cancelled(late: bool) -> None:
+    wakeup = Wakeup()
+
+    async def wait() -> None:
+        await wakeup
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    assert wakeup.get_loop() is asyncio.get_running_loop()
+    if late:
+        wakeup.wake()
+        assert not wakeup.cancel()
+    task.cancel()
+    wakeup.wake()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+
+
+async def test_nobody_is_woken_where_nobody_waits() -> None:
+    wakeup = Wakeup()
+    wakeup.wake()
+    assert not wakeup.cancel()

@@ -1,7 +1,6 @@
 import pytest
 
 from zmesh.core.effects import Report
-from zmesh.core.message import Stream
 from zmesh.core.pace import MAX_WINDOW
 from zmesh.core.peers import ACK_DELAY, Peers
 from zmesh.core.receiving import MAX_WIDENED, Receiving
@@ -40,18 +39,14 @@ def chunk(sequence, flags=0):
 
 def read(receiving, exchange, ready, now=0.0):
     for _, body, _ in ready:
-        receiving.consumed(exchange, inbound(exchange), len(body) + CHUNK_OVERHEAD, now)
-
-
-def inbound(exchange):
-    return Stream(exchange.message_id, False)
+        receiving.consumed(exchange, len(body) + CHUNK_OVERHEAD, now)
 
 
 def test_what_comes_in_order_is_handed_on_and_acknowledged_after_a_while(receiving, peers, road, new):
     exchange = new()
     exchange.lost_since = 1.0
     ready = receiving.accept(exchange, chunk(0), b"body", 3)
-    receiving.owe(exchange, inbound(exchange), ready, 2.0)
+    receiving.owe(exchange, ready, 2.0)
     assert ready == [(chunk(0), b"body", 3)]
     assert exchange.lost_since is None
     assert road.take() == []
@@ -64,16 +59,16 @@ def test_a_copy_is_acknowledged_at_once(receiving, road, new):
     exchange = new()
     for _ in range(2):
         ready = receiving.accept(exchange, chunk(0), b"", 1)
-        receiving.owe(exchange, inbound(exchange), ready, 0.0)
+        receiving.owe(exchange, ready, 0.0)
     assert ready is None
     assert len(road.frames(Kind.ACK)) == 1
 
 
 def test_room_is_given_back_when_a_quarter_of_the_window_was_read(receiving, road, new):
     exchange = new()
-    receiving.consumed(exchange, inbound(exchange), ACK_EVERY - 1, 0.0)
+    receiving.consumed(exchange, ACK_EVERY - 1, 0.0)
     assert road.take() == []
-    receiving.consumed(exchange, inbound(exchange), 1, 0.0)
+    receiving.consumed(exchange, 1, 0.0)
     assert len(road.frames(Kind.ACK)) == 1
 
 
@@ -90,7 +85,7 @@ def test_the_window_of_a_reader_that_keeps_up_doubles_when_it_holds_the_sender_u
     widths = []
     for sequence in range(7):
         ready = receiving.accept(exchange, chunk(sequence, FLAG_WANTING), bytes(MAX_BODY), 1)
-        receiving.owe(exchange, inbound(exchange), ready, 0.0)
+        receiving.owe(exchange, ready, 0.0)
         read(receiving, exchange, ready)
         receiving.check([exchange])
         widths.append(exchange.inbound.window // WINDOW)

@@ -121,10 +121,9 @@ class Calls:
 
     def on_chunk(self, peer: Peer, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
         """A piece of the replies has come."""
-        stream = Stream(chunk.message_id, False)
         call = self._calls.get(chunk.message_id)
         if call is None or call.peer is not peer:
-            self._peers.owe(peer, stream, None, now, at_once=True)
+            self._peers.owe(peer, Stream(chunk.message_id, False), None, now, at_once=True)
             return
         if call.target not in (0, chunk.incarnation):
             return
@@ -133,12 +132,12 @@ class Calls:
         for piece, content, crossed in ready or ():
             weight = len(content) + CHUNK_OVERHEAD
             last, eof = bool(piece.flags & FLAG_LAST), piece.eof
-            self._carrier.emit(Deliver(stream, call.address, piece.header, content, last, eof, weight, crossed))
+            self._carrier.emit(Deliver(call.inward, call.address, piece.header, content, last, eof, weight, crossed))
             if eof is not None:
-                self._peers.owe(peer, stream, call.inbound, now, at_once=False)
+                self._peers.owe(peer, call.inward, call.inbound, now, at_once=False)
                 self._forget(call, now)
                 return
-        self._receiving.owe(call, stream, ready, now)
+        self._receiving.owe(call, ready, now)
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
         """The recipient says how far the request has come."""
@@ -154,7 +153,7 @@ class Calls:
         call.lost_since = None
         call.unreachable = None
         if item.limit == POKE_LIMIT:
-            self._peers.owe(call.peer, Stream(message_id, False), call.inbound, now, at_once=True)
+            self._peers.owe(call.peer, call.inward, call.inbound, now, at_once=True)
         if call.cancelled_at is not None:
             self._sending.timers.set_sooner(call.stream, now + CANCEL_AGAIN)
         elif call.outbound.waiting:
@@ -310,8 +309,7 @@ class Calls:
         """End a call with a final word of our own; the recipient is told to stop, if it may be at work."""
         if call.outbound.next and reason in ("timed_out", "unreachable") and call.cancelled_at is None:
             self._send_cancel(call)
-        stream = Stream(call.message_id, False)
-        self._carrier.emit(Deliver(stream, call.address, None, b"", False, Eof(1, reason, text), 0, 0))
+        self._carrier.emit(Deliver(call.inward, call.address, None, b"", False, Eof(1, reason, text), 0, 0))
         self._forget(call, now)
 
     def _forget(self, call: Call, now: float) -> None:

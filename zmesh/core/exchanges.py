@@ -121,7 +121,7 @@ class Exchanges:
         """The reader of an inbound stream has taken this much of it."""
         exchange = self._get(Stream(stream.message_id, not stream.request))
         if exchange is not None:
-            self._receiving.consumed(exchange, stream, weight, now)
+            self._receiving.consumed(exchange, weight, now)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from zmesh.core import wire
 from zmesh.core.effects import Report
-from zmesh.core.message import Stream
 from zmesh.core.pace import MAX_WINDOW
 from zmesh.core.peers import Carrier, Peers
 from zmesh.core.sending import Exchange
@@ -41,16 +40,16 @@ class Receiving:
             inbound.since_ack = ACK_EVERY
         return ready
 
-    def owe(self, exchange: Exchange, stream: Stream, ready: list[Ready] | None, now: float) -> None:
+    def owe(self, exchange: Exchange, ready: list[Ready] | None, now: float) -> None:
         """Acknowledge what was accepted, soon or at once."""
         inbound = exchange.inbound
         at_once = ready is None or inbound.since_ack >= ACK_EVERY
-        self._peers.owe(exchange.peer, stream, inbound, now, at_once=at_once)
+        self._peers.owe(exchange.peer, exchange.inward, inbound, now, at_once=at_once)
 
-    def consumed(self, exchange: Exchange, stream: Stream, weight: int, now: float) -> None:
+    def consumed(self, exchange: Exchange, weight: int, now: float) -> None:
         """The reader has taken this much."""
         if exchange.inbound.consume(weight):
-            self._peers.owe(exchange.peer, stream, exchange.inbound, now, at_once=True)
+            self._peers.owe(exchange.peer, exchange.inward, exchange.inbound, now, at_once=True)
 
     def end(self, exchange: Exchange) -> None:
         """Nothing more comes."""

@@ -27,13 +27,14 @@ LEAF_POKE = 1.0
 class Exchange:
     """What a request made here and one received here have in common: two streams, and the node at the other end.
 
-    `stream` names the outbound one. `target` is the other end's incarnation, 0 as long as that is not known;
-    `lost_since` is when the other end was found to be out of reach.
+    `stream` names the outbound one, `inward` the other. `target` is the other end's incarnation, 0 as long as that is
+    not known; `link` what was last sent on; `lost_since` is when the other end was found to be out of reach.
     """
 
     __slots__ = (
         "address",
         "inbound",
+        "inward",
         "link",
         "lost_since",
         "message_id",
@@ -51,6 +52,7 @@ class Exchange:
         self.target = target
         self.number = 0
         self.stream = Stream(message_id, request)
+        self.inward = Stream(message_id, not request)
         self.outbound = Outbound()
         self.inbound = Inbound()
         self.link: LinkId | None = None
@@ -241,10 +243,9 @@ class Sending:
 
     def poke(self, exchange: Exchange) -> None:
         """Have the other end say how far it has come, or that it knows nothing of the exchange."""
-        message_id, request = exchange.stream
-        if request and exchange.outbound.unsent and not exchange.outbound.next:
+        if exchange.stream.request and exchange.outbound.unsent and not exchange.outbound.next:
             return  # it has not left yet, so nobody can know it
-        self._peers.poke(exchange.peer, Stream(message_id, not request), exchange.inbound)
+        self._peers.poke(exchange.peer, exchange.inward, exchange.inbound)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:
         """The link's queue has run low: the streams that waited for it go on, a burst each in turn."""

@@ -74,7 +74,7 @@ class Services:
             if eof.error:
                 eof = eof._replace(error=eof.error[:MAX_TEXT].encode(errors="replace").decode())
             # It says more than an acknowledgement of the request would.
-            service.peer.acks.pop(Stream(message_id, True), None)
+            service.peer.acks.pop(service.inward, None)
         self._sending.push(service, header, body, last=last, eof=eof, complete=eof is not None)
         self._pump(service, now)
 
@@ -87,11 +87,10 @@ class Services:
     def on_chunk(self, peer: Peer, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
         """A piece of a request has come."""
         message_id = chunk.message_id
-        stream = Stream(message_id, True)
         service = self._services.get(message_id)
         if service is None:
             if not peer.replays.accept(chunk.number, chunk.floor):
-                self._peers.owe(peer, stream, None, now, at_once=True)
+                self._peers.owe(peer, Stream(message_id, True), None, now, at_once=True)
                 return
             service = self._services[message_id] = Service(message_id, peer, chunk.incarnation)
             peer.busy += 1
@@ -105,8 +104,10 @@ class Services:
             weight = len(content) + CHUNK_OVERHEAD
             last = bool(piece.flags & FLAG_LAST)
             service.whole = service.whole or last
-            self._carrier.emit(Deliver(stream, service.address, piece.header, content, last, None, weight, crossed))
-        self._receiving.owe(service, stream, ready, now)
+            self._carrier.emit(
+                Deliver(service.inward, service.address, piece.header, content, last, None, weight, crossed)
+            )
+        self._receiving.owe(service, ready, now)
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
         """The caller says how far the replies have come."""
@@ -120,7 +121,7 @@ class Services:
             self._drop(service, "", now)
             return
         if item.limit == POKE_LIMIT:
-            self._peers.owe(service.peer, Stream(message_id, True), service.inbound, now, at_once=True)
+            self._peers.owe(service.peer, service.inward, service.inbound, now, at_once=True)
         if service.outbound.waiting:
             self._pump(service, now)
 

@@ -205,8 +205,7 @@ class Peers:
     def flush_all(self) -> None:
         """Send all that is owed to anybody."""
         for peer in self._peers.values():
-            if peer.acks:
-                self.flush(peer)
+            self.flush(peer)
 
     def owed(self) -> int:
         """How many acknowledgements wait to be sent."""

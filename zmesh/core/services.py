@@ -100,13 +100,12 @@ class Services:
         if isinstance(chunk.header, RequestHeader) and chunk.header.detached:
             service.detached = True
         ready = self._receiving.accept(service, chunk, body, hops)
+        stream, address = service.inward, service.address
         for piece, content, crossed in ready or ():
             weight = len(content) + CHUNK_OVERHEAD
             last = bool(piece.flags & FLAG_LAST)
             service.whole = service.whole or last
-            self._carrier.emit(
-                Deliver(service.inward, service.address, piece.header, content, last, None, weight, crossed)
-            )
+            self._carrier.emit(Deliver(stream, address, piece.header, content, last, None, weight, crossed))
         self._receiving.owe(service, ready, now)
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:

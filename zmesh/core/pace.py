@@ -6,6 +6,9 @@ bandwidth-delay product under way: the highest rate at which chunks were acknowl
 trip of late (as BBR does, draft-ietf-ccwg-bbr, section 4.1). Since a path that is not full delivers twice as much when
 twice as much is under way, the window doubles with each round trip until the path is full.
 
+Of a round trip, PROCESSING is what programs take to read, forward and acknowledge, and no room on the path; where the
+whole of it is no longer than that, the first window is more than any of them keeps up with.
+
 A round trip that was measured through a queue of one's own making is too long. Every SHORTEST_FOR seconds the window
 falls back to the first one until a round trip of a chunk that was sent since then is known.
 
@@ -21,6 +24,7 @@ FIRST_WINDOW = 1024 * 1024
 MAX_WINDOW = 16 * 1024 * 1024
 MIN_WINDOW = 160 * 1024
 GAIN = 2.0
+PROCESSING = 0.003
 GROWTH = 64 * 1024
 SHORTEST_FOR = 10.0
 RATE_FOR = 1.0
@@ -117,5 +121,5 @@ class Pace:
     def _set_window(self) -> None:
         product = 0.0
         if self._shortest < math.inf:
-            product = GAIN * max(self._rate, self._rate_before) * self._shortest
+            product = GAIN * max(self._rate, self._rate_before) * max(0.0, self._shortest - PROCESSING)
         self.window = int(min(max(product, FIRST_WINDOW), self._ceiling))

@@ -72,8 +72,9 @@ def test_a_window_never_passes_the_largest():
     assert path.pace.window == MAX_WINDOW
 
 
-def test_a_short_path_keeps_the_first_window():
-    path = Path(50e6, 0.001)
+@pytest.mark.parametrize(("rate", "delay"), [(50e6, 0.001), (450e6, 0.002)], ids=["a network", "one machine"])
+def test_a_short_path_keeps_the_first_window(rate, delay):
+    path = Path(rate, delay)
     path.run(1.0)
     assert path.pace.window == FIRST_WINDOW
 

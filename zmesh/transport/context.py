@@ -52,7 +52,11 @@ async def _end(context: zmq.asyncio.Context) -> None:
             loop.call_soon_threadsafe(ended.set)
 
     thread = threading.Thread(target=terminate, name="zmesh context")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending (3.12), and with it whatever else this loop may have had to do
+        terminate()
+        return
     await ended.wait()
     thread.join()
 

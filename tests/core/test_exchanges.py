@@ -547,6 +547,14 @@ def test_room_is_what_the_backlog_leaves_and_more_is_pulled_when_there_is_some_a
     assert side.exchanges.room(REQUEST) > BACKLOG // 2 - MAX_BODY
 
 
+def test_a_cancelled_request_has_no_room_for_more_while_it_waits_for_its_end(side):
+    side.call(last=False)
+    assert side.exchanges.room(REQUEST) == BACKLOG
+    side.cancel()
+    assert side.exchanges.is_open(REQUEST)
+    assert side.exchanges.room(REQUEST) == 0
+
+
 def test_a_stream_that_is_not_there_has_no_room_and_takes_nothing(side):
     assert side.exchanges.room(REQUEST) == side.exchanges.room(REPLIES) == 0
     assert not side.exchanges.is_open(REQUEST)

@@ -98,8 +98,8 @@ class Outbound:
         return bool(self.unsent or self.lost)
 
     def room(self) -> int:
-        """How many bytes of payload may be pushed now."""
-        return max(0, BACKLOG - self.unsent_bytes)
+        """How many bytes of payload may be pushed now; 0 once nothing more will be taken."""
+        return 0 if self.complete else max(0, BACKLOG - self.unsent_bytes)
 
     def push(self, header: Header | None, body: bytes, *, last: bool, eof: Eof | None, complete: bool) -> None:
         """Append a piece of a message (`header` opens one, `last` ends one) or the final word."""

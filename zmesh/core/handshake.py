@@ -44,7 +44,6 @@ class Handshake:
     def greet(self, link: Link, now: float, answers: int = 0) -> None:
         """Say who this is; `answers` is the session of the greeting that this one answers."""
         hello = wire.Hello(self.node, self.incarnation, self._epoch + now, self.leaf, link.id, answers)
-        link.greeted = True
         self._out.put(link.id, wire.encode_link(Kind.HELLO, hello))
 
     def ask(self, link: Link) -> None:

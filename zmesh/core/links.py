@@ -57,7 +57,6 @@ class Link:
         "cost",
         "dialled",
         "doubted",
-        "greeted",
         "heard",
         "id",
         "incarnation",
@@ -83,7 +82,6 @@ class Link:
         self.incarnation = 0
         self.session = 0
         self.leaf = False
-        self.greeted = False
         self.doubted = False
         self.synced = False
         self.heard = now

@@ -141,11 +141,15 @@ async def test_many_transfers_over_a_narrow_path_lose_nothing_and_share_it(path)
 async def test_a_window_is_never_wider_than_the_largest(path):
     mesh, proxy = path
     proxy.slow(delay=0.2, rate=10 * RATE)
-    request = asyncio.ensure_future(mesh["a"].request("b", "test:hash", pieces(300), timeout=50))
     widest = 0
-    while not request.done():
-        calls = mesh["a"].node.engine.exchanges._sending.at(None)
-        widest = max([widest, *(call.outbound.in_flight for call in calls)])
-        await mesh["a"].ping_once("b")
-    assert (await request).text() == digest_of(300)
+
+    async def watched(count):
+        nonlocal widest
+        async for piece in pieces(count):
+            calls = mesh["a"].node.engine.exchanges._sending.at(None)
+            widest = max([widest, *(call.outbound.in_flight for call in calls)])
+            yield piece
+
+    answer = await mesh["a"].request("b", "test:hash", watched(300), timeout=50)
+    assert answer.text() == digest_of(300)
     assert 4 * 1024 * 1024 < widest <= MAX_WINDOW

@@ -25,7 +25,7 @@ CHUNK_OVERHEAD = 512
 BACKLOG = 256 * 1024
 ACK_EVERY = WINDOW // 4
 FIRST_TIMEOUT = 1.0
-MIN_TIMEOUT = 0.25
+PATIENCE = 0.25
 MAX_TIMEOUT = 8.0
 MAX_SEEN = 65_536
 
@@ -298,7 +298,10 @@ class Inbound:
 
 
 class PathTime:
-    """The round-trip time to one node, smoothed after RFC 6298."""
+    """The round-trip time to one node, smoothed after RFC 6298.
+
+    However steady the path was, an answer may be late by PATIENCE: the programs at both ends have other work, too.
+    """
 
     __slots__ = ("smoothed", "variance")
 
@@ -316,7 +319,7 @@ class PathTime:
 
     def timeout(self, tries: int) -> float:
         """Seconds to wait for an acknowledgement after `tries` resendings."""
-        first = FIRST_TIMEOUT if self.smoothed is None else max(MIN_TIMEOUT, self.smoothed + 4 * self.variance)
+        first = FIRST_TIMEOUT if self.smoothed is None else self.smoothed + max(PATIENCE, 4 * self.variance)
         return min(MAX_TIMEOUT, first * 2.0 ** min(tries, 8) if tries else first)
 
 

@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from asyncio import CancelledError, current_task
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
@@ -27,14 +26,27 @@ ResponseHandler = Callable[[Message], object]
 
 
 class Reply(Message):
-    """A reply, and with the final one how the exchange ended."""
+    """A reply, and with the final one how the exchange ended. `opening` is what the other end said of it, if it did."""
 
-    __slots__ = ("final",)
+    __slots__ = ("_exchange", "_opening", "_serial", "final")
     payload: Payload
 
-    def __init__(self, make: Callable[[], dict[str, object]], payload: Payload, final: Eof | None) -> None:
-        super().__init__(make, payload)
+    def __init__(
+        self, exchange: Exchange, opening: ReplyHeader | None, serial: int, payload: Payload, final: Eof | None
+    ) -> None:
+        self._header = None
+        self._exchange = exchange
+        self._opening = opening
+        self._serial = serial
+        self.payload = payload
         self.final = final
+
+    @property
+    def header(self) -> dict[str, object]:
+        """What is said about the payload; made when it is first asked for."""
+        if self._header is None:
+            self._header = self._exchange._describe(self._opening, self._serial, self.final)
+        return self._header
 
 
 class Exchange(ABC):
@@ -121,7 +133,7 @@ class Exchange(ABC):
         if not self._queue:
             return None
         message = self._queue.popleft()
-        if not self._queue:
+        if self._held and not self._queue:
             self._give_back_held()
         return message
 
@@ -175,7 +187,7 @@ class Exchange(ABC):
         header = self._header
         if header is not None:
             self._serial = header.serial
-        return Reply(partial(self._describe, header, self._serial, None), payload, None)
+        return Reply(self, header, self._serial, payload, None)
 
     def _describe(self, header: ReplyHeader | None, serial: int, eof: Eof | None) -> dict[str, object]:
         described: dict[str, object] = {
@@ -199,7 +211,7 @@ class Exchange(ABC):
         eof = self._failed or eof
         if self._arriving is not None:
             self._drop_arriving(exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id))
-        self.final = Reply(partial(self._describe, None, self._serial + 1, eof), Payload(b""), eof)
+        self.final = Reply(self, None, self._serial + 1, Payload(b""), eof)
         self._queue.append(self.final)
         self._wake()
         self._tell_end()

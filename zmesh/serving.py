@@ -25,6 +25,8 @@ from zmesh.works import Works
 
 log = logging.getLogger(__name__)
 
+SUCCESS = Eof()
+
 Inline = Callable[[Work], object]
 """Gives the value that the node answers with, or a future of it. Raises ValueError for what it can't take."""
 
@@ -32,12 +34,33 @@ Inline = Callable[[Work], object]
 class _Request:
     """One request here: its payload while that arrives, and the count of its replies."""
 
-    __slots__ = ("answer", "deadline", "header", "id", "payload", "serial", "started", "stream")
+    __slots__ = (
+        "answer",
+        "deadline",
+        "directive",
+        "header",
+        "id",
+        "message_id",
+        "payload",
+        "sender",
+        "serial",
+        "started",
+        "stream",
+    )
 
-    def __init__(self, id: MessageId, header: dict[str, object], deadline: float | None) -> None:
+    def __init__(self, id: MessageId, sender: str, recipient: str, opening: RequestHeader) -> None:
         self.id = id
-        self.header = header
-        self.deadline = deadline
+        self.message_id = id.hex()
+        self.sender = sender
+        self.directive = opening.directive
+        self.header: dict[str, object] = {
+            "message_id": self.message_id,
+            "sender": sender,
+            "recipient": recipient,
+            "timestamp": opening.timestamp,
+            "directive": opening.directive,
+        }
+        self.deadline: float | None = None
         self.stream = Stream(id, False)
         self.payload: Arriving | Streaming | None = None
         self.serial = 0
@@ -134,25 +157,13 @@ class Serving:
         else:
             if request.payload is not None:
                 request.payload.close()
-            directive, node = request.header["directive"], self._desk.node_id
-            text = f"{directive} was stopped at {node!r} before all of its payload had come"
+            text = f"{request.directive} was stopped at {self._desk.node_id!r} before all of its payload had come"
             self.finish(id.hex(), reason=reason, error=text if by is None else f"{text}, by {by!r}")
 
     def _open(self, id: MessageId, piece: Deliver, header: RequestHeader) -> _Request:
-        deadline = None
+        request = self._requests[id] = _Request(id, piece.peer, self._desk.node_id, header)
         if header.lifetime is not None:
-            deadline = asyncio.get_running_loop().time() + header.lifetime
-        request = self._requests[id] = _Request(
-            id,
-            {
-                "message_id": id.hex(),
-                "sender": str(piece.peer),
-                "recipient": self._desk.node_id,
-                "timestamp": header.timestamp,
-                "directive": header.directive,
-            },
-            deadline,
-        )
+            request.deadline = asyncio.get_running_loop().time() + header.lifetime
         return request
 
     def _receive(self, request: _Request, directive: str, piece: Deliver) -> None:
@@ -183,20 +194,10 @@ class Serving:
         self._desk.consumed(piece.stream, piece.weight - size if streaming else piece.weight)
 
     def _start(self, request: _Request, payload: Payload) -> None:
-        header = request.header
-        directive = str(header["directive"])
+        directive, message_id = request.directive, request.message_id
         request.started = True
-        section = self._sections.get(directive.partition(":")[0], {})
-        message_id = str(header["message_id"])
-        work = Work(
-            message_id=message_id,
-            directive=directive,
-            sender=str(header["sender"]),
-            header=header,
-            payload=payload,
-            config=section,
-            deadline=request.deadline,
-        )
+        section = self._sections.get(directive.partition(":")[0]) or {}
+        work = Work(message_id, directive, request.sender, request.header, payload, section, False, request.deadline)
         inline = self._inline.get(directive)
         if inline is None:
             self.works.start(work)
@@ -254,7 +255,7 @@ class Serving:
         request = self._requests.pop(id, None)
         if request is None:
             return
-        eof = Eof() if reason is None else Eof(1, reason, error or reason)
+        eof = SUCCESS if reason is None else Eof(1, reason, error or reason)
         if not has_payload:
             self._desk.reply(id, None, b"", last=False, eof=eof)
             return

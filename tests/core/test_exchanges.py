@@ -41,11 +41,11 @@ class Side:
         return self.road.take()
 
     def call(self, body=b"", *, id=ID, to="b", last=True, timeout=None, now=0.0):
-        self.exchanges.call(id, to, HEADER, body, last=last, timeout=timeout, now=now)
+        self.exchanges.calls.open(id, to, HEADER, body, last=last, timeout=timeout, now=now)
         return self.done()
 
     def reply(self, body=b"", *, id=ID, header=ANSWER, last=True, eof=None, now=0.0):
-        self.exchanges.reply(id, header, body, last=last, eof=eof, now=now)
+        self.exchanges.services.reply(id, header, body, last=last, eof=eof, now=now)
         return self.done()
 
     def feed(self, body, *, stream=REQUEST, last=False, now=0.0):
@@ -53,7 +53,7 @@ class Side:
         return self.done()
 
     def cancel(self, now=0.0, id=ID):
-        self.exchanges.cancel(id, now)
+        self.exchanges.calls.cancel(id, now)
         return self.done()
 
     def on_chunk(self, chunk, body=b"", source="b", now=0.0, hops=1):
@@ -855,7 +855,7 @@ def test_a_chunk_that_a_full_queue_refused_is_sent_again_with_the_next_acknowled
     side.exchanges.on_returned(REQUEST, 1, note, 0.1)
     assert side.done() == []
     assert [chunk.sequence for chunk in sent(side.on_ack(1, now=0.2))] == [1]
-    assert side.exchanges._calls.get(ID).lost_since is None
+    assert side.exchanges.calls.get(ID).lost_since is None
 
 
 def test_a_call_that_had_arrived_asks_soon_after_a_note(side):
@@ -1231,7 +1231,9 @@ class Pair:
                     side.exchanges.consumed(stream, weight, self.now)
                     self.take(node, side.done())
                 case Abort(message_id, reason):
-                    side.exchanges.reply(message_id, None, b"", last=False, eof=Eof(1, reason, reason), now=self.now)
+                    side.exchanges.services.reply(
+                        message_id, None, b"", last=False, eof=Eof(1, reason, reason), now=self.now
+                    )
                     self.jobs.pop(message_id, None)
                     self.take(node, side.done())
                 case Report() | Pull():
@@ -1395,7 +1397,7 @@ def test_exchanges_that_nothing_will_wake_are_found(side):
 def test_a_service_that_is_over_and_still_there_is_found(side):
     side.on_chunk(request())
     side.reply(eof=Eof())
-    side.exchanges._services.get(ID).outbound.acknowledge(1, 0, 0.0)
+    side.exchanges.services.get(ID).outbound.acknowledge(1, 0, 0.0)
     with pytest.raises(AssertionError, match="still there"):
         side.exchanges.check()
 
@@ -1409,7 +1411,7 @@ def test_an_exchange_that_is_in_no_list_is_found(side):
 
 def test_a_stream_of_an_exchange_that_is_over_is_found(side):
     side.call()
-    side.exchanges._calls._calls.clear()
+    side.exchanges.calls._calls.clear()
     with pytest.raises(AssertionError, match="that is over"):
         side.exchanges.check()
 
@@ -1470,7 +1472,7 @@ def test_a_route_that_is_lost_after_the_request_arrived_does_not_hide_that(side)
 
 def test_a_deadline_of_what_is_over_means_nothing(side):
     exchanges = side.exchanges
-    exchanges._calls._limits.set(ID, 1.0)
+    exchanges.calls._limits.set(ID, 1.0)
     exchanges._sending.timers.set(Stream(ID, True), 1.0)
     exchanges._peers._acks.set("gone", 1.0)
     assert side.tick(1.0) == []

@@ -130,7 +130,7 @@ class Engine:
         timeout: float | None = None,
     ) -> list[Effect]:
         """Open an exchange; `last` False: more payload follows through `feed`. `timeout` in seconds, None: no limit."""
-        self.exchanges.call(message_id, recipient, header, body, last=last, timeout=timeout, now=now)
+        self.exchanges.calls.open(message_id, recipient, header, body, last=last, timeout=timeout, now=now)
         return self._done(now)
 
     def feed(self, stream: Stream, body: bytes, now: float, *, last: bool) -> list[Effect]:
@@ -149,12 +149,12 @@ class Engine:
         eof: Eof | None = None,
     ) -> list[Effect]:
         """A reply to a request, and with `eof` its final word; harmless if the caller is gone."""
-        self.exchanges.reply(message_id, header, body, last=last, eof=eof, now=now)
+        self.exchanges.services.reply(message_id, header, body, last=last, eof=eof, now=now)
         return self._done(now)
 
     def cancel(self, message_id: MessageId, now: float) -> list[Effect]:
         """Stop a request of this node; its final word comes as with any other."""
-        self.exchanges.cancel(message_id, now)
+        self.exchanges.calls.cancel(message_id, now)
         return self._done(now)
 
     def consumed(self, stream: Stream, weight: int, now: float) -> list[Effect]:

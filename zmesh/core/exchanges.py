@@ -12,7 +12,7 @@ from collections.abc import Callable
 from zmesh.core import wire
 from zmesh.core.calls import MAX_CLOCK_ERROR_MS, Calls
 from zmesh.core.effects import Report
-from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
 from zmesh.core.receiving import Receiving
 from zmesh.core.sending import LEAF_POKE, POKE, Exchange, Sending
@@ -32,15 +32,15 @@ class Exchanges:
         self._peers = Peers(carrier, alarm, self._on_moved, started)
         self._sending = Sending(carrier, self._peers, alarm, LEAF_POKE if leaf else POKE)
         self._receiving = Receiving(carrier, self._peers)
-        self._calls = Calls(carrier, self._peers, self._sending, self._receiving, alarm, route_timeout)
-        self._services = Services(carrier, self._peers, self._sending, self._receiving, route_timeout)
+        self.calls = Calls(carrier, self._peers, self._sending, self._receiving, alarm, route_timeout)
+        self.services = Services(carrier, self._peers, self._sending, self._receiving, route_timeout)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     @property
     def handing_over(self) -> bool:
         """True while something that was sent has not arrived whole at its recipient."""
-        return self._calls.handing_over
+        return self.calls.handing_over
 
     @property
     def waiting_bytes(self) -> int:
@@ -54,14 +54,14 @@ class Exchanges:
 
     def is_lost(self, message_id: MessageId) -> bool:
         """True while no way leads to the recipient of this request of ours, as far as is known."""
-        call = self._calls.get(message_id)
+        call = self.calls.get(message_id)
         return call is not None and call.lost_since is not None
 
     def counts(self) -> dict[str, int]:
         """How many entries each table has; all 0 when nothing is under way (peers are forgotten after a while)."""
         return {
-            "calls": len(self._calls),
-            "services": len(self._services),
+            "calls": len(self.calls),
+            "services": len(self.services),
             "acks": self._peers.owed(),
             "waiting_bytes": self._sending.waiting_bytes,
             "peers": len(self._peers),
@@ -82,40 +82,9 @@ class Exchanges:
 
     # -- from the program ----------------------------------------------------------------------------------------
 
-    def call(
-        self,
-        message_id: MessageId,
-        recipient: Address,
-        header: RequestHeader,
-        body: bytes,
-        *,
-        last: bool,
-        timeout: float | None,
-        now: float,
-    ) -> None:
-        """Open an exchange; `last` False: more payload follows through `feed`."""
-        self._calls.open(message_id, recipient, header, body, last=last, timeout=timeout, now=now)
-
     def feed(self, stream: Stream, body: bytes, *, last: bool, now: float) -> None:
         """More payload of the message that is being sent; `last` ends the message."""
         self._table(stream).feed(stream.message_id, body, last=last, now=now)
-
-    def reply(
-        self,
-        message_id: MessageId,
-        header: ReplyHeader | None,
-        body: bytes,
-        *,
-        last: bool,
-        eof: Eof | None,
-        now: float,
-    ) -> None:
-        """A reply, or its beginning (`last` False), or with `eof` the final word; nothing if the caller is gone."""
-        self._services.reply(message_id, header, body, last=last, eof=eof, now=now)
-
-    def cancel(self, message_id: MessageId, now: float) -> None:
-        """Ask the recipient to stop; a request that never left ends at once. Harmless on what is over."""
-        self._calls.cancel(message_id, now)
 
     def consumed(self, stream: Stream, weight: int, now: float) -> None:
         """The reader of an inbound stream has taken this much of it."""
@@ -155,12 +124,12 @@ class Exchanges:
         peer = self._peers.meet(source, chunk.incarnation, now)
         if peer is None:
             return "stale"
-        if chunk.request and chunk.sequence and not chunk.target and self._services.get(chunk.message_id) is None:
+        if chunk.request and chunk.sequence and not chunk.target and self.services.get(chunk.message_id) is None:
             return "beginning_missing"  # a former life may have had that, and only its first chunk begins a request
         if chunk.request:
-            self._services.on_chunk(peer, chunk, body, hops, now)
+            self.services.on_chunk(peer, chunk, body, hops, now)
         else:
-            self._calls.on_chunk(peer, chunk, body, hops, now)
+            self.calls.on_chunk(peer, chunk, body, hops, now)
         return None
 
     def on_ack(self, source: Address, ack: wire.Ack, now: float) -> bool:
@@ -181,9 +150,9 @@ class Exchanges:
         if peer is None:
             return
         if cancel.request:
-            self._services.on_cancel(peer, cancel, now)
+            self.services.on_cancel(peer, cancel, now)
         else:
-            self._calls.on_nothing_to_stop(cancel.message_id, source, now)
+            self.calls.on_nothing_to_stop(cancel.message_id, source, now)
 
     def on_returned(self, stream: Stream, sequence: int, note: wire.Unreachable, now: float) -> None:
         """A chunk of this stream came back: it got no further, or a queue on the way was full."""
@@ -213,11 +182,11 @@ class Exchanges:
 
     def on_contested(self, now: float) -> None:
         """Another node bears this one's name."""
-        self._calls.on_contested(now)
+        self.calls.on_contested(now)
 
     def on_uncontested(self) -> None:
         """No other node bears this one's name any more."""
-        self._calls.contested = False
+        self.calls.contested = False
 
     def on_attached(self, address: Address | None, now: float) -> None:
         """The leaf at `address` is linked to this node, or (None) this leaf has a node to hang on: all go on."""
@@ -245,7 +214,7 @@ class Exchanges:
 
     def next_deadline(self) -> float | None:
         """When `tick` has work."""
-        deadlines = (self._peers.next_deadline(), self._sending.next_deadline(), self._calls.next_deadline())
+        deadlines = (self._peers.next_deadline(), self._sending.next_deadline(), self.calls.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def tick(self, now: float) -> None:
@@ -253,7 +222,7 @@ class Exchanges:
         for stream in self._sending.timers.expire(now):
             if self._get(stream) is not None:
                 self._table(stream).on_silence(stream.message_id, now)
-        self._calls.expire(now)
+        self.calls.expire(now)
         if self._sending.sweep_due(now):
             for exchange in self._sending.at(None):
                 if self._carrier.way(exchange.address) is None:
@@ -263,7 +232,7 @@ class Exchanges:
 
     def check(self) -> None:
         """Raise AssertionError if the tables contradict each other."""
-        self._services.check()
+        self.services.check()
         self._sending.check()
         self._receiving.check(self._sending.at(None))
         busy: dict[Address, int] = {}
@@ -271,7 +240,7 @@ class Exchanges:
             busy[exchange.address] = busy.get(exchange.address, 0) + 1
             if self._get(exchange.stream) is not exchange:
                 raise AssertionError("a stream that is sent for an exchange that is over")
-        if sum(busy.values()) != len(self._calls) + len(self._services):
+        if sum(busy.values()) != len(self.calls) + len(self.services):
             raise AssertionError("the streams by host are not those of the tables")
         self._peers.check(busy)
 
@@ -279,11 +248,11 @@ class Exchanges:
 
     def _get(self, stream: Stream) -> Exchange | None:
         """The exchange whose outbound stream this is."""
-        return self._calls.get(stream.message_id) if stream.request else self._services.get(stream.message_id)
+        return self.calls.get(stream.message_id) if stream.request else self.services.get(stream.message_id)
 
     def _table(self, stream: Stream) -> Calls | Services:
         """The table of the exchange whose outbound stream this is."""
-        return self._calls if stream.request else self._services
+        return self.calls if stream.request else self.services
 
     def _on_note(self, note: wire.Unreachable, head: bytes, now: float) -> None:
         """A frame of ours came back; only what this incarnation sent is looked at."""

@@ -13,7 +13,7 @@ from zmesh.core.effects import Effect, Report, Transmit
 from zmesh.core.links import Link, Links
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.peers import Way
-from zmesh.core.queues import BULK, Flow, Queue
+from zmesh.core.queues import BULK, Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Routes
 from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Route
@@ -79,8 +79,7 @@ class Forwarding:
             self.emit(Report("frame_dropped", route.host, link.id, "no_route"))
             self.bounce(Kind.UNREACHABLE, route, frames, now)
         else:
-            flow = (route.source, route.destination, len(frames[2]) >= BULK) if route.kind == Kind.CHUNK else None
-            self.put(out, (route.onward, frames[1], frames[2]), flow)
+            self.put(out, (route.onward, frames[1], frames[2]), route.kind, route.source, route.destination)
 
     def reroute(self, waiting: Queue, now: float) -> None:
         """A link is gone: what waited for it and is not of this node takes the way that there is now.
@@ -96,8 +95,7 @@ class Forwarding:
                 self.emit(Report("frame_dropped", route.host, None, "no_route"))
                 self.bounce(Kind.UNREACHABLE, route, frames, now)
             else:
-                flow = (route.source, route.destination, len(frames[2]) >= BULK) if route.kind == Kind.CHUNK else None
-                self.put(out, frames, flow)
+                self.put(out, frames, route.kind, route.source, route.destination)
 
     def way(self, destination: Address) -> Way | None:
         """How a routed frame leaves for its destination now."""
@@ -128,8 +126,7 @@ class Forwarding:
             self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_route"))
             return
         source = self.address
-        flow = (source, destination, len(body) >= BULK) if kind is Kind.CHUNK else None
-        self.put(link, wire.seal(kind, destination, source, head, body), flow)
+        self.put(link, wire.seal(kind, destination, source, head, body), kind, source, destination)
 
     def hint(self, destination: Address) -> str:
         """What to add to an error about a node that can't be reached: the nodes that can, and the likely one."""
@@ -155,14 +152,15 @@ class Forwarding:
         selected = self._routes.get(host)
         return selected.link if selected is not None else None
 
-    def put(self, link: LinkId, frames: Frames, flow: Flow | None = None) -> None:
-        """Send frames on a link, or queue them if it is full; `flow` None is control."""
+    def put(self, link: LinkId, frames: Frames, kind: int = 0, source: str = "", destination: str = "") -> None:
+        """Send frames on a link, or queue them if it is full: chunks by source and destination, all else as control."""
         queue = self.queues.get(link)
         if queue is None:
             return
-        if not queue:
+        if not (queue.full or queue.size_bytes):
             self._effects.append(Transmit(link, frames))
             return
+        flow = (source, destination, len(frames[2]) >= BULK) if kind == Kind.CHUNK else None
         for refused in queue.push(frames, flow):
             known = self._links.get(link)
             self._effects.append(Report("frame_dropped", known.node if known else None, link, "queue_full"))

@@ -57,6 +57,7 @@ class Carrier(Protocol):
 class Peer:
     """One other node. `unsettled` are the numbers of requests to it that it has not acknowledged, the lowest first.
 
+    `acks` is what it will be told of streams: how far they have come by then, or what is written here.
     `former` is what its last incarnations had sent: a late copy of theirs, or two nodes of one name that take turns,
     must not run work again.
     """
@@ -82,7 +83,7 @@ class Peer:
         self.former: dict[int, Replays] = {}
         self.next_number = first_number
         self.unsettled: dict[int, None] = {}
-        self.acks: dict[Stream, tuple[int, int]] = {}
+        self.acks: dict[Stream, Inbound | tuple[int, int]] = {}
         self.path = PathTime()
         self.busy = 0
 
@@ -130,7 +131,8 @@ class Peers:
         """The number of the next request to that peer."""
         number = peer.next_number
         peer.next_number += 1
-        self._highest_number = max(self._highest_number, peer.next_number)
+        if number >= self._highest_number:
+            self._highest_number = number + 1
         peer.unsettled[number] = None
         return number
 
@@ -180,8 +182,7 @@ class Peers:
     def owe(self, peer: Peer, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
         """Tell the peer how far a stream has come, at once or after ACK_DELAY; None: that it is not known here, and how
         old this node is."""
-        age = int(1000 * (now - self._started))
-        peer.acks[stream] = (CLOSED, age) if inbound is None else inbound.acknowledge(at_once=at_once)
+        peer.acks[stream] = inbound if inbound is not None else (CLOSED, int(1000 * (now - self._started)))
         if at_once:
             self.flush(peer)
         else:
@@ -194,10 +195,12 @@ class Peers:
 
     def flush(self, peer: Peer) -> None:
         """Send all that is owed to the peer; without a way there it is dropped, for the peer will ask again."""
-        items = [(*stream, *state) for stream, state in peer.acks.items()]
-        peer.acks.clear()
-        if self._carrier.way(peer.address) is None:
+        acks, peer.acks = peer.acks, {}
+        if not acks or self._carrier.way(peer.address) is None:
             return
+        items = [
+            (*stream, *(state.acknowledge() if isinstance(state, Inbound) else state)) for stream, state in acks.items()
+        ]
         for start in range(0, len(items), MAX_ACKS):
             head = (self._carrier.incarnation, peer.incarnation, items[start : start + MAX_ACKS])
             self._carrier.carry(peer.address, Kind.ACK, wire.encode(head), b"")

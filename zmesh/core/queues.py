@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 
-from zmesh.core.message import Address
 from zmesh.core.wire import Frames
 
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 FRAME_OVERHEAD = 256
 BULK = 16 * 1024
 
-Flow = tuple[Address, Address, bool]
+Flow = tuple[str, str, bool]
 
 
 def weigh(frames: Frames) -> int:

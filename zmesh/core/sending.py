@@ -290,12 +290,14 @@ class Sending:
         resent = piece.times > 1
         # A copy that may have arrived was on its way for at most as long as an answer is waited for.
         age = int(1000 * (now - piece.first_sent + peer.path.timeout(0))) if piece.first_sent < now else 0
+        message_id, request = exchange.stream
         chunk = (
-            *exchange.stream,
+            message_id,
+            request,
             piece.sequence,
             piece.flags | FLAG_RESENT if resent else piece.flags,
             exchange.number,
-            next(iter(peer.unsettled), exchange.number) if exchange.stream.request else 0,
+            next(iter(peer.unsettled), exchange.number) if request else 0,
             self._carrier.incarnation,
             exchange.target,
             age,

@@ -33,26 +33,34 @@ Header = RequestHeader | ReplyHeader
 
 
 class Piece:
-    """One chunk on its way: what it carries, and when and how often it was sent."""
+    """One chunk on its way: what it carries, when and how often it was sent, its weight in windows."""
 
-    __slots__ = ("body", "eof", "first_sent", "flags", "header", "mark", "returned", "sent", "sequence", "times")
+    __slots__ = (
+        "body",
+        "eof",
+        "first_sent",
+        "flags",
+        "header",
+        "mark",
+        "returned",
+        "sent",
+        "sequence",
+        "times",
+        "weight",
+    )
 
     def __init__(self, flags: int, header: Header | None, body: bytes | memoryview, eof: Eof | None) -> None:
         self.sequence = 0
         self.flags = flags
         self.header = header
         self.body = body
+        self.weight = len(body) + CHUNK_OVERHEAD
         self.eof = eof
         self.first_sent = 0.0
         self.sent = 0.0
         self.times = 0
         self.returned = 0
         self.mark: Mark | None = None
-
-    @property
-    def weight(self) -> int:
-        """What it counts in windows, in bytes."""
-        return len(self.body) + CHUNK_OVERHEAD
 
 
 class Outbound:
@@ -105,14 +113,15 @@ class Outbound:
         """Append a piece of a message (`header` opens one, `last` ends one) or the final word."""
         flags = FLAG_FIRST if header is not None else 0
         ending = (FLAG_LAST if last else 0) | (FLAG_EOF if eof is not None else 0)
-        self.unsent_bytes += len(body)
+        size = len(body)
+        self.unsent_bytes += size
         self.complete = complete
-        if len(body) <= MAX_BODY:
+        if size <= MAX_BODY:
             self.unsent.append(Piece(flags | ending, header, body, eof))
             return
         view = memoryview(body)
         start = 0
-        while len(body) - start > MAX_BODY:
+        while size - start > MAX_BODY:
             self.unsent.append(Piece(flags, header, view[start : start + MAX_BODY], None))
             flags, header = 0, None
             start += MAX_BODY
@@ -125,22 +134,23 @@ class Outbound:
         if not self.unsent:
             return None
         piece = self.unsent[0]
-        weight = len(piece.body) + CHUNK_OVERHEAD
+        weight = piece.weight
+        sequence = self.next
         if self.sent_weight + weight > self.limit or (self.pace is not None and not self._fits(weight)):
             return None
         self.unsent.popleft()
-        self.unsent_bytes -= len(piece.body)
-        if self.next:
+        self.unsent_bytes -= weight - CHUNK_OVERHEAD
+        if sequence:
             if self.pace is None:
                 self.pace = Pace()
             piece.mark = self.pace.mark(self.in_flight, now)
         self.sent_weight += weight
         self.in_flight += weight
-        piece.sequence = self.next
+        piece.sequence = sequence
         piece.first_sent = piece.sent = now
         piece.times = 1
-        self.unacked[self.next] = piece
-        self.next += 1
+        self.unacked[sequence] = piece
+        self.next = sequence + 1
         if self.unsent:
             following = self.unsent[0].weight
             if self.sent_weight + following > self.limit and self._fits(following):
@@ -158,10 +168,9 @@ class Outbound:
         acknowledged = 0
         while self.unacked and (first := next(iter(self.unacked))) < following:
             piece = self.unacked.pop(first)
-            weight = len(piece.body) + CHUNK_OVERHEAD
-            acknowledged += weight
+            acknowledged += piece.weight
             if self.lost.pop(first, None) is None:
-                self.in_flight -= weight
+                self.in_flight -= piece.weight
         if piece is None:
             return None
         self.tries = 0
@@ -238,7 +247,7 @@ class Overrun(Exception):
 class Inbound:
     """The receiving end of a stream. `window` is how much the sender may send before the reader has read it."""
 
-    __slots__ = ("_promised", "_taken", "consumed", "expected", "held", "limit", "since_ack", "window")
+    __slots__ = ("_taken", "consumed", "expected", "held", "limit", "since_ack", "window")
 
     def __init__(self) -> None:
         self.expected = 0
@@ -248,7 +257,6 @@ class Inbound:
         self.limit = WINDOW
         self.since_ack = 0
         self._taken = 0
-        self._promised = WINDOW
 
     def accept(self, chunk: Chunk, body: bytes, hops: int) -> list[tuple[Chunk, bytes, int]] | None:
         """The chunks that are next in order now; None if this one must be acknowledged at once (a copy, or early).
@@ -257,14 +265,14 @@ class Inbound:
         """
         sequence = chunk.sequence
         weight = len(body) + CHUNK_OVERHEAD
-        if sequence == self.expected and not self.held and self._taken + weight <= self._promised:
+        if sequence == self.expected and not self.held and self._taken + weight <= self.limit:
             self.expected += 1
             self._taken += weight
             self.since_ack += weight
             return [(chunk, body, hops)]
         if sequence < self.expected or sequence in self.held:
             return None
-        if self._taken + weight > self._promised:
+        if self._taken + weight > self.limit:
             raise Overrun
         self.held[sequence] = (chunk, body, hops)
         self._taken += weight
@@ -285,16 +293,11 @@ class Inbound:
         self.consumed += weight
         return self.consumed + self.window - self.limit >= ACK_EVERY
 
-    def acknowledge(self, *, at_once: bool) -> tuple[int, int]:
-        """What to tell the sender: the next chunk expected, and how much it may send in all.
-
-        What is not told at once may wait for a while, so it does not count as told.
-        """
-        self._promised = limit = max(self._promised, self.consumed + self.window)
-        if at_once:
-            self.since_ack = 0
-            self.limit = limit
-        return self.expected, limit
+    def acknowledge(self) -> tuple[int, int]:
+        """What the sender is told now: the next chunk expected, and how much it may send in all."""
+        self.since_ack = 0
+        self.limit = max(self.limit, self.consumed + self.window)
+        return self.expected, self.limit
 
 
 class PathTime:
@@ -303,11 +306,12 @@ class PathTime:
     However steady the path was, an answer may be late by PATIENCE: the programs at both ends have other work, too.
     """
 
-    __slots__ = ("smoothed", "variance")
+    __slots__ = ("_first", "smoothed", "variance")
 
     def __init__(self) -> None:
         self.smoothed: float | None = None
         self.variance = 0.0
+        self._first = FIRST_TIMEOUT
 
     def measure(self, sample: float) -> None:
         """Take in one round trip of a chunk that was sent once (Karn's rule), in seconds."""
@@ -316,11 +320,11 @@ class PathTime:
         else:
             self.variance += (abs(self.smoothed - sample) - self.variance) / 4
             self.smoothed += (sample - self.smoothed) / 8
+        self._first = min(MAX_TIMEOUT, self.smoothed + max(PATIENCE, 4 * self.variance))
 
     def timeout(self, tries: int) -> float:
         """Seconds to wait for an acknowledgement after `tries` resendings."""
-        first = FIRST_TIMEOUT if self.smoothed is None else self.smoothed + max(PATIENCE, 4 * self.variance)
-        return min(MAX_TIMEOUT, first * 2.0 ** min(tries, 8) if tries else first)
+        return min(MAX_TIMEOUT, self._first * 2.0 ** min(tries, 8)) if tries else self._first
 
 
 class Replays:

@@ -40,7 +40,7 @@ class Timers(Generic[K]):
 
     def __init__(self, alarm: Alarm) -> None:
         self._alarm = alarm
-        self._due: dict[K, tuple[float, int]] = {}
+        self._due: dict[K, tuple[float, int, K]] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._count = 0
 
@@ -55,13 +55,13 @@ class Timers(Generic[K]):
 
     def set(self, key: K, deadline: float) -> None:
         """Wake `key` at `deadline`, and not at the one that it had before."""
-        self._count += 1
-        self._due[key] = (deadline, self._count)
-        heapq.heappush(self._heap, (deadline, self._count, key))
+        self._count = count = self._count + 1
+        self._due[key] = due = (deadline, count, key)
+        heapq.heappush(self._heap, due)
         if deadline < self._alarm.soonest:
             self._alarm.soonest = deadline
         if len(self._heap) > 2 * len(self._due) + _SWEEP_AT:
-            self._heap = [(when, count, key) for key, (when, count) in self._due.items()]
+            self._heap = list(self._due.values())
             heapq.heapify(self._heap)
 
     def set_default(self, key: K, deadline: float) -> None:
@@ -81,11 +81,11 @@ class Timers(Generic[K]):
 
     def next_deadline(self) -> float | None:
         """The earliest deadline, or None."""
-        heap = self._heap
+        heap, due = self._heap, self._due
         while heap:
-            when, count, key = heap[0]
-            if self._due.get(key) == (when, count):
-                return when
+            earliest = heap[0]
+            if due.get(earliest[2]) is earliest:
+                return earliest[0]
             heapq.heappop(heap)
         return None
 

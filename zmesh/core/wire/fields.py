@@ -6,16 +6,17 @@ These are called for every field of every frame, so each does one comparison and
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgpack
 
 from zmesh.core.message import Address, MessageId, NodeId
-from zmesh.core.wire.limits import MAX_NEIGHBOURS, MAX_RECORD, MAX_TEXT
+from zmesh.core.wire.limits import MAX_NEIGHBOURS, MAX_NUMBER, MAX_RECORD, MAX_TEXT
 
 _NODE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
 
-pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
+pack: Callable[[object], bytes] = msgpack.Packer(autoreset=True, use_bin_type=True).pack
 
 
 class WireError(Exception):
@@ -78,7 +79,7 @@ def read_number(value: object) -> float:
     """A number, whole or not."""
     if type(value) is int:  # MessagePack has none of more than 64 bits
         return float(value)
-    if type(value) is not float or not -1e18 < value < 1e18:
+    if type(value) is not float or not -MAX_NUMBER < value < MAX_NUMBER:
         raise WireError("not a number")
     return value
 

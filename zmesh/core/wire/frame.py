@@ -60,7 +60,7 @@ class Route(NamedTuple):
 @lru_cache(maxsize=4096)
 def encode_route(kind: int, destination: Address | str = "", source: Address | str = "", ttl: int = MAX_TTL) -> bytes:
     """The first part of a frame; frames that stay on a link have no destination and no source."""
-    return bytes(pack((VERSION, int(kind), ttl, destination, source)))
+    return pack((VERSION, int(kind), ttl, destination, source))
 
 
 @lru_cache(maxsize=4096)
@@ -89,12 +89,12 @@ def host_of(address: Address) -> NodeId:
 
 def encode(head: tuple[object, ...]) -> bytes:
     """The head of a frame from one of this module's values, as yet without its checksum."""
-    return bytes(pack(head))
+    return pack(head)
 
 
 def encode_link(kind: Kind, head: tuple[object, ...] = ()) -> Frames:
     """A frame that stays on its link."""
-    return seal(kind, "", "", bytes(pack(head)), EMPTY)
+    return seal(kind, "", "", pack(head), EMPTY)
 
 
 @lru_cache(maxsize=4096)

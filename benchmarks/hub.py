@@ -1,13 +1,16 @@
 """How much of a core an idle hub takes: one node with many neighbours over TCP on loopback, at the default heartbeat.
 
-    python -m benchmarks.hub [--json] [--check] [--neighbours 500] [--seconds 20] [--processes 2]
+    python -m benchmarks.hub [--json] [--check] [--neighbours 500] [--swing 0] [--seconds 20] [--processes 2]
 
 This process is the hub, a real node. The neighbours are sockets, shared out over other processes, that say what nodes
 say: they greet, tell a route and a record each, probe every second and answer probes. (Hundreds of real nodes in two
 processes would be busy with all that a hub of so many tells them.) Once no route has come or gone for a while, nothing
 is sent but probes and their answers, four frames a second for each link. The processor time of the hub's process is
-taken over `--seconds`, ZeroMQ's thread included. `moves` counts what was told meanwhile because round trips changed a
-link's cost, which they do on a busy machine; each move goes to all neighbours.
+taken over `--seconds`, ZeroMQ's thread included.
+
+With `--swing` that many of the neighbours answer probes at once for a while and 50 ms late for a while, as they might
+on a busy machine, so that the costs of their links keep moving. `moves` counts how often the hub told of moved costs,
+which goes to all neighbours each time.
 
 With `--check` the exit status is 1 if that is more than LIMIT of a core, or if a link was lost meanwhile.
 """
@@ -37,6 +40,8 @@ LIMIT = 0.10
 HUB = NodeId(Address("hub"))
 SETTLED = 15.0
 START_TIMEOUT = 300.0
+SWING = 10.0
+LATE = 0.05
 POLL = 0.05
 
 
@@ -57,8 +62,11 @@ class Result(TypedDict):
 class Neighbour:
     """What a neighbour says: HELLO, its route and its record, and from then on probes and their answers."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], url: str, node: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], url: str, node: str, *, swings: bool) -> None:
         self.node = NodeId(Address(node))
+        self.swings = swings
+        self.phase = random.random()
+        self.late: list[tuple[float, float]] = []
         self.incarnation = secrets.randbits(63)
         self.digest: int | None = None
         self.probe_at = math.inf
@@ -80,12 +88,22 @@ class Neighbour:
         elif route.kind == Kind.PROBE:
             probe = wire.decode_probe(head)
             self.digest = probe.records
-            self._say(Kind.ECHO, wire.Echo(probe.token))
+            if self.swings and (now / SWING + self.phase) % 1.0 < 0.5:
+                self.late.append((now + LATE, probe.token))
+            else:
+                self._say(Kind.ECHO, wire.Echo(probe.token))
 
-    def probe(self, now: float) -> None:
-        """Ask whether the hub is there, claiming to know what it knows."""
-        self.probe_at = now + random.uniform(0.9, 1.1)
-        self._say(Kind.PROBE, wire.Probe(now, 1, self.digest or 0, 60.0))
+    def due(self) -> float:
+        """When `act` has something to do."""
+        return min(self.probe_at, self.late[0][0]) if self.late else self.probe_at
+
+    def act(self, now: float) -> None:
+        """Answer late; ask whether the hub is there, claiming to know what it knows."""
+        while self.late and self.late[0][0] <= now:
+            self._say(Kind.ECHO, wire.Echo(self.late.pop(0)[1]))
+        if self.probe_at <= now:
+            self.probe_at = now + random.uniform(0.9, 1.1)
+            self._say(Kind.PROBE, wire.Probe(now, 1, self.digest or 0, 60.0))
 
     def _say(self, kind: Kind, value: tuple[object, ...]) -> None:
         self._send(wire.encode_link(kind, value))
@@ -94,19 +112,19 @@ class Neighbour:
         self.socket.send_multipart(frames)
 
 
-def serve(url: str, first: int, count: int) -> None:
-    """Be `count` neighbours of the hub until stdin ends."""
+def serve(url: str, first: int, count: int, swinging: int) -> None:
+    """Be `count` neighbours of the hub until stdin ends; those with a number below `swinging` answer late at times."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 4096)
     poller = zmq.Poller()
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
     neighbours = {}
     for i in range(count):
-        neighbour = Neighbour(context, url, f"n{first + i}")
+        neighbour = Neighbour(context, url, f"n{first + i}", swings=first + i < swinging)
         neighbours[neighbour.socket] = neighbour
         poller.register(neighbour.socket, zmq.POLLIN)
     while True:
-        soonest = min(neighbour.probe_at for neighbour in neighbours.values())
+        soonest = min(neighbour.due() for neighbour in neighbours.values())
         wait = min(1.0, max(0.0, soonest - time.monotonic()))
         for source, _ in poller.poll(math.ceil(1000 * wait)):
             if isinstance(source, int):
@@ -115,11 +133,11 @@ def serve(url: str, first: int, count: int) -> None:
             neighbours[source].hear(time.monotonic())
         now = time.monotonic()
         for neighbour in neighbours.values():
-            if neighbour.probe_at <= now:
-                neighbour.probe(now)
+            if neighbour.due() <= now:
+                neighbour.act(now)
 
 
-async def measure(neighbours: int, seconds: float, processes: int) -> Result:
+async def measure(neighbours: int, seconds: float, processes: int, swinging: int) -> Result:
     """Start all, wait until no route of the hub has come or gone for a while, and watch it do nothing."""
     async with zmesh.Controller(zmesh.Config(node_id=HUB, listen=["tcp://127.0.0.1:*"])) as hub:
         began = time.monotonic()
@@ -127,7 +145,8 @@ async def measure(neighbours: int, seconds: float, processes: int) -> Result:
         try:
             for number in range(processes):
                 first, end = number * neighbours // processes, (number + 1) * neighbours // processes
-                words = ("-m", "benchmarks.hub", "--serve", hub.listening[0], str(first), str(end - first))
+                share = (str(first), str(end - first), str(swinging))
+                words = ("-m", "benchmarks.hub", "--serve", hub.listening[0], *share)
                 pipe = asyncio.subprocess.PIPE
                 children.append(await asyncio.create_subprocess_exec(sys.executable, *words, stdin=pipe))
             async with asyncio.timeout(START_TIMEOUT):
@@ -171,23 +190,24 @@ def main() -> int:
     """Measure once and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hub", description=__doc__.partition("\n")[0])
     parser.add_argument("--neighbours", type=int, default=500)
+    parser.add_argument("--swing", type=int, default=0, help="how many of them answer late at times (%(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long it is watched (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="that the neighbours share (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one object instead of a line of text")
     parser.add_argument("--check", action="store_true", help=f"fail above {LIMIT:.0%} of a core")
-    parser.add_argument("--serve", nargs=3, metavar=("URL", "FIRST", "COUNT"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=4, metavar=("URL", "FIRST", "COUNT", "SWINGING"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve[0], int(options.serve[1]), int(options.serve[2]))
+        serve(options.serve[0], *(int(number) for number in options.serve[1:]))
         return 0
-    result = asyncio.run(measure(options.neighbours, options.seconds, options.processes))
+    result = asyncio.run(measure(options.neighbours, options.seconds, options.processes, options.swing))
     if options.json:
         print(json.dumps(result))
     else:
         print(
-            f"{result['share']:.1%} of a core for {result['neighbours']} idle neighbours "
+            f"{result['share']:.1%} of a core for {result['neighbours']} neighbours "
             f"({result['cpu_s']} s in {result['seconds']} s), "
-            f"{result['moves']} moves of cost, {result['lost']} links lost"
+            f"told of moved costs {result['moves']} times, {result['lost']} links lost"
         )
     return 1 if options.check and (result["share"] > LIMIT or result["lost"]) else 0
 

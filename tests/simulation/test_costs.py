@@ -4,6 +4,7 @@ import pytest
 
 from zmesh.core.links import COST_STEP, DEFAULT_COST, rtt_penalty
 from zmesh.core.message import LinkId, NodeId
+from zmesh.core.moves import MOVE_LAST
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.simwire import Wire
@@ -80,3 +81,22 @@ def test_a_cost_ends_up_near_what_the_round_trip_time_asks_for():
         node.sim.run(30)
         for link in node.engine.links.up():
             assert abs(link.cost - DEFAULT_COST - rtt_penalty(2 * delay)) < COST_STEP
+
+
+def test_a_hub_whose_links_all_swing_says_so_seldom_and_tells_the_truth_in_the_end():
+    sim = Simulator(5, audit=1000)
+    hub = sim.add(HERE, *(f"n{i}" for i in range(24)))[0]
+    wires = [sim.connect(HERE, f"n{i}", delay=0.001) for i in range(24)]
+    assert sim.settle()
+    sim.run(10)
+    before, seconds = hub.engine.records.get(HERE).serial, 60
+    for second in range(seconds):
+        for wire in wires[second % 4 :: 4]:
+            wire.delay = 0.05 - wire.delay
+        sim.run(1)
+    told = hub.engine.records.get(HERE).serial - before
+    assert seconds / MOVE_LAST - 2 < told < seconds / MOVE_LAST + 6
+    sim.run(5 + MOVE_LAST)
+    for link in hub.engine.links.up():
+        assert hub.engine.routes.get(link.node).metric == link.cost
+        assert abs(link.cost - DEFAULT_COST - rtt_penalty(2 * hub.wires[link.id][0].delay)) < COST_STEP

@@ -19,6 +19,7 @@ from zmesh.core.forwarding import LAGGING_BYTES, Forwarding
 from zmesh.core.handshake import Handshake
 from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.moves import Moves
 from zmesh.core.queues import Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Change, Routes
@@ -53,6 +54,7 @@ class Engine:
         self.leaf = leaf
         self.alarm = Alarm()
         self.links = Links(heartbeat, self.alarm)
+        self.moves = Moves(self.alarm)
         self.routes = Routes(node, incarnation, serial, self.alarm)
         self.records = Records(node, incarnation, serial, self.alarm)
         self.duplicates = Duplicates(self.alarm)
@@ -212,6 +214,7 @@ class Engine:
                 how = "silent" if link.state is State.UP else "no greeting"
                 self.out.emit(HangUp(link.id, how, 0.0))
                 self._lose(link.id, f"{how} for {now - link.heard:.3g} s", now)
+        self._move(now)
         self.routes.expire(now)
         for node in self.records.expire(now):
             self.out.emit(Report("node_forgotten", node))
@@ -231,7 +234,7 @@ class Engine:
         return soonest if soonest < math.inf else None
 
     def _set_alarm(self) -> None:
-        tables = (self.exchanges, self.links, self.routes, self.records, self.duplicates)
+        tables = (self.exchanges, self.links, self.moves, self.routes, self.records, self.duplicates)
         deadlines = [table.next_deadline() for table in tables]
         self.alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
 
@@ -314,8 +317,8 @@ class Engine:
             case Kind.ECHO:
                 sample = now - wire.decode_echo(head).token
                 if 0 <= sample < 3600 and link.measure(sample) and not link.leaf:
-                    self.routes.set_cost(link.id, link.price)
-                    self._describe(now)
+                    self.moves.add(link.id)
+                    self._move(now)
             case Kind.UPDATE:
                 update = wire.decode_update(head)
                 if not (self.leaf or link.leaf):
@@ -485,6 +488,16 @@ class Engine:
     def _describe(self, now: float) -> None:
         if not self.leaf:
             self.records.describe(self._capabilities, self.links.neighbours(), b"", now)
+
+    def _move(self, now: float) -> None:
+        """Let routes and record follow the links whose cost has moved, if it is time."""
+        moved = self.moves.take(now)
+        for id in moved:
+            link = self.links.get(id)
+            if link is not None:
+                self.routes.set_cost(id, link.price)
+        if moved:
+            self._describe(now)
 
     def _choose(self, now: float) -> None:
         """Let the routes settle on what has been heard, and tell everybody who hangs on them."""

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.core.subject import Subject
 from zmesh.core import wire
 from zmesh.core.peers import Way
 from zmesh.core.wire import Kind
@@ -96,3 +97,24 @@ def new_road():
 def road():
     """The Carrier of node `a`, which has a way to `b` in its incarnation 2."""
     return Road(ways={"b": 2})
+
+
+@pytest.fixture(scope="session")
+def subject_of(readers):
+    """Make an engine under test."""
+    return lambda node="b", **options: Subject(node, readers, **options)
+
+
+@pytest.fixture
+def subject(subject_of):
+    """Node `b`, without any link."""
+    return subject_of()
+
+
+@pytest.fixture
+def linked(subject):
+    """Node `b` with its neighbour `a` on link 1; all has been told."""
+    subject.join()
+    subject.run(0.1)
+    subject.keep_alive(1)
+    return subject

@@ -7,6 +7,7 @@ import pytest
 from tests.core.subject import Subject
 from zmesh.core import wire
 from zmesh.core.peers import Way
+from zmesh.core.timers import Alarm
 from zmesh.core.wire import Kind
 
 READERS = {
@@ -97,6 +98,12 @@ def new_road():
 def road():
     """The Carrier of node `a`, which has a way to `b` in its incarnation 2."""
     return Road(ways={"b": 2})
+
+
+@pytest.fixture
+def alarm():
+    """The alarm of a node whose tables are under test."""
+    return Alarm()
 
 
 @pytest.fixture(scope="session")

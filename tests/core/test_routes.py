@@ -35,11 +35,6 @@ OWN = Entry("a", 1, 100, 0, 0)
 
 
 @pytest.fixture
-def alarm():
-    return Alarm()
-
-
-@pytest.fixture
 def routes(alarm):
     """The routes of node `a`, with links 1, 2 and 3 of cost 100 on which all was told."""
     routes = Routes("a", 1, 100, alarm)

@@ -1,9 +1,10 @@
-"""What the tests of the core share: a way to other nodes that keeps what goes over it, and one engine under test."""
+"""What the tests of the core share: a way to other nodes that keeps what goes over it, and what is put under test."""
 
 from typing import NamedTuple
 
 import pytest
 
+from tests.core.side import Side
 from tests.core.subject import Subject
 from zmesh.core import wire
 from zmesh.core.peers import Way
@@ -104,6 +105,12 @@ def road():
 def alarm():
     """The alarm of a node whose tables are under test."""
     return Alarm()
+
+
+@pytest.fixture
+def side(road):
+    """The exchanges of node `a`, which has a way to `b`."""
+    return Side(road)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from tests.core.side import Side
 from tests.core.subject import Subject
 from zmesh.core import wire
 from zmesh.core.peers import Way
+from zmesh.core.routes import Routes
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import Kind
 
@@ -105,6 +106,16 @@ def road():
 def alarm():
     """The alarm of a node whose tables are under test."""
     return Alarm()
+
+
+@pytest.fixture
+def routes(alarm):
+    """The routes of node `a`, with links 1, 2 and 3 of cost 100 on which all was told."""
+    routes = Routes("a", 1, 100, alarm)
+    for link in (1, 2, 3):
+        routes.link_up(link, 100, 0.0)
+    routes.flush(0.0)
+    return routes
 
 
 @pytest.fixture

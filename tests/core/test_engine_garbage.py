@@ -17,7 +17,6 @@ from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, INFINITY, MAX_BODY, MAX_HEAD, 
 
 # --- garbage ------------------------------------------------------------------------------------------------------
 
-
 ROUTE, PROBE, _ = wire.encode_link(Kind.PROBE, wire.Probe(0.0, 0, 0, 0.0))
 LARGEST = wire.seal(Kind.PROBE, "", "", wire.encode(wire.Probe(0.0, 0, 0, 0.0)), bytes(MAX_BODY))
 
@@ -98,7 +97,6 @@ def test_what_a_neighbour_says_counts_as_bad_if_it_was_spoilt(linked):
 
 
 # --- whatever comes -----------------------------------------------------------------------------------------------
-
 
 NAMES = ["a", "a", "b", "b", "c", "d", "cli@b", "b@a"]
 PLAIN = ["a", "b", "c", "cli"]

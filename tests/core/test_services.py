@@ -185,7 +185,6 @@ def test_a_service_that_has_said_its_final_word_is_dropped_without_a_word_then(s
 
 # --- detached work ------------------------------------------------------------------------------------------------
 
-
 CALLER_GONE = {
     "restarted": lambda side: side.regain(incarnation=3),
     "says that it has restarted": lambda side: side.on_unreachable("restarted", stream=REPLIES),

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 import zmesh
+from tests.work.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
 from zmesh.config import Config
 from zmesh.directives import Directives, directive
 from zmesh.errors import ConfigError, MeshError, NotAllowed
 from zmesh.isolation.limits import Limits
 from zmesh.isolation.line import MAX_FRAME, Channel, Frame, Line, frame
-from zmesh.payload import Arriving, Streaming
+from zmesh.payload import Streaming
 
 MIB = 1024 * 1024
 
@@ -83,42 +84,7 @@ def isolate(bench, name, function, **options):
     bench.directives.register(name, function, isolate=True, **options)
 
 
-def spooled(content):
-    payload = Arriving(spool_dir=tempfile.gettempdir())
-    payload.feed(content)
-    payload.finish()
-    return payload
-
-
 # --- the four kinds of functions --------------------------------------------------------------------------------------
-
-
-async def coroutine(work):
-    if "error" in work.config:
-        raise work.config["error"]
-    return work.payload.readall()[::-1]
-
-
-def function(work):
-    if "error" in work.config:
-        raise work.config["error"]
-    return work.payload.readall()[::-1]
-
-
-async def async_generator(work):
-    yield work.payload.readall()[::-1]
-    if "error" in work.config:
-        raise work.config["error"]
-
-
-def generator(work):
-    yield work.payload.readall()[::-1]
-    if "error" in work.config:
-        raise work.config["error"]
-
-
-KINDS = [coroutine, function, async_generator, generator]
-every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @every_kind
@@ -247,7 +213,7 @@ asyncio.run(main())
 
 
 @every_kind
-async def test_a_spooled_payload_is_read_from_the_file_that_it_lies_in(bench, kind):
+async def test_a_spooled_payload_is_read_from_the_file_that_it_lies_in(bench, kind, spooled):
     isolate(bench, "test:it", kind)
     content = os.urandom(1000) * 10_000
     exchange = await bench.call("test:it", spooled(content))
@@ -255,7 +221,7 @@ async def test_a_spooled_payload_is_read_from_the_file_that_it_lies_in(bench, ki
 
 
 @pytest.mark.parametrize("size", [3, 9 * MIB])
-async def test_a_payload_has_a_file_name_there_and_the_file_is_deleted_however_the_process_ends(bench, size):
+async def test_a_payload_has_a_file_name_there_and_the_file_is_deleted_however_the_process_ends(bench, size, spooled):
     def by_name(work):
         assert Path(work.payload.name).stat().st_size == len(work.payload)
         return work.payload.name
@@ -273,7 +239,7 @@ async def test_a_payload_has_a_file_name_there_and_the_file_is_deleted_however_t
     assert os.listdir(tempfile.gettempdir()) == []
 
 
-async def test_a_payload_can_be_sought_iterated_and_sent_back(bench):
+async def test_a_payload_can_be_sought_iterated_and_sent_back(bench, spooled):
     def plain(work):
         work.payload.seek(2)
         yield work.payload.read(2)
@@ -755,7 +721,7 @@ async def test_what_has_left_the_session_is_killed_with_the_node_at_the_latest(b
     assert is_gone(pid)
 
 
-async def test_no_call_leaves_a_zombie_or_a_descriptor(bench, eventually):
+async def test_no_call_leaves_a_zombie_or_a_descriptor(bench, eventually, spooled):
     isolate(bench, "test:it", function)
     isolate(bench, "test:crash", lambda work: os._exit(1))
     await bench.call("test:it")

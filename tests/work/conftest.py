@@ -124,6 +124,10 @@ class Bench:
         self.works.start(Work(message_id, directive, "ctl", header, payload, config or {}, deadline=deadline))
         return message_id
 
+    def isolate(self, directive, function, **options):
+        """Have this directive run in a process of its own."""
+        self.directives.register(directive, function, isolate=True, **options)
+
     async def end(self, message_id):
         """What the requester has seen when it is over."""
         exchange = self.outlet[message_id]

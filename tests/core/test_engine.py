@@ -158,7 +158,7 @@ def test_exchanges_hear_of_routes_that_come_and_go(linked):
     assert effects[-1].eof.reason == "node_restarted"
 
 
-def test_an_error_that_is_too_long_to_be_told_ends_the_call_all_the_same(linked, subject_of):
+def test_an_error_that_is_too_long_to_be_told_ends_the_call_all_the_same(linked):
     linked.arrive(1, Kind.CHUNK, chunk())
     (frame,) = linked.reply(eof=Eof(1, "remote", "x" * (wire.MAX_TEXT + 1)))
     assert frame.value.eof.error.startswith("xxx")

@@ -81,7 +81,7 @@ async def test_a_coroutine_may_cancel_itself_in_its_first_step(bench):
     assert (await bench.call("test:it", function=cancel_me)).reason == "cancelled"
 
 
-async def test_what_a_cancelled_work_still_returns_is_thrown_away(bench, eventually):
+async def test_what_a_cancelled_work_still_returns_is_thrown_away(bench):
     class Returned(Source):
         async def read(self, limit):
             raise AssertionError("nobody wants it")

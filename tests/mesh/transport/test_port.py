@@ -44,7 +44,7 @@ async def test_frames_come_in_the_order_in_which_they_were_sent_and_none_is_lost
     assert [int(frames[0]) for _, frames in listener.handler.frames[1:]] == list(range(20_000))
 
 
-async def test_a_link_that_is_full_says_so_and_says_when_it_has_room_again(listener, dialler, wire, tmp_path):
+async def test_a_link_that_is_full_says_so_and_says_when_it_has_room_again(listener, dialler, wire):
     slow = await wire(listener.listen("tcp://127.0.0.1:*"))
     dialler.dial(slow.url)
     await eventually(lambda: dialler.handler.links)

@@ -101,7 +101,7 @@ async def test_what_a_function_leaves_running_ends_with_it(bench, eventually):
     await eventually(lambda: len(descendants()) == 1)
 
 
-async def test_what_has_left_the_session_is_killed_with_the_node_at_the_latest(bench, eventually):
+async def test_what_has_left_the_session_is_killed_with_the_node_at_the_latest(bench):
     def daemon(work):
         return subprocess.Popen(["sleep", "60"], start_new_session=True).pid
 

@@ -1,4 +1,4 @@
-"""What all tests share: how long and how varied Hypothesis searches.
+"""What all tests share: how long and how varied Hypothesis searches, and what an assertion says that fails.
 
 `HYPOTHESIS_PROFILE` chooses one of: `dev` (new examples at each run, the default), `ci` (the same examples at each run;
 the default where CI is set), `soak` (a hundred times as many).
@@ -6,7 +6,11 @@ the default where CI is set), `soak` (a hundred times as many).
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+# Modules of the tests that assert something: where it does not hold, they tell what was there as a test file does.
+pytest.register_assert_rewrite("tests.core.heads", "tests.core.side", "tests.core.subject", "tests.mesh.transport.ears")
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

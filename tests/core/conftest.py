@@ -1,11 +1,15 @@
-"""What the tests of the core share: a way to other nodes that keeps what goes over it, and one engine under test."""
+"""What the tests of the core share: a way to other nodes that keeps what goes over it, and what is put under test."""
 
 from typing import NamedTuple
 
 import pytest
 
+from tests.core.side import Side
+from tests.core.subject import Subject
 from zmesh.core import wire
 from zmesh.core.peers import Way
+from zmesh.core.routes import Routes
+from zmesh.core.timers import Alarm
 from zmesh.core.wire import Kind
 
 READERS = {
@@ -96,3 +100,46 @@ def new_road():
 def road():
     """The Carrier of node `a`, which has a way to `b` in its incarnation 2."""
     return Road(ways={"b": 2})
+
+
+@pytest.fixture
+def alarm():
+    """The alarm of a node whose tables are under test."""
+    return Alarm()
+
+
+@pytest.fixture
+def routes(alarm):
+    """The routes of node `a`, with links 1, 2 and 3 of cost 100 on which all was told."""
+    routes = Routes("a", 1, 100, alarm)
+    for link in (1, 2, 3):
+        routes.link_up(link, 100, 0.0)
+    routes.flush(0.0)
+    return routes
+
+
+@pytest.fixture
+def side(road):
+    """The exchanges of node `a`, which has a way to `b`."""
+    return Side(road)
+
+
+@pytest.fixture(scope="session")
+def subject_of(readers):
+    """Make an engine under test."""
+    return lambda node="b", **options: Subject(node, readers, **options)
+
+
+@pytest.fixture
+def subject(subject_of):
+    """Node `b`, without any link."""
+    return subject_of()
+
+
+@pytest.fixture
+def linked(subject):
+    """Node `b` with its neighbour `a` on link 1; all has been told."""
+    subject.join()
+    subject.run(0.1)
+    subject.keep_alive(1)
+    return subject

@@ -5,17 +5,11 @@ import pytest
 from zmesh.core.message import Stream
 from zmesh.core.peers import ACK_DELAY, FORGET_PEER, MAX_FORMER, POKE_LIMIT, Peers
 from zmesh.core.streams import WINDOW, Inbound
-from zmesh.core.timers import Alarm
 from zmesh.core.wire import CLOSED, MAX_ACKS, Ack, AckItem, Kind
 
 
 def stream(number=0):
     return Stream(number.to_bytes(16, "big"), True)
-
-
-@pytest.fixture
-def alarm():
-    return Alarm()
 
 
 @pytest.fixture

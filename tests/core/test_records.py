@@ -23,11 +23,6 @@ def record(node="b", serial=1, incarnation=7, capabilities=(), neighbours=()):
 
 
 @pytest.fixture
-def alarm():
-    return Alarm()
-
-
-@pytest.fixture
 def records(alarm):
     return Records("a", 1, 100, alarm)
 

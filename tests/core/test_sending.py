@@ -5,16 +5,10 @@ from zmesh.core.message import Eof, ReplyHeader, RequestHeader
 from zmesh.core.peers import POKE_LIMIT, Peers
 from zmesh.core.sending import BURST, POKE, Exchange, Sending
 from zmesh.core.streams import BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
-from zmesh.core.timers import Alarm
 from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, AckItem, Kind
 
 HEADER = RequestHeader("echo:echo", 1.0)
 ANSWER = ReplyHeader(1.0, 1)
-
-
-@pytest.fixture
-def alarm():
-    return Alarm()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from zmesh.directives import Directives
-from zmesh.payload import Payload, encode
+from zmesh.payload import Arriving, Payload, encode
 from zmesh.source import Source
 from zmesh.work import Work
 from zmesh.works import Works
@@ -44,6 +45,19 @@ async def _collect(payload):
 def collect():
     """All the bytes of whatever may be sent."""
     return _collect
+
+
+@pytest.fixture
+def spooled():
+    """A payload that has come whole; if it needs a file, that is in this folder, or among the temporary files."""
+
+    def spool(content, folder=None):
+        payload = Arriving(spool_dir=str(folder or tempfile.gettempdir()))
+        payload.feed(content)
+        payload.finish()
+        return payload
+
+    return spool
 
 
 @dataclass
@@ -109,6 +123,10 @@ class Bench:
         header = {"recipient": "here", "timestamp": 1.5}
         self.works.start(Work(message_id, directive, "ctl", header, payload, config or {}, deadline=deadline))
         return message_id
+
+    def isolate(self, directive, function, **options):
+        """Have this directive run in a process of its own."""
+        self.directives.register(directive, function, isolate=True, **options)
 
     async def end(self, message_id):
         """What the requester has seen when it is over."""

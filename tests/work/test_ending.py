@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.work.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
 from zmesh import works as works_module
 from zmesh.directives import Directives
-from zmesh.payload import Arriving, Payload, Streaming
+from zmesh.payload import Payload, Streaming
 from zmesh.source import Source
 from zmesh.work import Work
 from zmesh.works import Works
@@ -20,41 +21,6 @@ FOREVER = 60.0
 
 def threads():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("zmesh")]
-
-
-def spooled(content, folder):
-    payload = Arriving(spool_dir=str(folder))
-    payload.feed(content)
-    payload.finish()
-    return payload
-
-
-async def coroutine(work):
-    if "error" in work.config:
-        raise work.config["error"]
-    return work.payload.readall()[::-1]
-
-
-def function(work):
-    if "error" in work.config:
-        raise work.config["error"]
-    return work.payload.readall()[::-1]
-
-
-async def async_generator(work):
-    yield work.payload.readall()[::-1]
-    if "error" in work.config:
-        raise work.config["error"]
-
-
-def generator(work):
-    yield work.payload.readall()[::-1]
-    if "error" in work.config:
-        raise work.config["error"]
-
-
-KINDS = [coroutine, function, async_generator, generator]
-every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------------
@@ -115,7 +81,7 @@ async def test_a_coroutine_may_cancel_itself_in_its_first_step(bench):
     assert (await bench.call("test:it", function=cancel_me)).reason == "cancelled"
 
 
-async def test_what_a_cancelled_work_still_returns_is_thrown_away(bench, eventually):
+async def test_what_a_cancelled_work_still_returns_is_thrown_away(bench):
     class Returned(Source):
         async def read(self, limit):
             raise AssertionError("nobody wants it")

@@ -7,53 +7,12 @@ import weakref
 
 import pytest
 
+from tests.work.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
 from zmesh.errors import NotAllowed
-from zmesh.payload import Arriving, Payload, Streaming
+from zmesh.payload import Payload, Streaming
 from zmesh.work import Work
 
-FOREVER = 60.0
-
-
-def threads():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("zmesh")]
-
-
-def spooled(content, folder):
-    payload = Arriving(spool_dir=str(folder))
-    payload.feed(content)
-    payload.finish()
-    return payload
-
-
 # --- the four kinds of functions ----------------------------------------------------------------------------------
-
-
-async def coroutine(work):
-    if "error" in work.config:
-        raise work.config["error"]
-    return work.payload.readall()[::-1]
-
-
-def function(work):
-    if "error" in work.config:
-        raise work.config["error"]
-    return work.payload.readall()[::-1]
-
-
-async def async_generator(work):
-    yield work.payload.readall()[::-1]
-    if "error" in work.config:
-        raise work.config["error"]
-
-
-def generator(work):
-    yield work.payload.readall()[::-1]
-    if "error" in work.config:
-        raise work.config["error"]
-
-
-KINDS = [coroutine, function, async_generator, generator]
-every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @every_kind
@@ -179,7 +138,7 @@ async def test_a_value_that_cannot_be_sent_is_the_plugins_error(bench, kind):
     assert closed == ([True] if "generator" in kind.__name__ else [])
 
 
-async def test_a_returned_iterator_is_one_reply_that_outlives_the_function(bench, tmp_path):
+async def test_a_returned_iterator_is_one_reply_that_outlives_the_function(bench, tmp_path, spooled):
     def lazily(work):
         return (chunk.upper() for chunk in work.payload)
 
@@ -188,7 +147,7 @@ async def test_a_returned_iterator_is_one_reply_that_outlives_the_function(bench
 
 
 @every_kind
-async def test_the_payload_is_closed_when_the_work_has_ended(bench, tmp_path, kind):
+async def test_the_payload_is_closed_when_the_work_has_ended(bench, tmp_path, kind, spooled):
     payload = spooled(b"abc", tmp_path)
     assert payload.name
     exchange = await bench.call("test:it", payload, function=kind)
@@ -248,7 +207,7 @@ async def test_unknown_directives_are_refused_with_a_hint(bench):
     assert exchange.error == "no directive 'echo:ecko' here (did you mean 'echo:echo'?)"
 
 
-async def test_the_most_work_that_is_allowed_runs_and_one_more_is_refused(benches, tmp_path):
+async def test_the_most_work_that_is_allowed_runs_and_one_more_is_refused(benches, tmp_path, spooled):
     bench = benches(max_work=2)
     release = asyncio.Event()
 

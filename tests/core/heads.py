@@ -1,0 +1,122 @@
+"""Heads of frames: strategies for their values, and the bytes of each kind with the fields that a test wants."""
+
+import pytest
+from hypothesis import strategies as st
+
+from zmesh.core import wire
+from zmesh.core.message import Eof, ReplyHeader, RequestHeader
+from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, INFINITY, AckItem, WireError, encode
+
+U63 = (1 << 63) - 1
+U64 = (1 << 64) - 1
+NAME = "ABCXYZabcxyz0189._-"
+
+u63 = st.integers(0, U63)
+u64 = st.integers(0, U64)
+bytes16 = st.binary(min_size=16, max_size=16)
+nodes = st.text(NAME, min_size=1, max_size=64)
+short_nodes = st.text(NAME, min_size=1, max_size=12)
+addresses = nodes | st.builds("{}@{}".format, short_nodes, short_nodes)
+numbers = st.floats(-1e18, 1e18, exclude_min=True, exclude_max=True)
+texts = st.text(max_size=40)
+acks = st.lists(st.builds(AckItem, bytes16, st.booleans(), u63, u63), max_size=5).map(tuple)
+request_headers = st.builds(RequestHeader, texts, numbers, st.none() | st.floats(0, 1e17), st.booleans())
+reply_headers = st.builds(ReplyHeader, numbers, u63)
+eofs = st.builds(Eof, st.integers(0, 255), texts, texts)
+
+
+@st.composite
+def chunks(draw):
+    request = draw(st.booleans())
+    header = draw(st.none() | (request_headers if request else reply_headers))
+    eof = draw(st.none() | eofs)
+    flags = draw(st.sampled_from([0, FLAG_LAST, FLAG_RESENT, FLAG_LAST | FLAG_RESENT]))
+    flags |= (FLAG_FIRST if header is not None else 0) | (FLAG_EOF if eof is not None else 0)
+    return wire.Chunk(
+        message_id=draw(bytes16),
+        request=request,
+        sequence=draw(u63),
+        flags=flags,
+        number=draw(u63),
+        floor=draw(u63),
+        incarnation=draw(u64),
+        target=draw(u64),
+        age=draw(u63),
+        header=header,
+        eof=eof,
+    )
+
+
+entries = st.builds(wire.Entry, nodes, u64, u63, st.integers(0, INFINITY), st.integers(0, wire.MAX_HOPS))
+records = st.builds(
+    wire.Record, nodes, u64, u63,
+    st.lists(texts, max_size=5).map(tuple),
+    st.lists(st.tuples(nodes, st.integers(0, INFINITY)), max_size=5).map(tuple),
+    st.binary(max_size=wire.MAX_KEY),
+)  # fmt: skip
+
+VALUES = {
+    wire.decode_hello: st.builds(wire.Hello, nodes, u64, numbers, st.booleans(), u63, u63),
+    wire.decode_refuse: st.builds(wire.Refuse, texts, texts),
+    wire.decode_goodbye: st.builds(wire.Goodbye, texts),
+    wire.decode_probe: st.builds(wire.Probe, numbers, u63, u64, numbers),
+    wire.decode_echo: st.builds(wire.Echo, numbers),
+    wire.decode_record: records,
+    wire.decode_seqno_requests: st.lists(
+        st.builds(wire.SeqnoRequest, nodes, u63, st.integers(0, wire.MAX_TTL)), min_size=1, max_size=5
+    ),
+    wire.decode_resend: st.builds(wire.Resend, st.booleans(), st.booleans()),
+    wire.decode_chunk: chunks(),
+    wire.decode_ack: st.builds(wire.Ack, u64, u64, acks),
+    wire.decode_cancel: st.builds(wire.Cancel, bytes16, st.booleans(), u63, u63, u64, u64),
+    wire.decode_unreachable: st.builds(
+        wire.Unreachable, st.integers(0, 255), texts, nodes, addresses,
+        st.lists(nodes, max_size=wire.MAX_NAMES).map(tuple), numbers,
+    ),
+    wire.decode_expired: st.builds(wire.Expired, st.integers(0, 255), nodes, addresses),
+}  # fmt: skip
+DECODERS = [*VALUES, wire.decode_update, wire.decode_records, wire.decode_route]
+names_of = [decode.__name__ for decode in DECODERS]
+
+
+def refused(decode, data, match=None):
+    with pytest.raises(WireError, match=match):
+        decode(data)
+
+
+def unsealed(frames):
+    """The route and the head of a frame without a body."""
+    first, head, body = frames
+    route = wire.decode_route(first)
+    assert body == b""
+    return route, wire.unseal(route, head, body)
+
+
+def valid_chunk(**fields):
+    zeros = wire.Chunk(bytes(16), True, sequence=0, flags=0, number=0, floor=0, incarnation=1, target=1, age=0,
+                       header=None, eof=None)  # fmt: skip
+    return encode(zeros._replace(**fields))
+
+
+def hello(node="a", incarnation=1, time=0.0, session=1, answers=0):
+    return encode((node, incarnation, time, False, session, answers))
+
+
+def update(count=0, full=0, node="a", incarnation=1, seqno=1, metric=1, hops=1):
+    return encode((full, 1, *([field] * count for field in (node, incarnation, seqno, metric, hops))))
+
+
+def record(node="a", incarnation=1, serial=1, capabilities=(), neighbours=(), key=b""):
+    return encode((node, incarnation, serial, capabilities, neighbours, key))
+
+
+def ack(count=1, following=0, limit=0):
+    return encode((1, 1, [(bytes(16), True, following, limit)] * count))
+
+
+def unreachable(kind=16, reason="", near=(), at="a", destination="a"):
+    return encode((kind, reason, at, destination, near, 0.0))
+
+
+def chunk_eof(code=0, reason="", error=""):
+    return valid_chunk(flags=FLAG_EOF, eof=(code, reason, error))

@@ -1,0 +1,254 @@
+"""What neighbours tell each other: probes, routes, records, and numbers that they ask for."""
+
+import pytest
+
+from tests.core.subject import Said, events, only, record
+from zmesh.core import wire
+from zmesh.core.effects import Deliver, Report
+from zmesh.core.engine import RECONCILE_AFTER
+from zmesh.core.records import COALESCE as RECORDS_GATHERED
+from zmesh.core.records import KEEP_GONE
+from zmesh.core.routes import COALESCE
+from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Entry, Kind
+
+# --- probes and echoes --------------------------------------------------------------------------------------------
+
+
+def test_a_probe_is_echoed_and_the_first_one_tells_that_the_link_is_in_step(linked):
+    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
+    probe = wire.Probe(5.5, routes, records, 1.0)
+    assert linked.hear(1, Kind.PROBE, probe) == [
+        Said(1, Kind.ECHO, wire.Echo(5.5)),
+        Report("link_synced", "a", 1),
+    ]
+    assert linked.hear(1, Kind.PROBE, probe) == [Said(1, Kind.ECHO, wire.Echo(5.5))]
+
+
+def test_routes_that_differ_are_asked_for_at_once_and_records_a_little_later(linked):
+    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
+    linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes, records, 0.0))
+    ask = [Said(1, Kind.ECHO, wire.Echo(0.0)), Said(1, Kind.RESEND, wire.Resend(True, False))]
+    assert linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes ^ 1, records, 0.0)) == ask
+    differ = wire.Probe(0.0, routes, records ^ 1, 0.0)
+    for _ in range(2):
+        for _ in range(RECONCILE_AFTER - 1):
+            assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == []
+        assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == [Said(1, Kind.RESEND, wire.Resend(False, True))]
+    linked.hear(1, Kind.PROBE, differ)
+    linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes, records, 0.0))
+    assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == []
+
+
+@pytest.mark.parametrize(("routes", "records"), [(True, False), (False, True), (True, True), (False, False)])
+def test_a_neighbour_that_asks_is_told_its_tables_again(linked, routes, records):
+    number = linked.engine.routes.sent(1) + 1
+    effects = linked.hear(1, Kind.RESEND, wire.Resend(routes, records)) + linked.run(0.0)
+    table = [Entry("b", 2, 100, 0, 0), Entry("a", 1, 1, 100, 1)]
+    assert only(effects, Kind.UPDATE) == [
+        Said(1, Kind.UPDATE, wire.Update(FULL_BEGIN | FULL_END, number, table))
+    ] * routes  # fmt: skip
+    assert [effect.value[0].node for effect in only(effects, Kind.RECORD)] == ["b"] * records
+
+
+def test_an_echo_measures_the_link_and_a_slow_one_costs_more(subject):
+    subject.join(1)
+    subject.run(0.05)
+    subject.now = 0.5
+    effects = subject.hear(1, Kind.ECHO, wire.Echo(0.3))
+    assert events(effects) == []
+    assert subject.engine.links.get(1).cost == 250
+    assert subject.engine.routes.get("a").metric == 250
+    (record,) = only(subject.run(RECORDS_GATHERED), Kind.RECORD)
+    assert record.value[0].neighbours == (("a", 250),)
+
+
+@pytest.mark.parametrize("token", [0.6, -3600.0, 1e17, -1e17])
+def test_an_echo_of_what_was_never_sent_measures_nothing(subject, token):
+    subject.join(1)
+    subject.now = 0.5
+    assert subject.hear(1, Kind.ECHO, wire.Echo(token)) == []
+    assert subject.engine.links.get(1).rtt is None
+
+
+def test_the_cost_of_a_link_to_a_leaf_is_told_to_nobody(subject):
+    subject.join(1, "cli", leaf=True)
+    subject.now = 0.5
+    assert subject.hear(1, Kind.ECHO, wire.Echo(0.0)) == []
+    assert subject.engine.links.get(1).cost == 250
+
+
+# --- routes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_route_that_is_told_is_reported_and_told_on(subject):
+    subject.join(1, "a")
+    subject.join(2, "c")
+    subject.run(0.1)
+    subject.now = 0.2
+    assert subject.tell(1, Entry("z", 9, 1, 50, 1)) == [
+        Report("node_joined", "z"),
+        Report("route_changed", "z", 1, "metric 150, 2 hops"),
+    ]
+    news = wire.Update(0, 0, [Entry("z", 9, 1, 150, 2)])
+    assert subject.run(COALESCE) == [Said(1, Kind.UPDATE, news), Said(2, Kind.UPDATE, news)]
+    assert subject.engine.nodes() == {"a", "b", "c", "z"}
+    assert subject.engine.settled(5.2) == pytest.approx(5.0)
+
+
+def test_a_better_metric_over_the_same_link_is_not_worth_a_report(linked):
+    linked.tell(1, Entry("z", 9, 1, 50, 1))
+    assert linked.tell(1, Entry("z", 9, 1, 40, 1)) == []
+
+
+def test_a_whole_table_in_parts_replaces_the_one_before(linked):
+    linked.tell(1, Entry("y", 9, 1, 50, 1), Entry("z", 9, 1, 50, 1))
+    linked.tell(1, Entry("a", 1, 1, 0, 0), full=FULL_BEGIN)
+    effects = linked.tell(1, Entry("z", 9, 1, 50, 1), full=FULL_END)
+    assert effects == [Report("node_left", "y")]
+
+
+def test_a_large_table_goes_out_in_parts(linked):
+    entries = [Entry(f"n{number}", 9, 1, 50, 1) for number in range(MAX_ENTRIES)]
+    linked.tell(1, *entries)
+    effects = linked.join(2, "c", route=False)
+    updates = [effect.value for effect in only(effects, Kind.UPDATE) if effect.link == 2]
+    assert [(update.full, len(update.entries)) for update in updates] == [(FULL_BEGIN, MAX_ENTRIES), (FULL_END, 2)]
+
+
+def test_a_starving_node_asks_its_neighbours_for_a_newer_number(subject):
+    subject.join(1, "a")
+    subject.join(2, "c")
+    subject.tell(1, Entry("z", 9, 1, 50, 1))
+    subject.tell(2, Entry("z", 9, 1, 5000, 1))
+    effects = subject.tell(1, Entry("z", 0, 0, INFINITY, 0))
+    assert only(effects, Kind.SEQNO_REQUEST) == [Said(2, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("z", 2, 255)])]
+
+
+def test_a_node_that_is_asked_for_a_newer_number_gives_it(linked):
+    assert linked.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 103, 9)]) == [
+        Said(1, Kind.UPDATE, wire.Update(0, 0, [Entry("b", 2, 103, 0, 0)]))
+    ]
+
+
+def test_a_neighbour_that_may_have_lost_its_number_is_asked_for_a_newer_one_with_the_greeting(linked):
+    ask = Said(2, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("a", 2, 1)])
+    linked.link_down(1)
+    effects = linked.join(2, "a", incarnation=8)
+    assert [effect.kind for effect in only(effects, *Kind)][:2] == [Kind.HELLO, Kind.SEQNO_REQUEST]
+    assert ask in effects
+    linked.tell(2, Entry("a", 8, 2, 0, 0))
+    assert linked.engine.routes.get("a").incarnation == 8
+    assert only(linked.join(3, "new"), Kind.SEQNO_REQUEST) == []
+
+
+def test_a_neighbour_whose_life_is_known_is_not_asked(linked):
+    assert only(linked.join(2, "a", route=False), Kind.SEQNO_REQUEST) == []  # by its route
+    linked.link_down(2)
+    linked.receive(1, *wire.encode_records([wire.encode(wire.Record("a", 1, 5, (), (), b""))]))
+    linked.link_down(1)
+    assert only(linked.join(3, "a"), Kind.SEQNO_REQUEST) == []  # by its record
+
+
+def test_a_node_that_comes_back_has_joined_again_and_one_whose_path_changes_has_not(linked):
+    linked.join(2, "c")
+    events = []
+    for link, metric in ((1, 50), (1, INFINITY), (1, 50), (2, 20)):
+        effects = linked.tell(link, Entry("z", 9, 1, metric, 1))
+        events += [effect.event for effect in only(effects, Report)]
+    assert events == [
+        "node_joined", "route_changed", "node_left", "node_joined", "route_changed", "route_changed"
+    ]  # fmt: skip
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_passed_on_once(subject):
+    subject.join(1, "a")
+    subject.join(2, "d")
+    subject.run(0.1)
+    frames = wire.encode_records([wire.encode(record()), wire.encode(record("e"))])
+    assert subject.receive(1, *frames) == []
+    assert subject.run(RECORDS_GATHERED) == [Said(2, Kind.RECORD, [record(), record("e")])]
+    assert subject.receive(1, *wire.encode_records([wire.encode(record(serial=6))])) == []
+
+
+def outbid(subject, name, mine, *, rounds=6, incarnation=9):
+    """Another life speaks in a name again and again, each time above what was said last; what is reported of it."""
+    reports = []
+    for _ in range(rounds):
+        serial = subject.engine.records.get(name).serial + 1
+        neighbours = (("far", 100), *((f"n{number}", 100) for number in range(4)))
+        blob = wire.encode(wire.Record(name, incarnation, serial, (), neighbours, b""))
+        reports += only(subject.receive(1, *wire.encode_records([blob])), Report)
+        if mine is None:
+            reports += only(subject.run(2.0), Report)
+            subject.keep_alive(1)
+        else:
+            blob = wire.encode(wire.Record(name, mine, serial + 1, (), (), b""))
+            reports += only(subject.receive(1, *wire.encode_records([blob])), Report)
+    return [report for report in reports if report.event == "duplicate_id"]
+
+
+def test_two_nodes_of_one_name_that_are_far_away_are_found_out(linked):
+    linked.receive(1, *wire.encode_records([wire.encode(record("x"))]))
+    text = "two nodes called 'x' are alive, one linked to far, n0, n1, n2, ..., one linked to nobody; one of the two"
+    (report,) = outbid(linked, "x", 5)
+    assert (report.node, report.detail[: len(text)]) == ("x", text)
+    assert linked.engine.duplicates.names() == ["x"]
+
+
+def test_another_node_of_this_one_s_name_is_found_out_however_far_away_it_is(linked):
+    (report,) = outbid(linked, "b", None)
+    assert report.node == "b"
+    assert report.detail == (
+        "another node called 'b' is alive in the mesh, linked to far, n0, n1, n2, ...; "
+        "one of the two must get another id"
+    )
+
+
+def test_the_calls_of_a_node_whose_name_is_taken_end_and_say_why(linked):
+    linked.send("a", id=b"1" * 16)
+    outbid(linked, "b", None)
+    linked.send("a", id=b"2" * 16)
+    ends = []
+    for _ in range(400):
+        ends += [piece.eof for piece in only(linked.run(0.1), Deliver)]
+        linked.keep_alive(1)
+    assert [eof.reason for eof in ends] == ["unreachable", "unreachable"]
+    assert "another node is called 'b' as well" in ends[0].error
+
+
+def test_a_name_is_one_s_own_again_when_the_other_has_been_silent_for_long(linked):
+    outbid(linked, "b", None)
+    assert linked.engine.exchanges.calls.contested
+    for _ in range(200):
+        linked.run(1.0)
+        linked.keep_alive(1)
+    assert linked.engine.duplicates.names() == []
+    assert not linked.engine.exchanges.calls.contested
+
+
+def test_the_record_of_a_node_that_stays_out_of_reach_is_forgotten(subject):
+    subject.join(1)
+    subject.receive(1, *wire.encode_records([wire.encode(record())]))
+    subject.link_down(1)
+    assert Report("node_forgotten", "c") in subject.run(KEEP_GONE + 1)
+    assert subject.engine.records.get("c") is None
+
+
+def test_a_node_tells_what_it_can_do(linked):
+    assert linked.done(linked.engine.describe(["x:y"], linked.now)) == []
+    (said,) = only(linked.run(RECORDS_GATHERED), Kind.RECORD)
+    assert said.value[0].capabilities == ("x:y",)
+
+
+def test_a_directive_whose_name_is_no_valid_text_is_told_with_a_mark_in_its_place(linked):
+    linked.done(linked.engine.describe(["x:\udce9"], linked.now))
+    (said,) = only(linked.run(RECORDS_GATHERED), Kind.RECORD)
+    assert said.value[0].capabilities == ("x:?",)
+
+
+def test_a_node_that_can_do_more_than_may_be_told_tells_as_much_as_it_may(linked):
+    linked.engine.describe([f"x:y{number}" for number in range(wire.MAX_CAPABILITIES + 1)], linked.now)
+    assert only(linked.run(RECORDS_GATHERED), Kind.RECORD)

@@ -1,0 +1,41 @@
+"""The transport alone: two of them, and what one of them can listen on."""
+
+import pytest
+
+from tests.mesh.transport.ears import Ears
+from zmesh.transport import Transport, open_transports
+
+
+@pytest.fixture
+async def transports():
+    """Makes transports; their `handler` is an Ears."""
+    made = []
+
+    def make():
+        ears = Ears()
+        ears.transport = Transport(ears)
+        made.append(ears.transport)
+        return ears.transport
+
+    yield make
+    for transport in made:
+        await transport.close()
+    assert open_transports() == 0
+
+
+@pytest.fixture
+async def listener(transports):
+    return transports()
+
+
+@pytest.fixture
+async def dialler(transports):
+    return transports()
+
+
+@pytest.fixture(params=["tcp", "ipc", "inproc"])
+def url(request, tmp_path):
+    """A URL that can be listened on, of each kind."""
+    return {"tcp": "tcp://127.0.0.1:*", "ipc": f"ipc://{tmp_path}/s", "inproc": f"inproc://{tmp_path.name}"}[
+        request.param
+    ]

@@ -1,0 +1,60 @@
+"""A transport as its node uses it: links by their numbers, and closing."""
+
+import asyncio
+
+from tests.mesh.transport.ears import FRAMES, joined
+from zmesh.testing import eventually
+from zmesh.transport import open_transports
+
+# --- links ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_cost_of_a_link_is_told_at_both_ends(listener, dialler):
+    real = listener.listen("tcp://127.0.0.1:*?cost=7")
+    dialler.dial(f"{real}?cost=9")
+    await eventually(lambda: dialler.handler.links)
+    dialler.send(dialler.handler.links[0], FRAMES)
+    await eventually(lambda: listener.handler.links)
+    assert dialler.handler.events[0][2:4] == (True, 9)
+    assert listener.handler.events[0][2:4] == (False, 7)
+
+
+async def test_frames_for_a_link_that_is_gone_go_nowhere(listener, dialler):
+    here, there = await joined(dialler, listener, "tcp://127.0.0.1:*")
+    await dialler.close()
+    await eventually(lambda: listener.handler.links == [])
+    assert listener.send(there, FRAMES)
+    assert dialler.send(here, FRAMES)
+    assert not listener.is_full(there)
+
+
+# --- closing --------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_sent_just_before_closing_arrives(listener, dialler):
+    here, _ = await joined(dialler, listener, "tcp://127.0.0.1:*")
+    for number in range(50):
+        assert dialler.send(here, (b"%d" % number, b"", b""))
+    await dialler.close()
+    await eventually(lambda: len(listener.handler.frames) == 51)
+
+
+async def test_closing_twice_is_closing_once(listener):
+    listener.listen("tcp://127.0.0.1:*")
+    await listener.close()
+    await listener.close()
+    assert open_transports() == 0
+
+
+async def test_closing_does_not_wait_for_a_peer_that_takes_nothing(listener, dialler, wire):
+    line = await wire(listener.listen("tcp://127.0.0.1:*"))
+    dialler.dial(line.url)
+    await eventually(lambda: dialler.handler.links)
+    line.freeze()
+    while dialler.send(dialler.handler.links[0], (b"", b"", bytes(64 * 1024))):
+        dialler.settle()
+        await asyncio.sleep(0)
+    started = asyncio.get_running_loop().time()
+    await dialler.close()
+    await listener.close()
+    assert asyncio.get_running_loop().time() - started < 3.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zmesh.core.engine import Engine
 from zmesh.core.links import Link
 from zmesh.core.message import Address, NodeId
-from zmesh.core.routes import Selected
+from zmesh.core.telling import Selected
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Entries of routes, and how a node that is under test hears of them."""
+"""Entries of routes, and how a node that is under test hears, tells and asks of them."""
 
-from zmesh.core.wire import INFINITY, Entry
+from zmesh.core.wire import INFINITY, MAX_TTL, Entry, SeqnoRequest
 
 
 def entry(destination="z", metric=10, seqno=5, hops=1, incarnation=9):
@@ -17,3 +17,17 @@ def hear(routes, link, *entries, now=0.0, full=0, number=1):
     changes = routes.select(now)
     routes.check()
     return changes
+
+
+def told(routes, now):
+    """What is told at that time: to whom, which part of a whole table it is, and what."""
+    return [(telling.links, telling.full, sorted(telling.entries)) for telling in routes.flush(now)]
+
+
+def request(seqno=6, destination="z", hops_left=MAX_TTL):
+    return SeqnoRequest(destination, seqno, hops_left)
+
+
+def asked(routes, now):
+    """The questions at that time, as (link, question)."""
+    return [(link, question) for link, questions in routes.requests(now).items() for question in questions]

@@ -85,17 +85,20 @@ def test_a_long_name_is_told_as_far_as_it_may_be(records, said, kept):
     assert records.get("a").capabilities == ("c" * kept,)
 
 
-def test_what_a_node_says_is_told_on_every_link_after_a_moment(records, alarm):
+def test_what_a_node_says_is_told_on_every_link_at_once_and_what_it_says_soon_after_together(records, alarm):
     records.link_up(1, 0.0)
     records.link_up(2, 0.0)
     assert alarm.soonest == 0.0
     own = records.get("a")
     assert told(records, 0.0) == [(1, [own]), (2, [own])]
-    records.describe(["x:y"], (), b"", 5.0)
+    records.describe(["x:x"], (), b"", 5.0)
+    own = record("a", 101, 1, ["x:x"])
+    assert told(records, 5.0) == [(1, [own]), (2, [own])]
+    records.describe(["x:y"], (), b"", 5.002)
     records.describe(["x:y", "x:z"], (), b"", 5.005)
     assert records.next_deadline() == 5.0 + COALESCE
-    assert told(records, 5.0) == []
-    own = record("a", 102, 1, ["x:y", "x:z"])
+    assert told(records, 5.005) == []
+    own = record("a", 103, 1, ["x:y", "x:z"])
     assert told(records, 5.0 + COALESCE) == [(1, [own]), (2, [own])]
     assert told(records, 6.0) == []
     assert records.next_deadline() is None
@@ -103,7 +106,7 @@ def test_what_a_node_says_is_told_on_every_link_after_a_moment(records, alarm):
 
 def test_a_change_rings_the_alarm(records, alarm):
     records.describe(["x:y"], (), b"", 3.0)
-    assert alarm.soonest == 3.0 + COALESCE
+    assert alarm.soonest == 3.0
 
 
 # --- what is heard of others --------------------------------------------------------------------------------------
@@ -311,12 +314,14 @@ def test_a_record_larger_than_a_batch_goes_out_alone(records):
 
 def test_the_next_deadline_is_the_earlier_of_telling_and_dropping(records):
     assert records.next_deadline() is None
-    hear(records, record("b"), 0.0)
-    assert records.next_deadline() == COALESCE
-    records.flush(COALESCE)
-    assert records.next_deadline() == KEEP_GONE
+    hear(records, record("b"), 1.0)
+    assert records.next_deadline() == 1.0
+    records.flush(1.0)
+    assert records.next_deadline() == 1.0 + KEEP_GONE
     records.describe(["x:y"], (), b"", KEEP_GONE)
     assert records.next_deadline() == KEEP_GONE
+    records.flush(KEEP_GONE)
+    assert records.next_deadline() == 1.0 + KEEP_GONE
 
 
 # --- flooding -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 import pytest
 
 from tests.core.entries import entry, hear, retraction
-from zmesh.core.routes import KEEP_DISTANCE, Change, Selected
+from zmesh.core.routes import KEEP_DISTANCE, Change
+from zmesh.core.telling import Selected
 from zmesh.core.wire import INFINITY, MAX_HOPS
 
 # --- choosing -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 
 from zmesh.core.links import DOUBT, State
 from zmesh.core.message import Address, NodeId
-from zmesh.core.routes import COALESCE
+from zmesh.core.telling import COALESCE
 from zmesh.testing.scenario import SHAPES, Scenario
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator

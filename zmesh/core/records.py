@@ -49,6 +49,7 @@ class Records:
         self.changed_at = 0.0
         self._pending: dict[LinkId, dict[NodeId, None]] = {}
         self._flush_at: float | None = None
+        self._flushed_at = -1.0
         self._keep(self._own, encode(self._own))
 
     def __len__(self) -> int:
@@ -144,6 +145,7 @@ class Records:
         if self._flush_at is None or self._flush_at > now:
             return []
         self._flush_at = None
+        self._flushed_at = now
         batches: list[tuple[LinkId, list[bytes]]] = []
         for link, nodes in self._pending.items():
             batch: list[bytes] = []
@@ -197,7 +199,7 @@ class Records:
             if link != heard_on:
                 nodes[node] = None
         if self._flush_at is None:
-            self._flush_at = now + COALESCE
+            self._flush_at = max(now, self._flushed_at + COALESCE)
             self._alarm.at(self._flush_at)
 
     def check(self) -> None:

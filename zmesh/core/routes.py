@@ -21,31 +21,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmesh.core.message import LinkId, NodeId
+from zmesh.core.telling import Selected, Telling, Update
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, MAX_HOPS, MAX_TTL, Row, SeqnoRequest
+from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS, MAX_TTL, Row, SeqnoRequest
 
-COALESCE = 0.005
 KEEP_DISTANCE = 180.0
 REQUEST_AGAIN = 0.250
+REQUEST_HOP = 0.015
 REQUEST_AGAIN_MAX = 2.0
-REQUEST_PATIENCE = 0.060
+REQUEST_PATIENCE = 0.030
 ASKED_FIRST = 1
 LAGGING_TRIES = 2
-REQUEST_MEMORY = 0.200
+REQUEST_MEMORY = 0.2
 LISTEN = 2.5
 MAX_SEQNO_LEAP = 1 << 60
 _ANY = LinkId(-1)
-
-
-class Selected(NamedTuple):
-    """The route in use to one destination; `metric` and `hops` count from this node."""
-
-    link: LinkId
-    incarnation: int
-    seqno: int
-    metric: int
-    hops: int
-    since: float
 
 
 class Change(NamedTuple):
@@ -56,26 +46,15 @@ class Change(NamedTuple):
     after: Selected | None
 
 
-class Telling(NamedTuple):
-    """One UPDATE for several links."""
-
-    links: list[LinkId]
-    full: int
-    number: int
-    entries: list[Row]
-
-
 class _Neighbour:
-    """What one link told us, and how much we told it."""
+    """What one link told us."""
 
-    __slots__ = ("cost", "heard", "received", "sent", "stale", "whole")
+    __slots__ = ("cost", "heard", "received", "stale")
 
     def __init__(self, cost: int) -> None:
         self.cost = cost
         self.heard: dict[NodeId, Row] = {}
         self.received = 0
-        self.sent = 0
-        self.whole = True
         self.stale: set[NodeId] | None = None
 
 
@@ -91,19 +70,14 @@ class Routes:
         self._selected: dict[NodeId, Selected] = {}
         self.dirty: dict[NodeId, LinkId] = {}
         """The destinations that `select` has to look at, with the one link that offers something better, or _ANY."""
-        self.urgent = False
-        """Whether `flush` or `requests` has something that must not wait."""
-        self._told: dict[NodeId, Selected] = {}
-        self._untold: dict[NodeId, None] = {}
-        self._answers: dict[LinkId, dict[NodeId, None]] = {}
-        self._flush_at: float | None = None
+        self.telling = Telling(node, self._selected, alarm)
         self._forget: Timers[NodeId] = Timers(alarm)
         self._blocked: set[NodeId] = set()
         self._wanting: Timers[NodeId] = Timers(alarm)
         self._asked: dict[NodeId, int] = {}
         self._requests: dict[LinkId, list[SeqnoRequest]] = {}
-        self._passed_on: Timers[tuple[NodeId, int]] = Timers(alarm)
-        self._askers: dict[NodeId, dict[LinkId, int]] = {}
+        self._passed_on: Timers[tuple[NodeId, int, LinkId]] = Timers(alarm)
+        self._askers: dict[NodeId, dict[LinkId, SeqnoRequest]] = {}
         self._listening: Timers[NodeId] = Timers(alarm)
         self.changed_at = 0.0
         self.moved_at = 0.0
@@ -135,8 +109,7 @@ class Routes:
 
     def sent(self, link: LinkId) -> int:
         """How many UPDATEs were sent on that link."""
-        neighbour = self._neighbours.get(link)
-        return neighbour.sent if neighbour else 0
+        return self.telling.sent(link)
 
     def received(self, link: LinkId) -> int:
         """How many UPDATEs the other end of the link had sent when its last one came, if none was lost on the way."""
@@ -153,14 +126,14 @@ class Routes:
     def link_up(self, link: LinkId, cost: int, now: float) -> None:
         """A link to a neighbour is up; it is told the whole table at once."""
         self._neighbours[link] = _Neighbour(cost)
-        self._hurry(now)
+        self.telling.link_up(link, now)
 
     def link_down(self, link: LinkId) -> None:
         """The link is down, and with it all that was heard on it."""
         neighbour = self._neighbours.pop(link, None)
         if neighbour is None:
             return
-        self._answers.pop(link, None)
+        self.telling.link_down(link)
         self._requests.pop(link, None)
         selected, dirty = self._selected, self.dirty
         for destination, _entry in neighbour.heard.items():
@@ -177,10 +150,7 @@ class Routes:
 
     def resend(self, link: LinkId, now: float) -> None:
         """Tell that neighbour the whole table once more."""
-        neighbour = self._neighbours.get(link)
-        if neighbour is not None:
-            neighbour.whole = True
-            self._hurry(now)
+        self.telling.resend(link, now)
 
     def update(self, link: LinkId, full: int, number: int, entries: list[Row]) -> None:
         """Take in what a neighbour tells. FULL_BEGIN and FULL_END in `full` bracket a whole table, which replaces all
@@ -209,20 +179,20 @@ class Routes:
         if destination == self.node:
             if seqno <= self._own.seqno + MAX_SEQNO_LEAP:
                 self._own = self._own._replace(seqno=max(seqno, self._own.seqno))
-                self._answer(link, destination, now)
+                self.telling.answer(link, destination, now)
             return
         selected = self._selected.get(destination)
         if selected is not None and selected.seqno >= seqno:
             if selected.link != link:
-                self._answer(link, destination, now)
+                self.telling.answer(link, destination, now)
             return
-        self._askers.setdefault(destination, {})[link] = seqno
+        self._askers.setdefault(destination, {})[link] = request
         self._listening.set(destination, now + LISTEN)
-        if request.hops_left > 1 and (destination, seqno) not in self._passed_on:
-            self._passed_on.set((destination, seqno), now + REQUEST_MEMORY)
+        if request.hops_left > 1:
             onward = selected is not None and selected.link != link
             links = [selected.link] if selected is not None and onward else self._offers(destination, link)
-            self._ask(SeqnoRequest(destination, seqno, request.hops_left - 1), links)
+            fresh = [link for link in links if (destination, seqno, link) not in self._passed_on]
+            self._ask(SeqnoRequest(destination, seqno, request.hops_left - 1), fresh, now)
 
     # -- what follows --------------------------------------------------------------------------------------------
 
@@ -245,55 +215,41 @@ class Routes:
                 elif before == after:
                     continue
                 selected[destination] = after
-                self._shrink_distance(destination, after, now)
+                newer = self._shrink_distance(destination, after)
+                if destination in self._blocked and (newer or (before is not None and after[3] < before[3])):
+                    self._asked.pop(destination, None)  # what was asked for has come, and is not enough any more
+                    self._wanting.set_sooner(destination, now + REQUEST_PATIENCE)
             if destination in self._askers and after is not None:
                 self._answer_askers(destination, after, now)
+                if before is None or before.link != after.link:
+                    self._pass_on_again(destination, after, now)
             if before is not None and after is not None and before[3:5] == after[3:5] and before[:2] == after[:2]:
                 continue  # it is the same but for its number, which nobody needs who does not ask
-            self._untold[destination] = None
+            if after is None and destination in self._blocked and self._is_down(before):
+                self.telling.hold(destination, now)
+            else:
+                self.telling.changed(destination, now)
             self.moved_at = now
             if before is None or after is None or before[:2] != after[:2]:
                 self.changed_at = now
             changes.append(Change(destination, before, after))
-        if changes and self._flush_at is None:
-            self._flush_at = now + COALESCE
-            self._alarm.at(self._flush_at)
         return changes
 
-    def flush(self, now: float) -> list[Telling]:
+    def flush(self, now: float) -> list[Update]:
         """What to tell on which links; empty before its time."""
-        if self._flush_at is None or self._flush_at > now:
-            return []
-        self._flush_at = None
-        news = self._news()
-        tellings: list[Telling] = []
-        links = [link for link, neighbour in self._neighbours.items() if not neighbour.whole]
-        if links:
-            for start in range(0, len(news), MAX_ENTRIES):
-                tellings.append(Telling(links, 0, 0, news[start : start + MAX_ENTRIES]))
-                for link in links:
-                    self._neighbours[link].sent += 1
-        for link, neighbour in self._neighbours.items():
-            if neighbour.whole:
-                tellings += self._whole(link, neighbour)
-        answers, self._answers = self._answers, {}
-        for link, destinations in answers.items():
-            entries = [_row(to, known) for to in destinations if (known := self._known(to)) is not None]
-            if entries:
-                self._neighbours[link].sent += 1
-                tellings.append(Telling([link], 0, 0, entries))
-        return tellings
+        return self.telling.flush(self._own, now)
 
     def requests(self, now: float) -> dict[LinkId, list[SeqnoRequest]]:
         """The SEQNO_REQUESTs to send, on which link."""
         for destination in self._wanting.expire(now):
             self._want(destination, now)
         requests, self._requests = self._requests, {}
-        self.urgent = False
+        self.telling.urgent = False
         return requests
 
     def expire(self, now: float) -> None:
         """Forget what is too old to matter."""
+        self.telling.expire(now)
         for destination in self._forget.expire(now):
             del self._distances[destination]
             if destination in self._blocked:
@@ -305,7 +261,7 @@ class Routes:
     def next_deadline(self) -> float | None:
         """When `flush`, `requests` or `expire` has work."""
         deadlines = (
-            self._flush_at,
+            self.telling.next_deadline(),
             self._wanting.next_deadline(),
             self._forget.next_deadline(),
             self._passed_on.next_deadline(),
@@ -390,10 +346,11 @@ class Routes:
         seqno, metric = self._distances[destination]
         if tries > LAGGING_TRIES or not self._lags(destination, seqno, metric):
             seqno += 1
-        self._passed_on.set((destination, seqno), now + REQUEST_MEMORY)
         links = self._offers(destination, None)
-        self._ask(SeqnoRequest(destination, seqno, MAX_TTL), links[:ASKED_FIRST] if tries == 1 else links)
-        self._wanting.set(destination, now + min(REQUEST_AGAIN_MAX, REQUEST_AGAIN * 2 ** min(tries - 1, 10)))
+        self._ask(SeqnoRequest(destination, seqno, MAX_TTL), links[:ASKED_FIRST] if tries == 1 else links, now)
+        offers = [offer[4] for known in self._neighbours.values() if (offer := known.heard.get(destination))]
+        pause = (REQUEST_AGAIN + REQUEST_HOP * max(offers, default=0)) * 2 ** min(tries - 1, 10)
+        self._wanting.set(destination, now + min(REQUEST_AGAIN_MAX, pause))
 
     def _lags(self, destination: NodeId, seqno: int, metric: int) -> bool:
         """True if the number that is known here already would make something feasible, if only a neighbour had it."""
@@ -409,74 +366,47 @@ class Routes:
         ]
         return [link for _, link in sorted(offers)]
 
-    def _ask(self, request: SeqnoRequest, links: list[LinkId]) -> None:
+    def _ask(self, request: SeqnoRequest, links: list[LinkId], now: float) -> None:
         for link in links:
+            self._passed_on.set((request.destination, request.seqno, link), now + REQUEST_MEMORY)
             self._requests.setdefault(link, []).append(request)
-            self.urgent = True
+            self.telling.urgent = True
 
-    def _shrink_distance(self, destination: NodeId, selected: Selected, now: float) -> None:
+    def _shrink_distance(self, destination: NodeId, selected: Selected) -> bool:
+        """Let the distance follow the route; True if that has a newer number."""
         distance = self._distances.get(destination)
         if distance is None or selected.seqno > distance[0] or selected.metric < distance[1]:
             self._distances[destination] = (selected.seqno, selected.metric)
-            if distance is not None and selected.seqno > distance[0] and destination in self._blocked:
-                self._asked.pop(destination, None)  # what was asked for is not enough any more
-                self._wanting.set_sooner(destination, now + REQUEST_PATIENCE)
-
-    def _answer(self, link: LinkId, destination: NodeId, now: float) -> None:
-        if link in self._neighbours:
-            self._answers.setdefault(link, {})[destination] = None
-            self._hurry(now)
+        return distance is not None and selected.seqno > distance[0]
 
     def _answer_askers(self, destination: NodeId, found: Selected, now: float) -> None:
         askers = self._askers[destination]
-        for link, seqno in list(askers.items()):
-            if found.seqno >= seqno:
+        for link, request in list(askers.items()):
+            if found.seqno >= request.seqno:
                 del askers[link]
                 if link != found.link:
-                    self._answer(link, destination, now)
+                    self.telling.answer(link, destination, now)
         if not askers:
             del self._askers[destination]
             self._listening.cancel(destination)
 
-    def _known(self, destination: NodeId) -> Selected | None:
-        return self._own if destination == self.node else self._selected.get(destination)
+    def _is_down(self, route: Selected | None) -> bool:
+        """True if the link of that route is."""
+        return route is not None and route.link not in self._neighbours
 
-    def _hurry(self, now: float) -> None:
-        self._flush_at = now
-        self.urgent = True
-
-    def _news(self) -> list[Row]:
-        """What has changed since it was told; from here on it counts as told."""
-        news: list[Row] = []
-        told, selected = self._told, self._selected
-        for destination in self._untold:
-            before = told.get(destination)
-            after = selected.get(destination)
-            if after is None:
-                if before is not None:
-                    del told[destination]
-                    news.append((destination, 0, 0, INFINITY, 0))
-            elif before is None or (before[1], before[3:5]) != (after[1], after[3:5]):
-                told[destination] = after
-                news.append(_row(destination, after))
-        self._untold = {}
-        return news
-
-    def _whole(self, link: LinkId, neighbour: _Neighbour) -> list[Telling]:
-        """The whole table for one neighbour, in parts."""
-        neighbour.whole = False
-        rows = [_row(self.node, self._own), *(_row(to, selected) for to, selected in self._selected.items())]
-        tellings: list[Telling] = []
-        for start in range(0, len(rows), MAX_ENTRIES):
-            neighbour.sent += 1
-            full = (FULL_BEGIN if start == 0 else 0) | (FULL_END if start + MAX_ENTRIES >= len(rows) else 0)
-            tellings.append(Telling([link], full, neighbour.sent, rows[start : start + MAX_ENTRIES]))
-        return tellings
+    def _pass_on_again(self, destination: NodeId, found: Selected, now: float) -> None:
+        """What was passed on before the route changed may have been lost with it."""
+        askers = self._askers.get(destination, {})
+        waiting = [request for link, request in askers.items() if link != found.link and request.hops_left > 1]
+        if waiting:
+            request = max(waiting, key=lambda request: request.seqno)
+            self._ask(request._replace(hops_left=request.hops_left - 1), [found.link], now)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant of the table does not hold."""
         if self.dirty:
             raise AssertionError("routes that wait to be chosen between two events")
+        self.telling.check()
         for destination, selected in self._selected.items():
             neighbour = self._neighbours.get(selected.link)
             entry = neighbour.heard.get(destination) if neighbour else None
@@ -501,7 +431,3 @@ class Routes:
         }
         if not blocked == self._blocked == set(self._wanting):
             raise AssertionError(f"better routes that nothing will ask for: {blocked ^ self._blocked}")
-
-
-def _row(destination: NodeId, told: Selected) -> Row:
-    return (destination, told.incarnation, told.seqno, told.metric, told.hops)

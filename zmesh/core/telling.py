@@ -1,0 +1,221 @@
+"""What neighbours are told of a node's routes, and when.
+
+News goes to all neighbours at once; what changes within COALESCE of it goes together, after that time. The neighbour
+that is the next hop to a destination is told nothing of it (split horizon, RFC 8966 section 3.7.4): it could do nothing
+with that but wonder. A link that is new, or asks, is told the whole table.
+
+A route that is lost with its own link is not taken back at once where there are others that are not feasible: a newer
+sequence number is asked for, and if it comes within HOLD everybody beyond hears of one change instead of two. Nobody
+can be led in a circle meanwhile, for a node without a route passes nothing on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from zmesh.core.message import LinkId, NodeId
+from zmesh.core.timers import Alarm, Timers
+from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Row
+
+COALESCE = 0.010
+HOLD = 0.1
+
+
+class Selected(NamedTuple):
+    """The route in use to one destination; `metric` and `hops` count from this node."""
+
+    link: LinkId
+    incarnation: int
+    seqno: int
+    metric: int
+    hops: int
+    since: float
+
+
+class Update(NamedTuple):
+    """One UPDATE for several links."""
+
+    links: list[LinkId]
+    full: int
+    number: int
+    entries: list[Row]
+
+
+class _Neighbour:
+    """How much was told on one link, and whether it is to be told everything."""
+
+    __slots__ = ("sent", "whole")
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.whole = True
+
+
+class Telling:
+    """What the neighbours have been told, and what they have not. `selected` are the routes in use."""
+
+    def __init__(self, node: NodeId, selected: Mapping[NodeId, Selected], alarm: Alarm) -> None:
+        self._node = node
+        self._selected = selected
+        self._alarm = alarm
+        self._neighbours: dict[LinkId, _Neighbour] = {}
+        self._told: dict[NodeId, Selected] = {}
+        self._untold: dict[NodeId, None] = {}
+        self._held: Timers[NodeId] = Timers(alarm)
+        self._answers: dict[LinkId, dict[NodeId, None]] = {}
+        self._flush_at: float | None = None
+        self._flushed_at = 0.0
+        self.urgent = False
+        """Whether something must not wait, here or among the questions of `Routes`, which takes this back."""
+
+    def sent(self, link: LinkId) -> int:
+        """How many UPDATEs were sent on that link."""
+        neighbour = self._neighbours.get(link)
+        return neighbour.sent if neighbour else 0
+
+    def link_up(self, link: LinkId, now: float) -> None:
+        """A link to a neighbour is up."""
+        self._neighbours[link] = _Neighbour()
+        self._hurry(now)
+
+    def link_down(self, link: LinkId) -> None:
+        """The link is down."""
+        self._neighbours.pop(link, None)
+        self._answers.pop(link, None)
+
+    def resend(self, link: LinkId, now: float) -> None:
+        """Tell that neighbour the whole table once more."""
+        neighbour = self._neighbours.get(link)
+        if neighbour is not None:
+            neighbour.whole = True
+            self._hurry(now)
+
+    def answer(self, link: LinkId, destination: NodeId, now: float) -> None:
+        """Tell that neighbour, and nobody else, how this destination stands."""
+        if link in self._neighbours:
+            self._answers.setdefault(link, {})[destination] = None
+            self._hurry(now)
+
+    def changed(self, destination: NodeId, now: float) -> None:
+        """The route to `destination` has changed, or is gone."""
+        self._held.cancel(destination)
+        self._untold[destination] = None
+        if self._flush_at is None:
+            self._flush_at = max(now, self._flushed_at + COALESCE)
+            self._alarm.at(self._flush_at)
+
+    def hold(self, destination: NodeId, now: float) -> None:
+        """The route to `destination` is gone, and another one may be there in a moment."""
+        self._held.set(destination, now + HOLD)
+
+    def flush(self, own: Selected, now: float) -> list[Update]:
+        """What to tell on which links; empty before its time. `own` is how this node tells of itself."""
+        if self._flush_at is None or self._flush_at > now:
+            return []
+        self._flush_at, self._flushed_at = None, now
+        updates: list[Update] = []
+        news, exceptions = self._news()
+        links = [link for link, known in self._neighbours.items() if not known.whole and link not in exceptions]
+        self._tell(links, news, updates)
+        for link, changes in exceptions.items():
+            if link in self._neighbours and not self._neighbours[link].whole:
+                self._tell([link], _patched(news, changes), updates)
+        for link, neighbour in self._neighbours.items():
+            if neighbour.whole:
+                updates += self._whole(link, neighbour, own)
+        answers, self._answers = self._answers, {}
+        for link, destinations in answers.items():
+            routes = ((to, own if to == self._node else self._selected.get(to)) for to in destinations)
+            self._tell([link], [_row(to, route) for to, route in routes if route is not None], updates)
+        return updates
+
+    def expire(self, now: float) -> None:
+        """Take back what was held for long enough."""
+        for destination in self._held.expire(now):
+            self._untold[destination] = None
+            self._hurry(now)
+
+    def next_deadline(self) -> float | None:
+        """When `flush` or `expire` has work."""
+        held = self._held.next_deadline()
+        if self._flush_at is None or (held is not None and held < self._flush_at):
+            return held
+        return self._flush_at
+
+    def _hurry(self, now: float) -> None:
+        self._flush_at = now
+        self.urgent = True
+
+    def _news(self) -> tuple[list[Row], dict[LinkId, list[tuple[int, Row | None]]]]:
+        """What has changed since it was told, which counts as told from here on, and what is said otherwise.
+
+        The latter is, for a link, what to say in place of the news with that number, or (number -1) besides; None is
+        nothing. It follows from the next hop, which is told nothing: the new one is told that the route is gone, if it
+        was told of one before, and the former one, which was told nothing, of the route that there is now.
+        """
+        news: list[Row] = []
+        exceptions: dict[LinkId, list[tuple[int, Row | None]]] = {}
+        told = self._told
+        untold, self._untold = self._untold, {}
+        for destination in untold:
+            before, after = told.get(destination), self._selected.get(destination)
+            lost: Row = (destination, 0, 0, INFINITY, 0)
+            if after is None:
+                if before is not None:
+                    del told[destination]
+                    exceptions.setdefault(before.link, []).append((len(news), None))
+                    news.append(lost)
+                continue
+            told[destination] = after
+            moved = before is not None and before.link != after.link
+            if before is None or (before[1], before[3:5]) != (after[1], after[3:5]):
+                exceptions.setdefault(after.link, []).append((len(news), lost if moved else None))
+                news.append(_row(destination, after))
+            elif moved:
+                exceptions.setdefault(after.link, []).append((-1, lost))
+                exceptions.setdefault(before.link, []).append((-1, _row(destination, after)))
+        return news, exceptions
+
+    def _tell(self, links: list[LinkId], rows: list[Row], updates: list[Update]) -> None:
+        """Tell these neighbours the same, in parts."""
+        for start in range(0, len(rows) if links else 0, MAX_ENTRIES):
+            updates.append(Update(links, 0, 0, rows[start : start + MAX_ENTRIES]))
+            for link in links:
+                self._neighbours[link].sent += 1
+
+    def _whole(self, link: LinkId, neighbour: _Neighbour, own: Selected) -> list[Update]:
+        """The whole table for one neighbour, in parts."""
+        neighbour.whole = False
+        rows = [_row(self._node, own)]
+        rows += [_row(to, route) for to, route in self._selected.items() if route.link != link]
+        updates: list[Update] = []
+        for start in range(0, len(rows), MAX_ENTRIES):
+            neighbour.sent += 1
+            full = (FULL_BEGIN if start == 0 else 0) | (FULL_END if start + MAX_ENTRIES >= len(rows) else 0)
+            updates.append(Update([link], full, neighbour.sent, rows[start : start + MAX_ENTRIES]))
+        return updates
+
+    def check(self) -> None:
+        """Raise AssertionError if a route is told of otherwise than it is, and nothing will tell."""
+        for destination in self._told.keys() | self._selected.keys():
+            told, now = self._told.get(destination), self._selected.get(destination)
+            same = told is not None and now is not None and (told[:2], told[3:5]) == (now[:2], now[3:5])
+            if not same and destination not in self._untold and destination not in self._held:
+                raise AssertionError(f"nobody will hear of the route to {destination!r}")
+        if self._untold and self._flush_at is None:
+            raise AssertionError("news that nothing will tell")
+
+
+def _patched(news: list[Row], changes: list[tuple[int, Row | None]]) -> list[Row]:
+    rows: list[Row | None] = list(news)
+    for number, row in changes:
+        if number < 0:
+            rows.append(row)
+        else:
+            rows[number] = row
+    return [row for row in rows if row is not None]
+
+
+def _row(destination: NodeId, route: Selected) -> Row:
+    return (destination, route.incarnation, route.seqno, route.metric, route.hops)

@@ -10,6 +10,7 @@ from zmesh.core.pace import (
     GROWTH,
     MAX_WINDOW,
     MIN_WINDOW,
+    QUEUE,
     RATE_FOR,
     RATE_ROUNDS,
     SHORTEST_FOR,
@@ -191,3 +192,17 @@ def test_a_window_stays_within_its_bounds_whatever_happens(events):
             case "path":
                 pace.on_path()
         assert MIN_WINDOW <= pace.window <= MAX_WINDOW
+
+
+def test_a_slow_path_holds_no_more_than_it_carries_in_a_moment():
+    path = Path(1.25e6, 0.01)  # 10 Mbit/s
+    path.run(20.0)
+    assert MIN_WINDOW <= path.pace.window < 2 * MIN_WINDOW
+    assert max(path.trips[-100:]) < 2.5 * QUEUE
+    assert path.run(10.0) > 0.95 * 10 * path.rate
+
+
+def test_a_path_of_programs_on_one_machine_holds_the_first_window():
+    path = Path(400e6, 0.0005)
+    path.run(SHORTEST_FOR - 1)
+    assert path.pace.window >= FIRST_WINDOW

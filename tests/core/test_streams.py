@@ -101,7 +101,7 @@ def test_the_room_for_more_is_what_the_backlog_leaves():
 
 
 def test_no_more_is_sent_than_the_window_allows():
-    outbound = filled(*[bytes(MAX_BODY)] * 30)
+    outbound = filled(*[bytes(MAX_BODY)] * 60)
     fits = WINDOW // (MAX_BODY + CHUNK_OVERHEAD)
     assert len(taken(outbound)) == fits
     outbound.acknowledge(fits, outbound.sent_weight + MAX_BODY + CHUNK_OVERHEAD - 1, 0.0)
@@ -205,7 +205,7 @@ def test_no_more_is_under_way_than_the_path_holds():
     outbound.acknowledge(4, 0, 0.5)
     assert outbound.in_flight <= WINDOW
     outbound.on_returned(5, 0.6, refused=True)
-    outbound.acknowledge(14, 0, 0.7)
+    outbound.acknowledge(len(first) - 6, 0, 0.7)
     assert outbound.pace.window < WINDOW
     taken(outbound, 0.8)
     assert MIN_WINDOW < outbound.in_flight <= outbound.pace.window
@@ -228,7 +228,7 @@ def test_what_was_lost_waits_for_the_window_too_but_one_chunk_is_always_under_wa
 
 
 def test_a_sender_that_the_window_holds_up_says_so_with_its_last_chunk():
-    outbound = filled(*[bytes(MAX_BODY)] * 30)
+    outbound = filled(*[bytes(MAX_BODY)] * 60)
     assert not any(piece.flags & FLAG_WANTING for piece in taken(outbound))  # here the path's window is as small
     outbound.acknowledge(8, WINDOW + 4 * (MAX_BODY + CHUNK_OVERHEAD), 1.0)
     pieces = taken(outbound, 1.0)

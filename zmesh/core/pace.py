@@ -6,11 +6,12 @@ bandwidth-delay product under way: the highest rate at which chunks were acknowl
 trip of late (as BBR does, draft-ietf-ccwg-bbr, section 4.1). Since a path that is not full delivers twice as much when
 twice as much is under way, the window doubles with each round trip until the path is full.
 
-Of a round trip, PROCESSING is what programs take to read, forward and acknowledge, and no room on the path; where the
-whole of it is no longer than that, the first window is more than any of them keeps up with.
+Of a round trip, PROCESSING is what programs take to read, forward and acknowledge, and no room on the path. They work
+best in batches, so the window is no smaller than the first one, unless a path is so slow that this would wait for
+longer than QUEUE: then it is what the path carries in that time.
 
 A round trip that was measured through a queue of one's own making is too long. Every SHORTEST_FOR seconds the window
-falls back to the first one until a round trip of a chunk that was sent since then is known.
+falls to half of what the path holds, until a round trip of a chunk that was sent since then is known.
 
 A full queue on the way says so (UNREACHABLE, `full`), and a time-out says so too, if only perhaps: the window is halved
 then, once for all that was sent before, and rises again by GROWTH for each round trip's worth of acknowledgements.
@@ -20,7 +21,8 @@ from __future__ import annotations
 
 import math
 
-FIRST_WINDOW = 1024 * 1024
+FIRST_WINDOW = 1536 * 1024
+QUEUE = 0.1
 MAX_WINDOW = 16 * 1024 * 1024
 MIN_WINDOW = 160 * 1024
 GAIN = 2.0
@@ -55,6 +57,7 @@ class Pace:
         "_rate",
         "_rate_before",
         "_shortest",
+        "_shortest_before",
         "_shortest_until",
         "window",
     )
@@ -67,8 +70,7 @@ class Pace:
         self._rate = 0.0
         self._rate_before = 0.0
         self._epoch_ends = -math.inf
-        self._shortest = math.inf
-        self._shortest_until = math.inf
+        self._shortest = self._shortest_before = self._shortest_until = math.inf
         self._measuring_since = -math.inf
         self._halved_at = -math.inf
 
@@ -100,7 +102,7 @@ class Pace:
     def on_path(self) -> None:
         """The path is another one from now on, and nothing is known of it."""
         self._rate = self._rate_before = 0.0
-        self._shortest = self._shortest_until = math.inf
+        self._shortest = self._shortest_before = self._shortest_until = math.inf
         self._ceiling = float(MAX_WINDOW)
         self._set_window()
 
@@ -115,11 +117,17 @@ class Pace:
             self._epoch_ends = now + max(RATE_FOR, RATE_ROUNDS * trip)
         self._rate = max(self._rate, rate)
         if now >= self._shortest_until:
+            self._shortest_before = self._shortest
             self._shortest = self._shortest_until = math.inf
             self._measuring_since = now
 
     def _set_window(self) -> None:
-        product = 0.0
+        rate = max(self._rate, self._rate_before)
+        window = float(FIRST_WINDOW)
+        if rate and self._delivered > FIRST_WINDOW:  # before, the rate is that of a beginning
+            window = min(window, max(MIN_WINDOW, QUEUE * rate))
         if self._shortest < math.inf:
-            product = GAIN * max(self._rate, self._rate_before) * max(0.0, self._shortest - PROCESSING)
-        self.window = int(min(max(product, FIRST_WINDOW), self._ceiling))
+            window = max(window, GAIN * rate * max(0.0, self._shortest - PROCESSING))
+        elif self._shortest_before < math.inf:
+            window = min(window, max(MIN_WINDOW, rate * self._shortest_before / 2))
+        self.window = int(min(window, self._ceiling))

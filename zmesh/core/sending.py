@@ -304,5 +304,4 @@ class Sending:
             piece.header,
             piece.eof,
         )
-        body = piece.body if isinstance(piece.body, bytes) else bytes(piece.body)
-        self._carrier.carry(address, Kind.CHUNK, wire.encode(chunk), body, link)
+        self._carrier.carry(address, Kind.CHUNK, wire.encode(chunk), piece.body, link)

@@ -15,6 +15,7 @@ late copy of a request never runs twice.
 from __future__ import annotations
 
 from collections import deque
+from typing import cast
 
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
 from zmesh.core.pace import FIRST_WINDOW, Mark, Pace
@@ -49,7 +50,7 @@ class Piece:
         "weight",
     )
 
-    def __init__(self, flags: int, header: Header | None, body: bytes | memoryview, eof: Eof | None) -> None:
+    def __init__(self, flags: int, header: Header | None, body: bytes, eof: Eof | None) -> None:
         self.sequence = 0
         self.flags = flags
         self.header = header
@@ -119,7 +120,7 @@ class Outbound:
         if size <= MAX_BODY:
             self.unsent.append(Piece(flags | ending, header, body, eof))
             return
-        view = memoryview(body)
+        view = cast("bytes", memoryview(body))  # whose parts are no copies; they are sent as bytes would be
         start = 0
         while size - start > MAX_BODY:
             self.unsent.append(Piece(flags, header, view[start : start + MAX_BODY], None))

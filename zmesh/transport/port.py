@@ -223,9 +223,9 @@ class Port(ABC):
         """The monitor tells something; `value` is a descriptor, or an errno."""
 
 
-def send_body(send: Callable[..., object], body: bytes) -> None:
+def send_body(send: Callable[..., object], body: object) -> None:
     """The last part; one that came in as a ZeroMQ frame goes on uncopied."""
-    if type(body) is bytes:
+    if type(body) is not zmq.Frame:
         send(body, LAST)
     else:
         send(body, LAST, False)

@@ -87,7 +87,7 @@ class Router:
             if (known := self._engine.links.get(link)) is not None
         ]
         if not others:
-            return "the only way"
+            return "the only one offered"
         name, metric, feasible = others[0]
         if metric < selected.metric:
             reason = "too many hops" if feasible else f"that could be a loop until {node} has confirmed it"

@@ -17,8 +17,8 @@ def test_without_a_node_it_is_the_table_of_the_peer_itself(mesh: Any, lines: Lin
     assert (tables["schema"], tables["node"]) == ("zmesh.routes/1", "hub")
     keys = ("destination", "next_hop", "metric", "hops", "why")
     assert [tuple(route[key] for key in keys) for route in tables["routes"]] == [
-        ("far", "mid", 200, 2, "the only way"),
-        ("mid", "mid", 100, 1, "the only way"),
+        ("far", "mid", 200, 2, "the only one offered"),
+        ("mid", "mid", 100, 1, "the only one offered"),
     ]
     assert all(0 < route["rtt_ms"] < 1000 and 0 <= route["age_s"] < 600 for route in tables["routes"])
     assert tables["duplicates"] == []
@@ -40,8 +40,8 @@ def test_for_people_it_is_aligned(mesh: Any) -> None:
     assert [re.sub(r"[\d.]+ (ms|s|min) +", "_ ", line).split() for line in shown[:4]] == [
         ["Routes", "of", "mid"],
         ["DESTINATION", "NEXT", "HOP", "COST", "HOPS", "RTT", "AGE", "WHY"],
-        ["far", "far", "100", "1", "_", "_", "the", "cheapest"],
-        ["hub", "hub", "100", "1", "_", "_", "the", "cheapest"],
+        ["far", "far", "100", "1", "_", "_", "the", "only", "one", "offered"],
+        ["hub", "hub", "100", "1", "_", "_", "the", "only", "one", "offered"],
     ]
     assert len({line.index(word) for line, word in zip(shown[1:4], ("WHY", "the", "the"), strict=True)}) == 1
     assert "  hub   mid    100" in shown

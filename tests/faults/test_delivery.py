@@ -117,7 +117,7 @@ async def test_replies_are_whole_and_in_order_however_often_their_link_is_cut(li
         line.proxy.cut(reset=reset)
     assert await handler.whole() == [str(number) for number in range(300)]
     assert line.work.runs == {"count": 1}
-    await eventually(lambda: line.proxy.connections == 6)  # all may have been on its way before the last cut
+    await eventually(lambda: line.proxy.connections >= 6)  # all may have been on its way before the last cut
 
 
 @pytest.mark.parametrize("lane", ["forth", "back"])

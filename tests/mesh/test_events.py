@@ -143,7 +143,7 @@ async def test_routes_tell_how_far_how_old_and_why():
         }  # fmt: skip
         other = {"b": "d", "d": "b"}[routes["c"].next_hop]
         assert routes["c"].why == f"as cheap as over {other}, and chosen first"
-        assert routes["b"].why in ("the only way", "the cheapest")  # as soon as d has told what it knows
+        assert routes["b"].why in ("the only one offered", "the cheapest")  # as soon as d has told what it knows
         assert all(0 < route.rtt < 1 and 0 < route.age < 30 for route in routes.values())
         assert router.route("c").next_hop == routes["c"].next_hop
         assert router.route("a") is None
@@ -151,7 +151,7 @@ async def test_routes_tell_how_far_how_old_and_why():
 
 async def test_a_route_without_another_says_so():
     async with Mesh.chain("a", "b") as mesh:
-        assert [route.why for route in mesh["a"].node.router.routes()] == ["the only way"]
+        assert [route.why for route in mesh["a"].node.router.routes()] == ["the only one offered"]
 
 
 # --- duplicates -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -72,7 +73,8 @@ class Guest:
         return self._target or self.host
 
     async def __aenter__(self) -> Self:
-        try:
+        async with AsyncExitStack() as unless_joined:
+            unless_joined.push_async_callback(self.controller.close)
             await self.controller.open()
             await asyncio.wait((self._joined,), timeout=self._join_within)
             if not self._joined.done():
@@ -83,9 +85,7 @@ class Guest:
             if isinstance(host, Failure):
                 raise host
             self.host = host
-        except BaseException:
-            await self.controller.close()
-            raise
+            unless_joined.pop_all()
         return self
 
     async def __aexit__(

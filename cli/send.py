@@ -117,9 +117,8 @@ class _Request:
                 await self._print(reply)
         except ExchangeError:
             pass  # the last reply tells the same
-        except BaseException:
-            request.cancel()
-            raise
+        finally:
+            request.cancel()  # harmless on one that is over
         assert request.final is not None
         return request.final.header
 

@@ -18,7 +18,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -59,11 +59,10 @@ class _Life:
         """Returns when the node is open. Raises AddressError."""
         atexit.register(self._at_exit)
         self._thread.start()
-        try:
+        with ExitStack() as unless_open:
+            unless_open.callback(self.end)
             self._opened.result()
-        except BaseException:
-            self.end()
-            raise
+            unless_open.pop_all()
 
     def do(self, work: Callable[[], Awaitable[T]]) -> T:
         """What the work comes to, which is done in the loop; it is cancelled if waiting is interrupted."""
@@ -81,9 +80,8 @@ class _Life:
             return future.result()
         except concurrent.futures.CancelledError:
             raise self._closed() from None
-        except BaseException:
-            future.cancel()  # Ctrl-C; it means nothing to what is done
-            raise
+        finally:
+            future.cancel()  # for Ctrl-C; it means nothing to what is done
 
     def end(self) -> None:
         """Close the node; returns when the thread has ended. Harmless when it has, and in a forked child."""

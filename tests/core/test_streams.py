@@ -1,8 +1,8 @@
+"""Both ends of a stream, each by itself."""
+
 import random
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
 from zmesh.core.pace import MAX_WINDOW, MIN_WINDOW
@@ -10,26 +10,14 @@ from zmesh.core.streams import (
     ACK_EVERY,
     BACKLOG,
     CHUNK_OVERHEAD,
-    FIRST_TIMEOUT,
-    MAX_SEEN,
-    MAX_TIMEOUT,
-    PATIENCE,
     WINDOW,
     Inbound,
     Outbound,
     Overrun,
-    PathTime,
-    Replays,
 )
 from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_WANTING, MAX_BODY, Chunk
 
 HEADER = RequestHeader("echo:echo", 1.0)
-
-
-def as_chunk(piece):
-    """A piece as it is read at the other end."""
-    return Chunk(bytes(16), True, sequence=piece.sequence, flags=piece.flags, number=0, floor=0, incarnation=1,
-                 target=1, age=0, header=piece.header, eof=piece.eof)  # fmt: skip
 
 
 def numbered(sequence):
@@ -348,215 +336,3 @@ def test_what_was_told_is_not_told_again():
     assert inbound.acknowledge() == (1, WINDOW + ACK_EVERY - 1)
     assert inbound.since_ack == 0
     assert not inbound.consume(1)
-
-
-# --- both ends, and a network that does what it likes --------------------------------------------------------------
-
-
-class Path:
-    """Two ends of a stream; frames between them are lost, doubled, reordered and delayed as a seed has it."""
-
-    def __init__(self, seed, loss, reader):
-        self.random = random.Random(seed)
-        self.loss = loss
-        self.reader = reader
-        self.outbound, self.inbound = Outbound(), Inbound()
-        self.path = PathTime()
-        self.forth, self.back = [], []
-        self.now = 0.0
-        self.received = bytearray()
-        self.flags = []
-        self.unread = []
-        self.accepted_weight = 0
-        self.promised = WINDOW
-        self.lossy = True
-
-    def run(self, limit):
-        """Let both ends work until all is acknowledged."""
-        for _ in range(limit):
-            self.now += 0.05
-            if self.now > 60:
-                self.lossy = False
-            while (piece := self.outbound.take(self.now)) is not None:
-                assert self.outbound.sent_weight <= self.promised
-                self.carry(self.forth, (as_chunk(piece), bytes(piece.body)))
-            due = self.outbound.overdue(self.path.timeout(self.outbound.tries))
-            if not self.outbound.in_flight and self.outbound.unsent:
-                self.acknowledge()  # the sender asks how things stand
-            if due is not None and due <= self.now:
-                self.outbound.tries += 1
-                self.outbound.on_timeout(self.now)
-            if self.lossy and self.random.random() < 0.02:
-                self.outbound.on_path()
-            if self.lossy and self.outbound.unacked and self.random.random() < 0.05:
-                self.outbound.on_returned(self.random.choice(list(self.outbound.unacked)), self.now, refused=True)
-            self.outbound.check()
-            self.deliver(self.forth, self.on_chunk)
-            self.read()
-            if self.random.random() < 0.2:
-                self.acknowledge()
-            self.deliver(self.back, self.on_ack)
-            if self.outbound.done:
-                return True
-        return False
-
-    def carry(self, way, item):
-        if self.lossy and self.random.random() < self.loss:
-            return
-        way.append(item)
-        if self.lossy and self.random.random() < 0.1:
-            way.append(item)
-
-    def deliver(self, way, receive):
-        if self.lossy:
-            self.random.shuffle(way)
-        for _ in range(self.random.randint(0, len(way))):
-            receive(*way.pop(0))
-
-    def on_chunk(self, chunk, body):
-        ready = self.inbound.accept(chunk, body, 1)
-        for piece, content, _ in ready or ():
-            self.received += content
-            self.flags.append(piece.flags)
-            self.unread.append(len(content) + CHUNK_OVERHEAD)
-            self.accepted_weight += len(content) + CHUNK_OVERHEAD
-        assert sum(self.unread) <= WINDOW
-        # What need not be told at once is told together with what comes later.
-        if ready is None or self.inbound.since_ack >= ACK_EVERY or self.random.random() < 0.5:
-            self.acknowledge()
-
-    def read(self):
-        for _ in range(min(self.reader, len(self.unread))):
-            if self.inbound.consume(self.unread.pop(0)):
-                self.acknowledge()
-
-    def acknowledge(self):
-        following, limit = self.inbound.acknowledge()
-        assert following == len(self.flags)
-        assert limit <= self.accepted_weight - sum(self.unread) + WINDOW
-        self.promised = max(self.promised, limit)
-        self.carry(self.back, (following, limit))
-
-    def on_ack(self, following, limit):
-        sample = self.outbound.acknowledge(following, limit, self.now)
-        if sample is not None and sample >= 0:
-            self.path.measure(sample)
-
-
-@given(
-    st.integers(0, 1 << 32),
-    st.lists(st.sampled_from([0, 1, 100, 3000, MAX_BODY, MAX_BODY + 1, 300_000]), min_size=1, max_size=12),
-    st.sampled_from([0.0, 0.1, 0.3, 0.6]),
-    st.sampled_from([1, 3, 50]),
-)
-@example(1, [300_000] * 8, 0.3, 1)
-def test_what_is_received_is_what_was_sent_whatever_the_network_does(seed, sizes, loss, reader):
-    path = Path(seed, loss, reader)
-    sent = bytearray()
-    for index, size in enumerate(sizes):
-        body = path.random.randbytes(size)
-        last = index == len(sizes) - 1
-        path.outbound.push(HEADER if index == 0 else None, body, last=last, eof=None, complete=last)
-        sent += body
-    assert path.run(20_000), "the transfer never ended"
-    assert path.received == sent
-    assert path.flags[0] & FLAG_FIRST
-    assert path.flags[-1] & FLAG_LAST
-    assert not any(flag & FLAG_LAST for flag in path.flags[:-1])
-    assert path.inbound.held == {}
-
-
-# --- the time a path takes ----------------------------------------------------------------------------------------
-
-
-def test_a_path_without_a_sample_has_the_timeout_of_a_first_time():
-    assert [PathTime().timeout(tries) for tries in range(5)] == [FIRST_TIMEOUT * 2**tries for tries in range(4)] + [
-        MAX_TIMEOUT
-    ]
-
-
-def test_the_timeout_follows_rfc_6298():
-    path = PathTime()
-    path.measure(0.8)
-    assert (path.smoothed, path.variance) == (0.8, 0.4)
-    assert path.timeout(0) == pytest.approx(0.8 + 4 * 0.4)
-    path.measure(0.4)
-    assert path.variance == pytest.approx(0.75 * 0.4 + 0.25 * 0.4)
-    assert path.smoothed == pytest.approx(7 / 8 * 0.8 + 1 / 8 * 0.4)
-
-
-def test_an_answer_may_be_late_on_the_steadiest_path():
-    path = PathTime()
-    for _ in range(100):
-        path.measure(0.4)
-    assert path.timeout(0) == pytest.approx(0.4 + PATIENCE)
-
-
-@given(st.lists(st.floats(0, 1000), max_size=30), st.integers(0, 10_000))
-@example([3.0], 0)
-def test_a_timeout_is_bounded_and_grows_with_the_tries(samples, tries):
-    path = PathTime()
-    for sample in samples:
-        path.measure(sample)
-    assert PATIENCE <= path.timeout(tries) <= MAX_TIMEOUT
-    assert path.timeout(tries) <= path.timeout(tries + 1)
-
-
-# --- the memory of requests ---------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=120))
-def test_a_number_is_new_once_and_only_if_no_floor_was_above_it(requests):
-    replays = Replays()
-    accepted, floor = set(), 0
-    for number, told in requests:
-        fresh = number not in accepted and number >= floor
-        assert replays.accept(number, told) is fresh
-        if fresh:
-            accepted.add(number)
-        floor = max(floor, told)
-        assert len(replays) <= sum(number >= floor for number in accepted)
-
-
-@given(st.integers(0, 1 << 32), st.integers(1, 40))
-def test_only_numbers_between_the_floor_and_the_highest_are_remembered(seed, window):
-    rng = random.Random(seed)
-    replays = Replays()
-    under_way, copies, following, told = {}, [], 0, 0
-    for _ in range(300):
-        if len(under_way) < window and rng.random() < 0.6:
-            under_way[following] = False
-            following += 1
-        elif under_way:
-            number = rng.choice(list(under_way))
-            floor = min(under_way)
-            assert replays.accept(number, floor) is not under_way[number]
-            copies.append((number, floor))
-            under_way[number] = True
-            if rng.random() < 0.5:
-                del under_way[number]
-        if copies and rng.random() < 0.3:
-            assert not replays.accept(*rng.choice(copies))
-        assert len(replays) <= following - told
-
-
-def test_requests_in_order_take_no_memory_at_all():
-    replays = Replays()
-    assert all(replays.accept(number, 0) for number in range(1000))
-    assert len(replays) == 0
-
-
-def test_a_sender_that_names_no_floor_is_remembered_up_to_a_limit():
-    replays = Replays()
-    for number in range(1, MAX_SEEN + 1):
-        replays.accept(number, 0)
-    assert len(replays) == MAX_SEEN
-    assert replays.accept(0, 0)
-    assert len(replays) == 0
-    for number in range(MAX_SEEN + 2, 2 * MAX_SEEN + 2):
-        replays.accept(number, 0)
-    assert len(replays) == MAX_SEEN
-    assert replays.accept(3 * MAX_SEEN, 0)
-    assert len(replays) <= MAX_SEEN
-    assert not replays.accept(MAX_SEEN + 1, 0)
-    assert not replays.accept(3 * MAX_SEEN, 0)

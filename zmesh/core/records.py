@@ -8,6 +8,7 @@ digests, and the records of nodes that are gone can be kept for a while without 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from zmesh.core.message import LinkId, NodeId
@@ -49,7 +50,7 @@ class Records:
         self.changed_at = 0.0
         self._pending: dict[LinkId, dict[NodeId, None]] = {}
         self._flush_at: float | None = None
-        self._flushed_at = -1.0
+        self._flushed_at = -math.inf
         self._keep(self._own, encode(self._own))
 
     def __len__(self) -> int:

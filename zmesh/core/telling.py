@@ -11,6 +11,7 @@ can be led in a circle meanwhile, for a node without a route passes nothing on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ class Telling:
         self._held: Timers[NodeId] = Timers(alarm)
         self._answers: dict[LinkId, dict[NodeId, None]] = {}
         self._flush_at: float | None = None
-        self._flushed_at = 0.0
+        self._flushed_at = -math.inf
         self.urgent = False
         """Whether something must not wait, here or among the questions of `Routes`, which takes this back."""
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -97,16 +98,15 @@ class Mesh:
         self.controllers.clear()
 
     async def __aenter__(self) -> Self:
-        try:
+        async with AsyncExitStack() as unless_settled:
+            unless_settled.push_async_callback(self.close)
             for node in self._wanted:
                 await self.add(node)
             for dialler, listener in self._edges:
                 await self.connect(dialler, listener)
             if self._edges:
                 await self.settle()
-        except BaseException:
-            await self.close()
-            raise
+            unless_settled.pop_all()
         return self
 
     async def __aexit__(

@@ -123,14 +123,16 @@ class _Series:
         await self._output.text(line)
 
     async def _ping(self, first: bool) -> Pong:
-        """One ping. If the first has to wait until its target is there, it is sent anew then, and timed from there."""
+        """One ping. The first is sent anew once the target has been found: finding it takes time of its own."""
         guest = self._guest
         if not first:
             return await guest.ping(self._timeout)
         ping = asyncio.ensure_future(guest.ping(self._timeout))
         try:
             await asyncio.wait((ping, guest.found), return_when=asyncio.FIRST_COMPLETED)
-            return await (ping if ping.done() else guest.ping(self._timeout))
+            if ping.done():
+                await ping
+            return await guest.ping(self._timeout)
         finally:
             ping.cancel()
             await asyncio.gather(ping, return_exceptions=True)

@@ -41,7 +41,6 @@ def chunks(draw):
         floor=draw(u63),
         incarnation=draw(u64),
         target=draw(u64),
-        age=draw(u63),
         header=header,
         eof=eof,
     )
@@ -93,7 +92,7 @@ def unsealed(frames):
 
 
 def valid_chunk(**fields):
-    zeros = wire.Chunk(bytes(16), True, sequence=0, flags=0, number=0, floor=0, incarnation=1, target=1, age=0,
+    zeros = wire.Chunk(bytes(16), True, sequence=0, flags=0, number=0, floor=0, incarnation=1, target=1,
                        header=None, eof=None)  # fmt: skip
     return encode(zeros._replace(**fields))
 

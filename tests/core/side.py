@@ -19,10 +19,10 @@ REQUEST, REPLIES = Stream(ID, True), Stream(ID, False)
 class Side:
     """The exchanges of node `a` in its incarnation 1; the test plays everybody else."""
 
-    def __init__(self, road, started=0.0):
+    def __init__(self, road):
         self.road = road
         self.alarm = Alarm()
-        self.exchanges = Exchanges(road, ROUTE_TIMEOUT, started, self.alarm)
+        self.exchanges = Exchanges(road, ROUTE_TIMEOUT, self.alarm)
 
     def done(self):
         """What the stimulus led to."""
@@ -102,12 +102,12 @@ class Side:
         return self.exchanges.counts()
 
 
-def request(sequence=0, flags=FLAG_FIRST | FLAG_LAST, *, id=ID, number=0, floor=0, incarnation=2, target=1, age=0,
+def request(sequence=0, flags=FLAG_FIRST | FLAG_LAST, *, id=ID, number=0, floor=0, incarnation=2, target=1,
             detached=False):  # fmt: skip
     """A chunk of a request to this node."""
     header = HEADER._replace(detached=detached) if flags & FLAG_FIRST else None
     return wire.Chunk(message_id=id, request=True, sequence=sequence, flags=flags, number=number, floor=floor,
-                      incarnation=incarnation, target=target, age=age, header=header, eof=None)  # fmt: skip
+                      incarnation=incarnation, target=target, header=header, eof=None)  # fmt: skip
 
 
 def answer(sequence=0, flags=FLAG_FIRST | FLAG_LAST | FLAG_EOF, *, id=ID, incarnation=2, target=1, eof=None):
@@ -115,7 +115,7 @@ def answer(sequence=0, flags=FLAG_FIRST | FLAG_LAST | FLAG_EOF, *, id=ID, incarn
     header = ANSWER if flags & FLAG_FIRST else None
     eof = eof or (Eof() if flags & FLAG_EOF else None)
     return wire.Chunk(message_id=id, request=False, sequence=sequence, flags=flags, number=0, floor=0,
-                      incarnation=incarnation, target=target, age=0, header=header, eof=eof)  # fmt: skip
+                      incarnation=incarnation, target=target, header=header, eof=eof)  # fmt: skip
 
 
 def sent(effects, *kinds):

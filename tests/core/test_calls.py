@@ -4,6 +4,7 @@ from tests.core.side import (
     ANSWER,
     HEADER,
     ID,
+    OTHER,
     REPLIES,
     REQUEST,
     ROUTE_TIMEOUT,
@@ -12,16 +13,17 @@ from tests.core.side import (
     answer,
     deliveries,
     final,
+    request,
     sent,
 )
 from zmesh.core import wire
-from zmesh.core.calls import CANCEL_AGAIN, CANCEL_GRACE, MAX_CLOCK_ERROR_MS
+from zmesh.core.calls import CANCEL_AGAIN, CANCEL_GRACE
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Eof
 from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
 from zmesh.core.sending import POKE
 from zmesh.core.streams import BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
-from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Ack, AckItem, Cancel, Kind
+from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, Ack, AckItem, Cancel, Kind
 
 # --- the road of one request --------------------------------------------------------------------------------------
 
@@ -173,7 +175,6 @@ def test_a_request_that_is_not_acknowledged_is_sent_again_with_growing_pauses(si
     side.call()
     again = [(now, effect.value) for now, effect in side.run(0.0, 20.0)]
     assert [now for now, _ in again] == [FIRST_TIMEOUT, 3.0, 7.0, 15.0]
-    assert [chunk.age for _, chunk in again] == [1000 * (int(FIRST_TIMEOUT) + age) for age in (1, 3, 7, 15)]
 
 
 def test_every_now_and_then_the_other_end_is_asked_whether_it_knows_the_exchange(side):
@@ -186,57 +187,89 @@ def test_every_now_and_then_the_other_end_is_asked_whether_it_knows_the_exchange
 
 # --- a recipient whose life is not known, as a leaf's recipients are ----------------------------------------------
 
+QUESTION = Ack(1, 0, (AckItem(*REQUEST, 0, POKE_LIMIT),))
+
 
 @pytest.fixture
 def blind(road):
-    """One that learns no incarnations from routes, with a request under way since 1.0."""
+    """One that learns no incarnations from routes, and has asked `b` for its own since 1.0, with a request to send."""
     road.open("b", 0)
     side = Side(road)
-    side.call(bytes(2 * MAX_BODY), now=1.0)
+    assert sent(side.call(bytes(2 * MAX_BODY), now=1.0)) == [QUESTION]
     return side
 
 
-def test_a_request_that_may_have_begun_in_an_unknown_life_is_not_sent_again_but_asked_after(blind):
-    (due, question), *more = blind.run(1.0, 20.0)
-    assert due == 1.0 + FIRST_TIMEOUT
-    assert question.value == Ack(1, 0, (AckItem(*REPLIES, 0, POKE_LIMIT),))
-    assert len(more) > 2
-    assert all(effect.value == question.value for _, effect in more)
+def told(side, incarnation=2, now=1.1, source="b", id=ID):
+    """The recipient says that it knows nothing of a call of that id, and so who it is."""
+    return side.on_ack(CLOSED, 0, stream=REPLIES._replace(message_id=id), incarnation=incarnation, now=now,
+                       source=source)  # fmt: skip
 
 
-def test_a_new_way_has_it_asked_after_as_well(blind):
+def test_a_request_leaves_for_the_life_that_answers_and_for_no_other(blind):
+    chunks = sent(told(blind), Kind.CHUNK)
+    assert [(chunk.sequence, chunk.target) for chunk in chunks] == [(0, 2), (1, 2)]
+    assert told(blind, 2, 1.2) == []
+    again = sent([effect for _, effect in blind.run(1.2, 9.0)], Kind.CHUNK)
+    assert {chunk.target for chunk in again} == {2}
+
+
+def test_the_question_is_asked_again_until_it_is_answered(blind):
+    questions = blind.run(1.0, 20.0)
+    assert [now - 1.0 for now, _ in questions] == [FIRST_TIMEOUT, 3.0, 7.0, 15.0]
+    assert all(effect.value == QUESTION for _, effect in questions)
+
+
+def test_more_payload_asks_no_more_questions(blind):
+    side = blind
+    side.call(b"one", id=OTHER, last=False, now=1.0)
+    assert side.feed(b"two", stream=REQUEST._replace(message_id=OTHER), now=1.05) == []
+    assert [body for *_, body in told(side)[-2:]] == [b"one", b"two"]
+
+
+def test_a_new_way_has_the_question_asked_anew(blind):
     blind.lose(now=1.5)
-    (question,) = sent(blind.regain(incarnation=0, now=1.6))
-    assert question == Ack(1, 0, (AckItem(*REPLIES, 0, POKE_LIMIT),))
+    assert sent(blind.regain(incarnation=0, now=1.6)) == [QUESTION]
 
 
-def test_it_is_sent_again_to_one_who_was_there_before_it_left_and_does_not_know_it(blind):
-    blind.run(1.0, 2.0)
-    old_enough = 1000 + 250 + MAX_CLOCK_ERROR_MS
-    again = sent(blind.on_ack(CLOSED, old_enough, now=2.25), Kind.CHUNK)
-    assert [(chunk.sequence, chunk.target) for chunk in again] == [(0, 2), (1, 2)]
-    assert blind.on_ack(CLOSED, old_enough, now=2.3)[-1] == final(
-        "unreachable", "node 'b' gave the request up while cut off; its work was stopped"
-    )
+def test_one_answer_lets_everything_go_that_waits_for_that_node(blind):
+    blind.call(b"more", id=OTHER, now=1.05)
+    assert [chunk.message_id for chunk in sent(told(blind), Kind.CHUNK)] == [ID, ID, OTHER]
+    (chunk,) = sent(blind.call(b"later", id=bytes(16), now=2.0))
+    assert (chunk.message_id, chunk.target) == (bytes(16), 2)
 
 
-def test_it_has_restarted_if_the_one_who_does_not_know_it_may_be_younger_than_it(blind):
-    blind.run(1.0, 2.0)
-    (ending,) = deliveries(blind.on_ack(CLOSED, 1000 + 250 + MAX_CLOCK_ERROR_MS - 1, now=2.25))
-    assert ending.eof.reason == "node_restarted"
+def test_somebody_else_who_answers_means_nothing(blind, road):
+    road.open("c", 0)
+    assert told(blind, 3, source="c") == []
+    assert told(blind, id=OTHER) == []
 
 
-def test_who_has_the_beginning_gets_the_rest_and_no_other_life(blind):
-    blind.on_ack(1, now=1.1)
-    again = [effect.value for _, effect in blind.run(1.1, 4.0)]
-    assert {(chunk.sequence, chunk.target) for chunk in again if isinstance(chunk, wire.Chunk)} == {(1, 2)}
+def test_a_question_that_comes_back_is_no_way_to_the_recipient(blind):
+    note = wire.Unreachable(Kind.ACK, "no_route", "m", "b", ("bb",), 9.0)
+    assert blind.exchanges._on_note(note, wire.encode(QUESTION), 1.1) is None
+    (report,) = blind.done()
+    assert (report.event, report.near, report.settled) == ("unreachable", ("bb",), 9.0)
+    (ending,) = deliveries(blind.tick(1.1 + ROUTE_TIMEOUT))
+    assert ending.eof.error == "no route to 'b' after 30.1 s; the last node on the way was 'm' (did you mean 'bb'?)"
 
 
-def test_what_came_back_can_not_have_begun_anywhere_and_is_sent_again(blind):
-    for sequence in (0, 1):
-        blind.exchanges.on_returned(REQUEST, sequence, wire.Unreachable(Kind.CHUNK, "full", "m", "b", (), 9.0), 1.1)
-    again = sent([effect for _, effect in blind.run(1.1, 2.5)], Kind.CHUNK)
-    assert [(chunk.sequence, chunk.target, chunk.age) for chunk in again] == [(0, 0, 0), (1, 0, 0)]
+def test_a_request_that_only_a_life_before_could_have_had_begins_anew_in_the_one_that_is(blind):
+    told(blind)
+    blind.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 1.2)
+    assert deliveries(blind.done())[0].eof.reason == "node_restarted"  # the second chunk may have arrived
+    chunk = sent(blind.call(b"small", now=2.0))[0]
+    assert chunk.target == 2
+    blind.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 2.1)
+    assert sent(blind.done()) == [QUESTION]
+    blind.on_chunk(request(id=OTHER, incarnation=7), now=2.2)
+    (chunk,) = sent(told(blind, 7, 2.3), Kind.CHUNK)
+    assert (chunk.target, chunk.flags & FLAG_RESENT) == (7, FLAG_RESENT)
+
+
+def test_a_cancelled_call_sends_no_more_when_its_recipient_says_who_it_is(blind):
+    (ending,) = deliveries(blind.cancel(now=1.05))
+    assert ending.eof.error == "cancelled; it had not reached 'b'"
+    assert told(blind) == []
 
 
 # --- time is up ---------------------------------------------------------------------------------------------------

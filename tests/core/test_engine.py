@@ -126,7 +126,7 @@ def test_an_acknowledgement_that_came_back_because_a_leaf_is_gone_starts_its_gra
     linked.reply(b"x")
     told = wire.encode(wire.Ack(2, 1, (wire.AckItem(ID, True, 1, WINDOW),)))
     assert linked.arrive(1, Kind.UNREACHABLE, unreachable("no_route", Kind.ACK, "cli@a"), told) == []
-    assert linked.arrive(1, Kind.UNREACHABLE, unreachable("gone", Kind.ACK, "cli@a"), b"") == []
+    assert linked.arrive(1, Kind.UNREACHABLE, unreachable("gone", Kind.ACK, "cli@a"), told) == []
     effects = []
     for _ in range(8):
         effects += linked.run(1.0)

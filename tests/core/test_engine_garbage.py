@@ -133,7 +133,6 @@ class Noise:
             floor=self.any(FEW),
             incarnation=self.any(FEW),
             target=self.any([0, 2, 2, 3]),
-            age=self.any([0, 0, 10**9]),
             header=header,
             eof=eof,
         )

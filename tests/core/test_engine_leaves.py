@@ -5,7 +5,7 @@ import pytest
 from tests.core.subject import ID, REPLIES, REQUEST, Said, chunk, events, only, record
 from zmesh.core import wire
 from zmesh.core.effects import Abort, Report
-from zmesh.core.peers import ACK_DELAY
+from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
 from zmesh.core.streams import WINDOW
 from zmesh.core.wire import Entry, Kind
 from zmesh.testing.simulator import Simulator
@@ -30,8 +30,12 @@ def test_a_leaf_tells_nothing_and_hangs_on_its_first_neighbour(leaf):
 def test_a_leaf_sends_what_it_has_when_it_finds_a_home(leaf):
     leaf.send("far")
     effects = leaf.join(1, dialled=True)
-    (frame,) = only(effects, Kind.CHUNK)
+    (question,) = only(effects, Kind.ACK)
+    assert question[:5] == (1, Kind.ACK, "far", "b@a", wire.Ack(2, 0, (wire.AckItem(*REQUEST, 0, POKE_LIMIT),)))
+    known = wire.Ack(7, 2, (wire.AckItem(*REPLIES, wire.CLOSED, 0),))
+    (frame,) = only(leaf.arrive(1, Kind.ACK, known, to="b@a", of="far"), Kind.CHUNK)
     assert frame[:4] == (1, Kind.CHUNK, "far", "b@a")
+    assert frame.value.target == 7
 
 
 def test_a_leaf_that_loses_its_home_takes_the_next(leaf):

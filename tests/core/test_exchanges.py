@@ -4,11 +4,9 @@ import pytest
 
 from tests.core.side import (
     ID,
-    OTHER,
     REPLIES,
     REQUEST,
     ROUTE_TIMEOUT,
-    Side,
     acknowledged,
     answer,
     deliveries,
@@ -16,13 +14,12 @@ from tests.core.side import (
     sent,
 )
 from zmesh.core import wire
-from zmesh.core.calls import MAX_CLOCK_ERROR_MS
 from zmesh.core.effects import Abort, Pull
 from zmesh.core.message import Eof, Stream
-from zmesh.core.peers import ACK_DELAY
+from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
 from zmesh.core.sending import BURST
 from zmesh.core.streams import ACK_EVERY, BACKLOG, CHUNK_OVERHEAD, WINDOW
-from zmesh.core.wire import CLOSED, FLAG_FIRST, FLAG_LAST, MAX_BODY, Ack, AckItem, Kind
+from zmesh.core.wire import CLOSED, FLAG_FIRST, MAX_BODY, Ack, AckItem, Kind
 
 # --- which exchange it is for -------------------------------------------------------------------------------------
 
@@ -31,20 +28,8 @@ def test_a_chunk_for_an_earlier_life_of_this_node_is_refused(side):
     assert side.on_chunk(request(target=77)) == ("restarted", [])
 
 
-@pytest.mark.parametrize(("late", "refused"), [(0, False), (1, True)])
-def test_a_chunk_for_whoever_is_here_must_not_be_older_than_this_node(road, late, refused):
-    side = Side(road, started=100.0)
-    age = 5000 + MAX_CLOCK_ERROR_MS + late
-    outcome = side.on_chunk(request(target=0, age=age), now=105.0)
-    assert (outcome == ("restarted", [])) is refused
-
-
-def test_only_its_first_chunk_begins_a_request_to_whatever_life_there_is(side):
-    assert side.on_chunk(request(1, FLAG_LAST, target=0)) == ("beginning_missing", [])
-    assert side.counts["services"] == 0
-    assert side.on_chunk(request(1, FLAG_LAST, target=1)) != ("beginning_missing", [])
-    assert side.on_chunk(request(0, FLAG_FIRST, id=OTHER, number=1, target=0))
-    assert deliveries(side.on_chunk(request(1, FLAG_LAST, id=OTHER, number=1, target=0)))
+def test_a_chunk_for_whoever_is_here_is_refused_as_well(side):
+    assert side.on_chunk(request(target=0)) == ("restarted", [])
 
 
 def test_a_chunk_of_an_earlier_life_of_the_caller_is_stale(side):
@@ -82,11 +67,8 @@ def test_who_acknowledges_what_is_unknown_hears_so_and_that_is_never_answered(si
     assert sent(side.tick(1.0)) == []
 
 
-def test_who_does_not_know_a_stream_says_how_old_he_is(road):
-    side = Side(road, started=3.0)
-    side.on_ack(1, now=4.5)
-    (_, answer) = side.run(4.5, 5.0)[0]
-    assert answer.value == Ack(1, 2, (AckItem(*REPLIES, CLOSED, 1500),))
+def test_who_is_asked_for_what_is_unknown_says_so_at_once(side):
+    assert sent(side.on_ack(0, POKE_LIMIT, target=0)) == [Ack(1, 2, (AckItem(*REPLIES, CLOSED, 0),))]
 
 
 def test_a_note_about_what_is_over_means_nothing(side):

@@ -34,7 +34,7 @@ def new(peers):
 
 
 def chunk(sequence, flags=0):
-    return Chunk(bytes(16), False, sequence, flags, 0, 0, 2, 1, 0, None, None)
+    return Chunk(bytes(16), False, sequence, flags, 0, 0, 2, 1, None, None)
 
 
 def read(receiving, exchange, ready, now=0.0):

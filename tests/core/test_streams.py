@@ -22,7 +22,7 @@ HEADER = RequestHeader("echo:echo", 1.0)
 
 def numbered(sequence):
     """A chunk of that number."""
-    return Chunk(bytes(16), True, sequence=sequence, flags=0, number=0, floor=0, incarnation=1, target=1, age=0,
+    return Chunk(bytes(16), True, sequence=sequence, flags=0, number=0, floor=0, incarnation=1, target=1,
                  header=None, eof=None)  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_a_small_message_is_one_chunk():
     outbound.push(HEADER, b"hello", last=True, eof=None, complete=True)
     (piece,) = taken(outbound, 2.5)
     assert (piece.sequence, piece.flags, piece.header, piece.body) == (0, FLAG_FIRST | FLAG_LAST, HEADER, b"hello")
-    assert (piece.eof, piece.first_sent, piece.sent, piece.times) == (None, 2.5, 2.5, 1)
+    assert (piece.eof, piece.sent, piece.times) == (None, 2.5, 1)
 
 
 def test_an_empty_message_and_a_final_word_are_chunks_too():
@@ -123,15 +123,13 @@ def test_an_acknowledgement_of_what_was_never_sent_means_nothing():
     assert list(outbound.unacked) == [0]
 
 
-def test_a_chunk_is_as_old_as_its_first_copy_that_may_have_arrived():
+def test_what_came_back_is_counted_for_each_copy():
     outbound = filled(b"a", b"b")
     taken(outbound, 1.0)
     outbound.on_returned(0, 1.5, refused=False)
-    outbound.on_returned(7, 1.5, refused=True)  # what was acknowledged, or was never sent, has no age
+    outbound.on_returned(7, 1.5, refused=True)  # what was acknowledged, or was never sent
     outbound.on_path()
-    assert [(piece.sequence, piece.first_sent) for piece in taken(outbound, 3.0)] == [(0, 3.0), (1, 1.0)]
-    outbound.on_path()
-    assert [piece.first_sent for piece in taken(outbound, 4.0)] == [3.0, 1.0]
+    assert [(piece.returned, piece.times) for piece in taken(outbound, 3.0)] == [(1, 2), (0, 2)]
 
 
 def test_no_round_trip_time_is_told_from_a_chunk_that_was_sent_again():

@@ -22,7 +22,7 @@ HEADER = RequestHeader("echo:echo", 1.0)
 def as_chunk(piece):
     """A piece as it is read at the other end."""
     return Chunk(bytes(16), True, sequence=piece.sequence, flags=piece.flags, number=0, floor=0, incarnation=1,
-                 target=1, age=0, header=piece.header, eof=piece.eof)  # fmt: skip
+                 target=1, header=piece.header, eof=piece.eof)  # fmt: skip
 
 
 # --- both ends, and a network that does what it likes --------------------------------------------------------------

@@ -63,7 +63,6 @@ LIMITS = [
     ("sequence", U63, wire.decode_chunk, lambda n: valid_chunk(sequence=n)),
     ("number", U63, wire.decode_chunk, lambda n: valid_chunk(number=n)),
     ("floor", U63, wire.decode_chunk, lambda n: valid_chunk(floor=n)),
-    ("age", U63, wire.decode_chunk, lambda n: valid_chunk(age=n)),
     ("number", U63, wire.decode_cancel, lambda n: encode((bytes(16), True, n, 0, 1, 1))),
     ("floor", U63, wire.decode_cancel, lambda n: encode((bytes(16), True, 0, n, 1, 1))),
     ("full", 3, wire.decode_update, lambda n: update(full=n)),

@@ -332,9 +332,7 @@ def test_a_frame_that_has_used_up_its_ttl_is_answered_and_goes_no_further() -> N
     sim = Simulator()
     nodes = sim.chain("a", "b", "c")
     assert sim.settle()
-    head = wire.encode(
-        wire.Chunk(MessageId(bytes(16)), True, 0, 1, 0, 0, nodes[0].engine.incarnation, 0, 0, None, None)
-    )
+    head = wire.encode(wire.Chunk(MessageId(bytes(16)), True, 0, 1, 0, 0, nodes[0].engine.incarnation, 0, None, None))
     sealed = wire.seal(Kind.CANCEL, Address("c"), Address("a"), head, b"")
     frames = (wire.encode_route(Kind.CANCEL, Address("c"), Address("a"), 1), *sealed[1:])
     link = nodes[0].engine.routes.table()[NodeId(Address("c"))].link

@@ -20,7 +20,6 @@ from zmesh.core.wire import CLOSED, FLAG_LAST, AckItem, Chunk, Kind
 POKE_SOON = 1.0
 CANCEL_AGAIN = 0.5
 CANCEL_GRACE = 10.0
-MAX_CLOCK_ERROR_MS = 10
 
 
 class Call(Exchange):
@@ -101,7 +100,8 @@ class Calls:
         call = self._calls.get(message_id)
         if call is not None and not call.outbound.complete:
             self._sending.push(call, None, body, last=last, eof=None, complete=last)
-            self._pump(call, now)
+            if call.target:
+                self._pump(call, now)
 
     def cancel(self, message_id: MessageId, now: float) -> None:
         """Ask the recipient to stop; a request that never arrived ends at once. Harmless on what is over."""
@@ -143,8 +143,9 @@ class Calls:
         """The recipient says how far the request has come."""
         call = self._calls[message_id]
         if item.next == CLOSED:
-            if call.outbound.next and call.cancelled_at is None:
-                self._on_unknown(call, item.limit, now)
+            if call.target and call.outbound.next and call.cancelled_at is None:
+                text = f"node {call.address!r} gave the request up while cut off; its work was stopped"
+                self._end(call, "unreachable", text, now)
             return
         self._sending.progress(call, item, now)
         if item.next > 0:
@@ -159,18 +160,18 @@ class Calls:
         elif call.outbound.waiting:
             self._pump(call, now)
 
-    def _on_unknown(self, call: Call, age_ms: int, now: float) -> None:
-        """The recipient, which is so old, does not know the request (any more)."""
-        first = call.outbound.unacked.get(0)
-        if call.target or first is None:
-            text = f"node {call.address!r} gave the request up while cut off; its work was stopped"
-            self._end(call, "unreachable", text, now)
-        elif age_ms < 1000 * (now - first.first_sent) + MAX_CLOCK_ERROR_MS:
-            self.on_restart(call.message_id, now)  # as far as anybody can tell
-        else:  # it was there all the time, and has not begun: no copy can have begun the work elsewhere
-            call.target = call.peer.incarnation
-            call.lost_since = call.unreachable = None
-            self._pump(call, now)
+    def on_met(self, message_id: MessageId, peer: Peer, now: float) -> None:
+        """The recipient has said who it is, as it was asked for this request; all that waits for that goes out."""
+        call = self._calls.get(message_id)
+        if call is None or call.target or call.peer is not peer:
+            return
+        peer.current = peer.incarnation
+        for exchange in self._sending.at(peer.address):
+            waiting = self._calls.get(exchange.message_id)
+            if waiting is not None and not waiting.target:
+                waiting.unreachable = None
+                waiting.outbound.tries = 0
+                self.regain(waiting.message_id, now)
 
     def on_nothing_to_stop(self, message_id: MessageId, source: Address, now: float) -> None:
         """The recipient of a cancel had not begun, or was done."""
@@ -197,6 +198,11 @@ class Calls:
     def on_restart(self, message_id: MessageId, now: float) -> None:
         """The recipient has begun a new life, and knows nothing of the request."""
         call = self._calls[message_id]
+        if call.cancelled_at is None and _never_arrived(call):
+            if not self._sending.begin_anew(call, now):
+                self._lose(call, now)
+                self._sending.timers.set(call.stream, now + POKE_SOON)
+            return
         text = f"node {call.address!r} has restarted and lost the request; send it again if it may run twice"
         self._end(call, "node_restarted", text, now)
 

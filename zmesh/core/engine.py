@@ -59,7 +59,7 @@ class Engine:
         self.records = Records(node, incarnation, serial, self.alarm)
         self.duplicates = Duplicates(self.alarm)
         self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, leaf=leaf)
-        self.exchanges = Exchanges(self.out, route_timeout, now, self.alarm, leaf=leaf)
+        self.exchanges = Exchanges(self.out, route_timeout, self.alarm, leaf=leaf)
         self.handshake = Handshake(node, incarnation, epoch, self.links, self.routes, self.out, leaf=leaf)
         self._capabilities: tuple[str, ...] = ()
         self._closed = False

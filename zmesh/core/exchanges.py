@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zmesh.core import wire
-from zmesh.core.calls import MAX_CLOCK_ERROR_MS, Calls
+from zmesh.core.calls import Calls
 from zmesh.core.effects import Report
 from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
@@ -24,12 +24,9 @@ from zmesh.core.wire import CLOSED, MAX_TTL, AckItem, Chunk, Kind, Route
 class Exchanges:
     """Both tables. `route_timeout`: seconds that an exchange waits for a way to its other end."""
 
-    def __init__(
-        self, carrier: Carrier, route_timeout: float, started: float, alarm: Alarm, *, leaf: bool = False
-    ) -> None:
+    def __init__(self, carrier: Carrier, route_timeout: float, alarm: Alarm, *, leaf: bool = False) -> None:
         self._carrier = carrier
-        self._started = started
-        self._peers = Peers(carrier, alarm, self._on_moved, started)
+        self._peers = Peers(carrier, alarm, self._on_moved)
         self._sending = Sending(carrier, self._peers, alarm, LEAF_POKE if leaf else POKE)
         self._receiving = Receiving(carrier, self._peers)
         self.calls = Calls(carrier, self._peers, self._sending, self._receiving, alarm, route_timeout)
@@ -117,15 +114,11 @@ class Exchanges:
 
     def on_chunk(self, source: Address, chunk: Chunk, body: bytes, hops: int, now: float) -> str | None:
         """A chunk has come; the reason for which it can't be taken, or None."""
-        if chunk.target != self._carrier.incarnation and (
-            chunk.target or chunk.age > 1000 * (now - self._started) + MAX_CLOCK_ERROR_MS
-        ):
+        if chunk.target != self._carrier.incarnation:
             return "restarted"
         peer = self._peers.meet(source, chunk.incarnation, now)
         if peer is None:
             return "stale"
-        if chunk.request and chunk.sequence and not chunk.target and self.services.get(chunk.message_id) is None:
-            return "beginning_missing"  # a former life may have had that, and only its first chunk begins a request
         if chunk.request:
             self.services.on_chunk(peer, chunk, body, hops, now)
         else:
@@ -263,21 +256,27 @@ class Exchanges:
                     self.on_returned(Stream(chunk.message_id, chunk.request), chunk.sequence, note, now)
             case Kind.CANCEL:
                 self.on_unreachable(Stream(wire.decode_cancel(head).message_id, True), note, now)
-            case Kind.ACK if note.reason == "gone":
-                self.on_detached(note.destination, now)
             case Kind.ACK:
+                if note.reason == "gone":
+                    self.on_detached(note.destination, now)
                 for item in wire.decode_ack(head).acks:
                     if note.reason == "restarted" or item.limit == POKE_LIMIT:
-                        self.on_unreachable(Stream(item.message_id, not item.request), note, now)
+                        # It was about the stream that comes in, or asked who is there for the one that goes out.
+                        stream = Stream(item.message_id, item.request)
+                        known = self._get(stream) is not None
+                        self.on_unreachable(stream if known else Stream(item.message_id, not item.request), note, now)
 
     def _on_acknowledged(self, peer: Peer, item: AckItem, now: float) -> None:
         stream = Stream(item.message_id, item.request)
         exchange = self._get(stream)
-        if exchange is None:
-            if item.next != CLOSED:
-                self._peers.owe(peer, Stream(item.message_id, not item.request), None, now, at_once=False)
-        elif exchange.peer is peer:
-            self._table(stream).on_ack(item.message_id, item, now)
+        if exchange is not None:
+            if exchange.peer is peer:
+                self._table(stream).on_ack(item.message_id, item, now)
+        elif item.next != CLOSED:
+            asked = item.limit == POKE_LIMIT
+            self._peers.owe(peer, Stream(item.message_id, not item.request), None, now, at_once=asked)
+        elif not item.request:
+            self.calls.on_met(item.message_id, peer, now)
 
     def _on_moved(self, peer: Peer, before: Address, now: float) -> None:
         """A leaf hangs on another node: what is open with it goes on there."""

@@ -57,6 +57,7 @@ class Carrier(Protocol):
 class Peer:
     """One other node. `unsettled` are the numbers of requests to it that it has not acknowledged, the lowest first.
 
+    `current` is the incarnation to send to where no route tells it, 0 if that has to be asked for first.
     `acks` is what it will be told of streams: how far they have come by then, or what is written here.
     `former` is what its last incarnations had sent: a late copy of theirs, or two nodes of one name that take turns,
     must not run work again.
@@ -66,6 +67,7 @@ class Peer:
         "acks",
         "address",
         "busy",
+        "current",
         "former",
         "incarnation",
         "left_at",
@@ -78,6 +80,7 @@ class Peer:
     def __init__(self, address: Address, first_number: int) -> None:
         self.address = address
         self.incarnation = 0
+        self.current = 0
         self.left_at = 0.0
         self.replays = Replays()
         self.former: dict[int, Replays] = {}
@@ -92,7 +95,7 @@ class Peers:
     """The table of peers; one without exchanges is forgotten after FORGET_PEER seconds.
 
     A leaf that hangs on another node from now on is the same peer at another address; `on_moved` is told of it, with
-    the address that it had, and the time. `started` is when this node began.
+    the address that it had, and the time.
     """
 
     def __init__(
@@ -100,11 +103,9 @@ class Peers:
         carrier: Carrier,
         alarm: Alarm,
         on_moved: Callable[[Peer, Address, float], None],
-        started: float = 0.0,
     ) -> None:
         self._carrier = carrier
         self._on_moved = on_moved
-        self._started = started
         self._leaves: dict[tuple[str, int], Peer] = {}
         self._peers: dict[Address, Peer] = {}
         self._acks: Timers[Address] = Timers(alarm)
@@ -161,7 +162,7 @@ class Peers:
             peer.replays = peer.former.pop(incarnation, Replays())
             if len(peer.former) > MAX_FORMER:
                 del peer.former[next(iter(peer.former))]
-        peer.incarnation = incarnation
+        peer.incarnation = peer.current = incarnation
         if "@" in source and incarnation:
             self._leaves[leaf] = peer
         if not peer.busy:
@@ -180,9 +181,8 @@ class Peers:
         return peer
 
     def owe(self, peer: Peer, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
-        """Tell the peer how far a stream has come, at once or after ACK_DELAY; None: that it is not known here, and how
-        old this node is."""
-        peer.acks[stream] = inbound if inbound is not None else (CLOSED, int(1000 * (now - self._started)))
+        """Tell the peer how far a stream has come, at once or after ACK_DELAY; None: that it is not known here."""
+        peer.acks[stream] = inbound if inbound is not None else (CLOSED, 0)
         if at_once:
             self.flush(peer)
         else:
@@ -191,6 +191,11 @@ class Peers:
     def poke(self, peer: Peer, stream: Stream, inbound: Inbound) -> None:
         """Tell the peer how far a stream has come, and have it answer in turn."""
         peer.acks[stream] = (inbound.expected, POKE_LIMIT)
+        self.flush(peer)
+
+    def ask(self, peer: Peer, stream: Stream) -> None:
+        """Have the peer say which incarnation it is, before anything of this request goes there."""
+        peer.acks[stream] = (0, POKE_LIMIT)
         self.flush(peer)
 
     def flush(self, peer: Peer) -> None:
@@ -202,7 +207,7 @@ class Peers:
             (*stream, *(state.acknowledge() if isinstance(state, Inbound) else state)) for stream, state in acks.items()
         ]
         for start in range(0, len(items), MAX_ACKS):
-            head = (self._carrier.incarnation, peer.incarnation, items[start : start + MAX_ACKS])
+            head = (self._carrier.incarnation, peer.current, items[start : start + MAX_ACKS])
             self._carrier.carry(peer.address, Kind.ACK, wire.encode(head), b"")
 
     def flush_all(self) -> None:

@@ -2,8 +2,10 @@
 
 A stream sends as much as its window allows and as its link keeps up with, BURST chunks at a time; one whose link lags
 waits its turn among the others. While chunks are under way a stream has a resending timer; exchanges without one are
-gone through every POKE seconds, and the other end is asked whether it still knows them. A leaf, which no route tells
-that the other end has restarted, asks every LEAF_POKE seconds.
+gone through every POKE seconds, and the other end is asked whether it still knows them.
+
+Every chunk names the incarnation that it is for. A node has it from its route; a leaf, which has none, asks the other
+end before the first chunk goes out, and every LEAF_POKE seconds whether it is the same still.
 """
 
 from __future__ import annotations
@@ -175,22 +177,23 @@ class Sending:
         outbound = exchange.outbound
         if not (outbound.unsent or outbound.lost):
             return True
-        if outbound.lost and self._in_doubt(exchange):
-            self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
-            return True
         way = self._carrier.way(exchange.address)
         if way is None:
             return False
         exchange.link = way.link
         if not exchange.target:
-            exchange.target = way.incarnation
+            exchange.target = way.incarnation or exchange.peer.current
+            if not exchange.target:
+                self._peers.ask(exchange.peer, exchange.stream)
+                self.timers.set(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
+                return True
         sent = 0
         while not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
             if piece.times == 1:
                 self.waiting_bytes -= len(piece.body)
                 if not piece.sequence:
                     self.waiting_streams -= 1
-            self._send(exchange, piece, now, way.link)
+            self._send(exchange, piece, way.link)
             sent += 1
             if not (outbound.unsent or outbound.lost):
                 break
@@ -209,9 +212,18 @@ class Sending:
         exchange.lost_since = None
         exchange.outbound.on_path()
         sent = self.pump(exchange, now)
-        if (was_lost and not exchange.outbound.unacked) or self._in_doubt(exchange):
+        if was_lost and exchange.target and not exchange.outbound.unacked:
             self.poke(exchange)
         return sent
+
+    def begin_anew(self, exchange: Exchange, now: float) -> bool:
+        """The life that this was for is over and has had nothing of it; False if no other is known of."""
+        former, exchange.target = exchange.target, 0
+        if exchange.peer.current == former:
+            exchange.peer.current = 0
+        exchange.outbound.on_path()
+        way = self._carrier.way(exchange.address)
+        return way is not None and way.incarnation != former and self.pump(exchange, now)
 
     def progress(self, exchange: Exchange, item: AckItem, now: float) -> None:
         """Take in an acknowledgement of the exchange's outbound stream."""
@@ -233,7 +245,7 @@ class Sending:
             return
         if due is not None:
             outbound.on_timeout(now)
-        if due is None or self._in_doubt(exchange):
+        elif exchange.target or not outbound.waiting:
             self.poke(exchange)
             if not outbound.waiting:
                 return
@@ -275,33 +287,18 @@ class Sending:
         outbound.unsent.clear()
         outbound.complete = True
 
-    def _in_doubt(self, exchange: Exchange) -> bool:
-        """True if the beginning of a request may have begun work in a life of the recipient that nobody knows.
-
-        It is not sent again then: the copy might begin the work once more in another life. The recipient is asked, and
-        answers how old it is.
-        """
-        first = exchange.outbound.lost.get(0)
-        return exchange.stream.request and not exchange.target and first is not None and first.returned < first.times
-
-    def _send(self, exchange: Exchange, piece: Piece, now: float, link: LinkId) -> None:
-        address = exchange.address
-        peer = exchange.peer
-        resent = piece.times > 1
-        # A copy that may have arrived was on its way for at most as long as an answer is waited for.
-        age = int(1000 * (now - piece.first_sent + peer.path.timeout(0))) if piece.first_sent < now else 0
+    def _send(self, exchange: Exchange, piece: Piece, link: LinkId) -> None:
         message_id, request = exchange.stream
         chunk = (
             message_id,
             request,
             piece.sequence,
-            piece.flags | FLAG_RESENT if resent else piece.flags,
+            piece.flags | FLAG_RESENT if piece.times > 1 else piece.flags,
             exchange.number,
-            next(iter(peer.unsettled), exchange.number) if request else 0,
+            next(iter(exchange.peer.unsettled), exchange.number) if request else 0,
             self._carrier.incarnation,
             exchange.target,
-            age,
             piece.header,
             piece.eof,
         )
-        self._carrier.carry(address, Kind.CHUNK, wire.encode(chunk), piece.body, link)
+        self._carrier.carry(exchange.address, Kind.CHUNK, wire.encode(chunk), piece.body, link)

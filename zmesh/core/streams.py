@@ -39,7 +39,6 @@ class Piece:
     __slots__ = (
         "body",
         "eof",
-        "first_sent",
         "flags",
         "header",
         "mark",
@@ -57,7 +56,6 @@ class Piece:
         self.body = body
         self.weight = len(body) + CHUNK_OVERHEAD
         self.eof = eof
-        self.first_sent = 0.0
         self.sent = 0.0
         self.times = 0
         self.returned = 0
@@ -148,7 +146,7 @@ class Outbound:
         self.sent_weight += weight
         self.in_flight += weight
         piece.sequence = sequence
-        piece.first_sent = piece.sent = now
+        piece.sent = now
         piece.times = 1
         self.unacked[sequence] = piece
         self.next = sequence + 1
@@ -224,8 +222,6 @@ class Outbound:
             return None
         del self.lost[sequence]
         self.in_flight += piece.weight
-        if piece.returned == piece.times:  # no copy of it can have arrived, so nothing is known of its age
-            piece.first_sent = now
         piece.sent = now
         piece.times += 1
         return piece

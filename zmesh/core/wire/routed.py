@@ -44,8 +44,7 @@ class Chunk(NamedTuple):
     """The head of a CHUNK: a numbered piece of a stream.
 
     `number` counts the sender's requests to this recipient and `floor` is the lowest that it may still send, so that
-    the recipient can tell a late copy from a new request. `age` is the time since the first sending, in milliseconds.
-    A `target` of 0 stands for whatever incarnation the recipient has.
+    the recipient can tell a late copy from a new request. `target` is the incarnation that it is for, and no other.
     """
 
     message_id: MessageId
@@ -56,7 +55,6 @@ class Chunk(NamedTuple):
     floor: int
     incarnation: int
     target: int
-    age: int
     header: RequestHeader | ReplyHeader | None
     eof: Eof | None
 
@@ -100,7 +98,7 @@ class Expired(NamedTuple):
     destination: Address
 
 
-_ChunkFields = tuple[MessageId, bool, int, int, int, int, int, int, int, object, object]
+_ChunkFields = tuple[MessageId, bool, int, int, int, int, int, int, object, object]
 
 
 def _acks(value: object) -> tuple[AckItem, ...]:
@@ -118,8 +116,8 @@ def _acks(value: object) -> tuple[AckItem, ...]:
 
 def decode_chunk(head: bytes) -> Chunk:
     """Read the head of a CHUNK, whose flags must agree with what it has."""
-    fields = read_array(unpack(head, MAX_HEAD), 11)
-    message_id, request, sequence, flags, number, floor, incarnation, target, age, opening, ending = cast(
+    fields = read_array(unpack(head, MAX_HEAD), 10)
+    message_id, request, sequence, flags, number, floor, incarnation, target, opening, ending = cast(
         "_ChunkFields",
         fields,  # as the condition finds out
     )
@@ -129,9 +127,9 @@ def decode_chunk(head: bytes) -> Chunk:
         and len(message_id) == 16
         and type(request) is bool
         and type(sequence) is type(flags) is type(number) is type(floor) is int
-        and type(incarnation) is type(target) is type(age) is int
+        and type(incarnation) is type(target) is int
         and 0 <= flags <= 31
-        and 0 <= sequence | number | floor | age <= U63
+        and 0 <= sequence | number | floor <= U63
         and incarnation | target >= 0  # MessagePack has none above U64
     ):
         raise WireError("a chunk with a field of the wrong type or out of its limits")
@@ -142,7 +140,7 @@ def decode_chunk(head: bytes) -> Chunk:
         eof = Eof(read_int(code, 255), read_text(reason, 64), read_text(error, MAX_TEXT))
     if bool(flags & FLAG_FIRST) is (header is None) or bool(flags & FLAG_EOF) is (eof is None):
         raise WireError("flags that do not fit the chunk")
-    return Chunk(message_id, request, sequence, flags, number, floor, incarnation, target, age, header, eof)
+    return Chunk(message_id, request, sequence, flags, number, floor, incarnation, target, header, eof)
 
 
 def _request_header(value: object) -> RequestHeader:

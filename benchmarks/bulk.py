@@ -229,10 +229,11 @@ class MeshClient:
             answer = await self.mesh.request(self.far, TAKE, blocks(size))
             expect(size, int(answer.json()) if answer is not None else 0)
         else:
-            answer = await self.mesh.request(self.far, GIVE, size)
-            expect(size, len(answer) if answer is not None else 0)
-            if answer is not None:
-                answer.close()
+            count = 0
+            async for reply in self.mesh.request(self.far, GIVE, size, stream=True):
+                async for piece in reply.payload:
+                    count += len(piece)
+            expect(size, count)
         return time.perf_counter() - started
 
     async def taken(self) -> dict[str, int]:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.core.subject import ANSWER, EVENTS, HEADER, ID, chunk, events, only, sealed
 from zmesh.core import wire
 from zmesh.core.effects import Abort, Deliver, HangUp, Report, Transmit
-from zmesh.core.engine import REDIAL_REFUSED, Engine
+from zmesh.core.engine import Engine
+from zmesh.core.handshake import REDIAL_REFUSED
 from zmesh.core.links import MAX_STRIKES
 from zmesh.core.message import Eof, Stream
 from zmesh.core.streams import WINDOW

@@ -5,7 +5,7 @@ import pytest
 from tests.core.subject import Said, chunk, events, only
 from zmesh.core import wire
 from zmesh.core.effects import HangUp, Report
-from zmesh.core.engine import REDIAL_REFUSED
+from zmesh.core.handshake import REDIAL_REFUSED
 from zmesh.core.links import SILENCE, State
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, Entry, Kind
 

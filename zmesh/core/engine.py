@@ -13,21 +13,19 @@ from collections.abc import Iterable
 
 from zmesh.core import wire
 from zmesh.core.duplicates import Duplicates, accuse
-from zmesh.core.effects import Effect, HangUp, Report, Transmit
+from zmesh.core.effects import Effect, HangUp, Report
 from zmesh.core.exchanges import Exchanges
 from zmesh.core.forwarding import LAGGING_BYTES, Forwarding
-from zmesh.core.handshake import Handshake
+from zmesh.core.handshake import REDIAL_REFUSED, Handshake
 from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.moves import Moves
+from zmesh.core.probes import Probes
 from zmesh.core.queues import Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Change, Routes
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FIRST_ROUTED, MAX_ENTRIES, Frames, Kind, Route, WireError
-
-REDIAL_REFUSED = 5.0
-RECONCILE_AFTER = 2
 
 
 class Engine:
@@ -60,7 +58,8 @@ class Engine:
         self.duplicates = Duplicates(self.alarm)
         self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, leaf=leaf)
         self.exchanges = Exchanges(self.out, route_timeout, self.alarm, leaf=leaf)
-        self.handshake = Handshake(node, incarnation, epoch, self.links, self.routes, self.out, leaf=leaf)
+        self.probes = Probes(self.routes, self.records, self.out, leaf=leaf)
+        self.handshake = Handshake(node, incarnation, epoch, self.links, self.routes, self.records, self.out, leaf=leaf)
         self._capabilities: tuple[str, ...] = ()
         self._closed = False
         self.routes.changed_at = now
@@ -178,7 +177,7 @@ class Engine:
         known = self.links.get(link)
         if known is not None:
             if known.state is State.UP:
-                self._probe(known, now)
+                self.probes.send(known, now)
             else:
                 self.out.put(link, wire.encode_link(Kind.ASK))
         return self._done(now)
@@ -197,7 +196,7 @@ class Engine:
         """Do what is due."""
         for link in self.links.due(now):
             if link.state is State.UP:
-                self._probe(link, now)
+                self.probes.send(link, now)
             elif link.state is State.OPENING:
                 self.handshake.greet(link, now)  # again: it, or the answer to it, may be lost
         doubtful, silent = self.links.expire(now)
@@ -299,8 +298,7 @@ class Engine:
                 self._on_hello(link, wire.decode_hello(head), now)
         elif kind == Kind.REFUSE:
             refuse = wire.decode_refuse(head)
-            self._report_refusal(link, f"they refuse: {refuse.text}", refuse.reason)
-            self.out.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
+            self.handshake.on_refused(link, refuse)
             self._lose(link.id, f"refused: {refuse.text}", now)
         elif kind == Kind.ASK:
             if link.dialled:
@@ -313,7 +311,7 @@ class Engine:
     def _on_up(self, link: Link, kind: int, head: bytes, now: float) -> None:
         match kind:
             case Kind.PROBE:
-                self._on_probe(link, wire.decode_probe(head), now)
+                self.probes.answer(link, wire.decode_probe(head))
             case Kind.ECHO:
                 sample = now - wire.decode_echo(head).token
                 if 0 <= sample < 3600 and link.measure(sample) and not link.leaf:
@@ -356,20 +354,6 @@ class Engine:
             self.exchanges.on_contested(now)
         self.out.emit(Report("duplicate_id", one.node, None, accuse(one, other, self.node)))
 
-    def _on_probe(self, link: Link, probe: wire.Probe, now: float) -> None:
-        self.out.put(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)))
-        if not link.synced:
-            link.synced = True
-            self.out.emit(Report("link_synced", link.node, link.id))
-        if self.leaf or link.leaf:
-            return
-        routes_differ = probe.routes != self.routes.received(link.id)
-        link.records_differ = link.records_differ + 1 if probe.records != self.records.digest else 0
-        records_differ = link.records_differ >= RECONCILE_AFTER
-        if routes_differ or records_differ:
-            link.records_differ = 0
-            self.out.put(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)))
-
     # -- inside: opening and closing links -----------------------------------------------------------------------
 
     def _on_hello(self, link: Link, hello: wire.Hello, now: float) -> None:
@@ -379,7 +363,7 @@ class Engine:
         elif verdict.admitted:
             self._raise_up(link, now)
         for rival in verdict.rivals:
-            self._probe(rival, now)
+            self.probes.send(rival, now)
 
     def _raise_up(self, link: Link, now: float) -> None:
         if not link.dialled:
@@ -390,26 +374,17 @@ class Engine:
             if self.out.home is None:
                 self.out.hang_on(link)
                 self.exchanges.on_attached(None, now)
-            self._probe(link, now)
+            self.probes.send(link, now)
         elif link.leaf:
-            self._probe(link, now)
+            self.probes.send(link, now)
             self.exchanges.on_attached(Address(f"{link.node}@{self.node}"), now)
         else:
-            self._ask_newcomer(link)
+            self.handshake.ask_newcomer(link)
             self.routes.link_up(link.id, link.cost, now)
             self.records.link_up(link.id, now)
             self._describe(now)
             self._tell(now)
-            self._probe(link, now)
-
-    def _ask_newcomer(self, link: Link) -> None:
-        """A neighbour that has restarted may count from the beginning: have it say at once what can be believed."""
-        known, selected = self.routes.distance(link.node), self.routes.get(link.node)
-        record = self.records.get(link.node)
-        lives = (selected and selected.incarnation, record and record.incarnation)
-        if known is not None and link.incarnation not in lives:
-            request = wire.SeqnoRequest(link.node, known[0] + 1, 1)
-            self.out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
+            self.probes.send(link, now)
 
     def _restart(self, link: Link, now: float) -> None:
         """The other end does not know us on this connection (any more): open it again as a new link would be."""
@@ -420,16 +395,8 @@ class Engine:
             self.handshake.greet(link, now)
 
     def _refuse(self, link: Link, refuse: wire.Refuse, now: float) -> None:
-        self.out.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, refuse)))
-        self._report_refusal(link, f"we refuse: {refuse.text}", refuse.reason)
-        self.out.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
+        self.handshake.refuse(link, refuse)
         self._lose(link.id, f"refused: {refuse.text}", now)
-
-    def _report_refusal(self, link: Link, text: str, reason: str) -> None:
-        node = link.node or None
-        self.out.emit(Report("link_refused", node, link.id, text))
-        if reason in ("duplicate_id", "own_id"):
-            self.out.emit(Report("duplicate_id", node or self.node, link.id, text))
 
     def _lose(self, id: LinkId, reason: str, now: float) -> None:
         link = self.links.close(id)
@@ -475,13 +442,6 @@ class Engine:
         if self.links.get(link.id) is link:
             self.links.trust(link)
             self.routes.set_cost(link.id, link.price)
-
-    def _probe(self, link: Link, now: float) -> None:
-        if link.leaf or self.leaf:
-            probe = wire.Probe(now, 0, 0, self.settled(now))
-        else:
-            probe = wire.Probe(now, self.routes.sent(link.id), self.records.digest, self.settled(now))
-        self.out.put(link.id, wire.encode_link(Kind.PROBE, probe))
 
     # -- inside: routes and records ------------------------------------------------------------------------------
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmesh.core import wire
-from zmesh.core.effects import Report
+from zmesh.core.effects import HangUp, Report, Transmit
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.links import Link, Links, State
 from zmesh.core.message import NodeId
+from zmesh.core.records import Records
 from zmesh.core.routes import Routes
 from zmesh.core.wire import Kind
+
+REDIAL_REFUSED = 5.0
 
 
 class Verdict(NamedTuple):
@@ -31,7 +34,16 @@ class Handshake:
     """The greetings of one node; `epoch` is the seconds since 1970 at `now` 0."""
 
     def __init__(
-        self, node: NodeId, incarnation: int, epoch: float, links: Links, routes: Routes, out: Forwarding, *, leaf: bool
+        self,
+        node: NodeId,
+        incarnation: int,
+        epoch: float,
+        links: Links,
+        routes: Routes,
+        records: Records,
+        out: Forwarding,
+        *,
+        leaf: bool,
     ) -> None:
         self.node = node
         self.incarnation = incarnation
@@ -39,6 +51,7 @@ class Handshake:
         self._epoch = epoch
         self._links = links
         self._routes = routes
+        self._records = records
         self._out = out
 
     def greet(self, link: Link, now: float, answers: int = 0) -> None:
@@ -74,6 +87,31 @@ class Handshake:
         link.heard = now
         self._out.emit(Report("link_held", link.node, link.id, "another incarnation of it may still be alive"))
         return Verdict(rivals=rivals)
+
+    def refuse(self, link: Link, refuse: wire.Refuse) -> None:
+        """Tell the other end that it can't be a neighbour, and why; the engine closes the link."""
+        self._out.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, refuse)))
+        self._turn_away(link, f"we refuse: {refuse.text}", refuse)
+
+    def on_refused(self, link: Link, refuse: wire.Refuse) -> None:
+        """The other end won't have this node; the engine closes the link."""
+        self._turn_away(link, f"they refuse: {refuse.text}", refuse)
+
+    def ask_newcomer(self, link: Link) -> None:
+        """A neighbour that has restarted may count from the beginning: have it say at once what can be believed."""
+        known, selected = self._routes.distance(link.node), self._routes.get(link.node)
+        record = self._records.get(link.node)
+        lives = (selected and selected.incarnation, record and record.incarnation)
+        if known is not None and link.incarnation not in lives:
+            request = wire.SeqnoRequest(link.node, known[0] + 1, 1)
+            self._out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
+
+    def _turn_away(self, link: Link, text: str, refuse: wire.Refuse) -> None:
+        node = link.node or None
+        self._out.emit(Report("link_refused", node, link.id, text))
+        if refuse.reason in ("duplicate_id", "own_id"):
+            self._out.emit(Report("duplicate_id", node or self.node, link.id, text))
+        self._out.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
 
     def freed(self) -> Link | None:
         """A held link that nobody stands in the way of any more, or None."""

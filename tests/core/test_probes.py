@@ -1,0 +1,70 @@
+"""Probes: whether a neighbour is there, and knows the same."""
+
+import pytest
+
+from tests.core.subject import Said, events, only
+from zmesh.core import wire
+from zmesh.core.effects import Report
+from zmesh.core.probes import RECONCILE_AFTER
+from zmesh.core.wire import FULL_BEGIN, FULL_END, Entry, Kind
+
+
+def test_a_probe_is_echoed_and_the_first_one_tells_that_the_link_is_in_step(linked):
+    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
+    probe = wire.Probe(5.5, routes, records, 1.0)
+    assert linked.hear(1, Kind.PROBE, probe) == [
+        Said(1, Kind.ECHO, wire.Echo(5.5)),
+        Report("link_synced", "a", 1),
+    ]
+    assert linked.hear(1, Kind.PROBE, probe) == [Said(1, Kind.ECHO, wire.Echo(5.5))]
+
+
+def test_routes_that_differ_are_asked_for_at_once_and_records_a_little_later(linked):
+    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
+    linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes, records, 0.0))
+    ask = [Said(1, Kind.ECHO, wire.Echo(0.0)), Said(1, Kind.RESEND, wire.Resend(True, False))]
+    assert linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes ^ 1, records, 0.0)) == ask
+    differ = wire.Probe(0.0, routes, records ^ 1, 0.0)
+    for _ in range(2):
+        for _ in range(RECONCILE_AFTER - 1):
+            assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == []
+        assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == [Said(1, Kind.RESEND, wire.Resend(False, True))]
+    linked.hear(1, Kind.PROBE, differ)
+    linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes, records, 0.0))
+    assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == []
+
+
+@pytest.mark.parametrize(("routes", "records"), [(True, False), (False, True), (True, True), (False, False)])
+def test_a_neighbour_that_asks_is_told_its_tables_again(linked, routes, records):
+    number = linked.engine.routes.sent(1) + 1
+    effects = linked.hear(1, Kind.RESEND, wire.Resend(routes, records)) + linked.run(0.0)
+    table = wire.Update(FULL_BEGIN | FULL_END, number, [Entry("b", 2, 100, 0, 0)])
+    assert only(effects, Kind.UPDATE) == [Said(1, Kind.UPDATE, table)] * routes
+    assert [effect.value[0].node for effect in only(effects, Kind.RECORD)] == ["b"] * records
+
+
+def test_an_echo_measures_the_link_and_a_slow_one_costs_more(subject):
+    subject.join(1)
+    subject.run(0.05)
+    subject.now = 0.5
+    effects = subject.hear(1, Kind.ECHO, wire.Echo(0.3))
+    assert events(effects) == []
+    assert subject.engine.links.get(1).cost == 250
+    assert subject.engine.routes.get("a").metric == 250
+    (record,) = only(effects, Kind.RECORD)
+    assert record.value[0].neighbours == (("a", 250),)
+
+
+@pytest.mark.parametrize("token", [0.6, -3600.0, 1e17, -1e17])
+def test_an_echo_of_what_was_never_sent_measures_nothing(subject, token):
+    subject.join(1)
+    subject.now = 0.5
+    assert subject.hear(1, Kind.ECHO, wire.Echo(token)) == []
+    assert subject.engine.links.get(1).rtt is None
+
+
+def test_the_cost_of_a_link_to_a_leaf_is_told_to_nobody(subject):
+    subject.join(1, "cli", leaf=True)
+    subject.now = 0.5
+    assert subject.hear(1, Kind.ECHO, wire.Echo(0.0)) == []
+    assert subject.engine.links.get(1).cost == 250

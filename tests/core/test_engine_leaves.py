@@ -52,6 +52,27 @@ def test_a_leaf_that_loses_its_home_takes_the_next(leaf):
     assert leaf.engine.out.address == "b@a"
 
 
+def test_a_leaf_whose_home_is_silent_goes_to_another_that_is_not_and_stays_there(leaf):
+    leaf.join(1, "a", dialled=True)
+    leaf.join(2, "c", dialled=True)
+    leaf.send("far")
+    for _ in range(3):
+        leaf.run(0.5)
+        leaf.keep_alive(2)
+    assert leaf.engine.out.address == "b@a"
+    (question, *_) = only(leaf.run(0.6), Kind.ACK)
+    assert question[:4] == (2, Kind.ACK, "far", "b@c")
+    leaf.keep_alive(1, 2)
+    assert leaf.engine.out.address == "b@c"
+
+
+def test_a_leaf_that_hears_of_nobody_stays_where_it_is(leaf):
+    leaf.join(1, "a", dialled=True)
+    leaf.join(2, "c", dialled=True)
+    assert events(leaf.run(2.5)) == ["link_doubted", "link_doubted"]
+    assert leaf.engine.out.address == "b@a"
+
+
 def test_a_leaf_takes_what_is_sent_to_its_address(leaf):
     leaf.join(1, dialled=True)
     (piece,) = leaf.arrive(1, Kind.CHUNK, chunk(), to="b@a")

@@ -53,10 +53,12 @@ def test_every_value_comes_out_as_it_went_in(message):
 
 
 def same_numbers(one, other):
-    """Equal, but that a whole number may have become a float."""
+    """Equal, but that a whole number may have become the float that is nearest to it."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same_numbers, one, other))
-    return one == other and (type(one) is type(other) or (type(one), type(other)) == (int, float))
+    if (type(one), type(other)) == (int, float):
+        one = float(one)
+    return one == other and type(one) is type(other)
 
 
 def read(decode, data):

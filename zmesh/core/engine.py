@@ -203,6 +203,8 @@ class Engine:
         for link in doubtful:
             self.out.emit(Report("link_doubted", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
             self.routes.set_cost(link.id, link.price)
+            if self.out.home is link and any(not other.doubted for other in self.links.up()):
+                self._move_house(now)
         for link in silent:
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
                 continue
@@ -412,10 +414,7 @@ class Engine:
     def _detach(self, link: Link, now: float) -> None:
         if self.leaf:
             if self.out.home is link:
-                self.out.hang_on(next(iter(self.links.up()), None))
-                self.exchanges.on_detached(None, now)
-                if self.out.home is not None:
-                    self.exchanges.on_attached(None, now)
+                self._move_house(now)
         elif link.leaf:
             if not self.links.to(link.node):
                 self.exchanges.on_detached(Address(f"{link.node}@{self.node}"), now)
@@ -425,6 +424,13 @@ class Engine:
             self._describe(now)
             self._choose(now)
         self._admit_held(now)
+
+    def _move_house(self, now: float) -> None:
+        """This leaf hangs on another of its neighbours from now on, one that is not doubted if there is any."""
+        self.out.hang_on(min(self.links.up(), key=lambda link: link.doubted, default=None))
+        self.exchanges.on_detached(None, now)
+        if self.out.home is not None:
+            self.exchanges.on_attached(None, now)
 
     def _admit_held(self, now: float) -> None:
         while (link := self.handshake.freed()) is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,8 @@ async def test_its_traceback_is_in_the_log_of_the_node(bench, caplog):
     with caplog.at_level(logging.WARNING):
         await bench.call("test:it", config={"error": ValueError("bad")})
     assert "test:it for ctl failed in its process\nTraceback" in caplog.text
-    assert ", in function\nValueError: bad" in caplog.text
+    shown = re.search(r", in function\n(.*\n)?ValueError: bad", caplog.text)  # with the line, if its file is found
+    assert shown is not None
 
 
 @every_kind

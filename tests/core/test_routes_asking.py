@@ -205,6 +205,35 @@ def test_an_answer_goes_back_the_way_that_the_question_came(routes):
     assert told(routes, 5.3) == []
 
 
+def test_who_asks_for_two_numbers_gets_both(routes):
+    """In a grid of 1,024 nodes a question for a number took the place of one for a higher number, for half a second."""
+    hear(routes, 1, entry())
+    routes.flush(1.0)
+    routes.request(2, request(9), 5.0)
+    routes.request(2, request(8), 5.0)
+    routes.requests(5.0)
+    hear(routes, 1, entry(seqno=8), now=5.1)
+    assert told(routes, 5.1) == [([2], 0, [Entry("z", 9, 8, 110, 2)])]
+    hear(routes, 1, entry(seqno=9), now=5.2)
+    assert told(routes, 5.2) == [([2], 0, [Entry("z", 9, 9, 110, 2)])]
+
+
+def test_who_asks_for_many_numbers_gets_the_lowest_and_the_highest(routes):
+    hear(routes, 1, entry())
+    routes.flush(1.0)
+    for seqno in (10, 7, 8, 12, 9, 12):
+        routes.request(2, request(seqno), 5.0)
+    assert [waiting.seqno for waiting in routes._askers["z"][2]] == [7, 12]
+    routes.requests(5.0)
+    hear(routes, 1, entry(seqno=8), now=5.1)
+    assert told(routes, 5.1) == [([2], 0, [Entry("z", 9, 8, 110, 2)])]
+    hear(routes, 1, entry(seqno=10), now=5.2)
+    assert told(routes, 5.2) == []
+    hear(routes, 1, entry(seqno=12), now=5.3)
+    assert told(routes, 5.3) == [([2], 0, [Entry("z", 9, 12, 110, 2)])]
+    assert not routes._askers
+
+
 def test_an_answer_does_not_go_to_the_one_that_it_came_from(routes):
     hear(routes, 1, entry())
     hear(routes, 2, entry(metric=20))
@@ -264,6 +293,42 @@ def test_a_number_that_grew_meanwhile_is_asked_for_soon_of_the_one_that_lags_now
     hear(routes, 2, entry(metric=40, seqno=6), now=5.12)
     assert routes.get("z").link == 1
     assert asked(routes, 5.1 + REQUEST_PATIENCE) == [(2, request(8))]
+
+
+def test_whose_route_has_grown_gets_the_newer_number_that_a_neighbour_tells_of_before_it_is_asked(routes):
+    hear(routes, 1, entry(metric=50))
+    hear(routes, 2, entry(metric=900, seqno=7))
+    routes.flush(1.0)
+    assert asked(routes, 1.0) == []
+    hear(routes, 1, entry(metric=300), now=5.0)
+    assert routes.telling.urgent
+    assert asked(routes, 5.0) == [(1, request(7))]
+    hear(routes, 1, entry(metric=310), now=5.1)
+    assert asked(routes, 5.1) == []  # once in a while
+    routes.flush(6.0)
+    routes.request(3, request(7), 5.1)
+    assert asked(routes, 5.1) == []
+    hear(routes, 1, entry(metric=310, seqno=7), now=6.0)
+    assert told(routes, 6.0) == [([3], 0, [Entry("z", 9, 7, 410, 2)])]
+    assert asked(routes, 100.0) == []
+
+
+def test_whose_route_has_not_grown_or_whose_neighbours_know_no_newer_number_asks_nothing_ahead(routes):
+    hear(routes, 1, entry(metric=50))
+    hear(routes, 2, entry(metric=900))
+    hear(routes, 1, entry(metric=300), now=5.0)
+    hear(routes, 2, entry(metric=900, seqno=7), now=5.1)
+    hear(routes, 1, entry(metric=40), now=5.2)
+    assert asked(routes, 100.0) == []
+
+
+def test_a_route_that_is_feasible_asks_nothing_ahead_however_late_it_came(routes):
+    hear(routes, 1, entry(metric=200))
+    hear(routes, 2, entry(metric=900, seqno=7))
+    hear(routes, 1, retraction(), now=5.0)
+    assert routes.get("z").link == 2
+    hear(routes, 3, entry(metric=100, seqno=7), now=5.1)
+    assert asked(routes, 100.0) == []
 
 
 def test_who_waits_for_an_answer_for_ever_is_found(routes):

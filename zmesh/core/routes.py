@@ -77,7 +77,7 @@ class Routes:
         self._asked: dict[NodeId, int] = {}
         self._requests: dict[LinkId, list[SeqnoRequest]] = {}
         self._passed_on: Timers[tuple[NodeId, int, LinkId]] = Timers(alarm)
-        self._askers: dict[NodeId, dict[LinkId, SeqnoRequest]] = {}
+        self._askers: dict[NodeId, dict[LinkId, list[SeqnoRequest]]] = {}
         self._listening: Timers[NodeId] = Timers(alarm)
         self.changed_at = 0.0
         self.moved_at = 0.0
@@ -186,8 +186,7 @@ class Routes:
             if selected.link != link:
                 self.telling.answer(link, destination, now)
             return
-        self._askers.setdefault(destination, {})[link] = request
-        self._listening.set(destination, now + LISTEN)
+        self._remember(link, request, now)
         if request.hops_left > 1:
             onward = selected is not None and selected.link != link
             links = [selected.link] if selected is not None and onward else self._offers(destination, link)
@@ -219,6 +218,8 @@ class Routes:
                 if destination in self._blocked and (newer or (before is not None and after[3] < before[3])):
                     self._asked.pop(destination, None)  # what was asked for has come, and is not enough any more
                     self._wanting.set_sooner(destination, now + REQUEST_PATIENCE)
+                if after[3] > self._distances[destination][1]:
+                    self._ask_ahead(destination, after, now)
             if destination in self._askers and after is not None:
                 self._answer_askers(destination, after, now)
                 if before is None or before.link != after.link:
@@ -372,6 +373,15 @@ class Routes:
             self._requests.setdefault(link, []).append(request)
             self.telling.urgent = True
 
+    def _ask_ahead(self, destination: NodeId, grown: Selected, now: float) -> None:
+        """A route past its feasibility distance is not feasible to those who had a like one. If a neighbour tells a
+        newer number, they may soon have that, ask for it, and be far from who knows it: be there before them.
+        """
+        offers = (neighbour.heard.get(destination) for neighbour in self._neighbours.values())
+        seqno = max(offer[2] for offer in offers if offer is not None)
+        if seqno > grown.seqno and (destination, seqno, grown.link) not in self._passed_on:
+            self._ask(SeqnoRequest(destination, seqno, MAX_TTL), [grown.link], now)
+
     def _shrink_distance(self, destination: NodeId, selected: Selected) -> bool:
         """Let the distance follow the route; True if that has a newer number."""
         distance = self._distances.get(destination)
@@ -379,13 +389,24 @@ class Routes:
             self._distances[destination] = (selected.seqno, selected.metric)
         return distance is not None and selected.seqno > distance[0]
 
+    def _remember(self, link: LinkId, request: SeqnoRequest, now: float) -> None:
+        """Let that neighbour wait for the answer, and for no more than two: the lowest and the highest number."""
+        askers = self._askers.setdefault(request.destination, {})
+        others = [other for other in askers.get(link, ()) if other.seqno != request.seqno]
+        waiting = sorted([*others, request], key=lambda waiting: waiting.seqno)
+        askers[link] = waiting[:1] + waiting[1:][-1:]
+        self._listening.set(request.destination, now + LISTEN)
+
     def _answer_askers(self, destination: NodeId, found: Selected, now: float) -> None:
         askers = self._askers[destination]
-        for link, request in list(askers.items()):
-            if found.seqno >= request.seqno:
+        for link, requests in list(askers.items()):
+            waiting = [request for request in requests if request.seqno > found.seqno]
+            if len(waiting) < len(requests) and link != found.link:
+                self.telling.answer(link, destination, now)
+            if waiting:
+                askers[link] = waiting
+            else:
                 del askers[link]
-                if link != found.link:
-                    self.telling.answer(link, destination, now)
         if not askers:
             del self._askers[destination]
             self._listening.cancel(destination)
@@ -397,7 +418,8 @@ class Routes:
     def _pass_on_again(self, destination: NodeId, found: Selected, now: float) -> None:
         """What was passed on before the route changed may have been lost with it."""
         askers = self._askers.get(destination, {})
-        waiting = [request for link, request in askers.items() if link != found.link and request.hops_left > 1]
+        requests = [request for link, waiting in askers.items() if link != found.link for request in waiting]
+        waiting = [request for request in requests if request.hops_left > 1]
         if waiting:
             request = max(waiting, key=lambda request: request.seqno)
             self._ask(request._replace(hops_left=request.hops_left - 1), [found.link], now)

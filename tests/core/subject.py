@@ -124,11 +124,14 @@ class Subject:
         return self.hear(link, Kind.HELLO, wire.Hello(node, incarnation, 0.0, leaf, session, answers))
 
     def join(self, link=1, node="a", incarnation=1, *, dialled=False, leaf=False, cost=100, route=True):
-        """A neighbour's link comes up, and it tells the route to itself."""
+        """A neighbour's link comes up, and it tells the route to itself and answers the first probe."""
         effects = self.link_up(link, dialled=dialled, cost=cost)
         effects += self.greet(link, node, incarnation, leaf=leaf)
-        if route and not (leaf or self.engine.leaf):
-            effects += self.tell(link, Entry(node, incarnation, 1, 0, 0))
+        if not (leaf or self.engine.leaf):
+            if route:
+                effects += self.tell(link, Entry(node, incarnation, 1, 0, 0))
+            if not dialled:
+                effects += self.hear(link, Kind.ECHO, wire.Echo(self.now))
         return effects
 
     def tell(self, link, *entries, full=0):

@@ -28,12 +28,11 @@ def test_a_greeting_is_answered_and_the_link_is_up(subject):
     subject.link_up(1)
     subject.now = 0.5
     effects = subject.greet(1, "a", session=9)
-    own = wire.Record("b", 2, 101, (), (("a", 100),), b"")
     assert effects == [
         Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.5, False, 1, 9)),
         Report("link_up", "a", 1),
         Said(1, Kind.UPDATE, wire.Update(FULL_BEGIN | FULL_END, 1, [Entry("b", 2, 100, 0, 0)])),
-        Said(1, Kind.RECORD, [own]),
+        Said(1, Kind.RECORD, [wire.Record("b", 2, 100, (), (), b"")]),
         Said(1, Kind.PROBE, wire.Probe(0.5, subject.engine.routes.sent(1), subject.engine.records.digest, 0.5)),
     ]
 
@@ -43,6 +42,36 @@ def test_an_answer_to_ones_own_greeting_opens_the_link_without_another(subject):
     effects = subject.greet(1, "a", answers=1)
     assert [effect.kind for effect in effects if isinstance(effect, Said)] == [Kind.UPDATE, Kind.RECORD, Kind.PROBE]
     assert events(effects) == ["link_up"]
+
+
+def test_a_link_bears_routes_when_the_first_probe_on_it_is_answered_and_for_what_it_costs_then(subject):
+    subject.link_up(1)
+    subject.greet(1, "a")
+    assert events(subject.tell(1, Entry("a", 1, 1, 0, 0), Entry("z", 9, 5, 10, 1))) == []
+    assert subject.engine.nodes() == {"b"}
+    subject.now = 0.2
+    effects = subject.hear(1, Kind.ECHO, wire.Echo(0.0))
+    assert events(effects) == ["node_joined", "route_changed"] * 2
+    assert {to: route.metric for to, route in subject.engine.routes.table().items()} == {"a": 250, "z": 260}
+    assert subject.engine.routes.distance("z") == (5, 260)
+    assert [said.value[0].neighbours for said in only(effects, Kind.RECORD)] == [(("a", 250),)]
+
+
+def test_the_answer_to_a_greeting_is_a_round_trip(subject):
+    subject.link_up(1, dialled=True)
+    subject.now = 0.2
+    effects = subject.greet(1, "a")
+    assert [said.value[0].neighbours for said in only(effects, Kind.RECORD)] == [(("a", 250),)]
+    subject.tell(1, Entry("a", 1, 1, 0, 0))
+    assert subject.engine.routes.get("a").metric == 250
+
+
+def test_of_a_greeting_that_was_repeated_nobody_knows_which_is_answered(subject):
+    subject.link_up(1, dialled=True)
+    assert len(only(subject.run(1.5), Kind.HELLO)) == 1
+    subject.greet(1, "a")
+    subject.tell(1, Entry("a", 1, 1, 0, 0))
+    assert (subject.engine.links.get(1).rtt, subject.engine.nodes()) == (None, {"b"})
 
 
 def test_an_answer_to_an_earlier_greeting_is_not_taken(subject):

@@ -25,6 +25,7 @@ from zmesh.core.links import (
     rtt_penalty,
 )
 from zmesh.core.timers import Alarm
+from zmesh.core.wire import INFINITY
 
 
 def named(link, node, incarnation=1, *, leaf=False):
@@ -39,11 +40,12 @@ def links():
 
 @pytest.fixture
 def up(links):
-    """Have a link to a node come up."""
+    """Have a link to a node come up, and a round trip on it be measured."""
 
     def up(id, node, *, cost=100, now=0.0, incarnation=1, leaf=False):
         link = named(links.open(id, dialled=True, cost=cost, now=now), node, incarnation, leaf=leaf)
         links.raise_up(link, now)
+        link.measure(0.0)
         return link
 
     return up
@@ -160,6 +162,14 @@ def test_of_two_links_to_a_neighbour_the_cheaper_comes_first(links, up):
     one, two, three = up(1, "a", cost=300), up(2, "a", cost=50), up(3, "a", cost=50)
     assert links.to("a") == [two, three, one]
     assert links.neighbours() == (("a", 50),)
+
+
+def test_a_link_whose_round_trip_is_not_known_costs_routes_infinity_and_is_no_edge(links):
+    link = named(links.open(1, dialled=True, cost=100, now=0.0), "a")
+    links.raise_up(link, 0.0)
+    assert (link.price, link.routing_cost, links.neighbours()) == (100, INFINITY, ())
+    link.measure(0.0)
+    assert (link.price, link.routing_cost, links.neighbours()) == (100, 100, (("a", 100),))
 
 
 def test_the_neighbours_are_sorted_and_leaves_are_none_of_them(links, up):
@@ -356,8 +366,8 @@ def test_the_table_is_sound_whatever_happens_to_the_links(seed):
         for node in "abc":
             prices = [link.price for link in links.to(node)]
             assert prices == sorted(prices)
-            costs = [link.cost for link in links.to(node)]
-            assert dict(links.neighbours()).get(node) == min(costs, default=None)
+            measured = [link.cost for link in links.to(node) if link.rtt is not None]
+            assert dict(links.neighbours()).get(node) == min(measured, default=None)
 
 
 # --- what check finds ---------------------------------------------------------------------------------------------

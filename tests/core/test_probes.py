@@ -5,6 +5,8 @@ import pytest
 from tests.core.subject import Said, events, only
 from zmesh.core import wire
 from zmesh.core.effects import Report
+from zmesh.core.links import STEADY
+from zmesh.core.moves import MOVE_FIRST
 from zmesh.core.probes import RECONCILE_AFTER
 from zmesh.core.wire import FULL_BEGIN, FULL_END, Entry, Kind
 
@@ -46,18 +48,41 @@ def test_a_neighbour_that_asks_is_told_its_tables_again(linked, routes, records)
 def test_an_echo_measures_the_link_and_a_slow_one_costs_more(subject):
     subject.join(1)
     subject.run(0.05)
-    subject.now = 0.5
-    effects = subject.hear(1, Kind.ECHO, wire.Echo(0.3))
-    assert events(effects) == []
+    assert subject.engine.routes.get("a").metric == 100
+    effects = []
+    for _ in range(STEADY):
+        subject.now += 0.5
+        effects = subject.hear(1, Kind.ECHO, wire.Echo(subject.now - 0.2))
+        assert events(effects) == []
     assert subject.engine.links.get(1).cost == 250
     assert subject.engine.routes.get("a").metric == 250
     (record,) = only(effects, Kind.RECORD)
     assert record.value[0].neighbours == (("a", 250),)
 
 
+def slower(subject, *links):
+    """The last round trips on these links took 0.2 s, after faster ones."""
+    for _ in range(STEADY):
+        for link in links:
+            subject.hear(link, Kind.ECHO, wire.Echo(subject.now - 0.2))
+
+
+def test_a_cost_that_moved_on_a_link_that_is_gone_by_the_time_of_telling_is_told_to_nobody(subject):
+    subject.join(1)
+    subject.join(2, "c")
+    subject.now = 0.5
+    slower(subject, 1)
+    slower(subject, 2)
+    assert [subject.engine.links.get(link).cost for link in (1, 2)] == [250, 250]
+    assert [subject.engine.routes.get(node).metric for node in "ac"] == [250, 100]
+    subject.link_down(2)
+    assert only(subject.run(MOVE_FIRST), Kind.UPDATE) == []
+
+
 @pytest.mark.parametrize("token", [0.6, -3600.0, 1e17, -1e17])
 def test_an_echo_of_what_was_never_sent_measures_nothing(subject, token):
-    subject.join(1)
+    subject.link_up(1)
+    subject.greet(1)
     subject.now = 0.5
     assert subject.hear(1, Kind.ECHO, wire.Echo(token)) == []
     assert subject.engine.links.get(1).rtt is None

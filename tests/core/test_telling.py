@@ -72,7 +72,6 @@ def test_a_route_that_is_lost_with_its_link_is_taken_back_if_no_newer_number_com
     assert asked(routes, 5.0) == [(2, request(6))]
     assert told(routes, 5.0) == [([2, 3], 0, [retraction("y")])]  # nobody else leads there
     assert routes.next_deadline() == 5.0 + HOLD
-    routes.expire(5.0 + HOLD)
     assert told(routes, 5.0 + HOLD) == [([2, 3], 0, [retraction()])]
 
 
@@ -84,8 +83,56 @@ def test_a_route_that_is_back_with_a_newer_number_was_never_gone_for_the_others(
     routes.select(5.0)
     hear(routes, 2, entry(metric=500, seqno=6), now=5.05)
     assert told(routes, 5.05) == [([3], 0, [Entry("z", 9, 6, 600, 2)]), ([2], 0, [retraction()])]
-    routes.expire(9.0)
     assert told(routes, 9.0) == []
+
+
+def test_that_a_route_is_gone_overtakes_what_waits_for_company(routes):
+    hear(routes, 1, entry("y"), entry("z"))
+    assert told(routes, 5.0) == [([2, 3], 0, [Entry("y", 9, 5, 110, 2), Entry("z", 9, 5, 110, 2)])]
+    hear(routes, 1, entry("x"), entry("y", metric=20), entry("z", metric=20), now=5.001)
+    hear(routes, 1, retraction("z"), now=5.002)
+    assert (routes.next_deadline(), routes.telling.urgent) == (5.002, True)
+    assert told(routes, 5.002) == [([2, 3], 0, [retraction("z")])]
+    assert told(routes, 5.0 + COALESCE) == [([2, 3], 0, [Entry("x", 9, 5, 110, 2), Entry("y", 9, 5, 120, 2)])]
+
+
+def detoured(routes):
+    """Node `z` was reached over link 1, which took that back, and is reached over link 2, for more."""
+    hear(routes, 1, entry(metric=50))
+    hear(routes, 2, entry(metric=60))
+    routes.flush(1.0)
+    hear(routes, 1, retraction(), now=5.0)
+    assert (routes.get("z").link, routes.get("z").metric) == (2, 160)
+    assert told(routes, 5.0 + COALESCE) == []
+
+
+def test_a_detour_round_a_route_that_was_taken_back_is_told_after_a_while(routes):
+    detoured(routes)
+    assert routes.next_deadline() == 5.0 + HOLD
+    assert told(routes, 5.0 + HOLD) == [([1, 3], 0, [Entry("z", 9, 5, 160, 2)]), ([2], 0, [retraction()])]
+
+
+def test_a_detour_that_is_taken_back_as_well_was_never_told_and_that_it_is_gone_is_told_at_once(routes):
+    detoured(routes)
+    hear(routes, 2, retraction(), now=5.05)
+    assert told(routes, 5.05) == [([2, 3], 0, [retraction()])]
+    assert told(routes, 9.0) == []
+
+
+def test_a_detour_that_grows_does_not_wait_for_longer_and_one_that_shrinks_is_told_with_the_next_news(routes):
+    detoured(routes)
+    hear(routes, 2, entry(metric=65), now=5.05)
+    assert routes.next_deadline() == 5.0 + HOLD
+    hear(routes, 2, entry(metric=62), now=5.06)
+    assert told(routes, 5.06) == [([1, 3], 0, [Entry("z", 9, 5, 162, 2)]), ([2], 0, [retraction()])]
+
+
+def test_a_detour_that_costs_no_more_is_told_at_once(routes):
+    hear(routes, 1, entry(metric=50))
+    hear(routes, 2, entry(metric=50))
+    routes.flush(1.0)
+    hear(routes, 1, retraction(), now=5.0)
+    assert told(routes, 5.0) == [([2], 0, [retraction()]), ([1], 0, [Entry("z", 9, 5, 150, 2)])]
 
 
 def test_much_news_is_told_in_parts_that_all_count(routes):

@@ -202,7 +202,7 @@ class Engine:
         doubtful, silent = self.links.expire(now)
         for link in doubtful:
             self.out.emit(Report("link_doubted", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
-            self.routes.set_cost(link.id, link.price)
+            self.routes.set_cost(link.id, link.routing_cost)
             if self.out.home is link and any(not other.doubted for other in self.links.up()):
                 self._move_house(now)
         for link in silent:
@@ -316,9 +316,8 @@ class Engine:
                 self.probes.answer(link, wire.decode_probe(head))
             case Kind.ECHO:
                 sample = now - wire.decode_echo(head).token
-                if 0 <= sample < 3600 and link.measure(sample) and not link.leaf:
-                    self.moves.add(link.id)
-                    self._move(now)
+                if 0 <= sample < 3600:
+                    self._measure(link, sample, now)
             case Kind.UPDATE:
                 update = wire.decode_update(head)
                 if not (self.leaf or link.leaf):
@@ -382,11 +381,24 @@ class Engine:
             self.exchanges.on_attached(Address(f"{link.node}@{self.node}"), now)
         else:
             self.handshake.ask_newcomer(link)
-            self.routes.link_up(link.id, link.cost, now)
+            self.routes.link_up(link.id, link.routing_cost, now)
             self.records.link_up(link.id, now)
             self._describe(now)
             self._tell(now)
             self.probes.send(link, now)
+
+    def _measure(self, link: Link, sample: float, now: float) -> None:
+        """Take in a round trip. Routes and record follow: at the first one at once, later when it is time."""
+        first = link.rtt is None
+        moved = link.measure(sample)
+        if self.leaf or link.leaf:
+            return
+        if first:
+            self.routes.set_cost(link.id, link.routing_cost)
+            self._describe(now)
+        elif moved:
+            self.moves.add(link.id)
+            self._move(now)
 
     def _restart(self, link: Link, now: float) -> None:
         """The other end does not know us on this connection (any more): open it again as a new link would be."""
@@ -447,7 +459,7 @@ class Engine:
         """A doubted link is heard again; it may have been lost in the same breath."""
         if self.links.get(link.id) is link:
             self.links.trust(link)
-            self.routes.set_cost(link.id, link.price)
+            self.routes.set_cost(link.id, link.routing_cost)
 
     # -- inside: routes and records ------------------------------------------------------------------------------
 
@@ -461,7 +473,7 @@ class Engine:
         for id in moved:
             link = self.links.get(id)
             if link is not None:
-                self.routes.set_cost(id, link.price)
+                self.routes.set_cost(id, link.routing_cost)
         if moved:
             self._describe(now)
 

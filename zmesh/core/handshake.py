@@ -56,6 +56,7 @@ class Handshake:
 
     def greet(self, link: Link, now: float, answers: int = 0) -> None:
         """Say who this is; `answers` is the session of the greeting that this one answers."""
+        link.greeted, link.greetings = now, link.greetings + 1
         hello = wire.Hello(self.node, self.incarnation, self._epoch + now, self.leaf, link.id, answers)
         self._out.put(link.id, wire.encode_link(Kind.HELLO, hello))
 
@@ -78,6 +79,8 @@ class Handshake:
             return _refused("leaf", "both ends are ephemeral, and neither forwards")
         link.node, link.incarnation, link.leaf = hello.node, hello.incarnation, hello.leaf
         link.session = hello.session
+        if link.dialled and link.greetings == 1 and link.rtt is None:  # of several, nobody knows which is answered
+            link.measure(now - link.greeted)
         rivals, known_alive = self._rivals(link)
         if not rivals and not known_alive:
             return Verdict(admitted=True)

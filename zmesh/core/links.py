@@ -22,6 +22,7 @@ from enum import Enum
 
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.timers import Alarm, Timers
+from zmesh.core.wire import INFINITY
 
 DEFAULT_COST = 100
 RTT_FLOOR = 0.010
@@ -57,6 +58,8 @@ class Link:
         "cost",
         "dialled",
         "doubted",
+        "greeted",
+        "greetings",
         "heard",
         "id",
         "incarnation",
@@ -81,6 +84,8 @@ class Link:
         self.node = NodeId(Address(""))
         self.incarnation = 0
         self.session = 0
+        self.greeted = now
+        self.greetings = 0
         self.leaf = False
         self.doubted = False
         self.synced = False
@@ -93,8 +98,17 @@ class Link:
 
     @property
     def price(self) -> int:
-        """What routes over the link pay for it now: its cost, and far more while it is doubted."""
+        """What the link costs now: its cost, and far more while it is doubted."""
         return self.cost + DOUBT_COST if self.doubted else self.cost
+
+    @property
+    def routing_cost(self) -> int:
+        """What routes pay for the link now: its price, or INFINITY (there are none) until a round trip is known.
+
+        If a new link bore routes for its bare cost, and that then grew, every feasibility distance over it would be
+        too short for the routes that there are (see `routes`), and whatever fails later would need a newer number.
+        """
+        return INFINITY if self.rtt is None else self.price
 
     def measure(self, sample: float) -> bool:
         """Take in one round trip, in seconds; True if the link's cost changes with it."""
@@ -197,14 +211,12 @@ class Links:
         return [link for link in self._links.values() if link.state is State.HELD]
 
     def neighbours(self) -> tuple[tuple[NodeId, int], ...]:
-        """Every neighbour that is no leaf, with the cost of the cheapest link to it, sorted."""
-        return tuple(
-            sorted(
-                (node, min(link.cost for link in links.values()))
-                for node, links in self._up.items()
-                if not next(iter(links.values())).leaf
-            )
-        )
+        """Every neighbour that is no leaf, with the cost of the cheapest measured link to it, sorted."""
+        costs = {
+            node: [link.cost for link in links.values() if link.rtt is not None and not link.leaf]
+            for node, links in self._up.items()
+        }
+        return tuple(sorted((node, min(some)) for node, some in costs.items() if some))
 
     def next_deadline(self) -> float | None:
         """When `due` or `expire` has something to say again."""

@@ -226,7 +226,7 @@ class Routes:
                     self._pass_on_again(destination, after, now)
             if before is not None and after is not None and before[3:5] == after[3:5] and before[:2] == after[:2]:
                 continue  # it is the same but for its number, which nobody needs who does not ask
-            if after is None and destination in self._blocked and self._is_down(before):
+            if self._may_be_undone(destination, before, after):
                 self.telling.hold(destination, now)
             else:
                 self.telling.changed(destination, now)
@@ -250,7 +250,6 @@ class Routes:
 
     def expire(self, now: float) -> None:
         """Forget what is too old to matter."""
-        self.telling.expire(now)
         for destination in self._forget.expire(now):
             del self._distances[destination]
             if destination in self._blocked:
@@ -283,7 +282,7 @@ class Routes:
         )
         for entry in entries:
             destination, _, _, metric, hops = entry
-            if metric + cost < INFINITY and hops < MAX_HOPS:
+            if metric < INFINITY and hops < MAX_HOPS:
                 heard[destination] = entry
                 current = selected.get(destination)
                 if current is None or current.link == link or destination in blocked:
@@ -411,9 +410,16 @@ class Routes:
             del self._askers[destination]
             self._listening.cancel(destination)
 
-    def _is_down(self, route: Selected | None) -> bool:
-        """True if the link of that route is."""
-        return route is not None and route.link not in self._neighbours
+    def _may_be_undone(self, destination: NodeId, before: Selected | None, after: Selected | None) -> bool:
+        """True if what is lost may be found in a moment, or the detour that is found may be lost."""
+        if before is None:
+            return False
+        former = self._neighbours.get(before.link)
+        if after is None:
+            return former is None and destination in self._blocked
+        if after.metric <= before.metric:
+            return False
+        return self.telling.holds(destination) or (former is not None and destination not in former.heard)
 
     def _pass_on_again(self, destination: NodeId, found: Selected, now: float) -> None:
         """What was passed on before the route changed may have been lost with it."""

@@ -1,18 +1,22 @@
 """What neighbours are told of a node's routes, and when.
 
-News goes to all neighbours at once; what changes within COALESCE of it goes together, after that time. The neighbour
-that is the next hop to a destination is told nothing of it (split horizon, RFC 8966 section 3.7.4): it could do nothing
-with that but wonder. A link that is new, or asks, is told the whole table.
+News goes to all neighbours at once; what changes within COALESCE of it goes together, after that time. That a route is
+gone never waits: when a node dies, the word of it has to overtake the detours that are tried in its wake, and it can't
+if it waits at each hop as they do (ghost flushing, Bremler-Barr, Afek and Schwarz, INFOCOM 2003). The neighbour that is
+the next hop to a destination is told nothing of it (split horizon, RFC 8966 section 3.7.4): it could do nothing with
+that but wonder. A link that is new, or asks, is told the whole table.
 
-A route that is lost with its own link is not taken back at once where there are others that are not feasible: a newer
-sequence number is asked for, and if it comes within HOLD everybody beyond hears of one change instead of two. Nobody
-can be led in a circle meanwhile, for a node without a route passes nothing on.
+What may be undone in a moment is told after HOLD, so that everybody beyond hears of one change instead of two. A route
+that was lost with its own link may be found again, by a newer sequence number that is asked for; a detour that is taken
+because the next hop took its route back may be taken back as well. Nobody can be led in a circle meanwhile: a node
+without a route passes nothing on, and one on a detour is believed to be nearer than it is, but not nearer than its
+feasibility distance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from zmesh.core.message import LinkId, NodeId
@@ -100,6 +104,11 @@ class Telling:
 
     def changed(self, destination: NodeId, now: float) -> None:
         """The route to `destination` has changed, or is gone."""
+        if destination not in self._selected:
+            self._untold.pop(destination, None)
+            self._held.set(destination, now)
+            self.urgent = True
+            return
         self._held.cancel(destination)
         self._untold[destination] = None
         if self._flush_at is None:
@@ -107,16 +116,25 @@ class Telling:
             self._alarm.at(self._flush_at)
 
     def hold(self, destination: NodeId, now: float) -> None:
-        """The route to `destination` is gone, and another one may be there in a moment."""
-        self._held.set(destination, now + HOLD)
+        """The route to `destination` has changed, or is gone, and that may be undone in a moment."""
+        self._untold.pop(destination, None)
+        self._held.set_default(destination, now + HOLD)
+
+    def holds(self, destination: NodeId) -> bool:
+        """True if what has become of that route is not told yet, because it may be undone."""
+        return destination in self._held
 
     def flush(self, own: Selected, now: float) -> list[Update]:
         """What to tell on which links; empty before its time. `own` is how this node tells of itself."""
-        if self._flush_at is None or self._flush_at > now:
+        untold = dict.fromkeys(self._held.expire(now))
+        if self._flush_at is not None and self._flush_at <= now:
+            self._flush_at, self._flushed_at = None, now
+            untold.update(self._untold)
+            self._untold = {}
+        elif not untold:
             return []
-        self._flush_at, self._flushed_at = None, now
         updates: list[Update] = []
-        news, exceptions = self._news()
+        news, exceptions = self._news(untold)
         links = [link for link, known in self._neighbours.items() if not known.whole and link not in exceptions]
         self._tell(links, news, updates)
         for link, changes in exceptions.items():
@@ -131,14 +149,8 @@ class Telling:
             self._tell([link], [_row(to, route) for to, route in routes if route is not None], updates)
         return updates
 
-    def expire(self, now: float) -> None:
-        """Take back what was held for long enough."""
-        for destination in self._held.expire(now):
-            self._untold[destination] = None
-            self._hurry(now)
-
     def next_deadline(self) -> float | None:
-        """When `flush` or `expire` has work."""
+        """When `flush` has work."""
         held = self._held.next_deadline()
         if self._flush_at is None or (held is not None and held < self._flush_at):
             return held
@@ -148,8 +160,8 @@ class Telling:
         self._flush_at = now
         self.urgent = True
 
-    def _news(self) -> tuple[list[Row], dict[LinkId, list[tuple[int, Row | None]]]]:
-        """What has changed since it was told, which counts as told from here on, and what is said otherwise.
+    def _news(self, untold: Iterable[NodeId]) -> tuple[list[Row], dict[LinkId, list[tuple[int, Row | None]]]]:
+        """What has changed of these since it was told, which counts as told from here on, and what is said otherwise.
 
         The latter is, for a link, what to say in place of the news with that number, or (number -1) besides; None is
         nothing. It follows from the next hop, which is told nothing: the new one is told that the route is gone, if it
@@ -158,7 +170,6 @@ class Telling:
         news: list[Row] = []
         exceptions: dict[LinkId, list[tuple[int, Row | None]]] = {}
         told = self._told
-        untold, self._untold = self._untold, {}
         for destination in untold:
             before, after = told.get(destination), self._selected.get(destination)
             lost: Row = (destination, 0, 0, INFINITY, 0)

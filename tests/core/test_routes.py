@@ -151,6 +151,18 @@ def test_a_route_that_a_dearer_link_makes_infinite_is_none_until_the_link_is_che
         routes.check()
 
 
+def test_what_is_told_on_a_link_that_costs_infinity_counts_when_it_costs_less(routes):
+    routes.set_cost(1, INFINITY)
+    hear(routes, 2, entry(metric=500))
+    assert hear(routes, 1, entry(), entry("y")) == []
+    assert (set(routes.table()), routes.others("z")) == ({"z"}, [])
+    routes.set_cost(1, 100)
+    changes = {change.destination: change.after for change in routes.select(1.0)}
+    assert {to: (after.link, after.metric) for to, after in changes.items()} == {"y": (1, 110), "z": (1, 110)}
+    assert routes.others("z") == [(2, 600, False)]
+    routes.check()
+
+
 def test_what_comes_on_an_unknown_link_is_not_heard(routes):
     assert hear(routes, 99, entry()) == []
     assert (routes.sent(99), routes.received(99)) == (0, 0)

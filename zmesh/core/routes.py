@@ -29,7 +29,7 @@ KEEP_DISTANCE = 180.0
 REQUEST_AGAIN = 0.250
 REQUEST_HOP = 0.015
 REQUEST_AGAIN_MAX = 2.0
-REQUEST_PATIENCE = 0.030
+REQUEST_PATIENCE = 0.015
 ASKED_FIRST = 1
 LAGGING_TRIES = 2
 REQUEST_MEMORY = 0.2
@@ -105,7 +105,7 @@ class Routes:
             for link, neighbour in self._neighbours.items()
             if (selected is None or link != selected.link) and (entry := neighbour.heard.get(destination)) is not None
         ]
-        return sorted(found, key=lambda other: other[1])
+        return sorted((other for other in found if other[1] < INFINITY), key=lambda other: other[1])
 
     def sent(self, link: LinkId) -> int:
         """How many UPDATEs were sent on that link."""
@@ -124,7 +124,9 @@ class Routes:
     # -- what happens --------------------------------------------------------------------------------------------
 
     def link_up(self, link: LinkId, cost: int, now: float) -> None:
-        """A link to a neighbour is up; it is told the whole table at once."""
+        """A link to a neighbour is up, which is told the whole table at once; no route leads over one that costs
+        INFINITY.
+        """
         self._neighbours[link] = _Neighbour(cost)
         self.telling.link_up(link, now)
 

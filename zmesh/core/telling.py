@@ -23,8 +23,8 @@ from zmesh.core.message import LinkId, NodeId
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Row
 
-COALESCE = 0.010
-HOLD = 0.1
+COALESCE = 0.005
+HOLD = 0.04
 
 
 class Selected(NamedTuple):

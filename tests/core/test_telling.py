@@ -127,6 +127,48 @@ def test_a_detour_that_grows_does_not_wait_for_longer_and_one_that_shrinks_is_to
     assert told(routes, 5.06) == [([1, 3], 0, [Entry("z", 9, 5, 162, 2)]), ([2], 0, [retraction()])]
 
 
+def test_who_asks_for_the_whole_table_meanwhile_is_told_what_the_others_know(routes):
+    detoured(routes)
+    routes.resend(2, 5.01)
+    routes.resend(3, 5.01)
+    row = Entry("z", 9, 5, 150, 2)
+    assert told(routes, 5.01) == [([2], ALL, [OWN, row]), ([3], ALL, [OWN, row])]
+    hear(routes, 1, entry(metric=50), now=5.02)  # all is as it was
+    assert told(routes, 9.0) == []
+
+
+def test_what_was_never_told_and_may_be_undone_is_in_no_table(routes):
+    routes.flush(0.0)
+    hear(routes, 1, entry("y"), now=5.0)
+    routes.flush(5.0)
+    hear(routes, 1, entry(metric=50), now=5.001)
+    hear(routes, 2, entry(metric=60), now=5.001)
+    hear(routes, 1, retraction(), now=5.002)
+    routes.resend(3, 5.003)
+    assert told(routes, 5.003) == [([3], ALL, [OWN, Entry("y", 9, 5, 110, 2)])]
+    hear(routes, 2, retraction(), now=5.004)
+    assert told(routes, 9.0) == []
+
+
+def test_an_answer_ends_the_wait_of_a_detour(routes):
+    detoured(routes)
+    routes.request(3, request(5), 5.01)
+    row = Entry("z", 9, 5, 160, 2)
+    assert told(routes, 5.01) == [([1, 3], 0, [row]), ([2], 0, [retraction()]), ([3], 0, [row])]
+    assert told(routes, 9.0) == []
+
+
+def test_a_detour_that_answers_a_question_is_told_to_all(routes):
+    hear(routes, 1, entry(metric=50))
+    routes.flush(1.0)
+    routes.request(3, request(6), 4.0)
+    hear(routes, 2, entry(metric=60, seqno=6), now=4.5)
+    hear(routes, 1, retraction(), now=5.0)
+    row = Entry("z", 9, 6, 160, 2)
+    assert told(routes, 5.0) == [([1, 3], 0, [row]), ([2], 0, [retraction()]), ([3], 0, [row])]
+    assert told(routes, 9.0) == []
+
+
 def test_a_detour_that_costs_no_more_is_told_at_once(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=50))

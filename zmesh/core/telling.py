@@ -97,8 +97,10 @@ class Telling:
             self._hurry(now)
 
     def answer(self, link: LinkId, destination: NodeId, now: float) -> None:
-        """Tell that neighbour, and nobody else, how this destination stands."""
+        """Tell that neighbour how this destination stands, and nobody else who is not about to hear of it."""
         if link in self._neighbours:
+            if destination in self._held:
+                self.changed(destination, now)
             self._answers.setdefault(link, {})[destination] = None
             self._hurry(now)
 
@@ -116,7 +118,12 @@ class Telling:
             self._alarm.at(self._flush_at)
 
     def hold(self, destination: NodeId, now: float) -> None:
-        """The route to `destination` has changed, or is gone, and that may be undone in a moment."""
+        """The route to `destination` has changed, or is gone, and that may be undone in a moment. It waits for that
+        unless somebody is told of it already, for whom it would never be undone.
+        """
+        if any(destination in answers for answers in self._answers.values()):
+            self.changed(destination, now)
+            return
         self._untold.pop(destination, None)
         self._held.set_default(destination, now + HOLD)
 
@@ -197,10 +204,12 @@ class Telling:
                 self._neighbours[link].sent += 1
 
     def _whole(self, link: LinkId, neighbour: _Neighbour, own: Selected) -> list[Update]:
-        """The whole table for one neighbour, in parts."""
+        """The whole table for one neighbour, in parts: what the others know."""
         neighbour.whole = False
+        held = {to: self._told[to] for to in self._held if to in self._told}
+        table = {to: route for to, route in self._selected.items() if to not in self._held}
         rows = [_row(self._node, own)]
-        rows += [_row(to, route) for to, route in self._selected.items() if route.link != link]
+        rows += [_row(to, route) for to, route in {**table, **held}.items() if route.link != link]
         updates: list[Update] = []
         for start in range(0, len(rows), MAX_ENTRIES):
             neighbour.sent += 1

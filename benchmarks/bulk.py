@@ -11,7 +11,7 @@ plugin reads as it comes; "back" is one reply, which the client spools to a file
 
 The memory of each zmesh process is what its resident set grows to, at the most, over what it is before the transfers.
 
-`--pings` sends a ping every PING_EVERY seconds, before and during one more transfer, and compares their round trips.
+`--pings` sends a ping every PING_EVERY seconds, before and during more transfers, and compares their round trips.
 `--transfers N` runs N transfers at a time, each from a node of its own at the first forwarder (at the far end without
 forwarders), and tells how far the slowest had come when the first was done. `--requests N` sends N small requests after
 a transfer has begun, and tells how much of it had been read when all of them were answered.
@@ -66,7 +66,9 @@ TAKE, TAKEN, GIVE = "bench:take", "bench:taken", "bench:give"
 WARM_UP = 16 * 1024 * 1024
 START_TIMEOUT = 20.0
 PING_EVERY = 0.01
-IDLE_PINGS = 300
+PINGS = 400
+"""How many pings, at least, are sent alone and how many beside transfers: a p99 of fewer is the luck of one or two."""
+
 LEAST_RATIO = 0.8
 MOST_GROWTH = 64 * 1024 * 1024
 MOST_SLOWDOWN = 5.0
@@ -328,12 +330,13 @@ async def measure_pings(client: MeshClient, size: int) -> Pings:
         await asyncio.sleep(PING_EVERY)
         return 1000 * took
 
-    idle = [await ping() for _ in range(IDLE_PINGS)]
+    idle = [await ping() for _ in range(PINGS)]
     busy: list[float] = []
-    transfer = asyncio.create_task(client.transfer("there", size))
-    while not transfer.done():
-        busy.append(await ping())
-    await transfer
+    while len(busy) < PINGS:
+        transfer = asyncio.create_task(client.transfer("there", size))
+        while not transfer.done():
+            busy.append(await ping())
+        await transfer
     before, beside = (statistics.quantiles(samples, n=100)[98] for samples in (idle, busy))
     return {
         "idle_p99_ms": round(before, 2),

@@ -112,7 +112,7 @@ def test_a_node_widens_the_windows_of_all_its_streams_so_far_and_no_further(rece
             read(receiving, exchange, receiving.accept(exchange, chunk(sequence, FLAG_WANTING), b"", 1))
     receiving.check(exchanges)
     widened = sum(exchange.inbound.window - WINDOW for exchange in exchanges)
-    assert MAX_WIDENED - WINDOW < widened <= MAX_WIDENED
+    assert MAX_WIDENED - MAX_WINDOW < widened <= MAX_WIDENED
     for exchange in exchanges[:-1]:
         receiving.end(exchange)
     last = exchanges[-1]

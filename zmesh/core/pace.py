@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 
-FIRST_WINDOW = 1536 * 1024
+FIRST_WINDOW = 1600 * 1024
 QUEUE = 0.1
 MAX_WINDOW = 16 * 1024 * 1024
 MIN_WINDOW = 160 * 1024

@@ -3,8 +3,8 @@
 from zmesh.core.wire import INFINITY, MAX_TTL, Entry, SeqnoRequest
 
 
-def entry(destination="z", metric=10, seqno=5, hops=1, incarnation=9):
-    return Entry(destination, incarnation, seqno, metric, hops)
+def entry(destination="z", metric=10, seqno=5, hops=1, incarnation=9, excess=0):
+    return Entry(destination, incarnation, seqno, metric, hops, excess)
 
 
 def retraction(destination="z"):

@@ -46,7 +46,11 @@ def chunks(draw):
     )
 
 
-entries = st.builds(wire.Entry, nodes, u64, u63, st.integers(0, INFINITY), st.integers(0, wire.MAX_HOPS))
+distances = st.tuples(st.integers(0, INFINITY), st.integers(0, INFINITY)).map(sorted)
+entries = st.builds(
+    lambda node, incarnation, seqno, hops, metrics: wire.Entry(node, incarnation, seqno, metrics[1], hops, metrics[0]),
+    nodes, u64, u63, st.integers(0, wire.MAX_HOPS), distances,
+)  # fmt: skip
 records = st.builds(
     wire.Record, nodes, u64, u63,
     st.lists(texts, max_size=5).map(tuple),
@@ -101,8 +105,8 @@ def hello(node="a", incarnation=1, time=0.0, session=1, answers=0):
     return encode((node, incarnation, time, False, session, answers))
 
 
-def update(count=0, full=0, node="a", incarnation=1, seqno=1, metric=1, hops=1):
-    return encode((full, 1, *([field] * count for field in (node, incarnation, seqno, metric, hops))))
+def update(count=0, full=0, node="a", incarnation=1, seqno=1, metric=1, hops=1, excess=0):
+    return encode((full, 1, *([field] * count for field in (node, incarnation, seqno, metric, hops, excess))))
 
 
 def record(node="a", incarnation=1, serial=1, capabilities=(), neighbours=(), key=b""):

@@ -36,7 +36,7 @@ class Node:
 
     def reach(self, link, *nodes, incarnation=7):
         """These nodes are reached over a link."""
-        self.routes.update(link, 0, 1, [(node, incarnation, 1, 1, 1) for node in nodes])
+        self.routes.update(link, 0, 1, [(node, incarnation, 1, 1, 1, 0) for node in nodes])
         self.routes.select(5.0)
         self.routes.changed_at = 5.0
 

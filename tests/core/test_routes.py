@@ -1,6 +1,6 @@
 import pytest
 
-from tests.core.entries import entry, hear, retraction
+from tests.core.entries import entry, hear, retraction, told
 from zmesh.core.routes import KEEP_DISTANCE, Change
 from zmesh.core.telling import Selected
 from zmesh.core.wire import INFINITY, MAX_HOPS
@@ -84,13 +84,40 @@ def test_a_route_that_was_taken_back_is_replaced_by_a_feasible_one(routes):
 
 
 @pytest.mark.parametrize(
-    ("metric", "seqno", "feasible"), [(149, 5, True), (150, 5, False), (1, 4, False), (999, 6, True)]
-)
-def test_a_route_is_feasible_if_it_is_newer_or_strictly_nearer(routes, metric, seqno, feasible):
+    ("metric", "excess", "seqno", "feasible"),
+    [
+        (149, 0, 5, True), (150, 0, 5, False), (1, 0, 4, False), (999, 0, 6, True),
+        (999, 850, 5, True), (999, 849, 5, False), (999, 850, 4, False),
+    ],
+)  # fmt: skip
+def test_a_route_is_feasible_if_the_distance_of_who_tells_it_is_newer_or_strictly_shorter(
+    routes, metric, excess, seqno, feasible
+):
     hear(routes, 1, entry(metric=50))
     hear(routes, 1, retraction())
     assert routes.distance("z") == (5, 150)
-    assert bool(hear(routes, 2, entry(metric=metric, seqno=seqno))) is feasible
+    assert bool(hear(routes, 2, entry(metric=metric, seqno=seqno, excess=excess))) is feasible
+    routes.link_up(4, 100, 1.0)
+    hear(routes, 4, entry(metric=5, seqno=7), now=1.0)
+    assert routes.others("z") == [(2, metric + 100, False)]
+
+
+def test_what_a_route_is_above_its_feasibility_distance_is_told_with_it(routes):
+    hear(routes, 1, entry(metric=50))
+    hear(routes, 1, entry(metric=170, excess=120))
+    assert (routes.get("z").excess, routes.distance("z")) == (120, (5, 150))
+    hear(routes, 1, entry(metric=150, excess=100))
+    assert (routes.get("z").excess, routes.distance("z")) == (100, (5, 150))
+    assert told(routes, 1.0) == [([2, 3], 0, [entry(metric=250, hops=2, excess=100)])]
+    hear(routes, 1, entry(metric=150, seqno=6))
+    assert (routes.get("z").excess, routes.distance("z")) == (0, (6, 250))
+
+
+def test_a_dearer_neighbour_is_taken_up_if_its_distance_is_still_below(routes):
+    hear(routes, 1, entry(metric=50))
+    hear(routes, 2, entry(metric=900, excess=800))
+    hear(routes, 1, retraction())
+    assert (routes.get("z").link, routes.get("z").metric, routes.distance("z")) == (2, 1000, (5, 150))
 
 
 def test_a_next_hop_keeps_its_place_when_its_metric_grows(routes):

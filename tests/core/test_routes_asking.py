@@ -284,33 +284,6 @@ def test_a_number_that_grew_meanwhile_is_asked_for_soon_of_the_one_that_lags_now
     assert asked(routes, 5.1 + REQUEST_PATIENCE) == [(2, request(8))]
 
 
-def test_whose_route_has_grown_gets_the_newer_number_that_a_neighbour_tells_of_before_it_is_asked(routes):
-    hear(routes, 1, entry(metric=50))
-    hear(routes, 2, entry(metric=900, seqno=7))
-    routes.flush(1.0)
-    assert asked(routes, 1.0) == []
-    hear(routes, 1, entry(metric=300), now=5.0)
-    assert routes.telling.urgent
-    assert asked(routes, 5.0) == [(1, request(7))]
-    hear(routes, 1, entry(metric=310), now=5.1)
-    assert asked(routes, 5.1) == []  # once in a while
-    routes.flush(6.0)
-    routes.request(3, request(7), 5.1)
-    assert asked(routes, 5.1) == []
-    hear(routes, 1, entry(metric=310, seqno=7), now=6.0)
-    assert told(routes, 6.0) == [([3], 0, [Entry("z", 9, 7, 410, 2)])]
-    assert asked(routes, 100.0) == []
-
-
-def test_whose_route_has_not_grown_or_whose_neighbours_know_no_newer_number_asks_nothing_ahead(routes):
-    hear(routes, 1, entry(metric=50))
-    hear(routes, 2, entry(metric=900))
-    hear(routes, 1, entry(metric=300), now=5.0)
-    hear(routes, 2, entry(metric=900, seqno=7), now=5.1)
-    hear(routes, 1, entry(metric=40), now=5.2)
-    assert asked(routes, 100.0) == []
-
-
 def test_a_route_that_is_feasible_asks_nothing_ahead_however_late_it_came(routes):
     hear(routes, 1, entry(metric=200))
     hear(routes, 2, entry(metric=900, seqno=7))

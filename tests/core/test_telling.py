@@ -59,7 +59,7 @@ def test_that_the_next_hop_alone_has_changed_is_told_to_the_two_that_it_concerns
     hear(routes, 2, entry(metric=40), now=2.0)
     hear(routes, 2, entry(metric=50), now=2.001)
     assert (routes.get("z").link, routes.get("z").metric) == (2, 150)
-    assert told(routes, 2.001) == [([2], 0, [retraction()]), ([1], 0, [Entry("z", 9, 5, 150, 2)])]
+    assert told(routes, 2.001) == [([2], 0, [retraction()]), ([1], 0, [Entry("z", 9, 5, 150, 2, 10)])]
 
 
 def test_a_route_that_is_lost_with_its_link_is_taken_back_if_no_newer_number_comes_in_a_while(routes):
@@ -93,7 +93,7 @@ def test_that_a_route_is_gone_overtakes_what_waits_for_company(routes):
     hear(routes, 1, retraction("z"), now=5.002)
     assert (routes.next_deadline(), routes.telling.urgent) == (5.002, True)
     assert told(routes, 5.002) == [([2, 3], 0, [retraction("z")])]
-    assert told(routes, 5.0 + COALESCE) == [([2, 3], 0, [Entry("x", 9, 5, 110, 2), Entry("y", 9, 5, 120, 2)])]
+    assert told(routes, 5.0 + COALESCE) == [([2, 3], 0, [Entry("x", 9, 5, 110, 2), Entry("y", 9, 5, 120, 2, 10)])]
 
 
 def detoured(routes):
@@ -109,7 +109,7 @@ def detoured(routes):
 def test_a_detour_round_a_route_that_was_taken_back_is_told_after_a_while(routes):
     detoured(routes)
     assert routes.next_deadline() == 5.0 + HOLD
-    assert told(routes, 5.0 + HOLD) == [([1, 3], 0, [Entry("z", 9, 5, 160, 2)]), ([2], 0, [retraction()])]
+    assert told(routes, 5.0 + HOLD) == [([1, 3], 0, [Entry("z", 9, 5, 160, 2, 10)]), ([2], 0, [retraction()])]
 
 
 def test_a_detour_that_is_taken_back_as_well_was_never_told_and_that_it_is_gone_is_told_at_once(routes):
@@ -124,7 +124,7 @@ def test_a_detour_that_grows_does_not_wait_for_longer_and_one_that_shrinks_is_to
     hear(routes, 2, entry(metric=65), now=5.05)
     assert routes.next_deadline() == 5.0 + HOLD
     hear(routes, 2, entry(metric=62), now=5.06)
-    assert told(routes, 5.06) == [([1, 3], 0, [Entry("z", 9, 5, 162, 2)]), ([2], 0, [retraction()])]
+    assert told(routes, 5.06) == [([1, 3], 0, [Entry("z", 9, 5, 162, 2, 12)]), ([2], 0, [retraction()])]
 
 
 def test_who_asks_for_the_whole_table_meanwhile_is_told_what_the_others_know(routes):
@@ -153,7 +153,7 @@ def test_what_was_never_told_and_may_be_undone_is_in_no_table(routes):
 def test_an_answer_ends_the_wait_of_a_detour(routes):
     detoured(routes)
     routes.request(3, request(5), 5.01)
-    row = Entry("z", 9, 5, 160, 2)
+    row = Entry("z", 9, 5, 160, 2, 10)
     assert told(routes, 5.01) == [([1, 3], 0, [row]), ([2], 0, [retraction()]), ([3], 0, [row])]
     assert told(routes, 9.0) == []
 

@@ -66,7 +66,7 @@ LIMITS = [
     ("number", U63, wire.decode_cancel, lambda n: encode((bytes(16), True, n, 0, 1, 1))),
     ("floor", U63, wire.decode_cancel, lambda n: encode((bytes(16), True, 0, n, 1, 1))),
     ("full", 3, wire.decode_update, lambda n: update(full=n)),
-    ("number", U63, wire.decode_update, lambda n: encode((0, n, *[[]] * 5))),
+    ("number", U63, wire.decode_update, lambda n: encode((0, n, *[[]] * 6))),
     ("routes", U63, wire.decode_probe, lambda n: encode((1.0, n, 0, 0.0))),
     ("MAX_ENTRIES", wire.MAX_ENTRIES, wire.decode_seqno_requests, lambda n: encode([("a", 1, 1)] * n)),
     ("kind", 255, wire.decode_unreachable, lambda n: unreachable(kind=n)),

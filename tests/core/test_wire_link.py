@@ -14,20 +14,25 @@ def test_an_update_comes_out_as_it_went_in(full, number, several):
     assert wire.decode_update(head) == wire.Update(full, number, several)
 
 
-@pytest.mark.parametrize("column", range(5))
+@pytest.mark.parametrize("column", range(6))
 def test_an_update_whose_columns_differ_in_length_is_refused(column):
-    columns = [["a", "b"], [1, 1], [1, 1], [1, 1], [1, 1]]
+    columns = [["a", "b"], [1, 1], [1, 1], [1, 1], [1, 1], [1, 1]]
     columns[column].pop()
     refused(wire.decode_update, encode((0, 1, *columns)))
 
 
 @pytest.mark.parametrize("wrong", [None, True, 1.5, "text", b"a", [], {}, -1, "a b"])
-@pytest.mark.parametrize("column", range(5))
+@pytest.mark.parametrize("column", range(6))
 def test_an_update_with_a_wrong_field_in_a_column_is_refused(column, wrong):
-    columns = [["a", "b"], [1, 1], [1, 1], [1, 1], [1, 1]]
+    columns = [["a", "b"], [1, 1], [1, 1], [1, 1], [1, 1], [1, 1]]
     columns[column][1] = wrong
     if (column, wrong) != (0, "text"):
         refused(wire.decode_update, encode((0, 1, *columns)))
+
+
+def test_an_update_with_a_feasibility_distance_below_nought_is_refused():
+    assert wire.decode_update(update(2, metric=7, excess=7)).entries[0][3:] == (7, 1, 7)
+    refused(wire.decode_update, encode((0, 1, ["a", "b"], [1, 1], [1, 1], [9, 7], [1, 1], [8, 8])))
 
 
 def test_the_names_that_were_read_before_are_remembered_within_bounds(monkeypatch):

@@ -1,14 +1,16 @@
 """The distance-vector table, free of loops at every instant.
 
 For each destination a node keeps a *feasibility distance*: the sequence number and the smallest metric that it ever
-held under it. It adopts a neighbour as next hop only if what that neighbour told is feasible, i.e. has a newer
-sequence number, or the same one and a metric strictly below the feasibility distance. Why that rules out loops: call
-one distance smaller than another if its number is newer, or equal and its metric lower. A distance only ever shrinks. A
-node tells nothing that is below its own. So the distance of a next hop is strictly below that of the node that chose
+held under it. It tells its neighbours how far its metric is above that, and adopts one of them as next hop only if that
+one's distance, as it was told, is smaller than its own: it has a newer number, or the same one and a lower metric. Why
+that rules out loops: a distance only ever shrinks. So the distance of a next hop is below that of the node that chose
 it, when it is chosen; whatever is lost, late or down, it stays so when the next hop's shrinks, and when the node's own
-does, because that shrinks to what its next hop told plus the cost of the link, which is at least 1. Distances that
-strictly fall along a path cannot come round in a circle. This is the feasibility condition of RFC 8966 (section 3.5.1),
-after EIGRP's.
+does, because that shrinks to the metric that its next hop told, which is not below the next hop's distance, plus the
+cost of the link, which is at least 1. Distances that fall along a path cannot come round in a circle.
+
+This is the feasibility condition of RFC 8966 (section 3.5.1), after EIGRP's, with one difference: there the metric that
+a neighbour told is compared, here the distance. They are the same until something fails. Then all metrics beyond the
+failure grow, and the distances show still who was nearer before; whoever was can be a next hop without further ado.
 
 Feasibility can leave a node without a route although there is a path: starvation. Then, and when a better path is not
 feasible, the node asks the destination for a new sequence number (SEQNO_REQUEST, RFC 8966 section 3.8), which makes
@@ -101,7 +103,7 @@ class Routes:
         selected = self._selected.get(destination)
         distance = self._distances.get(destination)
         found = [
-            (link, entry[3] + neighbour.cost, distance is None or (-entry[2], entry[3]) < (-distance[0], distance[1]))
+            (link, entry[3] + neighbour.cost, distance is None or _is_below(entry, distance))
             for link, neighbour in self._neighbours.items()
             if (selected is None or link != selected.link) and (entry := neighbour.heard.get(destination)) is not None
         ]
@@ -169,7 +171,7 @@ class Routes:
             neighbour.stale.difference_update([entry[0] for entry in entries])
         self._hear(neighbour, link, entries)
         if full & FULL_END and neighbour.stale is not None:
-            self._hear(neighbour, link, [(destination, 0, 0, INFINITY, 0) for destination in neighbour.stale])
+            self._hear(neighbour, link, [(destination, 0, 0, INFINITY, 0, 0) for destination in neighbour.stale])
             neighbour.stale = None
 
     def request(self, link: LinkId, request: SeqnoRequest, now: float) -> None:
@@ -220,8 +222,6 @@ class Routes:
                 if destination in self._blocked and (newer or (before is not None and after[3] < before[3])):
                     self._asked.pop(destination, None)  # what was asked for has come, and is not enough any more
                     self._wanting.set_sooner(destination, now + REQUEST_PATIENCE)
-                if after[3] > self._distances[destination][1]:
-                    self._ask_ahead(destination, after, now)
             if destination in self._askers and after is not None:
                 self._answer_askers(destination, after, now)
                 if before is None or before.link != after.link:
@@ -283,7 +283,7 @@ class Routes:
             self._blocked,
         )
         for entry in entries:
-            destination, _, _, metric, hops = entry
+            destination, _, _, metric, hops, _ = entry
             if metric < INFINITY and hops < MAX_HOPS:
                 heard[destination] = entry
                 current = selected.get(destination)
@@ -310,12 +310,12 @@ class Routes:
             entry = neighbour.heard.get(destination)
             if entry is None:
                 continue
-            _, _, seqno, metric, _ = entry
+            _, _, seqno, metric, _, excess = entry
             total = metric + neighbour.cost
             if (
                 distance is None
                 or seqno > distance[0]
-                or (seqno == distance[0] and (metric < distance[1] or link == mine))
+                or (seqno == distance[0] and (metric - excess < distance[1] or link == mine))
             ):
                 if total < best or (total == best and link == mine):
                     best, best_link, best_entry = total, link, entry
@@ -328,7 +328,8 @@ class Routes:
         if best_entry is None:
             return None
         since = before.since if before is not None and best_link == mine else now
-        return Selected(best_link, best_entry[1], best_entry[2], best, best_entry[4] + 1, since)
+        excess = 0 if distance is None or best_entry[2] > distance[0] else max(0, best - distance[1])
+        return Selected(best_link, best_entry[1], best_entry[2], best, best_entry[4] + 1, since, excess)
 
     def _starve(self, destination: NodeId, starving: bool, now: float) -> None:
         self._blocked.add(destination)
@@ -373,15 +374,6 @@ class Routes:
             self._passed_on.set((request.destination, request.seqno, link), now + REQUEST_MEMORY)
             self._requests.setdefault(link, []).append(request)
             self.telling.urgent = True
-
-    def _ask_ahead(self, destination: NodeId, grown: Selected, now: float) -> None:
-        """A route past its feasibility distance is not feasible to those who had a like one. If a neighbour tells a
-        newer number, they may soon have that, ask for it, and be far from who knows it: be there before them.
-        """
-        offers = (neighbour.heard.get(destination) for neighbour in self._neighbours.values())
-        seqno = max(offer[2] for offer in offers if offer is not None)
-        if seqno > grown.seqno and (destination, seqno, grown.link) not in self._passed_on:
-            self._ask(SeqnoRequest(destination, seqno, MAX_TTL), [grown.link], now)
 
     def _shrink_distance(self, destination: NodeId, selected: Selected) -> bool:
         """Let the distance follow the route; True if that has a newer number."""
@@ -445,7 +437,7 @@ class Routes:
             if (selected.metric, selected.seqno) != (entry[3] + neighbour.cost, entry[2]):
                 raise AssertionError(f"the route to {destination!r} is not what the neighbour told")
             distance = self._distances[destination]
-            if distance[0] != selected.seqno or distance[1] > selected.metric:
+            if distance != (selected.seqno, selected.metric - selected.excess) or selected.excess < 0:
                 raise AssertionError(f"the route to {destination!r} is past its feasibility distance")
         for destination in self._distances:
             if destination not in self._selected and destination not in self._forget:
@@ -461,3 +453,8 @@ class Routes:
         }
         if not blocked == self._blocked == set(self._wanting):
             raise AssertionError(f"better routes that nothing will ask for: {blocked ^ self._blocked}")
+
+
+def _is_below(entry: Row, distance: tuple[int, int]) -> bool:
+    """True if the feasibility distance of who told that is below this one."""
+    return entry[2] > distance[0] or (entry[2] == distance[0] and entry[3] - entry[5] < distance[1])

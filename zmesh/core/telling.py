@@ -28,7 +28,9 @@ HOLD = 0.04
 
 
 class Selected(NamedTuple):
-    """The route in use to one destination; `metric` and `hops` count from this node."""
+    """The route in use to one destination; `metric` and `hops` count from this node, and `excess` is by how much the
+    metric is above the feasibility distance.
+    """
 
     link: LinkId
     incarnation: int
@@ -36,6 +38,7 @@ class Selected(NamedTuple):
     metric: int
     hops: int
     since: float
+    excess: int = 0
 
 
 class Update(NamedTuple):
@@ -179,7 +182,7 @@ class Telling:
         told = self._told
         for destination in untold:
             before, after = told.get(destination), self._selected.get(destination)
-            lost: Row = (destination, 0, 0, INFINITY, 0)
+            lost: Row = (destination, 0, 0, INFINITY, 0, 0)
             if after is None:
                 if before is not None:
                     del told[destination]
@@ -239,4 +242,4 @@ def _patched(news: list[Row], changes: list[tuple[int, Row | None]]) -> list[Row
 
 
 def _row(destination: NodeId, route: Selected) -> Row:
-    return (destination, route.incarnation, route.seqno, route.metric, route.hops)
+    return (destination, route.incarnation, route.seqno, route.metric, route.hops, route.excess)

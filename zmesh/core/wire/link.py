@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import gt
 from typing import NamedTuple, cast
 
 from zmesh.core.message import NodeId
@@ -86,17 +87,19 @@ class Echo(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What an UPDATE says of one destination; a `metric` of INFINITY takes back what was said before. The tables hold
-    plain tuples of the same order (`Row`), which are made a thousand at a time."""
+    """What an UPDATE says of one destination; a `metric` of INFINITY takes back what was said before, and `excess` is by
+    how much it is above the feasibility distance of who says so. The tables hold plain tuples of the same order
+    (`Row`), which are made a thousand at a time."""
 
     destination: NodeId
     incarnation: int
     seqno: int
     metric: int
     hops: int
+    excess: int = 0
 
 
-Row = tuple[NodeId, int, int, int, int]
+Row = tuple[NodeId, int, int, int, int, int]
 
 
 class Update(NamedTuple):
@@ -173,18 +176,21 @@ def decode_echo(head: bytes) -> Echo:
 
 def encode_update(update: Update) -> Frames:
     """An UPDATE, its entries column by column: texts of one kind lie side by side, and are checked all at once."""
-    columns = list(zip(*update.entries, strict=True)) or [()] * 5
+    columns = list(zip(*update.entries, strict=True)) or [()] * len(Entry._fields)
     return encode_link(Kind.UPDATE, (update.full, update.number, *columns))
 
 
 def decode_update(head: bytes) -> Update:
     """Read the head of an UPDATE: at most MAX_ENTRIES routes."""
-    full, number, *columns = read_array(unpack(head, MAX_HEAD), 7)
+    full, number, *columns = read_array(unpack(head, MAX_HEAD), 8)
     destinations = _nodes(columns[0])
     count = len(destinations)
     incarnations, seqnos = _ints(columns[1], count, U64), _ints(columns[2], count, U63)
     metrics, hops = _ints(columns[3], count, INFINITY), _ints(columns[4], count, MAX_HOPS)
-    entries = list(zip(destinations, incarnations, seqnos, metrics, hops, strict=True))
+    excesses = _ints(columns[5], count, INFINITY)
+    if any(map(gt, excesses, metrics)):
+        raise WireError("a metric that is less than its own excess")
+    entries = list(zip(destinations, incarnations, seqnos, metrics, hops, excesses, strict=True))
     return Update(read_int(full, FULL_BEGIN | FULL_END), read_int(number, U63), entries)
 
 

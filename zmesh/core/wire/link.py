@@ -87,8 +87,8 @@ class Echo(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What an UPDATE says of one destination; a `metric` of INFINITY takes back what was said before, and `excess` is how
-    far it is above the feasibility distance of who says so. The tables hold plain tuples of the same order (`Row`),
+    """What an UPDATE says of one destination; a `metric` of INFINITY takes back what was said before, and `excess` is
+    how far it is above the feasibility distance of who says so. The tables hold plain tuples of the same order (`Row`),
     which are made a thousand at a time."""
 
     destination: NodeId

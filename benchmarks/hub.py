@@ -194,7 +194,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long it is watched (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="that the neighbours share (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one object instead of a line of text")
-    parser.add_argument("--check", action="store_true", help=f"fail above {LIMIT:.0%} of a core")
+    parser.add_argument("--check", action="store_true", help=f"fail above {LIMIT:.0%}% of a core")
     parser.add_argument("--serve", nargs=4, metavar=("URL", "FIRST", "COUNT", "SWINGING"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

@@ -80,7 +80,7 @@ class Neighbour:
         route = wire.decode_route(frames[0])
         head = wire.unseal(route, frames[1], frames[2])
         if route.kind == Kind.HELLO:
-            row = (self.node, self.incarnation, 1, 0, 0)
+            row = (self.node, self.incarnation, 1, 0, 0, 0)
             self._send(wire.encode_update(wire.Update(wire.FULL_BEGIN | wire.FULL_END, 1, [row])))
             record = wire.Record(self.node, self.incarnation, 1, ("echo:echo",), ((HUB, 100),), b"")
             self._send(wire.encode_records([wire.encode(record)]))

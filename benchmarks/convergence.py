@@ -173,22 +173,15 @@ def settle(sim: Simulator, since: float) -> float:
 def victims(mesh: Mesh, event: str, rng: random.Random) -> Iterator[Victims]:
     """What may fail, each once, in any order; at first that without which the mesh is still whole."""
     every, edges = sorted(int(id[1:]) for id in mesh.sim.nodes), list(mesh.wires)
-    if event == "link":
-        order = rng.sample(edges, len(edges))
-        rest = []
-        for edge in order:
-            if is_connected(set(every), [other for other in edges if other != edge]):
-                yield [edge]
-            else:
-                rest.append(edge)
-        yield from ([edge] for edge in rest)
-    elif event == "node":
+    if event in ("link", "node"):
+        some: list[Victims] = [[edge] for edge in edges] if event == "link" else [*every]
         vital = []
-        for node in rng.sample(every, len(every)):
-            if is_connected({*every} - {node}, edges):
-                yield node
+        for one in rng.sample(some, len(some)):
+            nodes, links = ([], one) if isinstance(one, list) else ([one], [])
+            if is_connected({*every}.difference(nodes), [edge for edge in edges if edge not in links]):
+                yield one
             else:
-                vital.append(node)
+                vital.append(one)
         yield from vital
     else:
         for node in [rng.choice(every), *rng.sample(every, len(every))]:

@@ -9,6 +9,9 @@ from collections import deque
 from contextlib import suppress
 from typing import BinaryIO, cast
 
+HAS_LINKAT = os.link in os.supports_dir_fd
+"""Whether this system has linkat(2)."""
+
 
 class Memory:
     """How many bytes the arriving payloads of this process hold in memory."""
@@ -113,6 +116,8 @@ class Spool:
 
     def _link(self) -> str | None:
         """Give the file a name without copying it; None where that can't be done."""
+        if not HAS_LINKAT:
+            return None
         name = self._name or f"zmesh-{secrets.token_hex(8)}"
         try:
             folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -120,7 +125,7 @@ class Spool:
                 os.link(f"/proc/self/fd/{self._file.fileno()}", name, dst_dir_fd=folder, follow_symlinks=True)
             finally:
                 os.close(folder)
-        except (OSError, NotImplementedError):
+        except OSError:
             return None
         return os.path.join(os.path.abspath(self._folder), name)
 

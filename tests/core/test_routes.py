@@ -122,7 +122,7 @@ def test_a_dearer_neighbour_is_taken_up_if_its_distance_is_still_below(routes):
 
 def test_a_next_hop_keeps_its_place_when_its_metric_grows(routes):
     hear(routes, 1, entry(metric=50))
-    hear(routes, 1, entry(metric=5000))
+    hear(routes, 1, entry(metric=5000, excess=4950))
     assert routes.get("z").metric == 5100
     assert routes.distance("z") == (5, 150)
 

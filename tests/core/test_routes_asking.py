@@ -50,7 +50,7 @@ def test_it_asks_again_after_a_pause_that_doubles_up_to_a_bound(routes):
 def test_a_node_whose_best_route_is_not_feasible_asks_after_some_patience(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=200))
-    hear(routes, 1, entry(metric=900), now=5.0)
+    hear(routes, 1, entry(metric=900, excess=850), now=5.0)
     assert routes.get("z").link == 1
     assert asked(routes, 5.0) == []
     hear(routes, 3, entry(metric=300), now=5.01)

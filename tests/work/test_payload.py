@@ -125,16 +125,21 @@ def test_a_large_payload_has_no_name_on_disk_until_it_is_asked_for(tmp_path):
     payload.close()
 
 
-@pytest.mark.parametrize("missing", ["open", "link"])
+@pytest.mark.parametrize("missing", ["open", "link", "linkat"])
 def test_large_payloads_work_where_the_system_knows_no_unnamed_files(tmp_path, monkeypatch, missing):
-    existing = getattr(os, missing)
+    opened = os.open
 
-    def less_able(path, *arguments, **options):
-        if missing == "link" or arguments[0] & os.O_TMPFILE == os.O_TMPFILE:
-            raise OSError("not here")
-        return existing(path, *arguments, **options)
+    def fail(path, *arguments, **options):
+        raise OSError("not here")
 
-    monkeypatch.setattr(os, missing, less_able)
+    def open_named(path, flags, *arguments, **options):
+        return (fail if flags & os.O_TMPFILE == os.O_TMPFILE else opened)(path, flags, *arguments, **options)
+
+    if missing == "open":
+        monkeypatch.setattr(os, "open", open_named)
+    else:
+        monkeypatch.setattr(os, "link", fail)
+        monkeypatch.setattr(spool, "HAS_LINKAT", missing == "link")
     payload = arrived(b"a" * SPOOL_AFTER, b"b", spool_dir=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
     assert Path(payload.name).read_bytes() == b"a" * SPOOL_AFTER + b"b"

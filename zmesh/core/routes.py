@@ -14,8 +14,7 @@ failure grow, and the distances show still who was nearer before; whoever was ca
 
 Feasibility can leave a node without a route although there is a path: starvation. Then, and when a better path is not
 feasible, the node asks the destination for a new sequence number (SEQNO_REQUEST, RFC 8966 section 3.8), which makes
-every path to it feasible again. A next hop may keep its place when its metric grows past the feasibility distance,
-because the distances along the path are unchanged by that.
+every path to it feasible again. A next hop whose metric grows stays feasible, because its distance does not grow.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ class Routes:
         selected = self._selected.get(destination)
         distance = self._distances.get(destination)
         found = [
-            (link, entry[3] + neighbour.cost, distance is None or _is_below(entry, distance))
+            (link, entry[3] + neighbour.cost, _is_feasible(entry, distance))
             for link, neighbour in self._neighbours.items()
             if (selected is None or link != selected.link) and (entry := neighbour.heard.get(destination)) is not None
         ]
@@ -310,13 +309,8 @@ class Routes:
             entry = neighbour.heard.get(destination)
             if entry is None:
                 continue
-            _, _, seqno, metric, _, excess = entry
-            total = metric + neighbour.cost
-            if (
-                distance is None
-                or seqno > distance[0]
-                or (seqno == distance[0] and (metric - excess < distance[1] or link == mine))
-            ):
+            total = entry[3] + neighbour.cost
+            if _is_feasible(entry, distance):
                 if total < best or (total == best and link == mine):
                     best, best_link, best_entry = total, link, entry
             elif total < blocked:
@@ -455,6 +449,8 @@ class Routes:
             raise AssertionError(f"better routes that nothing will ask for: {blocked ^ self._blocked}")
 
 
-def _is_below(entry: Row, distance: tuple[int, int]) -> bool:
-    """True if the feasibility distance of who told that is below this one."""
-    return entry[2] > distance[0] or (entry[2] == distance[0] and entry[3] - entry[5] < distance[1])
+def _is_feasible(entry: Row, distance: tuple[int, int] | None) -> bool:
+    """True if the feasibility distance of who told that is below this one, or there is none."""
+    if distance is None or entry[2] > distance[0]:
+        return True
+    return entry[2] == distance[0] and entry[3] - entry[5] < distance[1]

@@ -71,6 +71,7 @@ class Telling:
         self._told: dict[NodeId, Selected] = {}
         self._untold: dict[NodeId, None] = {}
         self._held: Timers[NodeId] = Timers(alarm)
+        """What is told by itself at its time: a route that is gone at once, what may be undone after HOLD."""
         self._answers: dict[LinkId, dict[NodeId, None]] = {}
         self._flush_at: float | None = None
         self._flushed_at = -math.inf
@@ -100,7 +101,7 @@ class Telling:
             self._hurry(now)
 
     def answer(self, link: LinkId, destination: NodeId, now: float) -> None:
-        """Tell that neighbour how this destination stands, and nobody else who is not about to hear of it."""
+        """Tell that neighbour how this destination stands; what was held back is told to all then."""
         if link in self._neighbours:
             if destination in self._held:
                 self.changed(destination, now)
@@ -209,10 +210,10 @@ class Telling:
     def _whole(self, link: LinkId, neighbour: _Neighbour, own: Selected) -> list[Update]:
         """The whole table for one neighbour, in parts: what the others know."""
         neighbour.whole = False
-        held = {to: self._told[to] for to in self._held if to in self._told}
         table = {to: route for to, route in self._selected.items() if to not in self._held}
+        table.update((to, self._told[to]) for to in self._held if to in self._told)
         rows = [_row(self._node, own)]
-        rows += [_row(to, route) for to, route in {**table, **held}.items() if route.link != link]
+        rows += [_row(to, route) for to, route in table.items() if route.link != link]
         updates: list[Update] = []
         for start in range(0, len(rows), MAX_ENTRIES):
             neighbour.sent += 1

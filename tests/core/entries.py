@@ -24,8 +24,8 @@ def told(routes, now):
     return [(telling.links, telling.full, sorted(telling.entries)) for telling in routes.flush(now)]
 
 
-def request(seqno=6, destination="z", hops_left=MAX_TTL):
-    return SeqnoRequest(destination, seqno, hops_left)
+def request(seqno=5, distance=150, destination="z", hops_left=MAX_TTL):
+    return SeqnoRequest(destination, seqno, distance, hops_left)
 
 
 def asked(routes, now):

@@ -66,7 +66,9 @@ VALUES = {
     wire.decode_echo: st.builds(wire.Echo, numbers),
     wire.decode_record: records,
     wire.decode_seqno_requests: st.lists(
-        st.builds(wire.SeqnoRequest, nodes, u63, st.integers(0, wire.MAX_TTL)), min_size=1, max_size=5
+        st.builds(wire.SeqnoRequest, nodes, u63, st.integers(0, INFINITY), st.integers(0, wire.MAX_TTL)),
+        min_size=1,
+        max_size=5,
     ),
     wire.decode_resend: st.builds(wire.Resend, st.booleans(), st.booleans()),
     wire.decode_chunk: chunks(),

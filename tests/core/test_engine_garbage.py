@@ -167,12 +167,13 @@ class Noise:
             case Kind.ECHO:
                 return wire.Echo(self.any(TIMES))
             case Kind.UPDATE:
-                columns = list(zip(*self.some(self.entry), strict=True)) or [()] * 5
+                columns = list(zip(*self.some(self.entry), strict=True)) or [()] * len(wire.Entry._fields)
                 return (self.rng.randint(0, 3), self.any(FEW), *columns)
             case Kind.RECORD:
                 return self.some(self.record)
             case Kind.SEQNO_REQUEST:
-                return [wire.SeqnoRequest(self.any(PLAIN), self.any(FEW), self.any([0, 1, 2, 255]))]
+                hops_left = self.any([0, 1, 2, 255])
+                return [wire.SeqnoRequest(self.any(PLAIN), self.any(FEW), self.any(FEW), hops_left)]
             case Kind.RESEND:
                 return wire.Resend(self.flag(), self.flag())
             case Kind.CHUNK:

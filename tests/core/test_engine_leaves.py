@@ -87,7 +87,7 @@ def test_a_leaf_takes_no_tables(leaf, kind):
     told = {
         "update": lambda: leaf.tell(1, Entry("z", 9, 1, 50, 1)),
         "record": lambda: leaf.receive(1, *wire.encode_records([wire.encode(record())])),
-        "request": lambda: leaf.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 500, 9)]),
+        "request": lambda: leaf.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 499, 0, 9)]),
         "probe": lambda: only(leaf.hear(1, Kind.PROBE, wire.Probe(0.0, 1, 1, 0.0)), Kind.RESEND),
     }[kind]
     assert told() == []
@@ -101,7 +101,7 @@ def test_nothing_is_believed_of_what_a_leaf_tells(subject, kind):
     told = {
         "update": lambda: subject.tell(1, Entry("z", 9, 1, 50, 1)),
         "record": lambda: subject.receive(1, *wire.encode_records([wire.encode(record())])),
-        "request": lambda: subject.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 500, 9)]),
+        "request": lambda: subject.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 499, 0, 9)]),
         "probe": lambda: only(subject.hear(1, Kind.PROBE, wire.Probe(0.0, 1, 1, 0.0)), Kind.RESEND),
     }[kind]
     assert told() == []

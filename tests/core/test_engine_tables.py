@@ -48,23 +48,23 @@ def test_a_large_table_goes_out_in_parts(linked):
     assert [(update.full, len(update.entries)) for update in updates] == [(FULL_BEGIN, MAX_ENTRIES), (FULL_END, 2)]
 
 
-def test_a_starving_node_asks_its_neighbours_for_a_newer_number(subject):
+def test_a_starving_node_asks_its_neighbours_for_a_smaller_distance(subject):
     subject.join(1, "a")
     subject.join(2, "c")
     subject.tell(1, Entry("z", 9, 1, 50, 1))
     subject.tell(2, Entry("z", 9, 1, 5000, 1))
-    effects = subject.tell(1, Entry("z", 0, 0, INFINITY, 0))
-    assert only(effects, Kind.SEQNO_REQUEST) == [Said(2, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("z", 2, 255)])]
+    effects = subject.link_down(1)
+    assert only(effects, Kind.SEQNO_REQUEST) == [Said(2, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("z", 1, 150, 255)])]
 
 
 def test_a_node_that_is_asked_for_a_newer_number_gives_it(linked):
-    assert linked.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 103, 9)]) == [
+    assert linked.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 102, 0, 9)]) == [
         Said(1, Kind.UPDATE, wire.Update(0, 0, [Entry("b", 2, 103, 0, 0)]))
     ]
 
 
 def test_a_neighbour_that_may_have_lost_its_number_is_asked_for_a_newer_one_with_the_greeting(linked):
-    ask = Said(2, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("a", 2, 1)])
+    ask = Said(2, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("a", 1, 0, 1)])
     linked.link_down(1)
     effects = linked.join(2, "a", incarnation=8)
     assert [effect.kind for effect in only(effects, *Kind)][:2] == [Kind.HELLO, Kind.SEQNO_REQUEST]

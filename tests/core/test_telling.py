@@ -62,27 +62,51 @@ def test_that_the_next_hop_alone_has_changed_is_told_to_the_two_that_it_concerns
     assert told(routes, 2.001) == [([2], 0, [retraction()]), ([1], 0, [Entry("z", 9, 5, 150, 2, 10)])]
 
 
-def test_a_route_that_is_lost_with_its_link_is_taken_back_if_no_newer_number_comes_in_a_while(routes):
+def test_a_route_that_is_lost_with_its_link_is_taken_back_if_no_answer_comes_in_a_while(routes):
     hear(routes, 1, entry("y"), entry("z", metric=50))
     hear(routes, 2, entry("z", metric=500))
     routes.flush(1.0)
     routes.link_down(1)
     routes.select(5.0)
     routes.check()
-    assert asked(routes, 5.0) == [(2, request(6))]
+    assert asked(routes, 5.0) == [(2, request())]
     assert told(routes, 5.0) == [([2, 3], 0, [retraction("y")])]  # nobody else leads there
     assert routes.next_deadline() == 5.0 + HOLD
     assert told(routes, 5.0 + HOLD) == [([2, 3], 0, [retraction()])]
 
 
-def test_a_route_that_is_back_with_a_newer_number_was_never_gone_for_the_others(routes):
+def lost_with_its_link(routes):
+    """Node `z` was reached over link 1, which is down; link 2 leads there too, and is asked for a smaller distance."""
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=500))
     routes.flush(1.0)
     routes.link_down(1)
     routes.select(5.0)
-    hear(routes, 2, entry(metric=500, seqno=6), now=5.05)
-    assert told(routes, 5.05) == [([3], 0, [Entry("z", 9, 6, 600, 2)]), ([2], 0, [retraction()])]
+    assert told(routes, 5.0) == []
+
+
+def test_a_detour_that_an_answer_opens_is_told_after_a_while_and_the_route_was_never_gone_for_the_others(routes):
+    lost_with_its_link(routes)
+    hear(routes, 2, entry(metric=500, excess=380), now=5.03)
+    assert told(routes, 5.0 + HOLD) == []
+    hear(routes, 2, entry(metric=510, excess=390), now=5.06)
+    assert told(routes, 5.03 + HOLD) == [([3], 0, [Entry("z", 9, 5, 610, 2, 460)]), ([2], 0, [retraction()])]
+    assert told(routes, 9.0) == []
+
+
+def test_a_detour_that_an_answer_opens_and_that_is_taken_back_was_never_told(routes):
+    """When a node dies, all its neighbours know of a way over one another."""
+    lost_with_its_link(routes)
+    hear(routes, 2, entry(metric=500, excess=380), now=5.03)
+    hear(routes, 2, retraction(), now=5.05)
+    assert told(routes, 5.05) == [([2, 3], 0, [retraction()])]
+    assert told(routes, 9.0) == []
+
+
+def test_a_route_that_is_back_with_a_newer_number_is_told_at_once_and_was_never_gone_for_the_others(routes):
+    lost_with_its_link(routes)
+    hear(routes, 2, entry(metric=500, seqno=6), now=5.03)
+    assert told(routes, 5.03) == [([3], 0, [Entry("z", 9, 6, 600, 2)]), ([2], 0, [retraction()])]
     assert told(routes, 9.0) == []
 
 
@@ -152,7 +176,7 @@ def test_what_was_never_told_and_may_be_undone_is_in_no_table(routes):
 
 def test_an_answer_ends_the_wait_of_a_detour(routes):
     detoured(routes)
-    routes.request(3, request(5), 5.01)
+    routes.request(3, request(4, 0), 5.01)
     row = Entry("z", 9, 5, 160, 2, 10)
     assert told(routes, 5.01) == [([1, 3], 0, [row]), ([2], 0, [retraction()]), ([3], 0, [row])]
     assert told(routes, 9.0) == []
@@ -161,7 +185,7 @@ def test_an_answer_ends_the_wait_of_a_detour(routes):
 def test_a_detour_that_answers_a_question_is_told_to_all(routes):
     hear(routes, 1, entry(metric=50))
     routes.flush(1.0)
-    routes.request(3, request(6), 4.0)
+    routes.request(3, request(5, 0), 4.0)
     hear(routes, 2, entry(metric=60, seqno=6), now=4.5)
     hear(routes, 1, retraction(), now=5.0)
     row = Entry("z", 9, 6, 160, 2)

@@ -170,7 +170,7 @@ RIGHT = {
     wire.decode_echo: encode((1.0,)),
     wire.decode_update: update(),
     wire.decode_record: record(),
-    wire.decode_seqno_requests: encode([("a", 1, 1)]),
+    wire.decode_seqno_requests: encode([("a", 1, 1, 1)]),
     wire.decode_resend: encode((True, True)),
     wire.decode_chunk: valid_chunk(flags=FLAG_FIRST | FLAG_EOF, header=("a:b", 1.0, None, False), eof=(0, "", "")),
     wire.decode_ack: encode((1, 1, ())),

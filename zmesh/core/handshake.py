@@ -106,7 +106,7 @@ class Handshake:
         record = self._records.get(link.node)
         lives = (selected and selected.incarnation, record and record.incarnation)
         if known is not None and link.incarnation not in lives:
-            request = wire.SeqnoRequest(link.node, known[0] + 1, 1)
+            request = wire.SeqnoRequest(link.node, known[0], 0, 1)
             self._out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
 
     def _turn_away(self, link: Link, text: str, refuse: wire.Refuse) -> None:

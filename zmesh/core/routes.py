@@ -1,40 +1,35 @@
 """The distance-vector table, free of loops at every instant.
 
-For each destination a node keeps a *feasibility distance*: the sequence number and the smallest metric that it ever
-held under it. It tells its neighbours how far its metric is above that, and adopts one of them as next hop only if that
-one's distance, as it was told, is smaller than its own: it has a newer number, or the same one and a lower metric. Why
-that rules out loops: a distance only ever shrinks. So the distance of a next hop is below that of the node that chose
-it, when it is chosen; whatever is lost, late or down, it stays so when the next hop's shrinks, and when the node's own
-does, because that shrinks to the metric that its next hop told, which is not below the next hop's distance, plus the
-cost of the link, which is at least 1. Distances that fall along a path cannot come round in a circle.
+For each destination a node keeps a *feasibility distance*: the sequence number, and a metric that is at most the
+smallest that it ever had under it. It tells its neighbours how far its metric is above that, and adopts one of them as
+next hop only if that one's distance, as it was told, is smaller than its own: it has a newer number, or the same one
+and a lower metric. Why that rules out loops: a distance only ever shrinks, and never to what is not above the next
+hop's. So the distance of a next hop is below that of the node that chose it, when it is chosen; whatever is lost, late
+or down, it stays so when the next hop's shrinks, and when the node's own does: that shrinks to the metric that its next
+hop told, which is not below the next hop's distance, plus the cost of the link, which is at least 1; or to what a
+neighbour asks for, if that fits. Distances that fall along a path cannot come round in a circle.
 
 This is the feasibility condition of RFC 8966 (section 3.5.1), after EIGRP's, with one difference: there the metric that
 a neighbour told is compared, here the distance. They are the same until something fails. Then all metrics beyond the
 failure grow, and the distances show still who was nearer before; whoever was can be a next hop without further ado.
 
 Feasibility can leave a node without a route although there is a path: starvation. Then, and when a better path is not
-feasible, the node asks the destination for a new sequence number (SEQNO_REQUEST, RFC 8966 section 3.8), which makes
-every path to it feasible again. A next hop whose metric grows stays feasible, because its distance does not grow.
+feasible, the node asks for a smaller distance on that path, or a newer number (see `asking`). A next hop whose metric
+grows stays feasible, because its distance does not grow.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from zmesh.core.asking import Asking
 from zmesh.core.message import LinkId, NodeId
 from zmesh.core.telling import Selected, Telling, Update
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS, MAX_TTL, Row, SeqnoRequest
+from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS, Row, SeqnoRequest
+from zmesh.core.wire.limits import U63
 
 KEEP_DISTANCE = 180.0
-REQUEST_AGAIN = 0.250
-REQUEST_HOP = 0.015
-REQUEST_AGAIN_MAX = 2.0
-REQUEST_PATIENCE = 0.015
-ASKED_FIRST = 1
-LAGGING_TRIES = 2
-REQUEST_MEMORY = 0.2
-LISTEN = 2.5
 MAX_SEQNO_LEAP = 1 << 60
 _ANY = LinkId(-1)
 
@@ -73,13 +68,7 @@ class Routes:
         """The destinations that `select` has to look at, with the one link that offers something better, or _ANY."""
         self.telling = Telling(node, self._selected, alarm)
         self._forget: Timers[NodeId] = Timers(alarm)
-        self._blocked: set[NodeId] = set()
-        self._wanting: Timers[NodeId] = Timers(alarm)
-        self._asked: dict[NodeId, int] = {}
-        self._requests: dict[LinkId, list[SeqnoRequest]] = {}
-        self._passed_on: Timers[tuple[NodeId, int, LinkId]] = Timers(alarm)
-        self._askers: dict[NodeId, dict[LinkId, list[SeqnoRequest]]] = {}
-        self._listening: Timers[NodeId] = Timers(alarm)
+        self.asking = Asking(alarm)
         self.changed_at = 0.0
         self.moved_at = 0.0
 
@@ -137,11 +126,11 @@ class Routes:
         if neighbour is None:
             return
         self.telling.link_down(link)
-        self._requests.pop(link, None)
+        self.asking.link_down(link)
         selected, dirty = self._selected, self.dirty
         for destination, _entry in neighbour.heard.items():
             current = selected.get(destination)
-            if current is None or current.link == link or destination in self._blocked:
+            if current is None or current.link == link or destination in self.asking.wants:
                 dirty[destination] = _ANY
 
     def set_cost(self, link: LinkId, cost: int) -> None:
@@ -174,34 +163,33 @@ class Routes:
             neighbour.stale = None
 
     def request(self, link: LinkId, request: SeqnoRequest, now: float) -> None:
-        """A neighbour asks for a newer sequence number: give it, or pass the question on.
+        """A neighbour asks for a route of a smaller distance: give it, or pass the question on.
 
-        The answer goes to who asked and to nobody else, since a newer number alone changes no route.
+        The answer goes to who asked and to nobody else, since a smaller distance alone changes no route.
         """
-        destination, seqno = request.destination, request.seqno
+        destination = request.destination
         if destination == self.node:
-            if seqno <= self._own.seqno + MAX_SEQNO_LEAP:
-                self._own = self._own._replace(seqno=max(seqno, self._own.seqno))
+            seqno = self._own.seqno if request.is_met_by(self._own.seqno, 0) else request.seqno + 1
+            if seqno <= min(self._own.seqno + MAX_SEQNO_LEAP, U63):
+                self._own = self._own._replace(seqno=seqno)
                 self.telling.answer(link, destination, now)
             return
+        if self._meet(request, now):
+            if self._selected[destination].link != link:
+                self.telling.answer(link, destination, now)
+            return
+        self.asking.remember(link, request, now)
         selected = self._selected.get(destination)
-        if selected is not None and selected.seqno >= seqno:
-            if selected.link != link:
-                self.telling.answer(link, destination, now)
-            return
-        self._remember(link, request, now)
-        if request.hops_left > 1:
-            onward = selected is not None and selected.link != link
-            links = [selected.link] if selected is not None and onward else self._offers(destination, link)
-            fresh = [link for link in links if (destination, seqno, link) not in self._passed_on]
-            self._ask(SeqnoRequest(destination, seqno, request.hops_left - 1), fresh, now)
+        onward = selected is not None and selected.link != link
+        links = [selected.link] if selected is not None and onward else self._offers(destination, link)
+        self.asking.pass_on(request, links, now)
 
     # -- what follows --------------------------------------------------------------------------------------------
 
     def select(self, now: float) -> list[Change]:
         """Choose anew wherever something has changed."""
         changes: list[Change] = []
-        dirty, selected = self.dirty, self._selected
+        dirty, selected, asking = self.dirty, self._selected, self.asking
         while dirty:
             destination, link = dirty.popitem()
             before = selected.get(destination)
@@ -215,20 +203,22 @@ class Routes:
                 if before is None:
                     self._forget.cancel(destination)
                 elif before == after:
+                    if asking.is_waited_for(destination):
+                        self._answer(destination, now)
                     continue
                 selected[destination] = after
                 newer = self._shrink_distance(destination, after)
-                if destination in self._blocked and (newer or (before is not None and after[3] < before[3])):
-                    self._asked.pop(destination, None)  # what was asked for has come, and is not enough any more
-                    self._wanting.set_sooner(destination, now + REQUEST_PATIENCE)
-            if destination in self._askers and after is not None:
-                self._answer_askers(destination, after, now)
-                if before is None or before.link != after.link:
-                    self._pass_on_again(destination, after, now)
+                if newer or before is None or after[3] < before[3]:
+                    asking.want_anew(destination, now)
+                if asking.is_waited_for(destination):
+                    self._answer(destination, now)
+                    if before is None or before.link != after.link:
+                        asking.pass_on_again(destination, after.link, now)
+                    after = selected[destination]
             if before is not None and after is not None and before[3:5] == after[3:5] and before[:2] == after[:2]:
                 continue  # it is the same but for its number, which nobody needs who does not ask
             if self._may_be_undone(destination, before, after):
-                self.telling.hold(destination, now)
+                self.telling.hold(destination, now, found=before is None)
             else:
                 self.telling.changed(destination, now)
             self.moved_at = now
@@ -243,56 +233,43 @@ class Routes:
 
     def requests(self, now: float) -> dict[LinkId, list[SeqnoRequest]]:
         """The SEQNO_REQUESTs to send, on which link."""
-        for destination in self._wanting.expire(now):
-            self._want(destination, now)
-        requests, self._requests = self._requests, {}
-        self.telling.urgent = False
-        return requests
+        for destination in self.asking.due(now):
+            offers = self._offers(destination, None)
+            hops = max(self._neighbours[link].heard[destination][4] for link in offers)
+            self.asking.ask(destination, self._distances[destination], offers, hops, now)
+        return self.asking.take()
 
     def expire(self, now: float) -> None:
         """Forget what is too old to matter."""
         for destination in self._forget.expire(now):
             del self._distances[destination]
-            if destination in self._blocked:
+            if destination in self.asking.wants:
                 self.dirty[destination] = _ANY
-        self._passed_on.expire(now)
-        for destination in self._listening.expire(now):
-            del self._askers[destination]
+        self.asking.expire(now)
 
     def next_deadline(self) -> float | None:
         """When `flush`, `requests` or `expire` has work."""
-        deadlines = (
-            self.telling.next_deadline(),
-            self._wanting.next_deadline(),
-            self._forget.next_deadline(),
-            self._passed_on.next_deadline(),
-            self._listening.next_deadline(),
-        )
+        deadlines = (self.telling.next_deadline(), self.asking.next_deadline(), self._forget.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _hear(self, neighbour: _Neighbour, link: LinkId, entries: list[Row]) -> None:
         """Note what matters: another word on the route in use, something cheaper, or anything where we are wanting."""
-        heard, cost, dirty, selected, blocked = (
-            neighbour.heard,
-            neighbour.cost,
-            self.dirty,
-            self._selected,
-            self._blocked,
-        )
+        heard, cost, dirty, selected = neighbour.heard, neighbour.cost, self.dirty, self._selected
+        wants = self.asking.wants
         for entry in entries:
             destination, _, _, metric, hops, _ = entry
             if metric < INFINITY and hops < MAX_HOPS:
                 heard[destination] = entry
                 current = selected.get(destination)
-                if current is None or current.link == link or destination in blocked:
+                if current is None or current.link == link or destination in wants:
                     dirty[destination] = _ANY
                 elif metric + cost < current.metric:
                     dirty[destination] = link if dirty.get(destination, link) == link else _ANY
             elif heard.pop(destination, None) is not None:
                 current = selected.get(destination)
-                if current is None or current.link == link or destination in blocked:
+                if current is None or current.link == link or destination in wants:
                     dirty[destination] = _ANY
         heard.pop(self.node, None)
         dirty.pop(self.node, None)
@@ -300,7 +277,7 @@ class Routes:
     def _choose(self, destination: NodeId, before: Selected | None, only: LinkId, now: float) -> Selected | None:
         """The best feasible route; `only` names the one link that may be better than the route in use."""
         best, best_link, best_entry = INFINITY, _ANY, None
-        blocked = INFINITY
+        blocked, blocked_link = INFINITY, _ANY
         mine = before.link if before is not None else _ANY
         links: dict[LinkId, _Neighbour] | tuple[LinkId, LinkId] = self._neighbours if only == _ANY else (only, mine)
         distance = self._distances.get(destination)
@@ -314,45 +291,41 @@ class Routes:
                 if total < best or (total == best and link == mine):
                     best, best_link, best_entry = total, link, entry
             elif total < blocked:
-                blocked = total
+                blocked, blocked_link = total, link
         if blocked < best:
-            self._starve(destination, best == INFINITY, now)
-        elif destination in self._blocked:
-            self._content(destination)
+            at_once = best == INFINITY and before is not None and mine not in self._neighbours
+            self.asking.want(destination, blocked_link, now, at_once=at_once)
+        elif destination in self.asking.wants:
+            self.asking.content(destination)
         if best_entry is None:
             return None
         since = before.since if before is not None and best_link == mine else now
         excess = 0 if distance is None or best_entry[2] > distance[0] else max(0, best - distance[1])
         return Selected(best_link, best_entry[1], best_entry[2], best, best_entry[4] + 1, since, excess)
 
-    def _starve(self, destination: NodeId, starving: bool, now: float) -> None:
-        self._blocked.add(destination)
-        if starving and destination not in self._asked:
-            self._wanting.set(destination, now)
-        else:
-            self._wanting.set_default(destination, now + REQUEST_PATIENCE)
+    def _meet(self, request: SeqnoRequest, now: float) -> bool:
+        """True if this node's distance is what is asked for, or can be made so: shrunk, and still above the next
+        hop's.
+        """
+        destination = request.destination
+        selected = self._selected.get(destination)
+        if selected is None:
+            return False
+        if request.is_met_by(selected.seqno, selected.metric - selected.excess):
+            return True
+        onward = self._neighbours[selected.link].heard[destination]
+        if not request.passed_on().is_met_by(onward[2], onward[3] - onward[5]):
+            return False
+        distance = request.distance - 1
+        self._distances[destination] = (selected.seqno, distance)
+        self._selected[destination] = selected._replace(excess=selected.metric - distance)
+        self.asking.want_anew(destination, now)
+        return True
 
-    def _content(self, destination: NodeId) -> None:
-        self._blocked.discard(destination)
-        self._wanting.cancel(destination)
-        self._asked.pop(destination, None)
-
-    def _want(self, destination: NodeId, now: float) -> None:
-        """Ask for a newer sequence number, and again after a while that doubles, as long as it is wanted."""
-        tries = self._asked[destination] = self._asked.get(destination, 0) + 1
-        seqno, metric = self._distances[destination]
-        if tries > LAGGING_TRIES or not self._lags(destination, seqno, metric):
-            seqno += 1
-        links = self._offers(destination, None)
-        self._ask(SeqnoRequest(destination, seqno, MAX_TTL), links[:ASKED_FIRST] if tries == 1 else links, now)
-        offers = [offer[4] for known in self._neighbours.values() if (offer := known.heard.get(destination))]
-        pause = (REQUEST_AGAIN + REQUEST_HOP * max(offers, default=0)) * 2 ** min(tries - 1, 10)
-        self._wanting.set(destination, now + min(REQUEST_AGAIN_MAX, pause))
-
-    def _lags(self, destination: NodeId, seqno: int, metric: int) -> bool:
-        """True if the number that is known here already would make something feasible, if only a neighbour had it."""
-        offers = (neighbour.heard.get(destination) for neighbour in self._neighbours.values())
-        return any(offer is not None and offer[2] < seqno and offer[3] < metric for offer in offers)
+    def _answer(self, destination: NodeId, now: float) -> None:
+        for link in self.asking.answered(destination, lambda request: self._meet(request, now)):
+            if link != self._selected[destination].link:
+                self.telling.answer(link, destination, now)
 
     def _offers(self, destination: NodeId, but: LinkId | None) -> list[LinkId]:
         """The links that lead there, the cheapest first."""
@@ -363,12 +336,6 @@ class Routes:
         ]
         return [link for _, link in sorted(offers)]
 
-    def _ask(self, request: SeqnoRequest, links: list[LinkId], now: float) -> None:
-        for link in links:
-            self._passed_on.set((request.destination, request.seqno, link), now + REQUEST_MEMORY)
-            self._requests.setdefault(link, []).append(request)
-            self.telling.urgent = True
-
     def _shrink_distance(self, destination: NodeId, selected: Selected) -> bool:
         """Let the distance follow the route; True if that has a newer number."""
         distance = self._distances.get(destination)
@@ -376,47 +343,16 @@ class Routes:
             self._distances[destination] = (selected.seqno, selected.metric)
         return distance is not None and selected.seqno > distance[0]
 
-    def _remember(self, link: LinkId, request: SeqnoRequest, now: float) -> None:
-        """Let that neighbour wait for the answer, and for no more than two: the lowest and the highest number."""
-        askers = self._askers.setdefault(request.destination, {})
-        others = [other for other in askers.get(link, ()) if other.seqno != request.seqno]
-        waiting = sorted([*others, request], key=lambda waiting: waiting.seqno)
-        askers[link] = waiting[:1] + waiting[1:][-1:]
-        self._listening.set(request.destination, now + LISTEN)
-
-    def _answer_askers(self, destination: NodeId, found: Selected, now: float) -> None:
-        askers = self._askers[destination]
-        for link, requests in list(askers.items()):
-            waiting = [request for request in requests if request.seqno > found.seqno]
-            if len(waiting) < len(requests) and link != found.link:
-                self.telling.answer(link, destination, now)
-            if waiting:
-                askers[link] = waiting
-            else:
-                del askers[link]
-        if not askers:
-            del self._askers[destination]
-            self._listening.cancel(destination)
-
     def _may_be_undone(self, destination: NodeId, before: Selected | None, after: Selected | None) -> bool:
         """True if what is lost may be found in a moment, or the detour that is found may be lost."""
         if before is None:
-            return False
+            return after is not None and after.excess > 0
         former = self._neighbours.get(before.link)
         if after is None:
-            return former is None and destination in self._blocked
+            return former is None and destination in self.asking.wants
         if after.metric <= before.metric:
             return False
         return self.telling.holds(destination) or (former is not None and destination not in former.heard)
-
-    def _pass_on_again(self, destination: NodeId, found: Selected, now: float) -> None:
-        """What was passed on before the route changed may have been lost with it."""
-        askers = self._askers.get(destination, {})
-        requests = [request for link, waiting in askers.items() if link != found.link for request in waiting]
-        waiting = [request for request in requests if request.hops_left > 1]
-        if waiting:
-            request = max(waiting, key=lambda request: request.seqno)
-            self._ask(request._replace(hops_left=request.hops_left - 1), [found.link], now)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant of the table does not hold."""
@@ -436,8 +372,6 @@ class Routes:
         for destination in self._distances:
             if destination not in self._selected and destination not in self._forget:
                 raise AssertionError(f"a feasibility distance of {destination!r} that nothing will drop")
-        if set(self._askers) != set(self._listening):
-            raise AssertionError("neighbours that wait for an answer, which nothing will forget")
         blocked = {
             destination
             for neighbour in self._neighbours.values()
@@ -445,8 +379,7 @@ class Routes:
             if entry[3] + neighbour.cost
             < (self._selected[destination].metric if destination in self._selected else INFINITY)
         }
-        if not blocked == self._blocked == set(self._wanting):
-            raise AssertionError(f"better routes that nothing will ask for: {blocked ^ self._blocked}")
+        self.asking.check(blocked)
 
 
 def _is_feasible(entry: Row, distance: tuple[int, int] | None) -> bool:

@@ -7,10 +7,10 @@ the next hop to a destination is told nothing of it (split horizon, RFC 8966 sec
 that but wonder. A link that is new, or asks, is told the whole table.
 
 What may be undone in a moment is told after HOLD, so that everybody beyond hears of one change instead of two. A route
-that was lost with its own link may be found again, by a newer sequence number that is asked for; a detour that is taken
-because the next hop took its route back may be taken back as well. Nobody can be led in a circle meanwhile: a node
-without a route passes nothing on, and one on a detour is believed to be nearer than it is, but not nearer than its
-feasibility distance.
+that was lost with its own link may be found again, by asking for it; a detour that is taken because the next hop took
+its route back, or that an answer has opened, may be taken back as well: when a node has died, its neighbours know for a
+moment of ways over one another. Nobody can be led in a circle meanwhile: a node without a route passes nothing on, and
+one on a detour is believed to be nearer than it is, but not nearer than its feasibility distance.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Telling:
         self._flush_at: float | None = None
         self._flushed_at = -math.inf
         self.urgent = False
-        """Whether something must not wait, here or among the questions of `Routes`, which takes this back."""
+        """Whether there is something to tell that must not wait."""
 
     def sent(self, link: LinkId) -> int:
         """How many UPDATEs were sent on that link."""
@@ -121,15 +121,19 @@ class Telling:
             self._flush_at = max(now, self._flushed_at + COALESCE)
             self._alarm.at(self._flush_at)
 
-    def hold(self, destination: NodeId, now: float) -> None:
+    def hold(self, destination: NodeId, now: float, *, found: bool = False) -> None:
         """The route to `destination` has changed, or is gone, and that may be undone in a moment. It waits for that
-        unless somebody is told of it already, for whom it would never be undone.
+        unless somebody is told of it already, for whom it would never be undone; what was `found` when there was none
+        waits from now on.
         """
         if any(destination in answers for answers in self._answers.values()):
             self.changed(destination, now)
             return
         self._untold.pop(destination, None)
-        self._held.set_default(destination, now + HOLD)
+        if found:
+            self._held.set(destination, now + HOLD)
+        else:
+            self._held.set_default(destination, now + HOLD)
 
     def holds(self, destination: NodeId) -> bool:
         """True if what has become of that route is not told yet, because it may be undone."""
@@ -137,6 +141,7 @@ class Telling:
 
     def flush(self, own: Selected, now: float) -> list[Update]:
         """What to tell on which links; empty before its time. `own` is how this node tells of itself."""
+        self.urgent = False
         untold = dict.fromkeys(self._held.expire(now))
         if self._flush_at is not None and self._flush_at <= now:
             self._flush_at, self._flushed_at = None, now

@@ -123,11 +123,26 @@ class Record(NamedTuple):
 
 
 class SeqnoRequest(NamedTuple):
-    """Asks `destination` for a sequence number of at least `seqno`; RFC 8966 section 3.8.1.2."""
+    """Asks for a route whose feasibility distance is below this one: of a higher sequence number, or of the same one
+    and smaller than `distance`. With a `distance` of 0 that is RFC 8966 section 3.8.1.2."""
 
     destination: NodeId
     seqno: int
+    distance: int
     hops_left: int
+
+    @property
+    def demand(self) -> tuple[int, int]:
+        """The more is asked for, the greater."""
+        return (self.seqno, -self.distance)
+
+    def is_met_by(self, seqno: int, distance: int) -> bool:
+        """True if that feasibility distance is below the one that was asked for."""
+        return (seqno, -distance) > self.demand
+
+    def passed_on(self) -> SeqnoRequest:
+        """What to ask the next node for, so that one's own distance fits between."""
+        return self._replace(distance=max(0, self.distance - 1), hops_left=self.hops_left - 1)
 
 
 class Resend(NamedTuple):
@@ -254,8 +269,9 @@ def decode_seqno_requests(head: bytes) -> list[SeqnoRequest]:
     """Read the head of a SEQNO_REQUEST: at most MAX_ENTRIES of them."""
     requests = []
     for item in read_items(unpack(head, MAX_HEAD), MAX_ENTRIES):
-        destination, seqno, hops_left = read_array(item, 3)
-        requests.append(SeqnoRequest(read_node(destination), read_int(seqno, U63), read_int(hops_left, MAX_TTL)))
+        destination, seqno, distance, hops_left = read_array(item, 4)
+        below = (read_int(seqno, U63), read_int(distance, INFINITY))
+        requests.append(SeqnoRequest(read_node(destination), *below, read_int(hops_left, MAX_TTL)))
     return requests
 
 

@@ -1,0 +1,180 @@
+"""What a node asks of its neighbours, and who of them waits for an answer.
+
+A node may see a way that its feasibility distance forbids, and be left with a dearer one or with none (see `routes`).
+It asks the neighbour with the cheapest offer for a distance below its own. The question goes along that neighbour's
+route to the first node that is near enough, and each node on the way asks for 1 less than it was asked for, so that its
+own distance fits between. The answer comes back the same way, and each shrinks its distance as it passes it on. So a
+detour is made where it is needed, however far the destination is. This is split label routing (Mosko and
+Garcia-Luna-Aceves, ICDCS 2004). If no room is left, or no answer comes, the question is for a new sequence number,
+which the destination alone can give (SEQNO_REQUEST, RFC 8966 section 3.8).
+
+An answer may be behind the times: when a node has died, all its neighbours know of a way over one another. So only who
+lost a route with its own link asks at once. Who was told so waits PATIENCE, in which news overtake what they refute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from zmesh.core.message import LinkId, NodeId
+from zmesh.core.timers import Alarm, Timers
+from zmesh.core.wire import MAX_TTL, SeqnoRequest
+
+PATIENCE = 0.03
+AGAIN = 0.250
+AGAIN_HOP = 0.015
+AGAIN_MAX = 2.0
+NEAR_TRIES = 2
+MEMORY = 0.2
+LISTEN = 2.5
+
+
+class _Want:
+    """How often this node has asked for a route, and whom it asked first."""
+
+    __slots__ = ("asked", "tries")
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self.asked: LinkId | None = None
+
+
+class Asking:
+    """The questions of one node, its own and those that it passes on."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        self.wants: dict[NodeId, _Want] = {}
+        """The destinations to which a way is known that is better than the one in use, and can't be taken."""
+        self._due: Timers[NodeId] = Timers(alarm)
+        self._questions: dict[LinkId, list[SeqnoRequest]] = {}
+        self._put: Timers[tuple[NodeId, int, int, LinkId]] = Timers(alarm)
+        self._askers: dict[NodeId, dict[LinkId, list[SeqnoRequest]]] = {}
+        self._listening: Timers[NodeId] = Timers(alarm)
+        self.urgent = False
+        """Whether there is a question to send."""
+
+    # -- what this node wants ------------------------------------------------------------------------------------
+
+    def want(self, destination: NodeId, cheapest: LinkId, now: float, *, at_once: bool) -> None:
+        """A better way is known, the cheapest over that link. If another was asked, that was the wrong one."""
+        want = self.wants.get(destination)
+        if want is None:
+            want = self.wants[destination] = _Want()
+        elif want.asked != cheapest:
+            want.tries = 0
+        if want.tries == 0:
+            self._due.set_sooner(destination, now if at_once else now + PATIENCE)
+
+    def want_anew(self, destination: NodeId, now: float) -> None:
+        """What was asked for is not enough any more: if something still is wanted, ask as if for the first time."""
+        want = self.wants.get(destination)
+        if want is not None:
+            want.tries = 0
+            self._due.set_sooner(destination, now + PATIENCE)
+
+    def content(self, destination: NodeId) -> None:
+        """Nothing better is known than the route in use."""
+        del self.wants[destination]
+        self._due.cancel(destination)
+
+    def due(self, now: float) -> list[NodeId]:
+        """For what to `ask` now; each is due again later as long as it is wanted."""
+        return self._due.expire(now)
+
+    def ask(self, destination: NodeId, below: tuple[int, int], offers: list[LinkId], hops: int, now: float) -> None:
+        """Ask for a distance below that (seqno, metric). At first the neighbour with the first of the offers, later all
+        of them, after pauses that double; `hops` is how many it is to the destination, at most.
+        """
+        want = self.wants[destination]
+        want.tries += 1
+        want.asked = offers[0]
+        seqno, distance = below
+        request = SeqnoRequest(destination, seqno, distance if want.tries <= NEAR_TRIES else 0, MAX_TTL)
+        self._send(request, offers[:1] if want.tries == 1 else offers, now)
+        pause = (AGAIN + AGAIN_HOP * hops) * 2 ** min(want.tries - 1, 10)
+        self._due.set(destination, now + min(AGAIN_MAX, pause))
+
+    # -- what neighbours want ------------------------------------------------------------------------------------
+
+    def remember(self, link: LinkId, request: SeqnoRequest, now: float) -> None:
+        """Let that neighbour wait for the answer, and for no more than two: to what is least and what is most."""
+        askers = self._askers.setdefault(request.destination, {})
+        others = [other for other in askers.get(link, ()) if other.demand != request.demand]
+        waiting = sorted([*others, request], key=lambda waiting: waiting.demand)
+        askers[link] = waiting[:1] + waiting[1:][-1:]
+        self._listening.set(request.destination, now + LISTEN)
+
+    def pass_on(self, request: SeqnoRequest, links: list[LinkId], now: float) -> None:
+        """Ask these neighbours for what another one has asked for, if they were not asked just now."""
+        if request.hops_left > 1:
+            onward = request.passed_on()
+            self._send(onward, [link for link in links if _key(onward, link) not in self._put], now)
+
+    def pass_on_again(self, destination: NodeId, link: LinkId, now: float) -> None:
+        """The route leads over that link now. What was passed on along the former one may have been lost with it."""
+        askers = self._askers.get(destination, {})
+        requests = [request for asker, waiting in askers.items() if asker != link for request in waiting]
+        waiting = [request for request in requests if request.hops_left > 1]
+        if waiting:
+            self._send(max(waiting, key=lambda request: request.demand).passed_on(), [link], now)
+
+    def is_waited_for(self, destination: NodeId) -> bool:
+        """True if a neighbour waits for an answer."""
+        return destination in self._askers
+
+    def answered(self, destination: NodeId, is_met: Callable[[SeqnoRequest], bool]) -> list[LinkId]:
+        """The neighbours that have asked for what can be had now; they wait for that no longer."""
+        answered: list[LinkId] = []
+        askers = self._askers[destination]
+        for link, requests in list(askers.items()):
+            waiting = [request for request in requests if not is_met(request)]
+            if len(waiting) < len(requests):
+                answered.append(link)
+            if waiting:
+                askers[link] = waiting
+            else:
+                del askers[link]
+        if not askers:
+            del self._askers[destination]
+            self._listening.cancel(destination)
+        return answered
+
+    # -- both ----------------------------------------------------------------------------------------------------
+
+    def link_down(self, link: LinkId) -> None:
+        """The link is down."""
+        self._questions.pop(link, None)
+
+    def take(self) -> dict[LinkId, list[SeqnoRequest]]:
+        """The questions to send, on which link."""
+        questions, self._questions = self._questions, {}
+        self.urgent = False
+        return questions
+
+    def expire(self, now: float) -> None:
+        """Forget what is too old to matter."""
+        self._put.expire(now)
+        for destination in self._listening.expire(now):
+            del self._askers[destination]
+
+    def next_deadline(self) -> float | None:
+        """When something is due, or `expire` has work."""
+        deadlines = (self._due.next_deadline(), self._put.next_deadline(), self._listening.next_deadline())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _send(self, request: SeqnoRequest, links: list[LinkId], now: float) -> None:
+        for link in links:
+            self._put.set(_key(request, link), now + MEMORY)
+            self._questions.setdefault(link, []).append(request)
+            self.urgent = True
+
+    def check(self, wanted: Collection[NodeId]) -> None:
+        """Raise AssertionError if something is not asked for that is wanted, or the other way round."""
+        if not wanted == self.wants.keys() == set(self._due):
+            raise AssertionError(f"better routes that nothing will ask for: {set(wanted) ^ self.wants.keys()}")
+        if self._askers.keys() != set(self._listening):
+            raise AssertionError("neighbours that wait for an answer, which nothing will forget")
+
+
+def _key(request: SeqnoRequest, link: LinkId) -> tuple[NodeId, int, int, LinkId]:
+    return (request.destination, request.seqno, request.distance, link)

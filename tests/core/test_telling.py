@@ -75,6 +75,17 @@ def test_a_route_that_is_lost_with_its_link_is_taken_back_if_no_answer_comes_in_
     assert told(routes, 5.0 + HOLD) == [([2, 3], 0, [retraction()])]
 
 
+def test_that_a_neighbour_is_gone_with_its_link_is_told_at_once_though_others_may_lead_there(routes):
+    """One of the two neighbours of a corner waited for an answer, and all beyond tried the ways over it meanwhile."""
+    hear(routes, 1, entry(metric=0, hops=0))
+    hear(routes, 2, entry(metric=500))
+    routes.flush(1.0)
+    routes.link_down(1)
+    routes.select(5.0)
+    assert asked(routes, 5.0) == [(2, request(5, 100))]
+    assert told(routes, 5.0) == [([2, 3], 0, [retraction()])]
+
+
 def lost_with_its_link(routes):
     """Node `z` was reached over link 1, which is down; link 2 leads there too, and is asked for a smaller distance."""
     hear(routes, 1, entry(metric=50))

@@ -344,12 +344,15 @@ class Routes:
         return distance is not None and selected.seqno > distance[0]
 
     def _may_be_undone(self, destination: NodeId, before: Selected | None, after: Selected | None) -> bool:
-        """True if what is lost may be found in a moment, or the detour that is found may be lost."""
+        """True if what is lost may be found in a moment, or the detour that is found may be lost.
+
+        A neighbour that is lost with its own link is most likely dead, and then nobody will find it.
+        """
         if before is None:
             return after is not None and after.excess > 0
         former = self._neighbours.get(before.link)
         if after is None:
-            return former is None and destination in self.asking.wants
+            return former is None and before.hops > 1 and destination in self.asking.wants
         if after.metric <= before.metric:
             return False
         return self.telling.holds(destination) or (former is not None and destination not in former.heard)

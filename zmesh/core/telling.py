@@ -7,10 +7,11 @@ the next hop to a destination is told nothing of it (split horizon, RFC 8966 sec
 that but wonder. A link that is new, or asks, is told the whole table.
 
 What may be undone in a moment is told after HOLD, so that everybody beyond hears of one change instead of two. A route
-that was lost with its own link may be found again, by asking for it; a detour that is taken because the next hop took
-its route back, or that an answer has opened, may be taken back as well: when a node has died, its neighbours know for a
-moment of ways over one another. Nobody can be led in a circle meanwhile: a node without a route passes nothing on, and
-one on a detour is believed to be nearer than it is, but not nearer than its feasibility distance.
+that was lost with its own link may be found again, by asking for it, unless it is that neighbour itself that is gone. A
+detour that is taken because the next hop took its route back, or that an answer has opened, may be taken back as well:
+when a node has died, its neighbours know for a moment of ways over one another. Nobody can be led in a circle
+meanwhile: a node without a route passes nothing on, and one on a detour is believed to be nearer than it is, but not
+nearer than its feasibility distance.
 """
 
 from __future__ import annotations

@@ -232,9 +232,11 @@ def test_a_question_that_comes_from_the_next_hop_is_passed_on_to_the_others(rout
     assert asked(routes, 5.0) == [(2, request(7, 0, hops_left=3)), (3, request(7, 0, hops_left=3))]
 
 
-def test_a_question_about_an_unknown_node_goes_nowhere(routes):
+def test_a_question_about_an_unknown_node_goes_nowhere_and_leaves_nothing_behind(routes):
     routes.request(1, request(8, 0, "nobody"), 5.0)
     assert asked(routes, 5.0) == []
+    assert not routes.asking.is_waited_for("nobody")
+    assert routes.next_deadline() is None
 
 
 @pytest.mark.parametrize("first", [2, 3])

@@ -178,6 +178,8 @@ class Routes:
             if self._selected[destination].link != link:
                 self.telling.answer(link, destination, now)
             return
+        if destination not in self._distances:
+            return  # there is no way there, and there was none; who asks may make up names as it likes
         self.asking.remember(link, request, now)
         selected = self._selected.get(destination)
         onward = selected is not None and selected.link != link

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from tests.core.entries import request
-from zmesh.core.asking import AGAIN, AGAIN_HOP, AGAIN_MAX, LISTEN, MEMORY, NEAR_TRIES, PATIENCE, Asking
+from zmesh.core.asking import AGAIN, AGAIN_MAX, LISTEN, MEMORY, NEAR_TRIES, PATIENCE, Asking
 
 
 @pytest.fixture
@@ -13,10 +13,10 @@ def asking(alarm):
     return Asking(alarm)
 
 
-def ask(asking, now, offers=(1, 2), below=(5, 150), hops=1):
+def ask(asking, now, offers=(1, 2), below=(5, 150)):
     """Ask for all that is due; returns the questions, as (link, question)."""
     for destination in asking.due(now):
-        asking.ask(destination, below, list(offers), hops, now)
+        asking.ask(destination, below, list(offers), now)
     return taken(asking)
 
 
@@ -55,16 +55,8 @@ def test_the_cheapest_is_asked_first_and_later_all_after_pauses_that_double_up_t
         asking.expire(now)
         now = asking.next_deadline()
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
-    again = AGAIN + AGAIN_HOP
-    assert pauses[:3] == pytest.approx([again, 2 * again, 4 * again])
+    assert pauses[:3] == pytest.approx([AGAIN, 2 * AGAIN, 4 * AGAIN])
     assert max(pauses) == pytest.approx(AGAIN_MAX)
-
-
-def test_who_is_far_from_the_destination_waits_longer_before_it_asks_again(asking):
-    asking.want("z", 1, 5.0, at_once=True)
-    assert ask(asking, 5.0, hops=50) == [(1, request())]
-    assert ask(asking, 5.0 + AGAIN + 49 * AGAIN_HOP) == []
-    assert ask(asking, 5.0 + AGAIN + 50 * AGAIN_HOP) == [(1, request()), (2, request())]
 
 
 def test_after_some_tries_a_newer_number_is_asked_for(asking):

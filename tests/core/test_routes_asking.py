@@ -3,7 +3,7 @@
 import pytest
 
 from tests.core.entries import asked, entry, hear, request, retraction, told
-from zmesh.core.asking import AGAIN, AGAIN_HOP, LISTEN, PATIENCE
+from zmesh.core.asking import AGAIN, LISTEN, PATIENCE
 from zmesh.core.routes import MAX_SEQNO_LEAP
 from zmesh.core.wire import MAX_TTL, Entry
 from zmesh.core.wire.limits import U63
@@ -51,18 +51,8 @@ def test_a_node_whose_best_route_is_not_feasible_asks_after_some_patience(routes
     assert asked(routes, 5.0) == []
     hear(routes, 3, entry(metric=300), now=5.01)
     assert asked(routes, 5.0 + PATIENCE) == [(2, request(5, 150))]
-    again = 5.0 + PATIENCE + AGAIN + AGAIN_HOP
+    again = 5.0 + PATIENCE + AGAIN
     assert asked(routes, again) == [(2, request(5, 150)), (3, request(5, 150)), (1, request(5, 150))]
-
-
-def test_it_asks_again_later_the_farther_the_destination_is(routes):
-    hear(routes, 1, entry(metric=50, hops=40))
-    hear(routes, 2, entry(metric=500, hops=50))
-    routes.link_down(1)
-    routes.select(5.0)
-    assert asked(routes, 5.0) == [(2, request())]
-    assert asked(routes, 5.0 + AGAIN + 49 * AGAIN_HOP) == []
-    assert asked(routes, 5.0 + AGAIN + 50 * AGAIN_HOP) == [(2, request())]
 
 
 def test_what_is_better_still_when_an_answer_has_come_is_asked_for_as_if_for_the_first_time(routes):

@@ -22,7 +22,6 @@ from zmesh.core.wire import MAX_TTL, SeqnoRequest
 
 PATIENCE = 0.03
 AGAIN = 0.250
-AGAIN_HOP = 0.015
 AGAIN_MAX = 2.0
 NEAR_TRIES = 2
 MEMORY = 0.2
@@ -81,9 +80,9 @@ class Asking:
         """For what to `ask` now; each is due again later as long as it is wanted."""
         return self._due.expire(now)
 
-    def ask(self, destination: NodeId, below: tuple[int, int], offers: list[LinkId], hops: int, now: float) -> None:
-        """Ask for a distance below that (seqno, metric). At first the neighbour with the first of the offers, later all
-        of them, after pauses that double; `hops` is how many it is to the destination, at most.
+    def ask(self, destination: NodeId, below: tuple[int, int], offers: list[LinkId], now: float) -> None:
+        """Ask for a distance below that (seqno, metric): at first the neighbour with the first of the offers, later all
+        of them, after pauses that double.
         """
         want = self.wants[destination]
         want.tries += 1
@@ -91,8 +90,7 @@ class Asking:
         seqno, distance = below
         request = SeqnoRequest(destination, seqno, distance if want.tries <= NEAR_TRIES else 0, MAX_TTL)
         self._send(request, offers[:1] if want.tries == 1 else offers, now)
-        pause = (AGAIN + AGAIN_HOP * hops) * 2 ** min(want.tries - 1, 10)
-        self._due.set(destination, now + min(AGAIN_MAX, pause))
+        self._due.set(destination, now + min(AGAIN_MAX, AGAIN * 2 ** min(want.tries - 1, 10)))
 
     # -- what neighbours want ------------------------------------------------------------------------------------
 

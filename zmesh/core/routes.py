@@ -236,9 +236,7 @@ class Routes:
     def requests(self, now: float) -> dict[LinkId, list[SeqnoRequest]]:
         """The SEQNO_REQUESTs to send, on which link."""
         for destination in self.asking.due(now):
-            offers = self._offers(destination, None)
-            hops = max(self._neighbours[link].heard[destination][4] for link in offers)
-            self.asking.ask(destination, self._distances[destination], offers, hops, now)
+            self.asking.ask(destination, self._distances[destination], self._offers(destination, None), now)
         return self.asking.take()
 
     def expire(self, now: float) -> None:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from tests.core.entries import request
-from zmesh.core.asking import AGAIN, AGAIN_MAX, LISTEN, MEMORY, NEAR_TRIES, PATIENCE, Asking
+from zmesh.core.asking import AGAIN, AGAIN_MAX, LISTEN, MEMORY, NEAR_HOPS, NEAR_TRIES, PATIENCE, Asking
 
 
 @pytest.fixture
@@ -96,11 +96,21 @@ def test_what_is_wanted_anew_is_asked_for_soon_as_if_for_the_first_time(asking):
 
 
 def test_what_is_passed_on_asks_for_one_less_and_goes_one_hop_less_far(asking):
-    asking.pass_on(request(hops_left=4), [1, 2], 5.0)
-    assert taken(asking) == [(1, request(5, 149, hops_left=3)), (2, request(5, 149, hops_left=3))]
+    asking.pass_on(request(), [1, 2], 5.0)
+    assert taken(asking) == [(1, request(5, 149, hops_left=254)), (2, request(5, 149, hops_left=254))]
     asking.pass_on(request(5, 1), [1], 5.0)
     asking.pass_on(request(6, 0), [1], 5.0)
     assert [(question.seqno, question.distance) for _, question in taken(asking)] == [(5, 0), (6, 0)]
+
+
+def test_what_nobody_near_has_answered_is_passed_on_as_a_question_for_a_newer_number(asking):
+    """Where half a mesh was lost, each asked all along the same way for a little less, one after the other."""
+    question, distances = request(), []
+    for _ in range(NEAR_HOPS + 1):
+        asking.pass_on(question, [1], 5.0)
+        ((_, question),) = taken(asking)
+        distances.append(question.distance)
+    assert distances == [150 - hops for hops in range(1, NEAR_HOPS + 1)] + [0]
 
 
 def test_the_same_is_passed_on_once_in_a_while(asking):
@@ -144,8 +154,8 @@ def test_nobody_waits_for_ever(asking):
 
 def test_the_most_demanding_question_is_passed_on_again_when_the_route_leads_elsewhere(asking):
     asking.remember(2, request(5, 150, hops_left=4), 5.0)
-    asking.remember(3, request(5, 90, hops_left=9), 5.0)
-    for link, expected in ((1, request(5, 89, hops_left=8)), (3, request(5, 149, hops_left=3))):
+    asking.remember(3, request(5, 90), 5.0)
+    for link, expected in ((1, request(5, 89, hops_left=254)), (3, request(5, 0, hops_left=3))):
         asking.pass_on_again("z", link, 5.1)
         assert taken(asking) == [(link, expected)]
     asking.pass_on_again("y", 1, 5.1)

@@ -5,8 +5,9 @@ It asks the neighbour with the cheapest offer for a distance below its own. The 
 route to the first node that is near enough, and each node on the way asks for 1 less than it was asked for, so that its
 own distance fits between. The answer comes back the same way, and each shrinks its distance as it passes it on. So a
 detour is made where it is needed, however far the destination is. This is split label routing (Mosko and
-Garcia-Luna-Aceves, ICDCS 2004). If no room is left, or no answer comes, the question is for a new sequence number,
-which the destination alone can give (SEQNO_REQUEST, RFC 8966 section 3.8).
+Garcia-Luna-Aceves, ICDCS 2004). If that is not near, no room is left, or no answer comes, the question is for a new
+sequence number, which the destination alone can give, and which helps all on the way (SEQNO_REQUEST, RFC 8966 section
+3.8).
 
 An answer may be behind the times: when a node has died, all its neighbours know of a way over one another. So only who
 lost a route with its own link asks at once. Who was told so waits PATIENCE, in which news overtake what they refute.
@@ -24,6 +25,7 @@ PATIENCE = 0.03
 AGAIN = 0.250
 AGAIN_MAX = 2.0
 NEAR_TRIES = 2
+NEAR_HOPS = 3
 MEMORY = 0.2
 LISTEN = 2.5
 
@@ -105,7 +107,7 @@ class Asking:
     def pass_on(self, request: SeqnoRequest, links: list[LinkId], now: float) -> None:
         """Ask these neighbours for what another one has asked for, if they were not asked just now."""
         if request.hops_left > 1:
-            onward = request.passed_on()
+            onward = _onward(request)
             self._send(onward, [link for link in links if _key(onward, link) not in self._put], now)
 
     def pass_on_again(self, destination: NodeId, link: LinkId, now: float) -> None:
@@ -114,7 +116,7 @@ class Asking:
         requests = [request for asker, waiting in askers.items() if asker != link for request in waiting]
         waiting = [request for request in requests if request.hops_left > 1]
         if waiting:
-            self._send(max(waiting, key=lambda request: request.demand).passed_on(), [link], now)
+            self._send(_onward(max(waiting, key=lambda request: request.demand)), [link], now)
 
     def is_waited_for(self, destination: NodeId) -> bool:
         """True if a neighbour waits for an answer."""
@@ -172,6 +174,12 @@ class Asking:
             raise AssertionError(f"better routes that nothing will ask for: {set(wanted) ^ self.wants.keys()}")
         if self._askers.keys() != set(self._listening):
             raise AssertionError("neighbours that wait for an answer, which nothing will forget")
+
+
+def _onward(request: SeqnoRequest) -> SeqnoRequest:
+    """What to ask the next node for, so that one's own distance fits between what it answers and what was asked."""
+    near = request.hops_left > MAX_TTL - NEAR_HOPS
+    return request._replace(distance=max(0, request.distance - 1) if near else 0, hops_left=request.hops_left - 1)
 
 
 def _key(request: SeqnoRequest, link: LinkId) -> tuple[NodeId, int, int, LinkId]:

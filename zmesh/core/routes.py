@@ -313,10 +313,9 @@ class Routes:
             return False
         if request.is_met_by(selected.seqno, selected.metric - selected.excess):
             return True
-        onward = self._neighbours[selected.link].heard[destination]
-        if not request.passed_on().is_met_by(onward[2], onward[3] - onward[5]):
+        onward, distance = self._neighbours[selected.link].heard[destination], request.distance - 1
+        if onward[2] != request.seqno or onward[3] - onward[5] >= distance:
             return False
-        distance = request.distance - 1
         self._distances[destination] = (selected.seqno, distance)
         self._selected[destination] = selected._replace(excess=selected.metric - distance)
         self.asking.want_anew(destination, now)

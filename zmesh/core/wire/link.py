@@ -140,10 +140,6 @@ class SeqnoRequest(NamedTuple):
         """True if that feasibility distance is below the one that was asked for."""
         return (seqno, -distance) > self.demand
 
-    def passed_on(self) -> SeqnoRequest:
-        """What to ask the next node for, so that one's own distance fits between."""
-        return self._replace(distance=max(0, self.distance - 1), hops_left=self.hops_left - 1)
-
 
 class Resend(NamedTuple):
     """Asks the neighbour to tell its routes, its records, or both again."""

@@ -348,8 +348,7 @@ class Controller:
         except (KeyboardInterrupt, SystemExit):
             if self._own_loop:
                 loop.set_exception_handler(_after_interrupt)
-            self.node.abort()
-            self._told = True  # nothing goes before what ends the program
+            self._abort()
             if not task.done():  # else it was main that was interrupted, and the node has been closed already
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -369,8 +368,16 @@ class Controller:
             result = await (main() if callable(main) else main)
             await self.node.drain()
             return result
+        except (KeyboardInterrupt, SystemExit):
+            self._abort()
+            raise
         finally:
             await self.close()
+
+    def _abort(self) -> None:
+        """End the node at once: nothing goes before what ends the program, which may have struck anywhere."""
+        self.node.abort()
+        self._told = True
 
     def stop(self) -> None:
         """Let `run` without a main function come to its end."""

@@ -136,10 +136,35 @@ def test_ctrl_c_ends_run_at_once(program, depot, name):
     running = program(dedent(BEGINNING) + dedent(dedent(PROGRAMS[name])), depot.url)
     assert running.line() == "ready", running.stderr
     running.interrupt()
-    assert running.end(AT_ONCE) == -signal.SIGINT
+    assert running.end(AT_ONCE) == -signal.SIGINT, running.stderr
     assert running.stderr.endswith("\nKeyboardInterrupt\n")
     assert COMPLAINTS.findall(running.stderr) == [], running.stderr
     depot.eventually(lambda: depot.controller.receptor.router.get_nodes() == ["depot"])
+
+
+def test_ctrl_c_ends_run_when_it_strikes_main_in_the_middle_of_sending(program, depot):
+    """Then what the node knows of its exchanges contradicts itself, and it can't take its leave of them."""
+    running = program(
+        dedent(BEGINNING)
+        + dedent(
+            dedent("""
+        def strike(frame, event, argument):
+            if frame.f_code.co_name == "enlist":
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+        async def main():
+            await connected()
+            sys.setprofile(strike)
+            controller.send("3600", "depot", "sleep:execute", response_handler=print)
+        controller.run(main)
+        """)
+        ),
+        depot.url,
+    )
+    assert running.line() == "ready", running.stderr
+    assert running.end(AT_ONCE) == -signal.SIGINT, running.stderr
+    assert running.stderr.endswith("\nKeyboardInterrupt\n")
+    assert COMPLAINTS.findall(running.stderr) == [], running.stderr
 
 
 def test_a_program_may_catch_ctrl_c_around_run(program, depot):

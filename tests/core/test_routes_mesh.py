@@ -67,7 +67,7 @@ class Net:
         node = self.nodes[name]
         if timely:
             node.expire(self.now)
-        if node.dirty or node.telling.urgent or timely:
+        if node.dirty or node.telling.urgent or node.asking.questions or timely:
             node.select(self.now)
             for telling in node.flush(self.now):
                 for link in telling.links:

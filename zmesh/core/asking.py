@@ -47,12 +47,11 @@ class Asking:
         self.wants: dict[NodeId, _Want] = {}
         """The destinations to which a way is known that is better than the one in use, and can't be taken."""
         self._due: Timers[NodeId] = Timers(alarm)
-        self._questions: dict[LinkId, list[SeqnoRequest]] = {}
+        self.questions: dict[LinkId, list[SeqnoRequest]] = {}
+        """What to ask on which link, without delay; `take` takes it."""
         self._put: Timers[tuple[NodeId, int, int, LinkId]] = Timers(alarm)
         self._askers: dict[NodeId, dict[LinkId, list[SeqnoRequest]]] = {}
         self._listening: Timers[NodeId] = Timers(alarm)
-        self.urgent = False
-        """Whether there is a question to send."""
 
     # -- what this node wants ------------------------------------------------------------------------------------
 
@@ -143,12 +142,11 @@ class Asking:
 
     def link_down(self, link: LinkId) -> None:
         """The link is down."""
-        self._questions.pop(link, None)
+        self.questions.pop(link, None)
 
     def take(self) -> dict[LinkId, list[SeqnoRequest]]:
         """The questions to send, on which link."""
-        questions, self._questions = self._questions, {}
-        self.urgent = False
+        questions, self.questions = self.questions, {}
         return questions
 
     def expire(self, now: float) -> None:
@@ -165,8 +163,7 @@ class Asking:
     def _send(self, request: SeqnoRequest, links: list[LinkId], now: float) -> None:
         for link in links:
             self._put.set(_key(request, link), now + MEMORY)
-            self._questions.setdefault(link, []).append(request)
-            self.urgent = True
+            self.questions.setdefault(link, []).append(request)
 
     def check(self, wanted: Collection[NodeId]) -> None:
         """Raise AssertionError if something is not asked for that is wanted, or the other way round."""

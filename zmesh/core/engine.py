@@ -512,7 +512,7 @@ class Engine:
 
     def _done(self, now: float) -> list[Effect]:
         """Bring the stimulus to its end: choose routes, loop what this node sent to itself, hand out the effects."""
-        if self.routes.dirty or self.routes.telling.urgent or self.routes.asking.urgent:
+        if self.routes.dirty or self.routes.telling.urgent or self.routes.asking.questions:
             self._choose(now)
             self._tell(now)
         while self.out.looped:

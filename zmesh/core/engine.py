@@ -17,6 +17,7 @@ from zmesh.core.effects import Effect, HangUp, Report
 from zmesh.core.exchanges import Exchanges
 from zmesh.core.forwarding import LAGGING_BYTES, Forwarding
 from zmesh.core.handshake import REDIAL_REFUSED, Handshake
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.moves import Moves
@@ -46,10 +47,12 @@ class Engine:
         heartbeat: float = 1.0,
         route_timeout: float = 30.0,
         leaf: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.node = node
         self.incarnation = incarnation
         self.leaf = leaf
+        self.limits = limits
         self.alarm = Alarm()
         self.links = Links(heartbeat, self.alarm)
         self.moves = Moves(self.alarm)

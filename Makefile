@@ -18,7 +18,8 @@ demo: .venv     ## start a mesh of five nodes on this machine and watch it work
 	.venv/bin/zmesh demo
 
 test: .venv/tox ## run every check: lint, types, docs, layers, unit, simulation and real sockets
-	$(TOX) run-parallel --parallel 3 --parallel-no-spinner -e lint,type,docs,py
+	$(TOX) run-parallel --parallel 3 --parallel-no-spinner -e lint,type,docs,core,py -- \
+	    tests --ignore=tests/docs --ignore=tests/core
 
 test-all: .venv/tox     ## the same on every Python 3.11+ of this machine
 	$(TOX) run $(if $(PYENVS),--discover $(PYENVS))

@@ -18,3 +18,16 @@ settings.register_profile("dev", deadline=None, suppress_health_check=SLOW_IS_FI
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, database=None)
 settings.register_profile("soak", settings.get_profile("dev"), max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_xdist_auto_num_workers(config):
+    """How many processes `-n auto` means: two for each core, since most tests wait most of the time."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Reports travel between processes (pytest-xdist) as UTF-8, and what a test has logged need not be that."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report

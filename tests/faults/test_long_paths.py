@@ -1,8 +1,7 @@
-"""Transfers over a path that is long, narrow, or shared, made of a proxy that delays and throttles."""
+"""Transfers over a path that is long, narrow, or shared; `python -m benchmarks.paths --check` measures their rate."""
 
 import asyncio
 import hashlib
-import time
 
 import pytest
 
@@ -34,6 +33,10 @@ async def hash_it(work):
     return whole.hexdigest()
 
 
+async def wait_for(request):
+    return (await request).text()
+
+
 @pytest.fixture
 async def path():
     """Nodes `a` and `b` with a proxy between them, and the proxy."""
@@ -45,21 +48,18 @@ async def path():
 
 
 @pytest.mark.parametrize("delay", [0.025, 0.05], ids=["50 ms there and back", "50 ms each way"])
-async def test_one_transfer_fills_four_fifths_of_a_long_path(path, delay):
+async def test_a_transfer_over_a_long_path_arrives_whole_and_fills_no_queue(path, delay):
     mesh, proxy = path
     proxy.slow(delay=delay, rate=RATE)
-    count = 240  # 63 MB
-    started = time.monotonic()
-    answer = await mesh["a"].request("b", "test:hash", pieces(count), timeout=30)
-    took = time.monotonic() - started
+    count = 120  # 31 MB
+    answer = await mesh["a"].request("b", "test:hash", pieces(count), timeout=60)
     assert answer.text() == digest_of(count)
-    assert count * PIECE / took > 0.8 * RATE
     assert mesh["a"].node.telemetry.counts["frame_dropped:queue_full"] == 0
 
 
-async def test_replies_fill_a_long_path_as_well(path):
+async def test_replies_over_a_long_path_arrive_whole(path):
     mesh, proxy = path
-    count = 120
+    count = 60
 
     async def give(work):
         async for piece in pieces(count):
@@ -67,25 +67,22 @@ async def test_replies_fill_a_long_path_as_well(path):
 
     mesh["b"].register("test:give", give)
     proxy.slow(delay=0.025, rate=RATE)
-    started = time.monotonic()
     size = 0
-    async for reply in mesh["a"].request("b", "test:give", timeout=30):
+    async for reply in mesh["a"].request("b", "test:give", timeout=60):
         size += len(reply.payload)
     assert size == count * PIECE
-    assert size / (time.monotonic() - started) > 0.7 * RATE  # of which the start takes its share
 
 
-async def test_a_ping_is_not_kept_waiting_by_a_transfer_over_a_long_path(path):
+async def test_pings_are_answered_while_a_transfer_fills_a_long_path(path):
     mesh, proxy = path
     proxy.slow(delay=0.025, rate=RATE)
-    idle = [(await mesh["a"].ping_once("b")).rtt for _ in range(5)]
-    transfer = asyncio.ensure_future(mesh["a"].request("b", "test:hash", pieces(200), timeout=30))
-    beside = []
+    transfer = asyncio.ensure_future(mesh["a"].request("b", "test:hash", pieces(200), timeout=60))
+    answered = 0
     while not transfer.done():
-        beside.append((await mesh["a"].ping_once("b", timeout=10)).rtt)
+        await mesh["a"].ping_once("b", timeout=60)
+        answered += 1
     await transfer
-    assert len(beside) > 5
-    assert max(beside) < 5 * max(idle)
+    assert answered > 3
 
 
 async def test_a_reader_that_reads_nothing_stops_the_sender_at_one_window(path):
@@ -108,7 +105,7 @@ async def test_a_reader_that_reads_nothing_stops_the_sender_at_one_window(path):
             given += PIECE
             yield piece
 
-    request = mesh["a"].request("b", "test:later", count(), timeout=30)
+    request = mesh["a"].request("b", "test:later", count(), timeout=60)
     before = -1
     while given != before:  # until the sender is given no more for a while
         before = given
@@ -121,21 +118,35 @@ async def test_a_reader_that_reads_nothing_stops_the_sender_at_one_window(path):
 
 
 async def test_many_transfers_over_a_narrow_path_lose_nothing_and_share_it(path):
+    """When the first one is through, no other has had less than a quarter of its share."""
     mesh, proxy = path
     proxy.slow(delay=0.01, rate=RATE)
-    count, transfers = 8, 24
-    started = time.monotonic()
-    ends = []
+    count, transfers = 24, 12
+    read = [0] * transfers
+    when_first_ended = []
 
-    async def transfer():
-        answer = await mesh["a"].request("b", "test:hash", pieces(count), timeout=50)
-        ends.append(time.monotonic() - started)
-        return answer.text()
+    async def hash_and_count(work):
+        whole = hashlib.sha256()
+        number = None
+        async for chunk in work.payload:
+            if number is None:
+                number, chunk = chunk[0], chunk[1:]
+            whole.update(chunk)
+            read[number] += len(chunk)
+        when_first_ended.append(min(read))
+        return whole.hexdigest()
 
-    answers = await asyncio.gather(*(transfer() for _ in range(transfers)))
+    async def numbered(number):
+        yield bytes((number,))
+        async for piece in pieces(count):
+            yield piece
+
+    mesh["b"].register("test:count", hash_and_count, stream=True)
+    requests = [mesh["a"].request("b", "test:count", numbered(number), timeout=60) for number in range(transfers)]
+    answers = await asyncio.gather(*(wait_for(request) for request in requests))
     assert set(answers) == {digest_of(count)}
-    assert min(ends) > 0.3 * max(ends)
-    assert max(ends) < 2.5 * transfers * count * PIECE / RATE
+    assert read == [count * PIECE] * transfers
+    assert when_first_ended[0] > count * PIECE / 4
 
 
 async def test_a_window_is_never_wider_than_the_largest(path):
@@ -150,6 +161,6 @@ async def test_a_window_is_never_wider_than_the_largest(path):
             widest = max([widest, *(call.outbound.in_flight for call in calls)])
             yield piece
 
-    answer = await mesh["a"].request("b", "test:hash", watched(300), timeout=50)
+    answer = await mesh["a"].request("b", "test:hash", watched(300), timeout=60)
     assert answer.text() == digest_of(300)
     assert 4 * 1024 * 1024 < widest <= MAX_WINDOW

@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import Counter
@@ -21,6 +18,7 @@ import pytest_asyncio
 from zmesh.core.effects import Report
 from zmesh.node import Node
 from zmesh.testing import eventually
+from zmesh.testing.process import Process
 from zmesh.transport import open_transports
 
 # --- what is left behind --------------------------------------------------------------------------------------------
@@ -78,7 +76,7 @@ async def nothing_is_left(
     yield
     assert complaints == []
     with contextlib.suppress(AssertionError):
-        await eventually(lambda: not census() - before, timeout=5.0)
+        await eventually(lambda: not census() - before, timeout=60)
     assert census() - before == Counter()
 
 
@@ -96,74 +94,6 @@ def reports() -> Callable[[Node], list[Report]]:
 
 # --- other processes ------------------------------------------------------------------------------------------------
 
-NODE = """
-import asyncio, hashlib, json, sys
-import zmesh
-from zmesh.testing import eventually
-
-async def main():
-    config = zmesh.Config(**json.loads(sys.argv[1]))
-    async with zmesh.Controller(config) as mesh:
-        print(*mesh.listening, flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            answer = await eval(line, globals() | {"mesh": mesh})
-            print(json.dumps(answer), flush=True)
-"""
-
-
-class Process:
-    """A node in a process of its own. It evaluates a line of Python at a time, in which `mesh` is its controller."""
-
-    def __init__(self, settings: dict[str, Any], more: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", f"{NODE}\n{more}\nasyncio.run(main())", json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.listening = self._line().split()
-
-    def start(self, expression: str) -> None:
-        """Have an awaitable expression evaluated."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{expression}\n")
-        self.process.stdin.flush()
-
-    async def answer(self) -> Any:
-        """The value of the expression that was started."""
-        return json.loads(await asyncio.to_thread(self._line))
-
-    async def ask(self, expression: str) -> Any:
-        """The value of an awaitable expression."""
-        self.start(expression)
-        return await self.answer()
-
-    def memory(self, which: str) -> int:
-        """`VmRSS`, the bytes in memory now, or `VmHWM`, the most that there ever were."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(rf"{which}:\s+(\d+) kB", status)
-        assert found is not None
-        return 1024 * int(found[1])
-
-    def kill(self) -> None:
-        """End it without a word, as a power cut would."""
-        self.process.kill()
-        self.process.wait()
-
-    def close(self) -> int:
-        """Let it close its node and end; its exit code."""
-        with self.process as process:
-            if process.stdin is not None:
-                process.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            process.kill()
-        return process.returncode
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
 
 @pytest.fixture
 def process() -> Iterator[Callable[..., Process]]:
@@ -171,10 +101,8 @@ def process() -> Iterator[Callable[..., Process]]:
     processes: list[Process] = []
 
     async def start(node_id: str, *, more: str = "", **settings: Any) -> Process:
-        settings = {"node_id": node_id, "listen": ["tcp://127.0.0.1:*"], **settings}
-        started = await asyncio.to_thread(Process, settings, more)
-        processes.append(started)
-        return started
+        processes.append(await Process.begin(node_id, more=more, **settings))
+        return processes[-1]
 
     yield start
     for each in processes:

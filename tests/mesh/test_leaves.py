@@ -2,8 +2,6 @@
 
 import asyncio
 
-import pytest
-
 import zmesh
 
 WARM_UP, LEAVES, AT_ONCE = 600, 400, 8
@@ -30,7 +28,7 @@ async def visit(urls, number):
     """What a command does: join, ask, leave."""
     config = zmesh.Config(node_id=f"leaf-{number}", peers=[urls[number % len(urls)]], ephemeral=True)
     async with zmesh.Controller(config) as leaf:
-        answer = await leaf.request("far", "echo:echo", bytes(2000), timeout=20.0)
+        answer = await leaf.request("far", "echo:echo", bytes(2000), timeout=60)
         assert len(answer) == 2000
 
 
@@ -42,7 +40,7 @@ async def visits(urls, first, count):
 async def calm(nodes):
     """Wait until the nodes know of their neighbours and each other, and of nothing and nobody else."""
     for node, links in zip(nodes, (1, 2, 1), strict=True):
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(60):
             while True:
                 if await node.ask("tables(mesh)") == [links, 2, 3, links, 0, 0, 0, 0, 0]:
                     break
@@ -50,7 +48,6 @@ async def calm(nodes):
         await node.ask("forget_frames(mesh)")
 
 
-@pytest.mark.timeout(90)
 async def test_four_hundred_one_shot_leaves_leave_no_trace_in_the_memory_of_the_nodes(process):
     home = await process("home", more=COUNT)
     middle = await process("middle", more=COUNT, peers=home.listening)

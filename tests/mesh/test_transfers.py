@@ -59,7 +59,6 @@ async def there_and_back(mesh):
 """
 
 
-@pytest.mark.timeout(120)
 async def test_a_hundred_megabytes_cross_two_forwarders_in_four_processes_with_flat_memory(process, tmp_path):
     sender = await process("sender", more=TRANSFERS, spool_dir=str(tmp_path))
     first = await process("first", more=TRANSFERS, peers=sender.listening)

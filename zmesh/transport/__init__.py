@@ -7,7 +7,8 @@ reconnect belongs to a new link.
 
 from zmesh.transport.address import Target, parse_url
 from zmesh.transport.context import open_transports
+from zmesh.transport.dials import Dial, DialState, Failure
 from zmesh.transport.port import Handler
 from zmesh.transport.sockets import Transport
 
-__all__ = ["Handler", "Target", "Transport", "open_transports", "parse_url"]
+__all__ = ["Dial", "DialState", "Failure", "Handler", "Target", "Transport", "open_transports", "parse_url"]

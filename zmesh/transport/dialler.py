@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 import zmq
 
@@ -11,6 +12,7 @@ from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.errors import AddressError
 from zmesh.transport.address import Target
+from zmesh.transport.dials import Dial, DialState, Failure
 from zmesh.transport.port import MORE, Owner, Port, send_body
 
 CONNECT_MS = 5_000
@@ -18,14 +20,15 @@ REDIAL_FIRST_MS = 50
 REDIAL_LAST_MS = 1_000
 REDIAL_FIRST = 0.1
 REDIAL_LAST = 10.0
-NOT_ZEROMQ = "what answers there does not speak ZeroMQ"
 
+_NOT_ZEROMQ = (Failure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
+_CLOSED = (Failure.CLOSED, "the connection was closed while it was being set up")
 _FAILURES = {
-    int(zmq.EVENT_CONNECT_RETRIED): "nothing answers there",
-    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): "the connection was closed while it was being set up",
-    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): NOT_ZEROMQ,
-    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "the other side does not let us in",
-    int(zmq.EVENT_DISCONNECTED): "the connection was closed while it was being set up",
+    int(zmq.EVENT_CONNECT_RETRIED): (Failure.REFUSED, "nothing answers there"),
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): _CLOSED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): _NOT_ZEROMQ,
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): (Failure.NOT_ADMITTED, "the other side does not let us in"),
+    int(zmq.EVENT_DISCONNECTED): _CLOSED,
 }
 _EVENTS = int(zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED) | sum(_FAILURES)
 
@@ -40,7 +43,20 @@ class Dialler(Port):
         self._pause = REDIAL_FIRST
         self._redial: asyncio.TimerHandle | None = None
         self._handshake: asyncio.TimerHandle | None = None
+        self._failure: Failure | None = None
+        self._reason = ""
+        self._since = time.monotonic()
+        self._tries = 0
         self._connect()
+
+    @property
+    def dial(self) -> Dial:
+        """How dialling this peer stands."""
+        if self.link is not None:
+            state = DialState.LINKED
+        else:
+            state = DialState.CONNECTING if self._redial is None else DialState.WAITING
+        return Dial(self.target.url, state, self._failure, self._reason, self._since, self._tries)
 
     def _connect(self) -> None:
         self._redial = None
@@ -72,7 +88,7 @@ class Dialler(Port):
 
     def hang_up(self, link: LinkId, pause: float) -> None:
         """Close the connection, and dial again after `pause` seconds at the earliest."""
-        self.link = None
+        self.link, self._since = None, time.monotonic()
         self._replace(pause)
 
     def _replace(self, pause: float) -> None:
@@ -106,12 +122,14 @@ class Dialler(Port):
         if self._socket.closed:
             return
         self._down("dialled again")
-        self.link = self.transport.new_link(self)
+        self.link, self._since = self.transport.new_link(self), time.monotonic()
+        self._failure, self._reason, self._tries = None, "", 0
         self.handler.on_link_up(self.link, dialled=True, cost=self.target.cost)
 
     def _down(self, reason: str) -> None:
         link, self.link = self.link, None
         if link is not None:
+            self._since = time.monotonic()
             self.full.discard(link)
             self.transport.links.pop(link, None)
             self.handler.on_link_down(link, reason)
@@ -120,7 +138,7 @@ class Dialler(Port):
         if event == zmq.EVENT_CONNECTED:
             # libzmq's own patience (HANDSHAKE_IVL) ends where it takes the first bytes for those of ZMTP 1.
             self._stop_waiting()
-            self._handshake = self.transport.loop.call_later(1.2 * self._patience, self._give_up, NOT_ZEROMQ)
+            self._handshake = self.transport.loop.call_later(1.2 * self._patience, self._give_up, _NOT_ZEROMQ)
             return
         self._stop_waiting()
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
@@ -130,16 +148,18 @@ class Dialler(Port):
         else:
             self._give_up(_FAILURES[event])
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, why: tuple[Failure, str]) -> None:
         """End the connection, and dial anew; libzmq never dials again whom it found to break the protocol."""
-        self._tell(reason)
+        self._tell(why)
         self._down("the connection was closed")
         if not self._socket.closed:
             self._replace(0.0)
 
-    def _tell(self, reason: str) -> None:
+    def _tell(self, why: tuple[Failure, str]) -> None:
         if self.link is None:
-            self.handler.on_dial_failed(self.target.url, reason)
+            self._failure, self._reason = why
+            self._tries += 1
+            self.handler.on_dial_failed(self.target.url, self._reason)
 
     def _stop_waiting(self) -> None:
         if self._handshake is not None:

@@ -10,6 +10,7 @@ from zmesh.core.wire import Frames
 from zmesh.transport.address import parse_url
 from zmesh.transport.context import shared
 from zmesh.transport.dialler import Dialler
+from zmesh.transport.dials import Dial
 from zmesh.transport.listener import Listener
 from zmesh.transport.port import Handler, Port
 
@@ -44,6 +45,10 @@ class Transport:
     def dial(self, url: str) -> None:
         """Keep a connection to a peer up, dialling again for ever. Raises AddressError if the URL is malformed."""
         self._ports.append(Dialler(self, parse_url(url)))
+
+    def dials(self) -> tuple[Dial, ...]:
+        """How dialling each peer stands, in the order in which they were given."""
+        return tuple(port.dial for port in self._ports if isinstance(port, Dialler))
 
     def send(self, link: LinkId, frames: Frames) -> bool:
         """Hand frames to ZeroMQ; False if the link is full, and `on_link_ready` will come. Never blocks."""

@@ -4,7 +4,7 @@ import asyncio
 
 from tests.mesh.transport.ears import FRAMES, joined
 from zmesh.testing import eventually
-from zmesh.transport import open_transports
+from zmesh.transport import DialState, Failure, open_transports
 
 # --- links ----------------------------------------------------------------------------------------------------------
 
@@ -26,6 +26,32 @@ async def test_frames_for_a_link_that_is_gone_go_nowhere(listener, dialler):
     assert listener.send(there, FRAMES)
     assert dialler.send(here, FRAMES)
     assert not listener.is_full(there)
+
+
+# --- how dialling stands --------------------------------------------------------------------------------------------
+
+
+async def test_each_dial_tells_its_state_and_why_and_since_when_it_fails(dialler, listener, free_port):
+    url = f"tcp://127.0.0.1:{free_port}"
+    dialler.dial(url)
+    dialler.dial(listener.listen("tcp://127.0.0.1:*"))
+    await eventually(lambda: dialler.handler.links and len(dialler.handler.failures) >= 2)
+    lost, linked = dialler.dials()
+    assert lost.url == url
+    assert lost.state in (DialState.CONNECTING, DialState.WAITING)
+    assert lost.failure is Failure.REFUSED
+    assert lost.reason == dialler.handler.failures[0][1]
+    assert lost.tries >= 2
+    assert (linked.url, linked.state, linked.failure, linked.reason, linked.tries) == (
+        listener.listening[0], DialState.LINKED, None, "", 0,
+    )  # fmt: skip
+    listener.listen(url)
+    await eventually(lambda: dialler.dials()[0].state is DialState.LINKED)
+    assert dialler.dials()[0].failure is None
+    assert dialler.dials()[0].since > lost.since
+    await listener.close()
+    await eventually(lambda: {dial.failure for dial in dialler.dials()} == {Failure.REFUSED})
+    assert all(dial.since > linked.since for dial in dialler.dials())
 
 
 # --- closing --------------------------------------------------------------------------------------------------------

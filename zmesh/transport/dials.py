@@ -1,0 +1,79 @@
+"""What becomes of dialling a peer: its state, and why the last try failed, for logs and errors to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DialState(StrEnum):
+    """What a dialler is doing."""
+
+    RESOLVING = "resolving"
+    """The peer's name is being looked up."""
+
+    CONNECTING = "connecting"
+    """A connection is being made, or its ZMTP handshake is under way."""
+
+    LINKED = "linked"
+    """There is a connection, and ZeroMQ runs over it."""
+
+    WAITING = "waiting"
+    """The last try failed or the link was lost; the next try begins after a pause."""
+
+
+class Failure(StrEnum):
+    """Why a try failed: stable codes, for programs and tests."""
+
+    UNRESOLVED = "unresolved"
+    """The name does not resolve to an address."""
+
+    RESOLVE_TIMED_OUT = "resolve_timed_out"
+    """No name server answered in time."""
+
+    REFUSED = "refused"
+    """The machine answers, and nothing listens on that port (ECONNREFUSED); or there is no such Unix socket."""
+
+    TIMED_OUT = "timed_out"
+    """Nothing answered in time: the machine is down, or a firewall drops what is sent to it."""
+
+    NO_ROUTE = "no_route"
+    """The network is down or has no route to the address (ENETUNREACH, EHOSTUNREACH)."""
+
+    NOT_ZEROMQ = "not_zeromq"
+    """Something listens there that does not speak ZMTP."""
+
+    CLOSED = "closed"
+    """The other end closed the connection during the handshake."""
+
+    NOT_ADMITTED = "not_admitted"
+    """The other end does not admit this node (ZAP)."""
+
+    PROXY = "proxy"
+    """The proxy is reached and did not connect to the peer."""
+
+    RESOURCES = "resources"
+    """This process or machine has no descriptor, memory, port or thread left for it."""
+
+    OTHER = "other"
+    """Anything else that the operating system says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """How dialling one peer stands.
+
+    `url`      the peer's URL as it was given, without a password of a proxy.
+    `state`    what is being done now.
+    `failure`  why the last try failed; None while linked, and before the first try has failed.
+    `reason`   the same in words that fit after "can't reach URL: "; empty where `failure` is None.
+    `since`    time.monotonic() at which the link came up; while there is none, at which it was lost or first dialled.
+    `tries`    how many tries have failed since then.
+    """
+
+    url: str
+    state: DialState
+    failure: Failure | None
+    reason: str
+    since: float
+    tries: int

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Modules of the tests that assert something: where it does not hold, they tell what was there as a test file does.
-pytest.register_assert_rewrite("tests.core.heads", "tests.core.side", "tests.core.subject", "tests.mesh.transport.ears")
+pytest.register_assert_rewrite(
+    "tests.core.heads", "tests.core.side", "tests.core.subject", "tests.hostile.victim", "tests.mesh.transport.ears"
+)
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

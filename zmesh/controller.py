@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from zmesh.answers import CANCEL, PING, read_message_id, stamp
 from zmesh.config import Config
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Message, MessageId
 from zmesh.core.wire import MAX_DIRECTIVE, is_address
 from zmesh.directives import Directives
@@ -92,11 +93,18 @@ class Controller:
 
     `Controller(config)` is used with `run(main)` or `async with`. With `loop`, the node lives in that loop as soon as
     it runs, and `run` may be left out. All methods may be called from the loop's thread; `send` and `ping` from any.
+    `limits` are what others may have the node keep and spend.
     """
 
-    def __init__(self, config: Config | None = None, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self.config = config if config is not None else Config()
-        self.node = Node(self.config, Directives())
+        self.node = Node(self.config, Directives(), limits)
         self._loop = loop
         self._own_loop = False
         self._life: asyncio.Task[None] | None = None

@@ -22,6 +22,7 @@ from zmesh.answers import PING, Answers
 from zmesh.config import Config
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
 from zmesh.core.engine import Engine
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.directives import Directives
 from zmesh.errors import Cancelled, Unreachable
@@ -45,9 +46,12 @@ HANDLERS_END_WITHIN = 1.0
 
 
 class Node:
-    """One member of the mesh. Use it through a Controller, or `live` in a task of yours."""
+    """One member of the mesh. Use it through a Controller, or `live` in a task of yours.
 
-    def __init__(self, config: Config, directives: Directives | None = None) -> None:
+    `limits`: what others may have it keep and spend.
+    """
+
+    def __init__(self, config: Config, directives: Directives | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         self.config = config
         self.node_id = config.node_id
         self.spool_dir = config.spool_dir
@@ -62,6 +66,7 @@ class Node:
             heartbeat=config.heartbeat,
             route_timeout=config.route_timeout,
             leaf=config.ephemeral,
+            limits=limits,
         )
         self.router = Router(self.engine)
         self.telemetry = Telemetry(config.node_id)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from zmesh.config import Config
 from zmesh.controller import Controller
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 
 _numbers = itertools.count(1)
 
@@ -29,15 +30,21 @@ class Mesh:
     """A set of nodes that belong together; `async with` opens them, waits until all know all, and closes them.
 
     `edges` are (dialler, listener) pairs of node ids; `settings` go into the Config of each node; `tcp` True uses
-    loopback TCP instead of `inproc://`.
+    loopback TCP instead of `inproc://`; `limits` are what others may have each node keep and spend.
     """
 
     def __init__(
-        self, *nodes: str, edges: tuple[tuple[str, str], ...] = (), tcp: bool = False, **settings: Any
+        self,
+        *nodes: str,
+        edges: tuple[tuple[str, str], ...] = (),
+        tcp: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        **settings: Any,
     ) -> None:
         self._wanted = nodes
         self._edges = edges
         self._tcp = tcp
+        self._limits = limits
         self._settings = settings
         self.controllers: dict[str, Controller] = {}
 
@@ -65,7 +72,7 @@ class Mesh:
         """Start one more node that dials the given ones."""
         listen = "tcp://127.0.0.1:*" if self._tcp else f"inproc://zmesh-test-{next(_numbers)}"
         config = Config(node_id=node, listen=(listen,), **{**self._settings, **settings})
-        controller = Controller(config)
+        controller = Controller(config, limits=self._limits)
         await controller.open()
         self.controllers[node] = controller
         for peer in peers:

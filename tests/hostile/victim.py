@@ -1,0 +1,62 @@
+"""The node under attack: a process of its own, whose memory is measured and whose tables are counted."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.mesh.process import Process
+
+LOOK_EVERY = 0.05
+
+QUESTIONS = """
+async def counts(mesh):
+    engine = mesh.node.engine
+    kept = engine.exchanges.counts()
+    kept["requests"] = len(mesh.node.serving)
+    kept["nodes"] = len(engine.nodes())
+    kept["records"] = len(engine.records.known())
+    kept["links"] = len([*engine.links])
+    return kept
+
+async def reported(mesh):
+    return dict(mesh.node.telemetry.counts)
+"""
+
+
+class Victim(Process):
+    """The node under attack, called `victim`; `settings` are those of its Config, and `limits`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__({"node_id": "victim", "listen": ["tcp://127.0.0.1:*"], **settings}, QUESTIONS)
+
+    @property
+    def url(self) -> str:
+        """What others dial."""
+        return self.listening[0]
+
+    async def counts(self) -> dict[str, int]:
+        """How many entries each of its tables has."""
+        counts: dict[str, int] = await self.ask("counts(mesh)")
+        return counts
+
+    async def reported(self) -> dict[str, int]:
+        """How often it has reported what, in telemetry's words."""
+        reported: dict[str, int] = await self.ask("reported(mesh)")
+        return reported
+
+    async def told(self, event: str, times: int = 1, timeout: float = 60.0) -> int:
+        """Wait until it has reported that so often, and return how often it has. Raises AssertionError."""
+        deadline = time.monotonic() + timeout
+        while (count := (await self.reported()).get(event, 0)) < times:
+            assert time.monotonic() < deadline, await self.reported()
+            await asyncio.sleep(LOOK_EVERY)
+        return count
+
+    async def until(self, holds: Callable[[dict[str, int]], bool], timeout: float = 60.0) -> dict[str, int]:
+        """Wait until its counts are as they should be, and return them. Raises AssertionError with the last ones."""
+        deadline = time.monotonic() + timeout
+        while not holds(counts := await self.counts()):
+            assert time.monotonic() < deadline, counts
+            await asyncio.sleep(LOOK_EVERY)
+        return counts

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.mesh.process import Process
+from zmesh.testing.process import Process
 
 LOOK_EVERY = 0.05
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.mesh.process import Process
 from zmesh.core.effects import Report
 from zmesh.node import Node
 from zmesh.testing import eventually

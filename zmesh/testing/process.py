@@ -20,8 +20,9 @@ import zmesh
 from zmesh.testing import eventually
 
 async def main():
-    config = zmesh.Config(**json.loads(sys.argv[1]))
-    async with zmesh.Controller(config) as mesh:
+    settings = json.loads(sys.argv[1])
+    limits = zmesh.core.limits.Limits(**settings.pop("limits", {}))
+    async with zmesh.Controller(zmesh.Config(**settings), limits=limits) as mesh:
         print(*mesh.listening, flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             answer = await eval(line, globals() | {"mesh": mesh})
@@ -36,7 +37,10 @@ class Process:
     """
 
     def __init__(self, settings: dict[str, Any], more: str = "") -> None:
-        """Start it, and wait until it listens. `settings` are those of Config, `more` is code for its expressions."""
+        """Start it, and wait until it listens.
+
+        `settings` are those of Config, and `limits` the fields of Limits; `more` is code for its expressions.
+        """
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", f"{_NODE}\n{more}\nasyncio.run(main())", json.dumps(settings)],
             stdin=subprocess.PIPE,

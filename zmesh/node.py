@@ -240,7 +240,7 @@ class Node:
                 else:
                     await self._route_to(node)
                 return
-        hint = self.engine.out.hint(Address(node))
+        hint = self.engine.out.hint(Address(node), time.monotonic())
         raise Unreachable(f"no route to {node!r} after {timeout} s{hint}", node=node)
 
     async def _route_to(self, node: str) -> None:

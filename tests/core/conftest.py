@@ -48,6 +48,7 @@ class Road:
         self.incarnation = incarnation
         self.ways = {name: Way(1, incarnation, False) for name, incarnation in dict(ways).items()}
         self.hops = {}
+        self.left = set()
         self.effects = []
 
     def way(self, destination):
@@ -63,7 +64,10 @@ class Road:
     def emit(self, effect):
         self.effects.append(effect)
 
-    def hint(self, destination):
+    def has_left(self, destination):
+        return destination in self.left
+
+    def hint(self, destination, now):
         return f"; a hint about {destination}"
 
     def open(self, node, incarnation=0, *, link=1, lagging=False):

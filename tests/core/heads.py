@@ -76,7 +76,7 @@ VALUES = {
     wire.decode_cancel: st.builds(wire.Cancel, bytes16, st.booleans(), u63, u63, u64, u64),
     wire.decode_unreachable: st.builds(
         wire.Unreachable, st.integers(0, 255), texts, nodes, addresses,
-        st.lists(nodes, max_size=wire.MAX_NAMES).map(tuple), numbers,
+        st.lists(nodes, max_size=wire.MAX_NAMES).map(tuple), numbers, texts,
     ),
     wire.decode_expired: st.builds(wire.Expired, st.integers(0, 255), nodes, addresses),
 }  # fmt: skip
@@ -119,8 +119,8 @@ def ack(count=1, following=0, limit=0):
     return encode((1, 1, [(bytes(16), True, following, limit)] * count))
 
 
-def unreachable(kind=16, reason="", near=(), at="a", destination="a"):
-    return encode((kind, reason, at, destination, near, 0.0))
+def unreachable(kind=16, reason="", near=(), at="a", destination="a", text=""):
+    return encode((kind, reason, at, destination, near, 0.0, text))
 
 
 def chunk_eof(code=0, reason="", error=""):

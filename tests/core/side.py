@@ -60,8 +60,8 @@ class Side:
         self.exchanges.on_cancel(source, Cancel(id, request, number, 0, incarnation, target), now)
         return self.done()
 
-    def on_unreachable(self, reason="no_route", *, stream=REQUEST, near=(), at="m", to="b", now=0.0):
-        note = wire.Unreachable(Kind.CHUNK, reason, at, to, near, 9.0)
+    def on_unreachable(self, reason="no_route", *, stream=REQUEST, near=(), at="m", to="b", text="", now=0.0):
+        note = wire.Unreachable(Kind.CHUNK, reason, at, to, near, 9.0, text)
         self.exchanges.on_unreachable(stream, note, now)
         return self.done()
 

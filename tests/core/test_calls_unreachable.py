@@ -232,3 +232,35 @@ def test_a_route_that_is_lost_after_the_request_arrived_does_not_hide_that(side)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
     text = "no route to 'b' after 31 s; the request had reached 'b'; a hint about b"
     assert deliveries(effects) == [final("unreachable", text)]
+
+
+# --- nodes that have left -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", ["left", "gone"])
+def test_a_call_that_runs_out_of_time_after_its_recipient_has_left_is_unreachable(side, reason):
+    side.call(timeout=9.0)
+    side.on_ack(1)
+    side.on_unreachable(reason, text="'b' left 2 s ago, last heard by 'n'", now=1.0)
+    text = "no route to 'b' after 9 s; the request had reached 'b'; 'b' left 2 s ago, last heard by 'n'"
+    assert final("unreachable", text) in side.tick(9.0)
+
+
+def test_a_call_that_runs_out_of_time_after_this_node_has_seen_its_recipient_leave_is_unreachable(side):
+    side.call(timeout=9.0)
+    side.on_ack(1)
+    side.on_unreachable(text="something older", now=0.5)
+    side.lose(now=1.0)
+    side.road.left.add("b")
+    assert final("unreachable", "no route to 'b' after 9 s; the request had reached 'b'; a hint about b") in side.tick(
+        9.0
+    )
+
+
+def test_what_a_node_on_the_way_knows_is_part_of_the_error_and_of_the_report(side):
+    side.call()
+    (report,) = side.on_unreachable(text="'b' was never known to 'm'", now=1.0)
+    assert report.text == "'b' was never known to 'm'"
+    effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
+    text = "no route to 'b' after 31 s; the last node on the way was 'm'; 'b' was never known to 'm'"
+    assert deliveries(effects) == [final("unreachable", text)]

@@ -3,6 +3,7 @@ from typing import NamedTuple
 import pytest
 
 from zmesh.core import wire
+from zmesh.core.departed import Departed
 from zmesh.core.effects import Report, Transmit
 from zmesh.core.forwarding import DRAIN, LAGGING_BYTES, MAX_NAMES_COMPARED, MAX_NAMES_SHOWN, MAX_NEAR_CACHED, Forwarding
 from zmesh.core.links import Links
@@ -22,7 +23,8 @@ class Node:
         self.links = Links(1.0, alarm)
         self.routes = Routes(node, 1, 1, alarm)
         self.records = Records(node, 1, 1, alarm)
-        self.out = Forwarding(node, 1, self.links, self.routes, self.records, leaf=leaf)
+        self.departed = Departed(node, self.routes, self.records)
+        self.out = Forwarding(node, 1, self.links, self.routes, self.records, self.departed, leaf=leaf)
 
     def join(self, id, node, *, leaf=False, cost=100):
         """A link to a neighbour is up."""
@@ -185,7 +187,18 @@ def test_the_source_hears_of_a_frame_without_a_route_and_gets_its_head_back(node
     report, note = forward(node, 2, frames(kind, to="nobody", of="c", head=b"mine"))
     assert report == Report("frame_dropped", "nobody", 2, "no_route")
     assert (note.link, note.destination, note.body) == (1, "c", b"mine")
-    assert bounced(note) == wire.Unreachable(kind, "no_route", "a", "nobody", (), 5.0)
+    assert bounced(note) == wire.Unreachable(
+        kind, "no_route", "a", "nobody", (), 5.0, "'nobody' was never known to 'a'"
+    )
+
+
+def test_the_source_hears_that_the_destination_has_left_and_when(node):
+    node.routes.update(1, 0, 1, [("c", 7, 2, wire.INFINITY, 1, 0)])
+    node.routes.select(6.0)
+    node.departed.leave("c", 1, 6.0)
+    _, note = forward(node, 3, frames(to="cli@c", of="l@a"), now=18.0)
+    text = "'c' left 12 s ago, last heard by 'a'"
+    assert bounced(note) == wire.Unreachable(Kind.CHUNK, "left", "a", "cli@c", (), 12.0, text)
 
 
 @pytest.mark.parametrize("kind", [Kind.UNREACHABLE, Kind.EXPIRED])
@@ -267,10 +280,10 @@ def test_a_leaf_sends_everything_to_the_node_that_it_hangs_on():
     node = Node("cli", leaf=True)
     home = node.join(1, "b")
     assert node.out.way("c") is None
-    assert node.out.hint("c") == "; not linked to any node"
+    assert node.out.hint("c", 0.0) == "; not linked to any node"
     node.out.hang_on(home)
     assert node.out.way("c") == Way(1, 0, False)
-    assert node.out.hint("c") == ""
+    assert node.out.hint("c", 0.0) == ""
     node.out.carry("c", Kind.CHUNK, b"", b"")
     assert taken(node) == [Passed(1, Kind.CHUNK, MAX_TTL, "c", "cli@b", b"", b"")]
     node.out.hang_on(None)
@@ -376,21 +389,36 @@ def test_frames_that_are_given_back_twice_stay_in_order(node):
 
 
 def test_an_error_names_the_nodes_there_are_and_the_likely_one(node):
-    assert node.out.hint("x") == "; known nodes: c"
+    assert node.out.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: c"
     node.reach(1, "edge-1", "hub")
-    assert node.out.hint("edge-9") == "; known nodes: c, edge-1, hub (did you mean 'edge-1'?)"
-    assert node.out.hint("cli@edge-9") == "; known nodes: c, edge-1, hub (did you mean 'edge-1'?)"
+    text = "; 'edge-9' was never known to 'a'; known nodes: c, edge-1, hub (did you mean 'edge-1'?)"
+    assert node.out.hint("edge-9", 0.0) == text
+    assert node.out.hint("cli@edge-9", 0.0) == text
     node.links.close(1)
     node.routes.link_down(1)
     node.routes.select(0.0)
     node.routes.changed_at = 0.0
-    assert node.out.hint("x") == "; known nodes: none"
+    assert node.out.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: none"
+
+
+def test_an_error_about_a_node_that_has_left_says_when_and_names_no_others(node):
+    assert not node.out.has_left("c")
+    node.routes.link_down(1)
+    node.routes.select(6.0)
+    node.departed.leave("c", 1, 6.0)
+    assert node.out.has_left("c")
+    assert node.out.hint("c", 18.0) == "; 'c' left 12 s ago, last heard by 'a'"
+
+
+@pytest.mark.parametrize("leaf", ["gone@a", "gone@c"])
+def test_an_error_about_a_leaf_of_a_node_that_is_there_does_not_say_that_the_node_has_left(node, leaf):
+    assert node.out.hint(leaf, 0.0).startswith("; known nodes: c")
 
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_an_error_names_a_few_nodes_only(node, more):
     node.reach(1, *(f"n{number:02}" for number in range(MAX_NAMES_SHOWN - 1 + more)))
-    assert (", ..." in node.out.hint("x")) is bool(more)
+    assert (", ..." in node.out.hint("x", 0.0)) is bool(more)
 
 
 def test_a_name_that_is_known_resembles_no_other(node):

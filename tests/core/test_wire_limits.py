@@ -76,6 +76,7 @@ LIMITS = [
     ("reason", 64, wire.decode_chunk, lambda n: chunk_eof(reason="r" * n)),
     ("reason", 64, wire.decode_refuse, lambda n: encode(("r" * n, ""))),
     ("reason", 64, wire.decode_unreachable, lambda n: unreachable(reason="r" * n)),
+    ("MAX_TEXT", wire.MAX_TEXT, wire.decode_unreachable, lambda n: unreachable(text="t" * n)),
 ]  # fmt: skip
 
 

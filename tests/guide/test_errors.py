@@ -65,7 +65,10 @@ CASES = {
         None,
         None,
         zmesh.Unreachable,
-        "no route to 'fat' after 0.3 s; the request has not left 'ctl'; known nodes: far, hub (did you mean 'far'?)",
+        (
+            "no route to 'fat' after 0.3 s; the request has not left 'ctl'; 'fat' was never known to 'ctl'; "
+            "known nodes: far, hub (did you mean 'far'?)"
+        ),
     ),
     "late": (
         "far",

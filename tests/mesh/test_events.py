@@ -108,7 +108,10 @@ async def test_a_node_that_does_not_come_is_an_error_that_names_the_others():
     async with Mesh.chain("a", "edge-7") as mesh:
         with pytest.raises(zmesh.Unreachable) as caught:
             await mesh["a"].node.reachable("edge-9", timeout=0.1)
-        text = "no route to 'edge-9' after 0.1 s; known nodes: edge-7 (did you mean 'edge-7'?)"
+        text = (
+            "no route to 'edge-9' after 0.1 s; 'edge-9' was never known to 'a'; "
+            "known nodes: edge-7 (did you mean 'edge-7'?)"
+        )
         assert (str(caught.value), caught.value.node) == (text, "edge-9")
 
 

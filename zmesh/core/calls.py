@@ -184,7 +184,7 @@ class Calls:
         call = self._calls[message_id]
         call.unreachable = note
         host = wire.host_of(note.destination)
-        self._carrier.emit(Report("unreachable", host, None, note.reason, note.near, note.settled))
+        self._carrier.emit(Report("unreachable", host, None, note.reason, note.near, note.settled, note.text))
         if note.reason == "restarted":
             self.on_restart(message_id, now)
         elif call.cancelled_at is not None and _never_arrived(call):
@@ -280,21 +280,29 @@ class Calls:
         lost = call.lost_since is not None
         if call.deadline is not None and call.deadline <= now:
             text = f"no final reply from {call.address!r} within {waited:.3g} s{self._last_seen(call)}"
-            self._end(call, "timed_out", self._no_route(call, waited) if lost else text, now)
+            reason = "unreachable" if lost and self._has_left(call) else "timed_out"
+            self._end(call, reason, self._no_route(call, waited, now) if lost else text, now)
         elif call.cancelled_at is not None and call.cancelled_at + CANCEL_GRACE <= now:
             text = f"cancelled; {call.address!r} has not confirmed within {CANCEL_GRACE:g} s that the work has ended"
             self._end(call, "cancelled", text, now)
         elif call.lost_since is not None and call.lost_since + self._route_timeout <= now:
-            self._end(call, "unreachable", self._no_route(call, waited), now)
+            self._end(call, "unreachable", self._no_route(call, waited, now), now)
         else:
             self._watch(call)
 
-    def _no_route(self, call: Call, waited: float) -> str:
+    def _has_left(self, call: Call) -> bool:
+        """Whether this node, or the one that sent the request back, knows that the recipient has left the mesh."""
+        note = call.unreachable
+        return self._carrier.has_left(call.address) or (note is not None and note.reason in ("left", "gone"))
+
+    def _no_route(self, call: Call, waited: float, now: float) -> str:
         text = f"no route to {call.address!r} after {waited:.3g} s"
         if self.contested:
             return f"{text}; another node is called {self._carrier.node!r} as well, and gets what is for this one"
-        turned_back = call.unreachable is not None and call.unreachable.at != self._carrier.node
-        return text + self._last_seen(call) + ("" if turned_back else self._carrier.hint(call.address))
+        note = call.unreachable
+        if note is None or note.at == self._carrier.node or self._carrier.has_left(call.address):
+            return text + self._last_seen(call) + self._carrier.hint(call.address, now)
+        return text + self._last_seen(call) + (f"; {note.text}" if note.text else "")
 
     def _last_seen(self, call: Call) -> str:
         """The last node that the request is known to have reached, for the text of an error."""

@@ -65,7 +65,7 @@ class Report:
     `link_up`, `link_doubted`, `link_lost`, `link_refused`, `link_held`, `node_joined`, `node_left`, `route_changed`,
     `duplicate_id`, `frame_dropped`, `unreachable`, `expired`, `link_synced`, `node_forgotten`, `record_cut`. With
     `unreachable` come the names that are `near` the one asked for, and for how long (seconds) the routes of the node
-    that said so have been `settled`.
+    that said so have been `settled`, and in `text` what it knows of the node.
     """
 
     event: str
@@ -74,6 +74,7 @@ class Report:
     detail: str = ""
     near: tuple[NodeId, ...] = ()
     settled: float = 0.0
+    text: str = ""
 
 
 Effect = Transmit | Deliver | Pull | Abort | HangUp | Report

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable
 
 from zmesh.core import wire
+from zmesh.core.departed import Departed
 from zmesh.core.duplicates import Duplicates, accuse
 from zmesh.core.effects import Effect, HangUp, Report
 from zmesh.core.exchanges import Exchanges
@@ -59,7 +60,8 @@ class Engine:
         self.routes = Routes(node, incarnation, serial, self.alarm)
         self.records = Records(node, incarnation, serial, self.alarm)
         self.duplicates = Duplicates(self.alarm)
-        self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, leaf=leaf)
+        self.departed = Departed(node, self.routes, self.records, limits)
+        self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, self.departed, leaf=leaf)
         self.exchanges = Exchanges(self.out, route_timeout, self.alarm, leaf=leaf)
         self.probes = Probes(self.routes, self.records, self.out, leaf=leaf)
         self.handshake = Handshake(node, incarnation, epoch, self.links, self.routes, self.records, self.out, leaf=leaf)
@@ -258,6 +260,7 @@ class Engine:
         self.routes.check()
         self.records.check()
         self.duplicates.check()
+        self.departed.check()
         self.exchanges.check()
         self.out.check()
 
@@ -491,10 +494,12 @@ class Engine:
             return
         self.records.set_reachable(node, after is not None, now)
         if after is None:
+            self.departed.leave(node, before.hops if before is not None else 0, now)
             self.out.emit(Report("node_left", node))
             self.exchanges.on_route(node, None, now)
         else:
             if before is None:
+                self.departed.join(node)
                 self.out.emit(Report("node_joined", node))
             self.out.emit(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
             self.exchanges.on_route(node, after.incarnation, now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 
 from zmesh.core import wire
+from zmesh.core.departed import Departed
 from zmesh.core.effects import Effect, Report, Transmit
 from zmesh.core.links import Link, Links
 from zmesh.core.message import Address, LinkId, NodeId
@@ -28,7 +29,17 @@ MAX_NAMES_SHOWN = 8
 class Forwarding:
     """The queues of a node's links, and the effects of the stimulus at hand. `address` is where replies go to."""
 
-    def __init__(self, node: NodeId, incarnation: int, links: Links, routes: Routes, records: Records, *, leaf: bool):
+    def __init__(
+        self,
+        node: NodeId,
+        incarnation: int,
+        links: Links,
+        routes: Routes,
+        records: Records,
+        departed: Departed,
+        *,
+        leaf: bool,
+    ) -> None:
         self.node = node
         self.incarnation = incarnation
         self.leaf = leaf
@@ -40,6 +51,7 @@ class Forwarding:
         self._links = links
         self._routes = routes
         self._records = records
+        self._departed = departed
         self._near: dict[str, tuple[NodeId, ...]] = {}
         self._near_at = 0.0
 
@@ -128,15 +140,28 @@ class Forwarding:
         source = self.address
         self.put(link, wire.seal(kind, destination, source, head, body), kind, source, destination)
 
-    def hint(self, destination: Address) -> str:
-        """What to add to an error about a node that can't be reached: the nodes that can, and the likely one."""
+    def has_left(self, destination: Address) -> bool:
+        """Whether there was a route to that node, and is none any more."""
+        return wire.host_of(destination) in self._departed
+
+    def hint(self, destination: Address, now: float) -> str:
+        """What to add to an error about a node that can't be reached: when it left, or the nodes that are known."""
         if self.leaf:
             return "; not linked to any node" if self.home is None else ""
+        known = self._known(wire.host_of(destination), now)
+        if self.has_left(destination):
+            return known
         nodes = sorted(self._routes.table())
         shown = ", ".join(nodes[:MAX_NAMES_SHOWN]) + (", ..." if len(nodes) > MAX_NAMES_SHOWN else "")
         near = self.near(wire.host_of(destination))
         likely = f" (did you mean {near[0]!r}?)" if near else ""
-        return f"; known nodes: {shown or 'none'}{likely}"
+        return f"{known}; known nodes: {shown or 'none'}{likely}"
+
+    def _known(self, host: NodeId, now: float) -> str:
+        """What is known of a node, if there is no route to it."""
+        if host == self.node or self._routes.get(host) is not None:
+            return ""
+        return f"; {self._departed.describe(host, now)}"
 
     def emit(self, effect: Effect) -> None:
         """Add an effect to those of the stimulus at hand."""
@@ -173,9 +198,12 @@ class Forwarding:
         else:
             if reason == "no_route" and route.host == self.node:
                 reason = "gone"
+            elif reason == "no_route" and route.host in self._departed:
+                reason = "left"
             near = self.near(route.destination) if reason == "no_route" else ()
             settled = max(0.0, now - self._routes.changed_at)
-            head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled))
+            text = self._known(route.host, now).removeprefix("; ")
+            head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled, text))
         self._send_back(kind, head, route, frames)
 
     def _push_back(self, refused: Frames) -> None:

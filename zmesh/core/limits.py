@@ -14,5 +14,8 @@ from dataclasses import dataclass
 class Limits:
     """The limits of one engine. Tests set them low."""
 
+    departed_nodes: int = 1024
+    """How many nodes that have left are remembered, for errors to say when that was; the first is forgotten."""
+
 
 DEFAULT_LIMITS = Limits()

@@ -50,7 +50,10 @@ class Carrier(Protocol):
     def emit(self, effect: Effect) -> None:
         """Add an effect to those of the stimulus at hand."""
 
-    def hint(self, destination: Address) -> str:
+    def has_left(self, destination: Address) -> bool:
+        """Whether that node is known to have left the mesh."""
+
+    def hint(self, destination: Address, now: float) -> str:
         """What may help somebody who can't reach that node."""
 
 

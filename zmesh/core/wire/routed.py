@@ -80,7 +80,8 @@ class Cancel(NamedTuple):
 
 class Unreachable(NamedTuple):
     """`at` can't pass on a frame of `kind` to `destination`; the body is that frame's head. `reason` is `no_route`,
-    `gone` (a leaf that left), `restarted`, or `full`; `near` are known names close to the destination's."""
+    `left` (there was a route), `gone` (a leaf that left), `restarted`, or `full`; `near` are known names close to the
+    destination's, `text` says for people what is known of it."""
 
     kind: int
     reason: str
@@ -88,6 +89,7 @@ class Unreachable(NamedTuple):
     destination: Address
     near: tuple[NodeId, ...]
     settled: float
+    text: str = ""
 
 
 class Expired(NamedTuple):
@@ -188,7 +190,7 @@ def decode_cancel(head: bytes) -> Cancel:
 
 def decode_unreachable(head: bytes) -> Unreachable:
     """Read the head of an UNREACHABLE."""
-    kind, reason, at, destination, near, settled = read_array(unpack(head, MAX_HEAD), 6)
+    kind, reason, at, destination, near, settled, text = read_array(unpack(head, MAX_HEAD), 7)
     names = tuple(read_node(name) for name in read_items(near, MAX_NAMES))
     return Unreachable(
         read_int(kind, 255),
@@ -197,6 +199,7 @@ def decode_unreachable(head: bytes) -> Unreachable:
         read_address(destination),
         names,
         read_number(settled),
+        read_text(text, MAX_TEXT),
     )
 
 

@@ -1,0 +1,45 @@
+"""What the mesh remembers of a node that has left, in the errors of those who still ask for it."""
+
+import re
+
+import pytest
+
+from zmesh.testing.simulator import Simulator
+
+
+@pytest.fixture
+def diamond() -> Simulator:
+    """`home` and `edge` with `north` and `south` between them, and a command that hangs on `home`."""
+    sim = Simulator()
+    sim.add("home", "north", "south", "edge", route_timeout=5)
+    sim.add("cli", leaf=True, route_timeout=5)
+    for one, other in (("north", "home"), ("south", "home"), ("edge", "north"), ("edge", "south"), ("cli", "home")):
+        sim.connect(one, other)
+    assert sim.settle()
+    sim.run(3)
+    return sim
+
+
+@pytest.mark.parametrize(("first", "last"), [("north", "south"), ("south", "north")])
+@pytest.mark.parametrize("asker", ["home", "cli"])
+def test_the_node_that_kept_its_link_longest_is_named_as_the_last_that_heard(
+    diamond: Simulator, asker: str, first: str, last: str
+) -> None:
+    wire = next(wire for wire in diamond.wires if {end.id for end in wire.ends} == {"edge", first})
+    wire.take_down()
+    diamond.run(3)
+    diamond.nodes["edge"].kill()
+    diamond.run(10)
+    outcome = diamond.nodes[asker].send("edge", timeout=2.0)
+    assert diamond.run_until(lambda: outcome.eof is not None, 10)
+    assert outcome.eof is not None
+    assert outcome.eof.reason == "unreachable"
+    assert re.search(rf"'edge' left 1[12] s ago, last heard by {last!r}$", outcome.eof.error)
+
+
+def test_a_command_hears_that_a_name_was_never_known_to_its_home(diamond: Simulator) -> None:
+    outcome = diamond.nodes["cli"].send("egde")
+    assert diamond.run_until(lambda: outcome.eof is not None, 10)
+    assert outcome.eof is not None
+    text = "the last node on the way was 'home' (did you mean 'edge'?); 'egde' was never known to 'home'"
+    assert outcome.eof.error == f"no route to 'egde' after 5 s; {text}"

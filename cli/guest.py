@@ -66,6 +66,8 @@ class Guest:
         self._joined: asyncio.Future[str | Failure] = self._loop.create_future()
         self._given_up: asyncio.Future[str] = self._loop.create_future()
         self._search: asyncio.Task[None] | None = None
+        self._known = ""
+        """What the host knows of a target that is not there, as it said last."""
 
     @property
     def target(self) -> str:
@@ -141,17 +143,19 @@ class Guest:
         """A message to the target got no further: judge whether the target is there at all."""
         if self.found.done() or self._given_up.done() or self.reached():
             return
-        text = f"no node {self.target!r} can be reached from {self.host!r}"
+        self._known = _hint(report) + (f"; {report.text}" if report.text else "")
         if report.detail == "gone":
             self._given_up.set_result(f"{self.target!r} has left the mesh")
         elif report.settled >= SETTLED:
-            self._given_up.set_result(f"{text}{_hint(report)}; 'zmesh routes' shows those that can be")
+            self._given_up.set_result(self._not_there(""))
         elif self._search is None:
-            patience = self._timeout or SETTLED - report.settled
-            text = f"{text} after {patience:.2g} s{_hint(report)}; 'zmesh routes' shows those that can be"
-            self._search = self._loop.create_task(self._seek(patience, text))
+            self._search = self._loop.create_task(self._seek(self._timeout or SETTLED - report.settled))
 
-    async def _seek(self, patience: float, text: str) -> None:
+    def _not_there(self, after: str) -> str:
+        text = f"no node {self.target!r} can be reached from {self.host!r}{after}{self._known}"
+        return f"{text}; 'zmesh routes' shows those that can be"
+
+    async def _seek(self, patience: float) -> None:
         """Ping the target again and again until it answers, or for as long as it may still appear."""
         over = self._loop.time() + patience
         pings: set[asyncio.Task[Pong]] = set()
@@ -162,7 +166,7 @@ class Guest:
                 await asyncio.wait((self.found,), timeout=min(pause, left))
                 pause = min(ASK_AGAIN_LAST, 2 * pause)
             if not (self.found.done() or self._given_up.done()):
-                self._given_up.set_result(text)
+                self._given_up.set_result(self._not_there(f" after {patience:.2g} s"))
         finally:
             for ping in pings:
                 ping.cancel()

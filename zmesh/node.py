@@ -417,6 +417,7 @@ class Node:
 
     def on_dial_failed(self, url: str, reason: str) -> None:
         """A peer does not answer; it is dialled again."""
+        self._perform(self.engine.dial_failed(url, reason, time.monotonic()))
         self._note(Report("dial_failed", None, None, f"{url}: {reason}"))
 
     # -- performing ----------------------------------------------------------------------------------------------
@@ -487,12 +488,22 @@ class Node:
 
     def _note(self, report: Report) -> None:
         self.telemetry.note(report)
-        if report.event == "link_up" and report.link is not None and self._transport is not None:
-            self._transport.healthy(report.link)
+        if report.event in ("link_up", "link_refused") and report.link is not None and self._transport is not None:
+            self._note_dial(report, report.link, self._transport)
         for observer in self._observers:
             observer(report)
         for events in self._events:
             events.note(report)
+
+    def _note_dial(self, report: Report, link: LinkId, transport: Transport) -> None:
+        """What has become of a link that this node may have dialled: errors tell, and the next pause depends on it."""
+        url, now = transport.dialled(link), time.monotonic()
+        if report.event == "link_up":
+            transport.healthy(link)
+        if url is not None and report.event == "link_up":
+            self._perform(self.engine.dial_succeeded(url, now))
+        elif url is not None:
+            self._perform(self.engine.dial_failed(url, report.detail, now))
 
     def _arm(self) -> None:
         """Have `tick` called when the engine is due next."""

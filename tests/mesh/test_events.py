@@ -115,6 +115,42 @@ async def test_a_node_that_does_not_come_is_an_error_that_names_the_others():
         assert (str(caught.value), caught.value.node) == (text, "edge-9")
 
 
+async def test_an_error_says_what_the_dials_are_doing(free_port):
+    url = f"tcp://127.0.0.1:{free_port}"
+    async with Mesh("hub", tcp=True) as mesh:
+        edge = zmesh.Controller(zmesh.Config(node_id="edge", peers=[url], route_timeout=0.1))
+        events = edge.node.events()
+        async with edge:
+            reason = (await first(events, DialFailed)).reason
+            with pytest.raises(zmesh.Unreachable, match=rf"; peer {url}: {reason} for \d+ s$"):
+                await edge.node.reachable("hub", timeout=0.0)
+            with pytest.raises(zmesh.Unreachable, match=rf"; peer {url}: {reason} for \d+ s$"):
+                await edge.request("hub", "echo:echo")
+            mesh["hub"].enable_server([url])
+            await edge.node.reachable("hub", timeout=10.0)
+            assert (await edge.request("hub", "echo:echo", "back")).text() == "back"
+            with pytest.raises(zmesh.Unreachable, match=r"known nodes: hub$"):
+                await edge.node.reachable("nobody", timeout=0.0)
+
+
+async def test_a_peer_that_refuses_this_node_is_told_in_errors():
+    async with Mesh("hub", tcp=True) as mesh:
+        twin = zmesh.Controller(zmesh.Config(node_id="hub", peers=mesh["hub"].listening))
+        events = twin.node.events()
+        async with twin:
+            await first(events, LinkRefused)
+            with pytest.raises(zmesh.Unreachable, match=r"; peer tcp://.*: they refuse: the id 'hub' is taken .* 0 s$"):
+                await twin.node.reachable("edge", timeout=0.0)
+
+
+async def test_a_node_that_has_left_is_told_from_one_that_was_never_known():
+    async with Mesh.chain("a", "b", "c") as mesh:
+        await mesh.remove("c")
+        await eventually(lambda: "c" not in mesh["a"].node.engine.nodes())
+        with pytest.raises(zmesh.Unreachable, match=r"; 'c' left \d+ s ago, last heard by 'b'$"):
+            await mesh["a"].node.reachable("c", timeout=0.0)
+
+
 async def test_a_node_that_is_closed_waits_no_more():
     mesh = zmesh.Controller(zmesh.Config(node_id="a"))
     async with mesh:

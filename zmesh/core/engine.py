@@ -1,6 +1,7 @@
 """One node as a state machine: a stimulus in, a list of effects out.
 
-The stimuli are `link_up`, `link_down`, `link_full`, `link_ready` and `receive` from the transport, `send`, `feed`,
+The stimuli are `link_up`, `link_down`, `link_full`, `link_ready`, `dial_failed`, `dial_succeeded` and `receive` from
+the transport, `send`, `feed`,
 `reply`, `cancel`, `consumed` and `describe` from the program, `tick` from the clock and `close` at the end. Each takes
 the time as `now` and returns what is to be done, in order. `next_deadline` tells when `tick` is due. The engine keeps
 no clock and does no I/O; whatever a neighbour sends, no stimulus raises.
@@ -97,6 +98,16 @@ class Engine:
         queue = self.out.drain(link)
         if queue is not None and queue.size_bytes < LAGGING_BYTES:
             self.exchanges.on_link_ready(link, lambda: queue.size_bytes >= LAGGING_BYTES, now)
+        return self._done(now)
+
+    def dial_failed(self, url: str, reason: str, now: float) -> list[Effect]:
+        """A peer could not be dialled, or did not take this node in; errors about unreachable nodes say so."""
+        self.out.dials.fail(url, reason, now)
+        return self._done(now)
+
+    def dial_succeeded(self, url: str, now: float) -> list[Effect]:
+        """There is a link to a peer that is dialled."""
+        self.out.dials.succeed(url)
         return self._done(now)
 
     def receive(self, link: LinkId, frames: tuple[bytes, ...] | list[bytes], now: float) -> list[Effect]:

@@ -10,6 +10,7 @@ import difflib
 
 from zmesh.core import wire
 from zmesh.core.departed import Departed
+from zmesh.core.dials import Dials
 from zmesh.core.effects import Effect, Report, Transmit
 from zmesh.core.links import Link, Links
 from zmesh.core.message import Address, LinkId, NodeId
@@ -47,6 +48,7 @@ class Forwarding:
         self.home: Link | None = None
         self.queues: dict[LinkId, Queue] = {}
         self.looped: list[Frames] = []
+        self.dials = Dials()
         self._effects: list[Effect] = []
         self._links = links
         self._routes = routes
@@ -145,17 +147,20 @@ class Forwarding:
         return wire.host_of(destination) in self._departed
 
     def hint(self, destination: Address, now: float) -> str:
-        """What to add to an error about a node that can't be reached: when it left, or the nodes that are known."""
+        """What to add to an error about a node that can't be reached: when it left or which nodes are known, and which
+        peers are dialled in vain.
+        """
+        dials = self.dials.describe(now)
         if self.leaf:
-            return "; not linked to any node" if self.home is None else ""
+            return f"; not linked to any node{dials}" if self.home is None else ""
         known = self._known(wire.host_of(destination), now)
         if self.has_left(destination):
-            return known
+            return known + dials
         nodes = sorted(self._routes.table())
         shown = ", ".join(nodes[:MAX_NAMES_SHOWN]) + (", ..." if len(nodes) > MAX_NAMES_SHOWN else "")
         near = self.near(wire.host_of(destination))
         likely = f" (did you mean {near[0]!r}?)" if near else ""
-        return f"{known}; known nodes: {shown or 'none'}{likely}"
+        return f"{known}; known nodes: {shown or 'none'}{likely}{dials}"
 
     def _known(self, host: NodeId, now: float) -> str:
         """What is known of a node, if there is no route to it."""
@@ -202,7 +207,8 @@ class Forwarding:
                 reason = "left"
             near = self.near(route.destination) if reason == "no_route" else ()
             settled = max(0.0, now - self._routes.changed_at)
-            text = self._known(route.host, now).removeprefix("; ")
+            dials = self.dials.describe(now) if wire.host_of(route.source) == self.node else ""
+            text = f"{self._known(route.host, now)}{dials}".removeprefix("; ")[: wire.MAX_TEXT]
             head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled, text))
         self._send_back(kind, head, route, frames)
 

@@ -75,6 +75,10 @@ class Dialler(Port):
         if self._monitor is None:
             self.transport.loop.call_soon(self._up)
 
+    def where(self, link: LinkId) -> str:
+        """The peer's URL."""
+        return self.dial.url
+
     def send(self, link: LinkId, frames: Frames) -> bool:
         """Hand frames to ZeroMQ; False if the connection takes no more now."""
         try:

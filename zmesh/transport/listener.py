@@ -34,6 +34,7 @@ class Listener(Port):
         self._ids: dict[LinkId, bytes] = {}
         self._by_descriptor: dict[int, list[LinkId]] = {}
         self._descriptors: dict[LinkId, int] = {}
+        self._addresses: dict[LinkId, str] = {}
         self._hung_up: dict[bytes, None] = {}
         self._unbound: asyncio.Future[None] | None = None
         endpoint = bindable(target)
@@ -52,6 +53,10 @@ class Listener(Port):
             raise AddressError(_why_not_bound(target, error)) from None
         self.url = self._socket.get_string(zmq.LAST_ENDPOINT)
         self._start()
+
+    def where(self, link: LinkId) -> str:
+        """The IP address of who dialled; the URL that it dialled, where that has no such addresses."""
+        return self._addresses.get(link, self.url)
 
     def send(self, link: LinkId, frames: Frames) -> bool:
         """Hand frames to ZeroMQ; False if the connection takes no more now."""
@@ -113,6 +118,9 @@ class Listener(Port):
         self._ids[link] = id
         descriptor = self._descriptors[link] = _descriptor(first)
         self._by_descriptor.setdefault(descriptor, []).append(link)
+        if self.url.startswith("tcp:"):
+            with contextlib.suppress(zmq.ZMQError):
+                self._addresses[link] = str(first.get("Peer-Address"))
         self.handler.on_link_up(link, dialled=False, cost=self.cost)
         self.handler.on_frames(link, parts)
 
@@ -141,6 +149,7 @@ class Listener(Port):
         if id is not None:
             del self._by_id[id]
             self.full.discard(link)
+            self._addresses.pop(link, None)
             descriptor = self._descriptors.pop(link)
             beside = self._by_descriptor[descriptor]
             beside.remove(link)

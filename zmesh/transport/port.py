@@ -139,6 +139,10 @@ class Port(ABC):
     def healthy(self) -> None:  # noqa: B027  # who listens has nothing to do
         """The node has taken a link of this port up."""
 
+    @abstractmethod
+    def where(self, link: LinkId) -> str:
+        """Where the other end of a link is: the URL that was dialled, or the address of who dialled this port."""
+
     def check_soon(self) -> None:
         """Drain at the loop's next turn if there is input, or a full link to try again."""
         if self._scheduled or self._socket.closed:

@@ -74,6 +74,16 @@ class Transport:
         if port is not None:
             port.hang_up(link, pause)
 
+    def where(self, link: LinkId) -> str:
+        """Where the other end of a link is: the URL that was dialled, or the address that it was dialled from."""
+        port = self.links.get(link)
+        return port.where(link) if port is not None else ""
+
+    def dialled(self, link: LinkId) -> str | None:
+        """The peer's URL, if this node has dialled the link."""
+        port = self.links.get(link)
+        return port.where(link) if isinstance(port, Dialler) else None
+
     def is_full(self, link: LinkId) -> bool:
         """Whether the last frames for that link did not go out."""
         port = self.links.get(link)

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tests.mesh.transport.ears import FRAMES, joined
 from zmesh.testing import eventually
 from zmesh.transport import DialState, Failure, open_transports
@@ -26,6 +28,17 @@ async def test_frames_for_a_link_that_is_gone_go_nowhere(listener, dialler):
     assert listener.send(there, FRAMES)
     assert dialler.send(here, FRAMES)
     assert not listener.is_full(there)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ipc", "inproc"])
+async def test_each_end_tells_where_the_other_is(dialler, listener, tmp_path, kind):
+    url = {"tcp": "tcp://127.0.0.1:*", "ipc": f"ipc://{tmp_path}/a", "inproc": "inproc://where"}[kind]
+    here, there = await joined(dialler, listener, url)
+    assert dialler.where(here) == dialler.dialled(here) == listener.listening[0]
+    assert listener.where(there) == ("127.0.0.1" if kind == "tcp" else listener.listening[0])
+    assert listener.dialled(there) is None
+    listener.hang_up(there, 0.0)
+    assert listener.where(there) == ""
 
 
 # --- how dialling stands --------------------------------------------------------------------------------------------

@@ -1,29 +1,73 @@
-"""Where the library's log goes: nowhere for a command, unless it is asked for; to stderr for a node."""
+"""Where the library's log goes: nowhere for a command, unless it is asked for; to stderr for a node.
+
+A node's lines for its operator are plain, other lines have their level and logger. All begin with the time in UTC,
+unless stderr is the journal of systemd, which keeps the time itself.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import time
+from typing import Any
 
-from zmesh_cli.terminal import printable
+from zmesh_cli.terminal import STDERR, printable
+
+JOURNAL = "zmesh.journal"
+"""The logger of the lines for operators."""
 
 
 class _Escaped(logging.Formatter):
-    """Log lines quote what other nodes said, so control characters are escaped; tracebacks keep their lines."""
+    """Log lines quote what other nodes said, so control characters are escaped, lest a line be forged; tracebacks keep
+    their lines.
+    """
+
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self, text: str, plain: str | None = None) -> None:
+        when = "" if _is_journald() else "%(asctime)s "
+        super().__init__(when + text)
+        self.converter = time.gmtime
+        self._plain = _Escaped(plain) if plain is not None else None
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), keep="\n\t")
+        if self._plain is not None and record.name == JOURNAL:
+            return self._plain.format(record)
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is the standard library's
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return printable(super().formatException(ei), keep="\n\t")
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        return printable(super().formatStack(stack_info), keep="\n\t")
 
 
-def set_up_logging(verbose: int, level: int | None = None) -> None:
-    """Log to stderr from `level` on, or what `verbose` says: INFO for 1 (and with ZMESH_DEBUG set), DEBUG for more."""
-    if verbose or os.environ.get("ZMESH_DEBUG"):
-        level = logging.INFO if verbose < 2 else logging.DEBUG
+def set_up_logging(verbose: int, *, node: bool = False) -> None:
+    """Log to stderr what `verbose` says: INFO for 1 (and with ZMESH_DEBUG set), DEBUG for more.
+
+    For 0, a node logs the lines for its operator, and warnings; a command nothing.
+    """
+    verbose = verbose or bool(os.environ.get("ZMESH_DEBUG"))
     root = logging.getLogger()
-    if level is None:
+    if not (verbose or node):
         root.addHandler(logging.NullHandler())
         return
     handler = logging.StreamHandler()
-    handler.setFormatter(_Escaped("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.setFormatter(_Escaped("%(levelname)-7s %(name)s: %(message)s", None if verbose else "%(message)s"))
     root.addHandler(handler)
-    root.setLevel(level)
+    root.setLevel(logging.WARNING if not verbose else logging.INFO if verbose < 2 else logging.DEBUG)
+    if not verbose:
+        logging.getLogger(JOURNAL).setLevel(logging.INFO)
+
+
+def _is_journald() -> bool:
+    """Whether stderr is the stream whose device and inode JOURNAL_STREAM names (systemd.exec(5))."""
+    try:
+        status = os.fstat(STDERR)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

@@ -7,12 +7,14 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 from zmesh.config import Config
 from zmesh.controller import Controller
 from zmesh.core.effects import Report
 from zmesh.errors import AddressError
+from zmesh.node import Node
 from zmesh_cli.exits import DONE, INTERRUPTED, Failure
 from zmesh_cli.logs import set_up_logging
 from zmesh_cli.sockets import url_of
@@ -30,7 +32,10 @@ CLOSE_WITHIN = 1.0
 LOOK_AGAIN = 0.02
 
 EVENTS = ("link_up", "link_lost", "link_refused", "duplicate_id", "node_joined", "node_left")
-"""What a node tells with --json after it is ready."""
+"""What a node tells with --json after it is ready, besides `dial_failed`."""
+
+MAX_REASONS = 16
+"""For each peer, the failures to dial it that are told before there is a link."""
 
 
 async def serve(
@@ -44,18 +49,19 @@ async def serve(
     until_eof: bool,
 ) -> int:
     """Run a node until a signal (or, with `until_eof`, the end of stdin) tells it to stop; the exit code."""
-    set_up_logging(verbose, logging.WARNING)
+    set_up_logging(verbose, node=True)
     config = Config.load(file, node_id=node_id, listen=listen or None, peers=peers or None)
     controller = Controller(config)
-    events = _Events(as_json)
-    controller.node.watch(events.note)
+    events = _Events(controller.node)
+    if as_json:
+        controller.node.watch(events.note)
     local = None
     with _stops(until_eof) as stops:
         try:
             with _unsaid("zmesh.controller"):  # an error in opening is raised as well, and told once is enough
                 await controller.open()
             local = _open_local_socket(controller)
-            await events.ready(controller, local)
+            await events.ready(controller, local, as_json=as_json)
             code = await stops.get()
             if code is not None:
                 again = asyncio.ensure_future(stops.get())
@@ -70,21 +76,21 @@ async def serve(
 
 
 class _Events:
-    """What happens to the node, told on stdout as JSON and on stderr where a person should know."""
+    """What happens to the node, told on stdout as JSON; people are told by its log."""
 
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, node: Node) -> None:
+        self._node = node
         self._output = Output()
         self._waiting: list[str] | None = []
-        self._unanswered: set[str] = set()
+        self._unanswered: dict[str, set[str]] = {}
         self._untold = 0
 
-    async def ready(self, controller: Controller, local: str | None) -> None:
+    async def ready(self, controller: Controller, local: str | None, *, as_json: bool) -> None:
         """The node listens: tell where, and what has happened before."""
         node_id = controller.node_id
         listening = [url for url in controller.listening if url != local]
-        if self._as_json:
-            await self._output.text(record("zmesh.node/1", event="ready", node_id=node_id, listening=listening))
+        if as_json:
+            await self._output.text(_event("ready", node_id=node_id, listening=listening))
         else:
             where = ", ".join(listening) or "no address"
             tell(f"node {node_id} listens on {where}; Ctrl-C stops it")
@@ -94,25 +100,29 @@ class _Events:
 
     def note(self, report: Report) -> None:
         """One report of the node."""
-        event, node, detail = report.event, report.node, report.detail
+        event, where = report.event, None
         if event == "dial_failed":
-            if detail in self._unanswered:
+            where, _, reason = report.detail.partition(": ")
+            told = self._unanswered.setdefault(where, set())
+            if reason in told or len(told) >= MAX_REASONS:
                 return
-            self._unanswered.add(detail)  # said once, and not at every try
-            complain(f"can't reach {detail}; still trying")
+            told.add(reason)  # said once until there is a link, and not at every try
         elif event not in EVENTS:
             return
-        if self._as_json:
-            line = record("zmesh.node/1", event=event, node=node, detail=detail)
-            if self._waiting is not None:
-                self._waiting.append(line)
-            else:
-                self._write(line)
+        elif event in ("link_up", "link_refused") and report.link is not None:
+            where = self._node.neighbour(report.link).where
+            if event == "link_up":
+                self._unanswered.pop(where, None)
+        line = _event(event, node=report.node, detail=report.detail, where=where)
+        if self._waiting is not None:
+            self._waiting.append(line)
+        else:
+            self._write(line)
 
     def _write(self, line: str) -> None:
         """A line, if the reader of stdout keeps up; a node waits for nobody, and goes on when nobody reads."""
         if self._untold:
-            line = record("zmesh.node/1", event="events_left_out", count=self._untold) + line
+            line = _event("events_left_out", count=self._untold) + line
         data = line.encode()
         try:
             if self._output.ready() and (len(data) <= ATOMIC or not self._output.waits):
@@ -122,6 +132,11 @@ class _Events:
         except OSError:
             pass
         self._untold += 1
+
+
+def _event(name: str, **fields: object) -> str:
+    """One line of JSON; `time` in seconds since 1970."""
+    return record("zmesh.node/1", event=name, **fields, time=round(time.time(), 3))
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ from zmesh.transport import Transport
 
 if TYPE_CHECKING:
     from zmesh.events import Events
+    from zmesh.journal import Journal, Neighbour
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Node:
         self._unborn: list[tuple[Coroutine[object, object, None], str]] = []
         self._observers: list[Callable[[Report], None]] = []
         self._events: set[Events] = set()
+        self._journal: Journal | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = 0
         self._transport: Transport | None = None
@@ -145,6 +147,7 @@ class Node:
 
     def _open(self) -> None:
         self._transport = Transport(self)
+        self._open_journal()
         unborn, self._unborn = self._unborn, []
         for coroutine, name in unborn:
             self.spawn(coroutine, name)
@@ -197,7 +200,17 @@ class Node:
             self._timer = None
         if self._transport is not None:
             await self._transport.close()
+        if self._journal is not None:
+            self._journal.close()
         self.listening.clear()
+
+    def _open_journal(self) -> None:
+        """Have an operator told what happens to this node; nobody operates a command, unless it is to say more."""
+        if not self.config.ephemeral or logging.getLogger("zmesh.journal").isEnabledFor(logging.INFO):
+            from zmesh.journal import Journal  # which commands need not load
+
+            assert self.loop is not None
+            self._journal = Journal(self.node_id, self, self.loop)
 
     def listen(self, url: str) -> None:
         """Listen on one more address, now or when the node opens. Raises AddressError if it can't be used."""
@@ -216,6 +229,20 @@ class Node:
     def watch(self, observer: Callable[[Report], None]) -> None:
         """Have each report of the engine (and of failed dialling, as `dial_failed`) given to `observer`."""
         self._observers.append(observer)
+
+    def neighbour(self, link: LinkId) -> Neighbour:
+        """The other end of a link: where it is, which end dialled, and the round-trip time."""
+        from zmesh.journal import Neighbour
+
+        known = self.engine.links.get(link)
+        where = self._transport.where(link) if self._transport is not None else ""
+        dialled = self._transport is not None and self._transport.dialled(link) is not None
+        return Neighbour(where, dialled, known.rtt if known is not None else None)
+
+    def last_heard_by(self, node: str) -> str | None:
+        """The other node that heard last of one that has left, if that is known."""
+        witness = self.engine.departed.heard_by(NodeId(Address(node)))
+        return witness if witness != self.node_id else None
 
     def events(self) -> Events:
         """What happens to this node's links and to the nodes that it can reach, from now on."""
@@ -488,6 +515,8 @@ class Node:
 
     def _note(self, report: Report) -> None:
         self.telemetry.note(report)
+        if self._journal is not None:
+            self._journal.note(report)
         if report.event in ("link_up", "link_refused") and report.link is not None and self._transport is not None:
             self._note_dial(report, report.link, self._transport)
         for observer in self._observers:

@@ -1,4 +1,4 @@
-"""What a node counts and logs of what happens to it."""
+"""What a node counts of what happens to it, and logs in detail; the lines for operators are in `zmesh.journal`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,13 @@ from zmesh.core.effects import Report
 log = logging.getLogger(__name__)
 
 _LEVELS = {
-    "link_up": logging.INFO,
     "link_doubted": logging.INFO,
-    "link_lost": logging.INFO,
     "link_held": logging.INFO,
-    "link_refused": logging.WARNING,
-    "duplicate_id": logging.WARNING,
-    "record_cut": logging.WARNING,
-    "node_joined": logging.INFO,
-    "node_left": logging.INFO,
 }
 
 
 class Telemetry:
-    """Counters by event (and reason), and a line in the log for what an operator wants to know."""
+    """Counters by event (and reason), and a line in the log for who looks into what happens."""
 
     def __init__(self, node: str) -> None:
         self._node = node

@@ -1,0 +1,193 @@
+"""What `zmesh node` says to its operator on stderr, at default verbosity."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from zmesh.core import wire
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
+MS = r"\(\d+(\.\d+)?(e[+-]\d+)? ms\)"
+Eventually = Callable[..., None]
+
+
+def said(node: Any, text: str, *, time: str = TIME) -> bool:
+    """Whether one of the lines so far is this regular expression, after the time."""
+    return any(re.fullmatch(time + text, line) for line in node.complaints().splitlines())
+
+
+@pytest.fixture
+def quick(shell: Any) -> list[str]:
+    """Options of a node that misses a neighbour soon."""
+    file = shell.folder / "quick.toml"
+    file.write_text("heartbeat = 0.2\n")
+    return ["--config", str(file)]
+
+
+def test_links_and_nodes_that_come_go_and_come_back_are_told(shell: Any, eventually: Eventually) -> None:
+    hub = shell.node("hub")
+    edge = shell.node("edge", "--peer", hub.url)
+    far = shell.node("far", "--peer", hub.url)
+    eventually(lambda: said(edge, rf"edge: linked with hub at {hub.url} {MS}"))
+    eventually(lambda: said(hub, rf"hub: linked with edge from 127\.0\.0\.1 {MS}"))
+    eventually(lambda: said(hub, "hub: edge joined the mesh"))
+    eventually(lambda: said(edge, "edge: far joined the mesh"))
+    far.end()
+    eventually(lambda: said(hub, r"hub: lost the link with far from 127\.0\.0\.1: they left: leaving"))
+    eventually(lambda: said(hub, "hub: far left the mesh"))
+    eventually(lambda: said(edge, "edge: far left the mesh, last heard by hub"))
+    hub.end(signal.SIGKILL)
+    eventually(lambda: said(edge, rf"edge: lost the link with hub at {hub.url}: .+"))
+    eventually(lambda: said(edge, rf"edge: can't reach {hub.url}: .+; still trying"))
+    shell.node("hub", listen=hub.url)
+    eventually(lambda: said(edge, rf"edge: linked again with hub at {hub.url} after \d+ s {MS}"))
+    assert "INFO" not in edge.complaints()
+
+
+def test_commands_leave_no_line(shell: Any) -> None:
+    hub = shell.node("hub")
+    assert shell.run("ping", "hub", "-c", "1", "--peer", hub.url).returncode == 0
+    hub.event("link_lost")
+    assert hub.complaints() == ""
+
+
+def test_a_neighbour_that_falls_silent_is_told_as_lost(shell: Any, quick: list[str], eventually: Eventually) -> None:
+    hub = shell.node("hub", *quick)
+    edge = shell.node("edge", *quick, "--peer", hub.url)
+    hub.event("node_joined")
+    edge.send(signal.SIGSTOP)
+    eventually(lambda: said(hub, r"hub: lost the link with edge from 127\.0\.0\.1: silent for [\d.]+ s"))
+    edge.send(signal.SIGCONT)
+    eventually(lambda: said(hub, rf"hub: linked again with edge from 127\.0\.0\.1 after \d+ s {MS}"))
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_peer_that_refuses_is_told_once_however_often_it_is_dialled(shell: Any, eventually: Eventually) -> None:
+    url = f"tcp://127.0.0.1:{unused_port()}"
+    node = shell.node("a", "--peer", url)
+    eventually(lambda: said(node, rf"a: can't reach {url}: .+; still trying"))
+    assert node.event("dial_failed")["where"] == url
+    hub = shell.node("hub")  # the peer is dialled some times meanwhile
+    assert shell.run("ping", "hub", "-c", "1", "--peer", hub.url).returncode == 0
+    assert node.complaints().count("can't reach") == 1
+
+
+def test_a_peer_that_speaks_something_else_is_told_from_one_that_is_not_there(
+    shell: Any, eventually: Eventually
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        node = shell.node("a", "--peer", url)
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            eventually(lambda: said(node, rf"a: can't reach {url}: .+; still trying"))
+    first = node.complaints().splitlines()[0]
+    assert "nothing answers" not in first
+    assert "refused" not in first
+
+
+def test_both_ends_of_a_refused_link_say_so(shell: Any, eventually: Eventually) -> None:
+    hub = shell.node("hub")
+    node = shell.node("hub", "--peer", hub.url)
+    eventually(lambda: said(hub, r"hub: refused a node from 127\.0\.0\.1: the id 'hub' is taken .+"))
+    eventually(lambda: said(node, rf"hub: refused by the node at {hub.url}: the id 'hub' is taken .+"))
+
+
+def test_events_carry_the_time_and_where_the_other_end_is(shell: Any) -> None:
+    began = time.time()
+    hub = shell.node("hub")
+    edge = shell.node("edge", "--peer", hub.url)
+    up = hub.event("link_up")
+    assert list(up) == ["schema", "event", "node", "detail", "where", "time"]
+    assert (up["node"], up["where"]) == ("edge", "127.0.0.1")
+    assert edge.event("link_up")["where"] == hub.url
+    joined = hub.event("node_joined")
+    assert joined["where"] is None
+    assert began - 1 < hub.ready["time"] <= up["time"] <= joined["time"] < time.time() + 1
+
+
+def test_a_peer_that_fails_again_after_a_link_is_told_again_in_the_events(shell: Any) -> None:
+    hub = shell.node("hub")
+    edge = shell.node("edge", "--peer", hub.url)
+    edge.event("link_up")
+    for _ in range(2):
+        hub.close()
+        assert edge.event("dial_failed")["where"] == hub.url
+        again = shell.node("hub", listen=hub.url)
+        edge.event("link_up")
+        hub = again
+
+
+def test_lines_that_systemd_keeps_have_no_time_of_their_own(shell: Any, eventually: Eventually) -> None:
+    reading, writing = os.pipe()
+    status = os.fstat(writing)
+    environment = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+    url = f"tcp://127.0.0.1:{unused_port()}"
+    node = shell.start("node", "--id", "a", "--peer", url, environment=environment, stderr=writing)
+    os.close(writing)
+    with os.fdopen(reading) as lines:
+        first, second = sorted([lines.readline(), lines.readline()])
+        assert re.fullmatch(rf"a: can't reach {url}: .+; still trying\n", first)
+        assert second == "node a listens on no address; Ctrl-C stops it\n"
+        node.terminate()
+        node.communicate(timeout=20)
+
+
+def test_more_verbose_lines_name_their_level_and_logger(shell: Any, eventually: Eventually) -> None:
+    hub = shell.node("hub", "-v")
+    shell.node("edge", "--peer", hub.url)
+    eventually(lambda: said(hub, rf"INFO    zmesh\.journal: hub: linked with edge from 127\.0\.0\.1 {MS}"))
+
+
+def test_what_other_nodes_say_can_not_forge_a_line(shell: Any, eventually: Eventually) -> None:
+    """A name holds no control characters, and the reasons that others give are escaped."""
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.linger = 0
+        url = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+        node = shell.node("a", "--peer", url)
+        assert router.poll(20_000)
+        sender, *_ = router.recv_multipart()
+        refusal = wire.Refuse("leaf", "no\n2026-01-01T00:00:00.000Z a: all is well\x1b[31m")
+        router.send_multipart([sender, *wire.encode_link(wire.Kind.REFUSE, refusal)])
+        forged = re.escape(r"no\n2026-01-01T00:00:00.000Z a: all is well\x1b[31m")
+        eventually(lambda: said(node, rf"a: refused by the node at {url}: {forged}"))
+    assert json.dumps(node.event("link_refused")["detail"]).count("\\n") == 1
+
+
+# -- what commands say of a node that is not there ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [("ping", "edge", "-c", "1"), ("send", "edge", "echo:echo", "x")])
+def test_a_command_says_when_a_node_has_left_and_who_heard_it_last(shell: Any, words: tuple[str, ...]) -> None:
+    hub, edge = shell.chain("hub", "edge")
+    edge.end()
+    hub.event("node_left")
+    done = shell.run(*words, "--peer", hub.url)
+    assert done.returncode == 3
+    assert re.search(
+        rb"no node 'edge' can be reached from 'hub'.*; 'edge' left \d+ s ago, last heard by 'hub'", done.stderr
+    )
+
+
+def test_a_command_says_what_the_dials_of_its_home_node_are_doing(shell: Any) -> None:
+    url = f"tcp://127.0.0.1:{unused_port()}"
+    home = shell.node("home", "--peer", url)
+    reason = home.event("dial_failed")["detail"].removeprefix(f"{url}: ")
+    done = shell.run("send", "edge", "echo:echo", "x", "--timeout", "0.5", "--peer", home.url)
+    assert done.returncode == 3
+    assert re.search(rf"; 'edge' was never known to 'home'; peer {url}: {reason} for \d+ s;".encode(), done.stderr)

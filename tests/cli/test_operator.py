@@ -189,5 +189,5 @@ def test_a_command_says_what_the_dials_of_its_home_node_are_doing(shell: Any) ->
     home = shell.node("home", "--peer", url)
     reason = home.event("dial_failed")["detail"].removeprefix(f"{url}: ")
     done = shell.run("send", "edge", "echo:echo", "x", "--timeout", "0.5", "--peer", home.url)
-    assert done.returncode == 3
-    assert re.search(rf"; 'edge' was never known to 'home'; peer {url}: {reason} for \d+ s;".encode(), done.stderr)
+    assert done.returncode in (3, 4)  # whichever of two limits of half a second comes first
+    assert re.search(rf"; 'edge' was never known to 'home'; peer {url}: {reason} for \d+ s".encode(), done.stderr)

@@ -337,8 +337,7 @@ def test_a_frame_that_has_used_up_its_ttl_is_answered_and_goes_no_further() -> N
     sealed = wire.seal(Kind.CANCEL, Address("c"), Address("a"), head, b"")
     frames = (wire.encode_route(Kind.CANCEL, Address("c"), Address("a"), 1), *sealed[1:])
     link = nodes[0].engine.routes.table()[NodeId(Address("c"))].link
-    wire_, end = nodes[0].wires[link]
-    assert wire_.send(end, frames)
+    assert nodes[0].transmit(link, frames)
     sim.run(0.1)
     assert events(nodes[1], "expired") == ["a"]
     assert [report.node for report in nodes[0].reports if report.event == "expired"] == ["b"]

@@ -1,7 +1,13 @@
-"""The simulator's nodes: an engine whose effects are obeyed as a real node obeys them, and a program that uses it."""
+"""The simulator's nodes: an engine whose effects are obeyed as a real node obeys them, and a program that uses it.
+
+What `zmesh.node.Node` does, a `SimNode` does: effects are performed in order, and those of a stimulus that arises
+meanwhile come after; only frames that nothing waits ahead of go out at once. All times that an engine is told are those
+of its node's own clock.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,15 +16,19 @@ from typing import TYPE_CHECKING
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.wire import Frames
+from zmesh.testing.simclock import Clock
 
 if TYPE_CHECKING:
     from zmesh.testing.simulator import Simulator
-    from zmesh.testing.simwire import Wire
+    from zmesh.testing.simwire import Port
+
+STOPPED_POLL = 0.1
 
 
 @dataclass
 class Outcome:
-    """What became of one request, as its sender saw it."""
+    """What became of one request, as its sender saw it; `ended_at` by the sender's clock."""
 
     message_id: MessageId
     recipient: str
@@ -52,7 +62,13 @@ Plugin = Callable[["SimNode", Job], None]
 
 
 class SimNode:
-    """One engine and the little program around it: it answers `echo:echo` unless told otherwise."""
+    """One engine and the little program around it: it answers `echo:echo` unless told otherwise.
+
+    Options: those of the engine, and `offset`, `drift` and `epoch` of its `Clock`.
+    """
+
+    lies = False
+    """Whether what it tells its neighbours is not to be believed."""
 
     def __init__(self, sim: Simulator, id: str, options: dict[str, object]) -> None:
         self.sim = sim
@@ -60,8 +76,10 @@ class SimNode:
         self.options = options
         self.alive = False
         self.stopped = False
+        self.inbox: deque[Callable[[], object]] | None = None
+        """What has come for a node that is paused, and waits in the buffers of its system; None for all others."""
         self.links = 0
-        self.wires: dict[LinkId, tuple[Wire, int]] = {}
+        self.wires: dict[LinkId, Port] = {}
         self.full: set[LinkId] = set()
         self.reports: list[Report] = []
         self.outcomes: dict[MessageId, Outcome] = {}
@@ -71,34 +89,64 @@ class SimNode:
         self.unread = False
         self.pause = 0.0
         """For how many seconds the program looks at each piece before it takes the next."""
+        self.clock = Clock(
+            lambda: sim.now,
+            self._on_clock,
+            offset=self._number("offset", 0.0),
+            drift=self._number("drift", 0.0),
+            epoch=self._number("epoch", 0.0),
+        )
         self._reading_until = 0.0
         self._feeding: dict[Stream, tuple[bytes, int]] = {}
-        self._wake = float("inf")
+        self._pending: deque[Effect] = deque()
+        self._performing = False
+        self._wake = math.inf
+        self._alarms = 0
         self.start()
+
+    def _number(self, option: str, default: float) -> float:
+        return float(str(self.options.get(option, default)))
+
+    @property
+    def now(self) -> float:
+        """What this node's monotonic clock shows."""
+        return self.clock.now()
 
     def start(self) -> None:
         """Begin a new life: a new incarnation, nothing remembered."""
-        serial = int(1000 * self.sim.now) + 1
-        self.alive, self.stopped = True, False
+        serial = int(1000 * self.clock.wall()) + 1
+        self.alive, self.stopped, self.inbox = True, False, None
         self.wires, self.full, self.jobs, self._feeding = {}, set(), {}, {}
-        self._wake = float("inf")
+        self._pending, self._performing = deque(), False
+        self._wake = math.inf
         self.engine = Engine(
             self.id,
             self.sim.random.getrandbits(64) | 1,
-            now=self.sim.now,
+            now=self.now,
+            epoch=self.clock.epoch,
             serial=int(str(self.options.get("serial", serial))),
-            heartbeat=float(str(self.options.get("heartbeat", 1.0))),
-            route_timeout=float(str(self.options.get("route_timeout", 30.0))),
+            heartbeat=self._number("heartbeat", 1.0),
+            route_timeout=self._number("route_timeout", 30.0),
             leaf=bool(self.options.get("leaf", False)),
         )
-        self.do(self.engine.describe(["echo:echo"], self.sim.now))
+        self.do(self.engine.describe(["echo:echo"], self.now))
 
     def kill(self) -> None:
         """Die at once; the system closes the connections, so the neighbours notice."""
-        self.alive = False
+        self._die(notice=True)
+
+    def lose_power(self) -> None:
+        """Die with the whole machine: nobody closes the connections, so the neighbours have to find out."""
+        self._die(notice=False)
+
+    def _die(self, *, notice: bool) -> None:
+        self.alive, self.inbox = False, None
         for wire in self.sim.wires:
             if self in wire.ends:
-                wire.cut()
+                end = wire.ends.index(self)
+                wire.abandon(wire.session, end, notice=notice)
+        for port in list(self.wires.values()):
+            port.wire.abandon(port.session, port.end, notice=notice)
 
     def restart(self) -> None:
         """Die and come back."""
@@ -109,14 +157,34 @@ class SimNode:
             if wire.ends[0] is self:
                 self.sim.after(0.01, wire.dial)
 
+    def freeze(self, *, clock: bool = False) -> None:
+        """Do nothing until `resume`; what comes meanwhile waits. With `clock` the monotonic clock stands still, too."""
+        self.stopped = True
+        if self.inbox is None:
+            self.inbox = deque()
+        if clock:
+            self.clock.stop()
+
+    def resume(self, *, first: bool = False) -> None:
+        """Go on; `first`: what is due is done before what has come is read."""
+        self.stopped = False
+        inbox, self.inbox = self.inbox, None
+        self.clock.go()
+        if not self.alive:
+            return
+        if first:
+            self.do(self.engine.tick(self.now))
+        while inbox:
+            inbox.popleft()()
+
     def send(
         self, recipient: str, payload: bytes = b"", directive: str = "echo:echo", timeout: float | None = None
     ) -> Outcome:
         """Send a request; see the outcome as it comes."""
         message_id = MessageId(self.sim.random.randbytes(16))
         outcome = self.outcomes[message_id] = Outcome(message_id, recipient)
-        header = RequestHeader(directive, self.sim.now, timeout)
-        now = self.sim.now
+        header = RequestHeader(directive, self.clock.wall(), timeout)
+        now = self.now
         self.do(
             self.engine.send(message_id, Address(recipient), header, payload[:65536], now,
                              last=len(payload) <= 65536, timeout=timeout)
@@ -128,22 +196,35 @@ class SimNode:
 
     def cancel(self, outcome: Outcome) -> None:
         """Cancel a request of this node."""
-        self.do(self.engine.cancel(outcome.message_id, self.sim.now))
+        self.do(self.engine.cancel(outcome.message_id, self.now))
 
     def reply(self, job: Job, payload: bytes | None, serial: int = 1, eof: Eof | None = None) -> None:
         """Answer a job, with `eof` for good."""
-        header = None if payload is None else ReplyHeader(self.sim.now, serial)
+        header = None if payload is None else ReplyHeader(self.clock.wall(), serial)
         job.ended = job.ended or eof is not None
-        effects = self.engine.reply(
-            job.message_id, header, payload or b"", self.sim.now, last=payload is not None, eof=eof
-        )
+        effects = self.engine.reply(job.message_id, header, payload or b"", self.now, last=payload is not None, eof=eof)
         self.do(effects)
 
     def do(self, effects: list[Effect]) -> None:
-        """Perform effects in order, and let the engine be checked."""
-        pending = deque(effects)
-        while pending:
-            pending.extend(self._perform(pending.popleft()))
+        """Perform effects in order, and let the engine be checked.
+
+        Called while others are performed, it leaves these for later, but for frames that nothing waits ahead of.
+        """
+        pending = self._pending
+        if self._performing:
+            for effect in effects:
+                if pending or not isinstance(effect, Transmit):
+                    pending.append(effect)
+                else:
+                    self._perform(effect)
+            return
+        self._performing = True
+        pending.extend(effects)
+        try:
+            while pending:
+                self._perform(pending.popleft())
+        finally:
+            self._performing = False
         self.sim.after_event(self)
         self._arm()
 
@@ -151,29 +232,42 @@ class SimNode:
         """Tell the engine that a link takes frames again, until it has no more or the link is full again."""
         self.full.discard(link)
         while link in self.wires and link not in self.full:
-            effects = self.engine.link_ready(link, self.sim.now)
+            effects = self.engine.link_ready(link, self.now)
             if not effects:
                 break
             self.do(effects)
 
-    def _perform(self, effect: Effect) -> list[Effect]:
-        now = self.sim.now
+    def transmit(self, link: LinkId, frames: Frames) -> bool:
+        """Put frames on a link; False if it takes no more now."""
+        port = self.wires.get(link)
+        if port is None:
+            return True
+        if link in self.full:
+            return False
+        if port.session is not port.wire.session:
+            port.wire.refuse(port.session, port.end)
+            return True
+        if port.wire.send(port.end, frames):
+            return True
+        self.full.add(link)
+        return False
+
+    def _perform(self, effect: Effect) -> None:
+        now = self.now
         match effect:
             case Transmit(link, frames):
-                wire, end = self.wires.get(link, (None, 0))
-                if wire is not None and (link in self.full or not wire.send(end, frames)):
-                    self.full.add(link)
-                    return self.engine.link_full(link, frames, now)
+                if not self.transmit(link, frames):
+                    self._pending.extend(self.engine.link_full(link, frames, now))
             case Deliver():
                 self._deliver(effect)
                 if self.pause:
                     self._read_later(effect)
                 elif not self.unread:
-                    return self.engine.consumed(effect.stream, effect.weight, now)
+                    self.do(self.engine.consumed(effect.stream, effect.weight, now))
             case HangUp(link, _, pause):
-                wire, end = self.wires.get(link, (None, 0))
-                if wire is not None:
-                    self.sim.after(0.0, lambda: wire.hang_up(end, pause) if wire.ids[end] == link else None)
+                port = self.wires.get(link)
+                if port is not None:
+                    port.wire.hang_up(port.session, port.end, pause)
             case Pull(stream):
                 self.sim.after(0.0, lambda: self._feed(stream))
             case Abort(message_id, reason):
@@ -182,12 +276,11 @@ class SimNode:
                     job.aborted = reason
                     job.ended = True
                     word = Eof(1, reason, f"stopped: {reason}")
-                    return self.engine.reply(message_id, None, b"", now, last=False, eof=word)
+                    self.do(self.engine.reply(message_id, None, b"", now, last=False, eof=word))
             case Report():
                 if self.sim.checked:
                     self.reports.append(effect)
                     self.sim.note(self, effect)
-        return []
 
     def _read_later(self, piece: Deliver) -> None:
         engine = self.engine
@@ -195,7 +288,7 @@ class SimNode:
 
         def read() -> None:
             if self.alive and self.engine is engine:
-                self.do(engine.consumed(piece.stream, piece.weight, self.sim.now))
+                self.do(engine.consumed(piece.stream, piece.weight, self.now))
 
         self.sim.at(self._reading_until, read)
 
@@ -213,7 +306,7 @@ class SimNode:
                 del self._feeding[stream]
             else:
                 self._feeding[stream] = (payload, end)
-            self.do(self.engine.feed(stream, payload[start:end], self.sim.now, last=end >= len(payload)))
+            self.do(self.engine.feed(stream, payload[start:end], self.now, last=end >= len(payload)))
 
     def _deliver(self, piece: Deliver) -> None:
         message_id = piece.stream.message_id
@@ -225,7 +318,8 @@ class SimNode:
             job.payload += piece.body
             if piece.last:
                 job.complete = True
-                self.sim.after(0.0, lambda: self.plugin(self, job) if not job.ended and self.alive else None)
+                if not job.ended:
+                    self.plugin(self, job)
             return
         outcome = self.outcomes[message_id]
         if isinstance(piece.header, ReplyHeader):
@@ -237,25 +331,33 @@ class SimNode:
             outcome.partial.clear()
         if piece.eof is not None:
             outcome.eofs.append(piece.eof)
-            outcome.ended_at = self.sim.now
+            outcome.ended_at = self.now
 
     def _arm(self) -> None:
+        """Have `tick` called when the engine is due next, by this node's clock."""
         deadline = self.engine.next_deadline()
         if deadline is not None and deadline < self._wake:
             self._wake = deadline
-            engine = self.engine
-            self.sim.at(deadline, lambda: self._tick(engine, deadline))
+            when = self.clock.when(deadline)
+            if when < math.inf:
+                self._alarms += 1
+                alarm = self._alarms
+                self.sim.at(when, lambda: self._ring(alarm))
 
-    def _tick(self, engine: Engine, deadline: float) -> None:
-        if engine is not self.engine or not self.alive or deadline != self._wake:
+    def _ring(self, alarm: int) -> None:
+        if alarm != self._alarms or not self.alive:
             return
-        self._wake = float("inf")
         if self.stopped:
-            self._wake = self.sim.now + 0.1
-            again = self._wake
-            self.sim.at(again, lambda: self._tick(engine, again))
+            self.sim.after(STOPPED_POLL, lambda: self._ring(alarm))
             return
-        self.do(engine.tick(self.sim.now))
+        self._wake = math.inf
+        self.do(self.engine.tick(self.now))
+
+    def _on_clock(self) -> None:
+        """The clock shows something else than it would have."""
+        self._wake = math.inf
+        self._alarms += 1
+        self._arm()
 
 
 def echo(node: SimNode, job: Job) -> None:

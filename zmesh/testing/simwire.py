@@ -1,11 +1,27 @@
-"""The simulator's connections: FIFO, as ZeroMQ's are, and open to all that may befall one on the way."""
+"""The simulator's connections: FIFO and reliable, as ZeroMQ's over TCP are, and open to all that may befall one.
+
+A `Wire` is what a dialler keeps up, a `Session` one connection of it. Each end of a session has a link of its own, and
+learns by itself, at its own time or never, that the connection is gone. So for a while a listener may hold a link of an
+old session beside that of the next, or a node one to a machine without power.
+
+Each direction of a wire has its own delay, loss, bandwidth and silence: routes through the Internet are seldom the same
+both ways, and a radio may hear whom it does not reach.
+
+Copies: a connection never delivers a frame twice (TCP numbers its bytes, and libzmq sends nothing again on the next
+connection). What comes twice was sent twice by its source, after a time-out or on another path; loss in one direction,
+silence in one direction, and a break that its ends learn of at different times bring that about: the receiver still
+reads what the sender has already given up. `copies` adds to it what a forwarder might do that can't know whether a
+frame has arrived: acknowledgements, and chunks for the node that runs there, arrive twice, one right behind the other.
+Nothing else is copied, since a source counts which of its copies came back, and may rely on that.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from zmesh.core import wire
 from zmesh.core.message import LinkId
-from zmesh.core.wire import Frames
+from zmesh.core.wire import Frames, Kind
 
 if TYPE_CHECKING:
     from zmesh.testing.simnode import SimNode
@@ -14,27 +30,142 @@ if TYPE_CHECKING:
 REDIAL = 0.1
 """Seconds until a connection that failed is tried again, at the least."""
 
+UNLIMITED = float("inf")
 
-class Wire:
-    """A connection that `dialler` keeps up to `listener`. Times in seconds, `loss` from 0 to 1, `room` in frames."""
 
-    def __init__(
-        self, sim: Simulator, dialler: SimNode, listener: SimNode, delay: float, jitter: float, cost: int, room: int
-    ) -> None:
-        self.sim = sim
-        self.ends = (dialler, listener)
+class Direction:
+    """What befalls the frames that one end sends. `delay` and `jitter` in seconds, `loss` and `copies` from 0 to 1,
+    `bandwidth` in bytes a second; `silent`: nothing arrives, and nobody is told.
+    """
+
+    __slots__ = ("bandwidth", "copies", "delay", "jitter", "loss", "silent")
+
+    def __init__(self, delay: float, jitter: float) -> None:
         self.delay = delay
         self.jitter = jitter
+        self.loss = 0.0
+        self.copies = 0.0
+        self.silent = False
+        self.bandwidth = UNLIMITED
+
+
+class Session:
+    """One connection: the link at each end (None: that end does not know it, or no more), and what is under way."""
+
+    __slots__ = ("broken", "hung_up", "idle_at", "ids", "last", "under_way")
+
+    def __init__(self, now: float) -> None:
+        self.ids: list[LinkId | None] = [None, None]
+        self.broken = False
+        """Whether what is sent from now on is lost."""
+        self.hung_up = False
+        """Whether the listener throws away what comes: a ROUTER can't close a connection."""
+        self.under_way = [0, 0]
+        self.last = [now, now]
+        """When what was sent last from each end arrives."""
+        self.idle_at = [now, now]
+        """When the last byte from each end is on its way."""
+
+
+class Port(NamedTuple):
+    """Where a link of a node leads: one end of a session of a wire."""
+
+    wire: Wire
+    end: int
+    session: Session
+
+
+class Wire:
+    """A connection that `dialler` (end 0) keeps up to `listener` (end 1); `room` in frames, each way.
+
+    `delay`, `jitter`, `loss`, `silent` and `bandwidth` set both directions at once, and tell of the dialler's.
+    """
+
+    def __init__(
+        self,
+        sim: Simulator,
+        dialler: SimNode,
+        listener: SimNode,
+        delay: float | tuple[float, float],
+        jitter: float,
+        cost: int,
+        room: int,
+    ) -> None:
+        there, back = delay if isinstance(delay, tuple) else (delay, delay)
+        self.sim = sim
+        self.ends = (dialler, listener)
+        self.directions = (Direction(there, jitter), Direction(back, jitter))
         self.cost = cost
         self.room = room
-        self.loss = 0.0
-        self.silent = False
         self.down = False
         self.removed = False
-        self.session = 0
-        self.ids: list[LinkId | None] = [None, None]
-        self.under_way = [0, 0]
-        self._last = [0.0, 0.0]
+        self.session = Session(0.0)
+        self.session.broken = True
+        self._attempt = 0
+
+    @property
+    def ids(self) -> list[LinkId | None]:
+        """The links of the latest session, the dialler's first."""
+        return self.session.ids
+
+    @property
+    def delay(self) -> float:
+        """Seconds from end to end."""
+        return self.directions[0].delay
+
+    @delay.setter
+    def delay(self, seconds: float) -> None:
+        for direction in self.directions:
+            direction.delay = seconds
+
+    @property
+    def jitter(self) -> float:
+        """Seconds by which a frame may be later still; order is kept."""
+        return self.directions[0].jitter
+
+    @jitter.setter
+    def jitter(self, seconds: float) -> None:
+        for direction in self.directions:
+            direction.jitter = seconds
+
+    @property
+    def loss(self) -> float:
+        """The share of frames that are lost."""
+        return self.directions[0].loss
+
+    @loss.setter
+    def loss(self, share: float) -> None:
+        for direction in self.directions:
+            direction.loss = share
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing arrives, and nobody is told."""
+        return self.directions[0].silent
+
+    @silent.setter
+    def silent(self, silent: bool) -> None:
+        for direction in self.directions:
+            direction.silent = silent
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second."""
+        return self.directions[0].bandwidth
+
+    @bandwidth.setter
+    def bandwidth(self, rate: float) -> None:
+        for direction in self.directions:
+            direction.bandwidth = rate
+
+    def heal(self) -> None:
+        """Let both directions carry everything again, as fast as they can."""
+        self.bring_up()
+        for direction in self.directions:
+            direction.loss, direction.copies, direction.jitter, direction.silent = 0.0, 0.0, 0.0, False
+            direction.bandwidth = UNLIMITED
+
+    # -- opening -------------------------------------------------------------------------------------------------
 
     def dial(self) -> None:
         """Connect, if both ends are up; else try again later, for ever."""
@@ -42,73 +173,150 @@ class Wire:
         if self.removed or self.ids[0] is not None or not dialler.alive:
             return
         if self.down or not listener.alive:
-            self.sim.after(REDIAL * (1 + self.sim.random.random()), self.dial)
+            self._redial(REDIAL)
             return
-        self.session += 1
-        self.under_way = [0, 0]
-        self._last = [self.sim.now, self.sim.now]
-        link = self._attach(0)
-        dialler.do(dialler.engine.link_up(link, self.sim.now, dialled=True, cost=self.cost))
+        self.session = session = Session(self.sim.now)
+        link = self._attach(session, 0)
+        dialler.do(dialler.engine.link_up(link, dialler.now, dialled=True, cost=self.cost))
 
-    def _attach(self, end: int) -> LinkId:
+    def _redial(self, pause: float) -> None:
+        self._attempt += 1
+        attempt = self._attempt
+        later = pause * (1 + self.sim.random.random())
+        self.sim.after(later, lambda: self.dial() if attempt == self._attempt else None)
+
+    def _attach(self, session: Session, end: int) -> LinkId:
         node = self.ends[end]
         node.links += 1
-        link = self.ids[end] = LinkId(node.links)
-        node.wires[link] = (self, end)
+        link = session.ids[end] = LinkId(node.links)
+        node.wires[link] = Port(self, end, session)
         self.sim.reconnected()
         return link
 
+    # -- carrying ------------------------------------------------------------------------------------------------
+
     def send(self, end: int, frames: Frames) -> bool:
-        """Take frames from one end; False if there is no room for them now."""
-        if self.under_way[end] >= self.room:
-            return False
-        self.sim.frames += 1
-        if self.sim.tap is not None:
-            self.sim.tap(frames)
-        if self.silent or (self.loss and self.sim.random.random() < self.loss):
-            return True
-        when = max(self._last[end], self.sim.now + self.delay + self.jitter * self.sim.random.random())
-        self._last[end] = when
-        self.under_way[end] += 1
+        """Take frames from one end of the latest session; False if there is no room for them now."""
         session = self.session
-        self.sim.at(when, lambda: self._arrive(end, session, frames))
+        if session.under_way[end] >= self.room:
+            return False
+        sim, way = self.sim, self.directions[end]
+        sim.frames += 1
+        if sim.tap is not None:
+            sim.tap(frames)
+        if session.broken:
+            self.refuse(session, end)
+            return True
+        if way.silent or (way.loss and sim.random.random() < way.loss):
+            return True
+        when = sim.now
+        if way.bandwidth < UNLIMITED:
+            size = len(frames[0]) + len(frames[1]) + len(frames[2])
+            when = session.idle_at[end] = max(when, session.idle_at[end]) + size / way.bandwidth
+        when = max(session.last[end], when + way.delay + way.jitter * sim.random.random())
+        session.last[end] = when
+        session.under_way[end] += 1
+        sim.at(when, lambda: self._arrive(session, end, frames))
         return True
 
-    def _arrive(self, end: int, session: int, frames: Frames) -> None:
-        if session != self.session:
-            return
-        self.under_way[end] -= 1
+    def refuse(self, session: Session, end: int) -> None:
+        """Something is sent on a connection that the other machine knows no more: if it is up, it says so (RST)."""
+        there, back = self.directions[end], self.directions[1 - end]
+        if not (there.silent or back.silent or self.down) and self.ends[1 - end].alive:
+            self.sim.after(there.delay + back.delay, lambda: self.notice(session, end, "reset by the other end"))
+
+    def _arrive(self, session: Session, end: int, frames: Frames) -> None:
         node = self.ends[1 - end]
+        if node.inbox is not None:
+            node.inbox.append(lambda: self._arrive(session, end, frames))
+            return
+        session.under_way[end] -= 1
         if node.alive and not node.stopped:
-            if self.ids[1 - end] is None and end == 0:
-                link = self._attach(1)
-                node.do(node.engine.link_up(link, self.sim.now, dialled=False, cost=self.cost))
-            at = self.ids[1 - end]
-            if at is not None:
-                node.do(node.engine.receive(at, frames, self.sim.now))
+            self._hand_over(session, end, node, frames)
+            way = self.directions[end]
+            if way.copies and self.sim.random.random() < way.copies and _may_be_copied(node, frames):
+                self._hand_over(session, end, node, frames)
         sender = self.ends[end]
-        mine = self.ids[end]
+        mine = session.ids[end]
         if mine is not None and sender.alive and mine in sender.full:
             sender.drain(mine)
 
-    def hang_up(self, end: int, pause: float) -> None:
-        """One end closes the connection. A dialler's peer notices; a listener can only forget it."""
-        link = self.ids[end]
-        if link is not None:
-            self.ends[end].wires.pop(link, None)
-            self.ids[end] = None
-        if end == 0:
-            self._drop_other(1, "closed by the other end")
-            self.session += 1
-            self.sim.after(max(pause, REDIAL) * (1 + self.sim.random.random()), self.dial)
+    def _hand_over(self, session: Session, end: int, node: SimNode, frames: Frames) -> None:
+        if session.ids[1 - end] is None and end == 0 and not (session.broken or session.hung_up):
+            link = self._attach(session, 1)
+            node.do(node.engine.link_up(link, node.now, dialled=False, cost=self.cost))
+        at = session.ids[1 - end]
+        if at is not None:
+            node.do(node.engine.receive(at, frames, node.now))
 
-    def cut(self, *, notice: bool = True) -> None:
-        """Break the connection now; with `notice` both ends learn of it at once, and it is dialled again."""
-        self.session += 1
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def hang_up(self, session: Session, end: int, pause: float) -> None:
+        """One end closes the connection. What a dialler has sent arrives, then the listener notices; a listener itself
+        can only throw away what comes from now on, and the dialler has to find out.
+        """
+        link = session.ids[end]
+        if link is None:
+            return
+        self._detach(session, end, link)
+        if end == 1:
+            session.hung_up = True
+            return
+        session.broken = True
+        way = self.directions[0]
+        if not way.silent:
+            arrival = max(session.last[0], self.sim.now + way.delay)
+            self.sim.at(arrival, lambda: self.notice(session, 1, "closed by the other end"))
+        self._redial(max(pause, REDIAL))
+
+    def cut(self, *, notice: bool = True, lags: tuple[float, float] = (0.0, 0.0)) -> None:
+        """Break the connection, which is dialled anew as soon as the dialler knows.
+
+        `lags`: after how many seconds the dialler and the listener notice; what is under way to an end that has not
+        noticed arrives. Without `notice` only what is under way is lost.
+        """
+        session = self.session
+        if not notice:
+            self.session = Session(self.sim.now)
+            for end, link in enumerate(session.ids):
+                if link is not None:
+                    self.session.ids[end] = link
+                    self.ends[end].wires[link] = Port(self, end, self.session)
+                    self.sim.after(0.0, lambda node=self.ends[end], link=link: node.drain(link))  # type: ignore[misc]
+            session.ids, session.broken = [None, None], True
+            return
+        session.broken = True
+        for end, lag in enumerate(lags):
+            if lag:
+                self.sim.after(lag, lambda end=end: self.notice(session, end, "cut"))  # type: ignore[misc]
+            else:
+                self.notice(session, end, "cut")
+
+    def notice(self, session: Session, end: int, reason: str) -> None:
+        """One end learns that the connection is gone."""
+        node = self.ends[end]
+        link = session.ids[end]
+        if link is None:
+            return
+        if node.inbox is not None:
+            node.inbox.append(lambda: self.notice(session, end, reason))
+            return
+        self._detach(session, end, link)
+        if end == 0:
+            self._redial(REDIAL)
+        if node.alive:
+            if end == 1:  # a ROUTER is told of a descriptor that was closed, and has something sent that tells whose
+                node.do(node.engine.doubt(link, node.now))
+            node.do(node.engine.link_down(link, node.now, reason))
+
+    def abandon(self, session: Session, end: int, *, notice: bool) -> None:
+        """The node at one end is dead; the other notices at once if its system has closed the connection."""
+        link = session.ids[end]
+        if link is not None:
+            self._detach(session, end, link)
+        session.broken = True
         if notice:
-            self._drop_other(0, "cut")
-            self._drop_other(1, "cut")
-            self.sim.after(REDIAL * (1 + self.sim.random.random()), self.dial)
+            self.notice(session, 1 - end, "cut")
 
     def take_down(self) -> None:
         """Cut the connection and keep it cut until `bring_up`."""
@@ -124,13 +332,20 @@ class Wire:
         self.removed = True
         self.cut()
 
-    def _drop_other(self, end: int, reason: str) -> None:
-        link = self.ids[end]
-        if link is None:
-            return
-        self.ids[end] = None
+    def _detach(self, session: Session, end: int, link: LinkId) -> None:
+        session.ids[end] = None
         node = self.ends[end]
         node.wires.pop(link, None)
         node.full.discard(link)
-        if node.alive:
-            node.do(node.engine.link_down(link, self.sim.now, reason))
+
+
+def _may_be_copied(node: SimNode, frames: Frames) -> bool:
+    """Whether a second copy changes nothing that its source counts: see the head of this file."""
+    try:
+        route = wire.decode_route(frames[0])
+        if route.destination != node.engine.out.address or route.kind not in (Kind.ACK, Kind.CHUNK):
+            return False
+        head = wire.unseal(route, frames[1], frames[2])
+        return route.kind == Kind.ACK or wire.decode_chunk(head).target == node.engine.incarnation
+    except wire.WireError:
+        return False

@@ -63,6 +63,21 @@ def test_a_service_is_over_when_its_final_word_has_been_acknowledged(side):
     assert side.exchanges.next_deadline() is None
 
 
+def test_a_request_that_is_sent_again_and_again_runs_once_although_its_answers_have_found_no_way_for_long(side):
+    # found by seed 10 of `soak liars`: who sends again was forgotten while it did, and with it what it had sent
+    side.on_chunk(request())
+    side.lose()
+    side.run(0.0, ROUTE_TIMEOUT)
+    assert side.counts["services"] == 0
+    now = ROUTE_TIMEOUT
+    while now < ROUTE_TIMEOUT + 3 * FORGET_PEER:
+        assert deliveries(side.on_chunk(request(), now=now)) == []
+        side.run(now, now + 8.0)
+        now += 8.0
+    side.run(now, now + FORGET_PEER + 1)
+    assert side.counts["peers"] == 0
+
+
 def test_an_eof_means_nothing_on_a_request(side):
     chunk = request(flags=FLAG_FIRST | FLAG_LAST | FLAG_EOF)._replace(eof=Eof())
     (piece,) = side.on_chunk(chunk, b"x")

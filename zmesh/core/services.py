@@ -90,6 +90,7 @@ class Services:
         service = self._services.get(message_id)
         if service is None:
             if not peer.replays.accept(chunk.number, chunk.floor):
+                peer.left_at = now  # more copies may come, so what it has sent must not be forgotten yet
                 self._peers.owe(peer, Stream(message_id, True), None, now, at_once=True)
                 return
             service = self._services[message_id] = Service(message_id, peer, chunk.incarnation)

@@ -3,7 +3,7 @@ import pytest
 from tests.core.entries import entry, hear, retraction, told
 from zmesh.core.routes import KEEP_DISTANCE, Change
 from zmesh.core.telling import Selected
-from zmesh.core.wire import INFINITY, MAX_HOPS
+from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS
 
 # --- choosing -----------------------------------------------------------------------------------------------------
 
@@ -56,6 +56,13 @@ def test_a_change_of_metric_alone_is_a_change_but_moves_no_path(routes):
     (change,) = hear(routes, 1, entry(metric=60), now=2.0)
     assert (change.before.metric, change.after.metric) == (150, 160)
     assert routes.changed_at == 1.0
+
+
+def test_what_a_whole_table_leaves_out_is_taken_out_in_the_order_in_which_it_was_heard(routes):
+    names = [f"z{number}" for number in range(12)]
+    hear(routes, 1, *(entry(name) for name in names))
+    changes = hear(routes, 1, full=FULL_BEGIN | FULL_END)
+    assert [change.destination for change in reversed(changes)] == names
 
 
 def test_an_infinite_metric_is_no_route(routes):

@@ -159,7 +159,8 @@ class Routes:
             neighbour.stale.difference_update([entry[0] for entry in entries])
         self._hear(neighbour, link, entries)
         if full & FULL_END and neighbour.stale is not None:
-            self._hear(neighbour, link, [(destination, 0, 0, INFINITY, 0, 0) for destination in neighbour.stale])
+            gone = [destination for destination in neighbour.heard if destination in neighbour.stale]
+            self._hear(neighbour, link, [(destination, 0, 0, INFINITY, 0, 0) for destination in gone])
             neighbour.stale = None
 
     def request(self, link: LinkId, request: SeqnoRequest, now: float) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 DONE = 0
 FAILED = 1
-"""The remote work failed, or nobody reads what it gives."""
+"""The remote work failed, or the output can't be written."""
 USAGE = 2
 """The command can't be done as it was given: an option, a URL, a file, a setting, a port that is taken."""
 UNREACHABLE = 3
 TIMED_OUT = 4
 INTERRUPTED = 130
+NOBODY_READS = 141
+"""What a shell reports for a program that SIGPIPE ends: 128 and its number."""
 
 
 class Failure(Exception):
@@ -33,6 +35,8 @@ def exit_code(error: Exception) -> int:
             return UNREACHABLE
         case TimedOut():
             return TIMED_OUT
+        case BrokenPipeError():
+            return NOBODY_READS
         case _:
             return FAILED
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import stat
+import termios
+from array import array
 
 from zmesh.source import Source
 from zmesh_cli.exits import USAGE, Failure
@@ -14,13 +17,13 @@ FROM_STDIN = "-"
 FROM_FILE = "@"
 
 
-def open_input(payload: str | None) -> bytes | Input:
-    """What to send for the argument PAYLOAD. Opening a named pipe waits for its writer.
+def open_input(payload: str | None) -> bytes | Input | None:
+    """What to send for the argument PAYLOAD, if there is one. Opening a named pipe waits for its writer.
 
     Raises Failure for a file that can't be read.
     """
     if payload is None:
-        return b""
+        return None
     if payload == FROM_STDIN:
         return Input(STDIN)
     if not payload.startswith(FROM_FILE):
@@ -35,6 +38,24 @@ def open_input(payload: str | None) -> bytes | Input:
         reason = error.strerror if isinstance(error, OSError) else error
         raise Failure(f"can't read the file {path!r}: {reason}; for text that begins with @, use -", USAGE) from None
     return Input(descriptor, owned=True)
+
+
+def has_unread(descriptor: int) -> bool:
+    """Whether data waits in a pipe or socket, or a file is open at its start; found out without reading any.
+
+    A file that is open further on belongs to somebody who reads it piece by piece, such as the loop of a shell.
+    """
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size > 0 and os.lseek(descriptor, 0, os.SEEK_CUR) == 0
+        if not (stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)):
+            return False
+        waiting = array("i", [0])
+        fcntl.ioctl(descriptor, termios.FIONREAD, waiting)
+    except OSError:
+        return False
+    return waiting[0] > 0
 
 
 class Input(Source):

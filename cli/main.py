@@ -16,10 +16,15 @@ def main() -> NoReturn:
     """Run the command that `sys.argv` names, and exit with its code; no traceback, unless ZMESH_DEBUG asks for one."""
     code: object = FAILED
     try:
-        _fill_descriptors()
+        from zmesh_cli import streams
+
+        streams.prepare()
         from zmesh_cli.commands import app
 
-        app(prog_name="zmesh")
+        try:
+            app(prog_name="zmesh")
+        finally:
+            streams.flush()
     except SystemExit as end:
         code = end.code
     except KeyboardInterrupt:
@@ -39,30 +44,21 @@ def __getattr__(name: str) -> Any:
     return app
 
 
-def _fill_descriptors() -> None:
-    """Open /dev/null for standard streams that are closed, lest a socket get their number and our output with it."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
 def _explain(error: Exception) -> int:
-    """One line on stderr about what went wrong; the exit code."""
+    """One line on stderr about what went wrong, none where nobody reads the output; the exit code."""
     if os.environ.get("ZMESH_DEBUG"):
         import traceback
 
         traceback.print_exception(error)
     from zmesh.errors import MeshError
+    from zmesh_cli import streams
     from zmesh_cli.exits import Failure, exit_code
     from zmesh_cli.terminal import complain
 
-    if isinstance(error, BrokenPipeError):
-        complain("stopped, as nobody reads the output any more; for a part of it, write it to a file first")
-    elif isinstance(error, (Failure, MeshError)):
+    streams.forget()
+    if isinstance(error, (Failure, MeshError)):
         complain(str(error))
-    else:
+    elif not isinstance(error, BrokenPipeError):  # of which other programs die without a word
         complain(
             f"this should not have happened: {type(error).__name__}: {error}; "
             "ZMESH_DEBUG=1 in the environment shows where it did"

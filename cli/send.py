@@ -13,9 +13,9 @@ from zmesh.exchange import Reply
 from zmesh.request import Request
 from zmesh_cli.exits import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
 from zmesh_cli.guest import Guest
-from zmesh_cli.intake import Input
+from zmesh_cli.intake import Input, has_unread
 from zmesh_cli.landing import Landing
-from zmesh_cli.terminal import STDERR, Output, complain, is_terminal, record
+from zmesh_cli.terminal import STDERR, STDIN, Output, complain, is_terminal, record
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +30,24 @@ async def send(
     url: str,
     node: str,
     directive: str,
-    payload: bytes | Input,
+    payload: bytes | Input | None,
     *,
     timeout: float | None,
     as_json: bool,
     into: str | None = None,
 ) -> int:
-    """Send one request and print its replies, or write them into the file of that name; the exit code."""
+    """Send one request and print its replies, or write them into the file of that name; the exit code.
+
+    Without a payload an empty one is sent, and what waits on stdin is mentioned, be it there before or afterwards.
+    """
     landing = None
+    ignored = payload is None and _mention_unread_stdin()
     try:
         landing = Landing(into) if into is not None else None
         async with Guest(url, node, timeout, join_within=timeout) as guest:
             request = _Request(guest, Output(), landing, as_json)
             try:
-                return await request.run(directive, payload, timeout)
+                return await request.run(directive, b"" if payload is None else payload, timeout)
             finally:
                 if isinstance(payload, Input):
                     payload.stop()
@@ -52,6 +56,16 @@ async def send(
             payload.close()
         if landing is not None:
             landing.close()
+        if payload is None and not ignored:
+            _mention_unread_stdin()
+
+
+def _mention_unread_stdin() -> bool:
+    """Tell of data on stdin that nobody has asked for; whether there is any."""
+    found = has_unread(STDIN)
+    if found:
+        complain("stdin has data that is not sent, as no PAYLOAD was given: '-' reads it, '</dev/null' silences this")
+    return found
 
 
 class _Request:
@@ -87,6 +101,7 @@ class _Request:
             raise
         finally:
             self._hide_progress()
+            await self._output.end_payload()
         if source is not None and source.error is not None:
             header = {**header, "error": f"the payload could not be read: {source.error}"}
         if landing is not None and not header["code"]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import errno
 import json
 import os
 import select
 import stat
 from typing import Any
 
-from zmesh_cli.exits import FAILED, Failure
+from zmesh_cli.streams import write_error
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 ATOMIC = select.PIPE_BUF
@@ -75,6 +74,7 @@ class Output(Descriptor):
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._in_line = False
 
     def ready(self) -> bool:
         """Whether ATOMIC bytes can be written without waiting (or writing fails at once)."""
@@ -91,9 +91,7 @@ class Output(Descriptor):
             except BlockingIOError:
                 pass
             except OSError as error:
-                if error.errno in (errno.EPIPE, errno.EIO):  # EIO: the terminal is gone
-                    raise BrokenPipeError from None
-                raise Failure(f"can't write {self._name}: {error.strerror}", FAILED) from None
+                raise write_error(error, self._name) from None
             await self._writable()
 
     async def text(self, text: str) -> None:
@@ -105,7 +103,15 @@ class Output(Descriptor):
         if self.is_terminal:
             shown = self._decoder.decode(data).replace("\r\n", "\n")
             data = printable(shown, keep="\n\t").encode(errors="backslashreplace")
+        if data:
+            self._in_line = not data.endswith(b"\n")
         await self.write(data)
+
+    async def end_payload(self) -> None:
+        """End the last line of the payload, if this is a terminal and it has not ended."""
+        if self.is_terminal and self._in_line:
+            self._in_line = False
+            await self.write(b"\n")
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()

@@ -92,6 +92,8 @@ class Node:
 class Shell:
     """Runs `zmesh` with an environment of its own, in which no other node of this machine is found."""
 
+    command = COMMAND
+
     def __init__(self, folder: Path, bytecode: dict[str, str]) -> None:
         self.folder = folder
         self.mark = uuid.uuid4().hex

@@ -55,7 +55,7 @@ Peer = Annotated[
         "--peer",
         metavar="URL",
         envvar="ZMESH_PEER",
-        help="Join the mesh at this node. Otherwise at the one that this user runs on this machine.",
+        help="Join the mesh at this node (or its name, if it is a local one); else at the local one.",
         show_default=False,
     ),
 ]
@@ -139,7 +139,7 @@ def ping(
     from zmesh_cli.sockets import choose
 
     _log(verbose)
-    _finish(ping(choose(peer), node, count=count, interval=interval, timeout=timeout, as_json=as_json))
+    _finish(ping(choose(peer, node), node, count=count, interval=interval, timeout=timeout, as_json=as_json))
 
 
 @app.command(cls=Command)
@@ -188,7 +188,7 @@ def send(
     from zmesh_cli.sockets import choose
 
     _log(verbose)
-    work = send(choose(peer), node, directive, open_input(payload), timeout=timeout, as_json=as_json, into=output)
+    work = send(choose(peer, node), node, directive, open_input(payload), timeout=timeout, as_json=as_json, into=output)
     _finish(work)
 
 
@@ -219,7 +219,7 @@ def routes(
     from zmesh_cli.sockets import choose
 
     _log(verbose)
-    _finish(routes(choose(peer), node, timeout=timeout, as_json=as_json))
+    _finish(routes(choose(peer, node), node, timeout=timeout, as_json=as_json))
 
 
 @app.command(cls=Command)
@@ -257,7 +257,7 @@ def cancel(
     from zmesh_cli.sockets import choose
 
     _log(verbose)
-    _finish(cancel(choose(peer), message_id, node, timeout=timeout, as_json=as_json))
+    _finish(cancel(choose(peer, node), message_id, node, timeout=timeout, as_json=as_json))
 
 
 @app.command(cls=Command)

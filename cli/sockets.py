@@ -7,8 +7,10 @@ A socket that a killed node has left behind is told from a live one by connectin
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from zmesh_cli.exits import UNREACHABLE, USAGE, Failure
@@ -17,6 +19,7 @@ MAX_PATH = 106
 """Bytes that the path of a Unix socket may have."""
 
 SUFFIX = ".sock"
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 CHOICES_SHOWN = 8
 
 
@@ -50,12 +53,10 @@ def prepare() -> str:
 
 def url_of(node_id: str) -> str:
     """The URL of a node's local socket, in the folder that `prepare` gives. Raises Failure if no path will do."""
-    path = prepare()
-    name = os.path.join(path, node_id + SUFFIX)
+    paths = _paths(prepare(), node_id)
+    name = next(paths)
     if len(os.fsencode(name)) > MAX_PATH:
-        from hashlib import sha256
-
-        name = os.path.join(path, sha256(node_id.encode()).hexdigest()[:16] + SUFFIX)
+        name = next(paths)
     if len(os.fsencode(name)) > MAX_PATH or "?" in name or "#" in name:
         raise Failure(f"the path {name} is too long for a socket, or has a ? or # in it; set XDG_RUNTIME_DIR", USAGE)
     return f"ipc://{name}"
@@ -77,14 +78,19 @@ def alive() -> list[Local]:
     return found
 
 
-def choose(peer: str | None) -> str:
-    """Where to join the mesh: at `peer`, else through the one local node that runs.
+def choose(peer: str | None, target: str | None = None) -> str:
+    """Where to join the mesh: at `peer`, else through the local node that is or hosts `target`, else the only one.
 
-    Raises Failure if none runs (3) or several do (2).
+    `peer` is a URL, or the name of a local node. Raises Failure if none runs (3) or several do (2).
     """
-    if peer:
+    if peer and ("://" in peer or not _ID.match(peer)):
         return peer
-    match alive():
+    local = alive()
+    if peer:
+        return _named(local, peer) or peer
+    if target is not None and local[1:] and (url := _named(local, target.rpartition("@")[2])) is not None:
+        return url
+    match local:
         case [only]:
             return only.url
         case []:
@@ -97,9 +103,27 @@ def choose(peer: str | None) -> str:
             shown = ", ".join(local.name for local in several[:CHOICES_SHOWN])
             more = ", ..." if len(several) > CHOICES_SHOWN else ""
             raise Failure(
-                f"{len(several)} nodes run here: {shown}{more}; name one with --peer, such as {several[0].url}",
+                f"{len(several)} nodes run here: {shown}{more}; name the one to join the mesh at, "
+                f"such as --peer {several[0].name}",
                 USAGE,
             )
+
+
+def _named(local: list[Local], node_id: str) -> str | None:
+    """The URL of the local node of that id, if it is among these."""
+    for path in _paths(folder(), node_id):
+        for node in local:
+            if node.url == f"ipc://{path}":
+                return node.url
+    return None
+
+
+def _paths(folder: str, node_id: str) -> Iterator[str]:
+    """Where the socket of a node may lie: under its id or, if that makes too long a path, under a digest of it."""
+    yield os.path.join(folder, node_id + SUFFIX)
+    from hashlib import sha256  # here: hardly any node has such a name
+
+    yield os.path.join(folder, sha256(node_id.encode()).hexdigest()[:16] + SUFFIX)
 
 
 def _check(path: str) -> None:

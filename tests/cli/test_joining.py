@@ -6,7 +6,6 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,13 +36,33 @@ def test_without_a_local_node_it_says_what_to_do(shell: Any) -> None:
 def test_several_local_nodes_are_listed(shell: Any) -> None:
     shell.node("one")
     two = shell.node("two")
-    done = shell.run("ping", "one")
+    done = shell.run("ping", "elsewhere")
     assert done.returncode == 2
-    assert b"2 nodes run here: one, two; name one with --peer, such as ipc://" in done.stderr
-    named = shell.run("routes", environment={"ZMESH_PEER": f"ipc://{shell.folder}/zmesh/two.sock"})
-    assert named.stdout.startswith(b"Routes of two\n")
+    assert done.stderr == (b"zmesh: 2 nodes run here: one, two; name the one to join the mesh at, such as --peer one\n")
+    for named in ("two", f"ipc://{shell.folder}/zmesh/two.sock"):
+        assert shell.run("routes", "--peer", named).stdout.startswith(b"Routes of two\n")
+        assert shell.run("routes", environment={"ZMESH_PEER": named}).stdout.startswith(b"Routes of two\n")
+    wrong = shell.run("routes", "--peer", "three")
+    assert wrong.returncode == 2
+    assert b"three" in wrong.stderr
     two.end()
     assert shell.run("routes").stdout.startswith(b"Routes of one\n")
+
+
+def test_of_several_local_nodes_the_one_that_is_asked_is_taken(shell: Any) -> None:
+    """They are in no common mesh, so that it can be reached at itself only."""
+    shell.environment["XDG_RUNTIME_DIR"] = str(deep := shell.folder / ("d" * (70 - len(str(shell.folder)))))
+    deep.mkdir()
+    for name in ("one", "two", long := "n" * 60):
+        shell.node(name)
+    for name in ("one", "two", long):
+        assert shell.run("ping", name, "-c", "1").returncode == 0
+        assert shell.run("send", name, "echo:echo", "x").stdout == b"x"
+        assert shell.run("routes", name).stdout.startswith(f"Routes of {name}\n".encode())
+        assert shell.run("cancel", "0" * 32, name).stderr.startswith(b"zmesh: no work 0")
+    done = shell.run("ping", "cli-0123456789@two", "-c", "1", "--timeout", "10")
+    assert b"'cli-0123456789@two' has left the mesh" in done.stderr
+    assert shell.run("cancel", "0" * 32).returncode == 2
 
 
 def test_the_socket_of_a_killed_node_is_passed_over_and_taken_again(shell: Any) -> None:
@@ -197,22 +216,6 @@ def test_a_peer_that_dies_in_the_middle_ends_no_command_in_a_traceback(
         assert command.returncode in (0, 3, 4)
         assert b"Traceback" not in out + err
         assert err.count(b"\n") <= 1
-
-
-def test_closed_standard_streams_do_no_harm(mesh: Any, tmp_path: Path) -> None:
-    with (tmp_path / "out").open("wb") as file:
-        command = mesh.start(
-            "send",
-            "far",
-            "echo:echo",
-            "x",
-            stdin=None,
-            stdout=None,
-            stderr=file,
-            preexec_fn=lambda: os.closerange(0, 2),
-        )
-        assert command.wait(20) == 0
-    assert (tmp_path / "out").read_bytes() == b""
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from zmesh.answers import CANCEL, PING, read_message_id, stamp
 from zmesh.config import Config
-from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.limits import Limits
 from zmesh.core.message import Message, MessageId
 from zmesh.core.wire import MAX_DIRECTIVE, is_address
 from zmesh.directives import Directives
@@ -101,7 +101,7 @@ class Controller:
         config: Config | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         *,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: Limits | None = None,
     ) -> None:
         self.config = config if config is not None else Config()
         self.node = Node(self.config, Directives(), limits)

@@ -22,7 +22,7 @@ from zmesh.answers import PING, Answers
 from zmesh.config import Config
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
 from zmesh.core.engine import Engine
-from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.limits import Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.directives import Directives
 from zmesh.errors import Cancelled, Unreachable
@@ -49,10 +49,10 @@ HANDLERS_END_WITHIN = 1.0
 class Node:
     """One member of the mesh. Use it through a Controller, or `live` in a task of yours.
 
-    `limits`: what others may have it keep and spend.
+    `limits`: what others may have it keep and spend; None: the usual ones, and room for `max_work` requests.
     """
 
-    def __init__(self, config: Config, directives: Directives | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, config: Config, directives: Directives | None = None, limits: Limits | None = None) -> None:
         self.config = config
         self.node_id = config.node_id
         self.spool_dir = config.spool_dir
@@ -67,7 +67,7 @@ class Node:
             heartbeat=config.heartbeat,
             route_timeout=config.route_timeout,
             leaf=config.ephemeral,
-            limits=limits,
+            limits=limits if limits is not None else Limits.serving(config.max_work),
         )
         self.router = Router(self.engine)
         self.telemetry = Telemetry(config.node_id)

@@ -25,7 +25,7 @@ class Telemetry:
     def note(self, report: Report) -> None:
         """Count a report, and log it at the level of its event."""
         event = report.event
-        if event in ("frame_dropped", "unreachable"):
+        if event in ("frame_dropped", "overloaded", "unreachable"):
             self.counts[f"{event}:{report.detail.partition(':')[0]}"] += 1
         else:
             self.counts[event] += 1

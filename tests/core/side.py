@@ -3,6 +3,7 @@
 from zmesh.core import wire
 from zmesh.core.effects import Deliver
 from zmesh.core.exchanges import Exchanges
+from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader, Stream
 from zmesh.core.streams import WINDOW
 from zmesh.core.timers import Alarm
@@ -19,10 +20,10 @@ REQUEST, REPLIES = Stream(ID, True), Stream(ID, False)
 class Side:
     """The exchanges of node `a` in its incarnation 1; the test plays everybody else."""
 
-    def __init__(self, road):
+    def __init__(self, road, limits=DEFAULT_LIMITS):
         self.road = road
         self.alarm = Alarm()
-        self.exchanges = Exchanges(road, ROUTE_TIMEOUT, self.alarm)
+        self.exchanges = Exchanges(road, ROUTE_TIMEOUT, self.alarm, limits=limits)
 
     def done(self):
         """What the stimulus led to."""
@@ -47,8 +48,8 @@ class Side:
         self.exchanges.calls.cancel(id, now)
         return self.done()
 
-    def on_chunk(self, chunk, body=b"", source="b", now=0.0, hops=1):
-        refusal = self.exchanges.on_chunk(source, chunk, body, hops, now)
+    def on_chunk(self, chunk, body=b"", source="b", now=0.0, hops=1, via=None):
+        refusal = self.exchanges.on_chunk(source, chunk, body, hops, now, via)
         return self.done() if refusal is None else (refusal, self.done())
 
     def on_ack(self, following, limit=WINDOW, *, stream=REQUEST, source="b", target=1, now=0.0, incarnation=2):

@@ -19,7 +19,7 @@ from zmesh.core.effects import Abort, Deliver
 from zmesh.core.message import Eof
 from zmesh.core.peers import ACK_DELAY, FORGET_PEER, POKE_LIMIT
 from zmesh.core.sending import POKE
-from zmesh.core.services import LEAF_GRACE
+from zmesh.core.services import LEAF_GRACE, SILENCE
 from zmesh.core.streams import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, Ack, AckItem, Cancel, Kind
 
@@ -306,7 +306,7 @@ def test_a_leaf_that_comes_back_goes_on(side, road):
     (chunk,) = sent(side.done(), Kind.CHUNK)
     assert chunk.flags & FLAG_RESENT
     side.on_ack(1, stream=REPLIES, source="cli@a", incarnation=5, now=2.1)
-    assert Abort(ID, "unreachable") not in [effect for _, effect in side.run(2.1, 100.0)]
+    assert Abort(ID, "unreachable") not in [effect for _, effect in side.run(2.1, 2.0 + SILENCE - 1.0)]
 
 
 def test_only_the_exchanges_of_that_leaf_are_touched(side, road):

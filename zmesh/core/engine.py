@@ -63,7 +63,7 @@ class Engine:
         self.duplicates = Duplicates(self.alarm)
         self.departed = Departed(node, self.routes, self.records, limits)
         self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, self.departed, leaf=leaf)
-        self.exchanges = Exchanges(self.out, route_timeout, self.alarm, leaf=leaf)
+        self.exchanges = Exchanges(self.out, route_timeout, self.alarm, leaf=leaf, limits=limits)
         self.probes = Probes(self.routes, self.records, self.out, leaf=leaf)
         self.handshake = Handshake(node, incarnation, epoch, self.links, self.routes, self.records, self.out, leaf=leaf)
         self._capabilities: tuple[str, ...] = ()
@@ -285,7 +285,7 @@ class Engine:
         if link.leaf and route.source != f"{link.node}@{self.node}":
             raise WireError("a leaf speaks for another node")
         if route.destination == self.out.address or (self.leaf and self._is_me(route.destination)):
-            self._arrive(route, frames, now)
+            self._arrive(route, frames, now, link.node)
             return
         self.out.forward(link, route, frames, now)
 
@@ -293,11 +293,14 @@ class Engine:
         """A leaf of several links is known by several addresses, also by that of a node it hung on before."""
         return destination.startswith(f"{self.node}@")
 
-    def _arrive(self, route: Route, frames: Frames, now: float, *, sealed: bool = True) -> None:
-        """Take in a frame for this node; what a far node got wrong in it is not its neighbour's fault."""
+    def _arrive(self, route: Route, frames: Frames, now: float, via: NodeId | None) -> None:
+        """Take in a frame for this node; what a far node got wrong in it is not its neighbour's fault.
+
+        `via`: the neighbour that it has come from; None: this node, and it has no checksum.
+        """
         try:
-            head = wire.unseal(route, frames[1], frames[2]) if sealed else frames[1]
-            refusal = self.exchanges.on_frame(route, head, frames[2], now)
+            head = frames[1] if via is None else wire.unseal(route, frames[1], frames[2])
+            refusal = self.exchanges.on_frame(route, head, frames[2], now, via)
         except WireError as error:
             refusal = f"{error.reason}: {error}"
         if refusal == "restarted":
@@ -537,5 +540,5 @@ class Engine:
         while self.out.looped:
             looped, self.out.looped = self.out.looped, []
             for frames in looped:
-                self._arrive(wire.decode_route(frames[0]), frames, now, sealed=False)
+                self._arrive(wire.decode_route(frames[0]), frames, now, None)
         return self.out.take()

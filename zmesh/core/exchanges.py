@@ -12,25 +12,37 @@ from collections.abc import Callable
 from zmesh.core import wire
 from zmesh.core.calls import Calls
 from zmesh.core.effects import Report
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
-from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
+from zmesh.core.peers import POKE_LIMIT, Carrier, Crowded, Peer, Peers
 from zmesh.core.receiving import Receiving
 from zmesh.core.sending import LEAF_POKE, POKE, Exchange, Sending
 from zmesh.core.services import Services
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import CLOSED, MAX_TTL, AckItem, Chunk, Kind, Route
 
+AT_ONCE = 250
+"""Timers of exchanges that one tick looks after; the others follow when the program has had its turn."""
+
 
 class Exchanges:
     """Both tables. `route_timeout`: seconds that an exchange waits for a way to its other end."""
 
-    def __init__(self, carrier: Carrier, route_timeout: float, alarm: Alarm, *, leaf: bool = False) -> None:
+    def __init__(
+        self,
+        carrier: Carrier,
+        route_timeout: float,
+        alarm: Alarm,
+        *,
+        leaf: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._carrier = carrier
-        self._peers = Peers(carrier, alarm, self._on_moved)
+        self._peers = Peers(carrier, alarm, self._on_moved, limits)
         self._sending = Sending(carrier, self._peers, alarm, LEAF_POKE if leaf else POKE)
         self._receiving = Receiving(carrier, self._peers)
         self.calls = Calls(carrier, self._peers, self._sending, self._receiving, alarm, route_timeout)
-        self.services = Services(carrier, self._peers, self._sending, self._receiving, route_timeout)
+        self.services = Services(carrier, self._peers, self._sending, self._receiving, route_timeout, limits)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -64,6 +76,10 @@ class Exchanges:
             "peers": len(self._peers),
         }
 
+    def kept(self) -> dict[str, int]:
+        """What others take up here, by the name of its limit."""
+        return self._peers.kept()
+
     def room(self, stream: Stream) -> int:
         """How many bytes of payload the stream can take now; 0 as well if it is over."""
         exchange = self._get(stream)
@@ -91,32 +107,44 @@ class Exchanges:
 
     # -- from the mesh -------------------------------------------------------------------------------------------
 
-    def on_frame(self, route: Route, head: bytes, body: bytes, now: float) -> str | None:
-        """A frame for this node has come. Returns why it is dropped; `restarted`: its source must hear of that.
+    def on_frame(self, route: Route, head: bytes, body: bytes, now: float, via: NodeId | None = None) -> str | None:
+        """A frame for this node has come, from neighbour `via` unless it is this node's own. Returns why it is dropped;
+        `restarted`: its source must hear of that.
 
         Raises WireError.
         """
         source = route.source
-        match route.kind:
-            case Kind.CHUNK:
-                hops = 0 if source == self._carrier.node else MAX_TTL - route.ttl + 1
-                return self.on_chunk(source, wire.decode_chunk(head), body, hops, now)
-            case Kind.ACK:
-                return None if self.on_ack(source, wire.decode_ack(head), now) else "restarted"
-            case Kind.CANCEL:
-                self.on_cancel(source, wire.decode_cancel(head), now)
-            case Kind.UNREACHABLE:
-                self._on_note(wire.decode_unreachable(head), body, now)
-            case _:
-                expired = wire.decode_expired(head)
-                self._carrier.emit(Report("expired", expired.at, None, expired.destination))
+        try:
+            match route.kind:
+                case Kind.CHUNK:
+                    hops = 0 if source == self._carrier.node else MAX_TTL - route.ttl + 1
+                    return self.on_chunk(source, wire.decode_chunk(head), body, hops, now, via)
+                case Kind.ACK:
+                    return None if self.on_ack(source, wire.decode_ack(head), now, via) else "restarted"
+                case Kind.CANCEL:
+                    self.on_cancel(source, wire.decode_cancel(head), now, via)
+                case Kind.UNREACHABLE:
+                    self._on_note(wire.decode_unreachable(head), body, now)
+                case _:
+                    expired = wire.decode_expired(head)
+                    self._carrier.emit(Report("expired", expired.at, None, expired.destination))
+        except Crowded as error:
+            return error.limit
         return None
 
-    def on_chunk(self, source: Address, chunk: Chunk, body: bytes, hops: int, now: float) -> str | None:
-        """A chunk has come; the reason for which it can't be taken, or None."""
+    def on_chunk(
+        self, source: Address, chunk: Chunk, body: bytes, hops: int, now: float, via: NodeId | None = None
+    ) -> str | None:
+        """A chunk has come; the reason for which it can't be taken, or None. Raises Crowded, but for a request."""
         if chunk.target != self._carrier.incarnation:
             return "restarted"
-        peer = self._peers.meet(source, chunk.incarnation, now)
+        try:
+            peer = self._peers.meet(source, chunk.incarnation, now, via)
+        except Crowded as error:
+            if not chunk.request:
+                raise
+            self.services.refuse(source, chunk, error.limit)
+            return None
         if peer is None:
             return "stale"
         if chunk.request:
@@ -125,21 +153,24 @@ class Exchanges:
             self.calls.on_chunk(peer, chunk, body, hops, now)
         return None
 
-    def on_ack(self, source: Address, ack: wire.Ack, now: float) -> bool:
-        """Acknowledgements have come; False if they are for an earlier incarnation, and the sender should know."""
+    def on_ack(self, source: Address, ack: wire.Ack, now: float, via: NodeId | None = None) -> bool:
+        """Acknowledgements have come; False if they are for an earlier incarnation, and the sender should know.
+
+        Raises Crowded.
+        """
         if ack.target not in (0, self._carrier.incarnation):
             return False
-        peer = self._peers.meet(source, ack.incarnation, now)
+        peer = self._peers.meet(source, ack.incarnation, now, via)
         if peer is not None:
             for item in ack.acks:
                 self._on_acknowledged(peer, item, now)
         return True
 
-    def on_cancel(self, source: Address, cancel: wire.Cancel, now: float) -> None:
-        """The caller wants its work stopped, or (`request` False) the recipient has nothing to stop."""
+    def on_cancel(self, source: Address, cancel: wire.Cancel, now: float, via: NodeId | None = None) -> None:
+        """The caller wants its work stopped, or (`request` False) the recipient has nothing to stop. Raises Crowded."""
         if cancel.target not in (0, self._carrier.incarnation):
             return
-        peer = self._peers.meet(source, cancel.incarnation, now)
+        peer = self._peers.meet(source, cancel.incarnation, now, via)
         if peer is None:
             return
         if cancel.request:
@@ -212,7 +243,7 @@ class Exchanges:
 
     def tick(self, now: float) -> None:
         """Do what is due: acknowledge, send again, end what has run out of time, forget idle peers."""
-        for stream in self._sending.timers.expire(now):
+        for stream in self._sending.timers.expire(now, AT_ONCE):
             if self._get(stream) is not None:
                 self._table(stream).on_silence(stream.message_id, now)
         self.calls.expire(now)
@@ -220,6 +251,7 @@ class Exchanges:
             for exchange in self._sending.at(None):
                 if self._carrier.way(exchange.address) is None:
                     self._table(exchange.stream).lose(exchange.message_id, now)
+            self.services.expire(now)
             self._sending.sweep(now)
         self._peers.tick(now)
 

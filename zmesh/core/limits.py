@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MEBIBYTE = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -16,6 +18,46 @@ class Limits:
 
     departed_nodes: int = 1024
     """How many nodes that have left are remembered, for errors to say when that was; the first is forgotten."""
+
+    services: int = 20_000
+    """Requests of others that are open at a time; one more is answered as `overloaded`, and has not begun."""
+
+    services_per_neighbour: int = 15_000
+    """The same, of those whose sender's first frame came from one neighbour, whatever source it names."""
+
+    services_per_peer: int = 12_000
+    """The same, of one sender. Above the default of `max_work`, which says the same of work."""
+
+    kept_bytes: int = 512 * MEBIBYTE
+    """Payload of others' requests that was not read yet, and of replies what came before its turn; what comes
+    beyond that is dropped, and sent again. A new request is answered as `overloaded`."""
+
+    kept_bytes_per_neighbour: int = 384 * MEBIBYTE
+    """The same, of all whose first frame came from one neighbour."""
+
+    kept_bytes_per_peer: int = 256 * MEBIBYTE
+    """The same, of one other node."""
+
+    peers: int = 20_000
+    """Other nodes of which something is remembered after a frame of theirs; those of one more are dropped, and its
+    requests answered as `overloaded`. A node that nothing is under way with is forgotten after FORGET_PEER."""
+
+    peers_per_neighbour: int = 15_000
+    """The same, of those whose first frame came from one neighbour."""
+
+    request_numbers: int = 500_000
+    """Numbers of requests that are remembered lest a copy runs again, of all peers; beyond that the peers with the most
+    of them forget, and late copies of theirs are answered as over."""
+
+    @classmethod
+    def serving(cls, max_work: int) -> Limits:
+        """The limits of a node that is to run so many requests at a time: never fewer than the default ones serve."""
+        usual = cls()
+        return cls(
+            services=max(usual.services, 2 * max_work),
+            services_per_neighbour=max(usual.services_per_neighbour, 3 * max_work // 2),
+            services_per_peer=max(usual.services_per_peer, 6 * max_work // 5),
+        )
 
 
 DEFAULT_LIMITS = Limits()

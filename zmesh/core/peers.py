@@ -13,7 +13,9 @@ from typing import NamedTuple, Protocol
 
 from zmesh.core import wire
 from zmesh.core.effects import Effect
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, LinkId, NodeId, Stream
+from zmesh.core.shares import Share, Shares
 from zmesh.core.streams import Inbound, PathTime, Replays
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import CLOSED, MAX_ACKS, Kind
@@ -57,13 +59,21 @@ class Carrier(Protocol):
         """What may help somebody who can't reach that node."""
 
 
+class Crowded(Exception):
+    """A frame of a peer that is not in the table, and of which no more is remembered. `limit`: what is reached."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
 class Peer:
     """One other node. `unsettled` are the numbers of requests to it that it has not acknowledged, the lowest first.
 
     `current` is the incarnation to send to where no route tells it, 0 if that has to be asked for first.
     `acks` is what it will be told of streams: how far they have come by then, or what is written here.
     `former` is what its last incarnations had sent: a late copy of theirs, or two nodes of one name that take turns,
-    must not run work again.
+    must not run work again. `share` is what it takes up here.
     """
 
     __slots__ = (
@@ -77,10 +87,11 @@ class Peer:
         "next_number",
         "path",
         "replays",
+        "share",
         "unsettled",
     )
 
-    def __init__(self, address: Address, first_number: int) -> None:
+    def __init__(self, address: Address, first_number: int, share: Share) -> None:
         self.address = address
         self.incarnation = 0
         self.current = 0
@@ -92,6 +103,11 @@ class Peer:
         self.acks: dict[Stream, Inbound | tuple[int, int]] = {}
         self.path = PathTime()
         self.busy = 0
+        self.share = share
+
+    def remembered(self) -> int:
+        """How many numbers of its requests are remembered."""
+        return len(self.replays) + sum(len(replays) for replays in self.former.values())
 
 
 class Peers:
@@ -106,6 +122,7 @@ class Peers:
         carrier: Carrier,
         alarm: Alarm,
         on_moved: Callable[[Peer, Address, float], None],
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._carrier = carrier
         self._on_moved = on_moved
@@ -114,15 +131,25 @@ class Peers:
         self._acks: Timers[Address] = Timers(alarm)
         self._idle: Timers[Address] = Timers(alarm)
         self._highest_number = 0
+        self._limits = limits
+        self._shares = Shares(limits)
+        self._remembered = 0
+        """Numbers of requests, in all peers together."""
 
     def __len__(self) -> int:
         return len(self._peers)
 
-    def get(self, address: Address) -> Peer:
-        """The peer at that address, from now on in the table. Its numbers begin above all that were ever given."""
+    def get(self, address: Address, via: NodeId | None = None) -> Peer:
+        """The peer at that address, from now on in the table. Its numbers begin above all that were ever given.
+
+        `via`: the neighbour whose frame names it, if it is for that. Raises Crowded if there is no room for it then.
+        """
         peer = self._peers.get(address)
         if peer is None:
-            peer = self._peers[address] = Peer(address, self._highest_number)
+            limit = self._shares.crowded(via)
+            if limit:
+                raise Crowded(limit)
+            peer = self._peers[address] = Peer(address, self._highest_number, self._shares.claim(via))
         return peer
 
     def enter(self, address: Address) -> Peer:
@@ -147,15 +174,18 @@ class Peers:
         if not peer.busy:
             self._idle.set_default(peer.address, now + FORGET_PEER)
 
-    def meet(self, source: Address, incarnation: int, now: float) -> Peer | None:
-        """The peer whose incarnation speaks here; None if that is the voice of one that is no more."""
+    def meet(self, source: Address, incarnation: int, now: float, via: NodeId | None = None) -> Peer | None:
+        """The peer whose incarnation speaks here; None if that is the voice of one that is no more.
+
+        Raises Crowded if it is not known and there is no room for one more of those that neighbour `via` sends.
+        """
         peer = self._peers.get(source)
         if peer is not None and peer.incarnation == incarnation != 0:
             return peer
         leaf = _leaf(source, incarnation)
         if peer is None and leaf in self._leaves:
             return self._move(self._leaves[leaf], source, now)
-        peer = self.get(source)
+        peer = self.get(source, via)
         if peer.incarnation:
             way = self._carrier.way(source)
             if way is not None and way.incarnation not in (0, incarnation):
@@ -164,7 +194,7 @@ class Peers:
             peer.former[peer.incarnation] = peer.replays
             peer.replays = peer.former.pop(incarnation, Replays())
             if len(peer.former) > MAX_FORMER:
-                del peer.former[next(iter(peer.former))]
+                self._remembered -= len(peer.former.pop(next(iter(peer.former))))
         peer.incarnation = peer.current = incarnation
         if "@" in source and incarnation:
             self._leaves[leaf] = peer
@@ -183,18 +213,37 @@ class Peers:
         self._on_moved(peer, before, now)
         return peer
 
+    def accept(self, peer: Peer, number: int, floor: int) -> bool:
+        """Remember a request of the peer by its number; False if it has been there before."""
+        before = len(peer.replays)
+        fresh = peer.replays.accept(number, floor)
+        self._remembered += len(peer.replays) - before
+        if self._remembered > self._limits.request_numbers:
+            self._forget_numbers()
+        return fresh
+
+    def _forget_numbers(self) -> None:
+        """Have the peers with the most numbers take all up to their highest for known, until a quarter is free."""
+        for peer in sorted(self._peers.values(), key=Peer.remembered, reverse=True):
+            if self._remembered <= self._limits.request_numbers * 3 // 4:
+                break
+            self._remembered -= peer.remembered()
+            for replays in (peer.replays, *peer.former.values()):
+                replays.forget()
+
     def owe(self, peer: Peer, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
         """Tell the peer how far a stream has come, at once or after ACK_DELAY; None: that it is not known here."""
         peer.acks[stream] = inbound if inbound is not None else (CLOSED, 0)
-        if at_once:
+        if at_once or len(peer.acks) >= MAX_ACKS:
             self.flush(peer)
         else:
             self._acks.set_default(peer.address, now + ACK_DELAY)
 
-    def poke(self, peer: Peer, stream: Stream, inbound: Inbound) -> None:
-        """Tell the peer how far a stream has come, and have it answer in turn."""
+    def poke(self, peer: Peer, stream: Stream, inbound: Inbound, *, flush: bool = True) -> None:
+        """Tell the peer how far a stream has come, and have it answer in turn; at once, or with `flush` of the peer."""
         peer.acks[stream] = (inbound.expected, POKE_LIMIT)
-        self.flush(peer)
+        if flush:
+            self.flush(peer)
 
     def ask(self, peer: Peer, stream: Stream) -> None:
         """Have the peer say which incarnation it is, before anything of this request goes there."""
@@ -242,13 +291,28 @@ class Peers:
                 self._idle.set(address, peer.left_at + FORGET_PEER)
             else:
                 del self._peers[address]
+                self._shares.release(peer.share)
+                self._remembered -= peer.remembered()
                 self._acks.cancel(address)
                 self._leaves.pop(_leaf(address, peer.incarnation), None)
+
+    def kept(self) -> dict[str, int]:
+        """What others take up here, by the name of its limit."""
+        node = self._shares.node
+        return {
+            "services": node.services,
+            "kept_bytes": node.kept_bytes,
+            "peers": node.peers,
+            "request_numbers": self._remembered,
+        }
 
     def check(self, busy: dict[Address, int]) -> None:
         """Raise AssertionError unless `busy` is how many exchanges there are with each peer."""
         if busy != {address: peer.busy for address, peer in self._peers.items() if peer.busy}:
             raise AssertionError("a peer's count of exchanges is not that of the tables")
+        self._shares.check([peer.share for peer in self._peers.values()])
+        if sum(peer.remembered() for peer in self._peers.values()) != self._remembered:
+            raise AssertionError("the count of remembered requests is not that of the peers")
         for (name, incarnation), peer in self._leaves.items():
             if self._peers.get(peer.address) is not peer or _leaf(peer.address, peer.incarnation) != (
                 name,

@@ -11,7 +11,7 @@ from zmesh.core.effects import Report
 from zmesh.core.pace import MAX_WINDOW
 from zmesh.core.peers import Carrier, Peers
 from zmesh.core.sending import Exchange
-from zmesh.core.streams import ACK_EVERY, WINDOW, Overrun
+from zmesh.core.streams import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, Overrun
 from zmesh.core.wire import FLAG_WANTING, Chunk
 
 MAX_WIDENED = 256 * 1024 * 1024
@@ -31,11 +31,16 @@ class Receiving:
         """The chunks of the exchange's inbound stream that are next in order now; None: acknowledge at once."""
         exchange.lost_since = None
         inbound = exchange.inbound
+        limit = self._unkept(exchange, chunk.sequence, len(body) + CHUNK_OVERHEAD)
+        if limit:
+            self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, limit))
+            return None
         try:
             ready = inbound.accept(chunk, body, hops)
         except Overrun:
             self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, "past_window"))
             return None
+        self._charge(exchange)
         if chunk.flags & FLAG_WANTING and inbound.keeps_up and self._widen(exchange):
             inbound.since_ack = ACK_EVERY
         return ready
@@ -48,17 +53,44 @@ class Receiving:
 
     def consumed(self, exchange: Exchange, weight: int, now: float) -> None:
         """The reader has taken this much."""
-        if exchange.inbound.consume(weight):
+        at_once = exchange.inbound.consume(weight)
+        self._charge(exchange)
+        if at_once:
             self._peers.owe(exchange.peer, exchange.inward, exchange.inbound, now, at_once=True)
 
     def end(self, exchange: Exchange) -> None:
         """Nothing more comes."""
+        if exchange.kept:
+            exchange.peer.share.keep(-exchange.kept)
+            exchange.kept = 0
         self._widened -= exchange.inbound.window - WINDOW
 
     def check(self, exchanges: list[Exchange]) -> None:
         """Raise AssertionError if the windows are not those that were given out."""
         if sum(exchange.inbound.window - WINDOW for exchange in exchanges) != self._widened:
             raise AssertionError("the count of what windows were widened by is not that of the streams")
+        for exchange in exchanges:
+            inbound = exchange.inbound
+            if exchange.kept != (inbound.held_weight if exchange.stream.request else inbound.unread):
+                raise AssertionError("a share is not charged with what is kept")
+
+    def _unkept(self, exchange: Exchange, sequence: int, weight: int) -> str:
+        """The limit for which this chunk can't be kept, or nothing. What a reply brings in its turn always can."""
+        inbound = exchange.inbound
+        if exchange.stream.request and sequence == inbound.expected:
+            return ""
+        return exchange.peer.share.heavy(weight) if inbound.lacks(sequence) else ""
+
+    def _charge(self, exchange: Exchange) -> None:
+        """Charge the peer for what is kept: all that is unread of a request, of replies what is held for its turn.
+
+        How much of replies waits to be read is up to the program that has asked for them.
+        """
+        inbound = exchange.inbound
+        kept = inbound.held_weight if exchange.stream.request else inbound.unread
+        if kept != exchange.kept:
+            exchange.peer.share.keep(kept - exchange.kept)
+            exchange.kept = kept
 
     def _widen(self, exchange: Exchange) -> bool:
         inbound = exchange.inbound

@@ -30,13 +30,15 @@ class Exchange:
     """What a request made here and one received here have in common: two streams, and the node at the other end.
 
     `stream` names the outbound one, `inward` the other. `target` is the other end's incarnation, 0 as long as that is
-    not known; `link` what was last sent on; `lost_since` is when the other end was found to be out of reach.
+    not known; `link` what was last sent on; `lost_since` is when the other end was found to be out of reach; `kept` is
+    the weight that the peer's share is charged with for it.
     """
 
     __slots__ = (
         "address",
         "inbound",
         "inward",
+        "kept",
         "link",
         "lost_since",
         "message_id",
@@ -59,6 +61,7 @@ class Exchange:
         self.inbound = Inbound()
         self.link: LinkId | None = None
         self.lost_since: float | None = None
+        self.kept = 0
 
 
 class Sending:
@@ -143,9 +146,13 @@ class Sending:
     def sweep(self, now: float) -> None:
         """Ask for each exchange that nothing is under way of whether the other end still knows it."""
         exchanges = self.at(None)
+        asked: dict[Address, Peer] = {}
         for exchange in exchanges:
             if exchange.stream not in self.timers:
-                self.poke(exchange)
+                self.poke(exchange, flush=False)
+                asked[exchange.address] = exchange.peer
+        for peer in asked.values():
+            self._peers.flush(peer)
         self._sweep_at = now + self._poke_every if exchanges else math.inf
 
     def next_deadline(self) -> float | None:
@@ -253,11 +260,11 @@ class Sending:
         self.pump(exchange, now)
         self.timers.set_sooner(exchange.stream, now + path.timeout(outbound.tries))
 
-    def poke(self, exchange: Exchange) -> None:
+    def poke(self, exchange: Exchange, *, flush: bool = True) -> None:
         """Have the other end say how far it has come, or that it knows nothing of the exchange."""
         if exchange.stream.request and exchange.outbound.unsent and not exchange.outbound.next:
             return  # it has not left yet, so nobody can know it
-        self._peers.poke(exchange.peer, exchange.inward, exchange.inbound)
+        self._peers.poke(exchange.peer, exchange.inward, exchange.inbound, flush=flush)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:
         """The link's queue has run low: the streams that waited for it go on, a burst each in turn."""

@@ -2,34 +2,38 @@
 
 A service takes its request at most once: who asks numbers what it asks (`Replays`), so that a late copy is known for
 what it is. It is over when the caller has acknowledged the final word, knows nothing of it any more, or stays out of
-reach for too long; the work is stopped then, unless nobody waits for its end anyway.
+reach or silent for too long; the work is stopped then, unless nobody waits for its end anyway.
 """
 
 from __future__ import annotations
 
 from zmesh.core import wire
-from zmesh.core.effects import Abort, Deliver
-from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.effects import Abort, Deliver, Report
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.message import Address, Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
 from zmesh.core.receiving import Receiving
 from zmesh.core.sending import Exchange, Sending
 from zmesh.core.streams import CHUNK_OVERHEAD
-from zmesh.core.wire import CLOSED, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
+from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
 
 LEAF_GRACE = 5.0
+SILENCE = 45.0
 
 
 class Service(Exchange):
     """A request of another node (or of this one).
 
     `detached`: its caller waits for nothing, so that its work goes on without the caller once the request is `whole`.
+    `heard` is when something last came for it.
     """
 
-    __slots__ = ("aborted", "detached", "whole")
+    __slots__ = ("aborted", "detached", "heard", "whole")
 
-    def __init__(self, message_id: MessageId, caller: Peer, incarnation: int) -> None:
+    def __init__(self, message_id: MessageId, caller: Peer, incarnation: int, now: float) -> None:
         super().__init__(message_id, caller, incarnation, request=False)
         self.aborted = False
+        self.heard = now
         self.detached = False
         self.whole = False
 
@@ -38,13 +42,20 @@ class Services:
     """The table of services. `route_timeout`: seconds that work goes on for a caller that can't be reached."""
 
     def __init__(
-        self, carrier: Carrier, peers: Peers, sending: Sending, receiving: Receiving, route_timeout: float
+        self,
+        carrier: Carrier,
+        peers: Peers,
+        sending: Sending,
+        receiving: Receiving,
+        route_timeout: float,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._carrier = carrier
         self._peers = peers
         self._sending = sending
         self._receiving = receiving
         self._route_timeout = route_timeout
+        self._limits = limits
         self._services: dict[MessageId, Service] = {}
 
     def __len__(self) -> int:
@@ -89,15 +100,23 @@ class Services:
         message_id = chunk.message_id
         service = self._services.get(message_id)
         if service is None:
-            if not peer.replays.accept(chunk.number, chunk.floor):
+            if peer.replays.knows(chunk.number):
                 peer.left_at = now  # more copies may come, so what it has sent must not be forgotten yet
                 self._peers.owe(peer, Stream(message_id, True), None, now, at_once=True)
                 return
-            service = self._services[message_id] = Service(message_id, peer, chunk.incarnation)
+            limit = peer.share.full() or peer.share.heavy(len(body) + CHUNK_OVERHEAD)
+            if limit:
+                self.refuse(peer.address, chunk, limit)
+                return
+            self._peers.accept(peer, chunk.number, chunk.floor)
+            service = self._services[message_id] = Service(message_id, peer, chunk.incarnation, now)
             peer.busy += 1
+            peer.share.serve(1)
             self._sending.enlist(service, now)
         elif service.target != chunk.incarnation or service.peer is not peer:
             return
+        else:
+            service.heard = now
         if isinstance(chunk.header, RequestHeader) and chunk.header.detached:
             service.detached = True
         ready = self._receiving.accept(service, chunk, body, hops)
@@ -109,9 +128,25 @@ class Services:
             self._carrier.emit(Deliver(stream, address, piece.header, content, last, None, weight, crossed))
         self._receiving.owe(service, ready, now)
 
+    def refuse(self, source: Address, chunk: Chunk, limit: str) -> None:
+        """Answer a request for which there is no room with a final word, and keep nothing of it.
+
+        If that is lost the request comes again, and may begin then.
+        """
+        self._carrier.emit(Report("overloaded", wire.host_of(source), None, limit))
+        if self._carrier.way(source) is None:
+            return
+        text = (
+            f"node {self._carrier.node!r} has no room for another request of {source!r} "
+            f"({limit} is {getattr(self._limits, limit)}); wait for replies before sending more"
+        )
+        word = (chunk.message_id, False, 0, FLAG_EOF, 0, 0, self._carrier.incarnation, chunk.incarnation, None)
+        self._carrier.carry(source, Kind.CHUNK, wire.encode((*word, Eof(1, "overloaded", text))), b"")
+
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
         """The caller says how far the replies have come."""
         service = self._services[message_id]
+        service.heard = now
         if item.next == CLOSED:
             self._drop(service, "cancelled", now)
             return
@@ -134,7 +169,7 @@ class Services:
         if service is not None and service.inbound.expected:
             self._abort(service, "cancelled")
             return
-        peer.replays.accept(cancel.number, cancel.floor)
+        self._peers.accept(peer, cancel.number, cancel.floor)
         if service is not None:  # the cancel has overtaken the first chunk, so there is nothing to stop, nor to begin
             self._drop(service, "", now)
         answer = wire.Cancel(message_id, False, 0, 0, self._carrier.incarnation, cancel.incarnation)
@@ -159,6 +194,7 @@ class Services:
     def regain(self, message_id: MessageId, now: float) -> None:
         """There is a way to the caller, another one maybe; what was under way may be lost with the old one."""
         service = self._services[message_id]
+        service.heard = now
         if not self._sending.resume(service, now):
             self._lose(service, now)
 
@@ -174,6 +210,13 @@ class Services:
                 return
             self._sending.timers.set(service.stream, given_up_at)
         self._sending.on_silence(service, now)
+
+    def expire(self, now: float) -> None:
+        """Give up those whose callers can be reached and have said nothing for SILENCE, whatever was asked of them."""
+        silence = max(SILENCE, self._route_timeout)
+        for service in [each for each in self._services.values() if each.heard + silence <= now]:
+            if service.lost_since is None:
+                self._drop(service, "unreachable", now)
 
     def check(self) -> None:
         """Raise AssertionError if a service is there that should not be."""
@@ -203,5 +246,6 @@ class Services:
         if reason and not (service.detached and service.whole):
             self._abort(service, reason)
         del self._services[service.message_id]
+        service.peer.share.serve(-1)
         self._receiving.end(service)
         self._sending.strike_off(service, now)

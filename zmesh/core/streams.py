@@ -244,11 +244,12 @@ class Overrun(Exception):
 class Inbound:
     """The receiving end of a stream. `window` is how much the sender may send before the reader has read it."""
 
-    __slots__ = ("_taken", "consumed", "expected", "held", "limit", "since_ack", "window")
+    __slots__ = ("_taken", "consumed", "expected", "held", "held_weight", "limit", "since_ack", "window")
 
     def __init__(self) -> None:
         self.expected = 0
         self.held: dict[int, tuple[Chunk, bytes, int]] = {}
+        self.held_weight = 0
         self.consumed = 0
         self.window = WINDOW
         self.limit = WINDOW
@@ -272,13 +273,24 @@ class Inbound:
         if self._taken + weight > self.limit:
             raise Overrun
         self.held[sequence] = (chunk, body, hops)
+        self.held_weight += weight
         self._taken += weight
         self.since_ack += weight
         ready = []
         while (item := self.held.pop(self.expected, None)) is not None:
             ready.append(item)
+            self.held_weight -= len(item[1]) + CHUNK_OVERHEAD
             self.expected += 1
         return ready or None
+
+    @property
+    def unread(self) -> int:
+        """The weight of what has come and was not read, what is held for its turn included."""
+        return self._taken - self.consumed
+
+    def lacks(self, sequence: int) -> bool:
+        """True if a chunk has not come yet."""
+        return sequence >= self.expected and sequence not in self.held
 
     @property
     def keeps_up(self) -> bool:
@@ -335,6 +347,16 @@ class Replays:
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    def knows(self, number: int) -> bool:
+        """True if a request of this number has been there, or may have been."""
+        return number < self._floor or number in self._seen
+
+    def forget(self) -> None:
+        """Keep no numbers: all up to the highest one that was seen are taken for known."""
+        if self._seen:
+            self._floor = max(self._seen) + 1
+            self._seen.clear()
 
     def accept(self, number: int, floor: int) -> bool:
         """True if a request of this number is new; `floor` is the lowest that the sender may still send."""

@@ -89,10 +89,10 @@ class Timers(Generic[K]):
             heapq.heappop(heap)
         return None
 
-    def expire(self, now: float) -> list[K]:
-        """Take out and return the keys whose deadline is `now` or earlier, in order."""
+    def expire(self, now: float, most: int | None = None) -> list[K]:
+        """Take out and return the keys whose deadline is `now` or earlier, in order; the first `most` of them only."""
         expired: list[K] = []
-        while (when := self.next_deadline()) is not None and when <= now:
+        while len(expired) != most and (when := self.next_deadline()) is not None and when <= now:
             key = heapq.heappop(self._heap)[2]
             del self._due[key]
             expired.append(key)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from zmesh.config import Config
 from zmesh.controller import Controller
-from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.limits import Limits
 
 _numbers = itertools.count(1)
 
@@ -38,7 +38,7 @@ class Mesh:
         *nodes: str,
         edges: tuple[tuple[str, str], ...] = (),
         tcp: bool = False,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: Limits | None = None,
         **settings: Any,
     ) -> None:
         self._wanted = nodes

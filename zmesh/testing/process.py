@@ -21,7 +21,7 @@ from zmesh.testing import eventually
 
 async def main():
     settings = json.loads(sys.argv[1])
-    limits = zmesh.core.limits.Limits(**settings.pop("limits", {}))
+    limits = zmesh.core.limits.Limits(**settings.pop("limits")) if "limits" in settings else None
     async with zmesh.Controller(zmesh.Config(**settings), limits=limits) as mesh:
         print(*mesh.listening, flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):

@@ -17,8 +17,11 @@ from zmesh.errors import AddressError
 from zmesh.node import Node
 from zmesh_cli.exits import DONE, INTERRUPTED, Failure
 from zmesh_cli.logs import set_up_logging
+from zmesh_cli.running import ENDING, has_terminal, heeded
 from zmesh_cli.sockets import url_of
 from zmesh_cli.terminal import ATOMIC, STDIN, STDOUT, Output, complain, record, tell
+
+log = logging.getLogger(__name__)
 
 FINISH_WITHIN = 5.0
 """Seconds that running work gets to finish when the node is told to stop."""
@@ -141,11 +144,19 @@ def _event(name: str, **fields: object) -> str:
 
 @contextlib.contextmanager
 def _stops(until_eof: bool) -> Iterator[asyncio.Queue[int | None]]:
-    """A queue of what tells the node to stop: an exit code for a signal, None for the end of stdin."""
+    """A queue of what tells the node to stop: an exit code for a signal, None for the end of stdin.
+
+    SIGHUP tells it so if the node was started from a terminal, which is gone then. A daemon is left running: to those
+    the signal means that their settings have changed.
+    """
     loop = asyncio.get_running_loop()
+    signals, at_terminal = heeded(signal.SIGINT, *ENDING), has_terminal()
     stops: asyncio.Queue[int | None] = asyncio.Queue()
-    loop.add_signal_handler(signal.SIGTERM, stops.put_nowait, DONE)
-    loop.add_signal_handler(signal.SIGINT, stops.put_nowait, INTERRUPTED)
+    for number in signals:
+        if number == signal.SIGHUP and not at_terminal:
+            loop.add_signal_handler(number, log.warning, "SIGHUP does nothing to a node without a terminal")
+        else:
+            loop.add_signal_handler(number, stops.put_nowait, DONE if number == signal.SIGTERM else INTERRUPTED)
 
     def on_stdin() -> None:
         if not os.read(STDIN, 4096):
@@ -159,8 +170,8 @@ def _stops(until_eof: bool) -> Iterator[asyncio.Queue[int | None]]:
     finally:
         if until_eof:
             loop.remove_reader(STDIN)
-        loop.remove_signal_handler(signal.SIGTERM)
-        loop.remove_signal_handler(signal.SIGINT)
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 @contextlib.contextmanager

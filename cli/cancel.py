@@ -34,7 +34,7 @@ async def cancel(url: str, message_id: str, node: str | None, *, timeout: float 
     named = read_message_id(message_id)
     if named is None:
         raise Failure(
-            f"{message_id!r} is no message id: it has 32 hex digits, or is the number that 'zmesh ping --json' lists",
+            f"{message_id!r} is no message id: it has 32 hex digits, or is the number that a ping's reply lists",
             USAGE,
         )
     output = Output()

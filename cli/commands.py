@@ -228,7 +228,7 @@ def cancel(
         str,
         typer.Argument(
             metavar="MESSAGE_ID",
-            help="The request's, as 'zmesh send -v' tells it, or as a number, as 'zmesh ping --json' does.",
+            help="The request's, as 'zmesh send -v' and 'zmesh ping --json' tell it, or as a number.",
             show_default=False,
         ),
     ],

@@ -6,6 +6,7 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 
+from zmesh.answers import read_message_id
 from zmesh.controller import Pong
 from zmesh.errors import MeshError, Unreachable
 from zmesh_cli.exits import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
@@ -116,7 +117,8 @@ class _Series:
         work = pong.active_work if isinstance(pong.active_work, list) else []
         node = self._guest.target
         if self._as_json:
-            line = record("zmesh.ping/1", node=node, seq=seq, rtt_ms=rtt_ms, hops=pong.hops, active_work=work)
+            shown = [_shown(each) for each in work]
+            line = record("zmesh.ping/1", node=node, seq=seq, rtt_ms=rtt_ms, hops=pong.hops, active_work=shown)
         else:
             busy = f" working on {len(work)}" if work else ""
             line = f"answer from {node}: seq={seq} hops={pong.hops} time={rtt_ms:.3f} ms{busy}\n"
@@ -136,6 +138,17 @@ class _Series:
         finally:
             ping.cancel()
             await asyncio.gather(ping, return_exceptions=True)
+
+
+def _shown(work: object) -> dict[str, str | None]:
+    """One work that a node has told of. Its id is text, because readers of JSON round numbers of that size."""
+    told = work if isinstance(work, dict) else {}
+    id, directive, sender = told.get("message_id", told.get("id")), told.get("directive"), told.get("sender")
+    return {
+        "id": read_message_id(id) if isinstance(id, (str, int)) else None,
+        "directive": None if directive is None else str(directive),
+        "sender": None if sender is None else str(sender),
+    }
 
 
 def _raise_failures(pings: set[asyncio.Task[None]]) -> None:

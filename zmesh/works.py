@@ -183,9 +183,17 @@ class Works:
             running.watchers.append(watcher)
 
     def active(self) -> list[dict[str, object]]:
-        """What runs, in the order of its start, as a ping reports it: `id` (an int), `directive`, `sender`."""
+        """What runs, in the order of its start, as a ping reports it: `id`, `message_id`, `directive`, `sender`.
+
+        `id` is the message id as a number, as the Receptor reports it; few readers of JSON keep all of its 39 digits.
+        """
         return [
-            {"id": int(message_id, 16), "directive": running.work.directive, "sender": running.work.sender}
+            {
+                "id": int(message_id, 16),
+                "message_id": message_id,
+                "directive": running.work.directive,
+                "sender": running.work.sender,
+            }
             for message_id, running in self._active.items()
         ]
 

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,17 +31,17 @@ def sleeper(mesh: Any, eventually: Any) -> Any:
     eventually(lambda: not work_at(mesh, "far"))
 
 
-def test_the_number_of_a_ping_names_the_work_and_its_sender_is_told_who_cancelled_it(
+def test_the_id_of_a_ping_names_the_work_and_its_sender_is_told_who_cancelled_it(
     mesh: Any, sleeper: Any, lines: Lines
 ) -> None:
     send, work = sleeper
-    done = mesh.run("cancel", str(work["id"]), "far", "--json")
+    done = mesh.run("cancel", work["id"], "far", "--json")
     assert (done.returncode, done.stderr) == (0, b"")
     (answer,) = lines(done)
     assert list(answer) == KEYS
     assert answer == {
         "schema": "zmesh.cancel/1",
-        "message_id": f"{work['id']:032x}",
+        "message_id": work["id"],
         "node": "far",
         "cancelled": True,
         "directive": "sleep:execute",
@@ -57,9 +57,42 @@ def test_the_number_of_a_ping_names_the_work_and_its_sender_is_told_who_cancelle
     assert b"was cancelled by" in stderr
 
 
+def test_the_number_in_the_reply_of_a_ping_is_the_same_id(mesh: Any, sleeper: Any, lines: Lines) -> None:
+    _, work = sleeper
+    (told,) = json.loads(mesh.run("send", "far", "zmesh:ping").stdout)["active_work"]
+    assert told == {"message_id": work["id"], **work, "id": int(work["id"], 16)}
+    assert mesh.run("cancel", str(told["id"]), "far").returncode == 0
+
+
+def numbers_of(value: Any) -> Iterator[float]:
+    """All numbers in a value of JSON."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from numbers_of(each)
+    elif isinstance(value, (int, float)):
+        yield value
+
+
+def test_no_command_prints_a_number_in_json_that_its_readers_would_round(mesh: Any, sleeper: Any, lines: Lines) -> None:
+    _, work = sleeper
+    commands = [
+        ("ping", "far", "-c", "2", "-i", "0", "--json"),
+        ("send", "far", "echo:echo", "x", "--json"),
+        ("send", "far", "no:such", "--json"),
+        ("routes", "--json"),
+        ("routes", "far", "--json"),
+        ("cancel", work["id"], "far", "--json"),
+    ]
+    for words in commands:
+        numbers = [number for line in lines(mesh.run(*words)) for number in numbers_of(line)]
+        assert all(abs(number) < 1 << 53 for number in numbers), words
+
+
 def test_without_a_node_the_work_is_found_wherever_it_runs(mesh: Any, sleeper: Any) -> None:
     _, work = sleeper
-    done = mesh.run("cancel", f"{work['id']:032x}")
+    done = mesh.run("cancel", work["id"])
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode() == f"cancelled sleep:execute of {work['sender']} at far\n"
 
@@ -125,9 +158,9 @@ def test_work_that_does_not_run_is_a_failure_that_says_so(mesh: Any, lines: Line
 @pytest.mark.parametrize("where", [["far"], []])
 def test_an_id_that_is_nearly_right_comes_with_the_right_one(mesh: Any, sleeper: Any, where: list[str]) -> None:
     _, work = sleeper
-    done = mesh.run("cancel", f"{work['id'] ^ (1 << 120):032x}", *where)
+    done = mesh.run("cancel", f"{int(work['id'], 16) ^ (1 << 120):032x}", *where)
     assert done.returncode == 1
-    assert f"(did you mean {work['id']:032x}?)" in done.stderr.decode()
+    assert f"(did you mean {work['id']}?)" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("word", ["work", "-1", "0x17", "f" * 31, "g" * 32, str(1 << 128)])

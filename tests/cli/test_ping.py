@@ -1,6 +1,7 @@
 """`zmesh ping`."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -59,7 +60,8 @@ def test_running_work_is_told(shell: Any, lines: Lines, eventually: Callable[...
 
         eventually(busy)
         assert seen[0]["directive"] == "sleep:execute"
-        assert isinstance(seen[0]["id"], int)
+        assert list(seen[0]) == ["id", "directive", "sender"]
+        assert re.fullmatch("[0-9a-f]{32}", seen[0]["id"])
         assert b"working on 1" in shell.run("ping", "hub", "-c", "1", *peer).stdout
     finally:
         work.send_signal(signal.SIGINT)

@@ -123,8 +123,8 @@ async def test_a_ping_lists_the_work_that_runs_while_it_runs(chain):
     while len(work) < 2:
         work = (await ping(chain["ctl"], "edge"))["active_work"]
     expected = [
-        {"id": int(first, 16), "directive": "sleep:execute", "sender": "ctl"},
-        {"id": int(second, 16), "directive": "sleep:execute", "sender": "hub"},
+        {"id": int(first, 16), "message_id": first, "directive": "sleep:execute", "sender": "ctl"},
+        {"id": int(second, 16), "message_id": second, "directive": "sleep:execute", "sender": "hub"},
     ]
     assert sorted(work, key=lambda each: each["sender"]) == expected
     assert (await ping(chain["ctl"], "hub"))["active_work"] == []

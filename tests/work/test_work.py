@@ -321,7 +321,10 @@ async def test_active_work_is_listed_in_the_order_of_its_start(bench):
         await release.wait()
 
     ids = [bench.start("test:it", function=wait), bench.start("test:it"), bench.start("test:it")]
-    expected = [{"id": int(message_id, 16), "directive": "test:it", "sender": "ctl"} for message_id in ids]
+    expected = [
+        {"id": int(message_id, 16), "message_id": message_id, "directive": "test:it", "sender": "ctl"}
+        for message_id in ids
+    ]
     assert bench.works.active() == expected
     bench.works.cancel(ids[1])
     await bench.end(ids[1])

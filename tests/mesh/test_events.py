@@ -202,7 +202,7 @@ async def test_two_nodes_of_one_name_far_apart_are_known_everywhere_and_swap_no_
         events = [node.node.events() for node in nodes]
         mesh["b"].add_peer(other["c"].listening[0])
         asked = [
-            (node.request(to, "echo:echo", f"{number}", timeout=60), f"{number}")
+            (node.request(to, "echo:echo", f"{number}", timeout=2.0), f"{number}")
             for number in range(20)
             for node, to in ((mesh["twin"], "c"), (other["twin"], "a"))
         ]

@@ -197,6 +197,19 @@ def test_what_a_full_link_did_not_take_is_sent_first_when_it_is_ready(linked):
     assert len(engine.send(bytes(15) + b"\x02", "a", HEADER, b"3", now)) == 1
 
 
+def test_a_link_of_which_only_sending_tells_whether_it_is_ready_is_asked_with_one_frame(linked):
+    engine, now = linked.engine, linked.now
+    (first,) = engine.send(ID, "a", HEADER, b"0", now)
+    engine.link_full(1, first.frames, now)
+    for number in (1, 2):
+        assert engine.send(bytes([number]) * 16, "a", HEADER, b"%d" % number, now) == []
+    assert engine.link_ready(1, now, most=1) == [first]
+    engine.link_full(1, first.frames, now)
+    engine.check()
+    assert engine.link_ready(1, now, most=1) == [first]
+    assert [effect.frames[2] for effect in engine.link_ready(1, now)] == [b"1", b"2"]
+
+
 def test_a_stream_whose_link_lags_waits_and_goes_on_when_it_is_ready(linked):
     engine, now = linked.engine, linked.now
     (first,) = engine.send(ID, "a", HEADER, b"1", now)

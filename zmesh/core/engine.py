@@ -17,7 +17,7 @@ from zmesh.core.departed import Departed
 from zmesh.core.duplicates import Duplicates, accuse
 from zmesh.core.effects import Effect, HangUp, Report
 from zmesh.core.exchanges import Exchanges
-from zmesh.core.forwarding import LAGGING_BYTES, Forwarding
+from zmesh.core.forwarding import DRAIN, LAGGING_BYTES, Forwarding
 from zmesh.core.handshake import REDIAL_REFUSED, Handshake
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
@@ -93,9 +93,12 @@ class Engine:
             queue.give_back(frames)
         return self._done(now)
 
-    def link_ready(self, link: LinkId, now: float) -> list[Effect]:
-        """The link takes frames again. Returns the next DRAIN of them; call again until nothing is returned."""
-        queue = self.out.drain(link)
+    def link_ready(self, link: LinkId, now: float, most: int = DRAIN) -> list[Effect]:
+        """The link takes frames again. Returns the next of them, `most` of those that wait; call again until none is.
+
+        Where only sending tells whether it takes any, the first call asks for one.
+        """
+        queue = self.out.drain(link, most)
         if queue is not None and queue.size_bytes < LAGGING_BYTES:
             self.exchanges.on_link_ready(link, lambda: queue.size_bytes >= LAGGING_BYTES, now)
         return self._done(now)

@@ -67,13 +67,13 @@ class Forwarding:
         self.home = home
         self.address = Address(f"{self.node}@{home.node}" if home is not None else self.node)
 
-    def drain(self, link: LinkId) -> Queue | None:
-        """The link takes frames again: send the next DRAIN of them."""
+    def drain(self, link: LinkId, most: int = DRAIN) -> Queue | None:
+        """The link takes frames again: send the next of them, `most` of those that wait."""
         queue = self.queues.get(link)
         if queue is None:
             return None
         queue.full = False
-        for _ in range(DRAIN):
+        for _ in range(most):
             frames = queue.pop()
             if frames is None:
                 break

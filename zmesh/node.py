@@ -434,18 +434,23 @@ class Node:
         self._perform(self.engine.receive(link, frames, time.monotonic()))
 
     def on_link_ready(self, link: LinkId) -> None:
-        """A full link may take more."""
+        """A full link may take more: one frame is tried first, so that no more than that comes back."""
         transport = self._transport
-        while transport is not None and not transport.is_full(link):
-            effects = self.engine.link_ready(link, time.monotonic())
-            if not effects:
-                break
+        effects = self.engine.link_ready(link, time.monotonic(), most=1)
+        while effects:
             self._perform(effects)
+            if transport is None or transport.is_full(link):
+                break
+            effects = self.engine.link_ready(link, time.monotonic())
 
     def on_dial_failed(self, url: str, reason: str) -> None:
         """A peer does not answer; it is dialled again."""
         self._perform(self.engine.dial_failed(url, reason, time.monotonic()))
         self._note(Report("dial_failed", None, None, f"{url}: {reason}"))
+
+    def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
+        """A message was thrown away, of a link that is gone or was hung up."""
+        self._note(Report("frame_dropped", None, link, reason))
 
     # -- performing ----------------------------------------------------------------------------------------------
 

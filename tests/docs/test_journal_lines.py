@@ -49,7 +49,7 @@ def lines() -> Iterator[str]:
     yield from edge.note(100.0, "link_lost", "hub", "silent for 3 s")
     yield from edge.note(100.0, "node_left", "far")
     for second in range(12):
-        yield from edge.note(102.0 + second, "dial_failed", None, f"{HUB}: nothing answers there")
+        yield from edge.note(102.0 + second, "dial_failed", None, f"{HUB}: connection refused")
     edge.lines._place.end = Neighbour(HUB, True, 0.0008)  # type: ignore[attr-defined]
     yield from edge.note(115.0, "link_up", "hub")
     text = "another node called 'twin' is alive in the mesh"

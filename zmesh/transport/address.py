@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from zmesh.core.links import DEFAULT_COST
 from zmesh.errors import AddressError
 
+PROXY_PORT = 1080
+MAX_CREDENTIAL = 255
+
+
+class Proxy(NamedTuple):
+    """A SOCKS5 server; `user` is None where it asks for no password."""
+
+    host: str
+    port: int
+    user: str | None = None
+    password: str = ""
+
 
 class Target(NamedTuple):
-    """A URL as ZeroMQ wants it, the cost of links through it, and as it was given."""
+    """A URL, read.
+
+    `endpoint` is what ZeroMQ understands, `cost` that of links through it, `url` the URL without a proxy's password,
+    and `host` and `port` (None for any) are those of TCP, the host without brackets.
+    """
 
     endpoint: str
     cost: int
     url: str
+    host: str = ""
+    port: int | None = None
+    proxy: Proxy | None = None
 
 
 def parse_url(url: str) -> Target:
-    """Read `tcp://host:port`, `ipc://path`, `inproc://name` or `rnp://host:port`, with `?cost=N` or without.
+    """Read `tcp://host:port`, `ipc://path`, `inproc://name` or `rnp://host:port`, with or without a query.
 
-    Raises AddressError with what is wrong and how it should look.
+    After `?` stand `cost=N` and, for TCP, `proxy=socks5://user:password@host:port`. Raises AddressError with what is
+    wrong and how it should look.
     """
     parts = urlsplit(url)
     scheme = "tcp" if parts.scheme == "rnp" else parts.scheme
@@ -32,37 +50,69 @@ def parse_url(url: str) -> Target:
         )
     if scheme not in ("tcp", "ipc", "inproc"):
         raise AddressError(f"{url!r} is no address: it must begin with tcp://, ipc://, inproc:// or rnp://")
-    cost = DEFAULT_COST
+    cost, proxy = DEFAULT_COST, None
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        if key != "cost" or not value.isdigit() or not 1 <= int(value) <= 100_000:
-            raise AddressError(f"{url!r}: after the ? only cost=N with N from 1 to 100000 is known, not {key}={value}")
-        cost = int(value)
+        if key == "proxy":
+            if scheme != "tcp":
+                raise AddressError(f"{_shown(url)!r}: only TCP goes through a proxy")
+            proxy = _parse_proxy(url, value)
+        elif key == "cost" and value.isdecimal() and 1 <= int(value) <= 100_000:
+            cost = int(value)
+        else:
+            raise AddressError(
+                f"{_shown(url)!r}: after the ? only cost=N with N from 1 to 100000, and proxy=socks5://host:port,"
+                f" are known, not {key}={value}"
+            )
     rest = parts.netloc + parts.path
     if not rest:
         raise AddressError(f"{url!r} has nothing after {parts.scheme}://")
     if scheme == "tcp":
         host, colon, port = rest.rpartition(":")
-        if not colon or not host or not (port == "*" or (port.isdigit() and int(port) <= 65535)):
+        if not colon or not host or not (port == "*" or (port.isdecimal() and int(port) <= 65535)):
             raise AddressError(
-                f"{url!r} is no TCP address: it must look like tcp://host:port, the port from 0 to 65535"
+                f"{_shown(url)!r} is no TCP address: it must look like tcp://host:port, the port from 0 to 65535"
             )
-        if port == "0":
-            rest = f"{host}:*"
-    elif scheme == "ipc" and len(rest.encode()) > 106:
+        host = host.removeprefix("[").removesuffix("]")
+        number = None if port == "*" else int(port) or None
+        return Target(tcp_endpoint(host, number), cost, _shown(url), host, number, proxy)
+    if scheme == "ipc" and len(rest.encode()) > 106:
         raise AddressError(f"{url!r}: a socket's path may have 106 bytes, and this one has {len(rest.encode())}")
     return Target(f"{scheme}://{rest}", cost, url)
 
 
-def bindable(target: Target) -> str:
-    """The endpoint with its host as a number, which is what zmq_bind takes."""
-    scheme, _, rest = target.endpoint.partition("://")
-    if scheme != "tcp":
-        return target.endpoint
-    host, _, port = rest.rpartition(":")
-    if host == "*" or host.startswith("[") or host.replace(".", "").isdigit():
-        return target.endpoint
-    with contextlib.suppress(OSError):
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        number = str(sorted(found, key=lambda entry: entry[0] != socket.AF_INET)[0][4][0])
-        return f"tcp://[{number}]:{port}" if ":" in number else f"tcp://{number}:{port}"
-    return target.endpoint
+def parse_peer(url: str) -> Target:
+    """What `parse_url` does, for a URL to dial; one that stands for any host or port is refused as well."""
+    target = parse_url(url)
+    if target.endpoint.startswith("tcp:") and (target.host == "*" or target.port is None):
+        raise AddressError(f"can't dial {target.url}: a peer has one host and one port; * and 0 are for listening")
+    return target
+
+
+def tcp_endpoint(host: str, port: int | None) -> str:
+    """A host, which may be an IPv6 address, and a port (None for any free one) as ZeroMQ wants them."""
+    return f"tcp://{f'[{host}]' if ':' in host else host}:{'*' if port is None else port}"
+
+
+def _parse_proxy(url: str, proxy: str) -> Proxy:
+    parts = urlsplit(proxy)
+    try:
+        port = parts.port or PROXY_PORT
+    except ValueError:
+        port = 0
+    if parts.scheme != "socks5" or not parts.hostname or not port or parts.path not in ("", "/"):
+        raise AddressError(f"{_shown(url)!r}: a proxy must look like proxy=socks5://host:port")
+    user = None if parts.username is None else unquote(parts.username)
+    password = unquote(parts.password or "")
+    if (user == "" or len((user or "").encode()) > MAX_CREDENTIAL) or len(password.encode()) > MAX_CREDENTIAL:
+        raise AddressError(f"{_shown(url)!r}: a proxy's user and password may have 1 to {MAX_CREDENTIAL} bytes each")
+    return Proxy(parts.hostname, port, user, password)
+
+
+def _shown(url: str) -> str:
+    """The URL for logs and errors: without the password of a proxy."""
+    head, mark, proxy = url.partition("proxy=")
+    credentials, at, rest = proxy.rpartition("@")
+    before, colon, _ = credentials.removeprefix("socks5://").partition(":")
+    if not at or not colon:
+        return url
+    return f"{head}{mark}{'socks5://' if credentials.startswith('socks5://') else ''}{before}:***@{rest}"

@@ -1,171 +1,159 @@
-"""A DEALER that dials. libzmq redials where nobody answers; after a breach of the protocol a new socket does."""
+"""Keeps a connection to one peer: resolves its name, tries its addresses, and begins anew when that fails or is lost.
+
+Each try is a round: the name is resolved anew, and its addresses take their turns (`eyeballs`). The only address of a
+peer is given to ZeroMQ at once; after it has failed, a plain connection goes ahead, which says why. So the other end
+sees one connection for each link, and one more where it was unreachable before.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import socket
 import time
 
 import zmq
 
-from zmesh.core.message import LinkId
-from zmesh.core.wire import Frames
-from zmesh.errors import AddressError
+from zmesh.interrupts import let_through
 from zmesh.transport.address import Target
-from zmesh.transport.dials import Dial, DialState, Failure
-from zmesh.transport.port import MORE, Owner, Port, send_body
+from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
+from zmesh.transport.dials import Dial, DialState, Failure, TryFailed, failed
+from zmesh.transport.eyeballs import Candidate, first_to_answer
+from zmesh.transport.names import Names
+from zmesh.transport.port import Owner
+from zmesh.transport.socks import Tunnel
 
-CONNECT_MS = 5_000
-REDIAL_FIRST_MS = 50
-REDIAL_LAST_MS = 1_000
-REDIAL_FIRST = 0.1
+log = logging.getLogger(__name__)
+
+REDIAL_FIRST = 0.05
+REDIAL_ABSENT = 1.0
 REDIAL_LAST = 10.0
 
-_NOT_ZEROMQ = (Failure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
-_CLOSED = (Failure.CLOSED, "the connection was closed while it was being set up")
-_FAILURES = {
-    int(zmq.EVENT_CONNECT_RETRIED): (Failure.REFUSED, "nothing answers there"),
-    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): _CLOSED,
-    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): _NOT_ZEROMQ,
-    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): (Failure.NOT_ADMITTED, "the other side does not let us in"),
-    int(zmq.EVENT_DISCONNECTED): _CLOSED,
-}
-_EVENTS = int(zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED) | sum(_FAILURES)
+_ANSWERED = (Failure.NOT_ZEROMQ, Failure.CLOSED, Failure.NOT_ADMITTED)
 
 
-class Dialler(Port):
-    """A DEALER. libzmq redials by itself; a link that the node hangs up on gets a new socket after a pause."""
+class Dialler:
+    """Keeps a connection to the peer of `target`, dialling again for ever, in a task of its own."""
 
-    def __init__(self, transport: Owner, target: Target) -> None:
-        super().__init__(transport)
-        self.target = target
-        self.link: LinkId | None = None
-        self._pause = REDIAL_FIRST
-        self._redial: asyncio.TimerHandle | None = None
-        self._handshake: asyncio.TimerHandle | None = None
-        self._failure: Failure | None = None
-        self._reason = ""
+    def __init__(self, transport: Owner, target: Target, names: Names) -> None:
+        self._transport = transport
+        self._target = target
+        self._names = names
+        self._connection: Connection | None = None
+        self._state = DialState.CONNECTING
+        self._why: TryFailed | None = None
         self._since = time.monotonic()
         self._tries = 0
-        self._connect()
+        self._pause = REDIAL_FIRST
+        self._absent = False
+        self.task = transport.loop.create_task(let_through(self._live()), name=f"zmesh dial {target.url}")
 
     @property
     def dial(self) -> Dial:
         """How dialling this peer stands."""
-        if self.link is not None:
-            state = DialState.LINKED
-        else:
-            state = DialState.CONNECTING if self._redial is None else DialState.WAITING
-        return Dial(self.target.url, state, self._failure, self._reason, self._since, self._tries)
-
-    def _connect(self) -> None:
-        self._redial = None
-        self._open(zmq.DEALER, self.target.endpoint, _EVENTS)
-        sock = self._socket
-        sock.set(zmq.IMMEDIATE, 1)
-        sock.set(zmq.RECONNECT_IVL, REDIAL_FIRST_MS)
-        sock.set(zmq.RECONNECT_IVL_MAX, REDIAL_LAST_MS)
-        sock.set(zmq.CONNECT_TIMEOUT, CONNECT_MS)
-        try:
-            sock.connect(self.target.endpoint)
-        except zmq.ZMQError as error:
-            self._shut()
-            raise AddressError(f"can't dial {self.target.url}: {error.strerror or error}") from None
-        self._start()
-        if self._monitor is None:
-            self.transport.loop.call_soon(self._up)
-
-    def where(self, link: LinkId) -> str:
-        """The peer's URL."""
-        return self.dial.url
-
-    def send(self, link: LinkId, frames: Frames) -> bool:
-        """Hand frames to ZeroMQ; False if the connection takes no more now."""
-        try:
-            self._send(frames[0], MORE)
-        except zmq.Again:
-            self.full.add(link)
-            return False
-        self._send(frames[1], MORE)
-        send_body(self._send, frames[2])
-        return True
-
-    def hang_up(self, link: LinkId, pause: float) -> None:
-        """Close the connection, and dial again after `pause` seconds at the earliest."""
-        self.link, self._since = None, time.monotonic()
-        self._replace(pause)
-
-    def _replace(self, pause: float) -> None:
-        """Close the socket and dial with a new one, after `pause` seconds at the earliest, and later each time."""
-        self._stop_waiting()
-        self._shut()
-        self.full.clear()
-        delay = max(pause, self._pause) * random.uniform(1.0, 1.5)
-        self._pause = min(REDIAL_LAST, self._pause * 2)
-        self._redial = self.transport.loop.call_later(delay, self._connect)
+        failure, reason = (None, "") if self._why is None else (self._why.failure, self._why.reason)
+        return Dial(self._target.url, self._state, failure, reason, self._since, self._tries)
 
     def close(self) -> None:
-        """Close the socket and dial no more."""
-        self._stop_waiting()
-        if self._redial is not None:
-            self._redial.cancel()
-            self._redial = None
-        else:
-            self._shut()
+        """Close the connection and dial no more; `task` ends soon."""
+        self.task.cancel()
+        if self._connection is not None:
+            self._connection.close()
 
-    def healthy(self) -> None:
-        """The next pause is the shortest again."""
+    async def _live(self) -> None:
+        while True:
+            least = 0.0
+            try:
+                least = await self._round()
+            except TryFailed as failure:
+                self._failed(failure)
+            except (OSError, zmq.ZMQError) as error:
+                self._failed(failed(error))
+            except Exception as error:  # whatever it is, the peer is dialled again
+                log.exception("dialling %s failed", self._target.url)
+                self._failed(TryFailed(Failure.OTHER, f"{type(error).__name__}"))
+            self._state = DialState.WAITING
+            most = REDIAL_ABSENT if self._absent else REDIAL_LAST
+            delay = max(least, min(most, self._pause)) * random.uniform(1.0, 1.5)
+            self._pause = min(REDIAL_LAST, self._pause * 2)
+            await asyncio.sleep(delay)
+
+    async def _round(self) -> float:
+        """One try, and the life of the link if it succeeds. Returns the least pause before the next.
+
+        Raises TryFailed, OSError and ZMQError if there was no link.
+        """
+        if self._target.proxy is not None:
+            ended = await self._through_proxy()
+        else:
+            candidates = await self._candidates(self._target.host, self._target.port)
+            self._state = DialState.CONNECTING
+            if len(candidates) == 1 and not self._absent:
+                ended = await self._use(candidates[0].endpoint)
+            else:
+                ended = await self._ask_and_use(candidates)
+            if not ended.linked and ended.failure is None:
+                self._absent = True
+                ended = await self._ask_and_use(candidates)
+        if ended.linked:
+            return ended.pause
+        raise ended.failure or TryFailed(Failure.OTHER, "a connection can be made, but not by ZeroMQ")
+
+    async def _candidates(self, host: str, port: int | None) -> list[Candidate]:
+        scheme, _, rest = self._target.endpoint.partition("://")
+        if scheme == "ipc":
+            path = "\0" + rest[1:] if rest.startswith("@") else rest
+            return [Candidate(socket.AF_UNIX, path, self._target.endpoint)]
+        if scheme == "inproc":
+            return [Candidate(socket.AF_UNSPEC, "", self._target.endpoint)]
+        self._state = DialState.RESOLVING
+        found = await self._names.addresses(host)
+        number = port or 0
+        return [Candidate(each.family, each.socket_address(number), each.endpoint(number)) for each in found]
+
+    async def _ask_and_use(self, candidates: list[Candidate]) -> Ended:
+        """Give ZeroMQ the first of the addresses that a plain connection can be made to."""
+        there, sock = await first_to_answer(candidates, CONNECT_WITHIN)
+        sock.close()
+        return await self._use(there.endpoint)
+
+    async def _through_proxy(self) -> Ended:
+        proxy, port = self._target.proxy, self._target.port
+        assert proxy is not None  # `_round` and
+        assert port is not None  # `parse_peer` have seen to it
+        candidates = await self._candidates(proxy.host, proxy.port)
+        self._state = DialState.CONNECTING
+        try:
+            _, sock = await first_to_answer(candidates, CONNECT_WITHIN)
+        except TryFailed as failure:
+            raise TryFailed(failure.failure, f"its proxy {proxy.host}:{proxy.port}: {failure.reason}") from None
+        async with Tunnel(sock, proxy, self._target.host, port) as tunnel:
+            return await self._use(tunnel.endpoint)
+
+    async def _use(self, endpoint: str) -> Ended:
+        """Have ZeroMQ connect to an endpoint, and wait until that is over."""
+        target = self._target
+        connection = self._connection = Connection(self._transport, endpoint, target, self._linked, self._healthy)
+        try:
+            return await connection.ended
+        finally:
+            if self._state is DialState.LINKED:
+                self._since = time.monotonic()
+                self._state = DialState.WAITING
+            self._connection = None
+            connection.close()
+
+    def _linked(self) -> None:
+        self._state, self._why, self._tries = DialState.LINKED, None, 0
+        self._since = time.monotonic()
+        self._absent = False
+
+    def _healthy(self) -> None:
         self._pause = REDIAL_FIRST
 
-    def _read(self) -> None:
-        parts = self._read_parts()
-        if self.link is not None:
-            self.handler.on_frames(self.link, parts)
-
-    def _up(self) -> None:
-        if self._socket.closed:
-            return
-        self._down("dialled again")
-        self.link, self._since = self.transport.new_link(self), time.monotonic()
-        self._failure, self._reason, self._tries = None, "", 0
-        self.handler.on_link_up(self.link, dialled=True, cost=self.target.cost)
-
-    def _down(self, reason: str) -> None:
-        link, self.link = self.link, None
-        if link is not None:
-            self._since = time.monotonic()
-            self.full.discard(link)
-            self.transport.links.pop(link, None)
-            self.handler.on_link_down(link, reason)
-
-    def _on_event(self, event: int, value: int) -> None:
-        if event == zmq.EVENT_CONNECTED:
-            # libzmq's own patience (HANDSHAKE_IVL) ends where it takes the first bytes for those of ZMTP 1.
-            self._stop_waiting()
-            self._handshake = self.transport.loop.call_later(1.2 * self._patience, self._give_up, _NOT_ZEROMQ)
-            return
-        self._stop_waiting()
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._up()
-        elif event == zmq.EVENT_CONNECT_RETRIED:
-            self._tell(_FAILURES[event])
-        else:
-            self._give_up(_FAILURES[event])
-
-    def _give_up(self, why: tuple[Failure, str]) -> None:
-        """End the connection, and dial anew; libzmq never dials again whom it found to break the protocol."""
-        self._tell(why)
-        self._down("the connection was closed")
-        if not self._socket.closed:
-            self._replace(0.0)
-
-    def _tell(self, why: tuple[Failure, str]) -> None:
-        if self.link is None:
-            self._failure, self._reason = why
-            self._tries += 1
-            self.handler.on_dial_failed(self.target.url, self._reason)
-
-    def _stop_waiting(self) -> None:
-        if self._handshake is not None:
-            self._handshake.cancel()
-            self._handshake = None
+    def _failed(self, why: TryFailed) -> None:
+        self._why = why
+        self._tries += 1
+        self._absent = why.failure not in _ANSWERED
+        self._transport.handler.on_dial_failed(self._target.url, why.reason)

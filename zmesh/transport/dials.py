@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from enum import StrEnum
+
+import zmq
 
 
 class DialState(StrEnum):
@@ -77,3 +81,35 @@ class Dial:
     reason: str
     since: float
     tries: int
+
+
+class TryFailed(Exception):
+    """A try to reach a peer has failed; `failure` and `reason` are those of a Dial."""
+
+    def __init__(self, failure: Failure, reason: str) -> None:
+        super().__init__(reason)
+        self.failure = failure
+        self.reason = reason
+
+
+_BY_ERRNO = {
+    errno.ECONNREFUSED: (Failure.REFUSED, "connection refused"),
+    errno.ENOENT: (Failure.REFUSED, "there is no such socket"),
+    errno.ETIMEDOUT: (Failure.TIMED_OUT, "the connection timed out"),
+    errno.EHOSTUNREACH: (Failure.NO_ROUTE, "no route to the host"),
+    errno.ENETUNREACH: (Failure.NO_ROUTE, "the network is unreachable"),
+    errno.ENETDOWN: (Failure.NO_ROUTE, "the network is down"),
+    errno.EHOSTDOWN: (Failure.NO_ROUTE, "the host is down"),
+    errno.ECONNRESET: (Failure.CLOSED, "the connection was reset"),
+    errno.EACCES: (Failure.OTHER, "permission denied"),
+    errno.EPERM: (Failure.OTHER, "not permitted, by a firewall of this machine perhaps"),
+}
+_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
+
+
+def failed(error: OSError | zmq.ZMQError) -> TryFailed:
+    """What an error of the operating system (or of ZeroMQ, which has the same numbers) means for a try."""
+    number = error.errno or 0
+    if number in _RESOURCES:
+        return TryFailed(Failure.RESOURCES, f"this machine has no more to give: {os.strerror(number).lower()}")
+    return TryFailed(*_BY_ERRNO.get(number, (Failure.OTHER, str(error.strerror or error).lower())))

@@ -15,19 +15,24 @@ import zmq
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.errors import AddressError
-from zmesh.transport.address import Target, bindable
-from zmesh.transport.port import EVENTS, LAST, MORE, Owner, Port, send_body
+from zmesh.transport.address import Target
+from zmesh.transport.dials import TryFailed
+from zmesh.transport.names import Address, Names
+from zmesh.transport.port import EVENTS, LAST, MORE, NO_DESCRIPTOR, Owner, Port, send_body
 
 BACKLOG = 1024
 HUNG_UP_REMEMBERED = 4096
 DOUBT_AGAIN = 0.05
-NO_DESCRIPTOR = -1
+RETRY_FIRST = 0.001
+RETRY_LAST = 0.05
+RETRY_GROWTH = 1.25
+_EVENTS = int(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
 
 
 class Listener(Port):
     """A ROUTER. Its connections are told apart by the routing ids that libzmq makes up."""
 
-    def __init__(self, transport: Owner, target: Target) -> None:
+    def __init__(self, transport: Owner, target: Target, names: Names) -> None:
         super().__init__(transport)
         self.cost = target.cost
         self._by_id: dict[bytes, LinkId] = {}
@@ -36,23 +41,49 @@ class Listener(Port):
         self._descriptors: dict[LinkId, int] = {}
         self._addresses: dict[LinkId, str] = {}
         self._hung_up: dict[bytes, None] = {}
+        self._pauses: dict[LinkId, tuple[float, float]] = {}
+        self._room_timer: asyncio.TimerHandle | None = None
         self._unbound: asyncio.Future[None] | None = None
-        endpoint = bindable(target)
-        path = endpoint.removeprefix("ipc://")
-        self._path = path if path != endpoint and not path.startswith("@") else None
-        self._open(zmq.ROUTER, endpoint, int(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED))
-        self._socket.set(zmq.ROUTER_MANDATORY, 1)
-        self._socket.set(zmq.BACKLOG, BACKLOG)
+        self._path: str | None = None
+        if target.proxy is not None:
+            raise AddressError(f"can't listen on {target.url}: a proxy is for peers that are dialled")
         try:
-            if endpoint.startswith("ipc://"):
-                _bind_private(self._socket, endpoint)
-            else:
-                self._socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            self._shut()
+            self._listen(target, names)
+        except (zmq.ZMQError, OSError) as error:
             raise AddressError(_why_not_bound(target, error)) from None
-        self.url = self._socket.get_string(zmq.LAST_ENDPOINT)
         self._start()
+
+    def _listen(self, target: Target, names: Names) -> None:
+        """Open and bind the socket. Raises ZMQError or OSError, and then leaves nothing."""
+        hosts = _hosts(target, names)
+        self._open(zmq.ROUTER, target.endpoint, _EVENTS)
+        try:
+            self._socket.set(zmq.ROUTER_MANDATORY, 1)
+            self._socket.set(zmq.BACKLOG, BACKLOG)
+            scheme, _, path = target.endpoint.partition("://")
+            if scheme == "tcp" and hosts:
+                self._take_over(_bind_tcp(hosts, target.port or 0), target.endpoint)
+            elif scheme == "ipc" and not path.startswith("@"):
+                listening, self._path = _bind_private(path), path
+                self._take_over(listening, target.endpoint)
+            else:
+                self._socket.bind(target.endpoint)
+            self.url = self._socket.get_string(zmq.LAST_ENDPOINT)
+        except BaseException:
+            self._shut()
+            raise
+
+    def _take_over(self, listening: socket.socket, endpoint: str) -> None:
+        """Have ZeroMQ accept the connections of a socket of ours (ZMQ_USE_FD).
+
+        libzmq 4.3.5 ends the process where it binds a TCP address and no descriptor is left (it lists the interfaces
+        first), and knows of no mode for Unix sockets.
+        """
+        with listening:
+            listening.setblocking(False)
+            self._socket.set(zmq.USE_FD, listening.fileno())
+            self._socket.bind(endpoint)
+            listening.detach()
 
     def where(self, link: LinkId) -> str:
         """The IP address of who dialled; the URL that it dialled, where that has no such addresses."""
@@ -62,6 +93,7 @@ class Listener(Port):
         """Hand frames to ZeroMQ; False if the connection takes no more now."""
         id = self._ids.get(link)
         if id is None:
+            self.handler.on_frames_lost(link, "link_gone")
             return True
         try:
             self._send(id, MORE)
@@ -72,6 +104,7 @@ class Listener(Port):
             if error.errno != errno.EHOSTUNREACH:
                 raise
             self.transport.loop.call_soon(self._gone, link)
+            self.handler.on_frames_lost(link, "link_gone")
             return True
         self._send(frames[0], MORE)
         self._send(frames[1], MORE)
@@ -97,8 +130,14 @@ class Listener(Port):
         return self._unbound
 
     def close(self) -> None:
-        """Close the socket and remove the file of a Unix one, which libzmq leaves."""
+        """Close the socket, and remove the file of a Unix one."""
         self._shut()
+
+    def _shut(self) -> None:
+        super()._shut()
+        if self._room_timer is not None:
+            self._room_timer.cancel()
+            self._room_timer = None
         if self._path is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
@@ -111,6 +150,7 @@ class Listener(Port):
             return
         if id in self._hung_up:
             self._read_parts()
+            self.handler.on_frames_lost(None, "hung_up")
             return
         first = self._recv(LAST, False)
         parts = [first.bytes, *(self._read_parts() if first.more else ())]
@@ -139,6 +179,34 @@ class Listener(Port):
             self._get(EVENTS)
             self.handler.on_link_doubtful(link)
 
+    def _retry(self, signalled: bool) -> None:
+        """A ROUTER does not say which connection has room: only trying tells, at growing intervals where it has none.
+
+        Where there was nothing to read, room is what the descriptor's signal was about, and all are tried.
+        """
+        now = self.transport.loop.time()
+        for link in list(self.full):
+            due, pause = self._pauses.get(link, (0.0, RETRY_FIRST))
+            if not signalled and now < due:
+                continue
+            self.full.discard(link)
+            self.handler.on_link_ready(link)
+            if link not in self.full:
+                self._pauses.pop(link, None)
+            else:
+                self._pauses[link] = (now + pause, min(RETRY_LAST, pause * RETRY_GROWTH))
+
+    def _retry_later(self, events: int) -> None:
+        if self._room_timer is None:
+            pauses = (self._pauses.get(link, (0.0, RETRY_FIRST))[0] for link in self.full)
+            now = self.transport.loop.time()
+            self._room_timer = self.transport.loop.call_at(max(now + RETRY_FIRST, min(pauses)), self._on_room_timer)
+
+    def _on_room_timer(self) -> None:
+        self._room_timer = None
+        if not self._socket.closed and not self.transport.closed:
+            self.drain()
+
     def _gone(self, link: LinkId) -> None:
         if self._forget(link) is not None:
             self.transport.links.pop(link, None)
@@ -149,6 +217,7 @@ class Listener(Port):
         if id is not None:
             del self._by_id[id]
             self.full.discard(link)
+            self._pauses.pop(link, None)
             self._addresses.pop(link, None)
             descriptor = self._descriptors.pop(link)
             beside = self._by_descriptor[descriptor]
@@ -166,18 +235,61 @@ def _descriptor(frame: Any) -> int:
         return NO_DESCRIPTOR
 
 
-def _bind_private(sock: zmq.Socket[bytes], endpoint: str) -> None:
-    """Bind a Unix socket for this user only (mode 0600), and never in the place of one that is alive."""
-    path = endpoint.removeprefix("ipc://")
-    if not path.startswith("@") and os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
-        raise zmq.ZMQError(errno.EADDRINUSE)
-    if not path.startswith("@") and os.path.exists(path) and _is_alive(path):
-        raise zmq.ZMQError(errno.EADDRINUSE)
-    before = os.umask(0o177)
+def _hosts(target: Target, names: Names) -> list[Address]:
+    """The addresses to listen on, of which the first that this machine has is taken; IPv4 first. Waits for its name.
+
+    None for what is no TCP address, and for the name of an interface, such as eth0, which ZeroMQ knows.
+    """
+    if not target.endpoint.startswith("tcp:"):
+        return []
+    if target.host == "*":
+        return [Address(socket.AF_INET6, "::"), Address(socket.AF_INET, "0.0.0.0")]
     try:
-        sock.bind(endpoint)
-    finally:
-        os.umask(before)
+        found = names.addresses_now(target.host)
+    except TryFailed as failure:
+        if target.host in [name for _, name in socket.if_nameindex()]:
+            return []
+        raise AddressError(f"can't listen on {target.url}: {failure.reason}") from None
+    return sorted(found, key=lambda address: address.family != socket.AF_INET)
+
+
+def _bind_tcp(hosts: list[Address], port: int) -> socket.socket:
+    """A socket that listens on the first of the addresses that this machine has; on `::` for IPv4 as well."""
+    for host in hosts:
+        try:
+            with contextlib.ExitStack() as closing:
+                listening = closing.enter_context(socket.socket(host.family, socket.SOCK_STREAM))
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if host.family == socket.AF_INET6:
+                    listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host.host != "::"))
+                listening.bind(host.socket_address(port))
+                listening.listen(BACKLOG)
+                closing.pop_all()
+                return listening
+        except OSError as error:
+            if host == hosts[-1] or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    raise AssertionError("no address to listen on")
+
+
+def _bind_private(path: str) -> socket.socket:
+    """A Unix socket that listens for this user only (mode 0600), never in the place of one that is alive or of a file.
+
+    The mode is set after it is bound and before it listens, so nobody can connect in between; the umask, which is the
+    whole process's, stays as it is.
+    """
+    if os.path.exists(path):
+        if not stat.S_ISSOCK(os.stat(path).st_mode) or _is_alive(path):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        os.unlink(path)
+    with contextlib.ExitStack() as closing:
+        listening = closing.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(path)
+        closing.callback(os.unlink, path)
+        os.chmod(path, 0o600)
+        listening.listen(BACKLOG)
+        closing.pop_all()
+    return listening
 
 
 def _is_alive(path: str) -> bool:
@@ -193,7 +305,7 @@ def _is_alive(path: str) -> bool:
     return True
 
 
-def _why_not_bound(target: Target, error: zmq.ZMQError) -> str:
+def _why_not_bound(target: Target, error: zmq.ZMQError | OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             way_out = "; another port, or * for any free one, will do" if target.endpoint.startswith("tcp") else ""

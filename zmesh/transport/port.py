@@ -29,11 +29,12 @@ MAX_FRAME = MAX_HEAD + 4096
 BATCH = 64
 UNCOPIED = 16 * 1024
 BODY = 2
-TRY_AGAIN = 0.001
+NO_DESCRIPTOR = -1
 
 MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
 LAST = int(zmq.DONTWAIT)
 EVENTS = int(zmq.EVENTS)
+OUT = int(zmq.POLLOUT)
 _IN = int(zmq.POLLIN)
 
 
@@ -57,6 +58,9 @@ class Handler(Protocol):
 
     def on_dial_failed(self, url: str, reason: str) -> None:
         """A peer did not answer; it is dialled again."""
+
+    def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
+        """A message was thrown away: what was sent on a link that had just gone, or came from one that was hung up."""
 
 
 class Owner(Protocol):
@@ -87,10 +91,28 @@ class Port(ABC):
         self._scheduled = False
         self._monitor: zmq.Socket[bytes] | None = None
         self._socket: zmq.Socket[bytes]
+        self._fd = self._monitor_fd = NO_DESCRIPTOR
 
     def _open(self, kind: int, endpoint: str, events: int) -> None:
-        context = self.transport.context
-        self._socket = sock = context.socket(kind, socket_class=zmq.Socket)
+        """Make the socket and its monitor. Raises ZMQError or OSError (no descriptor is left), and leaves nothing."""
+        self._socket = self.transport.context.socket(kind, socket_class=zmq.Socket)
+        try:
+            self._set_options(self._socket, endpoint)
+            # The methods of pyzmq's backend: the ones on top of them wrap each number in an enum and look for options
+            # that are not used here, which costs 10 microseconds for each request and reply.
+            self._get = cast("Callable[[int], int]", partial(zmq.backend.Socket.get, self._socket))
+            self._recv = cast("Callable[..., Any]", partial(zmq.backend.Socket.recv, self._socket))
+            self._send = cast("Callable[..., Any]", partial(zmq.backend.Socket.send, self._socket))
+            fd = self._get(zmq.FD)
+            self.transport.loop.add_reader(fd, self.drain)
+            self._fd = fd
+            if not endpoint.startswith("inproc:"):
+                self._open_monitor(events)
+        except BaseException:
+            self._shut()
+            raise
+
+    def _set_options(self, sock: zmq.Socket[bytes], endpoint: str) -> None:
         sock.set(zmq.SNDHWM, HIGH_WATER)
         sock.set(zmq.RCVHWM, HIGH_WATER)
         sock.set(zmq.LINGER, LINGER_MS)
@@ -105,20 +127,15 @@ class Port(ABC):
         sock.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVES - 1)
         sock.set(zmq.TCP_MAXRT, 1000 * KEEPALIVE * KEEPALIVES)
         sock.set(zmq.IPV6, int("[" in endpoint))
-        # The methods of pyzmq's backend: the ones on top of them wrap each number in an enum and look for options that
-        # are not used here, which costs 10 microseconds for each request and reply.
-        self._get = cast("Callable[[int], int]", partial(zmq.backend.Socket.get, sock))
-        self._recv = cast("Callable[..., Any]", partial(zmq.backend.Socket.recv, sock))
-        self._send = cast("Callable[..., Any]", partial(zmq.backend.Socket.send, sock))
-        self._fd = self._get(zmq.FD)
-        self.transport.loop.add_reader(self._fd, self.drain)
-        if not endpoint.startswith("inproc:"):
-            name = f"inproc://zmesh-monitor-{id(sock):x}-{self._fd}"
-            sock.monitor(name, events)
-            self._monitor = context.socket(zmq.PAIR, socket_class=zmq.Socket)
-            self._monitor.connect(name)
-            self._monitor_fd = cast("int", self._monitor.get(zmq.FD))
-            self.transport.loop.add_reader(self._monitor_fd, self._drain_monitor)
+
+    def _open_monitor(self, events: int) -> None:
+        name = f"inproc://zmesh-monitor-{id(self._socket):x}-{self._fd}"
+        self._socket.monitor(name, events)
+        self._monitor = self.transport.context.socket(zmq.PAIR, socket_class=zmq.Socket)
+        self._monitor.connect(name)
+        fd = cast("int", self._monitor.get(zmq.FD))
+        self.transport.loop.add_reader(fd, self._drain_monitor)
+        self._monitor_fd = fd
 
     def _start(self) -> None:
         """Look once: setting a socket up may have swallowed the first signal of its descriptor."""
@@ -129,11 +146,14 @@ class Port(ABC):
     def _shut(self) -> None:
         loop = self.transport.loop
         if self._monitor is not None:
-            loop.remove_reader(self._monitor_fd)
+            if self._monitor_fd != NO_DESCRIPTOR:
+                loop.remove_reader(self._monitor_fd)
             self._socket.disable_monitor()
             self._monitor.close(0)
             self._monitor = None
-        loop.remove_reader(self._fd)
+        if self._fd != NO_DESCRIPTOR:
+            loop.remove_reader(self._fd)
+        self._fd = self._monitor_fd = NO_DESCRIPTOR
         self._socket.close()
 
     def healthy(self) -> None:  # noqa: B027  # who listens has nothing to do
@@ -144,16 +164,15 @@ class Port(ABC):
         """Where the other end of a link is: the URL that was dialled, or the address of who dialled this port."""
 
     def check_soon(self) -> None:
-        """Drain at the loop's next turn if there is input, or a full link to try again."""
+        """Drain at the loop's next turn if there is input, or if a full link may have room again."""
         if self._scheduled or self._socket.closed:
             return
-        if self._get(EVENTS) & _IN:
+        events = self._get(EVENTS)
+        if events & _IN:
             self._scheduled = True
             self.transport.loop.call_soon(self.drain)
         elif self.full:
-            # Looking may have swallowed the signal that there is room again, and only trying tells whether there is.
-            self._scheduled = True
-            self.transport.loop.call_later(TRY_AGAIN, self.drain)
+            self._retry_later(events)
 
     def drain(self) -> None:
         """Read all that is there, BATCH messages before others get their turn."""
@@ -162,29 +181,26 @@ class Port(ABC):
         if self._socket.closed or transport.closed:
             return
         transport.draining = True
+        read = 0
         try:
-            for _ in range(BATCH):
+            for read in range(1, BATCH + 1):
                 try:
                     self._read()
                 except zmq.Again:
+                    read -= 1
                     break
                 if self._socket.closed or not self._get(EVENTS) & _IN:
                     break
             else:
                 self._scheduled = True
                 transport.loop.call_soon(self.drain)
-            if self.full:
-                self._retry()
+            if self.full and not self._socket.closed:
+                self._retry(not read)
                 self.check_soon()
         finally:
             transport.draining = False
             transport.touched.discard(self)
             transport.settle()
-
-    def _retry(self) -> None:
-        for link in list(self.full):
-            self.full.discard(link)
-            self.handler.on_link_ready(link)
 
     def _read_parts(self) -> list[bytes]:
         """The parts of the message at hand, of which a long body stays uncopied; more than four are thrown away."""
@@ -198,6 +214,7 @@ class Port(ABC):
         return parts
 
     def _drain_monitor(self) -> None:
+        """Handle all that the monitor has to tell."""
         while self._monitor is not None and cast("int", self._monitor.get(EVENTS)) & _IN:
             event = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
             self._on_event(int(event["event"]), event["value"])
@@ -217,6 +234,14 @@ class Port(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the socket."""
+
+    @abstractmethod
+    def _retry(self, signalled: bool) -> None:
+        """Have the node try full links again that may have room; `signalled` if that is why the descriptor spoke."""
+
+    @abstractmethod
+    def _retry_later(self, events: int) -> None:
+        """Looking (the socket's `events`) may have swallowed the signal that a full link has room: see to it."""
 
     @abstractmethod
     def _read(self) -> None:

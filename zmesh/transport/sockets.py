@@ -7,26 +7,31 @@ import itertools
 
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
-from zmesh.transport.address import parse_url
+from zmesh.transport.address import parse_peer, parse_url
+from zmesh.transport.connection import Connection
 from zmesh.transport.context import shared
 from zmesh.transport.dialler import Dialler
 from zmesh.transport.dials import Dial
 from zmesh.transport.listener import Listener
+from zmesh.transport.names import Names
+from zmesh.transport.names import shared as shared_names
 from zmesh.transport.port import Handler, Port
 
 UNBOUND_WITHIN = 0.5
 
 
 class Transport:
-    """The sockets of one node."""
+    """The sockets of one node. `names` looks up the names of peers; all of a process share one if it is not given."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, names: Names = shared_names) -> None:
         self.handler = handler
+        self.names = names
         self.loop = asyncio.get_running_loop()
         self.context = shared.acquire()
         self.links: dict[LinkId, Port] = {}
         self.listening: list[str] = []
-        self._ports: list[Port] = []
+        self._listeners: list[Listener] = []
+        self._diallers: list[Dialler] = []
         self.touched: set[Port] = set()
         self._numbers = itertools.count(1)
         self.draining = False
@@ -37,23 +42,24 @@ class Transport:
 
         Raises AddressError if the address is malformed, taken, or not of this machine.
         """
-        port = Listener(self, parse_url(url))
-        self._ports.append(port)
+        port = Listener(self, parse_url(url), self.names)
+        self._listeners.append(port)
         self.listening.append(port.url)
         return port.url
 
     def dial(self, url: str) -> None:
         """Keep a connection to a peer up, dialling again for ever. Raises AddressError if the URL is malformed."""
-        self._ports.append(Dialler(self, parse_url(url)))
+        self._diallers.append(Dialler(self, parse_peer(url), self.names))
 
     def dials(self) -> tuple[Dial, ...]:
         """How dialling each peer stands, in the order in which they were given."""
-        return tuple(port.dial for port in self._ports if isinstance(port, Dialler))
+        return tuple(dialler.dial for dialler in self._diallers)
 
     def send(self, link: LinkId, frames: Frames) -> bool:
         """Hand frames to ZeroMQ; False if the link is full, and `on_link_ready` will come. Never blocks."""
         port = self.links.get(link)
         if port is None:
+            self.handler.on_frames_lost(link, "link_gone")
             return True
         if link in port.full:
             return False
@@ -82,7 +88,7 @@ class Transport:
     def dialled(self, link: LinkId) -> str | None:
         """The peer's URL, if this node has dialled the link."""
         port = self.links.get(link)
-        return port.where(link) if isinstance(port, Dialler) else None
+        return port.where(link) if isinstance(port, Connection) else None
 
     def is_full(self, link: LinkId) -> bool:
         """Whether the last frames for that link did not go out."""
@@ -106,11 +112,17 @@ class Transport:
         if self.closed:
             return
         self.closed = True
-        freed = [port.unbind() for port in self._ports]
+        freed = [listener.unbind() for listener in self._listeners]
         if any(freed):
             await asyncio.wait([future for future in freed if future is not None], timeout=UNBOUND_WITHIN)
-        for port in self._ports:
-            port.close()
-        self._ports.clear()
+        tasks = [dialler.task for dialler in self._diallers]
+        for listener in self._listeners:
+            listener.close()
+        for dialler in self._diallers:
+            dialler.close()
+        self._listeners.clear()
+        self._diallers.clear()
         self.links.clear()
+        if tasks:
+            await asyncio.wait(tasks)
         await shared.release()

@@ -4,16 +4,17 @@ import pytest
 
 from tests.mesh.transport.ears import Ears
 from zmesh.transport import Transport, open_transports
+from zmesh.transport.names import Names
 
 
 @pytest.fixture
 async def transports():
-    """Makes transports; their `handler` is an Ears."""
+    """Makes transports; their `handler` is an Ears, and their names are looked up by `resolve` if it is given."""
     made = []
 
-    def make():
+    def make(resolve=None):
         ears = Ears()
-        ears.transport = Transport(ears)
+        ears.transport = Transport(ears) if resolve is None else Transport(ears, Names(resolve))
         made.append(ears.transport)
         return ears.transport
 

@@ -14,6 +14,8 @@ class Ears:
         self.frames = []
         self.failures = []
         self.ready = []
+        self.lost = []
+        self.shut = []
         self.transport = None
 
     def on_link_up(self, link, *, dialled, cost):
@@ -35,6 +37,12 @@ class Ears:
 
     def on_dial_failed(self, url, reason):
         self.failures.append((url, reason))
+
+    def on_frames_lost(self, link, reason):
+        self.lost.append((link, reason))
+
+    def on_connection_shut(self, reason):
+        self.shut.append(reason)
 
 
 async def joined(dialler, listener, url):

@@ -2,15 +2,28 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
+import threading
 
 import pytest
 
 from tests.mesh.transport.ears import FRAMES, joined
 from zmesh.errors import AddressError
 from zmesh.testing import eventually
+from zmesh.transport.names import numeric
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
 
 # --- addresses ------------------------------------------------------------------------------------------------------
 
@@ -25,18 +38,70 @@ async def test_any_free_port_is_told_by_its_number(listener, host, port):
     assert listener.listening == [real]
 
 
-def has_ipv6():
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
 async def test_what_listens_on_every_address_is_reached_by_this_one(listener, dialler):
     port = listener.listen("tcp://*:*").rpartition(":")[2]
     dialler.dial(f"tcp://127.0.0.1:{port}")
+    await eventually(lambda: dialler.handler.links)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+async def test_what_listens_on_every_address_is_reached_over_both_families(listener, dialler):
+    real = listener.listen("tcp://*:*")
+    port = real.rpartition(":")[2]
+    assert real == f"tcp://[::]:{port}"
+    for number, host in enumerate(["127.0.0.1", "[::1]"], 1):
+        dialler.dial(f"tcp://{host}:{port}")
+        await eventually(lambda number=number: len(dialler.handler.links) == number)
+
+
+async def test_where_there_is_no_ipv6_every_address_is_those_of_ipv4(listener, dialler, monkeypatch):
+    """As with `ipv6.disable=1`: the kernel makes no such socket."""
+    make = socket.socket
+
+    def without_ipv6(family=socket.AF_INET, *args, **kwargs):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return make(family, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", without_ipv6)
+        real = listener.listen("tcp://*:*")
+    assert real.startswith("tcp://0.0.0.0:")
+    dialler.dial(real.replace("0.0.0.0", "127.0.0.1"))
+    await eventually(lambda: dialler.handler.links)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+async def test_one_family_alone_can_be_listened_on(listener, dialler):
+    port = listener.listen("tcp://[::1]:*").rpartition(":")[2]
+    dialler.listen(f"tcp://127.0.0.1:{port}")
+    assert dialler.listening == [f"tcp://127.0.0.1:{port}"]
+
+
+async def test_a_name_is_listened_on_at_the_first_of_its_addresses_that_this_machine_has(transports, dialler):
+    addresses = [numeric("2001:db8::1"), numeric("192.0.2.77"), numeric("127.0.0.3")]
+    listener = transports(lambda host: addresses)
+    real = listener.listen("tcp://hub:*")
+    assert real.startswith("tcp://127.0.0.3:") or not has_ipv6()
+    dialler.dial(real)
+    await eventually(lambda: dialler.handler.links)
+
+
+async def test_a_name_server_that_keeps_silent_holds_listening_up_no_longer_than_the_limit(transports, monkeypatch):
+    monkeypatch.setattr("zmesh.transport.names.RESOLVE_WITHIN", 0.1)
+    answer = threading.Event()
+    listener = transports(lambda host: answer.wait() and [])
+    with pytest.raises(AddressError, match=r"can't listen on tcp://hub:\*: no name server answered for 'hub' in 0.1 s"):
+        listener.listen("tcp://hub:*")
+    answer.set()
+
+
+async def test_an_interface_can_be_listened_on_by_its_name(listener, dialler):
+    """That of the loopback, whatever this system calls it."""
+    name = socket.if_indextoname(1)
+    real = listener.listen(f"tcp://{name}:*")
+    assert real.startswith("tcp://127.0.0.1:")
+    dialler.dial(real)
     await eventually(lambda: dialler.handler.links)
 
 
@@ -86,14 +151,45 @@ async def test_an_address_is_free_again_when_its_transport_is_closed(transports,
 
 
 async def test_an_ipc_socket_is_for_this_user_only_whatever_the_umask(listener, tmp_path):
-    before = os.umask(0)
-    try:
+    for umask in (0o777, 0o077, 0):
+        before = os.umask(umask)
+        try:
+            listener.listen(f"ipc://{tmp_path}/socket-{umask}")
+        finally:
+            assert os.umask(before) == umask, "the umask is as it was"
+        mode = os.stat(tmp_path / f"socket-{umask}").st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600
+
+
+async def test_listening_on_an_ipc_socket_leaves_the_umask_of_the_process_alone(listener, tmp_path, monkeypatch):
+    """It is that of all threads, which may be making files meanwhile."""
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+    listener.listen(f"ipc://{tmp_path}/socket")
+
+
+async def test_nobody_can_connect_to_an_ipc_socket_before_its_mode_is_right(listener, tmp_path, monkeypatch):
+    path, chmod, refused = str(tmp_path / "socket"), os.chmod, []
+
+    def slow_chmod(*args):
+        with socket.socket(socket.AF_UNIX) as early:
+            refused.append(early.connect_ex(path))
+        chmod(*args)
+
+    monkeypatch.setattr(os, "chmod", slow_chmod)
+    listener.listen(f"ipc://{path}")
+    assert refused == [errno.ECONNREFUSED]
+
+
+async def test_an_ipc_socket_that_can_not_be_made_leaves_no_file(listener, tmp_path, monkeypatch):
+    def failing(*args):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patched, pytest.raises(AddressError, match="Operation not permitted"):
+        patched.setattr(os, "chmod", failing)
         listener.listen(f"ipc://{tmp_path}/socket")
-    finally:
-        assert os.umask(before) == 0, "the umask is as it was"
-    mode = os.stat(tmp_path / "socket").st_mode
-    assert stat.S_ISSOCK(mode)
-    assert stat.S_IMODE(mode) == 0o600
+    assert list(tmp_path.iterdir()) == []
+    listener.listen(f"ipc://{tmp_path}/socket")
 
 
 async def test_a_live_ipc_socket_is_not_taken_away_from_its_node(listener, dialler, transports, tmp_path):

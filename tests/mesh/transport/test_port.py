@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from tests.mesh.transport.ears import FRAMES, joined
+from tests.mesh.transport.ears import FRAMES, Ears, joined
 from zmesh.testing import eventually
+from zmesh.transport.listener import RETRY_LAST
 
 
 async def test_a_link_is_told_at_both_ends_and_frames_pass_both_ways(listener, dialler, url):
@@ -64,6 +65,71 @@ async def test_a_link_that_is_full_says_so_and_says_when_it_has_room_again(liste
     await eventually(lambda: dialler.handler.ready)
     assert not dialler.is_full(here)
     await eventually(lambda: len(listener.handler.frames) == sent)
+
+
+class Eager(Ears):
+    """Sends one frame whenever a link is said to have room, and counts those that it had none for."""
+
+    tries = 0
+
+    def on_link_ready(self, link):
+        super().on_link_ready(link)
+        self.tries += not self.transport.send(link, FRAMES)
+
+
+async def fill(transport, link):
+    """Send until the link is full and stays so; how many frames went out."""
+    sent = 0
+    while not transport.is_full(link):
+        while transport.send(link, (b"", b"", bytes(64 * 1024))):
+            sent += 1
+            transport.settle()
+            await asyncio.sleep(0)
+        for _ in range(50):  # the last of it goes into the system's buffers
+            await asyncio.sleep(0.001)
+    return sent
+
+
+@pytest.mark.parametrize("full_end", ["dialler", "listener"])
+async def test_a_link_that_stays_full_is_tried_at_growing_intervals(transports, wire, full_end):
+    """The socket of a dialler knows, and one of a listener has to try; each try was 1 ms after the one before."""
+    dialler, listener = transports(), transports()
+    full = dialler if full_end == "dialler" else listener
+    eager = Eager()
+    eager.transport, full.handler = full, eager
+    line = await wire(listener.listen("tcp://127.0.0.1:*"))
+    dialler.dial(line.url)
+    await eventually(lambda: dialler.handler.links)
+    dialler.send(dialler.handler.links[0], FRAMES)
+    await eventually(lambda: listener.handler.links)
+    line.freeze()
+    (link,) = full.handler.links
+    await fill(full, link)
+    before, now = eager.tries, asyncio.get_running_loop().time
+    start = now()
+    while now() < start + 0.5:
+        full.send(link, FRAMES)
+        full.settle()
+        await asyncio.sleep(0.001)
+    assert eager.tries - before <= (0 if full is dialler else 25 + (now() - start) / RETRY_LAST)
+    line.thaw()
+    await eventually(lambda: not full.is_full(link))
+
+
+async def test_a_link_that_is_full_only_because_much_is_sent_is_tried_as_soon_as_it_has_room(transports):
+    """Its signal comes before the shortest pause has passed, nearly always: pauses never grow."""
+    dialler, listener = transports(), transports()
+    eager = Eager()
+    eager.transport, listener.handler = listener, eager
+    _, there = await joined(dialler, listener, "tcp://127.0.0.1:*")
+    port = listener.links[there]
+    for number in range(20_000):
+        while not listener.send(there, (b"%d" % number, b"", b"")):
+            listener.settle()
+            await asyncio.sleep(0)
+    listener.settle()
+    await eventually(lambda: len(dialler.handler.frames) >= 20_000)
+    assert port._pauses == {}
 
 
 @pytest.mark.parametrize("parts", [[b""], [b"a"], [b"a", b"b"], [b"a", b"b", b"c", b"d"], [b"x"] * 100])

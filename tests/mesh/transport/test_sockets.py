@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from tests.mesh.transport.ears import FRAMES, joined
-from zmesh.testing import eventually
+from zmesh.core.effects import Transmit
+from zmesh.testing import Mesh, eventually
 from zmesh.transport import DialState, Failure, open_transports
 
 # --- links ----------------------------------------------------------------------------------------------------------
@@ -28,6 +29,28 @@ async def test_frames_for_a_link_that_is_gone_go_nowhere(listener, dialler):
     assert listener.send(there, FRAMES)
     assert dialler.send(here, FRAMES)
     assert not listener.is_full(there)
+    assert (there, "link_gone") in listener.handler.lost, "which is told"
+    assert dialler.handler.lost == [(here, "link_gone")]
+
+
+async def test_frames_that_meet_the_end_of_a_connection_are_told(listener, zmq_socket):
+    """Until sending has told, the listener does not know that a connection is gone."""
+    peer = zmq_socket("DEALER", listener.listen("tcp://127.0.0.1:*"))
+    peer.send_multipart(FRAMES)
+    await eventually(lambda: listener.handler.links)
+    (link,) = listener.handler.links
+    listener.handler.on_link_doubtful = lambda link: None
+    peer.close()
+    await eventually(lambda: listener.send(link, FRAMES) and listener.handler.lost)
+    assert listener.handler.lost[0] == (link, "link_gone")
+    await eventually(lambda: listener.handler.links == [])
+
+
+async def test_a_node_counts_the_frames_of_links_that_are_gone():
+    async with Mesh.chain("a", "b", tcp=True) as mesh:
+        node = mesh["a"].node
+        node._do(Transmit(999, FRAMES))
+        assert node.telemetry.counts["frame_dropped:link_gone"] == 1
 
 
 @pytest.mark.parametrize("kind", ["tcp", "ipc", "inproc"])

@@ -1,0 +1,163 @@
+"""A DEALER that is connected to one endpoint, once: when its connection fails or ends, so does it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+import zmq
+
+from zmesh.core.message import LinkId
+from zmesh.core.wire import Frames
+from zmesh.transport.address import Target
+from zmesh.transport.dials import Failure, TryFailed
+from zmesh.transport.port import EVENTS, MORE, OUT, Owner, Port, send_body
+
+CONNECT_WITHIN = 5.0
+NEVER_MS = 24 * 3_600_000
+
+NOT_ZEROMQ = (Failure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
+_CLOSED = (Failure.CLOSED, "the connection was closed while it was being set up")
+_FAILURES = {
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): _CLOSED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): NOT_ZEROMQ,
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): (Failure.NOT_ADMITTED, "the other side does not let us in"),
+    int(zmq.EVENT_DISCONNECTED): _CLOSED,
+}
+_EVENTS = int(zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED) | sum(_FAILURES)
+
+
+class Ended(NamedTuple):
+    """How a connection has ended.
+
+    `linked` tells whether it was ever up, `failure` why it was not (None where ZeroMQ did not connect and does not say
+    why), `pause` the seconds that the node wants to pass before the next.
+    """
+
+    linked: bool
+    failure: TryFailed | None = None
+    pause: float = 0.0
+
+
+class Connection(Port):
+    """One connection, dialled by ZeroMQ. `ended` is resolved when it is over. Raises ZMQError if it can't begin."""
+
+    def __init__(
+        self,
+        transport: Owner,
+        endpoint: str,
+        target: Target,
+        on_up: Callable[[], None],
+        on_healthy: Callable[[], None],
+    ) -> None:
+        super().__init__(transport)
+        self.link: LinkId | None = None
+        self.ended: asyncio.Future[Ended] = transport.loop.create_future()
+        self._target = target
+        self._on_up = on_up
+        self._on_healthy = on_healthy
+        self._timer: asyncio.TimerHandle | None = None
+        self._open(zmq.DEALER, endpoint, _EVENTS)
+        try:
+            self._socket.set(zmq.IMMEDIATE, 1)
+            # Once it has failed it is replaced. Without an interval, libzmq would not tell that it has.
+            self._socket.set(zmq.RECONNECT_IVL, NEVER_MS)
+            self._socket.connect(endpoint)
+        except zmq.ZMQError:
+            self._shut()
+            raise
+        self._start()
+        if self._monitor is None:
+            transport.loop.call_soon(self._up)
+        else:
+            self._wait(CONNECT_WITHIN, TryFailed(Failure.TIMED_OUT, "the connection timed out"))
+
+    def where(self, link: LinkId) -> str:
+        """The peer's URL."""
+        return self._target.url
+
+    def send(self, link: LinkId, frames: Frames) -> bool:
+        """Hand frames to ZeroMQ; False if the connection takes no more now."""
+        try:
+            self._send(frames[0], MORE)
+        except zmq.Again:
+            self.full.add(link)
+            return False
+        self._send(frames[1], MORE)
+        send_body(self._send, frames[2])
+        return True
+
+    def hang_up(self, link: LinkId, pause: float) -> None:
+        """Close the connection; the next one begins after `pause` seconds at the earliest."""
+        self.link = None
+        self._end(Ended(True, None, pause))
+
+    def healthy(self) -> None:
+        """The node has taken the link up."""
+        self._on_healthy()
+
+    def close(self) -> None:
+        """Close the socket, if it is still open."""
+        self._stop_waiting()
+        if not self._socket.closed:
+            self._shut()
+
+    def _read(self) -> None:
+        parts = self._read_parts()
+        if self.link is not None:
+            self.handler.on_frames(self.link, parts)
+        else:
+            self.handler.on_frames_lost(None, "link_gone")
+
+    def _retry(self, signalled: bool) -> None:
+        """A DEALER with one connection says whether that has room, and its descriptor says when that may change."""
+        if self._get(EVENTS) & OUT:
+            for link in list(self.full):
+                self.full.discard(link)
+                self.handler.on_link_ready(link)
+
+    def _retry_later(self, events: int) -> None:
+        if events & OUT and not self._scheduled:
+            self._scheduled = True
+            self.transport.loop.call_soon(self.drain)
+
+    def _up(self) -> None:
+        if self._socket.closed or self.link is not None:
+            return
+        self.link = self.transport.new_link(self)
+        self._on_up()
+        self.handler.on_link_up(self.link, dialled=True, cost=self._target.cost)
+
+    def _on_event(self, event: int, value: int) -> None:
+        if self._socket.closed:
+            return
+        if event == zmq.EVENT_CONNECTED:
+            # libzmq's own patience (HANDSHAKE_IVL) ends where it takes the first bytes for those of ZMTP 1.
+            self._wait(1.2 * self._patience, TryFailed(*NOT_ZEROMQ))
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._stop_waiting()
+            self._up()
+        elif event == zmq.EVENT_CONNECT_RETRIED:
+            self._end(Ended(self.link is not None))
+        else:
+            self._end(Ended(self.link is not None, TryFailed(*_FAILURES[event])))
+
+    def _wait(self, seconds: float, failure: TryFailed) -> None:
+        self._stop_waiting()
+        self._timer = self.transport.loop.call_later(seconds, self._end, Ended(False, failure))
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end(self, ended: Ended) -> None:
+        link, self.link = self.link, None
+        self.close()
+        self.full.clear()
+        if not self.ended.done():
+            self.ended.set_result(ended)
+        if link is not None:
+            self.transport.links.pop(link, None)
+            self.handler.on_link_down(link, "the connection was closed")

@@ -1,0 +1,82 @@
+"""Happy Eyeballs: of the addresses of a peer, the first that accepts a TCP connection (RFC 8305).
+
+ZeroMQ tells only that a connection failed, and connects to one address. So where there are several, or where one has
+failed, a plain connection is made first, which says why if it fails; ZeroMQ is then given an address that answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from zmesh.transport.dials import Failure, TryFailed, failed
+
+STAGGER = 0.25
+"""Seconds after which the next address is tried beside those that have not answered."""
+
+_MOST_TELLING = (Failure.REFUSED, Failure.CLOSED, Failure.RESOURCES, Failure.TIMED_OUT, Failure.OTHER)
+
+
+class Candidate(NamedTuple):
+    """An address to try: for `socket.connect`, and as ZeroMQ wants it."""
+
+    family: int
+    address: tuple[str, int] | tuple[str, int, int, int] | str
+    endpoint: str
+
+
+async def first_to_answer(candidates: Sequence[Candidate], within: float) -> tuple[Candidate, socket.socket]:
+    """The first candidate that accepts a connection, and that connection, which is the caller's to close.
+
+    Each has `within` seconds. Raises TryFailed with the most telling failure if none accepts one.
+    """
+    loop = asyncio.get_running_loop()
+    waiting, failures = deque(candidates), [TryFailed(Failure.UNRESOLVED, "it has no address")]
+    tries: dict[asyncio.Task[socket.socket], Candidate] = {}
+    try:
+        while waiting or tries:
+            if waiting:
+                candidate = waiting.popleft()
+                tries[loop.create_task(_connect(candidate, within), name="zmesh connect")] = candidate
+            pause = STAGGER if waiting else None
+            done, _ = await asyncio.wait(tries, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    return tries.pop(task), task.result()
+                del tries[task]
+                failures.append(_failure(error))
+    finally:
+        for task in tries:
+            task.cancel()
+        for rest in await asyncio.gather(*tries, return_exceptions=True):
+            if isinstance(rest, socket.socket):
+                rest.close()
+    raise min(failures[1:] or failures, key=_rank)
+
+
+async def _connect(candidate: Candidate, within: float) -> socket.socket:
+    sock = socket.socket(candidate.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        async with asyncio.timeout(within):
+            await asyncio.get_running_loop().sock_connect(sock, candidate.address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _failure(error: BaseException) -> TryFailed:
+    if isinstance(error, TimeoutError) and getattr(error, "errno", None) is None:
+        return TryFailed(Failure.TIMED_OUT, "the connection timed out")
+    if isinstance(error, OSError):
+        return failed(error)
+    return TryFailed(Failure.OTHER, f"{type(error).__name__}: {error}")
+
+
+def _rank(failure: TryFailed) -> int:
+    return _MOST_TELLING.index(failure.failure) if failure.failure in _MOST_TELLING else len(_MOST_TELLING)

@@ -452,6 +452,10 @@ class Node:
         """A message was thrown away, of a link that is gone or was hung up."""
         self._note(Report("frame_dropped", None, link, reason))
 
+    def on_connection_shut(self, reason: str) -> None:
+        """A connection was ended that no link had been made of."""
+        self._note(Report("connection_shut", None, None, reason))
+
     # -- performing ----------------------------------------------------------------------------------------------
 
     def _perform(self, effects: list[Effect]) -> None:

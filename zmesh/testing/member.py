@@ -151,6 +151,12 @@ class Member:
     def on_dial_failed(self, url: str, reason: str) -> None:
         """The transport dials again."""
 
+    def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
+        """Nobody misses them."""
+
+    def on_connection_shut(self, reason: str) -> None:
+        """It does not listen."""
+
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
         """Answer probes, learn who is there, and keep all else."""
         route = wire.decode_route(frames[0])

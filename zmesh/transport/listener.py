@@ -15,6 +15,7 @@ import zmq
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.errors import AddressError
+from zmesh.transport.accepted import Accepted, AcceptedConnection
 from zmesh.transport.address import Target
 from zmesh.transport.dials import TryFailed
 from zmesh.transport.names import Address, Names
@@ -26,7 +27,7 @@ DOUBT_AGAIN = 0.05
 RETRY_FIRST = 0.001
 RETRY_LAST = 0.05
 RETRY_GROWTH = 1.25
-_EVENTS = int(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+_EVENTS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
 
 
 class Listener(Port):
@@ -40,10 +41,12 @@ class Listener(Port):
         self._by_descriptor: dict[int, list[LinkId]] = {}
         self._descriptors: dict[LinkId, int] = {}
         self._addresses: dict[LinkId, str] = {}
+        self._connections: dict[LinkId, AcceptedConnection] = {}
         self._hung_up: dict[bytes, None] = {}
         self._pauses: dict[LinkId, tuple[float, float]] = {}
         self._room_timer: asyncio.TimerHandle | None = None
         self._unbound: asyncio.Future[None] | None = None
+        self._accepted: Accepted | None = None
         self._path: str | None = None
         if target.proxy is not None:
             raise AddressError(f"can't listen on {target.url}: a proxy is for peers that are dialled")
@@ -69,6 +72,10 @@ class Listener(Port):
             else:
                 self._socket.bind(target.endpoint)
             self.url = self._socket.get_string(zmq.LAST_ENDPOINT)
+            if scheme == "tcp":
+                port = int(self.url.rpartition(":")[2])
+                shut = self.handler.on_connection_shut
+                self._accepted = Accepted(self.transport.loop, port, self._drain_monitor, self._knows, shut)
         except BaseException:
             self._shut()
             raise
@@ -112,9 +119,12 @@ class Listener(Port):
         return True
 
     def hang_up(self, link: LinkId, pause: float) -> None:
-        """Know the connection no more; a ROUTER can't close it, so what it still says is thrown away."""
+        """Know the connection no more: what it still says is thrown away, and over TCP it is ended in a while."""
+        descriptor, connection = self._descriptors.get(link, NO_DESCRIPTOR), self._connections.get(link)
         id = self._forget(link)
         if id is not None:
+            if self._accepted is not None and connection is not None:
+                self._accepted.hang_up(descriptor, connection, id)
             self._hung_up[id] = None
             if len(self._hung_up) > HUNG_UP_REMEMBERED:
                 del self._hung_up[next(iter(self._hung_up))]
@@ -135,6 +145,8 @@ class Listener(Port):
 
     def _shut(self) -> None:
         super()._shut()
+        if self._accepted is not None:
+            self._accepted.close()
         if self._room_timer is not None:
             self._room_timer.cancel()
             self._room_timer = None
@@ -161,6 +173,11 @@ class Listener(Port):
         if self.url.startswith("tcp:"):
             with contextlib.suppress(zmq.ZMQError):
                 self._addresses[link] = str(first.get("Peer-Address"))
+        if self._accepted is not None:
+            self._drain_monitor()  # whose descriptor that is: what was accepted is told before anything comes over it
+            connection = self._accepted.greet(descriptor)
+            if connection is not None:
+                self._connections[link] = connection
         self.handler.on_link_up(link, dialled=False, cost=self.cost)
         self.handler.on_frames(link, parts)
 
@@ -169,6 +186,12 @@ class Listener(Port):
             if self._unbound is not None and not self._unbound.done():
                 self._unbound.set_result(None)
             return
+        if event == zmq.EVENT_ACCEPTED:
+            if self._accepted is not None:
+                self._accepted.on_accepted(value)
+            return
+        if self._accepted is not None:
+            self._accepted.on_disconnected(value)
         for link in list(self._by_descriptor.get(value, ())):
             self._doubt(link)
             self.transport.loop.call_later(DOUBT_AGAIN, self._doubt, link)
@@ -178,6 +201,18 @@ class Listener(Port):
         if link in self._ids and not self._socket.closed:
             self._get(EVENTS)
             self.handler.on_link_doubtful(link)
+
+    def _knows(self, id: bytes) -> bool:
+        """Whether the connection of a routing id is still there. Only sending tells; an empty message harms nobody."""
+        self._get(EVENTS)
+        try:
+            self._send(id, MORE)
+        except zmq.Again:
+            return True
+        except zmq.ZMQError:
+            return False
+        self._send(b"", LAST)
+        return True
 
     def _retry(self, signalled: bool) -> None:
         """A ROUTER does not say which connection has room: only trying tells, at growing intervals where it has none.
@@ -219,7 +254,9 @@ class Listener(Port):
             self.full.discard(link)
             self._pauses.pop(link, None)
             self._addresses.pop(link, None)
-            descriptor = self._descriptors.pop(link)
+            descriptor, connection = self._descriptors.pop(link), self._connections.pop(link, None)
+            if self._accepted is not None and connection is not None:
+                self._accepted.forget(descriptor, connection)
             beside = self._by_descriptor[descriptor]
             beside.remove(link)
             if not beside:

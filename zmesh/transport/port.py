@@ -62,6 +62,9 @@ class Handler(Protocol):
     def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
         """A message was thrown away: what was sent on a link that had just gone, or came from one that was hung up."""
 
+    def on_connection_shut(self, reason: str) -> None:
+        """A connection that no link had been made of was ended."""
+
 
 class Owner(Protocol):
     """What a port needs of the transport that it belongs to."""

@@ -1,0 +1,231 @@
+"""The TCP connections that a listener has accepted, and an end to those that never greet.
+
+libzmq bounds neither how many connections a ROUTER has nor how long one may be silent after its handshake, and it can't
+close a single one. But its monitor names the descriptor of each connection, and `shutdown(2)` on a duplicate of that
+descriptor ends the connection as its peer could have done, which libzmq copes with at any time.
+
+A descriptor may be closed by libzmq's thread, and its number given to something else, before we get to it. Three things
+rule out that anything else is shut:
+
+- It is duplicated first (dup3, onto a number that is kept for that, so that it works with no descriptor left), and what
+  follows is about the duplicate, which stays what it is.
+- libzmq's thread says DISCONNECTED before it closes a descriptor. So if, after it was duplicated, the monitor has no
+  such event for the connection in question, then the duplicate is that connection. The same holds for a connection
+  whose routing id the ROUTER still knows, since it is told of the end before the descriptor is closed.
+- What was duplicated must be a connection to the address of this listener.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import struct
+import sys
+from collections.abc import Callable
+
+MAX_UNGREETED = 1024
+MAX_UNGREETED_BYTES = 4 * 1024 * 1024
+GREET_WITHIN = 100
+HUNG_UP_WITHIN = 10
+SWEEP = 0.1
+SHED = 2
+"""Connections that are ended for each that comes while few descriptors are left: more than come."""
+
+SPARE_DESCRIPTORS = 64
+
+_RECEIVED = struct.Struct("=128xQ")
+"""`tcpi_bytes_received` in Linux's `struct tcp_info` (4.1 and later)."""
+
+
+class AcceptedConnection:
+    """One accepted connection; `left` counts the sweeps that it may wait for a message."""
+
+    __slots__ = ("greeted", "left", "routing_id")
+
+    def __init__(self) -> None:
+        self.greeted = False
+        self.left = GREET_WITHIN
+        self.routing_id: bytes | None = None
+
+
+class Accepted:
+    """The connections of one listener by their descriptors, exact in the order of the monitor's events.
+
+    `refresh` reads what the monitor has to say, `is_known` whether the ROUTER still has a connection of that routing
+    id, and `on_shut` is told why a connection was ended.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        port: int,
+        refresh: Callable[[], None],
+        is_known: Callable[[bytes], bool],
+        on_shut: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._port = port
+        self._refresh = refresh
+        self._is_known = is_known
+        self._on_shut = on_shut
+        self._connections: dict[int, AcceptedConnection] = {}
+        self._ungreeted: dict[int, AcceptedConnection] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._shutting = False
+        self._excess = 0
+        self._blank = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._duplicate = os.dup(self._blank)
+        except OSError:
+            os.close(self._blank)
+            raise
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    @property
+    def ungreeted(self) -> int:
+        """How many have not sent a message yet, or have been hung up on."""
+        return len(self._ungreeted)
+
+    def on_accepted(self, descriptor: int) -> None:
+        """The monitor tells of a new connection; one too many costs the oldest that has not greeted its place."""
+        connection = AcceptedConnection()
+        self._connections[descriptor] = connection
+        self._await(descriptor, connection)
+        self._excess += SHED * self._is_short()
+        if not self._shutting:
+            while len(self._ungreeted) > MAX_UNGREETED:
+                self._shut_oldest("too many connections that have not greeted")
+            self._shed()
+
+    def on_disconnected(self, descriptor: int) -> None:
+        """The monitor tells of the end of a connection."""
+        self._connections.pop(descriptor, None)
+        self._ungreeted.pop(descriptor, None)
+
+    def greet(self, descriptor: int) -> AcceptedConnection | None:
+        """A message has come over a connection that there is no link of yet."""
+        connection = self._connections.get(descriptor)
+        if connection is not None:
+            connection.greeted = True
+            self._ungreeted.pop(descriptor, None)
+        return connection
+
+    def hang_up(self, descriptor: int, connection: AcceptedConnection, routing_id: bytes) -> None:
+        """End a connection in a while, when what was sent last has got out and who is honest has ended it himself."""
+        if self._connections.get(descriptor) is connection:
+            connection.routing_id = routing_id
+            connection.left = HUNG_UP_WITHIN
+            self._await(descriptor, connection)
+
+    def forget(self, descriptor: int, connection: AcceptedConnection) -> None:
+        """The link over a connection is gone. If that is still there, it was another one's (see `Listener._read`)."""
+        if self._connections.get(descriptor) is connection:
+            connection.greeted = False
+            connection.left = GREET_WITHIN
+            self._await(descriptor, connection)
+
+    def close(self) -> None:
+        """Give the descriptors back; the connections are libzmq's to close."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._blank >= 0:
+            os.close(self._duplicate)
+            os.close(self._blank)
+            self._blank = self._duplicate = -1
+
+    def _await(self, descriptor: int, connection: AcceptedConnection) -> None:
+        if self._blank < 0:
+            return
+        self._ungreeted[descriptor] = connection
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        """Count down; what counts is sweeps, not time, so that a loop that was blocked ends nobody's connection."""
+        self._timer = None
+        if self._blank < 0:
+            return
+        for descriptor, connection in list(self._ungreeted.items()):
+            if self._ungreeted.get(descriptor) is not connection:
+                continue
+            connection.left -= 1
+            if connection.left <= 0:
+                self._shut(descriptor, "no greeting came" if connection.routing_id is None else "it was hung up on")
+            elif connection.routing_id is None and self._received(descriptor) > MAX_UNGREETED_BYTES:
+                self._shut(descriptor, "too many bytes before a greeting")
+        self._excess = SPARE_DESCRIPTORS * self._is_short()
+        self._shed()
+        if self._ungreeted and self._timer is None and self._blank >= 0:
+            self._timer = self._loop.call_later(SWEEP, self._sweep)
+
+    def _is_short(self) -> bool:
+        """Whether few descriptors are left. They are given out from the lowest, so that the next one's number tells."""
+        try:
+            lowest = os.dup(self._blank)
+        except OSError:
+            return True
+        os.close(lowest)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return limit != resource.RLIM_INFINITY and lowest >= limit - min(SPARE_DESCRIPTORS, limit // 8)
+
+    def _shed(self) -> None:
+        while self._excess > 0:
+            self._excess -= 1
+            self._shut_oldest("too few descriptors left")
+
+    def _shut_oldest(self, reason: str) -> None:
+        if self._ungreeted:
+            self._shut(next(iter(self._ungreeted)), reason)
+
+    def _shut(self, descriptor: int, reason: str) -> None:
+        """End a connection, and no other (see above). It counts as one that has not greeted no more, whatever comes."""
+        connection = self._ungreeted[descriptor]
+        self._shutting = True  # what `refresh` brings must not use the duplicate as well
+        try:
+            os.dup2(descriptor, self._duplicate, inheritable=False)
+            self._refresh()
+            if self._ungreeted.pop(descriptor, None) is not connection:
+                return
+            if connection.routing_id is not None and not self._is_known(connection.routing_id):
+                return
+            if self._end_duplicate():
+                self._on_shut(reason)
+        except OSError:  # it is closed already
+            self._ungreeted.pop(descriptor, None)
+        finally:
+            self._shutting = False
+            if self._blank >= 0:
+                os.dup2(self._blank, self._duplicate, inheritable=False)
+
+    def _end_duplicate(self) -> bool:
+        sock = socket.socket(fileno=self._duplicate)
+        try:
+            ours = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] == self._port
+            if ours:
+                sock.shutdown(socket.SHUT_RDWR)
+            return ours
+        finally:
+            sock.detach()
+
+    def _received(self, descriptor: int) -> int:
+        """The bytes that have come over what a descriptor is now, as far as the system tells; `_shut` looks closer."""
+        if sys.platform != "linux":
+            return 0
+        try:
+            os.dup2(descriptor, self._duplicate, inheritable=False)
+            sock = socket.socket(fileno=self._duplicate)
+            try:
+                told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
+            finally:
+                sock.detach()
+        except OSError:
+            return 0
+        finally:
+            os.dup2(self._blank, self._duplicate, inheritable=False)
+        received: int = _RECEIVED.unpack(told)[0] if len(told) == _RECEIVED.size else 0
+        return received

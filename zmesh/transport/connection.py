@@ -15,6 +15,7 @@ from zmesh.transport.dials import Failure, TryFailed
 from zmesh.transport.port import EVENTS, MORE, OUT, Owner, Port, send_body
 
 CONNECT_WITHIN = 5.0
+LOOK_AGAIN = 0.05
 NEVER_MS = 24 * 3_600_000
 
 NOT_ZEROMQ = (Failure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
@@ -58,6 +59,7 @@ class Connection(Port):
         self._on_up = on_up
         self._on_healthy = on_healthy
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._open(zmq.DEALER, endpoint, _EVENTS)
         try:
             self._socket.set(zmq.IMMEDIATE, 1)
@@ -100,6 +102,9 @@ class Connection(Port):
     def close(self) -> None:
         """Close the socket, if it is still open."""
         self._stop_waiting()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         if not self._socket.closed:
             self._shut()
 
@@ -118,9 +123,16 @@ class Connection(Port):
                 self.handler.on_link_ready(link)
 
     def _retry_later(self, events: int) -> None:
-        if events & OUT and not self._scheduled:
+        if events & OUT:
             self._scheduled = True
             self.transport.loop.call_soon(self.drain)
+        elif self._look is None:  # a look costs little, and a signal that was missed would cost the link
+            self._look = self.transport.loop.call_later(LOOK_AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        self._look = None
+        if self.full:
+            self.check_soon()
 
     def _up(self) -> None:
         if self._socket.closed or self.link is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Coroutine
 from typing import Annotated, Any, NoReturn
 
@@ -273,9 +274,14 @@ def demo() -> None:
 
 
 def _log(verbose: int) -> None:
+    """Set up the log of a command that joins a mesh, and mention variables that are misspelt."""
+    from zmesh.config import unknown_variables
     from zmesh_cli.logs import set_up_logging
+    from zmesh_cli.terminal import complain
 
     set_up_logging(verbose)
+    for line in unknown_variables(os.environ):
+        complain(line)
 
 
 def _finish(work: Coroutine[Any, Any, int]) -> NoReturn:

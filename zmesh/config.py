@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import logging
 import os
 import re
 import secrets
 import socket
 import tomllib
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from zmesh.errors import ConfigError, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+VARIABLES = ("ZMESH_NODE_ID", "ZMESH_LISTEN", "ZMESH_PEERS", "ZMESH_PEER", "ZMESH_DEBUG")
+"""The environment variables that a node or a command reads."""
+
+_OF_A_SERVICE = re.compile(r"ZMESH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)\Z")
+"""What Kubernetes and Docker set in every container for a service that is called zmesh."""
 
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _LIMITS: dict[str, tuple[float, float]] = {
@@ -25,6 +34,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "max_payload_bytes": (65_536, 1 << 50),
     "max_processes": (1, 4096),
 }
+_FRACTIONS = ("heartbeat", "route_timeout")
 ISOLATION: dict[str, tuple[float, float]] = {
     "max_memory_bytes": (32 * 1024 * 1024, 1 << 50),
     "max_cpu_seconds": (1, 1_000_000),
@@ -56,6 +66,7 @@ class Config:
     `max_processes`      processes of isolated directives that may run at a time; more requests wait in line.
     `isolation`          for an isolated directive, or `*` for all: `max_memory_bytes`, `max_cpu_seconds`, `grace`.
     `plugins`            a section of settings for each namespace, handed to its plugin.
+    `file`               the TOML file that these settings come from, which errors name; no setting itself.
 
     Raises ConfigError if a value is of the wrong type or out of its limits.
     """
@@ -74,6 +85,7 @@ class Config:
     max_processes: int = 12
     isolation: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     plugins: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    file: str | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.node_id, str) or not _NODE_ID.match(self.node_id):
@@ -85,8 +97,13 @@ class Config:
             object.__setattr__(self, name, tuple(urls))
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise ConfigError(f"{name} = {value!r} is not a number from {low:g} to {high:g}")
+            kinds, what = ((int, float), "number") if name in _FRACTIONS else ((int,), "whole number")
+            if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+                raise ConfigError(f"{name} = {value!r} is not a {what} from {low:g} to {high:g}")
+        if not isinstance(self.ephemeral, bool):
+            raise ConfigError(f"ephemeral must be true or false, not {self.ephemeral!r}")
+        if self.spool_dir is not None and not isinstance(self.spool_dir, (str, os.PathLike)):
+            raise ConfigError(f"spool_dir must be the path of a folder, not {self.spool_dir!r}")
         if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):
             raise ConfigError("plugins must hold one table for each namespace, such as [plugins.http]")
         _check_isolation(self.isolation)
@@ -100,12 +117,19 @@ class Config:
     ) -> Config:
         """The settings from a TOML file, then `ZMESH_*` variables over it, then `flags` (None: not given) over both.
 
-        Raises ConfigError if the file can't be read, is not TOML or has a key that no setting has.
+        Raises ConfigError if the file can't be read, is not TOML, or has a key that no setting has or a value that its
+        setting does not take. `ZMESH_*` variables that nothing reads are logged.
         """
         settings: dict[str, object] = {}
         if path is not None:
-            settings.update(_read(Path(path)))
+            settings.update(_read(Path(path)), file=os.fspath(path))
+            try:
+                cls(**settings)  # type: ignore[arg-type]  # so that the error names the file
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
         environ = os.environ if environ is None else environ
+        for variable in unknown_variables(environ):
+            logger.warning("%s", variable)
         if environ.get("ZMESH_NODE_ID"):
             settings["node_id"] = environ["ZMESH_NODE_ID"]
         for variable, name in (("ZMESH_LISTEN", "listen"), ("ZMESH_PEERS", "peers")):
@@ -113,6 +137,19 @@ class Config:
                 settings[name] = tuple(url.strip() for url in environ[variable].split(",") if url.strip())
         settings.update({name: value for name, value in flags.items() if value is not None})
         return cls(**settings)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A line about each `ZMESH_*` variable that nothing reads, most likely because it is misspelt."""
+    known = [name.removeprefix("ZMESH_") for name in VARIABLES]
+    lines = []
+    for name in sorted(environ):
+        if name.startswith("ZMESH_") and name not in VARIABLES and not _OF_A_SERVICE.match(name):
+            near = difflib.get_close_matches(name.removeprefix("ZMESH_"), known, n=1)
+            lines.append(
+                f"nothing reads the environment variable {name}{f' (did you mean ZMESH_{near[0]}?)' if near else ''}"
+            )
+    return lines
 
 
 def _check_isolation(isolation: object) -> None:
@@ -138,7 +175,7 @@ def _read(path: Path) -> dict[str, object]:
         raise ConfigError(f"can't read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    known = typing.get_type_hints(Config)
+    known = [field.name for field in dataclasses.fields(Config) if field.name != "file"]
     for key, value in settings.items():
         if key not in known:
             raise ConfigError(f"{path}: no setting is called {key!r}{did_you_mean(key, known)}")

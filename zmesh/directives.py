@@ -7,18 +7,20 @@ and of `receptor.worker`, for plugins of Receptor 1.x. A program registers its o
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zmesh import legacy
-from zmesh.errors import NotAllowed, UnknownDirective, did_you_mean
+from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
 from zmesh.isolation import limits
 from zmesh.isolation.limits import Isolation, Place
+from zmesh.plugin import MARK, Plugin, attribute
 from zmesh.shape import Shape, shape_of
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ MAX_DIRECTIVE = 160
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[^\s:]+:[^\s:]+\Z")
-_MARK = "__zmesh_directive__"
 _SHOWN = 8
 
 
@@ -83,7 +84,7 @@ def directive(
     asked = limits.asked(isolate, max_memory_bytes, max_cpu_seconds)
 
     def mark(function: Function) -> Function:
-        setattr(function, _MARK, _Mark(name or function.__name__, stream, asked))
+        setattr(function, MARK, _Mark(name or function.__name__, stream, asked))
         return function
 
     return mark if function is None else mark(function)
@@ -100,15 +101,26 @@ class Entry:
     isolation: Isolation | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """How far a plugin has come, and what kept it from coming further."""
+
+    stage: str
+    error: str
+
+
 class Directives:
     """The directives of one node."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._registered: set[str] = set()
-        self._targets: dict[str, object] = {}
-        self._failures: dict[str, str] = {}
+        self._plugins: dict[str, Plugin] = {}
+        self._failures: dict[str, _Failure] = {}
         self._origins: dict[str, str] = {}
+        self._startable: list[Plugin] = []
+        self._patience: asyncio.Timeout | None = None
+        self._hurried = False
 
     def register(
         self,
@@ -130,7 +142,7 @@ class Directives:
             raise TypeError(f"the directive {name!r} needs a function, not {type(function).__name__}")
         if name in self._registered:
             raise ValueError(f"the directive {name!r} is registered already")
-        mark = getattr(function, _MARK, None)
+        mark = getattr(function, MARK, None)
         marked = mark.asked if isinstance(mark, _Mark) else None
         stream = stream or (isinstance(mark, _Mark) and mark.stream)
         asked = limits.asked(isolate or marked is not None, max_memory_bytes, max_cpu_seconds)
@@ -157,6 +169,60 @@ class Directives:
                         point.value,
                     )
 
+    def configure(
+        self,
+        tables: Mapping[str, Mapping[str, object]],
+        isolation: Mapping[str, object] = MappingProxyType({}),
+        file: str | None = None,
+    ) -> None:
+        """Give each plugin its table of the configuration, and log those of plugins and directives that are not here.
+
+        Raises ConfigError for a table that does not hold what its plugin declares.
+        """
+        for plugin in self._startable:
+            try:
+                plugin.configure(tables.get(plugin.namespace, {}), file)
+            except ConfigError:
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever its dataclass is made of
+                self._fail(plugin.namespace, "configured", error)
+        where = "" if file is None else f"{file}: "
+        namespaces = {*self._origins, *(name.partition(":")[0] for name in self._entries)}
+        for namespace in tables:
+            if namespace not in namespaces:
+                hint = did_you_mean(namespace, namespaces)
+                logger.warning("%s[plugins.%s] is for no plugin that is installed here%s", where, namespace, hint)
+        for name in isolation:
+            if name != "*" and name.partition(":")[0] not in self._failures:
+                self._check_isolated(name, where)
+
+    async def start(self, within: float) -> None:
+        """Start the plugins, one after the other; one that fails, or takes `within` seconds, is disabled.
+
+        Raises ConfigError where a plugin does.
+        """
+        task = asyncio.current_task()
+        for plugin in self._startable:
+            if plugin.starter is None or plugin.namespace not in self._plugins or self._hurried:
+                continue
+            try:
+                async with asyncio.timeout(within) as self._patience:
+                    await plugin.start()
+            except (ConfigError, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # a plugin may raise anything, and that ends nothing but it
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
+                self._fail(plugin.namespace, "started", error)
+            finally:
+                self._patience = None
+
+    def hurry(self) -> None:
+        """Give up what is being started, and start nothing more: the node closes."""
+        self._hurried = True
+        if self._patience is not None:
+            self._patience.reschedule(0.0)
+
     def find(self, name: str) -> Entry:
         """The directive `name`. Raises UnknownDirective, or NotAllowed for a function that is not marked as one."""
         entry = self._entries.get(name)
@@ -166,10 +232,10 @@ class Directives:
         failure = self._failures.get(namespace)
         if failure is not None:
             raise UnknownDirective(
-                f"the plugin {namespace!r} could not be loaded here ({failure}); see this node's log"
+                f"the plugin {namespace!r} could not be {failure.stage} here ({failure.error}); see this node's log"
             )
-        target = self._targets.get(namespace)
-        if target is not None and not action.startswith("_") and callable(_attribute(target, action)):
+        plugin = self._plugins.get(namespace)
+        if plugin is not None and not action.startswith("_") and callable(attribute(plugin.target, action)):
             raise NotAllowed(
                 f"{name!r} is no directive: the plugin {namespace!r} does not mark that function as one, "
                 "as @zmesh.directive would"
@@ -182,15 +248,14 @@ class Directives:
 
     def capabilities(self) -> list[str]:
         """The directives by name, and `namespace:!ErrorName` for each plugin that could not be loaded."""
-        failed = [f"{namespace}:!{failure}" for namespace, failure in self._failures.items()]
+        failed = [f"{namespace}:!{failure.error}" for namespace, failure in self._failures.items()]
         return sorted([*self._entries, *failed])
 
     def closers(self) -> Iterator[Callable[[], Awaitable[object]]]:
-        """The `async def close()` of each plugin that has one, to be awaited when the node closes."""
-        for target in self._targets.values():
-            close = getattr(target, "close", None)
-            if inspect.iscoroutinefunction(close):
-                yield close
+        """The `async def close()` of each plugin that has one and has started, to be awaited when the node closes."""
+        for plugin in self._plugins.values():
+            if plugin.started and plugin.closer is not None:
+                yield plugin.closer
 
     def _load(self, point: EntryPoint) -> None:
         namespace = point.name
@@ -201,14 +266,33 @@ class Directives:
             found = list(_exports(namespace, target) if point.group == LEGACY_GROUP else _marked(point, target))
             if not found:
                 raise LookupError(f"{point.value} has no function that is marked as a directive")
-        except (Exception, SystemExit) as error:  # whatever a plugin does while it is imported
-            logger.warning("the plugin %s (%s) can't be loaded", namespace, point.value, exc_info=error)
-            if _NAME.match(f"{namespace}:!"):
-                self._failures[namespace] = type(error).__name__
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a plugin does while it is imported
+            self._fail(namespace, "loaded", error)
             return
-        self._targets[namespace] = target
+        self._plugins[namespace] = Plugin(namespace, target)
+        if point.group == GROUP:
+            self._startable.append(self._plugins[namespace])
         for entry in found:
             self._entries.setdefault(entry.name, entry)
+
+    def _fail(self, namespace: str, stage: str, error: object) -> None:
+        """Disable a plugin, and say why. Unlike the others, it offers nothing; what the program registered stays."""
+        cause = error if isinstance(error, BaseException) else None
+        logger.warning("the plugin %s (%s) can't be %s", namespace, self._origins[namespace], stage, exc_info=cause)
+        if _NAME.match(f"{namespace}:!"):
+            self._failures[namespace] = _Failure(stage, type(error).__name__)
+        self._plugins.pop(namespace, None)
+        for name in [name for name in self._entries if name.partition(":")[0] == namespace]:
+            if name not in self._registered:
+                del self._entries[name]
+
+    def _check_isolated(self, name: str, where: str) -> None:
+        entry = self._entries.get(name)
+        if entry is None:
+            hint = did_you_mean(name, self._entries)
+            logger.warning('%s[isolation."%s"] is for no directive that is here%s', where, name, hint)
+        elif entry.isolation is None:
+            logger.warning('%s[isolation."%s"] limits nothing, as that directive is not isolated', where, name)
 
 
 def _checked(name: str) -> str:
@@ -217,15 +301,10 @@ def _checked(name: str) -> str:
     return name
 
 
-def _attribute(target: object, name: str) -> object:
-    """The attribute, without running a property or a module's `__getattr__`; None if there is none."""
-    return inspect.getattr_static(target, name, None)
-
-
 def _attributes(target: object) -> Iterator[tuple[str, Callable[..., Any]]]:
     names = vars(target) if isinstance(target, ModuleType) else dir(target)
     for name in names:
-        static = _attribute(target, name)
+        static = attribute(target, name)
         if isinstance(static, (staticmethod, classmethod)) or callable(static):
             yield name, getattr(target, name)
 
@@ -233,11 +312,11 @@ def _attributes(target: object) -> Iterator[tuple[str, Callable[..., Any]]]:
 def _marked(point: EntryPoint, target: object) -> Iterator[Entry]:
     found = {}
     for name, function in _attributes(target):
-        mark = getattr(function, _MARK, None)
+        mark = getattr(function, MARK, None)
         if isinstance(mark, _Mark):
             found[mark.name] = _entry(point, mark, function, name)
     if not found and not isinstance(target, ModuleType) and callable(target):
-        mark = getattr(target, _MARK, None) or _Mark(getattr(target, "__name__", type(target).__name__), stream=False)
+        mark = getattr(target, MARK, None) or _Mark(getattr(target, "__name__", type(target).__name__), stream=False)
         found[mark.name] = _entry(point, mark, target, None)
     yield from found.values()
 

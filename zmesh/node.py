@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PLUGINS_START_WITHIN = 30.0
+"""Seconds that each plugin may take to start; the node listens when all have."""
+
 HANDLERS_END_WITHIN = 1.0
 """Seconds that closing waits for handlers that are still at work, and for payloads that are being read."""
 
@@ -124,6 +127,7 @@ class Node:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 try:
+                    await self._prepare_plugins()
                     self._open()
                     if ready is not None and not ready.done():
                         ready.set_result(None)
@@ -136,6 +140,7 @@ class Node:
     def stop(self) -> None:
         """Let `live` come to its end."""
         self._admission.shut = True
+        self.directives.hurry()
         if self._stop is not None:
             self._stop.set()
 
@@ -144,6 +149,18 @@ class Node:
         self._exchanges.clear()
         self._aborted = True
         self.stop()
+
+    async def _prepare_plugins(self) -> None:
+        """Load, configure and start the plugins; what is sent meanwhile goes out afterwards."""
+        if self.config.ephemeral:
+            return  # nobody can see what a leaf offers, and looking costs a command its speed
+        self.directives.discover()
+        self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
+        self._performing = True
+        try:
+            await self.directives.start(PLUGINS_START_WITHIN)
+        finally:
+            self._performing = False
 
     def _open(self) -> None:
         self._transport = Transport(self)
@@ -155,8 +172,6 @@ class Node:
             self.listening.append(self._transport.listen(url))
         for url in self._peers:
             self._transport.dial(url)
-        if not self.config.ephemeral:  # nobody can see what a leaf offers, and looking costs a command its speed
-            self.directives.discover()
         self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
 
     async def _close(self) -> None:

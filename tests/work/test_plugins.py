@@ -6,27 +6,30 @@ import sys
 
 import pytest
 
+from zmesh.errors import ConfigError
 from zmesh.payload import CHUNK, Arriving, Streaming
 
-POINTS = [f"{name} = zmesh.plugins.{name}" for name in ("echo", "sleep", "digest", "http")]
+POINTS = [*(f"{name} = zmesh.plugins.{name}" for name in ("echo", "sleep", "digest")), "http = zmesh.plugins.http:Http"]
 
 
 @pytest.fixture
 def nodes(benches, install):
-    """Makes nodes that have the built-in plugins."""
+    """Makes nodes that have the built-in plugins, with these settings."""
     install("built-in", {}, {"zmesh.plugins": POINTS})
 
-    def make():
+    async def make(**tables):
         bench = benches()
         bench.directives.discover()
+        bench.directives.configure(tables)
+        await bench.directives.start(5.0)
         return bench
 
     return make
 
 
 @pytest.fixture
-def node(nodes):
-    return nodes()
+async def node(nodes):
+    return await nodes()
 
 
 def test_the_built_in_directives_are_there(node):
@@ -205,7 +208,7 @@ async def test_http_keeps_its_connection_and_no_cookies(node, server):
 
 
 async def test_http_goes_on_at_one_node_when_another_one_in_the_program_closes(nodes, server, eventually):
-    first, second = nodes(), nodes()
+    first, second = await nodes(), await nodes()
     message_id = first.start("http:execute", asking(f"{server.url}/drip"))
     await eventually(lambda: len(first.outlet[message_id].replies) == 2)
     await second.works.close()
@@ -221,31 +224,53 @@ async def test_http_fails_clearly_where_nobody_answers(node, server):
     assert exchange.error.startswith("ClientConnectorError: ")
 
 
-async def test_http_gives_a_silent_server_up(node, server):
-    config = {"read_timeout": 0.05}
-    exchange = await node.call("http:execute", asking(f"{server.url}/drip"), config=config)
+async def test_http_gives_a_silent_server_up(nodes, server):
+    node = await nodes(http={"read_timeout": 0.05})
+    exchange = await node.call("http:execute", asking(f"{server.url}/drip"))
     assert exchange.reason == "remote"
     assert "Timeout" in exchange.error
 
 
 @pytest.mark.parametrize(
-    ("payload", "config", "text"),
+    ("payload", "text"),
     [
-        (b"", {}, "JSONDecodeError"),
-        (b"[]", {}, "http:execute takes"),
-        (b"{}", {}, "http:execute takes"),
-        (asking("http://x/", verb="GET"), {}, "not verb"),
-        (asking("http://x/", headers=["X"]), {}, "headers must be"),
-        (asking("http://x/", headers={"X": 1}), {}, "headers must be"),
-        (asking("http://x/", method=1), {}, "method must be"),
-        (asking("http://x/", body={}), {}, "method must be a string, body"),
-        (asking("http://x/"), {"read_timeout": "long"}, "the setting read_timeout"),
+        (b"", "JSONDecodeError"),
+        (b"[]", "http:execute takes"),
+        (b"{}", "http:execute takes"),
+        (asking("http://x/", verb="GET"), "not verb"),
+        (asking("http://x/", headers=["X"]), "headers must be"),
+        (asking("http://x/", headers={"X": 1}), "headers must be"),
+        (asking("http://x/", method=1), "method must be"),
+        (asking("http://x/", body={}), "method must be a string, body"),
     ],
 )
-async def test_http_refuses_what_is_no_request(node, payload, config, text):
-    exchange = await node.call("http:execute", payload, config=config)
+async def test_http_refuses_what_is_no_request(node, payload, text):
+    exchange = await node.call("http:execute", payload)
     assert exchange.reason == "remote"
     assert text in exchange.error
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ({"read_timeout": "long"}, r"^\[plugins.http\]: read_timeout must be a number, not a string$"),
+        ({"connect_timeout": True}, r"^\[plugins.http\]: connect_timeout must be a number, not true or false$"),
+        ({"connect_timeout": 0}, r"^\[plugins.http\]: connect_timeout must be a number of seconds above 0$"),
+        ({"read_timeuot": 1}, r"no setting is called 'read_timeuot' \(did you mean 'read_timeout'\?\)$"),
+    ],
+)
+def test_http_refuses_settings_that_make_no_sense(node, table, text):
+    with pytest.raises(ConfigError, match=text):
+        node.directives.configure({"http": table})
+
+
+async def test_http_has_settings_of_its_own_at_each_node(nodes, server):
+    quick, patient = await nodes(http={"read_timeout": 0.05}), await nodes(http={"read_timeout": 60})
+    message_id = patient.start("http:execute", asking(f"{server.url}/drip"))
+    assert "Timeout" in (await quick.call("http:execute", asking(f"{server.url}/drip"))).error
+    for _ in range(6):
+        server.go.put_nowait(None)
+    assert (await patient.end(message_id)).reason is None
 
 
 async def test_http_without_its_library_says_how_to_get_it(node, monkeypatch):

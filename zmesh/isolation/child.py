@@ -20,16 +20,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import aclosing, closing, suppress
+from contextlib import aclosing, closing, contextmanager, suppress
 from importlib.metadata import EntryPoint
 from typing import Any
 
 import msgpack
 
 from zmesh.errors import MeshError, RemoteError
-from zmesh.isolation.limits import Place
 from zmesh.isolation.line import PIECE, Channel, Frame, Job, Line
 from zmesh.payload import Payload, Streaming, encode
+from zmesh.plugin import Plugin
 from zmesh.shape import Shape, shape_of
 from zmesh.source import Source, source
 from zmesh.spool import Spool
@@ -181,7 +181,7 @@ class _Process:
         _, body = self.line.receive()
         job: Job = pickle.loads(body)  # the node has made it
         sys.path[:] = job.search
-        function = _load(job.origin)
+        function, plugin = _load(job)
         shape = shape_of(function)
         plain = shape in (Shape.FUNCTION, Shape.GENERATOR)
         payload: Payload | None = None
@@ -190,9 +190,10 @@ class _Process:
         elif plain:
             payload = _Piped(self.line)
         if plain and payload is not None:
-            self._run_plain(shape, function, self._begin(job, payload))
+            with _started(plugin):
+                self._run_plain(shape, function, self._begin(job, payload))
         else:
-            asyncio.run(self._run_async(shape, function, job, payload))
+            asyncio.run(self._run_async(shape, function, job, payload, plugin))
         self.ended = True
 
     def stop(self, number: int, at: object) -> None:
@@ -248,7 +249,7 @@ class _Process:
     # --- async functions ---------------------------------------------------------------------------------------------
 
     async def _run_async(
-        self, shape: Shape, function: Callable[[Work], Any], job: Job, payload: Payload | None
+        self, shape: Shape, function: Callable[[Work], Any], job: Job, payload: Payload | None, plugin: Plugin | None
     ) -> None:
         loop = asyncio.get_running_loop()
         channel = Channel(self.line.socket, sys.maxsize)
@@ -261,6 +262,8 @@ class _Process:
         loop.add_signal_handler(signal.SIGTERM, self._stop_task, task)
         work = self._begin(job, payload)
         try:
+            if plugin is not None:
+                await plugin.start()
             if shape is Shape.ASYNC_GENERATOR:
                 async with aclosing(function(work)) as values:
                     async for value in values:
@@ -272,6 +275,8 @@ class _Process:
                 feed.cancel()
             payload.close()
             self.line.socket.setblocking(True)
+            if plugin is not None:
+                await plugin.close()
 
     def _stop_task(self, task: asyncio.Task[Any] | None) -> None:
         """SIGTERM has come for an async function."""
@@ -308,14 +313,34 @@ def _frames(reply: bytes) -> Iterator[tuple[Frame, bytes]]:
     yield Frame.END, b""
 
 
-def _load(origin: Place | bytes) -> Callable[[Work], Any]:
+def _load(job: Job) -> tuple[Callable[[Work], Any], Plugin | None]:
+    """The function, and the plugin that it belongs to if that wants to be started before."""
+    origin = job.origin
     if isinstance(origin, bytes):
-        function: Callable[[Work], Any] = pickle.loads(origin)
-        return function
+        return pickle.loads(origin), None
     target: Any = EntryPoint("", origin.value, "").load()
     if inspect.isclass(target):
         target = target()
-    return target if origin.attribute is None else getattr(target, origin.attribute)  # type: ignore[no-any-return]
+    function = target if origin.attribute is None else getattr(target, origin.attribute)
+    plugin = Plugin(job.directive.partition(":")[0], target)
+    if plugin.starter is None:
+        return function, None
+    plugin.configure(job.config)
+    return function, plugin
+
+
+@contextmanager
+def _started(plugin: Plugin | None) -> Iterator[None]:
+    """Start the plugin of a plain function, and close it afterwards, in a loop that is there for both."""
+    if plugin is None:
+        yield
+        return
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(plugin.start())
+            yield
+        finally:
+            runner.run(plugin.close())
 
 
 def _report(failure: BaseException) -> bytes:

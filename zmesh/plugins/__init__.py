@@ -1,1 +1,10 @@
 """The directives that every node has: `echo:echo`, `sleep:execute`, `digest:sha256` and `http:execute`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NoSettings:
+    """For a plugin without any: a table of settings for it may only be empty."""

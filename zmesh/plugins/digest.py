@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 
 from zmesh.directives import directive
+from zmesh.plugins import NoSettings
 from zmesh.work import Work
+
+settings = NoSettings
 
 
 @directive(stream=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from zmesh.directives import directive
 from zmesh.payload import Payload
+from zmesh.plugins import NoSettings
 from zmesh.work import Work
+
+settings = NoSettings
 
 
 @directive

@@ -5,13 +5,10 @@ The node keeps one client, so that connections are reused. It keeps no cookies: 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from zmesh.directives import directive
 from zmesh.errors import RemoteError
@@ -21,12 +18,6 @@ from zmesh.work import Work
 
 if TYPE_CHECKING:
     import aiohttp
-
-CONNECT_TIMEOUT = 30.0
-"""Seconds until a connection has to be there; the setting `connect_timeout` of `[plugins.http]`."""
-
-READ_TIMEOUT = 300.0
-"""Seconds that the server may be silent; the setting `read_timeout` of `[plugins.http]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,74 +30,80 @@ class Request:
     body: str | None = None
 
 
-@dataclass(slots=True, eq=False)
-class _Client:
-    library: ModuleType
-    session: aiohttp.ClientSession
-    users: int = 0
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `[plugins.http]` may hold. Raises ValueError for a time that is not above 0."""
+
+    connect_timeout: float = 30.0
+    """Seconds until a connection has to be there."""
+    read_timeout: float = 300.0
+    """Seconds that the server may be silent."""
+
+    def __post_init__(self) -> None:
+        for name in ("connect_timeout", "read_timeout"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be a number of seconds above 0")
 
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _Client] = WeakKeyDictionary()
+class Http:
+    """The client of one node."""
 
+    settings = Settings
 
-@directive
-async def execute(work: Work) -> AsyncIterator[dict[str, object] | bytes]:
-    """Make the request `{"url", "method", "headers", "body"}`, of which only `url` is needed.
+    def __init__(self) -> None:
+        self._settings = Settings()
+        self._library: ModuleType | None = None
+        self._session: aiohttp.ClientSession | None = None
 
-    The first reply is `{"status", "reason", "url", "headers"}`, whatever the status; the body follows as it comes in,
-    decompressed, in replies of up to 64 KiB. Raises ValueError for a payload that is no such request, RemoteError if
-    aiohttp is not installed, and what aiohttp raises if there is no answer.
-    """
-    request = _request(work)
-    body = None if request.body is None else request.body.encode()
-    connect, silence = _setting(work, "connect_timeout", CONNECT_TIMEOUT), _setting(work, "read_timeout", READ_TIMEOUT)
-    async with (
-        _client() as client,
-        client.session.request(
+    async def start(self, settings: Settings) -> None:
+        """Take the settings; the client is made when it is first used."""
+        self._settings = settings
+
+    async def close(self) -> None:
+        """Close the client."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @directive
+    async def execute(self, work: Work) -> AsyncIterator[dict[str, object] | bytes]:
+        """Make the request `{"url", "method", "headers", "body"}`, of which only `url` is needed.
+
+        The first reply is `{"status", "reason", "url", "headers"}`, whatever the status; the body follows as it comes
+        in, decompressed, in replies of up to 64 KiB. Raises ValueError for a payload that is no such request,
+        RemoteError if aiohttp is not installed, and what aiohttp raises if there is no answer.
+        """
+        request = _request(work)
+        body = None if request.body is None else request.body.encode()
+        library, session = await self._client()
+        connect, silence = self._settings.connect_timeout, self._settings.read_timeout
+        async with session.request(
             request.method,
             request.url,
             headers=request.headers,
             data=body,
-            timeout=client.library.ClientTimeout(total=None, sock_connect=connect, sock_read=silence),
-        ) as response,
-    ):
-        yield {
-            "status": response.status,
-            "reason": response.reason,
-            "url": str(response.url),
-            "headers": {name: ", ".join(response.headers.getall(name)) for name in response.headers},
-        }
-        async for chunk in response.content.iter_chunked(CHUNK):
-            yield chunk
+            timeout=library.ClientTimeout(total=None, sock_connect=connect, sock_read=silence),
+        ) as response:
+            yield {
+                "status": response.status,
+                "reason": response.reason,
+                "url": str(response.url),
+                "headers": {name: ", ".join(response.headers.getall(name)) for name in response.headers},
+            }
+            async for chunk in response.content.iter_chunked(CHUNK):
+                yield chunk
 
-
-async def close() -> None:
-    """Close the client of this loop, unless another node in the loop is using it: then the last one to close does."""
-    loop = asyncio.get_running_loop()
-    client = _clients.get(loop)
-    if client is not None and not client.users:
-        del _clients[loop]
-        await client.session.close()
-
-
-@asynccontextmanager
-async def _client() -> AsyncIterator[_Client]:
-    """The client of this loop, held open meanwhile."""
-    loop = asyncio.get_running_loop()
-    if loop not in _clients:
-        threads = Threads(1, "zmesh-import")
-        try:  # in a thread, because the import takes a good part of a second
-            aiohttp = await threads.call(_import)
-        finally:
-            threads.close()
-        if loop not in _clients:  # somebody else may have been faster
-            _clients[loop] = _Client(aiohttp, aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
-    client = _clients[loop]
-    client.users += 1
-    try:
-        yield client
-    finally:
-        client.users -= 1
+    async def _client(self) -> tuple[ModuleType, aiohttp.ClientSession]:
+        """aiohttp, and the node's session, both of which are there from the first request on."""
+        if self._library is None:
+            threads = Threads(1, "zmesh-import")
+            try:  # in a thread, because the import takes a good part of a second
+                self._library = await threads.call(_import)
+            finally:
+                threads.close()
+        if self._session is None:  # nor has anybody been faster
+            self._session = self._library.ClientSession(cookie_jar=self._library.DummyCookieJar())
+        return self._library, self._session
 
 
 def _import() -> ModuleType:
@@ -130,10 +127,3 @@ def _request(work: Work) -> Request:
     if not isinstance(method, str) or not isinstance(body, (str, type(None))):
         raise ValueError("method must be a string, body a string or null")
     return Request(asked["url"], method.upper(), headers, body)
-
-
-def _setting(work: Work, name: str, default: float) -> float:
-    value = work.config.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise ValueError(f"the setting {name} of [plugins.http] must be a number of seconds, not {value!r}")
-    return value

@@ -6,7 +6,10 @@ import asyncio
 import math
 
 from zmesh.directives import directive
+from zmesh.plugins import NoSettings
 from zmesh.work import Work
+
+settings = NoSettings
 
 
 @directive

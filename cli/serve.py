@@ -59,7 +59,7 @@ async def serve(
     if as_json:
         controller.node.watch(events.note)
     local = None
-    with _stops(until_eof) as stops:
+    with _stops(until_eof, controller.node.directives.hurry) as stops:
         try:
             with _unsaid("zmesh.controller"):  # an error in opening is raised as well, and told once is enough
                 await controller.open()
@@ -143,25 +143,31 @@ def _event(name: str, **fields: object) -> str:
 
 
 @contextlib.contextmanager
-def _stops(until_eof: bool) -> Iterator[asyncio.Queue[int | None]]:
+def _stops(until_eof: bool, hurry: Callable[[], None]) -> Iterator[asyncio.Queue[int | None]]:
     """A queue of what tells the node to stop: an exit code for a signal, None for the end of stdin.
 
+    `hurry` is called as well, so that a node which is still being opened comes to look at the queue.
     SIGHUP tells it so if the node was started from a terminal, which is gone then. A daemon is left running: to those
     the signal means that their settings have changed.
     """
     loop = asyncio.get_running_loop()
     signals, at_terminal = heeded(signal.SIGINT, *ENDING), has_terminal()
     stops: asyncio.Queue[int | None] = asyncio.Queue()
+
+    def stop(code: int | None) -> None:
+        stops.put_nowait(code)
+        hurry()
+
     for number in signals:
         if number == signal.SIGHUP and not at_terminal:
             loop.add_signal_handler(number, log.warning, "SIGHUP does nothing to a node without a terminal")
         else:
-            loop.add_signal_handler(number, stops.put_nowait, DONE if number == signal.SIGTERM else INTERRUPTED)
+            loop.add_signal_handler(number, stop, DONE if number == signal.SIGTERM else INTERRUPTED)
 
     def on_stdin() -> None:
         if not os.read(STDIN, 4096):
             loop.remove_reader(STDIN)
-            stops.put_nowait(None)
+            stop(None)
 
     if until_eof:
         loop.add_reader(STDIN, on_stdin)

@@ -1,5 +1,6 @@
 """Settings that nobody reads, and those of plugins, as someone who starts a node hears of them."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,22 @@ def test_a_plugin_is_started_with_its_settings_and_closed_with_the_node(
     assert shell.run("send", "a", "store:size").stdout == b"3"
     assert (node.end(), node.complaints()) == (0, "")
     assert (tmp_path / "state").read_text() == "closed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_whose_plugin_does_not_come_to_an_end_of_its_start_can_be_stopped(
+    shell: Any, store: Callable[[str], str], tmp_path: Path, eventually: Callable[..., None], number: int
+) -> None:
+    state = tmp_path / "state"
+    patient = PLUGIN.replace("async def close", "    await asyncio.Event().wait()\n    async def close")
+    (tmp_path / "store_plugin.py").write_text(f"import asyncio\n{patient}")
+    node = shell.start("node", "--config", store(f"[plugins.store]\npath = '{state}'\n"))
+    eventually(state.exists)
+    node.send_signal(number)
+    _, err = node.communicate(timeout=20)
+    assert node.returncode == (0 if number == signal.SIGTERM else 130)
+    assert b"the plugin store (store_plugin:Store) can't be started" in err
+    assert state.read_text() == "started", "what has not started is not closed"
 
 
 @pytest.mark.parametrize(

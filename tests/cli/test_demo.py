@@ -16,8 +16,8 @@ import pytest
 def clean(shell: Any, eventually: Callable[..., None]) -> Any:
     """A shell for a demo; afterwards there must be no process and no file of it."""
     yield shell
-    eventually(lambda: not shell.left(), within=5.0)
-    eventually(lambda: not os.listdir(shell.folder), within=5.0)
+    eventually(lambda: not shell.left())
+    eventually(lambda: not os.listdir(shell.folder))
 
 
 def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:

@@ -7,15 +7,14 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-GOODBYE = "they left: leaving"
 Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
 
 
@@ -44,7 +43,7 @@ def test_it_leaves_with_a_goodbye_on_a_signal(shell: Any, number: int, code: int
     edge = shell.node("edge", "--peer", hub.url)
     hub.event("link_up")
     assert edge.end(number) == code
-    assert hub.event("link_lost")["detail"] == GOODBYE
+    assert hub.event("link_lost")["node"] == "edge"
     assert "lost" not in edge.complaints()
 
 
@@ -66,7 +65,7 @@ def test_it_leaves_with_a_goodbye_when_its_terminal_has_gone(shell: Any) -> None
     edge, terminal = in_a_terminal(shell, "--peer", hub.url)
     hub.event("link_up")
     os.close(terminal)
-    assert hub.event("link_lost")["detail"] == GOODBYE
+    assert hub.event("link_lost")["node"] == "edge"
     assert edge.process.wait(20) == 130
     assert "lost" not in edge.complaints()
 
@@ -99,9 +98,7 @@ def test_work_that_is_running_may_finish_when_it_is_told_to_stop(shell: Any) -> 
     edge = shell.node("edge", "--peer", hub.url)
     work = shell.start("send", "edge", "sleep:execute", "1", "--peer", hub.url)
     wait_for_work(shell, "edge", hub.url)
-    began = time.monotonic()
     assert edge.end() == 0
-    assert time.monotonic() - began < 4
     out, err = work.communicate(timeout=20)
     assert (work.returncode, err) == (0, b"")
     assert json.loads(out) == {"seconds": 1}
@@ -109,15 +106,17 @@ def test_work_that_is_running_may_finish_when_it_is_told_to_stop(shell: Any) -> 
 
 def test_told_twice_it_stops_at_once(shell: Any) -> None:
     hub = shell.node("hub")
-    edge = shell.node("edge", "--peer", hub.url)
-    work = shell.start("send", "edge", "sleep:execute", "40", "--peer", hub.url)
-    wait_for_work(shell, "edge", hub.url)
-    began = time.monotonic()
-    edge.send(signal.SIGTERM)
-    with pytest.raises(subprocess.TimeoutExpired):
-        edge.process.wait(0.5)
-    assert edge.end() == 0
-    assert time.monotonic() - began < 3
+    patient = "import zmesh_cli.serve as it; it.FINISH_WITHIN = 600.0; from zmesh_cli.main import main; main()"
+    command = [sys.executable, "-P", "-c", patient, "node", "--id", "edge", "--peer", hub.url]
+    with subprocess.Popen(command, env=shell.environment, stdin=subprocess.DEVNULL) as edge:
+        hub.event("node_joined")
+        work = shell.start("send", "edge", "sleep:execute", "3600", "--peer", hub.url)
+        wait_for_work(shell, "edge", hub.url)
+        edge.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            edge.wait(0.5)
+        edge.terminate()
+        assert edge.wait(20) == 0
     _, err = work.communicate(timeout=20)
     assert work.returncode == 1
     assert b"cancelled" in err

@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -222,10 +221,8 @@ def test_an_unknown_node_fails_with_the_likely_name(mesh: Any, lines: Lines) -> 
 
 
 def test_work_that_takes_too_long_times_out(mesh: Any) -> None:
-    began = time.monotonic()
-    done = mesh.run("send", "far", "sleep:execute", "30", "--timeout", "0.3")
+    done = mesh.run("send", "far", "sleep:execute", "3600", "--timeout", "0.3")
     assert done.returncode == 4
-    assert time.monotonic() - began < 5
     assert done.stderr.startswith(b"zmesh: far: ")
 
 
@@ -281,13 +278,11 @@ def active_work(shell: Any, lines: Lines, node: str, *peer: str) -> list[Any]:
 def test_a_signal_cancels_the_work_at_the_other_node(
     mesh: Any, lines: Lines, eventually: Callable[..., None], number: int
 ) -> None:
-    send = mesh.start("send", "mid", "sleep:execute", "50")
+    send = mesh.start("send", "mid", "sleep:execute", "3600")
     eventually(lambda: active_work(mesh, lines, "mid"))
-    began = time.monotonic()
     send.send_signal(number)
     out, err = send.communicate(timeout=20)
     assert (send.returncode, out, err) == (130, b"", b"")
-    assert time.monotonic() - began < 2
     assert active_work(mesh, lines, "mid") == []
 
 
@@ -306,7 +301,7 @@ def test_a_reader_that_goes_away_ends_the_work_and_the_command_without_a_word(
 
 def test_a_slow_reader_of_stdout_does_not_cost_the_link(shell: Any) -> None:
     quick = shell.folder / "quick.toml"
-    quick.write_text("heartbeat = 0.2\n")
+    quick.write_text("heartbeat = 0.5\n")
     hub = shell.node("hub", "--config", str(quick))
     data = os.urandom(3_000_000)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
@@ -315,7 +310,7 @@ def test_a_slow_reader_of_stdout_does_not_cost_the_link(shell: Any) -> None:
         writer.start()
         hub.event("link_up")
         with pytest.raises(AssertionError, match="no link_lost"):
-            hub.event("link_lost", within=1.5)  # longer than a link may be silent
+            hub.event("link_lost", within=2.0)  # longer than a link may be silent
         out, err = send.communicate(timeout=20)
         writer.join(20)
     assert (send.returncode, err) == (0, b"")

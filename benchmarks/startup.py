@@ -1,0 +1,89 @@
+"""What a command takes, from the start of its process to its end, beside a bare interpreter with the same libraries.
+
+    python -m benchmarks.startup [--json] [--check] [--rounds R]
+
+The bare program imports ZeroMQ, asyncio and Typer, which every command needs, and ends. The commands ask a node on
+loopback: `ping`, `send` and `routes`. All take turns, so that whatever else the machine does meets all alike.
+
+Medians are told of the time by the clock, which the round trips of a command are part of, and of processor time. The
+ratio is that of the latter, which depends least on what else the machine does.
+
+With `--check` the exit status is 1 if a command takes more than LIMIT times the processor time of the bare program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+
+import zmesh
+from benchmarks.chains import at_least, machine, machine_line
+
+SCHEMA = "zmesh.bench.startup/1"
+LIMIT = 3.0
+NODE = "here"
+BARE = "bare"
+PROGRAMS = {
+    BARE: (sys.executable, "-P", "-c", "import asyncio, typer, zmq"),
+    "ping": (sys.executable, "-P", "-m", "zmesh_cli", "ping", NODE, "-c", "1"),
+    "send": (sys.executable, "-P", "-m", "zmesh_cli", "send", NODE, "echo:echo", "x"),
+    "routes": (sys.executable, "-P", "-m", "zmesh_cli", "routes", NODE),
+}
+
+
+def run(program: tuple[str, ...], url: str) -> tuple[float, float]:
+    """Run a program to its end: milliseconds by the clock, and of processor time."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "ZMESH_PEER": url})
+    took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return 1000 * took, 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+async def measure(rounds: int) -> dict[str, dict[str, float]]:
+    """For each program, the medians of both in milliseconds, and its ratio to the bare one."""
+    times: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    async with zmesh.Controller(zmesh.Config(node_id=NODE, listen=["tcp://127.0.0.1:*"])) as node:
+        for turn in range(rounds + 1):
+            for name, program in PROGRAMS.items():
+                took = await asyncio.to_thread(run, program, node.listening[0])
+                if turn:  # the first one compiles what has not been imported before
+                    times[name].append(took)
+    medians = {
+        name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in times.items()
+    }
+    return {
+        name: {"clock_ms": round(clock, 1), "cpu_ms": round(cpu, 1), "ratio": round(cpu / medians[BARE][1], 2)}
+        for name, (clock, cpu) in medians.items()
+    }
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--check", action="store_true", help=f"fail if a command takes more than {LIMIT} times as much")
+    parser.add_argument("--rounds", type=at_least(1), default=20, help="how often each is run (%(default)s)")
+    options = parser.parse_args()
+    where = machine(os.getloadavg()[0])
+    found = asyncio.run(measure(options.rounds))
+    if options.json:
+        print(json.dumps({"schema": SCHEMA, "programs": found, "limit": LIMIT, "machine": where}))
+    else:
+        print(machine_line(where))
+        for name, row in found.items():
+            print(
+                f"{name:8} {row['clock_ms']:7.1f} ms, {row['cpu_ms']:7.1f} ms of processor time, {row['ratio']:.2f} x"
+            )
+    return 1 if options.check and any(row["ratio"] > LIMIT for row in found.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

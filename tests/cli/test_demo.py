@@ -31,7 +31,7 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     assert [heading[0] for heading in headings] == list("1234567")
     assert "\x1b" not in shown
     assert len(re.findall(r"^  \$ zmesh node --id ", shown, re.MULTILINE)) == 5
-    assert re.search(r"^    tail +(north|south) +300 +3 .* (as cheap|the cheapest)", shown, re.MULTILINE)
+    assert re.search(r"^    tail +(north|south) +\d+ +3 .* (as cheap|the cheapest|the only)", shown, re.MULTILINE)
     assert "5 sent, 5 received, 0 % lost" in shown
     assert "=> status 200" in shown
     digest = re.search(r"^  ([0-9a-f]{64})$", shown, re.MULTILINE)
@@ -95,8 +95,8 @@ def test_a_reader_that_goes_away_ends_it(clean: Any) -> None:
     assert demo.stdout.readline()
     demo.stdout.close()
     with demo.stderr:
-        assert re.fullmatch(rb"zmesh: stopped, as nobody reads the output any more; .*\n", demo.stderr.read())
-    assert demo.wait(20) == 1
+        assert demo.stderr.read() == b""
+    assert demo.wait(20) == 141
 
 
 @pytest.mark.parametrize("colour", [True, False])

@@ -20,7 +20,7 @@ def test_every_answer_is_a_line_and_the_summary_is_the_last(mesh: Any, lines: Li
     assert [list(ping) for ping in pings] == [["schema", "node", "seq", "rtt_ms", "hops", "active_work"]] * 3
     assert sorted(ping["seq"] for ping in pings) == [1, 2, 3]  # the first one is sent anew, and may come in later
     assert {(ping["schema"], ping["node"], ping["hops"]) for ping in pings} == {("zmesh.ping/1", "far", 3)}
-    assert all(0 < ping["rtt_ms"] < 5000 and ping["active_work"] == [] for ping in pings)
+    assert all(ping["rtt_ms"] > 0 and ping["active_work"] == [] for ping in pings)
     figures = ["sent", "received", "loss", "min_ms", "avg_ms", "p50_ms", "p99_ms", "max_ms"]
     assert list(summary) == ["schema", "node", *figures]
     assert (summary["schema"], summary["node"]) == ("zmesh.ping-summary/1", "far")

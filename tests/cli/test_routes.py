@@ -15,14 +15,17 @@ def test_without_a_node_it_is_the_table_of_the_peer_itself(mesh: Any, lines: Lin
     (tables,) = lines(done)
     assert list(tables) == ["schema", "node", "routes", "edges", "capabilities", "duplicates"]
     assert (tables["schema"], tables["node"]) == ("zmesh.routes/1", "hub")
-    keys = ("destination", "next_hop", "metric", "hops", "why")
+    keys = ("destination", "next_hop", "hops", "why")
     assert [tuple(route[key] for key in keys) for route in tables["routes"]] == [
-        ("far", "mid", 200, 2, "the only one offered"),
-        ("mid", "mid", 100, 1, "the only one offered"),
+        ("far", "mid", 2, "the only one offered"),
+        ("mid", "mid", 1, "the only one offered"),
     ]
-    assert all(0 < route["rtt_ms"] < 1000 and 0 <= route["age_s"] < 600 for route in tables["routes"])
+    for route in tables["routes"]:
+        assert route["metric"] >= 100 * route["hops"]  # more where the machine is too busy to answer at once
+        assert route["rtt_ms"] > 0 <= route["age_s"]
     assert tables["duplicates"] == []
-    assert tables["edges"] == [["far", "mid", 100], ["hub", "mid", 100]]
+    assert [edge[:2] for edge in tables["edges"]] == [["far", "mid"], ["hub", "mid"]]
+    assert all(cost >= 100 for _, _, cost in tables["edges"])
     assert set(tables["capabilities"]) == {"far", "hub", "mid"}
     assert "echo:echo" in tables["capabilities"]["far"]
 
@@ -37,14 +40,14 @@ def test_for_people_it_is_aligned(mesh: Any) -> None:
     done = mesh.run("routes", "mid")
     assert done.returncode == 0
     shown = done.stdout.decode().splitlines()
-    assert [re.sub(r"[\d.]+ (ms|s|min) +", "_ ", line).split() for line in shown[:4]] == [
+    assert [re.sub(r"[\d.]+ (ms|s|min) +| \d{3,} ", " _ ", line).split() for line in shown[:4]] == [
         ["Routes", "of", "mid"],
         ["DESTINATION", "NEXT", "HOP", "COST", "HOPS", "RTT", "AGE", "WHY"],
-        ["far", "far", "100", "1", "_", "_", "the", "only", "one", "offered"],
-        ["hub", "hub", "100", "1", "_", "_", "the", "only", "one", "offered"],
+        ["far", "far", "_", "1", "_", "_", "the", "only", "one", "offered"],
+        ["hub", "hub", "_", "1", "_", "_", "the", "only", "one", "offered"],
     ]
     assert len({line.index(word) for line, word in zip(shown[1:4], ("WHY", "the", "the"), strict=True)}) == 1
-    assert "  hub   mid    100" in shown
+    assert any(re.fullmatch(r"  hub   mid  +\d+", line) for line in shown)
     assert any(line.startswith("  far   digest:sha256 echo:echo ") for line in shown)
 
 

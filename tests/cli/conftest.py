@@ -20,6 +20,10 @@ COMMAND = [sys.executable, "-P", "-m", "zmesh_cli"]
 WITHIN = 20.0
 
 
+YOUNG = "import zmesh_cli.guest; zmesh_cli.guest.SETTLED = 600.0"
+"""Has a command take the mesh for one that still forms, however long its nodes take to start."""
+
+
 class Node:
     """A `zmesh node --json` that listens; what it tells comes from `event`."""
 
@@ -93,6 +97,7 @@ class Shell:
     """Runs `zmesh` with an environment of its own, in which no other node of this machine is found."""
 
     command = COMMAND
+    young = YOUNG
 
     def __init__(self, folder: Path, bytecode: dict[str, str]) -> None:
         self.folder = folder
@@ -124,11 +129,16 @@ class Shell:
         assert b"Traceback" not in done.stderr, done.stderr.decode()
         return done
 
-    def start(self, *words: str, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
-        """Start `zmesh`; the caller waits for it."""
+    def start(
+        self, *words: str, environment: dict[str, str] | None = None, setup: str = "", **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start `zmesh`, after the statement `setup` if there is one; the caller waits for it."""
+        program = (
+            [sys.executable, "-P", "-c", f"{setup}\nfrom zmesh_cli.main import main; main()"] if setup else COMMAND
+        )
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         environment = self.environment | (environment or {})
-        return subprocess.Popen([*COMMAND, *words], env=environment, **{**pipes, **options})
+        return subprocess.Popen([*program, *words], env=environment, **{**pipes, **options})
 
     def node(self, name: str, *words: str, listen: str | None = "tcp://127.0.0.1:*", **options: Any) -> Node:
         """Start a node; returns when it is ready."""

@@ -7,7 +7,6 @@ import pty
 import signal
 import socket
 import subprocess
-import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -106,9 +105,9 @@ def test_work_that_is_running_may_finish_when_it_is_told_to_stop(shell: Any) -> 
 
 def test_told_twice_it_stops_at_once(shell: Any) -> None:
     hub = shell.node("hub")
-    patient = "import zmesh_cli.serve as it; it.FINISH_WITHIN = 600.0; from zmesh_cli.main import main; main()"
-    command = [sys.executable, "-P", "-c", patient, "node", "--id", "edge", "--peer", hub.url]
-    with subprocess.Popen(command, env=shell.environment, stdin=subprocess.DEVNULL) as edge:
+    patient = "import zmesh_cli.serve; zmesh_cli.serve.FINISH_WITHIN = 600.0"
+    edge = shell.start("node", "--id", "edge", "--peer", hub.url, setup=patient, stdout=None, stderr=None)
+    with edge:
         hub.event("node_joined")
         work = shell.start("send", "edge", "sleep:execute", "3600", "--peer", hub.url)
         wait_for_work(shell, "edge", hub.url)

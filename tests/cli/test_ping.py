@@ -92,7 +92,7 @@ def test_an_unknown_node_with_json_is_counted_as_lost(mesh: Any, lines: Lines) -
 
 def test_a_node_that_comes_up_a_moment_later_is_waited_for(shell: Any, lines: Lines) -> None:
     hub = shell.node("hub")
-    ping = shell.start("ping", "late", "-c", "1", "--json", "--peer", hub.url)
+    ping = shell.start("ping", "late", "-c", "1", "--json", "--timeout", "20", "--peer", hub.url, setup=shell.young)
     hub.event("link_up")
     began = time.monotonic()
     shell.node("late", "--peer", hub.url)

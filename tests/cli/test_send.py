@@ -102,7 +102,7 @@ def test_a_stdin_without_data_is_not_mentioned(mesh: Any, tmp_path: Path, kind: 
 
 def test_data_that_comes_to_stdin_in_the_course_of_the_command_is_mentioned_too(shell: Any) -> None:
     hub = shell.node("hub")
-    send = shell.start("send", "late", "echo:echo", "--peer", hub.url, stdin=subprocess.PIPE)
+    send = shell.start("send", "late", "echo:echo", "--peer", hub.url, setup=shell.young, stdin=subprocess.PIPE)
     hub.event("link_up")
     send.stdin.write(b"data")
     send.stdin.flush()
@@ -235,7 +235,7 @@ def test_an_explicit_timeout_bounds_the_wait_for_a_node_that_is_not_there(shell:
 
 def test_a_request_to_a_node_that_comes_up_in_time_is_answered(shell: Any) -> None:
     hub = shell.node("hub")
-    send = shell.start("send", "late", "echo:echo", "hello", "--peer", hub.url)
+    send = shell.start("send", "late", "echo:echo", "hello", "--peer", hub.url, setup=shell.young)
     hub.event("link_up")
     shell.node("late", "--peer", hub.url)
     out, err = send.communicate(timeout=20)

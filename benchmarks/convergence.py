@@ -123,7 +123,7 @@ class Traffic:
             if kind == Kind.UPDATE:
                 count = len(wire.decode_update(wire.unseal(route, *frames[1:])).entries)
             elif kind == Kind.RECORD:
-                count = len(wire.decode_records(wire.unseal(route, *frames[1:])))
+                count = len(wire.decode_records(wire.unseal(route, *frames[1:]))[0])
             self._last = (frames, kind, count)
         _, kind, count = self._last
         if kind == Kind.UPDATE:

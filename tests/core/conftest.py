@@ -24,7 +24,7 @@ READERS = {
     Kind.PROBE: wire.decode_probe,
     Kind.ECHO: wire.decode_echo,
     Kind.UPDATE: wire.decode_update,
-    Kind.RECORD: lambda head: [record for record, _ in wire.decode_records(head)],
+    Kind.RECORD: lambda head: [record for record, _ in wire.decode_records(head)[0]],
     Kind.SEQNO_REQUEST: wire.decode_seqno_requests,
     Kind.RESEND: wire.decode_resend,
     Kind.ASK: lambda head: None,

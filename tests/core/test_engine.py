@@ -251,7 +251,8 @@ def test_small_messages_pass_large_ones_on_a_full_link(linked):
 
 
 def test_an_unknown_link_can_be_neither_full_nor_ready(subject):
-    assert subject.done(subject.engine.link_full(9, (b"", b"", b""), 0.0)) == []
+    dropped = Report("frame_dropped", None, 9, "link_gone")
+    assert subject.done(subject.engine.link_full(9, (b"", b"", b""), 0.0)) == [dropped]
     assert subject.done(subject.engine.link_ready(9, 0.0)) == []
 
 

@@ -99,6 +99,7 @@ def test_a_node_that_comes_back_has_joined_again_and_one_whose_path_changes_has_
 def test_a_record_is_passed_on_once(subject):
     subject.join(1, "a")
     subject.join(2, "d")
+    subject.tell(1, Entry("c", 9, 1, 50, 1), Entry("e", 9, 1, 50, 1))
     subject.run(0.1)
     frames = wire.encode_records([wire.encode(record()), wire.encode(record("e"))])
     assert subject.receive(1, *frames) == []

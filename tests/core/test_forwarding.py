@@ -1,3 +1,4 @@
+import difflib
 from typing import NamedTuple
 
 import pytest
@@ -5,7 +6,16 @@ import pytest
 from zmesh.core import wire
 from zmesh.core.departed import Departed
 from zmesh.core.effects import Report, Transmit
-from zmesh.core.forwarding import DRAIN, LAGGING_BYTES, MAX_NAMES_COMPARED, MAX_NAMES_SHOWN, MAX_NEAR_CACHED, Forwarding
+from zmesh.core.forwarding import (
+    DRAIN,
+    LAGGING_BYTES,
+    MAX_NAMES_COMPARED,
+    MAX_NAMES_MATCHED,
+    MAX_NAMES_SHOWN,
+    MAX_NEAR_CACHED,
+    Forwarding,
+)
+from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.links import Links
 from zmesh.core.peers import Way
 from zmesh.core.queues import BULK, FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue
@@ -352,7 +362,7 @@ def test_a_leaf_sends_again_what_its_full_link_refused_when_its_time_has_come():
 
 def test_what_is_put_on_an_unknown_link_goes_nowhere(node):
     node.out.put(99, (b"", b"", b""))
-    assert node.out.take() == []
+    assert node.out.take() == [Report("frame_dropped", None, 99, "link_gone")]
     assert node.out.drain(99) is None
 
 
@@ -423,38 +433,69 @@ def test_an_error_names_a_few_nodes_only(node, more):
 
 def test_a_name_that_is_known_resembles_no_other(node):
     node.reach(1, "edge-1")
-    assert node.out.near("edge-2") == ("edge-1",)
+    assert node.out.near("edge-2", 0.0) == ("edge-1",)
     record = Record("edge-3", 1, 1, (), (), b"")
     node.records.update(1, record, wire.encode(record), 0.0)
-    assert node.out.near("edge-3") == ()
+    assert node.out.near("edge-3", 0.0) == ()
 
 
 def test_at_most_three_names_are_near_the_closest_first(node):
     node.reach(1, "edge-11", "edge-12", "edge-1", "edge-2", "edge-3")
-    near = node.out.near("edge-1x")
+    near = node.out.near("edge-1x", 0.0)
     assert len(near) == 3
     assert near[0] == "edge-1"
 
 
 def test_near_names_follow_the_routes(node):
     node.reach(1, "edge-1")
-    assert node.out.near("edge-2") == ("edge-1",)
+    assert node.out.near("edge-2", 0.0) == ("edge-1",)
     node.reach(1, "edge-22")
-    assert node.out.near("edge-2") == ("edge-1",)
+    assert node.out.near("edge-2", 0.0) == ("edge-1",)
     node.routes.changed_at = 6.0
-    assert set(node.out.near("edge-2")) == {"edge-1", "edge-22"}
+    assert set(node.out.near("edge-2", 0.0)) == {"edge-1", "edge-22"}
 
 
 def test_a_flood_of_unknown_names_is_not_remembered(node):
     node.reach(1, "edge-1")
     for number in range(2 * MAX_NEAR_CACHED + 1):
-        assert node.out.near(f"edge-1{number}")[:1] == ("edge-1",)
+        assert node.out.near(f"edge-1{number}", 10.0 * number)[:1] == ("edge-1",)
+        assert len(node.out._near) <= MAX_NEAR_CACHED
+
+
+def test_so_many_unknown_names_are_compared_a_second_and_no_more(node, monkeypatch):
+    """A member may address a new unknown node with every frame, and each comparison costs as much as forty frames."""
+    node.reach(1, *(f"edge-{number}" for number in range(300)))
+    compared = []
+    match = difflib.get_close_matches
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, of, **options: (
+        compared.append(len(of)), match(name, of, **options))[1])  # fmt: skip
+    rate = DEFAULT_LIMITS.suggestions
+    suggested = [node.out.near(f"edge-{number}x", number / 1000) for number in range(10_000)]
+    assert sum(map(bool, suggested)) == len(compared)
+    assert rate.at_once < len(compared) <= rate.at_once + 10 * rate.per_second + 1
+    assert max(compared) <= MAX_NAMES_MATCHED
+    assert node.out.near("edge-2x", 11.0) != ()
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("db-prmary", "db-primary"),
+        ("db-pprimary", "db-primary"),
+        ("bd-primary", "db-primary"),
+        ("db-primarz", "db-primary"),
+        ("edge-0777", "edge-077"),
+    ],
+)
+def test_a_typing_error_in_a_large_mesh_still_finds_what_was_meant(node, typed, meant):
+    node.reach(1, "db-primary", *(f"edge-{number:03}" for number in range(400)), "db-replica")
+    assert node.out.near(typed, 0.0)[0] == meant
 
 
 def test_of_a_large_mesh_only_so_many_names_are_compared(node):
     node.reach(1, *(f"filler-{number}" for number in range(MAX_NAMES_COMPARED)))
     node.reach(1, "the-one")
-    assert node.out.near("the-onf") == ()
+    assert node.out.near("the-onf", 0.0) == ()
 
 
 # --- what check finds ---------------------------------------------------------------------------------------------

@@ -76,12 +76,12 @@ def test_of_a_greeting_that_was_repeated_nobody_knows_which_is_answered(subject)
 
 def test_an_answer_to_an_earlier_greeting_is_not_taken(subject):
     subject.link_up(7, dialled=True)
-    assert subject.greet(7, "a", answers=6) == []
+    assert subject.greet(7, "a", answers=6) == [Report("frame_dropped", None, 7, "unexpected: HELLO")]
     assert subject.engine.links.get(7).state is State.OPENING
 
 
 def test_a_link_that_is_up_is_not_opened_again(linked):
-    assert linked.greet(1, "z") == []
+    assert linked.greet(1, "z") == [Report("frame_dropped", "a", 1, "unexpected: HELLO")]
     assert linked.engine.links.get(1).node == "a"
 
 
@@ -103,9 +103,9 @@ def test_a_dialler_greets_every_heartbeat_until_it_is_answered_or_held(subject):
 @pytest.mark.parametrize("kind", [Kind.PROBE, Kind.ECHO, Kind.UPDATE, Kind.RECORD, Kind.GOODBYE, Kind.RESEND])
 def test_a_listener_that_hears_anything_but_a_greeting_asks_who_that_is(subject, kind):
     subject.link_up(1)
-    assert subject.hear(1, kind) == [Said(1, Kind.ASK, None)]
+    assert subject.hear(1, kind) == [Said(1, Kind.ASK, None), Report("frame_dropped", None, 1, "not_greeted")]
     subject.link_up(2, dialled=True)
-    assert subject.hear(2, kind) == []
+    assert subject.hear(2, kind) == [Report("frame_dropped", None, 2, "not_greeted")]
 
 
 def test_a_listener_that_gets_a_strangers_message_drops_it_and_asks_who_that_is(subject):
@@ -131,12 +131,13 @@ def test_who_is_asked_on_a_link_that_is_up_opens_a_new_one(subject):
 
 
 def test_a_listener_is_not_asked(linked):
-    assert linked.hear(1, Kind.ASK) == []
+    assert linked.hear(1, Kind.ASK) == [Report("frame_dropped", "a", 1, "unexpected: ASK")]
 
 
 def test_what_comes_on_an_unknown_link_is_not_heard(subject):
-    assert subject.hear(99, Kind.ASK) == []
-    assert subject.receive(99, b"garbage") == []
+    dropped = Report("frame_dropped", None, 99, "link_gone")
+    assert subject.hear(99, Kind.ASK) == [dropped]
+    assert subject.receive(99, b"garbage") == [dropped]
 
 
 # --- who is refused -----------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ def test_another_incarnation_of_a_live_neighbour_is_held_and_the_old_one_is_prob
     assert [(effect.link, effect.kind) for effect in effects[1:]] == [(1, Kind.PROBE)]
     assert linked.greet(2, "a", incarnation=7) == []
     assert linked.arrive(2, Kind.CHUNK, chunk()) == [Report("frame_dropped", None, 2, "not_greeted")]
-    assert linked.hear(2, Kind.PROBE, wire.Probe(0.0, 0, 0, 0.0)) == []
+    assert linked.hear(2, Kind.PROBE, wire.Probe(0.0, 0, 0, 0.0)) == [Report("frame_dropped", None, 2, "not_greeted")]
 
 
 def test_the_second_of_one_name_is_refused_when_the_first_proves_alive(linked):

@@ -379,6 +379,12 @@ def test_a_link_that_is_up_without_having_been_raised_is_found(links):
         links.check()
 
 
+def test_a_link_that_is_held_without_having_been_put_there_is_found(links):
+    links.open(1, dialled=True, cost=100, now=0.0).state = State.HELD
+    with pytest.raises(AssertionError, match="are held"):
+        links.check()
+
+
 def test_a_link_that_is_silent_and_yet_not_closed_is_found(links, up):
     up(1, "a")
     links.expire(100.0)

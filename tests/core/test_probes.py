@@ -5,9 +5,8 @@ import pytest
 from tests.core.subject import Said, events, only
 from zmesh.core import wire
 from zmesh.core.effects import Report
-from zmesh.core.links import STEADY
+from zmesh.core.links import RESEND_LAST, RESEND_RECORDS_AFTER, STEADY
 from zmesh.core.moves import MOVE_FIRST
-from zmesh.core.probes import RECONCILE_AFTER
 from zmesh.core.wire import FULL_BEGIN, FULL_END, Entry, Kind
 
 
@@ -27,13 +26,37 @@ def test_routes_that_differ_are_asked_for_at_once_and_records_a_little_later(lin
     ask = [Said(1, Kind.ECHO, wire.Echo(0.0)), Said(1, Kind.RESEND, wire.Resend(True, False))]
     assert linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes ^ 1, records, 0.0)) == ask
     differ = wire.Probe(0.0, routes, records ^ 1, 0.0)
-    for _ in range(2):
-        for _ in range(RECONCILE_AFTER - 1):
-            assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == []
-        assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == [Said(1, Kind.RESEND, wire.Resend(False, True))]
+    for _ in range(RESEND_RECORDS_AFTER - 1):
+        assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == []
+    assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == [Said(1, Kind.RESEND, wire.Resend(False, True))]
     linked.hear(1, Kind.PROBE, differ)
     linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes, records, 0.0))
     assert only(linked.hear(1, Kind.PROBE, differ), Kind.RESEND) == []
+
+
+@pytest.mark.parametrize("which", ["routes", "records"])
+def test_a_difference_that_stays_is_asked_for_less_and_less_often(linked, which):
+    """One side may refuse what the other has; then no number of whole tables makes them the same."""
+    engine = linked.engine
+    asked = []
+    for number in range(1000):
+        routes, records = engine.routes.received(1), engine.records.digest
+        probe = wire.Probe(0.0, routes ^ (which == "routes"), records ^ (which == "records"), 0.0)
+        linked.now += 1.0
+        if only(linked.hear(1, Kind.PROBE, probe), Kind.RESEND):
+            asked.append(number)
+    assert len(asked) <= 1000 / RESEND_LAST + 10
+    assert asked[-1] - asked[-2] == RESEND_LAST
+
+
+def test_a_difference_that_is_another_one_is_asked_for_as_soon_as_the_first(linked):
+    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
+    asked = []
+    for number in range(40):
+        probe = wire.Probe(0.0, routes, records ^ (1 + number // 20), 0.0)
+        if only(linked.hear(1, Kind.PROBE, probe), Kind.RESEND):
+            asked.append(number)
+    assert asked == [1, 3, 5, 7, 11, 19, 21, 23, 25, 27, 31, 39]
 
 
 @pytest.mark.parametrize(("routes", "records"), [(True, False), (False, True), (True, True), (False, False)])
@@ -84,7 +107,7 @@ def test_an_echo_of_what_was_never_sent_measures_nothing(subject, token):
     subject.link_up(1)
     subject.greet(1)
     subject.now = 0.5
-    assert subject.hear(1, Kind.ECHO, wire.Echo(token)) == []
+    assert subject.hear(1, Kind.ECHO, wire.Echo(token)) == [Report("frame_dropped", "a", 1, "unexpected: ECHO")]
     assert subject.engine.links.get(1).rtt is None
 
 

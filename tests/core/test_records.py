@@ -5,17 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.core.records import BATCH_BYTES, COALESCE, KEEP_GONE, OUTBID_FIRST, OUTBID_LAST, Records
+from zmesh.core.records import BATCH_BYTES, COALESCE, KEEP_GONE, OUTBID_FIRST, OUTBID_LAST, UNIT_BYTES, Records
+from zmesh.core.serials import HIGHEST
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import (
     MAX_CAPABILITIES,
     MAX_CAPABILITY,
     MAX_NEIGHBOURS,
+    MAX_RECORD,
     MAX_RECORDS,
     Record,
     decode_record,
     encode,
 )
+from zmesh.core.wire.limits import U64
 
 
 def record(node="b", serial=1, incarnation=7, capabilities=(), neighbours=()):
@@ -47,10 +50,27 @@ def test_a_node_knows_its_own_record_from_the_start(records):
     records.check()
 
 
+def test_a_record_is_never_larger_than_what_neighbours_take(records):
+    """256 names of 160 characters that take four bytes each, and 2048 neighbours, are more than MAX_RECORD."""
+    beside = tuple((f"{number:064}", 100) for number in range(MAX_NEIGHBOURS + 3))
+    cut = records.describe(["\U0001f600" * MAX_CAPABILITY] * MAX_CAPABILITIES, beside, b"", 0.0)
+    own = records.get("a")
+    assert decode_record(encode(own)) == own
+    assert len(encode(own)) <= MAX_RECORD
+    assert len(own.neighbours) == MAX_NEIGHBOURS
+    assert cut == [
+        f"256 directives are offered, and the mesh hears of {len(own.capabilities)}",
+        "2051 neighbours are there, and the mesh hears of 2048",
+    ]
+    serial = own.serial
+    assert records.describe(["\U0001f600" * MAX_CAPABILITY] * MAX_CAPABILITIES, beside, b"", 0.0) == []
+    assert records.get("a").serial == serial
+
+
 def test_what_a_node_says_anew_has_a_higher_serial(records):
-    assert records.describe(["x:y"], (("b", 100),), b"key", 0.0)
+    assert records.describe(["x:y"], (("b", 100),), b"key", 0.0) == []
     assert records.get("a") == Record("a", 1, 101, ("x:y",), (("b", 100),), b"key")
-    assert not records.describe(["x:y"], (("b", 100),), b"key", 0.0)
+    records.describe(["x:y"], (("b", 100),), b"key", 0.0)
     assert records.get("a").serial == 101
     records.check()
 
@@ -126,6 +146,7 @@ def test_a_record_is_passed_on_with_the_bytes_it_came_with(records):
     records.flush(0.0)
     blob = b"\x96\xd9\x01b" + encode(record("b", 1))[3:]
     assert decode_record(blob) == record("b", 1)
+    records.set_reachable("b", True, 0.0)
     records.update(2, record("b", 1), blob, 0.0)
     assert records.flush(1.0) == [(1, [blob])]
 
@@ -211,8 +232,60 @@ def test_an_equal_serial_is_outbid_by_the_one_with_the_lower_incarnation(records
 
 
 def test_this_nodes_own_record_coming_back_changes_nothing(records):
-    assert not hear(records, record("a", 500, incarnation=1))
-    assert records.get("a") == record("a", 100, incarnation=1)
+    records.describe(["x:y"], (), b"", 0.0)
+    own = records.get("a")
+    assert not hear(records, record("a", 100, incarnation=1))
+    assert not hear(records, own)
+    assert records.get("a") == own
+
+
+@pytest.mark.parametrize("incarnation", [0, 1, 2], ids=["lower", "same", "higher"])
+@pytest.mark.parametrize("ahead", [1, 1 << 40, 1 << 60])
+def test_what_another_node_says_in_this_nodes_name_is_outbid_whatever_incarnation_it_claims(
+    records, incarnation, ahead
+):
+    assert not hear(records, record("a", 100 + ahead, incarnation, ["forged:one"]))
+    assert records.get("a") == record("a", 101 + ahead, 1)
+
+
+def test_of_two_records_of_one_serial_and_incarnation_all_nodes_keep_the_same_one(alarm):
+    """Else the tables differ for ever, and the node itself hears of only one of the two."""
+    said = [record("b", 5, capabilities=["x:y"]), record("b", 5, capabilities=["forged:one"])]
+    kept = []
+    for order in (said, said[::-1]):
+        records = Records("a", 1, 100, alarm)
+        for each in order:
+            hear(records, each)
+        assert not hear(records, records.get("b"))
+        kept.append(records.get("b"))
+    assert kept[0] == kept[1]
+    itself = Records("b", 7, 4, alarm)
+    itself.describe(next(each.capabilities for each in said if each != kept[0]), (), b"", 0.0)
+    assert itself.get("b") in said
+    hear(itself, kept[0])
+    assert itself.get("b").serial == 6
+
+
+def test_a_serial_that_is_too_far_ahead_is_refused_and_counted_and_not_outbid(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    for name in ("a", "b"):
+        forged = record(name, 1001)
+        assert not records.outranks(forged, 1000)
+        assert not records.update(1, forged, encode(forged), 1.0, 1000)
+    assert records.refused == {(1, "serial_ahead"): 2}
+    assert records.get("a").serial == 100
+    assert records.get("b") is None
+    assert records.flush(2.0) == []
+    highest = record("b", 1000)
+    assert records.update(1, highest, encode(highest), 1.0, 1000)
+
+
+def test_whatever_is_accepted_the_node_itself_can_outbid(records):
+    for _ in range(3):
+        forged = record("a", HIGHEST, incarnation=U64)
+        hear(records, forged, 1000.0)
+        assert decode_record(encode(records.get("a"))).serial == HIGHEST + 1
 
 
 def test_two_nodes_of_one_name_outbid_each_other_at_pauses_that_double(records):
@@ -277,7 +350,9 @@ def test_a_neighbour_that_is_gone_is_told_nothing(records):
 def test_a_record_that_was_dropped_meanwhile_is_not_sent(records):
     records.link_up(1, 0.0)
     records.flush(0.0)
+    records.set_reachable("b", True, 1.0)
     hear(records, record("b"), 1.0, link=2)
+    records.set_reachable("b", False, 1.0)
     assert records.expire(1.0 + KEEP_GONE) == ["b"]
     assert told(records, 1.0 + KEEP_GONE) == []
 
@@ -315,13 +390,76 @@ def test_a_record_larger_than_a_batch_goes_out_alone(records):
 def test_the_next_deadline_is_the_earlier_of_telling_and_dropping(records):
     assert records.next_deadline() is None
     hear(records, record("b"), 1.0)
-    assert records.next_deadline() == 1.0
-    records.flush(1.0)
     assert records.next_deadline() == 1.0 + KEEP_GONE
     records.describe(["x:y"], (), b"", KEEP_GONE)
     assert records.next_deadline() == KEEP_GONE
     records.flush(KEEP_GONE)
     assert records.next_deadline() == 1.0 + KEEP_GONE
+
+
+# --- limits -------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_of_a_node_without_a_route_is_passed_on_only_once_there_is_one(records):
+    for link in (1, 2):
+        records.link_up(link, 0.0)
+    records.flush(0.0)
+    hear(records, record("b", 1), 1.0, link=2)
+    hear(records, record("b", 2), 2.0, link=2)
+    assert told(records, 10.0) == []
+    records.set_reachable("b", True, 11.0)
+    assert told(records, 11.0) == [(1, [record("b", 2)])]
+    records.set_reachable("b", False, 12.0)
+    records.set_reachable("b", True, 13.0)
+    assert told(records, 20.0) == []
+    records.check()
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+def test_no_more_records_are_kept_than_the_limit_and_its_own(alarm, limit):
+    records = Records("a", 1, 100, alarm, limit)
+    for number in range(limit):
+        records.set_reachable(f"n{number}", True, 0.0)
+        assert hear(records, record(f"n{number}"))
+    assert not hear(records, record("more"))
+    assert hear(records, record("n0", 2))
+    assert (len(records), records.refused) == (limit + 1, {(1, "nodes"): 1})
+    records.check()
+
+
+def test_a_large_record_counts_for_as_many_as_it_takes_memory(alarm):
+    records = Records("a", 1, 100, alarm, 10)
+    for node in "bc":
+        records.set_reachable(node, True, 0.0)
+    beside = [(f"n{number}", 100) for number in range(9 * UNIT_BYTES // 160)]
+    assert not hear(records, record("b", neighbours=[*beside, *beside[:20]]))
+    assert hear(records, record("b", neighbours=beside[:-20]))
+    assert not hear(records, record("c", neighbours=beside))
+    assert hear(records, record("b", 2))
+    assert hear(records, record("c", neighbours=beside[:-20]))
+    records.check()
+
+
+def test_a_neighbour_that_tells_too_many_records_does_not_take_the_place_of_the_others(alarm):
+    records = Records("a", 1, 100, alarm, 100)
+    records.link_up(1, 0.0, "liar")
+    records.link_up(2, 0.0, "honest")
+    for number in range(200):
+        records.set_reachable(f"made-up-{number}", True, 0.0)
+        hear(records, record(f"made-up-{number}"), link=1)
+    for number in range(50):
+        records.set_reachable(f"n{number}", True, 0.0)
+        assert hear(records, record(f"n{number}"), link=2)
+    assert not hear(records, record("one-more"), link=2)
+    assert len(records) == 101
+    assert records.refused == {(1, "nodes"): 100, (None, "gave_way"): 50, (2, "nodes"): 1}
+    records.check()
+    for number in range(200):
+        records.set_reachable(f"made-up-{number}", False, 10.0)
+    assert hear(records, record("one-more"), 11.0, link=2)
+    records.expire(10.0 + KEEP_GONE)
+    assert len(records) == 51 + 1
+    records.check()
 
 
 # --- flooding -----------------------------------------------------------------------------------------------------
@@ -385,6 +523,21 @@ def test_a_digest_that_is_not_the_sum_is_found(records):
 def test_a_record_without_its_bytes_is_found(records):
     records._blobs.clear()
     with pytest.raises(AssertionError, match="without its bytes"):
+        records.check()
+
+
+def test_a_record_that_counts_for_nobody_is_found(records):
+    hear(records, record("b"))
+    records._quotas.drop("b")
+    with pytest.raises(AssertionError, match="counts for nobody"):
+        records.check()
+
+
+def test_a_record_that_is_held_back_for_nothing_is_found(records):
+    hear(records, record("b"))
+    del records._held_back["b"]
+    records._held_back["a"] = 1
+    with pytest.raises(AssertionError, match="held back"):
         records.check()
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from tests.core.entries import asked, entry, hear, request, retraction, told
 from zmesh.core.asking import AGAIN, LISTEN, PATIENCE
-from zmesh.core.routes import MAX_SEQNO_LEAP
 from zmesh.core.wire import MAX_TTL, Entry
 from zmesh.core.wire.limits import U63
 
@@ -104,16 +103,23 @@ def test_the_destination_needs_no_newer_number_where_any_distance_but_0_will_do(
     assert told(routes, 5.0) == [([1], 0, [Entry("a", 1, 100, 0, 0)])]
 
 
-@pytest.mark.parametrize("seqno", [100 + MAX_SEQNO_LEAP, U63])
-def test_the_destination_does_not_answer_what_is_absurd(routes, seqno):
-    routes.request(1, request(seqno, 0, "a"), 5.0)
+@pytest.mark.parametrize("seqno", [5000, U63])
+def test_the_destination_does_not_answer_what_is_too_far_ahead(routes, seqno):
+    assert routes.request(1, request(seqno, 0, "a"), 5.0, 5000) == 0
     assert routes.seqno == 100
     assert routes.next_deadline() is None
+    assert routes.refused == {(1, "seqno_ahead"): 1}
 
 
 def test_the_destination_leaps_as_far_as_it_may(routes):
-    routes.request(1, request(100 + MAX_SEQNO_LEAP - 1, 0, "a"), 5.0)
-    assert routes.seqno == 100 + MAX_SEQNO_LEAP
+    routes.request(1, request(4999, 0, "a"), 5.0, 5000)
+    assert routes.seqno == 5000
+
+
+def test_the_destination_answers_with_the_number_that_it_has_whatever_the_clock_says(routes):
+    routes.request(1, request(50, 0, "a"), 5.0, 60)
+    assert routes.seqno == 100
+    assert told(routes, 5.0) != []
 
 
 # --- others answer ------------------------------------------------------------------------------------------------

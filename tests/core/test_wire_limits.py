@@ -142,7 +142,7 @@ def test_a_record_with_every_field_at_its_limit_fits_into_a_frame():
         [("b" * 64, INFINITY)] * wire.MAX_NEIGHBOURS,
         bytes(wire.MAX_KEY),
     )
-    (read_back,) = wire.decode_records(encode((largest,)))
+    (read_back,), _ = wire.decode_records(encode((largest,)))
     assert read_back == (wire.decode_record(largest), largest)
 
 

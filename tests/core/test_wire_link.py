@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from tests.core.heads import entries, record, records, refused, u63, unsealed, update
 from zmesh.core import wire
-from zmesh.core.wire import Kind, encode, link
+from zmesh.core.wire import Kind, WireError, encode, link
+from zmesh.core.wire.limits import U63
 
 
 @given(st.integers(0, 3), u63, st.lists(entries, max_size=6))
@@ -47,7 +48,14 @@ def test_records_come_out_with_their_own_bytes(several):
     blobs = [encode(record) for record in several]
     route, head = unsealed(wire.encode_records(blobs))
     assert route.kind == Kind.RECORD
-    assert wire.decode_records(head) == list(zip(several, blobs, strict=True))
+    assert wire.decode_records(head) == (list(zip(several, blobs, strict=True)), [])
+
+
+@pytest.mark.parametrize("bad", [b"", "record", 7, b"\xc1", record(serial=U63 + 1), record("no id")], ids=repr)
+def test_a_record_that_is_garbage_does_not_spoil_the_others_of_its_frame(bad):
+    records, errors = wire.decode_records(encode((record("a"), bad, record("b"))))
+    assert [blob for _, blob in records] == [record("a"), record("b")]
+    assert [type(error) for error in errors] == [WireError]
 
 
 @pytest.mark.parametrize(

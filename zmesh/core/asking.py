@@ -103,11 +103,16 @@ class Asking:
         askers[link] = waiting[:1] + waiting[1:][-1:]
         self._listening.set(request.destination, now + LISTEN)
 
-    def pass_on(self, request: SeqnoRequest, links: list[LinkId], now: float) -> None:
-        """Ask these neighbours for what another one has asked for, if they were not asked just now."""
-        if request.hops_left > 1:
-            onward = _onward(request)
-            self._send(onward, [link for link in links if _key(onward, link) not in self._put], now)
+    def pass_on(self, request: SeqnoRequest, links: list[LinkId], now: float) -> int:
+        """Ask these neighbours for what another one has asked for, if they were not asked just now; how many of them
+        that are.
+        """
+        if request.hops_left <= 1:
+            return 0
+        onward = _onward(request)
+        links = [link for link in links if _key(onward, link) not in self._put]
+        self._send(onward, links, now)
+        return len(links)
 
     def pass_on_again(self, destination: NodeId, link: LinkId, now: float) -> None:
         """The route leads over that link now. What was passed on along the former one may have been lost with it."""

@@ -8,6 +8,7 @@ node of the mesh sees them, so the name is known as a duplicate everywhere until
 
 from __future__ import annotations
 
+from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import NodeId
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import Record
@@ -31,7 +32,8 @@ class _Contest:
 class Duplicates:
     """The table of names that more than one incarnation has claimed."""
 
-    def __init__(self, alarm: Alarm) -> None:
+    def __init__(self, alarm: Alarm, max_names: int = DEFAULT_LIMITS.contested_names) -> None:
+        self._max_names = max_names
         self._contests: dict[NodeId, _Contest] = {}
         self._calm: Timers[NodeId] = Timers(alarm)
 
@@ -48,7 +50,11 @@ class Duplicates:
 
     def witness(self, winner: Record, loser: Record, now: float) -> bool:
         """A record has outranked that of another incarnation; True if that has just proved two nodes to be alive."""
-        contest = self._contests.setdefault(winner.node, _Contest())
+        contest = self._contests.get(winner.node)
+        if contest is None:
+            if len(self._contests) >= self._max_names:
+                self._forget_one()
+            contest = self._contests[winner.node] = _Contest()
         lives = contest.lives
         before = lives.pop(winner.incarnation, None)
         lives.pop(loser.incarnation, None)
@@ -60,6 +66,12 @@ class Duplicates:
             return False
         contest.returns += 1
         return contest.returns == RETURNS
+
+    def _forget_one(self) -> None:
+        """Make room for another name: the oldest that is not proven, or else the oldest."""
+        node = next((node for node in self._contests if node not in self), next(iter(self._contests)))
+        del self._contests[node]
+        self._calm.cancel(node)
 
     def next_deadline(self) -> float | None:
         """When `expire` has work."""

@@ -64,8 +64,9 @@ class Report:
 
     `link_up`, `link_doubted`, `link_lost`, `link_refused`, `link_held`, `node_joined`, `node_left`, `route_changed`,
     `duplicate_id`, `frame_dropped`, `overloaded`, `unreachable`, `expired`, `link_synced`, `node_forgotten`,
-    `record_cut`. With `unreachable` come the names that are `near` the one asked for, and for how long (seconds) the
-    routes of the node that said so have been `settled`, and in `text` what it knows of the node.
+    `record_cut`, `route_refused`, `record_refused`. With `unreachable` come the names that are `near` the one asked
+    for, and for how long (seconds) the routes of the node that said so have been `settled`, and in `text` what it knows
+    of the node. `count` is how often it has happened.
     """
 
     event: str
@@ -75,6 +76,7 @@ class Report:
     near: tuple[NodeId, ...] = ()
     settled: float = 0.0
     text: str = ""
+    count: int = 1
 
 
 Effect = Transmit | Deliver | Pull | Abort | HangUp | Report

@@ -10,9 +10,11 @@ no clock and does no I/O; whatever a neighbour sends, no stimulus raises.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 from zmesh.core import wire
+from zmesh.core.buckets import MIN_RESENT, OverBudget, TokenBucket
 from zmesh.core.departed import Departed
 from zmesh.core.duplicates import Duplicates, accuse
 from zmesh.core.effects import Effect, HangUp, Report
@@ -27,8 +29,11 @@ from zmesh.core.probes import Probes
 from zmesh.core.queues import Queue
 from zmesh.core.records import Records
 from zmesh.core.routes import Change, Routes
+from zmesh.core.serials import ceiling
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FIRST_ROUTED, MAX_ENTRIES, Frames, Kind, Route, WireError
+
+_BETWEEN_NODES = (Kind.UPDATE, Kind.RECORD, Kind.SEQNO_REQUEST, Kind.RESEND)
 
 
 class Engine:
@@ -55,14 +60,18 @@ class Engine:
         self.incarnation = incarnation
         self.leaf = leaf
         self.limits = limits
+        self._epoch = epoch
         self.alarm = Alarm()
-        self.links = Links(heartbeat, self.alarm)
+        self.links = Links(heartbeat, self.alarm, limits)
         self.moves = Moves(self.alarm)
-        self.routes = Routes(node, incarnation, serial, self.alarm)
-        self.records = Records(node, incarnation, serial, self.alarm)
-        self.duplicates = Duplicates(self.alarm)
+        self.routes = Routes(node, incarnation, serial, self.alarm, limits.destinations)
+        self.records = Records(node, incarnation, serial, self.alarm, limits.nodes)
+        self.duplicates = Duplicates(self.alarm, limits.contested_names)
         self.departed = Departed(node, self.routes, self.records, limits)
-        self.out = Forwarding(node, incarnation, self.links, self.routes, self.records, self.departed, leaf=leaf)
+        self._admissions = TokenBucket(limits.admissions, now)
+        self.out = Forwarding(
+            node, incarnation, self.links, self.routes, self.records, self.departed, leaf=leaf, limits=limits
+        )
         self.exchanges = Exchanges(self.out, route_timeout, self.alarm, leaf=leaf, limits=limits)
         self.probes = Probes(self.routes, self.records, self.out, leaf=leaf)
         self.handshake = Handshake(node, incarnation, epoch, self.links, self.routes, self.records, self.out, leaf=leaf)
@@ -91,6 +100,8 @@ class Engine:
         queue = self.out.queues.get(link)
         if queue is not None:
             queue.give_back(frames)
+        else:
+            self.out.emit(Report("frame_dropped", self.links.neighbour(link), link, "link_gone"))
         return self._done(now)
 
     def link_ready(self, link: LinkId, now: float, most: int = DRAIN) -> list[Effect]:
@@ -117,6 +128,7 @@ class Engine:
         """A frame has come on a link. Nothing that is in it can raise."""
         known = self.links.get(link)
         if known is None:
+            self.out.emit(Report("frame_dropped", self.links.neighbour(link), link, "link_gone"))
             return self._done(now)
         try:
             if len(frames) != 3 or len(frames[2]) > wire.MAX_BODY or len(frames[1]) > wire.MAX_HEAD:
@@ -125,6 +137,7 @@ class Engine:
             if route.kind >= FIRST_ROUTED:
                 self._on_routed(known, route, (frames[0], frames[1], frames[2]), now)
             else:
+                known.budget.take(route.kind, now, is_up=known.state is State.UP)
                 # What a foreign version says in its HELLO is not read, and may end in anything.
                 head = wire.unseal(route, frames[1], frames[2]) if route.version == wire.VERSION else b""
                 self._on_neighbour(known, route, head, now)
@@ -132,6 +145,9 @@ class Engine:
             known.heard = now
             if known.doubted:
                 self._trust(known)
+        except OverBudget as error:
+            known.heard = now
+            self.out.emit(Report("frame_dropped", known.node or None, link, f"over_budget: {error}"))
         except WireError as error:
             self._strike(known, error, now)
         return self._done(now)
@@ -185,9 +201,6 @@ class Engine:
     def describe(self, capabilities: Iterable[str], now: float) -> list[Effect]:
         """Tell all nodes what this one can do."""
         self._capabilities = tuple(name.encode(errors="replace").decode() for name in capabilities)
-        if len(self._capabilities) > wire.MAX_CAPABILITIES:
-            text = f"{len(self._capabilities)} directives are offered, and the mesh hears of {wire.MAX_CAPABILITIES}"
-            self.out.emit(Report("record_cut", self.node, None, text))
         self._describe(now)
         return self._done(now)
 
@@ -328,12 +341,18 @@ class Engine:
         elif kind == Kind.ASK:
             if link.dialled:
                 self._restart(link, now)
+            else:
+                self.out.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: ASK"))
         elif link.state is not State.UP:
             self.handshake.ask(link)
+            self.out.emit(Report("frame_dropped", None, link.id, "not_greeted"))
         else:
             self._on_up(link, kind, head, now)
 
     def _on_up(self, link: Link, kind: int, head: bytes, now: float) -> None:
+        if kind in _BETWEEN_NODES and (self.leaf or link.leaf):
+            self.out.emit(Report("frame_dropped", link.node, link.id, "leaf_has_no_tables"))
+            return
         match kind:
             case Kind.PROBE:
                 self.probes.answer(link, wire.decode_probe(head))
@@ -341,36 +360,45 @@ class Engine:
                 sample = now - wire.decode_echo(head).token
                 if 0 <= sample < 3600:
                     self._measure(link, sample, now)
+                else:
+                    self.out.emit(Report("frame_dropped", link.node, link.id, "unexpected: ECHO"))
             case Kind.UPDATE:
                 update = wire.decode_update(head)
-                if not (self.leaf or link.leaf):
-                    self.routes.update(link.id, *update)
+                link.budget.spend("route_entries", 1 + len(update.entries))
+                self.routes.update(link.id, *update, ceiling(self._epoch, now))
             case Kind.RECORD:
-                records = wire.decode_records(head)
-                if not (self.leaf or link.leaf):
-                    for record, blob in records:
-                        self._on_record(link, record, blob, now)
+                self._on_records(link, *wire.decode_records(head), now)
             case Kind.SEQNO_REQUEST:
-                requests = wire.decode_seqno_requests(head)
-                if not (self.leaf or link.leaf):
-                    for request in requests:
-                        self.routes.request(link.id, request, now)
+                for request in wire.decode_seqno_requests(head):
+                    passed_on = self.routes.request(link.id, request, now, ceiling(self._epoch, now))
+                    link.budget.spend("seqno_requests", 1 + passed_on)
             case Kind.RESEND:
                 resend = wire.decode_resend(head)
                 if resend.routes:
                     self.routes.resend(link.id, now)
+                    link.budget.spend("resent_rows", max(MIN_RESENT, len(self.routes.names())))
                 if resend.records:
                     self.records.resend(link.id, now)
+                    link.budget.spend("resent_rows", max(MIN_RESENT, len(self.records)))
             case _:
                 reason = wire.decode_goodbye(head).reason
                 self.out.emit(HangUp(link.id, reason, 0.0))
                 self._lose(link.id, f"they left: {reason}", now)
 
-    def _on_record(self, link: Link, record: wire.Record, blob: bytes, now: float) -> None:
-        known = self.records.get(record.node)
-        if known is not None and self.records.outranks(record) and self.duplicates.witness(record, known, now):
-            self._on_duplicate(record, known, now)
-        self.records.update(link.id, record, blob, now)
+    def _on_records(
+        self, link: Link, records: list[tuple[wire.Record, bytes]], errors: list[WireError], now: float
+    ) -> None:
+        """Take in each record by itself; those that can't be read are a single bad frame, whatever is beside them."""
+        link.budget.spend("record_updates", 1 + len(records) + len(errors))
+        highest = ceiling(self._epoch, now)
+        for record, blob in records:
+            known = self.records.get(record.node)
+            outranks = known is not None and self.records.outranks(record, highest)
+            if known is not None and outranks and self.duplicates.witness(record, known, now):
+                self._on_duplicate(record, known, now)
+            self.records.update(link.id, record, blob, now, highest)
+        if errors:
+            raise WireError(f"{len(errors)} of {len(records) + len(errors)} records: {errors[0]}")
 
     def _on_duplicate(self, one: wire.Record, other: wire.Record, now: float) -> None:
         """Two nodes of one name are alive."""
@@ -381,6 +409,8 @@ class Engine:
     # -- inside: opening and closing links -----------------------------------------------------------------------
 
     def _on_hello(self, link: Link, hello: wire.Hello, now: float) -> None:
+        if link.state is State.OPENING and not self._admissions.has(now):
+            raise OverBudget("too many links are admitted; the other end greets again")
         verdict = self.handshake.on_hello(link, hello, now)
         if verdict.refusal is not None:
             self._refuse(link, verdict.refusal, now)
@@ -392,6 +422,7 @@ class Engine:
     def _raise_up(self, link: Link, now: float) -> None:
         if not link.dialled:
             self.handshake.greet(link, now, answers=link.session)
+        self._admissions.spend(1)
         self.links.raise_up(link, now)
         self.out.emit(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
         if self.leaf:
@@ -404,8 +435,8 @@ class Engine:
             self.exchanges.on_attached(Address(f"{link.node}@{self.node}"), now)
         else:
             self.handshake.ask_newcomer(link)
-            self.routes.link_up(link.id, link.routing_cost, now)
-            self.records.link_up(link.id, now)
+            self.routes.link_up(link.id, link.routing_cost, now, link.node)
+            self.records.link_up(link.id, now, link.node)
             self._describe(now)
             self._tell(now)
             self.probes.send(link, now)
@@ -488,7 +519,8 @@ class Engine:
 
     def _describe(self, now: float) -> None:
         if not self.leaf:
-            self.records.describe(self._capabilities, self.links.neighbours(), b"", now)
+            for cut in self.records.describe(self._capabilities, self.links.neighbours(), b"", now):
+                self.out.emit(Report("record_cut", self.node, None, cut))
 
     def _move(self, now: float) -> None:
         """Let routes and record follow the links whose cost has moved, if it is time."""
@@ -540,8 +572,18 @@ class Engine:
         if self.routes.dirty or self.routes.telling.urgent or self.routes.asking.questions:
             self._choose(now)
             self._tell(now)
+        for event, refused in (("route_refused", self.routes.refused), ("record_refused", self.records.refused)):
+            if refused:
+                self._report_refused(event, refused)
         while self.out.looped:
             looped, self.out.looped = self.out.looped, []
             for frames in looped:
                 self._arrive(wire.decode_route(frames[0]), frames, now, None)
         return self.out.take()
+
+    def _report_refused(self, event: str, refused: Counter[tuple[LinkId | None, str]]) -> None:
+        """One report for all that a stimulus has had refused for the same reason."""
+        for (link, reason), count in refused.items():
+            node = self.links.neighbour(link) if link is not None else None
+            self.out.emit(Report(event, node, link, f"{reason}: {count}", count=count))
+        refused.clear()

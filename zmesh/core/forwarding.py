@@ -7,11 +7,16 @@ in a note that says why (as ICMP does, RFC 792), which is itself never answered.
 from __future__ import annotations
 
 import difflib
+import heapq
+import itertools
+from operator import eq
 
 from zmesh.core import wire
+from zmesh.core.buckets import TokenBucket
 from zmesh.core.departed import Departed
 from zmesh.core.dials import Dials
 from zmesh.core.effects import Effect, Report, Transmit
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.links import Link, Links
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.peers import Way
@@ -23,6 +28,7 @@ from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Route
 LAGGING_BYTES = 256 * 1024
 DRAIN = 32
 MAX_NAMES_COMPARED = 512
+MAX_NAMES_MATCHED = 16
 MAX_NEAR_CACHED = 256
 MAX_NAMES_SHOWN = 8
 
@@ -40,6 +46,7 @@ class Forwarding:
         departed: Departed,
         *,
         leaf: bool,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.node = node
         self.incarnation = incarnation
@@ -54,6 +61,7 @@ class Forwarding:
         self._routes = routes
         self._records = records
         self._departed = departed
+        self._suggestions = TokenBucket(limits.suggestions, 0.0)
         self._near: dict[str, tuple[NodeId, ...]] = {}
         self._near_at = 0.0
 
@@ -88,10 +96,10 @@ class Forwarding:
             self.emit(Report("frame_dropped", link.node, link.id, "leaf_forwards_nothing"))
         elif not route.onward:
             self.emit(Report("expired", route.host, link.id, route.source))
-            self.bounce(Kind.EXPIRED, route, frames, now)
+            self._note(link, Kind.EXPIRED, route, frames, now)
         elif (out := self.towards(route.destination, route.host)) is None:
             self.emit(Report("frame_dropped", route.host, link.id, "no_route"))
-            self.bounce(Kind.UNREACHABLE, route, frames, now)
+            self._note(link, Kind.UNREACHABLE, route, frames, now)
         else:
             self.put(out, (route.onward, frames[1], frames[2]), route.kind, route.source, route.destination)
 
@@ -156,9 +164,9 @@ class Forwarding:
         known = self._known(wire.host_of(destination), now)
         if self.has_left(destination):
             return known + dials
-        nodes = sorted(self._routes.table())
+        nodes = heapq.nsmallest(MAX_NAMES_SHOWN + 1, self._routes.names())
         shown = ", ".join(nodes[:MAX_NAMES_SHOWN]) + (", ..." if len(nodes) > MAX_NAMES_SHOWN else "")
-        near = self.near(wire.host_of(destination))
+        near = self._compare(wire.host_of(destination))
         likely = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{known}; known nodes: {shown or 'none'}{likely}{dials}"
 
@@ -186,6 +194,7 @@ class Forwarding:
         """Send frames on a link, or queue them if it is full: chunks by source and destination, all else as control."""
         queue = self.queues.get(link)
         if queue is None:
+            self._effects.append(Report("frame_dropped", self._links.neighbour(link), link, "link_gone"))
             return
         if not (queue.full or queue.size_bytes):
             self._effects.append(Transmit(link, frames))
@@ -205,12 +214,18 @@ class Forwarding:
                 reason = "gone"
             elif reason == "no_route" and route.host in self._departed:
                 reason = "left"
-            near = self.near(route.destination) if reason == "no_route" else ()
+            near = self.near(route.destination, now) if reason == "no_route" else ()
             settled = max(0.0, now - self._routes.changed_at)
             dials = self.dials.describe(now) if wire.host_of(route.source) == self.node else ""
             text = f"{self._known(route.host, now)}{dials}".removeprefix("; ")[: wire.MAX_TEXT]
             head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled, text))
         self._send_back(kind, head, route, frames)
+
+    def _note(self, link: Link, kind: Kind, route: Route, frames: Frames, now: float) -> None:
+        """Answer a frame of this link that goes no further, as often as its limit allows (as in RFC 1812, 4.3.2.8)."""
+        if link.budget.has("notes", now):
+            link.budget.spend("notes", 1)
+            self.bounce(kind, route, frames, now)
 
     def _push_back(self, refused: Frames) -> None:
         """Tell the source of a chunk that a full queue refused it, so that it is sent again, and more slowly."""
@@ -226,16 +241,25 @@ class Forwarding:
         if self.way(route.source) is not None:
             self.carry(route.source, kind, head, content)
 
-    def near(self, name: str) -> tuple[NodeId, ...]:
-        """Up to three known node ids that resemble a name, the closest first; none if the name itself is known."""
+    def near(self, name: str, now: float) -> tuple[NodeId, ...]:
+        """Up to three known node ids that resemble a name that somebody else has asked for, the closest first; none if
+        the name itself is known, or more names have been compared of late than `limits.suggestions`.
+        """
         if self._near_at != self._routes.changed_at or len(self._near) >= MAX_NEAR_CACHED:
             self._near, self._near_at = {}, self._routes.changed_at
         if name not in self._near:
-            names = [self.node, *self._routes.table()][:MAX_NAMES_COMPARED]
-            known = self._records.get(NodeId(Address(name))) is not None
-            close = [] if known else difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-            self._near[name] = tuple(NodeId(Address(match)) for match in close)
+            if not self._suggestions.has(now):
+                return ()
+            self._suggestions.spend(1)
+            self._near[name] = self._compare(name)
         return self._near[name]
+
+    def _compare(self, name: str) -> tuple[NodeId, ...]:
+        if self._records.get(NodeId(Address(name))) is not None:
+            return ()
+        names = itertools.islice(self._routes.names(), MAX_NAMES_COMPARED)
+        likely = heapq.nlargest(MAX_NAMES_MATCHED, (self.node, *names), key=lambda other: _ends_alike(name, other))
+        return tuple(NodeId(Address(match)) for match in difflib.get_close_matches(name, likely, n=3, cutoff=0.6))
 
     def check(self) -> None:
         """Raise AssertionError if effects were not handed out, or links and queues do not match."""
@@ -245,3 +269,11 @@ class Forwarding:
             raise AssertionError("a link without a queue, or a queue without a link")
         for queue in self.queues.values():
             queue.check()
+
+
+def _ends_alike(name: str, other: str) -> float:
+    """How many characters of two names are the same, counted from either end: a typing error leaves the rest as it was,
+    and shifts it in one direction at most. That costs far less than to match them.
+    """
+    same = sum(map(eq, name, other)) + sum(map(eq, reversed(name), reversed(other)))
+    return float(same) / max(len(name), len(other))

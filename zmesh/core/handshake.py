@@ -71,6 +71,8 @@ class Handshake:
             same = (hello.node, hello.incarnation, hello.session) == (link.node, link.incarnation, link.session)
             if same and not link.dialled:  # they have not heard the answer to their first one
                 self.greet(link, now, answers=link.session)
+            elif not same:
+                self._out.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: HELLO"))
             return Verdict()
         if hello.node == self.node:
             whose = "this node itself" if hello.incarnation == self.incarnation else "another node"

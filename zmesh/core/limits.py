@@ -8,6 +8,15 @@ so.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Rate(NamedTuple):
+    """So many a second in the long run, and so many at once after a pause."""
+
+    per_second: float
+    at_once: float
+
 
 MEBIBYTE = 1024 * 1024
 
@@ -15,6 +24,48 @@ MEBIBYTE = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of one engine. Tests set them low."""
+
+    # -- routes and records (control plane): what a neighbour or member can make a node keep --
+
+    destinations: int = 32768
+    """Destinations that a node has routes or feasibility distances to, and rows that one neighbour may tell."""
+
+    nodes: int = 32768
+    """Records of other nodes; one that takes more than `records.UNIT_BYTES` of memory counts as several."""
+
+    contested_names: int = 1024
+    """Node ids in whose name several incarnations have spoken of late."""
+
+    # -- what a neighbour can make a node spend, by the second --
+
+    route_entries: Rate = Rate(8192, 65536)
+    """Entries of UPDATEs that are read, for each link."""
+
+    record_updates: Rate = Rate(2048, 32768)
+    """Records that are read, for each link."""
+
+    seqno_requests: Rate = Rate(4096, 65536)
+    """Questions that are answered or passed on, each time that they are passed on counted, for each link."""
+
+    resent_rows: Rate = Rate(4096, 65536)
+    """Routes and records that are sent again because the neighbour asked, at least 64 each time, for each link."""
+
+    probes: Rate = Rate(100, 400)
+    """PROBEs and ECHOs that are answered or measured, for each link."""
+
+    greetings: Rate = Rate(20, 100)
+    """HELLOs, ASKs and frames before a greeting that are answered, for each link."""
+
+    admissions: Rate = Rate(64, 1024)
+    """Links that are admitted, each of which is told all routes and records; of the whole node."""
+
+    notes: Rate = Rate(1000, 4000)
+    """UNREACHABLEs and EXPIREDs about frames that came on one link and could not be passed on."""
+
+    suggestions: Rate = Rate(5, 20)
+    """Names that are compared with all others, to suggest a node that exists; of the whole node."""
+
+    # -- exchanges, peers and nodes that have left --
 
     departed_nodes: int = 1024
     """How many nodes that have left are remembered, for errors to say when that was; the first is forgotten."""

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
+from zmesh.core.buckets import Budget
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import INFINITY
@@ -35,6 +37,10 @@ SILENCE = 3.0
 OPENING = 5.0
 MAX_STRIKES = 3
 MAX_FORMER = 64
+RESEND_ROUTES_AFTER = 1
+RESEND_RECORDS_AFTER = 2
+RESEND_TRIES = 4
+RESEND_LAST = 64
 COST_STEP = 30
 STEADY = 3
 JITTER = 0.8
@@ -50,11 +56,44 @@ class State(Enum):
     UP = "up"
 
 
+class Comparison:
+    """When to ask a neighbour for a whole table that differs from what is known here: when as many probes in a row as
+    `patience` say so. If both sides have stayed as they were through RESEND_TRIES of that, it does not help (one of
+    them may refuse what the other has), and from then on the patience doubles up to RESEND_LAST probes.
+    """
+
+    __slots__ = ("_about", "_differ", "_first", "_patience", "_tries")
+
+    def __init__(self, patience: int) -> None:
+        self._first = self._patience = patience
+        self._about: tuple[int, int] | None = None
+        self._differ = self._tries = 0
+
+    def is_due(self, theirs: int, ours: int) -> bool:
+        """True if it is time to ask, given what sums up both sides' tables now."""
+        if theirs == ours:
+            self._begin_anew()
+            return False
+        if self._about not in (None, (theirs, ours)):
+            self._begin_anew()
+        self._differ += 1
+        if self._differ < self._patience:
+            return False
+        self._about, self._differ, self._tries = (theirs, ours), 0, self._tries + 1
+        if self._tries >= RESEND_TRIES:
+            self._patience = min(2 * self._patience, RESEND_LAST)
+        return True
+
+    def _begin_anew(self) -> None:
+        self._about, self._differ, self._tries, self._patience = None, 0, 0, self._first
+
+
 class Link:
     """One live connection, and what is known of the node at its other end."""
 
     __slots__ = (
         "base_cost",
+        "budget",
         "cost",
         "dialled",
         "doubted",
@@ -66,7 +105,8 @@ class Link:
         "leaf",
         "node",
         "recent",
-        "records_differ",
+        "records",
+        "routes",
         "rtt",
         "rtt_variance",
         "session",
@@ -75,8 +115,9 @@ class Link:
         "synced",
     )
 
-    def __init__(self, id: LinkId, *, dialled: bool, cost: int, now: float) -> None:
+    def __init__(self, id: LinkId, *, dialled: bool, cost: int, now: float, limits: Limits = DEFAULT_LIMITS) -> None:
         self.id = id
+        self.budget = Budget(limits)
         self.dialled = dialled
         self.base_cost = cost
         self.cost = cost
@@ -94,7 +135,8 @@ class Link:
         self.rtt_variance = 0.0
         self.recent: tuple[float, ...] = ()
         self.strikes = 0
-        self.records_differ = 0
+        self.routes = Comparison(RESEND_ROUTES_AFTER)
+        self.records = Comparison(RESEND_RECORDS_AFTER)
 
     @property
     def price(self) -> int:
@@ -136,9 +178,11 @@ def rtt_penalty(rtt: float) -> int:
 class Links:
     """The table of links; `heartbeat` in seconds."""
 
-    def __init__(self, heartbeat: float, alarm: Alarm) -> None:
+    def __init__(self, heartbeat: float, alarm: Alarm, limits: Limits = DEFAULT_LIMITS) -> None:
         self.heartbeat = heartbeat
+        self._limits = limits
         self._links: dict[LinkId, Link] = {}
+        self._held: dict[LinkId, Link] = {}
         self._up: dict[NodeId, dict[LinkId, Link]] = {}
         self._former: dict[LinkId, NodeId] = {}
         self._probes: Timers[LinkId] = Timers(alarm)
@@ -152,7 +196,9 @@ class Links:
 
     def open(self, id: LinkId, *, dialled: bool, cost: int, now: float) -> Link:
         """Enter a new connection."""
-        link = self._links[id] = Link(id, dialled=dialled, cost=max(1, min(cost, MAX_COST)), now=now)
+        link = self._links[id] = Link(
+            id, dialled=dialled, cost=max(1, min(cost, MAX_COST)), now=now, limits=self._limits
+        )
         self._silences.set(id, now + max(OPENING, SILENCE * self.heartbeat))
         if dialled:
             self._probes.set(id, now + self._period(link))
@@ -170,12 +216,14 @@ class Links:
     def hold(self, link: Link, now: float) -> None:
         """Keep a link waiting until the node that it names has fallen silent elsewhere, or has not."""
         link.state = State.HELD
+        self._held[link.id] = link
         self._silences.set(link.id, now + (SILENCE + 1) * self.heartbeat)
 
     def raise_up(self, link: Link, now: float) -> None:
         """From here on the link carries frames, is probed, and must not fall silent."""
         link.state = State.UP
         link.heard = now
+        self._held.pop(link.id, None)
         self._up.setdefault(link.node, {})[link.id] = link
         self._probes.set(link.id, now + self._period(link))
         self._silences.set(link.id, now + DOUBT * self.heartbeat)
@@ -183,6 +231,7 @@ class Links:
     def close(self, id: LinkId) -> Link | None:
         """Take a link out; None if it is not there (any more)."""
         link = self._links.pop(id, None)
+        self._held.pop(id, None)
         if link is not None:
             self._probes.cancel(id)
             self._silences.cancel(id)
@@ -208,7 +257,7 @@ class Links:
 
     def held(self) -> list[Link]:
         """The links that wait for another one of the same name to fall silent."""
-        return [link for link in self._links.values() if link.state is State.HELD]
+        return list(self._held.values())
 
     def neighbours(self) -> tuple[tuple[NodeId, int], ...]:
         """Every neighbour that is no leaf, with the cost of the cheapest measured link to it, sorted."""
@@ -285,6 +334,8 @@ class Links:
         up = {link.id for link in self._links.values() if link.state is State.UP}
         if up != {link.id for link in self.up()}:
             raise AssertionError("the links that are up are not those in the table of neighbours")
+        if self._held != {link.id: link for link in self._links.values() if link.state is State.HELD}:
+            raise AssertionError("the links that are held are not those in the table of these")
         if not all(id in self._probes for id in up) or not all(id in self._silences for id in self._links):
             raise AssertionError("a link without a deadline")
         for node, links in self._up.items():

@@ -2,7 +2,8 @@
 
 A PROBE asks for an ECHO, which gives a round trip. It tells how many UPDATEs were sent on the link and the digest of
 the records that are known. If that is not what has come here, something was lost, and is asked for again; records only
-at the second time, since they may be on their way. Between a node and a leaf there is nothing to compare.
+at the second time, since they may be on their way, and either less and less often while that does not help (see
+`links.Comparison`). Between a node and a leaf there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from zmesh.core.links import Link
 from zmesh.core.records import Records
 from zmesh.core.routes import Routes
 from zmesh.core.wire import Kind
-
-RECONCILE_AFTER = 2
 
 
 class Probes:
@@ -42,9 +41,7 @@ class Probes:
             self._out.emit(Report("link_synced", link.node, link.id))
         if self._leaf or link.leaf:
             return
-        routes_differ = probe.routes != self._routes.received(link.id)
-        link.records_differ = link.records_differ + 1 if probe.records != self._records.digest else 0
-        records_differ = link.records_differ >= RECONCILE_AFTER
+        routes_differ = link.routes.is_due(probe.routes, self._routes.received(link.id))
+        records_differ = link.records.is_due(probe.records, self._records.digest)
         if routes_differ or records_differ:
-            link.records_differ = 0
             self._out.put(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)))

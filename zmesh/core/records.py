@@ -3,20 +3,31 @@
 A record is replaced by one with a higher serial (ties by incarnation, so that all agree). A node that hears of a record
 in its own name that is not its own, left over from before a restart, outbids its serial. The records of reachable nodes
 make up the digest that travels in the probes: reachability is the same all over a partition, so equal tables have equal
-digests, and the records of nodes that are gone can be kept for a while without anybody sending them round again.
+digests, and the records of nodes that are gone can be kept for a while without anybody sending them round again. For
+the same reason a record of a node without a route is passed on only once there is one, so that made-up ones get no
+further than to the neighbours of who made them up.
+
+Anybody can say something in another node's name. All nodes agree on what the highest serial is (`serials`), and between
+two records of one serial and incarnation on the one with the higher digest (as OSPF does with checksums, RFC 2328
+section 13.1), so the node itself comes to hear of the one that they all have, and outbids it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable
 
+from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import LinkId, NodeId
+from zmesh.core.quotas import Quotas
+from zmesh.core.serials import HIGHEST
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import (
     MAX_CAPABILITIES,
     MAX_CAPABILITY,
     MAX_NEIGHBOURS,
+    MAX_RECORD,
     MAX_RECORDS,
     Record,
     digest,
@@ -26,15 +37,20 @@ from zmesh.core.wire import (
 KEEP_GONE = 60.0
 COALESCE = 0.010
 OUTBID_FIRST = 0.25
-OUTBID_LAST = 60.0
+OUTBID_LAST = 30.0
 BATCH_BYTES = 48 * 1024
+UNIT_BYTES = 2048
+_NEIGHBOUR_BYTES = 160
+_CAPABILITY_BYTES = 64
 _MODULUS = 1 << 64
 
 
 class Records:
-    """The records that this node knows, its own among them."""
+    """The records that this node knows, its own among them, and up to `max_nodes` of others."""
 
-    def __init__(self, node: NodeId, incarnation: int, serial: int, alarm: Alarm) -> None:
+    def __init__(
+        self, node: NodeId, incarnation: int, serial: int, alarm: Alarm, max_nodes: int = DEFAULT_LIMITS.nodes
+    ) -> None:
         self._node = node
         self._alarm = alarm
         self._own = Record(node, incarnation, serial, (), (), b"")
@@ -43,6 +59,13 @@ class Records:
         self._digests: dict[NodeId, int] = {}
         self._reachable: set[NodeId] = {node}
         self._gone: Timers[NodeId] = Timers(alarm)
+        self._held_back: dict[NodeId, LinkId] = {}
+        """The nodes whose record is passed on as soon as there is a route to them, and where it was heard."""
+        self._quotas: Quotas[NodeId] = Quotas(max_nodes)
+        self._owners: dict[LinkId, Hashable] = {}
+        self.refused: Counter[tuple[LinkId | None, str]] = Counter()
+        """How many records were not taken or kept, by the link that they came on and the reason."""
+        self._left_out = (0, 0)
         self._outbid_pause = OUTBID_FIRST
         self._outbid_again = 0.0
         self._outbid: int | None = None
@@ -56,8 +79,12 @@ class Records:
     def __len__(self) -> int:
         return len(self._records)
 
-    def link_up(self, link: LinkId, now: float) -> None:
+    def link_up(self, link: LinkId, now: float, neighbour: NodeId | None = None) -> None:
         """A neighbour is new: it is told all records of nodes that can be reached."""
+        self._owners[link] = neighbour or link
+        self._tell_all(link, now)
+
+    def _tell_all(self, link: LinkId, now: float) -> None:
         self._pending[link] = dict.fromkeys(node for node in self._records if node in self._reachable)
         self._flush_at = now
         self._alarm.at(now)
@@ -65,45 +92,75 @@ class Records:
     def link_down(self, link: LinkId) -> None:
         """The neighbour is gone."""
         self._pending.pop(link, None)
+        self._owners.pop(link, None)
 
     def resend(self, link: LinkId, now: float) -> None:
         """Tell that neighbour everything once more."""
         if link in self._pending:
-            self.link_up(link, now)
+            self._tell_all(link, now)
 
     def describe(
         self, capabilities: Iterable[str], neighbours: tuple[tuple[NodeId, int], ...], public_key: bytes, now: float
-    ) -> bool:
-        """Say this of this node from now on, as far as a record has room for it; True if that is new."""
-        names = tuple(name[:MAX_CAPABILITY] for name in capabilities)[:MAX_CAPABILITIES]
-        own = self._own._replace(capabilities=names, neighbours=neighbours[:MAX_NEIGHBOURS], public_key=public_key)
-        if own == self._own:
-            return False
-        self._publish(own._replace(serial=own.serial + 1), now)
-        return True
+    ) -> list[str]:
+        """Say this of this node from now on, as far as a record has room for it. Returns what there is no room for, in
+        words, if that is not what it was before.
+        """
+        offered = tuple(name[:MAX_CAPABILITY] for name in capabilities)
+        names, beside = offered[:MAX_CAPABILITIES], neighbours[:MAX_NEIGHBOURS]
+        own = self._own._replace(capabilities=names, neighbours=beside, public_key=public_key)
+        while (
+            own != self._own and len(encode(own._replace(serial=HIGHEST))) > MAX_RECORD
+        ):  # names of four bytes a character
+            names = names[: len(names) // 2]
+            own = own._replace(capabilities=names)
+        if own != self._own:
+            self._publish(own._replace(serial=own.serial + 1), now)
+        before, self._left_out = self._left_out, (len(offered) - len(names), len(neighbours) - len(beside))
+        if self._left_out == before:
+            return []
+        told = (
+            (len(offered), "directives are offered", len(names)),
+            (len(neighbours), "neighbours are there", len(beside)),
+        )
+        return [f"{count} {what}, and the mesh hears of {some}" for count, what, some in told if some < count]
 
-    def update(self, link: LinkId, record: Record, blob: bytes, now: float) -> bool:
-        """Take in a record that a neighbour passed on; True if it was news."""
-        if record.node == self._node:
-            if self.outranks(record):
-                self._outbid = record.serial + 1
-                self._alarm.at(self._outbid_again)
-                self._outbid_if_due(now)
+    def update(self, link: LinkId, record: Record, blob: bytes, now: float, ceiling: int = HIGHEST) -> bool:
+        """Take in a record that a neighbour passed on, with a serial of at most `ceiling`; True if it was news."""
+        node = record.node
+        if record.serial > ceiling:
+            self.refused[link, "serial_ahead"] += 1
             return False
-        known = self._records.get(record.node)
-        if known is not None and _rank(record) <= _rank(known):
+        known = self._records.get(node)
+        if known is not None and not self._is_higher(record, blob, known):
             return False
+        if node == self._node:
+            self._outbid = record.serial + 1
+            self._alarm.at(self._outbid_again)
+            self._outbid_if_due(now)
+            return False
+        victims = self._quotas.take(node, self._owners.get(link, link), _units(record, blob))
+        if victims is None:
+            self.refused[link, "nodes"] += 1
+            return False
+        for victim in victims:
+            self.refused[None, "gave_way"] += 1
+            self._drop(victim)
         self._keep(record, blob)
         self.changed_at = now
-        if record.node not in self._reachable:
-            self._gone.set_default(record.node, now + KEEP_GONE)
-        self._spread(record.node, link, now)
+        if node in self._reachable:
+            self._spread(node, link, now)
+        else:
+            self._quotas.idle(node)
+            self._gone.set_default(node, now + KEEP_GONE)
+            self._held_back[node] = link
         return True
 
-    def outranks(self, record: Record) -> bool:
+    def outranks(self, record: Record, ceiling: int = HIGHEST) -> bool:
         """True if the record takes the place of another incarnation's, which may be this node's own."""
         known = self._records.get(record.node)
-        return known is not None and known.incarnation != record.incarnation and _rank(record) > _rank(known)
+        if known is None or known.incarnation == record.incarnation or record.serial > ceiling:
+            return False
+        return _rank(record) > _rank(known)
 
     def set_reachable(self, node: NodeId, reachable: bool, now: float) -> None:
         """The route to `node` has come, or gone; a record that stays unreachable is dropped in the end."""
@@ -112,11 +169,15 @@ class Records:
         if reachable:
             self._reachable.add(node)
             self._gone.cancel(node)
+            self._quotas.use(node)
+            if node in self._held_back:
+                self._spread(node, self._held_back.pop(node), now)
             sign = 1
         else:
             self._reachable.discard(node)
             if node in self._records:
                 self._gone.set(node, now + KEEP_GONE)
+                self._quotas.idle(node)
             sign = -1
         self.digest = (self.digest + sign * self._digests.get(node, 0)) % _MODULUS
 
@@ -170,7 +231,7 @@ class Records:
         self._outbid_if_due(now)
         dropped = self._gone.expire(now)
         for node in dropped:
-            del self._records[node], self._blobs[node], self._digests[node]
+            self._drop(node)
         return dropped
 
     def _outbid_if_due(self, now: float) -> None:
@@ -179,7 +240,7 @@ class Records:
             calm = now >= self._outbid_again + OUTBID_LAST
             self._outbid_pause = OUTBID_FIRST if calm else min(OUTBID_LAST, 2 * self._outbid_pause)
             self._outbid_again = now + self._outbid_pause
-            serial, self._outbid = max(self._outbid, self._own.serial + 1), None
+            serial, self._outbid = min(HIGHEST + 1, max(self._outbid, self._own.serial + 1)), None
             self._publish(self._own._replace(serial=serial), now)
 
     def _publish(self, own: Record, now: float) -> None:
@@ -194,6 +255,21 @@ class Records:
         if node in self._reachable:
             self.digest = (self.digest + fresh - self._digests.get(node, 0)) % _MODULUS
         self._records[node], self._blobs[node], self._digests[node] = record, blob, fresh
+
+    def _drop(self, node: NodeId) -> None:
+        if node in self._reachable:
+            self.digest = (self.digest - self._digests[node]) % _MODULUS
+        del self._records[node], self._blobs[node], self._digests[node]
+        self._gone.cancel(node)
+        self._held_back.pop(node, None)
+        self._quotas.drop(node)
+
+    def _is_higher(self, record: Record, blob: bytes, known: Record) -> bool:
+        """True if a record takes the place of the one that is known."""
+        rank, before = _rank(record), _rank(known)
+        if rank != before:
+            return rank > before
+        return blob != self._blobs[known.node] and digest(blob) > self._digests[known.node]
 
     def _spread(self, node: NodeId, heard_on: LinkId | None, now: float) -> None:
         for link, nodes in self._pending.items():
@@ -212,7 +288,18 @@ class Records:
             raise AssertionError("a record without its bytes or its digest")
         if any(node not in self._reachable and node not in self._gone for node in self._records):
             raise AssertionError("an unreachable record that nothing will drop")
+        self._quotas.check()
+        if self._quotas.keys() != self._records.keys() - {self._node}:
+            raise AssertionError("a record that counts for nobody")
+        if self._held_back.keys() & self._reachable or not self._held_back.keys() <= self._records.keys():
+            raise AssertionError("a record that is held back for a node that there is a route to")
 
 
 def _rank(record: Record) -> tuple[int, int]:
     return (record.serial, record.incarnation)
+
+
+def _units(record: Record, blob: bytes) -> int:
+    """For how many records of ordinary size this one counts, by the memory that it takes when it has been read."""
+    size = 2 * len(blob) + _NEIGHBOUR_BYTES * len(record.neighbours) + _CAPABILITY_BYTES * len(record.capabilities)
+    return 1 + size // UNIT_BYTES

@@ -16,21 +16,27 @@ failure grow, and the distances show still who was nearer before; whoever was ca
 Feasibility can leave a node without a route although there is a path: starvation. Then, and when a better path is not
 feasible, the node asks for a smaller distance on that path, or a newer number (see `asking`). A next hop whose metric
 grows stays feasible, because its distance does not grow.
+
+There is room for so many destinations (`quotas`); one that finds none is refused, as if no neighbour had told it, and
+looked at again when there is room. A sequence number that is too far ahead (`serials`) makes an entry a retraction.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from typing import NamedTuple
 
 from zmesh.core.asking import Asking
+from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import LinkId, NodeId
+from zmesh.core.quotas import Quotas
+from zmesh.core.serials import HIGHEST
 from zmesh.core.telling import Selected, Telling, Update
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS, Row, SeqnoRequest
-from zmesh.core.wire.limits import U63
 
 KEEP_DISTANCE = 180.0
-MAX_SEQNO_LEAP = 1 << 60
 _ANY = LinkId(-1)
 
 
@@ -45,9 +51,10 @@ class Change(NamedTuple):
 class _Neighbour:
     """What one link told us."""
 
-    __slots__ = ("cost", "heard", "received", "stale")
+    __slots__ = ("cost", "heard", "node", "received", "stale")
 
-    def __init__(self, cost: int) -> None:
+    def __init__(self, node: NodeId | LinkId, cost: int) -> None:
+        self.node = node
         self.cost = cost
         self.heard: dict[NodeId, Row] = {}
         self.received = 0
@@ -57,7 +64,14 @@ class _Neighbour:
 class Routes:
     """The routes of one node. `seqno` is where its own sequence number starts."""
 
-    def __init__(self, node: NodeId, incarnation: int, seqno: int, alarm: Alarm) -> None:
+    def __init__(
+        self,
+        node: NodeId,
+        incarnation: int,
+        seqno: int,
+        alarm: Alarm,
+        max_destinations: int = DEFAULT_LIMITS.destinations,
+    ) -> None:
         self.node = node
         self._alarm = alarm
         self._own = Selected(LinkId(0), incarnation, seqno, 0, 0, 0.0)
@@ -71,6 +85,13 @@ class Routes:
         self.asking = Asking(alarm)
         self.changed_at = 0.0
         self.moved_at = 0.0
+        self._max_rows = max_destinations + 1  # an honest neighbour has as many destinations, and tells of itself too
+        self._quotas: Quotas[NodeId] = Quotas(max_destinations)
+        """The destinations with a feasibility distance; those without a route are idle."""
+        self._no_room: dict[NodeId, None] = {}
+        """The destinations that were told and found no room."""
+        self.refused: Counter[tuple[LinkId | None, str]] = Counter()
+        """How many entries were not taken or kept, by the link that they came on and the reason."""
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -81,6 +102,10 @@ class Routes:
     def table(self) -> dict[NodeId, Selected]:
         """All routes in use."""
         return dict(self._selected)
+
+    def names(self) -> Collection[NodeId]:
+        """The destinations of all routes in use."""
+        return self._selected.keys()
 
     def distance(self, destination: NodeId) -> tuple[int, int] | None:
         """The feasibility distance, as (seqno, metric)."""
@@ -113,11 +138,11 @@ class Routes:
 
     # -- what happens --------------------------------------------------------------------------------------------
 
-    def link_up(self, link: LinkId, cost: int, now: float) -> None:
+    def link_up(self, link: LinkId, cost: int, now: float, neighbour: NodeId | None = None) -> None:
         """A link to a neighbour is up, which is told the whole table at once; no route leads over one that costs
         INFINITY.
         """
-        self._neighbours[link] = _Neighbour(cost)
+        self._neighbours[link] = _Neighbour(neighbour or link, cost)
         self.telling.link_up(link, now)
 
     def link_down(self, link: LinkId) -> None:
@@ -129,9 +154,11 @@ class Routes:
         self.asking.link_down(link)
         selected, dirty = self._selected, self.dirty
         for destination, _entry in neighbour.heard.items():
+            self._no_room.pop(destination, None)
             current = selected.get(destination)
             if current is None or current.link == link or destination in self.asking.wants:
                 dirty[destination] = _ANY
+        dirty.update(dict.fromkeys(self._no_room, _ANY))
 
     def set_cost(self, link: LinkId, cost: int) -> None:
         """The cost of a link has changed."""
@@ -144,9 +171,9 @@ class Routes:
         """Tell that neighbour the whole table once more."""
         self.telling.resend(link, now)
 
-    def update(self, link: LinkId, full: int, number: int, entries: list[Row]) -> None:
+    def update(self, link: LinkId, full: int, number: int, entries: list[Row], ceiling: int = HIGHEST) -> None:
         """Take in what a neighbour tells. FULL_BEGIN and FULL_END in `full` bracket a whole table, which replaces all
-        before it; `number` is then the count of UPDATEs so far.
+        before it; `number` is then the count of UPDATEs so far, and no seqno may be above `ceiling`.
         """
         neighbour = self._neighbours.get(link)
         if neighbour is None:
@@ -157,35 +184,40 @@ class Routes:
             neighbour.received = number
         if neighbour.stale is not None:
             neighbour.stale.difference_update([entry[0] for entry in entries])
-        self._hear(neighbour, link, entries)
+        self._hear(neighbour, link, entries, ceiling)
         if full & FULL_END and neighbour.stale is not None:
             gone = [destination for destination in neighbour.heard if destination in neighbour.stale]
-            self._hear(neighbour, link, [(destination, 0, 0, INFINITY, 0, 0) for destination in gone])
+            self._hear(neighbour, link, [(destination, 0, 0, INFINITY, 0, 0) for destination in gone], 0)
             neighbour.stale = None
 
-    def request(self, link: LinkId, request: SeqnoRequest, now: float) -> None:
-        """A neighbour asks for a route of a smaller distance: give it, or pass the question on.
+    def request(self, link: LinkId, request: SeqnoRequest, now: float, ceiling: int = HIGHEST) -> int:
+        """A neighbour asks for a route of a smaller distance: give it, or pass the question on. Returns on how many
+        links it was passed on.
 
-        The answer goes to who asked and to nobody else, since a smaller distance alone changes no route.
+        The answer goes to who asked and to nobody else, since a smaller distance alone changes no route. The own seqno
+        follows up to `ceiling`.
         """
         destination = request.destination
         if destination == self.node:
             seqno = self._own.seqno if request.is_met_by(self._own.seqno, 0) else request.seqno + 1
-            if seqno <= min(self._own.seqno + MAX_SEQNO_LEAP, U63):
+            if seqno <= max(self._own.seqno, ceiling):
                 self._own = self._own._replace(seqno=seqno)
                 self.telling.answer(link, destination, now)
-            return
+            else:
+                self.refused[link, "seqno_ahead"] += 1
+            return 0
         if self._meet(request, now):
             if self._selected[destination].link != link:
                 self.telling.answer(link, destination, now)
-            return
-        if destination not in self._distances:
-            return  # there is no way there, and there was none; who asks may make up names as it likes
+            return 0
+        if destination not in self._distances:  # there is no way there, and there was none; names may be made up
+            self.refused[link, "asked_for_unknown"] += 1
+            return 0
         self.asking.remember(link, request, now)
         selected = self._selected.get(destination)
         onward = selected is not None and selected.link != link
         links = [selected.link] if selected is not None and onward else self._offers(destination, link)
-        self.asking.pass_on(request, links, now)
+        return self.asking.pass_on(request, links, now)
 
     # -- what follows --------------------------------------------------------------------------------------------
 
@@ -195,6 +227,7 @@ class Routes:
         dirty, selected, asking = self.dirty, self._selected, self.asking
         while dirty:
             destination, link = dirty.popitem()
+            self._no_room.pop(destination, None)
             before = selected.get(destination)
             after = self._choose(destination, before, link, now)
             if after is None:
@@ -202,6 +235,10 @@ class Routes:
                     continue
                 del selected[destination]
                 self._forget.set(destination, now + KEEP_DISTANCE)
+                self._quotas.idle(destination)
+                self._look_again()
+            elif not self._find_room(destination, after.link, changes, now):
+                continue
             else:
                 if before is None:
                     self._forget.cancel(destination)
@@ -244,6 +281,8 @@ class Routes:
         """Forget what is too old to matter."""
         for destination in self._forget.expire(now):
             del self._distances[destination]
+            self._quotas.drop(destination)
+            self._look_again()
             if destination in self.asking.wants:
                 self.dirty[destination] = _ANY
         self.asking.expire(now)
@@ -255,20 +294,27 @@ class Routes:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _hear(self, neighbour: _Neighbour, link: LinkId, entries: list[Row]) -> None:
+    def _hear(self, neighbour: _Neighbour, link: LinkId, entries: list[Row], ceiling: int) -> None:
         """Note what matters: another word on the route in use, something cheaper, or anything where we are wanting."""
         heard, cost, dirty, selected = neighbour.heard, neighbour.cost, self.dirty, self._selected
-        wants = self.asking.wants
+        wants, scarce = self.asking.wants, len(heard) + len(entries) > self._max_rows
         for entry in entries:
-            destination, _, _, metric, hops, _ = entry
-            if metric < INFINITY and hops < MAX_HOPS:
+            destination, _, seqno, metric, hops, _ = entry
+            if metric < INFINITY and hops < MAX_HOPS and seqno <= ceiling:
+                if scarce and destination not in heard and len(heard) >= self._max_rows:
+                    self.refused[link, "destinations"] += 1
+                    continue
                 heard[destination] = entry
                 current = selected.get(destination)
                 if current is None or current.link == link or destination in wants:
                     dirty[destination] = _ANY
                 elif metric + cost < current.metric:
                     dirty[destination] = link if dirty.get(destination, link) == link else _ANY
-            elif heard.pop(destination, None) is not None:
+            else:
+                if metric < INFINITY:
+                    self.refused[link, "max_hops" if seqno <= ceiling else "seqno_ahead"] += 1
+                if heard.pop(destination, None) is None:
+                    continue
                 current = selected.get(destination)
                 if current is None or current.link == link or destination in wants:
                     dirty[destination] = _ANY
@@ -303,6 +349,40 @@ class Routes:
         since = before.since if before is not None and best_link == mine else now
         excess = 0 if distance is None or best_entry[2] > distance[0] else max(0, best - distance[1])
         return Selected(best_link, best_entry[1], best_entry[2], best, best_entry[4] + 1, since, excess)
+
+    def _find_room(self, destination: NodeId, link: LinkId, changes: list[Change], now: float) -> bool:
+        """True if there is room for a route to this destination over that link; others may have to give way to it."""
+        victims = self._quotas.take(destination, self._neighbours[link].node)
+        if victims is None:
+            self._no_room[destination] = None
+            self.refused[link, "destinations"] += 1
+            return False
+        for victim in victims:
+            self._give_way(victim, changes, now)
+        return True
+
+    def _give_way(self, destination: NodeId, changes: list[Change], now: float) -> None:
+        """Forget a destination altogether, for one of a neighbour that has told of fewer."""
+        self.refused[None, "gave_way"] += 1
+        del self._distances[destination]
+        before = self._selected.pop(destination, None)
+        if destination in self.dirty:
+            self.dirty[destination] = _ANY
+        if before is not None or destination in self.asking.wants:  # somebody still tells of it
+            self._no_room[destination] = None
+        if destination in self.asking.wants:
+            self.asking.content(destination)
+        if before is None:
+            self._forget.cancel(destination)
+            return
+        self.telling.changed(destination, now)
+        self.changed_at = self.moved_at = now
+        changes.append(Change(destination, before, None))
+
+    def _look_again(self) -> None:
+        """There is room for one more destination, or one that is not in use would give way to it."""
+        if self._no_room:
+            self.dirty[next(iter(self._no_room))] = _ANY
 
     def _meet(self, request: SeqnoRequest, now: float) -> bool:
         """True if this node's distance is what is asked for, or can be made so: shrunk, and still above the next
@@ -375,12 +455,16 @@ class Routes:
         for destination in self._distances:
             if destination not in self._selected and destination not in self._forget:
                 raise AssertionError(f"a feasibility distance of {destination!r} that nothing will drop")
+        self._quotas.check()
+        if self._quotas.keys() != self._distances.keys() or self._no_room.keys() & self._distances.keys():
+            raise AssertionError("a destination that counts for nobody, or that was refused and is there")
         blocked = {
             destination
             for neighbour in self._neighbours.values()
             for destination, entry in neighbour.heard.items()
             if entry[3] + neighbour.cost
             < (self._selected[destination].metric if destination in self._selected else INFINITY)
+            and destination not in self._no_room
         }
         self.asking.check(blocked)
 

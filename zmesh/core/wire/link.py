@@ -232,14 +232,20 @@ def encode_records(blobs: list[bytes]) -> Frames:
     return encode_link(Kind.RECORD, tuple(blobs))
 
 
-def decode_records(head: bytes) -> list[tuple[Record, bytes]]:
-    """The records of a RECORD frame, each with its own bytes."""
-    records = []
+def decode_records(head: bytes) -> tuple[list[tuple[Record, bytes]], list[WireError]]:
+    """The records of a RECORD frame, each with its own bytes, and what is wrong with those that can't be read: they
+    are of different nodes, so one that is garbage does not spoil the others.
+    """
+    records: list[tuple[Record, bytes]] = []
+    errors: list[WireError] = []
     for blob in read_items(unpack(head, MAX_HEAD), MAX_RECORDS):
-        if type(blob) is not bytes:
-            raise WireError("not a record")
-        records.append(_known_record(blob) if len(blob) <= SMALL_RECORD else (decode_record(blob), blob))
-    return records
+        try:
+            if type(blob) is not bytes:
+                raise WireError("not a record")
+            records.append(_known_record(blob) if len(blob) <= SMALL_RECORD else (decode_record(blob), blob))
+        except WireError as error:
+            errors.append(error)
+    return records, errors
 
 
 @lru_cache(maxsize=4096)

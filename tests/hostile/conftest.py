@@ -59,7 +59,7 @@ async def pings(honest: Callable[..., Any]) -> AsyncIterator[Callable[..., Any]]
     """Pings of the victim by an honest member: `await pings(victim)` are Pings that go on until the test ends."""
     async with AsyncExitStack() as stack:
 
-        async def start(victim: Victim) -> Pings:
-            return await stack.enter_async_context(Pings(await honest(victim), "victim"))
+        async def start(victim: Victim, **settings: Any) -> Pings:
+            return await stack.enter_async_context(Pings(await honest(victim, **settings), "victim"))
 
         yield start

@@ -21,6 +21,12 @@ async def counts(mesh):
 
 async def reported(mesh):
     return dict(mesh.node.telemetry.counts)
+
+async def count_distances(mesh):
+    return len(mesh.node.engine.routes._distances)
+
+async def digest(mesh):
+    return mesh.node.engine.records.digest
 """
 
 

@@ -14,6 +14,7 @@ import pytest
 import zmesh
 from zmesh import config, errors
 from zmesh.core import wire
+from zmesh.core.limits import DEFAULT_LIMITS, Limits, Rate
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROW = re.compile(r"^\| (.+?) \|$", re.MULTILINE)
@@ -168,6 +169,17 @@ def test_every_constant_in_running_text_has_the_value_that_is_shown() -> None:
     for module, name, value in found:
         amount, _, unit = value.partition(" ")
         assert constant(module, name) == int(amount) * units[unit], name
+
+
+def test_every_limit_on_neighbours_has_the_value_that_is_shown() -> None:
+    shown = {}
+    for row in rows_of("protocol.md"):
+        if found := re.fullmatch(r"`limits\.([a-z_]+)`", row[0]):
+            values = [number(cell) for cell in row[1:-1]]
+            shown[found[1]] = Rate(*values) if len(values) == 2 else values[0]
+    rates = {field.name for field in dataclasses.fields(Limits) if isinstance(field.default, Rate)}
+    assert rates | {"destinations", "nodes", "contested_names"} <= shown.keys()
+    assert shown == {name: getattr(DEFAULT_LIMITS, name) for name in shown}
 
 
 @pytest.mark.parametrize("kind", wire.Kind, ids=lambda kind: kind.name)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.core.entries import entry, hear, request, retraction
-from zmesh.core.routes import KEEP_DISTANCE, Routes
+from zmesh.core.routes import GIVEN_WAY, KEEP_DISTANCE, Routes
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FULL_BEGIN, FULL_END, MAX_HOPS
 
@@ -84,13 +84,30 @@ def test_all_is_well_as_soon_as_the_liar_has_left():
     hear(routes, 2, *names("n", count=80))
     assert len([name for name in routes.table() if name.startswith("n")]) == 50
     routes.link_down(1)
-    routes.select(1.0)
-    routes.check()
+    for _ in range(2):
+        routes.select(1.0)
+        routes.check()
+        routes.expire(1.0)
     assert routes.table().keys() == {f"n-{number}" for number in range(80)}
     routes.expire(1.0 + KEEP_DISTANCE)
     routes.select(1.0 + KEEP_DISTANCE)
     routes.check()
     assert len(routes._distances) == 80
+
+
+def test_a_route_that_gave_way_is_not_believed_again_until_all_have_heard_that_it_was_lost():
+    """A neighbour that still has its route by this node would be taken for a way there, in a circle."""
+    routes = routes_of(2, liar=1, b=2)
+    hear(routes, 1, entry("y"), entry("z"))
+    (gone,) = [change.destination for change in hear(routes, 2, entry("n")) if change.after is None]
+    hear(routes, 2, entry(gone, metric=500))
+    hear(routes, 2, retraction("n"), now=1.0)
+    assert gone not in routes.table()
+    for now, known in ((GIVEN_WAY - 0.1, False), (GIVEN_WAY, True)):
+        routes.expire(now)
+        routes.select(now)
+        routes.check()
+        assert (gone in routes.table()) is known
 
 
 def test_destinations_that_come_and_go_do_not_pile_up_as_distances():

@@ -48,6 +48,11 @@ class Quotas(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._rows
 
+    @property
+    def has_room(self) -> bool:
+        """True if a row would be taken without one that is in use having to give way."""
+        return self.total < self._capacity or self._idle > 0
+
     def keys(self) -> set[K]:
         """The keys of all rows."""
         return set(self._rows)

@@ -37,6 +37,7 @@ from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS, Row, SeqnoRequest
 
 KEEP_DISTANCE = 180.0
+GIVEN_WAY = 20.0
 _ANY = LinkId(-1)
 
 
@@ -88,8 +89,8 @@ class Routes:
         self._max_rows = max_destinations + 1  # an honest neighbour has as many destinations, and tells of itself too
         self._quotas: Quotas[NodeId] = Quotas(max_destinations)
         """The destinations with a feasibility distance; those without a route are idle."""
-        self._no_room: dict[NodeId, None] = {}
-        """The destinations that were told and found no room."""
+        self._no_room: dict[NodeId, float] = {}
+        """The destinations that were told and found no room, and when each may be looked at again."""
         self.refused: Counter[tuple[LinkId | None, str]] = Counter()
         """How many entries were not taken or kept, by the link that they came on and the reason."""
 
@@ -154,7 +155,6 @@ class Routes:
         self.asking.link_down(link)
         selected, dirty = self._selected, self.dirty
         for destination, _entry in neighbour.heard.items():
-            self._no_room.pop(destination, None)
             current = selected.get(destination)
             if current is None or current.link == link or destination in self.asking.wants:
                 dirty[destination] = _ANY
@@ -227,7 +227,7 @@ class Routes:
         dirty, selected, asking = self.dirty, self._selected, self.asking
         while dirty:
             destination, link = dirty.popitem()
-            self._no_room.pop(destination, None)
+            not_before = self._no_room.pop(destination, 0.0)
             before = selected.get(destination)
             after = self._choose(destination, before, link, now)
             if after is None:
@@ -237,7 +237,7 @@ class Routes:
                 self._forget.set(destination, now + KEEP_DISTANCE)
                 self._quotas.idle(destination)
                 self._look_again()
-            elif not self._find_room(destination, after.link, changes, now):
+            elif not self._find_room(destination, after.link, not_before, changes, now):
                 continue
             else:
                 if before is None:
@@ -282,9 +282,10 @@ class Routes:
         for destination in self._forget.expire(now):
             del self._distances[destination]
             self._quotas.drop(destination)
-            self._look_again()
             if destination in self.asking.wants:
                 self.dirty[destination] = _ANY
+        if self._no_room and self._quotas.has_room:
+            self.dirty.update(dict.fromkeys(self._no_room, _ANY))
         self.asking.expire(now)
 
     def next_deadline(self) -> float | None:
@@ -350,11 +351,13 @@ class Routes:
         excess = 0 if distance is None or best_entry[2] > distance[0] else max(0, best - distance[1])
         return Selected(best_link, best_entry[1], best_entry[2], best, best_entry[4] + 1, since, excess)
 
-    def _find_room(self, destination: NodeId, link: LinkId, changes: list[Change], now: float) -> bool:
+    def _find_room(
+        self, destination: NodeId, link: LinkId, not_before: float, changes: list[Change], now: float
+    ) -> bool:
         """True if there is room for a route to this destination over that link; others may have to give way to it."""
-        victims = self._quotas.take(destination, self._neighbours[link].node)
+        victims = None if now < not_before else self._quotas.take(destination, self._neighbours[link].node)
         if victims is None:
-            self._no_room[destination] = None
+            self._no_room[destination] = not_before
             self.refused[link, "destinations"] += 1
             return False
         for victim in victims:
@@ -362,14 +365,17 @@ class Routes:
         return True
 
     def _give_way(self, destination: NodeId, changes: list[Change], now: float) -> None:
-        """Forget a destination altogether, for one of a neighbour that has told of fewer."""
+        """Forget a destination altogether, for one of a neighbour that has told of fewer. What neighbours have heard of
+        the route is still under way, and with no distance to tell it from news it could lead in a circle: so it is let
+        pass before there may be a route again.
+        """
         self.refused[None, "gave_way"] += 1
         del self._distances[destination]
         before = self._selected.pop(destination, None)
         if destination in self.dirty:
             self.dirty[destination] = _ANY
         if before is not None or destination in self.asking.wants:  # somebody still tells of it
-            self._no_room[destination] = None
+            self._no_room[destination] = now + GIVEN_WAY
         if destination in self.asking.wants:
             self.asking.content(destination)
         if before is None:

@@ -11,10 +11,11 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
 from zmesh.core.engine import Engine
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.wire import Frames
 from zmesh.testing.simclock import Clock
@@ -128,6 +129,7 @@ class SimNode:
             heartbeat=self._number("heartbeat", 1.0),
             route_timeout=self._number("route_timeout", 30.0),
             leaf=bool(self.options.get("leaf", False)),
+            limits=cast("Limits", self.options.get("limits", DEFAULT_LIMITS)),
         )
         self.do(self.engine.describe(["echo:echo"], self.now))
 

@@ -5,9 +5,10 @@ import collections
 import pytest
 
 from zmesh.testing.simulator import Simulator
-from zmesh.testing.traffic import REASONS, run_delivery, run_requests
+from zmesh.testing.traffic import REASONS, run_delivery, run_liars, run_requests
 
-SEEDS = 1000
+SEEDS = 900
+BESIDE_LIARS = 60
 BATCH = 50
 
 
@@ -18,6 +19,14 @@ def test_every_send_ends_exactly_once_its_work_runs_at_most_once_and_no_reply_is
         tally.update(run_delivery(seed))
     assert tally["eof"] > 0
     assert set(tally) <= {"eof", "remote", "sender gone", *REASONS}
+
+
+@pytest.mark.parametrize("first", range(0, BESIDE_LIARS, BATCH // 5))
+def test_beside_members_that_lie_every_send_ends_once_and_after_they_have_left_nothing_is_left_of_it(first):
+    tally = collections.Counter()
+    for seed in range(first, first + BATCH // 5):
+        tally.update(run_liars(seed))
+    assert tally["eof"] > 0
 
 
 def test_ten_thousand_requests_with_a_thousand_outstanding_are_all_answered_and_leave_nothing_behind():

@@ -5,12 +5,26 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from zmesh.testing.scenario import COSTS, DELAYS, SHAPES, Scenario, run_routes
+from zmesh.testing.scenario import (
+    BANDWIDTHS,
+    COSTS,
+    DELAYS,
+    DRIFTS,
+    JUMPS,
+    LAGS,
+    SHAPES,
+    WALL_JUMPS,
+    Scenario,
+    run_routes,
+)
+from zmesh.testing.simliar import LIES
 
 SEEDS = 500
 BATCH = 25
 SOME = st.integers(0, 1 << 16)
 SECONDS = st.sampled_from([0.02, 0.2, 1.0, 2.5, 6.0])
+WAY = st.sampled_from([None, 0, 1])
+DELAY = st.sampled_from([*DELAYS, (DELAYS[0], DELAYS[-1]), (DELAYS[-1], DELAYS[0])])
 
 
 class AnyMesh(RuleBasedStateMachine):
@@ -30,27 +44,47 @@ class AnyMesh(RuleBasedStateMachine):
     def wait(self, seconds):
         self.mesh.sim.run(seconds)
 
-    @rule(wire=SOME)
-    def cut(self, wire):
-        self.mesh.cut(self.wire(wire))
+    @rule(wire=SOME, lags=st.tuples(st.sampled_from(LAGS), st.sampled_from(LAGS)))
+    def cut(self, wire, lags):
+        self.mesh.cut(self.wire(wire), lags)
+
+    @rule(wire=SOME, lag=st.sampled_from(LAGS))
+    def reconnect(self, wire, lag):
+        self.mesh.reconnect(self.wire(wire), lag)
 
     @rule(wire=SOME, seconds=SECONDS)
     def down(self, wire, seconds):
         self.mesh.down(self.wire(wire), seconds)
 
-    @rule(wire=SOME, seconds=SECONDS, share=st.sampled_from([0.1, 0.3, 0.7]))
-    def lossy(self, wire, seconds, share):
-        self.mesh.lossy(self.wire(wire), seconds, share)
-
     @rule(wire=SOME, seconds=SECONDS)
-    def silent(self, wire, seconds):
-        self.mesh.silent(self.wire(wire), seconds)
+    def swallow(self, wire, seconds):
+        self.mesh.swallow(self.wire(wire), seconds)
 
-    @rule(wire=SOME, seconds=SECONDS, jitter=st.sampled_from([0.02, 0.4, 2.0]))
-    def late(self, wire, seconds, jitter):
-        self.mesh.late(self.wire(wire), seconds, jitter)
+    @rule(wire=SOME, times=st.integers(2, 6), seconds=st.sampled_from([0.1, 0.3, 1.2]))
+    def flap(self, wire, times, seconds):
+        self.mesh.flap(self.wire(wire), times, seconds)
 
-    @rule(wire=SOME, delay=st.sampled_from(DELAYS))
+    @rule(wire=SOME, seconds=SECONDS, share=st.sampled_from([0.1, 0.3, 0.7]), way=WAY)
+    def lossy(self, wire, seconds, share, way):
+        self.mesh.lossy(self.wire(wire), seconds, share, way)
+
+    @rule(wire=SOME, seconds=SECONDS, share=st.sampled_from([0.1, 1.0]))
+    def copied(self, wire, seconds, share):
+        self.mesh.copied(self.wire(wire), seconds, share)
+
+    @rule(wire=SOME, seconds=SECONDS, way=WAY)
+    def silent(self, wire, seconds, way):
+        self.mesh.silent(self.wire(wire), seconds, way)
+
+    @rule(wire=SOME, seconds=SECONDS, jitter=st.sampled_from([0.02, 0.4, 2.0]), way=WAY)
+    def late(self, wire, seconds, jitter, way):
+        self.mesh.late(self.wire(wire), seconds, jitter, way)
+
+    @rule(wire=SOME, seconds=SECONDS, bandwidth=st.sampled_from(BANDWIDTHS), way=WAY)
+    def narrow(self, wire, seconds, bandwidth, way):
+        self.mesh.narrow(self.wire(wire), seconds, bandwidth, way)
+
+    @rule(wire=SOME, delay=DELAY)
     def slower_or_faster(self, wire, delay):
         self.mesh.slower(self.wire(wire), delay)
 
@@ -66,9 +100,17 @@ class AnyMesh(RuleBasedStateMachine):
     def restart(self, node, forgetful):
         self.mesh.restart(self.node(node), forgetful=forgetful)
 
-    @rule(node=SOME, seconds=SECONDS, forgetful=st.booleans())
-    def kill(self, node, seconds, forgetful):
-        self.mesh.kill(self.node(node), seconds, forgetful=forgetful)
+    @rule(node=SOME, seconds=SECONDS, forgetful=st.booleans(), power=st.booleans())
+    def kill(self, node, seconds, forgetful, power):
+        self.mesh.kill(self.node(node), seconds, forgetful=forgetful, power=power)
+
+    @rule(node=SOME, seconds=SECONDS)
+    def blackout(self, node, seconds):
+        self.mesh.blackout(self.node(node), seconds)
+
+    @rule(node=SOME, seconds=SECONDS)
+    def storm(self, node, seconds):
+        self.mesh.storm(self.node(node), seconds)
 
     @rule(node=SOME, seconds=SECONDS)
     def leave(self, node, seconds):
@@ -77,6 +119,26 @@ class AnyMesh(RuleBasedStateMachine):
     @rule(node=SOME, seconds=SECONDS)
     def hang(self, node, seconds):
         self.mesh.hang(self.node(node), seconds)
+
+    @rule(node=SOME, seconds=SECONDS, suspend=st.booleans(), first=st.booleans())
+    def freeze(self, node, seconds, suspend, first):
+        self.mesh.freeze(self.node(node), seconds, suspend=suspend, first=first)
+
+    @rule(node=SOME, seconds=st.sampled_from(JUMPS))
+    def set_forward(self, node, seconds):
+        self.mesh.set_forward(self.node(node), seconds)
+
+    @rule(node=SOME, seconds=st.sampled_from(WALL_JUMPS))
+    def set_wall(self, node, seconds):
+        self.mesh.set_wall(self.node(node), seconds)
+
+    @rule(node=SOME, share=st.sampled_from(DRIFTS))
+    def drift(self, node, share):
+        self.mesh.drift(self.node(node), share)
+
+    @rule(at=st.sets(SOME, min_size=1, max_size=3), seconds=SECONDS, lies=st.sets(st.sampled_from(LIES), min_size=1))
+    def liar(self, at, seconds, lies):
+        self.mesh.liar({self.node(each).id: self.node(each) for each in sorted(at)}.values(), seconds, lies)
 
     @rule(node=SOME, at=SOME, seconds=SECONDS)
     def twin(self, node, at, seconds):

@@ -1,31 +1,52 @@
 """What may happen to a mesh, one method each, drawn from a seed or by whoever drives it.
 
-A scenario is a mesh on the simulator's clock. Links go up and down, get dearer and cheaper, lose frames and hold them
-up; nodes leave, die, hang, restart and forget; the mesh falls apart and grows together; a second node takes the name of
-another; leaves come and go. `mend` puts all of it right, and from then on the mesh must find itself: `wrong` tells what
-is not yet as it must be, with networkx as the judge of what is shortest. It needs networkx (the extra `test`).
+A scenario is a mesh on the simulator's clock. Links go up and down, get dearer and cheaper, lose frames, copy them and
+hold them up, in one direction or in both; nodes leave, die, hang, lose power, restart and forget; machines are
+suspended and their clocks are set; the mesh falls apart and grows together; a second node takes the name of another;
+leaves come and go, and so do members that lie. Faults come alone, or in bursts that strike all that is near one node.
+`mend` puts all of it right, and from then on the mesh must find itself: `wrong` tells what is not yet as it must be,
+with networkx as the judge of what is shortest. It needs networkx (the extra `test`).
+
+Each seed draws for itself what may happen (`swarm`): which faults at all, and whether clocks differ, delays differ by
+direction, and faults come in bursts. Where everything may happen at any time much can't: links that break every second
+carry no long transfer, and nothing that needs a calm minute is ever reached. Meshes with few kinds of faults get there,
+and together they reach more than as many meshes with all of them (swarm testing, Groce et al., ISSTA 2012).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 import networkx
 
 from zmesh.core.links import State
 from zmesh.core.message import Address, NodeId
 from zmesh.core.routes import KEEP_DISTANCE
+from zmesh.testing.simliar import LIES, Liar
 from zmesh.testing.simnode import Plugin, SimNode, echo
 from zmesh.testing.simulator import Simulator
-from zmesh.testing.simwire import Wire
+from zmesh.testing.simwire import UNLIMITED, Direction, Wire
 
 SHAPES = ("chain", "ring", "star", "tree", "grid", "random")
 COSTS = (1, 50, 100, 100, 300)
 DELAYS = (0.0005, 0.002, 0.01, 0.02, 0.05)
+SECONDS = (0.02, 0.2, 1.0, 2.5, 6.0, 12.0)
+LAGS = (0.0, 0.01, 0.1, 1.0)
+BANDWIDTHS = (5_000.0, 50_000.0, 500_000.0)
+DRIFTS = (0.0, 0.0001, -0.0002, 0.01, -0.01)
+JUMPS = (0.1, 1.0, 2.5, 4.0, 40.0, 200.0)
+WALL_JUMPS = (-1e8, -3600.0, -1.0, 1.0, 3600.0, 1e8)
+EPOCH = 1.6e9
 SETTLE_LIMIT = 30.0
+SETTLE_AFTER_LIES = 30.0 + KEEP_DISTANCE
+"""Seconds until all is right after a liar has left: what it told of distances is forgotten KEEP_DISTANCE later."""
 POLL = 0.1
 RARELY = 0.001
+TRAITS = ("clocks", "lopsided", "bursts")
+"""What may be so of a mesh all the time: clocks that differ, delays by direction, several faults at a time."""
+BURST = (1, 1, 2, 5)
 
 
 def edges(shape: str, count: int, rng: random.Random) -> list[tuple[int, int]]:
@@ -44,11 +65,16 @@ def edges(shape: str, count: int, rng: random.Random) -> list[tuple[int, int]]:
     return [*chain, (0, count - 1)] if shape == "ring" and count > 2 else chain
 
 
+T = TypeVar("T")
+
+
 class Scenario:
     """A mesh of `count` nodes in a `shape`, both drawn from the seed unless given.
 
     `audit`: every how many events an engine's tables are checked; paths are checked after every single one. `guests`
-    are leaves that stay; `twins` may come. `options` are those of the simulator's nodes.
+    are leaves that stay; `twins` may come. `options` are those of the simulator's nodes. `swarm` True: the seed draws
+    which `faults` may happen and which `traits` the mesh has; otherwise all of the former, without liars, and none of
+    the latter. `liars`: whether those may come.
     """
 
     def __init__(
@@ -60,60 +86,115 @@ class Scenario:
         guests: int = 0,
         audit: int = 1,
         twins: bool = True,
+        liars: bool = False,
+        swarm: bool = False,
         **options: object,
     ) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         self.sim = Simulator(seed, audit=audit)
         self.twins = twins
+        self.faults: list[str] = [name for name in FAULTS if liars or name != "liar"]
+        self.traits: Collection[str] = ()
+        if swarm:
+            self.faults = some(self.faults, self.random)
+            self.traits = [trait for trait in TRAITS if self.random.random() < 0.5]
         self.hung: set[SimNode] = set()
-        """The nodes that did nothing for a while, and may be late with all they do."""
+        """The nodes that did nothing for a while, or whose clock was set, and that may be late with all they do."""
         self.plugin: Plugin = echo
         """What visitors answer requests with."""
         self.visitors: list[SimNode] = []
+        self.liars: list[Liar] = []
+        self.mended = False
         shape = shape or self.random.choice(SHAPES)
         ids = [f"n{i}" for i in range(count or self.random.randint(3, 12))]
-        self.nodes = self.sim.add(*ids, **options)
+        self.nodes = [self.sim.add(id, **options, **self._clock())[0] for id in ids]
         for dialler, listener in edges(shape, len(ids), self.random):
-            self.link(ids[dialler], ids[listener], self.random.choice(DELAYS), self.random.choice(COSTS))
-        self.guests = self.sim.add(*(f"guest{i}" for i in range(guests)), leaf=True, **options)
+            self.link(ids[dialler], ids[listener], self._delay(), self.random.choice(COSTS))
+        names = [f"guest{i}" for i in range(guests)]
+        self.guests = [self.sim.add(name, leaf=True, **options, **self._clock())[0] for name in names]
         for guest in self.guests:
             for host in self.random.sample(ids, self.random.choice((1, 1, 2))):
-                self.link(str(guest.id), host, self.random.choice(DELAYS), self.random.choice(COSTS))
+                self.link(str(guest.id), host, self._delay(), self.random.choice(COSTS))
         self.everybody = [*self.nodes, *self.guests]
         self.wires = list(self.sim.wires)
 
-    def link(self, dialler: str, listener: str, delay: float, cost: int) -> Wire:
+    def link(self, dialler: str, listener: str, delay: float | tuple[float, float], cost: int) -> Wire:
         """Let one node dial another."""
         return self.sim.connect(dialler, listener, delay=delay, cost=cost, room=self.random.choice((4, 1 << 30)))
 
+    def _delay(self) -> float | tuple[float, float]:
+        delay = self.random.choice(DELAYS)
+        return (delay, self.random.choice(DELAYS)) if "lopsided" in self.traits else delay
+
+    def _clock(self) -> dict[str, object]:
+        if "clocks" not in self.traits:
+            return {}
+        rng = self.random
+        return {"offset": rng.uniform(0, 1e6), "drift": rng.choice(DRIFTS), "epoch": EPOCH + rng.uniform(0, 1e8)}
+
     # -- links ---------------------------------------------------------------------------------------------------
 
-    def cut(self, wire: Wire) -> None:
-        """Break a connection; it is dialled anew."""
+    def cut(self, wire: Wire, lags: tuple[float, float] = (0.0, 0.0)) -> None:
+        """Break a connection, which its ends notice after these seconds; it is dialled anew."""
+        wire.cut(lags=lags)
+
+    def reconnect(self, wire: Wire, lag: float) -> None:
+        """Break a connection that libzmq makes anew before the dialler hears of it."""
+        wire.reconnect(lag)
+
+    def swallow(self, wire: Wire, seconds: float) -> None:
+        """Break a connection, and let what is sent on the next one vanish for a while."""
         wire.cut()
+        self.silent(wire, seconds)
 
     def down(self, wire: Wire, seconds: float) -> None:
         """Break a connection, and keep it broken for a while."""
         wire.take_down()
         self.sim.after(seconds, wire.bring_up)
 
-    def lossy(self, wire: Wire, seconds: float, share: float = 0.3) -> None:
-        """Lose a share of the frames."""
-        wire.loss = share
-        self.sim.after(seconds, lambda: setattr(wire, "loss", 0.0))
+    def flap(self, wire: Wire, times: int, seconds: float) -> None:
+        """Break a connection again and again, with pauses."""
+        if times and not self.mended:
+            wire.cut()
+            self.sim.after(seconds, lambda: self.flap(wire, times - 1, seconds))
 
-    def silent(self, wire: Wire, seconds: float) -> None:
+    def lossy(self, wire: Wire, seconds: float, share: float = 0.3, way: int | None = None) -> None:
+        """Lose a share of the frames; `way` 0: of the dialler's only, 1: of the listener's only."""
+        self._spoil(wire, way, seconds, lambda direction: setattr(direction, "loss", share), "loss", 0.0)
+
+    def silent(self, wire: Wire, seconds: float, way: int | None = None) -> None:
         """Lose all frames, and tell nobody."""
-        wire.silent = True
-        self.sim.after(seconds, lambda: setattr(wire, "silent", False))
+        self._spoil(wire, way, seconds, lambda direction: setattr(direction, "silent", True), "silent", False)
 
-    def late(self, wire: Wire, seconds: float, jitter: float = 0.4) -> None:
+    def late(self, wire: Wire, seconds: float, jitter: float = 0.4, way: int | None = None) -> None:
         """Hold frames up, each for a time of its own, in order."""
-        wire.jitter = jitter
-        self.sim.after(seconds, lambda: setattr(wire, "jitter", 0.0))
+        self._spoil(wire, way, seconds, lambda direction: setattr(direction, "jitter", jitter), "jitter", 0.0)
 
-    def slower(self, wire: Wire, delay: float) -> None:
+    def narrow(self, wire: Wire, seconds: float, bandwidth: float = 50_000.0, way: int | None = None) -> None:
+        """Carry no more than that many bytes a second."""
+        self._spoil(
+            wire, way, seconds, lambda direction: setattr(direction, "bandwidth", bandwidth), "bandwidth", UNLIMITED
+        )
+
+    def copied(self, wire: Wire, seconds: float, share: float = 0.3) -> None:
+        """Have some of what arrives arrive twice, as far as a connection may do that (see `simwire`)."""
+        self._spoil(wire, None, seconds, lambda direction: setattr(direction, "copies", share), "copies", 0.0)
+
+    def _spoil(
+        self,
+        wire: Wire,
+        way: int | None,
+        seconds: float,
+        spoil: Callable[[Direction], object],
+        name: str,
+        healthy: object,
+    ) -> None:
+        for direction in wire.directions if way is None else (wire.directions[way],):
+            spoil(direction)
+            self.sim.after(seconds, lambda direction=direction: setattr(direction, name, healthy))  # type: ignore[misc]
+
+    def slower(self, wire: Wire, delay: float | tuple[float, float]) -> None:
         """Let a connection take another time from now on, which makes it dearer or cheaper."""
         wire.delay = delay
 
@@ -141,84 +222,123 @@ class Scenario:
         node.restart()
         node.options.pop("serial", None)
 
-    def kill(self, node: SimNode, seconds: float, *, forgetful: bool = False) -> None:
-        """Let a node die, and come back after a while."""
+    def kill(self, node: SimNode, seconds: float, *, forgetful: bool = False, power: bool = True) -> None:
+        """Let a node die, and come back after a while; without `power` nobody tells its neighbours."""
         if node.alive:
-            node.kill()
-            self.sim.after(seconds, lambda: None if node.alive else self.begin(node, forgetful=forgetful))
+            (node.kill if power else node.lose_power)()
+            self._back(node, seconds, forgetful=forgetful)
+
+    def _back(self, node: SimNode, seconds: float, *, forgetful: bool = False) -> None:
+        self.sim.after(seconds, lambda: None if node.alive else self.begin(node, forgetful=forgetful))
 
     def leave(self, node: SimNode, seconds: float) -> None:
         """Let a node say goodbye and end, and come back after a while."""
         if node.alive and not node.stopped:
-            node.do(node.engine.close(self.sim.now))
-            self.kill(node, seconds)
+            node.leave()
+            self._back(node, seconds)
 
     def hang(self, node: SimNode, seconds: float) -> None:
         """Let a node do nothing for a while; what comes for it meanwhile is lost."""
-        node.stopped = True
         self.hung.add(node)
-        self.sim.after(seconds, lambda: setattr(node, "stopped", False))
+        if not node.stopped:
+            node.stopped = True
+            self.sim.after(seconds, node.resume)
+
+    def freeze(self, node: SimNode, seconds: float, *, suspend: bool = False, first: bool = False) -> None:
+        """Let a node do nothing for a while; what comes for it waits. `suspend`: its clock stands still meanwhile;
+        `first`: what was due is done before what has come is read.
+        """
+        self.hung.add(node)
+        if node.alive and not node.stopped:
+            node.freeze(clock=suspend)
+            self.sim.after(seconds, lambda: node.resume(first=first))
+
+    def set_forward(self, node: SimNode, seconds: float) -> None:
+        """Set a node's monotonic clock forward, as where a virtual machine is moved."""
+        self.hung.add(node)
+        node.clock.jump(seconds)
+
+    def set_wall(self, node: SimNode, seconds: float) -> None:
+        """Set a node's wall clock, not to before 1970; its next life counts from there."""
+        node.clock.epoch = max(-node.now, node.clock.epoch + seconds)
+
+    def drift(self, node: SimNode, share: float) -> None:
+        """Let a node's clock run too fast by that share from now on."""
+        node.clock.drift(share)
 
     def twin(self, node: SimNode, at: SimNode, seconds: float) -> None:
         """Start a second node of the same name somewhere else, for a while."""
         if node is not at:
-            self._visit(f"{node.id}-twin", node.id, at, seconds, leaf=False)
+            self._visit(f"{node.id}-twin", node.id, [at], seconds, SimNode(self.sim, node.id, {}))
 
     def leaf(self, at: SimNode, seconds: float) -> SimNode:
         """Let an ephemeral node hang on `at` for a while."""
-        return self._visit("leaf", f"leaf-{len(self.visitors)}", at, seconds, leaf=True)
+        id = f"leaf-{len(self.visitors)}"
+        return self._visit("leaf", id, [at], seconds, SimNode(self.sim, id, {"leaf": True, **self._clock()}))
 
-    def _visit(self, label: str, id: str, at: SimNode, seconds: float, *, leaf: bool) -> SimNode:
-        key = f"{label}-{len(self.visitors)}"
-        visitor = self.sim.nodes[key] = SimNode(self.sim, id, {"leaf": leaf})
+    def liar(self, at: Collection[SimNode], seconds: float, lies: Collection[str] = LIES) -> SimNode:
+        """Let a member that lies be linked to these for a while."""
+        id = f"liar-{len(self.visitors)}"
+        liar = Liar(self.sim, id, self._clock(), frozenset(lies), self.random.getrandbits(32))
+        self.liars.append(liar)
+        return self._visit("liar", id, at, seconds, liar)
+
+    def _visit(self, label: str, id: str, at: Collection[SimNode], seconds: float, visitor: SimNode) -> SimNode:
+        key = id if label == "liar" else f"{label}-{len(self.visitors)}"
+        self.sim.nodes[key] = visitor
         visitor.plugin = self.plugin
         self.visitors.append(visitor)
-        self.sim.connect(key, str(at.id), delay=self.random.choice(DELAYS))
+        for host in at:
+            self.sim.connect(key, str(host.id), delay=self._delay())
         self.sim.after(seconds, lambda: self.sim.remove(key))
         return visitor
+
+    # -- what is near each other ---------------------------------------------------------------------------------
+
+    def site(self, node: SimNode) -> list[SimNode]:
+        """A node and its neighbours."""
+        beside = {id(end) for wire in self.wires if node in wire.ends for end in wire.ends}
+        return [each for each in self.everybody if each is node or id(each) in beside]
+
+    def blackout(self, node: SimNode, seconds: float) -> None:
+        """A node and its neighbours lose power, and come back after about that while, one after the other."""
+        for each in self.site(node):
+            self.kill(each, seconds * (0.5 + self.random.random()), power=False)
+
+    def storm(self, node: SimNode, seconds: float) -> None:
+        """All links of a node and of its neighbours fail in one way, for about that while."""
+        fault = self.random.choice((self.down, self.lossy, self.silent, self.late, self.narrow))
+        site = self.site(node)
+        for wire in self.wires:
+            if wire.ends[0] in site or wire.ends[1] in site:
+                fault(wire, seconds * (0.5 + self.random.random()))
 
     # -- from the seed -------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Let one thing happen, as the seed has it."""
-        rng = self.random
-        wire, node, member = rng.choice(self.wires), rng.choice(self.everybody), rng.choice(self.nodes)
-        seconds = rng.choice((0.02, 0.2, 1.0, 2.5, 6.0))
-        steps: list[Callable[[], object]] = [
-            lambda: self.cut(wire),
-            lambda: self.down(wire, seconds),
-            lambda: self.lossy(wire, seconds),
-            lambda: self.silent(wire, seconds),
-            lambda: self.late(wire, seconds),
-            lambda: self.slower(wire, rng.choice(DELAYS)),
-            lambda: self.reprice(wire, rng.choice(COSTS)),
-            lambda: self.part({str(each.id) for each in self.nodes if rng.random() < 0.5}, seconds),
-            lambda: self.restart(node, forgetful=rng.random() < 0.5),
-            lambda: self.kill(node, seconds, forgetful=rng.random() < 0.5),
-            lambda: self.leave(node, seconds),
-            lambda: self.hang(node, seconds),
-            lambda: self.leaf(member, seconds),
-            lambda: self.twin(member, rng.choice(self.nodes), seconds) if self.twins else None,
-        ]
-        rng.choice(steps)()
+        """Let something happen, as the seed has it: one fault, or several at a time."""
+        for _ in range(self.random.choice(BURST) if "bursts" in self.traits else 1):
+            FAULTS[self.random.choice(self.faults)](self, self.random)
 
     def mend(self) -> None:
         """Put right all that was done to the mesh, and take the visitors out of it."""
+        self.mended = True
         for key in [key for key, node in self.sim.nodes.items() if node not in self.everybody]:
             self.sim.remove(key)
         for wire in self.wires:
-            wire.bring_up()
-            wire.loss, wire.silent, wire.jitter = 0.0, False, 0.0
+            wire.heal()
         for node in self.everybody:
-            node.stopped = False
+            node.resume()
             if not node.alive:
                 node.restart()
 
     # -- what must hold ------------------------------------------------------------------------------------------
 
-    def settle(self, limit: float = SETTLE_LIMIT) -> float:
+    def settle(self, limit: float | None = None) -> float:
         """Let time pass until nothing is wrong; returns the seconds that took. AssertionError past the limit."""
         began = self.sim.now
+        if limit is None:
+            limit = SETTLE_AFTER_LIES if self.liars else SETTLE_LIMIT
         while wrong := self.wrong():
             if self.sim.now - began >= limit:
                 raise AssertionError(f"seed {self.seed}, {limit:g} s after the last event: {wrong}")
@@ -243,6 +363,16 @@ class Scenario:
                     return f"{node.id} > {destination}: the route is that of a former life"
         return ""
 
+    def traces(self) -> str:
+        """What is left of the lies of members that are gone; empty if nothing. Wait KEEP_DISTANCE after `settle`."""
+        made_up = [ghost for liar in self.liars for ghost in (liar.id, *liar.ghosts)]
+        for node in self.nodes:
+            engine = node.engine
+            for name in made_up:
+                if engine.records.get(name) or engine.routes.get(name) or engine.routes.distance(name):
+                    return f"{node.id} still knows {name}"
+        return ""
+
     def graph(self) -> networkx.DiGraph:
         """The mesh as its links are and cost at this moment, each way for itself."""
         graph = networkx.DiGraph()
@@ -261,12 +391,74 @@ class Scenario:
         return graph
 
 
+Fault = Callable[[Scenario, random.Random], object]
+
+
+def _wire(mesh: Scenario, rng: random.Random) -> Wire:
+    return rng.choice(mesh.wires)
+
+
+def _way(rng: random.Random) -> int | None:
+    return rng.choice((None, None, 0, 1))
+
+
+FAULTS: dict[str, Fault] = {
+    "cut": lambda mesh, rng: mesh.cut(_wire(mesh, rng)),
+    "cut late": lambda mesh, rng: mesh.cut(_wire(mesh, rng), (rng.choice(LAGS), rng.choice(LAGS))),
+    "reconnect": lambda mesh, rng: mesh.reconnect(_wire(mesh, rng), rng.choice(LAGS)),
+    "swallow": lambda mesh, rng: mesh.swallow(_wire(mesh, rng), rng.choice(SECONDS)),
+    "down": lambda mesh, rng: mesh.down(_wire(mesh, rng), rng.choice(SECONDS)),
+    "flap": lambda mesh, rng: mesh.flap(_wire(mesh, rng), rng.randint(2, 6), rng.choice((0.1, 0.3, 0.5, 1.2))),
+    "lossy": lambda mesh, rng: mesh.lossy(_wire(mesh, rng), rng.choice(SECONDS), way=_way(rng)),
+    "silent": lambda mesh, rng: mesh.silent(_wire(mesh, rng), rng.choice(SECONDS), way=_way(rng)),
+    "late": lambda mesh, rng: mesh.late(_wire(mesh, rng), rng.choice(SECONDS), way=_way(rng)),
+    "narrow": lambda mesh, rng: mesh.narrow(
+        _wire(mesh, rng), rng.choice(SECONDS), rng.choice(BANDWIDTHS), way=_way(rng)
+    ),
+    "copied": lambda mesh, rng: mesh.copied(_wire(mesh, rng), rng.choice(SECONDS)),
+    "slower": lambda mesh, rng: mesh.slower(_wire(mesh, rng), mesh._delay()),
+    "reprice": lambda mesh, rng: mesh.reprice(_wire(mesh, rng), rng.choice(COSTS)),
+    "part": lambda mesh, rng: mesh.part(
+        {str(each.id) for each in mesh.nodes if rng.random() < 0.5}, rng.choice(SECONDS)
+    ),
+    "storm": lambda mesh, rng: mesh.storm(rng.choice(mesh.nodes), rng.choice(SECONDS)),
+    "restart": lambda mesh, rng: mesh.restart(rng.choice(mesh.everybody), forgetful=rng.random() < 0.5),
+    "kill": lambda mesh, rng: mesh.kill(rng.choice(mesh.everybody), rng.choice(SECONDS), forgetful=rng.random() < 0.5),
+    "lose power": lambda mesh, rng: mesh.kill(rng.choice(mesh.everybody), rng.choice(SECONDS), power=False),
+    "blackout": lambda mesh, rng: mesh.blackout(rng.choice(mesh.nodes), rng.choice(SECONDS)),
+    "leave": lambda mesh, rng: mesh.leave(rng.choice(mesh.everybody), rng.choice(SECONDS)),
+    "hang": lambda mesh, rng: mesh.hang(rng.choice(mesh.everybody), rng.choice(SECONDS)),
+    "freeze": lambda mesh, rng: mesh.freeze(rng.choice(mesh.everybody), rng.choice(SECONDS), first=rng.random() < 0.5),
+    "suspend": lambda mesh, rng: mesh.freeze(
+        rng.choice(mesh.everybody), rng.choice(SECONDS), suspend=True, first=rng.random() < 0.5
+    ),
+    "set forward": lambda mesh, rng: mesh.set_forward(rng.choice(mesh.everybody), rng.choice(JUMPS)),
+    "set wall": lambda mesh, rng: mesh.set_wall(rng.choice(mesh.everybody), rng.choice(WALL_JUMPS)),
+    "drift": lambda mesh, rng: mesh.drift(rng.choice(mesh.everybody), rng.choice(DRIFTS)),
+    "leaf": lambda mesh, rng: mesh.leaf(rng.choice(mesh.nodes), rng.choice(SECONDS)),
+    "twin": lambda mesh, rng: (
+        mesh.twin(rng.choice(mesh.nodes), rng.choice(mesh.nodes), rng.choice(SECONDS)) if mesh.twins else None
+    ),
+    "liar": lambda mesh, rng: mesh.liar(
+        rng.sample(mesh.nodes, rng.randint(1, min(3, len(mesh.nodes)))), rng.choice(SECONDS), some(LIES, rng)
+    ),
+}
+"""What may happen, by name, with the numbers that the seed draws."""
+
+
+def some(all: Collection[T], rng: random.Random) -> list[T]:
+    """Some of these, or one at least; all of them now and then."""
+    if rng.random() < 0.1:
+        return list(all)
+    return [each for each in all if rng.random() < 0.5] or [rng.choice(list(all))]
+
+
 def run_routes(seed: int, *, audit: int = 8) -> float:
     """One seed of the sentence on routes: no circle at any instant, and all right once it has settled.
 
     Returns the virtual seconds from the end of the events until all was right.
     """
-    scenario = Scenario(seed, audit=audit)
+    scenario = Scenario(seed, audit=audit, swarm=True)
     rng = scenario.random
     for _ in range(rng.randint(4, 25)):
         scenario.sim.run(rng.choice((0.0, 0.005, 0.05, 0.3, 1.5)))

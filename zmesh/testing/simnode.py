@@ -22,7 +22,7 @@ from zmesh.testing.simclock import Clock
 
 if TYPE_CHECKING:
     from zmesh.testing.simulator import Simulator
-    from zmesh.testing.simwire import Port
+    from zmesh.testing.simwire import Port, Session, Wire
 
 STOPPED_POLL = 0.1
 
@@ -135,20 +135,24 @@ class SimNode:
 
     def kill(self) -> None:
         """Die at once; the system closes the connections, so the neighbours notice."""
-        self._die(notice=True)
+        self._die(lambda wire, session, end: wire.abandon(session, end, notice=True))
 
     def lose_power(self) -> None:
         """Die with the whole machine: nobody closes the connections, so the neighbours have to find out."""
-        self._die(notice=False)
+        self._die(lambda wire, session, end: wire.abandon(session, end, notice=False))
 
-    def _die(self, *, notice: bool) -> None:
+    def leave(self) -> None:
+        """Say goodbye, and end in good order: what was sent arrives before the connections are closed."""
+        self.do(self.engine.close(self.now))
+        self._die(lambda wire, session, end: wire.finish(session, end))
+
+    def _die(self, end_of: Callable[[Wire, Session, int], object]) -> None:
         self.alive, self.inbox = False, None
         for wire in self.sim.wires:
             if self in wire.ends:
-                end = wire.ends.index(self)
-                wire.abandon(wire.session, end, notice=notice)
+                end_of(wire, wire.session, wire.ends.index(self))
         for port in list(self.wires.values()):
-            port.wire.abandon(port.session, port.end, notice=notice)
+            end_of(port.wire, port.session, port.end)
 
     def restart(self) -> None:
         """Die and come back."""
@@ -254,6 +258,12 @@ class SimNode:
         self.full.add(link)
         return False
 
+    def hang_up(self, effect: HangUp) -> None:
+        """Close a connection."""
+        port = self.wires.get(effect.link)
+        if port is not None:
+            port.wire.hang_up(port.session, port.end, effect.pause)
+
     def _perform(self, effect: Effect) -> None:
         now = self.now
         match effect:
@@ -261,15 +271,13 @@ class SimNode:
                 if not self.transmit(link, frames):
                     self._pending.extend(self.engine.link_full(link, frames, now))
             case Deliver():
-                self._deliver(effect)
+                self.deliver(effect)
                 if self.pause:
                     self._read_later(effect)
                 elif not self.unread:
                     self.do(self.engine.consumed(effect.stream, effect.weight, now))
-            case HangUp(link, _, pause):
-                port = self.wires.get(link)
-                if port is not None:
-                    port.wire.hang_up(port.session, port.end, pause)
+            case HangUp():
+                self.hang_up(effect)
             case Pull(stream):
                 self.sim.after(0.0, lambda: self._feed(stream))
             case Abort(message_id, reason):
@@ -310,13 +318,16 @@ class SimNode:
                 self._feeding[stream] = (payload, end)
             self.do(self.engine.feed(stream, payload[start:end], self.now, last=end >= len(payload)))
 
-    def _deliver(self, piece: Deliver) -> None:
+    def deliver(self, piece: Deliver) -> None:
+        """Take the next piece of a request or of replies."""
         message_id = piece.stream.message_id
         if piece.stream.request:
             if isinstance(piece.header, RequestHeader):
                 self.jobs[message_id] = Job(message_id, piece.peer, piece.header.directive)
                 self.runs[message_id] = self.runs.get(message_id, 0) + 1
-            job = self.jobs[message_id]
+            job = self.jobs.get(message_id)
+            if job is None:  # a request without a beginning, which a member has made up
+                return
             job.payload += piece.body
             if piece.last:
                 job.complete = True

@@ -91,7 +91,7 @@ class Wire:
         cost: int,
         room: int,
     ) -> None:
-        there, back = delay if isinstance(delay, tuple) else (delay, delay)
+        there, back = _both(delay)
         self.sim = sim
         self.ends = (dialler, listener)
         self.directions = (Direction(there, jitter), Direction(back, jitter))
@@ -114,9 +114,8 @@ class Wire:
         return self.directions[0].delay
 
     @delay.setter
-    def delay(self, seconds: float) -> None:
-        for direction in self.directions:
-            direction.delay = seconds
+    def delay(self, seconds: float | tuple[float, float]) -> None:
+        self.directions[0].delay, self.directions[1].delay = _both(seconds)
 
     @property
     def jitter(self) -> float:
@@ -258,16 +257,56 @@ class Wire:
         link = session.ids[end]
         if link is None:
             return
-        self._detach(session, end, link)
         if end == 1:
+            self._detach(session, end, link)
             session.hung_up = True
             return
-        session.broken = True
-        way = self.directions[0]
-        if not way.silent:
-            arrival = max(session.last[0], self.sim.now + way.delay)
-            self.sim.at(arrival, lambda: self.notice(session, 1, "closed by the other end"))
+        self.finish(session, end)
         self._redial(max(pause, REDIAL))
+
+    def finish(self, session: Session, end: int) -> None:
+        """One end is closed in good order: what it has sent arrives, and then that it is closed."""
+        link = session.ids[end]
+        if link is not None:
+            self._detach(session, end, link)
+        session.broken = True
+        way = self.directions[end]
+        if not way.silent:
+            arrival = max(session.last[end], self.sim.now + way.delay)
+            self.sim.at(arrival, lambda: self.notice(session, 1 - end, "closed by the other end"))
+
+    def abandon(self, session: Session, end: int, *, notice: bool) -> None:
+        """The node at one end is dead; the other notices at once if its system has closed the connection."""
+        link = session.ids[end]
+        if link is not None:
+            self._detach(session, end, link)
+        session.broken = True
+        if notice:
+            self.notice(session, 1 - end, "cut")
+
+    def reconnect(self, lag: float) -> None:
+        """The connection broke, and libzmq has made the next one before the dialler hears of it, `lag` seconds later.
+
+        What it sends meanwhile goes over the new connection, whose listener does not know who that is.
+        """
+        former = self.session
+        link = former.ids[0]
+        if link is None or former.broken or self.down or not self.ends[1].alive:
+            return
+        former.broken, former.ids[0] = True, None
+        self.session = session = Session(self.sim.now)
+        session.ids[0] = link
+        self.ends[0].wires[link] = Port(self, 0, session)
+        self.notice(former, 1, "cut")
+        self.sim.after(lag, lambda: self._redialled(session, link))
+
+    def _redialled(self, session: Session, link: LinkId) -> None:
+        if session.ids[0] == link:
+            self.finish(session, 0)
+            node = self.ends[0]
+            self._redial(0.0)
+            if node.alive:
+                node.do(node.engine.link_down(link, node.now, "dialled again"))
 
     def cut(self, *, notice: bool = True, lags: tuple[float, float] = (0.0, 0.0)) -> None:
         """Break the connection, which is dialled anew as soon as the dialler knows.
@@ -309,15 +348,6 @@ class Wire:
                 node.do(node.engine.doubt(link, node.now))
             node.do(node.engine.link_down(link, node.now, reason))
 
-    def abandon(self, session: Session, end: int, *, notice: bool) -> None:
-        """The node at one end is dead; the other notices at once if its system has closed the connection."""
-        link = session.ids[end]
-        if link is not None:
-            self._detach(session, end, link)
-        session.broken = True
-        if notice:
-            self.notice(session, 1 - end, "cut")
-
     def take_down(self) -> None:
         """Cut the connection and keep it cut until `bring_up`."""
         self.down = True
@@ -337,6 +367,10 @@ class Wire:
         node = self.ends[end]
         node.wires.pop(link, None)
         node.full.discard(link)
+
+
+def _both(delay: float | tuple[float, float]) -> tuple[float, float]:
+    return delay if isinstance(delay, tuple) else (delay, delay)
 
 
 def _may_be_copied(node: SimNode, frames: Frames) -> bool:

@@ -3,7 +3,11 @@
 The sentence: every send ends exactly once, in eof, error, cancelled or timed out; the work ran at most once; the
 replies came in order, none lost, none twice. What each directive answers is known beforehand, so every byte is looked
 at. A sender that restarts takes its requests with it; nothing is promised for those. Where two nodes
-bear one name, a request may reach either, but only one of them, and none gets the replies to what the other sent.
+bear one name, a request may reach either, but only one of them, and none gets the replies to what the other sent. All
+times are those of the sender's clock.
+
+Beside members that lie all of this holds, too, but that a request may end in `unreachable` or `node_restarted` although
+its recipient was there: a liar has said so.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from dataclasses import dataclass
 from zmesh.core.engine import Engine
 from zmesh.core.message import Eof
 from zmesh.core.peers import FORGET_PEER
+from zmesh.core.routes import KEEP_DISTANCE
 from zmesh.core.sending import POKE
-from zmesh.testing.scenario import Scenario
+from zmesh.testing.scenario import FAULTS, Scenario, some
 from zmesh.testing.simnode import Job, Outcome, SimNode
 from zmesh.testing.simulator import Simulator
 
@@ -23,12 +28,14 @@ TIMEOUTS = (None, None, 0.05, 0.5, 3.0, 10.0)
 DIRECTIVES = ("work:echo", "work:thrice", "work:thrice", "work:large", "work:fail", "work:never")
 PAUSES = (0.0, 0.0, 0.0, 0.02)
 ROUTE_TIMEOUTS = (1.0, 5.0, 30.0)
+STRAY = 0.02
 WORK_PAUSE = 0.15
 LARGE = 150_000
 REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted")
 LATE = 0.001
 NOBODY = "nobody"
 ALL_OVER = 90.0
+"""Seconds until nothing is under way, from when the mesh was mended; what liars told of distances may last longer."""
 POLL = 0.5
 ROUND = 0.002
 
@@ -74,7 +81,7 @@ def work(node: SimNode, job: Job) -> None:
 
 @dataclass
 class Sent:
-    """A request as its sender made it."""
+    """A request as its sender made it; `at` by the sender's clock."""
 
     node: SimNode
     life: Engine
@@ -92,11 +99,16 @@ class Sent:
 
 
 class Traffic:
-    """All requests of one scenario."""
+    """All requests of one scenario. `swarm` True: the seed draws of which kinds they are."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, *, swarm: bool = False) -> None:
         self.scenario = scenario
         self.sent: list[Sent] = []
+        self.sizes, self.timeouts, self.directives = list(SIZES), list(TIMEOUTS), list(DIRECTIVES)
+        if swarm:
+            rng = scenario.random
+            self.sizes, self.timeouts = some(SIZES, rng), some(TIMEOUTS, rng)
+            self.directives = some(DIRECTIVES, rng)
         scenario.plugin = work
         for node in scenario.everybody:
             node.plugin = work
@@ -107,7 +119,7 @@ class Traffic:
         if not node.alive or node.stopped:
             return None
         outcome = node.send(recipient, payload, directive, timeout)
-        sent = Sent(node, node.engine, outcome, directive, payload, timeout, self.scenario.sim.now)
+        sent = Sent(node, node.engine, outcome, directive, payload, timeout, node.now)
         self.sent.append(sent)
         return sent
 
@@ -120,16 +132,16 @@ class Traffic:
     def step(self) -> None:
         """Let one request be sent, as the seed has it, and perhaps be cancelled later."""
         rng = self.scenario.random
-        directive = rng.choice(DIRECTIVES)
-        timeout = rng.choice(TIMEOUTS)
+        directive = rng.choice(self.directives)
+        timeout = rng.choice(self.timeouts)
         sender, recipient = rng.choice(self.scenario.everybody), str(rng.choice(self.scenario.nodes).id)
         if rng.random() < 0.04:
             recipient = NOBODY
         if self.scenario.visitors and rng.random() < 0.2:
-            visitor = self.scenario.visitors[-1]
+            visitor = rng.choice(self.scenario.visitors)
             # a leaf does not know whom it reaches, so of two nodes of one name both may do its work
             sender = sender if visitor.engine.leaf and self.scenario.twins else visitor
-        sent = self.send(sender, recipient, directive, rng.randbytes(rng.choice(SIZES)), timeout)
+        sent = self.send(sender, recipient, directive, rng.randbytes(rng.choice(self.sizes)), timeout)
         if sent is not None and rng.random() < 0.2:
             self.scenario.sim.after(rng.choice((0.0, 0.01, 0.1, 0.5, 2.0)), lambda: self.cancel(sent))
 
@@ -139,10 +151,11 @@ class Traffic:
         for sent in self.sent:
             if sent.directive == "work:never" and sent.timeout is None:
                 self.cancel(sent)
-        end = sim.now + ALL_OVER
+        limit = ALL_OVER + (KEEP_DISTANCE if self.scenario.liars else 0.0)
+        end = sim.now + limit
         while left := self.left():
             if sim.now > end:
-                raise AssertionError(f"seed {self.scenario.seed}: not over after {ALL_OVER:g} s: {left}")
+                raise AssertionError(f"seed {self.scenario.seed}: not over after {limit:g} s: {left}")
             sim.run(POLL)
 
     def everybody(self) -> list[SimNode]:
@@ -211,10 +224,27 @@ class Traffic:
 
 def run_delivery(seed: int, *, audit: int = 8) -> dict[str, int]:
     """One seed of the sentence on delivery; how many requests ended in what."""
+    return _run(seed, audit, liars=False)
+
+
+def run_liars(seed: int, *, audit: int = 8) -> dict[str, int]:
+    """One seed of the sentence on delivery, and of that on routes, beside members that lie, and after they have left.
+
+    How many requests ended in what.
+    """
+    return _run(seed, audit, liars=True)
+
+
+def _run(seed: int, audit: int, *, liars: bool) -> dict[str, int]:
     route_timeout = ROUTE_TIMEOUTS[seed % len(ROUTE_TIMEOUTS)]
-    scenario = Scenario(seed, audit=audit, twins=seed % 4 == 0, guests=seed % 2, route_timeout=route_timeout)
-    traffic = Traffic(scenario)
+    twins, guests = seed % 4 == 0, seed % 2
+    scenario = Scenario(
+        seed, audit=audit, twins=twins, guests=guests, swarm=True, liars=liars, route_timeout=route_timeout
+    )
+    traffic = Traffic(scenario, swarm=True)
     rng = scenario.random
+    if liars and rng.random() < 0.8:
+        FAULTS["liar"](scenario, rng)
     for _ in range(rng.randint(10, 40)):
         scenario.sim.run(rng.choice((0.0, 0.005, 0.05, 0.3)))
         traffic.step()
@@ -226,6 +256,10 @@ def run_delivery(seed: int, *, audit: int = 8) -> dict[str, int]:
     scenario.mend()
     traffic.finish()
     scenario.settle()
+    if liars and rng.random() < STRAY:
+        scenario.sim.run(1.1 * KEEP_DISTANCE)
+        if traces := scenario.traces():
+            raise AssertionError(f"seed {seed}: {traces}")
     return traffic.judge()
 
 

@@ -1,0 +1,67 @@
+"""One member that lies, one kind of lie at a time: the others stay consistent, and forget it."""
+
+import pytest
+
+from zmesh.core.routes import KEEP_DISTANCE
+from zmesh.testing.scenario import Scenario
+from zmesh.testing.simliar import LIES
+from zmesh.testing.traffic import Traffic
+
+
+def ring(kinds):
+    """Five nodes in a ring, two of which a liar is linked to."""
+    mesh = Scenario(1, count=5, shape="ring")
+    mesh.settle()
+    traffic = Traffic(mesh)
+    mesh.liar(mesh.nodes[1:3], 1e9, kinds)
+    (liar,) = mesh.liars
+    assert mesh.sim.run_until(lambda: len(liar.engine.links.up()) == 2, 5)
+    return mesh, traffic, liar
+
+
+@pytest.mark.parametrize("kind", LIES)
+def test_a_lie_spoils_no_table_loops_no_packet_and_is_forgotten_when_the_liar_has_left(kind):
+    mesh, traffic, _liar = ring([kind])
+    for number in range(20):
+        sender, recipient = mesh.nodes[number % 5], mesh.nodes[(number + 2) % 5]
+        traffic.send(sender, str(recipient.id), "work:echo", b"%d" % number, 10.0)
+        mesh.sim.run(0.5)
+    mesh.mend()
+    traffic.finish()
+    mesh.settle()
+    tally = traffic.judge()
+    assert sum(tally.values()) == 20
+    mesh.sim.run(1.1 * KEEP_DISTANCE)
+    assert mesh.traces() == ""
+
+
+def test_what_a_liar_does_not_touch_is_answered_as_ever():
+    mesh, traffic, liar = ring(["garbage", "probes", "resends", "requests"])
+    for number in range(20):
+        sender, recipient = mesh.nodes[number % 5], mesh.nodes[(number + 2) % 5]
+        traffic.send(sender, str(recipient.id), "work:echo", b"%d" % number, 10.0)
+        mesh.sim.run(0.2)
+    mesh.sim.run(10)
+    assert traffic.judge() == {"eof": 20}
+    assert liar.alive
+
+
+def test_made_up_destinations_are_believed_while_the_liar_is_there():
+    mesh, _traffic, liar = ring(["destinations"])
+    mesh.sim.run(5)
+    known = {str(name) for node in mesh.nodes for name in node.engine.nodes()}
+    assert liar.id in known
+    assert any(name.startswith("ghost-") for name in known)
+
+
+def test_garbage_is_dropped_and_told_of():
+    mesh, _traffic, _liar = ring(["garbage"])
+    mesh.sim.run(5)
+    reports = {(report.event, report.detail.partition(":")[0]) for node in mesh.nodes for report in node.reports}
+    assert {("frame_dropped", "garbage"), ("frame_dropped", "checksum")} <= reports
+
+
+def test_a_mesh_of_which_a_liar_has_left_traces_is_told():
+    mesh, _traffic, _liar = ring(["destinations"])
+    mesh.sim.run(5)
+    assert "still knows ghost-" in mesh.traces() or "still knows liar-" in mesh.traces()

@@ -1,0 +1,199 @@
+"""A member that lies: it greets, probes and echoes as others do, and then says what is not so.
+
+What it may say: metrics, numbers and incarnations of routes that are not those it heard; destinations that do not
+exist; records in the names of others, with any serial; questions for numbers that nobody needs; heads that are no
+messages; frames in the names of others. It may answer probes wrongly, ask for everything again and again, and drop what
+it should pass on.
+
+What holds beside it, and is checked: no engine raises, and the tables of none contradict each other; no packet runs in
+a circle among honest nodes, since each compares only what its next hop told with what it told itself; every request
+ends exactly once, by its deadline; and after the liar has left, the mesh is as if it had never been there. What does
+not: routes lead to it that should not, and what goes there is lost; a request may be ended in the name of its
+recipient. It changes no payload, and repeats no frame of others: until payloads are sealed a member can, and nothing in
+the protocol tells.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from zmesh.core import wire
+from zmesh.core.message import Address, LinkId, MessageId, NodeId, RequestHeader
+from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, MAX_TTL, Frames, Kind, Row
+from zmesh.core.wire.limits import U63
+from zmesh.testing.simnode import SimNode
+
+if TYPE_CHECKING:
+    from zmesh.testing.simulator import Simulator
+
+LIES = (
+    "metrics",
+    "numbers",
+    "incarnations",
+    "destinations",
+    "requests",
+    "garbage",
+    "names",
+    "probes",
+    "resends",
+    "drops",
+)
+LEAPS = (1, 1000, 1 << 30, 1 << 59, U63)
+"""By how much it exceeds numbers: so that all believe it, or so that nobody can.
+
+What lies between, at the lead that numbers may have of the clock, a node believes or not as its clock is set; nodes
+agree again after as long as their clocks differ.
+"""
+PAUSES = (0.05, 0.2, 1.0)
+GHOSTS = 20
+SHARE = 0.5
+
+
+class Liar(SimNode):
+    """A node that tells lies of these kinds (of LIES) about the nodes that it knows, and `ghosts` that nobody knows."""
+
+    lies = True
+
+    def __init__(self, sim: Simulator, id: str, options: dict[str, object], kinds: frozenset[str], seed: int) -> None:
+        self.kinds = kinds
+        self.random = random.Random(seed)
+        self.ghosts = [NodeId(Address(f"ghost-{id}-{number}")) for number in range(GHOSTS)]
+        super().__init__(sim, id, options)
+        actions: dict[str, Callable[[LinkId], object]] = {
+            "records": self._forge_record,
+            "requests": self._request,
+            "garbage": self._garbage,
+            "names": self._speak_for_another,
+            "resends": lambda link: self._say(link, Kind.RESEND, wire.Resend(True, True)),
+        }
+        self._actions = [actions[kind] for kind in sorted(kinds & actions.keys())]
+        if kinds & {"metrics", "numbers", "incarnations", "destinations"}:
+            self._actions.append(self._tell)
+        self._pause = self.random.choice(PAUSES)
+        sim.after(self._pause, self._act)
+
+    def transmit(self, link: LinkId, frames: Frames) -> bool:
+        """Put frames on a link, not quite as the engine would have them."""
+        route = wire.decode_route(frames[0])
+        if route.kind == Kind.UPDATE:
+            update = wire.decode_update(wire.unseal(route, frames[1], frames[2]))
+            frames = wire.encode_update(update._replace(entries=[self._twist(row) for row in update.entries]))
+        elif route.kind == Kind.PROBE and "probes" in self.kinds and self._chance():
+            probe = wire.decode_probe(wire.unseal(route, frames[1], frames[2]))
+            frames = wire.encode_link(Kind.PROBE, probe._replace(routes=self._any(), records=self._any()))
+        elif route.kind == Kind.ECHO and "probes" in self.kinds and self._chance():
+            frames = wire.encode_link(Kind.ECHO, wire.Echo(self.random.choice((0.0, -1e9, 1e17, self.now))))
+        elif route.kind >= FIRST_ROUTED and "drops" in self.kinds and route.source != self.id and self._chance():
+            return True
+        return super().transmit(link, frames)
+
+    # -- what it says --------------------------------------------------------------------------------------------
+
+    def _act(self) -> None:
+        if not self.alive:
+            return
+        self.sim.after(self._pause * (0.5 + self.random.random()), self._act)
+        links = [link.id for link in self.engine.links.up()]
+        if links and self._actions and not self.stopped:
+            self.random.choice(self._actions)(self.random.choice(links))
+
+    def _say(self, link: LinkId, kind: Kind, head: tuple[object, ...]) -> None:
+        super().transmit(link, wire.encode_link(kind, head))
+
+    def _tell(self, link: LinkId) -> None:
+        """The whole table, anew each time."""
+        rows: list[Row] = [(self.id, self.engine.incarnation, self.engine.routes.seqno, 0, 0, 0)]
+        for to, route in self.engine.routes.table().items():
+            rows.append((to, route.incarnation, route.seqno, route.metric, route.hops, route.excess))
+        if "destinations" in self.kinds:
+            number = max(0, int(1000 * self.clock.wall()))  # higher each time, so that it is believed
+            for ghost in self.random.sample(self.ghosts, self.random.randint(1, GHOSTS)):
+                rows.append((ghost, self._any(), number, self.random.randint(1, 1000), 1, 0))
+        rows = [self._twist(row) for row in rows][:MAX_ENTRIES]
+        sent = self.engine.routes.sent(link)
+        super().transmit(link, wire.encode_update(wire.Update(FULL_BEGIN | FULL_END, sent, rows)))
+
+    def _twist(self, row: Row) -> Row:
+        destination, incarnation, seqno, metric, hops, excess = row
+        if destination == self.id:
+            return row
+        if "metrics" in self.kinds and self._chance():
+            metric, excess = self.random.choice(((0, 0), (1, 0), (50, 49), (10**6, 0), (INFINITY, 0)))
+            hops = self.random.randint(0, 300)
+        if "numbers" in self.kinds and self._chance():
+            seqno = min(U63, max(0, seqno + self.random.choice((-1, *LEAPS))))
+        if "incarnations" in self.kinds and self._chance():
+            incarnation = self.random.getrandbits(64)
+        return (destination, incarnation, seqno, metric, hops, excess)
+
+    def _forge_record(self, link: LinkId) -> None:
+        others = sorted(self.engine.nodes() - {self.id})
+        victim = self.random.choice([*others, *self.ghosts[:2]])
+        known = self.engine.records.get(victim)
+        serial = min(U63, (known.serial if known else 0) + self.random.choice(LEAPS))
+        incarnation = known.incarnation if known and self._chance() else self.random.getrandbits(64)
+        beside = tuple((other, 1) for other in others[:3])
+        record = wire.Record(victim, incarnation, serial, ("lie:lie",), beside, b"")
+        super().transmit(link, wire.encode_records([wire.encode(record)]))
+
+    def _request(self, link: LinkId) -> None:
+        victim = self._victim()
+        if victim is not None:
+            route = self.engine.routes.get(victim)
+            seqno = min(U63, (route.seqno if route else 0) + self.random.choice(LEAPS))
+            self._say(link, Kind.SEQNO_REQUEST, (wire.SeqnoRequest(victim, seqno, 0, MAX_TTL),))
+
+    def _garbage(self, link: LinkId) -> None:
+        noise = self.random.randbytes(self.random.choice((0, 1, 20, 300)))
+        kind = self.random.choice(list(Kind))
+        victim = self._victim()
+        match self.random.randrange(4):
+            case 0:
+                super().transmit(link, (noise, noise, b""))
+            case 1 if kind < FIRST_ROUTED and kind != Kind.GOODBYE:
+                super().transmit(link, wire.seal(kind, "", "", noise, b""))
+            case 2 if victim is not None:
+                routed = max(kind, Kind.CHUNK)
+                super().transmit(link, wire.seal(Kind(routed), victim, self.id, noise, noise))
+            case _:
+                super().transmit(link, (wire.encode_route(Kind.UPDATE), noise, b""))
+
+    def _speak_for_another(self, link: LinkId) -> None:
+        """A frame in the name of one node, or of nobody, for another."""
+        others = sorted(self.engine.nodes() - {self.id})
+        if not others:
+            return
+        victim, source = self.random.choice(others), self.random.choice([*others, self.ghosts[0]])
+        target, of = (self.engine.records.get(node) for node in (victim, source))
+        mine, theirs = of.incarnation if of else self._any(), target.incarnation if target else 0
+        message_id = MessageId(self.random.randbytes(16))
+        number = self.random.choice((0, 1, 5, 1000, 1 << 40))
+        floor = self.random.choice((0, number))
+        head: tuple[object, ...]
+        kind = self.random.choice((Kind.CHUNK, Kind.CHUNK, Kind.ACK, Kind.CANCEL, Kind.UNREACHABLE))
+        match kind:
+            case Kind.CHUNK:
+                header = RequestHeader("work:echo", 0.0, None)
+                flags = wire.FLAG_FIRST | self.random.choice((0, wire.FLAG_LAST))
+                head = (message_id, True, 0, flags, number, floor, mine, theirs, header, None)
+            case Kind.ACK:
+                head = (mine, theirs, [(message_id, True, self.random.choice((0, 7, wire.CLOSED)), 0)])
+            case Kind.CANCEL:
+                head = (message_id, True, number, floor, mine, theirs)
+            case _:
+                head = (int(Kind.CHUNK), "no_route", source, victim, (), 0.0)
+        super().transmit(link, wire.seal(kind, victim, source, wire.encode(head), b""))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _victim(self) -> NodeId | None:
+        others = sorted(self.engine.nodes() - {self.id})
+        return self.random.choice(others) if others else None
+
+    def _chance(self) -> bool:
+        return self.random.random() < SHARE
+
+    def _any(self) -> int:
+        return self.random.getrandbits(self.random.choice((1, 32, 63)))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = {"zmesh": ROOT / "zmesh", "zmesh_cli": ROOT / "cli", "zmesh_pytest": ROOT / "zmesh_pytest"}
+FOLDERS = {"zmesh": ROOT / "zmesh", "zmesh_cli": ROOT / "cli"}
 
 
 @pytest.fixture(scope="module")
@@ -62,28 +62,6 @@ def test_an_import_of_the_library_is_light(module: str) -> None:
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=30, check=True)
     heavy = {"aiohttp", "click", "networkx", "pytest", "rich", "typer", "zmesh.testing", "zmesh_cli"}
     assert heavy.isdisjoint(done.stdout.split())
-
-
-RUN = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-
-
-def test_the_pytest_plugin_loads_nothing_until_its_fixture_is_used(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import sys\n"
-        "import pytest\n"
-        "def loaded():\n"
-        "    return {name.partition('.')[0] for name in sys.modules} & {'zmesh', 'zmesh_cli', 'zmq', 'msgpack'}\n"
-        "def test_a_test_of_something_else(pytestconfig):\n"
-        "    assert pytestconfig.pluginmanager.has_plugin('zmesh')\n"
-        "    assert not loaded()\n"
-        "@pytest.mark.asyncio\n"
-        "async def test_a_test_of_a_mesh(mesh):\n"
-        "    await mesh.add('hub')\n"
-        "    assert {'zmesh', 'zmq'} <= loaded()\n"
-    )
-    done = subprocess.run([*RUN, str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
 
 
 def commands_of(app: Any) -> Iterator[tuple[str, Any]]:

@@ -34,7 +34,7 @@ docs:           ## build docs/_build/html, run the snippets
 bench: .venv    ## measure the round trip beside bare ZeroMQ
 	.venv/bin/python -m benchmarks.latency
 
-soak: .venv/dev ## run 20,000 random meshes on all cores (some 40 minutes on two); prints how to replay what fails
+soak: .venv/dev ## run 60,000 random meshes on all cores (an hour on two); prints how to replay what fails
 	.venv/bin/python -m tests.simulation.soak
 
 dev: .venv/dev  ## put every tool into .venv, for an editor and for .venv/bin/pytest

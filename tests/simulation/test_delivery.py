@@ -7,7 +7,7 @@ import pytest
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.traffic import REASONS, run_delivery, run_liars, run_requests
 
-SEEDS = 900
+SEEDS = 600
 BESIDE_LIARS = 60
 BATCH = 50
 

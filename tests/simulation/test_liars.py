@@ -10,7 +10,7 @@ from zmesh.testing.traffic import Traffic
 
 def ring(kinds):
     """Five nodes in a ring, two of which a liar is linked to."""
-    mesh = Scenario(1, count=5, shape="ring")
+    mesh = Scenario(1, count=5, shape="ring", audit=16)
     mesh.settle()
     traffic = Traffic(mesh)
     mesh.liar(mesh.nodes[1:3], 1e9, kinds)

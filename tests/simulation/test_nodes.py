@@ -1,6 +1,7 @@
 """The simulator's nodes do what a real node does with effects."""
 
 from zmesh.core.effects import Report
+from zmesh.core.limits import Limits
 from zmesh.core.message import Eof
 from zmesh.testing.simulator import Simulator
 
@@ -72,3 +73,19 @@ def test_a_full_link_is_full_for_what_arises_meanwhile_too():
     assert left.full
     assert sim.run_until(lambda: all(outcome.eof for outcome in outcomes), 5)
     assert all(right.runs[outcome.message_id] == 1 for outcome in outcomes)
+
+
+def test_a_node_that_was_given_limits_keeps_them_over_a_restart():
+    sim = Simulator()
+    (left,) = sim.add("left")
+    (right,) = sim.add("right", limits=Limits(services=1))
+    sim.connect("left", "right")
+    assert sim.settle()
+    for _ in range(2):
+        right.plugin = lambda node, job: None
+        outcomes = [left.send("right", b"x", timeout=5.0) for _ in range(3)]
+        sim.run(1.0)
+        assert [outcome.eof.reason if outcome.eof else "open" for outcome in outcomes] == ["open", *["overloaded"] * 2]
+        sim.run(10.0)
+        right.restart()
+        assert sim.settle()

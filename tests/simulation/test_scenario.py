@@ -36,7 +36,7 @@ def test_without_a_swarm_every_fault_may_happen_but_members_that_lie():
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 def test_a_mesh_heals_of_each_fault_by_itself_and_of_many_of_its_kind(fault):
     for times in (1, 6):
-        mesh = Scenario(7 + times, count=6, shape="random", audit=4)
+        mesh = Scenario(7 + times, count=5, shape="random", audit=16)
         mesh.settle()
         for _ in range(times):
             FAULTS[fault](mesh, mesh.random)

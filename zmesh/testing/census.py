@@ -168,6 +168,7 @@ POINTS: tuple[Point, ...] = (
     ended("a call runs out of time", "timed_out", "no final reply"),
     ended("a recipient never confirms that it has stopped", "cancelled", "has not confirmed"),
     ended("a request is cancelled before it arrives", "cancelled", "had not reached"),
+    ended("a request is refused for want of room", "overloaded", ""),
     ended("a recipient has lost the request", "node_restarted", "has restarted"),
     on("a caller has restarted", Services, "on_restart", sentences=EXCHANGES),
     on("a service loses the way to its caller", Services, "lose", sentences=EXCHANGES),

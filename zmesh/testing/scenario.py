@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import networkx
 
+from zmesh.core.limits import Limits
 from zmesh.core.links import State
 from zmesh.core.message import Address, NodeId
 from zmesh.core.routes import KEEP_DISTANCE
@@ -44,8 +45,20 @@ SETTLE_AFTER_LIES = 30.0 + KEEP_DISTANCE
 """Seconds until all is right after a liar has left: what it told of distances is forgotten KEEP_DISTANCE later."""
 POLL = 0.1
 RARELY = 0.001
-TRAITS = ("clocks", "lopsided", "bursts")
-"""What may be so of a mesh all the time: clocks that differ, delays by direction, several faults at a time."""
+TRAITS = ("clocks", "lopsided", "bursts", "tight")
+"""What may be so of a mesh all the time: clocks that differ, delays by direction, several faults at a time, nodes that
+let others take up next to nothing.
+"""
+TIGHT = Limits(
+    services=3,
+    services_per_neighbour=3,
+    services_per_peer=2,
+    kept_bytes=400_000,
+    kept_bytes_per_neighbour=300_000,
+    kept_bytes_per_peer=200_000,
+    peers=3,
+    peers_per_neighbour=3,
+)
 BURST = (1, 1, 2, 5)
 
 
@@ -108,7 +121,7 @@ class Scenario:
         self.mended = False
         shape = shape or self.random.choice(SHAPES)
         ids = [f"n{i}" for i in range(count or self.random.randint(3, 12))]
-        self.nodes = [self.sim.add(id, **options, **self._clock())[0] for id in ids]
+        self.nodes = [self.sim.add(id, **options, **self._clock(), **self._limits())[0] for id in ids]
         for dialler, listener in edges(shape, len(ids), self.random):
             self.link(ids[dialler], ids[listener], self._delay(), self.random.choice(COSTS))
         names = [f"guest{i}" for i in range(guests)]
@@ -126,6 +139,9 @@ class Scenario:
     def _delay(self) -> float | tuple[float, float]:
         delay = self.random.choice(DELAYS)
         return (delay, self.random.choice(DELAYS)) if "lopsided" in self.traits else delay
+
+    def _limits(self) -> dict[str, object]:
+        return {"limits": TIGHT} if "tight" in self.traits and self.random.random() < 0.5 else {}
 
     def _clock(self) -> dict[str, object]:
         if "clocks" not in self.traits:

@@ -115,7 +115,7 @@ class SimNode:
 
     def start(self) -> None:
         """Begin a new life: a new incarnation, nothing remembered."""
-        serial = int(1000 * self.clock.wall()) + 1
+        serial, limits = int(1000 * self.clock.wall()) + 1, self.options.get("limits")
         self.alive, self.stopped, self.inbox = True, False, None
         self.wires, self.full, self.jobs, self._feeding = {}, set(), {}, {}
         self._pending, self._performing = deque(), False
@@ -129,7 +129,7 @@ class SimNode:
             heartbeat=self._number("heartbeat", 1.0),
             route_timeout=self._number("route_timeout", 30.0),
             leaf=bool(self.options.get("leaf", False)),
-            limits=cast("Limits", self.options.get("limits", DEFAULT_LIMITS)),
+            limits=limits if isinstance(limits, Limits) else DEFAULT_LIMITS,
         )
         self.do(self.engine.describe(["echo:echo"], self.now))
 

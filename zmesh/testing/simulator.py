@@ -49,7 +49,7 @@ class Simulator:
         return f"Simulator(seed={self.seed}, now={self.now:.3f}, nodes={len(self.nodes)})"
 
     def add(self, *ids: str, **options: object) -> list[SimNode]:
-        """Start nodes; options: heartbeat, route_timeout, serial, leaf, and offset, drift and epoch of their clocks."""
+        """Start nodes; options: heartbeat, route_timeout, serial, leaf, limits, and those of their `Clock`."""
         for id in ids:
             self.nodes[id] = SimNode(self, id, options)
         return [self.nodes[id] for id in ids]

@@ -31,7 +31,7 @@ ROUTE_TIMEOUTS = (1.0, 5.0, 30.0)
 STRAY = 0.02
 WORK_PAUSE = 0.15
 LARGE = 150_000
-REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted")
+REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted", "overloaded")
 LATE = 0.001
 NOBODY = "nobody"
 ALL_OVER = 90.0
@@ -217,6 +217,8 @@ class Traffic:
             return f"it ended in {eof.reason!r}"
         if eof.reason == "timed_out" and (sent.timeout is None or outcome.ended_at < sent.at + sent.timeout):
             return "it timed out before its time"
+        if eof.reason == "overloaded" and (runs or "tight" not in self.scenario.traits):
+            return f"it was refused, and ran {runs} times: {eof.error}"
         if eof.reason == "cancelled" and not sent.cancelled:
             return f"it was cancelled by nobody: {eof.error}"
         return ""

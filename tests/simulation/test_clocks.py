@@ -128,8 +128,8 @@ def test_a_clock_that_is_set_forward_ends_what_is_due_and_the_mesh_heals(seconds
     sim.run(0.1)
     node.clock.jump(seconds)
     sim.run(0.001)
-    assert short.eof is not None
-    assert short.eof.reason == "timed_out"
+    assert short.eof is not None  # all its links are silent for too long as well then, so its recipient may have left
+    assert short.eof.reason in ("timed_out", "unreachable")
     assert sim.settle(10)
     assert sim.run_until(lambda: long.eof is not None, 30)
     assert long.eof.reason in ("timed_out", "unreachable")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from zmesh.admission import Admission
 from zmesh.answers import PING, Answers
 from zmesh.config import Config
-from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
+from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
@@ -95,8 +95,10 @@ class Node:
         self._pending: deque[Effect] = deque()
         self._performing = False
         self._rooms: dict[Stream, asyncio.Future[None]] = {}
+        self._feeding: dict[Stream, asyncio.Task[None]] = {}
+        """The tasks that read a source for a stream."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unborn: list[tuple[Coroutine[object, object, None], str]] = []
+        self._unborn: list[tuple[Coroutine[object, object, None], str, Stream | None]] = []
         self._observers: list[Callable[[Report], None]] = []
         self._events: set[Events] = set()
         self._journal: Journal | None = None
@@ -166,8 +168,8 @@ class Node:
         self._transport = Transport(self)
         self._open_journal()
         unborn, self._unborn = self._unborn, []
-        for coroutine, name in unborn:
-            self.spawn(coroutine, name)
+        for coroutine, name, feeds in unborn:
+            self.spawn(coroutine, name, feeds)
         for url in self._listen:
             self.listening.append(self._transport.listen(url))
         for url in self._peers:
@@ -205,11 +207,12 @@ class Node:
             await asyncio.wait(set(self._tasks), timeout=HANDLERS_END_WITHIN)
         for task in self._tasks:
             task.cancel()
-        for coroutine, _ in self._unborn:
+        for coroutine, *_ in self._unborn:
             coroutine.close()
         for waiter in self._rooms.values():
             if not waiter.done():
                 waiter.set_result(None)
+        self._rooms.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -338,7 +341,8 @@ class Node:
         body = payload if isinstance(payload, bytes) else b""
         self._perform(self.engine.send(exchange.id, recipient, header, body, now, last=whole, timeout=timeout))
         if not isinstance(payload, bytes):
-            self.spawn(self._feed_request(exchange, payload), f"zmesh payload {exchange.message_id}")
+            feeding = self._feed_request(exchange, payload)
+            self.spawn(feeding, f"zmesh payload {exchange.message_id}", Stream(exchange.id, True))
 
     async def _feed_request(self, exchange: Exchange, source: Source) -> None:
         try:
@@ -399,7 +403,7 @@ class Node:
         return self.engine.exchanges.room(stream)
 
     def is_open(self, stream: Stream) -> bool:
-        """Whether the stream's exchange is still under way."""
+        """Whether the stream may take more."""
         return not self.closed and self.engine.exchanges.is_open(stream)
 
     async def room_for(self, stream: Stream) -> int:
@@ -411,24 +415,22 @@ class Node:
             waiter = self._rooms.get(stream)
             if waiter is None:
                 waiter = self._rooms[stream] = asyncio.get_running_loop().create_future()
-            try:
-                await asyncio.wait((waiter,), timeout=1.0)
-            finally:
-                if waiter.done():
-                    self._rooms.pop(stream, None)
-        self._rooms.pop(stream, None)
+            await asyncio.wait((waiter,))
         return 0
 
-    def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> None:
-        """Run something in the node's task group."""
+    def spawn(self, coroutine: Coroutine[object, object, None], name: str, feeds: Stream | None = None) -> None:
+        """Run something in the node's task group; what feeds a stream is cancelled when that is over."""
         if self.closed:
             coroutine.close()
         elif self._group is None:
-            self._unborn.append((coroutine, name))
+            self._unborn.append((coroutine, name, feeds))
         else:
             task = self._group.create_task(let_through(coroutine), name=name)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            if feeds is not None:
+                self._feeding[feeds] = task
+                task.add_done_callback(lambda _: self._feeding.pop(feeds, None))
 
     # -- what the transport tells (its Handler) ------------------------------------------------------------------
 
@@ -521,14 +523,20 @@ class Node:
             if exchange is not None:
                 exchange.piece(piece)
 
-    def _do_rarely(self, effect: Pull | Abort | HangUp | Report) -> None:
+    def _do_rarely(self, effect: Pull | StreamOver | Abort | HangUp | Report) -> None:
         match effect:
             case Pull(stream):
                 waiter = self._rooms.pop(stream, None)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(None)
+            case StreamOver(stream):
+                waiter = self._rooms.pop(stream, None)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+                self._stop_feeding(stream)
             case Abort(message_id, reason):
                 self.serving.abort(message_id, reason)
+                self._stop_feeding(Stream(message_id, False))
             case HangUp(link, _, pause):
                 if self._transport is not None:
                     self._transport.hang_up(link, pause)
@@ -536,6 +544,11 @@ class Node:
                 self._note(effect)
             case _:
                 assert_never(effect)
+
+    def _stop_feeding(self, stream: Stream) -> None:
+        feeding = self._feeding.pop(stream, None)
+        if feeding is not None and self.loop is not None:
+            self.loop.call_soon(feeding.cancel)  # after its first step, so that it has its source to close
 
     def _note(self, report: Report) -> None:
         self.telemetry.note(report)

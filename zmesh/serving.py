@@ -265,12 +265,17 @@ class Serving:
         if isinstance(body, bytes):
             self._desk.reply(id, header, body, eof=eof)
         else:
-            self._desk.spawn(self._finish_with(request, header, body, eof), f"zmesh reply {message_id}")
+            finishing = self._finish_with(request, header, body, eof)
+            self._desk.spawn(finishing, f"zmesh reply {message_id}", request.stream)
 
     async def _finish_with(self, request: _Request, header: ReplyHeader, source: Source, eof: Eof) -> None:
         self._desk.reply(request.id, header, b"", last=False)
         try:
             await send_source(self._desk, request.stream, source)
+        except asyncio.CancelledError:
+            eof = Eof(1, "cancelled", "the request was cancelled while the payload of its last reply was read")
+            self._desk.reply(request.id, None, b"", last=False, eof=eof)
+            raise
         except Exception as error:  # noqa: BLE001  # the work's own file or iterator may raise anything
             log.warning("the payload of a reply could not be read: %s", error)
             eof = Eof(1, "remote", f"{type(error).__name__}: {error}"[:1000])

@@ -33,7 +33,7 @@ class Desk(Protocol):
         """Stop a request of this node."""
 
     def is_open(self, stream: Stream) -> bool:
-        """Whether the stream's exchange is still under way."""
+        """Whether the stream may take more."""
 
     def room(self, stream: Stream) -> int:
         """How many bytes the stream takes now."""
@@ -41,8 +41,8 @@ class Desk(Protocol):
     async def room_for(self, stream: Stream) -> int:
         """Wait until the stream takes more; 0 if it is over."""
 
-    def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> None:
-        """Run something in the node's task group."""
+    def spawn(self, coroutine: Coroutine[object, object, None], name: str, feeds: Stream | None = None) -> None:
+        """Run something in the node's task group; what feeds a stream is cancelled when that is over."""
 
 
 async def send_source(feeder: Desk, stream: Stream, source: Source) -> None:

@@ -21,7 +21,7 @@ from zmesh.core.calls import CANCEL_AGAIN, CANCEL_GRACE
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Eof
 from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
-from zmesh.core.sending import POKE
+from zmesh.core.sending import BURST, POKE
 from zmesh.core.streams import BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
 from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, Ack, AckItem, Cancel, Kind
 
@@ -33,7 +33,7 @@ def test_a_request_leaves_at_once(side):
     assert (to, kind, body) == ("b", Kind.CHUNK, b"hello")
     assert (chunk.message_id, chunk.request, chunk.header, chunk.target) == (ID, True, HEADER, 2)
     assert side.exchanges.handing_over
-    assert side.counts == {"calls": 1, "services": 0, "acks": 0, "waiting_bytes": 0, "peers": 1}
+    assert side.counts == {"calls": 1, "services": 0, "acks": 0, "waiting_bytes": 5, "peers": 1}
 
 
 def test_a_reply_is_delivered_and_the_final_word_ends_the_call(side):
@@ -99,8 +99,10 @@ def test_a_payload_may_follow_piece_by_piece(side):
 def test_a_cancelled_request_has_no_room_for_more_while_it_waits_for_its_end(side):
     side.call(last=False)
     assert side.exchanges.room(REQUEST) == BACKLOG
-    side.cancel()
     assert side.exchanges.is_open(REQUEST)
+    side.cancel()
+    assert side.counts["calls"] == 1
+    assert not side.exchanges.is_open(REQUEST)
     assert side.exchanges.room(REQUEST) == 0
 
 
@@ -404,7 +406,7 @@ def test_a_cancelled_call_whose_route_is_lost_is_cancelled_again_when_there_is_o
 def test_what_was_not_sent_of_a_cancelled_call_never_is(side):
     side.call(bytes(2 * WINDOW), last=False)
     side.cancel()
-    assert side.counts["waiting_bytes"] == 0
+    assert side.counts["waiting_bytes"] == BURST * MAX_BODY  # what is under way
     assert sent(side.on_ack(10, 10 * WINDOW), Kind.CHUNK) == []
     assert side.feed(b"more") == []
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from zmesh.core.effects import Abort, Deliver, HangUp, Pull, Report, Transmit
+from zmesh.core.effects import Abort, Deliver, HangUp, Pull, Report, StreamOver, Transmit
 from zmesh.core.message import Stream
 
 STREAM = Stream(bytes(16), True)
@@ -10,6 +10,7 @@ EFFECTS = [
     lambda: Transmit(1, (b"route", b"head", b"body")),
     lambda: Deliver(STREAM, "a", None, b"body", True, None, 516, 2),
     lambda: Pull(STREAM),
+    lambda: StreamOver(STREAM),
     lambda: Abort(bytes(16), "cancelled"),
     lambda: HangUp(1, "silent", 0.0),
     lambda: Report("link_up", "a", 1),

@@ -12,7 +12,7 @@ from zmesh.core.effects import Abort, Deliver, HangUp, Report, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.handshake import REDIAL_REFUSED
 from zmesh.core.links import MAX_STRIKES
-from zmesh.core.message import Eof, Stream
+from zmesh.core.message import Eof
 from zmesh.core.streams import WINDOW
 from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, INFINITY, MAX_BODY, MAX_HEAD, Entry, Kind
 
@@ -269,7 +269,7 @@ class Anything:
                 effects = engine.link_ready(link, self.now)
             case 6:
                 effects = engine.doubt(link, self.now)
-            case 7 if not engine.exchanges.is_open(Stream(id, True)):
+            case 7 if engine.exchanges.calls.get(id) is None:
                 body, timeout = bytes(rng.choice([0, 10, 70_000])), rng.choice([None, 1.0])
                 effects = engine.send(id, rng.choice(NAMES), HEADER, body, self.now, timeout=timeout)
             case 8:

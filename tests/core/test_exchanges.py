@@ -14,7 +14,7 @@ from tests.core.side import (
     sent,
 )
 from zmesh.core import wire
-from zmesh.core.effects import Abort, Pull
+from zmesh.core.effects import Abort, Pull, StreamOver
 from zmesh.core.message import Eof, Stream
 from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
 from zmesh.core.sending import BURST
@@ -122,7 +122,7 @@ def test_a_caller_gives_room_for_replies_too(side):
 
 def test_room_is_what_the_backlog_leaves_and_more_is_pulled_when_there_is_some_again(side):
     side.call(bytes(BURST * MAX_BODY + 1000), last=False)
-    assert side.exchanges.room(REQUEST) == BACKLOG - side.counts["waiting_bytes"] > 0
+    assert side.exchanges.room(REQUEST) == BACKLOG - (side.counts["waiting_bytes"] - BURST * MAX_BODY) > 0
     while room := side.exchanges.room(REQUEST):
         side.feed(bytes(room))
     effects = []
@@ -132,14 +132,58 @@ def test_room_is_what_the_backlog_leaves_and_more_is_pulled_when_there_is_some_a
     assert side.exchanges.room(REQUEST) > BACKLOG // 2 - MAX_BODY
 
 
+@pytest.mark.parametrize("ending", ["cancel", "final word", "time", "restart", "route"])
+@pytest.mark.parametrize("full", [False, True], ids=["with room", "without room"])
+def test_a_request_that_ends_before_its_payload_says_that_the_stream_is_over(side, ending, full):
+    side.call(last=False, timeout=5.0 if ending == "time" else None)
+    while full and (room := side.exchanges.room(REQUEST)):
+        side.feed(bytes(room))
+    if ending == "cancel":
+        effects = side.cancel()
+    elif ending == "final word":
+        effects = side.on_chunk(answer())
+    elif ending == "time":
+        effects = [effect for _, effect in side.run(0.0, 5.0)]
+    elif ending == "restart":
+        effects = side.on_ack(1) + side.regain(incarnation=3, now=1.0)
+    else:
+        effects = side.lose(now=0.0) + [effect for _, effect in side.run(0.0, ROUTE_TIMEOUT)]
+    assert effects.count(StreamOver(REQUEST)) == 1
+    assert not side.exchanges.is_open(REQUEST)
+    assert side.exchanges.room(REQUEST) == 0
+
+
+def test_a_request_whose_payload_was_fed_to_the_end_says_nothing_of_its_stream(side):
+    side.call(last=False)
+    side.feed(b"all", last=True)
+    assert StreamOver(REQUEST) not in side.on_chunk(answer())
+
+
+def test_a_reply_that_is_not_whole_when_its_caller_is_gone_says_that_the_stream_is_over(side):
+    side.on_chunk(request())
+    side.reply(b"some", last=False)
+    assert StreamOver(REPLIES) in side.on_ack(CLOSED, 0, stream=REPLIES)
+
+
+def test_whoever_waits_for_room_hears_of_the_final_word_that_somebody_else_gives(side):
+    side.on_chunk(request())
+    side.reply(b"some", last=False)
+    while room := side.exchanges.room(REPLIES):
+        side.feed(bytes(room), stream=REPLIES)
+    assert StreamOver(REPLIES) in side.reply(header=None, last=False, eof=Eof(1, "remote", "it failed"))
+    assert StreamOver(REPLIES) not in side.on_ack(CLOSED, 0, stream=REPLIES)
+
+
 def test_a_stream_that_is_not_there_has_no_room_and_takes_nothing(side):
     assert side.exchanges.room(REQUEST) == side.exchanges.room(REPLIES) == 0
     assert not side.exchanges.is_open(REQUEST)
     assert side.feed(b"x") == []
     assert side.reply(b"x") == []
-    side.call()
+    side.call(last=False)
     assert side.exchanges.is_open(REQUEST)
     assert not side.exchanges.is_open(REPLIES)
+    side.feed(b"", last=True)
+    assert not side.exchanges.is_open(REQUEST)
     assert side.exchanges.waiting_bytes == 0
 
 

@@ -64,8 +64,29 @@ def test_a_chunk_says_who_sends_what_to_whom(sending, road, new):
     assert (chunk.message_id, chunk.request, chunk.sequence) == (exchange.message_id, True, 0)
     assert (chunk.flags, chunk.header, chunk.eof) == (FLAG_FIRST | FLAG_LAST, HEADER, None)
     assert (chunk.incarnation, chunk.target) == (1, 2)
-    assert sending.waiting_bytes == 0
     assert exchange.target == 2
+
+
+def test_payload_waits_until_it_is_acknowledged(sending, road, new):
+    exchange = new()
+    push(sending, exchange, bytes(2 * MAX_BODY))
+    assert sending.waiting_bytes == 2 * MAX_BODY
+    sending.pump(exchange, 0.0)
+    assert len(chunks(road)) == 2
+    assert sending.waiting_bytes == 2 * MAX_BODY
+    acknowledge(sending, exchange, 1, 1.0)
+    assert sending.waiting_bytes == MAX_BODY
+    acknowledge(sending, exchange, 2, 1.0)
+    assert sending.waiting_bytes == 0
+
+
+def test_payload_that_was_never_acknowledged_waits_no_more_when_the_exchange_is_over(sending, road, new):
+    exchange = new()
+    push(sending, exchange, bytes(40 * MAX_BODY))
+    sending.enlist(exchange, 0.0)
+    sending.pump(exchange, 0.0)
+    sending.strike_off(exchange, 1.0)
+    assert sending.waiting_bytes == 0
 
 
 def test_a_request_names_its_number_and_the_lowest_that_may_still_come(sending, road, new):
@@ -117,7 +138,8 @@ def test_no_more_is_sent_than_the_window_allows(sending, road, new):
     while sending.pump(exchange, 0.0) and (sent := chunks(road)):
         assert len(sent) <= BURST
     assert WINDOW - MAX_BODY - CHUNK_OVERHEAD < exchange.outbound.sent_weight <= WINDOW
-    assert sending.waiting_bytes == exchange.outbound.unsent_bytes > 0
+    assert sending.waiting_bytes == 2 * WINDOW
+    assert exchange.outbound.unsent_bytes > 0
 
 
 def test_a_burst_is_so_many_chunks_and_then_it_is_the_turn_of_others(sending, road, new):
@@ -381,7 +403,8 @@ def test_dropping_what_was_not_sent_leaves_what_is_under_way(sending, road, new)
     sending.pump(exchange, 0.0)
     under_way = len(exchange.outbound.unacked)
     sending.drop_unsent(exchange)
-    assert sending.waiting_bytes == exchange.outbound.unsent_bytes == 0
+    assert exchange.outbound.unsent_bytes == 0
+    assert sending.waiting_bytes == under_way * MAX_BODY
     assert len(exchange.outbound.unacked) == under_way > 0
     acknowledge(sending, exchange, under_way, 1.0)
     assert exchange.outbound.done

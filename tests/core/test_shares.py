@@ -4,7 +4,7 @@ import pytest
 
 from tests.core.side import REPLIES, Side, answer, deliveries, request, sent
 from zmesh.core import wire
-from zmesh.core.effects import Abort, Report
+from zmesh.core.effects import Abort, Pull, Report
 from zmesh.core.exchanges import AT_ONCE
 from zmesh.core.limits import Limits
 from zmesh.core.message import Eof
@@ -12,7 +12,7 @@ from zmesh.core.peers import FORGET_PEER, MAX_FORMER, POKE_LIMIT
 from zmesh.core.sending import POKE
 from zmesh.core.services import SILENCE
 from zmesh.core.streams import CHUNK_OVERHEAD, WINDOW
-from zmesh.core.wire import CLOSED, FLAG_FIRST, MAX_ACKS, Ack, AckItem, Cancel, Kind, Route
+from zmesh.core.wire import CLOSED, FLAG_FIRST, MAX_ACKS, MAX_BODY, Ack, AckItem, Cancel, Kind, Route
 
 NOTHING = {"services": 0, "kept_bytes": 0, "peers": 0, "request_numbers": 0}
 
@@ -179,6 +179,32 @@ def test_what_is_held_of_replies_is_given_back_when_the_request_ends(limited):
     side.on_chunk(answer(1, 0), bytes(1000))
     side.run(0.0, 6.0)
     assert side.exchanges.kept()["kept_bytes"] == 0
+
+
+def test_replies_count_until_they_are_acknowledged(limited):
+    side = limited(kept_bytes=4 * WEIGHT)
+    side.on_chunk(request())
+    side.reply(bytes(4 * WEIGHT))
+    assert refusals(side.on_chunk(opening(2), source="c")) == ["kept_bytes"]
+    side.on_ack(1, stream=REPLIES)
+    assert side.exchanges.kept()["kept_bytes"] == CHUNK_OVERHEAD
+    assert len(deliveries(side.on_chunk(opening(2), source="c"))) == 1
+
+
+@pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
+def test_replies_that_stream_take_one_chunk_at_a_time_when_much_is_kept(limited, limit):
+    side = limited(**{limit: 4 * MAX_BODY})
+    side.on_chunk(request(), via="n")
+    side.reply(b"", last=False)
+    side.feed(bytes(3 * MAX_BODY), stream=REPLIES)
+    assert side.exchanges.room(REPLIES) == 0
+    assert Pull(REPLIES) in side.on_ack(4, stream=REPLIES)
+    assert side.exchanges.room(REPLIES) > MAX_BODY
+    side.on_chunk(opening(2), bytes(3 * MAX_BODY), via="n")
+    assert side.exchanges.room(REPLIES) == MAX_BODY
+    side.feed(bytes(MAX_BODY), stream=REPLIES)
+    assert side.exchanges.room(REPLIES) == 0
+    assert Pull(REPLIES) in side.on_ack(5, stream=REPLIES)
 
 
 # --- peers that are remembered ------------------------------------------------------------------------------------

@@ -180,7 +180,8 @@ async def test_replies_that_were_not_taken_do_not_keep_the_end_from_coming(chain
     """The window is shut and the queues are full when the request is cancelled; the final word comes behind them."""
     request = chain["a"].request("z", "z:ticks")
     await under_way(chain)
-    await eventually(lambda: chain["z"].node.engine.exchanges.waiting_bytes > 100_000)
+    service = chain["z"].node.engine.exchanges.services.get(bytes.fromhex(request.message_id))
+    await eventually(lambda: service.outbound.unsent_bytes > 100_000)
     async with asyncio.timeout(60):
         assert isinstance(await request.cancel(), zmesh.Cancelled)
     assert chain.ended == [request.message_id]

@@ -39,6 +39,19 @@ async def test_what_waits_for_a_route_is_bounded_in_bytes(mesh):
         mesh["a"].request("nobody", "echo:echo")
 
 
+async def test_what_waits_for_an_acknowledgement_is_bounded_as_well(mesh):
+    """A link that takes all of it at once is no reason to forget it: it is kept to be sent again."""
+    await mesh.add("b", "a")
+    await mesh.settle()
+    node = mesh["a"]
+    with pytest.raises(zmesh.Overloaded):
+        for _ in range(20):
+            node.send(bytes(60_000), "b", "echo:echo", expect_response=False)
+    assert node.node.engine.exchanges.waiting_bytes >= 17 * 60_000
+    await eventually(lambda: not node.node.engine.exchanges.waiting_bytes)
+    assert len(await node.request("b", "echo:echo", bytes(60_000))) == 60_000
+
+
 async def test_messages_without_payload_do_not_wait_for_free(mesh):
     assert fill(mesh["a"]) == MESSAGES
 

@@ -42,6 +42,16 @@ class Pull:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamOver:
+    """The stream takes no more payload, since its exchange is over or was cancelled: stop reading what feeds it.
+
+    Comes once, if the message under way was not fed to its end, or if a Pull was to come.
+    """
+
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """Stop the work of this request; `reason` is a code of zmesh.errors."""
 
@@ -79,4 +89,4 @@ class Report:
     count: int = 1
 
 
-Effect = Transmit | Deliver | Pull | Abort | HangUp | Report
+Effect = Transmit | Deliver | Pull | StreamOver | Abort | HangUp | Report

@@ -53,7 +53,7 @@ class Exchanges:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of payload that wait here for a route or a window."""
+        """Bytes of payload of this node's requests that wait here, for a route, a window or an acknowledgement."""
         return self._sending.waiting_bytes
 
     @property
@@ -83,15 +83,12 @@ class Exchanges:
     def room(self, stream: Stream) -> int:
         """How many bytes of payload the stream can take now; 0 as well if it is over."""
         exchange = self._get(stream)
-        if exchange is None:
-            return 0
-        room = exchange.outbound.room()
-        exchange.outbound.pulled = room == 0
-        return room
+        return 0 if exchange is None else self._sending.room(exchange)
 
     def is_open(self, stream: Stream) -> bool:
-        """True until the stream's exchange is over at this node."""
-        return self._get(stream) is not None
+        """True while the stream may take more payload."""
+        exchange = self._get(stream)
+        return exchange is not None and not exchange.outbound.complete
 
     # -- from the program ----------------------------------------------------------------------------------------
 

@@ -80,8 +80,9 @@ class Limits:
     """The same, of one sender. Above the default of `max_work`, which says the same of work."""
 
     kept_bytes: int = 512 * MEBIBYTE
-    """Payload of others' requests that was not read yet, and of replies what came before its turn; what comes
-    beyond that is dropped, and sent again. A new request is answered as `overloaded`."""
+    """Payload that is kept of others' requests, unread, and of the replies to them, unacknowledged; of replies to this
+    node what came before its turn. What comes beyond that is dropped, and sent again; a new request is answered as
+    `overloaded`. From three quarters of it on, replies that stream take one chunk at a time."""
 
     kept_bytes_per_neighbour: int = 384 * MEBIBYTE
     """The same, of all whose first frame came from one neighbour."""

@@ -40,7 +40,7 @@ class Receiving:
         except Overrun:
             self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, "past_window"))
             return None
-        self._charge(exchange)
+        exchange.charge()
         if chunk.flags & FLAG_WANTING and inbound.keeps_up and self._widen(exchange):
             inbound.since_ack = ACK_EVERY
         return ready
@@ -54,7 +54,7 @@ class Receiving:
     def consumed(self, exchange: Exchange, weight: int, now: float) -> None:
         """The reader has taken this much."""
         at_once = exchange.inbound.consume(weight)
-        self._charge(exchange)
+        exchange.charge()
         if at_once:
             self._peers.owe(exchange.peer, exchange.inward, exchange.inbound, now, at_once=True)
 
@@ -69,10 +69,6 @@ class Receiving:
         """Raise AssertionError if the windows are not those that were given out."""
         if sum(exchange.inbound.window - WINDOW for exchange in exchanges) != self._widened:
             raise AssertionError("the count of what windows were widened by is not that of the streams")
-        for exchange in exchanges:
-            inbound = exchange.inbound
-            if exchange.kept != (inbound.held_weight if exchange.stream.request else inbound.unread):
-                raise AssertionError("a share is not charged with what is kept")
 
     def _unkept(self, exchange: Exchange, sequence: int, weight: int) -> str:
         """The limit for which this chunk can't be kept, or nothing. What a reply brings in its turn always can."""
@@ -80,17 +76,6 @@ class Receiving:
         if exchange.stream.request and sequence == inbound.expected:
             return ""
         return exchange.peer.share.heavy(weight) if inbound.lacks(sequence) else ""
-
-    def _charge(self, exchange: Exchange) -> None:
-        """Charge the peer for what is kept: all that is unread of a request, of replies what is held for its turn.
-
-        How much of replies waits to be read is up to the program that has asked for them.
-        """
-        inbound = exchange.inbound
-        kept = inbound.held_weight if exchange.stream.request else inbound.unread
-        if kept != exchange.kept:
-            exchange.peer.share.keep(kept - exchange.kept)
-            exchange.kept = kept
 
     def _widen(self, exchange: Exchange) -> bool:
         inbound = exchange.inbound

@@ -14,12 +14,12 @@ import math
 from collections.abc import Callable
 
 from zmesh.core import wire
-from zmesh.core.effects import Pull
+from zmesh.core.effects import Pull, StreamOver
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import Carrier, Peer, Peers
 from zmesh.core.streams import BACKLOG, Inbound, Outbound, Piece
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import FLAG_RESENT, AckItem, Kind
+from zmesh.core.wire import FLAG_RESENT, MAX_BODY, AckItem, Kind
 
 BURST = 16
 POKE = 15.0
@@ -31,7 +31,7 @@ class Exchange:
 
     `stream` names the outbound one, `inward` the other. `target` is the other end's incarnation, 0 as long as that is
     not known; `link` what was last sent on; `lost_since` is when the other end was found to be out of reach; `kept` is
-    the weight that the peer's share is charged with for it.
+    the weight that is counted for it: of a request made here what it waits with, else what the peer takes up.
     """
 
     __slots__ = (
@@ -63,6 +63,20 @@ class Exchange:
         self.lost_since: float | None = None
         self.kept = 0
 
+    def weigh(self) -> int:
+        """The weight of what is kept here for the peer: what is unread of its request and unacknowledged of the reply;
+        of replies to this node what came before its turn. How much of those waits to be read is up to the program."""
+        if self.stream.request:
+            return self.inbound.held_weight
+        return self.inbound.unread + self.outbound.kept_bytes
+
+    def charge(self) -> None:
+        """Have the peer's share follow what is kept for it."""
+        kept = self.weigh()
+        if kept != self.kept:
+            self.peer.share.keep(kept - self.kept)
+            self.kept = kept
+
 
 class Sending:
     """The outbound streams of a node; `poke` are the seconds between two sweeps."""
@@ -91,8 +105,11 @@ class Sending:
 
     def strike_off(self, exchange: Exchange, now: float) -> None:
         """An exchange is over: send no more of it."""
-        if exchange.outbound.unsent:
+        outbound = exchange.outbound
+        if exchange.outbound.unsent or not outbound.complete:
             self.drop_unsent(exchange)
+        if exchange.stream.request:
+            self.waiting_bytes -= outbound.kept_bytes
         self.timers.cancel(exchange.stream)
         for waiting in self._blocked.values():
             waiting.pop(exchange.stream, None)
@@ -131,8 +148,11 @@ class Sending:
                 raise AssertionError("chunks under way that nothing will send again")
         if exchanges and self.next_deadline() is None:
             raise AssertionError("exchanges that nothing will wake")
-        if sum(exchange.outbound.unsent_bytes for exchange in exchanges) != self.waiting_bytes:
+        requests = [exchange.outbound for exchange in exchanges if exchange.stream.request]
+        if sum(outbound.kept_bytes for outbound in requests) != self.waiting_bytes:
             raise AssertionError("the count of waiting bytes is not that of the streams")
+        if any(exchange.kept != exchange.weigh() for exchange in exchanges):
+            raise AssertionError("a share is not charged with what is kept")
         unsent = sum(bool(exchange.outbound.unsent) and not exchange.outbound.next for exchange in exchanges)
         if unsent != self.waiting_streams:
             raise AssertionError("the count of waiting streams is not that of the streams")
@@ -177,7 +197,13 @@ class Sending:
         if not outbound.unsent and not outbound.next:
             self.waiting_streams += 1
         outbound.push(header, body, last=last, eof=eof, complete=complete)
-        self.waiting_bytes += len(body)
+        if exchange.stream.request:
+            self.waiting_bytes += len(body)
+        else:
+            exchange.charge()
+        if complete and outbound.pulled:
+            outbound.pulled = False
+            self._carrier.emit(StreamOver(exchange.stream))
 
     def pump(self, exchange: Exchange, now: float) -> bool:
         """Send what the windows and the link allow; False if there is something to send and no way to send it."""
@@ -196,10 +222,8 @@ class Sending:
                 return True
         sent = 0
         while not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
-            if piece.times == 1:
-                self.waiting_bytes -= len(piece.body)
-                if not piece.sequence:
-                    self.waiting_streams -= 1
+            if piece.times == 1 and not piece.sequence:
+                self.waiting_streams -= 1
             self._send(exchange, piece, way.link)
             sent += 1
             if not (outbound.unsent or outbound.lost):
@@ -208,10 +232,26 @@ class Sending:
         if (way.lagging or sent == BURST) and outbound.waiting:
             self._blocked.setdefault(way.link, {})[exchange.stream] = exchange
         self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
+        self._pull(exchange)
+        return True
+
+    def room(self, exchange: Exchange) -> int:
+        """How many bytes of payload the exchange may take; of 0 there will be a Pull, or a StreamOver.
+
+        A peer that takes up much is replied to piece by piece: the next one when the last was acknowledged.
+        """
+        outbound = exchange.outbound
+        room = outbound.room()
+        if room and not exchange.stream.request and exchange.peer.share.lavish():
+            room = 0 if outbound.kept_bytes else min(room, MAX_BODY)
+        outbound.pulled = room == 0 and not outbound.complete
+        return room
+
+    def _pull(self, exchange: Exchange) -> None:
+        outbound = exchange.outbound
         if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:
             outbound.pulled = False
             self._carrier.emit(Pull(exchange.stream))
-        return True
 
     def resume(self, exchange: Exchange, now: float) -> bool:
         """There is a way again, or another one: go on, and ask how things stand after a loss. False as for `pump`."""
@@ -234,10 +274,18 @@ class Sending:
 
     def progress(self, exchange: Exchange, item: AckItem, now: float) -> None:
         """Take in an acknowledgement of the exchange's outbound stream."""
-        sample = exchange.outbound.acknowledge(item.next, item.limit, now)
+        outbound = exchange.outbound
+        before = outbound.unacked_bytes
+        sample = outbound.acknowledge(item.next, item.limit, now)
+        if outbound.unacked_bytes != before:
+            if exchange.stream.request:
+                self.waiting_bytes += outbound.unacked_bytes - before
+            else:
+                exchange.charge()
+        self._pull(exchange)
         if sample is not None and sample >= 0:
             exchange.peer.path.measure(sample)
-        if not exchange.outbound.unacked and not exchange.outbound.unsent:
+        if not outbound.unacked and not outbound.unsent:
             self.timers.cancel(exchange.stream)
 
     def on_silence(self, exchange: Exchange, now: float) -> None:
@@ -285,14 +333,18 @@ class Sending:
         return bool(self._blocked)
 
     def drop_unsent(self, exchange: Exchange) -> None:
-        """Forget what was not sent yet; what is under way stays."""
+        """Forget what was not sent yet, and take no more; what is under way stays."""
         outbound = exchange.outbound
         if outbound.unsent and not outbound.next:
             self.waiting_streams -= 1
-        self.waiting_bytes -= outbound.unsent_bytes
+        if exchange.stream.request:
+            self.waiting_bytes -= outbound.unsent_bytes
         outbound.unsent_bytes = 0
         outbound.unsent.clear()
         outbound.complete = True
+        if outbound.partial or outbound.pulled:
+            outbound.partial = outbound.pulled = False
+            self._carrier.emit(StreamOver(exchange.stream))
 
     def _send(self, exchange: Exchange, piece: Piece, link: LinkId) -> None:
         message_id, request = exchange.stream

@@ -101,6 +101,15 @@ class Share:
             return "services_per_neighbour"
         return "services" if self._shares.node.services >= limits.services else ""
 
+    def lavish(self) -> bool:
+        """True if more than three quarters of what may be kept is."""
+        limits, node = self._shares.limits, self._shares.node
+        return (
+            4 * self.usage.kept_bytes > 3 * limits.kept_bytes_per_peer
+            or (4 * self.via.kept_bytes > 3 * limits.kept_bytes_per_neighbour and self.neighbour is not None)
+            or 4 * node.kept_bytes > 3 * limits.kept_bytes
+        )
+
     def heavy(self, size_bytes: int) -> str:
         """The limit that so many more bytes would break, or nothing."""
         limits = self._shares.limits

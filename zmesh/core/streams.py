@@ -72,10 +72,12 @@ class Outbound:
         "lost",
         "next",
         "pace",
+        "partial",
         "pulled",
         "sent_weight",
         "tries",
         "unacked",
+        "unacked_bytes",
         "unsent",
         "unsent_bytes",
     )
@@ -90,14 +92,23 @@ class Outbound:
         self.limit = WINDOW
         self.pace: Pace | None = None  # a stream of one chunk needs none
         self.unsent_bytes = 0
+        self.unacked_bytes = 0
         self.complete = False
+        self.partial = False
+        """Whether a message has begun whose end was not pushed."""
         self.pulled = False
+        """Whether somebody was told that there is no room, and is to hear of it when there is."""
         self.tries = 0
 
     @property
     def done(self) -> bool:
         """True when all has been sent and acknowledged."""
         return self.complete and not self.unsent and not self.unacked
+
+    @property
+    def kept_bytes(self) -> int:
+        """Payload that is kept here, since it was not sent or not acknowledged."""
+        return self.unsent_bytes + self.unacked_bytes
 
     @property
     def waiting(self) -> bool:
@@ -115,6 +126,7 @@ class Outbound:
         size = len(body)
         self.unsent_bytes += size
         self.complete = complete
+        self.partial = not ending
         if size <= MAX_BODY:
             self.unsent.append(Piece(flags | ending, header, body, eof))
             return
@@ -139,6 +151,7 @@ class Outbound:
             return None
         self.unsent.popleft()
         self.unsent_bytes -= weight - CHUNK_OVERHEAD
+        self.unacked_bytes += weight - CHUNK_OVERHEAD
         if sequence:
             if self.pace is None:
                 self.pace = Pace()
@@ -168,6 +181,7 @@ class Outbound:
         while self.unacked and (first := next(iter(self.unacked))) < following:
             piece = self.unacked.pop(first)
             acknowledged += piece.weight
+            self.unacked_bytes -= piece.weight - CHUNK_OVERHEAD
             if self.lost.pop(first, None) is None:
                 self.in_flight -= piece.weight
         if piece is None:
@@ -235,6 +249,9 @@ class Outbound:
         flying = sum(piece.weight for sequence, piece in self.unacked.items() if sequence not in self.lost)
         if flying != self.in_flight or not self.lost.keys() <= self.unacked.keys():
             raise AssertionError("the weight in flight is not that of the chunks")
+        sizes = [sum(len(piece.body) for piece in pieces) for pieces in (self.unsent, self.unacked.values())]
+        if sizes != [self.unsent_bytes, self.unacked_bytes]:
+            raise AssertionError("the payload that is kept is not that of the chunks")
 
 
 class Overrun(Exception):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Transmit
+from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
@@ -280,6 +280,8 @@ class SimNode:
                 self.hang_up(effect)
             case Pull(stream):
                 self.sim.after(0.0, lambda: self._feed(stream))
+            case StreamOver(stream):
+                self._feeding.pop(stream, None)
             case Abort(message_id, reason):
                 job = self.jobs.get(message_id)
                 if job is not None and not job.ended:

@@ -1,0 +1,81 @@
+"""Payloads that are read piece by piece: reading ends with the exchange, and nothing waits for room any more."""
+
+import asyncio
+
+import pytest
+
+import zmesh
+from zmesh.testing import Mesh, eventually
+
+
+@pytest.fixture
+async def mesh():
+    """Nodes `a` and `b`; `b:never` neither reads its payload nor ends, `b:fails` fails at once."""
+    async with Mesh.chain("a", "b") as mesh:
+
+        async def never(work):
+            await asyncio.Event().wait()
+
+        async def fails(work):
+            raise ValueError("no")
+
+        mesh["b"].register("b:never", never, stream=True)
+        mesh["b"].register("b:fails", fails, stream=True)
+        yield mesh
+
+
+class Pieces:
+    """An async iterator of so many pieces, which then waits for more for ever; `closed` tells when it was let go."""
+
+    def __init__(self, count, size=60_000):
+        self.given = 0
+        self.closed = False
+        self._count, self._size = count, size
+
+    async def __aiter__(self):
+        try:
+            for _ in range(self._count):
+                self.given += 1
+                yield bytes(self._size)
+            await asyncio.Event().wait()
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize("pieces", [1, 1_000], ids=["waits for its source", "waits for room"])
+@pytest.mark.parametrize("ending", ["timeout", "cancel", "final word", "recipient gone"])
+async def test_a_source_is_let_go_when_its_exchange_ends(mesh, pieces, ending):
+    source = Pieces(pieces)
+    directive = "b:fails" if ending == "final word" else "b:never"
+    request = mesh["a"].request("b", directive, source, timeout=0.5 if ending == "timeout" else None)
+    node = mesh["a"].node
+    if ending != "final word":
+        await eventually(lambda: source.given == 1 if pieces == 1 else node._rooms)
+    if ending == "cancel":
+        request.cancel()
+    elif ending == "recipient gone":
+        await mesh.remove("b")
+    with pytest.raises(zmesh.MeshError):
+        await request
+    await eventually(lambda: source.closed or not source.given)
+    assert node._rooms == {}
+    assert node._feeding == {}
+
+
+@pytest.mark.parametrize("pieces", [1, 1_000], ids=["waits for its source", "waits for room"])
+@pytest.mark.parametrize("ending", ["cancelled", "gone"])
+async def test_a_reply_is_read_no_further_when_its_requester_wants_no_more_of_it(mesh, pieces, ending):
+    source = Pieces(pieces)
+
+    async def streams(work):
+        return source
+
+    mesh["b"].register("b:streams", streams)
+    request = mesh["a"].request("b", "b:streams")
+    await eventually(lambda: source.given)
+    if ending == "gone":
+        await mesh.remove("a")
+    assert isinstance(await request.cancel(), zmesh.Cancelled)
+    await eventually(lambda: source.closed)
+    assert mesh["b"].node._rooms == {}
+    assert mesh["b"].node._feeding == {}

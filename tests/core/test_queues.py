@@ -1,4 +1,7 @@
+import sys
+
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -115,11 +118,65 @@ def test_what_the_socket_gave_back_is_kept_whatever_its_size():
     assert queue.pop() == frame(0)
 
 
+@given(st.lists(st.tuples(st.sampled_from(["push", "pop", "control"]), st.integers(0, 9), st.integers(0, 3000))))
+def test_it_is_always_the_largest_flow_that_gives_way(steps):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zmesh.core.queues.MAX_QUEUED_BYTES", 8_000)
+        queue = Queue()
+        for step, name, size in steps:
+            if step == "pop":
+                queue.pop()
+                continue
+            sizes = {known[0]: waiting.size_bytes for known, waiting in queue._flows.items()}
+            frames = (str(name).encode(), b"", bytes(size))
+            refused = queue.push(frames, None if step == "control" else flow(str(name)))
+            for route, _, body in refused:
+                given_up = route.decode()
+                if body is not frames[2]:
+                    assert sizes[given_up] == max(sizes.values())
+                    sizes[given_up] -= FRAME_OVERHEAD + len(body)
+            queue.check()
+
+
+def test_a_full_queue_takes_no_more_steps_for_a_frame_when_there_are_more_flows():
+    def steps(flows, pushes=500):
+        queue = Queue()
+        size = MAX_QUEUED_BYTES // flows - FRAME_OVERHEAD - 10
+        for number in range(flows):
+            queue.push(frame(number, size), flow(f"source {number}"))
+        count = 0
+
+        def trace(code, event, argument):
+            nonlocal count
+            count += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            for number in range(pushes):
+                queue.push(frame(number, 2000), flow(f"other {number % 50}"))
+        finally:
+            sys.settrace(before)
+        queue.check()
+        return count / pushes
+
+    assert steps(4_000) < 3 * steps(40)
+
+
 def test_a_wrong_count_of_a_flow_is_found():
     queue = Queue()
     queue.push(frame(0), flow("a"))
     queue._flows[flow("a")].size_bytes += 1
     with pytest.raises(AssertionError, match="flow"):
+        queue.check()
+
+
+def test_a_flow_whose_size_is_not_noted_is_found():
+    queue = Queue()
+    queue.push(frame(0), flow("a"))
+    queue._sizes.clear()
+    with pytest.raises(AssertionError, match="would not be found"):
         queue.check()
 
 

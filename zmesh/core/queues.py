@@ -4,11 +4,13 @@ A link whose socket is full is not a failure but a fact. What it gave back goes 
 turn, one frame each, so that a small message does not wait behind a large transfer. A flow is what one source sends to
 one destination, large frames and small ones apart. Bytes are bounded. When there is no room for a frame, the flow that
 has most of them waiting gives up its last ones; their source is told, and sends them again more slowly (control heals
-by the digests in the probes).
+by the digests in the probes). That flow is found by a heap of sizes; one that is no longer true is corrected when it
+comes to the top.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 
 from zmesh.core.wire import Frames
@@ -16,6 +18,7 @@ from zmesh.core.wire import Frames
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 FRAME_OVERHEAD = 256
 BULK = 16 * 1024
+SPARE_SIZES = 64
 
 Flow = tuple[str, str, bool]
 
@@ -38,13 +41,14 @@ class _Waiting:
 class Queue:
     """The queue of one link; it exists for every link and is empty on all that keep up."""
 
-    __slots__ = ("_control", "_flows", "_given_back", "_returned", "full", "size_bytes")
+    __slots__ = ("_control", "_flows", "_given_back", "_returned", "_sizes", "full", "size_bytes")
 
     def __init__(self) -> None:
         self._returned: deque[Frames] = deque()
         self._given_back = 0
         self._control: deque[Frames] = deque()
         self._flows: dict[Flow, _Waiting] = {}
+        self._sizes: list[tuple[int, Flow]] = []
         self.full = False
         self.size_bytes = 0
 
@@ -63,7 +67,7 @@ class Queue:
         weight = weigh(frames)
         refused: list[Frames] = []
         while self.size_bytes + weight > MAX_QUEUED_BYTES:
-            largest = max(self._flows, key=lambda each: self._flows[each].size_bytes, default=None)
+            largest = self._largest()
             own = self._flows.get(flow) if flow is not None else None
             if largest is None or (
                 flow is not None and self._flows[largest].size_bytes < (own.size_bytes if own else 0) + weight
@@ -79,6 +83,7 @@ class Queue:
                 waiting = self._flows[flow] = _Waiting()
             waiting.frames.append(frames)
             waiting.size_bytes += weight
+            self._note_size(flow, waiting)
         return refused
 
     def pop(self) -> Frames | None:
@@ -105,9 +110,31 @@ class Queue:
         for waiting in self._flows.values():
             if not waiting.frames or sum(weigh(frames) for frames in waiting.frames) != waiting.size_bytes:
                 raise AssertionError("a flow's size is not that of its frames")
+        noted = {flow for size, flow in self._sizes if flow in self._flows and -size >= self._flows[flow].size_bytes}
+        if noted != set(self._flows):
+            raise AssertionError("a flow that would not be found if it were the largest")
         kept = sum(weigh(frames) for frames in (*self._returned, *self._control))
         if kept + sum(waiting.size_bytes for waiting in self._flows.values()) != self.size_bytes:
             raise AssertionError("a queue's size is not that of its frames")
+
+    def _note_size(self, flow: Flow, waiting: _Waiting) -> None:
+        heapq.heappush(self._sizes, (-waiting.size_bytes, flow))
+        if len(self._sizes) > 2 * len(self._flows) + SPARE_SIZES:
+            self._sizes = [(-each.size_bytes, flow) for flow, each in self._flows.items()]
+            heapq.heapify(self._sizes)
+
+    def _largest(self) -> Flow | None:
+        """The flow that has most bytes waiting, or None if there is none."""
+        while self._sizes:
+            size, flow = self._sizes[0]
+            waiting = self._flows.get(flow)
+            if waiting is not None and waiting.size_bytes == -size:
+                return flow
+            if waiting is not None and waiting.size_bytes < -size:
+                heapq.heapreplace(self._sizes, (-waiting.size_bytes, flow))
+            else:  # it is gone, or has grown, and that is noted as well
+                heapq.heappop(self._sizes)
+        return None
 
     def _give_up(self, flow: Flow) -> Frames:
         """Take out the last frame of a flow."""

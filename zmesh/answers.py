@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from difflib import get_close_matches
 
 from zmesh.router import Route, Router
 from zmesh.serving import Serving
@@ -65,8 +64,7 @@ class Answers:
         answer: dict[str, object] = {"node": self._router.node_id, "message_id": message_id, "cancelled": False}
         header = self._serving.find(message_id)
         if header is None:
-            near = get_close_matches(message_id, self._serving.ids(), n=1, cutoff=LIKENESS)
-            return {**answer, "near": near}
+            return {**answer, "near": self._serving.near(message_id, LIKENESS)}
         answer |= {key: header[key] for key in ("message_id", "directive", "sender")}
         answer["cancelled"] = True
         later = asyncio.get_running_loop().create_future()

@@ -17,6 +17,7 @@ from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.directives import Directives
 from zmesh.errors import MeshError
+from zmesh.incoming import Incoming
 from zmesh.payload import Arriving, Payload, PayloadLike, Streaming, encode
 from zmesh.source import Source
 from zmesh.streaming import Desk, send_source
@@ -88,7 +89,7 @@ class Serving:
         self._sections = sections
         self._max_payload_bytes = max_payload_bytes
         self._spool_dir = spool_dir
-        self._requests: dict[MessageId, _Request] = {}
+        self._requests: Incoming[_Request] = Incoming()
         self._inline: dict[str, Inline] = {}
         self.works = Works(
             directives,
@@ -107,17 +108,15 @@ class Serving:
         """Let the node itself answer a directive, at once and on the loop."""
         self._inline[directive] = function
 
-    def ids(self) -> list[str]:
-        """The message ids of the requests that are under way here."""
-        return [id.hex() for id in self._requests]
+    def near(self, message_id: str, likeness: float) -> list[str]:
+        """The message id of a request under way here that agrees in that share of its digits, if there is one."""
+        near = self._requests.near(int(message_id, 16), likeness)
+        return [] if near is None else [near.hex()]
 
     def find(self, message_id: str) -> Mapping[str, object] | None:
         """The header of a request that is under way here, by its id or by that of one of its replies."""
-        number = int(message_id, 16)
-        for id, request in self._requests.items():
-            if 0 <= number - int.from_bytes(id, "big") <= request.serial and request.answer is None:
-                return request.header
-        return None
+        request = self._requests.find(int(message_id, 16))
+        return request.header if request is not None and request.answer is None else None
 
     def cancel(self, message_id: str, by: str, ended: Callable[[], None]) -> None:
         """Stop a request for the node `by`, and call `ended` when its work has ended."""
@@ -161,7 +160,7 @@ class Serving:
             self.finish(id.hex(), reason=reason, error=text if by is None else f"{text}, by {by!r}")
 
     def _open(self, id: MessageId, piece: Deliver, header: RequestHeader) -> _Request:
-        request = self._requests[id] = _Request(id, piece.peer, self._desk.node_id, header)
+        request = self._requests.add(_Request(id, piece.peer, self._desk.node_id, header))
         if header.lifetime is not None:
             request.deadline = asyncio.get_running_loop().time() + header.lifetime
         return request
@@ -252,7 +251,7 @@ class Serving:
     ) -> None:
         """Send the last reply; nothing if the requester is gone."""
         id = MessageId(bytes.fromhex(message_id))
-        request = self._requests.pop(id, None)
+        request = self._requests.pop(id)
         if request is None:
             return
         eof = SUCCESS if reason is None else Eof(1, reason, error or reason)
@@ -283,7 +282,7 @@ class Serving:
 
     async def close(self) -> None:
         """Cancel all work and wait for its end; requests whose payload was still arriving are dropped."""
-        for request in list(self._requests.values()):
+        for request in self._requests:
             if not request.started or request.answer is not None:
                 self.abort(request.id, "cancelled")
         await self.works.close()

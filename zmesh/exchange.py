@@ -55,6 +55,8 @@ class Exchange(ABC):
     `final` is the last reply, whose header tells how the request has ended; None until then.
 
     `detached`: nobody waits for its end, so that its work goes on when this node is closed, or dies.
+
+    `route_timeout`: seconds that it may be without a way to the recipient; None: those of the node.
     """
 
     detached = False
@@ -76,6 +78,7 @@ class Exchange(ABC):
         "message_id",
         "on_end",
         "recipient",
+        "route_timeout",
     )
 
     def __init__(self, desk: Desk, id: MessageId, recipient: str) -> None:
@@ -84,6 +87,7 @@ class Exchange(ABC):
         self.id = id
         self.message_id = id.hex()
         self.recipient = recipient
+        self.route_timeout: float | None = None
         self.ended = False
         self.final: Reply | None = None
         self._ended_at = 0.0

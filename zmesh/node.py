@@ -339,7 +339,12 @@ class Node:
         recipient, now = Address(exchange.recipient), time.monotonic()
         whole = isinstance(payload, bytes)
         body = payload if isinstance(payload, bytes) else b""
-        self._perform(self.engine.send(exchange.id, recipient, header, body, now, last=whole, timeout=timeout))
+        patience = exchange.route_timeout
+        self._perform(
+            self.engine.send(
+                exchange.id, recipient, header, body, now, last=whole, timeout=timeout, route_timeout=patience
+            )
+        )
         if not isinstance(payload, bytes):
             feeding = self._feed_request(exchange, payload)
             self.spawn(feeding, f"zmesh payload {exchange.message_id}", Stream(exchange.id, True))

@@ -32,8 +32,10 @@ class Side:
         assert deadline is None or self.alarm.soonest <= deadline
         return self.road.take()
 
-    def call(self, body=b"", *, id=ID, to="b", last=True, timeout=None, now=0.0):
-        self.exchanges.calls.open(id, to, HEADER, body, last=last, timeout=timeout, now=now)
+    def call(self, body=b"", *, id=ID, to="b", last=True, timeout=None, now=0.0, route_timeout=None):
+        self.exchanges.calls.open(
+            id, to, HEADER, body, last=last, timeout=timeout, now=now, route_timeout=route_timeout
+        )
         return self.done()
 
     def reply(self, body=b"", *, id=ID, header=ANSWER, last=True, eof=None, now=0.0):

@@ -5,7 +5,7 @@ import pytest
 from tests.core.side import ID, REQUEST, ROUTE_TIMEOUT, acknowledged, answer, deliveries, final, sent
 from zmesh.core import wire
 from zmesh.core.calls import POKE_SOON
-from zmesh.core.effects import Report
+from zmesh.core.effects import Deliver, Report
 from zmesh.core.peers import POKE_LIMIT
 from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, Cancel, Kind
 
@@ -264,3 +264,32 @@ def test_what_a_node_on_the_way_knows_is_part_of_the_error_and_of_the_report(sid
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
     text = "no route to 'b' after 31 s; the last node on the way was 'm'; 'b' was never known to 'm'"
     assert deliveries(effects) == [final("unreachable", text)]
+
+
+# --- a route_timeout of its own -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route_timeout", [0.5, 5.0, 2 * ROUTE_TIMEOUT])
+@pytest.mark.parametrize("timeout", [None, 100.0])
+def test_a_call_waits_for_a_route_as_long_as_it_says_itself(side, route_timeout, timeout):
+    side.call(to="x", timeout=timeout, route_timeout=route_timeout)
+    ends = [(now, effect.eof.reason) for now, effect in side.run(0.0, 200.0) if isinstance(effect, Deliver)]
+    assert ends == [(route_timeout, "unreachable")]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before the reply", "in the middle of a reply"])
+def test_a_call_whose_route_is_lost_ends_by_its_route_timeout_and_not_by_the_longer_total(side, begun):
+    side.call(timeout=100.0, route_timeout=2.0)
+    if begun:
+        side.on_chunk(answer(0, FLAG_FIRST), b"half of it")
+    side.lose(now=10.0)
+    ends = [(now, effect.eof.reason) for now, effect in side.run(10.0, 200.0) if isinstance(effect, Deliver)]
+    assert ends == [(12.0, "unreachable")]
+
+
+def test_a_call_whose_route_comes_back_in_time_goes_on(side):
+    side.call(route_timeout=2.0)
+    side.lose(now=10.0)
+    side.run(10.0, 11.9)
+    side.regain(now=11.9)
+    assert [effect for _, effect in side.run(11.9, 40.0) if isinstance(effect, Deliver)] == []

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from zmesh.testing.simnode import Job, SimNode
 from zmesh.testing.simulator import Simulator
 
 
@@ -43,3 +44,34 @@ def test_a_command_hears_that_a_name_was_never_known_to_its_home(diamond: Simula
     assert outcome.eof is not None
     text = "the last node on the way was 'home' (did you mean 'edge'?); 'egde' was never known to 'home'"
     assert outcome.eof.error == f"no route to 'egde' after 5 s; {text}"
+
+
+def halves(node: SimNode, job: Job) -> None:
+    """Answer with the first of two replies, and never with the second."""
+    node.reply(job, b"first", 1)
+
+
+@pytest.mark.parametrize("asker", ["home", "cli"])
+@pytest.mark.parametrize("how", ["killed", "cut off", "restarted"])
+def test_half_a_stream_of_a_node_that_is_gone_ends_by_the_route_timeout(
+    diamond: Simulator, asker: str, how: str
+) -> None:
+    """Not by the timeout of the whole exchange: the mesh knows that the node has left."""
+    edge = diamond.nodes["edge"]
+    edge.plugin = halves
+    outcome = diamond.nodes[asker].send("edge", timeout=600.0, route_timeout=2.0)
+    assert diamond.run_until(lambda: outcome.replies, 10)
+    at = diamond.now
+    if how == "killed":
+        edge.kill()
+    elif how == "restarted":
+        edge.restart()
+    else:
+        for wire in [wire for wire in diamond.wires if edge in wire.ends]:
+            wire.take_down()
+    assert diamond.run_until(lambda: outcome.eof is not None, 20)
+    assert outcome.eof is not None
+    assert outcome.eof.reason == ("node_restarted" if how == "restarted" else "unreachable")
+    assert outcome.ended_at - at < 8.0
+    if how != "restarted":
+        assert re.search(r"'edge' left \d+(\.\d+)? s ago", outcome.eof.error), outcome.eof.error

@@ -23,20 +23,24 @@ CANCEL_GRACE = 10.0
 
 
 class Call(Exchange):
-    """A request of this node. `asked_at` and `deadline` in the engine's time."""
+    """A request of this node. `asked_at` and `deadline` in the engine's time; `patience`: its seconds without a way."""
 
-    __slots__ = ("asked_at", "cancelled_at", "deadline", "unreachable")
+    __slots__ = ("asked_at", "cancelled_at", "deadline", "patience", "unreachable")
 
-    def __init__(self, message_id: MessageId, recipient: Peer, deadline: float | None, now: float) -> None:
+    def __init__(
+        self, message_id: MessageId, recipient: Peer, deadline: float | None, patience: float, now: float
+    ) -> None:
         super().__init__(message_id, recipient, 0, request=True)
         self.deadline = deadline
+        self.patience = patience
         self.asked_at = now
         self.cancelled_at: float | None = None
         self.unreachable: wire.Unreachable | None = None
 
 
 class Calls:
-    """The table of calls. `route_timeout`: seconds that a request waits for a route before it is Unreachable."""
+    """The table of calls. `route_timeout`: seconds that a request waits for a route before it is Unreachable,
+    unless it has one of its own."""
 
     def __init__(
         self,
@@ -81,10 +85,12 @@ class Calls:
         last: bool,
         timeout: float | None,
         now: float,
+        route_timeout: float | None = None,
     ) -> None:
-        """Open an exchange; `last` False: more payload follows through `feed`."""
+        """Open an exchange; `last` False: more payload follows through `feed`. `route_timeout`: its own."""
         peer = self._peers.enter(recipient)
-        call = Call(message_id, peer, None if timeout is None else now + timeout, now)
+        patience = self._route_timeout if route_timeout is None else route_timeout
+        call = Call(message_id, peer, None if timeout is None else now + timeout, patience, now)
         self._calls[message_id] = call
         call.number = self._peers.number(peer)
         self._sending.enlist(call, now)
@@ -269,7 +275,7 @@ class Calls:
         """Set the call's limit to whatever comes first."""
         limits = [call.deadline] if call.deadline is not None else []
         if call.lost_since is not None:
-            limits.append(call.lost_since + self._route_timeout)
+            limits.append(call.lost_since + call.patience)
         if call.cancelled_at is not None:
             limits.append(call.cancelled_at + CANCEL_GRACE)
         if limits:
@@ -285,7 +291,7 @@ class Calls:
         elif call.cancelled_at is not None and call.cancelled_at + CANCEL_GRACE <= now:
             text = f"cancelled; {call.address!r} has not confirmed within {CANCEL_GRACE:g} s that the work has ended"
             self._end(call, "cancelled", text, now)
-        elif call.lost_since is not None and call.lost_since + self._route_timeout <= now:
+        elif call.lost_since is not None and call.lost_since + call.patience <= now:
             self._end(call, "unreachable", self._no_route(call, waited, now), now)
         else:
             self._watch(call)

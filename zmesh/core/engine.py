@@ -164,9 +164,16 @@ class Engine:
         *,
         last: bool = True,
         timeout: float | None = None,
+        route_timeout: float | None = None,
     ) -> list[Effect]:
-        """Open an exchange; `last` False: more payload follows through `feed`. `timeout` in seconds, None: no limit."""
-        self.exchanges.calls.open(message_id, recipient, header, body, last=last, timeout=timeout, now=now)
+        """Open an exchange; `last` False: more payload follows through `feed`.
+
+        `timeout`: seconds for all of it, None: no limit. `route_timeout`: seconds that it may be without a way to the
+        recipient, None: those of the node.
+        """
+        self.exchanges.calls.open(
+            message_id, recipient, header, body, last=last, timeout=timeout, now=now, route_timeout=route_timeout
+        )
         return self._done(now)
 
     def feed(self, stream: Stream, body: bytes, now: float, *, last: bool) -> list[Effect]:

@@ -184,7 +184,12 @@ class SimNode:
             inbox.popleft()()
 
     def send(
-        self, recipient: str, payload: bytes = b"", directive: str = "echo:echo", timeout: float | None = None
+        self,
+        recipient: str,
+        payload: bytes = b"",
+        directive: str = "echo:echo",
+        timeout: float | None = None,
+        route_timeout: float | None = None,
     ) -> Outcome:
         """Send a request; see the outcome as it comes."""
         message_id = MessageId(self.sim.random.randbytes(16))
@@ -193,7 +198,7 @@ class SimNode:
         now = self.now
         self.do(
             self.engine.send(message_id, Address(recipient), header, payload[:65536], now,
-                             last=len(payload) <= 65536, timeout=timeout)
+                             last=len(payload) <= 65536, timeout=timeout, route_timeout=route_timeout)
         )  # fmt: skip
         if len(payload) > 65536:
             self._feeding[Stream(message_id, True)] = (payload, 65536)

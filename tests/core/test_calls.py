@@ -84,7 +84,7 @@ def test_a_reply_from_a_node_that_was_not_asked_is_not_delivered(side, road):
 def test_a_reply_from_another_life_of_the_recipient_is_not_delivered(side, road):
     side.call()
     road.shut("b")
-    assert side.on_chunk(answer(incarnation=8), b"x") == []
+    assert side.on_chunk(answer(incarnation=8), b"x") == [Report("frame_dropped", "b", None, "not_its_request")]
     assert side.counts["calls"] == 1
 
 

@@ -14,7 +14,7 @@ from tests.core.side import (
     sent,
 )
 from zmesh.core import wire
-from zmesh.core.effects import Abort, Pull, StreamOver
+from zmesh.core.effects import Abort, Pull, Report, StreamOver
 from zmesh.core.message import Eof, Stream
 from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
 from zmesh.core.sending import BURST
@@ -43,13 +43,14 @@ def test_what_is_meant_for_an_earlier_life_is_not_heard(side, stimulus):
     side.on_chunk(request(id=bytes(16)))
     if stimulus == "ack":
         side.on_ack(1, target=77)
-        side.on_ack(1, incarnation=1)
+        assert side.on_ack(1, incarnation=1) == [Report("frame_dropped", "b", None, "stale")]
         assert side.exchanges.handing_over
         side.on_ack(1, target=0)
         assert not side.exchanges.handing_over
     else:
-        assert side.on_cancel(id=bytes(16), target=77) == []
-        assert side.on_cancel(id=bytes(16), incarnation=1) == []
+        stale = Report("frame_dropped", "b", None, "stale")
+        assert side.on_cancel(id=bytes(16), target=77) == [stale]
+        assert side.on_cancel(id=bytes(16), incarnation=1) == [stale]
         assert side.on_cancel(id=bytes(16), target=0) == [Abort(bytes(16), "cancelled")]
 
 

@@ -15,7 +15,7 @@ from tests.core.side import (
     request,
     sent,
 )
-from zmesh.core.effects import Abort, Deliver
+from zmesh.core.effects import Abort, Deliver, Report
 from zmesh.core.message import Eof
 from zmesh.core.peers import ACK_DELAY, FORGET_PEER, POKE_LIMIT
 from zmesh.core.sending import POKE
@@ -100,7 +100,8 @@ def test_a_reply_may_follow_piece_by_piece_and_others_after_it(side):
 def test_a_request_in_the_name_of_another_peer_does_not_mix_with_it(side, road):
     road.open("c", 3)
     side.on_chunk(request(flags=FLAG_FIRST), b"x")
-    assert side.on_chunk(request(1, incarnation=3, flags=FLAG_LAST), b"y", source="c") == []
+    (dropped,) = side.on_chunk(request(1, incarnation=3, flags=FLAG_LAST), b"y", source="c")
+    assert dropped == Report("frame_dropped", "c", None, "not_its_request")
     assert side.on_chunk(request(1, flags=FLAG_LAST), b"z") != []
 
 
@@ -372,7 +373,16 @@ def test_work_whose_cancel_has_overtaken_its_first_chunk_never_begins(side):
 def test_nobody_cancels_the_work_of_another(side, road):
     road.open("c", 3)
     side.on_chunk(request())
-    assert side.on_cancel(source="c", incarnation=3) == []
+    assert side.on_cancel(source="c", incarnation=3) == [Report("frame_dropped", "c", None, "not_its_request")]
+    assert side.counts["services"] == 1
+
+
+def test_nobody_acknowledges_the_replies_to_another(side, road):
+    road.open("c", 3)
+    side.on_chunk(request())
+    side.reply(b"x", eof=Eof())
+    (dropped,) = side.on_ack(1, stream=REPLIES, source="c", incarnation=3)
+    assert dropped == Report("frame_dropped", "c", None, "not_its_request")
     assert side.counts["services"] == 1
 
 

@@ -132,6 +132,7 @@ class Calls:
             self._peers.owe(peer, Stream(chunk.message_id, False), None, now, at_once=True)
             return
         if call.target not in (0, chunk.incarnation):
+            self._carrier.emit(Report("frame_dropped", wire.host_of(call.address), None, "not_its_request"))
             return
         call.target = chunk.incarnation
         ready = self._receiving.accept(call, chunk, body, hops)

@@ -158,17 +158,19 @@ class Exchanges:
         if ack.target not in (0, self._carrier.incarnation):
             return False
         peer = self._peers.meet(source, ack.incarnation, now, via)
-        if peer is not None:
-            for item in ack.acks:
-                self._on_acknowledged(peer, item, now)
+        if peer is None:
+            self._drop(source, "stale")
+            return True
+        for item in ack.acks:
+            self._on_acknowledged(peer, item, now)
         return True
 
     def on_cancel(self, source: Address, cancel: wire.Cancel, now: float, via: NodeId | None = None) -> None:
         """The caller wants its work stopped, or (`request` False) the recipient has nothing to stop. Raises Crowded."""
-        if cancel.target not in (0, self._carrier.incarnation):
-            return
-        peer = self._peers.meet(source, cancel.incarnation, now, via)
+        stale = cancel.target not in (0, self._carrier.incarnation)
+        peer = None if stale else self._peers.meet(source, cancel.incarnation, now, via)
         if peer is None:
+            self._drop(source, "stale")
             return
         if cancel.request:
             self.services.on_cancel(peer, cancel, now)
@@ -276,6 +278,9 @@ class Exchanges:
         """The table of the exchange whose outbound stream this is."""
         return self.calls if stream.request else self.services
 
+    def _drop(self, source: Address, reason: str) -> None:
+        self._carrier.emit(Report("frame_dropped", wire.host_of(source), None, reason))
+
     def _on_note(self, note: wire.Unreachable, head: bytes, now: float) -> None:
         """A frame of ours came back; only what this incarnation sent is looked at."""
         match note.kind:
@@ -301,6 +306,8 @@ class Exchanges:
         if exchange is not None:
             if exchange.peer is peer:
                 self._table(stream).on_ack(item.message_id, item, now)
+            else:
+                self._drop(peer.address, "not_its_request")
         elif item.next != CLOSED:
             asked = item.limit == POKE_LIMIT
             self._peers.owe(peer, Stream(item.message_id, not item.request), None, now, at_once=asked)

@@ -114,6 +114,7 @@ class Services:
             peer.share.serve(1)
             self._sending.enlist(service, now)
         elif service.target != chunk.incarnation or service.peer is not peer:
+            self._carrier.emit(Report("frame_dropped", wire.host_of(peer.address), None, "not_its_request"))
             return
         else:
             service.heard = now
@@ -165,6 +166,7 @@ class Services:
         message_id, source = cancel.message_id, peer.address
         service = self._services.get(message_id)
         if service is not None and service.address != source:
+            self._carrier.emit(Report("frame_dropped", wire.host_of(source), None, "not_its_request"))
             return
         if service is not None and service.inbound.expected:
             self._abort(service, "cancelled")

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
 from zmesh.core.engine import Engine

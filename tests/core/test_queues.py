@@ -138,6 +138,14 @@ def test_it_is_always_the_largest_flow_that_gives_way(steps):
             queue.check()
 
 
+def test_sizes_that_are_out_of_date_do_not_pile_up():
+    queue = Queue()
+    for number in range(1_000):
+        queue.push(frame(number), flow("a"))
+    assert len(queue._sizes) < 100
+    queue.check()
+
+
 def test_a_full_queue_takes_no_more_steps_for_a_frame_when_there_are_more_flows():
     def steps(flows, pushes=500):
         queue = Queue()

@@ -363,3 +363,44 @@ def test_many_services_that_end_at_once_end_in_several_ticks(limited, road):
         side.done()
         left.append(side.counts["services"])
     assert left == [AT_ONCE + 1, 1, 0]
+
+
+# --- counts that are wrong ----------------------------------------------------------------------------------------
+
+
+def spoil_services(side):
+    side.exchanges._peers._shares.node.services += 1
+
+
+def spoil_neighbour(side):
+    side.exchanges._peers._shares._neighbours["n"].peers += 1
+
+
+def spoil_numbers(side):
+    side.exchanges._peers._remembered += 1
+
+
+def spoil_kept(side):
+    side.exchanges.services.get(id_of(0)).kept += 1
+
+
+def spoil_payload(side):
+    side.exchanges.services.get(id_of(0)).outbound.unacked_bytes += 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (spoil_services, "services"),
+        (spoil_neighbour, "'n'"),
+        (spoil_numbers, "remembered"),
+        (spoil_kept, "charged"),
+        (spoil_payload, "payload"),
+    ],
+)
+def test_a_wrong_count_is_found(limited, spoil, found):
+    side = limited()
+    side.on_chunk(opening(0), via="n")
+    spoil(side)
+    with pytest.raises(AssertionError, match=found):
+        side.exchanges.check()

@@ -1,0 +1,190 @@
+"""How much later honest pings are answered, and how much a node grows, while a member of the mesh misbehaves.
+
+    python -m benchmarks.hostile [--json] [--check] [--seconds 5] [--attack NAME]
+
+The node under attack is a process of its own, and so is each hostile member; this process pings the node over a link
+of its own, first while it is idle and then during each attack. `idle_p99_ms` and `p99_ms` are of the same pings in the
+same run, so their ratio says what the attack costs others. `grown_mb` is the most that the node's memory grew by.
+
+With `--check` the exit status is 1 if the p99 during an attack is more than LIMIT times the idle one (which counts as
+FLOOR_MS at least, since a loaded machine makes an idle p99 of nothing), if a ping failed, or if the node grew by more
+than GROWTH_MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TypedDict
+
+import zmesh
+from zmesh.core.wire import Frames
+from zmesh.testing.member import Member
+from zmesh.testing.process import Process
+
+SCHEMA = "zmesh.bench.hostile/1"
+LIMIT = 3.0
+FLOOR_MS = 3.0
+GROWTH_MB = 700.0
+EVERY = 0.005
+WARM = 50
+BODY = bytes(60_000)
+
+
+class Result(TypedDict):
+    """One attack. `pings` were answered meanwhile, `failed` were not."""
+
+    schema: str
+    attack: str
+    pings: int
+    failed: int
+    idle_p99_ms: float
+    p99_ms: float
+    ratio: float
+    grown_mb: float
+
+
+# -- attacks: what a member sends for as long as it is asked to ------------------------------------------------------
+
+
+def open_and_stop(member: Member) -> Iterator[Frames]:
+    """Requests whose payload never ends."""
+    while True:
+        yield member.chunk("victim", b"begun")
+
+
+def half_a_payload(member: Member) -> Iterator[Frames]:
+    """Large first chunks, and nothing after them."""
+    while True:
+        yield member.chunk("victim", BODY)
+
+
+def out_of_order(member: Member) -> Iterator[Frames]:
+    """Chunks that are held for a first one that never comes."""
+    while True:
+        id = secrets.token_bytes(16)
+        for sequence in range(1, 20):
+            yield member.chunk("victim", BODY, message_id=id, directive=None, sequence=sequence)
+
+
+def forge_sources(member: Member) -> Iterator[Frames]:
+    """Requests in names that nobody has."""
+    number = 0
+    while True:
+        number += 1
+        yield member.chunk("victim", b"x", source=f"forged-{number}")
+
+
+def never_acknowledge(member: Member) -> Iterator[Frames]:
+    """Requests whose replies are large and never acknowledged."""
+    while True:
+        yield member.chunk("victim", BODY, last=True)
+
+
+ATTACKS: dict[str, Callable[[Member], Iterator[Frames]]] = {
+    "open-and-stop": open_and_stop,
+    "half-a-payload": half_a_payload,
+    "out-of-order": out_of_order,
+    "forge-sources": forge_sources,
+    "never-acknowledge": never_acknowledge,
+}
+
+
+async def attack(name: str, url: str) -> None:
+    """Be the hostile member until this process is ended."""
+    async with Member("mallory", url) as member:
+        await member.flood(ATTACKS[name](member))
+
+
+# -- measuring -------------------------------------------------------------------------------------------------------
+
+
+async def ping_for(mesh: zmesh.Controller, seconds: float) -> tuple[list[float], int]:
+    """Ping the node for so long; how long each answer took in milliseconds, and how many there were none for."""
+    took: list[float] = []
+    failed = 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        began = time.perf_counter()
+        try:
+            await mesh.ping_once("victim")
+        except zmesh.MeshError:
+            failed += 1
+        else:
+            took.append(1000 * (time.perf_counter() - began))
+        await asyncio.sleep(EVERY)
+    return took, failed
+
+
+def p99(took: list[float]) -> float:
+    """The time within which 99 of 100 were answered."""
+    return sorted(took)[int(0.99 * len(took))] if took else float("inf")
+
+
+async def measure(name: str, seconds: float) -> Result:
+    """Ping a new node while it is idle, and then while it is attacked."""
+    victim = Process({"node_id": "victim", "listen": ["tcp://127.0.0.1:*"]}, "")
+    try:
+        config = zmesh.Config(node_id="honest", peers=victim.listening)
+        async with zmesh.Controller(config) as mesh:
+            await mesh.node.reachable("victim", timeout=30)
+            for _ in range(WARM):
+                await mesh.ping_once("victim")
+            idle, _ = await ping_for(mesh, seconds)
+            before = victim.memory("VmRSS")
+            words = ("-m", "benchmarks.hostile", "--serve", name, victim.listening[0])
+            hostile = await asyncio.create_subprocess_exec(sys.executable, *words)
+            try:
+                attacked, failed = await ping_for(mesh, seconds)
+            finally:
+                hostile.kill()
+                await hostile.wait()
+            grown = victim.memory("VmHWM") - before
+    finally:
+        victim.kill()
+    return Result(
+        schema=SCHEMA,
+        attack=name,
+        pings=len(attacked),
+        failed=failed,
+        idle_p99_ms=round(p99(idle), 2),
+        p99_ms=round(p99(attacked), 2),
+        ratio=round(p99(attacked) / max(FLOOR_MS, p99(idle)), 2),
+        grown_mb=round(grown / 1024 / 1024, 1),
+    )
+
+
+def main() -> int:
+    """Measure each attack once and print it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=__doc__.partition("\n")[0])
+    parser.add_argument("--attack", choices=sorted(ATTACKS), action="append", help="this one only; may be repeated")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of pings, idle and attacked (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="one object a line instead of text")
+    parser.add_argument("--check", action="store_true", help=f"fail above {LIMIT:g} times the idle p99")
+    parser.add_argument("--serve", nargs=2, metavar=("ATTACK", "URL"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(attack(*options.serve))
+        return 0
+    bad = False
+    for name in options.attack or ATTACKS:
+        result = asyncio.run(measure(name, options.seconds))
+        bad = bad or result["ratio"] > LIMIT or result["failed"] > 0 or result["grown_mb"] > GROWTH_MB
+        if options.json:
+            print(json.dumps(result))
+        else:
+            print(
+                f"{name}: p99 {result['p99_ms']} ms, idle {result['idle_p99_ms']} ms ({result['ratio']} times), "
+                f"{result['failed']} of {result['failed'] + result['pings']} pings failed, "
+                f"grown by {result['grown_mb']} MB"
+            )
+    return 1 if options.check and bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

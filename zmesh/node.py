@@ -52,7 +52,7 @@ HANDLERS_END_WITHIN = 1.0
 class Node:
     """One member of the mesh. Use it through a Controller, or `live` in a task of yours.
 
-    `limits`: what others may have it keep and spend; None: the usual ones, and room for `max_work` requests.
+    `limits`: what others may have it keep and spend; None: the usual ones, and room for what `config` admits.
     """
 
     def __init__(self, config: Config, directives: Directives | None = None, limits: Limits | None = None) -> None:
@@ -60,6 +60,8 @@ class Node:
         self.node_id = config.node_id
         self.spool_dir = config.spool_dir
         self.max_payload_bytes = config.max_payload_bytes
+        if limits is None:
+            limits = Limits.serving(config.max_work, config.max_payload_bytes)
         now = time.monotonic()
         self.engine = Engine(
             NodeId(Address(config.node_id)),
@@ -70,7 +72,7 @@ class Node:
             heartbeat=config.heartbeat,
             route_timeout=config.route_timeout,
             leaf=config.ephemeral,
-            limits=limits if limits is not None else Limits.serving(config.max_work),
+            limits=limits,
         )
         self.router = Router(self.engine)
         self.telemetry = Telemetry(config.node_id)
@@ -85,6 +87,7 @@ class Node:
             spool_dir=config.spool_dir,
             max_processes=config.max_processes,
             isolation=config.isolation,
+            limits=limits,
         )
         self.answers = Answers(self.router, self.serving)
         self.listening: list[str] = []

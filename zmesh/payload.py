@@ -241,6 +241,11 @@ class Arriving(Payload):
         """Whether all of it is there, so that it can be read."""
         return self._parts is None and self._error is None
 
+    @property
+    def spooled_bytes(self) -> int:
+        """How much of it lies in a temporary file; 0 if it is in memory."""
+        return 0 if self._spool is None else self._size
+
     def feed(self, chunk: bytes) -> None:
         """Take the next chunk; what comes after `finish`, `fail` or `close` is thrown away.
 

@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from zmesh.core.effects import Deliver
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.directives import Directives
 from zmesh.errors import MeshError
 from zmesh.incoming import Incoming
 from zmesh.payload import Arriving, Payload, PayloadLike, Streaming, encode
 from zmesh.source import Source
+from zmesh.spooled import Spooled
 from zmesh.streaming import Desk, send_source
 from zmesh.work import Work
 from zmesh.works import Works
@@ -84,12 +86,14 @@ class Serving:
         spool_dir: str | None,
         max_processes: int,
         isolation: Mapping[str, Mapping[str, float]],
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._desk = desk
         self._sections = sections
         self._max_payload_bytes = max_payload_bytes
         self._spool_dir = spool_dir
         self._requests: Incoming[_Request] = Incoming()
+        self.spooled = Spooled(desk.node_id, limits)
         self._inline: dict[str, Inline] = {}
         self.works = Works(
             directives,
@@ -180,7 +184,10 @@ class Serving:
         streaming = isinstance(payload, Streaming)
         try:
             payload.feed(piece.body)
+            if isinstance(payload, Arriving) and payload.spooled_bytes:
+                self.spooled.grow(request.id, request.sender, payload.spooled_bytes)
         except (MeshError, OSError) as error:
+            payload.fail(error)
             code = error.code if isinstance(error, MeshError) else "remote"
             request.payload = None
             self.finish(request.id.hex(), reason=code, error=str(error))
@@ -256,14 +263,16 @@ class Serving:
             return
         eof = SUCCESS if reason is None else Eof(1, reason, error or reason)
         if not has_payload:
+            self.spooled.end(id)
             self._desk.reply(id, None, b"", last=False, eof=eof)
             return
         body = encode(payload)
         request.serial += 1
         header = ReplyHeader(time.time(), request.serial)
         if isinstance(body, bytes):
+            self.spooled.end(id)
             self._desk.reply(id, header, body, eof=eof)
-        else:
+        else:  # which may be read from the file that the request's payload lies in
             finishing = self._finish_with(request, header, body, eof)
             self._desk.spawn(finishing, f"zmesh reply {message_id}", request.stream)
 
@@ -278,6 +287,8 @@ class Serving:
         except Exception as error:  # noqa: BLE001  # the work's own file or iterator may raise anything
             log.warning("the payload of a reply could not be read: %s", error)
             eof = Eof(1, "remote", f"{type(error).__name__}: {error}"[:1000])
+        finally:
+            self.spooled.end(request.id)
         self._desk.reply(request.id, None, b"", last=False, eof=eof)
 
     async def close(self) -> None:

@@ -107,6 +107,7 @@ def test_a_late_copy_of_a_request_that_is_over_is_not_refused_but_said_to_be_ove
 
 def test_a_node_that_may_run_more_work_may_serve_more_requests():
     assert Limits.serving(1) == Limits()
+    assert Limits.serving(1, 1 << 40).spooled_bytes == 2 << 40
     limits = Limits.serving(1_000_000)
     assert limits.services_per_peer > 1_000_000
     assert limits.services_per_peer < limits.services_per_neighbour < limits.services

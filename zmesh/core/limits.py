@@ -101,14 +101,28 @@ class Limits:
     """Numbers of requests that are remembered lest a copy runs again, of all peers; beyond that the peers with the most
     of them forget, and late copies of theirs are answered as over."""
 
+    spooled_payloads: int = 256
+    """Payloads of others' requests that lie in temporary files at a time, each of which takes up a descriptor; the
+    request of one more ends as `overloaded`."""
+
+    spooled_payloads_per_peer: int = 128
+    """The same, of one other node."""
+
+    spooled_bytes: int = 128 * 1024 * MEBIBYTE
+    """Bytes of those payloads, of all other nodes together."""
+
     @classmethod
-    def serving(cls, max_work: int) -> Limits:
-        """The limits of a node that is to run so many requests at a time: never fewer than the default ones serve."""
+    def serving(cls, max_work: int, max_payload_bytes: int = 0) -> Limits:
+        """The limits of a node that is to run so many requests at a time, and to take a payload of that size.
+
+        They are never lower than the default ones.
+        """
         usual = cls()
         return cls(
             services=max(usual.services, 2 * max_work),
             services_per_neighbour=max(usual.services_per_neighbour, 3 * max_work // 2),
             services_per_peer=max(usual.services_per_peer, 6 * max_work // 5),
+            spooled_bytes=max(usual.spooled_bytes, 2 * max_payload_bytes),
         )
 
 

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 MAX_INBOX = 10_000
 PING_TIMEOUT = 5.0
 CANCEL_TIMEOUT = 10.0
+MAX_ROUTE_TIMEOUT = 1e9
 
 Main = Callable[[], Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any]
 
@@ -194,12 +195,15 @@ class Controller:
         response_handler: ResponseHandler | None = None,
         expect_response: bool = True,
         timeout: float | None = None,
+        *,
+        route_timeout: float | None = None,
     ) -> Sent:
         """Send a directive; the message is under way when this returns, also if nobody awaits the result.
 
         Replies go to `response_handler` (plain or async), the last one with `eof`; without a handler they are kept for
         `recv`, or dropped if `expect_response` is False. `timeout` in seconds is for the whole exchange; without one it
-        lasts as long as the recipient can be reached.
+        lasts as long as the recipient can be reached. `route_timeout` in seconds is for how long it may be without a
+        route to the recipient before it ends as Unreachable; by default that of the node.
 
         Raises Closed, Overloaded, TypeError for a payload that can't be sent, ConfigError for an impossible directive.
         """
@@ -211,6 +215,7 @@ class Controller:
             exchange = Received(self.node, id, recipient, self._receive)
         else:
             exchange = Unheard(self.node, id, recipient)
+        exchange.route_timeout = _checked(route_timeout)
         self._start(exchange, directive, payload, timeout)
         return Sent(exchange.message_id)
 
@@ -231,6 +236,7 @@ class Controller:
         payload: PayloadLike = None,
         *,
         timeout: float | None = None,
+        route_timeout: float | None = None,
         stream: bool = False,
     ) -> Request:
         """Send a directive; await what this returns for the one payload, or iterate over it for the replies.
@@ -239,6 +245,7 @@ class Controller:
         still under way, until the next reply is asked for; nothing of it goes to disk. Raises as `send` does.
         """
         exchange = Request(self.node, _ids.take(), recipient, stream=stream)
+        exchange.route_timeout = _checked(route_timeout)
         self._start(exchange, directive, payload, timeout)
         return exchange
 
@@ -249,13 +256,14 @@ class Controller:
         payload: PayloadLike = None,
         *,
         timeout: float | None = None,
+        route_timeout: float | None = None,
         limit: int = LIMIT,
     ) -> Answers:
         """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
 
         What goes wrong with one node is in its Answer, and keeps none of the others waiting. A node that is named
         twice is asked once. At most `limit` requests are at work at a time; those whose node can't be reached wait
-        beside them. `timeout` in seconds is for each from its sending.
+        beside them. `timeout` in seconds is for each from its sending, `route_timeout` as with `send`.
 
         Raises TypeError for a payload that can't be read anew for each node, ConfigError for an impossible directive
         or node, ValueError for an impossible limit, OSError if a path can't be opened.
@@ -268,19 +276,24 @@ class Controller:
         _check_directive(directive)
         for node in wanted:
             _check_node(node)
+        patience = _checked(route_timeout)
         again = repeatable(payload)
 
         def start(node: str, done: Callable[[Asked, Answer], None]) -> Asked:
             asked = Asked(self.node, _ids.take(), node, done)
+            asked.route_timeout = patience
             self._start(asked, directive, again(), timeout)
             return asked
 
         return Answers(Fanout(wanted, limit, start, self.node.is_lost, self.node.cancel))
 
-    async def ping_once(self, node: str, timeout: float | None = PING_TIMEOUT) -> Pong:
-        """Ping a node and wait for the answer. Raises TimedOut or Unreachable."""
+    async def ping_once(
+        self, node: str, timeout: float | None = PING_TIMEOUT, *, route_timeout: float | None = None
+    ) -> Pong:
+        """Ping a node and wait for the answer. Raises TimedOut or Unreachable; `route_timeout` as with `send`."""
         started = time.perf_counter()
-        request = self.request(node, PING, {"initial_time": stamp(time.time())}, timeout=timeout)
+        asked = {"initial_time": stamp(time.time())}
+        request = self.request(node, PING, asked, timeout=timeout, route_timeout=route_timeout)
         payload = await request
         rtt = time.perf_counter() - started
         answer = payload.json() if payload is not None else {}
@@ -482,3 +495,14 @@ def _close_loop(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
+
+
+def _checked(route_timeout: float | None) -> float | None:
+    """A route timeout that can be kept. Raises TypeError or ConfigError."""
+    if route_timeout is None:
+        return None
+    if not isinstance(route_timeout, (int, float)) or isinstance(route_timeout, bool):
+        raise TypeError(f"route_timeout is a number of seconds or None, not {route_timeout!r}")
+    if not 0 <= route_timeout <= MAX_ROUTE_TIMEOUT:
+        raise ConfigError(f"route_timeout is from 0 to {MAX_ROUTE_TIMEOUT:g} seconds, not {route_timeout!r}")
+    return route_timeout

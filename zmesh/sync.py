@@ -347,13 +347,21 @@ class Controller:
     # -- sending -------------------------------------------------------------------------------------------------
 
     def request(
-        self, recipient: str, directive: str, payload: PayloadLike = None, *, timeout: float | None = None
+        self,
+        recipient: str,
+        directive: str,
+        payload: PayloadLike = None,
+        *,
+        timeout: float | None = None,
+        route_timeout: float | None = None,
     ) -> Payload | None:
         """Send a directive and wait; the payload of the one reply, None if there was none but the final one.
 
         Raises what went wrong, as an ExchangeError; TooManyReplies if there is a second one.
         """
-        return self._do(lambda: self._mesh.request(recipient, directive, payload, timeout=timeout))
+        return self._do(
+            lambda: self._mesh.request(recipient, directive, payload, timeout=timeout, route_timeout=route_timeout)
+        )
 
     def replies(
         self,
@@ -362,6 +370,7 @@ class Controller:
         payload: PayloadLike = None,
         *,
         timeout: float | None = None,
+        route_timeout: float | None = None,
         stream: bool = False,
     ) -> Replies:
         """Send a directive; iterate over what this returns for the replies.
@@ -370,7 +379,9 @@ class Controller:
         """
         life = self._opened()
         life.check()
-        request = self._mesh.request(recipient, directive, payload, timeout=timeout, stream=stream)
+        request = self._mesh.request(
+            recipient, directive, payload, timeout=timeout, route_timeout=route_timeout, stream=stream
+        )
         return self._iterating(Replies(life, request))
 
     def request_many(
@@ -380,13 +391,16 @@ class Controller:
         payload: PayloadLike = None,
         *,
         timeout: float | None = None,
+        route_timeout: float | None = None,
         limit: int = LIMIT,
     ) -> Iteration[Answer]:
         """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
 
         As `zmesh.Controller.request_many` in all else.
         """
-        answers = self._mesh.request_many(nodes, directive, payload, timeout=timeout, limit=limit)
+        answers = self._mesh.request_many(
+            nodes, directive, payload, timeout=timeout, route_timeout=route_timeout, limit=limit
+        )
         return self._iterating(Iteration(self._opened(), answers.__aiter__, answers.aclose))
 
     def send(
@@ -397,11 +411,15 @@ class Controller:
         response_handler: ResponseHandler | None = None,
         expect_response: bool = True,
         timeout: float | None = None,
+        *,
+        route_timeout: float | None = None,
     ) -> str:
         """Send a directive and don't wait; its message id. A handler is called in the node's thread."""
         life = self._opened()
         life.check()
-        sent = self._mesh.send(payload, recipient, directive, response_handler, expect_response, timeout)
+        sent = self._mesh.send(
+            payload, recipient, directive, response_handler, expect_response, timeout, route_timeout=route_timeout
+        )
         return sent.message_id
 
     def ping(
@@ -416,9 +434,9 @@ class Controller:
         life.check()
         return self._mesh.ping(node, response_handler, expect_response, timeout).message_id
 
-    def ping_once(self, node: str, timeout: float | None = PING_TIMEOUT) -> Pong:
+    def ping_once(self, node: str, timeout: float | None = PING_TIMEOUT, *, route_timeout: float | None = None) -> Pong:
         """Ping a node and wait for the answer. Raises TimedOut or Unreachable."""
-        return self._do(lambda: self._mesh.ping_once(node, timeout))
+        return self._do(lambda: self._mesh.ping_once(node, timeout, route_timeout=route_timeout))
 
     def recv(self, timeout: float | None = None) -> Message:
         """The next reply that has no handler. Raises TimedOut after `timeout` seconds."""

@@ -128,6 +128,16 @@ def ping(
             show_default=False,
         ),
     ] = None,
+    route_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--route-timeout",
+            metavar="SECONDS",
+            callback=_seconds,
+            help="To go on without a route to the node; else 30.",
+            show_default=False,
+        ),
+    ] = None,
     peer: Peer = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
@@ -140,7 +150,8 @@ def ping(
     from zmesh_cli.sockets import choose
 
     _log(verbose)
-    _finish(ping(choose(peer, node), node, count=count, interval=interval, timeout=timeout, as_json=as_json))
+    limits = {"timeout": timeout, "route_timeout": route_timeout}
+    _finish(ping(choose(peer, node), node, count=count, interval=interval, as_json=as_json, **limits))
 
 
 @app.command(cls=Command)
@@ -160,6 +171,16 @@ def send(
             metavar="SECONDS",
             callback=_seconds,
             help="To wait for the last reply; else as long as the node can be reached.",
+            show_default=False,
+        ),
+    ] = None,
+    route_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--route-timeout",
+            metavar="SECONDS",
+            callback=_seconds,
+            help="To go on without a route to the node; else 30.",
             show_default=False,
         ),
     ] = None,
@@ -189,8 +210,8 @@ def send(
     from zmesh_cli.sockets import choose
 
     _log(verbose)
-    work = send(choose(peer, node), node, directive, open_input(payload), timeout=timeout, as_json=as_json, into=output)
-    _finish(work)
+    limits = {"timeout": timeout, "route_timeout": route_timeout}
+    _finish(send(choose(peer, node), node, directive, open_input(payload), as_json=as_json, into=output, **limits))
 
 
 @app.command(cls=Command)

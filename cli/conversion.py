@@ -11,7 +11,12 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-NUMBERS: dict[str, Callable[[str], float]] = {"count": int, "interval": float, "timeout": float}
+NUMBERS: dict[str, Callable[[str], float]] = {
+    "count": int,
+    "interval": float,
+    "timeout": float,
+    "route_timeout": float,
+}
 """The parameters that are numbers; all others are text, lists of text, or flags."""
 
 

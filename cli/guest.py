@@ -9,6 +9,7 @@ forming, so it is asked again until the rest of that time is over.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Coroutine
@@ -36,6 +37,7 @@ class Guest:
     """A leaf of the mesh at `url`, to ask the node `target` something, or (None) the node at the URL itself.
 
     `timeout` is the one that the user set, if any: it then bounds the wait for a node that is not there yet.
+    `route_timeout`: for how long its requests go without a route; that of any node if None.
     `async with` joins, and raises Failure if that can't be done within `join_within` seconds, MeshError for an
     impossible URL.
     """
@@ -47,13 +49,17 @@ class Guest:
         timeout: float | None = None,
         *,
         join_within: float | None = JOIN_WITHIN,
+        route_timeout: float | None = None,
     ) -> None:
         if target is not None and not _ADDRESS.match(target):
             raise Failure(f"no node can be called {target!r}: a name is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
         self.url = url
         self.host = ""
         """The id of the node at the URL, once joined."""
-        self.controller = Controller(Config(node_id=f"cli-{os.urandom(5).hex()}", peers=(url,), ephemeral=True))
+        config = Config(node_id=f"cli-{os.urandom(5).hex()}", peers=(url,), ephemeral=True)
+        if route_timeout is not None:
+            config = dataclasses.replace(config, route_timeout=route_timeout)
+        self.controller = Controller(config)
         self.controller.node.watch(self._on_report)
         self.reached: Callable[[], bool] = lambda: False
         """Whether what was sent has arrived; then a target that is lost later is not an unknown one."""

@@ -45,13 +45,22 @@ class Tally:
         }
 
 
-async def ping(url: str, node: str, *, count: int, interval: float, timeout: float | None, as_json: bool) -> int:
+async def ping(
+    url: str,
+    node: str,
+    *,
+    count: int,
+    interval: float,
+    timeout: float | None,
+    route_timeout: float | None,
+    as_json: bool,
+) -> int:
     """Ping a node `count` times, one every `interval` seconds, and tell of every answer as it comes."""
     output = Output()
     tally = Tally()
     pings: set[asyncio.Task[None]] = set()
     try:
-        async with Guest(url, node, timeout) as guest:
+        async with Guest(url, node, timeout, route_timeout=route_timeout) as guest:
             series = _Series(guest, output, tally, timeout or PATIENCE, as_json)
             try:
                 await guest.unless_unknown(series.run(count, interval, pings))

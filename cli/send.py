@@ -33,6 +33,7 @@ async def send(
     payload: bytes | Input | None,
     *,
     timeout: float | None,
+    route_timeout: float | None,
     as_json: bool,
     into: str | None = None,
 ) -> int:
@@ -44,7 +45,7 @@ async def send(
     ignored = payload is None and _mention_unread_stdin()
     try:
         landing = Landing(into) if into is not None else None
-        async with Guest(url, node, timeout, join_within=timeout) as guest:
+        async with Guest(url, node, timeout, join_within=timeout, route_timeout=route_timeout) as guest:
             request = _Request(guest, Output(), landing, as_json)
             try:
                 return await request.run(directive, b"" if payload is None else payload, timeout)

@@ -233,6 +233,18 @@ def test_an_explicit_timeout_bounds_the_wait_for_a_node_that_is_not_there(shell:
     assert b"nobody" in done.stderr
 
 
+def test_work_of_a_node_that_is_gone_is_given_up_after_the_route_timeout(shell: Any) -> None:
+    """And not after the time-out of the whole request, since the mesh knows that the node has left."""
+    hub, far = shell.chain("hub", "far")
+    limits = ("--timeout", "600", "--route-timeout", "0.5")
+    process = shell.start("send", "far", "sleep:execute", "600", *limits, "-v", "--peer", hub.url)
+    assert any(b"the message id is" in line for line in process.stderr)
+    far.process.kill()
+    _, error = process.communicate(timeout=50)
+    assert process.returncode == 3, error
+    assert b"far" in error
+
+
 def test_a_request_to_a_node_that_comes_up_in_time_is_answered(shell: Any) -> None:
     hub = shell.node("hub")
     send = shell.start("send", "late", "echo:echo", "hello", "--peer", hub.url, setup=shell.young)

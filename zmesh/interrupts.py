@@ -6,15 +6,19 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from zmesh.forks import Origin
 
 
 @contextmanager
 def heard(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Have the loop raise a KeyboardInterrupt that was lost in a destructor or a weak reference's callback."""
     before = sys.unraisablehook
+    origin = Origin()
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
+        if unraisable.exc_type is KeyboardInterrupt and origin.is_here:  # in a fork the loop does not run
             loop.call_soon_threadsafe(interrupt)
         else:
             before(unraisable)
@@ -38,3 +42,21 @@ async def let_through(coroutine: Coroutine[object, object, None]) -> None:
         await coroutine
     except (KeyboardInterrupt, SystemExit) as end:
         asyncio.get_running_loop().call_soon(interrupt, end)
+
+
+def silence(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say nothing of the task that ran when Ctrl-C came, or that called `sys.exit`: `run` raises that already."""
+    if not isinstance(context.get("exception"), (KeyboardInterrupt, SystemExit)):
+        loop.default_exception_handler(context)
+
+
+def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what is left in a loop of our own, and close it."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()

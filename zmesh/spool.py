@@ -22,18 +22,25 @@ class Memory:
         self._held = 0
         self._lock = threading.Lock()
         self._released: deque[int] = deque()
+        os.register_at_fork(after_in_child=self._in_child)
 
     def charge(self, size_bytes: int) -> int:
         """Count `size_bytes` more; what is held then, in bytes."""
         with self._lock:
             while self._released:
-                self._held -= self._released.popleft()
+                self._held = max(0, self._held - self._released.popleft())  # a fork may release what its parent charged
             self._held += size_bytes
             return self._held
 
     def release(self, size_bytes: int) -> None:
         """Count `size_bytes` less. Takes no lock: a garbage collection may call it while its thread holds the lock."""
         self._released.append(size_bytes)
+
+    def _in_child(self) -> None:
+        """The payloads of the parent are not this process's, and another thread of the parent may hold the lock."""
+        self._held = 0
+        self._lock = threading.Lock()
+        self._released.clear()
 
 
 memory = Memory()

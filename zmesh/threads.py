@@ -16,6 +16,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from zmesh.forks import Origin
+
 T = TypeVar("T")
 
 
@@ -33,19 +35,26 @@ def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
 class Threads:
     """Runs jobs in at most `limit` daemon threads, in the order of their coming; a thread starts when one is needed."""
 
-    __slots__ = ("_closed", "_idle", "_jobs", "_limit", "_lock", "_name", "_threads")
+    __slots__ = ("_closed", "_idle", "_jobs", "_limit", "_lock", "_name", "_origin", "_threads")
 
     def __init__(self, limit: int, name: str) -> None:
         self._limit = limit
         self._name = name
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have no threads and no jobs: at first, and in a fork, which has none of its parent's threads."""
+        self._origin = Origin()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._closed = False
 
     def run(self, job: Callable[[], None]) -> None:
         """Run `job`, which must not raise, as soon as a thread is free. Raises RuntimeError after `close`."""
+        if not self._origin.is_here:
+            self._begin()
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the threads {self._name!r} are closed")
@@ -77,6 +86,8 @@ class Threads:
 
     def close(self) -> None:
         """Take no more jobs; each thread ends with what is queued already."""
+        if not self._origin.is_here:
+            self._begin()
         with self._lock:
             self._closed = True
         self._jobs.put(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from contextlib import suppress
 from typing import cast
@@ -23,6 +24,8 @@ class _Shared:
         self._lock = threading.Lock()
         self._context: zmq.asyncio.Context | None = None
         self.users = 0
+        self._inherited: list[zmq.asyncio.Context] = []
+        os.register_at_fork(after_in_child=self._in_child)
 
     def acquire(self) -> Context:
         with self._lock:
@@ -41,6 +44,16 @@ class _Shared:
                 return
             context, self._context = self._context, None
         await _end(context)
+
+    def _in_child(self) -> None:
+        """A context can be neither used nor ended in a fork, where its threads are not; the child makes one of its own.
+
+        That of the parent is kept, since collecting it as garbage would be to end it.
+        """
+        self._lock = threading.Lock()
+        if self._context is not None:
+            self._inherited.append(self._context)
+        self._context, self.users = None, 0
 
 
 def _keep_freed_memory() -> None:

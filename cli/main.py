@@ -51,6 +51,7 @@ def _explain(error: Exception) -> int:
 
         traceback.print_exception(error)
     from zmesh.errors import MeshError
+    from zmesh.failures import describe
     from zmesh_cli import streams
     from zmesh_cli.exits import Failure, exit_code
     from zmesh_cli.terminal import complain
@@ -60,8 +61,7 @@ def _explain(error: Exception) -> int:
         complain(str(error))
     elif not isinstance(error, BrokenPipeError):  # of which other programs die without a word
         complain(
-            f"this should not have happened: {type(error).__name__}: {error}; "
-            "ZMESH_DEBUG=1 in the environment shows where it did"
+            f"this should not have happened: {describe(error)}; ZMESH_DEBUG=1 in the environment shows where it did"
         )
     return exit_code(error)
 

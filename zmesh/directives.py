@@ -14,10 +14,11 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from zmesh import legacy
 from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
+from zmesh.failures import is_a, kind_of, log_failure
 from zmesh.isolation import limits
 from zmesh.isolation.limits import Isolation, Place
 from zmesh.plugin import MARK, Plugin, attribute
@@ -266,7 +267,9 @@ class Directives:
             found = list(_exports(namespace, target) if point.group == LEGACY_GROUP else _marked(point, target))
             if not found:
                 raise LookupError(f"{point.value} has no function that is marked as a directive")
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a plugin does while it is imported
+        except BaseException as error:  # whatever a plugin does while it is imported
+            if is_a(error, KeyboardInterrupt):
+                raise
             self._fail(namespace, "loaded", error)
             return
         self._plugins[namespace] = Plugin(namespace, target)
@@ -277,10 +280,15 @@ class Directives:
 
     def _fail(self, namespace: str, stage: str, error: object) -> None:
         """Disable a plugin, and say why. Unlike the others, it offers nothing; what the program registered stays."""
-        cause = error if isinstance(error, BaseException) else None
-        logger.warning("the plugin %s (%s) can't be %s", namespace, self._origins[namespace], stage, exc_info=cause)
+        if issubclass(type(error), BaseException):
+            text = "the plugin %s (%s) can't be %s"
+            log_failure(logger, text, namespace, self._origins[namespace], stage, error=cast("BaseException", error))
+            kind = kind_of(cast("BaseException", error))
+        else:
+            logger.warning("the plugin %s (%s) can't be %s", namespace, self._origins[namespace], stage)
+            kind = type(error).__name__
         if _NAME.match(f"{namespace}:!"):
-            self._failures[namespace] = _Failure(stage, type(error).__name__)
+            self._failures[namespace] = _Failure(stage, kind)
         self._plugins.pop(namespace, None)
         for name in [name for name in self._entries if name.partition(":")[0] == namespace]:
             if name not in self._registered:

@@ -10,13 +10,14 @@ import inspect
 import logging
 import time
 from abc import ABC, abstractmethod
-from asyncio import CancelledError, current_task
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
 from zmesh.errors import MeshError, exchange_error
+from zmesh.failures import log_failure, must_propagate, text_of
 from zmesh.payload import Arriving, Payload, Streaming
 from zmesh.streaming import Desk
 
@@ -168,7 +169,7 @@ class Exchange(ABC):
         try:
             arriving.feed(piece.body)
         except (MeshError, OSError) as error:
-            self.fail("overloaded", f"a reply of {self.recipient!r} could not be kept: {error}")
+            self.fail("overloaded", f"a reply of {self.recipient!r} could not be kept: {text_of(error)}")
             self._desk.cancel(self.message_id)
             return 0
         if piece.last:
@@ -265,25 +266,30 @@ class Handled(Exchange):
         while not self._busy and (message := self.take()) is not None:
             try:
                 result = self._handler(message)
-            except (Exception, CancelledError):  # the latter is that of a task which the handler has looked at
-                log.exception("the response handler of %s raised", self.message_id)
+                awaited = result is not None and inspect.isawaitable(result)
+            except BaseException as error:
+                if must_propagate(error):
+                    raise
+                self._log(error)
                 continue
-            if inspect.isawaitable(result):
+            if awaited:
                 self._busy = True
-                self._desk.spawn(self._finish(result), f"zmesh handler {self.message_id}")
+                self._desk.spawn(self._finish(cast("Awaitable[object]", result)), f"zmesh handler {self.message_id}")
 
     async def _finish(self, result: Awaitable[object]) -> None:
         try:
             await result
-        except (Exception, CancelledError) as error:
-            task = current_task()
-            if isinstance(error, CancelledError) and task is not None and task.cancelling():
-                raise  # it is the handler itself that was cancelled: the node closes
-            log.exception("the response handler of %s raised", self.message_id)
+        except BaseException as error:
+            if must_propagate(error):
+                raise  # a cancelled handler is one whose node closes
+            self._log(error)
         self._busy = False  # not after a Ctrl-C or when the node closes: then the handler is called no more
         self._wake()
         if self.ended:
             self._tell_end()
+
+    def _log(self, error: BaseException) -> None:
+        log_failure(log, "the response handler of %s raised", self.message_id, error=error, level=logging.ERROR)
 
 
 class Received(Exchange):

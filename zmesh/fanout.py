@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from zmesh.core.message import MessageId
 from zmesh.errors import ExchangeError, MeshError, Overloaded, exchange_error
 from zmesh.exchange import Exchange
+from zmesh.failures import describe, is_a, must_propagate
 from zmesh.payload import Payload, PayloadLike, Streaming, encode
 from zmesh.streaming import Desk
 
@@ -171,7 +172,9 @@ class Fanout:
                     self._waiting.appendleft(node)
                     break
                 self._answers.append(Answer(node, "", (), error))
-            except (MeshError, OSError) as error:
+            except BaseException as error:
+                if must_propagate(error):
+                    raise
                 self._answers.append(Answer(node, "", (), _as_mesh_error(error, node)))
             else:
                 if not asked.ended:
@@ -240,7 +243,7 @@ class Answers:
                 self._loop.call_soon_threadsafe(self._fanout.stop)
 
 
-def _as_mesh_error(error: MeshError | OSError, node: str) -> MeshError:
-    if isinstance(error, MeshError):
-        return error
-    return ExchangeError(f"the payload for {node!r} could not be read: {error}", node=node)
+def _as_mesh_error(error: BaseException, node: str) -> MeshError:
+    if is_a(error, MeshError):
+        return cast("MeshError", error)
+    return ExchangeError(f"the payload for {node!r} could not be read: {describe(error)}", node=node)

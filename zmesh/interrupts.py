@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from zmesh.failures import log_failure, must_propagate
 from zmesh.forks import Origin
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -36,12 +40,19 @@ def interrupt(end: BaseException | None = None) -> None:
     raise KeyboardInterrupt if end is None else end
 
 
-async def let_through(coroutine: Coroutine[object, object, None]) -> None:
-    """Run it; what is to end the program goes on to whoever runs the loop, not into the node's task group as well."""
+async def supervised(coroutine: Coroutine[object, object, None], name: str) -> None:
+    """Run one of a node's tasks, whose failure is logged and ends nothing else.
+
+    What is to end the program goes on to whoever runs the loop.
+    """
     try:
         await coroutine
     except (KeyboardInterrupt, SystemExit) as end:
         asyncio.get_running_loop().call_soon(interrupt, end)
+    except BaseException as error:
+        if must_propagate(error):
+            raise
+        log_failure(logger, "the task %r failed", name, error=error, level=logging.ERROR)
 
 
 def silence(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

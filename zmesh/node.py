@@ -25,9 +25,10 @@ from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.directives import Directives
-from zmesh.errors import Cancelled, Unreachable
+from zmesh.errors import Cancelled, RemoteError, Unreachable
 from zmesh.exchange import Exchange
-from zmesh.interrupts import let_through
+from zmesh.failures import describe, log_failure, must_propagate
+from zmesh.interrupts import supervised
 from zmesh.request import Request
 from zmesh.router import Router
 from zmesh.serving import Serving
@@ -140,7 +141,10 @@ class Node:
                 finally:
                     await self._close()
         except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            first, *others = errors.exceptions
+            for error in others:
+                log_failure(log, "node %s: beside what has ended it", self.node_id, error=error, level=logging.ERROR)
+            raise first from None
 
     def stop(self) -> None:
         """Let `live` come to its end."""
@@ -355,8 +359,10 @@ class Node:
     async def _feed_request(self, exchange: Exchange, source: Source) -> None:
         try:
             await send_source(self, Stream(exchange.id, True), source)
-        except Exception as error:  # noqa: BLE001  # whatever the program's own file or iterator raises
-            text = f"the payload for {exchange.recipient!r} could not be read: {type(error).__name__}: {error}"
+        except BaseException as error:  # whatever the program's own file or iterator raises
+            if must_propagate(error):
+                raise
+            text = f"the payload for {exchange.recipient!r} could not be read: {describe(error)}"
             exchange.fail(Cancelled.code, text)
             self.cancel(exchange.message_id)
 
@@ -427,13 +433,16 @@ class Node:
         return 0
 
     def spawn(self, coroutine: Coroutine[object, object, None], name: str, feeds: Stream | None = None) -> None:
-        """Run something in the node's task group; what feeds a stream is cancelled when that is over."""
+        """Run something in the node's task group; what feeds a stream is cancelled when that is over.
+
+        Its failure is logged, and ends nothing else.
+        """
         if self.closed:
             coroutine.close()
         elif self._group is None:
             self._unborn.append((coroutine, name, feeds))
         else:
-            task = self._group.create_task(let_through(coroutine), name=name)
+            task = self._group.create_task(supervised(coroutine, name), name=name)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             if feeds is not None:
@@ -524,12 +533,27 @@ class Node:
     def _deliver(self, piece: Deliver) -> None:
         if type(piece.body) is not bytes:  # large frames come from ZeroMQ uncopied, as what only it knows
             piece = piece._replace(body=bytes(piece.body))
+        try:
+            if piece.stream.request:
+                self.serving.piece(piece)
+            else:
+                exchange = self._exchanges.get(piece.stream.message_id)
+                if exchange is not None:
+                    exchange.piece(piece)
+        except BaseException as error:
+            if must_propagate(error):
+                raise
+            self._fail(piece, error)
+
+    def _fail(self, piece: Deliver, error: BaseException) -> None:
+        """End one exchange that could not be gone on with, and nothing else: other frames wait behind this one."""
+        id, text = piece.stream.message_id, f"node {self.node_id!r} failed to take it in: {describe(error)}"
+        log_failure(log, "%s failed to take in a frame of %s", self.node_id, id.hex(), error=error, level=logging.ERROR)
         if piece.stream.request:
-            self.serving.piece(piece)
-        else:
-            exchange = self._exchanges.get(piece.stream.message_id)
-            if exchange is not None:
-                exchange.piece(piece)
+            self.serving.finish(id.hex(), reason=RemoteError.code, error=text)
+        elif (exchange := self._exchanges.get(id)) is not None:
+            self.cancel(exchange.message_id)
+            exchange.abandon(RemoteError.code, text)
 
     def _do_rarely(self, effect: Pull | StreamOver | Abort | HangUp | Report) -> None:
         match effect:
@@ -565,7 +589,12 @@ class Node:
         if report.event in ("link_up", "link_refused") and report.link is not None and self._transport is not None:
             self._note_dial(report, report.link, self._transport)
         for observer in self._observers:
-            observer(report)
+            try:
+                observer(report)
+            except BaseException as error:
+                if must_propagate(error):
+                    raise
+                log_failure(log, "an observer of the events of %s raised", self.node_id, error=error)
         for events in self._events:
             events.note(report)
 

@@ -17,7 +17,8 @@ from zmesh.core.effects import Deliver
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.directives import Directives
-from zmesh.errors import MeshError
+from zmesh.errors import MeshError, NodeOverloaded, RemoteError
+from zmesh.failures import describe, log_failure, must_propagate, text_of
 from zmesh.incoming import Incoming
 from zmesh.payload import Arriving, Payload, PayloadLike, Streaming, encode
 from zmesh.source import Source
@@ -29,6 +30,9 @@ from zmesh.works import Works
 log = logging.getLogger(__name__)
 
 SUCCESS = Eof()
+
+MAX_INLINE_BYTES = 16 * 1024
+"""Bytes of a payload that a directive takes which the node itself answers, on its loop."""
 
 Inline = Callable[[Work], object]
 """Gives the value that the node answers with, or a future of it. Raises ValueError for what it can't take."""
@@ -183,6 +187,8 @@ class Serving:
         size = len(piece.body)
         streaming = isinstance(payload, Streaming)
         try:
+            if request.directive in self._inline:
+                _check_inline(request.directive, len(payload) + size)
             payload.feed(piece.body)
             if isinstance(payload, Arriving) and payload.spooled_bytes:
                 self.spooled.grow(request.id, request.sender, payload.spooled_bytes)
@@ -190,7 +196,7 @@ class Serving:
             payload.fail(error)
             code = error.code if isinstance(error, MeshError) else "remote"
             request.payload = None
-            self.finish(request.id.hex(), reason=code, error=str(error))
+            self.finish(request.id.hex(), reason=code, error=text_of(error))
             return
         if piece.last:
             request.payload = None
@@ -209,19 +215,24 @@ class Serving:
             self.works.start(work)
             return
         try:
+            _check_inline(directive, len(payload))
             answer = inline(work)
             if isinstance(answer, asyncio.Future):
                 request.answer = answer
                 answer.add_done_callback(partial(self._answer_later, message_id))
             else:
                 self.finish(message_id, json.dumps(answer).encode(), has_payload=True)
-        except ValueError as error:
-            self.finish(message_id, reason="remote", error=f"ValueError: {error}")
+        except NodeOverloaded as error:
+            self.finish(message_id, reason=error.code, error=str(error))
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with what somebody has sent, it is answered
+            self.finish(message_id, reason=RemoteError.code, error=describe(error))
         payload.close()
 
     def _answer_later(self, message_id: str, answer: asyncio.Future[object]) -> None:
         if answer.cancelled():
             self.finish(message_id, reason="cancelled", error="cancelled")
+        elif (error := answer.exception()) is not None:
+            self.finish(message_id, reason=RemoteError.code, error=describe(error))
         else:
             self.finish(message_id, json.dumps(answer.result()).encode(), has_payload=True)
 
@@ -284,9 +295,11 @@ class Serving:
             eof = Eof(1, "cancelled", "the request was cancelled while the payload of its last reply was read")
             self._desk.reply(request.id, None, b"", last=False, eof=eof)
             raise
-        except Exception as error:  # noqa: BLE001  # the work's own file or iterator may raise anything
-            log.warning("the payload of a reply could not be read: %s", error)
-            eof = Eof(1, "remote", f"{type(error).__name__}: {error}"[:1000])
+        except BaseException as error:  # the work's own file or iterator may raise anything
+            if must_propagate(error):
+                raise
+            log_failure(log, "the payload of a reply of %s could not be read", request.directive, error=error)
+            eof = Eof(1, RemoteError.code, describe(error))
         finally:
             self.spooled.end(request.id)
         self._desk.reply(request.id, None, b"", last=False, eof=eof)
@@ -297,3 +310,8 @@ class Serving:
             if not request.started or request.answer is not None:
                 self.abort(request.id, "cancelled")
         await self.works.close()
+
+
+def _check_inline(directive: str, size_bytes: int) -> None:
+    if size_bytes > MAX_INLINE_BYTES:
+        raise NodeOverloaded(f"{directive} takes a payload of {MAX_INLINE_BYTES} bytes at most, not of {size_bytes}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from typing import IO, Any, cast
 
+from zmesh.failures import describe, is_a, must_propagate
 from zmesh.threads import Threads
 
 _ACCEPTED = (
@@ -157,9 +157,8 @@ class AsyncSource(PieceSource):
             async for piece in self._iterator:
                 if data := _to_bytes(piece):
                     return data
-        except (SystemExit, asyncio.CancelledError) as error:  # would end the loop or the task that reads here
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # it is the reader that was cancelled
-            raise RuntimeError(repr(error)) from error
+        except BaseException as error:
+            if is_a(error, Exception) or (must_propagate(error) and not is_a(error, SystemExit)):
+                raise
+            raise RuntimeError(describe(error)) from error  # it would end the loop or the task that reads here
         return b""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from zmesh.failures import describe, is_a
 from zmesh.forks import Origin
 
 T = TypeVar("T")
@@ -28,8 +29,8 @@ def _succeed(future: asyncio.Future[T], value: T) -> None:
 
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
-        fits = isinstance(error, Exception) and not isinstance(error, StopIteration)  # which no future takes
-        future.set_exception(error if fits else RuntimeError(repr(error)))
+        fits = is_a(error, Exception) and not is_a(error, StopIteration)  # which no future takes
+        future.set_exception(error if fits else RuntimeError(describe(error)))
 
 
 class Threads:
@@ -52,18 +53,29 @@ class Threads:
         self._threads: list[threading.Thread] = []
 
     def run(self, job: Callable[[], None]) -> None:
-        """Run `job`, which must not raise, as soon as a thread is free. Raises RuntimeError after `close`."""
+        """Run `job`, which must not raise, as soon as a thread is free.
+
+        Raises RuntimeError after `close`, and where the system gives no thread to run it.
+        """
         if not self._origin.is_here:
             self._begin()
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the threads {self._name!r} are closed")
             self._jobs.put(job)
-            if self._idle.acquire(blocking=False) or len(self._threads) >= self._limit:
-                return
-            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads) + 1}", daemon=True)
-            self._threads.append(thread)
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+                self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads) + 1}", daemon=True)
+        try:
             thread.start()
+        except RuntimeError:
+            if not self._threads:
+                self._jobs.get_nowait()  # there is no other job, and nobody else to take this one
+                raise
+        else:
+            self._threads.append(thread)
 
     async def call(self, function: Callable[[], T]) -> T:
         """What `function()` returns or raises, from a thread. A caller that is cancelled leaves it running.

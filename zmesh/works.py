@@ -15,11 +15,12 @@ from concurrent.futures import Future
 from contextlib import aclosing, closing
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from zmesh.directives import Directives, Entry
 from zmesh.eager import Starter
-from zmesh.errors import Cancelled, Closed, Overloaded, RemoteError, TimedOut
+from zmesh.errors import Cancelled, Closed, NodeOverloaded, Overloaded, RemoteError, TimedOut
+from zmesh.failures import code_of, describe, is_a, log_failure, must_propagate, text_of
 from zmesh.payload import PayloadLike, Streaming, encode
 from zmesh.shape import Shape
 from zmesh.source import Source
@@ -36,7 +37,6 @@ CLOSE_WITHIN = 5.0
 """Seconds that closing waits for work that was cancelled, and for a plugin's own `close`."""
 
 _TURN = 32
-_ERROR_CHARACTERS = 1000
 
 
 class Outlet(Protocol):
@@ -242,7 +242,7 @@ class Works:
                 encoded = encode(result)
         except BaseException as failure:  # SystemExit and the like must not reach the loop
             self._end(running, failure)
-            if isinstance(failure, KeyboardInterrupt):
+            if is_a(failure, KeyboardInterrupt):
                 raise
         else:
             self._end(running, None, encoded)
@@ -261,7 +261,7 @@ class Works:
                         await asyncio.sleep(0)  # a generator that never waits must leave the loop to others
         except BaseException as failure:
             self._end(running, failure)
-            if isinstance(failure, KeyboardInterrupt):
+            if is_a(failure, KeyboardInterrupt):
                 raise
         else:
             self._end(running)
@@ -289,7 +289,11 @@ class Works:
             self._loop = asyncio.get_running_loop()
             self._threads = Threads(self._max_workers, "zmesh-work")
         running.claim = threading.Lock()
-        self._threads.run(partial(self._in_thread, running))
+        try:
+            self._threads.run(partial(self._in_thread, running))
+        except RuntimeError as error:
+            text = f"the node can start no thread for {running.work.directive} ({error}); try again later"
+            self._end(running, NodeOverloaded(text))
 
     def _in_thread(self, running: _Running) -> None:
         """The whole of one work in a worker thread."""
@@ -406,15 +410,17 @@ class Works:
         for close in self._directives.closers():
             try:
                 await asyncio.wait_for(close(), CLOSE_WITHIN)
-            except Exception as error:  # a plugin's failure must not keep the node from closing
-                logger.warning("a plugin failed to close", exc_info=error)
+            except BaseException as error:  # a plugin's failure must not keep the node from closing
+                if must_propagate(error):
+                    raise
+                log_failure(logger, "a plugin failed to close", error=error)
 
 
 def _outcome(running: _Running, failure: BaseException | None) -> tuple[str, str]:
     """The reason and the text that tell the requester why the work did not succeed."""
     directive = running.work.directive
     task = running.task
-    from_outside = isinstance(failure, asyncio.CancelledError) and task is not None and task.cancelling()
+    from_outside = failure is not None and is_a(failure, asyncio.CancelledError) and task and task.cancelling()
     if running.reason == Cancelled.code or (running.reason is None and from_outside):
         by = f" by {running.by!r}" if running.by is not None else ""
         return Cancelled.code, f"{directive} was cancelled{by}"
@@ -422,14 +428,8 @@ def _outcome(running: _Running, failure: BaseException | None) -> tuple[str, str
         return running.reason, f"{directive} did not end before its deadline"
     if running.reason is not None:
         return running.reason, f"{directive} was stopped: {running.reason}"
-    if isinstance(failure, RemoteError):  # the plugin's own word to the requester
-        return failure.code, _sendable(str(failure))
-    logger.warning("%s for %s failed", directive, running.work.sender, exc_info=failure)
-    text = str(failure)
-    return RemoteError.code, _sendable(f"{type(failure).__name__}: {text}" if text else type(failure).__name__)
-
-
-def _sendable(text: str) -> str:
-    """The text without what UTF-8 can't express, and short enough for the header of a reply."""
-    text = text.encode(errors="backslashreplace").decode()
-    return text if len(text) <= _ERROR_CHARACTERS else f"{text[: _ERROR_CHARACTERS - 3]}..."
+    assert failure is not None
+    if is_a(failure, RemoteError):  # the plugin's own word to the requester
+        return code_of(cast("RemoteError", failure)), text_of(failure)
+    log_failure(logger, "%s for %s failed", directive, running.work.sender, error=failure)
+    return RemoteError.code, describe(failure)

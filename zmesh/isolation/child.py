@@ -18,15 +18,15 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing, closing, contextmanager, suppress
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
 from zmesh.errors import MeshError, RemoteError
+from zmesh.failures import code_of, describe, is_a, text_of, traceback_of
 from zmesh.isolation.line import PIECE, Channel, Frame, Job, Line
 from zmesh.payload import Payload, Streaming, encode
 from zmesh.plugin import Plugin
@@ -36,7 +36,6 @@ from zmesh.spool import Spool
 from zmesh.work import Work
 
 _UNREAD_BYTES = 4 * PIECE
-_TRACEBACK_CHARACTERS = 16_000
 
 
 class _Whole(Payload):
@@ -345,17 +344,11 @@ def _started(plugin: Plugin | None) -> Iterator[None]:
 
 def _report(failure: BaseException) -> bytes:
     """What the node is told of a failure."""
-    text = str(failure)
-    if isinstance(failure, RemoteError):  # the plugin's own word to the requester
-        word = {"reason": failure.code, "text": text, "trace": ""}
+    if is_a(failure, RemoteError):  # the plugin's own word to the requester
+        word = {"reason": code_of(cast("RemoteError", failure)), "text": text_of(failure), "trace": ""}
     else:
-        kind = type(failure).__name__
-        trace = "".join(traceback.format_exception(failure))[-_TRACEBACK_CHARACTERS:]
-        word = {"reason": RemoteError.code, "text": f"{kind}: {text}" if text else kind, "trace": trace}
-    word = {
-        key: value[:_TRACEBACK_CHARACTERS].encode(errors="backslashreplace").decode() for key, value in word.items()
-    }
-    return bytes(msgpack.packb({**word, "memory": isinstance(failure, MemoryError)}))
+        word = {"reason": RemoteError.code, "text": describe(failure), "trace": traceback_of(failure)}
+    return bytes(msgpack.packb({**word, "memory": is_a(failure, MemoryError)}))
 
 
 def main(connection: socket.socket, descriptor: int | None) -> None:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from zmesh.errors import Closed, MeshError, NotAllowed, RemoteError, UnknownDirective
+from zmesh.errors import Closed, NotAllowed, RemoteError, UnknownDirective
+from zmesh.failures import text_of
 from zmesh.isolation.limits import Isolation, Limits
 from zmesh.isolation.line import MAX_FRAME, PIECE, Channel, Frame, Job
 from zmesh.payload import PayloadLike, Streaming
@@ -334,13 +335,17 @@ class _Run:
             await channel.send(Frame.JOB, job)
             if not with_payload:
                 return
-            try:
-                async for piece in self._work.payload:
-                    await channel.send(Frame.PIECE, piece)
-            except (MeshError, ValueError) as error:
-                await channel.send(Frame.FAILED, msgpack.packb({"text": str(error)}))
-            else:
-                await channel.send(Frame.END)
+            pieces = aiter(self._work.payload)
+            while True:
+                try:
+                    piece = await anext(pieces, b"")
+                except Exception as error:  # noqa: BLE001  # that of a disk, too, is the function's to hear of
+                    await channel.send(Frame.FAILED, msgpack.packb({"text": text_of(error)}))
+                    return
+                if not piece:
+                    await channel.send(Frame.END)
+                    return
+                await channel.send(Frame.PIECE, piece)
         except OSError:
             pass  # the process is gone, and how is told elsewhere
 

@@ -10,10 +10,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgpack
 import pytest
 
+from tests.odd_errors import ODD_ERRORS
 from tests.work.kinds import async_generator, coroutine, every_kind, function, generator
 from zmesh.errors import MeshError, NotAllowed
+from zmesh.isolation.child import _report
 from zmesh.payload import Streaming
 
 MIB = 1024 * 1024
@@ -54,6 +57,31 @@ async def test_what_it_raises_ends_the_request_as_it_would_without_isolation(ben
         assert exchange.error == text
         assert exchange.reason == ("not_allowed" if isinstance(error, NotAllowed) else "remote")
         assert exchange.replies == ([b"cba"] if "generator" in kind.__name__ else [])
+
+
+@pytest.mark.parametrize("make", ODD_ERRORS.values(), ids=ODD_ERRORS)
+def test_any_error_can_be_reported_to_the_node(make):
+    word = msgpack.unpackb(_report(make()))
+    assert word["text"]
+    assert word["reason"] == "remote"
+    assert word["memory"] is (make is MemoryError)
+
+
+async def test_an_error_without_a_text_ends_the_request(bench):
+    class Odd(BaseException):
+        def __str__(self):
+            raise KeyError("no text")
+
+    def plain(work):
+        raise Odd
+
+    async def waiting(work):
+        raise Odd
+
+    for name, each in [("test:plain", plain), ("test:waiting", waiting)]:
+        bench.isolate(name, each)
+        exchange = await bench.call(name)
+        assert (exchange.reason, exchange.error) == ("remote", "Odd: <its text can't be shown: KeyError>")
 
 
 async def test_its_traceback_is_in_the_log_of_the_node(bench, caplog):

@@ -1,0 +1,117 @@
+"""Exceptions of user code, as text: what can be said of an error whose own methods may fail, lie or never be asked.
+
+An exception is an object of a class that somebody else wrote. Its `__str__` may raise, return what is no text, or a
+gigabyte; its `__class__` and its attributes may be properties that raise. Everything here returns text that can be
+encoded, of a bounded length, and raises nothing but KeyboardInterrupt, which is the user's and not the exception's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import traceback
+
+from zmesh import errors
+from zmesh.errors import MeshError
+
+MAX_DESCRIPTION = 1000
+"""Characters of `describe` and `text_of`."""
+
+MAX_KIND = 100
+"""Characters of `kind_of`."""
+
+MAX_TRACEBACK = 16_000
+"""Characters of `traceback_of`, of which the end is kept."""
+
+_NAME = type.__dict__["__name__"]
+_CODE = re.compile(r"[a-z0-9_.:-]{1,64}")
+_CODES = {kind: kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MeshError)}
+
+
+def is_a(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """Whether the error is one of these kinds; `isinstance` would ask its `__class__`, which may raise."""
+    return issubclass(type(error), kinds)
+
+
+def must_propagate(error: BaseException) -> bool:
+    """Whether who catches this on the loop has to raise it again.
+
+    So are Ctrl-C, `sys.exit`, and the cancellation of the current task, but not a CancelledError that user code raises
+    or has met in a task of its own.
+    """
+    if not is_a(error, asyncio.CancelledError):
+        return is_a(error, KeyboardInterrupt, SystemExit)
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def kind_of(error: BaseException) -> str:
+    """The name of the error's class, as one printable word."""
+    name = _sendable(_NAME.__get__(type(error)), MAX_KIND)  # a metaclass may have a `__name__` of its own
+    return name if name.isidentifier() else "".join(c if c.isprintable() and c != " " else "?" for c in name)
+
+
+def text_of(error: BaseException) -> str:
+    """What `str` makes of the error; where that fails, which error it failed with."""
+    try:
+        return _sendable(str(error), MAX_DESCRIPTION)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # noqa: BLE001  # whatever its `__str__` raises
+        return f"<its text can't be shown: {kind_of(failure)}>"
+
+
+def describe(error: BaseException) -> str:
+    """The error as `ClassName: text`, or `ClassName` if it has no text."""
+    kind, text = kind_of(error), text_of(error)
+    return _sendable(f"{kind}: {text}" if text else kind, MAX_DESCRIPTION)
+
+
+def code_of(error: MeshError) -> str:
+    """The error's `code`; that of the class of zmesh.errors that it derives from, if what it says is none."""
+    try:
+        code = error.code
+        if type(code) is str and _CODE.fullmatch(code):
+            return code
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  # a property of a class that is not ours
+        pass
+    return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+
+
+def traceback_of(error: BaseException) -> str:
+    """The error's traceback, as Python prints it, without a line break at the end."""
+    try:
+        text = "".join(traceback.format_exception(error)).rstrip("\n")
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  # notes, causes and members are the exception's own, too
+        text = describe(error)
+    if len(text) > MAX_TRACEBACK:
+        text = f"...{text[3 - MAX_TRACEBACK :]}"
+    return _encodable(text)
+
+
+def log_failure(
+    logger: logging.Logger, message: str, *arguments: object, error: BaseException, level: int = logging.WARNING
+) -> None:
+    """Log a message, and under it the traceback of what user code has raised.
+
+    With `exc_info` the formatting would be left to the handler, and an exception that can't be formatted would escape
+    from there, or have `logging` print its own traceback to stderr in place of the message.
+    """
+    if logger.isEnabledFor(level):
+        logger.log(level, f"{message}\n%s", *arguments, traceback_of(error), stacklevel=2)
+
+
+def _sendable(text: str, length: int) -> str:
+    """The start of the text, as a plain `str` that UTF-8 can express."""
+    text = str.__getitem__(text, slice(length + 1))  # `text` may be of a subclass, with methods of its own
+    text = _encodable(text)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

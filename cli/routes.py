@@ -46,7 +46,7 @@ def _checked(payload: Payload | None) -> dict[str, Any] | None:
             },
             "duplicates": [str(node) for node in answer["duplicates"]],
         }
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):  # the last for what is infinite
         return None
 
 

@@ -22,6 +22,7 @@ from zmesh.core.wire import MAX_DIRECTIVE, is_address
 from zmesh.directives import Directives
 from zmesh.errors import ConfigError, MeshError, RemoteError
 from zmesh.exchange import Exchange, Handled, Received, ResponseHandler, Unheard
+from zmesh.failures import is_a, text_of
 from zmesh.fanout import LIMIT, Answer, Answers, Asked, Fanout, repeatable
 from zmesh.interrupts import heard
 from zmesh.node import Node
@@ -296,8 +297,11 @@ class Controller:
         request = self.request(node, PING, asked, timeout=timeout, route_timeout=route_timeout)
         payload = await request
         rtt = time.perf_counter() - started
-        answer = payload.json() if payload is not None else {}
-        return Pong(node, rtt, request.hops, answer.get("active_work", []))
+        try:
+            active_work = payload.json().get("active_work", []) if payload is not None else []
+        except (ValueError, AttributeError):
+            raise RemoteError(f"node {node!r} answers a ping with something else", node=node) from None
+        return Pong(node, rtt, request.hops, active_work if isinstance(active_work, list) else [])
 
     def cancel(self, message_id: str) -> None:
         """Stop a request of this node by its message id. Harmless if it is over."""
@@ -446,7 +450,7 @@ class Controller:
 
     def _ended(self, life: asyncio.Task[None]) -> None:
         if not life.cancelled() and (error := life.exception()) is not None:
-            log.error("node %s: %s", self.node_id, error, exc_info=None if isinstance(error, MeshError) else error)
+            log.error("node %s: %s", self.node_id, text_of(error), exc_info=None if is_a(error, MeshError) else error)
 
 
 def _check_directive(directive: str) -> None:

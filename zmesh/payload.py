@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeAlias
 
 from zmesh.errors import Overloaded
+from zmesh.failures import text_of
 from zmesh.source import AsyncSource, PieceSource, Source, source
 from zmesh.spool import Spool, memory
 
@@ -60,7 +61,7 @@ def encode(payload: PayloadLike) -> bytes | Source:
         try:
             return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
         except TypeError as error:
-            raise TypeError(f"a {type(payload).__name__} is sent as JSON, but: {error}") from None
+            raise TypeError(f"a {type(payload).__name__} is sent as JSON, but: {text_of(error)}") from None
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
     if isinstance(payload, Payload):
@@ -119,8 +120,11 @@ class Payload:
         return self.readall().decode()
 
     def json(self) -> Any:
-        """All of it as the value that its JSON stands for. Raises ValueError if it is not JSON."""
-        return json.loads(self.readall())
+        """All of it as the value that its JSON stands for. Raises ValueError if it is none, or nested too deeply."""
+        try:
+            return json.loads(self.readall())
+        except RecursionError:
+            raise ValueError("the JSON is nested too deeply") from None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move to `offset` bytes from the start (or the position, or the end, as `whence` says); the new position."""

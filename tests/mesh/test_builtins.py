@@ -1,0 +1,111 @@
+"""The directives that a node answers itself, and JSON from elsewhere that is made to do harm."""
+
+import asyncio
+
+import pytest
+
+import zmesh
+from zmesh.answers import CANCEL, PING, ROUTES
+from zmesh.errors import ExchangeError, NodeOverloaded, RemoteError
+from zmesh.payload import Payload
+from zmesh.serving import MAX_INLINE_BYTES
+from zmesh.testing import Mesh, eventually
+
+WITHIN = 30.0
+
+BOMBS = {
+    "brackets": b"[" * 15_000,
+    "braces": b'{"a":' * 3_000,
+    "many brackets": b"[" * 60_000,
+    "many digits": b"9" * 10_000,
+    "digits as an id": b'{"message_id": %s}' % (b"9" * 10_000),
+    "a large id": b'{"message_id": 1e999}',
+    "lone surrogates": b'{"message_id": "\\ud800", "initial_time": "\\udfff"}',
+    "nested as deep as it goes": b'{"message_id": %s, "initial_time": %s}'
+    % (b"[" * 900 + b"]" * 900, b"[[" * 450 + b"]]" * 450),
+    "no numbers": b'{"initial_time": [NaN, Infinity, -Infinity]}',
+    "no UTF-8": b"\xff\xfe\x00",
+    "a string": b'"x"',
+    "a null": b"null",
+    "a whole frame": b" " * 65_536,
+    "a large payload": b" " * 300_000,
+}
+
+
+@pytest.mark.parametrize("directive", [PING, CANCEL, ROUTES])
+async def test_a_builtin_answers_whatever_it_is_sent_and_nothing_is_left_of_it(directive):
+    async with Mesh.chain("client", "server") as mesh:
+        client, serving = mesh["client"], mesh["server"].node.serving
+        for what, bomb in BOMBS.items():
+            for payload in [bomb, iter([bomb[at : at + 10_000] for at in range(0, len(bomb), 10_000)])]:
+                async with asyncio.timeout(WITHIN):
+                    error = await outcome(client, directive, payload)
+                assert not isinstance(error, zmesh.TimedOut), what
+                if len(bomb) > MAX_INLINE_BYTES:
+                    assert isinstance(error, NodeOverloaded), what
+                    assert f"{directive} takes a payload of {MAX_INLINE_BYTES} bytes at most" in str(error)
+        await eventually(lambda: not len(serving))
+        assert (await client.ping_once("server", timeout=WITHIN)).node == "server"
+
+
+async def outcome(client, directive, payload):
+    """The error that a request ends in, None if it succeeds."""
+    try:
+        await client.request("server", directive, payload, timeout=WITHIN)
+    except ExchangeError as error:
+        return error
+    return None
+
+
+ANSWERS = [b"[" * 60_000, b"9" * 10_000, b"[]", b"7", b"null", b'"x"', b"", b"\xff", b'{"active_work": 1e999']
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: repr(answer[:20]))
+async def test_an_answer_of_another_node_that_makes_no_sense_is_a_remote_error(answer):
+    async with Mesh.chain("client", "server") as mesh:
+        for directive in [PING, CANCEL]:
+            mesh["server"].node.serving._inline.pop(directive)  # as a node that is no zmesh would
+            mesh["server"].register(directive, lambda work: answer)
+        with pytest.raises(RemoteError, match="node 'server' answers a ping with something else"):
+            await mesh["client"].ping_once("server", timeout=WITHIN)
+        with pytest.raises(RemoteError, match="node 'server' answers a cancel with something else"):
+            await mesh["client"].cancel_at("server", "0" * 32, timeout=WITHIN)
+
+
+async def test_a_ping_whose_list_of_work_is_none_lists_none():
+    async with Mesh.chain("client", "server") as mesh:
+        mesh["server"].node.serving.answer(PING, lambda work: {"active_work": {"a": 1}})
+        assert (await mesh["client"].ping_once("server", timeout=WITHIN)).active_work == []
+
+
+async def test_a_builtin_that_fails_later_is_answered():
+    async with Mesh.chain("client", "server") as mesh:
+        later = asyncio.get_running_loop().create_future()
+        mesh["server"].node.serving.answer(PING, lambda work: later)
+        request = mesh["client"].request("server", PING)
+        await eventually(lambda: len(mesh["server"].node.serving))
+        later.set_exception(KeyError("gone"))
+        with pytest.raises(RemoteError, match="KeyError: 'gone'"):
+            await request
+
+
+@pytest.mark.parametrize("text", [b"[" * 60_000, b'{"a":' * 50_000, b"9" * 10_000, b"\xff"])
+def test_json_that_cannot_be_read_is_a_value_error(text):
+    with pytest.raises(ValueError, match=r"."):
+        Payload(text).json()
+
+
+async def test_a_frame_that_a_node_fails_to_take_in_ends_its_exchange_only(monkeypatch):
+    async with Mesh.chain("client", "server") as mesh:
+        client, server = mesh["client"], mesh["server"]
+        monkeypatch.setattr(server.node.serving, "_start", lambda *_: 1 / 0)
+        with pytest.raises(RemoteError, match="node 'server' failed to take it in: ZeroDivisionError"):
+            await client.request("server", "echo:echo", b"x", timeout=WITHIN)
+        monkeypatch.undo()
+        assert (await client.request("server", "echo:echo", b"x", timeout=WITHIN)).text() == "x"
+        request = client.request("server", "echo:echo", b"x", timeout=WITHIN)
+        monkeypatch.setattr("zmesh.exchange.Exchange._receive", lambda *_: 1 / 0)
+        with pytest.raises(RemoteError, match="node 'client' failed to take it in: ZeroDivisionError"):
+            await request
+        monkeypatch.undo()
+        assert (await client.request("server", "echo:echo", b"x", timeout=WITHIN)).text() == "x"

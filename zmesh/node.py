@@ -36,6 +36,7 @@ from zmesh.source import Source
 from zmesh.streaming import send_source
 from zmesh.telemetry import Telemetry
 from zmesh.transport import Transport
+from zmesh.watchdog import LinkGuard, watchdogs
 
 if TYPE_CHECKING:
     from zmesh.events import Events
@@ -114,6 +115,8 @@ class Node:
         self._quiet: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = float("inf")
+        self._catches_up = False
+        self._guard: LinkGuard | None = None
         self._aborted = False
         self.closed = False
 
@@ -174,6 +177,8 @@ class Node:
     def _open(self) -> None:
         self._transport = Transport(self)
         self._open_journal()
+        self._guard = LinkGuard(self.engine, self._transport, self._note)
+        watchdogs.add(self._guard, self.config.heartbeat)
         unborn, self._unborn = self._unborn, []
         for coroutine, name, feeds in unborn:
             self.spawn(coroutine, name, feeds)
@@ -223,6 +228,8 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._guard is not None:
+            watchdogs.remove(self._guard)
         if self._transport is not None:
             await self._transport.close()
         if self._journal is not None:
@@ -619,6 +626,15 @@ class Node:
         self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        now, timer, self._timer = time.monotonic(), self._timer, None
+        late = self.loop.time() - timer.when() if self.loop is not None and timer is not None else 0.0
         self._wake_at = float("inf")
-        self._perform(self.engine.tick(time.monotonic()))
+        if late > self.config.heartbeat and not self._catches_up and self.loop is not None:
+            # The loop was blocked. What has come meanwhile is read first, lest its lateness be taken for silence.
+            self._catches_up = True
+            self._timer = self.loop.call_later(0.0, self._tick)
+            self._wake_at = now
+            self._perform(self.engine.resume(late, now))
+            return
+        self._catches_up = False
+        self._perform(self.engine.tick(now))

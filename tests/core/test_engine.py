@@ -287,3 +287,14 @@ def test_a_settled_pair_says_nothing_but_probes(linked):
         probe = wire.Probe(linked.now, linked.engine.routes.received(1), linked.engine.records.digest, 0.0)
         linked.hear(1, Kind.PROBE, probe)
     assert seen == {Kind.PROBE}
+
+
+# --- a node that could not listen -----------------------------------------------------------------------------------
+
+
+def test_a_node_that_was_kept_from_listening_does_not_take_that_for_silence_of_its_neighbours(linked):
+    linked.now += 10.0
+    assert linked.done(linked.engine.resume(10.0, linked.now)) == []
+    assert "link_lost" not in events(linked.tick())
+    linked.now += 10.0
+    assert "link_lost" in events(linked.tick())

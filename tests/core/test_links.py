@@ -295,6 +295,25 @@ def test_a_doubted_link_that_was_heard_of_and_not_trusted_stays_doubted(links, u
     assert quiet(links, 12.5 + SILENCE) == ([], [link])
 
 
+def test_no_silence_is_counted_for_a_time_in_which_nobody_listened(links, up):
+    fresh, doubted, opening = up(1, "a", now=10.0), up(2, "b", now=8.0), links.open(3, dialled=False, cost=1, now=10.0)
+    held = named(links.open(4, dialled=True, cost=1, now=10.0), "b", 2)
+    links.hold(held, 10.0)
+    assert links.expire(10.0) == ([doubted], [])
+    links.forgive(10.0, 20.0)
+    assert (fresh.heard, doubted.heard) == (20.0, 18.0)
+    assert links.expire(20.0) == ([], [])
+    assert doubted.doubted
+    assert links.expire(18.0 + SILENCE) == ([], [doubted])
+    assert links.expire(20.0 + DOUBT) == ([fresh], [])
+    links.close(doubted.id)
+    assert links.expire(20.0 + SILENCE) == ([], [fresh])
+    links.close(fresh.id)
+    assert links.expire(20.0 + SILENCE + 1) == ([], [held])
+    links.close(held.id)
+    assert links.expire(20.0 + OPENING) == ([], [opening])
+
+
 def test_of_two_links_to_one_neighbour_the_doubted_one_comes_last(links, up):
     dear, cheap = up(1, "a", now=10.0), up(2, "a", now=10.0)
     dear.cost = cheap.cost + 1

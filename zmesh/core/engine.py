@@ -1,10 +1,9 @@
 """One node as a state machine: a stimulus in, a list of effects out.
 
 The stimuli are `link_up`, `link_down`, `link_full`, `link_ready`, `dial_failed`, `dial_succeeded` and `receive` from
-the transport, `send`, `feed`,
-`reply`, `cancel`, `consumed` and `describe` from the program, `tick` from the clock and `close` at the end. Each takes
-the time as `now` and returns what is to be done, in order. `next_deadline` tells when `tick` is due. The engine keeps
-no clock and does no I/O; whatever a neighbour sends, no stimulus raises.
+the transport, `send`, `feed`, `reply`, `cancel`, `consumed` and `describe` from the program, `tick` and `resume` from
+the clock and `close` at the end. Each takes the time as `now` and returns what is to be done, in order. `next_deadline`
+tells when `tick` is due. The engine keeps no clock and does no I/O; whatever a neighbour sends, no stimulus raises.
 """
 
 from __future__ import annotations
@@ -267,6 +266,11 @@ class Engine:
         effects = self._done(now)
         self._set_alarm()
         return effects
+
+    def resume(self, seconds: float, now: float) -> list[Effect]:
+        """The node could not listen for the last `seconds`: what its neighbours have said meanwhile is still unread."""
+        self.links.forgive(seconds, now)
+        return self._done(now)
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, or None if nothing is. It may turn out that nothing was; it is never too late."""

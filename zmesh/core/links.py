@@ -315,6 +315,18 @@ class Links:
                 self._silences.set(id, limit if link.doubted else self._look_again(link, now))
         return doubtful, silent
 
+    def forgive(self, seconds: float, now: float) -> None:
+        """Count no silence for the last `seconds`, in which this node could not listen."""
+        for link in self._links.values():
+            link.heard = min(now, link.heard + seconds)
+            if link.state is State.UP:
+                limit = SILENCE if link.doubted else DOUBT
+                self._silences.set(link.id, link.heard + limit * self.heartbeat)
+            elif link.state is State.HELD:
+                self._silences.set(link.id, now + (SILENCE + 1) * self.heartbeat)
+            else:
+                self._silences.set(link.id, now + max(OPENING, SILENCE * self.heartbeat))
+
     def trust(self, link: Link) -> None:
         """Something was heard on a doubted link."""
         link.doubted = False

@@ -90,6 +90,9 @@ class Connection(Port):
         send_body(self._send, frames[2])
         return True
 
+    def _parts(self, link: LinkId, frames: Frames) -> tuple[bytes, ...]:
+        return frames if link == self.link else ()
+
     def hang_up(self, link: LinkId, pause: float) -> None:
         """Close the connection; the next one begins after `pause` seconds at the earliest."""
         self.link = None

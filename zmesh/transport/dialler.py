@@ -15,7 +15,7 @@ import time
 
 import zmq
 
-from zmesh.interrupts import let_through
+from zmesh.interrupts import supervised
 from zmesh.transport.address import Target
 from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
 from zmesh.transport.dials import Dial, DialState, Failure, TryFailed, failed
@@ -47,7 +47,7 @@ class Dialler:
         self._tries = 0
         self._pause = REDIAL_FIRST
         self._absent = False
-        self.task = transport.loop.create_task(let_through(self._live()), name=f"zmesh dial {target.url}")
+        self.task = transport.loop.create_task(supervised(self._live(), f"zmesh dial {target.url}"))
 
     @property
     def dial(self) -> Dial:

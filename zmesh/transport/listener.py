@@ -118,6 +118,10 @@ class Listener(Port):
         send_body(self._send, frames[2])
         return True
 
+    def _parts(self, link: LinkId, frames: Frames) -> tuple[bytes, ...]:
+        id = self._ids.get(link)
+        return (id, *frames) if id is not None else ()
+
     def hang_up(self, link: LinkId, pause: float) -> None:
         """Know the connection no more: what it still says is thrown away, and over TCP it is ended in a while."""
         descriptor, connection = self._descriptors.get(link, NO_DESCRIPTOR), self._connections.get(link)
@@ -133,6 +137,8 @@ class Listener(Port):
         """Stop listening; libzmq frees a TCP address some time after, and its monitor says when."""
         if not self.url.startswith("tcp:"):
             return None
+        if self.gate.shut:
+            self.gate.wait()
         loop = self.transport.loop
         loop.remove_reader(self._fd)
         self._unbound = loop.create_future()
@@ -198,12 +204,16 @@ class Listener(Port):
 
     def _doubt(self, link: LinkId) -> None:
         """A descriptor was closed that may have been this link's: have something sent, which tells (EHOSTUNREACH)."""
+        if self.gate.shut:
+            self.gate.wait()
         if link in self._ids and not self._socket.closed:
             self._get(EVENTS)
             self.handler.on_link_doubtful(link)
 
     def _knows(self, id: bytes) -> bool:
         """Whether the connection of a routing id is still there. Only sending tells; an empty message harms nobody."""
+        if self.gate.shut:
+            self.gate.wait()
         self._get(EVENTS)
         try:
             self._send(id, MORE)

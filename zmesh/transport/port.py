@@ -19,6 +19,7 @@ from zmq.utils.monitor import parse_monitor_message
 from zmesh.core.message import LinkId
 from zmesh.core.wire import MAX_HEAD, Frames
 from zmesh.transport.context import Context
+from zmesh.transport.gate import Gate
 
 HIGH_WATER = 64
 LINGER_MS = 500
@@ -76,6 +77,7 @@ class Owner(Protocol):
     draining: bool
     closed: bool
     touched: set[Port]
+    gate: Gate
 
     def new_link(self, port: Port) -> LinkId:
         """Number a new connection."""
@@ -90,6 +92,7 @@ class Port(ABC):
     def __init__(self, transport: Owner) -> None:
         self.transport = transport
         self.handler = transport.handler
+        self.gate = transport.gate
         self.full: set[LinkId] = set()
         self._scheduled = False
         self._monitor: zmq.Socket[bytes] | None = None
@@ -147,6 +150,8 @@ class Port(ABC):
             self.transport.loop.call_soon(self._drain_monitor)
 
     def _shut(self) -> None:
+        if self.gate.shut:
+            self.gate.wait()
         loop = self.transport.loop
         if self._monitor is not None:
             if self._monitor_fd != NO_DESCRIPTOR:
@@ -170,6 +175,8 @@ class Port(ABC):
         """Drain at the loop's next turn if there is input, or if a full link may have room again."""
         if self._scheduled or self._socket.closed:
             return
+        if self.gate.shut:
+            self.gate.wait()
         events = self._get(EVENTS)
         if events & _IN:
             self._scheduled = True
@@ -187,11 +194,15 @@ class Port(ABC):
         read = 0
         try:
             for read in range(1, BATCH + 1):
+                if self.gate.shut:
+                    self.gate.wait()
                 try:
                     self._read()
                 except zmq.Again:
                     read -= 1
                     break
+                if self.gate.shut:
+                    self.gate.wait()
                 if self._socket.closed or not self._get(EVENTS) & _IN:
                     break
             else:
@@ -204,6 +215,17 @@ class Port(ABC):
             transport.draining = False
             transport.touched.discard(self)
             transport.settle()
+
+    def send_as_guest(self, link: LinkId, frames: Frames) -> None:
+        """Send frames from a thread that the gate has let in; none of them where there is no room."""
+        if link in self.full or self._socket.closed:
+            return
+        parts = self._parts(link, frames)
+        try:
+            for index, part in enumerate(parts, 1):
+                self._send(part, MORE if index < len(parts) else LAST)
+        except zmq.ZMQError:  # of the first part only: the connection is full or gone, as the loop will find
+            pass
 
     def _read_parts(self) -> list[bytes]:
         """The parts of the message at hand, of which a long body stays uncopied; more than four are thrown away."""
@@ -225,6 +247,10 @@ class Port(ABC):
     @abstractmethod
     def send(self, link: LinkId, frames: Frames) -> bool:
         """Hand frames to ZeroMQ; False if there is no room."""
+
+    @abstractmethod
+    def _parts(self, link: LinkId, frames: Frames) -> tuple[bytes, ...]:
+        """The frames as the parts of a message for that link; none if it is not this port's any more."""
 
     @abstractmethod
     def hang_up(self, link: LinkId, pause: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterable
 
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
@@ -12,6 +13,7 @@ from zmesh.transport.connection import Connection
 from zmesh.transport.context import shared
 from zmesh.transport.dialler import Dialler
 from zmesh.transport.dials import Dial
+from zmesh.transport.gate import Gate
 from zmesh.transport.listener import Listener
 from zmesh.transport.names import Names
 from zmesh.transport.names import shared as shared_names
@@ -34,6 +36,7 @@ class Transport:
         self._diallers: list[Dialler] = []
         self.touched: set[Port] = set()
         self._numbers = itertools.count(1)
+        self.gate = Gate()
         self.draining = False
         self.closed = False
 
@@ -63,8 +66,28 @@ class Transport:
             return True
         if link in port.full:
             return False
+        if self.gate.shut:
+            self.gate.wait()
         self.touched.add(port)
         return port.send(link, frames)
+
+    def send_as_guest(self, links: Iterable[LinkId], frames: Frames) -> bool:
+        """Send frames on these links from another thread than the loop's; False if that can't be done at the moment.
+
+        When the loop goes on, it has to `look_again`.
+        """
+        with self.gate.enter() as entered:
+            if entered and not self.closed:
+                for link in links:
+                    port = self.links.get(link)
+                    if port is not None:
+                        port.send_as_guest(link, frames)
+        return entered
+
+    def look_again(self) -> None:
+        """Look at all sockets for input whose signal another thread may have swallowed."""
+        self.touched.update(self.links.values())
+        self.settle()
 
     def settle(self) -> None:
         """To be called after sending: look for input whose signal the sending has swallowed."""

@@ -78,8 +78,8 @@ async def test_an_error_without_a_text_ends_the_request(bench):
     async def waiting(work):
         raise Odd
 
-    for name, each in [("test:plain", plain), ("test:waiting", waiting)]:
-        bench.isolate(name, each)
+    for name, directive in [("test:plain", plain), ("test:waiting", waiting)]:
+        bench.isolate(name, directive)
         exchange = await bench.call(name)
         assert (exchange.reason, exchange.error) == ("remote", "Odd: <its text can't be shown: KeyError>")
 

@@ -1,0 +1,328 @@
+"""User code that blocks the event loop of a node: links live on, the result arrives, and the log tells where it was."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+import threading
+import time
+
+import pytest
+
+import zmesh
+import zmesh.sync
+from zmesh import watchdog
+from zmesh.core import wire
+from zmesh.core.wire import Kind
+from zmesh.testing import Mesh, eventually
+from zmesh.transport.gate import Gate
+from zmesh.watchdog import KEEPALIVE, Place, Watchdog, place_of, watchdogs
+
+HEARTBEAT = 0.3
+WITHIN = 30.0
+
+
+def sleep(seconds):
+    time.sleep(seconds)
+
+
+async def blocks(work):
+    """What a directive should not do."""
+    sleep(float(work.payload.text()))
+    return b"done"
+
+
+async def blocks_later(work):
+    await asyncio.sleep(0)
+    sleep(float(work.payload.text()))
+    yield b"done"
+
+
+async def spins(work):
+    """The same without giving the interpreter's lock away for long."""
+    end = time.monotonic() + float(work.payload.text())
+    while time.monotonic() < end:
+        pass
+    return b"done"
+
+
+@contextlib.asynccontextmanager
+async def blockable(hub, **settings):
+    """A node in a thread with a loop of its own, and a neighbour of the hub."""
+    config = zmesh.Config(node_id="busy", heartbeat=HEARTBEAT, peers=hub.listening, **settings)
+    busy = zmesh.sync.Controller(config)
+    for function in (blocks, blocks_later, spins):
+        busy.register(f"t:{function.__name__}", function)
+    await asyncio.to_thread(busy.open)
+    try:
+        if not config.ephemeral:
+            await hub.node.reachable("busy", timeout=WITHIN)
+        yield busy
+    finally:
+        await asyncio.to_thread(busy.close)
+
+
+@pytest.fixture
+async def hub():
+    async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT) as mesh:
+        yield mesh["hub"]
+
+
+@pytest.mark.parametrize("function", [blocks, blocks_later, spins])
+async def test_the_links_of_a_blocked_node_live_on_and_its_result_arrives(hub, reports, caplog, function):
+    async with blockable(hub) as busy:
+        heard, own = reports(hub.node), reports(busy._mesh.node)
+        for _ in range(2):
+            payload = await hub.request("busy", f"t:{function.__name__}", str(8 * HEARTBEAT), timeout=WITHIN)
+            assert payload.text() == "done"
+        await eventually(lambda: busy._mesh.node.telemetry.counts["loop_blocked"] == 2)
+        await hub.ping_once("busy", timeout=WITHIN)
+        assert not [report for report in [*heard, *own] if report.event in ("link_lost", "node_left")]
+    lines = [record.getMessage() for record in caplog.records if "event loop blocked" in record.getMessage()]
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("busy: event loop blocked for ")
+        assert f" s in t:{function.__name__} ({__file__}:" in line
+
+
+async def test_a_node_that_stays_blocked_is_let_go_and_its_neighbours_know_why(hub, reports, monkeypatch):
+    monkeypatch.setattr(watchdog, "LINKS_KEPT", 2 * HEARTBEAT)
+    async with blockable(hub):
+        heard = reports(hub.node)
+        payload = await hub.request("busy", "t:blocks", str(8 * HEARTBEAT), timeout=WITHIN)
+        assert payload.text() == "done", "the exchange outlives the link"
+        lost = [report for report in heard if report.event == "link_lost"]
+        assert lost[0].detail.startswith("they left: its event loop has been blocked for")
+        assert "t:blocks (" in lost[0].detail
+
+
+async def test_a_leaf_that_blocks_its_own_loop_still_gets_its_replies(hub, reports):
+    async with blockable(hub, ephemeral=True) as leaf:
+        heard = reports(hub.node)
+
+        async def ask_and_block():
+            request = leaf._mesh.request("hub", "echo:echo", b"x", timeout=WITHIN)
+            sleep(8 * HEARTBEAT)
+            return (await request).text()
+
+        assert await asyncio.to_thread(leaf._do, ask_and_block) == "x"
+        assert not [report for report in heard if report.event == "link_lost"]
+
+
+async def test_what_is_no_directive_is_named_by_its_function(hub, caplog):
+    async with blockable(hub) as busy:
+
+        async def other():
+            sleep(1.5)
+
+        await asyncio.to_thread(busy._do, other)
+        await eventually(lambda: busy._mesh.node.telemetry.counts["loop_blocked"])
+    assert " s in sleep (" in caplog.text
+
+
+async def test_a_block_that_does_not_end_is_logged_while_it_lasts(hub, caplog, monkeypatch):
+    monkeypatch.setattr(watchdog, "STILL_BLOCKED_AFTER", 0.5)
+    released = threading.Event()
+    async with blockable(hub) as busy:
+
+        async def other():
+            released.wait(WITHIN)
+
+        blocked = asyncio.create_task(asyncio.to_thread(busy._do, other))
+        try:
+            await eventually(lambda: "s so far in" in caplog.text)
+        finally:
+            released.set()
+        await blocked
+    assert caplog.text.count("s so far in") == 1
+
+
+async def test_a_loop_that_is_blocked_in_a_handler_of_the_log_does_not_hang_the_watchdog(hub, monkeypatch):
+    monkeypatch.setattr(watchdog, "STILL_BLOCKED_AFTER", 0.5)
+    released = threading.Event()
+
+    class Stuck(logging.Handler):
+        def emit(self, record):
+            if record.getMessage() == "stuck":
+                released.wait(WITHIN)
+
+    logger = logging.getLogger("zmesh")
+    handler = Stuck()
+    logger.addHandler(handler)
+    try:
+        async with blockable(hub) as busy:
+
+            async def logs():
+                logger.warning("stuck")
+
+            blocked = asyncio.create_task(asyncio.to_thread(busy._do, logs))
+            await asyncio.sleep(8 * HEARTBEAT)  # in which the link would be lost
+            assert hub.node.router.get_nodes() == ["busy", "hub"]
+            released.set()
+            await blocked
+    finally:
+        logger.removeHandler(handler)
+
+
+async def test_a_node_leaves_no_watchdog_behind_and_those_of_one_loop_share_it():
+    def dogs():
+        return [thread for thread in threading.enumerate() if thread.name == "zmesh watchdog"]
+
+    before = len(dogs())
+    async with Mesh("a", "b", "c") as mesh:
+        assert len(dogs()) == before + 1
+        await mesh.remove("a")
+        assert len(dogs()) == before + 1
+    assert len(dogs()) == before
+    assert asyncio.get_running_loop() not in watchdogs._by_loop
+
+
+async def test_a_node_lives_without_a_watchdog_where_no_thread_can_be_started(monkeypatch, caplog):
+    def refuse(thread):
+        if thread.name == "zmesh watchdog":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    async with Mesh("a") as mesh:
+        await mesh["a"].ping_once("a", timeout=WITHIN)
+    assert "no thread can be started to watch the event loop: can't start new thread" in caplog.text
+
+
+async def test_what_fails_while_a_loop_is_blocked_is_logged_and_the_watchdog_goes_on(caplog):
+    caplog.set_level(logging.DEBUG, "zmesh.watchdog")
+
+    class Failing:
+        def __init__(self):
+            self.calls = 0
+
+        def while_blocked(self, seconds, where):
+            self.calls += 1
+            raise RuntimeError("the tables have changed")
+
+        def after_block(self, seconds, where):
+            pass
+
+    failing = Failing()
+    watchdogs.add(failing, 0.1)
+    end = time.monotonic() + WITHIN
+    while failing.calls < 2 and time.monotonic() < end:
+        sleep(0.05)
+    watchdogs.remove(failing)
+    watchdogs.remove(failing)
+    assert "RuntimeError: the tables have changed" in caplog.text
+
+
+def test_a_thread_that_waits_for_events_is_nowhere():
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        end = time.monotonic() + WITHIN
+        while place_of(sys._current_frames()[thread.ident]) is not None:
+            assert time.monotonic() < end
+        assert place_of(None) is None
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_a_place_is_the_innermost_line_that_is_no_library_s():
+    def inner():
+        started.set()
+        released.wait(WITHIN)
+
+    started, released = threading.Event(), threading.Event()
+    thread = threading.Thread(target=inner)
+    thread.start()
+    started.wait(WITHIN)
+    place = place_of(sys._current_frames()[thread.ident])
+    released.set()
+    thread.join()
+    line = inner.__code__.co_firstlineno
+    names = [Place(f"{inner.__qualname__} ({__file__}:{line + after})", False) for after in (1, 2)]
+    assert place in names
+
+
+def test_a_keepalive_asks_for_nothing():
+    assert wire.decode_route(KEEPALIVE[0]).kind == Kind.RESEND
+    route = wire.decode_route(KEEPALIVE[0])
+    assert wire.decode_resend(wire.unseal(route, KEEPALIVE[1], KEEPALIVE[2])) == wire.Resend(False, False)
+
+
+# --- the gate -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_sockets_are_lent_while_the_loop_s_thread_is_elsewhere_only():
+    gate = Gate()
+
+    def visit():
+        with gate.enter() as entered:
+            assert gate.shut
+            return entered
+
+    def within(module):
+        scope = {"__name__": module}
+        exec("def call(function): return function()", scope)
+        return scope["call"]
+
+    visiting = threading.Thread
+    found = []
+    port = "zmesh.transport.port"
+    stacks = [[], ["zmesh.node"], [port], [port, "user"], [port, "zmesh.works", "user"], ["zmesh.works", port], [None]]
+    for modules in stacks:
+
+        def run():
+            thread = visiting(target=lambda: found.append(visit()))
+            thread.start()
+            thread.join()
+
+        function = run
+        for module in reversed(modules):
+            function = (lambda call, inner: lambda: call(inner))(within(module), function)
+        function()
+    assert found == [True, True, False, False, True, False, True]
+    assert not gate.shut
+
+
+async def test_frames_that_a_guest_sends_never_tear_those_of_the_loop(reports):
+    """As many keepalives as another thread can send, and as much traffic as the loop can."""
+    async with Mesh.chain("a", "b", tcp=True) as mesh:
+        dropped = [reports(mesh[node].node) for node in "ab"]
+        stop = threading.Event()
+        sent = dict.fromkeys("ab", 0)
+
+        def visit():
+            while not stop.is_set():
+                for node in "ab":
+                    transport = mesh[node].node._transport
+                    sent[node] += transport.send_as_guest(list(transport.links), KEEPALIVE)
+
+        thread = threading.Thread(target=visit)
+        thread.start()
+        try:
+            for size in [10, 100_000]:
+                body = b"x" * size
+                for _ in range(20):
+                    requests = [mesh["a"].request("b", "echo:echo", body, timeout=WITHIN) for _ in range(10)]
+                    assert [len(await request) for request in requests] == [size] * 10
+                    for node in "ab":
+                        mesh[node].node._transport.look_again()
+        finally:
+            stop.set()
+            thread.join()
+        assert all(sent.values()), "the gate was open at times"
+        assert not [report for seen in dropped for report in seen if report.event in ("frame_dropped", "link_lost")]
+
+
+def test_a_forked_child_knows_none_of_the_watchdogs_of_its_parent():
+    loop = asyncio.new_event_loop()
+    watchdogs._by_loop[loop] = Watchdog(loop)
+    try:
+        watchdogs._forget()
+        assert not watchdogs._by_loop
+    finally:
+        watchdogs._by_loop.pop(loop, None)
+        loop.close()

@@ -22,6 +22,7 @@ from zmesh.errors import Overloaded
 from zmesh.failures import text_of
 from zmesh.source import AsyncSource, PieceSource, Source, source
 from zmesh.spool import Spool, memory
+from zmesh.threads import PATIENCE, waiting
 
 CHUNK = 64 * 1024
 """Bytes that iteration over a payload gives at most at a time."""
@@ -474,7 +475,9 @@ class Streaming(Payload):
             while not self._chunks and not self._ended and self._error is None:
                 if threading.get_ident() == self._thread:
                     raise BlockingIOError("nothing to read yet; on the loop, use `async for chunk in payload`")
-                self._arrived.wait()
+                if not self._arrived.wait(PATIENCE):
+                    with waiting():
+                        self._arrived.wait()
             if self._error is not None:
                 raise self._error
             if not self._chunks:

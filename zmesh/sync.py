@@ -32,6 +32,7 @@ from zmesh.fanout import LIMIT, Answer
 from zmesh.payload import Payload, PayloadLike
 from zmesh.request import Request
 from zmesh.router import Route
+from zmesh.threads import wait_for
 
 if TYPE_CHECKING:
     from zmesh.events import Event
@@ -77,7 +78,7 @@ class _Life:
             coroutine.close()
             raise self._closed() from None
         try:
-            return future.result()
+            return wait_for(future)
         except concurrent.futures.CancelledError:
             raise self._closed() from None
         finally:

@@ -24,7 +24,7 @@ from zmesh.failures import code_of, describe, is_a, log_failure, must_propagate,
 from zmesh.payload import PayloadLike, Streaming, encode
 from zmesh.shape import Shape
 from zmesh.source import Source
-from zmesh.threads import Threads
+from zmesh.threads import Threads, wait_for
 from zmesh.work import Work
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ class Works:
         waiter: Future[None] = Future()
         try:
             self._call_soon(self._hand_over, running, encode(value), waiter)
-            waiter.result()
+            wait_for(waiter)
         finally:
             del waiter  # an exception in it holds this frame
 

@@ -1,9 +1,14 @@
 import asyncio
 import threading
+import time
+from concurrent.futures import Future
+from functools import partial
 
 import pytest
 
-from zmesh.threads import Threads
+from zmesh.threads import Threads, wait_for, waiting
+
+WITHIN = 30.0
 
 
 @pytest.fixture
@@ -95,3 +100,86 @@ def test_a_loop_that_has_gone_is_no_trouble(make):
     pool, release = make(1), threading.Event()
     asyncio.run(leave())
     release.set()
+
+
+# --- threads that wait ----------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_waits_leaves_its_place_to_others_and_takes_it_again(make):
+    pool = make(1)
+    order, futures = [], [Future() for _ in range(20)]
+
+    def job(index):
+        if index + 1 < len(futures):
+            pool.run(partial(job, index + 1))
+            wait_for(futures[index + 1])
+        order.append(index)
+        futures[index].set_result(None)
+
+    pool.run(partial(job, 0))
+    futures[0].result(WITHIN)
+    assert order == list(reversed(range(20)))
+    done = Future()
+    pool.run(lambda: done.set_result(threading.active_count()))
+    done.result(WITHIN)
+    assert len(pool._threads) == 1
+
+
+def test_a_result_that_is_a_timeout_is_raised_as_any_other(make):
+    pool = make(1)
+    late, seen = Future(), Future()
+
+    def job():
+        try:
+            wait_for(late)
+        except TimeoutError as error:
+            seen.set_result(error)
+
+    pool.run(job)
+    error = TimeoutError("its own")
+    late.set_exception(error)
+    assert seen.result(WITHIN) is error
+
+
+def test_a_thread_of_no_pool_just_waits():
+    future = Future()
+    future.set_result(1)
+    assert wait_for(future) == 1
+    with waiting():
+        pass
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_places_that_were_given_up_are_taken_again_and_no_thread_is_left_over(make, limit):
+    pool, done = make(limit), []
+
+    def job():
+        with waiting():
+            time.sleep(0.001)
+        done.append(None)
+
+    for _ in range(60):
+        pool.run(job)
+    end = time.monotonic() + WITHIN
+    while len(done) < 60 or len(pool._threads) > limit:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_a_thread_that_cannot_be_started_leaves_the_job_to_others_or_is_told(make, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    pool = make(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.run(lambda: None)
+    first, second, released = Future(), Future(), threading.Event()
+    pool.run(lambda: first.set_result(released.wait(WITHIN)))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        pool.run(lambda: second.set_result(None))
+    released.set()
+    first.result(WITHIN)
+    second.result(WITHIN)

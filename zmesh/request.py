@@ -179,6 +179,7 @@ class Arrivals:
     __slots__ = ("_loop", "_request")
 
     def __init__(self, request: Request) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # for `__del__`, should there be none
         self._request = request
         self._loop = asyncio.get_running_loop()
 
@@ -198,7 +199,7 @@ class Arrivals:
         await self._request.cancel()
 
     def __del__(self) -> None:
-        if not self._request.ended:
+        if self._loop is not None and not self._request.ended:
             with suppress(RuntimeError):  # the loop is closed, and the node with it
                 self._loop.call_soon_threadsafe(_leave, self._request)
 

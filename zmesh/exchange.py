@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+from zmesh.arriving import Arriving
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
 from zmesh.errors import MeshError, exchange_error
 from zmesh.failures import log_failure, must_propagate, text_of
-from zmesh.payload import Arriving, Payload, Streaming
+from zmesh.payload import Payload, Streaming
 from zmesh.streaming import Desk
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Exchange(ABC):
 
     __slots__ = (
         "_arriving",
+        "_behind",
         "_deaf",
         "_desk",
         "_ended_at",
@@ -98,6 +100,7 @@ class Exchange(ABC):
         self._queue: deque[Reply] = deque()
         self._held = 0
         self._arriving: Arriving | Streaming | None = None
+        self._behind: deque[Deliver] | None = None
         self._header: ReplyHeader | None = None
         self._serial = 0
 
@@ -108,6 +111,10 @@ class Exchange(ABC):
 
     def piece(self, piece: Deliver) -> None:
         """Take the next piece of the replies."""
+        behind = self._behind
+        if behind is not None:
+            behind.append(piece)
+            return
         if piece.header is not None and isinstance(piece.header, ReplyHeader):
             self._header = piece.header
         self.hops = piece.hops
@@ -115,14 +122,13 @@ class Exchange(ABC):
         if self._failed is None and not self._deaf:
             weight -= self._receive(piece)
         if piece.eof is not None:
-            self._end(piece.eof)
-            return
+            if self._behind is None:
+                self._end(piece.eof)
+                return
+            self._behind.append(piece._replace(header=None, body=b"", last=False, weight=0))
         if self._queue:
             self._wake()
-        if self._queue:
-            self._held += weight
-        else:
-            self._desk.consumed(piece.stream, weight)
+        self._give_back(weight)
 
     def fail(self, reason: str, text: str) -> None:
         """Let the exchange end with this, whatever the other end says."""
@@ -131,6 +137,7 @@ class Exchange(ABC):
     def abandon(self, reason: str, text: str) -> None:
         """End the exchange here and now, because the node closes."""
         if not self.ended:
+            self._behind = None
             self._end(Eof(1, reason, text))
 
     def take(self) -> Reply | None:
@@ -153,6 +160,7 @@ class Exchange(ABC):
         if final is not None:
             self._queue.append(final)
         self._give_back_held()
+        self._go_on()
 
     def _receive(self, piece: Deliver) -> int:
         """Take in a piece of payload; the bytes of it whose reader will give their room back."""
@@ -165,18 +173,52 @@ class Exchange(ABC):
     def _collect(self, piece: Deliver) -> int:
         arriving = self._arriving
         if arriving is None:
-            arriving = self._arriving = Arriving(spool_dir=self._desk.spool_dir, max_bytes=self._desk.max_payload_bytes)
+            desk = self._desk
+            arriving = self._arriving = Arriving(
+                spool_dir=desk.spool_dir,
+                max_bytes=desk.max_payload_bytes,
+                disk=desk.disk,
+                written=self._give_back,
+                failed=self._refuse,
+            )
         try:
-            arriving.feed(piece.body)
+            later = arriving.feed(piece.body)
         except (MeshError, OSError) as error:
-            self.fail("overloaded", f"a reply of {self.recipient!r} could not be kept: {text_of(error)}")
-            self._desk.cancel(self.message_id)
+            self._refuse(error)
             return 0
         if piece.last:
-            self._arriving = None
-            arriving.finish()
+            cast("Arriving", arriving).finish(self._collected)
+            if self._arriving is not None:  # what comes after it waits until it is written
+                self._behind = deque()
+        return later
+
+    def _collected(self) -> None:
+        """All of a reply has come, and is where it belongs."""
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None:
             self._queue.append(self._message(arriving))
-        return 0
+        if self._behind is not None:
+            self._wake()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take what has come behind a reply that was being written."""
+        behind, self._behind = self._behind, None
+        for piece in behind or ():
+            self.piece(piece)
+
+    def _refuse(self, error: Exception) -> None:
+        """End the exchange, since a reply can't be kept."""
+        self.fail("overloaded", f"a reply of {self.recipient!r} could not be kept: {text_of(error)}")
+        self._desk.cancel(self.message_id)
+        self._go_on()
+
+    def _give_back(self, weight: int) -> None:
+        """Let the sender have room again, once there is nothing left that nobody has taken."""
+        if self._queue:
+            self._held += weight
+        elif weight and not self.ended:
+            self._desk.consumed(Stream(self.id, False), weight)
 
     def _drop_arriving(self, error: Exception) -> None:
         arriving, self._arriving = self._arriving, None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from zmesh.admission import Admission
 from zmesh.answers import PING, Answers
+from zmesh.arriving import DISK_THREADS
 from zmesh.config import Config
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
 from zmesh.core.engine import Engine
@@ -35,12 +36,14 @@ from zmesh.serving import Serving
 from zmesh.source import Source
 from zmesh.streaming import send_source
 from zmesh.telemetry import Telemetry
+from zmesh.threads import Threads
 from zmesh.transport import Transport
 from zmesh.watchdog import LinkGuard, watchdogs
 
 if TYPE_CHECKING:
     from zmesh.events import Events
     from zmesh.journal import Journal, Neighbour
+    from zmesh.orphans import Reaper
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class Node:
         self.config = config
         self.node_id = config.node_id
         self.spool_dir = config.spool_dir
+        self.disk = Threads(DISK_THREADS, "zmesh-disk")
         self.max_payload_bytes = config.max_payload_bytes
         if limits is None:
             limits = Limits.serving(config.max_work, config.max_payload_bytes)
@@ -117,6 +121,7 @@ class Node:
         self._wake_at = float("inf")
         self._catches_up = False
         self._guard: LinkGuard | None = None
+        self._reaper: Reaper | None = None
         self._aborted = False
         self.closed = False
 
@@ -186,6 +191,10 @@ class Node:
             self.listening.append(self._transport.listen(url))
         for url in self._peers:
             self._transport.dial(url)
+        if not self.config.ephemeral:
+            from zmesh.orphans import Reaper  # here, because no command needs it, and it would cost its speed
+
+            self._reaper = Reaper()
         self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
 
     async def _close(self) -> None:
@@ -230,8 +239,12 @@ class Node:
             self._timer = None
         if self._guard is not None:
             watchdogs.remove(self._guard)
+        if self._reaper is not None:
+            self._reaper.close()
         if self._transport is not None:
             await self._transport.close()
+        self.disk.close()
+        self.disk.join(1.0)  # they are idle, unless a disk hangs
         if self._journal is not None:
             self._journal.close()
         self.listening.clear()

@@ -1,8 +1,8 @@
 """Payloads: what a program hands over to be sent, and what a message that came in carries.
 
 Outgoing, `encode` turns whatever a program sends into bytes, or into a `Source` that is read piece by piece as the
-receiver makes room. Incoming, a `Payload` reads like a file, whether it is complete in memory, collected while it
-arrives and spooled to disk when large (`Arriving`), or read while the rest is still under way (`Streaming`).
+receiver makes room. Incoming, a `Payload` reads like a file, whether it is complete in memory, was collected while it
+arrived and spooled to disk when large (`zmesh.arriving`), or is read while the rest is under way (`Streaming`).
 """
 
 from __future__ import annotations
@@ -18,20 +18,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, Self, TypeAlias
 
-from zmesh.errors import Overloaded
 from zmesh.failures import text_of
-from zmesh.source import AsyncSource, PieceSource, Source, source
-from zmesh.spool import Spool, memory
-from zmesh.threads import PATIENCE, waiting
+from zmesh.source import AsyncSource, Source, ThreadSource, source
+from zmesh.spool import Spool
+from zmesh.threads import PATIENCE, Threads, waiting
 
 CHUNK = 64 * 1024
 """Bytes that iteration over a payload gives at most at a time."""
-
-SPOOL_AFTER = 8 * 1024 * 1024
-"""Bytes of one arriving payload that are kept in memory; a longer one goes to a temporary file."""
-
-MEMORY_BUDGET = 64 * 1024 * 1024
-"""Bytes of all arriving payloads of this process that are kept in memory; past it every one goes to a file at once."""
 
 PayloadLike: TypeAlias = (
     "bytes | bytearray | memoryview | str | dict[str, Any] | list[Any] | tuple[Any, ...] | float | os.PathLike[str] "
@@ -72,7 +65,7 @@ def encode(payload: PayloadLike) -> bytes | Source:
     return source(payload)
 
 
-class _SpoolSource(PieceSource):
+class _SpoolSource(ThreadSource):
     __slots__ = ("_offset", "_payload")
 
     def __init__(self, payload: Payload) -> None:
@@ -80,7 +73,7 @@ class _SpoolSource(PieceSource):
         self._payload = payload  # keeps the file
         self._offset = 0
 
-    async def _next(self, limit: int) -> bytes:
+    def _pull(self, limit: int) -> bytes:
         data = self._payload._read_at(self._offset, limit)
         self._offset += len(data)
         return data
@@ -194,7 +187,7 @@ class Payload:
             return self._content[position : position + size]
         if self._spool is None:
             raise ValueError("the payload is closed")
-        return self._spool.read(position, size)
+        return self._spool.read(position, size) if size else b""
 
     def _outgoing(self) -> bytes | Source:
         content = self._content
@@ -205,123 +198,48 @@ class Payload:
 
 
 class _Chunks:
-    """`async for chunk in payload` for one that is complete: lets the loop go on between chunks of a large one."""
+    """`async for chunk in payload` for one that is complete: lets the loop go on between chunks of a large one.
 
-    __slots__ = ("_payload",)
+    One that lies in a file is read in a thread.
+    """
+
+    __slots__ = ("_payload", "_threads")
 
     def __init__(self, payload: Payload) -> None:
         self._payload = payload
+        self._threads: Threads | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._payload.tell():
-            await asyncio.sleep(0)
-        if chunk := self._payload.read(CHUNK):
+        payload = self._payload
+        if payload.spooled() is not None:
+            chunk = await self._read()
+        else:
+            if payload.tell():
+                await asyncio.sleep(0)
+            chunk = payload.read(CHUNK)
+        if chunk:
             return chunk
+        self._close()
         raise StopAsyncIteration
 
+    async def _read(self) -> bytes:
+        if self._threads is None:
+            self._threads = Threads(1, "zmesh-payload")
+        payload, position = self._payload, self._payload.tell()
+        chunk = await self._threads.call(lambda: payload._read_at(position, CHUNK))
+        payload._position = position + len(chunk)
+        return chunk
 
-class Arriving(Payload):
-    """A payload that is collected while it arrives and read when it is complete.
-
-    It moves to a temporary file when it outgrows 8 MiB, or at once while all arriving payloads of the process hold
-    more than 64 MiB. The writer's side (`feed`, `finish`, `fail`) belongs to the loop's thread.
-    """
-
-    __slots__ = ("_charged", "_error", "_max_bytes", "_parts", "_size")
-
-    def __init__(self, *, spool_dir: str | None = None, max_bytes: int | None = None) -> None:
-        super().__init__(spool_dir=spool_dir)
-        self._content = None
-        self._parts: list[bytes] | None = []
-        self._size = 0
-        self._charged = 0
-        self._max_bytes = max_bytes
-        self._error: BaseException | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of it is there, so that it can be read."""
-        return self._parts is None and self._error is None
-
-    @property
-    def spooled_bytes(self) -> int:
-        """How much of it lies in a temporary file; 0 if it is in memory."""
-        return 0 if self._spool is None else self._size
-
-    def feed(self, chunk: bytes) -> None:
-        """Take the next chunk; what comes after `finish`, `fail` or `close` is thrown away.
-
-        Raises Overloaded past `max_bytes`, and OSError if the temporary file can't be written (a full disk); the
-        payload has failed then.
-        """
-        if self._parts is None:
-            return
-        self._size += len(chunk)
-        try:
-            if self._max_bytes is not None and self._size > self._max_bytes:
-                raise Overloaded(
-                    f"the payload is larger than the {self._max_bytes} bytes that max_payload_bytes allows here; "
-                    "set it higher, or take the payload as a stream"
-                )
-            if self._spool is not None:
-                self._spool.write(chunk)
-                return
-            self._parts.append(chunk)
-            self._charged += len(chunk)
-            if memory.charge(len(chunk)) > MEMORY_BUDGET or self._size > SPOOL_AFTER:
-                self._to_spool(self._parts)
-        except (Overloaded, OSError) as error:
-            self.fail(error)
-            raise
-
-    def finish(self) -> None:
-        """All chunks have come: from now on it can be read."""
-        parts = self._parts
-        if parts is None:
-            return
-        if self._spool is None:
-            self._content = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._parts = None
-
-    def fail(self, error: BaseException) -> None:
-        """The rest will not come: drop what there is; reading raises `error` from now on."""
-        if self._parts is not None:
-            self._error = error
-            self.close()
-
-    def close(self) -> None:
-        """Drop the content and delete its temporary file; what still arrives is thrown away."""
-        self._parts = None
-        self._release()
-        super().close()
-
-    def __len__(self) -> int:
-        return self._size if self._parts is not None else super().__len__()
+    def _close(self) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.close()
 
     def __del__(self) -> None:
-        self._release()
-
-    def _read_at(self, position: int, size: int) -> bytes:
-        if self._error is not None:
-            raise self._error
-        if self._parts is not None:
-            raise BlockingIOError("the payload is still arriving")
-        return super()._read_at(position, size)
-
-    def _to_spool(self, parts: list[bytes]) -> None:
-        self._spool = Spool(self._spool_dir)
-        for part in parts:
-            self._spool.write(part)
-        parts.clear()
-        self._release()
-
-    def _release(self) -> None:
-        charged, self._charged = self._charged, 0
-        if charged:
-            memory.release(charged)
+        self._close()
 
 
 class Streaming(Payload):
@@ -366,8 +284,11 @@ class Streaming(Payload):
         """Whether all of it has come, read or not."""
         return self._ended
 
-    def feed(self, chunk: bytes) -> None:
-        """Hand the next chunk to the reader; after `finish`, `fail` or `close` it is thrown away."""
+    def feed(self, chunk: bytes) -> int:
+        """Hand the next chunk to the reader; after `finish`, `fail` or `close` it is thrown away.
+
+        Returns how many of its bytes `consumed` tells of, which are all.
+        """
         if self._ended or self._error is not None:
             self._give_back(len(chunk))
         elif chunk:
@@ -376,6 +297,7 @@ class Streaming(Payload):
                 self._chunks.append(chunk)
                 self._arrived.notify_all()
             self._wake()
+        return len(chunk)
 
     def finish(self) -> None:
         """All chunks have come; the reader ends after the last one."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from zmesh.arriving import Arriving
 from zmesh.core.effects import Deliver
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
@@ -20,7 +21,7 @@ from zmesh.directives import Directives
 from zmesh.errors import MeshError, NodeOverloaded, RemoteError
 from zmesh.failures import describe, log_failure, must_propagate, text_of
 from zmesh.incoming import Incoming
-from zmesh.payload import Arriving, Payload, PayloadLike, Streaming, encode
+from zmesh.payload import Payload, PayloadLike, Streaming, encode
 from zmesh.source import Source
 from zmesh.spooled import Spooled
 from zmesh.streaming import Desk, send_source
@@ -180,30 +181,45 @@ class Serving:
             self._start(request, payload)
             self._feed(request, payload, piece)
         else:
-            arriving = request.payload = Arriving(spool_dir=self._spool_dir, max_bytes=self._max_payload_bytes)
+            arriving = request.payload = Arriving(
+                spool_dir=self._spool_dir,
+                max_bytes=self._max_payload_bytes,
+                disk=self._desk.disk,
+                written=partial(self._desk.consumed, piece.stream),
+                failed=partial(self._refuse, request),
+            )
             self._feed(request, arriving, piece)
 
     def _feed(self, request: _Request, payload: Arriving | Streaming, piece: Deliver) -> None:
-        size = len(piece.body)
-        streaming = isinstance(payload, Streaming)
         try:
             if request.directive in self._inline:
-                _check_inline(request.directive, len(payload) + size)
-            payload.feed(piece.body)
+                _check_inline(request.directive, len(payload) + len(piece.body))
+            later = payload.feed(piece.body)
             if isinstance(payload, Arriving) and payload.spooled_bytes:
                 self.spooled.grow(request.id, request.sender, payload.spooled_bytes)
         except (MeshError, OSError) as error:
             payload.fail(error)
-            code = error.code if isinstance(error, MeshError) else "remote"
-            request.payload = None
-            self.finish(request.id.hex(), reason=code, error=text_of(error))
+            self._refuse(request, error)
             return
         if piece.last:
+            if isinstance(payload, Streaming):
+                request.payload = None
+                payload.finish()
+            else:
+                payload.finish(partial(self._start_with, request, payload))
+        self._desk.consumed(piece.stream, piece.weight - later)
+
+    def _refuse(self, request: _Request, error: Exception) -> None:
+        """End a request whose payload can't be kept."""
+        if self._requests.get(request.id) is request:
             request.payload = None
-            payload.finish()
-            if not streaming:
-                self._start(request, payload)
-        self._desk.consumed(piece.stream, piece.weight - size if streaming else piece.weight)
+            reason = error.code if isinstance(error, MeshError) else RemoteError.code
+            self.finish(request.message_id, reason=reason, error=text_of(error))
+
+    def _start_with(self, request: _Request, payload: Payload) -> None:
+        """All of the payload has come, and is where it belongs."""
+        request.payload = None
+        self._start(request, payload)
 
     def _start(self, request: _Request, payload: Payload) -> None:
         directive, message_id = request.directive, request.message_id

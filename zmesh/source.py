@@ -87,7 +87,7 @@ def _to_bytes(piece: object) -> bytes:
     raise TypeError(f"a payload is made of bytes, but its source gave {type(piece).__name__}")
 
 
-class _ThreadSource(PieceSource):
+class ThreadSource(PieceSource):
     """A source whose pieces come from something that may block, so that it is read in a thread of its own."""
 
     __slots__ = ("_threads",)
@@ -104,13 +104,14 @@ class _ThreadSource(PieceSource):
         """What `_next` gives, and in a thread where it may block."""
 
     def close(self) -> None:
+        """Let the thread end."""
         self._threads.close()
 
     def __del__(self) -> None:
         self._threads.close()
 
 
-class _FileSource(_ThreadSource):
+class _FileSource(ThreadSource):
     __slots__ = ("_owned", "_read")
 
     def __init__(self, file: IO[Any], owned: IO[bytes] | None = None) -> None:
@@ -129,7 +130,7 @@ class _FileSource(_ThreadSource):
         super().close()
 
 
-class _IteratorSource(_ThreadSource):
+class _IteratorSource(ThreadSource):
     __slots__ = ("_iterator",)
 
     def __init__(self, iterator: Iterator[object]) -> None:

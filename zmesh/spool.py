@@ -55,19 +55,21 @@ def default_folder() -> str:
 
 
 class Spool:
-    """A temporary file that is written once, from start to end, and then read anywhere.
+    """A temporary file that is written once, from start to end, and then read anywhere, in any thread.
 
     It has no name until `path` is called (Linux, O_TMPFILE), so that until then it is gone with the process, however
     that ends. It is deleted by `close`, at the latest with this object. Raises OSError where the disk does.
     """
 
-    __slots__ = ("_file", "_folder", "_name", "_path", "size")
+    __slots__ = ("_closing", "_file", "_folder", "_lock", "_name", "_path", "size")
 
     def __init__(self, folder: str | None, name: str | None = None) -> None:
         """`name` is what the file is called once it has a name; one that nobody else has if None."""
         self._path: str | None = None
         self._folder = folder or default_folder()
         self._name = name
+        self._lock = threading.Lock()
+        self._closing = False
         self.size = 0
         try:
             descriptor = os.open(self._folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -83,6 +85,7 @@ class Spool:
         """The spool of another process, which gave this one its `fileno`."""
         spool = cls.__new__(cls)
         spool._path, spool._folder, spool._name, spool.size = None, folder, name, size
+        spool._lock, spool._closing = threading.Lock(), False
         spool._file = open(descriptor, "rb")
         return spool
 
@@ -97,9 +100,14 @@ class Spool:
         self.size += len(data)
 
     def read(self, position: int, size: int) -> bytes:
-        """The `size` bytes from `position` on; fewer at the end only."""
-        self._file.seek(position)
-        return self._file.read(size)
+        """The `size` bytes from `position` on; fewer at the end only. Raises ValueError once it is closed."""
+        try:
+            with self._lock:
+                self._file.seek(position)
+                return self._file.read(size)
+        finally:
+            if self._closing:  # meanwhile
+                self.close()
 
     def path(self) -> str:
         """The path of the file, which gets its name at the first call."""
@@ -109,7 +117,15 @@ class Spool:
         return self._path
 
     def close(self) -> None:
-        """Delete the file; harmless when done twice."""
+        """Delete the file, as soon as no other thread reads it; never waits for that. Harmless when done twice."""
+        self._closing = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._delete()
+            finally:
+                self._lock.release()
+
+    def _delete(self) -> None:
         path, self._path = self._path, None
         with suppress(OSError):  # what a full disk did not take is not wanted any more
             self._file.close()

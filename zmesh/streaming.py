@@ -7,6 +7,7 @@ from typing import Protocol
 
 from zmesh.core.message import Eof, MessageId, ReplyHeader, Stream
 from zmesh.source import Source
+from zmesh.threads import Threads
 
 READ_BYTES = 256 * 1024
 
@@ -17,6 +18,7 @@ class Desk(Protocol):
     node_id: str
     spool_dir: str | None
     max_payload_bytes: int
+    disk: Threads
 
     def reply(
         self, id: MessageId, header: ReplyHeader | None, body: bytes, *, last: bool = True, eof: Eof | None = None

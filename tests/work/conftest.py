@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from zmesh.arriving import Arriving
 from zmesh.directives import Directives
-from zmesh.payload import Arriving, Payload, encode
+from zmesh.payload import Payload, encode
 from zmesh.source import Source
 from zmesh.work import Work
 from zmesh.works import Works

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from zmesh import legacy
+from zmesh.arriving import Arriving
 from zmesh.config import Config
-from zmesh.payload import Arriving
 
 PLUGIN = """
 import io, json, os, threading

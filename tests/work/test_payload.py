@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh import payload as payload_module
+from zmesh import arriving as arriving_module
 from zmesh import spool
+from zmesh.arriving import SPOOL_AFTER, Arriving
 from zmesh.errors import Overloaded
-from zmesh.payload import CHUNK, SPOOL_AFTER, Arriving, Payload, Streaming
+from zmesh.payload import CHUNK, Payload, Streaming
 
 MIB = 1024 * 1024
 
@@ -165,7 +166,7 @@ def test_a_payload_does_what_bytesio_does(chunks, operations, on_disk):
     content = b"".join(chunks)
     model = io.BytesIO(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(payload_module, "SPOOL_AFTER", 5 if on_disk else 1000)
+        patch.setattr(arriving_module, "SPOOL_AFTER", 5 if on_disk else 1000)
         payload = arrived(*chunks)
     with payload:
         for operation, argument in operations:
@@ -213,7 +214,7 @@ def test_it_stays_in_memory_up_to_its_limit_and_goes_to_disk_one_byte_later():
 
 
 def test_past_the_budget_of_the_process_every_payload_goes_to_disk_at_once(monkeypatch):
-    monkeypatch.setattr(payload_module, "MEMORY_BUDGET", held() + 100)
+    monkeypatch.setattr(arriving_module, "MEMORY_BUDGET", held() + 100)
     before = held()
     first, second, third = Arriving(), Arriving(), Arriving()
     first.feed(b"x" * 100)

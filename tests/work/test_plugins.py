@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from zmesh.arriving import Arriving
 from zmesh.errors import ConfigError
-from zmesh.payload import CHUNK, Arriving, Streaming
+from zmesh.payload import CHUNK, Streaming
 
 POINTS = [*(f"{name} = zmesh.plugins.{name}" for name in ("echo", "sleep", "digest")), "http = zmesh.plugins.http:Http"]
 

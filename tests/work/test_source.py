@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from zmesh import spool
-from zmesh.payload import CHUNK, Arriving, Payload, Streaming, encode
+from zmesh.arriving import Arriving
+from zmesh.payload import CHUNK, Payload, Streaming, encode
 from zmesh.source import Source
 
 MIB = 1024 * 1024

@@ -61,7 +61,7 @@ asyncio.run(main())
 
 def run(*command):
     result = subprocess.run([*command, "-c", PROGRAM, *(["subreaper"] if len(command) == 1 else [])],
-                            capture_output=True, text=True, check=False, timeout=55)  # fmt: skip
+                            capture_output=True, text=True, check=False, timeout=55, cwd="/")  # fmt: skip
     assert (result.stdout, result.stderr) == ("well\n", "")
 
 

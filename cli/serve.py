@@ -15,7 +15,7 @@ from zmesh.controller import Controller
 from zmesh.core.effects import Report
 from zmesh.errors import AddressError
 from zmesh.node import Node
-from zmesh_cli.exits import DONE, INTERRUPTED, Failure
+from zmesh_cli.exits import DONE, INTERRUPTED, USAGE, Failure
 from zmesh_cli.logs import set_up_logging
 from zmesh_cli.running import ENDING, has_terminal, heeded
 from zmesh_cli.sockets import url_of
@@ -34,7 +34,7 @@ CLOSE_WITHIN = 1.0
 
 LOOK_AGAIN = 0.02
 
-EVENTS = ("link_up", "link_lost", "link_refused", "duplicate_id", "node_joined", "node_left")
+EVENTS = ("link_up", "link_lost", "link_refused", "duplicate_id", "id_taken", "node_joined", "node_left")
 """What a node tells with --json after it is ready, besides `dial_failed`."""
 
 MAX_REASONS = 16
@@ -60,13 +60,18 @@ async def serve(
         controller.node.watch(events.note)
     local = None
     with _stops(until_eof, controller.node.directives.hurry) as stops:
+        taken = _Taken(stops)
+        controller.node.watch(taken.note)
         try:
             with _unsaid("zmesh.controller"):  # an error in opening is raised as well, and told once is enough
                 await controller.open()
             local = _open_local_socket(controller)
             await events.ready(controller, local, as_json=as_json)
             code = await stops.get()
-            if code is not None:
+            if taken.text is not None:
+                complain(f"{taken.text}; choose another id with --id, or end the other node")
+                _close_at_once(USAGE)
+            elif code is not None:
                 again = asyncio.ensure_future(stops.get())
                 await _finish(controller, again)
                 if again.done():
@@ -76,6 +81,20 @@ async def serve(
             _remove(local)
             await controller.close()
     return DONE if code is None else code
+
+
+class _Taken:
+    """Has the node end when another one of its name was started earlier: the two get in each other's way."""
+
+    def __init__(self, stops: asyncio.Queue[int | None]) -> None:
+        self._stops = stops
+        self.text: str | None = None
+
+    def note(self, report: Report) -> None:
+        """One report of the node."""
+        if report.event == "id_taken" and self.text is None:
+            self.text = f"the id {report.node!r} is taken: {report.detail}"
+            self._stops.put_nowait(USAGE)
 
 
 class _Events:

@@ -152,8 +152,11 @@ class Lines:
             case "route_changed":
                 if self._fresh:
                     yield from self._linked(str(report.node), now)
-            case "duplicate_id" | "record_cut":
+            case "duplicate_id" | "record_cut" if report.link is None:  # else the line of the refusal says it
                 yield from self._tell(report.event, (logging.WARNING, report.detail), now)
+            case "id_taken":
+                text = f"the id {report.node} is taken: {report.detail}; this node was started later, and should end"
+                yield from self._tell(report.event, (logging.WARNING, text), now)
 
     def tick(self, now: float) -> Iterator[Line]:
         """The lines that have waited for long enough."""

@@ -473,7 +473,9 @@ class Node:
 
     def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
         """A connection is there."""
-        self._perform(self.engine.link_up(link, time.monotonic(), dialled=dialled, cost=cost))
+        where = self._transport.where(link) if self._transport is not None else ""
+        where = f"at {where}" if dialled else f"from {where}"
+        self._perform(self.engine.link_up(link, time.monotonic(), dialled=dialled, cost=cost, where=where))
 
     def on_link_down(self, link: LinkId, reason: str) -> None:
         """A connection is gone."""

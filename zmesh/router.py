@@ -73,8 +73,9 @@ class Router:
         return [route for node in sorted(self._engine.routes.table()) if (route := self.route(node)) is not None]
 
     def duplicates(self) -> list[str]:
-        """The ids that two live nodes of the mesh have given themselves, sorted."""
-        return list(self._engine.duplicates.names())
+        """The ids that two live nodes have given themselves, sorted, also if one of them was refused."""
+        records = self._engine.records.known().values()
+        return sorted({*self._engine.duplicates.names(), *(one.node for record in records for one in record.refused)})
 
     def _route(self, node: NodeId, selected: Selected, link: Link) -> Route:
         age = time.monotonic() - selected.since

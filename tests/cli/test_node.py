@@ -233,18 +233,6 @@ def test_an_address_that_cannot_be_listened_on_is_a_usage_error(shell: Any, url:
     assert done.stderr.count(b"\n") == 1
 
 
-def test_a_second_node_of_the_same_name_is_refused_and_both_sides_say_so(shell: Any) -> None:
-    quick = shell.folder / "quick.toml"
-    quick.write_text("heartbeat = 0.1\n")
-    hub = shell.node("hub", "--config", str(quick))
-    shell.node("twin", "--config", str(quick), "--peer", hub.url)
-    hub.event("node_joined")
-    second = shell.node("twin", "--config", str(quick), "--peer", hub.url)
-    assert "twin" in second.event("link_refused")["detail"]
-    assert hub.event("duplicate_id")["node"] == "twin"
-    assert "commands will need --peer" in second.complaints()
-
-
 def test_verbose_logs_to_stderr(shell: Any) -> None:
     hub = shell.node("hub", "-v")
     shell.node("edge", "--peer", hub.url)

@@ -99,11 +99,83 @@ def test_a_peer_that_speaks_something_else_is_told_from_one_that_is_not_there(
     assert "refused" not in first
 
 
-def test_both_ends_of_a_refused_link_say_so(shell: Any, eventually: Eventually) -> None:
-    hub = shell.node("hub")
-    node = shell.node("hub", "--peer", hub.url)
-    eventually(lambda: said(hub, r"hub: refused a node from 127\.0\.0\.1: the id 'hub' is taken .+"))
-    eventually(lambda: said(node, rf"hub: refused by the node at {hub.url}: the id 'hub' is taken .+"))
+# -- a second node of one name -----------------------------------------------------------------------------------------
+
+GONE = r"zmesh: the id 'twin' is taken: .+; choose another id with --id, or end the other node"
+
+
+def test_a_second_node_of_a_name_ends_and_the_first_its_hub_and_the_routes_name_it(
+    shell: Any, quick: list[str], eventually: Eventually
+) -> None:
+    hub = shell.node("hub", *quick)
+    first = shell.node("twin", *quick, "--peer", hub.url)
+    hub.event("node_joined")
+    second = shell.node("twin", *quick, "--peer", hub.url)
+    assert second.event("id_taken")["node"] == "twin"
+    assert second.process.wait(20) == 2
+    text = "another node called 'twin' is alive in the mesh, linked to hub"
+    assert said(second, rf"twin: refused by the node at {hub.url}: {text}")
+    assert said(second, GONE, time="")
+    eventually(lambda: said(hub, rf"hub: refused twin from 127\.0\.0\.1: {text}"))
+    tried = r"twin: another node called 'twin' has tried to join at 'hub' from 127\.0\.0\.1 and was refused; .+"
+    eventually(lambda: said(first, tried))
+    for node in (hub, first):
+        assert node.event("duplicate_id")["node"] == "twin"
+        assert b"Two live nodes are called twin" in shell.run("routes", "--peer", node.url).stdout
+    assert shell.run("ping", "twin", "-c", "1", "--peer", hub.url).returncode == 0
+    assert first.process.poll() is None
+
+
+def test_a_second_node_that_joins_through_another_hub_ends_and_is_named_by_the_first_and_its_hub(
+    shell: Any, quick: list[str], eventually: Eventually
+) -> None:
+    hub = shell.node("hub", *quick)
+    other = shell.node("other", *quick, "--peer", hub.url)
+    first = shell.node("twin", *quick, "--peer", hub.url)
+    while other.event("node_joined")["node"] != "twin":
+        pass
+    second = shell.node("twin", *quick, "--peer", other.url)
+    assert second.process.wait(20) == 2
+    assert said(second, GONE, time="")
+    end = r"called 'twin' has tried to join at 'other' from 127\.0\.0\.1 and was refused; .+"
+    eventually(lambda: said(first, f"twin: another node {end}"))
+    eventually(lambda: said(hub, f"hub: a second node {end}"))
+    for node in (hub, other, first):
+        assert b"Two live nodes are called twin" in shell.run("routes", "--peer", node.url).stdout
+    assert first.process.poll() is None
+
+
+def test_of_two_meshes_that_are_linked_the_later_node_of_a_name_ends(
+    shell: Any, quick: list[str], eventually: Eventually
+) -> None:
+    left, right = shell.node("left", *quick), shell.node("right", *quick)
+    first = shell.node("twin", *quick, "--peer", left.url)
+    second = shell.node("twin", *quick, "--peer", right.url)
+    shell.node("bridge", *quick, "--peer", left.url, "--peer", right.url)
+    assert second.process.wait(30) == 2
+    assert said(second, GONE, time="")
+    eventually(lambda: said(first, r"twin: another node called 'twin' is alive in the mesh, linked to right; .+"))
+    assert first.process.poll() is None
+
+
+def test_a_node_that_is_dialled_by_an_earlier_one_of_its_name_ends(shell: Any) -> None:
+    url = f"tcp://127.0.0.1:{unused_port()}"
+    first = shell.node("twin", "--peer", url)
+    second = shell.node("twin", listen=url)
+    assert second.process.wait(20) == 2
+    assert first.event("link_refused")["where"] == url
+    assert first.process.poll() is None
+
+
+def test_a_node_that_dials_itself_goes_on(shell: Any, eventually: Eventually) -> None:
+    url = f"tcp://127.0.0.1:{unused_port()}"
+    node = shell.node("a", "--peer", url, listen=url)
+    eventually(lambda: said(node, rf"a: refused by the node at {url}: the id 'a' is taken .+this node itself\)"))
+    assert shell.run("ping", "a", "-c", "1", "--peer", url).returncode == 0
+    assert b"Two live nodes" not in shell.run("routes", "--peer", url).stdout
+
+
+# -- events and the log ------------------------------------------------------------------------------------------------
 
 
 def test_events_carry_the_time_and_where_the_other_end_is(shell: Any) -> None:

@@ -55,12 +55,13 @@ records = st.builds(
     wire.Record, nodes, u64, u63,
     st.lists(texts, max_size=5).map(tuple),
     st.lists(st.tuples(nodes, st.integers(0, INFINITY)), max_size=5).map(tuple),
-    st.binary(max_size=wire.MAX_KEY),
+    st.binary(max_size=wire.MAX_KEY), numbers,
+    st.lists(st.builds(wire.Refused, nodes, u64, numbers, texts), max_size=wire.MAX_REFUSED).map(tuple),
 )  # fmt: skip
 
 VALUES = {
     wire.decode_hello: st.builds(wire.Hello, nodes, u64, numbers, st.booleans(), u63, u63),
-    wire.decode_refuse: st.builds(wire.Refuse, texts, texts),
+    wire.decode_refuse: st.builds(wire.Refuse, texts, texts, numbers),
     wire.decode_goodbye: st.builds(wire.Goodbye, texts),
     wire.decode_probe: st.builds(wire.Probe, numbers, u63, u64, numbers),
     wire.decode_echo: st.builds(wire.Echo, numbers),
@@ -103,16 +104,16 @@ def valid_chunk(**fields):
     return encode(zeros._replace(**fields))
 
 
-def hello(node="a", incarnation=1, time=0.0, session=1, answers=0):
-    return encode((node, incarnation, time, False, session, answers))
+def hello(node="a", incarnation=1, started=0.0, session=1, answers=0):
+    return encode((node, incarnation, started, False, session, answers))
 
 
 def update(count=0, full=0, node="a", incarnation=1, seqno=1, metric=1, hops=1, excess=0):
     return encode((full, 1, *([field] * count for field in (node, incarnation, seqno, metric, hops, excess))))
 
 
-def record(node="a", incarnation=1, serial=1, capabilities=(), neighbours=(), key=b""):
-    return encode((node, incarnation, serial, capabilities, neighbours, key))
+def record(node="a", incarnation=1, serial=1, capabilities=(), neighbours=(), key=b"", refused=()):
+    return encode((node, incarnation, serial, capabilities, neighbours, key, 0.0, refused))
 
 
 def ack(count=1, following=0, limit=0):

@@ -75,8 +75,8 @@ class Subject:
 
     # -- stimuli --
 
-    def link_up(self, link=1, *, dialled=False, cost=100):
-        return self.done(self.engine.link_up(link, self.now, dialled=dialled, cost=cost))
+    def link_up(self, link=1, *, dialled=False, cost=100, where=""):
+        return self.done(self.engine.link_up(link, self.now, dialled=dialled, cost=cost, where=where))
 
     def link_down(self, link=1, reason="closed"):
         return self.done(self.engine.link_down(link, self.now, reason))
@@ -116,17 +116,17 @@ class Subject:
 
     # -- what neighbours do --
 
-    def greet(self, link=1, node="a", incarnation=1, *, leaf=False, session=9, answers=None):
+    def greet(self, link=1, node="a", incarnation=1, *, leaf=False, session=9, answers=None, started=0.0):
         """The other end says HELLO."""
         if answers is None:
             known = self.engine.links.get(link)
             answers = link if known is not None and known.dialled else 0
-        return self.hear(link, Kind.HELLO, wire.Hello(node, incarnation, 0.0, leaf, session, answers))
+        return self.hear(link, Kind.HELLO, wire.Hello(node, incarnation, started, leaf, session, answers))
 
-    def join(self, link=1, node="a", incarnation=1, *, dialled=False, leaf=False, cost=100, route=True):
+    def join(self, link=1, node="a", incarnation=1, *, dialled=False, leaf=False, cost=100, route=True, started=0.0):
         """A neighbour's link comes up, and it tells the route to itself and answers the first probe."""
         effects = self.link_up(link, dialled=dialled, cost=cost)
-        effects += self.greet(link, node, incarnation, leaf=leaf)
+        effects += self.greet(link, node, incarnation, leaf=leaf, started=started)
         if not (leaf or self.engine.leaf):
             if route:
                 effects += self.tell(link, Entry(node, incarnation, 1, 0, 0))

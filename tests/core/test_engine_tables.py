@@ -4,6 +4,7 @@ import pytest
 
 from tests.core.subject import Said, only, record
 from zmesh.core import wire
+from zmesh.core.duplicates import CALM, FRESH
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.records import COALESCE as RECORDS_GATHERED
 from zmesh.core.records import KEEP_GONE
@@ -186,3 +187,79 @@ def test_a_directive_whose_name_is_no_valid_text_is_told_with_a_mark_in_its_plac
 def test_a_node_that_can_do_more_than_may_be_told_tells_as_much_as_it_may(linked):
     linked.engine.describe([f"x:y{number}" for number in range(wire.MAX_CAPABILITIES + 1)], linked.now)
     assert only(linked.run(RECORDS_GATHERED), Kind.RECORD)
+
+
+# --- nodes that were refused because their name is taken ----------------------------------------------------------
+
+
+def own_refused(linked):
+    """Whom the node's own record says that it has refused."""
+    return linked.engine.records.get("b").refused
+
+
+def hear_of_refused(linked, *refused, serial=5):
+    """The neighbour says in its record that it has refused these; what is reported of it."""
+    blob = wire.encode(wire.Record("a", 1, serial, (), (), b"", 0.0, refused))
+    return only(linked.receive(1, *wire.encode_records([blob])), Report)
+
+
+def test_a_node_that_is_refused_is_told_to_the_mesh_for_a_while(linked):
+    linked.link_up(2, where="from 10.0.0.7")
+    linked.greet(2, "b", incarnation=7, started=2000.0)
+    assert own_refused(linked) == (wire.Refused("b", 7, 2000.0, "from 10.0.0.7"),)
+    (said,) = only(linked.run(RECORDS_GATHERED), Kind.RECORD)
+    assert said.value[0].refused == own_refused(linked)
+    for _ in range(int(2 * CALM)):
+        linked.run(0.5)
+        linked.keep_alive(1)
+    assert own_refused(linked) == ()
+
+
+def test_a_leaf_whose_name_is_taken_is_told_to_nobody(linked):
+    linked.join(2, "cli", incarnation=5, leaf=True)
+    linked.link_up(3)
+    linked.greet(3, "cli", incarnation=6, leaf=True)
+    for _ in range(9):
+        linked.run(0.5)
+        linked.keep_alive(1, 2)
+    assert linked.engine.links.get(3) is None
+    assert own_refused(linked) == ()
+
+
+def test_what_a_record_says_of_a_refused_node_is_reported_once(linked):
+    refused = wire.Refused("x", 7, 2000.0, "from 10.0.0.7")
+    text = "a second node called 'x' has tried to join at 'a' from 10.0.0.7 and was refused; "
+    (report,) = hear_of_refused(linked, refused)
+    assert (report.event, report.node) == ("duplicate_id", "x")
+    assert report.detail == f"{text}one of the two must get another id"
+    assert hear_of_refused(linked, refused, serial=6) == []
+    assert hear_of_refused(linked, refused, serial=6) == []
+
+
+@pytest.mark.parametrize(("started", "incarnation", "taken"), [(999.0, 7, True), (1000.0, 1, True), (1000.0, 7, False)])
+def test_the_later_of_two_gives_way_while_it_is_fresh(linked, started, incarnation, taken):
+    found = [report.event for report in hear_of_refused(linked, wire.Refused("b", incarnation, started, ""))]
+    assert found == ["duplicate_id", *(["id_taken"] if taken else [])]
+
+
+def test_a_node_that_has_run_for_a_while_gives_way_to_no_record(linked):
+    for _ in range(int(2 * FRESH)):
+        linked.run(0.5)
+        linked.keep_alive(1)
+    assert [report.event for report in hear_of_refused(linked, wire.Refused("b", 7, 1.0, ""))] == ["duplicate_id"]
+
+
+def test_who_was_refused_itself_knows_already(linked):
+    assert hear_of_refused(linked, wire.Refused("b", 2, 1000.0, "")) == []
+
+
+def test_the_later_of_two_nodes_that_outbid_each_other_gives_way(linked):
+    effects = []
+    for _ in range(6):
+        serial = linked.engine.records.get("b").serial + 1
+        blob = wire.encode(wire.Record("b", 9, serial, (), (("far", 100),), b"", 999.0))
+        effects += linked.receive(1, *wire.encode_records([blob])) + linked.run(2.0)
+        linked.keep_alive(1)
+    assert [report.event for report in only(effects, Report) if report.event in ("duplicate_id", "id_taken")] == [
+        "duplicate_id", "id_taken"
+    ]  # fmt: skip

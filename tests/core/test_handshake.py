@@ -29,10 +29,10 @@ def test_a_greeting_is_answered_and_the_link_is_up(subject):
     subject.now = 0.5
     effects = subject.greet(1, "a", session=9)
     assert effects == [
-        Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.5, False, 1, 9)),
+        Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.0, False, 1, 9)),
         Report("link_up", "a", 1),
         Said(1, Kind.UPDATE, wire.Update(FULL_BEGIN | FULL_END, 1, [Entry("b", 2, 100, 0, 0)])),
-        Said(1, Kind.RECORD, [wire.Record("b", 2, 100, (), (), b"")]),
+        Said(1, Kind.RECORD, [wire.Record("b", 2, 100, (), (), b"", 1000.0)]),
         Said(1, Kind.PROBE, wire.Probe(0.5, subject.engine.routes.sent(1), subject.engine.records.digest, 0.5)),
     ]
 
@@ -86,7 +86,7 @@ def test_a_link_that_is_up_is_not_opened_again(linked):
 
 
 def test_a_dialler_that_greets_again_has_not_heard_the_answer_and_gets_another(linked):
-    assert linked.greet(1, "a") == [Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.1, False, 1, 9))]
+    assert linked.greet(1, "a") == [Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.0, False, 1, 9))]
     linked.join(2, "c", dialled=True)
     assert linked.greet(2, "c", answers=2) == []
 
@@ -143,23 +143,33 @@ def test_what_comes_on_an_unknown_link_is_not_heard(subject):
 # --- who is refused -----------------------------------------------------------------------------------------------
 
 
-def refused(link, reason, text, *reports):
+def refused(link, reason, text, *reports, started=0.0):
     """What happens when a link is refused."""
     return [
-        Said(link, Kind.REFUSE, wire.Refuse(reason, text)),
+        Said(link, Kind.REFUSE, wire.Refuse(reason, text, started)),
         *[Report(event, node, link, f"we refuse: {text}") for event, node in reports],
         HangUp(link, text, REDIAL_REFUSED),
     ]
 
 
-@pytest.mark.parametrize(("incarnation", "whose"), [(1, "another node"), (2, "this node itself")])
-def test_a_node_of_this_nodes_name_is_refused(subject, incarnation, whose):
+def test_a_node_of_this_nodes_name_is_refused(subject):
     subject.link_up(1)
-    text = f"the id 'b' is taken by the node at this end ({whose})"
-    assert subject.greet(1, "b", incarnation) == refused(
-        1, "own_id", text, ("link_refused", None), ("duplicate_id", "b")
+    text = "the id 'b' is taken by the node at this end (another node)"
+    assert subject.greet(1, "b", started=1001.0) == refused(
+        1, "own_id", text, ("link_refused", None), ("duplicate_id", "b"), started=1000.0
     )
     assert len(subject.engine.links) == 0
+
+
+def test_a_node_that_dials_itself_is_no_second_node(subject):
+    subject.link_up(1)
+    text = "the id 'b' is taken by the node at this end (this node itself)"
+    assert subject.greet(1, "b", 2, started=1000.0) == refused(
+        1, "itself", text, ("link_refused", None), started=1000.0
+    )
+    assert subject.engine.duplicates.refused() == ()
+    subject.link_up(2, dialled=True)
+    assert events(subject.hear(2, Kind.REFUSE, wire.Refuse("itself", text, 1000.0))) == ["link_refused"]
 
 
 def test_two_leaves_are_of_no_use_to_each_other(subject_of):
@@ -184,6 +194,7 @@ def test_a_refusal_is_reported_at_the_refused_end_and_redialled_after_a_pause(su
         Report("link_refused", None, 1, "they refuse: taken"),
         Report("duplicate_id", "b", 1, "they refuse: taken"),
         HangUp(1, "taken", REDIAL_REFUSED),
+        Report("id_taken", "b", 1, "taken"),
     ]
     assert len(subject.engine.links) == 0
 
@@ -213,7 +224,7 @@ def test_the_second_of_one_name_is_refused_when_the_first_proves_alive(linked):
     for _ in range(9):
         effects += linked.run(0.5)
         linked.keep_alive(1)
-    text = "another node called 'a' is alive in the mesh"
+    text = "another node called 'a' is alive in the mesh, linked to b"
     assert [effect for effect in effects if effect in refused(2, "duplicate_id", text)] == refused(
         2, "duplicate_id", text
     )
@@ -235,7 +246,7 @@ def test_a_restarted_neighbour_replaces_its_old_self_when_that_link_is_gone(link
     linked.greet(2, "a", incarnation=7)
     effects = linked.link_down(1)
     assert events(effects) == ["link_lost", "node_left", "link_up"]
-    assert only(effects, Kind.HELLO) == [Said(2, Kind.HELLO, wire.Hello("b", 2, 1000.1, False, 2, 9))]
+    assert only(effects, Kind.HELLO) == [Said(2, Kind.HELLO, wire.Hello("b", 2, 1000.0, False, 2, 9))]
 
 
 def test_a_node_that_is_alive_elsewhere_in_the_mesh_is_held_until_its_route_is_gone(linked):
@@ -284,3 +295,59 @@ def test_a_neighbour_can_not_be_a_leaf_and_a_node_at_once(linked):
 def test_a_leaf_may_have_the_name_of_a_node_elsewhere_in_the_mesh(linked):
     linked.tell(1, Entry("c", 5, 1, 10, 1))
     assert events(linked.join(2, "c", incarnation=6, leaf=True)) == ["link_up"]
+
+
+# --- which of the two gives way -----------------------------------------------------------------------------------
+
+OWN = 1000.0
+"""When the node under test was started."""
+
+
+@pytest.mark.parametrize("reason", ["own_id", "duplicate_id"])
+@pytest.mark.parametrize(("other", "taken"), [(0.0, True), (OWN - 1, True), (OWN, True), (OWN + 1, False)])
+def test_a_node_that_is_refused_gives_way_unless_the_other_was_started_later(subject, reason, other, taken):
+    subject.link_up(1, dialled=True)
+    effects = subject.hear(1, Kind.REFUSE, wire.Refuse(reason, "taken", other))
+    assert ("id_taken" in events(effects)) is taken
+    assert "duplicate_id" in events(effects)
+
+
+@pytest.mark.parametrize("reason", ["version", "leaf", "itself"])
+def test_a_node_that_is_refused_for_another_reason_keeps_its_name(subject, reason):
+    subject.link_up(1, dialled=True)
+    assert events(subject.hear(1, Kind.REFUSE, wire.Refuse(reason, "no", 0.0))) == ["link_refused"]
+
+
+@pytest.mark.parametrize(("other", "taken"), [(OWN - 1, True), (OWN, False), (OWN + 1, False)])
+def test_a_node_that_refuses_its_own_name_gives_way_to_one_that_was_started_earlier(subject, other, taken):
+    subject.link_up(1)
+    assert ("id_taken" in events(subject.greet(1, "b", started=other))) is taken
+
+
+def test_a_refusal_tells_when_the_neighbour_of_that_name_was_started(linked):
+    linked.join(2, "c", started=7.0)
+    linked.link_up(3)
+    linked.greet(3, "c", incarnation=6, started=8.0)
+    effects = []
+    for _ in range(9):
+        effects += linked.run(0.5)
+        linked.keep_alive(1, 2)
+    (said,) = only(effects, Kind.REFUSE)
+    assert said.value == wire.Refuse("duplicate_id", "another node called 'c' is alive in the mesh, linked to b", 7.0)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_refusal_tells_where_the_other_node_is_and_when_it_was_started_if_that_is_known(linked, known):
+    linked.tell(1, Entry("c", 5, 1, 10, 1))
+    if known:
+        record = wire.Record("c", 5, 1, (), (("a", 100),), b"", 7.0)
+        linked.receive(1, *wire.encode_records([wire.encode(record)]))
+    linked.link_up(2)
+    linked.greet(2, "c", incarnation=6)
+    effects = []
+    for _ in range(9):
+        effects += linked.run(0.5)
+        linked.keep_alive(1)
+    (said,) = only(effects, Kind.REFUSE)
+    where, started = (", linked to a", 7.0) if known else ("", 0.0)
+    assert said.value == wire.Refuse("duplicate_id", f"another node called 'c' is alive in the mesh{where}", started)

@@ -172,7 +172,7 @@ def test_too_few_fields_and_too_many_are_refused(decode):
 
 RIGHT = {
     wire.decode_hello: hello(),
-    wire.decode_refuse: encode(("version", "text")),
+    wire.decode_refuse: encode(("version", "text", 0.0)),
     wire.decode_goodbye: encode(("text",)),
     wire.decode_probe: encode((1.0, 0, 0, 0.0)),
     wire.decode_echo: encode((1.0,)),

@@ -28,7 +28,7 @@ def test_a_number_out_of_range_is_refused(number):
         (encode((number,)), wire.decode_echo),
         (encode((number, 0, 0, 0.0)), wire.decode_probe),
         (encode((0.0, 0, 0, number)), wire.decode_probe),
-        (hello(time=number), wire.decode_hello),
+        (hello(started=number), wire.decode_hello),
         (valid_chunk(flags=FLAG_FIRST, header=("a:b", number, None, False)), wire.decode_chunk),
         (valid_chunk(flags=FLAG_FIRST, header=("a:b", 1.0, number, False)), wire.decode_chunk),
         (valid_chunk(request=False, flags=FLAG_FIRST, header=(number, 1)), wire.decode_chunk),

@@ -30,7 +30,10 @@ LIMITS = [
     ("MAX_CAPABILITY", wire.MAX_CAPABILITY, wire.decode_record, lambda n: record(capabilities=["c" * n])),
     ("MAX_KEY", wire.MAX_KEY, wire.decode_record, lambda n: record(key=bytes(n))),
     ("MAX_TEXT", wire.MAX_TEXT, wire.decode_goodbye, lambda n: encode(("t" * n,))),
-    ("MAX_TEXT", wire.MAX_TEXT, wire.decode_refuse, lambda n: encode(("version", "t" * n))),
+    ("MAX_TEXT", wire.MAX_TEXT, wire.decode_refuse, lambda n: encode(("version", "t" * n, 0.0))),
+    ("MAX_REFUSED", wire.MAX_REFUSED, wire.decode_record, lambda n: record(refused=[("b", 1, 0.0, "")] * n)),
+    ("MAX_WHERE", wire.MAX_WHERE, wire.decode_record, lambda n: record(refused=[("b", 1, 0.0, "w" * n)])),
+    ("node id", 64, wire.decode_record, lambda n: record(refused=[("b" * n, 1, 0.0, "")])),
     ("MAX_TEXT", wire.MAX_TEXT, wire.decode_chunk, lambda n: chunk_eof(1, "remote", "t" * n)),
     ("MAX_DIRECTIVE", wire.MAX_DIRECTIVE, wire.decode_chunk,
      lambda n: valid_chunk(flags=FLAG_FIRST, header=("d" * n, 1.0, None, False))),
@@ -74,7 +77,7 @@ LIMITS = [
     ("kind", 255, wire.decode_expired, lambda n: encode((n, "a", "a"))),
     ("code", 255, wire.decode_chunk, lambda n: chunk_eof(code=n)),
     ("reason", 64, wire.decode_chunk, lambda n: chunk_eof(reason="r" * n)),
-    ("reason", 64, wire.decode_refuse, lambda n: encode(("r" * n, ""))),
+    ("reason", 64, wire.decode_refuse, lambda n: encode(("r" * n, "", 0.0))),
     ("reason", 64, wire.decode_unreachable, lambda n: unreachable(reason="r" * n)),
     ("MAX_TEXT", wire.MAX_TEXT, wire.decode_unreachable, lambda n: unreachable(text="t" * n)),
 ]  # fmt: skip
@@ -93,6 +96,7 @@ def test_a_value_at_its_limit_is_read_and_one_past_it_refused(limit, decode, mak
 COUNTS_OF_64_BITS = [
     ("incarnation", wire.decode_hello, lambda n: hello(incarnation=n)),
     ("incarnation", wire.decode_record, lambda n: record(incarnation=n)),
+    ("incarnation", wire.decode_record, lambda n: record(refused=[("b", n, 0.0, "")])),
     ("incarnation", wire.decode_update, lambda n: update(1, incarnation=n)),
     ("incarnation", wire.decode_chunk, lambda n: valid_chunk(incarnation=n)),
     ("target", wire.decode_chunk, lambda n: valid_chunk(target=n)),

@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from zmesh.core.duplicates import told
 from zmesh.core.effects import Report
-from zmesh.core.message import LinkId, NodeId
+from zmesh.core.message import Address, LinkId, NodeId
+from zmesh.core.wire import Refused
 from zmesh.journal import Lines, Neighbour
 
 PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
 HUB = "tcp://hub:7323"
+TWIN = NodeId(Address("twin"))
 
 
 class Place:
@@ -26,17 +29,18 @@ class Place:
 
 
 def report(event: str, node: str | None = None, detail: str = "") -> Report:
-    return Report(event, NodeId(node) if node is not None else None, LinkId(1), detail)  # type: ignore[arg-type]
+    return Report(event, NodeId(Address(node)) if node is not None else None, LinkId(1), detail)
 
 
 class Told:
     """The lines of one node."""
 
     def __init__(self, node: str, end: Neighbour) -> None:
-        self.node, self.lines = node, Lines(Place(end))
+        self.node, self.place = node, Place(end)
+        self.lines = Lines(self.place)
 
-    def note(self, now: float, *of: object) -> Iterator[str]:
-        for _, text in self.lines.note(report(*of), now):  # type: ignore[arg-type]
+    def note(self, now: float, event: str, node: str | None, detail: str = "") -> Iterator[str]:
+        for _, text in self.lines.note(report(event, node, detail), now):
             yield f"{self.node}: {text}"
 
 
@@ -50,11 +54,13 @@ def lines() -> Iterator[str]:
     yield from edge.note(100.0, "node_left", "far")
     for second in range(12):
         yield from edge.note(102.0 + second, "dial_failed", None, f"{HUB}: connection refused")
-    edge.lines._place.end = Neighbour(HUB, True, 0.0008)  # type: ignore[attr-defined]
+    edge.place.end = Neighbour(HUB, True, 0.0008)
     yield from edge.note(115.0, "link_up", "hub")
-    text = "another node called 'twin' is alive in the mesh"
+    text = "another node called 'twin' is alive in the mesh, linked to hub"
     yield from Told("hub", Neighbour("10.0.0.9", False, None)).note(0.0, "link_refused", "twin", f"we refuse: {text}")
-    yield from Told("twin", Neighbour(HUB, True, None)).note(0.0, "link_refused", "hub", f"they refuse: {text}")
+    twin = Told("twin", Neighbour(HUB, True, None))
+    yield from twin.note(0.0, "link_refused", None, f"they refuse: {text}")
+    yield f"twin: {told(Refused(TWIN, 7, 0.0, 'from 10.0.0.9'), NodeId(Address('hub')), TWIN)}"
     many = Told("hub", Neighbour("", False, None))
     for number in range(1000):
         list(many.note(0.0, "node_joined", f"n{number}"))

@@ -182,7 +182,7 @@ async def test_a_second_node_of_the_same_name_is_refused_and_both_sides_say_why(
         async with impostor:
             impostor.add_peer(mesh["hub"].listening[0])
             await eventually(lambda: texts(seen, "link_refused"))
-            text = "another node called 'twin' is alive in the mesh"
+            text = "another node called 'twin' is alive in the mesh, linked to hub"
             assert f"we refuse: {text}" in texts(hub, "link_refused")
             assert texts(seen, "link_refused") == [f"they refuse: {text}"]
             assert events(hub, "duplicate_id") == [("duplicate_id", "twin")]
@@ -201,7 +201,10 @@ async def test_a_second_node_of_the_same_name_elsewhere_in_the_mesh_is_refused_t
             await eventually(lambda: texts(seen, "link_refused"))
             for _ in range(20):
                 assert (await mesh["c"].ping_once("twin")).hops == 2
-        assert texts(seen, "link_refused")[0] == "they refuse: another node called 'twin' is alive in the mesh"
+        assert (
+            texts(seen, "link_refused")[0]
+            == "they refuse: another node called 'twin' is alive in the mesh, linked to b"
+        )
 
 
 async def test_replies_never_go_to_a_node_of_the_same_name(reports):

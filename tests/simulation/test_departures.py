@@ -1,4 +1,4 @@
-"""What the mesh remembers of a node that has left, in the errors of those who still ask for it."""
+"""What the mesh knows of nodes that have left, or were refused, for those who ask or operate it."""
 
 import re
 
@@ -75,3 +75,34 @@ def test_half_a_stream_of_a_node_that_is_gone_ends_by_the_route_timeout(
     assert outcome.ended_at - at < 8.0
     if how != "restarted":
         assert re.search(r"'edge' left \d+(\.\d+)? s ago", outcome.eof.error), outcome.eof.error
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_second_node_at_another_hub_is_named_by_all_and_the_later_of_the_two_gives_way(earlier: bool) -> None:
+    sim = Simulator()
+    if earlier:
+        second = sim.nodes["twin-2"] = SimNode(sim, "twin", {})
+        sim.run(5)
+    sim.chain("twin", "hub", "other")
+    sim.run(5)
+    first = sim.nodes["twin"]
+    if not earlier:
+        second = sim.nodes["twin-2"] = SimNode(sim, "twin", {})
+    sim.connect("twin-2", "other")
+    others = [sim.nodes[name] for name in ("twin", "hub", "other")]
+
+    def named() -> bool:
+        return all(any(report.event == "duplicate_id" for report in node.reports) for node in others)
+
+    assert sim.run_until(named, 10)
+    sim.run(10)
+    taken = {
+        name
+        for name, node in (("first", first), ("second", second))
+        if any(report.event == "id_taken" for report in node.reports)
+    }
+    assert taken == {"first" if earlier else "second"}
+    for node in others:
+        record = node.engine.records.get(sim.nodes["other"].id)
+        assert record is not None
+        assert {one.node for one in record.refused} == {"twin"}

@@ -149,6 +149,14 @@ def test_nodes_that_join_and_leave_are_told_and_who_heard_them_last(log):
     assert log.note("node_left", "edge") == ["edge left the mesh, last heard by north"]
 
 
+def test_a_duplicate_is_told_where_it_is_unless_the_line_of_the_refusal_says_it(log):
+    assert log.note("duplicate_id", "a", None, "two nodes called 'a'") == ["two nodes called 'a'"]
+    assert log.note("duplicate_id", "a", 1, "we refuse: taken") == []
+    assert log.note("id_taken", "a", 1, "another one is alive") == [
+        "the id a is taken: another one is alive; this node was started later, and should end"
+    ]
+
+
 def test_commands_that_come_and_go_are_not_told(log):
     assert log.note("link_up", "cli-1", 1, "leaf") == []
     assert log.note("link_lost", "cli-1", 1, "they left: leaving") == []
@@ -165,6 +173,7 @@ def test_commands_that_come_and_go_are_not_told(log):
         (Report("dial_failed", None, None, f"{HUB}: no"), logging.WARNING),
         (Report("duplicate_id", "a", None, "two nodes"), logging.WARNING),
         (Report("record_cut", "a", None, "too many"), logging.WARNING),
+        (Report("id_taken", "a", 1, "another node"), logging.WARNING),
         (Report("node_joined", "a"), logging.INFO),
         (Report("node_left", "a"), logging.INFO),
     ],

@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from zmesh.core import wire
 from zmesh.core.buckets import MIN_RESENT, OverBudget, TokenBucket
 from zmesh.core.departed import Departed
-from zmesh.core.duplicates import Duplicates, accuse
+from zmesh.core.duplicates import FRESH, Duplicates, accuse, told
 from zmesh.core.effects import Effect, HangUp, Report
 from zmesh.core.exchanges import Exchanges
 from zmesh.core.forwarding import DRAIN, LAGGING_BYTES, Forwarding
-from zmesh.core.handshake import REDIAL_REFUSED, Handshake
+from zmesh.core.handshake import REDIAL_REFUSED, TAKEN, Handshake
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
@@ -63,9 +63,11 @@ class Engine:
         self.alarm = Alarm()
         self.links = Links(heartbeat, self.alarm, limits)
         self.moves = Moves(self.alarm)
+        self.started = epoch + now
+        self._fresh_until = now + FRESH
         self.routes = Routes(node, incarnation, serial, self.alarm, limits.destinations)
-        self.records = Records(node, incarnation, serial, self.alarm, limits.nodes)
-        self.duplicates = Duplicates(self.alarm, limits.contested_names)
+        self.records = Records(node, incarnation, serial, self.alarm, limits.nodes, started=self.started)
+        self.duplicates = Duplicates(self.alarm, limits)
         self.departed = Departed(node, self.routes, self.records, limits)
         self._admissions = TokenBucket(limits.admissions, now)
         self.out = Forwarding(
@@ -73,17 +75,24 @@ class Engine:
         )
         self.exchanges = Exchanges(self.out, route_timeout, self.alarm, leaf=leaf, limits=limits)
         self.probes = Probes(self.routes, self.records, self.out, leaf=leaf)
-        self.handshake = Handshake(node, incarnation, epoch, self.links, self.routes, self.records, self.out, leaf=leaf)
+        self.handshake = Handshake(
+            node, incarnation, self.started, self.links, self.routes, self.records, self.out, leaf=leaf
+        )
         self._capabilities: tuple[str, ...] = ()
         self._closed = False
         self.routes.changed_at = now
 
     # -- stimuli: the transport ----------------------------------------------------------------------------------
 
-    def link_up(self, link: LinkId, now: float, *, dialled: bool, cost: int = DEFAULT_COST) -> list[Effect]:
-        """A connection is there. The one who dialled greets; the one who listened waits for the greeting."""
+    def link_up(
+        self, link: LinkId, now: float, *, dialled: bool, cost: int = DEFAULT_COST, where: str = ""
+    ) -> list[Effect]:
+        """A connection is there. The one who dialled greets; the one who listened waits for the greeting.
+
+        `where` the other end is, in words, is for people.
+        """
         if self.links.get(link) is None and not self._closed:
-            opened = self.links.open(link, dialled=dialled, cost=cost, now=now)
+            opened = self.links.open(link, dialled=dialled, cost=cost, now=now, where=where)
             self.out.queues[link] = Queue()
             if dialled:
                 self.handshake.greet(opened, now)
@@ -247,8 +256,7 @@ class Engine:
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
                 continue
             if link.state is State.HELD:
-                text = f"another node called {link.node!r} is alive in the mesh"
-                self._refuse(link, wire.Refuse("duplicate_id", text), now)
+                self._refuse(link, self.handshake.duplicate(link), now)
             else:
                 how = "silent" if link.state is State.UP else "no greeting"
                 self.out.emit(HangUp(link.id, how, 0.0))
@@ -257,7 +265,8 @@ class Engine:
         self.routes.expire(now)
         for node in self.records.expire(now):
             self.out.emit(Report("node_forgotten", node))
-        self.duplicates.expire(now)
+        if self.duplicates.expire(now):
+            self._describe(now)
         if self.node not in self.duplicates:
             self.exchanges.on_uncontested()
         self.exchanges.tick(now)
@@ -407,15 +416,33 @@ class Engine:
             outranks = known is not None and self.records.outranks(record, highest)
             if known is not None and outranks and self.duplicates.witness(record, known, now):
                 self._on_duplicate(record, known, now)
-            self.records.update(link.id, record, blob, now, highest)
+            if self.records.update(link.id, record, blob, now, highest):
+                for refused in record.refused:
+                    if known is None or refused not in known.refused:
+                        self._on_refused_elsewhere(record.node, refused, now)
         if errors:
             raise WireError(f"{len(errors)} of {len(records) + len(errors)} records: {errors[0]}")
 
     def _on_duplicate(self, one: wire.Record, other: wire.Record, now: float) -> None:
         """Two nodes of one name are alive."""
+        self.out.emit(Report("duplicate_id", one.node, None, accuse(one, other, self.node)))
         if one.node == self.node:
             self.exchanges.on_contested(now)
-        self.out.emit(Report("duplicate_id", one.node, None, accuse(one, other, self.node)))
+            self._give_way(one, accuse(one, other, self.node), now)
+
+    def _on_refused_elsewhere(self, at: NodeId, refused: wire.Refused, now: float) -> None:
+        """Another node has refused a second node of some name."""
+        if refused[:2] != (self.node, self.incarnation):
+            text = told(refused, at, self.node)
+            self.out.emit(Report("duplicate_id", refused.node, None, text))
+            if refused.node == self.node:
+                self._give_way(refused, text, now)
+
+    def _give_way(self, other: wire.Record | wire.Refused, text: str, now: float) -> None:
+        """Another node of this name was heard of; of two, the one that was started later should end."""
+        later = (self.started, self.incarnation) > (other.started, other.incarnation)
+        if later and now < self._fresh_until:
+            self.out.emit(Report("id_taken", self.node, None, text))
 
     # -- inside: opening and closing links -----------------------------------------------------------------------
 
@@ -475,6 +502,10 @@ class Engine:
 
     def _refuse(self, link: Link, refuse: wire.Refuse, now: float) -> None:
         self.handshake.refuse(link, refuse)
+        if refuse.reason in TAKEN and not link.leaf:
+            node = link.node or self.node
+            if self.duplicates.refuse(node, link.incarnation, link.started, link.where, now):
+                self._describe(now)
         self._lose(link.id, f"refused: {refuse.text}", now)
 
     def _lose(self, id: LinkId, reason: str, now: float) -> None:
@@ -530,7 +561,8 @@ class Engine:
 
     def _describe(self, now: float) -> None:
         if not self.leaf:
-            for cut in self.records.describe(self._capabilities, self.links.neighbours(), b"", now):
+            refused = self.duplicates.refused()
+            for cut in self.records.describe(self._capabilities, self.links.neighbours(), b"", now, refused):
                 self.out.emit(Report("record_cut", self.node, None, cut))
 
     def _move(self, now: float) -> None:

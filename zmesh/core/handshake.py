@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmesh.core import wire
+from zmesh.core.duplicates import whereabouts
 from zmesh.core.effects import HangUp, Report, Transmit
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.links import Link, Links, State
@@ -20,6 +21,8 @@ from zmesh.core.routes import Routes
 from zmesh.core.wire import Kind
 
 REDIAL_REFUSED = 5.0
+TAKEN = ("duplicate_id", "own_id")
+"""The reasons of a REFUSE because of another node of the same name."""
 
 
 class Verdict(NamedTuple):
@@ -31,13 +34,13 @@ class Verdict(NamedTuple):
 
 
 class Handshake:
-    """The greetings of one node; `epoch` is the seconds since 1970 at `now` 0."""
+    """The greetings of one node, which was `started` so many seconds after 1970 began."""
 
     def __init__(
         self,
         node: NodeId,
         incarnation: int,
-        epoch: float,
+        started: float,
         links: Links,
         routes: Routes,
         records: Records,
@@ -48,7 +51,7 @@ class Handshake:
         self.node = node
         self.incarnation = incarnation
         self.leaf = leaf
-        self._epoch = epoch
+        self._started = started
         self._links = links
         self._routes = routes
         self._records = records
@@ -57,7 +60,7 @@ class Handshake:
     def greet(self, link: Link, now: float, answers: int = 0) -> None:
         """Say who this is; `answers` is the session of the greeting that this one answers."""
         link.greeted, link.greetings = now, link.greetings + 1
-        hello = wire.Hello(self.node, self.incarnation, self._epoch + now, self.leaf, link.id, answers)
+        hello = wire.Hello(self.node, self.incarnation, self._started, self.leaf, link.id, answers)
         self._out.put(link.id, wire.encode_link(Kind.HELLO, hello))
 
     def ask(self, link: Link) -> None:
@@ -74,12 +77,16 @@ class Handshake:
             elif not same:
                 self._out.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: HELLO"))
             return Verdict()
+        link.incarnation, link.started = hello.incarnation, hello.started
         if hello.node == self.node:
-            whose = "this node itself" if hello.incarnation == self.incarnation else "another node"
-            return _refused("own_id", f"the id {hello.node!r} is taken by the node at this end ({whose})")
+            reason, whose = ("own_id", "another node")
+            if hello.incarnation == self.incarnation:
+                reason, whose = ("itself", "this node itself")
+            text = f"the id {hello.node!r} is taken by the node at this end ({whose})"
+            return Verdict(refusal=wire.Refuse(reason, text, self._started))
         if hello.leaf and self.leaf:
-            return _refused("leaf", "both ends are ephemeral, and neither forwards")
-        link.node, link.incarnation, link.leaf = hello.node, hello.incarnation, hello.leaf
+            return Verdict(refusal=wire.Refuse("leaf", "both ends are ephemeral, and neither forwards"))
+        link.node, link.leaf = hello.node, hello.leaf
         link.session = hello.session
         if link.dialled and link.greetings == 1 and link.rtt is None:  # of several, nobody knows which is answered
             link.measure(now - link.greeted)
@@ -93,14 +100,28 @@ class Handshake:
         self._out.emit(Report("link_held", link.node, link.id, "another incarnation of it may still be alive"))
         return Verdict(rivals=rivals)
 
+    def duplicate(self, link: Link) -> wire.Refuse:
+        """What to tell a held link whose node is still alive elsewhere."""
+        text, started = f"another node called {link.node!r} is alive in the mesh", 0.0
+        others, record = self._rivals(link)[0], self._records.get(link.node)
+        if others:
+            text, started = f"{text}, linked to {self.node}", others[0].started
+        elif record is not None:
+            text, started = f"{text}, {whereabouts(record)}", record.started
+        return wire.Refuse("duplicate_id", text, started)
+
     def refuse(self, link: Link, refuse: wire.Refuse) -> None:
         """Tell the other end that it can't be a neighbour, and why; the engine closes the link."""
         self._out.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, refuse)))
         self._turn_away(link, f"we refuse: {refuse.text}", refuse)
+        if refuse.reason == "own_id" and link.started < self._started:
+            self._out.emit(Report("id_taken", self.node, link.id, "the other node of this name was started earlier"))
 
     def on_refused(self, link: Link, refuse: wire.Refuse) -> None:
         """The other end won't have this node; the engine closes the link."""
         self._turn_away(link, f"they refuse: {refuse.text}", refuse)
+        if refuse.reason in TAKEN and refuse.started <= self._started:
+            self._out.emit(Report("id_taken", self.node, link.id, refuse.text))
 
     def ask_newcomer(self, link: Link) -> None:
         """A neighbour that has restarted may count from the beginning: have it say at once what can be believed."""
@@ -114,7 +135,7 @@ class Handshake:
     def _turn_away(self, link: Link, text: str, refuse: wire.Refuse) -> None:
         node = link.node or None
         self._out.emit(Report("link_refused", node, link.id, text))
-        if refuse.reason in ("duplicate_id", "own_id"):
+        if refuse.reason in TAKEN:
             self._out.emit(Report("duplicate_id", node or self.node, link.id, text))
         self._out.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
 
@@ -131,7 +152,3 @@ class Handshake:
         )
         selected = None if link.leaf or others else self._routes.get(link.node)
         return others, selected is not None and selected.incarnation != link.incarnation
-
-
-def _refused(reason: str, text: str) -> Verdict:
-    return Verdict(refusal=wire.Refuse(reason, text))

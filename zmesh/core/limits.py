@@ -70,6 +70,9 @@ class Limits:
     departed_nodes: int = 1024
     """How many nodes that have left are remembered, for errors to say when that was; the first is forgotten."""
 
+    refused_ids: int = 8
+    """How many second nodes of a name, refused here, this node's record tells the mesh of; at most wire.MAX_REFUSED."""
+
     services: int = 20_000
     """Requests of others that are open at a time; one more is answered as `overloaded`, and has not begun."""
 

@@ -110,13 +110,25 @@ class Link:
         "rtt",
         "rtt_variance",
         "session",
+        "started",
         "state",
         "strikes",
         "synced",
+        "where",
     )
 
-    def __init__(self, id: LinkId, *, dialled: bool, cost: int, now: float, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        id: LinkId,
+        *,
+        dialled: bool,
+        cost: int,
+        now: float,
+        where: str = "",
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self.id = id
+        self.where = where
         self.budget = Budget(limits)
         self.dialled = dialled
         self.base_cost = cost
@@ -125,6 +137,7 @@ class Link:
         self.node = NodeId(Address(""))
         self.incarnation = 0
         self.session = 0
+        self.started = 0.0
         self.greeted = now
         self.greetings = 0
         self.leaf = False
@@ -194,11 +207,10 @@ class Links:
     def __iter__(self) -> Iterator[Link]:
         return iter(self._links.values())
 
-    def open(self, id: LinkId, *, dialled: bool, cost: int, now: float) -> Link:
-        """Enter a new connection."""
-        link = self._links[id] = Link(
-            id, dialled=dialled, cost=max(1, min(cost, MAX_COST)), now=now, limits=self._limits
-        )
+    def open(self, id: LinkId, *, dialled: bool, cost: int, now: float, where: str = "") -> Link:
+        """Enter a new connection; `where` its other end is, in words."""
+        cost = max(1, min(cost, MAX_COST))
+        link = self._links[id] = Link(id, dialled=dialled, cost=cost, now=now, where=where, limits=self._limits)
         self._silences.set(id, now + max(OPENING, SILENCE * self.heartbeat))
         if dialled:
             self._probes.set(id, now + self._period(link))

@@ -29,7 +29,9 @@ from zmesh.core.wire import (
     MAX_NEIGHBOURS,
     MAX_RECORD,
     MAX_RECORDS,
+    MAX_REFUSED,
     Record,
+    Refused,
     digest,
     encode,
 )
@@ -49,11 +51,18 @@ class Records:
     """The records that this node knows, its own among them, and up to `max_nodes` of others."""
 
     def __init__(
-        self, node: NodeId, incarnation: int, serial: int, alarm: Alarm, max_nodes: int = DEFAULT_LIMITS.nodes
+        self,
+        node: NodeId,
+        incarnation: int,
+        serial: int,
+        alarm: Alarm,
+        max_nodes: int = DEFAULT_LIMITS.nodes,
+        *,
+        started: float = 0.0,
     ) -> None:
         self._node = node
         self._alarm = alarm
-        self._own = Record(node, incarnation, serial, (), (), b"")
+        self._own = Record(node, incarnation, serial, (), (), b"", started)
         self._records: dict[NodeId, Record] = {}
         self._blobs: dict[NodeId, bytes] = {}
         self._digests: dict[NodeId, int] = {}
@@ -100,14 +109,21 @@ class Records:
             self._tell_all(link, now)
 
     def describe(
-        self, capabilities: Iterable[str], neighbours: tuple[tuple[NodeId, int], ...], public_key: bytes, now: float
+        self,
+        capabilities: Iterable[str],
+        neighbours: tuple[tuple[NodeId, int], ...],
+        public_key: bytes,
+        now: float,
+        refused: tuple[Refused, ...] = (),
     ) -> list[str]:
         """Say this of this node from now on, as far as a record has room for it. Returns what there is no room for, in
         words, if that is not what it was before.
         """
         offered = tuple(name[:MAX_CAPABILITY] for name in capabilities)
         names, beside = offered[:MAX_CAPABILITIES], neighbours[:MAX_NEIGHBOURS]
-        own = self._own._replace(capabilities=names, neighbours=beside, public_key=public_key)
+        own = self._own._replace(
+            capabilities=names, neighbours=beside, public_key=public_key, refused=refused[:MAX_REFUSED]
+        )
         while (
             own != self._own and len(encode(own._replace(serial=HIGHEST))) > MAX_RECORD
         ):  # names of four bytes a character

@@ -30,8 +30,10 @@ from zmesh.core.wire.limits import (
     MAX_NEIGHBOURS,
     MAX_RECORD,
     MAX_RECORDS,
+    MAX_REFUSED,
     MAX_TEXT,
     MAX_TTL,
+    MAX_WHERE,
     SMALL_RECORD,
     U63,
     U64,
@@ -46,22 +48,24 @@ _INT = {int}
 
 
 class Hello(NamedTuple):
-    """The first message both ways. `time`: seconds since the epoch; `session`: the sender's number of this link;
-    `answers`: the session that this HELLO answers, or 0."""
+    """The first message both ways. `started`: when the sender was, in seconds since the epoch; `session`: the sender's
+    number of this link; `answers`: the session that this HELLO answers, or 0."""
 
     node: NodeId
     incarnation: int
-    time: float
+    started: float
     leaf: bool
     session: int
     answers: int
 
 
 class Refuse(NamedTuple):
-    """The link is refused; `reason` is `version`, `own_id`, `duplicate_id` or `leaf`, `text` for people."""
+    """The link is refused; `reason` is `version`, `own_id`, `itself`, `duplicate_id` or `leaf`, `text` for people. With
+    `own_id` and `duplicate_id`, `started` is when the other node of the name was; 0 if that is not known."""
 
     reason: str
     text: str
+    started: float = 0.0
 
 
 class Goodbye(NamedTuple):
@@ -111,8 +115,18 @@ class Update(NamedTuple):
     entries: list[Row]
 
 
+class Refused(NamedTuple):
+    """A second node of a name, which was refused; `where` it is, in words."""
+
+    node: NodeId
+    incarnation: int
+    started: float
+    where: str
+
+
 class Record(NamedTuple):
-    """What a node says of itself to all; `neighbours` with the cost of the link to each."""
+    """What a node says of itself to all; `neighbours` with the cost of the link to each. `started`: when it was, in
+    seconds since the epoch; `refused`: the nodes that it has refused lately because their name is taken."""
 
     node: NodeId
     incarnation: int
@@ -120,6 +134,8 @@ class Record(NamedTuple):
     capabilities: tuple[str, ...]
     neighbours: tuple[tuple[NodeId, int], ...]
     public_key: bytes
+    started: float = 0.0
+    refused: tuple[Refused, ...] = ()
 
 
 class SeqnoRequest(NamedTuple):
@@ -150,11 +166,11 @@ class Resend(NamedTuple):
 
 def decode_hello(head: bytes) -> Hello:
     """Read the head of a HELLO."""
-    node, incarnation, time, leaf, session, answers = read_array(unpack(head, MAX_HEAD), 6)
+    node, incarnation, started, leaf, session, answers = read_array(unpack(head, MAX_HEAD), 6)
     return Hello(
         read_node(node),
         read_int(incarnation, U64),
-        read_number(time),
+        read_number(started),
         read_bool(leaf),
         read_int(session, U63),
         read_int(answers, U63),
@@ -163,8 +179,8 @@ def decode_hello(head: bytes) -> Hello:
 
 def decode_refuse(head: bytes) -> Refuse:
     """Read the head of a REFUSE."""
-    reason, text = read_array(unpack(head, MAX_HEAD), 2)
-    return Refuse(read_text(reason, 64), read_text(text, MAX_TEXT))
+    reason, text, started = read_array(unpack(head, MAX_HEAD), 3)
+    return Refuse(read_text(reason, 64), read_text(text, MAX_TEXT), read_number(started))
 
 
 def decode_goodbye(head: bytes) -> Goodbye:
@@ -256,7 +272,8 @@ def _known_record(blob: bytes) -> tuple[Record, bytes]:
 
 def decode_record(blob: bytes) -> Record:
     """Read one record, as its node encoded it."""
-    node, incarnation, serial, capabilities, neighbours, public_key = read_array(unpack(blob, MAX_RECORD), 6)
+    fields = read_array(unpack(blob, MAX_RECORD), 8)
+    node, incarnation, serial, capabilities, neighbours, public_key, started, refused = fields
     names = tuple(read_text(name, MAX_CAPABILITY) for name in read_items(capabilities, MAX_CAPABILITIES))
     edges = []
     for item in read_items(neighbours, MAX_NEIGHBOURS):
@@ -264,7 +281,21 @@ def decode_record(blob: bytes) -> Record:
         edges.append((read_node(neighbour), read_int(cost, INFINITY)))
     if type(public_key) is not bytes or len(public_key) > MAX_KEY:
         raise WireError(f"not a key of at most {MAX_KEY} bytes")
-    return Record(read_node(node), read_int(incarnation, U64), read_int(serial, U63), names, tuple(edges), public_key)
+    return Record(
+        read_node(node),
+        read_int(incarnation, U64),
+        read_int(serial, U63),
+        names,
+        tuple(edges),
+        public_key,
+        read_number(started),
+        tuple(map(_refused, read_items(refused, MAX_REFUSED))),
+    )
+
+
+def _refused(item: object) -> Refused:
+    node, incarnation, started, where = read_array(item, 4)
+    return Refused(read_node(node), read_int(incarnation, U64), read_number(started), read_text(where, MAX_WHERE))
 
 
 def decode_seqno_requests(head: bytes) -> list[SeqnoRequest]:

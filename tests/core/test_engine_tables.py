@@ -209,6 +209,9 @@ def test_a_node_that_is_refused_is_told_to_the_mesh_for_a_while(linked):
     assert own_refused(linked) == (wire.Refused("b", 7, 2000.0, "from 10.0.0.7"),)
     (said,) = only(linked.run(RECORDS_GATHERED), Kind.RECORD)
     assert said.value[0].refused == own_refused(linked)
+    linked.link_up(3, where="from 10.0.0.7")
+    linked.greet(3, "b", incarnation=7, started=2000.0)
+    assert only(linked.run(RECORDS_GATHERED), Kind.RECORD) == []
     for _ in range(int(2 * CALM)):
         linked.run(0.5)
         linked.keep_alive(1)

@@ -26,7 +26,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.directives import Directives
-from zmesh.errors import Cancelled, RemoteError, Unreachable
+from zmesh.errors import Cancelled, RemoteError, TimedOut, Unreachable
 from zmesh.exchange import Exchange
 from zmesh.failures import describe, log_failure, must_propagate
 from zmesh.interrupts import supervised
@@ -305,12 +305,12 @@ class Node:
 
         Raises Unreachable after `timeout` seconds, with the nodes that can be reached, and Closed if this node is.
         """
+        if self.config.ephemeral:
+            await self._answer_of(node, timeout)
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                if self.config.ephemeral:
-                    await self._answer_of(node)
-                else:
-                    await self._route_to(node)
+                await self._route_to(node)
                 return
         hint = self.engine.out.hint(Address(node), time.monotonic())
         raise Unreachable(f"no route to {node!r} after {timeout} s{hint}", node=node)
@@ -321,10 +321,13 @@ class Node:
                 if await anext(events, None) is None:
                     raise self._admission.closed()
 
-    async def _answer_of(self, node: str) -> None:
+    async def _answer_of(self, node: str, timeout: float | None) -> None:
         request = Request(self, MessageId(secrets.token_bytes(16)), node)
-        self.send(request, PING, b"", None)
-        await request
+        self.send(request, PING, b"", timeout)
+        try:
+            await request
+        except TimedOut as error:
+            raise Unreachable(str(error), node=node, message_id=error.message_id) from None
 
     def register(self, name: str, function: Callable[..., object], **options: Any) -> None:
         """Offer a directive of this program, and let the mesh know. `options` are those of Directives.register."""
@@ -610,6 +613,8 @@ class Node:
             self._journal.note(report)
         if report.event in ("link_up", "link_refused") and report.link is not None and self._transport is not None:
             self._note_dial(report, report.link, self._transport)
+        elif report.event == "link_not_greeted":
+            self.on_dial_failed(report.text.removeprefix("at "), report.detail)
         for observer in self._observers:
             try:
                 observer(report)
@@ -628,7 +633,8 @@ class Node:
         if url is not None and report.event == "link_up":
             self._perform(self.engine.dial_succeeded(url, now))
         elif url is not None:
-            self._perform(self.engine.dial_failed(url, report.detail, now))
+            reason = report.detail.replace("they refuse:", "refused this node:").replace("we refuse:", "was refused:")
+            self._perform(self.engine.dial_failed(url, reason, now))
 
     def _arm(self) -> None:
         """Have `tick` called when the engine is due next."""

@@ -99,6 +99,17 @@ def test_a_peer_that_speaks_something_else_is_told_from_one_that_is_not_there(
     assert "refused" not in first
 
 
+def test_a_peer_that_speaks_zeromq_and_is_no_node_is_told(shell: Any, eventually: Eventually) -> None:
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.linger = 0
+        url = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+        node = shell.node("a", "--peer", url)
+        eventually(lambda: said(node, rf"a: can't reach {url}: no greeting for [\d.]+ s; still trying"))
+        assert node.event("dial_failed")["where"] == url
+
+
 # -- a second node of one name -----------------------------------------------------------------------------------------
 
 GONE = r"zmesh: the id 'twin' is taken: .+; choose another id with --id, or end the other node"

@@ -6,7 +6,7 @@ from tests.core.subject import Said, chunk, events, only
 from zmesh.core import wire
 from zmesh.core.effects import HangUp, Report
 from zmesh.core.handshake import REDIAL_REFUSED
-from zmesh.core.links import SILENCE, State
+from zmesh.core.links import MAX_STRIKES, OPENING, SILENCE, State
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, Entry, Kind
 
 # --- how a link opens ---------------------------------------------------------------------------------------------
@@ -202,6 +202,31 @@ def test_a_refusal_is_reported_at_the_refused_end_and_redialled_after_a_pause(su
 def test_a_link_that_was_up_may_be_refused(linked):
     effects = linked.hear(1, Kind.REFUSE, wire.Refuse("version", "too old"))
     assert events(effects) == ["link_refused", "link_lost", "node_left"]
+
+
+# --- who does not greet -------------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_was_dialled_and_does_not_greet_is_reported(subject):
+    subject.link_up(1, dialled=True, where="at tcp://hub:1")
+    reports = only(subject.run(OPENING), Report)
+    assert reports == [Report("link_not_greeted", None, 1, "no greeting for 5 s", text="at tcp://hub:1")]
+
+
+def test_a_peer_that_ends_the_connection_before_it_greets_is_reported(subject):
+    subject.link_up(1, dialled=True, where="at tcp://hub:1")
+    assert only(subject.link_down(1), Report) == [Report("link_not_greeted", None, 1, "closed", text="at tcp://hub:1")]
+
+
+def test_a_peer_that_sends_garbage_in_place_of_a_greeting_is_reported(subject):
+    subject.link_up(1, dialled=True)
+    found = [event for _ in range(MAX_STRIKES) for event in events(subject.receive(1, b"garbage"))]
+    assert found[-1] == "link_not_greeted"
+
+
+def test_who_dials_and_does_not_greet_is_not_reported(subject):
+    subject.link_up(1)
+    assert events(subject.run(OPENING)) == []
 
 
 # --- two nodes of one name ----------------------------------------------------------------------------------------

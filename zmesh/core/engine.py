@@ -516,6 +516,8 @@ class Engine:
         if link.state is State.UP:
             self.out.emit(Report("link_lost", link.node, id, reason))
             self._detach(link, now)
+        elif link.state is State.OPENING and link.dialled and not link.refused:
+            self.out.emit(Report("link_not_greeted", None, id, reason, text=link.where))
         self.exchanges.link_down(id, now)
         self.out.reroute(waiting, now)
 

@@ -133,7 +133,7 @@ class Handshake:
             self._out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
 
     def _turn_away(self, link: Link, text: str, refuse: wire.Refuse) -> None:
-        node = link.node or None
+        node, link.refused = link.node or None, True
         self._out.emit(Report("link_refused", node, link.id, text))
         if refuse.reason in TAKEN:
             self._out.emit(Report("duplicate_id", node or self.node, link.id, text))

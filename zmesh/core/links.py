@@ -106,6 +106,7 @@ class Link:
         "node",
         "recent",
         "records",
+        "refused",
         "routes",
         "rtt",
         "rtt_variance",
@@ -141,6 +142,7 @@ class Link:
         self.greeted = now
         self.greetings = 0
         self.leaf = False
+        self.refused = False
         self.doubted = False
         self.synced = False
         self.heard = now

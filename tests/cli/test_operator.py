@@ -267,6 +267,23 @@ def test_a_command_says_when_a_node_has_left_and_who_heard_it_last(shell: Any, w
     )
 
 
+def test_a_request_whose_recipient_dies_in_the_middle_is_unreachable_and_not_timed_out(
+    shell: Any, eventually: Eventually
+) -> None:
+    hub, edge = shell.chain("hub", "edge")
+    command = shell.start("send", "edge", "sleep:execute", "40", "--timeout", "6", "--peer", hub.url)
+
+    def works() -> bool:
+        out = shell.run("ping", "edge", "-c", "1", "--json", "--peer", hub.url).stdout
+        return bool(json.loads(out.splitlines()[0])["active_work"])
+
+    eventually(works)
+    edge.end(signal.SIGKILL)
+    _, err = command.communicate(timeout=20)
+    assert command.returncode == 3
+    assert re.search(rb"the request had reached 'edge'; 'edge' left \d+ s ago, last heard by 'hub'", err)
+
+
 def test_a_command_says_what_the_dials_of_its_home_node_are_doing(shell: Any) -> None:
     url = f"tcp://127.0.0.1:{unused_port()}"
     home = shell.node("home", "--peer", url)

@@ -120,7 +120,7 @@ def test_the_tables_and_events_of_its_node_can_be_read(depot, elsewhere):
         assert router.get_nodes() == ["ctl", "depot"]
         assert (router.next_hop("depot"), router.route("nobody"), router.duplicates()) == ("depot", None, [])
         assert [route.destination for route in router.routes()] == ["depot"]
-        with pytest.raises(zmesh.Unreachable):
+        with pytest.raises(zmesh.Unreachable, match="'nobody' was never known to 'ctl'"):
             mesh.node.reachable("nobody", 0.05)
         assert ("ctl", "depot") in [edge[:2] for edge in router.get_edges()] or router.get_edges() == []
         assert "ctl" in router.node_capabilities()

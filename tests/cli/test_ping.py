@@ -105,8 +105,10 @@ def test_a_node_that_comes_up_a_moment_later_is_waited_for(shell: Any, lines: Li
 
 
 def test_a_node_that_is_silent_times_out(shell: Any, lines: Lines) -> None:
-    hub = shell.node("hub")
-    mute = shell.node("mute", "--peer", hub.url)
+    patient = shell.folder / "patient.toml"
+    patient.write_text("heartbeat = 30\n")  # so that the hub still takes it for alive when it is asked
+    hub = shell.node("hub", "--config", str(patient))
+    mute = shell.node("mute", "--config", str(patient), "--peer", hub.url)
     hub.event("node_joined")
     mute.send(signal.SIGSTOP)
     try:

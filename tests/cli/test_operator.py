@@ -84,6 +84,13 @@ def test_a_peer_that_refuses_is_told_once_however_often_it_is_dialled(shell: Any
     assert node.complaints().count("can't reach") == 1
 
 
+def test_a_peer_without_an_address_is_told_from_one_that_refuses(shell: Any, eventually: Eventually) -> None:
+    nowhere, closed = "tcp://no-such-host.invalid:7323", f"tcp://127.0.0.1:{unused_port()}"
+    node = shell.node("a", "--peer", nowhere, "--peer", closed)
+    eventually(lambda: said(node, rf"a: can't reach {closed}: connection refused; still trying"))
+    eventually(lambda: said(node, rf"a: can't reach {nowhere}: the name 'no-such-host\.invalid' does not resolve.*"))
+
+
 def test_a_peer_that_speaks_something_else_is_told_from_one_that_is_not_there(
     shell: Any, eventually: Eventually
 ) -> None:

@@ -146,6 +146,14 @@ def test_sizes_that_are_out_of_date_do_not_pile_up():
     queue.check()
 
 
+def test_control_that_finds_no_flow_to_take_the_place_of_is_refused_though_there_was_one():
+    queue = Queue()
+    queue.push(frame(1), flow("gone"))
+    queue.pop()
+    queue.push((b"", b"", bytes(MAX_QUEUED_BYTES - FRAME_OVERHEAD)), None)
+    assert queue.push(frame(2), None) == [frame(2)]
+
+
 def test_a_full_queue_takes_no_more_steps_for_a_frame_when_there_are_more_flows():
     def steps(flows, pushes=500):
         queue = Queue()

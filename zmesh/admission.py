@@ -6,6 +6,7 @@ import threading
 
 from zmesh.core.exchanges import Exchanges
 from zmesh.errors import Closed, Overloaded
+from zmesh.forks import Origin
 
 OVERHEAD = 3072
 """Bytes that a message which waits is taken to need besides its payload."""
@@ -18,13 +19,29 @@ class Admission:
         self._node_id = node_id
         self._exchanges = exchanges
         self._max_waiting_bytes = max_waiting_bytes
+        self._origin = Origin()
         self._lock = threading.Lock()
         self._reserved_bytes = 0
         self.shut = False
         """Set when the node closes, or is about to."""
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this process is a fork of the node's own."""
+        return not self._origin.is_here
+
+    def check_process(self) -> None:
+        """Raises Closed in a fork of the node's process."""
+        if not self._origin.is_here:
+            raise Closed(
+                f"node {self._node_id!r} lives in the process {self._origin.pid}, of which this one is a fork; "
+                "make a Controller after forking",
+                node=self._node_id,
+            )
+
     def check(self) -> None:
         """Raises Closed, and Overloaded if too much is waiting already."""
+        self.check_process()
         if self.shut:
             raise self.closed()
         exchanges = self._exchanges
@@ -39,6 +56,7 @@ class Admission:
     def reserve(self, payload_bytes: int) -> int:
         """Count a message of another thread as waiting; what to `release` when the node has it. Raises as `check`."""
         size = OVERHEAD + payload_bytes
+        self.check_process()  # before the lock, which another thread of the parent may have held
         with self._lock:
             self.check()
             self._reserved_bytes += size
@@ -48,6 +66,14 @@ class Admission:
         """A message of another thread has come."""
         with self._lock:
             self._reserved_bytes -= size
+
+    def unopened(self) -> Closed:
+        """The error for whoever comes too early."""
+        return Closed(
+            f"node {self._node_id!r} is not open yet; call inside of `async with Controller(...)`, or in the function "
+            "that is given to `run`",
+            node=self._node_id,
+        )
 
     def closed(self) -> Closed:
         """The error for whoever comes too late."""

@@ -9,6 +9,7 @@ import asyncio
 import re
 import time
 
+from zmesh.errors import ConfigError
 from zmesh.router import Route, Router
 from zmesh.serving import Serving
 from zmesh.work import Work
@@ -85,6 +86,18 @@ def read_message_id(text: str | int) -> str | None:
     if not _DECIMAL.fullmatch(word) or int(word) >= 1 << 128:
         return None
     return f"{int(word):032x}"
+
+
+def message_id_of(message_id: object) -> str:
+    """The message id as 32 hex digits. Raises ConfigError, and TypeError."""
+    if not isinstance(message_id, (str, int)) or isinstance(message_id, bool):
+        raise TypeError(f"a message id is a str of 32 hex digits, not {type(message_id).__name__}")
+    known = isinstance(message_id, str) or 0 <= message_id < 1 << 128
+    named = read_message_id(message_id) if known else None
+    if named is None:
+        shown = repr(message_id) if known else "that number"
+        raise ConfigError(f"{shown} is no message id: 32 hex digits, or the number that a ping lists")
+    return named
 
 
 def stamp(seconds: float) -> dict[str, object]:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
-import os
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from zmesh.answers import CANCEL, PING, read_message_id, stamp
+from zmesh.answers import CANCEL, PING, message_id_of, stamp
+from zmesh.arguments import check_directive, check_handler, check_limit, check_node, check_timeout, check_url
 from zmesh.config import Config
 from zmesh.core.limits import Limits
-from zmesh.core.message import Message, MessageId
-from zmesh.core.wire import MAX_DIRECTIVE, is_address
 from zmesh.directives import Directives
-from zmesh.errors import ConfigError, MeshError, RemoteError
+from zmesh.errors import AddressError, Closed, ConfigError, MeshError, RemoteError
 from zmesh.exchange import Exchange, Handled, Received, ResponseHandler, Unheard
 from zmesh.failures import is_a, text_of
 from zmesh.fanout import LIMIT, Answer, Answers, Asked, Fanout, repeatable
-from zmesh.interrupts import heard
+from zmesh.ids import ids
+from zmesh.inbox import Inbox, Replies
+from zmesh.interrupts import close_loop, heard, silence
 from zmesh.node import Node
 from zmesh.payload import PayloadLike, encode
 from zmesh.request import Request
@@ -33,35 +33,10 @@ from zmesh.transport import parse_url
 
 log = logging.getLogger(__name__)
 
-MAX_INBOX = 10_000
 PING_TIMEOUT = 5.0
 CANCEL_TIMEOUT = 10.0
-MAX_ROUTE_TIMEOUT = 1e9
 
 Main = Callable[[], Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any]
-
-
-class _Ids:
-    """Message ids from the system's source of randomness, a page at a time: one by one, each costs a system call."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._page = b""
-        self._at = 0
-        os.register_at_fork(after_in_child=self._turn)
-
-    def take(self) -> MessageId:
-        with self._lock:
-            if self._at == len(self._page):
-                self._turn()
-            at, self._at = self._at, self._at + 16
-            return MessageId(self._page[at : at + 16])
-
-    def _turn(self) -> None:
-        self._page, self._at = os.urandom(4096), 0
-
-
-_ids = _Ids()
 
 
 class Sent:
@@ -96,6 +71,10 @@ class Controller:
     `Controller(config)` is used with `run(main)` or `async with`. With `loop`, the node lives in that loop as soon as
     it runs, and `run` may be left out. All methods may be called from the loop's thread; `send` and `ping` from any.
     `limits` are what others may have the node keep and spend.
+
+    What is sent before the node is open goes out when it is: anything with `loop`, and what `send` sends without a
+    handler. Whatever else would wait for an answer raises Closed at once, as all does when the node is closed, and in
+    a forked child, which makes a Controller of its own.
     """
 
     def __init__(
@@ -105,20 +84,35 @@ class Controller:
         *,
         limits: Limits | None = None,
     ) -> None:
+        if config is not None and not isinstance(config, Config):
+            raise TypeError(f"a Controller takes a Config, not {type(config).__name__}")
+        if loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
+            raise TypeError(f"loop is an event loop of asyncio, not {type(loop).__name__}")
+        if loop is not None and loop.is_closed():
+            raise ConfigError("the event loop that the Controller is to live in is closed")
+        if limits is not None and not isinstance(limits, Limits):
+            raise TypeError(f"limits are a Limits, not {type(limits).__name__}")
         self.config = config if config is not None else Config()
-        self.node = Node(self.config, Directives(), limits)
+        self._node = Node(self.config, Directives(), limits)
         self._loop = loop
         self._own_loop = False
         self._life: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] | None = None
+        self._leaves = False
+        """Whether `run` is about to cancel what else runs in its loop."""
         self._told = False
         """Whether the program knows already what has ended the node before its time."""
-        self._inbox: deque[Message] = deque()
-        self._inbox_waiter: asyncio.Future[None] | None = None
+        self._inbox = Inbox(self._check_receiving, self._drop_reply)
         if loop is not None:
             self._begin(loop)
 
     # -- set-up --------------------------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> Node:
+        """The node itself. Raises Closed in a fork of its process."""
+        self._node.check_process()
+        return self._node
 
     @property
     def receptor(self) -> Node:
@@ -128,7 +122,7 @@ class Controller:
     @property
     def node_id(self) -> str:
         """This node's id."""
-        return self.node.node_id
+        return self._node.node_id
 
     @property
     def listening(self) -> list[str]:
@@ -151,16 +145,18 @@ class Controller:
 
         Raises AddressError at once for a malformed URL; one that turns out to be taken makes `run` raise it.
         """
+        node = self._unclosed()
         urls = [listen_urls] if isinstance(listen_urls, str) else list(listen_urls)
         for url in urls:
-            parse_url(url)
+            _check_address(url)
         for url in urls:
-            self.node.listen(url)
+            node.listen(url)
 
     def add_peer(self, peer: str) -> None:
         """Keep a link to the node at this URL, whether or not it is up yet. Raises AddressError if malformed."""
-        parse_url(peer)
-        self.node.dial(peer)
+        node = self._unclosed()
+        _check_address(peer)
+        node.dial(peer)
 
     def register(
         self,
@@ -175,9 +171,9 @@ class Controller:
         """Offer `namespace:action` at this node; `function` takes a Work and returns or yields its replies.
 
         The options are those of `zmesh.directive`. Raises ValueError for a name that is taken or is none, and TypeError
-        for an isolated function that can't be moved to another process.
+        for a function that can't be called with the Work alone, or is isolated and can't be moved to another process.
         """
-        self.node.register(
+        self._unclosed().register(
             name,
             function,
             stream=stream,
@@ -206,17 +202,24 @@ class Controller:
         lasts as long as the recipient can be reached. `route_timeout` in seconds is for how long it may be without a
         route to the recipient before it ends as Unreachable; by default that of the node.
 
-        Raises Closed, Overloaded, TypeError for a payload that can't be sent, ConfigError for an impossible directive.
+        Before the node is open, what has no handler waits for it, and what has one raises Closed.
+
+        Raises Closed, Overloaded, TypeError for what can't be a payload or an argument, ConfigError for an impossible
+        directive, node or time-out.
         """
-        id = _ids.take()
+        check_handler(response_handler)
+        check_timeout(route_timeout, "route_timeout")
+        if response_handler is not None:
+            self._node.check_begun()
+        id = ids.take()
         exchange: Exchange
         if response_handler is not None:
             exchange = Handled(self.node, id, recipient, response_handler)
         elif expect_response:
-            exchange = Received(self.node, id, recipient, self._receive)
+            exchange = Received(self.node, id, recipient, self._inbox.put)
         else:
             exchange = Unheard(self.node, id, recipient)
-        exchange.route_timeout = _checked(route_timeout)
+        exchange.route_timeout = route_timeout
         self._start(exchange, directive, payload, timeout)
         return Sent(exchange.message_id)
 
@@ -245,8 +248,11 @@ class Controller:
         With `stream`, each reply is given as soon as it begins, and its payload is read (`async for`) while the rest is
         still under way, until the next reply is asked for; nothing of it goes to disk. Raises as `send` does.
         """
-        exchange = Request(self.node, _ids.take(), recipient, stream=stream)
-        exchange.route_timeout = _checked(route_timeout)
+        check_timeout(route_timeout, "route_timeout")
+        self._node.check_begun()
+        self._node.check_loop()
+        exchange = Request(self.node, ids.take(), recipient, stream=stream)
+        exchange.route_timeout = route_timeout
         self._start(exchange, directive, payload, timeout)
         return exchange
 
@@ -266,23 +272,26 @@ class Controller:
         twice is asked once. At most `limit` requests are at work at a time; those whose node can't be reached wait
         beside them. `timeout` in seconds is for each from its sending, `route_timeout` as with `send`.
 
-        Raises TypeError for a payload that can't be read anew for each node, ConfigError for an impossible directive
-        or node, ValueError for an impossible limit, OSError if a path can't be opened.
+        Raises TypeError for a payload that can't be read anew for each node, ConfigError for an impossible directive,
+        node, limit or time-out, OSError if a path can't be opened, and Closed.
         """
         if isinstance(nodes, str):
             raise TypeError(f"request_many takes a list of nodes, not {nodes!r}; for one node use request")
-        if limit < 1:
-            raise ValueError(f"limit is how many nodes are asked at a time, 1 or more, not {limit!r}")
-        wanted = list(dict.fromkeys(nodes))
-        _check_directive(directive)
-        for node in wanted:
-            _check_node(node)
-        patience = _checked(route_timeout)
+        check_limit(limit)
+        check_timeout(timeout)
+        check_timeout(route_timeout, "route_timeout")
+        check_directive(directive)
+        wanted: dict[str, None] = {}
+        for node in nodes:
+            check_node(node)
+            wanted[node] = None
         again = repeatable(payload)
+        self._node.check_begun()
+        self._node.check_loop()
 
         def start(node: str, done: Callable[[Asked, Answer], None]) -> Asked:
-            asked = Asked(self.node, _ids.take(), node, done)
-            asked.route_timeout = patience
+            asked = Asked(self.node, ids.take(), node, done)
+            asked.route_timeout = route_timeout
             self._start(asked, directive, again(), timeout)
             return asked
 
@@ -304,8 +313,8 @@ class Controller:
         return Pong(node, rtt, request.hops, active_work if isinstance(active_work, list) else [])
 
     def cancel(self, message_id: str) -> None:
-        """Stop a request of this node by its message id. Harmless if it is over."""
-        self.node.cancel(message_id)
+        """Stop a request of this node by its message id. Harmless if it is over. Raises ConfigError for no id."""
+        self.node.cancel(message_id_of(message_id))
 
     async def cancel_at(self, node: str, message_id: str | int, timeout: float | None = CANCEL_TIMEOUT) -> bool:
         """Stop the work for this message id at `node`, whoever asked for it; True once it has ended.
@@ -313,9 +322,7 @@ class Controller:
         False if no such work runs there. `message_id` is that of the request, or the number that a ping lists. Raises
         TimedOut if the work does not end in time, Unreachable, and ConfigError for what is no id.
         """
-        named = read_message_id(message_id)
-        if named is None:
-            raise ConfigError(f"{message_id!r} is no message id: 32 hex digits, or the number that a ping lists")
+        named = message_id_of(message_id)
         payload = await self.request(node, CANCEL, {"message_id": named}, timeout=timeout)
         try:
             return payload is not None and bool(payload.json()["cancelled"])
@@ -323,38 +330,57 @@ class Controller:
             raise RemoteError(f"node {node!r} answers a cancel with something else", node=node) from None
 
     def recv(self) -> Replies:
-        """The replies that have no handler: await this for the next one, or iterate over it for all to come."""
-        return Replies(self)
+        """The replies that have no handler: await this for the next one, or iterate over it for all to come.
+
+        Awaiting raises Closed when the node is closed, or is closed meanwhile, and nothing is left to be received; an
+        iteration that has begun ends then.
+        """
+        return Replies(self._inbox)
 
     def _start(self, exchange: Exchange, directive: str, payload: PayloadLike, timeout: float | None) -> None:
-        _check_directive(directive)
-        _check_node(exchange.recipient)
+        check_directive(directive)
+        check_node(exchange.recipient)
+        check_timeout(timeout)
         body = encode(payload)
+        node = self._node
         try:
-            if self.node.loop is not None and self.node.thread != threading.get_ident():
-                self.node.post(exchange, directive, body, timeout)
+            if node.loop is not None and node.thread != threading.get_ident():
+                node.post(exchange, directive, body, timeout)
             else:
-                self.node.send(exchange, directive, body, timeout)
+                node.send(exchange, directive, body, timeout)
         except MeshError as error:
             error.message_id = exchange.message_id
             if isinstance(body, Source):
                 body.close()
             raise
 
-    def _receive(self, message: Message) -> None:
-        if len(self._inbox) >= MAX_INBOX:
-            self._inbox.popleft()
-            self.node.telemetry.counts["reply_dropped:nobody_receives"] += 1
-        self._inbox.append(message)
-        if self._inbox_waiter is not None and not self._inbox_waiter.done():
-            self._inbox_waiter.set_result(None)
+    def _drop_reply(self) -> None:
+        self._node.telemetry.counts["reply_dropped:nobody_receives"] += 1
 
-    async def _next(self) -> Message:
-        while not self._inbox:
-            if self._inbox_waiter is None or self._inbox_waiter.done():
-                self._inbox_waiter = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._inbox_waiter)
-        return self._inbox.popleft()
+    # -- what keeps a call from being made -----------------------------------------------------------------------
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the node was open, and nothing will come any more."""
+        return self._life is not None and self._life.done()
+
+    def _check_receiving(self) -> None:
+        """Raises what keeps a reply from ever coming."""
+        self._node.check_begun()
+        self._node.check_loop()
+        if self._is_over:
+            raise self._closed()
+
+    def _unclosed(self) -> Node:
+        """The node, to be changed. Raises Closed when it is closed."""
+        node = self.node
+        if self._is_over:
+            raise self._closed()
+        return node
+
+    def _closed(self) -> Closed:
+        node = self.node_id
+        return Closed(f"node {node!r} is closed; a Controller is opened once: make another", node=node)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -365,14 +391,20 @@ class Controller:
         Ctrl-C ends it at once, as KeyboardInterrupt, and so does `sys.exit` wherever it is called. Returns what `main`
         returns, and raises what it raises.
         """
-        loop = self.loop
+        try:
+            loop = self._loop_to_run(main)
+        except BaseException:
+            if inspect.iscoroutine(main):
+                main.close()
+            raise
+        self._begin(loop)  # before the tasks that the program has made there already, which may send
         task = loop.create_task(self._run(main), name="zmesh run")
         try:
             with heard(loop):
                 return loop.run_until_complete(task)
         except (KeyboardInterrupt, SystemExit):
             if self._own_loop:
-                loop.set_exception_handler(_after_interrupt)
+                loop.set_exception_handler(silence)
             self._abort()
             if not task.done():  # else it was main that was interrupted, and the node has been closed already
                 task.cancel()
@@ -380,8 +412,19 @@ class Controller:
                     loop.run_until_complete(task)
             raise
         finally:
-            if self._own_loop:
-                _close_loop(loop)
+            if self._own_loop and self._node.is_here:
+                close_loop(loop)
+
+    def _loop_to_run(self, main: Main | None) -> asyncio.AbstractEventLoop:
+        if main is not None and not callable(main) and not inspect.isawaitable(main):
+            raise TypeError(f"run takes a coroutine function, not {type(main).__name__}")
+        self._unclosed()
+        loop = self.loop
+        if loop.is_running():
+            raise RuntimeError("run starts the event loop, but it runs already; use `async with Controller(...)` there")
+        if loop.is_closed():
+            raise self._closed()
+        return loop
 
     async def _run(self, main: Main | None) -> Any:
         try:
@@ -390,26 +433,35 @@ class Controller:
                 assert self._life is not None
                 await asyncio.shield(self._life)
                 return None
-            result = await (main() if callable(main) else main)
+            work = main() if callable(main) else main
+            if not inspect.isawaitable(work):
+                raise TypeError(f"run takes a coroutine function, and {main!r} is none: it gave {type(work).__name__}")
+            result = await work
             await self.node.drain()
             return result
         except (KeyboardInterrupt, SystemExit):
             self._abort()
             raise
         finally:
+            self._leaves = self._own_loop
             await self.close()
 
     def _abort(self) -> None:
         """End the node at once: nothing goes before what ends the program, which may have struck anywhere."""
-        self.node.abort()
+        self._node.abort()
         self._told = True
 
     def stop(self) -> None:
         """Let `run` without a main function come to its end."""
-        self.node.stop()
+        self._node.stop()
 
     async def open(self) -> None:
-        """Open the node in the running loop; returns once it listens. Raises AddressError."""
+        """Open the node in the running loop; returns once it listens. Raises AddressError, Closed if it was open."""
+        self._node.check_process()
+        if self._life is not None:
+            self._node.check_loop()
+            if self._life.done() and self._told:
+                raise self._closed()
         life = self._begin(asyncio.get_running_loop())
         ready = self._ready
         assert ready is not None
@@ -417,15 +469,20 @@ class Controller:
         if life.done():
             self._told = True
             life.result()
+            if not ready.done():
+                raise self._closed()
 
     async def close(self) -> None:
-        """Close the node and wait until nothing of it is left. Harmless when it is closed.
+        """Close the node and wait until nothing of it is left. Harmless when it is closed, and in a forked child.
 
         Raises what has ended the node before its time, unless `open` or an earlier `close` has raised it.
         """
-        self.node.stop()
+        if not self._node.is_here:
+            return
+        self._node.stop()
         if self._life is None:
             return
+        self._node.check_loop()
         await asyncio.wait((self._life,))
         if not self._told:
             self._told = True
@@ -444,69 +501,24 @@ class Controller:
         if self._life is None:
             self._loop = loop
             self._ready = loop.create_future()
-            self._life = loop.create_task(self.node.live(self._ready), name=f"zmesh {self.node_id}")
+            self._life = loop.create_task(self._node.live(self._ready), name=f"zmesh {self.node_id}")
+            self._node.lives_in = loop
             self._life.add_done_callback(self._ended)
         return self._life
 
     def _ended(self, life: asyncio.Task[None]) -> None:
+        if not self._leaves:
+            self._inbox.wake()
         if not life.cancelled() and (error := life.exception()) is not None:
             log.error("node %s: %s", self.node_id, text_of(error), exc_info=None if is_a(error, MeshError) else error)
 
 
-def _check_directive(directive: str) -> None:
-    if ":" not in directive or len(directive) > MAX_DIRECTIVE:
-        raise ConfigError(
-            f"{directive!r} is no directive; it must look like namespace:action, in up to {MAX_DIRECTIVE} characters"
-        )
-
-
-def _check_node(node: str) -> None:
-    if not is_address(node):
-        raise ConfigError(f"{node!r} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -", node=node)
-
-
-class Replies:
-    """What `recv` gives back: an awaitable of one message, and an async iterator of all."""
-
-    __slots__ = ("_controller",)
-
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-
-    def __await__(self) -> Generator[Any, None, Message]:
-        return self._controller._next().__await__()
-
-    def __aiter__(self) -> AsyncIterator[Message]:
-        return self
-
-    async def __anext__(self) -> Message:
-        return await self._controller._next()
-
-
-def _after_interrupt(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say nothing of the task that ran when Ctrl-C came, or that called `sys.exit`: `run` raises that already."""
-    if not isinstance(context.get("exception"), (KeyboardInterrupt, SystemExit)):
-        loop.default_exception_handler(context)
-
-
-def _close_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what is left in a loop of our own, and close it."""
-    left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
-    if left:
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
-
-
-def _checked(route_timeout: float | None) -> float | None:
-    """A route timeout that can be kept. Raises TypeError or ConfigError."""
-    if route_timeout is None:
-        return None
-    if not isinstance(route_timeout, (int, float)) or isinstance(route_timeout, bool):
-        raise TypeError(f"route_timeout is a number of seconds or None, not {route_timeout!r}")
-    if not 0 <= route_timeout <= MAX_ROUTE_TIMEOUT:
-        raise ConfigError(f"route_timeout is from 0 to {MAX_ROUTE_TIMEOUT:g} seconds, not {route_timeout!r}")
-    return route_timeout
+def _check_address(url: str) -> None:
+    """Raises AddressError for what is no URL of a node, and TypeError."""
+    check_url(url)
+    try:
+        parse_url(url)
+    except AddressError:
+        raise
+    except ValueError as error:
+        raise AddressError(f"{url!r} is no address: {error}") from None

@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from zmesh import legacy
+from zmesh.arguments import is_directive
+from zmesh.core.wire import MAX_DIRECTIVE
 from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
 from zmesh.failures import is_a, kind_of, log_failure
 from zmesh.isolation import limits
 from zmesh.isolation.limits import Isolation, Place
 from zmesh.plugin import MARK, Plugin, attribute
-from zmesh.shape import Shape, shape_of
+from zmesh.shape import Shape, check_arguments, shape_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -35,12 +36,8 @@ GROUP = "zmesh.plugins"
 LEGACY_GROUP = "receptor.worker"
 """The entry points of plugins of Receptor 1.x."""
 
-MAX_DIRECTIVE = 160
-"""Characters of a directive's name."""
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_NAME = re.compile(r"[^\s:]+:[^\s:]+\Z")
 _SHOWN = 8
 
 
@@ -82,10 +79,17 @@ def directive(
     With `isolate=True` each call runs in a process of its own, which can be killed and may use so much memory (bytes)
     and CPU time (whole seconds) at most. Raises ValueError for limits that can't be held.
     """
+    if function is not None and not callable(function):
+        raise TypeError(f"a directive is a function, not {type(function).__name__}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"a directive's name is a str, not {type(name).__name__}")
     asked = limits.asked(isolate, max_memory_bytes, max_cpu_seconds)
 
     def mark(function: Function) -> Function:
-        setattr(function, MARK, _Mark(name or function.__name__, stream, asked))
+        called = name or getattr(function, "__name__", None)
+        if called is None:
+            raise TypeError(f"{type(function).__name__} has no name of its own; give it one: directive(name=...)")
+        setattr(function, MARK, _Mark(called, stream, asked))
         return function
 
     return mark if function is None else mark(function)
@@ -136,11 +140,13 @@ class Directives:
         """Let this node run `function` for the directive `name`; it takes the place of a plugin's of the same name.
 
         `function` takes a `Work`, and need not be marked. Raises ValueError if `name` is not `namespace:action` or is
-        registered already, or if there are limits without `isolate`; TypeError if the function can't be called, or
-        not be moved to a process.
+        registered already, or if there are limits without `isolate`; TypeError if the function can't be called with
+        a Work alone, or not be moved to a process.
         """
+        _checked(name)
         if not callable(function):
             raise TypeError(f"the directive {name!r} needs a function, not {type(function).__name__}")
+        check_arguments(function, name)
         if name in self._registered:
             raise ValueError(f"the directive {name!r} is registered already")
         mark = getattr(function, MARK, None)
@@ -150,7 +156,7 @@ class Directives:
         if asked is not None:
             asked = {**(marked or {}), **asked}
         isolated = None if asked is None else Isolation(limits.moved(function), asked)
-        self._entries[_checked(name)] = Entry(name, function, shape_of(function), stream, isolated)
+        self._entries[name] = Entry(name, function, shape_of(function), stream, isolated)
         self._registered.add(name)
 
     def discover(self) -> None:
@@ -287,7 +293,7 @@ class Directives:
         else:
             logger.warning("the plugin %s (%s) can't be %s", namespace, self._origins[namespace], stage)
             kind = type(error).__name__
-        if _NAME.match(f"{namespace}:!"):
+        if is_directive(f"{namespace}:!"):
             self._failures[namespace] = _Failure(stage, kind)
         self._plugins.pop(namespace, None)
         for name in [name for name in self._entries if name.partition(":")[0] == namespace]:
@@ -304,7 +310,9 @@ class Directives:
 
 
 def _checked(name: str) -> str:
-    if not _NAME.match(name) or len(name) > MAX_DIRECTIVE:
+    if not isinstance(name, str):
+        raise TypeError(f"a directive is called by a str, not {type(name).__name__}")
+    if not is_directive(name):
         raise ValueError(f"a directive is called 'namespace:action', in {MAX_DIRECTIVE} characters, not {name!r}")
     return name
 
@@ -332,9 +340,13 @@ def _marked(point: EntryPoint, target: object) -> Iterator[Entry]:
 def _exports(namespace: str, target: object) -> Iterator[Entry]:
     for name, function in _attributes(target):
         if getattr(function, "receptor_export", False) is True:
-            yield Entry(_checked(f"{namespace}:{name}"), legacy.adapt(function), Shape.QUEUE, stream=False)
+            called = _checked(f"{namespace}:{name}")
+            check_arguments(function, called, legacy.ARGUMENTS)
+            yield Entry(called, legacy.adapt(function), Shape.QUEUE, stream=False)
 
 
 def _entry(point: EntryPoint, mark: _Mark, function: Callable[..., Any], attribute: str | None) -> Entry:
     isolated = None if mark.asked is None else Isolation(Place(point.value, attribute), mark.asked)
-    return Entry(_checked(f"{point.name}:{mark.name}"), function, shape_of(function), mark.stream, isolated)
+    name = _checked(f"{point.name}:{mark.name}")
+    check_arguments(function, name)
+    return Entry(name, function, shape_of(function), mark.stream, isolated)

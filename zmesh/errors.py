@@ -1,9 +1,9 @@
 """Every error that zmesh raises on purpose, as one tree:
 
     MeshError
-    ├── ConfigError            a setting, a URL or a file of settings is wrong
+    ├── ConfigError            a setting, an argument, a URL or a file of settings is wrong; a ValueError, too
     │   └── AddressError       a listen or peer URL can't be used
-    ├── Closed                 the node is closed, or was closed meanwhile
+    ├── Closed                 the node is not open yet, closed, closed meanwhile, or a parent process's
     ├── Overloaded             more is waiting than the node may hold
     └── ExchangeError          a request that ended in anything but success
         ├── RemoteError        the plugin raised
@@ -40,8 +40,8 @@ class MeshError(Exception):
         self.message_id = message_id
 
 
-class ConfigError(MeshError):
-    """A setting is unknown, of the wrong type or out of its limits."""
+class ConfigError(MeshError, ValueError):
+    """A setting or an argument is unknown, of the wrong type or out of its limits."""
 
     code: ClassVar[str] = "config"
 
@@ -53,7 +53,7 @@ class AddressError(ConfigError):
 
 
 class Closed(MeshError):
-    """The node is closed, so nothing can be sent through it any more."""
+    """The node is not open: not yet, not any more, or not in this process, which is a fork of its own."""
 
     code: ClassVar[str] = "closed"
 

@@ -119,8 +119,10 @@ class Events:
     At most MAX_UNREAD wait to be read; what is older is dropped, and EventsLost says how many.
     """
 
-    def __init__(self, router: Router, leave: Callable[[Events], None]) -> None:
+    def __init__(self, router: Router, leave: Callable[[Events], None], check: Callable[[], None]) -> None:
+        """`check` raises what keeps an event from ever coming."""
         self._router = router
+        self._check = check
         self._leave = leave
         self._unread: deque[Event] = deque()
         self._lost = 0
@@ -155,6 +157,7 @@ class Events:
         while not self._unread and not self._lost:
             if self._ended:
                 raise StopAsyncIteration
+            self._check()
             if self._waiter is None or self._waiter.done():
                 self._waiter = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiter)

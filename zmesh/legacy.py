@@ -39,6 +39,9 @@ BUFFER_PAYLOAD = "buffer"
 FILE_PAYLOAD = "file"
 """The plugin takes its payload as the path of a file."""
 
+ARGUMENTS = 3
+"""What a plugin's function takes: message, config, result_queue."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _PAYLOAD_TYPES = (BYTES_PAYLOAD, BUFFER_PAYLOAD, FILE_PAYLOAD)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from zmesh.admission import Admission
 from zmesh.answers import PING, Answers
+from zmesh.arguments import check_node, check_timeout
 from zmesh.arriving import DISK_THREADS
 from zmesh.config import Config
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
@@ -123,6 +124,8 @@ class Node:
         self._guard: LinkGuard | None = None
         self._reaper: Reaper | None = None
         self._aborted = False
+        self.lives_in: asyncio.AbstractEventLoop | None = None
+        """The loop that `live` runs in, or will as soon as that loop runs."""
         self.closed = False
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ class Node:
 
         Raises AddressError if an address can't be used.
         """
-        self.loop = asyncio.get_running_loop()
+        self.loop = self.lives_in = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self._stop = asyncio.Event()
         if self._admission.shut:
@@ -199,6 +202,8 @@ class Node:
 
     async def _close(self) -> None:
         """Stop the work, end what is open, say goodbye, close the sockets; nothing is left."""
+        if self._admission.is_foreign:  # a fork of this process unwinds; sockets, work and descriptors are the parent's
+            return
         try:
             await self.serving.close()
             self._leave()
@@ -289,11 +294,42 @@ class Node:
         witness = self.engine.departed.heard_by(NodeId(Address(node)))
         return witness if witness != self.node_id else None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the node's process, and not a fork of it."""
+        return not self._admission.is_foreign
+
+    def check_process(self) -> None:
+        """Raises Closed in a fork of the node's process."""
+        self._admission.check_process()
+
+    def check_open(self) -> None:
+        """Raises Closed if the node is not open yet, not any more, or not in this process."""
+        self.check_begun()
+        if self._admission.shut:
+            raise self._admission.closed()
+
+    def check_begun(self) -> None:
+        """Raises Closed if the node is not open yet, or not in this process."""
+        self._admission.check_process()
+        if self.lives_in is None:
+            raise self._admission.unopened()
+
+    def check_loop(self) -> None:
+        """Raises RuntimeError in another loop than the node's, where nothing that is waited for would come."""
+        running = asyncio._get_running_loop()
+        if running is not None and running is not self.lives_in:
+            raise RuntimeError(f"node {self.node_id!r} lives in another event loop than the one that runs here")
+
     def events(self) -> Events:
-        """What happens to this node's links and to the nodes that it can reach, from now on."""
+        """What happens to this node's links and to the nodes that it can reach, from now on.
+
+        Waiting for an event raises Closed while this node is not open yet.
+        """
+        self._admission.check_process()
         from zmesh.events import Events  # its nine classes take long to make, and no command needs them
 
-        events = Events(self.router, self._events.discard)
+        events = Events(self.router, self._events.discard, self.check_begun)
         if self.closed:
             events.end()
         else:
@@ -303,8 +339,13 @@ class Node:
     async def reachable(self, node: str, timeout: float | None = None) -> None:
         """Wait until there is a route to `node`; on an ephemeral node, until `node` answers a ping.
 
-        Raises Unreachable after `timeout` seconds, with the nodes that can be reached, and Closed if this node is.
+        Raises Unreachable after `timeout` seconds, with the nodes that can be reached, and Closed if this node is, or
+        is not open yet.
         """
+        check_node(node)
+        check_timeout(timeout)
+        self.check_open()
+        self.check_loop()
         if self.config.ephemeral:
             await self._answer_of(node, timeout)
             return
@@ -363,18 +404,23 @@ class Node:
             self._begin(exchange, directive, payload, timeout)
 
     def _begin(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
-        self._exchanges[exchange.id] = exchange
-        exchange.on_end = self.done
         header = RequestHeader(directive, time.time(), timeout, exchange.detached)
         recipient, now = Address(exchange.recipient), time.monotonic()
         whole = isinstance(payload, bytes)
         body = payload if isinstance(payload, bytes) else b""
-        patience = exchange.route_timeout
-        self._perform(
-            self.engine.send(
-                exchange.id, recipient, header, body, now, last=whole, timeout=timeout, route_timeout=patience
-            )
+        effects = self.engine.send(
+            exchange.id,
+            recipient,
+            header,
+            body,
+            now,
+            last=whole,
+            timeout=timeout,
+            route_timeout=exchange.route_timeout,
         )
+        self._exchanges[exchange.id] = exchange
+        exchange.on_end = self.done
+        self._perform(effects)
         if not isinstance(payload, bytes):
             feeding = self._feed_request(exchange, payload)
             self.spawn(feeding, f"zmesh payload {exchange.message_id}", Stream(exchange.id, True))

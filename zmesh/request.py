@@ -25,13 +25,13 @@ class Request(Exchange):
     """A request that is under way: await it for the one payload, or iterate over it for the replies.
 
     Awaiting gives the payload of the reply (None if there was none but the final one) and raises what went wrong, as
-    an ExchangeError; TooManyReplies if there is a second one. Iterating gives each reply that carries a payload, and
-    raises at the end if the work failed. What stops early cancels the work: cancelling the task that waits, and
-    leaving the loop. As a context manager (`async with mesh.request(...) as request`) it is cancelled where the block
-    is left, if it is not over by then, and the block ends when the work has.
+    an ExchangeError; TooManyReplies if there is a second one. Awaiting again comes to the same. Iterating gives each
+    reply that carries a payload, and raises at the end if the work failed. What stops early cancels the work:
+    cancelling the task that waits, and leaving the loop. As a context manager (`async with mesh.request(...) as
+    request`) it is cancelled where the block is left, if it is not over by then, and the block ends when the work has.
     """
 
-    __slots__ = ("_ends", "_reading", "_streams", "_waiter")
+    __slots__ = ("_ends", "_reading", "_replies", "_streams", "_taken", "_waiter")
 
     def __init__(self, desk: Desk, id: MessageId, recipient: str, *, stream: bool = False) -> None:
         super().__init__(desk, id, recipient)
@@ -39,6 +39,10 @@ class Request(Exchange):
         self._waiter: Wakeup | None = None
         self._ends: list[asyncio.Future[None]] = []
         self._reading: Streaming | None = None
+        self._replies: list[Payload] = []
+        """The payloads that awaiting has come to."""
+        self._taken = False
+        """Whether an iteration has given a reply away."""
 
     def cancel(self) -> Ending:
         """Stop the work. Harmless if it is over, or was never begun.
@@ -79,21 +83,21 @@ class Request(Exchange):
             self.cancel()
             self.discard()
             raise TypeError("a request with stream=True is not awaited; take its replies with `async for`")
-        payload: Payload | None = None
-        replies = 0
-        while (reply := (yield from self._arrival())).final is None:
-            replies += 1
-            if replies > 1:
-                self.cancel()
-                self.discard()
-                raise TooManyReplies(
-                    f"node {self.recipient!r} sent more than one reply; use `async for` to have them all",
-                    node=self.recipient,
-                    message_id=self.message_id,
-                )
-            payload = reply.payload
-        self._check(reply.final)
-        return payload
+        if self._taken:
+            raise RuntimeError("the replies of this request were taken already, by iterating over it")
+        while len(self._replies) < 2 and (reply := (yield from self._arrival())).final is None:
+            self._replies.append(reply.payload)
+        if len(self._replies) > 1:
+            self.cancel()
+            self.discard()
+            raise TooManyReplies(
+                f"node {self.recipient!r} sent more than one reply; use `async for` to have them all",
+                node=self.recipient,
+                message_id=self.message_id,
+            )
+        if self.final is not None and self.final.final is not None:
+            self._check(self.final.final)
+        return self._replies[0] if self._replies else None
 
     def __aiter__(self) -> AsyncIterator[Reply]:
         return Arrivals(self)
@@ -188,8 +192,11 @@ class Arrivals:
 
     async def __anext__(self) -> Reply:
         request = self._request
+        if request._replies and not request._taken:
+            raise RuntimeError("this request was awaited, and its reply taken; iterate over it instead")
         reply = await _Next(request._arrival)
         if reply.final is None:
+            request._taken = True
             return reply
         request._check(reply.final)
         raise StopAsyncIteration

@@ -33,3 +33,21 @@ def shape_of(function: Callable[..., Any]) -> Shape:
     if inspect.isgeneratorfunction(function):
         return Shape.GENERATOR
     return Shape.FUNCTION
+
+
+def check_arguments(function: Callable[..., Any], name: str, count: int = 1) -> None:
+    """Raises TypeError if the function for the directive `name` can't be called with `count` arguments by position.
+
+    A function that does not tell its arguments, as some of C don't, is taken.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*[None] * count)
+    except TypeError as error:
+        takes = "one argument, the Work" if count == 1 else f"{count} arguments"
+        raise TypeError(
+            f"the directive {name!r} is called with {takes}, but its function takes {signature}: {error}"
+        ) from None

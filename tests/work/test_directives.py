@@ -2,7 +2,8 @@ import functools
 
 import pytest
 
-from zmesh.directives import MAX_DIRECTIVE, Directives, Shape, directive
+from zmesh.core.wire import MAX_DIRECTIVE
+from zmesh.directives import Directives, Shape, directive
 from zmesh.errors import NotAllowed, UnknownDirective
 
 

@@ -1,0 +1,296 @@
+"""A controller that is not open: not yet, or not any more. Nothing waits for what will never come."""
+
+import asyncio
+import threading
+
+import pytest
+
+import zmesh
+import zmesh.sync
+from zmesh.testing import Mesh, eventually
+
+NODE = zmesh.Config(node_id="ctl")
+
+
+def ignore(message):
+    pass
+
+
+async def iterate(iterable):
+    async for _ in iterable:
+        pass
+
+
+WAITING = {
+    "request": lambda mesh: mesh.request("far", "echo:echo", timeout=1),
+    "request of a stream": lambda mesh: mesh.request("far", "echo:echo", timeout=1, stream=True),
+    "request_many": lambda mesh: mesh.request_many(["far"], "echo:echo", timeout=1),
+    "send with a handler": lambda mesh: mesh.send("x", "far", "echo:echo", ignore, timeout=1),
+    "ping with a handler": lambda mesh: mesh.ping("far", ignore, timeout=1),
+    "ping_once": lambda mesh: mesh.ping_once("far"),
+    "cancel_at": lambda mesh: mesh.cancel_at("far", "0" * 32),
+    "recv": lambda mesh: mesh.recv(),
+    "iterating over recv": lambda mesh: iterate(mesh.recv()),
+    "reachable": lambda mesh: mesh.node.reachable("far"),
+    "reachable itself": lambda mesh: mesh.node.reachable("ctl", 1),
+}
+EVENTS = {"events": lambda mesh: iterate(mesh.node.events())}
+SETTING_UP = {
+    "enable_server": lambda mesh: mesh.enable_server(["tcp://127.0.0.1:*"]),
+    "add_peer": lambda mesh: mesh.add_peer("tcp://127.0.0.1:1"),
+    "register": lambda mesh: mesh.register("a:b", ignore),
+    "open": lambda mesh: mesh.open(),
+    "send": lambda mesh: mesh.send("x", "far", "echo:echo"),
+}
+
+
+async def outcome(call, mesh):
+    done = call(mesh)
+    if hasattr(done, "__await__"):
+        await done
+
+
+@pytest.mark.parametrize("call", [*WAITING, *EVENTS])
+async def test_what_would_wait_for_an_answer_is_refused_before_the_node_is_open(call):
+    mesh = zmesh.Controller(NODE)
+    with pytest.raises(zmesh.Closed, match=r"'ctl' is not open yet; .*`async with Controller.*`run`") as raised:
+        await outcome((WAITING | EVENTS)[call], mesh)
+    assert raised.value.node == "ctl"
+    async with mesh:
+        assert mesh.node.engine.exchanges.counts() == dict.fromkeys(mesh.node.engine.exchanges.counts(), 0)
+
+
+@pytest.mark.parametrize("call", [call for call in (*WAITING, *SETTING_UP) if call != "request_many"])
+async def test_what_comes_after_the_end_is_refused(call):
+    mesh = zmesh.Controller(NODE)
+    async with mesh:
+        pass
+    with pytest.raises(zmesh.Closed, match="'ctl' is closed"):
+        await outcome((WAITING | SETTING_UP)[call], mesh)
+    assert [event async for event in mesh.node.events()] == []
+    assert [type(answer.error) async for answer in mesh.request_many(["far"], "echo:echo")] == [zmesh.Closed]
+
+
+async def test_what_is_sent_without_a_handler_goes_out_when_the_node_opens():
+    async with Mesh("far") as others:
+        mesh = zmesh.Controller(zmesh.Config(node_id="ctl", peers=others["far"].listening))
+        sent = mesh.send("early", "far", "echo:echo")
+        async with mesh:
+            assert (await mesh.recv()).header["in_response_to"] == sent.message_id
+
+
+async def test_what_is_asked_before_the_given_loop_has_opened_the_node_goes_out():
+    async with Mesh("far") as others:
+        config = zmesh.Config(node_id="ctl", peers=others["far"].listening)
+        mesh = zmesh.Controller(config, loop=asyncio.get_running_loop())
+        replies = []
+        mesh.send("handled", "far", "echo:echo", replies.append)
+        request = mesh.request("far", "echo:echo", "asked", timeout=30)
+        answers = mesh.request_many(["far"], "echo:echo", "many")
+        assert (await request).text() == "asked"
+        assert [answer.payload.text() async for answer in answers] == ["many"]
+        await eventually(lambda: len(replies) == 2)
+        await mesh.close()
+
+
+def test_tasks_that_were_made_before_run_may_ask_at_once():
+    """They begin before the node is open, which it will be."""
+    mesh = zmesh.Controller(NODE)
+    answers = []
+
+    async def ask():
+        answers.append((await mesh.request("ctl", "echo:echo", "early", timeout=30)).text())
+        mesh.stop()
+
+    mesh.loop.create_task(ask())
+    mesh.run()
+    assert answers == ["early"]
+
+
+@pytest.mark.parametrize("call", ["request", "request_many", "recv", "reachable"])
+def test_what_is_awaited_in_another_loop_than_the_nodes_is_refused(call):
+    with asyncio.Runner() as runner:
+        mesh = zmesh.Controller(NODE, loop=runner.get_loop())
+        with pytest.raises(RuntimeError, match="another event loop"):
+            asyncio.run(outcome(WAITING[call], mesh))
+        runner.run(mesh.close())
+
+
+# --- recv and the end -----------------------------------------------------------------------------------------------
+
+
+async def test_whoever_waits_in_recv_hears_that_the_node_closes():
+    mesh = zmesh.Controller(NODE)
+    await mesh.open()
+
+    async def receive():
+        return await mesh.recv()
+
+    receiving = asyncio.create_task(receive())
+    iterating = asyncio.create_task(iterate(mesh.recv()))
+    await mesh.ping_once("ctl")
+    await mesh.close()
+    with pytest.raises(zmesh.Closed, match="'ctl' is closed"):
+        await receiving
+    assert await iterating is None
+
+
+async def test_what_has_come_is_received_after_the_end_and_then_no_more():
+    mesh = zmesh.Controller(NODE)
+    async with mesh:
+        mesh.send("x", "ctl", "echo:echo")
+        mesh.send("x", "ctl", "sleep:execute")
+        await mesh.ping_once("ctl")
+    received = []
+    with pytest.raises(zmesh.Closed):
+        while True:
+            received.append(await mesh.recv())
+    assert [message.header["eof"] for message in received] == [False, True, True]
+
+
+def test_a_task_that_still_receives_when_run_is_over_ends_without_a_word(caplog):
+    mesh = zmesh.Controller(NODE)
+
+    async def receive():
+        await mesh.recv()
+
+    tasks = []
+
+    async def main():
+        tasks.append(asyncio.create_task(receive()))
+        await mesh.ping_once("ctl")
+
+    mesh.run(main)
+    assert tasks[0].cancelled()
+    assert caplog.text == ""
+
+
+# --- awaiting again -------------------------------------------------------------------------------------------------
+
+
+async def test_awaiting_a_request_again_gives_the_same_answer_again():
+    async with Mesh("far") as mesh:
+
+        async def two(work):
+            yield "one"
+            yield "two"
+
+        async def nothing(work):
+            pass
+
+        far = mesh["far"]
+        far.register("test:two", two)
+        far.register("test:nothing", nothing)
+        request = far.request("far", "echo:echo", "x")
+        first = await request
+        assert first.text() == "x"
+        assert await request is first
+        assert await request is first
+        none = far.request("far", "test:nothing")
+        assert [await none, await none] == [None, None]
+        for directive, error in (("test:two", zmesh.TooManyReplies), ("test:missing", zmesh.UnknownDirective)):
+            request = far.request("far", directive)
+            for _ in range(3):
+                with pytest.raises(error):
+                    await request
+
+
+async def test_awaiting_a_request_that_was_iterated_over_says_that_its_replies_were_taken():
+    async with Mesh("far") as mesh:
+        request = mesh["far"].request("far", "echo:echo", "x")
+        assert [reply.payload.text() async for reply in request] == ["x"]
+        with pytest.raises(RuntimeError, match="were taken already"):
+            await request
+
+
+async def test_iterating_over_a_request_that_was_awaited_says_that_its_reply_was_taken():
+    async with Mesh("far") as mesh:
+        request = mesh["far"].request("far", "echo:echo", "x")
+        await request
+        with pytest.raises(RuntimeError, match="was awaited"):
+            [reply async for reply in request]
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+async def nothing():
+    pass
+
+
+@pytest.mark.parametrize(("main", "error"), [(5, TypeError), ("main", TypeError), (lambda: 5, TypeError)])
+def test_run_refuses_what_is_no_coroutine_function(main, error):
+    with pytest.raises(error, match="run takes a coroutine function"):
+        zmesh.Controller(NODE).run(main)
+
+
+def test_run_is_refused_a_second_time():
+    mesh = zmesh.Controller(NODE)
+    mesh.run(nothing)
+    for main in (nothing, nothing()):
+        with pytest.raises(zmesh.Closed, match="make another"):
+            mesh.run(main)
+
+
+async def test_run_is_refused_where_its_loop_runs_already():
+    mesh = zmesh.Controller(NODE)
+    for main in (nothing, nothing()):
+        with pytest.raises(RuntimeError, match="async with"):
+            mesh.run(main)
+
+
+def test_a_controller_refuses_what_is_no_configuration_and_no_loop():
+    for arguments in ((5,), ({"node_id": "a"},), (NODE, "loop"), (NODE, threading.current_thread())):
+        with pytest.raises(TypeError):
+            zmesh.Controller(*arguments)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    with pytest.raises(zmesh.ConfigError, match="closed"):
+        zmesh.Controller(NODE, loop=loop)
+
+
+# --- without asyncio ------------------------------------------------------------------------------------------------
+
+SYNC = {
+    "request": lambda mesh: mesh.request("far", "echo:echo"),
+    "replies": lambda mesh: mesh.replies("far", "echo:echo"),
+    "request_many": lambda mesh: mesh.request_many(["far"], "echo:echo"),
+    "send": lambda mesh: mesh.send("x", "far", "echo:echo"),
+    "ping": lambda mesh: mesh.ping("far"),
+    "ping_once": lambda mesh: mesh.ping_once("far"),
+    "recv": lambda mesh: mesh.recv(),
+    "cancel": lambda mesh: mesh.cancel("0" * 32),
+    "cancel_at": lambda mesh: mesh.cancel_at("far", "0" * 32),
+    "node": lambda mesh: mesh.node.events(),
+    "router": lambda mesh: mesh.node.router.get_nodes(),
+}
+
+
+@pytest.mark.parametrize("call", SYNC)
+def test_without_asyncio_every_call_is_refused_before_and_after(call):
+    mesh = zmesh.sync.Controller(NODE)
+    with pytest.raises(zmesh.Closed, match="not open yet"):
+        SYNC[call](mesh)
+    with mesh:
+        pass
+    with pytest.raises(zmesh.Closed):
+        SYNC[call](mesh)
+
+
+def test_without_asyncio_recv_hears_that_the_node_closes():
+    mesh = zmesh.sync.Controller(NODE)
+    mesh.open()
+    outcomes = []
+
+    def receive():
+        try:
+            mesh.recv()
+        except zmesh.Closed as error:
+            outcomes.append(str(error))
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    mesh.ping_once("ctl")
+    mesh.close()
+    thread.join(10)
+    assert len(outcomes) == 1

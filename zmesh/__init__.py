@@ -27,7 +27,7 @@ from zmesh.errors import (
 )
 from zmesh.fanout import Answer, Answers
 from zmesh.legacy import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
-from zmesh.payload import Payload
+from zmesh.payload import Payload, PayloadLike
 from zmesh.request import Request
 from zmesh.router import Route
 from zmesh.work import Work
@@ -56,6 +56,7 @@ __all__ = [
     "NotAllowed",
     "Overloaded",
     "Payload",
+    "PayloadLike",
     "Pong",
     "ReceptorConfig",
     "RemoteError",

@@ -22,6 +22,7 @@ from zmesh.errors import ExchangeError, MeshError, Overloaded, exchange_error
 from zmesh.exchange import Exchange
 from zmesh.failures import describe, is_a, must_propagate
 from zmesh.payload import Payload, PayloadLike, Streaming, encode
+from zmesh.source import Source
 from zmesh.streaming import Desk
 
 LIMIT = 100
@@ -53,14 +54,8 @@ def repeatable(payload: PayloadLike) -> Callable[[], PayloadLike]:
 
     Raises TypeError for one that can be read only once (a file, an iterator), and OSError if a path can't be opened.
     """
-    if isinstance(payload, Streaming) or not (
-        payload is None
-        or isinstance(payload, (str, bytes, bytearray, memoryview, dict, list, tuple, int, float, Payload, os.PathLike))
-    ):
-        raise TypeError(
-            f"a payload for many nodes is read once for each, which {type(payload).__name__} can't be; "
-            "send bytes, str, a dict, list or number (as JSON), a path or a Payload"
-        )
+    if isinstance(payload, Streaming):
+        raise _read_once(payload)
     if isinstance(payload, os.PathLike):
         with open(payload, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -69,7 +64,17 @@ def repeatable(payload: PayloadLike) -> Callable[[], PayloadLike]:
     if isinstance(payload, Payload):
         return lambda: payload
     body = encode(payload)
+    if isinstance(body, Source):
+        body.close()
+        raise _read_once(payload)
     return lambda: body
+
+
+def _read_once(payload: object) -> TypeError:
+    return TypeError(
+        f"a payload for many nodes is read once for each, which {type(payload).__name__} can't be; "
+        "send bytes, str, a mapping, list or number (as JSON), a path or a Payload"
+    )
 
 
 class Asked(Exchange):

@@ -13,31 +13,44 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import IO, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from zmesh.failures import text_of
 from zmesh.source import AsyncSource, Source, ThreadSource, source
 from zmesh.spool import Spool
 from zmesh.threads import PATIENCE, Threads, waiting
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 CHUNK = 64 * 1024
 """Bytes that iteration over a payload gives at most at a time."""
 
+
+class Readable(Protocol):
+    """A file, or what is read like one."""
+
+    def read(self, size: int, /) -> bytes | str:
+        """The next bytes, or text; nothing at the end."""
+
+
 PayloadLike: TypeAlias = (
-    "bytes | bytearray | memoryview | str | dict[str, Any] | list[Any] | tuple[Any, ...] | float | os.PathLike[str] "
-    "| IO[bytes] | IO[str] | Iterable[bytes] | AsyncIterable[bytes] | Payload | Source | None"
+    "Buffer | str | Mapping[Any, Any] | list[Any] | tuple[Any, ...] | float | os.PathLike[str] | os.PathLike[bytes] "
+    "| Readable | Iterable[Buffer | str] | AsyncIterable[Buffer | str] | Payload | Source | None"
 )
+"""What can be sent as a payload; what no type tells (a set of text, an array of numbers) is found when it is sent."""
 
 
 def encode(payload: PayloadLike) -> bytes | Source:
     """The bytes to send, or a Source where there may be more than memory should hold.
 
-    Text is UTF-8, always, also when a file of that name exists; a dict, list, tuple, number or bool is JSON; None is
-    empty. A path is opened here, and closed with the source. A file is read from where it stands, an iterable from its
-    start, both in a thread of their own and neither closed. A Payload is sent whole, also after reads.
+    Text is UTF-8, always, also when a file of that name exists; a mapping, list, tuple, number or bool is JSON; None is
+    empty; what has the bytes of a buffer is sent as it is. A path is opened here, and closed with the source. A file is
+    read from where it stands, an iterator or iterable of bytes from its start, both in a thread of their own and
+    neither closed. A Payload is sent whole, also after reads.
 
     Give standard input unbuffered, `open(0, "rb", buffering=0, closefd=False)`: Python aborts when a program ends
     while a thread waits in the buffered one.
@@ -51,11 +64,8 @@ def encode(payload: PayloadLike) -> bytes | Source:
         return payload.encode()
     if payload is None:
         return b""
-    if isinstance(payload, (dict, list, tuple, int, float)):
-        try:
-            return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
-        except TypeError as error:
-            raise TypeError(f"a {type(payload).__name__} is sent as JSON, but: {text_of(error)}") from None
+    if isinstance(payload, (dict, list, tuple, int, float, Mapping)):
+        return _to_json(payload)
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
     if isinstance(payload, Payload):
@@ -63,6 +73,24 @@ def encode(payload: PayloadLike) -> bytes | Source:
     if isinstance(payload, Source):
         return payload
     return source(payload)
+
+
+def _to_json(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | float) -> bytes:
+    kind = type(value).__name__
+    try:
+        value = dict(value) if isinstance(value, Mapping) else value
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_to_dict).encode()
+    except TypeError as error:
+        raise TypeError(f"a {kind} is sent as JSON, but: {text_of(error)}") from None
+    except RecursionError:
+        raise ValueError(f"a {kind} is sent as JSON, but this one is nested too deeply") from None
+
+
+def _to_dict(value: object) -> object:
+    """What JSON is given for a mapping that is no dict."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 class _SpoolSource(ThreadSource):

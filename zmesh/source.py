@@ -5,15 +5,29 @@ from __future__ import annotations
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, ItemsView, Iterable, Iterator, KeysView, Set, Sized, ValuesView
 from typing import IO, Any, cast
 
 from zmesh.failures import describe, is_a, must_propagate
 from zmesh.threads import Threads
 
 _ACCEPTED = (
-    "bytes, str, a dict, list or number (sent as JSON), a path, a file, an (async) iterable of bytes, a Payload or None"
+    "bytes, str, a mapping, list or number (sent as JSON), a path, a file, an (async) iterable of bytes, a Payload or "
+    "None"
 )
+_BYTE_FORMATS = frozenset("Bbc")
+_ADVICE = (
+    ("model_dump", "its model_dump() is sent as JSON"),
+    ("tobytes", "send its tobytes() for the bytes, or its tolist() as JSON"),
+    ("tolist", "its tolist() is sent as JSON"),
+    ("to_list", "its to_list() is sent as JSON"),
+    ("to_pylist", "its to_pylist() is sent as JSON"),
+    ("to_dict", "its to_dict() is sent as JSON"),
+    ("to_dicts", "its to_dicts() is sent as JSON"),
+    ("_asdict", "its _asdict() is sent as JSON"),
+    ("__dataclass_fields__", "its dataclasses.asdict() is sent as JSON"),
+)
+"""What an object has, and what to do with it then; the first that fits. None of these is a sequence of pieces."""
 
 
 class Source(ABC):
@@ -60,31 +74,69 @@ class PieceSource(Source):
         """One piece, best of `limit` bytes, but longer or shorter is fine; b"" at the end only."""
 
 
-def source(payload: object) -> Source:
+def source(payload: object) -> bytes | Source:
     """A source for a path, which is opened here and closed with it, or for a file or (async) iterable, which are not.
 
-    Raises TypeError for anything else, and OSError if the path can't be opened.
+    The bytes themselves of an object that exports a buffer of them. Raises TypeError for anything else, and OSError if
+    the path can't be opened.
     """
     if isinstance(payload, os.PathLike):
         file = open(payload, "rb", buffering=0)  # closed with the source
         return _FileSource(file, owned=file)
+    view = _bytes_of(payload)
+    if view is not None:
+        # a mapped file may be larger than memory
+        return _BufferSource(view) if hasattr(payload, "read") else bytes(view)
+    if isinstance(payload, type):
+        raise TypeError(f"a payload can't be the class {payload.__name__}; send {_ACCEPTED}")
     if hasattr(payload, "__aiter__"):
         return AsyncSource(payload.__aiter__())
     if callable(getattr(payload, "read", None)):
         return _FileSource(cast("IO[Any]", payload))
-    if hasattr(payload, "__iter__"):
-        return _IteratorSource(payload.__iter__())
-    raise TypeError(f"a payload can't be {type(payload).__name__}; send {_ACCEPTED}")
+    if isinstance(payload, Iterator):
+        return _IteratorSource(payload)
+    advice = next((advice for attribute, advice in _ADVICE if hasattr(payload, attribute)), None)
+    if advice is None and isinstance(payload, Iterable):
+        advice = _check_pieces(payload)
+        if advice is None:
+            return _IteratorSource(iter(payload))
+    raise TypeError(f"a payload can't be {type(payload).__name__}; {advice or f'send {_ACCEPTED}'}")
+
+
+def _bytes_of(payload: object) -> memoryview | None:
+    """The bytes that the object exports by the buffer protocol; None if it has none, or a buffer of something else."""
+    try:
+        view = memoryview(payload)  # type: ignore[arg-type]  # that is the question
+    except (TypeError, BufferError, ValueError):
+        return None
+    return view if view.format.lstrip("@=<>!") in _BYTE_FORMATS and view.ndim == 1 else None
+
+
+def _check_pieces(payload: Iterable[object]) -> str | None:
+    """What to do instead of sending a container piece by piece; None if its pieces are bytes, as those of a stream are.
+
+    What has no length is taken for a stream: looking at its first piece might wait for it.
+    """
+    if isinstance(payload, (Set, KeysView, ValuesView, ItemsView, range)):
+        return "send list(...) of it as JSON"
+    if not isinstance(payload, Sized):
+        return None
+    if hasattr(payload, "keys"):
+        return "send dict(...) of it as JSON"
+    if all(isinstance(piece, (bytes, bytearray, memoryview)) for piece in payload):
+        return None
+    return "send list(...) of it as JSON; only pieces that are bytes are sent one after the other"
 
 
 def _to_bytes(piece: object) -> bytes:
     if type(piece) is bytes:
         return piece
-    if isinstance(piece, (bytes, bytearray, memoryview)):
-        return bytes(piece)
     if isinstance(piece, str):
         return piece.encode()
-    raise TypeError(f"a payload is made of bytes, but its source gave {type(piece).__name__}")
+    view = _bytes_of(piece)
+    if view is None:
+        raise TypeError(f"a payload is made of bytes, but its source gave {type(piece).__name__}")
+    return bytes(view)
 
 
 class ThreadSource(PieceSource):
@@ -142,6 +194,30 @@ class _IteratorSource(ThreadSource):
             if data := _to_bytes(piece):
                 return data
         return b""
+
+
+class _BufferSource(ThreadSource):
+    """A buffer that may lie on a disk, as that of a mapped file does."""
+
+    __slots__ = ("_at", "_view")
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__()
+        self._view: memoryview | None = view
+        self._at = 0
+
+    def _pull(self, limit: int) -> bytes:
+        if self._view is None:
+            return b""
+        data = bytes(self._view[self._at : self._at + limit])
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        view, self._view = self._view, None
+        if view is not None:
+            self._threads.run(view.release)  # in line after the read that may be going on
+        super().close()
 
 
 class AsyncSource(PieceSource):

@@ -238,6 +238,35 @@ async def test_what_can_not_be_sent_is_told_at_once(ctl, payload):
     assert await arrives_as(ctl, "unharmed") == b"unharmed"
 
 
+@pytest.mark.parametrize("isolate", [False, True], ids=["on the node", "isolated"])
+@pytest.mark.parametrize("way", ["async", "async generator", "function", "generator"])
+async def test_what_a_directive_gives_is_held_to_the_same(ctl, way, isolate):
+    async def asynchronous(work):
+        return eval(work.payload.text())
+
+    async def asynchronous_generator(work):
+        yield eval(work.payload.text())
+
+    def plain(work):
+        return eval(work.payload.text())
+
+    def generator(work):
+        yield eval(work.payload.text())
+
+    ways = {
+        "async": asynchronous,
+        "async generator": asynchronous_generator,
+        "function": plain,
+        "generator": generator,
+    }
+    ctl.register("here:gives", ways[way], isolate=isolate)
+    mapping = "__import__('collections').UserDict(a=1, b=2)"
+    assert (await ctl.request("ctl", "here:gives", mapping)).json() == {"a": 1, "b": 2}
+    for wrong in ("{'a', 'b'}", "{'a': 1}.keys()", "range(3)", "__import__('array').array('d', [1.0])"):
+        with pytest.raises(receptor.RemoteError, match="TypeError: a payload can't be .*; send"):
+            await ctl.request("ctl", "here:gives", wrong)
+
+
 @pytest.mark.parametrize("payload", ["a path", "a file", "an iterator", "an async iterator"])
 def test_every_kind_can_be_sent_before_run_and_nothing_of_it_is_lost(depot, tmp_path, payload):
     path = tmp_path / "content"

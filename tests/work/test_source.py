@@ -1,10 +1,19 @@
 import asyncio
+import ctypes
+import dataclasses
 import gc
 import io
+import mmap
 import os
+import pickle
+import sqlite3
 import threading
+from array import array
+from collections import ChainMap, OrderedDict, UserDict, deque
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy
 import pytest
 
 from zmesh import spool
@@ -42,6 +51,14 @@ def arrived(*chunks, **options):
         (True, b"true"),
         (None, b""),
         (Payload(b"in memory"), b"in memory"),
+        (UserDict(a=1, b=2), b'{"a":1,"b":2}'),
+        (MappingProxyType({"a": UserDict(b=ChainMap({"c": 3}))}), b'{"a":{"b":{"c":3}}}'),
+        ([UserDict(a=1)], b'[{"a":1}]'),
+        (OrderedDict(a=1), b'{"a":1}'),
+        (array("B", b"bytes"), b"bytes"),
+        ((ctypes.c_char * 3)(*b"abc"), b"abc"),
+        (pickle.PickleBuffer(b"buffer"), b"buffer"),
+        (numpy.frombuffer(b"bytes", dtype="uint8"), b"bytes"),
     ],
 )
 def test_a_small_payload_is_encoded_at_once(payload, expected):
@@ -58,6 +75,114 @@ def test_a_string_is_text_also_when_a_file_of_that_name_exists(tmp_path, monkeyp
 def test_what_cannot_be_sent_is_a_type_error_that_names_it(payload):
     with pytest.raises(TypeError, match=r"object|builtin_function_or_method|bytes"):
         encode(payload)
+
+
+class Row:
+    """As those of databases are: its values by place and by name."""
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        return iter(("edge", b"7"))
+
+    def keys(self):
+        return ["name", "number"]
+
+
+class Frame:
+    """As pandas has them; iterating gives the names of the columns."""
+
+    def __iter__(self):
+        return iter(["a", "b"])
+
+    def to_dict(self):
+        return {}
+
+
+class Model:
+    def __iter__(self):
+        return iter([("name", "edge")])
+
+    def model_dump(self):
+        return {}
+
+
+@dataclasses.dataclass
+class Record:
+    name: str = "edge"
+
+
+def sqlite_row():
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = sqlite3.Row
+    try:
+        return connection.execute("SELECT 'edge' AS name, 7 AS number").fetchone()
+    finally:
+        connection.close()
+
+
+WRONG = [
+    ({"a", "b"}, "set; send list"),
+    ({b"a"}, "set; send list"),
+    (frozenset("ab"), "frozenset; send list"),
+    (set(), "set; send list"),
+    ({"a": 1}.keys(), r"dict_keys; send list"),
+    ({"a": b"1"}.values(), r"dict_values; send list"),
+    ({"a": 1}.items(), r"dict_items; send list"),
+    (UserDict(a=1).keys(), "KeysView; send list"),
+    (range(3), "range; send list"),
+    (range(0), "range; send list"),
+    (deque(["a"]), r"deque; send list\(...\) of it as JSON; only pieces that are bytes"),
+    (array("d", [1.0]), r"array; send its tobytes\(\) for the bytes, or its tolist\(\) as JSON"),
+    (array("B", b"x").tolist, "builtin_function_or_method; send bytes, str"),
+    (numpy.arange(3), r"ndarray; send its tobytes\(\)"),
+    (numpy.zeros((2, 2), dtype="uint8"), r"ndarray; send its tobytes\(\)"),
+    (numpy.int64(5), r"int64; send its tobytes\(\)"),
+    (sqlite_row(), r"Row; send dict\(...\) of it as JSON"),
+    (Row(), r"Row; send dict\(...\) of it as JSON"),
+    (Frame(), r"Frame; its to_dict\(\) is sent as JSON"),
+    (Model(), r"Model; its model_dump\(\) is sent as JSON"),
+    (Record(), r"Record; its dataclasses.asdict\(\) is sent as JSON"),
+    (array, "the class array"),
+]
+
+
+@pytest.mark.parametrize(("payload", "advice"), WRONG, ids=[str(type(payload).__name__) for payload, _ in WRONG])
+def test_what_is_made_of_something_else_than_bytes_is_a_type_error_that_says_what_to_do(payload, advice):
+    with pytest.raises(TypeError, match=f"^a payload can't be {advice}"):
+        encode(payload)
+
+
+def test_what_is_nested_too_deeply_for_json_is_a_value_error():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        encode(deep)
+    while deep:
+        deep = deep.pop()
+
+
+async def test_a_mapped_file_is_sent_whole_and_can_be_closed_afterwards(tmp_path):
+    content = bytes(range(256)) * 1000
+    (tmp_path / "file").write_bytes(content)
+    with (tmp_path / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        mapped.read(10)
+        reading = encode(mapped)
+        parts = []
+        while part := await reading.read(100_000):
+            parts.append(part)
+        reading.close()
+        reading.close()
+        reading._threads.join(5)
+    assert b"".join(parts) == content
+
+
+async def test_a_container_of_bytes_is_sent_piece_by_piece():
+    reading = encode(deque([b"one", bytearray(b"two")]))
+    assert [await reading.read(100) for _ in range(3)] == [b"one", b"two", b""]
+    reading.close()
 
 
 def test_a_path_that_cannot_be_opened_fails_at_once(tmp_path):

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, assert_never
+from weakref import WeakKeyDictionary
 
 from zmesh.admission import Admission
 from zmesh.answers import PING, Answers
@@ -53,6 +54,15 @@ PLUGINS_START_WITHIN = 30.0
 
 HANDLERS_END_WITHIN = 1.0
 """Seconds that closing waits for handlers that are still at work, and for payloads that are being read."""
+
+
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+"""How many nodes live in each loop."""
+
+
+def lives_in(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a node lives in this loop."""
+    return _loops.get(loop, 0) > 0
 
 
 class Node:
@@ -136,6 +146,7 @@ class Node:
         Raises AddressError if an address can't be used.
         """
         self.loop = self.lives_in = asyncio.get_running_loop()
+        _loops[self.loop] = _loops.get(self.loop, 0) + 1
         self.thread = threading.get_ident()
         self._stop = asyncio.Event()
         if self._admission.shut:
@@ -156,6 +167,8 @@ class Node:
             for error in others:
                 log_failure(log, "node %s: beside what has ended it", self.node_id, error=error, level=logging.ERROR)
             raise first from None
+        finally:
+            _loops[self.loop] -= 1
 
     def stop(self) -> None:
         """Let `live` come to its end."""

@@ -23,12 +23,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from zmesh import controller
+from zmesh.arguments import check_timeout
 from zmesh.config import Config
 from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Pong
 from zmesh.core.message import Message
 from zmesh.errors import Closed, ExchangeError, TimedOut
 from zmesh.exchange import Reply, ResponseHandler
 from zmesh.fanout import LIMIT, Answer
+from zmesh.node import lives_in
 from zmesh.payload import Payload, PayloadLike
 from zmesh.request import Request
 from zmesh.router import Route
@@ -88,7 +90,7 @@ class _Life:
         """Close the node; returns when the thread has ended. Harmless when it has, and in a forked child."""
         if self._process != os.getpid():
             return
-        _refuse_in_a_loop()
+        _refuse_in_a_node()
         self.stop()
         self._thread.join()
         atexit.unregister(self._at_exit)
@@ -114,7 +116,7 @@ class _Life:
                 "make a Controller after forking",
                 node=self._mesh.node_id,
             )
-        _refuse_in_a_loop()
+        _refuse_in_a_node()
 
     def _closed(self) -> Closed:
         node = self._mesh.node_id
@@ -253,8 +255,9 @@ class Controller:
     At the end of a block that did not fail, all that was sent is handed over first, and every reply that a handler
     expects is waited for. Ctrl-C while a call waits cancels that call's work, and is raised.
 
-    All calls may come from any thread but one that runs an event loop, a handler's among them: there RuntimeError is
-    raised, since waiting would stop the loop. In a process that was forked off, calls raise Closed.
+    All calls may come from any thread but one whose event loop a node of zmesh lives in, a handler's among them: there
+    RuntimeError is raised, since waiting would stop that node. Any other loop, such as a notebook's, is stopped for as
+    long as a call waits. In a process that was forked off, calls raise Closed.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -266,7 +269,7 @@ class Controller:
 
     def open(self) -> None:
         """Open the node; returns once it listens. Raises AddressError, and Closed if it was open before."""
-        _refuse_in_a_loop()
+        _refuse_in_a_node()
         if self._life is not None:
             node = self._mesh.node_id
             raise Closed(f"node {node!r} is open, or was; a Controller is opened once: make another", node=node)
@@ -378,11 +381,13 @@ class Controller:
 
         With `stream`, each reply is given as soon as it begins, and `for chunk in reply.payload` waits for the rest.
         """
-        life = self._opened()
-        life.check()
-        request = self._mesh.request(
-            recipient, directive, payload, timeout=timeout, route_timeout=route_timeout, stream=stream
+        mesh, life = self._mesh, self._opened()
+        begin = _in_the_loop(
+            lambda: mesh.request(
+                recipient, directive, payload, timeout=timeout, route_timeout=route_timeout, stream=stream
+            )
         )
+        request = life.do(begin)
         return self._iterating(Replies(life, request))
 
     def request_many(
@@ -399,10 +404,15 @@ class Controller:
 
         As `zmesh.Controller.request_many` in all else.
         """
-        answers = self._mesh.request_many(
-            nodes, directive, payload, timeout=timeout, route_timeout=route_timeout, limit=limit
+        mesh, life = self._mesh, self._opened()
+        wanted = nodes if isinstance(nodes, str) else list(nodes)
+        begin = _in_the_loop(
+            lambda: mesh.request_many(
+                wanted, directive, payload, timeout=timeout, route_timeout=route_timeout, limit=limit
+            )
         )
-        return self._iterating(Iteration(self._opened(), answers.__aiter__, answers.aclose))
+        answers = life.do(begin)
+        return self._iterating(Iteration(life, answers.__aiter__, answers.aclose))
 
     def send(
         self,
@@ -440,7 +450,8 @@ class Controller:
         return self._do(lambda: self._mesh.ping_once(node, timeout, route_timeout=route_timeout))
 
     def recv(self, timeout: float | None = None) -> Message:
-        """The next reply that has no handler. Raises TimedOut after `timeout` seconds."""
+        """The next reply that has no handler. Raises TimedOut after `timeout` seconds, and Closed."""
+        check_timeout(timeout)
 
         async def receive() -> Message:
             try:
@@ -484,15 +495,14 @@ class Controller:
         return iteration
 
 
-def _refuse_in_a_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise RuntimeError(
-        "zmesh.sync would stop the event loop that runs in this thread (a handler's, too, is one); "
-        "use zmesh.Controller with `async with` there"
-    )
+def _refuse_in_a_node() -> None:
+    """Raises RuntimeError where waiting would stop a node, which may be the one that is waited for."""
+    loop = asyncio._get_running_loop()
+    if loop is not None and lives_in(loop):
+        raise RuntimeError(
+            "zmesh.sync would stop the event loop that runs in this thread, and the node that lives there (a handler "
+            "is called in such a loop, too); use zmesh.Controller with `async with` there"
+        )
 
 
 async def _awaited(work: Callable[[], Awaitable[T]]) -> T:

@@ -9,6 +9,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.links import Link
 from zmesh.core.message import Address, NodeId
 from zmesh.core.telling import Selected
+from zmesh.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,32 @@ class Route:
 
 
 class Router:
-    """A read-only view of a node's tables; every call tells the state of that moment."""
+    """A read-only view of a node's tables; every call tells the state of that moment.
+
+    An ephemeral node keeps no tables of the mesh: there each call raises ConfigError, which says whom to ask.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._tables = engine
         self.node_id: str = engine.node
 
+    @property
+    def _engine(self) -> Engine:
+        engine = self._tables
+        if engine.leaf:
+            home = engine.out.home
+            raise ConfigError(
+                f"node {self.node_id!r} is ephemeral and keeps no tables of the mesh; ask the one it is linked to, "
+                f"by request({home.node if home is not None else '...'!r}, 'zmesh:routes')",
+                node=self.node_id,
+            )
+        return engine
+
     def get_nodes(self) -> list[str]:
-        """The ids of all nodes that can be reached, this one's among them, sorted."""
+        """The ids of all nodes that can be reached, this one's among them, sorted.
+
+        Raises ConfigError at an ephemeral node, which knows its own neighbours only.
+        """
         return sorted(self._engine.nodes())
 
     def get_edges(self) -> list[tuple[str, str, int]]:

@@ -217,3 +217,27 @@ async def test_two_nodes_of_one_name_far_apart_are_known_everywhere_and_swap_no_
             with contextlib.suppress(zmesh.TimedOut, zmesh.Unreachable, zmesh.NodeRestarted, zmesh.Cancelled):
                 assert (await request).text() == sent
         assert mesh["a"].node.engine.routes.get(Address("twin")) is not None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda router: router.get_nodes(),
+        lambda router: router.get_edges(),
+        lambda router: router.node_capabilities(),
+        lambda router: router.next_hop("hub"),
+        lambda router: router.route("hub"),
+        lambda router: router.routes(),
+        lambda router: router.duplicates(),
+    ],
+    ids=["get_nodes", "get_edges", "node_capabilities", "next_hop", "route", "routes", "duplicates"],
+)
+async def test_an_ephemeral_node_says_that_it_has_no_tables_and_whom_to_ask(call):
+    async with Mesh("hub") as mesh:
+        config = zmesh.Config(node_id="leaf", peers=mesh["hub"].listening, ephemeral=True)
+        async with zmesh.Controller(config) as leaf:
+            await leaf.node.reachable("hub", 10)
+            with pytest.raises(zmesh.ConfigError, match=r"'leaf' is ephemeral .* by request\('hub', 'zmesh:routes'\)"):
+                call(leaf.node.router)
+            answer = await leaf.request("hub", "zmesh:routes")
+            assert answer.json()["capabilities"].keys() == {"hub"}

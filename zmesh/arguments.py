@@ -22,20 +22,18 @@ def check_timeout(timeout: object, name: str = "timeout") -> None:
     if timeout is None:
         return
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise TypeError(f"{name} is a number of seconds or None, not {_described(timeout)}")
+        raise TypeError(f"{name} is a number of seconds or None, not {shown(timeout)}")
     if not 0 <= timeout <= MAX_TIMEOUT:
-        raise ConfigError(
-            f"{name} is from 0 to {MAX_TIMEOUT:g} seconds, or None for no limit, not {_described(timeout)}"
-        )
+        raise ConfigError(f"{name} is from 0 to {MAX_TIMEOUT:g} seconds, or None for no limit, not {shown(timeout)}")
 
 
 def check_directive(directive: object) -> None:
     """Accept `namespace:action`."""
     if not isinstance(directive, str):
-        raise TypeError(f"a directive is a str, not {_described(directive)}")
+        raise TypeError(f"a directive is a str, not {shown(directive)}")
     if not is_directive(directive):
         raise ConfigError(
-            f"{_described(directive)} is no directive; it must look like namespace:action, in up to {MAX_DIRECTIVE} "
+            f"{shown(directive)} is no directive; it must look like namespace:action, in up to {MAX_DIRECTIVE} "
             "characters"
         )
 
@@ -44,41 +42,41 @@ def is_directive(name: str) -> bool:
     """Whether this is `namespace:action`, in at most MAX_DIRECTIVE characters that UTF-8 can express."""
     if len(name) > MAX_DIRECTIVE or not _DIRECTIVE.match(name):
         return False
-    return name.isascii() or _is_encodable(name)
+    return name.isascii() or is_encodable(name)
 
 
 def check_node(node: object) -> None:
     """Accept a node id, or `leaf@node`."""
     if not isinstance(node, str):
-        raise TypeError(f"a node id is a str, not {_described(node)}")
+        raise TypeError(f"a node id is a str, not {shown(node)}")
     if not is_address(node):
-        shown = _described(node)
-        raise ConfigError(f"{shown} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -", node=node)
+        raise ConfigError(f"{shown(node)} is no node id: 1 to 64 characters of A-Z a-z 0-9 . _ -", node=node)
 
 
 def check_limit(limit: object) -> None:
     """Accept how many nodes may be asked at a time."""
     if not isinstance(limit, int) or isinstance(limit, bool):
-        raise TypeError(f"limit is how many nodes are asked at a time, an int, not {_described(limit)}")
+        raise TypeError(f"limit is how many nodes are asked at a time, an int, not {shown(limit)}")
     if limit < 1:
-        raise ConfigError(f"limit is how many nodes are asked at a time, 1 or more, not {_described(limit)}")
+        raise ConfigError(f"limit is how many nodes are asked at a time, 1 or more, not {shown(limit)}")
 
 
 def check_handler(handler: object) -> None:
     """Accept None, or what can be called."""
     if handler is not None and not callable(handler):
-        raise TypeError(f"a response handler is a function that takes the message, not {_described(handler)}")
+        raise TypeError(f"a response handler is a function that takes the message, not {shown(handler)}")
 
 
 def check_url(url: object) -> None:
     """Accept text without blanks and control characters; what it must look like, the transport knows."""
     if not isinstance(url, str):
-        raise TypeError(f"an address is a str such as tcp://host:7323, not {_described(url)}")
+        raise TypeError(f"an address is a str such as tcp://host:7323, not {shown(url)}")
     if _UNPRINTABLE.search(url):
-        raise AddressError(f"{_described(url)} is no address: it has a blank or a character that can't be printed")
+        raise AddressError(f"{shown(url)} is no address: it has a blank or a character that can't be printed")
 
 
-def _is_encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 can express it, which lone surrogates keep it from."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -86,8 +84,8 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def _described(value: object) -> str:
-    """The value for an error's text, cut short; only of what has no `__repr__` of its own."""
+def shown(value: object) -> str:
+    """The value for an error's text, cut short; of what has a `__repr__` of its own, which may fail, the type only."""
     if value is None or isinstance(value, bool):
         return repr(value)
     if type(value) is int:
@@ -95,6 +93,6 @@ def _described(value: object) -> str:
     if type(value) is float:
         return repr(value)
     if type(value) in (str, bytes):
-        shown = repr(value[:100])  # type: ignore[index]
-        return shown if len(value) <= 100 else f"{shown}..."  # type: ignore[arg-type]
+        text = repr(value[:100])  # type: ignore[index]
+        return text if len(value) <= 100 else f"{text}..."  # type: ignore[arg-type]
     return type(value).__name__

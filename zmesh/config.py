@@ -10,10 +10,11 @@ import re
 import secrets
 import socket
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from zmesh.arguments import check_url, is_encodable, shown
 from zmesh.errors import ConfigError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -89,21 +90,24 @@ class Config:
 
     def __post_init__(self) -> None:
         if not isinstance(self.node_id, str) or not _NODE_ID.match(self.node_id):
-            raise ConfigError(f"node_id {self.node_id!r} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")
+            raise ConfigError(f"node_id {shown(self.node_id)} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")
         for name in ("listen", "peers"):
-            urls = getattr(self, name)
-            if isinstance(urls, str) or not all(isinstance(url, str) for url in urls):
-                raise ConfigError(f"{name} must be a list of URLs, not {urls!r}")
-            object.__setattr__(self, name, tuple(urls))
+            given = getattr(self, name)
+            urls = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else (None,)
+            if not all(isinstance(url, str) for url in urls):
+                raise ConfigError(f"{name} must be a list of URLs, not {shown(given)}")
+            for url in urls:
+                check_url(url)
+            object.__setattr__(self, name, urls)
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             kinds, what = ((int, float), "number") if name in _FRACTIONS else ((int,), "whole number")
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-                raise ConfigError(f"{name} = {value!r} is not a {what} from {low:g} to {high:g}")
+                raise ConfigError(f"{name} = {shown(value)} is not a {what} from {low:g} to {high:g}")
         if not isinstance(self.ephemeral, bool):
-            raise ConfigError(f"ephemeral must be true or false, not {self.ephemeral!r}")
-        if self.spool_dir is not None and not isinstance(self.spool_dir, (str, os.PathLike)):
-            raise ConfigError(f"spool_dir must be the path of a folder, not {self.spool_dir!r}")
+            raise ConfigError(f"ephemeral must be true or false, not {shown(self.ephemeral)}")
+        if self.spool_dir is not None and not _is_path(self.spool_dir):
+            raise ConfigError(f"spool_dir must be the path of a folder, not {shown(self.spool_dir)}")
         if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):
             raise ConfigError("plugins must hold one table for each namespace, such as [plugins.http]")
         _check_isolation(self.isolation)
@@ -128,6 +132,8 @@ class Config:
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
         environ = os.environ if environ is None else environ
+        if not isinstance(environ, Mapping):
+            raise TypeError(f"environ is a mapping, not {type(environ).__name__}")
         for variable in unknown_variables(environ):
             logger.warning("%s", variable)
         if environ.get("ZMESH_NODE_ID"):
@@ -152,20 +158,30 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def _is_path(path: object) -> bool:
+    """Whether the system takes this for a path, be there something or not."""
+    if not isinstance(path, (str, os.PathLike)):
+        return False
+    text = os.fspath(path)
+    return isinstance(text, str) and bool(text) and "\0" not in text and is_encodable(text)
+
+
 def _check_isolation(isolation: object) -> None:
     if not isinstance(isolation, Mapping) or not all(isinstance(table, Mapping) for table in isolation.values()):
         raise ConfigError('isolation must hold one table for each directive, such as [isolation."http:execute"]')
     for directive, table in isolation.items():
-        place = f'[isolation."{directive}"]'
-        if directive != "*" and not re.fullmatch(r"[^\s:]+:[^\s:]+", str(directive)):
+        place = f'[isolation."{directive if isinstance(directive, str) else shown(directive)}"]'
+        if directive != "*" and not (isinstance(directive, str) and re.fullmatch(r"[^\s:]+:[^\s:]+", directive)):
             raise ConfigError(f"{place} is for no directive; it must look like namespace:action, or be *")
         for name, value in table.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"{place}: a setting is called by a text, not by {shown(name)}")
             if name not in ISOLATION:
                 raise ConfigError(f"{place}: no setting is called {name!r}{did_you_mean(name, ISOLATION)}")
             low, high = ISOLATION[name]
             kinds = (int, float) if name == "grace" else (int,)
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-                raise ConfigError(f"{place}: {name} = {value!r} is not a number from {low:g} to {high:g}")
+                raise ConfigError(f"{place}: {name} = {shown(value)} is not a number from {low:g} to {high:g}")
 
 
 def _read(path: Path) -> dict[str, object]:

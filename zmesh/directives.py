@@ -79,17 +79,20 @@ def directive(
     With `isolate=True` each call runs in a process of its own, which can be killed and may use so much memory (bytes)
     and CPU time (whole seconds) at most. Raises ValueError for limits that can't be held.
     """
-    if function is not None and not callable(function):
-        raise TypeError(f"a directive is a function, not {type(function).__name__}")
     if name is not None and not isinstance(name, str):
         raise TypeError(f"a directive's name is a str, not {type(name).__name__}")
     asked = limits.asked(isolate, max_memory_bytes, max_cpu_seconds)
 
     def mark(function: Function) -> Function:
+        if not callable(function):
+            raise TypeError(f"a directive is a function, not {type(function).__name__}")
         called = name or getattr(function, "__name__", None)
         if called is None:
             raise TypeError(f"{type(function).__name__} has no name of its own; give it one: directive(name=...)")
-        setattr(function, MARK, _Mark(called, stream, asked))
+        try:
+            setattr(function, MARK, _Mark(called, stream, asked))
+        except AttributeError:
+            raise TypeError(f"{called!r} can't be marked as a directive; wrap it in a function") from None
         return function
 
     return mark if function is None else mark(function)

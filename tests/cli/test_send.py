@@ -123,6 +123,25 @@ def test_a_loop_of_the_shell_keeps_the_lines_that_it_reads_from_a_file(mesh: Any
     assert (done.returncode, done.stdout, done.stderr) == (0, b"one\ntwo\nthree\n", b"")
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            ("far", os.fsdecode(b"x:\xff")),
+            rb"zmesh: 'x:\\udcff' is no directive; it must look like namespace:action, .*\n",
+        ),
+        (("far", "echo"), rb"zmesh: 'echo' is no directive; it must look like namespace:action, .*\n"),
+        (("far", "a:b c"), rb"zmesh: 'a:b c' is no directive; it must look like namespace:action, .*\n"),
+        ((os.fsdecode(b"\xff"), "echo:echo"), rb"zmesh: no node can be called '\\udcff': .*\n"),
+        (("far", "echo:echo", "--timeout", "1e10"), rb"zmesh: timeout is from 0 to 1e\+09 seconds, .*\n"),
+    ],
+)
+def test_what_can_not_be_sent_is_an_error_in_one_line(mesh: Any, words: tuple[str, ...], text: bytes) -> None:
+    done = mesh.run("send", *words)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert re.fullmatch(text, done.stderr), done.stderr
+
+
 def test_an_argument_that_is_no_valid_text_arrives_byte_for_byte(mesh: Any) -> None:
     done = mesh.run("send", "far", "echo:echo", os.fsdecode(b"\xff\xfe"))
     assert done.stdout == b"\xff\xfe"

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from zmesh.arguments import shown
 from zmesh.config import ISOLATION
 
 
@@ -33,7 +34,7 @@ class Limits:
                 continue
             kinds = (int, float) if name == "grace" else (int,)
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-                raise ValueError(f"{name} = {value!r} is not a number from {low:g} to {high:g}")
+                raise ValueError(f"{name} = {shown(value)} is not a number from {low:g} to {high:g}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,0 +1,324 @@
+"""Every public call, with arguments that nobody should give it: it raises, or works, and nothing of it is left.
+
+A call raises ValueError, TypeError or a MeshError, which ConfigError and the like are. Whatever it does, the tables of
+the node are empty afterwards, and it closes as if nothing had been.
+"""
+
+import asyncio
+import contextlib
+import decimal
+import fractions
+import math
+import threading
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import zmesh
+import zmesh.sync
+from zmesh.testing import Mesh, eventually
+
+WITHIN = 30.0
+LONG = "x" * 10_000
+
+
+class Odd:
+    """Not even its own text can be had."""
+
+    def __repr__(self):
+        raise LookupError("no text")
+
+    __str__ = __repr__
+
+    def __eq__(self, other):
+        raise LookupError("no equal")
+
+    __hash__ = None
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([10**30, -(10**30), 10**5000, 2**63, 2**64, 2**128 - 1, 2**128, -1, 0]),
+    st.floats(),
+    st.sampled_from([math.inf, -math.inf, math.nan, 1e300, -0.0, 5e-324]),
+    st.text(max_size=10),
+    st.text(st.characters(categories=["Cs", "Cc", "Zs", "Nd"]), max_size=5),
+    st.sampled_from(["", " ", "\udcff", "x:\udcff", "\ud800:x", "x:\0", "a:b:c", ":", "a:", ":b", LONG, f"a:{LONG}"]),
+    st.sampled_from(["far@", "@far", "far@far@far", "far\n", "zz", "0" * 31, "0" * 33, "9" * 39, "9" * 40, "²"]),
+    st.sampled_from(["tcp://", "tcp://a", "tcp://[::1", "tcp://a:99999", "tcp://a:²", "tcp://\udcff:1", "http://a:1"]),
+    st.sampled_from([f"ipc://{LONG}", "ipc://\udcff", "tcp://a\0b:1", "tcp://a b:1", "rnps://a:1", "tcp://a:1?cost=²"]),
+    st.sampled_from(["inproc://", "ipc:///\0", "tcp://127.0.0.1:1?cost=0", "tcp://a:1?x=\udcff", "tcp://:1", "//a:1"]),
+    st.binary(max_size=10),
+    st.lists(st.one_of(st.integers(), st.text(max_size=5), st.none()), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.one_of(st.integers(), st.floats()), max_size=2),
+    st.sets(st.text(max_size=3), max_size=2),
+    st.builds(Odd),
+    st.builds(object),
+    st.sampled_from([object, Odd, len, decimal.Decimal("nan"), decimal.Decimal(1), fractions.Fraction(1, 3), 1j]),
+    st.sampled_from([lambda: 1, lambda a, b: 1, lambda *, a: 1, lambda *a: None, "lambda", ..., NotImplemented]),
+)
+BAD = st.sampled_from(["\udcff", "x:\udcff", math.inf, math.nan, -1.0, 10**30, "1", Odd(), b"far", "", None])
+
+
+def of(*good):
+    """Mostly what may be given, so that each argument is odd by itself, too."""
+    return st.one_of(st.sampled_from(good), st.sampled_from(good), ODD, BAD)
+
+
+def is_short(timeout):
+    """Whether a wait for nothing ends soon, or is refused."""
+    return timeout is not None and (
+        not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0.1 < timeout <= 1e9
+    )
+
+
+NODE = of("far", "ctl", "nobody", "leaf@far")
+DIRECTIVE = of("echo:echo", "no:such")
+TIMEOUT = of(None, 5, 0.05, 0)
+PAYLOAD = of(b"bytes", "text", {"a": 1}, None)
+HANDLER = of(None, lambda message: None)
+MESSAGE_ID = of("0" * 32, 0, 17)
+FUNCTION = of(lambda work: None, lambda: 1)
+BOOL = of(True, False)
+
+CALLS = {
+    "send": {"payload": PAYLOAD, "recipient": NODE, "directive": DIRECTIVE, "response_handler": HANDLER}
+    | {"expect_response": BOOL, "timeout": TIMEOUT},
+    "ping": {"node": NODE, "response_handler": HANDLER, "expect_response": BOOL, "timeout": TIMEOUT},
+    "request": {"recipient": NODE, "directive": DIRECTIVE, "payload": PAYLOAD, "timeout": TIMEOUT},
+    "request_many": {"nodes": st.one_of(st.lists(NODE, max_size=3), ODD), "directive": DIRECTIVE, "payload": PAYLOAD}
+    | {"timeout": TIMEOUT, "limit": of(1, 100)},
+    "ping_once": {"node": NODE, "timeout": TIMEOUT},
+    "cancel": {"message_id": MESSAGE_ID},
+    "cancel_at": {"node": NODE, "message_id": MESSAGE_ID, "timeout": TIMEOUT},
+    "enable_server": {"listen_urls": st.one_of(st.lists(ODD, max_size=2), ODD)},
+    "add_peer": {"peer": ODD},
+    "register": {"name": ODD, "function": FUNCTION, "stream": BOOL, "max_memory_bytes": ODD, "max_cpu_seconds": ODD},
+    "reachable": {"node": NODE, "timeout": of(0.05, 0).filter(is_short)},
+    "next_hop": {"node": NODE},
+    "route": {"node": NODE},
+}
+ALLOWED = (ValueError, TypeError, zmesh.MeshError)
+
+
+@st.composite
+def calls(draw, names=tuple(CALLS)):
+    name = draw(st.sampled_from(names))
+    return name, {argument: draw(values) for argument, values in CALLS[name].items()}
+
+
+def method(mesh, name):
+    if name == "reachable":
+        return mesh.node.reachable
+    if name in ("next_hop", "route"):
+        return getattr(mesh.node.router, name)
+    return getattr(mesh, name)
+
+
+async def call(mesh, name, arguments):
+    """Make the call, and wait for what it gives."""
+    with contextlib.suppress(*ALLOWED):
+        outcome = method(mesh, name)(**arguments)
+        if hasattr(outcome, "__await__"):
+            await outcome
+        elif hasattr(outcome, "__aiter__"):
+            async for _ in outcome:
+                pass
+
+
+async def settled(mesh):
+    """Wait until nothing is under way at the node; what is left then, by table."""
+    node = mesh.node
+
+    def left():
+        return {
+            "exchanges": len(node._exchanges),
+            "handing over": node.engine.exchanges.handing_over,
+            **{
+                table: count
+                for table, count in node.engine.exchanges.counts().items()
+                if table in ("calls", "services")
+            },
+        }
+
+    with contextlib.suppress(AssertionError):  # the caller's comparison tells more
+        await eventually(lambda: not any(left().values()), WITHIN)
+    node.engine.check()
+    return {table: count for table, count in left().items() if count}
+
+
+SETTINGS = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.timeout(300)
+async def test_no_argument_of_a_call_does_harm():
+    loop = asyncio.get_running_loop()
+    async with Mesh.chain("ctl", "far", route_timeout=0.1) as mesh:
+        ctl = mesh["ctl"]
+
+        @SETTINGS
+        @given(calls())
+        def drive(chosen):
+            async def example():
+                await asyncio.wait_for(call(ctl, *chosen), WITHIN)
+                return await settled(ctl)
+
+            assert asyncio.run_coroutine_threadsafe(example(), loop).result() == {}
+
+        await asyncio.to_thread(drive)
+        assert (await ctl.request("far", "echo:echo", "unharmed", timeout=WITHIN)).text() == "unharmed"
+        await asyncio.wait_for(ctl.close(), WITHIN)
+
+
+@pytest.mark.timeout(300)
+async def test_no_argument_of_a_call_does_harm_without_asyncio():
+    async with Mesh("far", tcp=True) as others:
+        config = zmesh.Config(node_id="ctl", peers=others["far"].listening, route_timeout=0.1)
+        timeouts = {"timeout": of(0.05, 0).filter(is_short)}
+        names = [name for name in CALLS if name not in ("reachable", "next_hop", "route")]
+
+        @SETTINGS
+        @given(st.one_of(calls(names), st.tuples(st.just("recv"), st.fixed_dictionaries(timeouts))), st.booleans())
+        def drive(chosen, iterates):
+            name, arguments = chosen
+            with contextlib.suppress(*ALLOWED):
+                if name == "request" and iterates:
+                    list(mesh.replies(**arguments))
+                elif name == "request_many":
+                    list(mesh.request_many(**arguments))
+                else:
+                    method(mesh, name)(**arguments)
+
+        def run():
+            nonlocal mesh
+            mesh = zmesh.sync.Controller(config)
+            with mesh:
+                mesh.node.reachable("far", WITHIN)
+                drive()
+                left = asyncio.run_coroutine_threadsafe(settled(mesh._mesh), mesh._mesh.loop).result()
+            assert not [thread for thread in threading.enumerate() if thread.name.startswith("zmesh ctl")]
+            return left
+
+        mesh = None
+        assert await asyncio.to_thread(run) == {}
+
+
+async def test_no_argument_of_a_call_does_harm_before_the_node_is_open():
+    @SETTINGS
+    @given(st.lists(calls(), max_size=3))
+    def drive(chosen):
+        async def example():
+            mesh = zmesh.Controller(zmesh.Config(node_id="ctl", route_timeout=0.1))
+            for each in chosen:
+                await asyncio.wait_for(call(mesh, *each), WITHIN)
+            async with asyncio.timeout(WITHIN):
+                async with mesh:
+                    return await settled(mesh)
+
+        assert asyncio.run(example()) == {}
+
+    await asyncio.to_thread(drive)
+
+
+SETTING = st.sampled_from(list(zmesh.Config.__dataclass_fields__))
+VALUE = st.one_of(ODD, BAD, st.lists(ODD, max_size=2), st.dictionaries(st.text(max_size=4), ODD, max_size=2))
+
+
+@SETTINGS
+@given(st.dictionaries(SETTING, VALUE, max_size=3))
+def test_a_configuration_is_refused_or_opens(values):
+    async def open_and_close():
+        with contextlib.suppress(*ALLOWED):
+            async with asyncio.timeout(WITHIN):
+                async with zmesh.Controller(config) as mesh:
+                    assert (await mesh.request(mesh.node_id, "echo:echo", "x", timeout=WITHIN)).text() == "x"
+
+    try:
+        config = zmesh.Config(**values)
+    except zmesh.ConfigError:
+        return
+    asyncio.run(open_and_close())
+
+
+@SETTINGS
+@given(VALUE, VALUE, st.dictionaries(st.one_of(SETTING, st.text(max_size=5)), VALUE, max_size=2))
+def test_a_configuration_is_refused_or_loaded(path, environ, flags):
+    with contextlib.suppress(*ALLOWED):
+        zmesh.Config.load(path if isinstance(path, (str, bytes, float)) else None, environ, **flags)
+
+
+@SETTINGS
+@given(st.one_of(st.none(), FUNCTION), of("action"), BOOL, BOOL, ODD, ODD)
+def test_a_mark_is_refused_or_made(function, name, stream, isolate, memory, seconds):
+    options = {"name": name, "stream": stream, "isolate": isolate}
+    with contextlib.suppress(*ALLOWED):
+        made = zmesh.directive(**options, max_memory_bytes=memory, max_cpu_seconds=seconds)
+        made(function)
+    with contextlib.suppress(*ALLOWED):
+        zmesh.directive(function)
+
+
+@pytest.mark.parametrize("make", [zmesh.Controller, zmesh.sync.Controller])
+@SETTINGS
+@given(ODD, ODD)
+def test_a_controller_is_refused_or_made(make, config, loop):
+    with contextlib.suppress(*ALLOWED):
+        make(config)
+    with contextlib.suppress(*ALLOWED):
+        zmesh.Controller(config, loop)
+
+
+# --- what each refusal says -----------------------------------------------------------------------------------------
+
+
+def short(value):
+    """The name of a case."""
+    return f"int of {value.bit_length()} bits" if isinstance(value, int) else repr(value)
+
+
+@pytest.mark.parametrize("timeout", [math.inf, math.nan, -1, -0.001, 10**30, 10**5000], ids=short)
+def test_a_timeout_out_of_its_limits_is_named(timeout):
+    mesh = zmesh.Controller(zmesh.Config(node_id="ctl"))
+    with pytest.raises(zmesh.ConfigError, match="timeout is from 0 to 1e[+]09 seconds, or None for no limit, not") as e:
+        mesh.send("x", "far", "echo:echo", timeout=timeout)
+    assert isinstance(e.value, ValueError)
+    assert mesh.node._exchanges == {}
+
+
+@pytest.mark.parametrize("timeout", ["1", True, [1], 1j, decimal.Decimal(1)])
+def test_a_timeout_that_is_no_number_is_a_type_error(timeout):
+    mesh = zmesh.Controller(zmesh.Config(node_id="ctl"))
+    with pytest.raises(TypeError, match="timeout is a number of seconds or None, not"):
+        mesh.send("x", "far", "echo:echo", timeout=timeout)
+
+
+@pytest.mark.parametrize("directive", ["x:\udcff", "", "a", "a:", ":a", "a:b:c", "a b:c", "a:b\n", f"a:{LONG}"])
+def test_a_directive_that_none_can_be_called_is_named_before_anything_is_kept(directive):
+    mesh = zmesh.Controller(zmesh.Config(node_id="ctl"))
+    with pytest.raises(zmesh.ConfigError, match="is no directive; it must look like namespace:action"):
+        mesh.send("x", "far", directive)
+    assert mesh.node._exchanges == {}
+
+
+@pytest.mark.parametrize("function", [lambda: 1, lambda a, b: 1, lambda *, work: 1, Odd().__eq__.__func__])
+def test_a_function_that_can_not_be_called_with_the_work_is_found_when_it_is_registered(function):
+    mesh = zmesh.Controller(zmesh.Config(node_id="ctl"))
+    with pytest.raises(
+        TypeError, match="the directive 'foo:x' is called with one argument, the Work, but its function"
+    ):
+        mesh.register("foo:x", function)
+    assert mesh.node.directives.capabilities() == []
+    for right in (lambda work: 1, lambda work, more=None: 1, lambda *works: 1, len):
+        mesh.register(f"foo:{id(right)}", right)
+
+
+@pytest.mark.parametrize("message_id", ["zz", "", "f" * 33, "f" * 31, -1, 1 << 128, 10**5000], ids=short)
+async def test_what_is_no_message_id_is_named(message_id):
+    async with Mesh("ctl") as mesh:
+        with pytest.raises(zmesh.ConfigError, match="is no message id: 32 hex digits"):
+            mesh["ctl"].cancel(message_id)
+        with pytest.raises(zmesh.ConfigError, match="is no message id: 32 hex digits"):
+            await mesh["ctl"].cancel_at("ctl", message_id)

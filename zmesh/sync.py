@@ -142,12 +142,10 @@ class _Life:
 class Iteration(Generic[T]):
     """What comes one by one, each waited for. `close`, or leaving the `with` block, stops what is under way for it."""
 
-    def __init__(
-        self, life: _Life, source: Callable[[], AsyncIterator[T]], close: Callable[[], Awaitable[object]]
-    ) -> None:
+    def __init__(self, life: _Life, source: AsyncIterator[T], close: Callable[[], Awaitable[object]]) -> None:
         self._life = life
         self._close = close
-        self._source = life.do(_in_the_loop(source))
+        self._source = source
 
     def __iter__(self) -> Self:
         return self
@@ -176,8 +174,8 @@ class Replies(Iteration[Reply]):
     Leaving the loop early cancels the work.
     """
 
-    def __init__(self, life: _Life, request: Request) -> None:
-        super().__init__(life, request.__aiter__, request.cancel)
+    def __init__(self, life: _Life, request: Request, source: AsyncIterator[Reply]) -> None:
+        super().__init__(life, source, request.cancel)
         self._request = request
 
     @property
@@ -246,7 +244,7 @@ class Node:
         async def close() -> None:
             await events.__aexit__(None, None, None)
 
-        return Iteration(self._life, events.__aiter__, close)
+        return Iteration(self._life, aiter(events), close)
 
 
 class Controller:
@@ -382,13 +380,14 @@ class Controller:
         With `stream`, each reply is given as soon as it begins, and `for chunk in reply.payload` waits for the rest.
         """
         mesh, life = self._mesh, self._opened()
-        begin = _in_the_loop(
-            lambda: mesh.request(
+
+        def begin() -> tuple[Request, AsyncIterator[Reply]]:
+            request = mesh.request(
                 recipient, directive, payload, timeout=timeout, route_timeout=route_timeout, stream=stream
             )
-        )
-        request = life.do(begin)
-        return self._iterating(Replies(life, request))
+            return request, aiter(request)  # which cancels the request if Ctrl-C keeps it from coming here
+
+        return self._iterating(Replies(life, *life.do(_in_the_loop(begin))))
 
     def request_many(
         self,
@@ -412,7 +411,7 @@ class Controller:
             )
         )
         answers = life.do(begin)
-        return self._iterating(Iteration(life, answers.__aiter__, answers.aclose))
+        return self._iterating(Iteration(life, aiter(answers), answers.aclose))
 
     def send(
         self,

@@ -110,7 +110,10 @@ class Controller:
 
     @property
     def node(self) -> Node:
-        """The node itself. Raises Closed in a fork of its process."""
+        """The node itself. Programs may use its `router`, `events` and `reachable`; the rest is internal.
+
+        Raises Closed in a fork of its process.
+        """
         self._node.check_process()
         return self._node
 

@@ -6,6 +6,7 @@ With `stream=True` replies are handed over while they arrive, and room for more 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from functools import partial
@@ -31,7 +32,7 @@ class Request(Exchange):
     request`) it is cancelled where the block is left, if it is not over by then, and the block ends when the work has.
     """
 
-    __slots__ = ("_ends", "_reading", "_replies", "_streams", "_taken", "_waiter")
+    __slots__ = ("_answer", "_awaited", "_ends", "_reading", "_streams", "_taken", "_waiter")
 
     def __init__(self, desk: Desk, id: MessageId, recipient: str, *, stream: bool = False) -> None:
         super().__init__(desk, id, recipient)
@@ -39,8 +40,10 @@ class Request(Exchange):
         self._waiter: Wakeup | None = None
         self._ends: list[asyncio.Future[None]] = []
         self._reading: Streaming | None = None
-        self._replies: list[Payload] = []
-        """The payloads that awaiting has come to."""
+        self._awaited = 0
+        """Replies that awaiting has come to."""
+        self._answer: weakref.ref[Payload] | None = None
+        """The payload of the first of them, whose file is to be gone when the program has dropped it."""
         self._taken = False
         """Whether an iteration has given a reply away."""
 
@@ -85,9 +88,12 @@ class Request(Exchange):
             raise TypeError("a request with stream=True is not awaited; take its replies with `async for`")
         if self._taken:
             raise RuntimeError("the replies of this request were taken already, by iterating over it")
-        while len(self._replies) < 2 and (reply := (yield from self._arrival())).final is None:
-            self._replies.append(reply.payload)
-        if len(self._replies) > 1:
+        payload = self._answer() if self._answer is not None else None
+        while self._awaited < 2 and (reply := (yield from self._arrival())).final is None:
+            self._awaited += 1
+            payload = reply.payload
+            self._answer = weakref.ref(payload)
+        if self._awaited > 1:
             self.cancel()
             self.discard()
             raise TooManyReplies(
@@ -97,7 +103,9 @@ class Request(Exchange):
             )
         if self.final is not None and self.final.final is not None:
             self._check(self.final.final)
-        return self._replies[0] if self._replies else None
+        if self._awaited and payload is None:
+            raise RuntimeError("this request was awaited before, and the payload that it gave was dropped; keep it")
+        return payload
 
     def __aiter__(self) -> AsyncIterator[Reply]:
         return Arrivals(self)
@@ -192,7 +200,7 @@ class Arrivals:
 
     async def __anext__(self) -> Reply:
         request = self._request
-        if request._replies and not request._taken:
+        if request._awaited and not request._taken:
             raise RuntimeError("this request was awaited, and its reply taken; iterate over it instead")
         reply = await _Next(request._arrival)
         if reply.final is None:

@@ -186,6 +186,10 @@ async def test_awaiting_a_request_again_gives_the_same_answer_again():
         assert first.text() == "x"
         assert await request is first
         assert await request is first
+        request = far.request("far", "echo:echo", "x")
+        await request
+        with pytest.raises(RuntimeError, match="was dropped; keep it"):
+            await request
         none = far.request("far", "test:nothing")
         assert [await none, await none] == [None, None]
         for directive, error in (("test:two", zmesh.TooManyReplies), ("test:missing", zmesh.UnknownDirective)):

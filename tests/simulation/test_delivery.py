@@ -9,7 +9,7 @@ from zmesh.testing.traffic import REASONS, run_delivery, run_liars, run_requests
 
 SEEDS = 600
 BESIDE_LIARS = 60
-BATCH = 50
+BATCH = 25
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))

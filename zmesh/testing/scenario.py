@@ -53,9 +53,6 @@ TIGHT = Limits(
     services=3,
     services_per_neighbour=3,
     services_per_peer=2,
-    kept_bytes=400_000,
-    kept_bytes_per_neighbour=300_000,
-    kept_bytes_per_peer=200_000,
     peers=3,
     peers_per_neighbour=3,
 )

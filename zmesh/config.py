@@ -200,3 +200,7 @@ def _read(path: Path) -> dict[str, object]:
                 raise ConfigError(f"{path}: {key} must be a list of URLs, not {value!r}")
             settings[key] = tuple(value)
     return settings
+
+
+ReceptorConfig = Config
+"""The name that programs for the Receptor know it by."""

@@ -198,6 +198,7 @@ async def test_a_peer_that_vanishes_without_a_word_is_let_go(hub):
 BLOCKED = """
 import asyncio, subprocess, sys, time
 import zmesh
+from zmesh.transport import port
 
 PEER = '''
 import sys, time, zmq
@@ -213,7 +214,7 @@ sys.stdin.readline()
 '''
 
 async def main():
-    zmesh.transport.port.KEEPALIVE = 1
+    port.KEEPALIVE = 1
     async with zmesh.Controller(zmesh.Config(node_id="a", listen=["tcp://127.0.0.1:*"])) as mesh:
         command = [sys.executable, "-c", PEER, mesh.listening[0]]
         peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

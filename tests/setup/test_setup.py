@@ -64,6 +64,38 @@ def test_an_import_of_the_library_is_light(module: str) -> None:
     assert heavy.isdisjoint(done.stdout.split())
 
 
+RUN = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+
+
+def test_the_pytest_plugin_loads_nothing_until_its_fixture_is_used(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import sys\n"
+        "import pytest\n"
+        "def loaded():\n"
+        "    names = {'zmq', 'msgpack', 'zmesh.core', 'zmesh.node', 'zmesh.testing.simulator'}\n"
+        "    return names & sys.modules.keys()\n"
+        "def test_a_test_of_something_else(pytestconfig):\n"
+        "    assert pytestconfig.pluginmanager.has_plugin('zmesh')\n"
+        "    assert not loaded()\n"
+        "@pytest.mark.asyncio\n"
+        "async def test_a_test_of_a_mesh(mesh):\n"
+        "    await mesh.add('hub')\n"
+        "    assert {'zmesh.node', 'zmq'} <= loaded()\n"
+    )
+    done = subprocess.run([*RUN, str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_every_public_name_is_where_the_package_says_it_is() -> None:
+    zmesh = importlib.import_module("zmesh")
+    assert {name for names in zmesh._NAMES.values() for name in names} == {*zmesh.__all__}
+    assert [name for name in zmesh.__all__ if not hasattr(zmesh, name)] == []
+    assert {*zmesh.__all__} <= {*dir(zmesh)}
+    with pytest.raises(AttributeError, match="module 'zmesh' has no attribute 'nonsense'"):
+        _ = zmesh.nonsense
+
+
 def commands_of(app: Any) -> Iterator[tuple[str, Any]]:
     """Every function that a Typer app may run, by name: callbacks, commands, and those of the apps below it."""
     for registered in (app.registered_callback, *app.registered_commands):

@@ -1,4 +1,8 @@
-"""A pytest plugin: the fixture `mesh` is an empty Mesh, whose nodes are closed when the test is over."""
+"""A pytest plugin: the fixture `mesh` is an empty Mesh, whose nodes are closed when the test is over.
+
+pytest loads this in every run of every project where zmesh is installed, so it imports nothing of zmesh, nor ZeroMQ,
+before a test asks for the fixture.
+"""
 
 from __future__ import annotations
 

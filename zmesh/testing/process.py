@@ -17,11 +17,12 @@ STOP_WITHIN = 30.0
 _NODE = """
 import asyncio, hashlib, json, sys
 import zmesh
+from zmesh.core.limits import Limits
 from zmesh.testing import eventually
 
 async def main():
     settings = json.loads(sys.argv[1])
-    limits = zmesh.core.limits.Limits(**settings.pop("limits")) if "limits" in settings else None
+    limits = Limits(**settings.pop("limits")) if "limits" in settings else None
     async with zmesh.Controller(zmesh.Config(**settings), limits=limits) as mesh:
         print(*mesh.listening, flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from tests.core.entries import request
-from zmesh.core.asking import AGAIN, AGAIN_MAX, LISTEN, MEMORY, NEAR_HOPS, NEAR_TRIES, PATIENCE, Asking
+from zmesh.core.asking import AGAIN, AGAIN_MAX, LISTEN, MEMORY, NEAR_HOPS, NEAR_ROUNDS, NEAR_TRIES, PATIENCE, Asking
 
 
 @pytest.fixture
@@ -43,6 +43,21 @@ def test_what_was_to_wait_is_due_at_once_when_it_is_wanted_at_once(asking):
     asking.want("z", 1, 5.01, at_once=True)
     asking.want("z", 1, 5.01, at_once=False)
     assert ask(asking, 5.01) == [(1, request())]
+
+
+def test_who_has_to_ask_from_the_first_try_on_again_and_again_asks_for_a_new_number(asking):
+    """Else two nodes whose distances shrink in turn would come down to zero in steps of one or two."""
+    asking.want("z", 1, 0.0, at_once=True)
+    asked = []
+    for now in range(NEAR_ROUNDS + 2):
+        ((_, question),) = ask(asking, now + PATIENCE)
+        asked.append(question.distance)
+        asking.want_anew("z", float(now + 1))
+        asking.want_anew("z", float(now + 1))
+    assert asked == [150] * NEAR_ROUNDS + [0, 0]
+    asking.want_anew("z", 20.0, newer=True)
+    ((_, question),) = ask(asking, 20.0 + PATIENCE)
+    assert question.distance == 150
 
 
 def test_the_cheapest_is_asked_first_and_later_all_after_pauses_that_double_up_to_a_bound(asking):

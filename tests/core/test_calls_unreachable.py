@@ -7,6 +7,7 @@ from zmesh.core import wire
 from zmesh.core.calls import POKE_SOON
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.peers import POKE_LIMIT
+from zmesh.core.sending import POKE, SILENCE
 from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, Cancel, Kind
 
 # --- no route -----------------------------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ def test_any_sign_of_the_recipient_ends_the_wait_for_a_route(side, road):
     side.lose(now=1.0)
     road.open("b", 2)
     side.on_ack(1, now=2.0)
-    assert deliveries([effect for _, effect in side.run(2.0, 100.0)]) == []
+    assert deliveries([effect for _, effect in side.run(2.0, SILENCE)]) == []
 
 
 def test_a_call_is_lost_as_long_as_no_way_leads_to_its_recipient(side):
@@ -150,7 +151,7 @@ def test_a_call_that_had_arrived_asks_soon_after_a_note(side):
         (1.0 + POKE_SOON, acknowledged(0, POKE_LIMIT))
     ]
     side.on_ack(1, now=5.0)
-    assert deliveries([effect for _, effect in side.run(5.0, 100.0)]) == []
+    assert deliveries([effect for _, effect in side.run(5.0, SILENCE)]) == []
 
 
 # --- what an error says -------------------------------------------------------------------------------------------
@@ -293,3 +294,35 @@ def test_a_call_whose_route_comes_back_in_time_goes_on(side):
     side.run(10.0, 11.9)
     side.regain(now=11.9)
     assert [effect for _, effect in side.run(11.9, 40.0) if isinstance(effect, Deliver)] == []
+
+
+# --- a recipient that says nothing --------------------------------------------------------------------------------
+
+
+def test_a_call_ends_when_nothing_is_heard_of_its_recipient_although_there_is_a_route(side):
+    """A node on the way may swallow what it should pass on, and keep its links alive."""
+    side.call(now=0.0)
+    effects = side.run(0.0, SILENCE + 2 * POKE)
+    ((at, ended),) = [(at, effect) for at, effect in effects if isinstance(effect, Deliver)]
+    assert SILENCE <= at <= SILENCE + POKE
+    assert ended.eof.reason == "unreachable"
+    assert ended.eof.error == (
+        f"nothing was heard of 'b' for {at:.3g} s, although there is a route; "
+        "nothing was heard of the request since it left 'a'"
+    )
+    assert side.counts["calls"] == 0
+
+
+def test_a_call_whose_recipient_answers_when_it_is_asked_goes_on(side):
+    side.call(now=0.0)
+    for now in range(10, 300, 10):
+        side.on_ack(1, now=float(now))
+        assert deliveries([effect for _, effect in side.run(float(now), now + 9.9)]) == []
+    assert side.counts["calls"] == 1
+
+
+def test_a_call_with_a_longer_route_timeout_waits_as_long_for_a_word(side):
+    side.call(now=0.0, route_timeout=200.0)
+    effects = side.run(0.0, 200.0 + 2 * POKE)
+    ((at, _),) = [(at, effect) for at, effect in effects if isinstance(effect, Deliver)]
+    assert at >= 200.0

@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from zmesh.core.limits import Limits
 from zmesh.core.message import Stream
 from zmesh.core.peers import ACK_DELAY, FORGET_PEER, MAX_FORMER, POKE_LIMIT, Peers
 from zmesh.core.streams import WINDOW, Inbound
@@ -126,7 +127,8 @@ def test_the_numbers_of_former_incarnations_are_remembered_up_to_a_limit(peers, 
         assert peers.meet("b", life, 0.0).replays.accept(0, 0)
     for life in range(3, MAX_FORMER + 3):
         assert not peers.meet("b", life, 0.0).replays.accept(0, 0)
-    assert peers.meet("b", 1, 0.0).replays.accept(0, 0)
+    assert not peers.meet("b", 1, 0.0).replays.accept(0, 0)  # of which only the highest number is known
+    assert peers.meet("b", 2, 0.0).replays.accept(1, 0)
     assert len(peers.get("b").former) == MAX_FORMER
 
 
@@ -324,3 +326,57 @@ def test_a_leaf_that_is_not_at_its_address_is_found(peers, spoil):
     spoil(peers, peers.meet("leaf@x", 7, 0.0))
     with pytest.raises(AssertionError, match="not at its address"):
         peers.check({})
+
+
+# --- what is remembered of those that were forgotten ----------------------------------------------------------------
+
+
+def forget(peers, address, incarnation, numbers, now):
+    """A peer that has sent these requests comes, goes, and is forgotten."""
+    peer = peers.meet(address, incarnation, now)
+    for number in numbers:
+        peers.accept(peer, number, 0)
+    peers.tick(now + FORGET_PEER)
+    assert address not in peers._peers
+
+
+def test_the_requests_of_a_peer_that_was_forgotten_are_known_when_it_sends_them_again(peers):
+    forget(peers, "b", 9, (0, 3), 0.0)
+    peer = peers.meet("b", 9, 100.0)
+    assert [peer.replays.knows(number) for number in (0, 3, 4)] == [True, True, False]
+    peers.check({})
+
+
+def test_those_of_another_incarnation_are_new(peers, road):
+    road.open("b", 0)
+    forget(peers, "b", 9, (0, 3), 0.0)
+    peer = peers.meet("b", 10, 100.0)
+    assert not peer.replays.knows(0)
+    assert peers.meet("b", 9, 101.0).replays.knows(3)
+    assert not peers.meet("b", 10, 102.0).replays.knows(0)
+    peers.check({})
+
+
+def test_a_leaf_that_was_forgotten_is_known_wherever_it_comes_back(peers):
+    forget(peers, "cli@north", 9, (2,), 0.0)
+    assert peers.meet("cli@south", 9, 100.0).replays.knows(2)
+
+
+def test_former_incarnations_that_are_too_many_are_remembered_by_their_highest_number(peers, road):
+    road.open("b", 0)
+    for incarnation in range(1, MAX_FORMER + 4):
+        peers.accept(peers.meet("b", incarnation, 0.0), 5, 0)
+    assert peers.meet("b", 1, 1.0).replays.knows(5)
+    peers.check({})
+
+
+def test_of_too_many_that_were_forgotten_the_first_is_not_remembered(road, alarm):
+    peers = Peers(road, alarm, lambda peer, before, now: None, Limits(forgotten_peers=2))
+    for name in ("b", "c", "d"):
+        forget(peers, name, 9, (0,), 0.0)
+    assert [peers.meet(name, 9, 100.0).replays.knows(0) for name in ("b", "c", "d")] == [False, True, True]
+
+
+def test_nothing_is_remembered_of_a_peer_that_has_asked_for_nothing(peers):
+    forget(peers, "b", 9, (), 0.0)
+    assert not peers._forgotten

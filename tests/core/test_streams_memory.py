@@ -109,3 +109,11 @@ def test_a_sender_that_names_no_floor_is_remembered_up_to_a_limit():
     assert len(replays) <= MAX_SEEN
     assert not replays.accept(MAX_SEEN + 1, 0)
     assert not replays.accept(3 * MAX_SEEN, 0)
+
+
+def test_what_is_below_the_floor_that_it_begins_with_is_known():
+    replays = Replays(5)
+    assert (replays.knows(4), replays.knows(5), replays.end, len(replays)) == (True, False, 5, 0)
+    assert not replays.accept(4, 0)
+    assert replays.accept(7, 0)
+    assert replays.end == 8

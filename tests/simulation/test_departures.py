@@ -106,3 +106,24 @@ def test_a_second_node_at_another_hub_is_named_by_all_and_the_later_of_the_two_g
         record = node.engine.records.get(sim.nodes["other"].id)
         assert record is not None
         assert {one.node for one in record.refused} == {"twin"}
+
+
+def test_work_does_not_run_again_for_a_sender_that_was_cut_off_until_it_was_forgotten() -> None:
+    """Its `route_timeout` is longer than others remember it, so it sends again what has run long ago."""
+    sim = Simulator()
+    sim.add("a", route_timeout=120)
+    sim.add("b")
+    sim.nodes["b"].plugin = lambda node, job: None  # which never ends
+    wire = sim.connect("a", "b")
+    assert sim.settle()
+    wire.directions[1].silent = True
+    outcome = sim.nodes["a"].send("b")
+    sim.run(0.01)
+    wire.directions[0].silent = True
+    sim.run(80)
+    for direction in wire.directions:
+        direction.silent = False
+    assert sim.run_until(lambda: outcome.eof is not None, 60)
+    assert outcome.eof is not None
+    assert outcome.eof.reason == "unreachable"
+    assert list(sim.nodes["b"].runs.values()) == [1]

@@ -7,7 +7,7 @@ own distance fits between. The answer comes back the same way, and each shrinks 
 detour is made where it is needed, however far the destination is. This is split label routing (Mosko and
 Garcia-Luna-Aceves, ICDCS 2004). If that is not near, no room is left, or no answer comes, the question is for a new
 sequence number, which the destination alone can give, and which helps all on the way (SEQNO_REQUEST, RFC 8966 section
-3.8).
+3.8). So it is when two nodes shrink their distances in turn: each asks the other, and answers it by going below its own.
 
 An answer may be behind the times: when a node has died, all its neighbours know of a way over one another. So only who
 lost a route with its own link asks at once. Who was told so waits PATIENCE, in which news overtake what they refute.
@@ -26,17 +26,22 @@ AGAIN = 0.250
 AGAIN_MAX = 2.0
 NEAR_TRIES = 2
 NEAR_HOPS = 3
+NEAR_ROUNDS = 3
 MEMORY = 0.2
 LISTEN = 2.5
 
 
 class _Want:
-    """How often this node has asked for a route, and whom it asked first."""
+    """How often this node has asked for a route, in the last of so many rounds, and whom it asked first.
 
-    __slots__ = ("asked", "tries")
+    A round ends when the node's own distance has shrunk, so that what was asked for is not enough.
+    """
+
+    __slots__ = ("asked", "rounds", "tries")
 
     def __init__(self) -> None:
         self.tries = 0
+        self.rounds = 1
         self.asked: LinkId | None = None
 
 
@@ -65,10 +70,14 @@ class Asking:
         if want.tries == 0:
             self._due.set_sooner(destination, now if at_once else now + PATIENCE)
 
-    def want_anew(self, destination: NodeId, now: float) -> None:
-        """What was asked for is not enough any more: if something still is wanted, ask as if for the first time."""
+    def want_anew(self, destination: NodeId, now: float, *, newer: bool = False) -> None:
+        """What was asked for is not enough any more: if something still is wanted, ask from the first try on.
+
+        `newer`: there is a new sequence number, with which all begins anew.
+        """
         want = self.wants.get(destination)
         if want is not None:
+            want.rounds = 1 if newer else want.rounds + (want.tries > 0)
             want.tries = 0
             self._due.set_sooner(destination, now + PATIENCE)
 
@@ -89,7 +98,8 @@ class Asking:
         want.tries += 1
         want.asked = offers[0]
         seqno, distance = below
-        request = SeqnoRequest(destination, seqno, distance if want.tries <= NEAR_TRIES else 0, MAX_TTL)
+        near = want.tries <= NEAR_TRIES and want.rounds <= NEAR_ROUNDS
+        request = SeqnoRequest(destination, seqno, distance if near else 0, MAX_TTL)
         self._send(request, offers[:1] if want.tries == 1 else offers, now)
         self._due.set(destination, now + min(AGAIN_MAX, AGAIN * 2 ** min(want.tries - 1, 10)))
 

@@ -12,7 +12,7 @@ from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
 from zmesh.core.receiving import Receiving
-from zmesh.core.sending import Exchange, Sending
+from zmesh.core.sending import SILENCE, Exchange, Sending
 from zmesh.core.streams import CHUNK_OVERHEAD
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import CLOSED, FLAG_LAST, AckItem, Chunk, Kind
@@ -23,9 +23,11 @@ CANCEL_GRACE = 10.0
 
 
 class Call(Exchange):
-    """A request of this node. `asked_at` and `deadline` in the engine's time; `patience`: its seconds without a way."""
+    """A request of this node. `asked_at`, `deadline` and `heard` in the engine's time; `patience`: its seconds without
+    a way. `heard` is when something last came for it.
+    """
 
-    __slots__ = ("asked_at", "cancelled_at", "deadline", "patience", "unreachable")
+    __slots__ = ("asked_at", "cancelled_at", "deadline", "heard", "patience", "unreachable")
 
     def __init__(
         self, message_id: MessageId, recipient: Peer, deadline: float | None, patience: float, now: float
@@ -33,7 +35,7 @@ class Call(Exchange):
         super().__init__(message_id, recipient, 0, request=True)
         self.deadline = deadline
         self.patience = patience
-        self.asked_at = now
+        self.asked_at = self.heard = now
         self.cancelled_at: float | None = None
         self.unreachable: wire.Unreachable | None = None
 
@@ -135,6 +137,7 @@ class Calls:
             self._carrier.emit(Report("frame_dropped", wire.host_of(call.address), None, "not_its_request"))
             return
         call.target = chunk.incarnation
+        call.heard = now
         ready = self._receiving.accept(call, chunk, body, hops)
         for piece, content, crossed in ready or ():
             weight = len(content) + CHUNK_OVERHEAD
@@ -149,6 +152,7 @@ class Calls:
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
         """The recipient says how far the request has come."""
         call = self._calls[message_id]
+        call.heard = now
         if item.next == CLOSED:
             if call.target and call.outbound.next and call.cancelled_at is None:
                 text = f"node {call.address!r} gave the request up while cut off; its work was stopped"
@@ -226,6 +230,7 @@ class Calls:
     def regain(self, message_id: MessageId, now: float) -> None:
         """There is a way to the recipient, another one maybe; what was under way may be lost with the old one."""
         call = self._calls[message_id]
+        call.heard = now
         if call.cancelled_at is not None:
             call.lost_since = None
             self._send_cancel(call)
@@ -244,6 +249,16 @@ class Calls:
             call = self._calls.get(message_id)
             if call is not None:
                 self._on_limit(call, now)
+
+    def give_up_silent(self, now: float) -> None:
+        """End the calls whose recipient can be reached and has said nothing for SILENCE, whatever was asked of it.
+
+        Somebody on the way, who is there, swallows what he should pass on, or the recipient does not take part.
+        """
+        for call in [each for each in self._calls.values() if each.heard + max(SILENCE, each.patience) <= now]:
+            if call.lost_since is None and call.cancelled_at is None:
+                text = f"nothing was heard of {call.address!r} for {now - call.heard:.3g} s, although there is a route"
+                self._end(call, "unreachable", text + self._last_seen(call), now)
 
     def on_silence(self, message_id: MessageId, now: float) -> None:
         """Nothing was heard for as long as the stream's timer allows."""

@@ -251,6 +251,7 @@ class Exchanges:
                 if self._carrier.way(exchange.address) is None:
                     self._table(exchange.stream).lose(exchange.message_id, now)
             self.services.expire(now)
+            self.calls.give_up_silent(now)
             self._sending.sweep(now)
         self._peers.tick(now)
 

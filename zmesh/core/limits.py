@@ -114,6 +114,10 @@ class Limits:
     spooled_bytes: int = 128 * 1024 * MEBIBYTE
     """Bytes of those payloads, of all other nodes together."""
 
+    forgotten_peers: int = 20_000
+    """Other nodes of which nothing is remembered but the number up to which their requests have come, lest a copy runs
+    again that comes after the node was cut off for long; the first is forgotten."""
+
     @classmethod
     def serving(cls, max_work: int, max_payload_bytes: int = 0) -> Limits:
         """The limits of a node that is to run so many requests at a time, and to take a payload of that size.

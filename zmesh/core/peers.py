@@ -135,6 +135,8 @@ class Peers:
         self._shares = Shares(limits)
         self._remembered = 0
         """Numbers of requests, in all peers together."""
+        self._forgotten: dict[tuple[str, int], int] = {}
+        """Of peers that were forgotten, by name and incarnation: the number from which on their requests are new."""
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -192,9 +194,14 @@ class Peers:
                 return None
             self._leaves.pop(_leaf(source, peer.incarnation), None)
             peer.former[peer.incarnation] = peer.replays
-            peer.replays = peer.former.pop(incarnation, Replays())
+            known = peer.former.pop(incarnation, None)
+            peer.replays = known if known is not None else self._recall(source, incarnation)
             if len(peer.former) > MAX_FORMER:
-                self._remembered -= len(peer.former.pop(next(iter(peer.former))))
+                former = next(iter(peer.former))
+                self._keep_floor(source, former, peer.former[former])
+                self._remembered -= len(peer.former.pop(former))
+        else:
+            peer.replays = self._recall(source, incarnation)
         peer.incarnation = peer.current = incarnation
         if "@" in source and incarnation:
             self._leaves[leaf] = peer
@@ -221,6 +228,21 @@ class Peers:
         if self._remembered > self._limits.request_numbers:
             self._forget_numbers()
         return fresh
+
+    def _recall(self, address: Address, incarnation: int) -> Replays:
+        """What is known of the requests of an incarnation that is new here, or was forgotten.
+
+        A sender may have been cut off for longer than FORGET_PEER, and send again what has run here long ago.
+        """
+        return Replays(self._forgotten.pop(_leaf(address, incarnation), 0))
+
+    def _keep_floor(self, address: Address, incarnation: int, replays: Replays) -> None:
+        """Remember of a peer's requests no more than up to which number they may have been here."""
+        floor = replays.end
+        if incarnation and floor:
+            self._forgotten[_leaf(address, incarnation)] = floor
+            if len(self._forgotten) > self._limits.forgotten_peers:
+                del self._forgotten[next(iter(self._forgotten))]
 
     def _forget_numbers(self) -> None:
         """Have the peers with the most numbers take all up to their highest for known, until a quarter is free."""
@@ -293,6 +315,8 @@ class Peers:
                 del self._peers[address]
                 self._shares.release(peer.share)
                 self._remembered -= peer.remembered()
+                for incarnation, replays in ((peer.incarnation, peer.replays), *peer.former.items()):
+                    self._keep_floor(address, incarnation, replays)
                 self._acks.cancel(address)
                 self._leaves.pop(_leaf(address, peer.incarnation), None)
 

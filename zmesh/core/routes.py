@@ -249,7 +249,7 @@ class Routes:
                 selected[destination] = after
                 newer = self._shrink_distance(destination, after)
                 if newer or before is None or after[3] < before[3]:
-                    asking.want_anew(destination, now)
+                    asking.want_anew(destination, now, newer=newer)
                 if asking.is_waited_for(destination):
                     self._answer(destination, now)
                     if before is None or before.link != after.link:

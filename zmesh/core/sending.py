@@ -23,6 +23,7 @@ from zmesh.core.wire import FLAG_RESENT, MAX_BODY, AckItem, Kind
 
 BURST = 16
 POKE = 15.0
+SILENCE = 45.0
 LEAF_POKE = 1.0
 
 

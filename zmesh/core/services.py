@@ -13,12 +13,11 @@ from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.peers import POKE_LIMIT, Carrier, Peer, Peers
 from zmesh.core.receiving import Receiving
-from zmesh.core.sending import Exchange, Sending
+from zmesh.core.sending import SILENCE, Exchange, Sending
 from zmesh.core.streams import CHUNK_OVERHEAD
 from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
 
 LEAF_GRACE = 5.0
-SILENCE = 45.0
 
 
 class Service(Exchange):

@@ -354,16 +354,21 @@ class PathTime:
 
 
 class Replays:
-    """The numbers of the requests that one sender has made so far."""
+    """The numbers of the requests that one sender has made so far; all below `floor` are known."""
 
     __slots__ = ("_floor", "_seen")
 
-    def __init__(self) -> None:
-        self._floor = 0
+    def __init__(self, floor: int = 0) -> None:
+        self._floor = floor
         self._seen: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    @property
+    def end(self) -> int:
+        """One more than the highest number that was seen, or the floor."""
+        return max(self._seen, default=-1) + 1 or self._floor
 
     def knows(self, number: int) -> bool:
         """True if a request of this number has been there, or may have been."""
@@ -371,9 +376,8 @@ class Replays:
 
     def forget(self) -> None:
         """Keep no numbers: all up to the highest one that was seen are taken for known."""
-        if self._seen:
-            self._floor = max(self._seen) + 1
-            self._seen.clear()
+        self._floor = self.end
+        self._seen.clear()
 
     def accept(self, number: int, floor: int) -> bool:
         """True if a request of this number is new; `floor` is the lowest that the sender may still send."""

@@ -7,7 +7,7 @@ own distance fits between. The answer comes back the same way, and each shrinks 
 detour is made where it is needed, however far the destination is. This is split label routing (Mosko and
 Garcia-Luna-Aceves, ICDCS 2004). If that is not near, no room is left, or no answer comes, the question is for a new
 sequence number, which the destination alone can give, and which helps all on the way (SEQNO_REQUEST, RFC 8966 section
-3.8). So it is when two nodes shrink their distances in turn: each asks the other, and answers it by going below its own.
+3.8). So it is when two nodes shrink their distances in turn: each asks the other, and answers by going below its own.
 
 An answer may be behind the times: when a node has died, all its neighbours know of a way over one another. So only who
 lost a route with its own link asks at once. Who was told so waits PATIENCE, in which news overtake what they refute.

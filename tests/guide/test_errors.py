@@ -144,9 +144,11 @@ async def test_a_closed_node_says_so(mesh):
 
 
 def kinds(root):
+    """The class and those below it that zmesh has, whatever a test of this process has made of its own."""
     yield root
     for kind in root.__subclasses__():
-        yield from kinds(kind)
+        if kind.__module__.partition(".")[0] == "zmesh":
+            yield from kinds(kind)
 
 
 def test_every_error_has_a_code_of_its_own_and_carries_a_node_and_a_message_id():

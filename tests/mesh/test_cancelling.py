@@ -374,7 +374,7 @@ async def test_what_is_no_message_id_is_refused_here_and_there(chain):
     with pytest.raises(zmesh.ConfigError, match="'work' is no message id: 32 hex digits, or the number"):
         await chain["a"].cancel_at("z", "work")
     for payload in (None, "work", {"message_id": "work"}, {"message_id": None}, [1]):
-        with pytest.raises(zmesh.RemoteError, match="ValueError"):
+        with pytest.raises(zmesh.RemoteError, match="ValueError|JSONDecodeError"):
             await chain["a"].request("z", "zmesh:cancel", payload)
 
 

@@ -2,6 +2,7 @@
 every test of this folder, by a fixture in conftest.py.)"""
 
 import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -200,22 +201,17 @@ async def test_a_handler_that_never_ends_does_not_keep_a_node_from_closing():
         await timed(mesh["a"].close(), 5.0)
 
 
-async def test_what_has_ended_a_node_before_its_time_is_logged_and_raised_when_it_is_closed(caplog):
-    node = zmesh.Controller(zmesh.Config(node_id="a"))
-    await node.open()
+async def test_a_task_of_a_node_that_fails_is_logged_and_ends_nothing_else(caplog):
+    async with Mesh("a") as mesh:
 
-    async def fails():
-        raise LookupError("out of its depth")
+        async def fails():
+            raise LookupError("out of its depth")
 
-    node.node.spawn(fails(), "what nobody foresaw")
-    with pytest.raises(zmesh.Cancelled):
-        await timed(node.request("nobody", "echo:echo"), 5)
-    with pytest.raises(LookupError, match="out of its depth"):
-        await timed(node.close(), 5)
-    await timed(node.close(), 5)
-    (record,) = caplog.records
-    assert record.getMessage() == "node a: out of its depth"
-    assert record.exc_info
+        mesh["a"].node.spawn(fails(), "what nobody foresaw")
+        assert (await mesh["a"].request("a", "echo:echo", b"still here")).text() == "still here"
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.getMessage().startswith("the task 'what nobody foresaw' failed")
+    assert "LookupError: out of its depth" in record.getMessage()
 
 
 async def test_an_address_that_is_taken_is_told_once(free_port, caplog):

@@ -364,7 +364,7 @@ async def test_another_version_of_the_protocol_is_refused_and_told_why(hub, cens
         first, head, body = sock.recv_multipart()
         route = wire.decode_route(first)
         assert route.kind == Kind.REFUSE
-        reason, text = msgpack.unpackb(wire.unseal(route, head, body))
+        reason, text, *_ = msgpack.unpackb(wire.unseal(route, head, body))
         assert (reason, text) == ("version", "protocol version 99 is not 1, which we speak")
         sock.close()
     assert [report.detail for report in seen if report.event == "link_refused"] == [f"we refuse: {text}"]

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import io
 import sys
+from collections.abc import Mapping
 
 import pytest
 
@@ -118,14 +119,19 @@ async def legacy_plugin(user, make):
 # --- what a directive gives back ------------------------------------------------------------------------------------
 
 
-class Unjsonable(dict):
-    """A dict that can't be written as JSON."""
+class Unjsonable(Mapping):
+    """A mapping that can't be written as JSON."""
 
     def __init__(self, make):
-        super().__init__(a=1)
         self.make = make
 
-    def items(self):
+    def __len__(self):
+        return 1
+
+    def __iter__(self):
+        return iter("a")
+
+    def __getitem__(self, key):
         raise self.make()
 
 

@@ -49,7 +49,7 @@ def test_as_many_bytes_as_the_limit_and_not_one_more():
 
 
 async def test_the_request_whose_payload_is_one_file_too_many_ends_as_overloaded(monkeypatch):
-    monkeypatch.setattr("zmesh.payload.SPOOL_AFTER", 100_000)
+    monkeypatch.setattr("zmesh.arriving.SPOOL_AFTER", 100_000)
     async with Mesh.chain("a", "b", limits=Limits(spooled_payloads=1)) as mesh:
 
         async def first():

@@ -293,7 +293,7 @@ async def test_a_sender_that_is_lost_ends_the_work_that_reads(bench, eventually)
         payload = Streaming()
         message_id = bench.start(f"test:{kind.__name__}", payload, function=kind, stream=True)
         payload.feed(b"half")
-        await eventually(lambda payload=payload: payload.feed(b"") is None and not payload._chunks)
+        await eventually(lambda payload=payload: payload.feed(b"") == 0 and not payload._chunks)
         payload.fail(ConnectionError("lost"))
         assert (await bench.end(message_id)).error == "ConnectionError: lost"
 

@@ -380,3 +380,16 @@ def test_of_too_many_that_were_forgotten_the_first_is_not_remembered(road, alarm
 def test_nothing_is_remembered_of_a_peer_that_has_asked_for_nothing(peers):
     forget(peers, "b", 9, (), 0.0)
     assert not peers._forgotten
+
+
+def test_a_peer_that_first_names_no_incarnation_is_known_when_it_names_its_own(peers):
+    forget(peers, "b", 9, (4,), 0.0)
+    peers.accept(peers.meet("b", 0, 50.0), 7, 0)
+    assert peers.meet("b", 9, 100.0).replays.knows(4)
+    peers.check({})
+
+
+def test_what_came_from_a_peer_without_an_incarnation_stays_known_where_no_other_was_forgotten(peers):
+    peers.accept(peers.meet("b", 0, 50.0), 7, 0)
+    assert peers.meet("b", 9, 100.0).replays.knows(7)
+    peers.check({})

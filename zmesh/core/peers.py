@@ -200,7 +200,8 @@ class Peers:
                 former = next(iter(peer.former))
                 self._keep_floor(source, former, peer.former[former])
                 self._remembered -= len(peer.former.pop(former))
-        else:
+        elif _leaf(source, incarnation) in self._forgotten:
+            self._remembered -= len(peer.replays)
             peer.replays = self._recall(source, incarnation)
         peer.incarnation = peer.current = incarnation
         if "@" in source and incarnation:

@@ -33,6 +33,7 @@ LIES = (
     "numbers",
     "incarnations",
     "destinations",
+    "records",
     "requests",
     "garbage",
     "names",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import secrets
 import sys
@@ -23,7 +24,9 @@ from collections.abc import Callable, Iterator
 from typing import TypedDict
 
 import zmesh
-from zmesh.core.wire import Frames
+from zmesh.core import wire
+from zmesh.core.message import Address, NodeId
+from zmesh.core.wire import Frames, Kind
 from zmesh.testing.member import Member
 from zmesh.testing.process import Process
 
@@ -86,12 +89,58 @@ def never_acknowledge(member: Member) -> Iterator[Frames]:
         yield member.chunk("victim", BODY, last=True)
 
 
+def ask_for_everything(member: Member) -> Iterator[Frames]:
+    """All routes and all records, again and again."""
+    while True:
+        yield wire.encode_link(Kind.RESEND, wire.Resend(True, True))
+
+
+def ask_for_numbers(member: Member) -> Iterator[Frames]:
+    """Questions for higher sequence numbers."""
+    question = wire.SeqnoRequest(NodeId(Address("victim")), 1, 0, 9)
+    while True:
+        yield wire.encode_link(Kind.SEQNO_REQUEST, (question,) * 100)
+
+
+def probe_without_pause(member: Member) -> Iterator[Frames]:
+    """Probes, each of which tells of other tables."""
+    for number in itertools.count():
+        yield wire.encode_link(Kind.PROBE, wire.Probe(0.0, number, number, 0.0))
+
+
+def make_up_destinations(member: Member) -> Iterator[Frames]:
+    """UPDATEs about nodes that are not there, ever new ones."""
+    for number in itertools.count():
+        rows = [(NodeId(Address(f"made-up-{number}-{row}")), 9, 5, 50, 1, 0) for row in range(100)]
+        yield wire.encode_update(wire.Update(0, 0, rows))
+
+
+def forge_records(member: Member) -> Iterator[Frames]:
+    """Records in the name of the node itself and of others, each with a higher serial than the one before."""
+    for number in itertools.count(int(1000 * time.time())):
+        names = ("victim", *(f"made-up-{row}" for row in range(20)))
+        said = [wire.Record(NodeId(Address(name)), 9, number, (), (), b"") for name in names]
+        yield wire.encode_records([wire.encode(record) for record in said])
+
+
+def address_nobody(member: Member) -> Iterator[Frames]:
+    """Requests to nodes that are not there, each to another one."""
+    for number in itertools.count():
+        yield member.chunk(f"nobody-{number}", b"x", last=True)
+
+
 ATTACKS: dict[str, Callable[[Member], Iterator[Frames]]] = {
     "open-and-stop": open_and_stop,
     "half-a-payload": half_a_payload,
     "out-of-order": out_of_order,
     "forge-sources": forge_sources,
     "never-acknowledge": never_acknowledge,
+    "ask-for-everything": ask_for_everything,
+    "ask-for-numbers": ask_for_numbers,
+    "probe-without-pause": probe_without_pause,
+    "make-up-destinations": make_up_destinations,
+    "forge-records": forge_records,
+    "address-nobody": address_nobody,
 }
 
 

@@ -191,7 +191,7 @@ def test_a_peer_that_speaks_something_else_is_told_so(shell: Any) -> None:
         thread = threading.Thread(target=serve_once, args=(server, answer))
         thread.start()
         done = shell.run("routes", "--peer", f"tcp://127.0.0.1:{server.getsockname()[1]}")
-        thread.join(20)
+        thread.join(90)
     assert done.returncode == 3
     assert b"can't reach tcp://127.0.0.1:" in done.stderr
 
@@ -216,7 +216,7 @@ def test_a_peer_that_dies_in_the_middle_ends_no_command_in_a_traceback(
         hub.event("link_up")
     hub.close()
     for command in commands:
-        out, err = command.communicate(timeout=20)
+        out, err = command.communicate(timeout=90)
         assert command.returncode in (0, 3, 4)
         assert b"Traceback" not in out + err
         assert err.count(b"\n") <= 1
@@ -241,7 +241,7 @@ def peer_that_answers(answer: Callable[[list[bytes]], list[bytes] | None]) -> It
         thread.start()
         yield f"tcp://127.0.0.1:{port}"
         over.set()
-        thread.join(20)
+        thread.join(90)
 
 
 def test_a_peer_that_refuses_the_link_is_quoted(shell: Any) -> None:

@@ -56,12 +56,12 @@ def test_an_error_that_nobody_foresaw_is_one_line_unless_more_is_asked_for(shell
         "from zmesh_cli.main import main; main()"
     )
     command = [sys.executable, "-P", "-c", script, "routes", "--peer", "tcp://127.0.0.1:1"]
-    done = subprocess.run(command, capture_output=True, timeout=20, env=shell.environment)
+    done = subprocess.run(command, capture_output=True, timeout=90, env=shell.environment)
     assert done.returncode == 1
     assert done.stderr.startswith(b"zmesh: this should not have happened: KeyError: 'oh'; ZMESH_DEBUG=1 ")
     assert done.stderr.count(b"\n") == 1
     debug = shell.environment | {"ZMESH_DEBUG": "1"}
-    done = subprocess.run(command, capture_output=True, timeout=20, env=debug)
+    done = subprocess.run(command, capture_output=True, timeout=90, env=debug)
     assert done.returncode == 1
     assert b"Traceback" in done.stderr
 
@@ -71,7 +71,7 @@ def test_ctrl_c_leaves_no_traceback_at_any_moment(mesh: Any) -> None:
         ping = mesh.start("ping", "far", "-c", "100", environment={"PYTHONWARNINGS": ""})  # an import may be cut short
         time.sleep(delay_ms / 1000)  # whatever it is doing by then
         ping.send_signal(signal.SIGINT)
-        _, err = ping.communicate(timeout=20)
+        _, err = ping.communicate(timeout=90)
         starting = b"Fatal Python error" in err or (ping.returncode == -signal.SIGINT and b"in main\n" not in err)
         if not starting:  # the interpreter itself, which is none of ours
             assert (ping.returncode, err) == (130, b"")

@@ -65,7 +65,7 @@ def test_it_leaves_with_a_goodbye_when_its_terminal_has_gone(shell: Any) -> None
     hub.event("link_up")
     os.close(terminal)
     assert hub.event("link_lost")["node"] == "edge"
-    assert edge.process.wait(20) == 130
+    assert edge.process.wait(90) == 130
     assert "lost" not in edge.complaints()
 
 
@@ -88,7 +88,7 @@ def test_without_json_it_says_on_stderr_what_it_does(shell: Any) -> None:
     process = shell.start("node", "--id", "a", "--listen", "tcp://127.0.0.1:*")
     assert process.stderr.readline().startswith(b"node a listens on tcp://127.0.0.1:")
     process.terminate()
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=90)
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
@@ -98,7 +98,7 @@ def test_work_that_is_running_may_finish_when_it_is_told_to_stop(shell: Any) -> 
     work = shell.start("send", "edge", "sleep:execute", "1", "--peer", hub.url)
     wait_for_work(shell, "edge", hub.url)
     assert edge.end() == 0
-    out, err = work.communicate(timeout=20)
+    out, err = work.communicate(timeout=90)
     assert (work.returncode, err) == (0, b"")
     assert json.loads(out) == {"seconds": 1}
 
@@ -115,8 +115,8 @@ def test_told_twice_it_stops_at_once(shell: Any) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             edge.wait(0.5)
         edge.terminate()
-        assert edge.wait(20) == 0
-    _, err = work.communicate(timeout=20)
+        assert edge.wait(90) == 0
+    _, err = work.communicate(timeout=90)
     assert work.returncode == 1
     assert b"cancelled" in err
 
@@ -132,7 +132,7 @@ def wait_for_work(shell: Any, node: str, peer: str) -> None:
 def test_it_ends_with_the_stdin_of_the_one_who_started_it(shell: Any) -> None:
     node = shell.node("a", "--until-stdin-closes", stdin=subprocess.PIPE)
     node.process.stdin.close()
-    assert node.process.wait(20) == 0
+    assert node.process.wait(90) == 0
 
 
 def test_a_stdout_that_nobody_reads_does_not_stop_it(shell: Any) -> None:
@@ -171,7 +171,7 @@ def test_flags_win_over_the_environment_and_the_environment_over_the_file(shell:
         process = shell.start("node", "--json", "--config", str(file), *words)
         line: dict[str, Any] = json.loads(process.stdout.readline())
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=90)
         return line
 
     first = ready()

@@ -66,7 +66,7 @@ def test_a_signal_leaves_nothing(mesh: Any, tmp_path: Path, eventually: Any, num
     send = mesh.start("send", "far", "echo:echo", "-", "-o", str(tmp_path / "out"), stdin=subprocess.PIPE)
     eventually(lambda: os.listdir(tmp_path))
     send.send_signal(number)
-    assert send.wait(20) == 130
+    assert send.wait(90) == 130
     assert os.listdir(tmp_path) == []
     send.communicate()
 
@@ -115,7 +115,7 @@ def test_a_device_or_a_named_pipe_is_written_to_as_it_is(mesh: Any, tmp_path: Pa
     os.mkfifo(fifo)
     send = mesh.start("send", "far", "echo:echo", "through", "-o", str(fifo))
     assert fifo.read_text() == "through"
-    assert send.wait(20) == 0
+    assert send.wait(90) == 0
     send.communicate()
     assert os.listdir(tmp_path) == ["fifo"]
 
@@ -129,9 +129,9 @@ def test_on_a_terminal_it_shows_what_has_come_and_tidies_up(mesh: Any, tmp_path:
     send.stdin.flush()
     seen = b""
     while b"MiB received" not in seen:
-        assert select.select([parent], [], [], 20)[0], seen
+        assert select.select([parent], [], [], 90)[0], seen
         seen += os.read(parent, 65536)
-    send.communicate(bytes(1_000_000), timeout=20)
+    send.communicate(bytes(1_000_000), timeout=90)
     while select.select([parent], [], [], 0)[0]:
         try:
             seen += os.read(parent, 65536)

@@ -65,7 +65,7 @@ def test_running_work_is_told(shell: Any, lines: Lines, eventually: Callable[...
         assert b"working on 1" in shell.run("ping", "hub", "-c", "1", *peer).stdout
     finally:
         work.send_signal(signal.SIGINT)
-        work.communicate(timeout=20)
+        work.communicate(timeout=90)
 
 
 def test_an_unknown_node_in_a_settled_mesh_fails_at_once_with_the_likely_name(
@@ -97,7 +97,7 @@ def test_a_node_that_comes_up_a_moment_later_is_waited_for(shell: Any, lines: Li
     began = time.monotonic()
     shell.node("late", "--peer", hub.url)
     took = time.monotonic() - began
-    out, _ = ping.communicate(timeout=20)
+    out, _ = ping.communicate(timeout=90)
     assert ping.returncode == 0
     answer, summary = (json.loads(line) for line in out.splitlines())
     assert answer["rtt_ms"] < 1000 * took  # that of one ping, not the time until the node was there
@@ -123,7 +123,7 @@ def test_ctrl_c_prints_the_summary(mesh: Any) -> None:
     ping = mesh.start("ping", "far", "-c", "1000", "-i", "0.05")
     assert ping.stdout.readline().startswith(b"answer from far: seq=1 ")
     ping.send_signal(signal.SIGINT)
-    out, err = ping.communicate(timeout=20)
+    out, err = ping.communicate(timeout=90)
     assert ping.returncode == 130
     assert err == b""
     assert b"--- far\n" in out
@@ -143,7 +143,7 @@ def test_pings_go_on_while_a_node_is_away_and_are_counted_as_lost(shell: Any) ->
     while (line := json.loads(ping.stdout.readline())) and answers < 3:
         answers += line["seq"] > first["seq"] + 3
     ping.send_signal(signal.SIGINT)
-    out, _ = ping.communicate(timeout=20)
+    out, _ = ping.communicate(timeout=90)
     assert ping.returncode == 130
     assert json.loads(out.splitlines()[-1])["received"] > 3
 

@@ -108,7 +108,7 @@ def test_data_that_comes_to_stdin_in_the_course_of_the_command_is_mentioned_too(
     send.stdin.write(b"data")
     send.stdin.flush()
     shell.node("late", "--peer", hub.url)
-    out, err = send.communicate(timeout=20)
+    out, err = send.communicate(timeout=90)
     assert (send.returncode, out, err) == (0, b"", UNREAD)
 
 
@@ -175,7 +175,7 @@ def test_stdin_is_streamed_and_not_collected_first(mesh: Any) -> None:
         status = Path(f"/proc/{send.pid}/status").read_text()
         resident = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
         assert resident < 100_000
-        out, err = send.communicate(timeout=20)
+        out, err = send.communicate(timeout=90)
     finally:
         send.kill()
     assert (send.returncode, err) == (0, b"")
@@ -188,7 +188,7 @@ def test_a_named_pipe_can_be_the_file(mesh: Any, tmp_path: Path) -> None:
     send = mesh.start("send", "far", "echo:echo", f"@{pipe}")
     with pipe.open("wb") as writer:
         writer.write(b"through a pipe")
-    out, _ = send.communicate(timeout=20)
+    out, _ = send.communicate(timeout=90)
     assert (send.returncode, out) == (0, b"through a pipe")
 
 
@@ -270,7 +270,7 @@ def test_a_request_to_a_node_that_comes_up_in_time_is_answered(shell: Any) -> No
     send = shell.start("send", "late", "echo:echo", "hello", "--peer", hub.url, setup=shell.young)
     hub.event("link_up")
     shell.node("late", "--peer", hub.url)
-    out, err = send.communicate(timeout=20)
+    out, err = send.communicate(timeout=90)
     assert (send.returncode, out, err) == (0, b"hello", b"")
 
 
@@ -294,7 +294,7 @@ def web_server(write: Callable[[Any], None]) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_address[1]}/"
     server.shutdown()
     server.server_close()
-    thread.join(20)
+    thread.join(90)
 
 
 def write_for_ever(file: Any) -> None:
@@ -313,7 +313,7 @@ def test_a_signal_cancels_the_work_at_the_other_node(
     send = mesh.start("send", "mid", "sleep:execute", "3600")
     eventually(lambda: active_work(mesh, lines, "mid"))
     send.send_signal(number)
-    out, err = send.communicate(timeout=20)
+    out, err = send.communicate(timeout=90)
     assert (send.returncode, out, err) == (130, b"", b"")
     assert active_work(mesh, lines, "mid") == []
 
@@ -325,7 +325,7 @@ def test_a_reader_that_goes_away_ends_the_work_and_the_command_without_a_word(
         send = mesh.start("send", "mid", "http:execute", json.dumps({"url": url}))
         assert send.stdout.read(100_000)
         send.stdout.close()
-        assert send.wait(20) == NOBODY_READS
+        assert send.wait(90) == NOBODY_READS
         assert send.stderr.read() == b""
         send.stderr.close()
     eventually(lambda: active_work(mesh, lines, "mid") == [])
@@ -343,8 +343,8 @@ def test_a_slow_reader_of_stdout_does_not_cost_the_link(shell: Any) -> None:
         hub.event("link_up")
         with pytest.raises(AssertionError, match="no link_lost"):
             hub.event("link_lost", within=2.0)  # longer than a link may be silent
-        out, err = send.communicate(timeout=20)
-        writer.join(20)
+        out, err = send.communicate(timeout=90)
+        writer.join(90)
     assert (send.returncode, err) == (0, b"")
     assert out == data
 
@@ -374,10 +374,10 @@ def test_on_a_terminal_control_characters_are_shown_as_escapes(mesh: Any) -> Non
     send.stdin.close()
     shown = b""
     while not shown.endswith(b"xff\r\n"):
-        assert select.select([ours], [], [], 20)[0]
+        assert select.select([ours], [], [], 90)[0]
         shown += os.read(ours, 4096)
     os.close(ours)
-    assert send.wait(20) == 0
+    assert send.wait(90) == 0
     send.stderr.close()
     assert shown == b"plain \xc3\xa4\ttab\r\nred \\x1b[31m bell \\x07 \\xff\r\n"
 
@@ -386,7 +386,7 @@ def test_on_a_terminal_control_characters_are_shown_as_escapes(mesh: Any) -> Non
 def test_on_a_terminal_a_last_line_is_ended(mesh: Any, payload: str, shown: bytes) -> None:
     ours, theirs = pty.openpty()
     send = mesh.start("send", "far", "echo:echo", payload, stdout=theirs)
-    _, err = send.communicate(timeout=20)
+    _, err = send.communicate(timeout=90)
     os.write(theirs, b"$")
     seen = b""
     while not seen.endswith(b"$"):
@@ -405,14 +405,14 @@ def test_a_long_transfer_shows_how_far_it_is_on_a_terminal_and_tidies_up(mesh: A
     os.close(theirs)
     shown = b""
     while b"of 2048.0 MiB" not in shown:
-        assert select.select([ours], [], [], 20)[0]
+        assert select.select([ours], [], [], 90)[0]
         shown += os.read(ours, 4096)
     send.send_signal(signal.SIGINT)
     while not shown.endswith(b"\r\x1b[K"):
-        assert select.select([ours], [], [], 20)[0]
+        assert select.select([ours], [], [], 90)[0]
         shown += os.read(ours, 4096)
     os.close(ours)
-    assert send.communicate(timeout=20)[0] == b""
+    assert send.communicate(timeout=90)[0] == b""
     assert send.returncode == 130
 
 

@@ -72,7 +72,7 @@ def test_a_node_whose_plugin_does_not_come_to_an_end_of_its_start_can_be_stopped
     node = shell.start("node", "--config", store(f"[plugins.store]\npath = '{state}'\n"))
     eventually(state.exists)
     node.send_signal(number)
-    _, err = node.communicate(timeout=20)
+    _, err = node.communicate(timeout=90)
     assert node.returncode == (0 if number == signal.SIGTERM else 130)
     assert b"the plugin store (store_plugin:Store) can't be started" in err
     assert state.read_text() == "started", "what has not started is not closed"

@@ -23,7 +23,7 @@ import zmesh, zmesh.sync
 def work(url, queue):
     with zmesh.sync.Controller(zmesh.Config(listen=["tcp://127.0.0.1:*"], peers=[url])) as mesh:
         mesh.node.reachable("depot", 30)
-        queue.put(mesh.request("depot", "echo:echo", str(os.getpid()), timeout=30).text())
+        queue.put(mesh.request("depot", "echo:echo", str(os.getpid()), timeout=90).text())
 
 if __name__ == "__main__":
     url, method = sys.argv[1:]
@@ -38,7 +38,7 @@ if __name__ == "__main__":
         for child in children:
             child.join(60)
         print(found == sorted(str(child.pid) for child in children), [child.exitcode for child in children])
-        print(mesh.request("depot", "echo:echo", "still", timeout=30).text())
+        print(mesh.request("depot", "echo:echo", "still", timeout=90).text())
 """
 
 
@@ -102,7 +102,7 @@ async def main():
             print(asyncio.run(of_its_own()), flush=True)
             os._exit(0)
         await asyncio.to_thread(os.waitpid, pid, 0)
-        print((await mesh.request("depot", "echo:echo", "still", timeout=30)).text())
+        print((await mesh.request("depot", "echo:echo", "still", timeout=90)).text())
 
 async def await_(awaitable):
     return await awaitable
@@ -110,7 +110,7 @@ async def await_(awaitable):
 async def of_its_own():
     async with zmesh.Controller(zmesh.Config(listen=["tcp://127.0.0.1:*"], peers=[sys.argv[1]])) as mine:
         await mine.node.reachable("depot", 30)
-        return (await mine.request("depot", "echo:echo", "mine", timeout=30)).text()
+        return (await mine.request("depot", "echo:echo", "mine", timeout=90)).text()
 
 asyncio.run(main())
 """
@@ -145,7 +145,7 @@ for number in range(3):
             mesh.close()
         sys.exit(7)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    print(mesh.request("depot", "echo:echo", "still", timeout=30).text(), flush=True)
+    print(mesh.request("depot", "echo:echo", "still", timeout=90).text(), flush=True)
 mesh.close()
 """
 
@@ -231,7 +231,7 @@ mine = None
 def app(environ, start_response):
     global mine
     try:
-        early.request("depot", "echo:echo", timeout=30)
+        early.request("depot", "echo:echo", timeout=90)
         refused = "no"
     except zmesh.Closed:
         refused = "refused"
@@ -239,7 +239,7 @@ def app(environ, start_response):
         mine = zmesh.sync.Controller(zmesh.Config(peers=[os.environ["DEPOT"]]))
         mine.open()
         mine.node.reachable("depot", 30)
-    text = mine.request("depot", "echo:echo", f"{refused} {os.getpid()}", timeout=30).readall()
+    text = mine.request("depot", "echo:echo", f"{refused} {os.getpid()}", timeout=90).readall()
     start_response("200 OK", [("Content-Length", str(len(text)))])
     return [text]
 """
@@ -324,12 +324,12 @@ def close_node(**_):
 @app.task
 def ask(text):
     try:
-        early.request("depot", "echo:echo", timeout=30)
+        early.request("depot", "echo:echo", timeout=90)
         refused = "no"
     except zmesh.Closed:
         refused = "refused"
     mine.node.reachable("depot", 30)
-    return [refused, mine.request("depot", "echo:echo", text, timeout=30).text()]
+    return [refused, mine.request("depot", "echo:echo", text, timeout=90).text()]
 """
 CLIENT = """
 import app

@@ -17,7 +17,7 @@ from zmesh.work import Work
 from zmesh.works import Works
 
 
-async def _eventually(predicate, within=20.0):
+async def _eventually(predicate, within=60.0):
     end = time.monotonic() + within
     while not predicate():
         assert time.monotonic() < end, f"not within {within} s: {predicate}"

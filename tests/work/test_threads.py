@@ -46,7 +46,7 @@ def test_a_thread_starts_when_it_is_needed_and_no_more_than_allowed(make):
     for _ in range(5):
         pool.run(block)
     for _ in range(2):
-        assert started.acquire(timeout=20)
+        assert started.acquire(timeout=90)
     names = [thread.name for thread in threading.enumerate() if thread.name.startswith("pool")]
     assert sorted(names) == ["pool-1", "pool-2"]
     release.set()

@@ -17,7 +17,7 @@ from zmesh.core.limits import Limits
 _numbers = itertools.count(1)
 
 
-async def eventually(predicate: Callable[[], object], timeout: float = 10.0) -> None:
+async def eventually(predicate: Callable[[], object], timeout: float = 60.0) -> None:
     """Return as soon as the predicate holds. Raises AssertionError if it does not within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not predicate():
@@ -87,7 +87,7 @@ class Mesh:
         """Close one node."""
         await self.controllers.pop(node).close()
 
-    async def settle(self, timeout: float = 10.0) -> None:
+    async def settle(self, timeout: float = 60.0) -> None:
         """Wait until every node knows every other and what it can do. Raises AssertionError."""
         await eventually(self.settled, timeout)
 

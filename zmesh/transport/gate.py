@@ -6,6 +6,9 @@ touches a socket, where code outside of this package may have run since it looke
 under a lock and then looks at the stack of the loop's thread: when the innermost function of zmesh there belongs to
 this package, that thread may have looked already, and nothing is lent. Else it is elsewhere (in user code, most likely)
 and will find the flag, and wait for the lock, wherever it comes back.
+
+That one thread runs at a time is what makes the stack tell: where the interpreter has no global lock (PEP 703), nothing
+is lent.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from contextlib import contextmanager
 
 PACKAGE = "zmesh."
 INSIDE = "zmesh.transport."
+_ONE_RUNS_AT_A_TIME: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Gate:
@@ -40,7 +44,7 @@ class Gate:
         with self._lock:
             self.shut = True
             try:
-                yield not self._is_inside()
+                yield _ONE_RUNS_AT_A_TIME and not self._is_inside()
             finally:
                 self.shut = False
 

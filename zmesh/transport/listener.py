@@ -253,6 +253,9 @@ class Listener(Port):
             self.drain()
 
     def _gone(self, link: LinkId) -> None:
+        """The connection is closed, as sending has shown; what came over it before, such as goodbye, is read first."""
+        if link in self._ids:
+            self.drain()
         if self._forget(link) is not None:
             self.transport.links.pop(link, None)
             self.handler.on_link_down(link, "the connection was closed")

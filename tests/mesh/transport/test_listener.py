@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import threading
+import time
 
 import pytest
 
@@ -288,4 +289,20 @@ async def test_a_listener_that_hangs_up_hears_no_more_of_the_link(listener, dial
     await eventually(lambda: len(dialler.handler.links) == 2)
     dialler.send(dialler.handler.links[1], FRAMES)
     await eventually(lambda: len(listener.handler.events) == 2)
+    assert len(listener.handler.frames) == 2
+
+
+async def test_what_a_peer_said_before_it_closed_is_heard_before_its_end(listener, zmq_socket):
+    """Such as goodbye. The monitor may tell of the end first, when the loop was busy meanwhile."""
+    sock = zmq_socket("DEALER", listener.listen("tcp://127.0.0.1:*"))
+    sock.send_multipart(FRAMES)
+    await eventually(lambda: listener.handler.links)
+    (port,) = listener._listeners
+    sock.linger = 1000
+    sock.send_multipart(FRAMES)
+    sock.close()
+    while not port._monitor.poll(0):
+        time.sleep(0.01)
+    port._drain_monitor()
+    await eventually(lambda: not listener.handler.links)
     assert len(listener.handler.frames) == 2

@@ -12,7 +12,7 @@ from zmesh.core.peers import FORGET_PEER, MAX_FORMER, POKE_LIMIT
 from zmesh.core.sending import POKE
 from zmesh.core.services import SILENCE
 from zmesh.core.streams import CHUNK_OVERHEAD, WINDOW
-from zmesh.core.wire import CLOSED, FLAG_FIRST, MAX_ACKS, MAX_BODY, Ack, AckItem, Cancel, Kind, Route
+from zmesh.core.wire import CLOSED, FLAG_FIRST, FLAG_LAST, MAX_ACKS, MAX_BODY, Ack, AckItem, Cancel, Kind, Route
 
 NOTHING = {"services": 0, "kept_bytes": 0, "peers": 0, "request_numbers": 0}
 
@@ -138,6 +138,19 @@ def test_payload_that_would_take_more_than_the_limit_is_dropped_and_comes_again(
     side.exchanges.consumed(REPLIES._replace(request=True), WEIGHT, 0.0)
     assert Report("frame_dropped", "b", None, limit) not in side.on_chunk(request(sequence, 0), bytes(1000), via="n")
     assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
+
+
+@pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
+def test_what_is_held_of_a_request_gives_way_to_the_chunk_that_it_waits_for(limited, limit):
+    """Else it would keep that out for ever, and the request would never go on."""
+    side = limited(**{limit: 3 * WEIGHT})
+    side.on_chunk(request(0, FLAG_FIRST), bytes(1000), via="n")
+    for sequence in (2, 3):
+        side.on_chunk(request(sequence, 0), bytes(1000), via="n")
+    assert len(deliveries(side.on_chunk(request(1, 0), bytes(1000), via="n"))) == 2
+    assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
+    side.exchanges.consumed(REPLIES._replace(request=True), WEIGHT, 0.0)
+    assert len(deliveries(side.on_chunk(request(3, FLAG_LAST), bytes(1000), via="n"))) == 1
 
 
 @pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])

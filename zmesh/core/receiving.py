@@ -31,7 +31,13 @@ class Receiving:
         """The chunks of the exchange's inbound stream that are next in order now; None: acknowledge at once."""
         exchange.lost_since = None
         inbound = exchange.inbound
-        limit = self._unkept(exchange, chunk.sequence, len(body) + CHUNK_OVERHEAD)
+        weight = len(body) + CHUNK_OVERHEAD
+        limit = self._unkept(exchange, chunk.sequence, weight)
+        if limit and chunk.sequence == inbound.expected and inbound.held:
+            # What is held waits for this one, so that it must not keep it out.
+            inbound.give_up_held(weight)
+            exchange.charge()
+            limit = self._unkept(exchange, chunk.sequence, weight)
         if limit:
             self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, limit))
             return None

@@ -309,6 +309,15 @@ class Inbound:
         """True if a chunk has not come yet."""
         return sequence >= self.expected and sequence not in self.held
 
+    def give_up_held(self, weight: int) -> None:
+        """Drop chunks that are held for their turn, the last to come first, until so much is free; they come again."""
+        while weight > 0 and self.held:
+            _, (_, body, _) = self.held.popitem()
+            freed = len(body) + CHUNK_OVERHEAD
+            self.held_weight -= freed
+            self._taken -= freed
+            weight -= freed
+
     @property
     def keeps_up(self) -> bool:
         """True while the reader has read most of what came."""

@@ -55,6 +55,9 @@ TIGHT = Limits(
     services_per_peer=2,
     peers=3,
     peers_per_neighbour=3,
+    kept_bytes=400_000,
+    kept_bytes_per_neighbour=300_000,
+    kept_bytes_per_peer=200_000,
 )
 BURST = (1, 1, 2, 5)
 

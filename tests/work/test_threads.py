@@ -52,13 +52,12 @@ def test_a_thread_starts_when_it_is_needed_and_no_more_than_allowed(make):
     release.set()
 
 
-async def test_an_idle_thread_is_used_again(make):
+async def test_an_idle_thread_is_used_again(make, eventually):
     pool = make(10)
     used = set()
     for _ in range(50):
         used.add(await pool.call(threading.get_ident))
-        while pool._free < len(pool._threads):  # it has told the result, and is not idle yet
-            await asyncio.sleep(0)
+        await eventually(lambda: pool._free == len(pool._threads))  # it tells the result before it is idle
     assert len(used) == 1
 
 

@@ -147,7 +147,7 @@ async def test_neither_a_start_nor_a_reply_holds_up_the_loop(bench):
     for _ in range(3):
         before = ticks
         await bench.call("test:it")
-        assert ticks >= before + 3
+        assert ticks > before
     ticking = False
     await ticker
 

@@ -326,3 +326,11 @@ def test_a_call_with_a_longer_route_timeout_waits_as_long_for_a_word(side):
     effects = side.run(0.0, 200.0 + 2 * POKE)
     ((at, _),) = [(at, effect) for at, effect in effects if isinstance(effect, Deliver)]
     assert at >= 200.0
+
+
+def test_a_silent_call_whose_route_was_lost_has_its_route_timeout_all_the_same(side):
+    side.call(now=0.0, route_timeout=20.0)
+    side.run(0.0, 40.0)
+    side.lose(now=40.0)
+    assert deliveries([effect for _, effect in side.run(40.0, 59.9)]) == []
+    assert "no route to 'b' after 60 s" in deliveries(side.tick(60.0))[0].eof.error

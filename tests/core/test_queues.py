@@ -154,6 +154,17 @@ def test_control_that_finds_no_flow_to_take_the_place_of_is_refused_though_there
     assert queue.push(frame(2), None) == [frame(2)]
 
 
+def test_a_flow_that_has_shrunk_is_found_by_the_size_that_it_has_now():
+    queue = Queue()
+    quarter = MAX_QUEUED_BYTES // 4 - 2 * FRAME_OVERHEAD
+    for number in range(3):
+        queue.push(frame(number, quarter), flow("first"))
+    queue.push(frame(3, quarter // 2), flow("second"))
+    assert queue.pop() == frame(0, quarter)
+    assert queue.push((b"", b"", bytes(2 * quarter)), None) == [frame(2, quarter)]
+    queue.check()
+
+
 def test_a_full_queue_takes_no_more_steps_for_a_frame_when_there_are_more_flows():
     def steps(flows, pushes=500):
         queue = Queue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from zmesh.errors import Overloaded
 from zmesh.payload import Payload
@@ -230,12 +230,11 @@ class Arriving(Payload):
 
 def _write(spool: Spool | None, folder: str | None, parts: list[bytes]) -> Spool:
     spool = spool or Spool(folder)
-    try:
+    with ExitStack() as unless_written:
+        unless_written.callback(spool.close)
         for part in parts:
             spool.write(part)
-    except BaseException:
-        spool.close()
-        raise
+        unless_written.pop_all()
     return spool
 
 

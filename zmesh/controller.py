@@ -394,12 +394,11 @@ class Controller:
         Ctrl-C ends it at once, as KeyboardInterrupt, and so does `sys.exit` wherever it is called. Returns what `main`
         returns, and raises what it raises.
         """
-        try:
-            loop = self._loop_to_run(main)
-        except BaseException:
+        with contextlib.ExitStack() as unless_run:
             if inspect.iscoroutine(main):
-                main.close()
-            raise
+                unless_run.callback(main.close)
+            loop = self._loop_to_run(main)
+            unless_run.pop_all()
         self._begin(loop)  # before the tasks that the program has made there already, which may send
         task = loop.create_task(self._run(main), name="zmesh run")
         try:

@@ -7,6 +7,7 @@ failed, a plain connection is made first, which says why if it fails; ZeroMQ is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -59,14 +60,12 @@ async def first_to_answer(candidates: Sequence[Candidate], within: float) -> tup
 
 
 async def _connect(candidate: Candidate, within: float) -> socket.socket:
-    sock = socket.socket(candidate.family, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as unless_connected:
+        sock = unless_connected.enter_context(socket.socket(candidate.family, socket.SOCK_STREAM))
         sock.setblocking(False)
         async with asyncio.timeout(within):
             await asyncio.get_running_loop().sock_connect(sock, candidate.address)
-    except BaseException:
-        sock.close()
-        raise
+        unless_connected.pop_all()
     return sock
 
 

@@ -22,7 +22,7 @@ class Failure(Exception):
         self.code = code
 
 
-def exit_code(error: Exception) -> int:
+def exit_code(error: BaseException) -> int:
     """The exit code for an error that a command could not handle."""
     from zmesh.errors import ConfigError, TimedOut, Unreachable
 

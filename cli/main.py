@@ -29,8 +29,8 @@ def main() -> NoReturn:
         code = end.code
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except Exception as error:  # noqa: BLE001  # the top of the command line
-        code = _explain(error)
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the top of the command line
+        code = INTERRUPTED if _was_interrupted(error) else _explain(error)
     _ignore_interrupts()
     sys.exit(code if isinstance(code, int) else FAILED)
 
@@ -44,7 +44,24 @@ def __getattr__(name: str) -> Any:
     return app
 
 
-def _explain(error: Exception) -> int:
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether a KeyboardInterrupt is what caused `error`.
+
+    Python 3.11 wraps whatever `__set_name__` raises into a RuntimeError, a TaskGroup puts it into a group, and code
+    that cleans up after it may fail in its turn.
+    """
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        if isinstance(error, BaseExceptionGroup) and any(map(_was_interrupted, error.exceptions)):
+            return True
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _explain(error: BaseException) -> int:
     """One line on stderr about what went wrong, none where nobody reads the output; the exit code."""
     if os.environ.get("ZMESH_DEBUG"):
         import traceback

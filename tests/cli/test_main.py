@@ -66,6 +66,27 @@ def test_an_error_that_nobody_foresaw_is_one_line_unless_more_is_asked_for(shell
     assert b"Traceback" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "failing",
+    [
+        "raise RuntimeError('Error calling __set_name__') from KeyboardInterrupt()",
+        "raise BaseExceptionGroup('of a task group', [OSError(), KeyboardInterrupt()])",
+        "try: raise KeyboardInterrupt\n    finally: raise OSError('could not clean up')",
+    ],
+    ids=["caused by it", "in a group with it", "raised while it was handled"],
+)
+def test_an_error_that_ctrl_c_caused_is_an_interruption(shell: Any, failing: str) -> None:
+    script = (
+        "import zmesh_cli.routes\n"
+        f"async def interrupted(*args, **settings):\n    {failing}\n"
+        "zmesh_cli.routes.routes = interrupted\n"
+        "from zmesh_cli.main import main; main()"
+    )
+    command = [sys.executable, "-P", "-c", script, "routes", "--peer", "tcp://127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, timeout=90, env=shell.environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_ctrl_c_leaves_no_traceback_at_any_moment(mesh: Any) -> None:
     for delay_ms in range(30, 130, 12):
         ping = mesh.start("ping", "far", "-c", "100", environment={"PYTHONWARNINGS": ""})  # an import may be cut short

@@ -33,9 +33,13 @@ class Arriving(Payload):
 
     With `disk` the file is written in those threads: `written` is called with the number of bytes that have got there,
     and `failed` with the error if one could not; both on the loop. Without, `feed` and `finish` write.
+
+    `admit` is called with the size of what is to lie in a file, before anything is written; what it raises as Overloaded
+    is the end of the payload.
     """
 
     __slots__ = (
+        "_admit",
         "_charged",
         "_disk",
         "_done",
@@ -58,8 +62,10 @@ class Arriving(Payload):
         disk: Threads | None = None,
         written: Callable[[int], None] | None = None,
         failed: Callable[[Exception], None] | None = None,
+        admit: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(spool_dir=spool_dir)
+        self._admit = admit
         self._content = None
         self._parts: list[bytes] | None = []
         self._size = 0
@@ -78,11 +84,6 @@ class Arriving(Payload):
     def complete(self) -> bool:
         """Whether all of it is there, so that it can be read."""
         return self._parts is None and self._error is None
-
-    @property
-    def spooled_bytes(self) -> int:
-        """How much of it lies in a temporary file, or is on its way there; 0 if it stays in memory."""
-        return self._size if self._spools else 0
 
     def feed(self, chunk: bytes) -> int:
         """Take the next chunk; what comes after `finish`, `fail` or `close` is thrown away.
@@ -104,6 +105,8 @@ class Arriving(Payload):
             full = memory.charge(len(chunk)) > MEMORY_BUDGET or self._size > SPOOL_AFTER
             if not full and not self._spools:
                 return 0
+            if self._admit is not None:
+                self._admit(self._size)
             self._spools = True
             if self._disk is None:
                 self._spool = _write(self._spool, self._spool_dir, self._take_parts())

@@ -187,6 +187,7 @@ class Serving:
                 disk=self._desk.disk,
                 written=partial(self._desk.consumed, piece.stream),
                 failed=partial(self._refuse, request),
+                admit=partial(self.spooled.grow, request.id, request.sender),
             )
             self._feed(request, arriving, piece)
 
@@ -195,8 +196,6 @@ class Serving:
             if request.directive in self._inline:
                 _check_inline(request.directive, len(payload) + len(piece.body))
             later = payload.feed(piece.body)
-            if isinstance(payload, Arriving) and payload.spooled_bytes:
-                self.spooled.grow(request.id, request.sender, payload.spooled_bytes)
         except (MeshError, OSError) as error:
             payload.fail(error)
             self._refuse(request, error)

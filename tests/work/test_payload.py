@@ -272,6 +272,22 @@ def test_the_largest_payload_that_is_allowed_fits_and_one_byte_more_does_not():
         payload.read()
 
 
+def test_what_may_not_lie_in_a_file_is_not_written_to_one(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def admit(size_bytes: int) -> None:
+        sizes.append(size_bytes)
+        raise Overloaded("no more files")
+
+    payload = Arriving(spool_dir=str(tmp_path / "missing"), admit=admit)
+    payload.feed(b"in memory")
+    with pytest.raises(Overloaded, match="no more files"):
+        payload.feed(bytes(SPOOL_AFTER))
+    assert sizes == [len(b"in memory") + SPOOL_AFTER]
+    payload.feed(b"thrown away")
+    assert len(sizes) == 1
+
+
 def test_a_spool_folder_that_cannot_be_written_fails_the_payload(tmp_path):
     before = held()
     payload = Arriving(spool_dir=str(tmp_path / "missing"))

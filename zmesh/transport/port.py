@@ -11,6 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Any, Protocol, cast
 
 import zmq
@@ -28,6 +29,7 @@ KEEPALIVE = 10
 KEEPALIVES = 3
 MAX_FRAME = MAX_HEAD + 4096
 BATCH = 64
+BATCH_SECONDS = 0.002
 UNCOPIED = 16 * 1024
 BODY = 2
 NO_DESCRIPTOR = -1
@@ -185,13 +187,14 @@ class Port(ABC):
             self._retry_later(events)
 
     def drain(self) -> None:
-        """Read all that is there, BATCH messages before others get their turn."""
+        """Read all that is there; after BATCH messages or BATCH_SECONDS others get their turn first."""
         self._scheduled = False
         transport = self.transport
         if self._socket.closed or transport.closed:
             return
         transport.draining = True
         read = 0
+        until = monotonic() + BATCH_SECONDS
         try:
             for read in range(1, BATCH + 1):
                 if self.gate.shut:
@@ -204,6 +207,10 @@ class Port(ABC):
                 if self.gate.shut:
                     self.gate.wait()
                 if self._socket.closed or not self._get(EVENTS) & _IN:
+                    break
+                if monotonic() > until:
+                    self._scheduled = True
+                    transport.loop.call_soon(self.drain)
                     break
             else:
                 self._scheduled = True

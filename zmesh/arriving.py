@@ -34,8 +34,8 @@ class Arriving(Payload):
     With `disk` the file is written in those threads: `written` is called with the number of bytes that have got there,
     and `failed` with the error if one could not; both on the loop. Without, `feed` and `finish` write.
 
-    `admit` is called with the size of what is to lie in a file, before anything is written; what it raises as Overloaded
-    is the end of the payload.
+    `admit` is called with the size of what is to lie in a file, before anything is written; the payload ends with the
+    Overloaded that it raises.
     """
 
     __slots__ = (

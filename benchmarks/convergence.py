@@ -46,8 +46,8 @@ from typing import NamedTuple, TypedDict
 
 from benchmarks.shapes import SHAPES, around, edges_of, is_connected
 from zmesh.core import wire
-from zmesh.core.links import State
 from zmesh.core.message import Address, NodeId
+from zmesh.core.neighbours.links import State
 from zmesh.core.wire import Frames, Kind
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.simwire import Wire

@@ -20,8 +20,8 @@ from typing import TypedDict
 
 import zmesh
 from benchmarks.chains import Machine, at_least, machine, machine_line
-from zmesh.core.peers import FORGET_PEER
-from zmesh.core.sending import POKE
+from zmesh.core.delivery.peers import FORGET_PEER
+from zmesh.core.delivery.sending import POKE
 from zmesh.testing import Mesh, eventually
 
 MODULE = "benchmarks.requests"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from zmesh.answers import CANCEL, read_message_id
 from zmesh.errors import MeshError, TimedOut
-from zmesh.payload import Payload
+from zmesh.payloads.payload import Payload
+from zmesh.serving.builtins import CANCEL, read_message_id
 from zmesh_cli.exits import DONE, FAILED, TIMED_OUT, UNREACHABLE, USAGE, Failure
 from zmesh_cli.guest import Guest
 from zmesh_cli.routes import ask

@@ -9,7 +9,7 @@ import stat
 import termios
 from array import array
 
-from zmesh.source import Source
+from zmesh.payloads.source import Source
 from zmesh_cli.exits import USAGE, Failure
 from zmesh_cli.terminal import STDIN, Descriptor
 

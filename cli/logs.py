@@ -13,7 +13,7 @@ from typing import Any
 
 from zmesh_cli.terminal import STDERR, printable
 
-JOURNAL = "zmesh.journal"
+JOURNAL = "zmesh.observe.journal"
 """The logger of the lines for operators."""
 
 

@@ -68,7 +68,7 @@ def _explain(error: BaseException) -> int:
 
         traceback.print_exception(error)
     from zmesh.errors import MeshError
-    from zmesh.failures import describe
+    from zmesh.runtime.failures import describe
     from zmesh_cli import streams
     from zmesh_cli.exits import Failure, exit_code
     from zmesh_cli.terminal import complain

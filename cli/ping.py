@@ -6,9 +6,9 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 
-from zmesh.answers import read_message_id
 from zmesh.controller import Pong
 from zmesh.errors import MeshError, Unreachable
+from zmesh.serving.builtins import read_message_id
 from zmesh_cli.exits import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
 from zmesh_cli.guest import Guest
 from zmesh_cli.terminal import Output, printable, record

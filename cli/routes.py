@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from zmesh.answers import ROUTES
-from zmesh.payload import Payload
+from zmesh.payloads.payload import Payload
+from zmesh.serving.builtins import ROUTES
 from zmesh_cli.exits import DONE, FAILED, Failure
 from zmesh_cli.guest import Guest
 from zmesh_cli.terminal import Output, printable, record

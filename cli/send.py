@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zmesh.errors import ExchangeError
-from zmesh.exchange import Reply
-from zmesh.request import Request
+from zmesh.requests.exchange import Reply
+from zmesh.requests.request import Request
 from zmesh_cli.exits import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
 from zmesh_cli.guest import Guest
 from zmesh_cli.intake import Input, has_unread

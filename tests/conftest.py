@@ -11,7 +11,13 @@ from hypothesis import HealthCheck, settings
 
 # Modules of the tests that assert something: where it does not hold, they tell what was there as a test file does.
 pytest.register_assert_rewrite(
-    "tests.core.heads", "tests.core.side", "tests.core.subject", "tests.hostile.victim", "tests.mesh.transport.ears"
+    "tests.core.wire.wire_strategies",
+    "tests.core.delivery.exchange_harness",
+    "tests.core.engine_harness",
+    "tests.hostile.victim",
+    "tests.sockets",
+    "tests.waiting",
+    "tests.transport.transport_handler",
 )
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from zmesh.config import Config, ReceptorConfig
     from zmesh.controller import Controller, Pong
     from zmesh.core.message import Message
-    from zmesh.directives import directive
     from zmesh.errors import (
         AddressError,
         Cancelled,
@@ -30,12 +29,13 @@ if TYPE_CHECKING:
         UnknownDirective,
         Unreachable,
     )
-    from zmesh.fanout import Answer, Answers
-    from zmesh.legacy import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
-    from zmesh.payload import Payload, PayloadLike
-    from zmesh.request import Request
-    from zmesh.router import Route
-    from zmesh.work import Work
+    from zmesh.observe.router import Route
+    from zmesh.payloads.payload import Payload, PayloadLike
+    from zmesh.requests.fanout import Answer, Answers
+    from zmesh.requests.request import Request
+    from zmesh.serving.directives import directive
+    from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
+    from zmesh.serving.work import Work
 
 __version__ = "0.1.0"
 
@@ -84,7 +84,7 @@ _NAMES = {
         "Pong",
     ),
     "zmesh.core.message": ("Message",),
-    "zmesh.directives": ("directive",),
+    "zmesh.serving.directives": ("directive",),
     "zmesh.errors": (
         "AddressError",
         "Cancelled",
@@ -102,23 +102,23 @@ _NAMES = {
         "UnknownDirective",
         "Unreachable",
     ),
-    "zmesh.fanout": (
+    "zmesh.requests.fanout": (
         "Answer",
         "Answers",
     ),
-    "zmesh.legacy": (
+    "zmesh.serving.receptor_plugins": (
         "BUFFER_PAYLOAD",
         "BYTES_PAYLOAD",
         "FILE_PAYLOAD",
         "plugin_export",
     ),
-    "zmesh.payload": (
+    "zmesh.payloads.payload": (
         "Payload",
         "PayloadLike",
     ),
-    "zmesh.request": ("Request",),
-    "zmesh.router": ("Route",),
-    "zmesh.work": ("Work",),
+    "zmesh.requests.request": ("Request",),
+    "zmesh.observe.router": ("Route",),
+    "zmesh.serving.work": ("Work",),
 }
 """Where each public name lives; its module is loaded when the name is first used (PEP 562)."""
 

@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from zmesh.answers import CANCEL, PING, message_id_of, stamp
 from zmesh.arguments import check_directive, check_handler, check_limit, check_node, check_timeout, check_url
 from zmesh.config import Config
 from zmesh.core.limits import Limits
-from zmesh.directives import Directives
 from zmesh.errors import AddressError, Closed, ConfigError, MeshError, RemoteError
-from zmesh.exchange import Exchange, Handled, Received, ResponseHandler, Unheard
-from zmesh.failures import is_a, text_of
-from zmesh.fanout import LIMIT, Answer, Answers, Asked, Fanout, repeatable
-from zmesh.ids import ids
-from zmesh.inbox import Inbox, Replies
-from zmesh.interrupts import close_loop, heard, silence
 from zmesh.node import Node
-from zmesh.payload import PayloadLike, encode
-from zmesh.request import Request
-from zmesh.source import Source
+from zmesh.payloads.payload import PayloadLike, encode
+from zmesh.payloads.source import Source
+from zmesh.requests.exchange import Exchange, Handled, Received, ResponseHandler, Unheard
+from zmesh.requests.fanout import LIMIT, Answer, Answers, Asked, Fanout, repeatable
+from zmesh.requests.inbox import Inbox, Replies
+from zmesh.requests.request import Request
+from zmesh.runtime.failures import is_a, text_of
+from zmesh.runtime.ids import ids
+from zmesh.runtime.interrupts import close_loop, heard, silence
+from zmesh.serving.builtins import CANCEL, PING, message_id_of, stamp
+from zmesh.serving.directives import Directives
 from zmesh.transport import parse_url
 
 log = logging.getLogger(__name__)

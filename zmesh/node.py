@@ -18,34 +18,35 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, assert_never
 from weakref import WeakKeyDictionary
 
-from zmesh.admission import Admission
-from zmesh.answers import PING, Answers
 from zmesh.arguments import check_node, check_timeout
-from zmesh.arriving import DISK_THREADS
 from zmesh.config import Config
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.directives import Directives
 from zmesh.errors import Cancelled, RemoteError, TimedOut, Unreachable
-from zmesh.exchange import Exchange
-from zmesh.failures import describe, log_failure, must_propagate
-from zmesh.interrupts import supervised
-from zmesh.request import Request
-from zmesh.router import Router
-from zmesh.serving import Serving
-from zmesh.source import Source
-from zmesh.streaming import send_source
-from zmesh.telemetry import Telemetry
-from zmesh.threads import Threads
+from zmesh.observe.router import Router
+from zmesh.observe.telemetry import Telemetry
+from zmesh.payloads.buffered import DISK_THREADS
+from zmesh.payloads.feeding import send_source
+from zmesh.payloads.source import Source
+from zmesh.requests.admission import Admission
+from zmesh.requests.exchange import Exchange
+from zmesh.requests.request import Request
+from zmesh.runtime.failures import describe, log_failure, must_propagate
+from zmesh.runtime.interrupts import supervised
+from zmesh.runtime.threads import Threads
+from zmesh.runtime.watchdog import watchdogs
+from zmesh.serving.builtins import PING, Answers
+from zmesh.serving.directives import Directives
+from zmesh.serving.serving import Serving
 from zmesh.transport import Transport
-from zmesh.watchdog import LinkGuard, watchdogs
+from zmesh.transport.guard import LinkGuard
 
 if TYPE_CHECKING:
-    from zmesh.events import Events
-    from zmesh.journal import Journal, Neighbour
-    from zmesh.orphans import Reaper
+    from zmesh.observe.events import Events
+    from zmesh.observe.journal import Journal, Neighbour
+    from zmesh.runtime.orphans import Reaper
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ class Node:
         for url in self._peers:
             self._transport.dial(url)
         if not self.config.ephemeral:
-            from zmesh.orphans import Reaper  # here, because no command needs it, and it would cost its speed
+            from zmesh.runtime.orphans import Reaper  # here, because no command needs it, and it would cost its speed
 
             self._reaper = Reaper()
         self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
@@ -269,8 +270,8 @@ class Node:
 
     def _open_journal(self) -> None:
         """Have an operator told what happens to this node; nobody operates a command, unless it is to say more."""
-        if not self.config.ephemeral or logging.getLogger("zmesh.journal").isEnabledFor(logging.INFO):
-            from zmesh.journal import Journal  # which commands need not load
+        if not self.config.ephemeral or logging.getLogger("zmesh.observe.journal").isEnabledFor(logging.INFO):
+            from zmesh.observe.journal import Journal  # which commands need not load
 
             assert self.loop is not None
             self._journal = Journal(self.node_id, self, self.loop)
@@ -295,7 +296,7 @@ class Node:
 
     def neighbour(self, link: LinkId) -> Neighbour:
         """The other end of a link: where it is, which end dialled, and the round-trip time."""
-        from zmesh.journal import Neighbour
+        from zmesh.observe.journal import Neighbour
 
         known = self.engine.links.get(link)
         where = self._transport.where(link) if self._transport is not None else ""
@@ -340,7 +341,7 @@ class Node:
         Waiting for an event raises Closed while this node is not open yet.
         """
         self._admission.check_process()
-        from zmesh.events import Events  # its nine classes take long to make, and no command needs them
+        from zmesh.observe.events import Events  # its nine classes take long to make, and no command needs them
 
         events = Events(self.router, self._events.discard, self.check_begun)
         if self.closed:

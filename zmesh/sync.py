@@ -28,16 +28,16 @@ from zmesh.config import Config
 from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Pong
 from zmesh.core.message import Message
 from zmesh.errors import Closed, ExchangeError, TimedOut
-from zmesh.exchange import Reply, ResponseHandler
-from zmesh.fanout import LIMIT, Answer
 from zmesh.node import lives_in
-from zmesh.payload import Payload, PayloadLike
-from zmesh.request import Request
-from zmesh.router import Route
-from zmesh.threads import wait_for
+from zmesh.observe.router import Route
+from zmesh.payloads.payload import Payload, PayloadLike
+from zmesh.requests.exchange import Reply, ResponseHandler
+from zmesh.requests.fanout import LIMIT, Answer
+from zmesh.requests.request import Request
+from zmesh.runtime.threads import wait_for
 
 if TYPE_CHECKING:
-    from zmesh.events import Event
+    from zmesh.observe.events import Event
 
 T = TypeVar("T")
 SomeIteration = TypeVar("SomeIteration", bound="Iteration[Any]")

@@ -238,7 +238,7 @@ def test_verbose_logs_to_stderr(shell: Any) -> None:
     shell.node("edge", "--peer", hub.url)
     hub.event("node_joined")
     hub.end()
-    assert "INFO    zmesh.journal: hub: linked with edge" in hub.complaints()
+    assert "INFO    zmesh.observe.journal: hub: linked with edge" in hub.complaints()
 
 
 def test_a_plugin_that_cannot_be_imported_is_told_in_the_log_and_does_no_harm(shell: Any, tmp_path: Path) -> None:

@@ -23,7 +23,15 @@ ITS_OWN = {
 }
 SHARED = {"main", "streams", "exits", "commands", "conversion", "guest", "sockets", "terminal", "logs", "running"}
 SLOW = {"aiohttp", "cloudpickle", "http", "importlib.metadata", "multiprocessing", "pydantic", "pydantic_core", "rich"}
-SLOW |= {"sqlite3", "unittest", "urllib.request", "xml", "zmesh.events", "zmesh.isolation.processes", "zmesh.testing"}
+SLOW |= {
+    "sqlite3",
+    "unittest",
+    "urllib.request",
+    "xml",
+    "zmesh.observe.events",
+    "zmesh.serving.isolation.processes",
+    "zmesh.testing",
+}
 
 
 def imported(mesh: Any, *words: str) -> set[str]:

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.core.side import Side
-from tests.core.subject import Subject
+from tests.core.delivery.exchange_harness import Side
+from tests.core.engine_harness import Subject
 from zmesh.core import wire
-from zmesh.core.peers import Way
-from zmesh.core.routes import Routes
+from zmesh.core.delivery.peers import Way
+from zmesh.core.routing.routes import Routes
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import Kind
 

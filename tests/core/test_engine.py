@@ -1,13 +1,13 @@
 import pytest
 
-from tests.core.subject import ANSWER, HEADER, ID, REPLIES, REQUEST, Routed, Said, chunk, events
+from tests.core.engine_harness import ANSWER, HEADER, ID, REPLIES, REQUEST, Routed, Said, chunk, events
 from zmesh.core import wire
+from zmesh.core.delivery.peers import ACK_DELAY, POKE_LIMIT
+from zmesh.core.delivery.streams import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.effects import Abort, Deliver, Report
-from zmesh.core.forwarding import DRAIN, LAGGING_BYTES
+from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES
+from zmesh.core.forwarding.queues import BULK
 from zmesh.core.message import Eof
-from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
-from zmesh.core.queues import BULK
-from zmesh.core.streams import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Entry, Kind
 
 # --- messages -----------------------------------------------------------------------------------------------------

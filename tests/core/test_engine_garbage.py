@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.subject import ANSWER, EVENTS, HEADER, ID, chunk, events, only, sealed
+from tests.core.engine_harness import ANSWER, EVENTS, HEADER, ID, chunk, events, only, sealed
 from zmesh.core import wire
+from zmesh.core.delivery.streams import WINDOW
 from zmesh.core.effects import Abort, Deliver, HangUp, Report, Transmit
 from zmesh.core.engine import Engine
-from zmesh.core.handshake import REDIAL_REFUSED
-from zmesh.core.links import MAX_STRIKES
 from zmesh.core.message import Eof
-from zmesh.core.streams import WINDOW
+from zmesh.core.neighbours.handshake import REDIAL_REFUSED
+from zmesh.core.neighbours.links import MAX_STRIKES
 from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, INFINITY, MAX_BODY, MAX_HEAD, Entry, Kind
 
 # --- garbage ------------------------------------------------------------------------------------------------------

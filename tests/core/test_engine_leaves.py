@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.core.subject import ID, REPLIES, REQUEST, Said, chunk, events, only, record
+from tests.core.engine_harness import ID, REPLIES, REQUEST, Said, chunk, events, only, record
 from zmesh.core import wire
+from zmesh.core.delivery.peers import ACK_DELAY, POKE_LIMIT
+from zmesh.core.delivery.streams import WINDOW
 from zmesh.core.effects import Abort, Report
-from zmesh.core.peers import ACK_DELAY, POKE_LIMIT
-from zmesh.core.streams import WINDOW
 from zmesh.core.wire import Entry, Kind
 from zmesh.testing.simulator import Simulator
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.core.subject import Said, chunk, events, only, record, sealed
+from tests.core.engine_harness import Said, chunk, events, only, record, sealed
 from zmesh.core import wire
 from zmesh.core.effects import HangUp, Report
 from zmesh.core.limits import Limits, Rate
-from zmesh.core.links import MAX_STRIKES
-from zmesh.core.serials import MAX_LEAD_MS
+from zmesh.core.neighbours.links import MAX_STRIKES
+from zmesh.core.routing.serials import MAX_LEAD_MS
 from zmesh.core.wire import Entry, Kind
 from zmesh.core.wire.limits import U63
 
@@ -218,7 +218,7 @@ def test_notes_about_what_cannot_be_passed_on_are_bounded_and_all_that_is_droppe
 
 
 def test_more_neighbours_than_a_record_holds_are_reported(subject, monkeypatch):
-    monkeypatch.setattr("zmesh.core.records.MAX_NEIGHBOURS", 2)
+    monkeypatch.setattr("zmesh.core.routing.records.MAX_NEIGHBOURS", 2)
     reports = []
     for link in range(1, 6):
         reports += [report.detail for report in only(subject.join(link, f"n{link}"), Report)

@@ -1,10 +1,10 @@
 """How the engine sees to its links: how they end, and what it makes of one in doubt."""
 
-from tests.core.subject import ID, Said, chunk, events, only
+from tests.core.engine_harness import ID, Said, chunk, events, only
 from zmesh.core import wire
+from zmesh.core.delivery.streams import WINDOW
 from zmesh.core.effects import HangUp, Report
-from zmesh.core.links import DOUBT, DOUBT_COST, OPENING, SILENCE
-from zmesh.core.streams import WINDOW
+from zmesh.core.neighbours.links import DOUBT, DOUBT_COST, OPENING, SILENCE
 from zmesh.core.wire import Entry, Kind
 
 # --- how a link ends ----------------------------------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.core.subject import Said, only, record
+from tests.core.engine_harness import Said, only, record
 from zmesh.core import wire
-from zmesh.core.duplicates import CALM, FRESH
 from zmesh.core.effects import Deliver, Report
-from zmesh.core.records import COALESCE as RECORDS_GATHERED
-from zmesh.core.records import KEEP_GONE
-from zmesh.core.telling import COALESCE
+from zmesh.core.routing.advertisements import COALESCE
+from zmesh.core.routing.duplicates import CALM, FRESH
+from zmesh.core.routing.records import COALESCE as RECORDS_GATHERED
+from zmesh.core.routing.records import KEEP_GONE
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Entry, Kind
 
 # --- routes -------------------------------------------------------------------------------------------------------

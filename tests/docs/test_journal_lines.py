@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from zmesh.core.duplicates import told
 from zmesh.core.effects import Report
 from zmesh.core.message import Address, LinkId, NodeId
+from zmesh.core.routing.duplicates import told
 from zmesh.core.wire import Refused
-from zmesh.journal import Lines, Neighbour
+from zmesh.observe.journal import Lines, Neighbour
 
 PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
 HUB = "tcp://hub:7323"

@@ -18,7 +18,7 @@ from zmesh.core.limits import DEFAULT_LIMITS, Limits, Rate
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROW = re.compile(r"^\| (.+?) \|$", re.MULTILINE)
-CONSTANT = re.compile(r"`([a-z]+)\.([A-Z][A-Z_]+)`")
+CONSTANT = re.compile(r"`([a-z_]+)\.([A-Z][A-Z_]+)`")
 
 
 def rows_of(page: str) -> list[list[str]]:
@@ -141,12 +141,14 @@ def test_every_schema_of_the_command_line_is_there() -> None:
 # --- protocol ---------------------------------------------------------------------------------------------------------
 
 
-TRANSPORT = {path.stem for path in (DOCS.parent / "zmesh/transport").glob("*.py")}
+SOURCES = DOCS.parent / "zmesh"
+MODULES = {path.stem: path for folder in ("core", "transport") for path in (SOURCES / folder).rglob("[a-z]*.py")}
+MODULES["wire"] = SOURCES / "core/wire"
 
 
 def constant(module: str, name: str) -> float:
-    place = "zmesh.transport" if module in TRANSPORT else "zmesh.core"
-    return float(getattr(importlib.import_module(f"{place}.{module}"), name))
+    path = MODULES[module].relative_to(SOURCES.parent).with_suffix("")
+    return float(getattr(importlib.import_module(".".join(path.parts)), name))
 
 
 CONSTANTS = [row for row in rows_of("protocol.md") if CONSTANT.search(row[0])]
@@ -161,8 +163,8 @@ def test_every_constant_in_a_table_has_the_value_that_is_shown(row: list[str]) -
 def test_every_constant_in_running_text_has_the_value_that_is_shown() -> None:
     text = (DOCS / "protocol.md").read_text(encoding="utf-8")
     prose = "\n".join(line for line in text.splitlines() if not line.startswith("| `"))
-    after = re.findall(r"`([a-z]+)\.([A-Z][A-Z_]+)`\s\((\d+)\)", prose)
-    before = re.findall(r"\b(\d+(?: KiB| MiB)?)\s\(`([a-z]+)\.([A-Z][A-Z_]+)`\)", prose)
+    after = re.findall(r"`([a-z_]+)\.([A-Z][A-Z_]+)`\s\((\d+)\)", prose)
+    before = re.findall(r"\b(\d+(?: KiB| MiB)?)\s\(`([a-z_]+)\.([A-Z][A-Z_]+)`\)", prose)
     assert len(after) + len(before) == len(CONSTANT.findall(prose))
     units = {"": 1, "KiB": 1024, "MiB": 1024 * 1024}
     found = [(module, name, value) for module, name, value in after] + [(m, n, value) for value, m, n in before]

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from zmesh.core.pace import MAX_WINDOW
+from zmesh.core.delivery.congestion import MAX_WINDOW
 from zmesh.testing import Mesh
 from zmesh.testing.proxy import Proxy
 

@@ -160,7 +160,7 @@ def python(code, *, path=None):
     return done.stdout.strip()
 
 
-DISCOVER = "import zmesh.directives; zmesh.directives.Directives().discover(); "
+DISCOVER = "import zmesh.serving.directives; zmesh.serving.directives.Directives().discover(); "
 
 
 def test_nothing_is_called_receptor_until_a_node_looks_for_plugins():

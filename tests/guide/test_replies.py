@@ -263,7 +263,7 @@ def test_a_handler_that_lets_a_cancellation_out_is_logged_and_harms_nothing(depo
     with caplog.at_level(logging.ERROR, "zmesh"):
         controller.run(main)
     assert taken == [b"0", b"1", b"2", b""]
-    assert [record.name for record in caplog.records] == ["zmesh.exchange"] * 4
+    assert [record.name for record in caplog.records] == ["zmesh.requests.exchange"] * 4
 
 
 def test_a_handler_that_raises_does_not_keep_run_from_returning(depot):

@@ -11,7 +11,7 @@ import pytest
 
 import zmesh
 import zmesh.sync
-from zmesh.events import NodeJoined
+from zmesh.observe.events import NodeJoined
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from zmesh.core import wire
 from zmesh.core.message import Address, NodeId
-from zmesh.core.serials import MAX_LEAD_MS
+from zmesh.core.routing.serials import MAX_LEAD_MS
 from zmesh.core.wire import MAX_ENTRIES, Frames, Record
 
 MEBIBYTE = 1024 * 1024

@@ -3,7 +3,7 @@
 from tests.hostile.made_up import BOUND, HEARTBEAT, advertised, made_up
 from zmesh.core import wire
 from zmesh.core.limits import DEFAULT_LIMITS
-from zmesh.core.serials import MAX_LEAD_MS
+from zmesh.core.routing.serials import MAX_LEAD_MS
 from zmesh.core.wire import FULL_BEGIN, FULL_END, MAX_ENTRIES
 from zmesh.testing import eventually
 

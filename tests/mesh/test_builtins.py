@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 import zmesh
-from zmesh.answers import CANCEL, PING, ROUTES
 from zmesh.errors import ExchangeError, NodeOverloaded, RemoteError
-from zmesh.payload import Payload
-from zmesh.serving import MAX_INLINE_BYTES
+from zmesh.payloads.payload import Payload
+from zmesh.serving.builtins import CANCEL, PING, ROUTES
+from zmesh.serving.serving import MAX_INLINE_BYTES
 from zmesh.testing import Mesh, eventually
 
 WITHIN = 30.0
@@ -104,7 +104,7 @@ async def test_a_frame_that_a_node_fails_to_take_in_ends_its_exchange_only(monke
         monkeypatch.undo()
         assert (await client.request("server", "echo:echo", b"x", timeout=WITHIN)).text() == "x"
         request = client.request("server", "echo:echo", b"x", timeout=WITHIN)
-        monkeypatch.setattr("zmesh.exchange.Exchange._receive", lambda *_: 1 / 0)
+        monkeypatch.setattr("zmesh.requests.exchange.Exchange._receive", lambda *_: 1 / 0)
         with pytest.raises(RemoteError, match="node 'client' failed to take it in: ZeroDivisionError"):
             await request
         monkeypatch.undo()

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import zmesh
-from zmesh.answers import read_message_id
+from zmesh.serving.builtins import read_message_id
 from zmesh.testing import Mesh, eventually
 
 MEGABYTE = 1 << 20

@@ -227,7 +227,7 @@ async def test_an_address_that_is_taken_is_told_once(free_port, caplog):
 
 
 async def test_work_that_ignores_being_cancelled_is_left_behind_after_a_while(caplog, monkeypatch):
-    monkeypatch.setattr("zmesh.works.CLOSE_WITHIN", 0.3)
+    monkeypatch.setattr("zmesh.serving.runner.CLOSE_WITHIN", 0.3)
     release = threading.Event()
 
     def stubborn(work):

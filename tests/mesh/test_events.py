@@ -8,7 +8,7 @@ import pytest
 import zmesh
 from zmesh.core.effects import Report
 from zmesh.core.message import Address
-from zmesh.events import (
+from zmesh.observe.events import (
     MAX_UNREAD,
     DialFailed,
     DuplicateId,

@@ -30,7 +30,7 @@ MEMBERS = {"hub", "left", "right"}
 async def hub(monkeypatch, reports, complaints):
     """A node that two others are linked through. After the test both links are the ones that they were."""
     monkeypatch.setattr("zmesh.transport.port.HANDSHAKE_MS", 300)
-    monkeypatch.setattr("zmesh.core.links.OPENING", 0.3)
+    monkeypatch.setattr("zmesh.core.neighbours.links.OPENING", 0.3)
     async with Mesh.star("hub", "left", "right", tcp=True) as mesh:
         hub = mesh["hub"]
         hub.port = int(hub.listening[0].rpartition(":")[2])

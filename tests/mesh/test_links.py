@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import zmesh
-from zmesh.core.links import MAX_RTT_PENALTY
+from zmesh.core.neighbours.links import MAX_RTT_PENALTY
 from zmesh.testing import Mesh, eventually
 
 HEARTBEAT = 0.25  # a machine so busy that it stops for three of these loses a link

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 import zmesh
-from zmesh.admission import OVERHEAD
+from zmesh.requests.admission import OVERHEAD
 from zmesh.testing import Mesh, eventually
 
 LIMIT = 1 << 20

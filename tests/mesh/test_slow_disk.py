@@ -6,9 +6,9 @@ import threading
 import pytest
 
 import zmesh
-from zmesh import arriving
 from zmesh.errors import ExchangeError
-from zmesh.spool import Spool
+from zmesh.payloads import buffered as arriving
+from zmesh.payloads.spool import Spool
 from zmesh.testing import Mesh, eventually
 
 WITHIN = 60.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import zmesh
-from zmesh.arriving import SPOOL_AFTER
+from zmesh.payloads.buffered import SPOOL_AFTER
 from zmesh.testing import Mesh, eventually
 
 MEGABYTE = 1 << 20

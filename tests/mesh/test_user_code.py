@@ -11,7 +11,7 @@ import pytest
 import zmesh
 from tests.odd_errors import ODD_ERRORS
 from zmesh.errors import ExchangeError
-from zmesh.payload import Payload
+from zmesh.payloads.payload import Payload
 from zmesh.testing import Mesh, eventually
 
 WITHIN = 30.0
@@ -102,8 +102,8 @@ async def streaming_directive(user, make):
 
 
 async def legacy_plugin(user, make):
-    from zmesh.legacy import adapt, plugin_export
-    from zmesh.shape import Shape
+    from zmesh.serving.receptor_plugins import adapt, plugin_export
+    from zmesh.serving.shape import Shape
 
     @plugin_export
     def execute(message, config, results):

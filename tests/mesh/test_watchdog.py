@@ -11,12 +11,13 @@ import pytest
 
 import zmesh
 import zmesh.sync
-from zmesh import watchdog
 from zmesh.core import wire
 from zmesh.core.wire import Kind
+from zmesh.runtime.watchdog import Place, Watchdog, place_of, watchdogs
 from zmesh.testing import Mesh, eventually
+from zmesh.transport import guard
 from zmesh.transport.gate import Gate
-from zmesh.watchdog import KEEPALIVE, Place, Watchdog, place_of, watchdogs
+from zmesh.transport.guard import KEEPALIVE
 
 HEARTBEAT = 0.6
 WITHIN = 30.0
@@ -86,7 +87,7 @@ async def test_the_links_of_a_blocked_node_live_on_and_its_result_arrives(hub, r
 
 
 async def test_a_node_that_stays_blocked_is_let_go_and_its_neighbours_know_why(hub, reports, monkeypatch):
-    monkeypatch.setattr(watchdog, "LINKS_KEPT", 2 * HEARTBEAT)
+    monkeypatch.setattr(guard, "LINKS_KEPT", 2 * HEARTBEAT)
     async with blockable(hub):
         heard = reports(hub.node)
         payload = await hub.request("busy", "t:blocks", str(8 * HEARTBEAT), timeout=WITHIN)
@@ -119,7 +120,7 @@ async def test_what_is_no_directive_is_named_by_its_function(hub, caplog):
 
 
 async def test_a_block_that_does_not_end_is_logged_while_it_lasts(hub, caplog, monkeypatch):
-    monkeypatch.setattr(watchdog, "STILL_BLOCKED_AFTER", 0.5)
+    monkeypatch.setattr(guard, "STILL_BLOCKED_AFTER", 0.5)
     released = threading.Event()
     async with blockable(hub) as busy:
 
@@ -136,7 +137,7 @@ async def test_a_block_that_does_not_end_is_logged_while_it_lasts(hub, caplog, m
 
 
 async def test_a_loop_that_is_blocked_in_a_handler_of_the_log_does_not_hang_the_watchdog(hub, monkeypatch):
-    monkeypatch.setattr(watchdog, "STILL_BLOCKED_AFTER", 0.5)
+    monkeypatch.setattr(guard, "STILL_BLOCKED_AFTER", 0.5)
     released = threading.Event()
 
     class Stuck(logging.Handler):
@@ -189,7 +190,7 @@ async def test_a_node_lives_without_a_watchdog_where_no_thread_can_be_started(mo
 
 
 async def test_what_fails_while_a_loop_is_blocked_is_logged_and_the_watchdog_goes_on(caplog):
-    caplog.set_level(logging.DEBUG, "zmesh.watchdog")
+    caplog.set_level(logging.DEBUG, "zmesh.runtime.watchdog")
 
     class Failing:
         def __init__(self):
@@ -269,7 +270,15 @@ async def test_the_sockets_are_lent_while_the_loop_s_thread_is_elsewhere_only():
     visiting = threading.Thread
     found = []
     port = "zmesh.transport.port"
-    stacks = [[], ["zmesh.node"], [port], [port, "user"], [port, "zmesh.works", "user"], ["zmesh.works", port], [None]]
+    stacks = [
+        [],
+        ["zmesh.node"],
+        [port],
+        [port, "user"],
+        [port, "zmesh.serving.runner", "user"],
+        ["zmesh.serving.runner", port],
+        [None],
+    ]
     for modules in stacks:
 
         def run():

@@ -2,9 +2,9 @@
 
 import pytest
 
-from zmesh.core.links import COST_STEP, DEFAULT_COST, rtt_penalty
 from zmesh.core.message import LinkId, NodeId
-from zmesh.core.moves import MOVE_LAST
+from zmesh.core.neighbours.links import COST_STEP, DEFAULT_COST, rtt_penalty
+from zmesh.core.routing.cost_damping import MOVE_LAST
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.simwire import Wire

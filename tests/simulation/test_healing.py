@@ -2,9 +2,9 @@
 
 import pytest
 
-from zmesh.core.links import DOUBT, State
 from zmesh.core.message import Address, NodeId
-from zmesh.core.telling import COALESCE
+from zmesh.core.neighbours.links import DOUBT, State
+from zmesh.core.routing.advertisements import COALESCE
 from zmesh.testing.scenario import SHAPES, Scenario
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator

@@ -1,9 +1,9 @@
 """Leaves by the hundred: a mesh serves them and remembers nothing of them."""
 
 from zmesh.core import wire
+from zmesh.core.delivery.peers import FORGET_PEER
+from zmesh.core.delivery.sending import POKE
 from zmesh.core.message import Eof
-from zmesh.core.peers import FORGET_PEER
-from zmesh.core.sending import POKE
 from zmesh.core.wire import Kind
 from zmesh.testing.simnode import Job, Outcome, SimNode
 from zmesh.testing.simulator import Simulator

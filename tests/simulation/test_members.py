@@ -7,7 +7,7 @@ import pytest
 from zmesh.core import wire
 from zmesh.core.effects import Transmit
 from zmesh.core.limits import Limits
-from zmesh.core.serials import MAX_LEAD_MS
+from zmesh.core.routing.serials import MAX_LEAD_MS
 from zmesh.core.wire import MAX_ENTRIES, Record
 from zmesh.core.wire.limits import U63, U64
 from zmesh.testing.scenario import Scenario, run_routes

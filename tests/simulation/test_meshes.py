@@ -4,8 +4,8 @@ import networkx
 import pytest
 
 from zmesh.core import wire
+from zmesh.core.delivery.streams import WINDOW
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId
-from zmesh.core.streams import WINDOW
 from zmesh.core.wire import Kind
 from zmesh.testing.simnode import Job, SimNode
 from zmesh.testing.simulator import Simulator

@@ -14,21 +14,21 @@ from collections.abc import Iterable
 
 from zmesh.core import wire
 from zmesh.core.buckets import MIN_RESENT, OverBudget, TokenBucket
-from zmesh.core.departed import Departed
-from zmesh.core.duplicates import FRESH, Duplicates, accuse, told
+from zmesh.core.delivery.exchanges import Exchanges
 from zmesh.core.effects import Effect, HangUp, Report
-from zmesh.core.exchanges import Exchanges
-from zmesh.core.forwarding import DRAIN, LAGGING_BYTES, Forwarding
-from zmesh.core.handshake import REDIAL_REFUSED, TAKEN, Handshake
+from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, Forwarding
+from zmesh.core.forwarding.queues import Queue
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
-from zmesh.core.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.moves import Moves
-from zmesh.core.probes import Probes
-from zmesh.core.queues import Queue
-from zmesh.core.records import Records
-from zmesh.core.routes import Change, Routes
-from zmesh.core.serials import ceiling
+from zmesh.core.neighbours.handshake import REDIAL_REFUSED, TAKEN, Handshake
+from zmesh.core.neighbours.keepalive import Probes
+from zmesh.core.neighbours.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
+from zmesh.core.routing.cost_damping import Moves
+from zmesh.core.routing.departed import Departed
+from zmesh.core.routing.duplicates import FRESH, Duplicates, accuse, told
+from zmesh.core.routing.records import Records
+from zmesh.core.routing.routes import Change, Routes
+from zmesh.core.routing.serials import ceiling
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FIRST_ROUTED, MAX_ENTRIES, Frames, Kind, Route, WireError
 

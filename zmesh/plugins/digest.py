@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from zmesh.directives import directive
 from zmesh.plugins import NoSettings
-from zmesh.work import Work
+from zmesh.serving.directives import directive
+from zmesh.serving.work import Work
 
 settings = NoSettings
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from zmesh.directives import directive
-from zmesh.payload import Payload
+from zmesh.payloads.payload import Payload
 from zmesh.plugins import NoSettings
-from zmesh.work import Work
+from zmesh.serving.directives import directive
+from zmesh.serving.work import Work
 
 settings = NoSettings
 

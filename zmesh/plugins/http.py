@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from zmesh.directives import directive
 from zmesh.errors import RemoteError
-from zmesh.payload import CHUNK
-from zmesh.threads import Threads
-from zmesh.work import Work
+from zmesh.payloads.payload import CHUNK
+from zmesh.runtime.threads import Threads
+from zmesh.serving.directives import directive
+from zmesh.serving.work import Work
 
 if TYPE_CHECKING:
     import aiohttp

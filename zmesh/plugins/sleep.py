@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 
-from zmesh.directives import directive
 from zmesh.plugins import NoSettings
-from zmesh.work import Work
+from zmesh.serving.directives import directive
+from zmesh.serving.work import Work
 
 settings = NoSettings
 

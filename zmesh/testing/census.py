@@ -11,25 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Self
 
-from zmesh.core.asking import NEAR_TRIES, Asking
-from zmesh.core.calls import Calls
-from zmesh.core.duplicates import Duplicates
+from zmesh.core.delivery.client import Calls
+from zmesh.core.delivery.congestion import Pace
+from zmesh.core.delivery.exchanges import Exchanges
+from zmesh.core.delivery.peers import Peers
+from zmesh.core.delivery.sending import Sending
+from zmesh.core.delivery.server import Services
+from zmesh.core.delivery.streams import Inbound, Outbound
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
-from zmesh.core.exchanges import Exchanges
-from zmesh.core.forwarding import Forwarding
-from zmesh.core.handshake import Handshake
-from zmesh.core.links import Links
-from zmesh.core.moves import Moves
-from zmesh.core.pace import Pace
-from zmesh.core.peers import Peers
-from zmesh.core.queues import Queue
-from zmesh.core.records import Records
-from zmesh.core.routes import Routes
-from zmesh.core.sending import Sending
-from zmesh.core.services import Services
-from zmesh.core.streams import Inbound, Outbound
-from zmesh.core.telling import Telling
+from zmesh.core.forwarding.forwarding import Forwarding
+from zmesh.core.forwarding.queues import Queue
+from zmesh.core.neighbours.handshake import Handshake
+from zmesh.core.neighbours.links import Links
+from zmesh.core.routing.advertisements import Telling
+from zmesh.core.routing.cost_damping import Moves
+from zmesh.core.routing.duplicates import Duplicates
+from zmesh.core.routing.records import Records
+from zmesh.core.routing.routes import Routes
+from zmesh.core.routing.seqno_requests import NEAR_TRIES, Asking
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator
 

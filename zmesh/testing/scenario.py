@@ -22,9 +22,9 @@ from typing import TypeVar
 import networkx
 
 from zmesh.core.limits import Limits
-from zmesh.core.links import State
 from zmesh.core.message import Address, NodeId
-from zmesh.core.routes import KEEP_DISTANCE
+from zmesh.core.neighbours.links import State
+from zmesh.core.routing.routes import KEEP_DISTANCE
 from zmesh.testing.simliar import LIES, Liar
 from zmesh.testing.simnode import Plugin, SimNode, echo
 from zmesh.testing.simulator import Simulator

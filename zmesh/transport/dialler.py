@@ -15,7 +15,7 @@ import time
 
 import zmq
 
-from zmesh.interrupts import supervised
+from zmesh.runtime.interrupts import supervised
 from zmesh.transport.address import Target
 from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
 from zmesh.transport.dials import Dial, DialState, Failure, TryFailed, failed

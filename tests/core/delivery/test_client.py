@@ -1,0 +1,428 @@
+import pytest
+
+from tests.core.delivery.exchange_harness import (
+    ANSWER,
+    HEADER,
+    ID,
+    OTHER,
+    REPLIES,
+    REQUEST,
+    ROUTE_TIMEOUT,
+    Side,
+    acknowledged,
+    answer,
+    deliveries,
+    final,
+    request,
+    sent,
+)
+from zmesh.core import wire
+from zmesh.core.delivery.client import CANCEL_AGAIN, CANCEL_GRACE
+from zmesh.core.delivery.peers import ACK_DELAY, POKE_LIMIT
+from zmesh.core.delivery.sending import BURST, POKE
+from zmesh.core.delivery.streams import BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
+from zmesh.core.effects import Deliver, Report
+from zmesh.core.message import Eof
+from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, Ack, AckItem, Cancel, Kind
+
+# --- the road of one request --------------------------------------------------------------------------------------
+
+
+def test_a_request_leaves_at_once(side):
+    ((to, kind, chunk, body),) = side.call(b"hello")
+    assert (to, kind, body) == ("b", Kind.CHUNK, b"hello")
+    assert (chunk.message_id, chunk.request, chunk.header, chunk.target) == (ID, True, HEADER, 2)
+    assert side.exchanges.handing_over
+    assert side.counts == {"calls": 1, "services": 0, "acks": 0, "waiting_bytes": 5, "peers": 1}
+
+
+def test_a_reply_is_delivered_and_the_final_word_ends_the_call(side):
+    side.call()
+    assert side.on_chunk(answer(), b"world", hops=2) == [
+        Deliver(REPLIES, "b", ANSWER, b"world", True, Eof(), 5 + CHUNK_OVERHEAD, 2)
+    ]
+    assert side.counts == {"calls": 0, "services": 0, "acks": 1, "waiting_bytes": 0, "peers": 1}
+    assert not side.exchanges.handing_over
+    assert sent(side.tick(ACK_DELAY)) == [acknowledged(1)]
+
+
+def test_replies_come_one_by_one_and_the_final_word_may_come_alone(side):
+    side.call()
+    (first,) = side.on_chunk(answer(0, FLAG_FIRST | FLAG_LAST), b"one")
+    (second,) = side.on_chunk(answer(1, FLAG_EOF, eof=Eof(1, "remote", "oh")))
+    assert (first.body, first.last, first.eof) == (b"one", True, None)
+    assert (second.header, second.body, second.last, second.eof) == (None, b"", False, Eof(1, "remote", "oh"))
+    assert side.counts["calls"] == 0
+
+
+def test_what_comes_after_the_final_word_is_not_delivered(side):
+    side.call()
+    side.on_chunk(answer(1, FLAG_FIRST | FLAG_EOF), b"two")
+    effects = side.on_chunk(answer(0, FLAG_FIRST | FLAG_LAST), b"one")
+    assert [piece.body for piece in deliveries(effects)] == [b"one", b"two"]
+    effects = side.on_chunk(answer(2, FLAG_FIRST | FLAG_LAST), b"three")
+    assert sent(effects) == [Ack(1, 2, (AckItem(*REPLIES, CLOSED, 0),))]
+
+
+def test_chunks_held_behind_the_final_word_are_dropped_with_the_call(side):
+    side.call()
+    side.on_chunk(answer(2, FLAG_FIRST), b"never")
+    side.on_chunk(answer(1, FLAG_EOF))
+    effects = side.on_chunk(answer(0, FLAG_FIRST | FLAG_LAST), b"one")
+    assert [(piece.body, piece.eof) for piece in deliveries(effects)] == [(b"one", None), (b"", Eof())]
+
+
+def test_a_reply_from_a_node_that_was_not_asked_is_not_delivered(side, road):
+    road.open("c", 3)
+    side.call()
+    effects = side.on_chunk(answer(incarnation=3), b"x", source="c")
+    assert sent(effects) == [Ack(1, 3, (AckItem(*REPLIES, CLOSED, 0),))]
+    assert deliveries(effects) == []
+    assert side.counts["calls"] == 1
+
+
+def test_a_reply_from_another_life_of_the_recipient_is_not_delivered(side, road):
+    side.call()
+    road.shut("b")
+    assert side.on_chunk(answer(incarnation=8), b"x") == [Report("frame_dropped", "b", None, "not_its_request")]
+    assert side.counts["calls"] == 1
+
+
+def test_a_payload_may_follow_piece_by_piece(side):
+    (first,) = sent(side.call(b"one", last=False))
+    (second,) = sent(side.feed(b"two"))
+    (third,) = sent(side.feed(b"", last=True))
+    assert [chunk.flags for chunk in (first, second, third)] == [FLAG_FIRST, 0, FLAG_LAST]
+    assert side.feed(b"too much") == []
+
+
+def test_a_cancelled_request_has_no_room_for_more_while_it_waits_for_its_end(side):
+    side.call(last=False)
+    assert side.exchanges.room(REQUEST) == BACKLOG
+    assert side.exchanges.is_open(REQUEST)
+    side.cancel()
+    assert side.counts["calls"] == 1
+    assert not side.exchanges.is_open(REQUEST)
+    assert side.exchanges.room(REQUEST) == 0
+
+
+# --- restarts -----------------------------------------------------------------------------------------------------
+
+
+def test_a_call_fails_when_the_recipient_has_restarted(side):
+    side.call()
+    assert side.regain(incarnation=3, now=5.0) == [
+        final("node_restarted", "node 'b' has restarted and lost the request; send it again if it may run twice")
+    ]
+    assert side.counts["calls"] == 0
+
+
+def test_a_call_fails_when_the_recipient_says_that_it_has_restarted(side):
+    side.call()
+    assert side.on_unreachable("restarted") == [
+        Report("unreachable", "b", None, "restarted", (), 9.0),
+        final("node_restarted", "node 'b' has restarted and lost the request; send it again if it may run twice"),
+    ]
+
+
+# --- acknowledgements ---------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_is_acknowledged_is_handed_over_and_sent_no_more(side):
+    side.call()
+    assert side.on_ack(1) == []
+    assert not side.exchanges.handing_over
+    assert sent([effect for _, effect in side.run(0.0, POKE - 1)]) == []
+
+
+def test_the_number_of_a_request_is_settled_when_its_first_chunk_has_arrived(side):
+    side.call(bytes(2 * MAX_BODY))
+    side.on_ack(0)
+    assert [chunk.floor for chunk in sent(side.call(id=bytes(16)))] == [0]
+    side.on_ack(1)
+    assert [chunk.floor for chunk in sent(side.call(id=b"\xff" * 16))] == [1]
+
+
+def test_an_acknowledgement_opens_the_window(side):
+    side.call(bytes(2 * WINDOW))
+    before = side.counts["waiting_bytes"]
+    chunks = sent(side.on_ack(15, 2 * WINDOW), Kind.CHUNK)
+    assert chunks
+    assert side.counts["waiting_bytes"] < before
+
+
+def test_who_asks_how_far_a_call_has_come_is_told_at_once(side):
+    side.call()
+    assert sent(side.on_ack(1, POKE_LIMIT)) == [acknowledged(0)]
+
+
+def test_a_call_that_the_recipient_has_given_up_ends(side):
+    side.call()
+    (piece,) = deliveries(side.on_ack(CLOSED, 0, now=5.0))
+    assert piece == final("unreachable", "node 'b' gave the request up while cut off; its work was stopped")
+    assert side.counts["calls"] == 0
+
+
+def test_a_call_that_has_not_left_can_not_have_been_given_up(side, road):
+    road.open("b", 2, lagging=True)
+    side.call()
+    assert side.on_ack(CLOSED, 0) == []
+    assert side.counts["calls"] == 1
+
+
+# --- silence ------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_is_not_acknowledged_is_sent_again_with_growing_pauses(side):
+    side.call()
+    again = [(now, effect.value) for now, effect in side.run(0.0, 20.0)]
+    assert [now for now, _ in again] == [FIRST_TIMEOUT, 3.0, 7.0, 15.0]
+
+
+def test_every_now_and_then_the_other_end_is_asked_whether_it_knows_the_exchange(side):
+    side.call()
+    side.on_ack(1)
+    pokes = [(now, effect.value) for now, effect in side.run(0.0, 2.9 * POKE)]
+    assert [now for now, _ in pokes] == [POKE, 2 * POKE]
+    assert {ack for _, ack in pokes} == {acknowledged(0, POKE_LIMIT)}
+
+
+# --- a recipient whose life is not known, as a leaf's recipients are ----------------------------------------------
+
+QUESTION = Ack(1, 0, (AckItem(*REQUEST, 0, POKE_LIMIT),))
+
+
+@pytest.fixture
+def blind(road):
+    """One that learns no incarnations from routes, and has asked `b` for its own since 1.0, with a request to send."""
+    road.open("b", 0)
+    side = Side(road)
+    assert sent(side.call(bytes(2 * MAX_BODY), now=1.0)) == [QUESTION]
+    return side
+
+
+def told(side, incarnation=2, now=1.1, source="b", id=ID):
+    """The recipient says that it knows nothing of a call of that id, and so who it is."""
+    return side.on_ack(CLOSED, 0, stream=REPLIES._replace(message_id=id), incarnation=incarnation, now=now,
+                       source=source)  # fmt: skip
+
+
+def test_a_request_leaves_for_the_life_that_answers_and_for_no_other(blind):
+    chunks = sent(told(blind), Kind.CHUNK)
+    assert [(chunk.sequence, chunk.target) for chunk in chunks] == [(0, 2), (1, 2)]
+    assert told(blind, 2, 1.2) == []
+    again = sent([effect for _, effect in blind.run(1.2, 9.0)], Kind.CHUNK)
+    assert {chunk.target for chunk in again} == {2}
+
+
+def test_the_question_is_asked_again_until_it_is_answered(blind):
+    questions = blind.run(1.0, 20.0)
+    assert [now - 1.0 for now, _ in questions] == [FIRST_TIMEOUT, 3.0, 7.0, 15.0]
+    assert all(effect.value == QUESTION for _, effect in questions)
+
+
+def test_more_payload_asks_no_more_questions(blind):
+    side = blind
+    side.call(b"one", id=OTHER, last=False, now=1.0)
+    assert side.feed(b"two", stream=REQUEST._replace(message_id=OTHER), now=1.05) == []
+    assert [body for *_, body in told(side)[-2:]] == [b"one", b"two"]
+
+
+def test_a_new_way_has_the_question_asked_anew(blind):
+    blind.lose(now=1.5)
+    assert sent(blind.regain(incarnation=0, now=1.6)) == [QUESTION]
+
+
+def test_one_answer_lets_everything_go_that_waits_for_that_node(blind):
+    blind.call(b"more", id=OTHER, now=1.05)
+    assert [chunk.message_id for chunk in sent(told(blind), Kind.CHUNK)] == [ID, ID, OTHER]
+    (chunk,) = sent(blind.call(b"later", id=bytes(16), now=2.0))
+    assert (chunk.message_id, chunk.target) == (bytes(16), 2)
+
+
+def test_somebody_else_who_answers_means_nothing(blind, road):
+    road.open("c", 0)
+    assert told(blind, 3, source="c") == []
+    assert told(blind, id=OTHER) == []
+
+
+def test_a_question_that_comes_back_is_no_way_to_the_recipient(blind):
+    note = wire.Unreachable(Kind.ACK, "no_route", "m", "b", ("bb",), 9.0)
+    assert blind.exchanges._on_note(note, wire.encode(QUESTION), 1.1) is None
+    (report,) = blind.done()
+    assert (report.event, report.near, report.settled) == ("unreachable", ("bb",), 9.0)
+    (ending,) = deliveries(blind.tick(1.1 + ROUTE_TIMEOUT))
+    assert ending.eof.error == "no route to 'b' after 30.1 s; the last node on the way was 'm' (did you mean 'bb'?)"
+
+
+def test_a_request_that_only_a_life_before_could_have_had_begins_anew_in_the_one_that_is(blind):
+    told(blind)
+    blind.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 1.2)
+    assert deliveries(blind.done())[0].eof.reason == "node_restarted"  # the second chunk may have arrived
+    chunk = sent(blind.call(b"small", now=2.0))[0]
+    assert chunk.target == 2
+    blind.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 2.1)
+    assert sent(blind.done()) == [QUESTION]
+    blind.on_chunk(request(id=OTHER, incarnation=7), now=2.2)
+    (chunk,) = sent(told(blind, 7, 2.3), Kind.CHUNK)
+    assert (chunk.target, chunk.flags & FLAG_RESENT) == (7, FLAG_RESENT)
+
+
+def test_a_cancelled_call_sends_no_more_when_its_recipient_says_who_it_is(blind):
+    (ending,) = deliveries(blind.cancel(now=1.05))
+    assert ending.eof.error == "cancelled; it had not reached 'b'"
+    assert told(blind) == []
+
+
+# --- time is up ---------------------------------------------------------------------------------------------------
+
+
+def test_a_call_ends_at_its_deadline_and_the_work_is_stopped(side):
+    side.call(timeout=5.0, now=1.0)
+    side.on_ack(1, now=1.1)
+    side.tick(1.2)
+    assert side.tick(5.999) == []
+    effects = side.tick(6.0)
+    assert sent(effects) == [Cancel(ID, True, 0, 0, 1, 2)]
+    assert deliveries(effects) == [
+        final("timed_out", "no final reply from 'b' within 5 s; the request had reached 'b'")
+    ]
+    assert side.counts["calls"] == 0
+
+
+def test_a_call_without_a_route_says_so_when_its_time_is_up(side):
+    side.call(to="x", timeout=5.0)
+    assert side.tick(5.0) == [
+        final("timed_out", "no route to 'x' after 5 s; the request has not left 'a'; a hint about x", "x")
+    ]
+
+
+def test_a_deadline_beyond_the_patience_for_a_route_does_not_count(side):
+    side.call(to="x", timeout=ROUTE_TIMEOUT + 1)
+    assert side.tick(ROUTE_TIMEOUT) == [
+        final("unreachable", "no route to 'x' after 30 s; the request has not left 'a'; a hint about x", "x")
+    ]
+
+
+def test_a_call_that_was_out_of_reach_for_a_time_keeps_its_deadline(side):
+    side.call(timeout=40.0)
+    side.lose(now=1.0)
+    side.regain(now=2.0)
+    side.on_ack(1, now=2.1)
+    assert deliveries([effect for _, effect in side.run(2.1, 39.9)]) == []
+    assert [piece.eof.reason for piece in deliveries(side.tick(40.0))] == ["timed_out"]
+
+
+# --- cancelling ---------------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_never_left_is_cancelled_at_once(side):
+    side.call(to="x")
+    assert side.cancel() == [final("cancelled", "cancelled; it had not reached 'x'", "x")]
+    assert side.counts["calls"] == 0
+
+
+def test_a_request_that_came_back_is_cancelled_at_once(side):
+    side.call()
+    side.on_returned(now=0.1)
+    assert side.cancel(now=0.2) == [final("cancelled", "cancelled; it had not reached 'b'")]
+
+
+def test_a_request_that_comes_back_after_it_was_cancelled_ends_then(side):
+    side.call()
+    assert sent(side.cancel(now=0.1)) == [Cancel(ID, True, 0, 0, 1, 2)]
+    assert deliveries(side.on_returned(now=0.2)) == [final("cancelled", "cancelled; it had not reached 'b'")]
+
+
+def test_a_request_of_which_one_copy_came_back_and_another_may_have_arrived_waits_for_the_word_of_the_recipient(side):
+    side.call()
+    side.lose(now=0.5)
+    side.regain(now=0.6)
+    side.on_returned(now=0.7)
+    assert sent(side.cancel(now=0.8), Kind.CANCEL) == [Cancel(ID, True, 0, 0, 1, 2)]
+    assert side.counts["calls"] == 1
+
+
+def test_a_request_of_which_anything_has_arrived_waits_for_the_word_of_the_recipient(side):
+    side.call(bytes(2 * MAX_BODY))
+    side.on_ack(1)
+    side.on_returned(sequence=1)
+    assert sent(side.cancel(now=0.1), Kind.CANCEL) == [Cancel(ID, True, 0, 0, 1, 2)]
+
+
+def test_cancelling_what_is_unknown_or_cancelled_already_is_harmless(side):
+    assert side.cancel() == []
+    side.call()
+    assert len(side.cancel()) == 1
+    assert side.cancel() == []
+
+
+def test_a_cancelled_call_ends_with_the_final_word_of_the_recipient(side):
+    side.call()
+    side.on_ack(1)
+    assert sent(side.cancel()) == [Cancel(ID, True, 0, 0, 1, 2)]
+    (piece,) = side.on_chunk(answer(flags=FLAG_EOF, eof=Eof(1, "cancelled", "stopped")))
+    assert piece.eof == Eof(1, "cancelled", "stopped")
+    assert side.counts["calls"] == 0
+
+
+def test_a_cancelled_call_ends_when_the_recipient_knows_nothing_of_it(side):
+    side.call()
+    assert side.on_cancel(request=False) == []
+    side.cancel()
+    assert side.on_cancel(request=False, source="c") == []
+    assert side.on_cancel(request=False) == [final("cancelled", "cancelled; 'b' had not begun, or was done")]
+    assert side.on_cancel(request=False) == []
+
+
+def test_cancelling_is_said_again_until_it_is_confirmed_and_given_up_in_the_end(side):
+    side.call()
+    side.cancel(now=1.0)
+    effects = side.run(1.0, 1.0 + CANCEL_GRACE)
+    assert sent([effect for _, effect in effects], Kind.CHUNK) == []
+    cancels = [now for now, effect in effects if sent([effect], Kind.CANCEL)]
+    assert cancels[:3] == [1.0 + CANCEL_AGAIN, 1.0 + 2 * CANCEL_AGAIN, 1.0 + 3 * CANCEL_AGAIN]
+    assert effects[-1] == (
+        1.0 + CANCEL_GRACE,
+        final("cancelled", "cancelled; 'b' has not confirmed within 10 s that the work has ended"),
+    )
+
+
+def test_cancelling_is_said_again_also_when_the_request_is_acknowledged_meanwhile(side):
+    side.call()
+    side.cancel(now=0.01)
+    side.on_ack(1, now=0.03)
+    effects = side.run(0.03, 3.0)
+    assert len(sent([effect for _, effect in effects], Kind.CANCEL)) > 3
+
+
+def test_a_cancelled_call_whose_route_is_lost_is_cancelled_again_when_there_is_one(side):
+    side.call()
+    side.lose(now=0.5)
+    assert side.cancel(now=1.0) == []
+    assert sent(side.regain(now=2.0)) == [Cancel(ID, True, 0, 0, 1, 2)]
+
+
+def test_what_was_not_sent_of_a_cancelled_call_never_is(side):
+    side.call(bytes(2 * WINDOW), last=False)
+    side.cancel()
+    assert side.counts["waiting_bytes"] == BURST * MAX_BODY  # what is under way
+    assert sent(side.on_ack(10, 10 * WINDOW), Kind.CHUNK) == []
+    assert side.feed(b"more") == []
+
+
+def test_that_the_recipient_has_closed_a_cancelled_call_does_not_end_it_otherwise(side):
+    side.call()
+    side.cancel()
+    assert side.on_ack(CLOSED, 0) == []
+    assert side.counts["calls"] == 1
+
+
+def test_the_time_of_a_cancelled_call_may_be_up_before_it_is_confirmed(side):
+    side.call(timeout=1.9)
+    side.cancel(now=1.0)
+    effects = [effect for _, effect in side.run(1.0, 2.0)]
+    assert effects[-1] == final(
+        "timed_out", "no final reply from 'b' within 1.9 s; nothing was heard of the request since it left 'a'"
+    )
+    assert len(sent(effects, Kind.CANCEL)) == 1

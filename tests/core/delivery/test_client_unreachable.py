@@ -1,0 +1,345 @@
+"""Calls whose recipient is out of reach, and what is said of them when they end for that."""
+
+import pytest
+
+from tests.core.delivery.exchange_harness import (
+    ID,
+    REQUEST,
+    ROUTE_TIMEOUT,
+    acknowledged,
+    answer,
+    deliveries,
+    final,
+    sent,
+)
+from zmesh.core import wire
+from zmesh.core.delivery.client import POKE_SOON
+from zmesh.core.delivery.peers import POKE_LIMIT
+from zmesh.core.delivery.sending import POKE, SILENCE
+from zmesh.core.effects import Deliver, Report
+from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, Cancel, Kind
+
+# --- no route -----------------------------------------------------------------------------------------------------
+
+
+def test_a_request_without_a_route_waits_for_one(side):
+    assert side.call(to="x", now=1.0) == []
+    assert side.counts["waiting_bytes"] == 0
+    (chunk,) = sent(side.regain("x", 9, now=11.0))
+    assert (chunk.target, chunk.flags & FLAG_RESENT) == (9, 0)
+    side.on_ack(1, source="x", incarnation=9, now=12.0)
+    assert sent([effect for _, effect in side.run(12.0, 12.0 + ROUTE_TIMEOUT)], Kind.CHUNK) == []
+    assert side.counts["calls"] == 1
+
+
+def test_a_request_without_a_route_for_too_long_ends_unreachable(side):
+    side.call(to="x", now=1.0)
+    assert side.tick(1.0 + ROUTE_TIMEOUT - 0.001) == []
+    assert side.tick(1.0 + ROUTE_TIMEOUT) == [
+        final("unreachable", "no route to 'x' after 30 s; the request has not left 'a'; a hint about x", "x")
+    ]
+    assert side.counts["calls"] == 0
+
+
+def test_a_call_whose_route_is_lost_is_sent_again_when_there_is_one(side):
+    side.call(now=0.0)
+    assert side.lose(now=0.5) == []
+    (chunk,) = sent(side.regain(now=0.7))
+    assert chunk.flags & FLAG_RESENT
+
+
+def test_a_request_that_came_back_goes_to_the_new_life_of_its_recipient(side):
+    side.call()
+    side.on_returned()
+    (chunk,) = sent(side.regain(incarnation=9, now=0.5))
+    assert chunk.target == 9
+
+
+def test_a_request_that_a_new_life_has_sent_back_waits_until_the_route_leads_there(side):
+    side.call()
+    side.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 0.1)
+    assert sent(side.done()) == []
+    (chunk,) = sent(side.regain(incarnation=9, now=0.5))
+    assert chunk.target == 9
+    assert sent(side.on_ack(1, now=0.6, incarnation=9)) == []
+
+
+def test_a_request_that_may_have_begun_in_a_life_that_is_over_ends(side):
+    side.call()
+    (ending,) = deliveries(side.regain(incarnation=9, now=0.5))
+    assert ending.eof.reason == "node_restarted"
+
+
+def test_a_call_that_was_lost_and_has_nothing_under_way_asks_how_it_stands(side):
+    side.call()
+    side.on_ack(1)
+    side.lose(now=1.0)
+    assert sent(side.regain(now=2.0)) == [acknowledged(0, POKE_LIMIT)]
+    assert sent(side.regain(now=3.0)) == []
+
+
+def test_a_call_whose_route_stays_lost_ends_and_the_work_is_stopped_if_that_can_be_told(side, road):
+    side.call()
+    side.lose(now=1.0)
+    road.open("b", 2)
+    effects = side.tick(1.0 + ROUTE_TIMEOUT)
+    assert (
+        final(
+            "unreachable",
+            "no route to 'b' after 31 s; nothing was heard of the request since it left 'a'; a hint about b",
+        )
+        in effects
+    )
+    assert sent(effects, Kind.CANCEL) == [Cancel(ID, True, 0, 0, 1, 2)]
+
+
+def test_a_route_that_is_lost_twice_counts_from_the_first_time(side):
+    side.call()
+    side.lose(now=1.0)
+    side.exchanges.on_route("b", None, 20.0)
+    effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
+    assert deliveries(effects) == [
+        final(
+            "unreachable",
+            "no route to 'b' after 31 s; nothing was heard of the request since it left 'a'; a hint about b",
+        )
+    ]
+
+
+def test_any_sign_of_the_recipient_ends_the_wait_for_a_route(side, road):
+    side.call()
+    side.lose(now=1.0)
+    road.open("b", 2)
+    side.on_ack(1, now=2.0)
+    assert deliveries([effect for _, effect in side.run(2.0, SILENCE)]) == []
+
+
+def test_a_call_is_lost_as_long_as_no_way_leads_to_its_recipient(side):
+    side.call(to="x")
+    assert side.exchanges.is_lost(ID)
+    side.regain("x")
+    assert not side.exchanges.is_lost(ID)
+    side.lose("x")
+    assert side.exchanges.is_lost(ID)
+    side.cancel()
+    assert not side.exchanges.is_lost(bytes(16))
+
+
+def test_a_call_of_a_leaf_that_finds_no_other_home_ends(side):
+    side.call()
+    side.exchanges.on_detached(None, 3.0)
+    effects = [effect for _, effect in side.run(3.0, 3.0 + ROUTE_TIMEOUT)]
+    assert [piece.eof.reason for piece in deliveries(effects)] == ["unreachable"]
+
+
+# --- notes from the way -------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_a_forwarder_can_not_pass_on_waits_and_is_sent_again(side):
+    side.call()
+    assert side.on_unreachable(near=("b1",), now=0.1) == [Report("unreachable", "b", None, "no_route", ("b1",), 9.0)]
+    assert sent([effect for _, effect in side.run(0.1, 5.0)], Kind.CHUNK)
+    assert side.counts["calls"] == 1
+
+
+def test_a_chunk_that_a_full_queue_refused_is_sent_again_with_the_next_acknowledgement(side):
+    side.call(bytes(4 * MAX_BODY))
+    note = wire.Unreachable(Kind.CHUNK, "full", "m", "b", (), 0.0)
+    side.exchanges.on_returned(REQUEST, 1, note, 0.1)
+    assert side.done() == []
+    assert [chunk.sequence for chunk in sent(side.on_ack(1, now=0.2))] == [1]
+    assert side.exchanges.calls.get(ID).lost_since is None
+
+
+def test_a_call_that_had_arrived_asks_soon_after_a_note(side):
+    side.call()
+    side.on_ack(1)
+    side.on_unreachable(now=1.0)
+    side.on_unreachable(now=1.2)
+    assert [(now, effect.value) for now, effect in side.run(1.0, 5.0)] == [
+        (1.0 + POKE_SOON, acknowledged(0, POKE_LIMIT))
+    ]
+    side.on_ack(1, now=5.0)
+    assert deliveries([effect for _, effect in side.run(5.0, SILENCE)]) == []
+
+
+# --- what an error says -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("near", "text"), [((), ""), (("b1", "b2"), " (did you mean 'b1'?)")], ids=["no name", "two names"]
+)
+def test_an_error_names_the_last_node_on_the_way_and_what_it_knows(side, near, text):
+    side.call()
+    side.on_unreachable(near=near, now=1.0)
+    effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
+    assert deliveries(effects) == [
+        final("unreachable", f"no route to 'b' after 31 s; the last node on the way was 'm'{text}")
+    ]
+
+
+def test_an_error_without_a_note_names_the_neighbour_that_the_request_left_for(side):
+    side.road.hops[1] = "m"
+    side.call(timeout=2.0)
+    assert deliveries(side.tick(2.0)) == [
+        final("timed_out", "no final reply from 'b' within 2 s; the last node on the way was 'm'")
+    ]
+    side.call()
+    side.lose(now=3.0)
+    effects = [effect for _, effect in side.run(3.0, 3.0 + ROUTE_TIMEOUT)]
+    assert (
+        final("unreachable", "no route to 'b' after 33 s; the last node on the way was 'm'; a hint about b") in effects
+    )
+
+
+def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
+    side.road.shut("b")
+    side.call(timeout=9.0)
+    for hop in ("m", "n"):
+        side.road.hops[1] = hop
+        side.regain(now=1.0)
+    side.lose(now=2.0)
+    assert deliveries(side.tick(9.0)) == [
+        final("timed_out", "no route to 'b' after 9 s; the last node on the way was 'n'; a hint about b")
+    ]
+
+
+@pytest.mark.parametrize("sign", ["acknowledged", "answered"])
+def test_an_error_says_that_the_recipient_had_the_request_if_that_is_known(side, sign):
+    side.call(timeout=9.0)
+    if sign == "answered":
+        side.on_chunk(answer(flags=FLAG_FIRST | FLAG_LAST))
+    else:
+        side.on_ack(1)
+    side.on_unreachable(now=1.0)
+    side.lose(now=2.0)
+    assert final("timed_out", "no route to 'b' after 9 s; the request had reached 'b'") in side.tick(9.0)
+
+
+def test_a_note_of_this_node_itself_is_as_good_as_what_it_knows(side):
+    side.call()
+    side.on_unreachable(at="a", now=1.0)
+    effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
+    assert deliveries(effects) == [
+        final(
+            "unreachable",
+            "no route to 'b' after 31 s; nothing was heard of the request since it left 'a'; a hint about b",
+        )
+    ]
+
+
+def test_a_timeout_names_the_last_node_that_is_known_to_have_the_request(side):
+    side.call(timeout=5.0)
+    effects = [effect for _, effect in side.run(0.0, 5.0)]
+    text = "no final reply from 'b' within 5 s; nothing was heard of the request since it left 'a'"
+    assert deliveries(effects) == [final("timed_out", text)]
+
+
+def test_a_route_that_is_lost_after_the_request_arrived_does_not_hide_that(side):
+    side.call()
+    side.on_ack(1, now=0.1)
+    side.lose(now=1.0)
+    effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
+    text = "no route to 'b' after 31 s; the request had reached 'b'; a hint about b"
+    assert deliveries(effects) == [final("unreachable", text)]
+
+
+# --- nodes that have left -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", ["left", "gone"])
+def test_a_call_that_runs_out_of_time_after_its_recipient_has_left_is_unreachable(side, reason):
+    side.call(timeout=9.0)
+    side.on_ack(1)
+    side.on_unreachable(reason, text="'b' left 2 s ago, last heard by 'n'", now=1.0)
+    text = "no route to 'b' after 9 s; the request had reached 'b'; 'b' left 2 s ago, last heard by 'n'"
+    assert final("unreachable", text) in side.tick(9.0)
+
+
+def test_a_call_that_runs_out_of_time_after_this_node_has_seen_its_recipient_leave_is_unreachable(side):
+    side.call(timeout=9.0)
+    side.on_ack(1)
+    side.on_unreachable(text="something older", now=0.5)
+    side.lose(now=1.0)
+    side.road.left.add("b")
+    assert final("unreachable", "no route to 'b' after 9 s; the request had reached 'b'; a hint about b") in side.tick(
+        9.0
+    )
+
+
+def test_what_a_node_on_the_way_knows_is_part_of_the_error_and_of_the_report(side):
+    side.call()
+    (report,) = side.on_unreachable(text="'b' was never known to 'm'", now=1.0)
+    assert report.text == "'b' was never known to 'm'"
+    effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
+    text = "no route to 'b' after 31 s; the last node on the way was 'm'; 'b' was never known to 'm'"
+    assert deliveries(effects) == [final("unreachable", text)]
+
+
+# --- a route_timeout of its own -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route_timeout", [0.5, 5.0, 2 * ROUTE_TIMEOUT])
+@pytest.mark.parametrize("timeout", [None, 100.0])
+def test_a_call_waits_for_a_route_as_long_as_it_says_itself(side, route_timeout, timeout):
+    side.call(to="x", timeout=timeout, route_timeout=route_timeout)
+    ends = [(now, effect.eof.reason) for now, effect in side.run(0.0, 200.0) if isinstance(effect, Deliver)]
+    assert ends == [(route_timeout, "unreachable")]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before the reply", "in the middle of a reply"])
+def test_a_call_whose_route_is_lost_ends_by_its_route_timeout_and_not_by_the_longer_total(side, begun):
+    side.call(timeout=100.0, route_timeout=2.0)
+    if begun:
+        side.on_chunk(answer(0, FLAG_FIRST), b"half of it")
+    side.lose(now=10.0)
+    ends = [(now, effect.eof.reason) for now, effect in side.run(10.0, 200.0) if isinstance(effect, Deliver)]
+    assert ends == [(12.0, "unreachable")]
+
+
+def test_a_call_whose_route_comes_back_in_time_goes_on(side):
+    side.call(route_timeout=2.0)
+    side.lose(now=10.0)
+    side.run(10.0, 11.9)
+    side.regain(now=11.9)
+    assert [effect for _, effect in side.run(11.9, 40.0) if isinstance(effect, Deliver)] == []
+
+
+# --- a recipient that says nothing --------------------------------------------------------------------------------
+
+
+def test_a_call_ends_when_nothing_is_heard_of_its_recipient_although_there_is_a_route(side):
+    """A node on the way may swallow what it should pass on, and keep its links alive."""
+    side.call(now=0.0)
+    effects = side.run(0.0, SILENCE + 2 * POKE)
+    ((at, ended),) = [(at, effect) for at, effect in effects if isinstance(effect, Deliver)]
+    assert SILENCE <= at <= SILENCE + POKE
+    assert ended.eof.reason == "unreachable"
+    assert ended.eof.error == (
+        f"nothing was heard of 'b' for {at:.3g} s, although there is a route; "
+        "nothing was heard of the request since it left 'a'"
+    )
+    assert side.counts["calls"] == 0
+
+
+def test_a_call_whose_recipient_answers_when_it_is_asked_goes_on(side):
+    side.call(now=0.0)
+    for now in range(10, 300, 10):
+        side.on_ack(1, now=float(now))
+        assert deliveries([effect for _, effect in side.run(float(now), now + 9.9)]) == []
+    assert side.counts["calls"] == 1
+
+
+def test_a_call_with_a_longer_route_timeout_waits_as_long_for_a_word(side):
+    side.call(now=0.0, route_timeout=200.0)
+    effects = side.run(0.0, 200.0 + 2 * POKE)
+    ((at, _),) = [(at, effect) for at, effect in effects if isinstance(effect, Deliver)]
+    assert at >= 200.0
+
+
+def test_a_silent_call_whose_route_was_lost_has_its_route_timeout_all_the_same(side):
+    side.call(now=0.0, route_timeout=20.0)
+    side.run(0.0, 40.0)
+    side.lose(now=40.0)
+    assert deliveries([effect for _, effect in side.run(40.0, 59.9)]) == []
+    assert "no route to 'b' after 60 s" in deliveries(side.tick(60.0))[0].eof.error

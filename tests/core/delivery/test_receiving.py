@@ -1,0 +1,129 @@
+import pytest
+
+from zmesh.core.delivery.congestion import MAX_WINDOW
+from zmesh.core.delivery.peers import ACK_DELAY, Peers
+from zmesh.core.delivery.receiving import MAX_WIDENED, Receiving
+from zmesh.core.delivery.sending import Exchange
+from zmesh.core.delivery.streams import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
+from zmesh.core.effects import Report
+from zmesh.core.timers import Alarm
+from zmesh.core.wire import FLAG_WANTING, MAX_BODY, AckItem, Chunk, Kind
+
+
+@pytest.fixture
+def peers(road):
+    return Peers(road, Alarm(), lambda peer, before, now: None)
+
+
+@pytest.fixture
+def receiving(road, peers):
+    return Receiving(road, peers)
+
+
+@pytest.fixture
+def new(peers):
+    """Make an exchange with node `b`."""
+    count = 0
+
+    def new():
+        nonlocal count
+        count += 1
+        return Exchange(count.to_bytes(16, "big"), peers.enter("b"), 2, request=True)
+
+    return new
+
+
+def chunk(sequence, flags=0):
+    return Chunk(bytes(16), False, sequence, flags, 0, 0, 2, 1, None, None)
+
+
+def read(receiving, exchange, ready, now=0.0):
+    for _, body, _ in ready:
+        receiving.consumed(exchange, len(body) + CHUNK_OVERHEAD, now)
+
+
+def test_what_comes_in_order_is_handed_on_and_acknowledged_after_a_while(receiving, peers, road, new):
+    exchange = new()
+    exchange.lost_since = 1.0
+    ready = receiving.accept(exchange, chunk(0), b"body", 3)
+    receiving.owe(exchange, ready, 2.0)
+    assert ready == [(chunk(0), b"body", 3)]
+    assert exchange.lost_since is None
+    assert road.take() == []
+    peers.tick(2.0 + ACK_DELAY)
+    (sent,) = road.frames(Kind.ACK)
+    assert sent.value.acks == (AckItem(exchange.message_id, False, 1, WINDOW),)
+
+
+def test_a_copy_is_acknowledged_at_once(receiving, road, new):
+    exchange = new()
+    for _ in range(2):
+        ready = receiving.accept(exchange, chunk(0), b"", 1)
+        receiving.owe(exchange, ready, 0.0)
+    assert ready is None
+    assert len(road.frames(Kind.ACK)) == 1
+
+
+def test_room_is_given_back_when_a_quarter_of_the_window_was_read(receiving, road, new):
+    exchange = new()
+    receiving.consumed(exchange, ACK_EVERY - 1, 0.0)
+    assert road.take() == []
+    receiving.consumed(exchange, 1, 0.0)
+    assert len(road.frames(Kind.ACK)) == 1
+
+
+def test_what_was_never_allowed_is_dropped_with_a_report(receiving, road, new):
+    exchange = new()
+    assert receiving.accept(exchange, chunk(0), bytes(WINDOW - CHUNK_OVERHEAD), 1)
+    assert receiving.accept(exchange, chunk(1), b"", 1) is None
+    assert road.take() == [Report("frame_dropped", "b", None, "past_window")]
+    assert exchange.inbound.expected == 1
+
+
+def test_the_window_of_a_reader_that_keeps_up_doubles_when_it_holds_the_sender_up(receiving, road, new):
+    exchange = new()
+    widths = []
+    for sequence in range(7):
+        ready = receiving.accept(exchange, chunk(sequence, FLAG_WANTING), bytes(MAX_BODY), 1)
+        receiving.owe(exchange, ready, 0.0)
+        read(receiving, exchange, ready)
+        receiving.check([exchange])
+        widths.append(exchange.inbound.window // WINDOW)
+    assert widths == [min(2**count, MAX_WINDOW // WINDOW) for count in range(1, 8)]
+    assert exchange.inbound.window == MAX_WINDOW
+    limits = [item.limit for sent in road.frames(Kind.ACK) for item in sent.value.acks]
+    assert limits[0] == 2 * WINDOW
+    assert limits == sorted(limits)
+
+
+def test_the_window_of_a_reader_that_lags_stays_as_it_is(receiving, new):
+    exchange = new()
+    half = WINDOW // 2 // (MAX_BODY + CHUNK_OVERHEAD)
+    for sequence in range(half + 1):
+        receiving.accept(exchange, chunk(sequence), bytes(MAX_BODY), 1)
+    receiving.accept(exchange, chunk(half + 1, FLAG_WANTING), bytes(MAX_BODY), 1)
+    assert exchange.inbound.window == WINDOW
+
+
+def test_a_node_widens_the_windows_of_all_its_streams_so_far_and_no_further(receiving, new):
+    exchanges = [new() for _ in range(40)]
+    for sequence in range(4):
+        for exchange in exchanges:
+            read(receiving, exchange, receiving.accept(exchange, chunk(sequence, FLAG_WANTING), b"", 1))
+    receiving.check(exchanges)
+    widened = sum(exchange.inbound.window - WINDOW for exchange in exchanges)
+    assert MAX_WIDENED - MAX_WINDOW < widened <= MAX_WIDENED
+    for exchange in exchanges[:-1]:
+        receiving.end(exchange)
+    last = exchanges[-1]
+    receiving.check([last])
+    for sequence in range(4, 9):
+        read(receiving, last, receiving.accept(last, chunk(sequence, FLAG_WANTING), b"", 1))
+    assert last.inbound.window == MAX_WINDOW
+
+
+def test_a_wrong_count_of_widened_windows_is_found(receiving, new):
+    exchange = new()
+    exchange.inbound.window += 1
+    with pytest.raises(AssertionError, match="widened"):
+        receiving.check([exchange])

@@ -1,0 +1,420 @@
+"""What others may take up of a node: requests that are open, payload that is kept, peers and numbers remembered."""
+
+import pytest
+
+from tests.core.delivery.exchange_harness import REPLIES, Side, answer, deliveries, request, sent
+from zmesh.core import wire
+from zmesh.core.delivery.exchanges import AT_ONCE
+from zmesh.core.delivery.peers import FORGET_PEER, MAX_FORMER, POKE_LIMIT
+from zmesh.core.delivery.sending import POKE
+from zmesh.core.delivery.server import SILENCE
+from zmesh.core.delivery.streams import CHUNK_OVERHEAD, WINDOW
+from zmesh.core.effects import Abort, Pull, Report
+from zmesh.core.limits import Limits
+from zmesh.core.message import Eof
+from zmesh.core.wire import CLOSED, FLAG_FIRST, FLAG_LAST, MAX_ACKS, MAX_BODY, Ack, AckItem, Cancel, Kind, Route
+
+NOTHING = {"services": 0, "kept_bytes": 0, "peers": 0, "request_numbers": 0}
+
+
+def id_of(number):
+    return number.to_bytes(16, "big")
+
+
+def opening(number, **options):
+    """The first chunk of one of several requests, whose payload goes on."""
+    return request(flags=FLAG_FIRST, id=id_of(number), number=number, **options)
+
+
+@pytest.fixture
+def limited(road):
+    """Make the exchanges of node `a` with these limits; there is a way to `b` and to `c`."""
+    road.open("c", 2)
+    return lambda **limits: Side(road, Limits(**limits))
+
+
+def refusals(effects):
+    """Why requests were answered as overloaded, by what was sent and by what was reported."""
+    answers = [(head.message_id, head.eof) for head in sent(effects, Kind.CHUNK)]
+    assert all(eof.code == 1 and eof.reason == "overloaded" for _, eof in answers)
+    reports = [effect for effect in effects if isinstance(effect, Report)]
+    assert [report.event for report in reports] == ["overloaded"] * len(answers)
+    for (_, eof), report in zip(answers, reports, strict=True):
+        assert f"({report.detail} is " in eof.error
+    return [report.detail for report in reports]
+
+
+# --- requests that are open ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["services", "services_per_neighbour", "services_per_peer"])
+def test_one_request_more_than_the_limit_is_answered_as_overloaded(limited, limit):
+    side = limited(**{limit: 3})
+    for number in range(3):
+        assert len(deliveries(side.on_chunk(opening(number), via="n"))) == 1
+    effects = side.on_chunk(opening(3), b"x", via="n")
+    assert refusals(effects) == [limit]
+    assert deliveries(effects) == []
+    (head,) = sent(effects)
+    assert (head.message_id, head.target, head.sequence) == (id_of(3), 2, 0)
+    assert f"node 'a' has no room for another request of 'b' ({limit} is 3)" in head.eof.error
+    assert side.counts["services"] == side.exchanges.kept()["services"] == 3
+
+
+@pytest.mark.parametrize("limit", ["services", "services_per_neighbour", "services_per_peer"])
+def test_a_request_that_was_refused_begins_when_it_comes_again_and_there_is_room(limited, limit):
+    side = limited(**{limit: 1})
+    side.on_chunk(opening(0), via="n")
+    assert refusals(side.on_chunk(opening(1), via="n")) == [limit]
+    side.on_ack(CLOSED, 0, stream=REPLIES._replace(message_id=id_of(0)))
+    assert len(deliveries(side.on_chunk(opening(1), via="n"))) == 1
+
+
+def test_a_peer_at_its_limit_leaves_room_for_others_behind_the_same_neighbour(limited):
+    side = limited(services_per_peer=2)
+    for number in range(5):
+        side.on_chunk(opening(number), via="n")
+    assert len(deliveries(side.on_chunk(opening(9), source="c", via="n"))) == 1
+
+
+def test_sources_that_are_made_up_share_what_their_neighbour_may_have(limited):
+    side = limited(services_per_neighbour=3)
+    for number in range(10):
+        side.on_chunk(opening(number), source=f"forged-{number}", via="n")
+    assert side.counts["services"] == 3
+    assert len(deliveries(side.on_chunk(opening(99), source="c", via="m"))) == 1
+
+
+def test_who_can_t_be_reached_is_not_answered_when_there_is_no_room(limited):
+    side = limited(services=0)
+    assert side.on_chunk(opening(0), source="far") == [Report("overloaded", "far", None, "services")]
+
+
+def test_a_copy_of_a_request_is_no_other_one_at_the_limit(limited):
+    side = limited(services=1)
+    side.on_chunk(opening(0))
+    assert sent(side.on_chunk(opening(0)), Kind.CHUNK) == []
+
+
+def test_a_late_copy_of_a_request_that_is_over_is_not_refused_but_said_to_be_over(limited):
+    side = limited(services=1)
+    side.on_chunk(opening(0))
+    side.on_ack(CLOSED, 0, stream=REPLIES._replace(message_id=id_of(0)))
+    side.on_chunk(opening(1))
+    (ack,) = sent(side.on_chunk(opening(0)))
+    assert AckItem(id_of(0), True, CLOSED, 0) in ack.acks
+
+
+def test_a_node_that_may_run_more_work_may_serve_more_requests():
+    assert Limits.serving(1) == Limits()
+    assert Limits.serving(1, 1 << 40).spooled_bytes == 2 << 40
+    limits = Limits.serving(1_000_000)
+    assert limits.services_per_peer > 1_000_000
+    assert limits.services_per_peer < limits.services_per_neighbour < limits.services
+
+
+def test_by_default_a_limit_of_one_leaves_room_for_others():
+    limits = Limits()
+    for name in ("services", "kept_bytes", "peers"):
+        assert getattr(limits, f"{name}_per_neighbour") < getattr(limits, name)
+    for name in ("services", "kept_bytes"):
+        assert getattr(limits, f"{name}_per_peer") < getattr(limits, f"{name}_per_neighbour")
+
+
+# --- payload that is kept -----------------------------------------------------------------------------------------
+
+WEIGHT = 1000 + CHUNK_OVERHEAD
+
+
+@pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
+@pytest.mark.parametrize("sequence", [3, 5], ids=["in its turn", "before its turn"])
+def test_payload_that_would_take_more_than_the_limit_is_dropped_and_comes_again(limited, limit, sequence):
+    side = limited(**{limit: 3 * WEIGHT})
+    for number in range(3):
+        side.on_chunk(request(number, FLAG_FIRST if not number else 0), bytes(1000), via="n")
+    effects = side.on_chunk(request(sequence, 0), bytes(1000), via="n")
+    assert Report("frame_dropped", "b", None, limit) in effects
+    assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
+    side.exchanges.consumed(REPLIES._replace(request=True), WEIGHT, 0.0)
+    assert Report("frame_dropped", "b", None, limit) not in side.on_chunk(request(sequence, 0), bytes(1000), via="n")
+    assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
+
+
+@pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
+def test_what_is_held_of_a_request_gives_way_to_the_chunk_that_it_waits_for(limited, limit):
+    """Else it would keep that out for ever, and the request would never go on."""
+    side = limited(**{limit: 3 * WEIGHT})
+    side.on_chunk(request(0, FLAG_FIRST), bytes(1000), via="n")
+    for sequence in (2, 3):
+        side.on_chunk(request(sequence, 0), bytes(1000), via="n")
+    assert len(deliveries(side.on_chunk(request(1, 0), bytes(1000), via="n"))) == 2
+    assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
+    side.exchanges.consumed(REPLIES._replace(request=True), WEIGHT, 0.0)
+    assert len(deliveries(side.on_chunk(request(3, FLAG_LAST), bytes(1000), via="n"))) == 1
+
+
+@pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
+def test_a_new_request_is_answered_as_overloaded_when_no_more_is_kept(limited, limit):
+    side = limited(**{limit: 2 * WEIGHT})
+    side.on_chunk(opening(0), bytes(1000), via="n")
+    side.on_chunk(opening(1), bytes(1000), via="n")
+    assert refusals(side.on_chunk(opening(2), bytes(1000), via="n")) == [limit]
+
+
+def test_a_chunk_that_has_come_already_costs_nothing(limited):
+    side = limited(kept_bytes=WEIGHT)
+    side.on_chunk(opening(0), bytes(1000))
+    assert [effect for effect in side.on_chunk(opening(0), bytes(1000)) if isinstance(effect, Report)] == []
+
+
+def test_a_request_that_came_whole_counts_until_it_is_over(limited):
+    side = limited()
+    side.on_chunk(request(), bytes(1000))
+    assert side.exchanges.kept()["kept_bytes"] == WEIGHT
+    side.reply(eof=Eof())
+    side.on_ack(1, stream=REPLIES)
+    assert side.exchanges.kept()["kept_bytes"] == 0
+
+
+def test_replies_count_while_they_are_held_for_their_turn_and_are_always_taken_in_it(limited):
+    side = limited(kept_bytes_per_peer=2 * WEIGHT)
+    side.call()
+    for sequence in (1, 2):
+        assert deliveries(side.on_chunk(answer(sequence, 0), bytes(1000))) == []
+    assert Report("frame_dropped", "b", None, "kept_bytes_per_peer") in side.on_chunk(answer(3, 0), bytes(1000))
+    assert len(deliveries(side.on_chunk(answer(0, FLAG_FIRST), bytes(1000)))) == 3
+    assert side.exchanges.kept()["kept_bytes"] == 0
+    assert len(deliveries(side.on_chunk(answer(3, 0), bytes(1000)))) == 1
+
+
+def test_what_is_held_of_replies_is_given_back_when_the_request_ends(limited):
+    side = limited()
+    side.call(timeout=5.0)
+    side.on_chunk(answer(1, 0), bytes(1000))
+    side.run(0.0, 6.0)
+    assert side.exchanges.kept()["kept_bytes"] == 0
+
+
+def test_replies_count_until_they_are_acknowledged(limited):
+    side = limited(kept_bytes=4 * WEIGHT)
+    side.on_chunk(request())
+    side.reply(bytes(4 * WEIGHT))
+    assert refusals(side.on_chunk(opening(2), source="c")) == ["kept_bytes"]
+    side.on_ack(1, stream=REPLIES)
+    assert side.exchanges.kept()["kept_bytes"] == CHUNK_OVERHEAD
+    assert len(deliveries(side.on_chunk(opening(2), source="c"))) == 1
+
+
+@pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
+def test_replies_that_stream_take_one_chunk_at_a_time_when_much_is_kept(limited, limit):
+    side = limited(**{limit: 4 * MAX_BODY})
+    side.on_chunk(request(), via="n")
+    side.reply(b"", last=False)
+    side.feed(bytes(3 * MAX_BODY), stream=REPLIES)
+    assert side.exchanges.room(REPLIES) == 0
+    assert Pull(REPLIES) in side.on_ack(4, stream=REPLIES)
+    assert side.exchanges.room(REPLIES) > MAX_BODY
+    side.on_chunk(opening(2), bytes(3 * MAX_BODY), via="n")
+    assert side.exchanges.room(REPLIES) == MAX_BODY
+    side.feed(bytes(MAX_BODY), stream=REPLIES)
+    assert side.exchanges.room(REPLIES) == 0
+    assert Pull(REPLIES) in side.on_ack(5, stream=REPLIES)
+
+
+# --- peers that are remembered ------------------------------------------------------------------------------------
+
+
+def frame(kind, head, source, side, via):
+    route = Route(1, kind, 255, "a", source, "a", b"", 0)
+    return side.exchanges.on_frame(route, wire.encode(head), b"", 0.0, via)
+
+
+@pytest.mark.parametrize(("limit", "via"), [("peers", "m"), ("peers_per_neighbour", "n")])
+def test_one_peer_more_than_the_limit_is_not_remembered(limited, limit, via):
+    side = limited(**{limit: 3})
+    for number in range(3):
+        assert frame(Kind.ACK, Ack(5, 1, ()), f"forged-{number}", side, "n") is None
+    assert frame(Kind.ACK, Ack(5, 1, ()), "c", side, via) == limit
+    assert frame(Kind.CANCEL, Cancel(id_of(1), True, 0, 0, 5, 1), "c", side, via) == limit
+    assert frame(Kind.CHUNK, answer(), "c", side, via) == limit
+    assert side.road.take() == []
+    assert frame(Kind.CHUNK, opening(0), "c", side, via) is None
+    assert refusals(side.road.take()) == [limit]
+    assert side.exchanges.kept() == {**NOTHING, "peers": 3}
+
+
+def test_this_node_itself_and_whom_it_calls_are_always_remembered(limited):
+    side = limited(peers=1, peers_per_neighbour=1)
+    frame(Kind.ACK, Ack(5, 1, ()), "forged", side, "n")
+    side.call(to="c")
+    assert frame(Kind.ACK, Ack(1, 1, ()), "a", side, None) is None
+    assert side.exchanges.kept()["peers"] == 3
+
+
+def test_peers_that_were_made_up_are_forgotten_and_others_may_come(limited):
+    side = limited(peers_per_neighbour=3)
+    for number in range(5):
+        frame(Kind.ACK, Ack(5, 1, ()), f"forged-{number}", side, "n")
+    side.run(0.0, FORGET_PEER)
+    assert side.exchanges.kept() == NOTHING
+    assert frame(Kind.ACK, Ack(5, 1, ()), "c", side, "n") is None
+
+
+def test_acknowledgements_that_are_owed_are_sent_before_they_are_many(limited):
+    side = limited()
+    item = AckItem(id_of(1), True, 1, 1)
+    asked = tuple(item._replace(message_id=id_of(number)) for number in range(MAX_ACKS))
+    side.exchanges.on_ack("b", Ack(2, 1, asked), 0.0)
+    (ack,) = sent(side.done())
+    assert len(ack.acks) == MAX_ACKS
+    assert side.counts["acks"] == 0
+
+
+# --- numbers that are remembered ----------------------------------------------------------------------------------
+
+
+def cancel(side, number, *, incarnation=2, source="b"):
+    side.on_cancel(id=id_of(number), number=number, incarnation=incarnation, source=source)
+
+
+def test_the_peers_with_the_most_numbers_forget_them_when_there_are_too_many(limited):
+    side = limited(request_numbers=40)
+    for number in (10, 12, 14):
+        cancel(side, number, source="c")
+    for number in range(1, 200, 2):
+        cancel(side, number)
+        assert side.exchanges.kept()["request_numbers"] <= 40
+    (over,) = sent(side.on_chunk(request(number=11, flags=FLAG_FIRST)), Kind.ACK)
+    assert over.acks[0].next == CLOSED
+    assert len(deliveries(side.on_chunk(opening(11), source="c"))) == 1
+    (over,) = sent(side.on_chunk(opening(12), source="c"), Kind.ACK)
+    assert AckItem(id_of(12), True, CLOSED, 0) in over.acks
+
+
+def test_the_numbers_of_former_incarnations_count_as_well(limited):
+    side = limited(request_numbers=100)
+    side.road.open("x", 0)
+    for incarnation in range(1, 20):
+        for number in range(1, 40, 2):
+            cancel(side, number, incarnation=incarnation, source="x")
+            assert side.exchanges.kept()["request_numbers"] <= 100
+    last = 19 - MAX_FORMER
+    (over,) = sent(side.on_chunk(opening(39, incarnation=last), source="x"), Kind.ACK)
+    assert over.acks[0].next == CLOSED
+    side.run(0.0, 2 * FORGET_PEER)
+    assert side.exchanges.kept() == NOTHING
+
+
+# --- callers that stay silent -------------------------------------------------------------------------------------
+
+
+def test_a_request_whose_caller_sends_no_more_and_answers_nothing_ends(limited):
+    side = limited()
+    side.on_chunk(request(flags=FLAG_FIRST), bytes(1000))
+    effects = side.run(0.0, SILENCE + POKE)
+    ended = [now for now, effect in effects if effect == Abort(REPLIES.message_id, "unreachable")]
+    assert len(ended) == 1
+    assert SILENCE <= ended[0] <= SILENCE + POKE
+    asked = [item for _, effect in effects for head in sent([effect], Kind.ACK) for item in head.acks]
+    assert sum(item.limit == POKE_LIMIT for item in asked) >= 2
+    side.run(ended[0], ended[0] + FORGET_PEER)
+    assert side.exchanges.kept() == NOTHING
+
+
+def test_a_caller_that_answers_may_take_its_time_with_the_payload(limited):
+    side = limited()
+    side.on_chunk(request(flags=FLAG_FIRST), bytes(1000))
+    now = 0.0
+    for _ in range(20):
+        effects = side.run(now, now + POKE)
+        assert Abort(REPLIES.message_id, "unreachable") not in [effect for _, effect in effects]
+        now += POKE
+        side.on_ack(0, WINDOW, stream=REPLIES, now=now)
+    assert len(deliveries(side.on_chunk(request(1, 0), now=now))) == 1
+
+
+def test_a_caller_that_never_acknowledges_its_replies_is_given_up_as_well(limited):
+    side = limited()
+    side.on_chunk(request())
+    side.reply(b"never heard", eof=Eof())
+    side.run(0.0, SILENCE + POKE)
+    assert side.counts["services"] == 0
+
+
+def test_a_caller_that_was_out_of_reach_has_all_of_the_time_again(limited):
+    side = limited()
+    side.on_chunk(request(flags=FLAG_FIRST))
+    side.run(0.0, 29.0)
+    side.lose(now=29.0)
+    side.run(29.0, 58.0)
+    side.regain(now=58.0)
+    side.run(58.0, 58.0 + SILENCE - 1.0)
+    assert side.counts["services"] == 1
+    side.run(58.0 + SILENCE - 1.0, 58.0 + SILENCE + POKE)
+    assert side.counts["services"] == 0
+
+
+def test_callers_are_asked_about_all_of_their_requests_together(limited):
+    side = limited()
+    count = MAX_ACKS + 10
+    for number in range(count):
+        side.on_chunk(opening(number))
+    side.run(0.0, 1.0)
+    frames = [head.acks for _, effect in side.run(1.0, POKE) for head in sent([effect], Kind.ACK)]
+    assert [len(acks) for acks in frames] == [MAX_ACKS, 10]
+    assert {item.limit for acks in frames for item in acks} == {POKE_LIMIT}
+
+
+def test_many_services_that_end_at_once_end_in_several_ticks(limited, road):
+    side = limited()
+    for number in range(2 * AT_ONCE + 1):
+        side.on_chunk(opening(number))
+    side.run(0.0, 1.0)
+    side.lose(now=1.0)
+    left = []
+    while side.counts["services"]:
+        side.exchanges.tick(31.0)
+        side.done()
+        left.append(side.counts["services"])
+    assert left == [AT_ONCE + 1, 1, 0]
+
+
+# --- counts that are wrong ----------------------------------------------------------------------------------------
+
+
+def spoil_services(side):
+    side.exchanges._peers._shares.node.services += 1
+
+
+def spoil_neighbour(side):
+    side.exchanges._peers._shares._neighbours["n"].peers += 1
+
+
+def spoil_numbers(side):
+    side.exchanges._peers._remembered += 1
+
+
+def spoil_kept(side):
+    side.exchanges.services.get(id_of(0)).kept += 1
+
+
+def spoil_payload(side):
+    side.exchanges.services.get(id_of(0)).outbound.unacked_bytes += 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (spoil_services, "services"),
+        (spoil_neighbour, "'n'"),
+        (spoil_numbers, "remembered"),
+        (spoil_kept, "charged"),
+        (spoil_payload, "payload"),
+    ],
+)
+def test_a_wrong_count_is_found(limited, spoil, found):
+    side = limited()
+    side.on_chunk(opening(0), via="n")
+    spoil(side)
+    with pytest.raises(AssertionError, match=found):
+        side.exchanges.check()

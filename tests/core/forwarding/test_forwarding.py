@@ -1,0 +1,520 @@
+import difflib
+from typing import NamedTuple
+
+import pytest
+
+from zmesh.core import wire
+from zmesh.core.delivery.peers import Way
+from zmesh.core.effects import Report, Transmit
+from zmesh.core.forwarding.forwarding import (
+    DRAIN,
+    LAGGING_BYTES,
+    MAX_NAMES_COMPARED,
+    MAX_NAMES_MATCHED,
+    MAX_NAMES_SHOWN,
+    MAX_NEAR_CACHED,
+    Forwarding,
+)
+from zmesh.core.forwarding.queues import BULK, FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue
+from zmesh.core.limits import DEFAULT_LIMITS
+from zmesh.core.neighbours.links import Links
+from zmesh.core.routing.departed import Departed
+from zmesh.core.routing.records import Records
+from zmesh.core.routing.routes import Routes
+from zmesh.core.timers import Alarm
+from zmesh.core.wire import MAX_BODY, MAX_TTL, Kind, Record
+
+
+class Node:
+    """The way out of one node, and the tables that it looks at."""
+
+    def __init__(self, node="a", *, leaf=False):
+        alarm = Alarm()
+        self.links = Links(1.0, alarm)
+        self.routes = Routes(node, 1, 1, alarm)
+        self.records = Records(node, 1, 1, alarm)
+        self.departed = Departed(node, self.routes, self.records)
+        self.out = Forwarding(node, 1, self.links, self.routes, self.records, self.departed, leaf=leaf)
+
+    def join(self, id, node, *, leaf=False, cost=100):
+        """A link to a neighbour is up."""
+        link = self.links.open(id, dialled=True, cost=cost, now=0.0)
+        link.node, link.incarnation, link.leaf = node, 1, leaf
+        self.links.raise_up(link, 0.0)
+        self.out.queues[id] = Queue()
+        if not leaf:
+            self.routes.link_up(id, cost, 0.0)
+        return link
+
+    def reach(self, link, *nodes, incarnation=7):
+        """These nodes are reached over a link."""
+        self.routes.update(link, 0, 1, [(node, incarnation, 1, 1, 1, 0) for node in nodes])
+        self.routes.select(5.0)
+        self.routes.changed_at = 5.0
+
+
+@pytest.fixture
+def node():
+    """Node `a`, which reaches `c` by way of its neighbour `b`, and has a leaf `l` on link 3."""
+    node = Node()
+    node.join(1, "b")
+    node.join(2, "d")
+    node.join(3, "l", leaf=True)
+    node.reach(1, "c")
+    return node
+
+
+class Passed(NamedTuple):
+    """A frame as it left on a link."""
+
+    link: int
+    kind: Kind
+    ttl: int
+    destination: str
+    source: str
+    head: bytes
+    body: bytes
+
+
+def taken(node):
+    """The effects that are handed out, with the routes of frames read."""
+    effects = []
+    for effect in node.out.take():
+        if isinstance(effect, Transmit):
+            first, head, body = effect.frames
+            route = wire.decode_route(first)
+            effect = Passed(effect.link, *route[1:5], wire.unseal(route, head, body), body)
+        effects.append(effect)
+    return effects
+
+
+def frames(kind=Kind.CHUNK, to="c", of="x", ttl=MAX_TTL, head=b"head", body=b"body"):
+    return (wire.encode_route(kind, to, of, ttl), *wire.seal(kind, to, of, head, body)[1:])
+
+
+def forward(node, link, frames, now=10.0):
+    node.out.forward(node.links.get(link), wire.decode_route(frames[0]), frames, now)
+    return taken(node)
+
+
+# --- passing on ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind >= wire.FIRST_ROUTED])
+def test_a_frame_is_passed_on_towards_its_destination_with_one_ttl_less(node, kind):
+    assert forward(node, 2, frames(kind)) == [Passed(1, kind, MAX_TTL - 1, "c", "x", b"head", b"body")]
+
+
+def test_what_waited_for_a_link_that_is_gone_takes_the_way_that_there_is_now(node):
+    gone = Queue()
+    gone.give_back(frames(ttl=7))
+    gone.push(wire.encode_link(Kind.ASK), None)
+    gone.push(frames(of="a"), None)
+    gone.push(frames(Kind.ACK, ttl=9), None)
+    gone.push(frames(to="lost", of="d"), None)
+    node.reach(2, "d")
+    node.out.reroute(gone, 10.0)
+    passed, acked, dropped, returned = taken(node)
+    assert (passed.link, passed.kind, passed.ttl) == (1, Kind.CHUNK, 7)
+    assert (acked.link, acked.kind, acked.ttl) == (1, Kind.ACK, 9)
+    assert dropped == Report("frame_dropped", "lost", None, "no_route")
+    assert (returned.link, returned.kind, returned.destination) == (2, Kind.UNREACHABLE, "d")
+    assert not gone.size_bytes
+
+
+def test_a_leaf_passes_nothing_on_that_waited(node):
+    leaf = Node(leaf=True)
+    gone = Queue()
+    gone.give_back(frames(of="a@former"))
+    leaf.out.reroute(gone, 10.0)
+    assert taken(leaf) == []
+
+
+def test_the_head_and_the_body_are_passed_on_uncopied(node):
+    whole = frames(head=bytes(1000), body=bytes(1000))
+    node.out.forward(node.links.get(2), wire.decode_route(whole[0]), whole, 0.0)
+    (effect,) = node.out.take()
+    assert effect.frames[1] is whole[1]
+    assert effect.frames[2] is whole[2]
+
+
+def test_a_frame_for_a_leaf_of_another_node_goes_to_that_node(node):
+    (passed,) = forward(node, 2, frames(to="cli@c"))
+    assert (passed.link, passed.destination) == (1, "cli@c")
+
+
+def test_a_frame_for_a_leaf_of_this_node_goes_to_the_leaf(node):
+    (passed,) = forward(node, 2, frames(to="l@a"))
+    assert (passed.link, passed.destination) == (3, "l@a")
+
+
+def test_a_leaf_is_reached_over_the_cheaper_of_its_links(node):
+    node.join(4, "l", leaf=True, cost=10)
+    (passed,) = forward(node, 2, frames(to="l@a"))
+    assert passed.link == 4
+
+
+def test_a_neighbour_is_no_leaf_of_this_node(node):
+    assert Report("frame_dropped", "a", 2, "no_route") in forward(node, 2, frames(to="b@a"))
+
+
+def test_a_frame_in_this_nodes_name_from_elsewhere_goes_no_further(node):
+    assert forward(node, 2, frames(of="a")) == [Report("frame_dropped", "d", 2, "own_source")]
+    assert forward(node, 2, frames(of="l@a")) == [Report("frame_dropped", "d", 2, "own_source")]
+    (passed,) = forward(node, 3, frames(of="l@a"))
+    assert passed.source == "l@a"
+
+
+def test_a_leaf_forwards_nothing():
+    node = Node(leaf=True)
+    node.join(1, "b")
+    assert forward(node, 1, frames()) == [Report("frame_dropped", "b", 1, "leaf_forwards_nothing")]
+
+
+def test_large_chunks_and_small_ones_of_one_source_are_flows_of_their_own(node):
+    node.out.queues[1].full = True
+    for number in range(3):
+        forward(node, 2, frames(head=b"large %d" % number, body=bytes(BULK)))
+    forward(node, 2, frames(head=b"small", body=bytes(BULK - 1)))
+    forward(node, 2, frames(head=b"of another", of="y"))
+    forward(node, 2, frames(Kind.ACK, head=b"control"))
+    node.out.drain(1)
+    order = [passed.head for passed in taken(node)]
+    assert order == [b"control", b"large 0", b"small", b"of another", b"large 1", b"large 2"]
+
+
+# --- what can't be passed on --------------------------------------------------------------------------------------
+
+
+def bounced(effect):
+    """What a note says: who is told by whom, and why."""
+    assert (effect.kind, effect.source) == (Kind.UNREACHABLE, "a")
+    return wire.decode_unreachable(effect.head)
+
+
+@pytest.mark.parametrize("kind", [Kind.CHUNK, Kind.CANCEL, Kind.ACK])
+def test_the_source_hears_of_a_frame_without_a_route_and_gets_its_head_back(node, kind):
+    report, note = forward(node, 2, frames(kind, to="nobody", of="c", head=b"mine"))
+    assert report == Report("frame_dropped", "nobody", 2, "no_route")
+    assert (note.link, note.destination, note.body) == (1, "c", b"mine")
+    assert bounced(note) == wire.Unreachable(
+        kind, "no_route", "a", "nobody", (), 5.0, "'nobody' was never known to 'a'"
+    )
+
+
+def test_the_source_hears_that_the_destination_has_left_and_when(node):
+    node.routes.update(1, 0, 1, [("c", 7, 2, wire.INFINITY, 1, 0)])
+    node.routes.select(6.0)
+    node.departed.leave("c", 1, 6.0)
+    _, note = forward(node, 3, frames(to="cli@c", of="l@a"), now=18.0)
+    text = "'c' left 12 s ago, last heard by 'a'"
+    assert bounced(note) == wire.Unreachable(Kind.CHUNK, "left", "a", "cli@c", (), 12.0, text)
+
+
+@pytest.mark.parametrize("kind", [Kind.UNREACHABLE, Kind.EXPIRED])
+def test_a_note_is_never_answered_by_another(node, kind):
+    assert forward(node, 2, frames(kind, to="nobody", of="c")) == [Report("frame_dropped", "nobody", 2, "no_route")]
+
+
+def test_a_source_out_of_reach_hears_nothing(node):
+    assert forward(node, 2, frames(to="nobody", of="stranger")) == [Report("frame_dropped", "nobody", 2, "no_route")]
+
+
+def test_a_leaf_that_has_gone_is_told_as_gone(node):
+    _, note = forward(node, 2, frames(to="left@a", of="c"))
+    assert bounced(note) == wire.Unreachable(Kind.CHUNK, "gone", "a", "left@a", (), 5.0)
+
+
+def test_names_like_the_one_that_was_asked_for_are_told(node):
+    node.reach(1, "edge-1", "edge-2", "far")
+    _, note = forward(node, 2, frames(to="edge-3", of="c"))
+    assert set(bounced(note).near) == {"edge-1", "edge-2"}
+
+
+def test_the_ttl_ends_where_it_is_used_up(node):
+    (passed,) = forward(node, 2, frames(of="c", ttl=2))
+    assert passed.ttl == 1
+    report, note = forward(node, 2, frames(of="c", ttl=1))
+    assert report == Report("expired", "c", 2, "c")
+    assert (note.kind, note.destination, note.body) == (Kind.EXPIRED, "c", b"head")
+    assert wire.decode_expired(note.head) == wire.Expired(Kind.CHUNK, "a", "c")
+
+
+@pytest.mark.parametrize(("size", "notes"), [(MAX_BODY, 1), (MAX_BODY + 1, 0)])
+def test_a_head_too_large_for_a_body_is_not_sent_back(node, size, notes):
+    effects = forward(node, 2, frames(to="nobody", of="c", head=bytes(size)))
+    assert len(effects) == 1 + notes
+
+
+def test_the_neighbour_on_a_link_is_known_for_a_while_after_it_was_lost(node):
+    node.links.close(1)
+    assert [node.out.neighbour(link) for link in (1, 2, 99)] == ["b", "d", None]
+
+
+# --- this node's own frames ---------------------------------------------------------------------------------------
+
+
+def test_a_frame_of_this_node_leaves_on_the_way_there(node):
+    assert node.out.way("c") == Way(1, 7, False)
+    node.out.carry("c", Kind.CHUNK, b"head", b"body")
+    node.out.carry("c", Kind.ACK, b"head", b"", 2)
+    assert taken(node) == [
+        Passed(1, Kind.CHUNK, MAX_TTL, "c", "a", b"head", b"body"),
+        Passed(2, Kind.ACK, MAX_TTL, "c", "a", b"head", b""),
+    ]
+
+
+def test_a_frame_of_this_node_to_itself_comes_back(node):
+    assert node.out.way("a") == Way(0, 1, False)
+    node.out.carry("a", Kind.CHUNK, b"head", b"body")
+    assert node.out.looped == [(wire.encode_route(Kind.CHUNK, "a", "a"), b"head", b"body")]
+    assert taken(node) == []
+    with pytest.raises(AssertionError, match="not handed out"):
+        node.out.check()
+
+
+def test_there_may_be_no_way(node):
+    assert node.out.way("nobody") is None
+    assert node.out.way("cli@nobody") is None
+    assert node.out.way("left@a") is None
+    node.out.carry("cli@nobody", Kind.CHUNK, b"head", b"body")
+    assert taken(node) == [Report("frame_dropped", "nobody", None, "no_route")]
+
+
+def test_the_incarnation_of_a_leaf_is_not_known_to_the_routes(node):
+    assert node.out.way("cli@c") == Way(1, 0, False)
+    assert node.out.way("l@a") == Way(3, 0, False)
+
+
+def test_a_leaf_sends_everything_to_the_node_that_it_hangs_on():
+    node = Node("cli", leaf=True)
+    home = node.join(1, "b")
+    assert node.out.way("c") is None
+    assert node.out.hint("c", 0.0) == "; not linked to any node"
+    node.out.hang_on(home)
+    assert node.out.way("c") == Way(1, 0, False)
+    assert node.out.hint("c", 0.0) == ""
+    node.out.carry("c", Kind.CHUNK, b"", b"")
+    assert taken(node) == [Passed(1, Kind.CHUNK, MAX_TTL, "c", "cli@b", b"", b"")]
+    node.out.hang_on(None)
+    assert (node.out.address, node.out.way("c")) == ("cli", None)
+
+
+# --- full links ---------------------------------------------------------------------------------------------------
+
+
+def test_a_link_lags_when_so_many_bytes_wait_for_it(node):
+    node.out.queues[1].full = True
+    rest = LAGGING_BYTES - FRAME_OVERHEAD
+    node.out.put(1, (b"", b"", bytes(rest - 1)))
+    assert node.out.way("c").lagging is False
+    node.out.drain(1)
+    node.out.queues[1].full = True
+    node.out.put(1, (b"", b"", bytes(rest)))
+    assert node.out.way("c").lagging is True
+
+
+def fill(node, link=1):
+    """No more than a frame without a head and a body has room on that link."""
+    node.out.queues[link].full = True
+    node.out.put(link, (b"", b"", bytes(MAX_QUEUED_BYTES - 2 * FRAME_OVERHEAD - wire.SUM_BYTES)))
+
+
+def test_what_a_full_link_has_no_room_for_is_reported(node):
+    fill(node)
+    node.out.put(1, frames(Kind.ACK, head=b"", body=b""))
+    assert node.out.take() == []
+    node.out.put(1, frames(Kind.ACK))
+    assert node.out.take() == [Report("frame_dropped", "b", 1, "queue_full")]
+    node.links.close(1)
+    node.out.put(1, frames(Kind.ACK))
+    assert node.out.take() == [Report("frame_dropped", None, 1, "queue_full")]
+
+
+def test_the_source_of_a_chunk_that_a_full_link_refuses_is_told(node):
+    fill(node)
+    node.reach(2, "x")
+    report, (link, kind, _, to, of, head, body) = forward(node, 2, frames(body=bytes(BULK)))
+    assert report == Report("frame_dropped", "b", 1, "queue_full")
+    assert (link, kind, to, of, body) == (2, Kind.UNREACHABLE, "x", "a", b"head")
+    assert wire.decode_unreachable(head) == wire.Unreachable(Kind.CHUNK, "full", "a", "c", (), 0.0)
+
+
+def test_a_source_that_can_not_be_told_is_not(node):
+    fill(node)
+    assert forward(node, 2, frames(body=bytes(BULK))) == [Report("frame_dropped", "b", 1, "queue_full")]
+
+
+def test_a_node_hears_of_its_own_chunks_too(node):
+    fill(node)
+    node.out.carry("c", Kind.CHUNK, b"head", bytes(BULK))
+    ((_, head, body),) = node.out.looped
+    assert (wire.decode_unreachable(head).reason, body) == ("full", b"head")
+
+
+def test_a_leaf_sends_again_what_its_full_link_refused_when_its_time_has_come():
+    leaf = Node(leaf=True)
+    leaf.out.hang_on(leaf.join(1, "b"))
+    fill(leaf)
+    leaf.out.carry("c", Kind.CHUNK, b"head", bytes(BULK))
+    assert leaf.out.take() == [Report("frame_dropped", "b", 1, "queue_full")]
+
+
+def test_what_is_put_on_an_unknown_link_goes_nowhere(node):
+    node.out.put(99, (b"", b"", b""))
+    assert node.out.take() == [Report("frame_dropped", None, 99, "link_gone")]
+    assert node.out.drain(99) is None
+
+
+def test_a_link_is_drained_a_few_frames_at_a_time(node):
+    queue = node.out.queues[1]
+    queue.full = True
+    for number in range(DRAIN + 5):
+        node.out.put(1, (b"", b"%d" % number, b""))
+    assert node.out.drain(1) is queue
+    assert [effect.frames[1] for effect in node.out.take()] == [b"%d" % number for number in range(DRAIN)]
+    assert not queue.full
+    node.out.drain(1)
+    assert len(node.out.take()) == 5
+    node.out.drain(1)
+    assert node.out.take() == []
+
+
+def test_frames_that_are_given_back_twice_stay_in_order(node):
+    queue = node.out.queues[1]
+    for number in range(DRAIN + 5):
+        queue.give_back((b"", b"%d" % number, b""))
+    node.out.drain(1)
+    first, *rest = node.out.take()
+    for effect in rest:
+        queue.give_back(effect.frames)
+    sent = [first]
+    while queue:
+        node.out.drain(1)
+        sent += node.out.take()
+    assert [effect.frames[1] for effect in sent] == [b"%d" % number for number in range(DRAIN + 5)]
+
+
+# --- names that may help ------------------------------------------------------------------------------------------
+
+
+def test_an_error_names_the_nodes_there_are_and_the_likely_one(node):
+    assert node.out.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: c"
+    node.reach(1, "edge-1", "hub")
+    text = "; 'edge-9' was never known to 'a'; known nodes: c, edge-1, hub (did you mean 'edge-1'?)"
+    assert node.out.hint("edge-9", 0.0) == text
+    assert node.out.hint("cli@edge-9", 0.0) == text
+    node.links.close(1)
+    node.routes.link_down(1)
+    node.routes.select(0.0)
+    node.routes.changed_at = 0.0
+    assert node.out.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: none"
+
+
+def test_an_error_about_a_node_that_has_left_says_when_and_names_no_others(node):
+    assert not node.out.has_left("c")
+    node.routes.link_down(1)
+    node.routes.select(6.0)
+    node.departed.leave("c", 1, 6.0)
+    assert node.out.has_left("c")
+    assert node.out.hint("c", 18.0) == "; 'c' left 12 s ago, last heard by 'a'"
+
+
+@pytest.mark.parametrize("leaf", ["gone@a", "gone@c"])
+def test_an_error_about_a_leaf_of_a_node_that_is_there_does_not_say_that_the_node_has_left(node, leaf):
+    assert node.out.hint(leaf, 0.0).startswith("; known nodes: c")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_error_names_a_few_nodes_only(node, more):
+    node.reach(1, *(f"n{number:02}" for number in range(MAX_NAMES_SHOWN - 1 + more)))
+    assert (", ..." in node.out.hint("x", 0.0)) is bool(more)
+
+
+def test_a_name_that_is_known_resembles_no_other(node):
+    node.reach(1, "edge-1")
+    assert node.out.near("edge-2", 0.0) == ("edge-1",)
+    record = Record("edge-3", 1, 1, (), (), b"")
+    node.records.update(1, record, wire.encode(record), 0.0)
+    assert node.out.near("edge-3", 0.0) == ()
+
+
+def test_at_most_three_names_are_near_the_closest_first(node):
+    node.reach(1, "edge-11", "edge-12", "edge-1", "edge-2", "edge-3")
+    near = node.out.near("edge-1x", 0.0)
+    assert len(near) == 3
+    assert near[0] == "edge-1"
+
+
+def test_near_names_follow_the_routes(node):
+    node.reach(1, "edge-1")
+    assert node.out.near("edge-2", 0.0) == ("edge-1",)
+    node.reach(1, "edge-22")
+    assert node.out.near("edge-2", 0.0) == ("edge-1",)
+    node.routes.changed_at = 6.0
+    assert set(node.out.near("edge-2", 0.0)) == {"edge-1", "edge-22"}
+
+
+def test_a_flood_of_unknown_names_is_not_remembered(node):
+    node.reach(1, "edge-1")
+    for number in range(2 * MAX_NEAR_CACHED + 1):
+        assert node.out.near(f"edge-1{number}", 10.0 * number)[:1] == ("edge-1",)
+        assert len(node.out._near) <= MAX_NEAR_CACHED
+
+
+def test_so_many_unknown_names_are_compared_a_second_and_no_more(node, monkeypatch):
+    """A member may address a new unknown node with every frame, and each comparison costs as much as forty frames."""
+    node.reach(1, *(f"edge-{number}" for number in range(300)))
+    compared = []
+    match = difflib.get_close_matches
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, of, **options: (
+        compared.append(len(of)), match(name, of, **options))[1])  # fmt: skip
+    rate = DEFAULT_LIMITS.suggestions
+    suggested = [node.out.near(f"edge-{number}x", number / 1000) for number in range(10_000)]
+    assert sum(map(bool, suggested)) == len(compared)
+    assert rate.at_once < len(compared) <= rate.at_once + 10 * rate.per_second + 1
+    assert max(compared) <= MAX_NAMES_MATCHED
+    assert node.out.near("edge-2x", 11.0) != ()
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("db-prmary", "db-primary"),
+        ("db-pprimary", "db-primary"),
+        ("bd-primary", "db-primary"),
+        ("db-primarz", "db-primary"),
+        ("edge-0777", "edge-077"),
+    ],
+)
+def test_a_typing_error_in_a_large_mesh_still_finds_what_was_meant(node, typed, meant):
+    node.reach(1, "db-primary", *(f"edge-{number:03}" for number in range(400)), "db-replica")
+    assert node.out.near(typed, 0.0)[0] == meant
+
+
+def test_of_a_large_mesh_only_so_many_names_are_compared(node):
+    node.reach(1, *(f"filler-{number}" for number in range(MAX_NAMES_COMPARED)))
+    node.reach(1, "the-one")
+    assert node.out.near("the-onf", 0.0) == ()
+
+
+# --- what check finds ---------------------------------------------------------------------------------------------
+
+
+def test_effects_that_were_not_handed_out_are_found(node):
+    node.out.check()
+    node.out.emit(Report("node_left", "c"))
+    with pytest.raises(AssertionError, match="not handed out"):
+        node.out.check()
+
+
+def test_a_link_without_a_queue_is_found(node):
+    node.links.open(9, dialled=True, cost=1, now=0.0)
+    with pytest.raises(AssertionError, match="without a queue"):
+        node.out.check()
+
+
+def test_a_queue_of_the_wrong_size_is_found(node):
+    node.out.queues[1].size_bytes = 1
+    with pytest.raises(AssertionError, match="size"):
+        node.out.check()

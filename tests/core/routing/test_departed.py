@@ -1,0 +1,171 @@
+import pytest
+
+from zmesh.core import wire
+from zmesh.core.limits import Limits
+from zmesh.core.routing.departed import MAX_VISITED, MAX_WITNESSES, Departed, Departure, span
+from zmesh.core.routing.records import Records
+from zmesh.core.routing.routes import Routes
+from zmesh.core.timers import Alarm
+from zmesh.core.wire import INFINITY, Entry, Record
+
+
+class Tables:
+    """What node `a` knows of the mesh, with one link, and of the nodes that have left it."""
+
+    def __init__(self, limits=None):
+        alarm = Alarm()
+        self.routes = Routes("a", 1, 1, alarm)
+        self.records = Records("a", 1, 1, alarm)
+        self.departed = Departed("a", self.routes, self.records, limits or Limits())
+        self.routes.link_up(1, 100, 0.0)
+
+    def reach(self, *nodes, hops=1):
+        self.routes.update(1, 0, 1, [(node, 7, 1, 100 * hops, hops, 0) for node in nodes])
+        for change in self.routes.select(0.0):
+            self.departed.join(change.destination)
+
+    def describe(self, node, *neighbours, serial=1):
+        """A node says who its neighbours are."""
+        record = Record(node, 7, serial, (), tuple((name, 100) for name in neighbours), b"")
+        self.records.update(1, record, wire.encode(record), 0.0)
+
+    def lose(self, *nodes, now=0.0):
+        """The last route to each of them goes, all at once."""
+        self.routes.update(1, 0, 1, [(node, 0, 0, INFINITY, 0, 0) for node in nodes])
+        for change in self.routes.select(now):
+            self.departed.leave(change.destination, change.before.hops, now)
+        self.departed.check()
+
+
+@pytest.fixture
+def tables():
+    return Tables()
+
+
+def test_a_node_that_was_never_there_is_told_from_one_that_has_left(tables):
+    assert tables.departed.describe("x", 0.0) == "'x' was never known to 'a'"
+    tables.reach("x")
+    tables.lose("x", now=5.0)
+    assert tables.departed.describe("x", 17.0) == "'x' left 12 s ago"
+    assert "x" in tables.departed
+
+
+def test_who_loses_a_neighbour_has_heard_it_last(tables):
+    tables.reach("x", hops=0)
+    tables.lose("x")
+    assert tables.departed.heard_by("x") == "a"
+    assert tables.departed.describe("x", 3.0) == "'x' left 3 s ago, last heard by 'a'"
+
+
+def test_of_the_neighbours_of_a_node_the_one_that_still_named_it_has_heard_it_last(tables):
+    tables.reach("x", "south", "north")
+    tables.describe("x", "south", "north")
+    tables.describe("south", "a", "north")
+    tables.describe("north", "a", "south", "x")
+    tables.lose("x")
+    assert tables.departed.heard_by("x") == "north"
+
+
+def test_neighbours_that_have_all_lost_it_are_as_good_as_each_other(tables):
+    tables.reach("x", "south", "north")
+    tables.describe("x", "south", "north")
+    tables.describe("south", "a")
+    tables.lose("x")
+    assert tables.departed.heard_by("x") == "south"
+
+
+def test_a_node_behind_others_that_left_with_it_was_heard_by_the_last_that_is_there(tables):
+    """The chain a, b, c, d breaks between b and c."""
+    tables.reach("b", "c", "d")
+    for node, *neighbours in (("b", "a", "c"), ("c", "b", "d"), ("d", "c")):
+        tables.describe(node, *neighbours)
+    tables.lose("d", "c")
+    assert [tables.departed.heard_by(node) for node in ("c", "d")] == ["b", "b"]
+    tables.lose("b")
+    assert [tables.departed.heard_by(node) for node in ("c", "d")] == [None, None]
+
+
+def test_nodes_that_left_in_a_circle_were_heard_by_nobody_that_is_there(tables):
+    tables.reach("x", "y", "z")
+    for node, *neighbours in (("x", "y", "z"), ("y", "z", "x"), ("z", "x", "y")):
+        tables.describe(node, *neighbours)
+    tables.lose("x", "y", "z")
+    assert tables.departed.heard_by("x") is None
+
+
+def test_this_node_is_no_witness_of_what_it_has_lost_before(tables):
+    tables.reach("x", "b")
+    tables.describe("x", "a", "b")
+    tables.lose("x")
+    assert tables.departed.heard_by("x") == "b"
+
+
+def test_no_more_nodes_are_looked_at_than_the_limit(tables):
+    names = [f"n{number}" for number in range(MAX_VISITED + 2)]
+    tables.reach("b", *names)
+    for node, following in zip(names, [*names[1:], "b"], strict=True):
+        tables.describe(node, following)
+    tables.lose(*names)
+    assert tables.departed.heard_by(names[-2]) == "b"
+    assert tables.departed.heard_by(names[0]) is None
+
+
+def test_of_a_node_with_many_neighbours_a_few_are_remembered(tables):
+    names = [f"n{number}" for number in range(MAX_WITNESSES + 1)]
+    tables.reach("x")
+    tables.describe("x", *names)
+    tables.lose("x")
+    assert tables.departed._departures["x"] == Departure(0.0, tuple(names[:MAX_WITNESSES]))
+
+
+def test_a_node_that_comes_back_has_not_left(tables):
+    tables.reach("x")
+    tables.lose("x")
+    tables.reach("x")
+    assert "x" not in tables.departed
+    assert len(tables.departed) == 0
+
+
+def test_what_left_first_is_forgotten_past_the_limit():
+    tables = Tables(Limits(departed_nodes=2))
+    tables.reach("x", "y", "z")
+    for node in ("x", "y"):
+        tables.lose(node)
+    tables.reach("x")
+    tables.lose("x")
+    assert len(tables.departed) == 2
+    tables.lose("z")
+    assert ["y" in tables.departed, "x" in tables.departed, "z" in tables.departed] == [False, True, True]
+    assert tables.departed.describe("y", 0.0) == "'y' is not known to 'a'"
+
+
+def test_a_table_that_contradicts_the_routes_or_its_limit_is_noticed():
+    tables = Tables(Limits(departed_nodes=1))
+    tables.reach("x")
+    tables.departed._departures["x"] = Departure(0.0, ())
+    with pytest.raises(AssertionError, match="can be reached"):
+        tables.departed.check()
+    tables.departed._departures = {"y": Departure(0.0, ()), "z": Departure(0.0, ())}
+    with pytest.raises(AssertionError, match="more departures"):
+        tables.departed.check()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (0.6, "1 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 d")],
+)
+def test_a_length_of_time_is_told_in_the_largest_unit_of_which_there_are_two(seconds, text):
+    assert span(seconds) == text
+
+
+# --- in the engine ------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_remembers_who_left_and_forgets_who_is_back(linked):
+    linked.tell(1, Entry("c", 5, 1, 10, 1))
+    linked.tell(1, Entry("c", 0, 0, INFINITY, 0))
+    assert linked.engine.departed.describe("c", linked.now + 4.0) == "'c' left 4 s ago"
+    linked.tell(1, Entry("c", 5, 3, 10, 1))
+    assert "c" not in linked.engine.departed
+    linked.link_down(1)
+    assert linked.engine.departed.heard_by("a") == "b"

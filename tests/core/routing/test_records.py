@@ -1,0 +1,548 @@
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.core.routing.records import BATCH_BYTES, COALESCE, KEEP_GONE, OUTBID_FIRST, OUTBID_LAST, UNIT_BYTES, Records
+from zmesh.core.routing.serials import HIGHEST
+from zmesh.core.timers import Alarm
+from zmesh.core.wire import (
+    MAX_CAPABILITIES,
+    MAX_CAPABILITY,
+    MAX_NEIGHBOURS,
+    MAX_RECORD,
+    MAX_RECORDS,
+    Record,
+    decode_record,
+    encode,
+)
+from zmesh.core.wire.limits import U64
+
+
+def record(node="b", serial=1, incarnation=7, capabilities=(), neighbours=()):
+    return Record(node, incarnation, serial, tuple(capabilities), tuple(neighbours), b"")
+
+
+@pytest.fixture
+def records(alarm):
+    return Records("a", 1, 100, alarm)
+
+
+def hear(records, record, now=0.0, link=1):
+    return records.update(link, record, encode(record), now)
+
+
+def told(records, now):
+    """What is sent on each link, decoded."""
+    return [(link, [decode_record(blob) for blob in blobs]) for link, blobs in records.flush(now)]
+
+
+# --- what a node says of itself -----------------------------------------------------------------------------------
+
+
+def test_a_node_knows_its_own_record_from_the_start(records):
+    own = record("a", 100, 1)
+    assert records.known() == {"a": own}
+    assert records.get("a") == own
+    assert (len(records), list(records.names())) == (1, ["a"])
+    records.check()
+
+
+def test_a_record_is_never_larger_than_what_neighbours_take(records):
+    """256 names of 160 characters that take four bytes each, and 2048 neighbours, are more than MAX_RECORD."""
+    beside = tuple((f"{number:064}", 100) for number in range(MAX_NEIGHBOURS + 3))
+    cut = records.describe(["\U0001f600" * MAX_CAPABILITY] * MAX_CAPABILITIES, beside, b"", 0.0)
+    own = records.get("a")
+    assert decode_record(encode(own)) == own
+    assert len(encode(own)) <= MAX_RECORD
+    assert len(own.neighbours) == MAX_NEIGHBOURS
+    assert cut == [
+        f"256 directives are offered, and the mesh hears of {len(own.capabilities)}",
+        "2051 neighbours are there, and the mesh hears of 2048",
+    ]
+    serial = own.serial
+    assert records.describe(["\U0001f600" * MAX_CAPABILITY] * MAX_CAPABILITIES, beside, b"", 0.0) == []
+    assert records.get("a").serial == serial
+
+
+def test_what_a_node_says_anew_has_a_higher_serial(records):
+    assert records.describe(["x:y"], (("b", 100),), b"key", 0.0) == []
+    assert records.get("a") == Record("a", 1, 101, ("x:y",), (("b", 100),), b"key")
+    records.describe(["x:y"], (("b", 100),), b"key", 0.0)
+    assert records.get("a").serial == 101
+    records.check()
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (MAX_CAPABILITIES, MAX_CAPABILITIES),
+        (MAX_CAPABILITIES + 1, MAX_CAPABILITIES),
+    ],
+)
+def test_a_node_tells_no_more_than_a_record_may_hold(records, said, kept):
+    records.describe(["x:y"] * said, (), b"", 0.0)
+    assert len(records.get("a").capabilities) == kept
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (MAX_NEIGHBOURS, MAX_NEIGHBOURS),
+        (MAX_NEIGHBOURS + 1, MAX_NEIGHBOURS),
+    ],
+)
+def test_a_node_names_no_more_neighbours_than_a_record_may_hold(records, said, kept):
+    records.describe([], tuple((f"n{number}", 100) for number in range(said)), b"", 0.0)
+    assert len(records.get("a").neighbours) == kept
+
+
+@pytest.mark.parametrize(("said", "kept"), [(MAX_CAPABILITY, MAX_CAPABILITY), (MAX_CAPABILITY + 1, MAX_CAPABILITY)])
+def test_a_long_name_is_told_as_far_as_it_may_be(records, said, kept):
+    records.describe(["c" * said], (), b"", 0.0)
+    assert records.get("a").capabilities == ("c" * kept,)
+
+
+def test_what_a_node_says_is_told_on_every_link_at_once_and_what_it_says_soon_after_together(records, alarm):
+    records.link_up(1, 0.0)
+    records.link_up(2, 0.0)
+    assert alarm.soonest == 0.0
+    own = records.get("a")
+    assert told(records, 0.0) == [(1, [own]), (2, [own])]
+    records.describe(["x:x"], (), b"", 5.0)
+    own = record("a", 101, 1, ["x:x"])
+    assert told(records, 5.0) == [(1, [own]), (2, [own])]
+    records.describe(["x:y"], (), b"", 5.002)
+    records.describe(["x:y", "x:z"], (), b"", 5.005)
+    assert records.next_deadline() == 5.0 + COALESCE
+    assert told(records, 5.005) == []
+    own = record("a", 103, 1, ["x:y", "x:z"])
+    assert told(records, 5.0 + COALESCE) == [(1, [own]), (2, [own])]
+    assert told(records, 6.0) == []
+    assert records.next_deadline() is None
+
+
+def test_a_change_rings_the_alarm(records, alarm):
+    records.describe(["x:y"], (), b"", 3.0)
+    assert alarm.soonest == 3.0
+
+
+# --- what is heard of others --------------------------------------------------------------------------------------
+
+
+def test_a_record_is_passed_on_to_all_but_the_one_it_came_from(records):
+    for link in (1, 2, 3):
+        records.link_up(link, 0.0)
+    records.flush(0.0)
+    records.set_reachable("b", True, 0.0)
+    assert hear(records, record("b", 1), 1.0, link=2)
+    assert told(records, 1.0 + COALESCE) == [(1, [record("b", 1)]), (3, [record("b", 1)])]
+
+
+def test_a_record_is_passed_on_with_the_bytes_it_came_with(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    blob = b"\x98\xd9\x01b" + encode(record("b", 1))[3:]
+    assert decode_record(blob) == record("b", 1)
+    records.set_reachable("b", True, 0.0)
+    records.update(2, record("b", 1), blob, 0.0)
+    assert records.flush(1.0) == [(1, [blob])]
+
+
+def test_a_newer_record_replaces_an_older_one_and_never_the_other_way(records):
+    assert hear(records, record("b", 5))
+    assert not hear(records, record("b", 5))
+    assert not hear(records, record("b", 4, capabilities=["old:one"]))
+    assert hear(records, record("b", 6, capabilities=["new:one"]))
+    assert records.get("b") == record("b", 6, capabilities=["new:one"])
+    assert not hear(records, record("b", 6, incarnation=6))
+    assert hear(records, record("b", 6, incarnation=8))
+    records.check()
+
+
+def test_the_record_of_a_node_out_of_reach_is_kept_for_a_while_and_then_dropped(records):
+    hear(records, record("b"), 10.0)
+    assert records.known().keys() == {"a"}
+    assert records.get("b") is not None
+    hear(records, record("b", 2), 30.0)
+    assert records.expire(10.0 + KEEP_GONE - 0.001) == []
+    assert records.expire(10.0 + KEEP_GONE) == ["b"]
+    assert records.get("b") is None
+    records.check()
+
+
+def test_a_node_that_comes_into_reach_is_known_and_one_that_leaves_is_not(records):
+    hear(records, record("b"), 0.0)
+    alone = records.digest
+    records.set_reachable("b", True, 1.0)
+    records.set_reachable("b", True, 1.0)
+    assert records.known().keys() == {"a", "b"}
+    assert records.digest != alone
+    assert records.expire(1000.0) == []
+    records.set_reachable("b", False, 1000.0)
+    records.set_reachable("b", False, 1000.0)
+    assert records.known().keys() == {"a"}
+    assert records.digest == alone
+    records.check()
+    assert records.expire(1000.0 + KEEP_GONE) == ["b"]
+
+
+def test_a_node_may_be_in_reach_before_its_record_is_heard(records):
+    records.set_reachable("b", True, 0.0)
+    assert records.known().keys() == {"a"}
+    records.check()
+    hear(records, record("b"), 1.0)
+    assert records.known().keys() == {"a", "b"}
+    assert records.expire(1000.0) == []
+    records.check()
+
+
+def test_a_node_that_leaves_before_its_record_is_heard_leaves_nothing_behind(records):
+    records.set_reachable("b", True, 0.0)
+    records.set_reachable("b", False, 1.0)
+    assert records.next_deadline() is None
+    assert records.expire(1000.0) == []
+    records.check()
+
+
+def test_a_node_can_not_be_out_of_its_own_reach(records):
+    records.set_reachable("a", False, 0.0)
+    assert records.known().keys() == {"a"}
+    records.check()
+
+
+# --- a record in one's own name -----------------------------------------------------------------------------------
+
+
+def test_a_left_over_record_in_this_nodes_name_is_outbid(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    assert not hear(records, record("a", 500, incarnation=9), 1.0)
+    assert records.get("a") == record("a", 501, incarnation=1)
+    assert told(records, 1.0 + COALESCE) == [(1, [record("a", 501, incarnation=1)])]
+
+
+def test_an_equal_serial_is_outbid_by_the_one_with_the_lower_incarnation(records):
+    assert not hear(records, record("a", 100, incarnation=0))
+    assert records.get("a").serial == 100
+    assert not hear(records, record("a", 100, incarnation=2))
+    assert records.get("a").serial == 101
+
+
+def test_this_nodes_own_record_coming_back_changes_nothing(records):
+    records.describe(["x:y"], (), b"", 0.0)
+    own = records.get("a")
+    assert not hear(records, record("a", 100, incarnation=1))
+    assert not hear(records, own)
+    assert records.get("a") == own
+
+
+@pytest.mark.parametrize("incarnation", [0, 1, 2], ids=["lower", "same", "higher"])
+@pytest.mark.parametrize("ahead", [1, 1 << 40, 1 << 60])
+def test_what_another_node_says_in_this_nodes_name_is_outbid_whatever_incarnation_it_claims(
+    records, incarnation, ahead
+):
+    assert not hear(records, record("a", 100 + ahead, incarnation, ["forged:one"]))
+    assert records.get("a") == record("a", 101 + ahead, 1)
+
+
+def test_of_two_records_of_one_serial_and_incarnation_all_nodes_keep_the_same_one(alarm):
+    """Else the tables differ for ever, and the node itself hears of only one of the two."""
+    said = [record("b", 5, capabilities=["x:y"]), record("b", 5, capabilities=["forged:one"])]
+    kept = []
+    for order in (said, said[::-1]):
+        records = Records("a", 1, 100, alarm)
+        for each in order:
+            hear(records, each)
+        assert not hear(records, records.get("b"))
+        kept.append(records.get("b"))
+    assert kept[0] == kept[1]
+    itself = Records("b", 7, 4, alarm)
+    itself.describe(next(each.capabilities for each in said if each != kept[0]), (), b"", 0.0)
+    assert itself.get("b") in said
+    hear(itself, kept[0])
+    assert itself.get("b").serial == 6
+
+
+def test_a_serial_that_is_too_far_ahead_is_refused_and_counted_and_not_outbid(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    for name in ("a", "b"):
+        forged = record(name, 1001)
+        assert not records.outranks(forged, 1000)
+        assert not records.update(1, forged, encode(forged), 1.0, 1000)
+    assert records.refused == {(1, "serial_ahead"): 2}
+    assert records.get("a").serial == 100
+    assert records.get("b") is None
+    assert records.flush(2.0) == []
+    highest = record("b", 1000)
+    assert records.update(1, highest, encode(highest), 1.0, 1000)
+
+
+def test_whatever_is_accepted_the_node_itself_can_outbid(records):
+    for _ in range(3):
+        forged = record("a", HIGHEST, incarnation=U64)
+        hear(records, forged, 1000.0)
+        assert decode_record(encode(records.get("a"))).serial == HIGHEST + 1
+
+
+def test_two_nodes_of_one_name_outbid_each_other_at_pauses_that_double(records):
+    now, serial, pauses = 1.0, 200, []
+    hear(records, record("a", serial, incarnation=9), now)
+    for _ in range(12):
+        serial = records.get("a").serial + 1
+        hear(records, record("a", serial, incarnation=9), now)
+        assert records.get("a").serial == serial - 1
+        due = records.next_deadline()
+        while due - now < OUTBID_FIRST / 2:
+            records.flush(due)
+            due = records.next_deadline()
+        records.expire(due - 0.001)
+        assert records.get("a").serial == serial - 1
+        records.expire(due)
+        assert records.get("a").serial == serial + 1
+        pauses.append(due - now)
+        now = due
+    assert pauses[0] == pytest.approx(OUTBID_FIRST * 2)
+    assert pauses[1] == pytest.approx(OUTBID_FIRST * 4)
+    assert pauses[-1] == pytest.approx(OUTBID_LAST)
+
+
+def test_after_a_long_calm_a_record_in_this_nodes_name_is_outbid_soon_again(records):
+    for number in range(8):
+        hear(records, record("a", 1000 * (number + 1), incarnation=9), 100.0 * number)
+    hear(records, record("a", 20_000, incarnation=9), 5000.0)
+    hear(records, record("a", 30_000, incarnation=9), 5000.0 + OUTBID_FIRST)
+    assert records.get("a").serial == 30_001
+
+
+# --- links --------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_neighbour_is_told_all_records_of_nodes_in_reach_at_once(records):
+    hear(records, record("b"))
+    hear(records, record("gone"))
+    records.set_reachable("b", True, 0.0)
+    records.flush(1.0)
+    records.link_up(1, 2.0)
+    assert records.next_deadline() == 2.0
+    assert told(records, 2.0) == [(1, [records.get("a"), record("b")])]
+
+
+def test_a_neighbour_is_told_everything_again_when_it_asks(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    records.resend(1, 5.0)
+    records.resend(2, 5.0)
+    assert told(records, 5.0) == [(1, [records.get("a")])]
+
+
+def test_a_neighbour_that_is_gone_is_told_nothing(records):
+    records.link_up(1, 0.0)
+    records.link_down(1)
+    records.link_down(1)
+    records.resend(1, 0.0)
+    assert told(records, 0.0) == []
+
+
+def test_a_record_that_was_dropped_meanwhile_is_not_sent(records):
+    records.link_up(1, 0.0)
+    records.flush(0.0)
+    records.set_reachable("b", True, 1.0)
+    hear(records, record("b"), 1.0, link=2)
+    records.set_reachable("b", False, 1.0)
+    assert records.expire(1.0 + KEEP_GONE) == ["b"]
+    assert told(records, 1.0 + KEEP_GONE) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [(0, [MAX_RECORDS, MAX_RECORDS, 77]), (1000, None)],
+    ids=["by number", "by size"],
+)
+def test_many_records_go_out_in_batches(records, size, sizes):
+    for number in range(2 * MAX_RECORDS + 76):
+        node = f"n{number}"
+        records.set_reachable(node, True, 0.0)
+        hear(records, record(node, capabilities=["c" * 100] * (size // 100)))
+    records.link_up(1, 0.0)
+    batches = records.flush(0.0)
+    if sizes:
+        assert [len(blobs) for _, blobs in batches] == sizes
+    assert all(sum(map(len, blobs)) <= BATCH_BYTES for _, blobs in batches)
+    assert len({blob for _, blobs in batches for blob in blobs}) == 2 * MAX_RECORDS + 77
+    whole = [sum(map(len, blobs)) for _, blobs in batches]
+    assert sizes or all(sum(pair) > BATCH_BYTES for pair in itertools.pairwise(whole))
+
+
+def test_a_record_larger_than_a_batch_goes_out_alone(records):
+    records.describe(["c" * 160] * (MAX_CAPABILITIES - 1), tuple((f"{i:064}", 1) for i in range(1000)), b"", 0.0)
+    hear(records, record("b"))
+    records.set_reachable("b", True, 0.0)
+    records.link_up(1, 1.0)
+    (first, second) = records.flush(1.0)
+    assert len(first[1][0]) > BATCH_BYTES
+    assert (len(first[1]), len(second[1])) == (1, 1)
+
+
+def test_the_next_deadline_is_the_earlier_of_telling_and_dropping(records):
+    assert records.next_deadline() is None
+    hear(records, record("b"), 1.0)
+    assert records.next_deadline() == 1.0 + KEEP_GONE
+    records.describe(["x:y"], (), b"", KEEP_GONE)
+    assert records.next_deadline() == KEEP_GONE
+    records.flush(KEEP_GONE)
+    assert records.next_deadline() == 1.0 + KEEP_GONE
+
+
+# --- limits -------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_of_a_node_without_a_route_is_passed_on_only_once_there_is_one(records):
+    for link in (1, 2):
+        records.link_up(link, 0.0)
+    records.flush(0.0)
+    hear(records, record("b", 1), 1.0, link=2)
+    hear(records, record("b", 2), 2.0, link=2)
+    assert told(records, 10.0) == []
+    records.set_reachable("b", True, 11.0)
+    assert told(records, 11.0) == [(1, [record("b", 2)])]
+    records.set_reachable("b", False, 12.0)
+    records.set_reachable("b", True, 13.0)
+    assert told(records, 20.0) == []
+    records.check()
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+def test_no_more_records_are_kept_than_the_limit_and_its_own(alarm, limit):
+    records = Records("a", 1, 100, alarm, limit)
+    for number in range(limit):
+        records.set_reachable(f"n{number}", True, 0.0)
+        assert hear(records, record(f"n{number}"))
+    assert not hear(records, record("more"))
+    assert hear(records, record("n0", 2))
+    assert (len(records), records.refused) == (limit + 1, {(1, "nodes"): 1})
+    records.check()
+
+
+def test_a_large_record_counts_for_as_many_as_it_takes_memory(alarm):
+    records = Records("a", 1, 100, alarm, 10)
+    for node in "bc":
+        records.set_reachable(node, True, 0.0)
+    beside = [(f"n{number}", 100) for number in range(9 * UNIT_BYTES // 160)]
+    assert not hear(records, record("b", neighbours=[*beside, *beside[:20]]))
+    assert hear(records, record("b", neighbours=beside[:-20]))
+    assert not hear(records, record("c", neighbours=beside))
+    assert hear(records, record("b", 2))
+    assert hear(records, record("c", neighbours=beside[:-20]))
+    records.check()
+
+
+def test_a_neighbour_that_tells_too_many_records_does_not_take_the_place_of_the_others(alarm):
+    records = Records("a", 1, 100, alarm, 100)
+    records.link_up(1, 0.0, "liar")
+    records.link_up(2, 0.0, "honest")
+    for number in range(200):
+        records.set_reachable(f"made-up-{number}", True, 0.0)
+        hear(records, record(f"made-up-{number}"), link=1)
+    for number in range(50):
+        records.set_reachable(f"n{number}", True, 0.0)
+        assert hear(records, record(f"n{number}"), link=2)
+    assert not hear(records, record("one-more"), link=2)
+    assert len(records) == 101
+    assert records.refused == {(1, "nodes"): 100, (None, "gave_way"): 50, (2, "nodes"): 1}
+    records.check()
+    for number in range(200):
+        records.set_reachable(f"made-up-{number}", False, 10.0)
+    assert hear(records, record("one-more"), 11.0, link=2)
+    records.expire(10.0 + KEEP_GONE)
+    assert len(records) == 51 + 1
+    records.check()
+
+
+# --- flooding -----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 1 << 32))
+def test_all_nodes_agree_when_the_flood_is_over(seed):
+    rng = random.Random(seed)
+    count = rng.randint(2, 7)
+    edges = {(i, rng.randrange(i)) for i in range(1, count)}
+    edges |= {tuple(sorted(rng.sample(range(count), 2), reverse=True)) for _ in range(rng.randrange(4))}
+    tables = [Records(f"n{i}", rng.getrandbits(8) + 1, rng.randrange(5), Alarm()) for i in range(count)]
+    for table in tables:
+        for j in range(count):
+            table.set_reachable(f"n{j}", True, 0.0)
+    beside = {i: [b if a == i else a for a, b in edges if i in (a, b)] for i in range(count)}
+    ways = {(i, j): [] for i in range(count) for j in beside[i]}
+    for i in range(count):
+        for j in beside[i]:
+            tables[i].link_up(j, 0.0)
+    now = 0.0
+    stray = record("n0", rng.randrange(10), incarnation=999)
+    hear(tables[rng.randrange(1, count)], stray, 0.0, link=-1)
+    for step in range(400):
+        now += 0.05
+        i = rng.randrange(count)
+        if step < 60 and rng.random() < 0.3:
+            tables[i].describe([f"c:{rng.randrange(5)}"], (), b"", now)
+        for j, blobs in tables[i].flush(now):
+            ways[i, j].append(blobs)
+        (a, b), waiting = rng.choice(list(ways.items()))
+        for blobs in [waiting.pop(0)] if waiting else []:
+            for blob in blobs:
+                tables[b].update(a, decode_record(blob), blob, now)
+        tables[i].check()
+    for _ in range(5 * count):
+        now += 1.5
+        for i in range(count):
+            for j, blobs in tables[i].flush(now):
+                ways[i, j].append(blobs)
+        for (a, b), waiting in ways.items():
+            for blob in [blob for blobs in waiting for blob in blobs]:
+                tables[b].update(a, decode_record(blob), blob, now)
+            waiting.clear()
+    assert len({table.digest for table in tables}) == 1
+    assert all(table.known() == tables[0].known() for table in tables)
+    for i, table in enumerate(tables):
+        assert tables[0].get(f"n{i}") == table.get(f"n{i}")
+        table.check()
+
+
+# --- what check finds ---------------------------------------------------------------------------------------------
+
+
+def test_a_digest_that_is_not_the_sum_is_found(records):
+    records.digest += 1
+    with pytest.raises(AssertionError, match="digest"):
+        records.check()
+
+
+def test_a_record_without_its_bytes_is_found(records):
+    records._blobs.clear()
+    with pytest.raises(AssertionError, match="without its bytes"):
+        records.check()
+
+
+def test_a_record_that_counts_for_nobody_is_found(records):
+    hear(records, record("b"))
+    records._quotas.drop("b")
+    with pytest.raises(AssertionError, match="counts for nobody"):
+        records.check()
+
+
+def test_a_record_that_is_held_back_for_nothing_is_found(records):
+    hear(records, record("b"))
+    del records._held_back["b"]
+    records._held_back["a"] = 1
+    with pytest.raises(AssertionError, match="held back"):
+        records.check()
+
+
+def test_a_record_that_nothing_will_drop_is_found(records):
+    hear(records, record("b"))
+    records._gone.cancel("b")
+    with pytest.raises(AssertionError, match="nothing will drop"):
+        records.check()

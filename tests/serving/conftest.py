@@ -1,0 +1,159 @@
+"""A node's work without the node: the table of work, with an outlet that keeps what comes out of it."""
+
+import asyncio
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.waiting import _collect, _eventually, collect, eventually
+from zmesh.payloads.buffered import Arriving
+from zmesh.payloads.payload import Payload, encode
+from zmesh.serving.directives import Directives
+from zmesh.serving.runner import Works
+from zmesh.serving.work import Work
+
+
+@pytest.fixture
+def spooled():
+    """A payload that has come whole; if it needs a file, that is in this folder, or among the temporary files."""
+
+    def spool(content, folder=None):
+        payload = Arriving(spool_dir=str(folder or tempfile.gettempdir()))
+        payload.feed(content)
+        payload.finish()
+        return payload
+
+    return spool
+
+
+@dataclass
+class Exchange:
+    """What the requester of one message id would have seen."""
+
+    replies: list = field(default_factory=list)
+    finished: bool = False
+    reason: str | None = None
+    error: str | None = None
+    handing_over: int = 0
+
+
+class Outlet:
+    """Keeps replies; `room.clear()` makes it as full as a requester that reads nothing."""
+
+    def __init__(self):
+        self.exchanges = {}
+        self.room = asyncio.Event()
+        self.room.set()
+
+    def __getitem__(self, message_id):
+        return self.exchanges.setdefault(message_id, Exchange())
+
+    async def reply(self, message_id, payload, /):
+        exchange = self[message_id]
+        assert not exchange.finished, "a reply after the end"
+        exchange.handing_over += 1
+        try:
+            await self.room.wait()
+            exchange.replies.append(await _collect(payload))
+        finally:
+            exchange.handing_over -= 1
+
+    def finish(self, message_id, payload=None, /, *, has_payload=False, reason=None, error=None):
+        exchange = self[message_id]
+        assert not exchange.finished, "two ends"
+        assert not exchange.handing_over, "an end while a reply is being handed over"
+        assert (reason is None) == (error is None)
+        exchange.finished, exchange.reason, exchange.error = True, reason, error
+        if has_payload:
+            encoded = encode(payload)
+            exchange.replies.append(encoded if isinstance(encoded, bytes) else payload)
+
+
+class Bench:
+    """One table of work, and the requests to it."""
+
+    def __init__(self, **limits):
+        self.directives = Directives()
+        self.outlet = Outlet()
+        self.works = Works(self.directives, self.outlet, **{"max_workers": 4, "max_work": 100, **limits})
+        self._count = 0
+
+    def start(self, directive, payload=b"", *, config=None, deadline=None, function=None, stream=False):
+        """Start it, with `function` as the directive if given; the message id."""
+        if function is not None:
+            self.directives.register(directive, function, stream=stream)
+        self._count += 1
+        message_id = f"{self._count:032x}"
+        if isinstance(payload, bytes):
+            payload = Payload(payload)
+        header = {"recipient": "here", "timestamp": 1.5}
+        self.works.start(Work(message_id, directive, "ctl", header, payload, config or {}, deadline=deadline))
+        return message_id
+
+    def isolate(self, directive, function, **options):
+        """Have this directive run in a process of its own."""
+        self.directives.register(directive, function, isolate=True, **options)
+
+    async def end(self, message_id):
+        """What the requester has seen when it is over."""
+        exchange = self.outlet[message_id]
+        await _eventually(lambda: exchange.finished)
+        for number, reply in enumerate(exchange.replies):
+            exchange.replies[number] = await _collect(reply)
+        return exchange
+
+    async def call(self, directive, payload=b"", **options):
+        return await self.end(self.start(directive, payload, **options))
+
+
+@pytest.fixture
+async def benches():
+    """Makes benches, and sees that closing them leaves nothing behind."""
+    made = []
+
+    def make(**limits):
+        made.append(Bench(**limits))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        await bench.works.close()
+        assert bench.works.active() == []
+    await _eventually(lambda: len(asyncio.all_tasks()) == 1)
+    await _eventually(lambda: not [t.name for t in threading.enumerate() if t.name.startswith("zmesh")])
+
+
+@pytest.fixture
+def bench(benches):
+    return benches()
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Installs a package as pip would: `install("name", {"module.py": source}, {"group": ["entry = point"]})`."""
+    count = 0
+    known = set(sys.modules)
+
+    def write(name, modules, points):
+        nonlocal count
+        count += 1
+        folder = tmp_path / f"site{count}"
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = [line for group, entries in points.items() for line in (f"[{group}]", *entries)]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        for file, source in modules.items():
+            (folder / file).write_text(source)
+        monkeypatch.syspath_prepend(str(folder))
+
+    yield write
+    for module in set(sys.modules) - known:
+        if str(getattr(sys.modules[module], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[module]
+
+
+__all__ = ["collect", "eventually"]

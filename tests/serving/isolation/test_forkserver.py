@@ -1,0 +1,124 @@
+"""The process that forks the others: it holds their limits, and sees that nothing is left of them."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.payloads.kinds import async_generator, coroutine, every_kind, function, generator
+from tests.serving.isolation.descendants import descendants, is_gone
+
+MIB = 1024 * 1024
+
+
+# --- memory and CPU time ------------------------------------------------------------------------------------------
+
+
+@every_kind
+async def test_a_process_that_wants_more_memory_than_it_may_have_is_told_apart(bench, kind):
+    def hoard(work):
+        return len(bytearray(300 * MIB))
+
+    async def async_hoard(work):
+        return hoard(work)
+
+    async def async_yield_hoard(work):
+        yield hoard(work)
+
+    def yield_hoard(work):
+        kept = []
+        while True:
+            kept.append(bytes(1000) + b"x")
+            if not kept:
+                yield
+
+    hoards = {coroutine: async_hoard, function: hoard, async_generator: async_yield_hoard, generator: yield_hoard}
+    bench.isolate("test:it", hoards[kind], max_memory_bytes=128 * MIB)
+    exchange = await bench.call("test:it")
+    assert exchange.error == "the process of test:it ran out of its 128 MiB of memory"
+    assert exchange.reason == "remote"
+
+
+async def test_what_fits_into_the_memory_that_it_may_have_runs(bench):
+    bench.isolate("test:it", lambda work: len(bytearray(64 * MIB)), max_memory_bytes=128 * MIB)
+    assert (await bench.call("test:it")).replies == [str(64 * MIB).encode()]
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "stubborn"])
+async def test_a_process_that_uses_up_its_cpu_time_is_stopped(benches, eventually, kind):
+    def spin(work):
+        if kind == "stubborn":
+            signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+        while True:
+            pass
+
+    async def async_spin(work):
+        spin(work)
+
+    bench = benches(isolation={"*": {"grace": 0.0}})
+    bench.isolate("test:it", async_spin if kind == "async" else spin, max_cpu_seconds=1)
+    message_id = bench.start("test:it")
+    exchange = bench.outlet[message_id]
+    await eventually(lambda: exchange.finished, within=40.0)  # a second of CPU time may be many on the clock
+    await bench.works.close()
+    assert exchange.error == "the process of test:it used up its 1 s of CPU time"
+
+
+# --- what is left -------------------------------------------------------------------------------------------------
+
+
+async def test_a_keeper_that_dies_takes_its_processes_along_and_the_next_call_has_a_new_one(bench, eventually):
+    bench.isolate("test:it", lambda work: signal.pause())
+    bench.isolate("test:fine", function)
+    message_id = bench.start("test:it")
+    await eventually(lambda: len(descendants()) == 2)
+    pids = descendants()
+    os.kill(bench.works._processes._keeper._process.pid, signal.SIGKILL)
+    exchange = await bench.end(message_id)
+    assert exchange.error == "the process of test:it could not be kept: its keeper has ended"
+    await eventually(lambda: all(is_gone(pid) for pid in pids))
+    assert (await bench.call("test:fine", b"ab")).replies == [b"ba"]
+
+
+async def test_what_a_function_leaves_running_ends_with_it(bench, eventually):
+    def leave(work):
+        return subprocess.Popen(["sleep", "60"]).pid
+
+    def fork(work):
+        pid = os.fork()  # which has the connection to the node, too
+        if pid == 0:
+            time.sleep(60)
+        os._exit(pid % 200 + 1)
+
+    bench.isolate("test:leave", leave)
+    bench.isolate("test:fork", fork)
+    pid = int((await bench.call("test:leave")).replies[0])
+    await eventually(lambda: is_gone(pid))
+    assert "ended with exit status" in (await bench.call("test:fork")).error
+    await eventually(lambda: len(descendants()) == 1)
+
+
+async def test_what_has_left_the_session_is_killed_with_the_node_at_the_latest(bench):
+    def daemon(work):
+        return subprocess.Popen(["sleep", "60"], start_new_session=True).pid
+
+    bench.isolate("test:it", daemon)
+    pid = int((await bench.call("test:it")).replies[0])
+    assert not is_gone(pid)
+    await bench.works.close()
+    assert is_gone(pid)
+
+
+async def test_no_call_leaves_a_zombie_or_a_descriptor(bench, eventually, spooled):
+    bench.isolate("test:it", function)
+    bench.isolate("test:crash", lambda work: os._exit(1))
+    await bench.call("test:it")
+    (keeper,) = descendants()
+    before = len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{keeper}/fd"))
+    for _ in range(5):
+        await asyncio.gather(*(bench.call(name, spooled(b"x" * 9 * MIB)) for name in ("test:it", "test:crash")))
+    await eventually(lambda: (len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{keeper}/fd"))) == before)
+    assert list(descendants()) == [keeper]

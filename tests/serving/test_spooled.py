@@ -1,0 +1,67 @@
+"""The payloads of requests in temporary files: so many of one sender, so many of all, and so many bytes."""
+
+import asyncio
+
+import pytest
+
+import zmesh
+from zmesh.core.limits import Limits
+from zmesh.serving.spooled import Spooled
+from zmesh.testing import Mesh, eventually
+
+
+def id_of(number):
+    return number.to_bytes(16, "big")
+
+
+@pytest.mark.parametrize("limit", ["spooled_payloads", "spooled_payloads_per_peer"])
+def test_one_payload_more_than_the_limit_is_refused_until_another_is_over(limit):
+    spooled = Spooled("a", Limits(**{limit: 2}))
+    spooled.grow(id_of(1), "b", 10)
+    spooled.grow(id_of(2), "b", 10)
+    spooled.grow(id_of(2), "b", 20)
+    with pytest.raises(zmesh.Overloaded, match=rf"node 'a' keeps no more .* \({limit} is 2\)"):
+        spooled.grow(id_of(3), "b", 10)
+    spooled.end(id_of(1))
+    spooled.grow(id_of(3), "b", 10)
+    assert (len(spooled), spooled.size_bytes) == (2, 30)
+
+
+def test_a_sender_at_its_limit_leaves_room_for_others():
+    spooled = Spooled("a", Limits(spooled_payloads_per_peer=1))
+    spooled.grow(id_of(1), "b", 10)
+    with pytest.raises(zmesh.Overloaded):
+        spooled.grow(id_of(2), "b", 10)
+    spooled.grow(id_of(2), "c", 10)
+
+
+def test_as_many_bytes_as_the_limit_and_not_one_more():
+    spooled = Spooled("a", Limits(spooled_bytes=100))
+    spooled.grow(id_of(1), "b", 60)
+    spooled.grow(id_of(2), "c", 40)
+    with pytest.raises(zmesh.Overloaded, match=r"\(spooled_bytes is 100\)"):
+        spooled.grow(id_of(1), "b", 61)
+    spooled.end(id_of(2))
+    spooled.grow(id_of(1), "b", 100)
+    spooled.end(id_of(1))
+    spooled.end(id_of(1))
+    assert (len(spooled), spooled.size_bytes) == (0, 0)
+
+
+async def test_the_request_whose_payload_is_one_file_too_many_ends_as_overloaded(monkeypatch):
+    monkeypatch.setattr("zmesh.payloads.buffered.SPOOL_AFTER", 100_000)
+    async with Mesh.chain("a", "b", limits=Limits(spooled_payloads=1)) as mesh:
+
+        async def first():
+            yield bytes(200_000)
+            await gate.wait()
+
+        gate = asyncio.Event()
+        slow = mesh["a"].request("b", "echo:echo", first())
+        await eventually(lambda: len(mesh["b"].node.serving.spooled) == 1)
+        with pytest.raises(zmesh.NodeOverloaded, match="spooled_payloads is 1"):
+            await mesh["a"].request("b", "echo:echo", bytes(300_000))
+        gate.set()
+        assert len(await slow) == 200_000
+        assert len(await mesh["a"].request("b", "echo:echo", bytes(300_000))) == 300_000
+        assert len(mesh["b"].node.serving.spooled) == 0

@@ -1,0 +1,315 @@
+"""Connections that a listener has accepted and that never greet: how many, how long, how much, and their end."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+
+import pytest
+
+from tests.transport.transport_handler import FRAMES, joined
+from zmesh.core import wire
+from zmesh.testing import Mesh, eventually
+from zmesh.transport.accepted import Accepted
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
+HANDSHAKE = GREETING + b"\x04" + bytes([len(READY)]) + READY
+PART = b"\x03" + (64 * 1024).to_bytes(8, "big") + bytes(64 * 1024)
+"""A part of 64 KiB with more to follow."""
+
+
+def one_of_frames(parts):
+    """A whole message of short parts."""
+    flags = [b"\x01"] * (len(parts) - 1) + [b"\x00"]
+    return b"".join(flag + bytes([len(part)]) + part for flag, part in zip(flags, parts, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr("zmesh.transport.accepted.SWEEP", 0.02)
+
+
+@pytest.fixture
+async def strangers(listener):
+    """Plain connections to the listener: `await strangers(b"what they say")`."""
+    host, port = listener.listen("tcp://127.0.0.1:*").removeprefix("tcp://").split(":")
+    writers = []
+
+    async def connect(data=b""):
+        reader, writer = await shake_hands(host, port) if data else await asyncio.open_connection(host, int(port))
+        writers.append(writer)
+        writer.write(data.removeprefix(HANDSHAKE))
+        return reader, writer
+
+    yield connect
+    for writer in writers:
+        writer.transport.abort()
+
+
+async def shake_hands(host, port):
+    """A connection on which the handshake of ZMTP is done."""
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(HANDSHAKE)
+    await reader.readuntil(b"ROUTER")  # whoever says more before that is hung up on by libzmq
+    return reader, writer
+
+
+def table(listener):
+    return listener._listeners[0]._accepted
+
+
+async def ended(reader):
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(65536):
+            pass
+
+
+# --- those who do not greet -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"", HANDSHAKE, HANDSHAKE + PART * 3], ids=["nothing", "handshake", "half a message"])
+async def test_a_connection_over_which_no_message_comes_is_ended(listener, strangers, monkeypatch, data):
+    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 5)
+    reader, _ = await strangers(data)
+    await asyncio.wait_for(ended(reader), 10)
+    await eventually(lambda: len(table(listener)) == 0)
+    assert listener.handler.shut == ["no greeting came"]
+    assert listener.handler.links == []
+
+
+async def test_a_link_stays_however_long_it_is_silent(listener, dialler, monkeypatch):
+    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 2)
+    here, there = await joined(dialler, listener, "tcp://127.0.0.1:*")
+    await asyncio.sleep(0.3)
+    assert (len(table(listener)), table(listener).ungreeted) == (1, 0)
+    dialler.send(here, FRAMES)
+    dialler.settle()
+    await eventually(lambda: len(listener.handler.frames) == 2)
+    assert listener.handler.links == [there]
+    assert listener.handler.shut == []
+
+
+async def test_one_connection_too_many_costs_the_oldest_that_has_not_greeted_its_place(
+    listener, dialler, strangers, monkeypatch
+):
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 3)
+    dialler.dial(listener.listening[0])
+    await eventually(lambda: dialler.handler.links)
+    dialler.send(dialler.handler.links[0], FRAMES)
+    await eventually(lambda: listener.handler.links)
+    kept = [await strangers(HANDSHAKE) for _ in range(3)]
+    await eventually(lambda: len(table(listener)) == 4)
+    assert listener.handler.shut == []
+    kept.append(await strangers(HANDSHAKE))
+    await asyncio.wait_for(ended(kept.pop(0)[0]), 10)
+    await eventually(lambda: len(table(listener)) == 4)
+    assert listener.handler.shut == ["too many connections that have not greeted"]
+    assert all(not reader.at_eof() for reader, _ in kept)
+    assert len(listener.handler.links) == 1
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the system does not tell how many bytes came")
+async def test_bytes_before_a_greeting_are_bounded(listener, strangers, monkeypatch):
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED_BYTES", 1024 * 1024)
+    reader, writer = await strangers(HANDSHAKE)
+    with contextlib.suppress(ConnectionError):
+        for _ in range(100_000):
+            writer.write(PART)
+            await writer.drain()
+    await asyncio.wait_for(ended(reader), 10)
+    assert listener.handler.shut == ["too many bytes before a greeting"]
+
+
+async def test_a_loop_that_was_blocked_ends_nobody_who_has_greeted_meanwhile(listener, zmq_socket, monkeypatch):
+    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 3)
+    url = listener.listen("tcp://127.0.0.1:*")
+    peer = zmq_socket("DEALER", url)
+    await eventually(lambda: table(listener).ungreeted == 1)
+    peer.send_multipart(FRAMES)
+    time.sleep(0.2)  # noqa: ASYNC251  # the loop stands still for longer than they may wait
+    await eventually(lambda: listener.handler.links)
+    await asyncio.sleep(0.1)
+    assert listener.handler.shut == []
+    assert len(table(listener)) == 1
+
+
+# --- those that are hung up on --------------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_was_hung_up_on_is_ended(listener, strangers, monkeypatch):
+    monkeypatch.setattr("zmesh.transport.accepted.HUNG_UP_WITHIN", 3)
+    reader, writer = await strangers(HANDSHAKE + one_of_frames([b"a", b"b", b"c"]))
+    await eventually(lambda: listener.handler.links)
+    assert table(listener).ungreeted == 0
+    listener.send(listener.handler.links[0], (b"last", b"", b"word"))
+    listener.hang_up(listener.handler.links[0], 0.0)
+    writer.write(one_of_frames([b"d", b"e", b"f"]))
+    said = b""
+    with contextlib.suppress(ConnectionError):
+        while more := await asyncio.wait_for(reader.read(65536), 10):
+            said += more
+    assert b"last" in said, "what was sent before goes out"
+    await eventually(lambda: len(table(listener)) == 0)
+    assert listener.handler.shut == ["it was hung up on"]
+    assert listener.handler.lost == [(None, "hung_up")]
+    assert len(listener.handler.frames) == 1
+
+
+async def test_who_ends_a_connection_himself_is_not_ended_again(listener, dialler):
+    here, there = await joined(dialler, listener, "tcp://127.0.0.1:*")
+    listener.hang_up(there, 0.0)
+    listener.handler.links.remove(there)
+    dialler.hang_up(here, 60.0)
+    dialler.handler.links.remove(here)
+    await eventually(lambda: len(table(listener)) == 0)
+    assert listener.handler.shut == []
+
+
+async def test_a_neighbour_whose_message_never_ends_is_ended_and_costs_no_more_than_it_could_send_meanwhile():
+    """Its multipart message is kept by libzmq until it is whole, and keeps all else that it says back: it is silent."""
+    async with Mesh.chain("hub", heartbeat=0.1, tcp=True) as mesh:
+        hub = mesh["hub"]
+        host, port = hub.listening[0].removeprefix("tcp://").split(":")
+        reader, writer = await shake_hands(host, port)
+        hello = wire.encode_link(wire.Kind.HELLO, wire.Hello("evil", 7, time.time(), False, 1, 0))
+        writer.write(one_of_frames([bytes(frame) for frame in hello]))
+        await eventually(lambda: len(hub.node.engine.links) == 1)
+        writer.write(PART)
+        await asyncio.wait_for(ended(reader), 30)
+        await eventually(lambda: len(hub.node.engine.links) == 0)
+        writer.transport.abort()
+        assert hub.node.telemetry.counts["connection_shut"] == 1
+
+
+# --- nothing else is ended ------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """A TCP connection to a listening socket: `accepted` is the end whose descriptor a monitor would tell."""
+
+    def __init__(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+            self.other = socket.create_connection(("127.0.0.1", self.port))
+            self.accepted, _ = server.accept()
+        self.other.settimeout(0.2)
+
+    def is_alive(self):
+        try:
+            return self.other.recv(1) != b""
+        except TimeoutError:
+            return True
+        except ConnectionError:
+            return False
+
+    def close(self):
+        self.accepted.close()
+        self.other.close()
+
+
+@pytest.fixture
+def pair():
+    made = Pair()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def accepted(pair, monkeypatch):
+    """A table with the pair's connection in it; a second one is one too many."""
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 0)
+    made = []
+
+    def make(refresh=lambda: None, is_known=lambda id: True, port=pair.port):
+        shut = []
+        made.append(Accepted(asyncio.get_running_loop(), port, lambda: refresh(made[-1]), is_known, shut.append))
+        return made[-1], shut
+
+    yield make
+    for each in made:
+        each.close()
+        each.close()
+
+
+async def test_the_connection_itself_is_ended(pair, accepted):
+    each, shut = accepted(refresh=lambda table: None)
+    each.on_accepted(pair.accepted.fileno())
+    assert not pair.is_alive()
+    assert len(shut) == 1
+    each.on_disconnected(pair.accepted.fileno())
+    assert len(each) == 0
+
+
+async def test_a_descriptor_that_was_given_to_another_connection_meanwhile_is_left_alone(pair, accepted):
+    """libzmq has closed the one in question, and the monitor has said so, after the decision to end it was made."""
+    descriptor = pair.accepted.fileno()
+    each, shut = accepted(refresh=lambda table: table.on_disconnected(descriptor))
+    each.on_accepted(descriptor)
+    assert pair.is_alive()
+    assert shut == []
+
+
+async def test_a_newer_connection_of_the_same_descriptor_is_left_alone(pair, accepted, monkeypatch):
+    descriptor = pair.accepted.fileno()
+
+    def refresh(table):
+        monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 1)
+        table.on_disconnected(descriptor)
+        table.on_accepted(descriptor)
+
+    each, shut = accepted(refresh)
+    each.on_accepted(descriptor)
+    assert pair.is_alive()
+    assert shut == []
+
+
+async def test_what_is_no_connection_of_this_listener_is_left_alone(pair, accepted):
+    each, shut = accepted(refresh=lambda table: None, port=pair.port + 1)
+    each.on_accepted(pair.accepted.fileno())
+    assert pair.is_alive()
+    each.on_accepted(each._blank)
+    ours, others = socket.socketpair()
+    with ours, others:
+        each.on_accepted(ours.fileno())
+        others.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            others.recv(1)
+    each.on_accepted(9999)  # closed already
+    assert shut == []
+
+
+async def test_a_connection_whose_link_was_another_one_is_left_alone(pair, accepted, monkeypatch):
+    """A message that was read late was taken for one of the connection that has its descriptor now."""
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 10)
+    monkeypatch.setattr("zmesh.transport.accepted.HUNG_UP_WITHIN", 1)
+    each, shut = accepted(refresh=lambda table: None, is_known=lambda id: False)
+    descriptor = pair.accepted.fileno()
+    each.on_accepted(descriptor)
+    connection = each.greet(descriptor)
+    each.hang_up(descriptor, connection, b"routing id of the late message")
+    await eventually(lambda: each.ungreeted == 0)
+    assert pair.is_alive()
+    assert shut == []
+
+
+async def test_a_connection_whose_link_is_gone_while_it_is_there_has_to_greet_again(pair, accepted, monkeypatch):
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 10)
+    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 3)
+    each, shut = accepted(refresh=lambda table: None)
+    each.on_accepted(pair.accepted.fileno())
+    connection = each.greet(pair.accepted.fileno())
+    each.forget(pair.accepted.fileno(), connection)
+    assert each.ungreeted == 1
+    await eventually(lambda: shut == ["no greeting came"])
+    assert not pair.is_alive()
+
+
+async def test_no_descriptor_is_left_and_none_is_inherited(pair, accepted):
+    each, _ = accepted(refresh=lambda table: None)
+    each.on_accepted(pair.accepted.fileno())
+    assert not any(os.get_inheritable(descriptor) for descriptor in (each._blank, each._duplicate))
+    each.close()
+    each.on_accepted(pair.accepted.fileno())
+    assert each.ungreeted == 0

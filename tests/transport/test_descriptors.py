@@ -1,0 +1,158 @@
+"""A process that has no descriptor left: nothing ends for good, and all is well when there are some again."""
+
+import subprocess
+import sys
+
+import pytest
+
+SETTING = """
+import asyncio, contextlib, errno, os, resource, socket, sys
+from tests.transport.transport_handler import FRAMES, Ears
+from zmesh.testing import eventually
+from zmesh.transport import DialState, Failure, Transport
+from zmesh.errors import AddressError
+import zmesh.transport.port
+
+zmesh.transport.port.HANDSHAKE_MS = 500
+
+def transport():
+    ears = Ears()
+    ears.transport = Transport(ears)
+    return ears.transport
+
+@contextlib.contextmanager
+def no_descriptors(spare=0):
+    "Meanwhile there are none to be had but `spare`, and what is given back below them."
+    used = set(map(int, os.listdir("/proc/self/fd")))
+    limit = 1
+    while spare:
+        spare -= limit not in used
+        limit += 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+def free_port():
+    with socket.socket() as keeper:
+        keeper.bind(("127.0.0.1", 0))
+        return keeper.getsockname()[1]
+"""
+
+
+def run(code):
+    """Run `code`, the body of a coroutine, in a process of its own."""
+    body = "\n".join(f"    {line}" for line in code.splitlines())
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{SETTING}\nasync def main():\n{body}\nasyncio.run(main())"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.stderr or done.returncode:
+        pytest.fail(f"exit code {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+def test_a_peer_is_dialled_again_after_there_was_no_descriptor_left():
+    """At each step of a try: its first socket, that socket's own descriptor, its monitor, and the connection."""
+    run("""
+dialler, listener = transport(), transport()
+listener.listen("tcp://127.0.0.1:*")
+for spare in range(6):
+    links = len(dialler.handler.links)
+    url = f"tcp://127.0.0.1:{free_port()}"
+    dialler.dial(url)
+    await eventually(lambda: dialler.dials()[-1].failure is Failure.REFUSED)
+    tries = len(dialler.handler.failures)
+    with no_descriptors(spare):
+        await eventually(lambda: len(dialler.handler.failures) >= tries + 2, timeout=30)
+        if spare == 0:
+            assert dialler.dials()[-1].failure is Failure.RESOURCES, dialler.dials()
+    listener.listen(url)
+    await eventually(lambda: len(dialler.handler.links) > links, timeout=30)
+await dialler.close()
+await listener.close()
+""")
+
+
+def test_a_link_that_is_lost_while_there_is_no_descriptor_is_dialled_again():
+    run("""
+dialler, listener = transport(), transport()
+dialler.dial(listener.listen("tcp://127.0.0.1:*"))
+await eventually(lambda: dialler.handler.links)
+for spare in range(6):
+    dialler.healthy(dialler.handler.links[0])
+    with no_descriptors(spare):
+        failed = len(dialler.handler.failures)
+        dialler.hang_up(dialler.handler.links.pop(), 0.0)
+        await eventually(lambda: len(dialler.handler.failures) > failed or dialler.handler.links, timeout=30)
+    await eventually(lambda: dialler.handler.links, timeout=30)
+dialler.send(dialler.handler.links[0], FRAMES)
+await eventually(lambda: listener.handler.frames)
+await dialler.close()
+await listener.close()
+""")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ipc"])
+def test_listening_without_a_descriptor_is_an_error_that_leaves_nothing(kind, tmp_path):
+    """Left to libzmq, it would end the process."""
+    url = "tcp://127.0.0.1:*" if kind == "tcp" else f"ipc://{tmp_path}/s"
+    run(f"""
+keeper = transport()
+keeper.listen("tcp://127.0.0.1:*")
+await asyncio.sleep(0)
+failures = 0
+for spare in range(9):
+    listener, dialler = transport(), transport()
+    before = len(os.listdir("/proc/self/fd"))
+    with no_descriptors(spare):
+        try:
+            listener.listen({url!r})
+        except AddressError as error:
+            failures += 1
+            assert "too many open files" in str(error).lower(), error
+            assert listener.listening == []
+    if not listener.listening:
+        await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
+        listener.listen({url!r})
+    dialler.dial(listener.listening[-1])
+    await eventually(lambda: dialler.handler.links)
+    await dialler.close()
+    await listener.close()
+assert 2 <= failures < 9, failures
+await keeper.close()
+""")
+
+
+def test_a_listener_keeps_descriptors_for_others_by_ending_connections_that_have_not_greeted():
+    """So that it never comes to libzmq trying in vain, without pause, to accept one more."""
+    run("""
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+listener, dialler = transport(), transport()
+host, port = listener.listen("tcp://127.0.0.1:*").removeprefix("tcp://").split(":")
+code = (f"import resource, socket, sys;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2);"
+        f"kept = [socket.create_connection(('127.0.0.1', {port})) for _ in range(600)];"
+        "print('connected', flush=True); sys.stdin.read()")
+child = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=-1, stdout=-1)
+assert await child.stdout.readline() == b"connected\\n"
+await eventually(lambda: len(listener.handler.shut) >= 300, timeout=30)
+assert set(listener.handler.shut) == {"too few descriptors left"}
+def left():
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/proc/self/fd")) < 256 - 32
+await eventually(left, timeout=30)
+dialler.dial(listener.listening[0])
+await eventually(lambda: dialler.handler.links, timeout=30)
+dialler.send(dialler.handler.links[0], FRAMES)
+await eventually(lambda: listener.handler.frames, timeout=30)
+child.stdin.close()
+await child.wait()
+await dialler.close()
+await listener.close()
+""")

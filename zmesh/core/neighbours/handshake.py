@@ -1,0 +1,154 @@
+"""Who may be a neighbour: the greeting of each connection, and what a node of the same name means for it.
+
+Both ends say who they are (HELLO). A name that is this node's own is refused, and so is a link between two leaves. A
+name that another incarnation bears, alive as far as is known here, has the link held: either that one falls silent, as
+after a restart, and the newcomer takes its place, or it answers, and then there are two nodes of one name, of which the
+newcomer is refused.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zmesh.core import wire
+from zmesh.core.effects import HangUp, Report, Transmit
+from zmesh.core.forwarding.forwarding import Forwarding
+from zmesh.core.message import NodeId
+from zmesh.core.neighbours.links import Link, Links, State
+from zmesh.core.routing.duplicates import whereabouts
+from zmesh.core.routing.records import Records
+from zmesh.core.routing.routes import Routes
+from zmesh.core.wire import Kind
+
+REDIAL_REFUSED = 5.0
+TAKEN = ("duplicate_id", "own_id")
+"""The reasons of a REFUSE because of another node of the same name."""
+
+
+class Verdict(NamedTuple):
+    """What follows from a greeting: the link is admitted, or refused, or it waits for these `rivals` to prove alive."""
+
+    admitted: bool = False
+    refusal: wire.Refuse | None = None
+    rivals: tuple[Link, ...] = ()
+
+
+class Handshake:
+    """The greetings of one node, which was `started` so many seconds after 1970 began."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        incarnation: int,
+        started: float,
+        links: Links,
+        routes: Routes,
+        records: Records,
+        out: Forwarding,
+        *,
+        leaf: bool,
+    ) -> None:
+        self.node = node
+        self.incarnation = incarnation
+        self.leaf = leaf
+        self._started = started
+        self._links = links
+        self._routes = routes
+        self._records = records
+        self._out = out
+
+    def greet(self, link: Link, now: float, answers: int = 0) -> None:
+        """Say who this is; `answers` is the session of the greeting that this one answers."""
+        link.greeted, link.greetings = now, link.greetings + 1
+        hello = wire.Hello(self.node, self.incarnation, self._started, self.leaf, link.id, answers)
+        self._out.put(link.id, wire.encode_link(Kind.HELLO, hello))
+
+    def ask(self, link: Link) -> None:
+        """Have somebody who should have greeted say who that is."""
+        if link.state is State.OPENING and not link.dialled:
+            self._out.put(link.id, wire.encode_link(Kind.ASK))
+
+    def on_hello(self, link: Link, hello: wire.Hello, now: float) -> Verdict:
+        """The other end says who it is."""
+        if link.state is State.UP or (link.dialled and hello.answers != link.id):
+            same = (hello.node, hello.incarnation, hello.session) == (link.node, link.incarnation, link.session)
+            if same and not link.dialled:  # they have not heard the answer to their first one
+                self.greet(link, now, answers=link.session)
+            elif not same:
+                self._out.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: HELLO"))
+            return Verdict()
+        link.incarnation, link.started = hello.incarnation, hello.started
+        if hello.node == self.node:
+            reason, whose = ("own_id", "another node")
+            if hello.incarnation == self.incarnation:
+                reason, whose = ("itself", "this node itself")
+            text = f"the id {hello.node!r} is taken by the node at this end ({whose})"
+            return Verdict(refusal=wire.Refuse(reason, text, self._started))
+        if hello.leaf and self.leaf:
+            return Verdict(refusal=wire.Refuse("leaf", "both ends are ephemeral, and neither forwards"))
+        link.node, link.leaf = hello.node, hello.leaf
+        link.session = hello.session
+        if link.dialled and link.greetings == 1 and link.rtt is None:  # of several, nobody knows which is answered
+            link.measure(now - link.greeted)
+        rivals, known_alive = self._rivals(link)
+        if not rivals and not known_alive:
+            return Verdict(admitted=True)
+        if link.state is State.HELD:
+            return Verdict()
+        self._links.hold(link, now)
+        link.heard = now
+        self._out.emit(Report("link_held", link.node, link.id, "another incarnation of it may still be alive"))
+        return Verdict(rivals=rivals)
+
+    def duplicate(self, link: Link) -> wire.Refuse:
+        """What to tell a held link whose node is still alive elsewhere."""
+        text, started = f"another node called {link.node!r} is alive in the mesh", 0.0
+        others, record = self._rivals(link)[0], self._records.get(link.node)
+        if others:
+            text, started = f"{text}, linked to {self.node}", others[0].started
+        elif record is not None:
+            text, started = f"{text}, {whereabouts(record)}", record.started
+        return wire.Refuse("duplicate_id", text, started)
+
+    def refuse(self, link: Link, refuse: wire.Refuse) -> None:
+        """Tell the other end that it can't be a neighbour, and why; the engine closes the link."""
+        self._out.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, refuse)))
+        self._turn_away(link, f"we refuse: {refuse.text}", refuse)
+        if refuse.reason == "own_id" and link.started < self._started:
+            self._out.emit(Report("id_taken", self.node, link.id, "the other node of this name was started earlier"))
+
+    def on_refused(self, link: Link, refuse: wire.Refuse) -> None:
+        """The other end won't have this node; the engine closes the link."""
+        self._turn_away(link, f"they refuse: {refuse.text}", refuse)
+        if refuse.reason in TAKEN and refuse.started <= self._started:
+            self._out.emit(Report("id_taken", self.node, link.id, refuse.text))
+
+    def ask_newcomer(self, link: Link) -> None:
+        """A neighbour that has restarted may count from the beginning: have it say at once what can be believed."""
+        known, selected = self._routes.distance(link.node), self._routes.get(link.node)
+        record = self._records.get(link.node)
+        lives = (selected and selected.incarnation, record and record.incarnation)
+        if known is not None and link.incarnation not in lives:
+            request = wire.SeqnoRequest(link.node, known[0], 0, 1)
+            self._out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
+
+    def _turn_away(self, link: Link, text: str, refuse: wire.Refuse) -> None:
+        node, link.refused = link.node or None, True
+        self._out.emit(Report("link_refused", node, link.id, text))
+        if refuse.reason in TAKEN:
+            self._out.emit(Report("duplicate_id", node or self.node, link.id, text))
+        self._out.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
+
+    def freed(self) -> Link | None:
+        """A held link that nobody stands in the way of any more, or None."""
+        return next((link for link in self._links.held() if not any(self._rivals(link))), None)
+
+    def _rivals(self, link: Link) -> tuple[tuple[Link, ...], bool]:
+        """The links to other incarnations of the node at the end of this one, and whether there is a route to one."""
+        others = tuple(
+            other
+            for other in self._links.to(link.node)
+            if (other.incarnation, other.leaf) != (link.incarnation, link.leaf)
+        )
+        selected = None if link.leaf or others else self._routes.get(link.node)
+        return others, selected is not None and selected.incarnation != link.incarnation

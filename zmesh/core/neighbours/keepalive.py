@@ -1,0 +1,47 @@
+"""What two neighbours find out about each other once a heartbeat: whether the other one is there, and knows the same.
+
+A PROBE asks for an ECHO, which gives a round trip. It tells how many UPDATEs were sent on the link and the digest of
+the records that are known. If that is not what has come here, something was lost, and is asked for again; records only
+at the second time, since they may be on their way, and either less and less often while that does not help (see
+`links.Comparison`). Between a node and a leaf there is nothing to compare.
+"""
+
+from __future__ import annotations
+
+from zmesh.core import wire
+from zmesh.core.effects import Report
+from zmesh.core.forwarding.forwarding import Forwarding
+from zmesh.core.neighbours.links import Link
+from zmesh.core.routing.records import Records
+from zmesh.core.routing.routes import Routes
+from zmesh.core.wire import Kind
+
+
+class Probes:
+    """The probes of one node, those that it sends and those that it hears."""
+
+    def __init__(self, routes: Routes, records: Records, out: Forwarding, *, leaf: bool) -> None:
+        self._routes = routes
+        self._records = records
+        self._out = out
+        self._leaf = leaf
+
+    def send(self, link: Link, now: float) -> None:
+        """Ask a neighbour whether it is there, and tell it what it should know by now."""
+        alone = link.leaf or self._leaf
+        sent, digest = (0, 0) if alone else (self._routes.sent(link.id), self._records.digest)
+        probe = wire.Probe(now, sent, digest, max(0.0, now - self._routes.changed_at))
+        self._out.put(link.id, wire.encode_link(Kind.PROBE, probe))
+
+    def answer(self, link: Link, probe: wire.Probe) -> None:
+        """Say that this node is there, and ask for what it should know and does not."""
+        self._out.put(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)))
+        if not link.synced:
+            link.synced = True
+            self._out.emit(Report("link_synced", link.node, link.id))
+        if self._leaf or link.leaf:
+            return
+        routes_differ = link.routes.is_due(probe.routes, self._routes.received(link.id))
+        records_differ = link.records.is_due(probe.records, self._records.digest)
+        if routes_differ or records_differ:
+            self._out.put(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)))

@@ -1,0 +1,106 @@
+"""The nodes that could be reached and can't be any more: when the last route was lost, and which node heard them last.
+
+The last node to hear of one that is gone was a neighbour of it. Its own record names its neighbours; those of them that
+still name it in theirs when the last route goes have not lost their link to it before, as the others have. If none of
+them can be reached either, they have left with it, and whoever heard *them* last is asked for: so behind a broken link
+all nodes are known by its near end. The table is bounded, and drops what left first.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.message import NodeId
+from zmesh.core.routing.records import Records
+from zmesh.core.routing.routes import Routes
+
+MAX_WITNESSES = 4
+MAX_VISITED = 64
+
+
+class Departure(NamedTuple):
+    """A node was lost `at` this time; the `witnesses` were its neighbours, or the node that knows it itself."""
+
+    at: float
+    witnesses: tuple[NodeId, ...]
+
+
+class Departed:
+    """The table of the nodes that have left, as one node knows it."""
+
+    def __init__(self, node: NodeId, routes: Routes, records: Records, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._node = node
+        self._routes = routes
+        self._records = records
+        self._limits = limits
+        self._departures: dict[NodeId, Departure] = {}
+        self._dropped = False
+
+    def __len__(self) -> int:
+        return len(self._departures)
+
+    def __contains__(self, node: NodeId) -> bool:
+        return node in self._departures
+
+    def join(self, node: NodeId) -> None:
+        """There is a route to that node (again)."""
+        self._departures.pop(node, None)
+
+    def leave(self, node: NodeId, hops: int, now: float) -> None:
+        """The last route to that node, of so many hops, is gone."""
+        witnesses = (self._node,) if hops == 1 else self._neighbours_of(node)
+        self._departures.pop(node, None)
+        self._departures[node] = Departure(now, witnesses)
+        if len(self._departures) > self._limits.departed_nodes:
+            del self._departures[next(iter(self._departures))]
+            self._dropped = True
+
+    def heard_by(self, node: NodeId) -> NodeId | None:
+        """The node that can be reached, or this one, which heard last of one that has left; None if that is unknown."""
+        waiting, seen = [node], {node}
+        while waiting and len(seen) <= MAX_VISITED:
+            departure = self._departures.get(waiting.pop(0))
+            for witness in departure.witnesses if departure is not None else ():
+                if witness == self._node or self._routes.get(witness) is not None:
+                    return witness
+                if witness not in seen:
+                    seen.add(witness)
+                    waiting.append(witness)
+        return None
+
+    def describe(self, node: NodeId, now: float) -> str:
+        """What is known of a node that there is no route to, for the text of an error."""
+        departure = self._departures.get(node)
+        if departure is None:
+            return f"{node!r} {'is not' if self._dropped else 'was never'} known to {self._node!r}"
+        witness = self.heard_by(node)
+        by = f", last heard by {witness!r}" if witness is not None else ""
+        return f"{node!r} left {span(now - departure.at)} ago{by}"
+
+    def _neighbours_of(self, node: NodeId) -> tuple[NodeId, ...]:
+        record = self._records.get(node)
+        names = [name for name, _ in record.neighbours if name != self._node] if record is not None else []
+        near = [name for name in names if self._routes.get(name) is not None][:MAX_WITNESSES]
+        if len(near) > 1:
+            near = [name for name in near if self._lists(name, node)] or near
+        return tuple(near or names[:MAX_WITNESSES])
+
+    def _lists(self, witness: NodeId, node: NodeId) -> bool:
+        record = self._records.get(witness)
+        return record is not None and any(name == node for name, _ in record.neighbours)
+
+    def check(self) -> None:
+        """Raise AssertionError if a node has left that can be reached, or the table is past its limit."""
+        if any(self._routes.get(node) is not None for node in self._departures):
+            raise AssertionError("a node that has left and can be reached")
+        if len(self._departures) > self._limits.departed_nodes:
+            raise AssertionError("more departures than may be remembered")
+
+
+def span(seconds: float) -> str:
+    """A length of time for people: `12 s`, `5 min`, `3 h`, `4 d`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,177 @@
+"""What happens to a node, as typed values in a stream: `async for event in node.events()`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Self
+
+from zmesh.core.effects import Report
+from zmesh.observe.router import Route, Router
+
+MAX_UNREAD = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A link to a neighbour is up; `ephemeral` if that is a leaf, such as a command."""
+
+    node: str
+    link: int
+    ephemeral: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """A link to a neighbour is gone, and why."""
+
+    node: str
+    link: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRefused:
+    """A link was refused by this end or the other; `node` is None if the other end never said its name."""
+
+    node: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """A peer does not answer; it is dialled again."""
+
+    url: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeJoined:
+    """There is a route to a node that there was none to."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLeft:
+    """There is no route to a node any more."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChanged:
+    """Messages to a node leave over another link than before, or go to a new incarnation of it."""
+
+    node: str
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateId:
+    """Two live nodes have the same id; `text` says where they are."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """So many events were not read in time and are gone."""
+
+    count: int
+
+
+Event = LinkUp | LinkLost | LinkRefused | DialFailed | NodeJoined | NodeLeft | RouteChanged | DuplicateId | EventsLost
+
+
+def event_of(report: Report, router: Router) -> Event | None:
+    """The event that a report of the engine is for programs, or None if it is a detail."""
+    node = report.node or ""
+    match report.event:
+        case "link_up":
+            return LinkUp(node, report.link or 0, report.detail == "leaf")
+        case "link_lost":
+            return LinkLost(node, report.link or 0, report.detail)
+        case "link_refused":
+            return LinkRefused(report.node, report.detail)
+        case "dial_failed":
+            url, _, reason = report.detail.partition(": ")
+            return DialFailed(url, reason)
+        case "node_joined":
+            return NodeJoined(node)
+        case "node_left":
+            return NodeLeft(node)
+        case "route_changed":
+            route = router.route(node)
+            return RouteChanged(node, route) if route is not None else None
+        case "duplicate_id":
+            return DuplicateId(node, report.detail)
+    return None
+
+
+class Events:
+    """The stream of a node's events from the moment it was asked for; it ends with the node.
+
+    At most MAX_UNREAD wait to be read; what is older is dropped, and EventsLost says how many.
+    """
+
+    def __init__(self, router: Router, leave: Callable[[Events], None], check: Callable[[], None]) -> None:
+        """`check` raises what keeps an event from ever coming."""
+        self._router = router
+        self._check = check
+        self._leave = leave
+        self._unread: deque[Event] = deque()
+        self._lost = 0
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def note(self, report: Report) -> None:
+        """The engine has reported something."""
+        event = event_of(report, self._router)
+        if event is None:
+            return
+        if len(self._unread) >= MAX_UNREAD:
+            self._unread.popleft()
+            self._lost += 1
+        self._unread.append(event)
+        self._wake()
+
+    def end(self) -> None:
+        """Nothing will happen any more."""
+        self._ended = True
+        self._wake()
+
+    def close(self) -> None:
+        """Hear no more; the iteration ends with what is unread."""
+        self._leave(self)
+        self.end()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._unread and not self._lost:
+            if self._ended:
+                raise StopAsyncIteration
+            self._check()
+            if self._waiter is None or self._waiter.done():
+                self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiter)
+        if self._lost:
+            count, self._lost = self._lost, 0
+            return EventsLost(count)
+        return self._unread.popleft()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,73 @@
+"""What a node counts of what happens to it, and logs in detail; `zmesh.observe.journal` has the operator's log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from zmesh.core.buckets import TokenBucket
+from zmesh.core.effects import Report
+from zmesh.core.limits import Rate
+
+log = logging.getLogger(__name__)
+
+MAX_KEYS = 256
+"""Different counters; what another one would count is counted as `other` of its event."""
+LINES = Rate(1, 50)
+"""Lines of one event in the log; what is beyond is told as a number with the next one."""
+
+_BY_REASON = frozenset(("frame_dropped", "overloaded", "unreachable", "route_refused", "record_refused"))
+_REMOTE_REASONS = frozenset(("no_route", "gone", "left", "restarted", "full"))
+"""The reasons of `unreachable`: that text is another node's, which may say whatever it likes."""
+_LEVELS = {
+    "link_doubted": logging.INFO,
+    "link_held": logging.INFO,
+}
+
+
+class Telemetry:
+    """Counters by event (and reason), and a line in the log for who looks into what happens."""
+
+    def __init__(self, node: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._node = node
+        self._clock = clock
+        self._lines: dict[str, TokenBucket] = {}
+        self._left_out: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+
+    def note(self, report: Report) -> None:
+        """Count a report, and log it at the level of its event."""
+        event = report.event
+        self.counts[self._key(report)] += report.count
+        level = _LEVELS.get(event, logging.DEBUG)
+        if log.isEnabledFor(level) and self._may_tell(event):
+            what = f" {report.node}" if report.node else ""
+            link = f" (link {report.link})" if report.link else ""
+            more = f", and {count} more like it" if (count := self._left_out.pop(event, 0)) else ""
+            why = f": {report.detail}" if report.detail else ""
+            log.log(level, "%s: %s%s%s%s%s", self._node, event.replace("_", " "), what, link, why, more)
+
+    def _key(self, report: Report) -> str:
+        """What a report is counted as: there are so many keys at most, whatever others put into it."""
+        event = report.event
+        if event not in _BY_REASON:
+            return event
+        reason = report.detail.partition(":")[0]
+        key = f"{event}:{reason}"
+        if event == "unreachable" and reason not in _REMOTE_REASONS:
+            return f"{event}:other"
+        return key if key in self.counts or len(self.counts) < MAX_KEYS else f"{event}:other"
+
+    def _may_tell(self, event: str) -> bool:
+        """True if a line about that event may be logged; else it is counted for the next one."""
+        now = self._clock()
+        bucket = self._lines.get(event)
+        if bucket is None:
+            bucket = self._lines[event] = TokenBucket(LINES, now)
+        if not bucket.has(now):
+            self._left_out[event] += 1
+            return False
+        bucket.spend(1)
+        return True

@@ -1,0 +1,461 @@
+"""Payloads: what a program hands over to be sent, and what a message that came in carries.
+
+Outgoing, `encode` turns whatever a program sends into bytes, or into a `Source` that is read piece by piece as the
+receiver makes room. Incoming, a `Payload` reads like a file, whether it is complete in memory, was collected while it
+arrived and spooled to disk when large (`buffered`), or is read while the rest is under way (`Streaming`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
+
+from zmesh.payloads.source import AsyncSource, Source, ThreadSource, source
+from zmesh.payloads.spool import Spool
+from zmesh.runtime.failures import text_of
+from zmesh.runtime.threads import PATIENCE, Threads, waiting
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+CHUNK = 64 * 1024
+"""Bytes that iteration over a payload gives at most at a time."""
+
+
+class Readable(Protocol):
+    """A file, or what is read like one."""
+
+    def read(self, size: int, /) -> bytes | str:
+        """The next bytes, or text; nothing at the end."""
+
+
+PayloadLike: TypeAlias = (
+    "Buffer | str | Mapping[Any, Any] | list[Any] | tuple[Any, ...] | float | os.PathLike[str] | os.PathLike[bytes] "
+    "| Readable | Iterable[Buffer | str] | AsyncIterable[Buffer | str] | Payload | Source | None"
+)
+"""What can be sent as a payload; what no type tells (a set of text, an array of numbers) is found when it is sent."""
+
+
+def encode(payload: PayloadLike) -> bytes | Source:
+    """The bytes to send, or a Source where there may be more than memory should hold.
+
+    Text is UTF-8, always, also when a file of that name exists; a mapping, list, tuple, number or bool is JSON; None is
+    empty; what has the bytes of a buffer is sent as it is. A path is opened here, and closed with the source. A file is
+    read from where it stands, an iterator or iterable of bytes from its start, both in a thread of their own and
+    neither closed. A Payload is sent whole, also after reads.
+
+    Give standard input unbuffered, `open(0, "rb", buffering=0, closefd=False)`: Python aborts when a program ends
+    while a thread waits in the buffered one.
+
+    Raises TypeError for anything else, ValueError for what JSON or UTF-8 can't express, OSError if a path can't be
+    opened.
+    """
+    if type(payload) is bytes:
+        return payload
+    if isinstance(payload, str):
+        return payload.encode()
+    if payload is None:
+        return b""
+    if isinstance(payload, (dict, list, tuple, int, float, Mapping)):
+        return _to_json(payload)
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return bytes(payload)
+    if isinstance(payload, Payload):
+        return payload._outgoing()
+    if isinstance(payload, Source):
+        return payload
+    return source(payload)
+
+
+def _to_json(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | float) -> bytes:
+    kind = type(value).__name__
+    try:
+        value = dict(value) if isinstance(value, Mapping) else value
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_to_dict).encode()
+    except TypeError as error:
+        raise TypeError(f"a {kind} is sent as JSON, but: {text_of(error)}") from None
+    except RecursionError:
+        raise ValueError(f"a {kind} is sent as JSON, but this one is nested too deeply") from None
+
+
+def _to_dict(value: object) -> object:
+    """What JSON is given for a mapping that is no dict."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+class _SpoolSource(ThreadSource):
+    __slots__ = ("_offset", "_payload")
+
+    def __init__(self, payload: Payload) -> None:
+        super().__init__()
+        self._payload = payload  # keeps the file
+        self._offset = 0
+
+    def _pull(self, limit: int) -> bytes:
+        data = self._payload._read_at(self._offset, limit)
+        self._offset += len(data)
+        return data
+
+
+class Payload:
+    """The payload of one message; it reads like a file opened for reading bytes.
+
+    It is false when it is empty, `len` counts bytes, `async for` and `for` give chunks of up to 64 KiB. Large ones lie
+    in a temporary file, without a name until `name` is asked for, which is gone when the payload is closed, collected
+    as garbage, or the process ends. After `close`, reading raises ValueError. Not to be read from two threads at once.
+    """
+
+    __slots__ = ("__weakref__", "_content", "_position", "_spool", "_spool_dir")
+
+    def __init__(self, content: bytes = b"", *, spool_dir: str | None = None) -> None:
+        self._content: bytes | None = content
+        self._position = 0
+        self._spool: Spool | None = None
+        self._spool_dir = spool_dir
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next `size` bytes, fewer at the end only; all that is left if `size` is negative or None."""
+        position = self._position
+        if size is None or size < 0:
+            size = max(0, len(self) - position)
+        data = self._read_at(position, size)
+        self._position = position + len(data)
+        return data
+
+    def readall(self) -> bytes:
+        """All of it from the start, whatever was read before; the position stays."""
+        content = self._content
+        return content if content is not None else self._read_at(0, len(self))
+
+    def text(self) -> str:
+        """All of it as UTF-8 text. Raises UnicodeDecodeError, which is a ValueError."""
+        return self.readall().decode()
+
+    def json(self) -> Any:
+        """All of it as the value that its JSON stands for. Raises ValueError if it is none, or nested too deeply."""
+        try:
+            return json.loads(self.readall())
+        except RecursionError:
+            raise ValueError("the JSON is nested too deeply") from None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to `offset` bytes from the start (or the position, or the end, as `whence` says); the new position."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self)}.get(whence)
+        if start is None or start + offset < 0:
+            raise ValueError(f"can't seek to {offset} from {whence}")
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position of the next read, in bytes from the start."""
+        return self._position
+
+    def readable(self) -> bool:
+        """True: that is what a payload is for."""
+        return True
+
+    @property
+    def name(self) -> str:
+        """The path of a real file with this content, which is deleted with the payload. May write that file."""
+        if self._spool is None:
+            content = self._read_at(0, len(self))
+            self._spool = Spool(self._spool_dir)
+            self._spool.write(content)
+        return self._spool.path()
+
+    def spooled(self) -> Spool | None:
+        """The file that the content lies in; None if memory holds it."""
+        return self._spool if self._content is None else None
+
+    def close(self) -> None:
+        """Drop the content and delete its temporary file; harmless when done twice."""
+        self._content = None
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
+
+    def __len__(self) -> int:
+        if self._content is not None:
+            return len(self._content)
+        return self._spool.size if self._spool is not None else 0
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self.read(CHUNK):
+            yield chunk
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Chunks(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} bytes>"
+
+    def _read_at(self, position: int, size: int) -> bytes:
+        if self._content is not None:
+            if position == 0 and size >= len(self._content):
+                return self._content
+            return self._content[position : position + size]
+        if self._spool is None:
+            raise ValueError("the payload is closed")
+        return self._spool.read(position, size) if size else b""
+
+    def _outgoing(self) -> bytes | Source:
+        content = self._content
+        if content is not None:
+            return content
+        self._read_at(0, 0)  # raises if it can't be read
+        return _SpoolSource(self)
+
+
+class _Chunks:
+    """`async for chunk in payload` for one that is complete: lets the loop go on between chunks of a large one.
+
+    One that lies in a file is read in a thread.
+    """
+
+    __slots__ = ("_payload", "_threads")
+
+    def __init__(self, payload: Payload) -> None:
+        self._payload = payload
+        self._threads: Threads | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        payload = self._payload
+        if payload.spooled() is not None:
+            chunk = await self._read()
+        else:
+            if payload.tell():
+                await asyncio.sleep(0)
+            chunk = payload.read(CHUNK)
+        if chunk:
+            return chunk
+        self._close()
+        raise StopAsyncIteration
+
+    async def _read(self) -> bytes:
+        if self._threads is None:
+            self._threads = Threads(1, "zmesh-payload")
+        payload, position = self._payload, self._payload.tell()
+        chunk = await self._threads.call(lambda: payload._read_at(position, CHUNK))
+        payload._position = position + len(chunk)
+        return chunk
+
+    def _close(self) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.close()
+
+    def __del__(self) -> None:
+        self._close()
+
+
+class Streaming(Payload):
+    """A payload that is read while the rest is still under way.
+
+    `async for chunk in payload` on the loop, and `for chunk in payload` or `read` in another thread, wait for what
+    comes and end with it; a read on the loop that would have to wait raises BlockingIOError. It never goes to disk:
+    what is unread stays in memory, and `consumed`, called on the loop's thread with a number of bytes, tells when they
+    are read or thrown away, every byte once, so that the sender's window bounds them. It can't seek, and `len` counts
+    what has come so far. To be made on the loop's thread, where the writer's side (`feed`, `finish`, `fail`) belongs.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_chunks",
+        "_consumed",
+        "_ended",
+        "_error",
+        "_loop",
+        "_rest",
+        "_size",
+        "_thread",
+        "_waiter",
+    )
+
+    def __init__(self, consumed: Callable[[int], None] | None = None) -> None:
+        super().__init__()
+        self._content = None
+        self._consumed = consumed
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._chunks: deque[bytes] = deque()
+        self._rest = b""
+        self._size = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._arrived = threading.Condition()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has come, read or not."""
+        return self._ended
+
+    def feed(self, chunk: bytes) -> int:
+        """Hand the next chunk to the reader; after `finish`, `fail` or `close` it is thrown away.
+
+        Returns how many of its bytes `consumed` tells of, which are all.
+        """
+        if self._ended or self._error is not None:
+            self._give_back(len(chunk))
+        elif chunk:
+            with self._arrived:
+                self._size += len(chunk)
+                self._chunks.append(chunk)
+                self._arrived.notify_all()
+            self._wake()
+        return len(chunk)
+
+    def finish(self) -> None:
+        """All chunks have come; the reader ends after the last one."""
+        with self._arrived:
+            self._ended = True
+            self._arrived.notify_all()
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """The rest will not come: a reader that waits, and whoever reads from now on, gets `error` raised."""
+        with self._arrived:
+            if self._error is not None:
+                return
+            self._error = error
+            unread = sum(map(len, self._chunks))
+            self._chunks.clear()
+            self._arrived.notify_all()
+        self._give_back(unread)
+        self._wake()
+
+    def close(self) -> None:
+        """Throw away what is unread and what still arrives; a reader that waits gets ValueError."""
+        self.fail(ValueError("the payload is closed"))
+        self._rest = b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next `size` bytes, waiting for them, fewer at the end only; all that is left if negative or None.
+
+        Raises BlockingIOError, and takes nothing, where it would have to wait on the loop's thread.
+        """
+        parts = []
+        left = -1 if size is None else size
+        try:
+            while left and (part := self._rest or self._take()):
+                self._rest = b"" if left < 0 else part[left:]
+                parts.append(part if left < 0 else part[:left])
+                left -= len(parts[-1]) if left > 0 else 0
+        except BlockingIOError:
+            self._rest = b"".join(parts)
+            raise
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._position += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        """All of it, once nothing was read before; waits for the end. Raises UnsupportedOperation after a read."""
+        if self._position:
+            raise io.UnsupportedOperation("a streaming payload can be read once only")
+        return self.read()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Raises UnsupportedOperation."""
+        raise io.UnsupportedOperation("a streaming payload can't seek")
+
+    @property
+    def name(self) -> str:
+        """Raises UnsupportedOperation."""
+        raise io.UnsupportedOperation("a streaming payload has no file")
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bool__(self) -> bool:
+        return self._size > 0 or not self._ended
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self._rest or self._take():
+            self._rest = b""
+            self._position += len(chunk)
+            yield chunk
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next chunk as soon as it is there; for one task at a time."""
+        if self._rest:
+            chunk, self._rest = self._rest, b""
+        else:
+            while not self._chunks and not self._ended and self._error is None:
+                if self._waiter is not None and not self._waiter.done():
+                    raise RuntimeError("another task is reading this payload")
+                self._waiter = self._loop.create_future()
+                await self._waiter
+            chunk = self._take()
+        if not chunk:
+            raise StopAsyncIteration
+        self._position += len(chunk)
+        return chunk
+
+    def _outgoing(self) -> bytes | Source:
+        return AsyncSource(self)
+
+    def _take(self) -> bytes:
+        """The next chunk, b"" at the end; waits for it, except on the loop's thread."""
+        with self._arrived:
+            while not self._chunks and not self._ended and self._error is None:
+                if threading.get_ident() == self._thread:
+                    raise BlockingIOError("nothing to read yet; on the loop, use `async for chunk in payload`")
+                if not self._arrived.wait(PATIENCE):
+                    with waiting():
+                        self._arrived.wait()
+            if self._error is not None:
+                raise self._error
+            if not self._chunks:
+                return b""
+            chunk = self._chunks.popleft()
+        self._give_back(len(chunk))
+        return chunk
+
+    def _give_back(self, size_bytes: int) -> None:
+        if self._consumed is None or not size_bytes:
+            return
+        if threading.get_ident() == self._thread:
+            self._consumed(size_bytes)
+        else:
+            with suppress(RuntimeError):  # the loop is closed, and the sender's window with it
+                self._loop.call_soon_threadsafe(self._consumed, size_bytes)
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None:
+            return
+        if threading.get_ident() == self._thread:
+            _release(waiter)
+        else:  # closed by a thread
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_release, waiter)
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,1 @@
+"""The client's side of an exchange: requests, their replies, fan-out to many nodes."""

@@ -1,0 +1,80 @@
+"""What may still be sent through a node: nothing once it is closed, and no more than may wait there."""
+
+from __future__ import annotations
+
+import threading
+
+from zmesh.core.delivery.exchanges import Exchanges
+from zmesh.errors import Closed, Overloaded
+from zmesh.runtime.forks import Origin
+
+OVERHEAD = 3072
+"""Bytes that a message which waits is taken to need besides its payload."""
+
+
+class Admission:
+    """The gate of one node. What other threads have handed over counts as waiting before the node's own has seen it."""
+
+    def __init__(self, node_id: str, exchanges: Exchanges, max_waiting_bytes: int) -> None:
+        self._node_id = node_id
+        self._exchanges = exchanges
+        self._max_waiting_bytes = max_waiting_bytes
+        self._origin = Origin()
+        self._lock = threading.Lock()
+        self._reserved_bytes = 0
+        self.shut = False
+        """Set when the node closes, or is about to."""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this process is a fork of the node's own."""
+        return not self._origin.is_here
+
+    def check_process(self) -> None:
+        """Raises Closed in a fork of the node's process."""
+        if not self._origin.is_here:
+            raise Closed(
+                f"node {self._node_id!r} lives in the process {self._origin.pid}, of which this one is a fork; "
+                "make a Controller after forking",
+                node=self._node_id,
+            )
+
+    def check(self) -> None:
+        """Raises Closed, and Overloaded if too much is waiting already."""
+        self.check_process()
+        if self.shut:
+            raise self.closed()
+        exchanges = self._exchanges
+        waiting = exchanges.waiting_bytes + OVERHEAD * exchanges.waiting_streams + self._reserved_bytes
+        if waiting >= self._max_waiting_bytes:
+            raise Overloaded(
+                f"{waiting} bytes wait at node {self._node_id!r} to be sent, and max_waiting_bytes is "
+                f"{self._max_waiting_bytes}; wait for replies before sending more, or set it higher",
+                node=self._node_id,
+            )
+
+    def reserve(self, payload_bytes: int) -> int:
+        """Count a message of another thread as waiting; what to `release` when the node has it. Raises as `check`."""
+        size = OVERHEAD + payload_bytes
+        self.check_process()  # before the lock, which another thread of the parent may have held
+        with self._lock:
+            self.check()
+            self._reserved_bytes += size
+        return size
+
+    def release(self, size: int) -> None:
+        """A message of another thread has come."""
+        with self._lock:
+            self._reserved_bytes -= size
+
+    def unopened(self) -> Closed:
+        """The error for whoever comes too early."""
+        return Closed(
+            f"node {self._node_id!r} is not open yet; call inside of `async with Controller(...)`, or in the function "
+            "that is given to `run`",
+            node=self._node_id,
+        )
+
+    def closed(self) -> Closed:
+        """The error for whoever comes too late."""
+        return Closed(f"node {self._node_id!r} is closed; open another Controller to send", node=self._node_id)

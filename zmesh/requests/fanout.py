@@ -1,0 +1,254 @@
+"""One request to many nodes: the answers as they come, and no more of them under way than a limit.
+
+The limit counts the requests that are at work and the answers that nobody has taken yet, so that a slow reader holds
+up the sending. It does not count a request whose node can't be reached at the moment: such a one waits for a route, at
+no cost to anybody, and must not keep the others waiting for as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, cast
+
+from zmesh.core.message import MessageId
+from zmesh.errors import ExchangeError, MeshError, Overloaded, exchange_error
+from zmesh.payloads.feeding import Desk
+from zmesh.payloads.payload import Payload, PayloadLike, Streaming, encode
+from zmesh.payloads.source import Source
+from zmesh.requests.exchange import Exchange
+from zmesh.runtime.failures import describe, is_a, must_propagate
+
+LIMIT = 100
+LOOK_AGAIN = 0.1
+"""Seconds after which requests that hold a place are looked at: does a way lead to their nodes still?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one of many nodes has answered.
+
+    `replies` are the payloads of its replies, in order; those that came before a failure are among them. `error` is
+    what the request ended in, None for success. `message_id` is "" if it could not even be sent.
+    """
+
+    node: str
+    message_id: str
+    replies: tuple[Payload, ...]
+    error: MeshError | None
+
+    @property
+    def payload(self) -> Payload | None:
+        """The payload of the first reply, None if there was none."""
+        return self.replies[0] if self.replies else None
+
+
+def repeatable(payload: PayloadLike) -> Callable[[], PayloadLike]:
+    """A function that gives the payload to each of many requests.
+
+    Raises TypeError for one that can be read only once (a file, an iterator), and OSError if a path can't be opened.
+    """
+    if isinstance(payload, Streaming):
+        raise _read_once(payload)
+    if isinstance(payload, os.PathLike):
+        with open(payload, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise TypeError(f"{os.fspath(payload)!r} is no regular file, so it can't be read once for each node")
+        return lambda: payload
+    if isinstance(payload, Payload):
+        return lambda: payload
+    body = encode(payload)
+    if isinstance(body, Source):
+        body.close()
+        raise _read_once(payload)
+    return lambda: body
+
+
+def _read_once(payload: object) -> TypeError:
+    return TypeError(
+        f"a payload for many nodes is read once for each, which {type(payload).__name__} can't be; "
+        "send bytes, str, a mapping, list or number (as JSON), a path or a Payload"
+    )
+
+
+class Asked(Exchange):
+    """The request to one of the nodes; it collects its replies."""
+
+    __slots__ = ("_done", "replies")
+
+    def __init__(self, desk: Desk, id: MessageId, recipient: str, done: Callable[[Asked, Answer], None]) -> None:
+        super().__init__(desk, id, recipient)
+        self._done = done
+        self.replies: list[Payload] = []
+
+    def _wake(self) -> None:
+        while (reply := self.take()) is not None:
+            eof = reply.final
+            if eof is None:
+                self.replies.append(reply.payload)
+                continue
+            error = None
+            if eof.code:
+                error = exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id)
+            self._done(self, Answer(self.recipient, self.message_id, tuple(self.replies), error))
+
+
+class Fanout:
+    """The requests of one `request_many`; `start` sends one of them, `lost` tells whether no way leads to its node."""
+
+    def __init__(
+        self,
+        nodes: Iterable[str],
+        limit: int,
+        start: Callable[[str, Callable[[Asked, Answer], None]], Asked],
+        lost: Callable[[Asked], bool],
+        cancel: Callable[[str], None],
+    ) -> None:
+        self._waiting = deque(nodes)
+        self._limit = limit
+        self._start = start
+        self._lost = lost
+        self._cancel = cancel
+        self._open: dict[str, Asked] = {}
+        self._answers: deque[Answer] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    @property
+    def over(self) -> bool:
+        """Whether every answer has been given."""
+        return not (self._waiting or self._open or self._answers)
+
+    async def next(self) -> Answer | None:
+        """The next answer; None when all have been given."""
+        self._fill()
+        while not self._answers:
+            if not self._open:
+                return None
+            if self._waiter is not None:
+                raise RuntimeError("another task waits for these answers")
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        answer = self._answers.popleft()
+        self._fill()
+        return answer
+
+    def stop(self) -> None:
+        """Ask no more nodes, cancel what is open, and throw away what it still says."""
+        self._stopped = True
+        self._waiting.clear()
+        for answer in self._answers:
+            for payload in answer.replies:
+                payload.close()
+        self._answers.clear()
+        for asked in list(self._open.values()):
+            self._cancel(asked.message_id)
+            asked.discard()
+
+    async def ended(self) -> None:
+        """Wait until nothing is open."""
+        while await self.next() is not None:
+            pass
+
+    def _fill(self) -> None:
+        """Ask as many more nodes as the limit allows."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._waiting:
+            return
+        busy = len(self._answers) + sum(not self._lost(asked) for asked in self._open.values())
+        while self._waiting and busy < self._limit:
+            node = self._waiting.popleft()
+            try:
+                asked = self._start(node, self._on_done)
+            except Overloaded as error:
+                if self._open:  # there will be room when one of those is over
+                    self._waiting.appendleft(node)
+                    break
+                self._answers.append(Answer(node, "", (), error))
+            except BaseException as error:
+                if must_propagate(error):
+                    raise
+                self._answers.append(Answer(node, "", (), _as_mesh_error(error, node)))
+            else:
+                if not asked.ended:
+                    self._open[asked.message_id] = asked
+                    busy += not self._lost(asked)
+                    continue
+            busy += 1
+        if self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._fill)
+
+    def _on_done(self, asked: Asked, answer: Answer) -> None:
+        self._open.pop(asked.message_id, None)
+        if self._stopped:
+            for payload in answer.replies:
+                payload.close()
+        else:
+            self._answers.append(answer)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Answers:
+    """The answers of many nodes, in the order of their coming; what `request_many` gives back.
+
+    Nothing is sent before the first one is asked for. Leaving the `async for` early, and cancelling the task that
+    waits, cancels what is open. As a context manager (`async with`), and by `aclose`, it also waits until that has
+    ended.
+    """
+
+    __slots__ = ("_fanout", "_loop")
+
+    def __init__(self, fanout: Fanout) -> None:
+        self._fanout = fanout
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Answer:
+        self._loop = asyncio.get_running_loop()
+        try:
+            answer = await self._fanout.next()
+        except asyncio.CancelledError:
+            self._fanout.stop()
+            raise
+        if answer is None:
+            raise StopAsyncIteration
+        return answer
+
+    async def aclose(self) -> None:
+        """Cancel what is open, and wait until it has ended."""
+        self._fanout.stop()
+        await self._fanout.ended()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._loop is not None and not self._fanout.over:
+            with suppress(RuntimeError):  # the loop is closed, and the node with it
+                self._loop.call_soon_threadsafe(self._fanout.stop)
+
+
+def _as_mesh_error(error: BaseException, node: str) -> MeshError:
+    if is_a(error, MeshError):
+        return cast("MeshError", error)
+    return ExchangeError(f"the payload for {node!r} could not be read: {describe(error)}", node=node)

@@ -1,0 +1,1 @@
+"""What the event loop, threads, signals and forks need."""

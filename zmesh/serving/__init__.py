@@ -1,0 +1,1 @@
+"""The server's side of an exchange: directives, the work that they run, isolation, built-ins, Receptor plugins."""

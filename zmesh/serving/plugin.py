@@ -1,0 +1,85 @@
+"""A plugin, as an entry point names it, and what it may have beside its directives: settings, a start, an end.
+
+    settings = Settings                     a dataclass, into which its table of the configuration is read
+    async def start(settings): ...          awaited before the node listens
+    async def close(): ...                  awaited when the node closes
+
+All three may be left out. `start` gets the instance of the dataclass, or the table itself where none is declared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+
+from zmesh.serving import settings
+from zmesh.serving.settings import Place
+
+MARK = "__zmesh_directive__"
+"""The attribute of functions that are directives."""
+
+
+class Plugin:
+    """What the entry point of the namespace names: a module, an object, or the instance of a class."""
+
+    def __init__(self, namespace: str, target: object) -> None:
+        self.namespace = namespace
+        self.target = target
+        self.settings: object = {}
+        self.started = self.starter is None
+        """Whether it has begun, and is to be closed."""
+
+    @property
+    def declared(self) -> type | None:
+        """The dataclass of its settings, if it declares one."""
+        found = attribute(self.target, "settings")
+        return found if isinstance(found, type) and dataclasses.is_dataclass(found) else None
+
+    def configure(self, table: Mapping[str, object], file: str | None = None) -> None:
+        """Take its table of the configuration. Raises ConfigError, and TypeError for a `start` that is not async."""
+        declared = self.declared
+        if declared is None:
+            self.settings = table
+            return
+        start = attribute(self.target, "start")
+        if self.starter is None and inspect.isfunction(start) and not hasattr(start, MARK):
+            raise TypeError("the function start of a plugin with settings must be 'async def'")
+        self.settings = settings.read(declared, table, Place(f"plugins.{self.namespace}", file))
+
+    @property
+    def starter(self) -> Callable[[object], Awaitable[object]] | None:
+        """Its `start`; a directive of that name is none."""
+        return self._hook("start")
+
+    @property
+    def closer(self) -> Callable[[], Awaitable[object]] | None:
+        """Its `close`."""
+        return self._hook("close")
+
+    async def start(self) -> None:
+        """Let it begin, with its settings. Raises whatever it raises."""
+        starter = self.starter
+        if starter is not None:
+            await starter(self.settings)
+            self.started = True
+
+    async def close(self) -> None:
+        """Let it end, if it has begun."""
+        closer = self.closer
+        if closer is not None and self.started:
+            await closer()
+
+    def _hook(self, name: str) -> Callable[..., Awaitable[object]] | None:
+        static = attribute(self.target, name)
+        if isinstance(static, (staticmethod, classmethod)):
+            static = static.__func__
+        if not inspect.iscoroutinefunction(static) or hasattr(static, MARK):
+            return None
+        hook: Callable[..., Awaitable[object]] = getattr(self.target, name)
+        return hook
+
+
+def attribute(target: object, name: str) -> object:
+    """The attribute, without running a property or a module's `__getattr__`; None if there is none."""
+    return inspect.getattr_static(target, name, None)

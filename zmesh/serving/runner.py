@@ -1,0 +1,439 @@
+"""The running requests of one node, from their start to their one final reply.
+
+Async directives run as tasks on the loop, plain ones in daemon threads, isolated ones in processes. Whatever a
+directive does (returns, raises, calls `sys.exit`, is cancelled, never ends), `Outlet.finish` is called once for it, and
+never while a reply of the same work is still being handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from contextlib import aclosing, closing
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, cast
+
+from zmesh.errors import Cancelled, Closed, NodeOverloaded, Overloaded, RemoteError, TimedOut
+from zmesh.payloads.payload import PayloadLike, Streaming, encode
+from zmesh.payloads.source import Source
+from zmesh.runtime.eager import Starter
+from zmesh.runtime.failures import code_of, describe, is_a, log_failure, must_propagate, text_of
+from zmesh.runtime.threads import Threads, wait_for
+from zmesh.runtime.watchdog import directive_frames
+from zmesh.serving.directives import Directives, Entry
+from zmesh.serving.shape import Shape
+from zmesh.serving.work import Work
+
+if TYPE_CHECKING:
+    from zmesh.serving.isolation.limits import Isolation
+    from zmesh.serving.isolation.processes import Processes
+
+logger = logging.getLogger(__name__)
+
+CLOSE_WITHIN = 5.0
+"""Seconds that closing waits for work that was cancelled, and for a plugin's own `close`."""
+
+_TURN = 32
+
+
+class Outlet(Protocol):
+    """Where work sends its replies to; all of it is called on the loop's thread."""
+
+    async def reply(self, message_id: str, payload: PayloadLike, /) -> None:
+        """Send one reply; waits while the requester has no room."""
+
+    def finish(
+        self,
+        message_id: str,
+        payload: PayloadLike = None,
+        /,
+        *,
+        has_payload: bool = False,
+        reason: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Send the last reply; with `has_payload`, `payload` goes with it as one more.
+
+        `reason` is the code of a class in zmesh.errors, None for success, and `error` its text. A Source that is
+        handed over here or to `reply` is the outlet's to read and to close.
+        """
+
+
+class _Running:
+    """One work in the table. Its `claim` is there when it runs in a thread: taken by that, or by an early cancel."""
+
+    __slots__ = ("by", "claim", "entry", "handing", "reason", "started", "task", "thread", "timer", "watchers", "work")
+
+    def __init__(self, work: Work, entry: Entry) -> None:
+        self.work = work
+        self.entry = entry
+        self.task: asyncio.Task[None] | None = None
+        self.started = False
+        self.claim: threading.Lock | None = None
+        self.thread: str | None = None
+        self.handing: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.reason: str | None = None
+        self.by: str | None = None
+        self.watchers: list[Callable[[], None]] = []
+
+
+class Works:
+    """The table of the work that runs at one node. Belongs to the thread of the loop that `start` is called on."""
+
+    def __init__(
+        self,
+        directives: Directives,
+        outlet: Outlet,
+        *,
+        max_workers: int,
+        max_work: int,
+        max_processes: int = 1,
+        isolation: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+        spool_dir: str | None = None,
+    ) -> None:
+        self._directives = directives
+        self._outlet = outlet
+        self._max_workers = max_workers
+        self._max_work = max_work
+        self._isolation = (max_processes, isolation, spool_dir)
+        self._active: dict[str, _Running] = {}
+        self._starter = Starter()
+        self._threads: Threads | None = None
+        self._processes: Processes | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: asyncio.Event | None = None
+        self._closed = False
+
+    def wants_stream(self, directive: str) -> bool:
+        """Whether to start this directive at the first chunk of its payload; unknown ones too, to fail at once."""
+        try:
+            return self._directives.find(directive).stream
+        except RemoteError:
+            return True
+
+    def start(self, work: Work) -> None:
+        """Run the work, or finish it at once if it can't be run. Never raises; a message id that runs is ignored."""
+        message_id = work.message_id
+        active = self._active
+        if message_id in active:
+            logger.warning("%s from %s is running already", work.directive, work.sender)
+            return
+        try:
+            entry = self._directives.find(work.directive)
+            if self._closed:
+                raise Cancelled("the node is closing; send it again when it is back, or to another")
+            if len(active) >= self._max_work:
+                raise Overloaded(
+                    f"the node runs {self._max_work} requests already (max_work); "
+                    "try again later, or set it higher there"
+                )
+        except (RemoteError, Cancelled, Overloaded) as error:
+            work.payload.close()
+            self._outlet.finish(message_id, reason=error.code, error=str(error))
+            return
+        running = active[message_id] = _Running(work, entry)
+        if entry.isolation is not None:
+            self._spawn(running, self._iterate(running, partial(self._isolated, entry.isolation)))
+        elif entry.shape is Shape.COROUTINE:
+            self._spawn(running, self._call(running))
+        elif entry.shape is Shape.ASYNC_GENERATOR:
+            self._spawn(running, self._iterate(running, entry.run))
+        else:
+            self._queue(running)
+        if work.deadline is not None and message_id in active:
+            running.timer = asyncio.get_running_loop().call_at(work.deadline, self.cancel, message_id, TimedOut.code)
+
+    def cancel(self, message_id: str, reason: str = Cancelled.code, by: str | None = None) -> None:
+        """Stop this work, if it runs; when it has ended, it is finished with `reason`, whatever it returned.
+
+        `by` is the node that asked for it, if that is not the requester.
+
+        A task gets CancelledError, a process SIGTERM and then SIGKILL. A thread gets `work.cancelled`, and Cancelled
+        raised where it waits for a reply to go out or for a chunk to come in.
+        """
+        running = self._active.get(message_id)
+        if running is None or running.reason is not None:
+            return
+        running.reason = reason
+        running.by = by
+        running.work.cancelled = True
+        if running.task is not None:
+            running.task.cancel()
+            if not running.started:  # its body will never run
+                self._end(running)
+        elif running.claim is not None:
+            if running.claim.acquire(blocking=False):  # it still waits for a thread
+                self._end(running)
+                return
+            if running.handing is not None:
+                running.handing.cancel()
+            if isinstance(running.work.payload, Streaming):
+                running.work.payload.fail(running.work.cancellation())
+
+    def when_ended(self, message_id: str, watcher: Callable[[], None]) -> None:
+        """Call `watcher` when this work has ended; now, if it does not run."""
+        running = self._active.get(message_id)
+        if running is None:
+            watcher()
+        else:
+            running.watchers.append(watcher)
+
+    def active(self) -> list[dict[str, object]]:
+        """What runs, in the order of its start, as a ping reports it: `id`, `message_id`, `directive`, `sender`.
+
+        `id` is the message id as a number, as the Receptor reports it; few readers of JSON keep all of its 39 digits.
+        """
+        return [
+            {
+                "id": int(message_id, 16),
+                "message_id": message_id,
+                "directive": running.work.directive,
+                "sender": running.work.sender,
+            }
+            for message_id, running in self._active.items()
+        ]
+
+    async def close(self) -> None:
+        """Cancel all work, wait for its end, then close the plugins and end the threads. Takes no more work.
+
+        What does not end within 5 s, or a process within its grace, is named in the log, finished as cancelled, and
+        left behind.
+        """
+        self._closed = True
+        for message_id in list(self._active):
+            self.cancel(message_id)
+        left_behind = False
+        try:
+            if self._active:
+                self._idle = self._idle or asyncio.Event()
+                try:
+                    await asyncio.wait_for(self._idle.wait(), max(map(self._ends_within, self._active.values())))
+                except TimeoutError:
+                    left_behind = True
+                    self._leave_behind()
+            await self._close_plugins()
+        finally:
+            self._starter.close()
+            if self._processes is not None:
+                await self._processes.close()
+            threads, self._threads = self._threads, None
+            if threads is not None:
+                threads.close()
+                if not left_behind:
+                    threads.join(1.0)  # they are idle, so this is a matter of microseconds
+
+    # --- tasks -------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, running: _Running, coroutine: Coroutine[object, object, None]) -> None:
+        task = running.task = self._starter.start(coroutine, running.work.directive)
+        if task is not None and running.reason is not None:  # cancelled by its own first steps
+            task.cancel()
+
+    async def _call(self, running: _Running) -> None:
+        running.started = True
+        encoded = None
+        try:
+            result = await running.entry.run(running.work)
+            if result is not None:
+                encoded = encode(result)
+        except BaseException as failure:  # SystemExit and the like must not reach the loop
+            self._end(running, failure)
+            if is_a(failure, KeyboardInterrupt):
+                raise
+        else:
+            self._end(running, None, encoded)
+
+    async def _iterate(self, running: _Running, run: Callable[[Work], AsyncGenerator[PayloadLike, None]]) -> None:
+        running.started = True
+        message_id = running.work.message_id
+        count = 0
+        try:
+            async with aclosing(run(running.work)) as values:
+                async for value in values:
+                    if value is not None:
+                        await self._outlet.reply(message_id, encode(value))
+                    count += 1
+                    if count % _TURN == 0:
+                        await asyncio.sleep(0)  # a generator that never waits must leave the loop to others
+        except BaseException as failure:
+            self._end(running, failure)
+            if is_a(failure, KeyboardInterrupt):
+                raise
+        else:
+            self._end(running)
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def _isolated(self, isolation: Isolation, work: Work) -> AsyncGenerator[PayloadLike, None]:
+        if self._processes is None:
+            from zmesh.serving.isolation.processes import Processes  # here: few nodes run anything isolated
+
+            self._processes = Processes(*self._isolation)
+        return self._processes.run(work, isolation)
+
+    def _ends_within(self, running: _Running) -> float:
+        """Seconds that this work may take from being cancelled to its end."""
+        isolation = running.entry.isolation
+        if isolation is None or self._processes is None:
+            return CLOSE_WITHIN
+        return CLOSE_WITHIN + self._processes.limits(running.work.directive, isolation).grace
+
+    # --- threads -----------------------------------------------------------------------------------------------------
+
+    def _queue(self, running: _Running) -> None:
+        if self._threads is None:
+            self._loop = asyncio.get_running_loop()
+            self._threads = Threads(self._max_workers, "zmesh-work")
+        running.claim = threading.Lock()
+        try:
+            self._threads.run(partial(self._in_thread, running))
+        except RuntimeError as error:
+            text = f"the node can start no thread for {running.work.directive} ({error}); try again later"
+            self._end(running, NodeOverloaded(text))
+
+    def _in_thread(self, running: _Running) -> None:
+        """The whole of one work in a worker thread."""
+        if running.claim is None or not running.claim.acquire(blocking=False):
+            return  # cancelled before it began
+        running.thread = threading.current_thread().name
+        entry, work = running.entry, running.work
+        encoded: bytes | Source | None = None
+        failure: BaseException | None = None
+        try:
+            if entry.shape is Shape.QUEUE:
+                entry.run(work, partial(self._put, running))
+            elif entry.shape is Shape.GENERATOR:
+                with closing(entry.run(work)) as values:
+                    for value in values:
+                        self._put(running, value)
+            elif (result := entry.run(work)) is not None:
+                encoded = encode(result)
+        except BaseException as error:  # noqa: BLE001  # SystemExit and the like must not end the thread
+            failure = error
+        try:
+            self._call_soon(self._end, running, failure, encoded)
+        except Closed:
+            if isinstance(encoded, Source):
+                encoded.close()
+        finally:
+            failure = None  # its traceback holds this frame
+
+    def _put(self, running: _Running, value: PayloadLike) -> None:
+        """Send one reply from a worker thread; returns when it was taken."""
+        running.work.raise_if_cancelled()
+        if value is None:
+            return
+        waiter: Future[None] = Future()
+        try:
+            self._call_soon(self._hand_over, running, encode(value), waiter)
+            wait_for(waiter)
+        finally:
+            del waiter  # an exception in it holds this frame
+
+    def _hand_over(self, running: _Running, payload: bytes | Source, waiter: Future[None]) -> None:
+        """The loop's side of `_put`: the thread goes on when `reply` has ended, and not before."""
+        if running.reason is not None:
+            if isinstance(payload, Source):
+                payload.close()
+            waiter.set_exception(running.work.cancellation())
+            return
+        reply = self._outlet.reply(running.work.message_id, payload)
+        task = running.handing = asyncio.get_running_loop().create_task(reply)
+        task.add_done_callback(partial(self._handed_over, running, waiter))
+
+    def _handed_over(self, running: _Running, waiter: Future[None], task: asyncio.Task[None]) -> None:
+        running.handing = None
+        if task.cancelled():
+            waiter.set_exception(running.work.cancellation())
+        elif (error := task.exception()) is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(None)
+
+    def _call_soon(self, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            raise Closed("the node is closed, and its loop with it") from None
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _end(
+        self, running: _Running, failure: BaseException | None = None, encoded: bytes | Source | None = None
+    ) -> None:
+        """Take the work out of the table and finish it; whoever comes second changes nothing."""
+        work = running.work
+        message_id = work.message_id
+        source = None if encoded is None or isinstance(encoded, bytes) else encoded
+        if self._active.get(message_id) is not running:
+            if source is not None:
+                source.close()
+            return
+        del self._active[message_id]
+        if running.timer is not None:
+            running.timer.cancel()
+        if self._idle is not None and not self._active:
+            self._idle.set()
+        if running.reason is not None or failure is not None:
+            if source is not None:
+                source.close()
+            work.payload.close()
+            reason, error = _outcome(running, failure)
+            self._outlet.finish(message_id, reason=reason, error=error)
+        elif encoded is None:
+            work.payload.close()
+            self._outlet.finish(message_id)
+        else:
+            if source is None:  # a source may read from the work's payload
+                work.payload.close()
+            self._outlet.finish(message_id, encoded, has_payload=True)
+        for watcher in running.watchers:
+            watcher()
+
+    def _leave_behind(self) -> None:
+        for running in list(self._active.values()):
+            logger.warning(
+                "%s for %s did not end within %g s of being cancelled and is left behind%s",
+                running.work.directive,
+                running.work.sender,
+                self._ends_within(running),
+                f" in the thread {running.thread}" if running.thread else "",
+            )
+            self._end(running)
+
+    async def _close_plugins(self) -> None:
+        for close in self._directives.closers():
+            try:
+                await asyncio.wait_for(close(), CLOSE_WITHIN)
+            except BaseException as error:  # a plugin's failure must not keep the node from closing
+                if must_propagate(error):
+                    raise
+                log_failure(logger, "a plugin failed to close", error=error)
+
+
+def _outcome(running: _Running, failure: BaseException | None) -> tuple[str, str]:
+    """The reason and the text that tell the requester why the work did not succeed."""
+    directive = running.work.directive
+    task = running.task
+    from_outside = failure is not None and is_a(failure, asyncio.CancelledError) and task and task.cancelling()
+    if running.reason == Cancelled.code or (running.reason is None and from_outside):
+        by = f" by {running.by!r}" if running.by is not None else ""
+        return Cancelled.code, f"{directive} was cancelled{by}"
+    if running.reason == TimedOut.code:
+        return running.reason, f"{directive} did not end before its deadline"
+    if running.reason is not None:
+        return running.reason, f"{directive} was stopped: {running.reason}"
+    assert failure is not None
+    if is_a(failure, RemoteError):  # the plugin's own word to the requester
+        return code_of(cast("RemoteError", failure)), text_of(failure)
+    log_failure(logger, "%s for %s failed", directive, running.work.sender, error=failure)
+    return RemoteError.code, describe(failure)
+
+
+directive_frames.update((Works._call.__code__, Works._iterate.__code__))

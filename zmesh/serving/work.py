@@ -1,0 +1,37 @@
+"""One request, as the function sees it that a directive runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from zmesh.errors import Cancelled
+from zmesh.payloads.payload import Payload
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One request, as the directive that runs it sees it.
+
+    `config` is the section of the node's settings for the directive's namespace, `deadline` the loop's time (seconds)
+    at which the requester stops waiting. The payload is closed when the work has ended.
+    """
+
+    message_id: str
+    directive: str
+    sender: str
+    header: Mapping[str, object]
+    payload: Payload
+    config: Mapping[str, object]
+    cancelled: bool = False
+    """True once somebody cancelled the request or its deadline passed; for functions in threads to look at."""
+    deadline: float | None = None
+
+    def raise_if_cancelled(self) -> None:
+        """Raises Cancelled if the request was cancelled or its deadline passed."""
+        if self.cancelled:
+            raise self.cancellation()
+
+    def cancellation(self) -> Cancelled:
+        """What to raise once it is cancelled."""
+        return Cancelled(f"{self.directive} was cancelled", message_id=self.message_id)

@@ -1,0 +1,62 @@
+"""What keeps a node's links alive while its event loop is blocked: frames that the watchdog's thread sends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from zmesh.core import wire
+from zmesh.core.effects import Report
+from zmesh.core.engine import Engine
+from zmesh.core.wire import Kind
+from zmesh.runtime.watchdog import BLOCKED_AFTER, Place
+from zmesh.transport.sockets import Transport
+
+log = logging.getLogger(__name__)
+
+STILL_BLOCKED_AFTER = 5.0
+"""Seconds after which the log says so even though the loop does not go on."""
+
+LINKS_KEPT = 30.0
+"""Seconds of a block for which links are kept alive. After them the neighbours are told goodbye, and why."""
+
+KEEPALIVE = wire.encode_link(Kind.RESEND, wire.Resend(False, False))
+"""A frame that asks for nothing, but shows that the node is there. It needs no table of the engine."""
+
+
+class LinkGuard:
+    """What the watchdog does for one node: keep its links alive while its loop is blocked, and tell of that."""
+
+    def __init__(self, engine: Engine, transport: Transport, note: Callable[[Report], None]) -> None:
+        self._engine = engine
+        self._transport = transport
+        self._note = note
+        self._kept = 0.0
+        self._logged = False
+        self._let_go = False
+
+    def while_blocked(self, seconds: float, where: Place) -> None:
+        """Show the neighbours that the node is there; after LINKS_KEPT say goodbye to them."""
+        heartbeat, now = self._engine.links.heartbeat, time.monotonic()
+        if seconds >= heartbeat / 2 and now - self._kept >= heartbeat / 2 and not self._let_go:
+            frames = KEEPALIVE
+            if seconds > LINKS_KEPT:
+                text = f"its event loop has been blocked for {seconds:.0f} s in {where.text[:1000]}"
+                frames = wire.encode_link(Kind.GOODBYE, wire.Goodbye(text))
+            links = [link.id for link in self._engine.links.up()]
+            if self._transport.send_as_guest(links, frames):
+                self._kept = now
+                self._let_go = seconds > LINKS_KEPT
+        if seconds >= STILL_BLOCKED_AFTER and not self._logged and not where.logging:
+            self._logged = True
+            log.warning("%s: event loop blocked for %.1f s so far in %s", self._engine.node, seconds, where.text)
+
+    def after_block(self, seconds: float, where: Place) -> None:
+        """Go on where the loop was when it was blocked, and tell of that if it took long."""
+        self._logged = self._let_go = False
+        self._transport.look_again()
+        if seconds >= BLOCKED_AFTER:
+            text = f"event loop blocked for {seconds:.1f} s in {where.text}"
+            log.warning("%s: %s", self._engine.node, text)
+            self._note(Report("loop_blocked", None, None, text))

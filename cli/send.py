@@ -83,8 +83,8 @@ class _Request:
         """Send it, and see to its replies until the last one."""
         guest, landing = self._guest, self._landing
         source = payload if isinstance(payload, Input) else None
-        exchanges = guest.controller.node.engine.exchanges
-        guest.reached = lambda: not exchanges.handing_over or (source is not None and source.taken > SURE_OF_ARRIVAL)
+        engine = guest.controller.node.engine
+        guest.reached = lambda: not engine.is_handing_over or (source is not None and source.taken > SURE_OF_ARRIVAL)
         self._show_progress(source)
         stream = landing is not None or not self._as_json
         request = guest.controller.request(guest.target, directive, payload, timeout=timeout, stream=stream)

@@ -231,7 +231,7 @@ async def _finish(controller: Controller, again: asyncio.Future[int | None]) -> 
     """Let running work end and its replies be taken, or until told to stop again."""
     node = controller.node
     await _until(lambda: not len(node.serving), again, FINISH_WITHIN)
-    await _until(lambda: not node.engine.exchanges.counts()["services"], again, TAKE_WITHIN)
+    await _until(lambda: not node.engine.stats()["services"], again, TAKE_WITHIN)
 
 
 async def _until(done: Callable[[], bool], again: asyncio.Future[int | None], within: float) -> None:

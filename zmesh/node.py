@@ -112,7 +112,7 @@ class Node:
         self._listen = list(config.listen)
         self._peers = list(config.peers)
         self._exchanges: dict[MessageId, Exchange] = {}
-        self._admission = Admission(config.node_id, self.engine.exchanges, config.max_waiting_bytes)
+        self._admission = Admission(config.node_id, self.engine, config.max_waiting_bytes)
         self._pending: deque[Effect] = deque()
         self._performing = False
         self._rooms: dict[Stream, asyncio.Future[None]] = {}
@@ -298,14 +298,13 @@ class Node:
         """The other end of a link: where it is, which end dialled, and the round-trip time."""
         from zmesh.observe.journal import Neighbour
 
-        known = self.engine.links.get(link)
         where = self._transport.where(link) if self._transport is not None else ""
         dialled = self._transport is not None and self._transport.dialled(link) is not None
-        return Neighbour(where, dialled, known.rtt if known is not None else None)
+        return Neighbour(where, dialled, self.engine.rtt(link))
 
     def last_heard_by(self, node: str) -> str | None:
         """The other node that heard last of one that has left, if that is known."""
-        witness = self.engine.departed.heard_by(NodeId(Address(node)))
+        witness = self.engine.last_heard_by(NodeId(Address(node)))
         return witness if witness != self.node_id else None
 
     @property
@@ -367,7 +366,7 @@ class Node:
             async with asyncio.timeout(timeout):
                 await self._route_to(node)
                 return
-        hint = self.engine.out.hint(Address(node), time.monotonic())
+        hint = self.engine.hint(Address(node), time.monotonic())
         raise Unreachable(f"no route to {node!r} after {timeout} s{hint}", node=node)
 
     async def _route_to(self, node: str) -> None:
@@ -451,7 +450,7 @@ class Node:
 
     def is_lost(self, exchange: Exchange) -> bool:
         """Whether no way leads to the recipient of this request at the moment, as far as is known."""
-        return self.engine.exchanges.is_lost(exchange.id)
+        return self.engine.is_lost(exchange.id)
 
     def cancel(self, message_id: str) -> None:
         """Stop a request of this node. Harmless if it is over."""
@@ -477,7 +476,7 @@ class Node:
             self._quiet.set_result(None)
 
     def _is_quiet(self) -> bool:
-        return not self.engine.exchanges.handing_over and not any(x.expected for x in self._exchanges.values())
+        return not self.engine.is_handing_over and not any(x.expected for x in self._exchanges.values())
 
     # -- what exchanges and serving need (their Desk) ------------------------------------------------------------
 
@@ -497,16 +496,16 @@ class Node:
 
     def room(self, stream: Stream) -> int:
         """How many bytes the stream takes now."""
-        return self.engine.exchanges.room(stream)
+        return self.engine.room(stream)
 
     def is_open(self, stream: Stream) -> bool:
         """Whether the stream may take more."""
-        return not self.closed and self.engine.exchanges.is_open(stream)
+        return not self.closed and self.engine.is_open(stream)
 
     async def room_for(self, stream: Stream) -> int:
         """Wait until the stream takes more; 0 if it is over."""
         while self.is_open(stream):
-            room = self.engine.exchanges.room(stream)
+            room = self.engine.room(stream)
             if room:
                 return room
             waiter = self._rooms.get(stream)
@@ -600,7 +599,7 @@ class Node:
             self._performing = False
         if self._transport is not None:
             self._transport.settle()
-        if self.engine.alarm.soonest < self._wake_at:
+        if self.engine.deadline < self._wake_at:
             self._arm()
         if self._quiet is not None:
             self._look_if_quiet()
@@ -698,7 +697,7 @@ class Node:
 
     def _arm(self) -> None:
         """Have `tick` called when the engine is due next."""
-        deadline = self.engine.alarm.soonest
+        deadline = self.engine.deadline
         if self.closed or self.loop is None:
             return
         if self._timer is not None:

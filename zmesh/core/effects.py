@@ -21,7 +21,8 @@ class Deliver(NamedTuple):
 
     `header` is there with the first piece of a message, `last` with its last one, `eof` with the end of the exchange
     (which may come with a piece of payload or alone). `hops` is the number of links that the piece crossed. The shell
-    gives the room back with `engine.consumed(stream, weight)` once the piece has been read.
+    gives the room back with `engine.consumed(stream, weight)` once the piece has been read. `handle` is what the shell
+    has attached to the exchange, None before that.
     """
 
     stream: Stream
@@ -32,6 +33,7 @@ class Deliver(NamedTuple):
     eof: Eof | None
     weight: int
     hops: int
+    handle: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Abort:
 
     message_id: MessageId
     reason: str
+    handle: object = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,16 +173,29 @@ class Engine:
         last: bool = True,
         timeout: float | None = None,
         route_timeout: float | None = None,
+        handle: object = None,
     ) -> list[Effect]:
         """Open an exchange; `last` False: more payload follows through `feed`.
 
         `timeout`: seconds for all of it, None: no limit. `route_timeout`: seconds that it may be without a way to the
-        recipient, None: those of the node.
+        recipient, None: those of the node. `handle` is the shell's own object for the exchange; Delivers carry it.
         """
         self.exchanges.calls.open(
-            message_id, recipient, header, body, last=last, timeout=timeout, now=now, route_timeout=route_timeout
+            message_id,
+            recipient,
+            header,
+            body,
+            last=last,
+            timeout=timeout,
+            now=now,
+            route_timeout=route_timeout,
+            handle=handle,
         )
         return self._done(now)
+
+    def attach(self, message_id: MessageId, handle: object) -> None:
+        """Have each Deliver and Abort of a request that was received here carry `handle` from now on."""
+        self.exchanges.attach(message_id, handle)
 
     def feed(self, stream: Stream, body: bytes, now: float, *, last: bool) -> list[Effect]:
         """More payload of the message under way on a stream; never more than `exchanges.room(stream)` bytes."""
@@ -292,6 +305,55 @@ class Engine:
         self.alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
 
     # -- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is due; infinite if nothing is. Cheap to read after every stimulus."""
+        return self.alarm.soonest
+
+    @property
+    def is_handing_over(self) -> bool:
+        """True while a request of this node has not arrived whole at its server."""
+        return self.exchanges.handing_over
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of payload of this node's requests that are unsent or unacknowledged."""
+        return self.exchanges.waiting_bytes
+
+    @property
+    def waiting_streams(self) -> int:
+        """Requests and replies of which no frame has been sent yet."""
+        return self.exchanges.waiting_streams
+
+    def room(self, stream: Stream) -> int:
+        """How many bytes of payload the stream takes now; of 0 there will be a Pull or a StreamOver."""
+        return self.exchanges.room(stream)
+
+    def is_open(self, stream: Stream) -> bool:
+        """True while the stream may take more payload."""
+        return self.exchanges.is_open(stream)
+
+    def is_lost(self, message_id: MessageId) -> bool:
+        """True while there is no route to the server of this request."""
+        return self.exchanges.is_lost(message_id)
+
+    def stats(self) -> dict[str, int]:
+        """How many entries the tables of exchanges have: `calls`, `services`, `acks`, `waiting_bytes`, `peers`."""
+        return self.exchanges.counts()
+
+    def hint(self, destination: Address, now: float) -> str:
+        """What to add to an error about a node without a route: when it left, known nodes, failing dials."""
+        return self.out.hint(destination, now)
+
+    def last_heard_by(self, node: NodeId) -> NodeId | None:
+        """The node that was the last to hear of one that has left; None if that is unknown."""
+        return self.departed.heard_by(node)
+
+    def rtt(self, link: LinkId) -> float | None:
+        """The smoothed round-trip time of a link in seconds; None before the first sample."""
+        known = self.links.get(link)
+        return known.rtt if known is not None else None
 
     def settled(self, now: float) -> float:
         """For how many seconds this node's routes have been as they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from zmesh.core.delivery.exchanges import Exchanges
+from zmesh.core.engine import Engine
 from zmesh.errors import Closed, Overloaded
 from zmesh.runtime.forks import Origin
 
@@ -15,9 +15,9 @@ OVERHEAD = 3072
 class Admission:
     """The gate of one node. What other threads have handed over counts as waiting before the node's own has seen it."""
 
-    def __init__(self, node_id: str, exchanges: Exchanges, max_waiting_bytes: int) -> None:
+    def __init__(self, node_id: str, engine: Engine, max_waiting_bytes: int) -> None:
         self._node_id = node_id
-        self._exchanges = exchanges
+        self._engine = engine
         self._max_waiting_bytes = max_waiting_bytes
         self._origin = Origin()
         self._lock = threading.Lock()
@@ -44,8 +44,8 @@ class Admission:
         self.check_process()
         if self.shut:
             raise self.closed()
-        exchanges = self._exchanges
-        waiting = exchanges.waiting_bytes + OVERHEAD * exchanges.waiting_streams + self._reserved_bytes
+        engine = self._engine
+        waiting = engine.waiting_bytes + OVERHEAD * engine.waiting_streams + self._reserved_bytes
         if waiting >= self._max_waiting_bytes:
             raise Overloaded(
                 f"{waiting} bytes wait at node {self._node_id!r} to be sent, and max_waiting_bytes is "

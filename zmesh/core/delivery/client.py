@@ -88,11 +88,13 @@ class Calls:
         timeout: float | None,
         now: float,
         route_timeout: float | None = None,
+        handle: object = None,
     ) -> None:
         """Open an exchange; `last` False: more payload follows through `feed`. `route_timeout`: its own."""
         peer = self._peers.enter(recipient)
         patience = self._route_timeout if route_timeout is None else route_timeout
         call = Call(message_id, peer, None if timeout is None else now + timeout, patience, now)
+        call.handle = handle
         self._calls[message_id] = call
         call.number = self._peers.number(peer)
         self._sending.enlist(call, now)
@@ -142,7 +144,9 @@ class Calls:
         for piece, content, crossed in ready or ():
             weight = len(content) + CHUNK_OVERHEAD
             last, eof = bool(piece.flags & FLAG_LAST), piece.eof
-            self._carrier.emit(Deliver(call.inward, call.address, piece.header, content, last, eof, weight, crossed))
+            self._carrier.emit(
+                Deliver(call.inward, call.address, piece.header, content, last, eof, weight, crossed, call.handle)
+            )
             if eof is not None:
                 self._peers.owe(peer, call.inward, call.inbound, now, at_once=False)
                 self._forget(call, now)
@@ -345,7 +349,8 @@ class Calls:
         """End a call with a final word of our own; the recipient is told to stop, if it may be at work."""
         if call.outbound.next and reason in ("timed_out", "unreachable") and call.cancelled_at is None:
             self._send_cancel(call)
-        self._carrier.emit(Deliver(call.inward, call.address, None, b"", False, Eof(1, reason, text), 0, 0))
+        final = Eof(1, reason, text)
+        self._carrier.emit(Deliver(call.inward, call.address, None, b"", False, final, 0, 0, call.handle))
         self._forget(call, now)
 
     def _forget(self, call: Call, now: float) -> None:

@@ -90,6 +90,12 @@ class Exchanges:
         exchange = self._get(stream)
         return exchange is not None and not exchange.outbound.complete
 
+    def attach(self, message_id: MessageId, handle: object) -> None:
+        """Have each Deliver and Abort of a request that was received here carry `handle` from now on."""
+        exchange = self.services.get(message_id)
+        if exchange is not None:
+            exchange.handle = handle
+
     # -- from the program ----------------------------------------------------------------------------------------
 
     def feed(self, stream: Stream, body: bytes, *, last: bool, now: float) -> None:

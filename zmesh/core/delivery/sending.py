@@ -32,11 +32,13 @@ class Exchange:
 
     `stream` names the outbound one, `inward` the other. `target` is the other end's incarnation, 0 as long as that is
     not known; `link` what was last sent on; `lost_since` is when the other end was found to be out of reach; `kept` is
-    the weight that is counted for it: of a request made here what it waits with, else what the peer takes up.
+    the weight that is counted for it: of a request made here what it waits with, else what the peer takes up; `handle`
+    is the shell's own object for the exchange, which each Deliver and Abort carries.
     """
 
     __slots__ = (
         "address",
+        "handle",
         "inbound",
         "inward",
         "kept",
@@ -63,6 +65,7 @@ class Exchange:
         self.link: LinkId | None = None
         self.lost_since: float | None = None
         self.kept = 0
+        self.handle: object = None
 
     def weigh(self) -> int:
         """The weight of what is kept here for the peer: what is unread of its request and unacknowledged of the reply;

@@ -125,7 +125,9 @@ class Services:
             weight = len(content) + CHUNK_OVERHEAD
             last = bool(piece.flags & FLAG_LAST)
             service.whole = service.whole or last
-            self._carrier.emit(Deliver(stream, address, piece.header, content, last, None, weight, crossed))
+            self._carrier.emit(
+                Deliver(stream, address, piece.header, content, last, None, weight, crossed, service.handle)
+            )
         self._receiving.owe(service, ready, now)
 
     def refuse(self, source: Address, chunk: Chunk, limit: str) -> None:
@@ -241,7 +243,7 @@ class Services:
     def _abort(self, service: Service, reason: str) -> None:
         if not service.aborted and not service.outbound.complete:
             service.aborted = True
-            self._carrier.emit(Abort(service.message_id, reason))
+            self._carrier.emit(Abort(service.message_id, reason, service.handle))
 
     def _drop(self, service: Service, reason: str, now: float) -> None:
         if reason and not (service.detached and service.whole):

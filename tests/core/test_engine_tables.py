@@ -6,7 +6,7 @@ from tests.core.engine_harness import Said, only, record
 from zmesh.core import wire
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.routing.advertisements import COALESCE
-from zmesh.core.routing.duplicates import CALM, FRESH
+from zmesh.core.routing.duplicates import CONTEST_TIMEOUT, STARTUP
 from zmesh.core.routing.records import COALESCE as RECORDS_GATHERED
 from zmesh.core.routing.records import KEEP_GONE
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Entry, Kind
@@ -212,7 +212,7 @@ def test_a_node_that_is_refused_is_told_to_the_mesh_for_a_while(linked):
     linked.link_up(3, where="from 10.0.0.7")
     linked.greet(3, "b", incarnation=7, started=2000.0)
     assert only(linked.run(RECORDS_GATHERED), Kind.RECORD) == []
-    for _ in range(int(2 * CALM)):
+    for _ in range(int(2 * CONTEST_TIMEOUT)):
         linked.run(0.5)
         linked.keep_alive(1)
     assert own_refused(linked) == ()
@@ -246,7 +246,7 @@ def test_the_later_of_two_gives_way_while_it_is_fresh(linked, started, incarnati
 
 
 def test_a_node_that_has_run_for_a_while_gives_way_to_no_record(linked):
-    for _ in range(int(2 * FRESH)):
+    for _ in range(int(2 * STARTUP)):
         linked.run(0.5)
         linked.keep_alive(1)
     assert [report.event for report in hear_of_refused(linked, wire.Refused("b", 7, 1.0, ""))] == ["duplicate_id"]

@@ -4,7 +4,7 @@ import pytest
 
 from zmesh.core.message import LinkId, NodeId
 from zmesh.core.neighbours.links import COST_STEP, DEFAULT_COST, rtt_penalty
-from zmesh.core.routing.cost_damping import MOVE_LAST
+from zmesh.core.routing.cost_damping import DELAY_MAX
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.simwire import Wire
@@ -95,8 +95,8 @@ def test_a_hub_whose_links_all_swing_says_so_seldom_and_tells_the_truth_in_the_e
             wire.delay = 0.05 - wire.delay
         sim.run(1)
     told = hub.engine.records.get(HERE).serial - before
-    assert seconds / MOVE_LAST - 2 < told < seconds / MOVE_LAST + 6
-    sim.run(5 + MOVE_LAST)
+    assert seconds / DELAY_MAX - 2 < told < seconds / DELAY_MAX + 6
+    sim.run(5 + DELAY_MAX)
     for link in hub.engine.links.up():
         assert hub.engine.routes.get(link.node).metric == link.cost
         assert abs(link.cost - DEFAULT_COST - rtt_penalty(2 * hub.wires[link.id][0].delay)) < COST_STEP

@@ -23,9 +23,9 @@ from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHea
 from zmesh.core.neighbours.handshake import REDIAL_REFUSED, TAKEN, Handshake
 from zmesh.core.neighbours.keepalive import Probes
 from zmesh.core.neighbours.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
-from zmesh.core.routing.cost_damping import Moves
+from zmesh.core.routing.cost_damping import CostDamping
 from zmesh.core.routing.departed import Departed
-from zmesh.core.routing.duplicates import FRESH, Duplicates, accuse, told
+from zmesh.core.routing.duplicates import STARTUP, Duplicates, accuse, told
 from zmesh.core.routing.records import Records
 from zmesh.core.routing.routes import Change, Routes
 from zmesh.core.routing.serials import ceiling
@@ -62,9 +62,9 @@ class Engine:
         self._epoch = epoch
         self.alarm = Alarm()
         self.links = Links(heartbeat, self.alarm, limits)
-        self.moves = Moves(self.alarm)
+        self.cost_damping = CostDamping(self.alarm)
         self.started = epoch + now
-        self._fresh_until = now + FRESH
+        self._fresh_until = now + STARTUP
         self.routes = Routes(node, incarnation, serial, self.alarm, limits.destinations)
         self.records = Records(node, incarnation, serial, self.alarm, limits.nodes, started=self.started)
         self.duplicates = Duplicates(self.alarm, limits)
@@ -300,7 +300,7 @@ class Engine:
         return soonest if soonest < math.inf else None
 
     def _set_alarm(self) -> None:
-        tables = (self.exchanges, self.links, self.moves, self.routes, self.records, self.duplicates)
+        tables = (self.exchanges, self.links, self.cost_damping, self.routes, self.records, self.duplicates)
         deadlines = [table.next_deadline() for table in tables]
         self.alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
 
@@ -551,7 +551,7 @@ class Engine:
             self.routes.set_cost(link.id, link.routing_cost)
             self._describe(now)
         elif moved:
-            self.moves.add(link.id)
+            self.cost_damping.add(link.id)
             self._move(now)
 
     def _restart(self, link: Link, now: float) -> None:
@@ -631,7 +631,7 @@ class Engine:
 
     def _move(self, now: float) -> None:
         """Let routes and record follow the links whose cost has moved, if it is time."""
-        moved = self.moves.take(now)
+        moved = self.cost_damping.take(now)
         for id in moved:
             link = self.links.get(id)
             if link is not None:
@@ -664,9 +664,9 @@ class Engine:
 
     def _tell(self, now: float) -> None:
         """Send what the tables have to tell, if it is time."""
-        for telling in self.routes.flush(now):
-            frames = wire.encode_update(wire.Update(*telling[1:]))
-            for id in telling.links:
+        for advertisement in self.routes.flush(now):
+            frames = wire.encode_update(wire.Update(*advertisement[1:]))
+            for id in advertisement.links:
                 self.out.put(id, frames)
         for id, requests in self.routes.requests(now).items():
             for start in range(0, len(requests), MAX_ENTRIES):
@@ -676,7 +676,7 @@ class Engine:
 
     def _done(self, now: float) -> list[Effect]:
         """Bring the stimulus to its end: choose routes, loop what this node sent to itself, hand out the effects."""
-        if self.routes.dirty or self.routes.telling.urgent or self.routes.asking.questions:
+        if self.routes.dirty or self.routes.advertiser.urgent or self.routes.seqno_requests.outgoing:
             self._choose(now)
             self._tell(now)
         for event, refused in (("route_refused", self.routes.refused), ("record_refused", self.records.refused)):

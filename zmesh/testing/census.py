@@ -24,12 +24,12 @@ from zmesh.core.forwarding.forwarding import Forwarding
 from zmesh.core.forwarding.queues import Queue
 from zmesh.core.neighbours.handshake import Handshake
 from zmesh.core.neighbours.links import Links
-from zmesh.core.routing.advertisements import Telling
-from zmesh.core.routing.cost_damping import Moves
+from zmesh.core.routing.advertisements import Advertiser
+from zmesh.core.routing.cost_damping import CostDamping
 from zmesh.core.routing.duplicates import Duplicates
 from zmesh.core.routing.records import Records
 from zmesh.core.routing.routes import Routes
-from zmesh.core.routing.seqno_requests import NEAR_TRIES, Asking
+from zmesh.core.routing.seqno_requests import NEAR_TRIES, SeqnoRequests
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator
 
@@ -115,23 +115,23 @@ POINTS: tuple[Point, ...] = (
     on("a held newcomer takes the place of its former life", Handshake, "freed", _some),
     told("a second node of one name is refused", "link_refused", "is alive in the mesh", (ROUTES, DELIVERY)),
     told("two nodes of one name are known", "duplicate_id"),
-    on("a cost moves as round trips do", Moves, "take", _some),
+    on("a cost moves as round trips do", CostDamping, "take", _some),
     told("a frame comes before its greeting", "frame_dropped", "not_greeted", EXCHANGES),
     told("three bad frames end a link", "link_lost", "bad frames in a row", (LIARS,)),
     told("a frame claims to come from here", "frame_dropped", "own_source", (LIARS,)),
     # -- routes and records --
     on("a whole table is told again", Routes, "resend"),
     on("all records are told again", Records, "resend"),
-    on("a change of routes is held back", Telling, "hold"),
+    on("a change of routes is held back", Advertiser, "hold"),
     on(
         "the destination itself is asked for a number",
-        Asking,
-        "ask",
-        lambda asking, arguments, _, __: asking.wants[arguments[0]].tries > NEAR_TRIES,
+        SeqnoRequests,
+        "originate",
+        lambda seqno_requests, arguments, _, __: seqno_requests.starved[arguments[0]].tries > NEAR_TRIES,
     ),
-    on("a question is passed on", Asking, "pass_on"),
-    on("a question is passed on once more, along another route", Asking, "pass_on_again"),
-    on("a neighbour gets the answer that it waits for", Asking, "answered", _some),
+    on("a question is passed on", SeqnoRequests, "forward"),
+    on("a question is passed on once more, along another route", SeqnoRequests, "reforward"),
+    on("a neighbour gets the answer that it waits for", SeqnoRequests, "answer", _some),
     on(
         "a node raises its own number",
         Routes,

@@ -6,7 +6,7 @@ from tests.core.engine_harness import Said, events, only
 from zmesh.core import wire
 from zmesh.core.effects import Report
 from zmesh.core.neighbours.links import RESEND_LAST, RESEND_RECORDS_AFTER, STEADY
-from zmesh.core.routing.cost_damping import MOVE_FIRST
+from zmesh.core.routing.cost_damping import DELAY_INITIAL
 from zmesh.core.wire import FULL_BEGIN, FULL_END, Entry, Kind
 
 
@@ -99,7 +99,7 @@ def test_a_cost_that_moved_on_a_link_that_is_gone_by_the_time_of_telling_is_told
     assert [subject.engine.links.get(link).cost for link in (1, 2)] == [250, 250]
     assert [subject.engine.routes.get(node).metric for node in "ac"] == [250, 100]
     subject.link_down(2)
-    assert only(subject.run(MOVE_FIRST), Kind.UPDATE) == []
+    assert only(subject.run(DELAY_INITIAL), Kind.UPDATE) == []
 
 
 @pytest.mark.parametrize("token", [0.6, -3600.0, 1e17, -1e17])

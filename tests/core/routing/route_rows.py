@@ -21,7 +21,9 @@ def hear(routes, link, *entries, now=0.0, full=0, number=1):
 
 def told(routes, now):
     """What is told at that time: to whom, which part of a whole table it is, and what."""
-    return [(telling.links, telling.full, sorted(telling.entries)) for telling in routes.flush(now)]
+    return [
+        (advertisement.links, advertisement.full, sorted(advertisement.entries)) for advertisement in routes.flush(now)
+    ]
 
 
 def request(seqno=5, distance=150, destination="z", hops_left=MAX_TTL):

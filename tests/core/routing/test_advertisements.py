@@ -3,7 +3,7 @@
 import pytest
 
 from tests.core.routing.route_rows import asked, entry, hear, request, retraction, told
-from zmesh.core.routing.advertisements import COALESCE, HOLD
+from zmesh.core.routing.advertisements import COALESCE, HOLD_DOWN
 from zmesh.core.routing.routes import Routes
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FULL_BEGIN, FULL_END, MAX_ENTRIES, Entry
@@ -18,7 +18,7 @@ def test_a_new_neighbour_is_told_the_whole_table_at_once(routes):
     hear(routes, 1, entry("y"), entry("z"))
     routes.flush(1.0)
     routes.link_up(4, 100, 2.0)
-    assert (routes.next_deadline(), routes.telling.urgent) == (2.0, True)
+    assert (routes.next_deadline(), routes.advertiser.urgent) == (2.0, True)
     assert told(routes, 2.0) == [([4], ALL, [OWN, Entry("y", 9, 5, 110, 2), Entry("z", 9, 5, 110, 2)])]
 
 
@@ -71,8 +71,8 @@ def test_a_route_that_is_lost_with_its_link_is_taken_back_if_no_answer_comes_in_
     routes.check()
     assert asked(routes, 5.0) == [(2, request())]
     assert told(routes, 5.0) == [([2, 3], 0, [retraction("y")])]  # nobody else leads there
-    assert routes.next_deadline() == 5.0 + HOLD
-    assert told(routes, 5.0 + HOLD) == [([2, 3], 0, [retraction()])]
+    assert routes.next_deadline() == 5.0 + HOLD_DOWN
+    assert told(routes, 5.0 + HOLD_DOWN) == [([2, 3], 0, [retraction()])]
 
 
 def test_that_a_neighbour_is_gone_with_its_link_is_told_at_once_though_others_may_lead_there(routes):
@@ -99,9 +99,9 @@ def lost_with_its_link(routes):
 def test_a_detour_that_an_answer_opens_is_told_after_a_while_and_the_route_was_never_gone_for_the_others(routes):
     lost_with_its_link(routes)
     hear(routes, 2, entry(metric=500, excess=380), now=5.03)
-    assert told(routes, 5.0 + HOLD) == []
+    assert told(routes, 5.0 + HOLD_DOWN) == []
     hear(routes, 2, entry(metric=510, excess=390), now=5.06)
-    assert told(routes, 5.03 + HOLD) == [([3], 0, [Entry("z", 9, 5, 610, 2, 460)]), ([2], 0, [retraction()])]
+    assert told(routes, 5.03 + HOLD_DOWN) == [([3], 0, [Entry("z", 9, 5, 610, 2, 460)]), ([2], 0, [retraction()])]
     assert told(routes, 9.0) == []
 
 
@@ -126,7 +126,7 @@ def test_that_a_route_is_gone_overtakes_what_waits_for_company(routes):
     assert told(routes, 5.0) == [([2, 3], 0, [Entry("y", 9, 5, 110, 2), Entry("z", 9, 5, 110, 2)])]
     hear(routes, 1, entry("x"), entry("y", metric=20), entry("z", metric=20), now=5.001)
     hear(routes, 1, retraction("z"), now=5.002)
-    assert (routes.next_deadline(), routes.telling.urgent) == (5.002, True)
+    assert (routes.next_deadline(), routes.advertiser.urgent) == (5.002, True)
     assert told(routes, 5.002) == [([2, 3], 0, [retraction("z")])]
     assert told(routes, 5.0 + COALESCE) == [([2, 3], 0, [Entry("x", 9, 5, 110, 2), Entry("y", 9, 5, 120, 2, 10)])]
 
@@ -143,8 +143,8 @@ def detoured(routes):
 
 def test_a_detour_round_a_route_that_was_taken_back_is_told_after_a_while(routes):
     detoured(routes)
-    assert routes.next_deadline() == 5.0 + HOLD
-    assert told(routes, 5.0 + HOLD) == [([1, 3], 0, [Entry("z", 9, 5, 160, 2, 10)]), ([2], 0, [retraction()])]
+    assert routes.next_deadline() == 5.0 + HOLD_DOWN
+    assert told(routes, 5.0 + HOLD_DOWN) == [([1, 3], 0, [Entry("z", 9, 5, 160, 2, 10)]), ([2], 0, [retraction()])]
 
 
 def test_a_detour_that_is_taken_back_as_well_was_never_told_and_that_it_is_gone_is_told_at_once(routes):
@@ -157,7 +157,7 @@ def test_a_detour_that_is_taken_back_as_well_was_never_told_and_that_it_is_gone_
 def test_a_detour_that_grows_does_not_wait_for_longer_and_one_that_shrinks_is_told_with_the_next_news(routes):
     detoured(routes)
     hear(routes, 2, entry(metric=65), now=5.05)
-    assert routes.next_deadline() == 5.0 + HOLD
+    assert routes.next_deadline() == 5.0 + HOLD_DOWN
     hear(routes, 2, entry(metric=62), now=5.06)
     assert told(routes, 5.06) == [([1, 3], 0, [Entry("z", 9, 5, 162, 2, 12)]), ([2], 0, [retraction()])]
 
@@ -214,7 +214,7 @@ def test_a_detour_that_costs_no_more_is_told_at_once(routes):
 
 def test_much_news_is_told_in_parts_that_all_count(routes):
     hear(routes, 1, *(entry(f"n{number}") for number in range(MAX_ENTRIES + 1)))
-    assert [(telling.links, len(telling.entries)) for telling in routes.flush(1.0)] == [
+    assert [(advertisement.links, len(advertisement.entries)) for advertisement in routes.flush(1.0)] == [
         ([2, 3], MAX_ENTRIES), ([2, 3], 1)
     ]  # fmt: skip
     assert [routes.sent(link) for link in (1, 2, 3)] == [1, 3, 3]
@@ -280,9 +280,9 @@ def test_what_was_sent_and_what_was_received_are_counted_alike(routes):
     routes.resend(1, 0.0)
     for now, change in [(0.0, entry("y")), (1.0, entry("z")), (2.0, entry("y", metric=30)), (3.0, retraction("z"))]:
         hear(routes, 2, change, now=now)
-        for telling in routes.flush(now + COALESCE):
-            if 1 in telling.links:
-                hear(other, 7, *telling.entries, full=telling.full, number=telling.number)
+        for advertisement in routes.flush(now + COALESCE):
+            if 1 in advertisement.links:
+                hear(other, 7, *advertisement.entries, full=advertisement.full, number=advertisement.number)
         assert routes.sent(1) == other.received(7) != 0
     hear(routes, 2, entry("y", metric=20), now=4.0)
     routes.flush(5.0)  # and this is lost
@@ -318,21 +318,21 @@ def test_a_large_table_goes_out_in_parts(routes):
     routes.flush(1.0)
     routes.resend(2, 2.0)
     parts = routes.flush(2.0)
-    assert [(telling.full, len(telling.entries)) for telling in parts] == [
+    assert [(advertisement.full, len(advertisement.entries)) for advertisement in parts] == [
         (FULL_BEGIN, MAX_ENTRIES), (0, MAX_ENTRIES), (FULL_END, 1)
     ]  # fmt: skip
-    assert [telling.number for telling in parts] == [4, 5, 6]
+    assert [advertisement.number for advertisement in parts] == [4, 5, 6]
 
 
 def test_a_change_that_nobody_will_hear_of_is_found(routes):
     hear(routes, 1, entry())
-    routes.telling._untold.clear()
+    routes.advertiser._untold.clear()
     with pytest.raises(AssertionError, match="nobody will hear"):
         routes.check()
 
 
 def test_news_that_nothing_will_tell_is_found(routes):
     hear(routes, 1, entry())
-    routes.telling._flush_at = None
+    routes.advertiser._flush_at = None
     with pytest.raises(AssertionError, match="nothing will tell"):
         routes.check()

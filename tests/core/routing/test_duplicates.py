@@ -1,7 +1,7 @@
 import pytest
 
 from zmesh.core.limits import Limits
-from zmesh.core.routing.duplicates import CALM, MAX_LIVES, RETURNS, Duplicates, told
+from zmesh.core.routing.duplicates import CONTEST_TIMEOUT, MAX_INCARNATIONS, RETURNS, Duplicates, told
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import MAX_WHERE, Record, Refused
 
@@ -35,7 +35,7 @@ def test_two_lives_that_outbid_each_other_again_and_again_are_two_nodes(duplicat
 
 
 def test_a_node_that_restarts_many_times_is_one_node(duplicates):
-    for number in range(1, 3 * MAX_LIVES):
+    for number in range(1, 3 * MAX_INCARNATIONS):
         assert not duplicates.witness(life(number + 1, 10 * number), life(number, 10 * number - 1), 0.0)
     assert "x" not in duplicates
     assert duplicates.names() == []
@@ -56,10 +56,10 @@ def test_the_same_record_heard_over_many_links_counts_once(duplicates):
 
 def test_a_name_that_has_been_calm_is_forgotten(duplicates):
     alternate(duplicates, 8, now=10.0)
-    assert duplicates.next_deadline() == 10.0 + CALM
-    duplicates.expire(10.0 + CALM - 1)
+    assert duplicates.next_deadline() == 10.0 + CONTEST_TIMEOUT
+    duplicates.expire(10.0 + CONTEST_TIMEOUT - 1)
     assert len(duplicates) == 1
-    duplicates.expire(10.0 + CALM)
+    duplicates.expire(10.0 + CONTEST_TIMEOUT)
     assert len(duplicates) == 0
     assert duplicates.next_deadline() is None
 
@@ -80,9 +80,9 @@ def test_a_node_that_was_refused_is_news_once_and_kept_while_it_comes_back(dupli
     assert not duplicates.refuse("x", 2, 7.0, "from 10.0.0.7", 100.0)
     assert duplicates.refuse("x", 3, 8.0, "from 10.0.0.8", 100.0)
     assert duplicates.refused() == (Refused("x", 2, 7.0, "from 10.0.0.7"), Refused("x", 3, 8.0, "from 10.0.0.8"))
-    assert not duplicates.expire(100.0 + CALM - 1)
-    assert duplicates.next_deadline() == 100.0 + CALM
-    assert duplicates.expire(100.0 + CALM)
+    assert not duplicates.expire(100.0 + CONTEST_TIMEOUT - 1)
+    assert duplicates.next_deadline() == 100.0 + CONTEST_TIMEOUT
+    assert duplicates.expire(100.0 + CONTEST_TIMEOUT)
     assert (duplicates.refused(), duplicates.next_deadline()) == ((), None)
     assert "x" not in duplicates
 

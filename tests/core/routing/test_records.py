@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.core.routing.records import BATCH_BYTES, COALESCE, KEEP_GONE, OUTBID_FIRST, OUTBID_LAST, UNIT_BYTES, Records
+from zmesh.core.routing.records import (
+    BATCH_BYTES,
+    COALESCE,
+    KEEP_GONE,
+    REORIGINATE_INITIAL,
+    REORIGINATE_MAX,
+    UNIT_BYTES,
+    Records,
+)
 from zmesh.core.routing.serials import HIGHEST
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import (
@@ -296,7 +304,7 @@ def test_two_nodes_of_one_name_outbid_each_other_at_pauses_that_double(records):
         hear(records, record("a", serial, incarnation=9), now)
         assert records.get("a").serial == serial - 1
         due = records.next_deadline()
-        while due - now < OUTBID_FIRST / 2:
+        while due - now < REORIGINATE_INITIAL / 2:
             records.flush(due)
             due = records.next_deadline()
         records.expire(due - 0.001)
@@ -305,16 +313,16 @@ def test_two_nodes_of_one_name_outbid_each_other_at_pauses_that_double(records):
         assert records.get("a").serial == serial + 1
         pauses.append(due - now)
         now = due
-    assert pauses[0] == pytest.approx(OUTBID_FIRST * 2)
-    assert pauses[1] == pytest.approx(OUTBID_FIRST * 4)
-    assert pauses[-1] == pytest.approx(OUTBID_LAST)
+    assert pauses[0] == pytest.approx(REORIGINATE_INITIAL * 2)
+    assert pauses[1] == pytest.approx(REORIGINATE_INITIAL * 4)
+    assert pauses[-1] == pytest.approx(REORIGINATE_MAX)
 
 
 def test_after_a_long_calm_a_record_in_this_nodes_name_is_outbid_soon_again(records):
     for number in range(8):
         hear(records, record("a", 1000 * (number + 1), incarnation=9), 100.0 * number)
     hear(records, record("a", 20_000, incarnation=9), 5000.0)
-    hear(records, record("a", 30_000, incarnation=9), 5000.0 + OUTBID_FIRST)
+    hear(records, record("a", 30_000, incarnation=9), 5000.0 + REORIGINATE_INITIAL)
     assert records.get("a").serial == 30_001
 
 

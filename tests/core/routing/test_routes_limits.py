@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.core.routing.route_rows import entry, hear, request, retraction
-from zmesh.core.routing.routes import GIVEN_WAY, KEEP_DISTANCE, Routes
+from zmesh.core.routing.routes import EVICTION_DELAY, KEEP_DISTANCE, Routes
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FULL_BEGIN, FULL_END, MAX_HOPS
 
@@ -103,7 +103,7 @@ def test_a_route_that_gave_way_is_not_believed_again_until_all_have_heard_that_i
     hear(routes, 2, entry(gone, metric=500))
     hear(routes, 2, retraction("n"), now=1.0)
     assert gone not in routes.table()
-    for now, known in ((GIVEN_WAY - 0.1, False), (GIVEN_WAY, True)):
+    for now, known in ((EVICTION_DELAY - 0.1, False), (EVICTION_DELAY, True)):
         routes.expire(now)
         routes.select(now)
         routes.check()
@@ -125,9 +125,9 @@ def test_who_was_asked_for_gives_way_and_is_not_asked_for_any_more():
     hear(routes, 1, *names("made-up", count=3), now=0.0)
     hear(routes, 2, entry("made-up-2", metric=500))
     hear(routes, 1, retraction("made-up-2"))
-    assert "made-up-2" in routes.asking.wants
+    assert "made-up-2" in routes.seqno_requests.starved
     hear(routes, 3, entry("n-0"), entry("n-1"), entry("n-2"))
-    assert "made-up-2" not in routes.asking.wants
+    assert "made-up-2" not in routes.seqno_requests.starved
     assert len([name for name in routes.table() if name.startswith("n")]) == 2
     routes.check()
 

@@ -67,11 +67,11 @@ class Net:
         node = self.nodes[name]
         if timely:
             node.expire(self.now)
-        if node.dirty or node.telling.urgent or node.asking.questions or timely:
+        if node.dirty or node.advertiser.urgent or node.seqno_requests.outgoing or timely:
             node.select(self.now)
-            for telling in node.flush(self.now):
-                for link in telling.links:
-                    self.say(link, name, telling)
+            for advertisement in node.flush(self.now):
+                for link in advertisement.links:
+                    self.say(link, name, advertisement)
             for link, questions in node.requests(self.now).items():
                 for question in questions:
                     self.say(link, name, question)

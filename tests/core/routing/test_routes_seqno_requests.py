@@ -3,7 +3,7 @@
 import pytest
 
 from tests.core.routing.route_rows import asked, entry, hear, request, retraction, told
-from zmesh.core.routing.seqno_requests import AGAIN, LISTEN, PATIENCE
+from zmesh.core.routing.seqno_requests import REQUEST_DELAY, REQUESTER_TIMEOUT, RETRY_INITIAL
 from zmesh.core.wire import MAX_TTL, Entry
 from zmesh.core.wire.limits import U63
 
@@ -31,7 +31,7 @@ def test_who_is_told_that_its_route_is_gone_waits_a_moment_for_the_others_to_be_
     hear(routes, 1, retraction(), now=5.0)
     hear(routes, 3, retraction(), now=5.01)
     assert asked(routes, 5.01) == []
-    assert asked(routes, 5.0 + PATIENCE) == [(2, request(5, 150))]
+    assert asked(routes, 5.0 + REQUEST_DELAY) == [(2, request(5, 150))]
 
 
 def test_who_is_told_meanwhile_that_there_is_no_other_way_does_not_ask(routes):
@@ -39,7 +39,7 @@ def test_who_is_told_meanwhile_that_there_is_no_other_way_does_not_ask(routes):
     hear(routes, 2, entry(metric=500))
     hear(routes, 1, retraction(), now=5.0)
     hear(routes, 2, retraction(), now=5.01)
-    assert asked(routes, 5.0 + PATIENCE) == []
+    assert asked(routes, 5.0 + REQUEST_DELAY) == []
 
 
 def test_a_node_whose_best_route_is_not_feasible_asks_after_some_patience(routes):
@@ -49,8 +49,8 @@ def test_a_node_whose_best_route_is_not_feasible_asks_after_some_patience(routes
     assert routes.get("z").link == 1
     assert asked(routes, 5.0) == []
     hear(routes, 3, entry(metric=300), now=5.01)
-    assert asked(routes, 5.0 + PATIENCE) == [(2, request(5, 150))]
-    again = 5.0 + PATIENCE + AGAIN
+    assert asked(routes, 5.0 + REQUEST_DELAY) == [(2, request(5, 150))]
+    again = 5.0 + REQUEST_DELAY + RETRY_INITIAL
     assert asked(routes, again) == [(2, request(5, 150)), (3, request(5, 150)), (1, request(5, 150))]
 
 
@@ -59,12 +59,12 @@ def test_what_is_better_still_when_an_answer_has_come_is_asked_for_as_if_for_the
     hear(routes, 2, entry(metric=200))
     hear(routes, 3, entry(metric=160))
     hear(routes, 1, entry(metric=900, excess=850), now=5.0)
-    assert asked(routes, 5.0 + PATIENCE) == [(3, request())]
+    assert asked(routes, 5.0 + REQUEST_DELAY) == [(3, request())]
     hear(routes, 2, entry(metric=200, seqno=6), now=6.0)
     assert routes.get("z").link == 2
-    assert asked(routes, 6.0 + PATIENCE) == [(3, request(6, 300))]
+    assert asked(routes, 6.0 + REQUEST_DELAY) == [(3, request(6, 300))]
     hear(routes, 2, entry(metric=180, seqno=6), now=6.1)
-    assert asked(routes, 6.1 + PATIENCE) == [(3, request(6, 280))]
+    assert asked(routes, 6.1 + REQUEST_DELAY) == [(3, request(6, 280))]
 
 
 def test_it_does_not_ask_when_the_better_route_is_gone_before(routes):
@@ -89,7 +89,7 @@ def test_a_route_that_is_feasible_asks_nothing_ahead_however_late_it_came(routes
 
 def test_the_destination_answers_who_asks_and_nobody_else(routes):
     routes.request(1, request(100, 0, "a"), 5.0)
-    assert (routes.seqno, routes.next_deadline(), routes.telling.urgent) == (101, 5.0, True)
+    assert (routes.seqno, routes.next_deadline(), routes.advertiser.urgent) == (101, 5.0, True)
     own = Entry("a", 1, 101, 0, 0)
     assert told(routes, 5.0) == [([1], 0, [own])]
     routes.request(2, request(100, 0, "a"), 6.0)
@@ -180,11 +180,11 @@ def test_who_has_shrunk_its_distance_asks_for_less_than_it_asked_for_before(rout
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=200))
     hear(routes, 1, entry(metric=900, excess=850), now=5.0)
-    assert asked(routes, 5.0 + PATIENCE) == [(2, request(5, 150))]
+    assert asked(routes, 5.0 + REQUEST_DELAY) == [(2, request(5, 150))]
     routes.request(3, request(5, 90), 5.1)
     hear(routes, 2, entry(metric=200, excess=60), now=5.11)
     assert routes.get("z").link == 1
-    assert asked(routes, 5.1 + PATIENCE) == [(2, request(5, 89))]
+    assert asked(routes, 5.1 + REQUEST_DELAY) == [(2, request(5, 89))]
 
 
 def test_nothing_is_told_to_the_one_that_the_route_goes_over(routes):
@@ -231,7 +231,7 @@ def test_a_question_that_comes_from_the_next_hop_is_passed_on_to_the_others(rout
 def test_a_question_about_an_unknown_node_goes_nowhere_and_leaves_nothing_behind(routes):
     routes.request(1, request(8, 0, "nobody"), 5.0)
     assert asked(routes, 5.0) == []
-    assert not routes.asking.is_waited_for("nobody")
+    assert not routes.seqno_requests.has_requesters("nobody")
     assert routes.next_deadline() is None
 
 
@@ -266,8 +266,8 @@ def test_an_answer_that_is_long_in_coming_is_passed_on_to_nobody(routes):
     routes.flush(1.0)
     routes.request(2, request(7, 0), 5.0)
     routes.requests(5.0)
-    routes.expire(5.0 + LISTEN)
-    hear(routes, 1, entry(seqno=8), now=6.0 + LISTEN)
+    routes.expire(5.0 + REQUESTER_TIMEOUT)
+    hear(routes, 1, entry(seqno=8), now=6.0 + REQUESTER_TIMEOUT)
     assert told(routes, 9.0) == []
 
 

@@ -1,17 +1,15 @@
-"""What neighbours are told of a node's routes, and when.
+"""Route advertisements: which UPDATEs a node sends to its neighbours, and when.
 
-News goes to all neighbours at once; what changes within COALESCE of it goes together, after that time. That a route is
-gone never waits: when a node dies, the word of it has to overtake the detours that are tried in its wake, and it can't
-if it waits at each hop as they do (ghost flushing, Bremler-Barr, Afek and Schwarz, INFOCOM 2003). The neighbour that is
-the next hop to a destination is told nothing of it (split horizon, RFC 8966 section 3.7.4): it could do nothing with
-that but wonder. A link that is new, or asks, is told the whole table.
+A change is advertised to all neighbours at once; changes within COALESCE of it go together in the next UPDATE.
+Retractions bypass coalescing, so that they outrun the path exploration that follows when a node dies (ghost flushing:
+Bremler-Barr, Afek and Schwarz, INFOCOM 2003). Split horizon: nothing is advertised to the next hop of a route (RFC 8966
+section 3.7.4). A new link gets a full update, and so does a neighbour that sends RESEND.
 
-What may be undone in a moment is told after HOLD, so that everybody beyond hears of one change instead of two. A route
-that was lost with its own link may be found again, by asking for it, unless it is that neighbour itself that is gone. A
-detour that is taken because the next hop took its route back, or that an answer has opened, may be taken back as well:
-when a node has died, its neighbours know for a moment of ways over one another. Nobody can be led in a circle
-meanwhile: a node without a route passes nothing on, and one on a detour is believed to be nearer than it is, but not
-nearer than its feasibility distance.
+Hold-down: a change that is likely to be reverted is advertised only after HOLD_DOWN, which damps path hunting. It
+applies to a route lost with its own link (a seqno request may restore it, unless the neighbour itself was the
+destination), and to a costlier alternate that is selected after a retraction or because of an answer to a seqno request
+(the alternate may lead through the same dead node and be retracted too). This is safe: a node without a route forwards
+nothing, and the feasibility distance that neighbours know still is above that of the node.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Row
 
 COALESCE = 0.005
-HOLD = 0.04
+HOLD_DOWN = 0.04
 
 
 class Selected(NamedTuple):
@@ -61,7 +59,7 @@ class _Neighbour:
         self.whole = True
 
 
-class Telling:
+class Advertiser:
     """What the neighbours have been told, and what they have not. `selected` are the routes in use."""
 
     def __init__(self, node: NodeId, selected: Mapping[NodeId, Selected], alarm: Alarm) -> None:
@@ -72,7 +70,7 @@ class Telling:
         self._told: dict[NodeId, Selected] = {}
         self._untold: dict[NodeId, None] = {}
         self._held: Timers[NodeId] = Timers(alarm)
-        """What is told by itself at its time: a route that is gone at once, what may be undone after HOLD."""
+        """What is told by itself at its time: a route that is gone at once, what may be undone after HOLD_DOWN."""
         self._answers: dict[LinkId, dict[NodeId, None]] = {}
         self._flush_at: float | None = None
         self._flushed_at = -math.inf
@@ -132,9 +130,9 @@ class Telling:
             return
         self._untold.pop(destination, None)
         if found:
-            self._held.set(destination, now + HOLD)
+            self._held.set(destination, now + HOLD_DOWN)
         else:
-            self._held.set_default(destination, now + HOLD)
+            self._held.set_default(destination, now + HOLD_DOWN)
 
     def holds(self, destination: NodeId) -> bool:
         """True if what has become of that route is not told yet, because it may be undone."""

@@ -12,17 +12,17 @@ import math
 from zmesh.core.message import LinkId
 from zmesh.core.timers import Alarm
 
-MOVE_FIRST = 0.25
-MOVE_LAST = 4.0
+DELAY_INITIAL = 0.25
+DELAY_MAX = 4.0
 
 
-class Moves:
+class CostDamping:
     """The links whose cost has moved and that nobody has heard of."""
 
     def __init__(self, alarm: Alarm) -> None:
         self._alarm = alarm
         self._links: dict[LinkId, None] = {}
-        self._pause = MOVE_FIRST
+        self._pause = DELAY_INITIAL
         self._next = -math.inf
 
     def __len__(self) -> int:
@@ -37,7 +37,7 @@ class Moves:
         """The links to tell of; empty before their time. The next pause is twice as long, unless there was a calm."""
         if not self._links or now < self._next:
             return []
-        self._pause = MOVE_FIRST if now >= self._next + self._pause else min(MOVE_LAST, 2 * self._pause)
+        self._pause = DELAY_INITIAL if now >= self._next + self._pause else min(DELAY_MAX, 2 * self._pause)
         self._next = now + self._pause
         links, self._links = self._links, {}
         return list(links)

@@ -3,13 +3,14 @@
 A restarted node outbids the record of its old self once, and that never speaks again. Two nodes that are both alive
 outbid each other: an incarnation that was outranked comes back with a higher serial, again and again. RETURNS such
 returns are proof enough (one or two can be late records of a life that is over, where a clock went back), and every
-node of the mesh sees them, so the name is known as a duplicate everywhere until CALM seconds have passed without one.
+node of the mesh sees them, so the name is known as a duplicate everywhere until CONTEST_TIMEOUT seconds have passed
+without one.
 
 A second node that is refused when it greets never speaks to the mesh. The node that refuses it says so in its own
 record, for as long, so that the first one and all others know of it too.
 
 The one that was started later gives way: it alone is told `id_taken`, of which `zmesh node` ends. What a record says of
-a name is no proof against a member that lies, so a node believes a record only in its first FRESH seconds; later it
+a name is no proof against a member that lies, so a node believes a record only in its first STARTUP seconds; later it
 believes only a neighbour's greeting or refusal.
 """
 
@@ -21,9 +22,9 @@ from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import MAX_WHERE, Record, Refused
 
 RETURNS = 3
-CALM = 180.0
-FRESH = 60.0
-MAX_LIVES = 8
+CONTEST_TIMEOUT = 180.0
+STARTUP = 60.0
+MAX_INCARNATIONS = 8
 MAX_NEIGHBOURS_NAMED = 4
 
 
@@ -70,9 +71,9 @@ class Duplicates:
         before = lives.pop(winner.incarnation, None)
         lives.pop(loser.incarnation, None)
         lives[loser.incarnation], lives[winner.incarnation] = loser.serial, winner.serial
-        if len(lives) > MAX_LIVES:
+        if len(lives) > MAX_INCARNATIONS:
             del lives[next(iter(lives))]
-        self._calm.set(winner.node, now + CALM)
+        self._calm.set(winner.node, now + CONTEST_TIMEOUT)
         if before is None or winner.serial <= before:
             return False
         contest.returns += 1
@@ -91,7 +92,7 @@ class Duplicates:
         if not known and len(self._refused) >= self._limits.refused_ids:
             return False
         self._refused[key] = Refused(node, incarnation, started, where[:MAX_WHERE])
-        self._refusals.set(key, now + CALM)
+        self._refusals.set(key, now + CONTEST_TIMEOUT)
         return not known
 
     def refused(self) -> tuple[Refused, ...]:

@@ -38,8 +38,8 @@ from zmesh.core.wire import (
 
 KEEP_GONE = 60.0
 COALESCE = 0.010
-OUTBID_FIRST = 0.25
-OUTBID_LAST = 30.0
+REORIGINATE_INITIAL = 0.25
+REORIGINATE_MAX = 30.0
 BATCH_BYTES = 48 * 1024
 UNIT_BYTES = 2048
 _NEIGHBOUR_BYTES = 160
@@ -75,7 +75,7 @@ class Records:
         self.refused: Counter[tuple[LinkId | None, str]] = Counter()
         """How many records were not taken or kept, by the link that they came on and the reason."""
         self._left_out = (0, 0)
-        self._outbid_pause = OUTBID_FIRST
+        self._outbid_pause = REORIGINATE_INITIAL
         self._outbid_again = 0.0
         self._outbid: int | None = None
         self.digest = 0
@@ -253,8 +253,8 @@ class Records:
     def _outbid_if_due(self, now: float) -> None:
         """Publish above what was said in this node's name, at pauses that double: two may do it to each other."""
         if self._outbid is not None and now >= self._outbid_again:
-            calm = now >= self._outbid_again + OUTBID_LAST
-            self._outbid_pause = OUTBID_FIRST if calm else min(OUTBID_LAST, 2 * self._outbid_pause)
+            calm = now >= self._outbid_again + REORIGINATE_MAX
+            self._outbid_pause = REORIGINATE_INITIAL if calm else min(REORIGINATE_MAX, 2 * self._outbid_pause)
             self._outbid_again = now + self._outbid_pause
             serial, self._outbid = min(HIGHEST + 1, max(self._outbid, self._own.serial + 1)), None
             self._publish(self._own._replace(serial=serial), now)

@@ -14,8 +14,8 @@ a neighbour told is compared, here the distance. They are the same until somethi
 failure grow, and the distances show still who was nearer before; whoever was can be a next hop without further ado.
 
 Feasibility can leave a node without a route although there is a path: starvation. Then, and when a better path is not
-feasible, the node asks for a smaller distance on that path, or a newer number (see `asking`). A next hop whose metric
-grows stays feasible, because its distance does not grow.
+feasible, the node requests a smaller distance on that path, or a newer seqno (`seqno_requests`). A next hop whose
+metric grows stays feasible, because its distance does not grow.
 
 There is room for so many destinations (`quotas`); one that finds none is refused, as if no neighbour had told it, and
 looked at again when there is room. A sequence number that is too far ahead (`serials`) makes an entry a retraction.
@@ -29,15 +29,15 @@ from typing import NamedTuple
 
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import LinkId, NodeId
-from zmesh.core.routing.advertisements import Selected, Telling, Update
+from zmesh.core.routing.advertisements import Advertiser, Selected, Update
 from zmesh.core.routing.quotas import Quotas
-from zmesh.core.routing.seqno_requests import Asking
+from zmesh.core.routing.seqno_requests import SeqnoRequests
 from zmesh.core.routing.serials import HIGHEST
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS, Row, SeqnoRequest
 
 KEEP_DISTANCE = 180.0
-GIVEN_WAY = 20.0
+EVICTION_DELAY = 20.0
 _ANY = LinkId(-1)
 
 
@@ -81,9 +81,9 @@ class Routes:
         self._selected: dict[NodeId, Selected] = {}
         self.dirty: dict[NodeId, LinkId] = {}
         """The destinations that `select` has to look at, with the one link that offers something better, or _ANY."""
-        self.telling = Telling(node, self._selected, alarm)
+        self.advertiser = Advertiser(node, self._selected, alarm)
         self._forget: Timers[NodeId] = Timers(alarm)
-        self.asking = Asking(alarm)
+        self.seqno_requests = SeqnoRequests(alarm)
         self.changed_at = 0.0
         self.moved_at = 0.0
         self._max_rows = max_destinations + 1  # an honest neighbour has as many destinations, and tells of itself too
@@ -125,7 +125,7 @@ class Routes:
 
     def sent(self, link: LinkId) -> int:
         """How many UPDATEs were sent on that link."""
-        return self.telling.sent(link)
+        return self.advertiser.sent(link)
 
     def received(self, link: LinkId) -> int:
         """How many UPDATEs the other end of the link had sent when its last one came, if none was lost on the way."""
@@ -144,19 +144,19 @@ class Routes:
         INFINITY.
         """
         self._neighbours[link] = _Neighbour(neighbour or link, cost)
-        self.telling.link_up(link, now)
+        self.advertiser.link_up(link, now)
 
     def link_down(self, link: LinkId) -> None:
         """The link is down, and with it all that was heard on it."""
         neighbour = self._neighbours.pop(link, None)
         if neighbour is None:
             return
-        self.telling.link_down(link)
-        self.asking.link_down(link)
+        self.advertiser.link_down(link)
+        self.seqno_requests.link_down(link)
         selected, dirty = self._selected, self.dirty
         for destination, _entry in neighbour.heard.items():
             current = selected.get(destination)
-            if current is None or current.link == link or destination in self.asking.wants:
+            if current is None or current.link == link or destination in self.seqno_requests.starved:
                 dirty[destination] = _ANY
         dirty.update(dict.fromkeys(self._no_room, _ANY))
 
@@ -169,7 +169,7 @@ class Routes:
 
     def resend(self, link: LinkId, now: float) -> None:
         """Tell that neighbour the whole table once more."""
-        self.telling.resend(link, now)
+        self.advertiser.resend(link, now)
 
     def update(self, link: LinkId, full: int, number: int, entries: list[Row], ceiling: int = HIGHEST) -> None:
         """Take in what a neighbour tells. FULL_BEGIN and FULL_END in `full` bracket a whole table, which replaces all
@@ -202,29 +202,29 @@ class Routes:
             seqno = self._own.seqno if request.is_met_by(self._own.seqno, 0) else request.seqno + 1
             if seqno <= max(self._own.seqno, ceiling):
                 self._own = self._own._replace(seqno=seqno)
-                self.telling.answer(link, destination, now)
+                self.advertiser.answer(link, destination, now)
             else:
                 self.refused[link, "seqno_ahead"] += 1
             return 0
         if self._meet(request, now):
             if self._selected[destination].link != link:
-                self.telling.answer(link, destination, now)
+                self.advertiser.answer(link, destination, now)
             return 0
         if destination not in self._distances:  # there is no way there, and there was none; names may be made up
             self.refused[link, "asked_for_unknown"] += 1
             return 0
-        self.asking.remember(link, request, now)
+        self.seqno_requests.add_requester(link, request, now)
         selected = self._selected.get(destination)
         onward = selected is not None and selected.link != link
         links = [selected.link] if selected is not None and onward else self._offers(destination, link)
-        return self.asking.pass_on(request, links, now)
+        return self.seqno_requests.forward(request, links, now)
 
     # -- what follows --------------------------------------------------------------------------------------------
 
     def select(self, now: float) -> list[Change]:
         """Choose anew wherever something has changed."""
         changes: list[Change] = []
-        dirty, selected, asking = self.dirty, self._selected, self.asking
+        dirty, selected, requests = self.dirty, self._selected, self.seqno_requests
         while dirty:
             destination, link = dirty.popitem()
             not_before = self._no_room.pop(destination, 0.0)
@@ -243,24 +243,24 @@ class Routes:
                 if before is None:
                     self._forget.cancel(destination)
                 elif before == after:
-                    if asking.is_waited_for(destination):
+                    if requests.has_requesters(destination):
                         self._answer(destination, now)
                     continue
                 selected[destination] = after
                 newer = self._shrink_distance(destination, after)
                 if newer or before is None or after[3] < before[3]:
-                    asking.want_anew(destination, now, newer=newer)
-                if asking.is_waited_for(destination):
+                    requests.restart(destination, now, newer=newer)
+                if requests.has_requesters(destination):
                     self._answer(destination, now)
                     if before is None or before.link != after.link:
-                        asking.pass_on_again(destination, after.link, now)
+                        requests.reforward(destination, after.link, now)
                     after = selected[destination]
             if before is not None and after is not None and before[3:5] == after[3:5] and before[:2] == after[:2]:
                 continue  # it is the same but for its number, which nobody needs who does not ask
             if self._may_be_undone(destination, before, after):
-                self.telling.hold(destination, now, found=before is None)
+                self.advertiser.hold(destination, now, found=before is None)
             else:
-                self.telling.changed(destination, now)
+                self.advertiser.changed(destination, now)
             self.moved_at = now
             if before is None or after is None or before[:2] != after[:2]:
                 self.changed_at = now
@@ -269,28 +269,30 @@ class Routes:
 
     def flush(self, now: float) -> list[Update]:
         """What to tell on which links; empty before its time."""
-        return self.telling.flush(self._own, now)
+        return self.advertiser.flush(self._own, now)
 
     def requests(self, now: float) -> dict[LinkId, list[SeqnoRequest]]:
         """The SEQNO_REQUESTs to send, on which link."""
-        for destination in self.asking.due(now):
-            self.asking.ask(destination, self._distances[destination], self._offers(destination, None), now)
-        return self.asking.take()
+        for destination in self.seqno_requests.due(now):
+            self.seqno_requests.originate(
+                destination, self._distances[destination], self._offers(destination, None), now
+            )
+        return self.seqno_requests.take()
 
     def expire(self, now: float) -> None:
         """Forget what is too old to matter."""
         for destination in self._forget.expire(now):
             del self._distances[destination]
             self._quotas.drop(destination)
-            if destination in self.asking.wants:
+            if destination in self.seqno_requests.starved:
                 self.dirty[destination] = _ANY
         if self._no_room and self._quotas.has_room:
             self.dirty.update(dict.fromkeys(self._no_room, _ANY))
-        self.asking.expire(now)
+        self.seqno_requests.expire(now)
 
     def next_deadline(self) -> float | None:
         """When `flush`, `requests` or `expire` has work."""
-        deadlines = (self.telling.next_deadline(), self.asking.next_deadline(), self._forget.next_deadline())
+        deadlines = (self.advertiser.next_deadline(), self.seqno_requests.next_deadline(), self._forget.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ class Routes:
     def _hear(self, neighbour: _Neighbour, link: LinkId, entries: list[Row], ceiling: int) -> None:
         """Note what matters: another word on the route in use, something cheaper, or anything where we are wanting."""
         heard, cost, dirty, selected = neighbour.heard, neighbour.cost, self.dirty, self._selected
-        wants, scarce = self.asking.wants, len(heard) + len(entries) > self._max_rows
+        starved, scarce = self.seqno_requests.starved, len(heard) + len(entries) > self._max_rows
         for entry in entries:
             destination, _, seqno, metric, hops, _ = entry
             if metric < INFINITY and hops < MAX_HOPS and seqno <= ceiling:
@@ -307,7 +309,7 @@ class Routes:
                     continue
                 heard[destination] = entry
                 current = selected.get(destination)
-                if current is None or current.link == link or destination in wants:
+                if current is None or current.link == link or destination in starved:
                     dirty[destination] = _ANY
                 elif metric + cost < current.metric:
                     dirty[destination] = link if dirty.get(destination, link) == link else _ANY
@@ -317,7 +319,7 @@ class Routes:
                 if heard.pop(destination, None) is None:
                     continue
                 current = selected.get(destination)
-                if current is None or current.link == link or destination in wants:
+                if current is None or current.link == link or destination in starved:
                     dirty[destination] = _ANY
         heard.pop(self.node, None)
         dirty.pop(self.node, None)
@@ -341,10 +343,10 @@ class Routes:
             elif total < blocked:
                 blocked, blocked_link = total, link
         if blocked < best:
-            at_once = best == INFINITY and before is not None and mine not in self._neighbours
-            self.asking.want(destination, blocked_link, now, at_once=at_once)
-        elif destination in self.asking.wants:
-            self.asking.content(destination)
+            immediately = best == INFINITY and before is not None and mine not in self._neighbours
+            self.seqno_requests.starve(destination, blocked_link, now, immediately=immediately)
+        elif destination in self.seqno_requests.starved:
+            self.seqno_requests.satisfied(destination)
         if best_entry is None:
             return None
         since = before.since if before is not None and best_link == mine else now
@@ -374,14 +376,14 @@ class Routes:
         before = self._selected.pop(destination, None)
         if destination in self.dirty:
             self.dirty[destination] = _ANY
-        if before is not None or destination in self.asking.wants:  # somebody still tells of it
-            self._no_room[destination] = now + GIVEN_WAY
-        if destination in self.asking.wants:
-            self.asking.content(destination)
+        if before is not None or destination in self.seqno_requests.starved:  # somebody still tells of it
+            self._no_room[destination] = now + EVICTION_DELAY
+        if destination in self.seqno_requests.starved:
+            self.seqno_requests.satisfied(destination)
         if before is None:
             self._forget.cancel(destination)
             return
-        self.telling.changed(destination, now)
+        self.advertiser.changed(destination, now)
         self.changed_at = self.moved_at = now
         changes.append(Change(destination, before, None))
 
@@ -405,13 +407,13 @@ class Routes:
             return False
         self._distances[destination] = (selected.seqno, distance)
         self._selected[destination] = selected._replace(excess=selected.metric - distance)
-        self.asking.want_anew(destination, now)
+        self.seqno_requests.restart(destination, now)
         return True
 
     def _answer(self, destination: NodeId, now: float) -> None:
-        for link in self.asking.answered(destination, lambda request: self._meet(request, now)):
+        for link in self.seqno_requests.answer(destination, lambda request: self._meet(request, now)):
             if link != self._selected[destination].link:
-                self.telling.answer(link, destination, now)
+                self.advertiser.answer(link, destination, now)
 
     def _offers(self, destination: NodeId, but: LinkId | None) -> list[LinkId]:
         """The links that lead there, the cheapest first."""
@@ -438,16 +440,16 @@ class Routes:
             return after is not None and after.excess > 0
         former = self._neighbours.get(before.link)
         if after is None:
-            return former is None and before.hops > 1 and destination in self.asking.wants
+            return former is None and before.hops > 1 and destination in self.seqno_requests.starved
         if after.metric <= before.metric:
             return False
-        return self.telling.holds(destination) or (former is not None and destination not in former.heard)
+        return self.advertiser.holds(destination) or (former is not None and destination not in former.heard)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant of the table does not hold."""
         if self.dirty:
             raise AssertionError("routes that wait to be chosen between two events")
-        self.telling.check()
+        self.advertiser.check()
         for destination, selected in self._selected.items():
             neighbour = self._neighbours.get(selected.link)
             entry = neighbour.heard.get(destination) if neighbour else None
@@ -472,7 +474,7 @@ class Routes:
             < (self._selected[destination].metric if destination in self._selected else INFINITY)
             and destination not in self._no_room
         }
-        self.asking.check(blocked)
+        self.seqno_requests.check(blocked)
 
 
 def _is_feasible(entry: Row, distance: tuple[int, int] | None) -> bool:

@@ -10,7 +10,8 @@ sequence number, which the destination alone can give, and which helps all on th
 3.8). So it is when two nodes shrink their distances in turn: each asks the other, and answers by going below its own.
 
 An answer may be behind the times: when a node has died, all its neighbours know of a way over one another. So only who
-lost a route with its own link asks at once. Who was told so waits PATIENCE, in which news overtake what they refute.
+lost a route with its own link asks at once. Who was told so waits REQUEST_DELAY, in which news overtake what they
+refute.
 """
 
 from __future__ import annotations
@@ -21,170 +22,174 @@ from zmesh.core.message import LinkId, NodeId
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import MAX_TTL, SeqnoRequest
 
-PATIENCE = 0.03
-AGAIN = 0.250
-AGAIN_MAX = 2.0
+REQUEST_DELAY = 0.03
+RETRY_INITIAL = 0.250
+RETRY_MAX = 2.0
 NEAR_TRIES = 2
 NEAR_HOPS = 3
 NEAR_ROUNDS = 3
-MEMORY = 0.2
-LISTEN = 2.5
+SUPPRESSION = 0.2
+REQUESTER_TIMEOUT = 2.5
 
 
-class _Want:
+class _Starvation:
     """How often this node has asked for a route, in the last of so many rounds, and whom it asked first.
 
     A round ends when the node's own distance has shrunk, so that what was asked for is not enough.
     """
 
-    __slots__ = ("asked", "rounds", "tries")
+    __slots__ = ("asked_first", "rounds", "tries")
 
     def __init__(self) -> None:
         self.tries = 0
         self.rounds = 1
-        self.asked: LinkId | None = None
+        self.asked_first: LinkId | None = None
 
 
-class Asking:
+class SeqnoRequests:
     """The questions of one node, its own and those that it passes on."""
 
     def __init__(self, alarm: Alarm) -> None:
-        self.wants: dict[NodeId, _Want] = {}
+        self.starved: dict[NodeId, _Starvation] = {}
         """The destinations to which a way is known that is better than the one in use, and can't be taken."""
         self._due: Timers[NodeId] = Timers(alarm)
-        self.questions: dict[LinkId, list[SeqnoRequest]] = {}
+        self.outgoing: dict[LinkId, list[SeqnoRequest]] = {}
         """What to ask on which link, without delay; `take` takes it."""
-        self._put: Timers[tuple[NodeId, int, int, LinkId]] = Timers(alarm)
-        self._askers: dict[NodeId, dict[LinkId, list[SeqnoRequest]]] = {}
-        self._listening: Timers[NodeId] = Timers(alarm)
+        self._suppressed: Timers[tuple[NodeId, int, int, LinkId]] = Timers(alarm)
+        self._requesters: dict[NodeId, dict[LinkId, list[SeqnoRequest]]] = {}
+        self._requester_timeouts: Timers[NodeId] = Timers(alarm)
 
     # -- what this node wants ------------------------------------------------------------------------------------
 
-    def want(self, destination: NodeId, cheapest: LinkId, now: float, *, at_once: bool) -> None:
+    def starve(self, destination: NodeId, cheapest: LinkId, now: float, *, immediately: bool) -> None:
         """A better way is known, the cheapest over that link. If another was asked, that was the wrong one."""
-        want = self.wants.get(destination)
-        if want is None:
-            want = self.wants[destination] = _Want()
-        elif want.asked != cheapest:
-            want.tries = 0
-        if want.tries == 0:
-            self._due.set_sooner(destination, now if at_once else now + PATIENCE)
+        starvation = self.starved.get(destination)
+        if starvation is None:
+            starvation = self.starved[destination] = _Starvation()
+        elif starvation.asked_first != cheapest:
+            starvation.tries = 0
+        if starvation.tries == 0:
+            self._due.set_sooner(destination, now if immediately else now + REQUEST_DELAY)
 
-    def want_anew(self, destination: NodeId, now: float, *, newer: bool = False) -> None:
+    def restart(self, destination: NodeId, now: float, *, newer: bool = False) -> None:
         """What was asked for is not enough any more: if something still is wanted, ask from the first try on.
 
         `newer`: there is a new sequence number, with which all begins anew.
         """
-        want = self.wants.get(destination)
-        if want is not None:
-            want.rounds = 1 if newer else want.rounds + (want.tries > 0)
-            want.tries = 0
-            self._due.set_sooner(destination, now + PATIENCE)
+        starvation = self.starved.get(destination)
+        if starvation is not None:
+            starvation.rounds = 1 if newer else starvation.rounds + (starvation.tries > 0)
+            starvation.tries = 0
+            self._due.set_sooner(destination, now + REQUEST_DELAY)
 
-    def content(self, destination: NodeId) -> None:
+    def satisfied(self, destination: NodeId) -> None:
         """Nothing better is known than the route in use."""
-        del self.wants[destination]
+        del self.starved[destination]
         self._due.cancel(destination)
 
     def due(self, now: float) -> list[NodeId]:
         """For what to `ask` now; each is due again later as long as it is wanted."""
         return self._due.expire(now)
 
-    def ask(self, destination: NodeId, below: tuple[int, int], offers: list[LinkId], now: float) -> None:
+    def originate(self, destination: NodeId, below: tuple[int, int], offers: list[LinkId], now: float) -> None:
         """Ask for a distance below that (seqno, metric): at first the neighbour with the first of the offers, later all
         of them, after pauses that double.
         """
-        want = self.wants[destination]
-        want.tries += 1
-        want.asked = offers[0]
+        starvation = self.starved[destination]
+        starvation.tries += 1
+        starvation.asked_first = offers[0]
         seqno, distance = below
-        near = want.tries <= NEAR_TRIES and want.rounds <= NEAR_ROUNDS
+        near = starvation.tries <= NEAR_TRIES and starvation.rounds <= NEAR_ROUNDS
         request = SeqnoRequest(destination, seqno, distance if near else 0, MAX_TTL)
-        self._send(request, offers[:1] if want.tries == 1 else offers, now)
-        self._due.set(destination, now + min(AGAIN_MAX, AGAIN * 2 ** min(want.tries - 1, 10)))
+        self._send(request, offers[:1] if starvation.tries == 1 else offers, now)
+        self._due.set(destination, now + min(RETRY_MAX, RETRY_INITIAL * 2 ** min(starvation.tries - 1, 10)))
 
     # -- what neighbours want ------------------------------------------------------------------------------------
 
-    def remember(self, link: LinkId, request: SeqnoRequest, now: float) -> None:
+    def add_requester(self, link: LinkId, request: SeqnoRequest, now: float) -> None:
         """Let that neighbour wait for the answer, and for no more than two: to what is least and what is most."""
-        askers = self._askers.setdefault(request.destination, {})
-        others = [other for other in askers.get(link, ()) if other.demand != request.demand]
+        requesters = self._requesters.setdefault(request.destination, {})
+        others = [other for other in requesters.get(link, ()) if other.demand != request.demand]
         waiting = sorted([*others, request], key=lambda waiting: waiting.demand)
-        askers[link] = waiting[:1] + waiting[1:][-1:]
-        self._listening.set(request.destination, now + LISTEN)
+        requesters[link] = waiting[:1] + waiting[1:][-1:]
+        self._requester_timeouts.set(request.destination, now + REQUESTER_TIMEOUT)
 
-    def pass_on(self, request: SeqnoRequest, links: list[LinkId], now: float) -> int:
+    def forward(self, request: SeqnoRequest, links: list[LinkId], now: float) -> int:
         """Ask these neighbours for what another one has asked for, if they were not asked just now; how many of them
         that are.
         """
         if request.hops_left <= 1:
             return 0
         onward = _onward(request)
-        links = [link for link in links if _key(onward, link) not in self._put]
+        links = [link for link in links if _key(onward, link) not in self._suppressed]
         self._send(onward, links, now)
         return len(links)
 
-    def pass_on_again(self, destination: NodeId, link: LinkId, now: float) -> None:
+    def reforward(self, destination: NodeId, link: LinkId, now: float) -> None:
         """The route leads over that link now. What was passed on along the former one may have been lost with it."""
-        askers = self._askers.get(destination, {})
-        requests = [request for asker, waiting in askers.items() if asker != link for request in waiting]
+        requesters = self._requesters.get(destination, {})
+        requests = [request for requester, waiting in requesters.items() if requester != link for request in waiting]
         waiting = [request for request in requests if request.hops_left > 1]
         if waiting:
             self._send(_onward(max(waiting, key=lambda request: request.demand)), [link], now)
 
-    def is_waited_for(self, destination: NodeId) -> bool:
+    def has_requesters(self, destination: NodeId) -> bool:
         """True if a neighbour waits for an answer."""
-        return destination in self._askers
+        return destination in self._requesters
 
-    def answered(self, destination: NodeId, is_met: Callable[[SeqnoRequest], bool]) -> list[LinkId]:
+    def answer(self, destination: NodeId, is_met: Callable[[SeqnoRequest], bool]) -> list[LinkId]:
         """The neighbours that have asked for what can be had now; they wait for that no longer."""
         answered: list[LinkId] = []
-        askers = self._askers[destination]
-        for link, requests in list(askers.items()):
+        requesters = self._requesters[destination]
+        for link, requests in list(requesters.items()):
             waiting = [request for request in requests if not is_met(request)]
             if len(waiting) < len(requests):
                 answered.append(link)
             if waiting:
-                askers[link] = waiting
+                requesters[link] = waiting
             else:
-                del askers[link]
-        if not askers:
-            del self._askers[destination]
-            self._listening.cancel(destination)
+                del requesters[link]
+        if not requesters:
+            del self._requesters[destination]
+            self._requester_timeouts.cancel(destination)
         return answered
 
     # -- both ----------------------------------------------------------------------------------------------------
 
     def link_down(self, link: LinkId) -> None:
         """The link is down."""
-        self.questions.pop(link, None)
+        self.outgoing.pop(link, None)
 
     def take(self) -> dict[LinkId, list[SeqnoRequest]]:
         """The questions to send, on which link."""
-        questions, self.questions = self.questions, {}
+        questions, self.outgoing = self.outgoing, {}
         return questions
 
     def expire(self, now: float) -> None:
         """Forget what is too old to matter."""
-        self._put.expire(now)
-        for destination in self._listening.expire(now):
-            del self._askers[destination]
+        self._suppressed.expire(now)
+        for destination in self._requester_timeouts.expire(now):
+            del self._requesters[destination]
 
     def next_deadline(self) -> float | None:
         """When something is due, or `expire` has work."""
-        deadlines = (self._due.next_deadline(), self._put.next_deadline(), self._listening.next_deadline())
+        deadlines = (
+            self._due.next_deadline(),
+            self._suppressed.next_deadline(),
+            self._requester_timeouts.next_deadline(),
+        )
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _send(self, request: SeqnoRequest, links: list[LinkId], now: float) -> None:
         for link in links:
-            self._put.set(_key(request, link), now + MEMORY)
-            self.questions.setdefault(link, []).append(request)
+            self._suppressed.set(_key(request, link), now + SUPPRESSION)
+            self.outgoing.setdefault(link, []).append(request)
 
     def check(self, wanted: Collection[NodeId]) -> None:
         """Raise AssertionError if something is not asked for that is wanted, or the other way round."""
-        if not wanted == self.wants.keys() == set(self._due):
-            raise AssertionError(f"better routes that nothing will ask for: {set(wanted) ^ self.wants.keys()}")
-        if self._askers.keys() != set(self._listening):
+        if not wanted == self.starved.keys() == set(self._due):
+            raise AssertionError(f"better routes that nothing will ask for: {set(wanted) ^ self.starved.keys()}")
+        if self._requesters.keys() != set(self._requester_timeouts):
             raise AssertionError("neighbours that wait for an answer, which nothing will forget")
 
 

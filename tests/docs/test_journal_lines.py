@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zmesh.core.effects import Report
 from zmesh.core.message import Address, LinkId, NodeId
-from zmesh.core.routing.duplicates import told
+from zmesh.core.routing.duplicates import describe_refused
 from zmesh.core.wire import Refused
 from zmesh.observe.journal import Lines, Neighbour
 
@@ -60,7 +60,7 @@ def lines() -> Iterator[str]:
     yield from Told("hub", Neighbour("10.0.0.9", False, None)).note(0.0, "link_refused", "twin", f"we refuse: {text}")
     twin = Told("twin", Neighbour(HUB, True, None))
     yield from twin.note(0.0, "link_refused", None, f"they refuse: {text}")
-    yield f"twin: {told(Refused(TWIN, 7, 0.0, 'from 10.0.0.9'), NodeId(Address('hub')), TWIN)}"
+    yield f"twin: {describe_refused(Refused(TWIN, 7, 0.0, 'from 10.0.0.9'), NodeId(Address('hub')), TWIN)}"
     many = Told("hub", Neighbour("", False, None))
     for number in range(1000):
         list(many.note(0.0, "node_joined", f"n{number}"))

@@ -25,9 +25,10 @@ from zmesh.core.neighbours.keepalive import Probes
 from zmesh.core.neighbours.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.routing.cost_damping import CostDamping
 from zmesh.core.routing.departed import Departed
-from zmesh.core.routing.duplicates import STARTUP, Duplicates, accuse, told
+from zmesh.core.routing.duplicates import STARTUP, Duplicates, describe_duplicate, describe_refused
 from zmesh.core.routing.records import Records
-from zmesh.core.routing.routes import Change, Routes
+from zmesh.core.routing.routes import Routes
+from zmesh.core.routing.selected_route import RouteChange
 from zmesh.core.routing.serials import ceiling
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FIRST_ROUTED, MAX_ENTRIES, Frames, Kind, Route, WireError
@@ -487,15 +488,15 @@ class Engine:
 
     def _on_duplicate(self, one: wire.Record, other: wire.Record, now: float) -> None:
         """Two nodes of one name are alive."""
-        self.out.emit(Report("duplicate_id", one.node, None, accuse(one, other, self.node)))
+        self.out.emit(Report("duplicate_id", one.node, None, describe_duplicate(one, other, self.node)))
         if one.node == self.node:
             self.exchanges.on_contested(now)
-            self._give_way(one, accuse(one, other, self.node), now)
+            self._give_way(one, describe_duplicate(one, other, self.node), now)
 
     def _on_refused_elsewhere(self, at: NodeId, refused: wire.Refused, now: float) -> None:
         """Another node has refused a second node of some name."""
         if refused[:2] != (self.node, self.incarnation):
-            text = told(refused, at, self.node)
+            text = describe_refused(refused, at, self.node)
             self.out.emit(Report("duplicate_id", refused.node, None, text))
             if refused.node == self.node:
                 self._give_way(refused, text, now)
@@ -644,7 +645,7 @@ class Engine:
         for change in self.routes.select(now):
             self._on_change(change, now)
 
-    def _on_change(self, change: Change, now: float) -> None:
+    def _on_change(self, change: RouteChange, now: float) -> None:
         before, after, node = change.before, change.after, change.destination
         if before is not None and after is not None and before[:2] == after[:2]:
             return

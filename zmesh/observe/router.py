@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zmesh.core.engine import Engine
 from zmesh.core.message import Address, NodeId
 from zmesh.core.neighbours.links import Link
-from zmesh.core.routing.advertisements import Selected
+from zmesh.core.routing.selected_route import SelectedRoute
 from zmesh.errors import ConfigError
 
 
@@ -96,11 +96,11 @@ class Router:
         records = self._engine.records.known().values()
         return sorted({*self._engine.duplicates.names(), *(one.node for record in records for one in record.refused)})
 
-    def _route(self, node: NodeId, selected: Selected, link: Link) -> Route:
+    def _route(self, node: NodeId, selected: SelectedRoute, link: Link) -> Route:
         age = time.monotonic() - selected.since
         return Route(node, link.node, selected.metric, selected.hops, link.rtt, age, self._why(node, selected))
 
-    def _why(self, node: NodeId, selected: Selected) -> str:
+    def _why(self, node: NodeId, selected: SelectedRoute) -> str:
         others = [
             (known.node, metric, feasible)
             for link, metric, feasible in self._engine.routes.others(node)

@@ -122,7 +122,7 @@ POINTS: tuple[Point, ...] = (
     # -- routes and records --
     on("a whole table is told again", Routes, "resend"),
     on("all records are told again", Records, "resend"),
-    on("a change of routes is held back", Advertiser, "hold"),
+    on("a change of routes is held back", Advertiser, "hold_down"),
     on(
         "the destination itself is asked for a number",
         SeqnoRequests,

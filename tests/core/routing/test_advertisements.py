@@ -326,7 +326,7 @@ def test_a_large_table_goes_out_in_parts(routes):
 
 def test_a_change_that_nobody_will_hear_of_is_found(routes):
     hear(routes, 1, entry())
-    routes.advertiser._untold.clear()
+    routes.advertiser._pending.clear()
     with pytest.raises(AssertionError, match="nobody will hear"):
         routes.check()
 

@@ -1,8 +1,8 @@
 import pytest
 
 from tests.core.routing.route_rows import entry, hear, retraction, told
-from zmesh.core.routing.advertisements import Selected
 from zmesh.core.routing.routes import KEEP_DISTANCE, Change
+from zmesh.core.routing.selected_route import SelectedRoute
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS
 
 # --- choosing -----------------------------------------------------------------------------------------------------
@@ -18,7 +18,7 @@ def test_the_other_ways_are_told_the_cheapest_first_and_whether_they_are_feasibl
 
 
 def test_a_route_is_taken_up_with_the_cost_of_the_link_added(routes):
-    selected = Selected(1, incarnation=9, seqno=5, metric=110, hops=2, since=3.0)
+    selected = SelectedRoute(1, incarnation=9, seqno=5, metric=110, hops=2, since=3.0)
     assert hear(routes, 1, entry(), now=3.0) == [Change("z", None, selected)]
     assert (routes.get("z"), routes.table()) == (selected, {"z": selected})
     assert routes.distance("z") == (5, 110)
@@ -247,10 +247,10 @@ def test_a_route_that_waits_to_be_chosen_is_found(routes):
 @pytest.mark.parametrize(
     ("broken", "text"),
     [
-        (Selected(1, 9, 5, 111, 2, 0.0), "not what the neighbour told"),
-        (Selected(1, 9, 6, 110, 2, 0.0), "not what the neighbour told"),
-        (Selected(2, 9, 5, 110, 2, 0.0), "that no neighbour told"),
-        (Selected(99, 9, 5, 110, 2, 0.0), "that no neighbour told"),
+        (SelectedRoute(1, 9, 5, 111, 2, 0.0), "not what the neighbour told"),
+        (SelectedRoute(1, 9, 6, 110, 2, 0.0), "not what the neighbour told"),
+        (SelectedRoute(2, 9, 5, 110, 2, 0.0), "that no neighbour told"),
+        (SelectedRoute(99, 9, 5, 110, 2, 0.0), "that no neighbour told"),
     ],
 )
 def test_a_route_that_no_neighbour_told_so_is_found(routes, broken, text):

@@ -15,7 +15,7 @@ from zmesh.core.effects import HangUp, Report, Transmit
 from zmesh.core.forwarding.forwarding import Forwarding
 from zmesh.core.message import NodeId
 from zmesh.core.neighbours.links import Link, Links, State
-from zmesh.core.routing.duplicates import whereabouts
+from zmesh.core.routing.duplicates import describe_links
 from zmesh.core.routing.records import Records
 from zmesh.core.routing.routes import Routes
 from zmesh.core.wire import Kind
@@ -107,7 +107,7 @@ class Handshake:
         if others:
             text, started = f"{text}, linked to {self.node}", others[0].started
         elif record is not None:
-            text, started = f"{text}, {whereabouts(record)}", record.started
+            text, started = f"{text}, {describe_links(record)}", record.started
         return wire.Refuse("duplicate_id", text, started)
 
     def refuse(self, link: Link, refuse: wire.Refuse) -> None:

@@ -75,9 +75,9 @@ class Records:
         self.refused: Counter[tuple[LinkId | None, str]] = Counter()
         """How many records were not taken or kept, by the link that they came on and the reason."""
         self._left_out = (0, 0)
-        self._outbid_pause = REORIGINATE_INITIAL
-        self._outbid_again = 0.0
-        self._outbid: int | None = None
+        self._reoriginate_pause = REORIGINATE_INITIAL
+        self._reoriginate_at = 0.0
+        self._reoriginate_above: int | None = None
         self.digest = 0
         self.changed_at = 0.0
         self._pending: dict[LinkId, dict[NodeId, None]] = {}
@@ -150,9 +150,9 @@ class Records:
         if known is not None and not self._is_higher(record, blob, known):
             return False
         if node == self._node:
-            self._outbid = record.serial + 1
-            self._alarm.at(self._outbid_again)
-            self._outbid_if_due(now)
+            self._reoriginate_above = record.serial + 1
+            self._alarm.at(self._reoriginate_at)
+            self._reoriginate_if_due(now)
             return False
         victims = self._quotas.take(node, self._owners.get(link, link), _units(record, blob))
         if victims is None:
@@ -214,7 +214,7 @@ class Records:
         deadlines = (
             self._gone.next_deadline(),
             self._flush_at,
-            self._outbid_again if self._outbid is not None else None,
+            self._reoriginate_at if self._reoriginate_above is not None else None,
         )
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
@@ -244,19 +244,19 @@ class Records:
 
     def expire(self, now: float) -> list[NodeId]:
         """Drop the records of nodes that have been gone for long; outbid who speaks in this node's name."""
-        self._outbid_if_due(now)
+        self._reoriginate_if_due(now)
         dropped = self._gone.expire(now)
         for node in dropped:
             self._drop(node)
         return dropped
 
-    def _outbid_if_due(self, now: float) -> None:
+    def _reoriginate_if_due(self, now: float) -> None:
         """Publish above what was said in this node's name, at pauses that double: two may do it to each other."""
-        if self._outbid is not None and now >= self._outbid_again:
-            calm = now >= self._outbid_again + REORIGINATE_MAX
-            self._outbid_pause = REORIGINATE_INITIAL if calm else min(REORIGINATE_MAX, 2 * self._outbid_pause)
-            self._outbid_again = now + self._outbid_pause
-            serial, self._outbid = min(HIGHEST + 1, max(self._outbid, self._own.serial + 1)), None
+        if self._reoriginate_above is not None and now >= self._reoriginate_at:
+            calm = now >= self._reoriginate_at + REORIGINATE_MAX
+            self._reoriginate_pause = REORIGINATE_INITIAL if calm else min(REORIGINATE_MAX, 2 * self._reoriginate_pause)
+            self._reoriginate_at = now + self._reoriginate_pause
+            serial, self._reoriginate_above = min(HIGHEST + 1, max(self._reoriginate_above, self._own.serial + 1)), None
             self._publish(self._own._replace(serial=serial), now)
 
     def _publish(self, own: Record, now: float) -> None:

@@ -25,12 +25,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from typing import NamedTuple
 
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import LinkId, NodeId
-from zmesh.core.routing.advertisements import Advertiser, Selected, Update
+from zmesh.core.routing.advertisements import Advertisement, Advertiser
 from zmesh.core.routing.quotas import Quotas
+from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
 from zmesh.core.routing.seqno_requests import SeqnoRequests
 from zmesh.core.routing.serials import HIGHEST
 from zmesh.core.timers import Alarm, Timers
@@ -39,14 +39,6 @@ from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS, Row, Seqno
 KEEP_DISTANCE = 180.0
 EVICTION_DELAY = 20.0
 _ANY = LinkId(-1)
-
-
-class Change(NamedTuple):
-    """The route in use to `destination` was `before` and is `after`; None: there is none."""
-
-    destination: NodeId
-    before: Selected | None
-    after: Selected | None
 
 
 class _Neighbour:
@@ -75,10 +67,10 @@ class Routes:
     ) -> None:
         self.node = node
         self._alarm = alarm
-        self._own = Selected(LinkId(0), incarnation, seqno, 0, 0, 0.0)
+        self._own = SelectedRoute(LinkId(0), incarnation, seqno, 0, 0, 0.0)
         self._neighbours: dict[LinkId, _Neighbour] = {}
         self._distances: dict[NodeId, tuple[int, int]] = {}
-        self._selected: dict[NodeId, Selected] = {}
+        self._selected: dict[NodeId, SelectedRoute] = {}
         self.dirty: dict[NodeId, LinkId] = {}
         """The destinations that `select` has to look at, with the one link that offers something better, or _ANY."""
         self.advertiser = Advertiser(node, self._selected, alarm)
@@ -96,11 +88,11 @@ class Routes:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def get(self, destination: NodeId) -> Selected | None:
+    def get(self, destination: NodeId) -> SelectedRoute | None:
         """The route in use, or None."""
         return self._selected.get(destination)
 
-    def table(self) -> dict[NodeId, Selected]:
+    def table(self) -> dict[NodeId, SelectedRoute]:
         """All routes in use."""
         return dict(self._selected)
 
@@ -221,9 +213,9 @@ class Routes:
 
     # -- what follows --------------------------------------------------------------------------------------------
 
-    def select(self, now: float) -> list[Change]:
+    def select(self, now: float) -> list[RouteChange]:
         """Choose anew wherever something has changed."""
-        changes: list[Change] = []
+        changes: list[RouteChange] = []
         dirty, selected, requests = self.dirty, self._selected, self.seqno_requests
         while dirty:
             destination, link = dirty.popitem()
@@ -258,16 +250,16 @@ class Routes:
             if before is not None and after is not None and before[3:5] == after[3:5] and before[:2] == after[:2]:
                 continue  # it is the same but for its number, which nobody needs who does not ask
             if self._may_be_undone(destination, before, after):
-                self.advertiser.hold(destination, now, found=before is None)
+                self.advertiser.hold_down(destination, now, found=before is None)
             else:
                 self.advertiser.changed(destination, now)
             self.moved_at = now
             if before is None or after is None or before[:2] != after[:2]:
                 self.changed_at = now
-            changes.append(Change(destination, before, after))
+            changes.append(RouteChange(destination, before, after))
         return changes
 
-    def flush(self, now: float) -> list[Update]:
+    def flush(self, now: float) -> list[Advertisement]:
         """What to tell on which links; empty before its time."""
         return self.advertiser.flush(self._own, now)
 
@@ -324,7 +316,9 @@ class Routes:
         heard.pop(self.node, None)
         dirty.pop(self.node, None)
 
-    def _choose(self, destination: NodeId, before: Selected | None, only: LinkId, now: float) -> Selected | None:
+    def _choose(
+        self, destination: NodeId, before: SelectedRoute | None, only: LinkId, now: float
+    ) -> SelectedRoute | None:
         """The best feasible route; `only` names the one link that may be better than the route in use."""
         best, best_link, best_entry = INFINITY, _ANY, None
         blocked, blocked_link = INFINITY, _ANY
@@ -351,10 +345,10 @@ class Routes:
             return None
         since = before.since if before is not None and best_link == mine else now
         excess = 0 if distance is None or best_entry[2] > distance[0] else max(0, best - distance[1])
-        return Selected(best_link, best_entry[1], best_entry[2], best, best_entry[4] + 1, since, excess)
+        return SelectedRoute(best_link, best_entry[1], best_entry[2], best, best_entry[4] + 1, since, excess)
 
     def _find_room(
-        self, destination: NodeId, link: LinkId, not_before: float, changes: list[Change], now: float
+        self, destination: NodeId, link: LinkId, not_before: float, changes: list[RouteChange], now: float
     ) -> bool:
         """True if there is room for a route to this destination over that link; others may have to give way to it."""
         victims = None if now < not_before else self._quotas.take(destination, self._neighbours[link].node)
@@ -366,7 +360,7 @@ class Routes:
             self._give_way(victim, changes, now)
         return True
 
-    def _give_way(self, destination: NodeId, changes: list[Change], now: float) -> None:
+    def _give_way(self, destination: NodeId, changes: list[RouteChange], now: float) -> None:
         """Forget a destination altogether, for one of a neighbour that has told of fewer. What neighbours have heard of
         the route is still under way, and with no distance to tell it from news it could lead in a circle: so it is let
         pass before there may be a route again.
@@ -385,7 +379,7 @@ class Routes:
             return
         self.advertiser.changed(destination, now)
         self.changed_at = self.moved_at = now
-        changes.append(Change(destination, before, None))
+        changes.append(RouteChange(destination, before, None))
 
     def _look_again(self) -> None:
         """There is room for one more destination, or one that is not in use would give way to it."""
@@ -424,14 +418,14 @@ class Routes:
         ]
         return [link for _, link in sorted(offers)]
 
-    def _shrink_distance(self, destination: NodeId, selected: Selected) -> bool:
+    def _shrink_distance(self, destination: NodeId, selected: SelectedRoute) -> bool:
         """Let the distance follow the route; True if that has a newer number."""
         distance = self._distances.get(destination)
         if distance is None or selected.seqno > distance[0] or selected.metric < distance[1]:
             self._distances[destination] = (selected.seqno, selected.metric)
         return distance is not None and selected.seqno > distance[0]
 
-    def _may_be_undone(self, destination: NodeId, before: Selected | None, after: Selected | None) -> bool:
+    def _may_be_undone(self, destination: NodeId, before: SelectedRoute | None, after: SelectedRoute | None) -> bool:
         """True if what is lost may be found in a moment, or the detour that is found may be lost.
 
         A neighbour that is lost with its own link is most likely dead, and then nobody will find it.
@@ -443,7 +437,7 @@ class Routes:
             return former is None and before.hops > 1 and destination in self.seqno_requests.starved
         if after.metric <= before.metric:
             return False
-        return self.advertiser.holds(destination) or (former is not None and destination not in former.heard)
+        return self.advertiser.is_held_down(destination) or (former is not None and destination not in former.heard)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant of the table does not hold."""

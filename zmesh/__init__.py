@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zmesh.config import Config, ReceptorConfig
     from zmesh.controller import Controller, Pong
+    from zmesh.core.limits import Limits
     from zmesh.core.message import Message
     from zmesh.errors import (
         AddressError,
@@ -29,10 +30,29 @@ if TYPE_CHECKING:
         UnknownDirective,
         Unreachable,
     )
+    from zmesh.observe.events import (
+        DestinationUnreachable,
+        DialFailed,
+        DuplicateId,
+        Event,
+        Events,
+        EventsLost,
+        IdTaken,
+        LinkLost,
+        LinkRefused,
+        LinkUp,
+        NodeJoined,
+        NodeLeft,
+        RouteChanged,
+    )
     from zmesh.observe.router import Route
+    from zmesh.observe.stats import LinkStatus, Stats
     from zmesh.payloads.payload import Payload, PayloadLike
+    from zmesh.payloads.source import Source
+    from zmesh.requests.exchange import Reply
     from zmesh.requests.fanout import Answer, Answers
     from zmesh.requests.request import Request
+    from zmesh.serving.builtins import read_message_id
     from zmesh.serving.directives import directive
     from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
     from zmesh.serving.work import Work
@@ -51,9 +71,23 @@ __all__ = [
     "Config",
     "ConfigError",
     "Controller",
+    "DestinationUnreachable",
+    "DialFailed",
+    "DuplicateId",
+    "Event",
+    "Events",
+    "EventsLost",
     "ExchangeError",
+    "IdTaken",
+    "Limits",
+    "LinkLost",
+    "LinkRefused",
+    "LinkStatus",
+    "LinkUp",
     "MeshError",
     "Message",
+    "NodeJoined",
+    "NodeLeft",
     "NodeOverloaded",
     "NodeRestarted",
     "NotAllowed",
@@ -63,8 +97,12 @@ __all__ = [
     "Pong",
     "ReceptorConfig",
     "RemoteError",
+    "Reply",
     "Request",
     "Route",
+    "RouteChanged",
+    "Source",
+    "Stats",
     "TimedOut",
     "TooManyReplies",
     "UnknownDirective",
@@ -72,6 +110,7 @@ __all__ = [
     "Work",
     "directive",
     "plugin_export",
+    "read_message_id",
 ]
 
 _NAMES = {
@@ -83,8 +122,8 @@ _NAMES = {
         "Controller",
         "Pong",
     ),
+    "zmesh.core.limits": ("Limits",),
     "zmesh.core.message": ("Message",),
-    "zmesh.serving.directives": ("directive",),
     "zmesh.errors": (
         "AddressError",
         "Cancelled",
@@ -102,22 +141,45 @@ _NAMES = {
         "UnknownDirective",
         "Unreachable",
     ),
+    "zmesh.observe.events": (
+        "DestinationUnreachable",
+        "DialFailed",
+        "DuplicateId",
+        "Event",
+        "Events",
+        "EventsLost",
+        "IdTaken",
+        "LinkLost",
+        "LinkRefused",
+        "LinkUp",
+        "NodeJoined",
+        "NodeLeft",
+        "RouteChanged",
+    ),
+    "zmesh.observe.router": ("Route",),
+    "zmesh.observe.stats": (
+        "LinkStatus",
+        "Stats",
+    ),
+    "zmesh.payloads.payload": (
+        "Payload",
+        "PayloadLike",
+    ),
+    "zmesh.payloads.source": ("Source",),
+    "zmesh.requests.exchange": ("Reply",),
     "zmesh.requests.fanout": (
         "Answer",
         "Answers",
     ),
+    "zmesh.requests.request": ("Request",),
+    "zmesh.serving.builtins": ("read_message_id",),
+    "zmesh.serving.directives": ("directive",),
     "zmesh.serving.receptor_plugins": (
         "BUFFER_PAYLOAD",
         "BYTES_PAYLOAD",
         "FILE_PAYLOAD",
         "plugin_export",
     ),
-    "zmesh.payloads.payload": (
-        "Payload",
-        "PayloadLike",
-    ),
-    "zmesh.requests.request": ("Request",),
-    "zmesh.observe.router": ("Route",),
     "zmesh.serving.work": ("Work",),
 }
 """Where each public name lives; its module is loaded when the name is first used (PEP 562)."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from zmesh.arguments import check_directive, check_handler, check_limit, check_node, check_timeout, check_url
 from zmesh.config import Config
@@ -30,6 +30,11 @@ from zmesh.runtime.interrupts import close_loop, heard, silence
 from zmesh.serving.builtins import CANCEL, PING, message_id_of, stamp
 from zmesh.serving.directives import Directives
 from zmesh.transport import parse_url
+
+if TYPE_CHECKING:
+    from zmesh.observe.events import Event, Events
+    from zmesh.observe.router import Route
+    from zmesh.observe.stats import LinkStatus, Stats
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +189,59 @@ class Controller:
             max_memory_bytes=max_memory_bytes,
             max_cpu_seconds=max_cpu_seconds,
         )
+
+    # -- the mesh ------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[str]:
+        """The ids of all nodes that can be reached, this one's among them, sorted.
+
+        As `routes`, `edges`, `capabilities` and `duplicates`, this is the state of the moment, and raises ConfigError
+        at an ephemeral node, which keeps no tables of the mesh.
+        """
+        return self.node.router.get_nodes()
+
+    def routes(self) -> list[Route]:
+        """The routes in use, sorted by destination."""
+        return self.node.router.routes()
+
+    def edges(self) -> list[tuple[str, str, int]]:
+        """The links of the mesh as (node, node, cost), each once; the cost is the higher one of its two ends."""
+        return self.node.router.get_edges()
+
+    def capabilities(self) -> dict[str, list[str]]:
+        """For each node that can be reached, the directives that it offers; `name:!Error` is a plugin that failed."""
+        return self.node.router.node_capabilities()
+
+    def duplicates(self) -> list[str]:
+        """The ids that two live nodes use, sorted, also if one of them was refused."""
+        return self.node.router.duplicates()
+
+    def links(self) -> list[LinkStatus]:
+        """The links of this node that are up, sorted by neighbour."""
+        return self.node.links()
+
+    def stats(self) -> Stats:
+        """Counts of this moment: requests under way, bytes that wait, and how often each event has happened."""
+        return self.node.stats()
+
+    def events(self) -> Events:
+        """The events of this node's links and of the nodes that it can reach, from now on, until it closes.
+
+        Waiting for the first one raises Closed while the node is not open yet.
+        """
+        return self.node.events()
+
+    def watch(self, observer: Callable[[Event], None]) -> None:
+        """Call `observer` with each event, on the node's loop and as it happens, before anything else is done."""
+        self.node.watch_events(observer)
+
+    async def wait_for(self, node: str, timeout: float | None = None) -> None:
+        """Wait until there is a route to `node`; at an ephemeral node, until `node` answers a ping.
+
+        Raises Unreachable after `timeout` seconds, with the nodes that can be reached, and Closed when this node is not
+        open, or is closed meanwhile.
+        """
+        await self.node.reachable(node, timeout)
 
     # -- sending -------------------------------------------------------------------------------------------------
 

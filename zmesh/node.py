@@ -44,8 +44,9 @@ from zmesh.transport import Transport
 from zmesh.transport.guard import LinkGuard
 
 if TYPE_CHECKING:
-    from zmesh.observe.events import Events
+    from zmesh.observe.events import Event, Events
     from zmesh.observe.journal import Journal, Neighbour
+    from zmesh.observe.stats import LinkStatus, Stats
     from zmesh.runtime.orphans import Reaper
 
 log = logging.getLogger(__name__)
@@ -294,13 +295,53 @@ class Node:
         """Have each report of the engine (and of failed dialling, as `dial_failed`) given to `observer`."""
         self._observers.append(observer)
 
+    def where(self, link: LinkId) -> str:
+        """The URL that a link was dialled at, or the address that it was accepted from; "" if the link is closed."""
+        return self._transport.where(link) if self._transport is not None else ""
+
+    def watch_events(self, observer: Callable[[Event], None]) -> None:
+        """Call `observer` with each event of this node."""
+        from zmesh.observe.events import event_of
+
+        def note(report: Report) -> None:
+            if (event := event_of(report, self.router, self.where)) is not None:
+                observer(event)
+
+        self.watch(note)
+
     def neighbour(self, link: LinkId) -> Neighbour:
         """The other end of a link: where it is, which end dialled, and the round-trip time."""
         from zmesh.observe.journal import Neighbour
 
-        where = self._transport.where(link) if self._transport is not None else ""
         dialled = self._transport is not None and self._transport.dialled(link) is not None
-        return Neighbour(where, dialled, self.engine.rtt(link))
+        return Neighbour(self.where(link), dialled, self.engine.rtt(link))
+
+    def links(self) -> list[LinkStatus]:
+        """The links that are up, sorted by neighbour."""
+        from zmesh.observe.stats import LinkStatus
+
+        return sorted(
+            (
+                LinkStatus(link.node, link.id, self.where(link.id), link.dialled, link.rtt, link.cost, link.leaf)
+                for link in self.engine.links.up()
+            ),
+            key=lambda link: (link.node, link.link),
+        )
+
+    def stats(self) -> Stats:
+        """Counts of this moment."""
+        from zmesh.observe.stats import Stats
+
+        counts = self.engine.stats()
+        return Stats(
+            requests=len(self._exchanges),
+            serving=len(self.serving),
+            replying=counts["services"],
+            waiting_bytes=self.engine.waiting_bytes,
+            waiting_streams=self.engine.waiting_streams,
+            is_handing_over=self.engine.is_handing_over,
+            counters=dict(self.telemetry.counts),
+        )
 
     def last_heard_by(self, node: str) -> str | None:
         """The other node that heard last of one that has left, if that is known."""
@@ -342,7 +383,7 @@ class Node:
         self._admission.check_process()
         from zmesh.observe.events import Events  # its nine classes take long to make, and no command needs them
 
-        events = Events(self.router, self._events.discard, self.check_begun)
+        events = Events(self.router, self.where, self._events.discard, self.check_begun)
         if self.closed:
             events.end()
         else:
@@ -535,7 +576,7 @@ class Node:
 
     def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
         """A connection is there."""
-        where = self._transport.where(link) if self._transport is not None else ""
+        where = self.where(link)
         where = f"at {where}" if dialled else f"from {where}"
         self._perform(self.engine.link_up(link, time.monotonic(), dialled=dialled, cost=cost, where=where))
 

@@ -39,7 +39,8 @@ async def test_a_neighbour_that_comes_and_goes_is_told_as_typed_values():
     async with Mesh("a") as mesh:
         events = mesh["a"].node.events()
         await mesh.add("b", "a")
-        assert await first(events, LinkUp) == LinkUp("b", 1, ephemeral=False)
+        up = await first(events, LinkUp)
+        assert up == LinkUp("b", 1, ephemeral=False, where=mesh["a"].listening[0])
         assert await first(events, NodeJoined) == NodeJoined("b")
         changed = await first(events, RouteChanged)
         assert (changed.node, changed.route.next_hop, changed.route.metric, changed.route.hops) == ("b", "b", 100, 1)

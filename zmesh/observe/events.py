@@ -1,4 +1,4 @@
-"""What happens to a node, as typed values in a stream: `async for event in node.events()`."""
+"""Events of a node as typed values: `async for event in mesh.events()`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from zmesh.core.effects import Report
+from zmesh.core.message import LinkId
 from zmesh.observe.router import Route, Router
 
 MAX_UNREAD = 1000
@@ -16,11 +17,12 @@ MAX_UNREAD = 1000
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
-    """A link to a neighbour is up; `ephemeral` if that is a leaf, such as a command."""
+    """A link to a neighbour is up; `ephemeral` if that is a leaf, such as a command; `where` is the other end."""
 
     node: str
     link: int
     ephemeral: bool
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class LinkRefused:
 
     node: str | None
     reason: str
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +82,62 @@ class DuplicateId:
 
 
 @dataclass(frozen=True, slots=True)
+class IdTaken:
+    """This node's id is used by another live node that was started earlier: this one should end."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationUnreachable:
+    """A message of this node came back, because a node on its path has no route to `node`.
+
+    `reason` is `no_route`, `gone` (the node has left the mesh), `left`, `restarted` or `full`. `near` are known ids
+    that are spelled alike. `settled` is for how many seconds the routes of the node that returned it have not changed.
+    `text` says what that node knows of the destination.
+    """
+
+    node: str
+    reason: str
+    near: tuple[str, ...]
+    settled: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventsLost:
     """So many events were not read in time and are gone."""
 
     count: int
 
 
-Event = LinkUp | LinkLost | LinkRefused | DialFailed | NodeJoined | NodeLeft | RouteChanged | DuplicateId | EventsLost
+Event = (
+    LinkUp
+    | LinkLost
+    | LinkRefused
+    | DialFailed
+    | NodeJoined
+    | NodeLeft
+    | RouteChanged
+    | DuplicateId
+    | IdTaken
+    | DestinationUnreachable
+    | EventsLost
+)
 
 
-def event_of(report: Report, router: Router) -> Event | None:
-    """The event that a report of the engine is for programs, or None if it is a detail."""
+def event_of(report: Report, router: Router, where: Callable[[LinkId], str]) -> Event | None:
+    """The event for a report of the engine, or None for a detail; `where` gives the address of a link's other end."""
     node = report.node or ""
     match report.event:
         case "link_up":
-            return LinkUp(node, report.link or 0, report.detail == "leaf")
+            end = where(report.link) if report.link is not None else ""
+            return LinkUp(node, report.link or 0, report.detail == "leaf", end)
         case "link_lost":
             return LinkLost(node, report.link or 0, report.detail)
         case "link_refused":
-            return LinkRefused(report.node, report.detail)
+            return LinkRefused(report.node, report.detail, where(report.link) if report.link is not None else "")
         case "dial_failed":
             url, _, reason = report.detail.partition(": ")
             return DialFailed(url, reason)
@@ -110,6 +150,10 @@ def event_of(report: Report, router: Router) -> Event | None:
             return RouteChanged(node, route) if route is not None else None
         case "duplicate_id":
             return DuplicateId(node, report.detail)
+        case "id_taken":
+            return IdTaken(node, report.detail)
+        case "unreachable":
+            return DestinationUnreachable(node, report.detail, report.near, report.settled, report.text)
     return None
 
 
@@ -119,9 +163,16 @@ class Events:
     At most MAX_UNREAD wait to be read; what is older is dropped, and EventsLost says how many.
     """
 
-    def __init__(self, router: Router, leave: Callable[[Events], None], check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        router: Router,
+        where: Callable[[LinkId], str],
+        leave: Callable[[Events], None],
+        check: Callable[[], None],
+    ) -> None:
         """`check` raises what keeps an event from ever coming."""
         self._router = router
+        self._where = where
         self._check = check
         self._leave = leave
         self._unread: deque[Event] = deque()
@@ -131,7 +182,7 @@ class Events:
 
     def note(self, report: Report) -> None:
         """The engine has reported something."""
-        event = event_of(report, self._router)
+        event = event_of(report, self._router, self._where)
         if event is None:
             return
         if len(self._unread) >= MAX_UNREAD:

@@ -83,7 +83,7 @@ async def bare_node(peer: str | None, answer: Answer) -> AsyncIterator[str]:
 
 
 @contextmanager
-def chain(module: str, kind: Kind, hops: int) -> Iterator[Chain]:
+def chain(module: str, kind: str, hops: int) -> Iterator[Chain]:
     """Start the far end and `hops` forwarders before it, each with `python -m MODULE --serve KIND`."""
     processes: list[subprocess.Popen[str]] = []
     names = [f"{kind}-{index}" for index in range(hops + 1)]
@@ -169,6 +169,6 @@ def at_least(lowest: int) -> Callable[[str], int]:
 
 def add_serving(parser: argparse.ArgumentParser) -> None:
     """The options with which `chain` starts this program again, as a node."""
-    parser.add_argument("--serve", choices=(BARE, MESH), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--name", default="node", help=argparse.SUPPRESS)
     parser.add_argument("--peer", help=argparse.SUPPRESS)

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any, cast
 
 import zmq
 
 BATCH = 64
-_EVENTS, _FD = int(zmq.EVENTS), int(zmq.FD)
-_IN = int(zmq.POLLIN)
-_DONTWAIT, _MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
 
 
 class Socket:
@@ -28,13 +24,9 @@ class Socket:
         self.socket.set_hwm(0)
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
-        self._get = cast("Callable[[int], int]", partial(zmq.backend.Socket.get, self.socket))
-        self._recv = cast("Callable[[int], bytes]", partial(zmq.backend.Socket.recv, self.socket))
-        self._send = cast("Callable[[bytes, int], None]", partial(zmq.backend.Socket.send, self.socket))
-        self._more = int(zmq.RCVMORE)
         self._scheduled = False
         self._draining = False
-        self._fd = self._get(_FD)
+        self._fd = cast("int", self.socket.get(zmq.FD))
 
     def start(self) -> None:
         """Watch the descriptor, once the socket is bound or connected."""
@@ -43,24 +35,21 @@ class Socket:
 
     def send(self, parts: list[bytes]) -> None:
         """Send a message."""
-        send = self._send
-        for part in parts[:-1]:
-            send(part, _MORE)
-        send(parts[-1], _DONTWAIT)
-        if not self._draining and not self._scheduled and self._get(_EVENTS) & _IN:
+        if len(parts) == 1:
+            self.socket.send(parts[0], zmq.DONTWAIT)
+        else:
+            self.socket.send_multipart(parts, zmq.DONTWAIT)
+        if not self._draining and not self._scheduled and cast("int", self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._scheduled = True  # sending may have swallowed the signal of the descriptor
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         self._scheduled = False
         self._draining = True
-        recv, get, on_message = self._recv, self._get, self._on_message
+        recv, on_message = self.socket.recv_multipart, self._on_message
         try:
             for _ in range(BATCH):
-                parts = [recv(_DONTWAIT)]
-                while get(self._more):
-                    parts.append(recv(_DONTWAIT))
-                on_message(parts)
+                on_message(recv(zmq.DONTWAIT))
         except zmq.Again:
             return
         finally:

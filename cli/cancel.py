@@ -8,12 +8,12 @@ from typing import Any
 from zmesh.errors import MeshError, TimedOut
 from zmesh.payloads.payload import Payload
 from zmesh.serving.builtins import CANCEL, read_message_id
-from zmesh_cli.exits import DONE, FAILED, TIMED_OUT, UNREACHABLE, USAGE, Failure
-from zmesh_cli.guest import Guest
+from zmesh_cli.exit_codes import DONE, FAILED, TIMED_OUT, UNREACHABLE, USAGE, Failure
 from zmesh_cli.routes import ask
-from zmesh_cli.terminal import Output, complain, printable, record
+from zmesh_cli.session import Session
+from zmesh_cli.terminal import Output, print_error, printable, record
 
-PATIENCE = 10.0
+DEFAULT_TIMEOUT = 10.0
 """Seconds to wait for the work to end, unless the user says otherwise."""
 
 
@@ -38,9 +38,9 @@ async def cancel(url: str, message_id: str, node: str | None, *, timeout: float 
             USAGE,
         )
     output = Output()
-    async with Guest(url, node, timeout, join_within=timeout) as guest:
+    async with Session(url, node, timeout, join_within=timeout) as session:
         search = _everywhere if node is None else _at
-        outcome = await guest.unless_unknown(search(guest, named, timeout or PATIENCE))
+        outcome = await session.unless_not_found(search(session, named, timeout or DEFAULT_TIMEOUT))
     if as_json:
         await output.text(
             record(
@@ -65,31 +65,31 @@ def _explain(message_id: str, outcome: Outcome) -> int:
     hint = f" (did you mean {outcome.near}?)" if outcome.near else ""
     if not outcome.unanswered:
         ping = f"'zmesh ping {outcome.node or 'NODE'} --json'"
-        complain(f"no work {message_id} runs {where}; it may be over, {ping} lists what runs{hint}")
+        print_error(f"no work {message_id} runs {where}; it may be over, {ping} lists what runs{hint}")
         return FAILED
     names = sorted(outcome.unanswered)
     first = outcome.unanswered[names[0]]
     more = f" and {len(names) - 1} more" if names[1:] else ""
-    complain(f"no work {message_id} was stopped {where}, but {names[0]!r}{more} did not answer: {first}{hint}")
+    print_error(f"no work {message_id} was stopped {where}, but {names[0]!r}{more} did not answer: {first}{hint}")
     late = any(isinstance(error, TimedOut) for error in outcome.unanswered.values())
     return TIMED_OUT if late else UNREACHABLE
 
 
-async def _at(guest: Guest, message_id: str, timeout: float) -> Outcome:
-    payload = await guest.controller.request(guest.target, CANCEL, {"message_id": message_id}, timeout=timeout)
+async def _at(session: Session, message_id: str, timeout: float) -> Outcome:
+    payload = await session.controller.request(session.target, CANCEL, {"message_id": message_id}, timeout=timeout)
     outcome = Outcome()
     if not _take(outcome, payload):
-        raise Failure(f"{guest.target!r} answers with something else", FAILED)
-    outcome.node = guest.target
+        raise Failure(f"{session.target!r} answers with something else", FAILED)
+    outcome.node = session.target
     return outcome
 
 
-async def _everywhere(guest: Guest, message_id: str, timeout: float) -> Outcome:
+async def _everywhere(session: Session, message_id: str, timeout: float) -> Outcome:
     """Ask all nodes that the peer knows, until one has had such work."""
     outcome = Outcome()
-    nodes = (await ask(guest, timeout))["capabilities"]
+    nodes = (await ask(session, timeout))["capabilities"]
     payload = {"message_id": message_id}
-    async with guest.controller.request_many(nodes, CANCEL, payload, timeout=timeout) as answers:
+    async with session.controller.request_many(nodes, CANCEL, payload, timeout=timeout) as answers:
         async for answer in answers:
             if answer.error is not None:
                 outcome.unanswered[answer.node] = answer.error

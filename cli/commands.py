@@ -103,9 +103,9 @@ def node(
 
     When told to stop, it takes up to 5 seconds to finish what it works on; told twice, it stops at once.
     """
-    from zmesh_cli.serve import serve
+    from zmesh_cli.node import run_node
 
-    _finish(serve(config, node_id, listen, peer, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
+    _finish(run_node(config, node_id, listen, peer, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
 
 
 @app.command(cls=Command)
@@ -146,8 +146,8 @@ def ping(
 
     One line for each answer, then how many were lost and how long they took. Succeeds if there was any answer.
     """
+    from zmesh_cli.local_sockets import choose
     from zmesh_cli.ping import ping
-    from zmesh_cli.sockets import choose
 
     _log(verbose)
     limits = {"timeout": timeout, "route_timeout": route_timeout}
@@ -205,9 +205,9 @@ def send(
     there when all of them have come and the work has succeeded, and is left as it was otherwise. Ctrl-C stops the work
     at the other node too.
     """
-    from zmesh_cli.intake import open_input
+    from zmesh_cli.input import open_input
+    from zmesh_cli.local_sockets import choose
     from zmesh_cli.send import send
-    from zmesh_cli.sockets import choose
 
     _log(verbose)
     limits = {"timeout": timeout, "route_timeout": route_timeout}
@@ -237,8 +237,8 @@ def routes(
 
     The routes are those of NODE; the links and what each node can do are as that node knows them.
     """
+    from zmesh_cli.local_sockets import choose
     from zmesh_cli.routes import routes
-    from zmesh_cli.sockets import choose
 
     _log(verbose)
     _finish(routes(choose(peer, node), node, timeout=timeout, as_json=as_json))
@@ -276,7 +276,7 @@ def cancel(
     Succeeds when the work has ended; who asked for it is told that it was cancelled, and by whom.
     """
     from zmesh_cli.cancel import cancel
-    from zmesh_cli.sockets import choose
+    from zmesh_cli.local_sockets import choose
 
     _log(verbose)
     _finish(cancel(choose(peer, node), message_id, node, timeout=timeout, as_json=as_json))
@@ -298,14 +298,14 @@ def _log(verbose: int) -> None:
     """Set up the log of a command that joins a mesh, and mention variables that are misspelt."""
     from zmesh.config import unknown_variables
     from zmesh_cli.logs import set_up_logging
-    from zmesh_cli.terminal import complain
+    from zmesh_cli.terminal import print_error
 
     set_up_logging(verbose)
     for line in unknown_variables(os.environ):
-        complain(line)
+        print_error(line)
 
 
 def _finish(work: Coroutine[Any, Any, int]) -> NoReturn:
-    from zmesh_cli.running import run
+    from zmesh_cli.signals import run
 
     raise typer.Exit(run(work))

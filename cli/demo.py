@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from zmesh.errors import MeshError
-from zmesh_cli.exits import DONE, FAILED, Failure
-from zmesh_cli.guest import Guest
-from zmesh_cli.processes import COMMAND, Nodes, Workplace, workplace
+from zmesh_cli.demo_processes import COMMAND, Nodes, Workplace, workplace
+from zmesh_cli.exit_codes import DONE, FAILED, Failure
 from zmesh_cli.routes import ask
+from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output
 
 PICTURE = """
@@ -130,8 +130,8 @@ class _Tour:
         await show.heading("The routes that 'home' has found; the commands below join the mesh there")
         nodes.environment["ZMESH_PEER"] = nodes.urls["home"]
         await show.command("export", f"ZMESH_PEER={nodes.urls['home']}")
-        async with Guest(nodes.urls["home"], "tail") as guest:
-            await guest.unless_unknown(guest.ping(COMMAND_WITHIN))
+        async with Session(nodes.urls["home"], "tail") as session:
+            await session.unless_not_found(session.ping(COMMAND_WITHIN))
         await show.say(await self._run("routes"))
 
     async def _ping(self) -> None:
@@ -174,11 +174,11 @@ class _Tour:
         victim = before[1]
         await show.say(f"path: {' > '.join(before)}")
         await show.command("kill", "-9", str(nodes.pid(victim)))
-        async with Guest(nodes.urls["home"], "tail", HEAL_WITHIN) as guest:
-            await guest.ping(COMMAND_WITHIN)
+        async with Session(nodes.urls["home"], "tail", HEAL_WITHIN) as session:
+            await session.ping(COMMAND_WITHIN)
             killed = time.perf_counter()
             await nodes.kill(victim)  # what is answered from here on has taken another way
-            await _first_answer(guest)
+            await _first_answer(session)
             took = time.perf_counter() - killed
         await show.result(f"'{victim}' is gone; 'tail' answers over the new path after {1000 * took:.0f} ms")
         after = await self._path()
@@ -191,8 +191,8 @@ class _Tour:
         """The nodes from 'home' to 'tail', by asking each for its next hop."""
         path = ["home"]
         while path[-1] != "tail" and len(path) <= len(LINKS):
-            async with Guest(self._nodes.urls["home"], path[-1]) as guest:
-                tables = await guest.unless_unknown(ask(guest, COMMAND_WITHIN))
+            async with Session(self._nodes.urls["home"], path[-1]) as session:
+                tables = await session.unless_not_found(ask(session, COMMAND_WITHIN))
             hops = {route["destination"]: route["next_hop"] for route in tables["routes"]}
             if "tail" not in hops:
                 raise Failure(f"'{path[-1]}' knows no way to 'tail'", FAILED)
@@ -234,13 +234,13 @@ def _write_noise(path: str) -> str:
     return digest.hexdigest()
 
 
-async def _first_answer(guest: Guest) -> None:
+async def _first_answer(session: Session) -> None:
     """Wait until a ping is answered, with a new one every PING_AGAIN."""
     pings: set[asyncio.Task[bool]] = set()
     try:
         async with asyncio.timeout(HEAL_WITHIN):
             while True:
-                pings.add(asyncio.create_task(_answered(guest)))
+                pings.add(asyncio.create_task(_answered(session)))
                 done, _ = await asyncio.wait(pings, timeout=PING_AGAIN, return_when=asyncio.FIRST_COMPLETED)
                 if any(ping.result() for ping in done):
                     return
@@ -251,9 +251,9 @@ async def _first_answer(guest: Guest) -> None:
         await asyncio.gather(*pings, return_exceptions=True)
 
 
-async def _answered(guest: Guest) -> bool:
+async def _answered(session: Session) -> bool:
     try:
-        await guest.ping(HEAL_WITHIN)
+        await session.ping(HEAL_WITHIN)
     except MeshError:
         return False
     return True

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from zmesh_cli.exits import FAILED, INTERRUPTED
+from zmesh_cli.exit_codes import FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from zmesh_cli.commands import app as app
@@ -16,15 +16,15 @@ def main() -> NoReturn:
     """Run the command that `sys.argv` names, and exit with its code; no traceback, unless ZMESH_DEBUG asks for one."""
     code: object = FAILED
     try:
-        from zmesh_cli import streams
+        from zmesh_cli import stdio
 
-        streams.prepare()
+        stdio.prepare()
         from zmesh_cli.commands import app
 
         try:
             app(prog_name="zmesh")
         finally:
-            streams.flush()
+            stdio.flush()
     except SystemExit as end:
         code = end.code
     except KeyboardInterrupt:
@@ -69,15 +69,15 @@ def _explain(error: BaseException) -> int:
         traceback.print_exception(error)
     from zmesh.errors import MeshError
     from zmesh.runtime.failures import describe
-    from zmesh_cli import streams
-    from zmesh_cli.exits import Failure, exit_code
-    from zmesh_cli.terminal import complain
+    from zmesh_cli import stdio
+    from zmesh_cli.exit_codes import Failure, exit_code
+    from zmesh_cli.terminal import print_error
 
-    streams.forget()
+    stdio.forget()
     if isinstance(error, (Failure, MeshError)):
-        complain(str(error))
+        print_error(str(error))
     elif not isinstance(error, BrokenPipeError):  # of which other programs die without a word
-        complain(
+        print_error(
             f"this should not have happened: {describe(error)}; ZMESH_DEBUG=1 in the environment shows where it did"
         )
     return exit_code(error)

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from zmesh.controller import Pong
 from zmesh.errors import MeshError, Unreachable
 from zmesh.serving.builtins import read_message_id
-from zmesh_cli.exits import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
-from zmesh_cli.guest import Guest
+from zmesh_cli.exit_codes import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
+from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, printable, record
 
-PATIENCE = 5.0
+DEFAULT_TIMEOUT = 5.0
 """Seconds to wait for each answer, unless the user says otherwise."""
 
 
 @dataclass(slots=True)
-class Tally:
+class Statistics:
     """What has been sent and what has come back; times in milliseconds."""
 
     sent: int = 0
@@ -57,39 +57,39 @@ async def ping(
 ) -> int:
     """Ping a node `count` times, one every `interval` seconds, and tell of every answer as it comes."""
     output = Output()
-    tally = Tally()
+    statistics = Statistics()
     pings: set[asyncio.Task[None]] = set()
     try:
-        async with Guest(url, node, timeout, route_timeout=route_timeout) as guest:
-            series = _Series(guest, output, tally, timeout or PATIENCE, as_json)
+        async with Session(url, node, timeout, route_timeout=route_timeout) as session:
+            series = _Series(session, output, statistics, timeout or DEFAULT_TIMEOUT, as_json)
             try:
-                await guest.unless_unknown(series.run(count, interval, pings))
+                await session.unless_not_found(series.run(count, interval, pings))
             finally:
                 for task in pings:
                     task.cancel()
                 await asyncio.gather(*pings, return_exceptions=True)
     except asyncio.CancelledError:
-        if not (tally.sent or as_json):
+        if not (statistics.sent or as_json):
             return INTERRUPTED
-        await _summarize(output, node, tally, as_json, interrupted=True)
+        await _summarize(output, node, statistics, as_json, interrupted=True)
         return INTERRUPTED
     except Failure:
-        if as_json and tally.sent:
-            await _summarize(output, node, tally, as_json)
+        if as_json and statistics.sent:
+            await _summarize(output, node, statistics, as_json)
         raise
-    await _summarize(output, node, tally, as_json)
-    if tally.times:
+    await _summarize(output, node, statistics, as_json)
+    if statistics.times:
         return DONE
-    return UNREACHABLE if tally.unreachable else TIMED_OUT
+    return UNREACHABLE if statistics.unreachable else TIMED_OUT
 
 
 class _Series:
     """The pings of one command."""
 
-    def __init__(self, guest: Guest, output: Output, tally: Tally, timeout: float, as_json: bool) -> None:
-        self._guest = guest
+    def __init__(self, session: Session, output: Output, statistics: Statistics, timeout: float, as_json: bool) -> None:
+        self._session = session
         self._output = output
-        self._tally = tally
+        self._statistics = statistics
         self._timeout = timeout
         self._as_json = as_json
 
@@ -106,7 +106,7 @@ class _Series:
                 _raise_failures(pings)
                 if interval:
                     await asyncio.sleep(start + index * interval - loop.time())
-            self._tally.sent += 1
+            self._statistics.sent += 1
             pings.add(loop.create_task(self._one(index + 1)))
         while pings:
             await asyncio.wait(pings, return_when=asyncio.FIRST_COMPLETED)
@@ -117,14 +117,14 @@ class _Series:
             pong = await self._ping(first=seq == 1)
         except MeshError as error:
             if isinstance(error, Unreachable):
-                self._tally.unreachable = True
+                self._statistics.unreachable = True
             if not self._as_json:
-                await self._output.text(f"no answer from {self._guest.target}: seq={seq} {printable(str(error))}\n")
+                await self._output.text(f"no answer from {self._session.target}: seq={seq} {printable(str(error))}\n")
             return
         rtt_ms = round(1000 * pong.rtt, 3)
-        self._tally.times.append(rtt_ms)
+        self._statistics.times.append(rtt_ms)
         work = pong.active_work if isinstance(pong.active_work, list) else []
-        node = self._guest.target
+        node = self._session.target
         if self._as_json:
             shown = [_shown(each) for each in work]
             line = record("zmesh.ping/1", node=node, seq=seq, rtt_ms=rtt_ms, hops=pong.hops, active_work=shown)
@@ -135,15 +135,15 @@ class _Series:
 
     async def _ping(self, first: bool) -> Pong:
         """One ping. The first is sent anew once the target has been found: finding it takes time of its own."""
-        guest = self._guest
+        session = self._session
         if not first:
-            return await guest.ping(self._timeout)
-        ping = asyncio.ensure_future(guest.ping(self._timeout))
+            return await session.ping(self._timeout)
+        ping = asyncio.ensure_future(session.ping(self._timeout))
         try:
-            await asyncio.wait((ping, guest.found), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((ping, session.found), return_when=asyncio.FIRST_COMPLETED)
             if ping.done():
                 await ping
-            return await guest.ping(self._timeout)
+            return await session.ping(self._timeout)
         finally:
             ping.cancel()
             await asyncio.gather(ping, return_exceptions=True)
@@ -167,14 +167,16 @@ def _raise_failures(pings: set[asyncio.Task[None]]) -> None:
         task.result()
 
 
-async def _summarize(output: Output, node: str, tally: Tally, as_json: bool, interrupted: bool = False) -> None:
-    figures = tally.figures()
+async def _summarize(
+    output: Output, node: str, statistics: Statistics, as_json: bool, interrupted: bool = False
+) -> None:
+    figures = statistics.figures()
     if as_json:
         await output.text(record("zmesh.ping-summary/1", node=node, **figures))
         return
     lines = ["" if interrupted and output.is_terminal else None, f"--- {node}"]
     lines.append(f"{figures['sent']} sent, {figures['received']} received, {100 * (figures['loss'] or 0):.3g} % lost")
-    if tally.times:
+    if statistics.times:
         named = ("min", "avg", "p50", "p99", "max")
         times = "/".join(f"{figures[f'{name}_ms']:.3f}" for name in named)
         lines.append(f"round trip {'/'.join(named)} = {times} ms")

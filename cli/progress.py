@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from zmesh_cli.intake import Input
+from zmesh_cli.input import Input
 from zmesh_cli.terminal import STDERR
 
 AFTER = 0.5

@@ -7,29 +7,29 @@ from typing import Any
 
 from zmesh.payloads.payload import Payload
 from zmesh.serving.builtins import ROUTES
-from zmesh_cli.exits import DONE, FAILED, Failure
-from zmesh_cli.guest import Guest
+from zmesh_cli.exit_codes import DONE, FAILED, Failure
+from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, printable, record
 
-PATIENCE = 10.0
+DEFAULT_TIMEOUT = 10.0
 """Seconds to wait for the answer, unless the user says otherwise."""
 
 
 async def routes(url: str, node: str | None, *, timeout: float | None, as_json: bool) -> int:
     """Ask a node, or the one at the URL itself, for its routes."""
     output = Output()
-    async with Guest(url, node, timeout, join_within=timeout) as guest:
-        tables = await guest.unless_unknown(ask(guest, timeout or PATIENCE))
+    async with Session(url, node, timeout, join_within=timeout) as session:
+        tables = await session.unless_not_found(ask(session, timeout or DEFAULT_TIMEOUT))
     await output.text(record("zmesh.routes/1", **tables) if as_json else "\n".join(_render(tables)) + "\n")
     return DONE
 
 
-async def ask(guest: Guest, timeout: float) -> dict[str, Any]:
-    """The tables of the guest's target: `node`, `routes`, `edges`, `capabilities`. Raises ExchangeError, Failure."""
-    payload = await guest.controller.request(guest.target, ROUTES, timeout=timeout)
+async def ask(session: Session, timeout: float) -> dict[str, Any]:
+    """The tables of the session's target: `node`, `routes`, `edges`, `capabilities`. Raises ExchangeError, Failure."""
+    payload = await session.controller.request(session.target, ROUTES, timeout=timeout)
     tables = _checked(payload)
     if tables is None:
-        raise Failure(f"{guest.target!r} answers with something that are no routes", FAILED)
+        raise Failure(f"{session.target!r} answers with something that are no routes", FAILED)
     return tables
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from zmesh.errors import ExchangeError
 from zmesh.requests.exchange import Reply
 from zmesh.requests.request import Request
-from zmesh_cli.exits import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
-from zmesh_cli.guest import Guest
-from zmesh_cli.intake import Input, has_unread
-from zmesh_cli.landing import Landing
-from zmesh_cli.terminal import STDERR, STDIN, Output, complain, is_terminal, record
+from zmesh_cli.exit_codes import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
+from zmesh_cli.input import Input, has_unread
+from zmesh_cli.output_file import OutputFile
+from zmesh_cli.session import Session
+from zmesh_cli.terminal import STDERR, STDIN, Output, is_terminal, print_error, record
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +41,12 @@ async def send(
 
     Without a payload an empty one is sent, and what waits on stdin is mentioned, be it there before or afterwards.
     """
-    landing = None
+    output_file = None
     ignored = payload is None and _mention_unread_stdin()
     try:
-        landing = Landing(into) if into is not None else None
-        async with Guest(url, node, timeout, join_within=timeout, route_timeout=route_timeout) as guest:
-            request = _Request(guest, Output(), landing, as_json)
+        output_file = OutputFile(into) if into is not None else None
+        async with Session(url, node, timeout, join_within=timeout, route_timeout=route_timeout) as session:
+            request = _Request(session, Output(), output_file, as_json)
             try:
                 return await request.run(directive, b"" if payload is None else payload, timeout)
             finally:
@@ -55,8 +55,8 @@ async def send(
     finally:
         if isinstance(payload, Input):
             payload.close()
-        if landing is not None:
-            landing.close()
+        if output_file is not None:
+            output_file.close()
         if payload is None and not ignored:
             _mention_unread_stdin()
 
@@ -65,32 +65,34 @@ def _mention_unread_stdin() -> bool:
     """Tell of data on stdin that nobody has asked for; whether there is any."""
     found = has_unread(STDIN)
     if found:
-        complain("stdin has data that is not sent, as no PAYLOAD was given: '-' reads it, '</dev/null' silences this")
+        print_error(
+            "stdin has data that is not sent, as no PAYLOAD was given: '-' reads it, '</dev/null' silences this"
+        )
     return found
 
 
 class _Request:
     """The one request of this command."""
 
-    def __init__(self, guest: Guest, output: Output, landing: Landing | None, as_json: bool) -> None:
-        self._guest = guest
+    def __init__(self, session: Session, output: Output, output_file: OutputFile | None, as_json: bool) -> None:
+        self._session = session
         self._output = output
-        self._landing = landing
+        self._output_file = output_file
         self._as_json = as_json
         self._hide_progress: Callable[[], None] = lambda: None
 
     async def run(self, directive: str, payload: bytes | Input, timeout: float | None) -> int:
         """Send it, and see to its replies until the last one."""
-        guest, landing = self._guest, self._landing
+        session, output_file = self._session, self._output_file
         source = payload if isinstance(payload, Input) else None
-        engine = guest.controller.node.engine
-        guest.reached = lambda: not engine.is_handing_over or (source is not None and source.taken > SURE_OF_ARRIVAL)
+        engine = session.controller.node.engine
+        session.reached = lambda: not engine.is_handing_over or (source is not None and source.taken > SURE_OF_ARRIVAL)
         self._show_progress(source)
-        stream = landing is not None or not self._as_json
-        request = guest.controller.request(guest.target, directive, payload, timeout=timeout, stream=stream)
+        stream = output_file is not None or not self._as_json
+        request = session.controller.request(session.target, directive, payload, timeout=timeout, stream=stream)
         log.info("the message id is %s", request.message_id)
         try:
-            header = await guest.unless_unknown(self._take(request))
+            header = await session.unless_not_found(self._take(request))
         except asyncio.CancelledError:
             request.cancel()
             if source is not None:
@@ -105,22 +107,22 @@ class _Request:
             await self._output.end_payload()
         if source is not None and source.error is not None:
             header = {**header, "error": f"the payload could not be read: {source.error}"}
-        if landing is not None and not header["code"]:
-            landing.keep()
+        if output_file is not None and not header["code"]:
+            output_file.keep()
         await self._print_end(header)
         if not header["code"]:
             return DONE
-        complain(f"{guest.target}: {header.get('error', '')}")
+        print_error(f"{session.target}: {header.get('error', '')}")
         if source is not None and source.error is not None:
             return USAGE
         return REASONS.get(str(header.get("reason")), FAILED)
 
     def _show_progress(self, source: Input | None) -> None:
-        landing = self._landing
-        if is_terminal(STDERR) and (landing is not None or (source is not None and source.size)):
+        output_file = self._output_file
+        if is_terminal(STDERR) and (output_file is not None or (source is not None and source.size)):
             from zmesh_cli.progress import Progress
 
-            received = (lambda: landing.size) if landing is not None else (lambda: 0)
+            received = (lambda: output_file.size) if output_file is not None else (lambda: 0)
             self._hide_progress = Progress(source, received).hide
 
     async def _take(self, request: Request) -> Mapping[str, Any]:
@@ -139,13 +141,13 @@ class _Request:
         return request.final.header
 
     async def _print(self, reply: Reply) -> None:
-        landing = self._landing
-        if landing is not None:
-            before = landing.size
+        output_file = self._output_file
+        if output_file is not None:
+            before = output_file.size
             async for chunk in reply.payload:
-                await landing.write(chunk)
+                await output_file.write(chunk)
             if self._as_json:
-                await self._output.text(_line(reply.header, b"", size=landing.size - before))
+                await self._output.text(_line(reply.header, b"", size=output_file.size - before))
             return
         self._hide_progress()
         if self._as_json:
@@ -156,7 +158,7 @@ class _Request:
 
     async def _print_end(self, header: Mapping[str, Any]) -> None:
         if self._as_json:
-            await self._output.text(_line(header, b"", size=None if self._landing is None else 0))
+            await self._output.text(_line(header, b"", size=None if self._output_file is None else 0))
 
     async def _print_failure(self, request: Request, failure: Failure) -> None:
         """The last line of JSON where there is no last reply."""
@@ -164,7 +166,7 @@ class _Request:
             {
                 "message_id": f"{(int(request.message_id, 16) + 1) % (1 << 128):032x}",
                 "in_response_to": request.message_id,
-                "sender": self._guest.target,
+                "sender": self._session.target,
                 "serial": 1,
                 "code": 1,
                 "eof": True,

@@ -14,7 +14,7 @@ import select
 import stat
 from typing import Any
 
-from zmesh_cli.streams import write_error
+from zmesh_cli.stdio import write_error
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 ATOMIC = select.PIPE_BUF
@@ -28,17 +28,17 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """One line on stderr, under the program's name."""
-    tell(f"zmesh: {text}")
+    print_line(f"zmesh: {text}")
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """One line on stderr."""
     try:
         os.write(STDERR, printable(text).encode(errors="backslashreplace") + b"\n")
     except OSError:
-        pass  # nobody listens, and there is nobody else to tell
+        pass  # nobody listens, and there is nobody else to report it to
 
 
 def is_terminal(descriptor: int) -> bool:

@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-P", "-m", "zmesh_cli"]
 WITHIN = 90.0
 
 
-YOUNG = "import zmesh_cli.guest; zmesh_cli.guest.SETTLED = 600.0"
+YOUNG = "import zmesh_cli.session; zmesh_cli.session.SETTLED = 600.0"
 """Has a command take the mesh for one that still forms, however long its nodes take to start."""
 
 

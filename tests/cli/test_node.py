@@ -105,7 +105,7 @@ def test_work_that_is_running_may_finish_when_it_is_told_to_stop(shell: Any) -> 
 
 def test_told_twice_it_stops_at_once(shell: Any) -> None:
     hub = shell.node("hub")
-    patient = "import zmesh_cli.serve; zmesh_cli.serve.FINISH_WITHIN = 600.0"
+    patient = "import zmesh_cli.node; zmesh_cli.node.FINISH_WITHIN = 600.0"
     edge = shell.start("node", "--id", "edge", "--peer", hub.url, setup=patient, stdout=None, stderr=None)
     with edge:
         hub.event("node_joined")

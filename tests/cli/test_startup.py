@@ -17,11 +17,22 @@ finally:
 """
 ITS_OWN = {
     "ping": {"ping"},
-    "send": {"send", "intake", "landing"},
+    "send": {"send", "input", "output_file"},
     "routes": {"routes"},
     "cancel": {"cancel", "routes"},
 }
-SHARED = {"main", "streams", "exits", "commands", "conversion", "guest", "sockets", "terminal", "logs", "running"}
+SHARED = {
+    "main",
+    "stdio",
+    "exit_codes",
+    "commands",
+    "conversion",
+    "session",
+    "local_sockets",
+    "terminal",
+    "logs",
+    "signals",
+}
 SLOW = {"aiohttp", "cloudpickle", "http", "importlib.metadata", "multiprocessing", "pydantic", "pydantic_core", "rich"}
 SLOW |= {
     "sqlite3",

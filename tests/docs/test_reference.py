@@ -123,9 +123,9 @@ def test_every_command_has_a_section_with_its_options_and_no_others() -> None:
 
 
 def test_every_exit_code_is_there() -> None:
-    from zmesh_cli import exits
+    from zmesh_cli import exit_codes
 
-    codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
     rows = rows_of("reference/cli.md")
     assert {int(row[0]) for row in rows if row[0].isdigit()} == codes
 

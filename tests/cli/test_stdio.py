@@ -22,7 +22,7 @@ COMMANDS = [
     ("ping", "--help"),
     ("--version",),
 ]
-NOBODY_READS = 141
+BROKEN_PIPE = 141
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -32,14 +32,14 @@ def test_a_stdout_that_nobody_reads_ends_a_command_without_a_word(mesh: Any, wor
     command = mesh.start(*words, stdout=writing)
     os.close(writing)
     _, err = command.communicate(timeout=40)
-    assert (command.returncode, err) == (NOBODY_READS, b"")
+    assert (command.returncode, err) == (BROKEN_PIPE, b"")
 
 
 def test_a_reader_of_the_first_line_only_sees_no_complaint(mesh: Any) -> None:
     ping = mesh.start("ping", "far", "-c", "1000", "-i", "0.01")
     assert ping.stdout.readline().startswith(b"answer from far")
     ping.stdout.close()
-    assert ping.wait(90) == NOBODY_READS
+    assert ping.wait(90) == BROKEN_PIPE
     with ping.stderr:
         assert ping.stderr.read() == b""
 
@@ -131,5 +131,5 @@ def test_the_pipeline_of_a_shell_ends_as_with_any_other_program(mesh: Any, pipef
     done = subprocess.run(
         ["bash", "-c", script, "bash", *mesh.command], env=mesh.environment, capture_output=True, timeout=90
     )
-    assert (done.returncode, done.stderr) == (NOBODY_READS if pipefail else 0, b"")
+    assert (done.returncode, done.stderr) == (BROKEN_PIPE if pipefail else 0, b"")
     assert done.stdout.count(b"\n") == 1

@@ -10,7 +10,7 @@ USAGE = 2
 UNREACHABLE = 3
 TIMED_OUT = 4
 INTERRUPTED = 130
-NOBODY_READS = 141
+BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ends: 128 and its number."""
 
 
@@ -36,7 +36,7 @@ def exit_code(error: BaseException) -> int:
         case TimedOut():
             return TIMED_OUT
         case BrokenPipeError():
-            return NOBODY_READS
+            return BROKEN_PIPE
         case _:
             return FAILED
 

@@ -15,11 +15,11 @@ from zmesh.controller import Controller
 from zmesh.core.effects import Report
 from zmesh.errors import AddressError
 from zmesh.node import Node
-from zmesh_cli.exits import DONE, INTERRUPTED, USAGE, Failure
+from zmesh_cli.exit_codes import DONE, INTERRUPTED, USAGE, Failure
+from zmesh_cli.local_sockets import url_of
 from zmesh_cli.logs import set_up_logging
-from zmesh_cli.running import ENDING, has_terminal, heeded
-from zmesh_cli.sockets import url_of
-from zmesh_cli.terminal import ATOMIC, STDIN, STDOUT, Output, complain, record, tell
+from zmesh_cli.signals import ENDING, has_terminal, heeded
+from zmesh_cli.terminal import ATOMIC, STDIN, STDOUT, Output, print_error, print_line, record
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ MAX_REASONS = 16
 """For each peer, the failures to dial it that are told before there is a link."""
 
 
-async def serve(
+async def run_node(
     file: str | None,
     node_id: str | None,
     listen: list[str] | None,
@@ -69,7 +69,7 @@ async def serve(
             await events.ready(controller, local, as_json=as_json)
             code = await stops.get()
             if taken.text is not None:
-                complain(f"{taken.text}; choose another id with --id, or end the other node")
+                print_error(f"{taken.text}; choose another id with --id, or end the other node")
                 _close_at_once(USAGE)
             elif code is not None:
                 again = asyncio.ensure_future(stops.get())
@@ -115,7 +115,7 @@ class _Events:
             await self._output.text(_event("ready", node_id=node_id, listening=listening))
         else:
             where = ", ".join(listening) or "no address"
-            tell(f"node {node_id} listens on {where}; Ctrl-C stops it")
+            print_line(f"node {node_id} listens on {where}; Ctrl-C stops it")
         waiting, self._waiting = self._waiting or [], None
         for line in waiting:
             self._write(line)
@@ -215,7 +215,7 @@ def _open_local_socket(controller: Controller) -> str | None:
     try:
         controller.enable_server([url_of(controller.node_id)])
     except (AddressError, Failure) as error:
-        complain(f"commands will need --peer to find this node: {error}")
+        print_error(f"commands will need --peer to find this node: {error}")
         return None
     return controller.listening[-1]
 

@@ -6,14 +6,14 @@ import os
 import secrets
 import stat
 
-from zmesh_cli.exits import FAILED, USAGE, Failure
+from zmesh_cli.exit_codes import FAILED, USAGE, Failure
 from zmesh_cli.terminal import Output
 
 MAX_NAME = 200
 """Characters of the file's name that the other one's takes over; a name has 255 bytes at most."""
 
 
-class Landing:
+class OutputFile:
     """Where replies go. `keep` gives what was written the file's name; until then `close` leaves nothing of it.
 
     Something else than a regular file (a named pipe, /dev/null) is written to as it is. Raises Failure, which names the

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any
 
-from zmesh_cli.exits import FAILED, Failure
+from zmesh_cli.exit_codes import FAILED, Failure
 
 _INSTEAD = (os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)
 
@@ -65,7 +65,7 @@ class _Stderr(io.FileIO):
         try:
             return super().write(data)
         except OSError:
-            return len(data)  # nobody listens, and there is nobody else to tell
+            return len(data)  # nobody listens, and there is nobody else to report it to
 
 
 def _text(raw: io.FileIO, like: io.TextIOBase | Any) -> io.TextIOWrapper:

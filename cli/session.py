@@ -1,9 +1,9 @@
 """The ephemeral node that a command joins the mesh as, for as long as it has something to ask.
 
-A guest acts on what the node reports and waits for nothing else: for the link to be up, or for the reason why it won't
-be; for the answer, or for word that no node of that name is there. A node that turns a message back says for how long
-its routes have been settled. If that is SETTLED, the one asked for will not appear; before that the mesh may still be
-forming, so it is asked again until the rest of that time is over.
+A session waits for events of its node only: for the link to come up or the reason why it is refused, and for the answer
+or the notice that the target is unreachable. Such a notice says for how many seconds the routes of its sender
+have not changed. After SETTLED of them the target is taken to be unknown; before, the mesh may still be forming, and
+the target is pinged again until the rest of that time is over.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zmesh.config import Config
 from zmesh.controller import Controller, Pong
 from zmesh.core.effects import Report
 from zmesh.errors import MeshError
-from zmesh_cli.exits import UNREACHABLE, USAGE, Failure
+from zmesh_cli.exit_codes import UNREACHABLE, USAGE, Failure
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ ASK_AGAIN_LAST = 0.5
 _ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
 
 
-class Guest:
+class Session:
     """A leaf of the mesh at `url`, to ask the node `target` something, or (None) the node at the URL itself.
 
     `timeout` is the one that the user set, if any: it then bounds the wait for a node that is not there yet.
@@ -77,7 +77,7 @@ class Guest:
 
     @property
     def target(self) -> str:
-        """Whom this guest asks."""
+        """The id of the node that this session sends its requests to."""
         return self._target or self.host
 
     async def __aenter__(self) -> Self:
@@ -104,7 +104,7 @@ class Guest:
             await asyncio.wait((self._search,))
         await self.controller.close()
 
-    async def unless_unknown(self, work: Coroutine[Any, Any, T]) -> T:
+    async def unless_not_found(self, work: Coroutine[Any, Any, T]) -> T:
         """Do the work, which asks the target something. Raises Failure instead when there is no such node."""
         task = self._loop.create_task(work)
         try:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from zmesh_cli.exits import UNREACHABLE, USAGE, Failure
+from zmesh_cli.exit_codes import UNREACHABLE, USAGE, Failure
 
 MAX_PATH = 106
 """Bytes that the path of a Unix socket may have."""

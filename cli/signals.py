@@ -8,7 +8,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from zmesh_cli.exits import INTERRUPTED
+from zmesh_cli.exit_codes import INTERRUPTED
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """What ends a program, beside SIGINT, which asyncio sees to."""

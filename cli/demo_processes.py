@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from zmesh_cli.exits import FAILED, Failure
+from zmesh_cli.exit_codes import FAILED, Failure
 
 COMMAND = (sys.executable, "-P", "-m", "zmesh_cli")
 START_WITHIN = 20.0

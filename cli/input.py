@@ -10,7 +10,7 @@ import termios
 from array import array
 
 from zmesh.payloads.source import Source
-from zmesh_cli.exits import USAGE, Failure
+from zmesh_cli.exit_codes import USAGE, Failure
 from zmesh_cli.terminal import STDIN, Descriptor
 
 FROM_STDIN = "-"

@@ -50,14 +50,17 @@ def _was_interrupted(error: BaseException | None) -> bool:
     Python 3.11 wraps whatever `__set_name__` raises into a RuntimeError, a TaskGroup puts it into a group, and code
     that cleans up after it may fail in its turn.
     """
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        error = waiting.pop()
         if isinstance(error, KeyboardInterrupt):
             return True
-        if isinstance(error, BaseExceptionGroup) and any(map(_was_interrupted, error.exceptions)):
-            return True
-        seen.append(error)
-        error = error.__cause__ or error.__context__
+        if error is not None and id(error) not in seen:  # an error of a group may have that group as its context
+            seen.add(id(error))
+            waiting += (error.__cause__, error.__context__)
+            if isinstance(error, BaseExceptionGroup):
+                waiting += error.exceptions
     return False
 
 

@@ -87,6 +87,13 @@ def test_an_error_that_ctrl_c_caused_is_an_interruption(shell: Any, failing: str
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
+def test_an_error_whose_context_is_a_group_with_the_same_error_is_one_line(shell: Any) -> None:
+    done = shell.run("ping", "a", "--peer", "nonsense")  # the node raises the first error of its task group
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"zmesh: 'nonsense' is no address")
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_ctrl_c_leaves_no_traceback_at_any_moment(mesh: Any) -> None:
     for delay_ms in range(30, 130, 12):
         ping = mesh.start("ping", "far", "-c", "100", environment={"PYTHONWARNINGS": ""})  # an import may be cut short

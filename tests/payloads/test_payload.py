@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from zmesh.errors import Overloaded
 from zmesh.payloads import buffered as arriving_module
 from zmesh.payloads import spool
-from zmesh.payloads.buffered import SPOOL_AFTER, Arriving
-from zmesh.payloads.payload import CHUNK, Payload, Streaming
+from zmesh.payloads.buffered import SPOOL_AFTER, BufferedPayload
+from zmesh.payloads.payload import CHUNK, Payload, StreamedPayload
 
 MIB = 1024 * 1024
 
@@ -23,7 +23,7 @@ def held():
 
 
 def arrived(*chunks, **options):
-    payload = Arriving(**options)
+    payload = BufferedPayload(**options)
     for chunk in chunks:
         payload.feed(chunk)
     payload.finish()
@@ -187,7 +187,7 @@ def test_a_payload_does_what_bytesio_does(chunks, operations, on_disk):
 
 
 def test_an_arriving_payload_can_be_read_when_it_is_complete():
-    payload = Arriving()
+    payload = BufferedPayload()
     payload.feed(b"one")
     assert not payload.complete
     assert len(payload) == 3
@@ -203,7 +203,7 @@ def test_an_arriving_payload_can_be_read_when_it_is_complete():
 
 def test_it_stays_in_memory_up_to_its_limit_and_goes_to_disk_one_byte_later():
     before = held()
-    payload = Arriving()
+    payload = BufferedPayload()
     payload.feed(b"x" * SPOOL_AFTER)
     assert held() - before == SPOOL_AFTER
     payload.feed(b"x")
@@ -216,7 +216,7 @@ def test_it_stays_in_memory_up_to_its_limit_and_goes_to_disk_one_byte_later():
 def test_past_the_budget_of_the_process_every_payload_goes_to_disk_at_once(monkeypatch):
     monkeypatch.setattr(arriving_module, "MEMORY_BUDGET", held() + 100)
     before = held()
-    first, second, third = Arriving(), Arriving(), Arriving()
+    first, second, third = BufferedPayload(), BufferedPayload(), BufferedPayload()
     first.feed(b"x" * 100)
     second.feed(b"y")
     assert held() - before == 100
@@ -233,7 +233,7 @@ def test_past_the_budget_of_the_process_every_payload_goes_to_disk_at_once(monke
 
 def test_closing_failing_and_forgetting_give_the_memory_back():
     before = held()
-    closed, failed, forgotten, kept = Arriving(), Arriving(), Arriving(), Arriving()
+    closed, failed, forgotten, kept = BufferedPayload(), BufferedPayload(), BufferedPayload(), BufferedPayload()
     for payload in (closed, failed, forgotten, kept):
         payload.feed(b"x" * 1000)
         if payload is not failed:
@@ -250,7 +250,7 @@ def test_closing_failing_and_forgetting_give_the_memory_back():
 
 
 def test_a_payload_that_failed_raises_why():
-    payload = Arriving()
+    payload = BufferedPayload()
     payload.feed(b"half")
     payload.fail(ConnectionError("lost"))
     payload.fail(RuntimeError("later"))
@@ -263,7 +263,7 @@ def test_a_payload_that_failed_raises_why():
 
 def test_the_largest_payload_that_is_allowed_fits_and_one_byte_more_does_not():
     assert len(arrived(b"x" * 10, max_bytes=10)) == 10
-    payload = Arriving(max_bytes=10)
+    payload = BufferedPayload(max_bytes=10)
     payload.feed(b"x" * 10)
     with pytest.raises(Overloaded, match="max_payload_bytes"):
         payload.feed(b"x")
@@ -279,7 +279,7 @@ def test_what_may_not_lie_in_a_file_is_not_written_to_one(tmp_path: Path) -> Non
         sizes.append(size_bytes)
         raise Overloaded("no more files")
 
-    payload = Arriving(spool_dir=str(tmp_path / "missing"), admit=admit)
+    payload = BufferedPayload(spool_dir=str(tmp_path / "missing"), admit=admit)
     payload.feed(b"in memory")
     with pytest.raises(Overloaded, match="no more files"):
         payload.feed(bytes(SPOOL_AFTER))
@@ -290,7 +290,7 @@ def test_what_may_not_lie_in_a_file_is_not_written_to_one(tmp_path: Path) -> Non
 
 def test_a_spool_folder_that_cannot_be_written_fails_the_payload(tmp_path):
     before = held()
-    payload = Arriving(spool_dir=str(tmp_path / "missing"))
+    payload = BufferedPayload(spool_dir=str(tmp_path / "missing"))
     payload.feed(b"x" * SPOOL_AFTER)
     with pytest.raises(OSError, match="missing"):
         payload.feed(b"x")
@@ -304,7 +304,7 @@ def test_a_spool_folder_that_cannot_be_written_fails_the_payload(tmp_path):
 
 async def test_an_async_reader_waits_for_chunks_and_tells_what_it_took():
     taken = []
-    payload = Streaming(taken.append)
+    payload = StreamedPayload(taken.append)
 
     async def read():
         return [chunk async for chunk in payload]
@@ -324,7 +324,7 @@ async def test_an_async_reader_waits_for_chunks_and_tells_what_it_took():
 
 async def test_a_reader_in_a_thread_waits_for_chunks_and_tells_on_the_loop_what_it_took(eventually):
     taken = []
-    payload = Streaming(lambda size: taken.append((size, threading.get_ident())))
+    payload = StreamedPayload(lambda size: taken.append((size, threading.get_ident())))
     reading = asyncio.ensure_future(asyncio.to_thread(list, payload))
     for chunk in (b"one", b"three"):
         payload.feed(chunk)
@@ -335,7 +335,7 @@ async def test_a_reader_in_a_thread_waits_for_chunks_and_tells_on_the_loop_what_
 
 
 async def test_a_thread_reads_exact_sizes_across_chunks():
-    payload = Streaming()
+    payload = StreamedPayload()
     reading = asyncio.ensure_future(asyncio.to_thread(lambda: [payload.read(4), payload.read(2), payload.read()]))
     for chunk in (b"ab", b"cde", b"fg", b"hi"):
         payload.feed(chunk)
@@ -347,7 +347,7 @@ async def test_a_thread_reads_exact_sizes_across_chunks():
 
 
 async def test_a_thread_can_take_it_all():
-    payload = Streaming()
+    payload = StreamedPayload()
     reading = asyncio.ensure_future(asyncio.to_thread(payload.json))
     payload.feed(b'{"a":')
     await asyncio.sleep(0)
@@ -357,7 +357,7 @@ async def test_a_thread_can_take_it_all():
 
 
 async def test_a_read_that_would_block_the_loop_is_refused_and_takes_nothing():
-    payload = Streaming()
+    payload = StreamedPayload()
     with pytest.raises(BlockingIOError, match="async for"):
         payload.read()
     payload.feed(b"abcdef")
@@ -371,7 +371,7 @@ async def test_a_read_that_would_block_the_loop_is_refused_and_takes_nothing():
 
 
 async def test_the_async_reader_goes_on_after_a_partial_read():
-    payload = Streaming()
+    payload = StreamedPayload()
     payload.feed(b"abcdef")
     payload.finish()
     assert payload.read(2) == b"ab"
@@ -387,13 +387,13 @@ async def test_failing_and_closing_release_readers_of_both_kinds_and_give_unread
 
     expected = ConnectionError if end == "fail" else ValueError
     for read in (lambda p: asyncio.to_thread(p.read), anext):
-        payload = Streaming(taken.append)
+        payload = StreamedPayload(taken.append)
         reading = asyncio.ensure_future(read(payload))
         await asyncio.sleep(0)
         stop(payload)
         with pytest.raises(expected):
             await reading
-    payload = Streaming(taken.append)
+    payload = StreamedPayload(taken.append)
     payload.feed(b"unread")
     stop(payload)
     payload.feed(b"late")
@@ -404,7 +404,7 @@ async def test_failing_and_closing_release_readers_of_both_kinds_and_give_unread
 
 async def test_a_thread_may_close_it_under_an_async_reader(eventually):
     taken = []
-    payload = Streaming(taken.append)
+    payload = StreamedPayload(taken.append)
     reading = asyncio.ensure_future(anext(payload))
     await asyncio.sleep(0)
     await asyncio.to_thread(payload.close)
@@ -416,7 +416,7 @@ async def test_a_thread_may_close_it_under_an_async_reader(eventually):
 
 async def test_every_byte_is_consumed_once_whatever_is_read():
     taken = []
-    payload = Streaming(taken.append)
+    payload = StreamedPayload(taken.append)
     for size in (10, 20, 30):
         payload.feed(b"x" * size)
     payload.read(15)
@@ -427,7 +427,7 @@ async def test_every_byte_is_consumed_once_whatever_is_read():
 
 
 async def test_a_second_async_reader_is_refused():
-    payload = Streaming()
+    payload = StreamedPayload()
     reading = asyncio.ensure_future(anext(payload))
     await asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="another task"):
@@ -437,7 +437,7 @@ async def test_a_second_async_reader_is_refused():
 
 
 async def test_a_reader_that_was_cancelled_leaves_the_payload_to_the_next_one():
-    payload = Streaming()
+    payload = StreamedPayload()
     reading = asyncio.ensure_future(anext(payload))
     await asyncio.sleep(0)
     reading.cancel()
@@ -447,7 +447,7 @@ async def test_a_reader_that_was_cancelled_leaves_the_payload_to_the_next_one():
 
 
 async def test_a_streaming_payload_is_true_until_it_is_known_to_be_empty():
-    payload = Streaming()
+    payload = StreamedPayload()
     assert payload
     payload.finish()
     assert not payload

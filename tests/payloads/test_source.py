@@ -17,8 +17,8 @@ import numpy
 import pytest
 
 from zmesh.payloads import spool
-from zmesh.payloads.buffered import Arriving
-from zmesh.payloads.payload import CHUNK, Payload, Streaming, encode
+from zmesh.payloads.buffered import BufferedPayload
+from zmesh.payloads.payload import CHUNK, Payload, StreamedPayload, encode
 from zmesh.payloads.source import Source
 
 MIB = 1024 * 1024
@@ -29,7 +29,7 @@ def held():
 
 
 def arrived(*chunks, **options):
-    payload = Arriving(**options)
+    payload = BufferedPayload(**options)
     for chunk in chunks:
         payload.feed(chunk)
     payload.finish()
@@ -347,7 +347,7 @@ async def test_a_large_payload_is_sent_whole_also_after_reads(collect):
 
 
 async def test_a_streaming_payload_is_sent_on_as_it_arrives():
-    payload = Streaming()
+    payload = StreamedPayload()
     source = encode(payload)
     payload.feed(b"one")
     assert await source.read(CHUNK) == b"one"

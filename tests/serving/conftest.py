@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.waiting import _collect, _eventually, collect, eventually
-from zmesh.payloads.buffered import Arriving
+from zmesh.payloads.buffered import BufferedPayload
 from zmesh.payloads.payload import Payload, encode
 from zmesh.serving.directives import Directives
 from zmesh.serving.runner import Works
@@ -21,7 +21,7 @@ def spooled():
     """A payload that has come whole; if it needs a file, that is in this folder, or among the temporary files."""
 
     def spool(content, folder=None):
-        payload = Arriving(spool_dir=str(folder or tempfile.gettempdir()))
+        payload = BufferedPayload(spool_dir=str(folder or tempfile.gettempdir()))
         payload.feed(content)
         payload.finish()
         return payload

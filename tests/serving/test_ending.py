@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
-from zmesh.payloads.payload import Payload, Streaming
+from zmesh.payloads.payload import Payload, StreamedPayload
 from zmesh.payloads.source import Source
 from zmesh.serving import runner as works_module
 from zmesh.serving.directives import Directives
@@ -196,7 +196,7 @@ async def test_a_thread_that_waits_for_a_chunk_is_released_when_it_is_cancelled(
         return work.payload.read()
 
     started = threading.Event()
-    message_id = bench.start("test:it", Streaming(), function=read, stream=True)
+    message_id = bench.start("test:it", StreamedPayload(), function=read, stream=True)
     await eventually(started.is_set)
     bench.works.cancel(message_id)
     assert (await bench.end(message_id)).reason == "cancelled"

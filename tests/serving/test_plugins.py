@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from zmesh.errors import ConfigError
-from zmesh.payloads.buffered import Arriving
-from zmesh.payloads.payload import CHUNK, Streaming
+from zmesh.payloads.buffered import BufferedPayload
+from zmesh.payloads.payload import CHUNK, StreamedPayload
 
 POINTS = [*(f"{name} = zmesh.plugins.{name}" for name in ("echo", "sleep", "digest")), "http = zmesh.plugins.http:Http"]
 
@@ -47,7 +47,7 @@ async def test_echo_sends_the_payload_back(node, content):
 
 
 async def test_echo_sends_a_large_payload_back_from_its_file(node, tmp_path):
-    payload = Arriving(spool_dir=str(tmp_path))
+    payload = BufferedPayload(spool_dir=str(tmp_path))
     for number in range(200):
         payload.feed(bytes([number]) * CHUNK)
     payload.finish()
@@ -57,7 +57,7 @@ async def test_echo_sends_a_large_payload_back_from_its_file(node, tmp_path):
 
 async def test_digest_hashes_what_streams_in(node):
     assert node.works.wants_stream("digest:sha256")
-    payload = Streaming()
+    payload = StreamedPayload()
     message_id = node.start("digest:sha256", payload)
     expected = hashlib.sha256()
     for number in range(100):

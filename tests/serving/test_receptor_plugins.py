@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from zmesh.config import Config
-from zmesh.payloads.buffered import Arriving
+from zmesh.payloads.buffered import BufferedPayload
 from zmesh.serving import receptor_plugins as legacy
 
 PLUGIN = """
@@ -138,7 +138,7 @@ async def test_a_plugin_for_bytes_gets_bytes_and_its_own_copy_of_its_settings(be
 @pytest.mark.parametrize("large", [False, True])
 async def test_a_plugin_for_a_buffer_gets_a_file_object_that_is_closed_afterwards(bench, plugin, large, tmp_path):
     content = b"line one\nline two\n" * (600_000 if large else 1)
-    payload = Arriving(spool_dir=str(tmp_path))
+    payload = BufferedPayload(spool_dir=str(tmp_path))
     payload.feed(content)
     payload.finish()
     exchange = await bench.call("old:as_buffer", payload)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
 from zmesh.errors import NotAllowed
-from zmesh.payloads.payload import Payload, Streaming
+from zmesh.payloads.payload import Payload, StreamedPayload
 from zmesh.serving.work import Work
 
 # --- the four kinds of functions ----------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ async def test_functions_of_every_kind_read_a_payload_while_it_arrives(bench, ev
 
     for kind in (as_coroutine, as_function, as_async_generator, as_generator):
         taken = []
-        payload = Streaming(taken.append)
+        payload = StreamedPayload(taken.append)
         message_id = bench.start(f"test:{kind.__name__}", payload, function=kind, stream=True)
         for chunk in (b"one", b"two"):
             payload.feed(chunk)
@@ -290,7 +290,7 @@ async def test_a_sender_that_is_lost_ends_the_work_that_reads(bench, eventually)
         return work.payload.read()
 
     for kind in (asynchronous, plain):
-        payload = Streaming()
+        payload = StreamedPayload()
         message_id = bench.start(f"test:{kind.__name__}", payload, function=kind, stream=True)
         payload.feed(b"half")
         await eventually(lambda payload=payload: payload.feed(b"") == 0 and not payload._chunks)
@@ -303,7 +303,7 @@ async def test_what_a_work_leaves_unread_does_not_hold_its_sender_up(bench):
         return b"enough"
 
     taken = []
-    payload = Streaming(taken.append)
+    payload = StreamedPayload(taken.append)
     payload.feed(b"x" * 100)
     exchange = await bench.call("test:it", payload, function=uninterested, stream=True)
     payload.feed(b"y" * 50)

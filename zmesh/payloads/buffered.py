@@ -25,7 +25,7 @@ MEMORY_BUDGET = 64 * 1024 * 1024
 """Bytes of all arriving payloads of this process that are kept in memory; past it every one goes to a file at once."""
 
 
-class Arriving(Payload):
+class BufferedPayload(Payload):
     """A payload that is collected while it arrives and read when it is complete.
 
     It moves to a temporary file when it outgrows 8 MiB, or at once while all arriving payloads of the process hold

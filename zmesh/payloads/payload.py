@@ -2,7 +2,7 @@
 
 Outgoing, `encode` turns whatever a program sends into bytes, or into a `Source` that is read piece by piece as the
 receiver makes room. Incoming, a `Payload` reads like a file, whether it is complete in memory, was collected while it
-arrived and spooled to disk when large (`buffered`), or is read while the rest is under way (`Streaming`).
+arrived and spooled to disk when large (`buffered`), or is read while the rest is under way (`StreamedPayload`).
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ class _Chunks:
         self._close()
 
 
-class Streaming(Payload):
+class StreamedPayload(Payload):
     """A payload that is read while the rest is still under way.
 
     `async for chunk in payload` on the loop, and `for chunk in payload` or `read` in another thread, wait for what

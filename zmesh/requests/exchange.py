@@ -17,9 +17,9 @@ from typing import cast
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
 from zmesh.errors import MeshError, exchange_error
-from zmesh.payloads.buffered import Arriving
+from zmesh.payloads.buffered import BufferedPayload
 from zmesh.payloads.feeding import Desk
-from zmesh.payloads.payload import Payload, Streaming
+from zmesh.payloads.payload import Payload, StreamedPayload
 from zmesh.runtime.failures import log_failure, must_propagate, text_of
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Exchange(ABC):
         self._deaf = False
         self._queue: deque[Reply] = deque()
         self._held = 0
-        self._arriving: Arriving | Streaming | None = None
+        self._arriving: BufferedPayload | StreamedPayload | None = None
         self._behind: deque[Deliver] | None = None
         self._header: ReplyHeader | None = None
         self._serial = 0
@@ -174,7 +174,7 @@ class Exchange(ABC):
         arriving = self._arriving
         if arriving is None:
             desk = self._desk
-            arriving = self._arriving = Arriving(
+            arriving = self._arriving = BufferedPayload(
                 spool_dir=desk.spool_dir,
                 max_bytes=desk.max_payload_bytes,
                 disk=desk.disk,
@@ -187,7 +187,7 @@ class Exchange(ABC):
             self._refuse(error)
             return 0
         if piece.last:
-            cast("Arriving", arriving).finish(self._collected)
+            cast("BufferedPayload", arriving).finish(self._collected)
             if self._arriving is not None:  # what comes after it waits until it is written
                 self._behind = deque()
         return later

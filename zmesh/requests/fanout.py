@@ -20,7 +20,7 @@ from typing import Self, cast
 from zmesh.core.message import MessageId
 from zmesh.errors import ExchangeError, MeshError, Overloaded, exchange_error
 from zmesh.payloads.feeding import Desk
-from zmesh.payloads.payload import Payload, PayloadLike, Streaming, encode
+from zmesh.payloads.payload import Payload, PayloadLike, StreamedPayload, encode
 from zmesh.payloads.source import Source
 from zmesh.requests.exchange import Exchange
 from zmesh.runtime.failures import describe, is_a, must_propagate
@@ -54,7 +54,7 @@ def repeatable(payload: PayloadLike) -> Callable[[], PayloadLike]:
 
     Raises TypeError for one that can be read only once (a file, an iterator), and OSError if a path can't be opened.
     """
-    if isinstance(payload, Streaming):
+    if isinstance(payload, StreamedPayload):
         raise _read_once(payload)
     if isinstance(payload, os.PathLike):
         with open(payload, "rb") as file:

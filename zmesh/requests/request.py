@@ -17,7 +17,7 @@ from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, MessageId
 from zmesh.errors import ExchangeError, TooManyReplies, exchange_error
 from zmesh.payloads.feeding import Desk
-from zmesh.payloads.payload import Payload, Streaming
+from zmesh.payloads.payload import Payload, StreamedPayload
 from zmesh.requests.exchange import Exchange, Reply
 from zmesh.runtime.eager import Wakeup
 
@@ -39,7 +39,7 @@ class Request(Exchange):
         self._streams = stream
         self._waiter: Wakeup | None = None
         self._ends: list[asyncio.Future[None]] = []
-        self._reading: Streaming | None = None
+        self._reading: StreamedPayload | None = None
         self._awaited = 0
         """Replies that awaiting has come to."""
         self._answer: weakref.ref[Payload] | None = None
@@ -115,7 +115,7 @@ class Request(Exchange):
             return super()._collect(piece)
         arriving = self._arriving
         if arriving is None:
-            arriving = self._arriving = Streaming(partial(self._desk.consumed, piece.stream))
+            arriving = self._arriving = StreamedPayload(partial(self._desk.consumed, piece.stream))
             self._queue.append(self._message(arriving))
         arriving.feed(piece.body)
         if piece.last:
@@ -148,7 +148,7 @@ class Request(Exchange):
                 raise
             finally:
                 self._waiter = None
-        if self._streams and isinstance(reply.payload, Streaming):
+        if self._streams and isinstance(reply.payload, StreamedPayload):
             self._reading = reply.payload
         return reply
 

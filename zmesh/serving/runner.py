@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from zmesh.errors import Cancelled, Closed, NodeOverloaded, Overloaded, RemoteError, TimedOut
-from zmesh.payloads.payload import PayloadLike, Streaming, encode
+from zmesh.payloads.payload import PayloadLike, StreamedPayload, encode
 from zmesh.payloads.source import Source
 from zmesh.runtime.eager import Starter
 from zmesh.runtime.failures import code_of, describe, is_a, log_failure, must_propagate, text_of
@@ -172,7 +172,7 @@ class Works:
                 return
             if running.handing is not None:
                 running.handing.cancel()
-            if isinstance(running.work.payload, Streaming):
+            if isinstance(running.work.payload, StreamedPayload):
                 running.work.payload.fail(running.work.cancellation())
 
     def when_ended(self, message_id: str, watcher: Callable[[], None]) -> None:

@@ -17,9 +17,9 @@ from zmesh.core.effects import Deliver
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.errors import MeshError, NodeOverloaded, RemoteError
-from zmesh.payloads.buffered import Arriving
+from zmesh.payloads.buffered import BufferedPayload
 from zmesh.payloads.feeding import Desk, send_source
-from zmesh.payloads.payload import Payload, PayloadLike, Streaming, encode
+from zmesh.payloads.payload import Payload, PayloadLike, StreamedPayload, encode
 from zmesh.payloads.source import Source
 from zmesh.runtime.failures import describe, log_failure, must_propagate, text_of
 from zmesh.serving.directives import Directives
@@ -70,7 +70,7 @@ class _Request:
         }
         self.deadline: float | None = None
         self.stream = Stream(id, False)
-        self.payload: Arriving | Streaming | None = None
+        self.payload: BufferedPayload | StreamedPayload | None = None
         self.serial = 0
         self.started = False
         self.answer: asyncio.Future[object] | None = None
@@ -159,7 +159,7 @@ class Serving:
         if request.answer is not None:
             request.answer.cancel()
         elif request.started:
-            if isinstance(request.payload, Streaming):
+            if isinstance(request.payload, StreamedPayload):
                 request.payload.fail(MeshError("the request was cancelled before all of its payload had come"))
             self.works.cancel(id.hex(), reason, by)
         else:
@@ -177,11 +177,11 @@ class Serving:
     def _receive(self, request: _Request, directive: str, piece: Deliver) -> None:
         if directive not in self._inline and self.works.wants_stream(directive):
             stream = piece.stream
-            payload = request.payload = Streaming(lambda size: self._desk.consumed(stream, size))
+            payload = request.payload = StreamedPayload(lambda size: self._desk.consumed(stream, size))
             self._start(request, payload)
             self._feed(request, payload, piece)
         else:
-            arriving = request.payload = Arriving(
+            arriving = request.payload = BufferedPayload(
                 spool_dir=self._spool_dir,
                 max_bytes=self._max_payload_bytes,
                 disk=self._desk.disk,
@@ -191,7 +191,7 @@ class Serving:
             )
             self._feed(request, arriving, piece)
 
-    def _feed(self, request: _Request, payload: Arriving | Streaming, piece: Deliver) -> None:
+    def _feed(self, request: _Request, payload: BufferedPayload | StreamedPayload, piece: Deliver) -> None:
         try:
             if request.directive in self._inline:
                 _check_inline(request.directive, len(payload) + len(piece.body))
@@ -201,7 +201,7 @@ class Serving:
             self._refuse(request, error)
             return
         if piece.last:
-            if isinstance(payload, Streaming):
+            if isinstance(payload, StreamedPayload):
                 request.payload = None
                 payload.finish()
             else:

@@ -13,7 +13,7 @@ import zmesh
 from tests.payloads.kinds import function
 from zmesh.config import Config
 from zmesh.errors import ConfigError
-from zmesh.payloads.payload import Streaming
+from zmesh.payloads.payload import StreamedPayload
 from zmesh.serving.directives import Directives, directive
 from zmesh.serving.isolation.limits import Limits
 
@@ -135,7 +135,7 @@ async def test_plugins_are_imported_in_the_process_and_a_class_is_instantiated_t
     both = bench.directives.find("part:both")
     assert both.stream
     assert both.isolation.limits("part:both", {}) == Limits(64 * MIB, 7, 5.0)
-    payload = Streaming()
+    payload = StreamedPayload()
     message_id = bench.start("part:both", payload)
     payload.feed(b"abc")
     payload.finish()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
 from tests.serving.isolation.descendants import descendants, is_gone
-from zmesh.payloads.payload import Streaming
+from zmesh.payloads.payload import StreamedPayload
 from zmesh.serving.isolation.ipc import MAX_FRAME, Frame, frame
 
 MIB = 1024 * 1024
@@ -86,7 +86,7 @@ async def test_a_streaming_payload_is_read_while_it_arrives_no_faster_than_the_p
 
     bench.isolate("test:it", plain if kind == "plain" else asynchronous, stream=True)
     consumed = []
-    payload = Streaming(consumed.append)
+    payload = StreamedPayload(consumed.append)
     message_id = bench.start("test:it", payload)
     exchange = bench.outlet[message_id]
     await eventually(lambda: exchange.replies == [b"begun"])

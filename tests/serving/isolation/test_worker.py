@@ -16,7 +16,7 @@ import pytest
 from tests.odd_errors import ODD_ERRORS
 from tests.payloads.kinds import async_generator, coroutine, every_kind, function, generator
 from zmesh.errors import MeshError, NotAllowed
-from zmesh.payloads.payload import Streaming
+from zmesh.payloads.payload import StreamedPayload
 from zmesh.serving.isolation.worker import _report
 
 MIB = 1024 * 1024
@@ -242,7 +242,7 @@ async def test_a_streaming_payload_is_a_file_that_can_be_read_once(bench):
         yield [len(payload), payload.tell(), payload.read(), bool(payload)] == [9, 9, b"", True]
 
     bench.isolate("test:it", read, stream=True)
-    payload = Streaming()
+    payload = StreamedPayload()
     message_id = bench.start("test:it", payload)
     for chunk in (b"01234", b"567", b"8"):
         payload.feed(chunk)
@@ -264,7 +264,7 @@ async def test_a_streaming_payload_that_breaks_off_raises_where_it_is_read(bench
         return b"".join([chunk async for chunk in work.payload])
 
     bench.isolate("test:it", plain if kind == "plain" else asynchronous, stream=True)
-    payload = Streaming()
+    payload = StreamedPayload()
     message_id = bench.start("test:it", payload)
     payload.feed(b"some")
     payload.fail(MeshError("the rest is lost"))
@@ -282,7 +282,7 @@ async def test_a_streaming_payload_goes_back_as_it_comes_and_need_not_be_read(be
     bench.isolate("test:echo", plain if kind == "plain" else asynchronous, stream=True)
     bench.isolate("test:deaf", (lambda work: "heard nothing") if kind == "plain" else coroutine_deaf, stream=True)
     for directive_, expected in (("test:echo", b"x" * 300_000), ("test:deaf", b"heard nothing")):
-        payload = Streaming()
+        payload = StreamedPayload()
         message_id = bench.start(directive_, payload)
         for _ in range(3):
             payload.feed(b"x" * 100_000)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from zmesh.errors import Closed, NotAllowed, RemoteError, UnknownDirective
-from zmesh.payloads.payload import PayloadLike, Streaming
+from zmesh.payloads.payload import PayloadLike, StreamedPayload
 from zmesh.payloads.source import PieceSource, Source
 from zmesh.payloads.spool import Spool, default_folder
 from zmesh.runtime.failures import text_of
@@ -85,7 +85,7 @@ class Processes:
                 header=dict(work.header),
                 config=dict(work.config),
                 lifetime=None if work.deadline is None else work.deadline - asyncio.get_running_loop().time(),
-                stream=isinstance(work.payload, Streaming),
+                stream=isinstance(work.payload, StreamedPayload),
                 size=None if spool is None else spool.size,
                 folder=self._folder,
                 name=f"zmesh-{secrets.token_hex(8)}",

@@ -26,7 +26,7 @@ from typing import Any, cast
 import msgpack
 
 from zmesh.errors import MeshError, RemoteError
-from zmesh.payloads.payload import Payload, Streaming, encode
+from zmesh.payloads.payload import Payload, StreamedPayload, encode
 from zmesh.payloads.source import Source, source
 from zmesh.payloads.spool import Spool
 from zmesh.runtime.failures import code_of, describe, is_a, text_of, traceback_of
@@ -136,10 +136,10 @@ class _Piped(Payload):
 
 
 class _Feed:
-    """Moves a payload that is under way from the socket to a Streaming one, no faster than that is read."""
+    """Moves a payload that is under way from the socket to a StreamedPayload, no faster than that is read."""
 
     def __init__(self, channel: Channel) -> None:
-        self.payload = Streaming(self._consumed)
+        self.payload = StreamedPayload(self._consumed)
         self._channel = channel
         self._unread = 0
         self._room = asyncio.Event()

@@ -21,7 +21,7 @@ from zmesh.core.forwarding.queues import Queue
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.neighbours.handshake import REDIAL_REFUSED, TAKEN, Handshake
-from zmesh.core.neighbours.keepalive import Probes
+from zmesh.core.neighbours.keepalive import Keepalive
 from zmesh.core.neighbours.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.routing.cost_damping import CostDamping
 from zmesh.core.routing.departed import Departed
@@ -75,7 +75,7 @@ class Engine:
             node, incarnation, self.links, self.routes, self.records, self.departed, leaf=leaf, limits=limits
         )
         self.exchanges = Exchanges(self.out, route_timeout, self.alarm, leaf=leaf, limits=limits)
-        self.probes = Probes(self.routes, self.records, self.out, leaf=leaf)
+        self.keepalive = Keepalive(self.routes, self.records, self.out, leaf=leaf)
         self.handshake = Handshake(
             node, incarnation, self.started, self.links, self.routes, self.records, self.out, leaf=leaf
         )
@@ -238,7 +238,7 @@ class Engine:
         known = self.links.get(link)
         if known is not None:
             if known.state is State.UP:
-                self.probes.send(known, now)
+                self.keepalive.send(known, now)
             else:
                 self.out.put(link, wire.encode_link(Kind.ASK))
         return self._done(now)
@@ -257,7 +257,7 @@ class Engine:
         """Do what is due."""
         for link in self.links.due(now):
             if link.state is State.UP:
-                self.probes.send(link, now)
+                self.keepalive.send(link, now)
             elif link.state is State.OPENING:
                 self.handshake.greet(link, now)  # again: it, or the answer to it, may be lost
         doubtful, silent = self.links.expire(now)
@@ -438,7 +438,7 @@ class Engine:
             return
         match kind:
             case Kind.PROBE:
-                self.probes.answer(link, wire.decode_probe(head))
+                self.keepalive.answer(link, wire.decode_probe(head))
             case Kind.ECHO:
                 sample = now - wire.decode_echo(head).token
                 if 0 <= sample < 3600:
@@ -518,7 +518,7 @@ class Engine:
         elif verdict.admitted:
             self._raise_up(link, now)
         for rival in verdict.rivals:
-            self.probes.send(rival, now)
+            self.keepalive.send(rival, now)
 
     def _raise_up(self, link: Link, now: float) -> None:
         if not link.dialled:
@@ -530,9 +530,9 @@ class Engine:
             if self.out.home is None:
                 self.out.hang_on(link)
                 self.exchanges.on_attached(None, now)
-            self.probes.send(link, now)
+            self.keepalive.send(link, now)
         elif link.leaf:
-            self.probes.send(link, now)
+            self.keepalive.send(link, now)
             self.exchanges.on_attached(Address(f"{link.node}@{self.node}"), now)
         else:
             self.handshake.ask_newcomer(link)
@@ -540,7 +540,7 @@ class Engine:
             self.records.link_up(link.id, now, link.node)
             self._describe(now)
             self._tell(now)
-            self.probes.send(link, now)
+            self.keepalive.send(link, now)
 
     def _measure(self, link: Link, sample: float, now: float) -> None:
         """Take in a round trip. Routes and record follow: at the first one at once, later when it is time."""

@@ -584,9 +584,9 @@ class Node:
         """A connection is gone."""
         self._perform(self.engine.link_down(link, time.monotonic(), reason))
 
-    def on_link_doubtful(self, link: LinkId) -> None:
+    def on_link_suspect(self, link: LinkId) -> None:
         """A connection may be gone."""
-        self._perform(self.engine.doubt(link, time.monotonic()))
+        self._perform(self.engine.probe(link, time.monotonic()))
 
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
         """A message has come."""

@@ -268,7 +268,7 @@ class Anything:
             case 5:
                 effects = engine.link_ready(link, self.now)
             case 6:
-                effects = engine.doubt(link, self.now)
+                effects = engine.probe(link, self.now)
             case 7 if engine.exchanges.calls.get(id) is None:
                 body, timeout = bytes(rng.choice([0, 10, 70_000])), rng.choice([None, 1.0])
                 effects = engine.send(id, rng.choice(NAMES), HEADER, body, self.now, timeout=timeout)

@@ -69,7 +69,7 @@ def test_a_leaf_whose_home_is_silent_goes_to_another_that_is_not_and_stays_there
 def test_a_leaf_that_hears_of_nobody_stays_where_it_is(leaf):
     leaf.join(1, "a", dialled=True)
     leaf.join(2, "c", dialled=True)
-    assert events(leaf.run(2.5)) == ["link_doubted", "link_doubted"]
+    assert events(leaf.run(2.5)) == ["link_suspect", "link_suspect"]
     assert leaf.engine.out.address == "b@a"
 
 

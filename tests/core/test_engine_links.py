@@ -1,10 +1,10 @@
-"""How the engine sees to its links: how they end, and what it makes of one in doubt."""
+"""How the engine sees to its links: how they end, and what it does about a suspect one."""
 
 from tests.core.engine_harness import ID, Said, chunk, events, only
 from zmesh.core import wire
 from zmesh.core.delivery.streams import WINDOW
 from zmesh.core.effects import HangUp, Report
-from zmesh.core.neighbours.links import DOUBT, DOUBT_COST, OPENING, SILENCE
+from zmesh.core.neighbours.links import OPENING, SILENCE, SUSPECT_AFTER, SUSPECT_COST
 from zmesh.core.wire import Entry, Kind
 
 # --- how a link ends ----------------------------------------------------------------------------------------------
@@ -41,26 +41,26 @@ def test_routes_leave_a_link_that_is_silent_for_two_heartbeats_and_return_when_i
     route = linked.engine.routes.get
     assert (route("a").link, route("a").metric) == (1, 100)
     silent_since = linked.now
-    while linked.now < silent_since + DOUBT - 0.1:
+    while linked.now < silent_since + SUSPECT_AFTER - 0.1:
         linked.run(0.1)
         linked.keep_alive(2)
     assert route("a").link == 1
-    assert Report("link_doubted", "a", 1, "silent for 2 s") in linked.run(0.2)
+    assert Report("link_suspect", "a", 1, "silent for 2 s") in linked.run(0.2)
     assert (route("a").link, route("a").metric) == (2, 150)
     linked.keep_alive(1)
     assert (route("a").link, route("a").metric) == (1, 100)
     linked.keep_alive(1)  # what was trusted already is not trusted anew
-    assert "link_lost" not in events(linked.run(DOUBT - 0.1))
+    assert "link_lost" not in events(linked.run(SUSPECT_AFTER - 0.1))
 
 
-def test_a_link_that_is_doubted_and_the_only_way_is_used_all_the_same(linked):
-    linked.run(DOUBT + 0.1)
-    assert linked.engine.routes.get("a").metric == 100 + DOUBT_COST
+def test_a_link_that_is_suspect_and_the_only_way_is_used_all_the_same(linked):
+    linked.run(SUSPECT_AFTER + 0.1)
+    assert linked.engine.routes.get("a").metric == 100 + SUSPECT_COST
     assert only(linked.send(), Kind.CHUNK) != []
 
 
-def test_the_last_word_on_a_doubted_link_may_be_a_goodbye(linked):
-    linked.run(DOUBT + 0.1)
+def test_the_last_word_on_a_suspect_link_may_be_a_goodbye(linked):
+    linked.run(SUSPECT_AFTER + 0.1)
     assert "link_lost" in events(linked.hear(1, Kind.GOODBYE, wire.Goodbye("leaving")))
 
 
@@ -95,12 +95,12 @@ def test_a_node_that_closes_acknowledges_what_has_come_first(linked):
     assert ack.value.acks == (wire.AckItem(ID, False, 1, WINDOW),)
 
 
-# --- doubt --------------------------------------------------------------------------------------------------------
+# --- suspicion ----------------------------------------------------------------------------------------------------
 
 
-def test_a_link_in_doubt_is_probed_or_asked(linked):
-    (probe,) = linked.done(linked.engine.doubt(1, linked.now))
+def test_a_suspect_link_is_probed_or_asked(linked):
+    (probe,) = linked.done(linked.engine.probe(1, linked.now))
     assert (probe.link, probe.kind) == (1, Kind.PROBE)
     linked.link_up(2, dialled=False)
-    assert linked.done(linked.engine.doubt(2, linked.now)) == [Said(2, Kind.ASK, None)]
-    assert linked.done(linked.engine.doubt(3, linked.now)) == []
+    assert linked.done(linked.engine.probe(2, linked.now)) == [Said(2, Kind.ASK, None)]
+    assert linked.done(linked.engine.probe(3, linked.now)) == []

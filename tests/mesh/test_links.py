@@ -291,7 +291,7 @@ async def test_a_new_incarnation_waits_until_the_old_one_is_silent(reports, wire
         line.freeze()
         new = zmesh.Controller(zmesh.Config(node_id="worker", heartbeat=HEARTBEAT, peers=mesh["hub"].listening))
         async with new:
-            await eventually(lambda: events(seen, "link_held"))
+            await eventually(lambda: events(seen, "link_quarantined"))
             assert len(events(seen, "link_up")) == 1
             await eventually(lambda: len(events(seen, "link_up")) == 2, timeout=60)
             assert (await mesh["hub"].request("worker", "echo:echo", "new")).text() == "new"

@@ -182,7 +182,7 @@ def test_what_needs_somebody_is_a_warning(log, report, level):
     assert [found for found, _ in log.lines.note(report, 0.0)] == [level]
 
 
-@pytest.mark.parametrize("event", ["link_doubted", "frame_dropped", "unreachable", "expired", "link_synced"])
+@pytest.mark.parametrize("event", ["link_suspect", "frame_dropped", "unreachable", "expired", "link_synced"])
 def test_details_are_not_told(log, event):
     assert log.note(event, "a", 1, "x") == []
 

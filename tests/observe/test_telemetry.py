@@ -52,15 +52,15 @@ def test_a_reason_is_the_text_before_the_first_colon_and_counts_as_often_as_it_s
     assert telemetry.counts == {"frame_dropped:garbage": 1, "route_refused:destinations": 512, "link_up": 1}
 
 
-@pytest.mark.parametrize("event", ["link_doubted", "frame_dropped"])
+@pytest.mark.parametrize("event", ["link_suspect", "frame_dropped"])
 def test_lines_that_others_cause_are_told_so_often_and_the_rest_as_a_number(telemetry, clock, caplog, event):
     caplog.set_level(logging.DEBUG, logger="zmesh.observe.telemetry")
     for _ in range(1000):
         telemetry.note(Report(event, "c", 1, "why"))
     assert len(caplog.messages) == LINES.at_once
     assert telemetry.counts.total() == 1000
-    telemetry.note(Report("link_held", "d", 2))
-    assert caplog.messages[-1] == "b: link held d (link 2)"
+    telemetry.note(Report("link_quarantined", "d", 2))
+    assert caplog.messages[-1] == "b: link quarantined d (link 2)"
     clock.now += 2 / LINES.per_second
     telemetry.note(Report(event, "c", 1, "why"))
     assert caplog.messages[-1].endswith(f": why, and {1000 - LINES.at_once} more like it")

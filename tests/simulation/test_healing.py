@@ -3,7 +3,7 @@
 import pytest
 
 from zmesh.core.message import Address, NodeId
-from zmesh.core.neighbours.links import DOUBT, State
+from zmesh.core.neighbours.links import SUSPECT_AFTER, State
 from zmesh.core.routing.advertisements import COALESCE
 from zmesh.testing.scenario import SHAPES, Scenario
 from zmesh.testing.simnode import SimNode
@@ -14,7 +14,7 @@ LOSSY_FOR = 15.0
 HEALED_WITHIN = 5.0
 SILENT_FOR = 4.0
 PING_EVERY = 0.05
-HEALED_AFTER_DOUBT = 0.25
+HEALED_AFTER_SUSPICION = 0.25
 DELAY = 0.004
 HOPS = 5
 
@@ -70,7 +70,7 @@ def test_what_falls_silent_in_a_ring_is_gone_round_within_three_seconds_and_no_f
                 sim.run(PING_EVERY / len(across))
                 if outcome.eof is not None:
                     gap, answered[which] = max(gap, sim.now - answered[which]), sim.now
-        assert max(gap, *(sim.now - at for at in answered.values())) <= DOUBT + HEALED_AFTER_DOUBT, number
+        assert max(gap, *(sim.now - at for at in answered.values())) <= SUSPECT_AFTER + HEALED_AFTER_SUSPICION, number
         assert not [report for node in nodes for report in node.reports if report.event == "expired"]
 
 

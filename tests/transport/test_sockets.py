@@ -39,7 +39,7 @@ async def test_frames_that_meet_the_end_of_a_connection_are_told(listener, zmq_s
     peer.send_multipart(FRAMES)
     await eventually(lambda: listener.handler.links)
     (link,) = listener.handler.links
-    listener.handler.on_link_doubtful = lambda link: None
+    listener.handler.on_link_suspect = lambda link: None
     peer.close()
     await eventually(lambda: listener.send(link, FRAMES) and listener.handler.lost)
     assert listener.handler.lost[0] == (link, "link_gone")

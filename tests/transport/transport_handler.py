@@ -29,7 +29,7 @@ class Ears:
     def on_link_ready(self, link):
         self.ready.append(link)
 
-    def on_link_doubtful(self, link):
+    def on_link_suspect(self, link):
         self.transport.send(link, FRAMES)
 
     def on_frames(self, link, frames):

@@ -75,7 +75,7 @@ class HangUp:
 class Report:
     """Something happened that people or counters may want to know of; `event` is in the past tense.
 
-    `link_up`, `link_doubted`, `link_lost`, `link_refused`, `link_held`, `link_not_greeted`, `node_joined`,
+    `link_up`, `link_suspect`, `link_lost`, `link_refused`, `link_quarantined`, `link_not_greeted`, `node_joined`,
     `node_left`, `route_changed`, `duplicate_id`, `id_taken`, `frame_dropped`, `overloaded`, `unreachable`, `expired`,
     `link_synced`, `node_forgotten`, `record_cut`, `route_refused`, `record_refused`. With `unreachable` come the names
     that are `near` the one asked for, for how long (seconds) the routes of the node that said so have been `settled`,

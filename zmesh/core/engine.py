@@ -152,7 +152,7 @@ class Engine:
                 self._on_neighbour(known, route, head, now)
             known.strikes = 0
             known.heard = now
-            if known.doubted:
+            if known.suspect:
                 self._trust(known)
         except OverBudget as error:
             known.heard = now
@@ -233,7 +233,7 @@ class Engine:
         self._describe(now)
         return self._done(now)
 
-    def doubt(self, link: LinkId, now: float) -> list[Effect]:
+    def probe(self, link: LinkId, now: float) -> list[Effect]:
         """The transport suspects that a connection is gone: have something sent, which tells."""
         known = self.links.get(link)
         if known is not None:
@@ -260,11 +260,11 @@ class Engine:
                 self.keepalive.send(link, now)
             elif link.state is State.OPENING:
                 self.handshake.greet(link, now)  # again: it, or the answer to it, may be lost
-        doubtful, silent = self.links.expire(now)
-        for link in doubtful:
-            self.out.emit(Report("link_doubted", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
+        suspects, silent = self.links.expire(now)
+        for link in suspects:
+            self.out.emit(Report("link_suspect", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
             self.routes.set_cost(link.id, link.routing_cost)
-            if self.out.home is link and any(not other.doubted for other in self.links.up()):
+            if self.out.home is link and any(not other.suspect for other in self.links.up()):
                 self._move_house(now)
         for link in silent:
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
@@ -599,8 +599,8 @@ class Engine:
         self._admit_held(now)
 
     def _move_house(self, now: float) -> None:
-        """This leaf hangs on another of its neighbours from now on, one that is not doubted if there is any."""
-        self.out.hang_on(min(self.links.up(), key=lambda link: link.doubted, default=None))
+        """This leaf hangs on another of its neighbours from now on, one that is not suspect if there is any."""
+        self.out.hang_on(min(self.links.up(), key=lambda link: link.suspect, default=None))
         self.exchanges.on_detached(None, now)
         if self.out.home is not None:
             self.exchanges.on_attached(None, now)
@@ -617,7 +617,7 @@ class Engine:
             self._lose(link.id, f"{MAX_STRIKES} bad frames in a row: {error}", now)
 
     def _trust(self, link: Link) -> None:
-        """A doubted link is heard again; it may have been lost in the same breath."""
+        """A suspect link is heard again; it may have been lost in the same breath."""
         if self.links.get(link.id) is link:
             self.links.trust(link)
             self.routes.set_cost(link.id, link.routing_cost)

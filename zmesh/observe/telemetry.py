@@ -22,8 +22,8 @@ _BY_REASON = frozenset(("frame_dropped", "overloaded", "unreachable", "route_ref
 _REMOTE_REASONS = frozenset(("no_route", "gone", "left", "restarted", "full"))
 """The reasons of `unreachable`: that text is another node's, which may say whatever it likes."""
 _LEVELS = {
-    "link_doubted": logging.INFO,
-    "link_held": logging.INFO,
+    "link_suspect": logging.INFO,
+    "link_quarantined": logging.INFO,
 }
 
 

@@ -103,15 +103,15 @@ def ended(name: str, reason: str, text: str) -> Point:
 
 POINTS: tuple[Point, ...] = (
     # -- links --
-    told("a link is doubted", "link_doubted"),
-    on("a doubted link is heard again", Links, "trust"),
+    told("a link is suspect", "link_suspect"),
+    on("a suspect link is heard again", Links, "trust"),
     told("a silent link is lost", "link_lost", "silent for"),
     on(
         "a greeting never comes", SimNode, "hang_up", lambda _, arguments, __, ___: arguments[0].reason == "no greeting"
     ),
     told("the other end has forgotten the link", "link_lost", "knows us no more"),
     told("a neighbour says goodbye", "link_lost", "they left"),
-    told("a newcomer is held while its former life may be alive", "link_held"),
+    told("a newcomer is held while its former life may be alive", "link_quarantined"),
     on("a held newcomer takes the place of its former life", Handshake, "freed", _some),
     told("a second node of one name is refused", "link_refused", "is alive in the mesh", (ROUTES, DELIVERY)),
     told("two nodes of one name are known", "duplicate_id"),

@@ -145,7 +145,7 @@ class Member:
         """The link may take more."""
         self._writable.set()
 
-    def on_link_doubtful(self, link: LinkId) -> None:
+    def on_link_suspect(self, link: LinkId) -> None:
         """Nothing is done about it."""
 
     def on_dial_failed(self, url: str, reason: str) -> None:

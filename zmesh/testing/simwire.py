@@ -345,7 +345,7 @@ class Wire:
             self._redial(REDIAL)
         if node.alive:
             if end == 1:  # a ROUTER is told of a descriptor that was closed, and has something sent that tells whose
-                node.do(node.engine.doubt(link, node.now))
+                node.do(node.engine.probe(link, node.now))
             node.do(node.engine.link_down(link, node.now, reason))
 
     def take_down(self) -> None:

@@ -23,7 +23,7 @@ from zmesh.transport.port import EVENTS, LAST, MORE, NO_DESCRIPTOR, Owner, Port,
 
 BACKLOG = 1024
 HUNG_UP_REMEMBERED = 4096
-DOUBT_AGAIN = 0.05
+SUSPECT_AGAIN = 0.05
 RETRY_FIRST = 0.001
 RETRY_LAST = 0.05
 RETRY_GROWTH = 1.25
@@ -199,16 +199,16 @@ class Listener(Port):
         if self._accepted is not None:
             self._accepted.on_disconnected(value)
         for link in list(self._by_descriptor.get(value, ())):
-            self._doubt(link)
-            self.transport.loop.call_later(DOUBT_AGAIN, self._doubt, link)
+            self._suspect(link)
+            self.transport.loop.call_later(SUSPECT_AGAIN, self._suspect, link)
 
-    def _doubt(self, link: LinkId) -> None:
+    def _suspect(self, link: LinkId) -> None:
         """A descriptor was closed that may have been this link's: have something sent, which tells (EHOSTUNREACH)."""
         if self.gate.shut:
             self.gate.wait()
         if link in self._ids and not self._socket.closed:
             self._get(EVENTS)
-            self.handler.on_link_doubtful(link)
+            self.handler.on_link_suspect(link)
 
     def _knows(self, id: bytes) -> bool:
         """Whether the connection of a routing id is still there. Only sending tells; an empty message harms nobody."""

@@ -53,7 +53,7 @@ class Handler(Protocol):
     def on_link_ready(self, link: LinkId) -> None:
         """A link that was full may take more."""
 
-    def on_link_doubtful(self, link: LinkId) -> None:
+    def on_link_suspect(self, link: LinkId) -> None:
         """A connection may be gone; sending on it will tell."""
 
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:

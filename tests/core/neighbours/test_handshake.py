@@ -235,7 +235,7 @@ def test_who_dials_and_does_not_greet_is_not_reported(subject):
 def test_another_incarnation_of_a_live_neighbour_is_held_and_the_old_one_is_probed(linked):
     linked.link_up(2)
     effects = linked.greet(2, "a", incarnation=7)
-    assert effects[0] == Report("link_held", "a", 2, "another incarnation of it may still be alive")
+    assert effects[0] == Report("link_quarantined", "a", 2, "another incarnation of it may still be alive")
     assert [(effect.link, effect.kind) for effect in effects[1:]] == [(1, Kind.PROBE)]
     assert linked.greet(2, "a", incarnation=7) == []
     assert linked.arrive(2, Kind.CHUNK, chunk()) == [Report("frame_dropped", None, 2, "not_greeted")]
@@ -277,7 +277,7 @@ def test_a_restarted_neighbour_replaces_its_old_self_when_that_link_is_gone(link
 def test_a_node_that_is_alive_elsewhere_in_the_mesh_is_held_until_its_route_is_gone(linked):
     linked.tell(1, Entry("c", 5, 1, 10, 1))
     linked.link_up(2)
-    assert events(linked.greet(2, "c", incarnation=6)) == ["link_held"]
+    assert events(linked.greet(2, "c", incarnation=6)) == ["link_quarantined"]
     effects = linked.tell(1, Entry("c", 0, 0, INFINITY, 0))
     assert events(effects) == ["node_left", "link_up"]
 
@@ -314,7 +314,7 @@ def test_a_tick_that_comes_late_does_not_hang_up_on_the_new_link_with_the_old(li
 
 def test_a_neighbour_can_not_be_a_leaf_and_a_node_at_once(linked):
     linked.link_up(2)
-    assert events(linked.greet(2, "a", incarnation=1, leaf=True)) == ["link_held"]
+    assert events(linked.greet(2, "a", incarnation=1, leaf=True)) == ["link_quarantined"]
 
 
 def test_a_leaf_may_have_the_name_of_a_node_elsewhere_in_the_mesh(linked):

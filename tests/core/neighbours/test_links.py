@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from zmesh.core.neighbours.links import (
     COST_STEP,
-    DOUBT,
-    DOUBT_COST,
     MAX_COST,
     MAX_FORMER,
     MAX_RTT_PENALTY,
@@ -18,6 +16,8 @@ from zmesh.core.neighbours.links import (
     RTT_FLOOR,
     SILENCE,
     STEADY,
+    SUSPECT_AFTER,
+    SUSPECT_COST,
     TOGETHER,
     Link,
     Links,
@@ -255,58 +255,58 @@ def test_links_are_not_all_probed_at_the_same_instant_and_not_each_at_its_own(li
 
 
 def quiet(links, now):
-    """Take in what is silent at that time, and what became doubtful before, each when it is due."""
-    doubted, silent = [], []
+    """Take in what is silent at that time, and what became suspect before, each when it is due."""
+    suspect, silent = [], []
     while (due := links.next_deadline()) is not None and due <= now and not silent:
         links.due(due)
-        doubtful, silent = links.expire(due)
-        doubted += [(link, due) for link in doubtful]
-    return doubted, silent
+        suspects, silent = links.expire(due)
+        suspect += [(link, due) for link in suspects]
+    return suspect, silent
 
 
 def test_three_heartbeats_of_silence_are_too_long(links, up):
     link = up(1, "a", now=10.0)
-    assert quiet(links, 10.0 + DOUBT - 0.001) == ([], [])
+    assert quiet(links, 10.0 + SUSPECT_AFTER - 0.001) == ([], [])
     link.heard = 11.5
-    assert quiet(links, 11.5 + SILENCE - 0.001) == ([(link, 11.5 + DOUBT)], [])
+    assert quiet(links, 11.5 + SILENCE - 0.001) == ([(link, 11.5 + SUSPECT_AFTER)], [])
     assert quiet(links, 11.5 + SILENCE) == ([], [link])
 
 
-def test_a_link_is_doubted_after_two_heartbeats_of_silence_until_something_is_heard(links, up):
+def test_a_link_is_suspect_after_two_heartbeats_of_silence_until_something_is_heard(links, up):
     link = up(1, "a", now=10.0)
-    assert quiet(links, 10.0 + DOUBT - 0.001) == ([], [])
+    assert quiet(links, 10.0 + SUSPECT_AFTER - 0.001) == ([], [])
     link.heard = 11.53
-    assert quiet(links, 11.53 + DOUBT - 0.001) == ([], [])
-    assert (link.doubted, link.price) == (False, link.cost)
-    assert quiet(links, 11.53 + DOUBT) == ([(link, 11.53 + DOUBT)], [])
-    assert (link.doubted, link.price) == (True, link.cost + DOUBT_COST)
+    assert quiet(links, 11.53 + SUSPECT_AFTER - 0.001) == ([], [])
+    assert (link.suspect, link.price) == (False, link.cost)
+    assert quiet(links, 11.53 + SUSPECT_AFTER) == ([(link, 11.53 + SUSPECT_AFTER)], [])
+    assert (link.suspect, link.price) == (True, link.cost + SUSPECT_COST)
     assert links.expire(14.0) == ([], [])  # once
     link.heard = 14.0
     links.trust(link)
-    assert (link.doubted, link.price) == (False, link.cost)
-    assert quiet(links, 14.0 + DOUBT) == ([(link, 14.0 + DOUBT)], [])
+    assert (link.suspect, link.price) == (False, link.cost)
+    assert quiet(links, 14.0 + SUSPECT_AFTER) == ([(link, 14.0 + SUSPECT_AFTER)], [])
     links.check()
 
 
-def test_a_doubted_link_that_was_heard_of_and_not_trusted_stays_doubted(links, up):
+def test_a_suspect_link_that_was_heard_of_and_not_trusted_stays_suspect(links, up):
     link = up(1, "a", now=10.0)
-    quiet(links, 10.0 + DOUBT)
+    quiet(links, 10.0 + SUSPECT_AFTER)
     link.heard = 12.5
     assert quiet(links, 12.5 + SILENCE) == ([], [link])
 
 
 def test_no_silence_is_counted_for_a_time_in_which_nobody_listened(links, up):
-    fresh, doubted, opening = up(1, "a", now=10.0), up(2, "b", now=8.0), links.open(3, dialled=False, cost=1, now=10.0)
+    fresh, suspect, opening = up(1, "a", now=10.0), up(2, "b", now=8.0), links.open(3, dialled=False, cost=1, now=10.0)
     held = named(links.open(4, dialled=True, cost=1, now=10.0), "b", 2)
     links.hold(held, 10.0)
-    assert links.expire(10.0) == ([doubted], [])
+    assert links.expire(10.0) == ([suspect], [])
     links.forgive(10.0, 20.0)
-    assert (fresh.heard, doubted.heard) == (20.0, 18.0)
+    assert (fresh.heard, suspect.heard) == (20.0, 18.0)
     assert links.expire(20.0) == ([], [])
-    assert doubted.doubted
-    assert links.expire(18.0 + SILENCE) == ([], [doubted])
-    assert links.expire(20.0 + DOUBT) == ([fresh], [])
-    links.close(doubted.id)
+    assert suspect.suspect
+    assert links.expire(18.0 + SILENCE) == ([], [suspect])
+    assert links.expire(20.0 + SUSPECT_AFTER) == ([fresh], [])
+    links.close(suspect.id)
     assert links.expire(20.0 + SILENCE) == ([], [fresh])
     links.close(fresh.id)
     assert links.expire(20.0 + SILENCE + 1) == ([], [held])
@@ -314,12 +314,12 @@ def test_no_silence_is_counted_for_a_time_in_which_nobody_listened(links, up):
     assert links.expire(20.0 + OPENING) == ([], [opening])
 
 
-def test_of_two_links_to_one_neighbour_the_doubted_one_comes_last(links, up):
+def test_of_two_links_to_one_neighbour_the_suspect_one_comes_last(links, up):
     dear, cheap = up(1, "a", now=10.0), up(2, "a", now=10.0)
     dear.cost = cheap.cost + 1
     assert links.to("a") == [cheap, dear]
     dear.heard = 11.0
-    assert quiet(links, 10.0 + DOUBT) == ([(cheap, 10.0 + DOUBT)], [])
+    assert quiet(links, 10.0 + SUSPECT_AFTER) == ([(cheap, 10.0 + SUSPECT_AFTER)], [])
     assert links.to("a") == [dear, cheap]
     assert dict(links.neighbours()) == {"a": cheap.cost}
 
@@ -332,14 +332,14 @@ def test_a_held_link_waits_for_one_heartbeat_longer_than_silence_takes(links):
     assert links.expire(1.0 + SILENCE + 1.0) == ([], [link])
 
 
-def test_the_next_deadline_is_the_earliest_of_probing_doubt_and_silence(links, up):
+def test_the_next_deadline_is_the_earliest_of_probing_suspicion_and_silence(links, up):
     assert links.next_deadline() is None
     links.open(1, dialled=False, cost=100, now=0.0)
     assert links.next_deadline() == OPENING
     up(2, "a", now=1.0)
     assert links.next_deadline() < 1.0 + 1.1
     links.due(4.2)
-    assert links.next_deadline() == 1.0 + DOUBT
+    assert links.next_deadline() == 1.0 + SUSPECT_AFTER
     links.expire(3.2)
     assert links.next_deadline() == 1.0 + SILENCE
 
@@ -371,13 +371,13 @@ def test_the_table_is_sound_whatever_happens_to_the_links(seed):
                 link = rng.choice(every)
                 link.heard = now
                 link.measure(rng.random() / 5)
-                if link.doubted:
+                if link.suspect:
                     links.trust(link)
         assert alarm.soonest <= links.next_deadline() if len(links) else links.next_deadline() is None
         for link in links.due(now):
             assert link.state is State.UP or link.dialled
-        doubtful, silent = links.expire(now)
-        assert all(link.state is State.UP and link.doubted for link in doubtful)
+        suspects, silent = links.expire(now)
+        assert all(link.state is State.UP and link.suspect for link in suspects)
         for link in silent:
             links.close(link.id)
         links.check()

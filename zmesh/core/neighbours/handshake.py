@@ -97,7 +97,7 @@ class Handshake:
             return Verdict()
         self._links.hold(link, now)
         link.heard = now
-        self._out.emit(Report("link_held", link.node, link.id, "another incarnation of it may still be alive"))
+        self._out.emit(Report("link_quarantined", link.node, link.id, "another incarnation of it may still be alive"))
         return Verdict(rivals=rivals)
 
     def duplicate(self, link: Link) -> wire.Refuse:

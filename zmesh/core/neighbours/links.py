@@ -2,7 +2,7 @@
 
 A link opens with a HELLO each way and lives as long as something is heard on it: a probe every heartbeat carries the
 time, its echo gives a round-trip time that is smoothed after RFC 6298, and three heartbeats of silence end it. After
-two the link is doubted: until something is heard again it costs so much that routes take any other way there is.
+two the link is suspect: until something is heard again it costs so much that routes take any other way there is.
 
 The cost of a link is the configured one and a bounded penalty that grows with the round-trip time (RFC 9616 section 4).
 It moves by a margin and after a while only: when each of the last STEADY round trips, by itself, asks for a cost that
@@ -31,8 +31,8 @@ RTT_FLOOR = 0.010
 RTT_CEILING = 0.120
 MAX_RTT_PENALTY = 150
 MAX_COST = 1_000_000
-DOUBT = 2.0
-DOUBT_COST = 1_000_000
+SUSPECT_AFTER = 2.0
+SUSPECT_COST = 1_000_000
 SILENCE = 3.0
 OPENING = 5.0
 MAX_STRIKES = 3
@@ -96,7 +96,6 @@ class Link:
         "budget",
         "cost",
         "dialled",
-        "doubted",
         "greeted",
         "greetings",
         "heard",
@@ -114,6 +113,7 @@ class Link:
         "started",
         "state",
         "strikes",
+        "suspect",
         "synced",
         "where",
     )
@@ -143,7 +143,7 @@ class Link:
         self.greetings = 0
         self.leaf = False
         self.refused = False
-        self.doubted = False
+        self.suspect = False
         self.synced = False
         self.heard = now
         self.rtt: float | None = None
@@ -155,8 +155,8 @@ class Link:
 
     @property
     def price(self) -> int:
-        """What the link costs now: its cost, and far more while it is doubted."""
-        return self.cost + DOUBT_COST if self.doubted else self.cost
+        """What the link costs now: its cost, and far more while it is suspect."""
+        return self.cost + SUSPECT_COST if self.suspect else self.cost
 
     @property
     def routing_cost(self) -> int:
@@ -240,7 +240,7 @@ class Links:
         self._held.pop(link.id, None)
         self._up.setdefault(link.node, {})[link.id] = link
         self._probes.set(link.id, now + self._period(link))
-        self._silences.set(link.id, now + DOUBT * self.heartbeat)
+        self._silences.set(link.id, now + SUSPECT_AFTER * self.heartbeat)
 
     def close(self, id: LinkId) -> Link | None:
         """Take a link out; None if it is not there (any more)."""
@@ -307,11 +307,11 @@ class Links:
         return probe is not None and probe <= now
 
     def expire(self, now: float) -> tuple[list[Link], list[Link]]:
-        """The links that have just become doubtful, and those that have been silent, or held, for too long.
+        """The links that have just become suspect, and those that have been silent, or held, for too long.
 
         The caller closes the latter. The former are told once, and may be trusted again.
         """
-        doubtful: list[Link] = []
+        suspects: list[Link] = []
         silent: list[Link] = []
         for id in self._silences.expire(now):
             link = self._links[id]
@@ -321,20 +321,20 @@ class Links:
             limit = link.heard + SILENCE * self.heartbeat
             if limit <= now:
                 silent.append(link)
-            elif link.heard + DOUBT * self.heartbeat <= now and not link.doubted:
-                link.doubted = True
-                doubtful.append(link)
+            elif link.heard + SUSPECT_AFTER * self.heartbeat <= now and not link.suspect:
+                link.suspect = True
+                suspects.append(link)
                 self._silences.set(id, limit)
             else:
-                self._silences.set(id, limit if link.doubted else self._look_again(link, now))
-        return doubtful, silent
+                self._silences.set(id, limit if link.suspect else self._look_again(link, now))
+        return suspects, silent
 
     def forgive(self, seconds: float, now: float) -> None:
         """Count no silence for the last `seconds`, in which this node could not listen."""
         for link in self._links.values():
             link.heard = min(now, link.heard + seconds)
             if link.state is State.UP:
-                limit = SILENCE if link.doubted else DOUBT
+                limit = SILENCE if link.suspect else SUSPECT_AFTER
                 self._silences.set(link.id, link.heard + limit * self.heartbeat)
             elif link.state is State.HELD:
                 self._silences.set(link.id, now + (SILENCE + 1) * self.heartbeat)
@@ -342,13 +342,13 @@ class Links:
                 self._silences.set(link.id, now + max(OPENING, SILENCE * self.heartbeat))
 
     def trust(self, link: Link) -> None:
-        """Something was heard on a doubted link."""
-        link.doubted = False
-        self._silences.set(link.id, link.heard + DOUBT * self.heartbeat)
+        """Something was heard on a suspect link."""
+        link.suspect = False
+        self._silences.set(link.id, link.heard + SUSPECT_AFTER * self.heartbeat)
 
     def _look_again(self, link: Link, now: float) -> float:
-        """When a link may become doubtful, or shortly before: at times that many links share."""
-        deadline, step = link.heard + DOUBT * self.heartbeat, TOGETHER * self.heartbeat
+        """When a link may become suspect, or shortly before: at times that many links share."""
+        deadline, step = link.heard + SUSPECT_AFTER * self.heartbeat, TOGETHER * self.heartbeat
         shared = deadline // step * step
         return shared if shared > now else deadline
 

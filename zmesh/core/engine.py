@@ -269,7 +269,7 @@ class Engine:
         for link in silent:
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
                 continue
-            if link.state is State.HELD:
+            if link.state is State.QUARANTINED:
                 self._refuse(link, self.handshake.duplicate(link), now)
             else:
                 how = "silent" if link.state is State.UP else "no greeting"
@@ -596,7 +596,7 @@ class Engine:
             self.records.link_down(link.id)
             self._describe(now)
             self._choose(now)
-        self._admit_held(now)
+        self._admit_quarantined(now)
 
     def _move_house(self, now: float) -> None:
         """This leaf hangs on another of its neighbours from now on, one that is not suspect if there is any."""
@@ -605,8 +605,8 @@ class Engine:
         if self.out.home is not None:
             self.exchanges.on_attached(None, now)
 
-    def _admit_held(self, now: float) -> None:
-        while (link := self.handshake.freed()) is not None:
+    def _admit_quarantined(self, now: float) -> None:
+        while (link := self.handshake.released()) is not None:
             self._raise_up(link, now)
 
     def _strike(self, link: Link, error: WireError, now: float) -> None:
@@ -660,8 +660,8 @@ class Engine:
                 self.out.emit(Report("node_joined", node))
             self.out.emit(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
             self.exchanges.on_route(node, after.incarnation, now)
-        if self.links.held():
-            self._admit_held(now)
+        if self.links.quarantined():
+            self._admit_quarantined(now)
 
     def _tell(self, now: float) -> None:
         """Send what the tables have to tell, if it is time."""

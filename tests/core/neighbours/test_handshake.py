@@ -96,7 +96,7 @@ def test_a_dialler_greets_every_heartbeat_until_it_is_answered_or_held(subject):
     assert [effect.kind for effect in subject.run(2.5)] == [Kind.HELLO, Kind.HELLO]
     subject.join(2, "a", incarnation=5)
     subject.greet(1, "a", incarnation=6, answers=1)
-    assert subject.engine.links.get(1).state is State.HELD
+    assert subject.engine.links.get(1).state is State.QUARANTINED
     assert [effect for effect in only(subject.run(2.5), Kind.HELLO) if effect.link == 1] == []
 
 
@@ -300,7 +300,7 @@ def test_of_two_held_links_one_comes_up_and_the_other_stays_held(linked):
         linked.greet(link, "a", incarnation)
     effects = linked.link_down(1)
     assert [report.link for report in only(effects, Report) if report.event == "link_up"] == [2]
-    assert [link.id for link in linked.engine.links.held()] == [3]
+    assert [link.id for link in linked.engine.links.quarantined()] == [3]
 
 
 def test_a_tick_that_comes_late_does_not_hang_up_on_the_new_link_with_the_old(linked):

@@ -147,7 +147,7 @@ def test_a_new_link_is_opening_and_carries_nothing(links):
     link = links.open(1, dialled=False, cost=100, now=5.0)
     assert link.state is State.OPENING
     assert (len(links), list(links), links.get(1)) == (1, [link], link)
-    assert (links.up(), links.held(), links.neighbours(), links.get(2)) == ([], [], (), None)
+    assert (links.up(), links.quarantined(), links.neighbours(), links.get(2)) == ([], [], (), None)
     links.check()
 
 
@@ -194,11 +194,11 @@ def test_a_closed_link_leaves_nothing_behind(links, up):
 def test_a_link_that_never_opened_can_be_closed(links, up):
     up(1, "a")
     held = named(links.open(2, dialled=True, cost=100, now=0.0), "a", 2)
-    links.hold(held, 0.0)
-    assert links.held() == [held]
+    links.quarantine(held, 0.0)
+    assert links.quarantined() == [held]
     assert links.close(2) is held
     assert links.close(3) is None
-    assert links.held() == []
+    assert links.quarantined() == []
     assert len(links.to("a")) == 1
     links.check()
 
@@ -298,7 +298,7 @@ def test_a_suspect_link_that_was_heard_of_and_not_trusted_stays_suspect(links, u
 def test_no_silence_is_counted_for_a_time_in_which_nobody_listened(links, up):
     fresh, suspect, opening = up(1, "a", now=10.0), up(2, "b", now=8.0), links.open(3, dialled=False, cost=1, now=10.0)
     held = named(links.open(4, dialled=True, cost=1, now=10.0), "b", 2)
-    links.hold(held, 10.0)
+    links.quarantine(held, 10.0)
     assert links.expire(10.0) == ([suspect], [])
     links.forgive(10.0, 20.0)
     assert (fresh.heard, suspect.heard) == (20.0, 18.0)
@@ -326,7 +326,7 @@ def test_of_two_links_to_one_neighbour_the_suspect_one_comes_last(links, up):
 
 def test_a_held_link_waits_for_one_heartbeat_longer_than_silence_takes(links):
     link = named(links.open(1, dialled=False, cost=100, now=0.0), "a")
-    links.hold(link, 1.0)
+    links.quarantine(link, 1.0)
     link.heard = 4.9
     assert links.expire(1.0 + SILENCE + 0.999) == ([], [])
     assert links.expire(1.0 + SILENCE + 1.0) == ([], [link])
@@ -364,7 +364,7 @@ def test_the_table_is_sound_whatever_happens_to_the_links(seed):
             case 2 if every:
                 link = rng.choice(every)
                 if link.state is State.OPENING:
-                    links.hold(named(link, "a", 2), now)
+                    links.quarantine(named(link, "a", 2), now)
             case 3 if every:
                 links.close(rng.choice(every).id)
             case 4 if every:
@@ -399,8 +399,8 @@ def test_a_link_that_is_up_without_having_been_raised_is_found(links):
 
 
 def test_a_link_that_is_held_without_having_been_put_there_is_found(links):
-    links.open(1, dialled=True, cost=100, now=0.0).state = State.HELD
-    with pytest.raises(AssertionError, match="are held"):
+    links.open(1, dialled=True, cost=100, now=0.0).state = State.QUARANTINED
+    with pytest.raises(AssertionError, match="are quarantined"):
         links.check()
 
 

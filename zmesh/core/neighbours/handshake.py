@@ -1,7 +1,7 @@
 """Who may be a neighbour: the greeting of each connection, and what a node of the same name means for it.
 
 Both ends say who they are (HELLO). A name that is this node's own is refused, and so is a link between two leaves. A
-name that another incarnation bears, alive as far as is known here, has the link held: either that one falls silent, as
+name that another incarnation bears, alive as far as is known here, has the link quarantined: either that one falls silent, as
 after a restart, and the newcomer takes its place, or it answers, and then there are two nodes of one name, of which the
 newcomer is refused.
 """
@@ -93,15 +93,15 @@ class Handshake:
         rivals, known_alive = self._rivals(link)
         if not rivals and not known_alive:
             return Verdict(admitted=True)
-        if link.state is State.HELD:
+        if link.state is State.QUARANTINED:
             return Verdict()
-        self._links.hold(link, now)
+        self._links.quarantine(link, now)
         link.heard = now
         self._out.emit(Report("link_quarantined", link.node, link.id, "another incarnation of it may still be alive"))
         return Verdict(rivals=rivals)
 
     def duplicate(self, link: Link) -> wire.Refuse:
-        """What to tell a held link whose node is still alive elsewhere."""
+        """What to tell a quarantined link whose node is still alive elsewhere."""
         text, started = f"another node called {link.node!r} is alive in the mesh", 0.0
         others, record = self._rivals(link)[0], self._records.get(link.node)
         if others:
@@ -139,9 +139,9 @@ class Handshake:
             self._out.emit(Report("duplicate_id", node or self.node, link.id, text))
         self._out.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
 
-    def freed(self) -> Link | None:
-        """A held link that nobody stands in the way of any more, or None."""
-        return next((link for link in self._links.held() if not any(self._rivals(link))), None)
+    def released(self) -> Link | None:
+        """A quarantined link that nobody stands in the way of any more, or None."""
+        return next((link for link in self._links.quarantined() if not any(self._rivals(link))), None)
 
     def _rivals(self, link: Link) -> tuple[tuple[Link, ...], bool]:
         """The links to other incarnations of the node at the end of this one, and whether there is a route to one."""

@@ -11,7 +11,7 @@ is dear after three probes. (babeld smooths the metrics of routes to the same en
 mesh each metric still is that of the shortest path.)
 
 A HELLO may name a node that is known alive in another incarnation. That is either the same node after a restart, whose
-old self nobody has missed yet, or a second node of the same name. The new link is held meanwhile: if the old self falls
+old self nobody has missed yet, or a second node of the same name. The new link is quarantined meanwhile: if the old self falls
 silent it is replaced, if it proves alive the newcomer is refused.
 """
 
@@ -49,10 +49,10 @@ _GOLDEN = 0.6180339887498949
 
 
 class State(Enum):
-    """OPENING: no HELLO yet. HELD: its HELLO names a node that may still be alive elsewhere. UP: carries frames."""
+    """OPENING: no HELLO yet. QUARANTINED: its HELLO names a node that may still be alive elsewhere. UP: carries frames."""
 
     OPENING = "opening"
-    HELD = "held"
+    QUARANTINED = "quarantined"
     UP = "up"
 
 
@@ -197,7 +197,7 @@ class Links:
         self.heartbeat = heartbeat
         self._limits = limits
         self._links: dict[LinkId, Link] = {}
-        self._held: dict[LinkId, Link] = {}
+        self._quarantined: dict[LinkId, Link] = {}
         self._up: dict[NodeId, dict[LinkId, Link]] = {}
         self._former: dict[LinkId, NodeId] = {}
         self._probes: Timers[LinkId] = Timers(alarm)
@@ -227,17 +227,17 @@ class Links:
         link = self._links.get(id)
         return link.node if link is not None else self._former.get(id)
 
-    def hold(self, link: Link, now: float) -> None:
+    def quarantine(self, link: Link, now: float) -> None:
         """Keep a link waiting until the node that it names has fallen silent elsewhere, or has not."""
-        link.state = State.HELD
-        self._held[link.id] = link
+        link.state = State.QUARANTINED
+        self._quarantined[link.id] = link
         self._silences.set(link.id, now + (SILENCE + 1) * self.heartbeat)
 
     def raise_up(self, link: Link, now: float) -> None:
         """From here on the link carries frames, is probed, and must not fall silent."""
         link.state = State.UP
         link.heard = now
-        self._held.pop(link.id, None)
+        self._quarantined.pop(link.id, None)
         self._up.setdefault(link.node, {})[link.id] = link
         self._probes.set(link.id, now + self._period(link))
         self._silences.set(link.id, now + SUSPECT_AFTER * self.heartbeat)
@@ -245,7 +245,7 @@ class Links:
     def close(self, id: LinkId) -> Link | None:
         """Take a link out; None if it is not there (any more)."""
         link = self._links.pop(id, None)
-        self._held.pop(id, None)
+        self._quarantined.pop(id, None)
         if link is not None:
             self._probes.cancel(id)
             self._silences.cancel(id)
@@ -269,9 +269,9 @@ class Links:
             return []
         return sorted(links.values(), key=lambda link: (link.price, link.id))
 
-    def held(self) -> list[Link]:
+    def quarantined(self) -> list[Link]:
         """The links that wait for another one of the same name to fall silent."""
-        return list(self._held.values())
+        return list(self._quarantined.values())
 
     def neighbours(self) -> tuple[tuple[NodeId, int], ...]:
         """Every neighbour that is no leaf, with the cost of the cheapest measured link to it, sorted."""
@@ -307,7 +307,7 @@ class Links:
         return probe is not None and probe <= now
 
     def expire(self, now: float) -> tuple[list[Link], list[Link]]:
-        """The links that have just become suspect, and those that have been silent, or held, for too long.
+        """The links that have just become suspect, and those that have been silent, or quarantined, for too long.
 
         The caller closes the latter. The former are told once, and may be trusted again.
         """
@@ -336,7 +336,7 @@ class Links:
             if link.state is State.UP:
                 limit = SILENCE if link.suspect else SUSPECT_AFTER
                 self._silences.set(link.id, link.heard + limit * self.heartbeat)
-            elif link.state is State.HELD:
+            elif link.state is State.QUARANTINED:
                 self._silences.set(link.id, now + (SILENCE + 1) * self.heartbeat)
             else:
                 self._silences.set(link.id, now + max(OPENING, SILENCE * self.heartbeat))
@@ -360,8 +360,8 @@ class Links:
         up = {link.id for link in self._links.values() if link.state is State.UP}
         if up != {link.id for link in self.up()}:
             raise AssertionError("the links that are up are not those in the table of neighbours")
-        if self._held != {link.id: link for link in self._links.values() if link.state is State.HELD}:
-            raise AssertionError("the links that are held are not those in the table of these")
+        if self._quarantined != {link.id: link for link in self._links.values() if link.state is State.QUARANTINED}:
+            raise AssertionError("the links that are quarantined are not those in the table of these")
         if not all(id in self._probes for id in up) or not all(id in self._silences for id in self._links):
             raise AssertionError("a link without a deadline")
         for node, links in self._up.items():

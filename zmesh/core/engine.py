@@ -516,15 +516,15 @@ class Engine:
         if verdict.refusal is not None:
             self._refuse(link, verdict.refusal, now)
         elif verdict.admitted:
-            self._raise_up(link, now)
+            self._establish(link, now)
         for rival in verdict.rivals:
             self.keepalive.send(rival, now)
 
-    def _raise_up(self, link: Link, now: float) -> None:
+    def _establish(self, link: Link, now: float) -> None:
         if not link.dialled:
             self.handshake.greet(link, now, answers=link.session)
         self._admissions.spend(1)
-        self.links.raise_up(link, now)
+        self.links.establish(link, now)
         self.out.emit(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
         if self.leaf:
             if self.out.home is None:
@@ -607,7 +607,7 @@ class Engine:
 
     def _admit_quarantined(self, now: float) -> None:
         while (link := self.handshake.released()) is not None:
-            self._raise_up(link, now)
+            self._establish(link, now)
 
     def _strike(self, link: Link, error: WireError, now: float) -> None:
         self.out.emit(Report("frame_dropped", link.node or None, link.id, f"{error.reason}: {error}"))

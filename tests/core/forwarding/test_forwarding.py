@@ -40,7 +40,7 @@ class Node:
         """A link to a neighbour is up."""
         link = self.links.open(id, dialled=True, cost=cost, now=0.0)
         link.node, link.incarnation, link.leaf = node, 1, leaf
-        self.links.raise_up(link, 0.0)
+        self.links.establish(link, 0.0)
         self.out.queues[id] = Queue()
         if not leaf:
             self.routes.link_up(id, cost, 0.0)

@@ -44,7 +44,7 @@ def up(links):
 
     def up(id, node, *, cost=100, now=0.0, incarnation=1, leaf=False):
         link = named(links.open(id, dialled=True, cost=cost, now=now), node, incarnation, leaf=leaf)
-        links.raise_up(link, now)
+        links.establish(link, now)
         link.measure(0.0)
         return link
 
@@ -166,10 +166,10 @@ def test_of_two_links_to_a_neighbour_the_cheaper_comes_first(links, up):
 
 def test_a_link_whose_round_trip_is_not_known_costs_routes_infinity_and_is_no_edge(links):
     link = named(links.open(1, dialled=True, cost=100, now=0.0), "a")
-    links.raise_up(link, 0.0)
-    assert (link.price, link.routing_cost, links.neighbours()) == (100, INFINITY, ())
+    links.establish(link, 0.0)
+    assert (link.effective_cost, link.routing_cost, links.neighbours()) == (100, INFINITY, ())
     link.measure(0.0)
-    assert (link.price, link.routing_cost, links.neighbours()) == (100, 100, (("a", 100),))
+    assert (link.effective_cost, link.routing_cost, links.neighbours()) == (100, 100, (("a", 100),))
 
 
 def test_the_neighbours_are_sorted_and_leaves_are_none_of_them(links, up):
@@ -277,13 +277,13 @@ def test_a_link_is_suspect_after_two_heartbeats_of_silence_until_something_is_he
     assert quiet(links, 10.0 + SUSPECT_AFTER - 0.001) == ([], [])
     link.heard = 11.53
     assert quiet(links, 11.53 + SUSPECT_AFTER - 0.001) == ([], [])
-    assert (link.suspect, link.price) == (False, link.cost)
+    assert (link.suspect, link.effective_cost) == (False, link.cost)
     assert quiet(links, 11.53 + SUSPECT_AFTER) == ([(link, 11.53 + SUSPECT_AFTER)], [])
-    assert (link.suspect, link.price) == (True, link.cost + SUSPECT_COST)
+    assert (link.suspect, link.effective_cost) == (True, link.cost + SUSPECT_COST)
     assert links.expire(14.0) == ([], [])  # once
     link.heard = 14.0
     links.trust(link)
-    assert (link.suspect, link.price) == (False, link.cost)
+    assert (link.suspect, link.effective_cost) == (False, link.cost)
     assert quiet(links, 14.0 + SUSPECT_AFTER) == ([(link, 14.0 + SUSPECT_AFTER)], [])
     links.check()
 
@@ -360,7 +360,7 @@ def test_the_table_is_sound_whatever_happens_to_the_links(seed):
             case 1 if every:
                 link = rng.choice(every)
                 if link.state is not State.UP:
-                    links.raise_up(named(link, rng.choice("abc")), now)
+                    links.establish(named(link, rng.choice("abc")), now)
             case 2 if every:
                 link = rng.choice(every)
                 if link.state is State.OPENING:
@@ -383,7 +383,7 @@ def test_the_table_is_sound_whatever_happens_to_the_links(seed):
         links.check()
         assert not len(links) or links.next_deadline() > now
         for node in "abc":
-            prices = [link.price for link in links.to(node)]
+            prices = [link.effective_cost for link in links.to(node)]
             assert prices == sorted(prices)
             measured = [link.cost for link in links.to(node) if link.rtt is not None]
             assert dict(links.neighbours()).get(node) == min(measured, default=None)
@@ -423,7 +423,7 @@ def test_so_many_lost_links_are_remembered_and_no_more():
     for number in range(MAX_FORMER + 1):
         link = links.open(number, dialled=False, cost=100, now=0.0)
         link.node = f"n{number}"
-        links.raise_up(link, 0.0)
+        links.establish(link, 0.0)
         links.close(number)
     assert links.neighbour(0) is None
     assert links.neighbour(1) == "n1"

@@ -154,18 +154,18 @@ class Link:
         self.records = Comparison(RESEND_RECORDS_AFTER)
 
     @property
-    def price(self) -> int:
+    def effective_cost(self) -> int:
         """What the link costs now: its cost, and far more while it is suspect."""
         return self.cost + SUSPECT_COST if self.suspect else self.cost
 
     @property
     def routing_cost(self) -> int:
-        """What routes pay for the link now: its price, or INFINITY (there are none) until a round trip is known.
+        """What routes pay for the link now: its effective_cost, or INFINITY (there are none) until a round trip is known.
 
         If a new link bore routes for its bare cost, and that then grew, every feasibility distance over it would be
         too short for the routes that there are (see `routes`), and whatever fails later would need a newer number.
         """
-        return INFINITY if self.rtt is None else self.price
+        return INFINITY if self.rtt is None else self.effective_cost
 
     def measure(self, sample: float) -> bool:
         """Take in one round trip, in seconds; True if the link's cost changes with it."""
@@ -233,7 +233,7 @@ class Links:
         self._quarantined[link.id] = link
         self._silences.set(link.id, now + (SILENCE + 1) * self.heartbeat)
 
-    def raise_up(self, link: Link, now: float) -> None:
+    def establish(self, link: Link, now: float) -> None:
         """From here on the link carries frames, is probed, and must not fall silent."""
         link.state = State.UP
         link.heard = now
@@ -267,7 +267,7 @@ class Links:
         links = self._up.get(node)
         if not links:
             return []
-        return sorted(links.values(), key=lambda link: (link.price, link.id))
+        return sorted(links.values(), key=lambda link: (link.effective_cost, link.id))
 
     def quarantined(self) -> list[Link]:
         """The links that wait for another one of the same name to fall silent."""

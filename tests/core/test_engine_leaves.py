@@ -47,7 +47,7 @@ def test_a_leaf_that_loses_its_home_takes_the_next(leaf):
     (question,) = only(leaf.link_down(1), Kind.ACK)
     assert question[:4] == (3, Kind.ACK, "far", "b@d")
     leaf.link_down(3)
-    assert (leaf.engine.out.home, leaf.engine.out.address) == (None, "b")
+    assert (leaf.engine.out.uplink, leaf.engine.out.address) == (None, "b")
     leaf.join(4, "a", dialled=True)
     assert leaf.engine.out.address == "b@a"
 

@@ -77,7 +77,7 @@ def test_a_leaf_that_loses_the_node_it_hangs_on_goes_on_over_another():
     assert sim.settle()
     (leaf,) = sim.add("leaf", leaf=True)
     sim.connect("leaf", "first")
-    assert sim.run_until(lambda: leaf.engine.out.home is not None, 1)
+    assert sim.run_until(lambda: leaf.engine.out.uplink is not None, 1)
     sim.connect("leaf", "second")
     sim.run(1)
     assert leaf.engine.out.address == "leaf@first"

@@ -264,8 +264,8 @@ class Engine:
         for link in suspects:
             self.out.emit(Report("link_suspect", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
             self.routes.set_cost(link.id, link.routing_cost)
-            if self.out.home is link and any(not other.suspect for other in self.links.up()):
-                self._move_house(now)
+            if self.out.uplink is link and any(not other.suspect for other in self.links.up()):
+                self._rehome(now)
         for link in silent:
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
                 continue
@@ -527,8 +527,8 @@ class Engine:
         self.links.establish(link, now)
         self.out.emit(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
         if self.leaf:
-            if self.out.home is None:
-                self.out.hang_on(link)
+            if self.out.uplink is None:
+                self.out.attach(link)
                 self.exchanges.on_attached(None, now)
             self.keepalive.send(link, now)
         elif link.leaf:
@@ -586,8 +586,8 @@ class Engine:
 
     def _detach(self, link: Link, now: float) -> None:
         if self.leaf:
-            if self.out.home is link:
-                self._move_house(now)
+            if self.out.uplink is link:
+                self._rehome(now)
         elif link.leaf:
             if not self.links.to(link.node):
                 self.exchanges.on_detached(Address(f"{link.node}@{self.node}"), now)
@@ -598,11 +598,11 @@ class Engine:
             self._choose(now)
         self._admit_quarantined(now)
 
-    def _move_house(self, now: float) -> None:
+    def _rehome(self, now: float) -> None:
         """This leaf hangs on another of its neighbours from now on, one that is not suspect if there is any."""
-        self.out.hang_on(min(self.links.up(), key=lambda link: link.suspect, default=None))
+        self.out.attach(min(self.links.up(), key=lambda link: link.suspect, default=None))
         self.exchanges.on_detached(None, now)
-        if self.out.home is not None:
+        if self.out.uplink is not None:
             self.exchanges.on_attached(None, now)
 
     def _admit_quarantined(self, now: float) -> None:

@@ -44,10 +44,10 @@ class Router:
     def _engine(self) -> Engine:
         engine = self._tables
         if engine.leaf:
-            home = engine.out.home
+            uplink = engine.out.uplink
             raise ConfigError(
                 f"node {self.node_id!r} is ephemeral and keeps no tables of the mesh; ask the one it is linked to, "
-                f"by request({home.node if home is not None else '...'!r}, 'zmesh:routes')",
+                f"by request({uplink.node if uplink is not None else '...'!r}, 'zmesh:routes')",
                 node=self.node_id,
             )
         return engine

@@ -288,15 +288,15 @@ def test_the_incarnation_of_a_leaf_is_not_known_to_the_routes(node):
 
 def test_a_leaf_sends_everything_to_the_node_that_it_hangs_on():
     node = Node("cli", leaf=True)
-    home = node.join(1, "b")
+    uplink = node.join(1, "b")
     assert node.out.way("c") is None
     assert node.out.hint("c", 0.0) == "; not linked to any node"
-    node.out.hang_on(home)
+    node.out.attach(uplink)
     assert node.out.way("c") == Way(1, 0, False)
     assert node.out.hint("c", 0.0) == ""
     node.out.carry("c", Kind.CHUNK, b"", b"")
     assert taken(node) == [Passed(1, Kind.CHUNK, MAX_TTL, "c", "cli@b", b"", b"")]
-    node.out.hang_on(None)
+    node.out.attach(None)
     assert (node.out.address, node.out.way("c")) == ("cli", None)
 
 
@@ -354,7 +354,7 @@ def test_a_node_hears_of_its_own_chunks_too(node):
 
 def test_a_leaf_sends_again_what_its_full_link_refused_when_its_time_has_come():
     leaf = Node(leaf=True)
-    leaf.out.hang_on(leaf.join(1, "b"))
+    leaf.out.attach(leaf.join(1, "b"))
     fill(leaf)
     leaf.out.carry("c", Kind.CHUNK, b"head", bytes(BULK))
     assert leaf.out.take() == [Report("frame_dropped", "b", 1, "queue_full")]

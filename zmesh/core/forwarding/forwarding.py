@@ -52,7 +52,7 @@ class Forwarding:
         self.incarnation = incarnation
         self.leaf = leaf
         self.address = Address(node)
-        self.home: Link | None = None
+        self.uplink: Link | None = None
         self.queues: dict[LinkId, Queue] = {}
         self.looped: list[Frames] = []
         self.dials = Dials()
@@ -70,10 +70,10 @@ class Forwarding:
         effects, self._effects = self._effects, []
         return effects
 
-    def hang_on(self, home: Link | None) -> None:
+    def attach(self, uplink: Link | None) -> None:
         """A leaf hangs on the node at the end of this link from now on, or on none."""
-        self.home = home
-        self.address = Address(f"{self.node}@{home.node}" if home is not None else self.node)
+        self.uplink = uplink
+        self.address = Address(f"{self.node}@{uplink.node}" if uplink is not None else self.node)
 
     def drain(self, link: LinkId, most: int = DRAIN) -> Queue | None:
         """The link takes frames again: send the next of them, `most` of those that wait."""
@@ -160,7 +160,7 @@ class Forwarding:
         """
         dials = self.dials.describe(now)
         if self.leaf:
-            return f"; not linked to any node{dials}" if self.home is None else ""
+            return f"; not linked to any node{dials}" if self.uplink is None else ""
         known = self._known(wire.host_of(destination), now)
         if self.has_left(destination):
             return known + dials
@@ -183,7 +183,7 @@ class Forwarding:
     def towards(self, destination: Address, host: NodeId) -> LinkId | None:
         """The link that frames for that destination leave on, or None."""
         if self.leaf:
-            return self.home.id if self.home is not None else None
+            return self.uplink.id if self.uplink is not None else None
         if host == self.node:
             links = self._links.to(NodeId(Address(destination.partition("@")[0])))
             return links[0].id if links and links[0].leaf else None

@@ -38,10 +38,10 @@ class Net:
         link = self.count
         self.ends[link] = (a, b)
         self.up.add(link)
-        for here, there, effective_cost in ((a, b, cost), (b, a, cost if back is None else back)):
-            self.costs[link, here] = effective_cost
+        for here, there, price in ((a, b, cost), (b, a, cost if back is None else back)):
+            self.costs[link, here] = price
             self.ways[link, there] = []
-            self.nodes[here].link_up(link, effective_cost, self.now)
+            self.nodes[here].link_up(link, price, self.now)
         return link
 
     def set_cost(self, link, name, cost):

@@ -1,9 +1,9 @@
-"""Who may be a neighbour: the greeting of each connection, and what a node of the same name means for it.
+"""The handshake that opens a link, and the detection of duplicate node ids.
 
-Both ends say who they are (HELLO). A name that is this node's own is refused, and so is a link between two leaves. A
-name that another incarnation bears, alive as far as is known here, has the link quarantined: either that one falls silent, as
-after a restart, and the newcomer takes its place, or it answers, and then there are two nodes of one name, of which the
-newcomer is refused.
+Both ends send a HELLO with their node id and incarnation. A link is refused if its other end has this node's own id, or
+if both ends are leaves. If the id is in use by another incarnation, the link is quarantined until that incarnation
+times out, as after a restart (then the newcomer is accepted), or answers a probe (then the newcomer is refused: two
+live nodes have one id).
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ differs by COST_STEP. So jitter moves no route, and neither does a single slow a
 is dear after three probes. (babeld smooths the metrics of routes to the same end. Smooth costs do without: in a settled
 mesh each metric still is that of the shortest path.)
 
-A HELLO may name a node that is known alive in another incarnation. That is either the same node after a restart, whose
-old self nobody has missed yet, or a second node of the same name. The new link is quarantined meanwhile: if the old self falls
-silent it is replaced, if it proves alive the newcomer is refused.
+A HELLO may carry the id of a node that is alive in another incarnation. That is either the same node after a restart,
+whose former incarnation has not timed out yet, or a second node with the same id. The new link is quarantined until the
+other incarnation has timed out (the new one replaces it) or has proved alive (the new one is refused).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _GOLDEN = 0.6180339887498949
 
 
 class State(Enum):
-    """OPENING: no HELLO yet. QUARANTINED: its HELLO names a node that may still be alive elsewhere. UP: carries frames."""
+    """OPENING: no HELLO yet. QUARANTINED: the node id of its HELLO may be in use elsewhere. UP: carries frames."""
 
     OPENING = "opening"
     QUARANTINED = "quarantined"
@@ -155,15 +155,16 @@ class Link:
 
     @property
     def effective_cost(self) -> int:
-        """What the link costs now: its cost, and far more while it is suspect."""
+        """The cost of the link, raised by SUSPECT_COST while it is suspect."""
         return self.cost + SUSPECT_COST if self.suspect else self.cost
 
     @property
     def routing_cost(self) -> int:
-        """What routes pay for the link now: its effective_cost, or INFINITY (there are none) until a round trip is known.
+        """The cost that routes use: the effective cost, or INFINITY (no routes) before the first round-trip sample.
 
-        If a new link bore routes for its bare cost, and that then grew, every feasibility distance over it would be
-        too short for the routes that there are (see `routes`), and whatever fails later would need a newer number.
+        If routes used a new link at its configured cost, and the round-trip penalty raised that later, every
+        feasibility distance over the link would be too short for the current routes (see `routes`), and each later
+        failure would need a newer sequence number.
         """
         return INFINITY if self.rtt is None else self.effective_cost
 

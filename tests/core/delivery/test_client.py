@@ -23,7 +23,7 @@ from zmesh.core.delivery.sending import BURST, POKE
 from zmesh.core.delivery.streams import BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Eof
-from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, Ack, AckItem, Cancel, Kind
+from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Ack, AckItem, Cancel, Kind
 
 # --- the road of one request --------------------------------------------------------------------------------------
 
@@ -265,7 +265,7 @@ def test_a_request_that_only_a_life_before_could_have_had_begins_anew_in_the_one
     assert sent(blind.done()) == [QUESTION]
     blind.on_chunk(request(id=OTHER, incarnation=7), now=2.2)
     (chunk,) = sent(told(blind, 7, 2.3), Kind.CHUNK)
-    assert (chunk.target, chunk.flags & FLAG_RESENT) == (7, FLAG_RESENT)
+    assert chunk.target == 7
 
 
 def test_a_cancelled_call_sends_no_more_when_its_recipient_says_who_it_is(blind):

@@ -17,7 +17,7 @@ from zmesh.core.delivery.client import POKE_SOON
 from zmesh.core.delivery.peers import POKE_LIMIT
 from zmesh.core.delivery.sending import POKE, SILENCE
 from zmesh.core.effects import Deliver, Report
-from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, Cancel, Kind
+from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, MAX_BODY, Cancel, Kind
 
 # --- no route -----------------------------------------------------------------------------------------------------
 
@@ -26,7 +26,7 @@ def test_a_request_without_a_route_waits_for_one(side):
     assert side.call(to="x", now=1.0) == []
     assert side.counts["waiting_bytes"] == 0
     (chunk,) = sent(side.regain("x", 9, now=11.0))
-    assert (chunk.target, chunk.flags & FLAG_RESENT) == (9, 0)
+    assert chunk.target == 9
     side.on_ack(1, source="x", incarnation=9, now=12.0)
     assert sent([effect for _, effect in side.run(12.0, 12.0 + ROUTE_TIMEOUT)], Kind.CHUNK) == []
     assert side.counts["calls"] == 1
@@ -45,7 +45,7 @@ def test_a_call_whose_route_is_lost_is_sent_again_when_there_is_one(side):
     side.call(now=0.0)
     assert side.lose(now=0.5) == []
     (chunk,) = sent(side.regain(now=0.7))
-    assert chunk.flags & FLAG_RESENT
+    assert chunk.sequence == 0
 
 
 def test_a_request_that_came_back_goes_to_the_new_life_of_its_recipient(side):

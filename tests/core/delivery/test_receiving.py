@@ -7,7 +7,7 @@ from zmesh.core.delivery.sending import Exchange
 from zmesh.core.delivery.streams import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
 from zmesh.core.effects import Report
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import FLAG_WANTING, MAX_BODY, AckItem, Chunk, Kind
+from zmesh.core.wire import FLAG_BLOCKED, MAX_BODY, AckItem, Chunk, Kind
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_window_of_a_reader_that_keeps_up_doubles_when_it_holds_the_sender_u
     exchange = new()
     widths = []
     for sequence in range(7):
-        ready = receiving.accept(exchange, chunk(sequence, FLAG_WANTING), bytes(MAX_BODY), 1)
+        ready = receiving.accept(exchange, chunk(sequence, FLAG_BLOCKED), bytes(MAX_BODY), 1)
         receiving.owe(exchange, ready, 0.0)
         read(receiving, exchange, ready)
         receiving.check([exchange])
@@ -101,7 +101,7 @@ def test_the_window_of_a_reader_that_lags_stays_as_it_is(receiving, new):
     half = WINDOW // 2 // (MAX_BODY + CHUNK_OVERHEAD)
     for sequence in range(half + 1):
         receiving.accept(exchange, chunk(sequence), bytes(MAX_BODY), 1)
-    receiving.accept(exchange, chunk(half + 1, FLAG_WANTING), bytes(MAX_BODY), 1)
+    receiving.accept(exchange, chunk(half + 1, FLAG_BLOCKED), bytes(MAX_BODY), 1)
     assert exchange.inbound.window == WINDOW
 
 
@@ -109,7 +109,7 @@ def test_a_node_widens_the_windows_of_all_its_streams_so_far_and_no_further(rece
     exchanges = [new() for _ in range(40)]
     for sequence in range(4):
         for exchange in exchanges:
-            read(receiving, exchange, receiving.accept(exchange, chunk(sequence, FLAG_WANTING), b"", 1))
+            read(receiving, exchange, receiving.accept(exchange, chunk(sequence, FLAG_BLOCKED), b"", 1))
     receiving.check(exchanges)
     widened = sum(exchange.inbound.window - WINDOW for exchange in exchanges)
     assert MAX_WIDENED - MAX_WINDOW < widened <= MAX_WIDENED
@@ -118,7 +118,7 @@ def test_a_node_widens_the_windows_of_all_its_streams_so_far_and_no_further(rece
     last = exchanges[-1]
     receiving.check([last])
     for sequence in range(4, 9):
-        read(receiving, last, receiving.accept(last, chunk(sequence, FLAG_WANTING), b"", 1))
+        read(receiving, last, receiving.accept(last, chunk(sequence, FLAG_BLOCKED), b"", 1))
     assert last.inbound.window == MAX_WINDOW
 
 

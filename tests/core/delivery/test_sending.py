@@ -5,7 +5,7 @@ from zmesh.core.delivery.sending import BURST, POKE, Exchange, Sending
 from zmesh.core.delivery.streams import BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
 from zmesh.core.effects import Pull
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
-from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, MAX_BODY, AckItem, Kind
+from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, AckItem, Kind
 
 HEADER = RequestHeader("echo:echo", 1.0)
 ANSWER = ReplyHeader(1.0, 1)
@@ -259,7 +259,7 @@ def test_what_was_not_acknowledged_is_sent_again(sending, road, new):
     assert sending.timers.expire(6.0) == [exchange.stream]
     sending.on_silence(exchange, 6.0)
     again = road.frames()
-    assert [sent.value for sent in again] == [chunk._replace(flags=chunk.flags | FLAG_RESENT) for chunk in first]
+    assert [sent.value for sent in again] == first
     assert [len(sent.body) for sent in again] == [MAX_BODY, MAX_BODY]
     assert sending.timers.next_deadline() == 6.0 + 2 * FIRST_TIMEOUT
 

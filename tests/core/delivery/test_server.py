@@ -21,7 +21,7 @@ from zmesh.core.delivery.server import LEAF_GRACE, SILENCE
 from zmesh.core.delivery.streams import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.effects import Abort, Deliver, Report
 from zmesh.core.message import Eof
-from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, Ack, AckItem, Cancel, Kind
+from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, Ack, AckItem, Cancel, Kind
 
 # --- the road of one request --------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ def test_a_leaf_may_have_any_incarnation_and_what_is_open_is_sent_again(side, ro
     side.on_chunk(request(incarnation=5), source="cli@b")
     side.reply(b"x")
     (chunk,) = sent(side.regain(incarnation=9), Kind.CHUNK)
-    assert chunk.flags & FLAG_RESENT
+    assert chunk.sequence == 0
 
 
 # --- acknowledgements ---------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_a_leaf_that_comes_back_goes_on(side, road):
     side.done()
     side.exchanges.on_attached("cli@a", 2.0)
     (chunk,) = sent(side.done(), Kind.CHUNK)
-    assert chunk.flags & FLAG_RESENT
+    assert chunk.sequence == 0
     side.on_ack(1, stream=REPLIES, source="cli@a", incarnation=5, now=2.1)
     assert Abort(ID, "unreachable") not in [effect for _, effect in side.run(2.1, 2.0 + SILENCE - 1.0)]
 

@@ -15,7 +15,7 @@ from zmesh.core.delivery.streams import (
     Overrun,
 )
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
-from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_WANTING, MAX_BODY, Chunk
+from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
 
 HEADER = RequestHeader("echo:echo", 1.0)
 
@@ -215,15 +215,15 @@ def test_what_was_lost_waits_for_the_window_too_but_one_chunk_is_always_under_wa
 
 def test_a_sender_that_the_window_holds_up_says_so_with_its_last_chunk():
     outbound = filled(*[bytes(MAX_BODY)] * 60)
-    assert not any(piece.flags & FLAG_WANTING for piece in taken(outbound))  # here the path's window is as small
+    assert not any(piece.flags & FLAG_BLOCKED for piece in taken(outbound))  # here the path's window is as small
     outbound.acknowledge(8, WINDOW + 4 * (MAX_BODY + CHUNK_OVERHEAD), 1.0)
     pieces = taken(outbound, 1.0)
-    assert [bool(piece.flags & FLAG_WANTING) for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert [bool(piece.flags & FLAG_BLOCKED) for piece in pieces] == [False] * (len(pieces) - 1) + [True]
 
 
 def test_a_sender_with_nothing_more_to_send_wants_no_more_room():
     outbound = filled(*[bytes(MAX_BODY)] * 15)
-    assert not any(piece.flags & FLAG_WANTING for piece in taken(outbound))
+    assert not any(piece.flags & FLAG_BLOCKED for piece in taken(outbound))
 
 
 def test_a_wrong_count_of_what_is_in_flight_is_found():

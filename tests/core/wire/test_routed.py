@@ -3,7 +3,7 @@ import pytest
 from tests.core.wire.wire_strategies import refused, valid_chunk
 from zmesh.core import wire
 from zmesh.core.message import RequestHeader
-from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, FLAG_WANTING, encode
+from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, encode
 
 
 def test_the_time_left_is_never_below_nothing():
@@ -31,6 +31,7 @@ def test_an_acknowledgement_with_a_wrong_field_is_refused(item):
 
 # --- the flags of a chunk -----------------------------------------------------------------------------------------
 
+FLAG_RESERVED = 8
 HEADER = ("a:b", 1.0, None, False)
 ENDING = (0, "", "")
 
@@ -39,11 +40,11 @@ ENDING = (0, "", "")
     ("flags", "header", "eof", "fits"),
     [
         (0, None, None, True),
-        (FLAG_LAST | FLAG_RESENT, None, None, True),
-        (FLAG_WANTING, None, None, True),
+        (FLAG_LAST | FLAG_RESERVED, None, None, True),
+        (FLAG_BLOCKED, None, None, True),
         (FLAG_FIRST, HEADER, None, True),
         (FLAG_EOF, None, ENDING, True),
-        (FLAG_FIRST | FLAG_LAST | FLAG_EOF | FLAG_RESENT, HEADER, ENDING, True),
+        (FLAG_FIRST | FLAG_LAST | FLAG_EOF | FLAG_RESERVED, HEADER, ENDING, True),
         (0, HEADER, None, False),
         (0, None, ENDING, False),
         (FLAG_FIRST, None, None, False),

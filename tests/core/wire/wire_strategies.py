@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from zmesh.core import wire
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
-from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_RESENT, INFINITY, AckItem, WireError, encode
+from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, INFINITY, AckItem, WireError, encode
 
 U63 = (1 << 63) - 1
 U64 = (1 << 64) - 1
@@ -30,7 +30,7 @@ def chunks(draw):
     request = draw(st.booleans())
     header = draw(st.none() | (request_headers if request else reply_headers))
     eof = draw(st.none() | eofs)
-    flags = draw(st.sampled_from([0, FLAG_LAST, FLAG_RESENT, FLAG_LAST | FLAG_RESENT]))
+    flags = draw(st.sampled_from([0, FLAG_LAST, FLAG_BLOCKED, FLAG_LAST | FLAG_BLOCKED]))
     flags |= (FLAG_FIRST if header is not None else 0) | (FLAG_EOF if eof is not None else 0)
     return wire.Chunk(
         message_id=draw(bytes16),

@@ -1,6 +1,6 @@
 """The receiving half of the exchanges: what is taken in, what is owed for it, and how much more may come.
 
-A reader has one window of what it has not read. A sender that could send more than that says so (FLAG_WANTING); if the
+A reader has one window of what it has not read. A sender that could send more than that says so (FLAG_BLOCKED); if the
 reader keeps up, its window is doubled, up to MAX_WINDOW for each stream and MAX_WIDENED for all of a node together.
 """
 
@@ -12,7 +12,7 @@ from zmesh.core.delivery.peers import Carrier, Peers
 from zmesh.core.delivery.sending import Exchange
 from zmesh.core.delivery.streams import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, Overrun
 from zmesh.core.effects import Report
-from zmesh.core.wire import FLAG_WANTING, Chunk
+from zmesh.core.wire import FLAG_BLOCKED, Chunk
 
 MAX_WIDENED = 256 * 1024 * 1024
 
@@ -47,7 +47,7 @@ class Receiving:
             self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, "past_window"))
             return None
         exchange.charge()
-        if chunk.flags & FLAG_WANTING and inbound.keeps_up and self._widen(exchange):
+        if chunk.flags & FLAG_BLOCKED and inbound.keeps_up and self._widen(exchange):
             inbound.since_ack = ACK_EVERY
         return ready
 

@@ -19,7 +19,7 @@ from zmesh.core.delivery.streams import BACKLOG, Inbound, Outbound, Piece
 from zmesh.core.effects import Pull, StreamOver
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import FLAG_RESENT, MAX_BODY, AckItem, Kind
+from zmesh.core.wire import MAX_BODY, AckItem, Kind
 
 BURST = 16
 POKE = 15.0
@@ -356,7 +356,7 @@ class Sending:
             message_id,
             request,
             piece.sequence,
-            piece.flags | FLAG_RESENT if piece.times > 1 else piece.flags,
+            piece.flags,
             exchange.number,
             next(iter(exchange.peer.unsettled), exchange.number) if request else 0,
             self._carrier.incarnation,

@@ -19,7 +19,7 @@ from typing import cast
 
 from zmesh.core.delivery.congestion import FIRST_WINDOW, Mark, Pace
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
-from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, FLAG_WANTING, MAX_BODY, Chunk
+from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
 
 WINDOW = FIRST_WINDOW
 CHUNK_OVERHEAD = 512
@@ -166,7 +166,7 @@ class Outbound:
         if self.unsent:
             following = self.unsent[0].weight
             if self.sent_weight + following > self.limit and self._fits(following):
-                piece.flags |= FLAG_WANTING
+                piece.flags |= FLAG_BLOCKED
         return piece
 
     def acknowledge(self, following: int, limit: int, now: float) -> float | None:

@@ -17,7 +17,7 @@ from zmesh.core.routing.routes import Routes
 from zmesh.core.wire import Kind
 
 
-class Probes:
+class Keepalive:
     """The probes of one node, those that it sends and those that it hears."""
 
     def __init__(self, routes: Routes, records: Records, out: Forwarding, *, leaf: bool) -> None:

@@ -90,11 +90,10 @@ from zmesh.core.wire.link import (
 )
 from zmesh.core.wire.routed import (
     CLOSED,
+    FLAG_BLOCKED,
     FLAG_EOF,
     FLAG_FIRST,
     FLAG_LAST,
-    FLAG_RESENT,
-    FLAG_WANTING,
     Ack,
     AckItem,
     Cancel,
@@ -111,11 +110,10 @@ from zmesh.core.wire.routed import (
 __all__ = [
     "CLOSED",
     "FIRST_ROUTED",
+    "FLAG_BLOCKED",
     "FLAG_EOF",
     "FLAG_FIRST",
     "FLAG_LAST",
-    "FLAG_RESENT",
-    "FLAG_WANTING",
     "FULL_BEGIN",
     "FULL_END",
     "INFINITY",

@@ -23,8 +23,8 @@ from zmesh.core.wire.limits import MAX_ACKS, MAX_DIRECTIVE, MAX_HEAD, MAX_NAMES,
 FLAG_FIRST = 1
 FLAG_LAST = 2
 FLAG_EOF = 4
-FLAG_RESENT = 8
-FLAG_WANTING = 16
+FLAG_BLOCKED = 16
+"""More payload waits, held back by the receiver's limit alone (DATA_BLOCKED, RFC 9000 section 19.12). 8 is reserved."""
 
 
 class AckItem(NamedTuple):

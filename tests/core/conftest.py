@@ -7,7 +7,7 @@ import pytest
 from tests.core.delivery.exchange_harness import Side
 from tests.core.engine_harness import Subject
 from zmesh.core import wire
-from zmesh.core.delivery.peers import Way
+from zmesh.core.forwarding.forwarding import NextHop
 from zmesh.core.routing.routes import Routes
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import Kind
@@ -46,18 +46,18 @@ class Road:
     def __init__(self, node="a", incarnation=1, ways=()):
         self.node = node
         self.incarnation = incarnation
-        self.ways = {name: Way(1, incarnation, False) for name, incarnation in dict(ways).items()}
+        self.ways = {name: NextHop(1, incarnation, False) for name, incarnation in dict(ways).items()}
         self.hops = {}
         self.left = set()
         self.effects = []
 
-    def way(self, destination):
+    def next_hop(self, destination):
         return self.ways.get(destination)
 
     def neighbour(self, link):
         return self.hops.get(link)
 
-    def carry(self, destination, kind, head, body, link=None):
+    def originate(self, destination, kind, head, body, link=None):
         assert link in (None, self.ways[destination].link)
         self.effects.append(Sent(destination, kind, READERS[kind](head), body))
 
@@ -72,7 +72,7 @@ class Road:
 
     def open(self, node, incarnation=0, *, link=1, lagging=False):
         """From now on there is this way to the node."""
-        self.ways[node] = Way(link, incarnation, lagging)
+        self.ways[node] = NextHop(link, incarnation, lagging)
 
     def shut(self, node):
         """From now on there is no way to the node."""

@@ -218,7 +218,7 @@ def test_a_stream_whose_link_lags_waits_and_goes_on_when_it_is_ready(linked):
     for number in range(2, 22):
         assert engine.send(bytes([number]) * 16, "a", HEADER, body, now) == []
     engine.check()
-    assert LAGGING_BYTES <= engine.out.queues[1].size_bytes < LAGGING_BYTES + MAX_BODY + 1000
+    assert LAGGING_BYTES <= engine.forwarding.queues[1].size_bytes < LAGGING_BYTES + MAX_BODY + 1000
     sent = []
     while effects := engine.link_ready(1, now):
         engine.check()
@@ -232,7 +232,7 @@ def test_a_link_may_still_lag_when_it_is_ready(linked):
     engine.link_full(1, first.frames, now)
     frames = (wire.encode_route(Kind.CHUNK, "a", "x"), b"", bytes(MAX_BODY))
     for _ in range(DRAIN + 10):
-        engine.out.put(1, frames, ("x", "a", True))
+        engine.forwarding.enqueue(1, frames, ("x", "a", True))
     waiting = engine.send(bytes(16), "a", HEADER, b"2", now)
     assert waiting == []
     assert len(engine.link_ready(1, now)) == DRAIN

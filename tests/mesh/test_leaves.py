@@ -19,7 +19,7 @@ async def forget_frames(mesh):
 
 async def tables(mesh):
     engine = mesh.node.engine
-    return [len(engine.links), len(engine.routes.table()), len(engine.records), len(engine.out.queues),
+    return [len(engine.links), len(engine.routes.table()), len(engine.records), len(engine.forwarding.queues),
             *engine.exchanges.counts().values()]
 """
 

@@ -71,13 +71,13 @@ class Engine:
         self.duplicates = Duplicates(self.alarm, limits)
         self.departed = Departed(node, self.routes, self.records, limits)
         self._admissions = TokenBucket(limits.admissions, now)
-        self.out = Forwarding(
+        self.forwarding = Forwarding(
             node, incarnation, self.links, self.routes, self.records, self.departed, leaf=leaf, limits=limits
         )
-        self.exchanges = Exchanges(self.out, route_timeout, self.alarm, leaf=leaf, limits=limits)
-        self.keepalive = Keepalive(self.routes, self.records, self.out, leaf=leaf)
+        self.exchanges = Exchanges(self.forwarding, route_timeout, self.alarm, leaf=leaf, limits=limits)
+        self.keepalive = Keepalive(self.routes, self.records, self.forwarding, leaf=leaf)
         self.handshake = Handshake(
-            node, incarnation, self.started, self.links, self.routes, self.records, self.out, leaf=leaf
+            node, incarnation, self.started, self.links, self.routes, self.records, self.forwarding, leaf=leaf
         )
         self._capabilities: tuple[str, ...] = ()
         self._closed = False
@@ -94,7 +94,7 @@ class Engine:
         """
         if self.links.get(link) is None and not self._closed:
             opened = self.links.open(link, dialled=dialled, cost=cost, now=now, where=where)
-            self.out.queues[link] = Queue()
+            self.forwarding.queues[link] = Queue()
             if dialled:
                 self.handshake.greet(opened, now)
         return self._done(now)
@@ -106,11 +106,11 @@ class Engine:
 
     def link_full(self, link: LinkId, frames: Frames, now: float) -> list[Effect]:
         """The transport could not take these frames; they are kept until `link_ready`."""
-        queue = self.out.queues.get(link)
+        queue = self.forwarding.queues.get(link)
         if queue is not None:
             queue.give_back(frames)
         else:
-            self.out.emit(Report("frame_dropped", self.links.neighbour(link), link, "link_gone"))
+            self.forwarding.emit(Report("frame_dropped", self.links.neighbour(link), link, "link_gone"))
         return self._done(now)
 
     def link_ready(self, link: LinkId, now: float, most: int = DRAIN) -> list[Effect]:
@@ -118,26 +118,26 @@ class Engine:
 
         Where only sending tells whether it takes any, the first call asks for one.
         """
-        queue = self.out.drain(link, most)
+        queue = self.forwarding.drain(link, most)
         if queue is not None and queue.size_bytes < LAGGING_BYTES:
             self.exchanges.on_link_ready(link, lambda: queue.size_bytes >= LAGGING_BYTES, now)
         return self._done(now)
 
     def dial_failed(self, url: str, reason: str, now: float) -> list[Effect]:
         """A peer could not be dialled, or did not take this node in; errors about unreachable nodes say so."""
-        self.out.dials.fail(url, reason, now)
+        self.forwarding.dials.fail(url, reason, now)
         return self._done(now)
 
     def dial_succeeded(self, url: str, now: float) -> list[Effect]:
         """There is a link to a peer that is dialled."""
-        self.out.dials.succeed(url)
+        self.forwarding.dials.succeed(url)
         return self._done(now)
 
     def receive(self, link: LinkId, frames: tuple[bytes, ...] | list[bytes], now: float) -> list[Effect]:
         """A frame has come on a link. Nothing that is in it can raise."""
         known = self.links.get(link)
         if known is None:
-            self.out.emit(Report("frame_dropped", self.links.neighbour(link), link, "link_gone"))
+            self.forwarding.emit(Report("frame_dropped", self.links.neighbour(link), link, "link_gone"))
             return self._done(now)
         try:
             if len(frames) != 3 or len(frames[2]) > wire.MAX_BODY or len(frames[1]) > wire.MAX_HEAD:
@@ -156,7 +156,7 @@ class Engine:
                 self._trust(known)
         except OverBudget as error:
             known.heard = now
-            self.out.emit(Report("frame_dropped", known.node or None, link, f"over_budget: {error}"))
+            self.forwarding.emit(Report("frame_dropped", known.node or None, link, f"over_budget: {error}"))
         except WireError as error:
             self._strike(known, error, now)
         return self._done(now)
@@ -240,7 +240,7 @@ class Engine:
             if known.state is State.UP:
                 self.keepalive.send(known, now)
             else:
-                self.out.put(link, wire.encode_link(Kind.ASK))
+                self.forwarding.enqueue(link, wire.encode_link(Kind.ASK))
         return self._done(now)
 
     def close(self, now: float, reason: str = "leaving") -> list[Effect]:
@@ -248,7 +248,7 @@ class Engine:
         self._closed = True
         self.exchanges.close()
         for link in self.links.up():
-            self.out.put(link.id, wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason)))
+            self.forwarding.enqueue(link.id, wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason)))
         return self._done(now)
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -262,9 +262,9 @@ class Engine:
                 self.handshake.greet(link, now)  # again: it, or the answer to it, may be lost
         suspects, silent = self.links.expire(now)
         for link in suspects:
-            self.out.emit(Report("link_suspect", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
+            self.forwarding.emit(Report("link_suspect", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
             self.routes.set_cost(link.id, link.routing_cost)
-            if self.out.uplink is link and any(not other.suspect for other in self.links.up()):
+            if self.forwarding.uplink is link and any(not other.suspect for other in self.links.up()):
                 self._rehome(now)
         for link in silent:
             if link.state is State.UP and link.heard == now:  # it took the place of one that was lost just now
@@ -273,12 +273,12 @@ class Engine:
                 self._refuse(link, self.handshake.duplicate(link), now)
             else:
                 how = "silent" if link.state is State.UP else "no greeting"
-                self.out.emit(HangUp(link.id, how, 0.0))
+                self.forwarding.emit(HangUp(link.id, how, 0.0))
                 self._lose(link.id, f"{how} for {now - link.heard:.3g} s", now)
         self._move(now)
         self.routes.expire(now)
         for node in self.records.expire(now):
-            self.out.emit(Report("node_forgotten", node))
+            self.forwarding.emit(Report("node_forgotten", node))
         if self.duplicates.expire(now):
             self._describe(now)
         if self.node not in self.duplicates:
@@ -345,7 +345,7 @@ class Engine:
 
     def hint(self, destination: Address, now: float) -> str:
         """What to add to an error about a node without a route: when it left, known nodes, failing dials."""
-        return self.out.hint(destination, now)
+        return self.forwarding.hint(destination, now)
 
     def last_heard_by(self, node: NodeId) -> NodeId | None:
         """The node that was the last to hear of one that has left; None if that is unknown."""
@@ -372,21 +372,21 @@ class Engine:
         self.duplicates.check()
         self.departed.check()
         self.exchanges.check()
-        self.out.check()
+        self.forwarding.check()
 
     # -- inside: forwarding --------------------------------------------------------------------------------------
 
     def _on_routed(self, link: Link, route: Route, frames: Frames, now: float) -> None:
         if link.state is not State.UP:
             self.handshake.ask(link)
-            self.out.emit(Report("frame_dropped", None, link.id, "not_greeted"))
+            self.forwarding.emit(Report("frame_dropped", None, link.id, "not_greeted"))
             return
         if link.leaf and route.source != f"{link.node}@{self.node}":
             raise WireError("a leaf speaks for another node")
-        if route.destination == self.out.address or (self.leaf and self._is_me(route.destination)):
+        if route.destination == self.forwarding.address or (self.leaf and self._is_me(route.destination)):
             self._arrive(route, frames, now, link.node)
             return
-        self.out.forward(link, route, frames, now)
+        self.forwarding.forward(link, route, frames, now)
 
     def _is_me(self, destination: Address) -> bool:
         """A leaf of several links is known by several addresses, also by that of a node it hung on before."""
@@ -403,9 +403,9 @@ class Engine:
         except WireError as error:
             refusal = f"{error.reason}: {error}"
         if refusal == "restarted":
-            self.out.bounce(Kind.UNREACHABLE, route, frames, now, refusal)
+            self.forwarding.send_unreachable(Kind.UNREACHABLE, route, frames, now, refusal)
         elif refusal is not None:
-            self.out.emit(Report("frame_dropped", wire.host_of(route.source), None, refusal))
+            self.forwarding.emit(Report("frame_dropped", wire.host_of(route.source), None, refusal))
 
     # -- inside: what neighbours say -----------------------------------------------------------------------------
 
@@ -425,16 +425,16 @@ class Engine:
             if link.dialled:
                 self._restart(link, now)
             else:
-                self.out.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: ASK"))
+                self.forwarding.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: ASK"))
         elif link.state is not State.UP:
             self.handshake.ask(link)
-            self.out.emit(Report("frame_dropped", None, link.id, "not_greeted"))
+            self.forwarding.emit(Report("frame_dropped", None, link.id, "not_greeted"))
         else:
             self._on_up(link, kind, head, now)
 
     def _on_up(self, link: Link, kind: int, head: bytes, now: float) -> None:
         if kind in _BETWEEN_NODES and (self.leaf or link.leaf):
-            self.out.emit(Report("frame_dropped", link.node, link.id, "leaf_has_no_tables"))
+            self.forwarding.emit(Report("frame_dropped", link.node, link.id, "leaf_has_no_tables"))
             return
         match kind:
             case Kind.PROBE:
@@ -444,7 +444,7 @@ class Engine:
                 if 0 <= sample < 3600:
                     self._measure(link, sample, now)
                 else:
-                    self.out.emit(Report("frame_dropped", link.node, link.id, "unexpected: ECHO"))
+                    self.forwarding.emit(Report("frame_dropped", link.node, link.id, "unexpected: ECHO"))
             case Kind.UPDATE:
                 update = wire.decode_update(head)
                 link.budget.spend("route_entries", 1 + len(update.entries))
@@ -465,7 +465,7 @@ class Engine:
                     link.budget.spend("resent_rows", max(MIN_RESENT, len(self.records)))
             case _:
                 reason = wire.decode_goodbye(head).reason
-                self.out.emit(HangUp(link.id, reason, 0.0))
+                self.forwarding.emit(HangUp(link.id, reason, 0.0))
                 self._lose(link.id, f"they left: {reason}", now)
 
     def _on_records(
@@ -488,7 +488,7 @@ class Engine:
 
     def _on_duplicate(self, one: wire.Record, other: wire.Record, now: float) -> None:
         """Two nodes of one name are alive."""
-        self.out.emit(Report("duplicate_id", one.node, None, describe_duplicate(one, other, self.node)))
+        self.forwarding.emit(Report("duplicate_id", one.node, None, describe_duplicate(one, other, self.node)))
         if one.node == self.node:
             self.exchanges.on_contested(now)
             self._give_way(one, describe_duplicate(one, other, self.node), now)
@@ -497,7 +497,7 @@ class Engine:
         """Another node has refused a second node of some name."""
         if refused[:2] != (self.node, self.incarnation):
             text = describe_refused(refused, at, self.node)
-            self.out.emit(Report("duplicate_id", refused.node, None, text))
+            self.forwarding.emit(Report("duplicate_id", refused.node, None, text))
             if refused.node == self.node:
                 self._give_way(refused, text, now)
 
@@ -505,7 +505,7 @@ class Engine:
         """Another node of this name was heard of; of two, the one that was started later should end."""
         later = (self.started, self.incarnation) > (other.started, other.incarnation)
         if later and now < self._fresh_until:
-            self.out.emit(Report("id_taken", self.node, None, text))
+            self.forwarding.emit(Report("id_taken", self.node, None, text))
 
     # -- inside: opening and closing links -----------------------------------------------------------------------
 
@@ -525,10 +525,10 @@ class Engine:
             self.handshake.greet(link, now, answers=link.session)
         self._admissions.spend(1)
         self.links.establish(link, now)
-        self.out.emit(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
+        self.forwarding.emit(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
         if self.leaf:
-            if self.out.uplink is None:
-                self.out.attach(link)
+            if self.forwarding.uplink is None:
+                self.forwarding.attach(link)
                 self.exchanges.on_attached(None, now)
             self.keepalive.send(link, now)
         elif link.leaf:
@@ -558,7 +558,7 @@ class Engine:
     def _restart(self, link: Link, now: float) -> None:
         """The other end does not know us on this connection (any more): open it again as a new link would be."""
         if link.state is State.UP:
-            self.out.emit(HangUp(link.id, "the other end knows us no more", 0.0))
+            self.forwarding.emit(HangUp(link.id, "the other end knows us no more", 0.0))
             self._lose(link.id, "the other end knows us no more", now)
         else:
             self.handshake.greet(link, now)
@@ -575,18 +575,18 @@ class Engine:
         link = self.links.close(id)
         if link is None:
             return
-        waiting = self.out.queues.pop(id)
+        waiting = self.forwarding.queues.pop(id)
         if link.state is State.UP:
-            self.out.emit(Report("link_lost", link.node, id, reason))
+            self.forwarding.emit(Report("link_lost", link.node, id, reason))
             self._detach(link, now)
         elif link.state is State.OPENING and link.dialled and not link.refused:
-            self.out.emit(Report("link_not_greeted", None, id, reason, text=link.where))
+            self.forwarding.emit(Report("link_not_greeted", None, id, reason, text=link.where))
         self.exchanges.link_down(id, now)
-        self.out.reroute(waiting, now)
+        self.forwarding.reroute(waiting, now)
 
     def _detach(self, link: Link, now: float) -> None:
         if self.leaf:
-            if self.out.uplink is link:
+            if self.forwarding.uplink is link:
                 self._rehome(now)
         elif link.leaf:
             if not self.links.to(link.node):
@@ -600,9 +600,9 @@ class Engine:
 
     def _rehome(self, now: float) -> None:
         """This leaf hangs on another of its neighbours from now on, one that is not suspect if there is any."""
-        self.out.attach(min(self.links.up(), key=lambda link: link.suspect, default=None))
+        self.forwarding.attach(min(self.links.up(), key=lambda link: link.suspect, default=None))
         self.exchanges.on_detached(None, now)
-        if self.out.uplink is not None:
+        if self.forwarding.uplink is not None:
             self.exchanges.on_attached(None, now)
 
     def _admit_quarantined(self, now: float) -> None:
@@ -610,10 +610,10 @@ class Engine:
             self._establish(link, now)
 
     def _strike(self, link: Link, error: WireError, now: float) -> None:
-        self.out.emit(Report("frame_dropped", link.node or None, link.id, f"{error.reason}: {error}"))
+        self.forwarding.emit(Report("frame_dropped", link.node or None, link.id, f"{error.reason}: {error}"))
         link.strikes += 1
         if link.strikes >= MAX_STRIKES:
-            self.out.emit(HangUp(link.id, f"{MAX_STRIKES} bad frames in a row", REDIAL_REFUSED))
+            self.forwarding.emit(HangUp(link.id, f"{MAX_STRIKES} bad frames in a row", REDIAL_REFUSED))
             self._lose(link.id, f"{MAX_STRIKES} bad frames in a row: {error}", now)
 
     def _trust(self, link: Link) -> None:
@@ -628,7 +628,7 @@ class Engine:
         if not self.leaf:
             refused = self.duplicates.refused()
             for cut in self.records.describe(self._capabilities, self.links.neighbours(), b"", now, refused):
-                self.out.emit(Report("record_cut", self.node, None, cut))
+                self.forwarding.emit(Report("record_cut", self.node, None, cut))
 
     def _move(self, now: float) -> None:
         """Let routes and record follow the links whose cost has moved, if it is time."""
@@ -652,13 +652,13 @@ class Engine:
         self.records.set_reachable(node, after is not None, now)
         if after is None:
             self.departed.leave(node, before.hops if before is not None else 0, now)
-            self.out.emit(Report("node_left", node))
+            self.forwarding.emit(Report("node_left", node))
             self.exchanges.on_route(node, None, now)
         else:
             if before is None:
                 self.departed.join(node)
-                self.out.emit(Report("node_joined", node))
-            self.out.emit(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
+                self.forwarding.emit(Report("node_joined", node))
+            self.forwarding.emit(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
             self.exchanges.on_route(node, after.incarnation, now)
         if self.links.quarantined():
             self._admit_quarantined(now)
@@ -668,12 +668,14 @@ class Engine:
         for advertisement in self.routes.flush(now):
             frames = wire.encode_update(wire.Update(*advertisement[1:]))
             for id in advertisement.links:
-                self.out.put(id, frames)
+                self.forwarding.enqueue(id, frames)
         for id, requests in self.routes.requests(now).items():
             for start in range(0, len(requests), MAX_ENTRIES):
-                self.out.put(id, wire.encode_link(Kind.SEQNO_REQUEST, tuple(requests[start : start + MAX_ENTRIES])))
+                self.forwarding.enqueue(
+                    id, wire.encode_link(Kind.SEQNO_REQUEST, tuple(requests[start : start + MAX_ENTRIES]))
+                )
         for id, blobs in self.records.flush(now):
-            self.out.put(id, wire.encode_records(blobs))
+            self.forwarding.enqueue(id, wire.encode_records(blobs))
 
     def _done(self, now: float) -> list[Effect]:
         """Bring the stimulus to its end: choose routes, loop what this node sent to itself, hand out the effects."""
@@ -683,15 +685,15 @@ class Engine:
         for event, refused in (("route_refused", self.routes.refused), ("record_refused", self.records.refused)):
             if refused:
                 self._report_refused(event, refused)
-        while self.out.looped:
-            looped, self.out.looped = self.out.looped, []
+        while self.forwarding.looped:
+            looped, self.forwarding.looped = self.forwarding.looped, []
             for frames in looped:
                 self._arrive(wire.decode_route(frames[0]), frames, now, None)
-        return self.out.take()
+        return self.forwarding.take()
 
     def _report_refused(self, event: str, refused: Counter[tuple[LinkId | None, str]]) -> None:
         """One report for all that a stimulus has had refused for the same reason."""
         for (link, reason), count in refused.items():
             node = self.links.neighbour(link) if link is not None else None
-            self.out.emit(Report(event, node, link, f"{reason}: {count}", count=count))
+            self.forwarding.emit(Report(event, node, link, f"{reason}: {count}", count=count))
         refused.clear()

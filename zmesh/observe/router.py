@@ -44,7 +44,7 @@ class Router:
     def _engine(self) -> Engine:
         engine = self._tables
         if engine.leaf:
-            uplink = engine.out.uplink
+            uplink = engine.forwarding.uplink
             raise ConfigError(
                 f"node {self.node_id!r} is ephemeral and keeps no tables of the mesh; ask the one it is linked to, "
                 f"by request({uplink.node if uplink is not None else '...'!r}, 'zmesh:routes')",

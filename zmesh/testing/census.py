@@ -211,7 +211,7 @@ POINTS: tuple[Point, ...] = (
         lambda _, arguments: arguments[0].size_bytes > 0,
         EXCHANGES,
     ),
-    on("a forwarder sends a frame back", Forwarding, "bounce", sentences=EXCHANGES),
+    on("a forwarder sends a frame back", Forwarding, "send_unreachable", sentences=EXCHANGES),
     on("a node closes", Engine, "close"),
 )
 

@@ -4,7 +4,6 @@ from typing import NamedTuple
 import pytest
 
 from zmesh.core import wire
-from zmesh.core.delivery.peers import Way
 from zmesh.core.effects import Report, Transmit
 from zmesh.core.forwarding.forwarding import (
     DRAIN,
@@ -14,6 +13,7 @@ from zmesh.core.forwarding.forwarding import (
     MAX_NAMES_SHOWN,
     MAX_NEAR_CACHED,
     Forwarding,
+    NextHop,
 )
 from zmesh.core.forwarding.queues import BULK, FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue
 from zmesh.core.limits import DEFAULT_LIMITS
@@ -34,14 +34,14 @@ class Node:
         self.routes = Routes(node, 1, 1, alarm)
         self.records = Records(node, 1, 1, alarm)
         self.departed = Departed(node, self.routes, self.records)
-        self.out = Forwarding(node, 1, self.links, self.routes, self.records, self.departed, leaf=leaf)
+        self.forwarding = Forwarding(node, 1, self.links, self.routes, self.records, self.departed, leaf=leaf)
 
     def join(self, id, node, *, leaf=False, cost=100):
         """A link to a neighbour is up."""
         link = self.links.open(id, dialled=True, cost=cost, now=0.0)
         link.node, link.incarnation, link.leaf = node, 1, leaf
         self.links.establish(link, 0.0)
-        self.out.queues[id] = Queue()
+        self.forwarding.queues[id] = Queue()
         if not leaf:
             self.routes.link_up(id, cost, 0.0)
         return link
@@ -79,7 +79,7 @@ class Passed(NamedTuple):
 def taken(node):
     """The effects that are handed out, with the routes of frames read."""
     effects = []
-    for effect in node.out.take():
+    for effect in node.forwarding.take():
         if isinstance(effect, Transmit):
             first, head, body = effect.frames
             route = wire.decode_route(first)
@@ -93,7 +93,7 @@ def frames(kind=Kind.CHUNK, to="c", of="x", ttl=MAX_TTL, head=b"head", body=b"bo
 
 
 def forward(node, link, frames, now=10.0):
-    node.out.forward(node.links.get(link), wire.decode_route(frames[0]), frames, now)
+    node.forwarding.forward(node.links.get(link), wire.decode_route(frames[0]), frames, now)
     return taken(node)
 
 
@@ -113,7 +113,7 @@ def test_what_waited_for_a_link_that_is_gone_takes_the_way_that_there_is_now(nod
     gone.push(frames(Kind.ACK, ttl=9), None)
     gone.push(frames(to="lost", of="d"), None)
     node.reach(2, "d")
-    node.out.reroute(gone, 10.0)
+    node.forwarding.reroute(gone, 10.0)
     passed, acked, dropped, returned = taken(node)
     assert (passed.link, passed.kind, passed.ttl) == (1, Kind.CHUNK, 7)
     assert (acked.link, acked.kind, acked.ttl) == (1, Kind.ACK, 9)
@@ -126,14 +126,14 @@ def test_a_leaf_passes_nothing_on_that_waited(node):
     leaf = Node(leaf=True)
     gone = Queue()
     gone.give_back(frames(of="a@former"))
-    leaf.out.reroute(gone, 10.0)
+    leaf.forwarding.reroute(gone, 10.0)
     assert taken(leaf) == []
 
 
 def test_the_head_and_the_body_are_passed_on_uncopied(node):
     whole = frames(head=bytes(1000), body=bytes(1000))
-    node.out.forward(node.links.get(2), wire.decode_route(whole[0]), whole, 0.0)
-    (effect,) = node.out.take()
+    node.forwarding.forward(node.links.get(2), wire.decode_route(whole[0]), whole, 0.0)
+    (effect,) = node.forwarding.take()
     assert effect.frames[1] is whole[1]
     assert effect.frames[2] is whole[2]
 
@@ -172,13 +172,13 @@ def test_a_leaf_forwards_nothing():
 
 
 def test_large_chunks_and_small_ones_of_one_source_are_flows_of_their_own(node):
-    node.out.queues[1].full = True
+    node.forwarding.queues[1].full = True
     for number in range(3):
         forward(node, 2, frames(head=b"large %d" % number, body=bytes(BULK)))
     forward(node, 2, frames(head=b"small", body=bytes(BULK - 1)))
     forward(node, 2, frames(head=b"of another", of="y"))
     forward(node, 2, frames(Kind.ACK, head=b"control"))
-    node.out.drain(1)
+    node.forwarding.drain(1)
     order = [passed.head for passed in taken(node)]
     assert order == [b"control", b"large 0", b"small", b"of another", b"large 1", b"large 2"]
 
@@ -248,16 +248,16 @@ def test_a_head_too_large_for_a_body_is_not_sent_back(node, size, notes):
 
 def test_the_neighbour_on_a_link_is_known_for_a_while_after_it_was_lost(node):
     node.links.close(1)
-    assert [node.out.neighbour(link) for link in (1, 2, 99)] == ["b", "d", None]
+    assert [node.forwarding.neighbour(link) for link in (1, 2, 99)] == ["b", "d", None]
 
 
 # --- this node's own frames ---------------------------------------------------------------------------------------
 
 
 def test_a_frame_of_this_node_leaves_on_the_way_there(node):
-    assert node.out.way("c") == Way(1, 7, False)
-    node.out.carry("c", Kind.CHUNK, b"head", b"body")
-    node.out.carry("c", Kind.ACK, b"head", b"", 2)
+    assert node.forwarding.next_hop("c") == NextHop(1, 7, False)
+    node.forwarding.originate("c", Kind.CHUNK, b"head", b"body")
+    node.forwarding.originate("c", Kind.ACK, b"head", b"", 2)
     assert taken(node) == [
         Passed(1, Kind.CHUNK, MAX_TTL, "c", "a", b"head", b"body"),
         Passed(2, Kind.ACK, MAX_TTL, "c", "a", b"head", b""),
@@ -265,70 +265,70 @@ def test_a_frame_of_this_node_leaves_on_the_way_there(node):
 
 
 def test_a_frame_of_this_node_to_itself_comes_back(node):
-    assert node.out.way("a") == Way(0, 1, False)
-    node.out.carry("a", Kind.CHUNK, b"head", b"body")
-    assert node.out.looped == [(wire.encode_route(Kind.CHUNK, "a", "a"), b"head", b"body")]
+    assert node.forwarding.next_hop("a") == NextHop(0, 1, False)
+    node.forwarding.originate("a", Kind.CHUNK, b"head", b"body")
+    assert node.forwarding.looped == [(wire.encode_route(Kind.CHUNK, "a", "a"), b"head", b"body")]
     assert taken(node) == []
     with pytest.raises(AssertionError, match="not handed out"):
-        node.out.check()
+        node.forwarding.check()
 
 
 def test_there_may_be_no_way(node):
-    assert node.out.way("nobody") is None
-    assert node.out.way("cli@nobody") is None
-    assert node.out.way("left@a") is None
-    node.out.carry("cli@nobody", Kind.CHUNK, b"head", b"body")
+    assert node.forwarding.next_hop("nobody") is None
+    assert node.forwarding.next_hop("cli@nobody") is None
+    assert node.forwarding.next_hop("left@a") is None
+    node.forwarding.originate("cli@nobody", Kind.CHUNK, b"head", b"body")
     assert taken(node) == [Report("frame_dropped", "nobody", None, "no_route")]
 
 
 def test_the_incarnation_of_a_leaf_is_not_known_to_the_routes(node):
-    assert node.out.way("cli@c") == Way(1, 0, False)
-    assert node.out.way("l@a") == Way(3, 0, False)
+    assert node.forwarding.next_hop("cli@c") == NextHop(1, 0, False)
+    assert node.forwarding.next_hop("l@a") == NextHop(3, 0, False)
 
 
 def test_a_leaf_sends_everything_to_the_node_that_it_hangs_on():
     node = Node("cli", leaf=True)
     uplink = node.join(1, "b")
-    assert node.out.way("c") is None
-    assert node.out.hint("c", 0.0) == "; not linked to any node"
-    node.out.attach(uplink)
-    assert node.out.way("c") == Way(1, 0, False)
-    assert node.out.hint("c", 0.0) == ""
-    node.out.carry("c", Kind.CHUNK, b"", b"")
+    assert node.forwarding.next_hop("c") is None
+    assert node.forwarding.hint("c", 0.0) == "; not linked to any node"
+    node.forwarding.attach(uplink)
+    assert node.forwarding.next_hop("c") == NextHop(1, 0, False)
+    assert node.forwarding.hint("c", 0.0) == ""
+    node.forwarding.originate("c", Kind.CHUNK, b"", b"")
     assert taken(node) == [Passed(1, Kind.CHUNK, MAX_TTL, "c", "cli@b", b"", b"")]
-    node.out.attach(None)
-    assert (node.out.address, node.out.way("c")) == ("cli", None)
+    node.forwarding.attach(None)
+    assert (node.forwarding.address, node.forwarding.next_hop("c")) == ("cli", None)
 
 
 # --- full links ---------------------------------------------------------------------------------------------------
 
 
 def test_a_link_lags_when_so_many_bytes_wait_for_it(node):
-    node.out.queues[1].full = True
+    node.forwarding.queues[1].full = True
     rest = LAGGING_BYTES - FRAME_OVERHEAD
-    node.out.put(1, (b"", b"", bytes(rest - 1)))
-    assert node.out.way("c").lagging is False
-    node.out.drain(1)
-    node.out.queues[1].full = True
-    node.out.put(1, (b"", b"", bytes(rest)))
-    assert node.out.way("c").lagging is True
+    node.forwarding.enqueue(1, (b"", b"", bytes(rest - 1)))
+    assert node.forwarding.next_hop("c").lagging is False
+    node.forwarding.drain(1)
+    node.forwarding.queues[1].full = True
+    node.forwarding.enqueue(1, (b"", b"", bytes(rest)))
+    assert node.forwarding.next_hop("c").lagging is True
 
 
 def fill(node, link=1):
     """No more than a frame without a head and a body has room on that link."""
-    node.out.queues[link].full = True
-    node.out.put(link, (b"", b"", bytes(MAX_QUEUED_BYTES - 2 * FRAME_OVERHEAD - wire.SUM_BYTES)))
+    node.forwarding.queues[link].full = True
+    node.forwarding.enqueue(link, (b"", b"", bytes(MAX_QUEUED_BYTES - 2 * FRAME_OVERHEAD - wire.SUM_BYTES)))
 
 
 def test_what_a_full_link_has_no_room_for_is_reported(node):
     fill(node)
-    node.out.put(1, frames(Kind.ACK, head=b"", body=b""))
-    assert node.out.take() == []
-    node.out.put(1, frames(Kind.ACK))
-    assert node.out.take() == [Report("frame_dropped", "b", 1, "queue_full")]
+    node.forwarding.enqueue(1, frames(Kind.ACK, head=b"", body=b""))
+    assert node.forwarding.take() == []
+    node.forwarding.enqueue(1, frames(Kind.ACK))
+    assert node.forwarding.take() == [Report("frame_dropped", "b", 1, "queue_full")]
     node.links.close(1)
-    node.out.put(1, frames(Kind.ACK))
-    assert node.out.take() == [Report("frame_dropped", None, 1, "queue_full")]
+    node.forwarding.enqueue(1, frames(Kind.ACK))
+    assert node.forwarding.take() == [Report("frame_dropped", None, 1, "queue_full")]
 
 
 def test_the_source_of_a_chunk_that_a_full_link_refuses_is_told(node):
@@ -347,51 +347,51 @@ def test_a_source_that_can_not_be_told_is_not(node):
 
 def test_a_node_hears_of_its_own_chunks_too(node):
     fill(node)
-    node.out.carry("c", Kind.CHUNK, b"head", bytes(BULK))
-    ((_, head, body),) = node.out.looped
+    node.forwarding.originate("c", Kind.CHUNK, b"head", bytes(BULK))
+    ((_, head, body),) = node.forwarding.looped
     assert (wire.decode_unreachable(head).reason, body) == ("full", b"head")
 
 
 def test_a_leaf_sends_again_what_its_full_link_refused_when_its_time_has_come():
     leaf = Node(leaf=True)
-    leaf.out.attach(leaf.join(1, "b"))
+    leaf.forwarding.attach(leaf.join(1, "b"))
     fill(leaf)
-    leaf.out.carry("c", Kind.CHUNK, b"head", bytes(BULK))
-    assert leaf.out.take() == [Report("frame_dropped", "b", 1, "queue_full")]
+    leaf.forwarding.originate("c", Kind.CHUNK, b"head", bytes(BULK))
+    assert leaf.forwarding.take() == [Report("frame_dropped", "b", 1, "queue_full")]
 
 
 def test_what_is_put_on_an_unknown_link_goes_nowhere(node):
-    node.out.put(99, (b"", b"", b""))
-    assert node.out.take() == [Report("frame_dropped", None, 99, "link_gone")]
-    assert node.out.drain(99) is None
+    node.forwarding.enqueue(99, (b"", b"", b""))
+    assert node.forwarding.take() == [Report("frame_dropped", None, 99, "link_gone")]
+    assert node.forwarding.drain(99) is None
 
 
 def test_a_link_is_drained_a_few_frames_at_a_time(node):
-    queue = node.out.queues[1]
+    queue = node.forwarding.queues[1]
     queue.full = True
     for number in range(DRAIN + 5):
-        node.out.put(1, (b"", b"%d" % number, b""))
-    assert node.out.drain(1) is queue
-    assert [effect.frames[1] for effect in node.out.take()] == [b"%d" % number for number in range(DRAIN)]
+        node.forwarding.enqueue(1, (b"", b"%d" % number, b""))
+    assert node.forwarding.drain(1) is queue
+    assert [effect.frames[1] for effect in node.forwarding.take()] == [b"%d" % number for number in range(DRAIN)]
     assert not queue.full
-    node.out.drain(1)
-    assert len(node.out.take()) == 5
-    node.out.drain(1)
-    assert node.out.take() == []
+    node.forwarding.drain(1)
+    assert len(node.forwarding.take()) == 5
+    node.forwarding.drain(1)
+    assert node.forwarding.take() == []
 
 
 def test_frames_that_are_given_back_twice_stay_in_order(node):
-    queue = node.out.queues[1]
+    queue = node.forwarding.queues[1]
     for number in range(DRAIN + 5):
         queue.give_back((b"", b"%d" % number, b""))
-    node.out.drain(1)
-    first, *rest = node.out.take()
+    node.forwarding.drain(1)
+    first, *rest = node.forwarding.take()
     for effect in rest:
         queue.give_back(effect.frames)
     sent = [first]
     while queue:
-        node.out.drain(1)
-        sent += node.out.take()
+        node.forwarding.drain(1)
+        sent += node.forwarding.take()
     assert [effect.frames[1] for effect in sent] == [b"%d" % number for number in range(DRAIN + 5)]
 
 
@@ -399,67 +399,67 @@ def test_frames_that_are_given_back_twice_stay_in_order(node):
 
 
 def test_an_error_names_the_nodes_there_are_and_the_likely_one(node):
-    assert node.out.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: c"
+    assert node.forwarding.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: c"
     node.reach(1, "edge-1", "hub")
     text = "; 'edge-9' was never known to 'a'; known nodes: c, edge-1, hub (did you mean 'edge-1'?)"
-    assert node.out.hint("edge-9", 0.0) == text
-    assert node.out.hint("cli@edge-9", 0.0) == text
+    assert node.forwarding.hint("edge-9", 0.0) == text
+    assert node.forwarding.hint("cli@edge-9", 0.0) == text
     node.links.close(1)
     node.routes.link_down(1)
     node.routes.select(0.0)
     node.routes.changed_at = 0.0
-    assert node.out.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: none"
+    assert node.forwarding.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: none"
 
 
 def test_an_error_about_a_node_that_has_left_says_when_and_names_no_others(node):
-    assert not node.out.has_left("c")
+    assert not node.forwarding.has_left("c")
     node.routes.link_down(1)
     node.routes.select(6.0)
     node.departed.leave("c", 1, 6.0)
-    assert node.out.has_left("c")
-    assert node.out.hint("c", 18.0) == "; 'c' left 12 s ago, last heard by 'a'"
+    assert node.forwarding.has_left("c")
+    assert node.forwarding.hint("c", 18.0) == "; 'c' left 12 s ago, last heard by 'a'"
 
 
 @pytest.mark.parametrize("leaf", ["gone@a", "gone@c"])
 def test_an_error_about_a_leaf_of_a_node_that_is_there_does_not_say_that_the_node_has_left(node, leaf):
-    assert node.out.hint(leaf, 0.0).startswith("; known nodes: c")
+    assert node.forwarding.hint(leaf, 0.0).startswith("; known nodes: c")
 
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_an_error_names_a_few_nodes_only(node, more):
     node.reach(1, *(f"n{number:02}" for number in range(MAX_NAMES_SHOWN - 1 + more)))
-    assert (", ..." in node.out.hint("x", 0.0)) is bool(more)
+    assert (", ..." in node.forwarding.hint("x", 0.0)) is bool(more)
 
 
 def test_a_name_that_is_known_resembles_no_other(node):
     node.reach(1, "edge-1")
-    assert node.out.near("edge-2", 0.0) == ("edge-1",)
+    assert node.forwarding.near("edge-2", 0.0) == ("edge-1",)
     record = Record("edge-3", 1, 1, (), (), b"")
     node.records.update(1, record, wire.encode(record), 0.0)
-    assert node.out.near("edge-3", 0.0) == ()
+    assert node.forwarding.near("edge-3", 0.0) == ()
 
 
 def test_at_most_three_names_are_near_the_closest_first(node):
     node.reach(1, "edge-11", "edge-12", "edge-1", "edge-2", "edge-3")
-    near = node.out.near("edge-1x", 0.0)
+    near = node.forwarding.near("edge-1x", 0.0)
     assert len(near) == 3
     assert near[0] == "edge-1"
 
 
 def test_near_names_follow_the_routes(node):
     node.reach(1, "edge-1")
-    assert node.out.near("edge-2", 0.0) == ("edge-1",)
+    assert node.forwarding.near("edge-2", 0.0) == ("edge-1",)
     node.reach(1, "edge-22")
-    assert node.out.near("edge-2", 0.0) == ("edge-1",)
+    assert node.forwarding.near("edge-2", 0.0) == ("edge-1",)
     node.routes.changed_at = 6.0
-    assert set(node.out.near("edge-2", 0.0)) == {"edge-1", "edge-22"}
+    assert set(node.forwarding.near("edge-2", 0.0)) == {"edge-1", "edge-22"}
 
 
 def test_a_flood_of_unknown_names_is_not_remembered(node):
     node.reach(1, "edge-1")
     for number in range(2 * MAX_NEAR_CACHED + 1):
-        assert node.out.near(f"edge-1{number}", 10.0 * number)[:1] == ("edge-1",)
-        assert len(node.out._near) <= MAX_NEAR_CACHED
+        assert node.forwarding.near(f"edge-1{number}", 10.0 * number)[:1] == ("edge-1",)
+        assert len(node.forwarding._near) <= MAX_NEAR_CACHED
 
 
 def test_so_many_unknown_names_are_compared_a_second_and_no_more(node, monkeypatch):
@@ -470,11 +470,11 @@ def test_so_many_unknown_names_are_compared_a_second_and_no_more(node, monkeypat
     monkeypatch.setattr(difflib, "get_close_matches", lambda name, of, **options: (
         compared.append(len(of)), match(name, of, **options))[1])  # fmt: skip
     rate = DEFAULT_LIMITS.suggestions
-    suggested = [node.out.near(f"edge-{number}x", number / 1000) for number in range(10_000)]
+    suggested = [node.forwarding.near(f"edge-{number}x", number / 1000) for number in range(10_000)]
     assert sum(map(bool, suggested)) == len(compared)
     assert rate.at_once < len(compared) <= rate.at_once + 10 * rate.per_second + 1
     assert max(compared) <= MAX_NAMES_MATCHED
-    assert node.out.near("edge-2x", 11.0) != ()
+    assert node.forwarding.near("edge-2x", 11.0) != ()
 
 
 @pytest.mark.parametrize(
@@ -489,32 +489,32 @@ def test_so_many_unknown_names_are_compared_a_second_and_no_more(node, monkeypat
 )
 def test_a_typing_error_in_a_large_mesh_still_finds_what_was_meant(node, typed, meant):
     node.reach(1, "db-primary", *(f"edge-{number:03}" for number in range(400)), "db-replica")
-    assert node.out.near(typed, 0.0)[0] == meant
+    assert node.forwarding.near(typed, 0.0)[0] == meant
 
 
 def test_of_a_large_mesh_only_so_many_names_are_compared(node):
     node.reach(1, *(f"filler-{number}" for number in range(MAX_NAMES_COMPARED)))
     node.reach(1, "the-one")
-    assert node.out.near("the-onf", 0.0) == ()
+    assert node.forwarding.near("the-onf", 0.0) == ()
 
 
 # --- what check finds ---------------------------------------------------------------------------------------------
 
 
 def test_effects_that_were_not_handed_out_are_found(node):
-    node.out.check()
-    node.out.emit(Report("node_left", "c"))
+    node.forwarding.check()
+    node.forwarding.emit(Report("node_left", "c"))
     with pytest.raises(AssertionError, match="not handed out"):
-        node.out.check()
+        node.forwarding.check()
 
 
 def test_a_link_without_a_queue_is_found(node):
     node.links.open(9, dialled=True, cost=1, now=0.0)
     with pytest.raises(AssertionError, match="without a queue"):
-        node.out.check()
+        node.forwarding.check()
 
 
 def test_a_queue_of_the_wrong_size_is_found(node):
-    node.out.queues[1].size_bytes = 1
+    node.forwarding.queues[1].size_bytes = 1
     with pytest.raises(AssertionError, match="size"):
-        node.out.check()
+        node.forwarding.check()

@@ -61,7 +61,7 @@ def test_a_leaf_that_is_linked_to_nobody_says_what_its_dials_are_doing(subject_o
 def test_a_node_that_has_left_is_told_with_the_dials_that_fail(linked):
     linked.link_down(1)
     linked.done(linked.engine.dial_failed(HUB, "connection refused", linked.now))
-    text = linked.engine.out.hint("a", linked.now + 4.0)
+    text = linked.engine.forwarding.hint("a", linked.now + 4.0)
     assert text == f"; 'a' left 4 s ago, last heard by 'b'; peer {HUB}: connection refused for 4 s"
 
 

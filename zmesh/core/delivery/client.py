@@ -280,11 +280,11 @@ class Calls:
             self._lose(call, now)
 
     def _send_cancel(self, call: Call) -> None:
-        if self._carrier.way(call.address) is None:
+        if self._carrier.next_hop(call.address) is None:
             return
         floor = next(iter(call.peer.unsettled), call.number)
         cancel = wire.Cancel(call.message_id, True, call.number, floor, self._carrier.incarnation, call.target)
-        self._carrier.carry(call.address, Kind.CANCEL, wire.encode(cancel), b"")
+        self._carrier.originate(call.address, Kind.CANCEL, wire.encode(cancel), b"")
 
     def _lose(self, call: Call, now: float) -> None:
         if call.lost_since is None:

@@ -254,7 +254,7 @@ class Exchanges:
         self.calls.expire(now)
         if self._sending.sweep_due(now):
             for exchange in self._sending.at(None):
-                if self._carrier.way(exchange.address) is None:
+                if self._carrier.next_hop(exchange.address) is None:
                     self._table(exchange.stream).lose(exchange.message_id, now)
             self.services.expire(now)
             self.calls.give_up_silent(now)

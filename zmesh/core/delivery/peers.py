@@ -9,12 +9,13 @@ than the frames that it saves.)
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from zmesh.core import wire
 from zmesh.core.delivery.shares import Share, Shares
 from zmesh.core.delivery.streams import Inbound, PathTime, Replays
 from zmesh.core.effects import Effect
+from zmesh.core.forwarding.forwarding import NextHop
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, LinkId, NodeId, Stream
 from zmesh.core.timers import Alarm, Timers
@@ -26,28 +27,20 @@ POKE_LIMIT = 0
 MAX_FORMER = 8
 
 
-class Way(NamedTuple):
-    """How frames leave for a node: the link, the node's incarnation (0: not known here), and whether the link lags."""
-
-    link: LinkId
-    incarnation: int
-    lagging: bool
-
-
 class Carrier(Protocol):
     """What the exchanges need of the engine."""
 
     node: NodeId
     incarnation: int
 
-    def way(self, destination: Address) -> Way | None:
+    def next_hop(self, destination: Address) -> NextHop | None:
         """How frames for that node leave now, or None."""
 
     def neighbour(self, link: LinkId) -> NodeId | None:
         """Who is, or lately was, at the other end of a link."""
 
-    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
-        """Send a frame, on the link of the Way there if that is known already."""
+    def originate(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
+        """Send a frame, on the link of the NextHop there if that is known already."""
 
     def emit(self, effect: Effect) -> None:
         """Add an effect to those of the stimulus at hand."""
@@ -189,8 +182,8 @@ class Peers:
             return self._move(self._leaves[leaf], source, now)
         peer = self.get(source, via)
         if peer.incarnation:
-            way = self._carrier.way(source)
-            if way is not None and way.incarnation not in (0, incarnation):
+            next_hop = self._carrier.next_hop(source)
+            if next_hop is not None and next_hop.incarnation not in (0, incarnation):
                 return None
             self._leaves.pop(_leaf(source, peer.incarnation), None)
             peer.former[peer.incarnation] = peer.replays
@@ -276,14 +269,14 @@ class Peers:
     def flush(self, peer: Peer) -> None:
         """Send all that is owed to the peer; without a way there it is dropped, for the peer will ask again."""
         acks, peer.acks = peer.acks, {}
-        if not acks or self._carrier.way(peer.address) is None:
+        if not acks or self._carrier.next_hop(peer.address) is None:
             return
         items = [
             (*stream, *(state.acknowledge() if isinstance(state, Inbound) else state)) for stream, state in acks.items()
         ]
         for start in range(0, len(items), MAX_ACKS):
             head = (self._carrier.incarnation, peer.current, items[start : start + MAX_ACKS])
-            self._carrier.carry(peer.address, Kind.ACK, wire.encode(head), b"")
+            self._carrier.originate(peer.address, Kind.ACK, wire.encode(head), b"")
 
     def flush_all(self) -> None:
         """Send all that is owed to anybody."""

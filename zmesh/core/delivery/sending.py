@@ -214,27 +214,27 @@ class Sending:
         outbound = exchange.outbound
         if not (outbound.unsent or outbound.lost):
             return True
-        way = self._carrier.way(exchange.address)
-        if way is None:
+        next_hop = self._carrier.next_hop(exchange.address)
+        if next_hop is None:
             return False
-        exchange.link = way.link
+        exchange.link = next_hop.link
         if not exchange.target:
-            exchange.target = way.incarnation or exchange.peer.current
+            exchange.target = next_hop.incarnation or exchange.peer.current
             if not exchange.target:
                 self._peers.ask(exchange.peer, exchange.stream)
                 self.timers.set(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
                 return True
         sent = 0
-        while not way.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
+        while not next_hop.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
             if piece.times == 1 and not piece.sequence:
                 self.waiting_streams -= 1
-            self._send(exchange, piece, way.link)
+            self._send(exchange, piece, next_hop.link)
             sent += 1
             if not (outbound.unsent or outbound.lost):
                 break
-            way = self._carrier.way(exchange.address) or way
-        if (way.lagging or sent == BURST) and outbound.waiting:
-            self._blocked.setdefault(way.link, {})[exchange.stream] = exchange
+            next_hop = self._carrier.next_hop(exchange.address) or next_hop
+        if (next_hop.lagging or sent == BURST) and outbound.waiting:
+            self._blocked.setdefault(next_hop.link, {})[exchange.stream] = exchange
         self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
         self._pull(exchange)
         return True
@@ -273,8 +273,8 @@ class Sending:
         if exchange.peer.current == former:
             exchange.peer.current = 0
         exchange.outbound.on_path()
-        way = self._carrier.way(exchange.address)
-        return way is not None and way.incarnation != former and self.pump(exchange, now)
+        next_hop = self._carrier.next_hop(exchange.address)
+        return next_hop is not None and next_hop.incarnation != former and self.pump(exchange, now)
 
     def progress(self, exchange: Exchange, item: AckItem, now: float) -> None:
         """Take in an acknowledgement of the exchange's outbound stream."""
@@ -364,4 +364,4 @@ class Sending:
             piece.header,
             piece.eof,
         )
-        self._carrier.carry(exchange.address, Kind.CHUNK, wire.encode(chunk), piece.body, link)
+        self._carrier.originate(exchange.address, Kind.CHUNK, wire.encode(chunk), piece.body, link)

@@ -136,14 +136,14 @@ class Services:
         If that is lost the request comes again, and may begin then.
         """
         self._carrier.emit(Report("overloaded", wire.host_of(source), None, limit))
-        if self._carrier.way(source) is None:
+        if self._carrier.next_hop(source) is None:
             return
         text = (
             f"node {self._carrier.node!r} has no room for another request of {source!r} "
             f"({limit} is {getattr(self._limits, limit)}); wait for replies before sending more"
         )
         word = (chunk.message_id, False, 0, FLAG_EOF, 0, 0, self._carrier.incarnation, chunk.incarnation, None)
-        self._carrier.carry(source, Kind.CHUNK, wire.encode((*word, Eof(1, "overloaded", text))), b"")
+        self._carrier.originate(source, Kind.CHUNK, wire.encode((*word, Eof(1, "overloaded", text))), b"")
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
         """The caller says how far the replies have come."""
@@ -176,8 +176,8 @@ class Services:
         if service is not None:  # the cancel has overtaken the first chunk, so there is nothing to stop, nor to begin
             self._drop(service, "", now)
         answer = wire.Cancel(message_id, False, 0, 0, self._carrier.incarnation, cancel.incarnation)
-        if self._carrier.way(source) is not None:
-            self._carrier.carry(source, Kind.CANCEL, wire.encode(answer), b"")
+        if self._carrier.next_hop(source) is not None:
+            self._carrier.originate(source, Kind.CANCEL, wire.encode(answer), b"")
 
     def on_unreachable(self, message_id: MessageId, note: wire.Unreachable, now: float) -> None:
         """A node on the way could not pass a reply on, or the caller is not what it was."""

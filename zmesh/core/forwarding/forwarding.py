@@ -10,10 +10,10 @@ import difflib
 import heapq
 import itertools
 from operator import eq
+from typing import NamedTuple
 
 from zmesh.core import wire
 from zmesh.core.buckets import TokenBucket
-from zmesh.core.delivery.peers import Way
 from zmesh.core.effects import Effect, Report, Transmit
 from zmesh.core.forwarding.queues import BULK, Queue
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
@@ -31,6 +31,14 @@ MAX_NAMES_COMPARED = 512
 MAX_NAMES_MATCHED = 16
 MAX_NEAR_CACHED = 256
 MAX_NAMES_SHOWN = 8
+
+
+class NextHop(NamedTuple):
+    """How frames leave for a node: the link, the node's incarnation (0: not known here), and whether the link lags."""
+
+    link: LinkId
+    incarnation: int
+    lagging: bool
 
 
 class Forwarding:
@@ -97,11 +105,11 @@ class Forwarding:
         elif not route.onward:
             self.emit(Report("expired", route.host, link.id, route.source))
             self._note(link, Kind.EXPIRED, route, frames, now)
-        elif (out := self.towards(route.destination, route.host)) is None:
+        elif (out := self.egress(route.destination, route.host)) is None:
             self.emit(Report("frame_dropped", route.host, link.id, "no_route"))
             self._note(link, Kind.UNREACHABLE, route, frames, now)
         else:
-            self.put(out, (route.onward, frames[1], frames[2]), route.kind, route.source, route.destination)
+            self.enqueue(out, (route.onward, frames[1], frames[2]), route.kind, route.source, route.destination)
 
     def reroute(self, waiting: Queue, now: float) -> None:
         """A link is gone: what waited for it and is not of this node takes the way that there is now.
@@ -112,43 +120,43 @@ class Forwarding:
             route = wire.decode_route(frames[0])
             if route.kind < FIRST_ROUTED or route.source == self.address:
                 continue
-            out = self.towards(route.destination, route.host)
+            out = self.egress(route.destination, route.host)
             if out is None:
                 self.emit(Report("frame_dropped", route.host, None, "no_route"))
-                self.bounce(Kind.UNREACHABLE, route, frames, now)
+                self.send_unreachable(Kind.UNREACHABLE, route, frames, now)
             else:
-                self.put(out, frames, route.kind, route.source, route.destination)
+                self.enqueue(out, frames, route.kind, route.source, route.destination)
 
-    def way(self, destination: Address) -> Way | None:
+    def next_hop(self, destination: Address) -> NextHop | None:
         """How a routed frame leaves for its destination now."""
         if destination == self.node:
-            return Way(LinkId(0), self.incarnation, False)
+            return NextHop(LinkId(0), self.incarnation, False)
         selected = None if self.leaf else self._routes.get(NodeId(destination))
         if selected is not None:
             link, incarnation = selected.link, selected.incarnation
         else:
-            found = self.towards(destination, wire.host_of(destination))
+            found = self.egress(destination, wire.host_of(destination))
             if found is None:
                 return None
             link, incarnation = found, 0
-        return Way(link, incarnation, self.queues[link].size_bytes >= LAGGING_BYTES)
+        return NextHop(link, incarnation, self.queues[link].size_bytes >= LAGGING_BYTES)
 
     def neighbour(self, link: LinkId) -> NodeId | None:
         """Who is, or lately was, at the other end of a link."""
         return self._links.neighbour(link)
 
-    def carry(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
+    def originate(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
         """Send a routed frame from this node, on the link of its `way` if the caller has it."""
         if destination == self.node:
             self.looped.append((wire.encode_route(kind, destination, Address(self.node)), head, body))
             return
         if link is None:
-            link = self.towards(destination, wire.host_of(destination))
+            link = self.egress(destination, wire.host_of(destination))
         if link is None:
             self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_route"))
             return
         source = self.address
-        self.put(link, wire.seal(kind, destination, source, head, body), kind, source, destination)
+        self.enqueue(link, wire.seal(kind, destination, source, head, body), kind, source, destination)
 
     def has_left(self, destination: Address) -> bool:
         """Whether there was a route to that node, and is none any more."""
@@ -180,7 +188,7 @@ class Forwarding:
         """Add an effect to those of the stimulus at hand."""
         self._effects.append(effect)
 
-    def towards(self, destination: Address, host: NodeId) -> LinkId | None:
+    def egress(self, destination: Address, host: NodeId) -> LinkId | None:
         """The link that frames for that destination leave on, or None."""
         if self.leaf:
             return self.uplink.id if self.uplink is not None else None
@@ -190,7 +198,7 @@ class Forwarding:
         selected = self._routes.get(host)
         return selected.link if selected is not None else None
 
-    def put(self, link: LinkId, frames: Frames, kind: int = 0, source: str = "", destination: str = "") -> None:
+    def enqueue(self, link: LinkId, frames: Frames, kind: int = 0, source: str = "", destination: str = "") -> None:
         """Send frames on a link, or queue them if it is full: chunks by source and destination, all else as control."""
         queue = self.queues.get(link)
         if queue is None:
@@ -205,7 +213,7 @@ class Forwarding:
             self._effects.append(Report("frame_dropped", known.node if known else None, link, "queue_full"))
             self._push_back(refused)
 
-    def bounce(self, kind: Kind, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
+    def send_unreachable(self, kind: Kind, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
         """Tell the source of a frame why it got no further; the frame's own head goes back as the body."""
         if kind is Kind.EXPIRED:
             head = wire.encode(wire.Expired(route.kind, self.node, route.destination))
@@ -225,7 +233,7 @@ class Forwarding:
         """Answer a frame of this link that goes no further, as often as its limit allows (as in RFC 1812, 4.3.2.8)."""
         if link.budget.has("notes", now):
             link.budget.spend("notes", 1)
-            self.bounce(kind, route, frames, now)
+            self.send_unreachable(kind, route, frames, now)
 
     def _push_back(self, refused: Frames) -> None:
         """Tell the source of a chunk that a full queue refused it, so that it is sent again, and more slowly."""
@@ -238,8 +246,8 @@ class Forwarding:
         content = frames[1][: -wire.SUM_BYTES]
         if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(content) > wire.MAX_BODY:
             return
-        if self.way(route.source) is not None:
-            self.carry(route.source, kind, head, content)
+        if self.next_hop(route.source) is not None:
+            self.originate(route.source, kind, head, content)
 
     def near(self, name: str, now: float) -> tuple[NodeId, ...]:
         """Up to three known node ids that resemble a name that somebody else has asked for, the closest first; none if

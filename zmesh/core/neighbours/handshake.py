@@ -44,7 +44,7 @@ class Handshake:
         links: Links,
         routes: Routes,
         records: Records,
-        out: Forwarding,
+        forwarding: Forwarding,
         *,
         leaf: bool,
     ) -> None:
@@ -55,18 +55,18 @@ class Handshake:
         self._links = links
         self._routes = routes
         self._records = records
-        self._out = out
+        self._forwarding = forwarding
 
     def greet(self, link: Link, now: float, answers: int = 0) -> None:
         """Say who this is; `answers` is the session of the greeting that this one answers."""
         link.greeted, link.greetings = now, link.greetings + 1
         hello = wire.Hello(self.node, self.incarnation, self._started, self.leaf, link.id, answers)
-        self._out.put(link.id, wire.encode_link(Kind.HELLO, hello))
+        self._forwarding.enqueue(link.id, wire.encode_link(Kind.HELLO, hello))
 
     def ask(self, link: Link) -> None:
         """Have somebody who should have greeted say who that is."""
         if link.state is State.OPENING and not link.dialled:
-            self._out.put(link.id, wire.encode_link(Kind.ASK))
+            self._forwarding.enqueue(link.id, wire.encode_link(Kind.ASK))
 
     def on_hello(self, link: Link, hello: wire.Hello, now: float) -> Verdict:
         """The other end says who it is."""
@@ -75,7 +75,7 @@ class Handshake:
             if same and not link.dialled:  # they have not heard the answer to their first one
                 self.greet(link, now, answers=link.session)
             elif not same:
-                self._out.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: HELLO"))
+                self._forwarding.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: HELLO"))
             return Verdict()
         link.incarnation, link.started = hello.incarnation, hello.started
         if hello.node == self.node:
@@ -97,7 +97,9 @@ class Handshake:
             return Verdict()
         self._links.quarantine(link, now)
         link.heard = now
-        self._out.emit(Report("link_quarantined", link.node, link.id, "another incarnation of it may still be alive"))
+        self._forwarding.emit(
+            Report("link_quarantined", link.node, link.id, "another incarnation of it may still be alive")
+        )
         return Verdict(rivals=rivals)
 
     def duplicate(self, link: Link) -> wire.Refuse:
@@ -112,16 +114,18 @@ class Handshake:
 
     def refuse(self, link: Link, refuse: wire.Refuse) -> None:
         """Tell the other end that it can't be a neighbour, and why; the engine closes the link."""
-        self._out.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, refuse)))
+        self._forwarding.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, refuse)))
         self._turn_away(link, f"we refuse: {refuse.text}", refuse)
         if refuse.reason == "own_id" and link.started < self._started:
-            self._out.emit(Report("id_taken", self.node, link.id, "the other node of this name was started earlier"))
+            self._forwarding.emit(
+                Report("id_taken", self.node, link.id, "the other node of this name was started earlier")
+            )
 
     def on_refused(self, link: Link, refuse: wire.Refuse) -> None:
         """The other end won't have this node; the engine closes the link."""
         self._turn_away(link, f"they refuse: {refuse.text}", refuse)
         if refuse.reason in TAKEN and refuse.started <= self._started:
-            self._out.emit(Report("id_taken", self.node, link.id, refuse.text))
+            self._forwarding.emit(Report("id_taken", self.node, link.id, refuse.text))
 
     def ask_newcomer(self, link: Link) -> None:
         """A neighbour that has restarted may count from the beginning: have it say at once what can be believed."""
@@ -130,14 +134,14 @@ class Handshake:
         lives = (selected and selected.incarnation, record and record.incarnation)
         if known is not None and link.incarnation not in lives:
             request = wire.SeqnoRequest(link.node, known[0], 0, 1)
-            self._out.put(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
+            self._forwarding.enqueue(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
 
     def _turn_away(self, link: Link, text: str, refuse: wire.Refuse) -> None:
         node, link.refused = link.node or None, True
-        self._out.emit(Report("link_refused", node, link.id, text))
+        self._forwarding.emit(Report("link_refused", node, link.id, text))
         if refuse.reason in TAKEN:
-            self._out.emit(Report("duplicate_id", node or self.node, link.id, text))
-        self._out.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
+            self._forwarding.emit(Report("duplicate_id", node or self.node, link.id, text))
+        self._forwarding.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
 
     def released(self) -> Link | None:
         """A quarantined link that nobody stands in the way of any more, or None."""

@@ -20,10 +20,10 @@ from zmesh.core.wire import Kind
 class Keepalive:
     """The probes of one node, those that it sends and those that it hears."""
 
-    def __init__(self, routes: Routes, records: Records, out: Forwarding, *, leaf: bool) -> None:
+    def __init__(self, routes: Routes, records: Records, forwarding: Forwarding, *, leaf: bool) -> None:
         self._routes = routes
         self._records = records
-        self._out = out
+        self._forwarding = forwarding
         self._leaf = leaf
 
     def send(self, link: Link, now: float) -> None:
@@ -31,17 +31,17 @@ class Keepalive:
         alone = link.leaf or self._leaf
         sent, digest = (0, 0) if alone else (self._routes.sent(link.id), self._records.digest)
         probe = wire.Probe(now, sent, digest, max(0.0, now - self._routes.changed_at))
-        self._out.put(link.id, wire.encode_link(Kind.PROBE, probe))
+        self._forwarding.enqueue(link.id, wire.encode_link(Kind.PROBE, probe))
 
     def answer(self, link: Link, probe: wire.Probe) -> None:
         """Say that this node is there, and ask for what it should know and does not."""
-        self._out.put(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)))
+        self._forwarding.enqueue(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)))
         if not link.synced:
             link.synced = True
-            self._out.emit(Report("link_synced", link.node, link.id))
+            self._forwarding.emit(Report("link_synced", link.node, link.id))
         if self._leaf or link.leaf:
             return
         routes_differ = link.routes.is_due(probe.routes, self._routes.received(link.id))
         records_differ = link.records.is_due(probe.records, self._records.digest)
         if routes_differ or records_differ:
-            self._out.put(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)))
+            self._forwarding.enqueue(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)))

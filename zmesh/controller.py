@@ -20,8 +20,8 @@ from zmesh.errors import AddressError, Closed, ConfigError, MeshError, RemoteErr
 from zmesh.node import Node
 from zmesh.payloads.payload import PayloadLike, encode
 from zmesh.payloads.source import Source
-from zmesh.requests.exchange import Exchange, Handled, Received, ResponseHandler, Unheard
-from zmesh.requests.fanout import LIMIT, Answer, Answers, Asked, Fanout, repeatable
+from zmesh.requests.exchange import Exchange, WithHandler, Inboxed, ResponseHandler, FireAndForget
+from zmesh.requests.fanout import LIMIT, Answer, Answers, FanoutRequest, Fanout, repeatable
 from zmesh.requests.inbox import Inbox, Replies
 from zmesh.requests.request import Request
 from zmesh.runtime.failures import is_a, text_of
@@ -275,11 +275,11 @@ class Controller:
         id = ids.take()
         exchange: Exchange
         if response_handler is not None:
-            exchange = Handled(self.node, id, recipient, response_handler)
+            exchange = WithHandler(self.node, id, recipient, response_handler)
         elif expect_response:
-            exchange = Received(self.node, id, recipient, self._inbox.put)
+            exchange = Inboxed(self.node, id, recipient, self._inbox.put)
         else:
-            exchange = Unheard(self.node, id, recipient)
+            exchange = FireAndForget(self.node, id, recipient)
         exchange.route_timeout = route_timeout
         self._start(exchange, directive, payload, timeout)
         return Sent(exchange.message_id)
@@ -350,8 +350,8 @@ class Controller:
         self._node.check_begun()
         self._node.check_loop()
 
-        def start(node: str, done: Callable[[Asked, Answer], None]) -> Asked:
-            asked = Asked(self.node, ids.take(), node, done)
+        def start(node: str, done: Callable[[FanoutRequest, Answer], None]) -> FanoutRequest:
+            asked = FanoutRequest(self.node, ids.take(), node, done)
             asked.route_timeout = route_timeout
             self._start(asked, directive, again(), timeout)
             return asked

@@ -272,7 +272,7 @@ class Exchange(ABC):
         """There are replies to be taken."""
 
 
-class Unheard(Exchange):
+class FireAndForget(Exchange):
     """An exchange whose replies nobody wants."""
 
     detached = True
@@ -289,7 +289,7 @@ class Unheard(Exchange):
             pass
 
 
-class Handled(Exchange):
+class WithHandler(Exchange):
     """An exchange whose replies go to a handler, plain or async, one after the other."""
 
     __slots__ = ("_busy", "_handler")
@@ -334,7 +334,7 @@ class Handled(Exchange):
         log_failure(log, "the response handler of %s raised", self.message_id, error=error, level=logging.ERROR)
 
 
-class Received(Exchange):
+class Inboxed(Exchange):
     """An exchange whose replies go into the node's common queue, for `recv`."""
 
     detached = True

@@ -77,12 +77,14 @@ def _read_once(payload: object) -> TypeError:
     )
 
 
-class Asked(Exchange):
+class FanoutRequest(Exchange):
     """The request to one of the nodes; it collects its replies."""
 
     __slots__ = ("_done", "replies")
 
-    def __init__(self, desk: Desk, id: MessageId, recipient: str, done: Callable[[Asked, Answer], None]) -> None:
+    def __init__(
+        self, desk: Desk, id: MessageId, recipient: str, done: Callable[[FanoutRequest, Answer], None]
+    ) -> None:
         super().__init__(desk, id, recipient)
         self._done = done
         self.replies: list[Payload] = []
@@ -106,8 +108,8 @@ class Fanout:
         self,
         nodes: Iterable[str],
         limit: int,
-        start: Callable[[str, Callable[[Asked, Answer], None]], Asked],
-        lost: Callable[[Asked], bool],
+        start: Callable[[str, Callable[[FanoutRequest, Answer], None]], FanoutRequest],
+        lost: Callable[[FanoutRequest], bool],
         cancel: Callable[[str], None],
     ) -> None:
         self._waiting = deque(nodes)
@@ -115,7 +117,7 @@ class Fanout:
         self._start = start
         self._lost = lost
         self._cancel = cancel
-        self._open: dict[str, Asked] = {}
+        self._open: dict[str, FanoutRequest] = {}
         self._answers: deque[Answer] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -190,7 +192,7 @@ class Fanout:
         if self._waiting:
             self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._fill)
 
-    def _on_done(self, asked: Asked, answer: Answer) -> None:
+    def _on_done(self, asked: FanoutRequest, answer: Answer) -> None:
         self._open.pop(asked.message_id, None)
         if self._stopped:
             for payload in answer.replies:

@@ -20,8 +20,8 @@ from zmesh.errors import AddressError, Closed, ConfigError, MeshError, RemoteErr
 from zmesh.node import Node
 from zmesh.payloads.payload import PayloadLike, encode
 from zmesh.payloads.source import Source
-from zmesh.requests.exchange import Exchange, WithHandler, Inboxed, ResponseHandler, FireAndForget
-from zmesh.requests.fanout import LIMIT, Answer, Answers, FanoutRequest, Fanout, repeatable
+from zmesh.requests.exchange import Exchange, FireAndForget, Inboxed, ResponseHandler, WithHandler
+from zmesh.requests.fanout import LIMIT, Answer, Answers, Fanout, FanoutRequest, repeatable
 from zmesh.requests.inbox import Inbox, Replies
 from zmesh.requests.request import Request
 from zmesh.runtime.failures import is_a, text_of

@@ -95,7 +95,7 @@ async def test_an_error_tells_which_node_which_limit_and_what_can_be_done(mesh, 
 
 async def test_a_node_that_runs_all_it_may_says_so(mesh):
     running = mesh["ctl"].request("far", "sleep:execute", 60)
-    await eventually(lambda: mesh["far"].node.serving.works.active())
+    await eventually(lambda: mesh["far"].node.serving.runner.active())
     text = r"node 'far': the node runs 1 requests already \(max_work\); try again later, or set it higher there"
     with pytest.raises(zmesh.Overloaded, match=text) as raised:
         await mesh["ctl"].request("far", "echo:echo")
@@ -106,10 +106,10 @@ async def test_a_node_that_runs_all_it_may_says_so(mesh):
 
 async def test_a_request_that_is_cancelled_by_hand_or_by_closing_says_where(mesh):
     request = mesh["ctl"].request("far", "sleep:execute", 60)
-    await eventually(lambda: mesh["far"].node.serving.works.active())
+    await eventually(lambda: mesh["far"].node.serving.runner.active())
     assert str(await request.cancel()) == "node 'far': sleep:execute was cancelled"
     request = mesh["ctl"].request("far", "sleep:execute", 60)
-    await eventually(lambda: mesh["far"].node.serving.works.active())
+    await eventually(lambda: mesh["far"].node.serving.runner.active())
     await mesh.remove("ctl")
     with pytest.raises(zmesh.Cancelled, match="node 'ctl' was closed before the final reply of 'far' came") as raised:
         await request

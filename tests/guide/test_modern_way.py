@@ -129,7 +129,7 @@ async def test_leaving_the_iteration_early_cancels_the_work(mesh, hub):
     async for reply in mesh.request("hub", "hub:ticks"):
         assert reply.payload.text() == "tick"
         break
-    await eventually(lambda: hub.node.serving.works.active() == [])
+    await eventually(lambda: hub.node.serving.runner.active() == [])
 
 
 async def test_cancelling_the_task_that_waits_cancels_the_work(mesh, hub):
@@ -137,11 +137,11 @@ async def test_cancelling_the_task_that_waits_cancels_the_work(mesh, hub):
         await mesh.request("hub", "sleep:execute", "3600")
 
     task = asyncio.create_task(wait())
-    await eventually(lambda: hub.node.serving.works.active())
+    await eventually(lambda: hub.node.serving.runner.active())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await eventually(lambda: hub.node.serving.works.active() == [])
+    await eventually(lambda: hub.node.serving.runner.active() == [])
 
 
 async def test_ping_once_tells_round_trip_hops_and_work(mesh):

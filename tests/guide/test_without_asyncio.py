@@ -26,7 +26,7 @@ def ours():
 
 
 def working(depot):
-    return depot.call(lambda: [work["directive"] for work in depot.controller.node.serving.works.active()])
+    return depot.call(lambda: [work["directive"] for work in depot.controller.node.serving.runner.active()])
 
 
 def test_a_request_returns_the_payload_or_raises_what_went_wrong(mesh):
@@ -66,7 +66,7 @@ def test_leaving_the_replies_early_stops_the_work(mesh, depot):
     for _ in mesh.replies("depot", "depot:count", str(10**9)):
         assert working(depot) == ["depot:count"]
         break
-    depot.eventually(lambda: not depot.controller.node.serving.works.active())
+    depot.eventually(lambda: not depot.controller.node.serving.runner.active())
     with mesh.replies("depot", "depot:count", str(10**9)) as replies:
         next(replies)
     assert working(depot) == [], "the block ends when the work has"
@@ -96,14 +96,14 @@ def test_what_is_sent_has_a_message_id_and_is_received_or_handled(mesh):
 
 def test_pings_and_cancels(mesh, depot):
     message_id = mesh.send(60, "depot", "sleep:execute")
-    depot.eventually(lambda: depot.controller.node.serving.works.active())
+    depot.eventually(lambda: depot.controller.node.serving.runner.active())
     pong = mesh.ping_once("depot")
     assert [work["id"] for work in pong.active_work] == [int(message_id, 16)]
     mesh.cancel(message_id)
     assert mesh.recv().header["reason"] == "cancelled"
     mesh.cancel(message_id)
     mesh.send(60, "depot", "sleep:execute")
-    depot.eventually(lambda: depot.controller.node.serving.works.active())
+    depot.eventually(lambda: depot.controller.node.serving.runner.active())
     assert mesh.cancel_at("depot", mesh.ping_once("depot").active_work[0]["id"])
     assert "by 'ctl'" in mesh.recv().header["error"]
     answer = threading.Event()
@@ -169,7 +169,7 @@ def test_closing_leaves_no_thread_and_ends_those_that_wait(depot):
     threads = [threading.Thread(target=wait, args=(call,)) for call in calls]
     for thread in threads:
         thread.start()
-    depot.eventually(lambda: depot.controller.node.serving.works.active())
+    depot.eventually(lambda: depot.controller.node.serving.runner.active())
     assert len(ours()) == 1
     mesh.close()
     for thread in threads:
@@ -180,7 +180,7 @@ def test_closing_leaves_no_thread_and_ends_those_that_wait(depot):
     for call in (lambda: mesh.request("depot", "echo:echo"), mesh.open, lambda: mesh.replies("depot", "echo:echo")):
         with pytest.raises(zmesh.Closed):
             call()
-    depot.eventually(lambda: not depot.controller.node.serving.works.active())
+    depot.eventually(lambda: not depot.controller.node.serving.runner.active())
 
 
 def test_what_is_not_open_yet_says_so():
@@ -207,7 +207,7 @@ def test_the_end_of_the_block_does_not_wait_for_replies_that_nobody_iterates_ove
     with zmesh.sync.Controller(zmesh.Config(node_id="ctl", peers=[depot.url])) as mesh:
         replies = mesh.replies("depot", "depot:count", str(10**9))
         next(replies)
-    depot.eventually(lambda: not depot.controller.node.serving.works.active())
+    depot.eventually(lambda: not depot.controller.node.serving.runner.active())
 
 
 def test_a_controller_that_is_forgotten_ends_its_thread(depot):
@@ -319,11 +319,11 @@ print("closed", flush=True)
 def test_ctrl_c_cancels_what_is_waited_for_and_the_mesh_can_be_used_on(program, depot, call):
     running = program(INTERRUPTED.format(call=call), depot.url)
     assert running.line() == "ready"
-    depot.eventually(lambda: depot.controller.node.serving.works.active())
+    depot.eventually(lambda: depot.controller.node.serving.runner.active())
     running.interrupt()
     assert running.line() == "interrupted"
     if "send" not in call:
-        depot.eventually(lambda: not depot.controller.node.serving.works.active())
+        depot.eventually(lambda: not depot.controller.node.serving.runner.active())
     assert running.line() == "closed"
     assert running.end() == 0, running.stderr
 

@@ -52,7 +52,7 @@ async def chain():
 
 
 def at_work(mesh):
-    return mesh["z"].node.serving.works.active()
+    return mesh["z"].node.serving.runner.active()
 
 
 async def under_way(mesh):
@@ -162,7 +162,7 @@ async def test_a_block_ends_when_the_work_has(chain):
     async with chain["a"].request("z", "z:tidies_up") as request:
         await under_way(chain)
         left = asyncio.ensure_future(request.__aexit__(None, None, None))
-        await eventually(lambda: next(iter(chain["z"].node.serving.works._active.values())).work.cancelled)
+        await eventually(lambda: next(iter(chain["z"].node.serving.runner._active.values())).work.cancelled)
         await chain["a"].ping_once("z")
         assert not left.done()
         chain.hold.set()
@@ -306,7 +306,7 @@ async def test_the_answer_waits_for_the_work(chain):
     await under_way(chain)
     first = asyncio.ensure_future(chain["b"].cancel_at("z", request.message_id))
     second = asyncio.ensure_future(chain["a"].cancel_at("z", request.message_id))
-    await eventually(lambda: next(iter(chain["z"].node.serving.works._active.values())).work.cancelled)
+    await eventually(lambda: next(iter(chain["z"].node.serving.runner._active.values())).work.cancelled)
     await chain["b"].ping_once("z")
     assert not first.done()
     chain.hold.set()
@@ -350,7 +350,7 @@ async def test_work_that_nobody_waits_for_can_be_cancelled_all_the_same(chain):
 async def test_a_node_that_runs_all_that_it_may_can_still_be_told_to_stop_some_of_it():
     async with Mesh.chain("a", "z", max_work=1) as mesh:
         request = mesh["a"].request("z", "sleep:execute", "60")
-        await eventually(lambda: mesh["z"].node.serving.works.active())
+        await eventually(lambda: mesh["z"].node.serving.runner.active())
         assert await mesh["a"].cancel_at("z", request.message_id)
         with pytest.raises(zmesh.Cancelled):
             await request
@@ -423,7 +423,7 @@ async def test_closing_a_node_that_waits_for_work_to_end_is_no_trouble(chain):
     await under_way(chain)
     waiting = asyncio.ensure_future(wait_quietly(chain["b"].request("z", "zmesh:cancel", {"message_id": "0" * 32})))
     cancelling = asyncio.ensure_future(chain["b"].cancel_at("z", request.message_id, timeout=60))
-    await eventually(lambda: next(iter(chain["z"].node.serving.works._active.values())).work.cancelled)
+    await eventually(lambda: next(iter(chain["z"].node.serving.runner._active.values())).work.cancelled)
     assert await waiting is None
     asyncio.get_running_loop().call_later(0.1, chain.hold.set)
     await chain.remove("z")

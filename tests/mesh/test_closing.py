@@ -136,7 +136,7 @@ async def test_closing_in_the_middle_of_everything(tmp_path):
         replies = aiter(dripping)
         for _ in range(20):
             await anext(replies)
-        await eventually(lambda: len(c.node.serving.works.active()) >= 100)
+        await eventually(lambda: len(c.node.serving.runner.active()) >= 100)
         waiting = asyncio.create_task(endings(requests))
         await timed(mesh.close(), 8.0)
         with pytest.raises(zmesh.MeshError):
@@ -171,7 +171,7 @@ async def test_closing_one_node_of_three_in_the_middle_of_a_transfer(who):
         (ended,) = await timed(endings([request]), 5.0)
         assert ended in ("cancelled", "unreachable")
         if "c" in mesh.controllers:
-            await eventually(lambda: mesh["c"].node.serving.works.active() == [], timeout=60)
+            await eventually(lambda: mesh["c"].node.serving.runner.active() == [], timeout=60)
 
 
 async def test_a_payload_whose_source_blocks_does_not_keep_a_node_from_closing():
@@ -183,7 +183,7 @@ async def test_a_payload_whose_source_blocks_does_not_keep_a_node_from_closing()
 
     async with Mesh("a") as mesh:
         request = mesh["a"].request("a", "digest:sha256", blocks())
-        await eventually(lambda: mesh["a"].node.serving.works.active())
+        await eventually(lambda: mesh["a"].node.serving.runner.active())
         try:
             await timed(mesh["a"].close(), 3.0)
         finally:
@@ -236,7 +236,7 @@ async def test_work_that_ignores_being_cancelled_is_left_behind_after_a_while(ca
     async with Mesh("a") as mesh:
         mesh["a"].register("a:stubborn", stubborn)
         request = mesh["a"].request("a", "a:stubborn")
-        await eventually(lambda: mesh["a"].node.serving.works.active())
+        await eventually(lambda: mesh["a"].node.serving.runner.active())
         await timed(mesh["a"].close(), 3.0)
         assert await endings([request]) == ["cancelled"]
     assert any("is left behind" in record.getMessage() for record in caplog.records)

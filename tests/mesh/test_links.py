@@ -103,7 +103,7 @@ async def test_a_redialled_connection_is_a_new_link_and_nothing_of_the_old_one_i
 
 async def test_a_request_survives_a_link_that_breaks_while_it_is_under_way(pair):
     request = pair.a.request("b", "sleep:execute", "0.3")
-    await eventually(lambda: pair.b.node.serving.works.active())
+    await eventually(lambda: pair.b.node.serving.runner.active())
     pair.line.cut()
     assert (await request).json() == {"seconds": 0.3}
 

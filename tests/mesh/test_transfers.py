@@ -349,7 +349,7 @@ async def chain():
 
 
 async def under_way(mesh):
-    await eventually(lambda: mesh["z"].node.serving.works.active())
+    await eventually(lambda: mesh["z"].node.serving.runner.active())
 
 
 KINDS = {"waits": "CancelledError", "generates": "closed", "polls": "flag"}
@@ -364,7 +364,7 @@ async def test_cancelling_a_request_reaches_the_work(chain, kind):
         async for _ in request:
             pass
     await eventually(lambda: chain.ended == [KINDS[kind]])
-    assert chain["z"].node.serving.works.active() == []
+    assert chain["z"].node.serving.runner.active() == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -388,7 +388,7 @@ async def test_cancelling_reaches_work_whose_payload_is_still_under_way(chain):
     request.cancel()
     with pytest.raises(zmesh.Cancelled):
         await request
-    await eventually(lambda: chain["z"].node.serving.works.active() == [])
+    await eventually(lambda: chain["z"].node.serving.runner.active() == [])
 
 
 async def test_a_timeout_reaches_the_work_too(chain):
@@ -408,7 +408,7 @@ async def test_cancelling_what_is_over_or_unknown_is_harmless(chain):
 
 async def test_cancelling_many_at_a_time(chain):
     requests = [chain["a"].request("z", "z:waits") for _ in range(300)]
-    await eventually(lambda: len(chain["z"].node.serving.works.active()) == 300)
+    await eventually(lambda: len(chain["z"].node.serving.runner.active()) == 300)
     for request in requests:
         request.cancel()
     outcomes = await asyncio.gather(*requests, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""A node's work without the node: the table of work, with an outlet that keeps what comes out of it."""
+"""A node's work without the node: the table of work, with a sink that keeps what comes out of it."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ from tests.waiting import _collect, _eventually, collect, eventually
 from zmesh.payloads.buffered import BufferedPayload
 from zmesh.payloads.payload import Payload, encode
 from zmesh.serving.directives import Directives
-from zmesh.serving.runner import Works
+from zmesh.serving.runner import Runner
 from zmesh.serving.work import Work
 
 
@@ -40,7 +40,7 @@ class Exchange:
     handing_over: int = 0
 
 
-class Outlet:
+class ReplySink:
     """Keeps replies; `room.clear()` makes it as full as a requester that reads nothing."""
 
     def __init__(self):
@@ -77,8 +77,8 @@ class Bench:
 
     def __init__(self, **limits):
         self.directives = Directives()
-        self.outlet = Outlet()
-        self.works = Works(self.directives, self.outlet, **{"max_workers": 4, "max_work": 100, **limits})
+        self.sink = ReplySink()
+        self.runner = Runner(self.directives, self.sink, **{"max_workers": 4, "max_work": 100, **limits})
         self._count = 0
 
     def start(self, directive, payload=b"", *, config=None, deadline=None, function=None, stream=False):
@@ -90,7 +90,7 @@ class Bench:
         if isinstance(payload, bytes):
             payload = Payload(payload)
         header = {"recipient": "here", "timestamp": 1.5}
-        self.works.start(Work(message_id, directive, "ctl", header, payload, config or {}, deadline=deadline))
+        self.runner.start(Work(message_id, directive, "ctl", header, payload, config or {}, deadline=deadline))
         return message_id
 
     def isolate(self, directive, function, **options):
@@ -99,7 +99,7 @@ class Bench:
 
     async def end(self, message_id):
         """What the requester has seen when it is over."""
-        exchange = self.outlet[message_id]
+        exchange = self.sink[message_id]
         await _eventually(lambda: exchange.finished)
         for number, reply in enumerate(exchange.replies):
             exchange.replies[number] = await _collect(reply)
@@ -120,8 +120,8 @@ async def benches():
 
     yield make
     for bench in made:
-        await bench.works.close()
-        assert bench.works.active() == []
+        await bench.runner.close()
+        assert bench.runner.active() == []
     await _eventually(lambda: len(asyncio.all_tasks()) == 1)
     await _eventually(lambda: not [t.name for t in threading.enumerate() if t.name.startswith("zmesh")])
 

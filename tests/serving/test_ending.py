@@ -11,9 +11,9 @@ import pytest
 from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
 from zmesh.payloads.payload import Payload, StreamedPayload
 from zmesh.payloads.source import Source
-from zmesh.serving import runner as works_module
+from zmesh.serving import runner as runner_module
 from zmesh.serving.directives import Directives
-from zmesh.serving.runner import Works
+from zmesh.serving.runner import Runner
 from zmesh.serving.work import Work
 
 FOREVER = 60.0
@@ -36,8 +36,8 @@ async def test_a_coroutine_is_cancelled_where_it_waits(bench):
     seen = []
     message_id = bench.start("test:it", function=wait)
     await asyncio.sleep(0)
-    bench.works.cancel(message_id)
-    bench.works.cancel(message_id)
+    bench.runner.cancel(message_id)
+    bench.runner.cancel(message_id)
     exchange = await bench.end(message_id)
     assert (exchange.reason, exchange.error) == ("cancelled", "test:it was cancelled")
     assert seen == [True]
@@ -55,10 +55,10 @@ async def test_a_coroutine_may_take_its_time_to_clean_up(bench):
     message_id = bench.start("test:it", function=wait)
     await asyncio.sleep(0)
     for _ in range(3):
-        bench.works.cancel(message_id)
+        bench.runner.cancel(message_id)
         await asyncio.sleep(0)
-    assert not bench.outlet[message_id].finished
-    assert len(bench.works.active()) == 1
+    assert not bench.sink[message_id].finished
+    assert len(bench.runner.active()) == 1
     cleaned.set()
     assert (await bench.end(message_id)).reason == "cancelled"
 
@@ -66,16 +66,16 @@ async def test_a_coroutine_may_take_its_time_to_clean_up(bench):
 @every_kind
 async def test_work_that_is_cancelled_as_soon_as_it_is_started_ends_once(bench, kind):
     message_id = bench.start("test:it", function=kind)
-    bench.works.cancel(message_id)
+    bench.runner.cancel(message_id)
     exchange = await bench.end(message_id)
     # where tasks start eagerly, what never waits is over before anybody can cancel it
     assert exchange.reason == ("cancelled" if sys.version_info < (3, 12) or kind in (function, generator) else None)
-    assert bench.works.active() == []
+    assert bench.runner.active() == []
 
 
 async def test_a_coroutine_may_cancel_itself_in_its_first_step(bench):
     async def cancel_me(work):
-        bench.works.cancel(work.message_id)
+        bench.runner.cancel(work.message_id)
         await asyncio.sleep(FOREVER)
 
     assert (await bench.call("test:it", function=cancel_me)).reason == "cancelled"
@@ -105,7 +105,7 @@ async def test_what_a_cancelled_work_still_returns_is_thrown_away(bench):
     for kind in (stubborn, slow):
         message_id = bench.start(f"test:{kind.__name__}", function=kind)
         await asyncio.sleep(0)
-        bench.works.cancel(message_id)
+        bench.runner.cancel(message_id)
         exchange = await bench.end(message_id)
         assert exchange.reason == "cancelled"
         assert exchange.replies == []
@@ -135,11 +135,11 @@ async def test_an_async_generator_is_closed_when_it_is_cancelled(bench, eventual
 
     closed = []
     for where in ("waiting itself", "waiting for room"):
-        bench.outlet.room.set() if where == "waiting itself" else bench.outlet.room.clear()
+        bench.sink.room.set() if where == "waiting itself" else bench.sink.room.clear()
         message_id = bench.start(f"test:{where[-4:]}", function=values)
-        exchange = bench.outlet[message_id]
+        exchange = bench.sink[message_id]
         await eventually(lambda exchange=exchange: exchange.replies or exchange.handing_over)
-        bench.works.cancel(message_id)
+        bench.runner.cancel(message_id)
         assert (await bench.end(message_id)).reason == "cancelled"
     assert closed == ["waiting itself", "waiting for room"]
 
@@ -154,8 +154,8 @@ async def test_a_thread_sees_that_it_is_cancelled(bench, eventually):
     started, pause = threading.Event(), threading.Event()
     message_id = bench.start("test:it", function=poll)
     await eventually(started.is_set)
-    assert bench.outlet[message_id].finished is False
-    bench.works.cancel(message_id)
+    assert bench.sink[message_id].finished is False
+    bench.runner.cancel(message_id)
     exchange = await bench.end(message_id)
     assert (exchange.reason, exchange.error) == ("cancelled", "test:it was cancelled")
 
@@ -170,10 +170,10 @@ async def test_a_thread_that_waits_for_room_is_released_when_it_is_cancelled(ben
             raise
 
     closed = []
-    bench.outlet.room.clear()
+    bench.sink.room.clear()
     message_id = bench.start("test:it", function=values)
-    await eventually(lambda: bench.outlet[message_id].handing_over)
-    bench.works.cancel(message_id)
+    await eventually(lambda: bench.sink[message_id].handing_over)
+    bench.runner.cancel(message_id)
     exchange = await bench.end(message_id)
     assert exchange.reason == "cancelled"
     assert exchange.replies == []
@@ -183,10 +183,10 @@ async def test_a_thread_that_waits_for_room_is_released_when_it_is_cancelled(ben
 @pytest.mark.parametrize("kind", [async_generator, generator])
 async def test_work_that_is_cancelled_by_its_own_reply_ends(bench, kind):
     async def reply(message_id, payload):
-        bench.works.cancel(message_id)
+        bench.runner.cancel(message_id)
         await asyncio.sleep(FOREVER)
 
-    bench.outlet.reply = reply
+    bench.sink.reply = reply
     assert (await bench.call("test:it", function=kind)).reason == "cancelled"
 
 
@@ -198,7 +198,7 @@ async def test_a_thread_that_waits_for_a_chunk_is_released_when_it_is_cancelled(
     started = threading.Event()
     message_id = bench.start("test:it", StreamedPayload(), function=read, stream=True)
     await eventually(started.is_set)
-    bench.works.cancel(message_id)
+    bench.runner.cancel(message_id)
     assert (await bench.end(message_id)).reason == "cancelled"
 
 
@@ -211,8 +211,8 @@ async def test_a_generator_that_ignores_its_closing_ends_as_cancelled_all_the_sa
             yield b"once more"
 
     message_id = bench.start("test:it", function=stubborn)
-    await eventually(lambda: bench.outlet[message_id].replies)
-    bench.works.cancel(message_id)
+    await eventually(lambda: bench.sink[message_id].replies)
+    bench.runner.cancel(message_id)
     assert (await bench.end(message_id)).reason == "cancelled"
 
 
@@ -227,9 +227,9 @@ async def test_work_that_waits_for_a_thread_is_cancelled_at_once_and_never_runs(
 
     first, second, third = (bench.start("test:it", function=block), bench.start("test:it"), bench.start("test:it"))
     await eventually(lambda: ran)
-    bench.works.cancel(second)
-    assert bench.outlet[second].finished
-    assert [work["id"] for work in bench.works.active()] == [int(first, 16), int(third, 16)]
+    bench.runner.cancel(second)
+    assert bench.sink[second].finished
+    assert [work["id"] for work in bench.runner.active()] == [int(first, 16), int(third, 16)]
     release.set()
     assert (await bench.end(third)).reason is None
     assert ran == [first, third]
@@ -255,10 +255,10 @@ async def test_no_more_threads_run_than_are_allowed(benches, eventually):
 
 
 async def test_cancelling_what_is_unknown_or_over_is_harmless(bench):
-    bench.works.cancel("0" * 32)
+    bench.runner.cancel("0" * 32)
     message_id = bench.start("test:it", function=coroutine)
     assert (await bench.end(message_id)).reason is None
-    bench.works.cancel(message_id)
+    bench.runner.cancel(message_id)
 
 
 @every_kind
@@ -314,12 +314,12 @@ async def test_closing_cancels_everything_and_leaves_no_task_and_no_thread(bench
     kinds = (as_coroutine, as_function, as_async_generator, as_generator)
     ids = [bench.start(f"test:{kind.__name__}", function=kind) for kind in kinds]
     await eventually(started.is_set)
-    await bench.works.close()
-    assert [bench.outlet[message_id].reason for message_id in ids] == ["cancelled"] * 4
-    assert bench.works.active() == []
+    await bench.runner.close()
+    assert [bench.sink[message_id].reason for message_id in ids] == ["cancelled"] * 4
+    assert bench.runner.active() == []
     assert threads() == []
     assert len(asyncio.all_tasks()) == 1
-    await bench.works.close()
+    await bench.runner.close()
 
 
 async def test_closing_twice_at_a_time_ends_both_times(bench):
@@ -332,12 +332,12 @@ async def test_closing_twice_at_a_time_ends_both_times(bench):
     bench.start("test:it", function=slow_to_end)
     await asyncio.sleep(0)
     async with asyncio.timeout(1):
-        await asyncio.gather(bench.works.close(), bench.works.close())
+        await asyncio.gather(bench.runner.close(), bench.runner.close())
 
 
 async def test_a_closed_table_takes_no_more_work(bench):
     bench.directives.register("test:it", coroutine)
-    await bench.works.close()
+    await bench.runner.close()
     exchange = await bench.call("test:it")
     assert (exchange.reason, exchange.error) == (
         "cancelled",
@@ -346,7 +346,7 @@ async def test_a_closed_table_takes_no_more_work(bench):
 
 
 async def test_what_does_not_end_is_named_finished_and_left_behind(bench, monkeypatch, caplog, eventually):
-    monkeypatch.setattr(works_module, "CLOSE_WITHIN", 0.05)
+    monkeypatch.setattr(runner_module, "CLOSE_WITHIN", 0.05)
     release, released = threading.Event(), asyncio.Event()
 
     def deaf(work):
@@ -363,8 +363,8 @@ async def test_what_does_not_end_is_named_finished_and_left_behind(bench, monkey
     ids = [bench.start("test:deaf", function=deaf), bench.start("test:stubborn", function=stubborn)]
     await eventually(lambda: threads())
     await asyncio.sleep(0)
-    await bench.works.close()
-    assert [bench.outlet[message_id].reason for message_id in ids] == ["cancelled", "cancelled"]
+    await bench.runner.close()
+    assert [bench.sink[message_id].reason for message_id in ids] == ["cancelled", "cancelled"]
     assert "test:deaf for ctl did not end" in caplog.text
     assert "in the thread zmesh-work-1" in caplog.text
     assert "test:stubborn for ctl did not end" in caplog.text
@@ -376,20 +376,21 @@ async def test_what_does_not_end_is_named_finished_and_left_behind(bench, monkey
 def test_a_thread_left_behind_does_not_keep_the_program_from_ending():
     program = """
 import asyncio, time
-from zmesh.serving import runner as works
+from zmesh.serving import runner
+from zmesh.serving import runner as runner_module
 from zmesh.serving.directives import Directives
 from zmesh.payloads.payload import Payload
 from zmesh.serving.work import Work
 
-class Outlet:
+class ReplySink:
     def finish(self, message_id, payload=None, **options):
         print(options["reason"])
 
 async def main():
-    works.CLOSE_WITHIN = 0.05
+    runner.CLOSE_WITHIN = 0.05
     directives = Directives()
     directives.register("test:deaf", lambda work: time.sleep(600))
-    table = works.Works(directives, Outlet(), max_workers=1, max_work=1)
+    table = runner.Runner(directives, ReplySink(), max_workers=1, max_work=1)
     table.start(Work("0" * 32, "test:deaf", "ctl", {}, Payload(), {}))
     while not any(running.thread for running in table._active.values()):
         await asyncio.sleep(0)
@@ -404,7 +405,7 @@ asyncio.run(main())
 def test_a_loop_that_ends_without_closing_harms_nothing(eventually):
     release = threading.Event()
 
-    class Outlet:
+    class ReplySink:
         async def reply(self, message_id, payload):
             await asyncio.sleep(FOREVER)
 
@@ -420,22 +421,22 @@ def test_a_loop_that_ends_without_closing_harms_nothing(eventually):
         directives = Directives()
         directives.register("test:late", late)
         directives.register("test:wait", wait)
-        works = Works(directives, Outlet(), max_workers=1, max_work=10)
-        works.start(Work("0" * 32, "test:late", "ctl", {}, Payload(), {}))
-        works.start(Work("1" * 32, "test:wait", "ctl", {}, Payload(), {}))
+        runner = Runner(directives, ReplySink(), max_workers=1, max_work=10)
+        runner.start(Work("0" * 32, "test:late", "ctl", {}, Payload(), {}))
+        runner.start(Work("1" * 32, "test:wait", "ctl", {}, Payload(), {}))
         await eventually(started.is_set)
-        return works
+        return runner
 
     async def wait(work):
         await asyncio.sleep(FOREVER)
 
     ended, started = [], threading.Event()
-    works = asyncio.run(main())
+    runner = asyncio.run(main())
     assert ended == ["cancelled"]
     release.set()
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(works._threads.close).result()
-        assert pool.submit(works._threads.join, 5.0).result() == []
+        pool.submit(runner._threads.close).result()
+        assert pool.submit(runner._threads.join, 5.0).result() == []
 
 
 async def test_plugins_with_a_close_are_closed_with_the_node_and_one_that_fails_is_logged(bench, install, caplog):
@@ -446,7 +447,7 @@ async def test_plugins_with_a_close_are_closed_with_the_node_and_one_that_fails_
     import closing_two
 
     closing_one.fail = True
-    await bench.works.close()
+    await bench.runner.close()
     assert (closing_one.closed, closing_two.closed) == (1, 1)
     assert "failed to close" in caplog.text
 

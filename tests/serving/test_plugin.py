@@ -95,7 +95,7 @@ async def test_a_plugin_gets_its_settings_at_its_start_and_is_closed(plugin, ben
     bench.directives.configure({"store": {"path": "/data"}})
     await bench.directives.start(5.0)
     assert (await bench.call("store:where")).replies == [b"/data"]
-    await bench.works.close()
+    await bench.runner.close()
     assert module.log == [("start", module.Settings("/data", 1)), ("close", "/data")]
 
 
@@ -150,7 +150,7 @@ async def test_a_plugin_that_fails_to_start_disables_only_itself(plugin, bench, 
     assert f"the plugin store (a_store:{name}) can't be {stage}" in caplog.text
     with pytest.raises(UnknownDirective, match=rf"'store' could not be {stage} here \({error}\)"):
         bench.directives.find("store:where")
-    await bench.works.close()
+    await bench.runner.close()
     assert module.log == [], "what has not started is not closed"
 
 

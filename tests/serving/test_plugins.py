@@ -56,7 +56,7 @@ async def test_echo_sends_a_large_payload_back_from_its_file(node, tmp_path):
 
 
 async def test_digest_hashes_what_streams_in(node):
-    assert node.works.wants_stream("digest:sha256")
+    assert node.runner.wants_stream("digest:sha256")
     payload = StreamedPayload()
     message_id = node.start("digest:sha256", payload)
     expected = hashlib.sha256()
@@ -81,8 +81,8 @@ async def test_sleep_replies_when_it_has_slept(node, payload):
 async def test_sleep_is_listed_meanwhile_and_can_be_cancelled(node):
     message_id = node.start("sleep:execute", b"600")
     await asyncio.sleep(0)
-    assert [work["directive"] for work in node.works.active()] == ["sleep:execute"]
-    node.works.cancel(message_id)
+    assert [work["directive"] for work in node.runner.active()] == ["sleep:execute"]
+    node.runner.cancel(message_id)
     assert (await node.end(message_id)).reason == "cancelled"
 
 
@@ -179,7 +179,7 @@ async def test_http_follows_redirects_and_tells_where_they_led(node, server):
 
 async def test_http_passes_the_body_on_as_it_comes_in(node, server, eventually):
     message_id = node.start("http:execute", asking(f"{server.url}/drip"))
-    replies = node.outlet[message_id].replies
+    replies = node.sink[message_id].replies
     for count in range(2, 5):
         await eventually(lambda count=count: len(replies) == count)
         server.go.put_nowait(None)
@@ -195,8 +195,8 @@ async def test_http_splits_a_large_body_into_replies(node, server):
 
 async def test_http_hangs_up_when_it_is_cancelled(node, server, eventually):
     message_id = node.start("http:execute", asking(f"{server.url}/drip"))
-    await eventually(lambda: len(node.outlet[message_id].replies) == 2)
-    node.works.cancel(message_id)
+    await eventually(lambda: len(node.sink[message_id].replies) == 2)
+    node.runner.cancel(message_id)
     assert (await node.end(message_id)).reason == "cancelled"
     await eventually(lambda: server.state["left"])
 
@@ -211,12 +211,12 @@ async def test_http_keeps_its_connection_and_no_cookies(node, server):
 async def test_http_goes_on_at_one_node_when_another_one_in_the_program_closes(nodes, server, eventually):
     first, second = await nodes(), await nodes()
     message_id = first.start("http:execute", asking(f"{server.url}/drip"))
-    await eventually(lambda: len(first.outlet[message_id].replies) == 2)
-    await second.works.close()
+    await eventually(lambda: len(first.sink[message_id].replies) == 2)
+    await second.runner.close()
     for _ in range(3):
         server.go.put_nowait(None)
     assert (await first.end(message_id)).reason is None
-    await first.works.close()
+    await first.runner.close()
 
 
 async def test_http_fails_clearly_where_nobody_answers(node, server):

@@ -171,11 +171,11 @@ async def test_the_older_form_gets_a_message_with_its_raw_payload(bench, plugin,
 
 
 async def test_putting_waits_for_room_and_raises_when_cancelled(bench, plugin, eventually):
-    bench.outlet.room.clear()
+    bench.sink.room.clear()
     message_id = bench.start("old:endless")
-    await eventually(lambda: bench.outlet[message_id].handing_over)
-    assert bench.outlet[message_id].replies == []
-    bench.works.cancel(message_id)
+    await eventually(lambda: bench.sink[message_id].handing_over)
+    assert bench.sink[message_id].replies == []
+    bench.runner.cancel(message_id)
     assert (await bench.end(message_id)).reason == "cancelled"
     assert plugin.seen == ["Cancelled"]
 

@@ -20,7 +20,7 @@ async def test_each_kind_of_function_replies_and_ends_once(bench, kind):
     exchange = await bench.call("test:it", b"abc", function=kind)
     assert exchange.replies == [b"cba"]
     assert exchange.reason is None
-    assert bench.works.active() == []
+    assert bench.runner.active() == []
 
 
 @every_kind
@@ -164,7 +164,7 @@ async def test_an_async_generator_that_never_waits_leaves_the_loop_to_others(ben
 
     message_id = bench.start("test:it", function=busy)
     await asyncio.sleep(0)
-    bench.works.cancel(message_id)
+    bench.runner.cancel(message_id)
     assert (await bench.end(message_id)).reason == "cancelled"
 
 
@@ -180,11 +180,11 @@ async def test_replies_wait_while_the_requester_has_no_room(bench, eventually):
 
     for kind in (plain, asynchronous):
         produced = []
-        bench.outlet.room.clear()
+        bench.sink.room.clear()
         message_id = bench.start(f"test:{kind.__name__}", function=kind)
-        await eventually(lambda message_id=message_id: bench.outlet[message_id].handing_over)
+        await eventually(lambda message_id=message_id: bench.sink[message_id].handing_over)
         assert produced == [0]
-        bench.outlet.room.set()
+        bench.sink.room.set()
         assert (await bench.end(message_id)).replies == [b"0", b"1", b"2"]
 
 
@@ -192,7 +192,7 @@ async def test_an_outlet_that_fails_ends_the_work_with_that_error(bench):
     async def reply(message_id, payload):
         raise ConnectionError("gone")
 
-    bench.outlet.reply = reply
+    bench.sink.reply = reply
     for kind in (generator, async_generator):
         assert (await bench.call(f"test:{kind.__name__}", function=kind)).error == "ConnectionError: gone"
 
@@ -236,7 +236,7 @@ async def test_a_message_id_that_runs_is_not_run_twice(bench, caplog):
         await release.wait()
 
     message_id = bench.start("test:it", function=wait)
-    bench.works.start(Work(message_id, "test:it", "ctl", {}, Payload(), {}))
+    bench.runner.start(Work(message_id, "test:it", "ctl", {}, Payload(), {}))
     release.set()
     await bench.end(message_id)
     assert len(runs) == 1
@@ -246,9 +246,9 @@ async def test_a_message_id_that_runs_is_not_run_twice(bench, caplog):
 async def test_streaming_directives_and_unknown_ones_start_at_the_first_chunk(bench):
     bench.directives.register("test:stream", coroutine, stream=True)
     bench.directives.register("test:whole", coroutine)
-    assert bench.works.wants_stream("test:stream")
-    assert not bench.works.wants_stream("test:whole")
-    assert bench.works.wants_stream("test:unknown")
+    assert bench.runner.wants_stream("test:stream")
+    assert not bench.runner.wants_stream("test:whole")
+    assert bench.runner.wants_stream("test:unknown")
 
 
 # --- streaming payloads -------------------------------------------------------------------------------------------
@@ -325,13 +325,13 @@ async def test_active_work_is_listed_in_the_order_of_its_start(bench):
         {"id": int(message_id, 16), "message_id": message_id, "directive": "test:it", "sender": "ctl"}
         for message_id in ids
     ]
-    assert bench.works.active() == expected
-    bench.works.cancel(ids[1])
+    assert bench.runner.active() == expected
+    bench.runner.cancel(ids[1])
     await bench.end(ids[1])
-    assert bench.works.active() == [expected[0], expected[2]]
+    assert bench.runner.active() == [expected[0], expected[2]]
     release.set()
     await bench.end(ids[2])
-    assert bench.works.active() == []
+    assert bench.runner.active() == []
 
 
 @every_kind
@@ -373,7 +373,7 @@ async def test_a_thousand_requests_of_every_kind_each_end_once(benches):
         bench.directives.register(f"test:{kind.__name__}", kind)
     ids = [bench.start(f"test:{KINDS[number % 4].__name__}", b"%d" % number) for number in range(1000)]
     for number in range(0, 1000, 7):
-        bench.works.cancel(ids[number])
+        bench.runner.cancel(ids[number])
     for number, message_id in enumerate(ids):
         exchange = await bench.end(message_id)
         if exchange.reason is None:

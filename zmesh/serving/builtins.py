@@ -52,7 +52,7 @@ class Answers:
         return {
             "initial_time": initial,
             "response_time": stamp(time.time()),
-            "active_work": self._serving.works.active(),
+            "active_work": self._serving.runner.active(),
         }
 
     def _cancel(self, work: Work) -> object:

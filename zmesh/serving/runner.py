@@ -1,8 +1,8 @@
 """The running requests of one node, from their start to their one final reply.
 
 Async directives run as tasks on the loop, plain ones in daemon threads, isolated ones in processes. Whatever a
-directive does (returns, raises, calls `sys.exit`, is cancelled, never ends), `Outlet.finish` is called once for it, and
-never while a reply of the same work is still being handed over.
+directive does (returns, raises, calls `sys.exit`, is cancelled, never ends), `ReplySink.finish` is called once for it,
+and never while a reply of the same work is still being handed over.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CLOSE_WITHIN = 5.0
 _TURN = 32
 
 
-class Outlet(Protocol):
+class ReplySink(Protocol):
     """Where work sends its replies to; all of it is called on the loop's thread."""
 
     async def reply(self, message_id: str, payload: PayloadLike, /) -> None:
@@ -59,11 +59,11 @@ class Outlet(Protocol):
         """Send the last reply; with `has_payload`, `payload` goes with it as one more.
 
         `reason` is the code of a class in zmesh.errors, None for success, and `error` its text. A Source that is
-        handed over here or to `reply` is the outlet's to read and to close.
+        handed over here or to `reply` is the sink's to read and to close.
         """
 
 
-class _Running:
+class _RunningWork:
     """One work in the table. Its `claim` is there when it runs in a thread: taken by that, or by an early cancel."""
 
     __slots__ = ("by", "claim", "entry", "handing", "reason", "started", "task", "thread", "timer", "watchers", "work")
@@ -82,13 +82,13 @@ class _Running:
         self.watchers: list[Callable[[], None]] = []
 
 
-class Works:
+class Runner:
     """The table of the work that runs at one node. Belongs to the thread of the loop that `start` is called on."""
 
     def __init__(
         self,
         directives: Directives,
-        outlet: Outlet,
+        sink: ReplySink,
         *,
         max_workers: int,
         max_work: int,
@@ -97,11 +97,11 @@ class Works:
         spool_dir: str | None = None,
     ) -> None:
         self._directives = directives
-        self._outlet = outlet
+        self._sink = sink
         self._max_workers = max_workers
         self._max_work = max_work
         self._isolation = (max_processes, isolation, spool_dir)
-        self._active: dict[str, _Running] = {}
+        self._active: dict[str, _RunningWork] = {}
         self._starter = Starter()
         self._threads: Threads | None = None
         self._processes: Processes | None = None
@@ -134,9 +134,9 @@ class Works:
                 )
         except (RemoteError, Cancelled, Overloaded) as error:
             work.payload.close()
-            self._outlet.finish(message_id, reason=error.code, error=str(error))
+            self._sink.finish(message_id, reason=error.code, error=str(error))
             return
-        running = active[message_id] = _Running(work, entry)
+        running = active[message_id] = _RunningWork(work, entry)
         if entry.isolation is not None:
             self._spawn(running, self._iterate(running, partial(self._isolated, entry.isolation)))
         elif entry.shape is Shape.COROUTINE:
@@ -229,12 +229,12 @@ class Works:
 
     # --- tasks -------------------------------------------------------------------------------------------------------
 
-    def _spawn(self, running: _Running, coroutine: Coroutine[object, object, None]) -> None:
+    def _spawn(self, running: _RunningWork, coroutine: Coroutine[object, object, None]) -> None:
         task = running.task = self._starter.start(coroutine, running.work.directive)
         if task is not None and running.reason is not None:  # cancelled by its own first steps
             task.cancel()
 
-    async def _call(self, running: _Running) -> None:
+    async def _call(self, running: _RunningWork) -> None:
         running.started = True
         encoded = None
         try:
@@ -248,7 +248,7 @@ class Works:
         else:
             self._end(running, None, encoded)
 
-    async def _iterate(self, running: _Running, run: Callable[[Work], AsyncGenerator[PayloadLike, None]]) -> None:
+    async def _iterate(self, running: _RunningWork, run: Callable[[Work], AsyncGenerator[PayloadLike, None]]) -> None:
         running.started = True
         message_id = running.work.message_id
         count = 0
@@ -256,7 +256,7 @@ class Works:
             async with aclosing(run(running.work)) as values:
                 async for value in values:
                     if value is not None:
-                        await self._outlet.reply(message_id, encode(value))
+                        await self._sink.reply(message_id, encode(value))
                     count += 1
                     if count % _TURN == 0:
                         await asyncio.sleep(0)  # a generator that never waits must leave the loop to others
@@ -276,7 +276,7 @@ class Works:
             self._processes = Processes(*self._isolation)
         return self._processes.run(work, isolation)
 
-    def _ends_within(self, running: _Running) -> float:
+    def _ends_within(self, running: _RunningWork) -> float:
         """Seconds that this work may take from being cancelled to its end."""
         isolation = running.entry.isolation
         if isolation is None or self._processes is None:
@@ -285,7 +285,7 @@ class Works:
 
     # --- threads -----------------------------------------------------------------------------------------------------
 
-    def _queue(self, running: _Running) -> None:
+    def _queue(self, running: _RunningWork) -> None:
         if self._threads is None:
             self._loop = asyncio.get_running_loop()
             self._threads = Threads(self._max_workers, "zmesh-work")
@@ -296,7 +296,7 @@ class Works:
             text = f"the node can start no thread for {running.work.directive} ({error}); try again later"
             self._end(running, NodeOverloaded(text))
 
-    def _in_thread(self, running: _Running) -> None:
+    def _in_thread(self, running: _RunningWork) -> None:
         """The whole of one work in a worker thread."""
         if running.claim is None or not running.claim.acquire(blocking=False):
             return  # cancelled before it began
@@ -323,7 +323,7 @@ class Works:
         finally:
             failure = None  # its traceback holds this frame
 
-    def _put(self, running: _Running, value: PayloadLike) -> None:
+    def _put(self, running: _RunningWork, value: PayloadLike) -> None:
         """Send one reply from a worker thread; returns when it was taken."""
         running.work.raise_if_cancelled()
         if value is None:
@@ -335,18 +335,18 @@ class Works:
         finally:
             del waiter  # an exception in it holds this frame
 
-    def _hand_over(self, running: _Running, payload: bytes | Source, waiter: Future[None]) -> None:
+    def _hand_over(self, running: _RunningWork, payload: bytes | Source, waiter: Future[None]) -> None:
         """The loop's side of `_put`: the thread goes on when `reply` has ended, and not before."""
         if running.reason is not None:
             if isinstance(payload, Source):
                 payload.close()
             waiter.set_exception(running.work.cancellation())
             return
-        reply = self._outlet.reply(running.work.message_id, payload)
+        reply = self._sink.reply(running.work.message_id, payload)
         task = running.handing = asyncio.get_running_loop().create_task(reply)
         task.add_done_callback(partial(self._handed_over, running, waiter))
 
-    def _handed_over(self, running: _Running, waiter: Future[None], task: asyncio.Task[None]) -> None:
+    def _handed_over(self, running: _RunningWork, waiter: Future[None], task: asyncio.Task[None]) -> None:
         running.handing = None
         if task.cancelled():
             waiter.set_exception(running.work.cancellation())
@@ -365,7 +365,7 @@ class Works:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _end(
-        self, running: _Running, failure: BaseException | None = None, encoded: bytes | Source | None = None
+        self, running: _RunningWork, failure: BaseException | None = None, encoded: bytes | Source | None = None
     ) -> None:
         """Take the work out of the table and finish it; whoever comes second changes nothing."""
         work = running.work
@@ -385,14 +385,14 @@ class Works:
                 source.close()
             work.payload.close()
             reason, error = _outcome(running, failure)
-            self._outlet.finish(message_id, reason=reason, error=error)
+            self._sink.finish(message_id, reason=reason, error=error)
         elif encoded is None:
             work.payload.close()
-            self._outlet.finish(message_id)
+            self._sink.finish(message_id)
         else:
             if source is None:  # a source may read from the work's payload
                 work.payload.close()
-            self._outlet.finish(message_id, encoded, has_payload=True)
+            self._sink.finish(message_id, encoded, has_payload=True)
         for watcher in running.watchers:
             watcher()
 
@@ -417,7 +417,7 @@ class Works:
                 log_failure(logger, "a plugin failed to close", error=error)
 
 
-def _outcome(running: _Running, failure: BaseException | None) -> tuple[str, str]:
+def _outcome(running: _RunningWork, failure: BaseException | None) -> tuple[str, str]:
     """The reason and the text that tell the requester why the work did not succeed."""
     directive = running.work.directive
     task = running.task
@@ -436,4 +436,4 @@ def _outcome(running: _Running, failure: BaseException | None) -> tuple[str, str
     return RemoteError.code, describe(failure)
 
 
-directive_frames.update((Works._call.__code__, Works._iterate.__code__))
+directive_frames.update((Runner._call.__code__, Runner._iterate.__code__))

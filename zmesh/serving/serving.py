@@ -24,7 +24,7 @@ from zmesh.payloads.source import Source
 from zmesh.runtime.failures import describe, log_failure, must_propagate, text_of
 from zmesh.serving.directives import Directives
 from zmesh.serving.incoming import Incoming
-from zmesh.serving.runner import Works
+from zmesh.serving.runner import Runner
 from zmesh.serving.spooled import Spooled
 from zmesh.serving.work import Work
 
@@ -77,7 +77,7 @@ class _Request:
 
 
 class Serving:
-    """The requests of other nodes (and of this one) at this node. It is the Outlet of the work."""
+    """The requests of other nodes (and of this one) at this node. It is the ReplySink of the work."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Serving:
         self._requests: Incoming[_Request] = Incoming()
         self.spooled = Spooled(desk.node_id, limits)
         self._inline: dict[str, Inline] = {}
-        self.works = Works(
+        self.runner = Runner(
             directives,
             self,
             max_workers=max_workers,
@@ -130,7 +130,7 @@ class Serving:
     def cancel(self, message_id: str, by: str, ended: Callable[[], None]) -> None:
         """Stop a request for the node `by`, and call `ended` when its work has ended."""
         self.abort(MessageId(bytes.fromhex(message_id)), "cancelled", by)
-        self.works.when_ended(message_id, ended)
+        self.runner.when_ended(message_id, ended)
 
     # -- from the engine -----------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Serving:
         elif request.started:
             if isinstance(request.payload, StreamedPayload):
                 request.payload.fail(MeshError("the request was cancelled before all of its payload had come"))
-            self.works.cancel(id.hex(), reason, by)
+            self.runner.cancel(id.hex(), reason, by)
         else:
             if request.payload is not None:
                 request.payload.close()
@@ -175,7 +175,7 @@ class Serving:
         return request
 
     def _receive(self, request: _Request, directive: str, piece: Deliver) -> None:
-        if directive not in self._inline and self.works.wants_stream(directive):
+        if directive not in self._inline and self.runner.wants_stream(directive):
             stream = piece.stream
             payload = request.payload = StreamedPayload(lambda size: self._desk.consumed(stream, size))
             self._start(request, payload)
@@ -227,7 +227,7 @@ class Serving:
         work = Work(message_id, directive, request.sender, request.header, payload, section, False, request.deadline)
         inline = self._inline.get(directive)
         if inline is None:
-            self.works.start(work)
+            self.runner.start(work)
             return
         try:
             _check_inline(directive, len(payload))
@@ -251,7 +251,7 @@ class Serving:
         else:
             self.finish(message_id, json.dumps(answer.result()).encode(), has_payload=True)
 
-    # -- the Outlet of the work ----------------------------------------------------------------------------------
+    # -- the ReplySink of the work ----------------------------------------------------------------------------------
 
     async def reply(self, message_id: str, payload: PayloadLike, /) -> None:
         """Send one reply; waits while the requester has no room. A reply to one who is gone goes nowhere."""
@@ -324,7 +324,7 @@ class Serving:
         for request in self._requests:
             if not request.started or request.answer is not None:
                 self.abort(request.id, "cancelled")
-        await self.works.close()
+        await self.runner.close()
 
 
 def _check_inline(directive: str, size_bytes: int) -> None:

@@ -29,4 +29,4 @@ async def bench(nothing_is_left, benches):
     """Depends on the census, so that the table is closed before that is taken."""
     bench = benches(max_processes=4)
     yield bench
-    await bench.works.close()
+    await bench.runner.close()

@@ -61,9 +61,9 @@ async def test_a_process_that_uses_up_its_cpu_time_is_stopped(benches, eventuall
     bench = benches(isolation={"*": {"grace": 0.0}})
     bench.isolate("test:it", async_spin if kind == "async" else spin, max_cpu_seconds=1)
     message_id = bench.start("test:it")
-    exchange = bench.outlet[message_id]
+    exchange = bench.sink[message_id]
     await eventually(lambda: exchange.finished, within=40.0)  # a second of CPU time may be many on the clock
-    await bench.works.close()
+    await bench.runner.close()
     assert exchange.error == "the process of test:it used up its 1 s of CPU time"
 
 
@@ -76,7 +76,7 @@ async def test_a_keeper_that_dies_takes_its_processes_along_and_the_next_call_ha
     message_id = bench.start("test:it")
     await eventually(lambda: len(descendants()) == 2)
     pids = descendants()
-    os.kill(bench.works._processes._keeper._process.pid, signal.SIGKILL)
+    os.kill(bench.runner._processes._keeper._process.pid, signal.SIGKILL)
     exchange = await bench.end(message_id)
     assert exchange.error == "the process of test:it could not be kept: its keeper has ended"
     await eventually(lambda: all(is_gone(pid) for pid in pids))
@@ -108,7 +108,7 @@ async def test_what_has_left_the_session_is_killed_with_the_node_at_the_latest(b
     bench.isolate("test:it", daemon)
     pid = int((await bench.call("test:it")).replies[0])
     assert not is_gone(pid)
-    await bench.works.close()
+    await bench.runner.close()
     assert is_gone(pid)
 
 

@@ -88,15 +88,15 @@ async def test_a_streaming_payload_is_read_while_it_arrives_no_faster_than_the_p
     consumed = []
     payload = StreamedPayload(consumed.append)
     message_id = bench.start("test:it", payload)
-    exchange = bench.outlet[message_id]
+    exchange = bench.sink[message_id]
     await eventually(lambda: exchange.replies == [b"begun"])
-    bench.outlet.room.clear()
+    bench.sink.room.clear()
     for _ in range(100):
         payload.feed(bytes(50_000))
     payload.finish()
     await eventually(lambda: consumed)
     assert await settled(lambda: sum(consumed)) < 2 * MIB
-    bench.outlet.room.set()
+    bench.sink.room.set()
     assert (await bench.end(message_id)).replies == [b"begun", *[bytes(50_000)] * 100]
     assert sum(consumed) == 5_000_000
 
@@ -112,11 +112,11 @@ async def test_a_requester_that_takes_no_replies_stops_the_process(bench, eventu
                 yield bytes(60_000)
 
     bench.isolate("test:it", endless)
-    bench.outlet.room.clear()
+    bench.sink.room.clear()
     message_id = bench.start("test:it")
     await eventually(progress.exists)
     assert 60_000 * await settled(lambda: progress.stat().st_size) < MIB
-    bench.works.cancel(message_id)
+    bench.runner.cancel(message_id)
     assert (await bench.end(message_id)).reason == "cancelled"
 
 
@@ -127,7 +127,7 @@ async def test_many_calls_at_once_are_all_answered(benches):
     assert [(await bench.end(message_id)).replies for message_id in ids] == [
         [str(number).encode()[::-1]] for number in range(100, 150)
     ]
-    await bench.works.close()
+    await bench.runner.close()
 
 
 async def test_neither_a_start_nor_a_reply_holds_up_the_loop(bench):
@@ -244,7 +244,7 @@ async def test_a_cancelled_function_can_clean_up_and_the_end_is_told_after_it_ha
     bench.isolate("test:it", rests[kind])
     message_id = bench.start("test:it")
     await eventually((marks / "began").exists)
-    bench.works.cancel(message_id)
+    bench.runner.cancel(message_id)
     exchange = await bench.end(message_id)
     assert (exchange.reason, exchange.error) == ("cancelled", "test:it was cancelled")
     raised = "CancelledError" if asyncio.iscoroutinefunction(kind) or kind is async_generator else "SystemExit"
@@ -284,12 +284,12 @@ async def test_a_function_that_will_not_end_is_killed_after_its_grace_with_what_
     message_id = bench.start("test:it")
     await eventually(pids.exists)
     started = time.monotonic()
-    bench.works.cancel(message_id)
+    bench.runner.cancel(message_id)
     exchange = await bench.end(message_id)
     assert time.monotonic() - started >= 0.2
     assert exchange.reason == "cancelled"
     assert all(is_gone(int(pid)) for pid in pids.read_text().split())
-    await bench.works.close()
+    await bench.runner.close()
 
 
 async def test_the_deadline_stops_the_process(bench, eventually):
@@ -309,15 +309,15 @@ async def test_work_that_is_cancelled_while_it_waits_for_its_turn_never_has_a_pr
     bench.isolate("test:it", busy)
     first, second, third = (bench.start("test:it", name) for name in (b"first", b"second", b"third"))
     await eventually((tmp_path / "first").exists)
-    bench.works.cancel(second)
+    bench.runner.cancel(second)
     assert (await bench.end(second)).reason == "cancelled"
-    bench.works.cancel(first)
+    bench.runner.cancel(first)
     await eventually((tmp_path / "third").exists)
     assert not (tmp_path / "second").exists()
-    bench.works.cancel(third)
+    bench.runner.cancel(third)
     for message_id in (first, third):
         assert (await bench.end(message_id)).reason == "cancelled"
-    await bench.works.close()
+    await bench.runner.close()
 
 
 @every_kind
@@ -328,7 +328,7 @@ async def test_cancelling_at_any_moment_of_a_start_ends_it_once_and_leaves_nothi
         ids.append(bench.start("test:it", b"abc"))
         for _ in range(turns):
             await asyncio.sleep(0)
-        bench.works.cancel(ids[-1])
+        bench.runner.cancel(ids[-1])
     for message_id in ids:
         assert (await bench.end(message_id)).reason == "cancelled"
     assert (await bench.call("test:it", b"abc")).replies == [b"cba"]
@@ -346,6 +346,6 @@ async def test_closing_waits_as_long_as_the_grace_and_kills_then(benches, eventu
     bench.isolate("test:it", stay)
     message_id = bench.start("test:it")
     await eventually((tmp_path / "began").exists)
-    await bench.works.close()
-    assert bench.outlet[message_id].reason == "cancelled"
+    await bench.runner.close()
+    assert bench.sink[message_id].reason == "cancelled"
     assert descendants() == {}

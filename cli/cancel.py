@@ -7,7 +7,7 @@ from typing import Any
 
 from zmesh.errors import MeshError, TimedOut
 from zmesh.payloads.payload import Payload
-from zmesh.serving.builtins import CANCEL, read_message_id
+from zmesh.serving.builtins import CANCEL, parse_message_id
 from zmesh_cli.exit_codes import DONE, FAILED, TIMED_OUT, UNREACHABLE, USAGE, Failure
 from zmesh_cli.routes import ask
 from zmesh_cli.session import Session
@@ -31,7 +31,7 @@ class Outcome:
 
 async def cancel(url: str, message_id: str, node: str | None, *, timeout: float | None, as_json: bool) -> int:
     """Stop the work for this message id at a node, or wherever in the mesh it runs; the exit code."""
-    named = read_message_id(message_id)
+    named = parse_message_id(message_id)
     if named is None:
         raise Failure(
             f"{message_id!r} is no message id: it has 32 hex digits, or is the number that a ping's reply lists",

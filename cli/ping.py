@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from zmesh.controller import Pong
 from zmesh.errors import MeshError, Unreachable
-from zmesh.serving.builtins import read_message_id
+from zmesh.serving.builtins import parse_message_id
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, printable, record
@@ -154,7 +154,7 @@ def _shown(work: object) -> dict[str, str | None]:
     told = work if isinstance(work, dict) else {}
     id, directive, sender = told.get("message_id", told.get("id")), told.get("directive"), told.get("sender")
     return {
-        "id": read_message_id(id) if isinstance(id, (str, int)) else None,
+        "id": parse_message_id(id) if isinstance(id, (str, int)) else None,
         "directive": None if directive is None else str(directive),
         "sender": None if sender is None else str(sender),
     }

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from zmesh.requests.exchange import Reply
     from zmesh.requests.fanout import Answer, Answers
     from zmesh.requests.request import Request
-    from zmesh.serving.builtins import read_message_id
+    from zmesh.serving.builtins import parse_message_id
     from zmesh.serving.directives import directive
     from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
     from zmesh.serving.work import Work
@@ -109,8 +109,8 @@ __all__ = [
     "Unreachable",
     "Work",
     "directive",
+    "parse_message_id",
     "plugin_export",
-    "read_message_id",
 ]
 
 _NAMES = {
@@ -172,7 +172,7 @@ _NAMES = {
         "Answers",
     ),
     "zmesh.requests.request": ("Request",),
-    "zmesh.serving.builtins": ("read_message_id",),
+    "zmesh.serving.builtins": ("parse_message_id",),
     "zmesh.serving.directives": ("directive",),
     "zmesh.serving.receptor_plugins": (
         "BUFFER_PAYLOAD",

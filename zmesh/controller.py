@@ -27,7 +27,7 @@ from zmesh.requests.request import Request
 from zmesh.runtime.failures import is_a, text_of
 from zmesh.runtime.ids import ids
 from zmesh.runtime.interrupts import close_loop, heard, silence
-from zmesh.serving.builtins import CANCEL, PING, message_id_of, stamp
+from zmesh.serving.builtins import CANCEL, PING, check_message_id, stamp
 from zmesh.serving.directives import Directives
 from zmesh.transport import parse_url
 
@@ -375,7 +375,7 @@ class Controller:
 
     def cancel(self, message_id: str) -> None:
         """Stop a request of this node by its message id. Harmless if it is over. Raises ConfigError for no id."""
-        self.node.cancel(message_id_of(message_id))
+        self.node.cancel(check_message_id(message_id))
 
     async def cancel_at(self, node: str, message_id: str | int, timeout: float | None = CANCEL_TIMEOUT) -> bool:
         """Stop the work for this message id at `node`, whoever asked for it; True once it has ended.
@@ -383,7 +383,7 @@ class Controller:
         False if no such work runs there. `message_id` is that of the request, or the number that a ping lists. Raises
         TimedOut if the work does not end in time, Unreachable, and ConfigError for what is no id.
         """
-        named = message_id_of(message_id)
+        named = check_message_id(message_id)
         payload = await self.request(node, CANCEL, {"message_id": named}, timeout=timeout)
         try:
             return payload is not None and bool(payload.json()["cancelled"])
@@ -561,8 +561,8 @@ class Controller:
         if self._life is None:
             self._loop = loop
             self._ready = loop.create_future()
-            self._life = loop.create_task(self._node.live(self._ready), name=f"zmesh {self.node_id}")
-            self._node.lives_in = loop
+            self._life = loop.create_task(self._node.run(self._ready), name=f"zmesh {self.node_id}")
+            self._node.assigned_loop = loop
             self._life.add_done_callback(self._ended)
         return self._life
 

@@ -1,6 +1,6 @@
 """A node: the engine, the sockets and the clock, put together.
 
-Everything a node does runs in one task, `live`, and in the task group that it opens. What comes in is handed to the
+Everything a node does runs in one task, `run`, and in the task group that it opens. What comes in is handed to the
 engine, what the engine wants is done, in order and to the end, before anything else is: a stimulus that arises while
 effects are being performed waits its turn. The node decides nothing.
 """
@@ -37,7 +37,7 @@ from zmesh.runtime.failures import describe, log_failure, must_propagate
 from zmesh.runtime.interrupts import supervised
 from zmesh.runtime.threads import Threads
 from zmesh.runtime.watchdog import watchdogs
-from zmesh.serving.builtins import PING, Answers
+from zmesh.serving.builtins import PING, Builtins
 from zmesh.serving.directives import Directives
 from zmesh.serving.serving import Serving
 from zmesh.transport import Transport
@@ -58,17 +58,17 @@ HANDLERS_END_WITHIN = 1.0
 """Seconds that closing waits for handlers that are still at work, and for payloads that are being read."""
 
 
-_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+_nodes_in_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
 """How many nodes live in each loop."""
 
 
-def lives_in(loop: asyncio.AbstractEventLoop) -> bool:
+def hosts_node(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether a node lives in this loop."""
-    return _loops.get(loop, 0) > 0
+    return _nodes_in_loop.get(loop, 0) > 0
 
 
 class Node:
-    """One member of the mesh. Use it through a Controller, or `live` in a task of yours.
+    """One member of the mesh. Use it through a Controller, or `run` in a task of yours.
 
     `limits`: what others may have it keep and spend; None: the usual ones, and room for what `config` admits.
     """
@@ -108,7 +108,7 @@ class Node:
             isolation=config.isolation,
             limits=limits,
         )
-        self.answers = Answers(self.router, self.serving)
+        self.builtins = Builtins(self.router, self.serving)
         self.listening: list[str] = []
         self._listen = list(config.listen)
         self._peers = list(config.peers)
@@ -120,7 +120,7 @@ class Node:
         self._feeding: dict[Stream, asyncio.Task[None]] = {}
         """The tasks that read a source for a stream."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unborn: list[tuple[Coroutine[object, object, None], str, Stream | None]] = []
+        self._deferred: list[tuple[Coroutine[object, object, None], str, Stream | None]] = []
         self._observers: list[Callable[[Report], None]] = []
         self._events: set[Events] = set()
         self._journal: Journal | None = None
@@ -129,26 +129,26 @@ class Node:
         self._transport: Transport | None = None
         self._group: asyncio.TaskGroup | None = None
         self._stop: asyncio.Event | None = None
-        self._quiet: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = float("inf")
         self._catches_up = False
         self._guard: LinkGuard | None = None
         self._reaper: Reaper | None = None
         self._aborted = False
-        self.lives_in: asyncio.AbstractEventLoop | None = None
-        """The loop that `live` runs in, or will as soon as that loop runs."""
+        self.assigned_loop: asyncio.AbstractEventLoop | None = None
+        """The loop that `run` runs in, or will as soon as that loop runs."""
         self.closed = False
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    async def live(self, ready: asyncio.Future[None] | None = None) -> None:
+    async def run(self, ready: asyncio.Future[None] | None = None) -> None:
         """Open the sockets, run until `stop`, close everything. `ready` is resolved once the node listens.
 
         Raises AddressError if an address can't be used.
         """
-        self.loop = self.lives_in = asyncio.get_running_loop()
-        _loops[self.loop] = _loops.get(self.loop, 0) + 1
+        self.loop = self.assigned_loop = asyncio.get_running_loop()
+        _nodes_in_loop[self.loop] = _nodes_in_loop.get(self.loop, 0) + 1
         self.thread = threading.get_ident()
         self._stop = asyncio.Event()
         if self._admission.shut:
@@ -170,17 +170,17 @@ class Node:
                 log_failure(log, "node %s: beside what has ended it", self.node_id, error=error, level=logging.ERROR)
             raise first from None
         finally:
-            _loops[self.loop] -= 1
+            _nodes_in_loop[self.loop] -= 1
 
     def stop(self) -> None:
-        """Let `live` come to its end."""
+        """Let `run` come to its end."""
         self._admission.shut = True
         self.directives.hurry()
         if self._stop is not None:
             self._stop.set()
 
     def abort(self) -> None:
-        """Let `live` come to its end at once: no handler hears of it, and nothing is waited for."""
+        """Let `run` come to its end at once: no handler hears of it, and nothing is waited for."""
         self._exchanges.clear()
         self._aborted = True
         self.stop()
@@ -202,8 +202,8 @@ class Node:
         self._open_journal()
         self._guard = LinkGuard(self.engine, self._transport, self._note)
         watchdogs.add(self._guard, self.config.heartbeat)
-        unborn, self._unborn = self._unborn, []
-        for coroutine, name, feeds in unborn:
+        deferred, self._deferred = self._deferred, []
+        for coroutine, name, feeds in deferred:
             self.spawn(coroutine, name, feeds)
         for url in self._listen:
             self.listening.append(self._transport.listen(url))
@@ -248,7 +248,7 @@ class Node:
             await asyncio.wait(set(self._tasks), timeout=HANDLERS_END_WITHIN)
         for task in self._tasks:
             task.cancel()
-        for coroutine, *_ in self._unborn:
+        for coroutine, *_ in self._deferred:
             coroutine.close()
         for waiter in self._rooms.values():
             if not waiter.done():
@@ -366,13 +366,13 @@ class Node:
     def check_begun(self) -> None:
         """Raises Closed if the node is not open yet, or not in this process."""
         self._admission.check_process()
-        if self.lives_in is None:
+        if self.assigned_loop is None:
             raise self._admission.unopened()
 
     def check_loop(self) -> None:
         """Raises RuntimeError in another loop than the node's, where nothing that is waited for would come."""
         running = asyncio._get_running_loop()
-        if running is not None and running is not self.lives_in:
+        if running is not None and running is not self.assigned_loop:
             raise RuntimeError(f"node {self.node_id!r} lives in another event loop than the one that runs here")
 
     def events(self) -> Events:
@@ -501,22 +501,22 @@ class Node:
         """An exchange has had its final reply, or its handler is through with it."""
         if exchange.ended and not exchange.expected:
             self._exchanges.pop(exchange.id, None)
-            self._look_if_quiet()
+            self._wake_drain()
 
     async def drain(self) -> None:
         """Wait until all that was sent has been handed over and every expected reply has come."""
-        while not self._is_quiet():
-            self._quiet = asyncio.get_running_loop().create_future()
+        while not self._is_drained():
+            self._drained = asyncio.get_running_loop().create_future()
             try:
-                await self._quiet
+                await self._drained
             finally:
-                self._quiet = None
+                self._drained = None
 
-    def _look_if_quiet(self) -> None:
-        if self._quiet is not None and not self._quiet.done() and self._is_quiet():
-            self._quiet.set_result(None)
+    def _wake_drain(self) -> None:
+        if self._drained is not None and not self._drained.done() and self._is_drained():
+            self._drained.set_result(None)
 
-    def _is_quiet(self) -> bool:
+    def _is_drained(self) -> bool:
         return not self.engine.is_handing_over and not any(x.expected for x in self._exchanges.values())
 
     # -- what exchanges and serving need (their Desk) ------------------------------------------------------------
@@ -563,7 +563,7 @@ class Node:
         if self.closed:
             coroutine.close()
         elif self._group is None:
-            self._unborn.append((coroutine, name, feeds))
+            self._deferred.append((coroutine, name, feeds))
         else:
             task = self._group.create_task(supervised(coroutine, name), name=name)
             self._tasks.add(task)
@@ -642,8 +642,8 @@ class Node:
             self._transport.settle()
         if self.engine.deadline < self._wake_at:
             self._arm()
-        if self._quiet is not None:
-            self._look_if_quiet()
+        if self._drained is not None:
+            self._wake_drain()
 
     def _do(self, effect: Effect) -> None:
         if isinstance(effect, Transmit):  # by far the most are these two, and a class pattern takes four times as long

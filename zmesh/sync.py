@@ -28,7 +28,7 @@ from zmesh.config import Config
 from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Pong
 from zmesh.core.message import Message
 from zmesh.errors import Closed, ExchangeError, TimedOut
-from zmesh.node import lives_in
+from zmesh.node import hosts_node
 from zmesh.observe.router import Route
 from zmesh.payloads.payload import Payload, PayloadLike
 from zmesh.requests.exchange import Reply, ResponseHandler
@@ -497,7 +497,7 @@ class Controller:
 def _refuse_in_a_node() -> None:
     """Raises RuntimeError where waiting would stop a node, which may be the one that is waited for."""
     loop = asyncio._get_running_loop()
-    if loop is not None and lives_in(loop):
+    if loop is not None and hosts_node(loop):
         raise RuntimeError(
             "zmesh.sync would stop the event loop that runs in this thread, and the node that lives there (a handler "
             "is called in such a loop, too); use zmesh.Controller with `async with` there"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import zmesh
-from zmesh.serving.builtins import read_message_id
+from zmesh.serving.builtins import parse_message_id
 from zmesh.testing import Mesh, eventually
 
 MEGABYTE = 1 << 20
@@ -399,7 +399,7 @@ async def test_what_is_no_message_id_is_refused_here_and_there(chain):
     ],
 )
 def test_a_message_id_is_read_in_both_of_its_forms(word, named):
-    assert read_message_id(word) == named
+    assert parse_message_id(word) == named
 
 
 async def test_a_node_that_answers_a_cancel_with_something_else_is_an_error(chain):

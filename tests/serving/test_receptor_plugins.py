@@ -8,7 +8,7 @@ import pytest
 
 from zmesh.config import Config
 from zmesh.payloads.buffered import BufferedPayload
-from zmesh.serving import receptor_plugins as legacy
+from zmesh.serving import receptor_plugins
 
 PLUGIN = """
 import io, json, os, threading
@@ -200,7 +200,7 @@ async def test_putting_after_the_plugin_has_returned_is_an_error(bench, plugin, 
 
 def test_a_mark_with_an_unknown_payload_type_is_refused():
     with pytest.raises(ValueError, match="bytes, buffer, file, not 'stream'"):
-        legacy.plugin_export(payload_type="stream")
+        receptor_plugins.plugin_export(payload_type="stream")
 
 
 # --- `import receptor` --------------------------------------------------------------------------------------------
@@ -218,14 +218,14 @@ def no_receptor(monkeypatch):
 def test_the_stand_in_has_what_plugins_and_controllers_use(no_receptor):
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("receptor")
-    legacy.install()
-    legacy.install()
+    receptor_plugins.install()
+    receptor_plugins.install()
     assert len([finder for finder in sys.meta_path if type(finder).__module__ == "zmesh.serving.receptor_plugins"]) == 1
     receptor = importlib.import_module("receptor")
-    assert receptor.plugin_export is legacy.plugin_export
+    assert receptor.plugin_export is receptor_plugins.plugin_export
     assert (receptor.BYTES_PAYLOAD, receptor.BUFFER_PAYLOAD, receptor.FILE_PAYLOAD) == ("bytes", "buffer", "file")
     assert receptor.ReceptorConfig is Config
-    assert receptor.plugin_utils.plugin_export is legacy.plugin_export
+    assert receptor.plugin_utils.plugin_export is receptor_plugins.plugin_export
     assert importlib.import_module("receptor.plugin_utils") is receptor.plugin_utils
     with pytest.raises(AttributeError, match="the stand-in for 'receptor' has no 'Router'"):
         _ = receptor.Router
@@ -235,7 +235,7 @@ def test_the_stand_in_has_what_plugins_and_controllers_use(no_receptor):
 
 def test_a_package_of_that_name_that_is_installed_wins(no_receptor, install):
     install("real", {"receptor.py": "plugin_export = 'the real one'"}, {})
-    legacy.install()
+    receptor_plugins.install()
     assert importlib.import_module("receptor").plugin_export == "the real one"
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("receptor.plugin_utils")

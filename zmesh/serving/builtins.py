@@ -25,7 +25,7 @@ LIKENESS = 0.8
 """How much of an id must be right for it to be taken for a slip of the pen."""
 
 
-class Answers:
+class Builtins:
     """What one node says of itself when it is asked."""
 
     def __init__(self, router: Router, serving: Serving) -> None:
@@ -59,7 +59,7 @@ class Answers:
         """Stop the work that the payload names; the answer comes when it has ended."""
         asked = work.payload.json()
         named = asked.get("message_id") if isinstance(asked, dict) else None
-        message_id = read_message_id(named) if isinstance(named, (str, int)) else None
+        message_id = parse_message_id(named) if isinstance(named, (str, int)) else None
         if message_id is None:
             raise ValueError(f'{CANCEL} takes {{"message_id": "32 hex digits"}}, not {asked!r}')
         answer: dict[str, object] = {"node": self._router.node_id, "message_id": message_id, "cancelled": False}
@@ -78,7 +78,7 @@ class Answers:
         return later
 
 
-def read_message_id(text: str | int) -> str | None:
+def parse_message_id(text: str | int) -> str | None:
     """The id as 32 hex digits, from those or from the number that a ping lists; None if it is neither."""
     word = str(text)
     if isinstance(text, str) and _HEX.fullmatch(word):
@@ -88,12 +88,12 @@ def read_message_id(text: str | int) -> str | None:
     return f"{int(word):032x}"
 
 
-def message_id_of(message_id: object) -> str:
+def check_message_id(message_id: object) -> str:
     """The message id as 32 hex digits. Raises ConfigError, and TypeError."""
     if not isinstance(message_id, (str, int)) or isinstance(message_id, bool):
         raise TypeError(f"a message id is a str of 32 hex digits, not {type(message_id).__name__}")
     known = isinstance(message_id, str) or 0 <= message_id < 1 << 128
-    named = read_message_id(message_id) if known else None
+    named = parse_message_id(message_id) if known else None
     if named is None:
         shown = repr(message_id) if known else "that number"
         raise ConfigError(f"{shown} is no message id: 32 hex digits, or the number that a ping lists")

@@ -19,7 +19,7 @@ from zmesh.arguments import is_directive
 from zmesh.core.wire import MAX_DIRECTIVE
 from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
 from zmesh.runtime.failures import is_a, kind_of, log_failure
-from zmesh.serving import receptor_plugins as legacy
+from zmesh.serving import receptor_plugins
 from zmesh.serving.isolation import limits
 from zmesh.serving.isolation.limits import Isolation, Place
 from zmesh.serving.plugin import MARK, Plugin, attribute
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 GROUP = "zmesh.plugins"
 """The entry points of plugins."""
 
-LEGACY_GROUP = "receptor.worker"
+RECEPTOR_GROUP = "receptor.worker"
 """The entry points of plugins of Receptor 1.x."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -99,7 +99,7 @@ def directive(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class RegisteredDirective:
     """One directive of a node: its full name, its function, how that is called, when it starts, and where it runs."""
 
     name: str
@@ -121,7 +121,7 @@ class Directives:
     """The directives of one node."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, RegisteredDirective] = {}
         self._registered: set[str] = set()
         self._plugins: dict[str, Plugin] = {}
         self._failures: dict[str, _Failure] = {}
@@ -159,15 +159,15 @@ class Directives:
         if asked is not None:
             asked = {**(marked or {}), **asked}
         isolated = None if asked is None else Isolation(limits.moved(function), asked)
-        self._entries[name] = Entry(name, function, shape_of(function), stream, isolated)
+        self._entries[name] = RegisteredDirective(name, function, shape_of(function), stream, isolated)
         self._registered.add(name)
 
     def discover(self) -> None:
         """Load the plugins that are installed. One that fails disables its own namespace, which is logged."""
         from importlib.metadata import entry_points  # here: nodes that run no plugins start faster without
 
-        legacy.install()
-        for group in (GROUP, LEGACY_GROUP):
+        receptor_plugins.install()
+        for group in (GROUP, RECEPTOR_GROUP):
             for point in entry_points(group=group):
                 if point.name not in self._origins:
                     self._origins[point.name] = point.value
@@ -233,7 +233,7 @@ class Directives:
         if self._patience is not None:
             self._patience.reschedule(0.0)
 
-    def find(self, name: str) -> Entry:
+    def find(self, name: str) -> RegisteredDirective:
         """The directive `name`. Raises UnknownDirective, or NotAllowed for a function that is not marked as one."""
         entry = self._entries.get(name)
         if entry is not None:
@@ -273,7 +273,7 @@ class Directives:
             target = point.load()
             if inspect.isclass(target):
                 target = target()  # an object of its own for each node
-            found = list(_exports(namespace, target) if point.group == LEGACY_GROUP else _marked(point, target))
+            found = list(_exports(namespace, target) if point.group == RECEPTOR_GROUP else _marked(point, target))
             if not found:
                 raise LookupError(f"{point.value} has no function that is marked as a directive")
         except BaseException as error:  # whatever a plugin does while it is imported
@@ -328,7 +328,7 @@ def _attributes(target: object) -> Iterator[tuple[str, Callable[..., Any]]]:
             yield name, getattr(target, name)
 
 
-def _marked(point: EntryPoint, target: object) -> Iterator[Entry]:
+def _marked(point: EntryPoint, target: object) -> Iterator[RegisteredDirective]:
     found = {}
     for name, function in _attributes(target):
         mark = getattr(function, MARK, None)
@@ -340,16 +340,16 @@ def _marked(point: EntryPoint, target: object) -> Iterator[Entry]:
     yield from found.values()
 
 
-def _exports(namespace: str, target: object) -> Iterator[Entry]:
+def _exports(namespace: str, target: object) -> Iterator[RegisteredDirective]:
     for name, function in _attributes(target):
         if getattr(function, "receptor_export", False) is True:
             called = _checked(f"{namespace}:{name}")
-            check_arguments(function, called, legacy.ARGUMENTS)
-            yield Entry(called, legacy.adapt(function), Shape.QUEUE, stream=False)
+            check_arguments(function, called, receptor_plugins.ARGUMENTS)
+            yield RegisteredDirective(called, receptor_plugins.adapt(function), Shape.QUEUE, stream=False)
 
 
-def _entry(point: EntryPoint, mark: _Mark, function: Callable[..., Any], attribute: str | None) -> Entry:
+def _entry(point: EntryPoint, mark: _Mark, function: Callable[..., Any], attribute: str | None) -> RegisteredDirective:
     isolated = None if mark.asked is None else Isolation(Place(point.value, attribute), mark.asked)
     name = _checked(f"{point.name}:{mark.name}")
     check_arguments(function, name)
-    return Entry(name, function, shape_of(function), mark.stream, isolated)
+    return RegisteredDirective(name, function, shape_of(function), mark.stream, isolated)

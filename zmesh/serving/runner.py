@@ -24,7 +24,7 @@ from zmesh.runtime.eager import Starter
 from zmesh.runtime.failures import code_of, describe, is_a, log_failure, must_propagate, text_of
 from zmesh.runtime.threads import Threads, wait_for
 from zmesh.runtime.watchdog import directive_frames
-from zmesh.serving.directives import Directives, Entry
+from zmesh.serving.directives import Directives, RegisteredDirective
 from zmesh.serving.shape import Shape
 from zmesh.serving.work import Work
 
@@ -68,7 +68,7 @@ class _RunningWork:
 
     __slots__ = ("by", "claim", "entry", "handing", "reason", "started", "task", "thread", "timer", "watchers", "work")
 
-    def __init__(self, work: Work, entry: Entry) -> None:
+    def __init__(self, work: Work, entry: RegisteredDirective) -> None:
         self.work = work
         self.entry = entry
         self.task: asyncio.Task[None] | None = None

@@ -25,7 +25,7 @@ from zmesh.runtime.failures import describe, log_failure, must_propagate, text_o
 from zmesh.serving.directives import Directives
 from zmesh.serving.incoming import Incoming
 from zmesh.serving.runner import Runner
-from zmesh.serving.spooled import Spooled
+from zmesh.serving.spool_quota import SpoolQuota
 from zmesh.serving.work import Work
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Serving:
         self._max_payload_bytes = max_payload_bytes
         self._spool_dir = spool_dir
         self._requests: Incoming[_Request] = Incoming()
-        self.spooled = Spooled(desk.node_id, limits)
+        self.spool_quota = SpoolQuota(desk.node_id, limits)
         self._inline: dict[str, Inline] = {}
         self.runner = Runner(
             directives,
@@ -187,7 +187,7 @@ class Serving:
                 disk=self._desk.disk,
                 written=partial(self._desk.consumed, piece.stream),
                 failed=partial(self._refuse, request),
-                admit=partial(self.spooled.grow, request.id, request.sender),
+                admit=partial(self.spool_quota.grow, request.id, request.sender),
             )
             self._feed(request, arriving, piece)
 
@@ -289,14 +289,14 @@ class Serving:
             return
         eof = SUCCESS if reason is None else Eof(1, reason, error or reason)
         if not has_payload:
-            self.spooled.end(id)
+            self.spool_quota.end(id)
             self._desk.reply(id, None, b"", last=False, eof=eof)
             return
         body = encode(payload)
         request.serial += 1
         header = ReplyHeader(time.time(), request.serial)
         if isinstance(body, bytes):
-            self.spooled.end(id)
+            self.spool_quota.end(id)
             self._desk.reply(id, header, body, eof=eof)
         else:  # which may be read from the file that the request's payload lies in
             finishing = self._finish_with(request, header, body, eof)
@@ -316,7 +316,7 @@ class Serving:
             log_failure(log, "the payload of a reply of %s could not be read", request.directive, error=error)
             eof = Eof(1, RemoteError.code, describe(error))
         finally:
-            self.spooled.end(request.id)
+            self.spool_quota.end(request.id)
         self._desk.reply(request.id, None, b"", last=False, eof=eof)
 
     async def close(self) -> None:

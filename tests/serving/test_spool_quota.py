@@ -6,7 +6,7 @@ import pytest
 
 import zmesh
 from zmesh.core.limits import Limits
-from zmesh.serving.spooled import Spooled
+from zmesh.serving.spool_quota import SpoolQuota
 from zmesh.testing import Mesh, eventually
 
 
@@ -16,36 +16,36 @@ def id_of(number):
 
 @pytest.mark.parametrize("limit", ["spooled_payloads", "spooled_payloads_per_peer"])
 def test_one_payload_more_than_the_limit_is_refused_until_another_is_over(limit):
-    spooled = Spooled("a", Limits(**{limit: 2}))
-    spooled.grow(id_of(1), "b", 10)
-    spooled.grow(id_of(2), "b", 10)
-    spooled.grow(id_of(2), "b", 20)
+    quota = SpoolQuota("a", Limits(**{limit: 2}))
+    quota.grow(id_of(1), "b", 10)
+    quota.grow(id_of(2), "b", 10)
+    quota.grow(id_of(2), "b", 20)
     with pytest.raises(zmesh.Overloaded, match=rf"node 'a' keeps no more .* \({limit} is 2\)"):
-        spooled.grow(id_of(3), "b", 10)
-    spooled.end(id_of(1))
-    spooled.grow(id_of(3), "b", 10)
-    assert (len(spooled), spooled.size_bytes) == (2, 30)
+        quota.grow(id_of(3), "b", 10)
+    quota.end(id_of(1))
+    quota.grow(id_of(3), "b", 10)
+    assert (len(quota), quota.size_bytes) == (2, 30)
 
 
 def test_a_sender_at_its_limit_leaves_room_for_others():
-    spooled = Spooled("a", Limits(spooled_payloads_per_peer=1))
-    spooled.grow(id_of(1), "b", 10)
+    quota = SpoolQuota("a", Limits(spooled_payloads_per_peer=1))
+    quota.grow(id_of(1), "b", 10)
     with pytest.raises(zmesh.Overloaded):
-        spooled.grow(id_of(2), "b", 10)
-    spooled.grow(id_of(2), "c", 10)
+        quota.grow(id_of(2), "b", 10)
+    quota.grow(id_of(2), "c", 10)
 
 
 def test_as_many_bytes_as_the_limit_and_not_one_more():
-    spooled = Spooled("a", Limits(spooled_bytes=100))
-    spooled.grow(id_of(1), "b", 60)
-    spooled.grow(id_of(2), "c", 40)
+    quota = SpoolQuota("a", Limits(spooled_bytes=100))
+    quota.grow(id_of(1), "b", 60)
+    quota.grow(id_of(2), "c", 40)
     with pytest.raises(zmesh.Overloaded, match=r"\(spooled_bytes is 100\)"):
-        spooled.grow(id_of(1), "b", 61)
-    spooled.end(id_of(2))
-    spooled.grow(id_of(1), "b", 100)
-    spooled.end(id_of(1))
-    spooled.end(id_of(1))
-    assert (len(spooled), spooled.size_bytes) == (0, 0)
+        quota.grow(id_of(1), "b", 61)
+    quota.end(id_of(2))
+    quota.grow(id_of(1), "b", 100)
+    quota.end(id_of(1))
+    quota.end(id_of(1))
+    assert (len(quota), quota.size_bytes) == (0, 0)
 
 
 async def test_the_request_whose_payload_is_one_file_too_many_ends_as_overloaded(monkeypatch):
@@ -58,10 +58,10 @@ async def test_the_request_whose_payload_is_one_file_too_many_ends_as_overloaded
 
         gate = asyncio.Event()
         slow = mesh["a"].request("b", "echo:echo", first())
-        await eventually(lambda: len(mesh["b"].node.serving.spooled) == 1)
+        await eventually(lambda: len(mesh["b"].node.serving.spool_quota) == 1)
         with pytest.raises(zmesh.NodeOverloaded, match="spooled_payloads is 1"):
             await mesh["a"].request("b", "echo:echo", bytes(300_000))
         gate.set()
         assert len(await slow) == 200_000
         assert len(await mesh["a"].request("b", "echo:echo", bytes(300_000))) == 300_000
-        assert len(mesh["b"].node.serving.spooled) == 0
+        assert len(mesh["b"].node.serving.spool_quota) == 0

@@ -9,7 +9,7 @@ from zmesh.core.message import MessageId
 from zmesh.errors import Overloaded
 
 
-class Spooled:
+class SpoolQuota:
     """The account of one node."""
 
     __slots__ = ("_limits", "_node_id", "_of", "_sizes", "size_bytes")

@@ -136,20 +136,20 @@ def test_a_flood_is_heard_up_to_its_limit_and_the_link_stays_up(subject_of, limi
     for _ in range(100):
         subject.run(0.001)
         effects = FLOODS[limit](subject)
-    assert len(dropped(effects, f"over_budget: {limit}")) == 1
+    assert len(dropped(effects, f"rate_limited: {limit}")) == 1
     assert only(effects, *Kind) == []
     assert only(effects, HangUp) == []
     assert subject.engine.links.get(1).strikes == 0
     subject.run(1.5)
     for _ in range(2):  # there is something to spend again
         effects = FLOODS[limit](subject)
-        if not dropped(effects, "over_budget"):
+        if not dropped(effects, "rate_limited"):
             break
         subject.run(5.0)
         subject.keep_alive(1)
     else:
         subject.now += 200.0
-        assert dropped(FLOODS[limit](subject), "over_budget") == []
+        assert dropped(FLOODS[limit](subject), "rate_limited") == []
 
 
 def test_frames_before_the_greeting_are_answered_so_often(subject_of):
@@ -204,7 +204,7 @@ def test_links_that_come_all_at_once_are_admitted_in_the_course_of_time(subject_
 
 
 def test_notes_about_what_cannot_be_passed_on_are_bounded_and_all_that_is_dropped_is_counted(subject_of):
-    subject = subject_of(limits=Limits(notes=FEW))
+    subject = subject_of(limits=Limits(error_frames=FEW))
     subject.join(1, "a")
     notes = reports = 0
     for number in range(50):

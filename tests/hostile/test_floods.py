@@ -85,5 +85,5 @@ async def test_what_is_asked_past_its_limit_is_counted_and_not_answered(victim, 
     mallory = await member(node)
     await node.until(lambda counts: counts["nodes"] == 2)
     await mallory.flood(FLOODS[flood](mallory, number) for number in range(LIMITED[flood]))
-    await node.told("frame_dropped:over_budget")
+    await node.told("frame_dropped:rate_limited")
     assert mallory.links_lost == 0

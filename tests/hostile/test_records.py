@@ -62,7 +62,7 @@ async def test_a_hundred_thousand_records_take_up_a_bounded_part_of_a_node_and_n
         names = made_up(5000, start=start)
         await mallory.flood(advertised(*names))
         await mallory.flood(told(*(Record(name, 9, 5, ("made:up",) * 10, neighbours, b"") for name in names)))
-    await node.told("frame_dropped:over_budget")
+    await node.told("frame_dropped:rate_limited")
     late = await honest(node, "late", heartbeat=HEARTBEAT)
     await late.node.reachable("victim", timeout=60.0)
     await eventually(lambda: late.node.engine.records.get("victim"), timeout=60.0)

@@ -57,13 +57,13 @@ def test_lines_that_others_cause_are_told_so_often_and_the_rest_as_a_number(tele
     caplog.set_level(logging.DEBUG, logger="zmesh.observe.telemetry")
     for _ in range(1000):
         telemetry.note(Report(event, "c", 1, "why"))
-    assert len(caplog.messages) == LINES.at_once
+    assert len(caplog.messages) == LINES.burst
     assert telemetry.counts.total() == 1000
     telemetry.note(Report("link_quarantined", "d", 2))
     assert caplog.messages[-1] == "b: link quarantined d (link 2)"
     clock.now += 2 / LINES.per_second
     telemetry.note(Report(event, "c", 1, "why"))
-    assert caplog.messages[-1].endswith(f": why, and {1000 - LINES.at_once} more like it")
+    assert caplog.messages[-1].endswith(f": why, and {1000 - LINES.burst} more like it")
     telemetry.note(Report(event, "c", 1, "why"))
     assert caplog.messages[-1].endswith(": why")
 

@@ -14,7 +14,7 @@ from zmesh.testing.scenario import Scenario, run_routes
 from zmesh.testing.simulator import Simulator
 
 HONEST = ("a", "b", "c", "d", "e")
-REFUSALS = ("over_budget", "destinations", "nodes", "serial_ahead", "seqno_ahead", "gave_way")
+REFUSALS = ("rate_limited", "destinations", "nodes", "serial_ahead", "seqno_ahead", "gave_way")
 
 
 def say(node, *frames):

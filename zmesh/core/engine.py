@@ -13,16 +13,16 @@ from collections import Counter
 from collections.abc import Iterable
 
 from zmesh.core import wire
-from zmesh.core.buckets import MIN_RESENT, OverBudget, TokenBucket
 from zmesh.core.delivery.exchanges import Exchanges
 from zmesh.core.effects import Effect, HangUp, Report
 from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, Forwarding
 from zmesh.core.forwarding.queues import Queue
-from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.neighbours.handshake import REDIAL_REFUSED, TAKEN, Handshake
 from zmesh.core.neighbours.keepalive import Keepalive
 from zmesh.core.neighbours.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
+from zmesh.core.neighbours.rate_limits import MIN_RESENT, RateExceeded
 from zmesh.core.routing.cost_damping import CostDamping
 from zmesh.core.routing.departed import Departed
 from zmesh.core.routing.duplicates import STARTUP, Duplicates, describe_duplicate, describe_refused
@@ -146,7 +146,7 @@ class Engine:
             if route.kind >= FIRST_ROUTED:
                 self._on_routed(known, route, (frames[0], frames[1], frames[2]), now)
             else:
-                known.budget.take(route.kind, now, is_up=known.state is State.UP)
+                known.limiter.admit(route.kind, now, is_up=known.state is State.UP)
                 # What a foreign version says in its HELLO is not read, and may end in anything.
                 head = wire.unseal(route, frames[1], frames[2]) if route.version == wire.VERSION else b""
                 self._on_neighbour(known, route, head, now)
@@ -154,9 +154,9 @@ class Engine:
             known.heard = now
             if known.suspect:
                 self._trust(known)
-        except OverBudget as error:
+        except RateExceeded as error:
             known.heard = now
-            self.forwarding.emit(Report("frame_dropped", known.node or None, link, f"over_budget: {error}"))
+            self.forwarding.emit(Report("frame_dropped", known.node or None, link, f"rate_limited: {error}"))
         except WireError as error:
             self._strike(known, error, now)
         return self._done(now)
@@ -447,22 +447,22 @@ class Engine:
                     self.forwarding.emit(Report("frame_dropped", link.node, link.id, "unexpected: ECHO"))
             case Kind.UPDATE:
                 update = wire.decode_update(head)
-                link.budget.spend("route_entries", 1 + len(update.entries))
+                link.limiter.spend("route_entries", 1 + len(update.entries))
                 self.routes.update(link.id, *update, ceiling(self._epoch, now))
             case Kind.RECORD:
                 self._on_records(link, *wire.decode_records(head), now)
             case Kind.SEQNO_REQUEST:
                 for request in wire.decode_seqno_requests(head):
                     passed_on = self.routes.request(link.id, request, now, ceiling(self._epoch, now))
-                    link.budget.spend("seqno_requests", 1 + passed_on)
+                    link.limiter.spend("seqno_requests", 1 + passed_on)
             case Kind.RESEND:
                 resend = wire.decode_resend(head)
                 if resend.routes:
                     self.routes.resend(link.id, now)
-                    link.budget.spend("resent_rows", max(MIN_RESENT, len(self.routes.names())))
+                    link.limiter.spend("resent_rows", max(MIN_RESENT, len(self.routes.names())))
                 if resend.records:
                     self.records.resend(link.id, now)
-                    link.budget.spend("resent_rows", max(MIN_RESENT, len(self.records)))
+                    link.limiter.spend("resent_rows", max(MIN_RESENT, len(self.records)))
             case _:
                 reason = wire.decode_goodbye(head).reason
                 self.forwarding.emit(HangUp(link.id, reason, 0.0))
@@ -472,7 +472,7 @@ class Engine:
         self, link: Link, records: list[tuple[wire.Record, bytes]], errors: list[WireError], now: float
     ) -> None:
         """Take in each record by itself; those that can't be read are a single bad frame, whatever is beside them."""
-        link.budget.spend("record_updates", 1 + len(records) + len(errors))
+        link.limiter.spend("record_updates", 1 + len(records) + len(errors))
         highest = ceiling(self._epoch, now)
         for record, blob in records:
             known = self.records.get(record.node)
@@ -511,7 +511,7 @@ class Engine:
 
     def _on_hello(self, link: Link, hello: wire.Hello, now: float) -> None:
         if link.state is State.OPENING and not self._admissions.has(now):
-            raise OverBudget("too many links are admitted; the other end greets again")
+            raise RateExceeded("too many links are admitted; the other end greets again")
         verdict = self.handshake.on_hello(link, hello, now)
         if verdict.refusal is not None:
             self._refuse(link, verdict.refusal, now)

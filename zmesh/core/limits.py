@@ -12,10 +12,32 @@ from typing import NamedTuple
 
 
 class Rate(NamedTuple):
-    """So many a second in the long run, and so many at once after a pause."""
+    """The rate of a token bucket: tokens per second, and the burst that it holds at most."""
 
     per_second: float
-    at_once: float
+    burst: float
+
+
+class TokenBucket:
+    """A token bucket. The last withdrawal may overdraw it; it is empty then until it has refilled above 0."""
+
+    __slots__ = ("_at", "_burst", "_per_second", "_tokens")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._per_second, self._burst = rate
+        self._tokens = self._burst
+        self._at = now
+
+    def has(self, now: float) -> bool:
+        """True if there are tokens."""
+        if now > self._at:
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
+            self._at = now
+        return self._tokens > 0
+
+    def spend(self, amount: float) -> None:
+        """Take that many tokens out."""
+        self._tokens -= amount
 
 
 MEBIBYTE = 1024 * 1024
@@ -59,7 +81,7 @@ class Limits:
     admissions: Rate = Rate(64, 1024)
     """Links that are admitted, each of which is told all routes and records; of the whole node."""
 
-    notes: Rate = Rate(1000, 4000)
+    error_frames: Rate = Rate(1000, 4000)
     """UNREACHABLEs and EXPIREDs about frames that came on one link and could not be passed on."""
 
     suggestions: Rate = Rate(5, 20)

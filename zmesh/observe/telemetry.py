@@ -7,9 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from zmesh.core.buckets import TokenBucket
 from zmesh.core.effects import Report
-from zmesh.core.limits import Rate
+from zmesh.core.limits import Rate, TokenBucket
 
 log = logging.getLogger(__name__)
 

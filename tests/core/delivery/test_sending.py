@@ -208,13 +208,13 @@ def test_a_stream_stops_in_the_middle_of_a_burst_when_its_link_begins_to_lag(sen
     exchange = new()
     for _ in range(4):
         push(sending, exchange, b"x", last=False)
-    carry = road.carry
+    originate = road.originate
 
-    def carry_and_lag(*arguments):
-        carry(*arguments)
+    def originate_and_lag(*arguments):
+        originate(*arguments)
         road.open("b", 2, lagging=len(road.effects) == 2)
 
-    road.carry = carry_and_lag
+    road.originate = originate_and_lag
     sending.pump(exchange, 0.0)
     assert len(chunks(road)) == 2
     assert sending.blocked()

@@ -13,10 +13,9 @@ from operator import eq
 from typing import NamedTuple
 
 from zmesh.core import wire
-from zmesh.core.buckets import TokenBucket
 from zmesh.core.effects import Effect, Report, Transmit
 from zmesh.core.forwarding.queues import BULK, Queue
-from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.neighbours.dials import Dials
 from zmesh.core.neighbours.links import Link, Links
@@ -231,8 +230,8 @@ class Forwarding:
 
     def _note(self, link: Link, kind: Kind, route: Route, frames: Frames, now: float) -> None:
         """Answer a frame of this link that goes no further, as often as its limit allows (as in RFC 1812, 4.3.2.8)."""
-        if link.budget.has("notes", now):
-            link.budget.spend("notes", 1)
+        if link.limiter.has("error_frames", now):
+            link.limiter.spend("error_frames", 1)
             self.send_unreachable(kind, route, frames, now)
 
     def _push_back(self, refused: Frames) -> None:

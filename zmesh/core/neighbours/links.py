@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
-from zmesh.core.buckets import Budget
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, LinkId, NodeId
+from zmesh.core.neighbours.rate_limits import RateLimiter
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import INFINITY
 
@@ -93,7 +93,6 @@ class Link:
 
     __slots__ = (
         "base_cost",
-        "budget",
         "cost",
         "dialled",
         "greeted",
@@ -102,6 +101,7 @@ class Link:
         "id",
         "incarnation",
         "leaf",
+        "limiter",
         "node",
         "recent",
         "records",
@@ -130,7 +130,7 @@ class Link:
     ) -> None:
         self.id = id
         self.where = where
-        self.budget = Budget(limits)
+        self.limiter = RateLimiter(limits)
         self.dialled = dialled
         self.base_cost = cost
         self.cost = cost

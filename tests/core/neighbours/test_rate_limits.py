@@ -1,7 +1,7 @@
 import pytest
 
-from zmesh.core.buckets import LIMIT_OF, Budget, OverBudget, TokenBucket
-from zmesh.core.limits import DEFAULT_LIMITS, Limits, Rate
+from zmesh.core.limits import DEFAULT_LIMITS, Limits, Rate, TokenBucket
+from zmesh.core.neighbours.rate_limits import LIMIT_OF, RateExceeded, RateLimiter
 from zmesh.core.wire import FIRST_ROUTED, Kind
 
 EXEMPT = {Kind.REFUSE, Kind.GOODBYE}  # they end the link
@@ -50,21 +50,21 @@ def test_each_kind_of_frame_that_stays_on_a_link_has_a_limit_or_ends_the_link():
 
 
 def test_one_kind_does_not_use_up_what_another_may_have():
-    budget = Budget(Limits(probes=Rate(1, 3), record_updates=Rate(1, 1)))
+    limiter = RateLimiter(Limits(probes=Rate(1, 3), record_updates=Rate(1, 1)))
     for _ in range(3):
-        budget.take(Kind.PROBE, 0.0, is_up=True)
-    with pytest.raises(OverBudget, match="probes, ECHO"):
-        budget.take(Kind.ECHO, 0.0, is_up=True)
-    budget.take(Kind.RECORD, 0.0, is_up=True)
-    budget.spend("record_updates", 5)
-    with pytest.raises(OverBudget, match="record_updates, RECORD"):
-        budget.take(Kind.RECORD, 4.0, is_up=True)
-    budget.take(Kind.GOODBYE, 4.0, is_up=True)
+        limiter.admit(Kind.PROBE, 0.0, is_up=True)
+    with pytest.raises(RateExceeded, match="probes, ECHO"):
+        limiter.admit(Kind.ECHO, 0.0, is_up=True)
+    limiter.admit(Kind.RECORD, 0.0, is_up=True)
+    limiter.spend("record_updates", 5)
+    with pytest.raises(RateExceeded, match="record_updates, RECORD"):
+        limiter.admit(Kind.RECORD, 4.0, is_up=True)
+    limiter.admit(Kind.GOODBYE, 4.0, is_up=True)
 
 
 def test_before_the_greeting_everything_is_an_attempt_to_greet():
-    budget = Budget(Limits(greetings=Rate(1, 2)))
+    limiter = RateLimiter(Limits(greetings=Rate(1, 2)))
     for kind in (Kind.UPDATE, Kind.REFUSE):
-        budget.take(kind, 0.0, is_up=False)
-    with pytest.raises(OverBudget, match="greetings, PROBE"):
-        budget.take(Kind.PROBE, 0.0, is_up=False)
+        limiter.admit(kind, 0.0, is_up=False)
+    with pytest.raises(RateExceeded, match="greetings, PROBE"):
+        limiter.admit(Kind.PROBE, 0.0, is_up=False)

@@ -531,9 +531,9 @@ class Node:
         """More of the message under way on a stream."""
         self._perform(self.engine.feed(stream, body, time.monotonic(), last=last))
 
-    def consumed(self, stream: Stream, weight: int) -> None:
+    def release_credit(self, stream: Stream, credit: int) -> None:
         """A delivered piece has been read."""
-        self._perform(self.engine.consumed(stream, weight, time.monotonic()))
+        self._perform(self.engine.release_credit(stream, credit, time.monotonic()))
 
     def room(self, stream: Stream) -> int:
         """How many bytes the stream takes now."""

@@ -58,7 +58,7 @@ def test_a_large_payload_is_fed_and_read_piece_by_piece(subject):
         effect = effects.pop(0)
         if isinstance(effect, Deliver):
             received += effect.body
-            effects += subject.done(subject.engine.consumed(effect.stream, effect.weight, subject.now))
+            effects += subject.done(subject.engine.release_credit(effect.stream, effect.credit, subject.now))
         if not effects and fed < len(body):
             room = subject.engine.exchanges.room(REQUEST)
             assert room > 0

@@ -235,8 +235,8 @@ class Anything:
                 case Abort(message_id, reason):
                     eof = Eof(1, reason, "stopped")
                     self.obey(self.engine.reply(message_id, None, b"", self.now, last=False, eof=eof))
-                case Deliver(stream, weight=weight):
-                    self.obey(self.engine.consumed(stream, weight, self.now))
+                case Deliver(stream, credit=credit):
+                    self.obey(self.engine.release_credit(stream, credit, self.now))
                 case Report(event):
                     assert event in EVENTS
 

@@ -17,12 +17,13 @@ class Transmit(NamedTuple):
 
 
 class Deliver(NamedTuple):
-    """The next piece of a stream, in order, none twice.
+    """The next chunk of a stream, in order, none twice.
 
-    `header` is there with the first piece of a message, `last` with its last one, `eof` with the end of the exchange
-    (which may come with a piece of payload or alone). `hops` is the number of links that the piece crossed. The shell
-    gives the room back with `engine.consumed(stream, weight)` once the piece has been read. `handle` is what the shell
-    has attached to the exchange, None before that.
+    `header` is there with the first chunk of a message, `last` with its last one, `eof` with the end of the exchange
+    (which may come with payload or alone). `hops` is the number of links that the chunk crossed. `credit` is what it
+    takes of the stream's window (flow control, RFC 9000, 4.1), in bytes; the shell gives it back with
+    `engine.release_credit(stream, credit)` once the chunk has been read. `handle` is what the shell has attached to the
+    exchange, None before that.
     """
 
     stream: Stream
@@ -31,7 +32,7 @@ class Deliver(NamedTuple):
     body: bytes
     last: bool
     eof: Eof | None
-    weight: int
+    credit: int
     hops: int
     handle: object = None
 

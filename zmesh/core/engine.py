@@ -1,9 +1,10 @@
 """One node as a state machine: a stimulus in, a list of effects out.
 
 The stimuli are `link_up`, `link_down`, `link_full`, `link_ready`, `dial_failed`, `dial_succeeded` and `receive` from
-the transport, `send`, `feed`, `reply`, `cancel`, `consumed` and `describe` from the program, `tick` and `resume` from
-the clock and `close` at the end. Each takes the time as `now` and returns what is to be done, in order. `next_deadline`
-tells when `tick` is due. The engine keeps no clock and does no I/O; whatever a neighbour sends, no stimulus raises.
+the transport, `send`, `feed`, `reply`, `cancel`, `release_credit` and `describe` from the program, `tick` and `resume`
+from the clock and `close` at the end. Each takes the time as `now` and returns what is to be done, in order.
+`next_deadline` is when `tick` is due. The engine keeps no clock and does no I/O; whatever a neighbour sends, no
+stimulus raises.
 """
 
 from __future__ import annotations
@@ -222,9 +223,9 @@ class Engine:
         self.exchanges.calls.cancel(message_id, now)
         return self._done(now)
 
-    def consumed(self, stream: Stream, weight: int, now: float) -> list[Effect]:
-        """The reader of a stream has taken a delivered piece of that weight."""
-        self.exchanges.consumed(stream, weight, now)
+    def release_credit(self, stream: Stream, credit: int, now: float) -> list[Effect]:
+        """The reader of a stream has read a delivered chunk of that credit."""
+        self.exchanges.release_credit(stream, credit, now)
         return self._done(now)
 
     def describe(self, capabilities: Iterable[str], now: float) -> list[Effect]:

@@ -28,7 +28,7 @@ class Desk(Protocol):
     def feed(self, stream: Stream, body: bytes, *, last: bool) -> None:
         """More of the message that is open on a stream."""
 
-    def consumed(self, stream: Stream, weight: int) -> None:
+    def release_credit(self, stream: Stream, credit: int) -> None:
         """A delivered piece has been read, and there is room for more."""
 
     def cancel(self, message_id: str) -> None:

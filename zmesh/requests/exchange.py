@@ -118,17 +118,17 @@ class Exchange(ABC):
         if piece.header is not None and isinstance(piece.header, ReplyHeader):
             self._header = piece.header
         self.hops = piece.hops
-        weight = piece.weight
+        credit = piece.credit
         if self._failed is None and not self._deaf:
-            weight -= self._receive(piece)
+            credit -= self._receive(piece)
         if piece.eof is not None:
             if self._behind is None:
                 self._end(piece.eof)
                 return
-            self._behind.append(piece._replace(header=None, body=b"", last=False, weight=0))
+            self._behind.append(piece._replace(header=None, body=b"", last=False, credit=0))
         if self._queue:
             self._wake()
-        self._give_back(weight)
+        self._give_back(credit)
 
     def fail(self, reason: str, text: str) -> None:
         """Let the exchange end with this, whatever the other end says."""
@@ -213,12 +213,12 @@ class Exchange(ABC):
         self._desk.cancel(self.message_id)
         self._go_on()
 
-    def _give_back(self, weight: int) -> None:
+    def _give_back(self, credit: int) -> None:
         """Let the sender have room again, once there is nothing left that nobody has taken."""
         if self._queue:
-            self._held += weight
-        elif weight and not self.ended:
-            self._desk.consumed(Stream(self.id, False), weight)
+            self._held += credit
+        elif credit and not self.ended:
+            self._desk.release_credit(Stream(self.id, False), credit)
 
     def _drop_arriving(self, error: Exception) -> None:
         arriving, self._arriving = self._arriving, None
@@ -228,7 +228,7 @@ class Exchange(ABC):
     def _give_back_held(self) -> None:
         if self._held and not self.ended:
             held, self._held = self._held, 0
-            self._desk.consumed(Stream(self.id, False), held)
+            self._desk.release_credit(Stream(self.id, False), held)
 
     def _message(self, payload: Payload) -> Reply:
         header = self._header

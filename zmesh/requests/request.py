@@ -115,7 +115,7 @@ class Request(Exchange):
             return super()._collect(piece)
         arriving = self._arriving
         if arriving is None:
-            arriving = self._arriving = StreamedPayload(partial(self._desk.consumed, piece.stream))
+            arriving = self._arriving = StreamedPayload(partial(self._desk.release_credit, piece.stream))
             self._queue.append(self._message(arriving))
         arriving.feed(piece.body)
         if piece.last:

@@ -147,7 +147,7 @@ class Serving:
             return
         known = self._requests.get(id)
         if known is None or known.payload is None:
-            self._desk.consumed(piece.stream, piece.weight)
+            self._desk.release_credit(piece.stream, piece.credit)
             return
         self._feed(known, known.payload, piece)
 
@@ -177,7 +177,7 @@ class Serving:
     def _receive(self, request: _Request, directive: str, piece: Deliver) -> None:
         if directive not in self._inline and self.runner.wants_stream(directive):
             stream = piece.stream
-            payload = request.payload = StreamedPayload(lambda size: self._desk.consumed(stream, size))
+            payload = request.payload = StreamedPayload(lambda size: self._desk.release_credit(stream, size))
             self._start(request, payload)
             self._feed(request, payload, piece)
         else:
@@ -185,7 +185,7 @@ class Serving:
                 spool_dir=self._spool_dir,
                 max_bytes=self._max_payload_bytes,
                 disk=self._desk.disk,
-                written=partial(self._desk.consumed, piece.stream),
+                written=partial(self._desk.release_credit, piece.stream),
                 failed=partial(self._refuse, request),
                 admit=partial(self.spool_quota.grow, request.id, request.sender),
             )
@@ -206,7 +206,7 @@ class Serving:
                 payload.finish()
             else:
                 payload.finish(partial(self._start_with, request, payload))
-        self._desk.consumed(piece.stream, piece.weight - later)
+        self._desk.release_credit(piece.stream, piece.credit - later)
 
     def _refuse(self, request: _Request, error: Exception) -> None:
         """End a request whose payload can't be kept."""

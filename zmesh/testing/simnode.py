@@ -280,7 +280,7 @@ class SimNode:
                 if self.pause:
                     self._read_later(effect)
                 elif not self.unread:
-                    self.do(self.engine.consumed(effect.stream, effect.weight, now))
+                    self.do(self.engine.release_credit(effect.stream, effect.credit, now))
             case HangUp():
                 self.hang_up(effect)
             case Pull(stream):
@@ -305,7 +305,7 @@ class SimNode:
 
         def read() -> None:
             if self.alive and self.engine is engine:
-                self.do(engine.consumed(piece.stream, piece.weight, self.now))
+                self.do(engine.release_credit(piece.stream, piece.credit, self.now))
 
         self.sim.at(self._reading_until, read)
 

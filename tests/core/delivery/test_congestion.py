@@ -32,15 +32,15 @@ class Path:
         self.trips = []
 
     @property
-    def weight(self):
+    def credit(self):
         return CHUNK * len(self.in_flight)
 
     def run(self, seconds):
         """Keep as much under way as the window allows; the bytes delivered in that time."""
         until, before = self.now + seconds, self.delivered
         while self.now < until:
-            while self.weight + CHUNK <= self.pace.window:
-                mark = self.pace.mark(self.weight, self.now)
+            while self.credit + CHUNK <= self.pace.window:
+                mark = self.pace.mark(self.credit, self.now)
                 self.free_at = max(self.free_at, self.now) + CHUNK / self.rate
                 self.in_flight.append((self.free_at + self.delay, mark))
             arrives, mark = self.in_flight.pop(0)
@@ -178,17 +178,17 @@ def test_another_path_is_another_matter():
 )
 def test_a_window_stays_within_its_bounds_whatever_happens(events):
     pace, now, marks = Pace(), 0.0, []
-    for what, pause, weight in events:
+    for what, pause, credit in events:
         now += pause
         match what:
             case "sent":
-                marks.append(pace.mark(weight, now))
+                marks.append(pace.mark(credit, now))
             case "delivered" if marks:
-                pace.on_delivered(weight, marks.pop(0), now)
+                pace.on_delivered(credit, marks.pop(0), now)
             case "again":
-                pace.on_delivered(weight, None, now)
+                pace.on_delivered(credit, None, now)
             case "congestion":
-                pace.on_congestion(weight, now - pause, now)
+                pace.on_congestion(credit, now - pause, now)
             case "path":
                 pace.on_path()
         assert MIN_WINDOW <= pace.window <= MAX_WINDOW

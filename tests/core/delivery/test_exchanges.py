@@ -105,19 +105,19 @@ def test_a_quarter_of_the_window_is_acknowledged_at_once(side):
 
 def test_room_is_given_back_as_the_reader_reads(side):
     side.on_chunk(request(flags=FLAG_FIRST), bytes(MAX_BODY))
-    side.exchanges.consumed(REQUEST, ACK_EVERY - 1, 0.0)
+    side.exchanges.release_credit(REQUEST, ACK_EVERY - 1, 0.0)
     assert side.done() == []
-    side.exchanges.consumed(REQUEST, 1, 0.0)
+    side.exchanges.release_credit(REQUEST, 1, 0.0)
     assert sent(side.done()) == [acknowledged(1, WINDOW + ACK_EVERY, REQUEST)]
-    side.exchanges.consumed(REPLIES, ACK_EVERY, 0.0)
-    side.exchanges.consumed(Stream(bytes(16), True), ACK_EVERY, 0.0)
+    side.exchanges.release_credit(REPLIES, ACK_EVERY, 0.0)
+    side.exchanges.release_credit(Stream(bytes(16), True), ACK_EVERY, 0.0)
     assert side.done() == []
 
 
 def test_a_caller_gives_room_for_replies_too(side):
     side.call()
     side.on_chunk(answer(0, FLAG_FIRST), bytes(MAX_BODY))
-    side.exchanges.consumed(REPLIES, ACK_EVERY, 0.0)
+    side.exchanges.release_credit(REPLIES, ACK_EVERY, 0.0)
     assert sent(side.done()) == [acknowledged(1, WINDOW + ACK_EVERY)]
 
 

@@ -37,7 +37,7 @@ class Pair:
         side = self.sides[node]
         for effect in effects:
             match effect:
-                case Deliver(stream, _, header, body, last, eof, weight):
+                case Deliver(stream, _, header, body, last, eof, credit):
                     if stream.request:
                         if header is not None:
                             self.began[stream.message_id] = self.began.get(stream.message_id, 0) + 1
@@ -48,13 +48,13 @@ class Pair:
                         sent = self.expected[stream.message_id]
                         if stream.message_id in self.jobs:  # else it was aborted, and nobody reads it
                             assert sent == job[1] if last else sent.startswith(bytes(job[1]))
-                    elif weight:
+                    elif credit:
                         assert stream.message_id not in self.ended, "a reply after the end"
                         self.received[stream.message_id] += body
                     if eof is not None:
                         assert stream.message_id not in self.ended, "a second end"
                         self.ended[stream.message_id] = eof
-                    side.exchanges.consumed(stream, weight, self.now)
+                    side.exchanges.release_credit(stream, credit, self.now)
                     self.take(node, side.done())
                 case Abort(message_id, reason):
                     side.exchanges.services.reply(

@@ -39,7 +39,7 @@ def chunk(sequence, flags=0):
 
 def read(receiving, exchange, ready, now=0.0):
     for _, body, _ in ready:
-        receiving.consumed(exchange, len(body) + CHUNK_OVERHEAD, now)
+        receiving.release_credit(exchange, len(body) + CHUNK_OVERHEAD, now)
 
 
 def test_what_comes_in_order_is_handed_on_and_acknowledged_after_a_while(receiving, peers, road, new):
@@ -66,9 +66,9 @@ def test_a_copy_is_acknowledged_at_once(receiving, road, new):
 
 def test_room_is_given_back_when_a_quarter_of_the_window_was_read(receiving, road, new):
     exchange = new()
-    receiving.consumed(exchange, ACK_EVERY - 1, 0.0)
+    receiving.release_credit(exchange, ACK_EVERY - 1, 0.0)
     assert road.take() == []
-    receiving.consumed(exchange, 1, 0.0)
+    receiving.release_credit(exchange, 1, 0.0)
     assert len(road.frames(Kind.ACK)) == 1
 
 

@@ -137,7 +137,7 @@ def test_no_more_is_sent_than_the_window_allows(sending, road, new):
     push(sending, exchange, bytes(2 * WINDOW))
     while sending.pump(exchange, 0.0) and (sent := chunks(road)):
         assert len(sent) <= BURST
-    assert WINDOW - MAX_BODY - CHUNK_OVERHEAD < exchange.outbound.sent_weight <= WINDOW
+    assert WINDOW - MAX_BODY - CHUNK_OVERHEAD < exchange.outbound.sent_credit <= WINDOW
     assert sending.waiting_bytes == 2 * WINDOW
     assert exchange.outbound.unsent_bytes > 0
 

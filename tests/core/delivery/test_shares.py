@@ -135,7 +135,7 @@ def test_payload_that_would_take_more_than_the_limit_is_dropped_and_comes_again(
     effects = side.on_chunk(request(sequence, 0), bytes(1000), via="n")
     assert Report("frame_dropped", "b", None, limit) in effects
     assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
-    side.exchanges.consumed(REPLIES._replace(request=True), WEIGHT, 0.0)
+    side.exchanges.release_credit(REPLIES._replace(request=True), WEIGHT, 0.0)
     assert Report("frame_dropped", "b", None, limit) not in side.on_chunk(request(sequence, 0), bytes(1000), via="n")
     assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
 
@@ -149,7 +149,7 @@ def test_what_is_held_of_a_request_gives_way_to_the_chunk_that_it_waits_for(limi
         side.on_chunk(request(sequence, 0), bytes(1000), via="n")
     assert len(deliveries(side.on_chunk(request(1, 0), bytes(1000), via="n"))) == 2
     assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
-    side.exchanges.consumed(REPLIES._replace(request=True), WEIGHT, 0.0)
+    side.exchanges.release_credit(REPLIES._replace(request=True), WEIGHT, 0.0)
     assert len(deliveries(side.on_chunk(request(3, FLAG_LAST), bytes(1000), via="n"))) == 1
 
 

@@ -92,9 +92,9 @@ def test_no_more_is_sent_than_the_window_allows():
     outbound = filled(*[bytes(MAX_BODY)] * 60)
     fits = WINDOW // (MAX_BODY + CHUNK_OVERHEAD)
     assert len(taken(outbound)) == fits
-    outbound.acknowledge(fits, outbound.sent_weight + MAX_BODY + CHUNK_OVERHEAD - 1, 0.0)
+    outbound.acknowledge(fits, outbound.sent_credit + MAX_BODY + CHUNK_OVERHEAD - 1, 0.0)
     assert taken(outbound) == []
-    outbound.acknowledge(fits, outbound.sent_weight + MAX_BODY + CHUNK_OVERHEAD, 0.0)
+    outbound.acknowledge(fits, outbound.sent_credit + MAX_BODY + CHUNK_OVERHEAD, 0.0)
     assert len(taken(outbound)) == 1
 
 
@@ -299,7 +299,7 @@ def test_a_chunk_overruns_the_window_by_one_byte_and_not_before(sequence):
     with pytest.raises(Overrun):
         inbound.accept(numbered(2), b"", 1)
     assert inbound.accept(numbered(sequence), bytes(room + 1), 1) is None  # a copy, which takes no room
-    inbound.consume(CHUNK_OVERHEAD)
+    inbound.release(CHUNK_OVERHEAD)
     with pytest.raises(Overrun):  # the sender has not heard of it yet
         inbound.accept(numbered(2), b"", 1)
     inbound.acknowledge()
@@ -314,23 +314,23 @@ def test_a_reader_keeps_up_while_it_has_read_half_of_its_window():
     assert inbound.keeps_up
     inbound.accept(numbered(1), b"", 1)
     assert not inbound.keeps_up
-    inbound.consume(CHUNK_OVERHEAD)
+    inbound.release(CHUNK_OVERHEAD)
     assert inbound.keeps_up
 
 
 def test_room_is_told_at_once_when_a_quarter_of_the_window_was_read():
     inbound = Inbound()
-    assert not inbound.consume(ACK_EVERY - 1)
-    assert inbound.consume(1)
+    assert not inbound.release(ACK_EVERY - 1)
+    assert inbound.release(1)
     assert inbound.acknowledge() == (0, WINDOW + ACK_EVERY)
-    assert not inbound.consume(ACK_EVERY - 1)
+    assert not inbound.release(ACK_EVERY - 1)
 
 
 def test_what_was_told_is_not_told_again():
     inbound = Inbound()
     inbound.accept(numbered(0), bytes(100), 1)
-    inbound.consume(ACK_EVERY - 1)
+    inbound.release(ACK_EVERY - 1)
     assert inbound.since_ack == 100 + CHUNK_OVERHEAD
     assert inbound.acknowledge() == (1, WINDOW + ACK_EVERY - 1)
     assert inbound.since_ack == 0
-    assert not inbound.consume(1)
+    assert not inbound.release(1)

@@ -53,7 +53,7 @@ class Path:
             if self.now > 60:
                 self.lossy = False
             while (piece := self.outbound.take(self.now)) is not None:
-                assert self.outbound.sent_weight <= self.promised
+                assert self.outbound.sent_credit <= self.promised
                 self.carry(self.forth, (as_chunk(piece), bytes(piece.body)))
             due = self.outbound.overdue(self.path.timeout(self.outbound.tries))
             if not self.outbound.in_flight and self.outbound.unsent:
@@ -102,7 +102,7 @@ class Path:
 
     def read(self):
         for _ in range(min(self.reader, len(self.unread))):
-            if self.inbound.consume(self.unread.pop(0)):
+            if self.inbound.release(self.unread.pop(0)):
                 self.acknowledge()
 
     def acknowledge(self):

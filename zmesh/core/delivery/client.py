@@ -142,10 +142,10 @@ class Calls:
         call.heard = now
         ready = self._receiving.accept(call, chunk, body, hops)
         for piece, content, crossed in ready or ():
-            weight = len(content) + CHUNK_OVERHEAD
+            credit = len(content) + CHUNK_OVERHEAD
             last, eof = bool(piece.flags & FLAG_LAST), piece.eof
             self._carrier.emit(
-                Deliver(call.inward, call.address, piece.header, content, last, eof, weight, crossed, call.handle)
+                Deliver(call.inward, call.address, piece.header, content, last, eof, credit, crossed, call.handle)
             )
             if eof is not None:
                 self._peers.owe(peer, call.inward, call.inbound, now, at_once=False)

@@ -45,7 +45,7 @@ class Mark:
 
 
 class Pace:
-    """The window of one stream towards its path, in bytes of weight; times in seconds."""
+    """The window of one stream towards its path, in bytes of credit; times in seconds."""
 
     __slots__ = (
         "_ceiling",
@@ -80,11 +80,11 @@ class Pace:
             self._delivered_at = now
         return Mark(self._delivered, self._delivered_at, now)
 
-    def on_delivered(self, weight: int, mark: Mark | None, now: float) -> None:
+    def on_delivered(self, credit: int, mark: Mark | None, now: float) -> None:
         """So much was acknowledged; `mark` is that of its last chunk, None if that was sent more than once."""
-        self._delivered += weight
+        self._delivered += credit
         self._delivered_at = now
-        self._ceiling = min(float(MAX_WINDOW), self._ceiling + GROWTH * weight / self.window)
+        self._ceiling = min(float(MAX_WINDOW), self._ceiling + GROWTH * credit / self.window)
         if mark is not None and now > mark.sent:
             self._measure(mark, now)
         self._set_window()

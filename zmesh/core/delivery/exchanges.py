@@ -102,11 +102,11 @@ class Exchanges:
         """More payload of the message that is being sent; `last` ends the message."""
         self._table(stream).feed(stream.message_id, body, last=last, now=now)
 
-    def consumed(self, stream: Stream, weight: int, now: float) -> None:
+    def release_credit(self, stream: Stream, credit: int, now: float) -> None:
         """The reader of an inbound stream has taken this much of it."""
         exchange = self._get(Stream(stream.message_id, not stream.request))
         if exchange is not None:
-            self._receiving.consumed(exchange, weight, now)
+            self._receiving.release_credit(exchange, credit, now)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
 

@@ -31,13 +31,13 @@ class Receiving:
         """The chunks of the exchange's inbound stream that are next in order now; None: acknowledge at once."""
         exchange.lost_since = None
         inbound = exchange.inbound
-        weight = len(body) + CHUNK_OVERHEAD
-        limit = self._unkept(exchange, chunk.sequence, weight)
+        credit = len(body) + CHUNK_OVERHEAD
+        limit = self._unkept(exchange, chunk.sequence, credit)
         if limit and chunk.sequence == inbound.expected and inbound.held:
             # What is held waits for this one, so that it must not keep it out.
-            inbound.give_up_held(weight)
+            inbound.give_up_held(credit)
             exchange.charge()
-            limit = self._unkept(exchange, chunk.sequence, weight)
+            limit = self._unkept(exchange, chunk.sequence, credit)
         if limit:
             self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, limit))
             return None
@@ -57,9 +57,9 @@ class Receiving:
         at_once = ready is None or inbound.since_ack >= ACK_EVERY
         self._peers.owe(exchange.peer, exchange.inward, inbound, now, at_once=at_once)
 
-    def consumed(self, exchange: Exchange, weight: int, now: float) -> None:
+    def release_credit(self, exchange: Exchange, credit: int, now: float) -> None:
         """The reader has taken this much."""
-        at_once = exchange.inbound.consume(weight)
+        at_once = exchange.inbound.release(credit)
         exchange.charge()
         if at_once:
             self._peers.owe(exchange.peer, exchange.inward, exchange.inbound, now, at_once=True)
@@ -76,12 +76,12 @@ class Receiving:
         if sum(exchange.inbound.window - WINDOW for exchange in exchanges) != self._widened:
             raise AssertionError("the count of what windows were widened by is not that of the streams")
 
-    def _unkept(self, exchange: Exchange, sequence: int, weight: int) -> str:
+    def _unkept(self, exchange: Exchange, sequence: int, credit: int) -> str:
         """The limit for which this chunk can't be kept, or nothing. What a reply brings in its turn always can."""
         inbound = exchange.inbound
         if exchange.stream.request and sequence == inbound.expected:
             return ""
-        return exchange.peer.share.heavy(weight) if inbound.lacks(sequence) else ""
+        return exchange.peer.share.heavy(credit) if inbound.lacks(sequence) else ""
 
     def _widen(self, exchange: Exchange) -> bool:
         inbound = exchange.inbound

@@ -32,7 +32,7 @@ class Exchange:
 
     `stream` names the outbound one, `inward` the other. `target` is the other end's incarnation, 0 as long as that is
     not known; `link` what was last sent on; `lost_since` is when the other end was found to be out of reach; `kept` is
-    the weight that is counted for it: of a request made here what it waits with, else what the peer takes up; `handle`
+    the credit that is counted for it: of a request made here what it waits with, else what the peer takes up; `handle`
     is the shell's own object for the exchange, which each Deliver and Abort carries.
     """
 
@@ -68,10 +68,10 @@ class Exchange:
         self.handle: object = None
 
     def weigh(self) -> int:
-        """The weight of what is kept here for the peer: what is unread of its request and unacknowledged of the reply;
+        """The credit of what is kept here for the peer: what is unread of its request and unacknowledged of the reply;
         of replies to this node what came before its turn. How much of those waits to be read is up to the program."""
         if self.stream.request:
-            return self.inbound.held_weight
+            return self.inbound.held_credit
         return self.inbound.unread + self.outbound.kept_bytes
 
     def charge(self) -> None:

@@ -122,11 +122,11 @@ class Services:
         ready = self._receiving.accept(service, chunk, body, hops)
         stream, address = service.inward, service.address
         for piece, content, crossed in ready or ():
-            weight = len(content) + CHUNK_OVERHEAD
+            credit = len(content) + CHUNK_OVERHEAD
             last = bool(piece.flags & FLAG_LAST)
             service.whole = service.whole or last
             self._carrier.emit(
-                Deliver(stream, address, piece.header, content, last, None, weight, crossed, service.handle)
+                Deliver(stream, address, piece.header, content, last, None, credit, crossed, service.handle)
             )
         self._receiving.owe(service, ready, now)
 

@@ -1,7 +1,7 @@
 """One direction of an exchange: numbered chunks, acknowledged end to end.
 
 The sender keeps every chunk until a cumulative acknowledgement covers it, and sends no more than the receiver's limit
-and the path's window (`Pace`) allow. Limits and weights are absolute counts since the stream's start (as in RFC 9000
+and the path's window (`Pace`) allow. Limits and credit are absolute counts since the stream's start (as in RFC 9000
 section 4.1), so a lost or late acknowledgement does no harm. The receiver hands chunks on in order and none twice; what
 comes early it holds. Its limit is one window above what was read; a sender that the window holds up says so with a
 chunk, and if the reader keeps up the window grows. The sender's resending timer follows RFC 6298, kept for each path in
@@ -34,10 +34,11 @@ Header = RequestHeader | ReplyHeader
 
 
 class Piece:
-    """One chunk on its way: what it carries, when and how often it was sent, its weight in windows."""
+    """One chunk on its way: what it carries, when and how often it was sent, its credit in windows."""
 
     __slots__ = (
         "body",
+        "credit",
         "eof",
         "flags",
         "header",
@@ -46,7 +47,6 @@ class Piece:
         "sent",
         "sequence",
         "times",
-        "weight",
     )
 
     def __init__(self, flags: int, header: Header | None, body: bytes, eof: Eof | None) -> None:
@@ -54,7 +54,7 @@ class Piece:
         self.flags = flags
         self.header = header
         self.body = body
-        self.weight = len(body) + CHUNK_OVERHEAD
+        self.credit = len(body) + CHUNK_OVERHEAD
         self.eof = eof
         self.sent = 0.0
         self.times = 0
@@ -63,7 +63,7 @@ class Piece:
 
 
 class Outbound:
-    """The sending end of a stream. `in_flight` is the weight of what is neither acknowledged nor taken for lost."""
+    """The sending end of a stream. `in_flight` is the credit of what is neither acknowledged nor taken for lost."""
 
     __slots__ = (
         "complete",
@@ -74,7 +74,7 @@ class Outbound:
         "pace",
         "partial",
         "pulled",
-        "sent_weight",
+        "sent_credit",
         "tries",
         "unacked",
         "unacked_bytes",
@@ -87,7 +87,7 @@ class Outbound:
         self.unacked: dict[int, Piece] = {}
         self.lost: dict[int, Piece] = {}
         self.next = 0
-        self.sent_weight = 0
+        self.sent_credit = 0
         self.in_flight = 0
         self.limit = WINDOW
         self.pace: Pace | None = None  # a stream of one chunk needs none
@@ -145,27 +145,27 @@ class Outbound:
         if not self.unsent:
             return None
         piece = self.unsent[0]
-        weight = piece.weight
+        credit = piece.credit
         sequence = self.next
-        if self.sent_weight + weight > self.limit or (self.pace is not None and not self._fits(weight)):
+        if self.sent_credit + credit > self.limit or (self.pace is not None and not self._fits(credit)):
             return None
         self.unsent.popleft()
-        self.unsent_bytes -= weight - CHUNK_OVERHEAD
-        self.unacked_bytes += weight - CHUNK_OVERHEAD
+        self.unsent_bytes -= credit - CHUNK_OVERHEAD
+        self.unacked_bytes += credit - CHUNK_OVERHEAD
         if sequence:
             if self.pace is None:
                 self.pace = Pace()
             piece.mark = self.pace.mark(self.in_flight, now)
-        self.sent_weight += weight
-        self.in_flight += weight
+        self.sent_credit += credit
+        self.in_flight += credit
         piece.sequence = sequence
         piece.sent = now
         piece.times = 1
         self.unacked[sequence] = piece
         self.next = sequence + 1
         if self.unsent:
-            following = self.unsent[0].weight
-            if self.sent_weight + following > self.limit and self._fits(following):
+            following = self.unsent[0].credit
+            if self.sent_credit + following > self.limit and self._fits(following):
                 piece.flags |= FLAG_BLOCKED
         return piece
 
@@ -180,10 +180,10 @@ class Outbound:
         acknowledged = 0
         while self.unacked and (first := next(iter(self.unacked))) < following:
             piece = self.unacked.pop(first)
-            acknowledged += piece.weight
-            self.unacked_bytes -= piece.weight - CHUNK_OVERHEAD
+            acknowledged += piece.credit
+            self.unacked_bytes -= piece.credit - CHUNK_OVERHEAD
             if self.lost.pop(first, None) is None:
-                self.in_flight -= piece.weight
+                self.in_flight -= piece.credit
         if piece is None:
             return None
         self.tries = 0
@@ -219,7 +219,7 @@ class Outbound:
         if refused and sequence not in self.lost:
             self._slow_down(piece, now)
             self.lost[sequence] = piece
-            self.in_flight -= piece.weight
+            self.in_flight -= piece.credit
 
     def _slow_down(self, piece: Piece, now: float) -> None:
         if self.pace is not None:
@@ -232,23 +232,23 @@ class Outbound:
     def _take_lost(self, now: float) -> Piece | None:
         sequence, piece = next(iter(self.lost.items()))
         # No acknowledgement passes the first one that is missing, so that one does not wait for the window.
-        if sequence != next(iter(self.unacked)) and not self._fits(piece.weight):
+        if sequence != next(iter(self.unacked)) and not self._fits(piece.credit):
             return None
         del self.lost[sequence]
-        self.in_flight += piece.weight
+        self.in_flight += piece.credit
         piece.sent = now
         piece.times += 1
         return piece
 
-    def _fits(self, weight: int) -> bool:
+    def _fits(self, credit: int) -> bool:
         """Whether the path may hold so much more; one chunk always may."""
-        return self.pace is None or not self.in_flight or self.in_flight + weight <= self.pace.window
+        return self.pace is None or not self.in_flight or self.in_flight + credit <= self.pace.window
 
     def check(self) -> None:
         """Raise AssertionError if the counts are not those of the chunks."""
-        flying = sum(piece.weight for sequence, piece in self.unacked.items() if sequence not in self.lost)
+        flying = sum(piece.credit for sequence, piece in self.unacked.items() if sequence not in self.lost)
         if flying != self.in_flight or not self.lost.keys() <= self.unacked.keys():
-            raise AssertionError("the weight in flight is not that of the chunks")
+            raise AssertionError("the credit in flight is not that of the chunks")
         sizes = [sum(len(piece.body) for piece in pieces) for pieces in (self.unsent, self.unacked.values())]
         if sizes != [self.unsent_bytes, self.unacked_bytes]:
             raise AssertionError("the payload that is kept is not that of the chunks")
@@ -261,13 +261,13 @@ class Overrun(Exception):
 class Inbound:
     """The receiving end of a stream. `window` is how much the sender may send before the reader has read it."""
 
-    __slots__ = ("_taken", "consumed", "expected", "held", "held_weight", "limit", "since_ack", "window")
+    __slots__ = ("_taken", "expected", "held", "held_credit", "limit", "released", "since_ack", "window")
 
     def __init__(self) -> None:
         self.expected = 0
         self.held: dict[int, tuple[Chunk, bytes, int]] = {}
-        self.held_weight = 0
-        self.consumed = 0
+        self.held_credit = 0
+        self.released = 0
         self.window = WINDOW
         self.limit = WINDOW
         self.since_ack = 0
@@ -279,59 +279,59 @@ class Inbound:
         Raises Overrun if the sender was never allowed to send this.
         """
         sequence = chunk.sequence
-        weight = len(body) + CHUNK_OVERHEAD
-        if sequence == self.expected and not self.held and self._taken + weight <= self.limit:
+        credit = len(body) + CHUNK_OVERHEAD
+        if sequence == self.expected and not self.held and self._taken + credit <= self.limit:
             self.expected += 1
-            self._taken += weight
-            self.since_ack += weight
+            self._taken += credit
+            self.since_ack += credit
             return [(chunk, body, hops)]
         if sequence < self.expected or sequence in self.held:
             return None
-        if self._taken + weight > self.limit:
+        if self._taken + credit > self.limit:
             raise Overrun
         self.held[sequence] = (chunk, body, hops)
-        self.held_weight += weight
-        self._taken += weight
-        self.since_ack += weight
+        self.held_credit += credit
+        self._taken += credit
+        self.since_ack += credit
         ready = []
         while (item := self.held.pop(self.expected, None)) is not None:
             ready.append(item)
-            self.held_weight -= len(item[1]) + CHUNK_OVERHEAD
+            self.held_credit -= len(item[1]) + CHUNK_OVERHEAD
             self.expected += 1
         return ready or None
 
     @property
     def unread(self) -> int:
-        """The weight of what has come and was not read, what is held for its turn included."""
-        return self._taken - self.consumed
+        """The credit of what has come and was not read, what is held for its turn included."""
+        return self._taken - self.released
 
     def lacks(self, sequence: int) -> bool:
         """True if a chunk has not come yet."""
         return sequence >= self.expected and sequence not in self.held
 
-    def give_up_held(self, weight: int) -> None:
+    def give_up_held(self, credit: int) -> None:
         """Drop chunks that are held for their turn, the last to come first, until so much is free; they come again."""
-        while weight > 0 and self.held:
+        while credit > 0 and self.held:
             _, (_, body, _) = self.held.popitem()
             freed = len(body) + CHUNK_OVERHEAD
-            self.held_weight -= freed
+            self.held_credit -= freed
             self._taken -= freed
-            weight -= freed
+            credit -= freed
 
     @property
     def keeps_up(self) -> bool:
         """True while the reader has read most of what came."""
-        return self._taken - self.consumed <= self.window // 2
+        return self._taken - self.released <= self.window // 2
 
-    def consume(self, weight: int) -> bool:
+    def release(self, credit: int) -> bool:
         """The reader took this much; True if the sender should hear of the room at once."""
-        self.consumed += weight
-        return self.consumed + self.window - self.limit >= ACK_EVERY
+        self.released += credit
+        return self.released + self.window - self.limit >= ACK_EVERY
 
     def acknowledge(self) -> tuple[int, int]:
         """What the sender is told now: the next chunk expected, and how much it may send in all."""
         self.since_ack = 0
-        self.limit = max(self.limit, self.consumed + self.window)
+        self.limit = max(self.limit, self.released + self.window)
         return self.expected, self.limit
 
 

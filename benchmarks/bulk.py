@@ -232,7 +232,7 @@ class MeshClient:
             expect(size, int(answer.json()) if answer is not None else 0)
         else:
             count = 0
-            async for reply in self.mesh.request(self.far, GIVE, size, stream=True):
+            async for reply in self.mesh.stream(self.far, GIVE, size, buffered=False).send():
                 async for piece in reply.payload:
                     count += len(piece)
             expect(size, count)
@@ -361,16 +361,16 @@ async def measure_fairness(far: str, url: str, size: int, count: int) -> Fairnes
         for client in clients:
             await stack.enter_async_context(client.mesh)
             await client.ready()
-        requests = [client.mesh.request(far, TAKE, counted(index)) for index, client in enumerate(clients)]
+        requests = [client.mesh.stream(far, TAKE, counted(index)).send() for index, client in enumerate(clients)]
         await asyncio.wait([asyncio.ensure_future(wait_for(request)) for request in requests],
                            return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
         share = min(given) / max(given)
         for request in requests:
-            await request
+            await request.only_payload()
     return {"transfers": count, "share": round(share, 3)}
 
 
-async def wait_for(request: zmesh.Request) -> None:
+async def wait_for(request: zmesh.ReplyStream) -> None:
     """Return when a request is over, and leave its reply to who wants it."""
     await eventually(lambda: request.ended, timeout=3600.0)
 

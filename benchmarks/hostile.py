@@ -181,7 +181,7 @@ async def measure(name: str, seconds: float) -> Result:
     try:
         config = zmesh.Config(node_id="honest", peers=victim.listening)
         async with zmesh.Controller(config) as mesh:
-            await mesh.node.reachable("victim", timeout=30)
+            await mesh.wait_for("victim", timeout=30)
             for _ in range(WARM):
                 await mesh.ping_once("victim")
             idle, _ = await ping_for(mesh, seconds)

@@ -39,7 +39,7 @@ class Pings:
         self.answers, self.lost, self.task = [], [], None
 
     async def start(self, mesh, target):
-        await mesh.node.reachable(target, timeout=120.0)
+        await mesh.wait_for(target, timeout=120.0)
         self.task = asyncio.create_task(self.ping_on(mesh, target))
 
     async def ping_on(self, mesh, target):

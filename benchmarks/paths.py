@@ -84,7 +84,7 @@ async def _replies() -> float:
     async with _path(0.025) as a:
         began = time.perf_counter()
         size = 0
-        async for reply in a.request("b", "test:give"):
+        async for reply in a.stream("b", "test:give").send():
             size += len(reply.payload)
         return size / (time.perf_counter() - began) / RATE
 

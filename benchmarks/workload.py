@@ -284,19 +284,21 @@ class Client:
         """Send as programs do that wait for the answer, or lose patience."""
         plan = sent.plan
         directive, payload = request_of(plan)
-        request = self.mesh.request(plan.recipient, directive, payload, timeout=plan.timeout)
+        request = self.mesh.stream(plan.recipient, directive, payload, timeout=plan.timeout)
         sent.message_id = request.message_id
         try:
             if plan.kind == "leave":
-                async for reply in request:
-                    sent.replies.append((int(str(reply.header["serial"])), reply.payload.readall()))
-                    if len(sent.replies) == REPLIES // 2:
-                        sent.cancelled = True
-                        sent.end("cancelled")
-                        return
+                async with request:
+                    async for reply in request:
+                        sent.replies.append((int(str(reply.header["serial"])), reply.payload.readall()))
+                        if len(sent.replies) == REPLIES // 2:
+                            sent.cancelled = True
+                            sent.end("cancelled")
+                            return
             else:
+                request.send()
                 async with asyncio.timeout(plan.cancel_after):
-                    answer = await request
+                    answer = await request.only_payload()
                 sent.replies.append((1, answer.readall() if answer is not None else b""))
             sent.end("eof")
         except zmesh.MeshError as error:

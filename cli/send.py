@@ -10,7 +10,7 @@ from typing import Any
 
 from zmesh.errors import ExchangeError
 from zmesh.requests.exchange import Reply
-from zmesh.requests.request import Request
+from zmesh.requests.reply_stream import ReplyStream
 from zmesh_cli.exit_codes import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
 from zmesh_cli.input import Input, has_unread
 from zmesh_cli.output_file import OutputFile
@@ -88,8 +88,10 @@ class _Request:
         engine = session.controller.node.engine
         session.reached = lambda: not engine.is_handing_over or (source is not None and source.taken > SURE_OF_ARRIVAL)
         self._show_progress(source)
-        stream = output_file is not None or not self._as_json
-        request = session.controller.request(session.target, directive, payload, timeout=timeout, stream=stream)
+        buffered = output_file is None and self._as_json
+        request = session.controller.stream(
+            session.target, directive, payload, timeout=timeout, buffered=buffered
+        ).send()
         log.info("the message id is %s", request.message_id)
         try:
             header = await session.unless_not_found(self._take(request))
@@ -125,7 +127,7 @@ class _Request:
             received = (lambda: output_file.size) if output_file is not None else (lambda: 0)
             self._hide_progress = Progress(source, received).hide
 
-    async def _take(self, request: Request) -> Mapping[str, Any]:
+    async def _take(self, request: ReplyStream) -> Mapping[str, Any]:
         """Print the replies, one after the other, as fast as whoever reads them; the header of the last one.
 
         Raises what keeps them from being written: nobody reads, the disk is full.
@@ -160,7 +162,7 @@ class _Request:
         if self._as_json:
             await self._output.text(_line(header, b"", size=None if self._output_file is None else 0))
 
-    async def _print_failure(self, request: Request, failure: Failure) -> None:
+    async def _print_failure(self, request: ReplyStream, failure: Failure) -> None:
         """The last line of JSON where there is no last reply."""
         await self._print_end(
             {

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from zmesh.payloads.source import Source
     from zmesh.requests.exchange import Reply
     from zmesh.requests.fanout import Answer, Answers
-    from zmesh.requests.request import Request
+    from zmesh.requests.reply_stream import ReplyStream
     from zmesh.serving.builtins import parse_message_id
     from zmesh.serving.directives import directive
     from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
@@ -98,7 +98,7 @@ __all__ = [
     "ReceptorConfig",
     "RemoteError",
     "Reply",
-    "Request",
+    "ReplyStream",
     "Route",
     "RouteChanged",
     "Source",
@@ -171,7 +171,7 @@ _NAMES = {
         "Answer",
         "Answers",
     ),
-    "zmesh.requests.request": ("Request",),
+    "zmesh.requests.reply_stream": ("ReplyStream",),
     "zmesh.serving.builtins": ("parse_message_id",),
     "zmesh.serving.directives": ("directive",),
     "zmesh.serving.receptor_plugins": (

@@ -18,12 +18,12 @@ from zmesh.config import Config
 from zmesh.core.limits import Limits
 from zmesh.errors import AddressError, Closed, ConfigError, MeshError, RemoteError
 from zmesh.node import Node
-from zmesh.payloads.payload import PayloadLike, encode
+from zmesh.payloads.payload import Payload, PayloadLike, encode
 from zmesh.payloads.source import Source
 from zmesh.requests.exchange import Exchange, FireAndForget, Inboxed, ResponseHandler, WithHandler
 from zmesh.requests.fanout import LIMIT, Answer, Answers, Fanout, FanoutRequest, repeatable
 from zmesh.requests.inbox import Inbox, Replies
-from zmesh.requests.request import Request
+from zmesh.requests.reply_stream import ReplyStream
 from zmesh.runtime.failures import is_a, text_of
 from zmesh.runtime.ids import ids
 from zmesh.runtime.interrupts import close_loop, heard, silence
@@ -294,28 +294,57 @@ class Controller:
         """Ask a node for the time and its running work; the reply's payload is JSON."""
         return self.send({"initial_time": stamp(time.time())}, node, PING, response_handler, expect_response, timeout)
 
-    def request(
+    async def request(
         self,
-        recipient: str,
+        node: str,
         directive: str,
         payload: PayloadLike = None,
         *,
         timeout: float | None = None,
         route_timeout: float | None = None,
-        stream: bool = False,
-    ) -> Request:
-        """Send a directive; await what this returns for the one payload, or iterate over it for the replies.
+    ) -> Payload | None:
+        """Send a directive to a node and wait for the one payload that it replies; None if it replies none.
 
-        With `stream`, each reply is given as soon as it begins, and its payload is read (`async for`) while the rest is
-        still under way, until the next reply is asked for; nothing of it goes to disk. Raises as `send` does.
+        Cancelling the task that waits cancels the work. Nothing is sent, and no error is raised, before this is awaited
+        or a task is made of it. Raises as `send` does; an ExchangeError if the work fails, TimedOut after `timeout`
+        seconds among them; and TooManyReplies if there is a second reply, for which there is `stream`.
         """
+        replies = self.stream(node, directive, payload, timeout=timeout, route_timeout=route_timeout)
+        replies.send()
+        return await replies.only_payload()
+
+    def stream(
+        self,
+        node: str,
+        directive: str,
+        payload: PayloadLike = None,
+        *,
+        timeout: float | None = None,
+        route_timeout: float | None = None,
+        buffered: bool = True,
+    ) -> ReplyStream:
+        """Send a directive to a node and take its replies: `async with mesh.stream(...) as replies`.
+
+        Arguments are checked here, and the request is sent when the block is entered, which raises as `send` does.
+        `async for reply in replies` gives the replies, each when it is complete. Leaving the block early cancels the
+        work, and the block ends when the work has.
+
+        With `buffered=False`, each reply is given as soon as it begins, and its payload is read (`async for`) while the
+        rest arrives, until the next reply is asked for; nothing of it is written to disk.
+        """
+        check_directive(directive)
+        check_node(node)
+        check_timeout(timeout)
         check_timeout(route_timeout, "route_timeout")
-        self._node.check_begun()
-        self._node.check_loop()
-        exchange = Request(self.node, ids.take(), recipient, stream=stream)
-        exchange.route_timeout = route_timeout
-        self._start(exchange, directive, payload, timeout)
-        return exchange
+        own = self.node
+        body = encode(payload)
+
+        def start(replies: ReplyStream) -> None:
+            self._send(replies, directive, body, timeout, awaited=True)
+
+        replies = ReplyStream(own, ids.take(), node, start, buffered=buffered)
+        replies.route_timeout = route_timeout
+        return replies
 
     def request_many(
         self,
@@ -364,8 +393,9 @@ class Controller:
         """Ping a node and wait for the answer. Raises TimedOut or Unreachable; `route_timeout` as with `send`."""
         started = time.perf_counter()
         asked = {"initial_time": stamp(time.time())}
-        request = self.request(node, PING, asked, timeout=timeout, route_timeout=route_timeout)
-        payload = await request
+        request = self.stream(node, PING, asked, timeout=timeout, route_timeout=route_timeout)
+        request.send()
+        payload = await request.only_payload()
         rtt = time.perf_counter() - started
         try:
             active_work = payload.json().get("active_work", []) if payload is not None else []
@@ -402,15 +432,23 @@ class Controller:
         check_directive(directive)
         check_node(exchange.recipient)
         check_timeout(timeout)
-        body = encode(payload)
+        self._send(exchange, directive, encode(payload), timeout)
+
+    def _send(
+        self, exchange: Exchange, directive: str, body: bytes | Source, timeout: float | None, *, awaited: bool = False
+    ) -> None:
         node = self._node
         try:
+            if awaited:
+                node.check_begun()
+                node.check_loop()
             if node.loop is not None and node.thread != threading.get_ident():
                 node.post(exchange, directive, body, timeout)
             else:
                 node.send(exchange, directive, body, timeout)
-        except MeshError as error:
-            error.message_id = exchange.message_id
+        except (MeshError, RuntimeError) as error:
+            if isinstance(error, MeshError):
+                error.message_id = exchange.message_id
             if isinstance(body, Source):
                 body.close()
             raise

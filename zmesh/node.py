@@ -32,7 +32,7 @@ from zmesh.payloads.feeding import send_source
 from zmesh.payloads.source import Source
 from zmesh.requests.admission import Admission
 from zmesh.requests.exchange import Exchange
-from zmesh.requests.request import Request
+from zmesh.requests.reply_stream import ReplyStream
 from zmesh.runtime.failures import describe, log_failure, must_propagate
 from zmesh.runtime.interrupts import supervised
 from zmesh.runtime.threads import Threads
@@ -417,10 +417,13 @@ class Node:
                     raise self._admission.closed()
 
     async def _answer_of(self, node: str, timeout: float | None) -> None:
-        request = Request(self, MessageId(secrets.token_bytes(16)), node)
-        self.send(request, PING, b"", timeout)
+        def start(request: ReplyStream) -> None:
+            self.send(request, PING, b"", timeout)
+
+        request = ReplyStream(self, MessageId(secrets.token_bytes(16)), node, start)
+        request.send()
         try:
-            await request
+            await request.only_payload()
         except TimedOut as error:
             raise Unreachable(str(error), node=node, message_id=error.message_id) from None
 

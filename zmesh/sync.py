@@ -6,7 +6,7 @@
         print(mesh.request("edge-7", "echo:echo", b"hello").text())
 
 The node and its event loop live in one daemon thread, from `open` to `close`. Any number of other threads may call.
-Where asyncio awaits a request, `request` returns; where asyncio iterates over it, `replies` is iterated.
+`request` and `stream` are those of `zmesh.Controller`, without `await` and `async`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Pong
 from zmesh.core.message import Message
 from zmesh.errors import Closed, ExchangeError, TimedOut
 from zmesh.node import hosts_node
-from zmesh.observe.router import Route
 from zmesh.payloads.payload import Payload, PayloadLike
+from zmesh.requests import reply_stream as requests
 from zmesh.requests.exchange import Reply, ResponseHandler
 from zmesh.requests.fanout import LIMIT, Answer
-from zmesh.requests.request import Request
 from zmesh.runtime.threads import wait_for
 
 if TYPE_CHECKING:
     from zmesh.observe.events import Event
+    from zmesh.observe.router import Route
+    from zmesh.observe.stats import LinkStatus, Stats
 
 T = TypeVar("T")
 SomeIteration = TypeVar("SomeIteration", bound="Iteration[Any]")
@@ -69,10 +70,7 @@ class _Life:
 
     def do(self, work: Callable[[], Awaitable[T]]) -> T:
         """What the work comes to, which is done in the loop; it is cancelled if waiting is interrupted."""
-        self.check()
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            raise self._closed()
+        loop = self.loop()
         coroutine = _awaited(work)
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, loop)
@@ -85,6 +83,13 @@ class _Life:
             raise self._closed() from None
         finally:
             future.cancel()  # for Ctrl-C; it means nothing to what is done
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The node's loop. Raises Closed when it has ended, and what `check` raises."""
+        self.check()
+        if self._loop is None or self._loop.is_closed():
+            raise self._closed()
+        return self._loop
 
     def end(self) -> None:
         """Close the node; returns when the thread has ended. Harmless when it has, and in a forked child."""
@@ -168,83 +173,37 @@ class Iteration(Generic[T]):
         self.close()
 
 
-class Replies(Iteration[Reply]):
-    """The replies to one request, which is under way; raises an ExchangeError at their end if the work failed.
+class ReplyStream(Iteration[Reply]):
+    """The replies to one request, in order: `with mesh.stream(...) as replies: for reply in replies`.
 
-    Leaving the loop early cancels the work.
+    The request is sent when the block is entered. Iterating raises an ExchangeError at the end if the work failed.
+    Leaving the block before that cancels the work, and the block ends when the work has.
     """
 
-    def __init__(self, life: _Life, request: Request, source: AsyncIterator[Reply]) -> None:
-        super().__init__(life, source, request.cancel)
-        self._request = request
+    def __init__(self, life: _Life, replies: requests.ReplyStream) -> None:
+        super().__init__(life, replies, replies.cancel)
+        self._replies = replies
+
+    def __enter__(self) -> Self:
+        with ExitStack() as unless_sent:
+            unless_sent.callback(self.close)
+            self._life.do(_in_the_loop(self._replies.send))
+            unless_sent.pop_all()
+        return self
 
     @property
     def message_id(self) -> str:
         """32 hex digits."""
-        return self._request.message_id
+        return self._replies.message_id
+
+    @property
+    def final(self) -> Reply | None:
+        """The final reply, whose `code`, `error` and `reason` say how the request ended; None until then."""
+        return self._replies.final
 
     def cancel(self) -> ExchangeError | None:
-        """Stop the work; what it ended in, as soon as it has: None if it had succeeded already."""
-        return self._life.do(self._request.cancel)
-
-
-class Router:
-    """The tables of a node, for other threads to read; each call tells the state of that moment."""
-
-    def __init__(self, life: _Life, mesh: controller.Controller) -> None:
-        self._life = life
-        self._router = mesh.node.router
-
-    def get_nodes(self) -> list[str]:
-        """The ids of all nodes that can be reached, this one's among them, sorted."""
-        return self._life.do(_in_the_loop(self._router.get_nodes))
-
-    def get_edges(self) -> list[tuple[str, str, int]]:
-        """The links of the mesh as (node, node, cost), each once."""
-        return self._life.do(_in_the_loop(self._router.get_edges))
-
-    def node_capabilities(self) -> dict[str, list[str]]:
-        """For each node that can be reached, the directives that it offers."""
-        return self._life.do(_in_the_loop(self._router.node_capabilities))
-
-    def next_hop(self, node: str) -> str | None:
-        """The neighbour that messages to `node` go to first; None if there is no route, or it is this node."""
-        return self._life.do(_in_the_loop(lambda: self._router.next_hop(node)))
-
-    def route(self, node: str) -> Route | None:
-        """The route in use to one node; None if there is none, or it is this node."""
-        return self._life.do(_in_the_loop(lambda: self._router.route(node)))
-
-    def routes(self) -> list[Route]:
-        """The routes in use, sorted by destination."""
-        return self._life.do(_in_the_loop(self._router.routes))
-
-    def duplicates(self) -> list[str]:
-        """The ids that two live nodes of the mesh have given themselves, sorted."""
-        return self._life.do(_in_the_loop(self._router.duplicates))
-
-
-class Node:
-    """What may be known of the node itself."""
-
-    def __init__(self, life: _Life, mesh: controller.Controller) -> None:
-        self._life = life
-        self._node = mesh.node
-        self.node_id = mesh.node_id
-        self.router = Router(life, mesh)
-
-    def reachable(self, node: str, timeout: float | None = None) -> None:
-        """Wait until there is a route to `node`. Raises Unreachable after `timeout` seconds, and Closed."""
-        self._life.do(lambda: self._node.reachable(node, timeout))
-
-    def events(self) -> Iteration[Event]:
-        """What happens to this node's links and to the nodes that it can reach, from now on."""
-        events = self._life.do(_in_the_loop(self._node.events))
-
-        async def close() -> None:
-            await events.__aexit__(None, None, None)
-
-        return Iteration(self._life, aiter(events), close)
+        """Stop the work and wait for its end; the error that it ended with, None if it had succeeded already."""
+        return self._life.do(self._replies.cancel)
 
 
 class Controller:
@@ -311,11 +270,6 @@ class Controller:
         """The URLs that the node really listens on; empty while it is not open."""
         return self._mesh.listening
 
-    @property
-    def node(self) -> Node:
-        """The node itself, with its `router`, `events` and `reachable`. Raises Closed while it is not open."""
-        return Node(self._opened(), self._mesh)
-
     def enable_server(self, listen_urls: Iterable[str]) -> None:
         """Listen on these URLs, now or when the node opens. Raises AddressError."""
         self._set_up(lambda: self._mesh.enable_server(listen_urls))
@@ -346,48 +300,86 @@ class Controller:
             )
         )
 
+    # -- the mesh ------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[str]:
+        """The ids of all nodes that can be reached, this one's among them, sorted."""
+        return self._do(_in_the_loop(self._mesh.nodes))
+
+    def routes(self) -> list[Route]:
+        """The routes in use, sorted by destination."""
+        return self._do(_in_the_loop(self._mesh.routes))
+
+    def edges(self) -> list[tuple[str, str, int]]:
+        """The links of the mesh as (node, node, cost), each once."""
+        return self._do(_in_the_loop(self._mesh.edges))
+
+    def capabilities(self) -> dict[str, list[str]]:
+        """For each node that can be reached, the directives that it offers."""
+        return self._do(_in_the_loop(self._mesh.capabilities))
+
+    def duplicates(self) -> list[str]:
+        """The ids that two live nodes use, sorted."""
+        return self._do(_in_the_loop(self._mesh.duplicates))
+
+    def links(self) -> list[LinkStatus]:
+        """The links of this node that are up, sorted by neighbour."""
+        return self._do(_in_the_loop(self._mesh.links))
+
+    def stats(self) -> Stats:
+        """Counts of this moment: requests under way, bytes that wait, and how often each event has happened."""
+        return self._do(_in_the_loop(self._mesh.stats))
+
+    def events(self) -> Iteration[Event]:
+        """The events of this node's links and of the nodes that it can reach, from now on, until it closes."""
+        life = self._opened()
+        events = life.do(_in_the_loop(self._mesh.events))
+        return self._iterating(Iteration(life, aiter(events), lambda: events.__aexit__(None, None, None)))
+
+    def wait_for(self, node: str, timeout: float | None = None) -> None:
+        """Wait until there is a route to `node`. Raises Unreachable after `timeout` seconds, and Closed."""
+        self._do(lambda: self._mesh.wait_for(node, timeout))
+
     # -- sending -------------------------------------------------------------------------------------------------
 
     def request(
         self,
-        recipient: str,
+        node: str,
         directive: str,
         payload: PayloadLike = None,
         *,
         timeout: float | None = None,
         route_timeout: float | None = None,
     ) -> Payload | None:
-        """Send a directive and wait; the payload of the one reply, None if there was none but the final one.
+        """Send a directive to a node and wait for the one payload that it replies; None if it replies none.
 
-        Raises what went wrong, as an ExchangeError; TooManyReplies if there is a second one.
+        Raises an ExchangeError if the work fails, and TooManyReplies if there is a second reply.
         """
         return self._do(
-            lambda: self._mesh.request(recipient, directive, payload, timeout=timeout, route_timeout=route_timeout)
+            lambda: self._mesh.request(node, directive, payload, timeout=timeout, route_timeout=route_timeout)
         )
 
-    def replies(
+    def stream(
         self,
-        recipient: str,
+        node: str,
         directive: str,
         payload: PayloadLike = None,
         *,
         timeout: float | None = None,
         route_timeout: float | None = None,
-        stream: bool = False,
-    ) -> Replies:
-        """Send a directive; iterate over what this returns for the replies.
+        buffered: bool = True,
+    ) -> ReplyStream:
+        """Send a directive to a node and take its replies: `with mesh.stream(...) as replies: for reply in replies`.
 
-        With `stream`, each reply is given as soon as it begins, and `for chunk in reply.payload` waits for the rest.
+        With `buffered=False`, each reply is given as soon as it begins, and `for chunk in reply.payload` waits for the
+        rest. As `zmesh.Controller.stream` in all else.
         """
-        mesh, life = self._mesh, self._opened()
-
-        def begin() -> tuple[Request, AsyncIterator[Reply]]:
-            request = mesh.request(
-                recipient, directive, payload, timeout=timeout, route_timeout=route_timeout, stream=stream
-            )
-            return request, aiter(request)  # which cancels the request if Ctrl-C keeps it from coming here
-
-        return self._iterating(Replies(life, *life.do(_in_the_loop(begin))))
+        life = self._opened()
+        life.loop()
+        replies = self._mesh.stream(
+            node, directive, payload, timeout=timeout, route_timeout=route_timeout, buffered=buffered
+        )
+        return self._iterating(ReplyStream(life, replies))
 
     def request_many(
         self,

@@ -69,11 +69,11 @@ async def test_the_death_of_a_forwarder_in_the_middle_costs_a_transfer_a_pause_a
             lambda: mesh["caller"].node.router.get_nodes() == ["callee", "caller", "middle", "near", "spare"]
         )
         await eventually(lambda: mesh["near"].node.router.next_hop("callee") == "middle")
-        request = mesh["caller"].request("callee", "callee:take", payload)
+        request = mesh["caller"].stream("callee", "callee:take", payload).send()
         await eventually(lambda: work.read > 4 * MEGABYTE)
         await middle.kill()
         assert work.read < len(payload)
-        assert (await request).text() == answer
+        assert (await request.only_payload()).text() == answer
         assert mesh["near"].node.router.next_hop("callee") == "spare"
     assert work.runs == {"take": 1}
     assert work.slowest < 2.0
@@ -82,10 +82,10 @@ async def test_the_death_of_a_forwarder_in_the_middle_costs_a_transfer_a_pause_a
 @pytest.mark.parametrize("fault", ["swallow", "freeze"])
 async def test_a_way_that_falls_silent_in_a_transfer_is_left_for_the_other(diamond, fault):
     payload, answer = payload_of(12 * MEGABYTE)
-    request = diamond.caller.request("callee", "callee:take", payload)
+    request = diamond.caller.stream("callee", "callee:take", payload).send()
     await eventually(lambda: diamond.work.read > 2 * MEGABYTE)
     getattr(diamond.proxy, fault)()
-    assert (await asyncio.wait_for(request, 60)).text() == answer
+    assert (await asyncio.wait_for(request.only_payload(), 60)).text() == answer
     assert diamond.caller.node.router.next_hop("callee") == "spare"
     assert diamond.work.runs == {"take": 1}
     assert diamond.work.slowest < SILENCE + 2.0
@@ -94,10 +94,10 @@ async def test_a_way_that_falls_silent_in_a_transfer_is_left_for_the_other(diamo
 @pytest.mark.parametrize("lane", ["forth", "back"])
 async def test_a_way_that_is_dead_in_one_direction_is_left_for_the_other(diamond, lane):
     payload, _ = payload_of(6 * MEGABYTE)
-    request = diamond.caller.request("callee", "callee:give", payload)
+    request = diamond.caller.stream("callee", "callee:give", payload).send()
     await eventually(lambda: getattr(diamond.proxy, lane).passed > MEGABYTE)
     getattr(diamond.proxy, lane).dead = True
-    answer = await asyncio.wait_for(request, 60)
+    answer = await asyncio.wait_for(request.only_payload(), 60)
     assert answer.readall() == payload
     answer.close()
     assert diamond.work.runs == {"give": 1}
@@ -169,11 +169,11 @@ async def test_a_delay_costs_time_and_nothing_is_sent_twice(line):
 async def test_a_throttled_link_is_used_by_a_transfer_and_small_requests_and_stays_up(line):
     line.proxy.slow(rate=1.5 * MEGABYTE)
     payload, answer = payload_of(3 * MEGABYTE)
-    request = line.caller.request("callee", "callee:take", payload)
+    request = line.caller.stream("callee", "callee:take", payload).send()
     await eventually(lambda: line.work.read)
     texts = [(await line.caller.request("callee", "callee:give", str(n), timeout=60)).text() for n in range(3)]
     assert texts == ["0", "1", "2"]
-    assert (await request).text() == answer
+    assert (await request.only_payload()).text() == answer
     assert line.work.runs == {"take": 1, "give": 3}
     assert line.proxy.connections == 1
 
@@ -186,10 +186,10 @@ async def test_bits_that_are_turned_over_in_transfers_reach_nobody(line):
     rng = random.Random(7)
     payload, _ = payload_of(3 * MEGABYTE)
     for _ in range(3):
-        request = line.caller.request("callee", "callee:give", payload)
+        request = line.caller.stream("callee", "callee:give", payload).send()
         for lane in line.proxy.lanes:
             lane.flip(after=rng.randrange(2 * MEGABYTE))
-        answer = await asyncio.wait_for(request, 60)
+        answer = await asyncio.wait_for(request.only_payload(), 60)
         assert answer.readall() == payload
         answer.close()
     assert line.work.runs == {"give": 3}
@@ -231,13 +231,13 @@ async def test_a_request_to_a_node_that_restarts_ends_when_it_is_back(process, c
         node = hub if caller == "neighbour" else await mesh.add("caller", "hub", ephemeral=caller == "leaf")
         worker = await process("worker", hub.listening[0], heartbeat=HEARTBEAT)
         await eventually(lambda: "worker" in hub.node.router.get_nodes())
-        request = node.request("worker", "sleep:execute", "3600")
+        request = node.stream("worker", "sleep:execute", "3600").send()
         while not (await node.ping_once("worker")).active_work:
             pass
         await worker.kill()
         await process("worker", hub.listening[0], heartbeat=HEARTBEAT)
         with pytest.raises(zmesh.NodeRestarted, match="node 'worker' has restarted and lost the request"):
-            await asyncio.wait_for(request, 60)
+            await asyncio.wait_for(request.only_payload(), 60)
 
 
 @pytest.mark.parametrize("timeout", [1.5, None])
@@ -256,13 +256,13 @@ async def test_work_at_a_node_that_is_gone_for_good_ends_at_its_time_and_says_th
                 yield bytes(100_000)
                 given += 100_000
 
-        request = caller.request("worker", "digest:sha256", endless(), timeout=timeout)
+        request = caller.stream("worker", "digest:sha256", endless(), timeout=timeout).send()
         await eventually(lambda: given > 4 * MEGABYTE)  # more than a window, so some of it was acknowledged
         await worker.kill()
         killed = loop.time()
         text = r"no route to 'worker' after \S+ s; the request had reached 'worker'; 'worker' left \d+ s ago"
         with pytest.raises(zmesh.Unreachable, match=text):
-            await asyncio.wait_for(request, 60)
+            await asyncio.wait_for(request.only_payload(), 60)
         due = killed + 2.0 if timeout is None else began + timeout
         assert loop.time() >= due - 0.1
 
@@ -293,11 +293,11 @@ async def test_what_is_sent_before_there_is_a_route_waits_and_goes_when_there_is
         handler = replies()
         payload, answer = payload_of(2 * MEGABYTE)
         mesh["caller"].send("10", "callee", "callee:count", handler)
-        request = mesh["caller"].request("callee", "callee:take", payload)
+        request = mesh["caller"].stream("callee", "callee:take", payload).send()
         await eventually(lambda: proxy.connections >= 3)
         assert not handler.messages
         proxy.heal()
-        assert (await request).text() == answer
+        assert (await request.only_payload()).text() == answer
         assert await handler.whole() == [str(number) for number in range(10)]
         assert work.runs == {"count": 1, "take": 1}
 

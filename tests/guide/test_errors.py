@@ -84,9 +84,9 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 async def test_an_error_tells_which_node_which_limit_and_what_can_be_done(mesh, case):
     node, directive, payload, timeout, kind, text = CASES[case]
-    request = mesh["ctl"].request(node, directive, payload, timeout=timeout)
+    request = mesh["ctl"].stream(node, directive, payload, timeout=timeout).send()
     with pytest.raises(zmesh.MeshError) as raised:
-        await request
+        await request.only_payload()
     error = raised.value
     assert type(error) is kind
     assert re.sub(r"(0\.\d)\d* s", r"\1 s", str(error)) == text
@@ -94,7 +94,7 @@ async def test_an_error_tells_which_node_which_limit_and_what_can_be_done(mesh, 
 
 
 async def test_a_node_that_runs_all_it_may_says_so(mesh):
-    running = mesh["ctl"].request("far", "sleep:execute", 60)
+    running = mesh["ctl"].stream("far", "sleep:execute", 60).send()
     await eventually(lambda: mesh["far"].node.serving.runner.active())
     text = r"node 'far': the node runs 1 requests already \(max_work\); try again later, or set it higher there"
     with pytest.raises(zmesh.Overloaded, match=text) as raised:
@@ -105,14 +105,14 @@ async def test_a_node_that_runs_all_it_may_says_so(mesh):
 
 
 async def test_a_request_that_is_cancelled_by_hand_or_by_closing_says_where(mesh):
-    request = mesh["ctl"].request("far", "sleep:execute", 60)
+    request = mesh["ctl"].stream("far", "sleep:execute", 60).send()
     await eventually(lambda: mesh["far"].node.serving.runner.active())
     assert str(await request.cancel()) == "node 'far': sleep:execute was cancelled"
-    request = mesh["ctl"].request("far", "sleep:execute", 60)
+    request = mesh["ctl"].stream("far", "sleep:execute", 60).send()
     await eventually(lambda: mesh["far"].node.serving.runner.active())
     await mesh.remove("ctl")
     with pytest.raises(zmesh.Cancelled, match="node 'ctl' was closed before the final reply of 'far' came") as raised:
-        await request
+        await request.only_payload()
     assert raised.value.node == "far"
 
 
@@ -128,9 +128,9 @@ async def test_a_payload_that_can_not_be_read_says_whose_it_was(mesh):
 async def test_what_is_wrong_before_it_is_sent_is_told_with_what_would_be_right(mesh):
     ask = mesh["ctl"].request
     with pytest.raises(zmesh.ConfigError, match="'far fails' is no directive; it must look like namespace:action"):
-        ask("far", "far fails")
+        await ask("far", "far fails")
     with pytest.raises(zmesh.ConfigError, match="'far away' is no node id: 1 to 64 characters") as raised:
-        ask("far away", "far:fails")
+        await ask("far away", "far:fails")
     assert (raised.value.code, raised.value.node, raised.value.message_id) == ("config", "far away", None)
 
 
@@ -138,7 +138,7 @@ async def test_a_closed_node_says_so(mesh):
     node = mesh["ctl"]
     await mesh.remove("ctl")
     with pytest.raises(zmesh.Closed, match="node 'ctl' is closed; open another Controller to send") as raised:
-        node.request("far", "echo:echo")
+        await node.request("far", "echo:echo")
     assert (raised.value.code, raised.value.node) == ("closed", "ctl")
     assert len(raised.value.message_id) == 32
 

@@ -22,14 +22,14 @@ import zmesh, zmesh.sync
 
 def work(url, queue):
     with zmesh.sync.Controller(zmesh.Config(listen=["tcp://127.0.0.1:*"], peers=[url])) as mesh:
-        mesh.node.reachable("depot", 30)
+        mesh.wait_for("depot", 30)
         queue.put(mesh.request("depot", "echo:echo", str(os.getpid()), timeout=90).text())
 
 if __name__ == "__main__":
     url, method = sys.argv[1:]
     context = multiprocessing.get_context(method)
     with zmesh.sync.Controller(zmesh.Config(node_id="ctl", peers=[url])) as mesh:
-        mesh.node.reachable("depot", 30)
+        mesh.wait_for("depot", 30)
         queue = context.Queue()
         children = [context.Process(target=work, args=(url, queue)) for _ in range(3)]
         for child in children:
@@ -63,12 +63,13 @@ async def main():
     config = zmesh.Config(node_id="ctl", listen=["tcp://127.0.0.1:*"], peers=[sys.argv[1]])
     unopened = zmesh.Controller(zmesh.Config(node_id="unopened"))
     async with zmesh.Controller(config) as mesh:
-        await mesh.node.reachable("depot", 30)
-        received, events, node = mesh.recv(), mesh.node.events(), mesh.node
+        await mesh.wait_for("depot", 30)
+        received, events = mesh.recv(), mesh.events()
         pid = os.fork()
         if pid == 0:
             calls = {{
-                "request": lambda: mesh.request("depot", "echo:echo"),
+                "request": lambda: asyncio.run(mesh.request("depot", "echo:echo")),
+                "stream": lambda: mesh.stream("depot", "echo:echo"),
                 "request_many": lambda: mesh.request_many(["depot"], "echo:echo"),
                 "send": lambda: mesh.send("x", "depot", "echo:echo"),
                 "send with a handler": lambda: mesh.send("x", "depot", "echo:echo", ignore),
@@ -79,7 +80,7 @@ async def main():
                 "recv": lambda: asyncio.run(anext(received)),
                 "awaiting recv": lambda: asyncio.run(await_(mesh.recv())),
                 "events": lambda: asyncio.run(anext(events)),
-                "reachable": lambda: asyncio.run(node.reachable("depot")),
+                "wait_for": lambda: asyncio.run(mesh.wait_for("depot")),
                 "add_peer": lambda: mesh.add_peer(sys.argv[1]),
                 "enable_server": lambda: mesh.enable_server(["tcp://127.0.0.1:*"]),
                 "register": lambda: mesh.register("a:b", ignore),
@@ -109,7 +110,7 @@ async def await_(awaitable):
 
 async def of_its_own():
     async with zmesh.Controller(zmesh.Config(listen=["tcp://127.0.0.1:*"], peers=[sys.argv[1]])) as mine:
-        await mine.node.reachable("depot", 30)
+        await mine.wait_for("depot", 30)
         return (await mine.request("depot", "echo:echo", "mine", timeout=90)).text()
 
 asyncio.run(main())
@@ -132,7 +133,7 @@ import zmesh.sync
 
 mesh = zmesh.sync.Controller(zmesh.Config(node_id="ctl", peers=[sys.argv[1]]))
 mesh.open()
-mesh.node.reachable("depot", 30)
+mesh.wait_for("depot", 30)
 handlers = []
 mesh.register("ctl:isolated", lambda work: "isolated", isolate=True)
 print(mesh.request("ctl", "ctl:isolated", timeout=60).text())
@@ -225,7 +226,7 @@ import zmesh, zmesh.sync
 
 early = zmesh.sync.Controller(zmesh.Config(peers=[os.environ["DEPOT"]]))
 early.open()                # by --preload, in the process that the workers are forked from
-early.node.reachable("depot", 30)
+early.wait_for("depot", 30)
 mine = None
 
 def app(environ, start_response):
@@ -238,7 +239,7 @@ def app(environ, start_response):
     if mine is None:
         mine = zmesh.sync.Controller(zmesh.Config(peers=[os.environ["DEPOT"]]))
         mine.open()
-        mine.node.reachable("depot", 30)
+        mine.wait_for("depot", 30)
     text = mine.request("depot", "echo:echo", f"{refused} {os.getpid()}", timeout=90).readall()
     start_response("200 OK", [("Content-Length", str(len(text)))])
     return [text]
@@ -309,7 +310,7 @@ early = mine = None
 if os.environ.get("WORKER"):    # in the process that the pool is forked from
     early = zmesh.sync.Controller(zmesh.Config(peers=[os.environ["DEPOT"]]))
     early.open()
-    early.node.reachable("depot", 30)
+    early.wait_for("depot", 30)
 
 @worker_process_init.connect
 def open_node(**_):
@@ -328,7 +329,7 @@ def ask(text):
         refused = "no"
     except zmesh.Closed:
         refused = "refused"
-    mine.node.reachable("depot", 30)
+    mine.wait_for("depot", 30)
     return [refused, mine.request("depot", "echo:echo", text, timeout=90).text()]
 """
 CLIENT = """

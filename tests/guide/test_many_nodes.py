@@ -139,7 +139,7 @@ async def test_nodes_that_can_not_be_reached_keep_none_of_the_others_waiting(mes
 
 async def test_a_leaf_learns_that_nodes_can_not_be_reached_and_goes_on_with_the_others(mesh):
     dead = [f"dead-{number}" for number in range(6)]
-    await mesh["ctl"].node.reachable("a")
+    await mesh["ctl"].wait_for("a")
     mesh["ctl"].enable_server(["tcp://127.0.0.1:*"])
     config = zmesh.Config(node_id="leaf", peers=[mesh["ctl"].listening[-1]], ephemeral=True)
     async with zmesh.Controller(config) as leaf:

@@ -160,7 +160,7 @@ async def test_a_ping_has_a_timeout(chain):
 
 
 async def test_ping_once_gives_a_time_and_the_way(chain):
-    sleeping = chain["ctl"].request("edge", "sleep:execute", "3600")
+    sleeping = chain["ctl"].stream("edge", "sleep:execute", "3600").send()
     pong = await chain["ctl"].ping_once("edge")
     while not pong.active_work:
         pong = await chain["ctl"].ping_once("edge")
@@ -169,6 +169,6 @@ async def test_ping_once_gives_a_time_and_the_way(chain):
     assert pong.active_work[0]["id"] == int(sleeping.message_id, 16)
     sleeping.cancel()
     with pytest.raises(receptor.Cancelled):
-        await sleeping
+        await sleeping.only_payload()
     with pytest.raises(receptor.TimedOut):
         await asyncio.wait_for(chain["ctl"].ping_once("nobody", timeout=0.1), 5)

@@ -66,21 +66,22 @@ async def test_a_request_is_sent_while_the_link_is_still_coming_up(hub):
         assert (await mesh.request("hub", "echo:echo", "early")).text() == "early"
 
 
-async def test_a_request_can_be_iterated_reply_by_reply(mesh):
+async def test_a_stream_can_be_iterated_reply_by_reply(mesh):
     replies = []
-    request = mesh.request("hub", "hub:count", "5")
-    async for reply in request:
-        assert reply.header["in_response_to"] == request.message_id
-        assert not reply.header["eof"]
-        replies.append(reply.payload.readall())
+    async with mesh.stream("hub", "hub:count", "5") as stream:
+        async for reply in stream:
+            assert reply.header["in_response_to"] == stream.message_id
+            assert not reply.header["eof"]
+            replies.append(reply.payload.readall())
     assert replies == [b"0", b"1", b"2", b"3", b"4"]
 
 
-async def test_a_request_that_is_iterated_raises_at_its_end_if_the_work_failed(mesh):
+async def test_a_stream_raises_at_its_end_if_the_work_failed(mesh):
     replies = []
     with pytest.raises(zmesh.RemoteError, match="ValueError: now") as raised:
-        async for reply in mesh.request("hub", "hub:fails"):
-            replies.append(reply.payload.readall())
+        async with mesh.stream("hub", "hub:fails") as stream:
+            async for reply in stream:
+                replies.append(reply.payload.readall())
     assert replies == [b"not yet"]
     assert raised.value.node == "hub"
 
@@ -126,10 +127,11 @@ async def test_leaving_the_iteration_early_cancels_the_work(mesh, hub):
             yield "tick"
 
     hub.register("hub:ticks", ticks)
-    async for reply in mesh.request("hub", "hub:ticks"):
-        assert reply.payload.text() == "tick"
-        break
-    await eventually(lambda: hub.node.serving.runner.active() == [])
+    async with mesh.stream("hub", "hub:ticks") as replies:
+        async for reply in replies:
+            assert reply.payload.text() == "tick"
+            break
+    assert hub.node.serving.runner.active() == []
 
 
 async def test_cancelling_the_task_that_waits_cancels_the_work(mesh, hub):
@@ -156,7 +158,8 @@ async def test_the_example_of_the_design_works_on_three_nodes():
         mesh = nodes["node-a"]
         answer = await mesh.request("node-b", "echo:echo", b"hello")
         assert answer.readall() == b"hello"
-        assert [reply.payload.readall() async for reply in mesh.request("node-b", "echo:echo", b"hi")] == [b"hi"]
+        async with mesh.stream("node-b", "echo:echo", b"hi") as replies:
+            assert [reply.payload.readall() async for reply in replies] == [b"hi"]
         assert (await mesh.ping_once("node-b")).hops == 2
 
 

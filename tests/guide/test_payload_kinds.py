@@ -189,14 +189,14 @@ async def test_an_endless_iterator_is_read_no_faster_than_it_is_wanted(ctl):
         await asyncio.Event().wait()
 
     ctl.register("here:wait", wait, stream=True)
-    request = ctl.request("ctl", "here:wait", endless())
+    request = ctl.stream("ctl", "here:wait", endless()).send()
     await eventually(lambda: given >= 16)
     for _ in range(20):
         await ctl.ping_once("depot")
     assert given < 64
     request.cancel()
     with pytest.raises(receptor.Cancelled):
-        await request
+        await request.only_payload()
 
 
 async def test_an_iterator_that_lets_a_cancellation_out_ends_the_request_too(ctl):

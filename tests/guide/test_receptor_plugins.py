@@ -3,6 +3,7 @@
 The packages are those of tests/guide/plugins, which `python tests/setup/install_plugins.py` installs.
 """
 
+import asyncio
 import importlib.metadata
 import json
 import subprocess
@@ -135,13 +136,14 @@ async def test_a_function_that_is_not_exported_may_not_be_called(ctl):
 async def test_they_run_in_threads_so_that_many_run_at_a_time(ctl):
     """Each of the plugins blocks its thread while its replies go out; the loop goes on."""
     requests = [ctl.request("worker", "receptor_wordcount:from_buffer", WORDS * number) for number in range(30)]
-    payloads = [await request for request in requests]
+    payloads = await asyncio.gather(*requests)
     assert [payload.json()["words"] for payload in payloads] == [9 * number for number in range(30)]
     assert any(thread.name.startswith("zmesh-work") for thread in threading.enumerate())
 
 
 async def test_the_modern_way_in_works_with_them_as_well(ctl):
-    replies = [reply.payload.text() async for reply in ctl.request("worker", "receptor_shout:execute", WORDS)]
+    async with ctl.stream("worker", "receptor_shout:execute", WORDS) as stream:
+        replies = [reply.payload.text() async for reply in stream]
     assert replies == ["THE QUICK BROWN FOX?", "JUMPS OVER THE LAZY DOG?"]
     with pytest.raises(zmesh.RemoteError, match="KeyError"):
         await ctl.request("worker", "receptor_inventory:execute", ["cog"])

@@ -55,7 +55,8 @@ def test_programs_without_asyncio_may_say_it_too():
         with pytest.raises(zmesh.Unreachable):
             mesh.ping_once("nobody", 3600, route_timeout=0.05)
         with pytest.raises(zmesh.Unreachable):
-            list(mesh.replies("nobody", "echo:echo", timeout=3600, route_timeout=0.05))
+            with mesh.stream("nobody", "echo:echo", timeout=3600, route_timeout=0.05) as replies:
+                list(replies)
         (answer,) = mesh.request_many(["nobody"], "echo:echo", timeout=3600, route_timeout=0.05)
         assert isinstance(answer.error, zmesh.Unreachable)
         ended = threading.Event()

@@ -45,30 +45,41 @@ def test_a_request_returns_the_payload_or_raises_what_went_wrong(mesh):
 
 
 def test_the_replies_of_a_request_are_iterated_over(mesh):
-    replies = mesh.replies("depot", "depot:count", "5")
-    assert [(r.header["in_response_to"], r.payload.text()) for r in replies] == [
-        (replies.message_id, str(number)) for number in range(5)
-    ]
-    assert list(replies) == []
-    assert replies.cancel() is None, "it was over, and had succeeded"
+    with mesh.stream("depot", "depot:count", "5") as replies:
+        assert [(r.header["in_response_to"], r.payload.text()) for r in replies] == [
+            (replies.message_id, str(number)) for number in range(5)
+        ]
+        assert list(replies) == []
+        assert replies.cancel() is None, "it was over, and had succeeded"
+        assert replies.final.header["code"] == 0
     with pytest.raises(zmesh.UnknownDirective):
-        list(mesh.replies("depot", "depot:nothing"))
+        with mesh.stream("depot", "depot:nothing") as replies:
+            list(replies)
+
+
+def test_replies_are_taken_inside_of_the_block(mesh):
+    replies = mesh.stream("depot", "depot:count", "1")
+    with pytest.raises(RuntimeError, match="inside of the block"):
+        next(replies)
+    with replies:
+        assert [reply.payload.text() for reply in replies] == ["0"]
+    with pytest.raises(RuntimeError, match="entered once"):
+        replies.__enter__()
 
 
 def test_a_streamed_reply_is_read_while_it_arrives(mesh):
     sizes = []
-    for reply in mesh.replies("depot", "echo:echo", bytes(20_000_000), stream=True):
-        sizes.append(sum(len(chunk) for chunk in reply.payload))
+    with mesh.stream("depot", "echo:echo", bytes(20_000_000), buffered=False) as replies:
+        for reply in replies:
+            sizes.append(sum(len(chunk) for chunk in reply.payload))
     assert sizes == [20_000_000]
 
 
 def test_leaving_the_replies_early_stops_the_work(mesh, depot):
-    for _ in mesh.replies("depot", "depot:count", str(10**9)):
-        assert working(depot) == ["depot:count"]
-        break
-    depot.eventually(lambda: not depot.controller.node.serving.runner.active())
-    with mesh.replies("depot", "depot:count", str(10**9)) as replies:
-        next(replies)
+    with mesh.stream("depot", "depot:count", str(10**9)) as replies:
+        for _ in replies:
+            assert working(depot) == ["depot:count"]
+            break
     assert working(depot) == [], "the block ends when the work has"
     assert isinstance(replies.cancel(), zmesh.Cancelled)
 
@@ -112,18 +123,19 @@ def test_pings_and_cancels(mesh, depot):
 
 
 def test_the_tables_and_events_of_its_node_can_be_read(depot, elsewhere):
-    with zmesh.sync.Controller(zmesh.Config(node_id="ctl")) as mesh, mesh.node.events() as events:
+    with zmesh.sync.Controller(zmesh.Config(node_id="ctl")) as mesh, mesh.events() as events:
         mesh.add_peer(depot.url)
         assert any(event == NodeJoined("depot") for event in events)
-        mesh.node.reachable("depot", 10)
-        router = mesh.node.router
-        assert router.get_nodes() == ["ctl", "depot"]
-        assert (router.next_hop("depot"), router.route("nobody"), router.duplicates()) == ("depot", None, [])
-        assert [route.destination for route in router.routes()] == ["depot"]
+        mesh.wait_for("depot", 10)
+        assert mesh.nodes() == ["ctl", "depot"]
+        assert mesh.duplicates() == []
+        assert [(route.destination, route.next_hop) for route in mesh.routes()] == [("depot", "depot")]
+        assert [(link.node, link.where, link.dialled) for link in mesh.links()] == [("depot", depot.url, True)]
+        assert mesh.stats().requests == 0
         with pytest.raises(zmesh.Unreachable, match="'nobody' was never known to 'ctl'"):
-            mesh.node.reachable("nobody", 0.05)
-        assert ("ctl", "depot") in [edge[:2] for edge in router.get_edges()] or router.get_edges() == []
-        assert "ctl" in router.node_capabilities()
+            mesh.wait_for("nobody", 0.05)
+        assert ("ctl", "depot") in [edge[:2] for edge in mesh.edges()] or mesh.edges() == []
+        assert "ctl" in mesh.capabilities()
 
 
 def test_it_listens_and_offers_directives_before_and_after_it_is_open(elsewhere):
@@ -177,7 +189,7 @@ def test_closing_leaves_no_thread_and_ends_those_that_wait(depot):
     assert sorted(outcomes, key=str) == [zmesh.Cancelled, zmesh.Closed]
     assert ours() == []
     mesh.close()
-    for call in (lambda: mesh.request("depot", "echo:echo"), mesh.open, lambda: mesh.replies("depot", "echo:echo")):
+    for call in (lambda: mesh.request("depot", "echo:echo"), mesh.open, lambda: mesh.stream("depot", "echo:echo")):
         with pytest.raises(zmesh.Closed):
             call()
     depot.eventually(lambda: not depot.controller.node.serving.runner.active())
@@ -205,8 +217,8 @@ def test_the_end_of_the_block_hands_over_what_was_sent(depot):
 
 def test_the_end_of_the_block_does_not_wait_for_replies_that_nobody_iterates_over(depot):
     with zmesh.sync.Controller(zmesh.Config(node_id="ctl", peers=[depot.url])) as mesh:
-        replies = mesh.replies("depot", "depot:count", str(10**9))
-        next(replies)
+        replies = mesh.stream("depot", "depot:count", str(10**9))
+        next(replies.__enter__())
     depot.eventually(lambda: not depot.controller.node.serving.runner.active())
 
 
@@ -225,7 +237,8 @@ async def test_it_works_where_a_loop_runs_that_no_node_lives_in(depot):
     mesh = zmesh.sync.Controller(zmesh.Config(node_id="ctl", peers=[depot.url]))
     with mesh:
         assert mesh.request("depot", "echo:echo", "cell").text() == "cell"
-        assert [reply.payload.text() for reply in mesh.replies("depot", "depot:count", "2")] == ["0", "1"]
+        with mesh.stream("depot", "depot:count", "2") as replies:
+            assert [reply.payload.text() for reply in replies] == ["0", "1"]
         assert [answer.node for answer in mesh.request_many(["depot"], "echo:echo")] == ["depot"]
         mesh.send("kept", "depot", "depot:store")
         assert mesh.recv(10).payload.text() == "stored 4 bytes"
@@ -311,7 +324,7 @@ print("closed", flush=True)
     "call",
     [
         'mesh.request("depot", "sleep:execute", "60")',
-        'list(mesh.replies("depot", "sleep:execute", "60"))',
+        'list(mesh.stream("depot", "sleep:execute", "60").__enter__())',
         'list(mesh.request_many(["depot"], "sleep:execute", "60"))',
         'mesh.send("60", "depot", "sleep:execute", expect_response=False); mesh.recv()',
     ],

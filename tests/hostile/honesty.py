@@ -27,7 +27,7 @@ class Pings:
         self.failed: list[zmesh.MeshError] = []
 
     async def __aenter__(self) -> Self:
-        await self._mesh.node.reachable(self._node, timeout=PATIENCE)
+        await self._mesh.wait_for(self._node, timeout=PATIENCE)
         self._pinging = asyncio.create_task(self._ping())
         await self.more(3)
         self.since()

@@ -40,7 +40,7 @@ async def test_a_hundred_thousand_requests_that_are_opened_and_left_take_up_no_m
 async def test_others_are_served_while_a_member_has_all_that_it_may(victim, member, honest):
     node = victim(limits=SMALL)
     mesh = await honest(node)
-    await mesh.node.reachable("victim", timeout=90)
+    await mesh.wait_for("victim", timeout=90)
     mallory = await member(node)
     await node.until(lambda counts: counts["nodes"] == 3)  # only who can be reached is answered
     await mallory.flood(mallory.chunk("victim", b"begun") for _ in range(200))
@@ -53,7 +53,7 @@ async def test_others_are_served_while_a_member_has_all_that_it_may(victim, memb
 async def test_sources_that_are_made_up_get_no_more_than_the_link_that_they_come_on(victim, member, honest):
     node = victim(limits={**SMALL, "peers": 120, "peers_per_neighbour": 90})
     mesh = await honest(node)
-    await mesh.node.reachable("victim", timeout=90)
+    await mesh.wait_for("victim", timeout=90)
     mallory = await member(node)
     await mallory.flood(mallory.chunk("victim", b"x", source=f"forged-{number}") for number in range(2_000))
     await node.told("overloaded:services_per_neighbour", 1)

@@ -18,7 +18,7 @@ async def test_nobody_has_the_last_word_in_anothers_name(victim, member, honest,
     node = victim(heartbeat=0.2)
     mesh = await honest(node, heartbeat=0.2)
     mallory = await member(node)
-    await mesh.node.reachable("mallory")
+    await mesh.wait_for("mallory")
     number = {"highest": U63, "near the ceiling": just_accepted(), "a little higher": int(1000 * time.time()) + 5}[
         serial
     ]
@@ -64,7 +64,7 @@ async def test_a_hundred_thousand_records_take_up_a_bounded_part_of_a_node_and_n
         await mallory.flood(told(*(Record(name, 9, 5, ("made:up",) * 10, neighbours, b"") for name in names)))
     await node.told("frame_dropped:rate_limited")
     late = await honest(node, "late", heartbeat=HEARTBEAT)
-    await late.node.reachable("victim", timeout=60.0)
+    await late.wait_for("victim", timeout=60.0)
     await eventually(lambda: late.node.engine.records.get("victim"), timeout=60.0)
     beside.since()
     await beside.more(20)
@@ -79,7 +79,7 @@ async def test_records_of_nodes_that_nobody_has_a_route_to_go_no_further(victim,
     node = victim()
     mesh = await honest(node)
     mallory = await member(node)
-    await mesh.node.reachable("mallory")
+    await mesh.wait_for("mallory")
     await mallory.flood(told(*(forged(name, 5) for name in made_up(4000))))
     await mallory.flood([*advertised("real"), *told(forged("real", 5))])
     await eventually(lambda: mesh.node.engine.records.get("real"), timeout=60.0)

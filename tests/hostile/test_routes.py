@@ -22,7 +22,7 @@ async def test_a_hundred_thousand_destinations_take_up_a_bounded_part_of_a_node_
     await node.told("route_refused:destinations")
     assert (await node.counts())["nodes"] <= DEFAULT_LIMITS.destinations + 1
     late = await honest(node, "late", heartbeat=HEARTBEAT)
-    await late.node.reachable("victim", timeout=60.0)
+    await late.wait_for("victim", timeout=60.0)
     await late.ping_once("victim", timeout=60.0)
     beside.since()
     await beside.more(20)
@@ -55,7 +55,7 @@ async def test_a_member_that_takes_an_honest_nodes_place_with_a_number_far_ahead
     node = victim(heartbeat=0.2)
     mesh = await honest(node, heartbeat=0.2)
     mallory = await member(node)
-    await mesh.node.reachable("victim")
+    await mesh.wait_for("victim")
     for seqno in (wire.limits.U63, 10 * MAX_LEAD_MS, MAX_LEAD_MS):
         await mallory.flood(advertised("honest", seqno=seqno, metric=0))
     await node.told("route_refused:seqno_ahead", 2)

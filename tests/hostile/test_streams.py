@@ -37,7 +37,7 @@ async def test_chunks_that_are_held_for_one_that_never_comes_take_up_no_more_tha
 async def test_half_a_payload_does_not_keep_others_from_sending_whole_ones(victim, member, honest):
     node = victim(limits=KEPT)
     mesh = await honest(node)
-    await mesh.node.reachable("victim", timeout=90)
+    await mesh.wait_for("victim", timeout=90)
     mallory = await member(node)
     await mallory.flood(mallory.chunk("victim", CHUNK) for _ in range(300))
     payload = bytes(600_000)

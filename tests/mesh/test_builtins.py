@@ -82,11 +82,11 @@ async def test_a_builtin_that_fails_later_is_answered():
     async with Mesh.chain("client", "server") as mesh:
         later = asyncio.get_running_loop().create_future()
         mesh["server"].node.serving.answer(PING, lambda work: later)
-        request = mesh["client"].request("server", PING)
+        request = mesh["client"].stream("server", PING).send()
         await eventually(lambda: len(mesh["server"].node.serving))
         later.set_exception(KeyError("gone"))
         with pytest.raises(RemoteError, match="KeyError: 'gone'"):
-            await request
+            await request.only_payload()
 
 
 @pytest.mark.parametrize("text", [b"[" * 60_000, b'{"a":' * 50_000, b"9" * 10_000, b"\xff"])
@@ -103,9 +103,9 @@ async def test_a_frame_that_a_node_fails_to_take_in_ends_its_exchange_only(monke
             await client.request("server", "echo:echo", b"x", timeout=WITHIN)
         monkeypatch.undo()
         assert (await client.request("server", "echo:echo", b"x", timeout=WITHIN)).text() == "x"
-        request = client.request("server", "echo:echo", b"x", timeout=WITHIN)
+        request = client.stream("server", "echo:echo", b"x", timeout=WITHIN).send()
         monkeypatch.setattr("zmesh.requests.exchange.Exchange._receive", lambda *_: 1 / 0)
         with pytest.raises(RemoteError, match="node 'client' failed to take it in: ZeroDivisionError"):
-            await request
+            await request.only_payload()
         monkeypatch.undo()
         assert (await client.request("server", "echo:echo", b"x", timeout=WITHIN)).text() == "x"

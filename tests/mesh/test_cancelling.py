@@ -70,48 +70,54 @@ async def nothing_is_kept(mesh):
 # --- each way out ---------------------------------------------------------------------------------------------------
 
 
-async def leave_the_loop(request):
-    async for _ in request:
-        break
-
-
-async def raise_in_the_loop(request):
-    with pytest.raises(LookupError):
+async def leave_the_loop(request, started):
+    async with request:
+        await started()
         async for _ in request:
-            raise LookupError
+            break
 
 
-async def cancel_the_task(request):
-    task = asyncio.ensure_future(leave_the_loop(request))
-    await asyncio.sleep(0)
+async def raise_in_the_loop(request, started):
+    with pytest.raises(LookupError):
+        async with request:
+            await started()
+            async for _ in request:
+                raise LookupError
+
+
+async def cancel_the_task(request, started):
+    task = asyncio.ensure_future(leave_the_loop(request, started))
+    await started()
+    await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def run_out_of_time(request):
+async def run_out_of_time(request, started):
+    request.send()
+    await started()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await request
+            await request.only_payload()
 
 
-async def wait_for(request):
+async def wait_for(request, started):
+    request.send()
+    await started()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(request, 0.05)
+        await asyncio.wait_for(request.only_payload(), 0.05)
 
 
-async def say_so(request):
+async def say_so(request, started):
+    request.send()
+    await started()
     request.cancel()
 
 
-async def leave_the_block(request):
+async def leave_the_block(request, started):
     async with request:
-        pass
-
-
-async def await_many(request):
-    with pytest.raises(zmesh.TooManyReplies):
-        await request
+        await started()
 
 
 WAYS = [leave_the_loop, raise_in_the_loop, cancel_the_task, run_out_of_time, wait_for, say_so, leave_the_block]
@@ -120,9 +126,8 @@ WAYS = [leave_the_loop, raise_in_the_loop, cancel_the_task, run_out_of_time, wai
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_way_to_stop_waiting_ends_the_work_and_the_canceller_hears_of_it(chain, way):
     quiet = way in (cancel_the_task, run_out_of_time, wait_for)
-    request = chain["a"].request("z", "z:waits" if quiet else "z:ticks")
-    await under_way(chain)
-    await way(request)
+    request = chain["a"].stream("z", "z:waits" if quiet else "z:ticks")
+    await way(request, lambda: under_way(chain))
     error = await request.cancel()
     assert isinstance(error, zmesh.Cancelled)
     assert (error.node, error.message_id) == ("z", request.message_id)
@@ -131,8 +136,33 @@ async def test_every_way_to_stop_waiting_ends_the_work_and_the_canceller_hears_o
     await nothing_is_kept(chain)
 
 
-async def test_a_request_that_is_dropped_in_the_middle_of_its_replies_is_cancelled(chain):
-    replies = aiter(chain["a"].request("z", "z:ticks"))
+async def ticks(chain):
+    async with chain["a"].stream("z", "z:ticks") as replies:
+        async for reply in replies:
+            yield reply
+
+
+async def test_a_request_whose_task_is_cancelled_ends_the_work(chain):
+    task = asyncio.create_task(chain["a"].request("z", "z:waits"))
+    await under_way(chain)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: chain.ended)
+    await nothing_is_kept(chain)
+
+
+async def test_a_request_that_is_dropped_while_it_waits_is_cancelled(chain):
+    waiting = chain["a"].request("z", "z:waits")
+    waiting.send(None)
+    await under_way(chain)
+    waiting.close()
+    await eventually(lambda: chain.ended)
+    await nothing_is_kept(chain)
+
+
+async def test_a_stream_that_is_dropped_in_the_middle_of_its_replies_is_cancelled(chain):
+    replies = ticks(chain)
     await anext(replies)
     del replies
     gc.collect()
@@ -141,7 +171,7 @@ async def test_a_request_that_is_dropped_in_the_middle_of_its_replies_is_cancell
 
 
 async def test_replies_that_another_thread_drops_are_cancelled_too(chain):
-    replies = [aiter(chain["a"].request("z", "z:ticks"))]
+    replies = [ticks(chain)]
     await anext(replies[0])
     thread = threading.Thread(target=replies.clear)
     thread.start()
@@ -150,8 +180,8 @@ async def test_replies_that_another_thread_drops_are_cancelled_too(chain):
     await nothing_is_kept(chain)
 
 
-async def test_closing_the_iterator_waits_for_the_end(chain):
-    replies = aiter(chain["a"].request("z", "z:ticks"))
+async def test_closing_a_generator_over_the_replies_waits_for_the_end(chain):
+    replies = ticks(chain)
     await anext(replies)
     await replies.aclose()
     assert len(chain.ended) == 1
@@ -159,7 +189,7 @@ async def test_closing_the_iterator_waits_for_the_end(chain):
 
 
 async def test_a_block_ends_when_the_work_has(chain):
-    async with chain["a"].request("z", "z:tidies_up") as request:
+    async with chain["a"].stream("z", "z:tidies_up") as request:
         await under_way(chain)
         left = asyncio.ensure_future(request.__aexit__(None, None, None))
         await eventually(lambda: next(iter(chain["z"].node.serving.runner._active.values())).work.cancelled)
@@ -171,14 +201,14 @@ async def test_a_block_ends_when_the_work_has(chain):
 
 
 async def test_a_block_whose_request_was_taken_to_its_end_cancels_nothing(chain):
-    async with chain["a"].request("z", "echo:echo", b"x") as request:
+    async with chain["a"].stream("z", "echo:echo", b"x") as request:
         assert [reply.payload.text() async for reply in request] == ["x"]
     assert await request.cancel() is None
 
 
 async def test_replies_that_were_not_taken_do_not_keep_the_end_from_coming(chain):
     """The window is shut and the queues are full when the request is cancelled; the final word comes behind them."""
-    request = chain["a"].request("z", "z:ticks")
+    request = chain["a"].stream("z", "z:ticks").send()
     await under_way(chain)
     service = chain["z"].node.engine.exchanges.services.get(bytes.fromhex(request.message_id))
     await eventually(lambda: service.outbound.unsent_bytes > 100_000)
@@ -188,13 +218,12 @@ async def test_replies_that_were_not_taken_do_not_keep_the_end_from_coming(chain
 
 
 async def test_after_cancel_the_replies_that_are_there_can_still_be_taken(chain):
-    request = chain["a"].request("z", "z:ticks")
-    replies = aiter(request)
-    await anext(replies)
+    request = chain["a"].stream("z", "z:ticks").send()
+    await anext(request)
     request.cancel()
     with pytest.raises(zmesh.Cancelled):
         while True:
-            assert len((await anext(replies)).payload) == 50_000
+            assert len((await anext(request)).payload) == 50_000
     assert chain.ended == [request.message_id]
 
 
@@ -202,23 +231,23 @@ async def test_after_cancel_the_replies_that_are_there_can_still_be_taken(chain)
 
 
 async def test_cancelling_twice_and_what_is_over_is_harmless(chain):
-    request = chain["a"].request("z", "z:waits")
+    request = chain["a"].stream("z", "z:waits").send()
     await under_way(chain)
     ends = await asyncio.gather(request.cancel(), request.cancel(), request.finished())
     assert [type(error) for error in ends] == [zmesh.Cancelled] * 3
     assert isinstance(await request.cancel(), zmesh.Cancelled)
-    done = chain["a"].request("z", "echo:echo", b"x")
-    await done
+    done = chain["a"].stream("z", "echo:echo", b"x").send()
+    await done.only_payload()
     assert await done.cancel() is None
-    failed = chain["a"].request("z", "z:nothing")
+    failed = chain["a"].stream("z", "z:nothing").send()
     with pytest.raises(zmesh.UnknownDirective):
-        await failed
+        await failed.only_payload()
     assert isinstance(await failed.cancel(), zmesh.UnknownDirective)
     assert chain.ended == [request.message_id]
 
 
 async def test_cancelling_what_never_left_ends_it_at_once(chain):
-    request = chain["a"].request("nobody", "echo:echo")
+    request = chain["a"].stream("nobody", "echo:echo").send()
     error = await request.cancel()
     assert str(error) == "cancelled; it had not reached 'nobody'"
 
@@ -227,25 +256,22 @@ async def test_a_leaf_that_cancels_what_never_arrived_waits_for_nobody(chain):
     chain["a"].enable_server(["tcp://127.0.0.1:*"])
     config = zmesh.Config(node_id="leaf", peers=[chain["a"].listening[-1]], ephemeral=True)
     async with zmesh.Controller(config) as leaf, asyncio.timeout(60):
-        request = leaf.request("nobody", "echo:echo")
+        request = leaf.stream("nobody", "echo:echo").send()
         await leaf.ping_once("a")
         assert "it had not reached 'nobody'" in str(await request.cancel())
 
 
-async def test_a_request_may_be_awaited_again_when_it_is_over(chain):
-    request = chain["a"].request("z", "z:nothing")
-    for _ in range(2):
-        with pytest.raises(zmesh.UnknownDirective):
-            await request
-    replies = aiter(request)
-    with pytest.raises(zmesh.UnknownDirective):
-        await anext(replies)
+async def test_the_end_of_a_stream_comes_again_when_it_is_asked_for_again(chain):
+    async with chain["a"].stream("z", "z:nothing") as replies:
+        for _ in range(2):
+            with pytest.raises(zmesh.UnknownDirective):
+                await anext(replies)
 
 
 async def test_a_request_with_more_than_one_reply_raises_what_tells_which_and_stops_the_work(chain):
-    request = chain["a"].request("z", "z:ticks")
-    with pytest.raises(zmesh.TooManyReplies, match="node 'z' sent more than one reply; use `async for`") as raised:
-        await request
+    request = chain["a"].stream("z", "z:ticks").send()
+    with pytest.raises(zmesh.TooManyReplies, match="node 'z' sent more than one reply; use `stream`") as raised:
+        await request.only_payload()
     assert (raised.value.code, raised.value.node) == ("too_many_replies", "z")
     assert raised.value.message_id == request.message_id
     await request.cancel()
@@ -253,18 +279,18 @@ async def test_a_request_with_more_than_one_reply_raises_what_tells_which_and_st
 
 
 async def test_two_tasks_do_not_wait_for_the_replies_of_one_request(chain):
-    request = chain["a"].request("z", "z:waits")
-    first = asyncio.ensure_future(wait_quietly(request))
+    request = chain["a"].stream("z", "z:waits").send()
+    first = asyncio.ensure_future(wait_quietly(request.only_payload()))
     await under_way(chain)
     with pytest.raises(RuntimeError, match="another task"):
-        await request
+        await request.only_payload()
     await request.cancel()
     assert isinstance(await first, zmesh.Cancelled)
 
 
-async def wait_quietly(request):
+async def wait_quietly(waiting):
     try:
-        await request
+        await waiting
     except zmesh.MeshError as error:
         return error
     return None
@@ -275,7 +301,7 @@ async def wait_quietly(request):
 
 @pytest.mark.parametrize("kind", ["waits", "ticks", "polls"])
 async def test_another_node_cancels_work_by_its_id_and_hears_that_it_has_ended(chain, kind):
-    request = chain["a"].request("z", f"z:{kind}")
+    request = chain["a"].stream("z", f"z:{kind}").send()
     await under_way(chain)
     assert await chain["b"].cancel_at("z", request.message_id)
     assert chain.ended == [request.message_id]
@@ -287,13 +313,13 @@ async def test_another_node_cancels_work_by_its_id_and_hears_that_it_has_ended(c
 
 
 async def test_the_number_that_a_ping_lists_and_the_id_of_a_reply_name_the_work_as_well(chain):
-    request = chain["a"].request("z", "z:waits")
+    request = chain["a"].stream("z", "z:waits").send()
     await under_way(chain)
     (work,) = (await chain["b"].ping_once("z")).active_work
     assert await chain["b"].cancel_at("z", work["id"])
     with pytest.raises(zmesh.Cancelled):
-        await request
-    replies = aiter(chain["a"].request("z", "z:ticks"))
+        await request.only_payload()
+    replies = chain["a"].stream("z", "z:ticks").send()
     reply = await anext(replies)
     assert await chain["z"].cancel_at("z", reply.header["message_id"])
     with pytest.raises(zmesh.Cancelled, match="by 'z'"):
@@ -302,7 +328,7 @@ async def test_the_number_that_a_ping_lists_and_the_id_of_a_reply_name_the_work_
 
 
 async def test_the_answer_waits_for_the_work(chain):
-    request = chain["a"].request("z", "z:tidies_up")
+    request = chain["a"].stream("z", "z:tidies_up").send()
     await under_way(chain)
     first = asyncio.ensure_future(chain["b"].cancel_at("z", request.message_id))
     second = asyncio.ensure_future(chain["a"].cancel_at("z", request.message_id))
@@ -314,17 +340,17 @@ async def test_the_answer_waits_for_the_work(chain):
     assert await second
     assert chain.ended == [request.message_id]
     with pytest.raises(zmesh.Cancelled, match="by 'b'"):
-        await request
+        await request.only_payload()
 
 
 async def test_who_waits_for_a_cancel_may_give_up_waiting(chain):
-    request = chain["a"].request("z", "z:tidies_up")
+    request = chain["a"].stream("z", "z:tidies_up").send()
     await under_way(chain)
     with pytest.raises(zmesh.TimedOut):
         await chain["b"].cancel_at("z", request.message_id, timeout=0.1)
     chain.hold.set()
     with pytest.raises(zmesh.Cancelled):
-        await request
+        await request.only_payload()
     await nothing_is_kept(chain)
 
 
@@ -333,11 +359,11 @@ async def test_work_whose_payload_is_still_arriving_is_cancelled_before_it_begin
         while True:
             yield bytes(50_000)
 
-    request = chain["a"].request("z", "echo:echo", endless())
+    request = chain["a"].stream("z", "echo:echo", endless()).send()
     await eventually(lambda: len(chain["z"].node.serving))
     assert await chain["b"].cancel_at("z", request.message_id)
     with pytest.raises(zmesh.Cancelled, match="before all of its payload had come, by 'b'"):
-        await request
+        await request.only_payload()
 
 
 async def test_work_that_nobody_waits_for_can_be_cancelled_all_the_same(chain):
@@ -349,11 +375,11 @@ async def test_work_that_nobody_waits_for_can_be_cancelled_all_the_same(chain):
 
 async def test_a_node_that_runs_all_that_it_may_can_still_be_told_to_stop_some_of_it():
     async with Mesh.chain("a", "z", max_work=1) as mesh:
-        request = mesh["a"].request("z", "sleep:execute", "60")
+        request = mesh["a"].stream("z", "sleep:execute", "60").send()
         await eventually(lambda: mesh["z"].node.serving.runner.active())
         assert await mesh["a"].cancel_at("z", request.message_id)
         with pytest.raises(zmesh.Cancelled):
-            await request
+            await request.only_payload()
 
 
 def sleep_for_long(work):
@@ -362,12 +388,12 @@ def sleep_for_long(work):
 
 async def test_work_in_a_process_of_its_own_is_cancelled_from_elsewhere_too(chain):
     chain["z"].register("z:isolated", sleep_for_long, isolate=True)
-    request = chain["a"].request("z", "z:isolated")
+    request = chain["a"].stream("z", "z:isolated").send()
     await under_way(chain)
     assert await chain["b"].cancel_at("z", request.message_id)
     assert at_work(chain) == []
     with pytest.raises(zmesh.Cancelled, match="z:isolated was cancelled by 'b'"):
-        await request
+        await request.only_payload()
 
 
 async def test_what_is_no_message_id_is_refused_here_and_there(chain):
@@ -409,7 +435,7 @@ async def test_a_node_that_answers_a_cancel_with_something_else_is_an_error(chai
 
 
 async def test_an_id_that_is_nearly_right_is_pointed_out(chain):
-    request = chain["a"].request("z", "z:waits")
+    request = chain["a"].stream("z", "z:waits").send()
     await under_way(chain)
     wrong = request.message_id[:-1] + ("0" if request.message_id[-1] != "0" else "1")
     wrong = f"{int(wrong, 16) ^ (1 << 100):032x}"
@@ -419,7 +445,7 @@ async def test_an_id_that_is_nearly_right_is_pointed_out(chain):
 
 
 async def test_closing_a_node_that_waits_for_work_to_end_is_no_trouble(chain):
-    request = chain["a"].request("z", "z:tidies_up")
+    request = chain["a"].stream("z", "z:tidies_up").send()
     await under_way(chain)
     waiting = asyncio.ensure_future(wait_quietly(chain["b"].request("z", "zmesh:cancel", {"message_id": "0" * 32})))
     cancelling = asyncio.ensure_future(chain["b"].cancel_at("z", request.message_id, timeout=60))
@@ -430,7 +456,7 @@ async def test_closing_a_node_that_waits_for_work_to_end_is_no_trouble(chain):
     outcome = (await asyncio.gather(cancelling, return_exceptions=True))[0]
     assert outcome is True or isinstance(outcome, zmesh.ExchangeError)
     with pytest.raises(zmesh.Cancelled):
-        await request
+        await request.only_payload()
 
 
 # --- replies that are handed over while they arrive -----------------------------------------------------------------
@@ -449,7 +475,7 @@ async def test_a_streamed_reply_is_there_before_its_end_and_slows_its_sender(cha
         return pieces()
 
     chain["z"].register("z:big", one_big_reply)
-    async for reply in chain["a"].request("z", "z:big", stream=True):
+    async for reply in chain["a"].stream("z", "z:big", buffered=False).send():
         size = len(await anext(reply.payload))
         await chain["a"].ping_once("z")
         assert sent < 8 * MEGABYTE
@@ -467,12 +493,13 @@ async def test_a_streamed_reply_that_is_not_read_to_its_end_is_skipped(chain):
 
     chain["z"].register("z:several", several)
     firsts = []
-    async for reply in chain["a"].request("z", "z:several", stream=True):
+    async for reply in chain["a"].stream("z", "z:several", buffered=False).send():
         async for chunk in reply.payload:
             firsts.append(chunk[:1])
             break
     assert firsts == [b"\x00", b"\x01", b"\x02", b"\x03", b"s"]
-    assert [len(reply.payload) async for reply in chain["a"].request("z", "z:several")] == [3 * MEGABYTE] * 4 + [5, 0]
+    replies = chain["a"].stream("z", "z:several").send()
+    assert [len(reply.payload) async for reply in replies] == [3 * MEGABYTE] * 4 + [5, 0]
 
 
 async def test_a_streamed_reply_whose_sender_fails_raises_where_it_is_read(chain):
@@ -485,16 +512,31 @@ async def test_a_streamed_reply_whose_sender_fails_raises_where_it_is_read(chain
 
     chain["z"].register("z:breaks", one_reply)
     with pytest.raises(zmesh.RemoteError, match="node 'z': OSError: the disk is gone"):
-        async for reply in chain["a"].request("z", "z:breaks", stream=True):
+        async for reply in chain["a"].stream("z", "z:breaks", buffered=False).send():
             async for _ in reply.payload:
                 pass
 
 
-async def test_a_streamed_reply_is_not_awaited(chain):
-    request = chain["a"].request("z", "echo:echo", b"x", stream=True)
-    with pytest.raises(TypeError, match="take its replies with `async for`"):
-        await request
+async def test_a_stream_is_not_awaited_and_its_replies_are_taken_inside_of_its_block(chain):
+    replies = chain["a"].stream("z", "echo:echo", b"x")
+    with pytest.raises(TypeError):
+        await replies
+    with pytest.raises(RuntimeError, match="inside of the block of `async with mesh.stream"):
+        await anext(replies)
+    async with replies:
+        assert [reply.payload.text() async for reply in replies] == ["x"]
+    with pytest.raises(RuntimeError, match="a stream is entered once"):
+        await replies.__aenter__()
     await nothing_is_kept(chain)
+
+
+async def test_a_stream_that_is_never_entered_sends_nothing(chain):
+    replies = chain["a"].stream("z", "z:waits")
+    assert await replies.cancel() is None
+    assert await replies.finished() is None
+    assert chain["a"].stats().requests == 0
+    await chain["a"].request("z", "echo:echo", b"x")
+    assert at_work(chain) == []
 
 
 async def test_leaving_a_streamed_reply_unread_cancels_its_work(chain):
@@ -509,7 +551,7 @@ async def test_leaving_a_streamed_reply_unread_cancels_its_work(chain):
         return endless()
 
     chain["z"].register("z:endless", one_reply)
-    async with chain["a"].request("z", "z:endless", stream=True) as request, asyncio.timeout(60):
+    async with chain["a"].stream("z", "z:endless", buffered=False) as request, asyncio.timeout(60):
         async for reply in request:
             await anext(reply.payload)
             break

@@ -25,7 +25,7 @@ async def endings(requests):
     ended = []
     for request in requests:
         try:
-            await request
+            await request.only_payload()
         except zmesh.MeshError as error:
             ended.append(error.code)
         else:
@@ -119,20 +119,20 @@ async def test_closing_in_the_middle_of_everything(tmp_path):
         c.register("c:thread", thread)
         c.register("c:refuses", refuses_to_read, stream=True)
         requests = [
-            a.request("c", "sleep:execute", "3600"),
-            a.request("c", "c:thread"),
-            a.request("c", "c:refuses", endless()),
-            a.request("c", "digest:sha256", endless()),
-            a.request("c", "echo:echo", bytes(40_000_000)),
-            c.request("a", "echo:echo", bytes(40_000_000)),
-            a.request("nobody", "echo:echo", bytes(1_000_000)),
-            a.request("nobody", "echo:echo", endless()),
-            *[a.request("c", "sleep:execute", "3600") for _ in range(100)],
+            a.stream("c", "sleep:execute", "3600").send(),
+            a.stream("c", "c:thread").send(),
+            a.stream("c", "c:refuses", endless()).send(),
+            a.stream("c", "digest:sha256", endless()).send(),
+            a.stream("c", "echo:echo", bytes(40_000_000)).send(),
+            c.stream("a", "echo:echo", bytes(40_000_000)).send(),
+            a.stream("nobody", "echo:echo", bytes(1_000_000)).send(),
+            a.stream("nobody", "echo:echo", endless()).send(),
+            *[a.stream("c", "sleep:execute", "3600").send() for _ in range(100)],
         ]
         handled = []
         for _ in range(10):
             a.send("3600", "c", "sleep:execute", handled.append)
-        dripping = a.request("c", "c:drip")
+        dripping = a.stream("c", "c:drip").send()
         replies = aiter(dripping)
         for _ in range(20):
             await anext(replies)
@@ -165,7 +165,7 @@ async def test_closing_one_node_of_three_in_the_middle_of_a_transfer(who):
                 yield bytes(60_000)
 
         mesh["c"].register("c:swallow", swallow, stream=True)
-        request = mesh["a"].request("c", "c:swallow", endless())
+        request = mesh["a"].stream("c", "c:swallow", endless()).send()
         await eventually(lambda: got > 1_000_000)
         await mesh.remove({"the requester": "a", "the forwarder": "b", "the recipient": "c"}[who])
         (ended,) = await timed(endings([request]), 5.0)
@@ -182,7 +182,7 @@ async def test_a_payload_whose_source_blocks_does_not_keep_a_node_from_closing()
         release.wait()
 
     async with Mesh("a") as mesh:
-        request = mesh["a"].request("a", "digest:sha256", blocks())
+        request = mesh["a"].stream("a", "digest:sha256", blocks()).send()
         await eventually(lambda: mesh["a"].node.serving.runner.active())
         try:
             await timed(mesh["a"].close(), 3.0)
@@ -235,7 +235,7 @@ async def test_work_that_ignores_being_cancelled_is_left_behind_after_a_while(ca
 
     async with Mesh("a") as mesh:
         mesh["a"].register("a:stubborn", stubborn)
-        request = mesh["a"].request("a", "a:stubborn")
+        request = mesh["a"].stream("a", "a:stubborn").send()
         await eventually(lambda: mesh["a"].node.serving.runner.active())
         await timed(mesh["a"].close(), 3.0)
         assert await endings([request]) == ["cancelled"]

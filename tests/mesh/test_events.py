@@ -37,7 +37,7 @@ async def first(events, kind):
 
 async def test_a_neighbour_that_comes_and_goes_is_told_as_typed_values():
     async with Mesh("a") as mesh:
-        events = mesh["a"].node.events()
+        events = mesh["a"].events()
         await mesh.add("b", "a")
         up = await first(events, LinkUp)
         assert up == LinkUp("b", 1, ephemeral=False, where=mesh["a"].listening[0])
@@ -51,7 +51,7 @@ async def test_a_neighbour_that_comes_and_goes_is_told_as_typed_values():
 
 async def test_a_far_node_joins_and_leaves_without_a_link():
     async with Mesh.chain("a", "b") as mesh:
-        events = mesh["a"].node.events()
+        events = mesh["a"].events()
         await mesh.add("c", "b")
         assert await first(events, NodeJoined) == NodeJoined("c")
         await mesh.remove("c")
@@ -61,7 +61,7 @@ async def test_a_far_node_joins_and_leaves_without_a_link():
 async def test_a_refused_link_and_a_peer_that_does_not_answer_are_told(free_port):
     async with Mesh("hub", tcp=True) as mesh:
         twin = zmesh.Controller(zmesh.Config(node_id="hub", peers=mesh["hub"].listening))
-        events = twin.node.events()
+        events = twin.events()
         async with twin:
             refused = await first(events, LinkRefused)
             assert refused.node is None  # who dialled was refused before it heard a name
@@ -75,17 +75,17 @@ async def test_a_refused_link_and_a_peer_that_does_not_answer_are_told(free_port
 async def test_the_stream_ends_with_the_node_and_with_its_own_closing():
     mesh = zmesh.Controller(zmesh.Config(node_id="a"))
     async with mesh:
-        left = mesh.node.events()
-        async with mesh.node.events() as closed:
+        left = mesh.events()
+        async with mesh.events() as closed:
             pass
         assert [event async for event in closed] == []
     assert [event async for event in left] == []
-    assert [event async for event in mesh.node.events()] == []
+    assert [event async for event in mesh.events()] == []
 
 
 async def test_who_reads_too_slowly_is_told_how_much_is_lost():
     async with Mesh("a") as mesh:
-        events = mesh["a"].node.events()
+        events = mesh["a"].events()
         for number in range(MAX_UNREAD + 5):
             events.note(Report("node_left", str(number)))
         assert await anext(events) == EventsLost(5)
@@ -97,18 +97,18 @@ async def test_who_reads_too_slowly_is_told_how_much_is_lost():
 
 async def test_a_node_that_comes_later_is_waited_for():
     async with Mesh.chain("a", "b") as mesh:
-        waiting = asyncio.create_task(mesh["a"].node.reachable("c", timeout=60))
+        waiting = asyncio.create_task(mesh["a"].wait_for("c", timeout=60))
         await mesh.add("c", "b")
         await waiting
         assert mesh["a"].node.router.next_hop("c") == "b"
-        await mesh["a"].node.reachable("c")
-        await mesh["a"].node.reachable("a", timeout=0.0)
+        await mesh["a"].wait_for("c")
+        await mesh["a"].wait_for("a", timeout=0.0)
 
 
 async def test_a_node_that_does_not_come_is_an_error_that_names_the_others():
     async with Mesh.chain("a", "edge-7") as mesh:
         with pytest.raises(zmesh.Unreachable) as caught:
-            await mesh["a"].node.reachable("edge-9", timeout=0.1)
+            await mesh["a"].wait_for("edge-9", timeout=0.1)
         text = (
             "no route to 'edge-9' after 0.1 s; 'edge-9' was never known to 'a'; "
             "known nodes: edge-7 (did you mean 'edge-7'?)"
@@ -120,30 +120,30 @@ async def test_an_error_says_what_the_dials_are_doing(free_port):
     url = f"tcp://127.0.0.1:{free_port}"
     async with Mesh("hub", tcp=True) as mesh:
         edge = zmesh.Controller(zmesh.Config(node_id="edge", peers=[url], route_timeout=0.1))
-        events = edge.node.events()
+        events = edge.events()
         async with edge:
             reason = (await first(events, DialFailed)).reason
             with pytest.raises(zmesh.Unreachable, match=rf"; peer {url}: {reason} for \d+ s$"):
-                await edge.node.reachable("hub", timeout=0.0)
+                await edge.wait_for("hub", timeout=0.0)
             with pytest.raises(zmesh.Unreachable, match=rf"; peer {url}: {reason} for \d+ s$"):
                 await edge.request("hub", "echo:echo")
             mesh["hub"].enable_server([url])
-            await edge.node.reachable("hub", timeout=10.0)
+            await edge.wait_for("hub", timeout=10.0)
             assert (await edge.request("hub", "echo:echo", "back")).text() == "back"
             with pytest.raises(zmesh.Unreachable, match=r"known nodes: hub$"):
-                await edge.node.reachable("nobody", timeout=0.0)
+                await edge.wait_for("nobody", timeout=0.0)
 
 
 async def test_a_peer_that_refuses_this_node_is_told_in_errors():
     async with Mesh("hub", tcp=True) as mesh:
         twin = zmesh.Controller(zmesh.Config(node_id="hub", peers=mesh["hub"].listening))
-        events = twin.node.events()
+        events = twin.events()
         async with twin:
             await first(events, LinkRefused)
             with pytest.raises(
                 zmesh.Unreachable, match=r"; peer tcp://.*: refused this node: the id 'hub' is taken .* 0 s$"
             ):
-                await twin.node.reachable("edge", timeout=0.0)
+                await twin.wait_for("edge", timeout=0.0)
 
 
 async def test_a_node_that_has_left_is_told_from_one_that_was_never_known():
@@ -151,13 +151,13 @@ async def test_a_node_that_has_left_is_told_from_one_that_was_never_known():
         await mesh.remove("c")
         await eventually(lambda: "c" not in mesh["a"].node.engine.nodes())
         with pytest.raises(zmesh.Unreachable, match=r"; 'c' left \d+ s ago, last heard by 'b'$"):
-            await mesh["a"].node.reachable("c", timeout=0.0)
+            await mesh["a"].wait_for("c", timeout=0.0)
 
 
 async def test_a_node_that_is_closed_waits_no_more():
     mesh = zmesh.Controller(zmesh.Config(node_id="a"))
     async with mesh:
-        waiting = asyncio.create_task(mesh.node.reachable("b"))
+        waiting = asyncio.create_task(mesh.wait_for("b"))
         await asyncio.sleep(0)
     with pytest.raises(zmesh.Closed):
         await waiting
@@ -167,9 +167,9 @@ async def test_an_ephemeral_node_asks_the_node_itself():
     async with Mesh.chain("a", "b") as mesh:
         leaf = zmesh.Controller(zmesh.Config(node_id="cli", peers=mesh["a"].listening, ephemeral=True))
         async with leaf:
-            await leaf.node.reachable("b", timeout=60)
+            await leaf.wait_for("b", timeout=60)
             with pytest.raises(zmesh.Unreachable, match="'nobody' was never known to 'a'"):
-                await leaf.node.reachable("nobody", timeout=1.0)
+                await leaf.wait_for("nobody", timeout=1.0)
 
 
 # --- routes ---------------------------------------------------------------------------------------------------------
@@ -203,10 +203,10 @@ async def test_a_route_without_another_says_so():
 async def test_two_nodes_of_one_name_far_apart_are_known_everywhere_and_swap_no_reply():
     async with Mesh.chain("twin", "a", "b") as mesh, Mesh.chain("c", "twin") as other:
         nodes = [mesh["twin"], mesh["a"], mesh["b"], other["c"], other["twin"]]
-        events = [node.node.events() for node in nodes]
+        events = [node.events() for node in nodes]
         mesh["b"].add_peer(other["c"].listening[0])
         asked = [
-            (node.request(to, "echo:echo", f"{number}", timeout=2.0), f"{number}")
+            (node.stream(to, "echo:echo", f"{number}", timeout=2.0).send(), f"{number}")
             for number in range(20)
             for node, to in ((mesh["twin"], "c"), (other["twin"], "a"))
         ]
@@ -216,7 +216,7 @@ async def test_two_nodes_of_one_name_far_apart_are_known_everywhere_and_swap_no_
         assert all(node.node.router.duplicates() == ["twin"] for node in nodes)
         for request, sent in asked:
             with contextlib.suppress(zmesh.TimedOut, zmesh.Unreachable, zmesh.NodeRestarted, zmesh.Cancelled):
-                assert (await request).text() == sent
+                assert (await request.only_payload()).text() == sent
         assert mesh["a"].node.engine.routes.get(Address("twin")) is not None
 
 
@@ -237,7 +237,7 @@ async def test_an_ephemeral_node_says_that_it_has_no_tables_and_whom_to_ask(call
     async with Mesh("hub") as mesh:
         config = zmesh.Config(node_id="leaf", peers=mesh["hub"].listening, ephemeral=True)
         async with zmesh.Controller(config) as leaf:
-            await leaf.node.reachable("hub", 10)
+            await leaf.wait_for("hub", 10)
             with pytest.raises(zmesh.ConfigError, match=r"'leaf' is ephemeral .* by request\('hub', 'zmesh:routes'\)"):
                 call(leaf.node.router)
             answer = await leaf.request("hub", "zmesh:routes")

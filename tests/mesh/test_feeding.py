@@ -47,7 +47,7 @@ class Pieces:
 async def test_a_source_is_let_go_when_its_exchange_ends(mesh, pieces, ending):
     source = Pieces(pieces)
     directive = "b:fails" if ending == "final word" else "b:never"
-    request = mesh["a"].request("b", directive, source, timeout=0.5 if ending == "timeout" else None)
+    request = mesh["a"].stream("b", directive, source, timeout=0.5 if ending == "timeout" else None).send()
     node = mesh["a"].node
     if ending != "final word":
         await eventually(lambda: source.given == 1 if pieces == 1 else node._rooms)
@@ -56,7 +56,7 @@ async def test_a_source_is_let_go_when_its_exchange_ends(mesh, pieces, ending):
     elif ending == "recipient gone":
         await mesh.remove("b")
     with pytest.raises(zmesh.MeshError):
-        await request
+        await request.only_payload()
     await eventually(lambda: source.closed or not source.given)
     assert node._rooms == {}
     assert node._feeding == {}
@@ -71,7 +71,7 @@ async def test_a_reply_is_read_no_further_when_its_requester_wants_no_more_of_it
         return source
 
     mesh["b"].register("b:streams", streams)
-    request = mesh["a"].request("b", "b:streams")
+    request = mesh["a"].stream("b", "b:streams").send()
     await eventually(lambda: source.given)
     if ending == "gone":
         await mesh.remove("a")

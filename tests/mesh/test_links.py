@@ -102,19 +102,19 @@ async def test_a_redialled_connection_is_a_new_link_and_nothing_of_the_old_one_i
 
 
 async def test_a_request_survives_a_link_that_breaks_while_it_is_under_way(pair):
-    request = pair.a.request("b", "sleep:execute", "0.3")
+    request = pair.a.stream("b", "sleep:execute", "0.3").send()
     await eventually(lambda: pair.b.node.serving.runner.active())
     pair.line.cut()
-    assert (await request).json() == {"seconds": 0.3}
+    assert (await request.only_payload()).json() == {"seconds": 0.3}
 
 
 async def test_a_transfer_survives_a_link_that_breaks_again_and_again(pair):
     payload = bytes(range(256)) * 40_000
-    request = pair.b.request("a", "echo:echo", payload)
+    request = pair.b.stream("a", "echo:echo", payload).send()
     for round in range(1, 6):
         await eventually(lambda round=round: pair.line.passed > round * 2_000_000 or request.ended)
         pair.line.cut()
-    assert (await request).readall() == payload
+    assert (await request.only_payload()).readall() == payload
 
 
 async def test_two_links_to_one_neighbour_stand_by_for_each_other(pair, wire):
@@ -139,10 +139,10 @@ async def test_the_next_hop_s_loss_moves_a_transfer_to_another_path():
 
         mesh["c"].register("c:swallow", swallow, stream=True)
         hop = mesh["a"].node.router.next_hop("c")
-        request = mesh["a"].request("c", "c:swallow", payload)
+        request = mesh["a"].stream("c", "c:swallow", payload).send()
         await eventually(lambda: received > 1_000_000)
         await mesh.remove(hop)
-        assert (await request).json() == len(payload)
+        assert (await request.only_payload()).json() == len(payload)
         assert mesh["a"].node.router.next_hop("c") == ({"b", "d"} - {hop}).pop()
 
 
@@ -270,14 +270,14 @@ async def test_a_request_to_a_node_that_restarts_ends_at_once_with_that(process)
     async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT) as mesh:
         hub = mesh["hub"]
         worker = await process("worker", peers=hub.listening, heartbeat=HEARTBEAT)
-        request = hub.request("worker", "sleep:execute", "3600")
+        request = hub.stream("worker", "sleep:execute", "3600").send()
         await eventually(lambda: "worker" in hub.node.router.get_nodes())
         while not (await hub.ping_once("worker")).active_work:
             pass
         worker.kill()
         await process("worker", peers=hub.listening, heartbeat=HEARTBEAT)
         with pytest.raises(zmesh.NodeRestarted, match="node 'worker' has restarted and lost the request"):
-            await asyncio.wait_for(request, 60)
+            await asyncio.wait_for(request.only_payload(), 60)
 
 
 async def test_a_new_incarnation_waits_until_the_old_one_is_silent(reports, wire):
@@ -308,7 +308,7 @@ async def test_a_node_reaches_itself_with_and_without_a_mesh():
         assert (await mesh["alone"].ping_once("alone")).hops == 0
         large = bytes(10_000_000)
         assert (await mesh["alone"].request("alone", "echo:echo", large)).readall() == large
-        assert [r.payload.text() async for r in mesh["alone"].request("alone", "echo:echo", "x")] == ["x"]
+        assert [r.payload.text() async for r in mesh["alone"].stream("alone", "echo:echo", "x").send()] == ["x"]
     async with Mesh.chain("a", "b") as mesh:
         for name in "ab":
             assert (await mesh[name].request(name, "echo:echo", name)).text() == name
@@ -378,8 +378,8 @@ async def test_a_cost_in_the_configuration_counts_as_one_in_a_call_does(tmp_path
         file = tmp_path / "edge.toml"
         file.write_text(f'node_id = "edge"\npeers = ["{mesh["hub"].listening[0]}?cost=300"]\n')
         async with zmesh.Controller(zmesh.Config.load(file)) as edge:
-            await edge.node.reachable("hub", timeout=60)
-            await mesh["hub"].node.reachable("edge", timeout=60)
+            await edge.wait_for("hub", timeout=60)
+            await mesh["hub"].wait_for("edge", timeout=60)
             assert 300 <= edge.node.router.route("hub").metric <= 300 + MAX_RTT_PENALTY
             assert 100 <= mesh["hub"].node.router.route("edge").metric <= 100 + MAX_RTT_PENALTY
             await eventually(edge.node.router.get_edges)

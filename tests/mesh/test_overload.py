@@ -36,7 +36,7 @@ def fill(node, payload=b""):
 async def test_what_waits_for_a_route_is_bounded_in_bytes(mesh):
     assert fill(mesh["a"], bytes(100_000)) == 11
     with pytest.raises(zmesh.Overloaded):
-        mesh["a"].request("nobody", "echo:echo")
+        await mesh["a"].request("nobody", "echo:echo")
 
 
 async def test_what_waits_for_an_acknowledgement_is_bounded_as_well(mesh):
@@ -65,9 +65,9 @@ async def test_there_is_room_again_when_what_waits_has_gone_out(mesh):
 
 
 async def test_there_is_room_again_when_what_waits_is_given_up(mesh):
-    requests = [mesh["a"].request("nobody", "echo:echo") for _ in range(MESSAGES)]
+    requests = [mesh["a"].stream("nobody", "echo:echo").send() for _ in range(MESSAGES)]
     with pytest.raises(zmesh.Overloaded):
-        mesh["a"].request("nobody", "echo:echo")
+        await mesh["a"].request("nobody", "echo:echo")
     for request in requests:
         request.cancel()
     assert (await mesh["a"].request("a", "echo:echo", b"x")).text() == "x"
@@ -82,9 +82,9 @@ async def test_requests_that_have_arrived_do_not_count(mesh):
         await gate.wait()
 
     mesh["b"].register("b:waits", waits)
-    requests = [mesh["a"].request("b", "b:waits") for _ in range(2 * MESSAGES)]
+    requests = [mesh["a"].stream("b", "b:waits").send() for _ in range(2 * MESSAGES)]
     gate.set()
-    assert await asyncio.gather(*requests) == [None] * len(requests)
+    assert await asyncio.gather(*(request.only_payload() for request in requests)) == [None] * len(requests)
 
 
 async def test_other_threads_are_told_at_once_also_before_the_loop_has_seen_what_they_sent(mesh):
@@ -113,7 +113,7 @@ async def test_a_refused_payload_is_closed(mesh, tmp_path):
     path.write_bytes(b"x")
     fill(mesh["a"])
     with pytest.raises(zmesh.Overloaded):  # and no ResourceWarning, which would be an error
-        mesh["a"].request("nobody", "echo:echo", path)
+        await mesh["a"].request("nobody", "echo:echo", path)
 
 
 async def test_what_another_thread_sent_before_the_node_closed_ends(mesh):
@@ -142,7 +142,7 @@ async def test_a_message_that_waits_needs_about_as_much_memory_as_is_counted_for
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        requests = [mesh["a"].request("nobody", "echo:echo") for _ in range(MESSAGES)]
+        requests = [mesh["a"].stream("nobody", "echo:echo").send() for _ in range(MESSAGES)]
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

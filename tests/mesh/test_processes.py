@@ -57,7 +57,8 @@ async def test_replies_of_an_isolated_directive_stream_to_a_node_that_is_not_a_n
         yield from range(work.payload.json())
 
     chain["runs"].register("test:count", count, isolate=True)
-    assert [reply.payload.json() async for reply in chain["asks"].request("runs", "test:count", 5)] == [0, 1, 2, 3, 4]
+    replies = chain["asks"].stream("runs", "test:count", 5).send()
+    assert [reply.payload.json() async for reply in replies] == [0, 1, 2, 3, 4]
 
 
 async def test_a_crash_is_an_error_at_the_requester_and_the_node_answers_on(chain):
@@ -69,7 +70,7 @@ async def test_a_crash_is_an_error_at_the_requester_and_the_node_answers_on(chai
 
 async def test_a_requester_that_cancels_hears_of_it_when_the_process_has_ended(chain, tmp_path):
     chain["runs"].register("test:slow", slow, isolate=True)
-    request = chain["asks"].request("runs", "test:slow", str(tmp_path))
+    request = chain["asks"].stream("runs", "test:slow", str(tmp_path)).send()
     replies = aiter(request)
     (pid,) = (await anext(replies)).payload.json()
     request.cancel()
@@ -81,8 +82,8 @@ async def test_a_requester_that_cancels_hears_of_it_when_the_process_has_ended(c
 
 async def test_a_requester_that_leaves_its_loop_early_ends_the_process(chain, tmp_path):
     chain["runs"].register("test:slow", slow, isolate=True)
-    request = chain["asks"].request("runs", "test:slow", str(tmp_path))
-    async with contextlib.aclosing(aiter(request)) as replies:
+    request = chain["asks"].stream("runs", "test:slow", str(tmp_path))
+    async with request as replies:
         (pid,) = (await anext(replies)).payload.json()
     await eventually(lambda: request.ended)
     assert (tmp_path / "cleaned up").exists()
@@ -91,7 +92,7 @@ async def test_a_requester_that_leaves_its_loop_early_ends_the_process(chain, tm
 
 async def test_a_task_that_is_cancelled_while_it_waits_ends_the_process(chain, tmp_path):
     chain["runs"].register("test:slow", slow, isolate=True)
-    request = chain["asks"].request("runs", "test:slow", str(tmp_path))
+    request = chain["asks"].stream("runs", "test:slow", str(tmp_path)).send()
     replies = aiter(request)
     (pid,) = (await anext(replies)).payload.json()
     waiting = asyncio.create_task(anext(replies))
@@ -114,7 +115,7 @@ async def test_the_deadline_of_a_request_ends_the_process(chain):
     chain["runs"].register("test:stubborn", stubborn, isolate=True)
     pids = []
     with pytest.raises(zmesh.TimedOut):
-        async for reply in chain["asks"].request("runs", "test:stubborn", timeout=3.0):
+        async for reply in chain["asks"].stream("runs", "test:stubborn", timeout=3.0).send():
             pids += reply.payload.json()
     await eventually(lambda: not is_running(pids[0]))
 
@@ -127,7 +128,7 @@ async def test_closing_a_node_in_the_middle_ends_its_processes_and_their_childre
 
     async with Mesh.chain("asks", "runs", tcp=True) as mesh:
         mesh["runs"].register("test:busy", busy, isolate=True)
-        replies = [aiter(mesh["asks"].request("runs", "test:busy")) for _ in range(3)]
+        replies = [aiter(mesh["asks"].stream("runs", "test:busy").send()) for _ in range(3)]
         pids = [pid for each in replies for pid in (await anext(each)).payload.json()]
         assert all(map(is_running, pids))
         await mesh["runs"].close()
@@ -179,7 +180,7 @@ async def test_a_node_that_is_killed_leaves_no_process_and_no_file_behind(proces
     worker = await process("runs", more=WORKER, spool_dir=str(tmp_path))
     await worker.ask("offer(mesh)")
     async with zmesh.Controller(zmesh.Config(node_id="asks", peers=worker.listening)) as mesh:
-        replies = aiter(mesh.request("runs", "test:stubborn", bytes(9 * MIB)))
+        replies = aiter(mesh.stream("runs", "test:stubborn", bytes(9 * MIB)).send())
         *pids, name = (await anext(replies)).payload.json()
         assert all(map(is_running, pids))
         assert os.access(name, os.F_OK)
@@ -222,7 +223,7 @@ async def test_a_requester_that_reads_slowly_slows_the_process(process):
         await mesh.request("runs", "test:digest", b"warm")
         before = worker.memory("VmHWM")
         count = 0
-        async for reply in mesh.request("runs", "test:parts", 100):
+        async for reply in mesh.stream("runs", "test:parts", 100).send():
             count += len(reply.payload)
             await asyncio.sleep(0.002)
         assert count == 100 * MIB

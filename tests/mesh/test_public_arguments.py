@@ -92,7 +92,8 @@ CALLS = {
     "send": {"payload": PAYLOAD, "recipient": NODE, "directive": DIRECTIVE, "response_handler": HANDLER}
     | {"expect_response": BOOL, "timeout": TIMEOUT},
     "ping": {"node": NODE, "response_handler": HANDLER, "expect_response": BOOL, "timeout": TIMEOUT},
-    "request": {"recipient": NODE, "directive": DIRECTIVE, "payload": PAYLOAD, "timeout": TIMEOUT},
+    "request": {"node": NODE, "directive": DIRECTIVE, "payload": PAYLOAD, "timeout": TIMEOUT},
+    "stream": {"node": NODE, "directive": DIRECTIVE, "payload": PAYLOAD, "timeout": TIMEOUT, "buffered": BOOL},
     "request_many": {"nodes": st.one_of(st.lists(NODE, max_size=3), ODD), "directive": DIRECTIVE, "payload": PAYLOAD}
     | {"timeout": TIMEOUT, "limit": of(1, 100)},
     "ping_once": {"node": NODE, "timeout": TIMEOUT},
@@ -101,7 +102,7 @@ CALLS = {
     "enable_server": {"listen_urls": st.one_of(st.lists(ODD, max_size=2), ODD)},
     "add_peer": {"peer": ODD},
     "register": {"name": ODD, "function": FUNCTION, "stream": BOOL, "max_memory_bytes": ODD, "max_cpu_seconds": ODD},
-    "reachable": {"node": NODE, "timeout": of(0.05, 0).filter(is_short)},
+    "wait_for": {"node": NODE, "timeout": of(0.05, 0).filter(is_short)},
     "next_hop": {"node": NODE},
     "route": {"node": NODE},
 }
@@ -115,8 +116,6 @@ def calls(draw, names=tuple(CALLS)):
 
 
 def method(mesh, name):
-    if name == "reachable":
-        return mesh.node.reachable
     if name in ("next_hop", "route"):
         return getattr(mesh.node.router, name)
     return getattr(mesh, name)
@@ -128,6 +127,10 @@ async def call(mesh, name, arguments):
         outcome = method(mesh, name)(**arguments)
         if hasattr(outcome, "__await__"):
             await outcome
+        elif hasattr(outcome, "__aenter__"):
+            async with outcome:
+                async for _ in outcome:
+                    pass
         elif hasattr(outcome, "__aiter__"):
             async for _ in outcome:
                 pass
@@ -182,15 +185,16 @@ async def test_no_argument_of_a_call_does_harm_without_asyncio():
     async with Mesh("far", tcp=True) as others:
         config = zmesh.Config(node_id="ctl", peers=others["far"].listening, route_timeout=0.1)
         timeouts = {"timeout": of(0.05, 0).filter(is_short)}
-        names = [name for name in CALLS if name not in ("reachable", "next_hop", "route")]
+        names = [name for name in CALLS if name not in ("next_hop", "route")]
 
         @SETTINGS
-        @given(st.one_of(calls(names), st.tuples(st.just("recv"), st.fixed_dictionaries(timeouts))), st.booleans())
-        def drive(chosen, iterates):
+        @given(st.one_of(calls(names), st.tuples(st.just("recv"), st.fixed_dictionaries(timeouts))))
+        def drive(chosen):
             name, arguments = chosen
             with contextlib.suppress(*ALLOWED):
-                if name == "request" and iterates:
-                    list(mesh.replies(**arguments))
+                if name == "stream":
+                    with mesh.stream(**arguments) as replies:
+                        list(replies)
                 elif name == "request_many":
                     list(mesh.request_many(**arguments))
                 else:
@@ -200,7 +204,7 @@ async def test_no_argument_of_a_call_does_harm_without_asyncio():
             nonlocal mesh
             mesh = zmesh.sync.Controller(config)
             with mesh:
-                mesh.node.reachable("far", WITHIN)
+                mesh.wait_for("far", WITHIN)
                 drive()
                 left = asyncio.run_coroutine_threadsafe(settled(mesh._mesh), mesh._mesh.loop).result()
             assert not [thread for thread in threading.enumerate() if thread.name.startswith("zmesh ctl")]

@@ -110,7 +110,7 @@ async def test_replies_behind_one_that_is_being_written_come_after_it_and_so_doe
     sizes = []
 
     async def read():
-        async for reply in mesh["a"].request("b", "b:several", timeout=WITHIN):
+        async for reply in mesh["a"].stream("b", "b:several", timeout=WITHIN).send():
             sizes.append(len(reply.payload))
 
     reading = asyncio.ensure_future(read())
@@ -124,7 +124,7 @@ async def test_replies_behind_one_that_is_being_written_come_after_it_and_so_doe
 
 @pytest.mark.parametrize("how", ["cancelled", "node closed"])
 async def test_an_exchange_ends_though_its_reply_is_still_being_written(mesh, disk, how):
-    request = mesh["a"].request("b", "b:give", timeout=WITHIN)
+    request = mesh["a"].stream("b", "b:give", timeout=WITHIN).send()
     disk.clear()
     await eventually(lambda: disk.waiting, timeout=WITHIN)
     if how == "cancelled":

@@ -66,7 +66,7 @@ async def test_it_is_8_mib_that_a_reply_may_hold_in_memory(tmp_path):
     "how", ["read and dropped", "closed", "never taken", "cancelled", "node closed", "task cancelled"]
 )
 async def test_the_file_is_gone_on_every_way_out(mesh, tmp_path, how):
-    request = mesh["a"].request("b", "b:halves")
+    request = mesh["a"].stream("b", "b:halves").send()
     if how in ("read and dropped", "closed", "never taken"):
         mesh.go_on.set()
         if how == "never taken":
@@ -74,7 +74,7 @@ async def test_the_file_is_gone_on_every_way_out(mesh, tmp_path, how):
             assert len(spooled(tmp_path)) == 1
             del request
         else:
-            payload = await request
+            payload = await request.only_payload()
             assert len(spooled(tmp_path)) == 1
             if how == "closed":
                 payload.close()
@@ -86,7 +86,7 @@ async def test_the_file_is_gone_on_every_way_out(mesh, tmp_path, how):
         elif how == "node closed":
             await mesh.remove("a")
         else:
-            task = asyncio.ensure_future(request_of(request))
+            task = asyncio.ensure_future(request.only_payload())
             await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -96,14 +96,10 @@ async def test_the_file_is_gone_on_every_way_out(mesh, tmp_path, how):
     assert list(tmp_path.iterdir()) == []
 
 
-async def request_of(request):
-    return await request
-
-
 async def test_nothing_is_left_of_a_process_that_was_killed(process, tmp_path):
     worker = await process("worker", more=HALVES)
     killed = await process("killed", peers=worker.listening, spool_dir=str(tmp_path))
-    await killed.ask("mesh.node.reachable('worker')")
+    await killed.ask("mesh.wait_for('worker')")
     killed.start("mesh.request('worker', 'w:halves')")
     folder = Path(f"/proc/{killed.process.pid}/fd")
 

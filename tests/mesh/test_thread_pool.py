@@ -65,8 +65,8 @@ async def test_two_nodes_whose_directives_ask_each_other_do_not_wait_for_ever(no
     with ThreadPoolExecutor(2) as others:
         async with Mesh("b", tcp=True, max_workers=1) as other:
             await within_a_thread(threads, lambda: mesh.add_peer(other["b"].listening[0]))
-            await other["b"].node.reachable("a", timeout=WITHIN)
-            await within_a_thread(threads, lambda: mesh.node.reachable("b", WITHIN))
+            await other["b"].wait_for("a", timeout=WITHIN)
+            await within_a_thread(threads, lambda: mesh.wait_for("b", WITHIN))
             second = zmesh.sync.Controller(
                 zmesh.Config(node_id="c", max_workers=1, peers=other["b"].listening, listen=[])
             )
@@ -80,8 +80,8 @@ async def test_two_nodes_whose_directives_ask_each_other_do_not_wait_for_ever(no
                 threads,
                 lambda: mesh.register("t:go", lambda work: mesh.request("c", "t:back", timeout=WITHIN).text()),
             )
-            await other["b"].node.reachable("c", timeout=WITHIN)
-            await within_a_thread(threads, lambda: mesh.node.reachable("c", WITHIN))
+            await other["b"].wait_for("c", timeout=WITHIN)
+            await within_a_thread(threads, lambda: mesh.wait_for("c", WITHIN))
             assert (await other["b"].request("a", "t:go", timeout=WITHIN)).text() == "end"
             await within_a_thread(others, second.close)
 
@@ -106,7 +106,7 @@ async def test_a_thread_that_waits_for_its_payload_or_for_room_leaves_its_place_
 
         assert (await client.request("server", "t:join", pieces(), timeout=WITHIN)).text() == "first plain"
         count = 0
-        async for _ in client.request("server", "t:flood", timeout=2 * WITHIN):
+        async for _ in client.stream("server", "t:flood", timeout=2 * WITHIN).send():
             count += 1
             if count == 1:
                 assert (await client.request("server", "t:plain", timeout=WITHIN)).text() == "plain"

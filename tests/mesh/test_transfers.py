@@ -46,8 +46,9 @@ async def up(mesh):
 
 async def down(mesh):
     found = hashlib.sha256()
-    async for reply in mesh.request("receiver", "receiver:produce"):
-        found.update(reply.payload.readall())
+    async with mesh.stream("receiver", "receiver:produce") as replies:
+        async for reply in replies:
+            found.update(reply.payload.readall())
     return [found.hexdigest(), digest()]
 
 async def there_and_back(mesh):
@@ -106,7 +107,7 @@ async def test_what_a_program_reads_is_bytes_whatever_size_it_came_in(size):
     async with Mesh.chain("a", "b", tcp=True) as mesh:
         mesh["b"].register("b:streams", streams, stream=True)
         mesh["b"].register("b:reads", reads)
-        assert {len(reply.payload) async for reply in mesh["a"].request("b", "b:streams", bytes(size))} == {10}
+        assert {len(reply.payload) async for reply in mesh["a"].stream("b", "b:streams", bytes(size)).send()} == {10}
         assert (await mesh["a"].request("b", "b:reads", bytes(size))).readall() == bytes(10)
         answer = await mesh["a"].request("b", "echo:echo", b"x" * size)
         assert (answer.read(3), answer.text()) == (b"xxx", "x" * size)
@@ -138,7 +139,7 @@ async def test_a_slow_reader_of_a_request_slows_the_writer(forwarders):
     names = ["a", *[f"f{number}" for number in range(forwarders)], "z"]
     async with Mesh.chain(*names, tcp=True) as mesh:
         mesh["z"].register("z:slow", slow, stream=True)
-        request = mesh["a"].request("z", "z:slow", fast())
+        request = mesh["a"].stream("z", "z:slow", fast()).send()
         await eventually(lambda: read)
         await stands_still(lambda: written)
         assert written < 4 * MEGABYTE
@@ -146,7 +147,7 @@ async def test_a_slow_reader_of_a_request_slows_the_writer(forwarders):
             assert mesh[name].node.engine.exchanges.waiting_bytes < 2 * MEGABYTE
         assert (await mesh["a"].ping_once("z")).node == "z", "everybody else gets through"
         go_on.set()
-        assert (await request).json() == read == written == 40 * MEGABYTE
+        assert (await request.only_payload()).json() == read == written == 40 * MEGABYTE
 
 
 @pytest.mark.parametrize("directive", ["z:async", "z:thread"])
@@ -168,7 +169,7 @@ async def test_a_slow_reader_of_replies_slows_the_directive(directive):
     async with Mesh.chain("a", "b", "z", tcp=True) as mesh:
         mesh["z"].register("z:async", produce)
         mesh["z"].register("z:thread", produce_in_a_thread)
-        replies = aiter(mesh["a"].request("z", directive))
+        replies = aiter(mesh["a"].stream("z", directive).send())
         assert len((await anext(replies)).payload) == 60_000
         await stands_still(lambda: yielded)
         assert yielded < 60
@@ -215,11 +216,11 @@ async def stands_still(value):
 
 async def test_a_small_message_passes_a_large_transfer():
     async with Mesh.chain("a", "b", "c", tcp=True) as mesh:
-        transfer = mesh["a"].request("c", "digest:sha256", bytes(60 * MEGABYTE))
+        transfer = mesh["a"].stream("c", "digest:sha256", bytes(60 * MEGABYTE)).send()
         worst = 0.0
         while not transfer.ended:
             worst = max(worst, (await mesh["a"].ping_once("c")).rtt)
-        await transfer
+        await transfer.only_payload()
         assert worst < 1.0
 
 
@@ -302,7 +303,7 @@ async def test_nothing_is_kept_of_requests_that_are_over():
             assert node.node._exchanges == {}
             assert node.node._rooms == {}
         gc.collect()
-        assert not [each for each in gc.get_objects() if issubclass(type(each), zmesh.Request)]
+        assert not [each for each in gc.get_objects() if issubclass(type(each), zmesh.ReplyStream)]
 
 
 # --- cancelling -----------------------------------------------------------------------------------------------------
@@ -357,7 +358,7 @@ KINDS = {"waits": "CancelledError", "generates": "closed", "polls": "flag"}
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_cancelling_a_request_reaches_the_work(chain, kind):
-    request = chain["a"].request("z", f"z:{kind}")
+    request = chain["a"].stream("z", f"z:{kind}").send()
     await under_way(chain)
     request.cancel()
     with pytest.raises(zmesh.Cancelled):
@@ -383,11 +384,11 @@ async def test_cancelling_reaches_work_whose_payload_is_still_under_way(chain):
         while True:
             yield bytes(50_000)
 
-    request = chain["a"].request("z", "z:reads", endless())
+    request = chain["a"].stream("z", "z:reads", endless()).send()
     await under_way(chain)
     request.cancel()
     with pytest.raises(zmesh.Cancelled):
-        await request
+        await request.only_payload()
     await eventually(lambda: chain["z"].node.serving.runner.active() == [])
 
 
@@ -398,8 +399,8 @@ async def test_a_timeout_reaches_the_work_too(chain):
 
 
 async def test_cancelling_what_is_over_or_unknown_is_harmless(chain):
-    request = chain["a"].request("z", "echo:echo", b"done")
-    await request
+    request = chain["a"].stream("z", "echo:echo", b"done").send()
+    await request.only_payload()
     request.cancel()
     chain["a"].cancel(request.message_id)
     chain["a"].cancel("0" * 32)
@@ -407,11 +408,11 @@ async def test_cancelling_what_is_over_or_unknown_is_harmless(chain):
 
 
 async def test_cancelling_many_at_a_time(chain):
-    requests = [chain["a"].request("z", "z:waits") for _ in range(300)]
+    requests = [chain["a"].stream("z", "z:waits").send() for _ in range(300)]
     await eventually(lambda: len(chain["z"].node.serving.runner.active()) == 300)
     for request in requests:
         request.cancel()
-    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    outcomes = await asyncio.gather(*(request.only_payload() for request in requests), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {zmesh.Cancelled}
     await eventually(lambda: len(chain.ended) == 300)
     for node in chain.controllers.values():

@@ -16,6 +16,11 @@ def ignore(message):
     pass
 
 
+async def enter(block):
+    async with block:
+        pass
+
+
 async def iterate(iterable):
     async for _ in iterable:
         pass
@@ -23,7 +28,7 @@ async def iterate(iterable):
 
 WAITING = {
     "request": lambda mesh: mesh.request("far", "echo:echo", timeout=1),
-    "request of a stream": lambda mesh: mesh.request("far", "echo:echo", timeout=1, stream=True),
+    "stream": lambda mesh: enter(mesh.stream("far", "echo:echo", timeout=1)),
     "request_many": lambda mesh: mesh.request_many(["far"], "echo:echo", timeout=1),
     "send with a handler": lambda mesh: mesh.send("x", "far", "echo:echo", ignore, timeout=1),
     "ping with a handler": lambda mesh: mesh.ping("far", ignore, timeout=1),
@@ -31,10 +36,10 @@ WAITING = {
     "cancel_at": lambda mesh: mesh.cancel_at("far", "0" * 32),
     "recv": lambda mesh: mesh.recv(),
     "iterating over recv": lambda mesh: iterate(mesh.recv()),
-    "reachable": lambda mesh: mesh.node.reachable("far"),
-    "reachable itself": lambda mesh: mesh.node.reachable("ctl", 1),
+    "reachable": lambda mesh: mesh.wait_for("far"),
+    "reachable itself": lambda mesh: mesh.wait_for("ctl", 1),
 }
-EVENTS = {"events": lambda mesh: iterate(mesh.node.events())}
+EVENTS = {"events": lambda mesh: iterate(mesh.events())}
 SETTING_UP = {
     "enable_server": lambda mesh: mesh.enable_server(["tcp://127.0.0.1:*"]),
     "add_peer": lambda mesh: mesh.add_peer("tcp://127.0.0.1:1"),
@@ -67,7 +72,7 @@ async def test_what_comes_after_the_end_is_refused(call):
         pass
     with pytest.raises(zmesh.Closed, match="'ctl' is closed"):
         await outcome((WAITING | SETTING_UP)[call], mesh)
-    assert [event async for event in mesh.node.events()] == []
+    assert [event async for event in mesh.events()] == []
     assert [type(answer.error) async for answer in mesh.request_many(["far"], "echo:echo")] == [zmesh.Closed]
 
 
@@ -85,9 +90,9 @@ async def test_what_is_asked_before_the_given_loop_has_opened_the_node_goes_out(
         mesh = zmesh.Controller(config, loop=asyncio.get_running_loop())
         replies = []
         mesh.send("handled", "far", "echo:echo", replies.append)
-        request = mesh.request("far", "echo:echo", "asked", timeout=30)
+        request = mesh.stream("far", "echo:echo", "asked", timeout=30).send()
         answers = mesh.request_many(["far"], "echo:echo", "many")
-        assert (await request).text() == "asked"
+        assert (await request.only_payload()).text() == "asked"
         assert [answer.payload.text() async for answer in answers] == ["many"]
         await eventually(lambda: len(replies) == 2)
         await mesh.close()
@@ -168,51 +173,24 @@ def test_a_task_that_still_receives_when_run_is_over_ends_without_a_word(caplog)
 # --- awaiting again -------------------------------------------------------------------------------------------------
 
 
-async def test_awaiting_a_request_again_gives_the_same_answer_again():
-    async with Mesh("far") as mesh:
-
-        async def two(work):
-            yield "one"
-            yield "two"
-
-        async def nothing(work):
-            pass
-
-        far = mesh["far"]
-        far.register("test:two", two)
-        far.register("test:nothing", nothing)
-        request = far.request("far", "echo:echo", "x")
-        first = await request
-        assert first.text() == "x"
-        assert await request is first
-        assert await request is first
-        request = far.request("far", "echo:echo", "x")
-        await request
-        with pytest.raises(RuntimeError, match="was dropped; keep it"):
-            await request
-        none = far.request("far", "test:nothing")
-        assert [await none, await none] == [None, None]
-        for directive, error in (("test:two", zmesh.TooManyReplies), ("test:missing", zmesh.UnknownDirective)):
-            request = far.request("far", directive)
-            for _ in range(3):
-                with pytest.raises(error):
-                    await request
-
-
-async def test_awaiting_a_request_that_was_iterated_over_says_that_its_replies_were_taken():
+async def test_a_request_is_a_coroutine_which_a_task_can_be_made_of_and_is_awaited_once():
     async with Mesh("far") as mesh:
         request = mesh["far"].request("far", "echo:echo", "x")
-        assert [reply.payload.text() async for reply in request] == ["x"]
-        with pytest.raises(RuntimeError, match="were taken already"):
+        assert asyncio.iscoroutine(request)
+        assert (await request).text() == "x"
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
             await request
+        task = asyncio.create_task(mesh["far"].request("far", "echo:echo", "y"))
+        assert (await task).text() == "y"
+        assert (await task).text() == "y"
 
 
-async def test_iterating_over_a_request_that_was_awaited_says_that_its_reply_was_taken():
+async def test_a_request_that_is_not_awaited_is_not_sent():
     async with Mesh("far") as mesh:
         request = mesh["far"].request("far", "echo:echo", "x")
-        await request
-        with pytest.raises(RuntimeError, match="was awaited"):
-            [reply async for reply in request]
+        await mesh["far"].ping_once("far")
+        assert mesh["far"].stats().requests == 0
+        request.close()
 
 
 # --- run ------------------------------------------------------------------------------------------------------------
@@ -257,7 +235,7 @@ def test_a_controller_refuses_what_is_no_configuration_and_no_loop():
 
 SYNC = {
     "request": lambda mesh: mesh.request("far", "echo:echo"),
-    "replies": lambda mesh: mesh.replies("far", "echo:echo"),
+    "stream": lambda mesh: mesh.stream("far", "echo:echo"),
     "request_many": lambda mesh: mesh.request_many(["far"], "echo:echo"),
     "send": lambda mesh: mesh.send("x", "far", "echo:echo"),
     "ping": lambda mesh: mesh.ping("far"),
@@ -265,8 +243,15 @@ SYNC = {
     "recv": lambda mesh: mesh.recv(),
     "cancel": lambda mesh: mesh.cancel("0" * 32),
     "cancel_at": lambda mesh: mesh.cancel_at("far", "0" * 32),
-    "node": lambda mesh: mesh.node.events(),
-    "router": lambda mesh: mesh.node.router.get_nodes(),
+    "events": lambda mesh: mesh.events(),
+    "nodes": lambda mesh: mesh.nodes(),
+    "routes": lambda mesh: mesh.routes(),
+    "edges": lambda mesh: mesh.edges(),
+    "capabilities": lambda mesh: mesh.capabilities(),
+    "duplicates": lambda mesh: mesh.duplicates(),
+    "links": lambda mesh: mesh.links(),
+    "stats": lambda mesh: mesh.stats(),
+    "wait_for": lambda mesh: mesh.wait_for("far"),
 }
 
 

@@ -34,7 +34,7 @@ class User:
         """The request ends, in an error that can be read."""
         with pytest.raises(ExchangeError) as failure:
             async with asyncio.timeout(WITHIN):
-                async for reply in self.client.request("server", directive, payload, **options):
+                async for reply in self.client.stream("server", directive, payload, **options).send():
                     async for _ in reply.payload:
                         pass
         assert str(failure.value)
@@ -389,7 +389,7 @@ PLACES = [
 async def test_what_user_code_raises_ends_its_own_exchange_and_nothing_else(place):
     async with Mesh.chain("client", "server") as mesh:
         user = User(mesh)
-        async with mesh["client"].request("server", "sleep:execute", b"3600") as beside:
+        async with mesh["client"].stream("server", "sleep:execute", b"3600") as beside:
             for odd, make in ODD_ERRORS.items():
                 try:
                     await place(user, make)

@@ -57,7 +57,7 @@ async def blockable(hub, **settings):
     await asyncio.to_thread(busy.open)
     try:
         if not config.ephemeral:
-            await hub.node.reachable("busy", timeout=WITHIN)
+            await hub.wait_for("busy", timeout=WITHIN)
         yield busy
     finally:
         await asyncio.to_thread(busy.close)
@@ -101,9 +101,9 @@ async def test_a_leaf_that_blocks_its_own_loop_still_gets_its_replies(hub):
     async with blockable(hub, ephemeral=True) as leaf:
 
         async def ask_and_block():
-            request = leaf._mesh.request("hub", "echo:echo", b"x", timeout=WITHIN)
+            request = leaf._mesh.stream("hub", "echo:echo", b"x", timeout=WITHIN).send()
             sleep(8 * HEARTBEAT)
-            return (await request).text()
+            return (await request.only_payload()).text()
 
         assert await asyncio.to_thread(leaf._do, ask_and_block) == "x"
 
@@ -313,8 +313,8 @@ async def test_frames_that_a_guest_sends_never_tear_those_of_the_loop(reports):
             for size in [10, 100_000]:
                 body = b"x" * size
                 for _ in range(20):
-                    requests = [mesh["a"].request("b", "echo:echo", body, timeout=WITHIN) for _ in range(10)]
-                    assert [len(await request) for request in requests] == [size] * 10
+                    requests = [mesh["a"].stream("b", "echo:echo", body, timeout=WITHIN).send() for _ in range(10)]
+                    assert [len(await request.only_payload()) for request in requests] == [size] * 10
                     for node in "ab":
                         mesh[node].node._transport.look_again()
         finally:

@@ -287,7 +287,7 @@ from zmesh.observe.events import DialFailed
 
 async def main():
     async with zmesh.Controller(zmesh.Config(node_id="a", peers=["ipc:///no/such/peer"])) as controller:
-        async for event in controller.node.events():
+        async for event in controller.events():
             if isinstance(event, DialFailed):
                 return
 

@@ -71,7 +71,7 @@ def _explain(error: BaseException) -> int:
 
         traceback.print_exception(error)
     from zmesh.errors import MeshError
-    from zmesh.runtime.failures import describe
+    from zmesh.runtime.exceptions import describe
     from zmesh_cli import stdio
     from zmesh_cli.exit_codes import Failure, exit_code
     from zmesh_cli.terminal import print_error

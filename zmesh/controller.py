@@ -24,9 +24,9 @@ from zmesh.requests.exchange import Exchange, FireAndForget, Inboxed, ResponseHa
 from zmesh.requests.fanout import LIMIT, Answer, Answers, Fanout, FanoutRequest, repeatable
 from zmesh.requests.inbox import Inbox, Replies
 from zmesh.requests.reply_stream import ReplyStream
-from zmesh.runtime.failures import is_a, text_of
-from zmesh.runtime.ids import ids
-from zmesh.runtime.interrupts import close_loop, heard, silence
+from zmesh.runtime.exceptions import is_a, text_of
+from zmesh.runtime.interrupts import close_loop, ignore_exit, raise_lost_interrupts
+from zmesh.runtime.message_ids import new_message_id
 from zmesh.serving.builtins import CANCEL, PING, check_message_id, stamp
 from zmesh.serving.directives import Directives
 from zmesh.transport import parse_url
@@ -272,7 +272,7 @@ class Controller:
         check_timeout(route_timeout, "route_timeout")
         if response_handler is not None:
             self._node.check_begun()
-        id = ids.take()
+        id = new_message_id()
         exchange: Exchange
         if response_handler is not None:
             exchange = WithHandler(self.node, id, recipient, response_handler)
@@ -342,7 +342,7 @@ class Controller:
         def start(replies: ReplyStream) -> None:
             self._send(replies, directive, body, timeout, awaited=True)
 
-        replies = ReplyStream(own, ids.take(), node, start, buffered=buffered)
+        replies = ReplyStream(own, new_message_id(), node, start, buffered=buffered)
         replies.route_timeout = route_timeout
         return replies
 
@@ -380,7 +380,7 @@ class Controller:
         self._node.check_loop()
 
         def start(node: str, done: Callable[[FanoutRequest, Answer], None]) -> FanoutRequest:
-            asked = FanoutRequest(self.node, ids.take(), node, done)
+            asked = FanoutRequest(self.node, new_message_id(), node, done)
             asked.route_timeout = route_timeout
             self._start(asked, directive, again(), timeout)
             return asked
@@ -498,11 +498,11 @@ class Controller:
         self._begin(loop)  # before the tasks that the program has made there already, which may send
         task = loop.create_task(self._run(main), name="zmesh run")
         try:
-            with heard(loop):
+            with raise_lost_interrupts(loop):
                 return loop.run_until_complete(task)
         except (KeyboardInterrupt, SystemExit):
             if self._own_loop:
-                loop.set_exception_handler(silence)
+                loop.set_exception_handler(ignore_exit)
             self._abort()
             if not task.done():  # else it was main that was interrupted, and the node has been closed already
                 task.cancel()

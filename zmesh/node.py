@@ -33,9 +33,9 @@ from zmesh.payloads.source import Source
 from zmesh.requests.admission import Admission
 from zmesh.requests.exchange import Exchange
 from zmesh.requests.reply_stream import ReplyStream
-from zmesh.runtime.failures import describe, log_failure, must_propagate
+from zmesh.runtime.exceptions import describe, log_exception, must_propagate
 from zmesh.runtime.interrupts import supervised
-from zmesh.runtime.threads import Threads
+from zmesh.runtime.thread_pool import ThreadPool
 from zmesh.runtime.watchdog import watchdogs
 from zmesh.serving.builtins import PING, Builtins
 from zmesh.serving.directives import Directives
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from zmesh.observe.events import Event, Events
     from zmesh.observe.journal import Journal, Neighbour
     from zmesh.observe.stats import LinkStatus, Stats
-    from zmesh.runtime.orphans import Reaper
+    from zmesh.runtime.orphans import OrphanReaper
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Node:
         self.config = config
         self.node_id = config.node_id
         self.spool_dir = config.spool_dir
-        self.disk = Threads(DISK_THREADS, "zmesh-disk")
+        self.disk = ThreadPool(DISK_THREADS, "zmesh-disk")
         self.max_payload_bytes = config.max_payload_bytes
         if limits is None:
             limits = Limits.serving(config.max_work, config.max_payload_bytes)
@@ -134,7 +134,7 @@ class Node:
         self._wake_at = float("inf")
         self._catches_up = False
         self._guard: LinkGuard | None = None
-        self._reaper: Reaper | None = None
+        self._reaper: OrphanReaper | None = None
         self._aborted = False
         self.assigned_loop: asyncio.AbstractEventLoop | None = None
         """The loop that `run` runs in, or will as soon as that loop runs."""
@@ -167,7 +167,7 @@ class Node:
         except BaseExceptionGroup as errors:
             first, *others = errors.exceptions
             for error in others:
-                log_failure(log, "node %s: beside what has ended it", self.node_id, error=error, level=logging.ERROR)
+                log_exception(log, "node %s: beside what has ended it", self.node_id, error=error, level=logging.ERROR)
             raise first from None
         finally:
             _nodes_in_loop[self.loop] -= 1
@@ -210,9 +210,11 @@ class Node:
         for url in self._peers:
             self._transport.dial(url)
         if not self.config.ephemeral:
-            from zmesh.runtime.orphans import Reaper  # here, because no command needs it, and it would cost its speed
+            from zmesh.runtime.orphans import (
+                OrphanReaper,  # here, because no command needs it, and it would cost its speed
+            )
 
-            self._reaper = Reaper()
+            self._reaper = OrphanReaper()
         self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
 
     async def _close(self) -> None:
@@ -676,7 +678,9 @@ class Node:
     def _fail(self, piece: Deliver, error: BaseException) -> None:
         """End one exchange that could not be gone on with, and nothing else: other frames wait behind this one."""
         id, text = piece.stream.message_id, f"node {self.node_id!r} failed to take it in: {describe(error)}"
-        log_failure(log, "%s failed to take in a frame of %s", self.node_id, id.hex(), error=error, level=logging.ERROR)
+        log_exception(
+            log, "%s failed to take in a frame of %s", self.node_id, id.hex(), error=error, level=logging.ERROR
+        )
         if piece.stream.request:
             self.serving.finish(id.hex(), reason=RemoteError.code, error=text)
         elif (exchange := self._exchanges.get(id)) is not None:
@@ -724,7 +728,7 @@ class Node:
             except BaseException as error:
                 if must_propagate(error):
                     raise
-                log_failure(log, "an observer of the events of %s raised", self.node_id, error=error)
+                log_exception(log, "an observer of the events of %s raised", self.node_id, error=error)
         for events in self._events:
             events.note(report)
 

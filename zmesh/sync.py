@@ -33,7 +33,7 @@ from zmesh.payloads.payload import Payload, PayloadLike
 from zmesh.requests import reply_stream as requests
 from zmesh.requests.exchange import Reply, ResponseHandler
 from zmesh.requests.fanout import LIMIT, Answer
-from zmesh.runtime.threads import wait_for
+from zmesh.runtime.thread_pool import wait_in_thread
 
 if TYPE_CHECKING:
     from zmesh.observe.events import Event
@@ -78,7 +78,7 @@ class _Life:
             coroutine.close()
             raise self._closed() from None
         try:
-            return wait_for(future)
+            return wait_in_thread(future)
         except concurrent.futures.CancelledError:
             raise self._closed() from None
         finally:

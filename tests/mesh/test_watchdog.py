@@ -13,7 +13,7 @@ import zmesh
 import zmesh.sync
 from zmesh.core import wire
 from zmesh.core.wire import Kind
-from zmesh.runtime.watchdog import Place, Watchdog, place_of, watchdogs
+from zmesh.runtime.watchdog import StackLocation, Watchdog, stack_location, watchdogs
 from zmesh.testing import Mesh, eventually
 from zmesh.transport import guard
 from zmesh.transport.gate import Gate
@@ -219,9 +219,9 @@ def test_a_thread_that_waits_for_events_is_nowhere():
     thread.start()
     try:
         end = time.monotonic() + WITHIN
-        while place_of(sys._current_frames()[thread.ident]) is not None:
+        while stack_location(sys._current_frames()[thread.ident]) is not None:
             assert time.monotonic() < end
-        assert place_of(None) is None
+        assert stack_location(None) is None
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -237,11 +237,11 @@ def test_a_place_is_the_innermost_line_that_is_no_library_s():
     thread = threading.Thread(target=inner)
     thread.start()
     started.wait(WITHIN)
-    place = place_of(sys._current_frames()[thread.ident])
+    place = stack_location(sys._current_frames()[thread.ident])
     released.set()
     thread.join()
     line = inner.__code__.co_firstlineno
-    names = [Place(f"{inner.__qualname__} ({__file__}:{line + after})", False) for after in (1, 2)]
+    names = [StackLocation(f"{inner.__qualname__} ({__file__}:{line + after})", False) for after in (1, 2)]
     assert place in names
 
 

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from zmesh.runtime.eager import Starter, Wakeup
+from zmesh.runtime.eager import EagerStarter, Wakeup
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 
 
-async def warm(starter: Starter) -> None:
+async def warm(starter: EagerStarter) -> None:
     """Let the starter have its spare task ready."""
 
     async def nothing() -> None:
@@ -22,7 +22,7 @@ async def warm(starter: Starter) -> None:
         await asyncio.sleep(0)
 
 
-async def start(starter: Starter, coroutine: object) -> asyncio.Task[None] | None:
+async def start(starter: EagerStarter, coroutine: object) -> asyncio.Task[None] | None:
     """Start it from a callback of the loop, where no task is the current one, as the transport does."""
     await warm(starter)
     loop = asyncio.get_running_loop()
@@ -39,7 +39,7 @@ async def start(starter: Starter, coroutine: object) -> asyncio.Task[None] | Non
 
 
 async def test_a_coroutine_that_never_waits_is_done_at_once_and_needs_no_task() -> None:
-    starter = Starter()
+    starter = EagerStarter()
     ran: list[str] = []
 
     async def work() -> None:
@@ -52,7 +52,7 @@ async def test_a_coroutine_that_never_waits_is_done_at_once_and_needs_no_task() 
 
 
 async def test_a_coroutine_that_waits_goes_on_in_one_and_the_same_task_and_context() -> None:
-    starter = Starter()
+    starter = EagerStarter()
     seen: list[object] = []
 
     async def work() -> None:
@@ -73,7 +73,7 @@ async def test_a_coroutine_that_waits_goes_on_in_one_and_the_same_task_and_conte
 
 
 async def test_what_one_coroutine_sets_in_its_context_no_other_one_sees() -> None:
-    starter = Starter()
+    starter = EagerStarter()
     seen: list[str] = []
 
     async def work() -> None:
@@ -87,7 +87,7 @@ async def test_what_one_coroutine_sets_in_its_context_no_other_one_sees() -> Non
 
 
 async def test_a_time_out_that_is_entered_in_the_first_steps_works() -> None:
-    starter = Starter()
+    starter = EagerStarter()
     ended: list[str] = []
 
     async def work() -> None:
@@ -105,7 +105,7 @@ async def test_a_time_out_that_is_entered_in_the_first_steps_works() -> None:
 
 
 async def test_a_task_group_in_the_first_steps_is_cancelled_with_its_task() -> None:
-    starter = Starter()
+    starter = EagerStarter()
     ended: list[str] = []
 
     async def child() -> None:
@@ -129,7 +129,7 @@ async def test_a_task_group_in_the_first_steps_is_cancelled_with_its_task() -> N
 
 
 async def test_a_task_that_is_cancelled_before_it_could_go_on_is_cancelled() -> None:
-    starter = Starter()
+    starter = EagerStarter()
     loop = asyncio.get_running_loop()
     ended: list[str] = []
 
@@ -160,7 +160,7 @@ async def test_a_task_that_is_cancelled_before_it_could_go_on_is_cancelled() -> 
 
 
 async def test_what_is_raised_after_a_wait_is_the_exception_of_the_task() -> None:
-    starter = Starter()
+    starter = EagerStarter()
 
     async def work() -> None:
         await asyncio.sleep(0)
@@ -174,7 +174,7 @@ async def test_what_is_raised_after_a_wait_is_the_exception_of_the_task() -> Non
 
 
 async def test_nothing_is_left_when_the_starter_is_closed() -> None:
-    starter = Starter()
+    starter = EagerStarter()
 
     async def work() -> None:
         pass
@@ -187,7 +187,7 @@ async def test_nothing_is_left_when_the_starter_is_closed() -> None:
 
 
 async def test_from_within_a_task_a_coroutine_is_started_as_a_task_of_its_own() -> None:
-    starter = Starter()
+    starter = EagerStarter()
     ran: list[str] = []
 
     async def work() -> None:
@@ -203,7 +203,7 @@ async def test_from_within_a_task_a_coroutine_is_started_as_a_task_of_its_own() 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio starts tasks eagerly by itself")
 async def test_what_a_coroutine_waits_for_is_cancelled_with_it_from_its_first_wait_on() -> None:
-    starter = Starter()
+    starter = EagerStarter()
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[None] = loop.create_future()
 

@@ -11,10 +11,10 @@ from collections import Counter
 import pytest
 
 from zmesh.payloads import spool
-from zmesh.runtime.forks import Origin
-from zmesh.runtime.ids import ids
-from zmesh.runtime.interrupts import heard
-from zmesh.runtime.threads import Threads
+from zmesh.runtime.forks import ProcessOrigin
+from zmesh.runtime.interrupts import raise_lost_interrupts
+from zmesh.runtime.message_ids import _ids, new_message_id
+from zmesh.runtime.thread_pool import ThreadPool
 from zmesh.transport.context import shared
 
 
@@ -68,9 +68,9 @@ def held():
 
 
 def test_what_was_made_before_a_fork_knows_that_it_is_not_of_the_child(child):
-    origin = Origin()
+    origin = ProcessOrigin()
     assert origin.is_here
-    assert child(lambda: [origin.is_here, Origin().is_here, origin.pid, Origin().pid == os.getpid()]) == [
+    assert child(lambda: [origin.is_here, ProcessOrigin().is_here, origin.pid, ProcessOrigin().pid == os.getpid()]) == [
         False,
         True,
         os.getpid(),
@@ -80,11 +80,11 @@ def test_what_was_made_before_a_fork_knows_that_it_is_not_of_the_child(child):
 
 
 def test_a_fork_gives_no_message_id_that_its_parent_gives(child, held):
-    ids.take()
-    held(ids._lock)
-    theirs = child(lambda: [ids.take().hex() for _ in range(1000)])
-    ids._lock = threading.Lock()
-    ours = [ids.take().hex() for _ in range(1000)]
+    new_message_id()
+    held(_ids._lock)
+    theirs = child(lambda: [new_message_id().hex() for _ in range(1000)])
+    _ids._lock = threading.Lock()
+    ours = [new_message_id().hex() for _ in range(1000)]
     assert len({*ours, *theirs}) == 2000
 
 
@@ -104,7 +104,7 @@ def test_a_fork_does_not_count_the_payloads_of_its_parent(child, held):
 
 
 def test_threads_that_were_there_before_a_fork_start_anew_in_the_child(child, held):
-    threads = Threads(1, "test")
+    threads = ThreadPool(1, "test")
 
     async def work():
         return await threads.call(lambda: "done")
@@ -156,7 +156,7 @@ def test_ctrl_c_in_a_fork_is_not_given_to_the_loop_of_the_parent(child, monkeypa
         Loses()
         return dict(told)
 
-    with heard(Loop()):
+    with raise_lost_interrupts(Loop()):
         assert lose() == {"loop": 1}
         assert child(lose) == {"loop": 1, "before": 1}
     assert told == {"loop": 1}

@@ -13,10 +13,10 @@ from contextlib import ExitStack, suppress
 from zmesh.errors import Overloaded
 from zmesh.payloads.payload import Payload
 from zmesh.payloads.spool import Spool, memory
-from zmesh.runtime.threads import Threads
+from zmesh.runtime.thread_pool import ThreadPool
 
 DISK_THREADS = 2
-"""Threads of a node that write."""
+"""ThreadPool of a node that write."""
 
 SPOOL_AFTER = 8 * 1024 * 1024
 """Bytes of one arriving payload that are kept in memory; a longer one goes to a temporary file."""
@@ -59,7 +59,7 @@ class BufferedPayload(Payload):
         *,
         spool_dir: str | None = None,
         max_bytes: int | None = None,
-        disk: Threads | None = None,
+        disk: ThreadPool | None = None,
         written: Callable[[int], None] | None = None,
         failed: Callable[[Exception], None] | None = None,
         admit: Callable[[int], None] | None = None,
@@ -167,7 +167,7 @@ class BufferedPayload(Payload):
         parts, self._parts = self._parts or [], []
         return parts
 
-    def _write_soon(self, disk: Threads) -> None:
+    def _write_soon(self, disk: ThreadPool) -> None:
         """Have what there is written, unless something is being written: then that comes first."""
         if self._writing:
             return

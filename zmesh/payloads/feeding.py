@@ -7,7 +7,7 @@ from typing import Protocol
 
 from zmesh.core.message import Eof, MessageId, ReplyHeader, Stream
 from zmesh.payloads.source import Source
-from zmesh.runtime.threads import Threads
+from zmesh.runtime.thread_pool import ThreadPool
 
 READ_BYTES = 256 * 1024
 
@@ -18,7 +18,7 @@ class Desk(Protocol):
     node_id: str
     spool_dir: str | None
     max_payload_bytes: int
-    disk: Threads
+    disk: ThreadPool
 
     def reply(
         self, id: MessageId, header: ReplyHeader | None, body: bytes, *, last: bool = True, eof: Eof | None = None

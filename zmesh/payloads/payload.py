@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from zmesh.payloads.source import AsyncSource, Source, ThreadSource, source
 from zmesh.payloads.spool import Spool
-from zmesh.runtime.failures import text_of
-from zmesh.runtime.threads import PATIENCE, Threads, waiting
+from zmesh.runtime.exceptions import text_of
+from zmesh.runtime.thread_pool import RELEASE_SLOT_AFTER, ThreadPool, released_slot
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -235,7 +235,7 @@ class _Chunks:
 
     def __init__(self, payload: Payload) -> None:
         self._payload = payload
-        self._threads: Threads | None = None
+        self._threads: ThreadPool | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -255,7 +255,7 @@ class _Chunks:
 
     async def _read(self) -> bytes:
         if self._threads is None:
-            self._threads = Threads(1, "zmesh-payload")
+            self._threads = ThreadPool(1, "zmesh-payload")
         payload, position = self._payload, self._payload.tell()
         chunk = await self._threads.call(lambda: payload._read_at(position, CHUNK))
         payload._position = position + len(chunk)
@@ -425,8 +425,8 @@ class StreamedPayload(Payload):
             while not self._chunks and not self._ended and self._error is None:
                 if threading.get_ident() == self._thread:
                     raise BlockingIOError("nothing to read yet; on the loop, use `async for chunk in payload`")
-                if not self._arrived.wait(PATIENCE):
-                    with waiting():
+                if not self._arrived.wait(RELEASE_SLOT_AFTER):
+                    with released_slot():
                         self._arrived.wait()
             if self._error is not None:
                 raise self._error

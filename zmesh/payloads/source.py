@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, ItemsView, Iterable, Iterator, KeysView, Set, Sized, ValuesView
 from typing import IO, Any, cast
 
-from zmesh.runtime.failures import describe, is_a, must_propagate
-from zmesh.runtime.threads import Threads
+from zmesh.runtime.exceptions import describe, is_a, must_propagate
+from zmesh.runtime.thread_pool import ThreadPool
 
 _ACCEPTED = (
     "bytes, str, a mapping, list or number (sent as JSON), a path, a file, an (async) iterable of bytes, a Payload or "
@@ -146,7 +146,7 @@ class ThreadSource(PieceSource):
 
     def __init__(self) -> None:
         super().__init__()
-        self._threads = Threads(1, "zmesh-source")
+        self._threads = ThreadPool(1, "zmesh-source")
 
     async def _next(self, limit: int) -> bytes:
         return await self._threads.call(lambda: self._pull(limit))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zmesh.errors import RemoteError
 from zmesh.payloads.payload import CHUNK
-from zmesh.runtime.threads import Threads
+from zmesh.runtime.thread_pool import ThreadPool
 from zmesh.serving.directives import directive
 from zmesh.serving.work import Work
 
@@ -96,7 +96,7 @@ class Http:
     async def _client(self) -> tuple[ModuleType, aiohttp.ClientSession]:
         """aiohttp, and the node's session, both of which are there from the first request on."""
         if self._library is None:
-            threads = Threads(1, "zmesh-import")
+            threads = ThreadPool(1, "zmesh-import")
             try:  # in a thread, because the import takes a good part of a second
                 self._library = await threads.call(_import)
             finally:

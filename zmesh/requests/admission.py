@@ -6,7 +6,7 @@ import threading
 
 from zmesh.core.engine import Engine
 from zmesh.errors import Closed, Overloaded
-from zmesh.runtime.forks import Origin
+from zmesh.runtime.forks import ProcessOrigin
 
 OVERHEAD = 3072
 """Bytes that a message which waits is taken to need besides its payload."""
@@ -19,7 +19,7 @@ class Admission:
         self._node_id = node_id
         self._engine = engine
         self._max_waiting_bytes = max_waiting_bytes
-        self._origin = Origin()
+        self._origin = ProcessOrigin()
         self._lock = threading.Lock()
         self._reserved_bytes = 0
         self.shut = False

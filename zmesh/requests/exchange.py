@@ -20,7 +20,7 @@ from zmesh.errors import MeshError, exchange_error
 from zmesh.payloads.buffered import BufferedPayload
 from zmesh.payloads.feeding import Desk
 from zmesh.payloads.payload import Payload, StreamedPayload
-from zmesh.runtime.failures import log_failure, must_propagate, text_of
+from zmesh.runtime.exceptions import log_exception, must_propagate, text_of
 
 log = logging.getLogger(__name__)
 
@@ -331,7 +331,7 @@ class WithHandler(Exchange):
             self._tell_end()
 
     def _log(self, error: BaseException) -> None:
-        log_failure(log, "the response handler of %s raised", self.message_id, error=error, level=logging.ERROR)
+        log_exception(log, "the response handler of %s raised", self.message_id, error=error, level=logging.ERROR)
 
 
 class Inboxed(Exchange):

@@ -23,7 +23,7 @@ from zmesh.payloads.feeding import Desk
 from zmesh.payloads.payload import Payload, PayloadLike, StreamedPayload, encode
 from zmesh.payloads.source import Source
 from zmesh.requests.exchange import Exchange
-from zmesh.runtime.failures import describe, is_a, must_propagate
+from zmesh.runtime.exceptions import describe, is_a, must_propagate
 
 LIMIT = 100
 LOOK_AGAIN = 0.1

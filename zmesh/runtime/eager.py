@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 
-class Starter:
+class EagerStarter:
     """Starts coroutines in the loop that is running."""
 
     __slots__ = ("_spare",)

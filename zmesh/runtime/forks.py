@@ -19,7 +19,7 @@ def _in_child() -> None:
 os.register_at_fork(after_in_child=_in_child)
 
 
-class Origin:
+class ProcessOrigin:
     """The process that something was made in."""
 
     __slots__ = ("_generation", "pid")

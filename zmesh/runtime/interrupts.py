@@ -9,21 +9,21 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from zmesh.runtime.failures import log_failure, must_propagate
-from zmesh.runtime.forks import Origin
+from zmesh.runtime.exceptions import log_exception, must_propagate
+from zmesh.runtime.forks import ProcessOrigin
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def heard(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def raise_lost_interrupts(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Have the loop raise a KeyboardInterrupt that was lost in a destructor or a weak reference's callback."""
     before = sys.unraisablehook
-    origin = Origin()
+    origin = ProcessOrigin()
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if unraisable.exc_type is KeyboardInterrupt and origin.is_here:  # in a fork the loop does not run
-            loop.call_soon_threadsafe(interrupt)
+            loop.call_soon_threadsafe(raise_in_loop)
         else:
             before(unraisable)
 
@@ -35,7 +35,7 @@ def heard(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             sys.unraisablehook = before
 
 
-def interrupt(end: BaseException | None = None) -> None:
+def raise_in_loop(end: BaseException | None = None) -> None:
     """Raise KeyboardInterrupt, or what else is to end the program, out of whatever runs the loop."""
     raise KeyboardInterrupt if end is None else end
 
@@ -48,14 +48,14 @@ async def supervised(coroutine: Coroutine[object, object, None], name: str) -> N
     try:
         await coroutine
     except (KeyboardInterrupt, SystemExit) as end:
-        asyncio.get_running_loop().call_soon(interrupt, end)
+        asyncio.get_running_loop().call_soon(raise_in_loop, end)
     except BaseException as error:
         if must_propagate(error):
             raise
-        log_failure(logger, "the task %r failed", name, error=error, level=logging.ERROR)
+        log_exception(logger, "the task %r failed", name, error=error, level=logging.ERROR)
 
 
-def silence(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def ignore_exit(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Say nothing of the task that ran when Ctrl-C came, or that called `sys.exit`: `run` raises that already."""
     if not isinstance(context.get("exception"), (KeyboardInterrupt, SystemExit)):
         loop.default_exception_handler(context)

@@ -66,7 +66,7 @@ class _Forked:
 _forked = _Forked()
 
 
-class Reaper:
+class OrphanReaper:
     """Reaps orphans on the running loop; does nothing where this process gets none."""
 
     def __init__(self) -> None:

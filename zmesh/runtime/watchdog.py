@@ -20,7 +20,7 @@ from contextlib import suppress
 from types import CodeType, FrameType
 from typing import NamedTuple, Protocol
 
-from zmesh.runtime.failures import log_failure
+from zmesh.runtime.exceptions import log_exception
 
 log = logging.getLogger(__name__)
 
@@ -43,23 +43,23 @@ _NOT_THE_USER_S = (_OURS, os.path.dirname(os.__file__) + os.sep, "<frozen")
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
-class Place(NamedTuple):
+class StackLocation(NamedTuple):
     """Where a thread is, as text, and whether it is in the middle of logging."""
 
     text: str
     logging: bool
 
 
-UNSEEN = Place("code that keeps all threads waiting, as C code may", False)
+UNSEEN = StackLocation("code that keeps all threads waiting, as C code may", False)
 
 
-class Watched(Protocol):
+class WatchedNode(Protocol):
     """A node as the watchdog of its loop sees it."""
 
-    def while_blocked(self, seconds: float, where: Place) -> None:
+    def while_blocked(self, seconds: float, where: StackLocation) -> None:
         """In the watchdog's thread: the loop has been blocked for so long; called at each look."""
 
-    def after_block(self, seconds: float, where: Place) -> None:
+    def after_block(self, seconds: float, where: StackLocation) -> None:
         """On the loop: it goes on after having been blocked for so long. Comes after each `while_blocked`."""
 
 
@@ -69,23 +69,23 @@ class Watchdog:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._loop_thread = threading.get_ident()
-        self._watched: dict[Watched, float] = {}
+        self._watched: dict[WatchedNode, float] = {}
         self._period = PERIOD
         self._ended = threading.Event()
         self._asked = time.monotonic()
         self._answered = True
-        self._where: Place | None = None
+        self._where: StackLocation | None = None
         self._told = False
         self._thread = threading.Thread(target=self._run, name="zmesh watchdog", daemon=True)
 
-    def add(self, watched: Watched, heartbeat: float) -> None:
+    def add(self, watched: WatchedNode, heartbeat: float) -> None:
         """Watch the loop for this node, whose links live as long as something is heard every other `heartbeat` (s)."""
         self._watched = {**self._watched, watched: heartbeat}
         self._set_period()
         if len(self._watched) == 1:
             self._thread.start()
 
-    def remove(self, watched: Watched) -> None:
+    def remove(self, watched: WatchedNode) -> None:
         """Watch for this node no more; the thread ends with the last one, and has ended when this returns."""
         self._watched = {one: heartbeat for one, heartbeat in self._watched.items() if one is not watched}
         self._set_period()
@@ -93,7 +93,7 @@ class Watchdog:
             self._ended.set()
             self._thread.join(JOIN_WITHIN)
 
-    def watches_only(self, watched: Watched) -> bool:
+    def watches_only(self, watched: WatchedNode) -> bool:
         """Whether nobody else's loop is watched by this one."""
         return list(self._watched) == [watched]
 
@@ -112,13 +112,13 @@ class Watchdog:
             self._loop.call_soon_threadsafe(self._answer)
             return
         seconds = now - self._asked
-        where = self._where = self._where or place_of(sys._current_frames().get(self._loop_thread))
+        where = self._where = self._where or stack_location(sys._current_frames().get(self._loop_thread))
         self._told = True
         for watched in self._watched:
             try:
                 watched.while_blocked(seconds, where or UNSEEN)
             except Exception as error:  # noqa: BLE001  # the tables that it reads may change under its eyes
-                log_failure(log, "what is done while a loop is blocked has failed", error=error, level=logging.DEBUG)
+                log_exception(log, "what is done while a loop is blocked has failed", error=error, level=logging.DEBUG)
 
     def _answer(self) -> None:
         """The loop goes on, or has never stopped."""
@@ -139,7 +139,7 @@ class _Watchdogs:
         self._by_loop: dict[asyncio.AbstractEventLoop, Watchdog] = {}
         os.register_at_fork(after_in_child=self._forget)
 
-    def add(self, watched: Watched, heartbeat: float) -> None:
+    def add(self, watched: WatchedNode, heartbeat: float) -> None:
         """Watch the running loop for this node, and call it when the loop is blocked."""
         loop = asyncio.get_running_loop()
         with self._lock:
@@ -153,7 +153,7 @@ class _Watchdogs:
             with self._lock:
                 del self._by_loop[loop]
 
-    def remove(self, watched: Watched) -> None:
+    def remove(self, watched: WatchedNode) -> None:
         """Watch for this node no more. Harmless if that has never begun."""
         loop = asyncio.get_running_loop()
         with self._lock:
@@ -170,7 +170,7 @@ class _Watchdogs:
         self._by_loop = {}
 
 
-def place_of(frame: FrameType | None) -> Place | None:
+def stack_location(frame: FrameType | None) -> StackLocation | None:
     """Where a thread is: the directive or function, and the line of the innermost code of neither zmesh nor a library.
 
     None if it waits for events, or has no stack.
@@ -193,7 +193,7 @@ def place_of(frame: FrameType | None) -> Place | None:
     at = user or innermost
     if at is None:
         return None
-    return Place(f"{directive or at.f_code.co_qualname} ({at.f_code.co_filename}:{at.f_lineno})", logs)
+    return StackLocation(f"{directive or at.f_code.co_qualname} ({at.f_code.co_filename}:{at.f_lineno})", logs)
 
 
 watchdogs = _Watchdogs()

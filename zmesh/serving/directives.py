@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from zmesh.arguments import is_directive
 from zmesh.core.wire import MAX_DIRECTIVE
 from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
-from zmesh.runtime.failures import is_a, kind_of, log_failure
+from zmesh.runtime.exceptions import class_name_of, is_a, log_exception
 from zmesh.serving import receptor_plugins
 from zmesh.serving.isolation import limits
 from zmesh.serving.isolation.limits import Isolation, Place
@@ -291,8 +291,8 @@ class Directives:
         """Disable a plugin, and say why. Unlike the others, it offers nothing; what the program registered stays."""
         if issubclass(type(error), BaseException):
             text = "the plugin %s (%s) can't be %s"
-            log_failure(logger, text, namespace, self._origins[namespace], stage, error=cast("BaseException", error))
-            kind = kind_of(cast("BaseException", error))
+            log_exception(logger, text, namespace, self._origins[namespace], stage, error=cast("BaseException", error))
+            kind = class_name_of(cast("BaseException", error))
         else:
             logger.warning("the plugin %s (%s) can't be %s", namespace, self._origins[namespace], stage)
             kind = type(error).__name__

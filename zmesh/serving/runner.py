@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 from zmesh.errors import Cancelled, Closed, NodeOverloaded, Overloaded, RemoteError, TimedOut
 from zmesh.payloads.payload import PayloadLike, StreamedPayload, encode
 from zmesh.payloads.source import Source
-from zmesh.runtime.eager import Starter
-from zmesh.runtime.failures import code_of, describe, is_a, log_failure, must_propagate, text_of
-from zmesh.runtime.threads import Threads, wait_for
+from zmesh.runtime.eager import EagerStarter
+from zmesh.runtime.exceptions import code_of, describe, is_a, log_exception, must_propagate, text_of
+from zmesh.runtime.thread_pool import ThreadPool, wait_in_thread
 from zmesh.runtime.watchdog import directive_frames
 from zmesh.serving.directives import Directives, RegisteredDirective
 from zmesh.serving.shape import Shape
@@ -102,8 +102,8 @@ class Runner:
         self._max_work = max_work
         self._isolation = (max_processes, isolation, spool_dir)
         self._active: dict[str, _RunningWork] = {}
-        self._starter = Starter()
-        self._threads: Threads | None = None
+        self._starter = EagerStarter()
+        self._threads: ThreadPool | None = None
         self._processes: Processes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Event | None = None
@@ -288,7 +288,7 @@ class Runner:
     def _queue(self, running: _RunningWork) -> None:
         if self._threads is None:
             self._loop = asyncio.get_running_loop()
-            self._threads = Threads(self._max_workers, "zmesh-work")
+            self._threads = ThreadPool(self._max_workers, "zmesh-work")
         running.claim = threading.Lock()
         try:
             self._threads.run(partial(self._in_thread, running))
@@ -331,7 +331,7 @@ class Runner:
         waiter: Future[None] = Future()
         try:
             self._call_soon(self._hand_over, running, encode(value), waiter)
-            wait_for(waiter)
+            wait_in_thread(waiter)
         finally:
             del waiter  # an exception in it holds this frame
 
@@ -414,7 +414,7 @@ class Runner:
             except BaseException as error:  # a plugin's failure must not keep the node from closing
                 if must_propagate(error):
                     raise
-                log_failure(logger, "a plugin failed to close", error=error)
+                log_exception(logger, "a plugin failed to close", error=error)
 
 
 def _outcome(running: _RunningWork, failure: BaseException | None) -> tuple[str, str]:
@@ -432,7 +432,7 @@ def _outcome(running: _RunningWork, failure: BaseException | None) -> tuple[str,
     assert failure is not None
     if is_a(failure, RemoteError):  # the plugin's own word to the requester
         return code_of(cast("RemoteError", failure)), text_of(failure)
-    log_failure(logger, "%s for %s failed", directive, running.work.sender, error=failure)
+    log_exception(logger, "%s for %s failed", directive, running.work.sender, error=failure)
     return RemoteError.code, describe(failure)
 
 

@@ -21,7 +21,7 @@ from zmesh.payloads.buffered import BufferedPayload
 from zmesh.payloads.feeding import Desk, send_source
 from zmesh.payloads.payload import Payload, PayloadLike, StreamedPayload, encode
 from zmesh.payloads.source import Source
-from zmesh.runtime.failures import describe, log_failure, must_propagate, text_of
+from zmesh.runtime.exceptions import describe, log_exception, must_propagate, text_of
 from zmesh.serving.directives import Directives
 from zmesh.serving.incoming import Incoming
 from zmesh.serving.runner import Runner
@@ -313,7 +313,7 @@ class Serving:
         except BaseException as error:  # the work's own file or iterator may raise anything
             if must_propagate(error):
                 raise
-            log_failure(log, "the payload of a reply of %s could not be read", request.directive, error=error)
+            log_exception(log, "the payload of a reply of %s could not be read", request.directive, error=error)
             eof = Eof(1, RemoteError.code, describe(error))
         finally:
             self.spool_quota.end(request.id)

@@ -10,7 +10,7 @@ from zmesh.core import wire
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.wire import Kind
-from zmesh.runtime.watchdog import BLOCKED_AFTER, Place
+from zmesh.runtime.watchdog import BLOCKED_AFTER, StackLocation
 from zmesh.transport.sockets import Transport
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class LinkGuard:
         self._logged = False
         self._let_go = False
 
-    def while_blocked(self, seconds: float, where: Place) -> None:
+    def while_blocked(self, seconds: float, where: StackLocation) -> None:
         """Show the neighbours that the node is there; after LINKS_KEPT say goodbye to them."""
         heartbeat, now = self._engine.links.heartbeat, time.monotonic()
         if seconds >= heartbeat / 2 and now - self._kept >= heartbeat / 2 and not self._let_go:
@@ -52,7 +52,7 @@ class LinkGuard:
             self._logged = True
             log.warning("%s: event loop blocked for %.1f s so far in %s", self._engine.node, seconds, where.text)
 
-    def after_block(self, seconds: float, where: Place) -> None:
+    def after_block(self, seconds: float, where: StackLocation) -> None:
         """Go on where the loop was when it was blocked, and tell of that if it took long."""
         self._logged = self._let_go = False
         self._transport.look_again()

@@ -27,8 +27,8 @@ from zmesh.errors import Closed, NotAllowed, RemoteError, UnknownDirective
 from zmesh.payloads.payload import PayloadLike, StreamedPayload
 from zmesh.payloads.source import PieceSource, Source
 from zmesh.payloads.spool import Spool, default_folder
-from zmesh.runtime.failures import text_of
-from zmesh.runtime.threads import Threads
+from zmesh.runtime.exceptions import text_of
+from zmesh.runtime.thread_pool import ThreadPool
 from zmesh.serving.isolation.ipc import MAX_FRAME, PIECE, Channel, Frame, Job
 from zmesh.serving.isolation.limits import Isolation, Limits
 
@@ -124,7 +124,7 @@ class Processes:
 class _Keeper:
     """The keeper, as the node talks to it: orders out, and notes of processes that have ended in."""
 
-    def __init__(self, control: socket.socket, threads: Threads) -> None:
+    def __init__(self, control: socket.socket, threads: ThreadPool) -> None:
         self._control = control
         self._threads = threads
         self._process: subprocess.Popen[bytes] | None = None
@@ -139,7 +139,7 @@ class _Keeper:
         """Start it. Raises OSError if that can't be done."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        keeper = cls(ours, Threads(1, "zmesh-keeper"))
+        keeper = cls(ours, ThreadPool(1, "zmesh-keeper"))
         command = [sys.executable, "-c", _KEEPER.format(path=sys.path, descriptor=theirs.fileno())]
 
         def launch() -> subprocess.Popen[bytes]:

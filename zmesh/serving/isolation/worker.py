@@ -29,7 +29,7 @@ from zmesh.errors import MeshError, RemoteError
 from zmesh.payloads.payload import Payload, StreamedPayload, encode
 from zmesh.payloads.source import Source, source
 from zmesh.payloads.spool import Spool
-from zmesh.runtime.failures import code_of, describe, is_a, text_of, traceback_of
+from zmesh.runtime.exceptions import code_of, describe, is_a, text_of, traceback_of
 from zmesh.serving.isolation.ipc import PIECE, Channel, Frame, Job, Line
 from zmesh.serving.plugin import Plugin
 from zmesh.serving.shape import Shape, shape_of

@@ -19,7 +19,7 @@ MAX_DESCRIPTION = 1000
 """Characters of `describe` and `text_of`."""
 
 MAX_KIND = 100
-"""Characters of `kind_of`."""
+"""Characters of `class_name_of`."""
 
 MAX_TRACEBACK = 16_000
 """Characters of `traceback_of`, of which the end is kept."""
@@ -46,7 +46,7 @@ def must_propagate(error: BaseException) -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def kind_of(error: BaseException) -> str:
+def class_name_of(error: BaseException) -> str:
     """The name of the error's class, as one printable word."""
     name = _sendable(_NAME.__get__(type(error)), MAX_KIND)  # a metaclass may have a `__name__` of its own
     return name if name.isidentifier() else "".join(c if c.isprintable() and c != " " else "?" for c in name)
@@ -59,12 +59,12 @@ def text_of(error: BaseException) -> str:
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # noqa: BLE001  # whatever its `__str__` raises
-        return f"<its text can't be shown: {kind_of(failure)}>"
+        return f"<its text can't be shown: {class_name_of(failure)}>"
 
 
 def describe(error: BaseException) -> str:
     """The error as `ClassName: text`, or `ClassName` if it has no text."""
-    kind, text = kind_of(error), text_of(error)
+    kind, text = class_name_of(error), text_of(error)
     return _sendable(f"{kind}: {text}" if text else kind, MAX_DESCRIPTION)
 
 
@@ -94,7 +94,7 @@ def traceback_of(error: BaseException) -> str:
     return _encodable(text)
 
 
-def log_failure(
+def log_exception(
     logger: logging.Logger, message: str, *arguments: object, error: BaseException, level: int = logging.WARNING
 ) -> None:
     """Log a message, and under it the traceback of what user code has raised.

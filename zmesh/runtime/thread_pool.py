@@ -17,12 +17,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from zmesh.runtime.failures import describe, is_a
-from zmesh.runtime.forks import Origin
+from zmesh.runtime.exceptions import describe, is_a
+from zmesh.runtime.forks import ProcessOrigin
 
 T = TypeVar("T")
 
-PATIENCE = 0.1
+RELEASE_SLOT_AFTER = 0.1
 """Seconds that a worker thread waits for the mesh before others may have its place meanwhile."""
 
 
@@ -38,14 +38,14 @@ def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
 
 
 class _Here(threading.local):
-    pool: Threads | None = None
+    pool: ThreadPool | None = None
 
 
 _here = _Here()
 
 
 @contextmanager
-def waiting() -> Iterator[None]:
+def released_slot() -> Iterator[None]:
     """To be held by a thread that waits for the mesh: a worker thread's place is somebody else's meanwhile.
 
     What it waits for may need a thread of the same pool, and if all of them waited like this, for ever.
@@ -61,20 +61,20 @@ def waiting() -> Iterator[None]:
         pool._narrow()
 
 
-def wait_for(future: Future[T]) -> T:
+def wait_in_thread(future: Future[T]) -> T:
     """The result of a future that the mesh settles; a worker thread gives up its place if that takes long."""
     if _here.pool is None:
         return future.result()
     with suppress(TimeoutError):  # which may be the result as well; then it is there
-        return future.result(PATIENCE)
-    with waiting():
+        return future.result(RELEASE_SLOT_AFTER)
+    with released_slot():
         return future.result()
 
 
-class Threads:
+class ThreadPool:
     """Runs jobs in at most `limit` daemon threads, in the order of their coming; a thread starts when one is needed.
 
-    Threads that are `waiting` are not counted.
+    ThreadPool that are in `released_slot` are not counted.
     """
 
     __slots__ = ("_closed", "_free", "_jobs", "_limit", "_lock", "_name", "_origin", "_threads")
@@ -87,7 +87,7 @@ class Threads:
 
     def _begin(self) -> None:
         """Have no threads and no jobs: at first, and in a fork, which has none of its parent's threads."""
-        self._origin = Origin()
+        self._origin = ProcessOrigin()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._free = 0
         """How many threads have no job, less the jobs that are queued."""

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from zmesh.runtime.threads import Threads, wait_for, waiting
+from zmesh.runtime.thread_pool import ThreadPool, released_slot, wait_in_thread
 
 WITHIN = 30.0
 
@@ -16,7 +16,7 @@ def make():
     made = []
 
     def threads(limit):
-        made.append(Threads(limit, "pool"))
+        made.append(ThreadPool(limit, "pool"))
         return made[-1]
 
     yield threads
@@ -116,7 +116,7 @@ def test_a_worker_that_waits_leaves_its_place_to_others_and_takes_it_again(make)
     def job(index):
         if index + 1 < len(futures):
             pool.run(partial(job, index + 1))
-            wait_for(futures[index + 1])
+            wait_in_thread(futures[index + 1])
         order.append(index)
         futures[index].set_result(None)
 
@@ -135,7 +135,7 @@ def test_a_result_that_is_a_timeout_is_raised_as_any_other(make):
 
     def job():
         try:
-            wait_for(late)
+            wait_in_thread(late)
         except TimeoutError as error:
             seen.set_result(error)
 
@@ -148,8 +148,8 @@ def test_a_result_that_is_a_timeout_is_raised_as_any_other(make):
 def test_a_thread_of_no_pool_just_waits():
     future = Future()
     future.set_result(1)
-    assert wait_for(future) == 1
-    with waiting():
+    assert wait_in_thread(future) == 1
+    with released_slot():
         pass
 
 
@@ -158,7 +158,7 @@ def test_places_that_were_given_up_are_taken_again_and_no_thread_is_left_over(ma
     pool, done = make(limit), []
 
     def job():
-        with waiting():
+        with released_slot():
             time.sleep(0.001)
         done.append(None)
 

@@ -7,7 +7,7 @@ import pytest
 
 import zmesh
 from tests.odd_errors import ODD_ERRORS, Unusual
-from zmesh.runtime.failures import code_of, describe, is_a, kind_of, log_failure, text_of, traceback_of
+from zmesh.runtime.exceptions import class_name_of, code_of, describe, is_a, log_exception, text_of, traceback_of
 
 EACH = pytest.mark.parametrize("make", ODD_ERRORS.values(), ids=ODD_ERRORS)
 
@@ -26,13 +26,13 @@ def test_any_error_can_be_described_in_text_that_can_be_sent(make):
     for said, limit in [
         (describe(error), 1000),
         (text_of(error), 1000),
-        (kind_of(error), 100),
+        (class_name_of(error), 100),
         (traceback_of(error), 16000),
     ]:
         assert type(said) is str
         assert len(said.encode()) <= 12 * limit
         assert len(said) <= limit
-    assert describe(error).startswith(kind_of(error)[:90])
+    assert describe(error).startswith(class_name_of(error)[:90])
 
 
 def test_an_ordinary_error_is_described_by_its_class_and_its_text():
@@ -91,7 +91,7 @@ def test_any_error_can_be_logged_and_logging_does_not_complain(make, monkeypatch
     logger.addHandler(handler)
     monkeypatch.setattr(logger, "propagate", False)
     try:
-        log_failure(logger, "%s failed", "work", error=caught(make()))
+        log_exception(logger, "%s failed", "work", error=caught(make()))
     finally:
         logger.removeHandler(handler)
     lines = written.getvalue().encode().decode().splitlines()
@@ -104,5 +104,5 @@ def test_an_error_that_nobody_wants_logged_is_not_formatted():
     asked = []
     error = type("Asked", (Exception,), {"__str__": lambda self: asked.append(1) or "text"})()
     logger = logging.getLogger("zmesh.test_failures")
-    log_failure(logger, "no", error=error, level=logging.DEBUG)
+    log_exception(logger, "no", error=error, level=logging.DEBUG)
     assert not asked

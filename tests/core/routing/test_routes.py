@@ -1,8 +1,8 @@
 import pytest
 
 from tests.core.routing.route_rows import entry, hear, retraction, told
-from zmesh.core.routing.routes import KEEP_DISTANCE, Change
-from zmesh.core.routing.selected_route import SelectedRoute
+from zmesh.core.routing.routes import KEEP_DISTANCE
+from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS
 
 # --- choosing -----------------------------------------------------------------------------------------------------
@@ -19,7 +19,7 @@ def test_the_other_ways_are_told_the_cheapest_first_and_whether_they_are_feasibl
 
 def test_a_route_is_taken_up_with_the_cost_of_the_link_added(routes):
     selected = SelectedRoute(1, incarnation=9, seqno=5, metric=110, hops=2, since=3.0)
-    assert hear(routes, 1, entry(), now=3.0) == [Change("z", None, selected)]
+    assert hear(routes, 1, entry(), now=3.0) == [RouteChange("z", None, selected)]
     assert (routes.get("z"), routes.table()) == (selected, {"z": selected})
     assert routes.distance("z") == (5, 110)
     assert routes.changed_at == 3.0

@@ -157,7 +157,7 @@ def build(nodes: int, shape: str, seed: int) -> Mesh:
 
 def changed_at(sim: Simulator) -> float:
     """When a route or a record changed last."""
-    return max(max(node.engine.routes.moved_at, node.engine.records.changed_at) for node in sim.all())
+    return max(node.engine.routing.moved_at for node in sim.all())
 
 
 def settle(sim: Simulator, since: float) -> float:
@@ -218,7 +218,7 @@ def is_up(link: Wire) -> bool:
 def tables(sim: Simulator) -> Tables:
     """The next hop and metric of every route."""
     return {
-        node.id: {to: (route.link, route.metric) for to, route in node.engine.routes.table().items()}
+        node.id: {to: (route.link, route.metric) for to, route in node.engine.routing.routes().items()}
         for node in sim.all()
     }
 
@@ -240,15 +240,15 @@ def wrong(sim: Simulator) -> int:
             costs[node.id][link.node] = min(link.cost, costs[node.id].get(link.node, link.cost))
     count = 0
     for node in sim.all():
-        table = node.engine.routes.table()
+        table = node.engine.routing.routes()
         shortest = shortest_paths(costs, node.id)
         del shortest[node.id]
         count += sum(to not in table or table[NodeId(Address(to))].metric != cost for to, cost in shortest.items())
         count += len(table.keys() - shortest.keys())
-        known = node.engine.records.known()
+        known = node.engine.routing.records()
         count += sum(
-            known.get(id) is not sim.nodes[id].engine.records.get(id)
-            and known.get(id) != sim.nodes[id].engine.records.get(id)
+            known.get(id) is not sim.nodes[id].engine.routing.record(id)
+            and known.get(id) != sim.nodes[id].engine.routing.record(id)
             for id in {node.id, *table}
         )
     return count

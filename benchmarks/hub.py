@@ -153,11 +153,11 @@ async def measure(neighbours: int, seconds: float, processes: int, swinging: int
                 await _settle(hub, neighbours)
             settled = time.monotonic() - began
             counts = hub.node.telemetry.counts
-            lost, record = counts["link_lost"], hub.node.engine.records.get(HUB)
+            lost, record = counts["link_lost"], hub.node.engine.routing.record(HUB)
             cpu, start = time.process_time(), time.monotonic()
             await asyncio.sleep(seconds)
             cpu, took = time.process_time() - cpu, time.monotonic() - start
-            lost, after = counts["link_lost"] - lost, hub.node.engine.records.get(HUB)
+            lost, after = counts["link_lost"] - lost, hub.node.engine.routing.record(HUB)
             moves = after.serial - record.serial if record is not None and after is not None else 0
         finally:
             for child in children:
@@ -182,7 +182,7 @@ async def _settle(hub: zmesh.Controller, neighbours: int) -> None:
     engine = hub.node.engine
     while True:
         await asyncio.sleep(POLL)
-        if engine.settled(time.monotonic()) > SETTLED and len(engine.records.known()) == neighbours + 1:
+        if engine.settled(time.monotonic()) > SETTLED and len(engine.routing.records()) == neighbours + 1:
             return
 
 

@@ -284,7 +284,7 @@ def test_a_settled_pair_says_nothing_but_probes(linked):
         for effect in linked.run(0.5):
             if isinstance(effect, Said):
                 seen.add(effect.kind)
-        probe = wire.Probe(linked.now, linked.engine.routes.received(1), linked.engine.records.digest, 0.0)
+        probe = wire.Probe(linked.now, linked.engine.routing.received(1), linked.engine.routing.digest, 0.0)
         linked.hear(1, Kind.PROBE, probe)
     assert seen == {Kind.PROBE}
 

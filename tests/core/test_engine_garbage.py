@@ -94,7 +94,7 @@ def test_what_a_neighbour_says_counts_as_bad_if_it_was_spoilt(linked):
     effects = linked.receive(1, route, bytes(spoilt), body)
     assert effects == [Report("frame_dropped", "a", 1, "checksum: its checksum does not fit")]
     assert linked.engine.links.get(1).strikes == 1
-    assert "far" not in linked.engine.routes.table()
+    assert "far" not in linked.engine.routing.routes()
 
 
 # --- whatever comes -----------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class Anything:
 
     def assert_sound(self):
         self.engine.check()
-        tables = (self.engine.links, self.engine.routes, self.engine.records, self.engine.exchanges)
+        tables = (self.engine.links, self.engine.routing, self.engine.exchanges)
         soonest = min((when for table in tables if (when := table.next_deadline()) is not None), default=None)
         assert soonest is None or self.engine.next_deadline() <= soonest
 

@@ -107,7 +107,7 @@ def test_nothing_is_believed_of_what_a_leaf_tells(subject, kind):
     }[kind]
     dropped = [] if kind == "probe" else [Report("frame_dropped", "cli", 1, "leaf_has_no_tables")]
     assert told() == dropped
-    assert (subject.engine.nodes(), subject.engine.routes.seqno) == ({"b"}, 100)
+    assert (subject.engine.nodes(), subject.engine.routing.seqno) == ({"b"}, 100)
 
 
 def test_a_leaf_at_this_node_is_served_and_the_mesh_hears_nothing_of_it(subject):

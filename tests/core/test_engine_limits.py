@@ -31,7 +31,7 @@ def test_one_bad_record_costs_a_strike_and_none_of_the_others(linked):
     for number in range(MAX_STRIKES):
         good = [wire.encode(record(name, serial=5 + number)) for name in "cd"]
         effects = linked.receive(1, *frames_of(good[0], b"garbage", good[1]))
-        assert linked.engine.records.get("c").serial == linked.engine.records.get("d").serial == 5 + number
+        assert linked.engine.routing.record("c").serial == linked.engine.routing.record("d").serial == 5 + number
         assert [report.detail.partition(":")[0] for report in only(effects, Report)][:1] == ["garbage"]
     assert only(effects, HangUp) != []
 
@@ -41,15 +41,15 @@ def test_a_record_in_ones_own_name_with_the_highest_serial_of_all_is_not_believe
     subject.join(1, "a")
     subject.join(2, "c")
     subject.run(0.1)
-    before = subject.engine.records.get("b").serial
+    before = subject.engine.routing.record("b").serial
     for serial in (U63, U63 - 1, EPOCH_MS + 10_000 + MAX_LEAD_MS):
         effects = subject.receive(1, *frames_of(wire.encode(record("b", serial)), wire.encode(record("a", 9, 1))))
         assert [report for report in only(effects, Report) if report.event == "record_refused"] == [
             Report("record_refused", "a", 1, "serial_ahead: 1")
         ]
     assert only(subject.run(1.0), HangUp) == []
-    assert subject.engine.records.get("b").serial == before
-    assert subject.engine.records.get("a").serial == 9
+    assert subject.engine.routing.record("b").serial == before
+    assert subject.engine.routing.record("a").serial == 9
 
 
 def test_a_serial_that_is_just_not_too_far_ahead_is_outbid_and_neighbours_take_that_a_moment_later(subject_of):
@@ -60,11 +60,11 @@ def test_a_serial_that_is_just_not_too_far_ahead_is_outbid_and_neighbours_take_t
     for each in (ours, theirs):
         each.run(0.1)
         each.receive(1, *frames_of(forged))
-    outbid = [blob for _, blobs in ours.engine.records.flush(1.0) for blob in blobs]
-    assert theirs.engine.records.get("b").incarnation == 9
-    theirs.receive(1, *frames_of(*outbid))
-    assert theirs.engine.records.get("b") == ours.engine.records.get("b")
-    assert ours.engine.records.get("b").serial == EPOCH_MS + MAX_LEAD_MS + 1
+    raised = [blob for _, blobs in ours.engine.routing._records.flush(1.0) for blob in blobs]
+    assert theirs.engine.routing.record("b").incarnation == 9
+    theirs.receive(1, *frames_of(*raised))
+    assert theirs.engine.routing.record("b") == ours.engine.routing.record("b")
+    assert ours.engine.routing.record("b").serial == EPOCH_MS + MAX_LEAD_MS + 1
 
 
 @pytest.mark.parametrize("years", [-56, 30, 200])
@@ -77,14 +77,14 @@ def test_a_node_whose_clock_is_wrong_by_years_is_known_as_any_other(subject_of, 
     right.join(1, "b", route=False)
     right.tell(1, Entry("b", 1, serial, 0, 0))
     right.receive(1, *frames_of(wire.encode(record("b", serial))))
-    assert right.engine.routes.get("b") is not None
-    assert right.engine.records.get("b").serial == serial
+    assert right.engine.routing.route("b") is not None
+    assert right.engine.routing.record("b").serial == serial
     serial = int(now * 1000)
     wrong.join(1, "a", route=False)
     wrong.tell(1, Entry("a", 1, serial, 0, 0))
     wrong.receive(1, *frames_of(wire.encode(record("a", serial))))
-    assert wrong.engine.routes.get("a") is not None
-    assert wrong.engine.records.get("a").serial == serial
+    assert wrong.engine.routing.route("a") is not None
+    assert wrong.engine.routing.record("a").serial == serial
 
 
 # --- how much is kept ---------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_what_finds_no_room_is_reported_once_a_frame_with_its_number(subject_of)
     effects = subject.receive(1, *frames_of(*(wire.encode(record(f"n{number}")) for number in range(9))))
     assert "record_refused" in events(effects)
     assert len(subject.engine.nodes()) == 11
-    assert len(subject.engine.records) == 6
+    assert subject.engine.routing.counts()["records"] == 6
 
 
 def test_no_more_contested_names_are_remembered_than_the_limit(subject_of):
@@ -109,14 +109,14 @@ def test_no_more_contested_names_are_remembered_than_the_limit(subject_of):
     for number in range(10):
         for serial, incarnation in ((1, 1), (2, 2)):
             subject.receive(1, *frames_of(wire.encode(record(f"n{number}", serial, incarnation))))
-    assert len(subject.engine.duplicates) == 3
+    assert subject.engine.routing.counts()["contested_ids"] == 3
 
 
 # --- how much is spent --------------------------------------------------------------------------------------------
 
 
 def probe(subject):
-    return subject.hear(1, Kind.PROBE, wire.Probe(0.0, 0, subject.engine.records.digest, 0.0))
+    return subject.hear(1, Kind.PROBE, wire.Probe(0.0, 0, subject.engine.routing.digest, 0.0))
 
 
 FLOODS = {

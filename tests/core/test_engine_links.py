@@ -38,7 +38,7 @@ def test_a_silent_neighbour_is_hung_up_on(linked):
 def test_routes_leave_a_link_that_is_silent_for_two_heartbeats_and_return_when_it_is_heard(linked):
     linked.join(2, "c")
     linked.tell(2, Entry("a", 1, 1, 50, 1))
-    route = linked.engine.routes.get
+    route = linked.engine.routing.route
     assert (route("a").link, route("a").metric) == (1, 100)
     silent_since = linked.now
     while linked.now < silent_since + SUSPECT_AFTER - 0.1:
@@ -55,7 +55,7 @@ def test_routes_leave_a_link_that_is_silent_for_two_heartbeats_and_return_when_i
 
 def test_a_link_that_is_suspect_and_the_only_way_is_used_all_the_same(linked):
     linked.run(SUSPECT_AFTER + 0.1)
-    assert linked.engine.routes.get("a").metric == 100 + SUSPECT_COST
+    assert linked.engine.routing.route("a").metric == 100 + SUSPECT_COST
     assert only(linked.send(), Kind.CHUNK) != []
 
 

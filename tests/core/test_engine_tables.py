@@ -71,7 +71,7 @@ def test_a_neighbour_that_may_have_lost_its_number_is_asked_for_a_newer_one_with
     assert [effect.kind for effect in only(effects, *Kind)][:2] == [Kind.HELLO, Kind.SEQNO_REQUEST]
     assert ask in effects
     linked.tell(2, Entry("a", 8, 2, 0, 0))
-    assert linked.engine.routes.get("a").incarnation == 8
+    assert linked.engine.routing.route("a").incarnation == 8
     assert only(linked.join(3, "new"), Kind.SEQNO_REQUEST) == []
 
 
@@ -112,7 +112,7 @@ def outbid(subject, name, mine, *, rounds=6, incarnation=9):
     """Another life speaks in a name again and again, each time above what was said last; what is reported of it."""
     reports = []
     for _ in range(rounds):
-        serial = subject.engine.records.get(name).serial + 1
+        serial = subject.engine.routing.record(name).serial + 1
         neighbours = (("far", 100), *((f"n{number}", 100) for number in range(4)))
         blob = wire.encode(wire.Record(name, incarnation, serial, (), neighbours, b""))
         reports += only(subject.receive(1, *wire.encode_records([blob])), Report)
@@ -130,7 +130,7 @@ def test_two_nodes_of_one_name_that_are_far_away_are_found_out(linked):
     text = "two nodes called 'x' are alive, one linked to far, n0, n1, n2, ..., one linked to nobody; one of the two"
     (report,) = outbid(linked, "x", 5)
     assert (report.node, report.detail[: len(text)]) == ("x", text)
-    assert linked.engine.duplicates.names() == ["x"]
+    assert linked.engine.routing.duplicates() == {"x"}
 
 
 def test_another_node_of_this_one_s_name_is_found_out_however_far_away_it_is(linked):
@@ -160,7 +160,7 @@ def test_a_name_is_one_s_own_again_when_the_other_has_been_silent_for_long(linke
     for _ in range(200):
         linked.run(1.0)
         linked.keep_alive(1)
-    assert linked.engine.duplicates.names() == []
+    assert linked.engine.routing.duplicates() == set()
     assert not linked.engine.exchanges.calls.contested
 
 
@@ -169,7 +169,7 @@ def test_the_record_of_a_node_that_stays_out_of_reach_is_forgotten(subject):
     subject.receive(1, *wire.encode_records([wire.encode(record())]))
     subject.link_down(1)
     assert Report("node_forgotten", "c") in subject.run(KEEP_GONE + 1)
-    assert subject.engine.records.get("c") is None
+    assert subject.engine.routing.record("c") is None
 
 
 def test_a_node_tells_what_it_can_do(linked):
@@ -194,7 +194,7 @@ def test_a_node_that_can_do_more_than_may_be_told_tells_as_much_as_it_may(linked
 
 def own_refused(linked):
     """Whom the node's own record says that it has refused."""
-    return linked.engine.records.get("b").refused
+    return linked.engine.routing.record("b").refused
 
 
 def hear_of_refused(linked, *refused, serial=5):
@@ -259,7 +259,7 @@ def test_who_was_refused_itself_knows_already(linked):
 def test_the_later_of_two_nodes_that_outbid_each_other_gives_way(linked):
     effects = []
     for _ in range(6):
-        serial = linked.engine.records.get("b").serial + 1
+        serial = linked.engine.routing.record("b").serial + 1
         blob = wire.encode(wire.Record("b", 9, serial, (), (("far", 100),), b"", 999.0))
         effects += linked.receive(1, *wire.encode_records([blob])) + linked.run(2.0)
         linked.keep_alive(1)

@@ -31,12 +31,12 @@ async def test_nobody_has_the_last_word_in_anothers_name(victim, member, honest,
     for each in (mesh, later):
         await eventually(
             lambda each=each: {name: record.capabilities.count("forged:one")
-                               for name, record in each.node.engine.records.known().items()}
+                               for name, record in each.node.engine.routing.records().items()}
             == {"victim": 0, "honest": 0, "later": 0},
             timeout=60.0,
         )  # fmt: skip
         await each.ping_once("victim", timeout=60.0)
-    digests = {each.node.engine.records.digest for each in (mesh, later)}
+    digests = {each.node.engine.routing.digest for each in (mesh, later)}
     assert {await node.ask("digest(mesh)")} == digests
 
 
@@ -65,7 +65,7 @@ async def test_a_hundred_thousand_records_take_up_a_bounded_part_of_a_node_and_n
     await node.told("frame_dropped:rate_limited")
     late = await honest(node, "late", heartbeat=HEARTBEAT)
     await late.wait_for("victim", timeout=60.0)
-    await eventually(lambda: late.node.engine.records.get("victim"), timeout=60.0)
+    await eventually(lambda: late.node.engine.routing.record("victim"), timeout=60.0)
     beside.since()
     await beside.more(20)
     assert beside.failed == []
@@ -82,5 +82,5 @@ async def test_records_of_nodes_that_nobody_has_a_route_to_go_no_further(victim,
     await mesh.wait_for("mallory")
     await mallory.flood(told(*(forged(name, 5) for name in made_up(4000))))
     await mallory.flood([*advertised("real"), *told(forged("real", 5))])
-    await eventually(lambda: mesh.node.engine.records.get("real"), timeout=60.0)
-    assert len(mesh.node.engine.records) == 4
+    await eventually(lambda: mesh.node.engine.routing.record("real"), timeout=60.0)
+    assert mesh.node.engine.routing.counts()["records"] == 4

@@ -15,7 +15,7 @@ async def counts(mesh):
     kept = engine.exchanges.counts() | engine.exchanges.kept()
     kept["requests"] = len(mesh.node.serving)
     kept["nodes"] = len(engine.nodes())
-    kept["records"] = len(engine.records.known())
+    kept["records"] = len(engine.routing.records())
     kept["links"] = len([*engine.links])
     return kept
 
@@ -23,10 +23,10 @@ async def reported(mesh):
     return dict(mesh.node.telemetry.counts)
 
 async def count_distances(mesh):
-    return len(mesh.node.engine.routes._distances)
+    return mesh.node.engine.routing.counts()["distances"]
 
 async def digest(mesh):
-    return mesh.node.engine.records.digest
+    return mesh.node.engine.routing.digest
 """
 
 

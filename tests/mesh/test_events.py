@@ -217,7 +217,7 @@ async def test_two_nodes_of_one_name_far_apart_are_known_everywhere_and_swap_no_
         for request, sent in asked:
             with contextlib.suppress(zmesh.TimedOut, zmesh.Unreachable, zmesh.NodeRestarted, zmesh.Cancelled):
                 assert (await request.only_payload()).text() == sent
-        assert mesh["a"].node.engine.routes.get(Address("twin")) is not None
+        assert mesh["a"].node.engine.routing.route(Address("twin")) is not None
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def routes_agree(mesh, names):
             for distance, passed in enumerate(reversed(path), hops[name] + 1):
                 hops[passed] = distance
         for name in names:
-            route = mesh[name].node.engine.routes.get(destination)
+            route = mesh[name].node.engine.routing.route(destination)
             if (route.hops if route else 0) != hops[name]:
                 return False
     return True

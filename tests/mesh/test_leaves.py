@@ -19,7 +19,7 @@ async def forget_frames(mesh):
 
 async def tables(mesh):
     engine = mesh.node.engine
-    return [len(engine.links), len(engine.routes.table()), len(engine.records), len(engine.forwarding.queues),
+    return [len(engine.links), *engine.routing.counts().values(), len(engine.forwarding.queues),
             *engine.exchanges.counts().values()]
 """
 
@@ -42,7 +42,7 @@ async def calm(nodes):
     for node, links in zip(nodes, (1, 2, 1), strict=True):
         async with asyncio.timeout(60):
             while True:
-                if await node.ask("tables(mesh)") == [links, 2, 3, links, 0, 0, 0, 0, 0]:
+                if await node.ask("tables(mesh)") == [links, 2, 2, 3, 0, 0, links, 0, 0, 0, 0, 0]:
                     break
                 await asyncio.sleep(0.02)
         await node.ask("forget_frames(mesh)")

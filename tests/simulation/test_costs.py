@@ -26,7 +26,7 @@ def two_ways(seed: int, delay: float, jitter: float) -> tuple[SimNode, list[Wire
 
 def way(node: SimNode) -> LinkId:
     """The link that `here` reaches `there` over."""
-    route = node.engine.routes.get(THERE)
+    route = node.engine.routing.route(THERE)
     assert route is not None
     return route.link
 
@@ -89,14 +89,14 @@ def test_a_hub_whose_links_all_swing_says_so_seldom_and_tells_the_truth_in_the_e
     wires = [sim.connect(HERE, f"n{i}", delay=0.001) for i in range(24)]
     assert sim.settle()
     sim.run(10)
-    before, seconds = hub.engine.records.get(HERE).serial, 60
+    before, seconds = hub.engine.routing.record(HERE).serial, 60
     for second in range(seconds):
         for wire in wires[second % 4 :: 4]:
             wire.delay = 0.05 - wire.delay
         sim.run(1)
-    told = hub.engine.records.get(HERE).serial - before
+    told = hub.engine.routing.record(HERE).serial - before
     assert seconds / DELAY_MAX - 2 < told < seconds / DELAY_MAX + 6
     sim.run(5 + DELAY_MAX)
     for link in hub.engine.links.up():
-        assert hub.engine.routes.get(link.node).metric == link.cost
+        assert hub.engine.routing.route(link.node).metric == link.cost
         assert abs(link.cost - DEFAULT_COST - rtt_penalty(2 * hub.wires[link.id][0].delay)) < COST_STEP

@@ -103,7 +103,7 @@ def test_a_second_node_at_another_hub_is_named_by_all_and_the_later_of_the_two_g
     }
     assert taken == {"first" if earlier else "second"}
     for node in others:
-        record = node.engine.records.get(sim.nodes["other"].id)
+        record = node.engine.routing.record(sim.nodes["other"].id)
         assert record is not None
         assert {one.node for one in record.refused} == {"twin"}
 

@@ -19,9 +19,9 @@ def tables(node: SimNode) -> dict[str, object]:
     """All that may grow in a node."""
     engine = node.engine
     return {
-        "routes": engine.routes.table().keys(),
-        "records": dict(engine.records.known()),
-        "record names": set(engine.records.names()),
+        "routes": engine.routing.routes().keys(),
+        "records": dict(engine.routing.records()),
+        "entries": engine.routing.counts(),
         "links": len(engine.links),
         "queues": len(engine.forwarding.queues),
         "exchanges": engine.exchanges.counts(),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zmesh.core.routing.routes import KEEP_DISTANCE
+from zmesh.core.routing import KEEP_DISTANCE
 from zmesh.testing.scenario import Scenario
 from zmesh.testing.simliar import LIES
 from zmesh.testing.traffic import Traffic

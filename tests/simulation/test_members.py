@@ -45,7 +45,9 @@ def mesh_with_a_liar(checked=True, **options):
 
 
 def records_of(sim):
-    return [{name: record.serial for name, record in sim.nodes[node].engine.records.known().items()} for node in HONEST]
+    return [
+        {name: record.serial for name, record in sim.nodes[node].engine.routing.records().items()} for node in HONEST
+    ]
 
 
 @pytest.mark.parametrize("lead", [1, 1 << 30, MAX_LEAD_MS - 60_000, MAX_LEAD_MS + 60_000, U63])
@@ -66,21 +68,21 @@ def test_records_in_others_names_are_put_right_by_those_whose_names_they_are(lea
     first, *others = records_of(sim)
     assert all(other == first for other in others)
     for node in HONEST:
-        for record in sim.nodes[node].engine.records.known().values():
+        for record in sim.nodes[node].engine.routing.records().values():
             assert record.capabilities == ("echo:echo",)
             assert record.incarnation == sim.nodes[record.node].engine.incarnation
 
 
 def test_two_records_that_differ_in_nothing_but_what_they_say_do_not_divide_the_mesh():
     sim, liar = mesh_with_a_liar()
-    said = sim.nodes["e"].engine.records.get("e")
+    said = sim.nodes["e"].engine.routing.record("e")
     say(liar, wire.encode_records([wire.encode(said._replace(capabilities=("forged:one",)))]))
     sim.run(30.0)
     sim.remove("liar")
     sim.run(30.0)
-    digests = {sim.nodes[node].engine.records.digest for node in HONEST}
+    digests = {sim.nodes[node].engine.routing.digest for node in HONEST}
     assert len(digests) == 1
-    assert sim.nodes["a"].engine.records.get("e").capabilities == ("echo:echo",)
+    assert sim.nodes["a"].engine.routing.record("e").capabilities == ("echo:echo",)
 
 
 def test_made_up_destinations_do_not_push_honest_ones_out_anywhere_in_the_mesh():
@@ -92,13 +94,13 @@ def test_made_up_destinations_do_not_push_honest_ones_out_anywhere_in_the_mesh()
         sim.run(0.2)
         for node in HONEST:
             sim.nodes[node].engine.check()
-            table = sim.nodes[node].engine.routes.table()
+            table = sim.nodes[node].engine.routing.routes()
             assert set(HONEST) - {node} <= table.keys()
             assert len(table) <= 60
     sim.add("late")
     sim.connect("late", "e", delay=0.005)
     sim.run(2.0)
-    assert all(sim.nodes[node].engine.routes.get("late") for node in HONEST)
+    assert all(sim.nodes[node].engine.routing.route("late") for node in HONEST)
     sim.remove("liar")
     sim.run(5.0)
     assert sim.settle()

@@ -118,7 +118,7 @@ def test_every_metric_is_that_of_the_shortest_path() -> None:
     sim.run(3)
     costs = dict(networkx.all_pairs_dijkstra_path_length(graph))
     for i in graph:
-        table = sim.nodes[f"n{i}"].engine.routes.table()
+        table = sim.nodes[f"n{i}"].engine.routing.routes()
         assert {dest: route.metric for dest, route in table.items()} == {
             f"n{j}": cost for j, cost in costs[i].items() if j != i
         }
@@ -302,13 +302,13 @@ def test_a_leaf_is_served_without_the_mesh_hearing_of_it() -> None:
     sim = Simulator()
     nodes = sim.chain("a", "b", "c")
     assert sim.settle()
-    known = [dict(node.engine.records.known()) for node in nodes]
+    known = [dict(node.engine.routing.records()) for node in nodes]
     (leaf,) = sim.add("cli", leaf=True)
     sim.connect("cli", "a")
     outcome = leaf.send("c", b"x" * 200_000)
     assert sim.run_until(lambda: outcome.eof is not None, 3)
     assert outcome.replies == [b"x" * 200_000]
-    assert [dict(node.engine.records.known()) for node in nodes] == known
+    assert [dict(node.engine.routing.records()) for node in nodes] == known
     assert NodeId(Address("cli")) not in nodes[0].engine.nodes()
 
 
@@ -336,7 +336,7 @@ def test_a_frame_that_has_used_up_its_ttl_is_answered_and_goes_no_further() -> N
     head = wire.encode(wire.Chunk(MessageId(bytes(16)), True, 0, 1, 0, 0, nodes[0].engine.incarnation, 0, None, None))
     sealed = wire.seal(Kind.CANCEL, Address("c"), Address("a"), head, b"")
     frames = (wire.encode_route(Kind.CANCEL, Address("c"), Address("a"), 1), *sealed[1:])
-    link = nodes[0].engine.routes.table()[NodeId(Address("c"))].link
+    link = nodes[0].engine.routing.routes()[NodeId(Address("c"))].link
     assert nodes[0].transmit(link, frames)
     sim.run(0.1)
     assert events(nodes[1], "expired") == ["a"]

@@ -24,15 +24,15 @@ def test_a_detour_costs_a_round_trip_to_the_neighbour_however_far_the_destinatio
     sim.connect("left", "right", delay=0.005)
     assert sim.settle()
     sim.run(5)
-    numbers = [node.engine.routes.seqno for node in sim.all()]
+    numbers = [node.engine.routing.seqno for node in sim.all()]
     left = sim.nodes["left"].engine
     lost.take_down()
     sim.run(0.0101)
-    assert {to: left.links.get(route.link).node for to, route in left.routes.table().items()} == dict.fromkeys(
+    assert {to: left.links.get(route.link).node for to, route in left.routing.routes().items()} == dict.fromkeys(
         [*ids, "right"], "right"
     )
     assert sim.settle()
-    assert [node.engine.routes.seqno for node in sim.all()] == numbers
+    assert [node.engine.routing.seqno for node in sim.all()] == numbers
 
 
 class Grid:
@@ -60,7 +60,7 @@ class Grid:
         return {
             (node.id, to): (route.link, route.metric)
             for node in self.sim.all()
-            for to, route in node.engine.routes.table().items()
+            for to, route in node.engine.routing.routes().items()
         }
 
     def failed(self, strike):
@@ -73,7 +73,7 @@ class Grid:
         nodes = {id for id, _ in after}
         changed = sum(before.get(key) != after.get(key) for key in before.keys() | after if key[0] in nodes)
         degree = 2 * len(self.wires) / len(self.graph)
-        took = max(node.engine.routes.moved_at for node in self.sim.all()) - since
+        took = max(node.engine.routing.moved_at for node in self.sim.all()) - since
         self.assert_shortest()
         return took, self.entries / changed / degree
 
@@ -84,7 +84,7 @@ class Grid:
         for node in self.sim.all():
             lengths = networkx.single_source_dijkstra_path_length(graph, node.id)
             del lengths[node.id]
-            assert {to: route.metric for to, route in node.engine.routes.table().items()} == lengths
+            assert {to: route.metric for to, route in node.engine.routing.routes().items()} == lengths
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -39,7 +39,7 @@ def doubled(first: int, second: int) -> tuple[Simulator, Wire, Wire, Counted]:
 
 
 def carrying(sim: Simulator) -> Wire:
-    route = sim.nodes["left"].engine.routes.get(NodeId(Address("right")))
+    route = sim.nodes["left"].engine.routing.route(NodeId(Address("right")))
     assert route is not None
     return sim.nodes["left"].wires[route.link][0]
 

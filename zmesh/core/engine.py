@@ -10,7 +10,6 @@ stimulus raises.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 
 from zmesh.core import wire
@@ -24,15 +23,9 @@ from zmesh.core.neighbours.handshake import REDIAL_REFUSED, TAKEN, Handshake
 from zmesh.core.neighbours.keepalive import Keepalive
 from zmesh.core.neighbours.links import DEFAULT_COST, MAX_STRIKES, Link, Links, State
 from zmesh.core.neighbours.rate_limits import MIN_RESENT, RateExceeded
-from zmesh.core.routing.cost_damping import CostDamping
-from zmesh.core.routing.departed import Departed
-from zmesh.core.routing.duplicates import STARTUP, Duplicates, describe_duplicate, describe_refused
-from zmesh.core.routing.records import Records
-from zmesh.core.routing.routes import Routes
-from zmesh.core.routing.selected_route import RouteChange
-from zmesh.core.routing.serials import ceiling
+from zmesh.core.routing import Routing
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import FIRST_ROUTED, MAX_ENTRIES, Frames, Kind, Route, WireError
+from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Route, WireError
 
 _BETWEEN_NODES = (Kind.UPDATE, Kind.RECORD, Kind.SEQNO_REQUEST, Kind.RESEND)
 
@@ -61,28 +54,28 @@ class Engine:
         self.incarnation = incarnation
         self.leaf = leaf
         self.limits = limits
-        self._epoch = epoch
         self.alarm = Alarm()
         self.links = Links(heartbeat, self.alarm, limits)
-        self.cost_damping = CostDamping(self.alarm)
-        self.started = epoch + now
-        self._fresh_until = now + STARTUP
-        self.routes = Routes(node, incarnation, serial, self.alarm, limits.destinations)
-        self.records = Records(node, incarnation, serial, self.alarm, limits.nodes, started=self.started)
-        self.duplicates = Duplicates(self.alarm, limits)
-        self.departed = Departed(node, self.routes, self.records, limits)
+        self.routing = Routing(
+            node,
+            incarnation,
+            serial,
+            self.links,
+            self._emit,
+            self.alarm,
+            now=now,
+            epoch=epoch,
+            leaf=leaf,
+            limits=limits,
+        )
         self._admissions = TokenBucket(limits.admissions, now)
-        self.forwarding = Forwarding(
-            node, incarnation, self.links, self.routes, self.records, self.departed, leaf=leaf, limits=limits
-        )
+        self.forwarding = Forwarding(node, incarnation, self.links, self.routing, leaf=leaf, limits=limits)
         self.exchanges = Exchanges(self.forwarding, route_timeout, self.alarm, leaf=leaf, limits=limits)
-        self.keepalive = Keepalive(self.routes, self.records, self.forwarding, leaf=leaf)
+        self.keepalive = Keepalive(self.routing, self.forwarding, leaf=leaf)
         self.handshake = Handshake(
-            node, incarnation, self.started, self.links, self.routes, self.records, self.forwarding, leaf=leaf
+            node, incarnation, self.routing.started, self.links, self.routing, self.forwarding, leaf=leaf
         )
-        self._capabilities: tuple[str, ...] = ()
         self._closed = False
-        self.routes.changed_at = now
 
     # -- stimuli: the transport ----------------------------------------------------------------------------------
 
@@ -230,8 +223,7 @@ class Engine:
 
     def describe(self, capabilities: Iterable[str], now: float) -> list[Effect]:
         """Tell all nodes what this one can do."""
-        self._capabilities = tuple(name.encode(errors="replace").decode() for name in capabilities)
-        self._describe(now)
+        self.routing.describe(capabilities, now)
         return self._done(now)
 
     def probe(self, link: LinkId, now: float) -> list[Effect]:
@@ -264,7 +256,7 @@ class Engine:
         suspects, silent = self.links.expire(now)
         for link in suspects:
             self.forwarding.emit(Report("link_suspect", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
-            self.routes.set_cost(link.id, link.routing_cost)
+            self.routing.set_cost(link.id, link.routing_cost)
             if self.forwarding.uplink is link and any(not other.suspect for other in self.links.up()):
                 self._rehome(now)
         for link in silent:
@@ -276,17 +268,12 @@ class Engine:
                 how = "silent" if link.state is State.UP else "no greeting"
                 self.forwarding.emit(HangUp(link.id, how, 0.0))
                 self._lose(link.id, f"{how} for {now - link.heard:.3g} s", now)
-        self._move(now)
-        self.routes.expire(now)
-        for node in self.records.expire(now):
-            self.forwarding.emit(Report("node_forgotten", node))
-        if self.duplicates.expire(now):
-            self._describe(now)
-        if self.node not in self.duplicates:
+        self.routing.expire(now)
+        if not self.routing.is_contested:
             self.exchanges.on_uncontested()
         self.exchanges.tick(now)
-        self._choose(now)
-        self._tell(now)
+        self._select(now)
+        self._flush(now)
         effects = self._done(now)
         self._set_alarm()
         return effects
@@ -302,7 +289,7 @@ class Engine:
         return soonest if soonest < math.inf else None
 
     def _set_alarm(self) -> None:
-        tables = (self.exchanges, self.links, self.cost_damping, self.routes, self.records, self.duplicates)
+        tables = (self.exchanges, self.links, self.routing)
         deadlines = [table.next_deadline() for table in tables]
         self.alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
 
@@ -350,7 +337,7 @@ class Engine:
 
     def last_heard_by(self, node: NodeId) -> NodeId | None:
         """The node that was the last to hear of one that has left; None if that is unknown."""
-        return self.departed.heard_by(node)
+        return self.routing.last_heard_by(node)
 
     def rtt(self, link: LinkId) -> float | None:
         """The smoothed round-trip time of a link in seconds; None before the first sample."""
@@ -359,19 +346,16 @@ class Engine:
 
     def settled(self, now: float) -> float:
         """For how many seconds this node's routes have been as they are."""
-        return max(0.0, now - self.routes.changed_at)
+        return self.routing.settled(now)
 
     def nodes(self) -> set[NodeId]:
         """All nodes that can be reached, this one among them."""
-        return {self.node, *self.routes.table()}
+        return {self.node, *self.routing.destinations()}
 
     def check(self) -> None:
         """Raise AssertionError if any table contradicts itself or another; tests call this after every event."""
         self.links.check()
-        self.routes.check()
-        self.records.check()
-        self.duplicates.check()
-        self.departed.check()
+        self.routing.check()
         self.exchanges.check()
         self.forwarding.check()
 
@@ -449,21 +433,19 @@ class Engine:
             case Kind.UPDATE:
                 update = wire.decode_update(head)
                 link.limiter.spend("route_entries", 1 + len(update.entries))
-                self.routes.update(link.id, *update, ceiling(self._epoch, now))
+                self.routing.on_update(link.id, update, now)
             case Kind.RECORD:
                 self._on_records(link, *wire.decode_records(head), now)
             case Kind.SEQNO_REQUEST:
                 for request in wire.decode_seqno_requests(head):
-                    passed_on = self.routes.request(link.id, request, now, ceiling(self._epoch, now))
-                    link.limiter.spend("seqno_requests", 1 + passed_on)
+                    forwarded = self.routing.on_seqno_request(link.id, request, now)
+                    link.limiter.spend("seqno_requests", 1 + forwarded)
             case Kind.RESEND:
                 resend = wire.decode_resend(head)
                 if resend.routes:
-                    self.routes.resend(link.id, now)
-                    link.limiter.spend("resent_rows", max(MIN_RESENT, len(self.routes.names())))
+                    link.limiter.spend("resent_rows", max(MIN_RESENT, self.routing.resend_routes(link.id, now)))
                 if resend.records:
-                    self.records.resend(link.id, now)
-                    link.limiter.spend("resent_rows", max(MIN_RESENT, len(self.records)))
+                    link.limiter.spend("resent_rows", max(MIN_RESENT, self.routing.resend_records(link.id, now)))
             case _:
                 reason = wire.decode_goodbye(head).reason
                 self.forwarding.emit(HangUp(link.id, reason, 0.0))
@@ -474,39 +456,10 @@ class Engine:
     ) -> None:
         """Take in each record by itself; those that can't be read are a single bad frame, whatever is beside them."""
         link.limiter.spend("record_updates", 1 + len(records) + len(errors))
-        highest = ceiling(self._epoch, now)
-        for record, blob in records:
-            known = self.records.get(record.node)
-            outranks = known is not None and self.records.outranks(record, highest)
-            if known is not None and outranks and self.duplicates.witness(record, known, now):
-                self._on_duplicate(record, known, now)
-            if self.records.update(link.id, record, blob, now, highest):
-                for refused in record.refused:
-                    if known is None or refused not in known.refused:
-                        self._on_refused_elsewhere(record.node, refused, now)
+        if self.routing.on_records(link.id, records, now):
+            self.exchanges.on_contested(now)
         if errors:
             raise WireError(f"{len(errors)} of {len(records) + len(errors)} records: {errors[0]}")
-
-    def _on_duplicate(self, one: wire.Record, other: wire.Record, now: float) -> None:
-        """Two nodes of one name are alive."""
-        self.forwarding.emit(Report("duplicate_id", one.node, None, describe_duplicate(one, other, self.node)))
-        if one.node == self.node:
-            self.exchanges.on_contested(now)
-            self._give_way(one, describe_duplicate(one, other, self.node), now)
-
-    def _on_refused_elsewhere(self, at: NodeId, refused: wire.Refused, now: float) -> None:
-        """Another node has refused a second node of some name."""
-        if refused[:2] != (self.node, self.incarnation):
-            text = describe_refused(refused, at, self.node)
-            self.forwarding.emit(Report("duplicate_id", refused.node, None, text))
-            if refused.node == self.node:
-                self._give_way(refused, text, now)
-
-    def _give_way(self, other: wire.Record | wire.Refused, text: str, now: float) -> None:
-        """Another node of this name was heard of; of two, the one that was started later should end."""
-        later = (self.started, self.incarnation) > (other.started, other.incarnation)
-        if later and now < self._fresh_until:
-            self.forwarding.emit(Report("id_taken", self.node, None, text))
 
     # -- inside: opening and closing links -----------------------------------------------------------------------
 
@@ -537,10 +490,8 @@ class Engine:
             self.exchanges.on_attached(Address(f"{link.node}@{self.node}"), now)
         else:
             self.handshake.ask_newcomer(link)
-            self.routes.link_up(link.id, link.routing_cost, now, link.node)
-            self.records.link_up(link.id, now, link.node)
-            self._describe(now)
-            self._tell(now)
+            self.routing.link_up(link.id, link.node, link.routing_cost, now)
+            self._flush(now)
             self.keepalive.send(link, now)
 
     def _measure(self, link: Link, sample: float, now: float) -> None:
@@ -550,11 +501,9 @@ class Engine:
         if self.leaf or link.leaf:
             return
         if first:
-            self.routes.set_cost(link.id, link.routing_cost)
-            self._describe(now)
+            self.routing.link_measured(link.id, link.routing_cost, now)
         elif moved:
-            self.cost_damping.add(link.id)
-            self._move(now)
+            self.routing.cost_moved(link.id, now)
 
     def _restart(self, link: Link, now: float) -> None:
         """The other end does not know us on this connection (any more): open it again as a new link would be."""
@@ -568,8 +517,7 @@ class Engine:
         self.handshake.refuse(link, refuse)
         if refuse.reason in TAKEN and not link.leaf:
             node = link.node or self.node
-            if self.duplicates.refuse(node, link.incarnation, link.started, link.where, now):
-                self._describe(now)
+            self.routing.refuse_duplicate(node, link.incarnation, link.started, link.where, now)
         self._lose(link.id, f"refused: {refuse.text}", now)
 
     def _lose(self, id: LinkId, reason: str, now: float) -> None:
@@ -593,10 +541,8 @@ class Engine:
             if not self.links.to(link.node):
                 self.exchanges.on_detached(Address(f"{link.node}@{self.node}"), now)
         else:
-            self.routes.link_down(link.id)
-            self.records.link_down(link.id)
-            self._describe(now)
-            self._choose(now)
+            self.routing.link_down(link.id, now)
+            self._select(now)
         self._admit_quarantined(now)
 
     def _rehome(self, now: float) -> None:
@@ -621,80 +567,35 @@ class Engine:
         """A suspect link is heard again; it may have been lost in the same breath."""
         if self.links.get(link.id) is link:
             self.links.trust(link)
-            self.routes.set_cost(link.id, link.routing_cost)
+            self.routing.set_cost(link.id, link.routing_cost)
 
-    # -- inside: routes and records ------------------------------------------------------------------------------
+    # -- inside: the end of a stimulus ---------------------------------------------------------------------------
 
-    def _describe(self, now: float) -> None:
-        if not self.leaf:
-            refused = self.duplicates.refused()
-            for cut in self.records.describe(self._capabilities, self.links.neighbours(), b"", now, refused):
-                self.forwarding.emit(Report("record_cut", self.node, None, cut))
+    def _emit(self, report: Report) -> None:
+        self.forwarding.emit(report)
 
-    def _move(self, now: float) -> None:
-        """Let routes and record follow the links whose cost has moved, if it is time."""
-        moved = self.cost_damping.take(now)
-        for id in moved:
-            link = self.links.get(id)
-            if link is not None:
-                self.routes.set_cost(id, link.routing_cost)
-        if moved:
-            self._describe(now)
+    def _select(self, now: float) -> None:
+        """Select routes, and let the exchanges follow the changes."""
+        for change in self.routing.select(now):
+            incarnation = change.after.incarnation if change.after is not None else None
+            self.exchanges.on_route(change.destination, incarnation, now)
+            if self.links.quarantined():
+                self._admit_quarantined(now)
 
-    def _choose(self, now: float) -> None:
-        """Let the routes settle on what has been heard, and tell everybody who hangs on them."""
-        for change in self.routes.select(now):
-            self._on_change(change, now)
-
-    def _on_change(self, change: RouteChange, now: float) -> None:
-        before, after, node = change.before, change.after, change.destination
-        if before is not None and after is not None and before[:2] == after[:2]:
-            return
-        self.records.set_reachable(node, after is not None, now)
-        if after is None:
-            self.departed.leave(node, before.hops if before is not None else 0, now)
-            self.forwarding.emit(Report("node_left", node))
-            self.exchanges.on_route(node, None, now)
-        else:
-            if before is None:
-                self.departed.join(node)
-                self.forwarding.emit(Report("node_joined", node))
-            self.forwarding.emit(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
-            self.exchanges.on_route(node, after.incarnation, now)
-        if self.links.quarantined():
-            self._admit_quarantined(now)
-
-    def _tell(self, now: float) -> None:
-        """Send what the tables have to tell, if it is time."""
-        for advertisement in self.routes.flush(now):
-            frames = wire.encode_update(wire.Update(*advertisement[1:]))
-            for id in advertisement.links:
-                self.forwarding.enqueue(id, frames)
-        for id, requests in self.routes.requests(now).items():
-            for start in range(0, len(requests), MAX_ENTRIES):
-                self.forwarding.enqueue(
-                    id, wire.encode_link(Kind.SEQNO_REQUEST, tuple(requests[start : start + MAX_ENTRIES]))
-                )
-        for id, blobs in self.records.flush(now):
-            self.forwarding.enqueue(id, wire.encode_records(blobs))
+    def _flush(self, now: float) -> None:
+        """Send what is due of routes, seqno requests and records."""
+        for link, frames in self.routing.flush(now):
+            self.forwarding.enqueue(link, frames)
 
     def _done(self, now: float) -> list[Effect]:
         """Bring the stimulus to its end: choose routes, loop what this node sent to itself, hand out the effects."""
-        if self.routes.dirty or self.routes.advertiser.urgent or self.routes.seqno_requests.outgoing:
-            self._choose(now)
-            self._tell(now)
-        for event, refused in (("route_refused", self.routes.refused), ("record_refused", self.records.refused)):
-            if refused:
-                self._report_refused(event, refused)
+        if self.routing.has_work:
+            if self.routing.is_urgent:
+                self._select(now)
+                self._flush(now)
+            self.routing.report_refused()
         while self.forwarding.looped:
             looped, self.forwarding.looped = self.forwarding.looped, []
             for frames in looped:
                 self._arrive(wire.decode_route(frames[0]), frames, now, None)
         return self.forwarding.take()
-
-    def _report_refused(self, event: str, refused: Counter[tuple[LinkId | None, str]]) -> None:
-        """One report for all that a stimulus has had refused for the same reason."""
-        for (link, reason), count in refused.items():
-            node = self.links.neighbour(link) if link is not None else None
-            self.forwarding.emit(Report(event, node, link, f"{reason}: {count}", count=count))
-        refused.clear()

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+from zmesh.core.durations import span
 from zmesh.core.effects import Report
 from zmesh.core.message import LinkId
-from zmesh.core.routing.departed import span
 
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())  # without it, a program that configures nothing would be shown the warnings

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zmesh.core.engine import Engine
 from zmesh.core.message import Address, NodeId
 from zmesh.core.neighbours.links import Link
-from zmesh.core.routing.selected_route import SelectedRoute
+from zmesh.core.routing import SelectedRoute
 from zmesh.errors import ConfigError
 
 
@@ -62,7 +62,7 @@ class Router:
     def get_edges(self) -> list[tuple[str, str, int]]:
         """The links of the mesh as (node, node, cost), each once; the cost is the higher one of its two ends."""
         edges: dict[tuple[str, str], int] = {}
-        records = self._engine.records.known()
+        records = self._engine.routing.records()
         for node, record in records.items():
             for neighbour, cost in record.neighbours:
                 if neighbour in records:
@@ -72,29 +72,30 @@ class Router:
 
     def node_capabilities(self) -> dict[str, list[str]]:
         """For each node that can be reached, the directives that it offers; `name:!Error` is a plugin that failed."""
-        return {node: list(record.capabilities) for node, record in sorted(self._engine.records.known().items())}
+        return {node: list(record.capabilities) for node, record in sorted(self._engine.routing.records().items())}
 
     def next_hop(self, node: str) -> str | None:
         """The neighbour that messages to `node` go to first; None if there is no route, or it is this node."""
-        selected = self._engine.routes.get(NodeId(Address(node)))
+        selected = self._engine.routing.route(NodeId(Address(node)))
         link = self._engine.links.get(selected.link) if selected is not None else None
         return link.node if link is not None else None
 
     def route(self, node: str) -> Route | None:
         """The route in use to one node; None if there is none, or it is this node."""
         destination = NodeId(Address(node))
-        selected = self._engine.routes.get(destination)
+        selected = self._engine.routing.route(destination)
         link = self._engine.links.get(selected.link) if selected is not None else None
         return self._route(destination, selected, link) if selected is not None and link is not None else None
 
     def routes(self) -> list[Route]:
         """The routes in use, sorted by destination."""
-        return [route for node in sorted(self._engine.routes.table()) if (route := self.route(node)) is not None]
+        return [
+            route for node in sorted(self._engine.routing.destinations()) if (route := self.route(node)) is not None
+        ]
 
     def duplicates(self) -> list[str]:
         """The ids that two live nodes have given themselves, sorted, also if one of them was refused."""
-        records = self._engine.records.known().values()
-        return sorted({*self._engine.duplicates.names(), *(one.node for record in records for one in record.refused)})
+        return sorted(self._engine.routing.duplicates())
 
     def _route(self, node: NodeId, selected: SelectedRoute, link: Link) -> Route:
         age = time.monotonic() - selected.since
@@ -103,7 +104,7 @@ class Router:
     def _why(self, node: NodeId, selected: SelectedRoute) -> str:
         others = [
             (known.node, metric, feasible)
-            for link, metric, feasible in self._engine.routes.others(node)
+            for link, metric, feasible in self._engine.routing.others(node)
             if (known := self._engine.links.get(link)) is not None
         ]
         if not others:

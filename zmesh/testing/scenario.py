@@ -24,7 +24,7 @@ import networkx
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, NodeId
 from zmesh.core.neighbours.links import State
-from zmesh.core.routing.routes import KEEP_DISTANCE
+from zmesh.core.routing import KEEP_DISTANCE
 from zmesh.testing.simliar import LIES, Liar
 from zmesh.testing.simnode import Plugin, SimNode, echo
 from zmesh.testing.simulator import Simulator
@@ -372,7 +372,7 @@ class Scenario:
         lives = {node.id: node.engine.incarnation for node in self.nodes}
         for node in self.nodes:
             lengths = networkx.single_source_dijkstra_path_length(graph, node.id)
-            for destination, route in node.engine.routes.table().items():
+            for destination, route in node.engine.routing.routes().items():
                 if route.metric != lengths.get(destination):
                     return f"{node.id} > {destination}: {route.metric} instead of {lengths.get(destination)}"
                 if route.incarnation != lives[destination]:
@@ -385,7 +385,7 @@ class Scenario:
         for node in self.nodes:
             engine = node.engine
             for name in made_up:
-                if engine.records.get(name) or engine.routes.get(name) or engine.routes.distance(name):
+                if engine.routing.record(name) or engine.routing.route(name) or engine.routing.distance(name):
                     return f"{node.id} still knows {name}"
         return ""
 

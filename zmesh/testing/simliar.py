@@ -105,15 +105,15 @@ class Liar(SimNode):
 
     def _tell(self, link: LinkId) -> None:
         """The whole table, anew each time."""
-        rows: list[Row] = [(self.id, self.engine.incarnation, self.engine.routes.seqno, 0, 0, 0)]
-        for to, route in self.engine.routes.table().items():
+        rows: list[Row] = [(self.id, self.engine.incarnation, self.engine.routing.seqno, 0, 0, 0)]
+        for to, route in self.engine.routing.routes().items():
             rows.append((to, route.incarnation, route.seqno, route.metric, route.hops, route.excess))
         if "destinations" in self.kinds:
             number = max(0, int(1000 * self.clock.wall()))  # higher each time, so that it is believed
             for ghost in self.random.sample(self.ghosts, self.random.randint(1, GHOSTS)):
                 rows.append((ghost, self._any(), number, self.random.randint(1, 1000), 1, 0))
         rows = [self._twist(row) for row in rows][:MAX_ENTRIES]
-        sent = self.engine.routes.sent(link)
+        sent = self.engine.routing.sent(link)
         super().transmit(link, wire.encode_update(wire.Update(FULL_BEGIN | FULL_END, sent, rows)))
 
     def _twist(self, row: Row) -> Row:
@@ -132,7 +132,7 @@ class Liar(SimNode):
     def _forge_record(self, link: LinkId) -> None:
         others = sorted(self.engine.nodes() - {self.id})
         victim = self.random.choice([*others, *self.ghosts[:2]])
-        known = self.engine.records.get(victim)
+        known = self.engine.routing.record(victim)
         serial = min(U63, (known.serial if known else 0) + self.random.choice(LEAPS))
         incarnation = known.incarnation if known and self._chance() else self.random.getrandbits(64)
         beside = tuple((other, 1) for other in others[:3])
@@ -142,7 +142,7 @@ class Liar(SimNode):
     def _request(self, link: LinkId) -> None:
         victim = self._victim()
         if victim is not None:
-            route = self.engine.routes.get(victim)
+            route = self.engine.routing.route(victim)
             seqno = min(U63, (route.seqno if route else 0) + self.random.choice(LEAPS))
             self._say(link, Kind.SEQNO_REQUEST, (wire.SeqnoRequest(victim, seqno, 0, MAX_TTL),))
 
@@ -167,7 +167,7 @@ class Liar(SimNode):
         if not others:
             return
         victim, source = self.random.choice(others), self.random.choice([*others, self.ghosts[0]])
-        target, of = (self.engine.records.get(node) for node in (victim, source))
+        target, of = (self.engine.routing.record(node) for node in (victim, source))
         mine, theirs = of.incarnation if of else self._any(), target.incarnation if target else 0
         message_id = MessageId(self.random.randbytes(16))
         number = self.random.choice((0, 1, 5, 1000, 1 << 40))

@@ -130,10 +130,10 @@ class Simulator:
             if usable and None in wire.ids:
                 return False
         for part in self.partitions():
-            records = {id: self.nodes[id].engine.records.get(NodeId(Address(id))) for id in part}
+            records = {id: self.nodes[id].engine.routing.record(NodeId(Address(id))) for id in part}
             for id in part:
                 engine = self.nodes[id].engine
-                if engine.nodes() != part or engine.records.known() != records:
+                if engine.nodes() != part or engine.routing.records() != records:
                     return False
         return True
 
@@ -195,7 +195,7 @@ class Simulator:
                     path = " > ".join(node.id for node in [*seen, here])
                     raise AssertionError(f"a loop to {destination}: {path} (seed {self.seed})")
                 seen[here] = None
-                selected = here.engine.routes.get(destination)
+                selected = here.engine.routing.route(destination)
                 here = self._other_end(here, selected.link) if selected is not None else None
             safe.update(seen)
 

@@ -18,7 +18,7 @@ from zmesh.core.delivery.peers import FORGET_PEER
 from zmesh.core.delivery.sending import POKE
 from zmesh.core.engine import Engine
 from zmesh.core.message import Eof
-from zmesh.core.routing.routes import KEEP_DISTANCE
+from zmesh.core.routing import KEEP_DISTANCE
 from zmesh.testing.scenario import FAULTS, Scenario, some
 from zmesh.testing.simnode import Job, Outcome, SimNode
 from zmesh.testing.simulator import Simulator

@@ -18,9 +18,7 @@ from zmesh.core.forwarding.forwarding import (
 from zmesh.core.forwarding.queues import BULK, FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.neighbours.links import Links
-from zmesh.core.routing.departed import Departed
-from zmesh.core.routing.records import Records
-from zmesh.core.routing.routes import Routes
+from zmesh.core.routing import Routing
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import MAX_BODY, MAX_TTL, Kind, Record
 
@@ -31,10 +29,8 @@ class Node:
     def __init__(self, node="a", *, leaf=False):
         alarm = Alarm()
         self.links = Links(1.0, alarm)
-        self.routes = Routes(node, 1, 1, alarm)
-        self.records = Records(node, 1, 1, alarm)
-        self.departed = Departed(node, self.routes, self.records)
-        self.forwarding = Forwarding(node, 1, self.links, self.routes, self.records, self.departed, leaf=leaf)
+        self.routing = Routing(node, 1, 1, self.links, lambda report: None, alarm, now=0.0, leaf=leaf)
+        self.forwarding = Forwarding(node, 1, self.links, self.routing, leaf=leaf)
 
     def join(self, id, node, *, leaf=False, cost=100):
         """A link to a neighbour is up."""
@@ -43,14 +39,22 @@ class Node:
         self.links.establish(link, 0.0)
         self.forwarding.queues[id] = Queue()
         if not leaf:
-            self.routes.link_up(id, cost, 0.0)
+            self.routing.link_up(id, node, cost, 0.0)
         return link
 
-    def reach(self, link, *nodes, incarnation=7):
+    def reach(self, link, *nodes, incarnation=7, now=5.0):
         """These nodes are reached over a link."""
-        self.routes.update(link, 0, 1, [(node, incarnation, 1, 1, 1, 0) for node in nodes])
-        self.routes.select(5.0)
-        self.routes.changed_at = 5.0
+        self.update(link, *((node, incarnation, 1, 1, 0, 0) for node in nodes), now=now)
+
+    def update(self, link, *rows, now):
+        """The neighbour on that link advertises this."""
+        self.routing.on_update(link, wire.Update(0, 1, list(rows)), now)
+        self.routing.select(now)
+
+    def lose(self, link, now):
+        """The link is down."""
+        self.routing.link_down(link, now)
+        self.routing.select(now)
 
 
 @pytest.fixture
@@ -203,9 +207,7 @@ def test_the_source_hears_of_a_frame_without_a_route_and_gets_its_head_back(node
 
 
 def test_the_source_hears_that_the_destination_has_left_and_when(node):
-    node.routes.update(1, 0, 1, [("c", 7, 2, wire.INFINITY, 1, 0)])
-    node.routes.select(6.0)
-    node.departed.leave("c", 1, 6.0)
+    node.update(1, ("c", 7, 2, wire.INFINITY, 1, 0), now=6.0)
     _, note = forward(node, 3, frames(to="cli@c", of="l@a"), now=18.0)
     text = "'c' left 12 s ago, last heard by 'a'"
     assert bounced(note) == wire.Unreachable(Kind.CHUNK, "left", "a", "cli@c", (), 12.0, text)
@@ -405,17 +407,13 @@ def test_an_error_names_the_nodes_there_are_and_the_likely_one(node):
     assert node.forwarding.hint("edge-9", 0.0) == text
     assert node.forwarding.hint("cli@edge-9", 0.0) == text
     node.links.close(1)
-    node.routes.link_down(1)
-    node.routes.select(0.0)
-    node.routes.changed_at = 0.0
+    node.lose(1, 0.0)
     assert node.forwarding.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: none"
 
 
 def test_an_error_about_a_node_that_has_left_says_when_and_names_no_others(node):
     assert not node.forwarding.has_left("c")
-    node.routes.link_down(1)
-    node.routes.select(6.0)
-    node.departed.leave("c", 1, 6.0)
+    node.lose(1, 6.0)
     assert node.forwarding.has_left("c")
     assert node.forwarding.hint("c", 18.0) == "; 'c' left 12 s ago, last heard by 'a'"
 
@@ -435,7 +433,7 @@ def test_a_name_that_is_known_resembles_no_other(node):
     node.reach(1, "edge-1")
     assert node.forwarding.near("edge-2", 0.0) == ("edge-1",)
     record = Record("edge-3", 1, 1, (), (), b"")
-    node.records.update(1, record, wire.encode(record), 0.0)
+    node.routing.on_records(1, [(record, wire.encode(record))], 0.0)
     assert node.forwarding.near("edge-3", 0.0) == ()
 
 
@@ -451,7 +449,7 @@ def test_near_names_follow_the_routes(node):
     assert node.forwarding.near("edge-2", 0.0) == ("edge-1",)
     node.reach(1, "edge-22")
     assert node.forwarding.near("edge-2", 0.0) == ("edge-1",)
-    node.routes.changed_at = 6.0
+    node.reach(2, "elsewhere", now=6.0)
     assert set(node.forwarding.near("edge-2", 0.0)) == {"edge-1", "edge-22"}
 
 
@@ -472,7 +470,7 @@ def test_so_many_unknown_names_are_compared_a_second_and_no_more(node, monkeypat
     rate = DEFAULT_LIMITS.suggestions
     suggested = [node.forwarding.near(f"edge-{number}x", number / 1000) for number in range(10_000)]
     assert sum(map(bool, suggested)) == len(compared)
-    assert rate.burst < len(compared) <= rate.at_once + 10 * rate.per_second + 1
+    assert rate.burst < len(compared) <= rate.burst + 10 * rate.per_second + 1
     assert max(compared) <= MAX_NAMES_MATCHED
     assert node.forwarding.near("edge-2x", 11.0) != ()
 

@@ -33,7 +33,7 @@ def test_a_greeting_is_answered_and_the_link_is_up(subject):
         Report("link_up", "a", 1),
         Said(1, Kind.UPDATE, wire.Update(FULL_BEGIN | FULL_END, 1, [Entry("b", 2, 100, 0, 0)])),
         Said(1, Kind.RECORD, [wire.Record("b", 2, 100, (), (), b"", 1000.0)]),
-        Said(1, Kind.PROBE, wire.Probe(0.5, subject.engine.routes.sent(1), subject.engine.records.digest, 0.5)),
+        Said(1, Kind.PROBE, wire.Probe(0.5, subject.engine.routing.sent(1), subject.engine.routing.digest, 0.5)),
     ]
 
 
@@ -52,8 +52,8 @@ def test_a_link_bears_routes_when_the_first_probe_on_it_is_answered_and_for_what
     subject.now = 0.2
     effects = subject.hear(1, Kind.ECHO, wire.Echo(0.0))
     assert events(effects) == ["node_joined", "route_changed"] * 2
-    assert {to: route.metric for to, route in subject.engine.routes.table().items()} == {"a": 250, "z": 260}
-    assert subject.engine.routes.distance("z") == (5, 260)
+    assert {to: route.metric for to, route in subject.engine.routing.routes().items()} == {"a": 250, "z": 260}
+    assert subject.engine.routing.distance("z") == (5, 260)
     assert [said.value[0].neighbours for said in only(effects, Kind.RECORD)] == [(("a", 250),)]
 
 
@@ -63,7 +63,7 @@ def test_the_answer_to_a_greeting_is_a_round_trip(subject):
     effects = subject.greet(1, "a")
     assert [said.value[0].neighbours for said in only(effects, Kind.RECORD)] == [(("a", 250),)]
     subject.tell(1, Entry("a", 1, 1, 0, 0))
-    assert subject.engine.routes.get("a").metric == 250
+    assert subject.engine.routing.route("a").metric == 250
 
 
 def test_of_a_greeting_that_was_repeated_nobody_knows_which_is_answered(subject):
@@ -167,7 +167,7 @@ def test_a_node_that_dials_itself_is_no_second_node(subject):
     assert subject.greet(1, "b", 2, started=1000.0) == refused(
         1, "itself", text, ("link_refused", None), started=1000.0
     )
-    assert subject.engine.duplicates.refused() == ()
+    assert subject.engine.routing.record("b").refused == ()
     subject.link_up(2, dialled=True)
     assert events(subject.hear(2, Kind.REFUSE, wire.Refuse("itself", text, 1000.0))) == ["link_refused"]
 

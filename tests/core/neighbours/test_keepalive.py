@@ -11,7 +11,7 @@ from zmesh.core.wire import FULL_BEGIN, FULL_END, Entry, Kind
 
 
 def test_a_probe_is_echoed_and_the_first_one_tells_that_the_link_is_in_step(linked):
-    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
+    routes, records = linked.engine.routing.received(1), linked.engine.routing.digest
     probe = wire.Probe(5.5, routes, records, 1.0)
     assert linked.hear(1, Kind.PROBE, probe) == [
         Said(1, Kind.ECHO, wire.Echo(5.5)),
@@ -21,7 +21,7 @@ def test_a_probe_is_echoed_and_the_first_one_tells_that_the_link_is_in_step(link
 
 
 def test_routes_that_differ_are_asked_for_at_once_and_records_a_little_later(linked):
-    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
+    routes, records = linked.engine.routing.received(1), linked.engine.routing.digest
     linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes, records, 0.0))
     ask = [Said(1, Kind.ECHO, wire.Echo(0.0)), Said(1, Kind.RESEND, wire.Resend(True, False))]
     assert linked.hear(1, Kind.PROBE, wire.Probe(0.0, routes ^ 1, records, 0.0)) == ask
@@ -40,7 +40,7 @@ def test_a_difference_that_stays_is_asked_for_less_and_less_often(linked, which)
     engine = linked.engine
     asked = []
     for number in range(1000):
-        routes, records = engine.routes.received(1), engine.records.digest
+        routes, records = engine.routing.received(1), engine.routing.digest
         probe = wire.Probe(0.0, routes ^ (which == "routes"), records ^ (which == "records"), 0.0)
         linked.now += 1.0
         if only(linked.hear(1, Kind.PROBE, probe), Kind.RESEND):
@@ -50,7 +50,7 @@ def test_a_difference_that_stays_is_asked_for_less_and_less_often(linked, which)
 
 
 def test_a_difference_that_is_another_one_is_asked_for_as_soon_as_the_first(linked):
-    routes, records = linked.engine.routes.received(1), linked.engine.records.digest
+    routes, records = linked.engine.routing.received(1), linked.engine.routing.digest
     asked = []
     for number in range(40):
         probe = wire.Probe(0.0, routes, records ^ (1 + number // 20), 0.0)
@@ -61,7 +61,7 @@ def test_a_difference_that_is_another_one_is_asked_for_as_soon_as_the_first(link
 
 @pytest.mark.parametrize(("routes", "records"), [(True, False), (False, True), (True, True), (False, False)])
 def test_a_neighbour_that_asks_is_told_its_tables_again(linked, routes, records):
-    number = linked.engine.routes.sent(1) + 1
+    number = linked.engine.routing.sent(1) + 1
     effects = linked.hear(1, Kind.RESEND, wire.Resend(routes, records)) + linked.run(0.0)
     table = wire.Update(FULL_BEGIN | FULL_END, number, [Entry("b", 2, 100, 0, 0)])
     assert only(effects, Kind.UPDATE) == [Said(1, Kind.UPDATE, table)] * routes
@@ -71,14 +71,14 @@ def test_a_neighbour_that_asks_is_told_its_tables_again(linked, routes, records)
 def test_an_echo_measures_the_link_and_a_slow_one_costs_more(subject):
     subject.join(1)
     subject.run(0.05)
-    assert subject.engine.routes.get("a").metric == 100
+    assert subject.engine.routing.route("a").metric == 100
     effects = []
     for _ in range(STEADY):
         subject.now += 0.5
         effects = subject.hear(1, Kind.ECHO, wire.Echo(subject.now - 0.2))
         assert events(effects) == []
     assert subject.engine.links.get(1).cost == 250
-    assert subject.engine.routes.get("a").metric == 250
+    assert subject.engine.routing.route("a").metric == 250
     (record,) = only(effects, Kind.RECORD)
     assert record.value[0].neighbours == (("a", 250),)
 
@@ -97,7 +97,7 @@ def test_a_cost_that_moved_on_a_link_that_is_gone_by_the_time_of_telling_is_told
     slower(subject, 1)
     slower(subject, 2)
     assert [subject.engine.links.get(link).cost for link in (1, 2)] == [250, 250]
-    assert [subject.engine.routes.get(node).metric for node in "ac"] == [250, 100]
+    assert [subject.engine.routing.route(node).metric for node in "ac"] == [250, 100]
     subject.link_down(2)
     assert only(subject.run(DELAY_INITIAL), Kind.UPDATE) == []
 

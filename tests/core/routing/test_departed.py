@@ -2,7 +2,7 @@ import pytest
 
 from zmesh.core import wire
 from zmesh.core.limits import Limits
-from zmesh.core.routing.departed import MAX_VISITED, MAX_WITNESSES, Departed, Departure, span
+from zmesh.core.routing.departed import MAX_VISITED, MAX_WITNESSES, Departed, Departure
 from zmesh.core.routing.records import Records
 from zmesh.core.routing.routes import Routes
 from zmesh.core.timers import Alarm
@@ -150,22 +150,14 @@ def test_a_table_that_contradicts_the_routes_or_its_limit_is_noticed():
         tables.departed.check()
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 s"), (0.6, "1 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 d")],
-)
-def test_a_length_of_time_is_told_in_the_largest_unit_of_which_there_are_two(seconds, text):
-    assert span(seconds) == text
-
-
 # --- in the engine ------------------------------------------------------------------------------------------------
 
 
 def test_an_engine_remembers_who_left_and_forgets_who_is_back(linked):
     linked.tell(1, Entry("c", 5, 1, 10, 1))
     linked.tell(1, Entry("c", 0, 0, INFINITY, 0))
-    assert linked.engine.departed.describe("c", linked.now + 4.0) == "'c' left 4 s ago"
+    assert linked.engine.routing.describe_departure("c", linked.now + 4.0) == "'c' left 4 s ago"
     linked.tell(1, Entry("c", 5, 3, 10, 1))
-    assert "c" not in linked.engine.departed
+    assert not linked.engine.routing.has_left("c")
     linked.link_down(1)
-    assert linked.engine.departed.heard_by("a") == "b"
+    assert linked.engine.routing.last_heard_by("a") == "b"

@@ -263,13 +263,13 @@ def test_a_route_that_no_neighbour_told_so_is_found(routes, broken, text):
 @pytest.mark.parametrize("distance", [(5, 111), (6, 50)])
 def test_a_route_past_its_feasibility_distance_is_found(routes, distance):
     hear(routes, 1, entry())
-    routes._distances["z"] = distance
+    routes.distances["z"] = distance
     with pytest.raises(AssertionError, match="past its feasibility distance"):
         routes.check()
 
 
 def test_a_distance_that_nothing_will_drop_is_found(routes):
-    routes._distances["y"] = (1, 1)
+    routes.distances["y"] = (1, 1)
     with pytest.raises(AssertionError, match="nothing will drop"):
         routes.check()
 

@@ -92,7 +92,7 @@ def test_all_is_well_as_soon_as_the_liar_has_left():
     routes.expire(1.0 + KEEP_DISTANCE)
     routes.select(1.0 + KEEP_DISTANCE)
     routes.check()
-    assert len(routes._distances) == 80
+    assert len(routes.distances) == 80
 
 
 def test_a_route_that_gave_way_is_not_believed_again_until_all_have_heard_that_it_was_lost():
@@ -116,7 +116,7 @@ def test_destinations_that_come_and_go_do_not_pile_up_as_distances():
     for number in range(30):
         hear(routes, 1, *names("made-up", str(number), count=50), now=number)
         hear(routes, 1, *(retraction(each.destination) for each in names("made-up", str(number), count=50)))
-    assert len(routes._distances) == 100
+    assert len(routes.distances) == 100
     assert len(routes.table()) == 20
 
 
@@ -197,7 +197,7 @@ def test_whatever_is_told_the_table_stays_in_order_and_within_its_limit(seed):
         routes.expire(now)
         routes.select(now)
         routes.check()
-        assert len(routes._distances) <= limit
+        assert len(routes.distances) <= limit
         heard = {name for link in (1, 2, 3) for name in routes._neighbours[link].heard}
         assert routes._no_room.keys() <= heard
     for link in (1, 2, 3):
@@ -206,7 +206,7 @@ def test_whatever_is_told_the_table_stays_in_order_and_within_its_limit(seed):
     routes.expire(now + KEEP_DISTANCE)
     routes.select(now + KEEP_DISTANCE)
     routes.check()
-    assert (routes._distances, routes._no_room, len(routes._quotas)) == ({}, {}, 0)
+    assert (routes.distances, routes._no_room, len(routes._quotas)) == ({}, {}, 0)
 
 
 def test_a_destination_that_counts_for_nobody_is_found(routes):

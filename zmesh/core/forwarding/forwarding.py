@@ -19,9 +19,7 @@ from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.neighbours.dials import Dials
 from zmesh.core.neighbours.links import Link, Links
-from zmesh.core.routing.departed import Departed
-from zmesh.core.routing.records import Records
-from zmesh.core.routing.routes import Routes
+from zmesh.core.routing import Routing
 from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Route
 
 LAGGING_BYTES = 256 * 1024
@@ -48,9 +46,7 @@ class Forwarding:
         node: NodeId,
         incarnation: int,
         links: Links,
-        routes: Routes,
-        records: Records,
-        departed: Departed,
+        routing: Routing,
         *,
         leaf: bool,
         limits: Limits = DEFAULT_LIMITS,
@@ -65,9 +61,7 @@ class Forwarding:
         self.dials = Dials()
         self._effects: list[Effect] = []
         self._links = links
-        self._routes = routes
-        self._records = records
-        self._departed = departed
+        self._routing = routing
         self._suggestions = TokenBucket(limits.suggestions, 0.0)
         self._near: dict[str, tuple[NodeId, ...]] = {}
         self._near_at = 0.0
@@ -130,7 +124,7 @@ class Forwarding:
         """How a routed frame leaves for its destination now."""
         if destination == self.node:
             return NextHop(LinkId(0), self.incarnation, False)
-        selected = None if self.leaf else self._routes.get(NodeId(destination))
+        selected = None if self.leaf else self._routing.route(NodeId(destination))
         if selected is not None:
             link, incarnation = selected.link, selected.incarnation
         else:
@@ -159,7 +153,7 @@ class Forwarding:
 
     def has_left(self, destination: Address) -> bool:
         """Whether there was a route to that node, and is none any more."""
-        return wire.host_of(destination) in self._departed
+        return self._routing.has_left(wire.host_of(destination))
 
     def hint(self, destination: Address, now: float) -> str:
         """What to add to an error about a node that can't be reached: when it left or which nodes are known, and which
@@ -171,7 +165,7 @@ class Forwarding:
         known = self._known(wire.host_of(destination), now)
         if self.has_left(destination):
             return known + dials
-        nodes = heapq.nsmallest(MAX_NAMES_SHOWN + 1, self._routes.names())
+        nodes = heapq.nsmallest(MAX_NAMES_SHOWN + 1, self._routing.destinations())
         shown = ", ".join(nodes[:MAX_NAMES_SHOWN]) + (", ..." if len(nodes) > MAX_NAMES_SHOWN else "")
         near = self._compare(wire.host_of(destination))
         likely = f" (did you mean {near[0]!r}?)" if near else ""
@@ -179,9 +173,9 @@ class Forwarding:
 
     def _known(self, host: NodeId, now: float) -> str:
         """What is known of a node, if there is no route to it."""
-        if host == self.node or self._routes.get(host) is not None:
+        if host == self.node or self._routing.route(host) is not None:
             return ""
-        return f"; {self._departed.describe(host, now)}"
+        return f"; {self._routing.describe_departure(host, now)}"
 
     def emit(self, effect: Effect) -> None:
         """Add an effect to those of the stimulus at hand."""
@@ -194,7 +188,7 @@ class Forwarding:
         if host == self.node:
             links = self._links.to(NodeId(Address(destination.partition("@")[0])))
             return links[0].id if links and links[0].leaf else None
-        selected = self._routes.get(host)
+        selected = self._routing.route(host)
         return selected.link if selected is not None else None
 
     def enqueue(self, link: LinkId, frames: Frames, kind: int = 0, source: str = "", destination: str = "") -> None:
@@ -219,10 +213,10 @@ class Forwarding:
         else:
             if reason == "no_route" and route.host == self.node:
                 reason = "gone"
-            elif reason == "no_route" and route.host in self._departed:
+            elif reason == "no_route" and self._routing.has_left(route.host):
                 reason = "left"
             near = self.near(route.destination, now) if reason == "no_route" else ()
-            settled = max(0.0, now - self._routes.changed_at)
+            settled = self._routing.settled(now)
             dials = self.dials.describe(now) if wire.host_of(route.source) == self.node else ""
             text = f"{self._known(route.host, now)}{dials}".removeprefix("; ")[: wire.MAX_TEXT]
             head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled, text))
@@ -252,8 +246,8 @@ class Forwarding:
         """Up to three known node ids that resemble a name that somebody else has asked for, the closest first; none if
         the name itself is known, or more names have been compared of late than `limits.suggestions`.
         """
-        if self._near_at != self._routes.changed_at or len(self._near) >= MAX_NEAR_CACHED:
-            self._near, self._near_at = {}, self._routes.changed_at
+        if self._near_at != self._routing.changed_at or len(self._near) >= MAX_NEAR_CACHED:
+            self._near, self._near_at = {}, self._routing.changed_at
         if name not in self._near:
             if not self._suggestions.has(now):
                 return ()
@@ -262,9 +256,9 @@ class Forwarding:
         return self._near[name]
 
     def _compare(self, name: str) -> tuple[NodeId, ...]:
-        if self._records.get(NodeId(Address(name))) is not None:
+        if self._routing.record(NodeId(Address(name))) is not None:
             return ()
-        names = itertools.islice(self._routes.names(), MAX_NAMES_COMPARED)
+        names = itertools.islice(self._routing.destinations(), MAX_NAMES_COMPARED)
         likely = heapq.nlargest(MAX_NAMES_MATCHED, (self.node, *names), key=lambda other: _ends_alike(name, other))
         return tuple(NodeId(Address(match)) for match in difflib.get_close_matches(name, likely, n=3, cutoff=0.6))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from zmesh.core.routing.departed import span
+from zmesh.core.durations import span
 
 MAX_PEERS_SHOWN = 3
 

@@ -15,9 +15,7 @@ from zmesh.core.effects import HangUp, Report, Transmit
 from zmesh.core.forwarding.forwarding import Forwarding
 from zmesh.core.message import NodeId
 from zmesh.core.neighbours.links import Link, Links, State
-from zmesh.core.routing.duplicates import describe_links
-from zmesh.core.routing.records import Records
-from zmesh.core.routing.routes import Routes
+from zmesh.core.routing import Routing, describe_links
 from zmesh.core.wire import Kind
 
 REDIAL_REFUSED = 5.0
@@ -42,8 +40,7 @@ class Handshake:
         incarnation: int,
         started: float,
         links: Links,
-        routes: Routes,
-        records: Records,
+        routing: Routing,
         forwarding: Forwarding,
         *,
         leaf: bool,
@@ -53,8 +50,7 @@ class Handshake:
         self.leaf = leaf
         self._started = started
         self._links = links
-        self._routes = routes
-        self._records = records
+        self._routing = routing
         self._forwarding = forwarding
 
     def greet(self, link: Link, now: float, answers: int = 0) -> None:
@@ -105,7 +101,7 @@ class Handshake:
     def duplicate(self, link: Link) -> wire.Refuse:
         """What to tell a quarantined link whose node is still alive elsewhere."""
         text, started = f"another node called {link.node!r} is alive in the mesh", 0.0
-        others, record = self._rivals(link)[0], self._records.get(link.node)
+        others, record = self._rivals(link)[0], self._routing.record(link.node)
         if others:
             text, started = f"{text}, linked to {self.node}", others[0].started
         elif record is not None:
@@ -129,8 +125,8 @@ class Handshake:
 
     def ask_newcomer(self, link: Link) -> None:
         """A neighbour that has restarted may count from the beginning: have it say at once what can be believed."""
-        known, selected = self._routes.distance(link.node), self._routes.get(link.node)
-        record = self._records.get(link.node)
+        known, selected = self._routing.distance(link.node), self._routing.route(link.node)
+        record = self._routing.record(link.node)
         lives = (selected and selected.incarnation, record and record.incarnation)
         if known is not None and link.incarnation not in lives:
             request = wire.SeqnoRequest(link.node, known[0], 0, 1)
@@ -154,5 +150,5 @@ class Handshake:
             for other in self._links.to(link.node)
             if (other.incarnation, other.leaf) != (link.incarnation, link.leaf)
         )
-        selected = None if link.leaf or others else self._routes.get(link.node)
+        selected = None if link.leaf or others else self._routing.route(link.node)
         return others, selected is not None and selected.incarnation != link.incarnation

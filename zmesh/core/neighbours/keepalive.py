@@ -12,25 +12,23 @@ from zmesh.core import wire
 from zmesh.core.effects import Report
 from zmesh.core.forwarding.forwarding import Forwarding
 from zmesh.core.neighbours.links import Link
-from zmesh.core.routing.records import Records
-from zmesh.core.routing.routes import Routes
+from zmesh.core.routing import Routing
 from zmesh.core.wire import Kind
 
 
 class Keepalive:
     """The probes of one node, those that it sends and those that it hears."""
 
-    def __init__(self, routes: Routes, records: Records, forwarding: Forwarding, *, leaf: bool) -> None:
-        self._routes = routes
-        self._records = records
+    def __init__(self, routing: Routing, forwarding: Forwarding, *, leaf: bool) -> None:
+        self._routing = routing
         self._forwarding = forwarding
         self._leaf = leaf
 
     def send(self, link: Link, now: float) -> None:
         """Ask a neighbour whether it is there, and tell it what it should know by now."""
         alone = link.leaf or self._leaf
-        sent, digest = (0, 0) if alone else (self._routes.sent(link.id), self._records.digest)
-        probe = wire.Probe(now, sent, digest, max(0.0, now - self._routes.changed_at))
+        sent, digest = (0, 0) if alone else (self._routing.sent(link.id), self._routing.digest)
+        probe = wire.Probe(now, sent, digest, self._routing.settled(now))
         self._forwarding.enqueue(link.id, wire.encode_link(Kind.PROBE, probe))
 
     def answer(self, link: Link, probe: wire.Probe) -> None:
@@ -41,7 +39,7 @@ class Keepalive:
             self._forwarding.emit(Report("link_synced", link.node, link.id))
         if self._leaf or link.leaf:
             return
-        routes_differ = link.routes.is_due(probe.routes, self._routes.received(link.id))
-        records_differ = link.records.is_due(probe.records, self._records.digest)
+        routes_differ = link.routes.is_due(probe.routes, self._routing.received(link.id))
+        records_differ = link.records.is_due(probe.records, self._routing.digest)
         if routes_differ or records_differ:
             self._forwarding.enqueue(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)))

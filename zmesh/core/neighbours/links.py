@@ -282,6 +282,11 @@ class Links:
         }
         return tuple(sorted((node, min(some)) for node, some in costs.items() if some))
 
+    def routing_cost(self, id: LinkId) -> int | None:
+        """The cost of a link for routes; None if it is not open."""
+        link = self._links.get(id)
+        return link.routing_cost if link is not None else None
+
     def next_deadline(self) -> float | None:
         """When `due` or `expire` has something to say again."""
         probe, silence = self._probes.next_deadline(), self._silences.next_deadline()

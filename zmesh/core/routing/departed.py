@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from zmesh.core.durations import span
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import NodeId
 from zmesh.core.routing.records import Records
@@ -96,11 +97,3 @@ class Departed:
             raise AssertionError("a node that has left and can be reached")
         if len(self._departures) > self._limits.departed_nodes:
             raise AssertionError("more departures than may be remembered")
-
-
-def span(seconds: float) -> str:
-    """A length of time for people: `12 s`, `5 min`, `3 h`, `4 d`."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"

@@ -69,7 +69,7 @@ class Routes:
         self._alarm = alarm
         self._own = SelectedRoute(LinkId(0), incarnation, seqno, 0, 0, 0.0)
         self._neighbours: dict[LinkId, _Neighbour] = {}
-        self._distances: dict[NodeId, tuple[int, int]] = {}
+        self.distances: dict[NodeId, tuple[int, int]] = {}
         self._selected: dict[NodeId, SelectedRoute] = {}
         self.dirty: dict[NodeId, LinkId] = {}
         """The destinations that `select` has to look at, with the one link that offers something better, or _ANY."""
@@ -102,12 +102,12 @@ class Routes:
 
     def distance(self, destination: NodeId) -> tuple[int, int] | None:
         """The feasibility distance, as (seqno, metric)."""
-        return self._distances.get(destination)
+        return self.distances.get(destination)
 
     def others(self, destination: NodeId) -> list[tuple[LinkId, int, bool]]:
         """The other links that lead there: the metric over each, and whether it is feasible; the cheapest first."""
         selected = self._selected.get(destination)
-        distance = self._distances.get(destination)
+        distance = self.distances.get(destination)
         found = [
             (link, entry[3] + neighbour.cost, _is_feasible(entry, distance))
             for link, neighbour in self._neighbours.items()
@@ -202,7 +202,7 @@ class Routes:
             if self._selected[destination].link != link:
                 self.advertiser.answer(link, destination, now)
             return 0
-        if destination not in self._distances:  # there is no way there, and there was none; names may be made up
+        if destination not in self.distances:  # there is no way there, and there was none; names may be made up
             self.refused[link, "asked_for_unknown"] += 1
             return 0
         self.seqno_requests.add_requester(link, request, now)
@@ -267,14 +267,14 @@ class Routes:
         """The SEQNO_REQUESTs to send, on which link."""
         for destination in self.seqno_requests.due(now):
             self.seqno_requests.originate(
-                destination, self._distances[destination], self._offers(destination, None), now
+                destination, self.distances[destination], self._offers(destination, None), now
             )
         return self.seqno_requests.take()
 
     def expire(self, now: float) -> None:
         """Forget what is too old to matter."""
         for destination in self._forget.expire(now):
-            del self._distances[destination]
+            del self.distances[destination]
             self._quotas.drop(destination)
             if destination in self.seqno_requests.starved:
                 self.dirty[destination] = _ANY
@@ -324,7 +324,7 @@ class Routes:
         blocked, blocked_link = INFINITY, _ANY
         mine = before.link if before is not None else _ANY
         links: dict[LinkId, _Neighbour] | tuple[LinkId, LinkId] = self._neighbours if only == _ANY else (only, mine)
-        distance = self._distances.get(destination)
+        distance = self.distances.get(destination)
         for link in links:
             neighbour = self._neighbours[link]
             entry = neighbour.heard.get(destination)
@@ -366,7 +366,7 @@ class Routes:
         pass before there may be a route again.
         """
         self.refused[None, "gave_way"] += 1
-        del self._distances[destination]
+        del self.distances[destination]
         before = self._selected.pop(destination, None)
         if destination in self.dirty:
             self.dirty[destination] = _ANY
@@ -399,7 +399,7 @@ class Routes:
         onward, distance = self._neighbours[selected.link].heard[destination], request.distance - 1
         if onward[2] != request.seqno or onward[3] - onward[5] >= distance:
             return False
-        self._distances[destination] = (selected.seqno, distance)
+        self.distances[destination] = (selected.seqno, distance)
         self._selected[destination] = selected._replace(excess=selected.metric - distance)
         self.seqno_requests.restart(destination, now)
         return True
@@ -420,9 +420,9 @@ class Routes:
 
     def _shrink_distance(self, destination: NodeId, selected: SelectedRoute) -> bool:
         """Let the distance follow the route; True if that has a newer number."""
-        distance = self._distances.get(destination)
+        distance = self.distances.get(destination)
         if distance is None or selected.seqno > distance[0] or selected.metric < distance[1]:
-            self._distances[destination] = (selected.seqno, selected.metric)
+            self.distances[destination] = (selected.seqno, selected.metric)
         return distance is not None and selected.seqno > distance[0]
 
     def _may_be_undone(self, destination: NodeId, before: SelectedRoute | None, after: SelectedRoute | None) -> bool:
@@ -451,14 +451,14 @@ class Routes:
                 raise AssertionError(f"a route to {destination!r} that no neighbour told")
             if (selected.metric, selected.seqno) != (entry[3] + neighbour.cost, entry[2]):
                 raise AssertionError(f"the route to {destination!r} is not what the neighbour told")
-            distance = self._distances[destination]
+            distance = self.distances[destination]
             if distance != (selected.seqno, selected.metric - selected.excess) or selected.excess < 0:
                 raise AssertionError(f"the route to {destination!r} is past its feasibility distance")
-        for destination in self._distances:
+        for destination in self.distances:
             if destination not in self._selected and destination not in self._forget:
                 raise AssertionError(f"a feasibility distance of {destination!r} that nothing will drop")
         self._quotas.check()
-        if self._quotas.keys() != self._distances.keys() or self._no_room.keys() & self._distances.keys():
+        if self._quotas.keys() != self.distances.keys() or self._no_room.keys() & self.distances.keys():
             raise AssertionError("a destination that counts for nobody, or that was refused and is there")
         blocked = {
             destination

@@ -1,0 +1,372 @@
+"""The control plane of one node: its routes, its records, and everything that decides about them.
+
+The engine reports what happens to links and hands over the frames of neighbours; it calls `select` and sends what
+`flush` returns at the end of a stimulus if `is_urgent`, and at each tick.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from typing import Protocol
+
+from zmesh.core import wire
+from zmesh.core.effects import Report
+from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.message import LinkId, NodeId
+from zmesh.core.routing.cost_damping import CostDamping
+from zmesh.core.routing.departed import Departed
+from zmesh.core.routing.duplicates import STARTUP, Duplicates, describe_duplicate, describe_refused
+from zmesh.core.routing.records import Records
+from zmesh.core.routing.routes import Routes
+from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
+from zmesh.core.routing.serials import ceiling
+from zmesh.core.timers import Alarm
+from zmesh.core.wire import MAX_ENTRIES, Frames, Kind, Record, Refused, SeqnoRequest, Update
+
+
+class Adjacencies(Protocol):
+    """The links of this node, as far as routing has to know them."""
+
+    def neighbour(self, id: LinkId) -> NodeId | None:
+        """The node at the other end of a link that is up or was lost lately."""
+
+    def neighbours(self) -> tuple[tuple[NodeId, int], ...]:
+        """The neighbours that the own record lists, each with the cost of the cheapest link to it."""
+
+    def routing_cost(self, id: LinkId) -> int | None:
+        """The cost of a link for routes, INFINITY if it must not be used yet; None if there is no such link."""
+
+
+class Routing:
+    """The routes and records of one node.
+
+    `serial`: where the node's seqno and the serial of its record start; `epoch`: seconds since 1970 at `now` 0. Reports
+    go to `emit`. A `leaf` floods no record.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        incarnation: int,
+        serial: int,
+        adjacencies: Adjacencies,
+        emit: Callable[[Report], None],
+        alarm: Alarm,
+        *,
+        now: float,
+        epoch: float = 0.0,
+        leaf: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.node = node
+        self.incarnation = incarnation
+        self.started = epoch + now
+        self._epoch = epoch
+        self._leaf = leaf
+        self._startup_ends = now + STARTUP
+        self._adjacencies = adjacencies
+        self._emit = emit
+        self._capabilities: tuple[str, ...] = ()
+        self._routes = Routes(node, incarnation, serial, alarm, limits.destinations)
+        self._routes.changed_at = now
+        self._records = Records(node, incarnation, serial, alarm, limits.nodes, started=self.started)
+        self._duplicates = Duplicates(alarm, limits)
+        self._departed = Departed(node, self._routes, self._records, limits)
+        self._cost_damping = CostDamping(alarm)
+
+    # -- links ---------------------------------------------------------------------------------------------------
+
+    def link_up(self, link: LinkId, neighbour: NodeId, cost: int, now: float) -> None:
+        """A link to a neighbour that keeps routes is up; it gets a full update and all records."""
+        self._routes.link_up(link, cost, now, neighbour)
+        self._records.link_up(link, now, neighbour)
+        self._originate(now)
+
+    def link_down(self, link: LinkId, now: float) -> None:
+        """Such a link is down."""
+        self._routes.link_down(link)
+        self._records.link_down(link)
+        self._originate(now)
+
+    def set_cost(self, link: LinkId, cost: int) -> None:
+        """Use this cost for a link at once, in routes alone: the link has become suspect, or is not any more."""
+        self._routes.set_cost(link, cost)
+
+    def link_measured(self, link: LinkId, cost: int, now: float) -> None:
+        """The first round trip of a link is known, from which on it may be used."""
+        self._routes.set_cost(link, cost)
+        self._originate(now)
+
+    def cost_moved(self, link: LinkId, now: float) -> None:
+        """The round-trip time has moved the cost of a link; routes and record follow as cost damping allows."""
+        self._cost_damping.add(link)
+        self._apply_costs(now)
+
+    # -- what neighbours send ------------------------------------------------------------------------------------
+
+    def on_update(self, link: LinkId, update: Update, now: float) -> None:
+        """Process an UPDATE."""
+        self._routes.update(link, *update, ceiling(self._epoch, now))
+
+    def on_seqno_request(self, link: LinkId, request: SeqnoRequest, now: float) -> int:
+        """Answer or forward a SEQNO_REQUEST; returns on how many links it is forwarded."""
+        return self._routes.request(link, request, now, ceiling(self._epoch, now))
+
+    def on_records(self, link: LinkId, records: Iterable[tuple[Record, bytes]], now: float) -> bool:
+        """Process records, each with its bytes; True if they prove that another live node has this node's id."""
+        highest = ceiling(self._epoch, now)
+        proven = False
+        for record, blob in records:
+            known = self._records.get(record.node)
+            outranks = known is not None and self._records.outranks(record, highest)
+            if known is not None and outranks and self._duplicates.witness(record, known, now):
+                text = describe_duplicate(record, known, self.node)
+                self._emit(Report("duplicate_id", record.node, None, text))
+                if record.node == self.node:
+                    proven = True
+                    self._check_id_taken(record, text, now)
+            if self._records.update(link, record, blob, now, highest):
+                for refused in record.refused:
+                    if known is None or refused not in known.refused:
+                        self._on_refused_elsewhere(record.node, refused, now)
+        return proven
+
+    def resend_routes(self, link: LinkId, now: float) -> int:
+        """Send that neighbour a full update; returns how many routes there are."""
+        self._routes.resend(link, now)
+        return len(self._routes.names())
+
+    def resend_records(self, link: LinkId, now: float) -> int:
+        """Send that neighbour all records; returns how many there are."""
+        self._records.resend(link, now)
+        return len(self._records)
+
+    # -- this node -----------------------------------------------------------------------------------------------
+
+    def describe(self, capabilities: Iterable[str], now: float) -> None:
+        """Advertise these directives in the own record from now on."""
+        self._capabilities = tuple(name.encode(errors="replace").decode() for name in capabilities)
+        self._originate(now)
+
+    def refuse_duplicate(self, node: NodeId, incarnation: int, started: float, where: str, now: float) -> None:
+        """A second node with that id was refused on a link; the own record lists it."""
+        if self._duplicates.refuse(node, incarnation, started, where, now):
+            self._originate(now)
+
+    # -- results -------------------------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """True if the stimulus must not end without `select`, `flush` or `report_refused`."""
+        routes = self._routes
+        return bool(
+            routes.dirty
+            or routes.advertiser.urgent
+            or routes.seqno_requests.outgoing
+            or routes.refused
+            or self._records.refused
+        )
+
+    @property
+    def is_urgent(self) -> bool:
+        """True if routes have to be selected, or frames must be sent, before the stimulus ends."""
+        routes = self._routes
+        return bool(routes.dirty or routes.advertiser.urgent or routes.seqno_requests.outgoing)
+
+    def select(self, now: float) -> list[RouteChange]:
+        """Select routes where anything has changed. Returns the destinations whose next hop or incarnation is new."""
+        changes = [
+            change
+            for change in self._routes.select(now)
+            if change.before is None or change.after is None or change.before[:2] != change.after[:2]
+        ]
+        for node, before, after in changes:
+            self._records.set_reachable(node, after is not None, now)
+            if after is None:
+                self._departed.leave(node, before.hops if before is not None else 0, now)
+                self._emit(Report("node_left", node))
+                continue
+            if before is None:
+                self._departed.join(node)
+                self._emit(Report("node_joined", node))
+            self._emit(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
+        return changes
+
+    def flush(self, now: float) -> list[tuple[LinkId, Frames]]:
+        """The frames that are due, each with the link to send it on."""
+        due: list[tuple[LinkId, Frames]] = []
+        for advertisement in self._routes.flush(now):
+            frames = wire.encode_update(Update(*advertisement[1:]))
+            due.extend((link, frames) for link in advertisement.links)
+        for link, requests in self._routes.requests(now).items():
+            for start in range(0, len(requests), MAX_ENTRIES):
+                part = tuple(requests[start : start + MAX_ENTRIES])
+                due.append((link, wire.encode_link(Kind.SEQNO_REQUEST, part)))
+        due.extend((link, wire.encode_records(blobs)) for link, blobs in self._records.flush(now))
+        return due
+
+    def report_refused(self) -> None:
+        """Report the entries and records that were not accepted since the last call: one report for each reason."""
+        for event, refused in (("route_refused", self._routes.refused), ("record_refused", self._records.refused)):
+            if refused:
+                self._report_refused(event, refused)
+
+    def expire(self, now: float) -> None:
+        """Apply damped costs that are due, and drop what has timed out."""
+        self._apply_costs(now)
+        self._routes.expire(now)
+        for node in self._records.expire(now):
+            self._emit(Report("node_forgotten", node))
+        if self._duplicates.expire(now):
+            self._originate(now)
+
+    def next_deadline(self) -> float | None:
+        """When `expire`, `select` or `flush` has work."""
+        tables = (self._cost_damping, self._routes, self._records, self._duplicates)
+        deadlines = [table.next_deadline() for table in tables]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def route(self, destination: NodeId) -> SelectedRoute | None:
+        """The selected route to a node, or None."""
+        return self._routes.get(destination)
+
+    def routes(self) -> dict[NodeId, SelectedRoute]:
+        """All selected routes."""
+        return self._routes.table()
+
+    def destinations(self) -> Collection[NodeId]:
+        """The nodes that there is a route to."""
+        return self._routes.names()
+
+    def others(self, destination: NodeId) -> list[tuple[LinkId, int, bool]]:
+        """The routes that are not selected: link, metric, and whether it is feasible; the cheapest first."""
+        return self._routes.others(destination)
+
+    def distance(self, destination: NodeId) -> tuple[int, int] | None:
+        """The feasibility distance to a node, as (seqno, metric)."""
+        return self._routes.distance(destination)
+
+    @property
+    def seqno(self) -> int:
+        """This node's own seqno."""
+        return self._routes.seqno
+
+    def sent(self, link: LinkId) -> int:
+        """How many UPDATEs were sent on a link."""
+        return self._routes.sent(link)
+
+    def received(self, link: LinkId) -> int:
+        """How many UPDATEs the neighbour had sent on a link when its last one arrived, if none was lost."""
+        return self._routes.received(link)
+
+    @property
+    def changed_at(self) -> float:
+        """When a next hop was last selected or lost."""
+        return self._routes.changed_at
+
+    def settled(self, now: float) -> float:
+        """For how many seconds all next hops have been the same."""
+        return max(0.0, now - self._routes.changed_at)
+
+    @property
+    def moved_at(self) -> float:
+        """When anything in the routes and records last changed, be it a metric alone: the end of convergence."""
+        return max(self._routes.moved_at, self._records.changed_at)
+
+    def record(self, node: NodeId) -> Record | None:
+        """The record of a node, also of one that was reachable until lately."""
+        return self._records.get(node)
+
+    def records(self) -> dict[NodeId, Record]:
+        """The records of all nodes that can be reached, and of this one."""
+        return self._records.known()
+
+    @property
+    def digest(self) -> int:
+        """The sum of the digests of these records; the same at all nodes once they agree."""
+        return self._records.digest
+
+    def duplicates(self) -> set[NodeId]:
+        """The node ids that are used by two live nodes, or were refused for that."""
+        refused = {one.node for record in self._records.known().values() for one in record.refused}
+        return refused.union(self._duplicates.names())
+
+    @property
+    def is_contested(self) -> bool:
+        """True while another live node is known to use this node's id."""
+        return self.node in self._duplicates
+
+    def has_left(self, node: NodeId) -> bool:
+        """True if there was a route to that node, and is none any more."""
+        return node in self._departed
+
+    def last_heard_by(self, node: NodeId) -> NodeId | None:
+        """The reachable node, or this one, that was the last neighbour of a node that has left; None if unknown."""
+        return self._departed.heard_by(node)
+
+    def describe_departure(self, node: NodeId, now: float) -> str:
+        """When a node without a route left, for the text of an error."""
+        return self._departed.describe(node, now)
+
+    def counts(self) -> dict[str, int]:
+        """How many entries the tables have: `routes`, `distances`, `records` (also of nodes that have just left),
+        `contested_ids` and `departed` nodes.
+        """
+        return {
+            "routes": len(self._routes.names()),
+            "distances": len(self._routes.distances),
+            "records": len(self._records),
+            "contested_ids": len(self._duplicates),
+            "departed": len(self._departed),
+        }
+
+    def check(self) -> None:
+        """Raise AssertionError if a table contradicts itself or another."""
+        self._routes.check()
+        self._records.check()
+        self._duplicates.check()
+        self._departed.check()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _originate(self, now: float) -> None:
+        """Originate the own record anew if anything in it has changed."""
+        if self._leaf:
+            return
+        neighbours, refused = self._adjacencies.neighbours(), self._duplicates.refused()
+        for cut in self._records.describe(self._capabilities, neighbours, b"", now, refused):
+            self._emit(Report("record_cut", self.node, None, cut))
+
+    def _apply_costs(self, now: float) -> None:
+        """Let routes and record follow the links whose cost has moved, if it is time."""
+        moved = self._cost_damping.take(now)
+        for link in moved:
+            cost = self._adjacencies.routing_cost(link)
+            if cost is not None:
+                self._routes.set_cost(link, cost)
+        if moved:
+            self._originate(now)
+
+    def _on_refused_elsewhere(self, at: NodeId, refused: Refused, now: float) -> None:
+        """Another node's record lists a duplicate that it has refused."""
+        if refused[:2] == (self.node, self.incarnation):
+            return
+        text = describe_refused(refused, at, self.node)
+        self._emit(Report("duplicate_id", refused.node, None, text))
+        if refused.node == self.node:
+            self._check_id_taken(refused, text, now)
+
+    def _check_id_taken(self, other: Record | Refused, text: str, now: float) -> None:
+        """Report `id_taken` if this node was started later than the other one with its id, and only just now."""
+        later = (self.started, self.incarnation) > (other.started, other.incarnation)
+        if later and now < self._startup_ends:
+            self._emit(Report("id_taken", self.node, None, text))
+
+    def _report_refused(self, event: str, refused: Counter[tuple[LinkId | None, str]]) -> None:
+        for (link, reason), count in refused.items():
+            node = self._adjacencies.neighbour(link) if link is not None else None
+            self._emit(Report(event, node, link, f"{reason}: {count}", count=count))
+        refused.clear()

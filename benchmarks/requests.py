@@ -21,7 +21,7 @@ from typing import TypedDict
 import zmesh
 from benchmarks.chains import Machine, at_least, machine, machine_line
 from zmesh.core.delivery.peers import FORGET_PEER
-from zmesh.core.delivery.sending import POKE
+from zmesh.core.delivery.sender import POKE
 from zmesh.testing import Mesh, eventually
 
 MODULE = "benchmarks.requests"
@@ -48,7 +48,7 @@ def tables(node: zmesh.Controller) -> dict[str, int]:
     engine = node.node.engine
     engine.check()
     queued = sum(queue.size_bytes for queue in engine.forwarding.queues.values())
-    held = {**engine.exchanges.counts(), "queued_bytes": queued, "work": len(node.node.serving)}
+    held = {**engine.stats(), "queued_bytes": queued, "work": len(node.node.serving)}
     return {name: number for name, number in held.items() if number}
 
 

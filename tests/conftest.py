@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 # Modules of the tests that assert something: where it does not hold, they tell what was there as a test file does.
 pytest.register_assert_rewrite(
     "tests.core.wire.wire_strategies",
-    "tests.core.delivery.exchange_harness",
+    "tests.core.delivery.delivery_harness",
     "tests.core.engine_harness",
     "tests.hostile.victim",
     "tests.sockets",

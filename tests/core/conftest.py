@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.core.delivery.exchange_harness import Side
+from tests.core.delivery.delivery_harness import Side
 from tests.core.engine_harness import Subject
 from zmesh.core import wire
 from zmesh.core.forwarding.forwarding import NextHop

@@ -55,7 +55,7 @@ class Subject:
     def done(self, effects):
         """The effects as they can be compared."""
         self.engine.check()
-        tables = (self.engine.links, self.engine.routing, self.engine.exchanges)
+        tables = (self.engine.links, self.engine.routing, self.engine.delivery)
         soonest = min((when for table in tables if (when := table.next_deadline()) is not None), default=None)
         assert soonest is None or self.engine.next_deadline() <= soonest
         return [self.read(effect) for effect in effects]

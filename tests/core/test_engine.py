@@ -29,7 +29,7 @@ def test_a_reply_is_delivered_and_ends_the_exchange(linked):
     linked.send("a", b"hello")
     (piece,) = linked.arrive(1, Kind.CHUNK, chunk(request=False, flags=FLAG_FIRST | FLAG_LAST | FLAG_EOF), b"world")
     assert (piece.stream, piece.header, piece.body, piece.eof) == (REPLIES, ANSWER, b"world", Eof())
-    assert linked.engine.exchanges.counts()["calls"] == 0
+    assert linked.engine.stats()["calls"] == 0
 
 
 def test_an_answer_leaves_on_the_way_to_the_caller(linked):
@@ -37,7 +37,7 @@ def test_an_answer_leaves_on_the_way_to_the_caller(linked):
     (frame,) = linked.reply(b"world", eof=Eof())
     assert frame[:4] == (1, Kind.CHUNK, "a", "b")
     assert linked.arrive(1, Kind.ACK, wire.Ack(1, 2, (wire.AckItem(*REPLIES, 1, WINDOW),))) == []
-    assert linked.engine.exchanges.counts()["services"] == 0
+    assert linked.engine.stats()["services"] == 0
 
 
 def test_a_node_that_calls_itself_takes_the_same_road(subject):
@@ -46,7 +46,7 @@ def test_a_node_that_calls_itself_takes_the_same_road(subject):
     (piece,) = subject.reply(b"world", eof=Eof())
     assert piece == Deliver(REPLIES, "b", ANSWER, b"world", True, Eof(), 5 + CHUNK_OVERHEAD, 0)
     subject.run(ACK_DELAY)
-    counts = subject.engine.exchanges.counts()
+    counts = subject.engine.stats()
     assert (counts["calls"], counts["services"]) == (0, 0)
 
 
@@ -60,7 +60,7 @@ def test_a_large_payload_is_fed_and_read_piece_by_piece(subject):
             received += effect.body
             effects += subject.done(subject.engine.release_credit(effect.stream, effect.credit, subject.now))
         if not effects and fed < len(body):
-            room = subject.engine.exchanges.room(REQUEST)
+            room = subject.engine.room(REQUEST)
             assert room > 0
             piece = body[fed : fed + room]
             fed += len(piece)
@@ -136,11 +136,11 @@ def test_an_acknowledgement_that_came_back_because_a_leaf_is_gone_starts_its_gra
 
 def test_a_question_that_came_back_tells_that_there_is_no_way(linked):
     linked.send()
-    assert not linked.engine.exchanges.is_lost(ID)
+    assert not linked.engine.is_lost(ID)
     asked = wire.encode(wire.Ack(2, 1, (wire.AckItem(ID, False, 0, POKE_LIMIT),)))
     effects = linked.arrive(1, Kind.UNREACHABLE, unreachable("no_route", Kind.ACK, "a"), asked)
     assert events(effects) == ["unreachable"]
-    assert linked.engine.exchanges.is_lost(ID)
+    assert linked.engine.is_lost(ID)
 
 
 def test_a_frame_for_another_node_is_passed_on(subject):

@@ -269,7 +269,7 @@ class Anything:
                 effects = engine.link_ready(link, self.now)
             case 6:
                 effects = engine.probe(link, self.now)
-            case 7 if engine.exchanges.calls.get(id) is None:
+            case 7 if engine.delivery.client.get(id) is None:
                 body, timeout = bytes(rng.choice([0, 10, 70_000])), rng.choice([None, 1.0])
                 effects = engine.send(id, rng.choice(NAMES), HEADER, body, self.now, timeout=timeout)
             case 8:
@@ -293,7 +293,7 @@ class Anything:
 
     def assert_sound(self):
         self.engine.check()
-        tables = (self.engine.links, self.engine.routing, self.engine.exchanges)
+        tables = (self.engine.links, self.engine.routing, self.engine.delivery)
         soonest = min((when for table in tables if (when := table.next_deadline()) is not None), default=None)
         assert soonest is None or self.engine.next_deadline() <= soonest
 

@@ -98,7 +98,7 @@ class TwoNodes(RuleBasedStateMachine):
             if node.engine is engine:
                 assert len(node.outcomes[id].eofs) == 1
         for node in self.nodes:
-            counts = node.engine.exchanges.counts()
+            counts = node.engine.stats()
             assert counts == dict.fromkeys(counts, 0)
         self.nothing_comes_twice()
 

@@ -156,12 +156,12 @@ def test_the_calls_of_a_node_whose_name_is_taken_end_and_say_why(linked):
 
 def test_a_name_is_one_s_own_again_when_the_other_has_been_silent_for_long(linked):
     outbid(linked, "b", None)
-    assert linked.engine.exchanges.calls.contested
+    assert linked.engine.delivery.client.contested
     for _ in range(200):
         linked.run(1.0)
         linked.keep_alive(1)
     assert linked.engine.routing.duplicates() == set()
-    assert not linked.engine.exchanges.calls.contested
+    assert not linked.engine.delivery.client.contested
 
 
 def test_the_record_of_a_node_that_stays_out_of_reach_is_forgotten(subject):

@@ -12,7 +12,7 @@ LOOK_EVERY = 0.05
 QUESTIONS = """
 async def counts(mesh):
     engine = mesh.node.engine
-    kept = engine.exchanges.counts() | engine.exchanges.kept()
+    kept = engine.stats() | engine.delivery.kept()
     kept["requests"] = len(mesh.node.serving)
     kept["nodes"] = len(engine.nodes())
     kept["records"] = len(engine.routing.records())

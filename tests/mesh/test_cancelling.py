@@ -62,7 +62,7 @@ async def under_way(mesh):
 async def nothing_is_kept(mesh):
     for node in mesh.controllers.values():
         engine = node.node.engine
-        await eventually(lambda engine=engine: not any(engine.exchanges.counts()[key] for key in ("calls", "services")))
+        await eventually(lambda engine=engine: not any(engine.stats()[key] for key in ("calls", "services")))
         engine.check()
         await eventually(lambda node=node: node.node._exchanges == {})
 
@@ -210,7 +210,7 @@ async def test_replies_that_were_not_taken_do_not_keep_the_end_from_coming(chain
     """The window is shut and the queues are full when the request is cancelled; the final word comes behind them."""
     request = chain["a"].stream("z", "z:ticks").send()
     await under_way(chain)
-    service = chain["z"].node.engine.exchanges.services.get(bytes.fromhex(request.message_id))
+    service = chain["z"].node.engine.delivery.server.get(bytes.fromhex(request.message_id))
     await eventually(lambda: service.outbound.unsent_bytes > 100_000)
     async with asyncio.timeout(60):
         assert isinstance(await request.cancel(), zmesh.Cancelled)

@@ -258,7 +258,7 @@ async def test_sending_from_another_thread_while_the_node_closes_does_no_harm():
         threads = [threading.Thread(target=send, daemon=True) for _ in range(3)]
         for thread in threads:
             thread.start()
-        await eventually(lambda: node.node.engine.exchanges.counts()["peers"])
+        await eventually(lambda: node.node.engine.stats()["peers"])
         await timed(node.close(), 5.0)
         await eventually(lambda: not any(thread.is_alive() for thread in threads))
         assert {type(outcome) for outcome in outcomes} <= {zmesh.Closed}

@@ -20,7 +20,7 @@ async def forget_frames(mesh):
 async def tables(mesh):
     engine = mesh.node.engine
     return [len(engine.links), *engine.routing.counts().values(), len(engine.forwarding.queues),
-            *engine.exchanges.counts().values()]
+            *engine.stats().values()]
 """
 
 

@@ -47,8 +47,8 @@ async def test_what_waits_for_an_acknowledgement_is_bounded_as_well(mesh):
     with pytest.raises(zmesh.Overloaded):
         for _ in range(20):
             node.send(bytes(60_000), "b", "echo:echo", expect_response=False)
-    assert node.node.engine.exchanges.waiting_bytes >= 17 * 60_000
-    await eventually(lambda: not node.node.engine.exchanges.waiting_bytes)
+    assert node.node.engine.waiting_bytes >= 17 * 60_000
+    await eventually(lambda: not node.node.engine.waiting_bytes)
     assert len(await node.request("b", "echo:echo", bytes(60_000))) == 60_000
 
 
@@ -59,7 +59,7 @@ async def test_messages_without_payload_do_not_wait_for_free(mesh):
 async def test_there_is_room_again_when_what_waits_has_gone_out(mesh):
     count = fill(mesh["a"])
     await mesh.add("nobody", "a")
-    await eventually(lambda: not mesh["a"].node.engine.exchanges.waiting_streams)
+    await eventually(lambda: not mesh["a"].node.engine.waiting_streams)
     assert (await mesh["a"].request("nobody", "echo:echo", b"now")).text() == "now"
     assert count
 
@@ -94,7 +94,7 @@ async def test_other_threads_are_told_at_once_also_before_the_loop_has_seen_what
     thread.start()
     thread.join()
     assert counts == [MESSAGES]
-    await eventually(lambda: mesh["a"].node.engine.exchanges.waiting_streams == MESSAGES)
+    await eventually(lambda: mesh["a"].node.engine.waiting_streams == MESSAGES)
     assert mesh["a"].node._admission._reserved_bytes == 0
 
 

@@ -143,12 +143,8 @@ async def settled(mesh):
     def left():
         return {
             "exchanges": len(node._exchanges),
-            "handing over": node.engine.exchanges.handing_over,
-            **{
-                table: count
-                for table, count in node.engine.exchanges.counts().items()
-                if table in ("calls", "services")
-            },
+            "handing over": node.engine.is_handing_over,
+            **{table: count for table, count in node.engine.stats().items() if table in ("calls", "services")},
         }
 
     with contextlib.suppress(AssertionError):  # the caller's comparison tells more

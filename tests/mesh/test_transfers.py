@@ -144,7 +144,7 @@ async def test_a_slow_reader_of_a_request_slows_the_writer(forwarders):
         await stands_still(lambda: written)
         assert written < 4 * MEGABYTE
         for name in names:
-            assert mesh[name].node.engine.exchanges.waiting_bytes < 2 * MEGABYTE
+            assert mesh[name].node.engine.waiting_bytes < 2 * MEGABYTE
         assert (await mesh["a"].ping_once("z")).node == "z", "everybody else gets through"
         go_on.set()
         assert (await request.only_payload()).json() == read == written == 40 * MEGABYTE
@@ -262,7 +262,7 @@ async def test_requests_with_a_thousand_outstanding_over_two_forwarders_are_answ
 
 
 def left_over(node):
-    counts = node.node.engine.exchanges.counts()
+    counts = node.node.engine.stats()
     return counts["calls"], counts["services"], counts["acks"], counts["waiting_bytes"], len(node.node.serving)
 
 

@@ -62,7 +62,7 @@ async def test_what_would_wait_for_an_answer_is_refused_before_the_node_is_open(
         await outcome((WAITING | EVENTS)[call], mesh)
     assert raised.value.node == "ctl"
     async with mesh:
-        assert mesh.node.engine.exchanges.counts() == dict.fromkeys(mesh.node.engine.exchanges.counts(), 0)
+        assert mesh.node.engine.stats() == dict.fromkeys(mesh.node.engine.stats(), 0)
 
 
 @pytest.mark.parametrize("call", [call for call in (*WAITING, *SETTING_UP) if call != "request_many"])

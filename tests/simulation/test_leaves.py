@@ -2,7 +2,7 @@
 
 from zmesh.core import wire
 from zmesh.core.delivery.peers import FORGET_PEER
-from zmesh.core.delivery.sending import POKE
+from zmesh.core.delivery.sender import POKE
 from zmesh.core.message import Eof
 from zmesh.core.wire import Kind
 from zmesh.testing.simnode import Job, Outcome, SimNode
@@ -24,7 +24,7 @@ def tables(node: SimNode) -> dict[str, object]:
         "entries": engine.routing.counts(),
         "links": len(engine.links),
         "queues": len(engine.forwarding.queues),
-        "exchanges": engine.exchanges.counts(),
+        "exchanges": engine.stats(),
     }
 
 

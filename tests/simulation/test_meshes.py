@@ -241,7 +241,7 @@ def test_a_cancelled_request_is_confirmed_by_the_node_that_worked_on_it() -> Non
     nodes[0].cancel(outcome)
     sim.run(30)
     assert len(outcome.eofs) == 1
-    assert sim.nodes["c"].engine.exchanges.counts()["services"] == 0
+    assert sim.nodes["c"].engine.stats()["services"] == 0
 
 
 def test_a_request_without_a_route_ends_unreachable_with_the_likely_name() -> None:
@@ -325,7 +325,7 @@ def test_the_work_of_a_leaf_that_vanished_is_stopped() -> None:
     leaf.kill()
     sim.run(45)
     assert jobs[0].aborted
-    counts = nodes[1].engine.exchanges.counts()
+    counts = nodes[1].engine.stats()
     assert counts == dict.fromkeys(counts, 0)
 
 

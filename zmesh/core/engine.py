@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 
 from zmesh.core import wire
-from zmesh.core.delivery.exchanges import Exchanges
+from zmesh.core.delivery.delivery import Delivery
 from zmesh.core.effects import Effect, HangUp, Report
 from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, Forwarding
 from zmesh.core.forwarding.queues import Queue
@@ -70,7 +70,7 @@ class Engine:
         )
         self._admissions = TokenBucket(limits.admissions, now)
         self.forwarding = Forwarding(node, incarnation, self.links, self.routing, leaf=leaf, limits=limits)
-        self.exchanges = Exchanges(self.forwarding, route_timeout, self.alarm, leaf=leaf, limits=limits)
+        self.delivery = Delivery(self.forwarding, route_timeout, self.alarm, leaf=leaf, limits=limits)
         self.keepalive = Keepalive(self.routing, self.forwarding, leaf=leaf)
         self.handshake = Handshake(
             node, incarnation, self.routing.started, self.links, self.routing, self.forwarding, leaf=leaf
@@ -114,7 +114,7 @@ class Engine:
         """
         queue = self.forwarding.drain(link, most)
         if queue is not None and queue.size_bytes < LAGGING_BYTES:
-            self.exchanges.on_link_ready(link, lambda: queue.size_bytes >= LAGGING_BYTES, now)
+            self.delivery.on_link_ready(link, lambda: queue.size_bytes >= LAGGING_BYTES, now)
         return self._done(now)
 
     def dial_failed(self, url: str, reason: str, now: float) -> list[Effect]:
@@ -175,7 +175,7 @@ class Engine:
         `timeout`: seconds for all of it, None: no limit. `route_timeout`: seconds that it may be without a way to the
         recipient, None: those of the node. `handle` is the shell's own object for the exchange; Delivers carry it.
         """
-        self.exchanges.calls.open(
+        self.delivery.open_request(
             message_id,
             recipient,
             header,
@@ -190,11 +190,11 @@ class Engine:
 
     def attach(self, message_id: MessageId, handle: object) -> None:
         """Have each Deliver and Abort of a request that was received here carry `handle` from now on."""
-        self.exchanges.attach(message_id, handle)
+        self.delivery.attach(message_id, handle)
 
     def feed(self, stream: Stream, body: bytes, now: float, *, last: bool) -> list[Effect]:
-        """More payload of the message under way on a stream; never more than `exchanges.room(stream)` bytes."""
-        self.exchanges.feed(stream, body, last=last, now=now)
+        """More payload of the message under way on a stream; never more than `room(stream)` bytes."""
+        self.delivery.feed(stream, body, last=last, now=now)
         return self._done(now)
 
     def reply(
@@ -208,17 +208,17 @@ class Engine:
         eof: Eof | None = None,
     ) -> list[Effect]:
         """A reply to a request, and with `eof` its final word; harmless if the caller is gone."""
-        self.exchanges.services.reply(message_id, header, body, last=last, eof=eof, now=now)
+        self.delivery.reply(message_id, header, body, last=last, eof=eof, now=now)
         return self._done(now)
 
     def cancel(self, message_id: MessageId, now: float) -> list[Effect]:
         """Stop a request of this node; its final word comes as with any other."""
-        self.exchanges.calls.cancel(message_id, now)
+        self.delivery.cancel(message_id, now)
         return self._done(now)
 
     def release_credit(self, stream: Stream, credit: int, now: float) -> list[Effect]:
         """The reader of a stream has read a delivered chunk of that credit."""
-        self.exchanges.release_credit(stream, credit, now)
+        self.delivery.release_credit(stream, credit, now)
         return self._done(now)
 
     def describe(self, capabilities: Iterable[str], now: float) -> list[Effect]:
@@ -239,7 +239,7 @@ class Engine:
     def close(self, now: float, reason: str = "leaving") -> list[Effect]:
         """Say what is owed, and goodbye on all links; the node is over after this."""
         self._closed = True
-        self.exchanges.close()
+        self.delivery.close()
         for link in self.links.up():
             self.forwarding.enqueue(link.id, wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason)))
         return self._done(now)
@@ -270,8 +270,8 @@ class Engine:
                 self._lose(link.id, f"{how} for {now - link.heard:.3g} s", now)
         self.routing.expire(now)
         if not self.routing.is_contested:
-            self.exchanges.on_uncontested()
-        self.exchanges.tick(now)
+            self.delivery.on_uncontested()
+        self.delivery.tick(now)
         self._select(now)
         self._flush(now)
         effects = self._done(now)
@@ -289,7 +289,7 @@ class Engine:
         return soonest if soonest < math.inf else None
 
     def _set_alarm(self) -> None:
-        tables = (self.exchanges, self.links, self.routing)
+        tables = (self.delivery, self.links, self.routing)
         deadlines = [table.next_deadline() for table in tables]
         self.alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
 
@@ -303,33 +303,33 @@ class Engine:
     @property
     def is_handing_over(self) -> bool:
         """True while a request of this node has not arrived whole at its server."""
-        return self.exchanges.handing_over
+        return self.delivery.handing_over
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes of payload of this node's requests that are unsent or unacknowledged."""
-        return self.exchanges.waiting_bytes
+        return self.delivery.waiting_bytes
 
     @property
     def waiting_streams(self) -> int:
         """Requests and replies of which no frame has been sent yet."""
-        return self.exchanges.waiting_streams
+        return self.delivery.waiting_streams
 
     def room(self, stream: Stream) -> int:
         """How many bytes of payload the stream takes now; of 0 there will be a Pull or a StreamOver."""
-        return self.exchanges.room(stream)
+        return self.delivery.room(stream)
 
     def is_open(self, stream: Stream) -> bool:
         """True while the stream may take more payload."""
-        return self.exchanges.is_open(stream)
+        return self.delivery.is_open(stream)
 
     def is_lost(self, message_id: MessageId) -> bool:
         """True while there is no route to the server of this request."""
-        return self.exchanges.is_lost(message_id)
+        return self.delivery.is_lost(message_id)
 
     def stats(self) -> dict[str, int]:
         """How many entries the tables of exchanges have: `calls`, `services`, `acks`, `waiting_bytes`, `peers`."""
-        return self.exchanges.counts()
+        return self.delivery.counts()
 
     def hint(self, destination: Address, now: float) -> str:
         """What to add to an error about a node without a route: when it left, known nodes, failing dials."""
@@ -356,7 +356,7 @@ class Engine:
         """Raise AssertionError if any table contradicts itself or another; tests call this after every event."""
         self.links.check()
         self.routing.check()
-        self.exchanges.check()
+        self.delivery.check()
         self.forwarding.check()
 
     # -- inside: forwarding --------------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ class Engine:
         """
         try:
             head = frames[1] if via is None else wire.unseal(route, frames[1], frames[2])
-            refusal = self.exchanges.on_frame(route, head, frames[2], now, via)
+            refusal = self.delivery.on_frame(route, head, frames[2], now, via)
         except WireError as error:
             refusal = f"{error.reason}: {error}"
         if refusal == "restarted":
@@ -457,7 +457,7 @@ class Engine:
         """Take in each record by itself; those that can't be read are a single bad frame, whatever is beside them."""
         link.limiter.spend("record_updates", 1 + len(records) + len(errors))
         if self.routing.on_records(link.id, records, now):
-            self.exchanges.on_contested(now)
+            self.delivery.on_contested(now)
         if errors:
             raise WireError(f"{len(errors)} of {len(records) + len(errors)} records: {errors[0]}")
 
@@ -483,11 +483,11 @@ class Engine:
         if self.leaf:
             if self.forwarding.uplink is None:
                 self.forwarding.attach(link)
-                self.exchanges.on_attached(None, now)
+                self.delivery.on_attached(None, now)
             self.keepalive.send(link, now)
         elif link.leaf:
             self.keepalive.send(link, now)
-            self.exchanges.on_attached(Address(f"{link.node}@{self.node}"), now)
+            self.delivery.on_attached(Address(f"{link.node}@{self.node}"), now)
         else:
             self.handshake.ask_newcomer(link)
             self.routing.link_up(link.id, link.node, link.routing_cost, now)
@@ -530,7 +530,7 @@ class Engine:
             self._detach(link, now)
         elif link.state is State.OPENING and link.dialled and not link.refused:
             self.forwarding.emit(Report("link_not_greeted", None, id, reason, text=link.where))
-        self.exchanges.link_down(id, now)
+        self.delivery.link_down(id, now)
         self.forwarding.reroute(waiting, now)
 
     def _detach(self, link: Link, now: float) -> None:
@@ -539,7 +539,7 @@ class Engine:
                 self._rehome(now)
         elif link.leaf:
             if not self.links.to(link.node):
-                self.exchanges.on_detached(Address(f"{link.node}@{self.node}"), now)
+                self.delivery.on_detached(Address(f"{link.node}@{self.node}"), now)
         else:
             self.routing.link_down(link.id, now)
             self._select(now)
@@ -548,9 +548,9 @@ class Engine:
     def _rehome(self, now: float) -> None:
         """This leaf hangs on another of its neighbours from now on, one that is not suspect if there is any."""
         self.forwarding.attach(min(self.links.up(), key=lambda link: link.suspect, default=None))
-        self.exchanges.on_detached(None, now)
+        self.delivery.on_detached(None, now)
         if self.forwarding.uplink is not None:
-            self.exchanges.on_attached(None, now)
+            self.delivery.on_attached(None, now)
 
     def _admit_quarantined(self, now: float) -> None:
         while (link := self.handshake.released()) is not None:
@@ -578,7 +578,7 @@ class Engine:
         """Select routes, and let the exchanges follow the changes."""
         for change in self.routing.select(now):
             incarnation = change.after.incarnation if change.after is not None else None
-            self.exchanges.on_route(change.destination, incarnation, now)
+            self.delivery.on_route(change.destination, incarnation, now)
             if self.links.quarantined():
                 self._admit_quarantined(now)
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Self
 
-from zmesh.core.delivery.client import Calls
-from zmesh.core.delivery.congestion import Pace
-from zmesh.core.delivery.exchanges import Exchanges
+from zmesh.core.delivery.client import Client
+from zmesh.core.delivery.congestion import CongestionControl
+from zmesh.core.delivery.delivery import Delivery
 from zmesh.core.delivery.peers import Peers
-from zmesh.core.delivery.sending import Sending
-from zmesh.core.delivery.server import Services
-from zmesh.core.delivery.streams import Inbound, Outbound
+from zmesh.core.delivery.sender import Sender
+from zmesh.core.delivery.server import Server
+from zmesh.core.delivery.streams import InboundStream, OutboundStream
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.forwarding.forwarding import Forwarding
@@ -154,15 +154,15 @@ POINTS: tuple[Point, ...] = (
     told("a recipient has restarted", "unreachable", "restarted", EXCHANGES),
     on(
         "a reply is for a leaf that has left",
-        Services,
+        Server,
         "on_unreachable",
         lambda _, arguments, __, ___: arguments[1].reason == "gone",
         sentences=EXCHANGES,
     ),
-    on("a request that never arrived begins anew", Sending, "begin_anew", _some, sentences=EXCHANGES),
-    on("a recipient says who it is", Calls, "on_met", sentences=EXCHANGES),
-    on("a recipient has nothing to stop", Calls, "on_nothing_to_stop", sentences=EXCHANGES),
-    on("a call knows that its node's name is contested", Calls, "on_contested", sentences=EXCHANGES),
+    on("a request that never arrived begins anew", Sender, "begin_anew", _some, sentences=EXCHANGES),
+    on("a recipient says who it is", Client, "on_met", sentences=EXCHANGES),
+    on("a recipient has nothing to stop", Client, "on_nothing_to_stop", sentences=EXCHANGES),
+    on("a call knows that its node's name is contested", Client, "on_contested", sentences=EXCHANGES),
     ended("a call finds no route for too long", "unreachable", "no route to"),
     ended("a call was given up while it was cut off", "unreachable", "gave the request up"),
     ended("a call runs out of time", "timed_out", "no final reply"),
@@ -170,39 +170,39 @@ POINTS: tuple[Point, ...] = (
     ended("a request is cancelled before it arrives", "cancelled", "had not reached"),
     ended("a request is refused for want of room", "overloaded", ""),
     ended("a recipient has lost the request", "node_restarted", "has restarted"),
-    on("a caller has restarted", Services, "on_restart", sentences=EXCHANGES),
-    on("a service loses the way to its caller", Services, "lose", sentences=EXCHANGES),
+    on("a caller has restarted", Server, "on_restart", sentences=EXCHANGES),
+    on("a service loses the way to its caller", Server, "lose", sentences=EXCHANGES),
     on(
         "a cancel overtakes its request",
-        Services,
+        Server,
         "on_cancel",
         lambda services, arguments, before, _: before and services.get(arguments[1].message_id) is None,
         lambda services, arguments: services.get(arguments[1].message_id) is not None,
         EXCHANGES,
     ),
     on("a former life speaks", Peers, "meet", _none, sentences=EXCHANGES),
-    on("a leaf is known at another address", Exchanges, "on_attached", sentences=EXCHANGES),
-    on("a leaf has lost its node", Exchanges, "on_detached", sentences=EXCHANGES),
-    on("a chunk is taken for lost after a time-out", Outbound, "on_timeout", sentences=EXCHANGES),
-    on("a chunk comes back", Outbound, "on_returned", sentences=EXCHANGES),
+    on("a leaf is known at another address", Delivery, "on_attached", sentences=EXCHANGES),
+    on("a leaf has lost its node", Delivery, "on_detached", sentences=EXCHANGES),
+    on("a chunk is taken for lost after a time-out", OutboundStream, "on_timeout", sentences=EXCHANGES),
+    on("a chunk comes back", OutboundStream, "on_returned", sentences=EXCHANGES),
     on(
         "a chunk comes before those ahead of it",
-        Inbound,
+        InboundStream,
         "accept",
         lambda inbound, _, __, ___: bool(inbound.held),
         sentences=EXCHANGES,
     ),
     on(
         "a chunk comes twice",
-        Inbound,
+        InboundStream,
         "accept",
         lambda _, arguments, before, __: arguments[0].sequence < before,
         lambda inbound, _: inbound.expected,
         EXCHANGES,
     ),
-    on("a window is halved", Pace, "on_congestion", sentences=EXCHANGES),
+    on("a window is halved", CongestionControl, "on_congestion", sentences=EXCHANGES),
     on("a full link gives a frame back", Queue, "give_back", sentences=EXCHANGES),
-    on("streams go on that waited for a full link", Exchanges, "on_link_ready", sentences=EXCHANGES),
+    on("streams go on that waited for a full link", Delivery, "on_link_ready", sentences=EXCHANGES),
     on(
         "what waits for a lost link takes another",
         Forwarding,

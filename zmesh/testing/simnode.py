@@ -312,10 +312,10 @@ class SimNode:
     def _feed(self, stream: Stream) -> None:
         while stream in self._feeding:
             payload, start = self._feeding[stream]
-            if not self.engine.exchanges.is_open(stream):
+            if not self.engine.is_open(stream):
                 del self._feeding[stream]
                 return
-            room = min(self.engine.exchanges.room(stream), 65536)
+            room = min(self.engine.room(stream), 65536)
             if room == 0:
                 return
             end = start + room

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zmesh.core.delivery.peers import FORGET_PEER
-from zmesh.core.delivery.sending import POKE
+from zmesh.core.delivery.sender import POKE
 from zmesh.core.engine import Engine
 from zmesh.core.message import Eof
 from zmesh.core.routing import KEEP_DISTANCE
@@ -164,7 +164,7 @@ class Traffic:
 
     def left(self) -> dict[str, dict[str, int]]:
         """What the tables of each node still hold of exchanges."""
-        counts = {str(node.id): node.engine.exchanges.counts() for node in self.scenario.everybody}
+        counts = {str(node.id): node.engine.stats() for node in self.scenario.everybody}
         return {id: {name: n for name, n in table.items() if n} for id, table in counts.items() if any(table.values())}
 
     def judge(self) -> dict[str, int]:
@@ -295,7 +295,7 @@ def run_requests(seed: int, *, count: int = 100_000, outstanding: int = 1_000) -
     sim.run(2 * FORGET_PEER + POKE)
     for node in nodes:
         node.engine.check()
-        left = {name: number for name, number in node.engine.exchanges.counts().items() if number}
+        left = {name: number for name, number in node.engine.stats().items() if number}
         if left or any(node.engine.forwarding.queues.values()):
             raise AssertionError(f"{node.id} still has {left} and its queues")
     return took

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.core.delivery.exchange_harness import (
+from tests.core.delivery.delivery_harness import (
     ANSWER,
     HEADER,
     ID,
@@ -19,7 +19,7 @@ from tests.core.delivery.exchange_harness import (
 from zmesh.core import wire
 from zmesh.core.delivery.client import CANCEL_AGAIN, CANCEL_GRACE
 from zmesh.core.delivery.peers import ACK_DELAY, POKE_LIMIT
-from zmesh.core.delivery.sending import BURST, POKE
+from zmesh.core.delivery.sender import BURST, POKE
 from zmesh.core.delivery.streams import BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Eof
@@ -32,7 +32,7 @@ def test_a_request_leaves_at_once(side):
     ((to, kind, chunk, body),) = side.call(b"hello")
     assert (to, kind, body) == ("b", Kind.CHUNK, b"hello")
     assert (chunk.message_id, chunk.request, chunk.header, chunk.target) == (ID, True, HEADER, 2)
-    assert side.exchanges.handing_over
+    assert side.delivery.handing_over
     assert side.counts == {"calls": 1, "services": 0, "acks": 0, "waiting_bytes": 5, "peers": 1}
 
 
@@ -42,7 +42,7 @@ def test_a_reply_is_delivered_and_the_final_word_ends_the_call(side):
         Deliver(REPLIES, "b", ANSWER, b"world", True, Eof(), 5 + CHUNK_OVERHEAD, 2)
     ]
     assert side.counts == {"calls": 0, "services": 0, "acks": 1, "waiting_bytes": 0, "peers": 1}
-    assert not side.exchanges.handing_over
+    assert not side.delivery.handing_over
     assert sent(side.tick(ACK_DELAY)) == [acknowledged(1)]
 
 
@@ -98,12 +98,12 @@ def test_a_payload_may_follow_piece_by_piece(side):
 
 def test_a_cancelled_request_has_no_room_for_more_while_it_waits_for_its_end(side):
     side.call(last=False)
-    assert side.exchanges.room(REQUEST) == BACKLOG
-    assert side.exchanges.is_open(REQUEST)
+    assert side.delivery.room(REQUEST) == BACKLOG
+    assert side.delivery.is_open(REQUEST)
     side.cancel()
     assert side.counts["calls"] == 1
-    assert not side.exchanges.is_open(REQUEST)
-    assert side.exchanges.room(REQUEST) == 0
+    assert not side.delivery.is_open(REQUEST)
+    assert side.delivery.room(REQUEST) == 0
 
 
 # --- restarts -----------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_a_call_fails_when_the_recipient_says_that_it_has_restarted(side):
 def test_a_request_that_is_acknowledged_is_handed_over_and_sent_no_more(side):
     side.call()
     assert side.on_ack(1) == []
-    assert not side.exchanges.handing_over
+    assert not side.delivery.handing_over
     assert sent([effect for _, effect in side.run(0.0, POKE - 1)]) == []
 
 
@@ -248,7 +248,7 @@ def test_somebody_else_who_answers_means_nothing(blind, road):
 
 def test_a_question_that_comes_back_is_no_way_to_the_recipient(blind):
     note = wire.Unreachable(Kind.ACK, "no_route", "m", "b", ("bb",), 9.0)
-    assert blind.exchanges._on_note(note, wire.encode(QUESTION), 1.1) is None
+    assert blind.delivery._on_note(note, wire.encode(QUESTION), 1.1) is None
     (report,) = blind.done()
     assert (report.event, report.near, report.settled) == ("unreachable", ("bb",), 9.0)
     (ending,) = deliveries(blind.tick(1.1 + ROUTE_TIMEOUT))
@@ -257,11 +257,11 @@ def test_a_question_that_comes_back_is_no_way_to_the_recipient(blind):
 
 def test_a_request_that_only_a_life_before_could_have_had_begins_anew_in_the_one_that_is(blind):
     told(blind)
-    blind.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 1.2)
+    blind.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 1.2)
     assert deliveries(blind.done())[0].eof.reason == "node_restarted"  # the second chunk may have arrived
     chunk = sent(blind.call(b"small", now=2.0))[0]
     assert chunk.target == 2
-    blind.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 2.1)
+    blind.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 2.1)
     assert sent(blind.done()) == [QUESTION]
     blind.on_chunk(request(id=OTHER, incarnation=7), now=2.2)
     (chunk,) = sent(told(blind, 7, 2.3), Kind.CHUNK)

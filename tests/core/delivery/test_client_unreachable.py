@@ -1,8 +1,8 @@
-"""Calls whose recipient is out of reach, and what is said of them when they end for that."""
+"""Client whose recipient is out of reach, and what is said of them when they end for that."""
 
 import pytest
 
-from tests.core.delivery.exchange_harness import (
+from tests.core.delivery.delivery_harness import (
     ID,
     REQUEST,
     ROUTE_TIMEOUT,
@@ -15,7 +15,7 @@ from tests.core.delivery.exchange_harness import (
 from zmesh.core import wire
 from zmesh.core.delivery.client import POKE_SOON
 from zmesh.core.delivery.peers import POKE_LIMIT
-from zmesh.core.delivery.sending import POKE, SILENCE
+from zmesh.core.delivery.sender import POKE, SILENCE
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, MAX_BODY, Cancel, Kind
 
@@ -57,7 +57,7 @@ def test_a_request_that_came_back_goes_to_the_new_life_of_its_recipient(side):
 
 def test_a_request_that_a_new_life_has_sent_back_waits_until_the_route_leads_there(side):
     side.call()
-    side.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 0.1)
+    side.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 0.1)
     assert sent(side.done()) == []
     (chunk,) = sent(side.regain(incarnation=9, now=0.5))
     assert chunk.target == 9
@@ -96,7 +96,7 @@ def test_a_call_whose_route_stays_lost_ends_and_the_work_is_stopped_if_that_can_
 def test_a_route_that_is_lost_twice_counts_from_the_first_time(side):
     side.call()
     side.lose(now=1.0)
-    side.exchanges.on_route("b", None, 20.0)
+    side.delivery.on_route("b", None, 20.0)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
     assert deliveries(effects) == [
         final(
@@ -116,18 +116,18 @@ def test_any_sign_of_the_recipient_ends_the_wait_for_a_route(side, road):
 
 def test_a_call_is_lost_as_long_as_no_way_leads_to_its_recipient(side):
     side.call(to="x")
-    assert side.exchanges.is_lost(ID)
+    assert side.delivery.is_lost(ID)
     side.regain("x")
-    assert not side.exchanges.is_lost(ID)
+    assert not side.delivery.is_lost(ID)
     side.lose("x")
-    assert side.exchanges.is_lost(ID)
+    assert side.delivery.is_lost(ID)
     side.cancel()
-    assert not side.exchanges.is_lost(bytes(16))
+    assert not side.delivery.is_lost(bytes(16))
 
 
 def test_a_call_of_a_leaf_that_finds_no_other_home_ends(side):
     side.call()
-    side.exchanges.on_detached(None, 3.0)
+    side.delivery.on_detached(None, 3.0)
     effects = [effect for _, effect in side.run(3.0, 3.0 + ROUTE_TIMEOUT)]
     assert [piece.eof.reason for piece in deliveries(effects)] == ["unreachable"]
 
@@ -145,10 +145,10 @@ def test_a_call_that_a_forwarder_can_not_pass_on_waits_and_is_sent_again(side):
 def test_a_chunk_that_a_full_queue_refused_is_sent_again_with_the_next_acknowledgement(side):
     side.call(bytes(4 * MAX_BODY))
     note = wire.Unreachable(Kind.CHUNK, "full", "m", "b", (), 0.0)
-    side.exchanges.on_returned(REQUEST, 1, note, 0.1)
+    side.delivery.on_returned(REQUEST, 1, note, 0.1)
     assert side.done() == []
     assert [chunk.sequence for chunk in sent(side.on_ack(1, now=0.2))] == [1]
-    assert side.exchanges.calls.get(ID).lost_since is None
+    assert side.delivery.client.get(ID).lost_since is None
 
 
 def test_a_call_that_had_arrived_asks_soon_after_a_note(side):

@@ -14,7 +14,7 @@ from zmesh.core.delivery.congestion import (
     RATE_FOR,
     RATE_ROUNDS,
     SHORTEST_FOR,
-    Pace,
+    CongestionControl,
 )
 
 CHUNK = 64 * 1024
@@ -24,7 +24,7 @@ class Path:
     """One stream over a path of a bandwidth and a delay, on which everything waits in one line; time is virtual."""
 
     def __init__(self, rate, delay):
-        self.pace = Pace()
+        self.pace = CongestionControl()
         self.rate, self.delay = rate, delay
         self.now = self.free_at = 0.0
         self.in_flight = []
@@ -52,7 +52,7 @@ class Path:
 
 
 def test_a_window_begins_as_a_small_one():
-    assert Pace().window == FIRST_WINDOW
+    assert CongestionControl().window == FIRST_WINDOW
 
 
 @pytest.mark.parametrize(
@@ -110,26 +110,26 @@ def test_a_high_rate_of_long_ago_does_not_count():
 
 
 def test_a_chunk_that_was_sent_twice_measures_nothing():
-    pace = Pace()
+    pace = CongestionControl()
     pace.on_delivered(10 * CHUNK, None, 1.0)
     assert (pace._rate, pace._shortest) == (0.0, math.inf)
 
 
 def test_an_answer_that_took_no_time_measures_nothing():
-    pace = Pace()
+    pace = CongestionControl()
     pace.on_delivered(CHUNK, pace.mark(0, 1.0), 1.0)
     assert (pace._rate, pace._shortest) == (0.0, math.inf)
 
 
 def test_a_pause_of_the_sender_is_not_taken_for_a_slow_path():
-    pace = Pace()
+    pace = CongestionControl()
     pace.on_delivered(CHUNK, pace.mark(0, 0.0), 0.1)
     pace.on_delivered(CHUNK, pace.mark(0, 100.0), 100.1)
     assert pace._rate == pytest.approx(CHUNK / 0.1)
 
 
 def test_a_full_queue_halves_what_is_under_way_once_for_all_that_was_sent_before():
-    pace = Pace()
+    pace = CongestionControl()
     pace.on_congestion(FIRST_WINDOW, 1.0, 2.0)
     assert pace.window == FIRST_WINDOW // 2
     pace.on_congestion(FIRST_WINDOW // 2, 1.9, 2.1)
@@ -139,14 +139,14 @@ def test_a_full_queue_halves_what_is_under_way_once_for_all_that_was_sent_before
 
 
 def test_a_window_shrinks_to_the_smallest_and_no_further():
-    pace = Pace()
+    pace = CongestionControl()
     for second in range(10):
         pace.on_congestion(pace.window, second, second)
     assert pace.window == MIN_WINDOW
 
 
 def test_a_halved_window_rises_again_step_by_step():
-    pace = Pace()
+    pace = CongestionControl()
     pace.on_congestion(FIRST_WINDOW, 0.0, 0.0)
     half = pace.window
     pace.on_delivered(half, None, 1.0)
@@ -177,7 +177,7 @@ def test_another_path_is_another_matter():
     )
 )
 def test_a_window_stays_within_its_bounds_whatever_happens(events):
-    pace, now, marks = Pace(), 0.0, []
+    pace, now, marks = CongestionControl(), 0.0, []
     for what, pause, credit in events:
         now += pause
         match what:

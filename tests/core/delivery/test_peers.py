@@ -3,7 +3,7 @@ import math
 import pytest
 
 from zmesh.core.delivery.peers import ACK_DELAY, FORGET_PEER, MAX_FORMER, POKE_LIMIT, Peers
-from zmesh.core.delivery.streams import WINDOW, Inbound
+from zmesh.core.delivery.streams import WINDOW, InboundStream
 from zmesh.core.limits import Limits
 from zmesh.core.message import Stream
 from zmesh.core.wire import CLOSED, MAX_ACKS, Ack, AckItem, Kind
@@ -182,7 +182,7 @@ def hosts(road, alarm, moves):
 def test_a_leaf_that_hangs_on_another_node_is_the_same_peer_there(hosts, moves, road):
     peer = hosts.meet("leaf@x", 7, 0.0)
     assert peer.replays.accept(0, 0)
-    hosts.owe(peer, stream(), Inbound(), 0.0, at_once=False)
+    hosts.owe(peer, stream(), InboundStream(), 0.0, at_once=False)
     assert hosts.meet("leaf@y", 7, 5.0) is peer
     assert moves == [("leaf@y", "leaf@x", 5.0)]
     assert not peer.replays.accept(0, 0)
@@ -215,7 +215,7 @@ def test_a_leaf_that_moves_to_where_another_of_its_name_hangs_is_that_one_from_t
 
 def test_acknowledgements_wait_for_each_other_and_go_together(peers, road, alarm):
     peer = peers.meet("b", 2, 0.0)
-    inbound = Inbound()
+    inbound = InboundStream()
     inbound.expected = 3
     peers.owe(peer, stream(1), inbound, 5.0, at_once=False)
     peers.owe(peer, stream(2), None, 5.01, at_once=False)
@@ -232,7 +232,7 @@ def test_acknowledgements_wait_for_each_other_and_go_together(peers, road, alarm
 def test_what_is_owed_at_once_takes_the_others_along(peers, road):
     peer = peers.meet("b", 2, 0.0)
     peers.owe(peer, stream(1), None, 0.0, at_once=False)
-    peers.owe(peer, stream(2), Inbound(), 0.0, at_once=True)
+    peers.owe(peer, stream(2), InboundStream(), 0.0, at_once=True)
     assert acks(road) == [Ack(1, 2, (AckItem(*stream(1), CLOSED, 0), AckItem(*stream(2), 0, WINDOW)))]
     peers.tick(ACK_DELAY)
     assert acks(road) == []
@@ -240,7 +240,7 @@ def test_what_is_owed_at_once_takes_the_others_along(peers, road):
 
 def test_only_the_last_word_on_a_stream_is_sent(peers, road):
     peer = peers.meet("b", 2, 0.0)
-    inbound = Inbound()
+    inbound = InboundStream()
     peers.owe(peer, stream(), inbound, 0.0, at_once=False)
     inbound.expected = 9
     peers.owe(peer, stream(), inbound, 0.0, at_once=False)
@@ -250,7 +250,7 @@ def test_only_the_last_word_on_a_stream_is_sent(peers, road):
 
 def test_a_poke_says_how_far_a_stream_has_come_and_gives_no_room(peers, road):
     peer = peers.meet("b", 2, 0.0)
-    inbound = Inbound()
+    inbound = InboundStream()
     inbound.expected = 4
     peers.poke(peer, stream(), inbound)
     assert acks(road) == [Ack(1, 2, (AckItem(*stream(), 4, POKE_LIMIT),))]

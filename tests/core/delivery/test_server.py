@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.core.delivery.exchange_harness import (
+from tests.core.delivery.delivery_harness import (
     ANSWER,
     HEADER,
     ID,
@@ -16,7 +16,7 @@ from tests.core.delivery.exchange_harness import (
     sent,
 )
 from zmesh.core.delivery.peers import ACK_DELAY, FORGET_PEER, POKE_LIMIT
-from zmesh.core.delivery.sending import POKE
+from zmesh.core.delivery.sender import POKE
 from zmesh.core.delivery.server import LEAF_GRACE, SILENCE
 from zmesh.core.delivery.streams import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.effects import Abort, Deliver, Report
@@ -60,7 +60,7 @@ def test_a_service_is_over_when_its_final_word_has_been_acknowledged(side):
     assert side.counts["services"] == 0
     side.run(0.0, FORGET_PEER + 1)
     assert side.counts == dict.fromkeys(side.counts, 0)
-    assert side.exchanges.next_deadline() is None
+    assert side.delivery.next_deadline() is None
 
 
 def test_a_request_that_is_sent_again_and_again_runs_once_although_its_answers_have_found_no_way_for_long(side):
@@ -292,7 +292,7 @@ def test_a_leaf_that_is_gone_has_a_short_while_to_come_back(side, road):
     road.open("cli@a")
     side.on_chunk(request(incarnation=5), source="cli@a")
     side.tick(ACK_DELAY)
-    side.exchanges.on_detached("cli@a", 1.0)
+    side.delivery.on_detached("cli@a", 1.0)
     assert side.tick(1.0 + LEAF_GRACE - 0.001) == []
     assert side.tick(1.0 + LEAF_GRACE) == [Abort(ID, "unreachable")]
 
@@ -301,9 +301,9 @@ def test_a_leaf_that_comes_back_goes_on(side, road):
     road.open("cli@a")
     side.on_chunk(request(incarnation=5), source="cli@a")
     side.reply(b"x")
-    side.exchanges.on_detached("cli@a", 1.0)
+    side.delivery.on_detached("cli@a", 1.0)
     side.done()
-    side.exchanges.on_attached("cli@a", 2.0)
+    side.delivery.on_attached("cli@a", 2.0)
     (chunk,) = sent(side.done(), Kind.CHUNK)
     assert chunk.sequence == 0
     side.on_ack(1, stream=REPLIES, source="cli@a", incarnation=5, now=2.1)
@@ -316,7 +316,7 @@ def test_only_the_exchanges_of_that_leaf_are_touched(side, road):
     for number, source in enumerate(["cli@a", "top@a", "b"]):
         id = bytes([number]) * 16
         side.on_chunk(request(id=id, incarnation=5 if "@" in source else 2), source=source)
-    side.exchanges.on_detached("cli@a", 1.0)
+    side.delivery.on_detached("cli@a", 1.0)
     effects = [effect for _, effect in side.run(1.0, 20.0)]
     assert [effect for effect in effects if isinstance(effect, Abort)] == [Abort(bytes(16), "unreachable")]
 
@@ -332,14 +332,14 @@ def test_the_work_of_a_leaf_that_hangs_on_another_node_from_now_on_goes_on_there
         (Kind.ACK, "leaf@i"),
     ]
     assert side.on_unreachable("gone", stream=REPLIES, to="leaf@h", now=2.5) == []
-    side.exchanges.on_route("h", None, 2.6)
+    side.delivery.on_route("h", None, 2.6)
     assert side.done() == []
     assert side.on_cancel(source="leaf@i", now=3.0)[0] == Abort(ID, "cancelled")
 
 
 def test_the_work_of_a_leaf_that_finds_no_other_home_ends(side):
     side.on_chunk(request())
-    side.exchanges.on_detached(None, 3.0)
+    side.delivery.on_detached(None, 3.0)
     side.road.shut("b")
     effects = [effect for _, effect in side.run(3.0, 3.0 + 10 * ROUTE_TIMEOUT)]
     assert Abort(ID, "unreachable") in effects

@@ -10,9 +10,9 @@ from zmesh.core.delivery.streams import (
     BACKLOG,
     CHUNK_OVERHEAD,
     WINDOW,
-    Inbound,
-    Outbound,
-    Overrun,
+    FlowControlError,
+    InboundStream,
+    OutboundStream,
 )
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
 from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
@@ -34,7 +34,7 @@ def taken(outbound, now=0.0):
 
 
 def filled(*bodies):
-    outbound = Outbound()
+    outbound = OutboundStream()
     for body in bodies:
         outbound.push(None, body, last=True, eof=None, complete=False)
     return outbound
@@ -44,7 +44,7 @@ def filled(*bodies):
 
 
 def test_a_small_message_is_one_chunk():
-    outbound = Outbound()
+    outbound = OutboundStream()
     outbound.push(HEADER, b"hello", last=True, eof=None, complete=True)
     (piece,) = taken(outbound, 2.5)
     assert (piece.sequence, piece.flags, piece.header, piece.body) == (0, FLAG_FIRST | FLAG_LAST, HEADER, b"hello")
@@ -52,7 +52,7 @@ def test_a_small_message_is_one_chunk():
 
 
 def test_an_empty_message_and_a_final_word_are_chunks_too():
-    outbound = Outbound()
+    outbound = OutboundStream()
     outbound.push(ReplyHeader(1.0, 1), b"", last=True, eof=None, complete=False)
     outbound.push(None, b"", last=False, eof=Eof(), complete=True)
     first, second = taken(outbound)
@@ -63,7 +63,7 @@ def test_an_empty_message_and_a_final_word_are_chunks_too():
 @pytest.mark.parametrize("size", [0, 1, MAX_BODY, MAX_BODY + 1, 2 * MAX_BODY, 2 * MAX_BODY + 1])
 def test_a_large_piece_is_cut_at_the_largest_body(size):
     body = random.Random(size).randbytes(size)
-    outbound = Outbound()
+    outbound = OutboundStream()
     outbound.push(HEADER, body, last=True, eof=Eof(), complete=True)
     pieces = taken(outbound)
     assert b"".join(pieces_body.body for pieces_body in pieces) == body
@@ -77,7 +77,7 @@ def test_a_large_piece_is_cut_at_the_largest_body(size):
 
 
 def test_the_room_for_more_is_what_the_backlog_leaves():
-    outbound = Outbound()
+    outbound = OutboundStream()
     assert outbound.room() == BACKLOG
     outbound.push(HEADER, bytes(1000), last=False, eof=None, complete=False)
     assert outbound.room() == BACKLOG - 1000
@@ -99,7 +99,7 @@ def test_no_more_is_sent_than_the_window_allows():
 
 
 def test_a_limit_never_shrinks():
-    outbound = Outbound()
+    outbound = OutboundStream()
     outbound.acknowledge(0, 2 * WINDOW, 0.0)
     outbound.acknowledge(0, WINDOW, 0.0)
     assert outbound.limit == 2 * WINDOW
@@ -246,7 +246,7 @@ def test_the_count_of_tries_starts_over_with_any_sign_of_life(word):
 
 
 def test_a_stream_is_done_when_its_end_was_pushed_sent_and_acknowledged():
-    outbound = Outbound()
+    outbound = OutboundStream()
     assert not outbound.done
     outbound.push(HEADER, b"x", last=True, eof=None, complete=True)
     assert not outbound.done
@@ -264,7 +264,7 @@ def sequences(ready):
 
 
 def test_chunks_are_handed_on_in_order_and_none_twice():
-    inbound = Inbound()
+    inbound = InboundStream()
     assert sequences(inbound.accept(numbered(0), b"", 1)) == [0]
     assert inbound.accept(numbered(2), b"", 1) is None
     assert inbound.accept(numbered(2), b"", 1) is None
@@ -276,14 +276,14 @@ def test_chunks_are_handed_on_in_order_and_none_twice():
 
 
 def test_the_next_chunk_is_handed_on_while_later_ones_are_held():
-    inbound = Inbound()
+    inbound = InboundStream()
     assert inbound.accept(numbered(2), b"", 1) is None
     assert sequences(inbound.accept(numbered(0), b"", 1)) == [0]
     assert sequences(inbound.accept(numbered(1), b"", 1)) == [1, 2]
 
 
 def test_the_body_and_the_hops_of_a_chunk_stay_with_it():
-    inbound = Inbound()
+    inbound = InboundStream()
     inbound.accept(numbered(1), b"late", 3)
     ready = inbound.accept(numbered(0), b"early", 2)
     assert [(body, hops) for _, body, hops in ready] == [(b"early", 2), (b"late", 3)]
@@ -292,15 +292,15 @@ def test_the_body_and_the_hops_of_a_chunk_stay_with_it():
 @pytest.mark.parametrize("sequence", [0, 1], ids=["in order", "early"])
 def test_a_chunk_overruns_the_window_by_one_byte_and_not_before(sequence):
     room = WINDOW - CHUNK_OVERHEAD
-    with pytest.raises(Overrun):
-        Inbound().accept(numbered(sequence), bytes(room + 1), 1)
-    inbound = Inbound()
+    with pytest.raises(FlowControlError):
+        InboundStream().accept(numbered(sequence), bytes(room + 1), 1)
+    inbound = InboundStream()
     inbound.accept(numbered(sequence), bytes(room), 1)
-    with pytest.raises(Overrun):
+    with pytest.raises(FlowControlError):
         inbound.accept(numbered(2), b"", 1)
     assert inbound.accept(numbered(sequence), bytes(room + 1), 1) is None  # a copy, which takes no room
     inbound.release(CHUNK_OVERHEAD)
-    with pytest.raises(Overrun):  # the sender has not heard of it yet
+    with pytest.raises(FlowControlError):  # the sender has not heard of it yet
         inbound.accept(numbered(2), b"", 1)
     inbound.acknowledge()
     inbound.accept(numbered(2), b"", 1)
@@ -308,7 +308,7 @@ def test_a_chunk_overruns_the_window_by_one_byte_and_not_before(sequence):
 
 
 def test_a_reader_keeps_up_while_it_has_read_half_of_its_window():
-    inbound = Inbound()
+    inbound = InboundStream()
     assert inbound.keeps_up
     inbound.accept(numbered(0), bytes(WINDOW // 2 - CHUNK_OVERHEAD), 1)
     assert inbound.keeps_up
@@ -319,7 +319,7 @@ def test_a_reader_keeps_up_while_it_has_read_half_of_its_window():
 
 
 def test_room_is_told_at_once_when_a_quarter_of_the_window_was_read():
-    inbound = Inbound()
+    inbound = InboundStream()
     assert not inbound.release(ACK_EVERY - 1)
     assert inbound.release(1)
     assert inbound.acknowledge() == (0, WINDOW + ACK_EVERY)
@@ -327,7 +327,7 @@ def test_room_is_told_at_once_when_a_quarter_of_the_window_was_read():
 
 
 def test_what_was_told_is_not_told_again():
-    inbound = Inbound()
+    inbound = InboundStream()
     inbound.accept(numbered(0), bytes(100), 1)
     inbound.release(ACK_EVERY - 1)
     assert inbound.since_ack == 100 + CHUNK_OVERHEAD

@@ -11,21 +11,21 @@ from zmesh.core.delivery.streams import (
     MAX_SEEN,
     MAX_TIMEOUT,
     PATIENCE,
-    PathTime,
-    Replays,
+    ReplayWindow,
+    RttEstimator,
 )
 
 # --- the time a path takes ----------------------------------------------------------------------------------------
 
 
 def test_a_path_without_a_sample_has_the_timeout_of_a_first_time():
-    assert [PathTime().timeout(tries) for tries in range(5)] == [FIRST_TIMEOUT * 2**tries for tries in range(4)] + [
+    assert [RttEstimator().timeout(tries) for tries in range(5)] == [FIRST_TIMEOUT * 2**tries for tries in range(4)] + [
         MAX_TIMEOUT
     ]
 
 
 def test_the_timeout_follows_rfc_6298():
-    path = PathTime()
+    path = RttEstimator()
     path.measure(0.8)
     assert (path.smoothed, path.variance) == (0.8, 0.4)
     assert path.timeout(0) == pytest.approx(0.8 + 4 * 0.4)
@@ -35,7 +35,7 @@ def test_the_timeout_follows_rfc_6298():
 
 
 def test_an_answer_may_be_late_on_the_steadiest_path():
-    path = PathTime()
+    path = RttEstimator()
     for _ in range(100):
         path.measure(0.4)
     assert path.timeout(0) == pytest.approx(0.4 + PATIENCE)
@@ -44,7 +44,7 @@ def test_an_answer_may_be_late_on_the_steadiest_path():
 @given(st.lists(st.floats(0, 1000), max_size=30), st.integers(0, 10_000))
 @example([3.0], 0)
 def test_a_timeout_is_bounded_and_grows_with_the_tries(samples, tries):
-    path = PathTime()
+    path = RttEstimator()
     for sample in samples:
         path.measure(sample)
     assert PATIENCE <= path.timeout(tries) <= MAX_TIMEOUT
@@ -56,7 +56,7 @@ def test_a_timeout_is_bounded_and_grows_with_the_tries(samples, tries):
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=120))
 def test_a_number_is_new_once_and_only_if_no_floor_was_above_it(requests):
-    replays = Replays()
+    replays = ReplayWindow()
     accepted, floor = set(), 0
     for number, told in requests:
         fresh = number not in accepted and number >= floor
@@ -70,7 +70,7 @@ def test_a_number_is_new_once_and_only_if_no_floor_was_above_it(requests):
 @given(st.integers(0, 1 << 32), st.integers(1, 40))
 def test_only_numbers_between_the_floor_and_the_highest_are_remembered(seed, window):
     rng = random.Random(seed)
-    replays = Replays()
+    replays = ReplayWindow()
     under_way, copies, following, told = {}, [], 0, 0
     for _ in range(300):
         if len(under_way) < window and rng.random() < 0.6:
@@ -90,13 +90,13 @@ def test_only_numbers_between_the_floor_and_the_highest_are_remembered(seed, win
 
 
 def test_requests_in_order_take_no_memory_at_all():
-    replays = Replays()
+    replays = ReplayWindow()
     assert all(replays.accept(number, 0) for number in range(1000))
     assert len(replays) == 0
 
 
 def test_a_sender_that_names_no_floor_is_remembered_up_to_a_limit():
-    replays = Replays()
+    replays = ReplayWindow()
     for number in range(1, MAX_SEEN + 1):
         replays.accept(number, 0)
     assert len(replays) == MAX_SEEN
@@ -112,7 +112,7 @@ def test_a_sender_that_names_no_floor_is_remembered_up_to_a_limit():
 
 
 def test_what_is_below_the_floor_that_it_begins_with_is_known():
-    replays = Replays(5)
+    replays = ReplayWindow(5)
     assert (replays.knows(4), replays.knows(5), replays.end, len(replays)) == (True, False, 5, 0)
     assert not replays.accept(4, 0)
     assert replays.accept(7, 0)

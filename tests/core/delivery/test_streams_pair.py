@@ -9,9 +9,9 @@ from zmesh.core.delivery.streams import (
     ACK_EVERY,
     CHUNK_OVERHEAD,
     WINDOW,
-    Inbound,
-    Outbound,
-    PathTime,
+    InboundStream,
+    OutboundStream,
+    RttEstimator,
 )
 from zmesh.core.message import RequestHeader
 from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
@@ -35,8 +35,8 @@ class Path:
         self.random = random.Random(seed)
         self.loss = loss
         self.reader = reader
-        self.outbound, self.inbound = Outbound(), Inbound()
-        self.path = PathTime()
+        self.outbound, self.inbound = OutboundStream(), InboundStream()
+        self.path = RttEstimator()
         self.forth, self.back = [], []
         self.now = 0.0
         self.received = bytearray()

@@ -33,7 +33,7 @@ RATE_FOR = 1.0
 RATE_ROUNDS = 10
 
 
-class Mark:
+class DeliverySnapshot:
     """Where a stream stood when a chunk was sent: how much had been delivered, and since when that is known."""
 
     __slots__ = ("at", "delivered", "sent")
@@ -44,7 +44,7 @@ class Mark:
         self.sent = sent
 
 
-class Pace:
+class CongestionControl:
     """The window of one stream towards its path, in bytes of credit; times in seconds."""
 
     __slots__ = (
@@ -74,13 +74,13 @@ class Pace:
         self._measuring_since = -math.inf
         self._halved_at = -math.inf
 
-    def mark(self, in_flight: int, now: float) -> Mark:
+    def mark(self, in_flight: int, now: float) -> DeliverySnapshot:
         """A chunk is sent, while so much is under way already."""
         if not in_flight:
             self._delivered_at = now
-        return Mark(self._delivered, self._delivered_at, now)
+        return DeliverySnapshot(self._delivered, self._delivered_at, now)
 
-    def on_delivered(self, credit: int, mark: Mark | None, now: float) -> None:
+    def on_delivered(self, credit: int, mark: DeliverySnapshot | None, now: float) -> None:
         """So much was acknowledged; `mark` is that of its last chunk, None if that was sent more than once."""
         self._delivered += credit
         self._delivered_at = now
@@ -106,7 +106,7 @@ class Pace:
         self._ceiling = float(MAX_WINDOW)
         self._set_window()
 
-    def _measure(self, mark: Mark, now: float) -> None:
+    def _measure(self, mark: DeliverySnapshot, now: float) -> None:
         trip = now - mark.sent
         if trip <= self._shortest and mark.sent >= self._measuring_since:
             self._shortest = trip

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from zmesh.core import wire
-from zmesh.core.delivery.shares import Share, Shares
-from zmesh.core.delivery.streams import Inbound, PathTime, Replays
+from zmesh.core.delivery.peer_quotas import PeerQuota, PeerQuotas
+from zmesh.core.delivery.streams import InboundStream, ReplayWindow, RttEstimator
 from zmesh.core.effects import Effect
 from zmesh.core.forwarding.forwarding import NextHop
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
@@ -52,7 +52,7 @@ class Carrier(Protocol):
         """What may help somebody who can't reach that node."""
 
 
-class Crowded(Exception):
+class TableFull(Exception):
     """A frame of a peer that is not in the table, and of which no more is remembered. `limit`: what is reached."""
 
     def __init__(self, limit: str) -> None:
@@ -79,24 +79,24 @@ class Peer:
         "left_at",
         "next_number",
         "path",
+        "quota",
         "replays",
-        "share",
         "unsettled",
     )
 
-    def __init__(self, address: Address, first_number: int, share: Share) -> None:
+    def __init__(self, address: Address, first_number: int, quota: PeerQuota) -> None:
         self.address = address
         self.incarnation = 0
         self.current = 0
         self.left_at = 0.0
-        self.replays = Replays()
-        self.former: dict[int, Replays] = {}
+        self.replays = ReplayWindow()
+        self.former: dict[int, ReplayWindow] = {}
         self.next_number = first_number
         self.unsettled: dict[int, None] = {}
-        self.acks: dict[Stream, Inbound | tuple[int, int]] = {}
-        self.path = PathTime()
+        self.acks: dict[Stream, InboundStream | tuple[int, int]] = {}
+        self.path = RttEstimator()
         self.busy = 0
-        self.share = share
+        self.quota = quota
 
     def remembered(self) -> int:
         """How many numbers of its requests are remembered."""
@@ -125,7 +125,7 @@ class Peers:
         self._idle: Timers[Address] = Timers(alarm)
         self._highest_number = 0
         self._limits = limits
-        self._shares = Shares(limits)
+        self._quotas = PeerQuotas(limits)
         self._remembered = 0
         """Numbers of requests, in all peers together."""
         self._forgotten: dict[tuple[str, int], int] = {}
@@ -137,14 +137,14 @@ class Peers:
     def get(self, address: Address, via: NodeId | None = None) -> Peer:
         """The peer at that address, from now on in the table. Its numbers begin above all that were ever given.
 
-        `via`: the neighbour whose frame names it, if it is for that. Raises Crowded if there is no room for it then.
+        `via`: the neighbour whose frame names it, if it is for that. Raises TableFull if there is no room for it then.
         """
         peer = self._peers.get(address)
         if peer is None:
-            limit = self._shares.crowded(via)
+            limit = self._quotas.peer_limit(via)
             if limit:
-                raise Crowded(limit)
-            peer = self._peers[address] = Peer(address, self._highest_number, self._shares.claim(via))
+                raise TableFull(limit)
+            peer = self._peers[address] = Peer(address, self._highest_number, self._quotas.admit(via))
         return peer
 
     def enter(self, address: Address) -> Peer:
@@ -172,7 +172,7 @@ class Peers:
     def meet(self, source: Address, incarnation: int, now: float, via: NodeId | None = None) -> Peer | None:
         """The peer whose incarnation speaks here; None if that is the voice of one that is no more.
 
-        Raises Crowded if it is not known and there is no room for one more of those that neighbour `via` sends.
+        Raises TableFull if it is not known and there is no room for one more of those that neighbour `via` sends.
         """
         peer = self._peers.get(source)
         if peer is not None and peer.incarnation == incarnation != 0:
@@ -223,14 +223,14 @@ class Peers:
             self._forget_numbers()
         return fresh
 
-    def _recall(self, address: Address, incarnation: int) -> Replays:
+    def _recall(self, address: Address, incarnation: int) -> ReplayWindow:
         """What is known of the requests of an incarnation that is new here, or was forgotten.
 
         A sender may have been cut off for longer than FORGET_PEER, and send again what has run here long ago.
         """
-        return Replays(self._forgotten.pop(_leaf(address, incarnation), 0))
+        return ReplayWindow(self._forgotten.pop(_leaf(address, incarnation), 0))
 
-    def _keep_floor(self, address: Address, incarnation: int, replays: Replays) -> None:
+    def _keep_floor(self, address: Address, incarnation: int, replays: ReplayWindow) -> None:
         """Remember of a peer's requests no more than up to which number they may have been here."""
         floor = replays.end
         if incarnation and floor:
@@ -247,7 +247,7 @@ class Peers:
             for replays in (peer.replays, *peer.former.values()):
                 replays.forget()
 
-    def owe(self, peer: Peer, stream: Stream, inbound: Inbound | None, now: float, *, at_once: bool) -> None:
+    def owe(self, peer: Peer, stream: Stream, inbound: InboundStream | None, now: float, *, at_once: bool) -> None:
         """Tell the peer how far a stream has come, at once or after ACK_DELAY; None: that it is not known here."""
         peer.acks[stream] = inbound if inbound is not None else (CLOSED, 0)
         if at_once or len(peer.acks) >= MAX_ACKS:
@@ -255,7 +255,7 @@ class Peers:
         else:
             self._acks.set_default(peer.address, now + ACK_DELAY)
 
-    def poke(self, peer: Peer, stream: Stream, inbound: Inbound, *, flush: bool = True) -> None:
+    def poke(self, peer: Peer, stream: Stream, inbound: InboundStream, *, flush: bool = True) -> None:
         """Tell the peer how far a stream has come, and have it answer in turn; at once, or with `flush` of the peer."""
         peer.acks[stream] = (inbound.expected, POKE_LIMIT)
         if flush:
@@ -272,7 +272,8 @@ class Peers:
         if not acks or self._carrier.next_hop(peer.address) is None:
             return
         items = [
-            (*stream, *(state.acknowledge() if isinstance(state, Inbound) else state)) for stream, state in acks.items()
+            (*stream, *(state.acknowledge() if isinstance(state, InboundStream) else state))
+            for stream, state in acks.items()
         ]
         for start in range(0, len(items), MAX_ACKS):
             head = (self._carrier.incarnation, peer.current, items[start : start + MAX_ACKS])
@@ -307,7 +308,7 @@ class Peers:
                 self._idle.set(address, peer.left_at + FORGET_PEER)
             else:
                 del self._peers[address]
-                self._shares.release(peer.share)
+                self._quotas.release(peer.quota)
                 self._remembered -= peer.remembered()
                 for incarnation, replays in ((peer.incarnation, peer.replays), *peer.former.items()):
                     self._keep_floor(address, incarnation, replays)
@@ -316,9 +317,9 @@ class Peers:
 
     def kept(self) -> dict[str, int]:
         """What others take up here, by the name of its limit."""
-        node = self._shares.node
+        node = self._quotas.node
         return {
-            "services": node.services,
+            "services": node.requests,
             "kept_bytes": node.kept_bytes,
             "peers": node.peers,
             "request_numbers": self._remembered,
@@ -328,7 +329,7 @@ class Peers:
         """Raise AssertionError unless `busy` is how many exchanges there are with each peer."""
         if busy != {address: peer.busy for address, peer in self._peers.items() if peer.busy}:
             raise AssertionError("a peer's count of exchanges is not that of the tables")
-        self._shares.check([peer.share for peer in self._peers.values()])
+        self._quotas.check([peer.quota for peer in self._peers.values()])
         if sum(peer.remembered() for peer in self._peers.values()) != self._remembered:
             raise AssertionError("the count of remembered requests is not that of the peers")
         for (name, incarnation), peer in self._leaves.items():

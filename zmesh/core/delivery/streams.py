@@ -1,15 +1,15 @@
 """One direction of an exchange: numbered chunks, acknowledged end to end.
 
 The sender keeps every chunk until a cumulative acknowledgement covers it, and sends no more than the receiver's limit
-and the path's window (`Pace`) allow. Limits and credit are absolute counts since the stream's start (as in RFC 9000
+and the congestion window allow. Limits and credit are absolute counts since the stream's start (as in RFC 9000
 section 4.1), so a lost or late acknowledgement does no harm. The receiver hands chunks on in order and none twice; what
 comes early it holds. Its limit is one window above what was read; a sender that the window holds up says so with a
 chunk, and if the reader keeps up the window grows. The sender's resending timer follows RFC 6298, kept for each path in
-`PathTime`. What is taken for lost is sent again before anything new, within the same window.
+`RttEstimator`. What is taken for lost is sent again before anything new, within the same window.
 
-`Replays` is the receiver's memory of requests that it has seen: the sender numbers its requests to each recipient and
-tells with each one the lowest number that it may still send, so the memory stays as small as what is under way and a
-late copy of a request never runs twice.
+`ReplayWindow` is the receiver's memory of requests that it has seen: the sender numbers its requests to each recipient
+and names with each one the lowest number that it may still send, so the memory stays as small as what is in flight and
+a late copy of a request never runs twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from typing import cast
 
-from zmesh.core.delivery.congestion import FIRST_WINDOW, Mark, Pace
+from zmesh.core.delivery.congestion import FIRST_WINDOW, CongestionControl, DeliverySnapshot
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
 from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
 
@@ -33,7 +33,7 @@ MAX_SEEN = 65_536
 Header = RequestHeader | ReplyHeader
 
 
-class Piece:
+class OutboundChunk:
     """One chunk on its way: what it carries, when and how often it was sent, its credit in windows."""
 
     __slots__ = (
@@ -59,10 +59,10 @@ class Piece:
         self.sent = 0.0
         self.times = 0
         self.returned = 0
-        self.mark: Mark | None = None
+        self.mark: DeliverySnapshot | None = None
 
 
-class Outbound:
+class OutboundStream:
     """The sending end of a stream. `in_flight` is the credit of what is neither acknowledged nor taken for lost."""
 
     __slots__ = (
@@ -83,14 +83,14 @@ class Outbound:
     )
 
     def __init__(self) -> None:
-        self.unsent: deque[Piece] = deque()
-        self.unacked: dict[int, Piece] = {}
-        self.lost: dict[int, Piece] = {}
+        self.unsent: deque[OutboundChunk] = deque()
+        self.unacked: dict[int, OutboundChunk] = {}
+        self.lost: dict[int, OutboundChunk] = {}
         self.next = 0
         self.sent_credit = 0
         self.in_flight = 0
         self.limit = WINDOW
-        self.pace: Pace | None = None  # a stream of one chunk needs none
+        self.pace: CongestionControl | None = None  # a stream of one chunk needs none
         self.unsent_bytes = 0
         self.unacked_bytes = 0
         self.complete = False
@@ -128,17 +128,17 @@ class Outbound:
         self.complete = complete
         self.partial = not ending
         if size <= MAX_BODY:
-            self.unsent.append(Piece(flags | ending, header, body, eof))
+            self.unsent.append(OutboundChunk(flags | ending, header, body, eof))
             return
         view = cast("bytes", memoryview(body))  # whose parts are no copies; they are sent as bytes would be
         start = 0
         while size - start > MAX_BODY:
-            self.unsent.append(Piece(flags, header, view[start : start + MAX_BODY], None))
+            self.unsent.append(OutboundChunk(flags, header, view[start : start + MAX_BODY], None))
             flags, header = 0, None
             start += MAX_BODY
-        self.unsent.append(Piece(flags | ending, header, view[start:], eof))
+        self.unsent.append(OutboundChunk(flags | ending, header, view[start:], eof))
 
-    def take(self, now: float) -> Piece | None:
+    def take(self, now: float) -> OutboundChunk | None:
         """The next chunk that the windows allow: what was lost first, then one that was never sent."""
         if self.lost:
             return self._take_lost(now)
@@ -154,7 +154,7 @@ class Outbound:
         self.unacked_bytes += credit - CHUNK_OVERHEAD
         if sequence:
             if self.pace is None:
-                self.pace = Pace()
+                self.pace = CongestionControl()
             piece.mark = self.pace.mark(self.in_flight, now)
         self.sent_credit += credit
         self.in_flight += credit
@@ -176,7 +176,7 @@ class Outbound:
             self.tries = 0
         if following > self.next:
             return None
-        piece: Piece | None = None
+        piece: OutboundChunk | None = None
         acknowledged = 0
         while self.unacked and (first := next(iter(self.unacked))) < following:
             piece = self.unacked.pop(first)
@@ -221,7 +221,7 @@ class Outbound:
             self.lost[sequence] = piece
             self.in_flight -= piece.credit
 
-    def _slow_down(self, piece: Piece, now: float) -> None:
+    def _slow_down(self, piece: OutboundChunk, now: float) -> None:
         if self.pace is not None:
             self.pace.on_congestion(self.in_flight, piece.sent, now)
 
@@ -229,7 +229,7 @@ class Outbound:
         self.lost = dict(self.unacked)
         self.in_flight = 0
 
-    def _take_lost(self, now: float) -> Piece | None:
+    def _take_lost(self, now: float) -> OutboundChunk | None:
         sequence, piece = next(iter(self.lost.items()))
         # No acknowledgement passes the first one that is missing, so that one does not wait for the window.
         if sequence != next(iter(self.unacked)) and not self._fits(piece.credit):
@@ -254,11 +254,11 @@ class Outbound:
             raise AssertionError("the payload that is kept is not that of the chunks")
 
 
-class Overrun(Exception):
+class FlowControlError(Exception):
     """A chunk that its receiver has no room for, as its sender was told."""
 
 
-class Inbound:
+class InboundStream:
     """The receiving end of a stream. `window` is how much the sender may send before the reader has read it."""
 
     __slots__ = ("_taken", "expected", "held", "held_credit", "limit", "released", "since_ack", "window")
@@ -276,7 +276,7 @@ class Inbound:
     def accept(self, chunk: Chunk, body: bytes, hops: int) -> list[tuple[Chunk, bytes, int]] | None:
         """The chunks that are next in order now; None if this one must be acknowledged at once (a copy, or early).
 
-        Raises Overrun if the sender was never allowed to send this.
+        Raises FlowControlError if the sender was never allowed to send this.
         """
         sequence = chunk.sequence
         credit = len(body) + CHUNK_OVERHEAD
@@ -288,7 +288,7 @@ class Inbound:
         if sequence < self.expected or sequence in self.held:
             return None
         if self._taken + credit > self.limit:
-            raise Overrun
+            raise FlowControlError
         self.held[sequence] = (chunk, body, hops)
         self.held_credit += credit
         self._taken += credit
@@ -335,7 +335,7 @@ class Inbound:
         return self.expected, self.limit
 
 
-class PathTime:
+class RttEstimator:
     """The round-trip time to one node, smoothed after RFC 6298.
 
     However steady the path was, an answer may be late by PATIENCE: the programs at both ends have other work, too.
@@ -362,7 +362,7 @@ class PathTime:
         return min(MAX_TIMEOUT, self._first * 2.0 ** min(tries, 8)) if tries else self._first
 
 
-class Replays:
+class ReplayWindow:
     """The numbers of the requests that one sender has made so far; all below `floor` are known."""
 
     __slots__ = ("_floor", "_seen")

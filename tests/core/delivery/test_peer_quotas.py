@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.core.delivery.exchange_harness import REPLIES, Side, answer, deliveries, request, sent
+from tests.core.delivery.delivery_harness import REPLIES, Side, answer, deliveries, request, sent
 from zmesh.core import wire
-from zmesh.core.delivery.exchanges import AT_ONCE
+from zmesh.core.delivery.delivery import AT_ONCE
 from zmesh.core.delivery.peers import FORGET_PEER, MAX_FORMER, POKE_LIMIT
-from zmesh.core.delivery.sending import POKE
+from zmesh.core.delivery.sender import POKE
 from zmesh.core.delivery.server import SILENCE
 from zmesh.core.delivery.streams import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.effects import Abort, Pull, Report
@@ -58,7 +58,7 @@ def test_one_request_more_than_the_limit_is_answered_as_overloaded(limited, limi
     (head,) = sent(effects)
     assert (head.message_id, head.target, head.sequence) == (id_of(3), 2, 0)
     assert f"node 'a' has no room for another request of 'b' ({limit} is 3)" in head.eof.error
-    assert side.counts["services"] == side.exchanges.kept()["services"] == 3
+    assert side.counts["services"] == side.delivery.kept()["services"] == 3
 
 
 @pytest.mark.parametrize("limit", ["services", "services_per_neighbour", "services_per_peer"])
@@ -134,10 +134,10 @@ def test_payload_that_would_take_more_than_the_limit_is_dropped_and_comes_again(
         side.on_chunk(request(number, FLAG_FIRST if not number else 0), bytes(1000), via="n")
     effects = side.on_chunk(request(sequence, 0), bytes(1000), via="n")
     assert Report("frame_dropped", "b", None, limit) in effects
-    assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
-    side.exchanges.release_credit(REPLIES._replace(request=True), WEIGHT, 0.0)
+    assert side.delivery.kept()["kept_bytes"] == 3 * WEIGHT
+    side.delivery.release_credit(REPLIES._replace(request=True), WEIGHT, 0.0)
     assert Report("frame_dropped", "b", None, limit) not in side.on_chunk(request(sequence, 0), bytes(1000), via="n")
-    assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
+    assert side.delivery.kept()["kept_bytes"] == 3 * WEIGHT
 
 
 @pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
@@ -148,8 +148,8 @@ def test_what_is_held_of_a_request_gives_way_to_the_chunk_that_it_waits_for(limi
     for sequence in (2, 3):
         side.on_chunk(request(sequence, 0), bytes(1000), via="n")
     assert len(deliveries(side.on_chunk(request(1, 0), bytes(1000), via="n"))) == 2
-    assert side.exchanges.kept()["kept_bytes"] == 3 * WEIGHT
-    side.exchanges.release_credit(REPLIES._replace(request=True), WEIGHT, 0.0)
+    assert side.delivery.kept()["kept_bytes"] == 3 * WEIGHT
+    side.delivery.release_credit(REPLIES._replace(request=True), WEIGHT, 0.0)
     assert len(deliveries(side.on_chunk(request(3, FLAG_LAST), bytes(1000), via="n"))) == 1
 
 
@@ -170,10 +170,10 @@ def test_a_chunk_that_has_come_already_costs_nothing(limited):
 def test_a_request_that_came_whole_counts_until_it_is_over(limited):
     side = limited()
     side.on_chunk(request(), bytes(1000))
-    assert side.exchanges.kept()["kept_bytes"] == WEIGHT
+    assert side.delivery.kept()["kept_bytes"] == WEIGHT
     side.reply(eof=Eof())
     side.on_ack(1, stream=REPLIES)
-    assert side.exchanges.kept()["kept_bytes"] == 0
+    assert side.delivery.kept()["kept_bytes"] == 0
 
 
 def test_replies_count_while_they_are_held_for_their_turn_and_are_always_taken_in_it(limited):
@@ -183,7 +183,7 @@ def test_replies_count_while_they_are_held_for_their_turn_and_are_always_taken_i
         assert deliveries(side.on_chunk(answer(sequence, 0), bytes(1000))) == []
     assert Report("frame_dropped", "b", None, "kept_bytes_per_peer") in side.on_chunk(answer(3, 0), bytes(1000))
     assert len(deliveries(side.on_chunk(answer(0, FLAG_FIRST), bytes(1000)))) == 3
-    assert side.exchanges.kept()["kept_bytes"] == 0
+    assert side.delivery.kept()["kept_bytes"] == 0
     assert len(deliveries(side.on_chunk(answer(3, 0), bytes(1000)))) == 1
 
 
@@ -192,7 +192,7 @@ def test_what_is_held_of_replies_is_given_back_when_the_request_ends(limited):
     side.call(timeout=5.0)
     side.on_chunk(answer(1, 0), bytes(1000))
     side.run(0.0, 6.0)
-    assert side.exchanges.kept()["kept_bytes"] == 0
+    assert side.delivery.kept()["kept_bytes"] == 0
 
 
 def test_replies_count_until_they_are_acknowledged(limited):
@@ -201,7 +201,7 @@ def test_replies_count_until_they_are_acknowledged(limited):
     side.reply(bytes(4 * WEIGHT))
     assert refusals(side.on_chunk(opening(2), source="c")) == ["kept_bytes"]
     side.on_ack(1, stream=REPLIES)
-    assert side.exchanges.kept()["kept_bytes"] == CHUNK_OVERHEAD
+    assert side.delivery.kept()["kept_bytes"] == CHUNK_OVERHEAD
     assert len(deliveries(side.on_chunk(opening(2), source="c"))) == 1
 
 
@@ -211,13 +211,13 @@ def test_replies_that_stream_take_one_chunk_at_a_time_when_much_is_kept(limited,
     side.on_chunk(request(), via="n")
     side.reply(b"", last=False)
     side.feed(bytes(3 * MAX_BODY), stream=REPLIES)
-    assert side.exchanges.room(REPLIES) == 0
+    assert side.delivery.room(REPLIES) == 0
     assert Pull(REPLIES) in side.on_ack(4, stream=REPLIES)
-    assert side.exchanges.room(REPLIES) > MAX_BODY
+    assert side.delivery.room(REPLIES) > MAX_BODY
     side.on_chunk(opening(2), bytes(3 * MAX_BODY), via="n")
-    assert side.exchanges.room(REPLIES) == MAX_BODY
+    assert side.delivery.room(REPLIES) == MAX_BODY
     side.feed(bytes(MAX_BODY), stream=REPLIES)
-    assert side.exchanges.room(REPLIES) == 0
+    assert side.delivery.room(REPLIES) == 0
     assert Pull(REPLIES) in side.on_ack(5, stream=REPLIES)
 
 
@@ -226,7 +226,7 @@ def test_replies_that_stream_take_one_chunk_at_a_time_when_much_is_kept(limited,
 
 def frame(kind, head, source, side, via):
     route = Route(1, kind, 255, "a", source, "a", b"", 0)
-    return side.exchanges.on_frame(route, wire.encode(head), b"", 0.0, via)
+    return side.delivery.on_frame(route, wire.encode(head), b"", 0.0, via)
 
 
 @pytest.mark.parametrize(("limit", "via"), [("peers", "m"), ("peers_per_neighbour", "n")])
@@ -240,7 +240,7 @@ def test_one_peer_more_than_the_limit_is_not_remembered(limited, limit, via):
     assert side.road.take() == []
     assert frame(Kind.CHUNK, opening(0), "c", side, via) is None
     assert refusals(side.road.take()) == [limit]
-    assert side.exchanges.kept() == {**NOTHING, "peers": 3}
+    assert side.delivery.kept() == {**NOTHING, "peers": 3}
 
 
 def test_this_node_itself_and_whom_it_calls_are_always_remembered(limited):
@@ -248,7 +248,7 @@ def test_this_node_itself_and_whom_it_calls_are_always_remembered(limited):
     frame(Kind.ACK, Ack(5, 1, ()), "forged", side, "n")
     side.call(to="c")
     assert frame(Kind.ACK, Ack(1, 1, ()), "a", side, None) is None
-    assert side.exchanges.kept()["peers"] == 3
+    assert side.delivery.kept()["peers"] == 3
 
 
 def test_peers_that_were_made_up_are_forgotten_and_others_may_come(limited):
@@ -256,7 +256,7 @@ def test_peers_that_were_made_up_are_forgotten_and_others_may_come(limited):
     for number in range(5):
         frame(Kind.ACK, Ack(5, 1, ()), f"forged-{number}", side, "n")
     side.run(0.0, FORGET_PEER)
-    assert side.exchanges.kept() == NOTHING
+    assert side.delivery.kept() == NOTHING
     assert frame(Kind.ACK, Ack(5, 1, ()), "c", side, "n") is None
 
 
@@ -264,7 +264,7 @@ def test_acknowledgements_that_are_owed_are_sent_before_they_are_many(limited):
     side = limited()
     item = AckItem(id_of(1), True, 1, 1)
     asked = tuple(item._replace(message_id=id_of(number)) for number in range(MAX_ACKS))
-    side.exchanges.on_ack("b", Ack(2, 1, asked), 0.0)
+    side.delivery.on_ack("b", Ack(2, 1, asked), 0.0)
     (ack,) = sent(side.done())
     assert len(ack.acks) == MAX_ACKS
     assert side.counts["acks"] == 0
@@ -283,7 +283,7 @@ def test_the_peers_with_the_most_numbers_forget_them_when_there_are_too_many(lim
         cancel(side, number, source="c")
     for number in range(1, 200, 2):
         cancel(side, number)
-        assert side.exchanges.kept()["request_numbers"] <= 40
+        assert side.delivery.kept()["request_numbers"] <= 40
     (over,) = sent(side.on_chunk(request(number=11, flags=FLAG_FIRST)), Kind.ACK)
     assert over.acks[0].next == CLOSED
     assert len(deliveries(side.on_chunk(opening(11), source="c"))) == 1
@@ -297,12 +297,12 @@ def test_the_numbers_of_former_incarnations_count_as_well(limited):
     for incarnation in range(1, 20):
         for number in range(1, 40, 2):
             cancel(side, number, incarnation=incarnation, source="x")
-            assert side.exchanges.kept()["request_numbers"] <= 100
+            assert side.delivery.kept()["request_numbers"] <= 100
     last = 19 - MAX_FORMER
     (over,) = sent(side.on_chunk(opening(39, incarnation=last), source="x"), Kind.ACK)
     assert over.acks[0].next == CLOSED
     side.run(0.0, 2 * FORGET_PEER)
-    assert side.exchanges.kept() == NOTHING
+    assert side.delivery.kept() == NOTHING
 
 
 # --- callers that stay silent -------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_a_request_whose_caller_sends_no_more_and_answers_nothing_ends(limited):
     asked = [item for _, effect in effects for head in sent([effect], Kind.ACK) for item in head.acks]
     assert sum(item.limit == POKE_LIMIT for item in asked) >= 2
     side.run(ended[0], ended[0] + FORGET_PEER)
-    assert side.exchanges.kept() == NOTHING
+    assert side.delivery.kept() == NOTHING
 
 
 def test_a_caller_that_answers_may_take_its_time_with_the_payload(limited):
@@ -373,7 +373,7 @@ def test_many_services_that_end_at_once_end_in_several_ticks(limited, road):
     side.lose(now=1.0)
     left = []
     while side.counts["services"]:
-        side.exchanges.tick(31.0)
+        side.delivery.tick(31.0)
         side.done()
         left.append(side.counts["services"])
     assert left == [AT_ONCE + 1, 1, 0]
@@ -382,30 +382,30 @@ def test_many_services_that_end_at_once_end_in_several_ticks(limited, road):
 # --- counts that are wrong ----------------------------------------------------------------------------------------
 
 
-def spoil_services(side):
-    side.exchanges._peers._shares.node.services += 1
+def spoil_requests(side):
+    side.delivery._peers._quotas.node.requests += 1
 
 
 def spoil_neighbour(side):
-    side.exchanges._peers._shares._neighbours["n"].peers += 1
+    side.delivery._peers._quotas._neighbours["n"].peers += 1
 
 
 def spoil_numbers(side):
-    side.exchanges._peers._remembered += 1
+    side.delivery._peers._remembered += 1
 
 
 def spoil_kept(side):
-    side.exchanges.services.get(id_of(0)).kept += 1
+    side.delivery.server.get(id_of(0)).kept += 1
 
 
 def spoil_payload(side):
-    side.exchanges.services.get(id_of(0)).outbound.unacked_bytes += 1
+    side.delivery.server.get(id_of(0)).outbound.unacked_bytes += 1
 
 
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (spoil_services, "services"),
+        (spoil_requests, "requests"),
         (spoil_neighbour, "'n'"),
         (spoil_numbers, "remembered"),
         (spoil_kept, "charged"),
@@ -417,4 +417,4 @@ def test_a_wrong_count_is_found(limited, spoil, found):
     side.on_chunk(opening(0), via="n")
     spoil(side)
     with pytest.raises(AssertionError, match=found):
-        side.exchanges.check()
+        side.delivery.check()

@@ -2,8 +2,8 @@ import pytest
 
 from zmesh.core.delivery.congestion import MAX_WINDOW
 from zmesh.core.delivery.peers import ACK_DELAY, Peers
-from zmesh.core.delivery.receiving import MAX_WIDENED, Receiving
-from zmesh.core.delivery.sending import Exchange
+from zmesh.core.delivery.receiver import MAX_WIDENED, Receiver
+from zmesh.core.delivery.sender import Exchange
 from zmesh.core.delivery.streams import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
 from zmesh.core.effects import Report
 from zmesh.core.timers import Alarm
@@ -17,7 +17,7 @@ def peers(road):
 
 @pytest.fixture
 def receiving(road, peers):
-    return Receiving(road, peers)
+    return Receiver(road, peers)
 
 
 @pytest.fixture

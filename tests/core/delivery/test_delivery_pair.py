@@ -5,10 +5,10 @@ import random
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.core.delivery.exchange_harness import ROUTE_TIMEOUT, Side
+from tests.core.delivery.delivery_harness import ROUTE_TIMEOUT, Side
 from zmesh.core import wire
 from zmesh.core.delivery.peers import FORGET_PEER
-from zmesh.core.delivery.sending import POKE
+from zmesh.core.delivery.sender import POKE
 from zmesh.core.effects import Abort, Deliver, Pull, Report
 from zmesh.core.message import Eof, Stream
 from zmesh.core.wire import Kind
@@ -54,10 +54,10 @@ class Pair:
                     if eof is not None:
                         assert stream.message_id not in self.ended, "a second end"
                         self.ended[stream.message_id] = eof
-                    side.exchanges.release_credit(stream, credit, self.now)
+                    side.delivery.release_credit(stream, credit, self.now)
                     self.take(node, side.done())
                 case Abort(message_id, reason):
-                    side.exchanges.services.reply(
+                    side.delivery.server.reply(
                         message_id, None, b"", last=False, eof=Eof(1, reason, reason), now=self.now
                     )
                     self.jobs.pop(message_id, None)
@@ -75,7 +75,7 @@ class Pair:
         """A full queue on the way has no room for a chunk, and its sender hears of it at once."""
         side = self.sides[node]
         note = wire.Unreachable(Kind.CHUNK, "full", "m", self.other(node), (), 0.0)
-        side.exchanges.on_returned(Stream(chunk.message_id, chunk.request), chunk.sequence, note, self.now)
+        side.delivery.on_returned(Stream(chunk.message_id, chunk.request), chunk.sequence, note, self.now)
         self.take(node, side.done())
 
     def arrive(self, index):
@@ -86,10 +86,10 @@ class Pair:
                 effects = side.on_chunk(frame.value, frame.body, source=node, now=self.now)
                 assert isinstance(effects, list), effects
             case Kind.ACK:
-                side.exchanges.on_ack(node, frame.value, self.now)
+                side.delivery.on_ack(node, frame.value, self.now)
                 effects = side.done()
             case _:
-                side.exchanges.on_cancel(node, frame.value, self.now)
+                side.delivery.on_cancel(node, frame.value, self.now)
                 effects = side.done()
         self.take(self.other(node), effects)
 
@@ -97,7 +97,7 @@ class Pair:
         until = self.now + seconds
         while True:
             due = [(when, node) for node, side in self.sides.items()
-                   if (when := side.exchanges.next_deadline()) is not None]  # fmt: skip
+                   if (when := side.delivery.next_deadline()) is not None]  # fmt: skip
             if not due or min(due)[0] > until:
                 break
             when, node = min(due)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tests.core.delivery.exchange_harness import (
+from tests.core.delivery.delivery_harness import (
     ID,
     REPLIES,
     REQUEST,
@@ -15,7 +15,7 @@ from tests.core.delivery.exchange_harness import (
 )
 from zmesh.core import wire
 from zmesh.core.delivery.peers import ACK_DELAY, POKE_LIMIT
-from zmesh.core.delivery.sending import BURST
+from zmesh.core.delivery.sender import BURST
 from zmesh.core.delivery.streams import ACK_EVERY, BACKLOG, CHUNK_OVERHEAD, WINDOW
 from zmesh.core.effects import Abort, Pull, Report, StreamOver
 from zmesh.core.message import Eof, Stream
@@ -44,9 +44,9 @@ def test_what_is_meant_for_an_earlier_life_is_not_heard(side, stimulus):
     if stimulus == "ack":
         side.on_ack(1, target=77)
         assert side.on_ack(1, incarnation=1) == [Report("frame_dropped", "b", None, "stale")]
-        assert side.exchanges.handing_over
+        assert side.delivery.handing_over
         side.on_ack(1, target=0)
-        assert not side.exchanges.handing_over
+        assert not side.delivery.handing_over
     else:
         stale = Report("frame_dropped", "b", None, "stale")
         assert side.on_cancel(id=bytes(16), target=77) == [stale]
@@ -58,7 +58,7 @@ def test_an_acknowledgement_from_somebody_else_means_nothing(side, road):
     road.open("c", 3)
     side.call()
     side.on_ack(1, source="c", incarnation=3)
-    assert side.exchanges.handing_over
+    assert side.delivery.handing_over
 
 
 def test_who_acknowledges_what_is_unknown_hears_so_and_that_is_never_answered(side):
@@ -75,7 +75,7 @@ def test_who_is_asked_for_what_is_unknown_says_so_at_once(side):
 def test_a_note_about_what_is_over_means_nothing(side):
     assert side.on_unreachable() == []
     assert side.on_unreachable(stream=REPLIES) == []
-    side.exchanges.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "no_route", "m", "b", (), 9.0), 0.0)
+    side.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "no_route", "m", "b", (), 9.0), 0.0)
     assert side.done() == []
 
 
@@ -84,12 +84,12 @@ def test_a_change_of_route_to_a_node_without_exchanges_means_nothing(side):
 
 
 def test_a_deadline_of_what_is_over_means_nothing(side):
-    exchanges = side.exchanges
-    exchanges.calls._limits.set(ID, 1.0)
-    exchanges._sending.timers.set(Stream(ID, True), 1.0)
-    exchanges._peers._acks.set("gone", 1.0)
+    delivery = side.delivery
+    delivery.client._limits.set(ID, 1.0)
+    delivery._sender.timers.set(Stream(ID, True), 1.0)
+    delivery._peers._acks.set("gone", 1.0)
     assert side.tick(1.0) == []
-    exchanges.check()
+    delivery.check()
 
 
 # --- room ---------------------------------------------------------------------------------------------------------
@@ -105,39 +105,39 @@ def test_a_quarter_of_the_window_is_acknowledged_at_once(side):
 
 def test_room_is_given_back_as_the_reader_reads(side):
     side.on_chunk(request(flags=FLAG_FIRST), bytes(MAX_BODY))
-    side.exchanges.release_credit(REQUEST, ACK_EVERY - 1, 0.0)
+    side.delivery.release_credit(REQUEST, ACK_EVERY - 1, 0.0)
     assert side.done() == []
-    side.exchanges.release_credit(REQUEST, 1, 0.0)
+    side.delivery.release_credit(REQUEST, 1, 0.0)
     assert sent(side.done()) == [acknowledged(1, WINDOW + ACK_EVERY, REQUEST)]
-    side.exchanges.release_credit(REPLIES, ACK_EVERY, 0.0)
-    side.exchanges.release_credit(Stream(bytes(16), True), ACK_EVERY, 0.0)
+    side.delivery.release_credit(REPLIES, ACK_EVERY, 0.0)
+    side.delivery.release_credit(Stream(bytes(16), True), ACK_EVERY, 0.0)
     assert side.done() == []
 
 
 def test_a_caller_gives_room_for_replies_too(side):
     side.call()
     side.on_chunk(answer(0, FLAG_FIRST), bytes(MAX_BODY))
-    side.exchanges.release_credit(REPLIES, ACK_EVERY, 0.0)
+    side.delivery.release_credit(REPLIES, ACK_EVERY, 0.0)
     assert sent(side.done()) == [acknowledged(1, WINDOW + ACK_EVERY)]
 
 
 def test_room_is_what_the_backlog_leaves_and_more_is_pulled_when_there_is_some_again(side):
     side.call(bytes(BURST * MAX_BODY + 1000), last=False)
-    assert side.exchanges.room(REQUEST) == BACKLOG - (side.counts["waiting_bytes"] - BURST * MAX_BODY) > 0
-    while room := side.exchanges.room(REQUEST):
+    assert side.delivery.room(REQUEST) == BACKLOG - (side.counts["waiting_bytes"] - BURST * MAX_BODY) > 0
+    while room := side.delivery.room(REQUEST):
         side.feed(bytes(room))
     effects = []
     for number in range(1, 30):
         effects += side.on_ack(number, WINDOW + number * (MAX_BODY + CHUNK_OVERHEAD))
     assert effects.count(Pull(REQUEST)) == 1
-    assert side.exchanges.room(REQUEST) > BACKLOG // 2 - MAX_BODY
+    assert side.delivery.room(REQUEST) > BACKLOG // 2 - MAX_BODY
 
 
 @pytest.mark.parametrize("ending", ["cancel", "final word", "time", "restart", "route"])
 @pytest.mark.parametrize("full", [False, True], ids=["with room", "without room"])
 def test_a_request_that_ends_before_its_payload_says_that_the_stream_is_over(side, ending, full):
     side.call(last=False, timeout=5.0 if ending == "time" else None)
-    while full and (room := side.exchanges.room(REQUEST)):
+    while full and (room := side.delivery.room(REQUEST)):
         side.feed(bytes(room))
     if ending == "cancel":
         effects = side.cancel()
@@ -150,8 +150,8 @@ def test_a_request_that_ends_before_its_payload_says_that_the_stream_is_over(sid
     else:
         effects = side.lose(now=0.0) + [effect for _, effect in side.run(0.0, ROUTE_TIMEOUT)]
     assert effects.count(StreamOver(REQUEST)) == 1
-    assert not side.exchanges.is_open(REQUEST)
-    assert side.exchanges.room(REQUEST) == 0
+    assert not side.delivery.is_open(REQUEST)
+    assert side.delivery.room(REQUEST) == 0
 
 
 def test_a_request_whose_payload_was_fed_to_the_end_says_nothing_of_its_stream(side):
@@ -169,36 +169,36 @@ def test_a_reply_that_is_not_whole_when_its_caller_is_gone_says_that_the_stream_
 def test_whoever_waits_for_room_hears_of_the_final_word_that_somebody_else_gives(side):
     side.on_chunk(request())
     side.reply(b"some", last=False)
-    while room := side.exchanges.room(REPLIES):
+    while room := side.delivery.room(REPLIES):
         side.feed(bytes(room), stream=REPLIES)
     assert StreamOver(REPLIES) in side.reply(header=None, last=False, eof=Eof(1, "remote", "it failed"))
     assert StreamOver(REPLIES) not in side.on_ack(CLOSED, 0, stream=REPLIES)
 
 
 def test_a_stream_that_is_not_there_has_no_room_and_takes_nothing(side):
-    assert side.exchanges.room(REQUEST) == side.exchanges.room(REPLIES) == 0
-    assert not side.exchanges.is_open(REQUEST)
+    assert side.delivery.room(REQUEST) == side.delivery.room(REPLIES) == 0
+    assert not side.delivery.is_open(REQUEST)
     assert side.feed(b"x") == []
     assert side.reply(b"x") == []
     side.call(last=False)
-    assert side.exchanges.is_open(REQUEST)
-    assert not side.exchanges.is_open(REPLIES)
+    assert side.delivery.is_open(REQUEST)
+    assert not side.delivery.is_open(REPLIES)
     side.feed(b"", last=True)
-    assert not side.exchanges.is_open(REQUEST)
-    assert side.exchanges.waiting_bytes == 0
+    assert not side.delivery.is_open(REQUEST)
+    assert side.delivery.waiting_bytes == 0
 
 
 def test_what_waits_whole_is_counted_until_it_leaves_or_is_given_up(side):
     other = bytes(15) + b"\x02"
     side.call(to="x")
     side.call(bytes(3 * MAX_BODY), to="x", id=other)
-    assert side.exchanges.waiting_streams == 2
+    assert side.delivery.waiting_streams == 2
     side.regain("x")
-    assert side.exchanges.waiting_streams == 0
+    assert side.delivery.waiting_streams == 0
     side.call(to="y", id=bytes(15) + b"\x03")
-    assert side.exchanges.waiting_streams == 1
+    assert side.delivery.waiting_streams == 1
     side.cancel(id=bytes(15) + b"\x03")
-    assert side.exchanges.waiting_streams == 0
+    assert side.delivery.waiting_streams == 0
 
 
 # --- ways that come and go ----------------------------------------------------------------------------------------
@@ -207,9 +207,9 @@ def test_what_waits_whole_is_counted_until_it_leaves_or_is_given_up(side):
 def test_a_leaf_that_loses_its_home_goes_on_from_the_next_one(side):
     side.call()
     side.on_chunk(request(id=bytes(16)))
-    side.exchanges.on_detached(None, 1.0)
+    side.delivery.on_detached(None, 1.0)
     side.done()
-    side.exchanges.on_attached(None, 2.0)
+    side.delivery.on_attached(None, 2.0)
     frames = sent(side.done(), Kind.CHUNK, Kind.ACK)
     assert len(frames) == 2
 
@@ -220,7 +220,7 @@ def test_what_goes_on_where_there_is_no_way_yet_waits_for_one(side):
     side.road.shut("b")
     side.feed(b"more", now=1.0)
     side.reply(b"answer", id=bytes(16), now=1.0)
-    side.exchanges.on_attached(None, 2.0)
+    side.delivery.on_attached(None, 2.0)
     assert sent(side.done()) == []
     effects = [effect for _, effect in side.run(2.0, 2.0 + ROUTE_TIMEOUT)]
     assert [piece.eof.reason for piece in deliveries(effects)] == ["unreachable"]
@@ -231,7 +231,7 @@ def test_a_request_goes_on_when_its_link_is_ready(side, road):
     road.open("b", 2, lagging=True)
     assert side.call() == []
     road.open("b", 2)
-    side.exchanges.on_link_ready(1, lambda: False, 0.0)
+    side.delivery.on_link_ready(1, lambda: False, 0.0)
     assert len(sent(side.done(), Kind.CHUNK)) == 1
 
 
@@ -239,7 +239,7 @@ def test_a_request_takes_another_way_when_its_link_is_gone(side, road):
     road.open("b", 2, lagging=True)
     side.call()
     road.open("b", 2, link=7)
-    side.exchanges.link_down(1, 0.0)
+    side.delivery.link_down(1, 0.0)
     assert len(sent(side.done(), Kind.CHUNK)) == 1
 
 
@@ -248,50 +248,50 @@ def test_a_request_takes_another_way_when_its_link_is_gone(side, road):
 
 def test_a_missing_timer_is_found(side):
     side.call()
-    side.exchanges._sending.timers.cancel(REQUEST)
+    side.delivery._sender.timers.cancel(REQUEST)
     with pytest.raises(AssertionError, match="nothing will send again"):
-        side.exchanges.check()
+        side.delivery.check()
 
 
 def test_exchanges_that_nothing_will_wake_are_found(side):
     side.call()
     side.on_ack(1)
-    side.exchanges._sending._sweep_at = math.inf
+    side.delivery._sender._sweep_at = math.inf
     with pytest.raises(AssertionError, match="nothing will wake"):
-        side.exchanges.check()
+        side.delivery.check()
 
 
 def test_a_service_that_is_over_and_still_there_is_found(side):
     side.on_chunk(request())
     side.reply(eof=Eof())
-    side.exchanges.services.get(ID).outbound.acknowledge(1, 0, 0.0)
+    side.delivery.server.get(ID).outbound.acknowledge(1, 0, 0.0)
     with pytest.raises(AssertionError, match="still there"):
-        side.exchanges.check()
+        side.delivery.check()
 
 
 def test_an_exchange_that_is_in_no_list_is_found(side):
     side.call()
-    side.exchanges._sending._of_host.clear()
+    side.delivery._sender._of_host.clear()
     with pytest.raises(AssertionError, match="by host"):
-        side.exchanges.check()
+        side.delivery.check()
 
 
 def test_a_stream_of_an_exchange_that_is_over_is_found(side):
     side.call()
-    side.exchanges.calls._calls.clear()
+    side.delivery.client._exchanges.clear()
     with pytest.raises(AssertionError, match="that is over"):
-        side.exchanges.check()
+        side.delivery.check()
 
 
 def test_a_wrong_count_of_waiting_bytes_is_found(side):
     side.call(to="x")
-    side.exchanges._sending.waiting_bytes += 1
+    side.delivery._sender.waiting_bytes += 1
     with pytest.raises(AssertionError, match="waiting bytes"):
-        side.exchanges.check()
+        side.delivery.check()
 
 
 def test_a_wrong_count_of_waiting_streams_is_found(side):
     side.call(to="x")
-    side.exchanges._sending.waiting_streams += 1
+    side.delivery._sender.waiting_streams += 1
     with pytest.raises(AssertionError, match="waiting streams"):
-        side.exchanges.check()
+        side.delivery.check()

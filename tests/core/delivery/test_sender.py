@@ -1,7 +1,7 @@
 import pytest
 
 from zmesh.core.delivery.peers import POKE_LIMIT, Peers
-from zmesh.core.delivery.sending import BURST, POKE, Exchange, Sending
+from zmesh.core.delivery.sender import BURST, POKE, Exchange, Sender
 from zmesh.core.delivery.streams import BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
 from zmesh.core.effects import Pull
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
@@ -18,7 +18,7 @@ def peers(road, alarm):
 
 @pytest.fixture
 def sending(road, peers, alarm):
-    return Sending(road, peers, alarm)
+    return Sender(road, peers, alarm)
 
 
 @pytest.fixture

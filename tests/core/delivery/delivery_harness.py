@@ -1,7 +1,7 @@
 """The exchanges of one node, when the test plays everybody else, and the chunks that those may send it."""
 
 from zmesh.core import wire
-from zmesh.core.delivery.exchanges import Exchanges
+from zmesh.core.delivery.delivery import Delivery
 from zmesh.core.delivery.streams import WINDOW
 from zmesh.core.effects import Deliver
 from zmesh.core.limits import DEFAULT_LIMITS
@@ -23,71 +23,71 @@ class Side:
     def __init__(self, road, limits=DEFAULT_LIMITS):
         self.road = road
         self.alarm = Alarm()
-        self.exchanges = Exchanges(road, ROUTE_TIMEOUT, self.alarm, limits=limits)
+        self.delivery = Delivery(road, ROUTE_TIMEOUT, self.alarm, limits=limits)
 
     def done(self):
         """What the stimulus led to."""
-        self.exchanges.check()
-        deadline = self.exchanges.next_deadline()
+        self.delivery.check()
+        deadline = self.delivery.next_deadline()
         assert deadline is None or self.alarm.soonest <= deadline
         return self.road.take()
 
     def call(self, body=b"", *, id=ID, to="b", last=True, timeout=None, now=0.0, route_timeout=None):
-        self.exchanges.calls.open(
+        self.delivery.client.open(
             id, to, HEADER, body, last=last, timeout=timeout, now=now, route_timeout=route_timeout
         )
         return self.done()
 
     def reply(self, body=b"", *, id=ID, header=ANSWER, last=True, eof=None, now=0.0):
-        self.exchanges.services.reply(id, header, body, last=last, eof=eof, now=now)
+        self.delivery.server.reply(id, header, body, last=last, eof=eof, now=now)
         return self.done()
 
     def feed(self, body, *, stream=REQUEST, last=False, now=0.0):
-        self.exchanges.feed(stream, body, last=last, now=now)
+        self.delivery.feed(stream, body, last=last, now=now)
         return self.done()
 
     def cancel(self, now=0.0, id=ID):
-        self.exchanges.calls.cancel(id, now)
+        self.delivery.client.cancel(id, now)
         return self.done()
 
     def on_chunk(self, chunk, body=b"", source="b", now=0.0, hops=1, via=None):
-        refusal = self.exchanges.on_chunk(source, chunk, body, hops, now, via)
+        refusal = self.delivery.on_chunk(source, chunk, body, hops, now, via)
         return self.done() if refusal is None else (refusal, self.done())
 
     def on_ack(self, following, limit=WINDOW, *, stream=REQUEST, source="b", target=1, now=0.0, incarnation=2):
         ack = Ack(incarnation, target, (AckItem(*stream, following, limit),))
-        self.exchanges.on_ack(source, ack, now)
+        self.delivery.on_ack(source, ack, now)
         return self.done()
 
     def on_cancel(self, *, request=True, id=ID, number=0, source="b", target=1, now=0.0, incarnation=2):
-        self.exchanges.on_cancel(source, Cancel(id, request, number, 0, incarnation, target), now)
+        self.delivery.on_cancel(source, Cancel(id, request, number, 0, incarnation, target), now)
         return self.done()
 
     def on_unreachable(self, reason="no_route", *, stream=REQUEST, near=(), at="m", to="b", text="", now=0.0):
         note = wire.Unreachable(Kind.CHUNK, reason, at, to, near, 9.0, text)
-        self.exchanges.on_unreachable(stream, note, now)
+        self.delivery.on_unreachable(stream, note, now)
         return self.done()
 
     def on_returned(self, sequence=0, *, now=0.0):
         """A chunk of the request comes back, with the note that the node `m` could not pass it on."""
-        self.exchanges.on_returned(REQUEST, sequence, wire.Unreachable(Kind.CHUNK, "no_route", "m", "b", (), 9.0), now)
+        self.delivery.on_returned(REQUEST, sequence, wire.Unreachable(Kind.CHUNK, "no_route", "m", "b", (), 9.0), now)
         return self.done()
 
     def lose(self, node="b", now=0.0):
         """The route to a node is gone."""
         self.road.shut(node)
-        self.exchanges.on_route(node, None, now)
+        self.delivery.on_route(node, None, now)
         return self.done()
 
     def regain(self, node="b", incarnation=2, now=0.0):
         """There is a route to a node (again)."""
         self.road.open(node, incarnation)
-        self.exchanges.on_route(node, incarnation, now)
+        self.delivery.on_route(node, incarnation, now)
         return self.done()
 
     def tick(self, now):
-        self.exchanges.tick(now)
-        deadline = self.exchanges.next_deadline()
+        self.delivery.tick(now)
+        deadline = self.delivery.next_deadline()
         assert deadline is None or deadline > now
         return self.done()
 
@@ -95,14 +95,14 @@ class Side:
         """Tick whenever it is due; the effects with the time they came at."""
         effects = []
         now = since
-        while (due := self.exchanges.next_deadline()) is not None and due <= until:
+        while (due := self.delivery.next_deadline()) is not None and due <= until:
             now = max(now, due)
             effects += [(now, effect) for effect in self.tick(now)]
         return effects
 
     @property
     def counts(self):
-        return self.exchanges.counts()
+        return self.delivery.counts()
 
 
 def request(sequence=0, flags=FLAG_FIRST | FLAG_LAST, *, id=ID, number=0, floor=0, incarnation=2, target=1,

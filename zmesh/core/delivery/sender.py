@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from zmesh.core import wire
 from zmesh.core.delivery.peers import Carrier, Peer, Peers
-from zmesh.core.delivery.streams import BACKLOG, Inbound, Outbound, Piece
+from zmesh.core.delivery.streams import BACKLOG, InboundStream, OutboundChunk, OutboundStream
 from zmesh.core.effects import Pull, StreamOver
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.timers import Alarm, Timers
@@ -60,8 +60,8 @@ class Exchange:
         self.number = 0
         self.stream = Stream(message_id, request)
         self.inward = Stream(message_id, not request)
-        self.outbound = Outbound()
-        self.inbound = Inbound()
+        self.outbound = OutboundStream()
+        self.inbound = InboundStream()
         self.link: LinkId | None = None
         self.lost_since: float | None = None
         self.kept = 0
@@ -78,11 +78,11 @@ class Exchange:
         """Have the peer's share follow what is kept for it."""
         kept = self.weigh()
         if kept != self.kept:
-            self.peer.share.keep(kept - self.kept)
+            self.peer.quota.add_bytes(kept - self.kept)
             self.kept = kept
 
 
-class Sending:
+class Sender:
     """The outbound streams of a node; `poke` are the seconds between two sweeps."""
 
     def __init__(self, carrier: Carrier, peers: Peers, alarm: Alarm, poke: float = POKE) -> None:
@@ -246,7 +246,7 @@ class Sending:
         """
         outbound = exchange.outbound
         room = outbound.room()
-        if room and not exchange.stream.request and exchange.peer.share.lavish():
+        if room and not exchange.stream.request and exchange.peer.quota.is_nearly_full():
             room = 0 if outbound.kept_bytes else min(room, MAX_BODY)
         outbound.pulled = room == 0 and not outbound.complete
         return room
@@ -350,7 +350,7 @@ class Sending:
             outbound.partial = outbound.pulled = False
             self._carrier.emit(StreamOver(exchange.stream))
 
-    def _send(self, exchange: Exchange, piece: Piece, link: LinkId) -> None:
+    def _send(self, exchange: Exchange, piece: OutboundChunk, link: LinkId) -> None:
         message_id, request = exchange.stream
         chunk = (
             message_id,

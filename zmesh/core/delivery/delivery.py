@@ -1,4 +1,4 @@
-"""The exchanges of a node: the requests that it has made (`Calls`) and those that it has received (`Services`).
+"""The exchanges of a node: the requests that it has made (`Client`) and those that it has received (`Server`).
 
 An exchange has two streams, one out and one in. What comes for its outbound stream (acknowledgements, notes that a
 frame got no further, silence) and what becomes of the way to its other end is handed to the table that it is in, by the
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zmesh.core import wire
-from zmesh.core.delivery.client import Calls
-from zmesh.core.delivery.peers import POKE_LIMIT, Carrier, Crowded, Peer, Peers
-from zmesh.core.delivery.receiving import Receiving
-from zmesh.core.delivery.sending import LEAF_POKE, POKE, Exchange, Sending
-from zmesh.core.delivery.server import Services
+from zmesh.core.delivery.client import Client
+from zmesh.core.delivery.peers import POKE_LIMIT, Carrier, Peer, Peers, TableFull
+from zmesh.core.delivery.receiver import Receiver
+from zmesh.core.delivery.sender import LEAF_POKE, POKE, Exchange, Sender
+from zmesh.core.delivery.server import Server
 from zmesh.core.effects import Report
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
-from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
+from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import CLOSED, MAX_TTL, AckItem, Chunk, Kind, Route
 
@@ -25,7 +25,7 @@ AT_ONCE = 250
 """Timers of exchanges that one tick looks after; the others follow when the program has had its turn."""
 
 
-class Exchanges:
+class Delivery:
     """Both tables. `route_timeout`: seconds that an exchange waits for a way to its other end."""
 
     def __init__(
@@ -39,40 +39,40 @@ class Exchanges:
     ) -> None:
         self._carrier = carrier
         self._peers = Peers(carrier, alarm, self._on_moved, limits)
-        self._sending = Sending(carrier, self._peers, alarm, LEAF_POKE if leaf else POKE)
-        self._receiving = Receiving(carrier, self._peers)
-        self.calls = Calls(carrier, self._peers, self._sending, self._receiving, alarm, route_timeout)
-        self.services = Services(carrier, self._peers, self._sending, self._receiving, route_timeout, limits)
+        self._sender = Sender(carrier, self._peers, alarm, LEAF_POKE if leaf else POKE)
+        self._receiver = Receiver(carrier, self._peers)
+        self.client = Client(carrier, self._peers, self._sender, self._receiver, alarm, route_timeout)
+        self.server = Server(carrier, self._peers, self._sender, self._receiver, route_timeout, limits)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     @property
     def handing_over(self) -> bool:
         """True while something that was sent has not arrived whole at its recipient."""
-        return self.calls.handing_over
+        return self.client.handing_over
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes of payload of this node's requests that wait here, for a route, a window or an acknowledgement."""
-        return self._sending.waiting_bytes
+        return self._sender.waiting_bytes
 
     @property
     def waiting_streams(self) -> int:
         """Requests, and replies, of which nothing has left yet."""
-        return self._sending.waiting_streams
+        return self._sender.waiting_streams
 
     def is_lost(self, message_id: MessageId) -> bool:
         """True while no way leads to the recipient of this request of ours, as far as is known."""
-        call = self.calls.get(message_id)
+        call = self.client.get(message_id)
         return call is not None and call.lost_since is not None
 
     def counts(self) -> dict[str, int]:
         """How many entries each table has; all 0 when nothing is under way (peers are forgotten after a while)."""
         return {
-            "calls": len(self.calls),
-            "services": len(self.services),
+            "calls": len(self.client),
+            "services": len(self.server),
             "acks": self._peers.owed(),
-            "waiting_bytes": self._sending.waiting_bytes,
+            "waiting_bytes": self._sender.waiting_bytes,
             "peers": len(self._peers),
         }
 
@@ -83,7 +83,7 @@ class Exchanges:
     def room(self, stream: Stream) -> int:
         """How many bytes of payload the stream can take now; 0 as well if it is over."""
         exchange = self._get(stream)
-        return 0 if exchange is None else self._sending.room(exchange)
+        return 0 if exchange is None else self._sender.room(exchange)
 
     def is_open(self, stream: Stream) -> bool:
         """True while the stream may take more payload."""
@@ -92,11 +92,54 @@ class Exchanges:
 
     def attach(self, message_id: MessageId, handle: object) -> None:
         """Have each Deliver and Abort of a request that was received here carry `handle` from now on."""
-        exchange = self.services.get(message_id)
+        exchange = self.server.get(message_id)
         if exchange is not None:
             exchange.handle = handle
 
     # -- from the program ----------------------------------------------------------------------------------------
+
+    def open_request(
+        self,
+        message_id: MessageId,
+        recipient: Address,
+        header: RequestHeader,
+        body: bytes,
+        *,
+        last: bool,
+        timeout: float | None,
+        now: float,
+        route_timeout: float | None = None,
+        handle: object = None,
+    ) -> None:
+        """Send a request; `last` False: more payload follows through `feed`. `timeout` and `route_timeout`: seconds."""
+        self.client.open(
+            message_id,
+            recipient,
+            header,
+            body,
+            last=last,
+            timeout=timeout,
+            now=now,
+            route_timeout=route_timeout,
+            handle=handle,
+        )
+
+    def cancel(self, message_id: MessageId, now: float) -> None:
+        """Cancel a request of this node; its last reply comes as with any other."""
+        self.client.cancel(message_id, now)
+
+    def reply(
+        self,
+        message_id: MessageId,
+        header: ReplyHeader | None,
+        body: bytes,
+        *,
+        last: bool,
+        eof: Eof | None,
+        now: float,
+    ) -> None:
+        """Reply to a request; `eof` ends the exchange. No effect if the exchange is over."""
+        self.server.reply(message_id, header, body, last=last, eof=eof, now=now)
 
     def feed(self, stream: Stream, body: bytes, *, last: bool, now: float) -> None:
         """More payload of the message that is being sent; `last` ends the message."""
@@ -106,7 +149,7 @@ class Exchanges:
         """The reader of an inbound stream has taken this much of it."""
         exchange = self._get(Stream(stream.message_id, not stream.request))
         if exchange is not None:
-            self._receiving.release_credit(exchange, credit, now)
+            self._receiver.release_credit(exchange, credit, now)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
 
@@ -131,35 +174,35 @@ class Exchanges:
                 case _:
                     expired = wire.decode_expired(head)
                     self._carrier.emit(Report("expired", expired.at, None, expired.destination))
-        except Crowded as error:
+        except TableFull as error:
             return error.limit
         return None
 
     def on_chunk(
         self, source: Address, chunk: Chunk, body: bytes, hops: int, now: float, via: NodeId | None = None
     ) -> str | None:
-        """A chunk has come; the reason for which it can't be taken, or None. Raises Crowded, but for a request."""
+        """A chunk has come; the reason for which it can't be taken, or None. Raises TableFull, but for a request."""
         if chunk.target != self._carrier.incarnation:
             return "restarted"
         try:
             peer = self._peers.meet(source, chunk.incarnation, now, via)
-        except Crowded as error:
+        except TableFull as error:
             if not chunk.request:
                 raise
-            self.services.refuse(source, chunk, error.limit)
+            self.server.refuse(source, chunk, error.limit)
             return None
         if peer is None:
             return "stale"
         if chunk.request:
-            self.services.on_chunk(peer, chunk, body, hops, now)
+            self.server.on_chunk(peer, chunk, body, hops, now)
         else:
-            self.calls.on_chunk(peer, chunk, body, hops, now)
+            self.client.on_chunk(peer, chunk, body, hops, now)
         return None
 
     def on_ack(self, source: Address, ack: wire.Ack, now: float, via: NodeId | None = None) -> bool:
         """Acknowledgements have come; False if they are for an earlier incarnation, and the sender should know.
 
-        Raises Crowded.
+        Raises TableFull.
         """
         if ack.target not in (0, self._carrier.incarnation):
             return False
@@ -172,16 +215,16 @@ class Exchanges:
         return True
 
     def on_cancel(self, source: Address, cancel: wire.Cancel, now: float, via: NodeId | None = None) -> None:
-        """The caller wants its work stopped, or (`request` False) the recipient has nothing to stop. Raises Crowded."""
+        """The client cancels a request, or (`request` False) the server has nothing to cancel. Raises TableFull."""
         stale = cancel.target not in (0, self._carrier.incarnation)
         peer = None if stale else self._peers.meet(source, cancel.incarnation, now, via)
         if peer is None:
             self._drop(source, "stale")
             return
         if cancel.request:
-            self.services.on_cancel(peer, cancel, now)
+            self.server.on_cancel(peer, cancel, now)
         else:
-            self.calls.on_nothing_to_stop(cancel.message_id, source, now)
+            self.client.on_nothing_to_stop(cancel.message_id, source, now)
 
     def on_returned(self, stream: Stream, sequence: int, note: wire.Unreachable, now: float) -> None:
         """A chunk of this stream came back: it got no further, or a queue on the way was full."""
@@ -200,7 +243,7 @@ class Exchanges:
 
     def on_route(self, host: NodeId, incarnation: int | None, now: float) -> None:
         """The route to `host` has changed (None: it is gone); frames under way may be lost with the old one."""
-        for exchange in self._sending.of(host):
+        for exchange in self._sender.of(host):
             table, message_id = self._table(exchange.stream), exchange.message_id
             if incarnation is None:
                 table.lose(message_id, now)
@@ -211,29 +254,29 @@ class Exchanges:
 
     def on_contested(self, now: float) -> None:
         """Another node bears this one's name."""
-        self.calls.on_contested(now)
+        self.client.on_contested(now)
 
     def on_uncontested(self) -> None:
         """No other node bears this one's name any more."""
-        self.calls.contested = False
+        self.client.contested = False
 
     def on_attached(self, address: Address | None, now: float) -> None:
         """The leaf at `address` is linked to this node, or (None) this leaf has a node to hang on: all go on."""
-        for exchange in self._sending.at(address):
+        for exchange in self._sender.at(address):
             self._table(exchange.stream).regain(exchange.message_id, now)
 
     def on_detached(self, address: Address | None, now: float) -> None:
         """The leaf at `address` has gone, or (None) this leaf has lost the node that it hung on."""
-        for exchange in self._sending.at(address):
+        for exchange in self._sender.at(address):
             self._table(exchange.stream).lose(exchange.message_id, now)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:
         """The link's queue has run low."""
-        self._sending.on_link_ready(link, lagging, now)
+        self._sender.on_link_ready(link, lagging, now)
 
     def link_down(self, link: LinkId, now: float) -> None:
         """The link is gone."""
-        self._sending.link_down(link, now)
+        self._sender.link_down(link, now)
 
     def close(self) -> None:
         """The node is about to leave: acknowledge what has come, lest others keep it for this one."""
@@ -243,35 +286,35 @@ class Exchanges:
 
     def next_deadline(self) -> float | None:
         """When `tick` has work."""
-        deadlines = (self._peers.next_deadline(), self._sending.next_deadline(), self.calls.next_deadline())
+        deadlines = (self._peers.next_deadline(), self._sender.next_deadline(), self.client.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Do what is due: acknowledge, send again, end what has run out of time, forget idle peers."""
-        for stream in self._sending.timers.expire(now, AT_ONCE):
+        for stream in self._sender.timers.expire(now, AT_ONCE):
             if self._get(stream) is not None:
                 self._table(stream).on_silence(stream.message_id, now)
-        self.calls.expire(now)
-        if self._sending.sweep_due(now):
-            for exchange in self._sending.at(None):
+        self.client.expire(now)
+        if self._sender.sweep_due(now):
+            for exchange in self._sender.at(None):
                 if self._carrier.next_hop(exchange.address) is None:
                     self._table(exchange.stream).lose(exchange.message_id, now)
-            self.services.expire(now)
-            self.calls.give_up_silent(now)
-            self._sending.sweep(now)
+            self.server.expire(now)
+            self.client.give_up_silent(now)
+            self._sender.sweep(now)
         self._peers.tick(now)
 
     def check(self) -> None:
         """Raise AssertionError if the tables contradict each other."""
-        self.services.check()
-        self._sending.check()
-        self._receiving.check(self._sending.at(None))
+        self.server.check()
+        self._sender.check()
+        self._receiver.check(self._sender.at(None))
         busy: dict[Address, int] = {}
-        for exchange in self._sending.at(None):
+        for exchange in self._sender.at(None):
             busy[exchange.address] = busy.get(exchange.address, 0) + 1
             if self._get(exchange.stream) is not exchange:
                 raise AssertionError("a stream that is sent for an exchange that is over")
-        if sum(busy.values()) != len(self.calls) + len(self.services):
+        if sum(busy.values()) != len(self.client) + len(self.server):
             raise AssertionError("the streams by host are not those of the tables")
         self._peers.check(busy)
 
@@ -279,11 +322,11 @@ class Exchanges:
 
     def _get(self, stream: Stream) -> Exchange | None:
         """The exchange whose outbound stream this is."""
-        return self.calls.get(stream.message_id) if stream.request else self.services.get(stream.message_id)
+        return self.client.get(stream.message_id) if stream.request else self.server.get(stream.message_id)
 
-    def _table(self, stream: Stream) -> Calls | Services:
+    def _table(self, stream: Stream) -> Client | Server:
         """The table of the exchange whose outbound stream this is."""
-        return self.calls if stream.request else self.services
+        return self.client if stream.request else self.server
 
     def _drop(self, source: Address, reason: str) -> None:
         self._carrier.emit(Report("frame_dropped", wire.host_of(source), None, reason))
@@ -319,10 +362,10 @@ class Exchanges:
             asked = item.limit == POKE_LIMIT
             self._peers.owe(peer, Stream(item.message_id, not item.request), None, now, at_once=asked)
         elif not item.request:
-            self.calls.on_met(item.message_id, peer, now)
+            self.client.on_met(item.message_id, peer, now)
 
     def _on_moved(self, peer: Peer, before: Address, now: float) -> None:
         """A leaf hangs on another node: what is open with it goes on there."""
-        for exchange in self._sending.at(before):
-            self._sending.move(exchange, peer.address)
+        for exchange in self._sender.at(before):
+            self._sender.move(exchange, peer.address)
             self._table(exchange.stream).regain(exchange.message_id, now)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from zmesh.core import wire
 from zmesh.core.delivery.congestion import MAX_WINDOW
 from zmesh.core.delivery.peers import Carrier, Peers
-from zmesh.core.delivery.sending import Exchange
-from zmesh.core.delivery.streams import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, Overrun
+from zmesh.core.delivery.sender import Exchange
+from zmesh.core.delivery.streams import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, FlowControlError
 from zmesh.core.effects import Report
 from zmesh.core.wire import FLAG_BLOCKED, Chunk
 
@@ -19,7 +19,7 @@ MAX_WIDENED = 256 * 1024 * 1024
 Ready = tuple[Chunk, bytes, int]
 
 
-class Receiving:
+class Receiver:
     """The inbound streams of a node."""
 
     def __init__(self, carrier: Carrier, peers: Peers) -> None:
@@ -43,7 +43,7 @@ class Receiving:
             return None
         try:
             ready = inbound.accept(chunk, body, hops)
-        except Overrun:
+        except FlowControlError:
             self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, "past_window"))
             return None
         exchange.charge()
@@ -67,7 +67,7 @@ class Receiving:
     def end(self, exchange: Exchange) -> None:
         """Nothing more comes."""
         if exchange.kept:
-            exchange.peer.share.keep(-exchange.kept)
+            exchange.peer.quota.add_bytes(-exchange.kept)
             exchange.kept = 0
         self._widened -= exchange.inbound.window - WINDOW
 
@@ -81,7 +81,7 @@ class Receiving:
         inbound = exchange.inbound
         if exchange.stream.request and sequence == inbound.expected:
             return ""
-        return exchange.peer.share.heavy(credit) if inbound.lacks(sequence) else ""
+        return exchange.peer.quota.byte_limit(credit) if inbound.lacks(sequence) else ""
 
     def _widen(self, exchange: Exchange) -> bool:
         inbound = exchange.inbound

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, assert_never
 from weakref import WeakKeyDictionary
 
@@ -34,7 +35,7 @@ from zmesh.requests.admission import Admission
 from zmesh.requests.exchange import Exchange
 from zmesh.requests.reply_stream import ReplyStream
 from zmesh.runtime.exceptions import describe, log_exception, must_propagate
-from zmesh.runtime.interrupts import supervised
+from zmesh.runtime.tasks import Tasks, abandon
 from zmesh.runtime.thread_pool import ThreadPool
 from zmesh.runtime.watchdog import watchdogs
 from zmesh.serving.builtins import PING, Builtins
@@ -119,15 +120,14 @@ class Node:
         self._rooms: dict[Stream, asyncio.Future[None]] = {}
         self._feeding: dict[Stream, asyncio.Task[None]] = {}
         """The tasks that read a source for a stream."""
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._deferred: list[tuple[Coroutine[object, object, None], str, Stream | None]] = []
+        self._tasks = Tasks()
         self._observers: list[Callable[[Report], None]] = []
         self._events: set[Events] = set()
         self._journal: Journal | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread = 0
         self._transport: Transport | None = None
-        self._group: asyncio.TaskGroup | None = None
+        self._task: asyncio.Task[None] | None = None
         self._stop: asyncio.Event | None = None
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -136,6 +136,8 @@ class Node:
         self._guard: LinkGuard | None = None
         self._reaper: OrphanReaper | None = None
         self._aborted = False
+        self._released = False
+        """Whether nothing is left to be closed."""
         self.assigned_loop: asyncio.AbstractEventLoop | None = None
         """The loop that `run` runs in, or will as soon as that loop runs."""
         self.closed = False
@@ -150,27 +152,24 @@ class Node:
         self.loop = self.assigned_loop = asyncio.get_running_loop()
         _nodes_in_loop[self.loop] = _nodes_in_loop.get(self.loop, 0) + 1
         self.thread = threading.get_ident()
+        self._task = asyncio.current_task()
         self._stop = asyncio.Event()
         if self._admission.shut:
             self._stop.set()
         try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                try:
-                    await self._prepare_plugins()
-                    self._open()
-                    if ready is not None and not ready.done():
-                        ready.set_result(None)
-                    await self._stop.wait()
-                finally:
-                    await self._close()
-        except BaseExceptionGroup as errors:
-            first, *others = errors.exceptions
-            for error in others:
-                log_exception(log, "node %s: beside what has ended it", self.node_id, error=error, level=logging.ERROR)
-            raise first from None
+            await self._prepare_plugins()
+            self._open()
+            if ready is not None and not ready.done():
+                ready.set_result(None)
+            await self._stop.wait()
+        except GeneratorExit:  # the loop ended before this task, which is collected as garbage and can't await
+            self.close_now()
+            raise
         finally:
-            _nodes_in_loop[self.loop] -= 1
+            if not self._released:
+                await self._close()
+            with suppress(KeyError):  # the loop is being collected as garbage, and this coroutine with it
+                _nodes_in_loop[self.loop] -= 1
 
     def stop(self) -> None:
         """Let `run` come to its end."""
@@ -202,9 +201,7 @@ class Node:
         self._open_journal()
         self._guard = LinkGuard(self.engine, self._transport, self._note)
         watchdogs.add(self._guard, self.config.heartbeat)
-        deferred, self._deferred = self._deferred, []
-        for coroutine, name, feeds in deferred:
-            self.spawn(coroutine, name, feeds)
+        self._tasks.start()
         for url in self._listen:
             self.listening.append(self._transport.listen(url))
         for url in self._peers:
@@ -224,13 +221,17 @@ class Node:
         try:
             await self.serving.close()
             self._leave()
+        except GeneratorExit:
+            self.close_now()
+            raise
         except Exception:
             # Ctrl-C can strike in the middle of the engine, and then its tables contradict each other.
             if not self._aborted:
                 raise
             log.debug("node %s could not take its leave", self.node_id, exc_info=True)
         finally:
-            await self._shut()
+            if not self._released:
+                await self._shut()
 
     def _leave(self) -> None:
         now = time.monotonic()
@@ -246,30 +247,72 @@ class Node:
         self._admission.shut = True
         for events in self._events:
             events.end()
-        if self._tasks and not self._aborted:
-            await asyncio.wait(set(self._tasks), timeout=HANDLERS_END_WITHIN)
-        for task in self._tasks:
-            task.cancel()
-        for coroutine, *_ in self._deferred:
-            coroutine.close()
+        await self._tasks.wind_down(0.0 if self._aborted else HANDLERS_END_WITHIN)
         for waiter in self._rooms.values():
             if not waiter.done():
                 waiter.set_result(None)
         self._rooms.clear()
+        self._release()
+        if self._transport is not None:
+            await self._transport.close()
+        self.disk.join(1.0)  # they are idle, unless a disk hangs
+        if self._journal is not None:
+            self._journal.close()
+        self._released = True
+        await self._tasks.join()
+
+    def _release(self) -> None:
+        """Give back what does not need the loop to be given back."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._guard is not None:
-            watchdogs.remove(self._guard)
+            watchdogs.remove(self._guard, self.loop)
         if self._reaper is not None:
             self._reaper.close()
-        if self._transport is not None:
-            await self._transport.close()
         self.disk.close()
-        self.disk.join(1.0)  # they are idle, unless a disk hangs
-        if self._journal is not None:
-            self._journal.close()
         self.listening.clear()
+
+    def close_now(self) -> bool:
+        """Close the node at once, in any state and without its loop; True if it was open, which is logged then.
+
+        For a program that ends without having closed it: the loop may be closed, or never run again. Work is cancelled
+        and its clients learn of that, the neighbours get a goodbye, and sockets, threads and processes end. Nothing
+        is awaited and no handler is called; a plugin's `close` does not run. To be called on the node's thread, or
+        when no other runs its loop. Blocks for half a second at most, while ZeroMQ sends what is left, and for as long
+        as the processes of isolated work take to be killed. Harmless when the node is closed, and in a forked child.
+        """
+        if self._released or not self.is_here:
+            return False
+        self._released = self.closed = self._admission.shut = True
+        was_open = self._transport is not None
+        ours = [exchange.id for exchange in self._exchanges.values() if exchange.expected]
+        self._exchanges.clear()  # so that nothing is delivered any more
+        steps: list[Callable[[], object]] = [self.serving.close_now, partial(self._leave_now, ours), self._release]
+        steps += [self._tasks.close_now, *(events.end for events in self._events)]
+        if self._transport is not None:
+            steps.append(self._transport.close_now)
+        if self._journal is not None:
+            steps.append(self._journal.close)
+        for step in steps:
+            try:
+                step()
+            except Exception:
+                log.debug("node %s could not be closed properly", self.node_id, exc_info=True)
+        if self._task is not None:
+            abandon(self._task)
+        if was_open:
+            log.warning(
+                "node %r was not closed before its program ended; use `async with Controller(...)`, `run` or `close`",
+                self.node_id,
+            )
+        return was_open
+
+    def _leave_now(self, ours: list[MessageId]) -> None:
+        now = time.monotonic()
+        for message_id in ours:
+            self._perform(self.engine.cancel(message_id, now))
+        self._perform(self.engine.close(now))
 
     def _open_journal(self) -> None:
         """Have an operator told what happens to this node; nobody operates a command, unless it is to say more."""
@@ -565,17 +608,14 @@ class Node:
 
         Its failure is logged, and ends nothing else.
         """
-        if self.closed:
-            coroutine.close()
-        elif self._group is None:
-            self._deferred.append((coroutine, name, feeds))
+        if feeds is None:
+            self._tasks.spawn(coroutine, name)
         else:
-            task = self._group.create_task(supervised(coroutine, name), name=name)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            if feeds is not None:
-                self._feeding[feeds] = task
-                task.add_done_callback(lambda _: self._feeding.pop(feeds, None))
+            self._tasks.spawn(coroutine, name, partial(self._feed_by, feeds))
+
+    def _feed_by(self, stream: Stream, task: asyncio.Task[None]) -> None:
+        self._feeding[stream] = task
+        task.add_done_callback(lambda _: self._feeding.pop(stream, None))
 
     # -- what the transport tells (its Handler) ------------------------------------------------------------------
 
@@ -643,7 +683,7 @@ class Node:
                 self._do(pending.popleft())
         finally:
             self._performing = False
-        if self._transport is not None:
+        if self._transport is not None and not self.closed:
             self._transport.settle()
         if self.engine.deadline < self._wake_at:
             self._arm()

@@ -16,6 +16,8 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
+from zmesh.runtime.tasks import abandon
+
 
 class EagerStarter:
     """Starts coroutines in the loop that is running."""
@@ -54,7 +56,7 @@ class EagerStarter:
     def close(self) -> None:
         """Let the spare task end."""
         if self._spare is not None:
-            self._spare.task.cancel()
+            abandon(self._spare.task)
             self._spare = None
 
 

@@ -49,6 +49,8 @@ async def supervised(coroutine: Coroutine[object, object, None], name: str) -> N
         await coroutine
     except (KeyboardInterrupt, SystemExit) as end:
         asyncio.get_running_loop().call_soon(raise_in_loop, end)
+    except GeneratorExit:  # the task is abandoned, or collected as garbage with its loop
+        raise
     except BaseException as error:
         if must_propagate(error):
             raise

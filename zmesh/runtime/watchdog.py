@@ -153,9 +153,9 @@ class _Watchdogs:
             with self._lock:
                 del self._by_loop[loop]
 
-    def remove(self, watched: WatchedNode) -> None:
-        """Watch for this node no more. Harmless if that has never begun."""
-        loop = asyncio.get_running_loop()
+    def remove(self, watched: WatchedNode, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Stop watching for this node in its loop, by default the running one. Harmless if it is not watched."""
+        loop = loop or asyncio.get_running_loop()
         with self._lock:
             watchdog = self._by_loop.get(loop)
             if watchdog is None:

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast
@@ -22,6 +22,7 @@ from zmesh.payloads.payload import PayloadLike, StreamedPayload, encode
 from zmesh.payloads.source import Source
 from zmesh.runtime.eager import EagerStarter
 from zmesh.runtime.exceptions import code_of, describe, is_a, log_exception, must_propagate, text_of
+from zmesh.runtime.tasks import abandon
 from zmesh.runtime.thread_pool import ThreadPool, wait_in_thread
 from zmesh.runtime.watchdog import directive_frames
 from zmesh.serving.directives import Directives, RegisteredDirective
@@ -226,6 +227,25 @@ class Runner:
                 threads.close()
                 if not left_behind:
                     threads.join(1.0)  # they are idle, so this is a matter of microseconds
+
+    def close_now(self) -> None:
+        """Cancel all work and finish it as cancelled, without waiting for its end. Takes no more work.
+
+        Plugins are not closed: nothing is left that could await their `close`.
+        """
+        self._closed = True
+        if self._processes is not None:
+            self._processes.close_now()
+        for running in list(self._active.values()):
+            running.reason = Cancelled.code
+            running.work.cancelled = True
+            with suppress(RuntimeError):  # the loop is closed, and nothing that waits in it goes on
+                self._end(running)
+            if running.task is not None:
+                abandon(running.task)
+        self._starter.close()
+        if self._threads is not None:
+            self._threads.close()
 
     # --- tasks -------------------------------------------------------------------------------------------------------
 

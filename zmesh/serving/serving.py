@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 from zmesh.core.effects import Deliver
@@ -325,6 +326,14 @@ class Serving:
             if not request.started or request.answer is not None:
                 self.abort(request.id, "cancelled")
         await self.runner.close()
+
+    def close_now(self) -> None:
+        """Cancel all work without waiting for its end."""
+        for request in self._requests:
+            if not request.started or request.answer is not None:
+                with suppress(RuntimeError):  # the loop is closed, and nothing that waits in it goes on
+                    self.abort(request.id, "cancelled")
+        self.runner.close_now()
 
 
 def _check_inline(directive: str, size_bytes: int) -> None:

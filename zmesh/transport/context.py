@@ -45,6 +45,15 @@ class _Shared:
             context, self._context = self._context, None
         await _end(context)
 
+    def release_now(self) -> None:
+        """Give it back without a loop; the last one blocks until the context has ended, for LINGER_MS at most."""
+        with self._lock:
+            self.users -= 1
+            if self.users or self._context is None:
+                return
+            context, self._context = self._context, None
+        context.term()
+
     def _in_child(self) -> None:
         """A context can be neither used nor ended in a fork, where its threads are not; the child makes one of its own.
 

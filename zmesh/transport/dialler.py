@@ -16,6 +16,7 @@ import time
 import zmq
 
 from zmesh.runtime.interrupts import supervised
+from zmesh.runtime.tasks import abandon
 from zmesh.transport.address import Target
 from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
 from zmesh.transport.dials import Dial, DialState, Failure, TryFailed, failed
@@ -57,7 +58,7 @@ class Dialler:
 
     def close(self) -> None:
         """Close the connection and dial no more; `task` ends soon."""
-        self.task.cancel()
+        abandon(self.task)
         if self._connection is not None:
             self._connection.close()
 
@@ -71,6 +72,8 @@ class Dialler:
             except (OSError, zmq.ZMQError) as error:
                 self._failed(failed(error))
             except Exception as error:  # whatever it is, the peer is dialled again
+                if self._transport.closed:
+                    return
                 log.exception("dialling %s failed", self._target.url)
                 self._failed(TryFailed(Failure.OTHER, f"{type(error).__name__}"))
             self._state = DialState.WAITING

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from zmesh.runtime.tasks import abandon
 from zmesh.transport.dials import Failure, TryFailed, failed
 
 STAGGER = 0.25
@@ -50,10 +51,14 @@ async def first_to_answer(candidates: Sequence[Candidate], within: float) -> tup
                     return tries.pop(task), task.result()
                 del tries[task]
                 failures.append(_failure(error))
+    except GeneratorExit:  # the loop is closed, and nothing can be awaited
+        while tries:
+            abandon(tries.popitem()[0])
+        raise
     finally:
         for task in tries:
             task.cancel()
-        for rest in await asyncio.gather(*tries, return_exceptions=True):
+        for rest in await asyncio.gather(*tries, return_exceptions=True) if tries else ():
             if isinstance(rest, socket.socket):
                 rest.close()
     raise min(failures[1:] or failures, key=_rank)

@@ -158,7 +158,7 @@ class Port(ABC):
         if self._monitor is not None:
             if self._monitor_fd != NO_DESCRIPTOR:
                 loop.remove_reader(self._monitor_fd)
-            self._socket.disable_monitor()
+            self._socket.monitor(None, 0)
             self._monitor.close(0)
             self._monitor = None
         if self._fd != NO_DESCRIPTOR:

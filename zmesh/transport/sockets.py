@@ -149,3 +149,16 @@ class Transport:
         if tasks:
             await asyncio.wait(tasks)
         await shared.release()
+
+    def close_now(self) -> None:
+        """Close every socket without the loop, which may be closed; blocks for LINGER_MS at most."""
+        if self.closed:
+            return
+        self.closed = True
+        ports: list[Listener | Dialler] = [*self._listeners, *self._diallers]
+        self._listeners.clear()
+        self._diallers.clear()
+        self.links.clear()
+        for port in ports:
+            port.close()
+        shared.release_now()

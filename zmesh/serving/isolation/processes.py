@@ -28,6 +28,7 @@ from zmesh.payloads.payload import PayloadLike, StreamedPayload
 from zmesh.payloads.source import PieceSource, Source
 from zmesh.payloads.spool import Spool, default_folder
 from zmesh.runtime.exceptions import text_of
+from zmesh.runtime.tasks import abandon
 from zmesh.runtime.thread_pool import ThreadPool
 from zmesh.serving.isolation.ipc import MAX_FRAME, PIECE, Channel, Frame, Job
 from zmesh.serving.isolation.limits import Isolation, Limits
@@ -62,6 +63,7 @@ class Processes:
         self._slots = asyncio.Semaphore(limit)
         self._starting = asyncio.Lock()
         self._keeper: _Keeper | None = None
+        self._runs: set[_Run] = set()
         self._closed = False
 
     def limits(self, directive: str, isolation: Isolation) -> Limits:
@@ -92,6 +94,7 @@ class Processes:
                 search=sys.path,
             )
             run = _Run(keeper, work, limits)
+            self._runs.add(run)
             try:
                 await run.start(pickle.dumps(job), os.path.join(self._folder, job.name), spool)
                 while (reply := await run.reply()) is not None:
@@ -99,6 +102,7 @@ class Processes:
                     if isinstance(reply, _Reply):
                         await reply.skip()
             finally:
+                self._runs.discard(run)
                 await run.end()
 
     async def close(self) -> None:
@@ -108,6 +112,15 @@ class Processes:
             keeper, self._keeper = self._keeper, None
             if keeper is not None:
                 await keeper.close()
+
+    def close_now(self) -> None:
+        """Kill what still runs, and end the keeper, without the loop; blocks until the keeper has ended."""
+        self._closed = True
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.close_now()
+        for run in self._runs:
+            run.close_now()
 
     async def _kept(self) -> _Keeper:
         async with self._starting:
@@ -209,6 +222,20 @@ class _Keeper:
         self._threads.close()
         self._threads.join(1.0)  # it is idle, so this is a matter of microseconds
 
+    def close_now(self) -> None:
+        """End it, and with it all that it keeps, without the loop; blocks until it has ended."""
+        if not self.lost:
+            self.lost = True
+            self._loop.remove_reader(self._control)
+        self._control.close()
+        if self._process is not None:
+            try:
+                self._process.wait(CLOSE_WITHIN)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._threads.close()
+
     async def _writable(self) -> None:
         writable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_writer(self._control, _settle, writable)
@@ -254,7 +281,7 @@ class _Run:
         self._channel = Channel(self._socket, MAX_FRAME)
         self._id, self._ended = keeper.begin()
         self._supply: asyncio.Task[None] | None = None
-        self._ordered = False
+        self._ordered = self._closed = False
         self._done = False
 
     async def start(self, job: bytes, file: str, spool: Spool | None) -> None:
@@ -305,6 +332,8 @@ class _Run:
 
     async def end(self) -> None:
         """See it to its end: at once if it has said that it is done, else by SIGTERM and, after the grace, SIGKILL."""
+        if self._closed:
+            return
         if self._supply is not None:
             self._supply.cancel()
             await asyncio.wait((self._supply,))
@@ -318,6 +347,14 @@ class _Run:
                 await self._ended
         else:
             self._keeper.forget(self._id)
+        self._theirs.close()
+        self._socket.close()
+
+    def close_now(self) -> None:
+        """Close the sockets; the keeper, and the process with it, has ended."""
+        self._closed = True
+        if self._supply is not None:
+            abandon(self._supply)
         self._theirs.close()
         self._socket.close()
 

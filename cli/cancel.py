@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from zmesh.arguments import parse_message_id
 from zmesh.errors import MeshError, TimedOut
 from zmesh.payloads.payload import Payload
-from zmesh.serving.builtins import CANCEL, parse_message_id
+from zmesh.serving.builtins import CANCEL
 from zmesh_cli.exit_codes import DONE, FAILED, TIMED_OUT, UNREACHABLE, USAGE, Failure
 from zmesh_cli.routes import ask
 from zmesh_cli.session import Session

@@ -97,9 +97,9 @@ def node(
 ) -> None:
     """Run a node until Ctrl-C or SIGTERM.
 
-    --listen and --peer may be given more than once. What is not given comes from ZMESH_NODE_ID, ZMESH_LISTEN and
-    ZMESH_PEERS (the latter two separated by commas), else from the file. The commands of this user on this machine find
-    the node by themselves, also if it listens nowhere.
+    --listen and --peer may be given more than once. A setting that is not given comes from the environment, else from
+    the file. Its variable is ZMESH_ and its name in capitals: ZMESH_NODE_ID, ZMESH_HEARTBEAT, ZMESH_PEERS (a list has
+    commas). The commands of this user on this machine find the node by themselves, also if it listens nowhere.
 
     When told to stop, it takes up to 5 seconds to finish what it works on; told twice, it stops at once.
     """

@@ -6,9 +6,8 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 
-from zmesh.controller import Pong
 from zmesh.errors import MeshError, Unreachable
-from zmesh.serving.builtins import parse_message_id
+from zmesh.requests.ping import ActiveWork, Pong
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, printable, record
@@ -123,7 +122,7 @@ class _Series:
             return
         rtt_ms = round(1000 * pong.rtt, 3)
         self._statistics.times.append(rtt_ms)
-        work = pong.active_work if isinstance(pong.active_work, list) else []
+        work = pong.active_work
         node = self._session.target
         if self._as_json:
             shown = [_shown(each) for each in work]
@@ -149,15 +148,9 @@ class _Series:
             await asyncio.gather(ping, return_exceptions=True)
 
 
-def _shown(work: object) -> dict[str, str | None]:
-    """One work that a node has told of. Its id is text, because readers of JSON round numbers of that size."""
-    told = work if isinstance(work, dict) else {}
-    id, directive, sender = told.get("message_id", told.get("id")), told.get("directive"), told.get("sender")
-    return {
-        "id": parse_message_id(id) if isinstance(id, (str, int)) else None,
-        "directive": None if directive is None else str(directive),
-        "sender": None if sender is None else str(sender),
-    }
+def _shown(work: ActiveWork) -> dict[str, str | None]:
+    """One request that a node serves. Its id is text, because readers of JSON round numbers of that size."""
+    return {"id": work.message_id, "directive": work.directive, "sender": work.sender}
 
 
 def _raise_failures(pings: set[asyncio.Task[None]]) -> None:

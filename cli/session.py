@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from zmesh.config import Config
-from zmesh.controller import Controller, Pong
+from zmesh.controller import Controller
 from zmesh.core.effects import Report
 from zmesh.errors import MeshError
+from zmesh.requests.ping import Pong
 from zmesh_cli.exit_codes import UNREACHABLE, USAGE, Failure
 
 T = TypeVar("T")

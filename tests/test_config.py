@@ -2,6 +2,7 @@
 
 import pytest
 
+from zmesh import config
 from zmesh.config import Config
 from zmesh.errors import ConfigError
 
@@ -46,7 +47,7 @@ def test_an_error_of_a_flag_or_variable_does_not_blame_the_file(tmp_path):
     file.write_text("node_id = 'a'")
     with pytest.raises(ConfigError, match=r"^heartbeat = -1 is"):
         Config.load(file, environ={}, heartbeat=-1)
-    with pytest.raises(ConfigError, match=r"^node_id 'b c' is"):
+    with pytest.raises(ConfigError, match=r"^ZMESH_NODE_ID: node_id 'b c' is"):
         Config.load(file, environ={"ZMESH_NODE_ID": "b c"})
 
 
@@ -58,3 +59,71 @@ def test_variables_that_nothing_reads_are_logged_with_the_likely_name(caplog):
         "nothing reads the environment variable ZMESH_LISTN (did you mean ZMESH_LISTEN?)",
         "nothing reads the environment variable ZMESH_X",
     ]
+
+
+# --- environment ----------------------------------------------------------------------------------------------------
+
+GIVEN = {
+    "node_id": ("edge-7", "edge-7"),
+    "listen": ("tcp://127.0.0.1:1, tcp://127.0.0.1:2", ("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")),
+    "peers": ("tcp://hub:7323,", ("tcp://hub:7323",)),
+    "heartbeat": ("2.5", 2.5),
+    "max_workers": ("3", 3),
+    "max_work": ("17", 17),
+    "route_timeout": ("0", 0.0),
+    "max_waiting_bytes": ("100000", 100_000),
+    "max_payload_bytes": ("100000", 100_000),
+    "spool_dir": ("/var/tmp", "/var/tmp"),
+    "ephemeral": ("true", True),
+    "max_processes": ("2", 2),
+    "isolation": ('{"*": {"grace": 2}}', {"*": {"grace": 2}}),
+    "plugins": ('{"http": {"read_timeout": 5}}', {"http": {"read_timeout": 5}}),
+}
+WRONG = {
+    "node_id": "b c",
+    "listen": "tcp://a b:1",
+    "peers": "tcp://a\x07:1",
+    "heartbeat": "fast",
+    "max_workers": "2.5",
+    "max_work": "0",
+    "route_timeout": "nan",
+    "max_waiting_bytes": "9" * 5000,
+    "max_payload_bytes": "1e9",
+    "spool_dir": "/tmp\udcff",
+    "ephemeral": "perhaps",
+    "max_processes": "-1",
+    "isolation": "[]",
+    "plugins": "{",
+}
+
+
+def test_every_setting_has_a_variable():
+    assert GIVEN.keys() == WRONG.keys() == set(config.SETTINGS)
+    assert [f"ZMESH_{name.upper()}" for name in config.SETTINGS] == [*config.VARIABLES[:-2]]
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_setting_is_taken_from_its_variable(tmp_path, name):
+    text, value = GIVEN[name]
+    assert getattr(Config.load(environ={f"ZMESH_{name.upper()}": text}), name) == value
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_variable_that_its_setting_does_not_take_is_named_in_the_error(name):
+    variable = f"ZMESH_{name.upper()}"
+    with pytest.raises(ConfigError) as caught:
+        Config.load(environ={variable: WRONG[name]})
+    assert str(caught.value).startswith(f"{variable}: ")
+    assert len(str(caught.value)) < 500
+
+
+def test_flags_count_more_than_the_environment_and_that_more_than_the_file(tmp_path):
+    file = tmp_path / "node.toml"
+    file.write_text("max_work = 1\nmax_workers = 1\nmax_processes = 1")
+    environ = {"ZMESH_MAX_WORK": "2", "ZMESH_MAX_WORKERS": "2"}
+    settings = Config.load(file, environ, max_work=3)
+    assert (settings.max_work, settings.max_workers, settings.max_processes) == (3, 2, 1)
+
+
+def test_an_empty_variable_counts_as_none():
+    assert Config.load(environ={"ZMESH_HEARTBEAT": "", "ZMESH_PEERS": ""}).heartbeat == 1.0

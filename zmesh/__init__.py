@@ -1,6 +1,6 @@
 """zmesh: a broker-less messaging mesh over ZeroMQ.
 
-async with zmesh.Controller(zmesh.Config(peers=["tcp://hub:7323"])) as mesh:
+async with zmesh.Controller(peers=["tcp://hub:7323"]) as mesh:
     print((await mesh.request("edge-7", "echo:echo", b"hello")).readall())
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zmesh.config import Config, ReceptorConfig
-    from zmesh.controller import Controller, Pong
+    from zmesh.arguments import parse_message_id
+    from zmesh.config import Config
+    from zmesh.controller import Controller
     from zmesh.core.limits import Limits
     from zmesh.core.message import Message
     from zmesh.errors import (
@@ -49,20 +50,24 @@ if TYPE_CHECKING:
     from zmesh.observe.stats import LinkStatus, Stats
     from zmesh.payloads.payload import Payload, PayloadLike
     from zmesh.payloads.source import Source
-    from zmesh.requests.exchange import Reply
+    from zmesh.receptor import ReceptorConfig as ReceptorConfig
+    from zmesh.requests.exchange import Reply, ResponseHandler
     from zmesh.requests.fanout import Answer, Answers
+    from zmesh.requests.inbox import Replies
+    from zmesh.requests.ping import ActiveWork, Pong
     from zmesh.requests.reply_stream import ReplyStream
-    from zmesh.serving.builtins import parse_message_id
+    from zmesh.requests.sent import Sent
     from zmesh.serving.directives import directive
-    from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
+    from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD as BUFFER_PAYLOAD
+    from zmesh.serving.receptor_plugins import BYTES_PAYLOAD as BYTES_PAYLOAD
+    from zmesh.serving.receptor_plugins import FILE_PAYLOAD as FILE_PAYLOAD
+    from zmesh.serving.receptor_plugins import plugin_export as plugin_export
     from zmesh.serving.work import Work
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "BUFFER_PAYLOAD",
-    "BYTES_PAYLOAD",
-    "FILE_PAYLOAD",
+    "ActiveWork",
     "AddressError",
     "Answer",
     "Answers",
@@ -95,12 +100,14 @@ __all__ = [
     "Payload",
     "PayloadLike",
     "Pong",
-    "ReceptorConfig",
     "RemoteError",
+    "Replies",
     "Reply",
     "ReplyStream",
+    "ResponseHandler",
     "Route",
     "RouteChanged",
+    "Sent",
     "Source",
     "Stats",
     "TimedOut",
@@ -110,18 +117,12 @@ __all__ = [
     "Work",
     "directive",
     "parse_message_id",
-    "plugin_export",
 ]
 
 _NAMES = {
-    "zmesh.config": (
-        "Config",
-        "ReceptorConfig",
-    ),
-    "zmesh.controller": (
-        "Controller",
-        "Pong",
-    ),
+    "zmesh.arguments": ("parse_message_id",),
+    "zmesh.config": ("Config",),
+    "zmesh.controller": ("Controller",),
     "zmesh.core.limits": ("Limits",),
     "zmesh.core.message": ("Message",),
     "zmesh.errors": (
@@ -166,26 +167,38 @@ _NAMES = {
         "PayloadLike",
     ),
     "zmesh.payloads.source": ("Source",),
-    "zmesh.requests.exchange": ("Reply",),
+    "zmesh.requests.exchange": (
+        "Reply",
+        "ResponseHandler",
+    ),
     "zmesh.requests.fanout": (
         "Answer",
         "Answers",
     ),
+    "zmesh.requests.inbox": ("Replies",),
+    "zmesh.requests.ping": (
+        "ActiveWork",
+        "Pong",
+    ),
     "zmesh.requests.reply_stream": ("ReplyStream",),
-    "zmesh.serving.builtins": ("parse_message_id",),
+    "zmesh.requests.sent": ("Sent",),
     "zmesh.serving.directives": ("directive",),
+    "zmesh.serving.work": ("Work",),
+}
+"""The module of each public name; it is loaded when the name is first used (PEP 562)."""
+
+_RECEPTOR_NAMES = {
+    "zmesh.receptor": ("ReceptorConfig",),
     "zmesh.serving.receptor_plugins": (
         "BUFFER_PAYLOAD",
         "BYTES_PAYLOAD",
         "FILE_PAYLOAD",
         "plugin_export",
     ),
-    "zmesh.serving.work": ("Work",),
 }
-"""Where each public name lives; its module is loaded when the name is first used (PEP 562)."""
+"""The names of Receptor that zmesh has too, for `import zmesh as receptor`; zmesh.receptor has all of them."""
 
-
-_MODULES = ("errors", "sync", "testing")
+_MODULES = ("errors", "receptor", "sync", "testing")
 """Modules that are loaded when they are first used, too."""
 
 
@@ -194,8 +207,8 @@ def __getattr__(name: str) -> Any:
 
     if name in _MODULES:
         return import_module(f"zmesh.{name}")
-    if name in __all__:
-        for module, names in _NAMES.items():
+    for table in (_NAMES, _RECEPTOR_NAMES):
+        for module, names in table.items():
             if name in names:
                 value = globals()[name] = getattr(import_module(module), name)
                 return value

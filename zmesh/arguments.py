@@ -14,6 +14,8 @@ MAX_TIMEOUT = 1e9
 """Seconds that a time-out may have at most, some thirty years; None is for ever."""
 
 _DIRECTIVE = re.compile(r"[^\s:]+:[^\s:]+\Z")
+_HEX = re.compile(r"[0-9a-fA-F]{32}")
+_DECIMAL = re.compile(r"[0-9]{1,39}")
 _UNPRINTABLE = re.compile("[\x00-\x20\x7f\ud800-\udfff]")
 
 
@@ -73,6 +75,27 @@ def check_url(url: object) -> None:
         raise TypeError(f"an address is a str such as tcp://host:7323, not {shown(url)}")
     if _UNPRINTABLE.search(url):
         raise AddressError(f"{shown(url)} is no address: it has a blank or a character that can't be printed")
+
+
+def parse_message_id(text: str | int) -> str | None:
+    """The id as 32 hex digits, from those or from the number that a ping lists; None if it is neither."""
+    word = str(text)
+    if isinstance(text, str) and _HEX.fullmatch(word):
+        return word.lower()
+    if not _DECIMAL.fullmatch(word) or int(word) >= 1 << 128:
+        return None
+    return f"{int(word):032x}"
+
+
+def check_message_id(message_id: object) -> str:
+    """The message id as 32 hex digits. Raises ConfigError, and TypeError."""
+    if not isinstance(message_id, (str, int)) or isinstance(message_id, bool):
+        raise TypeError(f"a message id is a str of 32 hex digits, not {shown(message_id)}")
+    known = isinstance(message_id, str) or 0 <= message_id < 1 << 128
+    named = parse_message_id(message_id) if known else None
+    if named is None:
+        raise ConfigError(f"{shown(message_id)} is no message id: 32 hex digits, or the number that a ping lists")
+    return named
 
 
 def is_encodable(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import logging
 import os
 import re
@@ -13,14 +14,12 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, TypedDict
 
 from zmesh.arguments import check_url, is_encodable, shown
 from zmesh.errors import ConfigError, did_you_mean
 
 logger = logging.getLogger(__name__)
-
-VARIABLES = ("ZMESH_NODE_ID", "ZMESH_LISTEN", "ZMESH_PEERS", "ZMESH_PEER", "ZMESH_DEBUG")
-"""The environment variables that a node or a command reads."""
 
 _OF_A_SERVICE = re.compile(r"ZMESH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)\Z")
 """What Kubernetes and Docker set in every container for a service that is called zmesh."""
@@ -36,6 +35,9 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "max_processes": (1, 4096),
 }
 _FRACTIONS = ("heartbeat", "route_timeout")
+_LISTS = ("listen", "peers")
+_TABLES = ("isolation", "plugins")
+_BOOLEANS = ("ephemeral",)
 ISOLATION: dict[str, tuple[float, float]] = {
     "max_memory_bytes": (32 * 1024 * 1024, 1 << 50),
     "max_cpu_seconds": (1, 1_000_000),
@@ -50,9 +52,30 @@ def default_node_id() -> str:
     return f"{host}-{secrets.token_hex(3)}"
 
 
+if TYPE_CHECKING:
+
+    class Settings(TypedDict, total=False):
+        """The settings of a Config as keywords."""
+
+        node_id: str
+        listen: Sequence[str]
+        peers: Sequence[str]
+        heartbeat: float
+        max_workers: int
+        max_work: int
+        route_timeout: float
+        max_waiting_bytes: int
+        max_payload_bytes: int
+        spool_dir: str | None
+        ephemeral: bool
+        max_processes: int
+        isolation: Mapping[str, Mapping[str, float]]
+        plugins: Mapping[str, Mapping[str, object]]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What a node is told at its start; `Config()` alone is a node that listens nowhere.
+    """The settings of a node; `Config()` alone is a node that listens nowhere.
 
     `node_id`            1 to 64 of `A-Za-z0-9._-`, unique in the mesh.
     `listen`, `peers`    URLs (`tcp://`, `ipc://`, `inproc://`, `rnp://`).
@@ -91,7 +114,7 @@ class Config:
     def __post_init__(self) -> None:
         if not isinstance(self.node_id, str) or not _NODE_ID.match(self.node_id):
             raise ConfigError(f"node_id {shown(self.node_id)} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")
-        for name in ("listen", "peers"):
+        for name in _LISTS:
             given = getattr(self, name)
             urls = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else (None,)
             if not all(isinstance(url, str) for url in urls):
@@ -121,8 +144,12 @@ class Config:
     ) -> Config:
         """The settings from a TOML file, then `ZMESH_*` variables over it, then `flags` (None: not given) over both.
 
-        Raises ConfigError if the file can't be read, is not TOML, or has a key that no setting has or a value that its
-        setting does not take. `ZMESH_*` variables that nothing reads are logged.
+        The variable of a setting is `ZMESH_` and its name in capitals, such as ZMESH_HEARTBEAT. A list has commas
+        between its elements, a boolean is `true` or `false`, tables are JSON; an empty variable counts as none.
+
+        Raises ConfigError if the file can't be read, is not TOML, or has a key that no setting has, or if a value is
+        none that its setting takes; the text names the file or the variable. `ZMESH_*` variables that nothing reads are
+        logged.
         """
         settings: dict[str, object] = {}
         if path is not None:
@@ -136,13 +163,26 @@ class Config:
             raise TypeError(f"environ is a mapping, not {type(environ).__name__}")
         for variable in unknown_variables(environ):
             logger.warning("%s", variable)
-        if environ.get("ZMESH_NODE_ID"):
-            settings["node_id"] = environ["ZMESH_NODE_ID"]
-        for variable, name in (("ZMESH_LISTEN", "listen"), ("ZMESH_PEERS", "peers")):
-            if environ.get(variable):
-                settings[name] = tuple(url.strip() for url in environ[variable].split(",") if url.strip())
+        for name in SETTINGS:
+            if text := environ.get(variable_of(name)):
+                settings[name] = _from_text(name, text)
         settings.update({name: value for name, value in flags.items() if value is not None})
         return cls(**settings)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+
+def config_of(config: Config | None, settings: Settings) -> Config:
+    """The Config that a Controller is given, or one of the settings that it is given by name.
+
+    Raises TypeError if it is given both, or a setting that does not exist, and ConfigError.
+    """
+    if config is not None and not isinstance(config, Config):
+        raise TypeError(f"a Controller takes a Config, not {type(config).__name__}")
+    if config is not None and settings:
+        raise TypeError(f"give a Controller either a Config or settings such as {next(iter(settings))}=..., not both")
+    for name in settings:
+        if name not in SETTINGS:
+            raise TypeError(f"no setting is called {name!r}{did_you_mean(name, SETTINGS)}")
+    return config if config is not None else Config(**settings)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -191,16 +231,44 @@ def _read(path: Path) -> dict[str, object]:
         raise ConfigError(f"can't read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    known = [field.name for field in dataclasses.fields(Config) if field.name != "file"]
     for key, value in settings.items():
-        if key not in known:
-            raise ConfigError(f"{path}: no setting is called {key!r}{did_you_mean(key, known)}")
-        if key in ("listen", "peers"):
+        if key not in SETTINGS:
+            raise ConfigError(f"{path}: no setting is called {key!r}{did_you_mean(key, SETTINGS)}")
+        if key in _LISTS:
             if not isinstance(value, list):
                 raise ConfigError(f"{path}: {key} must be a list of URLs, not {value!r}")
             settings[key] = tuple(value)
     return settings
 
 
-ReceptorConfig = Config
-"""The name that programs for the Receptor know it by."""
+def variable_of(setting: str) -> str:
+    """The environment variable of a setting."""
+    return f"ZMESH_{setting.upper()}"
+
+
+def _from_text(name: str, text: str) -> object:
+    """The value of a setting, from that of its environment variable. Raises ConfigError, which names the variable."""
+    value: object = text
+    try:
+        if name in _LISTS:
+            value = tuple(part.strip() for part in text.split(",") if part.strip())
+        elif name in _TABLES:
+            value = json.loads(text)
+        elif name in _BOOLEANS:
+            value = {"true": True, "false": False}.get(text.strip().lower(), text)
+        elif name in _LIMITS:
+            value = float(text) if name in _FRACTIONS else int(text)
+    except (ValueError, RecursionError):
+        value = text
+    try:
+        Config(**{name: value})  # type: ignore[arg-type]  # which checks it
+    except ConfigError as error:
+        raise ConfigError(f"{variable_of(name)}: {error}") from None
+    return value
+
+
+SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name != "file")
+"""The names of all settings."""
+
+VARIABLES = (*map(variable_of, SETTINGS), "ZMESH_PEER", "ZMESH_DEBUG")
+"""The environment variables that a node or a command reads."""

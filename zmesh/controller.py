@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from zmesh.arguments import check_directive, check_handler, check_limit, check_node, check_timeout, check_url
-from zmesh.config import Config
+from zmesh.arguments import (
+    check_directive,
+    check_handler,
+    check_limit,
+    check_message_id,
+    check_node,
+    check_timeout,
+    check_url,
+)
+from zmesh.config import Config, config_of
 from zmesh.core.limits import Limits
-from zmesh.errors import AddressError, Closed, ConfigError, MeshError, RemoteError
+from zmesh.errors import AddressError, ConfigError, MeshError, RemoteError
+from zmesh.lifecycle import Lifecycle, Main
 from zmesh.node import Node
 from zmesh.payloads.payload import Payload, PayloadLike, encode
 from zmesh.payloads.source import Source
 from zmesh.requests.exchange import Exchange, FireAndForget, Inboxed, ResponseHandler, WithHandler
 from zmesh.requests.fanout import LIMIT, Answer, Answers, Fanout, FanoutRequest, repeatable
 from zmesh.requests.inbox import Inbox, Replies
+from zmesh.requests.ping import Pong, active_work_in
 from zmesh.requests.reply_stream import ReplyStream
+from zmesh.requests.sent import Sent
 from zmesh.runtime.exceptions import is_a, text_of
-from zmesh.runtime.interrupts import close_loop, ignore_exit, raise_lost_interrupts
 from zmesh.runtime.message_ids import new_message_id
-from zmesh.serving.builtins import CANCEL, PING, check_message_id, stamp
+from zmesh.serving.builtins import CANCEL, PING, stamp
 from zmesh.serving.directives import Directives
 from zmesh.transport import parse_url
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from zmesh.config import Settings
     from zmesh.observe.events import Event, Events
     from zmesh.observe.router import Route
     from zmesh.observe.stats import LinkStatus, Stats
@@ -41,45 +51,23 @@ log = logging.getLogger(__name__)
 PING_TIMEOUT = 5.0
 CANCEL_TIMEOUT = 10.0
 
-Main = Callable[[], Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any]
-
-
-class Sent:
-    """What `send` and `ping` give back: await it for the message id, or leave it; the message is under way."""
-
-    __slots__ = ("message_id",)
-
-    def __init__(self, message_id: str) -> None:
-        self.message_id = message_id
-
-    def __await__(self) -> Generator[None, None, str]:
-        yield from ()
-        return self.message_id
-
-    def __repr__(self) -> str:
-        return f"Sent({self.message_id!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """The answer to one ping: `rtt` in seconds, `hops` in links, the work that runs there."""
-
-    node: str
-    rtt: float
-    hops: int
-    active_work: list[dict[str, Any]]
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 class Controller:
     """A node inside a program.
 
-    `Controller(config)` is used with `run(main)` or `async with`. With `loop`, the node lives in that loop as soon as
-    it runs, and `run` may be left out. All methods may be called from the loop's thread; `send` and `ping` from any.
-    `limits` are what others may have the node keep and spend.
+    `Controller(node_id="edge", peers=["tcp://hub:7323"])` takes the settings of a Config by name;
+    `Controller(Config(...))` takes a Config. It is used with `run(main)` or `async with`. With `loop`, the node runs in
+    that loop as soon as the loop runs, and `run` may be left out. All methods may be called from the loop's thread;
+    `send` and `ping` from any. `limits` are what others may have the node keep and spend.
 
     What is sent before the node is open goes out when it is: anything with `loop`, and what `send` sends without a
     handler. Whatever else would wait for an answer raises Closed at once, as all does when the node is closed, and in
     a forked child, which makes a Controller of its own.
+
+    Raises TypeError for an argument of the wrong type, for both a Config and settings, and for a setting that does not
+    exist; ConfigError for a setting out of its limits.
     """
 
     def __init__(
@@ -88,28 +76,20 @@ class Controller:
         loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: Limits | None = None,
+        **settings: Unpack[Settings],
     ) -> None:
-        if config is not None and not isinstance(config, Config):
-            raise TypeError(f"a Controller takes a Config, not {type(config).__name__}")
         if loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
             raise TypeError(f"loop is an event loop of asyncio, not {type(loop).__name__}")
         if loop is not None and loop.is_closed():
-            raise ConfigError("the event loop that the Controller is to live in is closed")
+            raise ConfigError("the event loop that the Controller is to run in is closed")
         if limits is not None and not isinstance(limits, Limits):
             raise TypeError(f"limits are a Limits, not {type(limits).__name__}")
-        self.config = config if config is not None else Config()
+        self.config = config_of(config, settings)
         self._node = Node(self.config, Directives(), limits)
-        self._loop = loop
-        self._own_loop = False
-        self._life: asyncio.Task[None] | None = None
-        self._ready: asyncio.Future[None] | None = None
-        self._leaves = False
-        """Whether `run` is about to cancel what else runs in its loop."""
-        self._told = False
-        """Whether the program knows already what has ended the node before its time."""
+        self._lifecycle = Lifecycle(self._node, loop, self._on_end)
         self._inbox = Inbox(self._check_receiving, self._drop_reply)
         if loop is not None:
-            self._begin(loop)
+            self._lifecycle.begin(loop)
 
     # -- set-up --------------------------------------------------------------------------------------------------
 
@@ -139,14 +119,8 @@ class Controller:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that the node lives in, or will."""
-        if self._loop is None:
-            try:
-                self._loop = asyncio.get_running_loop()
-            except RuntimeError:
-                self._loop = asyncio.new_event_loop()
-                self._own_loop = True
-        return self._loop
+        """The event loop that the node runs in, or will."""
+        return self._lifecycle.loop
 
     def enable_server(self, listen_urls: Iterable[str]) -> None:
         """Listen on these URLs once the node runs (now, if it does).
@@ -189,6 +163,34 @@ class Controller:
             max_memory_bytes=max_memory_bytes,
             max_cpu_seconds=max_cpu_seconds,
         )
+
+    def directive(
+        self,
+        name: str,
+        *,
+        stream: bool = False,
+        isolate: bool = False,
+        max_memory_bytes: int | None = None,
+        max_cpu_seconds: int | None = None,
+    ) -> Callable[[Function], Function]:
+        """Offer the function below as `namespace:action` at this node: `@mesh.directive("text:shout")`.
+
+        The options, and what is raised, are those of `register`.
+        """
+        check_directive(name)
+
+        def offer(function: Function) -> Function:
+            self.register(
+                name,
+                function,
+                stream=stream,
+                isolate=isolate,
+                max_memory_bytes=max_memory_bytes,
+                max_cpu_seconds=max_cpu_seconds,
+            )
+            return function
+
+        return offer
 
     # -- the mesh ------------------------------------------------------------------------------------------------
 
@@ -398,10 +400,9 @@ class Controller:
         payload = await request.only_payload()
         rtt = time.perf_counter() - started
         try:
-            active_work = payload.json().get("active_work", []) if payload is not None else []
-        except (ValueError, AttributeError):
+            return Pong(node, rtt, request.hops, active_work_in(payload.json() if payload is not None else None))
+        except ValueError:
             raise RemoteError(f"node {node!r} answers a ping with something else", node=node) from None
-        return Pong(node, rtt, request.hops, active_work if isinstance(active_work, list) else [])
 
     def cancel(self, message_id: str) -> None:
         """Stop a request of this node by its message id. Harmless if it is over. Raises ConfigError for no id."""
@@ -456,32 +457,21 @@ class Controller:
     def _drop_reply(self) -> None:
         self._node.telemetry.counts["reply_dropped:nobody_receives"] += 1
 
-    # -- what keeps a call from being made -----------------------------------------------------------------------
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether the node was open, and nothing will come any more."""
-        return self._life is not None and self._life.done()
-
     def _check_receiving(self) -> None:
         """Raises what keeps a reply from ever coming."""
         self._node.check_begun()
         self._node.check_loop()
-        if self._is_over:
-            raise self._closed()
+        if self._lifecycle.is_over:
+            raise self._lifecycle.closed()
 
     def _unclosed(self) -> Node:
         """The node, to be changed. Raises Closed when it is closed."""
         node = self.node
-        if self._is_over:
-            raise self._closed()
+        if self._lifecycle.is_over:
+            raise self._lifecycle.closed()
         return node
 
-    def _closed(self) -> Closed:
-        node = self.node_id
-        return Closed(f"node {node!r} is closed; a Controller is opened once: make another", node=node)
-
-    # -- life ----------------------------------------------------------------------------------------------------
+    # -- opening and closing -------------------------------------------------------------------------------------
 
     def run(self, main: Main | None = None) -> Any:
         """Run the node until `main` (a coroutine function) is done, or without one until `stop` or Ctrl-C.
@@ -490,64 +480,7 @@ class Controller:
         Ctrl-C ends it at once, as KeyboardInterrupt, and so does `sys.exit` wherever it is called. Returns what `main`
         returns, and raises what it raises.
         """
-        with contextlib.ExitStack() as unless_run:
-            if inspect.iscoroutine(main):
-                unless_run.callback(main.close)
-            loop = self._loop_to_run(main)
-            unless_run.pop_all()
-        self._begin(loop)  # before the tasks that the program has made there already, which may send
-        task = loop.create_task(self._run(main), name="zmesh run")
-        try:
-            with raise_lost_interrupts(loop):
-                return loop.run_until_complete(task)
-        except (KeyboardInterrupt, SystemExit):
-            if self._own_loop:
-                loop.set_exception_handler(ignore_exit)
-            self._abort()
-            if not task.done():  # else it was main that was interrupted, and the node has been closed already
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    loop.run_until_complete(task)
-            raise
-        finally:
-            if self._own_loop and self._node.is_here:
-                close_loop(loop)
-
-    def _loop_to_run(self, main: Main | None) -> asyncio.AbstractEventLoop:
-        if main is not None and not callable(main) and not inspect.isawaitable(main):
-            raise TypeError(f"run takes a coroutine function, not {type(main).__name__}")
-        self._unclosed()
-        loop = self.loop
-        if loop.is_running():
-            raise RuntimeError("run starts the event loop, but it runs already; use `async with Controller(...)` there")
-        if loop.is_closed():
-            raise self._closed()
-        return loop
-
-    async def _run(self, main: Main | None) -> Any:
-        try:
-            await self.open()
-            if main is None:
-                assert self._life is not None
-                await asyncio.shield(self._life)
-                return None
-            work = main() if callable(main) else main
-            if not inspect.isawaitable(work):
-                raise TypeError(f"run takes a coroutine function, and {main!r} is none: it gave {type(work).__name__}")
-            result = await work
-            await self.node.drain()
-            return result
-        except (KeyboardInterrupt, SystemExit):
-            self._abort()
-            raise
-        finally:
-            self._leaves = self._own_loop
-            await self.close()
-
-    def _abort(self) -> None:
-        """End the node at once: nothing goes before what ends the program, which may have struck anywhere."""
-        self._node.abort()
-        self._told = True
+        return self._lifecycle.run(main)
 
     def stop(self) -> None:
         """Let `run` without a main function come to its end."""
@@ -555,36 +488,14 @@ class Controller:
 
     async def open(self) -> None:
         """Open the node in the running loop; returns once it listens. Raises AddressError, Closed if it was open."""
-        self._node.check_process()
-        if self._life is not None:
-            self._node.check_loop()
-            if self._life.done() and self._told:
-                raise self._closed()
-        life = self._begin(asyncio.get_running_loop())
-        ready = self._ready
-        assert ready is not None
-        await asyncio.wait((ready, life), return_when=asyncio.FIRST_COMPLETED)
-        if life.done():
-            self._told = True
-            life.result()
-            if not ready.done():
-                raise self._closed()
+        await self._lifecycle.open()
 
     async def close(self) -> None:
         """Close the node and wait until nothing of it is left. Harmless when it is closed, and in a forked child.
 
         Raises what has ended the node before its time, unless `open` or an earlier `close` has raised it.
         """
-        if not self._node.is_here:
-            return
-        self._node.stop()
-        if self._life is None:
-            return
-        self._node.check_loop()
-        await asyncio.wait((self._life,))
-        if not self._told:
-            self._told = True
-            self._life.result()
+        await self._lifecycle.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -595,19 +506,10 @@ class Controller:
     ) -> None:
         await self.close()
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-        if self._life is None:
-            self._loop = loop
-            self._ready = loop.create_future()
-            self._life = loop.create_task(self._node.run(self._ready), name=f"zmesh {self.node_id}")
-            self._node.assigned_loop = loop
-            self._life.add_done_callback(self._ended)
-        return self._life
-
-    def _ended(self, life: asyncio.Task[None]) -> None:
-        if not self._leaves:
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if not self._lifecycle.is_leaving:
             self._inbox.wake()
-        if not life.cancelled() and (error := life.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             log.error("node %s: %s", self.node_id, text_of(error), exc_info=None if is_a(error, MeshError) else error)
 
 

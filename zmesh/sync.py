@@ -23,9 +23,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from zmesh import controller
-from zmesh.arguments import check_timeout
+from zmesh.arguments import check_directive, check_timeout
 from zmesh.config import Config
-from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Pong
+from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Function
 from zmesh.core.message import Message
 from zmesh.errors import Closed, ExchangeError, TimedOut
 from zmesh.node import hosts_node
@@ -33,9 +33,13 @@ from zmesh.payloads.payload import Payload, PayloadLike
 from zmesh.requests import reply_stream as requests
 from zmesh.requests.exchange import Reply, ResponseHandler
 from zmesh.requests.fanout import LIMIT, Answer
+from zmesh.requests.ping import Pong
 from zmesh.runtime.thread_pool import wait_in_thread
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from zmesh.config import Settings
     from zmesh.observe.events import Event
     from zmesh.observe.router import Route
     from zmesh.observe.stats import LinkStatus, Stats
@@ -207,7 +211,9 @@ class ReplyStream(Iteration[Reply]):
 
 
 class Controller:
-    """A node for a program without asyncio; `with Controller(config) as mesh` opens it, and closes it at the end.
+    """A node for a program without asyncio; `with Controller(...) as mesh` opens it, and closes it at the end.
+
+    It takes a Config, or settings by name, as `zmesh.Controller` does.
 
     At the end of a block that did not fail, all that was sent is handed over first, and every reply that a handler
     expects is waited for. Ctrl-C while a call waits cancels that call's work, and is raised.
@@ -217,8 +223,8 @@ class Controller:
     long as a call waits. In a process that was forked off, calls raise Closed.
     """
 
-    def __init__(self, config: Config | None = None) -> None:
-        self._mesh = controller.Controller(config)
+    def __init__(self, config: Config | None = None, **settings: Unpack[Settings]) -> None:
+        self._mesh = controller.Controller(config, **settings)
         self._life: _Life | None = None
         self._iterations: weakref.WeakSet[Iteration[Any]] = weakref.WeakSet()
 
@@ -299,6 +305,31 @@ class Controller:
                 max_cpu_seconds=max_cpu_seconds,
             )
         )
+
+    def directive(
+        self,
+        name: str,
+        *,
+        stream: bool = False,
+        isolate: bool = False,
+        max_memory_bytes: int | None = None,
+        max_cpu_seconds: int | None = None,
+    ) -> Callable[[Function], Function]:
+        """Offer the function below as `namespace:action` at this node: `@mesh.directive("text:shout")`."""
+        check_directive(name)
+
+        def offer(function: Function) -> Function:
+            self.register(
+                name,
+                function,
+                stream=stream,
+                isolate=isolate,
+                max_memory_bytes=max_memory_bytes,
+                max_cpu_seconds=max_cpu_seconds,
+            )
+            return function
+
+        return offer
 
     # -- the mesh ------------------------------------------------------------------------------------------------
 

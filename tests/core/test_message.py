@@ -48,3 +48,22 @@ def test_replies_to_one_request_have_ids_of_their_own(message_id, one, other):
 def test_the_ids_of_replies_start_over_past_the_highest():
     assert reply_id(b"\xff" * 16, 1) == bytes(16)
     assert reply_id(b"\xff" * 16, 2) == bytes(15) + b"\x01"
+
+
+def test_what_the_header_says_are_attributes_too():
+    header = {
+        "message_id": "01",
+        "in_response_to": "00",
+        "sender": "far",
+        "recipient": "near",
+        "timestamp": 1.5,
+        "serial": 2,
+        "code": 1,
+        "eof": True,
+        "error": "no room",
+        "reason": "overloaded",
+    }
+    message = Message(lambda: header, Empty())
+    assert {name: getattr(message, name) for name in header} == header
+    del header["error"], header["reason"]
+    assert (message.error, message.reason) == (None, None)

@@ -109,13 +109,13 @@ def test_pings_and_cancels(mesh, depot):
     message_id = mesh.send(60, "depot", "sleep:execute")
     depot.eventually(lambda: depot.controller.node.serving.runner.active())
     pong = mesh.ping_once("depot")
-    assert [work["id"] for work in pong.active_work] == [int(message_id, 16)]
+    assert [work.id for work in pong.active_work] == [int(message_id, 16)]
     mesh.cancel(message_id)
     assert mesh.recv().header["reason"] == "cancelled"
     mesh.cancel(message_id)
     mesh.send(60, "depot", "sleep:execute")
     depot.eventually(lambda: depot.controller.node.serving.runner.active())
-    assert mesh.cancel_at("depot", mesh.ping_once("depot").active_work[0]["id"])
+    assert mesh.cancel_at("depot", mesh.ping_once("depot").active_work[0].id)
     assert "by 'ctl'" in mesh.recv().header["error"]
     answer = threading.Event()
     assert len(mesh.ping("depot", lambda message: answer.set())) == 32

@@ -75,7 +75,7 @@ async def test_an_answer_of_another_node_that_makes_no_sense_is_a_remote_error(a
 async def test_a_ping_whose_list_of_work_is_none_lists_none():
     async with Mesh.chain("client", "server") as mesh:
         mesh["server"].node.serving.answer(PING, lambda work: {"active_work": {"a": 1}})
-        assert (await mesh["client"].ping_once("server", timeout=WITHIN)).active_work == []
+        assert (await mesh["client"].ping_once("server", timeout=WITHIN)).active_work == ()
 
 
 async def test_a_builtin_that_fails_later_is_answered():

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import zmesh
-from zmesh.serving.builtins import parse_message_id
+from zmesh.arguments import parse_message_id
 from zmesh.testing import Mesh, eventually
 
 MEGABYTE = 1 << 20
@@ -316,7 +316,7 @@ async def test_the_number_that_a_ping_lists_and_the_id_of_a_reply_name_the_work_
     request = chain["a"].stream("z", "z:waits").send()
     await under_way(chain)
     (work,) = (await chain["b"].ping_once("z")).active_work
-    assert await chain["b"].cancel_at("z", work["id"])
+    assert await chain["b"].cancel_at("z", work.id)
     with pytest.raises(zmesh.Cancelled):
         await request.only_payload()
     replies = chain["a"].stream("z", "z:ticks").send()

@@ -8,7 +8,7 @@ it need not travel.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, NewType, Protocol
+from typing import NamedTuple, NewType, Protocol, cast
 
 Address = NewType("Address", str)
 """Where a routed frame goes: a node id, or `leaf@node` for an ephemeral node that hangs on `node`."""
@@ -71,10 +71,21 @@ class Readable(Protocol):
 
 
 class Message:
-    """A message as a program sees it: `header` is a dict, `payload` reads like a file.
+    """A reply as a program sees it: its payload, which reads like a file, and what is said about it.
 
-    The header of a reply has `message_id, in_response_to, sender, recipient, timestamp, serial, code, eof`, and of a
-    final one that failed `error` (a text) and `reason` (a code of zmesh.errors). It is made when it is first asked for.
+    Each of these is an attribute, and a key of the mapping `header`, as Receptor has it (`error` and `reason` only if
+    the request failed):
+
+    `message_id`      the reply's own id, 32 hex digits.
+    `in_response_to`  the message id of the request.
+    `sender`          the node that replied.
+    `recipient`       the node that sent the request.
+    `timestamp`       when it was sent, in seconds since the epoch.
+    `serial`          1 for the first reply to a request, 2 for the next one.
+    `code`            0, or 1 in the final reply of a request that failed.
+    `eof`             True for the final reply, which has no payload.
+    `error`           what went wrong, for people; None otherwise.
+    `reason`          what went wrong, as a code of zmesh.errors; None otherwise.
     """
 
     __slots__ = ("_header", "_make", "payload")
@@ -86,10 +97,60 @@ class Message:
 
     @property
     def header(self) -> dict[str, object]:
-        """What is said about the payload."""
+        """What is said about the payload, as a dict; made when it is first asked for."""
         if self._header is None:
             self._header = self._make()
         return self._header
+
+    @property
+    def message_id(self) -> str:
+        """The reply's own id, 32 hex digits."""
+        return str(self.header["message_id"])
+
+    @property
+    def in_response_to(self) -> str:
+        """The message id of the request."""
+        return str(self.header["in_response_to"])
+
+    @property
+    def sender(self) -> str:
+        """The node that replied."""
+        return str(self.header["sender"])
+
+    @property
+    def recipient(self) -> str:
+        """The node that sent the request."""
+        return str(self.header["recipient"])
+
+    @property
+    def timestamp(self) -> float:
+        """When it was sent, in seconds since the epoch."""
+        return cast("float", self.header["timestamp"])
+
+    @property
+    def serial(self) -> int:
+        """1 for the first reply to a request, 2 for the next one."""
+        return cast("int", self.header["serial"])
+
+    @property
+    def code(self) -> int:
+        """0, or 1 in the final reply of a request that failed."""
+        return cast("int", self.header["code"])
+
+    @property
+    def eof(self) -> bool:
+        """True for the final reply, which has no payload."""
+        return bool(self.header["eof"])
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, for people; None if nothing did."""
+        return cast("str | None", self.header.get("error"))
+
+    @property
+    def reason(self) -> str | None:
+        """What went wrong, as a code of zmesh.errors; None if nothing did."""
+        return cast("str | None", self.header.get("reason"))
 
     def __repr__(self) -> str:
         return f"Message({self.header!r})"

@@ -6,10 +6,9 @@ They are no work: nothing of them is listed as such, no bound on work keeps them
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 
-from zmesh.errors import ConfigError
+from zmesh.arguments import parse_message_id
 from zmesh.observe.router import Route, Router
 from zmesh.serving.serving import Serving
 from zmesh.serving.work import Work
@@ -18,8 +17,6 @@ PING = "zmesh:ping"
 ROUTES = "zmesh:routes"
 CANCEL = "zmesh:cancel"
 
-_HEX = re.compile(r"[0-9a-fA-F]{32}")
-_DECIMAL = re.compile(r"[0-9]{1,39}")
 
 LIKENESS = 0.8
 """How much of an id must be right for it to be taken for a slip of the pen."""
@@ -76,28 +73,6 @@ class Builtins:
 
         self._serving.cancel(str(header["message_id"]), work.sender, ended)
         return later
-
-
-def parse_message_id(text: str | int) -> str | None:
-    """The id as 32 hex digits, from those or from the number that a ping lists; None if it is neither."""
-    word = str(text)
-    if isinstance(text, str) and _HEX.fullmatch(word):
-        return word.lower()
-    if not _DECIMAL.fullmatch(word) or int(word) >= 1 << 128:
-        return None
-    return f"{int(word):032x}"
-
-
-def check_message_id(message_id: object) -> str:
-    """The message id as 32 hex digits. Raises ConfigError, and TypeError."""
-    if not isinstance(message_id, (str, int)) or isinstance(message_id, bool):
-        raise TypeError(f"a message id is a str of 32 hex digits, not {type(message_id).__name__}")
-    known = isinstance(message_id, str) or 0 <= message_id < 1 << 128
-    named = parse_message_id(message_id) if known else None
-    if named is None:
-        shown = repr(message_id) if known else "that number"
-        raise ConfigError(f"{shown} is no message id: 32 hex digits, or the number that a ping lists")
-    return named
 
 
 def stamp(seconds: float) -> dict[str, object]:

@@ -1,0 +1,157 @@
+"""The task that a node runs in: opened once, run to its end in one event loop, and closed once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from zmesh.errors import Closed
+from zmesh.node import Node
+from zmesh.runtime.interrupts import close_loop, ignore_exit, raise_lost_interrupts
+
+Main = Callable[[], Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any]
+
+
+class Lifecycle:
+    """Opens, runs and closes one node; `on_end` is called with its task once that is done."""
+
+    def __init__(
+        self, node: Node, loop: asyncio.AbstractEventLoop | None, on_end: Callable[[asyncio.Task[None]], None]
+    ) -> None:
+        self._node = node
+        self._loop = loop
+        self._owns_loop = False
+        self._on_end = on_end
+        self._task: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._error_is_known = False
+        """Whether the program knows already what has ended the node before its time."""
+        self.is_leaving = False
+        """Whether `run` is about to cancel what else runs in its loop."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the node runs in: the one given, the running one, or else one of its own."""
+        if self._loop is None:
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:
+                self._loop = asyncio.new_event_loop()
+                self._owns_loop = True
+        return self._loop
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the node was open, and is closed."""
+        return self._task is not None and self._task.done()
+
+    def closed(self) -> Closed:
+        """The error for calls after the end."""
+        node = self._node.node_id
+        return Closed(f"node {node!r} is closed; a Controller is opened once: make another", node=node)
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Make the node's task in this loop, unless there is one."""
+        if self._task is None:
+            self._loop = loop
+            self._ready = loop.create_future()
+            self._task = loop.create_task(self._node.run(self._ready), name=f"zmesh {self._node.node_id}")
+            self._node.assigned_loop = loop
+            self._task.add_done_callback(self._on_end)
+        return self._task
+
+    async def open(self) -> None:
+        """As Controller.open."""
+        self._node.check_process()
+        if self._task is not None:
+            self._node.check_loop()
+            if self._task.done() and self._error_is_known:
+                raise self.closed()
+        task = self.begin(asyncio.get_running_loop())
+        ready = self._ready
+        assert ready is not None
+        await asyncio.wait((ready, task), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            self._error_is_known = True
+            task.result()
+            if not ready.done():
+                raise self.closed()
+
+    async def close(self) -> None:
+        """As Controller.close."""
+        if not self._node.is_here:
+            return
+        self._node.stop()
+        if self._task is None:
+            return
+        self._node.check_loop()
+        await asyncio.wait((self._task,))
+        if not self._error_is_known:
+            self._error_is_known = True
+            self._task.result()
+
+    def run(self, main: Main | None) -> Any:
+        """As Controller.run."""
+        with contextlib.ExitStack() as unless_run:
+            if inspect.iscoroutine(main):
+                unless_run.callback(main.close)
+            loop = self._loop_to_run(main)
+            unless_run.pop_all()
+        self.begin(loop)  # before the tasks that the program has made there already, which may send
+        task = loop.create_task(self._run(main), name="zmesh run")
+        try:
+            with raise_lost_interrupts(loop):
+                return loop.run_until_complete(task)
+        except (KeyboardInterrupt, SystemExit):
+            if self._owns_loop:
+                loop.set_exception_handler(ignore_exit)
+            self._abort()
+            if not task.done():  # else it was main that was interrupted, and the node has been closed already
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    loop.run_until_complete(task)
+            raise
+        finally:
+            if self._owns_loop and self._node.is_here:
+                close_loop(loop)
+
+    def _loop_to_run(self, main: Main | None) -> asyncio.AbstractEventLoop:
+        if main is not None and not callable(main) and not inspect.isawaitable(main):
+            raise TypeError(f"run takes a coroutine function, not {type(main).__name__}")
+        self._node.check_process()
+        if self.is_over:
+            raise self.closed()
+        loop = self.loop
+        if loop.is_running():
+            raise RuntimeError("run starts the event loop, but it runs already; use `async with Controller(...)` there")
+        if loop.is_closed():
+            raise self.closed()
+        return loop
+
+    async def _run(self, main: Main | None) -> Any:
+        try:
+            await self.open()
+            if main is None:
+                assert self._task is not None
+                await asyncio.shield(self._task)
+                return None
+            work = main() if callable(main) else main
+            if not inspect.isawaitable(work):
+                raise TypeError(f"run takes a coroutine function, and {main!r} is none: it gave {type(work).__name__}")
+            result = await work
+            await self._node.drain()
+            return result
+        except (KeyboardInterrupt, SystemExit):
+            self._abort()
+            raise
+        finally:
+            self.is_leaving = self._owns_loop
+            await self.close()
+
+    def _abort(self) -> None:
+        """End the node at once: nothing goes before what ends the program, which may have struck anywhere."""
+        self._node.abort()
+        self._error_is_known = True

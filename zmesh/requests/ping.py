@@ -1,0 +1,51 @@
+"""The answer to a ping, as a typed value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmesh.arguments import parse_message_id
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveWork:
+    """A request that a node serves: its message id (32 hex digits), its directive, and the node that sent it.
+
+    None stands for what the node has not said.
+    """
+
+    message_id: str | None
+    directive: str | None
+    sender: str | None
+
+    @property
+    def id(self) -> int | None:
+        """The message id as a number, as Receptor has it; `cancel_at` takes both forms."""
+        return int(self.message_id, 16) if self.message_id is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to one ping: `rtt` in seconds, `hops` in links, and the requests that the node serves."""
+
+    node: str
+    rtt: float
+    hops: int
+    active_work: tuple[ActiveWork, ...]
+
+
+def active_work_in(answer: object) -> tuple[ActiveWork, ...]:
+    """The requests that the JSON of a ping's answer lists, which another node may have made up. Raises ValueError."""
+    if not isinstance(answer, dict):
+        raise ValueError("no answer to a ping")
+    listed = answer.get("active_work")
+    return tuple(_active_work(each) for each in listed if isinstance(each, dict)) if isinstance(listed, list) else ()
+
+
+def _active_work(listed: dict[str, object]) -> ActiveWork:
+    id, directive, sender = listed.get("message_id", listed.get("id")), listed.get("directive"), listed.get("sender")
+    return ActiveWork(
+        parse_message_id(id) if isinstance(id, (str, int)) else None,
+        None if directive is None else str(directive),
+        None if sender is None else str(sender),
+    )

@@ -209,7 +209,7 @@ def strike(mesh: Mesh, event: str, victims: Victims) -> float:
 def is_up(link: Wire) -> bool:
     """True if both ends have greeted each other."""
     for node, id in zip(link.ends, link.ids, strict=True):
-        known = node.engine.links.get(id) if id is not None else None
+        known = node.engine.neighbours.get(id) if id is not None else None
         if known is None or known.state is not State.UP:
             return False
     return True
@@ -236,7 +236,7 @@ def wrong(sim: Simulator) -> int:
     """How many metrics are not that of the shortest path, and how many records are missing or old."""
     costs: dict[str, dict[str, int]] = {node.id: {} for node in sim.all()}
     for node in sim.all():
-        for link in node.engine.links.up():
+        for link in node.engine.links():
             costs[node.id][link.node] = min(link.cost, costs[node.id].get(link.node, link.cost))
     count = 0
     for node in sim.all():
@@ -245,7 +245,7 @@ def wrong(sim: Simulator) -> int:
         del shortest[node.id]
         count += sum(to not in table or table[NodeId(Address(to))].metric != cost for to, cost in shortest.items())
         count += len(table.keys() - shortest.keys())
-        known = node.engine.routing.records()
+        known = node.engine.records()
         count += sum(
             known.get(id) is not sim.nodes[id].engine.routing.record(id)
             and known.get(id) != sim.nodes[id].engine.routing.record(id)

@@ -182,7 +182,7 @@ async def _settle(hub: zmesh.Controller, neighbours: int) -> None:
     engine = hub.node.engine
     while True:
         await asyncio.sleep(POLL)
-        if engine.settled(time.monotonic()) > SETTLED and len(engine.routing.records()) == neighbours + 1:
+        if engine.settled(time.monotonic()) > SETTLED and len(engine.records()) == neighbours + 1:
             return
 
 

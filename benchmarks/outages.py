@@ -61,7 +61,7 @@ class Pings:
         return taken
 
 async def state(mesh):
-    return len(mesh.node.router.get_nodes()), [link.node for link in mesh.node.engine.links.up()]
+    return len(mesh.node.router.get_nodes()), [link.node for link in mesh.node.engine.links()]
 
 async def expired(mesh):
     return mesh.node.telemetry.counts["expired"]

@@ -47,7 +47,7 @@ def tables(node: zmesh.Controller) -> dict[str, int]:
     """What a node's tables hold of requests. AssertionError if they contradict each other."""
     engine = node.node.engine
     engine.check()
-    queued = sum(queue.size_bytes for queue in engine.forwarding.queues.values())
+    queued = engine.forwarding.queued_bytes
     held = {**engine.stats(), "queued_bytes": queued, "work": len(node.node.serving)}
     return {name: number for name, number in held.items() if number}
 

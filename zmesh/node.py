@@ -368,7 +368,7 @@ class Node:
         return sorted(
             (
                 LinkStatus(link.node, link.id, self.where(link.id), link.dialled, link.rtt, link.cost, link.leaf)
-                for link in self.engine.links.up()
+                for link in self.engine.links()
             ),
             key=lambda link: (link.node, link.link),
         )

@@ -55,7 +55,7 @@ class Subject:
     def done(self, effects):
         """The effects as they can be compared."""
         self.engine.check()
-        tables = (self.engine.links, self.engine.routing, self.engine.delivery)
+        tables = (self.engine.neighbours, self.engine.routing, self.engine.delivery)
         soonest = min((when for table in tables if (when := table.next_deadline()) is not None), default=None)
         assert soonest is None or self.engine.next_deadline() <= soonest
         return [self.read(effect) for effect in effects]
@@ -119,7 +119,7 @@ class Subject:
     def greet(self, link=1, node="a", incarnation=1, *, leaf=False, session=9, answers=None, started=0.0):
         """The other end says HELLO."""
         if answers is None:
-            known = self.engine.links.get(link)
+            known = self.engine.neighbours.get(link)
             answers = link if known is not None and known.dialled else 0
         return self.hear(link, Kind.HELLO, wire.Hello(node, incarnation, started, leaf, session, answers))
 

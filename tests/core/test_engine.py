@@ -218,7 +218,7 @@ def test_a_stream_whose_link_lags_waits_and_goes_on_when_it_is_ready(linked):
     for number in range(2, 22):
         assert engine.send(bytes([number]) * 16, "a", HEADER, body, now) == []
     engine.check()
-    assert LAGGING_BYTES <= engine.forwarding.queues[1].size_bytes < LAGGING_BYTES + MAX_BODY + 1000
+    assert LAGGING_BYTES <= engine.forwarding.queued_bytes < LAGGING_BYTES + MAX_BODY + 1000
     sent = []
     while effects := engine.link_ready(1, now):
         engine.check()

@@ -37,7 +37,7 @@ def test_a_good_frame_in_between_lets_bygones_be_bygones(linked):
         for _ in range(MAX_STRIKES - 1):
             linked.receive(1, b"x", b"y", b"z")
         linked.receive(1, ROUTE, PROBE, b"")
-    assert linked.engine.links.get(1) is not None
+    assert linked.engine.neighbours.get(1) is not None
 
 
 def test_a_stranger_that_sends_garbage_is_hung_up_on_too(subject):
@@ -69,7 +69,7 @@ def test_a_frame_has_three_parts_and_none_too_long(linked, frames, good):
 def test_a_neighbour_is_not_hung_up_on_for_what_it_only_passed_on(linked):
     for _ in range(2 * MAX_STRIKES):
         linked.receive(1, wire.encode_route(Kind.CHUNK, "b", "far"), b"garbage", b"")
-    assert linked.engine.links.get(1) is not None
+    assert linked.engine.neighbours.get(1) is not None
 
 
 def test_a_frame_that_was_spoilt_on_the_way_is_counted_and_dropped_and_nobody_is_blamed(linked):
@@ -93,7 +93,7 @@ def test_what_a_neighbour_says_counts_as_bad_if_it_was_spoilt(linked):
     spoilt[-1] ^= 1
     effects = linked.receive(1, route, bytes(spoilt), body)
     assert effects == [Report("frame_dropped", "a", 1, "checksum: its checksum does not fit")]
-    assert linked.engine.links.get(1).strikes == 1
+    assert linked.engine.neighbours.get(1).strikes == 1
     assert "far" not in linked.engine.routing.routes()
 
 
@@ -226,7 +226,7 @@ class Anything:
         for effect in effects:
             match effect:
                 case HangUp(link):
-                    assert self.engine.links.get(link) is None
+                    assert self.engine.neighbours.get(link) is None
                 case Transmit(link, frames):
                     assert len(frames) == 3
                     wire.decode_route(frames[0])
@@ -242,13 +242,13 @@ class Anything:
 
     def link(self):
         """One of the links, most often one that is up; there is always one."""
-        up = [link.id for link in self.engine.links.up()]
+        up = [link.id for link in self.engine.links()]
         if not up:
             self.links += 1
             self.obey(self.engine.link_up(self.links, self.now, dialled=self.rng.random() < 0.5))
             hello = wire.Hello(self.rng.choice("aac"), 1, 0.0, False, 5, self.links)
             self.obey(self.engine.receive(self.links, wire.encode_link(Kind.HELLO, hello), self.now))
-        return self.rng.choice([*up, *up, *up, *[link.id for link in self.engine.links]])
+        return self.rng.choice([*up, *up, *up, *[link.id for link in self.engine.neighbours]])
 
     def step(self):
         rng, engine = self.rng, self.engine
@@ -293,7 +293,7 @@ class Anything:
 
     def assert_sound(self):
         self.engine.check()
-        tables = (self.engine.links, self.engine.routing, self.engine.delivery)
+        tables = (self.engine.neighbours, self.engine.routing, self.engine.delivery)
         soonest = min((when for table in tables if (when := table.next_deadline()) is not None), default=None)
         assert soonest is None or self.engine.next_deadline() <= soonest
 

@@ -22,9 +22,9 @@ def test_a_leaf_tells_nothing_and_hangs_on_its_first_neighbour(leaf):
     assert [effect.kind for effect in effects if isinstance(effect, Said)] == [Kind.HELLO, Kind.PROBE]
     assert effects[0].value.leaf
     assert effects[-1] == Said(1, Kind.PROBE, wire.Probe(0.0, 0, 0, 0.0))
-    assert leaf.engine.forwarding.address == "b@a"
+    assert leaf.engine.address == "b@a"
     assert leaf.join(2, "c", dialled=True)
-    assert leaf.engine.forwarding.address == "b@a"
+    assert leaf.engine.address == "b@a"
 
 
 def test_a_leaf_sends_what_it_has_when_it_finds_a_home(leaf):
@@ -47,9 +47,9 @@ def test_a_leaf_that_loses_its_home_takes_the_next(leaf):
     (question,) = only(leaf.link_down(1), Kind.ACK)
     assert question[:4] == (3, Kind.ACK, "far", "b@d")
     leaf.link_down(3)
-    assert (leaf.engine.forwarding.uplink, leaf.engine.forwarding.address) == (None, "b")
+    assert (leaf.engine.uplink, leaf.engine.address) == (None, "b")
     leaf.join(4, "a", dialled=True)
-    assert leaf.engine.forwarding.address == "b@a"
+    assert leaf.engine.address == "b@a"
 
 
 def test_a_leaf_whose_home_is_silent_goes_to_another_that_is_not_and_stays_there(leaf):
@@ -59,18 +59,18 @@ def test_a_leaf_whose_home_is_silent_goes_to_another_that_is_not_and_stays_there
     for _ in range(3):
         leaf.run(0.5)
         leaf.keep_alive(2)
-    assert leaf.engine.forwarding.address == "b@a"
+    assert leaf.engine.address == "b@a"
     (question, *_) = only(leaf.run(0.6), Kind.ACK)
     assert question[:4] == (2, Kind.ACK, "far", "b@c")
     leaf.keep_alive(1, 2)
-    assert leaf.engine.forwarding.address == "b@c"
+    assert leaf.engine.address == "b@c"
 
 
 def test_a_leaf_that_hears_of_nobody_stays_where_it_is(leaf):
     leaf.join(1, "a", dialled=True)
     leaf.join(2, "c", dialled=True)
     assert events(leaf.run(2.5)) == ["link_suspect", "link_suspect"]
-    assert leaf.engine.forwarding.address == "b@a"
+    assert leaf.engine.address == "b@a"
 
 
 def test_a_leaf_takes_what_is_sent_to_its_address(leaf):

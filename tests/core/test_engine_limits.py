@@ -139,7 +139,7 @@ def test_a_flood_is_heard_up_to_its_limit_and_the_link_stays_up(subject_of, limi
     assert len(dropped(effects, f"rate_limited: {limit}")) == 1
     assert only(effects, *Kind) == []
     assert only(effects, HangUp) == []
-    assert subject.engine.links.get(1).strikes == 0
+    assert subject.engine.neighbours.get(1).strikes == 0
     subject.run(1.5)
     for _ in range(2):  # there is something to spend again
         effects = FLOODS[limit](subject)
@@ -195,12 +195,12 @@ def test_links_that_come_all_at_once_are_admitted_in_the_course_of_time(subject_
         subject.link_up(link)
     for _ in range(10):
         for link in range(1, 8):
-            if subject.engine.links.get(link) is not None:
+            if subject.engine.neighbours.get(link) is not None:
                 subject.greet(link, f"n{link}")
-        assert len(subject.engine.links.up()) <= 3 + 2 * subject.now + 1
+        assert len(subject.engine.links()) <= 3 + 2 * subject.now + 1
         subject.run(1.0)
-        subject.keep_alive(*(link.id for link in subject.engine.links.up()))
-    assert len(subject.engine.links.up()) == 7
+        subject.keep_alive(*(link.id for link in subject.engine.links()))
+    assert len(subject.engine.links()) == 7
 
 
 def test_notes_about_what_cannot_be_passed_on_are_bounded_and_all_that_is_dropped_is_counted(subject_of):

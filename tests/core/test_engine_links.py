@@ -26,7 +26,7 @@ def test_a_link_that_the_transport_knows_to_be_down_is_lost(linked):
 def test_a_connection_that_never_opened_is_lost_without_a_word(subject):
     subject.link_up(1)
     assert subject.link_down(1) == []
-    assert len(subject.engine.links) == 0
+    assert len(subject.engine.neighbours) == 0
 
 
 def test_a_silent_neighbour_is_hung_up_on(linked):
@@ -84,7 +84,7 @@ def test_a_node_that_closes_says_goodbye_on_every_link(subject):
     effects = subject.done(subject.engine.close(subject.now, "done"))
     assert effects == [Said(link, Kind.GOODBYE, wire.Goodbye("done")) for link in (1, 2)]
     assert subject.link_up(4, dialled=True) == []
-    assert subject.engine.links.get(4) is None
+    assert subject.engine.neighbours.get(4) is None
 
 
 def test_a_node_that_closes_acknowledges_what_has_come_first(linked):

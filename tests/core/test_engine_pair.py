@@ -29,7 +29,7 @@ class TwoNodes(RuleBasedStateMachine):
     def call(self, number, *, patient):
         node, other = self.nodes[number], self.nodes[1 - number]
         payload = self.sim.random.randbytes(self.sim.random.choice([0, 1, 5000, 65_536, 200_000, 2_000_000]))
-        recipient = other.engine.forwarding.address if number == 0 else "a"
+        recipient = other.engine.address if number == 0 else "a"
         outcome = node.send(recipient, payload, timeout=None if patient else self.sim.random.choice([0.5, 20.0]))
         self.lives[outcome.message_id] = (node, node.engine)
         self.sent[outcome.message_id] = payload

@@ -225,7 +225,7 @@ def test_a_leaf_whose_name_is_taken_is_told_to_nobody(linked):
     for _ in range(9):
         linked.run(0.5)
         linked.keep_alive(1, 2)
-    assert linked.engine.links.get(3) is None
+    assert linked.engine.neighbours.get(3) is None
     assert own_refused(linked) == ()
 
 

@@ -31,7 +31,7 @@ async def test_nobody_has_the_last_word_in_anothers_name(victim, member, honest,
     for each in (mesh, later):
         await eventually(
             lambda each=each: {name: record.capabilities.count("forged:one")
-                               for name, record in each.node.engine.routing.records().items()}
+                               for name, record in each.node.engine.records().items()}
             == {"victim": 0, "honest": 0, "later": 0},
             timeout=60.0,
         )  # fmt: skip

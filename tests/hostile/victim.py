@@ -15,8 +15,8 @@ async def counts(mesh):
     kept = engine.stats() | engine.delivery.kept()
     kept["requests"] = len(mesh.node.serving)
     kept["nodes"] = len(engine.nodes())
-    kept["records"] = len(engine.routing.records())
-    kept["links"] = len([*engine.links])
+    kept["records"] = len(engine.records())
+    kept["links"] = len([*engine.neighbours])
     return kept
 
 async def reported(mesh):

@@ -37,10 +37,10 @@ async def hub(monkeypatch, reports, complaints):
         hub.mesh = mesh
         hub.complaints = complaints
         seen = [reports(mesh[name].node) for name in MEMBERS]
-        before = [link.id for link in hub.node.engine.links]
+        before = [link.id for link in hub.node.engine.neighbours]
         assert len(before) == 2
         yield hub
-        assert [link.id for link in hub.node.engine.links] == before
+        assert [link.id for link in hub.node.engine.neighbours] == before
         for report in (report for each in seen for report in each):
             assert report.event not in ("link_lost", "node_left") or report.node not in MEMBERS
 
@@ -80,7 +80,7 @@ async def undisturbed(hub, census):
 
 
 def links(hub):
-    return [*hub.node.engine.links]
+    return [*hub.node.engine.neighbours]
 
 
 async def connect(hub):

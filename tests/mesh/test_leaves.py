@@ -19,7 +19,7 @@ async def forget_frames(mesh):
 
 async def tables(mesh):
     engine = mesh.node.engine
-    return [len(engine.links), *engine.routing.counts().values(), len(engine.forwarding.queues),
+    return [len(engine.neighbours), *engine.routing.counts().values(), len(engine.forwarding),
             *engine.stats().values()]
 """
 

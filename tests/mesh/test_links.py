@@ -97,7 +97,7 @@ async def test_a_redialled_connection_is_a_new_link_and_nothing_of_the_old_one_i
     numbers = [report.link for report in pair.a.reports if report.event == "link_up"]
     assert len(set(numbers)) == 11
     for node in (pair.a, pair.b):
-        assert len(node.node.engine.links) == 1
+        assert len(node.node.engine.neighbours) == 1
         assert len(node.node._transport.links) == 1
 
 

@@ -258,7 +258,7 @@ async def test_requests_with_a_thousand_outstanding_over_two_forwarders_are_answ
         for node in mesh.controllers.values():
             await eventually(lambda node=node: not sum(left_over(node)))
             node.node.engine.check()
-            assert not any(node.node.engine.forwarding.queues.values())
+            assert not node.node.engine.forwarding.queued_bytes
 
 
 def left_over(node):

@@ -60,7 +60,7 @@ def test_a_path_that_becomes_ten_times_slower_is_left_within_five_seconds(delay)
 def test_a_path_is_not_left_for_a_slow_moment_and_costs_what_it_did_when_it_is_fast_again():
     node, wires = two_ways(1, 0.005, 0.1)
     usual, (wire, _) = way(node), along(node, wires)
-    link = node.engine.links.get(usual)
+    link = node.engine.neighbours.get(usual)
     wire.delay = 0.5
     node.sim.run(1.5)
     wire.delay = 0.002
@@ -79,7 +79,7 @@ def test_a_cost_ends_up_near_what_the_round_trip_time_asks_for():
         for wire in wires:
             wire.delay, wire.jitter = delay, 0.0
         node.sim.run(30)
-        for link in node.engine.links.up():
+        for link in node.engine.links():
             assert abs(link.cost - DEFAULT_COST - rtt_penalty(2 * delay)) < COST_STEP
 
 
@@ -97,6 +97,6 @@ def test_a_hub_whose_links_all_swing_says_so_seldom_and_tells_the_truth_in_the_e
     told = hub.engine.routing.record(HERE).serial - before
     assert seconds / DELAY_MAX - 2 < told < seconds / DELAY_MAX + 6
     sim.run(5 + DELAY_MAX)
-    for link in hub.engine.links.up():
+    for link in hub.engine.links():
         assert hub.engine.routing.route(link.node).metric == link.cost
         assert abs(link.cost - DEFAULT_COST - rtt_penalty(2 * hub.wires[link.id][0].delay)) < COST_STEP

@@ -40,7 +40,7 @@ def test_a_copy_of_a_leaf_s_request_that_is_held_up_does_not_run_in_the_next_lif
     (leaf,) = sim.add("leaf", leaf=True)
     wire = sim.connect("leaf", "hub")
     assert sim.settle()
-    assert sim.run_until(lambda: leaf.engine.forwarding.uplink is not None, 1)
+    assert sim.run_until(lambda: leaf.engine.uplink is not None, 1)
     for _ in range(20):  # so that it knows how long an answer takes
         warm = leaf.send("node", b"warm")
         assert sim.run_until(lambda warm=warm: warm.eof is not None, 1)
@@ -64,7 +64,7 @@ def test_work_of_a_leaf_runs_once_also_if_its_node_restarts_within_the_time_that
     (leaf,) = sim.add("leaf", leaf=True)
     node.plugin = lambda node, job: None
     sim.connect("leaf", "node", delay=0.05)
-    assert sim.run_until(lambda: leaf.engine.forwarding.uplink is not None, 1)
+    assert sim.run_until(lambda: leaf.engine.uplink is not None, 1)
     outcome = leaf.send("node", b"once")
     assert sim.run_until(lambda: outcome.message_id in node.runs, 1)
     node.restart()
@@ -80,7 +80,7 @@ def test_a_request_of_a_leaf_whose_only_copy_was_lost_ends_although_nobody_bears
     sim.add("hub")
     (leaf,) = sim.add("leaf", leaf=True, route_timeout=5.0)
     wire = sim.connect("leaf", "hub")
-    assert sim.run_until(lambda: leaf.engine.forwarding.uplink is not None, 1)
+    assert sim.run_until(lambda: leaf.engine.uplink is not None, 1)
     wire.silent = True
     outcome = leaf.send("nobody", b"lost")
     sim.run(0.1)
@@ -95,7 +95,7 @@ def test_a_request_of_a_leaf_whose_only_copy_was_lost_arrives_when_its_recipient
     (hub,) = sim.add("hub")
     (leaf,) = sim.add("leaf", leaf=True, route_timeout=5.0)
     wire = sim.connect("leaf", "hub")
-    assert sim.run_until(lambda: leaf.engine.forwarding.uplink is not None, 1)
+    assert sim.run_until(lambda: leaf.engine.uplink is not None, 1)
     late = sim.add("late")[0]
     sim.connect("late", "hub")
     assert sim.run_until(lambda: "late" in hub.engine.nodes(), 5)

@@ -20,10 +20,10 @@ def tables(node: SimNode) -> dict[str, object]:
     engine = node.engine
     return {
         "routes": engine.routing.routes().keys(),
-        "records": dict(engine.routing.records()),
+        "records": dict(engine.records()),
         "entries": engine.routing.counts(),
-        "links": len(engine.links),
-        "queues": len(engine.forwarding.queues),
+        "links": len(engine.neighbours),
+        "queues": len(engine.forwarding),
         "exchanges": engine.stats(),
     }
 
@@ -77,17 +77,17 @@ def test_a_leaf_that_loses_the_node_it_hangs_on_goes_on_over_another():
     assert sim.settle()
     (leaf,) = sim.add("leaf", leaf=True)
     sim.connect("leaf", "first")
-    assert sim.run_until(lambda: leaf.engine.forwarding.uplink is not None, 1)
+    assert sim.run_until(lambda: leaf.engine.uplink is not None, 1)
     sim.connect("leaf", "second")
     sim.run(1)
-    assert leaf.engine.forwarding.address == "leaf@first"
+    assert leaf.engine.address == "leaf@first"
     jobs: list[Job] = []
     sim.nodes["far"].plugin = lambda node, job: jobs.append(job)
     long, stopped = leaf.send("far", bytes(300_000)), leaf.send("far", b"work")
     assert sim.run_until(lambda: len(jobs) == 2, 1)
     sim.wires[2].take_down()
     sim.run(0.5)
-    assert leaf.engine.forwarding.address == "leaf@second"
+    assert leaf.engine.address == "leaf@second"
     sim.wires[2].bring_up()
     sim.run(0.5)
     work = {job.message_id: job for job in jobs}

@@ -15,7 +15,7 @@ def ring(kinds):
     traffic = Traffic(mesh)
     mesh.liar(mesh.nodes[1:3], 1e9, kinds)
     (liar,) = mesh.liars
-    assert mesh.sim.run_until(lambda: len(liar.engine.links.up()) == 2, 5)
+    assert mesh.sim.run_until(lambda: len(liar.engine.links()) == 2, 5)
     return mesh, traffic, liar
 
 

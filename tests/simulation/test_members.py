@@ -45,9 +45,7 @@ def mesh_with_a_liar(checked=True, **options):
 
 
 def records_of(sim):
-    return [
-        {name: record.serial for name, record in sim.nodes[node].engine.routing.records().items()} for node in HONEST
-    ]
+    return [{name: record.serial for name, record in sim.nodes[node].engine.records().items()} for node in HONEST]
 
 
 @pytest.mark.parametrize("lead", [1, 1 << 30, MAX_LEAD_MS - 60_000, MAX_LEAD_MS + 60_000, U63])
@@ -68,7 +66,7 @@ def test_records_in_others_names_are_put_right_by_those_whose_names_they_are(lea
     first, *others = records_of(sim)
     assert all(other == first for other in others)
     for node in HONEST:
-        for record in sim.nodes[node].engine.routing.records().values():
+        for record in sim.nodes[node].engine.records().values():
             assert record.capabilities == ("echo:echo",)
             assert record.incarnation == sim.nodes[record.node].engine.incarnation
 

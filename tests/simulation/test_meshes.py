@@ -302,13 +302,13 @@ def test_a_leaf_is_served_without_the_mesh_hearing_of_it() -> None:
     sim = Simulator()
     nodes = sim.chain("a", "b", "c")
     assert sim.settle()
-    known = [dict(node.engine.routing.records()) for node in nodes]
+    known = [dict(node.engine.records()) for node in nodes]
     (leaf,) = sim.add("cli", leaf=True)
     sim.connect("cli", "a")
     outcome = leaf.send("c", b"x" * 200_000)
     assert sim.run_until(lambda: outcome.eof is not None, 3)
     assert outcome.replies == [b"x" * 200_000]
-    assert [dict(node.engine.routing.records()) for node in nodes] == known
+    assert [dict(node.engine.records()) for node in nodes] == known
     assert NodeId(Address("cli")) not in nodes[0].engine.nodes()
 
 

@@ -80,7 +80,7 @@ class Grid:
     def assert_shortest(self):
         graph = networkx.Graph()
         for node in self.sim.all():
-            graph.add_weighted_edges_from((node.id, link.node, link.cost) for link in node.engine.links.up())
+            graph.add_weighted_edges_from((node.id, link.node, link.cost) for link in node.engine.links())
         for node in self.sim.all():
             lengths = networkx.single_source_dijkstra_path_length(graph, node.id)
             del lengths[node.id]

@@ -175,10 +175,10 @@ async def test_a_neighbour_whose_message_never_ends_is_ended_and_costs_no_more_t
         reader, writer = await shake_hands(host, port)
         hello = wire.encode_link(wire.Kind.HELLO, wire.Hello("evil", 7, time.time(), False, 1, 0))
         writer.write(one_of_frames([bytes(frame) for frame in hello]))
-        await eventually(lambda: len(hub.node.engine.links) == 1)
+        await eventually(lambda: len(hub.node.engine.neighbours) == 1)
         writer.write(PART)
         await asyncio.wait_for(ended(reader), 30)
-        await eventually(lambda: len(hub.node.engine.links) == 0)
+        await eventually(lambda: len(hub.node.engine.neighbours) == 0)
         writer.transport.abort()
         assert hub.node.telemetry.counts["connection_shut"] == 1
 

@@ -1,24 +1,22 @@
-"""What a node knows of the mesh, for programs to read."""
+"""The routing tables of a node, for programs to read."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
-from zmesh.core.engine import Engine
 from zmesh.core.message import Address, NodeId
-from zmesh.core.neighbours.links import Link
-from zmesh.core.routing import SelectedRoute
+from zmesh.core.view import ActiveRoute, View
 from zmesh.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to one destination.
+    """The route to one destination.
 
-    `next_hop` is the neighbour it starts with, `metric` its cost in all, `hops` how many links it takes. `rtt` is the
-    smoothed round trip to the next hop, `age` how long this path has been in use, both in seconds. `why` says in words
-    why it was chosen.
+    `next_hop` is the neighbour it starts with, `metric` its total cost, `hops` the number of its links. `rtt` is the
+    smoothed round-trip time to the next hop, `age` how long this next hop has been in use, both in seconds. `why` says
+    in words why it was selected.
     """
 
     destination: str
@@ -31,38 +29,37 @@ class Route:
 
 
 class Router:
-    """A read-only view of a node's tables; every call tells the state of that moment.
+    """A read-only view of a node's tables, at the moment of each call.
 
-    An ephemeral node keeps no tables of the mesh: there each call raises ConfigError, which says whom to ask.
+    An ephemeral node keeps no routes: there each call raises ConfigError, which names the node to ask.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._tables = engine
-        self.node_id: str = engine.node
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.node_id: str = view.node
 
     @property
-    def _engine(self) -> Engine:
-        engine = self._tables
-        if engine.leaf:
-            uplink = engine.forwarding.uplink
+    def _tables(self) -> View:
+        view = self._view
+        if view.leaf:
             raise ConfigError(
                 f"node {self.node_id!r} is ephemeral and keeps no tables of the mesh; ask the one it is linked to, "
-                f"by request({uplink.node if uplink is not None else '...'!r}, 'zmesh:routes')",
+                f"by request({view.uplink or '...'!r}, 'zmesh:routes')",
                 node=self.node_id,
             )
-        return engine
+        return view
 
     def get_nodes(self) -> list[str]:
         """The ids of all nodes that can be reached, this one's among them, sorted.
 
         Raises ConfigError at an ephemeral node, which knows its own neighbours only.
         """
-        return sorted(self._engine.nodes())
+        return sorted(self._tables.nodes())
 
     def get_edges(self) -> list[tuple[str, str, int]]:
         """The links of the mesh as (node, node, cost), each once; the cost is the higher one of its two ends."""
         edges: dict[tuple[str, str], int] = {}
-        records = self._engine.routing.records()
+        records = self._tables.records()
         for node, record in records.items():
             for neighbour, cost in record.neighbours:
                 if neighbour in records:
@@ -72,51 +69,43 @@ class Router:
 
     def node_capabilities(self) -> dict[str, list[str]]:
         """For each node that can be reached, the directives that it offers; `name:!Error` is a plugin that failed."""
-        return {node: list(record.capabilities) for node, record in sorted(self._engine.routing.records().items())}
+        return {node: list(record.capabilities) for node, record in sorted(self._tables.records().items())}
 
     def next_hop(self, node: str) -> str | None:
         """The neighbour that messages to `node` go to first; None if there is no route, or it is this node."""
-        selected = self._engine.routing.route(NodeId(Address(node)))
-        link = self._engine.links.get(selected.link) if selected is not None else None
-        return link.node if link is not None else None
+        route = self._tables.route(NodeId(Address(node)))
+        return route.next_hop if route is not None else None
 
     def route(self, node: str) -> Route | None:
         """The route in use to one node; None if there is none, or it is this node."""
-        destination = NodeId(Address(node))
-        selected = self._engine.routing.route(destination)
-        link = self._engine.links.get(selected.link) if selected is not None else None
-        return self._route(destination, selected, link) if selected is not None and link is not None else None
+        route = self._tables.route(NodeId(Address(node)))
+        return _shown(route, time.monotonic()) if route is not None else None
 
     def routes(self) -> list[Route]:
         """The routes in use, sorted by destination."""
-        return [
-            route for node in sorted(self._engine.routing.destinations()) if (route := self.route(node)) is not None
-        ]
+        now = time.monotonic()
+        return [_shown(route, now) for route in self._tables.routes()]
 
     def duplicates(self) -> list[str]:
         """The ids that two live nodes have given themselves, sorted, also if one of them was refused."""
-        return sorted(self._engine.routing.duplicates())
+        return sorted(self._tables.duplicates())
 
-    def _route(self, node: NodeId, selected: SelectedRoute, link: Link) -> Route:
-        age = time.monotonic() - selected.since
-        return Route(node, link.node, selected.metric, selected.hops, link.rtt, age, self._why(node, selected))
 
-    def _why(self, node: NodeId, selected: SelectedRoute) -> str:
-        others = [
-            (known.node, metric, feasible)
-            for link, metric, feasible in self._engine.routing.others(node)
-            if (known := self._engine.links.get(link)) is not None
-        ]
-        if not others:
-            return "the only one offered"
-        name, metric, feasible = others[0]
-        if metric < selected.metric:
-            reason = "too many hops" if feasible else f"that could be a loop until {node} has confirmed it"
-            return f"over {name} it would be {metric}, but {reason}"
-        usable = next((other for other in others if other[2]), None)
-        if usable is None:
-            return "the cheapest"
-        name, metric, _ = usable
-        if metric == selected.metric:
-            return f"as cheap as over {name}, and chosen first"
-        return f"the cheapest; over {name} it would be {metric}"
+def _shown(route: ActiveRoute, now: float) -> Route:
+    metric, hops, age = route.metric, route.hops, now - route.since
+    return Route(route.destination, route.next_hop, metric, hops, route.rtt, age, _why(route))
+
+
+def _why(route: ActiveRoute) -> str:
+    if not route.alternates:
+        return "the only one offered"
+    name, metric, feasible = route.alternates[0]
+    if metric < route.metric:
+        reason = "too many hops" if feasible else f"that could be a loop until {route.destination} has confirmed it"
+        return f"over {name} it would be {metric}, but {reason}"
+    usable = next((other for other in route.alternates if other.feasible), None)
+    if usable is None:
+        return "the cheapest"
+    if usable.metric == route.metric:
+        return f"as cheap as over {usable.next_hop}, and chosen first"
+    return f"the cheapest; over {usable.next_hop} it would be {usable.metric}"

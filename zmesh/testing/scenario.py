@@ -398,7 +398,7 @@ class Scenario:
                 continue
             for end, node in enumerate(wire.ends):
                 number = wire.ids[end]
-                link = node.engine.links.get(number) if number is not None else None
+                link = node.engine.neighbours.get(number) if number is not None else None
                 if link is None or link.state is not State.UP:
                     continue
                 there = NodeId(Address(wire.ends[1 - end].id))

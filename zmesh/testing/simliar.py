@@ -96,7 +96,7 @@ class Liar(SimNode):
         if not self.alive:
             return
         self.sim.after(self._pause * (0.5 + self.random.random()), self._act)
-        links = [link.id for link in self.engine.links.up()]
+        links = [link.id for link in self.engine.links()]
         if links and self._actions and not self.stopped:
             self.random.choice(self._actions)(self.random.choice(links))
 

@@ -377,7 +377,7 @@ def _may_be_copied(node: SimNode, frames: Frames) -> bool:
     """Whether a second copy changes nothing that its source counts: see the head of this file."""
     try:
         route = wire.decode_route(frames[0])
-        if route.destination != node.engine.forwarding.address or route.kind not in (Kind.ACK, Kind.CHUNK):
+        if route.destination != node.engine.address or route.kind not in (Kind.ACK, Kind.CHUNK):
             return False
         head = wire.unseal(route, frames[1], frames[2])
         return route.kind == Kind.ACK or wire.decode_chunk(head).target == node.engine.incarnation

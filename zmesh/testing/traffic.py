@@ -296,6 +296,6 @@ def run_requests(seed: int, *, count: int = 100_000, outstanding: int = 1_000) -
     for node in nodes:
         node.engine.check()
         left = {name: number for name, number in node.engine.stats().items() if number}
-        if left or any(node.engine.forwarding.queues.values()):
+        if left or node.engine.forwarding.queued_bytes:
             raise AssertionError(f"{node.id} still has {left} and its queues")
     return took

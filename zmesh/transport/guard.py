@@ -38,13 +38,13 @@ class LinkGuard:
 
     def while_blocked(self, seconds: float, where: StackLocation) -> None:
         """Show the neighbours that the node is there; after LINKS_KEPT say goodbye to them."""
-        heartbeat, now = self._engine.links.heartbeat, time.monotonic()
+        heartbeat, now = self._engine.heartbeat, time.monotonic()
         if seconds >= heartbeat / 2 and now - self._kept >= heartbeat / 2 and not self._let_go:
             frames = KEEPALIVE
             if seconds > LINKS_KEPT:
                 text = f"its event loop has been blocked for {seconds:.0f} s in {where.text[:1000]}"
                 frames = wire.encode_link(Kind.GOODBYE, wire.Goodbye(text))
-            links = [link.id for link in self._engine.links.up()]
+            links = [link.id for link in self._engine.links()]
             if self._transport.send_as_guest(links, frames):
                 self._kept = now
                 self._let_go = seconds > LINKS_KEPT

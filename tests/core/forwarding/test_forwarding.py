@@ -1,105 +1,11 @@
-import difflib
-from typing import NamedTuple
-
 import pytest
 
+from tests.core.forwarding.forwarding_harness import Node, Passed, forward, frames, taken
 from zmesh.core import wire
-from zmesh.core.effects import Report, Transmit
-from zmesh.core.forwarding.forwarding import (
-    DRAIN,
-    LAGGING_BYTES,
-    MAX_NAMES_COMPARED,
-    MAX_NAMES_MATCHED,
-    MAX_NAMES_SHOWN,
-    MAX_NEAR_CACHED,
-    Forwarding,
-    NextHop,
-)
+from zmesh.core.effects import Report
+from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, MAX_FORMER, NextHop
 from zmesh.core.forwarding.queues import BULK, FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue
-from zmesh.core.limits import DEFAULT_LIMITS
-from zmesh.core.neighbours.links import Links
-from zmesh.core.routing import Routing
-from zmesh.core.timers import Alarm
-from zmesh.core.wire import MAX_BODY, MAX_TTL, Kind, Record
-
-
-class Node:
-    """The way out of one node, and the tables that it looks at."""
-
-    def __init__(self, node="a", *, leaf=False):
-        alarm = Alarm()
-        self.links = Links(1.0, alarm)
-        self.routing = Routing(node, 1, 1, self.links, lambda report: None, alarm, now=0.0, leaf=leaf)
-        self.forwarding = Forwarding(node, 1, self.links, self.routing, leaf=leaf)
-
-    def join(self, id, node, *, leaf=False, cost=100):
-        """A link to a neighbour is up."""
-        link = self.links.open(id, dialled=True, cost=cost, now=0.0)
-        link.node, link.incarnation, link.leaf = node, 1, leaf
-        self.links.establish(link, 0.0)
-        self.forwarding.queues[id] = Queue()
-        if not leaf:
-            self.routing.link_up(id, node, cost, 0.0)
-        return link
-
-    def reach(self, link, *nodes, incarnation=7, now=5.0):
-        """These nodes are reached over a link."""
-        self.update(link, *((node, incarnation, 1, 1, 0, 0) for node in nodes), now=now)
-
-    def update(self, link, *rows, now):
-        """The neighbour on that link advertises this."""
-        self.routing.on_update(link, wire.Update(0, 1, list(rows)), now)
-        self.routing.select(now)
-
-    def lose(self, link, now):
-        """The link is down."""
-        self.routing.link_down(link, now)
-        self.routing.select(now)
-
-
-@pytest.fixture
-def node():
-    """Node `a`, which reaches `c` by way of its neighbour `b`, and has a leaf `l` on link 3."""
-    node = Node()
-    node.join(1, "b")
-    node.join(2, "d")
-    node.join(3, "l", leaf=True)
-    node.reach(1, "c")
-    return node
-
-
-class Passed(NamedTuple):
-    """A frame as it left on a link."""
-
-    link: int
-    kind: Kind
-    ttl: int
-    destination: str
-    source: str
-    head: bytes
-    body: bytes
-
-
-def taken(node):
-    """The effects that are handed out, with the routes of frames read."""
-    effects = []
-    for effect in node.forwarding.take():
-        if isinstance(effect, Transmit):
-            first, head, body = effect.frames
-            route = wire.decode_route(first)
-            effect = Passed(effect.link, *route[1:5], wire.unseal(route, head, body), body)
-        effects.append(effect)
-    return effects
-
-
-def frames(kind=Kind.CHUNK, to="c", of="x", ttl=MAX_TTL, head=b"head", body=b"body"):
-    return (wire.encode_route(kind, to, of, ttl), *wire.seal(kind, to, of, head, body)[1:])
-
-
-def forward(node, link, frames, now=10.0):
-    node.forwarding.forward(node.links.get(link), wire.decode_route(frames[0]), frames, now)
-    return taken(node)
-
+from zmesh.core.wire import MAX_BODY, MAX_TTL, Kind
 
 # --- passing on ---------------------------------------------------------------------------------------------------
 
@@ -136,7 +42,7 @@ def test_a_leaf_passes_nothing_on_that_waited(node):
 
 def test_the_head_and_the_body_are_passed_on_uncopied(node):
     whole = frames(head=bytes(1000), body=bytes(1000))
-    node.forwarding.forward(node.links.get(2), wire.decode_route(whole[0]), whole, 0.0)
+    node.forwarding.forward(2, wire.decode_route(whole[0]), whole, 0.0)
     (effect,) = node.forwarding.take()
     assert effect.frames[1] is whole[1]
     assert effect.frames[2] is whole[2]
@@ -152,10 +58,12 @@ def test_a_frame_for_a_leaf_of_this_node_goes_to_the_leaf(node):
     assert (passed.link, passed.destination) == (3, "l@a")
 
 
-def test_a_leaf_is_reached_over_the_cheaper_of_its_links(node):
-    node.join(4, "l", leaf=True, cost=10)
+def test_a_leaf_is_reached_over_the_link_that_it_was_bound_to_last(node):
+    node.join(4, "l", leaf=True)
     (passed,) = forward(node, 2, frames(to="l@a"))
     assert passed.link == 4
+    node.forwarding.bind_leaf("l", None)
+    assert Report("frame_dropped", "a", 2, "no_route") in forward(node, 2, frames(to="l@a"))
 
 
 def test_a_neighbour_is_no_leaf_of_this_node(node):
@@ -176,7 +84,7 @@ def test_a_leaf_forwards_nothing():
 
 
 def test_large_chunks_and_small_ones_of_one_source_are_flows_of_their_own(node):
-    node.forwarding.queues[1].full = True
+    node.queue(1).full = True
     for number in range(3):
         forward(node, 2, frames(head=b"large %d" % number, body=bytes(BULK)))
     forward(node, 2, frames(head=b"small", body=bytes(BULK - 1)))
@@ -249,8 +157,25 @@ def test_a_head_too_large_for_a_body_is_not_sent_back(node, size, notes):
 
 
 def test_the_neighbour_on_a_link_is_known_for_a_while_after_it_was_lost(node):
-    node.links.close(1)
+    node.forwarding.close(1, remember=True)
     assert [node.forwarding.neighbour(link) for link in (1, 2, 99)] == ["b", "d", None]
+
+
+def test_so_many_lost_links_are_remembered_and_no_more(node):
+    for number in range(10, 10 + MAX_FORMER + 1):
+        node.join(number, f"n{number}")
+        node.forwarding.close(number, remember=True)
+    assert node.forwarding.neighbour(10) is None
+    assert node.forwarding.neighbour(11) == "n11"
+    assert node.forwarding.neighbour(10 + MAX_FORMER) == f"n{10 + MAX_FORMER}"
+
+
+def test_a_connection_that_never_came_up_leaves_no_name(node):
+    node.forwarding.open(10, 0.0)
+    node.forwarding.close(10, remember=True)
+    node.join(11, "n11")
+    node.forwarding.close(11, remember=False)
+    assert [node.forwarding.neighbour(link) for link in (10, 11)] == [None, None]
 
 
 # --- this node's own frames ---------------------------------------------------------------------------------------
@@ -269,10 +194,10 @@ def test_a_frame_of_this_node_leaves_on_the_way_there(node):
 def test_a_frame_of_this_node_to_itself_comes_back(node):
     assert node.forwarding.next_hop("a") == NextHop(0, 1, False)
     node.forwarding.originate("a", Kind.CHUNK, b"head", b"body")
-    assert node.forwarding.looped == [(wire.encode_route(Kind.CHUNK, "a", "a"), b"head", b"body")]
-    assert taken(node) == []
-    with pytest.raises(AssertionError, match="not handed out"):
+    with pytest.raises(AssertionError, match="not taken out"):
         node.forwarding.check()
+    assert node.forwarding.take_looped() == [(wire.encode_route(Kind.CHUNK, "a", "a"), b"head", b"body")]
+    assert taken(node) == []
 
 
 def test_there_may_be_no_way(node):
@@ -290,10 +215,10 @@ def test_the_incarnation_of_a_leaf_is_not_known_to_the_routes(node):
 
 def test_a_leaf_sends_everything_to_the_node_that_it_hangs_on():
     node = Node("cli", leaf=True)
-    uplink = node.join(1, "b")
+    node.join(1, "b")
     assert node.forwarding.next_hop("c") is None
     assert node.forwarding.hint("c", 0.0) == "; not linked to any node"
-    node.forwarding.attach(uplink)
+    node.forwarding.attach(1)
     assert node.forwarding.next_hop("c") == NextHop(1, 0, False)
     assert node.forwarding.hint("c", 0.0) == ""
     node.forwarding.originate("c", Kind.CHUNK, b"", b"")
@@ -306,19 +231,19 @@ def test_a_leaf_sends_everything_to_the_node_that_it_hangs_on():
 
 
 def test_a_link_lags_when_so_many_bytes_wait_for_it(node):
-    node.forwarding.queues[1].full = True
+    node.queue(1).full = True
     rest = LAGGING_BYTES - FRAME_OVERHEAD
     node.forwarding.enqueue(1, (b"", b"", bytes(rest - 1)))
     assert node.forwarding.next_hop("c").lagging is False
     node.forwarding.drain(1)
-    node.forwarding.queues[1].full = True
+    node.queue(1).full = True
     node.forwarding.enqueue(1, (b"", b"", bytes(rest)))
     assert node.forwarding.next_hop("c").lagging is True
 
 
 def fill(node, link=1):
     """No more than a frame without a head and a body has room on that link."""
-    node.forwarding.queues[link].full = True
+    node.queue(link).full = True
     node.forwarding.enqueue(link, (b"", b"", bytes(MAX_QUEUED_BYTES - 2 * FRAME_OVERHEAD - wire.SUM_BYTES)))
 
 
@@ -328,9 +253,6 @@ def test_what_a_full_link_has_no_room_for_is_reported(node):
     assert node.forwarding.take() == []
     node.forwarding.enqueue(1, frames(Kind.ACK))
     assert node.forwarding.take() == [Report("frame_dropped", "b", 1, "queue_full")]
-    node.links.close(1)
-    node.forwarding.enqueue(1, frames(Kind.ACK))
-    assert node.forwarding.take() == [Report("frame_dropped", None, 1, "queue_full")]
 
 
 def test_the_source_of_a_chunk_that_a_full_link_refuses_is_told(node):
@@ -350,13 +272,14 @@ def test_a_source_that_can_not_be_told_is_not(node):
 def test_a_node_hears_of_its_own_chunks_too(node):
     fill(node)
     node.forwarding.originate("c", Kind.CHUNK, b"head", bytes(BULK))
-    ((_, head, body),) = node.forwarding.looped
+    ((_, head, body),) = node.forwarding.take_looped()
     assert (wire.decode_unreachable(head).reason, body) == ("full", b"head")
 
 
 def test_a_leaf_sends_again_what_its_full_link_refused_when_its_time_has_come():
     leaf = Node(leaf=True)
-    leaf.forwarding.attach(leaf.join(1, "b"))
+    leaf.join(1, "b")
+    leaf.forwarding.attach(1)
     fill(leaf)
     leaf.forwarding.originate("c", Kind.CHUNK, b"head", bytes(BULK))
     assert leaf.forwarding.take() == [Report("frame_dropped", "b", 1, "queue_full")]
@@ -365,15 +288,17 @@ def test_a_leaf_sends_again_what_its_full_link_refused_when_its_time_has_come():
 def test_what_is_put_on_an_unknown_link_goes_nowhere(node):
     node.forwarding.enqueue(99, (b"", b"", b""))
     assert node.forwarding.take() == [Report("frame_dropped", None, 99, "link_gone")]
-    assert node.forwarding.drain(99) is None
+    assert not node.forwarding.drain(99)
+    node.forwarding.on_full(99, (b"", b"", b""))
+    assert node.forwarding.take() == [Report("frame_dropped", None, 99, "link_gone")]
 
 
 def test_a_link_is_drained_a_few_frames_at_a_time(node):
-    queue = node.forwarding.queues[1]
+    queue = node.queue(1)
     queue.full = True
     for number in range(DRAIN + 5):
         node.forwarding.enqueue(1, (b"", b"%d" % number, b""))
-    assert node.forwarding.drain(1) is queue
+    assert node.forwarding.drain(1)
     assert [effect.frames[1] for effect in node.forwarding.take()] == [b"%d" % number for number in range(DRAIN)]
     assert not queue.full
     node.forwarding.drain(1)
@@ -383,7 +308,7 @@ def test_a_link_is_drained_a_few_frames_at_a_time(node):
 
 
 def test_frames_that_are_given_back_twice_stay_in_order(node):
-    queue = node.forwarding.queues[1]
+    queue = node.queue(1)
     for number in range(DRAIN + 5):
         queue.give_back((b"", b"%d" % number, b""))
     node.forwarding.drain(1)
@@ -397,122 +322,23 @@ def test_frames_that_are_given_back_twice_stay_in_order(node):
     assert [effect.frames[1] for effect in sent] == [b"%d" % number for number in range(DRAIN + 5)]
 
 
-# --- names that may help ------------------------------------------------------------------------------------------
-
-
-def test_an_error_names_the_nodes_there_are_and_the_likely_one(node):
-    assert node.forwarding.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: c"
-    node.reach(1, "edge-1", "hub")
-    text = "; 'edge-9' was never known to 'a'; known nodes: c, edge-1, hub (did you mean 'edge-1'?)"
-    assert node.forwarding.hint("edge-9", 0.0) == text
-    assert node.forwarding.hint("cli@edge-9", 0.0) == text
-    node.links.close(1)
-    node.lose(1, 0.0)
-    assert node.forwarding.hint("x", 0.0) == "; 'x' was never known to 'a'; known nodes: none"
-
-
-def test_an_error_about_a_node_that_has_left_says_when_and_names_no_others(node):
-    assert not node.forwarding.has_left("c")
-    node.lose(1, 6.0)
-    assert node.forwarding.has_left("c")
-    assert node.forwarding.hint("c", 18.0) == "; 'c' left 12 s ago, last heard by 'a'"
-
-
-@pytest.mark.parametrize("leaf", ["gone@a", "gone@c"])
-def test_an_error_about_a_leaf_of_a_node_that_is_there_does_not_say_that_the_node_has_left(node, leaf):
-    assert node.forwarding.hint(leaf, 0.0).startswith("; known nodes: c")
-
-
-@pytest.mark.parametrize("more", [0, 1])
-def test_an_error_names_a_few_nodes_only(node, more):
-    node.reach(1, *(f"n{number:02}" for number in range(MAX_NAMES_SHOWN - 1 + more)))
-    assert (", ..." in node.forwarding.hint("x", 0.0)) is bool(more)
-
-
-def test_a_name_that_is_known_resembles_no_other(node):
-    node.reach(1, "edge-1")
-    assert node.forwarding.near("edge-2", 0.0) == ("edge-1",)
-    record = Record("edge-3", 1, 1, (), (), b"")
-    node.routing.on_records(1, [(record, wire.encode(record))], 0.0)
-    assert node.forwarding.near("edge-3", 0.0) == ()
-
-
-def test_at_most_three_names_are_near_the_closest_first(node):
-    node.reach(1, "edge-11", "edge-12", "edge-1", "edge-2", "edge-3")
-    near = node.forwarding.near("edge-1x", 0.0)
-    assert len(near) == 3
-    assert near[0] == "edge-1"
-
-
-def test_near_names_follow_the_routes(node):
-    node.reach(1, "edge-1")
-    assert node.forwarding.near("edge-2", 0.0) == ("edge-1",)
-    node.reach(1, "edge-22")
-    assert node.forwarding.near("edge-2", 0.0) == ("edge-1",)
-    node.reach(2, "elsewhere", now=6.0)
-    assert set(node.forwarding.near("edge-2", 0.0)) == {"edge-1", "edge-22"}
-
-
-def test_a_flood_of_unknown_names_is_not_remembered(node):
-    node.reach(1, "edge-1")
-    for number in range(2 * MAX_NEAR_CACHED + 1):
-        assert node.forwarding.near(f"edge-1{number}", 10.0 * number)[:1] == ("edge-1",)
-        assert len(node.forwarding._near) <= MAX_NEAR_CACHED
-
-
-def test_so_many_unknown_names_are_compared_a_second_and_no_more(node, monkeypatch):
-    """A member may address a new unknown node with every frame, and each comparison costs as much as forty frames."""
-    node.reach(1, *(f"edge-{number}" for number in range(300)))
-    compared = []
-    match = difflib.get_close_matches
-    monkeypatch.setattr(difflib, "get_close_matches", lambda name, of, **options: (
-        compared.append(len(of)), match(name, of, **options))[1])  # fmt: skip
-    rate = DEFAULT_LIMITS.suggestions
-    suggested = [node.forwarding.near(f"edge-{number}x", number / 1000) for number in range(10_000)]
-    assert sum(map(bool, suggested)) == len(compared)
-    assert rate.burst < len(compared) <= rate.burst + 10 * rate.per_second + 1
-    assert max(compared) <= MAX_NAMES_MATCHED
-    assert node.forwarding.near("edge-2x", 11.0) != ()
-
-
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("db-prmary", "db-primary"),
-        ("db-pprimary", "db-primary"),
-        ("bd-primary", "db-primary"),
-        ("db-primarz", "db-primary"),
-        ("edge-0777", "edge-077"),
-    ],
-)
-def test_a_typing_error_in_a_large_mesh_still_finds_what_was_meant(node, typed, meant):
-    node.reach(1, "db-primary", *(f"edge-{number:03}" for number in range(400)), "db-replica")
-    assert node.forwarding.near(typed, 0.0)[0] == meant
-
-
-def test_of_a_large_mesh_only_so_many_names_are_compared(node):
-    node.reach(1, *(f"filler-{number}" for number in range(MAX_NAMES_COMPARED)))
-    node.reach(1, "the-one")
-    assert node.forwarding.near("the-onf", 0.0) == ()
-
-
 # --- what check finds ---------------------------------------------------------------------------------------------
 
 
-def test_effects_that_were_not_handed_out_are_found(node):
+def test_effects_that_were_not_taken_out_are_found(node):
     node.forwarding.check()
     node.forwarding.emit(Report("node_left", "c"))
-    with pytest.raises(AssertionError, match="not handed out"):
+    with pytest.raises(AssertionError, match="not taken out"):
         node.forwarding.check()
 
 
-def test_a_link_without_a_queue_is_found(node):
-    node.links.open(9, dialled=True, cost=1, now=0.0)
-    with pytest.raises(AssertionError, match="without a queue"):
+def test_an_entry_that_leads_to_a_closed_link_is_found(node):
+    node.forwarding.close(3, remember=True)
+    with pytest.raises(AssertionError, match="without a port"):
         node.forwarding.check()
 
 
 def test_a_queue_of_the_wrong_size_is_found(node):
-    node.forwarding.queues[1].size_bytes = 1
+    node.queue(1).size_bytes = 1
     with pytest.raises(AssertionError, match="size"):
         node.forwarding.check()

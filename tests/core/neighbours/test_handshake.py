@@ -71,18 +71,18 @@ def test_of_a_greeting_that_was_repeated_nobody_knows_which_is_answered(subject)
     assert len(only(subject.run(1.5), Kind.HELLO)) == 1
     subject.greet(1, "a")
     subject.tell(1, Entry("a", 1, 1, 0, 0))
-    assert (subject.engine.links.get(1).rtt, subject.engine.nodes()) == (None, {"b"})
+    assert (subject.engine.neighbours.get(1).rtt, subject.engine.nodes()) == (None, {"b"})
 
 
 def test_an_answer_to_an_earlier_greeting_is_not_taken(subject):
     subject.link_up(7, dialled=True)
     assert subject.greet(7, "a", answers=6) == [Report("frame_dropped", None, 7, "unexpected: HELLO")]
-    assert subject.engine.links.get(7).state is State.OPENING
+    assert subject.engine.neighbours.get(7).state is State.OPENING
 
 
 def test_a_link_that_is_up_is_not_opened_again(linked):
     assert linked.greet(1, "z") == [Report("frame_dropped", "a", 1, "unexpected: HELLO")]
-    assert linked.engine.links.get(1).node == "a"
+    assert linked.engine.neighbours.get(1).node == "a"
 
 
 def test_a_dialler_that_greets_again_has_not_heard_the_answer_and_gets_another(linked):
@@ -96,7 +96,7 @@ def test_a_dialler_greets_every_heartbeat_until_it_is_answered_or_held(subject):
     assert [effect.kind for effect in subject.run(2.5)] == [Kind.HELLO, Kind.HELLO]
     subject.join(2, "a", incarnation=5)
     subject.greet(1, "a", incarnation=6, answers=1)
-    assert subject.engine.links.get(1).state is State.QUARANTINED
+    assert subject.engine.neighbours.get(1).state is State.QUARANTINED
     assert [effect for effect in only(subject.run(2.5), Kind.HELLO) if effect.link == 1] == []
 
 
@@ -158,7 +158,7 @@ def test_a_node_of_this_nodes_name_is_refused(subject):
     assert subject.greet(1, "b", started=1001.0) == refused(
         1, "own_id", text, ("link_refused", None), ("duplicate_id", "b"), started=1000.0
     )
-    assert len(subject.engine.links) == 0
+    assert len(subject.engine.neighbours) == 0
 
 
 def test_a_node_that_dials_itself_is_no_second_node(subject):
@@ -196,7 +196,7 @@ def test_a_refusal_is_reported_at_the_refused_end_and_redialled_after_a_pause(su
         HangUp(1, "taken", REDIAL_REFUSED),
         Report("id_taken", "b", 1, "taken"),
     ]
-    assert len(subject.engine.links) == 0
+    assert len(subject.engine.neighbours) == 0
 
 
 def test_a_link_that_was_up_may_be_refused(linked):
@@ -254,7 +254,7 @@ def test_the_second_of_one_name_is_refused_when_the_first_proves_alive(linked):
         2, "duplicate_id", text
     )
     assert Report("duplicate_id", "a", 2, f"we refuse: {text}") in effects
-    assert [link.id for link in linked.engine.links.to("a")] == [1]
+    assert [link.id for link in linked.engine.neighbours.to("a")] == [1]
 
 
 def test_a_restarted_neighbour_replaces_its_old_self_when_that_is_silent(linked):
@@ -263,7 +263,7 @@ def test_a_restarted_neighbour_replaces_its_old_self_when_that_is_silent(linked)
     effects = linked.run(SILENCE + 0.5)
     reports = [(report.event, report.link) for report in only(effects, Report)]
     assert reports.index(("link_lost", 1)) < reports.index(("link_up", 2))
-    assert [link.incarnation for link in linked.engine.links.to("a")] == [7]
+    assert [link.incarnation for link in linked.engine.neighbours.to("a")] == [7]
 
 
 def test_a_restarted_neighbour_replaces_its_old_self_when_that_link_is_gone(linked):
@@ -291,7 +291,7 @@ def test_a_node_that_stays_alive_elsewhere_in_the_mesh_is_refused(linked):
         effects += linked.run(0.5)
         linked.keep_alive(1)
     assert "duplicate_id" in events(effects)
-    assert linked.engine.links.get(2) is None
+    assert linked.engine.neighbours.get(2) is None
 
 
 def test_of_two_held_links_one_comes_up_and_the_other_stays_held(linked):
@@ -300,7 +300,7 @@ def test_of_two_held_links_one_comes_up_and_the_other_stays_held(linked):
         linked.greet(link, "a", incarnation)
     effects = linked.link_down(1)
     assert [report.link for report in only(effects, Report) if report.event == "link_up"] == [2]
-    assert [link.id for link in linked.engine.links.quarantined()] == [3]
+    assert [link.id for link in linked.engine.neighbours if link.state is State.QUARANTINED] == [3]
 
 
 def test_a_tick_that_comes_late_does_not_hang_up_on_the_new_link_with_the_old(linked):
@@ -309,7 +309,7 @@ def test_a_tick_that_comes_late_does_not_hang_up_on_the_new_link_with_the_old(li
     linked.now += 10.0
     effects = linked.tick()
     assert [effect.link for effect in only(effects, HangUp)] == [1]
-    assert [link.id for link in linked.engine.links.to("a")] == [2]
+    assert [link.id for link in linked.engine.neighbours.to("a")] == [2]
 
 
 def test_a_neighbour_can_not_be_a_leaf_and_a_node_at_once(linked):

@@ -77,7 +77,7 @@ def test_an_echo_measures_the_link_and_a_slow_one_costs_more(subject):
         subject.now += 0.5
         effects = subject.hear(1, Kind.ECHO, wire.Echo(subject.now - 0.2))
         assert events(effects) == []
-    assert subject.engine.links.get(1).cost == 250
+    assert subject.engine.neighbours.get(1).cost == 250
     assert subject.engine.routing.route("a").metric == 250
     (record,) = only(effects, Kind.RECORD)
     assert record.value[0].neighbours == (("a", 250),)
@@ -96,7 +96,7 @@ def test_a_cost_that_moved_on_a_link_that_is_gone_by_the_time_of_telling_is_told
     subject.now = 0.5
     slower(subject, 1)
     slower(subject, 2)
-    assert [subject.engine.links.get(link).cost for link in (1, 2)] == [250, 250]
+    assert [subject.engine.neighbours.get(link).cost for link in (1, 2)] == [250, 250]
     assert [subject.engine.routing.route(node).metric for node in "ac"] == [250, 100]
     subject.link_down(2)
     assert only(subject.run(DELAY_INITIAL), Kind.UPDATE) == []
@@ -108,11 +108,11 @@ def test_an_echo_of_what_was_never_sent_measures_nothing(subject, token):
     subject.greet(1)
     subject.now = 0.5
     assert subject.hear(1, Kind.ECHO, wire.Echo(token)) == [Report("frame_dropped", "a", 1, "unexpected: ECHO")]
-    assert subject.engine.links.get(1).rtt is None
+    assert subject.engine.neighbours.get(1).rtt is None
 
 
 def test_the_cost_of_a_link_to_a_leaf_is_told_to_nobody(subject):
     subject.join(1, "cli", leaf=True)
     subject.now = 0.5
     assert subject.hear(1, Kind.ECHO, wire.Echo(0.0)) == []
-    assert subject.engine.links.get(1).cost == 250
+    assert subject.engine.neighbours.get(1).cost == 250

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from zmesh.core.neighbours.links import (
     COST_STEP,
     MAX_COST,
-    MAX_FORMER,
     MAX_RTT_PENALTY,
     OPENING,
     RTT_CEILING,
@@ -416,22 +415,3 @@ def test_two_incarnations_of_one_node_at_once_are_found(links, up):
     up(2, "a", incarnation=2)
     with pytest.raises(AssertionError, match="two incarnations of 'a'"):
         links.check()
-
-
-def test_so_many_lost_links_are_remembered_and_no_more():
-    links = Links(1.0, Alarm())
-    for number in range(MAX_FORMER + 1):
-        link = links.open(number, dialled=False, cost=100, now=0.0)
-        link.node = f"n{number}"
-        links.establish(link, 0.0)
-        links.close(number)
-    assert links.neighbour(0) is None
-    assert links.neighbour(1) == "n1"
-    assert links.neighbour(MAX_FORMER) == f"n{MAX_FORMER}"
-
-
-def test_a_connection_that_never_came_up_leaves_no_name():
-    links = Links(1.0, Alarm())
-    links.open(1, dialled=True, cost=100, now=0.0)
-    links.close(1)
-    assert links.neighbour(1) is None

@@ -15,7 +15,7 @@ from zmesh.core import wire
 from zmesh.core.delivery.peer_quotas import PeerQuota, PeerQuotas
 from zmesh.core.delivery.streams import InboundStream, ReplayWindow, RttEstimator
 from zmesh.core.effects import Effect
-from zmesh.core.forwarding.forwarding import NextHop
+from zmesh.core.forwarding import NextHop
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, LinkId, NodeId, Stream
 from zmesh.core.timers import Alarm, Timers

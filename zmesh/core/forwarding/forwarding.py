@@ -1,33 +1,25 @@
-"""The way out of a node: which link a frame leaves on, for frames of its own and for those of others alike.
+"""The forwarding plane of a node: the link that each frame leaves on, for its own frames and those it forwards.
 
-A forwarder reads and changes the first part of a frame only. A frame that it can't pass on is sent back to its source
-in a note that says why (as ICMP does, RFC 792), which is itself never answered.
+A forwarder reads and changes the first part of a frame only. A frame that can't be forwarded goes back to its source in
+an UNREACHABLE or EXPIRED, which itself is never answered (as with ICMP, RFC 792).
 """
 
 from __future__ import annotations
 
-import difflib
-import heapq
-import itertools
-from operator import eq
 from typing import NamedTuple
 
 from zmesh.core import wire
 from zmesh.core.effects import Effect, Report, Transmit
+from zmesh.core.forwarding.hints import Hints
 from zmesh.core.forwarding.queues import BULK, Queue
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, LinkId, NodeId
-from zmesh.core.neighbours.dials import Dials
-from zmesh.core.neighbours.links import Link, Links
 from zmesh.core.routing import Routing
 from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Route
 
 LAGGING_BYTES = 256 * 1024
 DRAIN = 32
-MAX_NAMES_COMPARED = 512
-MAX_NAMES_MATCHED = 16
-MAX_NEAR_CACHED = 256
-MAX_NAMES_SHOWN = 8
+MAX_FORMER = 64
 
 
 class NextHop(NamedTuple):
@@ -38,113 +30,172 @@ class NextHop(NamedTuple):
     lagging: bool
 
 
+class Port:
+    """The forwarding state of one link: its queue, and the node at its other end once that has sent its HELLO.
+
+    `error_frames` limits the UNREACHABLEs and EXPIREDs about frames of this link (as RFC 1812 section 4.3.2.8 does).
+    """
+
+    __slots__ = ("error_frames", "leaf", "node", "queue")
+
+    def __init__(self, error_frames: TokenBucket) -> None:
+        self.node: NodeId | None = None
+        self.leaf = False
+        self.queue = Queue()
+        self.error_frames = error_frames
+
+
 class Forwarding:
-    """The queues of a node's links, and the effects of the stimulus at hand. `address` is where replies go to."""
+    """The ports of a node, and the effects of the current stimulus.
+
+    `address` is the source of this node's frames. The routes come from `routing`; a leaf has none, and sends everything
+    over its `uplink`.
+    """
 
     def __init__(
-        self,
-        node: NodeId,
-        incarnation: int,
-        links: Links,
-        routing: Routing,
-        *,
-        leaf: bool,
-        limits: Limits = DEFAULT_LIMITS,
+        self, node: NodeId, incarnation: int, routing: Routing, *, leaf: bool, limits: Limits = DEFAULT_LIMITS
     ) -> None:
         self.node = node
         self.incarnation = incarnation
         self.leaf = leaf
         self.address = Address(node)
-        self.uplink: Link | None = None
-        self.queues: dict[LinkId, Queue] = {}
-        self.looped: list[Frames] = []
-        self.dials = Dials()
-        self._effects: list[Effect] = []
-        self._links = links
+        self.uplink: LinkId | None = None
+        self.hints = Hints(node, routing, limits)
+        self._limits = limits
         self._routing = routing
-        self._suggestions = TokenBucket(limits.suggestions, 0.0)
-        self._near: dict[str, tuple[NodeId, ...]] = {}
-        self._near_at = 0.0
+        self._ports: dict[LinkId, Port] = {}
+        self._former: dict[LinkId, NodeId] = {}
+        self._leaves: dict[NodeId, LinkId] = {}
+        self._looped: list[Frames] = []
+        self._effects: list[Effect] = []
+
+    def __len__(self) -> int:
+        return len(self._ports)
+
+    # -- effects -------------------------------------------------------------------------------------------------
+
+    def emit(self, effect: Effect) -> None:
+        """Add an effect to those of the current stimulus."""
+        self._effects.append(effect)
 
     def take(self) -> list[Effect]:
-        """Hand out the effects of the stimulus at hand."""
+        """Take out the effects of the current stimulus."""
         effects, self._effects = self._effects, []
         return effects
 
-    def attach(self, uplink: Link | None) -> None:
-        """A leaf hangs on the node at the end of this link from now on, or on none."""
-        self.uplink = uplink
-        self.address = Address(f"{self.node}@{uplink.node}" if uplink is not None else self.node)
+    def take_looped(self) -> list[Frames]:
+        """Take out the frames that this node has sent to itself."""
+        looped, self._looped = self._looped, []
+        return looped
 
-    def drain(self, link: LinkId, most: int = DRAIN) -> Queue | None:
-        """The link takes frames again: send the next of them, `most` of those that wait."""
-        queue = self.queues.get(link)
-        if queue is None:
-            return None
+    # -- ports ---------------------------------------------------------------------------------------------------
+
+    def open(self, link: LinkId, now: float) -> None:
+        """Open the port of a new link."""
+        self._ports[link] = Port(TokenBucket(self._limits.error_frames, now))
+
+    def identify(self, link: LinkId, node: NodeId, *, leaf: bool) -> None:
+        """The other end of a link has sent its HELLO."""
+        port = self._ports[link]
+        port.node, port.leaf = node, leaf
+
+    def close(self, link: LinkId, *, remember: bool) -> Queue:
+        """Close the port of a link that is gone; returns its queue. `remember`: its neighbour, for errors."""
+        port = self._ports.pop(link)
+        if remember and port.node is not None:
+            self._former[link] = port.node
+            if len(self._former) > MAX_FORMER:
+                del self._former[next(iter(self._former))]
+        return port.queue
+
+    def attach(self, uplink: LinkId | None) -> None:
+        """Send everything of this leaf over that link from now on; None: it has no uplink."""
+        self.uplink = uplink
+        self.address = Address(f"{self.node}@{self._ports[uplink].node}" if uplink is not None else self.node)
+
+    def bind_leaf(self, leaf: NodeId, link: LinkId | None) -> None:
+        """Send frames for an attached leaf over that link from now on; None: it is attached no more."""
+        if link is None:
+            self._leaves.pop(leaf, None)
+        else:
+            self._leaves[leaf] = link
+
+    def neighbour(self, link: LinkId) -> NodeId | None:
+        """The node at the other end of a link that is open, or was up lately; None if that is not known."""
+        port = self._ports.get(link)
+        return port.node if port is not None else self._former.get(link)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait for full links."""
+        return sum(port.queue.size_bytes for port in self._ports.values())
+
+    # -- the socket of a link ------------------------------------------------------------------------------------
+
+    def on_full(self, link: LinkId, frames: Frames) -> None:
+        """The transport could not take these frames; they go first when the link is drained."""
+        port = self._ports.get(link)
+        if port is not None:
+            port.queue.give_back(frames)
+        else:
+            self.emit(Report("frame_dropped", self.neighbour(link), link, "link_gone"))
+
+    def drain(self, link: LinkId, most: int = DRAIN) -> bool:
+        """The transport takes frames again: send `most` of those that wait. True if the link does not lag any more."""
+        port = self._ports.get(link)
+        if port is None:
+            return False
+        queue = port.queue
         queue.full = False
         for _ in range(most):
             frames = queue.pop()
             if frames is None:
                 break
             self._effects.append(Transmit(link, frames))
-        return queue
+        return queue.size_bytes < LAGGING_BYTES
 
-    def forward(self, link: Link, route: Route, frames: Frames, now: float) -> None:
-        """Pass a frame of another node on."""
-        if not link.leaf and wire.host_of(route.source) == self.node:
-            self.emit(Report("frame_dropped", link.node, link.id, "own_source"))
-        elif self.leaf:
-            self.emit(Report("frame_dropped", link.node, link.id, "leaf_forwards_nothing"))
-        elif not route.onward:
-            self.emit(Report("expired", route.host, link.id, route.source))
-            self._note(link, Kind.EXPIRED, route, frames, now)
-        elif (out := self.egress(route.destination, route.host)) is None:
-            self.emit(Report("frame_dropped", route.host, link.id, "no_route"))
-            self._note(link, Kind.UNREACHABLE, route, frames, now)
-        else:
-            self.enqueue(out, (route.onward, frames[1], frames[2]), route.kind, route.source, route.destination)
+    def is_lagging(self, link: LinkId) -> bool:
+        """True if so much waits for a link that streams should wait, too."""
+        return self._ports[link].queue.size_bytes >= LAGGING_BYTES
 
-    def reroute(self, waiting: Queue, now: float) -> None:
-        """A link is gone: what waited for it and is not of this node takes the way that there is now.
+    def enqueue(self, link: LinkId, frames: Frames, kind: int = 0, source: str = "", destination: str = "") -> None:
+        """Send frames on a link, or queue them if it is full: chunks by source and destination, all else as control."""
+        port = self._ports.get(link)
+        if port is None:
+            self._effects.append(Report("frame_dropped", self.neighbour(link), link, "link_gone"))
+            return
+        queue = port.queue
+        if not (queue.full or queue.size_bytes):
+            self._effects.append(Transmit(link, frames))
+            return
+        flow = (source, destination, len(frames[2]) >= BULK) if kind == Kind.CHUNK else None
+        for refused in queue.push(frames, flow):
+            self._effects.append(Report("frame_dropped", port.node, link, "queue_full"))
+            self._send_full(refused)
 
-        This node's own frames are sent again by those that they belong to, as soon as the route has changed.
-        """
-        while not self.leaf and (frames := waiting.pop()) is not None:
-            route = wire.decode_route(frames[0])
-            if route.kind < FIRST_ROUTED or route.source == self.address:
-                continue
-            out = self.egress(route.destination, route.host)
-            if out is None:
-                self.emit(Report("frame_dropped", route.host, None, "no_route"))
-                self.send_unreachable(Kind.UNREACHABLE, route, frames, now)
-            else:
-                self.enqueue(out, frames, route.kind, route.source, route.destination)
+    # -- frames of this node -------------------------------------------------------------------------------------
 
     def next_hop(self, destination: Address) -> NextHop | None:
-        """How a routed frame leaves for its destination now."""
+        """How a routed frame leaves for its destination now; None without a route."""
         if destination == self.node:
             return NextHop(LinkId(0), self.incarnation, False)
         selected = None if self.leaf else self._routing.route(NodeId(destination))
         if selected is not None:
             link, incarnation = selected.link, selected.incarnation
         else:
-            found = self.egress(destination, wire.host_of(destination))
+            found = self._egress(destination, wire.host_of(destination))
             if found is None:
                 return None
             link, incarnation = found, 0
-        return NextHop(link, incarnation, self.queues[link].size_bytes >= LAGGING_BYTES)
-
-    def neighbour(self, link: LinkId) -> NodeId | None:
-        """Who is, or lately was, at the other end of a link."""
-        return self._links.neighbour(link)
+        return NextHop(link, incarnation, self._ports[link].queue.size_bytes >= LAGGING_BYTES)
 
     def originate(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
-        """Send a routed frame from this node, on the link of its `way` if the caller has it."""
+        """Send a routed frame of this node, on the link of its NextHop if the caller has it."""
         if destination == self.node:
-            self.looped.append((wire.encode_route(kind, destination, Address(self.node)), head, body))
+            self._looped.append((wire.encode_route(kind, destination, Address(self.node)), head, body))
             return
         if link is None:
-            link = self.egress(destination, wire.host_of(destination))
+            link = self._egress(destination, wire.host_of(destination))
         if link is None:
             self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_route"))
             return
@@ -152,84 +203,82 @@ class Forwarding:
         self.enqueue(link, wire.seal(kind, destination, source, head, body), kind, source, destination)
 
     def has_left(self, destination: Address) -> bool:
-        """Whether there was a route to that node, and is none any more."""
+        """True if there was a route to that node, and is none any more."""
         return self._routing.has_left(wire.host_of(destination))
 
     def hint(self, destination: Address, now: float) -> str:
-        """What to add to an error about a node that can't be reached: when it left or which nodes are known, and which
-        peers are dialled in vain.
-        """
-        dials = self.dials.describe(now)
+        """The end of an error's text about a node without a route: when it left, known nodes, failing dials."""
         if self.leaf:
-            return f"; not linked to any node{dials}" if self.uplink is None else ""
-        known = self._known(wire.host_of(destination), now)
-        if self.has_left(destination):
-            return known + dials
-        nodes = heapq.nsmallest(MAX_NAMES_SHOWN + 1, self._routing.destinations())
-        shown = ", ".join(nodes[:MAX_NAMES_SHOWN]) + (", ..." if len(nodes) > MAX_NAMES_SHOWN else "")
-        near = self._compare(wire.host_of(destination))
-        likely = f" (did you mean {near[0]!r}?)" if near else ""
-        return f"{known}; known nodes: {shown or 'none'}{likely}{dials}"
+            return "" if self.uplink is not None else f"; not linked to any node{self.hints.dials.describe(now)}"
+        return self.hints.hint(destination, now)
 
-    def _known(self, host: NodeId, now: float) -> str:
-        """What is known of a node, if there is no route to it."""
-        if host == self.node or self._routing.route(host) is not None:
-            return ""
-        return f"; {self._routing.describe_departure(host, now)}"
+    # -- frames of other nodes -----------------------------------------------------------------------------------
 
-    def emit(self, effect: Effect) -> None:
-        """Add an effect to those of the stimulus at hand."""
-        self._effects.append(effect)
+    def forward(self, link: LinkId, route: Route, frames: Frames, now: float) -> None:
+        """Forward a frame that came on a link."""
+        port = self._ports[link]
+        if not port.leaf and wire.host_of(route.source) == self.node:
+            self.emit(Report("frame_dropped", port.node, link, "own_source"))
+        elif self.leaf:
+            self.emit(Report("frame_dropped", port.node, link, "leaf_forwards_nothing"))
+        elif not route.onward:
+            self.emit(Report("expired", route.host, link, route.source))
+            if _may_answer(port, now):
+                self._send_expired(route, frames)
+        elif (out := self._egress(route.destination, route.host)) is None:
+            self.emit(Report("frame_dropped", route.host, link, "no_route"))
+            if _may_answer(port, now):
+                self.send_unreachable(route, frames, now)
+        else:
+            self.enqueue(out, (route.onward, frames[1], frames[2]), route.kind, route.source, route.destination)
 
-    def egress(self, destination: Address, host: NodeId) -> LinkId | None:
+    def reroute(self, waiting: Queue, now: float) -> None:
+        """Forward the frames of other nodes that waited for a link which is gone over the current routes.
+
+        This node's own frames are retransmitted by their streams as soon as the route has changed.
+        """
+        while not self.leaf and (frames := waiting.pop()) is not None:
+            route = wire.decode_route(frames[0])
+            if route.kind < FIRST_ROUTED or route.source == self.address:
+                continue
+            out = self._egress(route.destination, route.host)
+            if out is None:
+                self.emit(Report("frame_dropped", route.host, None, "no_route"))
+                self.send_unreachable(route, frames, now)
+            else:
+                self.enqueue(out, frames, route.kind, route.source, route.destination)
+
+    def send_unreachable(self, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
+        """Send an UNREACHABLE to the source of a frame; the frame's own head is its body."""
+        if reason == "no_route" and route.host == self.node:
+            reason = "gone"
+        elif reason == "no_route" and self._routing.has_left(route.host):
+            reason = "left"
+        hints = self.hints
+        near = hints.near(route.destination, now) if reason == "no_route" else ()
+        dials = hints.dials.describe(now) if wire.host_of(route.source) == self.node else ""
+        text = f"{hints.describe_departure(route.host, now)}{dials}".removeprefix("; ")[: wire.MAX_TEXT]
+        settled = self._routing.settled(now)
+        head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled, text))
+        self._send_back(Kind.UNREACHABLE, head, route, frames)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _egress(self, destination: Address, host: NodeId) -> LinkId | None:
         """The link that frames for that destination leave on, or None."""
         if self.leaf:
-            return self.uplink.id if self.uplink is not None else None
+            return self.uplink
         if host == self.node:
-            links = self._links.to(NodeId(Address(destination.partition("@")[0])))
-            return links[0].id if links and links[0].leaf else None
+            return self._leaves.get(NodeId(Address(destination.partition("@")[0])))
         selected = self._routing.route(host)
         return selected.link if selected is not None else None
 
-    def enqueue(self, link: LinkId, frames: Frames, kind: int = 0, source: str = "", destination: str = "") -> None:
-        """Send frames on a link, or queue them if it is full: chunks by source and destination, all else as control."""
-        queue = self.queues.get(link)
-        if queue is None:
-            self._effects.append(Report("frame_dropped", self._links.neighbour(link), link, "link_gone"))
-            return
-        if not (queue.full or queue.size_bytes):
-            self._effects.append(Transmit(link, frames))
-            return
-        flow = (source, destination, len(frames[2]) >= BULK) if kind == Kind.CHUNK else None
-        for refused in queue.push(frames, flow):
-            known = self._links.get(link)
-            self._effects.append(Report("frame_dropped", known.node if known else None, link, "queue_full"))
-            self._push_back(refused)
+    def _send_expired(self, route: Route, frames: Frames) -> None:
+        head = wire.encode(wire.Expired(route.kind, self.node, route.destination))
+        self._send_back(Kind.EXPIRED, head, route, frames)
 
-    def send_unreachable(self, kind: Kind, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
-        """Tell the source of a frame why it got no further; the frame's own head goes back as the body."""
-        if kind is Kind.EXPIRED:
-            head = wire.encode(wire.Expired(route.kind, self.node, route.destination))
-        else:
-            if reason == "no_route" and route.host == self.node:
-                reason = "gone"
-            elif reason == "no_route" and self._routing.has_left(route.host):
-                reason = "left"
-            near = self.near(route.destination, now) if reason == "no_route" else ()
-            settled = self._routing.settled(now)
-            dials = self.dials.describe(now) if wire.host_of(route.source) == self.node else ""
-            text = f"{self._known(route.host, now)}{dials}".removeprefix("; ")[: wire.MAX_TEXT]
-            head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled, text))
-        self._send_back(kind, head, route, frames)
-
-    def _note(self, link: Link, kind: Kind, route: Route, frames: Frames, now: float) -> None:
-        """Answer a frame of this link that goes no further, as often as its limit allows (as in RFC 1812, 4.3.2.8)."""
-        if link.limiter.has("error_frames", now):
-            link.limiter.spend("error_frames", 1)
-            self.send_unreachable(kind, route, frames, now)
-
-    def _push_back(self, refused: Frames) -> None:
-        """Tell the source of a chunk that a full queue refused it, so that it is sent again, and more slowly."""
+    def _send_full(self, refused: Frames) -> None:
+        """Send an UNREACHABLE about a chunk that a full queue refused: its source retransmits it, and slows down."""
         route = wire.decode_route(refused[0])
         if route.kind == Kind.CHUNK and not self.leaf:
             head = wire.encode(wire.Unreachable(route.kind, "full", self.node, route.destination, (), 0.0))
@@ -242,39 +291,19 @@ class Forwarding:
         if self.next_hop(route.source) is not None:
             self.originate(route.source, kind, head, content)
 
-    def near(self, name: str, now: float) -> tuple[NodeId, ...]:
-        """Up to three known node ids that resemble a name that somebody else has asked for, the closest first; none if
-        the name itself is known, or more names have been compared of late than `limits.suggestions`.
-        """
-        if self._near_at != self._routing.changed_at or len(self._near) >= MAX_NEAR_CACHED:
-            self._near, self._near_at = {}, self._routing.changed_at
-        if name not in self._near:
-            if not self._suggestions.has(now):
-                return ()
-            self._suggestions.spend(1)
-            self._near[name] = self._compare(name)
-        return self._near[name]
-
-    def _compare(self, name: str) -> tuple[NodeId, ...]:
-        if self._routing.record(NodeId(Address(name))) is not None:
-            return ()
-        names = itertools.islice(self._routing.destinations(), MAX_NAMES_COMPARED)
-        likely = heapq.nlargest(MAX_NAMES_MATCHED, (self.node, *names), key=lambda other: _ends_alike(name, other))
-        return tuple(NodeId(Address(match)) for match in difflib.get_close_matches(name, likely, n=3, cutoff=0.6))
-
     def check(self) -> None:
-        """Raise AssertionError if effects were not handed out, or links and queues do not match."""
-        if self._effects or self.looped:
-            raise AssertionError("effects that were not handed out")
-        if set(self.queues) != {link.id for link in self._links}:
-            raise AssertionError("a link without a queue, or a queue without a link")
-        for queue in self.queues.values():
-            queue.check()
+        """Raise AssertionError if effects were not taken out, or an entry leads to a link without a port."""
+        if self._effects or self._looped:
+            raise AssertionError("effects that were not taken out")
+        if not self._ports.keys() >= {*self._leaves.values(), *([self.uplink] if self.uplink is not None else [])}:
+            raise AssertionError("an entry that leads to a link without a port")
+        for port in self._ports.values():
+            port.queue.check()
 
 
-def _ends_alike(name: str, other: str) -> float:
-    """How many characters of two names are the same, counted from either end: a typing error leaves the rest as it was,
-    and shifts it in one direction at most. That costs far less than to match them.
-    """
-    same = sum(map(eq, name, other)) + sum(map(eq, reversed(name), reversed(other)))
-    return float(same) / max(len(name), len(other))
+def _may_answer(port: Port, now: float) -> bool:
+    """Take a token for an UNREACHABLE or EXPIRED about a frame of this port; False if there is none."""
+    if not port.error_frames.has(now):
+        return False
+    port.error_frames.spend(1)
+    return True

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from zmesh.core import wire
 from zmesh.core.effects import HangUp, Report, Transmit
-from zmesh.core.forwarding.forwarding import Forwarding
+from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import NodeId
 from zmesh.core.neighbours.links import Link, Links, State
 from zmesh.core.routing import Routing, describe_links
@@ -24,7 +24,7 @@ TAKEN = ("duplicate_id", "own_id")
 
 
 class Verdict(NamedTuple):
-    """What follows from a greeting: the link is admitted, or refused, or it waits for these `rivals` to prove alive."""
+    """The result of a HELLO: the link is admitted, or refused, or it waits for the `rivals` to time out or answer."""
 
     admitted: bool = False
     refusal: wire.Refuse | None = None
@@ -32,7 +32,7 @@ class Verdict(NamedTuple):
 
 
 class Handshake:
-    """The greetings of one node, which was `started` so many seconds after 1970 began."""
+    """The handshakes of one node. `started`: when it was, in seconds since the epoch."""
 
     def __init__(
         self,
@@ -53,23 +53,23 @@ class Handshake:
         self._routing = routing
         self._forwarding = forwarding
 
-    def greet(self, link: Link, now: float, answers: int = 0) -> None:
-        """Say who this is; `answers` is the session of the greeting that this one answers."""
+    def send_hello(self, link: Link, now: float, answers: int = 0) -> None:
+        """Send a HELLO; `answers` is the session of the HELLO that this one answers."""
         link.greeted, link.greetings = now, link.greetings + 1
         hello = wire.Hello(self.node, self.incarnation, self._started, self.leaf, link.id, answers)
         self._forwarding.enqueue(link.id, wire.encode_link(Kind.HELLO, hello))
 
-    def ask(self, link: Link) -> None:
-        """Have somebody who should have greeted say who that is."""
+    def request_hello(self, link: Link) -> None:
+        """Request a HELLO from an unidentified peer that has dialled."""
         if link.state is State.OPENING and not link.dialled:
             self._forwarding.enqueue(link.id, wire.encode_link(Kind.ASK))
 
     def on_hello(self, link: Link, hello: wire.Hello, now: float) -> Verdict:
-        """The other end says who it is."""
+        """Process a HELLO."""
         if link.state is State.UP or (link.dialled and hello.answers != link.id):
             same = (hello.node, hello.incarnation, hello.session) == (link.node, link.incarnation, link.session)
             if same and not link.dialled:  # they have not heard the answer to their first one
-                self.greet(link, now, answers=link.session)
+                self.send_hello(link, now, answers=link.session)
             elif not same:
                 self._forwarding.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: HELLO"))
             return Verdict()
@@ -84,6 +84,7 @@ class Handshake:
             return Verdict(refusal=wire.Refuse("leaf", "both ends are ephemeral, and neither forwards"))
         link.node, link.leaf = hello.node, hello.leaf
         link.session = hello.session
+        self._forwarding.identify(link.id, link.node, leaf=link.leaf)
         if link.dialled and link.greetings == 1 and link.rtt is None:  # of several, nobody knows which is answered
             link.measure(now - link.greeted)
         rivals, known_alive = self._rivals(link)
@@ -99,7 +100,7 @@ class Handshake:
         return Verdict(rivals=rivals)
 
     def duplicate(self, link: Link) -> wire.Refuse:
-        """What to tell a quarantined link whose node is still alive elsewhere."""
+        """The REFUSE for a quarantined link whose node id is in use elsewhere."""
         text, started = f"another node called {link.node!r} is alive in the mesh", 0.0
         others, record = self._rivals(link)[0], self._routing.record(link.node)
         if others:
@@ -109,7 +110,7 @@ class Handshake:
         return wire.Refuse("duplicate_id", text, started)
 
     def refuse(self, link: Link, refuse: wire.Refuse) -> None:
-        """Tell the other end that it can't be a neighbour, and why; the engine closes the link."""
+        """Send a REFUSE; the caller closes the link."""
         self._forwarding.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, refuse)))
         self._turn_away(link, f"we refuse: {refuse.text}", refuse)
         if refuse.reason == "own_id" and link.started < self._started:
@@ -118,13 +119,13 @@ class Handshake:
             )
 
     def on_refused(self, link: Link, refuse: wire.Refuse) -> None:
-        """The other end won't have this node; the engine closes the link."""
+        """Process a REFUSE; the caller closes the link."""
         self._turn_away(link, f"they refuse: {refuse.text}", refuse)
         if refuse.reason in TAKEN and refuse.started <= self._started:
             self._forwarding.emit(Report("id_taken", self.node, link.id, refuse.text))
 
-    def ask_newcomer(self, link: Link) -> None:
-        """A neighbour that has restarted may count from the beginning: have it say at once what can be believed."""
+    def request_seqno(self, link: Link) -> None:
+        """Request a feasible seqno from a neighbour that has restarted, and may have begun at a lower one."""
         known, selected = self._routing.distance(link.node), self._routing.route(link.node)
         record = self._routing.record(link.node)
         lives = (selected and selected.incarnation, record and record.incarnation)
@@ -140,7 +141,7 @@ class Handshake:
         self._forwarding.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))
 
     def released(self) -> Link | None:
-        """A quarantined link that nobody stands in the way of any more, or None."""
+        """A quarantined link whose node id is not in use elsewhere any more, or None."""
         return next((link for link in self._links.quarantined() if not any(self._rivals(link))), None)
 
     def _rivals(self, link: Link) -> tuple[tuple[Link, ...], bool]:

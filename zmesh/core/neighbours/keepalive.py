@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from zmesh.core import wire
 from zmesh.core.effects import Report
-from zmesh.core.forwarding.forwarding import Forwarding
+from zmesh.core.forwarding import Forwarding
 from zmesh.core.neighbours.links import Link
 from zmesh.core.routing import Routing
 from zmesh.core.wire import Kind

@@ -36,7 +36,6 @@ SUSPECT_COST = 1_000_000
 SILENCE = 3.0
 OPENING = 5.0
 MAX_STRIKES = 3
-MAX_FORMER = 64
 RESEND_ROUTES_AFTER = 1
 RESEND_RECORDS_AFTER = 2
 RESEND_TRIES = 4
@@ -200,7 +199,6 @@ class Links:
         self._links: dict[LinkId, Link] = {}
         self._quarantined: dict[LinkId, Link] = {}
         self._up: dict[NodeId, dict[LinkId, Link]] = {}
-        self._former: dict[LinkId, NodeId] = {}
         self._probes: Timers[LinkId] = Timers(alarm)
         self._silences: Timers[LinkId] = Timers(alarm)
 
@@ -224,9 +222,9 @@ class Links:
         return self._links.get(id)
 
     def neighbour(self, id: LinkId) -> NodeId | None:
-        """Who is, or lately was, at the other end of a link, for errors to name; None if that is forgotten."""
+        """The node at the other end of a link that is open."""
         link = self._links.get(id)
-        return link.node if link is not None else self._former.get(id)
+        return link.node if link is not None else None
 
     def quarantine(self, link: Link, now: float) -> None:
         """Keep a link waiting until the node that it names has fallen silent elsewhere, or has not."""
@@ -253,10 +251,6 @@ class Links:
             beside = self._up.get(link.node)
             if beside is not None and beside.pop(id, None) is not None and not beside:
                 del self._up[link.node]
-            if link.state is State.UP:
-                self._former[id] = link.node
-                if len(self._former) > MAX_FORMER:
-                    del self._former[next(iter(self._former))]
         return link
 
     def up(self) -> list[Link]:

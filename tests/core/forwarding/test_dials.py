@@ -2,7 +2,7 @@ import pytest
 
 from tests.core.engine_harness import events
 from zmesh.core import wire
-from zmesh.core.neighbours.dials import MAX_PEERS_SHOWN, Dials
+from zmesh.core.forwarding.dials import MAX_PEERS_SHOWN, Dials
 from zmesh.core.wire import Kind
 
 HUB = "tcp://hub:7999"

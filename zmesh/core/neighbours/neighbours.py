@@ -1,0 +1,284 @@
+"""The links of a node from the first connection to the last frame: handshake, keepalive, cost, rate limits.
+
+A link is OPENING until both ends have sent a HELLO, then UP; in between it is QUARANTINED if the node id at its other
+end may be in use elsewhere. Methods that decide about a link's life cycle return an event (`Accepted`, `Ended`), which
+the engine carries out with `establish` and `close` and tells routing and delivery of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from zmesh.core import wire
+from zmesh.core.effects import HangUp, Report
+from zmesh.core.forwarding import Forwarding
+from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
+from zmesh.core.message import LinkId, NodeId
+from zmesh.core.neighbours.handshake import REDIAL_REFUSED, TAKEN, Handshake
+from zmesh.core.neighbours.keepalive import Keepalive
+from zmesh.core.neighbours.links import MAX_STRIKES, Link, Links, State
+from zmesh.core.neighbours.rate_limits import RateExceeded
+from zmesh.core.routing import Routing
+from zmesh.core.wire import Kind, Route, WireError
+
+MAX_RTT = 3600.0
+
+
+class Accepted(NamedTuple):
+    """The handshake of a link is complete: `establish` it."""
+
+    link: Link
+
+
+class Ended(NamedTuple):
+    """A link is over: `close` it."""
+
+    link: Link
+    reason: str
+
+
+LinkEvent = Accepted | Ended
+
+
+class Neighbours:
+    """The neighbours of one node. `links`: its table of links, which `routing` reads as well."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        incarnation: int,
+        links: Links,
+        routing: Routing,
+        forwarding: Forwarding,
+        *,
+        now: float,
+        leaf: bool,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._node = node
+        self._leaf = leaf
+        self._links = links
+        self._routing = routing
+        self._forwarding = forwarding
+        self._admissions = TokenBucket(limits.admissions, now)
+        self._keepalive = Keepalive(routing, forwarding, leaf=leaf)
+        self._handshake = Handshake(node, incarnation, routing.started, links, routing, forwarding, leaf=leaf)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between two probes of a link."""
+        return self._links.heartbeat
+
+    def get(self, link: LinkId) -> Link | None:
+        """The link of that number, or None if it is closed."""
+        return self._links.get(link)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._links)
+
+    def up(self) -> list[Link]:
+        """The links that are up."""
+        return self._links.up()
+
+    def to(self, node: NodeId) -> list[Link]:
+        """The links to that node that are up, the cheapest first."""
+        return self._links.to(node)
+
+    def best_uplink(self) -> Link | None:
+        """The link that a leaf should attach to: one that is not suspect, if there is any."""
+        return min(self._links.up(), key=lambda link: link.suspect, default=None)
+
+    # -- opening and closing -------------------------------------------------------------------------------------
+
+    def open(self, link: LinkId, now: float, *, dialled: bool, cost: int, where: str) -> None:
+        """A connection is there. The end that dialled sends the first HELLO."""
+        opened = self._links.open(link, dialled=dialled, cost=cost, now=now, where=where)
+        self._forwarding.open(link, now)
+        if dialled:
+            self._handshake.send_hello(opened, now)
+
+    def establish(self, link: Link, now: float) -> None:
+        """Bring up an accepted link."""
+        if not link.dialled:
+            self._handshake.send_hello(link, now, answers=link.session)
+        self._admissions.spend(1)
+        self._links.establish(link, now)
+        self._bind_leaf(link)
+        self._forwarding.emit(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
+
+    def request_seqno(self, link: Link) -> None:
+        """Have a neighbour that has restarted send a route to itself that is newer than those of before."""
+        self._handshake.request_seqno(link)
+
+    def probe(self, link: Link, now: float) -> None:
+        """Send something that the other end has to answer: a PROBE, or an ASK if the link is not up."""
+        if link.state is State.UP:
+            self._keepalive.send(link, now)
+        else:
+            self._forwarding.enqueue(link.id, wire.encode_link(Kind.ASK))
+
+    def close(self, link: Link, reason: str) -> None:
+        """Take out a link that is over, and report it."""
+        self._links.close(link.id)
+        if link.state is State.UP:
+            self._bind_leaf(link)
+            self._forwarding.emit(Report("link_lost", link.node, link.id, reason))
+        elif link.state is State.OPENING and link.dialled and not link.refused:
+            self._forwarding.emit(Report("link_not_greeted", None, link.id, reason, text=link.where))
+
+    def released(self) -> Link | None:
+        """A quarantined link whose node id is not in use elsewhere any more, or None."""
+        return self._handshake.released()
+
+    def say_goodbye(self, reason: str) -> None:
+        """Send a GOODBYE on all links that are up."""
+        for link in self._links.up():
+            self._forwarding.enqueue(link.id, wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason)))
+
+    # -- frames --------------------------------------------------------------------------------------------------
+
+    def on_frame(self, link: Link, route: Route, head: bytes, now: float) -> LinkEvent | None:
+        """Process a frame of the handshake or the keepalive. Raises WireError, RateExceeded."""
+        match route.kind:
+            case Kind.HELLO:
+                return self._on_hello(link, route, head, now)
+            case Kind.REFUSE:
+                refuse = wire.decode_refuse(head)
+                self._handshake.on_refused(link, refuse)
+                return Ended(link, f"refused: {refuse.text}")
+            case Kind.ASK:
+                return self._on_ask(link, now)
+        if link.state is not State.UP:
+            self.on_early_frame(link)
+            return None
+        match route.kind:
+            case Kind.PROBE:
+                self._keepalive.answer(link, wire.decode_probe(head))
+            case Kind.ECHO:
+                self._on_echo(link, wire.decode_echo(head), now)
+            case _:
+                reason = wire.decode_goodbye(head).reason
+                self._forwarding.emit(HangUp(link.id, reason, 0.0))
+                return Ended(link, f"they left: {reason}")
+        return None
+
+    def on_early_frame(self, link: Link) -> None:
+        """A frame has come on a link that is not up: it is dropped, and the other end asked for its HELLO."""
+        self._handshake.request_hello(link)
+        self._forwarding.emit(Report("frame_dropped", None, link.id, "not_greeted"))
+
+    def on_heard_again(self, link: Link) -> None:
+        """A suspect link has been heard, and is not suspect any more, unless what was heard has closed it."""
+        if self._links.get(link.id) is link:
+            self._links.trust(link)
+            self._routing.set_cost(link.id, link.routing_cost)
+            self._bind_leaf(link)
+
+    def on_bad_frame(self, link: Link, error: WireError) -> Ended | None:
+        """A frame that can't be read has come; MAX_STRIKES of them in a row end the link."""
+        self._forwarding.emit(Report("frame_dropped", link.node or None, link.id, f"{error.reason}: {error}"))
+        link.strikes += 1
+        if link.strikes < MAX_STRIKES:
+            return None
+        self._forwarding.emit(HangUp(link.id, f"{MAX_STRIKES} bad frames in a row", REDIAL_REFUSED))
+        return Ended(link, f"{MAX_STRIKES} bad frames in a row: {error}")
+
+    def _on_hello(self, link: Link, route: Route, head: bytes, now: float) -> LinkEvent | None:
+        if route.version != wire.VERSION:
+            text = f"protocol version {route.version} is not {wire.VERSION}, which we speak"
+            return self._refuse(link, wire.Refuse("version", text), now)
+        hello = wire.decode_hello(head)
+        if link.state is State.OPENING and not self._admissions.has(now):
+            raise RateExceeded("too many links are admitted; the other end greets again")
+        verdict = self._handshake.on_hello(link, hello, now)
+        for rival in verdict.rivals:
+            self._keepalive.send(rival, now)
+        if verdict.refusal is not None:
+            return self._refuse(link, verdict.refusal, now)
+        return Accepted(link) if verdict.admitted else None
+
+    def _on_ask(self, link: Link, now: float) -> Ended | None:
+        """The other end does not know this connection (any more): open it again as a new link."""
+        if not link.dialled:
+            self._forwarding.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: ASK"))
+        elif link.state is State.UP:
+            self._forwarding.emit(HangUp(link.id, "the other end knows us no more", 0.0))
+            return Ended(link, "the other end knows us no more")
+        else:
+            self._handshake.send_hello(link, now)
+        return None
+
+    def _on_echo(self, link: Link, echo: wire.Echo, now: float) -> None:
+        """Take in a round trip. The first one makes the link usable for routes; later ones move its cost."""
+        sample = now - echo.token
+        if not 0 <= sample < MAX_RTT:
+            self._forwarding.emit(Report("frame_dropped", link.node, link.id, "unexpected: ECHO"))
+            return
+        first = link.rtt is None
+        moved = link.measure(sample)
+        if link.leaf:
+            self._bind_leaf(link)
+        elif first and not self._leaf:
+            self._routing.link_measured(link.id, link.routing_cost, now)
+        elif moved and not self._leaf:
+            self._routing.cost_moved(link.id, now)
+
+    def _refuse(self, link: Link, refuse: wire.Refuse, now: float) -> Ended:
+        self._handshake.refuse(link, refuse)
+        if refuse.reason in TAKEN and not link.leaf:
+            node = link.node or self._node
+            self._routing.refuse_duplicate(node, link.incarnation, link.started, link.where, now)
+        return Ended(link, f"refused: {refuse.text}")
+
+    def _bind_leaf(self, link: Link) -> None:
+        """Have frames for an attached leaf take its cheapest link."""
+        if link.leaf:
+            links = self._links.to(link.node)
+            self._forwarding.bind_leaf(link.node, links[0].id if links else None)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When `send_due` or `expire` has work."""
+        return self._links.next_deadline()
+
+    def send_due(self, now: float) -> None:
+        """Send the PROBEs that are due, and again the HELLOs that were not answered."""
+        for link in self._links.due(now):
+            if link.state is State.UP:
+                self._keepalive.send(link, now)
+            elif link.state is State.OPENING:
+                self._handshake.send_hello(link, now)
+
+    def expire(self, now: float) -> tuple[list[Link], list[Link]]:
+        """The links that have just become suspect, and those that have timed out: call `time_out` for each of these."""
+        suspects, silent = self._links.expire(now)
+        for link in suspects:
+            self._forwarding.emit(Report("link_suspect", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
+            self._routing.set_cost(link.id, link.routing_cost)
+            self._bind_leaf(link)
+        return suspects, silent
+
+    def time_out(self, link: Link, now: float) -> Ended | None:
+        """A link has been silent, or quarantined, for too long; None if it took the place of one that was just lost."""
+        if link.state is State.UP and link.heard == now:
+            return None
+        if link.state is State.QUARANTINED:
+            return self._refuse(link, self._handshake.duplicate(link), now)
+        how = "silent" if link.state is State.UP else "no greeting"
+        self._forwarding.emit(HangUp(link.id, how, 0.0))
+        return Ended(link, f"{how} for {now - link.heard:.3g} s")
+
+    def forgive(self, seconds: float, now: float) -> None:
+        """Count no silence for the last `seconds`, in which this node could not listen."""
+        self._links.forgive(seconds, now)
+
+    def check(self) -> None:
+        """Raise AssertionError if the tables contradict each other."""
+        self._links.check()

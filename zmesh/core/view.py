@@ -1,0 +1,178 @@
+"""The read-only surface of a node: what its tables say at this moment, as plain values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zmesh.core.delivery.delivery import Delivery
+from zmesh.core.forwarding import Forwarding
+from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
+from zmesh.core.neighbours import Link, Neighbours
+from zmesh.core.routing import Routing, SelectedRoute
+from zmesh.core.timers import Alarm
+from zmesh.core.wire import Record
+
+
+class ActiveLink(NamedTuple):
+    """A link that is up. `cost` includes the penalty for the smoothed round-trip time `rtt` (seconds)."""
+
+    id: LinkId
+    node: NodeId
+    dialled: bool
+    leaf: bool
+    cost: int
+    rtt: float | None
+    suspect: bool
+
+
+class Alternate(NamedTuple):
+    """A route that is not selected. One that is not feasible could be a loop (RFC 8966 section 3.5.1)."""
+
+    next_hop: NodeId
+    metric: int
+    feasible: bool
+
+
+class ActiveRoute(NamedTuple):
+    """The selected route to a destination, over a link with the round-trip time `rtt`, `since` that time of the engine.
+
+    `alternates`: the other routes, the cheapest first.
+    """
+
+    destination: NodeId
+    link: LinkId
+    next_hop: NodeId
+    metric: int
+    hops: int
+    rtt: float | None
+    since: float
+    alternates: tuple[Alternate, ...]
+
+
+class View:
+    """What can be read of a node between two stimuli; nothing here changes anything."""
+
+    node: NodeId
+    incarnation: int
+    leaf: bool
+    alarm: Alarm
+    neighbours: Neighbours
+    routing: Routing
+    forwarding: Forwarding
+    delivery: Delivery
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is due; infinite if nothing is. Cheap to read after every stimulus."""
+        return self.alarm.soonest
+
+    # -- exchanges -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_handing_over(self) -> bool:
+        """True while a request of this node has not arrived whole at its server."""
+        return self.delivery.handing_over
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of payload of this node's requests that are unsent or unacknowledged."""
+        return self.delivery.waiting_bytes
+
+    @property
+    def waiting_streams(self) -> int:
+        """Requests and replies of which no frame has been sent yet."""
+        return self.delivery.waiting_streams
+
+    def room(self, stream: Stream) -> int:
+        """How many bytes of payload the stream takes now; of 0 there will be a Pull or a StreamOver."""
+        return self.delivery.room(stream)
+
+    def is_open(self, stream: Stream) -> bool:
+        """True while the stream may take more payload."""
+        return self.delivery.is_open(stream)
+
+    def is_lost(self, message_id: MessageId) -> bool:
+        """True while there is no route to the server of this request."""
+        return self.delivery.is_lost(message_id)
+
+    def stats(self) -> dict[str, int]:
+        """How many entries the tables of exchanges have: `calls`, `services`, `acks`, `waiting_bytes`, `peers`."""
+        return self.delivery.counts()
+
+    def hint(self, destination: Address, now: float) -> str:
+        """The end of an error's text about a node without a route: when it left, known nodes, failing dials."""
+        return self.forwarding.hint(destination, now)
+
+    # -- links ---------------------------------------------------------------------------------------------------
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between two probes of a link."""
+        return self.neighbours.heartbeat
+
+    @property
+    def address(self) -> Address:
+        """The source of this node's frames: its id, or `leaf@uplink`."""
+        return self.forwarding.address
+
+    @property
+    def uplink(self) -> NodeId | None:
+        """The node that this leaf is attached to; None if it is no leaf, or attached to none."""
+        link = self.forwarding.uplink
+        return self.forwarding.neighbour(link) if link is not None else None
+
+    def links(self) -> list[ActiveLink]:
+        """The links that are up."""
+        return [
+            ActiveLink(link.id, link.node, link.dialled, link.leaf, link.cost, link.rtt, link.suspect)
+            for link in self.neighbours.up()
+        ]
+
+    def rtt(self, link: LinkId) -> float | None:
+        """The smoothed round-trip time of a link in seconds; None before the first sample."""
+        known = self.neighbours.get(link)
+        return known.rtt if known is not None else None
+
+    # -- routes --------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> set[NodeId]:
+        """All nodes that can be reached, this one among them."""
+        return {self.node, *self.routing.destinations()}
+
+    def route(self, destination: NodeId) -> ActiveRoute | None:
+        """The selected route to a node; None if there is none, or it is this node."""
+        selected = self.routing.route(destination)
+        link = self.neighbours.get(selected.link) if selected is not None else None
+        return self._route(destination, selected, link) if selected is not None and link is not None else None
+
+    def routes(self) -> list[ActiveRoute]:
+        """The selected routes, sorted by destination."""
+        routes = (self.route(destination) for destination in sorted(self.routing.destinations()))
+        return [route for route in routes if route is not None]
+
+    def records(self) -> dict[NodeId, Record]:
+        """The records of all nodes that can be reached, and of this one: directives, neighbours, costs."""
+        return self.routing.records()
+
+    def duplicates(self) -> set[NodeId]:
+        """The node ids that are used by two live nodes, or were refused for that."""
+        return self.routing.duplicates()
+
+    def last_heard_by(self, node: NodeId) -> NodeId | None:
+        """The last neighbour of a node that has left; None if that is unknown."""
+        return self.routing.last_heard_by(node)
+
+    def settled(self, now: float) -> float:
+        """For how many seconds all next hops have been the same."""
+        return self.routing.settled(now)
+
+    def _route(self, destination: NodeId, selected: SelectedRoute, link: Link) -> ActiveRoute:
+        alternates = tuple(
+            Alternate(known.node, metric, feasible)
+            for other, metric, feasible in self.routing.others(destination)
+            if (known := self.neighbours.get(other)) is not None
+        )
+        metric, hops, since = selected.metric, selected.hops, selected.since
+        return ActiveRoute(destination, link.id, link.node, metric, hops, link.rtt, since, alternates)

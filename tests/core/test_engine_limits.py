@@ -8,8 +8,7 @@ from zmesh.core.effects import HangUp, Report
 from zmesh.core.limits import Limits, Rate
 from zmesh.core.neighbours.links import MAX_STRIKES
 from zmesh.core.routing.serials import MAX_LEAD_MS
-from zmesh.core.wire import Entry, Kind
-from zmesh.core.wire.limits import U63
+from zmesh.core.wire import U63, Entry, Kind
 
 FEW = Rate(1, 5)
 EPOCH_MS = 1_000_000

@@ -7,8 +7,7 @@ import pytest
 from tests.hostile.made_up import BOUND, HEARTBEAT, advertised, forged, just_accepted, made_up, told
 from zmesh.core import wire
 from zmesh.core.limits import DEFAULT_LIMITS
-from zmesh.core.wire import Record
-from zmesh.core.wire.limits import U63, U64
+from zmesh.core.wire import U63, U64, Record
 from zmesh.testing import eventually
 
 

@@ -56,7 +56,7 @@ async def test_a_member_that_takes_an_honest_nodes_place_with_a_number_far_ahead
     mesh = await honest(node, heartbeat=0.2)
     mallory = await member(node)
     await mesh.wait_for("victim")
-    for seqno in (wire.limits.U63, 10 * MAX_LEAD_MS, MAX_LEAD_MS):
+    for seqno in (wire.U63, 10 * MAX_LEAD_MS, MAX_LEAD_MS):
         await mallory.flood(advertised("honest", seqno=seqno, metric=0))
     await node.told("route_refused:seqno_ahead", 2)
     await mallory.leave()

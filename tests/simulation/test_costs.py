@@ -2,8 +2,9 @@
 
 import pytest
 
+from zmesh.core.limits import DEFAULT_COST
 from zmesh.core.message import LinkId, NodeId
-from zmesh.core.neighbours.links import COST_STEP, DEFAULT_COST, rtt_penalty
+from zmesh.core.neighbours.links import COST_STEP, rtt_penalty
 from zmesh.core.routing.cost_damping import DELAY_MAX
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator

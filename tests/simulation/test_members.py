@@ -8,8 +8,7 @@ from zmesh.core import wire
 from zmesh.core.effects import Transmit
 from zmesh.core.limits import Limits
 from zmesh.core.routing.serials import MAX_LEAD_MS
-from zmesh.core.wire import MAX_ENTRIES, Record
-from zmesh.core.wire.limits import U63, U64
+from zmesh.core.wire import MAX_ENTRIES, U63, U64, Record
 from zmesh.testing.scenario import Scenario, run_routes
 from zmesh.testing.simulator import Simulator
 

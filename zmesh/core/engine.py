@@ -16,10 +16,9 @@ from zmesh.core import wire
 from zmesh.core.delivery.delivery import Delivery
 from zmesh.core.effects import Effect, Report
 from zmesh.core.forwarding import DRAIN, Forwarding
-from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.limits import DEFAULT_COST, DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.neighbours import (
-    DEFAULT_COST,
     MIN_RESENT,
     Accepted,
     Ended,

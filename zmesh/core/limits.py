@@ -42,6 +42,9 @@ class TokenBucket:
 
 MEBIBYTE = 1024 * 1024
 
+DEFAULT_COST = 100
+"""The cost of a link that is configured without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -23,7 +23,7 @@ import networkx
 
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, NodeId
-from zmesh.core.neighbours.links import State
+from zmesh.core.neighbours import State
 from zmesh.core.routing import KEEP_DISTANCE
 from zmesh.testing.simliar import LIES, Liar
 from zmesh.testing.simnode import Plugin, SimNode, echo

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING
 
 from zmesh.core import wire
 from zmesh.core.message import Address, LinkId, MessageId, NodeId, RequestHeader
-from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, MAX_TTL, Frames, Kind, Row
-from zmesh.core.wire.limits import U63
+from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, MAX_TTL, U63, Frames, Kind, Row
 from zmesh.testing.simnode import SimNode
 
 if TYPE_CHECKING:

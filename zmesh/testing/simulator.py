@@ -14,8 +14,8 @@ import random
 from collections.abc import Callable, Iterable
 
 from zmesh.core.effects import Report
+from zmesh.core.limits import DEFAULT_COST
 from zmesh.core.message import Address, LinkId, NodeId
-from zmesh.core.neighbours.links import DEFAULT_COST
 from zmesh.core.wire import Frames
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simwire import Wire

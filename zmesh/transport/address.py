@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from zmesh.core.neighbours.links import DEFAULT_COST
+from zmesh.core.limits import DEFAULT_COST
 from zmesh.errors import AddressError
 
 PROXY_PORT = 1080

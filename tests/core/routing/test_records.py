@@ -22,11 +22,11 @@ from zmesh.core.wire import (
     MAX_NEIGHBOURS,
     MAX_RECORD,
     MAX_RECORDS,
+    U64,
     Record,
     decode_record,
     encode,
 )
-from zmesh.core.wire.limits import U64
 
 
 def record(node="b", serial=1, incarnation=7, capabilities=(), neighbours=()):

@@ -4,8 +4,7 @@ import pytest
 
 from tests.core.routing.route_rows import asked, entry, hear, request, retraction, told
 from zmesh.core.routing.seqno_requests import REQUEST_DELAY, REQUESTER_TIMEOUT, RETRY_INITIAL
-from zmesh.core.wire import MAX_TTL, Entry
-from zmesh.core.wire.limits import U63
+from zmesh.core.wire import MAX_TTL, U63, Entry
 
 # --- asking -------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 import pytest
 
 from zmesh.core.routing.serials import HIGHEST, MAX_LEAD_MS, ceiling
-from zmesh.core.wire.limits import U63
+from zmesh.core.wire import U63
 
 YEAR = 366 * 86400
 

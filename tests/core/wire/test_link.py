@@ -4,8 +4,7 @@ from hypothesis import strategies as st
 
 from tests.core.wire.wire_strategies import entries, record, records, refused, u63, unsealed, update
 from zmesh.core import wire
-from zmesh.core.wire import Kind, WireError, encode, link
-from zmesh.core.wire.limits import U63
+from zmesh.core.wire import U63, Kind, WireError, encode, link
 
 
 @given(st.integers(0, 3), u63, st.lists(entries, max_size=6))

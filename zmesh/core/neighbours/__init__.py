@@ -3,12 +3,11 @@
 Others use the `Neighbours` of a node, the `Link` that it hands out, and the events of links that it returns.
 """
 
-from zmesh.core.neighbours.links import DEFAULT_COST, Link, Links, State
+from zmesh.core.neighbours.links import Link, Links, State
 from zmesh.core.neighbours.neighbours import Accepted, Ended, LinkEvent, Neighbours
 from zmesh.core.neighbours.rate_limits import MIN_RESENT, RateExceeded
 
 __all__ = [
-    "DEFAULT_COST",
     "MIN_RESENT",
     "Accepted",
     "Ended",

@@ -26,7 +26,6 @@ from zmesh.core.neighbours.rate_limits import RateLimiter
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import INFINITY
 
-DEFAULT_COST = 100
 RTT_FLOOR = 0.010
 RTT_CEILING = 0.120
 MAX_RTT_PENALTY = 150

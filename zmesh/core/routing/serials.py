@@ -14,7 +14,7 @@ agree again after as long as their clocks differ, or once the node has been gone
 
 from __future__ import annotations
 
-from zmesh.core.wire.limits import U63
+from zmesh.core.wire import U63
 
 MAX_LEAD_MS = 1 << 44
 HIGHEST = U63 - 1

@@ -56,6 +56,7 @@ from zmesh.core.wire.limits import (
     MAX_WHERE,
     SMALL_RECORD,
     SUM_BYTES,
+    U63,
     U64,
     VERSION,
 )
@@ -138,6 +139,7 @@ __all__ = [
     "MAX_WHERE",
     "SMALL_RECORD",
     "SUM_BYTES",
+    "U63",
     "U64",
     "VERSION",
     "Ack",

@@ -1,21 +1,32 @@
-"""The entry point. It imports next to nothing itself, so that Ctrl-C while the rest is imported ends quietly too."""
+"""The entry point: runs the command that `sys.argv` names, and exits with its code and no traceback.
+
+It imports next to nothing itself, so that Ctrl-C ends also the imports of a command with exit code 130. While modules
+are imported, KeyboardInterrupt is no safe way to do that: the import system may wrap it in another error, or may run
+Python code where an exception is printed and dropped ("Exception ignored in"). Until the event loop runs, the process
+therefore exits in the handler of the signal.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from zmesh_cli.exit_codes import FAILED, INTERRUPTED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from zmesh_cli.commands import app as app
 
 
 def main() -> NoReturn:
-    """Run the command that `sys.argv` names, and exit with its code; no traceback, unless ZMESH_DEBUG asks for one."""
+    """Run the command that `sys.argv` names, and exit with its code; ZMESH_DEBUG has tracebacks printed."""
     code: object = FAILED
     try:
+        from zmesh_cli import interrupts
+
+        interrupts.exit_at_once()
         from zmesh_cli import stdio
 
         stdio.prepare()
@@ -30,13 +41,13 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the top of the command line
-        code = INTERRUPTED if _was_interrupted(error) else _explain(error)
+        code = INTERRUPTED if _was_interrupted(error) else _report(error)
     _ignore_interrupts()
     sys.exit(code if isinstance(code, int) else FAILED)
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, the Typer app, is imported when somebody asks for it."""
+    """`app`, the Typer app, is imported when it is first used."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from zmesh_cli.commands import app
@@ -47,8 +58,8 @@ def __getattr__(name: str) -> Any:
 def _was_interrupted(error: BaseException | None) -> bool:
     """Whether a KeyboardInterrupt is what caused `error`.
 
-    Python 3.11 wraps whatever `__set_name__` raises into a RuntimeError, a TaskGroup puts it into a group, and code
-    that cleans up after it may fail in its turn.
+    A TaskGroup puts it into a group, `__set_name__` in Python 3.11 and C code (SystemError) wrap it, and code that
+    cleans up after it may fail in its turn.
     """
     seen: set[int] = set()
     waiting = [error]
@@ -64,30 +75,28 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return False
 
 
-def _explain(error: BaseException) -> int:
-    """One line on stderr about what went wrong, none where nobody reads the output; the exit code."""
+def _report(error: BaseException) -> int:
+    """Print one line on stderr about an error, none for an output that has no reader; the exit code."""
     if os.environ.get("ZMESH_DEBUG"):
         import traceback
 
         traceback.print_exception(error)
     from zmesh.errors import MeshError
-    from zmesh.runtime.exceptions import describe
     from zmesh_cli import stdio
     from zmesh_cli.exit_codes import Failure, exit_code
     from zmesh_cli.terminal import print_error
 
-    stdio.forget()
+    stdio.discard()
     if isinstance(error, (Failure, MeshError)):
         print_error(str(error))
-    elif not isinstance(error, BrokenPipeError):  # of which other programs die without a word
-        print_error(
-            f"this should not have happened: {describe(error)}; ZMESH_DEBUG=1 in the environment shows where it did"
-        )
+    elif not isinstance(error, BrokenPipeError):  # on which other programs print nothing either
+        text = f"{type(error).__name__}: {error}"
+        print_error(f"this should not have happened: {text}; ZMESH_DEBUG=1 in the environment shows where it did")
     return exit_code(error)
 
 
 def _ignore_interrupts() -> None:
-    """From here on Ctrl-C would only disturb the interpreter's own end."""
+    """Ignore Ctrl-C while the interpreter shuts down."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

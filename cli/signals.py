@@ -1,4 +1,4 @@
-"""Running a command's coroutine, so that a signal lets it end in good order; which signals there are for that."""
+"""Runs the coroutine of a command, which a signal cancels so that it can clean up."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from zmesh_cli import interrupts
 from zmesh_cli.exit_codes import INTERRUPTED
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""What ends a program, beside SIGINT, which asyncio sees to."""
+"""The signals that end a program, beside SIGINT, which asyncio handles."""
 
 
-def heeded(*signals: signal.Signals) -> list[signal.Signals]:
-    """Those of the signals that this process was not started to ignore, as by nohup, or in a script's background."""
+def not_ignored(*signals: signal.Signals) -> list[signal.Signals]:
+    """Those of the signals that this process was not started to ignore, as nohup does."""
     return [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
 
 
@@ -29,13 +30,14 @@ def has_terminal() -> bool:
 
 
 def run(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command that gives its exit code. Every ending signal is to it what Ctrl-C is: a cancellation to see to."""
-    return asyncio.run(_until_told(work))
+    """Run a coroutine that returns an exit code. As Ctrl-C does, each signal of ENDING cancels it."""
+    interrupts.raise_again()  # asyncio sets its own handler in the place of that one only
+    return asyncio.run(_cancelled_by_signals(work))
 
 
-async def _until_told(work: Coroutine[Any, Any, int]) -> int:
+async def _cancelled_by_signals(work: Coroutine[Any, Any, int]) -> int:
     task = asyncio.ensure_future(work)
-    for number in heeded(*ENDING):
+    for number in not_ignored(*ENDING):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         return await task

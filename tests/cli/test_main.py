@@ -1,9 +1,9 @@
 """The command itself: help, version, what it makes of nonsense, and of errors that nobody foresaw."""
 
 import signal
+import socket
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -94,17 +94,61 @@ def test_an_error_whose_context_is_a_group_with_the_same_error_is_one_line(shell
     assert done.stderr.count(b"\n") == 1
 
 
-def test_ctrl_c_leaves_no_traceback_at_any_moment(mesh: Any) -> None:
-    for delay_ms in range(30, 130, 12):
-        ping = mesh.start("ping", "far", "-c", "100", environment={"PYTHONWARNINGS": ""})  # an import may be cut short
-        time.sleep(delay_ms / 1000)  # whatever it is doing by then
-        ping.send_signal(signal.SIGINT)
-        _, err = ping.communicate(timeout=90)
-        starting = b"Fatal Python error" in err or (
-            ping.returncode in (-signal.SIGINT, 1) and b"in main\n" not in err and b"zmesh:" not in err
-        )
-        if not starting:  # the interpreter itself, which is none of ours
-            assert (ping.returncode, err) == (130, b"")
+INTERRUPTED_AT_IMPORT = """
+import signal, sys
+class Interruption:
+    left = {count}
+    def find_spec(self, name, *_):
+        if self.left and (self.left != {count} or name == "zmesh_cli.stdio"):
+            self.left -= 1
+            if not self.left:
+                {interrupt}
+sys.meta_path.insert(0, Interruption())
+"""
+"""Has a command interrupt itself at the import of this number, from that of zmesh_cli.stdio on."""
+
+DROPPED = """
+import gc
+class Cycle:
+    def __init__(self): self.me = self
+    def __del__(self): signal.raise_signal(signal.SIGINT)
+"""
+"""Raises the signal where the interpreter prints an exception and drops it, as in callbacks of weak references."""
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 40, 80, 120, 160, 200])
+def test_ctrl_c_at_an_import_ends_the_command_at_once(mesh: Any, count: int) -> None:
+    setup = INTERRUPTED_AT_IMPORT.format(count=count, interrupt="signal.raise_signal(signal.SIGINT)")
+    ping = mesh.start("ping", "far", "-c", "100", setup=setup)
+    out, err = ping.communicate(timeout=90)
+    assert (ping.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("count", [2, 80])
+def test_ctrl_c_where_exceptions_are_dropped_ends_the_command_at_once(mesh: Any, count: int) -> None:
+    setup = INTERRUPTED_AT_IMPORT.format(count=count, interrupt="Cycle(); gc.collect()") + DROPPED
+    ping = mesh.start("ping", "far", "-c", "100", setup=setup)
+    out, err = ping.communicate(timeout=90)
+    assert (ping.returncode, out, err) == (130, b"", b"")
+
+
+def test_a_command_that_was_started_to_ignore_ctrl_c_goes_on(mesh: Any) -> None:
+    setup = INTERRUPTED_AT_IMPORT.format(count=40, interrupt="signal.raise_signal(signal.SIGINT)")
+    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    send = mesh.start("send", "far", "echo:echo", "x", setup=setup, **ignoring)
+    out, err = send.communicate(timeout=90)
+    assert (send.returncode, out, err) == (0, b"x", b"")
+
+
+@pytest.mark.parametrize("words", [("ping", "a"), ("send", "a", "echo:echo", "x"), ("routes",), ("cancel", "0" * 32)])
+def test_ctrl_c_while_a_command_joins_ends_it_without_a_word(shell: Any, words: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        command = shell.start(*words, "--peer", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        connection, _ = silent.accept()
+        with connection:
+            command.send_signal(signal.SIGINT)
+            out, err = command.communicate(timeout=90)
+    assert (command.returncode, out, err) == (130, b"", b"")
 
 
 @pytest.mark.parametrize(

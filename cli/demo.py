@@ -1,6 +1,6 @@
 """`zmesh demo`: a mesh of five nodes at work, step by step, with the commands that a user would type.
 
-Every command that is shown is run just so, as a process of its own; only what has to be timed is done in this one.
+Every command that is shown is run as it is, in a process of its own; only what has to be timed is done in this one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from importlib.util import find_spec
 from zmesh.errors import MeshError
 from zmesh_cli.demo_processes import COMMAND, Nodes, Workplace, workplace
 from zmesh_cli.exit_codes import DONE, FAILED, Failure
-from zmesh_cli.routes import ask
+from zmesh_cli.routes import fetch_tables
 from zmesh_cli.session import Session
+from zmesh_cli.tables import INDENT, width_of_stdout
 from zmesh_cli.terminal import Output
 
 PICTURE = """
@@ -36,6 +37,8 @@ PICTURE = """
 LINKS = {"home": (), "north": ("home",), "south": ("home",), "away": ("north", "south"), "tail": ("away",)}
 FILE_MIB = 64
 WIDTH = 116
+"""Columns of a line, the indentation not included, where stdout is no terminal."""
+
 COMMAND_WITHIN = 30.0
 HEAL_WITHIN = 10.0
 PING_AGAIN = 0.02
@@ -51,40 +54,42 @@ async def demo() -> int:
                 await _Tour(show, nodes, place).run(url)
         await show.result("the processes have ended, their folder is deleted")
     except TimeoutError:
-        raise Failure("a step of the demo took far too long; is this machine very busy?", FAILED) from None
+        raise Failure("a step of the demo took too long; try again when the machine is less busy", FAILED) from None
     return DONE
 
 
 class _Show:
-    """What the demo prints: headings, commands, and what they say."""
+    """The output of the demo: headings, commands, and what they print."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
         self._colour = output.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.width = min(WIDTH, width_of_stdout() - len(INDENT))
         self._steps = 0
 
     async def heading(self, text: str) -> None:
-        """The next step."""
+        """Print the heading of the next step."""
         self._steps += 1
         await self._output.text(f"\n{self._styled(1, f'{self._steps}. {text}')}\n\n")
 
     async def command(self, *words: str) -> None:
-        """A command as a user would type it."""
+        """Print a command as a user would type it."""
         line = " ".join(word if re.fullmatch(r"[\w@%+=:,./-]+", word) else shlex.quote(word) for word in words)
         await self.say(f"$ {line}", 36)
 
     async def say(self, text: str, style: int | None = None) -> None:
-        """Some lines, indented."""
+        """Print lines, indented."""
         for line in text.rstrip("\n").split("\n"):
-            for start in range(0, max(1, len(line)), WIDTH):
-                await self._output.text(f"  {self._styled(style, line[start : start + WIDTH])}".rstrip() + "\n")
+            for start in range(0, max(1, len(line)), self.width):
+                part = line[start : start + self.width]
+                await self._output.text(f"{INDENT}{self._styled(style, part)}".rstrip() + "\n")
 
     async def result(self, text: str) -> None:
-        """What is to be noticed."""
+        """Print the result of a step."""
         await self.say(f"=> {text}", 32)
 
     async def picture(self) -> None:
-        """What the mesh looks like."""
+        """Print a picture of the mesh."""
         await self._output.text(f"{self._styled(1, 'zmesh demo: five nodes, a ring of four with a tail')}\n{PICTURE}")
 
     def _styled(self, style: int | None, text: str) -> str:
@@ -100,7 +105,7 @@ class _Tour:
         self._place = place
 
     async def run(self, web: str) -> None:
-        """All of them. Raises Failure if one fails."""
+        """Run all of them. Raises Failure if one fails."""
         await self._show.picture()
         await self._start()
         await self._routes()
@@ -118,7 +123,7 @@ class _Tour:
         await asyncio.gather(nodes.start("north", "home"), nodes.start("south", "home"))
         await nodes.start("away", "north", "south")
         await nodes.start("tail", "away")
-        await nodes.met("home", {"north", "south", "away", "tail"})
+        await nodes.wait_for_routes("home", {"north", "south", "away", "tail"})
         took = time.perf_counter() - began
         for name, peers in LINKS.items():
             urls = [word for peer in peers for word in ("--peer", nodes.urls[peer])]
@@ -142,7 +147,7 @@ class _Tour:
         show = self._show
         await show.heading("An HTTP request, made by that node to a web server on this machine")
         if find_spec("aiohttp") is None:
-            await show.say("left out: it needs an HTTP client; pip install 'zmesh-mq[http]'")
+            await show.say("left out: it needs an HTTP client; install it with: pip install 'zmesh-mq[http]'")
             return
         answer = await self._run("send", "tail", "http:execute", json.dumps({"url": url}))
         await show.say(answer)
@@ -169,7 +174,7 @@ class _Tour:
 
     async def _kill(self) -> None:
         show, nodes = self._show, self._nodes
-        await show.heading("The node in the middle of the path dies")
+        await show.heading("The node in the middle of the path is killed")
         before = await self._path()
         victim = before[1]
         await show.say(f"path: {' > '.join(before)}")
@@ -177,7 +182,7 @@ class _Tour:
         async with Session(nodes.urls["home"], "tail", HEAL_WITHIN) as session:
             await session.ping(COMMAND_WITHIN)
             killed = time.perf_counter()
-            await nodes.kill(victim)  # what is answered from here on has taken another way
+            await nodes.kill(victim)  # what is answered from here on has taken another path
             await _first_answer(session)
             took = time.perf_counter() - killed
         await show.result(f"'{victim}' is gone; 'tail' answers over the new path after {1000 * took:.0f} ms")
@@ -188,14 +193,14 @@ class _Tour:
         await show.say(await self._run("ping", "tail", "-c", "3", "-i", "0.1"))
 
     async def _path(self) -> list[str]:
-        """The nodes from 'home' to 'tail', by asking each for its next hop."""
+        """The nodes on the path from 'home' to 'tail', by the next hop of each."""
         path = ["home"]
         while path[-1] != "tail" and len(path) <= len(LINKS):
             async with Session(self._nodes.urls["home"], path[-1]) as session:
-                tables = await session.unless_not_found(ask(session, COMMAND_WITHIN))
+                tables = await session.unless_not_found(fetch_tables(session, COMMAND_WITHIN))
             hops = {route["destination"]: route["next_hop"] for route in tables["routes"]}
             if "tail" not in hops:
-                raise Failure(f"'{path[-1]}' knows no way to 'tail'", FAILED)
+                raise Failure(f"'{path[-1]}' has no route to 'tail'", FAILED)
             path.append(hops["tail"])
         return path
 
@@ -207,7 +212,7 @@ class _Tour:
             *words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            env=self._nodes.environment,
+            env=self._nodes.environment | {"COLUMNS": str(self._show.width)},
             cwd=self._place.folder,
         )
         self._place.running(process.pid)
@@ -274,7 +279,7 @@ def _web_server() -> Iterator[str]:
 
 
 class _Page(http.server.BaseHTTPRequestHandler):
-    """Answers every GET with the one page, and keeps quiet about it."""
+    """Answers every GET with PAGE, and logs nothing."""
 
     def do_GET(self) -> None:
         """Send the page."""
@@ -285,4 +290,4 @@ class _Page(http.server.BaseHTTPRequestHandler):
         self.wfile.write(PAGE.encode())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""

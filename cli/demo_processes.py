@@ -1,8 +1,8 @@
-"""The processes of the demo, and how they all come to an end, whatever becomes of the demo itself.
+"""The processes of the demo, all of which end with it, even if it is killed.
 
-Two pipes see to that, since they close when a process dies, however it dies. Each node ends when its stdin does, the
-other end of which only the demo holds. And a small shell script waits for the end of a pipe that the demo and
-its nodes hold, then ends the command that was running, and deletes the folder that all of them worked in.
+Two pipes do that, since they close with the process that holds them. Each node ends when its stdin is closed, the other
+end of which only the demo holds. And a small shell script reads a pipe that the demo and its nodes hold. At its end the
+script terminates the command that was running, and deletes the folder that all of them worked in.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Workplace:
         self.pipe = pipe
 
     def log(self, name: str) -> IO[str]:
-        """A new file for what a node says on stderr."""
+        """A new file for the stderr of a node."""
         return open(os.path.join(self.folder, f"{name}.log"), "w+", encoding="utf-8")
 
     def running(self, pid: int | None) -> None:
-        """A command runs that ought to be ended if this process is killed, or (None) it has ended."""
+        """Note the command to terminate if this process is killed, or (None) that it has ended."""
         os.write(self.pipe, b"\n" if pid is None else b"%d\n" % pid)
 
 
 @contextlib.contextmanager
 def workplace() -> Iterator[Workplace]:
-    """A folder that is gone afterwards, also if this process is killed."""
+    """A folder that is deleted afterwards, also if this process is killed."""
     folder = os.path.join(tempfile.gettempdir(), f"zmesh-demo-{os.urandom(6).hex()}")
     reading, writing = os.pipe()
     cleaner = subprocess.Popen(["/bin/sh", "-c", _CLEANER, folder], stdin=reading, stdout=subprocess.PIPE)
@@ -64,7 +64,7 @@ def workplace() -> Iterator[Workplace]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(writing)
-        with _patiently():
+        with _sigint_ignored():
             cleaner.wait()
 
 
@@ -78,11 +78,11 @@ class Nodes:
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("ZMESH_") or name == "ZMESH_DEBUG"
         } | {"XDG_RUNTIME_DIR": place.folder, "TMPDIR": place.folder}
-        """What nodes and commands run with: their sockets and spooled payloads stay in the demo's folder."""
+        """The environment of nodes and commands: their sockets and spooled payloads stay in the folder of the demo."""
         self.urls: dict[str, str] = {}
         self.known: dict[str, set[str]] = {}
-        """For each node, the others that it knows of."""
-        self._news = asyncio.Event()
+        """For each node, the others that it has a route to."""
+        self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Nodes:
         return self
@@ -125,28 +125,28 @@ class Nodes:
         self.urls[name] = ready["listening"][0]
         self._readers.append(asyncio.create_task(self._follow(name, process)))
 
-    async def met(self, name: str, others: set[str]) -> None:
-        """Wait until a node knows of all those others."""
+    async def wait_for_routes(self, name: str, others: set[str]) -> None:
+        """Wait until a node has routes to all of `others`."""
         async with asyncio.timeout(START_WITHIN):
             while not others <= self.known[name]:
-                self._news.clear()
-                await self._news.wait()
+                self._changed.clear()
+                await self._changed.wait()
 
     def pid(self, name: str) -> int:
         """The process id of a node."""
         return self._processes[name].pid
 
     async def kill(self, name: str) -> None:
-        """Have a node die without a word; it is dead when this returns."""
+        """Kill a node with SIGKILL, and wait for its end."""
         self._processes[name].kill()
         await self._processes[name].wait()
 
     async def _follow(self, name: str, process: asyncio.subprocess.Process) -> None:
-        """Take in what a node tells."""
+        """Read the events of a node until it ends."""
         while (event := await self._line(process)) is not None:
             if event["event"] == "node_joined":
                 self.known[name].add(event["node"])
-                self._news.set()
+                self._changed.set()
 
     async def _line(self, process: asyncio.subprocess.Process) -> dict[str, Any] | None:
         line = await process.stdout.readline() if process.stdout is not None else b""
@@ -154,8 +154,8 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def _patiently() -> Iterator[None]:
-    """Keep Ctrl-C from interrupting what takes no time."""
+def _sigint_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C meanwhile."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

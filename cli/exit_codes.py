@@ -1,4 +1,4 @@
-"""How a command ends: the exit codes, and the one exception that carries one."""
+"""The exit codes of the commands, and the exception that carries one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ UNREACHABLE = 3
 TIMED_OUT = 4
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-"""What a shell reports for a program that SIGPIPE ends: 128 and its number."""
+"""What a shell reports for a program that SIGPIPE ends: 128 + 13."""
 
 
 class Failure(Exception):
-    """The command ends with this line on stderr, and this exit code."""
+    """Ends the command with a line on stderr and an exit code."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
@@ -23,7 +23,7 @@ class Failure(Exception):
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code for an error that a command could not handle."""
+    """The exit code for an error that a command did not handle."""
     from zmesh.errors import ConfigError, TimedOut, Unreachable
 
     match error:

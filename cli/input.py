@@ -1,4 +1,4 @@
-"""The payload that a command was given: text, standard input or a file, the latter two read as they are sent."""
+"""The payload of a command: text, standard input or a file; the latter two are read while they are sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 import termios
 from array import array
 
-from zmesh.payloads.source import Source
+from zmesh import Source
 from zmesh_cli.exit_codes import USAGE, Failure
 from zmesh_cli.terminal import STDIN, Descriptor
 
@@ -18,7 +18,7 @@ FROM_FILE = "@"
 
 
 def open_input(payload: str | None) -> bytes | Input | None:
-    """What to send for the argument PAYLOAD, if there is one. Opening a named pipe waits for its writer.
+    """The payload for the argument PAYLOAD, None without one. Opening a named pipe waits for its writer.
 
     Raises Failure for a file that can't be read.
     """
@@ -41,9 +41,9 @@ def open_input(payload: str | None) -> bytes | Input | None:
 
 
 def has_unread(descriptor: int) -> bool:
-    """Whether data waits in a pipe or socket, or a file is open at its start; found out without reading any.
+    """Whether a pipe or socket has data, or a file is at its start and not empty; nothing is read.
 
-    A file that is open further on belongs to somebody who reads it piece by piece, such as the loop of a shell.
+    A file that is past its start is being read by another program, such as the loop of a shell.
     """
     try:
         status = os.fstat(descriptor)
@@ -59,20 +59,20 @@ def has_unread(descriptor: int) -> bool:
 
 
 class Input(Source):
-    """A payload that is read from a descriptor, as soon as there is something, and until `stop`."""
+    """A payload that is read from a file descriptor as data comes, until its end or `stop`."""
 
     def __init__(self, descriptor: int, *, owned: bool = False) -> None:
-        self.taken = 0
+        self.size_read = 0
         """Bytes read so far."""
         self.error: str | None = None
-        """Why it could not be read to its end."""
+        """Why it could not be read to its end, if so."""
         self._owned = owned
         self._from = Descriptor(descriptor)
         self._stopped = False
         self._waiter: asyncio.Future[None] | None = None
         status = os.fstat(descriptor)
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-        """Bytes in all, 0 if that can't be known."""
+        """Bytes in all, 0 if that is unknown."""
 
     async def read(self, limit: int) -> bytes:
         """The next bytes, up to `limit`; b"" at the end, or after `stop`. Raises OSError."""
@@ -82,7 +82,7 @@ class Input(Source):
                     data = os.read(self._from.descriptor, limit)
                 except BlockingIOError:
                     continue
-                self.taken += len(data)
+                self.size_read += len(data)
                 return data
         except OSError as error:
             self.error = error.strerror or str(error)
@@ -90,7 +90,7 @@ class Input(Source):
         return b""
 
     def stop(self) -> None:
-        """Read no more, and let a read that waits come to its end. To be called when nobody wants the rest."""
+        """Read no more, and end a read that waits, since the rest of the payload is not needed."""
         self._stopped = True
         self._wake()
 
@@ -101,9 +101,9 @@ class Input(Source):
             os.close(self._from.descriptor)
 
     async def _readable(self) -> bool:
-        """Wait until there is something, or the end; False if nobody wants it any more."""
+        """Wait for data or the end; False after `stop`."""
         if not self._from.waits:
-            await asyncio.sleep(0)  # a file never waits, and the loop has other things to do as well
+            await asyncio.sleep(0)  # a file never waits, and other tasks need their turn
         elif not self._stopped:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()

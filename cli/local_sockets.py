@@ -1,7 +1,7 @@
-"""The local sockets of this user's nodes: every `zmesh node` opens one, and commands find their way in through it.
+"""The Unix sockets of this user's nodes: every `zmesh node` listens on one, and commands join the mesh there.
 
-They lie in `$XDG_RUNTIME_DIR/zmesh`, or in `/tmp/zmesh-<uid>` where there is none, a folder that nobody else may enter.
-A socket that a killed node has left behind is told from a live one by connecting to it.
+They are in `$XDG_RUNTIME_DIR/zmesh`, or in `/tmp/zmesh-<uid>` where there is none, a folder of mode 0700. A connection
+is opened to tell the socket of a running node from one that a killed node has left behind.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ CHOICES_SHOWN = 8
 
 
 class Local(NamedTuple):
-    """A node that runs on this machine, by the name of its socket, and the URL to reach it."""
+    """A node of this user on this machine: the name of its socket, and its URL."""
 
     name: str
     url: str
 
 
 def folder() -> str:
-    """Where this user's sockets lie; it need not exist."""
+    """The folder of this user's sockets; it need not exist."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime) and os.path.isdir(runtime):
         return os.path.join(runtime, "zmesh")
@@ -39,7 +39,7 @@ def folder() -> str:
 
 
 def prepare() -> str:
-    """The folder, made if it is not there. Raises Failure if it can't be trusted or made."""
+    """The folder, made if it does not exist. Raises Failure if it can't be made or trusted."""
     path = folder()
     try:
         os.mkdir(path, 0o700)
@@ -52,7 +52,7 @@ def prepare() -> str:
 
 
 def url_of(node_id: str) -> str:
-    """The URL of a node's local socket, in the folder that `prepare` gives. Raises Failure if no path will do."""
+    """The URL of the local socket of a node, in the folder of `prepare`. Raises Failure if its path is too long."""
     paths = _paths(prepare(), node_id)
     name = next(paths)
     if len(os.fsencode(name)) > MAX_PATH:
@@ -79,7 +79,7 @@ def alive() -> list[Local]:
 
 
 def choose(peer: str | None, target: str | None = None) -> str:
-    """Where to join the mesh: at `peer`, else through the local node that is or hosts `target`, else the only one.
+    """The URL to join the mesh at: `peer`, else the local node that is or hosts `target`, else the only local node.
 
     `peer` is a URL, or the name of a local node. Raises Failure if none runs (3) or several do (2).
     """
@@ -119,18 +119,18 @@ def _named(local: list[Local], node_id: str) -> str | None:
 
 
 def _paths(folder: str, node_id: str) -> Iterator[str]:
-    """Where the socket of a node may lie: under its id or, if that makes too long a path, under a digest of it."""
+    """The paths that the socket of a node may have: named by its id or, if that is too long, by a digest of it."""
     yield os.path.join(folder, node_id + SUFFIX)
-    from hashlib import sha256  # here: hardly any node has such a name
+    from hashlib import sha256  # here: few nodes have such a long name
 
     yield os.path.join(folder, sha256(node_id.encode()).hexdigest()[:16] + SUFFIX)
 
 
 def _check(path: str) -> None:
-    """Raise Failure unless the folder is a real one, ours, and nobody else's. Raises FileNotFoundError."""
+    """Raise Failure unless it is a folder that this user owns and no other user may enter. Raises FileNotFoundError."""
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
-        problem = "is no folder"
+        problem = "is not a folder"
     elif status.st_uid != os.geteuid():
         problem = "belongs to another user"
     elif status.st_mode & 0o077:

@@ -1,7 +1,7 @@
-"""Where the library's log goes: nowhere for a command, unless it is asked for; to stderr for a node.
+"""Set-up of the log: a node logs to stderr, a command only with -v or ZMESH_DEBUG.
 
-A node's lines for its operator are plain, other lines have their level and logger. All begin with the time in UTC,
-unless stderr is the journal of systemd, which keeps the time itself.
+The lines for the operator of a node are plain, others name their level and logger. All begin with the time in UTC,
+unless stderr is the journal of systemd, which records the time itself.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ JOURNAL = "zmesh.observe.journal"
 
 
 class _Escaped(logging.Formatter):
-    """Log lines quote what other nodes said, so control characters are escaped, lest a line be forged; tracebacks keep
-    their lines.
-    """
+    """Escapes control characters, with which quoted text of other nodes could forge lines."""
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
@@ -47,9 +45,9 @@ class _Escaped(logging.Formatter):
 
 
 def set_up_logging(verbose: int, *, node: bool = False) -> None:
-    """Log to stderr what `verbose` says: INFO for 1 (and with ZMESH_DEBUG set), DEBUG for more.
+    """Log to stderr at level INFO if `verbose` is 1 or ZMESH_DEBUG is set, DEBUG if it is more.
 
-    For 0, a node logs the lines for its operator, and warnings; a command nothing.
+    If it is 0, a node logs the lines for its operator, and warnings; a command logs nothing.
     """
     verbose = verbose or bool(os.environ.get("ZMESH_DEBUG"))
     root = logging.getLogger()

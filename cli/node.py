@@ -1,4 +1,4 @@
-"""`zmesh node`: a node of the mesh as a process, from the line that says it is ready to a clean leave."""
+"""`zmesh node`: a node of the mesh as a process, from the line that says it is ready to its goodbye."""
 
 from __future__ import annotations
 
@@ -10,35 +10,41 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from zmesh.config import Config
-from zmesh.controller import Controller
-from zmesh.core.effects import Report
-from zmesh.errors import AddressError
-from zmesh.node import Node
+from zmesh import (
+    Config,
+    Controller,
+    DialFailed,
+    DuplicateId,
+    Event,
+    IdTaken,
+    LinkLost,
+    LinkRefused,
+    LinkUp,
+    NodeJoined,
+    NodeLeft,
+)
+from zmesh.errors import AddressError, Closed
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, USAGE, Failure
 from zmesh_cli.local_sockets import url_of
 from zmesh_cli.logs import set_up_logging
-from zmesh_cli.signals import ENDING, has_terminal, heeded
+from zmesh_cli.signals import ENDING, has_terminal, not_ignored
 from zmesh_cli.terminal import ATOMIC, STDIN, STDOUT, Output, print_error, print_line, record
 
 log = logging.getLogger(__name__)
 
 FINISH_WITHIN = 5.0
-"""Seconds that running work gets to finish when the node is told to stop."""
+"""Seconds that running work gets to finish when the node is stopped."""
 
-TAKE_WITHIN = 1.0
-"""Seconds that those who asked get to take the last replies."""
+DELIVER_WITHIN = 1.0
+"""Seconds for the last replies to be acknowledged after that."""
 
 CLOSE_WITHIN = 1.0
-"""Seconds that closing may take when it is told so twice."""
+"""Seconds that closing may take after a second signal."""
 
 LOOK_AGAIN = 0.02
 
-EVENTS = ("link_up", "link_lost", "link_refused", "duplicate_id", "id_taken", "node_joined", "node_left")
-"""What a node tells with --json after it is ready, besides `dial_failed`."""
-
 MAX_REASONS = 16
-"""For each peer, the failures to dial it that are told before there is a link."""
+"""For each peer, the failures to dial it that are printed before there is a link."""
 
 
 async def run_node(
@@ -51,23 +57,25 @@ async def run_node(
     verbose: int,
     until_eof: bool,
 ) -> int:
-    """Run a node until a signal (or, with `until_eof`, the end of stdin) tells it to stop; the exit code."""
+    """Run a node until a signal (or, with `until_eof`, the end of stdin) stops it; the exit code."""
     set_up_logging(verbose, node=True)
     config = Config.load(file, node_id=node_id, listen=listen or None, peers=peers or None)
     controller = Controller(config)
-    events = _Events(controller.node)
+    printer = _EventPrinter()
     if as_json:
-        controller.node.watch(events.note)
+        controller.watch(printer.on_event)
     local = None
-    with _stops(until_eof, controller.node.directives.hurry) as stops:
-        taken = _Taken(stops)
-        controller.node.watch(taken.note)
+    with _stops(until_eof) as stops:
+        taken = _IdTakenStop(stops)
+        controller.watch(taken.on_event)
+        next_stop = asyncio.ensure_future(stops.get())
         try:
-            with _unsaid("zmesh.controller"):  # an error in opening is raised as well, and told once is enough
-                await controller.open()
-            local = _open_local_socket(controller)
-            await events.ready(controller, local, as_json=as_json)
-            code = await stops.get()
+            with _logger_disabled("zmesh.controller"):  # open raises its errors too, and once is enough
+                await _open_until(controller, next_stop)
+            if not next_stop.done():
+                local = _open_local_socket(controller)
+                await printer.ready(controller, local, as_json=as_json)
+            code = await next_stop
             if taken.text is not None:
                 print_error(f"{taken.text}; choose another id with --id, or end the other node")
                 _close_at_once(USAGE)
@@ -78,41 +86,54 @@ async def run_node(
                     _close_at_once(code)
                 again.cancel()
         finally:
+            next_stop.cancel()
             _remove(local)
             await controller.close()
     return DONE if code is None else code
 
 
-class _Taken:
-    """Has the node end when another one of its name was started earlier: the two get in each other's way."""
+async def _open_until(controller: Controller, stop: asyncio.Future[int | None]) -> None:
+    """Open the node; a stop meanwhile, while a plugin takes long to start, ends that. Raises what `open` raises."""
+    opening = asyncio.ensure_future(controller.open())
+    await asyncio.wait((opening, stop), return_when=asyncio.FIRST_COMPLETED)
+    if opening.done():
+        opening.result()
+        return
+    controller.stop()
+    with contextlib.suppress(Closed):
+        await opening
+
+
+class _IdTakenStop:
+    """Stops the node when its id is in use by a node that was started earlier."""
 
     def __init__(self, stops: asyncio.Queue[int | None]) -> None:
         self._stops = stops
         self.text: str | None = None
 
-    def note(self, report: Report) -> None:
-        """One report of the node."""
-        if report.event == "id_taken" and self.text is None:
-            self.text = f"the id {report.node!r} is taken: {report.detail}"
+    def on_event(self, event: Event) -> None:
+        """Take an event of the node."""
+        if isinstance(event, IdTaken) and self.text is None:
+            self.text = f"the id {event.node!r} is taken: {event.text}"
             self._stops.put_nowait(USAGE)
 
 
-class _Events:
-    """What happens to the node, told on stdout as JSON; people are told by its log."""
+class _EventPrinter:
+    """Prints the events of the node on stdout as JSON; the log has them for people."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self) -> None:
         self._output = Output()
         self._waiting: list[str] | None = []
-        self._unanswered: dict[str, set[str]] = {}
-        self._untold = 0
+        """Lines that wait for the one that says that the node is ready."""
+        self._dial_failures: dict[str, set[str]] = {}
+        self._left_out = 0
 
     async def ready(self, controller: Controller, local: str | None, *, as_json: bool) -> None:
-        """The node listens: tell where, and what has happened before."""
+        """Print that the node listens and where, and the events before that."""
         node_id = controller.node_id
         listening = [url for url in controller.listening if url != local]
         if as_json:
-            await self._output.text(_event("ready", node_id=node_id, listening=listening))
+            await self._output.text(_line("ready", node_id=node_id, listening=listening))
         else:
             where = ", ".join(listening) or "no address"
             print_line(f"node {node_id} listens on {where}; Ctrl-C stops it")
@@ -120,73 +141,88 @@ class _Events:
         for line in waiting:
             self._write(line)
 
-    def note(self, report: Report) -> None:
-        """One report of the node."""
-        event, where = report.event, None
-        if event == "dial_failed":
-            where, _, reason = report.detail.partition(": ")
-            told = self._unanswered.setdefault(where, set())
-            if reason in told or len(told) >= MAX_REASONS:
-                return
-            told.add(reason)  # said once until there is a link, and not at every try
-        elif event not in EVENTS:
+    def on_event(self, event: Event) -> None:
+        """Take an event of the node."""
+        match event:
+            case DialFailed():
+                printed = self._dial_failures.setdefault(event.url, set())
+                if event.reason in printed or len(printed) >= MAX_REASONS:
+                    return  # a reason is printed once until there is a link, and not at every try
+                printed.add(event.reason)
+            case LinkUp():
+                self._dial_failures.pop(event.where, None)
+        line = _line_of(event)
+        if line is None:
             return
-        elif event in ("link_up", "link_refused") and report.link is not None:
-            where = self._node.neighbour(report.link).where
-            if event == "link_up":
-                self._unanswered.pop(where, None)
-        line = _event(event, node=report.node, detail=report.detail, where=where)
         if self._waiting is not None:
             self._waiting.append(line)
         else:
             self._write(line)
 
     def _write(self, line: str) -> None:
-        """A line, if the reader of stdout keeps up; a node waits for nobody, and goes on when nobody reads."""
-        if self._untold:
-            line = _event("events_left_out", count=self._untold) + line
+        """Print a line, if the reader of stdout keeps up; the node neither waits for it nor ends without it."""
+        if self._left_out:
+            line = _line("events_left_out", count=self._left_out) + line
         data = line.encode()
         try:
             if self._output.ready() and (len(data) <= ATOMIC or not self._output.waits):
                 os.write(STDOUT, data)
-                self._untold = 0
+                self._left_out = 0
                 return
         except OSError:
             pass
-        self._untold += 1
+        self._left_out += 1
 
 
-def _event(name: str, **fields: object) -> str:
-    """One line of JSON; `time` in seconds since 1970."""
+def _line_of(event: Event) -> str | None:
+    """An event as a line of JSON; None for one that is not printed."""
+    match event:
+        case LinkUp():
+            detail = "leaf" if event.ephemeral else ""
+            return _line("link_up", node=event.node, detail=detail, where=event.where)
+        case LinkLost():
+            return _line("link_lost", node=event.node, detail=event.reason, where=None)
+        case LinkRefused():
+            return _line("link_refused", node=event.node, detail=event.reason, where=event.where)
+        case DialFailed():
+            return _line("dial_failed", node=None, detail=f"{event.url}: {event.reason}", where=event.url)
+        case DuplicateId():
+            return _line("duplicate_id", node=event.node, detail=event.text, where=None)
+        case IdTaken():
+            return _line("id_taken", node=event.node, detail=event.text, where=None)
+        case NodeJoined():
+            return _line("node_joined", node=event.node, detail="", where=None)
+        case NodeLeft():
+            return _line("node_left", node=event.node, detail="", where=None)
+        case _:
+            return None
+
+
+def _line(name: str, **fields: object) -> str:
+    """A line of JSON; `time` in seconds since 1970."""
     return record("zmesh.node/1", event=name, **fields, time=round(time.time(), 3))
 
 
 @contextlib.contextmanager
-def _stops(until_eof: bool, hurry: Callable[[], None]) -> Iterator[asyncio.Queue[int | None]]:
-    """A queue of what tells the node to stop: an exit code for a signal, None for the end of stdin.
+def _stops(until_eof: bool) -> Iterator[asyncio.Queue[int | None]]:
+    """A queue of requests to stop the node: an exit code for a signal, None for the end of stdin.
 
-    `hurry` is called as well, so that a node which is still being opened comes to look at the queue.
-    SIGHUP tells it so if the node was started from a terminal, which is gone then. A daemon is left running: to those
-    the signal means that their settings have changed.
+    SIGHUP is one if the node was started from a terminal, which is gone then. To a daemon it commonly means that its
+    settings have changed, so a node without a terminal goes on.
     """
     loop = asyncio.get_running_loop()
-    signals, at_terminal = heeded(signal.SIGINT, *ENDING), has_terminal()
+    signals, at_terminal = not_ignored(signal.SIGINT, *ENDING), has_terminal()
     stops: asyncio.Queue[int | None] = asyncio.Queue()
-
-    def stop(code: int | None) -> None:
-        stops.put_nowait(code)
-        hurry()
-
     for number in signals:
         if number == signal.SIGHUP and not at_terminal:
             loop.add_signal_handler(number, log.warning, "SIGHUP does nothing to a node without a terminal")
         else:
-            loop.add_signal_handler(number, stop, DONE if number == signal.SIGTERM else INTERRUPTED)
+            loop.add_signal_handler(number, stops.put_nowait, DONE if number == signal.SIGTERM else INTERRUPTED)
 
     def on_stdin() -> None:
         if not os.read(STDIN, 4096):
             loop.remove_reader(STDIN)
-            stop(None)
+            stops.put_nowait(None)
 
     if until_eof:
         loop.add_reader(STDIN, on_stdin)
@@ -200,8 +236,8 @@ def _stops(until_eof: bool, hurry: Callable[[], None]) -> Iterator[asyncio.Queue
 
 
 @contextlib.contextmanager
-def _unsaid(name: str) -> Iterator[None]:
-    """Keep one logger quiet meanwhile."""
+def _logger_disabled(name: str) -> Iterator[None]:
+    """Disable one logger meanwhile."""
     logger = logging.getLogger(name)
     logger.disabled = True
     try:
@@ -211,7 +247,7 @@ def _unsaid(name: str) -> Iterator[None]:
 
 
 def _open_local_socket(controller: Controller) -> str | None:
-    """Let the commands of this user find the node; its URL, or None if that can't be, which is no reason not to run."""
+    """Listen for the commands of this user; the URL, or None if that fails, which is no reason not to run."""
     try:
         controller.enable_server([url_of(controller.node_id)])
     except (AddressError, Failure) as error:
@@ -228,10 +264,9 @@ def _remove(local: str | None) -> None:
 
 
 async def _finish(controller: Controller, again: asyncio.Future[int | None]) -> None:
-    """Let running work end and its replies be taken, or until told to stop again."""
-    node = controller.node
-    await _until(lambda: not len(node.serving), again, FINISH_WITHIN)
-    await _until(lambda: not node.engine.stats()["services"], again, TAKE_WITHIN)
+    """Wait for running work to end and its replies to be acknowledged, or for another request to stop."""
+    await _until(lambda: not controller.stats().serving, again, FINISH_WITHIN)
+    await _until(lambda: not controller.stats().replying, again, DELIVER_WITHIN)
 
 
 async def _until(done: Callable[[], bool], again: asyncio.Future[int | None], within: float) -> None:
@@ -242,5 +277,5 @@ async def _until(done: Callable[[], bool], again: asyncio.Future[int | None], wi
 
 
 def _close_at_once(code: int) -> None:
-    """Let closing take CLOSE_WITHIN, and not longer."""
+    """Let closing take at most CLOSE_WITHIN."""
     asyncio.get_running_loop().call_later(CLOSE_WITHIN, os._exit, code)

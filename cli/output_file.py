@@ -1,7 +1,8 @@
-"""The file that a command writes its replies to: another one beside it, until all of it is there."""
+"""The file of `--output`, written under a temporary name beside it until all replies have come."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -10,14 +11,14 @@ from zmesh_cli.exit_codes import FAILED, USAGE, Failure
 from zmesh_cli.terminal import Output
 
 MAX_NAME = 200
-"""Characters of the file's name that the other one's takes over; a name has 255 bytes at most."""
+"""Characters of the file's name that the temporary name repeats; a name has 255 bytes at most."""
 
 
 class OutputFile:
-    """Where replies go. `keep` gives what was written the file's name; until then `close` leaves nothing of it.
+    """An output file. `keep` renames the temporary file to `path`; without it, `close` deletes that.
 
-    Something else than a regular file (a named pipe, /dev/null) is written to as it is. Raises Failure, which names the
-    file, if that can't be done.
+    What is not a regular file (a named pipe, /dev/null) is written to directly. Raises Failure, which names the file,
+    if it can't be opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -34,12 +35,12 @@ class OutputFile:
             raise Failure(f"can't write the file {path!r}: {reason}", USAGE) from None
 
     async def write(self, data: bytes) -> None:
-        """Append to it. Raises Failure, for a full disk, and BrokenPipeError."""
+        """Append data. Raises Failure, as for a full disk, and BrokenPipeError."""
         await self._output.payload(data)
         self.size += len(data)
 
     def keep(self) -> None:
-        """All of it has been written."""
+        """Give what was written the name of the file. Raises Failure."""
         part, self._part = self._part, None
         if part is not None:
             try:
@@ -49,7 +50,7 @@ class OutputFile:
                 raise Failure(f"can't write the file {self.path!r}: {error.strerror}", FAILED) from None
 
     def close(self) -> None:
-        """Close it, and delete what was not kept."""
+        """Close the file, and delete the temporary one unless it was kept."""
         os.close(self._descriptor)
         if self._part is not None:
             os.unlink(self._part)
@@ -63,7 +64,7 @@ class OutputFile:
         if mode is not None and not stat.S_ISREG(mode):
             return os.open(self.path, flags)  # a folder can't be opened for writing, and says so
         if mode is not None and not os.access(self._file, os.W_OK):
-            raise PermissionError(13, "it may not be written")
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         folder, name = os.path.split(self._file)
         part = os.path.join(folder, f".{name[:MAX_NAME]}.{secrets.token_hex(4)}.part")
         descriptor = os.open(part, flags | os.O_CREAT | os.O_EXCL, 0o666)

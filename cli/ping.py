@@ -1,4 +1,4 @@
-"""`zmesh ping`: is a node there, how far away is it, and what does it work on."""
+"""`zmesh ping`: whether a node can be reached, its round-trip time, and the work that runs there."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 
+from zmesh import ActiveWork, Pong
 from zmesh.errors import MeshError, Unreachable
-from zmesh.requests.ping import ActiveWork, Pong
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, printable, record
 
 DEFAULT_TIMEOUT = 5.0
-"""Seconds to wait for each answer, unless the user says otherwise."""
+"""Seconds to wait for each answer, unless --timeout is given."""
 
 
 @dataclass(slots=True)
 class Statistics:
-    """What has been sent and what has come back; times in milliseconds."""
+    """Counts of pings and the round-trip times of those that were answered, in milliseconds."""
 
     sent: int = 0
     times: list[float] = field(default_factory=list)
     unreachable: bool = False
 
     def figures(self) -> dict[str, float | int | None]:
-        """The summary. A percentile is the smallest time that so many in a hundred did not exceed."""
+        """The summary. A percentile is by nearest rank: the smallest time that this share of them do not exceed."""
         times = sorted(self.times)
         count = len(times)
 
@@ -54,7 +54,7 @@ async def ping(
     route_timeout: float | None,
     as_json: bool,
 ) -> int:
-    """Ping a node `count` times, one every `interval` seconds, and tell of every answer as it comes."""
+    """Ping a node `count` times, every `interval` seconds, and print each answer as it comes; the exit code."""
     output = Output()
     statistics = Statistics()
     pings: set[asyncio.Task[None]] = set()
@@ -93,7 +93,7 @@ class _Series:
         self._as_json = as_json
 
     async def run(self, count: int, interval: float, pings: set[asyncio.Task[None]]) -> None:
-        """Send them all, in time whether or not the ones before were answered, and wait for the last answer.
+        """Send them all, each in time whether or not the ones before it were answered, and wait for the last answer.
 
         With an interval of 0, each is sent when the one before is done.
         """
@@ -133,13 +133,13 @@ class _Series:
         await self._output.text(line)
 
     async def _ping(self, first: bool) -> Pong:
-        """One ping. The first is sent anew once the target has been found: finding it takes time of its own."""
+        """One ping. The first one is sent again after the target has answered one, since discovery takes time."""
         session = self._session
         if not first:
             return await session.ping(self._timeout)
         ping = asyncio.ensure_future(session.ping(self._timeout))
         try:
-            await asyncio.wait((ping, session.found), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((ping, session.answered), return_when=asyncio.FIRST_COMPLETED)
             if ping.done():
                 await ping
             return await session.ping(self._timeout)
@@ -149,12 +149,12 @@ class _Series:
 
 
 def _shown(work: ActiveWork) -> dict[str, str | None]:
-    """One request that a node serves. Its id is text, because readers of JSON round numbers of that size."""
+    """Work that runs at a node. Its id is text, because readers of JSON round numbers of that size."""
     return {"id": work.message_id, "directive": work.directive, "sender": work.sender}
 
 
 def _raise_failures(pings: set[asyncio.Task[None]]) -> None:
-    """Take out the pings that are over, and raise what one of them could not handle (nobody reads the output)."""
+    """Remove the pings that are done, and raise what one of them could not handle, such as a BrokenPipeError."""
     for task in [task for task in pings if task.done()]:
         pings.discard(task)
         task.result()

@@ -1,4 +1,4 @@
-"""How far a long transfer has come, on stderr, while it lasts."""
+"""A progress bar on stderr for a long transfer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zmesh_cli.input import Input
 from zmesh_cli.terminal import STDERR
 
 AFTER = 0.5
-"""Seconds that a transfer must last to be worth a word."""
+"""Seconds after which a transfer is shown."""
 
 EVERY = 0.2
 BAR = 30
@@ -18,9 +18,9 @@ MIB = 1024 * 1024
 
 
 class Progress:
-    """A line that is written over again and again until it is hidden; none for a transfer that is over before AFTER.
+    """A line that is redrawn every EVERY seconds until `hide`; none for a transfer that ends before AFTER.
 
-    It tells how much of `source` has been sent, where that has a size, and then how much has been `received`.
+    It shows how much of `source` has been sent, where its size is known, and then how much has been `received`.
     """
 
     def __init__(self, source: Input | None, received: Callable[[], int] = lambda: 0) -> None:
@@ -32,7 +32,7 @@ class Progress:
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(AFTER, self._show)
 
     def hide(self) -> None:
-        """Take the line away for good."""
+        """Erase the line, and draw no other."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -45,19 +45,19 @@ class Progress:
         if received or source is None:
             line = f"{received / MIB:.1f} MiB received  {received / MIB / elapsed:.1f} MiB/s"
         else:
-            line = _bar(source.taken, source.size, elapsed)
+            line = _bar(source.size_read, source.size, elapsed)
         _write(f"\r\x1b[K  {line}")
         self._shown = True
         self._timer = self._loop.call_later(EVERY, self._show)
 
 
-def _bar(taken: int, size: int, elapsed: float) -> str:
-    share = min(1.0, taken / size)
-    speed = taken / elapsed
+def _bar(sent: int, size: int, elapsed: float) -> str:
+    share = min(1.0, sent / size)
+    speed = sent / elapsed
     full = round(BAR * share)
-    left = (size - taken) / speed if speed else 0.0
+    left = (size - sent) / speed if speed else 0.0
     return (
-        f"[{'#' * full}{'.' * (BAR - full)}] {share:4.0%}  {taken / MIB:.1f} of {size / MIB:.1f} MiB  "
+        f"[{'#' * full}{'.' * (BAR - full)}] {share:4.0%}  {sent / MIB:.1f} of {size / MIB:.1f} MiB  "
         f"{speed / MIB:.1f} MiB/s  {left:.0f} s left"
     )
 

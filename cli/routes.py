@@ -1,52 +1,58 @@
-"""`zmesh routes`: the table of routes of a node, and what it knows of the mesh."""
+"""`zmesh routes`: the routes of a node, and the links and directives that it knows of in the mesh."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from zmesh.payloads.payload import Payload
-from zmesh.serving.builtins import ROUTES
+from zmesh import Payload
 from zmesh_cli.exit_codes import DONE, FAILED, Failure
 from zmesh_cli.session import Session
+from zmesh_cli.tables import groups, table, width_of_stdout
 from zmesh_cli.terminal import Output, printable, record
 
+ROUTES = "zmesh:routes"
+
 DEFAULT_TIMEOUT = 10.0
-"""Seconds to wait for the answer, unless the user says otherwise."""
+"""Seconds to wait for the reply, unless --timeout is given."""
 
 
 async def routes(url: str, node: str | None, *, timeout: float | None, as_json: bool) -> int:
-    """Ask a node, or the one at the URL itself, for its routes."""
+    """Print the routes of a node, or (None) of the node at the URL; the exit code."""
     output = Output()
-    async with Session(url, node, timeout, join_within=timeout) as session:
-        tables = await session.unless_not_found(ask(session, timeout or DEFAULT_TIMEOUT))
-    await output.text(record("zmesh.routes/1", **tables) if as_json else "\n".join(_render(tables)) + "\n")
+    async with Session(url, node, timeout, join_timeout=timeout) as session:
+        tables = await session.unless_not_found(fetch_tables(session, timeout or DEFAULT_TIMEOUT))
+    lines = _render(tables, width_of_stdout())
+    await output.text(record("zmesh.routes/1", **tables) if as_json else "\n".join(lines) + "\n")
     return DONE
 
 
-async def ask(session: Session, timeout: float) -> dict[str, Any]:
-    """The tables of the session's target: `node`, `routes`, `edges`, `capabilities`. Raises ExchangeError, Failure."""
+async def fetch_tables(session: Session, timeout: float) -> dict[str, Any]:
+    """The tables of the session's target: `node`, `routes`, `edges`, `capabilities`, `duplicates`.
+
+    Raises ExchangeError, and Failure for a malformed reply.
+    """
     payload = await session.controller.request(session.target, ROUTES, timeout=timeout)
     tables = _checked(payload)
     if tables is None:
-        raise Failure(f"{session.target!r} answers with something that are no routes", FAILED)
+        raise Failure(f"node {session.target!r} sent a malformed reply to {ROUTES}", FAILED)
     return tables
 
 
 def _checked(payload: Payload | None) -> dict[str, Any] | None:
-    """The tables that a node has sent, if they are such; a remote node may send anything."""
+    """The tables in a reply; None if it is malformed, since a remote node may send anything."""
     try:
-        answer: Any = payload.json() if payload is not None else None
+        reply: Any = payload.json() if payload is not None else None
         return {
-            "node": str(answer["node"]),
-            "routes": [_route(route) for route in answer["routes"]],
-            "edges": [[str(a), str(b), int(cost)] for a, b, cost in answer["edges"]],
+            "node": str(reply["node"]),
+            "routes": [_route(route) for route in reply["routes"]],
+            "edges": [[str(a), str(b), int(cost)] for a, b, cost in reply["edges"]],
             "capabilities": {
-                str(node): [str(directive) for directive in known] for node, known in answer["capabilities"].items()
+                str(node): [str(directive) for directive in known] for node, known in reply["capabilities"].items()
             },
-            "duplicates": [str(node) for node in answer["duplicates"]],
+            "duplicates": [str(node) for node in reply["duplicates"]],
         }
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):  # the last for what is infinite
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):  # the last for an infinite number
         return None
 
 
@@ -63,27 +69,28 @@ def _route(route: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _render(tables: dict[str, Any]) -> Iterable[str]:
+def _render(tables: dict[str, Any], width: int) -> Iterator[str]:
+    """The lines for people, of at most `width` columns each."""
     node, routes, edges = tables["node"], tables["routes"], tables["edges"]
     for name in tables["duplicates"]:
         yield f"Two live nodes are called {printable(name)}: give one of them another id"
     yield f"Routes of {printable(node)}"
     if routes:
+        head = ("DESTINATION", "NEXT HOP", "COST", "HOPS", "RTT", "AGE", "WHY")
         rows = [
             (r["destination"], r["next_hop"], str(r["metric"]), str(r["hops"]), _rtt(r), _age(r["age_s"]), r["why"])
             for r in routes
         ]
-        yield from _table(("DESTINATION", "NEXT HOP", "COST", "HOPS", "RTT", "AGE", "WHY"), rows)
+        yield from table(head, rows, width, names=2, note=True)
     else:
         yield "  none; it knows of no other node"
     if edges:
         yield ""
         yield "Links of the mesh"
-        yield from _table(("NODE", "NODE", "COST"), [(a, b, str(cost)) for a, b, cost in edges])
+        yield from table(("NODE", "NODE", "COST"), [(a, b, str(cost)) for a, b, cost in edges], width, names=2)
     yield ""
     yield "Directives"
-    known = tables["capabilities"].items()
-    yield from _table(("NODE", "OFFERS"), [(name, " ".join(directives) or "-") for name, directives in known])
+    yield from groups(tables["capabilities"], width)
 
 
 def _rtt(route: dict[str, Any]) -> str:
@@ -95,13 +102,3 @@ def _age(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
-    """Aligned columns; those that hold numbers are right-aligned."""
-    shown = [head, *(tuple(printable(cell) for cell in row) for row in rows)]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(head))]
-    numbers = [all(row[column].isdigit() for row in shown[1:]) for column in range(len(head))]
-    for row in shown:
-        cells = zip(row, widths, numbers, strict=True)
-        yield ("  " + "  ".join(cell.rjust(w) if number else cell.ljust(w) for cell, w, number in cells)).rstrip()

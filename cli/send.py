@@ -1,4 +1,4 @@
-"""`zmesh send`: have a node do something, and print or write what it replies as it comes."""
+"""`zmesh send`: send a request to a node, and write its replies to stdout or a file as they come."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from zmesh import Reply, ReplyStream
 from zmesh.errors import ExchangeError
-from zmesh.requests.exchange import Reply
-from zmesh.requests.reply_stream import ReplyStream
 from zmesh_cli.exit_codes import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
 from zmesh_cli.input import Input, has_unread
 from zmesh_cli.output_file import OutputFile
@@ -20,10 +19,10 @@ from zmesh_cli.terminal import STDERR, STDIN, Output, is_terminal, print_error, 
 log = logging.getLogger(__name__)
 
 CANCEL_WITHIN = 1.0
-"""Seconds to wait for the other node to confirm that it has stopped, after Ctrl-C."""
+"""Seconds to wait after Ctrl-C for the other node to confirm that the work has ended."""
 
-SURE_OF_ARRIVAL = 4 * 1024 * 1024
-"""Bytes of payload that are taken only when some have arrived: more than the first window and the queues before it."""
+ARRIVED_AFTER_BYTES = 4 * 1024 * 1024
+"""Bytes of payload that are read only when some have arrived: more than the first window and all queues before it."""
 
 
 async def send(
@@ -37,15 +36,15 @@ async def send(
     as_json: bool,
     into: str | None = None,
 ) -> int:
-    """Send one request and print its replies, or write them into the file of that name; the exit code.
+    """Send one request and write its replies to stdout, or to the file `into`; the exit code.
 
-    Without a payload an empty one is sent, and what waits on stdin is mentioned, be it there before or afterwards.
+    Without a payload an empty one is sent. Unread data on stdin is mentioned then, be it there before or afterwards.
     """
     output_file = None
     ignored = payload is None and _mention_unread_stdin()
     try:
         output_file = OutputFile(into) if into is not None else None
-        async with Session(url, node, timeout, join_within=timeout, route_timeout=route_timeout) as session:
+        async with Session(url, node, timeout, join_timeout=timeout, route_timeout=route_timeout) as session:
             request = _Request(session, Output(), output_file, as_json)
             try:
                 return await request.run(directive, b"" if payload is None else payload, timeout)
@@ -62,11 +61,11 @@ async def send(
 
 
 def _mention_unread_stdin() -> bool:
-    """Tell of data on stdin that nobody has asked for; whether there is any."""
+    """Print a line if stdin has data that no PAYLOAD refers to; whether it has."""
     found = has_unread(STDIN)
     if found:
         print_error(
-            "stdin has data that is not sent, as no PAYLOAD was given: '-' reads it, '</dev/null' silences this"
+            "stdin has data that is not sent, as no PAYLOAD was given: '-' sends it, '</dev/null' silences this"
         )
     return found
 
@@ -82,11 +81,13 @@ class _Request:
         self._hide_progress: Callable[[], None] = lambda: None
 
     async def run(self, directive: str, payload: bytes | Input, timeout: float | None) -> int:
-        """Send it, and see to its replies until the last one."""
+        """Send the request and write its replies until the last one; the exit code."""
         session, output_file = self._session, self._output_file
         source = payload if isinstance(payload, Input) else None
-        engine = session.controller.node.engine
-        session.reached = lambda: not engine.is_handing_over or (source is not None and source.taken > SURE_OF_ARRIVAL)
+        session.has_arrived = lambda: (
+            (source is not None and source.size_read > ARRIVED_AFTER_BYTES)
+            or not session.controller.stats().is_handing_over
+        )
         self._show_progress(source)
         buffered = output_file is None and self._as_json
         request = session.controller.stream(
@@ -128,17 +129,17 @@ class _Request:
             self._hide_progress = Progress(source, received).hide
 
     async def _take(self, request: ReplyStream) -> Mapping[str, Any]:
-        """Print the replies, one after the other, as fast as whoever reads them; the header of the last one.
+        """Write the replies, one after the other, as fast as the output takes them; the header of the last one.
 
-        Raises what keeps them from being written: nobody reads, the disk is full.
+        Raises BrokenPipeError, and Failure for an output that can't be written.
         """
         try:
             async for reply in request:
                 await self._print(reply)
         except ExchangeError:
-            pass  # the last reply tells the same
+            pass  # the last reply says the same
         finally:
-            request.cancel()  # harmless on one that is over
+            request.cancel()  # does nothing to one that has ended
         assert request.final is not None
         return request.final.header
 
@@ -163,7 +164,7 @@ class _Request:
             await self._output.text(_line(header, b"", size=None if self._output_file is None else 0))
 
     async def _print_failure(self, request: ReplyStream, failure: Failure) -> None:
-        """The last line of JSON where there is no last reply."""
+        """Print the last line of JSON where there is no last reply."""
         await self._print_end(
             {
                 "message_id": f"{(int(request.message_id, 16) + 1) % (1 << 128):032x}",
@@ -178,7 +179,7 @@ class _Request:
 
 
 def _line(header: Mapping[str, Any], payload: bytes, size: int | None = None) -> str:
-    """One reply; `size` is that of a payload which is written elsewhere."""
+    """One reply as a line of JSON; `size` is that of a payload which is written to a file instead."""
     try:
         encoding, text = "utf-8", payload.decode()
     except UnicodeDecodeError:

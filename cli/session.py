@@ -1,9 +1,9 @@
-"""The ephemeral node that a command joins the mesh as, for as long as it has something to ask.
+"""The ephemeral node that is a member of the mesh for the time of one command.
 
-A session waits for events of its node only: for the link to come up or the reason why it is refused, and for the answer
-or the notice that the target is unreachable. Such a notice says for how many seconds the routes of its sender
-have not changed. After SETTLED of them the target is taken to be unknown; before, the mesh may still be forming, and
-the target is pinged again until the rest of that time is over.
+A session waits for events of its node only: for its link to come up or the reason why it does not, and for an answer or
+the notice that the target is unreachable. Such a notice says for how many seconds the routes of its sender have not
+changed. From SETTLED on, the target is taken to be unknown. Before that the mesh may still be forming, and the target
+is pinged again until the rest of that time is over.
 """
 
 from __future__ import annotations
@@ -17,30 +17,26 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from zmesh.config import Config
-from zmesh.controller import Controller
-from zmesh.core.effects import Report
-from zmesh.errors import MeshError
-from zmesh.requests.ping import Pong
+from zmesh import Config, Controller, DestinationUnreachable, DialFailed, Event, LinkRefused, LinkUp, Pong
 from zmesh_cli.exit_codes import UNREACHABLE, USAGE, Failure
 
 T = TypeVar("T")
 
-JOIN_WITHIN = 10.0
+JOIN_TIMEOUT = 10.0
 SETTLED = 3.0
-ASK_AGAIN_FIRST = 0.1
-ASK_AGAIN_LAST = 0.5
+PING_INTERVAL_FIRST = 0.1
+PING_INTERVAL_LAST = 0.5
 
 _ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
 
 
 class Session:
-    """A leaf of the mesh at `url`, to ask the node `target` something, or (None) the node at the URL itself.
+    """An ephemeral node linked to the node at `url`, for requests to the node `target` (None: the node at `url`).
 
-    `timeout` is the one that the user set, if any: it then bounds the wait for a node that is not there yet.
-    `route_timeout`: for how long its requests go without a route; that of any node if None.
-    `async with` joins, and raises Failure if that can't be done within `join_within` seconds, MeshError for an
-    impossible URL.
+    `timeout` is the one that the user set, if any; it then also limits the wait for a target that has yet to join.
+    `route_timeout` is for how many seconds its requests may be without a route; None: the default of Config.
+    `async with` joins. It raises Failure if that takes more than `join_timeout` seconds or the link is refused, and
+    AddressError for a malformed URL.
     """
 
     def __init__(
@@ -49,11 +45,11 @@ class Session:
         target: str | None = None,
         timeout: float | None = None,
         *,
-        join_within: float | None = JOIN_WITHIN,
+        join_timeout: float | None = JOIN_TIMEOUT,
         route_timeout: float | None = None,
     ) -> None:
         if target is not None and not _ADDRESS.match(target):
-            raise Failure(f"no node can be called {target!r}: a name is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
+            raise Failure(f"{target!r} is not the id of a node: an id is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
         self.url = url
         self.host = ""
         """The id of the node at the URL, once joined."""
@@ -61,35 +57,34 @@ class Session:
         if route_timeout is not None:
             config = dataclasses.replace(config, route_timeout=route_timeout)
         self.controller = Controller(config)
-        self.controller.node.watch(self._on_report)
-        self.reached: Callable[[], bool] = lambda: False
-        """Whether what was sent has arrived; then a target that is lost later is not an unknown one."""
+        self.controller.watch(self._on_event)
+        self.has_arrived: Callable[[], bool] = lambda: False
+        """Whether the request has reached the target, which is then known even if it is lost later."""
         self._target = target
         self._timeout = timeout
-        self._join_within = min(JOIN_WITHIN, join_within or JOIN_WITHIN)
+        self._join_timeout = min(JOIN_TIMEOUT, join_timeout or JOIN_TIMEOUT)
         self._loop = asyncio.get_running_loop()
-        self.found: asyncio.Future[None] = self._loop.create_future()
-        """Done as soon as the target has answered a ping, be it one of those that look for it."""
+        self.answered: asyncio.Future[None] = self._loop.create_future()
+        """Done when the target has answered a ping, be it one of those that wait for it to join."""
         self._joined: asyncio.Future[str | Failure] = self._loop.create_future()
-        self._given_up: asyncio.Future[str] = self._loop.create_future()
-        self._search: asyncio.Task[None] | None = None
-        self._known = ""
-        """What the host knows of a target that is not there, as it said last."""
+        self._not_found: asyncio.Future[str] = self._loop.create_future()
+        self._retries: asyncio.Task[None] | None = None
+        self._hint = ""
+        """What the sender of the last notice knows of the target."""
 
     @property
     def target(self) -> str:
-        """The id of the node that this session sends its requests to."""
+        """The id of the node that the requests of this session go to."""
         return self._target or self.host
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as unless_joined:
             unless_joined.push_async_callback(self.controller.close)
             await self.controller.open()
-            await asyncio.wait((self._joined,), timeout=self._join_within)
+            await asyncio.wait((self._joined,), timeout=self._join_timeout)
             if not self._joined.done():
-                raise Failure(
-                    f"no greeting from {self.url} within {self._join_within:g} s; is it a node of a mesh?", UNREACHABLE
-                )
+                text = f"no node answers at {self.url} within {self._join_timeout:g} s; is that the URL of a node?"
+                raise Failure(text, UNREACHABLE)
             host = self._joined.result()
             if isinstance(host, Failure):
                 raise host
@@ -100,18 +95,18 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        if self._search is not None:
-            self._search.cancel()
-            await asyncio.wait((self._search,))
+        if self._retries is not None:
+            self._retries.cancel()
+            await asyncio.wait((self._retries,))
         await self.controller.close()
 
     async def unless_not_found(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work, which asks the target something. Raises Failure instead when there is no such node."""
+        """Run a coroutine that sends requests to the target. Raises Failure as soon as there is no such node."""
         task = self._loop.create_task(work)
         try:
-            await asyncio.wait((task, self._given_up), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, self._not_found), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise Failure(self._given_up.result(), UNREACHABLE)
+                raise Failure(self._not_found.result(), UNREACHABLE)
             return task.result()
         finally:
             if not task.done():
@@ -119,66 +114,57 @@ class Session:
                 await asyncio.wait((task,))
 
     async def ping(self, timeout: float) -> Pong:
-        """Ask the target for a sign of life. Raises TimedOut, Unreachable, RemoteError."""
-        try:
-            pong = await self.controller.ping_once(self.target, timeout)
-        except MeshError:
-            raise
-        except (ValueError, TypeError, AttributeError):
-            raise Failure(f"{self.target} answers a ping with something else", UNREACHABLE) from None
-        if not self.found.done():
-            self.found.set_result(None)
+        """Ping the target and wait for the answer. Raises TimedOut, Unreachable, RemoteError."""
+        pong = await self.controller.ping_once(self.target, timeout)
+        if not self.answered.done():
+            self.answered.set_result(None)
         return pong
 
-    def _on_report(self, report: Report) -> None:
-        match report.event:
-            case "link_up" if not self._joined.done():
-                self._joined.set_result(str(report.node))
-            case "dial_failed":
-                reason = report.detail.removeprefix(f"{self.url}: ")
-                self._stay_out(f"can't reach {self.url}: {reason}; is a node listening at that URL?")
-            case "link_refused":
-                self._stay_out(f"the node at {self.url} and this command don't go together: {report.detail}")
-            case "unreachable" if report.node == self.target.rpartition("@")[2]:
-                self._on_turned_back(report)
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case LinkUp() if not self._joined.done():
+                self._joined.set_result(event.node)
+            case DialFailed():
+                self._fail_to_join(f"can't reach {self.url}: {event.reason}; is a node listening at that URL?")
+            case LinkRefused():
+                self._fail_to_join(f"the link to {self.url} is refused: {event.reason}")
+            case DestinationUnreachable() if event.node == self.target.rpartition("@")[2]:
+                self._on_unreachable(event)
 
-    def _stay_out(self, text: str) -> None:
+    def _fail_to_join(self, text: str) -> None:
         if not self._joined.done():
             self._joined.set_result(Failure(text, UNREACHABLE))
 
-    def _on_turned_back(self, report: Report) -> None:
-        """A message to the target got no further: judge whether the target is there at all."""
-        if self.found.done() or self._given_up.done() or self.reached():
+    def _on_unreachable(self, notice: DestinationUnreachable) -> None:
+        """A node on the path has no route to the target: fail now, or ping it until it may be taken to be unknown."""
+        if self.answered.done() or self._not_found.done() or self.has_arrived():
             return
-        self._known = _hint(report) + (f"; {report.text}" if report.text else "")
-        if report.detail == "gone":
-            self._given_up.set_result(f"{self.target!r} has left the mesh")
-        elif report.settled >= SETTLED:
-            self._given_up.set_result(self._not_there(""))
-        elif self._search is None:
-            self._search = self._loop.create_task(self._seek(self._timeout or SETTLED - report.settled))
+        did_you_mean = f" (did you mean {notice.near[0]!r}?)" if notice.near else ""
+        self._hint = did_you_mean + (f"; {notice.text}" if notice.text else "")
+        if notice.reason == "gone":
+            self._not_found.set_result(f"{self.target!r} has left the mesh")
+        elif notice.settled >= SETTLED:
+            self._not_found.set_result(self._unknown(""))
+        elif self._retries is None:
+            self._retries = self._loop.create_task(self._ping_until(self._timeout or SETTLED - notice.settled))
 
-    def _not_there(self, after: str) -> str:
-        text = f"no node {self.target!r} can be reached from {self.host!r}{after}{self._known}"
+    def _unknown(self, after: str) -> str:
+        text = f"no node {self.target!r} can be reached from {self.host!r}{after}{self._hint}"
         return f"{text}; 'zmesh routes' shows those that can be"
 
-    async def _seek(self, patience: float) -> None:
-        """Ping the target again and again until it answers, or for as long as it may still appear."""
-        over = self._loop.time() + patience
+    async def _ping_until(self, timeout: float) -> None:
+        """Ping the target again and again until it answers, for at most `timeout` seconds."""
+        over = self._loop.time() + timeout
         pings: set[asyncio.Task[Pong]] = set()
-        pause = ASK_AGAIN_FIRST
+        interval = PING_INTERVAL_FIRST
         try:
-            while not self.found.done() and (left := over - self._loop.time()) > 0:
+            while not self.answered.done() and (left := over - self._loop.time()) > 0:
                 pings.add(self._loop.create_task(self.ping(left + 1.0)))
-                await asyncio.wait((self.found,), timeout=min(pause, left))
-                pause = min(ASK_AGAIN_LAST, 2 * pause)
-            if not (self.found.done() or self._given_up.done()):
-                self._given_up.set_result(self._not_there(f" after {patience:.2g} s"))
+                await asyncio.wait((self.answered,), timeout=min(interval, left))
+                interval = min(PING_INTERVAL_LAST, 2 * interval)
+            if not (self.answered.done() or self._not_found.done()):
+                self._not_found.set_result(self._unknown(f" after {timeout:.2g} s"))
         finally:
             for ping in pings:
                 ping.cancel()
             await asyncio.gather(*pings, return_exceptions=True)
-
-
-def _hint(report: Report) -> str:
-    return f" (did you mean {report.near[0]!r}?)" if report.near else ""

@@ -1,8 +1,8 @@
-"""The standard streams of this process, made fit for whatever they are: closed, full, or read by nobody.
+"""The standard streams of this process, be they closed, full, or without a reader.
 
-A stream that is closed gets /dev/null in its place, lest a socket get its number; stdin and stdout get it opened the
-wrong way round, so that reading the one and writing the other fail, as they do for every other program, instead of
-losing data in silence.
+A stream that is closed is replaced by /dev/null, so that no socket gets its number. That is opened for writing as stdin
+and for reading as stdout: reading the one and writing the other fail, as with every other program, instead of losing
+data in silence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _INSTEAD = (os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)
 
 
 def prepare() -> None:
-    """To be called before anything is opened or printed."""
+    """Replace the streams that are closed. To be called before anything is opened or printed."""
     for descriptor, mode in enumerate(_INSTEAD):
         try:
             os.fstat(descriptor)
@@ -30,22 +30,22 @@ def prepare() -> None:
 
 
 def flush() -> None:
-    """Write what still waits. Raises BrokenPipeError and Failure."""
+    """Write what is buffered. Raises BrokenPipeError and Failure."""
     sys.stdout.flush()
     sys.stderr.flush()
 
 
-def forget() -> None:
-    """What still waits can't be written; keep the interpreter from trying it again at its end."""
+def discard() -> None:
+    """Drop what is buffered and can't be written, so that the interpreter does not try again when it ends."""
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, 1)
     os.close(null)
 
 
 def write_error(error: OSError, name: str = "the output") -> Exception:
-    """What to raise for an output that can't be written: BrokenPipeError where nobody reads it, else Failure.
+    """The error to raise for an output that can't be written: BrokenPipeError if it has no reader, else Failure.
 
-    The BrokenPipeError has no `errno`, by which Typer would know it, and end the command in its own way.
+    The BrokenPipeError has no `errno`: Typer would handle one that has, with an exit code of its own.
     """
     if error.errno in (errno.EPIPE, errno.EIO):  # EIO: the terminal is gone
         return BrokenPipeError()
@@ -65,11 +65,11 @@ class _Stderr(io.FileIO):
         try:
             return super().write(data)
         except OSError:
-            return len(data)  # nobody listens, and there is nobody else to report it to
+            return len(data)  # there is no other place to report it
 
 
 def _text(raw: io.FileIO, like: io.TextIOBase | Any) -> io.TextIOWrapper:
-    """The text stream over `raw` that is encoded as Python has set up the one in whose place it comes."""
+    """The text stream over `raw`, with the encoding that Python has set up for the one that it replaces."""
     encoding, errors = (like.encoding, like.errors) if like is not None else ("utf-8", "backslashreplace")
     interactive = raw.isatty() or raw.fileno() == 2
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=interactive)

@@ -1,7 +1,7 @@
-"""What goes to stdout and stderr: escaped where it comes from elsewhere, and written without holding up the loop.
+"""Output to stdout and stderr: control characters of others are escaped, and no write blocks the event loop.
 
-Text that others wrote (error texts, names) is escaped wherever it is shown. A payload goes to stdout as it is, unless
-that is a terminal: there, all that is not printable text is escaped, newlines and tabs excepted.
+Text from other nodes (errors, names) is escaped wherever it is shown. A payload goes to stdout unchanged, unless that
+is a terminal: there, all that is not printable is escaped, except newlines and tabs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zmesh_cli.stdio import write_error
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 ATOMIC = select.PIPE_BUF
-"""Bytes that a pipe which is ready takes for sure without blocking."""
+"""Bytes that a pipe which is ready is sure to take without blocking."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -29,44 +29,41 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def print_error(text: str) -> None:
-    """One line on stderr, under the program's name."""
+    """Print a line on stderr that begins with the name of the program."""
     print_line(f"zmesh: {text}")
 
 
 def print_line(text: str) -> None:
-    """One line on stderr."""
+    """Print a line on stderr."""
     try:
         os.write(STDERR, printable(text).encode(errors="backslashreplace") + b"\n")
     except OSError:
-        pass  # nobody listens, and there is nobody else to report it to
+        pass  # there is no other place to report it
 
 
 def is_terminal(descriptor: int) -> bool:
-    """Whether somebody looks at it who can be shown something for a while and have it taken away again."""
+    """Whether it is a terminal that can erase a line."""
     return os.isatty(descriptor) and os.environ.get("TERM") != "dumb"
 
 
 def record(schema: str, **fields: Any) -> str:
-    """One line of JSON (ASCII only, so that no terminal is harmed by what is in it)."""
+    """A line of JSON, in ASCII, so that it has no control characters for a terminal."""
     return json.dumps({"schema": schema, **fields}, separators=(",", ":")) + "\n"
 
 
 class Descriptor:
-    """A file descriptor that is waited for by the loop, where it is of a kind that may have to be waited for."""
+    """A file descriptor; the event loop waits for it if it is of a kind that may block."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         mode = os.fstat(descriptor).st_mode
         self.is_terminal = os.isatty(descriptor)
         self.waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or self.is_terminal
-        """False for files and devices such as /dev/null, which are always ready and which epoll does not take."""
+        """False for files and devices such as /dev/null, which are always ready and which epoll refuses."""
 
 
 class Output(Descriptor):
-    """Standard output, or something else with a name.
-
-    A reader that is slow, or has stopped, holds up whoever awaits `write`, and not the loop.
-    """
+    """An output, which errors call `name`. `write` waits for a slow reader, and does not block the loop."""
 
     def __init__(self, descriptor: int = STDOUT, name: str = "the output") -> None:
         super().__init__(descriptor)
@@ -81,7 +78,7 @@ class Output(Descriptor):
         return not self.waits or bool(self._poll.poll(0))
 
     async def write(self, data: bytes) -> None:
-        """Write it all. Raises BrokenPipeError when nobody reads (any more), Failure if it can't be written."""
+        """Write all of the data. Raises BrokenPipeError if there is no reader, Failure if it can't be written."""
         view = memoryview(data)
         while view:
             try:
@@ -95,11 +92,11 @@ class Output(Descriptor):
             await self._writable()
 
     async def text(self, text: str) -> None:
-        """Write text of our own making."""
+        """Write text in which nothing has to be escaped."""
         await self.write(text.encode(errors="backslashreplace"))
 
     async def payload(self, data: bytes) -> None:
-        """Write what somebody else made: raw, or made harmless if this is a terminal."""
+        """Write data from another node: unchanged, or with control characters escaped if this is a terminal."""
         if self.is_terminal:
             shown = self._decoder.decode(data).replace("\r\n", "\n")
             data = printable(shown, keep="\n\t").encode(errors="backslashreplace")
@@ -108,7 +105,7 @@ class Output(Descriptor):
         await self.write(data)
 
     async def end_payload(self) -> None:
-        """End the last line of the payload, if this is a terminal and it has not ended."""
+        """On a terminal, write the newline that the payload does not end in."""
         if self.is_terminal and self._in_line:
             self._in_line = False
             await self.write(b"\n")

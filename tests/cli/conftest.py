@@ -105,6 +105,7 @@ class Shell:
         self.nodes: list[Node] = []
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.environment.pop("COLUMNS", None)
         self.environment |= bytecode
         self.environment |= {
             "XDG_RUNTIME_DIR": str(folder),

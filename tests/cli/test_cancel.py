@@ -143,10 +143,10 @@ def test_the_id_of_a_reply_will_do_as_well(mesh: Any) -> None:
 def test_work_that_does_not_run_is_a_failure_that_says_so(mesh: Any, lines: Lines, where: list[str]) -> None:
     done = mesh.run("cancel", "0" * 32, *where)
     assert (done.returncode, done.stdout) == (1, b"")
-    place = "at 'far'" if where else "at any node that answers"
+    place = "at 'far'" if where else "at any node that replied"
     assert done.stderr.decode() == (
-        f"zmesh: no work {'0' * 32} runs {place}; it may be over, 'zmesh ping {where[0] if where else 'NODE'} --json' "
-        "lists what runs\n"
+        f"zmesh: no work for message {'0' * 32} runs {place}; it may be over; "
+        f"'zmesh ping {where[0] if where else 'NODE'} --json' lists what runs\n"
     )
     done = mesh.run("cancel", "0" * 32, *where, "--json")
     assert done.returncode == 1
@@ -167,7 +167,7 @@ def test_an_id_that_is_nearly_right_comes_with_the_right_one(mesh: Any, sleeper:
 def test_what_is_no_id_is_a_usage_error(mesh: Any, word: str) -> None:
     done = mesh.run("cancel", "--", word, "far")
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b"is no message id: it has 32 hex digits" in done.stderr
+    assert b"is not a message id: that is 32 hex digits" in done.stderr
 
 
 def test_an_unknown_node_comes_with_the_likely_name(mesh: Any) -> None:

@@ -59,7 +59,7 @@ def test_of_several_local_nodes_the_one_that_is_asked_is_taken(shell: Any) -> No
         assert shell.run("ping", name, "-c", "1").returncode == 0
         assert shell.run("send", name, "echo:echo", "x").stdout == b"x"
         assert shell.run("routes", name).stdout.startswith(f"Routes of {name}\n".encode())
-        assert shell.run("cancel", "0" * 32, name).stderr.startswith(b"zmesh: no work 0")
+        assert shell.run("cancel", "0" * 32, name).stderr.startswith(b"zmesh: no work for message 0")
     done = shell.run("ping", "cli-0123456789@two", "-c", "1", "--timeout", "10")
     assert b"'cli-0123456789@two' has left the mesh" in done.stderr
     assert shell.run("cancel", "0" * 32).returncode == 2
@@ -124,7 +124,7 @@ def test_a_link_in_the_place_of_the_folder_is_not_trusted(shell: Any) -> None:
     (shell.folder / "zmesh").symlink_to(elsewhere)
     done = shell.run("routes")
     assert done.returncode == 2
-    assert b"is no folder" in done.stderr
+    assert b"is not a folder" in done.stderr
 
 
 def test_without_a_runtime_folder_it_is_one_of_ours_among_the_temporary_files(shell: Any) -> None:

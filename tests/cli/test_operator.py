@@ -239,7 +239,7 @@ def test_lines_that_systemd_keeps_have_no_time_of_their_own(shell: Any, eventual
 def test_more_verbose_lines_name_their_level_and_logger(shell: Any, eventually: Eventually) -> None:
     hub = shell.node("hub", "-v")
     shell.node("edge", "--peer", hub.url)
-    eventually(lambda: said(hub, rf"INFO    zmesh\.journal: hub: linked with edge from 127\.0\.0\.1 {MS}"))
+    eventually(lambda: said(hub, rf"INFO    zmesh\.observe\.journal: hub: linked with edge from 127\.0\.0\.1 {MS}"))
 
 
 def test_what_other_nodes_say_can_not_forge_a_line(shell: Any, eventually: Eventually) -> None:

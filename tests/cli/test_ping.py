@@ -168,5 +168,5 @@ def test_an_option_that_makes_no_sense_is_a_usage_error(mesh: Any, words: tuple[
 def test_a_name_that_no_node_can_have_is_a_usage_error(mesh: Any) -> None:
     done = mesh.run("ping", "no such\x1b[31m")
     assert done.returncode == 2
-    assert b"no node can be called" in done.stderr
+    assert b"is not the id of a node" in done.stderr
     assert b"\x1b" not in done.stderr

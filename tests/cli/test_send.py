@@ -22,8 +22,8 @@ import pytest
 
 Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
 
-NOBODY_READS = 141
-UNREAD = b"zmesh: stdin has data that is not sent, as no PAYLOAD was given: '-' reads it, '</dev/null' silences this\n"
+BROKEN_PIPE = 141
+UNREAD = b"zmesh: stdin has data that is not sent, as no PAYLOAD was given: '-' sends it, '</dev/null' silences this\n"
 REPLY = ["schema", "message_id", "in_response_to", "sender", "serial", "code", "eof", "error", "encoding", "payload"]
 
 
@@ -133,7 +133,7 @@ def test_a_loop_of_the_shell_keeps_the_lines_that_it_reads_from_a_file(mesh: Any
         ),
         (("far", "echo"), rb"zmesh: 'echo' is no directive; it must look like namespace:action, .*\n"),
         (("far", "a:b c"), rb"zmesh: 'a:b c' is no directive; it must look like namespace:action, .*\n"),
-        ((os.fsdecode(b"\xff"), "echo:echo"), rb"zmesh: no node can be called '\\udcff': .*\n"),
+        ((os.fsdecode(b"\xff"), "echo:echo"), rb"zmesh: '\\udcff' is not the id of a node: .*\n"),
         (("far", "echo:echo", "--timeout", "1e10"), rb"zmesh: timeout is from 0 to 1e\+09 seconds, .*\n"),
     ],
 )
@@ -325,7 +325,7 @@ def test_a_reader_that_goes_away_ends_the_work_and_the_command_without_a_word(
         send = mesh.start("send", "mid", "http:execute", json.dumps({"url": url}))
         assert send.stdout.read(100_000)
         send.stdout.close()
-        assert send.wait(90) == NOBODY_READS
+        assert send.wait(90) == BROKEN_PIPE
         assert send.stderr.read() == b""
         send.stderr.close()
     eventually(lambda: active_work(mesh, lines, "mid") == [])

@@ -18,11 +18,12 @@ finally:
 ITS_OWN = {
     "ping": {"ping"},
     "send": {"send", "input", "output_file"},
-    "routes": {"routes"},
-    "cancel": {"cancel", "routes"},
+    "routes": {"routes", "tables"},
+    "cancel": {"cancel", "routes", "tables"},
 }
 SHARED = {
     "main",
+    "interrupts",
     "stdio",
     "exit_codes",
     "commands",
@@ -39,7 +40,6 @@ SLOW |= {
     "unittest",
     "urllib.request",
     "xml",
-    "zmesh.observe.events",
     "zmesh.serving.isolation.processes",
     "zmesh.testing",
 }

@@ -504,7 +504,10 @@ class Controller:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        await self.close()
+        if kind is GeneratorExit and asyncio._get_running_loop() is None:  # this coroutine is garbage, and can't await
+            self._node.close_now()
+        else:
+            await self.close()
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         if not self._lifecycle.is_leaving:

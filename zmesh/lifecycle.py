@@ -1,16 +1,28 @@
-"""The task that a node runs in: opened once, run to its end in one event loop, and closed once."""
+"""The task that a node runs in: opened once, run to its end in one event loop, and closed once.
+
+A program may end without closing its nodes: its loop is closed, or never runs again. They are closed by an exit handler
+then, and one warning is logged for each.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import inspect
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
+from weakref import WeakSet
 
 from zmesh.errors import Closed
 from zmesh.node import Node
 from zmesh.runtime.interrupts import close_loop, ignore_exit, raise_lost_interrupts
+
+AT_EXIT_WITHIN = 5.0
+"""Seconds that the end of the interpreter waits for a node whose loop still runs, in a thread of its own."""
+
+_open_nodes: WeakSet[Node] = WeakSet()
 
 Main = Callable[[], Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any]
 
@@ -60,8 +72,13 @@ class Lifecycle:
             self._ready = loop.create_future()
             self._task = loop.create_task(self._node.run(self._ready), name=f"zmesh {self._node.node_id}")
             self._node.assigned_loop = loop
-            self._task.add_done_callback(self._on_end)
+            self._task.add_done_callback(self._on_done)
+            _open_nodes.add(self._node)
         return self._task
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        _open_nodes.discard(self._node)
+        self._on_end(task)
 
     async def open(self) -> None:
         """As Controller.open."""
@@ -155,3 +172,22 @@ class Lifecycle:
         """End the node at once: nothing goes before what ends the program, which may have struck anywhere."""
         self._node.abort()
         self._error_is_known = True
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    """Close the nodes that the program has left open."""
+    for node in list(_open_nodes):
+        loop = node.assigned_loop
+        if loop is not None and loop.is_running() and node.is_here:
+            closed = threading.Event()
+            with contextlib.suppress(RuntimeError):  # the loop was closed just now
+                loop.call_soon_threadsafe(_close_in_loop, node, closed)
+                closed.wait(AT_EXIT_WITHIN)
+        else:
+            node.close_now()
+
+
+def _close_in_loop(node: Node, closed: threading.Event) -> None:
+    node.close_now()
+    closed.set()

@@ -242,7 +242,10 @@ class Answers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        await self.aclose()
+        if kind is GeneratorExit and asyncio._get_running_loop() is None:  # this coroutine is garbage, and can't await
+            self._fanout.stop()
+        else:
+            await self.aclose()
 
     def __del__(self) -> None:
         if self._loop is not None and not self._fanout.over:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.isolation [--json] [--calls N]
 
-The first call starts the keeper and is told apart; of the others the median counts. The calls alternate, so that
-whatever else the machine does meets all alike. The node asks itself, so no network is in it. `spawn` starts an
-interpreter that imports zmesh, which is the least that a process without a keeper would have to do, and `fork` forks
-one that has, from the standard library's forkserver.
+The first call starts the fork server and is reported separately; of the others the median counts. The calls alternate,
+so that whatever else the machine does meets all alike. The node asks itself, so no network is in it. `spawn` starts an
+interpreter that imports zmesh, which is the least that a process without a fork server would have to do, and `fork`
+forks one that has, from the standard library's forkserver.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Source(ABC):
         """Release what zmesh itself opened, which a file or iterator of the program's is not."""
 
 
-class PieceSource(Source):
+class ChunkSource(Source):
     """A source whose pieces come in sizes of their own."""
 
     __slots__ = ("_rest",)
@@ -139,7 +139,7 @@ def _to_bytes(piece: object) -> bytes:
     return bytes(view)
 
 
-class ThreadSource(PieceSource):
+class ThreadSource(ChunkSource):
     """A source whose pieces come from something that may block, so that it is read in a thread of its own."""
 
     __slots__ = ("_threads",)
@@ -220,7 +220,7 @@ class _BufferSource(ThreadSource):
         super().close()
 
 
-class AsyncSource(PieceSource):
+class AsyncSource(ChunkSource):
     """A source whose pieces an async iterator gives, on the loop."""
 
     __slots__ = ("_iterator",)

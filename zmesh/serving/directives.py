@@ -21,7 +21,7 @@ from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
 from zmesh.runtime.exceptions import class_name_of, is_a, log_exception
 from zmesh.serving import receptor_plugins
 from zmesh.serving.isolation import limits
-from zmesh.serving.isolation.limits import Isolation, Place
+from zmesh.serving.isolation.limits import ImportPath, Isolation
 from zmesh.serving.plugin import MARK, Plugin, attribute
 from zmesh.serving.shape import Shape, check_arguments, shape_of
 
@@ -81,7 +81,7 @@ def directive(
     """
     if name is not None and not isinstance(name, str):
         raise TypeError(f"a directive's name is a str, not {type(name).__name__}")
-    asked = limits.asked(isolate, max_memory_bytes, max_cpu_seconds)
+    asked = limits.requested_limits(isolate, max_memory_bytes, max_cpu_seconds)
 
     def mark(function: Function) -> Function:
         if not callable(function):
@@ -155,10 +155,10 @@ class Directives:
         mark = getattr(function, MARK, None)
         marked = mark.asked if isinstance(mark, _Mark) else None
         stream = stream or (isinstance(mark, _Mark) and mark.stream)
-        asked = limits.asked(isolate or marked is not None, max_memory_bytes, max_cpu_seconds)
+        asked = limits.requested_limits(isolate or marked is not None, max_memory_bytes, max_cpu_seconds)
         if asked is not None:
             asked = {**(marked or {}), **asked}
-        isolated = None if asked is None else Isolation(limits.moved(function), asked)
+        isolated = None if asked is None else Isolation(limits.pickle_function(function), asked)
         self._entries[name] = RegisteredDirective(name, function, shape_of(function), stream, isolated)
         self._registered.add(name)
 
@@ -349,7 +349,7 @@ def _exports(namespace: str, target: object) -> Iterator[RegisteredDirective]:
 
 
 def _entry(point: EntryPoint, mark: _Mark, function: Callable[..., Any], attribute: str | None) -> RegisteredDirective:
-    isolated = None if mark.asked is None else Isolation(Place(point.value, attribute), mark.asked)
+    isolated = None if mark.asked is None else Isolation(ImportPath(point.value, attribute), mark.asked)
     name = _checked(f"{point.name}:{mark.name}")
     check_arguments(function, name)
     return RegisteredDirective(name, function, shape_of(function), mark.stream, isolated)

@@ -20,7 +20,7 @@ from zmesh.transport.dials import Failure, TryFailed, failed
 from zmesh.transport.port import LINGER_MS
 
 PROXY_WITHIN = 10.0
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 MAX_PATH = 100
 
 _NO_PASSWORD = 0
@@ -162,7 +162,7 @@ class Tunnel:
 async def _pass_on(source: socket.socket, target: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
-        while data := await loop.sock_recv(source, PIECE):
+        while data := await loop.sock_recv(source, CHUNK_BYTES):
             await loop.sock_sendall(target, data)
 
 

@@ -70,15 +70,15 @@ async def test_a_process_that_uses_up_its_cpu_time_is_stopped(benches, eventuall
 # --- what is left -------------------------------------------------------------------------------------------------
 
 
-async def test_a_keeper_that_dies_takes_its_processes_along_and_the_next_call_has_a_new_one(bench, eventually):
+async def test_workers_die_with_the_fork_server_and_the_next_call_starts_a_new_one(bench, eventually):
     bench.isolate("test:it", lambda work: signal.pause())
     bench.isolate("test:fine", function)
     message_id = bench.start("test:it")
     await eventually(lambda: len(descendants()) == 2)
     pids = descendants()
-    os.kill(bench.runner._processes._keeper._process.pid, signal.SIGKILL)
+    os.kill(bench.runner._processes._fork_server._process.pid, signal.SIGKILL)
     exchange = await bench.end(message_id)
-    assert exchange.error == "the process of test:it could not be kept: its keeper has ended"
+    assert exchange.error == "the process of test:it could not be run: its fork server has exited"
     await eventually(lambda: all(is_gone(pid) for pid in pids))
     assert (await bench.call("test:fine", b"ab")).replies == [b"ba"]
 
@@ -116,9 +116,9 @@ async def test_no_call_leaves_a_zombie_or_a_descriptor(bench, eventually, spoole
     bench.isolate("test:it", function)
     bench.isolate("test:crash", lambda work: os._exit(1))
     await bench.call("test:it")
-    (keeper,) = descendants()
-    before = len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{keeper}/fd"))
+    (fork_server,) = descendants()
+    before = len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{fork_server}/fd"))
     for _ in range(5):
         await asyncio.gather(*(bench.call(name, spooled(b"x" * 9 * MIB)) for name in ("test:it", "test:crash")))
-    await eventually(lambda: (len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{keeper}/fd"))) == before)
-    assert list(descendants()) == [keeper]
+    await eventually(lambda: (len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{fork_server}/fd"))) == before)
+    assert list(descendants()) == [fork_server]

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from zmesh.errors import MeshError
-from zmesh.serving.isolation.ipc import Channel, Frame, Line, frame
+from zmesh.serving.isolation.ipc import BlockingChannel, Channel, Frame, frame
 
 
 async def test_frames_arrive_whole_whatever_pieces_they_come_in():
@@ -23,7 +23,7 @@ async def test_frames_arrive_whole_whatever_pieces_they_come_in():
             await channel.receive()
 
 
-def test_a_line_that_a_signal_has_torn_carries_nothing_more():
+def test_a_channel_interrupted_in_a_frame_raises_from_then_on():
     import socket
 
     ours, theirs = socket.socketpair()
@@ -34,15 +34,15 @@ def test_a_line_that_a_signal_has_torn_carries_nothing_more():
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with ours, theirs:
-            line = Line(ours)
-            theirs.send(frame(Frame.PIECE, b"whole") + frame(Frame.PIECE, b"torn")[:-1])
-            assert line.receive() == (Frame.PIECE, b"whole")
+            channel = BlockingChannel(ours)
+            theirs.send(frame(Frame.CHUNK, b"whole") + frame(Frame.CHUNK, b"torn")[:-1])
+            assert channel.receive() == (Frame.CHUNK, b"whole")
             signal.setitimer(signal.ITIMER_REAL, 0.05)
             with pytest.raises(InterruptedError):
-                line.receive()
+                channel.receive()
             theirs.send(b"n")
-            for use in (line.receive, lambda: line.send(Frame.DONE)):
-                with pytest.raises(BrokenPipeError, match="torn"):
+            for use in (channel.receive, lambda: channel.send(Frame.DONE)):
+                with pytest.raises(BrokenPipeError, match="interrupted"):
                     use()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -15,7 +15,7 @@ from zmesh.config import Config
 from zmesh.errors import ConfigError
 from zmesh.payloads.payload import StreamedPayload
 from zmesh.serving.directives import Directives, directive
-from zmesh.serving.isolation.limits import Limits
+from zmesh.serving.isolation.limits import ProcessLimits
 
 MIB = 1024 * 1024
 
@@ -134,7 +134,7 @@ async def test_plugins_are_imported_in_the_process_and_a_class_is_instantiated_t
     assert (await bench.call("thing:still")).replies == [b"static"]
     both = bench.directives.find("part:both")
     assert both.stream
-    assert both.isolation.limits("part:both", {}) == Limits(64 * MIB, 7, 5.0)
+    assert both.isolation.limits("part:both", {}) == ProcessLimits(64 * MIB, 7, 5.0)
     payload = StreamedPayload()
     message_id = bench.start("part:both", payload)
     payload.feed(b"abc")
@@ -157,10 +157,12 @@ def test_limits_come_from_the_setting_for_the_directive_then_the_directive_then_
     directives = Directives()
     directives.register("test:it", marked, max_cpu_seconds=2)
     isolation = directives.find("test:it").isolation
-    assert isolation.limits("test:it", {}) == Limits(100 * MIB, 2, 5.0)
+    assert isolation.limits("test:it", {}) == ProcessLimits(100 * MIB, 2, 5.0)
     for_all = {"*": {"max_memory_bytes": 50 * MIB, "max_cpu_seconds": 1, "grace": 1.5}}
-    assert isolation.limits("test:it", for_all) == Limits(100 * MIB, 2, 1.5)
-    assert isolation.limits("test:it", {**for_all, "test:it": {"max_cpu_seconds": 9}}) == Limits(100 * MIB, 9, 1.5)
+    assert isolation.limits("test:it", for_all) == ProcessLimits(100 * MIB, 2, 1.5)
+    assert isolation.limits("test:it", {**for_all, "test:it": {"max_cpu_seconds": 9}}) == ProcessLimits(
+        100 * MIB, 9, 1.5
+    )
 
 
 @pytest.mark.parametrize(

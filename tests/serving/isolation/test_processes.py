@@ -61,13 +61,13 @@ async def test_a_reply_of_any_size_comes_back_in_pieces(bench, kind, tmp_path):
 
 @pytest.mark.parametrize("ending", ["raise", "crash"])
 async def test_a_reply_that_breaks_off_in_the_middle_is_an_error(bench, ending):
-    def pieces():
+    def chunks():
         yield b"x" * 100_000
         if ending == "raise":
             raise ValueError("no more")
         os._exit(9)
 
-    bench.isolate("test:it", lambda work: pieces())
+    bench.isolate("test:it", lambda work: chunks())
     exchange = await bench.call("test:it")
     ended = {"raise": "ValueError: no more", "crash": "the process of test:it ended with exit status 9"}
     assert (exchange.replies, exchange.error) == ([], ended[ending])
@@ -189,7 +189,7 @@ async def test_a_process_that_leaves_before_its_function_has_ended_is_an_error(b
     assert exchange.error == f"the process of test:it ended with exit status {status}"
 
 
-async def test_a_process_that_says_what_nobody_understands_is_ended(bench):
+async def test_a_worker_that_sends_an_unknown_frame_is_terminated(bench):
     def garbage(work):
         for descriptor in os.listdir("/proc/self/fd"):
             if os.path.realpath(f"/proc/self/fd/{descriptor}").partition(":")[0].endswith("socket"):
@@ -198,7 +198,7 @@ async def test_a_process_that_says_what_nobody_understands_is_ended(bench):
 
     bench.isolate("test:it", garbage)
     unknown = await bench.call("test:it", frame(Frame.JOB, b"x"))
-    assert unknown.error == "the process of test:it sent what is none of its frames (1)"
+    assert unknown.error == "the process of test:it sent an unexpected frame of kind 1"
     long = await bench.call("test:it", b"\x04" + (MAX_FRAME + 1).to_bytes(4, "big"))
     assert long.error == f"MeshError: a frame of {MAX_FRAME + 1} bytes, where {MAX_FRAME} are the most"
 

@@ -1,7 +1,7 @@
-"""What a node and a process of its own say to each other, over a socket, in frames.
+"""Framing between a node and a worker process, over a Unix socket: kind (1 byte), length (4 bytes), body.
 
-The node sends the job and then its payload, the process sends replies and one ending. Neither reads ahead of what it
-needs, so the socket's own buffer is all that lies between them, and a slow reader slows the writer.
+The node sends the job and then its payload; the worker sends replies and one DONE or FAILED. Neither reads ahead, so
+the socket's buffer is the only buffer between them and a slow reader slows the writer.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from collections.abc import Mapping
 from enum import IntEnum
 
 from zmesh.errors import MeshError
-from zmesh.serving.isolation.limits import Place
+from zmesh.serving.isolation.limits import ImportPath
 
-PIECE = 64 * 1024
-"""Bytes of a payload that go into one frame at most."""
+CHUNK_BYTES = 64 * 1024
+"""Most bytes of a payload in one frame."""
 
 MAX_FRAME = 256 * 1024
-"""Bytes that a frame of a process may have: a piece, or the text and the traceback of an error."""
+"""Most bytes in the body of a frame from a worker: a chunk, or the text and traceback of an error."""
 
 _HEAD = struct.Struct(">BI")
 
 
 class Frame(IntEnum):
-    """What a frame says."""
+    """The kind of a frame."""
 
     JOB = 1
-    """The first from the node: a pickled Job."""
+    """The first frame from the node: a pickled Job."""
 
-    PIECE = 2
+    CHUNK = 2
     """More of the payload, or of the reply that is open."""
 
     END = 3
@@ -41,20 +41,20 @@ class Frame(IntEnum):
     """A whole reply."""
 
     OPEN = 5
-    """A reply begins whose content follows in pieces."""
+    """A reply begins; its content follows in CHUNK frames."""
 
     DONE = 6
-    """The function has ended."""
+    """The function has returned."""
 
     FAILED = 7
-    """The function raised, or the payload will not be complete: a msgpack map."""
+    """The function raised, or the payload was aborted: a msgpack map."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """What a process needs to know to begin. `size` is of a payload that lies in a file, else None."""
+    """A request for a worker to run. `size` is the length in bytes of a payload in a file, else None."""
 
-    origin: Place | bytes
+    origin: ImportPath | bytes
     message_id: str
     directive: str
     sender: str
@@ -65,18 +65,18 @@ class Job:
     size: int | None
     folder: str
     name: str
-    search: list[str]
+    sys_path: list[str]
 
 
 def frame(kind: Frame, body: bytes = b"") -> bytes:
-    """A frame as it goes over the socket."""
+    """Encode a frame."""
     return _HEAD.pack(kind, len(body)) + body
 
 
 class Channel:
-    """The socket as a loop uses it: frames out, which wait for room, and frames in, one after the other.
+    """The non-blocking end of the socket, for an event loop.
 
-    One task may send and another receive. `limit` bounds the frames that come in, in bytes.
+    One task may send while another receives. `limit` is the most bytes in the body of a received frame.
     """
 
     __slots__ = ("_buffer", "_limit", "_socket")
@@ -88,11 +88,11 @@ class Channel:
         self._buffer = bytearray()
 
     async def send(self, kind: Frame, body: bytes = b"") -> None:
-        """Send one frame; returns when the socket has taken it. Raises OSError when the other end is gone."""
+        """Send one frame, waiting for room in the socket's buffer. Raises OSError if the other end is closed."""
         await asyncio.get_running_loop().sock_sendall(self._socket, frame(kind, body))
 
     async def receive(self) -> tuple[int, bytes] | None:
-        """The next frame; None when the other end is gone. Raises MeshError for one that is too long."""
+        """Receive the next frame; None if the other end is closed. Raises MeshError for one over the limit."""
         buffer = self._buffer
         while True:
             if len(buffer) >= _HEAD.size:
@@ -104,7 +104,7 @@ class Channel:
                     del buffer[: _HEAD.size + size]
                     return kind, body
             try:
-                data = await asyncio.get_running_loop().sock_recv(self._socket, PIECE)
+                data = await asyncio.get_running_loop().sock_recv(self._socket, CHUNK_BYTES)
             except ConnectionError:
                 data = b""
             if not data:
@@ -112,43 +112,43 @@ class Channel:
             buffer += data
 
 
-class Line:
-    """The socket as a plain function uses it: every call waits until it is done.
+class BlockingChannel:
+    """The blocking end of the socket, for plain functions.
 
-    A signal that raises in the middle of a frame tears it, and nothing can be sent or received from then on.
+    A signal handler that raises in the middle of a frame desynchronises the stream: every later call raises.
     """
 
-    __slots__ = ("_torn", "socket")
+    __slots__ = ("_broken", "socket")
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
-        self._torn = False
+        self._broken = False
 
     def send(self, kind: Frame, body: bytes = b"") -> None:
-        """Send one frame. Raises OSError if the node is gone."""
+        """Send one frame. Raises OSError if the node has closed the socket."""
         self._begin()
         self.socket.sendall(frame(kind, body))
-        self._torn = False
+        self._broken = False
 
     def receive(self) -> tuple[int, bytes]:
-        """The next frame. Raises OSError if the node is gone."""
+        """Receive the next frame. Raises OSError if the node has closed the socket."""
         self._begin()
         kind, size = _HEAD.unpack(self._exactly(_HEAD.size))
         body = self._exactly(size)
-        self._torn = False
+        self._broken = False
         return kind, body
 
     def _begin(self) -> None:
-        if self._torn:
-            raise BrokenPipeError("the connection to the node was torn by a signal")
-        self._torn = True
+        if self._broken:
+            raise BrokenPipeError("a signal interrupted a frame to or from the node")
+        self._broken = True
 
     def _exactly(self, size: int) -> bytes:
         parts = []
         while size:
             part = self.socket.recv(size)
             if not part:
-                raise ConnectionResetError("the node is gone")
+                raise ConnectionResetError("the node has closed the connection")
             parts.append(part)
             size -= len(part)
         return b"".join(parts)

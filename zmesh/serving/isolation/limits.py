@@ -1,6 +1,6 @@
-"""What makes a directive isolated: how its process gets the function, and the limits that hold there.
+"""Isolation of a directive: how the worker process loads the function, and the resource limits that apply there.
 
-A function gets there by its name where it can be imported, else by value, as cloudpickle moves it.
+A function of a plugin is imported by name; any other is sent by value, pickled by cloudpickle.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from zmesh.config import ISOLATION
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Limits:
-    """What a process may use. `None` is no limit. Raises ValueError for what can't be one."""
+class ProcessLimits:
+    """Resource limits of a worker process; None is unlimited. Raises ValueError for a value out of range."""
 
     max_memory_bytes: int | None = None
     max_cpu_seconds: int | None = None
@@ -38,8 +38,8 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
-    """Where a plugin's function is: the value of its entry point, and its attribute there (None: the thing itself)."""
+class ImportPath:
+    """Import path of a plugin's function: the entry point's value, and an attribute of that object (or None)."""
 
     value: str
     attribute: str | None
@@ -47,33 +47,30 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Isolation:
-    """That a directive is isolated: how its process gets the function, and the limits that the directive itself asks.
+    """Isolation of one directive: its function, by import path or pickled (`origin`), and the limits it requests."""
 
-    `origin` is a Place, or the function pickled.
-    """
+    origin: ImportPath | bytes
+    requested: Mapping[str, int]
 
-    origin: Place | bytes
-    asked: Mapping[str, int]
-
-    def limits(self, directive: str, settings: Mapping[str, Mapping[str, Any]]) -> Limits:
-        """What holds: the settings for this directive, else what it asks, else the settings for `*`."""
-        return Limits(**{**settings.get("*", {}), **self.asked, **settings.get(directive, {})})
+    def limits(self, directive: str, settings: Mapping[str, Mapping[str, Any]]) -> ProcessLimits:
+        """The limits in force: the settings of this directive, else what it requests, else the settings of `*`."""
+        return ProcessLimits(**{**settings.get("*", {}), **self.requested, **settings.get(directive, {})})
 
 
-def asked(isolate: bool, max_memory_bytes: int | None, max_cpu_seconds: int | None) -> dict[str, int] | None:
-    """The limits that a directive asks for; None if it is not isolated. Raises ValueError if they make no sense."""
+def requested_limits(isolate: bool, max_memory_bytes: int | None, max_cpu_seconds: int | None) -> dict[str, int] | None:
+    """The limits that a directive requests; None if it is not isolated. Raises ValueError for invalid ones."""
     given = {"max_memory_bytes": max_memory_bytes, "max_cpu_seconds": max_cpu_seconds}
     limits = {name: value for name, value in given.items() if value is not None}
-    Limits(**limits)
+    ProcessLimits(**limits)
     if limits and not isolate:
         raise ValueError(f"{' and '.join(limits)} can't be held without isolate=True")
     return limits if isolate else None
 
 
-def moved(function: Callable[..., object]) -> bytes:
-    """The function as bytes that another process can load. Raises TypeError, with the reason, if that can't be done.
+def pickle_function(function: Callable[..., object]) -> bytes:
+    """Pickle a function for another process, copying all that it refers to except importable modules.
 
-    What it refers to beside importable modules is copied as it is now.
+    Raises TypeError, with the reason, if it can't be pickled.
     """
     import cloudpickle  # here: few programs isolate anything
 
@@ -86,7 +83,7 @@ def moved(function: Callable[..., object]) -> bytes:
         cloudpickle.register_pickle_by_value(module)
     try:
         return bytes(cloudpickle.dumps(function))
-    except Exception as error:  # each object may refuse in its own way
+    except Exception as error:  # `__reduce__` of any object may raise anything
         raise TypeError(f"{function!r} can't be moved to a process of its own: {error}") from error
     finally:
         if by_value:
@@ -94,12 +91,12 @@ def moved(function: Callable[..., object]) -> bytes:
 
 
 def _importable(module: ModuleType) -> bool:
-    """Whether an import by this module's name in a new process would find this module."""
+    """Whether importing this module's name in a new process finds the same file."""
     path: Sequence[str] | None = None
     found = None
     parts = module.__name__.split(".")
     for end in range(1, len(parts) + 1):
-        found = _found(".".join(parts[:end]), path)
+        found = _find_spec(".".join(parts[:end]), path)
         if found is None:
             return False
         path = found.submodule_search_locations
@@ -107,7 +104,7 @@ def _importable(module: ModuleType) -> bool:
     return origin is None or file is None or Path(origin).resolve() == Path(file).resolve()
 
 
-def _found(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+def _find_spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     for finder in sys.meta_path:
         if (found := finder.find_spec(name, path)) is not None:
             return found

@@ -1,7 +1,7 @@
-"""The processes of isolated directives, from the node's side: started, fed, listened to, and ended.
+"""Worker processes of isolated directives, from the node's side: start, send the payload, read replies, terminate.
 
-The keeper (`keeper.py`) makes them; it is started with the first. A run is an async generator of replies, as any
-directive's function may be: the next one is read off the process's socket when the last one has been taken.
+The fork server (`forkserver.py`) forks them; it is started with the first. A run is an async generator of replies, as
+the function of any directive may be: the next reply is read from the socket when the last one has been consumed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import msgpack
 
 from zmesh.errors import Closed, NotAllowed, RemoteError, UnknownDirective
 from zmesh.payloads.payload import PayloadLike, StreamedPayload
-from zmesh.payloads.source import PieceSource, Source
+from zmesh.payloads.source import ChunkSource, Source
 from zmesh.payloads.spool import Spool, default_folder
 from zmesh.runtime.exceptions import text_of
 from zmesh.runtime.tasks import abandon
 from zmesh.runtime.thread_pool import ThreadPool
-from zmesh.serving.isolation.ipc import MAX_FRAME, PIECE, Channel, Frame, Job
-from zmesh.serving.isolation.limits import Isolation, Limits
+from zmesh.serving.isolation.ipc import CHUNK_BYTES, MAX_FRAME, Channel, Frame, Job
+from zmesh.serving.isolation.limits import Isolation, ProcessLimits
 
 if TYPE_CHECKING:
     from zmesh.serving.work import Work
@@ -39,44 +39,49 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLOSE_WITHIN = 5.0
-"""Seconds that the keeper has to kill what is left and to end."""
+"""Seconds for the fork server to kill its workers and exit."""
 
-_OWN_WORDS: dict[str, type[RemoteError]] = {kind.code: kind for kind in (NotAllowed, UnknownDirective)}
-_KEEPER = "import sys; sys.path[:] = {path!r}; from zmesh.serving.isolation.forkserver import keep; keep({descriptor})"
+_ERRORS_BY_CODE: dict[str, type[RemoteError]] = {kind.code: kind for kind in (NotAllowed, UnknownDirective)}
+_PROGRAM = """
+import sys
+sys.path[:] = {path!r}
+from zmesh.serving.isolation.forkserver import serve
+serve({descriptor})
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class _Ending:
-    """How a process ended: its exit code, or minus the signal that killed it; the CPU time it used, in seconds."""
+class _ProcessExit:
+    """Exit of a worker: its exit code, or minus the signal that killed it, and the CPU time it used in seconds."""
 
     code: int | None
     cpu: float = 0.0
-    error: str = "its keeper has ended"
+    error: str = "its fork server has exited"
 
 
 class Processes:
-    """Runs isolated directives, at most `limit` at a time. Belongs to the loop that it is first used on."""
+    """Runs isolated directives, at most `limit` at a time. Bound to the loop that it is first used on."""
 
     def __init__(self, limit: int, settings: Mapping[str, Mapping[str, Any]], folder: str | None) -> None:
         self._settings = settings
         self._folder = os.path.abspath(folder or default_folder())
         self._slots = asyncio.Semaphore(limit)
         self._starting = asyncio.Lock()
-        self._keeper: _Keeper | None = None
+        self._fork_server: _ForkServerClient | None = None
         self._runs: set[_Run] = set()
         self._closed = False
 
-    def limits(self, directive: str, isolation: Isolation) -> Limits:
-        """What the process of this directive may use, as the node is set."""
+    def limits(self, directive: str, isolation: Isolation) -> ProcessLimits:
+        """The resource limits of this directive's workers, given the node's settings."""
         return isolation.limits(directive, self._settings)
 
     async def run(self, work: Work, isolation: Isolation) -> AsyncGenerator[PayloadLike, None]:
-        """The replies of one run. When this ends, closed early or not, so has the process.
+        """Run a directive and yield its replies. The worker has exited when this ends, closed early or not.
 
-        Raises RemoteError for what the function raises, and for a process that ends before the function has.
+        Raises RemoteError if the function raises, or if the worker exits before the function has returned.
         """
         async with self._slots:
-            keeper = await self._kept()
+            fork_server = await self._started_fork_server()
             limits = self.limits(work.directive, isolation)
             spool = work.payload.spooled()
             job = Job(
@@ -91,9 +96,9 @@ class Processes:
                 size=None if spool is None else spool.size,
                 folder=self._folder,
                 name=f"zmesh-{secrets.token_hex(8)}",
-                search=sys.path,
+                sys_path=sys.path,
             )
-            run = _Run(keeper, work, limits)
+            run = _Run(fork_server, work, limits)
             self._runs.add(run)
             try:
                 await run.start(pickle.dumps(job), os.path.join(self._folder, job.name), spool)
@@ -106,96 +111,96 @@ class Processes:
                 await run.end()
 
     async def close(self) -> None:
-        """Kill what still runs, and end the keeper."""
+        """Kill all workers and stop the fork server."""
         self._closed = True
         async with self._starting:
-            keeper, self._keeper = self._keeper, None
-            if keeper is not None:
-                await keeper.close()
+            fork_server, self._fork_server = self._fork_server, None
+            if fork_server is not None:
+                await fork_server.close()
 
     def close_now(self) -> None:
-        """Kill what still runs, and end the keeper, without the loop; blocks until the keeper has ended."""
+        """Kill all workers and stop the fork server, without the loop; blocks until the fork server has exited."""
         self._closed = True
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.close_now()
+        fork_server, self._fork_server = self._fork_server, None
+        if fork_server is not None:
+            fork_server.close_now()
         for run in self._runs:
             run.close_now()
 
-    async def _kept(self) -> _Keeper:
+    async def _started_fork_server(self) -> _ForkServerClient:
         async with self._starting:
             if self._closed:
                 raise Closed("the node is closing")
-            if self._keeper is not None and self._keeper.lost:
-                await self._keeper.close()
-                self._keeper = None
-            if self._keeper is None:
-                self._keeper = await _Keeper.open()
-            return self._keeper
+            if self._fork_server is not None and self._fork_server.lost:
+                await self._fork_server.close()
+                self._fork_server = None
+            if self._fork_server is None:
+                self._fork_server = await _ForkServerClient.open()
+            return self._fork_server
 
 
-class _Keeper:
-    """The keeper, as the node talks to it: orders out, and notes of processes that have ended in."""
+class _ForkServerClient:
+    """The node's connection to the fork server: sends requests, receives exits."""
 
     def __init__(self, control: socket.socket, threads: ThreadPool) -> None:
         self._control = control
         self._threads = threads
         self._process: subprocess.Popen[bytes] | None = None
-        self._running: dict[int, asyncio.Future[_Ending]] = {}
+        self._running: dict[int, asyncio.Future[_ProcessExit]] = {}
         self._count = 0
         self._sending = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self.lost = False
 
     @classmethod
-    async def open(cls) -> _Keeper:
-        """Start it. Raises OSError if that can't be done."""
+    async def open(cls) -> _ForkServerClient:
+        """Start the fork server. Raises OSError if that fails."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        keeper = cls(ours, ThreadPool(1, "zmesh-keeper"))
-        command = [sys.executable, "-c", _KEEPER.format(path=sys.path, descriptor=theirs.fileno())]
+        fork_server = cls(ours, ThreadPool(1, "zmesh-forkserver"))
+        command = [sys.executable, "-c", _PROGRAM.format(path=sys.path, descriptor=theirs.fileno())]
 
         def launch() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # so that no Ctrl-C of a terminal reaches it
+                start_new_session=True,  # so that Ctrl-C in a terminal does not reach it
             )
 
-        keeper._loop.add_reader(ours, keeper._listen)
-        starting = asyncio.ensure_future(keeper._threads.call(launch))
+        fork_server._loop.add_reader(ours, fork_server._on_readable)
+        starting = asyncio.ensure_future(fork_server._threads.call(launch))
         try:
-            keeper._process = await asyncio.shield(starting)
+            fork_server._process = await asyncio.shield(starting)
         except asyncio.CancelledError:
             with suppress(OSError):
-                keeper._process = await starting  # it takes milliseconds; then it can be ended properly
+                fork_server._process = await starting  # it takes milliseconds, and leaves a process to close
             theirs.close()
-            await keeper.close()
+            await fork_server.close()
             raise
         except OSError:
             theirs.close()
-            await keeper.close()
+            await fork_server.close()
             raise
         theirs.close()
-        return keeper
+        return fork_server
 
-    def begin(self) -> tuple[int, asyncio.Future[_Ending]]:
-        """A number for a new process, and the future of how it ends."""
+    def begin(self) -> tuple[int, asyncio.Future[_ProcessExit]]:
+        """Allocate the number of a new worker, and the future of its exit."""
         self._count += 1
-        ended: asyncio.Future[_Ending] = self._loop.create_future()
+        ended: asyncio.Future[_ProcessExit] = self._loop.create_future()
         if self.lost:
-            ended.set_result(_Ending(None))
+            ended.set_result(_ProcessExit(None))
         else:
             self._running[self._count] = ended
         return self._count, ended
 
     def forget(self, id: int) -> None:
-        """The process with this number was not ordered after all."""
+        """Drop the number of a worker that was not requested after all."""
         self._running.pop(id, None)
 
-    async def order(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """Have something done. Waits while the keeper is busy."""
+    async def request(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Send a request, waiting while the socket is full."""
         packed = msgpack.packb(message)
         async with self._sending:
             while not self.lost:
@@ -209,7 +214,7 @@ class _Keeper:
                     return
 
     async def close(self) -> None:
-        """End it, and with it all that it keeps; returns when it has ended."""
+        """Stop the fork server and its workers; returns when it has exited."""
         self._lose()
         self._control.close()
         if self._process is not None:
@@ -220,10 +225,10 @@ class _Keeper:
                 process.kill()
                 await self._threads.call(process.wait)
         self._threads.close()
-        self._threads.join(1.0)  # it is idle, so this is a matter of microseconds
+        self._threads.join(1.0)  # it is idle, so this takes microseconds
 
     def close_now(self) -> None:
-        """End it, and with it all that it keeps, without the loop; blocks until it has ended."""
+        """Stop the fork server and its workers, without the loop; blocks until it has exited."""
         if not self.lost:
             self.lost = True
             self._loop.remove_reader(self._control)
@@ -238,13 +243,13 @@ class _Keeper:
 
     async def _writable(self) -> None:
         writable: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(self._control, _settle, writable)
+        self._loop.add_writer(self._control, _resolve, writable)
         try:
             await writable
         finally:
             self._loop.remove_writer(self._control)
 
-    def _listen(self) -> None:
+    def _on_readable(self) -> None:
         while True:
             try:
                 message = self._control.recv(4096)
@@ -255,10 +260,10 @@ class _Keeper:
             if not message:
                 self._lose()
                 return
-            note = msgpack.unpackb(message)
-            ended = self._running.pop(note["id"], None)
+            report = msgpack.unpackb(message)
+            ended = self._running.pop(report["id"], None)
             if ended is not None and not ended.done():
-                ended.set_result(_Ending(note.get("code"), note.get("cpu", 0.0), note.get("error", "")))
+                ended.set_result(_ProcessExit(report.get("code"), report.get("cpu", 0.0), report.get("error", "")))
 
     def _lose(self) -> None:
         if not self.lost:
@@ -266,32 +271,32 @@ class _Keeper:
             self._loop.remove_reader(self._control)
         for ended in self._running.values():
             if not ended.done():
-                ended.set_result(_Ending(None))
+                ended.set_result(_ProcessExit(None))
         self._running.clear()
 
 
 class _Run:
-    """One process, from its start to its end."""
+    """One worker process, from its start to its exit."""
 
-    def __init__(self, keeper: _Keeper, work: Work, limits: Limits) -> None:
-        self._keeper = keeper
+    def __init__(self, fork_server: _ForkServerClient, work: Work, limits: ProcessLimits) -> None:
+        self._fork_server = fork_server
         self._work = work
         self._limits = limits
         self._socket, self._theirs = socket.socketpair()
         self._channel = Channel(self._socket, MAX_FRAME)
-        self._id, self._ended = keeper.begin()
+        self._id, self._ended = fork_server.begin()
         self._supply: asyncio.Task[None] | None = None
-        self._ordered = self._closed = False
+        self._requested = self._closed = False
         self._done = False
 
     async def start(self, job: bytes, file: str, spool: Spool | None) -> None:
-        """Have it made, and begin to send it the job and the payload."""
+        """Request the worker, and begin to send it the job and the payload."""
         descriptors = [self._theirs.fileno()]
         if spool is not None:
             descriptors.append(spool.fileno())
         limits = self._limits
         self._ended.add_done_callback(self._hang_up)
-        await self._keeper.order(
+        await self._fork_server.request(
             {
                 "id": self._id,
                 "file": file,
@@ -301,12 +306,12 @@ class _Run:
             },
             descriptors,
         )
-        self._ordered = True
+        self._requested = True
         self._theirs.close()
         self._supply = asyncio.create_task(self._send(job, spool is None), name="zmesh isolated payload")
 
     async def reply(self) -> bytes | Source | None:
-        """The next reply; None when the function has ended. Raises RemoteError if it, or its process, has failed."""
+        """The next reply; None when the function has returned. Raises RemoteError if it or its worker failed."""
         kind, body = await self.receive()
         if kind == Frame.REPLY:
             return body
@@ -315,29 +320,29 @@ class _Run:
         if kind == Frame.DONE:
             self._done = True
             return None
-        raise RemoteError(f"the process of {self._work.directive} sent what is none of its frames ({kind})")
+        raise RemoteError(f"the process of {self._work.directive} sent an unexpected frame of kind {kind}")
 
     async def receive(self) -> tuple[int, bytes]:
-        """The next frame. Raises RemoteError for a failure, or when there will be none."""
+        """The next frame. Raises RemoteError for FAILED, or if the worker has exited."""
         received = await self._channel.receive()
         if received is None:
-            with suppress(TimeoutError):  # it has closed the connection, but goes on
+            with suppress(TimeoutError):  # it has closed the socket but not exited
                 await asyncio.wait_for(asyncio.shield(self._ended), self._limits.grace)
             await self.end()
-            raise RemoteError(self._epitaph(self._ended.result()))
+            raise RemoteError(self._exit_reason(self._ended.result()))
         if received[0] == Frame.FAILED:
             self._done = True
             raise self._failure(msgpack.unpackb(received[1]))
         return received
 
     async def end(self) -> None:
-        """See it to its end: at once if it has said that it is done, else by SIGTERM and, after the grace, SIGKILL."""
+        """Wait for the worker's exit; unless it has sent DONE, by SIGTERM and, after the grace period, SIGKILL."""
         if self._closed:
             return
         if self._supply is not None:
             self._supply.cancel()
             await asyncio.wait((self._supply,))
-        if self._ordered:
+        if self._requested:
             if not self._done and not self._ended.done():
                 await self._signal(signal.SIGTERM)
             if not self._ended.done():
@@ -346,12 +351,12 @@ class _Run:
                 await self._signal(signal.SIGKILL)
                 await self._ended
         else:
-            self._keeper.forget(self._id)
+            self._fork_server.forget(self._id)
         self._theirs.close()
         self._socket.close()
 
     def close_now(self) -> None:
-        """Close the sockets; the keeper, and the process with it, has ended."""
+        """Close the sockets; the fork server and the worker have exited."""
         self._closed = True
         if self._supply is not None:
             abandon(self._supply)
@@ -359,10 +364,10 @@ class _Run:
         self._socket.close()
 
     async def _signal(self, number: int) -> None:
-        await self._keeper.order({"id": self._id, "signal": int(number)}, [])
+        await self._fork_server.request({"id": self._id, "signal": int(number)}, [])
 
-    def _hang_up(self, ended: asyncio.Future[_Ending]) -> None:
-        """The process is gone: what it has sent can be read, then comes the end, whoever else has the socket open."""
+    def _hang_up(self, ended: asyncio.Future[_ProcessExit]) -> None:
+        """The worker has exited: end the stream after what it has sent, even if a descendant holds the socket open."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -372,48 +377,48 @@ class _Run:
             await channel.send(Frame.JOB, job)
             if not with_payload:
                 return
-            pieces = aiter(self._work.payload)
+            chunks = aiter(self._work.payload)
             while True:
                 try:
-                    piece = await anext(pieces, b"")
-                except Exception as error:  # noqa: BLE001  # that of a disk, too, is the function's to hear of
+                    chunk = await anext(chunks, b"")
+                except Exception as error:  # noqa: BLE001  # also that of a disk is raised in the function
                     await channel.send(Frame.FAILED, msgpack.packb({"text": text_of(error)}))
                     return
-                if not piece:
+                if not chunk:
                     await channel.send(Frame.END)
                     return
-                await channel.send(Frame.PIECE, piece)
+                await channel.send(Frame.CHUNK, chunk)
         except OSError:
-            pass  # the process is gone, and how is told elsewhere
+            pass  # the worker has exited; `receive` raises for it
 
-    def _failure(self, word: dict[str, Any]) -> RemoteError:
+    def _failure(self, report: dict[str, Any]) -> RemoteError:
         work, memory = self._work, self._limits.max_memory_bytes
-        if word["trace"]:
-            logger.warning("%s for %s failed in its process\n%s", work.directive, work.sender, word["trace"])
-        text = word["text"]
-        if word["memory"] and memory is not None:
+        if report["trace"]:
+            logger.warning("%s for %s failed in its process\n%s", work.directive, work.sender, report["trace"])
+        text = report["text"]
+        if report["memory"] and memory is not None:
             text = f"the process of {work.directive} ran out of its {memory / 2**20:g} MiB of memory"
-        return _OWN_WORDS.get(word["reason"], RemoteError)(text)
+        return _ERRORS_BY_CODE.get(report["reason"], RemoteError)(text)
 
-    def _epitaph(self, ending: _Ending) -> str:
-        who = f"the process of {self._work.directive}"
+    def _exit_reason(self, ending: _ProcessExit) -> str:
+        subject = f"the process of {self._work.directive}"
         code, cpu = ending.code, self._limits.max_cpu_seconds
         if code is None:
-            text = f"{who} could not be kept: {ending.error}"
+            text = f"{subject} could not be run: {ending.error}"
         elif code >= 0:
-            text = f"{who} ended with exit status {code}"
+            text = f"{subject} ended with exit status {code}"
         elif cpu is not None and (code == -signal.SIGXCPU or (code == -signal.SIGKILL and ending.cpu >= cpu)):
-            text = f"{who} used up its {cpu} s of CPU time"
+            text = f"{subject} used up its {cpu} s of CPU time"
         else:
-            text = f"{who} was killed by {_name(-code)}"
+            text = f"{subject} was killed by {_signal_name(-code)}"
             if code == -signal.SIGKILL:
                 text += ", as the system does when memory runs out"
         logger.warning("%s (for %s)", text, self._work.sender)
         return text
 
 
-class _Reply(PieceSource):
-    """A reply that is read off the process's socket as there is room for it."""
+class _Reply(ChunkSource):
+    """A reply of several chunks, read from the worker's socket on demand."""
 
     __slots__ = ("_over", "_run")
 
@@ -436,17 +441,17 @@ class _Reply(PieceSource):
         return b""
 
     async def skip(self) -> None:
-        """Read what nobody wanted to have, up to where the next reply begins."""
-        while await self._next(PIECE):
+        """Discard the rest of this reply, up to the start of the next one."""
+        while await self._next(CHUNK_BYTES):
             pass
 
 
-def _settle(writable: asyncio.Future[None]) -> None:
+def _resolve(writable: asyncio.Future[None]) -> None:
     if not writable.done():
         writable.set_result(None)
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

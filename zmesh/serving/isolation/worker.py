@@ -1,8 +1,8 @@
-"""One directive in a process of its own, from the inside: the keeper has forked it, the node is at the other end.
+"""Worker process of one isolated directive, forked by the fork server and connected to the node by a Unix socket.
 
-An async function runs on a loop, a plain one in the main thread of the process, so that SIGTERM reaches it: an async
-one gets CancelledError, a plain one SystemExit, each once, and `work.cancelled` is true from then on. A function that
-ends of it ends the process as SIGTERM would have; the node knows why.
+An async function runs on an event loop, a plain one in the main thread, so that SIGTERM reaches it: an async function
+gets CancelledError, a plain one SystemExit, each once, and `work.cancelled` is true from then on. If the function exits
+because of it, the process dies by SIGTERM, which the node reports as cancelled.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from zmesh.payloads.payload import Payload, StreamedPayload, encode
 from zmesh.payloads.source import Source, source
 from zmesh.payloads.spool import Spool
 from zmesh.runtime.exceptions import code_of, describe, is_a, text_of, traceback_of
-from zmesh.serving.isolation.ipc import PIECE, Channel, Frame, Job, Line
+from zmesh.serving.isolation.ipc import CHUNK_BYTES, BlockingChannel, Channel, Frame, Job
 from zmesh.serving.plugin import Plugin
 from zmesh.serving.shape import Shape, shape_of
 from zmesh.serving.work import Work
 
-_UNREAD_BYTES = 4 * PIECE
+_UNREAD_BYTES = 4 * CHUNK_BYTES
 
 
-class _Whole(Payload):
-    """A payload that is complete, in memory or in a file that the node has spooled it to.
+class _CompletePayload(Payload):
+    """A complete payload, in memory or in the node's spool file.
 
-    Its file has the one name that the keeper deletes when the process has ended, however it ends.
+    Its file gets the one name that the fork server deletes when the worker has exited, however it exits.
     """
 
     __slots__ = ("_file_name",)
@@ -63,14 +63,14 @@ class _Whole(Payload):
         return self._spool.path()
 
 
-class _Piped(Payload):
-    """A payload that a plain function reads off the socket, as far as it wants, while the rest is under way."""
+class _SocketPayload(Payload):
+    """A streamed payload that a plain function reads from the socket, blocking."""
 
-    __slots__ = ("_ended", "_line", "_rest", "_size")
+    __slots__ = ("_channel", "_ended", "_rest", "_size")
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, channel: BlockingChannel) -> None:
         super().__init__()
-        self._line = line
+        self._channel = channel
         self._rest = b""
         self._size = 0
         self._ended = False
@@ -103,7 +103,7 @@ class _Piped(Payload):
         raise io.UnsupportedOperation("a streaming payload has no file")
 
     def close(self) -> None:
-        """Read no more of it."""
+        """Stop reading; the rest is discarded."""
         self._rest = b""
         self._ended = True
 
@@ -125,8 +125,8 @@ class _Piped(Payload):
     def _take(self) -> bytes:
         if self._ended:
             return b""
-        kind, body = self._line.receive()
-        if kind == Frame.PIECE:
+        kind, body = self._channel.receive()
+        if kind == Frame.CHUNK:
             self._size += len(body)
             return body
         self._ended = True
@@ -135,8 +135,8 @@ class _Piped(Payload):
         return b""
 
 
-class _Feed:
-    """Moves a payload that is under way from the socket to a StreamedPayload, no faster than that is read."""
+class _PayloadReceiver:
+    """Copies a payload from the socket into a StreamedPayload, no faster than that is read."""
 
     def __init__(self, channel: Channel) -> None:
         self.payload = StreamedPayload(self._consumed)
@@ -145,10 +145,10 @@ class _Feed:
         self._room = asyncio.Event()
 
     async def run(self) -> None:
-        """Until all of it has come."""
+        """Receive until the payload is complete or aborted."""
         while (received := await self._channel.receive()) is not None:
             kind, body = received
-            if kind == Frame.PIECE:
+            if kind == Frame.CHUNK:
                 self._unread += len(body)
                 self.payload.feed(body)
                 while self._unread > _UNREAD_BYTES:
@@ -167,27 +167,29 @@ class _Feed:
 
 
 class _Process:
-    """This process: the job, and what has been made of it."""
+    """The state of this process: its job, and how far that has come."""
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
+    def __init__(self, channel: BlockingChannel) -> None:
+        self.channel = channel
         self.terminated = False
         self.ended = False
         self.work: Work | None = None
 
     def run(self, descriptor: int | None) -> None:
-        """All of the job, up to the function's end. Raises what that raises."""
-        _, body = self.line.receive()
-        job: Job = pickle.loads(body)  # the node has made it
-        sys.path[:] = job.search
+        """Receive the job and run its function. Raises what the function raises."""
+        _, body = self.channel.receive()
+        job: Job = pickle.loads(body)  # the node has pickled it
+        sys.path[:] = job.sys_path
         function, plugin = _load(job)
         shape = shape_of(function)
         plain = shape in (Shape.FUNCTION, Shape.GENERATOR)
         payload: Payload | None = None
         if not job.stream:
-            payload = _Whole(None if descriptor is not None else _Piped(self.line).read(), job, descriptor)
+            payload = _CompletePayload(
+                None if descriptor is not None else _SocketPayload(self.channel).read(), job, descriptor
+            )
         elif plain:
-            payload = _Piped(self.line)
+            payload = _SocketPayload(self.channel)
         if plain and payload is not None:
             with _started(plugin):
                 self._run_plain(shape, function, self._begin(job, payload))
@@ -196,12 +198,12 @@ class _Process:
         self.ended = True
 
     def stop(self, number: int, at: object) -> None:
-        """SIGTERM has come for a plain function."""
+        """Handle SIGTERM for a plain function."""
         if self._terminate():
             raise SystemExit("terminated")
 
     def _terminate(self) -> bool:
-        """Take note of a SIGTERM; whether it is the first one."""
+        """Record a SIGTERM; True if it is the first."""
         first = not self.terminated
         self.terminated = True
         if self.work is not None:
@@ -240,10 +242,10 @@ class _Process:
             asyncio.run(self._send_source(encoded, self._send))
         else:
             for kind, body in _frames(encoded):
-                self.line.send(kind, body)
+                self.channel.send(kind, body)
 
     async def _send(self, kind: Frame, body: bytes = b"") -> None:
-        self.line.send(kind, body)  # nothing else runs on the loop of a plain function's source
+        self.channel.send(kind, body)  # nothing else runs on the loop of a plain function's source
 
     # --- async functions ---------------------------------------------------------------------------------------------
 
@@ -251,10 +253,10 @@ class _Process:
         self, shape: Shape, function: Callable[[Work], Any], job: Job, payload: Payload | None, plugin: Plugin | None
     ) -> None:
         loop = asyncio.get_running_loop()
-        channel = Channel(self.line.socket, sys.maxsize)
+        channel = Channel(self.channel.socket, sys.maxsize)
         feed = None
         if payload is None:
-            feeding = _Feed(channel)
+            feeding = _PayloadReceiver(channel)
             payload = feeding.payload
             feed = loop.create_task(feeding.run(), name="zmesh payload")
         task = asyncio.current_task()
@@ -273,12 +275,12 @@ class _Process:
             if feed is not None:
                 feed.cancel()
             payload.close()
-            self.line.socket.setblocking(True)
+            self.channel.socket.setblocking(True)
             if plugin is not None:
                 await plugin.close()
 
     def _stop_task(self, task: asyncio.Task[Any] | None) -> None:
-        """SIGTERM has come for an async function."""
+        """Handle SIGTERM for an async function."""
         if self._terminate() and task is not None:
             task.cancel()
 
@@ -295,25 +297,25 @@ class _Process:
     async def _send_source(self, reply: Source, send: Callable[..., Coroutine[Any, Any, None]]) -> None:
         try:
             await send(Frame.OPEN)
-            while piece := await reply.read(PIECE):
-                await send(Frame.PIECE, piece)
+            while chunk := await reply.read(CHUNK_BYTES):
+                await send(Frame.CHUNK, chunk)
             await send(Frame.END)
         finally:
             reply.close()
 
 
 def _frames(reply: bytes) -> Iterator[tuple[Frame, bytes]]:
-    if len(reply) <= PIECE:
+    if len(reply) <= CHUNK_BYTES:
         yield Frame.REPLY, reply
         return
     yield Frame.OPEN, b""
-    for start in range(0, len(reply), PIECE):
-        yield Frame.PIECE, reply[start : start + PIECE]
+    for start in range(0, len(reply), CHUNK_BYTES):
+        yield Frame.CHUNK, reply[start : start + CHUNK_BYTES]
     yield Frame.END, b""
 
 
 def _load(job: Job) -> tuple[Callable[[Work], Any], Plugin | None]:
-    """The function, and the plugin that it belongs to if that wants to be started before."""
+    """Load the function, and its plugin if that has a `start` to run before."""
     origin = job.origin
     if isinstance(origin, bytes):
         return pickle.loads(origin), None
@@ -330,7 +332,7 @@ def _load(job: Job) -> tuple[Callable[[Work], Any], Plugin | None]:
 
 @contextmanager
 def _started(plugin: Plugin | None) -> Iterator[None]:
-    """Start the plugin of a plain function, and close it afterwards, in a loop that is there for both."""
+    """Start the plugin of a plain function, and close it afterwards, on one event loop."""
     if plugin is None:
         yield
         return
@@ -343,18 +345,18 @@ def _started(plugin: Plugin | None) -> Iterator[None]:
 
 
 def _report(failure: BaseException) -> bytes:
-    """What the node is told of a failure."""
-    if is_a(failure, RemoteError):  # the plugin's own word to the requester
-        word = {"reason": code_of(cast("RemoteError", failure)), "text": text_of(failure), "trace": ""}
+    """Encode an exception for a FAILED frame."""
+    if is_a(failure, RemoteError):  # raised on purpose, for the client
+        report = {"reason": code_of(cast("RemoteError", failure)), "text": text_of(failure), "trace": ""}
     else:
-        word = {"reason": RemoteError.code, "text": describe(failure), "trace": traceback_of(failure)}
-    return bytes(msgpack.packb({**word, "memory": is_a(failure, MemoryError)}))
+        report = {"reason": RemoteError.code, "text": describe(failure), "trace": traceback_of(failure)}
+    return bytes(msgpack.packb({**report, "memory": is_a(failure, MemoryError)}))
 
 
 def main(connection: socket.socket, descriptor: int | None) -> None:
-    """Run the job that comes over the socket and end the process. The payload may lie in the file `descriptor`."""
-    line = Line(connection)
-    process = _Process(line)
+    """Run the job received over the socket and exit. The payload may lie in the file `descriptor`."""
+    channel = BlockingChannel(connection)
+    process = _Process(channel)
     signal.signal(signal.SIGTERM, process.stop)
     report: bytes | None = None
     try:
@@ -363,24 +365,24 @@ def main(connection: socket.socket, descriptor: int | None) -> None:
         process.run(descriptor)
     except MemoryError as failure:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))  # the keeper has left room for this
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))  # the hard limit leaves room for this
         report = _report(failure)
-    except BaseException as failure:  # noqa: BLE001  # SystemExit and the like are the requester's to hear of
+    except BaseException as failure:  # noqa: BLE001  # SystemExit and the like are reported to the client
         if not process.terminated:
             report = _report(failure)
-    _leave(process, report)
+    _exit(process, report)
 
 
-def _leave(process: _Process, report: bytes | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from here on nothing is to be cleaned up
+def _exit(process: _Process, report: bytes | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to clean up
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     if report is None and process.terminated and not process.ended:
         os.kill(os.getpid(), signal.SIGTERM)
-    with suppress(OSError):  # the node is gone
+    with suppress(OSError):  # the node has closed the socket
         if report is not None:
-            process.line.send(Frame.FAILED, report)
+            process.channel.send(Frame.FAILED, report)
         else:
-            process.line.send(Frame.DONE)
+            process.channel.send(Frame.DONE)
     os._exit(0)

@@ -42,7 +42,7 @@ from zmesh.serving.builtins import PING, Builtins
 from zmesh.serving.directives import Directives
 from zmesh.serving.serving import Serving
 from zmesh.transport import Transport
-from zmesh.transport.guard import LinkGuard
+from zmesh.transport.blocked_loop import BlockedLoopKeepalive
 
 if TYPE_CHECKING:
     from zmesh.observe.events import Event, Events
@@ -133,7 +133,7 @@ class Node:
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = float("inf")
         self._catches_up = False
-        self._guard: LinkGuard | None = None
+        self._guard: BlockedLoopKeepalive | None = None
         self._reaper: OrphanReaper | None = None
         self._aborted = False
         self._released = False
@@ -199,7 +199,7 @@ class Node:
     def _open(self) -> None:
         self._transport = Transport(self)
         self._open_journal()
-        self._guard = LinkGuard(self.engine, self._transport, self._note)
+        self._guard = BlockedLoopKeepalive(self.engine, self._transport, self._note)
         watchdogs.add(self._guard, self.config.heartbeat)
         self._tasks.start()
         for url in self._listen:
@@ -340,16 +340,16 @@ class Node:
         """Have each report of the engine (and of failed dialling, as `dial_failed`) given to `observer`."""
         self._observers.append(observer)
 
-    def where(self, link: LinkId) -> str:
+    def remote_address(self, link: LinkId) -> str:
         """The URL that a link was dialled at, or the address that it was accepted from; "" if the link is closed."""
-        return self._transport.where(link) if self._transport is not None else ""
+        return self._transport.remote_address(link) if self._transport is not None else ""
 
     def watch_events(self, observer: Callable[[Event], None]) -> None:
         """Call `observer` with each event of this node."""
         from zmesh.observe.events import event_of
 
         def note(report: Report) -> None:
-            if (event := event_of(report, self.router, self.where)) is not None:
+            if (event := event_of(report, self.router, self.remote_address)) is not None:
                 observer(event)
 
         self.watch(note)
@@ -358,8 +358,8 @@ class Node:
         """The other end of a link: where it is, which end dialled, and the round-trip time."""
         from zmesh.observe.journal import Neighbour
 
-        dialled = self._transport is not None and self._transport.dialled(link) is not None
-        return Neighbour(self.where(link), dialled, self.engine.rtt(link))
+        dialled = self._transport is not None and self._transport.dialled_url(link) is not None
+        return Neighbour(self.remote_address(link), dialled, self.engine.rtt(link))
 
     def links(self) -> list[LinkStatus]:
         """The links that are up, sorted by neighbour."""
@@ -367,7 +367,9 @@ class Node:
 
         return sorted(
             (
-                LinkStatus(link.node, link.id, self.where(link.id), link.dialled, link.rtt, link.cost, link.leaf)
+                LinkStatus(
+                    link.node, link.id, self.remote_address(link.id), link.dialled, link.rtt, link.cost, link.leaf
+                )
                 for link in self.engine.links()
             ),
             key=lambda link: (link.node, link.link),
@@ -428,7 +430,7 @@ class Node:
         self._admission.check_process()
         from zmesh.observe.events import Events  # its nine classes take long to make, and no command needs them
 
-        events = Events(self.router, self.where, self._events.discard, self.check_begun)
+        events = Events(self.router, self.remote_address, self._events.discard, self.check_begun)
         if self.closed:
             events.end()
         else:
@@ -617,11 +619,11 @@ class Node:
         self._feeding[stream] = task
         task.add_done_callback(lambda _: self._feeding.pop(stream, None))
 
-    # -- what the transport tells (its Handler) ------------------------------------------------------------------
+    # -- events of the transport (TransportHandler) --------------------------------------------------------------------
 
     def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
         """A connection is there."""
-        where = self.where(link)
+        where = self.remote_address(link)
         where = f"at {where}" if dialled else f"from {where}"
         self._perform(self.engine.link_up(link, time.monotonic(), dialled=dialled, cost=cost, where=where))
 
@@ -774,9 +776,9 @@ class Node:
 
     def _note_dial(self, report: Report, link: LinkId, transport: Transport) -> None:
         """What has become of a link that this node may have dialled: errors tell, and the next pause depends on it."""
-        url, now = transport.dialled(link), time.monotonic()
+        url, now = transport.dialled_url(link), time.monotonic()
         if report.event == "link_up":
-            transport.healthy(link)
+            transport.on_established(link)
         if url is not None and report.event == "link_up":
             self._perform(self.engine.dial_succeeded(url, now))
         elif url is not None:

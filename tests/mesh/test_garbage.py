@@ -16,7 +16,7 @@ import pytest
 from zmesh.core import wire
 from zmesh.core.wire import Kind
 from zmesh.testing import Mesh, eventually
-from zmesh.transport.port import KEEPALIVE
+from zmesh.transport.link_socket import KEEPALIVE
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
@@ -29,7 +29,7 @@ MEMBERS = {"hub", "left", "right"}
 @pytest.fixture
 async def hub(monkeypatch, reports, complaints):
     """A node that two others are linked through. After the test both links are the ones that they were."""
-    monkeypatch.setattr("zmesh.transport.port.HANDSHAKE_MS", 300)
+    monkeypatch.setattr("zmesh.transport.link_socket.HANDSHAKE_MS", 300)
     monkeypatch.setattr("zmesh.core.neighbours.links.OPENING", 0.3)
     async with Mesh.star("hub", "left", "right", tcp=True) as mesh:
         hub = mesh["hub"]

@@ -16,8 +16,8 @@ from zmesh.core.wire import Kind
 from zmesh.runtime.watchdog import StackLocation, Watchdog, stack_location, watchdogs
 from zmesh.testing import Mesh, eventually
 from zmesh.transport import guard
+from zmesh.transport.blocked_loop import KEEPALIVE
 from zmesh.transport.gate import Gate
-from zmesh.transport.guard import KEEPALIVE
 
 HEARTBEAT = 0.6
 WITHIN = 30.0
@@ -140,7 +140,7 @@ async def test_a_loop_that_is_blocked_in_a_handler_of_the_log_does_not_hang_the_
     monkeypatch.setattr(guard, "STILL_BLOCKED_AFTER", 0.5)
     released = threading.Event()
 
-    class Stuck(logging.Handler):
+    class Stuck(logging.TransportHandler):
         def emit(self, record):
             if record.getMessage() == "stuck":
                 released.wait(WITHIN)
@@ -269,7 +269,7 @@ async def test_the_sockets_are_lent_while_the_loop_s_thread_is_elsewhere_only():
 
     visiting = threading.Thread
     found = []
-    port = "zmesh.transport.port"
+    port = "zmesh.transport.link_socket"
     stacks = [
         [],
         ["zmesh.node"],
@@ -305,7 +305,7 @@ async def test_frames_that_a_guest_sends_never_tear_those_of_the_loop(reports):
             while not stop.is_set():
                 for node in "ab":
                     transport = mesh[node].node._transport
-                    sent[node] += transport.send_as_guest(list(transport.links), KEEPALIVE)
+                    sent[node] += transport.send_from_thread(list(transport.links), KEEPALIVE)
 
         thread = threading.Thread(target=visit)
         thread.start()
@@ -316,7 +316,7 @@ async def test_frames_that_a_guest_sends_never_tear_those_of_the_loop(reports):
                     requests = [mesh["a"].stream("b", "echo:echo", body, timeout=WITHIN).send() for _ in range(10)]
                     assert [len(await request.only_payload()) for request in requests] == [size] * 10
                     for node in "ab":
-                        mesh[node].node._transport.look_again()
+                        mesh[node].node._transport.poll_all()
         finally:
             stop.set()
             thread.join()

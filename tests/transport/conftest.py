@@ -14,19 +14,19 @@ from tests.sockets import (
     wire,
     zmq_socket,
 )
-from tests.transport.transport_handler import Ears
+from tests.transport.transport_handler import RecordingHandler
 from zmesh.transport import Transport, open_transports
-from zmesh.transport.names import Names
+from zmesh.transport.resolver import Resolver
 
 
 @pytest.fixture
 async def transports():
-    """Makes transports; their `handler` is an Ears, and their names are looked up by `resolve` if it is given."""
+    """Makes transports with a RecordingHandler; `resolve` looks their names up if it is given."""
     made = []
 
     def make(resolve=None):
-        ears = Ears()
-        ears.transport = Transport(ears) if resolve is None else Transport(ears, Names(resolve))
+        ears = RecordingHandler()
+        ears.transport = Transport(ears) if resolve is None else Transport(ears, Resolver(resolve))
         made.append(ears.transport)
         return ears.transport
 

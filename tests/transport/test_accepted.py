@@ -11,7 +11,7 @@ import pytest
 from tests.transport.transport_handler import FRAMES, joined
 from zmesh.core import wire
 from zmesh.testing import Mesh, eventually
-from zmesh.transport.accepted import Accepted
+from zmesh.transport.accepted import AcceptedConnections
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
@@ -224,7 +224,9 @@ def accepted(pair, monkeypatch):
 
     def make(refresh=lambda: None, is_known=lambda id: True, port=pair.port):
         shut = []
-        made.append(Accepted(asyncio.get_running_loop(), port, lambda: refresh(made[-1]), is_known, shut.append))
+        made.append(
+            AcceptedConnections(asyncio.get_running_loop(), port, lambda: refresh(made[-1]), is_known, shut.append)
+        )
         return made[-1], shut
 
     yield make

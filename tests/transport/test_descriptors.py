@@ -7,16 +7,16 @@ import pytest
 
 SETTING = """
 import asyncio, contextlib, errno, os, resource, socket, sys
-from tests.transport.transport_handler import FRAMES, Ears
+from tests.transport.transport_handler import FRAMES, RecordingHandler
 from zmesh.testing import eventually
-from zmesh.transport import DialState, Failure, Transport
+from zmesh.transport import DialState, DialFailure, Transport
 from zmesh.errors import AddressError
-import zmesh.transport.port
+import zmesh.transport.link_socket
 
-zmesh.transport.port.HANDSHAKE_MS = 500
+zmesh.transport.link_socket.HANDSHAKE_MS = 500
 
 def transport():
-    ears = Ears()
+    ears = RecordingHandler()
     ears.transport = Transport(ears)
     return ears.transport
 
@@ -66,12 +66,12 @@ for spare in range(6):
     links = len(dialler.handler.links)
     url = f"tcp://127.0.0.1:{free_port()}"
     dialler.dial(url)
-    await eventually(lambda: dialler.dials()[-1].failure is Failure.REFUSED)
+    await eventually(lambda: dialler.dials()[-1].failure is DialFailure.REFUSED)
     tries = len(dialler.handler.failures)
     with no_descriptors(spare):
         await eventually(lambda: len(dialler.handler.failures) >= tries + 2, timeout=30)
         if spare == 0:
-            assert dialler.dials()[-1].failure is Failure.RESOURCES, dialler.dials()
+            assert dialler.dials()[-1].failure is DialFailure.RESOURCES, dialler.dials()
     listener.listen(url)
     await eventually(lambda: len(dialler.handler.links) > links, timeout=30)
 await dialler.close()
@@ -85,7 +85,7 @@ dialler, listener = transport(), transport()
 dialler.dial(listener.listen("tcp://127.0.0.1:*"))
 await eventually(lambda: dialler.handler.links)
 for spare in range(6):
-    dialler.healthy(dialler.handler.links[0])
+    dialler.on_established(dialler.handler.links[0])
     with no_descriptors(spare):
         failed = len(dialler.handler.failures)
         dialler.hang_up(dialler.handler.links.pop(), 0.0)

@@ -13,8 +13,8 @@ import zmq
 from tests.transport.transport_handler import FRAMES, downs, joined
 from zmesh.errors import AddressError
 from zmesh.testing import eventually
-from zmesh.transport.dials import DialState, Failure, failed
-from zmesh.transport.names import Address, Names, numeric
+from zmesh.transport.dial_status import DialFailure, DialState, failed
+from zmesh.transport.resolver import Address, Resolver, numeric
 
 # --- links that are lost --------------------------------------------------------------------------------------------
 
@@ -176,10 +176,10 @@ async def test_a_dead_name_server_holds_up_no_other_link(listener, transports):
 @pytest.fixture
 async def why(transports, monkeypatch):
     """`await why(url)` is how dialling it fails the first time, and its words."""
-    monkeypatch.setattr("zmesh.transport.port.HANDSHAKE_MS", 200)
+    monkeypatch.setattr("zmesh.transport.link_socket.HANDSHAKE_MS", 200)
     monkeypatch.setattr("zmesh.transport.connection.CONNECT_WITHIN", 0.5)
     monkeypatch.setattr("zmesh.transport.dialler.CONNECT_WITHIN", 0.5)
-    monkeypatch.setattr("zmesh.transport.names.RESOLVE_WITHIN", 0.2)
+    monkeypatch.setattr("zmesh.transport.resolver.RESOLVE_WITHIN", 0.2)
 
     async def ask(url, resolve=None):
         dialler = transports(resolve)
@@ -197,44 +197,48 @@ async def test_a_name_that_does_not_resolve_is_told_apart(why):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     failure, reason = await why("tcp://hbu:7323", resolve)
-    assert (failure, reason) == (Failure.UNRESOLVED, "the name 'hbu' does not resolve (Name or service not known)")
+    assert (failure, reason) == (DialFailure.UNRESOLVED, "the name 'hbu' does not resolve (Name or service not known)")
 
 
 async def test_a_name_server_that_does_not_answer_is_told_apart(why):
     answer = threading.Event()
     failure, reason = await why("tcp://hub:7323", lambda host: answer.wait() and [])
     answer.set()
-    assert (failure, reason) == (Failure.RESOLVE_TIMED_OUT, "no name server answered for 'hub' in 0.2 s")
+    assert (failure, reason) == (DialFailure.RESOLVE_TIMED_OUT, "no name server answered for 'hub' in 0.2 s")
 
 
 async def test_a_port_on_which_nothing_listens_is_told_apart(why, free_port, tmp_path):
-    assert await why(f"tcp://127.0.0.1:{free_port}") == (Failure.REFUSED, "connection refused")
-    assert await why(f"ipc://{tmp_path}/none") == (Failure.REFUSED, "there is no such socket")
+    assert await why(f"tcp://127.0.0.1:{free_port}") == (DialFailure.REFUSED, "connection refused")
+    assert await why(f"ipc://{tmp_path}/none") == (DialFailure.REFUSED, "there is no such socket")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead"))
-    assert await why(f"ipc://{tmp_path}/dead") == (Failure.REFUSED, "connection refused")
+    assert await why(f"ipc://{tmp_path}/dead") == (DialFailure.REFUSED, "connection refused")
 
 
 async def test_a_machine_that_does_not_answer_is_told_apart(why, free_port, black_hole):
-    assert await why(f"tcp://{black_hole.host}:{free_port}") == (Failure.TIMED_OUT, "the connection timed out")
+    assert await why(f"tcp://{black_hole.host}:{free_port}") == (DialFailure.TIMED_OUT, "the connection timed out")
     again = [black_hole, Address(socket.AF_INET, "127.0.0.3")]
-    assert (await why(f"tcp://hub:{free_port}", lambda host: again[:1] * 2))[0] is Failure.TIMED_OUT
-    assert (await why(f"tcp://hub:{free_port}", lambda host: again))[0] is Failure.REFUSED, "the more telling one"
+    assert (await why(f"tcp://hub:{free_port}", lambda host: again[:1] * 2))[0] is DialFailure.TIMED_OUT
+    assert (await why(f"tcp://hub:{free_port}", lambda host: again))[0] is DialFailure.REFUSED, "the more telling one"
 
 
 @pytest.mark.parametrize(
     ("error", "failure", "reason"),
     [
-        (errno.ENETUNREACH, Failure.NO_ROUTE, "the network is unreachable"),
-        (errno.EHOSTUNREACH, Failure.NO_ROUTE, "no route to the host"),
-        (errno.ETIMEDOUT, Failure.TIMED_OUT, "the connection timed out"),
-        (errno.EACCES, Failure.OTHER, "permission denied"),
-        (errno.EMFILE, Failure.RESOURCES, "this machine has no more to give: too many open files"),
-        (errno.ENFILE, Failure.RESOURCES, "this machine has no more to give: too many open files in system"),
-        (errno.ENOBUFS, Failure.RESOURCES, "this machine has no more to give: no buffer space available"),
-        (errno.ENOMEM, Failure.RESOURCES, "this machine has no more to give: cannot allocate memory"),
-        (errno.EADDRNOTAVAIL, Failure.RESOURCES, "this machine has no more to give: cannot assign requested address"),
-        (errno.EXDEV, Failure.OTHER, "invalid cross-device link"),
+        (errno.ENETUNREACH, DialFailure.NO_ROUTE, "the network is unreachable"),
+        (errno.EHOSTUNREACH, DialFailure.NO_ROUTE, "no route to the host"),
+        (errno.ETIMEDOUT, DialFailure.TIMED_OUT, "the connection timed out"),
+        (errno.EACCES, DialFailure.OTHER, "permission denied"),
+        (errno.EMFILE, DialFailure.RESOURCES, "this machine has no more to give: too many open files"),
+        (errno.ENFILE, DialFailure.RESOURCES, "this machine has no more to give: too many open files in system"),
+        (errno.ENOBUFS, DialFailure.RESOURCES, "this machine has no more to give: no buffer space available"),
+        (errno.ENOMEM, DialFailure.RESOURCES, "this machine has no more to give: cannot allocate memory"),
+        (
+            errno.EADDRNOTAVAIL,
+            DialFailure.RESOURCES,
+            "this machine has no more to give: cannot assign requested address",
+        ),
+        (errno.EXDEV, DialFailure.OTHER, "invalid cross-device link"),
     ],
 )
 @pytest.mark.parametrize("kind", [OSError, zmq.ZMQError])
@@ -245,12 +249,12 @@ def test_what_the_system_says_is_put_into_words(kind, error, failure, reason):
 
 async def test_a_server_of_another_kind_is_told_apart(why, server):
     url = await server(sends_a_banner_and_waits)
-    assert await why(url) == (Failure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
+    assert await why(url) == (DialFailure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
 
 
 async def test_a_connection_that_is_closed_during_the_handshake_is_told_apart(why, server):
     url = await server(closes_after_the_greeting)
-    assert await why(url) == (Failure.CLOSED, "the connection was closed while it was being set up")
+    assert await why(url) == (DialFailure.CLOSED, "the connection was closed while it was being set up")
 
 
 async def test_a_peer_that_is_there_sees_one_connection_for_each_link(listener, dialler, wire):
@@ -263,14 +267,14 @@ async def test_a_peer_that_is_there_sees_one_connection_for_each_link(listener, 
 async def test_whatever_goes_wrong_in_a_try_the_peer_is_dialled_again(listener, transports, free_port, caplog):
     failures = iter([OSError(errno.ENOBUFS, "No buffer space available"), zmq.ZMQError(errno.EMFILE), KeyError("bug")])
 
-    class Odd(Names):
+    class Odd(Resolver):
         async def addresses(self, host):
             if (failure := next(failures, None)) is not None:
                 raise failure
             return [V4]
 
     dialler = transports()
-    dialler.names = Odd()
+    dialler.resolver = Odd()
     dialler.dial(f"tcp://hub:{free_port}")
     listener.listen(f"tcp://127.0.0.1:{free_port}")
     await eventually(lambda: dialler.handler.links)
@@ -351,7 +355,7 @@ async def greets_and_sends_garbage(reader, writer):
 async def test_a_server_of_another_kind_is_told_and_dialled_until_there_is_a_node(
     dialler, listener, server, monkeypatch, talk
 ):
-    monkeypatch.setattr("zmesh.transport.port.HANDSHAKE_MS", 200)
+    monkeypatch.setattr("zmesh.transport.link_socket.HANDSHAKE_MS", 200)
     monkeypatch.setattr("zmesh.transport.dialler.REDIAL_LAST", 0.2)
     url = await server(talk)
     dialler.dial(url)
@@ -371,7 +375,7 @@ READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"ROUTER"
 
 
 async def test_a_peer_that_breaks_the_protocol_later_is_dialled_again_as_well(dialler, listener, server, monkeypatch):
-    monkeypatch.setattr("zmesh.transport.port.HANDSHAKE_MS", 200)
+    monkeypatch.setattr("zmesh.transport.link_socket.HANDSHAKE_MS", 200)
     monkeypatch.setattr("zmesh.transport.dialler.REDIAL_LAST", 0.2)
     broken = asyncio.Event()
 

@@ -13,7 +13,7 @@ import pytest
 from tests.transport.transport_handler import FRAMES, joined
 from zmesh.errors import AddressError
 from zmesh.testing import eventually
-from zmesh.transport.names import numeric
+from zmesh.transport.resolver import numeric
 
 
 def has_ipv6():
@@ -88,7 +88,7 @@ async def test_a_name_is_listened_on_at_the_first_of_its_addresses_that_this_mac
 
 
 async def test_a_name_server_that_keeps_silent_holds_listening_up_no_longer_than_the_limit(transports, monkeypatch):
-    monkeypatch.setattr("zmesh.transport.names.RESOLVE_WITHIN", 0.1)
+    monkeypatch.setattr("zmesh.transport.resolver.RESOLVE_WITHIN", 0.1)
     answer = threading.Event()
     listener = transports(lambda host: answer.wait() and [])
     with pytest.raises(AddressError, match=r"can't listen on tcp://hub:\*: no name server answered for 'hub' in 0.1 s"):

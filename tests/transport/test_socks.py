@@ -12,8 +12,8 @@ from zmesh.errors import AddressError
 from zmesh.testing import eventually
 from zmesh.transport import parse_url
 from zmesh.transport.address import Proxy
-from zmesh.transport.dials import DialState, Failure
-from zmesh.transport.names import Address
+from zmesh.transport.dial_status import DialFailure, DialState
+from zmesh.transport.resolver import Address
 
 
 class Proxied:
@@ -180,13 +180,13 @@ async def test_what_was_sent_just_before_closing_arrives_through_a_proxy(proxy, 
 
 
 REFUSALS = {
-    1: (Failure.PROXY, "it failed"),
-    2: (Failure.PROXY, "its rules don't allow that"),
-    3: (Failure.NO_ROUTE, "the network is unreachable"),
-    4: (Failure.NO_ROUTE, "the host is unreachable"),
-    5: (Failure.REFUSED, "connection refused"),
-    6: (Failure.TIMED_OUT, "the connection timed out"),
-    77: (Failure.PROXY, "it failed with 77"),
+    1: (DialFailure.PROXY, "it failed"),
+    2: (DialFailure.PROXY, "its rules don't allow that"),
+    3: (DialFailure.NO_ROUTE, "the network is unreachable"),
+    4: (DialFailure.NO_ROUTE, "the host is unreachable"),
+    5: (DialFailure.REFUSED, "connection refused"),
+    6: (DialFailure.TIMED_OUT, "the connection timed out"),
+    77: (DialFailure.PROXY, "it failed with 77"),
 }
 
 
@@ -234,7 +234,7 @@ async def test_a_proxy_that_is_not_there_is_told(transports, free_port):
     dialler.dial(f"tcp://hub:7323?proxy=socks5://127.0.0.1:{free_port}")
     await eventually(lambda: dialler.handler.failures)
     assert dialler.handler.failures[0][1] == f"its proxy 127.0.0.1:{free_port}: connection refused"
-    assert dialler.dials()[0].failure is Failure.REFUSED
+    assert dialler.dials()[0].failure is DialFailure.REFUSED
 
 
 async def test_closing_does_not_wait_for_a_proxy_that_keeps_silent(proxy, transports, listener):

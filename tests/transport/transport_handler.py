@@ -5,8 +5,8 @@ from zmesh.testing import eventually
 FRAMES = (b"route", b"head", b"body")
 
 
-class Ears:
-    """Keeps what a transport tells."""
+class RecordingHandler:
+    """Records the events of a transport."""
 
     def __init__(self):
         self.events = []

@@ -126,7 +126,7 @@ class Member:
         """A frame that travels, from this member unless another `source` is named."""
         return wire.seal(kind, destination, source or self.address, wire.encode(head), body)
 
-    # -- what it hears (the transport's Handler) -----------------------------------------------------------------
+    # -- events of the transport (TransportHandler) --------------------------------------------------------------------
 
     def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
         """Greet."""

@@ -7,8 +7,17 @@ reconnect belongs to a new link.
 
 from zmesh.transport.address import Target, parse_url
 from zmesh.transport.context import open_transports
-from zmesh.transport.dials import Dial, DialState, Failure
-from zmesh.transport.port import Handler
-from zmesh.transport.sockets import Transport
+from zmesh.transport.dial_status import DialFailure, DialState, DialStatus
+from zmesh.transport.link_socket import TransportHandler
+from zmesh.transport.transport import Transport
 
-__all__ = ["Dial", "DialState", "Failure", "Handler", "Target", "Transport", "open_transports", "parse_url"]
+__all__ = [
+    "DialFailure",
+    "DialState",
+    "DialStatus",
+    "Target",
+    "Transport",
+    "TransportHandler",
+    "open_transports",
+    "parse_url",
+]

@@ -50,7 +50,7 @@ class AcceptedConnection:
         self.routing_id: bytes | None = None
 
 
-class Accepted:
+class AcceptedConnections:
     """The connections of one listener by their descriptors, exact in the order of the monitor's events.
 
     `refresh` reads what the monitor has to say, `is_known` whether the ROUTER still has a connection of that routing

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.transport.address import Target
-from zmesh.transport.dials import Failure, TryFailed
-from zmesh.transport.port import EVENTS, MORE, OUT, Owner, Port, send_body
+from zmesh.transport.dial_status import DialError, DialFailure
+from zmesh.transport.link_socket import EVENTS, MORE, OUT, LinkSocket, send_body
+
+if TYPE_CHECKING:
+    from zmesh.transport.transport import Transport
 
 CONNECT_WITHIN = 5.0
 LOOK_AGAIN = 0.05
 NEVER_MS = 24 * 3_600_000
 
-NOT_ZEROMQ = (Failure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
-_CLOSED = (Failure.CLOSED, "the connection was closed while it was being set up")
+NOT_ZEROMQ = (DialFailure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
+_CLOSED = (DialFailure.CLOSED, "the connection was closed while it was being set up")
 _FAILURES = {
     int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): _CLOSED,
     int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): NOT_ZEROMQ,
-    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): (Failure.NOT_ADMITTED, "the other side does not let us in"),
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): (DialFailure.NOT_ADMITTED, "the other side does not let us in"),
     int(zmq.EVENT_DISCONNECTED): _CLOSED,
 }
 _EVENTS = int(zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED) | sum(_FAILURES)
@@ -37,16 +40,16 @@ class Ended(NamedTuple):
     """
 
     linked: bool
-    failure: TryFailed | None = None
+    failure: DialError | None = None
     pause: float = 0.0
 
 
-class Connection(Port):
+class Connection(LinkSocket):
     """One connection, dialled by ZeroMQ. `ended` is resolved when it is over. Raises ZMQError if it can't begin."""
 
     def __init__(
         self,
-        transport: Owner,
+        transport: Transport,
         endpoint: str,
         target: Target,
         on_up: Callable[[], None],
@@ -57,7 +60,7 @@ class Connection(Port):
         self.ended: asyncio.Future[Ended] = transport.loop.create_future()
         self._target = target
         self._on_up = on_up
-        self._on_healthy = on_healthy
+        self._on_established = on_healthy
         self._timer: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._open(zmq.DEALER, endpoint, _EVENTS)
@@ -73,9 +76,9 @@ class Connection(Port):
         if self._monitor is None:
             transport.loop.call_soon(self._up)
         else:
-            self._wait(CONNECT_WITHIN, TryFailed(Failure.TIMED_OUT, "the connection timed out"))
+            self._wait(CONNECT_WITHIN, DialError(DialFailure.TIMED_OUT, "the connection timed out"))
 
-    def where(self, link: LinkId) -> str:
+    def remote_address(self, link: LinkId) -> str:
         """The peer's URL."""
         return self._target.url
 
@@ -98,9 +101,9 @@ class Connection(Port):
         self.link = None
         self._end(Ended(True, None, pause))
 
-    def healthy(self) -> None:
+    def on_established(self) -> None:
         """The node has taken the link up."""
-        self._on_healthy()
+        self._on_established()
 
     def close(self) -> None:
         """Close the socket, if it is still open."""
@@ -149,16 +152,16 @@ class Connection(Port):
             return
         if event == zmq.EVENT_CONNECTED:
             # libzmq's own patience (HANDSHAKE_IVL) ends where it takes the first bytes for those of ZMTP 1.
-            self._wait(1.2 * self._patience, TryFailed(*NOT_ZEROMQ))
+            self._wait(1.2 * self._patience, DialError(*NOT_ZEROMQ))
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._stop_waiting()
             self._up()
         elif event == zmq.EVENT_CONNECT_RETRIED:
             self._end(Ended(self.link is not None))
         else:
-            self._end(Ended(self.link is not None, TryFailed(*_FAILURES[event])))
+            self._end(Ended(self.link is not None, DialError(*_FAILURES[event])))
 
-    def _wait(self, seconds: float, failure: TryFailed) -> None:
+    def _wait(self, seconds: float, failure: DialError) -> None:
         self._stop_waiting()
         self._timer = self.transport.loop.call_later(seconds, self._end, Ended(False, failure))
 

@@ -12,6 +12,7 @@ import logging
 import random
 import socket
 import time
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -19,11 +20,13 @@ from zmesh.runtime.interrupts import supervised
 from zmesh.runtime.tasks import abandon
 from zmesh.transport.address import Target
 from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
-from zmesh.transport.dials import Dial, DialState, Failure, TryFailed, failed
-from zmesh.transport.eyeballs import Candidate, first_to_answer
-from zmesh.transport.names import Names
-from zmesh.transport.port import Owner
-from zmesh.transport.socks import Tunnel
+from zmesh.transport.dial_status import DialError, DialFailure, DialState, DialStatus, failed
+from zmesh.transport.happy_eyeballs import Candidate, connect_first
+from zmesh.transport.resolver import Resolver
+from zmesh.transport.socks import SocksTunnel
+
+if TYPE_CHECKING:
+    from zmesh.transport.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +34,19 @@ REDIAL_FIRST = 0.05
 REDIAL_ABSENT = 1.0
 REDIAL_LAST = 10.0
 
-_ANSWERED = (Failure.NOT_ZEROMQ, Failure.CLOSED, Failure.NOT_ADMITTED)
+_ANSWERED = (DialFailure.NOT_ZEROMQ, DialFailure.CLOSED, DialFailure.NOT_ADMITTED)
 
 
 class Dialler:
     """Keeps a connection to the peer of `target`, dialling again for ever, in a task of its own."""
 
-    def __init__(self, transport: Owner, target: Target, names: Names) -> None:
+    def __init__(self, transport: Transport, target: Target, resolver: Resolver) -> None:
         self._transport = transport
         self._target = target
-        self._names = names
+        self._resolver = resolver
         self._connection: Connection | None = None
         self._state = DialState.CONNECTING
-        self._why: TryFailed | None = None
+        self._why: DialError | None = None
         self._since = time.monotonic()
         self._tries = 0
         self._pause = REDIAL_FIRST
@@ -51,10 +54,10 @@ class Dialler:
         self.task = transport.loop.create_task(supervised(self._live(), f"zmesh dial {target.url}"))
 
     @property
-    def dial(self) -> Dial:
+    def dial(self) -> DialStatus:
         """How dialling this peer stands."""
         failure, reason = (None, "") if self._why is None else (self._why.failure, self._why.reason)
-        return Dial(self._target.url, self._state, failure, reason, self._since, self._tries)
+        return DialStatus(self._target.url, self._state, failure, reason, self._since, self._tries)
 
     def close(self) -> None:
         """Close the connection and dial no more; `task` ends soon."""
@@ -67,7 +70,7 @@ class Dialler:
             least = 0.0
             try:
                 least = await self._round()
-            except TryFailed as failure:
+            except DialError as failure:
                 self._failed(failure)
             except (OSError, zmq.ZMQError) as error:
                 self._failed(failed(error))
@@ -75,7 +78,7 @@ class Dialler:
                 if self._transport.closed:
                     return
                 log.exception("dialling %s failed", self._target.url)
-                self._failed(TryFailed(Failure.OTHER, f"{type(error).__name__}"))
+                self._failed(DialError(DialFailure.OTHER, f"{type(error).__name__}"))
             self._state = DialState.WAITING
             most = REDIAL_ABSENT if self._absent else REDIAL_LAST
             delay = max(least, min(most, self._pause)) * random.uniform(1.0, 1.5)
@@ -85,7 +88,7 @@ class Dialler:
     async def _round(self) -> float:
         """One try, and the life of the link if it succeeds. Returns the least pause before the next.
 
-        Raises TryFailed, OSError and ZMQError if there was no link.
+        Raises DialError, OSError and ZMQError if there was no link.
         """
         if self._target.proxy is not None:
             ended = await self._through_proxy()
@@ -101,7 +104,7 @@ class Dialler:
                 ended = await self._ask_and_use(candidates)
         if ended.linked:
             return ended.pause
-        raise ended.failure or TryFailed(Failure.OTHER, "a connection can be made, but not by ZeroMQ")
+        raise ended.failure or DialError(DialFailure.OTHER, "a connection can be made, but not by ZeroMQ")
 
     async def _candidates(self, host: str, port: int | None) -> list[Candidate]:
         scheme, _, rest = self._target.endpoint.partition("://")
@@ -111,13 +114,13 @@ class Dialler:
         if scheme == "inproc":
             return [Candidate(socket.AF_UNSPEC, "", self._target.endpoint)]
         self._state = DialState.RESOLVING
-        found = await self._names.addresses(host)
+        found = await self._resolver.addresses(host)
         number = port or 0
         return [Candidate(each.family, each.socket_address(number), each.endpoint(number)) for each in found]
 
     async def _ask_and_use(self, candidates: list[Candidate]) -> Ended:
         """Give ZeroMQ the first of the addresses that a plain connection can be made to."""
-        there, sock = await first_to_answer(candidates, CONNECT_WITHIN)
+        there, sock = await connect_first(candidates, CONNECT_WITHIN)
         sock.close()
         return await self._use(there.endpoint)
 
@@ -128,16 +131,18 @@ class Dialler:
         candidates = await self._candidates(proxy.host, proxy.port)
         self._state = DialState.CONNECTING
         try:
-            _, sock = await first_to_answer(candidates, CONNECT_WITHIN)
-        except TryFailed as failure:
-            raise TryFailed(failure.failure, f"its proxy {proxy.host}:{proxy.port}: {failure.reason}") from None
-        async with Tunnel(sock, proxy, self._target.host, port) as tunnel:
+            _, sock = await connect_first(candidates, CONNECT_WITHIN)
+        except DialError as failure:
+            raise DialError(failure.failure, f"its proxy {proxy.host}:{proxy.port}: {failure.reason}") from None
+        async with SocksTunnel(sock, proxy, self._target.host, port) as tunnel:
             return await self._use(tunnel.endpoint)
 
     async def _use(self, endpoint: str) -> Ended:
         """Have ZeroMQ connect to an endpoint, and wait until that is over."""
         target = self._target
-        connection = self._connection = Connection(self._transport, endpoint, target, self._linked, self._healthy)
+        connection = self._connection = Connection(
+            self._transport, endpoint, target, self._linked, self._on_established
+        )
         try:
             return await connection.ended
         finally:
@@ -152,10 +157,10 @@ class Dialler:
         self._since = time.monotonic()
         self._absent = False
 
-    def _healthy(self) -> None:
+    def _on_established(self) -> None:
         self._pause = REDIAL_FIRST
 
-    def _failed(self, why: TryFailed) -> None:
+    def _failed(self, why: DialError) -> None:
         self._why = why
         self._tries += 1
         self._absent = why.failure not in _ANSWERED

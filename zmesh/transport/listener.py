@@ -8,18 +8,21 @@ import errno
 import os
 import socket
 import stat
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import zmq
 
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.errors import AddressError
-from zmesh.transport.accepted import Accepted, AcceptedConnection
+from zmesh.transport.accepted import AcceptedConnection, AcceptedConnections
 from zmesh.transport.address import Target
-from zmesh.transport.dials import TryFailed
-from zmesh.transport.names import Address, Names
-from zmesh.transport.port import EVENTS, LAST, MORE, NO_DESCRIPTOR, Owner, Port, send_body
+from zmesh.transport.dial_status import DialError
+from zmesh.transport.link_socket import EVENTS, LAST, MORE, NO_DESCRIPTOR, LinkSocket, send_body
+from zmesh.transport.resolver import Address, Resolver
+
+if TYPE_CHECKING:
+    from zmesh.transport.transport import Transport
 
 BACKLOG = 1024
 HUNG_UP_REMEMBERED = 4096
@@ -30,10 +33,10 @@ RETRY_GROWTH = 1.25
 _EVENTS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
 
 
-class Listener(Port):
+class Listener(LinkSocket):
     """A ROUTER. Its connections are told apart by the routing ids that libzmq makes up."""
 
-    def __init__(self, transport: Owner, target: Target, names: Names) -> None:
+    def __init__(self, transport: Transport, target: Target, resolver: Resolver) -> None:
         super().__init__(transport)
         self.cost = target.cost
         self._by_id: dict[bytes, LinkId] = {}
@@ -46,19 +49,19 @@ class Listener(Port):
         self._pauses: dict[LinkId, tuple[float, float]] = {}
         self._room_timer: asyncio.TimerHandle | None = None
         self._unbound: asyncio.Future[None] | None = None
-        self._accepted: Accepted | None = None
+        self._accepted: AcceptedConnections | None = None
         self._path: str | None = None
         if target.proxy is not None:
             raise AddressError(f"can't listen on {target.url}: a proxy is for peers that are dialled")
         try:
-            self._listen(target, names)
+            self._listen(target, resolver)
         except (zmq.ZMQError, OSError) as error:
             raise AddressError(_why_not_bound(target, error)) from None
         self._start()
 
-    def _listen(self, target: Target, names: Names) -> None:
+    def _listen(self, target: Target, resolver: Resolver) -> None:
         """Open and bind the socket. Raises ZMQError or OSError, and then leaves nothing."""
-        hosts = _hosts(target, names)
+        hosts = _hosts(target, resolver)
         self._open(zmq.ROUTER, target.endpoint, _EVENTS)
         try:
             self._socket.set(zmq.ROUTER_MANDATORY, 1)
@@ -75,7 +78,7 @@ class Listener(Port):
             if scheme == "tcp":
                 port = int(self.url.rpartition(":")[2])
                 shut = self.handler.on_connection_shut
-                self._accepted = Accepted(self.transport.loop, port, self._drain_monitor, self._knows, shut)
+                self._accepted = AcceptedConnections(self.transport.loop, port, self._drain_monitor, self._knows, shut)
         except BaseException:
             self._shut()
             raise
@@ -92,7 +95,7 @@ class Listener(Port):
             self._socket.bind(endpoint)
             listening.detach()
 
-    def where(self, link: LinkId) -> str:
+    def remote_address(self, link: LinkId) -> str:
         """The IP address of who dialled; the URL that it dialled, where that has no such addresses."""
         return self._addresses.get(link, self.url)
 
@@ -285,8 +288,8 @@ def _descriptor(frame: Any) -> int:
         return NO_DESCRIPTOR
 
 
-def _hosts(target: Target, names: Names) -> list[Address]:
-    """The addresses to listen on, of which the first that this machine has is taken; IPv4 first. Waits for its name.
+def _hosts(target: Target, resolver: Resolver) -> list[Address]:
+    """The addresses to listen on, of which the first that this machine has is taken; IPv4 first. Blocking.
 
     None for what is no TCP address, and for the name of an interface, such as eth0, which ZeroMQ knows.
     """
@@ -295,8 +298,8 @@ def _hosts(target: Target, names: Names) -> list[Address]:
     if target.host == "*":
         return [Address(socket.AF_INET6, "::"), Address(socket.AF_INET, "0.0.0.0")]
     try:
-        found = names.addresses_now(target.host)
-    except TryFailed as failure:
+        found = resolver.addresses_now(target.host)
+    except DialError as failure:
         if target.host in [name for _, name in socket.if_nameindex()]:
             return []
         raise AddressError(f"can't listen on {target.url}: {failure.reason}") from None

@@ -16,8 +16,8 @@ import tempfile
 from typing import Self
 
 from zmesh.transport.address import Proxy
-from zmesh.transport.dials import Failure, TryFailed, failed
-from zmesh.transport.port import LINGER_MS
+from zmesh.transport.dial_status import DialError, DialFailure, failed
+from zmesh.transport.link_socket import LINGER_MS
 
 PROXY_WITHIN = 10.0
 CHUNK_BYTES = 256 * 1024
@@ -26,21 +26,21 @@ MAX_PATH = 100
 _NO_PASSWORD = 0
 _PASSWORD = 2
 _REPLIES = {
-    1: (Failure.PROXY, "it failed"),
-    2: (Failure.PROXY, "its rules don't allow that"),
-    3: (Failure.NO_ROUTE, "the network is unreachable"),
-    4: (Failure.NO_ROUTE, "the host is unreachable"),
-    5: (Failure.REFUSED, "connection refused"),
-    6: (Failure.TIMED_OUT, "the connection timed out"),
-    7: (Failure.PROXY, "it knows no such command"),
-    8: (Failure.PROXY, "it knows no such kind of address"),
+    1: (DialFailure.PROXY, "it failed"),
+    2: (DialFailure.PROXY, "its rules don't allow that"),
+    3: (DialFailure.NO_ROUTE, "the network is unreachable"),
+    4: (DialFailure.NO_ROUTE, "the host is unreachable"),
+    5: (DialFailure.REFUSED, "connection refused"),
+    6: (DialFailure.TIMED_OUT, "the connection timed out"),
+    7: (DialFailure.PROXY, "it knows no such command"),
+    8: (DialFailure.PROXY, "it knows no such kind of address"),
 }
 
 
-class Tunnel:
+class SocksTunnel:
     """A connection to `host` and `port` by way of the proxy at the other end of `sock`, which becomes the tunnel's own.
 
-    In its `async with`, what connects to `endpoint` talks to the peer. Raises TryFailed if the proxy does not connect.
+    In its `async with`, what connects to `endpoint` talks to the peer. Raises DialError if the proxy does not connect.
     """
 
     def __init__(self, sock: socket.socket, proxy: Proxy, host: str, port: int) -> None:
@@ -63,9 +63,9 @@ class Tunnel:
                 async with asyncio.timeout(PROXY_WITHIN):
                     await self._ask()
             except TimeoutError:
-                raise self._failure(Failure.TIMED_OUT, "no answer") from None
+                raise self._failure(DialFailure.TIMED_OUT, "no answer") from None
             except OSError as error:
-                raise self._failure(Failure.PROXY, failed(error).reason) from None
+                raise self._failure(DialFailure.PROXY, failed(error).reason) from None
             self._listen()
         except BaseException:
             self._close()
@@ -90,16 +90,16 @@ class Tunnel:
         version, method = await self._hear(2)
         if version != 5 or method not in methods:
             text = "it wants a user and a password, or others" if version == 5 else "it is no SOCKS5 server"
-            raise self._failure(Failure.PROXY, text)
+            raise self._failure(DialFailure.PROXY, text)
         if method == _PASSWORD:
             user, password = (proxy.user or "").encode(), proxy.password.encode()
             await self._say(bytes([1, len(user)]) + user + bytes([len(password)]) + password)
             if (await self._hear(2))[1] != 0:
-                raise self._failure(Failure.PROXY, "it does not take the user and password")
+                raise self._failure(DialFailure.PROXY, "it does not take the user and password")
         await self._say(b"\x05\x01\x00" + _address(self._host) + self._port.to_bytes(2, "big"))
         version, reply, _, kind = await self._hear(4)
         if version != 5 or reply != 0:
-            raise self._failure(*_REPLIES.get(reply, (Failure.PROXY, f"it failed with {reply}")))
+            raise self._failure(*_REPLIES.get(reply, (DialFailure.PROXY, f"it failed with {reply}")))
         length = {1: 4, 4: 16}.get(kind) or (await self._hear(1))[0]
         await self._hear(length + 2)
 
@@ -111,12 +111,12 @@ class Tunnel:
         while len(data) < size:
             more = await asyncio.get_running_loop().sock_recv(self._sock, size - len(data))
             if not more:
-                raise self._failure(Failure.PROXY, "it closed the connection")
+                raise self._failure(DialFailure.PROXY, "it closed the connection")
             data += more
         return data
 
-    def _failure(self, failure: Failure, text: str) -> TryFailed:
-        return TryFailed(failure, f"its proxy {self._proxy.host}:{self._proxy.port}: {text}")
+    def _failure(self, failure: DialFailure, text: str) -> DialError:
+        return DialError(failure, f"its proxy {self._proxy.host}:{self._proxy.port}: {text}")
 
     # -- the Unix socket -----------------------------------------------------------------------------------------
 
@@ -173,5 +173,5 @@ def _address(host: str) -> bytes:
             return bytes([kind]) + socket.inet_pton(family, host)
     name = host.encode("idna") if not host.isascii() else host.encode()
     if len(name) > 255:
-        raise TryFailed(Failure.UNRESOLVED, f"the name {host!r} is longer than 255 bytes")
+        raise DialError(DialFailure.UNRESOLVED, f"the name {host!r} is longer than 255 bytes")
     return bytes([3, len(name)]) + name

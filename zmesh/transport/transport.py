@@ -11,80 +11,80 @@ from zmesh.core.wire import Frames
 from zmesh.transport.address import parse_peer, parse_url
 from zmesh.transport.connection import Connection
 from zmesh.transport.context import shared
+from zmesh.transport.dial_status import DialStatus
 from zmesh.transport.dialler import Dialler
-from zmesh.transport.dials import Dial
 from zmesh.transport.gate import Gate
+from zmesh.transport.link_socket import LinkSocket, TransportHandler
 from zmesh.transport.listener import Listener
-from zmesh.transport.names import Names
-from zmesh.transport.names import shared as shared_names
-from zmesh.transport.port import Handler, Port
+from zmesh.transport.resolver import Resolver
+from zmesh.transport.resolver import shared as shared_resolver
 
 UNBOUND_WITHIN = 0.5
 
 
 class Transport:
-    """The sockets of one node. `names` looks up the names of peers; all of a process share one if it is not given."""
+    """The ZeroMQ sockets of one node. `resolver` looks up host names; by default that of the process."""
 
-    def __init__(self, handler: Handler, names: Names = shared_names) -> None:
+    def __init__(self, handler: TransportHandler, resolver: Resolver = shared_resolver) -> None:
         self.handler = handler
-        self.names = names
+        self.resolver = resolver
         self.loop = asyncio.get_running_loop()
         self.context = shared.acquire()
-        self.links: dict[LinkId, Port] = {}
+        self.links: dict[LinkId, LinkSocket] = {}
         self.listening: list[str] = []
         self._listeners: list[Listener] = []
         self._diallers: list[Dialler] = []
-        self.touched: set[Port] = set()
+        self.touched: set[LinkSocket] = set()
         self._numbers = itertools.count(1)
         self.gate = Gate()
         self.draining = False
         self.closed = False
 
     def listen(self, url: str) -> str:
-        """Bind a ROUTER and return the real URL (with the port, where `*` was given).
+        """Bind a ROUTER and return the real URL (with the sock, where `*` was given).
 
         Raises AddressError if the address is malformed, taken, or not of this machine.
         """
-        port = Listener(self, parse_url(url), self.names)
-        self._listeners.append(port)
-        self.listening.append(port.url)
-        return port.url
+        sock = Listener(self, parse_url(url), self.resolver)
+        self._listeners.append(sock)
+        self.listening.append(sock.url)
+        return sock.url
 
     def dial(self, url: str) -> None:
         """Keep a connection to a peer up, dialling again for ever. Raises AddressError if the URL is malformed."""
-        self._diallers.append(Dialler(self, parse_peer(url), self.names))
+        self._diallers.append(Dialler(self, parse_peer(url), self.resolver))
 
-    def dials(self) -> tuple[Dial, ...]:
+    def dials(self) -> tuple[DialStatus, ...]:
         """How dialling each peer stands, in the order in which they were given."""
         return tuple(dialler.dial for dialler in self._diallers)
 
     def send(self, link: LinkId, frames: Frames) -> bool:
         """Hand frames to ZeroMQ; False if the link is full, and `on_link_ready` will come. Never blocks."""
-        port = self.links.get(link)
-        if port is None:
+        sock = self.links.get(link)
+        if sock is None:
             self.handler.on_frames_lost(link, "link_gone")
             return True
-        if link in port.full:
+        if link in sock.full:
             return False
         if self.gate.shut:
             self.gate.wait()
-        self.touched.add(port)
-        return port.send(link, frames)
+        self.touched.add(sock)
+        return sock.send(link, frames)
 
-    def send_as_guest(self, links: Iterable[LinkId], frames: Frames) -> bool:
+    def send_from_thread(self, links: Iterable[LinkId], frames: Frames) -> bool:
         """Send frames on these links from another thread than the loop's; False if that can't be done at the moment.
 
-        When the loop goes on, it has to `look_again`.
+        When the loop goes on, it has to `poll_all`.
         """
         with self.gate.enter() as entered:
             if entered and not self.closed:
                 for link in links:
-                    port = self.links.get(link)
-                    if port is not None:
-                        port.send_as_guest(link, frames)
+                    sock = self.links.get(link)
+                    if sock is not None:
+                        sock.send_from_thread(link, frames)
         return entered
 
-    def look_again(self) -> None:
+    def poll_all(self) -> None:
         """Look at all sockets for input whose signal another thread may have swallowed."""
         self.touched.update(self.links.values())
         self.settle()
@@ -94,40 +94,40 @@ class Transport:
         if self.draining or not self.touched:
             return
         touched, self.touched = self.touched, set()
-        for port in touched:
-            port.check_soon()
+        for sock in touched:
+            sock.check_soon()
 
     def hang_up(self, link: LinkId, pause: float) -> None:
         """Close a link; what was dialled is dialled again, after `pause` seconds at the earliest."""
-        port = self.links.pop(link, None)
-        if port is not None:
-            port.hang_up(link, pause)
+        sock = self.links.pop(link, None)
+        if sock is not None:
+            sock.hang_up(link, pause)
 
-    def where(self, link: LinkId) -> str:
+    def remote_address(self, link: LinkId) -> str:
         """Where the other end of a link is: the URL that was dialled, or the address that it was dialled from."""
-        port = self.links.get(link)
-        return port.where(link) if port is not None else ""
+        sock = self.links.get(link)
+        return sock.remote_address(link) if sock is not None else ""
 
-    def dialled(self, link: LinkId) -> str | None:
+    def dialled_url(self, link: LinkId) -> str | None:
         """The peer's URL, if this node has dialled the link."""
-        port = self.links.get(link)
-        return port.where(link) if isinstance(port, Connection) else None
+        sock = self.links.get(link)
+        return sock.remote_address(link) if isinstance(sock, Connection) else None
 
     def is_full(self, link: LinkId) -> bool:
         """Whether the last frames for that link did not go out."""
-        port = self.links.get(link)
-        return port is not None and link in port.full
+        sock = self.links.get(link)
+        return sock is not None and link in sock.full
 
-    def healthy(self, link: LinkId) -> None:
+    def on_established(self, link: LinkId) -> None:
         """The node has taken the link up: should it be lost, it is dialled again soon."""
-        port = self.links.get(link)
-        if port is not None:
-            port.healthy()
+        sock = self.links.get(link)
+        if sock is not None:
+            sock.on_established()
 
-    def new_link(self, port: Port) -> LinkId:
+    def new_link(self, sock: LinkSocket) -> LinkId:
         """Number a new connection."""
         link = LinkId(next(self._numbers))
-        self.links[link] = port
+        self.links[link] = sock
         return link
 
     async def close(self) -> None:
@@ -159,6 +159,6 @@ class Transport:
         self._listeners.clear()
         self._diallers.clear()
         self.links.clear()
-        for port in ports:
-            port.close()
+        for sock in ports:
+            sock.close()
         shared.release_now()

@@ -1,4 +1,4 @@
-"""What listeners and diallers share: a socket that is drained when its descriptor says so.
+"""ZeroMQ socket that carries links, drained without blocking when its file descriptor becomes readable.
 
 A socket is read when its file descriptor turns readable and is then drained without blocking; since that descriptor is
 edge-triggered (ZMQ_FD in the libzmq manual), ZMQEVENTS is looked at again after every send. Measured, that costs a
@@ -12,15 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from zmesh.core.message import LinkId
 from zmesh.core.wire import MAX_HEAD, Frames
-from zmesh.transport.context import Context
-from zmesh.transport.gate import Gate
+
+if TYPE_CHECKING:
+    from zmesh.transport.transport import Transport
 
 HIGH_WATER = 64
 LINGER_MS = 500
@@ -41,8 +42,8 @@ OUT = int(zmq.POLLOUT)
 _IN = int(zmq.POLLIN)
 
 
-class Handler(Protocol):
-    """Whom the transport tells what happens; all on the loop's thread."""
+class TransportHandler(Protocol):
+    """Receives the events of a transport, all on the loop's thread."""
 
     def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
         """A connection is there, dialled or listened for."""
@@ -69,29 +70,10 @@ class Handler(Protocol):
         """A connection that no link had been made of was ended."""
 
 
-class Owner(Protocol):
-    """What a port needs of the transport that it belongs to."""
+class LinkSocket(ABC):
+    """A socket of a transport: the base class of Listener (many links) and Connection (one)."""
 
-    handler: Handler
-    loop: asyncio.AbstractEventLoop
-    context: Context
-    links: dict[LinkId, Port]
-    draining: bool
-    closed: bool
-    touched: set[Port]
-    gate: Gate
-
-    def new_link(self, port: Port) -> LinkId:
-        """Number a new connection."""
-
-    def settle(self) -> None:
-        """Look for input whose signal the sending has swallowed."""
-
-
-class Port(ABC):
-    """What listeners and diallers share: a socket that is drained when its descriptor says so."""
-
-    def __init__(self, transport: Owner) -> None:
+    def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.handler = transport.handler
         self.gate = transport.gate
@@ -166,12 +148,12 @@ class Port(ABC):
         self._fd = self._monitor_fd = NO_DESCRIPTOR
         self._socket.close()
 
-    def healthy(self) -> None:  # noqa: B027  # who listens has nothing to do
-        """The node has taken a link of this port up."""
+    def on_established(self) -> None:  # noqa: B027  # who listens has nothing to do
+        """The node has taken a link of this sock up."""
 
     @abstractmethod
-    def where(self, link: LinkId) -> str:
-        """Where the other end of a link is: the URL that was dialled, or the address of who dialled this port."""
+    def remote_address(self, link: LinkId) -> str:
+        """Where the other end of a link is: the URL that was dialled, or the address of who dialled this sock."""
 
     def check_soon(self) -> None:
         """Drain at the loop's next turn if there is input, or if a full link may have room again."""
@@ -223,7 +205,7 @@ class Port(ABC):
             transport.touched.discard(self)
             transport.settle()
 
-    def send_as_guest(self, link: LinkId, frames: Frames) -> None:
+    def send_from_thread(self, link: LinkId, frames: Frames) -> None:
         """Send frames from a thread that the gate has let in; none of them where there is no room."""
         if link in self.full or self._socket.closed:
             return
@@ -257,11 +239,11 @@ class Port(ABC):
 
     @abstractmethod
     def _parts(self, link: LinkId, frames: Frames) -> tuple[bytes, ...]:
-        """The frames as the parts of a message for that link; none if it is not this port's any more."""
+        """The frames as the parts of a message for that link; none if it is not this sock's any more."""
 
     @abstractmethod
     def hang_up(self, link: LinkId, pause: float) -> None:
-        """Close a link of this port."""
+        """Close a link of this sock."""
 
     def unbind(self) -> asyncio.Future[None] | None:
         """Stop listening, before `close`; the future is resolved once the address is free. None if it is already."""

@@ -1,4 +1,4 @@
-"""Names to addresses, whatever name servers do; here a resolver of the tests stands in their place."""
+"""Resolver to addresses, whatever name servers do; here a resolver of the tests stands in their place."""
 
 import asyncio
 import os
@@ -10,8 +10,8 @@ import threading
 import pytest
 
 from zmesh.testing import eventually
-from zmesh.transport.dials import Failure, TryFailed
-from zmesh.transport.names import Address, Names, interleaved, numeric
+from zmesh.transport.dial_status import DialError, DialFailure
+from zmesh.transport.resolver import Address, Resolver, interleaved, numeric
 
 HUB4 = Address(socket.AF_INET, "192.0.2.7")
 HUB6 = Address(socket.AF_INET6, "2001:db8::7")
@@ -41,7 +41,7 @@ def silent():
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("zmesh.transport.names.RESOLVE_WITHIN", 0.05)
+    monkeypatch.setattr("zmesh.transport.resolver.RESOLVE_WITHIN", 0.05)
 
 
 def failure_of(raised):
@@ -51,7 +51,7 @@ def failure_of(raised):
 async def test_the_addresses_of_a_name_come_with_the_families_taking_turns():
     server = Server(HUB6, Address(socket.AF_INET6, "2001:db8::8"), HUB4)
     server.answer.set()
-    assert await Names(server).addresses("hub") == [HUB6, HUB4, server.addresses[1]]
+    assert await Resolver(server).addresses("hub") == [HUB6, HUB4, server.addresses[1]]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ async def test_the_addresses_of_a_name_come_with_the_families_taking_turns():
 )
 async def test_what_is_an_address_already_is_not_looked_up(host):
     server = Server()
-    names = Names(server)
+    names = Resolver(server)
     (address,) = await names.addresses(host)
     assert names.addresses_now(host) == [address]
     assert (address.host, address.family) == (host, socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -73,9 +73,9 @@ def test_a_name_is_no_address(host):
 
 
 async def test_an_address_with_an_interface_that_is_not_there_is_told():
-    with pytest.raises(TryFailed, match="no interface for fe80::1%nowhere") as raised:
-        await Names(Server()).addresses("fe80::1%nowhere")
-    assert failure_of(raised) is Failure.UNRESOLVED
+    with pytest.raises(DialError, match="no interface for fe80::1%nowhere") as raised:
+        await Resolver(Server()).addresses("fe80::1%nowhere")
+    assert failure_of(raised) is DialFailure.UNRESOLVED
 
 
 @pytest.mark.parametrize(
@@ -95,52 +95,52 @@ async def test_a_name_that_does_not_resolve_is_told_with_the_reason(error, text)
             raise error
         return []
 
-    names = Names(resolve)
+    names = Resolver(resolve)
     for _ in range(2):
-        with pytest.raises(TryFailed) as raised:
+        with pytest.raises(DialError) as raised:
             await names.addresses("nowhere.invalid")
-        assert failure_of(raised) is Failure.UNRESOLVED
+        assert failure_of(raised) is DialFailure.UNRESOLVED
         assert "the name 'nowhere.invalid' does not resolve" in str(raised.value)
         assert text in str(raised.value)
     assert names.under_way() == 0
 
 
 async def test_a_name_server_that_keeps_silent_is_waited_for_no_longer_than_the_limit(silent, impatient):
-    names = Names(silent)
-    with pytest.raises(TryFailed, match=r"no name server answered for 'hub' in 0.05 s") as raised:
+    names = Resolver(silent)
+    with pytest.raises(DialError, match=r"no name server answered for 'hub' in 0.05 s") as raised:
         await names.addresses("hub")
-    assert failure_of(raised) is Failure.RESOLVE_TIMED_OUT
-    with pytest.raises(TryFailed):
+    assert failure_of(raised) is DialFailure.RESOLVE_TIMED_OUT
+    with pytest.raises(DialError):
         await asyncio.to_thread(names.addresses_now, "hub")
 
 
 async def test_lookups_that_hang_pile_up_no_threads(silent, impatient):
-    names = Names(silent)
+    names = Resolver(silent)
     for _ in range(5):
         results = await asyncio.gather(*(names.addresses("hub") for _ in range(10)), return_exceptions=True)
-        assert {type(result) for result in results} == {TryFailed}
+        assert {type(result) for result in results} == {DialError}
     assert silent.asked == ["hub"]
     assert names.under_way() == 1
     assert [each.waiters for each in names._lookups.values()] == [[]], "who has given up is not kept"
 
 
 async def test_only_so_many_names_are_looked_up_at_a_time(silent, impatient, monkeypatch):
-    monkeypatch.setattr("zmesh.transport.names.MAX_LOOKUPS", 3)
-    names = Names(silent)
+    monkeypatch.setattr("zmesh.transport.resolver.MAX_LOOKUPS", 3)
+    names = Resolver(silent)
     for number in range(3):
-        with pytest.raises(TryFailed):
+        with pytest.raises(DialError):
             await names.addresses(f"hub-{number}")
-    with pytest.raises(TryFailed, match="3 other names are being looked up") as raised:
+    with pytest.raises(DialError, match="3 other names are being looked up") as raised:
         await names.addresses("hub-3")
-    assert failure_of(raised) is Failure.RESOURCES
+    assert failure_of(raised) is DialFailure.RESOURCES
     silent.answer.set()
     await eventually(lambda: names.under_way() == 0)
     assert await names.addresses("hub-3") == [HUB4]
 
 
 async def test_an_answer_that_comes_too_late_is_there_for_who_asks_next_and_only_once(silent, impatient):
-    names = Names(silent)
-    with pytest.raises(TryFailed):
+    names = Resolver(silent)
+    with pytest.raises(DialError):
         await names.addresses("hub")
     silent.answer.set()
     await eventually(lambda: names.under_way() == 0)
@@ -152,18 +152,18 @@ async def test_an_answer_that_comes_too_late_is_there_for_who_asks_next_and_only
 
 
 async def test_an_answer_that_nobody_has_taken_for_long_is_not_used(silent, impatient, monkeypatch):
-    names = Names(silent)
-    with pytest.raises(TryFailed):
+    names = Resolver(silent)
+    with pytest.raises(DialError):
         await names.addresses("hub")
     silent.answer.set()
     await eventually(lambda: names.under_way() == 0)
-    monkeypatch.setattr("zmesh.transport.names.LATE_KEPT", -1.0)
+    monkeypatch.setattr("zmesh.transport.resolver.LATE_KEPT", -1.0)
     silent.addresses = [HUB6]
     assert await names.addresses("hub") == [HUB6]
 
 
 async def test_a_caller_that_is_cancelled_leaves_the_others_their_answer(silent):
-    names = Names(silent)
+    names = Resolver(silent)
     leaves, stays = (asyncio.create_task(names.addresses("hub")) for _ in range(2))
     await eventually(lambda: silent.asked)
     leaves.cancel()
@@ -175,23 +175,23 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_their_answer(silent)
 async def test_a_thread_that_can_not_start_is_told_and_the_next_try_works(monkeypatch):
     server = Server(HUB4)
     server.answer.set()
-    names = Names(server)
+    names = Resolver(server)
 
     def start(self):
         raise RuntimeError("can't start new thread")
 
-    with monkeypatch.context() as patched, pytest.raises(TryFailed, match="no thread could be started") as raised:
+    with monkeypatch.context() as patched, pytest.raises(DialError, match="no thread could be started") as raised:
         patched.setattr(threading.Thread, "start", start)
         await names.addresses("hub")
-    assert failure_of(raised) is Failure.RESOURCES
+    assert failure_of(raised) is DialFailure.RESOURCES
     assert await names.addresses("hub") == [HUB4]
 
 
 def test_a_forked_child_waits_for_no_lookup_of_its_parent(silent, impatient):
-    names = Names(silent)
-    with pytest.raises(TryFailed):
+    names = Resolver(silent)
+    with pytest.raises(DialError):
         names.addresses_now("hub")
-    child = Names(silent)
+    child = Resolver(silent)
     child._lookups, child._lock = names._lookups, names._lock
     child.forget()
     silent.answer.set()
@@ -206,9 +206,9 @@ def test_no_address_interleaves_with_none():
 ENDS = """
 import asyncio, time
 from zmesh.transport import Transport
-from zmesh.transport.names import Names
+from zmesh.transport.resolver import Resolver
 
-class Handler:
+class TransportHandler:
     def on_dial_failed(self, url, reason):
         raise AssertionError(reason)
 
@@ -218,7 +218,7 @@ async def main():
     def resolve(host):
         loop.call_soon_threadsafe(asked.set)
         time.sleep(1_000_000)
-    transport = Transport(Handler(), Names(resolve))
+    transport = Transport(TransportHandler(), Resolver(resolve))
     transport.dial("tcp://hub:7323")
     await asked.wait()
     await transport.close()
@@ -235,7 +235,7 @@ def test_a_lookup_that_hangs_keeps_neither_the_node_from_closing_nor_the_program
 
 def test_the_names_of_the_process_are_forgotten_by_a_forked_child():
     code = (
-        "import os, threading; from zmesh.transport.names import shared; shared._lookups['hub'] = None;"
+        "import os, threading; from zmesh.transport.resolver import shared; shared._lookups['hub'] = None;"
         "shared._lock.acquire(); child = os.fork();"
         "(os._exit(bool(shared._lookups) + 2 * shared._lock.locked()) if not child else"
         " exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))"

@@ -7,7 +7,7 @@ import pytest
 from tests.transport.transport_handler import FRAMES, joined
 from zmesh.core.effects import Transmit
 from zmesh.testing import Mesh, eventually
-from zmesh.transport import DialState, Failure, open_transports
+from zmesh.transport import DialFailure, DialState, open_transports
 
 # --- links ----------------------------------------------------------------------------------------------------------
 
@@ -57,11 +57,11 @@ async def test_a_node_counts_the_frames_of_links_that_are_gone():
 async def test_each_end_tells_where_the_other_is(dialler, listener, tmp_path, kind):
     url = {"tcp": "tcp://127.0.0.1:*", "ipc": f"ipc://{tmp_path}/a", "inproc": "inproc://where"}[kind]
     here, there = await joined(dialler, listener, url)
-    assert dialler.where(here) == dialler.dialled(here) == listener.listening[0]
-    assert listener.where(there) == ("127.0.0.1" if kind == "tcp" else listener.listening[0])
-    assert listener.dialled(there) is None
+    assert dialler.remote_address(here) == dialler.dialled_url(here) == listener.listening[0]
+    assert listener.remote_address(there) == ("127.0.0.1" if kind == "tcp" else listener.listening[0])
+    assert listener.dialled_url(there) is None
     listener.hang_up(there, 0.0)
-    assert listener.where(there) == ""
+    assert listener.remote_address(there) == ""
 
 
 # --- how dialling stands --------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ async def test_each_dial_tells_its_state_and_why_and_since_when_it_fails(dialler
     lost, linked = dialler.dials()
     assert lost.url == url
     assert lost.state in (DialState.CONNECTING, DialState.WAITING)
-    assert lost.failure is Failure.REFUSED
+    assert lost.failure is DialFailure.REFUSED
     assert lost.reason == dialler.handler.failures[0][1]
     assert lost.tries >= 2
     assert (linked.url, linked.state, linked.failure, linked.reason, linked.tries) == (
@@ -86,7 +86,7 @@ async def test_each_dial_tells_its_state_and_why_and_since_when_it_fails(dialler
     assert dialler.dials()[0].failure is None
     assert dialler.dials()[0].since > lost.since
     await listener.close()
-    await eventually(lambda: {dial.failure for dial in dialler.dials()} == {Failure.REFUSED})
+    await eventually(lambda: {dial.failure for dial in dialler.dials()} == {DialFailure.REFUSED})
     assert all(dial.since > linked.since for dial in dialler.dials())
 
 

@@ -1,4 +1,4 @@
-"""Names to addresses, in threads of our own: `getaddrinfo` blocks for as long as a name server keeps silent.
+"""Resolver to addresses, in threads of our own: `getaddrinfo` blocks for as long as a name server keeps silent.
 
 There is one daemon thread for each name that is being looked up, however many wait for it, so a dead name server holds
 up neither the loop, nor its executor, nor the end of the program, and one that stays dead piles up no threads. An
@@ -18,7 +18,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from zmesh.transport.address import tcp_endpoint
-from zmesh.transport.dials import Failure, TryFailed
+from zmesh.transport.dial_status import DialError, DialFailure
 
 RESOLVE_WITHIN = 5.0
 LATE_KEPT = 60.0
@@ -88,7 +88,7 @@ class _Lookup:
         self.ended: float | None = None
 
 
-class Names:
+class Resolver:
     """Looks names up by `resolve`, one thread for each name at a time. Safe to use from several threads and loops."""
 
     def __init__(self, resolve: Resolve = system_resolve) -> None:
@@ -97,7 +97,7 @@ class Names:
         self._lookups: dict[str, _Lookup] = {}
 
     async def addresses(self, host: str) -> list[Address]:
-        """The addresses of `host`, families interleaved. Raises TryFailed, after RESOLVE_WITHIN seconds at most."""
+        """The addresses of `host`, families interleaved. Raises DialError, after RESOLVE_WITHIN seconds at most."""
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[None] = loop.create_future()
 
@@ -139,7 +139,7 @@ class Names:
         try:
             address = numeric(host)
         except OSError as error:
-            raise TryFailed(Failure.UNRESOLVED, f"this machine has no interface for {host} ({error})") from None
+            raise DialError(DialFailure.UNRESOLVED, f"this machine has no interface for {host} ({error})") from None
         if address is not None:
             return [address]
         with self._lock:
@@ -157,14 +157,14 @@ class Names:
             for name in [name for name, lookup in self._lookups.items() if lookup.ended is not None]:
                 del self._lookups[name]
             if len(self._lookups) >= MAX_LOOKUPS:
-                raise TryFailed(Failure.RESOURCES, f"{MAX_LOOKUPS} other names are being looked up, without an answer")
+                raise DialError(DialFailure.RESOURCES, f"{MAX_LOOKUPS} other names are being looked up")
         lookup = self._lookups[host] = _Lookup()
         thread = threading.Thread(target=self._look_up, args=(host, lookup), name=f"zmesh name {host}", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
             del self._lookups[host]
-            raise TryFailed(Failure.RESOURCES, f"no thread could be started to look the name up: {error}") from None
+            raise DialError(DialFailure.RESOURCES, f"no thread could be started to look the name up: {error}") from None
         return lookup
 
     def _look_up(self, host: str, lookup: _Lookup) -> None:
@@ -186,12 +186,12 @@ class Names:
         with self._lock:
             if lookup.ended is None:
                 text = f"no name server answered for {host!r} in {RESOLVE_WITHIN:g} s"
-                raise TryFailed(Failure.RESOLVE_TIMED_OUT, text)
+                raise DialError(DialFailure.RESOLVE_TIMED_OUT, text)
             if self._lookups.get(host) is lookup:
                 del self._lookups[host]
         if lookup.error is not None or not lookup.addresses:
             why = getattr(lookup.error, "strerror", None) or lookup.error or "it has no address"
-            raise TryFailed(Failure.UNRESOLVED, f"the name {host!r} does not resolve ({why})")
+            raise DialError(DialFailure.UNRESOLVED, f"the name {host!r} does not resolve ({why})")
         return interleaved(lookup.addresses)
 
 
@@ -200,5 +200,5 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-shared = Names()
+shared = Resolver()
 os.register_at_fork(after_in_child=shared.forget)

@@ -14,12 +14,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from zmesh.runtime.tasks import abandon
-from zmesh.transport.dials import Failure, TryFailed, failed
+from zmesh.transport.dial_status import DialError, DialFailure, failed
 
 STAGGER = 0.25
 """Seconds after which the next address is tried beside those that have not answered."""
 
-_MOST_TELLING = (Failure.REFUSED, Failure.CLOSED, Failure.RESOURCES, Failure.TIMED_OUT, Failure.OTHER)
+_MOST_TELLING = (
+    DialFailure.REFUSED,
+    DialFailure.CLOSED,
+    DialFailure.RESOURCES,
+    DialFailure.TIMED_OUT,
+    DialFailure.OTHER,
+)
 
 
 class Candidate(NamedTuple):
@@ -30,13 +36,13 @@ class Candidate(NamedTuple):
     endpoint: str
 
 
-async def first_to_answer(candidates: Sequence[Candidate], within: float) -> tuple[Candidate, socket.socket]:
+async def connect_first(candidates: Sequence[Candidate], within: float) -> tuple[Candidate, socket.socket]:
     """The first candidate that accepts a connection, and that connection, which is the caller's to close.
 
-    Each has `within` seconds. Raises TryFailed with the most telling failure if none accepts one.
+    Each has `within` seconds. Raises DialError with the most telling failure if none accepts one.
     """
     loop = asyncio.get_running_loop()
-    waiting, failures = deque(candidates), [TryFailed(Failure.UNRESOLVED, "it has no address")]
+    waiting, failures = deque(candidates), [DialError(DialFailure.UNRESOLVED, "it has no address")]
     tries: dict[asyncio.Task[socket.socket], Candidate] = {}
     try:
         while waiting or tries:
@@ -74,13 +80,13 @@ async def _connect(candidate: Candidate, within: float) -> socket.socket:
     return sock
 
 
-def _failure(error: BaseException) -> TryFailed:
+def _failure(error: BaseException) -> DialError:
     if isinstance(error, TimeoutError) and getattr(error, "errno", None) is None:
-        return TryFailed(Failure.TIMED_OUT, "the connection timed out")
+        return DialError(DialFailure.TIMED_OUT, "the connection timed out")
     if isinstance(error, OSError):
         return failed(error)
-    return TryFailed(Failure.OTHER, f"{type(error).__name__}: {error}")
+    return DialError(DialFailure.OTHER, f"{type(error).__name__}: {error}")
 
 
-def _rank(failure: TryFailed) -> int:
+def _rank(failure: DialError) -> int:
     return _MOST_TELLING.index(failure.failure) if failure.failure in _MOST_TELLING else len(_MOST_TELLING)

@@ -11,7 +11,7 @@ from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.wire import Kind
 from zmesh.runtime.watchdog import BLOCKED_AFTER, StackLocation
-from zmesh.transport.sockets import Transport
+from zmesh.transport.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ KEEPALIVE = wire.encode_link(Kind.RESEND, wire.Resend(False, False))
 """A frame that asks for nothing, but shows that the node is there. It needs no table of the engine."""
 
 
-class LinkGuard:
+class BlockedLoopKeepalive:
     """What the watchdog does for one node: keep its links alive while its loop is blocked, and tell of that."""
 
     def __init__(self, engine: Engine, transport: Transport, note: Callable[[Report], None]) -> None:
@@ -45,7 +45,7 @@ class LinkGuard:
                 text = f"its event loop has been blocked for {seconds:.0f} s in {where.text[:1000]}"
                 frames = wire.encode_link(Kind.GOODBYE, wire.Goodbye(text))
             links = [link.id for link in self._engine.links()]
-            if self._transport.send_as_guest(links, frames):
+            if self._transport.send_from_thread(links, frames):
                 self._kept = now
                 self._let_go = seconds > LINKS_KEPT
         if seconds >= STILL_BLOCKED_AFTER and not self._logged and not where.logging:
@@ -55,7 +55,7 @@ class LinkGuard:
     def after_block(self, seconds: float, where: StackLocation) -> None:
         """Go on where the loop was when it was blocked, and tell of that if it took long."""
         self._logged = self._let_go = False
-        self._transport.look_again()
+        self._transport.poll_all()
         if seconds >= BLOCKED_AFTER:
             text = f"event loop blocked for {seconds:.1f} s in {where.text}"
             log.warning("%s: %s", self._engine.node, text)

@@ -26,7 +26,7 @@ class DialState(StrEnum):
     """The last try failed or the link was lost; the next try begins after a pause."""
 
 
-class Failure(StrEnum):
+class DialFailure(StrEnum):
     """Why a try failed: stable codes, for programs and tests."""
 
     UNRESOLVED = "unresolved"
@@ -64,7 +64,7 @@ class Failure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Dial:
+class DialStatus:
     """How dialling one peer stands.
 
     `url`      the peer's URL as it was given, without a password of a proxy.
@@ -77,39 +77,39 @@ class Dial:
 
     url: str
     state: DialState
-    failure: Failure | None
+    failure: DialFailure | None
     reason: str
     since: float
     tries: int
 
 
-class TryFailed(Exception):
-    """A try to reach a peer has failed; `failure` and `reason` are those of a Dial."""
+class DialError(Exception):
+    """A try to reach a peer has failed; `failure` and `reason` are those of a DialStatus."""
 
-    def __init__(self, failure: Failure, reason: str) -> None:
+    def __init__(self, failure: DialFailure, reason: str) -> None:
         super().__init__(reason)
         self.failure = failure
         self.reason = reason
 
 
 _BY_ERRNO = {
-    errno.ECONNREFUSED: (Failure.REFUSED, "connection refused"),
-    errno.ENOENT: (Failure.REFUSED, "there is no such socket"),
-    errno.ETIMEDOUT: (Failure.TIMED_OUT, "the connection timed out"),
-    errno.EHOSTUNREACH: (Failure.NO_ROUTE, "no route to the host"),
-    errno.ENETUNREACH: (Failure.NO_ROUTE, "the network is unreachable"),
-    errno.ENETDOWN: (Failure.NO_ROUTE, "the network is down"),
-    errno.EHOSTDOWN: (Failure.NO_ROUTE, "the host is down"),
-    errno.ECONNRESET: (Failure.CLOSED, "the connection was reset"),
-    errno.EACCES: (Failure.OTHER, "permission denied"),
-    errno.EPERM: (Failure.OTHER, "not permitted, by a firewall of this machine perhaps"),
+    errno.ECONNREFUSED: (DialFailure.REFUSED, "connection refused"),
+    errno.ENOENT: (DialFailure.REFUSED, "there is no such socket"),
+    errno.ETIMEDOUT: (DialFailure.TIMED_OUT, "the connection timed out"),
+    errno.EHOSTUNREACH: (DialFailure.NO_ROUTE, "no route to the host"),
+    errno.ENETUNREACH: (DialFailure.NO_ROUTE, "the network is unreachable"),
+    errno.ENETDOWN: (DialFailure.NO_ROUTE, "the network is down"),
+    errno.EHOSTDOWN: (DialFailure.NO_ROUTE, "the host is down"),
+    errno.ECONNRESET: (DialFailure.CLOSED, "the connection was reset"),
+    errno.EACCES: (DialFailure.OTHER, "permission denied"),
+    errno.EPERM: (DialFailure.OTHER, "not permitted, by a firewall of this machine perhaps"),
 }
 _RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
 
 
-def failed(error: OSError | zmq.ZMQError) -> TryFailed:
+def failed(error: OSError | zmq.ZMQError) -> DialError:
     """What an error of the operating system (or of ZeroMQ, which has the same numbers) means for a try."""
     number = error.errno or 0
     if number in _RESOURCES:
-        return TryFailed(Failure.RESOURCES, f"this machine has no more to give: {os.strerror(number).lower()}")
-    return TryFailed(*_BY_ERRNO.get(number, (Failure.OTHER, str(error.strerror or error).lower())))
+        return DialError(DialFailure.RESOURCES, f"this machine has no more to give: {os.strerror(number).lower()}")
+    return DialError(*_BY_ERRNO.get(number, (DialFailure.OTHER, str(error.strerror or error).lower())))

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.transport.transport_handler import FRAMES, Ears, joined
+from tests.transport.transport_handler import FRAMES, RecordingHandler, joined
 from zmesh.testing import eventually
 from zmesh.transport.listener import RETRY_LAST
 
@@ -67,7 +67,7 @@ async def test_a_link_that_is_full_says_so_and_says_when_it_has_room_again(liste
     await eventually(lambda: len(listener.handler.frames) == sent)
 
 
-class Eager(Ears):
+class Eager(RecordingHandler):
     """Sends one frame whenever a link is said to have room, and counts those that it had none for."""
 
     tries = 0

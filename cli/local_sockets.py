@@ -7,19 +7,18 @@ is opened to tell the socket of a running node from one that a killed node has l
 from __future__ import annotations
 
 import os
-import re
 import socket
 import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from zmesh import is_node_id
 from zmesh_cli.exit_codes import UNREACHABLE, USAGE, Failure
 
 MAX_PATH = 106
 """Bytes that the path of a Unix socket may have."""
 
 SUFFIX = ".sock"
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 CHOICES_SHOWN = 8
 
 
@@ -83,7 +82,7 @@ def choose(peer: str | None, target: str | None = None) -> str:
 
     `peer` is a URL, or the name of a local node. Raises Failure if none runs (3) or several do (2).
     """
-    if peer and ("://" in peer or not _ID.match(peer)):
+    if peer and ("://" in peer or not is_node_id(peer)):
         return peer
     local = alive()
     if peer:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from zmesh import Config, Controller, DestinationUnreachable, DialFailed, Event, LinkRefused, LinkUp, Pong
+from zmesh import Config, Controller, DestinationUnreachable, DialFailed, Event, LinkRefused, LinkUp, Pong, is_address
 from zmesh_cli.exit_codes import UNREACHABLE, USAGE, Failure
 
 T = TypeVar("T")
@@ -26,8 +25,6 @@ JOIN_TIMEOUT = 10.0
 SETTLED = 3.0
 PING_INTERVAL_FIRST = 0.1
 PING_INTERVAL_LAST = 0.5
-
-_ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
 
 
 class Session:
@@ -48,7 +45,7 @@ class Session:
         join_timeout: float | None = JOIN_TIMEOUT,
         route_timeout: float | None = None,
     ) -> None:
-        if target is not None and not _ADDRESS.match(target):
+        if target is not None and not is_address(target):
             raise Failure(f"{target!r} is not the id of a node: an id is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
         self.url = url
         self.host = ""

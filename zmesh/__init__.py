@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zmesh.config import Config
     from zmesh.controller import Controller
     from zmesh.core.limits import Limits
-    from zmesh.core.message import Message
+    from zmesh.core.message import Message, is_address, is_node_id
     from zmesh.errors import (
         AddressError,
         Cancelled,
@@ -116,6 +116,8 @@ __all__ = [
     "Unreachable",
     "Work",
     "directive",
+    "is_address",
+    "is_node_id",
     "parse_message_id",
 ]
 
@@ -124,7 +126,7 @@ _NAMES = {
     "zmesh.config": ("Config",),
     "zmesh.controller": ("Controller",),
     "zmesh.core.limits": ("Limits",),
-    "zmesh.core.message": ("Message",),
+    "zmesh.core.message": ("Message", "is_address", "is_node_id"),
     "zmesh.errors": (
         "AddressError",
         "Cancelled",

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 
-from zmesh.core.wire import MAX_DIRECTIVE, is_address
+from zmesh.core.message import MAX_DIRECTIVE, is_address, is_directive
 from zmesh.errors import AddressError, ConfigError
 
 MAX_TIMEOUT = 1e9
 """Seconds that a time-out may have at most, some thirty years; None is for ever."""
 
-_DIRECTIVE = re.compile(r"[^\s:]+:[^\s:]+\Z")
 _HEX = re.compile(r"[0-9a-fA-F]{32}")
 _DECIMAL = re.compile(r"[0-9]{1,39}")
 _UNPRINTABLE = re.compile("[\x00-\x20\x7f\ud800-\udfff]")
@@ -38,13 +37,6 @@ def check_directive(directive: object) -> None:
             f"{shown(directive)} is no directive; it must look like namespace:action, in up to {MAX_DIRECTIVE} "
             "characters"
         )
-
-
-def is_directive(name: str) -> bool:
-    """Whether this is `namespace:action`, in at most MAX_DIRECTIVE characters that UTF-8 can express."""
-    if len(name) > MAX_DIRECTIVE or not _DIRECTIVE.match(name):
-        return False
-    return name.isascii() or is_encodable(name)
 
 
 def check_node(node: object) -> None:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypedDict
 
 from zmesh.arguments import check_url, is_encodable, shown
+from zmesh.core.message import is_node_id
 from zmesh.errors import ConfigError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 _OF_A_SERVICE = re.compile(r"ZMESH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)\Z")
 """What Kubernetes and Docker set in every container for a service that is called zmesh."""
 
-_NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _LIMITS: dict[str, tuple[float, float]] = {
     "heartbeat": (0.05, 3600.0),
     "max_workers": (1, 4096),
@@ -112,7 +112,7 @@ class Config:
     file: str | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.node_id, str) or not _NODE_ID.match(self.node_id):
+        if not isinstance(self.node_id, str) or not is_node_id(self.node_id):
             raise ConfigError(f"node_id {shown(self.node_id)} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")
         for name in _LISTS:
             given = getattr(self, name)

@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.core.message import Message, reply_id
+from zmesh.core.message import MAX_DIRECTIVE, Message, is_address, is_directive, is_node_id, reply_id
 
 ids = st.binary(min_size=16, max_size=16)
 
@@ -67,3 +68,27 @@ def test_what_the_header_says_are_attributes_too():
     assert {name: getattr(message, name) for name in header} == header
     del header["error"], header["reason"]
     assert (message.error, message.reason) == (None, None)
+
+
+@pytest.mark.parametrize("text", ["a", "edge-7", "cli", "A.b_c-9", "x" * 64])
+def test_a_node_id_has_1_to_64_letters_digits_dots_dashes_and_underscores(text):
+    assert is_node_id(text)
+    assert is_address(text)
+    assert is_address(f"{text}@hub")
+    assert not is_node_id(f"{text}@hub")
+
+
+@pytest.mark.parametrize("text", ["", "x" * 65, "a b", "ä", "a\n", "a@", "@a", "a@b@c", "a/b", "@x"])
+def test_what_is_no_node_id_is_no_address(text):
+    assert not is_node_id(text)
+    assert not is_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [("a:b", True), ("ä:ö", True), ("a:" + "b" * (MAX_DIRECTIVE - 2), True), ("a:" + "b" * (MAX_DIRECTIVE - 1), False),
+     ("a", False), ("a:", False), (":b", False), ("a:b:c", False), ("a:b c", False), ("a:b\n", False),
+     ("a:\ud800", False)],
+)  # fmt: skip
+def test_a_directive_is_a_namespace_and_an_action(text, is_one):
+    assert is_directive(text) is is_one

@@ -2,7 +2,7 @@ import functools
 
 import pytest
 
-from zmesh.core.wire import MAX_DIRECTIVE
+from zmesh.core.message import MAX_DIRECTIVE
 from zmesh.errors import NotAllowed, UnknownDirective
 from zmesh.serving.directives import Directives, Shape, directive
 

@@ -1,17 +1,18 @@
-"""The words that the protocol is spoken in: ids, headers, and the final word of an exchange.
+"""The value types of the protocol: ids and their grammar, headers, and the end of an exchange.
 
-An exchange is one request and the replies to it. Its message id is 128 random bits, chosen by the sender; both streams
-of the exchange (request and replies) are named by it. A reply has an id of its own, derived from the request's, so that
-it need not travel.
+An exchange is one request and the replies to it. Its message id is 128 random bits that the client chooses; it
+identifies both streams of the exchange (request and replies). A reply has an id of its own, derived from the request's,
+so that it need not travel.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple, NewType, Protocol, cast
 
 Address = NewType("Address", str)
-"""Where a routed frame goes: a node id, or `leaf@node` for an ephemeral node that hangs on `node`."""
+"""The destination of a routed frame: a node id, or `leaf@node` for an ephemeral node that is attached to `node`."""
 
 NodeId = NewType("NodeId", Address)
 """A node's name; 1 to 64 of `A-Za-z0-9._-`."""
@@ -20,13 +21,35 @@ LinkId = NewType("LinkId", int)
 """A number that the shell gives to each connection; never used twice by one node."""
 
 MessageId = NewType("MessageId", bytes)
-"""16 random bytes that name an exchange."""
+"""16 random bytes that identify an exchange."""
+
+MAX_DIRECTIVE = 160
+"""Characters of a directive."""
+
+_NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
+_DIRECTIVE = re.compile("[^\\s:\ud800-\udfff]+:[^\\s:\ud800-\udfff]+\\Z")
+
+
+def is_node_id(text: str) -> bool:
+    """True if this is a node id: 1 to 64 characters of `A-Za-z0-9._-`."""
+    return _NODE_ID.match(text) is not None
+
+
+def is_address(text: str) -> bool:
+    """True if this is the address of a node: a node id, or `leaf@node`."""
+    return _ADDRESS.match(text) is not None
+
+
+def is_directive(text: str) -> bool:
+    """True if this is `namespace:action`, in at most MAX_DIRECTIVE characters that UTF-8 can express."""
+    return len(text) <= MAX_DIRECTIVE and _DIRECTIVE.match(text) is not None
 
 
 class RequestHeader(NamedTuple):
-    """What opens a request: `timestamp` in seconds since the epoch, `lifetime` in seconds from the sending on.
+    """The header of a request: `timestamp` in seconds since the epoch, `lifetime` in seconds from the sending on.
 
-    `detached`: nobody waits for its end, so the work goes on also when its caller is gone.
+    `detached`: no client waits for its end, so the work goes on also when its client is gone.
     """
 
     directive: str
@@ -36,14 +59,14 @@ class RequestHeader(NamedTuple):
 
 
 class ReplyHeader(NamedTuple):
-    """What opens a reply: `timestamp` in seconds since the epoch, `serial` counted from 1."""
+    """The header of a reply: `timestamp` in seconds since the epoch, `serial` counted from 1."""
 
     timestamp: float
     serial: int
 
 
 class Eof(NamedTuple):
-    """The final word of an exchange: `code` 0 for success, else a `reason` (a code of zmesh.errors) and a text."""
+    """The end of an exchange: `code` 0 for success, else a `reason` (a code of zmesh.errors) and a text."""
 
     code: int = 0
     reason: str = ""
@@ -58,7 +81,7 @@ class Stream(NamedTuple):
 
 
 class Readable(Protocol):
-    """What a message's payload offers at least."""
+    """The payload of a message, as far as the core has to know it."""
 
     def read(self, size: int = -1, /) -> bytes:
         """The next `size` bytes, or the rest."""

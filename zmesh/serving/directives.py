@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from zmesh.arguments import is_directive
-from zmesh.core.wire import MAX_DIRECTIVE
+from zmesh.core.message import MAX_DIRECTIVE, is_directive
 from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
 from zmesh.runtime.exceptions import class_name_of, is_a, log_exception
 from zmesh.serving import receptor_plugins

@@ -50,10 +50,3 @@ def test_a_text_may_be_of_any_script():
 def test_a_message_id_is_sixteen_bytes(id):
     refused(wire.decode_chunk, valid_chunk(message_id=id))
     refused(wire.decode_cancel, encode((id, True, 0, 0, 1, 1)), "not a message id")
-
-
-@pytest.mark.parametrize(
-    ("text", "good"), [("edge-7", True), ("cli@hub", True), ("", False), ("a b", False), ("@x", False)]
-)
-def test_an_address_is_a_node_or_a_leaf_at_a_node(text, good):
-    assert wire.is_address(text) is good

@@ -16,6 +16,7 @@ from tests.core.wire.wire_strategies import (
     valid_chunk,
 )
 from zmesh.core import wire
+from zmesh.core.message import MAX_DIRECTIVE
 from zmesh.core.wire import CLOSED, FLAG_FIRST, INFINITY, Kind, encode
 
 # name of the limit, its value, what reads, and what makes the bytes for a given value
@@ -35,7 +36,7 @@ LIMITS = [
     ("MAX_WHERE", wire.MAX_WHERE, wire.decode_record, lambda n: record(refused=[("b", 1, 0.0, "w" * n)])),
     ("node id", 64, wire.decode_record, lambda n: record(refused=[("b" * n, 1, 0.0, "")])),
     ("MAX_TEXT", wire.MAX_TEXT, wire.decode_chunk, lambda n: chunk_eof(1, "remote", "t" * n)),
-    ("MAX_DIRECTIVE", wire.MAX_DIRECTIVE, wire.decode_chunk,
+    ("MAX_DIRECTIVE", MAX_DIRECTIVE, wire.decode_chunk,
      lambda n: valid_chunk(flags=FLAG_FIRST, header=("d" * n, 1.0, None, False))),
     ("MAX_ACKS", wire.MAX_ACKS, wire.decode_ack, ack),
     ("MAX_NAMES", wire.MAX_NAMES, wire.decode_unreachable, lambda n: unreachable(near=["a"] * n)),

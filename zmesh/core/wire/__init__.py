@@ -18,7 +18,6 @@ from __future__ import annotations
 from zmesh.core.wire.fields import (
     ChecksumError,
     WireError,
-    is_address,
 )
 from zmesh.core.wire.frame import (
     FIRST_ROUTED,
@@ -40,7 +39,6 @@ from zmesh.core.wire.limits import (
     MAX_BODY,
     MAX_CAPABILITIES,
     MAX_CAPABILITY,
-    MAX_DIRECTIVE,
     MAX_ENTRIES,
     MAX_HEAD,
     MAX_HOPS,
@@ -122,7 +120,6 @@ __all__ = [
     "MAX_BODY",
     "MAX_CAPABILITIES",
     "MAX_CAPABILITY",
-    "MAX_DIRECTIVE",
     "MAX_ENTRIES",
     "MAX_HEAD",
     "MAX_HOPS",
@@ -188,7 +185,6 @@ __all__ = [
     "encode_route",
     "encode_update",
     "host_of",
-    "is_address",
     "seal",
     "unseal",
 ]

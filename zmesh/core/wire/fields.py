@@ -5,16 +5,12 @@ These are called for every field of every frame, so each does one comparison and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import msgpack
 
-from zmesh.core.message import Address, MessageId, NodeId
+from zmesh.core.message import Address, MessageId, NodeId, is_address, is_node_id
 from zmesh.core.wire.limits import MAX_NEIGHBOURS, MAX_NUMBER, MAX_RECORD, MAX_TEXT
-
-_NODE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
-_ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
 
 pack: Callable[[object], bytes] = msgpack.Packer(autoreset=True, use_bin_type=True).pack
 
@@ -100,21 +96,16 @@ def read_text(value: object, limit: int) -> str:
 
 def read_node(value: object) -> NodeId:
     """A node id."""
-    if type(value) is not str or not _NODE.match(value):
+    if type(value) is not str or not is_node_id(value):
         raise WireError("not a node id")
     return NodeId(Address(value))
 
 
 def read_address(value: object) -> Address:
     """A node id, or `leaf@node`."""
-    if type(value) is not str or not _ADDRESS.match(value):
+    if type(value) is not str or not is_address(value):
         raise WireError("not an address")
     return Address(value)
-
-
-def is_address(text: str) -> bool:
-    """True if a message can be sent there: a node id, or `leaf@node`."""
-    return _ADDRESS.match(text) is not None
 
 
 def read_message_id(value: object) -> MessageId:

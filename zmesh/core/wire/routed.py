@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, cast
 
-from zmesh.core.message import Address, Eof, MessageId, NodeId, ReplyHeader, RequestHeader
+from zmesh.core.message import MAX_DIRECTIVE, Address, Eof, MessageId, NodeId, ReplyHeader, RequestHeader
 from zmesh.core.wire.fields import (
     WireError,
     read_address,
@@ -18,7 +18,7 @@ from zmesh.core.wire.fields import (
     read_text,
     unpack,
 )
-from zmesh.core.wire.limits import MAX_ACKS, MAX_DIRECTIVE, MAX_HEAD, MAX_NAMES, MAX_NUMBER, MAX_TEXT, U63, U64
+from zmesh.core.wire.limits import MAX_ACKS, MAX_HEAD, MAX_NAMES, MAX_NUMBER, MAX_TEXT, U63, U64
 
 FLAG_FIRST = 1
 FLAG_LAST = 2

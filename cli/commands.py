@@ -1,4 +1,4 @@
-"""The commands, as Typer sees them: what each takes and what its help says. What they do is imported when one runs."""
+"""The commands as Typer has them: their parameters and their help. What a command does is imported when it runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from zmesh_cli.conversion import Command, Group
+from zmesh_cli.help import CONNECTION, NODE, OUTPUT, REQUEST
 
 app = typer.Typer(
     cls=Group,
-    help="A mesh of programs over ZeroMQ, with no broker.",
+    help="Link machines into one mesh, with no broker, and send directives to any of them by name.",
     epilog="Exit codes: 0 done, 1 the remote work failed, 2 usage, 3 unreachable, 4 timed out, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
@@ -49,20 +50,47 @@ def _count(value: int) -> int:
     return value
 
 
-Node = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.", show_default=False)]
+def _timeout(flag: str, help: str) -> Any:
+    """An option that is a number of seconds above 0."""
+    return typer.Option(
+        flag, metavar="SECONDS", callback=_seconds, help=help, show_default=False, rich_help_panel=REQUEST
+    )
+
+
+Node = Annotated[
+    str,
+    typer.Argument(
+        metavar="NODE",
+        help="The id of a node, such as edge-7; of an ephemeral one ID@NODE, such as cli-4f2a@hub.",
+        show_default=False,
+    ),
+]
+RouteTimeout = Annotated[
+    float | None, _timeout("--route-timeout", "Limit for being without a route to the node; by default 30.")
+]
 Peer = Annotated[
     str | None,
     typer.Option(
         "--peer",
         metavar="URL",
         envvar="ZMESH_PEER",
-        help="Join the mesh at this node (or its name, if it is a local one); else at the local one.",
+        help="Where to join the mesh: tcp://HOST:PORT, ipc://PATH, or the id of a node of yours on this machine; by "
+        "default the one that runs here.",
         show_default=False,
+        rich_help_panel=CONNECTION,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.", rich_help_panel=OUTPUT)]
 Verbose = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Tell more on stderr; twice: all.", show_default=False)
+    int,
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        help="Log on stderr; -vv logs everything.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 
@@ -72,36 +100,68 @@ def _zmesh(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """A mesh of programs over ZeroMQ, with no broker."""
+    """Link machines into one mesh, with no broker, and send directives to any of them by name."""
 
 
 @app.command(cls=Command)
 def node(
     node_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Its name, unique in the mesh.", show_default=False)
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="The id of the node, unique in the mesh: 1 to 64 of A-Z a-z 0-9 . _ -; by default the host's name and "
+            "six random hex digits.",
+            show_default=False,
+            rich_help_panel=NODE,
+        ),
     ] = None,
     listen: Annotated[
         list[str] | None,
-        typer.Option("--listen", metavar="URL", help="Listen here; port * is any free one.", show_default=False),
+        typer.Option(
+            "--listen",
+            metavar="URL",
+            help="Accept links at tcp://ADDRESS:PORT (ADDRESS * is all, PORT * any free one) or ipc://PATH. May be "
+            "given more than once.",
+            show_default=False,
+            rich_help_panel=NODE,
+        ),
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option("--peer", metavar="URL", help="Keep a link to the node there.", show_default=False),
+        typer.Option(
+            "--peer",
+            metavar="URL",
+            help="Keep a link to the node that listens at tcp://HOST:PORT or ipc://PATH. May be given more than once.",
+            show_default=False,
+            rich_help_panel=NODE,
+        ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", metavar="FILE", help="Settings, in TOML.", show_default=False)
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Read settings from this TOML file.",
+            show_default=False,
+            rich_help_panel=NODE,
+        ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print events on stdout, one JSON object a line.", rich_help_panel=OUTPUT)
+    ] = False,
     verbose: Verbose = 0,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Run a node until Ctrl-C or SIGTERM.
 
-    --listen and --peer may be given more than once. A setting that is not given comes from the environment, else from
-    the file. Its variable is ZMESH_ and its name in capitals: ZMESH_NODE_ID, ZMESH_HEARTBEAT, ZMESH_PEERS (a list has
-    commas). The commands of this user on this machine find the node by themselves, also if it listens nowhere.
+    Every setting of a node can be given by environment: its variable is ZMESH_ and its name in capitals, such as
+    ZMESH_HEARTBEAT or ZMESH_PEERS; the values of a list are separated by commas. An option goes before the environment,
+    and that before the file of --config.
 
-    When told to stop, it takes up to 5 seconds to finish what it works on; told twice, it stops at once.
+    The commands of this user on this machine find the node by themselves, also if it listens nowhere.
+
+    On a signal it takes up to 5 seconds to finish its work; on a second one it stops at once.
     """
     from zmesh_cli.node import run_node
 
@@ -111,40 +171,32 @@ def node(
 @app.command(cls=Command)
 def ping(
     node: Node,
-    count: Annotated[int, typer.Option("-c", "--count", metavar="COUNT", callback=_count, help="How many pings.")] = 4,
+    count: Annotated[
+        int,
+        typer.Option(
+            "-c", "--count", metavar="COUNT", callback=_count, help="Number of pings.", rich_help_panel=REQUEST
+        ),
+    ] = 4,
     interval: Annotated[
         float,
         typer.Option(
-            "-i", "--interval", metavar="SECONDS", callback=_interval, help="From one to the next; 0: when answered."
+            "-i",
+            "--interval",
+            metavar="SECONDS",
+            callback=_interval,
+            help="Time from one ping to the next; with 0 it is sent when the one before is answered.",
+            rich_help_panel=REQUEST,
         ),
     ] = 1.0,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            callback=_seconds,
-            help="To wait for each answer; else 5.",
-            show_default=False,
-        ),
-    ] = None,
-    route_timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--route-timeout",
-            metavar="SECONDS",
-            callback=_seconds,
-            help="To go on without a route to the node; else 30.",
-            show_default=False,
-        ),
-    ] = None,
+    timeout: Annotated[float | None, _timeout("--timeout", "Limit for each answer; by default 5.")] = None,
+    route_timeout: RouteTimeout = None,
     peer: Peer = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Ask a node for signs of life, and time them.
+    """Measure the round-trip time to a node.
 
-    One line for each answer, then how many were lost and how long they took. Succeeds if there was any answer.
+    Prints a line for each answer, then how many were lost and how long they took. Exits with 0 if there was any answer.
     """
     from zmesh_cli.local_sockets import choose
     from zmesh_cli.ping import ping
@@ -157,53 +209,49 @@ def ping(
 @app.command(cls=Command)
 def send(
     node: Node,
-    directive: Annotated[str, typer.Argument(metavar="DIRECTIVE", help="What to do, such as http:execute.")],
+    directive: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAMESPACE:ACTION",
+            help="The directive, which says what the node is to do, such as echo:echo; 'zmesh routes' lists those of "
+            "each node.",
+        ),
+    ],
     payload: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PAYLOAD | - | @FILE]", help="Text; - for stdin, @FILE for a file.", show_default=False
+            metavar="[PAYLOAD]",
+            help="Text; - for standard input, @FILE for the content of a file; by default empty.",
+            show_default=False,
         ),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            callback=_seconds,
-            help="To wait for the last reply; else as long as the node can be reached.",
-            show_default=False,
-        ),
+        _timeout("--timeout", "Limit until the last reply; by default none, as long as the node can be reached."),
     ] = None,
-    route_timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--route-timeout",
-            metavar="SECONDS",
-            callback=_seconds,
-            help="To go on without a route to the node; else 30.",
-            show_default=False,
-        ),
-    ] = None,
+    route_timeout: RouteTimeout = None,
     output: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write the replies there, once all of them have come.",
+            help="Write the replies to this file, once all of them have come.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     peer: Peer = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Have a node do something, print its replies.
+    """Send a directive to a node, print the replies.
 
-    The replies go to stdout as they come, one after the other, and nothing else does; only if stdout is a terminal,
-    control characters other than newline and tab are shown as escapes. With --output they go to the file, which is
-    there when all of them have come and the work has succeeded, and is left as it was otherwise. Ctrl-C stops the work
-    at the other node too.
+    The payloads of the replies go to stdout as they come, one after the other and nothing else. On a terminal, control
+    characters other than newline and tab are shown as escapes, and the last line is ended.
+
+    With --output they go to a file, which gets its name when the last reply has come and the work has succeeded. Until
+    then a file of that name is left as it was. Ctrl-C stops the work at the other node too.
     """
     from zmesh_cli.input import open_input
     from zmesh_cli.local_sockets import choose
@@ -217,25 +265,19 @@ def send(
 @app.command(cls=Command)
 def routes(
     node: Annotated[
-        str | None, typer.Argument(metavar="[NODE]", help="Whose; that of the peer itself if left out.")
+        str | None,
+        typer.Argument(metavar="[NODE]", help="The id of a node; by default the one where the command joins."),
     ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            callback=_seconds,
-            help="To wait for the answer; else 10.",
-            show_default=False,
-        ),
-    ] = None,
+    timeout: Annotated[float | None, _timeout("--timeout", "Limit for the reply; by default 10.")] = None,
     peer: Peer = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
     """Show routes, links and directives.
 
-    The routes are those of NODE; the links and what each node can do are as that node knows them.
+    The routes are those of NODE, and so are the links and directives of the mesh, as this node knows them. A cost is
+    what a link adds to a route: 100 for most links, more for slow ones; the route with the lowest sum is used. Hops are
+    the links of a route.
     """
     from zmesh_cli.local_sockets import choose
     from zmesh_cli.routes import routes
@@ -250,30 +292,23 @@ def cancel(
         str,
         typer.Argument(
             metavar="MESSAGE_ID",
-            help="The request's, as 'zmesh send -v' and 'zmesh ping --json' tell it, or as a number.",
+            help="The id of the request, 32 hex digits: 'zmesh send -v' logs it, 'zmesh ping --json' lists it.",
             show_default=False,
         ),
     ],
     node: Annotated[
-        str | None, typer.Argument(metavar="[NODE]", help="Where the work runs; if left out, every node is asked.")
+        str | None,
+        typer.Argument(metavar="[NODE]", help="The id of the node where the work runs; by default all are asked."),
     ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            callback=_seconds,
-            help="To wait for the work to end; else 10.",
-            show_default=False,
-        ),
-    ] = None,
+    timeout: Annotated[float | None, _timeout("--timeout", "Limit for the end of the work; by default 10.")] = None,
     peer: Peer = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Stop work at another node, whoever asked for it.
+    """Stop work at another node.
 
-    Succeeds when the work has ended; who asked for it is told that it was cancelled, and by whom.
+    Any node may stop any work, whoever sent the request. Exits with 0 when the work has ended. Its sender gets a last
+    reply that says that it was cancelled, and by whom.
     """
     from zmesh_cli.cancel import cancel
     from zmesh_cli.local_sockets import choose
@@ -284,9 +319,10 @@ def cancel(
 
 @app.command(cls=Command)
 def demo() -> None:
-    """Watch a mesh of five nodes work and heal.
+    """Show a mesh of five nodes at work.
 
-    They run on this machine for a few seconds, listen on the loopback address only, and leave nothing behind.
+    One of them is killed, and the others find a new path. The nodes run on this machine for a few seconds, listen on
+    the loopback address only, and leave nothing behind.
     """
     from zmesh_cli.demo import demo
 
@@ -295,7 +331,7 @@ def demo() -> None:
 
 
 def _log(verbose: int) -> None:
-    """Set up the log of a command that joins a mesh, and mention variables that are misspelt."""
+    """Set up the log of a command that joins a mesh, and report environment variables that are misspelt."""
     from zmesh.config import unknown_variables
     from zmesh_cli.logs import set_up_logging
     from zmesh_cli.terminal import print_error

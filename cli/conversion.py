@@ -1,7 +1,7 @@
-"""How Typer is kept quick: values are converted here.
+"""The classes of Typer's commands: they convert values themselves, and lay out their help.
 
-Typer (0.26 and later) has pydantic convert each value, also plain text, and importing that takes 60 ms, which is longer
-than all that a ping does. What can't be converted is left to Typer, which finds the words for it.
+Typer (0.26 and later) has pydantic convert each value, plain text included. Importing that takes 60 ms, which is longer
+than a ping takes. Values that can't be converted are left to Typer, which has the error texts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
+
+from zmesh_cli.help import usage_pieces, write_examples, write_options
 
 NUMBERS: dict[str, Callable[[str], float]] = {
     "count": int,
@@ -24,20 +26,37 @@ class Command(TyperCommand):
     """A command that converts its values itself."""
 
     def get_params(self, ctx: Any) -> Any:
-        """The parameters, made plain."""
-        return [_plain(parameter) for parameter in super().get_params(ctx)]
+        """The parameters, without Typer's conversion."""
+        return [_converting(parameter) for parameter in super().get_params(ctx)]
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """What follows the name of the command in the line of its usage."""
+        return usage_pieces(self.get_params(ctx))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, and the options by groups."""
+        write_options(self.get_params(ctx), ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples."""
+        write_examples(ctx.command_path, formatter)
 
 
 class Group(TyperGroup):
     """A group of commands that converts its values itself."""
 
     def get_params(self, ctx: Any) -> Any:
-        """The parameters, made plain."""
-        return [_plain(parameter) for parameter in super().get_params(ctx)]
+        """The parameters, without Typer's conversion."""
+        return [_converting(parameter) for parameter in super().get_params(ctx)]
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, then the exit codes."""
+        write_examples(ctx.command_path, formatter)
+        super().format_epilog(ctx, formatter)
 
 
-def _plain(parameter: Any) -> Any:
-    """The parameter, with another `process_value`."""
+def _converting(parameter: Any) -> Any:
+    """The parameter, with a `process_value` that converts without Typer."""
     if "process_value" in vars(parameter):
         return parameter
     convert, callback = parameter.process_value, parameter.callback

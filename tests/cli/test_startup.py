@@ -23,6 +23,7 @@ ITS_OWN = {
 }
 SHARED = {
     "main",
+    "help",
     "interrupts",
     "stdio",
     "exit_codes",

@@ -1,0 +1,77 @@
+"""The layout of `--help`: the shape of the arguments, options in groups, examples that can be pasted.
+
+A parameter's group is its `rich_help_panel`, which Typer passes on and prints only with Rich.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+ARGUMENTS, NODE, REQUEST = "Arguments", "Node options", "Request options"
+CONNECTION, OUTPUT, OTHER = "Connection options", "Output options", "Other options"
+SECTIONS = (ARGUMENTS, NODE, REQUEST, CONNECTION, OUTPUT, OTHER)
+
+EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "zmesh": (
+        ("Two nodes, each in a terminal of its own", "zmesh node --id hub --listen tcp://0.0.0.0:7323"),
+        ("", "zmesh node --id edge-7 --peer tcp://hub:7323"),
+        ("Have one of them do something", "zmesh send edge-7 echo:echo hello --peer tcp://hub:7323"),
+    ),
+    "zmesh node": (
+        ("A node that others can link to", "zmesh node --id hub --listen tcp://0.0.0.0:7323"),
+        ("A node behind NAT: it dials, and listens nowhere", "zmesh node --id edge-7 --peer tcp://hub:7323"),
+        ("The same with settings from the environment", "ZMESH_PEERS=tcp://hub:7323 ZMESH_HEARTBEAT=5 zmesh node"),
+        ("Settings from a file", "zmesh node --config node.toml"),
+    ),
+    "zmesh ping": (
+        ("Four pings, one a second", "zmesh ping edge-7"),
+        ("A hundred, each when the one before is answered", "zmesh ping edge-7 -c 100 -i 0"),
+        ("On a machine that runs no node", "zmesh ping edge-7 --peer tcp://hub:7323"),
+    ),
+    "zmesh send": (
+        ("Text as the payload", "zmesh send edge-7 echo:echo hello"),
+        ("JSON as the payload, and 10 seconds for the reply", "zmesh send edge-7 sleep:execute 0.5 --timeout 10"),
+        ("A file as the payload", "zmesh send edge-7 digest:sha256 @backup.tar"),
+        ("Standard input as the payload, replies to a file", "gzip <log | zmesh send edge-7 echo:echo - -o log.gz"),
+    ),
+    "zmesh routes": (
+        ("The routes of the node where the command joins", "zmesh routes"),
+        ("Those of another node", "zmesh routes edge-7"),
+        ("For a program", "zmesh routes --json"),
+    ),
+    "zmesh cancel": (
+        ("List the work that runs at a node, with its ids", "zmesh ping edge-7 -c 1 --json"),
+        ("Stop one, at whichever node it runs", "zmesh cancel 075b64dec461687e564ae300b4f1fc04"),
+        ("Stop it at one node", "zmesh cancel 075b64dec461687e564ae300b4f1fc04 edge-7"),
+    ),
+    "zmesh demo": (("", "zmesh demo"),),
+}
+"""For each command, what an example shows, and the example; lines of at most 58 characters."""
+
+
+def usage_pieces(parameters: list[Any]) -> list[str]:
+    """The arguments, then [OPTIONS]."""
+    return [*(each.metavar for each in parameters if each.param_type_name == "argument"), "[OPTIONS]"]
+
+
+def write_options(parameters: list[Any], context: Any, formatter: Any) -> None:
+    """Write a section for the arguments, and one for each group of options."""
+    sections: dict[str, list[tuple[str, str]]] = {name: [] for name in SECTIONS}
+    for each in parameters:
+        if each.param_type_name == "argument":
+            sections[ARGUMENTS].append((each.metavar, each.help or ""))
+        elif (row := each.get_help_record(context)) is not None:
+            sections[getattr(each, "rich_help_panel", None) or OTHER].append(row)
+    for name, rows in sections.items():
+        if rows:
+            with formatter.section(name):
+                formatter.write_dl(rows)
+
+
+def write_examples(command_path: str, formatter: Any) -> None:
+    """Write the examples of a command, each below a comment."""
+    with formatter.section("Examples"):
+        for comment, line in EXAMPLES[command_path]:
+            if comment:
+                formatter.write(f"  # {comment}\n")
+            formatter.write(f"  {line}\n")

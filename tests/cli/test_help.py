@@ -1,0 +1,131 @@
+"""`--help`: what it shows, and that each of its examples runs as it stands there."""
+
+import re
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zmesh_cli.help import EXAMPLES, SECTIONS
+
+COMMANDS = ["node", "ping", "send", "routes", "cancel", "demo"]
+PLACEHOLDERS = {"NODE", "NAMESPACE:ACTION", "[PAYLOAD]", "[NODE]", "MESSAGE_ID"}
+
+
+def help_of(shell: Any, *words: str, columns: int = 60) -> str:
+    return str(shell.run(*words, "--help", environment={"COLUMNS": str(columns)}).stdout.decode())
+
+
+def examples_in(text: str) -> list[str]:
+    """The lines of the section of examples, without comments."""
+    lines = text.partition("\nExamples:\n")[2].split("\n\n")[0].splitlines()
+    return [line.strip() for line in lines if not line.startswith("  # ")]
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in COMMANDS)])
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_fits_the_terminal_and_ends_in_examples(shell: Any, words: tuple[str, ...], columns: int) -> None:
+    text = help_of(shell, *words, columns=columns)
+    assert max(map(len, text.splitlines())) <= columns
+    assert "..." not in text.replace("[ARGS]...", "")
+    assert examples_in(text) == [line for _, line in EXAMPLES[" ".join(("zmesh", *words))]]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_usage_has_the_shape_of_each_argument_and_options_are_in_groups(shell: Any, name: str) -> None:
+    text = help_of(shell, name)
+    usage = text.partition("\n\n")[0].split()
+    assert usage[:3] == ["Usage:", "zmesh", name]
+    assert usage[-1] == "[OPTIONS]"
+    assert set(usage[3:-1]) <= PLACEHOLDERS
+    sections = re.findall(r"^(\w[\w ]+):$", text, re.MULTILINE)
+    assert sections == [name for name in (*SECTIONS, "Examples") if name in sections]
+    for argument in usage[3:-1]:
+        assert re.search(rf"^  {re.escape(argument)}  ", text, re.MULTILINE), argument
+
+
+def test_the_help_of_node_says_that_every_setting_has_a_variable(shell: Any) -> None:
+    text = " ".join(help_of(shell, "node").split())
+    assert (
+        "Every setting of a node can be given by environment: its variable is ZMESH_ and its name in capitals" in text
+    )
+    assert "ZMESH_HEARTBEAT" in text
+
+
+# -- the examples ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(new_shell: Callable[[], Any]) -> Any:
+    """A shell with the nodes of the examples, and with their files in its folder."""
+    shell = new_shell()
+    shell.hub = shell.chain("hub", "edge-7")[0].url
+    (shell.folder / "backup.tar").write_bytes(b"content")
+    (shell.folder / "log").write_bytes(b"lines\n")
+    (shell.folder / "node.toml").write_text('node_id = "other"\n')
+    return shell
+
+
+def runnable(site: Any, line: str) -> str:
+    """The example as a line for bash, with the addresses of this mesh."""
+    line = line.replace("tcp://hub:7323", site.hub).replace("tcp://0.0.0.0:7323", "tcp://127.0.0.1:*")
+    return re.sub(r"(?<![\w-])zmesh ", f"{shlex.join(site.command)} ", line)
+
+
+def bash(site: Any, line: str) -> list[str]:
+    return ["bash", "-c", f"set -o pipefail; {line}"]
+
+
+ALL = [(path, line) for path, examples in EXAMPLES.items() for _, line in examples]
+NODES = [line for _, line in ALL if " zmesh node" in f" {line}"]
+OTHERS = [line for _, line in ALL if line not in NODES and "MESSAGE" not in line and "cancel" not in line]
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(line for line in OTHERS if line != "zmesh demo"))  # which test_demo runs
+def test_each_example_of_a_request_succeeds(site: Any, line: str) -> None:
+    environment = site.environment | {"ZMESH_PEER": "hub"}
+    command = bash(site, runnable(site, line))
+    done = subprocess.run(command, env=environment, cwd=site.folder, capture_output=True, timeout=90)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout or "-o log.gz" in line
+    if "-o log.gz" in line:
+        assert (site.folder / "log.gz").read_bytes()[:2] == b"\x1f\x8b"
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(NODES))
+def test_each_example_of_a_node_runs_until_it_is_stopped(new_shell: Any, site: Any, line: str) -> None:
+    shell = new_shell()
+    (shell.folder / "node.toml").write_text('node_id = "other"\n')
+    line = re.sub("--id (hub|edge-7)", "--id another", line)  # those of the examples run already
+    command = ["bash", "-c", re.sub(r"(?=\S*python)", "exec ", runnable(site, line), count=1)]
+    with subprocess.Popen(command, env=shell.environment, cwd=shell.folder, stderr=subprocess.PIPE) as node:
+        assert node.stderr is not None
+        while b"; Ctrl-C stops it" not in (said := node.stderr.readline()):
+            assert said
+        node.send_signal(signal.SIGTERM)
+        node.communicate(timeout=90)
+    assert node.returncode == 0
+
+
+@pytest.mark.parametrize("line", [line for _, line in ALL if "cancel" in line])
+def test_each_example_of_a_cancel_stops_the_work(site: Any, line: str) -> None:
+    environment = site.environment | {"ZMESH_PEER": "hub"}
+    send = site.start("send", "edge-7", "sleep:execute", "3600", "-v", environment=environment)
+    while b"the message id is " not in (said := send.stderr.readline()):
+        assert said
+    line = re.sub("[0-9a-f]{32}", said.split()[-1].decode(), line)
+    while not (done := subprocess.run(bash(site, runnable(site, line)), env=environment, capture_output=True)).stdout:
+        assert done.returncode == 1, "the work has not begun"
+    assert done.stdout.startswith(b"cancelled sleep:execute of cli-")
+    assert done.returncode == 0
+    send.communicate(timeout=90)
+    assert send.returncode == 1
+
+
+def test_the_reference_lists_the_examples() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text(encoding="utf-8")
+    assert [line for _, line in ALL if line not in page] == []

@@ -150,7 +150,7 @@ async def left_behind(clients: list[Client]) -> int:
 
     async def held() -> int:
         await asyncio.sleep(POLL)
-        count = sum(client.mesh.node.engine.stats()["calls"] for client in clients)
+        count = sum(client.mesh.node.engine.stats()["requests_made"] for client in clients)
         for name in NODES:
             try:
                 answer = await mesh.request(name, "chaos:left", timeout=SETTLE_WITHIN)

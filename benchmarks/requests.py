@@ -3,8 +3,8 @@
     python -m benchmarks.requests [--json] [--count 100000] [--outstanding 1000] [--hops 2]
 
 All nodes are in this process, so that all their tables can be looked at, and are linked over TCP loopback. Every answer
-is compared with its request. Afterwards, once nodes have forgotten each other's exchanges (FORGET_PEER seconds after
-the last one), every table of every engine must be empty: `left` names what is not. The exit status is 1 if an answer is
+is compared with its request. Afterwards, once nodes have forgotten each other (PEER_IDLE_TIMEOUT seconds after the last
+exchange), every table of every engine must be empty: `left` names what is not. The exit status is 1 if an answer is
 missing or wrong, or if anything is left.
 """
 
@@ -20,8 +20,7 @@ from typing import TypedDict
 
 import zmesh
 from benchmarks.chains import Machine, at_least, machine, machine_line
-from zmesh.core.delivery.peers import FORGET_PEER
-from zmesh.core.delivery.sender import POKE
+from zmesh.core.delivery import PEER_IDLE_TIMEOUT, PROBE_INTERVAL
 from zmesh.testing import Mesh, eventually
 
 MODULE = "benchmarks.requests"
@@ -78,7 +77,9 @@ async def measure(count: int, outstanding: int, hops: int) -> Result:
         seconds = time.perf_counter() - started
         left = {name: tables(mesh[name]) for name in names}
         try:
-            await eventually(lambda: not any(tables(mesh[name]) for name in names), FORGET_PEER + 2 * POKE + SLACK)
+            await eventually(
+                lambda: not any(tables(mesh[name]) for name in names), PEER_IDLE_TIMEOUT + 2 * PROBE_INTERVAL + SLACK
+            )
         except AssertionError:
             left = {name: held for name in names if (held := tables(mesh[name]))}
         else:

@@ -127,7 +127,7 @@ def serve_work(controller: zmesh.Controller, log: Path) -> None:
         os._exit(3)
 
     def left(work: zmesh.Work) -> object:
-        return controller.node.engine.stats()["services"] - 1
+        return controller.node.engine.stats()["requests_received"] - 1
 
     for function in (echo, give, series, thread, fail, never, left):
         controller.register(f"chaos:{function.__name__}", function)

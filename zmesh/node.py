@@ -383,7 +383,7 @@ class Node:
         return Stats(
             requests=len(self._exchanges),
             serving=len(self.serving),
-            replying=counts["services"],
+            replying=counts["requests_received"],
             waiting_bytes=self.engine.waiting_bytes,
             waiting_streams=self.engine.waiting_streams,
             is_handing_over=self.engine.is_handing_over,

@@ -155,8 +155,8 @@ def events(effects):
 def chunk(sequence=0, flags=FLAG_FIRST | FLAG_LAST, *, request=True, incarnation=1, target=2, number=0, eof=None):
     header = (HEADER if request else ANSWER) if flags & FLAG_FIRST else None
     eof = eof or (Eof() if flags & FLAG_EOF else None)
-    return wire.Chunk(message_id=ID, request=request, sequence=sequence, flags=flags, number=number, floor=0,
-                      incarnation=incarnation, target=target, header=header, eof=eof)  # fmt: skip
+    return wire.Chunk(message_id=ID, request=request, sequence=sequence, flags=flags, request_number=number,
+                      lowest_outstanding=0, incarnation=incarnation, target=target, header=header, eof=eof)  # fmt: skip
 
 
 def record(node="c", serial=5, incarnation=9):

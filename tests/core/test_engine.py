@@ -2,8 +2,8 @@ import pytest
 
 from tests.core.engine_harness import ANSWER, HEADER, ID, REPLIES, REQUEST, Routed, Said, chunk, events
 from zmesh.core import wire
-from zmesh.core.delivery.peers import ACK_DELAY, POKE_LIMIT
-from zmesh.core.delivery.streams import CHUNK_OVERHEAD, WINDOW
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
+from zmesh.core.delivery.peers import ACK_DELAY, PROBE_LIMIT
 from zmesh.core.effects import Abort, Deliver, Report
 from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES
 from zmesh.core.forwarding.queues import BULK
@@ -29,7 +29,7 @@ def test_a_reply_is_delivered_and_ends_the_exchange(linked):
     linked.send("a", b"hello")
     (piece,) = linked.arrive(1, Kind.CHUNK, chunk(request=False, flags=FLAG_FIRST | FLAG_LAST | FLAG_EOF), b"world")
     assert (piece.stream, piece.header, piece.body, piece.eof) == (REPLIES, ANSWER, b"world", Eof())
-    assert linked.engine.stats()["calls"] == 0
+    assert linked.engine.stats()["requests_made"] == 0
 
 
 def test_an_answer_leaves_on_the_way_to_the_caller(linked):
@@ -37,7 +37,7 @@ def test_an_answer_leaves_on_the_way_to_the_caller(linked):
     (frame,) = linked.reply(b"world", eof=Eof())
     assert frame[:4] == (1, Kind.CHUNK, "a", "b")
     assert linked.arrive(1, Kind.ACK, wire.Ack(1, 2, (wire.AckItem(*REPLIES, 1, WINDOW),))) == []
-    assert linked.engine.stats()["services"] == 0
+    assert linked.engine.stats()["requests_received"] == 0
 
 
 def test_a_node_that_calls_itself_takes_the_same_road(subject):
@@ -47,7 +47,7 @@ def test_a_node_that_calls_itself_takes_the_same_road(subject):
     assert piece == Deliver(REPLIES, "b", ANSWER, b"world", True, Eof(), 5 + CHUNK_OVERHEAD, 0)
     subject.run(ACK_DELAY)
     counts = subject.engine.stats()
-    assert (counts["calls"], counts["services"]) == (0, 0)
+    assert (counts["requests_made"], counts["requests_received"]) == (0, 0)
 
 
 def test_a_large_payload_is_fed_and_read_piece_by_piece(subject):
@@ -137,7 +137,7 @@ def test_an_acknowledgement_that_came_back_because_a_leaf_is_gone_starts_its_gra
 def test_a_question_that_came_back_tells_that_there_is_no_way(linked):
     linked.send()
     assert not linked.engine.is_lost(ID)
-    asked = wire.encode(wire.Ack(2, 1, (wire.AckItem(ID, False, 0, POKE_LIMIT),)))
+    asked = wire.encode(wire.Ack(2, 1, (wire.AckItem(ID, False, 0, PROBE_LIMIT),)))
     effects = linked.arrive(1, Kind.UNREACHABLE, unreachable("no_route", Kind.ACK, "a"), asked)
     assert events(effects) == ["unreachable"]
     assert linked.engine.is_lost(ID)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.core.engine_harness import ANSWER, EVENTS, HEADER, ID, chunk, events, only, sealed
 from zmesh.core import wire
-from zmesh.core.delivery.streams import WINDOW
+from zmesh.core.delivery.flow_control import WINDOW
 from zmesh.core.effects import Abort, Deliver, HangUp, Report, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.message import Eof
@@ -130,8 +130,8 @@ class Noise:
             request=request,
             sequence=self.any([0, 0, 1, 2]),
             flags=bits,
-            number=self.any(FEW),
-            floor=self.any(FEW),
+            request_number=self.any(FEW),
+            lowest_outstanding=self.any(FEW),
             incarnation=self.any(FEW),
             target=self.any([0, 2, 2, 3]),
             header=header,

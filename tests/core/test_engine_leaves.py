@@ -4,8 +4,8 @@ import pytest
 
 from tests.core.engine_harness import ID, REPLIES, REQUEST, Said, chunk, events, only, record
 from zmesh.core import wire
-from zmesh.core.delivery.peers import ACK_DELAY, POKE_LIMIT
-from zmesh.core.delivery.streams import WINDOW
+from zmesh.core.delivery.flow_control import WINDOW
+from zmesh.core.delivery.peers import ACK_DELAY, PROBE_LIMIT
 from zmesh.core.effects import Abort, Report
 from zmesh.core.wire import Entry, Kind
 from zmesh.testing.simulator import Simulator
@@ -31,7 +31,7 @@ def test_a_leaf_sends_what_it_has_when_it_finds_a_home(leaf):
     leaf.send("far")
     effects = leaf.join(1, dialled=True)
     (question,) = only(effects, Kind.ACK)
-    assert question[:5] == (1, Kind.ACK, "far", "b@a", wire.Ack(2, 0, (wire.AckItem(*REQUEST, 0, POKE_LIMIT),)))
+    assert question[:5] == (1, Kind.ACK, "far", "b@a", wire.Ack(2, 0, (wire.AckItem(*REQUEST, 0, PROBE_LIMIT),)))
     known = wire.Ack(7, 2, (wire.AckItem(*REPLIES, wire.CLOSED, 0),))
     (frame,) = only(leaf.arrive(1, Kind.ACK, known, to="b@a", of="far"), Kind.CHUNK)
     assert frame[:4] == (1, Kind.CHUNK, "far", "b@a")

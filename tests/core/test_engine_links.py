@@ -2,7 +2,7 @@
 
 from tests.core.engine_harness import ID, Said, chunk, events, only
 from zmesh.core import wire
-from zmesh.core.delivery.streams import WINDOW
+from zmesh.core.delivery.flow_control import WINDOW
 from zmesh.core.effects import HangUp, Report
 from zmesh.core.neighbours.links import OPENING, SILENCE, SUSPECT_AFTER, SUSPECT_COST
 from zmesh.core.wire import Entry, Kind

@@ -157,7 +157,7 @@ async def test_a_window_is_never_wider_than_the_largest(path):
     async def watched(count):
         nonlocal widest
         async for piece in pieces(count):
-            calls = mesh["a"].node.engine.delivery._sender.at(None)
+            calls = mesh["a"].node.engine.delivery._sender.with_address(None)
             widest = max([widest, *(call.outbound.in_flight for call in calls)])
             yield piece
 

@@ -45,7 +45,7 @@ async def test_a_request_ends_by_the_route_timeout_that_it_names(mesh, way):
 async def test_a_route_timeout_that_can_t_be_kept_is_refused_at_the_call(mesh, way, wrong):
     with pytest.raises((TypeError, zmesh.ConfigError)):
         await ask(mesh, way, route_timeout=wrong)
-    assert mesh.node.engine.stats()["calls"] == 0
+    assert mesh.node.engine.stats()["requests_made"] == 0
 
 
 def test_programs_without_asyncio_may_say_it_too():

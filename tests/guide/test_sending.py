@@ -246,7 +246,7 @@ def test_work_that_was_handed_over_goes_on_however_long_its_sender_has_been_gone
 
     controller.run(main)
     engine = depot.controller.node.engine
-    depot.eventually(lambda: engine.stats()["services"] == 0, timeout=60.0)  # it has given the sender up
+    depot.eventually(lambda: engine.stats()["requests_received"] == 0, timeout=60.0)  # it has given the sender up
     depot.call(depot.go_on.set)
     assert depot.kept(1) == [b"a very long job"]
 

@@ -12,7 +12,7 @@ LOOK_EVERY = 0.05
 QUESTIONS = """
 async def counts(mesh):
     engine = mesh.node.engine
-    kept = engine.stats() | engine.delivery.kept()
+    kept = engine.stats() | engine.delivery.usage()
     kept["requests"] = len(mesh.node.serving)
     kept["nodes"] = len(engine.nodes())
     kept["records"] = len(engine.records())

@@ -62,7 +62,9 @@ async def under_way(mesh):
 async def nothing_is_kept(mesh):
     for node in mesh.controllers.values():
         engine = node.node.engine
-        await eventually(lambda engine=engine: not any(engine.stats()[key] for key in ("calls", "services")))
+        await eventually(
+            lambda engine=engine: not any(engine.stats()[key] for key in ("requests_made", "requests_received"))
+        )
         engine.check()
         await eventually(lambda node=node: node.node._exchanges == {})
 

@@ -8,8 +8,8 @@ WARM_UP, LEAVES, AT_ONCE = 600, 400, 8
 FLAT_BYTES = 1024 * 1024
 COUNT = """
 import zmesh.core.delivery.peers, zmesh.core.delivery.server, zmesh.core.wire
-zmesh.core.delivery.peers.FORGET_PEER = 0.2  # instead of 30 s, or 5, so that it happens in the test
-zmesh.core.delivery.server.LEAF_GRACE = 0.2
+zmesh.core.delivery.peers.PEER_IDLE_TIMEOUT = 0.2  # instead of 30 s, or 5, so that it happens in the test
+zmesh.core.delivery.server.LEAF_ROUTE_TIMEOUT = 0.2
 
 async def forget_frames(mesh):
     # What was read and written of late is kept, up to 4096 of each kind: bounded, and not yet full here.

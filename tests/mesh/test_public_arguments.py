@@ -144,7 +144,11 @@ async def settled(mesh):
         return {
             "exchanges": len(node._exchanges),
             "handing over": node.engine.is_handing_over,
-            **{table: count for table, count in node.engine.stats().items() if table in ("calls", "services")},
+            **{
+                table: count
+                for table, count in node.engine.stats().items()
+                if table in ("requests_made", "requests_received")
+            },
         }
 
     with contextlib.suppress(AssertionError):  # the caller's comparison tells more

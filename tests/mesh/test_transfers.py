@@ -263,7 +263,13 @@ async def test_requests_with_a_thousand_outstanding_over_two_forwarders_are_answ
 
 def left_over(node):
     counts = node.node.engine.stats()
-    return counts["calls"], counts["services"], counts["acks"], counts["waiting_bytes"], len(node.node.serving)
+    return (
+        counts["requests_made"],
+        counts["requests_received"],
+        counts["pending_acks"],
+        counts["waiting_bytes"],
+        len(node.node.serving),
+    )
 
 
 @pytest.mark.parametrize("directive", ["z:async", "z:thread"])

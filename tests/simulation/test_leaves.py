@@ -1,8 +1,7 @@
 """Leaves by the hundred: a mesh serves them and remembers nothing of them."""
 
 from zmesh.core import wire
-from zmesh.core.delivery.peers import FORGET_PEER
-from zmesh.core.delivery.sender import POKE
+from zmesh.core.delivery import PEER_IDLE_TIMEOUT, PROBE_INTERVAL
 from zmesh.core.message import Eof
 from zmesh.core.wire import Kind
 from zmesh.testing.simnode import Job, Outcome, SimNode
@@ -65,7 +64,7 @@ def test_a_hundred_one_shot_leaves_a_second_leave_a_mesh_of_two_hundred_nodes_as
     told = [kind for kind in kinds if kind in (Kind.UPDATE, Kind.RECORD, Kind.SEQNO_REQUEST, Kind.RESEND)]
     assert told == []
     assert kinds.count(Kind.CHUNK) > 2 * len(outcomes)
-    sim.run(2 * FORGET_PEER + POKE)
+    sim.run(2 * PEER_IDLE_TIMEOUT + PROBE_INTERVAL)
     assert [tables(node) for node in nodes] == before
     for node in nodes:
         node.engine.check()

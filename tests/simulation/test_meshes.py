@@ -4,7 +4,7 @@ import networkx
 import pytest
 
 from zmesh.core import wire
-from zmesh.core.delivery.streams import WINDOW
+from zmesh.core.delivery.flow_control import WINDOW
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId
 from zmesh.core.wire import Kind
 from zmesh.testing.simnode import Job, SimNode
@@ -241,7 +241,7 @@ def test_a_cancelled_request_is_confirmed_by_the_node_that_worked_on_it() -> Non
     nodes[0].cancel(outcome)
     sim.run(30)
     assert len(outcome.eofs) == 1
-    assert sim.nodes["c"].engine.stats()["services"] == 0
+    assert sim.nodes["c"].engine.stats()["requests_received"] == 0
 
 
 def test_a_request_without_a_route_ends_unreachable_with_the_likely_name() -> None:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 
 from zmesh.core import wire
-from zmesh.core.delivery.delivery import Delivery
+from zmesh.core.delivery import Delivery
 from zmesh.core.effects import Effect, Report
 from zmesh.core.forwarding import DRAIN, Forwarding
 from zmesh.core.limits import DEFAULT_COST, DEFAULT_LIMITS, Limits

@@ -120,7 +120,7 @@ class Limits:
 
     peers: int = 20_000
     """Other nodes of which something is remembered after a frame of theirs; those of one more are dropped, and its
-    requests answered as `overloaded`. A node that nothing is under way with is forgotten after FORGET_PEER."""
+    requests answered as `overloaded`. A node that nothing is under way with is forgotten after PEER_IDLE_TIMEOUT."""
 
     peers_per_neighbour: int = 15_000
     """The same, of those whose first frame came from one neighbour."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from zmesh.core.delivery.delivery import Delivery
+from zmesh.core.delivery import Delivery
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
 from zmesh.core.neighbours import Link, Neighbours
@@ -73,7 +73,7 @@ class View:
     @property
     def is_handing_over(self) -> bool:
         """True while a request of this node has not arrived whole at its server."""
-        return self.delivery.handing_over
+        return self.delivery.has_undelivered_requests
 
     @property
     def waiting_bytes(self) -> int:
@@ -98,7 +98,8 @@ class View:
         return self.delivery.is_lost(message_id)
 
     def stats(self) -> dict[str, int]:
-        """How many entries the tables of exchanges have: `calls`, `services`, `acks`, `waiting_bytes`, `peers`."""
+        """How many entries the tables of exchanges have: `requests_made`, `requests_received`, `pending_acks`,
+        `waiting_bytes`, `peers`."""
         return self.delivery.counts()
 
     def hint(self, destination: Address, now: float) -> str:

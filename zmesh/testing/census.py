@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Self
 
+from zmesh.core.delivery import Delivery
 from zmesh.core.delivery.client import Client
 from zmesh.core.delivery.congestion import CongestionControl
-from zmesh.core.delivery.delivery import Delivery
+from zmesh.core.delivery.inbound import InboundStream
+from zmesh.core.delivery.outbound import OutboundStream
 from zmesh.core.delivery.peers import Peers
 from zmesh.core.delivery.sender import Sender
 from zmesh.core.delivery.server import Server
-from zmesh.core.delivery.streams import InboundStream, OutboundStream
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.forwarding.forwarding import Forwarding
@@ -159,9 +160,9 @@ POINTS: tuple[Point, ...] = (
         lambda _, arguments, __, ___: arguments[1].reason == "gone",
         sentences=EXCHANGES,
     ),
-    on("a request that never arrived begins anew", Sender, "begin_anew", _some, sentences=EXCHANGES),
-    on("a recipient says who it is", Client, "on_met", sentences=EXCHANGES),
-    on("a recipient has nothing to stop", Client, "on_nothing_to_stop", sentences=EXCHANGES),
+    on("a request that never arrived begins anew", Sender, "restart_discovery", _some, sentences=EXCHANGES),
+    on("a recipient says who it is", Client, "on_discovered", sentences=EXCHANGES),
+    on("a recipient has nothing to stop", Client, "on_nothing_to_cancel", sentences=EXCHANGES),
     on("a call knows that its node's name is contested", Client, "on_contested", sentences=EXCHANGES),
     ended("a call finds no route for too long", "unreachable", "no route to"),
     ended("a call was given up while it was cut off", "unreachable", "gave the request up"),
@@ -171,7 +172,7 @@ POINTS: tuple[Point, ...] = (
     ended("a request is refused for want of room", "overloaded", ""),
     ended("a recipient has lost the request", "node_restarted", "has restarted"),
     on("a caller has restarted", Server, "on_restart", sentences=EXCHANGES),
-    on("a service loses the way to its caller", Server, "lose", sentences=EXCHANGES),
+    on("a service loses the way to its caller", Server, "on_route_lost", sentences=EXCHANGES),
     on(
         "a cancel overtakes its request",
         Server,
@@ -180,7 +181,7 @@ POINTS: tuple[Point, ...] = (
         lambda services, arguments: services.get(arguments[1].message_id) is not None,
         EXCHANGES,
     ),
-    on("a former life speaks", Peers, "meet", _none, sentences=EXCHANGES),
+    on("a former life speaks", Peers, "is_stale", _some, sentences=EXCHANGES),
     on("a leaf is known at another address", Delivery, "on_attached", sentences=EXCHANGES),
     on("a leaf has lost its node", Delivery, "on_detached", sentences=EXCHANGES),
     on("a chunk is taken for lost after a time-out", OutboundStream, "on_timeout", sentences=EXCHANGES),

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zmesh.core.delivery.peers import FORGET_PEER
-from zmesh.core.delivery.sender import POKE
+from zmesh.core.delivery import PEER_IDLE_TIMEOUT, PROBE_INTERVAL
 from zmesh.core.engine import Engine
 from zmesh.core.message import Eof
 from zmesh.core.routing import KEEP_DISTANCE
@@ -292,7 +291,7 @@ def run_requests(seed: int, *, count: int = 100_000, outstanding: int = 1_000) -
                 raise AssertionError(f"request {payload!r} ended in {outcome.eofs}, answered {outcome.replies}")
         waiting = [pair for pair in waiting if not pair[0].eofs]
     took = sim.now - began
-    sim.run(2 * FORGET_PEER + POKE)
+    sim.run(2 * PEER_IDLE_TIMEOUT + PROBE_INTERVAL)
     for node in nodes:
         node.engine.check()
         left = {name: number for name, number in node.engine.stats().items() if number}

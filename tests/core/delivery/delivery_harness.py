@@ -1,8 +1,8 @@
 """The exchanges of one node, when the test plays everybody else, and the chunks that those may send it."""
 
 from zmesh.core import wire
-from zmesh.core.delivery.delivery import Delivery
-from zmesh.core.delivery.streams import WINDOW
+from zmesh.core.delivery import Delivery
+from zmesh.core.delivery.flow_control import WINDOW
 from zmesh.core.effects import Deliver
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader, Stream
@@ -73,13 +73,13 @@ class Side:
         self.delivery.on_returned(REQUEST, sequence, wire.Unreachable(Kind.CHUNK, "no_route", "m", "b", (), 9.0), now)
         return self.done()
 
-    def lose(self, node="b", now=0.0):
+    def on_route_lost(self, node="b", now=0.0):
         """The route to a node is gone."""
         self.road.shut(node)
         self.delivery.on_route(node, None, now)
         return self.done()
 
-    def regain(self, node="b", incarnation=2, now=0.0):
+    def on_route(self, node="b", incarnation=2, now=0.0):
         """There is a route to a node (again)."""
         self.road.open(node, incarnation)
         self.delivery.on_route(node, incarnation, now)
@@ -105,20 +105,21 @@ class Side:
         return self.delivery.counts()
 
 
-def request(sequence=0, flags=FLAG_FIRST | FLAG_LAST, *, id=ID, number=0, floor=0, incarnation=2, target=1,
+def request(sequence=0, flags=FLAG_FIRST | FLAG_LAST, *, id=ID, number=0, lowest=0, incarnation=2, target=1,
             detached=False):  # fmt: skip
     """A chunk of a request to this node."""
     header = HEADER._replace(detached=detached) if flags & FLAG_FIRST else None
-    return wire.Chunk(message_id=id, request=True, sequence=sequence, flags=flags, number=number, floor=floor,
-                      incarnation=incarnation, target=target, header=header, eof=None)  # fmt: skip
+    return wire.Chunk(message_id=id, request=True, sequence=sequence, flags=flags, request_number=number,
+                      lowest_outstanding=lowest, incarnation=incarnation, target=target, header=header,
+                      eof=None)  # fmt: skip
 
 
 def answer(sequence=0, flags=FLAG_FIRST | FLAG_LAST | FLAG_EOF, *, id=ID, incarnation=2, target=1, eof=None):
     """A chunk of the replies to this node."""
     header = ANSWER if flags & FLAG_FIRST else None
     eof = eof or (Eof() if flags & FLAG_EOF else None)
-    return wire.Chunk(message_id=id, request=False, sequence=sequence, flags=flags, number=0, floor=0,
-                      incarnation=incarnation, target=target, header=header, eof=eof)  # fmt: skip
+    return wire.Chunk(message_id=id, request=False, sequence=sequence, flags=flags, request_number=0,
+                      lowest_outstanding=0, incarnation=incarnation, target=target, header=header, eof=eof)  # fmt: skip
 
 
 def sent(effects, *kinds):

@@ -17,12 +17,14 @@ from tests.core.delivery.delivery_harness import (
     sent,
 )
 from zmesh.core import wire
-from zmesh.core.delivery.client import CANCEL_AGAIN, CANCEL_GRACE
-from zmesh.core.delivery.peers import ACK_DELAY, POKE_LIMIT
-from zmesh.core.delivery.sender import BURST, POKE
-from zmesh.core.delivery.streams import BACKLOG, CHUNK_OVERHEAD, FIRST_TIMEOUT, WINDOW
+from zmesh.core.delivery.client import CANCEL_RETRY_INTERVAL, CANCEL_TIMEOUT
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
+from zmesh.core.delivery.outbound import SEND_BUFFER
+from zmesh.core.delivery.peers import ACK_DELAY, PROBE_LIMIT
+from zmesh.core.delivery.sender import BURST, PROBE_INTERVAL
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Eof
+from zmesh.core.rtt import INITIAL_TIMEOUT
 from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Ack, AckItem, Cancel, Kind
 
 # --- the road of one request --------------------------------------------------------------------------------------
@@ -32,8 +34,14 @@ def test_a_request_leaves_at_once(side):
     ((to, kind, chunk, body),) = side.call(b"hello")
     assert (to, kind, body) == ("b", Kind.CHUNK, b"hello")
     assert (chunk.message_id, chunk.request, chunk.header, chunk.target) == (ID, True, HEADER, 2)
-    assert side.delivery.handing_over
-    assert side.counts == {"calls": 1, "services": 0, "acks": 0, "waiting_bytes": 5, "peers": 1}
+    assert side.delivery.has_undelivered_requests
+    assert side.counts == {
+        "requests_made": 1,
+        "requests_received": 0,
+        "pending_acks": 0,
+        "waiting_bytes": 5,
+        "peers": 1,
+    }
 
 
 def test_a_reply_is_delivered_and_the_final_word_ends_the_call(side):
@@ -41,8 +49,14 @@ def test_a_reply_is_delivered_and_the_final_word_ends_the_call(side):
     assert side.on_chunk(answer(), b"world", hops=2) == [
         Deliver(REPLIES, "b", ANSWER, b"world", True, Eof(), 5 + CHUNK_OVERHEAD, 2)
     ]
-    assert side.counts == {"calls": 0, "services": 0, "acks": 1, "waiting_bytes": 0, "peers": 1}
-    assert not side.delivery.handing_over
+    assert side.counts == {
+        "requests_made": 0,
+        "requests_received": 0,
+        "pending_acks": 1,
+        "waiting_bytes": 0,
+        "peers": 1,
+    }
+    assert not side.delivery.has_undelivered_requests
     assert sent(side.tick(ACK_DELAY)) == [acknowledged(1)]
 
 
@@ -52,7 +66,7 @@ def test_replies_come_one_by_one_and_the_final_word_may_come_alone(side):
     (second,) = side.on_chunk(answer(1, FLAG_EOF, eof=Eof(1, "remote", "oh")))
     assert (first.body, first.last, first.eof) == (b"one", True, None)
     assert (second.header, second.body, second.last, second.eof) == (None, b"", False, Eof(1, "remote", "oh"))
-    assert side.counts["calls"] == 0
+    assert side.counts["requests_made"] == 0
 
 
 def test_what_comes_after_the_final_word_is_not_delivered(side):
@@ -78,14 +92,14 @@ def test_a_reply_from_a_node_that_was_not_asked_is_not_delivered(side, road):
     effects = side.on_chunk(answer(incarnation=3), b"x", source="c")
     assert sent(effects) == [Ack(1, 3, (AckItem(*REPLIES, CLOSED, 0),))]
     assert deliveries(effects) == []
-    assert side.counts["calls"] == 1
+    assert side.counts["requests_made"] == 1
 
 
 def test_a_reply_from_another_life_of_the_recipient_is_not_delivered(side, road):
     side.call()
     road.shut("b")
     assert side.on_chunk(answer(incarnation=8), b"x") == [Report("frame_dropped", "b", None, "not_its_request")]
-    assert side.counts["calls"] == 1
+    assert side.counts["requests_made"] == 1
 
 
 def test_a_payload_may_follow_piece_by_piece(side):
@@ -98,10 +112,10 @@ def test_a_payload_may_follow_piece_by_piece(side):
 
 def test_a_cancelled_request_has_no_room_for_more_while_it_waits_for_its_end(side):
     side.call(last=False)
-    assert side.delivery.room(REQUEST) == BACKLOG
+    assert side.delivery.room(REQUEST) == SEND_BUFFER
     assert side.delivery.is_open(REQUEST)
     side.cancel()
-    assert side.counts["calls"] == 1
+    assert side.counts["requests_made"] == 1
     assert not side.delivery.is_open(REQUEST)
     assert side.delivery.room(REQUEST) == 0
 
@@ -111,10 +125,10 @@ def test_a_cancelled_request_has_no_room_for_more_while_it_waits_for_its_end(sid
 
 def test_a_call_fails_when_the_recipient_has_restarted(side):
     side.call()
-    assert side.regain(incarnation=3, now=5.0) == [
+    assert side.on_route(incarnation=3, now=5.0) == [
         final("node_restarted", "node 'b' has restarted and lost the request; send it again if it may run twice")
     ]
-    assert side.counts["calls"] == 0
+    assert side.counts["requests_made"] == 0
 
 
 def test_a_call_fails_when_the_recipient_says_that_it_has_restarted(side):
@@ -131,16 +145,16 @@ def test_a_call_fails_when_the_recipient_says_that_it_has_restarted(side):
 def test_a_request_that_is_acknowledged_is_handed_over_and_sent_no_more(side):
     side.call()
     assert side.on_ack(1) == []
-    assert not side.delivery.handing_over
-    assert sent([effect for _, effect in side.run(0.0, POKE - 1)]) == []
+    assert not side.delivery.has_undelivered_requests
+    assert sent([effect for _, effect in side.run(0.0, PROBE_INTERVAL - 1)]) == []
 
 
 def test_the_number_of_a_request_is_settled_when_its_first_chunk_has_arrived(side):
     side.call(bytes(2 * MAX_BODY))
     side.on_ack(0)
-    assert [chunk.floor for chunk in sent(side.call(id=bytes(16)))] == [0]
+    assert [chunk.lowest_outstanding for chunk in sent(side.call(id=bytes(16)))] == [0]
     side.on_ack(1)
-    assert [chunk.floor for chunk in sent(side.call(id=b"\xff" * 16))] == [1]
+    assert [chunk.lowest_outstanding for chunk in sent(side.call(id=b"\xff" * 16))] == [1]
 
 
 def test_an_acknowledgement_opens_the_window(side):
@@ -153,21 +167,21 @@ def test_an_acknowledgement_opens_the_window(side):
 
 def test_who_asks_how_far_a_call_has_come_is_told_at_once(side):
     side.call()
-    assert sent(side.on_ack(1, POKE_LIMIT)) == [acknowledged(0)]
+    assert sent(side.on_ack(1, PROBE_LIMIT)) == [acknowledged(0)]
 
 
 def test_a_call_that_the_recipient_has_given_up_ends(side):
     side.call()
     (piece,) = deliveries(side.on_ack(CLOSED, 0, now=5.0))
     assert piece == final("unreachable", "node 'b' gave the request up while cut off; its work was stopped")
-    assert side.counts["calls"] == 0
+    assert side.counts["requests_made"] == 0
 
 
 def test_a_call_that_has_not_left_can_not_have_been_given_up(side, road):
     road.open("b", 2, lagging=True)
     side.call()
     assert side.on_ack(CLOSED, 0) == []
-    assert side.counts["calls"] == 1
+    assert side.counts["requests_made"] == 1
 
 
 # --- silence ------------------------------------------------------------------------------------------------------
@@ -176,20 +190,20 @@ def test_a_call_that_has_not_left_can_not_have_been_given_up(side, road):
 def test_a_request_that_is_not_acknowledged_is_sent_again_with_growing_pauses(side):
     side.call()
     again = [(now, effect.value) for now, effect in side.run(0.0, 20.0)]
-    assert [now for now, _ in again] == [FIRST_TIMEOUT, 3.0, 7.0, 15.0]
+    assert [now for now, _ in again] == [INITIAL_TIMEOUT, 3.0, 7.0, 15.0]
 
 
 def test_every_now_and_then_the_other_end_is_asked_whether_it_knows_the_exchange(side):
     side.call()
     side.on_ack(1)
-    pokes = [(now, effect.value) for now, effect in side.run(0.0, 2.9 * POKE)]
-    assert [now for now, _ in pokes] == [POKE, 2 * POKE]
-    assert {ack for _, ack in pokes} == {acknowledged(0, POKE_LIMIT)}
+    pokes = [(now, effect.value) for now, effect in side.run(0.0, 2.9 * PROBE_INTERVAL)]
+    assert [now for now, _ in pokes] == [PROBE_INTERVAL, 2 * PROBE_INTERVAL]
+    assert {ack for _, ack in pokes} == {acknowledged(0, PROBE_LIMIT)}
 
 
 # --- a recipient whose life is not known, as a leaf's recipients are ----------------------------------------------
 
-QUESTION = Ack(1, 0, (AckItem(*REQUEST, 0, POKE_LIMIT),))
+QUESTION = Ack(1, 0, (AckItem(*REQUEST, 0, PROBE_LIMIT),))
 
 
 @pytest.fixture
@@ -217,7 +231,7 @@ def test_a_request_leaves_for_the_life_that_answers_and_for_no_other(blind):
 
 def test_the_question_is_asked_again_until_it_is_answered(blind):
     questions = blind.run(1.0, 20.0)
-    assert [now - 1.0 for now, _ in questions] == [FIRST_TIMEOUT, 3.0, 7.0, 15.0]
+    assert [now - 1.0 for now, _ in questions] == [INITIAL_TIMEOUT, 3.0, 7.0, 15.0]
     assert all(effect.value == QUESTION for _, effect in questions)
 
 
@@ -229,8 +243,8 @@ def test_more_payload_asks_no_more_questions(blind):
 
 
 def test_a_new_way_has_the_question_asked_anew(blind):
-    blind.lose(now=1.5)
-    assert sent(blind.regain(incarnation=0, now=1.6)) == [QUESTION]
+    blind.on_route_lost(now=1.5)
+    assert sent(blind.on_route(incarnation=0, now=1.6)) == [QUESTION]
 
 
 def test_one_answer_lets_everything_go_that_waits_for_that_node(blind):
@@ -287,7 +301,7 @@ def test_a_call_ends_at_its_deadline_and_the_work_is_stopped(side):
     assert deliveries(effects) == [
         final("timed_out", "no final reply from 'b' within 5 s; the request had reached 'b'")
     ]
-    assert side.counts["calls"] == 0
+    assert side.counts["requests_made"] == 0
 
 
 def test_a_call_without_a_route_says_so_when_its_time_is_up(side):
@@ -306,8 +320,8 @@ def test_a_deadline_beyond_the_patience_for_a_route_does_not_count(side):
 
 def test_a_call_that_was_out_of_reach_for_a_time_keeps_its_deadline(side):
     side.call(timeout=40.0)
-    side.lose(now=1.0)
-    side.regain(now=2.0)
+    side.on_route_lost(now=1.0)
+    side.on_route(now=2.0)
     side.on_ack(1, now=2.1)
     assert deliveries([effect for _, effect in side.run(2.1, 39.9)]) == []
     assert [piece.eof.reason for piece in deliveries(side.tick(40.0))] == ["timed_out"]
@@ -319,7 +333,7 @@ def test_a_call_that_was_out_of_reach_for_a_time_keeps_its_deadline(side):
 def test_a_request_that_never_left_is_cancelled_at_once(side):
     side.call(to="x")
     assert side.cancel() == [final("cancelled", "cancelled; it had not reached 'x'", "x")]
-    assert side.counts["calls"] == 0
+    assert side.counts["requests_made"] == 0
 
 
 def test_a_request_that_came_back_is_cancelled_at_once(side):
@@ -336,11 +350,11 @@ def test_a_request_that_comes_back_after_it_was_cancelled_ends_then(side):
 
 def test_a_request_of_which_one_copy_came_back_and_another_may_have_arrived_waits_for_the_word_of_the_recipient(side):
     side.call()
-    side.lose(now=0.5)
-    side.regain(now=0.6)
+    side.on_route_lost(now=0.5)
+    side.on_route(now=0.6)
     side.on_returned(now=0.7)
     assert sent(side.cancel(now=0.8), Kind.CANCEL) == [Cancel(ID, True, 0, 0, 1, 2)]
-    assert side.counts["calls"] == 1
+    assert side.counts["requests_made"] == 1
 
 
 def test_a_request_of_which_anything_has_arrived_waits_for_the_word_of_the_recipient(side):
@@ -363,7 +377,7 @@ def test_a_cancelled_call_ends_with_the_final_word_of_the_recipient(side):
     assert sent(side.cancel()) == [Cancel(ID, True, 0, 0, 1, 2)]
     (piece,) = side.on_chunk(answer(flags=FLAG_EOF, eof=Eof(1, "cancelled", "stopped")))
     assert piece.eof == Eof(1, "cancelled", "stopped")
-    assert side.counts["calls"] == 0
+    assert side.counts["requests_made"] == 0
 
 
 def test_a_cancelled_call_ends_when_the_recipient_knows_nothing_of_it(side):
@@ -378,12 +392,16 @@ def test_a_cancelled_call_ends_when_the_recipient_knows_nothing_of_it(side):
 def test_cancelling_is_said_again_until_it_is_confirmed_and_given_up_in_the_end(side):
     side.call()
     side.cancel(now=1.0)
-    effects = side.run(1.0, 1.0 + CANCEL_GRACE)
+    effects = side.run(1.0, 1.0 + CANCEL_TIMEOUT)
     assert sent([effect for _, effect in effects], Kind.CHUNK) == []
     cancels = [now for now, effect in effects if sent([effect], Kind.CANCEL)]
-    assert cancels[:3] == [1.0 + CANCEL_AGAIN, 1.0 + 2 * CANCEL_AGAIN, 1.0 + 3 * CANCEL_AGAIN]
+    assert cancels[:3] == [
+        1.0 + CANCEL_RETRY_INTERVAL,
+        1.0 + 2 * CANCEL_RETRY_INTERVAL,
+        1.0 + 3 * CANCEL_RETRY_INTERVAL,
+    ]
     assert effects[-1] == (
-        1.0 + CANCEL_GRACE,
+        1.0 + CANCEL_TIMEOUT,
         final("cancelled", "cancelled; 'b' has not confirmed within 10 s that the work has ended"),
     )
 
@@ -398,9 +416,9 @@ def test_cancelling_is_said_again_also_when_the_request_is_acknowledged_meanwhil
 
 def test_a_cancelled_call_whose_route_is_lost_is_cancelled_again_when_there_is_one(side):
     side.call()
-    side.lose(now=0.5)
+    side.on_route_lost(now=0.5)
     assert side.cancel(now=1.0) == []
-    assert sent(side.regain(now=2.0)) == [Cancel(ID, True, 0, 0, 1, 2)]
+    assert sent(side.on_route(now=2.0)) == [Cancel(ID, True, 0, 0, 1, 2)]
 
 
 def test_what_was_not_sent_of_a_cancelled_call_never_is(side):
@@ -415,7 +433,7 @@ def test_that_the_recipient_has_closed_a_cancelled_call_does_not_end_it_otherwis
     side.call()
     side.cancel()
     assert side.on_ack(CLOSED, 0) == []
-    assert side.counts["calls"] == 1
+    assert side.counts["requests_made"] == 1
 
 
 def test_the_time_of_a_cancelled_call_may_be_up_before_it_is_confirmed(side):

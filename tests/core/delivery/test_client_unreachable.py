@@ -13,9 +13,10 @@ from tests.core.delivery.delivery_harness import (
     sent,
 )
 from zmesh.core import wire
-from zmesh.core.delivery.client import POKE_SOON
-from zmesh.core.delivery.peers import POKE_LIMIT
-from zmesh.core.delivery.sender import POKE, SILENCE
+from zmesh.core.delivery.client import FIRST_PROBE_DELAY
+from zmesh.core.delivery.exchange import SILENCE_TIMEOUT
+from zmesh.core.delivery.peers import PROBE_LIMIT
+from zmesh.core.delivery.sender import PROBE_INTERVAL
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, MAX_BODY, Cancel, Kind
 
@@ -25,11 +26,11 @@ from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, MAX_BODY, Cancel, Kind
 def test_a_request_without_a_route_waits_for_one(side):
     assert side.call(to="x", now=1.0) == []
     assert side.counts["waiting_bytes"] == 0
-    (chunk,) = sent(side.regain("x", 9, now=11.0))
+    (chunk,) = sent(side.on_route("x", 9, now=11.0))
     assert chunk.target == 9
     side.on_ack(1, source="x", incarnation=9, now=12.0)
     assert sent([effect for _, effect in side.run(12.0, 12.0 + ROUTE_TIMEOUT)], Kind.CHUNK) == []
-    assert side.counts["calls"] == 1
+    assert side.counts["requests_made"] == 1
 
 
 def test_a_request_without_a_route_for_too_long_ends_unreachable(side):
@@ -38,20 +39,20 @@ def test_a_request_without_a_route_for_too_long_ends_unreachable(side):
     assert side.tick(1.0 + ROUTE_TIMEOUT) == [
         final("unreachable", "no route to 'x' after 30 s; the request has not left 'a'; a hint about x", "x")
     ]
-    assert side.counts["calls"] == 0
+    assert side.counts["requests_made"] == 0
 
 
 def test_a_call_whose_route_is_lost_is_sent_again_when_there_is_one(side):
     side.call(now=0.0)
-    assert side.lose(now=0.5) == []
-    (chunk,) = sent(side.regain(now=0.7))
+    assert side.on_route_lost(now=0.5) == []
+    (chunk,) = sent(side.on_route(now=0.7))
     assert chunk.sequence == 0
 
 
 def test_a_request_that_came_back_goes_to_the_new_life_of_its_recipient(side):
     side.call()
     side.on_returned()
-    (chunk,) = sent(side.regain(incarnation=9, now=0.5))
+    (chunk,) = sent(side.on_route(incarnation=9, now=0.5))
     assert chunk.target == 9
 
 
@@ -59,28 +60,28 @@ def test_a_request_that_a_new_life_has_sent_back_waits_until_the_route_leads_the
     side.call()
     side.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 0.1)
     assert sent(side.done()) == []
-    (chunk,) = sent(side.regain(incarnation=9, now=0.5))
+    (chunk,) = sent(side.on_route(incarnation=9, now=0.5))
     assert chunk.target == 9
     assert sent(side.on_ack(1, now=0.6, incarnation=9)) == []
 
 
 def test_a_request_that_may_have_begun_in_a_life_that_is_over_ends(side):
     side.call()
-    (ending,) = deliveries(side.regain(incarnation=9, now=0.5))
+    (ending,) = deliveries(side.on_route(incarnation=9, now=0.5))
     assert ending.eof.reason == "node_restarted"
 
 
 def test_a_call_that_was_lost_and_has_nothing_under_way_asks_how_it_stands(side):
     side.call()
     side.on_ack(1)
-    side.lose(now=1.0)
-    assert sent(side.regain(now=2.0)) == [acknowledged(0, POKE_LIMIT)]
-    assert sent(side.regain(now=3.0)) == []
+    side.on_route_lost(now=1.0)
+    assert sent(side.on_route(now=2.0)) == [acknowledged(0, PROBE_LIMIT)]
+    assert sent(side.on_route(now=3.0)) == []
 
 
 def test_a_call_whose_route_stays_lost_ends_and_the_work_is_stopped_if_that_can_be_told(side, road):
     side.call()
-    side.lose(now=1.0)
+    side.on_route_lost(now=1.0)
     road.open("b", 2)
     effects = side.tick(1.0 + ROUTE_TIMEOUT)
     assert (
@@ -95,7 +96,7 @@ def test_a_call_whose_route_stays_lost_ends_and_the_work_is_stopped_if_that_can_
 
 def test_a_route_that_is_lost_twice_counts_from_the_first_time(side):
     side.call()
-    side.lose(now=1.0)
+    side.on_route_lost(now=1.0)
     side.delivery.on_route("b", None, 20.0)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
     assert deliveries(effects) == [
@@ -108,18 +109,18 @@ def test_a_route_that_is_lost_twice_counts_from_the_first_time(side):
 
 def test_any_sign_of_the_recipient_ends_the_wait_for_a_route(side, road):
     side.call()
-    side.lose(now=1.0)
+    side.on_route_lost(now=1.0)
     road.open("b", 2)
     side.on_ack(1, now=2.0)
-    assert deliveries([effect for _, effect in side.run(2.0, SILENCE)]) == []
+    assert deliveries([effect for _, effect in side.run(2.0, SILENCE_TIMEOUT)]) == []
 
 
 def test_a_call_is_lost_as_long_as_no_way_leads_to_its_recipient(side):
     side.call(to="x")
     assert side.delivery.is_lost(ID)
-    side.regain("x")
+    side.on_route("x")
     assert not side.delivery.is_lost(ID)
-    side.lose("x")
+    side.on_route_lost("x")
     assert side.delivery.is_lost(ID)
     side.cancel()
     assert not side.delivery.is_lost(bytes(16))
@@ -139,7 +140,7 @@ def test_a_call_that_a_forwarder_can_not_pass_on_waits_and_is_sent_again(side):
     side.call()
     assert side.on_unreachable(near=("b1",), now=0.1) == [Report("unreachable", "b", None, "no_route", ("b1",), 9.0)]
     assert sent([effect for _, effect in side.run(0.1, 5.0)], Kind.CHUNK)
-    assert side.counts["calls"] == 1
+    assert side.counts["requests_made"] == 1
 
 
 def test_a_chunk_that_a_full_queue_refused_is_sent_again_with_the_next_acknowledgement(side):
@@ -148,7 +149,7 @@ def test_a_chunk_that_a_full_queue_refused_is_sent_again_with_the_next_acknowled
     side.delivery.on_returned(REQUEST, 1, note, 0.1)
     assert side.done() == []
     assert [chunk.sequence for chunk in sent(side.on_ack(1, now=0.2))] == [1]
-    assert side.delivery.client.get(ID).lost_since is None
+    assert side.delivery.client.get(ID).unreachable_since is None
 
 
 def test_a_call_that_had_arrived_asks_soon_after_a_note(side):
@@ -157,10 +158,10 @@ def test_a_call_that_had_arrived_asks_soon_after_a_note(side):
     side.on_unreachable(now=1.0)
     side.on_unreachable(now=1.2)
     assert [(now, effect.value) for now, effect in side.run(1.0, 5.0)] == [
-        (1.0 + POKE_SOON, acknowledged(0, POKE_LIMIT))
+        (1.0 + FIRST_PROBE_DELAY, acknowledged(0, PROBE_LIMIT))
     ]
     side.on_ack(1, now=5.0)
-    assert deliveries([effect for _, effect in side.run(5.0, SILENCE)]) == []
+    assert deliveries([effect for _, effect in side.run(5.0, SILENCE_TIMEOUT)]) == []
 
 
 # --- what an error says -------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def test_an_error_without_a_note_names_the_neighbour_that_the_request_left_for(s
         final("timed_out", "no final reply from 'b' within 2 s; the last node on the way was 'm'")
     ]
     side.call()
-    side.lose(now=3.0)
+    side.on_route_lost(now=3.0)
     effects = [effect for _, effect in side.run(3.0, 3.0 + ROUTE_TIMEOUT)]
     assert (
         final("unreachable", "no route to 'b' after 33 s; the last node on the way was 'm'; a hint about b") in effects
@@ -197,8 +198,8 @@ def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
     side.call(timeout=9.0)
     for hop in ("m", "n"):
         side.road.hops[1] = hop
-        side.regain(now=1.0)
-    side.lose(now=2.0)
+        side.on_route(now=1.0)
+    side.on_route_lost(now=2.0)
     assert deliveries(side.tick(9.0)) == [
         final("timed_out", "no route to 'b' after 9 s; the last node on the way was 'n'; a hint about b")
     ]
@@ -212,7 +213,7 @@ def test_an_error_says_that_the_recipient_had_the_request_if_that_is_known(side,
     else:
         side.on_ack(1)
     side.on_unreachable(now=1.0)
-    side.lose(now=2.0)
+    side.on_route_lost(now=2.0)
     assert final("timed_out", "no route to 'b' after 9 s; the request had reached 'b'") in side.tick(9.0)
 
 
@@ -238,7 +239,7 @@ def test_a_timeout_names_the_last_node_that_is_known_to_have_the_request(side):
 def test_a_route_that_is_lost_after_the_request_arrived_does_not_hide_that(side):
     side.call()
     side.on_ack(1, now=0.1)
-    side.lose(now=1.0)
+    side.on_route_lost(now=1.0)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
     text = "no route to 'b' after 31 s; the request had reached 'b'; a hint about b"
     assert deliveries(effects) == [final("unreachable", text)]
@@ -260,7 +261,7 @@ def test_a_call_that_runs_out_of_time_after_this_node_has_seen_its_recipient_lea
     side.call(timeout=9.0)
     side.on_ack(1)
     side.on_unreachable(text="something older", now=0.5)
-    side.lose(now=1.0)
+    side.on_route_lost(now=1.0)
     side.road.left.add("b")
     assert final("unreachable", "no route to 'b' after 9 s; the request had reached 'b'; a hint about b") in side.tick(
         9.0
@@ -292,16 +293,16 @@ def test_a_call_whose_route_is_lost_ends_by_its_route_timeout_and_not_by_the_lon
     side.call(timeout=100.0, route_timeout=2.0)
     if begun:
         side.on_chunk(answer(0, FLAG_FIRST), b"half of it")
-    side.lose(now=10.0)
+    side.on_route_lost(now=10.0)
     ends = [(now, effect.eof.reason) for now, effect in side.run(10.0, 200.0) if isinstance(effect, Deliver)]
     assert ends == [(12.0, "unreachable")]
 
 
 def test_a_call_whose_route_comes_back_in_time_goes_on(side):
     side.call(route_timeout=2.0)
-    side.lose(now=10.0)
+    side.on_route_lost(now=10.0)
     side.run(10.0, 11.9)
-    side.regain(now=11.9)
+    side.on_route(now=11.9)
     assert [effect for _, effect in side.run(11.9, 40.0) if isinstance(effect, Deliver)] == []
 
 
@@ -311,15 +312,15 @@ def test_a_call_whose_route_comes_back_in_time_goes_on(side):
 def test_a_call_ends_when_nothing_is_heard_of_its_recipient_although_there_is_a_route(side):
     """A node on the way may swallow what it should pass on, and keep its links alive."""
     side.call(now=0.0)
-    effects = side.run(0.0, SILENCE + 2 * POKE)
+    effects = side.run(0.0, SILENCE_TIMEOUT + 2 * PROBE_INTERVAL)
     ((at, ended),) = [(at, effect) for at, effect in effects if isinstance(effect, Deliver)]
-    assert SILENCE <= at <= SILENCE + POKE
+    assert SILENCE_TIMEOUT <= at <= SILENCE_TIMEOUT + PROBE_INTERVAL
     assert ended.eof.reason == "unreachable"
     assert ended.eof.error == (
         f"nothing was heard of 'b' for {at:.3g} s, although there is a route; "
         "nothing was heard of the request since it left 'a'"
     )
-    assert side.counts["calls"] == 0
+    assert side.counts["requests_made"] == 0
 
 
 def test_a_call_whose_recipient_answers_when_it_is_asked_goes_on(side):
@@ -327,12 +328,12 @@ def test_a_call_whose_recipient_answers_when_it_is_asked_goes_on(side):
     for now in range(10, 300, 10):
         side.on_ack(1, now=float(now))
         assert deliveries([effect for _, effect in side.run(float(now), now + 9.9)]) == []
-    assert side.counts["calls"] == 1
+    assert side.counts["requests_made"] == 1
 
 
 def test_a_call_with_a_longer_route_timeout_waits_as_long_for_a_word(side):
     side.call(now=0.0, route_timeout=200.0)
-    effects = side.run(0.0, 200.0 + 2 * POKE)
+    effects = side.run(0.0, 200.0 + 2 * PROBE_INTERVAL)
     ((at, _),) = [(at, effect) for at, effect in effects if isinstance(effect, Deliver)]
     assert at >= 200.0
 
@@ -340,6 +341,6 @@ def test_a_call_with_a_longer_route_timeout_waits_as_long_for_a_word(side):
 def test_a_silent_call_whose_route_was_lost_has_its_route_timeout_all_the_same(side):
     side.call(now=0.0, route_timeout=20.0)
     side.run(0.0, 40.0)
-    side.lose(now=40.0)
+    side.on_route_lost(now=40.0)
     assert deliveries([effect for _, effect in side.run(40.0, 59.9)]) == []
     assert "no route to 'b' after 60 s" in deliveries(side.tick(60.0))[0].eof.error

@@ -14,9 +14,10 @@ from tests.core.delivery.delivery_harness import (
     sent,
 )
 from zmesh.core import wire
-from zmesh.core.delivery.peers import ACK_DELAY, POKE_LIMIT
+from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
+from zmesh.core.delivery.outbound import SEND_BUFFER
+from zmesh.core.delivery.peers import ACK_DELAY, PROBE_LIMIT
 from zmesh.core.delivery.sender import BURST
-from zmesh.core.delivery.streams import ACK_EVERY, BACKLOG, CHUNK_OVERHEAD, WINDOW
 from zmesh.core.effects import Abort, Pull, Report, StreamOver
 from zmesh.core.message import Eof, Stream
 from zmesh.core.wire import CLOSED, FLAG_FIRST, MAX_BODY, Ack, AckItem, Kind
@@ -44,9 +45,9 @@ def test_what_is_meant_for_an_earlier_life_is_not_heard(side, stimulus):
     if stimulus == "ack":
         side.on_ack(1, target=77)
         assert side.on_ack(1, incarnation=1) == [Report("frame_dropped", "b", None, "stale")]
-        assert side.delivery.handing_over
+        assert side.delivery.has_undelivered_requests
         side.on_ack(1, target=0)
-        assert not side.delivery.handing_over
+        assert not side.delivery.has_undelivered_requests
     else:
         stale = Report("frame_dropped", "b", None, "stale")
         assert side.on_cancel(id=bytes(16), target=77) == [stale]
@@ -58,7 +59,7 @@ def test_an_acknowledgement_from_somebody_else_means_nothing(side, road):
     road.open("c", 3)
     side.call()
     side.on_ack(1, source="c", incarnation=3)
-    assert side.delivery.handing_over
+    assert side.delivery.has_undelivered_requests
 
 
 def test_who_acknowledges_what_is_unknown_hears_so_and_that_is_never_answered(side):
@@ -69,7 +70,7 @@ def test_who_acknowledges_what_is_unknown_hears_so_and_that_is_never_answered(si
 
 
 def test_who_is_asked_for_what_is_unknown_says_so_at_once(side):
-    assert sent(side.on_ack(0, POKE_LIMIT, target=0)) == [Ack(1, 2, (AckItem(*REPLIES, CLOSED, 0),))]
+    assert sent(side.on_ack(0, PROBE_LIMIT, target=0)) == [Ack(1, 2, (AckItem(*REPLIES, CLOSED, 0),))]
 
 
 def test_a_note_about_what_is_over_means_nothing(side):
@@ -80,7 +81,7 @@ def test_a_note_about_what_is_over_means_nothing(side):
 
 
 def test_a_change_of_route_to_a_node_without_exchanges_means_nothing(side):
-    assert side.regain("z", 5) == []
+    assert side.on_route("z", 5) == []
 
 
 def test_a_deadline_of_what_is_over_means_nothing(side):
@@ -123,14 +124,14 @@ def test_a_caller_gives_room_for_replies_too(side):
 
 def test_room_is_what_the_backlog_leaves_and_more_is_pulled_when_there_is_some_again(side):
     side.call(bytes(BURST * MAX_BODY + 1000), last=False)
-    assert side.delivery.room(REQUEST) == BACKLOG - (side.counts["waiting_bytes"] - BURST * MAX_BODY) > 0
+    assert side.delivery.room(REQUEST) == SEND_BUFFER - (side.counts["waiting_bytes"] - BURST * MAX_BODY) > 0
     while room := side.delivery.room(REQUEST):
         side.feed(bytes(room))
     effects = []
     for number in range(1, 30):
         effects += side.on_ack(number, WINDOW + number * (MAX_BODY + CHUNK_OVERHEAD))
     assert effects.count(Pull(REQUEST)) == 1
-    assert side.delivery.room(REQUEST) > BACKLOG // 2 - MAX_BODY
+    assert side.delivery.room(REQUEST) > SEND_BUFFER // 2 - MAX_BODY
 
 
 @pytest.mark.parametrize("ending", ["cancel", "final word", "time", "restart", "route"])
@@ -146,9 +147,9 @@ def test_a_request_that_ends_before_its_payload_says_that_the_stream_is_over(sid
     elif ending == "time":
         effects = [effect for _, effect in side.run(0.0, 5.0)]
     elif ending == "restart":
-        effects = side.on_ack(1) + side.regain(incarnation=3, now=1.0)
+        effects = side.on_ack(1) + side.on_route(incarnation=3, now=1.0)
     else:
-        effects = side.lose(now=0.0) + [effect for _, effect in side.run(0.0, ROUTE_TIMEOUT)]
+        effects = side.on_route_lost(now=0.0) + [effect for _, effect in side.run(0.0, ROUTE_TIMEOUT)]
     assert effects.count(StreamOver(REQUEST)) == 1
     assert not side.delivery.is_open(REQUEST)
     assert side.delivery.room(REQUEST) == 0
@@ -193,7 +194,7 @@ def test_what_waits_whole_is_counted_until_it_leaves_or_is_given_up(side):
     side.call(to="x")
     side.call(bytes(3 * MAX_BODY), to="x", id=other)
     assert side.delivery.waiting_streams == 2
-    side.regain("x")
+    side.on_route("x")
     assert side.delivery.waiting_streams == 0
     side.call(to="y", id=bytes(15) + b"\x03")
     assert side.delivery.waiting_streams == 1
@@ -249,7 +250,7 @@ def test_a_request_takes_another_way_when_its_link_is_gone(side, road):
 def test_a_missing_timer_is_found(side):
     side.call()
     side.delivery._sender.timers.cancel(REQUEST)
-    with pytest.raises(AssertionError, match="nothing will send again"):
+    with pytest.raises(AssertionError, match="without a retransmission timer"):
         side.delivery.check()
 
 
@@ -257,7 +258,7 @@ def test_exchanges_that_nothing_will_wake_are_found(side):
     side.call()
     side.on_ack(1)
     side.delivery._sender._sweep_at = math.inf
-    with pytest.raises(AssertionError, match="nothing will wake"):
+    with pytest.raises(AssertionError, match="no timer wakes"):
         side.delivery.check()
 
 
@@ -265,13 +266,13 @@ def test_a_service_that_is_over_and_still_there_is_found(side):
     side.on_chunk(request())
     side.reply(eof=Eof())
     side.delivery.server.get(ID).outbound.acknowledge(1, 0, 0.0)
-    with pytest.raises(AssertionError, match="still there"):
+    with pytest.raises(AssertionError, match="still in the table"):
         side.delivery.check()
 
 
 def test_an_exchange_that_is_in_no_list_is_found(side):
     side.call()
-    side.delivery._sender._of_host.clear()
+    side.delivery._sender._by_host.clear()
     with pytest.raises(AssertionError, match="by host"):
         side.delivery.check()
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.core.delivery.delivery_harness import ROUTE_TIMEOUT, Side
 from zmesh.core import wire
-from zmesh.core.delivery.peers import FORGET_PEER
-from zmesh.core.delivery.sender import POKE
+from zmesh.core.delivery.peers import PEER_IDLE_TIMEOUT
+from zmesh.core.delivery.sender import PROBE_INTERVAL
 from zmesh.core.effects import Abort, Deliver, Pull, Report
 from zmesh.core.message import Eof, Stream
 from zmesh.core.wire import Kind
@@ -135,9 +135,9 @@ class Pair:
             case 1 if self.expected and self.random.random() < 0.3:
                 self.take(node, side.cancel(self.now, id=self.random.choice(list(self.expected))))
             case 2 if self.random.random() < 0.3:
-                self.take(node, side.lose(other, now=self.now) if other in side.road.ways else [])
+                self.take(node, side.on_route_lost(other, now=self.now) if other in side.road.ways else [])
             case 3 if other not in side.road.ways:
-                self.take(node, side.regain(other, 2 if other == "b" else 1, now=self.now))
+                self.take(node, side.on_route(other, 2 if other == "b" else 1, now=self.now))
             case 4 | 5:
                 self.pass_time(self.random.choice([0.01, 0.1, 1.0, 4.0]))
             case 6:
@@ -151,14 +151,14 @@ class Pair:
         self.under_way.clear()
         for node in "ab":
             if self.other(node) in self.sides[node].road.ways:
-                self.take(node, self.sides[node].lose(self.other(node), now=self.now))
-        self.pass_time(ROUTE_TIMEOUT + POKE + FORGET_PEER)
+                self.take(node, self.sides[node].on_route_lost(self.other(node), now=self.now))
+        self.pass_time(ROUTE_TIMEOUT + PROBE_INTERVAL + PEER_IDLE_TIMEOUT)
 
     def finish(self):
         self.loss = 0.0
         for node in "ab":
             if self.other(node) not in self.sides[node].road.ways:
-                self.take(node, self.sides[node].regain(self.other(node), 2 if node == "a" else 1, now=self.now))
+                self.take(node, self.sides[node].on_route(self.other(node), 2 if node == "a" else 1, now=self.now))
         for _ in range(400):
             self.deliver_some()
             self.work()

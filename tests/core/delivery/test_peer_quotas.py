@@ -4,11 +4,11 @@ import pytest
 
 from tests.core.delivery.delivery_harness import REPLIES, Side, answer, deliveries, request, sent
 from zmesh.core import wire
-from zmesh.core.delivery.delivery import AT_ONCE
-from zmesh.core.delivery.peers import FORGET_PEER, MAX_FORMER, POKE_LIMIT
-from zmesh.core.delivery.sender import POKE
-from zmesh.core.delivery.server import SILENCE
-from zmesh.core.delivery.streams import CHUNK_OVERHEAD, WINDOW
+from zmesh.core.delivery.delivery import TIMERS_PER_TICK
+from zmesh.core.delivery.exchange import SILENCE_TIMEOUT
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
+from zmesh.core.delivery.peers import MAX_FORMER_INCARNATIONS, PEER_IDLE_TIMEOUT, PROBE_LIMIT
+from zmesh.core.delivery.sender import PROBE_INTERVAL
 from zmesh.core.effects import Abort, Pull, Report
 from zmesh.core.limits import Limits
 from zmesh.core.message import Eof
@@ -58,7 +58,7 @@ def test_one_request_more_than_the_limit_is_answered_as_overloaded(limited, limi
     (head,) = sent(effects)
     assert (head.message_id, head.target, head.sequence) == (id_of(3), 2, 0)
     assert f"node 'a' has no room for another request of 'b' ({limit} is 3)" in head.eof.error
-    assert side.counts["services"] == side.delivery.kept()["services"] == 3
+    assert side.counts["requests_received"] == side.delivery.usage()["services"] == 3
 
 
 @pytest.mark.parametrize("limit", ["services", "services_per_neighbour", "services_per_peer"])
@@ -81,7 +81,7 @@ def test_sources_that_are_made_up_share_what_their_neighbour_may_have(limited):
     side = limited(services_per_neighbour=3)
     for number in range(10):
         side.on_chunk(opening(number), source=f"forged-{number}", via="n")
-    assert side.counts["services"] == 3
+    assert side.counts["requests_received"] == 3
     assert len(deliveries(side.on_chunk(opening(99), source="c", via="m"))) == 1
 
 
@@ -134,10 +134,10 @@ def test_payload_that_would_take_more_than_the_limit_is_dropped_and_comes_again(
         side.on_chunk(request(number, FLAG_FIRST if not number else 0), bytes(1000), via="n")
     effects = side.on_chunk(request(sequence, 0), bytes(1000), via="n")
     assert Report("frame_dropped", "b", None, limit) in effects
-    assert side.delivery.kept()["kept_bytes"] == 3 * WEIGHT
+    assert side.delivery.usage()["kept_bytes"] == 3 * WEIGHT
     side.delivery.release_credit(REPLIES._replace(request=True), WEIGHT, 0.0)
     assert Report("frame_dropped", "b", None, limit) not in side.on_chunk(request(sequence, 0), bytes(1000), via="n")
-    assert side.delivery.kept()["kept_bytes"] == 3 * WEIGHT
+    assert side.delivery.usage()["kept_bytes"] == 3 * WEIGHT
 
 
 @pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
@@ -148,7 +148,7 @@ def test_what_is_held_of_a_request_gives_way_to_the_chunk_that_it_waits_for(limi
     for sequence in (2, 3):
         side.on_chunk(request(sequence, 0), bytes(1000), via="n")
     assert len(deliveries(side.on_chunk(request(1, 0), bytes(1000), via="n"))) == 2
-    assert side.delivery.kept()["kept_bytes"] == 3 * WEIGHT
+    assert side.delivery.usage()["kept_bytes"] == 3 * WEIGHT
     side.delivery.release_credit(REPLIES._replace(request=True), WEIGHT, 0.0)
     assert len(deliveries(side.on_chunk(request(3, FLAG_LAST), bytes(1000), via="n"))) == 1
 
@@ -170,10 +170,10 @@ def test_a_chunk_that_has_come_already_costs_nothing(limited):
 def test_a_request_that_came_whole_counts_until_it_is_over(limited):
     side = limited()
     side.on_chunk(request(), bytes(1000))
-    assert side.delivery.kept()["kept_bytes"] == WEIGHT
+    assert side.delivery.usage()["kept_bytes"] == WEIGHT
     side.reply(eof=Eof())
     side.on_ack(1, stream=REPLIES)
-    assert side.delivery.kept()["kept_bytes"] == 0
+    assert side.delivery.usage()["kept_bytes"] == 0
 
 
 def test_replies_count_while_they_are_held_for_their_turn_and_are_always_taken_in_it(limited):
@@ -183,7 +183,7 @@ def test_replies_count_while_they_are_held_for_their_turn_and_are_always_taken_i
         assert deliveries(side.on_chunk(answer(sequence, 0), bytes(1000))) == []
     assert Report("frame_dropped", "b", None, "kept_bytes_per_peer") in side.on_chunk(answer(3, 0), bytes(1000))
     assert len(deliveries(side.on_chunk(answer(0, FLAG_FIRST), bytes(1000)))) == 3
-    assert side.delivery.kept()["kept_bytes"] == 0
+    assert side.delivery.usage()["kept_bytes"] == 0
     assert len(deliveries(side.on_chunk(answer(3, 0), bytes(1000)))) == 1
 
 
@@ -192,7 +192,7 @@ def test_what_is_held_of_replies_is_given_back_when_the_request_ends(limited):
     side.call(timeout=5.0)
     side.on_chunk(answer(1, 0), bytes(1000))
     side.run(0.0, 6.0)
-    assert side.delivery.kept()["kept_bytes"] == 0
+    assert side.delivery.usage()["kept_bytes"] == 0
 
 
 def test_replies_count_until_they_are_acknowledged(limited):
@@ -201,7 +201,7 @@ def test_replies_count_until_they_are_acknowledged(limited):
     side.reply(bytes(4 * WEIGHT))
     assert refusals(side.on_chunk(opening(2), source="c")) == ["kept_bytes"]
     side.on_ack(1, stream=REPLIES)
-    assert side.delivery.kept()["kept_bytes"] == CHUNK_OVERHEAD
+    assert side.delivery.usage()["kept_bytes"] == CHUNK_OVERHEAD
     assert len(deliveries(side.on_chunk(opening(2), source="c"))) == 1
 
 
@@ -240,7 +240,7 @@ def test_one_peer_more_than_the_limit_is_not_remembered(limited, limit, via):
     assert side.road.take() == []
     assert frame(Kind.CHUNK, opening(0), "c", side, via) is None
     assert refusals(side.road.take()) == [limit]
-    assert side.delivery.kept() == {**NOTHING, "peers": 3}
+    assert side.delivery.usage() == {**NOTHING, "peers": 3}
 
 
 def test_this_node_itself_and_whom_it_calls_are_always_remembered(limited):
@@ -248,15 +248,15 @@ def test_this_node_itself_and_whom_it_calls_are_always_remembered(limited):
     frame(Kind.ACK, Ack(5, 1, ()), "forged", side, "n")
     side.call(to="c")
     assert frame(Kind.ACK, Ack(1, 1, ()), "a", side, None) is None
-    assert side.delivery.kept()["peers"] == 3
+    assert side.delivery.usage()["peers"] == 3
 
 
 def test_peers_that_were_made_up_are_forgotten_and_others_may_come(limited):
     side = limited(peers_per_neighbour=3)
     for number in range(5):
         frame(Kind.ACK, Ack(5, 1, ()), f"forged-{number}", side, "n")
-    side.run(0.0, FORGET_PEER)
-    assert side.delivery.kept() == NOTHING
+    side.run(0.0, PEER_IDLE_TIMEOUT)
+    assert side.delivery.usage() == NOTHING
     assert frame(Kind.ACK, Ack(5, 1, ()), "c", side, "n") is None
 
 
@@ -267,7 +267,7 @@ def test_acknowledgements_that_are_owed_are_sent_before_they_are_many(limited):
     side.delivery.on_ack("b", Ack(2, 1, asked), 0.0)
     (ack,) = sent(side.done())
     assert len(ack.acks) == MAX_ACKS
-    assert side.counts["acks"] == 0
+    assert side.counts["pending_acks"] == 0
 
 
 # --- numbers that are remembered ----------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_the_peers_with_the_most_numbers_forget_them_when_there_are_too_many(lim
         cancel(side, number, source="c")
     for number in range(1, 200, 2):
         cancel(side, number)
-        assert side.delivery.kept()["request_numbers"] <= 40
+        assert side.delivery.usage()["request_numbers"] <= 40
     (over,) = sent(side.on_chunk(request(number=11, flags=FLAG_FIRST)), Kind.ACK)
     assert over.acks[0].next == CLOSED
     assert len(deliveries(side.on_chunk(opening(11), source="c"))) == 1
@@ -297,12 +297,12 @@ def test_the_numbers_of_former_incarnations_count_as_well(limited):
     for incarnation in range(1, 20):
         for number in range(1, 40, 2):
             cancel(side, number, incarnation=incarnation, source="x")
-            assert side.delivery.kept()["request_numbers"] <= 100
-    last = 19 - MAX_FORMER
+            assert side.delivery.usage()["request_numbers"] <= 100
+    last = 19 - MAX_FORMER_INCARNATIONS
     (over,) = sent(side.on_chunk(opening(39, incarnation=last), source="x"), Kind.ACK)
     assert over.acks[0].next == CLOSED
-    side.run(0.0, 2 * FORGET_PEER)
-    assert side.delivery.kept() == NOTHING
+    side.run(0.0, 2 * PEER_IDLE_TIMEOUT)
+    assert side.delivery.usage() == NOTHING
 
 
 # --- callers that stay silent -------------------------------------------------------------------------------------
@@ -311,14 +311,14 @@ def test_the_numbers_of_former_incarnations_count_as_well(limited):
 def test_a_request_whose_caller_sends_no_more_and_answers_nothing_ends(limited):
     side = limited()
     side.on_chunk(request(flags=FLAG_FIRST), bytes(1000))
-    effects = side.run(0.0, SILENCE + POKE)
+    effects = side.run(0.0, SILENCE_TIMEOUT + PROBE_INTERVAL)
     ended = [now for now, effect in effects if effect == Abort(REPLIES.message_id, "unreachable")]
     assert len(ended) == 1
-    assert SILENCE <= ended[0] <= SILENCE + POKE
+    assert SILENCE_TIMEOUT <= ended[0] <= SILENCE_TIMEOUT + PROBE_INTERVAL
     asked = [item for _, effect in effects for head in sent([effect], Kind.ACK) for item in head.acks]
-    assert sum(item.limit == POKE_LIMIT for item in asked) >= 2
-    side.run(ended[0], ended[0] + FORGET_PEER)
-    assert side.delivery.kept() == NOTHING
+    assert sum(item.limit == PROBE_LIMIT for item in asked) >= 2
+    side.run(ended[0], ended[0] + PEER_IDLE_TIMEOUT)
+    assert side.delivery.usage() == NOTHING
 
 
 def test_a_caller_that_answers_may_take_its_time_with_the_payload(limited):
@@ -326,9 +326,9 @@ def test_a_caller_that_answers_may_take_its_time_with_the_payload(limited):
     side.on_chunk(request(flags=FLAG_FIRST), bytes(1000))
     now = 0.0
     for _ in range(20):
-        effects = side.run(now, now + POKE)
+        effects = side.run(now, now + PROBE_INTERVAL)
         assert Abort(REPLIES.message_id, "unreachable") not in [effect for _, effect in effects]
-        now += POKE
+        now += PROBE_INTERVAL
         side.on_ack(0, WINDOW, stream=REPLIES, now=now)
     assert len(deliveries(side.on_chunk(request(1, 0), now=now))) == 1
 
@@ -337,21 +337,21 @@ def test_a_caller_that_never_acknowledges_its_replies_is_given_up_as_well(limite
     side = limited()
     side.on_chunk(request())
     side.reply(b"never heard", eof=Eof())
-    side.run(0.0, SILENCE + POKE)
-    assert side.counts["services"] == 0
+    side.run(0.0, SILENCE_TIMEOUT + PROBE_INTERVAL)
+    assert side.counts["requests_received"] == 0
 
 
 def test_a_caller_that_was_out_of_reach_has_all_of_the_time_again(limited):
     side = limited()
     side.on_chunk(request(flags=FLAG_FIRST))
     side.run(0.0, 29.0)
-    side.lose(now=29.0)
+    side.on_route_lost(now=29.0)
     side.run(29.0, 58.0)
-    side.regain(now=58.0)
-    side.run(58.0, 58.0 + SILENCE - 1.0)
-    assert side.counts["services"] == 1
-    side.run(58.0 + SILENCE - 1.0, 58.0 + SILENCE + POKE)
-    assert side.counts["services"] == 0
+    side.on_route(now=58.0)
+    side.run(58.0, 58.0 + SILENCE_TIMEOUT - 1.0)
+    assert side.counts["requests_received"] == 1
+    side.run(58.0 + SILENCE_TIMEOUT - 1.0, 58.0 + SILENCE_TIMEOUT + PROBE_INTERVAL)
+    assert side.counts["requests_received"] == 0
 
 
 def test_callers_are_asked_about_all_of_their_requests_together(limited):
@@ -360,23 +360,23 @@ def test_callers_are_asked_about_all_of_their_requests_together(limited):
     for number in range(count):
         side.on_chunk(opening(number))
     side.run(0.0, 1.0)
-    frames = [head.acks for _, effect in side.run(1.0, POKE) for head in sent([effect], Kind.ACK)]
+    frames = [head.acks for _, effect in side.run(1.0, PROBE_INTERVAL) for head in sent([effect], Kind.ACK)]
     assert [len(acks) for acks in frames] == [MAX_ACKS, 10]
-    assert {item.limit for acks in frames for item in acks} == {POKE_LIMIT}
+    assert {item.limit for acks in frames for item in acks} == {PROBE_LIMIT}
 
 
 def test_many_services_that_end_at_once_end_in_several_ticks(limited, road):
     side = limited()
-    for number in range(2 * AT_ONCE + 1):
+    for number in range(2 * TIMERS_PER_TICK + 1):
         side.on_chunk(opening(number))
     side.run(0.0, 1.0)
-    side.lose(now=1.0)
+    side.on_route_lost(now=1.0)
     left = []
-    while side.counts["services"]:
+    while side.counts["requests_received"]:
         side.delivery.tick(31.0)
         side.done()
-        left.append(side.counts["services"])
-    assert left == [AT_ONCE + 1, 1, 0]
+        left.append(side.counts["requests_received"])
+    assert left == [TIMERS_PER_TICK + 1, 1, 0]
 
 
 # --- counts that are wrong ----------------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ def spoil_numbers(side):
 
 
 def spoil_kept(side):
-    side.delivery.server.get(id_of(0)).kept += 1
+    side.delivery.server.get(id_of(0)).charged_bytes += 1
 
 
 def spoil_payload(side):

@@ -1,10 +1,10 @@
 import pytest
 
 from zmesh.core.delivery.congestion import MAX_WINDOW
+from zmesh.core.delivery.exchange import Exchange
+from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.peers import ACK_DELAY, Peers
-from zmesh.core.delivery.receiver import MAX_WIDENED, Receiver
-from zmesh.core.delivery.sender import Exchange
-from zmesh.core.delivery.streams import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
+from zmesh.core.delivery.receiver import MAX_WINDOW_GROWTH, Receiver
 from zmesh.core.effects import Report
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FLAG_BLOCKED, MAX_BODY, AckItem, Chunk, Kind
@@ -28,7 +28,7 @@ def new(peers):
     def new():
         nonlocal count
         count += 1
-        return Exchange(count.to_bytes(16, "big"), peers.enter("b"), 2, request=True)
+        return Exchange(count.to_bytes(16, "big"), peers.open_exchange("b"), 2, request=True)
 
     return new
 
@@ -44,11 +44,11 @@ def read(receiving, exchange, ready, now=0.0):
 
 def test_what_comes_in_order_is_handed_on_and_acknowledged_after_a_while(receiving, peers, road, new):
     exchange = new()
-    exchange.lost_since = 1.0
+    exchange.unreachable_since = 1.0
     ready = receiving.accept(exchange, chunk(0), b"body", 3)
-    receiving.owe(exchange, ready, 2.0)
+    receiving.schedule_ack(exchange, ready, 2.0)
     assert ready == [(chunk(0), b"body", 3)]
-    assert exchange.lost_since is None
+    assert exchange.unreachable_since is None
     assert road.take() == []
     peers.tick(2.0 + ACK_DELAY)
     (sent,) = road.frames(Kind.ACK)
@@ -59,7 +59,7 @@ def test_a_copy_is_acknowledged_at_once(receiving, road, new):
     exchange = new()
     for _ in range(2):
         ready = receiving.accept(exchange, chunk(0), b"", 1)
-        receiving.owe(exchange, ready, 0.0)
+        receiving.schedule_ack(exchange, ready, 0.0)
     assert ready is None
     assert len(road.frames(Kind.ACK)) == 1
 
@@ -85,7 +85,7 @@ def test_the_window_of_a_reader_that_keeps_up_doubles_when_it_holds_the_sender_u
     widths = []
     for sequence in range(7):
         ready = receiving.accept(exchange, chunk(sequence, FLAG_BLOCKED), bytes(MAX_BODY), 1)
-        receiving.owe(exchange, ready, 0.0)
+        receiving.schedule_ack(exchange, ready, 0.0)
         read(receiving, exchange, ready)
         receiving.check([exchange])
         widths.append(exchange.inbound.window // WINDOW)
@@ -112,9 +112,9 @@ def test_a_node_widens_the_windows_of_all_its_streams_so_far_and_no_further(rece
             read(receiving, exchange, receiving.accept(exchange, chunk(sequence, FLAG_BLOCKED), b"", 1))
     receiving.check(exchanges)
     widened = sum(exchange.inbound.window - WINDOW for exchange in exchanges)
-    assert MAX_WIDENED - MAX_WINDOW < widened <= MAX_WIDENED
+    assert MAX_WINDOW_GROWTH - MAX_WINDOW < widened <= MAX_WINDOW_GROWTH
     for exchange in exchanges[:-1]:
-        receiving.end(exchange)
+        receiving.close(exchange)
     last = exchanges[-1]
     receiving.check([last])
     for sequence in range(4, 9):
@@ -125,5 +125,5 @@ def test_a_node_widens_the_windows_of_all_its_streams_so_far_and_no_further(rece
 def test_a_wrong_count_of_widened_windows_is_found(receiving, new):
     exchange = new()
     exchange.inbound.window += 1
-    with pytest.raises(AssertionError, match="widened"):
+    with pytest.raises(AssertionError, match="windows grew"):
         receiving.check([exchange])

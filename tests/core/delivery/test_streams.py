@@ -5,15 +5,9 @@ import random
 import pytest
 
 from zmesh.core.delivery.congestion import MAX_WINDOW, MIN_WINDOW
-from zmesh.core.delivery.streams import (
-    ACK_EVERY,
-    BACKLOG,
-    CHUNK_OVERHEAD,
-    WINDOW,
-    FlowControlError,
-    InboundStream,
-    OutboundStream,
-)
+from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, FlowControlError
+from zmesh.core.delivery.inbound import InboundStream
+from zmesh.core.delivery.outbound import SEND_BUFFER, OutboundStream
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
 from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
 
@@ -22,13 +16,13 @@ HEADER = RequestHeader("echo:echo", 1.0)
 
 def numbered(sequence):
     """A chunk of that number."""
-    return Chunk(bytes(16), True, sequence=sequence, flags=0, number=0, floor=0, incarnation=1, target=1,
-                 header=None, eof=None)  # fmt: skip
+    return Chunk(bytes(16), True, sequence=sequence, flags=0, request_number=0, lowest_outstanding=0,
+                 incarnation=1, target=1, header=None, eof=None)  # fmt: skip
 
 
 def taken(outbound, now=0.0):
     pieces = []
-    while (piece := outbound.take(now)) is not None:
+    while (piece := outbound.next_chunk(now)) is not None:
         pieces.append(piece)
     return pieces
 
@@ -48,7 +42,7 @@ def test_a_small_message_is_one_chunk():
     outbound.push(HEADER, b"hello", last=True, eof=None, complete=True)
     (piece,) = taken(outbound, 2.5)
     assert (piece.sequence, piece.flags, piece.header, piece.body) == (0, FLAG_FIRST | FLAG_LAST, HEADER, b"hello")
-    assert (piece.eof, piece.sent, piece.times) == (None, 2.5, 1)
+    assert (piece.eof, piece.sent_at, piece.transmissions) == (None, 2.5, 1)
 
 
 def test_an_empty_message_and_a_final_word_are_chunks_too():
@@ -78,14 +72,14 @@ def test_a_large_piece_is_cut_at_the_largest_body(size):
 
 def test_the_room_for_more_is_what_the_backlog_leaves():
     outbound = OutboundStream()
-    assert outbound.room() == BACKLOG
+    assert outbound.room() == SEND_BUFFER
     outbound.push(HEADER, bytes(1000), last=False, eof=None, complete=False)
-    assert outbound.room() == BACKLOG - 1000
-    outbound.push(None, bytes(BACKLOG), last=False, eof=None, complete=False)
+    assert outbound.room() == SEND_BUFFER - 1000
+    outbound.push(None, bytes(SEND_BUFFER), last=False, eof=None, complete=False)
     assert outbound.room() == 0
-    assert outbound.unsent_bytes == BACKLOG + 1000
+    assert outbound.unsent_bytes == SEND_BUFFER + 1000
     taken(outbound)
-    assert (outbound.room(), outbound.unsent_bytes) == (BACKLOG, 0)
+    assert (outbound.room(), outbound.unsent_bytes) == (SEND_BUFFER, 0)
 
 
 def test_no_more_is_sent_than_the_window_allows():
@@ -118,7 +112,7 @@ def test_an_acknowledgement_covers_all_chunks_below_and_gives_a_round_trip_time(
 
 def test_an_acknowledgement_of_what_was_never_sent_means_nothing():
     outbound = filled(b"0", b"1")
-    outbound.take(0.0)
+    outbound.next_chunk(0.0)
     assert outbound.acknowledge(2, 0, 1.0) is None
     assert list(outbound.unacked) == [0]
 
@@ -128,8 +122,8 @@ def test_what_came_back_is_counted_for_each_copy():
     taken(outbound, 1.0)
     outbound.on_returned(0, 1.5, refused=False)
     outbound.on_returned(7, 1.5, refused=True)  # what was acknowledged, or was never sent
-    outbound.on_path()
-    assert [(piece.returned, piece.times) for piece in taken(outbound, 3.0)] == [(1, 2), (0, 2)]
+    outbound.on_path_change()
+    assert [(piece.returned, piece.transmissions) for piece in taken(outbound, 3.0)] == [(1, 2), (0, 2)]
 
 
 def test_no_round_trip_time_is_told_from_a_chunk_that_was_sent_again():
@@ -143,32 +137,32 @@ def test_no_round_trip_time_is_told_from_a_chunk_that_was_sent_again():
 
 def test_what_is_overdue_counts_from_the_last_sending_of_the_oldest_chunk_in_flight():
     outbound = filled(b"0", b"1")
-    assert outbound.overdue(1.0) is None
+    assert outbound.retransmit_at(1.0) is None
     taken(outbound, 5.0)
-    assert outbound.overdue(1.0) == 6.0
+    assert outbound.retransmit_at(1.0) == 6.0
     outbound.on_timeout(7.0)
-    assert outbound.overdue(1.0) is None
+    assert outbound.retransmit_at(1.0) is None
     taken(outbound, 7.0)
-    assert outbound.overdue(1.0) == 8.0
+    assert outbound.retransmit_at(1.0) == 8.0
     outbound.on_returned(0, 7.5, refused=True)
-    assert outbound.overdue(1.0) == 8.0
-    assert [piece.times for piece in outbound.unacked.values()] == [2, 2]
+    assert outbound.retransmit_at(1.0) == 8.0
+    assert [piece.transmissions for piece in outbound.unacked.values()] == [2, 2]
 
 
 def test_what_was_lost_is_sent_before_anything_new():
     outbound = filled(b"0", b"1", b"2")
-    outbound.take(0.0)
-    outbound.take(0.0)
-    outbound.on_path()
+    outbound.next_chunk(0.0)
+    outbound.next_chunk(0.0)
+    outbound.on_path_change()
     assert [piece.sequence for piece in taken(outbound, 1.0)] == [0, 1, 2]
-    assert not outbound.waiting
+    assert not outbound.has_pending
     outbound.check()
 
 
 def test_what_is_acknowledged_after_all_is_not_sent_again():
     outbound = filled(b"0", b"1")
     taken(outbound)
-    outbound.on_path()
+    outbound.on_path_change()
     outbound.acknowledge(1, 0, 1.0)
     outbound.check()
     assert [piece.sequence for piece in taken(outbound, 1.0)] == [1]
@@ -180,7 +174,7 @@ def test_only_what_a_full_queue_refused_is_sent_again():
     for _ in range(2):
         outbound.on_returned(1, 1.0, refused=True)
         outbound.check()
-    assert [(piece.sequence, piece.times) for piece in taken(outbound, 2.0)] == [(1, 2)]
+    assert [(piece.sequence, piece.transmissions) for piece in taken(outbound, 2.0)] == [(1, 2)]
 
 
 def test_no_more_is_under_way_than_the_path_holds():
@@ -192,9 +186,9 @@ def test_no_more_is_under_way_than_the_path_holds():
     assert outbound.in_flight <= WINDOW
     outbound.on_returned(5, 0.6, refused=True)
     outbound.acknowledge(len(first) - 6, 0, 0.7)
-    assert outbound.pace.window < WINDOW
+    assert outbound.congestion.window < WINDOW
     taken(outbound, 0.8)
-    assert MIN_WINDOW < outbound.in_flight <= outbound.pace.window
+    assert MIN_WINDOW < outbound.in_flight <= outbound.congestion.window
     outbound.check()
 
 
@@ -205,11 +199,11 @@ def test_what_was_lost_waits_for_the_window_too_but_one_chunk_is_always_under_wa
         outbound.on_timeout(now)
         taken(outbound, now)
         outbound.check()
-    assert outbound.pace.window == MIN_WINDOW
+    assert outbound.congestion.window == MIN_WINDOW
     assert outbound.in_flight <= MIN_WINDOW
     assert len(outbound.lost) == 14 - MIN_WINDOW // (MAX_BODY + CHUNK_OVERHEAD)
     outbound.on_timeout(9.0)
-    outbound.pace.window = 0
+    outbound.congestion.window = 0
     assert [piece.sequence for piece in taken(outbound, 9.0)] == [0]
 
 
@@ -238,22 +232,22 @@ def test_a_wrong_count_of_what_is_in_flight_is_found():
 def test_the_count_of_tries_starts_over_with_any_sign_of_life(word):
     outbound = filled(b"0", b"1")
     taken(outbound)
-    outbound.tries = 4
+    outbound.retries = 4
     outbound.acknowledge(0, 0, 1.0)
-    assert outbound.tries == 4
+    assert outbound.retries == 4
     outbound.acknowledge(*((1, 0) if word == "progress" else (0, 2 * WINDOW)), 1.0)
-    assert outbound.tries == 0
+    assert outbound.retries == 0
 
 
 def test_a_stream_is_done_when_its_end_was_pushed_sent_and_acknowledged():
     outbound = OutboundStream()
-    assert not outbound.done
+    assert not outbound.is_finished
     outbound.push(HEADER, b"x", last=True, eof=None, complete=True)
-    assert not outbound.done
+    assert not outbound.is_finished
     taken(outbound)
-    assert not outbound.done
+    assert not outbound.is_finished
     outbound.acknowledge(1, 0, 0.0)
-    assert outbound.done
+    assert outbound.is_finished
 
 
 # --- the receiving end --------------------------------------------------------------------------------------------
@@ -304,18 +298,18 @@ def test_a_chunk_overruns_the_window_by_one_byte_and_not_before(sequence):
         inbound.accept(numbered(2), b"", 1)
     inbound.acknowledge()
     inbound.accept(numbered(2), b"", 1)
-    assert 2 in inbound.held
+    assert 2 in inbound.buffered
 
 
 def test_a_reader_keeps_up_while_it_has_read_half_of_its_window():
     inbound = InboundStream()
-    assert inbound.keeps_up
+    assert inbound.reader_keeps_up
     inbound.accept(numbered(0), bytes(WINDOW // 2 - CHUNK_OVERHEAD), 1)
-    assert inbound.keeps_up
+    assert inbound.reader_keeps_up
     inbound.accept(numbered(1), b"", 1)
-    assert not inbound.keeps_up
+    assert not inbound.reader_keeps_up
     inbound.release(CHUNK_OVERHEAD)
-    assert inbound.keeps_up
+    assert inbound.reader_keeps_up
 
 
 def test_room_is_told_at_once_when_a_quarter_of_the_window_was_read():
@@ -330,7 +324,7 @@ def test_what_was_told_is_not_told_again():
     inbound = InboundStream()
     inbound.accept(numbered(0), bytes(100), 1)
     inbound.release(ACK_EVERY - 1)
-    assert inbound.since_ack == 100 + CHUNK_OVERHEAD
+    assert inbound.unacked_credit == 100 + CHUNK_OVERHEAD
     assert inbound.acknowledge() == (1, WINDOW + ACK_EVERY - 1)
-    assert inbound.since_ack == 0
+    assert inbound.unacked_credit == 0
     assert not inbound.release(1)

@@ -5,15 +5,11 @@ import random
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from zmesh.core.delivery.streams import (
-    ACK_EVERY,
-    CHUNK_OVERHEAD,
-    WINDOW,
-    InboundStream,
-    OutboundStream,
-    RttEstimator,
-)
+from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
+from zmesh.core.delivery.inbound import InboundStream
+from zmesh.core.delivery.outbound import OutboundStream
 from zmesh.core.message import RequestHeader
+from zmesh.core.rtt import RttEstimator
 from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
 
 HEADER = RequestHeader("echo:echo", 1.0)
@@ -21,8 +17,8 @@ HEADER = RequestHeader("echo:echo", 1.0)
 
 def as_chunk(piece):
     """A piece as it is read at the other end."""
-    return Chunk(bytes(16), True, sequence=piece.sequence, flags=piece.flags, number=0, floor=0, incarnation=1,
-                 target=1, header=piece.header, eof=piece.eof)  # fmt: skip
+    return Chunk(bytes(16), True, sequence=piece.sequence, flags=piece.flags, request_number=0,
+                 lowest_outstanding=0, incarnation=1, target=1, header=piece.header, eof=piece.eof)  # fmt: skip
 
 
 # --- both ends, and a network that does what it likes --------------------------------------------------------------
@@ -36,7 +32,7 @@ class Path:
         self.loss = loss
         self.reader = reader
         self.outbound, self.inbound = OutboundStream(), InboundStream()
-        self.path = RttEstimator()
+        self.rtt = RttEstimator()
         self.forth, self.back = [], []
         self.now = 0.0
         self.received = bytearray()
@@ -52,17 +48,17 @@ class Path:
             self.now += 0.05
             if self.now > 60:
                 self.lossy = False
-            while (piece := self.outbound.take(self.now)) is not None:
+            while (piece := self.outbound.next_chunk(self.now)) is not None:
                 assert self.outbound.sent_credit <= self.promised
                 self.carry(self.forth, (as_chunk(piece), bytes(piece.body)))
-            due = self.outbound.overdue(self.path.timeout(self.outbound.tries))
+            due = self.outbound.retransmit_at(self.rtt.timeout(self.outbound.retries))
             if not self.outbound.in_flight and self.outbound.unsent:
                 self.acknowledge()  # the sender asks how things stand
             if due is not None and due <= self.now:
-                self.outbound.tries += 1
+                self.outbound.retries += 1
                 self.outbound.on_timeout(self.now)
             if self.lossy and self.random.random() < 0.02:
-                self.outbound.on_path()
+                self.outbound.on_path_change()
             if self.lossy and self.outbound.unacked and self.random.random() < 0.05:
                 self.outbound.on_returned(self.random.choice(list(self.outbound.unacked)), self.now, refused=True)
             self.outbound.check()
@@ -71,7 +67,7 @@ class Path:
             if self.random.random() < 0.2:
                 self.acknowledge()
             self.deliver(self.back, self.on_ack)
-            if self.outbound.done:
+            if self.outbound.is_finished:
                 return True
         return False
 
@@ -97,7 +93,7 @@ class Path:
             self.accepted_weight += len(content) + CHUNK_OVERHEAD
         assert sum(self.unread) <= WINDOW
         # What need not be told at once is told together with what comes later.
-        if ready is None or self.inbound.since_ack >= ACK_EVERY or self.random.random() < 0.5:
+        if ready is None or self.inbound.unacked_credit >= ACK_EVERY or self.random.random() < 0.5:
             self.acknowledge()
 
     def read(self):
@@ -115,7 +111,7 @@ class Path:
     def on_ack(self, following, limit):
         sample = self.outbound.acknowledge(following, limit, self.now)
         if sample is not None and sample >= 0:
-            self.path.measure(sample)
+            self.rtt.update(sample)
 
 
 @given(
@@ -138,4 +134,4 @@ def test_what_is_received_is_what_was_sent_whatever_the_network_does(seed, sizes
     assert path.flags[0] & FLAG_FIRST
     assert path.flags[-1] & FLAG_LAST
     assert not any(flag & FLAG_LAST for flag in path.flags[:-1])
-    assert path.inbound.held == {}
+    assert path.inbound.buffered == {}

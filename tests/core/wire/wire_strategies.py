@@ -37,8 +37,8 @@ def chunks(draw):
         request=request,
         sequence=draw(u63),
         flags=flags,
-        number=draw(u63),
-        floor=draw(u63),
+        request_number=draw(u63),
+        lowest_outstanding=draw(u63),
         incarnation=draw(u64),
         target=draw(u64),
         header=header,
@@ -99,8 +99,8 @@ def unsealed(frames):
 
 
 def valid_chunk(**fields):
-    zeros = wire.Chunk(bytes(16), True, sequence=0, flags=0, number=0, floor=0, incarnation=1, target=1,
-                       header=None, eof=None)  # fmt: skip
+    zeros = wire.Chunk(bytes(16), True, sequence=0, flags=0, request_number=0, lowest_outstanding=0,
+                       incarnation=1, target=1, header=None, eof=None)  # fmt: skip
     return encode(zeros._replace(**fields))
 
 

@@ -1,79 +1,164 @@
-"""The requests that this node has made (`ClientExchange`), until their final word.
+"""The client's side of exchanges: the requests that this node has made, until their last reply.
 
-A call ends exactly once: by the final word of the recipient, or by one that is made up here when the recipient can't be
-reached, has restarted, or the time is up. Each of these is an event of its own or one limit, of which the call has the
-earliest: its deadline, the patience for a route, or that for the confirmation of a cancel.
+An exchange ends exactly once: with the last reply of the server, or with one that is made here when the server can't be
+reached, has restarted, or the time is up. Each of these is an event of its own, or a deadline: that of the request,
+that for finding a route, or that for the confirmation of a cancel. One timer has the earliest of the three.
 """
 
 from __future__ import annotations
 
+import enum
+
 from zmesh.core import wire
-from zmesh.core.delivery.peers import POKE_LIMIT, Carrier, Peer, Peers
+from zmesh.core.delivery.exchange import SILENCE_TIMEOUT, Exchange
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD
+from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
-from zmesh.core.delivery.sender import SILENCE, Exchange, Sender
-from zmesh.core.delivery.streams import CHUNK_OVERHEAD
+from zmesh.core.delivery.sender import Sender
 from zmesh.core.effects import Deliver, Report
+from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import CLOSED, FLAG_LAST, AckItem, Chunk, Kind
 
-POKE_SOON = 1.0
-CANCEL_AGAIN = 0.5
-CANCEL_GRACE = 10.0
+FIRST_PROBE_DELAY = 1.0
+CANCEL_RETRY_INTERVAL = 0.5
+CANCEL_TIMEOUT = 10.0
+
+
+class ClientState(enum.Enum):
+    """The state of an exchange at its client; `ClientExchange` has the transitions."""
+
+    DISCOVERING = enum.auto()
+    OPEN = enum.auto()
+    ROUTE_LOST = enum.auto()
+    CANCELLING = enum.auto()
+    ENDED = enum.auto()
 
 
 class ClientExchange(Exchange):
-    """A request of this node. `asked_at`, `deadline` and `heard` in the engine's time; `patience`: its seconds without
-    a way. `heard` is when something last came for it.
+    """A request of this node.
+
+    | state | means | event | next state |
+    | --- | --- | --- | --- |
+    | DISCOVERING | the server's incarnation is not known; nothing was sent | incarnation known | OPEN |
+    | | | no route | ROUTE_LOST |
+    | OPEN | there is a route | no route, or the node's own id is contested | ROUTE_LOST |
+    | | | the server restarted, and can't have received anything | DISCOVERING |
+    | ROUTE_LOST | there is none, since `unreachable_since` | a route, or a frame of the server | OPEN or DISCOVERING |
+    | CANCELLING | CANCEL is sent until it is confirmed, with or without a route | | |
+    | any of these | | cancelled, and some of it may have arrived | CANCELLING |
+    | any | | last reply, deadline, restart, silence, or the cancel is confirmed | ENDED |
+
+    Times are the engine's, in seconds. `deadline` is that of the request, None if it has none; `route_timeout` how long
+    it may be without a route; `last_heard` when a frame last came for it; `last_note` the last UNREACHABLE about it.
     """
 
-    __slots__ = ("asked_at", "cancelled_at", "deadline", "heard", "patience", "unreachable")
+    __slots__ = ("cancelled_at", "deadline", "last_heard", "last_note", "opened_at", "route_timeout", "state")
 
     def __init__(
-        self, message_id: MessageId, recipient: Peer, deadline: float | None, patience: float, now: float
+        self, message_id: MessageId, server: Peer, deadline: float | None, route_timeout: float, now: float
     ) -> None:
-        super().__init__(message_id, recipient, 0, request=True)
+        super().__init__(message_id, server, 0, request=True)
+        self.state = ClientState.DISCOVERING
         self.deadline = deadline
-        self.patience = patience
-        self.asked_at = self.heard = now
+        self.route_timeout = route_timeout
+        self.opened_at = self.last_heard = now
         self.cancelled_at: float | None = None
-        self.unreachable: wire.Unreachable | None = None
+        self.last_note: wire.Unreachable | None = None
+
+    # -- transitions ---------------------------------------------------------------------------------------------
+
+    def set_incarnation(self, incarnation: int) -> None:
+        """The server's incarnation is known, or (0) has to be discovered anew."""
+        self.peer_incarnation = incarnation
+        if self.state is ClientState.DISCOVERING or self.state is ClientState.OPEN:
+            self.state = ClientState.OPEN if incarnation else ClientState.DISCOVERING
+
+    def lose_route(self, now: float) -> None:
+        """There is no route to the server."""
+        if self.unreachable_since is None:
+            self.unreachable_since = now
+        if self.state is not ClientState.CANCELLING:
+            self.state = ClientState.ROUTE_LOST
+
+    def find_route(self) -> None:
+        """There is a route to the server, or a frame has come from it."""
+        self.unreachable_since = None
+        if self.state is ClientState.ROUTE_LOST:
+            self.state = ClientState.OPEN if self.peer_incarnation else ClientState.DISCOVERING
+
+    def cancel(self, now: float) -> None:
+        """The request is being cancelled."""
+        self.cancelled_at = now
+        self.state = ClientState.CANCELLING
+
+    def end(self) -> None:
+        """The exchange is over."""
+        self.state = ClientState.ENDED
+
+    # -- conditions ----------------------------------------------------------------------------------------------
+
+    def cannot_have_arrived(self) -> bool:
+        """Whether no copy of any chunk can have reached the server: none was sent, or all came back."""
+        unacked = self.outbound.unacked.values()
+        return len(unacked) == self.outbound.next and all(chunk.returned == chunk.transmissions for chunk in unacked)
+
+    def next_limit(self) -> float | None:
+        """The earliest of the deadlines that apply in this state, or None."""
+        limits = [self.deadline] if self.deadline is not None else []
+        if self.unreachable_since is not None:
+            limits.append(self.unreachable_since + self.route_timeout)
+        if self.cancelled_at is not None:
+            limits.append(self.cancelled_at + CANCEL_TIMEOUT)
+        return min(limits, default=None)
+
+    def check(self) -> None:
+        """Raise AssertionError if the state contradicts what is known."""
+        super().check()
+        expected = ClientState.OPEN if self.peer_incarnation else ClientState.DISCOVERING
+        if self.cancelled_at is not None:
+            expected = ClientState.CANCELLING
+        elif self.unreachable_since is not None:
+            expected = ClientState.ROUTE_LOST
+        if self.state is not expected:
+            raise AssertionError(f"the state of a request is {self.state.name}, not {expected.name}")
 
 
 class Client:
-    """The table of calls. `route_timeout`: seconds that a request waits for a route before it is Unreachable,
-    unless it has one of its own."""
+    """The table of this node's requests. `route_timeout`: seconds that one may be without a route before it ends as
+    unreachable, unless it has a limit of its own."""
 
     def __init__(
         self,
-        carrier: Carrier,
+        forwarding: Forwarding,
         peers: Peers,
-        sending: Sender,
-        receiving: Receiver,
+        sender: Sender,
+        receiver: Receiver,
         alarm: Alarm,
         route_timeout: float,
     ) -> None:
-        self._carrier = carrier
+        self._forwarding = forwarding
         self._peers = peers
-        self._sender = sending
-        self._receiver = receiving
+        self._sender = sender
+        self._receiver = receiver
         self._route_timeout = route_timeout
         self._exchanges: dict[MessageId, ClientExchange] = {}
         self._limits: Timers[MessageId] = Timers(alarm)
         self.contested = False
-        """Whether another node bears this one's name, and replies may go there."""
+        """Whether another node has this one's id, so that replies may go there."""
 
     def __len__(self) -> int:
         return len(self._exchanges)
 
     def get(self, message_id: MessageId) -> ClientExchange | None:
-        """The call, or None if it is over."""
+        """The exchange, or None if it is over."""
         return self._exchanges.get(message_id)
 
     @property
-    def handing_over(self) -> bool:
-        """True while something that was sent has not arrived whole at its recipient."""
-        return any(not call.outbound.done for call in self._exchanges.values())
+    def has_undelivered(self) -> bool:
+        """Whether a request has not arrived whole at its server."""
+        return any(not exchange.outbound.is_finished for exchange in self._exchanges.values())
 
     # -- from the program ----------------------------------------------------------------------------------------
 
@@ -91,155 +176,173 @@ class Client:
         handle: object = None,
     ) -> None:
         """Open an exchange; `last` False: more payload follows through `feed`. `route_timeout`: its own."""
-        peer = self._peers.enter(recipient)
-        patience = self._route_timeout if route_timeout is None else route_timeout
-        call = ClientExchange(message_id, peer, None if timeout is None else now + timeout, patience, now)
-        call.handle = handle
-        self._exchanges[message_id] = call
-        call.number = self._peers.number(peer)
-        self._sender.enlist(call, now)
-        self._sender.push(call, header, body, last=last, eof=None, complete=last)
-        if call.deadline is not None:
-            self._limits.set(message_id, call.deadline)
-        self._pump(call, now)
+        peer = self._peers.open_exchange(recipient)
+        exchange = ClientExchange(
+            message_id,
+            peer,
+            None if timeout is None else now + timeout,
+            self._route_timeout if route_timeout is None else route_timeout,
+            now,
+        )
+        exchange.handle = handle
+        self._exchanges[message_id] = exchange
+        exchange.request_number = self._peers.next_request_number(peer)
+        self._sender.add(exchange, now)
+        self._sender.push(exchange, header, body, last=last, eof=None, complete=last)
+        if exchange.deadline is not None:
+            self._limits.set(message_id, exchange.deadline)
+        self._pump(exchange, now)
         if self.contested:
-            self._lose(call, now)
+            self._lose_route(exchange, now)
 
     def feed(self, message_id: MessageId, body: bytes, *, last: bool, now: float) -> None:
-        """More payload of the request; `last` ends it."""
-        call = self._exchanges.get(message_id)
-        if call is not None and not call.outbound.complete:
-            self._sender.push(call, None, body, last=last, eof=None, complete=last)
-            if call.target:
-                self._pump(call, now)
+        """Append payload to the request; `last` ends it."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is not None and not exchange.outbound.complete:
+            self._sender.push(exchange, None, body, last=last, eof=None, complete=last)
+            if exchange.peer_incarnation:
+                self._pump(exchange, now)
 
     def cancel(self, message_id: MessageId, now: float) -> None:
-        """Ask the recipient to stop; a request that never arrived ends at once. Harmless on what is over."""
-        call = self._exchanges.get(message_id)
-        if call is None or call.cancelled_at is not None:
+        """Cancel a request; one that can't have arrived ends at once. No effect if it is over, or cancelled already."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is None or exchange.state is ClientState.CANCELLING:
             return
-        if _never_arrived(call):
-            self._end(call, "cancelled", f"cancelled; it had not reached {call.address!r}", now)
+        if exchange.cannot_have_arrived():
+            self._end(exchange, "cancelled", f"cancelled; it had not reached {exchange.address!r}", now)
             return
-        call.cancelled_at = now
-        self._sender.drop_unsent(call)
-        self._send_cancel(call)
-        self._sender.timers.set(call.stream, now + CANCEL_AGAIN)
-        self._watch(call)
+        exchange.cancel(now)
+        self._sender.drop_unsent(exchange)
+        self._send_cancel(exchange)
+        self._sender.timers.set(exchange.outbound_id, now + CANCEL_RETRY_INTERVAL)
+        self._set_limit(exchange)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
 
     def on_chunk(self, peer: Peer, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
-        """A piece of the replies has come."""
-        call = self._exchanges.get(chunk.message_id)
-        if call is None or call.peer is not peer:
-            self._peers.owe(peer, Stream(chunk.message_id, False), None, now, at_once=True)
+        """A chunk of the replies has come."""
+        exchange = self._exchanges.get(chunk.message_id)
+        if exchange is None or exchange.peer is not peer:
+            self._peers.schedule_ack(peer, Stream(chunk.message_id, False), None, now, at_once=True)
             return
-        if call.target not in (0, chunk.incarnation):
-            self._carrier.emit(Report("frame_dropped", wire.host_of(call.address), None, "not_its_request"))
-            return
-        call.target = chunk.incarnation
-        call.heard = now
-        ready = self._receiver.accept(call, chunk, body, hops)
-        for piece, content, crossed in ready or ():
+        if exchange.peer_incarnation != chunk.incarnation:
+            if exchange.peer_incarnation:
+                host = wire.host_of(exchange.address)
+                self._forwarding.emit(Report("frame_dropped", host, None, "not_its_request"))
+                return
+            exchange.set_incarnation(chunk.incarnation)
+        exchange.last_heard = now
+        ready = self._receiver.accept(exchange, chunk, body, hops)
+        for each, content, crossed in ready or ():
             credit = len(content) + CHUNK_OVERHEAD
-            last, eof = bool(piece.flags & FLAG_LAST), piece.eof
-            self._carrier.emit(
-                Deliver(call.inward, call.address, piece.header, content, last, eof, credit, crossed, call.handle)
+            last, eof = bool(each.flags & FLAG_LAST), each.eof
+            self._forwarding.emit(
+                Deliver(
+                    exchange.inbound_id,
+                    exchange.address,
+                    each.header,
+                    content,
+                    last,
+                    eof,
+                    credit,
+                    crossed,
+                    exchange.handle,
+                )
             )
             if eof is not None:
-                self._peers.owe(peer, call.inward, call.inbound, now, at_once=False)
-                self._forget(call, now)
+                self._peers.schedule_ack(peer, exchange.inbound_id, exchange.inbound, now, at_once=False)
+                self._remove(exchange, now)
                 return
-        self._receiver.owe(call, ready, now)
+        self._receiver.schedule_ack(exchange, ready, now)
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
-        """The recipient says how far the request has come."""
-        call = self._exchanges[message_id]
-        call.heard = now
+        """The server acknowledges the request so far."""
+        exchange = self._exchanges[message_id]
+        exchange.last_heard = now
         if item.next == CLOSED:
-            if call.target and call.outbound.next and call.cancelled_at is None:
-                text = f"node {call.address!r} gave the request up while cut off; its work was stopped"
-                self._end(call, "unreachable", text, now)
+            if exchange.peer_incarnation and exchange.outbound.next and exchange.state is not ClientState.CANCELLING:
+                text = f"node {exchange.address!r} gave the request up while cut off; its work was stopped"
+                self._end(exchange, "unreachable", text, now)
             return
-        self._sender.progress(call, item, now)
+        self._sender.on_ack(exchange, item, now)
         if item.next > 0:
-            call.target = call.target or call.peer.incarnation
-            call.peer.unsettled.pop(call.number, None)
-        call.lost_since = None
-        call.unreachable = None
-        if item.limit == POKE_LIMIT:
-            self._peers.owe(call.peer, call.inward, call.inbound, now, at_once=True)
-        if call.cancelled_at is not None:
-            self._sender.timers.set_sooner(call.stream, now + CANCEL_AGAIN)
-        elif call.outbound.waiting:
-            self._pump(call, now)
+            if not exchange.peer_incarnation:
+                exchange.set_incarnation(exchange.peer.incarnation)
+            exchange.peer.unacked_requests.pop(exchange.request_number, None)
+        if exchange.unreachable_since is not None:
+            exchange.find_route()
+        exchange.last_note = None
+        if item.limit == PROBE_LIMIT:
+            self._peers.schedule_ack(exchange.peer, exchange.inbound_id, exchange.inbound, now, at_once=True)
+        if exchange.state is ClientState.CANCELLING:
+            self._sender.timers.set_sooner(exchange.outbound_id, now + CANCEL_RETRY_INTERVAL)
+        elif exchange.outbound.has_pending:
+            self._pump(exchange, now)
 
-    def on_met(self, message_id: MessageId, peer: Peer, now: float) -> None:
-        """The recipient has said who it is, as it was asked for this request; all that waits for that goes out."""
-        call = self._exchanges.get(message_id)
-        if call is None or call.target or call.peer is not peer:
+    def on_discovered(self, message_id: MessageId, peer: Peer, now: float) -> None:
+        """The server has answered the discovery of its incarnation: send all requests that wait for it."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is None or exchange.peer_incarnation or exchange.peer is not peer:
             return
-        peer.current = peer.incarnation
-        for exchange in self._sender.at(peer.address):
-            waiting = self._exchanges.get(exchange.message_id)
-            if waiting is not None and not waiting.target:
-                waiting.unreachable = None
-                waiting.outbound.tries = 0
-                self.regain(waiting.message_id, now)
+        peer.target_incarnation = peer.incarnation
+        for each in self._sender.with_address(peer.address):
+            waiting = self._exchanges.get(each.message_id)
+            if waiting is not None and not waiting.peer_incarnation:
+                waiting.last_note = None
+                waiting.outbound.retries = 0
+                self.on_route(waiting.message_id, now)
 
-    def on_nothing_to_stop(self, message_id: MessageId, source: Address, now: float) -> None:
-        """The recipient of a cancel had not begun, or was done."""
-        call = self._exchanges.get(message_id)
-        if call is not None and call.cancelled_at is not None and call.address == source:
-            self._end(call, "cancelled", f"cancelled; {source!r} had not begun, or was done", now)
+    def on_nothing_to_cancel(self, message_id: MessageId, source: Address, now: float) -> None:
+        """The server answers a CANCEL: the work had not begun, or was done."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is not None and exchange.state is ClientState.CANCELLING and exchange.address == source:
+            self._end(exchange, "cancelled", f"cancelled; {source!r} had not begun, or was done", now)
 
     def on_unreachable(self, message_id: MessageId, note: wire.Unreachable, now: float) -> None:
-        """A node on the way could not pass the request on, or the recipient is not what it was."""
-        call = self._exchanges[message_id]
-        call.unreachable = note
+        """A forwarder had no route for a frame of the request, or the server has restarted."""
+        exchange = self._exchanges[message_id]
+        exchange.last_note = note
         host = wire.host_of(note.destination)
-        self._carrier.emit(Report("unreachable", host, None, note.reason, note.near, note.settled, note.text))
+        self._forwarding.emit(Report("unreachable", host, None, note.reason, note.near, note.settled, note.text))
         if note.reason == "restarted":
             self.on_restart(message_id, now)
-        elif call.cancelled_at is not None and _never_arrived(call):
-            self._end(call, "cancelled", f"cancelled; it had not reached {call.address!r}", now)
-        elif call.lost_since is None:
-            call.lost_since = now
-            self._watch(call)
-            if not call.outbound.unacked:
-                self._sender.timers.set(call.stream, now + POKE_SOON)
+        elif exchange.state is ClientState.CANCELLING and exchange.cannot_have_arrived():
+            self._end(exchange, "cancelled", f"cancelled; it had not reached {exchange.address!r}", now)
+        elif exchange.unreachable_since is None:
+            self._lose_route(exchange, now)
+            if not exchange.outbound.unacked:
+                self._sender.timers.set(exchange.outbound_id, now + FIRST_PROBE_DELAY)
 
     def on_restart(self, message_id: MessageId, now: float) -> None:
-        """The recipient has begun a new life, and knows nothing of the request."""
-        call = self._exchanges[message_id]
-        if call.cancelled_at is None and _never_arrived(call):
-            if not self._sender.begin_anew(call, now):
-                self._lose(call, now)
-                self._sender.timers.set(call.stream, now + POKE_SOON)
+        """The server has a new incarnation, which does not know the request."""
+        exchange = self._exchanges[message_id]
+        if exchange.state is not ClientState.CANCELLING and exchange.cannot_have_arrived():
+            if not self._sender.restart_discovery(exchange, now):
+                self._lose_route(exchange, now)
+                self._sender.timers.set(exchange.outbound_id, now + FIRST_PROBE_DELAY)
             return
-        text = f"node {call.address!r} has restarted and lost the request; send it again if it may run twice"
-        self._end(call, "node_restarted", text, now)
+        text = f"node {exchange.address!r} has restarted and lost the request; send it again if it may run twice"
+        self._end(exchange, "node_restarted", text, now)
 
     def on_contested(self, now: float) -> None:
-        """Another node bears this one's name, so replies may go there; a call that hears nothing must end."""
+        """Another node has this one's id, so replies may go there; a request without an answer must end."""
         self.contested = True
-        for call in self._exchanges.values():
-            self._lose(call, now)
+        for exchange in self._exchanges.values():
+            self._lose_route(exchange, now)
 
-    def lose(self, message_id: MessageId, now: float) -> None:
-        """There is no way to the recipient; the call has route_timeout to find another."""
-        self._lose(self._exchanges[message_id], now)
+    def on_route_lost(self, message_id: MessageId, now: float) -> None:
+        """There is no route to the server; the exchange ends unless one is found within its `route_timeout`."""
+        self._lose_route(self._exchanges[message_id], now)
 
-    def regain(self, message_id: MessageId, now: float) -> None:
-        """There is a way to the recipient, another one maybe; what was under way may be lost with the old one."""
-        call = self._exchanges[message_id]
-        call.heard = now
-        if call.cancelled_at is not None:
-            call.lost_since = None
-            self._send_cancel(call)
-        elif not self._sender.resume(call, now):
-            self._lose(call, now)
+    def on_route(self, message_id: MessageId, now: float) -> None:
+        """There is a route to the server, maybe another one; what was in flight may be lost with the old one."""
+        exchange = self._exchanges[message_id]
+        exchange.last_heard = now
+        if exchange.state is ClientState.CANCELLING:
+            exchange.find_route()
+            self._send_cancel(exchange)
+        elif not self._sender.resume(exchange, now):
+            self._lose_route(exchange, now)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -248,120 +351,125 @@ class Client:
         return self._limits.next_deadline()
 
     def expire(self, now: float) -> None:
-        """End the calls that have run out of time or patience."""
+        """End the exchanges one of whose deadlines has passed."""
         for message_id in self._limits.expire(now):
-            call = self._exchanges.get(message_id)
-            if call is not None:
-                self._on_limit(call, now)
+            exchange = self._exchanges.get(message_id)
+            if exchange is not None:
+                self._on_limit(exchange, now)
 
-    def give_up_silent(self, now: float) -> None:
-        """End the calls whose recipient can be reached and has said nothing for SILENCE, whatever was asked of it.
+    def end_silent(self, now: float) -> None:
+        """End the exchanges whose server has a route and was silent for SILENCE_TIMEOUT, or `route_timeout` if longer.
 
-        Somebody on the way, who is there, swallows what he should pass on, or the recipient does not take part.
+        A forwarder drops what it should forward, or the server does not take part.
         """
-        for call in [each for each in self._exchanges.values() if each.heard + max(SILENCE, each.patience) <= now]:
-            if call.lost_since is None and call.cancelled_at is None:
-                text = f"nothing was heard of {call.address!r} for {now - call.heard:.3g} s, although there is a route"
-                self._end(call, "unreachable", text + self._last_seen(call), now)
+        for exchange in list(self._exchanges.values()):
+            is_silent = exchange.last_heard + max(SILENCE_TIMEOUT, exchange.route_timeout) <= now
+            if is_silent and exchange.state in (ClientState.DISCOVERING, ClientState.OPEN):
+                silence = now - exchange.last_heard
+                text = f"nothing was heard of {exchange.address!r} for {silence:.3g} s, although there is a route"
+                self._end(exchange, "unreachable", text + self._progress(exchange), now)
 
-    def on_silence(self, message_id: MessageId, now: float) -> None:
-        """Nothing was heard for as long as the stream's timer allows."""
-        call = self._exchanges[message_id]
-        if call.cancelled_at is not None:
-            self._send_cancel(call)
-            self._sender.timers.set(call.stream, now + CANCEL_AGAIN)
+    def on_timer(self, message_id: MessageId, now: float) -> None:
+        """The timer of the outbound stream has expired."""
+        exchange = self._exchanges[message_id]
+        if exchange.state is ClientState.CANCELLING:
+            self._send_cancel(exchange)
+            self._sender.timers.set(exchange.outbound_id, now + CANCEL_RETRY_INTERVAL)
         else:
-            self._sender.on_silence(call, now)
+            self._sender.on_timer(exchange, now)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _pump(self, call: ClientExchange, now: float) -> None:
-        if not self._sender.pump(call, now):
-            self._lose(call, now)
+    def _pump(self, exchange: ClientExchange, now: float) -> None:
+        if not self._sender.pump(exchange, now):
+            self._lose_route(exchange, now)
 
-    def _send_cancel(self, call: ClientExchange) -> None:
-        if self._carrier.next_hop(call.address) is None:
+    def _send_cancel(self, exchange: ClientExchange) -> None:
+        if self._forwarding.next_hop(exchange.address) is None:
             return
-        floor = next(iter(call.peer.unsettled), call.number)
-        cancel = wire.Cancel(call.message_id, True, call.number, floor, self._carrier.incarnation, call.target)
-        self._carrier.originate(call.address, Kind.CANCEL, wire.encode(cancel), b"")
+        cancel = wire.Cancel(
+            exchange.message_id,
+            True,
+            exchange.request_number,
+            next(iter(exchange.peer.unacked_requests), exchange.request_number),
+            self._forwarding.incarnation,
+            exchange.peer_incarnation,
+        )
+        self._forwarding.originate(exchange.address, Kind.CANCEL, wire.encode(cancel), b"")
 
-    def _lose(self, call: ClientExchange, now: float) -> None:
-        if call.lost_since is None:
-            call.lost_since = now
-            self._watch(call)
+    def _lose_route(self, exchange: ClientExchange, now: float) -> None:
+        if exchange.unreachable_since is None:
+            exchange.lose_route(now)
+            self._set_limit(exchange)
 
-    def _watch(self, call: ClientExchange) -> None:
-        """Set the call's limit to whatever comes first."""
-        limits = [call.deadline] if call.deadline is not None else []
-        if call.lost_since is not None:
-            limits.append(call.lost_since + call.patience)
-        if call.cancelled_at is not None:
-            limits.append(call.cancelled_at + CANCEL_GRACE)
-        if limits:
-            self._limits.set(call.message_id, min(limits))
+    def _set_limit(self, exchange: ClientExchange) -> None:
+        limit = exchange.next_limit()
+        if limit is not None:
+            self._limits.set(exchange.message_id, limit)
 
-    def _on_limit(self, call: ClientExchange, now: float) -> None:
-        waited = now - call.asked_at
-        lost = call.lost_since is not None
-        if call.deadline is not None and call.deadline <= now:
-            text = f"no final reply from {call.address!r} within {waited:.3g} s{self._last_seen(call)}"
-            reason = "unreachable" if lost and self._has_left(call) else "timed_out"
-            self._end(call, reason, self._no_route(call, waited, now) if lost else text, now)
-        elif call.cancelled_at is not None and call.cancelled_at + CANCEL_GRACE <= now:
-            text = f"cancelled; {call.address!r} has not confirmed within {CANCEL_GRACE:g} s that the work has ended"
-            self._end(call, "cancelled", text, now)
-        elif call.lost_since is not None and call.lost_since + call.patience <= now:
-            self._end(call, "unreachable", self._no_route(call, waited, now), now)
+    def _on_limit(self, exchange: ClientExchange, now: float) -> None:
+        waited = now - exchange.opened_at
+        is_unreachable = exchange.unreachable_since is not None
+        if exchange.deadline is not None and exchange.deadline <= now:
+            text = f"no final reply from {exchange.address!r} within {waited:.3g} s{self._progress(exchange)}"
+            reason = "unreachable" if is_unreachable and self._has_left(exchange) else "timed_out"
+            self._end(exchange, reason, self._no_route(exchange, waited, now) if is_unreachable else text, now)
+        elif exchange.cancelled_at is not None and exchange.cancelled_at + CANCEL_TIMEOUT <= now:
+            server = repr(exchange.address)
+            text = f"cancelled; {server} has not confirmed within {CANCEL_TIMEOUT:g} s that the work has ended"
+            self._end(exchange, "cancelled", text, now)
+        elif exchange.unreachable_since is not None and exchange.unreachable_since + exchange.route_timeout <= now:
+            self._end(exchange, "unreachable", self._no_route(exchange, waited, now), now)
         else:
-            self._watch(call)
+            self._set_limit(exchange)
 
-    def _has_left(self, call: ClientExchange) -> bool:
-        """Whether this node, or the one that sent the request back, knows that the recipient has left the mesh."""
-        note = call.unreachable
-        return self._carrier.has_left(call.address) or (note is not None and note.reason in ("left", "gone"))
+    def _has_left(self, exchange: ClientExchange) -> bool:
+        """Whether this node, or the one that sent the request back, knows that the server has left the mesh."""
+        note = exchange.last_note
+        return self._forwarding.has_left(exchange.address) or (note is not None and note.reason in ("left", "gone"))
 
-    def _no_route(self, call: ClientExchange, waited: float, now: float) -> str:
-        text = f"no route to {call.address!r} after {waited:.3g} s"
+    def _no_route(self, exchange: ClientExchange, waited: float, now: float) -> str:
+        text = f"no route to {exchange.address!r} after {waited:.3g} s"
         if self.contested:
-            return f"{text}; another node is called {self._carrier.node!r} as well, and gets what is for this one"
-        note = call.unreachable
-        if note is None or note.at == self._carrier.node or self._carrier.has_left(call.address):
-            return text + self._last_seen(call) + self._carrier.hint(call.address, now)
-        return text + self._last_seen(call) + (f"; {note.text}" if note.text else "")
+            return f"{text}; another node is called {self._forwarding.node!r} as well, and gets what is for this one"
+        note = exchange.last_note
+        if note is None or note.at == self._forwarding.node or self._forwarding.has_left(exchange.address):
+            return text + self._progress(exchange) + self._forwarding.hint(exchange.address, now)
+        return text + self._progress(exchange) + (f"; {note.text}" if note.text else "")
 
-    def _last_seen(self, call: ClientExchange) -> str:
+    def _progress(self, exchange: ClientExchange) -> str:
         """The last node that the request is known to have reached, for the text of an error."""
-        note, here = call.unreachable, self._carrier.node
-        if call.number not in call.peer.unsettled or call.inbound.expected:
-            return f"; the request had reached {call.address!r}"
+        note, here = exchange.last_note, self._forwarding.node
+        if exchange.request_number not in exchange.peer.unacked_requests or exchange.inbound.expected:
+            return f"; the request had reached {exchange.address!r}"
         if note is not None and note.at != here:
             likely = f" (did you mean {note.near[0]!r}?)" if note.near else ""
             return f"; the last node on the way was {note.at!r}{likely}"
-        if not call.outbound.next:
+        if not exchange.outbound.next:
             return f"; the request has not left {here!r}"
-        handed_to = self._carrier.neighbour(call.link) if call.link is not None else None
-        if handed_to in (None, call.address.partition("@")[0]):
+        neighbour = self._forwarding.neighbour(exchange.link) if exchange.link is not None else None
+        if neighbour in (None, exchange.address.partition("@")[0]):
             return f"; nothing was heard of the request since it left {here!r}"
-        return f"; the last node on the way was {handed_to!r}"
+        return f"; the last node on the way was {neighbour!r}"
 
-    def _end(self, call: ClientExchange, reason: str, text: str, now: float) -> None:
-        """End a call with a final word of our own; the recipient is told to stop, if it may be at work."""
-        if call.outbound.next and reason in ("timed_out", "unreachable") and call.cancelled_at is None:
-            self._send_cancel(call)
-        final = Eof(1, reason, text)
-        self._carrier.emit(Deliver(call.inward, call.address, None, b"", False, final, 0, 0, call.handle))
-        self._forget(call, now)
+    def _end(self, exchange: ClientExchange, reason: str, text: str, now: float) -> None:
+        """End an exchange with a last reply made here; the server is told to stop, if it may be at work."""
+        if (
+            exchange.outbound.next
+            and reason in ("timed_out", "unreachable")
+            and exchange.state is not ClientState.CANCELLING
+        ):
+            self._send_cancel(exchange)
+        eof = Eof(1, reason, text)
+        self._forwarding.emit(
+            Deliver(exchange.inbound_id, exchange.address, None, b"", False, eof, 0, 0, exchange.handle)
+        )
+        self._remove(exchange, now)
 
-    def _forget(self, call: ClientExchange, now: float) -> None:
-        del self._exchanges[call.message_id]
-        self._limits.cancel(call.message_id)
-        call.peer.unsettled.pop(call.number, None)
-        self._receiver.end(call)
-        self._sender.strike_off(call, now)
-
-
-def _never_arrived(call: ClientExchange) -> bool:
-    """Whether no copy of any chunk can have reached the recipient: none has left, or all came back."""
-    under_way = call.outbound.unacked.values()
-    return len(under_way) == call.outbound.next and all(piece.returned == piece.times for piece in under_way)
+    def _remove(self, exchange: ClientExchange, now: float) -> None:
+        exchange.end()
+        del self._exchanges[exchange.message_id]
+        self._limits.cancel(exchange.message_id)
+        exchange.peer.unacked_requests.pop(exchange.request_number, None)
+        self._receiver.close(exchange)
+        self._sender.remove(exchange, now)

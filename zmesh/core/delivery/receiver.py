@@ -1,93 +1,94 @@
-"""The receiving half of the exchanges: what is taken in, what is owed for it, and how much more may come.
+"""The receiving half of all exchanges: quotas, acknowledgements, and the growth of flow-control windows.
 
-A reader has one window of what it has not read. A sender that could send more than that says so (FLAG_BLOCKED); if the
-reader keeps up, its window is doubled, up to MAX_WINDOW for each stream and MAX_WIDENED for all of a node together.
+A sender that is blocked by flow control says so (FLAG_BLOCKED). If the reader keeps up, its window is doubled then, up
+to MAX_WINDOW for each stream; the windows of a node grow by MAX_WINDOW_GROWTH in all.
 """
 
 from __future__ import annotations
 
 from zmesh.core import wire
 from zmesh.core.delivery.congestion import MAX_WINDOW
-from zmesh.core.delivery.peers import Carrier, Peers
-from zmesh.core.delivery.sender import Exchange
-from zmesh.core.delivery.streams import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, FlowControlError
+from zmesh.core.delivery.exchange import Exchange
+from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, FlowControlError
+from zmesh.core.delivery.inbound import Received
+from zmesh.core.delivery.peers import Peers
 from zmesh.core.effects import Report
+from zmesh.core.forwarding import Forwarding
 from zmesh.core.wire import FLAG_BLOCKED, Chunk
 
-MAX_WIDENED = 256 * 1024 * 1024
-
-Ready = tuple[Chunk, bytes, int]
+MAX_WINDOW_GROWTH = 256 * 1024 * 1024
 
 
 class Receiver:
     """The inbound streams of a node."""
 
-    def __init__(self, carrier: Carrier, peers: Peers) -> None:
-        self._carrier = carrier
+    def __init__(self, forwarding: Forwarding, peers: Peers) -> None:
+        self._forwarding = forwarding
         self._peers = peers
-        self._widened = 0
+        self._window_growth = 0
 
-    def accept(self, exchange: Exchange, chunk: Chunk, body: bytes, hops: int) -> list[Ready] | None:
+    def accept(self, exchange: Exchange, chunk: Chunk, body: bytes, hops: int) -> list[Received] | None:
         """The chunks of the exchange's inbound stream that are next in order now; None: acknowledge at once."""
-        exchange.lost_since = None
+        if exchange.unreachable_since is not None:
+            exchange.find_route()
         inbound = exchange.inbound
         credit = len(body) + CHUNK_OVERHEAD
-        limit = self._unkept(exchange, chunk.sequence, credit)
-        if limit and chunk.sequence == inbound.expected and inbound.held:
-            # What is held waits for this one, so that it must not keep it out.
-            inbound.give_up_held(credit)
-            exchange.charge()
-            limit = self._unkept(exchange, chunk.sequence, credit)
+        limit = self._exceeded_limit(exchange, chunk.sequence, credit)
+        if limit and chunk.sequence == inbound.expected and inbound.buffered:
+            # The early chunks wait for this one, so they must not keep it out.
+            inbound.drop_buffered(credit)
+            exchange.update_quota()
+            limit = self._exceeded_limit(exchange, chunk.sequence, credit)
         if limit:
-            self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, limit))
+            self._forwarding.emit(Report("frame_dropped", wire.host_of(exchange.address), None, limit))
             return None
         try:
             ready = inbound.accept(chunk, body, hops)
         except FlowControlError:
-            self._carrier.emit(Report("frame_dropped", wire.host_of(exchange.address), None, "past_window"))
+            self._forwarding.emit(Report("frame_dropped", wire.host_of(exchange.address), None, "past_window"))
             return None
-        exchange.charge()
-        if chunk.flags & FLAG_BLOCKED and inbound.keeps_up and self._widen(exchange):
-            inbound.since_ack = ACK_EVERY
+        exchange.update_quota()
+        if chunk.flags & FLAG_BLOCKED and inbound.reader_keeps_up and self._grow_window(exchange):
+            inbound.unacked_credit = ACK_EVERY
         return ready
 
-    def owe(self, exchange: Exchange, ready: list[Ready] | None, now: float) -> None:
+    def schedule_ack(self, exchange: Exchange, ready: list[Received] | None, now: float) -> None:
         """Acknowledge what was accepted, soon or at once."""
         inbound = exchange.inbound
-        at_once = ready is None or inbound.since_ack >= ACK_EVERY
-        self._peers.owe(exchange.peer, exchange.inward, inbound, now, at_once=at_once)
+        at_once = ready is None or inbound.unacked_credit >= ACK_EVERY
+        self._peers.schedule_ack(exchange.peer, exchange.inbound_id, inbound, now, at_once=at_once)
 
     def release_credit(self, exchange: Exchange, credit: int, now: float) -> None:
-        """The reader has taken this much."""
+        """The reader has read this much."""
         at_once = exchange.inbound.release(credit)
-        exchange.charge()
+        exchange.update_quota()
         if at_once:
-            self._peers.owe(exchange.peer, exchange.inward, exchange.inbound, now, at_once=True)
+            self._peers.schedule_ack(exchange.peer, exchange.inbound_id, exchange.inbound, now, at_once=True)
 
-    def end(self, exchange: Exchange) -> None:
-        """Nothing more comes."""
-        if exchange.kept:
-            exchange.peer.quota.add_bytes(-exchange.kept)
-            exchange.kept = 0
-        self._widened -= exchange.inbound.window - WINDOW
+    def close(self, exchange: Exchange) -> None:
+        """The exchange is over: free its share of the quota and of the windows."""
+        if exchange.charged_bytes:
+            exchange.peer.quota.add_bytes(-exchange.charged_bytes)
+            exchange.charged_bytes = 0
+        self._window_growth -= exchange.inbound.window - WINDOW
 
     def check(self, exchanges: list[Exchange]) -> None:
-        """Raise AssertionError if the windows are not those that were given out."""
-        if sum(exchange.inbound.window - WINDOW for exchange in exchanges) != self._widened:
-            raise AssertionError("the count of what windows were widened by is not that of the streams")
+        """Raise AssertionError if the growth of windows is not the sum over all streams."""
+        if sum(exchange.inbound.window - WINDOW for exchange in exchanges) != self._window_growth:
+            raise AssertionError("the count of what windows grew by is not that of the streams")
 
-    def _unkept(self, exchange: Exchange, sequence: int, credit: int) -> str:
-        """The limit for which this chunk can't be kept, or nothing. What a reply brings in its turn always can."""
+    def _exceeded_limit(self, exchange: Exchange, sequence: int, credit: int) -> str:
+        """The limit that keeping this chunk would exceed, or an empty text; chunks of replies in order have none."""
         inbound = exchange.inbound
-        if exchange.stream.request and sequence == inbound.expected:
+        if exchange.outbound_id.request and sequence == inbound.expected:
             return ""
-        return exchange.peer.quota.byte_limit(credit) if inbound.lacks(sequence) else ""
+        return exchange.peer.quota.byte_limit(credit) if inbound.is_missing(sequence) else ""
 
-    def _widen(self, exchange: Exchange) -> bool:
+    def _grow_window(self, exchange: Exchange) -> bool:
         inbound = exchange.inbound
         more = min(inbound.window, MAX_WINDOW - inbound.window)
-        if not more or self._widened + more > MAX_WIDENED:
+        if not more or self._window_growth + more > MAX_WINDOW_GROWTH:
             return False
-        self._widened += more
+        self._window_growth += more
         inbound.window += more
         return True

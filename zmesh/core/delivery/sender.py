@@ -1,11 +1,13 @@
-"""The sending half of the exchanges: what goes out when, and what goes out again.
+"""The sending half of all exchanges: when chunks are sent, retransmitted, and probed for.
 
-A stream sends as much as its window allows and as its link keeps up with, BURST chunks at a time; one whose link lags
-waits its turn among the others. While chunks are under way a stream has a resending timer; exchanges without one are
-gone through every POKE seconds, and the other end is asked whether it still knows them.
+A stream sends as much as its windows allow and as its link keeps up with, BURST chunks at a time; one whose link lags
+waits for its turn among the others. While chunks are in flight a stream has a retransmission timer. Exchanges with
+nothing in flight are swept every PROBE_INTERVAL seconds: a probe is an ack that asks for one, and tells whether the
+peer still knows the exchange.
 
-Every chunk names the incarnation that it is for. A node has it from its route; a leaf, which has none, asks the other
-end before the first chunk goes out, and every LEAF_POKE seconds whether it is the same still.
+Every chunk names the incarnation of the peer that it is for. A node learns it from its route. A leaf, which has no
+routes, discovers it: it sends a probe before the first chunk, and every LEAF_PROBE_INTERVAL seconds to see whether the
+peer has restarted.
 """
 
 from __future__ import annotations
@@ -14,170 +16,118 @@ import math
 from collections.abc import Callable
 
 from zmesh.core import wire
-from zmesh.core.delivery.peers import Carrier, Peer, Peers
-from zmesh.core.delivery.streams import BACKLOG, InboundStream, OutboundChunk, OutboundStream
+from zmesh.core.delivery.exchange import Exchange
+from zmesh.core.delivery.outbound import SEND_BUFFER, OutboundChunk
+from zmesh.core.delivery.peers import Peer, Peers
 from zmesh.core.effects import Pull, StreamOver
-from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.forwarding import Forwarding
+from zmesh.core.message import Address, Eof, LinkId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import MAX_BODY, AckItem, Kind
 
 BURST = 16
-POKE = 15.0
-SILENCE = 45.0
-LEAF_POKE = 1.0
-
-
-class Exchange:
-    """What a request made here and one received here have in common: two streams, and the node at the other end.
-
-    `stream` names the outbound one, `inward` the other. `target` is the other end's incarnation, 0 as long as that is
-    not known; `link` what was last sent on; `lost_since` is when the other end was found to be out of reach; `kept` is
-    the credit that is counted for it: of a request made here what it waits with, else what the peer takes up; `handle`
-    is the shell's own object for the exchange, which each Deliver and Abort carries.
-    """
-
-    __slots__ = (
-        "address",
-        "handle",
-        "inbound",
-        "inward",
-        "kept",
-        "link",
-        "lost_since",
-        "message_id",
-        "number",
-        "outbound",
-        "peer",
-        "stream",
-        "target",
-    )
-
-    def __init__(self, message_id: MessageId, peer: Peer, target: int, *, request: bool) -> None:
-        self.message_id = message_id
-        self.peer = peer
-        self.address = peer.address
-        self.target = target
-        self.number = 0
-        self.stream = Stream(message_id, request)
-        self.inward = Stream(message_id, not request)
-        self.outbound = OutboundStream()
-        self.inbound = InboundStream()
-        self.link: LinkId | None = None
-        self.lost_since: float | None = None
-        self.kept = 0
-        self.handle: object = None
-
-    def weigh(self) -> int:
-        """The credit of what is kept here for the peer: what is unread of its request and unacknowledged of the reply;
-        of replies to this node what came before its turn. How much of those waits to be read is up to the program."""
-        if self.stream.request:
-            return self.inbound.held_credit
-        return self.inbound.unread + self.outbound.kept_bytes
-
-    def charge(self) -> None:
-        """Have the peer's share follow what is kept for it."""
-        kept = self.weigh()
-        if kept != self.kept:
-            self.peer.quota.add_bytes(kept - self.kept)
-            self.kept = kept
+PROBE_INTERVAL = 15.0
+LEAF_PROBE_INTERVAL = 1.0
 
 
 class Sender:
-    """The outbound streams of a node; `poke` are the seconds between two sweeps."""
+    """The outbound streams of a node; `probe_interval`: seconds between two sweeps."""
 
-    def __init__(self, carrier: Carrier, peers: Peers, alarm: Alarm, poke: float = POKE) -> None:
-        self._poke_every = poke
-        self._carrier = carrier
+    def __init__(
+        self, forwarding: Forwarding, peers: Peers, alarm: Alarm, probe_interval: float = PROBE_INTERVAL
+    ) -> None:
+        self._probe_interval = probe_interval
+        self._forwarding = forwarding
         self._peers = peers
         self._alarm = alarm
         self._sweep_at = math.inf
         self._blocked: dict[LinkId, dict[Stream, Exchange]] = {}
-        self._of_host: dict[NodeId, dict[Stream, Exchange]] = {}
+        self._by_host: dict[NodeId, dict[Stream, Exchange]] = {}
         self.timers: Timers[Stream] = Timers(alarm)
         self.waiting_bytes = 0
+        """Bytes of payload of this node's requests that are unsent or unacknowledged."""
         self.waiting_streams = 0
-        """Streams with something to send of which nothing has left yet."""
+        """Streams with something to send of which nothing was sent yet."""
 
     # -- which exchanges there are -------------------------------------------------------------------------------
 
-    def enlist(self, exchange: Exchange, now: float) -> None:
-        """An exchange has begun; the next sweep is at most `poke` seconds away."""
-        self._of_host.setdefault(wire.host_of(exchange.address), {})[exchange.stream] = exchange
+    def add(self, exchange: Exchange, now: float) -> None:
+        """An exchange has begun; the next sweep is at most `probe_interval` seconds away."""
+        self._by_host.setdefault(wire.host_of(exchange.address), {})[exchange.outbound_id] = exchange
         if self._sweep_at == math.inf:
-            self._sweep_at = now + self._poke_every
+            self._sweep_at = now + self._probe_interval
             self._alarm.at(self._sweep_at)
 
-    def strike_off(self, exchange: Exchange, now: float) -> None:
+    def remove(self, exchange: Exchange, now: float) -> None:
         """An exchange is over: send no more of it."""
         outbound = exchange.outbound
-        if exchange.outbound.unsent or not outbound.complete:
+        if outbound.unsent or not outbound.complete:
             self.drop_unsent(exchange)
-        if exchange.stream.request:
+        if exchange.outbound_id.request:
             self.waiting_bytes -= outbound.kept_bytes
-        self.timers.cancel(exchange.stream)
+        self.timers.cancel(exchange.outbound_id)
         for waiting in self._blocked.values():
-            waiting.pop(exchange.stream, None)
-        self._delist(exchange)
-        self._peers.leave(exchange.peer, now)
+            waiting.pop(exchange.outbound_id, None)
+        self._unlist(exchange)
+        self._peers.close_exchange(exchange.peer, now)
 
     def move(self, exchange: Exchange, address: Address) -> None:
-        """The exchange's other end is a leaf, which has another address from now on."""
-        self._delist(exchange)
+        """The peer is a leaf that has another address from now on."""
+        self._unlist(exchange)
         exchange.address = address
-        self._of_host.setdefault(wire.host_of(address), {})[exchange.stream] = exchange
+        self._by_host.setdefault(wire.host_of(address), {})[exchange.outbound_id] = exchange
 
-    def of(self, host: NodeId) -> list[Exchange]:
-        """The exchanges with a node, and with the leaves that hang on it."""
-        return list(self._of_host.get(host, {}).values())
+    def with_host(self, host: NodeId) -> list[Exchange]:
+        """The exchanges with a node, and with the leaves attached to it."""
+        return list(self._by_host.get(host, {}).values())
 
-    def at(self, address: Address | None) -> list[Exchange]:
-        """The exchanges with whoever has that address; with None, all."""
+    def with_address(self, address: Address | None) -> list[Exchange]:
+        """The exchanges with that address; with None, all."""
         if address is None:
-            return [exchange for listed in self._of_host.values() for exchange in listed.values()]
-        return [exchange for exchange in self.of(wire.host_of(address)) if exchange.address == address]
+            return [exchange for listed in self._by_host.values() for exchange in listed.values()]
+        return [exchange for exchange in self.with_host(wire.host_of(address)) if exchange.address == address]
 
-    def _delist(self, exchange: Exchange) -> None:
+    def _unlist(self, exchange: Exchange) -> None:
         host = wire.host_of(exchange.address)
-        listed = self._of_host[host]
-        del listed[exchange.stream]
+        listed = self._by_host[host]
+        del listed[exchange.outbound_id]
         if not listed:
-            del self._of_host[host]
+            del self._by_host[host]
 
     def check(self) -> None:
-        """Raise AssertionError if something is under way that nothing will see to, or is counted wrongly."""
-        exchanges = self.at(None)
+        """Raise AssertionError if something is in flight that no timer retransmits, or is counted wrongly."""
+        exchanges = self.with_address(None)
         for exchange in exchanges:
             exchange.outbound.check()
-            if exchange.outbound.unacked and exchange.stream not in self.timers:
-                raise AssertionError("chunks under way that nothing will send again")
+            exchange.check()
+            if exchange.outbound.unacked and exchange.outbound_id not in self.timers:
+                raise AssertionError("chunks in flight without a retransmission timer")
         if exchanges and self.next_deadline() is None:
-            raise AssertionError("exchanges that nothing will wake")
-        requests = [exchange.outbound for exchange in exchanges if exchange.stream.request]
+            raise AssertionError("exchanges that no timer wakes")
+        requests = [exchange.outbound for exchange in exchanges if exchange.outbound_id.request]
         if sum(outbound.kept_bytes for outbound in requests) != self.waiting_bytes:
             raise AssertionError("the count of waiting bytes is not that of the streams")
-        if any(exchange.kept != exchange.weigh() for exchange in exchanges):
-            raise AssertionError("a share is not charged with what is kept")
         unsent = sum(bool(exchange.outbound.unsent) and not exchange.outbound.next for exchange in exchanges)
         if unsent != self.waiting_streams:
             raise AssertionError("the count of waiting streams is not that of the streams")
 
-    # -- what is sent --------------------------------------------------------------------------------------------
+    # -- the sweep -----------------------------------------------------------------------------------------------
 
     def sweep_due(self, now: float) -> bool:
-        """True if it is time for a sweep."""
+        """Whether it is time for a sweep."""
         return now >= self._sweep_at
 
     def sweep(self, now: float) -> None:
-        """Ask for each exchange that nothing is under way of whether the other end still knows it."""
-        exchanges = self.at(None)
-        asked: dict[Address, Peer] = {}
+        """Probe for each exchange that has nothing in flight."""
+        exchanges = self.with_address(None)
+        probed: dict[Address, Peer] = {}
         for exchange in exchanges:
-            if exchange.stream not in self.timers:
-                self.poke(exchange, flush=False)
-                asked[exchange.address] = exchange.peer
-        for peer in asked.values():
+            if exchange.outbound_id not in self.timers:
+                self.probe(exchange, flush=False)
+                probed[exchange.address] = exchange.peer
+        for peer in probed.values():
             self._peers.flush(peer)
-        self._sweep_at = now + self._poke_every if exchanges else math.inf
+        self._sweep_at = now + self._probe_interval if exchanges else math.inf
 
     def next_deadline(self) -> float | None:
         """When a timer or the sweep is due."""
@@ -185,6 +135,8 @@ class Sender:
         if soonest is None or self._sweep_at < soonest:
             return self._sweep_at if self._sweep_at < math.inf else None
         return soonest
+
+    # -- what is sent --------------------------------------------------------------------------------------------
 
     def push(
         self,
@@ -201,125 +153,130 @@ class Sender:
         if not outbound.unsent and not outbound.next:
             self.waiting_streams += 1
         outbound.push(header, body, last=last, eof=eof, complete=complete)
-        if exchange.stream.request:
+        if exchange.outbound_id.request:
             self.waiting_bytes += len(body)
         else:
-            exchange.charge()
-        if complete and outbound.pulled:
-            outbound.pulled = False
-            self._carrier.emit(StreamOver(exchange.stream))
+            exchange.update_quota()
+        if complete and outbound.pull_pending:
+            outbound.pull_pending = False
+            self._forwarding.emit(StreamOver(exchange.outbound_id))
 
     def pump(self, exchange: Exchange, now: float) -> bool:
-        """Send what the windows and the link allow; False if there is something to send and no way to send it."""
+        """Send what the windows and the link allow; False if there is something to send and no route."""
         outbound = exchange.outbound
         if not (outbound.unsent or outbound.lost):
             return True
-        next_hop = self._carrier.next_hop(exchange.address)
-        if next_hop is None:
+        hop = self._forwarding.next_hop(exchange.address)
+        if hop is None:
             return False
-        exchange.link = next_hop.link
-        if not exchange.target:
-            exchange.target = next_hop.incarnation or exchange.peer.current
-            if not exchange.target:
-                self._peers.ask(exchange.peer, exchange.stream)
-                self.timers.set(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
+        exchange.link = hop.link
+        if not exchange.peer_incarnation:
+            incarnation = hop.incarnation or exchange.peer.target_incarnation
+            if not incarnation:
+                self._peers.discover(exchange.peer, exchange.outbound_id)
+                self.timers.set(exchange.outbound_id, now + exchange.peer.rtt.timeout(outbound.retries))
                 return True
+            exchange.set_incarnation(incarnation)
         sent = 0
-        while not next_hop.lagging and sent < BURST and (piece := outbound.take(now)) is not None:
-            if piece.times == 1 and not piece.sequence:
+        while not hop.lagging and sent < BURST and (chunk := outbound.next_chunk(now)) is not None:
+            if chunk.transmissions == 1 and not chunk.sequence:
                 self.waiting_streams -= 1
-            self._send(exchange, piece, next_hop.link)
+            self._send(exchange, chunk, hop.link)
             sent += 1
             if not (outbound.unsent or outbound.lost):
                 break
-            next_hop = self._carrier.next_hop(exchange.address) or next_hop
-        if (next_hop.lagging or sent == BURST) and outbound.waiting:
-            self._blocked.setdefault(next_hop.link, {})[exchange.stream] = exchange
-        self.timers.set_sooner(exchange.stream, now + exchange.peer.path.timeout(outbound.tries))
+            hop = self._forwarding.next_hop(exchange.address) or hop
+        if (hop.lagging or sent == BURST) and outbound.has_pending:
+            self._blocked.setdefault(hop.link, {})[exchange.outbound_id] = exchange
+        self.timers.set_sooner(exchange.outbound_id, now + exchange.peer.rtt.timeout(outbound.retries))
         self._pull(exchange)
         return True
 
     def room(self, exchange: Exchange) -> int:
-        """How many bytes of payload the exchange may take; of 0 there will be a Pull, or a StreamOver.
+        """How many bytes of payload the exchange takes now; of 0 there will be a Pull, or a StreamOver.
 
-        A peer that takes up much is replied to piece by piece: the next one when the last was acknowledged.
+        A client whose quota is nearly full is replied to one chunk at a time: the next when the last is acknowledged.
         """
         outbound = exchange.outbound
         room = outbound.room()
-        if room and not exchange.stream.request and exchange.peer.quota.is_nearly_full():
+        if room and not exchange.outbound_id.request and exchange.peer.quota.is_nearly_full():
             room = 0 if outbound.kept_bytes else min(room, MAX_BODY)
-        outbound.pulled = room == 0 and not outbound.complete
+        outbound.pull_pending = room == 0 and not outbound.complete
         return room
 
     def _pull(self, exchange: Exchange) -> None:
         outbound = exchange.outbound
-        if outbound.pulled and outbound.unsent_bytes <= BACKLOG // 2:
-            outbound.pulled = False
-            self._carrier.emit(Pull(exchange.stream))
+        if outbound.pull_pending and outbound.unsent_bytes <= SEND_BUFFER // 2:
+            outbound.pull_pending = False
+            self._forwarding.emit(Pull(exchange.outbound_id))
 
     def resume(self, exchange: Exchange, now: float) -> bool:
-        """There is a way again, or another one: go on, and ask how things stand after a loss. False as for `pump`."""
-        was_lost = exchange.lost_since is not None
-        exchange.lost_since = None
-        exchange.outbound.on_path()
+        """There is a route again, or another one: go on, and probe after a loss. False as for `pump`."""
+        was_lost = exchange.unreachable_since is not None
+        exchange.find_route()
+        exchange.outbound.on_path_change()
         sent = self.pump(exchange, now)
-        if was_lost and exchange.target and not exchange.outbound.unacked:
-            self.poke(exchange)
+        if was_lost and exchange.peer_incarnation and not exchange.outbound.unacked:
+            self.probe(exchange)
         return sent
 
-    def begin_anew(self, exchange: Exchange, now: float) -> bool:
-        """The life that this was for is over and has had nothing of it; False if no other is known of."""
-        former, exchange.target = exchange.target, 0
-        if exchange.peer.current == former:
-            exchange.peer.current = 0
-        exchange.outbound.on_path()
-        next_hop = self._carrier.next_hop(exchange.address)
-        return next_hop is not None and next_hop.incarnation != former and self.pump(exchange, now)
+    def restart_discovery(self, exchange: Exchange, now: float) -> bool:
+        """The incarnation that the request was for has ended without receiving any of it: send it to the next one.
 
-    def progress(self, exchange: Exchange, item: AckItem, now: float) -> None:
+        False if none is known.
+        """
+        former = exchange.peer_incarnation
+        exchange.set_incarnation(0)
+        if exchange.peer.target_incarnation == former:
+            exchange.peer.target_incarnation = 0
+        exchange.outbound.on_path_change()
+        hop = self._forwarding.next_hop(exchange.address)
+        return hop is not None and hop.incarnation != former and self.pump(exchange, now)
+
+    def on_ack(self, exchange: Exchange, item: AckItem, now: float) -> None:
         """Take in an acknowledgement of the exchange's outbound stream."""
         outbound = exchange.outbound
         before = outbound.unacked_bytes
         sample = outbound.acknowledge(item.next, item.limit, now)
         if outbound.unacked_bytes != before:
-            if exchange.stream.request:
+            if exchange.outbound_id.request:
                 self.waiting_bytes += outbound.unacked_bytes - before
             else:
-                exchange.charge()
+                exchange.update_quota()
         self._pull(exchange)
         if sample is not None and sample >= 0:
-            exchange.peer.path.measure(sample)
+            exchange.peer.rtt.update(sample)
         if not outbound.unacked and not outbound.unsent:
-            self.timers.cancel(exchange.stream)
+            self.timers.cancel(exchange.outbound_id)
 
-    def on_silence(self, exchange: Exchange, now: float) -> None:
-        """The exchange's timer has run out: send again what was not acknowledged, or ask how things stand.
+    def on_timer(self, exchange: Exchange, now: float) -> None:
+        """The exchange's timer has expired: retransmit what was not acknowledged, or probe.
 
-        Asking is for a window that is shut, since the word that opens it may be lost, and for a way that was lost.
+        A probe is for a closed window, since the ack that opens it may be lost, and for a route that was lost.
         """
-        outbound, path = exchange.outbound, exchange.peer.path
-        due = outbound.overdue(path.timeout(outbound.tries))
+        outbound, rtt = exchange.outbound, exchange.peer.rtt
+        due = outbound.retransmit_at(rtt.timeout(outbound.retries))
         if due is not None and due > now:
-            self.timers.set_sooner(exchange.stream, due)
+            self.timers.set_sooner(exchange.outbound_id, due)
             return
         if due is not None:
             outbound.on_timeout(now)
-        elif exchange.target or not outbound.waiting:
-            self.poke(exchange)
-            if not outbound.waiting:
+        elif exchange.peer_incarnation or not outbound.has_pending:
+            self.probe(exchange)
+            if not outbound.has_pending:
                 return
-        outbound.tries += 1
+        outbound.retries += 1
         self.pump(exchange, now)
-        self.timers.set_sooner(exchange.stream, now + path.timeout(outbound.tries))
+        self.timers.set_sooner(exchange.outbound_id, now + rtt.timeout(outbound.retries))
 
-    def poke(self, exchange: Exchange, *, flush: bool = True) -> None:
-        """Have the other end say how far it has come, or that it knows nothing of the exchange."""
-        if exchange.stream.request and exchange.outbound.unsent and not exchange.outbound.next:
-            return  # it has not left yet, so nobody can know it
-        self._peers.poke(exchange.peer, exchange.inward, exchange.inbound, flush=flush)
+    def probe(self, exchange: Exchange, *, flush: bool = True) -> None:
+        """Ask the peer for an ack of the outbound stream; it answers that the exchange is over if it is to the peer."""
+        if exchange.outbound_id.request and exchange.outbound.unsent and not exchange.outbound.next:
+            return  # nothing of it was sent, so the peer can't know it
+        self._peers.probe(exchange.peer, exchange.inbound_id, exchange.inbound, flush=flush)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:
-        """The link's queue has run low: the streams that waited for it go on, a burst each in turn."""
+        """The queue of a link has drained: the streams blocked on it go on, a burst each in turn."""
         turn = self._blocked.pop(link, {})
         while turn and not lagging():
             exchange = turn.pop(next(iter(turn)))
@@ -328,40 +285,36 @@ class Sender:
             self._blocked[link] = {**turn, **self._blocked.get(link, {})}
 
     def link_down(self, link: LinkId, now: float) -> None:
-        """The streams that waited for this link look for another."""
+        """A link is gone: the streams blocked on it look for another."""
         for exchange in self._blocked.pop(link, {}).values():
             self.pump(exchange, now)
 
-    def blocked(self) -> bool:
-        """True if a stream waits for its turn on a link."""
-        return bool(self._blocked)
-
     def drop_unsent(self, exchange: Exchange) -> None:
-        """Forget what was not sent yet, and take no more; what is under way stays."""
+        """Forget what was not sent yet, and take no more; what is in flight stays."""
         outbound = exchange.outbound
         if outbound.unsent and not outbound.next:
             self.waiting_streams -= 1
-        if exchange.stream.request:
+        if exchange.outbound_id.request:
             self.waiting_bytes -= outbound.unsent_bytes
         outbound.unsent_bytes = 0
         outbound.unsent.clear()
         outbound.complete = True
-        if outbound.partial or outbound.pulled:
-            outbound.partial = outbound.pulled = False
-            self._carrier.emit(StreamOver(exchange.stream))
+        if outbound.in_message or outbound.pull_pending:
+            outbound.in_message = outbound.pull_pending = False
+            self._forwarding.emit(StreamOver(exchange.outbound_id))
 
-    def _send(self, exchange: Exchange, piece: OutboundChunk, link: LinkId) -> None:
-        message_id, request = exchange.stream
-        chunk = (
+    def _send(self, exchange: Exchange, chunk: OutboundChunk, link: LinkId) -> None:
+        message_id, request = exchange.outbound_id
+        head = (
             message_id,
             request,
-            piece.sequence,
-            piece.flags,
-            exchange.number,
-            next(iter(exchange.peer.unsettled), exchange.number) if request else 0,
-            self._carrier.incarnation,
-            exchange.target,
-            piece.header,
-            piece.eof,
+            chunk.sequence,
+            chunk.flags,
+            exchange.request_number,
+            next(iter(exchange.peer.unacked_requests), exchange.request_number) if request else 0,
+            self._forwarding.incarnation,
+            exchange.peer_incarnation,
+            chunk.header,
+            chunk.eof,
         )
-        self._carrier.originate(exchange.address, Kind.CHUNK, wire.encode(chunk), piece.body, link)
+        self._forwarding.originate(exchange.address, Kind.CHUNK, wire.encode(head), chunk.body, link)

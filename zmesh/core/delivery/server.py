@@ -1,58 +1,122 @@
-"""The requests that this node has received (`ServerExchange`), until their final word has been acknowledged.
+"""The server's side of exchanges: the requests that this node has received, until their last reply is acknowledged.
 
 A request is accepted at most once: clients number their requests (`ReplayWindow`), so a late copy is recognized. The
-exchange is over when the client has acknowledged the last reply or no longer knows the request, or when it has been
-unreachable or silent for too long; the work is then aborted, unless the request is detached and complete.
+exchange ends when the client has acknowledged the last reply or no longer knows the request, or when it has been
+unreachable or silent for too long; the work is then aborted, unless the request is detached and has arrived whole.
 """
 
 from __future__ import annotations
 
+import enum
+
 from zmesh.core import wire
-from zmesh.core.delivery.peers import POKE_LIMIT, Carrier, Peer, Peers
+from zmesh.core.delivery.exchange import SILENCE_TIMEOUT, Exchange
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD
+from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
-from zmesh.core.delivery.sender import SILENCE, Exchange, Sender
-from zmesh.core.delivery.streams import CHUNK_OVERHEAD
+from zmesh.core.delivery.sender import Sender
 from zmesh.core.effects import Abort, Deliver, Report
+from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
 
-LEAF_GRACE = 5.0
+LEAF_ROUTE_TIMEOUT = 5.0
+
+
+class ServerState(enum.Enum):
+    """The state of an exchange at its server; `ServerExchange` has the transitions."""
+
+    OPEN = enum.auto()
+    ROUTE_LOST = enum.auto()
+    ABORTED = enum.auto()
+    COMPLETE = enum.auto()
+    ENDED = enum.auto()
 
 
 class ServerExchange(Exchange):
     """A request of another node (or of this one).
 
-    `detached`: its caller waits for nothing, so that its work goes on without the caller once the request is `whole`.
-    `heard` is when something last came for it.
+    | state | means | event | next state |
+    | --- | --- | --- | --- |
+    | OPEN | the work may run, and there is a route to the client | no route | ROUTE_LOST |
+    | ROUTE_LOST | there is none, since `unreachable_since` | a route, or a frame of the client | OPEN |
+    | ABORTED | the work was told to stop, with or without a route | | |
+    | COMPLETE | the last reply was given, and waits for its acknowledgement, with or without a route | | |
+    | OPEN, ROUTE_LOST | | cancelled by the client | ABORTED |
+    | OPEN, ROUTE_LOST, ABORTED | | the work gives the last reply | COMPLETE |
+    | any | | last reply acknowledged; client restarted, unreachable or silent for too long | ENDED |
+
+    `detached`: the client waits for nothing, so the work goes on without it once the request is `whole`. `last_heard`
+    is when a frame last came for it.
     """
 
-    __slots__ = ("aborted", "detached", "heard", "whole")
+    __slots__ = ("detached", "last_heard", "state", "whole")
 
-    def __init__(self, message_id: MessageId, caller: Peer, incarnation: int, now: float) -> None:
-        super().__init__(message_id, caller, incarnation, request=False)
-        self.aborted = False
-        self.heard = now
+    def __init__(self, message_id: MessageId, client: Peer, incarnation: int, now: float) -> None:
+        super().__init__(message_id, client, incarnation, request=False)
+        self.state = ServerState.OPEN
+        self.last_heard = now
         self.detached = False
         self.whole = False
 
+    # -- transitions ---------------------------------------------------------------------------------------------
+
+    def lose_route(self, now: float) -> None:
+        """There is no route to the client."""
+        if self.unreachable_since is None:
+            self.unreachable_since = now
+        if self.state is ServerState.OPEN:
+            self.state = ServerState.ROUTE_LOST
+
+    def find_route(self) -> None:
+        """There is a route to the client, or a frame has come from it."""
+        self.unreachable_since = None
+        if self.state is ServerState.ROUTE_LOST:
+            self.state = ServerState.OPEN
+
+    def abort(self) -> bool:
+        """Stop the work; False if it was stopped or has given its last reply already."""
+        if self.state is not ServerState.OPEN and self.state is not ServerState.ROUTE_LOST:
+            return False
+        self.state = ServerState.ABORTED
+        return True
+
+    def complete(self) -> None:
+        """The work has given its last reply."""
+        self.state = ServerState.COMPLETE
+
+    def end(self) -> None:
+        """The exchange is over."""
+        self.state = ServerState.ENDED
+
+    def check(self) -> None:
+        """Raise AssertionError if the state contradicts what is known."""
+        super().check()
+        if (self.state is ServerState.COMPLETE) is not self.outbound.complete:
+            raise AssertionError(f"a stream that is over in state {self.state.name}, or the other way round")
+        if self.state is ServerState.OPEN and self.unreachable_since is not None:
+            raise AssertionError("a request without a route to its client is open")
+        if self.state is ServerState.ROUTE_LOST and self.unreachable_since is None:
+            raise AssertionError("a request with a route to its client has lost it")
+
 
 class Server:
-    """The table of services. `route_timeout`: seconds that work goes on for a caller that can't be reached."""
+    """The table of received requests. `route_timeout`: seconds that work goes on for a client without a route."""
 
     def __init__(
         self,
-        carrier: Carrier,
+        forwarding: Forwarding,
         peers: Peers,
-        sending: Sender,
-        receiving: Receiver,
+        sender: Sender,
+        receiver: Receiver,
         route_timeout: float,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._carrier = carrier
+        self._forwarding = forwarding
         self._peers = peers
-        self._sender = sending
-        self._receiver = receiving
+        self._sender = sender
+        self._receiver = receiver
         self._route_timeout = route_timeout
         self._limits = limits
         self._exchanges: dict[MessageId, ServerExchange] = {}
@@ -61,7 +125,7 @@ class Server:
         return len(self._exchanges)
 
     def get(self, message_id: MessageId) -> ServerExchange | None:
-        """The service, or None if it is over."""
+        """The exchange, or None if it is over."""
         return self._exchanges.get(message_id)
 
     # -- from the program ----------------------------------------------------------------------------------------
@@ -76,179 +140,187 @@ class Server:
         eof: Eof | None,
         now: float,
     ) -> None:
-        """A reply, or its beginning (`last` False), or with `eof` the final word; nothing if the caller is gone."""
-        service = self._exchanges.get(message_id)
-        if service is None or service.outbound.complete:
+        """A reply, or its beginning (`last` False), or with `eof` the last one; no effect if the exchange is over."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is None or exchange.outbound.complete:
             return
         if eof is not None:
             if eof.error:
                 eof = eof._replace(error=eof.error[:MAX_TEXT].encode(errors="replace").decode())
-            # It says more than an acknowledgement of the request would.
-            service.peer.acks.pop(service.inward, None)
-        self._sender.push(service, header, body, last=last, eof=eof, complete=eof is not None)
-        self._pump(service, now)
+            # The last reply implies that the request has arrived.
+            exchange.peer.acks.pop(exchange.inbound_id, None)
+            exchange.complete()
+        self._sender.push(exchange, header, body, last=last, eof=eof, complete=eof is not None)
+        self._pump(exchange, now)
 
     def feed(self, message_id: MessageId, body: bytes, *, last: bool, now: float) -> None:
-        """More payload of the reply that is being sent; `last` ends it."""
+        """Append payload to the reply that is being sent; `last` ends it."""
         self.reply(message_id, None, body, last=last, eof=None, now=now)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
 
     def on_chunk(self, peer: Peer, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
-        """A piece of a request has come."""
+        """A chunk of a request has come."""
         message_id = chunk.message_id
-        service = self._exchanges.get(message_id)
-        if service is None:
-            if peer.replays.knows(chunk.number):
-                peer.left_at = now  # more copies may come, so what it has sent must not be forgotten yet
-                self._peers.owe(peer, Stream(message_id, True), None, now, at_once=True)
+        exchange = self._exchanges.get(message_id)
+        if exchange is None:
+            if peer.replay_window.knows(chunk.request_number):
+                peer.last_used = now  # more copies may come, so what it has sent must not be forgotten yet
+                self._peers.schedule_ack(peer, Stream(message_id, True), None, now, at_once=True)
                 return
             limit = peer.quota.request_limit() or peer.quota.byte_limit(len(body) + CHUNK_OVERHEAD)
             if limit:
                 self.refuse(peer.address, chunk, limit)
                 return
-            self._peers.accept(peer, chunk.number, chunk.floor)
-            service = self._exchanges[message_id] = ServerExchange(message_id, peer, chunk.incarnation, now)
-            peer.busy += 1
-            peer.quota.add_requests(1)
-            self._sender.enlist(service, now)
-        elif service.target != chunk.incarnation or service.peer is not peer:
-            self._carrier.emit(Report("frame_dropped", wire.host_of(peer.address), None, "not_its_request"))
+            exchange = self._accept(peer, chunk, now)
+        elif exchange.peer_incarnation != chunk.incarnation or exchange.peer is not peer:
+            self._forwarding.emit(Report("frame_dropped", wire.host_of(peer.address), None, "not_its_request"))
             return
         else:
-            service.heard = now
+            exchange.last_heard = now
         if isinstance(chunk.header, RequestHeader) and chunk.header.detached:
-            service.detached = True
-        ready = self._receiver.accept(service, chunk, body, hops)
-        stream, address = service.inward, service.address
-        for piece, content, crossed in ready or ():
+            exchange.detached = True
+        ready = self._receiver.accept(exchange, chunk, body, hops)
+        stream, address = exchange.inbound_id, exchange.address
+        for each, content, crossed in ready or ():
             credit = len(content) + CHUNK_OVERHEAD
-            last = bool(piece.flags & FLAG_LAST)
-            service.whole = service.whole or last
-            self._carrier.emit(
-                Deliver(stream, address, piece.header, content, last, None, credit, crossed, service.handle)
+            last = bool(each.flags & FLAG_LAST)
+            exchange.whole = exchange.whole or last
+            self._forwarding.emit(
+                Deliver(stream, address, each.header, content, last, None, credit, crossed, exchange.handle)
             )
-        self._receiver.owe(service, ready, now)
+        self._receiver.schedule_ack(exchange, ready, now)
+
+    def _accept(self, peer: Peer, chunk: Chunk, now: float) -> ServerExchange:
+        self._peers.accept(peer, chunk.request_number, chunk.lowest_outstanding)
+        exchange = self._exchanges[chunk.message_id] = ServerExchange(chunk.message_id, peer, chunk.incarnation, now)
+        peer.exchanges += 1
+        peer.quota.add_requests(1)
+        self._sender.add(exchange, now)
+        return exchange
 
     def refuse(self, source: Address, chunk: Chunk, limit: str) -> None:
-        """Answer a request for which there is no room with a final word, and keep nothing of it.
+        """Answer a request for which there is no room with a last reply, and keep nothing of it.
 
-        If that is lost the request comes again, and may begin then.
+        If that reply is lost the request is retransmitted, and may be accepted then.
         """
-        self._carrier.emit(Report("overloaded", wire.host_of(source), None, limit))
-        if self._carrier.next_hop(source) is None:
+        self._forwarding.emit(Report("overloaded", wire.host_of(source), None, limit))
+        if self._forwarding.next_hop(source) is None:
             return
         text = (
-            f"node {self._carrier.node!r} has no room for another request of {source!r} "
+            f"node {self._forwarding.node!r} has no room for another request of {source!r} "
             f"({limit} is {getattr(self._limits, limit)}); wait for replies before sending more"
         )
-        word = (chunk.message_id, False, 0, FLAG_EOF, 0, 0, self._carrier.incarnation, chunk.incarnation, None)
-        self._carrier.originate(source, Kind.CHUNK, wire.encode((*word, Eof(1, "overloaded", text))), b"")
+        head = (chunk.message_id, False, 0, FLAG_EOF, 0, 0, self._forwarding.incarnation, chunk.incarnation, None)
+        eof = Eof(1, "overloaded", text)
+        self._forwarding.originate(source, Kind.CHUNK, wire.encode((*head, eof)), b"")
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
-        """The caller says how far the replies have come."""
-        service = self._exchanges[message_id]
-        service.heard = now
+        """The client acknowledges the replies so far."""
+        exchange = self._exchanges[message_id]
+        exchange.last_heard = now
         if item.next == CLOSED:
-            self._drop(service, "cancelled", now)
+            self._end(exchange, "cancelled", now)
             return
-        self._sender.progress(service, item, now)
-        service.lost_since = None
-        if service.outbound.done:
-            self._drop(service, "", now)
+        self._sender.on_ack(exchange, item, now)
+        if exchange.unreachable_since is not None:
+            exchange.find_route()
+        if exchange.outbound.is_finished:
+            self._end(exchange, "", now)
             return
-        if item.limit == POKE_LIMIT:
-            self._peers.owe(service.peer, service.inward, service.inbound, now, at_once=True)
-        if service.outbound.waiting:
-            self._pump(service, now)
+        if item.limit == PROBE_LIMIT:
+            self._peers.schedule_ack(exchange.peer, exchange.inbound_id, exchange.inbound, now, at_once=True)
+        if exchange.outbound.has_pending:
+            self._pump(exchange, now)
 
     def on_cancel(self, peer: Peer, cancel: wire.Cancel, now: float) -> None:
-        """The caller wants its work stopped."""
+        """The client cancels its request."""
         message_id, source = cancel.message_id, peer.address
-        service = self._exchanges.get(message_id)
-        if service is not None and service.address != source:
-            self._carrier.emit(Report("frame_dropped", wire.host_of(source), None, "not_its_request"))
+        exchange = self._exchanges.get(message_id)
+        if exchange is not None and exchange.address != source:
+            self._forwarding.emit(Report("frame_dropped", wire.host_of(source), None, "not_its_request"))
             return
-        if service is not None and service.inbound.expected:
-            self._abort(service, "cancelled")
+        if exchange is not None and exchange.inbound.expected:
+            self._abort(exchange, "cancelled")
             return
-        self._peers.accept(peer, cancel.number, cancel.floor)
-        if service is not None:  # the cancel has overtaken the first chunk, so there is nothing to stop, nor to begin
-            self._drop(service, "", now)
-        answer = wire.Cancel(message_id, False, 0, 0, self._carrier.incarnation, cancel.incarnation)
-        if self._carrier.next_hop(source) is not None:
-            self._carrier.originate(source, Kind.CANCEL, wire.encode(answer), b"")
+        self._peers.accept(peer, cancel.request_number, cancel.lowest_outstanding)
+        if exchange is not None:  # the cancel has overtaken the first chunk, so the work has not begun and must not
+            self._end(exchange, "", now)
+        answer = wire.Cancel(message_id, False, 0, 0, self._forwarding.incarnation, cancel.incarnation)
+        if self._forwarding.next_hop(source) is not None:
+            self._forwarding.originate(source, Kind.CANCEL, wire.encode(answer), b"")
 
     def on_unreachable(self, message_id: MessageId, note: wire.Unreachable, now: float) -> None:
-        """A node on the way could not pass a reply on, or the caller is not what it was."""
+        """A forwarder had no route for a reply, or the client has restarted."""
         if note.reason == "restarted":
             self.on_restart(message_id, now)
         else:
-            self.lose(message_id, now)
+            self.on_route_lost(message_id, now)
 
     def on_restart(self, message_id: MessageId, now: float) -> None:
-        """The caller has begun a new life, and knows nothing of what it asked for."""
-        self._drop(self._exchanges[message_id], "cancelled", now)
+        """The client has a new incarnation, which does not know the request."""
+        self._end(self._exchanges[message_id], "cancelled", now)
 
-    def lose(self, message_id: MessageId, now: float) -> None:
-        """There is no way to the caller; the work goes on for a while."""
-        self._lose(self._exchanges[message_id], now)
+    def on_route_lost(self, message_id: MessageId, now: float) -> None:
+        """There is no route to the client; the work goes on for `route_timeout`."""
+        self._lose_route(self._exchanges[message_id], now)
 
-    def regain(self, message_id: MessageId, now: float) -> None:
-        """There is a way to the caller, another one maybe; what was under way may be lost with the old one."""
-        service = self._exchanges[message_id]
-        service.heard = now
-        if not self._sender.resume(service, now):
-            self._lose(service, now)
+    def on_route(self, message_id: MessageId, now: float) -> None:
+        """There is a route to the client, maybe another one; what was in flight may be lost with the old one."""
+        exchange = self._exchanges[message_id]
+        exchange.last_heard = now
+        if not self._sender.resume(exchange, now):
+            self._lose_route(exchange, now)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    def on_silence(self, message_id: MessageId, now: float) -> None:
-        """Nothing was heard for as long as the stream's timer allows."""
-        service = self._exchanges[message_id]
-        if service.lost_since is not None:
-            given_up_at = self._given_up_at(service, service.lost_since)
-            if now >= given_up_at:
-                self._drop(service, "unreachable", now)
+    def on_timer(self, message_id: MessageId, now: float) -> None:
+        """The timer of the outbound stream has expired."""
+        exchange = self._exchanges[message_id]
+        if exchange.unreachable_since is not None:
+            ends_at = self._ends_at(exchange, exchange.unreachable_since)
+            if now >= ends_at:
+                self._end(exchange, "unreachable", now)
                 return
-            self._sender.timers.set(service.stream, given_up_at)
-        self._sender.on_silence(service, now)
+            self._sender.timers.set(exchange.outbound_id, ends_at)
+        self._sender.on_timer(exchange, now)
 
-    def expire(self, now: float) -> None:
-        """Give up those whose callers can be reached and have said nothing for SILENCE, whatever was asked of them."""
-        silence = max(SILENCE, self._route_timeout)
-        for service in [each for each in self._exchanges.values() if each.heard + silence <= now]:
-            if service.lost_since is None:
-                self._drop(service, "unreachable", now)
+    def end_silent(self, now: float) -> None:
+        """End the exchanges whose client has a route and was silent for SILENCE_TIMEOUT, or `route_timeout`."""
+        silence = max(SILENCE_TIMEOUT, self._route_timeout)
+        for exchange in list(self._exchanges.values()):
+            if exchange.last_heard + silence <= now and exchange.unreachable_since is None:
+                self._end(exchange, "unreachable", now)
 
     def check(self) -> None:
-        """Raise AssertionError if a service is there that should not be."""
-        if any(service.outbound.done for service in self._exchanges.values()):
-            raise AssertionError("a service that is over is still there")
+        """Raise AssertionError if an exchange that is over is still in the table."""
+        if any(exchange.outbound.is_finished for exchange in self._exchanges.values()):
+            raise AssertionError("an exchange that is over is still in the table")
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _pump(self, service: ServerExchange, now: float) -> None:
-        if not self._sender.pump(service, now):
-            self._lose(service, now)
+    def _pump(self, exchange: ServerExchange, now: float) -> None:
+        if not self._sender.pump(exchange, now):
+            self._lose_route(exchange, now)
 
-    def _lose(self, service: ServerExchange, now: float) -> None:
-        if service.lost_since is None:
-            service.lost_since = now
-            self._sender.timers.set_sooner(service.stream, self._given_up_at(service, now))
+    def _lose_route(self, exchange: ServerExchange, now: float) -> None:
+        if exchange.unreachable_since is None:
+            exchange.lose_route(now)
+            self._sender.timers.set_sooner(exchange.outbound_id, self._ends_at(exchange, now))
 
-    def _given_up_at(self, service: ServerExchange, lost_since: float) -> float:
-        return lost_since + (LEAF_GRACE if "@" in service.address else self._route_timeout)
+    def _ends_at(self, exchange: ServerExchange, unreachable_since: float) -> float:
+        return unreachable_since + (LEAF_ROUTE_TIMEOUT if "@" in exchange.address else self._route_timeout)
 
-    def _abort(self, service: ServerExchange, reason: str) -> None:
-        if not service.aborted and not service.outbound.complete:
-            service.aborted = True
-            self._carrier.emit(Abort(service.message_id, reason, service.handle))
+    def _abort(self, exchange: ServerExchange, reason: str) -> None:
+        if exchange.abort():
+            self._forwarding.emit(Abort(exchange.message_id, reason, exchange.handle))
 
-    def _drop(self, service: ServerExchange, reason: str, now: float) -> None:
-        if reason and not (service.detached and service.whole):
-            self._abort(service, reason)
-        del self._exchanges[service.message_id]
-        service.peer.quota.add_requests(-1)
-        self._receiver.end(service)
-        self._sender.strike_off(service, now)
+    def _end(self, exchange: ServerExchange, reason: str, now: float) -> None:
+        """End an exchange; with a `reason` the work is aborted, unless it is detached and the request is whole."""
+        if reason and not (exchange.detached and exchange.whole):
+            self._abort(exchange, reason)
+        exchange.end()
+        del self._exchanges[exchange.message_id]
+        exchange.peer.quota.add_requests(-1)
+        self._receiver.close(exchange)
+        self._sender.remove(exchange, now)

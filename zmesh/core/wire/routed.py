@@ -43,16 +43,16 @@ CLOSED = U63
 class Chunk(NamedTuple):
     """The head of a CHUNK: a numbered piece of a stream.
 
-    `number` counts the sender's requests to this recipient and `floor` is the lowest that it may still send, so that
-    the recipient can tell a late copy from a new request. `target` is the incarnation that it is for, and no other.
+    `request_number` counts the client's requests to this server and `lowest_outstanding` is the lowest that the client
+    may still send, so that the server recognizes a late copy. `target` is the incarnation that it is for, and no other.
     """
 
     message_id: MessageId
     request: bool
     sequence: int
     flags: int
-    number: int
-    floor: int
+    request_number: int
+    lowest_outstanding: int
     incarnation: int
     target: int
     header: RequestHeader | ReplyHeader | None
@@ -72,8 +72,8 @@ class Cancel(NamedTuple):
 
     message_id: MessageId
     request: bool
-    number: int
-    floor: int
+    request_number: int
+    lowest_outstanding: int
     incarnation: int
     target: int
 
@@ -119,19 +119,21 @@ def _acks(value: object) -> tuple[AckItem, ...]:
 def decode_chunk(head: bytes) -> Chunk:
     """Read the head of a CHUNK, whose flags must agree with what it has."""
     fields = read_array(unpack(head, MAX_HEAD), 10)
-    message_id, request, sequence, flags, number, floor, incarnation, target, opening, ending = cast(
-        "_ChunkFields",
-        fields,  # as the condition finds out
+    message_id, request, sequence, flags, request_number, lowest_outstanding, incarnation, target, opening, ending = (
+        cast(
+            "_ChunkFields",
+            fields,  # as the condition finds out
+        )
     )
     # One condition, because this is read for every message that arrives; two thirds of the time are saved.
     if not (
         type(message_id) is bytes
         and len(message_id) == 16
         and type(request) is bool
-        and type(sequence) is type(flags) is type(number) is type(floor) is int
+        and type(sequence) is type(flags) is type(request_number) is type(lowest_outstanding) is int
         and type(incarnation) is type(target) is int
         and 0 <= flags <= 31
-        and 0 <= sequence | number | floor <= U63
+        and 0 <= sequence | request_number | lowest_outstanding <= U63
         and incarnation | target >= 0  # MessagePack has none above U64
     ):
         raise WireError("a chunk with a field of the wrong type or out of its limits")
@@ -142,7 +144,9 @@ def decode_chunk(head: bytes) -> Chunk:
         eof = Eof(read_int(code, 255), read_text(reason, 64), read_text(error, MAX_TEXT))
     if bool(flags & FLAG_FIRST) is (header is None) or bool(flags & FLAG_EOF) is (eof is None):
         raise WireError("flags that do not fit the chunk")
-    return Chunk(message_id, request, sequence, flags, number, floor, incarnation, target, header, eof)
+    return Chunk(
+        message_id, request, sequence, flags, request_number, lowest_outstanding, incarnation, target, header, eof
+    )
 
 
 def _request_header(value: object) -> RequestHeader:
@@ -177,12 +181,12 @@ def decode_ack(head: bytes) -> Ack:
 
 def decode_cancel(head: bytes) -> Cancel:
     """Read the head of a CANCEL."""
-    message_id, request, number, floor, incarnation, target = read_array(unpack(head, MAX_HEAD), 6)
+    message_id, request, request_number, lowest_outstanding, incarnation, target = read_array(unpack(head, MAX_HEAD), 6)
     return Cancel(
         read_message_id(message_id),
         read_bool(request),
-        read_int(number, U63),
-        read_int(floor, U63),
+        read_int(request_number, U63),
+        read_int(lowest_outstanding, U63),
         read_int(incarnation, U64),
         read_int(target, U64),
     )

@@ -1,0 +1,254 @@
+"""The sending end of a stream: numbered chunks, kept until they are acknowledged end to end.
+
+A cumulative acknowledgement covers all chunks below a sequence number. No more is sent than the receiver's limit
+(`flow_control`) and the congestion window (`congestion`) allow. Chunks that are taken for lost are retransmitted before
+anything new, within the same windows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import cast
+
+from zmesh.core.delivery.congestion import CongestionControl, DeliverySnapshot
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
+from zmesh.core.message import Eof, ReplyHeader, RequestHeader
+from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY
+
+SEND_BUFFER = 256 * 1024
+"""Bytes of payload that may wait unsent; its source is read on when half of it is free."""
+
+Header = RequestHeader | ReplyHeader
+
+
+class OutboundChunk:
+    """One chunk of a stream: its content, its credit, and when and how often it was sent.
+
+    `transmissions` counts the copies that were sent, `returned` those that came back undelivered.
+    """
+
+    __slots__ = (
+        "body",
+        "credit",
+        "eof",
+        "flags",
+        "header",
+        "returned",
+        "sent_at",
+        "sequence",
+        "snapshot",
+        "transmissions",
+    )
+
+    def __init__(self, flags: int, header: Header | None, body: bytes, eof: Eof | None) -> None:
+        self.sequence = 0
+        self.flags = flags
+        self.header = header
+        self.body = body
+        self.credit = len(body) + CHUNK_OVERHEAD
+        self.eof = eof
+        self.sent_at = 0.0
+        self.transmissions = 0
+        self.returned = 0
+        self.snapshot: DeliverySnapshot | None = None
+
+
+class OutboundStream:
+    """The sending end of a stream.
+
+    `next` is the sequence number of the next new chunk; `sent_credit` the credit of all chunks sent, `limit` what it
+    may become; `in_flight` the credit of chunks that are neither acknowledged nor taken for lost; `retries` counts the
+    timeouts since the last progress.
+    """
+
+    __slots__ = (
+        "complete",
+        "congestion",
+        "in_flight",
+        "in_message",
+        "limit",
+        "lost",
+        "next",
+        "pull_pending",
+        "retries",
+        "sent_credit",
+        "unacked",
+        "unacked_bytes",
+        "unsent",
+        "unsent_bytes",
+    )
+
+    def __init__(self) -> None:
+        self.unsent: deque[OutboundChunk] = deque()
+        self.unacked: dict[int, OutboundChunk] = {}
+        self.lost: dict[int, OutboundChunk] = {}
+        self.next = 0
+        self.sent_credit = 0
+        self.in_flight = 0
+        self.limit = WINDOW
+        self.congestion: CongestionControl | None = None  # a stream of one chunk needs none
+        self.unsent_bytes = 0
+        self.unacked_bytes = 0
+        self.complete = False
+        """Whether nothing more will be pushed."""
+        self.in_message = False
+        """Whether a message has begun whose end was not pushed."""
+        self.pull_pending = False
+        """Whether the source was told that there is no room, and gets a Pull when there is."""
+        self.retries = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all was sent and acknowledged."""
+        return self.complete and not self.unsent and not self.unacked
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of payload that are unsent or unacknowledged."""
+        return self.unsent_bytes + self.unacked_bytes
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether there is something to send, or to retransmit."""
+        return bool(self.unsent or self.lost)
+
+    def room(self) -> int:
+        """How many bytes of payload may be pushed now; 0 if the stream is complete."""
+        return 0 if self.complete else max(0, SEND_BUFFER - self.unsent_bytes)
+
+    def push(self, header: Header | None, body: bytes, *, last: bool, eof: Eof | None, complete: bool) -> None:
+        """Append a part of a message (`header` opens one, `last` ends one), or the end of the exchange (`eof`)."""
+        flags = FLAG_FIRST if header is not None else 0
+        ending = (FLAG_LAST if last else 0) | (FLAG_EOF if eof is not None else 0)
+        size = len(body)
+        self.unsent_bytes += size
+        self.complete = complete
+        self.in_message = not ending
+        if size <= MAX_BODY:
+            self.unsent.append(OutboundChunk(flags | ending, header, body, eof))
+            return
+        view = cast("bytes", memoryview(body))  # whose parts are no copies; they are sent as bytes would be
+        start = 0
+        while size - start > MAX_BODY:
+            self.unsent.append(OutboundChunk(flags, header, view[start : start + MAX_BODY], None))
+            flags, header = 0, None
+            start += MAX_BODY
+        self.unsent.append(OutboundChunk(flags | ending, header, view[start:], eof))
+
+    def next_chunk(self, now: float) -> OutboundChunk | None:
+        """The next chunk that the windows allow to be sent: a lost one first, then a new one."""
+        if self.lost:
+            return self._next_lost(now)
+        if not self.unsent:
+            return None
+        chunk = self.unsent[0]
+        credit = chunk.credit
+        sequence = self.next
+        if self.sent_credit + credit > self.limit or (self.congestion is not None and not self._fits(credit)):
+            return None
+        self.unsent.popleft()
+        self.unsent_bytes -= credit - CHUNK_OVERHEAD
+        self.unacked_bytes += credit - CHUNK_OVERHEAD
+        if sequence:
+            if self.congestion is None:
+                self.congestion = CongestionControl()
+            chunk.snapshot = self.congestion.on_sent(self.in_flight, now)
+        self.sent_credit += credit
+        self.in_flight += credit
+        chunk.sequence = sequence
+        chunk.sent_at = now
+        chunk.transmissions = 1
+        self.unacked[sequence] = chunk
+        self.next = sequence + 1
+        if self.unsent:
+            following = self.unsent[0].credit
+            if self.sent_credit + following > self.limit and self._fits(following):
+                chunk.flags |= FLAG_BLOCKED
+        return chunk
+
+    def acknowledge(self, following: int, limit: int, now: float) -> float | None:
+        """Take in an acknowledgement of all chunks below `following`, and a limit.
+
+        Returns a round-trip time in seconds, -1 if there was progress but no sample (Karn's rule), None if neither.
+        """
+        if limit > self.limit:
+            self.limit = limit
+            self.retries = 0
+        if following > self.next:
+            return None
+        chunk: OutboundChunk | None = None
+        acknowledged = 0
+        while self.unacked and (first := next(iter(self.unacked))) < following:
+            chunk = self.unacked.pop(first)
+            acknowledged += chunk.credit
+            self.unacked_bytes -= chunk.credit - CHUNK_OVERHEAD
+            if self.lost.pop(first, None) is None:
+                self.in_flight -= chunk.credit
+        if chunk is None:
+            return None
+        self.retries = 0
+        if self.congestion is not None:
+            self.congestion.on_delivered(acknowledged, chunk.snapshot if chunk.transmissions == 1 else None, now)
+        return now - chunk.sent_at if chunk.transmissions == 1 else -1.0
+
+    def retransmit_at(self, timeout: float) -> float | None:
+        """When the oldest chunk in flight is to be retransmitted, or None if none is in flight."""
+        for sequence, chunk in self.unacked.items():
+            if sequence not in self.lost:
+                return chunk.sent_at + timeout
+        return None
+
+    def on_path_change(self) -> None:
+        """The path has changed: chunks in flight may be lost with the old one, and are retransmitted."""
+        if self.congestion is not None:
+            self.congestion.on_path_change()
+        self._mark_all_lost()
+
+    def on_timeout(self, now: float) -> None:
+        """The oldest chunk in flight was not acknowledged in time: all that is in flight is taken for lost."""
+        oldest = next(chunk for sequence, chunk in self.unacked.items() if sequence not in self.lost)
+        self._on_congestion(oldest, now)
+        self._mark_all_lost()
+
+    def on_returned(self, sequence: int, now: float, *, refused: bool) -> None:
+        """A copy of a chunk came back undelivered; one that a full queue refused is taken for lost."""
+        chunk = self.unacked.get(sequence)
+        if chunk is None:
+            return
+        chunk.returned += 1
+        if refused and sequence not in self.lost:
+            self._on_congestion(chunk, now)
+            self.lost[sequence] = chunk
+            self.in_flight -= chunk.credit
+
+    def _on_congestion(self, chunk: OutboundChunk, now: float) -> None:
+        if self.congestion is not None:
+            self.congestion.on_congestion(self.in_flight, chunk.sent_at, now)
+
+    def _mark_all_lost(self) -> None:
+        self.lost = dict(self.unacked)
+        self.in_flight = 0
+
+    def _next_lost(self, now: float) -> OutboundChunk | None:
+        sequence, chunk = next(iter(self.lost.items()))
+        # No acknowledgement passes the first chunk that is missing, so that one does not wait for the window.
+        if sequence != next(iter(self.unacked)) and not self._fits(chunk.credit):
+            return None
+        del self.lost[sequence]
+        self.in_flight += chunk.credit
+        chunk.sent_at = now
+        chunk.transmissions += 1
+        return chunk
+
+    def _fits(self, credit: int) -> bool:
+        """Whether the congestion window allows so much more in flight; it always allows one chunk."""
+        return self.congestion is None or not self.in_flight or self.in_flight + credit <= self.congestion.window
+
+    def check(self) -> None:
+        """Raise AssertionError if the counts are not those of the chunks."""
+        in_flight = sum(chunk.credit for sequence, chunk in self.unacked.items() if sequence not in self.lost)
+        if in_flight != self.in_flight or not self.lost.keys() <= self.unacked.keys():
+            raise AssertionError("the credit in flight is not that of the chunks")
+        sizes = [sum(len(chunk.body) for chunk in chunks) for chunks in (self.unsent, self.unacked.values())]
+        if sizes != [self.unsent_bytes, self.unacked_bytes]:
+            raise AssertionError("the payload that is kept is not that of the chunks")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import zmesh
-from zmesh.payloads.payload import PayloadLike
+from zmesh.payloads import PayloadLike
 
 KINDS = (
     *("echo",) * 6,

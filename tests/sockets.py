@@ -19,7 +19,7 @@ from zmesh.core.effects import Report
 from zmesh.node import Node
 from zmesh.testing import eventually
 from zmesh.testing.process import Process
-from zmesh.transport import open_transports
+from zmesh.transport.context import open_transports
 
 # --- what is left behind --------------------------------------------------------------------------------------------
 

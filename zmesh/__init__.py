@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         UnknownDirective,
         Unreachable,
     )
-    from zmesh.observe.events import (
+    from zmesh.observe import (
         DestinationUnreachable,
         DialFailed,
         DuplicateId,
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
         IdTaken,
         LinkLost,
         LinkRefused,
+        LinkStatus,
         LinkUp,
         NodeJoined,
         NodeLeft,
+        Route,
         RouteChanged,
+        Stats,
     )
-    from zmesh.observe.router import Route
-    from zmesh.observe.stats import LinkStatus, Stats
-    from zmesh.payloads.payload import Payload, PayloadLike
-    from zmesh.payloads.source import Source
+    from zmesh.payloads import Payload, PayloadLike, Source
     from zmesh.receptor import ReceptorConfig as ReceptorConfig
     from zmesh.requests.exchange import Reply, ResponseHandler
     from zmesh.requests.fanout import Answer, Answers

@@ -24,16 +24,14 @@ from zmesh.core.limits import Limits
 from zmesh.errors import AddressError, ConfigError, MeshError, RemoteError
 from zmesh.lifecycle import Lifecycle, Main
 from zmesh.node import Node
-from zmesh.payloads.payload import Payload, PayloadLike, encode
-from zmesh.payloads.source import Source
+from zmesh.payloads import Payload, PayloadLike, Source, encode
 from zmesh.requests.exchange import Exchange, FireAndForget, Inboxed, ResponseHandler, WithHandler
 from zmesh.requests.fanout import LIMIT, Answer, Answers, Fanout, FanoutRequest, repeatable
 from zmesh.requests.inbox import Inbox, Replies
 from zmesh.requests.ping import Pong, active_work_in
 from zmesh.requests.reply_stream import ReplyStream
 from zmesh.requests.sent import Sent
-from zmesh.runtime.exceptions import is_a, text_of
-from zmesh.runtime.message_ids import new_message_id
+from zmesh.runtime import is_a, new_message_id, text_of
 from zmesh.serving.builtins import CANCEL, PING, stamp
 from zmesh.serving.directives import Directives
 from zmesh.transport import parse_url
@@ -42,9 +40,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from zmesh.config import Settings
-    from zmesh.observe.events import Event, Events
-    from zmesh.observe.router import Route
-    from zmesh.observe.stats import LinkStatus, Stats
+    from zmesh.observe import Event, Events, LinkStatus, Route, Stats
 
 log = logging.getLogger(__name__)
 

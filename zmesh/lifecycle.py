@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from zmesh.errors import Closed
 from zmesh.node import Node
-from zmesh.runtime.interrupts import close_loop, ignore_exit, raise_lost_interrupts
+from zmesh.runtime import close_loop, ignore_exit, raise_lost_interrupts
 
 AT_EXIT_WITHIN = 5.0
 """Seconds that the end of the interpreter waits for a node whose loop still runs, in a thread of its own."""

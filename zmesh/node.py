@@ -26,29 +26,20 @@ from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.errors import Cancelled, RemoteError, TimedOut, Unreachable
-from zmesh.observe.router import Router
-from zmesh.observe.telemetry import Telemetry
-from zmesh.payloads.buffered import DISK_THREADS
-from zmesh.payloads.feeding import send_source
-from zmesh.payloads.source import Source
+from zmesh.observe import Router, Telemetry
+from zmesh.payloads import DISK_THREADS, Source, send_source
 from zmesh.requests.admission import Admission
 from zmesh.requests.exchange import Exchange
 from zmesh.requests.reply_stream import ReplyStream
-from zmesh.runtime.exceptions import describe, log_exception, must_propagate
-from zmesh.runtime.tasks import Tasks, abandon
-from zmesh.runtime.thread_pool import ThreadPool
-from zmesh.runtime.watchdog import watchdogs
+from zmesh.runtime import Tasks, ThreadPool, abandon, describe, log_exception, must_propagate, watchdogs
 from zmesh.serving.builtins import PING, Builtins
 from zmesh.serving.directives import Directives
 from zmesh.serving.serving import Serving
-from zmesh.transport import Transport
-from zmesh.transport.blocked_loop import BlockedLoopKeepalive
+from zmesh.transport import BlockedLoopKeepalive, Transport
 
 if TYPE_CHECKING:
-    from zmesh.observe.events import Event, Events
-    from zmesh.observe.journal import Journal, Neighbour
-    from zmesh.observe.stats import LinkStatus, Stats
-    from zmesh.runtime.orphans import OrphanReaper
+    from zmesh.observe import Event, Events, Journal, LinkStatus, Neighbour, Stats
+    from zmesh.runtime import OrphanReaper
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +198,7 @@ class Node:
         for url in self._peers:
             self._transport.dial(url)
         if not self.config.ephemeral:
-            from zmesh.runtime.orphans import (
+            from zmesh.runtime import (
                 OrphanReaper,  # here, because no command needs it, and it would cost its speed
             )
 
@@ -317,7 +308,7 @@ class Node:
     def _open_journal(self) -> None:
         """Have an operator told what happens to this node; nobody operates a command, unless it is to say more."""
         if not self.config.ephemeral or logging.getLogger("zmesh.observe.journal").isEnabledFor(logging.INFO):
-            from zmesh.observe.journal import Journal  # which commands need not load
+            from zmesh.observe import Journal  # which commands need not load
 
             assert self.loop is not None
             self._journal = Journal(self.node_id, self, self.loop)
@@ -346,7 +337,7 @@ class Node:
 
     def watch_events(self, observer: Callable[[Event], None]) -> None:
         """Call `observer` with each event of this node."""
-        from zmesh.observe.events import event_of
+        from zmesh.observe import event_of
 
         def note(report: Report) -> None:
             if (event := event_of(report, self.router, self.remote_address)) is not None:
@@ -356,14 +347,14 @@ class Node:
 
     def neighbour(self, link: LinkId) -> Neighbour:
         """The other end of a link: where it is, which end dialled, and the round-trip time."""
-        from zmesh.observe.journal import Neighbour
+        from zmesh.observe import Neighbour
 
         dialled = self._transport is not None and self._transport.dialled_url(link) is not None
         return Neighbour(self.remote_address(link), dialled, self.engine.rtt(link))
 
     def links(self) -> list[LinkStatus]:
         """The links that are up, sorted by neighbour."""
-        from zmesh.observe.stats import LinkStatus
+        from zmesh.observe import LinkStatus
 
         return sorted(
             (
@@ -377,7 +368,7 @@ class Node:
 
     def stats(self) -> Stats:
         """Counts of this moment."""
-        from zmesh.observe.stats import Stats
+        from zmesh.observe import Stats
 
         counts = self.engine.stats()
         return Stats(
@@ -428,7 +419,7 @@ class Node:
         Waiting for an event raises Closed while this node is not open yet.
         """
         self._admission.check_process()
-        from zmesh.observe.events import Events  # its nine classes take long to make, and no command needs them
+        from zmesh.observe import Events  # its nine classes take long to make, and no command needs them
 
         events = Events(self.router, self.remote_address, self._events.discard, self.check_begun)
         if self.closed:

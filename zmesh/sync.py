@@ -29,20 +29,18 @@ from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Function
 from zmesh.core.message import Message
 from zmesh.errors import Closed, ExchangeError, TimedOut
 from zmesh.node import hosts_node
-from zmesh.payloads.payload import Payload, PayloadLike
+from zmesh.payloads import Payload, PayloadLike
 from zmesh.requests import reply_stream as requests
 from zmesh.requests.exchange import Reply, ResponseHandler
 from zmesh.requests.fanout import LIMIT, Answer
 from zmesh.requests.ping import Pong
-from zmesh.runtime.thread_pool import wait_in_thread
+from zmesh.runtime import wait_in_thread
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from zmesh.config import Settings
-    from zmesh.observe.events import Event
-    from zmesh.observe.router import Route
-    from zmesh.observe.stats import LinkStatus, Stats
+    from zmesh.observe import Event, LinkStatus, Route, Stats
 
 T = TypeVar("T")
 SomeIteration = TypeVar("SomeIteration", bound="Iteration[Any]")

@@ -12,7 +12,7 @@ import pytest
 
 import zmesh
 from zmesh.testing import Mesh, eventually
-from zmesh.transport import open_transports
+from zmesh.transport.context import open_transports
 
 
 async def timed(coroutine, seconds):

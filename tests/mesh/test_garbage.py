@@ -198,7 +198,7 @@ async def test_a_peer_that_vanishes_without_a_word_is_let_go(hub):
 BLOCKED = """
 import asyncio, subprocess, sys, time
 import zmesh
-from zmesh.transport import port
+from zmesh.transport import link_socket
 
 PEER = '''
 import sys, time, zmq
@@ -214,7 +214,7 @@ sys.stdin.readline()
 '''
 
 async def main():
-    port.KEEPALIVE = 1
+    link_socket.KEEPALIVE = 1
     async with zmesh.Controller(zmesh.Config(node_id="a", listen=["tcp://127.0.0.1:*"])) as mesh:
         command = [sys.executable, "-c", PEER, mesh.listening[0]]
         peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

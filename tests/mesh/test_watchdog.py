@@ -15,7 +15,7 @@ from zmesh.core import wire
 from zmesh.core.wire import Kind
 from zmesh.runtime.watchdog import StackLocation, Watchdog, stack_location, watchdogs
 from zmesh.testing import Mesh, eventually
-from zmesh.transport import guard
+from zmesh.transport import blocked_loop
 from zmesh.transport.blocked_loop import KEEPALIVE
 from zmesh.transport.gate import Gate
 
@@ -87,7 +87,7 @@ async def test_the_links_of_a_blocked_node_live_on_and_its_result_arrives(hub, r
 
 
 async def test_a_node_that_stays_blocked_is_let_go_and_its_neighbours_know_why(hub, reports, monkeypatch):
-    monkeypatch.setattr(guard, "LINKS_KEPT", 2 * HEARTBEAT)
+    monkeypatch.setattr(blocked_loop, "LINKS_KEPT", 2 * HEARTBEAT)
     async with blockable(hub):
         heard = reports(hub.node)
         payload = await hub.request("busy", "t:blocks", str(8 * HEARTBEAT), timeout=WITHIN)
@@ -120,7 +120,7 @@ async def test_what_is_no_directive_is_named_by_its_function(hub, caplog):
 
 
 async def test_a_block_that_does_not_end_is_logged_while_it_lasts(hub, caplog, monkeypatch):
-    monkeypatch.setattr(guard, "STILL_BLOCKED_AFTER", 0.5)
+    monkeypatch.setattr(blocked_loop, "STILL_BLOCKED_AFTER", 0.5)
     released = threading.Event()
     async with blockable(hub) as busy:
 
@@ -137,10 +137,10 @@ async def test_a_block_that_does_not_end_is_logged_while_it_lasts(hub, caplog, m
 
 
 async def test_a_loop_that_is_blocked_in_a_handler_of_the_log_does_not_hang_the_watchdog(hub, monkeypatch):
-    monkeypatch.setattr(guard, "STILL_BLOCKED_AFTER", 0.5)
+    monkeypatch.setattr(blocked_loop, "STILL_BLOCKED_AFTER", 0.5)
     released = threading.Event()
 
-    class Stuck(logging.TransportHandler):
+    class Stuck(logging.Handler):
         def emit(self, record):
             if record.getMessage() == "stuck":
                 released.wait(WITHIN)

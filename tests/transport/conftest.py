@@ -15,7 +15,8 @@ from tests.sockets import (
     zmq_socket,
 )
 from tests.transport.transport_handler import RecordingHandler
-from zmesh.transport import Transport, open_transports
+from zmesh.transport import Transport
+from zmesh.transport.context import open_transports
 from zmesh.transport.resolver import Resolver
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from zmesh.transport import open_transports
+from zmesh.transport.context import open_transports
 
 
 async def test_the_context_is_there_as_long_as_any_transport_is(transports):

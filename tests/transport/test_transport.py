@@ -7,7 +7,8 @@ import pytest
 from tests.transport.transport_handler import FRAMES, joined
 from zmesh.core.effects import Transmit
 from zmesh.testing import Mesh, eventually
-from zmesh.transport import DialFailure, DialState, open_transports
+from zmesh.transport import DialFailure, DialState
+from zmesh.transport.context import open_transports
 
 # --- links ----------------------------------------------------------------------------------------------------------
 

@@ -1,1 +1,82 @@
-"""What a node shows of itself: routes, events, counters and the log."""
+"""Observation of a node: routes (`Router`), typed events (`Events`), counters (`Telemetry`) and its log (`Journal`).
+
+Reads the engine's reports and tables, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zmesh.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from zmesh.observe.events import (
+        DestinationUnreachable,
+        DialFailed,
+        DuplicateId,
+        Event,
+        Events,
+        EventsLost,
+        IdTaken,
+        LinkLost,
+        LinkRefused,
+        LinkUp,
+        NodeJoined,
+        NodeLeft,
+        RouteChanged,
+        event_of,
+    )
+    from zmesh.observe.journal import Journal, Neighbour
+    from zmesh.observe.router import Route, Router
+    from zmesh.observe.stats import LinkStatus, Stats
+    from zmesh.observe.telemetry import Telemetry
+else:
+    __getattr__ = lazy_attributes(
+        __name__,
+        {
+            "events": (
+                "DestinationUnreachable",
+                "DialFailed",
+                "DuplicateId",
+                "Event",
+                "Events",
+                "EventsLost",
+                "IdTaken",
+                "LinkLost",
+                "LinkRefused",
+                "LinkUp",
+                "NodeJoined",
+                "NodeLeft",
+                "RouteChanged",
+                "event_of",
+            ),
+            "journal": ("Journal", "Neighbour"),
+            "router": ("Route", "Router"),
+            "stats": ("LinkStatus", "Stats"),
+            "telemetry": ("Telemetry",),
+        },
+    )
+
+__all__ = [
+    "DestinationUnreachable",
+    "DialFailed",
+    "DuplicateId",
+    "Event",
+    "Events",
+    "EventsLost",
+    "IdTaken",
+    "Journal",
+    "LinkLost",
+    "LinkRefused",
+    "LinkStatus",
+    "LinkUp",
+    "Neighbour",
+    "NodeJoined",
+    "NodeLeft",
+    "Route",
+    "RouteChanged",
+    "Router",
+    "Stats",
+    "Telemetry",
+    "event_of",
+]

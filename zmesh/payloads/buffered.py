@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from zmesh.errors import Overloaded
 from zmesh.payloads.payload import Payload
 from zmesh.payloads.spool import Spool, memory
-from zmesh.runtime.thread_pool import ThreadPool
+from zmesh.runtime import ThreadPool
 
 DISK_THREADS = 2
 """ThreadPool of a node that write."""

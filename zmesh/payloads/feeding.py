@@ -7,7 +7,7 @@ from typing import Protocol
 
 from zmesh.core.message import Eof, MessageId, ReplyHeader, Stream
 from zmesh.payloads.source import Source
-from zmesh.runtime.thread_pool import ThreadPool
+from zmesh.runtime import ThreadPool
 
 READ_BYTES = 256 * 1024
 

@@ -18,10 +18,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
-from zmesh.payloads.source import AsyncSource, Source, ThreadSource, source
+from zmesh.payloads.source import AsyncSource, Source, ThreadSource, source_of
 from zmesh.payloads.spool import Spool
-from zmesh.runtime.exceptions import text_of
-from zmesh.runtime.thread_pool import RELEASE_SLOT_AFTER, ThreadPool, released_slot
+from zmesh.runtime import RELEASE_SLOT_AFTER, ThreadPool, released_slot, text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -72,7 +71,7 @@ def encode(payload: PayloadLike) -> bytes | Source:
         return payload._outgoing()
     if isinstance(payload, Source):
         return payload
-    return source(payload)
+    return source_of(payload)
 
 
 def _to_json(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | float) -> bytes:

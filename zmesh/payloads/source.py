@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, ItemsView, Iterable, Iterator, KeysView, Set, Sized, ValuesView
 from typing import IO, Any, cast
 
-from zmesh.runtime.exceptions import describe, is_a, must_propagate
-from zmesh.runtime.thread_pool import ThreadPool
+from zmesh.runtime import ThreadPool, describe, is_a, must_propagate
 
 _ACCEPTED = (
     "bytes, str, a mapping, list or number (sent as JSON), a path, a file, an (async) iterable of bytes, a Payload or "
@@ -74,7 +73,7 @@ class ChunkSource(Source):
         """One piece, best of `limit` bytes, but longer or shorter is fine; b"" at the end only."""
 
 
-def source(payload: object) -> bytes | Source:
+def source_of(payload: object) -> bytes | Source:
     """A source for a path, which is opened here and closed with it, or for a file or (async) iterable, which are not.
 
     The bytes themselves of an object that exports a buffer of them. Raises TypeError for anything else, and OSError if

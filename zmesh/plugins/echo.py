@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zmesh.payloads.payload import Payload
+from zmesh.payloads import Payload
 from zmesh.plugins import NoSettings
 from zmesh.serving.directives import directive
 from zmesh.serving.work import Work

@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from zmesh.errors import RemoteError
-from zmesh.payloads.payload import CHUNK
-from zmesh.runtime.thread_pool import ThreadPool
+from zmesh.payloads import CHUNK
+from zmesh.runtime import ThreadPool
 from zmesh.serving.directives import directive
 from zmesh.serving.work import Work
 

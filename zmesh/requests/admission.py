@@ -6,7 +6,7 @@ import threading
 
 from zmesh.core.engine import Engine
 from zmesh.errors import Closed, Overloaded
-from zmesh.runtime.forks import ProcessOrigin
+from zmesh.runtime import ProcessOrigin
 
 OVERHEAD = 3072
 """Bytes that a message which waits is taken to need besides its payload."""

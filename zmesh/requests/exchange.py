@@ -17,10 +17,8 @@ from typing import cast
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
 from zmesh.errors import MeshError, exchange_error
-from zmesh.payloads.buffered import BufferedPayload
-from zmesh.payloads.feeding import Desk
-from zmesh.payloads.payload import Payload, StreamedPayload
-from zmesh.runtime.exceptions import log_exception, must_propagate, text_of
+from zmesh.payloads import BufferedPayload, Desk, Payload, StreamedPayload
+from zmesh.runtime import log_exception, must_propagate, text_of
 
 log = logging.getLogger(__name__)
 

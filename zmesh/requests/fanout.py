@@ -19,11 +19,9 @@ from typing import Self, cast
 
 from zmesh.core.message import MessageId
 from zmesh.errors import ExchangeError, MeshError, Overloaded, exchange_error
-from zmesh.payloads.feeding import Desk
-from zmesh.payloads.payload import Payload, PayloadLike, StreamedPayload, encode
-from zmesh.payloads.source import Source
+from zmesh.payloads import Desk, Payload, PayloadLike, Source, StreamedPayload, encode
 from zmesh.requests.exchange import Exchange
-from zmesh.runtime.exceptions import describe, is_a, must_propagate
+from zmesh.runtime import describe, is_a, must_propagate
 
 LIMIT = 100
 LOOK_AGAIN = 0.1

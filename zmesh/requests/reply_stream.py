@@ -16,10 +16,9 @@ from typing import Self
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, MessageId
 from zmesh.errors import ExchangeError, TooManyReplies, exchange_error
-from zmesh.payloads.feeding import Desk
-from zmesh.payloads.payload import Payload, StreamedPayload
+from zmesh.payloads import Desk, Payload, StreamedPayload
 from zmesh.requests.exchange import Exchange, Reply
-from zmesh.runtime.eager import Wakeup
+from zmesh.runtime import Wakeup
 
 
 class ReplyStream(Exchange):

@@ -1,1 +1,84 @@
-"""What the event loop, threads, signals and forks need."""
+"""Tools for the event loop, threads, signals, forks and exceptions of user code.
+
+Nothing here knows of the mesh but `new_message_id`; every name loads its module when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zmesh.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from zmesh.runtime.eager import EagerStarter, Wakeup
+    from zmesh.runtime.exceptions import (
+        class_name_of,
+        code_of,
+        describe,
+        is_a,
+        log_exception,
+        must_propagate,
+        text_of,
+        traceback_of,
+    )
+    from zmesh.runtime.forks import ProcessOrigin
+    from zmesh.runtime.interrupts import close_loop, ignore_exit, raise_lost_interrupts, supervised
+    from zmesh.runtime.message_ids import new_message_id
+    from zmesh.runtime.orphans import OrphanReaper
+    from zmesh.runtime.tasks import Tasks, abandon
+    from zmesh.runtime.thread_pool import RELEASE_SLOT_AFTER, ThreadPool, released_slot, wait_in_thread
+    from zmesh.runtime.watchdog import BLOCKED_AFTER, StackLocation, directive_frames, watchdogs
+else:
+    __getattr__ = lazy_attributes(
+        __name__,
+        {
+            "eager": ("EagerStarter", "Wakeup"),
+            "exceptions": (
+                "class_name_of",
+                "code_of",
+                "describe",
+                "is_a",
+                "log_exception",
+                "must_propagate",
+                "text_of",
+                "traceback_of",
+            ),
+            "forks": ("ProcessOrigin",),
+            "interrupts": ("close_loop", "ignore_exit", "raise_lost_interrupts", "supervised"),
+            "message_ids": ("new_message_id",),
+            "orphans": ("OrphanReaper",),
+            "tasks": ("Tasks", "abandon"),
+            "thread_pool": ("RELEASE_SLOT_AFTER", "ThreadPool", "released_slot", "wait_in_thread"),
+            "watchdog": ("BLOCKED_AFTER", "StackLocation", "directive_frames", "watchdogs"),
+        },
+    )
+
+__all__ = [
+    "BLOCKED_AFTER",
+    "RELEASE_SLOT_AFTER",
+    "EagerStarter",
+    "OrphanReaper",
+    "ProcessOrigin",
+    "StackLocation",
+    "Tasks",
+    "ThreadPool",
+    "Wakeup",
+    "abandon",
+    "class_name_of",
+    "close_loop",
+    "code_of",
+    "describe",
+    "directive_frames",
+    "ignore_exit",
+    "is_a",
+    "log_exception",
+    "must_propagate",
+    "new_message_id",
+    "raise_lost_interrupts",
+    "released_slot",
+    "supervised",
+    "text_of",
+    "traceback_of",
+    "wait_in_thread",
+    "watchdogs",
+]

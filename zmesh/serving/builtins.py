@@ -9,7 +9,7 @@ import asyncio
 import time
 
 from zmesh.arguments import parse_message_id
-from zmesh.observe.router import Route, Router
+from zmesh.observe import Route, Router
 from zmesh.serving.serving import Serving
 from zmesh.serving.work import Work
 

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from zmesh.core.message import MAX_DIRECTIVE, is_directive
 from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
-from zmesh.runtime.exceptions import class_name_of, is_a, log_exception
+from zmesh.runtime import class_name_of, is_a, log_exception
 from zmesh.serving import receptor_plugins
-from zmesh.serving.isolation import limits
-from zmesh.serving.isolation.limits import ImportPath, Isolation
+from zmesh.serving.isolation import ImportPath, Isolation, pickle_function, requested_limits
 from zmesh.serving.plugin import MARK, Plugin, attribute
 from zmesh.serving.shape import Shape, check_arguments, shape_of
 
@@ -80,7 +79,7 @@ def directive(
     """
     if name is not None and not isinstance(name, str):
         raise TypeError(f"a directive's name is a str, not {type(name).__name__}")
-    asked = limits.requested_limits(isolate, max_memory_bytes, max_cpu_seconds)
+    asked = requested_limits(isolate, max_memory_bytes, max_cpu_seconds)
 
     def mark(function: Function) -> Function:
         if not callable(function):
@@ -154,10 +153,10 @@ class Directives:
         mark = getattr(function, MARK, None)
         marked = mark.asked if isinstance(mark, _Mark) else None
         stream = stream or (isinstance(mark, _Mark) and mark.stream)
-        asked = limits.requested_limits(isolate or marked is not None, max_memory_bytes, max_cpu_seconds)
+        asked = requested_limits(isolate or marked is not None, max_memory_bytes, max_cpu_seconds)
         if asked is not None:
             asked = {**(marked or {}), **asked}
-        isolated = None if asked is None else Isolation(limits.pickle_function(function), asked)
+        isolated = None if asked is None else Isolation(pickle_function(function), asked)
         self._entries[name] = RegisteredDirective(name, function, shape_of(function), stream, isolated)
         self._registered.add(name)
 

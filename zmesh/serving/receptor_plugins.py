@@ -25,7 +25,7 @@ from contextlib import closing, contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from zmesh.payloads.payload import Payload, PayloadLike
+from zmesh.payloads import Payload, PayloadLike
 
 if TYPE_CHECKING:
     from zmesh.serving.work import Work

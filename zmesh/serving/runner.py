@@ -18,20 +18,26 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from zmesh.errors import Cancelled, Closed, NodeOverloaded, Overloaded, RemoteError, TimedOut
-from zmesh.payloads.payload import PayloadLike, StreamedPayload, encode
-from zmesh.payloads.source import Source
-from zmesh.runtime.eager import EagerStarter
-from zmesh.runtime.exceptions import code_of, describe, is_a, log_exception, must_propagate, text_of
-from zmesh.runtime.tasks import abandon
-from zmesh.runtime.thread_pool import ThreadPool, wait_in_thread
-from zmesh.runtime.watchdog import directive_frames
+from zmesh.payloads import PayloadLike, Source, StreamedPayload, encode
+from zmesh.runtime import (
+    EagerStarter,
+    ThreadPool,
+    abandon,
+    code_of,
+    describe,
+    directive_frames,
+    is_a,
+    log_exception,
+    must_propagate,
+    text_of,
+    wait_in_thread,
+)
 from zmesh.serving.directives import Directives, RegisteredDirective
 from zmesh.serving.shape import Shape
 from zmesh.serving.work import Work
 
 if TYPE_CHECKING:
-    from zmesh.serving.isolation.limits import Isolation
-    from zmesh.serving.isolation.processes import Processes
+    from zmesh.serving.isolation import Isolation, Processes
 
 logger = logging.getLogger(__name__)
 
@@ -291,7 +297,7 @@ class Runner:
 
     def _isolated(self, isolation: Isolation, work: Work) -> AsyncGenerator[PayloadLike, None]:
         if self._processes is None:
-            from zmesh.serving.isolation.processes import Processes  # here: few nodes run anything isolated
+            from zmesh.serving.isolation import Processes  # here: few nodes run anything isolated
 
             self._processes = Processes(*self._isolation)
         return self._processes.run(work, isolation)

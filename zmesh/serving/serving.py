@@ -18,11 +18,8 @@ from zmesh.core.effects import Deliver
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.errors import MeshError, NodeOverloaded, RemoteError
-from zmesh.payloads.buffered import BufferedPayload
-from zmesh.payloads.feeding import Desk, send_source
-from zmesh.payloads.payload import Payload, PayloadLike, StreamedPayload, encode
-from zmesh.payloads.source import Source
-from zmesh.runtime.exceptions import describe, log_exception, must_propagate, text_of
+from zmesh.payloads import BufferedPayload, Desk, Payload, PayloadLike, Source, StreamedPayload, encode, send_source
+from zmesh.runtime import describe, log_exception, must_propagate, text_of
 from zmesh.serving.directives import Directives
 from zmesh.serving.incoming import Incoming
 from zmesh.serving.runner import Runner

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zmesh.errors import Cancelled
-from zmesh.payloads.payload import Payload
+from zmesh.payloads import Payload
 
 
 @dataclass(slots=True, eq=False)

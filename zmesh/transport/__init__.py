@@ -1,23 +1,40 @@
-"""ZeroMQ sockets: listen, dial, send, drain, hang up, close. Here, and nowhere else, is ZeroMQ spoken.
+"""ZeroMQ sockets of one node: `Transport` listens, dials, sends, receives and closes; the only user of pyzmq.
 
-A listen address is one ROUTER, a peer is one DEALER. A connection is a *link* with a number of its own. On a ROUTER
-that is a routing id that libzmq made up, on a DEALER one connection between two monitor events: whatever comes after a
-reconnect belongs to a new link.
+A listen address is one ROUTER, a peer is one DEALER, and each connection is a link with a number of its own: a DEALER's
+reconnection is a new link, and so is each routing id of a ROUTER. Events go to a `TransportHandler`.
 """
 
-from zmesh.transport.address import Target, parse_url
-from zmesh.transport.context import open_transports
-from zmesh.transport.dial_status import DialFailure, DialState, DialStatus
-from zmesh.transport.link_socket import TransportHandler
-from zmesh.transport.transport import Transport
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zmesh.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from zmesh.transport.address import Target, parse_url
+    from zmesh.transport.blocked_loop import BlockedLoopKeepalive
+    from zmesh.transport.dial_status import DialFailure, DialState, DialStatus
+    from zmesh.transport.link_socket import TransportHandler
+    from zmesh.transport.transport import Transport
+else:
+    __getattr__ = lazy_attributes(
+        __name__,
+        {
+            "address": ("Target", "parse_url"),
+            "blocked_loop": ("BlockedLoopKeepalive",),
+            "dial_status": ("DialFailure", "DialState", "DialStatus"),
+            "link_socket": ("TransportHandler",),
+            "transport": ("Transport",),
+        },
+    )
 
 __all__ = [
+    "BlockedLoopKeepalive",
     "DialFailure",
     "DialState",
     "DialStatus",
     "Target",
     "Transport",
     "TransportHandler",
-    "open_transports",
     "parse_url",
 ]

@@ -10,7 +10,7 @@ from zmesh.core import wire
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.wire import Kind
-from zmesh.runtime.watchdog import BLOCKED_AFTER, StackLocation
+from zmesh.runtime import BLOCKED_AFTER, StackLocation
 from zmesh.transport.transport import Transport
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from zmesh.runtime.interrupts import supervised
-from zmesh.runtime.tasks import abandon
+from zmesh.runtime import abandon, supervised
 from zmesh.transport.address import Target
 from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
 from zmesh.transport.dial_status import DialError, DialFailure, DialState, DialStatus, failed

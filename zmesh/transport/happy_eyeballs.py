@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zmesh.runtime.tasks import abandon
+from zmesh.runtime import abandon
 from zmesh.transport.dial_status import DialError, DialFailure, failed
 
 STAGGER = 0.25

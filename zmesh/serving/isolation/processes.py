@@ -24,12 +24,8 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from zmesh.errors import Closed, NotAllowed, RemoteError, UnknownDirective
-from zmesh.payloads.payload import PayloadLike, StreamedPayload
-from zmesh.payloads.source import ChunkSource, Source
-from zmesh.payloads.spool import Spool, default_folder
-from zmesh.runtime.exceptions import text_of
-from zmesh.runtime.tasks import abandon
-from zmesh.runtime.thread_pool import ThreadPool
+from zmesh.payloads import ChunkSource, PayloadLike, Source, Spool, StreamedPayload, default_folder
+from zmesh.runtime import ThreadPool, abandon, text_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, MAX_FRAME, Channel, Frame, Job
 from zmesh.serving.isolation.limits import Isolation, ProcessLimits
 

@@ -26,10 +26,8 @@ from typing import Any, cast
 import msgpack
 
 from zmesh.errors import MeshError, RemoteError
-from zmesh.payloads.payload import Payload, StreamedPayload, encode
-from zmesh.payloads.source import Source, source
-from zmesh.payloads.spool import Spool
-from zmesh.runtime.exceptions import code_of, describe, is_a, text_of, traceback_of
+from zmesh.payloads import Payload, Source, Spool, StreamedPayload, encode, source_of
+from zmesh.runtime import code_of, describe, is_a, text_of, traceback_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, BlockingChannel, Channel, Frame, Job
 from zmesh.serving.plugin import Plugin
 from zmesh.serving.shape import Shape, shape_of
@@ -120,7 +118,7 @@ class _SocketPayload(Payload):
             yield chunk
 
     def _outgoing(self) -> bytes | Source:
-        return source(iter(self))
+        return source_of(iter(self))
 
     def _take(self) -> bytes:
         if self._ended:

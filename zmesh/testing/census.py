@@ -190,7 +190,7 @@ POINTS: tuple[Point, ...] = (
         "a chunk comes before those ahead of it",
         InboundStream,
         "accept",
-        lambda inbound, _, __, ___: bool(inbound.held),
+        lambda inbound, _, __, ___: bool(inbound.buffered),
         sentences=EXCHANGES,
     ),
     on(

@@ -128,7 +128,7 @@ POINTS: tuple[Point, ...] = (
         "the destination itself is asked for a number",
         SeqnoRequests,
         "originate",
-        lambda seqno_requests, arguments, _, __: seqno_requests.starved[arguments[0]].tries > NEAR_TRIES,
+        lambda _, arguments, __, ___: arguments[0].tries > NEAR_TRIES,
     ),
     on("a question is passed on", SeqnoRequests, "forward"),
     on("a question is passed on once more, along another route", SeqnoRequests, "reforward"),

@@ -324,15 +324,22 @@ def test_a_large_table_goes_out_in_parts(routes):
     assert [advertisement.number for advertisement in parts] == [4, 5, 6]
 
 
-def test_a_change_that_nobody_will_hear_of_is_found(routes):
+def test_check_finds_a_change_that_no_update_will_advertise(routes):
     hear(routes, 1, entry())
     routes.advertiser._pending.clear()
-    with pytest.raises(AssertionError, match="nobody will hear"):
+    with pytest.raises(AssertionError, match="no UPDATE will advertise"):
         routes.check()
 
 
-def test_news_that_nothing_will_tell_is_found(routes):
+def test_check_finds_a_change_that_no_timer_will_advertise(routes):
+    lost_with_its_link(routes)
+    routes.advertiser._timers.cancel(routes._table["z"])
+    with pytest.raises(AssertionError, match="no timer will advertise"):
+        routes.check()
+
+
+def test_check_finds_pending_changes_for_which_no_update_is_due(routes):
     hear(routes, 1, entry())
     routes.advertiser._flush_at = None
-    with pytest.raises(AssertionError, match="nothing will tell"):
+    with pytest.raises(AssertionError, match="no UPDATE is due"):
         routes.check()

@@ -1,6 +1,7 @@
 import pytest
 
 from tests.core.routing.route_rows import entry, hear, retraction, told
+from zmesh.core.routing.destinations import Destination
 from zmesh.core.routing.routes import KEEP_DISTANCE
 from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS
@@ -238,44 +239,52 @@ def test_a_distance_is_kept_as_long_as_there_is_a_route(routes):
 # --- what check finds ---------------------------------------------------------------------------------------------
 
 
-def test_a_route_that_waits_to_be_chosen_is_found(routes):
+def test_check_finds_a_dirty_destination(routes):
     routes.update(1, 0, 1, [tuple(entry())])
-    with pytest.raises(AssertionError, match="wait to be chosen"):
+    with pytest.raises(AssertionError, match="dirty after an event"):
         routes.check()
 
 
 @pytest.mark.parametrize(
     ("broken", "text"),
     [
-        (SelectedRoute(1, 9, 5, 111, 2, 0.0), "not what the neighbour told"),
-        (SelectedRoute(1, 9, 6, 110, 2, 0.0), "not what the neighbour told"),
-        (SelectedRoute(2, 9, 5, 110, 2, 0.0), "that no neighbour told"),
-        (SelectedRoute(99, 9, 5, 110, 2, 0.0), "that no neighbour told"),
+        (SelectedRoute(1, 9, 5, 111, 2, 0.0), "not what the neighbour has advertised"),
+        (SelectedRoute(1, 9, 6, 110, 2, 0.0), "not what the neighbour has advertised"),
+        (SelectedRoute(2, 9, 5, 110, 2, 0.0), "that no neighbour has advertised"),
+        (SelectedRoute(99, 9, 5, 110, 2, 0.0), "that no neighbour has advertised"),
     ],
 )
-def test_a_route_that_no_neighbour_told_so_is_found(routes, broken, text):
+def test_check_finds_a_route_that_no_neighbour_has_advertised(routes, broken, text):
     hear(routes, 1, entry())
-    routes._selected["z"] = broken
+    routes._table["z"].selected = broken
     with pytest.raises(AssertionError, match=text):
         routes.check()
 
 
 @pytest.mark.parametrize("distance", [(5, 111), (6, 50)])
-def test_a_route_past_its_feasibility_distance_is_found(routes, distance):
+def test_check_finds_a_route_past_its_feasibility_distance(routes, distance):
     hear(routes, 1, entry())
-    routes.distances["z"] = distance
+    routes._table["z"].distance = distance
     with pytest.raises(AssertionError, match="past its feasibility distance"):
         routes.check()
 
 
-def test_a_distance_that_nothing_will_drop_is_found(routes):
-    routes.distances["y"] = (1, 1)
-    with pytest.raises(AssertionError, match="nothing will drop"):
+def test_check_finds_a_distance_without_a_timeout(routes):
+    destination = routes._table["y"] = Destination("y")
+    destination.distance = (1, 1)
+    with pytest.raises(AssertionError, match="without a timeout"):
         routes.check()
 
 
-def test_a_better_route_that_nothing_will_ask_for_is_found(routes):
+def test_check_finds_a_destination_without_a_distance(routes):
+    hear(routes, 1, entry())
+    routes._table["z"].distance = None
+    with pytest.raises(AssertionError, match="in the wrong table"):
+        routes.check()
+
+
+def test_check_finds_a_better_route_that_is_not_requested(routes):
     hear(routes, 1, entry(metric=50))
-    routes._neighbours[2].heard["z"] = tuple(entry(metric=1))
-    with pytest.raises(AssertionError, match="nothing will ask for"):
+    routes._neighbours[2].rows["z"] = tuple(entry(metric=1))
+    with pytest.raises(AssertionError, match="without a request"):
         routes.check()

@@ -42,10 +42,10 @@ def test_a_destination_that_found_no_room_is_taken_when_there_is_some():
 def test_a_neighbour_may_tell_as_many_rows_as_there_is_room_for_and_its_own():
     routes = routes_of(10, b=1)
     hear(routes, 1, *names("n", count=20))
-    assert len(routes._neighbours[1].heard) == 11
+    assert len(routes._neighbours[1].rows) == 11
     assert routes.refused == {(1, "destinations"): 9 + 1}
     hear(routes, 1, *names("n", count=11))  # what is there already may be told anew
-    assert len(routes._neighbours[1].heard) == 11
+    assert len(routes._neighbours[1].rows) == 11
 
 
 @pytest.mark.parametrize("honest", [1, 30, 50])
@@ -92,7 +92,7 @@ def test_all_is_well_as_soon_as_the_liar_has_left():
     routes.expire(1.0 + KEEP_DISTANCE)
     routes.select(1.0 + KEEP_DISTANCE)
     routes.check()
-    assert len(routes.distances) == 80
+    assert len(routes) == 80
 
 
 def test_a_route_that_gave_way_is_not_believed_again_until_all_have_heard_that_it_was_lost():
@@ -116,7 +116,7 @@ def test_destinations_that_come_and_go_do_not_pile_up_as_distances():
     for number in range(30):
         hear(routes, 1, *names("made-up", str(number), count=50), now=number)
         hear(routes, 1, *(retraction(each.destination) for each in names("made-up", str(number), count=50)))
-    assert len(routes.distances) == 100
+    assert len(routes) == 100
     assert len(routes.table()) == 20
 
 
@@ -125,9 +125,9 @@ def test_who_was_asked_for_gives_way_and_is_not_asked_for_any_more():
     hear(routes, 1, *names("made-up", count=3), now=0.0)
     hear(routes, 2, entry("made-up-2", metric=500))
     hear(routes, 1, retraction("made-up-2"))
-    assert "made-up-2" in routes.seqno_requests.starved
+    assert routes._table["made-up-2"].is_starved
     hear(routes, 3, entry("n-0"), entry("n-1"), entry("n-2"))
-    assert "made-up-2" not in routes.seqno_requests.starved
+    assert "made-up-2" not in routes._table
     assert len([name for name in routes.table() if name.startswith("n")]) == 2
     routes.check()
 
@@ -197,8 +197,8 @@ def test_whatever_is_told_the_table_stays_in_order_and_within_its_limit(seed):
         routes.expire(now)
         routes.select(now)
         routes.check()
-        assert len(routes.distances) <= limit
-        heard = {name for link in (1, 2, 3) for name in routes._neighbours[link].heard}
+        assert len(routes) <= limit
+        heard = {name for link in (1, 2, 3) for name in routes._neighbours[link].rows}
         assert routes._no_room.keys() <= heard
     for link in (1, 2, 3):
         routes.link_down(link)
@@ -206,11 +206,11 @@ def test_whatever_is_told_the_table_stays_in_order_and_within_its_limit(seed):
     routes.expire(now + KEEP_DISTANCE)
     routes.select(now + KEEP_DISTANCE)
     routes.check()
-    assert (routes.distances, routes._no_room, len(routes._quotas)) == ({}, {}, 0)
+    assert (len(routes), routes._no_room, len(routes._quotas)) == (0, {}, 0)
 
 
-def test_a_destination_that_counts_for_nobody_is_found(routes):
+def test_check_finds_a_destination_without_an_owner(routes):
     hear(routes, 1, entry())
     routes._quotas.drop("z")
-    with pytest.raises(AssertionError, match="counts for nobody"):
+    with pytest.raises(AssertionError, match="without an owner"):
         routes.check()

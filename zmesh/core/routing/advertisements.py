@@ -5,11 +5,9 @@ Retractions bypass coalescing, so that they outrun the path exploration that fol
 Bremler-Barr, Afek and Schwarz, INFOCOM 2003). Split horizon: nothing is advertised to the next hop of a route (RFC 8966
 section 3.7.4). A new link gets a full update, and so does a neighbour that sends RESEND.
 
-Hold-down: a change that is likely to be reverted is advertised only after HOLD_DOWN, which damps path hunting. It
-applies to a route lost with its own link (a seqno request may restore it, unless the neighbour itself was the
-destination), and to a costlier alternate that is selected after a retraction or because of an answer to a seqno request
-(the alternate may lead through the same dead node and be retracted too). This is safe: a node without a route forwards
-nothing, and the feasibility distance that neighbours know still is above that of the node.
+Hold-down: a change that is likely to be reverted is advertised only after HOLD_DOWN, which damps path hunting: all
+nodes beyond see one change instead of two (`is_provisional` says which changes those are). That makes no loops: a node
+without a route forwards nothing, and what neighbours know of the feasibility distance is not below the real one.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from zmesh.core.message import LinkId, NodeId
+from zmesh.core.routing.destinations import HELD_DOWN, PENDING, RETRACTING, Destination
 from zmesh.core.routing.selected_route import SelectedRoute
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Row
@@ -37,7 +36,7 @@ class Advertisement(NamedTuple):
 
 
 class _Recipient:
-    """How much was told on one link, and whether it is to be told everything."""
+    """How many UPDATEs were sent on one link, and whether a full update is due there."""
 
     __slots__ = ("needs_full_update", "sent")
 
@@ -46,205 +45,229 @@ class _Recipient:
         self.needs_full_update = True
 
 
-class Advertiser:
-    """What the neighbours have been told, and what they have not. `selected` are the routes in use."""
+_Exceptions = dict[LinkId, list[tuple[int, Row | None]]]
 
-    def __init__(self, node: NodeId, selected: Mapping[NodeId, SelectedRoute], alarm: Alarm) -> None:
+
+class Advertiser:
+    """The advertisements of one node. `selected` are the destinations that there is a route to."""
+
+    def __init__(self, node: NodeId, selected: Mapping[NodeId, Destination], alarm: Alarm) -> None:
         self._node = node
         self._selected = selected
         self._alarm = alarm
-        self._neighbours: dict[LinkId, _Recipient] = {}
-        self._advertised: dict[NodeId, SelectedRoute] = {}
-        self._pending: dict[NodeId, None] = {}
-        self._held_down: Timers[NodeId] = Timers(alarm)
-        """What is told by itself at its time: a route that is gone at once, what may be undone after HOLD_DOWN."""
+        self._recipients: dict[LinkId, _Recipient] = {}
+        self._pending: dict[Destination, None] = {}
+        """The destinations that are PENDING, in the order in which they changed."""
+        self._timers: Timers[Destination] = Timers(alarm)
+        """When to advertise those that are RETRACTING or HELD_DOWN."""
         self._answers: dict[LinkId, dict[NodeId, None]] = {}
+        """The routes that neighbours get in answer to a seqno request."""
         self._flush_at: float | None = None
         self._flushed_at = -math.inf
         self.urgent = False
-        """Whether there is something to tell that must not wait."""
+        """True if an UPDATE has to be sent before the stimulus ends."""
 
     def sent(self, link: LinkId) -> int:
         """How many UPDATEs were sent on that link."""
-        neighbour = self._neighbours.get(link)
-        return neighbour.sent if neighbour else 0
+        recipient = self._recipients.get(link)
+        return recipient.sent if recipient else 0
 
     def link_up(self, link: LinkId, now: float) -> None:
-        """A link to a neighbour is up."""
-        self._neighbours[link] = _Recipient()
-        self._hurry(now)
+        """A link to a neighbour is up: it gets a full update."""
+        self._recipients[link] = _Recipient()
+        self._flush_at_once(now)
 
     def link_down(self, link: LinkId) -> None:
         """The link is down."""
-        self._neighbours.pop(link, None)
+        self._recipients.pop(link, None)
         self._answers.pop(link, None)
 
     def resend(self, link: LinkId, now: float) -> None:
-        """Tell that neighbour the whole table once more."""
-        neighbour = self._neighbours.get(link)
-        if neighbour is not None:
-            neighbour.needs_full_update = True
-            self._hurry(now)
+        """Send that neighbour a full update once more."""
+        recipient = self._recipients.get(link)
+        if recipient is not None:
+            recipient.needs_full_update = True
+            self._flush_at_once(now)
 
-    def answer(self, link: LinkId, destination: NodeId, now: float) -> None:
-        """Tell that neighbour how this destination stands; what was held back is told to all then."""
-        if link in self._neighbours:
-            if destination in self._held_down:
+    def answer(self, link: LinkId, name: NodeId, now: float) -> None:
+        """Advertise this route to the neighbour that has requested it; if it was held down, then to all."""
+        if link in self._recipients:
+            destination = self._selected.get(name)
+            if destination is not None and destination.advertising is HELD_DOWN:
                 self.changed(destination, now)
-            self._answers.setdefault(link, {})[destination] = None
-            self._hurry(now)
+            self._answers.setdefault(link, {})[name] = None
+            self._flush_at_once(now)
 
-    def changed(self, destination: NodeId, now: float) -> None:
-        """The route to `destination` has changed, or is gone."""
-        if destination not in self._selected:
+    def changed(self, destination: Destination, now: float) -> None:
+        """Advertise that the selected route has changed, or at once that there is none."""
+        if destination.changed() is RETRACTING:
             self._pending.pop(destination, None)
-            self._held_down.set(destination, now)
+            self._timers.set(destination, now)
             self.urgent = True
             return
-        self._held_down.cancel(destination)
+        self._timers.cancel(destination)
         self._pending[destination] = None
         if self._flush_at is None:
             self._flush_at = max(now, self._flushed_at + COALESCE)
             self._alarm.at(self._flush_at)
 
-    def hold_down(self, destination: NodeId, now: float, *, found: bool = False) -> None:
-        """The route to `destination` has changed, or is gone, and that may be undone in a moment. It waits for that
-        unless somebody is told of it already, for whom it would never be undone; what was `found` when there was none
-        waits from now on.
+    def hold_down(self, destination: Destination, now: float, *, found: bool = False) -> None:
+        """Advertise a change that may be reverted after HOLD_DOWN, counted from the first one unless a route was
+        `found` after there was none. A neighbour that waits for an answer to a seqno request gets it now, and then all
+        others do.
         """
-        if any(destination in answers for answers in self._answers.values()):
+        if any(destination.id in answers for answers in self._answers.values()):
             self.changed(destination, now)
             return
+        destination.held_down()
         self._pending.pop(destination, None)
         if found:
-            self._held_down.set(destination, now + HOLD_DOWN)
+            self._timers.set(destination, now + HOLD_DOWN)
         else:
-            self._held_down.set_default(destination, now + HOLD_DOWN)
-
-    def is_held_down(self, destination: NodeId) -> bool:
-        """True if what has become of that route is not told yet, because it may be undone."""
-        return destination in self._held_down
+            self._timers.set_default(destination, now + HOLD_DOWN)
 
     def flush(self, own: SelectedRoute, now: float) -> list[Advertisement]:
-        """What to tell on which links; empty before its time. `own` is how this node tells of itself."""
+        """The UPDATEs that are due; `own` is the route of this node to itself."""
         self.urgent = False
-        pending = dict.fromkeys(self._held_down.expire(now))
+        due = dict.fromkeys(self._timers.expire(now))
         if self._flush_at is not None and self._flush_at <= now:
             self._flush_at, self._flushed_at = None, now
-            pending.update(self._pending)
+            due.update(self._pending)
             self._pending = {}
-        elif not pending:
+        elif not due:
             return []
         updates: list[Advertisement] = []
-        news, exceptions = self._news(pending)
-        links = [
-            link for link, known in self._neighbours.items() if not known.needs_full_update and link not in exceptions
-        ]
-        self._tell(links, news, updates)
+        rows, exceptions = self._changes(due)
+        current = {link for link, recipient in self._recipients.items() if not recipient.needs_full_update}
+        self._append([link for link in self._recipients if link in current and link not in exceptions], rows, updates)
         for link, changes in exceptions.items():
-            if link in self._neighbours and not self._neighbours[link].needs_full_update:
-                self._tell([link], _patched(news, changes), updates)
-        for link, neighbour in self._neighbours.items():
-            if neighbour.needs_full_update:
-                updates += self._full_update(link, neighbour, own)
+            if link in current:
+                self._append([link], _patched(rows, changes), updates)
+        for link, recipient in self._recipients.items():
+            if recipient.needs_full_update:
+                updates += self._full_update(link, recipient, own)
         answers, self._answers = self._answers, {}
-        for link, destinations in answers.items():
-            routes = ((to, own if to == self._node else self._selected.get(to)) for to in destinations)
-            self._tell([link], [_row(to, route) for to, route in routes if route is not None], updates)
+        for link, names in answers.items():
+            self._append([link], self._answer_rows(names, own), updates)
         return updates
 
     def next_deadline(self) -> float | None:
         """When `flush` has work."""
-        held = self._held_down.next_deadline()
-        if self._flush_at is None or (held is not None and held < self._flush_at):
-            return held
+        timer = self._timers.next_deadline()
+        if self._flush_at is None or (timer is not None and timer < self._flush_at):
+            return timer
         return self._flush_at
 
-    def _hurry(self, now: float) -> None:
+    def _flush_at_once(self, now: float) -> None:
         self._flush_at = now
         self.urgent = True
 
-    def _news(self, pending: Iterable[NodeId]) -> tuple[list[Row], dict[LinkId, list[tuple[int, Row | None]]]]:
-        """What has changed of these since it was told, which counts as told from here on, and what is said otherwise.
+    def _changes(self, due: Iterable[Destination]) -> tuple[list[Row], _Exceptions]:
+        """Advertise these destinations: the rows of those that have changed, and the exceptions of split horizon.
 
-        The latter is, for a link, what to say in place of the news with that number, or (number -1) besides; None is
-        nothing. It follows from the next hop, which is told nothing: the new one is told that the route is gone, if it
-        was told of one before, and the former one, which was told nothing, of the route that there is now.
+        The latter are, for a link, what to send in place of the row with that number, or (number -1) in addition; None:
+        nothing. The new next hop of a route gets a retraction if the route was advertised to it before, and the former
+        one, to which it was not, gets the route.
         """
-        news: list[Row] = []
-        exceptions: dict[LinkId, list[tuple[int, Row | None]]] = {}
-        advertised = self._advertised
-        for destination in pending:
-            before, after = advertised.get(destination), self._selected.get(destination)
-            lost: Row = (destination, 0, 0, INFINITY, 0, 0)
+        rows: list[Row] = []
+        exceptions: _Exceptions = {}
+        for destination in due:
+            before = destination.advertise()
+            after = destination.advertised
+            retraction: Row = (destination.id, 0, 0, INFINITY, 0, 0)
             if after is None:
                 if before is not None:
-                    del advertised[destination]
-                    exceptions.setdefault(before.link, []).append((len(news), None))
-                    news.append(lost)
+                    exceptions.setdefault(before.link, []).append((len(rows), None))
+                    rows.append(retraction)
                 continue
-            advertised[destination] = after
             moved = before is not None and before.link != after.link
             if before is None or (before[1], before[3:5]) != (after[1], after[3:5]):
-                exceptions.setdefault(after.link, []).append((len(news), lost if moved else None))
-                news.append(_row(destination, after))
+                exceptions.setdefault(after.link, []).append((len(rows), retraction if moved else None))
+                rows.append(_row(destination.id, after))
             elif moved:
-                exceptions.setdefault(after.link, []).append((-1, lost))
-                exceptions.setdefault(before.link, []).append((-1, _row(destination, after)))
-        return news, exceptions
+                exceptions.setdefault(after.link, []).append((-1, retraction))
+                exceptions.setdefault(before.link, []).append((-1, _row(destination.id, after)))
+        return rows, exceptions
 
-    def _tell(self, links: list[LinkId], rows: list[Row], updates: list[Advertisement]) -> None:
-        """Tell these neighbours the same, in parts."""
+    def _append(self, links: list[LinkId], rows: list[Row], updates: list[Advertisement]) -> None:
+        """Add these rows for these links, in as many UPDATEs as it takes."""
         for start in range(0, len(rows) if links else 0, MAX_ENTRIES):
             updates.append(Advertisement(links, 0, 0, rows[start : start + MAX_ENTRIES]))
             for link in links:
-                self._neighbours[link].sent += 1
+                self._recipients[link].sent += 1
 
-    def _full_update(self, link: LinkId, neighbour: _Recipient, own: SelectedRoute) -> list[Advertisement]:
-        """The whole table for one neighbour, in parts: what the others know."""
-        neighbour.needs_full_update = False
-        table = {to: route for to, route in self._selected.items() if to not in self._held_down}
-        table.update((to, self._advertised[to]) for to in self._held_down if to in self._advertised)
+    def _full_update(self, link: LinkId, recipient: _Recipient, own: SelectedRoute) -> list[Advertisement]:
+        """All routes for one neighbour, as the other neighbours know them."""
+        recipient.needs_full_update = False
+        selected = (one for one in self._selected.values() if one.advertising is not HELD_DOWN)
+        table = [(one.id, one.selected) for one in selected] + [(one.id, one.advertised) for one in self._timers]
         rows = [_row(self._node, own)]
-        rows += [_row(to, route) for to, route in table.items() if route.link != link]
+        rows += [_row(name, route) for name, route in table if route is not None and route.link != link]
         updates: list[Advertisement] = []
         for start in range(0, len(rows), MAX_ENTRIES):
-            neighbour.sent += 1
+            recipient.sent += 1
             full = (FULL_BEGIN if start == 0 else 0) | (FULL_END if start + MAX_ENTRIES >= len(rows) else 0)
-            updates.append(Advertisement([link], full, neighbour.sent, rows[start : start + MAX_ENTRIES]))
+            updates.append(Advertisement([link], full, recipient.sent, rows[start : start + MAX_ENTRIES]))
         return updates
 
-    def check(self) -> None:
-        """Raise AssertionError if a route is told of otherwise than it is, and nothing will tell."""
-        for destination in self._advertised.keys() | self._selected.keys():
-            advertised, current = self._advertised.get(destination), self._selected.get(destination)
-            if (
-                not _is_same(advertised, current)
-                and destination not in self._pending
-                and destination not in self._held_down
-            ):
-                raise AssertionError(f"nobody will hear of the route to {destination!r}")
+    def _answer_rows(self, names: Iterable[NodeId], own: SelectedRoute) -> list[Row]:
+        rows: list[Row] = []
+        for name in names:
+            destination = self._selected.get(name)
+            route = own if name == self._node else destination.selected if destination is not None else None
+            if route is not None:
+                rows.append(_row(name, route))
+        return rows
+
+    def check(self, destinations: Iterable[Destination]) -> None:
+        """Raise AssertionError if a change would not be advertised; `destinations` are all that there are."""
+        for destination in {*destinations, *self._timers, *self._pending}:
+            destination.check()
+            if (destination.advertising is PENDING) != (destination in self._pending):
+                raise AssertionError(f"no UPDATE will advertise {destination}")
+            if (destination.advertising in (HELD_DOWN, RETRACTING)) != (destination in self._timers):
+                raise AssertionError(f"no timer will advertise {destination}")
         if self._pending and self._flush_at is None:
-            raise AssertionError("news that nothing will tell")
+            raise AssertionError("pending changes, and no UPDATE is due")
 
 
-def _patched(news: list[Row], changes: list[tuple[int, Row | None]]) -> list[Row]:
-    rows: list[Row | None] = list(news)
+def is_provisional(
+    before: SelectedRoute | None,
+    after: SelectedRoute | None,
+    *,
+    link_lost: bool,
+    retracted: bool,
+    destination: Destination,
+) -> bool:
+    """True if a change of the selected route is likely to be reverted, and has to be held down.
+
+    `link_lost`: the link of the former route is down; `retracted`: its next hop has retracted the route.
+
+    | change                  | is provisional if                                                                     |
+    | ----------------------- | ------------------------------------------------------------------------------------- |
+    | a route is found        | it is an alternate that the answer to a seqno request has made feasible: it may lead  |
+    |                         | through a node that has died, and be retracted                                        |
+    | the route is lost       | it was lost with its own link, and a seqno request may restore it; not if the         |
+    |                         | destination was the neighbour itself, which is most likely dead                       |
+    | the metric grows        | the change before is held down, or the next hop has retracted its route, and this one |
+    |                         | may be retracted too                                                                  |
+    | the metric does not grow | never                                                                                |
+    """
+    if before is None:
+        return after is not None and after.excess > 0
+    if after is None:
+        return link_lost and before.hops > 1 and destination.is_starved
+    return after.metric > before.metric and (retracted or destination.advertising is HELD_DOWN)
+
+
+def _patched(rows: list[Row], changes: list[tuple[int, Row | None]]) -> list[Row]:
+    patched: list[Row | None] = list(rows)
     for number, row in changes:
         if number < 0:
-            rows.append(row)
+            patched.append(row)
         else:
-            rows[number] = row
-    return [row for row in rows if row is not None]
-
-
-def _is_same(advertised: SelectedRoute | None, current: SelectedRoute | None) -> bool:
-    """True if neighbours that know `advertised` need no news of `current`: all but seqno, excess and age is equal."""
-    return (
-        advertised is not None
-        and current is not None
-        and (advertised[:2], advertised[3:5]) == (current[:2], current[3:5])
-    )
+            patched[number] = row
+    return [row for row in patched if row is not None]
 
 
 def _row(destination: NodeId, route: SelectedRoute) -> Row:

@@ -1,24 +1,25 @@
-"""The distance-vector table, free of loops at every instant.
+"""The distance-vector routing table, free of loops at every instant.
 
-For each destination a node keeps a *feasibility distance*: the sequence number, and a metric that is at most the
-smallest that it ever had under it. It tells its neighbours how far its metric is above that, and adopts one of them as
-next hop only if that one's distance, as it was told, is smaller than its own: it has a newer number, or the same one
-and a lower metric. Why that rules out loops: a distance only ever shrinks, and never to what is not above the next
-hop's. So the distance of a next hop is below that of the node that chose it, when it is chosen; whatever is lost, late
-or down, it stays so when the next hop's shrinks, and when the node's own does: that shrinks to the metric that its next
-hop told, which is not below the next hop's distance, plus the cost of the link, which is at least 1; or to what a
-neighbour asks for, if that fits. Distances that fall along a path cannot come round in a circle.
+For each destination a node keeps a *feasibility distance*: the seqno, and a metric that is at most the smallest that it
+ever had under that seqno. It advertises by how much its metric exceeds the distance, and selects a neighbour as next
+hop only if the neighbour's distance, as advertised, is smaller than its own: it has a newer seqno, or the same one and
+a lower metric. That rules out loops: a distance only ever shrinks, and never to one that is not above the next hop's.
+So the distance of a next hop is below that of the node that selects it, at the time of selection. Whatever is lost,
+late or down, it stays below when the next hop's distance shrinks, and when the node's own does: that shrinks to the
+metric that its next hop advertised, which is not below the next hop's distance, plus the cost of the link, which is at
+least 1; or to what a neighbour requests, if that fits. Distances that fall along a path cannot return to where they
+began.
 
 This is the feasibility condition of RFC 8966 (section 3.5.1), after EIGRP's, with one difference: there the metric that
-a neighbour told is compared, here the distance. They are the same until something fails. Then all metrics beyond the
-failure grow, and the distances show still who was nearer before; whoever was can be a next hop without further ado.
+a neighbour advertises is compared, here its distance. They are the same until something fails. Then all metrics beyond
+the failure grow, while the distances still show which neighbours were nearer before; those are safe next hops.
 
 Feasibility can leave a node without a route although there is a path: starvation. Then, and when a better path is not
 feasible, the node requests a smaller distance on that path, or a newer seqno (`seqno_requests`). A next hop whose
 metric grows stays feasible, because its distance does not grow.
 
-There is room for so many destinations (`quotas`); one that finds none is refused, as if no neighbour had told it, and
-looked at again when there is room. A sequence number that is too far ahead (`serials`) makes an entry a retraction.
+There is room for so many destinations (`quotas`); one that finds none is refused, as if no neighbour had advertised it,
+and tried again when there is room. A seqno that is too far ahead (`serials`) makes a row a retraction.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from collections.abc import Collection
 
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import LinkId, NodeId
-from zmesh.core.routing.advertisements import Advertisement, Advertiser
+from zmesh.core.routing.advertisements import Advertisement, Advertiser, is_provisional
+from zmesh.core.routing.destinations import NOT_STARVED, Destination, is_known
 from zmesh.core.routing.quotas import Quotas
 from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
 from zmesh.core.routing.seqno_requests import SeqnoRequests
@@ -42,20 +44,21 @@ _ANY = LinkId(-1)
 
 
 class _Neighbour:
-    """What one link told us."""
+    """The rows that were received on one link. `node` is the owner of what they take up in the quota."""
 
-    __slots__ = ("cost", "heard", "node", "received", "stale")
+    __slots__ = ("cost", "node", "received", "rows", "stale")
 
     def __init__(self, node: NodeId | LinkId, cost: int) -> None:
         self.node = node
         self.cost = cost
-        self.heard: dict[NodeId, Row] = {}
+        self.rows: dict[NodeId, Row] = {}
         self.received = 0
         self.stale: set[NodeId] | None = None
+        """The destinations that the full update which has begun has not confirmed yet."""
 
 
 class Routes:
-    """The routes of one node. `seqno` is where its own sequence number starts."""
+    """The routes of one node. `seqno` is where its own seqno starts."""
 
     def __init__(
         self,
@@ -66,52 +69,57 @@ class Routes:
         max_destinations: int = DEFAULT_LIMITS.destinations,
     ) -> None:
         self.node = node
-        self._alarm = alarm
         self._own = SelectedRoute(LinkId(0), incarnation, seqno, 0, 0, 0.0)
         self._neighbours: dict[LinkId, _Neighbour] = {}
-        self.distances: dict[NodeId, tuple[int, int]] = {}
-        self._selected: dict[NodeId, SelectedRoute] = {}
+        self._table: dict[NodeId, Destination] = {}
+        """The destinations with a feasibility distance."""
+        self._selected: dict[NodeId, Destination] = {}
+        """Those that there is a route to."""
         self.dirty: dict[NodeId, LinkId] = {}
-        """The destinations that `select` has to look at, with the one link that offers something better, or _ANY."""
+        """The destinations that `select` has to examine, with the one link that offers a better route, or _ANY."""
         self.advertiser = Advertiser(node, self._selected, alarm)
-        self._forget: Timers[NodeId] = Timers(alarm)
         self.seqno_requests = SeqnoRequests(alarm)
+        self._forget: Timers[Destination] = Timers(alarm)
+        """When to drop the feasibility distances of the others."""
         self.changed_at = 0.0
+        """When a next hop was last selected or lost."""
         self.moved_at = 0.0
-        self._max_rows = max_destinations + 1  # an honest neighbour has as many destinations, and tells of itself too
+        """When a route last changed in any way that is advertised."""
+        self._max_rows = max_destinations + 1  # an honest neighbour has as many destinations, and advertises itself
         self._quotas: Quotas[NodeId] = Quotas(max_destinations)
-        """The destinations with a feasibility distance; those without a route are idle."""
+        """The same destinations as in the table, by the neighbour of their route; those without one are idle."""
         self._no_room: dict[NodeId, float] = {}
-        """The destinations that were told and found no room, and when each may be looked at again."""
+        """The destinations that were advertised and found no room, and when each may be tried again."""
         self.refused: Counter[tuple[LinkId | None, str]] = Counter()
-        """How many entries were not taken or kept, by the link that they came on and the reason."""
+        """How many rows were not accepted or kept, by the link that they came on and the reason."""
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def get(self, destination: NodeId) -> SelectedRoute | None:
-        """The route in use, or None."""
-        return self._selected.get(destination)
+    def get(self, name: NodeId) -> SelectedRoute | None:
+        """The selected route to a destination, or None."""
+        destination = self._selected.get(name)
+        return destination.selected if destination is not None else None
 
     def table(self) -> dict[NodeId, SelectedRoute]:
-        """All routes in use."""
-        return dict(self._selected)
+        """All selected routes."""
+        return {name: one.selected for name, one in self._selected.items() if one.selected is not None}
 
     def names(self) -> Collection[NodeId]:
-        """The destinations of all routes in use."""
+        """The destinations of all selected routes."""
         return self._selected.keys()
 
-    def distance(self, destination: NodeId) -> tuple[int, int] | None:
-        """The feasibility distance, as (seqno, metric)."""
-        return self.distances.get(destination)
+    def distance(self, name: NodeId) -> tuple[int, int] | None:
+        """The feasibility distance to a destination, as (seqno, metric)."""
+        destination = self._table.get(name)
+        return destination.distance if destination is not None else None
 
-    def others(self, destination: NodeId) -> list[tuple[LinkId, int, bool]]:
-        """The other links that lead there: the metric over each, and whether it is feasible; the cheapest first."""
-        selected = self._selected.get(destination)
-        distance = self.distances.get(destination)
+    def others(self, name: NodeId) -> list[tuple[LinkId, int, bool]]:
+        """The routes that are not selected: link, metric, and whether it is feasible; the cheapest first."""
+        selected, distance = self.get(name), self.distance(name)
         found = [
-            (link, entry[3] + neighbour.cost, _is_feasible(entry, distance))
+            (link, row[3] + neighbour.cost, _is_feasible(row, distance))
             for link, neighbour in self._neighbours.items()
-            if (selected is None or link != selected.link) and (entry := neighbour.heard.get(destination)) is not None
+            if (selected is None or link != selected.link) and (row := neighbour.rows.get(name)) is not None
         ]
         return sorted((other for other in found if other[1] < INFINITY), key=lambda other: other[1])
 
@@ -120,164 +128,151 @@ class Routes:
         return self.advertiser.sent(link)
 
     def received(self, link: LinkId) -> int:
-        """How many UPDATEs the other end of the link had sent when its last one came, if none was lost on the way."""
+        """How many UPDATEs the neighbour had sent on the link when its last one arrived, if none was lost."""
         neighbour = self._neighbours.get(link)
         return neighbour.received if neighbour else 0
 
     @property
     def seqno(self) -> int:
-        """This node's own sequence number."""
+        """This node's own seqno."""
         return self._own.seqno
 
-    # -- what happens --------------------------------------------------------------------------------------------
+    def __len__(self) -> int:
+        return len(self._table)
+
+    # -- events --------------------------------------------------------------------------------------------------
 
     def link_up(self, link: LinkId, cost: int, now: float, neighbour: NodeId | None = None) -> None:
-        """A link to a neighbour is up, which is told the whole table at once; no route leads over one that costs
-        INFINITY.
-        """
+        """A link to a neighbour is up: it gets a full update. No route uses a link that costs INFINITY."""
         self._neighbours[link] = _Neighbour(neighbour or link, cost)
         self.advertiser.link_up(link, now)
 
     def link_down(self, link: LinkId) -> None:
-        """The link is down, and with it all that was heard on it."""
+        """The link is down, and with it all routes that were received on it."""
         neighbour = self._neighbours.pop(link, None)
         if neighbour is None:
             return
         self.advertiser.link_down(link)
         self.seqno_requests.link_down(link)
-        selected, dirty = self._selected, self.dirty
-        for destination, _entry in neighbour.heard.items():
-            current = selected.get(destination)
-            if current is None or current.link == link or destination in self.seqno_requests.starved:
-                dirty[destination] = _ANY
-        dirty.update(dict.fromkeys(self._no_room, _ANY))
+        for name in neighbour.rows:
+            if self._depends_on(self._table.get(name), link):
+                self.dirty[name] = _ANY
+        self.dirty.update(dict.fromkeys(self._no_room, _ANY))
 
     def set_cost(self, link: LinkId, cost: int) -> None:
         """The cost of a link has changed."""
         neighbour = self._neighbours.get(link)
         if neighbour is not None and neighbour.cost != cost:
             neighbour.cost = cost
-            self.dirty.update(dict.fromkeys(neighbour.heard, _ANY))
+            self.dirty.update(dict.fromkeys(neighbour.rows, _ANY))
 
     def resend(self, link: LinkId, now: float) -> None:
-        """Tell that neighbour the whole table once more."""
+        """Send that neighbour a full update once more."""
         self.advertiser.resend(link, now)
 
     def update(self, link: LinkId, full: int, number: int, entries: list[Row], ceiling: int = HIGHEST) -> None:
-        """Take in what a neighbour tells. FULL_BEGIN and FULL_END in `full` bracket a whole table, which replaces all
-        before it; `number` is then the count of UPDATEs so far, and no seqno may be above `ceiling`.
+        """Store the rows of an UPDATE. FULL_BEGIN and FULL_END in `full` bracket a full update, which replaces all rows
+        before it; `number` is then the count of UPDATEs so far. No seqno may be above `ceiling`.
         """
         neighbour = self._neighbours.get(link)
         if neighbour is None:
             return
         neighbour.received += 1
         if full & FULL_BEGIN:
-            neighbour.stale = set(neighbour.heard)
+            neighbour.stale = set(neighbour.rows)
             neighbour.received = number
         if neighbour.stale is not None:
             neighbour.stale.difference_update([entry[0] for entry in entries])
-        self._hear(neighbour, link, entries, ceiling)
+        self._store(neighbour, link, entries, ceiling)
         if full & FULL_END and neighbour.stale is not None:
-            gone = [destination for destination in neighbour.heard if destination in neighbour.stale]
-            self._hear(neighbour, link, [(destination, 0, 0, INFINITY, 0, 0) for destination in gone], 0)
+            gone = [name for name in neighbour.rows if name in neighbour.stale]
+            self._store(neighbour, link, [(name, 0, 0, INFINITY, 0, 0) for name in gone], 0)
             neighbour.stale = None
 
     def request(self, link: LinkId, request: SeqnoRequest, now: float, ceiling: int = HIGHEST) -> int:
-        """A neighbour asks for a route of a smaller distance: give it, or pass the question on. Returns on how many
-        links it was passed on.
+        """A neighbour requests a route of a smaller distance: answer or forward that. Returns on how many links the
+        request was forwarded.
 
-        The answer goes to who asked and to nobody else, since a smaller distance alone changes no route. The own seqno
+        The answer goes to that neighbour alone, since a smaller distance by itself changes no route. The own seqno
         follows up to `ceiling`.
         """
-        destination = request.destination
-        if destination == self.node:
+        name = request.destination
+        if name == self.node:
             seqno = self._own.seqno if request.is_met_by(self._own.seqno, 0) else request.seqno + 1
             if seqno <= max(self._own.seqno, ceiling):
                 self._own = self._own._replace(seqno=seqno)
-                self.advertiser.answer(link, destination, now)
+                self.advertiser.answer(link, name, now)
             else:
                 self.refused[link, "seqno_ahead"] += 1
             return 0
-        if self._meet(request, now):
-            if self._selected[destination].link != link:
-                self.advertiser.answer(link, destination, now)
-            return 0
-        if destination not in self.distances:  # there is no way there, and there was none; names may be made up
+        destination = self._table.get(name)
+        if destination is None:  # there is no route to it, and there was none; the name may be made up
             self.refused[link, "asked_for_unknown"] += 1
             return 0
+        next_hop = destination.selected.link if destination.selected is not None else None
+        if self._meet(destination, request, now):
+            if next_hop != link:
+                self.advertiser.answer(link, name, now)
+            return 0
         self.seqno_requests.add_requester(link, request, now)
-        selected = self._selected.get(destination)
-        onward = selected is not None and selected.link != link
-        links = [selected.link] if selected is not None and onward else self._offers(destination, link)
-        return self.seqno_requests.forward(request, links, now)
+        onward = [next_hop] if next_hop is not None and next_hop != link else self._offers(name, link)
+        return self.seqno_requests.forward(request, onward, now)
 
-    # -- what follows --------------------------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------------------------------
 
     def select(self, now: float) -> list[RouteChange]:
-        """Choose anew wherever something has changed."""
+        """Select the best feasible route to every dirty destination; returns what has changed for neighbours."""
         changes: list[RouteChange] = []
-        dirty, selected, requests = self.dirty, self._selected, self.seqno_requests
+        dirty, table, requests = self.dirty, self._table, self.seqno_requests
         while dirty:
-            destination, link = dirty.popitem()
-            not_before = self._no_room.pop(destination, 0.0)
-            before = selected.get(destination)
-            after = self._choose(destination, before, link, now)
+            name, link = dirty.popitem()
+            not_before = self._no_room.pop(name, 0.0)
+            destination = table.get(name)
+            before = destination.selected if destination is not None else None
+            after = self._best(name, destination, link, now)
             if after is None:
-                if before is None:
+                if destination is None or before is None:
                     continue
-                del selected[destination]
-                self._forget.set(destination, now + KEEP_DISTANCE)
-                self._quotas.idle(destination)
-                self._look_again()
-            elif not self._find_room(destination, after.link, not_before, changes, now):
-                continue
-            else:
-                if before is None:
-                    self._forget.cancel(destination)
-                elif before == after:
-                    if requests.has_requesters(destination):
-                        self._answer(destination, now)
-                    continue
-                selected[destination] = after
-                newer = self._shrink_distance(destination, after)
-                if newer or before is None or after[3] < before[3]:
-                    requests.restart(destination, now, newer=newer)
-                if requests.has_requesters(destination):
+                self._lose(destination, now)
+            elif after == before:
+                if destination is not None and requests.has_requesters(name):
                     self._answer(destination, now)
-                    if before is None or before.link != after.link:
-                        requests.reforward(destination, after.link, now)
-                    after = selected[destination]
-            if before is not None and after is not None and before[3:5] == after[3:5] and before[:2] == after[:2]:
-                continue  # it is the same but for its number, which nobody needs who does not ask
-            if self._may_be_undone(destination, before, after):
-                self.advertiser.hold_down(destination, now, found=before is None)
+                continue
+            elif self._find_room(name, after.link, not_before, changes, now):
+                if destination is None:
+                    destination = table[name] = Destination(name)
+                after = self._adopt(destination, after, now)
             else:
-                self.advertiser.changed(destination, now)
+                table.pop(name, None)
+                continue
+            if before is not None and after is not None and is_known(before, after):
+                continue  # only the seqno has changed, which concerns nobody who has not requested it
+            self._advertise(destination, before, now)
             self.moved_at = now
             if before is None or after is None or before[:2] != after[:2]:
                 self.changed_at = now
-            changes.append(RouteChange(destination, before, after))
+            changes.append(RouteChange(name, before, after))
         return changes
 
     def flush(self, now: float) -> list[Advertisement]:
-        """What to tell on which links; empty before its time."""
+        """The UPDATEs that are due."""
         return self.advertiser.flush(self._own, now)
 
     def requests(self, now: float) -> dict[LinkId, list[SeqnoRequest]]:
-        """The SEQNO_REQUESTs to send, on which link."""
+        """The SEQNO_REQUESTs that are due, by link."""
         for destination in self.seqno_requests.due(now):
-            self.seqno_requests.originate(
-                destination, self.distances[destination], self._offers(destination, None), now
-            )
+            self.seqno_requests.originate(destination, self._offers(destination.id, None), now)
         return self.seqno_requests.take()
 
     def expire(self, now: float) -> None:
-        """Forget what is too old to matter."""
+        """Drop what has timed out."""
         for destination in self._forget.expire(now):
-            del self.distances[destination]
-            self._quotas.drop(destination)
-            if destination in self.seqno_requests.starved:
-                self.dirty[destination] = _ANY
+            self._quotas.drop(destination.id)
+            destination.distance = None
+            if destination.is_starved:
+                self.dirty[destination.id] = _ANY  # now that there is no distance, the route is feasible
+            else:
+                del self._table[destination.id]
         if self._no_room and self._quotas.has_room:
             self.dirty.update(dict.fromkeys(self._no_room, _ANY))
         self.seqno_requests.expire(now)
@@ -287,192 +282,223 @@ class Routes:
         deadlines = (self.advertiser.next_deadline(), self.seqno_requests.next_deadline(), self._forget.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    # -- inside --------------------------------------------------------------------------------------------------
+    # -- inside: selection ---------------------------------------------------------------------------------------
 
-    def _hear(self, neighbour: _Neighbour, link: LinkId, entries: list[Row], ceiling: int) -> None:
-        """Note what matters: another word on the route in use, something cheaper, or anything where we are wanting."""
-        heard, cost, dirty, selected = neighbour.heard, neighbour.cost, self.dirty, self._selected
-        starved, scarce = self.seqno_requests.starved, len(heard) + len(entries) > self._max_rows
+    def _store(self, neighbour: _Neighbour, link: LinkId, entries: list[Row], ceiling: int) -> None:
+        """Store received rows; a destination is dirty if its next hop has advertised it, if it has become cheaper, or
+        if it is starved or without a route.
+        """
+        rows, cost, dirty, table = neighbour.rows, neighbour.cost, self.dirty, self._table
+        scarce, not_starved = len(rows) + len(entries) > self._max_rows, NOT_STARVED
         for entry in entries:
-            destination, _, seqno, metric, hops, _ = entry
+            name, _, seqno, metric, hops, _ = entry
             if metric < INFINITY and hops < MAX_HOPS and seqno <= ceiling:
-                if scarce and destination not in heard and len(heard) >= self._max_rows:
+                if scarce and name not in rows and len(rows) >= self._max_rows:
                     self.refused[link, "destinations"] += 1
                     continue
-                heard[destination] = entry
-                current = selected.get(destination)
-                if current is None or current.link == link or destination in starved:
-                    dirty[destination] = _ANY
-                elif metric + cost < current.metric:
-                    dirty[destination] = link if dirty.get(destination, link) == link else _ANY
+                rows[name] = entry
+                known = table.get(name)
+                if (
+                    known is None
+                    or (selected := known.selected) is None
+                    or selected[0] == link
+                    or known.starvation is not not_starved
+                ):
+                    dirty[name] = _ANY
+                elif metric + cost < selected[3]:
+                    dirty[name] = link if dirty.get(name, link) == link else _ANY
             else:
                 if metric < INFINITY:
                     self.refused[link, "max_hops" if seqno <= ceiling else "seqno_ahead"] += 1
-                if heard.pop(destination, None) is None:
-                    continue
-                current = selected.get(destination)
-                if current is None or current.link == link or destination in starved:
-                    dirty[destination] = _ANY
-        heard.pop(self.node, None)
+                if rows.pop(name, None) is not None and self._depends_on(table.get(name), link):
+                    dirty[name] = _ANY
+        rows.pop(self.node, None)
         dirty.pop(self.node, None)
 
-    def _choose(
-        self, destination: NodeId, before: SelectedRoute | None, only: LinkId, now: float
-    ) -> SelectedRoute | None:
-        """The best feasible route; `only` names the one link that may be better than the route in use."""
-        best, best_link, best_entry = INFINITY, _ANY, None
+    def _depends_on(self, destination: Destination | None, link: LinkId) -> bool:
+        """True if a destination has to be examined after a row of that link is gone."""
+        return (
+            destination is None
+            or destination.selected is None
+            or destination.selected.link == link
+            or destination.is_starved
+        )
+
+    def _best(self, name: NodeId, destination: Destination | None, only: LinkId, now: float) -> SelectedRoute | None:
+        """The best feasible route; `only` names the one link that may be better than the selected route, or is _ANY."""
+        before = distance = None
+        if destination is not None:
+            before, distance = destination.selected, destination.distance
+        best, best_link, best_row = INFINITY, _ANY, None
         blocked, blocked_link = INFINITY, _ANY
-        mine = before.link if before is not None else _ANY
+        mine = before[0] if before is not None else _ANY
         links: dict[LinkId, _Neighbour] | tuple[LinkId, LinkId] = self._neighbours if only == _ANY else (only, mine)
-        distance = self.distances.get(destination)
         for link in links:
             neighbour = self._neighbours[link]
-            entry = neighbour.heard.get(destination)
-            if entry is None:
+            row = neighbour.rows.get(name)
+            if row is None:
                 continue
-            total = entry[3] + neighbour.cost
-            if _is_feasible(entry, distance):
+            total = row[3] + neighbour.cost
+            if _is_feasible(row, distance):
                 if total < best or (total == best and link == mine):
-                    best, best_link, best_entry = total, link, entry
+                    best, best_link, best_row = total, link, row
             elif total < blocked:
                 blocked, blocked_link = total, link
-        if blocked < best:
-            immediately = best == INFINITY and before is not None and mine not in self._neighbours
-            self.seqno_requests.starve(destination, blocked_link, now, immediately=immediately)
-        elif destination in self.seqno_requests.starved:
-            self.seqno_requests.satisfied(destination)
-        if best_entry is None:
+        if destination is not None:
+            if blocked < best:
+                immediately = best == INFINITY and before is not None and mine not in self._neighbours
+                self.seqno_requests.starve(destination, blocked_link, now, immediately=immediately)
+            elif destination.starvation is not NOT_STARVED:
+                self.seqno_requests.satisfied(destination)
+        if best_row is None:
             return None
         since = before.since if before is not None and best_link == mine else now
-        excess = 0 if distance is None or best_entry[2] > distance[0] else max(0, best - distance[1])
-        return SelectedRoute(best_link, best_entry[1], best_entry[2], best, best_entry[4] + 1, since, excess)
+        excess = 0 if distance is None or best_row[2] > distance[0] else max(0, best - distance[1])
+        return SelectedRoute(best_link, best_row[1], best_row[2], best, best_row[4] + 1, since, excess)
 
-    def _find_room(
-        self, destination: NodeId, link: LinkId, not_before: float, changes: list[RouteChange], now: float
-    ) -> bool:
-        """True if there is room for a route to this destination over that link; others may have to give way to it."""
-        victims = None if now < not_before else self._quotas.take(destination, self._neighbours[link].node)
+    def _adopt(self, destination: Destination, after: SelectedRoute, now: float) -> SelectedRoute | None:
+        """Use another route, or the same one that has changed; returns it, with the excess that it has in the end."""
+        before, name, requests = destination.selected, destination.id, self.seqno_requests
+        if before is None:
+            self._forget.cancel(destination)
+            self._selected[name] = destination
+        destination.selected = after
+        newer = destination.shrink_distance(after)
+        if newer or before is None or after[3] < before[3]:
+            requests.restart(destination, now, newer=newer)
+        if requests.has_requesters(name):
+            self._answer(destination, now)
+            if before is None or before.link != after.link:
+                requests.reforward(name, after.link, now)
+        return destination.selected
+
+    def _lose(self, destination: Destination, now: float) -> None:
+        """There is no route any more; the distance is kept for a while, since old rows may still be under way."""
+        del self._selected[destination.id]
+        destination.selected = None
+        self._forget.set(destination, now + KEEP_DISTANCE)
+        self._quotas.idle(destination.id)
+        if self._no_room:  # an idle destination gives way to one of these
+            self.dirty[next(iter(self._no_room))] = _ANY
+
+    def _advertise(self, destination: Destination, before: SelectedRoute | None, now: float) -> None:
+        """Have a change of the selected route advertised, at once or after the hold-down."""
+        former = self._neighbours.get(before.link) if before is not None else None
+        if is_provisional(
+            before,
+            destination.selected,
+            link_lost=former is None,
+            retracted=former is not None and destination.id not in former.rows,
+            destination=destination,
+        ):
+            self.advertiser.hold_down(destination, now, found=before is None)
+        else:
+            self.advertiser.changed(destination, now)
+
+    # -- inside: room for destinations ---------------------------------------------------------------------------
+
+    def _find_room(self, name: NodeId, link: LinkId, not_before: float, changes: list[RouteChange], now: float) -> bool:
+        """True if there is room for a route to this destination over that link; others may be evicted for it."""
+        victims = None if now < not_before else self._quotas.take(name, self._neighbours[link].node)
         if victims is None:
-            self._no_room[destination] = not_before
+            self._no_room[name] = not_before
             self.refused[link, "destinations"] += 1
             return False
         for victim in victims:
-            self._give_way(victim, changes, now)
+            self._evict(self._table.pop(victim), changes, now)
         return True
 
-    def _give_way(self, destination: NodeId, changes: list[RouteChange], now: float) -> None:
-        """Forget a destination altogether, for one of a neighbour that has told of fewer. What neighbours have heard of
-        the route is still under way, and with no distance to tell it from news it could lead in a circle: so it is let
-        pass before there may be a route again.
+    def _evict(self, destination: Destination, changes: list[RouteChange], now: float) -> None:
+        """Drop a destination for one of a neighbour that has advertised fewer. UPDATEs with its route are still under
+        way, and without a distance to compare them with they could make a loop: so there is no route again before
+        EVICTION_DELAY.
         """
         self.refused[None, "gave_way"] += 1
-        del self.distances[destination]
-        before = self._selected.pop(destination, None)
-        if destination in self.dirty:
-            self.dirty[destination] = _ANY
-        if before is not None or destination in self.seqno_requests.starved:  # somebody still tells of it
-            self._no_room[destination] = now + EVICTION_DELAY
-        if destination in self.seqno_requests.starved:
+        name, before = destination.id, destination.selected
+        destination.distance = destination.selected = None
+        if name in self.dirty:
+            self.dirty[name] = _ANY
+        if before is not None or destination.is_starved:  # a neighbour still advertises it
+            self._no_room[name] = now + EVICTION_DELAY
+        if destination.is_starved:
             self.seqno_requests.satisfied(destination)
         if before is None:
             self._forget.cancel(destination)
             return
+        del self._selected[name]
         self.advertiser.changed(destination, now)
         self.changed_at = self.moved_at = now
-        changes.append(RouteChange(destination, before, None))
+        changes.append(RouteChange(name, before, None))
 
-    def _look_again(self) -> None:
-        """There is room for one more destination, or one that is not in use would give way to it."""
-        if self._no_room:
-            self.dirty[next(iter(self._no_room))] = _ANY
+    # -- inside: requests of neighbours --------------------------------------------------------------------------
 
-    def _meet(self, request: SeqnoRequest, now: float) -> bool:
-        """True if this node's distance is what is asked for, or can be made so: shrunk, and still above the next
-        hop's.
-        """
-        destination = request.destination
-        selected = self._selected.get(destination)
+    def _meet(self, destination: Destination, request: SeqnoRequest, now: float) -> bool:
+        """True if this node's distance is as requested, or can be made so: shrunk, and still above the next hop's."""
+        selected = destination.selected
         if selected is None:
             return False
         if request.is_met_by(selected.seqno, selected.metric - selected.excess):
             return True
-        onward, distance = self._neighbours[selected.link].heard[destination], request.distance - 1
+        onward, distance = self._neighbours[selected.link].rows[destination.id], request.distance - 1
         if onward[2] != request.seqno or onward[3] - onward[5] >= distance:
             return False
-        self.distances[destination] = (selected.seqno, distance)
-        self._selected[destination] = selected._replace(excess=selected.metric - distance)
+        destination.distance = (selected.seqno, distance)
+        destination.selected = selected._replace(excess=selected.metric - distance)
         self.seqno_requests.restart(destination, now)
         return True
 
-    def _answer(self, destination: NodeId, now: float) -> None:
-        for link in self.seqno_requests.answer(destination, lambda request: self._meet(request, now)):
-            if link != self._selected[destination].link:
-                self.advertiser.answer(link, destination, now)
+    def _answer(self, destination: Destination, now: float) -> None:
+        """Answer the requests that are met by the selected route."""
+        next_hop = destination.selected.link if destination.selected is not None else None
+        for link in self.seqno_requests.answer(destination.id, lambda request: self._meet(destination, request, now)):
+            if link != next_hop:
+                self.advertiser.answer(link, destination.id, now)
 
-    def _offers(self, destination: NodeId, but: LinkId | None) -> list[LinkId]:
-        """The links that lead there, the cheapest first."""
+    def _offers(self, name: NodeId, exclude: LinkId | None) -> list[LinkId]:
+        """The links that a route to this destination was received on, the cheapest first."""
         offers = [
-            (entry[3] + neighbour.cost, link)
+            (row[3] + neighbour.cost, link)
             for link, neighbour in self._neighbours.items()
-            if link != but and (entry := neighbour.heard.get(destination)) is not None
+            if link != exclude and (row := neighbour.rows.get(name)) is not None
         ]
         return [link for _, link in sorted(offers)]
-
-    def _shrink_distance(self, destination: NodeId, selected: SelectedRoute) -> bool:
-        """Let the distance follow the route; True if that has a newer number."""
-        distance = self.distances.get(destination)
-        if distance is None or selected.seqno > distance[0] or selected.metric < distance[1]:
-            self.distances[destination] = (selected.seqno, selected.metric)
-        return distance is not None and selected.seqno > distance[0]
-
-    def _may_be_undone(self, destination: NodeId, before: SelectedRoute | None, after: SelectedRoute | None) -> bool:
-        """True if what is lost may be found in a moment, or the detour that is found may be lost.
-
-        A neighbour that is lost with its own link is most likely dead, and then nobody will find it.
-        """
-        if before is None:
-            return after is not None and after.excess > 0
-        former = self._neighbours.get(before.link)
-        if after is None:
-            return former is None and before.hops > 1 and destination in self.seqno_requests.starved
-        if after.metric <= before.metric:
-            return False
-        return self.advertiser.is_held_down(destination) or (former is not None and destination not in former.heard)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant of the table does not hold."""
         if self.dirty:
-            raise AssertionError("routes that wait to be chosen between two events")
-        self.advertiser.check()
-        for destination, selected in self._selected.items():
+            raise AssertionError("destinations that are dirty after an event")
+        self.advertiser.check(self._table.values())
+        for name, destination in self._table.items():
+            selected, distance = destination.selected, destination.distance
+            if (selected is not None) != (name in self._selected) or distance is None:
+                raise AssertionError(f"a destination that is in the wrong table: {destination}")
+            if selected is None:
+                if destination not in self._forget:
+                    raise AssertionError(f"a feasibility distance without a timeout: {destination}")
+                continue
             neighbour = self._neighbours.get(selected.link)
-            entry = neighbour.heard.get(destination) if neighbour else None
-            if neighbour is None or entry is None:
-                raise AssertionError(f"a route to {destination!r} that no neighbour told")
-            if (selected.metric, selected.seqno) != (entry[3] + neighbour.cost, entry[2]):
-                raise AssertionError(f"the route to {destination!r} is not what the neighbour told")
-            distance = self.distances[destination]
+            row = neighbour.rows.get(name) if neighbour else None
+            if neighbour is None or row is None:
+                raise AssertionError(f"a route to {name!r} that no neighbour has advertised")
+            if (selected.metric, selected.seqno) != (row[3] + neighbour.cost, row[2]):
+                raise AssertionError(f"the route to {name!r} is not what the neighbour has advertised")
             if distance != (selected.seqno, selected.metric - selected.excess) or selected.excess < 0:
-                raise AssertionError(f"the route to {destination!r} is past its feasibility distance")
-        for destination in self.distances:
-            if destination not in self._selected and destination not in self._forget:
-                raise AssertionError(f"a feasibility distance of {destination!r} that nothing will drop")
+                raise AssertionError(f"the route to {name!r} is past its feasibility distance")
         self._quotas.check()
-        if self._quotas.keys() != self.distances.keys() or self._no_room.keys() & self.distances.keys():
-            raise AssertionError("a destination that counts for nobody, or that was refused and is there")
+        if self._quotas.keys() != self._table.keys() or self._no_room.keys() & self._table.keys():
+            raise AssertionError("a destination without an owner, or that was refused and is there")
         blocked = {
-            destination
+            name
             for neighbour in self._neighbours.values()
-            for destination, entry in neighbour.heard.items()
-            if entry[3] + neighbour.cost
-            < (self._selected[destination].metric if destination in self._selected else INFINITY)
-            and destination not in self._no_room
+            for name, row in neighbour.rows.items()
+            if row[3] + neighbour.cost < (selected.metric if (selected := self.get(name)) is not None else INFINITY)
+            and name not in self._no_room
         }
-        self.seqno_requests.check(blocked)
+        self.seqno_requests.check(self._table.values(), blocked)
 
 
-def _is_feasible(entry: Row, distance: tuple[int, int] | None) -> bool:
-    """True if the feasibility distance of who told that is below this one, or there is none."""
-    if distance is None or entry[2] > distance[0]:
+def _is_feasible(row: Row, distance: tuple[int, int] | None) -> bool:
+    """True if the feasibility distance of the neighbour that advertised this is below that one, or there is none."""
+    if distance is None or row[2] > distance[0]:
         return True
-    return entry[2] == distance[0] and entry[3] - entry[5] < distance[1]
+    return row[2] == distance[0] and row[3] - row[5] < distance[1]

@@ -317,7 +317,7 @@ class Routing:
         """
         return {
             "routes": len(self._routes.names()),
-            "distances": len(self._routes.distances),
+            "distances": len(self._routes),
             "records": len(self._records),
             "contested_ids": len(self._duplicates),
             "departed": len(self._departed),

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from zmesh.core.message import LinkId, NodeId
-from zmesh.core.routing.destinations import HELD_DOWN, PENDING, RETRACTING, Destination
+from zmesh.core.routing.destinations import ADVERTISED, HELD_DOWN, PENDING, RETRACTING, Destination
 from zmesh.core.routing.selected_route import SelectedRoute
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Row
@@ -100,12 +100,17 @@ class Advertiser:
 
     def changed(self, destination: Destination, now: float) -> None:
         """Advertise that the selected route has changed, or at once that there is none."""
-        if destination.changed() is RETRACTING:
+        before = destination.advertising
+        after = destination.changed()
+        if after is RETRACTING:
             self._pending.pop(destination, None)
             self._timers.set(destination, now)
             self.urgent = True
             return
-        self._timers.cancel(destination)
+        if before is PENDING:
+            return
+        if before is not ADVERTISED:
+            self._timers.cancel(destination)
         self._pending[destination] = None
         if self._flush_at is None:
             self._flush_at = max(now, self._flushed_at + COALESCE)
@@ -231,17 +236,9 @@ class Advertiser:
             raise AssertionError("pending changes, and no UPDATE is due")
 
 
-def is_provisional(
-    before: SelectedRoute | None,
-    after: SelectedRoute | None,
-    *,
-    link_lost: bool,
-    retracted: bool,
-    destination: Destination,
-) -> bool:
-    """True if a change of the selected route is likely to be reverted, and has to be held down.
-
-    `link_lost`: the link of the former route is down; `retracted`: its next hop has retracted the route.
+def is_provisional(destination: Destination, before: SelectedRoute | None, rows: Mapping[NodeId, Row] | None) -> bool:
+    """True if a change of the selected route is likely to be reverted, and has to be held down. `rows` are those that
+    the next hop of the route `before` advertises now; None: the link to it is down.
 
     | change                  | is provisional if                                                                     |
     | ----------------------- | ------------------------------------------------------------------------------------- |
@@ -253,11 +250,14 @@ def is_provisional(
     |                         | may be retracted too                                                                  |
     | the metric does not grow | never                                                                                |
     """
+    after = destination.selected
     if before is None:
-        return after is not None and after.excess > 0
+        return after is not None and after[6] > 0
     if after is None:
-        return link_lost and before.hops > 1 and destination.is_starved
-    return after.metric > before.metric and (retracted or destination.advertising is HELD_DOWN)
+        return rows is None and before.hops > 1 and destination.is_starved
+    if after[3] <= before[3]:
+        return False
+    return destination.advertising is HELD_DOWN or (rows is not None and destination.id not in rows)
 
 
 def _patched(rows: list[Row], changes: list[tuple[int, Row | None]]) -> list[Row]:

@@ -238,13 +238,14 @@ class Routes:
                 if destination is not None and requests.has_requesters(name):
                     self._answer(destination, now)
                 continue
-            elif self._find_room(name, after.link, not_before, changes, now):
+            else:
+                same_link = before is not None and before[0] == after[0]
+                if not same_link and not self._find_room(name, after[0], not_before, changes, now):
+                    table.pop(name, None)
+                    continue
                 if destination is None:
                     destination = table[name] = Destination(name)
                 after = self._adopt(destination, after, now)
-            else:
-                table.pop(name, None)
-                continue
             if before is not None and after is not None and is_known(before, after):
                 continue  # only the seqno has changed, which concerns nobody who has not requested it
             self._advertise(destination, before, now)
@@ -383,14 +384,8 @@ class Routes:
 
     def _advertise(self, destination: Destination, before: SelectedRoute | None, now: float) -> None:
         """Have a change of the selected route advertised, at once or after the hold-down."""
-        former = self._neighbours.get(before.link) if before is not None else None
-        if is_provisional(
-            before,
-            destination.selected,
-            link_lost=former is None,
-            retracted=former is not None and destination.id not in former.rows,
-            destination=destination,
-        ):
+        former = self._neighbours.get(before[0]) if before is not None else None
+        if is_provisional(destination, before, former.rows if former is not None else None):
             self.advertiser.hold_down(destination, now, found=before is None)
         else:
             self.advertiser.changed(destination, now)

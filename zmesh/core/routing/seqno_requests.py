@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from zmesh.core.message import LinkId, NodeId
-from zmesh.core.routing.destinations import Destination
+from zmesh.core.routing.destinations import NOT_STARVED, Destination
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import MAX_TTL, SeqnoRequest
 
@@ -56,7 +56,7 @@ class SeqnoRequests:
 
     def restart(self, destination: Destination, now: float, *, newer: bool = False) -> None:
         """The distance has shrunk, or there is a `newer` seqno: if a route is still blocked, begin another round."""
-        if destination.is_starved:
+        if destination.starvation is not NOT_STARVED:
             destination.restart(newer=newer)
             self._due.set_sooner(destination, now + REQUEST_DELAY)
 

@@ -1,4 +1,5 @@
-"""The protocol of zmesh without any I/O: no clock, socket, task, randomness or log of its own.
+"""The protocol of zmesh without I/O: no clock, socket, task, randomness or log of its own.
 
-Ids and the time (`now`, seconds of a monotonic clock) come in as arguments; what is to be done comes out as values.
+Others use `Engine`, and the values that it takes and returns: `effects`, `message`, `limits`, `wire`, `view`. Ids and
+the time (`now`, seconds of a monotonic clock) are arguments; the results are effects, as values.
 """

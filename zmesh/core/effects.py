@@ -1,4 +1,4 @@
-"""What the engine wants done, as values. The shell does exactly this, in order, and decides nothing."""
+"""The effects that the engine returns. The shell carries them out in order, and decides nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zmesh.core.wire import Frames
 
 
 class Transmit(NamedTuple):
-    """Put these frames on the link; if it is full, tell `engine.link_full` with the same frames."""
+    """Send these frames on the link; if it is full, call `engine.link_full` with the same frames."""
 
     link: LinkId
     frames: Frames
@@ -39,7 +39,7 @@ class Deliver(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """The stream has room for more payload; `engine.room(stream)` tells how much."""
+    """The stream has room for more payload; `engine.room(stream)` returns how much."""
 
     stream: Stream
 
@@ -48,7 +48,7 @@ class Pull:
 class StreamOver:
     """The stream takes no more payload, since its exchange is over or was cancelled: stop reading what feeds it.
 
-    Comes once, if the message under way was not fed to its end, or if a Pull was to come.
+    Emitted once, if the current message was not fed to its end, or if a Pull is outstanding.
     """
 
     stream: Stream
@@ -74,14 +74,14 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Something happened that people or counters may want to know of; `event` is in the past tense.
+    """A fact for counters, logs and programs; `event` is in the past tense.
 
     `link_up`, `link_suspect`, `link_lost`, `link_refused`, `link_quarantined`, `link_not_greeted`, `node_joined`,
     `node_left`, `route_changed`, `duplicate_id`, `id_taken`, `frame_dropped`, `overloaded`, `unreachable`, `expired`,
     `link_synced`, `node_forgotten`, `record_cut`, `route_refused`, `record_refused`. With `unreachable` come the names
-    that are `near` the one asked for, for how long (seconds) the routes of the node that said so have been `settled`,
-    and in `text` what it knows of the node; with `link_not_greeted` comes in `text` where the other end is. `count` is
-    how often it has happened.
+    that are `near` the destination, for how long (seconds) the routes of the reporting node have been `settled`,
+    and in `text` what it knows of the destination; with `link_not_greeted`, `text` is where the other end is. `count`
+    is the number of occurrences.
     """
 
     event: str

@@ -2,7 +2,7 @@
 
 The stimuli are `link_up`, `link_down`, `link_full`, `link_ready`, `dial_failed`, `dial_succeeded` and `receive` from
 the transport, `send`, `feed`, `reply`, `cancel`, `release_credit` and `describe` from the program, `tick` and `resume`
-from the clock and `close` at the end. Each takes the time as `now` and returns what is to be done, in order.
+from the clock and `close` at the end. Each takes the time as `now` and returns effects, in order.
 `next_deadline` is when `tick` is due. The engine keeps no clock and does no I/O; whatever a neighbour sends, no
 stimulus raises.
 """
@@ -86,16 +86,16 @@ class Engine(View):
     def link_up(
         self, link: LinkId, now: float, *, dialled: bool, cost: int = DEFAULT_COST, where: str = ""
     ) -> list[Effect]:
-        """A connection is there. The one who dialled greets; the one who listened waits for the greeting.
+        """A connection is there. The end that dialled sends the first HELLO; the one that listens waits for it.
 
-        `where` the other end is, in words, is for people.
+        `where`: the other end in words, for logs.
         """
         if self.neighbours.get(link) is None and not self._closed:
             self.neighbours.open(link, now, dialled=dialled, cost=cost, where=where)
         return self._done(now)
 
     def link_down(self, link: LinkId, now: float, reason: str) -> list[Effect]:
-        """A connection is gone, as the transport knows for certain."""
+        """A connection is gone for certain."""
         known = self.neighbours.get(link)
         if known is not None:
             self._close(known, reason, now)
@@ -107,26 +107,26 @@ class Engine(View):
         return self._done(now)
 
     def link_ready(self, link: LinkId, now: float, most: int = DRAIN) -> list[Effect]:
-        """The link takes frames again. Returns the next of them, `most` of those that wait; call again until none is.
+        """The link takes frames again. Returns `most` of those that wait; call it until it returns none.
 
-        Where only sending tells whether it takes any, the first call asks for one.
+        Where only sending shows whether the link takes frames, begin with `most` 1.
         """
         if self.forwarding.drain(link, most):
             self.delivery.on_link_ready(link, lambda: self.forwarding.is_lagging(link), now)
         return self._done(now)
 
     def dial_failed(self, url: str, reason: str, now: float) -> list[Effect]:
-        """A peer could not be dialled, or did not take this node in; errors about unreachable nodes say so."""
+        """A peer could not be dialled, or has refused the link; errors about unreachable nodes list it."""
         self.forwarding.hints.dials.fail(url, reason, now)
         return self._done(now)
 
     def dial_succeeded(self, url: str, now: float) -> list[Effect]:
-        """There is a link to a peer that is dialled."""
+        """A link to a dialled peer is up."""
         self.forwarding.hints.dials.succeed(url)
         return self._done(now)
 
     def receive(self, link: LinkId, frames: tuple[bytes, ...] | list[bytes], now: float) -> list[Effect]:
-        """A frame has come on a link. Nothing that is in it can raise."""
+        """A frame has come on a link. Whatever it contains, this does not raise."""
         known = self.neighbours.get(link)
         if known is None:
             self.forwarding.emit(Report("frame_dropped", self.forwarding.neighbour(link), link, "link_gone"))
@@ -139,7 +139,7 @@ class Engine(View):
                 self._on_routed(known, route, (frames[0], frames[1], frames[2]), now)
             else:
                 known.limiter.admit(route.kind, now, is_up=known.state is State.UP)
-                # What a foreign version says in its HELLO is not read, and may end in anything.
+                # The HELLO of another version is not decoded, and need not have this checksum.
                 head = wire.unseal(route, frames[1], frames[2]) if route.version == wire.VERSION else b""
                 self._on_link_frame(known, route, head, now)
             known.strikes = 0
@@ -170,8 +170,8 @@ class Engine(View):
     ) -> list[Effect]:
         """Open an exchange; `last` False: more payload follows through `feed`.
 
-        `timeout`: seconds for all of it, None: no limit. `route_timeout`: seconds that it may be without a way to the
-        recipient, None: those of the node. `handle` is the shell's own object for the exchange; Delivers carry it.
+        `timeout`: seconds for all of it, None: no limit. `route_timeout`: seconds that it may be without a route to the
+        server, None: the default of the node. `handle` is the shell's own object for the exchange; Delivers carry it.
         """
         self.delivery.open_request(
             message_id,
@@ -191,7 +191,7 @@ class Engine(View):
         self.delivery.attach(message_id, handle)
 
     def feed(self, stream: Stream, body: bytes, now: float, *, last: bool) -> list[Effect]:
-        """More payload of the message under way on a stream; never more than `room(stream)` bytes."""
+        """Append payload to the current message of a stream; at most `room(stream)` bytes."""
         self.delivery.feed(stream, body, last=last, now=now)
         return self._done(now)
 
@@ -205,12 +205,12 @@ class Engine(View):
         last: bool = True,
         eof: Eof | None = None,
     ) -> list[Effect]:
-        """A reply to a request, and with `eof` its final word; harmless if the caller is gone."""
+        """Send a reply to a request, and with `eof` end the exchange; ignored if the client is gone."""
         self.delivery.reply(message_id, header, body, last=last, eof=eof, now=now)
         return self._done(now)
 
     def cancel(self, message_id: MessageId, now: float) -> list[Effect]:
-        """Stop a request of this node; its final word comes as with any other."""
+        """Cancel a request of this node; it ends with an Eof like any other."""
         self.delivery.cancel(message_id, now)
         return self._done(now)
 
@@ -220,19 +220,19 @@ class Engine(View):
         return self._done(now)
 
     def describe(self, capabilities: Iterable[str], now: float) -> list[Effect]:
-        """Tell all nodes what this one can do."""
+        """Advertise these directives to all nodes."""
         self.routing.describe(capabilities, now)
         return self._done(now)
 
     def probe(self, link: LinkId, now: float) -> list[Effect]:
-        """The transport suspects that a connection is gone: have something sent, which tells."""
+        """Send something on a link whose connection may be gone, so that the transport finds out."""
         known = self.neighbours.get(link)
         if known is not None:
             self.neighbours.probe(known, now)
         return self._done(now)
 
     def close(self, now: float, reason: str = "leaving") -> list[Effect]:
-        """Say what is owed, and goodbye on all links; the node is over after this."""
+        """Flush acknowledgements and send a GOODBYE on all links. No stimulus may follow but those of closing links."""
         self._closed = True
         self.delivery.close()
         self.neighbours.say_goodbye(reason)
@@ -241,7 +241,7 @@ class Engine(View):
     # -- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Effect]:
-        """Do what is due."""
+        """Do the work that is due."""
         self.neighbours.send_due(now)
         suspects, silent = self.neighbours.expire(now)
         if self.leaf and any(link.id == self.forwarding.uplink for link in suspects):
@@ -259,12 +259,12 @@ class Engine(View):
         return effects
 
     def resume(self, seconds: float, now: float) -> list[Effect]:
-        """The node could not listen for the last `seconds`: what its neighbours have said meanwhile is still unread."""
+        """The node did not read its sockets for the last `seconds`, so silence in that time proves nothing."""
         self.neighbours.forgive(seconds, now)
         return self._done(now)
 
     def next_deadline(self) -> float | None:
-        """When `tick` is due, or None if nothing is. It may turn out that nothing was; it is never too late."""
+        """When `tick` is due, or None. It may be too early, never too late."""
         soonest = self.alarm.soonest
         return soonest if soonest < math.inf else None
 
@@ -417,19 +417,19 @@ class Engine(View):
         self.forwarding.emit(report)
 
     def _select(self, now: float) -> None:
-        """Select routes, and let the exchanges follow the changes."""
+        """Select routes, and apply the changes to the exchanges."""
         for change in self.routing.select(now):
             incarnation = change.after.incarnation if change.after is not None else None
             self.delivery.on_route(change.destination, incarnation, now)
             self._establish_released(now)
 
     def _flush(self, now: float) -> None:
-        """Send what is due of routes, seqno requests and records."""
+        """Send the updates, seqno requests and records that are due."""
         for link, frames in self.routing.flush(now):
             self.forwarding.enqueue(link, frames)
 
     def _done(self, now: float) -> list[Effect]:
-        """Bring the stimulus to its end: choose routes, loop what this node sent to itself, hand out the effects."""
+        """End the stimulus: select routes, deliver what this node has sent to itself, return the effects."""
         if self.routing.has_work:
             if self.routing.is_urgent:
                 self._select(now)

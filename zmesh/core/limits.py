@@ -1,8 +1,7 @@
-"""How much of a node others may take up: every count and size that a neighbour or a member controls, by name.
+"""Resource limits of a node: every count and size that a neighbour or a member controls, by name.
 
-The lengths of single fields and frames are limits of the wire (`zmesh.core.wire.limits`); these are limits of what a
-node keeps and spends. Past one of them a request is refused as `overloaded` or a row is not taken up, and a Report says
-so.
+The lengths of single fields and frames are limits of the wire (`zmesh.core.wire`); these are limits of what a node
+keeps and spends. Past a limit a request is refused as `overloaded` or a row is not accepted, with a Report.
 """
 
 from __future__ import annotations
@@ -48,20 +47,20 @@ DEFAULT_COST = 100
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one engine. Tests set them low."""
+    """The limits of one engine."""
 
     # -- routes and records (control plane): what a neighbour or member can make a node keep --
 
     destinations: int = 32768
-    """Destinations that a node has routes or feasibility distances to, and rows that one neighbour may tell."""
+    """Destinations with a route or a feasibility distance, and rows that one neighbour may advertise."""
 
     nodes: int = 32768
     """Records of other nodes; one that takes more than `records.UNIT_BYTES` of memory counts as several."""
 
     contested_names: int = 1024
-    """Node ids in whose name several incarnations have spoken of late."""
+    """Node ids that several incarnations have used lately."""
 
-    # -- what a neighbour can make a node spend, by the second --
+    # -- rates: what a neighbour can make a node spend --
 
     route_entries: Rate = Rate(8192, 65536)
     """Entries of UPDATEs that are read, for each link."""
@@ -70,7 +69,7 @@ class Limits:
     """Records that are read, for each link."""
 
     seqno_requests: Rate = Rate(4096, 65536)
-    """Questions that are answered or passed on, each time that they are passed on counted, for each link."""
+    """Seqno requests that are answered, plus one for each link that one is forwarded on; for each link."""
 
     resent_rows: Rate = Rate(4096, 65536)
     """Routes and records that are sent again because the neighbour asked, at least 64 each time, for each link."""
@@ -79,13 +78,13 @@ class Limits:
     """PROBEs and ECHOs that are answered or measured, for each link."""
 
     greetings: Rate = Rate(20, 100)
-    """HELLOs, ASKs and frames before a greeting that are answered, for each link."""
+    """HELLOs, ASKs and frames before a HELLO that are answered, for each link."""
 
     admissions: Rate = Rate(64, 1024)
-    """Links that are admitted, each of which is told all routes and records; of the whole node."""
+    """Links that are established, each of which gets all routes and records; of the whole node."""
 
     error_frames: Rate = Rate(1000, 4000)
-    """UNREACHABLEs and EXPIREDs about frames that came on one link and could not be passed on."""
+    """UNREACHABLEs and EXPIREDs about frames that came on one link and could not be forwarded."""
 
     suggestions: Rate = Rate(5, 20)
     """Names that are compared with all others, to suggest a node that exists; of the whole node."""
@@ -93,45 +92,45 @@ class Limits:
     # -- exchanges, peers and nodes that have left --
 
     departed_nodes: int = 1024
-    """How many nodes that have left are remembered, for errors to say when that was; the first is forgotten."""
+    """Nodes that have left and are remembered, for the texts of errors; the oldest is forgotten."""
 
     refused_ids: int = 8
-    """How many second nodes of a name, refused here, this node's record tells the mesh of; at most wire.MAX_REFUSED."""
+    """Refused duplicates of a node id that this node's record lists; at most wire.MAX_REFUSED."""
 
     services: int = 20_000
-    """Requests of others that are open at a time; one more is answered as `overloaded`, and has not begun."""
+    """Requests of other nodes that are open at a time; one more is answered with `overloaded`."""
 
     services_per_neighbour: int = 15_000
-    """The same, of those whose sender's first frame came from one neighbour, whatever source it names."""
+    """The same, of the clients whose first frame came from one neighbour, whatever its source."""
 
     services_per_peer: int = 12_000
-    """The same, of one sender. Above the default of `max_work`, which says the same of work."""
+    """The same, of one client. Above the default of `max_work`, the limit of running work."""
 
     kept_bytes: int = 512 * MEBIBYTE
-    """Payload that is kept of others' requests, unread, and of the replies to them, unacknowledged; of replies to this
-    node what came before its turn. What comes beyond that is dropped, and sent again; a new request is answered as
-    `overloaded`. From three quarters of it on, replies that stream take one chunk at a time."""
+    """Payload bytes that are kept for other nodes: unread requests, unacknowledged replies, and chunks of replies to
+    this node that came out of order. Beyond that, chunks are dropped (and retransmitted), and a new request is answered
+    with `overloaded`. From three quarters of it on, streamed replies take one chunk at a time."""
 
     kept_bytes_per_neighbour: int = 384 * MEBIBYTE
-    """The same, of all whose first frame came from one neighbour."""
+    """The same, of all peers whose first frame came from one neighbour."""
 
     kept_bytes_per_peer: int = 256 * MEBIBYTE
     """The same, of one other node."""
 
     peers: int = 20_000
-    """Other nodes of which something is remembered after a frame of theirs; those of one more are dropped, and its
-    requests answered as `overloaded`. A node that nothing is under way with is forgotten after PEER_IDLE_TIMEOUT."""
+    """Peers with state; frames of one more are dropped, and its requests answered with `overloaded`. A peer without
+    open exchanges is forgotten after PEER_IDLE_TIMEOUT."""
 
     peers_per_neighbour: int = 15_000
     """The same, of those whose first frame came from one neighbour."""
 
     request_numbers: int = 500_000
-    """Numbers of requests that are remembered lest a copy runs again, of all peers; beyond that the peers with the most
-    of them forget, and late copies of theirs are answered as over."""
+    """Request numbers in all replay windows; beyond that the largest windows are compacted, and late copies of those
+    requests are answered as closed."""
 
     spooled_payloads: int = 256
-    """Payloads of others' requests that lie in temporary files at a time, each of which takes up a descriptor; the
-    request of one more ends as `overloaded`."""
+    """Payloads of requests in temporary files at a time, one descriptor each; the request of one more ends with
+    `overloaded`."""
 
     spooled_payloads_per_peer: int = 128
     """The same, of one other node."""
@@ -140,14 +139,13 @@ class Limits:
     """Bytes of those payloads, of all other nodes together."""
 
     forgotten_peers: int = 20_000
-    """Other nodes of which nothing is remembered but the number up to which their requests have come, lest a copy runs
-    again that comes after the node was cut off for long; the first is forgotten."""
+    """Peers of which only the highest request number is kept, against copies that arrive after a long partition; the
+    oldest is forgotten."""
 
     @classmethod
     def serving(cls, max_work: int, max_payload_bytes: int = 0) -> Limits:
-        """The limits of a node that is to run so many requests at a time, and to take a payload of that size.
-
-        They are never lower than the default ones.
+        """The limits of a node that runs so many requests at a time, and accepts payloads of that size; at least the
+        defaults.
         """
         usual = cls()
         return cls(

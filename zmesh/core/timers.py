@@ -1,7 +1,7 @@
 """Deadlines by key, the earliest first.
 
-A binary heap with lazy deletion: setting, moving and cancelling a deadline cost O(log n) at most, and what was moved
-or cancelled is swept out as soon as it makes up half of the heap, so memory follows the deadlines that are alive.
+A binary heap with lazy deletion: setting, moving and cancelling a deadline cost O(log n) at most. The heap is rebuilt
+when half of its entries are obsolete, so memory is proportional to the deadlines that are set.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _SWEEP_AT = 64
 
 
 class Alarm:
-    """The earliest time at which any of the tables that share it may have work; cheap to ask after every event.
+    """The earliest deadline of all the tables that share it; cheap to read after every event.
 
-    It may ring too early (what was to be done was cancelled), never too late. `soonest` is infinite if nothing waits.
+    It may be too early (after a cancellation), never too late. `soonest` is infinite if there is no deadline.
     """
 
     __slots__ = ("soonest",)
@@ -28,7 +28,7 @@ class Alarm:
         self.soonest = math.inf
 
     def at(self, when: float) -> None:
-        """Ring at `when` at the latest."""
+        """Lower `soonest` to `when`."""
         if when < self.soonest:
             self.soonest = when
 
@@ -54,7 +54,7 @@ class Timers(Generic[K]):
         return iter(self._due)
 
     def set(self, key: K, deadline: float) -> None:
-        """Wake `key` at `deadline`, and not at the one that it had before."""
+        """Set or replace the deadline of `key`."""
         self._count = count = self._count + 1
         self._due[key] = due = (deadline, count, key)
         heapq.heappush(self._heap, due)
@@ -65,18 +65,18 @@ class Timers(Generic[K]):
             heapq.heapify(self._heap)
 
     def set_default(self, key: K, deadline: float) -> None:
-        """Wake `key` at `deadline` unless it has one."""
+        """Set the deadline of `key` unless it has one."""
         if key not in self._due:
             self.set(key, deadline)
 
     def set_sooner(self, key: K, deadline: float) -> None:
-        """Wake `key` at `deadline` unless it has an earlier one."""
+        """Set the deadline of `key` unless it has an earlier one."""
         due = self._due.get(key)
         if due is None or due[0] > deadline:
             self.set(key, deadline)
 
     def cancel(self, key: K) -> None:
-        """Forget the deadline of `key`, if there is one."""
+        """Remove the deadline of `key`, if there is one."""
         self._due.pop(key, None)
 
     def next_deadline(self) -> float | None:

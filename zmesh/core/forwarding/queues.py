@@ -1,11 +1,10 @@
-"""What a full link can't take, and in which order it goes later.
+"""The queue of a full link: fair queueing of flows, with a bound in bytes.
 
-A link whose socket is full is not a failure but a fact. What it gave back goes first, then control, then the flows in
-turn, one frame each, so that a small message does not wait behind a large transfer. A flow is what one source sends to
-one destination, large frames and small ones apart. Bytes are bounded. When there is no room for a frame, the flow that
-has most of them waiting gives up its last ones; their source is told, and sends them again more slowly (control heals
-by the digests in the probes). That flow is found by a heap of sizes; one that is no longer true is corrected when it
-comes to the top.
+Frames that the socket gave back go first, then control frames, then the flows in turn, one frame each, so that a small
+message does not wait behind a large transfer. A flow is what one source sends to one destination, large frames and
+small ones apart. If there is no room for a frame, the flow with most bytes drops its last ones; their source gets an
+UNREACHABLE, and retransmits them at a lower rate (control heals by the digests in the PROBEs). That flow is found by a
+heap of sizes with lazy deletion.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ Flow = tuple[str, str, bool]
 
 
 def weigh(frames: Frames) -> int:
-    """What a frame counts in a queue, in bytes."""
+    """The size of a frame in a queue, in bytes."""
     return len(frames[1]) + len(frames[2]) + FRAME_OVERHEAD
 
 
 class _Waiting:
-    """What waits of one flow."""
+    """The queued frames of one flow."""
 
     __slots__ = ("frames", "size_bytes")
 
@@ -39,7 +38,7 @@ class _Waiting:
 
 
 class Queue:
-    """The queue of one link; it exists for every link and is empty on all that keep up."""
+    """The queue of one link; empty unless the link is full, or was lately."""
 
     __slots__ = ("_control", "_flows", "_given_back", "_returned", "_sizes", "full", "size_bytes")
 
@@ -56,14 +55,14 @@ class Queue:
         return self.full or self.size_bytes > 0
 
     def give_back(self, frames: Frames) -> None:
-        """Keep a frame that the socket did not take, ahead of all that waits here; several in the order they come."""
+        """Queue a frame that the socket did not take, ahead of all others; several in the order of the calls."""
         self.full = True
         self._returned.insert(self._given_back, frames)
         self._given_back += 1
         self.size_bytes += weigh(frames)
 
     def push(self, frames: Frames, flow: Flow | None) -> list[Frames]:
-        """Keep a frame; `flow` None is control. Returns the frames that had to go for want of room, maybe this one."""
+        """Queue a frame; `flow` None is control. Returns the frames that were dropped for it, maybe this one."""
         weight = weigh(frames)
         refused: list[Frames] = []
         while self.size_bytes + weight > MAX_QUEUED_BYTES:
@@ -87,7 +86,7 @@ class Queue:
         return refused
 
     def pop(self) -> Frames | None:
-        """Take out what goes next, or None."""
+        """Take out the next frame, or None."""
         self._given_back = 0
         if self._returned:
             frames = self._returned.popleft()
@@ -106,7 +105,7 @@ class Queue:
         return frames
 
     def check(self) -> None:
-        """Raise AssertionError if the count of bytes is not what is there."""
+        """Raise AssertionError if the byte counts are not those of the frames."""
         for waiting in self._flows.values():
             if not waiting.frames or sum(weigh(frames) for frames in waiting.frames) != waiting.size_bytes:
                 raise AssertionError("a flow's size is not that of its frames")
@@ -124,7 +123,7 @@ class Queue:
             heapq.heapify(self._sizes)
 
     def _largest(self) -> Flow | None:
-        """The flow that has most bytes waiting, or None if there is none."""
+        """The flow with most bytes, or None."""
         while self._sizes:
             size, flow = self._sizes[0]
             waiting = self._flows.get(flow)
@@ -132,12 +131,12 @@ class Queue:
                 return flow
             if waiting is not None and waiting.size_bytes < -size:
                 heapq.heapreplace(self._sizes, (-waiting.size_bytes, flow))
-            else:  # it is gone, or has grown, and that is noted as well
+            else:  # it is gone, or has grown, which has an entry of its own
                 heapq.heappop(self._sizes)
         return None
 
     def _give_up(self, flow: Flow) -> Frames:
-        """Take out the last frame of a flow."""
+        """Drop the last frame of a flow."""
         waiting = self._flows[flow]
         frames = waiting.frames.pop()
         weight = weigh(frames)

@@ -85,7 +85,7 @@ class Handshake:
         link.node, link.leaf = hello.node, hello.leaf
         link.session = hello.session
         self._forwarding.identify(link.id, link.node, leaf=link.leaf)
-        if link.dialled and link.greetings == 1 and link.rtt is None:  # of several, nobody knows which is answered
+        if link.dialled and link.greetings == 1 and link.rtt is None:  # of several, it is not known which is answered
             link.measure(now - link.greeted)
         rivals, known_alive = self._rivals(link)
         if not rivals and not known_alive:
@@ -128,8 +128,8 @@ class Handshake:
         """Request a feasible seqno from a neighbour that has restarted, and may have begun at a lower one."""
         known, selected = self._routing.distance(link.node), self._routing.route(link.node)
         record = self._routing.record(link.node)
-        lives = (selected and selected.incarnation, record and record.incarnation)
-        if known is not None and link.incarnation not in lives:
+        incarnations = (selected and selected.incarnation, record and record.incarnation)
+        if known is not None and link.incarnation not in incarnations:
             request = wire.SeqnoRequest(link.node, known[0], 0, 1)
             self._forwarding.enqueue(link.id, wire.encode_link(Kind.SEQNO_REQUEST, (request,)))
 

@@ -1,9 +1,9 @@
-"""What two neighbours find out about each other once a heartbeat: whether the other one is there, and knows the same.
+"""Keepalive: a PROBE on each link once a heartbeat, which the neighbour answers with an ECHO.
 
-A PROBE asks for an ECHO, which gives a round trip. It tells how many UPDATEs were sent on the link and the digest of
-the records that are known. If that is not what has come here, something was lost, and is asked for again; records only
-at the second time, since they may be on their way, and either less and less often while that does not help (see
-`links.Comparison`). Between a node and a leaf there is nothing to compare.
+The ECHO gives a round-trip time. A PROBE carries the number of UPDATEs sent on the link and the digest of the sender's
+records. If these differ from the receiver's, something was lost, and the receiver sends a RESEND: for records only at
+the second difference in a row, since they may be in flight, and for both less and less often while that does not help
+(see `links.Comparison`). Between a node and a leaf there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zmesh.core.wire import Kind
 
 
 class Keepalive:
-    """The probes of one node, those that it sends and those that it hears."""
+    """Sends the PROBEs of one node and answers those of its neighbours."""
 
     def __init__(self, routing: Routing, forwarding: Forwarding, *, leaf: bool) -> None:
         self._routing = routing
@@ -25,14 +25,14 @@ class Keepalive:
         self._leaf = leaf
 
     def send(self, link: Link, now: float) -> None:
-        """Ask a neighbour whether it is there, and tell it what it should know by now."""
+        """Send a PROBE."""
         alone = link.leaf or self._leaf
         sent, digest = (0, 0) if alone else (self._routing.sent(link.id), self._routing.digest)
         probe = wire.Probe(now, sent, digest, self._routing.settled(now))
         self._forwarding.enqueue(link.id, wire.encode_link(Kind.PROBE, probe))
 
     def answer(self, link: Link, probe: wire.Probe) -> None:
-        """Say that this node is there, and ask for what it should know and does not."""
+        """Answer a PROBE with an ECHO, and with a RESEND if tables differ."""
         self._forwarding.enqueue(link.id, wire.encode_link(Kind.ECHO, wire.Echo(probe.token)))
         if not link.synced:
             link.synced = True

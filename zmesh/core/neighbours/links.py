@@ -1,14 +1,14 @@
 """The links of a node: handshake, liveness and cost.
 
-A link opens with a HELLO each way and lives as long as something is heard on it: a probe every heartbeat carries the
-time, its echo gives a round-trip time that is smoothed after RFC 6298, and three heartbeats of silence end it. After
-two the link is suspect: until something is heard again it costs so much that routes take any other way there is.
+A link opens with a HELLO each way. A PROBE every heartbeat carries the time, its ECHO gives a round-trip time that is
+smoothed as in RFC 6298. After two heartbeats of silence the link is suspect: until a frame arrives, its cost is so high
+that routes take any other path. Three heartbeats of silence end it.
 
 The cost of a link is the configured one and a bounded penalty that grows with the round-trip time (RFC 9616 section 4).
-It moves by a margin and after a while only: when each of the last STEADY round trips, by itself, asks for a cost that
-differs by COST_STEP. So jitter moves no route, and neither does a single slow answer, yet a link that has become slow
-is dear after three probes. (babeld smooths the metrics of routes to the same end. Smooth costs do without: in a settled
-mesh each metric still is that of the shortest path.)
+It has hysteresis: it changes when each of the last STEADY round trips, by itself, gives a cost that differs by
+COST_STEP. So neither jitter nor a single slow answer moves a route, yet a link that has become slow costs more after
+three probes. (babeld smooths the metrics of routes to the same end. With smooth costs that is not needed: in a settled
+mesh each metric is that of the shortest path.)
 
 A HELLO may carry the id of a node that is alive in another incarnation. That is either the same node after a restart,
 whose former incarnation has not timed out yet, or a second node with the same id. The new link is quarantined until the
@@ -55,9 +55,9 @@ class State(Enum):
 
 
 class Comparison:
-    """When to ask a neighbour for a whole table that differs from what is known here: when as many probes in a row as
-    `patience` say so. If both sides have stayed as they were through RESEND_TRIES of that, it does not help (one of
-    them may refuse what the other has), and from then on the patience doubles up to RESEND_LAST probes.
+    """Decides when to request a full table from a neighbour whose digest differs: after `patience` PROBEs in a row. If
+    both digests are the same after RESEND_TRIES requests, these do not help (one side may refuse what the other has),
+    and from then on the patience doubles up to RESEND_LAST PROBEs.
     """
 
     __slots__ = ("_about", "_differ", "_first", "_patience", "_tries")
@@ -68,7 +68,7 @@ class Comparison:
         self._differ = self._tries = 0
 
     def is_due(self, theirs: int, ours: int) -> bool:
-        """True if it is time to ask, given what sums up both sides' tables now."""
+        """True if it is time to request the table, given the digests (or counts) of both sides."""
         if theirs == ours:
             self._begin_anew()
             return False
@@ -87,7 +87,7 @@ class Comparison:
 
 
 class Link:
-    """One live connection, and what is known of the node at its other end."""
+    """One connection, and the state of the handshake, keepalive and cost of the link over it."""
 
     __slots__ = (
         "base_cost",
@@ -167,7 +167,7 @@ class Link:
         return INFINITY if self.rtt is None else self.effective_cost
 
     def measure(self, sample: float) -> bool:
-        """Take in one round trip, in seconds; True if the link's cost changes with it."""
+        """Process one round-trip sample, in seconds; True if the link's cost changes with it."""
         if self.rtt is None:
             self.rtt, self.rtt_variance = sample, sample / 2
         else:
@@ -208,7 +208,7 @@ class Links:
         return iter(self._links.values())
 
     def open(self, id: LinkId, *, dialled: bool, cost: int, now: float, where: str = "") -> Link:
-        """Enter a new connection; `where` its other end is, in words."""
+        """Add a new connection; `where`: its other end in words."""
         cost = max(1, min(cost, MAX_COST))
         link = self._links[id] = Link(id, dialled=dialled, cost=cost, now=now, where=where, limits=self._limits)
         self._silences.set(id, now + max(OPENING, SILENCE * self.heartbeat))
@@ -226,13 +226,13 @@ class Links:
         return link.node if link is not None else None
 
     def quarantine(self, link: Link, now: float) -> None:
-        """Keep a link waiting until the node that it names has fallen silent elsewhere, or has not."""
+        """Quarantine a link until the other incarnation of its node has timed out or answered."""
         link.state = State.QUARANTINED
         self._quarantined[link.id] = link
         self._silences.set(link.id, now + (SILENCE + 1) * self.heartbeat)
 
     def establish(self, link: Link, now: float) -> None:
-        """From here on the link carries frames, is probed, and must not fall silent."""
+        """Bring a link up: from here on it carries frames, is probed, and times out."""
         link.state = State.UP
         link.heard = now
         self._quarantined.pop(link.id, None)
@@ -241,7 +241,7 @@ class Links:
         self._silences.set(link.id, now + SUSPECT_AFTER * self.heartbeat)
 
     def close(self, id: LinkId) -> Link | None:
-        """Take a link out; None if it is not there (any more)."""
+        """Remove a link; None if it is not there."""
         link = self._links.pop(id, None)
         self._quarantined.pop(id, None)
         if link is not None:
@@ -253,18 +253,18 @@ class Links:
         return link
 
     def up(self) -> list[Link]:
-        """All links that carry frames."""
+        """All links that are up."""
         return [link for links in self._up.values() for link in links.values()]
 
     def to(self, node: NodeId) -> list[Link]:
-        """The links to that neighbour that carry frames, the cheapest first."""
+        """The links to that neighbour that are up, the cheapest first."""
         links = self._up.get(node)
         if not links:
             return []
         return sorted(links.values(), key=lambda link: (link.effective_cost, link.id))
 
     def quarantined(self) -> list[Link]:
-        """The links that wait for another one of the same name to fall silent."""
+        """The links that are quarantined."""
         return list(self._quarantined.values())
 
     def neighbours(self) -> tuple[tuple[NodeId, int], ...]:
@@ -281,16 +281,16 @@ class Links:
         return link.routing_cost if link is not None else None
 
     def next_deadline(self) -> float | None:
-        """When `due` or `expire` has something to say again."""
+        """When `due` or `expire` has work."""
         probe, silence = self._probes.next_deadline(), self._silences.next_deadline()
         if probe is None or (silence is not None and silence < probe):
             return silence
         return probe
 
     def due(self, now: float) -> list[Link]:
-        """The links to probe or to greet again now; each is due again a heartbeat later, give or take a tenth.
+        """The links whose PROBE (or HELLO) is due now; the next one is due a heartbeat later, with 10 % of jitter.
 
-        Those that would be due in a moment are due as well, so that a node with hundreds of links wakes less often.
+        Those that will be due within TOGETHER are included, so that a node with hundreds of links wakes less often.
         """
         if not self._is_due(now):
             return []
@@ -306,10 +306,7 @@ class Links:
         return probe is not None and probe <= now
 
     def expire(self, now: float) -> tuple[list[Link], list[Link]]:
-        """The links that have just become suspect, and those that have been silent, or quarantined, for too long.
-
-        The caller closes the latter. The former are told once, and may be trusted again.
-        """
+        """The links that have just become suspect, and those that have timed out, which the caller closes."""
         suspects: list[Link] = []
         silent: list[Link] = []
         for id in self._silences.expire(now):
@@ -341,12 +338,12 @@ class Links:
                 self._silences.set(link.id, now + max(OPENING, SILENCE * self.heartbeat))
 
     def trust(self, link: Link) -> None:
-        """Something was heard on a suspect link."""
+        """A frame has arrived on a suspect link, which is not suspect any more."""
         link.suspect = False
         self._silences.set(link.id, link.heard + SUSPECT_AFTER * self.heartbeat)
 
     def _look_again(self, link: Link, now: float) -> float:
-        """When a link may become suspect, or shortly before: at times that many links share."""
+        """When a link may become suspect, or shortly before: rounded, so that many links share the time."""
         deadline, step = link.heard + SUSPECT_AFTER * self.heartbeat, TOGETHER * self.heartbeat
         shared = deadline // step * step
         return shared if shared > now else deadline

@@ -1,8 +1,8 @@
 """The links of a node from the first connection to the last frame: handshake, keepalive, cost, rate limits.
 
 A link is OPENING until both ends have sent a HELLO, then UP; in between it is QUARANTINED if the node id at its other
-end may be in use elsewhere. Methods that decide about a link's life cycle return an event (`Accepted`, `Ended`), which
-the engine carries out with `establish` and `close` and tells routing and delivery of.
+end may be in use elsewhere. Methods that change the state of a link return an event (`Accepted`, `Ended`), which
+the engine carries out with `establish` and `close`, and passes on to routing and delivery.
 """
 
 from __future__ import annotations

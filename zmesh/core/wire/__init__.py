@@ -1,16 +1,16 @@
-"""Bytes to values and back; the one place where bytes from outside are read.
+"""The wire format: bytes to values and back. This is the only package that reads bytes from outside.
+
+Others use the names listed in `__all__`; every decoder raises WireError and nothing else.
 
 A frame is `[route, head, body]`. `route` is all that a forwarder reads, `head` is for the node at the other end (of the
-link, or of the path), `body` is payload or empty. Route and head are MessagePack arrays whose every field has a type
-and a limit here. Whatever does not fit raises WireError and nothing else, so nothing further in ever sees it.
+link, or of the path), `body` is payload or empty. Route and head are MessagePack arrays; the type and the limit of each
+field are checked here. Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
 
-`limits.py` has the limits, `fields.py` reads single values, `frame.py` the first part of a frame and its checksum;
-`link.py` has what stays on one link and `routed.py` what travels.
+A head ends with a checksum of everything that does not change on the path (`seal`, `unseal`). The checksum of TCP is
+too short, ends at every forwarder, and does not cover the memory of a machine.
 
-A head ends with a checksum of all that stays the same on the way (`seal`, `unseal`). TCP has one as well, but it is
-short, ends at every forwarder, and covers nothing of what happens in a machine's memory.
-
-Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
+`limits.py` has the limits, `fields.py` reads single values, `frame.py` the route and the checksum, `link.py` the frames
+between neighbours, `routed.py` those of exchanges.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Single values out of what MessagePack has unpacked, each of its type and within its limit, or WireError.
+"""Typed readers of single MessagePack values. Each checks the type and the limit, and raises WireError.
 
-These are called for every field of every frame, so each does one comparison and no more.
+They are called for every field of every frame, so each does one comparison and no more.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ pack: Callable[[object], bytes] = msgpack.Packer(autoreset=True, use_bin_type=Tr
 
 
 class WireError(Exception):
-    """Bytes from outside that are not what the protocol allows; the text says what is wrong, `reason` in one word."""
+    """Bytes from outside that violate the protocol. `reason`: one word for counters."""
 
     reason = "garbage"
 
 
 class ChecksumError(WireError):
-    """A frame that is not what its source sent."""
+    """A frame whose checksum is wrong."""
 
     reason = "checksum"
 
 
 def unpack(data: bytes, limit: int) -> list[object]:
-    """The array that these bytes are. `limit` in bytes."""
+    """Unpack an array from at most `limit` bytes."""
     if len(data) > limit:
         raise WireError(f"{len(data)} bytes where {limit} are allowed")
     try:
@@ -51,14 +51,14 @@ def unpack(data: bytes, limit: int) -> list[object]:
 
 
 def read_array(value: object, count: int) -> list[object]:
-    """An array of exactly so many values."""
+    """An array of exactly `count` values."""
     if type(value) is not list or len(value) != count:
         raise WireError(f"not an array of {count}")
     return value
 
 
 def read_items(value: object, limit: int) -> list[object]:
-    """An array of at most so many values."""
+    """An array of at most `limit` values."""
     if type(value) is not list or len(value) > limit:
         raise WireError(f"not an array of at most {limit}")
     return value
@@ -72,7 +72,7 @@ def read_int(value: object, high: int) -> int:
 
 
 def read_number(value: object) -> float:
-    """A number, whole or not."""
+    """A number, integer or float."""
     if type(value) is int:  # MessagePack has none of more than 64 bits
         return float(value)
     if type(value) is not float or not -MAX_NUMBER < value < MAX_NUMBER:
@@ -81,14 +81,14 @@ def read_number(value: object) -> float:
 
 
 def read_bool(value: object) -> bool:
-    """True or False, and nothing that is as good."""
+    """A bool; other truthy values are rejected."""
     if type(value) is not bool:
         raise WireError("not a boolean")
     return value
 
 
 def read_text(value: object, limit: int) -> str:
-    """A text of at most so many characters."""
+    """A text of at most `limit` characters."""
     if type(value) is not str or len(value) > limit:
         raise WireError(f"not a text of at most {limit} characters")
     return value

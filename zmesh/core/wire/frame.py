@@ -1,4 +1,4 @@
-"""The frame: its kinds, its first part, and the checksum that it travels under."""
+"""The frame: its kinds, its route, and its checksum."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RESIDUE = 0x2144DF1C  # the CRC-32 of anything that ends with its own CRC-32, l
 
 
 class Kind(IntEnum):
-    """What a frame is."""
+    """The kind of a frame."""
 
     HELLO = 1
     REFUSE = 2
@@ -44,8 +44,8 @@ _KINDS = frozenset(int(kind) for kind in Kind)
 
 
 class Route(NamedTuple):
-    """The first part of a frame. `host` is the node that `destination` is or hangs on; `onward` is the same part with a
-    ttl of one less, empty when the ttl is used up; `sum` is where the checksum of the frame begins."""
+    """The first part of a frame. `host` is the node that `destination` is or is attached to; `onward` is the same part
+    with a ttl of one less, empty when the ttl is used up; `sum` is the initial value of the frame's checksum."""
 
     version: int
     kind: int
@@ -59,13 +59,13 @@ class Route(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def encode_route(kind: int, destination: Address | str = "", source: Address | str = "", ttl: int = MAX_TTL) -> bytes:
-    """The first part of a frame; frames that stay on a link have no destination and no source."""
+    """Encode the first part of a frame; frames that stay on a link have no destination and no source."""
     return pack((VERSION, int(kind), ttl, destination, source))
 
 
 @lru_cache(maxsize=4096)
 def decode_route(data: bytes) -> Route:
-    """Read the first part of a frame. A HELLO of a foreign version is read as well, so that it can be refused."""
+    """Decode the first part of a frame. A HELLO of another version is accepted, so that it can be refused."""
     version, kind, ttl, destination, source = read_array(unpack(data, MAX_ROUTE), 5)
     version, kind, ttl = read_int(version, U63), read_int(kind, 255), read_int(ttl, MAX_TTL)
     if version != VERSION and kind != Kind.HELLO:
@@ -83,45 +83,45 @@ def decode_route(data: bytes) -> Route:
 
 @lru_cache(maxsize=4096)
 def host_of(address: Address) -> NodeId:
-    """The node that an address is, or hangs on."""
+    """The node that an address is, or is attached to."""
     return NodeId(Address(address[address.find("@") + 1 :]))
 
 
 def encode(head: tuple[object, ...]) -> bytes:
-    """The head of a frame from one of this module's values, as yet without its checksum."""
+    """Encode the head of a frame, without its checksum."""
     return pack(head)
 
 
 def encode_link(kind: Kind, head: tuple[object, ...] = ()) -> Frames:
-    """A frame that stays on its link."""
+    """Encode a frame that stays on its link."""
     return seal(kind, "", "", pack(head), EMPTY)
 
 
 @lru_cache(maxsize=4096)
 def _sum(kind: int, destination: str, source: str) -> int:
-    """The checksum of what stays the same of a route on its way."""
+    """The checksum of the fields of a route that forwarders do not change."""
     return zlib.crc32(f"{int(kind)} {destination} {source}".encode())
 
 
 @lru_cache(maxsize=4096)
 def _opening(kind: int, destination: str, source: str) -> tuple[bytes, int]:
-    """The route of a frame as it leaves its source, and where its checksum begins."""
+    """The route of a frame as it leaves its source, and the initial value of its checksum."""
     return encode_route(kind, destination, source), _sum(kind, destination, source)
 
 
 def seal(kind: Kind, destination: Address | str, source: Address | str, head: bytes, body: bytes) -> Frames:
-    """A frame as it leaves its source: the head ends with the CRC-32 of kind, addresses, body and head."""
+    """Encode a frame as it leaves its source: the head ends with the CRC-32 of kind, addresses, body and head."""
     route, total = _opening(kind, destination, source)
     return (route, head + zlib.crc32(head, zlib.crc32(body, total)).to_bytes(SUM_BYTES, "little"), body)
 
 
 def unseal(route: Route, head: bytes, body: bytes) -> bytes:
-    """The head without its checksum, if the frame is what its source sent."""
+    """Verify the checksum of a frame; returns the head without it. Raises ChecksumError."""
     if zlib.crc32(head, zlib.crc32(body, route.sum)) != _RESIDUE:
         raise ChecksumError("its checksum does not fit")
     return head[:-SUM_BYTES]
 
 
 def digest(data: bytes) -> int:
-    """64 bits of BLAKE2b; tables add these up (modulo 2**64) to compare themselves with a neighbour's."""
+    """64 bits of BLAKE2b. The sum of these (modulo 2**64) over a table is compared with a neighbour's."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")

@@ -1,4 +1,4 @@
-"""Every limit on what a neighbour may send, and the numbers that mean something of their own."""
+"""The limits of fields and frames, and the numbers with a special meaning."""
 
 VERSION = 1
 MAX_TTL = 255

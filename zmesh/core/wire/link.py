@@ -1,4 +1,4 @@
-"""What neighbours say to each other: frames that stay on one link."""
+"""The frames between neighbours, which stay on one link."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ _INT = {int}
 
 
 class Hello(NamedTuple):
-    """The first message both ways. `started`: when the sender was, in seconds since the epoch; `session`: the sender's
-    number of this link; `answers`: the session that this HELLO answers, or 0."""
+    """Opens a link, in both directions. `started`: the start of the sender, in seconds since the epoch; `session`: the
+    sender's number of this link; `answers`: the session of the HELLO that this one answers, or 0."""
 
     node: NodeId
     incarnation: int
@@ -60,8 +60,8 @@ class Hello(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """The link is refused; `reason` is `version`, `own_id`, `itself`, `duplicate_id` or `leaf`, `text` for people. With
-    `own_id` and `duplicate_id`, `started` is when the other node of the name was; 0 if that is not known."""
+    """Refuses a link; `reason` is `version`, `own_id`, `itself`, `duplicate_id` or `leaf`, `text` is for logs. With
+    `own_id` and `duplicate_id`, `started` is the start of the other node with this id; 0 if unknown."""
 
     reason: str
     text: str
@@ -69,7 +69,7 @@ class Refuse(NamedTuple):
 
 
 class Goodbye(NamedTuple):
-    """The sender leaves."""
+    """Closes a link: the sender leaves the mesh."""
 
     reason: str
 
@@ -85,15 +85,15 @@ class Probe(NamedTuple):
 
 
 class Echo(NamedTuple):
-    """The answer to a PROBE."""
+    """Answers a PROBE."""
 
     token: float
 
 
 class Entry(NamedTuple):
-    """What an UPDATE says of one destination; a `metric` of INFINITY takes back what was said before, and `excess` is
-    how far it is above the feasibility distance of who says so. The tables hold plain tuples of the same order (`Row`),
-    which are made a thousand at a time."""
+    """The route of an UPDATE to one destination. A `metric` of INFINITY is a retraction; `excess` is by how much the
+    metric exceeds the sender's feasibility distance. Tables hold plain tuples in the same order (`Row`), since they are
+    made by the thousand."""
 
     destination: NodeId
     incarnation: int
@@ -107,8 +107,8 @@ Row = tuple[NodeId, int, int, int, int, int]
 
 
 class Update(NamedTuple):
-    """Routes; `full` marks the first (FULL_BEGIN) and the last (FULL_END) part of a whole table. In those, `number` is
-    the count of UPDATEs on this link so far. On the wire the entries are turned into columns."""
+    """Advertises routes; `full` marks the first (FULL_BEGIN) and the last (FULL_END) part of a full update. In those,
+    `number` is the count of UPDATEs on this link so far. On the wire the entries are transposed into columns."""
 
     full: int
     number: int
@@ -116,7 +116,7 @@ class Update(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A second node of a name, which was refused; `where` it is, in words."""
+    """A duplicate of a node id that was refused; `where`: its address in words."""
 
     node: NodeId
     incarnation: int
@@ -125,8 +125,8 @@ class Refused(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a node says of itself to all; `neighbours` with the cost of the link to each. `started`: when it was, in
-    seconds since the epoch; `refused`: the nodes that it has refused lately because their name is taken."""
+    """The record that a node floods: its directives, and its neighbours with the cost of the link to each. `started`:
+    its start, in seconds since the epoch; `refused`: the duplicates of a node id that it has refused lately."""
 
     node: NodeId
     incarnation: int
@@ -139,8 +139,8 @@ class Record(NamedTuple):
 
 
 class SeqnoRequest(NamedTuple):
-    """Asks for a route whose feasibility distance is below this one: of a higher sequence number, or of the same one
-    and smaller than `distance`. With a `distance` of 0 that is RFC 8966 section 3.8.1.2."""
+    """Requests a route whose feasibility distance is below this one: with a higher seqno, or with the same one and a
+    distance smaller than `distance`. With a `distance` of 0 this is RFC 8966 section 3.8.1.2."""
 
     destination: NodeId
     seqno: int
@@ -149,23 +149,23 @@ class SeqnoRequest(NamedTuple):
 
     @property
     def demand(self) -> tuple[int, int]:
-        """The more is asked for, the greater."""
+        """Sorts requests: the greater, the harder to satisfy."""
         return (self.seqno, -self.distance)
 
     def is_met_by(self, seqno: int, distance: int) -> bool:
-        """True if that feasibility distance is below the one that was asked for."""
+        """True if that feasibility distance satisfies the request."""
         return (seqno, -distance) > self.demand
 
 
 class Resend(NamedTuple):
-    """Asks the neighbour to tell its routes, its records, or both again."""
+    """Requests a full update, all records, or both."""
 
     routes: bool
     records: bool
 
 
 def decode_hello(head: bytes) -> Hello:
-    """Read the head of a HELLO."""
+    """Decode the head of a HELLO."""
     node, incarnation, started, leaf, session, answers = read_array(unpack(head, MAX_HEAD), 6)
     return Hello(
         read_node(node),
@@ -178,37 +178,37 @@ def decode_hello(head: bytes) -> Hello:
 
 
 def decode_refuse(head: bytes) -> Refuse:
-    """Read the head of a REFUSE."""
+    """Decode the head of a REFUSE."""
     reason, text, started = read_array(unpack(head, MAX_HEAD), 3)
     return Refuse(read_text(reason, 64), read_text(text, MAX_TEXT), read_number(started))
 
 
 def decode_goodbye(head: bytes) -> Goodbye:
-    """Read the head of a GOODBYE."""
+    """Decode the head of a GOODBYE."""
     (reason,) = read_array(unpack(head, MAX_HEAD), 1)
     return Goodbye(read_text(reason, MAX_TEXT))
 
 
 def decode_probe(head: bytes) -> Probe:
-    """Read the head of a PROBE."""
+    """Decode the head of a PROBE."""
     token, routes, records, settled = read_array(unpack(head, MAX_HEAD), 4)
     return Probe(read_number(token), read_int(routes, U63), read_int(records, U64), read_number(settled))
 
 
 def decode_echo(head: bytes) -> Echo:
-    """Read the head of an ECHO."""
+    """Decode the head of an ECHO."""
     (token,) = read_array(unpack(head, MAX_HEAD), 1)
     return Echo(read_number(token))
 
 
 def encode_update(update: Update) -> Frames:
-    """An UPDATE, its entries column by column: texts of one kind lie side by side, and are checked all at once."""
+    """Encode an UPDATE. Its entries are stored by column, so that each column can be checked at once."""
     columns = list(zip(*update.entries, strict=True)) or [()] * len(Entry._fields)
     return encode_link(Kind.UPDATE, (update.full, update.number, *columns))
 
 
 def decode_update(head: bytes) -> Update:
-    """Read the head of an UPDATE: at most MAX_ENTRIES routes."""
+    """Decode the head of an UPDATE: at most MAX_ENTRIES routes."""
     full, number, *columns = read_array(unpack(head, MAX_HEAD), 8)
     destinations = _nodes(columns[0])
     count = len(destinations)
@@ -222,7 +222,7 @@ def decode_update(head: bytes) -> Update:
 
 
 def _nodes(column: object) -> list[NodeId]:
-    """A column of node ids, each checked when it is first seen; equal ones are one object from then on."""
+    """A column of node ids. Each is checked once and interned."""
     names = read_items(column, MAX_ENTRIES)
     try:
         return [_known_nodes[name] for name in names]
@@ -244,13 +244,13 @@ def _ints(column: object, count: int, high: int) -> list[int]:
 
 
 def encode_records(blobs: list[bytes]) -> Frames:
-    """A RECORD frame of records as their nodes encoded them."""
+    """Encode a RECORD frame of records, each in the encoding of its node."""
     return encode_link(Kind.RECORD, tuple(blobs))
 
 
 def decode_records(head: bytes) -> tuple[list[tuple[Record, bytes]], list[WireError]]:
-    """The records of a RECORD frame, each with its own bytes, and what is wrong with those that can't be read: they
-    are of different nodes, so one that is garbage does not spoil the others.
+    """Decode a RECORD frame: the records with their bytes, and the errors of those that are malformed. The records are
+    of different nodes, so a malformed one does not affect the others.
     """
     records: list[tuple[Record, bytes]] = []
     errors: list[WireError] = []
@@ -266,12 +266,12 @@ def decode_records(head: bytes) -> tuple[list[tuple[Record, bytes]], list[WireEr
 
 @lru_cache(maxsize=4096)
 def _known_record(blob: bytes) -> tuple[Record, bytes]:
-    """A record and its bytes: the same comes from every neighbour, and is read once."""
+    """Decode a record once: every neighbour sends the same bytes."""
     return (decode_record(blob), blob)
 
 
 def decode_record(blob: bytes) -> Record:
-    """Read one record, as its node encoded it."""
+    """Decode one record."""
     fields = read_array(unpack(blob, MAX_RECORD), 8)
     node, incarnation, serial, capabilities, neighbours, public_key, started, refused = fields
     names = tuple(read_text(name, MAX_CAPABILITY) for name in read_items(capabilities, MAX_CAPABILITIES))
@@ -299,7 +299,7 @@ def _refused(item: object) -> Refused:
 
 
 def decode_seqno_requests(head: bytes) -> list[SeqnoRequest]:
-    """Read the head of a SEQNO_REQUEST: at most MAX_ENTRIES of them."""
+    """Decode the head of a SEQNO_REQUEST: at most MAX_ENTRIES of them."""
     requests = []
     for item in read_items(unpack(head, MAX_HEAD), MAX_ENTRIES):
         destination, seqno, distance, hops_left = read_array(item, 4)
@@ -309,6 +309,6 @@ def decode_seqno_requests(head: bytes) -> list[SeqnoRequest]:
 
 
 def decode_resend(head: bytes) -> Resend:
-    """Read the head of a RESEND."""
+    """Decode the head of a RESEND."""
     routes, records = read_array(unpack(head, MAX_HEAD), 2)
     return Resend(read_bool(routes), read_bool(records))

@@ -1,4 +1,4 @@
-"""What the two ends of an exchange say to each other, and what a node on the way says to a source."""
+"""The frames of exchanges, between client and server, and the errors that forwarders send to a source."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FLAG_BLOCKED = 16
 
 
 class AckItem(NamedTuple):
-    """All chunks below `next` of a stream have come; `limit` is the weight that may be sent in all. `next` of CLOSED:
-    the receiver knows the exchange no more."""
+    """Acknowledges all chunks below `next` of a stream; `limit` is the sender's total credit. `next` of CLOSED: the
+    exchange is not (or no longer) known to the receiver."""
 
     message_id: MessageId
     request: bool
@@ -41,7 +41,7 @@ CLOSED = U63
 
 
 class Chunk(NamedTuple):
-    """The head of a CHUNK: a numbered piece of a stream.
+    """The head of a CHUNK: a numbered part of a stream.
 
     `request_number` counts the client's requests to this server and `lowest_outstanding` is the lowest that the client
     may still send, so that the server recognizes a late copy. `target` is the incarnation that it is for, and no other.
@@ -60,7 +60,7 @@ class Chunk(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """The head of an ACK: how far streams between the two nodes have come."""
+    """The head of an ACK: the progress of streams between the two nodes."""
 
     incarnation: int
     target: int
@@ -68,7 +68,7 @@ class Ack(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """The head of a CANCEL; `request` False is the answer that there is nothing (more) to cancel."""
+    """The head of a CANCEL; `request` False is the answer: there is nothing (more) to cancel."""
 
     message_id: MessageId
     request: bool
@@ -79,9 +79,9 @@ class Cancel(NamedTuple):
 
 
 class Unreachable(NamedTuple):
-    """`at` can't pass on a frame of `kind` to `destination`; the body is that frame's head. `reason` is `no_route`,
-    `left` (there was a route), `gone` (a leaf that left), `restarted`, or `full`; `near` are known names close to the
-    destination's, `text` says for people what is known of it."""
+    """The node `at` could not forward a frame of `kind` to `destination`; the body is that frame's head. `reason` is
+    `no_route`, `left` (there was a route), `gone` (a leaf that left), `restarted`, or `full`; `near`: known ids similar
+    to the destination, `text`: details for the text of an error."""
 
     kind: int
     reason: str
@@ -117,7 +117,7 @@ def _acks(value: object) -> tuple[AckItem, ...]:
 
 
 def decode_chunk(head: bytes) -> Chunk:
-    """Read the head of a CHUNK, whose flags must agree with what it has."""
+    """Decode the head of a CHUNK, whose flags must agree with what it has."""
     fields = read_array(unpack(head, MAX_HEAD), 10)
     message_id, request, sequence, flags, request_number, lowest_outstanding, incarnation, target, opening, ending = (
         cast(
@@ -174,13 +174,13 @@ def _reply_header(value: object) -> ReplyHeader:
 
 
 def decode_ack(head: bytes) -> Ack:
-    """Read the head of an ACK: at most MAX_ACKS of them."""
+    """Decode the head of an ACK: at most MAX_ACKS of them."""
     incarnation, target, acks = read_array(unpack(head, MAX_HEAD), 3)
     return Ack(read_int(incarnation, U64), read_int(target, U64), _acks(acks))
 
 
 def decode_cancel(head: bytes) -> Cancel:
-    """Read the head of a CANCEL."""
+    """Decode the head of a CANCEL."""
     message_id, request, request_number, lowest_outstanding, incarnation, target = read_array(unpack(head, MAX_HEAD), 6)
     return Cancel(
         read_message_id(message_id),
@@ -193,7 +193,7 @@ def decode_cancel(head: bytes) -> Cancel:
 
 
 def decode_unreachable(head: bytes) -> Unreachable:
-    """Read the head of an UNREACHABLE."""
+    """Decode the head of an UNREACHABLE."""
     kind, reason, at, destination, near, settled, text = read_array(unpack(head, MAX_HEAD), 7)
     names = tuple(read_node(name) for name in read_items(near, MAX_NAMES))
     return Unreachable(
@@ -208,6 +208,6 @@ def decode_unreachable(head: bytes) -> Unreachable:
 
 
 def decode_expired(head: bytes) -> Expired:
-    """Read the head of an EXPIRED."""
+    """Decode the head of an EXPIRED."""
     kind, at, destination = read_array(unpack(head, MAX_HEAD), 3)
     return Expired(read_int(kind, 255), read_node(at), read_address(destination))

@@ -40,7 +40,7 @@ class Sent(NamedTuple):
     body: bytes
 
 
-class Road:
+class FakeForwarding:
     """The Carrier of a node: a way to whoever is in `ways`, and all effects and frames in the order they came."""
 
     def __init__(self, node="a", incarnation=1, ways=()):
@@ -95,15 +95,15 @@ def readers():
 
 
 @pytest.fixture(scope="session")
-def new_road():
+def new_forwarding():
     """Make the Carrier of a node."""
-    return Road
+    return FakeForwarding
 
 
 @pytest.fixture
-def road():
+def forwarding():
     """The Carrier of node `a`, which has a way to `b` in its incarnation 2."""
-    return Road(ways={"b": 2})
+    return FakeForwarding(ways={"b": 2})
 
 
 @pytest.fixture
@@ -123,9 +123,9 @@ def routes(alarm):
 
 
 @pytest.fixture
-def side(road):
+def side(forwarding):
     """The exchanges of node `a`, which has a way to `b`."""
-    return Side(road)
+    return Side(forwarding)
 
 
 @pytest.fixture(scope="session")

@@ -20,17 +20,17 @@ REQUEST, REPLIES = Stream(ID, True), Stream(ID, False)
 class Side:
     """The exchanges of node `a` in its incarnation 1; the test plays everybody else."""
 
-    def __init__(self, road, limits=DEFAULT_LIMITS):
-        self.road = road
+    def __init__(self, forwarding, limits=DEFAULT_LIMITS):
+        self.forwarding = forwarding
         self.alarm = Alarm()
-        self.delivery = Delivery(road, ROUTE_TIMEOUT, self.alarm, limits=limits)
+        self.delivery = Delivery(forwarding, ROUTE_TIMEOUT, self.alarm, limits=limits)
 
     def done(self):
         """What the stimulus led to."""
         self.delivery.check()
         deadline = self.delivery.next_deadline()
         assert deadline is None or self.alarm.soonest <= deadline
-        return self.road.take()
+        return self.forwarding.take()
 
     def call(self, body=b"", *, id=ID, to="b", last=True, timeout=None, now=0.0, route_timeout=None):
         self.delivery.client.open(
@@ -75,13 +75,13 @@ class Side:
 
     def on_route_lost(self, node="b", now=0.0):
         """The route to a node is gone."""
-        self.road.shut(node)
+        self.forwarding.shut(node)
         self.delivery.on_route(node, None, now)
         return self.done()
 
     def on_route(self, node="b", incarnation=2, now=0.0):
         """There is a route to a node (again)."""
-        self.road.open(node, incarnation)
+        self.forwarding.open(node, incarnation)
         self.delivery.on_route(node, incarnation, now)
         return self.done()
 
@@ -132,7 +132,7 @@ def deliveries(effects):
 
 
 def final(reason, error, to="b"):
-    """The final word that this node makes up itself."""
+    """The last reply that this node makes up itself."""
     return Deliver(REPLIES, to, None, b"", False, Eof(1, reason, error), 0, 0)
 
 

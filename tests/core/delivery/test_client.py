@@ -17,7 +17,7 @@ from tests.core.delivery.delivery_harness import (
     sent,
 )
 from zmesh.core import wire
-from zmesh.core.delivery.client import CANCEL_RETRY_INTERVAL, CANCEL_TIMEOUT
+from zmesh.core.delivery.client import CANCEL_RETRY_INTERVAL, CANCEL_TIMEOUT, ClientState
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.outbound import SEND_BUFFER
 from zmesh.core.delivery.peers import ACK_DELAY, PROBE_LIMIT
@@ -27,10 +27,10 @@ from zmesh.core.message import Eof
 from zmesh.core.rtt import INITIAL_TIMEOUT
 from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Ack, AckItem, Cancel, Kind
 
-# --- the road of one request --------------------------------------------------------------------------------------
+# --- one request --------------------------------------------------------------------------------------------------
 
 
-def test_a_request_leaves_at_once(side):
+def test_a_request_is_sent_at_once(side):
     ((to, kind, chunk, body),) = side.call(b"hello")
     assert (to, kind, body) == ("b", Kind.CHUNK, b"hello")
     assert (chunk.message_id, chunk.request, chunk.header, chunk.target) == (ID, True, HEADER, 2)
@@ -44,7 +44,7 @@ def test_a_request_leaves_at_once(side):
     }
 
 
-def test_a_reply_is_delivered_and_the_final_word_ends_the_call(side):
+def test_a_reply_is_delivered_and_the_last_one_ends_the_exchange(side):
     side.call()
     assert side.on_chunk(answer(), b"world", hops=2) == [
         Deliver(REPLIES, "b", ANSWER, b"world", True, Eof(), 5 + CHUNK_OVERHEAD, 2)
@@ -60,7 +60,7 @@ def test_a_reply_is_delivered_and_the_final_word_ends_the_call(side):
     assert sent(side.tick(ACK_DELAY)) == [acknowledged(1)]
 
 
-def test_replies_come_one_by_one_and_the_final_word_may_come_alone(side):
+def test_replies_are_delivered_one_by_one_and_an_eof_may_come_alone(side):
     side.call()
     (first,) = side.on_chunk(answer(0, FLAG_FIRST | FLAG_LAST), b"one")
     (second,) = side.on_chunk(answer(1, FLAG_EOF, eof=Eof(1, "remote", "oh")))
@@ -69,25 +69,25 @@ def test_replies_come_one_by_one_and_the_final_word_may_come_alone(side):
     assert side.counts["requests_made"] == 0
 
 
-def test_what_comes_after_the_final_word_is_not_delivered(side):
+def test_what_comes_after_the_eof_is_not_delivered(side):
     side.call()
     side.on_chunk(answer(1, FLAG_FIRST | FLAG_EOF), b"two")
     effects = side.on_chunk(answer(0, FLAG_FIRST | FLAG_LAST), b"one")
-    assert [piece.body for piece in deliveries(effects)] == [b"one", b"two"]
+    assert [chunk.body for chunk in deliveries(effects)] == [b"one", b"two"]
     effects = side.on_chunk(answer(2, FLAG_FIRST | FLAG_LAST), b"three")
     assert sent(effects) == [Ack(1, 2, (AckItem(*REPLIES, CLOSED, 0),))]
 
 
-def test_chunks_held_behind_the_final_word_are_dropped_with_the_call(side):
+def test_chunks_buffered_behind_the_eof_are_dropped_with_the_exchange(side):
     side.call()
     side.on_chunk(answer(2, FLAG_FIRST), b"never")
     side.on_chunk(answer(1, FLAG_EOF))
     effects = side.on_chunk(answer(0, FLAG_FIRST | FLAG_LAST), b"one")
-    assert [(piece.body, piece.eof) for piece in deliveries(effects)] == [(b"one", None), (b"", Eof())]
+    assert [(chunk.body, chunk.eof) for chunk in deliveries(effects)] == [(b"one", None), (b"", Eof())]
 
 
-def test_a_reply_from_a_node_that_was_not_asked_is_not_delivered(side, road):
-    road.open("c", 3)
+def test_a_reply_from_a_node_that_got_no_request_is_not_delivered(side, forwarding):
+    forwarding.open("c", 3)
     side.call()
     effects = side.on_chunk(answer(incarnation=3), b"x", source="c")
     assert sent(effects) == [Ack(1, 3, (AckItem(*REPLIES, CLOSED, 0),))]
@@ -95,14 +95,14 @@ def test_a_reply_from_a_node_that_was_not_asked_is_not_delivered(side, road):
     assert side.counts["requests_made"] == 1
 
 
-def test_a_reply_from_another_life_of_the_recipient_is_not_delivered(side, road):
+def test_a_reply_from_another_incarnation_of_the_server_is_not_delivered(side, forwarding):
     side.call()
-    road.shut("b")
+    forwarding.shut("b")
     assert side.on_chunk(answer(incarnation=8), b"x") == [Report("frame_dropped", "b", None, "not_its_request")]
     assert side.counts["requests_made"] == 1
 
 
-def test_a_payload_may_follow_piece_by_piece(side):
+def test_a_payload_may_follow_chunk_by_chunk(side):
     (first,) = sent(side.call(b"one", last=False))
     (second,) = sent(side.feed(b"two"))
     (third,) = sent(side.feed(b"", last=True))
@@ -110,7 +110,7 @@ def test_a_payload_may_follow_piece_by_piece(side):
     assert side.feed(b"too much") == []
 
 
-def test_a_cancelled_request_has_no_room_for_more_while_it_waits_for_its_end(side):
+def test_a_cancelled_request_has_no_room_for_more_payload(side):
     side.call(last=False)
     assert side.delivery.room(REQUEST) == SEND_BUFFER
     assert side.delivery.is_open(REQUEST)
@@ -123,7 +123,7 @@ def test_a_cancelled_request_has_no_room_for_more_while_it_waits_for_its_end(sid
 # --- restarts -----------------------------------------------------------------------------------------------------
 
 
-def test_a_call_fails_when_the_recipient_has_restarted(side):
+def test_a_request_ends_when_the_server_has_restarted(side):
     side.call()
     assert side.on_route(incarnation=3, now=5.0) == [
         final("node_restarted", "node 'b' has restarted and lost the request; send it again if it may run twice")
@@ -131,7 +131,7 @@ def test_a_call_fails_when_the_recipient_has_restarted(side):
     assert side.counts["requests_made"] == 0
 
 
-def test_a_call_fails_when_the_recipient_says_that_it_has_restarted(side):
+def test_a_request_ends_when_the_server_reports_its_restart(side):
     side.call()
     assert side.on_unreachable("restarted") == [
         Report("unreachable", "b", None, "restarted", (), 9.0),
@@ -142,14 +142,14 @@ def test_a_call_fails_when_the_recipient_says_that_it_has_restarted(side):
 # --- acknowledgements ---------------------------------------------------------------------------------------------
 
 
-def test_a_request_that_is_acknowledged_is_handed_over_and_sent_no_more(side):
+def test_a_request_that_is_acknowledged_is_delivered_and_not_retransmitted(side):
     side.call()
     assert side.on_ack(1) == []
     assert not side.delivery.has_undelivered_requests
     assert sent([effect for _, effect in side.run(0.0, PROBE_INTERVAL - 1)]) == []
 
 
-def test_the_number_of_a_request_is_settled_when_its_first_chunk_has_arrived(side):
+def test_the_number_of_a_request_is_acknowledged_with_its_first_chunk(side):
     side.call(bytes(2 * MAX_BODY))
     side.on_ack(0)
     assert [chunk.lowest_outstanding for chunk in sent(side.call(id=bytes(16)))] == [0]
@@ -165,20 +165,20 @@ def test_an_acknowledgement_opens_the_window(side):
     assert side.counts["waiting_bytes"] < before
 
 
-def test_who_asks_how_far_a_call_has_come_is_told_at_once(side):
+def test_a_probe_of_the_server_is_answered_at_once(side):
     side.call()
     assert sent(side.on_ack(1, PROBE_LIMIT)) == [acknowledged(0)]
 
 
-def test_a_call_that_the_recipient_has_given_up_ends(side):
+def test_a_request_that_the_server_has_given_up_ends(side):
     side.call()
-    (piece,) = deliveries(side.on_ack(CLOSED, 0, now=5.0))
-    assert piece == final("unreachable", "node 'b' gave the request up while cut off; its work was stopped")
+    (chunk,) = deliveries(side.on_ack(CLOSED, 0, now=5.0))
+    assert chunk == final("unreachable", "node 'b' gave the request up while cut off; its work was stopped")
     assert side.counts["requests_made"] == 0
 
 
-def test_a_call_that_has_not_left_can_not_have_been_given_up(side, road):
-    road.open("b", 2, lagging=True)
+def test_a_request_that_was_not_sent_can_not_have_been_given_up(side, forwarding):
+    forwarding.open("b", 2, lagging=True)
     side.call()
     assert side.on_ack(CLOSED, 0) == []
     assert side.counts["requests_made"] == 1
@@ -187,13 +187,13 @@ def test_a_call_that_has_not_left_can_not_have_been_given_up(side, road):
 # --- silence ------------------------------------------------------------------------------------------------------
 
 
-def test_a_request_that_is_not_acknowledged_is_sent_again_with_growing_pauses(side):
+def test_an_unacknowledged_request_is_retransmitted_with_growing_timeouts(side):
     side.call()
     again = [(now, effect.value) for now, effect in side.run(0.0, 20.0)]
     assert [now for now, _ in again] == [INITIAL_TIMEOUT, 3.0, 7.0, 15.0]
 
 
-def test_every_now_and_then_the_other_end_is_asked_whether_it_knows_the_exchange(side):
+def test_an_idle_exchange_is_probed_at_each_interval(side):
     side.call()
     side.on_ack(1)
     pokes = [(now, effect.value) for now, effect in side.run(0.0, 2.9 * PROBE_INTERVAL)]
@@ -201,16 +201,16 @@ def test_every_now_and_then_the_other_end_is_asked_whether_it_knows_the_exchange
     assert {ack for _, ack in pokes} == {acknowledged(0, PROBE_LIMIT)}
 
 
-# --- a recipient whose life is not known, as a leaf's recipients are ----------------------------------------------
+# --- discovery of the server's incarnation, as a leaf does it -----------------------------------------------------
 
 QUESTION = Ack(1, 0, (AckItem(*REQUEST, 0, PROBE_LIMIT),))
 
 
 @pytest.fixture
-def blind(road):
+def undiscovered(forwarding):
     """One that learns no incarnations from routes, and has asked `b` for its own since 1.0, with a request to send."""
-    road.open("b", 0)
-    side = Side(road)
+    forwarding.open("b", 0)
+    side = Side(forwarding)
     assert sent(side.call(bytes(2 * MAX_BODY), now=1.0)) == [QUESTION]
     return side
 
@@ -221,77 +221,77 @@ def told(side, incarnation=2, now=1.1, source="b", id=ID):
                        source=source)  # fmt: skip
 
 
-def test_a_request_leaves_for_the_life_that_answers_and_for_no_other(blind):
-    chunks = sent(told(blind), Kind.CHUNK)
+def test_a_request_is_sent_to_the_incarnation_that_answers_and_to_no_other(undiscovered):
+    chunks = sent(told(undiscovered), Kind.CHUNK)
     assert [(chunk.sequence, chunk.target) for chunk in chunks] == [(0, 2), (1, 2)]
-    assert told(blind, 2, 1.2) == []
-    again = sent([effect for _, effect in blind.run(1.2, 9.0)], Kind.CHUNK)
+    assert told(undiscovered, 2, 1.2) == []
+    again = sent([effect for _, effect in undiscovered.run(1.2, 9.0)], Kind.CHUNK)
     assert {chunk.target for chunk in again} == {2}
 
 
-def test_the_question_is_asked_again_until_it_is_answered(blind):
-    questions = blind.run(1.0, 20.0)
+def test_discovery_is_retried_until_it_is_answered(undiscovered):
+    questions = undiscovered.run(1.0, 20.0)
     assert [now - 1.0 for now, _ in questions] == [INITIAL_TIMEOUT, 3.0, 7.0, 15.0]
     assert all(effect.value == QUESTION for _, effect in questions)
 
 
-def test_more_payload_asks_no_more_questions(blind):
-    side = blind
+def test_more_payload_starts_no_second_discovery(undiscovered):
+    side = undiscovered
     side.call(b"one", id=OTHER, last=False, now=1.0)
     assert side.feed(b"two", stream=REQUEST._replace(message_id=OTHER), now=1.05) == []
     assert [body for *_, body in told(side)[-2:]] == [b"one", b"two"]
 
 
-def test_a_new_way_has_the_question_asked_anew(blind):
-    blind.on_route_lost(now=1.5)
-    assert sent(blind.on_route(incarnation=0, now=1.6)) == [QUESTION]
+def test_a_new_route_starts_discovery_anew(undiscovered):
+    undiscovered.on_route_lost(now=1.5)
+    assert sent(undiscovered.on_route(incarnation=0, now=1.6)) == [QUESTION]
 
 
-def test_one_answer_lets_everything_go_that_waits_for_that_node(blind):
-    blind.call(b"more", id=OTHER, now=1.05)
-    assert [chunk.message_id for chunk in sent(told(blind), Kind.CHUNK)] == [ID, ID, OTHER]
-    (chunk,) = sent(blind.call(b"later", id=bytes(16), now=2.0))
+def test_one_answer_sends_all_requests_that_wait_for_that_node(undiscovered):
+    undiscovered.call(b"more", id=OTHER, now=1.05)
+    assert [chunk.message_id for chunk in sent(told(undiscovered), Kind.CHUNK)] == [ID, ID, OTHER]
+    (chunk,) = sent(undiscovered.call(b"later", id=bytes(16), now=2.0))
     assert (chunk.message_id, chunk.target) == (bytes(16), 2)
 
 
-def test_somebody_else_who_answers_means_nothing(blind, road):
-    road.open("c", 0)
-    assert told(blind, 3, source="c") == []
-    assert told(blind, id=OTHER) == []
+def test_an_answer_of_another_node_is_ignored(undiscovered, forwarding):
+    forwarding.open("c", 0)
+    assert told(undiscovered, 3, source="c") == []
+    assert told(undiscovered, id=OTHER) == []
 
 
-def test_a_question_that_comes_back_is_no_way_to_the_recipient(blind):
+def test_a_discovery_that_comes_back_counts_as_no_route(undiscovered):
     note = wire.Unreachable(Kind.ACK, "no_route", "m", "b", ("bb",), 9.0)
-    assert blind.delivery._on_note(note, wire.encode(QUESTION), 1.1) is None
-    (report,) = blind.done()
+    assert undiscovered.delivery._on_note(note, wire.encode(QUESTION), 1.1) is None
+    (report,) = undiscovered.done()
     assert (report.event, report.near, report.settled) == ("unreachable", ("bb",), 9.0)
-    (ending,) = deliveries(blind.tick(1.1 + ROUTE_TIMEOUT))
+    (ending,) = deliveries(undiscovered.tick(1.1 + ROUTE_TIMEOUT))
     assert ending.eof.error == "no route to 'b' after 30.1 s; the last node on the way was 'm' (did you mean 'bb'?)"
 
 
-def test_a_request_that_only_a_life_before_could_have_had_begins_anew_in_the_one_that_is(blind):
-    told(blind)
-    blind.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 1.2)
-    assert deliveries(blind.done())[0].eof.reason == "node_restarted"  # the second chunk may have arrived
-    chunk = sent(blind.call(b"small", now=2.0))[0]
+def test_a_request_that_came_back_from_a_former_incarnation_goes_to_the_next(undiscovered):
+    told(undiscovered)
+    undiscovered.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 1.2)
+    assert deliveries(undiscovered.done())[0].eof.reason == "node_restarted"  # the second chunk may have arrived
+    chunk = sent(undiscovered.call(b"small", now=2.0))[0]
     assert chunk.target == 2
-    blind.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 2.1)
-    assert sent(blind.done()) == [QUESTION]
-    blind.on_chunk(request(id=OTHER, incarnation=7), now=2.2)
-    (chunk,) = sent(told(blind, 7, 2.3), Kind.CHUNK)
+    undiscovered.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 2.1)
+    assert sent(undiscovered.done()) == [QUESTION]
+    undiscovered.on_chunk(request(id=OTHER, incarnation=7), now=2.2)
+    (chunk,) = sent(told(undiscovered, 7, 2.3), Kind.CHUNK)
     assert chunk.target == 7
 
 
-def test_a_cancelled_call_sends_no_more_when_its_recipient_says_who_it_is(blind):
-    (ending,) = deliveries(blind.cancel(now=1.05))
+def test_a_cancelled_request_sends_nothing_when_its_server_is_discovered(undiscovered):
+    (ending,) = deliveries(undiscovered.cancel(now=1.05))
     assert ending.eof.error == "cancelled; it had not reached 'b'"
-    assert told(blind) == []
+    assert told(undiscovered) == []
 
 
 # --- time is up ---------------------------------------------------------------------------------------------------
 
 
-def test_a_call_ends_at_its_deadline_and_the_work_is_stopped(side):
+def test_a_request_ends_at_its_deadline_and_its_work_is_stopped(side):
     side.call(timeout=5.0, now=1.0)
     side.on_ack(1, now=1.1)
     side.tick(1.2)
@@ -304,33 +304,33 @@ def test_a_call_ends_at_its_deadline_and_the_work_is_stopped(side):
     assert side.counts["requests_made"] == 0
 
 
-def test_a_call_without_a_route_says_so_when_its_time_is_up(side):
+def test_a_request_without_a_route_says_so_at_its_deadline(side):
     side.call(to="x", timeout=5.0)
     assert side.tick(5.0) == [
         final("timed_out", "no route to 'x' after 5 s; the request has not left 'a'; a hint about x", "x")
     ]
 
 
-def test_a_deadline_beyond_the_patience_for_a_route_does_not_count(side):
+def test_a_deadline_beyond_the_route_timeout_does_not_count(side):
     side.call(to="x", timeout=ROUTE_TIMEOUT + 1)
     assert side.tick(ROUTE_TIMEOUT) == [
         final("unreachable", "no route to 'x' after 30 s; the request has not left 'a'; a hint about x", "x")
     ]
 
 
-def test_a_call_that_was_out_of_reach_for_a_time_keeps_its_deadline(side):
+def test_a_request_that_lost_its_route_for_a_time_keeps_its_deadline(side):
     side.call(timeout=40.0)
     side.on_route_lost(now=1.0)
     side.on_route(now=2.0)
     side.on_ack(1, now=2.1)
     assert deliveries([effect for _, effect in side.run(2.1, 39.9)]) == []
-    assert [piece.eof.reason for piece in deliveries(side.tick(40.0))] == ["timed_out"]
+    assert [chunk.eof.reason for chunk in deliveries(side.tick(40.0))] == ["timed_out"]
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------------
 
 
-def test_a_request_that_never_left_is_cancelled_at_once(side):
+def test_a_request_that_was_never_sent_is_cancelled_at_once(side):
     side.call(to="x")
     assert side.cancel() == [final("cancelled", "cancelled; it had not reached 'x'", "x")]
     assert side.counts["requests_made"] == 0
@@ -348,7 +348,7 @@ def test_a_request_that_comes_back_after_it_was_cancelled_ends_then(side):
     assert deliveries(side.on_returned(now=0.2)) == [final("cancelled", "cancelled; it had not reached 'b'")]
 
 
-def test_a_request_of_which_one_copy_came_back_and_another_may_have_arrived_waits_for_the_word_of_the_recipient(side):
+def test_a_cancelled_request_of_which_a_copy_may_have_arrived_waits_for_the_server(side):
     side.call()
     side.on_route_lost(now=0.5)
     side.on_route(now=0.6)
@@ -357,7 +357,7 @@ def test_a_request_of_which_one_copy_came_back_and_another_may_have_arrived_wait
     assert side.counts["requests_made"] == 1
 
 
-def test_a_request_of_which_anything_has_arrived_waits_for_the_word_of_the_recipient(side):
+def test_a_cancelled_request_of_which_a_chunk_has_arrived_waits_for_the_server(side):
     side.call(bytes(2 * MAX_BODY))
     side.on_ack(1)
     side.on_returned(sequence=1)
@@ -371,16 +371,16 @@ def test_cancelling_what_is_unknown_or_cancelled_already_is_harmless(side):
     assert side.cancel() == []
 
 
-def test_a_cancelled_call_ends_with_the_final_word_of_the_recipient(side):
+def test_a_cancelled_request_ends_with_the_last_reply_of_the_server(side):
     side.call()
     side.on_ack(1)
     assert sent(side.cancel()) == [Cancel(ID, True, 0, 0, 1, 2)]
-    (piece,) = side.on_chunk(answer(flags=FLAG_EOF, eof=Eof(1, "cancelled", "stopped")))
-    assert piece.eof == Eof(1, "cancelled", "stopped")
+    (chunk,) = side.on_chunk(answer(flags=FLAG_EOF, eof=Eof(1, "cancelled", "stopped")))
+    assert chunk.eof == Eof(1, "cancelled", "stopped")
     assert side.counts["requests_made"] == 0
 
 
-def test_a_cancelled_call_ends_when_the_recipient_knows_nothing_of_it(side):
+def test_a_cancelled_request_ends_when_the_server_does_not_know_it(side):
     side.call()
     assert side.on_cancel(request=False) == []
     side.cancel()
@@ -389,7 +389,7 @@ def test_a_cancelled_call_ends_when_the_recipient_knows_nothing_of_it(side):
     assert side.on_cancel(request=False) == []
 
 
-def test_cancelling_is_said_again_until_it_is_confirmed_and_given_up_in_the_end(side):
+def test_a_cancel_is_retransmitted_until_it_is_confirmed_or_times_out(side):
     side.call()
     side.cancel(now=1.0)
     effects = side.run(1.0, 1.0 + CANCEL_TIMEOUT)
@@ -406,7 +406,7 @@ def test_cancelling_is_said_again_until_it_is_confirmed_and_given_up_in_the_end(
     )
 
 
-def test_cancelling_is_said_again_also_when_the_request_is_acknowledged_meanwhile(side):
+def test_a_cancel_is_retransmitted_also_when_the_request_is_acknowledged(side):
     side.call()
     side.cancel(now=0.01)
     side.on_ack(1, now=0.03)
@@ -414,29 +414,29 @@ def test_cancelling_is_said_again_also_when_the_request_is_acknowledged_meanwhil
     assert len(sent([effect for _, effect in effects], Kind.CANCEL)) > 3
 
 
-def test_a_cancelled_call_whose_route_is_lost_is_cancelled_again_when_there_is_one(side):
+def test_a_cancel_is_sent_again_when_there_is_a_route_again(side):
     side.call()
     side.on_route_lost(now=0.5)
     assert side.cancel(now=1.0) == []
     assert sent(side.on_route(now=2.0)) == [Cancel(ID, True, 0, 0, 1, 2)]
 
 
-def test_what_was_not_sent_of_a_cancelled_call_never_is(side):
+def test_the_unsent_part_of_a_cancelled_request_is_never_sent(side):
     side.call(bytes(2 * WINDOW), last=False)
     side.cancel()
-    assert side.counts["waiting_bytes"] == BURST * MAX_BODY  # what is under way
+    assert side.counts["waiting_bytes"] == BURST * MAX_BODY  # what is in flight
     assert sent(side.on_ack(10, 10 * WINDOW), Kind.CHUNK) == []
     assert side.feed(b"more") == []
 
 
-def test_that_the_recipient_has_closed_a_cancelled_call_does_not_end_it_otherwise(side):
+def test_a_cancelled_request_that_the_server_has_closed_still_ends_as_cancelled(side):
     side.call()
     side.cancel()
     assert side.on_ack(CLOSED, 0) == []
     assert side.counts["requests_made"] == 1
 
 
-def test_the_time_of_a_cancelled_call_may_be_up_before_it_is_confirmed(side):
+def test_a_cancelled_request_may_reach_its_deadline_before_it_is_confirmed(side):
     side.call(timeout=1.9)
     side.cancel(now=1.0)
     effects = [effect for _, effect in side.run(1.0, 2.0)]
@@ -444,3 +444,46 @@ def test_the_time_of_a_cancelled_call_may_be_up_before_it_is_confirmed(side):
         "timed_out", "no final reply from 'b' within 1.9 s; nothing was heard of the request since it left 'a'"
     )
     assert len(sent(effects, Kind.CANCEL)) == 1
+
+
+# --- states -------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_open_when_its_server_is_discovered(undiscovered):
+    exchange = undiscovered.delivery.client.get(ID)
+    assert exchange.state is ClientState.DISCOVERING
+    told(undiscovered)
+    assert exchange.state is ClientState.OPEN
+
+
+def test_a_reply_names_the_incarnation_of_a_server_that_is_not_discovered(undiscovered):
+    exchange = undiscovered.delivery.client.get(ID)
+    undiscovered.on_chunk(answer(flags=FLAG_FIRST), now=1.1)
+    assert (exchange.state, exchange.peer_incarnation) == (ClientState.OPEN, 2)
+
+
+def test_a_lost_route_is_a_state_until_there_is_a_route(side, forwarding):
+    side.call()
+    exchange = side.delivery.client.get(ID)
+    side.on_route_lost()
+    assert exchange.state is ClientState.ROUTE_LOST
+    side.on_route()
+    assert exchange.state is ClientState.OPEN
+
+
+def test_a_cancelled_request_stays_cancelling_without_a_route_and_is_ended_after_it(side):
+    side.call()
+    exchange = side.delivery.client.get(ID)
+    side.cancel(1.0)
+    side.on_route_lost(now=2.0)
+    side.on_route(now=3.0)
+    assert exchange.state is ClientState.CANCELLING
+    side.on_cancel(request=False, now=4.0)
+    assert exchange.state is ClientState.ENDED
+
+
+def test_a_state_that_contradicts_what_is_known_is_found(side):
+    side.call()
+    side.delivery.client.get(ID).state = ClientState.CANCELLING
+    with pytest.raises(AssertionError, match="CANCELLING, not OPEN"):
+        side.delivery.check()

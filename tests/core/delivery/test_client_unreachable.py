@@ -42,21 +42,21 @@ def test_a_request_without_a_route_for_too_long_ends_unreachable(side):
     assert side.counts["requests_made"] == 0
 
 
-def test_a_call_whose_route_is_lost_is_sent_again_when_there_is_one(side):
+def test_a_request_that_lost_its_route_is_retransmitted_when_there_is_one(side):
     side.call(now=0.0)
     assert side.on_route_lost(now=0.5) == []
     (chunk,) = sent(side.on_route(now=0.7))
     assert chunk.sequence == 0
 
 
-def test_a_request_that_came_back_goes_to_the_new_life_of_its_recipient(side):
+def test_a_request_that_came_back_goes_to_the_new_incarnation_of_its_server(side):
     side.call()
     side.on_returned()
     (chunk,) = sent(side.on_route(incarnation=9, now=0.5))
     assert chunk.target == 9
 
 
-def test_a_request_that_a_new_life_has_sent_back_waits_until_the_route_leads_there(side):
+def test_a_request_that_a_new_incarnation_sent_back_waits_for_a_route_to_it(side):
     side.call()
     side.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 0.1)
     assert sent(side.done()) == []
@@ -65,13 +65,13 @@ def test_a_request_that_a_new_life_has_sent_back_waits_until_the_route_leads_the
     assert sent(side.on_ack(1, now=0.6, incarnation=9)) == []
 
 
-def test_a_request_that_may_have_begun_in_a_life_that_is_over_ends(side):
+def test_a_request_that_may_have_begun_in_a_former_incarnation_ends(side):
     side.call()
     (ending,) = deliveries(side.on_route(incarnation=9, now=0.5))
     assert ending.eof.reason == "node_restarted"
 
 
-def test_a_call_that_was_lost_and_has_nothing_under_way_asks_how_it_stands(side):
+def test_a_request_with_nothing_in_flight_probes_after_a_lost_route(side):
     side.call()
     side.on_ack(1)
     side.on_route_lost(now=1.0)
@@ -79,10 +79,10 @@ def test_a_call_that_was_lost_and_has_nothing_under_way_asks_how_it_stands(side)
     assert sent(side.on_route(now=3.0)) == []
 
 
-def test_a_call_whose_route_stays_lost_ends_and_the_work_is_stopped_if_that_can_be_told(side, road):
+def test_a_request_whose_route_stays_lost_ends_and_a_cancel_is_sent_if_it_can_be(side, forwarding):
     side.call()
     side.on_route_lost(now=1.0)
-    road.open("b", 2)
+    forwarding.open("b", 2)
     effects = side.tick(1.0 + ROUTE_TIMEOUT)
     assert (
         final(
@@ -94,7 +94,7 @@ def test_a_call_whose_route_stays_lost_ends_and_the_work_is_stopped_if_that_can_
     assert sent(effects, Kind.CANCEL) == [Cancel(ID, True, 0, 0, 1, 2)]
 
 
-def test_a_route_that_is_lost_twice_counts_from_the_first_time(side):
+def test_a_route_that_is_lost_twice_counts_from_the_first_loss(side):
     side.call()
     side.on_route_lost(now=1.0)
     side.delivery.on_route("b", None, 20.0)
@@ -107,15 +107,15 @@ def test_a_route_that_is_lost_twice_counts_from_the_first_time(side):
     ]
 
 
-def test_any_sign_of_the_recipient_ends_the_wait_for_a_route(side, road):
+def test_any_frame_of_the_server_ends_the_wait_for_a_route(side, forwarding):
     side.call()
     side.on_route_lost(now=1.0)
-    road.open("b", 2)
+    forwarding.open("b", 2)
     side.on_ack(1, now=2.0)
     assert deliveries([effect for _, effect in side.run(2.0, SILENCE_TIMEOUT)]) == []
 
 
-def test_a_call_is_lost_as_long_as_no_way_leads_to_its_recipient(side):
+def test_a_request_is_lost_while_there_is_no_route_to_its_server(side):
     side.call(to="x")
     assert side.delivery.is_lost(ID)
     side.on_route("x")
@@ -126,24 +126,24 @@ def test_a_call_is_lost_as_long_as_no_way_leads_to_its_recipient(side):
     assert not side.delivery.is_lost(bytes(16))
 
 
-def test_a_call_of_a_leaf_that_finds_no_other_home_ends(side):
+def test_a_request_of_a_leaf_that_finds_no_other_uplink_ends(side):
     side.call()
     side.delivery.on_detached(None, 3.0)
     effects = [effect for _, effect in side.run(3.0, 3.0 + ROUTE_TIMEOUT)]
-    assert [piece.eof.reason for piece in deliveries(effects)] == ["unreachable"]
+    assert [chunk.eof.reason for chunk in deliveries(effects)] == ["unreachable"]
 
 
 # --- notes from the way -------------------------------------------------------------------------------------------
 
 
-def test_a_call_that_a_forwarder_can_not_pass_on_waits_and_is_sent_again(side):
+def test_a_request_that_a_forwarder_has_no_route_for_waits_and_is_retransmitted(side):
     side.call()
     assert side.on_unreachable(near=("b1",), now=0.1) == [Report("unreachable", "b", None, "no_route", ("b1",), 9.0)]
     assert sent([effect for _, effect in side.run(0.1, 5.0)], Kind.CHUNK)
     assert side.counts["requests_made"] == 1
 
 
-def test_a_chunk_that_a_full_queue_refused_is_sent_again_with_the_next_acknowledgement(side):
+def test_a_chunk_that_a_full_queue_refused_is_retransmitted_with_the_next_ack(side):
     side.call(bytes(4 * MAX_BODY))
     note = wire.Unreachable(Kind.CHUNK, "full", "m", "b", (), 0.0)
     side.delivery.on_returned(REQUEST, 1, note, 0.1)
@@ -152,7 +152,7 @@ def test_a_chunk_that_a_full_queue_refused_is_sent_again_with_the_next_acknowled
     assert side.delivery.client.get(ID).unreachable_since is None
 
 
-def test_a_call_that_had_arrived_asks_soon_after_a_note(side):
+def test_a_request_that_had_arrived_is_probed_soon_after_an_unreachable(side):
     side.call()
     side.on_ack(1)
     side.on_unreachable(now=1.0)
@@ -170,7 +170,7 @@ def test_a_call_that_had_arrived_asks_soon_after_a_note(side):
 @pytest.mark.parametrize(
     ("near", "text"), [((), ""), (("b1", "b2"), " (did you mean 'b1'?)")], ids=["no name", "two names"]
 )
-def test_an_error_names_the_last_node_on_the_way_and_what_it_knows(side, near, text):
+def test_an_error_names_the_last_node_on_the_path_and_what_it_knows(side, near, text):
     side.call()
     side.on_unreachable(near=near, now=1.0)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
@@ -179,8 +179,8 @@ def test_an_error_names_the_last_node_on_the_way_and_what_it_knows(side, near, t
     ]
 
 
-def test_an_error_without_a_note_names_the_neighbour_that_the_request_left_for(side):
-    side.road.hops[1] = "m"
+def test_an_error_without_an_unreachable_names_the_neighbour_the_request_was_sent_to(side):
+    side.forwarding.hops[1] = "m"
     side.call(timeout=2.0)
     assert deliveries(side.tick(2.0)) == [
         final("timed_out", "no final reply from 'b' within 2 s; the last node on the way was 'm'")
@@ -194,10 +194,10 @@ def test_an_error_without_a_note_names_the_neighbour_that_the_request_left_for(s
 
 
 def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
-    side.road.shut("b")
+    side.forwarding.shut("b")
     side.call(timeout=9.0)
     for hop in ("m", "n"):
-        side.road.hops[1] = hop
+        side.forwarding.hops[1] = hop
         side.on_route(now=1.0)
     side.on_route_lost(now=2.0)
     assert deliveries(side.tick(9.0)) == [
@@ -206,7 +206,7 @@ def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
 
 
 @pytest.mark.parametrize("sign", ["acknowledged", "answered"])
-def test_an_error_says_that_the_recipient_had_the_request_if_that_is_known(side, sign):
+def test_an_error_says_that_the_server_had_the_request_if_that_is_known(side, sign):
     side.call(timeout=9.0)
     if sign == "answered":
         side.on_chunk(answer(flags=FLAG_FIRST | FLAG_LAST))
@@ -217,7 +217,7 @@ def test_an_error_says_that_the_recipient_had_the_request_if_that_is_known(side,
     assert final("timed_out", "no route to 'b' after 9 s; the request had reached 'b'") in side.tick(9.0)
 
 
-def test_a_note_of_this_node_itself_is_as_good_as_what_it_knows(side):
+def test_an_unreachable_of_this_node_itself_adds_nothing_to_what_it_knows(side):
     side.call()
     side.on_unreachable(at="a", now=1.0)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
@@ -249,7 +249,7 @@ def test_a_route_that_is_lost_after_the_request_arrived_does_not_hide_that(side)
 
 
 @pytest.mark.parametrize("reason", ["left", "gone"])
-def test_a_call_that_runs_out_of_time_after_its_recipient_has_left_is_unreachable(side, reason):
+def test_a_request_that_times_out_after_its_server_has_left_is_unreachable(side, reason):
     side.call(timeout=9.0)
     side.on_ack(1)
     side.on_unreachable(reason, text="'b' left 2 s ago, last heard by 'n'", now=1.0)
@@ -257,18 +257,18 @@ def test_a_call_that_runs_out_of_time_after_its_recipient_has_left_is_unreachabl
     assert final("unreachable", text) in side.tick(9.0)
 
 
-def test_a_call_that_runs_out_of_time_after_this_node_has_seen_its_recipient_leave_is_unreachable(side):
+def test_a_request_that_times_out_after_this_node_saw_its_server_leave_is_unreachable(side):
     side.call(timeout=9.0)
     side.on_ack(1)
     side.on_unreachable(text="something older", now=0.5)
     side.on_route_lost(now=1.0)
-    side.road.left.add("b")
+    side.forwarding.left.add("b")
     assert final("unreachable", "no route to 'b' after 9 s; the request had reached 'b'; a hint about b") in side.tick(
         9.0
     )
 
 
-def test_what_a_node_on_the_way_knows_is_part_of_the_error_and_of_the_report(side):
+def test_what_a_forwarder_knows_is_part_of_the_error_and_of_the_report(side):
     side.call()
     (report,) = side.on_unreachable(text="'b' was never known to 'm'", now=1.0)
     assert report.text == "'b' was never known to 'm'"
@@ -282,14 +282,14 @@ def test_what_a_node_on_the_way_knows_is_part_of_the_error_and_of_the_report(sid
 
 @pytest.mark.parametrize("route_timeout", [0.5, 5.0, 2 * ROUTE_TIMEOUT])
 @pytest.mark.parametrize("timeout", [None, 100.0])
-def test_a_call_waits_for_a_route_as_long_as_it_says_itself(side, route_timeout, timeout):
+def test_a_request_waits_for_a_route_for_its_own_route_timeout(side, route_timeout, timeout):
     side.call(to="x", timeout=timeout, route_timeout=route_timeout)
     ends = [(now, effect.eof.reason) for now, effect in side.run(0.0, 200.0) if isinstance(effect, Deliver)]
     assert ends == [(route_timeout, "unreachable")]
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the reply", "in the middle of a reply"])
-def test_a_call_whose_route_is_lost_ends_by_its_route_timeout_and_not_by_the_longer_total(side, begun):
+def test_a_request_whose_route_is_lost_ends_by_its_route_timeout_and_not_by_its_longer_deadline(side, begun):
     side.call(timeout=100.0, route_timeout=2.0)
     if begun:
         side.on_chunk(answer(0, FLAG_FIRST), b"half of it")
@@ -298,7 +298,7 @@ def test_a_call_whose_route_is_lost_ends_by_its_route_timeout_and_not_by_the_lon
     assert ends == [(12.0, "unreachable")]
 
 
-def test_a_call_whose_route_comes_back_in_time_goes_on(side):
+def test_a_request_whose_route_comes_back_in_time_goes_on(side):
     side.call(route_timeout=2.0)
     side.on_route_lost(now=10.0)
     side.run(10.0, 11.9)
@@ -309,8 +309,8 @@ def test_a_call_whose_route_comes_back_in_time_goes_on(side):
 # --- a recipient that says nothing --------------------------------------------------------------------------------
 
 
-def test_a_call_ends_when_nothing_is_heard_of_its_recipient_although_there_is_a_route(side):
-    """A node on the way may swallow what it should pass on, and keep its links alive."""
+def test_a_request_ends_when_its_server_is_silent_although_there_is_a_route(side):
+    """A node on the path may swallow what it should pass on, and keep its links alive."""
     side.call(now=0.0)
     effects = side.run(0.0, SILENCE_TIMEOUT + 2 * PROBE_INTERVAL)
     ((at, ended),) = [(at, effect) for at, effect in effects if isinstance(effect, Deliver)]
@@ -323,7 +323,7 @@ def test_a_call_ends_when_nothing_is_heard_of_its_recipient_although_there_is_a_
     assert side.counts["requests_made"] == 0
 
 
-def test_a_call_whose_recipient_answers_when_it_is_asked_goes_on(side):
+def test_a_request_whose_server_answers_probes_goes_on(side):
     side.call(now=0.0)
     for now in range(10, 300, 10):
         side.on_ack(1, now=float(now))
@@ -331,14 +331,14 @@ def test_a_call_whose_recipient_answers_when_it_is_asked_goes_on(side):
     assert side.counts["requests_made"] == 1
 
 
-def test_a_call_with_a_longer_route_timeout_waits_as_long_for_a_word(side):
+def test_a_request_with_a_longer_route_timeout_waits_as_long_for_a_silent_server(side):
     side.call(now=0.0, route_timeout=200.0)
     effects = side.run(0.0, 200.0 + 2 * PROBE_INTERVAL)
     ((at, _),) = [(at, effect) for at, effect in effects if isinstance(effect, Deliver)]
     assert at >= 200.0
 
 
-def test_a_silent_call_whose_route_was_lost_has_its_route_timeout_all_the_same(side):
+def test_a_request_of_a_silent_server_whose_route_was_lost_has_its_full_route_timeout(side):
     side.call(now=0.0, route_timeout=20.0)
     side.run(0.0, 40.0)
     side.on_route_lost(now=40.0)

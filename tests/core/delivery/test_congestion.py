@@ -36,7 +36,7 @@ class Path:
         return CHUNK * len(self.in_flight)
 
     def run(self, seconds):
-        """Keep as much under way as the window allows; the bytes delivered in that time."""
+        """Keep as much in flight as the window allows; the bytes delivered in that time."""
         until, before = self.now + seconds, self.delivered
         while self.now < until:
             while self.credit + CHUNK <= self.congestion.window:
@@ -51,7 +51,7 @@ class Path:
         return self.delivered - before
 
 
-def test_a_window_begins_as_a_small_one():
+def test_a_window_starts_at_the_initial_one():
     assert CongestionControl().window == INITIAL_WINDOW
 
 
@@ -67,20 +67,20 @@ def test_a_long_path_is_filled_within_a_few_round_trips_and_not_flooded(rate, de
     assert max(path.trips[-100:]) < 1.3 * WINDOW_GAIN * delay
 
 
-def test_a_window_never_passes_the_largest():
+def test_a_window_never_exceeds_the_maximum():
     path = Path(1e9, 0.5)
     path.run(20.0)
     assert path.congestion.window == MAX_WINDOW
 
 
 @pytest.mark.parametrize(("rate", "delay"), [(50e6, 0.001), (450e6, 0.002)], ids=["a network", "one machine"])
-def test_a_short_path_keeps_the_first_window(rate, delay):
+def test_a_short_path_keeps_the_initial_window(rate, delay):
     path = Path(rate, delay)
     path.run(1.0)
     assert path.congestion.window == INITIAL_WINDOW
 
 
-def test_the_shortest_round_trip_is_measured_anew_after_a_while():
+def test_the_minimum_round_trip_time_expires_and_is_measured_anew():
     path = Path(25e6, 0.05)
     path.run(MIN_RTT_LIFETIME - 1)
     path.delay = 0.1
@@ -100,7 +100,7 @@ def test_a_window_does_not_grow_by_its_own_queue():
     assert max(windows) < 1.5 * before
 
 
-def test_a_high_rate_of_long_ago_does_not_count():
+def test_an_old_delivery_rate_expires():
     path = Path(100e6, 0.05)
     path.run(2.0)
     high = path.congestion.window
@@ -109,26 +109,26 @@ def test_a_high_rate_of_long_ago_does_not_count():
     assert path.congestion.window < high / 2
 
 
-def test_a_chunk_that_was_sent_twice_measures_nothing():
+def test_a_retransmitted_chunk_gives_no_sample():
     congestion = CongestionControl()
     congestion.on_delivered(10 * CHUNK, None, 1.0)
     assert (congestion._rate, congestion._min_rtt) == (0.0, math.inf)
 
 
-def test_an_answer_that_took_no_time_measures_nothing():
+def test_a_round_trip_of_no_time_gives_no_sample():
     congestion = CongestionControl()
     congestion.on_delivered(CHUNK, congestion.on_sent(0, 1.0), 1.0)
     assert (congestion._rate, congestion._min_rtt) == (0.0, math.inf)
 
 
-def test_a_pause_of_the_sender_is_not_taken_for_a_slow_path():
+def test_a_pause_of_the_sender_does_not_lower_the_delivery_rate():
     congestion = CongestionControl()
     congestion.on_delivered(CHUNK, congestion.on_sent(0, 0.0), 0.1)
     congestion.on_delivered(CHUNK, congestion.on_sent(0, 100.0), 100.1)
     assert congestion._rate == pytest.approx(CHUNK / 0.1)
 
 
-def test_a_full_queue_halves_what_is_under_way_once_for_all_that_was_sent_before():
+def test_a_full_queue_halves_the_window_once_for_all_that_was_sent_before():
     congestion = CongestionControl()
     congestion.on_congestion(INITIAL_WINDOW, 1.0, 2.0)
     assert congestion.window == INITIAL_WINDOW // 2
@@ -138,7 +138,7 @@ def test_a_full_queue_halves_what_is_under_way_once_for_all_that_was_sent_before
     assert congestion.window == INITIAL_WINDOW // 4
 
 
-def test_a_window_shrinks_to_the_smallest_and_no_further():
+def test_a_window_never_shrinks_below_the_minimum():
     congestion = CongestionControl()
     for second in range(10):
         congestion.on_congestion(congestion.window, second, second)
@@ -156,7 +156,7 @@ def test_a_halved_window_rises_again_step_by_step():
     assert congestion.window == INITIAL_WINDOW
 
 
-def test_another_path_is_another_matter():
+def test_a_new_path_starts_all_estimates_anew():
     path = Path(25e6, 0.1)
     path.run(2.0)
     path.congestion.on_congestion(MIN_WINDOW, path.now, path.now)
@@ -194,7 +194,7 @@ def test_a_window_stays_within_its_bounds_whatever_happens(events):
         assert MIN_WINDOW <= congestion.window <= MAX_WINDOW
 
 
-def test_a_slow_path_holds_no_more_than_it_carries_in_a_moment():
+def test_a_slow_path_holds_no_more_than_it_delivers_within_the_queue_delay():
     path = Path(1.25e6, 0.01)  # 10 Mbit/s
     path.run(20.0)
     assert MIN_WINDOW <= path.congestion.window < 2 * MIN_WINDOW
@@ -202,7 +202,7 @@ def test_a_slow_path_holds_no_more_than_it_carries_in_a_moment():
     assert path.run(10.0) > 0.95 * 10 * path.rate
 
 
-def test_a_path_of_programs_on_one_machine_holds_the_first_window():
+def test_a_path_on_one_machine_keeps_the_initial_window():
     path = Path(400e6, 0.0005)
     path.run(MIN_RTT_LIFETIME - 1)
     assert path.congestion.window >= INITIAL_WINDOW

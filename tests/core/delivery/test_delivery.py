@@ -25,21 +25,21 @@ from zmesh.core.wire import CLOSED, FLAG_FIRST, MAX_BODY, Ack, AckItem, Kind
 # --- which exchange it is for -------------------------------------------------------------------------------------
 
 
-def test_a_chunk_for_an_earlier_life_of_this_node_is_refused(side):
+def test_a_chunk_for_a_former_incarnation_of_this_node_is_refused(side):
     assert side.on_chunk(request(target=77)) == ("restarted", [])
 
 
-def test_a_chunk_for_whoever_is_here_is_refused_as_well(side):
+def test_a_chunk_without_a_target_incarnation_is_refused(side):
     assert side.on_chunk(request(target=0)) == ("restarted", [])
 
 
-def test_a_chunk_of_an_earlier_life_of_the_caller_is_stale(side):
+def test_a_chunk_of_a_former_incarnation_of_the_client_is_stale(side):
     side.on_chunk(request())
     assert side.on_chunk(request(incarnation=1)) == ("stale", [])
 
 
 @pytest.mark.parametrize("stimulus", ["ack", "cancel"])
-def test_what_is_meant_for_an_earlier_life_is_not_heard(side, stimulus):
+def test_frames_for_a_former_incarnation_are_ignored(side, stimulus):
     side.call()
     side.on_chunk(request(id=bytes(16)))
     if stimulus == "ack":
@@ -55,36 +55,36 @@ def test_what_is_meant_for_an_earlier_life_is_not_heard(side, stimulus):
         assert side.on_cancel(id=bytes(16), target=0) == [Abort(bytes(16), "cancelled")]
 
 
-def test_an_acknowledgement_from_somebody_else_means_nothing(side, road):
-    road.open("c", 3)
+def test_an_ack_of_another_node_is_ignored(side, forwarding):
+    forwarding.open("c", 3)
     side.call()
     side.on_ack(1, source="c", incarnation=3)
     assert side.delivery.has_undelivered_requests
 
 
-def test_who_acknowledges_what_is_unknown_hears_so_and_that_is_never_answered(side):
+def test_an_ack_of_an_unknown_exchange_is_answered_as_closed_and_that_is_never_answered(side):
     assert side.on_ack(3, stream=REPLIES) == []
     assert sent(side.tick(ACK_DELAY)) == [Ack(1, 2, (AckItem(*REQUEST, CLOSED, 0),))]
     assert side.on_ack(CLOSED, 0, stream=REPLIES) == []
     assert sent(side.tick(1.0)) == []
 
 
-def test_who_is_asked_for_what_is_unknown_says_so_at_once(side):
+def test_a_probe_of_an_unknown_exchange_is_answered_at_once(side):
     assert sent(side.on_ack(0, PROBE_LIMIT, target=0)) == [Ack(1, 2, (AckItem(*REPLIES, CLOSED, 0),))]
 
 
-def test_a_note_about_what_is_over_means_nothing(side):
+def test_an_unreachable_about_an_exchange_that_is_over_is_ignored(side):
     assert side.on_unreachable() == []
     assert side.on_unreachable(stream=REPLIES) == []
     side.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "no_route", "m", "b", (), 9.0), 0.0)
     assert side.done() == []
 
 
-def test_a_change_of_route_to_a_node_without_exchanges_means_nothing(side):
+def test_a_route_change_of_a_node_without_exchanges_has_no_effect(side):
     assert side.on_route("z", 5) == []
 
 
-def test_a_deadline_of_what_is_over_means_nothing(side):
+def test_a_deadline_of_an_exchange_that_is_over_has_no_effect(side):
     delivery = side.delivery
     delivery.client._limits.set(ID, 1.0)
     delivery._sender.timers.set(Stream(ID, True), 1.0)
@@ -104,7 +104,7 @@ def test_a_quarter_of_the_window_is_acknowledged_at_once(side):
     assert sent(effects) == [acknowledged(count, stream=REQUEST)]
 
 
-def test_room_is_given_back_as_the_reader_reads(side):
+def test_credit_is_released_as_the_reader_reads(side):
     side.on_chunk(request(flags=FLAG_FIRST), bytes(MAX_BODY))
     side.delivery.release_credit(REQUEST, ACK_EVERY - 1, 0.0)
     assert side.done() == []
@@ -115,14 +115,14 @@ def test_room_is_given_back_as_the_reader_reads(side):
     assert side.done() == []
 
 
-def test_a_caller_gives_room_for_replies_too(side):
+def test_a_client_releases_credit_for_replies_too(side):
     side.call()
     side.on_chunk(answer(0, FLAG_FIRST), bytes(MAX_BODY))
     side.delivery.release_credit(REPLIES, ACK_EVERY, 0.0)
     assert sent(side.done()) == [acknowledged(1, WINDOW + ACK_EVERY)]
 
 
-def test_room_is_what_the_backlog_leaves_and_more_is_pulled_when_there_is_some_again(side):
+def test_room_is_what_the_send_buffer_leaves_and_more_is_pulled_when_there_is_some(side):
     side.call(bytes(BURST * MAX_BODY + 1000), last=False)
     assert side.delivery.room(REQUEST) == SEND_BUFFER - (side.counts["waiting_bytes"] - BURST * MAX_BODY) > 0
     while room := side.delivery.room(REQUEST):
@@ -134,15 +134,15 @@ def test_room_is_what_the_backlog_leaves_and_more_is_pulled_when_there_is_some_a
     assert side.delivery.room(REQUEST) > SEND_BUFFER // 2 - MAX_BODY
 
 
-@pytest.mark.parametrize("ending", ["cancel", "final word", "time", "restart", "route"])
+@pytest.mark.parametrize("ending", ["cancel", "last reply", "time", "restart", "route"])
 @pytest.mark.parametrize("full", [False, True], ids=["with room", "without room"])
-def test_a_request_that_ends_before_its_payload_says_that_the_stream_is_over(side, ending, full):
+def test_a_request_that_ends_before_its_payload_reports_that_the_stream_is_over(side, ending, full):
     side.call(last=False, timeout=5.0 if ending == "time" else None)
     while full and (room := side.delivery.room(REQUEST)):
         side.feed(bytes(room))
     if ending == "cancel":
         effects = side.cancel()
-    elif ending == "final word":
+    elif ending == "last reply":
         effects = side.on_chunk(answer())
     elif ending == "time":
         effects = [effect for _, effect in side.run(0.0, 5.0)]
@@ -155,19 +155,19 @@ def test_a_request_that_ends_before_its_payload_says_that_the_stream_is_over(sid
     assert side.delivery.room(REQUEST) == 0
 
 
-def test_a_request_whose_payload_was_fed_to_the_end_says_nothing_of_its_stream(side):
+def test_a_request_whose_payload_was_fed_to_the_end_does_not_report_its_stream(side):
     side.call(last=False)
     side.feed(b"all", last=True)
     assert StreamOver(REQUEST) not in side.on_chunk(answer())
 
 
-def test_a_reply_that_is_not_whole_when_its_caller_is_gone_says_that_the_stream_is_over(side):
+def test_a_reply_that_is_not_whole_when_its_client_is_gone_reports_that_the_stream_is_over(side):
     side.on_chunk(request())
     side.reply(b"some", last=False)
     assert StreamOver(REPLIES) in side.on_ack(CLOSED, 0, stream=REPLIES)
 
 
-def test_whoever_waits_for_room_hears_of_the_final_word_that_somebody_else_gives(side):
+def test_a_feeder_that_waits_for_room_gets_a_stream_over_when_the_last_reply_is_given(side):
     side.on_chunk(request())
     side.reply(b"some", last=False)
     while room := side.delivery.room(REPLIES):
@@ -176,7 +176,7 @@ def test_whoever_waits_for_room_hears_of_the_final_word_that_somebody_else_gives
     assert StreamOver(REPLIES) not in side.on_ack(CLOSED, 0, stream=REPLIES)
 
 
-def test_a_stream_that_is_not_there_has_no_room_and_takes_nothing(side):
+def test_an_unknown_stream_has_no_room_and_takes_nothing(side):
     assert side.delivery.room(REQUEST) == side.delivery.room(REPLIES) == 0
     assert not side.delivery.is_open(REQUEST)
     assert side.feed(b"x") == []
@@ -189,7 +189,7 @@ def test_a_stream_that_is_not_there_has_no_room_and_takes_nothing(side):
     assert side.delivery.waiting_bytes == 0
 
 
-def test_what_waits_whole_is_counted_until_it_leaves_or_is_given_up(side):
+def test_a_stream_waits_until_its_first_chunk_is_sent_or_it_ends(side):
     other = bytes(15) + b"\x02"
     side.call(to="x")
     side.call(bytes(3 * MAX_BODY), to="x", id=other)
@@ -205,7 +205,7 @@ def test_what_waits_whole_is_counted_until_it_leaves_or_is_given_up(side):
 # --- ways that come and go ----------------------------------------------------------------------------------------
 
 
-def test_a_leaf_that_loses_its_home_goes_on_from_the_next_one(side):
+def test_a_leaf_that_loses_its_uplink_goes_on_with_the_next_one(side):
     side.call()
     side.on_chunk(request(id=bytes(16)))
     side.delivery.on_detached(None, 1.0)
@@ -215,31 +215,31 @@ def test_a_leaf_that_loses_its_home_goes_on_from_the_next_one(side):
     assert len(frames) == 2
 
 
-def test_what_goes_on_where_there_is_no_way_yet_waits_for_one(side):
+def test_an_exchange_that_resumes_without_a_route_waits_for_one(side):
     side.call(last=False)
     side.on_chunk(request(id=bytes(16)))
-    side.road.shut("b")
+    side.forwarding.shut("b")
     side.feed(b"more", now=1.0)
     side.reply(b"answer", id=bytes(16), now=1.0)
     side.delivery.on_attached(None, 2.0)
     assert sent(side.done()) == []
     effects = [effect for _, effect in side.run(2.0, 2.0 + ROUTE_TIMEOUT)]
-    assert [piece.eof.reason for piece in deliveries(effects)] == ["unreachable"]
+    assert [chunk.eof.reason for chunk in deliveries(effects)] == ["unreachable"]
     assert Abort(bytes(16), "unreachable") in effects
 
 
-def test_a_request_goes_on_when_its_link_is_ready(side, road):
-    road.open("b", 2, lagging=True)
+def test_a_request_goes_on_when_its_link_is_ready(side, forwarding):
+    forwarding.open("b", 2, lagging=True)
     assert side.call() == []
-    road.open("b", 2)
+    forwarding.open("b", 2)
     side.delivery.on_link_ready(1, lambda: False, 0.0)
     assert len(sent(side.done(), Kind.CHUNK)) == 1
 
 
-def test_a_request_takes_another_way_when_its_link_is_gone(side, road):
-    road.open("b", 2, lagging=True)
+def test_a_request_takes_another_link_when_its_own_is_gone(side, forwarding):
+    forwarding.open("b", 2, lagging=True)
     side.call()
-    road.open("b", 2, link=7)
+    forwarding.open("b", 2, link=7)
     side.delivery.link_down(1, 0.0)
     assert len(sent(side.done(), Kind.CHUNK)) == 1
 
@@ -254,7 +254,7 @@ def test_a_missing_timer_is_found(side):
         side.delivery.check()
 
 
-def test_exchanges_that_nothing_will_wake_are_found(side):
+def test_exchanges_that_no_timer_wakes_are_found(side):
     side.call()
     side.on_ack(1)
     side.delivery._sender._sweep_at = math.inf
@@ -262,7 +262,7 @@ def test_exchanges_that_nothing_will_wake_are_found(side):
         side.delivery.check()
 
 
-def test_a_service_that_is_over_and_still_there_is_found(side):
+def test_an_exchange_that_is_over_and_still_in_its_table_is_found(side):
     side.on_chunk(request())
     side.reply(eof=Eof())
     side.delivery.server.get(ID).outbound.acknowledge(1, 0, 0.0)

@@ -17,12 +17,12 @@ from zmesh.core.wire import Kind
 class Pair:
     """The exchanges of two nodes; frames are lost, doubled and reordered as a seed has it, and routes come and go."""
 
-    def __init__(self, seed, new_road):
+    def __init__(self, seed, new_forwarding):
         self.random = random.Random(seed)
         self.now = 0.0
         self.loss = self.random.choice([0.0, 0.1, 0.4])
-        self.sides = {node: Side(new_road(node, life, {other: 3 - life})) for node, other, life in
-                      [("a", "b", 1), ("b", "a", 2)]}  # fmt: skip
+        nodes = [("a", "b", 1), ("b", "a", 2)]
+        self.sides = {node: Side(new_forwarding(node, own, {other: 3 - own})) for node, other, own in nodes}
         self.under_way = []
         self.expected = {}
         self.ended = {}
@@ -72,7 +72,7 @@ class Pair:
                             self.refuse(node, effect.value)
 
     def refuse(self, node, chunk):
-        """A full queue on the way has no room for a chunk, and its sender hears of it at once."""
+        """A full queue on the path has no room for a chunk, and its sender hears of it at once."""
         side = self.sides[node]
         note = wire.Unreachable(Kind.CHUNK, "full", "m", self.other(node), (), 0.0)
         side.delivery.on_returned(Stream(chunk.message_id, chunk.request), chunk.sequence, note, self.now)
@@ -135,8 +135,8 @@ class Pair:
             case 1 if self.expected and self.random.random() < 0.3:
                 self.take(node, side.cancel(self.now, id=self.random.choice(list(self.expected))))
             case 2 if self.random.random() < 0.3:
-                self.take(node, side.on_route_lost(other, now=self.now) if other in side.road.ways else [])
-            case 3 if other not in side.road.ways:
+                self.take(node, side.on_route_lost(other, now=self.now) if other in side.forwarding.ways else [])
+            case 3 if other not in side.forwarding.ways:
                 self.take(node, side.on_route(other, 2 if other == "b" else 1, now=self.now))
             case 4 | 5:
                 self.pass_time(self.random.choice([0.01, 0.1, 1.0, 4.0]))
@@ -150,14 +150,14 @@ class Pair:
         self.loss = 1.0
         self.under_way.clear()
         for node in "ab":
-            if self.other(node) in self.sides[node].road.ways:
+            if self.other(node) in self.sides[node].forwarding.ways:
                 self.take(node, self.sides[node].on_route_lost(self.other(node), now=self.now))
         self.pass_time(ROUTE_TIMEOUT + PROBE_INTERVAL + PEER_IDLE_TIMEOUT)
 
     def finish(self):
         self.loss = 0.0
         for node in "ab":
-            if self.other(node) not in self.sides[node].road.ways:
+            if self.other(node) not in self.sides[node].forwarding.ways:
                 self.take(node, self.sides[node].on_route(self.other(node), 2 if node == "a" else 1, now=self.now))
         for _ in range(400):
             self.deliver_some()
@@ -167,8 +167,8 @@ class Pair:
 
 @settings(max_examples=settings().max_examples // 2)
 @given(st.integers(0, 1 << 32))
-def test_every_call_ends_once_and_its_work_runs_at_most_once_whatever_the_network_does(new_road, seed):
-    pair = Pair(seed, new_road)
+def test_every_request_ends_once_and_its_work_runs_at_most_once_whatever_the_network_does(new_forwarding, seed):
+    pair = Pair(seed, new_forwarding)
     for _ in range(80):
         pair.step()
     pair.finish()
@@ -185,8 +185,8 @@ def test_every_call_ends_once_and_its_work_runs_at_most_once_whatever_the_networ
 @settings(max_examples=settings().max_examples // 2)
 @given(st.integers(0, 1 << 32))
 @example(352)  # a cancel that overtook the request that it was for
-def test_what_is_not_over_when_two_nodes_lose_each_other_for_good_ends_in_error_on_both_sides(new_road, seed):
-    pair = Pair(seed, new_road)
+def test_what_is_not_over_when_two_nodes_lose_each_other_for_good_ends_in_error_on_both_sides(new_forwarding, seed):
+    pair = Pair(seed, new_forwarding)
     for _ in range(40):
         pair.step()
     over = dict(pair.ended)

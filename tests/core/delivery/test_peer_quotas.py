@@ -27,10 +27,10 @@ def opening(number, **options):
 
 
 @pytest.fixture
-def limited(road):
+def limited(forwarding):
     """Make the exchanges of node `a` with these limits; there is a way to `b` and to `c`."""
-    road.open("c", 2)
-    return lambda **limits: Side(road, Limits(**limits))
+    forwarding.open("c", 2)
+    return lambda **limits: Side(forwarding, Limits(**limits))
 
 
 def refusals(effects):
@@ -62,7 +62,7 @@ def test_one_request_more_than_the_limit_is_answered_as_overloaded(limited, limi
 
 
 @pytest.mark.parametrize("limit", ["services", "services_per_neighbour", "services_per_peer"])
-def test_a_request_that_was_refused_begins_when_it_comes_again_and_there_is_room(limited, limit):
+def test_a_refused_request_is_accepted_when_it_comes_again_and_there_is_room(limited, limit):
     side = limited(**{limit: 1})
     side.on_chunk(opening(0), via="n")
     assert refusals(side.on_chunk(opening(1), via="n")) == [limit]
@@ -77,7 +77,7 @@ def test_a_peer_at_its_limit_leaves_room_for_others_behind_the_same_neighbour(li
     assert len(deliveries(side.on_chunk(opening(9), source="c", via="n"))) == 1
 
 
-def test_sources_that_are_made_up_share_what_their_neighbour_may_have(limited):
+def test_forged_sources_share_the_quota_of_their_neighbour(limited):
     side = limited(services_per_neighbour=3)
     for number in range(10):
         side.on_chunk(opening(number), source=f"forged-{number}", via="n")
@@ -85,18 +85,18 @@ def test_sources_that_are_made_up_share_what_their_neighbour_may_have(limited):
     assert len(deliveries(side.on_chunk(opening(99), source="c", via="m"))) == 1
 
 
-def test_who_can_t_be_reached_is_not_answered_when_there_is_no_room(limited):
+def test_a_refused_request_without_a_route_back_is_not_answered(limited):
     side = limited(services=0)
     assert side.on_chunk(opening(0), source="far") == [Report("overloaded", "far", None, "services")]
 
 
-def test_a_copy_of_a_request_is_no_other_one_at_the_limit(limited):
+def test_a_copy_of_a_request_does_not_count_towards_the_limit(limited):
     side = limited(services=1)
     side.on_chunk(opening(0))
     assert sent(side.on_chunk(opening(0)), Kind.CHUNK) == []
 
 
-def test_a_late_copy_of_a_request_that_is_over_is_not_refused_but_said_to_be_over(limited):
+def test_a_late_copy_of_a_request_is_answered_as_closed_and_not_as_overloaded(limited):
     side = limited(services=1)
     side.on_chunk(opening(0))
     side.on_ack(CLOSED, 0, stream=REPLIES._replace(message_id=id_of(0)))
@@ -128,7 +128,7 @@ WEIGHT = 1000 + CHUNK_OVERHEAD
 
 @pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
 @pytest.mark.parametrize("sequence", [3, 5], ids=["in its turn", "before its turn"])
-def test_payload_that_would_take_more_than_the_limit_is_dropped_and_comes_again(limited, limit, sequence):
+def test_payload_beyond_the_limit_is_dropped_and_retransmitted(limited, limit, sequence):
     side = limited(**{limit: 3 * WEIGHT})
     for number in range(3):
         side.on_chunk(request(number, FLAG_FIRST if not number else 0), bytes(1000), via="n")
@@ -141,7 +141,7 @@ def test_payload_that_would_take_more_than_the_limit_is_dropped_and_comes_again(
 
 
 @pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
-def test_what_is_held_of_a_request_gives_way_to_the_chunk_that_it_waits_for(limited, limit):
+def test_early_chunks_are_dropped_for_the_chunk_that_they_wait_for(limited, limit):
     """Else it would keep that out for ever, and the request would never go on."""
     side = limited(**{limit: 3 * WEIGHT})
     side.on_chunk(request(0, FLAG_FIRST), bytes(1000), via="n")
@@ -154,20 +154,20 @@ def test_what_is_held_of_a_request_gives_way_to_the_chunk_that_it_waits_for(limi
 
 
 @pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
-def test_a_new_request_is_answered_as_overloaded_when_no_more_is_kept(limited, limit):
+def test_a_new_request_is_answered_as_overloaded_at_the_limit_of_bytes(limited, limit):
     side = limited(**{limit: 2 * WEIGHT})
     side.on_chunk(opening(0), bytes(1000), via="n")
     side.on_chunk(opening(1), bytes(1000), via="n")
     assert refusals(side.on_chunk(opening(2), bytes(1000), via="n")) == [limit]
 
 
-def test_a_chunk_that_has_come_already_costs_nothing(limited):
+def test_a_copy_of_a_chunk_is_not_charged(limited):
     side = limited(kept_bytes=WEIGHT)
     side.on_chunk(opening(0), bytes(1000))
     assert [effect for effect in side.on_chunk(opening(0), bytes(1000)) if isinstance(effect, Report)] == []
 
 
-def test_a_request_that_came_whole_counts_until_it_is_over(limited):
+def test_a_whole_request_counts_until_its_exchange_is_over(limited):
     side = limited()
     side.on_chunk(request(), bytes(1000))
     assert side.delivery.usage()["kept_bytes"] == WEIGHT
@@ -176,7 +176,7 @@ def test_a_request_that_came_whole_counts_until_it_is_over(limited):
     assert side.delivery.usage()["kept_bytes"] == 0
 
 
-def test_replies_count_while_they_are_held_for_their_turn_and_are_always_taken_in_it(limited):
+def test_early_chunks_of_replies_are_charged_and_those_in_order_are_always_accepted(limited):
     side = limited(kept_bytes_per_peer=2 * WEIGHT)
     side.call()
     for sequence in (1, 2):
@@ -187,7 +187,7 @@ def test_replies_count_while_they_are_held_for_their_turn_and_are_always_taken_i
     assert len(deliveries(side.on_chunk(answer(3, 0), bytes(1000)))) == 1
 
 
-def test_what_is_held_of_replies_is_given_back_when_the_request_ends(limited):
+def test_the_charge_for_early_chunks_of_replies_ends_with_the_request(limited):
     side = limited()
     side.call(timeout=5.0)
     side.on_chunk(answer(1, 0), bytes(1000))
@@ -206,7 +206,7 @@ def test_replies_count_until_they_are_acknowledged(limited):
 
 
 @pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
-def test_replies_that_stream_take_one_chunk_at_a_time_when_much_is_kept(limited, limit):
+def test_streamed_replies_take_one_chunk_at_a_time_when_the_quota_is_nearly_full(limited, limit):
     side = limited(**{limit: 4 * MAX_BODY})
     side.on_chunk(request(), via="n")
     side.reply(b"", last=False)
@@ -230,20 +230,20 @@ def frame(kind, head, source, side, via):
 
 
 @pytest.mark.parametrize(("limit", "via"), [("peers", "m"), ("peers_per_neighbour", "n")])
-def test_one_peer_more_than_the_limit_is_not_remembered(limited, limit, via):
+def test_one_peer_more_than_the_limit_is_not_entered(limited, limit, via):
     side = limited(**{limit: 3})
     for number in range(3):
         assert frame(Kind.ACK, Ack(5, 1, ()), f"forged-{number}", side, "n") is None
     assert frame(Kind.ACK, Ack(5, 1, ()), "c", side, via) == limit
     assert frame(Kind.CANCEL, Cancel(id_of(1), True, 0, 0, 5, 1), "c", side, via) == limit
     assert frame(Kind.CHUNK, answer(), "c", side, via) == limit
-    assert side.road.take() == []
+    assert side.forwarding.take() == []
     assert frame(Kind.CHUNK, opening(0), "c", side, via) is None
-    assert refusals(side.road.take()) == [limit]
+    assert refusals(side.forwarding.take()) == [limit]
     assert side.delivery.usage() == {**NOTHING, "peers": 3}
 
 
-def test_this_node_itself_and_whom_it_calls_are_always_remembered(limited):
+def test_this_node_itself_and_its_servers_are_always_entered(limited):
     side = limited(peers=1, peers_per_neighbour=1)
     frame(Kind.ACK, Ack(5, 1, ()), "forged", side, "n")
     side.call(to="c")
@@ -251,7 +251,7 @@ def test_this_node_itself_and_whom_it_calls_are_always_remembered(limited):
     assert side.delivery.usage()["peers"] == 3
 
 
-def test_peers_that_were_made_up_are_forgotten_and_others_may_come(limited):
+def test_forged_peers_are_forgotten_and_others_may_come(limited):
     side = limited(peers_per_neighbour=3)
     for number in range(5):
         frame(Kind.ACK, Ack(5, 1, ()), f"forged-{number}", side, "n")
@@ -260,7 +260,7 @@ def test_peers_that_were_made_up_are_forgotten_and_others_may_come(limited):
     assert frame(Kind.ACK, Ack(5, 1, ()), "c", side, "n") is None
 
 
-def test_acknowledgements_that_are_owed_are_sent_before_they_are_many(limited):
+def test_pending_acks_are_sent_before_they_exceed_a_frame(limited):
     side = limited()
     item = AckItem(id_of(1), True, 1, 1)
     asked = tuple(item._replace(message_id=id_of(number)) for number in range(MAX_ACKS))
@@ -277,7 +277,7 @@ def cancel(side, number, *, incarnation=2, source="b"):
     side.on_cancel(id=id_of(number), number=number, incarnation=incarnation, source=source)
 
 
-def test_the_peers_with_the_most_numbers_forget_them_when_there_are_too_many(limited):
+def test_the_largest_replay_windows_are_compacted_at_the_limit(limited):
     side = limited(request_numbers=40)
     for number in (10, 12, 14):
         cancel(side, number, source="c")
@@ -293,7 +293,7 @@ def test_the_peers_with_the_most_numbers_forget_them_when_there_are_too_many(lim
 
 def test_the_numbers_of_former_incarnations_count_as_well(limited):
     side = limited(request_numbers=100)
-    side.road.open("x", 0)
+    side.forwarding.open("x", 0)
     for incarnation in range(1, 20):
         for number in range(1, 40, 2):
             cancel(side, number, incarnation=incarnation, source="x")
@@ -305,10 +305,10 @@ def test_the_numbers_of_former_incarnations_count_as_well(limited):
     assert side.delivery.usage() == NOTHING
 
 
-# --- callers that stay silent -------------------------------------------------------------------------------------
+# --- clients that stay silent -------------------------------------------------------------------------------------
 
 
-def test_a_request_whose_caller_sends_no_more_and_answers_nothing_ends(limited):
+def test_a_request_whose_client_is_silent_ends(limited):
     side = limited()
     side.on_chunk(request(flags=FLAG_FIRST), bytes(1000))
     effects = side.run(0.0, SILENCE_TIMEOUT + PROBE_INTERVAL)
@@ -321,7 +321,7 @@ def test_a_request_whose_caller_sends_no_more_and_answers_nothing_ends(limited):
     assert side.delivery.usage() == NOTHING
 
 
-def test_a_caller_that_answers_may_take_its_time_with_the_payload(limited):
+def test_a_client_that_answers_probes_may_take_its_time_with_the_payload(limited):
     side = limited()
     side.on_chunk(request(flags=FLAG_FIRST), bytes(1000))
     now = 0.0
@@ -333,7 +333,7 @@ def test_a_caller_that_answers_may_take_its_time_with_the_payload(limited):
     assert len(deliveries(side.on_chunk(request(1, 0), now=now))) == 1
 
 
-def test_a_caller_that_never_acknowledges_its_replies_is_given_up_as_well(limited):
+def test_a_client_that_never_acknowledges_replies_is_given_up_as_well(limited):
     side = limited()
     side.on_chunk(request())
     side.reply(b"never heard", eof=Eof())
@@ -341,7 +341,7 @@ def test_a_caller_that_never_acknowledges_its_replies_is_given_up_as_well(limite
     assert side.counts["requests_received"] == 0
 
 
-def test_a_caller_that_was_out_of_reach_has_all_of_the_time_again(limited):
+def test_a_client_that_was_unreachable_has_the_full_silence_timeout_again(limited):
     side = limited()
     side.on_chunk(request(flags=FLAG_FIRST))
     side.run(0.0, 29.0)
@@ -354,7 +354,7 @@ def test_a_caller_that_was_out_of_reach_has_all_of_the_time_again(limited):
     assert side.counts["requests_received"] == 0
 
 
-def test_callers_are_asked_about_all_of_their_requests_together(limited):
+def test_clients_are_probed_about_all_of_their_requests_together(limited):
     side = limited()
     count = MAX_ACKS + 10
     for number in range(count):
@@ -365,7 +365,7 @@ def test_callers_are_asked_about_all_of_their_requests_together(limited):
     assert {item.limit for acks in frames for item in acks} == {PROBE_LIMIT}
 
 
-def test_many_services_that_end_at_once_end_in_several_ticks(limited, road):
+def test_many_requests_that_end_at_once_end_in_several_ticks(limited, forwarding):
     side = limited()
     for number in range(2 * TIMERS_PER_TICK + 1):
         side.on_chunk(opening(number))

@@ -15,13 +15,13 @@ def stream(number=0):
 
 
 @pytest.fixture
-def peers(road, alarm):
-    return Peers(road, alarm, lambda peer, before, now: None)
+def peers(forwarding, alarm):
+    return Peers(forwarding, alarm, lambda peer, before, now: None)
 
 
-def acks(road):
+def acks(forwarding):
     """The acknowledgements that were sent, frame by frame."""
-    frames = road.frames()
+    frames = forwarding.frames()
     assert all(sent.kind is Kind.ACK for sent in frames)
     return [sent.value for sent in frames]
 
@@ -47,7 +47,7 @@ def test_requests_to_a_peer_are_numbered_in_order(peers):
     assert list(c.unacked_requests) == [0]
 
 
-def test_the_numbers_of_a_new_peer_begin_above_all_that_were_ever_given(peers):
+def test_the_numbers_of_a_new_peer_start_above_all_that_were_ever_used(peers):
     b = peers.open_exchange("b")
     for _ in range(5):
         peers.next_request_number(b)
@@ -74,7 +74,7 @@ def test_a_peer_without_exchanges_is_forgotten_after_a_while(peers):
     peers.check({})
 
 
-def test_a_peer_that_is_busy_again_is_not_forgotten(peers):
+def test_a_peer_with_exchanges_again_is_not_forgotten(peers):
     peer = peers.open_exchange("b")
     peers.close_exchange(peer, 0.0)
     peers.open_exchange("b")
@@ -102,7 +102,7 @@ def test_a_peer_is_kept_for_a_while_after_its_last_exchange(peers):
 # --- incarnations -------------------------------------------------------------------------------------------------
 
 
-def test_a_stranger_is_met_and_forgotten_like_any_other(peers, alarm):
+def test_an_unknown_source_is_entered_and_forgotten_like_any_other(peers, alarm):
     peer = peers.identify("x", 7, 0.0)
     assert peer.incarnation == 7
     assert alarm.soonest <= peers.next_deadline() == PEER_IDLE_TIMEOUT
@@ -111,50 +111,50 @@ def test_a_stranger_is_met_and_forgotten_like_any_other(peers, alarm):
     assert len(peers) == 0
 
 
-def test_the_same_incarnation_is_met_again(peers):
+def test_the_same_incarnation_is_the_same_peer(peers):
     peer = peers.identify("b", 2, 0.0)
     peer.replay_window.accept(0, 0)
     assert peers.identify("b", 2, 1.0) is peer
     assert not peer.replay_window.accept(0, 0)
 
 
-def test_a_new_incarnation_begins_its_numbers_anew(peers, road):
+def test_a_new_incarnation_starts_its_numbers_anew(peers, forwarding):
     peer = peers.identify("b", 2, 0.0)
     peer.replay_window.accept(0, 0)
-    road.open("b", 3)
+    forwarding.open("b", 3)
     assert peers.identify("b", 3, 1.0) is peer
     assert peer.incarnation == 3
     assert peer.replay_window.accept(0, 0)
 
 
-def test_the_numbers_of_former_incarnations_are_remembered_up_to_a_limit(peers, road):
-    road.open("b", 0)  # as for a leaf, no incarnation is known that would make others stale
-    for life in range(1, MAX_FORMER_INCARNATIONS + 3):
-        assert peers.identify("b", life, 0.0).replay_window.accept(0, 0)
-    for life in range(3, MAX_FORMER_INCARNATIONS + 3):
-        assert not peers.identify("b", life, 0.0).replay_window.accept(0, 0)
+def test_the_numbers_of_former_incarnations_are_remembered_up_to_a_limit(peers, forwarding):
+    forwarding.open("b", 0)  # as for a leaf, no incarnation is known that would make others stale
+    for incarnation in range(1, MAX_FORMER_INCARNATIONS + 3):
+        assert peers.identify("b", incarnation, 0.0).replay_window.accept(0, 0)
+    for incarnation in range(3, MAX_FORMER_INCARNATIONS + 3):
+        assert not peers.identify("b", incarnation, 0.0).replay_window.accept(0, 0)
     assert not peers.identify("b", 1, 0.0).replay_window.accept(0, 0)  # of which only the highest number is known
     assert peers.identify("b", 2, 0.0).replay_window.accept(1, 0)
     assert len(peers.get_or_create("b").former_windows) == MAX_FORMER_INCARNATIONS
 
 
-def test_a_voice_of_an_incarnation_that_is_no_more_is_not_heard(peers):
+def test_a_frame_of_a_former_incarnation_is_stale(peers):
     peer = peers.identify("b", 2, 0.0)
     assert peers.identify("b", 1, 1.0) is None
     assert peer.incarnation == 2
 
 
 @pytest.mark.parametrize("known", [None, 0], ids=["no way", "a way to a leaf"])
-def test_any_incarnation_is_believed_where_the_routes_know_of_none(peers, road, known):
+def test_any_incarnation_is_accepted_where_the_routes_name_none(peers, forwarding, known):
     peers.identify("b", 2, 0.0)
     if known is None:
-        road.shut("b")
+        forwarding.shut("b")
     else:
-        road.open("b", known)
+        forwarding.open("b", known)
     assert peers.identify("b", 3, 1.0).incarnation == 3
 
 
-def test_a_busy_peer_that_is_met_is_not_on_the_list_to_be_forgotten(peers):
+def test_a_peer_with_exchanges_is_not_about_to_be_forgotten(peers):
     peer = peers.open_exchange("b")
     peers.identify("b", 2, 0.0)
     assert peers.next_deadline() is None
@@ -162,7 +162,7 @@ def test_a_busy_peer_that_is_met_is_not_on_the_list_to_be_forgotten(peers):
     assert peers.next_deadline() == 100.0 + PEER_IDLE_TIMEOUT
 
 
-def test_a_stranger_without_an_incarnation_is_forgotten_too(peers):
+def test_an_unknown_source_without_an_incarnation_is_forgotten_too(peers):
     peers.identify("x", 0, 0.0)
     peers.check({})
     peers.tick(PEER_IDLE_TIMEOUT)
@@ -178,14 +178,14 @@ def moves():
 
 
 @pytest.fixture
-def hosts(road, alarm, moves):
+def hosts(forwarding, alarm, moves):
     """Peers that tell of leaves that move."""
     for host in ("x", "y"):
-        road.open(f"leaf@{host}", 0)
-    return Peers(road, alarm, lambda peer, before, now: moves.append((peer.address, before, now)))
+        forwarding.open(f"leaf@{host}", 0)
+    return Peers(forwarding, alarm, lambda peer, before, now: moves.append((peer.address, before, now)))
 
 
-def test_a_leaf_that_hangs_on_another_node_is_the_same_peer_there(hosts, moves, road):
+def test_a_leaf_that_attaches_to_another_node_is_the_same_peer(hosts, moves, forwarding):
     peer = hosts.identify("leaf@x", 7, 0.0)
     assert peer.replay_window.accept(0, 0)
     hosts.schedule_ack(peer, stream(), InboundStream(), 0.0, at_once=False)
@@ -195,7 +195,7 @@ def test_a_leaf_that_hangs_on_another_node_is_the_same_peer_there(hosts, moves, 
     assert hosts.get_or_create("leaf@y") is peer
     assert len(hosts) == 1
     hosts.tick(5.0 + ACK_DELAY)
-    assert [frame.destination for frame in road.frames()] == ["leaf@y"]
+    assert [frame.destination for frame in forwarding.frames()] == ["leaf@y"]
     hosts.tick(5.0 + PEER_IDLE_TIMEOUT)
     assert len(hosts) == 0
     assert hosts.identify("leaf@x", 7, 50.0) is not peer
@@ -204,12 +204,12 @@ def test_a_leaf_that_hangs_on_another_node_is_the_same_peer_there(hosts, moves, 
 def test_another_leaf_of_that_name_elsewhere_is_another_peer(hosts, moves):
     peer = hosts.identify("leaf@x", 7, 0.0)
     assert hosts.identify("leaf@y", 8, 0.0) is not peer
-    assert hosts.identify("leaf@x", 9, 0.0) is peer  # it has restarted, and its former life is not looked for any more
+    assert hosts.identify("leaf@x", 9, 0.0) is peer  # it has restarted
     assert hosts.identify("leaf@z", 7, 0.0) is not peer
     assert moves == []
 
 
-def test_a_leaf_that_moves_to_where_another_of_its_name_hangs_is_that_one_from_then_on(hosts, moves):
+def test_a_leaf_that_moves_to_the_address_of_another_takes_its_place(hosts, moves):
     hosts.identify("leaf@x", 7, 0.0)
     other = hosts.identify("leaf@y", 8, 0.0)
     assert hosts.identify("leaf@y", 7, 1.0) is other
@@ -219,7 +219,7 @@ def test_a_leaf_that_moves_to_where_another_of_its_name_hangs_is_that_one_from_t
 # --- acknowledgements ---------------------------------------------------------------------------------------------
 
 
-def test_acknowledgements_wait_for_each_other_and_go_together(peers, road, alarm):
+def test_acks_are_delayed_and_sent_together(peers, forwarding, alarm):
     peer = peers.identify("b", 2, 0.0)
     inbound = InboundStream()
     inbound.expected = 3
@@ -229,67 +229,67 @@ def test_acknowledgements_wait_for_each_other_and_go_together(peers, road, alarm
     assert alarm.soonest <= peers.next_deadline() == 5.0 + ACK_DELAY
     peers.check({})
     peers.tick(5.01)
-    assert acks(road) == []
+    assert acks(forwarding) == []
     peers.tick(5.0 + ACK_DELAY)
-    assert acks(road) == [Ack(1, 2, (AckItem(*stream(1), 3, WINDOW), AckItem(*stream(2), CLOSED, 0)))]
+    assert acks(forwarding) == [Ack(1, 2, (AckItem(*stream(1), 3, WINDOW), AckItem(*stream(2), CLOSED, 0)))]
     assert peers.pending_acks() == 0
 
 
-def test_what_is_owed_at_once_takes_the_others_along(peers, road):
+def test_an_immediate_ack_takes_the_pending_ones_along(peers, forwarding):
     peer = peers.identify("b", 2, 0.0)
     peers.schedule_ack(peer, stream(1), None, 0.0, at_once=False)
     peers.schedule_ack(peer, stream(2), InboundStream(), 0.0, at_once=True)
-    assert acks(road) == [Ack(1, 2, (AckItem(*stream(1), CLOSED, 0), AckItem(*stream(2), 0, WINDOW)))]
+    assert acks(forwarding) == [Ack(1, 2, (AckItem(*stream(1), CLOSED, 0), AckItem(*stream(2), 0, WINDOW)))]
     peers.tick(ACK_DELAY)
-    assert acks(road) == []
+    assert acks(forwarding) == []
 
 
-def test_only_the_last_word_on_a_stream_is_sent(peers, road):
+def test_only_the_last_state_of_a_stream_is_acknowledged(peers, forwarding):
     peer = peers.identify("b", 2, 0.0)
     inbound = InboundStream()
     peers.schedule_ack(peer, stream(), inbound, 0.0, at_once=False)
     inbound.expected = 9
     peers.schedule_ack(peer, stream(), inbound, 0.0, at_once=False)
     peers.flush(peer)
-    assert acks(road) == [Ack(1, 2, (AckItem(*stream(), 9, WINDOW),))]
+    assert acks(forwarding) == [Ack(1, 2, (AckItem(*stream(), 9, WINDOW),))]
 
 
-def test_a_poke_says_how_far_a_stream_has_come_and_gives_no_room(peers, road):
+def test_a_probe_acknowledges_a_stream_and_gives_no_credit(peers, forwarding):
     peer = peers.identify("b", 2, 0.0)
     inbound = InboundStream()
     inbound.expected = 4
     peers.probe(peer, stream(), inbound)
-    assert acks(road) == [Ack(1, 2, (AckItem(*stream(), 4, PROBE_LIMIT),))]
+    assert acks(forwarding) == [Ack(1, 2, (AckItem(*stream(), 4, PROBE_LIMIT),))]
 
 
 @pytest.mark.parametrize("count", [MAX_ACKS, MAX_ACKS + 1, 3 * MAX_ACKS])
-def test_more_acknowledgements_than_a_frame_may_have_go_in_several(peers, road, count):
+def test_more_acks_than_a_frame_may_have_go_in_several(peers, forwarding, count):
     peer = peers.identify("b", 2, 0.0)
     for number in range(count):
         peers.schedule_ack(peer, stream(number), None, 0.0, at_once=False)
     peers.flush(peer)
-    sent = acks(road)
+    sent = acks(forwarding)
     assert len(sent) == math.ceil(count / MAX_ACKS)
     assert [item.message_id for ack in sent for item in ack.acks] == [stream(number)[0] for number in range(count)]
 
 
-def test_without_a_way_acknowledgements_are_dropped(peers, road):
+def test_without_a_route_acks_are_dropped(peers, forwarding):
     peer = peers.identify("b", 2, 0.0)
-    road.shut("b")
+    forwarding.shut("b")
     peers.schedule_ack(peer, stream(), None, 0.0, at_once=True)
-    assert (acks(road), peers.pending_acks()) == ([], 0)
-    road.open("b", 2)
+    assert (acks(forwarding), peers.pending_acks()) == ([], 0)
+    forwarding.open("b", 2)
     peers.flush(peer)
-    assert acks(road) == []
+    assert acks(forwarding) == []
 
 
-def test_a_peer_that_was_forgotten_is_owed_nothing(peers, road):
+def test_a_forgotten_peer_has_no_pending_acks(peers, forwarding):
     peer = peers.identify("b", 2, 0.0)
     peers.schedule_ack(peer, stream(), None, PEER_IDLE_TIMEOUT, at_once=False)
     peers.tick(PEER_IDLE_TIMEOUT)
     peers.tick(PEER_IDLE_TIMEOUT + ACK_DELAY)
     assert len(peers) == 0
-    assert acks(road) == []
+    assert acks(forwarding) == []
     assert peers.next_deadline() is None
 
 
@@ -313,13 +313,13 @@ def test_a_wrong_count_of_exchanges_is_found(peers):
         peers.check({})
 
 
-def test_an_idle_peer_that_nothing_will_forget_is_found(peers):
+def test_an_idle_peer_that_no_timer_forgets_is_found(peers):
     peers.get_or_create("b")
     with pytest.raises(AssertionError, match="no timer forgets"):
         peers.check({})
 
 
-def test_acknowledgements_that_nothing_will_send_are_found(peers):
+def test_pending_acks_that_no_timer_sends_are_found(peers):
     peers.identify("b", 2, 0.0).acks[stream()] = (0, 0)
     with pytest.raises(AssertionError, match="no timer sends"):
         peers.check({})
@@ -346,15 +346,15 @@ def forget(peers, address, incarnation, numbers, now):
     assert address not in peers._peers
 
 
-def test_the_requests_of_a_peer_that_was_forgotten_are_known_when_it_sends_them_again(peers):
+def test_requests_of_a_forgotten_peer_are_known_when_it_retransmits_them(peers):
     forget(peers, "b", 9, (0, 3), 0.0)
     peer = peers.identify("b", 9, 100.0)
     assert [peer.replay_window.knows(number) for number in (0, 3, 4)] == [True, True, False]
     peers.check({})
 
 
-def test_those_of_another_incarnation_are_new(peers, road):
-    road.open("b", 0)
+def test_requests_of_another_incarnation_are_new(peers, forwarding):
+    forwarding.open("b", 0)
     forget(peers, "b", 9, (0, 3), 0.0)
     peer = peers.identify("b", 10, 100.0)
     assert not peer.replay_window.knows(0)
@@ -368,22 +368,22 @@ def test_a_leaf_that_was_forgotten_is_known_wherever_it_comes_back(peers):
     assert peers.identify("cli@south", 9, 100.0).replay_window.knows(2)
 
 
-def test_former_incarnations_that_are_too_many_are_remembered_by_their_highest_number(peers, road):
-    road.open("b", 0)
+def test_former_incarnations_that_are_too_many_are_remembered_by_their_highest_number(peers, forwarding):
+    forwarding.open("b", 0)
     for incarnation in range(1, MAX_FORMER_INCARNATIONS + 4):
         peers.accept(peers.identify("b", incarnation, 0.0), 5, 0)
     assert peers.identify("b", 1, 1.0).replay_window.knows(5)
     peers.check({})
 
 
-def test_of_too_many_that_were_forgotten_the_first_is_not_remembered(road, alarm):
-    peers = Peers(road, alarm, lambda peer, before, now: None, Limits(forgotten_peers=2))
+def test_of_too_many_that_were_forgotten_the_first_is_not_remembered(forwarding, alarm):
+    peers = Peers(forwarding, alarm, lambda peer, before, now: None, Limits(forgotten_peers=2))
     for name in ("b", "c", "d"):
         forget(peers, name, 9, (0,), 0.0)
     assert [peers.identify(name, 9, 100.0).replay_window.knows(0) for name in ("b", "c", "d")] == [False, True, True]
 
 
-def test_nothing_is_remembered_of_a_peer_that_has_asked_for_nothing(peers):
+def test_nothing_is_remembered_of_a_peer_without_requests(peers):
     forget(peers, "b", 9, (), 0.0)
     assert not peers._forgotten
 
@@ -395,7 +395,7 @@ def test_a_peer_that_first_names_no_incarnation_is_known_when_it_names_its_own(p
     peers.check({})
 
 
-def test_what_came_from_a_peer_without_an_incarnation_stays_known_where_no_other_was_forgotten(peers):
+def test_requests_of_a_peer_without_an_incarnation_stay_known(peers):
     peers.accept(peers.identify("b", 0, 50.0), 7, 0)
     assert peers.identify("b", 9, 100.0).replay_window.knows(7)
     peers.check({})

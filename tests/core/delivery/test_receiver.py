@@ -11,13 +11,13 @@ from zmesh.core.wire import FLAG_BLOCKED, MAX_BODY, AckItem, Chunk, Kind
 
 
 @pytest.fixture
-def peers(road):
-    return Peers(road, Alarm(), lambda peer, before, now: None)
+def peers(forwarding):
+    return Peers(forwarding, Alarm(), lambda peer, before, now: None)
 
 
 @pytest.fixture
-def receiving(road, peers):
-    return Receiver(road, peers)
+def receiver(forwarding, peers):
+    return Receiver(forwarding, peers)
 
 
 @pytest.fixture
@@ -37,93 +37,93 @@ def chunk(sequence, flags=0):
     return Chunk(bytes(16), False, sequence, flags, 0, 0, 2, 1, None, None)
 
 
-def read(receiving, exchange, ready, now=0.0):
+def read(receiver, exchange, ready, now=0.0):
     for _, body, _ in ready:
-        receiving.release_credit(exchange, len(body) + CHUNK_OVERHEAD, now)
+        receiver.release_credit(exchange, len(body) + CHUNK_OVERHEAD, now)
 
 
-def test_what_comes_in_order_is_handed_on_and_acknowledged_after_a_while(receiving, peers, road, new):
+def test_chunks_in_order_are_delivered_and_acknowledged_after_a_delay(receiver, peers, forwarding, new):
     exchange = new()
     exchange.unreachable_since = 1.0
-    ready = receiving.accept(exchange, chunk(0), b"body", 3)
-    receiving.schedule_ack(exchange, ready, 2.0)
+    ready = receiver.accept(exchange, chunk(0), b"body", 3)
+    receiver.schedule_ack(exchange, ready, 2.0)
     assert ready == [(chunk(0), b"body", 3)]
     assert exchange.unreachable_since is None
-    assert road.take() == []
+    assert forwarding.take() == []
     peers.tick(2.0 + ACK_DELAY)
-    (sent,) = road.frames(Kind.ACK)
+    (sent,) = forwarding.frames(Kind.ACK)
     assert sent.value.acks == (AckItem(exchange.message_id, False, 1, WINDOW),)
 
 
-def test_a_copy_is_acknowledged_at_once(receiving, road, new):
+def test_a_copy_is_acknowledged_at_once(receiver, forwarding, new):
     exchange = new()
     for _ in range(2):
-        ready = receiving.accept(exchange, chunk(0), b"", 1)
-        receiving.schedule_ack(exchange, ready, 0.0)
+        ready = receiver.accept(exchange, chunk(0), b"", 1)
+        receiver.schedule_ack(exchange, ready, 0.0)
     assert ready is None
-    assert len(road.frames(Kind.ACK)) == 1
+    assert len(forwarding.frames(Kind.ACK)) == 1
 
 
-def test_room_is_given_back_when_a_quarter_of_the_window_was_read(receiving, road, new):
+def test_credit_is_announced_when_a_quarter_of_the_window_was_read(receiver, forwarding, new):
     exchange = new()
-    receiving.release_credit(exchange, ACK_EVERY - 1, 0.0)
-    assert road.take() == []
-    receiving.release_credit(exchange, 1, 0.0)
-    assert len(road.frames(Kind.ACK)) == 1
+    receiver.release_credit(exchange, ACK_EVERY - 1, 0.0)
+    assert forwarding.take() == []
+    receiver.release_credit(exchange, 1, 0.0)
+    assert len(forwarding.frames(Kind.ACK)) == 1
 
 
-def test_what_was_never_allowed_is_dropped_with_a_report(receiving, road, new):
+def test_a_chunk_beyond_the_limit_is_dropped_with_a_report(receiver, forwarding, new):
     exchange = new()
-    assert receiving.accept(exchange, chunk(0), bytes(WINDOW - CHUNK_OVERHEAD), 1)
-    assert receiving.accept(exchange, chunk(1), b"", 1) is None
-    assert road.take() == [Report("frame_dropped", "b", None, "past_window")]
+    assert receiver.accept(exchange, chunk(0), bytes(WINDOW - CHUNK_OVERHEAD), 1)
+    assert receiver.accept(exchange, chunk(1), b"", 1) is None
+    assert forwarding.take() == [Report("frame_dropped", "b", None, "past_window")]
     assert exchange.inbound.expected == 1
 
 
-def test_the_window_of_a_reader_that_keeps_up_doubles_when_it_holds_the_sender_up(receiving, road, new):
+def test_the_window_of_a_reader_that_keeps_up_doubles_when_the_sender_is_blocked(receiver, forwarding, new):
     exchange = new()
     widths = []
     for sequence in range(7):
-        ready = receiving.accept(exchange, chunk(sequence, FLAG_BLOCKED), bytes(MAX_BODY), 1)
-        receiving.schedule_ack(exchange, ready, 0.0)
-        read(receiving, exchange, ready)
-        receiving.check([exchange])
+        ready = receiver.accept(exchange, chunk(sequence, FLAG_BLOCKED), bytes(MAX_BODY), 1)
+        receiver.schedule_ack(exchange, ready, 0.0)
+        read(receiver, exchange, ready)
+        receiver.check([exchange])
         widths.append(exchange.inbound.window // WINDOW)
     assert widths == [min(2**count, MAX_WINDOW // WINDOW) for count in range(1, 8)]
     assert exchange.inbound.window == MAX_WINDOW
-    limits = [item.limit for sent in road.frames(Kind.ACK) for item in sent.value.acks]
+    limits = [item.limit for sent in forwarding.frames(Kind.ACK) for item in sent.value.acks]
     assert limits[0] == 2 * WINDOW
     assert limits == sorted(limits)
 
 
-def test_the_window_of_a_reader_that_lags_stays_as_it_is(receiving, new):
+def test_the_window_of_a_reader_that_lags_stays_as_it_is(receiver, new):
     exchange = new()
     half = WINDOW // 2 // (MAX_BODY + CHUNK_OVERHEAD)
     for sequence in range(half + 1):
-        receiving.accept(exchange, chunk(sequence), bytes(MAX_BODY), 1)
-    receiving.accept(exchange, chunk(half + 1, FLAG_BLOCKED), bytes(MAX_BODY), 1)
+        receiver.accept(exchange, chunk(sequence), bytes(MAX_BODY), 1)
+    receiver.accept(exchange, chunk(half + 1, FLAG_BLOCKED), bytes(MAX_BODY), 1)
     assert exchange.inbound.window == WINDOW
 
 
-def test_a_node_widens_the_windows_of_all_its_streams_so_far_and_no_further(receiving, new):
+def test_the_windows_of_a_node_grow_up_to_a_limit_in_all(receiver, new):
     exchanges = [new() for _ in range(40)]
     for sequence in range(4):
         for exchange in exchanges:
-            read(receiving, exchange, receiving.accept(exchange, chunk(sequence, FLAG_BLOCKED), b"", 1))
-    receiving.check(exchanges)
+            read(receiver, exchange, receiver.accept(exchange, chunk(sequence, FLAG_BLOCKED), b"", 1))
+    receiver.check(exchanges)
     widened = sum(exchange.inbound.window - WINDOW for exchange in exchanges)
     assert MAX_WINDOW_GROWTH - MAX_WINDOW < widened <= MAX_WINDOW_GROWTH
     for exchange in exchanges[:-1]:
-        receiving.close(exchange)
+        receiver.close(exchange)
     last = exchanges[-1]
-    receiving.check([last])
+    receiver.check([last])
     for sequence in range(4, 9):
-        read(receiving, last, receiving.accept(last, chunk(sequence, FLAG_BLOCKED), b"", 1))
+        read(receiver, last, receiver.accept(last, chunk(sequence, FLAG_BLOCKED), b"", 1))
     assert last.inbound.window == MAX_WINDOW
 
 
-def test_a_wrong_count_of_widened_windows_is_found(receiving, new):
+def test_a_wrong_count_of_window_growth_is_found(receiver, new):
     exchange = new()
     exchange.inbound.window += 1
     with pytest.raises(AssertionError, match="windows grew"):
-        receiving.check([exchange])
+        receiver.check([exchange])

@@ -19,15 +19,15 @@ from zmesh.core.delivery.exchange import SILENCE_TIMEOUT
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.peers import ACK_DELAY, PEER_IDLE_TIMEOUT, PROBE_LIMIT
 from zmesh.core.delivery.sender import PROBE_INTERVAL
-from zmesh.core.delivery.server import LEAF_ROUTE_TIMEOUT
+from zmesh.core.delivery.server import LEAF_ROUTE_TIMEOUT, ServerState
 from zmesh.core.effects import Abort, Deliver, Report
 from zmesh.core.message import Eof
 from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, Ack, AckItem, Cancel, Kind
 
-# --- the road of one request --------------------------------------------------------------------------------------
+# --- one request --------------------------------------------------------------------------------------------------
 
 
-def test_a_request_that_comes_is_delivered_and_acknowledged_after_a_while(side):
+def test_a_request_is_delivered_and_acknowledged_after_a_delay(side):
     assert side.on_chunk(request(), b"hello", hops=3) == [
         Deliver(REQUEST, "b", HEADER, b"hello", True, None, 5 + CHUNK_OVERHEAD, 3)
     ]
@@ -42,7 +42,7 @@ def test_a_request_that_comes_is_delivered_and_acknowledged_after_a_while(side):
     assert sent(side.tick(ACK_DELAY)) == [acknowledged(1, stream=REQUEST)]
 
 
-def test_a_reply_leaves_at_once_and_stands_for_the_acknowledgement(side):
+def test_a_reply_is_sent_at_once_and_implies_the_acknowledgement(side):
     side.on_chunk(request())
     (frame,) = side.reply(b"world", eof=Eof())
     chunk = frame.value
@@ -57,7 +57,7 @@ def test_a_reply_leaves_at_once_and_stands_for_the_acknowledgement(side):
     assert side.tick(ACK_DELAY) == []
 
 
-def test_a_service_is_over_when_its_final_word_has_been_acknowledged(side):
+def test_an_exchange_is_over_when_its_last_reply_is_acknowledged(side):
     side.on_chunk(request())
     side.reply(b"one")
     side.reply(b"two", eof=Eof())
@@ -70,7 +70,7 @@ def test_a_service_is_over_when_its_final_word_has_been_acknowledged(side):
     assert side.delivery.next_deadline() is None
 
 
-def test_a_request_that_is_sent_again_and_again_runs_once_although_its_answers_have_found_no_way_for_long(side):
+def test_a_request_that_is_retransmitted_runs_once_although_its_replies_found_no_route_for_long(side):
     # found by seed 10 of `soak liars`: who sends again was forgotten while it did, and with it what it had sent
     side.on_chunk(request())
     side.on_route_lost()
@@ -85,14 +85,14 @@ def test_a_request_that_is_sent_again_and_again_runs_once_although_its_answers_h
     assert side.counts["peers"] == 0
 
 
-def test_an_eof_means_nothing_on_a_request(side):
+def test_an_eof_of_a_request_is_ignored(side):
     chunk = request(flags=FLAG_FIRST | FLAG_LAST | FLAG_EOF)._replace(eof=Eof())
-    (piece,) = side.on_chunk(chunk, b"x")
-    assert piece.eof is None
+    (chunk,) = side.on_chunk(chunk, b"x")
+    assert chunk.eof is None
     assert side.counts["requests_received"] == 1
 
 
-def test_a_reply_may_follow_piece_by_piece_and_others_after_it(side):
+def test_a_reply_may_follow_chunk_by_chunk_and_others_after_it(side):
     side.on_chunk(request())
     chunks = sent(side.reply(b"one", last=False))
     chunks += sent(side.feed(b"two", stream=REPLIES))
@@ -104,8 +104,8 @@ def test_a_reply_may_follow_piece_by_piece_and_others_after_it(side):
     assert side.feed(b"too late", stream=REPLIES) == []
 
 
-def test_a_request_in_the_name_of_another_peer_does_not_mix_with_it(side, road):
-    road.open("c", 3)
+def test_a_request_with_the_id_of_another_peers_does_not_mix_with_it(side, forwarding):
+    forwarding.open("c", 3)
     side.on_chunk(request(flags=FLAG_FIRST), b"x")
     (dropped,) = side.on_chunk(request(1, incarnation=3, flags=FLAG_LAST), b"y", source="c")
     assert dropped == Report("frame_dropped", "c", None, "not_its_request")
@@ -143,7 +143,7 @@ def test_chunks_that_come_early_wait_for_those_before(side):
     assert sent(middle) == [acknowledged(0, stream=REQUEST)]
     assert deliveries(middle) == []
     effects = side.on_chunk(request(0, FLAG_FIRST), b"hello ")
-    assert [(piece.body, piece.header, piece.last) for piece in deliveries(effects)] == [
+    assert [(chunk.body, chunk.header, chunk.last) for chunk in deliveries(effects)] == [
         (b"hello ", HEADER, False),
         (b"world", None, True),
     ]
@@ -152,21 +152,21 @@ def test_chunks_that_come_early_wait_for_those_before(side):
 # --- restarts -----------------------------------------------------------------------------------------------------
 
 
-def test_the_work_of_a_caller_that_has_restarted_is_stopped(side):
+def test_the_work_of_a_client_that_has_restarted_is_aborted(side):
     side.on_chunk(request())
     assert side.on_route(incarnation=3) == [Abort(ID, "cancelled")]
     assert side.counts["requests_received"] == 0
 
 
-def test_the_work_is_stopped_when_the_caller_says_that_it_has_restarted(side):
+def test_the_work_is_aborted_when_the_client_reports_its_restart(side):
     side.on_chunk(request())
     side.reply(b"x")
     assert side.on_unreachable("restarted", stream=REPLIES) == [Abort(ID, "cancelled")]
     assert side.counts["requests_received"] == 0
 
 
-def test_a_leaf_may_have_any_incarnation_and_what_is_open_is_sent_again(side, road):
-    road.open("cli@b")
+def test_a_leaf_may_have_any_incarnation_and_open_exchanges_are_retransmitted(side, forwarding):
+    forwarding.open("cli@b")
     side.on_chunk(request(incarnation=5), source="cli@b")
     side.reply(b"x")
     (chunk,) = sent(side.on_route(incarnation=9), Kind.CHUNK)
@@ -176,30 +176,30 @@ def test_a_leaf_may_have_any_incarnation_and_what_is_open_is_sent_again(side, ro
 # --- acknowledgements ---------------------------------------------------------------------------------------------
 
 
-def test_replies_wait_for_the_window_too(side):
+def test_replies_are_bounded_by_the_window_too(side):
     side.on_chunk(request())
     side.reply(bytes(2 * WINDOW))
     assert sent(side.on_ack(15, 2 * WINDOW, stream=REPLIES), Kind.CHUNK)
 
 
-def test_who_asks_how_far_a_service_has_come_is_told_at_once(side):
+def test_a_probe_of_the_client_is_answered_at_once(side):
     side.on_chunk(request())
     assert sent(side.on_ack(0, PROBE_LIMIT, stream=REPLIES)) == [acknowledged(1, stream=REQUEST)]
 
 
-def test_a_service_whose_caller_is_silent_asks_as_well(side):
+def test_a_server_probes_a_silent_client_as_well(side):
     side.on_chunk(request())
     effects = sent([effect for _, effect in side.run(0.0, PROBE_INTERVAL)])
     assert effects == [acknowledged(1, stream=REQUEST), acknowledged(1, PROBE_LIMIT, REQUEST)]
 
 
-def test_the_work_of_a_call_that_the_caller_knows_no_more_is_stopped(side):
+def test_the_work_of_a_request_that_the_client_no_longer_knows_is_aborted(side):
     side.on_chunk(request())
     assert side.on_ack(CLOSED, 0, stream=REPLIES) == [Abort(ID, "cancelled")]
     assert side.counts["requests_received"] == 0
 
 
-def test_a_service_that_has_said_its_final_word_is_dropped_without_a_word_then(side):
+def test_a_complete_exchange_ends_without_an_abort_then(side):
     side.on_chunk(request())
     side.reply(eof=Eof())
     assert side.on_ack(CLOSED, 0, stream=REPLIES) == []
@@ -219,7 +219,7 @@ CALLER_GONE = {
 
 
 @pytest.mark.parametrize("gone", CALLER_GONE.values(), ids=CALLER_GONE)
-def test_detached_work_goes_on_when_its_caller_is_gone(side, gone):
+def test_detached_work_goes_on_when_its_client_is_gone(side, gone):
     side.on_chunk(request(detached=True))
     side.reply(b"x")
     assert [effect for effect in gone(side) if isinstance(effect, Abort)] == []
@@ -228,13 +228,13 @@ def test_detached_work_goes_on_when_its_caller_is_gone(side, gone):
 
 
 @pytest.mark.parametrize("gone", CALLER_GONE.values(), ids=CALLER_GONE)
-def test_detached_work_whose_payload_has_not_come_whole_is_stopped(side, gone):
+def test_detached_work_whose_payload_is_not_whole_is_aborted(side, gone):
     side.on_chunk(request(flags=FLAG_FIRST, detached=True), b"half")
     side.reply(b"x")
     assert [type(effect) for effect in gone(side) if isinstance(effect, Abort)] == [Abort]
 
 
-def test_detached_work_stops_when_it_is_cancelled(side):
+def test_detached_work_is_aborted_when_it_is_cancelled(side):
     side.on_chunk(request(detached=True))
     assert side.on_cancel() == [Abort(ID, "cancelled")]
 
@@ -242,7 +242,7 @@ def test_detached_work_stops_when_it_is_cancelled(side):
 # --- no route -----------------------------------------------------------------------------------------------------
 
 
-def test_work_goes_on_for_a_while_when_the_route_to_the_caller_is_lost(side):
+def test_work_goes_on_for_the_route_timeout_when_the_route_to_the_client_is_lost(side):
     side.on_chunk(request())
     side.tick(ACK_DELAY)
     side.on_route_lost(now=1.0)
@@ -253,15 +253,15 @@ def test_work_goes_on_for_a_while_when_the_route_to_the_caller_is_lost(side):
 
 @given(st.floats(0, 1e6))
 @example(3.3)
-def test_work_is_dropped_after_a_while_at_whatever_time_the_route_was_lost(new_road, when):
-    side = Side(new_road(ways={"b": 2}))
+def test_work_is_aborted_after_the_route_timeout_at_whatever_time_the_route_was_lost(new_forwarding, when):
+    side = Side(new_forwarding(ways={"b": 2}))
     side.on_chunk(request(), now=when)
     side.on_route_lost(now=when)
     side.run(when, when + 10 * ROUTE_TIMEOUT)
     assert side.counts["requests_received"] == 0
 
 
-def test_replies_to_a_caller_that_was_out_of_reach_go_on_when_it_is_back(side):
+def test_replies_to_a_client_that_was_unreachable_go_on_when_it_is_back(side):
     side.on_chunk(request())
     side.on_route_lost(now=1.0)
     assert side.reply(b"x", now=2.0) == []
@@ -274,7 +274,7 @@ def test_replies_to_a_caller_that_was_out_of_reach_go_on_when_it_is_back(side):
 
 
 @pytest.mark.parametrize("answered", [False, True])
-def test_work_for_a_caller_to_whom_there_never_was_a_route_is_dropped(side, answered):
+def test_work_for_a_client_that_never_had_a_route_is_aborted(side, answered):
     side.on_chunk(request(incarnation=9), source="x")
     if answered:
         side.reply(eof=Eof())
@@ -283,9 +283,9 @@ def test_work_for_a_caller_to_whom_there_never_was_a_route_is_dropped(side, answ
 
 
 @pytest.mark.parametrize(("reason", "route_timeout"), [("no_route", ROUTE_TIMEOUT), ("gone", LEAF_ROUTE_TIMEOUT)])
-def test_work_goes_on_for_a_while_after_a_note_that_the_caller_is_out_of_reach(side, road, reason, route_timeout):
+def test_work_goes_on_for_the_route_timeout_after_an_unreachable(side, forwarding, reason, route_timeout):
     source = "cli@b" if reason == "gone" else "b"
-    road.open(source, 2)
+    forwarding.open(source, 2)
     side.on_chunk(request(), source=source)
     side.tick(ACK_DELAY)
     side.on_unreachable(reason, stream=REPLIES, to=source, now=1.0)
@@ -297,8 +297,8 @@ def test_work_goes_on_for_a_while_after_a_note_that_the_caller_is_out_of_reach(s
 # --- leaves -------------------------------------------------------------------------------------------------------
 
 
-def test_a_leaf_that_is_gone_has_a_short_while_to_come_back(side, road):
-    road.open("cli@a")
+def test_a_leaf_that_is_gone_has_a_short_while_to_come_back(side, forwarding):
+    forwarding.open("cli@a")
     side.on_chunk(request(incarnation=5), source="cli@a")
     side.tick(ACK_DELAY)
     side.delivery.on_detached("cli@a", 1.0)
@@ -306,8 +306,8 @@ def test_a_leaf_that_is_gone_has_a_short_while_to_come_back(side, road):
     assert side.tick(1.0 + LEAF_ROUTE_TIMEOUT) == [Abort(ID, "unreachable")]
 
 
-def test_a_leaf_that_comes_back_goes_on(side, road):
-    road.open("cli@a")
+def test_a_leaf_that_comes_back_goes_on(side, forwarding):
+    forwarding.open("cli@a")
     side.on_chunk(request(incarnation=5), source="cli@a")
     side.reply(b"x")
     side.delivery.on_detached("cli@a", 1.0)
@@ -319,9 +319,9 @@ def test_a_leaf_that_comes_back_goes_on(side, road):
     assert Abort(ID, "unreachable") not in [effect for _, effect in side.run(2.1, 2.0 + SILENCE_TIMEOUT - 1.0)]
 
 
-def test_only_the_exchanges_of_that_leaf_are_touched(side, road):
-    road.open("cli@a")
-    road.open("top@a")
+def test_only_the_exchanges_of_that_leaf_are_touched(side, forwarding):
+    forwarding.open("cli@a")
+    forwarding.open("top@a")
     for number, source in enumerate(["cli@a", "top@a", "b"]):
         id = bytes([number]) * 16
         side.on_chunk(request(id=id, incarnation=5 if "@" in source else 2), source=source)
@@ -330,11 +330,11 @@ def test_only_the_exchanges_of_that_leaf_are_touched(side, road):
     assert [effect for effect in effects if isinstance(effect, Abort)] == [Abort(bytes(16), "unreachable")]
 
 
-def test_the_work_of_a_leaf_that_hangs_on_another_node_from_now_on_goes_on_there(side, road):
+def test_the_work_of_a_leaf_that_attaches_to_another_node_goes_on_there(side, forwarding):
     for host in ("h", "i"):
-        road.open(f"leaf@{host}", 0)
+        forwarding.open(f"leaf@{host}", 0)
     side.on_chunk(request(), source="leaf@h")
-    side.reply(b"lost on the way", now=1.0)
+    side.reply(b"lost on the path", now=1.0)
     again = side.on_ack(0, PROBE_LIMIT, stream=REPLIES, source="leaf@i", now=2.0)
     assert [(frame.kind, frame.destination) for frame in again if hasattr(frame, "kind")] == [
         (Kind.CHUNK, "leaf@i"),
@@ -346,10 +346,10 @@ def test_the_work_of_a_leaf_that_hangs_on_another_node_from_now_on_goes_on_there
     assert side.on_cancel(source="leaf@i", now=3.0)[0] == Abort(ID, "cancelled")
 
 
-def test_the_work_of_a_leaf_that_finds_no_other_home_ends(side):
+def test_the_work_of_a_leaf_that_finds_no_other_uplink_ends(side):
     side.on_chunk(request())
     side.delivery.on_detached(None, 3.0)
-    side.road.shut("b")
+    side.forwarding.shut("b")
     effects = [effect for _, effect in side.run(3.0, 3.0 + 10 * ROUTE_TIMEOUT)]
     assert Abort(ID, "unreachable") in effects
 
@@ -357,7 +357,7 @@ def test_the_work_of_a_leaf_that_finds_no_other_home_ends(side):
 # --- cancelling ---------------------------------------------------------------------------------------------------
 
 
-def test_work_that_is_cancelled_is_aborted_once_and_its_final_word_is_sent(side):
+def test_cancelled_work_is_aborted_once_and_its_last_reply_is_sent(side):
     side.on_chunk(request())
     assert side.on_cancel() == [Abort(ID, "cancelled")]
     assert side.on_cancel() == []
@@ -365,7 +365,7 @@ def test_work_that_is_cancelled_is_aborted_once_and_its_final_word_is_sent(side)
     assert chunk.eof == Eof(1, "cancelled", "stopped")
 
 
-def test_work_that_has_said_its_final_word_is_not_aborted(side):
+def test_work_that_has_given_its_last_reply_is_not_aborted(side):
     side.on_chunk(request())
     side.reply(eof=Eof())
     assert side.on_cancel() == []
@@ -379,15 +379,15 @@ def test_work_whose_cancel_has_overtaken_its_first_chunk_never_begins(side):
     assert side.counts["requests_received"] == 0
 
 
-def test_nobody_cancels_the_work_of_another(side, road):
-    road.open("c", 3)
+def test_a_node_can_not_cancel_the_work_of_another(side, forwarding):
+    forwarding.open("c", 3)
     side.on_chunk(request())
     assert side.on_cancel(source="c", incarnation=3) == [Report("frame_dropped", "c", None, "not_its_request")]
     assert side.counts["requests_received"] == 1
 
 
-def test_nobody_acknowledges_the_replies_to_another(side, road):
-    road.open("c", 3)
+def test_a_node_can_not_acknowledge_the_replies_to_another(side, forwarding):
+    forwarding.open("c", 3)
     side.on_chunk(request())
     side.reply(b"x", eof=Eof())
     (dropped,) = side.on_ack(1, stream=REPLIES, source="c", incarnation=3)
@@ -395,5 +395,43 @@ def test_nobody_acknowledges_the_replies_to_another(side, road):
     assert side.counts["requests_received"] == 1
 
 
-def test_a_cancel_from_where_no_way_leads_is_not_answered(side):
+def test_a_cancel_without_a_route_back_is_not_answered(side):
     assert side.on_cancel(source="x", incarnation=3) == []
+
+
+# --- states -------------------------------------------------------------------------------------------------------
+
+
+def test_a_received_request_goes_from_open_over_a_lost_route_to_complete(side):
+    side.on_chunk(request())
+    exchange = side.delivery.server.get(ID)
+    assert exchange.state is ServerState.OPEN
+    side.on_route_lost()
+    assert exchange.state is ServerState.ROUTE_LOST
+    side.on_route()
+    assert exchange.state is ServerState.OPEN
+    side.reply(eof=Eof())
+    assert exchange.state is ServerState.COMPLETE
+    side.on_route_lost()
+    side.on_route()
+    assert exchange.state is ServerState.COMPLETE
+    side.on_ack(1, stream=REPLIES)
+    assert exchange.state is ServerState.ENDED
+
+
+def test_a_cancelled_request_is_aborted_until_its_last_reply_is_given(side):
+    side.on_chunk(request())
+    exchange = side.delivery.server.get(ID)
+    side.on_cancel()
+    side.on_route_lost()
+    assert exchange.state is ServerState.ABORTED
+    side.reply(eof=Eof(1, "cancelled", ""))
+    assert exchange.state is ServerState.COMPLETE
+
+
+@pytest.mark.parametrize("state", [ServerState.ROUTE_LOST, ServerState.COMPLETE])
+def test_a_state_that_contradicts_what_is_known_is_found(side, state):
+    side.on_chunk(request())
+    side.delivery.server.get(ID).state = state
+    with pytest.raises(AssertionError, match=f"{state.name}, not OPEN"):
+        side.delivery.check()

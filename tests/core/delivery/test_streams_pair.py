@@ -15,10 +15,10 @@ from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
 HEADER = RequestHeader("echo:echo", 1.0)
 
 
-def as_chunk(piece):
-    """A piece as it is read at the other end."""
-    return Chunk(bytes(16), True, sequence=piece.sequence, flags=piece.flags, request_number=0,
-                 lowest_outstanding=0, incarnation=1, target=1, header=piece.header, eof=piece.eof)  # fmt: skip
+def as_chunk(chunk):
+    """A chunk as it is read at the other end."""
+    return Chunk(bytes(16), True, sequence=chunk.sequence, flags=chunk.flags, request_number=0,
+                 lowest_outstanding=0, incarnation=1, target=1, header=chunk.header, eof=chunk.eof)  # fmt: skip
 
 
 # --- both ends, and a network that does what it likes --------------------------------------------------------------
@@ -48,9 +48,9 @@ class Path:
             self.now += 0.05
             if self.now > 60:
                 self.lossy = False
-            while (piece := self.outbound.next_chunk(self.now)) is not None:
+            while (chunk := self.outbound.next_chunk(self.now)) is not None:
                 assert self.outbound.sent_credit <= self.promised
-                self.carry(self.forth, (as_chunk(piece), bytes(piece.body)))
+                self.carry(self.forth, (as_chunk(chunk), bytes(chunk.body)))
             due = self.outbound.retransmit_at(self.rtt.timeout(self.outbound.retries))
             if not self.outbound.in_flight and self.outbound.unsent:
                 self.acknowledge()  # the sender asks how things stand
@@ -86,9 +86,9 @@ class Path:
 
     def on_chunk(self, chunk, body):
         ready = self.inbound.accept(chunk, body, 1)
-        for piece, content, _ in ready or ():
+        for chunk, content, _ in ready or ():
             self.received += content
-            self.flags.append(piece.flags)
+            self.flags.append(chunk.flags)
             self.unread.append(len(content) + CHUNK_OVERHEAD)
             self.accepted_weight += len(content) + CHUNK_OVERHEAD
         assert sum(self.unread) <= WINDOW

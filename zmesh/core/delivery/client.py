@@ -76,9 +76,8 @@ class ClientExchange(Exchange):
             self.state = ClientState.OPEN if incarnation else ClientState.DISCOVERING
 
     def lose_route(self, now: float) -> None:
-        """There is no route to the server."""
-        if self.unreachable_since is None:
-            self.unreachable_since = now
+        """There is no route to the server any more."""
+        self.unreachable_since = now
         if self.state is not ClientState.CANCELLING:
             self.state = ClientState.ROUTE_LOST
 

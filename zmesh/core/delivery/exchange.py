@@ -55,11 +55,6 @@ class Exchange:
         self.charged_bytes = 0
         self.handle: object = None
 
-    def lose_route(self, now: float) -> None:
-        """There is no route to the peer."""
-        if self.unreachable_since is None:
-            self.unreachable_since = now
-
     def find_route(self) -> None:
         """There is a route to the peer, or a frame has come from it."""
         self.unreachable_since = None

@@ -63,9 +63,8 @@ class ServerExchange(Exchange):
     # -- transitions ---------------------------------------------------------------------------------------------
 
     def lose_route(self, now: float) -> None:
-        """There is no route to the client."""
-        if self.unreachable_since is None:
-            self.unreachable_since = now
+        """There is no route to the client any more."""
+        self.unreachable_since = now
         if self.state is ServerState.OPEN:
             self.state = ServerState.ROUTE_LOST
 
@@ -93,12 +92,11 @@ class ServerExchange(Exchange):
     def check(self) -> None:
         """Raise AssertionError if the state contradicts what is known."""
         super().check()
-        if (self.state is ServerState.COMPLETE) is not self.outbound.complete:
-            raise AssertionError(f"a stream that is over in state {self.state.name}, or the other way round")
-        if self.state is ServerState.OPEN and self.unreachable_since is not None:
-            raise AssertionError("a request without a route to its client is open")
-        if self.state is ServerState.ROUTE_LOST and self.unreachable_since is None:
-            raise AssertionError("a request with a route to its client has lost it")
+        expected = ServerState.OPEN if self.unreachable_since is None else ServerState.ROUTE_LOST
+        if self.outbound.complete:
+            expected = ServerState.COMPLETE
+        if self.state is not expected and (self.state is not ServerState.ABORTED or self.outbound.complete):
+            raise AssertionError(f"the state of a received request is {self.state.name}, not {expected.name}")
 
 
 class Server:

@@ -21,14 +21,17 @@ class RttEstimator:
         self.variation = 0.0
         self._timeout = INITIAL_TIMEOUT
 
-    def update(self, sample: float) -> None:
-        """Take in one round trip of something that was sent once (Karn's rule)."""
-        if self.smoothed is None:
-            self.smoothed, self.variation = sample, sample / 2
+    def update(self, sample: float) -> float:
+        """Take in one round trip of a frame that was sent once (Karn's rule); returns the new smoothed time."""
+        smoothed = self.smoothed
+        if smoothed is None:
+            smoothed, self.variation = sample, sample / 2
         else:
-            self.variation += (abs(self.smoothed - sample) - self.variation) / 4
-            self.smoothed += (sample - self.smoothed) / 8
-        self._timeout = min(MAX_TIMEOUT, self.smoothed + max(GRANULARITY, 4 * self.variation))
+            self.variation += (abs(smoothed - sample) - self.variation) / 4
+            smoothed += (sample - smoothed) / 8
+        self.smoothed = smoothed
+        self._timeout = min(MAX_TIMEOUT, smoothed + max(GRANULARITY, 4 * self.variation))
+        return smoothed
 
     def timeout(self, retries: int) -> float:
         """Seconds to wait for an acknowledgement after so many retransmissions; each doubles it, up to MAX_TIMEOUT."""

@@ -76,10 +76,10 @@ def test_a_slower_link_never_costs_less(one, other):
 def test_the_round_trip_time_of_a_link_is_smoothed_as_in_rfc_6298():
     link = Link(1, dialled=True, cost=100, now=0.0)
     link.measure(0.004)
-    assert (link.rtt, link.rtt_variance) == (0.004, 0.002)
+    assert (link.rtt, link.rtt_estimator.variation) == (0.004, 0.002)
     link.measure(0.012)
     assert link.rtt == pytest.approx(7 / 8 * 0.004 + 1 / 8 * 0.012)
-    assert link.rtt_variance == pytest.approx(3 / 4 * 0.002 + 1 / 4 * 0.008)
+    assert link.rtt_estimator.variation == pytest.approx(3 / 4 * 0.002 + 1 / 4 * 0.008)
 
 
 def test_a_small_change_of_the_round_trip_time_leaves_the_cost_alone():

@@ -23,6 +23,7 @@ from enum import Enum
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.neighbours.rate_limits import RateLimiter
+from zmesh.core.rtt import RttEstimator
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import INFINITY
 
@@ -105,8 +106,7 @@ class Link:
         "records",
         "refused",
         "routes",
-        "rtt",
-        "rtt_variance",
+        "rtt_estimator",
         "session",
         "started",
         "state",
@@ -144,12 +144,16 @@ class Link:
         self.suspect = False
         self.synced = False
         self.heard = now
-        self.rtt: float | None = None
-        self.rtt_variance = 0.0
+        self.rtt_estimator = RttEstimator()
         self.recent: tuple[float, ...] = ()
         self.strikes = 0
         self.routes = Comparison(RESEND_ROUTES_AFTER)
         self.records = Comparison(RESEND_RECORDS_AFTER)
+
+    @property
+    def rtt(self) -> float | None:
+        """The smoothed round-trip time in seconds (RFC 6298), None before the first sample."""
+        return self.rtt_estimator.smoothed
 
     @property
     def effective_cost(self) -> int:
@@ -168,17 +172,13 @@ class Link:
 
     def measure(self, sample: float) -> bool:
         """Process one round-trip sample, in seconds; True if the link's cost changes with it."""
-        if self.rtt is None:
-            self.rtt, self.rtt_variance = sample, sample / 2
-        else:
-            self.rtt_variance += (abs(self.rtt - sample) - self.rtt_variance) / 4
-            self.rtt += (sample - self.rtt) / 8
+        rtt = self.rtt_estimator.update(sample)
         self.recent = (*self.recent, sample)[-STEADY:]
         fastest, slowest = min(self.recent), max(self.recent)
         penalty, at_least, at_most = self.cost - self.base_cost, rtt_penalty(fastest), rtt_penalty(slowest)
         if at_least - penalty < COST_STEP and penalty - at_most < COST_STEP and not at_most == 0 < penalty:
             return False
-        steady = min(max(self.rtt, JITTER * fastest), slowest / JITTER)
+        steady = min(max(rtt, JITTER * fastest), slowest / JITTER)
         before, self.cost = self.cost, self.base_cost + (rtt_penalty(steady) if at_most else 0)
         return self.cost != before
 

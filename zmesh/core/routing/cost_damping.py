@@ -1,8 +1,9 @@
-"""When the mesh hears of a cost that has moved: at once after a calm, and less and less often while more follow.
+"""Damping of cost changes: the first is advertised at once, and while more follow, they are at intervals that double.
 
-Each move is told to all neighbours, in an UPDATE and a RECORD, so a hub on whose busy machine hundreds of round trips
-swing would do little else. Routers put off in the same way what they compute while their network is restless (RFC
-8405). Nothing but the moves of costs waits here: links that come or go, and what neighbours tell, are told on at once.
+Each change of a cost is advertised to all neighbours, in an UPDATE and a RECORD, so a hub on whose busy machine
+hundreds of round-trip times swing would do little else. Link-state routers delay their computations in the same way
+while the network is unstable (RFC 8405). Only changes of costs wait here: links that come up or go down, and what
+neighbours advertise, are passed on at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ DELAY_MAX = 4.0
 
 
 class CostDamping:
-    """The links whose cost has moved and that nobody has heard of."""
+    """The links whose cost has changed and has not been advertised."""
 
     def __init__(self, alarm: Alarm) -> None:
         self._alarm = alarm
@@ -29,12 +30,14 @@ class CostDamping:
         return len(self._links)
 
     def add(self, link: LinkId) -> None:
-        """The cost of this link has moved."""
+        """The cost of this link has changed."""
         self._links[link] = None
         self._alarm.at(self._next)
 
     def take(self, now: float) -> list[LinkId]:
-        """The links to tell of; empty before their time. The next pause is twice as long, unless there was a calm."""
+        """Take out the links to advertise; none before the delay is over. The next delay is twice as long, or the initial
+        one if there was no change for as long as the last.
+        """
         if not self._links or now < self._next:
             return []
         self._pause = DELAY_INITIAL if now >= self._next + self._pause else min(DELAY_MAX, 2 * self._pause)
@@ -43,5 +46,5 @@ class CostDamping:
         return list(links)
 
     def next_deadline(self) -> float | None:
-        """When `take` has something to give."""
+        """When `take` returns links."""
         return self._next if self._links else None

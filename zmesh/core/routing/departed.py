@@ -1,9 +1,9 @@
-"""The nodes that could be reached and can't be any more: when the last route was lost, and which node heard them last.
+"""Nodes that were reachable and are not any more: when the last route was lost, and which node was linked to them last.
 
-The last node to hear of one that is gone was a neighbour of it. Its own record names its neighbours; those of them that
-still name it in theirs when the last route goes have not lost their link to it before, as the others have. If none of
-them can be reached either, they have left with it, and whoever heard *them* last is asked for: so behind a broken link
-all nodes are known by its near end. The table is bounded, and drops what left first.
+The last node to be linked to one that has left was a neighbour of it. The record of the node lists its neighbours;
+those that still list it in theirs when the last route is lost have not lost their link before, as the others have. If
+none of them is reachable either, they have left with it, and the last nodes linked to *them* are looked up: so behind a
+broken link all nodes are known by its near end. The table is bounded, and drops what left first.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MAX_VISITED = 64
 
 
 class Departure(NamedTuple):
-    """A node was lost `at` this time; the `witnesses` were its neighbours, or the node that knows it itself."""
+    """A node was lost `at` this time; the `witnesses` are neighbours of it, or the node itself that keeps this table."""
 
     at: float
     witnesses: tuple[NodeId, ...]
 
 
 class Departed:
-    """The table of the nodes that have left, as one node knows it."""
+    """The nodes that have left."""
 
     def __init__(self, node: NodeId, routes: Routes, records: Records, limits: Limits = DEFAULT_LIMITS) -> None:
         self._node = node
@@ -45,11 +45,11 @@ class Departed:
         return node in self._departures
 
     def join(self, node: NodeId) -> None:
-        """There is a route to that node (again)."""
+        """There is a route to that node."""
         self._departures.pop(node, None)
 
     def leave(self, node: NodeId, hops: int, now: float) -> None:
-        """The last route to that node, of so many hops, is gone."""
+        """The last route to that node, of so many hops, is lost."""
         witnesses = (self._node,) if hops == 1 else self._neighbours_of(node)
         self._departures.pop(node, None)
         self._departures[node] = Departure(now, witnesses)
@@ -58,7 +58,7 @@ class Departed:
             self._dropped = True
 
     def heard_by(self, node: NodeId) -> NodeId | None:
-        """The node that can be reached, or this one, which heard last of one that has left; None if that is unknown."""
+        """The reachable node, or this one, that was linked last to one that has left; None if that is unknown."""
         waiting, seen = [node], {node}
         while waiting and len(seen) <= MAX_VISITED:
             departure = self._departures.get(waiting.pop(0))
@@ -71,7 +71,7 @@ class Departed:
         return None
 
     def describe(self, node: NodeId, now: float) -> str:
-        """What is known of a node that there is no route to, for the text of an error."""
+        """When a node without a route left, and which node heard it last, for the text of an error."""
         departure = self._departures.get(node)
         if departure is None:
             return f"{node!r} {'is not' if self._dropped else 'was never'} known to {self._node!r}"
@@ -92,7 +92,7 @@ class Departed:
         return record is not None and any(name == node for name, _ in record.neighbours)
 
     def check(self) -> None:
-        """Raise AssertionError if a node has left that can be reached, or the table is past its limit."""
+        """Raise AssertionError if a node in the table is reachable, or the table is past its limit."""
         if any(self._routes.get(node) is not None for node in self._departures):
             raise AssertionError("a node that has left and can be reached")
         if len(self._departures) > self._limits.departed_nodes:

@@ -1,10 +1,10 @@
-"""Who has how much of a table that has room for so much, and who has to give way when it is full.
+"""Quotas of a table with bounded room: which rows are evicted when it is full.
 
-A table of what neighbours tell is filled by all of them, and one that tells far too much must not take the place of the
-others. So while there is room everybody may have as much of it as there is, and when there is none, the neighbour with
-the most gives way to those with less (the policy of longest queue drop, which is fair between flows for the same
-reason; Suter et al., *Buffer Management Schemes for Supporting TCP in Gigabit Routers with Per-flow Queueing*, IEEE
-JSAC 1999). What is not in use any more gives way first, the oldest before the others; of what is in use the newest.
+A table of what neighbours advertise is filled by all of them, and one that advertises far too much must not take the
+room of the others. So while there is room every neighbour may use it, and when there is none, rows of the neighbour
+with the most are evicted for those with less (the policy of longest queue drop, which is fair between flows for the
+same reason; Suter et al., *Buffer Management Schemes for Supporting TCP in Gigabit Routers with Per-flow Queueing*,
+IEEE JSAC 1999). Rows that are idle are evicted first, the oldest before the others; of those in use the newest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class _Share(Generic[K]):
-    """What one neighbour has: the rows in use and the others, each in the order of their age, and their weight."""
+    """The rows of one neighbour: those in use and the idle ones, each in the order of their age, and their weight."""
 
     __slots__ = ("idle", "size", "used")
 
@@ -28,8 +28,8 @@ class _Share(Generic[K]):
 
 
 class Quotas(Generic[K]):
-    """The rows of one table by their key, each with its owner (whoever told it) and its weight; all of them together
-    weigh `capacity` at most.
+    """The rows of one table by their key, each with its owner (the neighbour that sent it) and its weight; all of them
+    together weigh `capacity` at most.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -38,7 +38,7 @@ class Quotas(Generic[K]):
         self._shares: dict[Hashable, _Share[K]] = {}
         self._largest: Hashable = None
         self._second = 0
-        """No owner but the largest has more than this; so who is the largest need not be looked for at each change."""
+        """No owner but the largest has more than this, so the largest need not be searched for at each change."""
         self._idle = 0
         self.total = 0
 
@@ -50,7 +50,7 @@ class Quotas(Generic[K]):
 
     @property
     def has_room(self) -> bool:
-        """True if a row would be taken without one that is in use having to give way."""
+        """True if a row would be taken without evicting one that is in use."""
         return self.total < self._capacity or self._idle > 0
 
     def keys(self) -> set[K]:
@@ -58,13 +58,13 @@ class Quotas(Generic[K]):
         return set(self._rows)
 
     def of(self, owner: Hashable) -> int:
-        """The weight of what an owner has."""
+        """The weight of an owner's rows."""
         share = self._shares.get(owner)
         return share.size if share is not None else 0
 
     def take(self, key: K, owner: Hashable, weight: int = 1) -> list[K] | None:
-        """Enter a row that is in use, or let another owner have it, or the same with another weight. Returns the rows
-        that have to give way and are forgotten here; None if there is no room, and nothing has changed then.
+        """Add a row that is in use, or change its owner or weight. Returns the rows that are evicted for it; None if
+        there is no room, and nothing has changed then.
         """
         row = self._rows.get(key)
         if row == (owner, weight):
@@ -93,7 +93,7 @@ class Quotas(Generic[K]):
         self._move(key, idle=False)
 
     def idle(self, key: K) -> None:
-        """The row is not in use any more, and gives way before the others."""
+        """The row is not in use any more, and is evicted before the others."""
         self._move(key, idle=True)
 
     def drop(self, key: K) -> None:
@@ -102,7 +102,7 @@ class Quotas(Generic[K]):
             self._remove(key)
 
     def _victim(self, owner: Hashable, weight: int) -> K | None:
-        """What has to give way next, so that this owner may have that much more."""
+        """The row to evict next, so that this owner may have that much more."""
         own = self._shares.get(owner)
         largest = self._find_largest()
         if largest is not None and largest is not own and largest.size > (own.size if own is not None else 0) + weight:

@@ -1,15 +1,15 @@
-"""What every node says of itself, flooded to all.
+"""Node records, flooded to all: what each node offers and which neighbours it has (link state, as OSPF floods LSAs).
 
-A record is replaced by one with a higher serial (ties by incarnation, so that all agree). A node that hears of a record
-in its own name that is not its own, left over from before a restart, outbids its serial. The records of reachable nodes
-make up the digest that travels in the probes: reachability is the same all over a partition, so equal tables have equal
-digests, and the records of nodes that are gone can be kept for a while without anybody sending them round again. For
-the same reason a record of a node without a route is passed on only once there is one, so that made-up ones get no
-further than to the neighbours of who made them up.
+A record is replaced by one with a higher serial (ties by incarnation, so that all agree). A node that receives a record
+of its own id that it did not originate, left over from before a restart, re-originates its record with a higher serial.
+The records of reachable nodes make up the digest that travels in the probes: reachability is the same all over a
+partition, so equal tables have equal digests, and the records of nodes that have left can be kept for a while without
+being flooded again. For the same reason a record of a node without a route is flooded only once there is one, so that
+forged ones get no further than to the neighbours of the node that sends them.
 
-Anybody can say something in another node's name. All nodes agree on what the highest serial is (`serials`), and between
-two records of one serial and incarnation on the one with the higher digest (as OSPF does with checksums, RFC 2328
-section 13.1), so the node itself comes to hear of the one that they all have, and outbids it.
+Any member can flood a record in another node's name. All nodes agree on the highest serial (`serials`), and between two
+records of one serial and incarnation on the one with the higher digest (as OSPF does with checksums, RFC 2328 section
+13.1), so the node itself receives the one that they all have, and re-originates above it.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class Records:
         self._reachable: set[NodeId] = {node}
         self._gone: Timers[NodeId] = Timers(alarm)
         self._held_back: dict[NodeId, LinkId] = {}
-        """The nodes whose record is passed on as soon as there is a route to them, and where it was heard."""
+        """The nodes whose record is flooded as soon as there is a route to them, and the link that it came on."""
         self._quotas: Quotas[NodeId] = Quotas(max_nodes)
         self._owners: dict[LinkId, Hashable] = {}
         self.refused: Counter[tuple[LinkId | None, str]] = Counter()
-        """How many records were not taken or kept, by the link that they came on and the reason."""
+        """How many records were not accepted or kept, by the link that they came on and the reason."""
         self._left_out = (0, 0)
         self._reoriginate_pause = REORIGINATE_INITIAL
         self._reoriginate_at = 0.0
@@ -89,24 +89,24 @@ class Records:
         return len(self._records)
 
     def link_up(self, link: LinkId, now: float, neighbour: NodeId | None = None) -> None:
-        """A neighbour is new: it is told all records of nodes that can be reached."""
+        """A link to a neighbour is up: it gets the records of all reachable nodes."""
         self._owners[link] = neighbour or link
-        self._tell_all(link, now)
+        self._send_all(link, now)
 
-    def _tell_all(self, link: LinkId, now: float) -> None:
+    def _send_all(self, link: LinkId, now: float) -> None:
         self._pending[link] = dict.fromkeys(node for node in self._records if node in self._reachable)
         self._flush_at = now
         self._alarm.at(now)
 
     def link_down(self, link: LinkId) -> None:
-        """The neighbour is gone."""
+        """The link is down."""
         self._pending.pop(link, None)
         self._owners.pop(link, None)
 
     def resend(self, link: LinkId, now: float) -> None:
-        """Tell that neighbour everything once more."""
+        """Send that neighbour all records once more."""
         if link in self._pending:
-            self._tell_all(link, now)
+            self._send_all(link, now)
 
     def describe(
         self,
@@ -116,8 +116,8 @@ class Records:
         now: float,
         refused: tuple[Refused, ...] = (),
     ) -> list[str]:
-        """Say this of this node from now on, as far as a record has room for it. Returns what there is no room for, in
-        words, if that is not what it was before.
+        """Originate the own record with this content if that is new, as far as a record has room for it. Returns a text
+        for each list that was cut, if another number is left out than before.
         """
         offered = tuple(name[:MAX_CAPABILITY] for name in capabilities)
         names, beside = offered[:MAX_CAPABILITIES], neighbours[:MAX_NEIGHBOURS]
@@ -134,14 +134,14 @@ class Records:
         before, self._left_out = self._left_out, (len(offered) - len(names), len(neighbours) - len(beside))
         if self._left_out == before:
             return []
-        told = (
+        offers = (
             (len(offered), "directives are offered", len(names)),
             (len(neighbours), "neighbours are there", len(beside)),
         )
-        return [f"{count} {what}, and the mesh hears of {some}" for count, what, some in told if some < count]
+        return [f"{count} {what}, and the mesh hears of {some}" for count, what, some in offers if some < count]
 
     def update(self, link: LinkId, record: Record, blob: bytes, now: float, ceiling: int = HIGHEST) -> bool:
-        """Take in a record that a neighbour passed on, with a serial of at most `ceiling`; True if it was news."""
+        """Process a record from a neighbour, with a serial of at most `ceiling`; True if it was accepted."""
         node = record.node
         if record.serial > ceiling:
             self.refused[link, "serial_ahead"] += 1
@@ -172,14 +172,14 @@ class Records:
         return True
 
     def outranks(self, record: Record, ceiling: int = HIGHEST) -> bool:
-        """True if the record takes the place of another incarnation's, which may be this node's own."""
+        """True if the record replaces that of another incarnation, which may be this node's own."""
         known = self._records.get(record.node)
         if known is None or known.incarnation == record.incarnation or record.serial > ceiling:
             return False
         return _rank(record) > _rank(known)
 
     def set_reachable(self, node: NodeId, reachable: bool, now: float) -> None:
-        """The route to `node` has come, or gone; a record that stays unreachable is dropped in the end."""
+        """The route to `node` was found or lost; a record that stays unreachable is dropped after KEEP_GONE."""
         if reachable == (node in self._reachable) or node == self._node:
             return
         if reachable:
@@ -198,11 +198,11 @@ class Records:
         self.digest = (self.digest + sign * self._digests.get(node, 0)) % _MODULUS
 
     def known(self) -> dict[NodeId, Record]:
-        """The records of all nodes that can be reached, this one's among them."""
+        """The records of all reachable nodes, and of this one."""
         return {node: record for node, record in self._records.items() if node in self._reachable}
 
     def get(self, node: NodeId) -> Record | None:
-        """The record of a node, also of one that can't be reached at the moment."""
+        """The record of a node, also of one that is not reachable at the moment."""
         return self._records.get(node)
 
     def names(self) -> Iterable[NodeId]:
@@ -219,7 +219,7 @@ class Records:
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def flush(self, now: float) -> list[tuple[LinkId, list[bytes]]]:
-        """What to send on which link, in batches; empty before its time."""
+        """The records that are due, in batches by link."""
         if self._flush_at is None or self._flush_at > now:
             return []
         self._flush_at = None
@@ -243,7 +243,7 @@ class Records:
         return batches
 
     def expire(self, now: float) -> list[NodeId]:
-        """Drop the records of nodes that have been gone for long; outbid who speaks in this node's name."""
+        """Drop the records of nodes that were unreachable for KEEP_GONE, and return their ids; re-originate if it is due."""
         self._reoriginate_if_due(now)
         dropped = self._gone.expire(now)
         for node in dropped:
@@ -251,7 +251,7 @@ class Records:
         return dropped
 
     def _reoriginate_if_due(self, now: float) -> None:
-        """Publish above what was said in this node's name, at pauses that double: two may do it to each other."""
+        """Originate above a record in this node's name, with exponential backoff: two live nodes may do it in turn."""
         if self._reoriginate_above is not None and now >= self._reoriginate_at:
             calm = now >= self._reoriginate_at + REORIGINATE_MAX
             self._reoriginate_pause = REORIGINATE_INITIAL if calm else min(REORIGINATE_MAX, 2 * self._reoriginate_pause)
@@ -281,7 +281,7 @@ class Records:
         self._quotas.drop(node)
 
     def _is_higher(self, record: Record, blob: bytes, known: Record) -> bool:
-        """True if a record takes the place of the one that is known."""
+        """True if a record replaces the one that is known."""
         rank, before = _rank(record), _rank(known)
         if rank != before:
             return rank > before
@@ -296,17 +296,17 @@ class Records:
             self._alarm.at(self._flush_at)
 
     def check(self) -> None:
-        """Raise AssertionError if the digest or the tables are not what they must be."""
+        """Raise AssertionError if the digest is not the sum of the records, or the tables do not match."""
         total = sum(value for node, value in self._digests.items() if node in self._reachable) % _MODULUS
         if total != self.digest:
             raise AssertionError("the digest of the records is not their sum")
         if not self._records.keys() == self._blobs.keys() == self._digests.keys():
             raise AssertionError("a record without its bytes or its digest")
         if any(node not in self._reachable and node not in self._gone for node in self._records):
-            raise AssertionError("an unreachable record that nothing will drop")
+            raise AssertionError("an unreachable record without a timeout")
         self._quotas.check()
         if self._quotas.keys() != self._records.keys() - {self._node}:
-            raise AssertionError("a record that counts for nobody")
+            raise AssertionError("a record without an owner")
         if self._held_back.keys() & self._reachable or not self._held_back.keys() <= self._records.keys():
             raise AssertionError("a record that is held back for a node that there is a route to")
 
@@ -316,6 +316,6 @@ def _rank(record: Record) -> tuple[int, int]:
 
 
 def _units(record: Record, blob: bytes) -> int:
-    """For how many records of ordinary size this one counts, by the memory that it takes when it has been read."""
+    """For how many records of ordinary size this one counts, by the memory that it takes when it is decoded."""
     size = 2 * len(blob) + _NEIGHBOUR_BYTES * len(record.neighbours) + _CAPABILITY_BYTES * len(record.capabilities)
     return 1 + size // UNIT_BYTES

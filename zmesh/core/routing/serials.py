@@ -1,11 +1,11 @@
-"""How far the numbers that say which of two statements is newer may be ahead: serials of records, seqnos of routes.
+"""How far the numbers that order two statements may be ahead of the clock: serials of records, seqnos of routes.
 
 Both begin with the milliseconds since 1970 at each start of a node and grow by one, so the clock outruns them. Without
-a ceiling, a member that uses the highest number of all in another node's name has the last word for ever, since the
-node itself can't use a higher one (OSPF has to flush the statement from everywhere then, RFC 2328 section 12.1.6; IS-IS
-has to be silent until it has aged, ISO 10589 section 7.3.16.1). Here a number that is more than MAX_LEAD_MS ahead of
-the receiver's clock is not accepted and not passed on. The ceiling moves up by a thousand a second, so there is always
-room for the node itself to outbid what was accepted.
+a ceiling, a member that uses the highest number of all in another node's name could never be superseded, since the node
+itself can't use a higher one (OSPF has to flush the statement from everywhere then, RFC 2328 section 12.1.6; IS-IS has
+to be silent until it has aged, ISO 10589 section 7.3.16.1). Here a number that is more than MAX_LEAD_MS ahead of the
+receiver's clock is neither accepted nor forwarded. The ceiling rises by a thousand a second, so there is always room
+for the node itself to re-originate above what was accepted.
 
 The lead is so large that a clock which is wrong by centuries is still accepted everywhere: it has to rule out only the
 end of the range. Where clocks differ, a member can choose a number that some nodes accept and others do not yet; they
@@ -18,7 +18,7 @@ from zmesh.core.wire import U63
 
 MAX_LEAD_MS = 1 << 44
 HIGHEST = U63 - 1
-"""The highest number that anybody may use; one is left above it, for who has to outbid it."""
+"""The highest number that is accepted; one is left above it, for the node that has to re-originate."""
 
 
 def ceiling(epoch: float, now: float) -> int:

@@ -35,8 +35,8 @@ class CostDamping:
         self._alarm.at(self._next)
 
     def take(self, now: float) -> list[LinkId]:
-        """Take out the links to advertise; none before the delay is over. The next delay is twice as long, or the initial
-        one if there was no change for as long as the last.
+        """Take out the links to advertise; none before the delay is over. The next delay is twice as long, or the
+        initial one if no change came for as long as the last.
         """
         if not self._links or now < self._next:
             return []

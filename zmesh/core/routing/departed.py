@@ -21,7 +21,7 @@ MAX_VISITED = 64
 
 
 class Departure(NamedTuple):
-    """A node was lost `at` this time; the `witnesses` are neighbours of it, or the node itself that keeps this table."""
+    """A node was lost `at` this time; the `witnesses` are neighbours of it, or the node that keeps this."""
 
     at: float
     witnesses: tuple[NodeId, ...]

@@ -243,7 +243,7 @@ class Records:
         return batches
 
     def expire(self, now: float) -> list[NodeId]:
-        """Drop the records of nodes that were unreachable for KEEP_GONE, and return their ids; re-originate if it is due."""
+        """Drop the records of nodes that were unreachable for KEEP_GONE, and return their ids; re-originate if due."""
         self._reoriginate_if_due(now)
         dropped = self._gone.expire(now)
         for node in dropped:

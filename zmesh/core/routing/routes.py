@@ -247,7 +247,7 @@ class Routes:
                     destination = table[name] = Destination(name)
                 after = self._adopt(destination, after, now)
             if before is not None and after is not None and is_known(before, after):
-                continue  # only the seqno has changed, which concerns nobody who has not requested it
+                continue  # only the seqno has changed, which concerns only neighbours that have requested it
             self._advertise(destination, before, now)
             self.moved_at = now
             if before is None or after is None or before[:2] != after[:2]:
@@ -374,12 +374,12 @@ class Routes:
         return destination.selected
 
     def _lose(self, destination: Destination, now: float) -> None:
-        """There is no route any more; the distance is kept for a while, since old rows may still be under way."""
+        """There is no route any more; the distance is kept for a while, since outdated UPDATEs may still be in flight."""
         del self._selected[destination.id]
         destination.selected = None
         self._forget.set(destination, now + KEEP_DISTANCE)
         self._quotas.idle(destination.id)
-        if self._no_room:  # an idle destination gives way to one of these
+        if self._no_room:  # an idle destination is evicted for one of these
             self.dirty[next(iter(self._no_room))] = _ANY
 
     def _advertise(self, destination: Destination, before: SelectedRoute | None, now: float) -> None:
@@ -404,8 +404,8 @@ class Routes:
         return True
 
     def _evict(self, destination: Destination, changes: list[RouteChange], now: float) -> None:
-        """Drop a destination for one of a neighbour that has advertised fewer. UPDATEs with its route are still under
-        way, and without a distance to compare them with they could make a loop: so there is no route again before
+        """Drop a destination for one of a neighbour that has advertised fewer. UPDATEs with its route are in flight,
+        and without a distance to compare them with they could make a loop: so there is no route again before
         EVICTION_DELAY.
         """
         self.refused[None, "gave_way"] += 1

@@ -374,7 +374,7 @@ class Routes:
         return destination.selected
 
     def _lose(self, destination: Destination, now: float) -> None:
-        """There is no route any more; the distance is kept for a while, since outdated UPDATEs may still be in flight."""
+        """There is no route any more; the distance is kept, since outdated UPDATEs may be in flight."""
         del self._selected[destination.id]
         destination.selected = None
         self._forget.set(destination, now + KEEP_DISTANCE)

@@ -212,6 +212,7 @@ class _Tour:
             *words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            process_group=0,  # Ctrl-C interrupts the demo alone, which ends the command
             env=self._nodes.environment | {"COLUMNS": str(self._show.width)},
             cwd=self._place.folder,
         )

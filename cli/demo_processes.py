@@ -113,6 +113,7 @@ class Nodes:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                process_group=0,
                 env=self.environment,
                 pass_fds=(self._place.pipe,),
                 limit=LONGEST_LINE,

@@ -1,4 +1,4 @@
-"""What the tests of the command line share: the installed command as a subprocess, and nodes that run it."""
+"""Fixtures of the tests of the command line: the installed command as a subprocess, and nodes that run it."""
 
 import json
 import os
@@ -21,11 +21,11 @@ WITHIN = 90.0
 
 
 YOUNG = "import zmesh_cli.session; zmesh_cli.session.SETTLED = 600.0"
-"""Has a command take the mesh for one that still forms, however long its nodes take to start."""
+"""Has a command wait for unknown nodes as in a mesh that is still forming, however long they take to start."""
 
 
 class Node:
-    """A `zmesh node --json` that listens; what it tells comes from `event`."""
+    """A process of `zmesh node --json` that listens; `event` reads its events."""
 
     def __init__(self, words: list[str], environment: dict[str, str], **options: Any) -> None:
         self.errors = tempfile.TemporaryFile()
@@ -56,7 +56,7 @@ class Node:
         return event
 
     def next_event(self, within: float = WITHIN, name: str = "event") -> dict[str, Any]:
-        """The next event of any name, in the hope of `name`."""
+        """The next event of any name; a failure says that `name` did not come."""
         until = time.monotonic() + within
         stdout = self.process.stdout
         assert stdout is not None
@@ -71,7 +71,7 @@ class Node:
         return event
 
     def complaints(self) -> str:
-        """What it has said on stderr so far."""
+        """The text on its stderr so far."""
         self.errors.seek(0)
         return self.errors.read().decode()
 
@@ -79,7 +79,7 @@ class Node:
         self.process.send_signal(number)
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Have it stop by this signal; the exit code."""
+        """Send a signal and wait for the end; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(WITHIN)
@@ -94,7 +94,7 @@ class Node:
 
 
 class Shell:
-    """Runs `zmesh` with an environment of its own, in which no other node of this machine is found."""
+    """Runs `zmesh` with an environment of its own, without the sockets of other nodes of this machine."""
 
     command = COMMAND
     young = YOUNG
@@ -117,7 +117,7 @@ class Shell:
     def run(
         self, *words: str, stdin: bytes | int = b"", environment: dict[str, str] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `zmesh` to its end; no traceback may come of it."""
+        """Run `zmesh` to its end, which must print no traceback."""
         source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         done = subprocess.run(
             [*COMMAND, *words],
@@ -128,6 +128,12 @@ class Shell:
             **options,
         )
         assert b"Traceback" not in done.stderr, done.stderr.decode()
+        return done
+
+    def run_joined(self, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run `zmesh` with a short --timeout, and again if that has passed before it has joined, on a slow machine."""
+        while b"no node answers at" in (done := self.run(*words, **options)).stderr:
+            assert done.returncode == 3
         return done
 
     def start(
@@ -150,7 +156,7 @@ class Shell:
         return node
 
     def chain(self, *names: str) -> list[Node]:
-        """Nodes of which each dials the one before it; they all know each other when this returns."""
+        """Start nodes of which each dials the one before it; returns when the first has routes to all."""
         nodes: list[Node] = []
         for name in names:
             nodes.append(self.node(name, *(["--peer", nodes[-1].url] if nodes else [])))
@@ -159,7 +165,7 @@ class Shell:
         return nodes
 
     def left(self) -> list[str]:
-        """The processes that were started here, directly or not, and are still there."""
+        """The processes that this shell has started, directly or not, and that still run."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -179,13 +185,13 @@ class Shell:
 
 @pytest.fixture(scope="session")
 def bytecode(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Has every command find its modules compiled, as they are when zmesh is installed, also where none may be kept."""
+    """Variables with which commands find their modules compiled, as when zmesh is installed."""
     return {"PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode"))} if sys.dont_write_bytecode else {}
 
 
 @pytest.fixture(scope="module")
 def new_shell(bytecode: dict[str, str]) -> Iterator[Callable[[], Shell]]:
-    """Makes shells for tests that need some of their own; everything that they started ends with the module."""
+    """Makes shells; everything that they have started ends with the module."""
     shells = []
 
     def make() -> Shell:

@@ -1,4 +1,4 @@
-"""`zmesh cancel`: stop work from elsewhere, and hear that it has ended."""
+"""`zmesh cancel`: work stops at another node, and the command ends after it."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def sleeper(mesh: Any, eventually: Any) -> Any:
     eventually(lambda: not work_at(mesh, "far"))
 
 
-def test_the_id_of_a_ping_names_the_work_and_its_sender_is_told_who_cancelled_it(
+def test_the_id_in_a_ping_names_the_work_and_its_sender_learns_which_node_cancelled_it(
     mesh: Any, sleeper: Any, lines: Lines
 ) -> None:
     send, work = sleeper
@@ -59,9 +59,9 @@ def test_the_id_of_a_ping_names_the_work_and_its_sender_is_told_who_cancelled_it
 
 def test_the_number_in_the_reply_of_a_ping_is_the_same_id(mesh: Any, sleeper: Any, lines: Lines) -> None:
     _, work = sleeper
-    (told,) = json.loads(mesh.run("send", "far", "zmesh:ping").stdout)["active_work"]
-    assert told == {"message_id": work["id"], **work, "id": int(work["id"], 16)}
-    assert mesh.run("cancel", str(told["id"]), "far").returncode == 0
+    (listed,) = json.loads(mesh.run("send", "far", "zmesh:ping").stdout)["active_work"]
+    assert listed == {"message_id": work["id"], **work, "id": int(work["id"], 16)}
+    assert mesh.run("cancel", str(listed["id"]), "far").returncode == 0
 
 
 def numbers_of(value: Any) -> Iterator[float]:
@@ -97,7 +97,7 @@ def test_without_a_node_the_work_is_found_wherever_it_runs(mesh: Any, sleeper: A
     assert done.stdout.decode() == f"cancelled sleep:execute of {work['sender']} at far\n"
 
 
-def test_the_id_that_send_tells_when_asked_for_more_is_the_one(mesh: Any, eventually: Any) -> None:
+def test_the_id_that_verbose_send_logs_names_the_work(mesh: Any, eventually: Any) -> None:
     send = mesh.start("send", "far", "sleep:execute", "3600", "-v")
     while b"the message id is " not in (line := send.stderr.readline()):
         assert line
@@ -108,7 +108,7 @@ def test_the_id_that_send_tells_when_asked_for_more_is_the_one(mesh: Any, eventu
     assert send.returncode == 1
 
 
-def test_the_id_of_a_reply_will_do_as_well(mesh: Any) -> None:
+def test_the_id_of_a_reply_names_the_work_too(mesh: Any) -> None:
     program = (
         "import asyncio, sys, zmesh\n"
         "async def ticks(work):\n"
@@ -140,7 +140,7 @@ def test_the_id_of_a_reply_will_do_as_well(mesh: Any) -> None:
 
 
 @pytest.mark.parametrize("where", [["far"], []])
-def test_work_that_does_not_run_is_a_failure_that_says_so(mesh: Any, lines: Lines, where: list[str]) -> None:
+def test_a_cancel_of_work_that_does_not_run_fails_and_says_so(mesh: Any, lines: Lines, where: list[str]) -> None:
     done = mesh.run("cancel", "0" * 32, *where)
     assert (done.returncode, done.stdout) == (1, b"")
     place = "at 'far'" if where else "at any node that replied"
@@ -156,7 +156,7 @@ def test_work_that_does_not_run_is_a_failure_that_says_so(mesh: Any, lines: Line
 
 
 @pytest.mark.parametrize("where", [["far"], []])
-def test_an_id_that_is_nearly_right_comes_with_the_right_one(mesh: Any, sleeper: Any, where: list[str]) -> None:
+def test_a_misspelt_id_fails_with_the_likely_one(mesh: Any, sleeper: Any, where: list[str]) -> None:
     _, work = sleeper
     done = mesh.run("cancel", f"{int(work['id'], 16) ^ (1 << 120):032x}", *where)
     assert done.returncode == 1
@@ -164,13 +164,13 @@ def test_an_id_that_is_nearly_right_comes_with_the_right_one(mesh: Any, sleeper:
 
 
 @pytest.mark.parametrize("word", ["work", "-1", "0x17", "f" * 31, "g" * 32, str(1 << 128)])
-def test_what_is_no_id_is_a_usage_error(mesh: Any, word: str) -> None:
+def test_a_malformed_id_is_a_usage_error(mesh: Any, word: str) -> None:
     done = mesh.run("cancel", "--", word, "far")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"is not a message id: that is 32 hex digits" in done.stderr
 
 
-def test_an_unknown_node_comes_with_the_likely_name(mesh: Any) -> None:
+def test_an_unknown_node_fails_with_the_likely_id(mesh: Any) -> None:
     done = mesh.run("cancel", "0" * 32, "farr")
     assert done.returncode == 3
     assert b"(did you mean 'far'?)" in done.stderr
@@ -197,7 +197,7 @@ def test_work_that_does_not_end_in_time_is_a_time_out(mesh: Any, eventually: Any
         message_id = line.split()[-1].decode()
         eventually(lambda: work_at(mesh, "deaf"))
         for where in (["deaf"], []):
-            done = mesh.run("cancel", message_id, *where, "--timeout", "0.3")
+            done = mesh.run_joined("cancel", message_id, *where, "--timeout", "0.3")
             assert (done.returncode, done.stdout) == (4, b""), done.stderr
             assert re.search(
                 rb"no final reply from 'deaf' within 0.3\d* s; the request had reached 'deaf'", done.stderr

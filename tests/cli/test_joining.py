@@ -1,4 +1,4 @@
-"""Where a command joins the mesh, and what it says when it can't."""
+"""Where a command joins the mesh, and the errors when it can't."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def test_the_only_local_node_is_found_by_its_socket(shell: Any) -> None:
     assert shell.run("send", "only", "echo:echo", "x").stdout == b"x"
 
 
-def test_without_a_local_node_it_says_what_to_do(shell: Any) -> None:
+def test_without_a_local_node_the_error_says_what_to_do(shell: Any) -> None:
     for words in (("ping", "a"), ("send", "a", "b:c"), ("routes",)):
         done = shell.run(*words)
         assert done.returncode == 3
@@ -49,7 +49,7 @@ def test_several_local_nodes_are_listed(shell: Any) -> None:
     assert shell.run("routes").stdout.startswith(b"Routes of one\n")
 
 
-def test_of_several_local_nodes_the_one_that_is_asked_is_taken(shell: Any) -> None:
+def test_of_several_local_nodes_a_command_joins_at_its_target(shell: Any) -> None:
     """They are in no common mesh, so that it can be reached at itself only."""
     shell.environment["XDG_RUNTIME_DIR"] = str(deep := shell.folder / ("d" * (70 - len(str(shell.folder)))))
     deep.mkdir()
@@ -65,7 +65,7 @@ def test_of_several_local_nodes_the_one_that_is_asked_is_taken(shell: Any) -> No
     assert shell.run("cancel", "0" * 32).returncode == 2
 
 
-def test_the_socket_of_a_killed_node_is_passed_over_and_taken_again(shell: Any) -> None:
+def test_the_socket_of_a_killed_node_is_skipped_and_used_again(shell: Any) -> None:
     shell.node("dead").close()
     assert (shell.folder / "zmesh" / "dead.sock").exists()
     assert shell.run("routes").returncode == 3
@@ -75,7 +75,7 @@ def test_the_socket_of_a_killed_node_is_passed_over_and_taken_again(shell: Any) 
     assert b"2 nodes run here" in shell.run("routes").stderr
 
 
-def test_a_node_that_leaves_takes_its_socket_away(shell: Any) -> None:
+def test_a_node_that_ends_deletes_its_socket(shell: Any) -> None:
     node = shell.node("brief")
     node.end()
     assert os.listdir(shell.folder / "zmesh") == []
@@ -87,7 +87,7 @@ def test_a_flag_goes_before_the_environment(shell: Any) -> None:
     assert done.stdout.startswith(b"Routes of one\n")
 
 
-def test_a_name_that_is_too_long_for_a_path_still_has_a_socket(shell: Any) -> None:
+def test_an_id_that_is_too_long_for_a_path_still_has_a_socket(shell: Any) -> None:
     deep = shell.folder / ("d" * (100 - len(str(shell.folder)) - len("/zmesh/") - 22))
     deep.mkdir()
     shell.environment["XDG_RUNTIME_DIR"] = str(deep)
@@ -97,7 +97,7 @@ def test_a_name_that_is_too_long_for_a_path_still_has_a_socket(shell: Any) -> No
     assert shell.run("ping", "n" * 64, "-c", "1").returncode == 0
 
 
-def test_a_folder_that_is_too_deep_for_any_socket_keeps_no_node_from_running(shell: Any) -> None:
+def test_a_node_runs_without_a_socket_in_a_folder_that_is_too_deep_for_one(shell: Any) -> None:
     deep = shell.folder / ("d" * 100)
     deep.mkdir()
     shell.environment["XDG_RUNTIME_DIR"] = str(deep)
@@ -127,7 +127,7 @@ def test_a_link_in_the_place_of_the_folder_is_not_trusted(shell: Any) -> None:
     assert b"is not a folder" in done.stderr
 
 
-def test_without_a_runtime_folder_it_is_one_of_ours_among_the_temporary_files(shell: Any) -> None:
+def test_without_a_runtime_folder_the_sockets_are_in_a_folder_of_the_user_in_tmp(shell: Any) -> None:
     del shell.environment["XDG_RUNTIME_DIR"]
     shell.node("a")
     assert os.listdir(shell.folder) == [f"zmesh-{os.geteuid()}"]
@@ -185,7 +185,7 @@ def serve_once(server: socket.socket, answer: bytes) -> None:
         connection.recv(4096)
 
 
-def test_a_peer_that_speaks_something_else_is_told_so(shell: Any) -> None:
+def test_a_peer_that_speaks_another_protocol_is_unreachable(shell: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
         thread = threading.Thread(target=serve_once, args=(server, answer))
@@ -196,7 +196,7 @@ def test_a_peer_that_speaks_something_else_is_told_so(shell: Any) -> None:
     assert b"can't reach tcp://127.0.0.1:" in done.stderr
 
 
-def test_a_peer_that_is_silent_is_given_up(shell: Any) -> None:
+def test_a_silent_peer_is_a_time_out_of_joining(shell: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         done = shell.run("routes", "--timeout", "0.3", "--peer", url)
@@ -204,9 +204,7 @@ def test_a_peer_that_is_silent_is_given_up(shell: Any) -> None:
     assert url.encode() in done.stderr
 
 
-def test_a_peer_that_dies_in_the_middle_ends_no_command_in_a_traceback(
-    shell: Any, eventually: Callable[..., None]
-) -> None:
+def test_no_command_ends_in_a_traceback_when_its_peer_is_killed(shell: Any, eventually: Callable[..., None]) -> None:
     hub = shell.node("hub")
     commands = [
         shell.start("ping", "hub", "-c", "3", "-i", "0.2", "--timeout", "0.5", "--peer", hub.url),
@@ -224,7 +222,7 @@ def test_a_peer_that_dies_in_the_middle_ends_no_command_in_a_traceback(
 
 @contextlib.contextmanager
 def peer_that_answers(answer: Callable[[list[bytes]], list[bytes] | None]) -> Iterator[str]:
-    """Something that speaks ZeroMQ but is no node of ours: answers each message as told; its URL."""
+    """A ZeroMQ socket that is no node, and replies to each message with what `answer` makes of it; its URL."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         router.linger = 0
         port = router.bind_to_random_port("tcp://127.0.0.1")
@@ -255,7 +253,7 @@ def test_a_peer_that_refuses_the_link_is_quoted(shell: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, [b"what", b"is", b"this"]])
-def test_a_peer_that_does_not_greet_is_given_up(shell: Any, answer: list[bytes] | None) -> None:
+def test_a_peer_without_a_handshake_is_a_time_out_of_joining(shell: Any, answer: list[bytes] | None) -> None:
     with peer_that_answers(lambda frames: answer) as url:
         done = shell.run("routes", "--timeout", "0.5", "--peer", url)
     assert (done.returncode, done.stdout) == (3, b"")

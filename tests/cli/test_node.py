@@ -27,7 +27,7 @@ def test_the_first_line_says_that_it_is_ready_and_where_it_listens(shell: Any) -
     assert ipc == f"ipc://{shell.folder}/a"
 
 
-def test_later_lines_tell_of_links_and_nodes(shell: Any) -> None:
+def test_later_lines_are_events_of_links_and_nodes(shell: Any) -> None:
     hub = shell.node("hub")
     edge = shell.node("edge", "--peer", hub.url)
     assert hub.event("link_up")["node"] == "edge"
@@ -37,7 +37,7 @@ def test_later_lines_tell_of_links_and_nodes(shell: Any) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGQUIT, 130)])
-def test_it_leaves_with_a_goodbye_on_a_signal(shell: Any, number: int, code: int) -> None:
+def test_a_node_sends_goodbye_and_ends_on_a_signal(shell: Any, number: int, code: int) -> None:
     hub = shell.node("hub")
     edge = shell.node("edge", "--peer", hub.url)
     hub.event("link_up")
@@ -47,7 +47,7 @@ def test_it_leaves_with_a_goodbye_on_a_signal(shell: Any, number: int, code: int
 
 
 def in_a_terminal(shell: Any, *words: str) -> tuple[Any, int]:
-    """A node in a session whose terminal is a new one; and the other end of that."""
+    """A node in a session with a new terminal; and the other end of the terminal."""
     ours, theirs = pty.openpty()
 
     def take_terminal() -> None:
@@ -59,7 +59,7 @@ def in_a_terminal(shell: Any, *words: str) -> tuple[Any, int]:
     return node, ours
 
 
-def test_it_leaves_with_a_goodbye_when_its_terminal_has_gone(shell: Any) -> None:
+def test_a_node_sends_goodbye_and_ends_when_its_terminal_is_closed(shell: Any) -> None:
     hub = shell.node("hub")
     edge, terminal = in_a_terminal(shell, "--peer", hub.url)
     hub.event("link_up")
@@ -69,14 +69,14 @@ def test_it_leaves_with_a_goodbye_when_its_terminal_has_gone(shell: Any) -> None
     assert "lost" not in edge.complaints()
 
 
-def test_a_hangup_that_it_was_started_to_ignore_it_ignores(shell: Any) -> None:
+def test_a_node_that_was_started_to_ignore_sighup_ignores_it(shell: Any) -> None:
     node = shell.node("a", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     node.send(signal.SIGHUP)
     assert shell.run("ping", "a", "-c", "1").returncode == 0
     assert (node.end(), node.complaints()) == (0, "")
 
 
-def test_a_hangup_does_not_end_a_node_without_a_terminal(shell: Any, eventually: Callable[..., None]) -> None:
+def test_sighup_does_not_end_a_node_without_a_terminal(shell: Any, eventually: Callable[..., None]) -> None:
     node = shell.node("a", start_new_session=True)
     node.send(signal.SIGHUP)
     eventually(lambda: "SIGHUP does nothing to a node without a terminal" in node.complaints())
@@ -84,7 +84,7 @@ def test_a_hangup_does_not_end_a_node_without_a_terminal(shell: Any, eventually:
     assert node.end() == 0
 
 
-def test_without_json_it_says_on_stderr_what_it_does(shell: Any) -> None:
+def test_without_json_a_node_says_on_stderr_where_it_listens(shell: Any) -> None:
     process = shell.start("node", "--id", "a", "--listen", "tcp://127.0.0.1:*")
     assert process.stderr.readline().startswith(b"node a listens on tcp://127.0.0.1:")
     process.terminate()
@@ -92,7 +92,7 @@ def test_without_json_it_says_on_stderr_what_it_does(shell: Any) -> None:
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
-def test_work_that_is_running_may_finish_when_it_is_told_to_stop(shell: Any) -> None:
+def test_a_node_that_is_stopped_finishes_its_work(shell: Any) -> None:
     hub = shell.node("hub")
     edge = shell.node("edge", "--peer", hub.url)
     work = shell.start("send", "edge", "sleep:execute", "1", "--peer", hub.url)
@@ -103,7 +103,7 @@ def test_work_that_is_running_may_finish_when_it_is_told_to_stop(shell: Any) -> 
     assert json.loads(out) == {"seconds": 1}
 
 
-def test_told_twice_it_stops_at_once(shell: Any) -> None:
+def test_a_second_signal_stops_a_node_at_once(shell: Any, eventually: Callable[..., None]) -> None:
     hub = shell.node("hub")
     patient = "import zmesh_cli.node; zmesh_cli.node.FINISH_WITHIN = 600.0"
     edge = shell.start("node", "--id", "edge", "--peer", hub.url, setup=patient, stdout=None, stderr=None)
@@ -114,11 +114,19 @@ def test_told_twice_it_stops_at_once(shell: Any) -> None:
         edge.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
             edge.wait(0.5)
+        eventually(lambda: not is_pending(edge.pid, signal.SIGTERM))  # two that are pending would be one
         edge.terminate()
         assert edge.wait(90) == 0
     _, err = work.communicate(timeout=90)
     assert work.returncode == 1
     assert b"cancelled" in err
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether the process has yet to take this signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = int(next(line for line in status.splitlines() if line.startswith("ShdPnd")).split()[1], 16)
+    return bool(pending >> (number - 1) & 1)
 
 
 def wait_for_work(shell: Any, node: str, peer: str) -> None:
@@ -129,13 +137,13 @@ def wait_for_work(shell: Any, node: str, peer: str) -> None:
     raise AssertionError("the work does not begin")
 
 
-def test_it_ends_with_the_stdin_of_the_one_who_started_it(shell: Any) -> None:
+def test_a_node_ends_with_its_stdin_if_started_so(shell: Any) -> None:
     node = shell.node("a", "--until-stdin-closes", stdin=subprocess.PIPE)
     node.process.stdin.close()
     assert node.process.wait(90) == 0
 
 
-def test_a_stdout_that_nobody_reads_does_not_stop_it(shell: Any) -> None:
+def test_a_full_stdout_does_not_stop_a_node(shell: Any) -> None:
     hub = shell.node("hub")
     os.set_blocking(hub.process.stdout.fileno(), True)
     filler = b"x" * 65536  # as good as a pipe that is full of events
@@ -151,7 +159,7 @@ def test_a_stdout_that_nobody_reads_does_not_stop_it(shell: Any) -> None:
     assert shell.run("ping", "edge", "-c", "2", "-i", "0", "--peer", hub.url).returncode == 0
 
 
-def test_a_stdout_that_is_closed_does_not_stop_it(shell: Any) -> None:
+def test_a_closed_stdout_does_not_stop_a_node(shell: Any) -> None:
     hub = shell.node("hub")
     hub.process.stdout.close()
     edge = shell.node("edge", "--peer", hub.url)
@@ -241,7 +249,7 @@ def test_verbose_logs_to_stderr(shell: Any) -> None:
     assert "INFO    zmesh.observe.journal: hub: linked with edge" in hub.complaints()
 
 
-def test_a_plugin_that_cannot_be_imported_is_told_in_the_log_and_does_no_harm(shell: Any, tmp_path: Path) -> None:
+def test_a_plugin_that_cannot_be_imported_is_logged_and_the_node_runs(shell: Any, tmp_path: Path) -> None:
     dist = tmp_path / "broken-1.dist-info"
     dist.mkdir()
     (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")

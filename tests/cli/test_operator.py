@@ -1,4 +1,4 @@
-"""What `zmesh node` says to its operator on stderr, at default verbosity."""
+"""The log of `zmesh node` on stderr, at default verbosity."""
 
 import json
 import os
@@ -19,19 +19,19 @@ Eventually = Callable[..., None]
 
 
 def said(node: Any, text: str, *, time: str = TIME) -> bool:
-    """Whether one of the lines so far is this regular expression, after the time."""
+    """Whether one of the lines so far matches this regular expression, after the time."""
     return any(re.fullmatch(time + text, line) for line in node.complaints().splitlines())
 
 
 @pytest.fixture
 def quick(shell: Any) -> list[str]:
-    """Options of a node that misses a neighbour soon."""
+    """Options of a node with a short heartbeat."""
     file = shell.folder / "quick.toml"
     file.write_text("heartbeat = 0.2\n")
     return ["--config", str(file)]
 
 
-def test_links_and_nodes_that_come_go_and_come_back_are_told(shell: Any, eventually: Eventually) -> None:
+def test_links_and_nodes_that_come_go_and_come_back_are_logged(shell: Any, eventually: Eventually) -> None:
     hub = shell.node("hub")
     edge = shell.node("edge", "--peer", hub.url)
     far = shell.node("far", "--peer", hub.url)
@@ -51,14 +51,14 @@ def test_links_and_nodes_that_come_go_and_come_back_are_told(shell: Any, eventua
     assert "INFO" not in edge.complaints()
 
 
-def test_commands_leave_no_line(shell: Any) -> None:
+def test_commands_are_not_logged(shell: Any) -> None:
     hub = shell.node("hub")
     assert shell.run("ping", "hub", "-c", "1", "--peer", hub.url).returncode == 0
     hub.event("link_lost")
     assert hub.complaints() == ""
 
 
-def test_a_neighbour_that_falls_silent_is_told_as_lost(shell: Any, quick: list[str], eventually: Eventually) -> None:
+def test_a_neighbour_that_falls_silent_is_logged_as_lost(shell: Any, quick: list[str], eventually: Eventually) -> None:
     hub = shell.node("hub", *quick)
     edge = shell.node("edge", *quick, "--peer", hub.url)
     hub.event("node_joined")
@@ -74,24 +74,25 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_peer_that_refuses_is_told_once_however_often_it_is_dialled(shell: Any, eventually: Eventually) -> None:
+def test_a_peer_that_refuses_is_logged_once_however_often_it_is_dialled(shell: Any, eventually: Eventually) -> None:
     url = f"tcp://127.0.0.1:{unused_port()}"
     node = shell.node("a", "--peer", url)
     eventually(lambda: said(node, rf"a: can't reach {url}: .+; still trying"))
     assert node.event("dial_failed")["where"] == url
     hub = shell.node("hub")  # the peer is dialled some times meanwhile
     assert shell.run("ping", "hub", "-c", "1", "--peer", hub.url).returncode == 0
-    assert node.complaints().count("can't reach") == 1
+    lines = [line for line in node.complaints().splitlines() if " refused for 10 s;" not in line]  # which comes later
+    assert sum("can't reach" in line for line in lines) == 1
 
 
-def test_a_peer_without_an_address_is_told_from_one_that_refuses(shell: Any, eventually: Eventually) -> None:
+def test_a_peer_without_an_address_has_another_reason_than_one_that_refuses(shell: Any, eventually: Eventually) -> None:
     nowhere, closed = "tcp://no-such-host.invalid:7323", f"tcp://127.0.0.1:{unused_port()}"
     node = shell.node("a", "--peer", nowhere, "--peer", closed)
     eventually(lambda: said(node, rf"a: can't reach {closed}: connection refused; still trying"))
     eventually(lambda: said(node, rf"a: can't reach {nowhere}: the name 'no-such-host\.invalid' does not resolve.*"))
 
 
-def test_a_peer_that_speaks_something_else_is_told_from_one_that_is_not_there(
+def test_a_peer_that_speaks_another_protocol_has_another_reason_than_a_closed_port(
     shell: Any, eventually: Eventually
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -106,7 +107,7 @@ def test_a_peer_that_speaks_something_else_is_told_from_one_that_is_not_there(
     assert "refused" not in first
 
 
-def test_a_peer_that_speaks_zeromq_and_is_no_node_is_told(shell: Any, eventually: Eventually) -> None:
+def test_a_peer_that_speaks_zeromq_and_is_no_node_is_logged(shell: Any, eventually: Eventually) -> None:
     import zmq
 
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
@@ -122,7 +123,7 @@ def test_a_peer_that_speaks_zeromq_and_is_no_node_is_told(shell: Any, eventually
 GONE = r"zmesh: the id 'twin' is taken: .+; choose another id with --id, or end the other node"
 
 
-def test_a_second_node_of_a_name_ends_and_the_first_its_hub_and_the_routes_name_it(
+def test_a_second_node_of_an_id_ends_and_the_first_its_hub_and_the_routes_name_it(
     shell: Any, quick: list[str], eventually: Eventually
 ) -> None:
     hub = shell.node("hub", *quick)
@@ -163,7 +164,7 @@ def test_a_second_node_that_joins_through_another_hub_ends_and_is_named_by_the_f
     assert first.process.poll() is None
 
 
-def test_of_two_meshes_that_are_linked_the_later_node_of_a_name_ends(
+def test_of_two_meshes_that_are_linked_the_later_node_of_an_id_ends(
     shell: Any, quick: list[str], eventually: Eventually
 ) -> None:
     left, right = shell.node("left", *quick), shell.node("right", *quick)
@@ -176,7 +177,7 @@ def test_of_two_meshes_that_are_linked_the_later_node_of_a_name_ends(
     assert first.process.poll() is None
 
 
-def test_a_node_that_is_dialled_by_an_earlier_one_of_its_name_ends(shell: Any) -> None:
+def test_a_node_that_is_dialled_by_an_earlier_one_of_its_id_ends(shell: Any) -> None:
     url = f"tcp://127.0.0.1:{unused_port()}"
     first = shell.node("twin", "--peer", url)
     second = shell.node("twin", listen=url)
@@ -209,7 +210,7 @@ def test_events_carry_the_time_and_where_the_other_end_is(shell: Any) -> None:
     assert began - 1 < hub.ready["time"] <= up["time"] <= joined["time"] < time.time() + 1
 
 
-def test_a_peer_that_fails_again_after_a_link_is_told_again_in_the_events(shell: Any) -> None:
+def test_a_peer_that_fails_again_after_a_link_is_an_event_again(shell: Any) -> None:
     hub = shell.node("hub")
     edge = shell.node("edge", "--peer", hub.url)
     edge.event("link_up")
@@ -221,7 +222,7 @@ def test_a_peer_that_fails_again_after_a_link_is_told_again_in_the_events(shell:
         hub = again
 
 
-def test_lines_that_systemd_keeps_have_no_time_of_their_own(shell: Any, eventually: Eventually) -> None:
+def test_lines_in_the_journal_of_systemd_have_no_time_of_their_own(shell: Any, eventually: Eventually) -> None:
     reading, writing = os.pipe()
     status = os.fstat(writing)
     environment = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
@@ -242,8 +243,8 @@ def test_more_verbose_lines_name_their_level_and_logger(shell: Any, eventually: 
     eventually(lambda: said(hub, rf"INFO    zmesh\.observe\.journal: hub: linked with edge from 127\.0\.0\.1 {MS}"))
 
 
-def test_what_other_nodes_say_can_not_forge_a_line(shell: Any, eventually: Eventually) -> None:
-    """A name holds no control characters, and the reasons that others give are escaped."""
+def test_text_of_other_nodes_can_not_forge_a_line(shell: Any, eventually: Eventually) -> None:
+    """An id has no control characters, and the reasons that other nodes send are escaped."""
     import zmq
 
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
@@ -263,7 +264,9 @@ def test_what_other_nodes_say_can_not_forge_a_line(shell: Any, eventually: Event
 
 
 @pytest.mark.parametrize("words", [("ping", "edge", "-c", "1"), ("send", "edge", "echo:echo", "x")])
-def test_a_command_says_when_a_node_has_left_and_who_heard_it_last(shell: Any, words: tuple[str, ...]) -> None:
+def test_the_error_for_a_node_that_has_left_says_when_and_which_node_heard_it_last(
+    shell: Any, words: tuple[str, ...]
+) -> None:
     hub, edge = shell.chain("hub", "edge")
     edge.end()
     hub.event("node_left")
@@ -291,10 +294,10 @@ def test_a_request_whose_recipient_dies_in_the_middle_is_unreachable_and_not_tim
     assert re.search(rb"the request had reached 'edge'; 'edge' left \d+ s ago, last heard by 'hub'", err)
 
 
-def test_a_command_says_what_the_dials_of_its_home_node_are_doing(shell: Any) -> None:
+def test_the_error_for_an_unknown_node_lists_the_dials_of_the_peer(shell: Any) -> None:
     url = f"tcp://127.0.0.1:{unused_port()}"
     home = shell.node("home", "--peer", url)
     reason = home.event("dial_failed")["detail"].removeprefix(f"{url}: ")
-    done = shell.run("send", "edge", "echo:echo", "x", "--timeout", "0.5", "--peer", home.url)
+    done = shell.run_joined("send", "edge", "echo:echo", "x", "--timeout", "0.5", "--peer", home.url)
     assert done.returncode in (3, 4)  # whichever of two limits of half a second comes first
     assert re.search(rf"; 'edge' was never known to 'home'; peer {url}: {reason} for \d+ s".encode(), done.stderr)

@@ -1,4 +1,4 @@
-"""`zmesh send --output FILE`: the file is there when all of it is, and not before."""
+"""`zmesh send --output FILE`: the file appears when it is complete, and not before."""
 
 import errno
 import hashlib
@@ -49,20 +49,20 @@ def test_a_file_of_that_name_is_replaced_and_keeps_its_mode(mesh: Any, tmp_path:
         (["nobody", "echo:echo", "x", "--timeout", "8"], 3),
     ],
 )
-def test_what_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
+def test_a_failure_leaves_the_file_as_it_was_and_nothing_beside_it(
     mesh: Any, tmp_path: Path, words: list[str], code: int
 ) -> None:
     file = tmp_path / "out"
     for before in (None, "old"):
         if before is not None:
             file.write_text(before)
-        assert mesh.run("send", *words, "-o", str(file)).returncode == code
+        assert mesh.run_joined("send", *words, "-o", str(file)).returncode == code
         assert os.listdir(tmp_path) == ([] if before is None else ["out"])
     assert file.read_text() == "old"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_nothing(mesh: Any, tmp_path: Path, eventually: Any, number: int) -> None:
+def test_a_signal_leaves_no_file(mesh: Any, tmp_path: Path, eventually: Any, number: int) -> None:
     send = mesh.start("send", "far", "echo:echo", "-", "-o", str(tmp_path / "out"), stdin=subprocess.PIPE)
     eventually(lambda: os.listdir(tmp_path))
     send.send_signal(number)
@@ -71,7 +71,7 @@ def test_a_signal_leaves_nothing(mesh: Any, tmp_path: Path, eventually: Any, num
     send.communicate()
 
 
-def test_with_json_the_lines_tell_the_size_and_the_payload_is_in_the_file(
+def test_with_json_the_lines_have_the_size_and_the_file_has_the_payload(
     mesh: Any, tmp_path: Path, lines: Lines
 ) -> None:
     file = tmp_path / "out"
@@ -120,7 +120,7 @@ def test_a_device_or_a_named_pipe_is_written_to_as_it_is(mesh: Any, tmp_path: Pa
     assert os.listdir(tmp_path) == ["fifo"]
 
 
-def test_on_a_terminal_it_shows_what_has_come_and_tidies_up(mesh: Any, tmp_path: Path) -> None:
+def test_on_a_terminal_the_received_bytes_are_shown_and_erased(mesh: Any, tmp_path: Path) -> None:
     parent, child = pty.openpty()
     file = tmp_path / "out"
     send = mesh.start("send", "far", "echo:echo", "-", "-o", str(file), stdin=subprocess.PIPE, stderr=child)
@@ -156,7 +156,7 @@ sys.exit(done.returncode)
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A file of 300 MiB, all of it holes."""
+    """A sparse file of 300 MiB."""
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(LARGE)
@@ -181,7 +181,7 @@ def test_hundreds_of_megabytes_from_a_pipe_take_no_more_memory_than_a_byte(mesh:
 
 
 def test_a_reply_of_hundreds_of_megabytes_is_written_as_it_comes(mesh: Any, large: Path, tmp_path: Path) -> None:
-    """It is the one reply of a plugin that returns a path; no temporary file holds it on its way."""
+    """It is the one reply of a plugin that returns a path, and is in no temporary file in between."""
     program = (
         "import pathlib, sys, zmesh, zmesh.sync\n"
         "with zmesh.sync.Controller(zmesh.Config(node_id='depot', peers=sys.argv[1:2])) as mesh:\n"

@@ -30,7 +30,7 @@ def test_every_answer_is_a_line_and_the_summary_is_the_last(mesh: Any, lines: Li
     assert summary["avg_ms"] == pytest.approx(sum(times) / 3, abs=0.001)
 
 
-def test_without_json_it_reads_as_ping_does(mesh: Any) -> None:
+def test_without_json_the_lines_are_like_those_of_ping(mesh: Any) -> None:
     done = mesh.run("ping", "hub", "-c", "2", "-i", "0")
     first, second, head, count, times = done.stdout.decode().splitlines()
     assert first.startswith("answer from hub: seq=1 hops=1 time=")
@@ -47,7 +47,7 @@ def test_the_pings_are_sent_at_the_interval(mesh: Any) -> None:
     assert time.monotonic() - began >= 0.8
 
 
-def test_running_work_is_told(shell: Any, lines: Lines, eventually: Callable[..., None]) -> None:
+def test_running_work_is_listed(shell: Any, lines: Lines, eventually: Callable[..., None]) -> None:
     hub = shell.node("hub")
     peer = ("--peer", hub.url)
     work = shell.start("send", "hub", "sleep:execute", "30", *peer)
@@ -68,7 +68,7 @@ def test_running_work_is_told(shell: Any, lines: Lines, eventually: Callable[...
         work.communicate(timeout=90)
 
 
-def test_an_unknown_node_in_a_settled_mesh_fails_at_once_with_the_likely_name(
+def test_an_unknown_node_in_a_settled_mesh_fails_at_once_with_the_likely_id(
     mesh: Any, eventually: Callable[..., None]
 ) -> None:
     def settled() -> bool:
@@ -165,7 +165,7 @@ def test_an_option_that_makes_no_sense_is_a_usage_error(mesh: Any, words: tuple[
     assert complaint in done.stderr
 
 
-def test_a_name_that_no_node_can_have_is_a_usage_error(mesh: Any) -> None:
+def test_a_malformed_node_id_is_a_usage_error(mesh: Any) -> None:
     done = mesh.run("ping", "no such\x1b[31m")
     assert done.returncode == 2
     assert b"is not the id of a node" in done.stderr

@@ -1,4 +1,4 @@
-"""A chain of four nodes of which each listens only to the next: what happens when one is killed and comes back."""
+"""A chain of four nodes, each of which dials the one before it: one is killed and restarted."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def chain(new_shell: Callable[[], Any]) -> Any:
 
 
 def follow(shell: Any, name: str, nodes: set[str]) -> None:
-    """Read what a node tells, until it has routes to these nodes and no others."""
+    """Read the events of a node, until it has routes to these nodes and no others."""
     known = shell.known[name]
     while known != nodes:
         event = shell.by_name[name].next_event()
@@ -35,7 +35,7 @@ def follow(shell: Any, name: str, nodes: set[str]) -> None:
 
 
 def routes_of(shell: Any, name: str) -> set[str]:
-    """The destinations that a node has routes to; none if it can't be asked."""
+    """The destinations that a node has routes to; none if the command fails."""
     done = shell.run("routes", "--json", "--peer", shell.by_name[name].url, "--timeout", "2")
     if done.returncode:
         assert done.returncode in (3, 4)
@@ -76,8 +76,10 @@ def test_after_a_kill_and_a_restart_the_routes_are_back(chain: Any, name: str) -
     assert (done.returncode, done.stdout) == (0, b"again")
 
 
-def test_no_command_hangs_or_breaks_while_nodes_die_and_come_back(chain: Any, eventually: Callable[..., None]) -> None:
-    """What was under way ends in an answer or in one line that says why there is none (`run` holds it to both)."""
+def test_no_command_hangs_or_breaks_while_nodes_are_killed_and_restarted(
+    chain: Any, eventually: Callable[..., None]
+) -> None:
+    """Each command ends in an answer or in one line that says why there is none, and never in a traceback."""
     file = chain.folder / "file"
     file.write_bytes(os.urandom(1 << 20) * 8)
     over = threading.Event()

@@ -36,7 +36,7 @@ def test_with_a_node_it_is_the_table_of_that_node(mesh: Any, lines: Lines) -> No
     assert {route["destination"]: route["next_hop"] for route in tables["routes"]} == {"hub": "mid", "mid": "mid"}
 
 
-def test_for_people_it_is_aligned(mesh: Any) -> None:
+def test_without_json_the_tables_are_aligned(mesh: Any) -> None:
     done = mesh.run("routes", "mid")
     assert done.returncode == 0
     shown = done.stdout.decode().splitlines()
@@ -58,7 +58,7 @@ def test_a_node_that_is_alone_says_so(shell: Any, lines: Lines) -> None:
     assert (tables["routes"], tables["edges"], list(tables["capabilities"])) == ([], [], ["alone"])
 
 
-def test_an_unknown_node_fails_with_the_likely_name(mesh: Any) -> None:
+def test_an_unknown_node_fails_with_the_likely_id(mesh: Any) -> None:
     done = mesh.run("routes", "hubb", "--json")
     assert (done.returncode, done.stdout) == (3, b"")
     assert b"(did you mean 'hub'?)" in done.stderr

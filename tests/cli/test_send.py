@@ -1,4 +1,4 @@
-"""`zmesh send`: payloads in, replies out, and how it ends."""
+"""`zmesh send`: payloads, replies, exit codes."""
 
 import base64
 import contextlib
@@ -46,7 +46,7 @@ def test_with_json_each_reply_is_a_line_and_the_last_one_is_empty(mesh: Any, lin
     assert all(len(line["message_id"]) == 32 for line in (reply, final))
 
 
-def test_bytes_that_are_no_text_are_base64_in_json(mesh: Any, lines: Lines) -> None:
+def test_bytes_that_are_not_utf_8_are_base64_in_json(mesh: Any, lines: Lines) -> None:
     data = bytes(range(256))
     reply, _ = lines(mesh.run("send", "far", "echo:echo", "-", "--json", stdin=data))
     assert reply["encoding"] == "base64"
@@ -82,9 +82,7 @@ def stdin_of(kind: str, tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", ["pipe 3", "closed-pipe 3", "file 3", "socket 3"])
-def test_data_on_stdin_that_no_payload_asks_for_is_mentioned_and_left_there(
-    mesh: Any, tmp_path: Path, kind: str
-) -> None:
+def test_data_on_stdin_without_a_payload_is_mentioned_and_left_there(mesh: Any, tmp_path: Path, kind: str) -> None:
     with stdin_of(kind, tmp_path) as stdin:
         done = mesh.run("send", "far", "echo:echo", stdin=stdin)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", UNREAD)
@@ -101,7 +99,7 @@ def test_a_stdin_without_data_is_not_mentioned(mesh: Any, tmp_path: Path, kind: 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_data_that_comes_to_stdin_in_the_course_of_the_command_is_mentioned_too(shell: Any) -> None:
+def test_data_that_comes_to_stdin_during_the_command_is_mentioned_too(shell: Any) -> None:
     hub = shell.node("hub")
     send = shell.start("send", "late", "echo:echo", "--peer", hub.url, setup=shell.young, stdin=subprocess.PIPE)
     hub.event("link_up")
@@ -112,7 +110,7 @@ def test_data_that_comes_to_stdin_in_the_course_of_the_command_is_mentioned_too(
     assert (send.returncode, out, err) == (0, b"", UNREAD)
 
 
-def test_beside_a_payload_stdin_is_somebody_elses_business(mesh: Any) -> None:
+def test_with_a_payload_stdin_is_ignored(mesh: Any) -> None:
     done = mesh.run("send", "far", "echo:echo", "x", stdin=b"not meant")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"x", b"")
 
@@ -143,7 +141,7 @@ def test_what_can_not_be_sent_is_an_error_in_one_line(mesh: Any, words: tuple[st
     assert re.fullmatch(text, done.stderr), done.stderr
 
 
-def test_an_argument_that_is_no_valid_text_arrives_byte_for_byte(mesh: Any) -> None:
+def test_an_argument_that_is_not_utf_8_arrives_byte_for_byte(mesh: Any) -> None:
     done = mesh.run("send", "far", "echo:echo", os.fsdecode(b"\xff\xfe"))
     assert done.stdout == b"\xff\xfe"
 
@@ -169,7 +167,7 @@ def test_stdin_is_streamed_and_not_collected_first(mesh: Any) -> None:
     send = mesh.start("send", "far", "digest:sha256", "-", stdin=subprocess.PIPE)
     try:
         chunk = b"x" * 65536
-        for _ in range(200):  # far more than a pipe and the windows on the way hold
+        for _ in range(200):  # far more than the pipe and the windows of the path hold
             send.stdin.write(chunk)
         send.stdin.flush()
         status = Path(f"/proc/{send.pid}/status").read_text()
@@ -224,13 +222,13 @@ def test_a_failure_of_the_work_is_exit_code_1_and_its_text_is_escaped(mesh: Any)
     assert done.stderr.count(b"\n") == 1
 
 
-def test_something_that_is_no_directive_is_a_usage_error(mesh: Any) -> None:
+def test_a_malformed_directive_is_a_usage_error(mesh: Any) -> None:
     done = mesh.run("send", "far", "echo", "x")
     assert done.returncode == 2
     assert b"namespace:action" in done.stderr
 
 
-def test_an_unknown_node_fails_with_the_likely_name(mesh: Any, lines: Lines) -> None:
+def test_an_unknown_node_fails_with_the_likely_id(mesh: Any, lines: Lines) -> None:
     done = mesh.run("send", "farr", "echo:echo", "x", "--json")
     assert done.returncode == 3
     assert b"(did you mean 'far'?)" in done.stderr
@@ -241,20 +239,20 @@ def test_an_unknown_node_fails_with_the_likely_name(mesh: Any, lines: Lines) -> 
 
 
 def test_work_that_takes_too_long_times_out(mesh: Any) -> None:
-    done = mesh.run("send", "far", "sleep:execute", "3600", "--timeout", "0.3")
+    done = mesh.run_joined("send", "far", "sleep:execute", "3600", "--timeout", "0.3")
     assert done.returncode == 4
     assert done.stderr.startswith(b"zmesh: far: ")
 
 
 def test_an_explicit_timeout_bounds_the_wait_for_a_node_that_is_not_there(shell: Any) -> None:
     hub = shell.node("hub")
-    done = shell.run("send", "nobody", "echo:echo", "x", "--timeout", "0.2", "--peer", hub.url)
-    assert done.returncode == 4
+    done = shell.run_joined("send", "nobody", "echo:echo", "x", "--timeout", "0.2", "--peer", hub.url)
+    assert done.returncode in (3, 4)  # whichever of two limits of 0.2 s is noticed first
     assert b"nobody" in done.stderr
 
 
-def test_work_of_a_node_that_is_gone_is_given_up_after_the_route_timeout(shell: Any) -> None:
-    """And not after the time-out of the whole request, since the mesh knows that the node has left."""
+def test_work_of_a_node_that_has_left_ends_after_the_route_timeout(shell: Any) -> None:
+    """And not after the time-out of the request."""
     hub, far = shell.chain("hub", "far")
     limits = ("--timeout", "600", "--route-timeout", "0.5")
     process = shell.start("send", "far", "sleep:execute", "600", *limits, "-v", "--peer", hub.url)
@@ -276,7 +274,7 @@ def test_a_request_to_a_node_that_comes_up_in_time_is_answered(shell: Any) -> No
 
 @contextlib.contextmanager
 def web_server(write: Callable[[Any], None]) -> Iterator[str]:
-    """A web server on the loopback address that answers with whatever `write` writes; its URL."""
+    """A web server on the loopback address whose pages `write` writes; its URL."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -318,7 +316,7 @@ def test_a_signal_cancels_the_work_at_the_other_node(
     assert active_work(mesh, lines, "mid") == []
 
 
-def test_a_reader_that_goes_away_ends_the_work_and_the_command_without_a_word(
+def test_without_a_reader_of_stdout_the_work_and_the_command_end_in_silence(
     mesh: Any, lines: Lines, eventually: Callable[..., None]
 ) -> None:
     with web_server(write_for_ever) as url:
@@ -333,7 +331,7 @@ def test_a_reader_that_goes_away_ends_the_work_and_the_command_without_a_word(
 
 def test_a_slow_reader_of_stdout_does_not_cost_the_link(shell: Any) -> None:
     quick = shell.folder / "quick.toml"
-    quick.write_text("heartbeat = 0.5\n")
+    quick.write_text("heartbeat = 1.0\n")
     hub = shell.node("hub", "--config", str(quick))
     data = os.urandom(3_000_000)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
@@ -342,7 +340,7 @@ def test_a_slow_reader_of_stdout_does_not_cost_the_link(shell: Any) -> None:
         writer.start()
         hub.event("link_up")
         with pytest.raises(AssertionError, match="no link_lost"):
-            hub.event("link_lost", within=2.0)  # longer than a link may be silent
+            hub.event("link_lost", within=4.0)  # longer than a link may be silent
         out, err = send.communicate(timeout=90)
         writer.join(90)
     assert (send.returncode, err) == (0, b"")
@@ -396,7 +394,7 @@ def test_on_a_terminal_a_last_line_is_ended(mesh: Any, payload: str, shown: byte
     assert (send.returncode, err, seen) == (0, b"", shown + b"$")
 
 
-def test_a_long_transfer_shows_how_far_it_is_on_a_terminal_and_tidies_up(mesh: Any, tmp_path: Path) -> None:
+def test_on_a_terminal_the_progress_of_a_long_transfer_is_shown_and_erased(mesh: Any, tmp_path: Path) -> None:
     file = tmp_path / "big"
     with file.open("wb") as sparse:
         sparse.truncate(1 << 31)

@@ -1,4 +1,4 @@
-"""Settings that nobody reads, and those of plugins, as someone who starts a node hears of them."""
+"""Unknown settings and the settings of plugins: what `zmesh node` reports of them."""
 
 import signal
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def test_a_plugin_is_started_with_its_settings_and_closed_with_the_node(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_node_whose_plugin_does_not_come_to_an_end_of_its_start_can_be_stopped(
+def test_a_node_whose_plugin_never_finishes_its_start_can_be_stopped(
     shell: Any, store: Callable[[str], str], tmp_path: Path, eventually: Callable[..., None], number: int
 ) -> None:
     state = tmp_path / "state"
@@ -103,7 +103,7 @@ def test_the_plugins_of_zmesh_know_their_settings_too(shell: Any, store: Callabl
         assert f"[plugins.{namespace}]: no setting is called '{key}'" in done.stderr.decode()
 
 
-def test_a_table_for_no_plugin_is_told_and_does_no_harm(
+def test_a_table_for_no_plugin_is_logged_and_the_node_runs(
     shell: Any, store: Callable[[str], str], tmp_path: Path
 ) -> None:
     file = store(
@@ -117,7 +117,7 @@ def test_a_table_for_no_plugin_is_told_and_does_no_harm(
     assert '[isolation."store:size"] limits nothing, as that directive is not isolated' in node.complaints()
 
 
-def test_a_variable_that_nothing_reads_is_told_by_every_command(shell: Any) -> None:
+def test_every_command_reports_a_variable_that_nothing_reads(shell: Any) -> None:
     shell.environment["ZMESH_PER"] = "tcp://hub:7323"
     line = "nothing reads the environment variable ZMESH_PER (did you mean ZMESH_PEER?)"
     node = shell.node("a")

@@ -1,4 +1,4 @@
-"""A command imports what it needs and nothing else; what that takes in time is measured by benchmarks.startup."""
+"""A command imports what it needs and nothing else; benchmarks.startup measures the time that this takes."""
 
 import subprocess
 import sys

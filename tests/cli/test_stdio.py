@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by nobody: each command ends as other programs do."""
+"""Standard streams that are closed, full, or without a reader: each command ends as other programs do."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ BROKEN_PIPE = 141
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_a_stdout_that_nobody_reads_ends_a_command_without_a_word(mesh: Any, words: tuple[str, ...]) -> None:
+def test_a_stdout_without_a_reader_ends_a_command_in_silence(mesh: Any, words: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = mesh.start(*words, stdout=writing)
@@ -35,7 +35,7 @@ def test_a_stdout_that_nobody_reads_ends_a_command_without_a_word(mesh: Any, wor
     assert (command.returncode, err) == (BROKEN_PIPE, b"")
 
 
-def test_a_reader_of_the_first_line_only_sees_no_complaint(mesh: Any) -> None:
+def test_a_reader_of_the_first_line_only_sees_no_error(mesh: Any) -> None:
     ping = mesh.start("ping", "far", "-c", "1000", "-i", "0.01")
     assert ping.stdout.readline().startswith(b"answer from far")
     ping.stdout.close()
@@ -53,13 +53,13 @@ def test_a_stdout_on_a_full_disk_is_one_line_and_a_failure(mesh: Any, words: tup
 
 
 @pytest.mark.parametrize("words", [*COMMANDS, ("node", "--id", "a", "--json")])
-def test_a_stdout_that_is_closed_loses_nothing_in_silence(mesh: Any, words: tuple[str, ...]) -> None:
+def test_a_closed_stdout_is_an_error_in_one_line(mesh: Any, words: tuple[str, ...]) -> None:
     command = mesh.start(*words, stdout=None, preexec_fn=lambda: os.close(1))
     _, err = command.communicate(timeout=40)
     assert (command.returncode, err) == (1, b"zmesh: can't write the output: Bad file descriptor\n")
 
 
-def test_a_stdin_that_is_closed_can_be_left_alone_and_not_be_read(mesh: Any) -> None:
+def test_a_closed_stdin_is_an_error_only_if_it_is_read(mesh: Any) -> None:
     closed: dict[str, Any] = {"stdin": None, "preexec_fn": lambda: os.close(0)}
     for words, code, out in ((("x",), 0, b"x"), ((), 0, b""), (("-",), 2, b"")):
         command = mesh.start("send", "far", "echo:echo", *words, **closed)
@@ -76,7 +76,7 @@ def stderr_of(kind: str) -> dict[str, Any]:
     return {"stderr": writing}
 
 
-@pytest.mark.parametrize("kind", ["closed", "full", "read by nobody"])
+@pytest.mark.parametrize("kind", ["closed", "full", "without a reader"])
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -88,7 +88,7 @@ def stderr_of(kind: str) -> dict[str, Any]:
         ((), 2),
     ],
 )
-def test_a_stderr_that_takes_nothing_changes_no_exit_code(
+def test_a_stderr_that_can_not_be_written_changes_no_exit_code(
     mesh: Any, kind: str, words: tuple[str, ...], code: int
 ) -> None:
     options = stderr_of(kind)

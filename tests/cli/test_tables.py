@@ -48,7 +48,7 @@ def test_names_share_what_the_other_columns_leave() -> None:
 
 @pytest.mark.parametrize("width", range(60, 140, 7))
 @pytest.mark.parametrize("length", [1, 8, 20, 64])
-def test_no_line_of_a_table_is_wider_than_asked_for(width: int, length: int) -> None:
+def test_no_line_of_a_table_is_wider_than_its_limit(width: int, length: int) -> None:
     name = "n" * length
     why = f"over {name} it would be 123456, but that could be a loop until {name} has confirmed it"
     lines = list(table(HEAD, [(name, name, "123456", "12", "1.2e+03 ms", "59 min", why)], width, names=2, note=True))
@@ -70,7 +70,7 @@ def test_nodes_with_equal_lists_are_one_paragraph() -> None:
     assert list(groups({"a": ["x:y"], "b": [], "c": ["x:y"]}, 60)) == ["  b: none", "  a, c: x:y"]
 
 
-def test_most_nodes_with_equal_lists_are_the_other_ones_after_those_that_differ() -> None:
+def test_a_majority_of_nodes_with_equal_lists_comes_last_and_is_counted() -> None:
     lists = {f"n{number}": ["x:y"] for number in range(40)} | {"n7": ["gpu:run"], "n9": ["gpu:run"]}
     assert list(groups(lists, 60)) == ["  n7, n9: gpu:run", "  the other 38 nodes: x:y"]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import logging
 import os
 import re
-import secrets
 import socket
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -49,7 +46,7 @@ ISOLATION: dict[str, tuple[float, float]] = {
 def default_node_id() -> str:
     """A node id nobody else is likely to have: the host's name and six random hex digits."""
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:48] or "node"
-    return f"{host}-{secrets.token_hex(3)}"
+    return f"{host}-{os.urandom(3).hex()}"
 
 
 if TYPE_CHECKING:
@@ -191,6 +188,8 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     lines = []
     for name in sorted(environ):
         if name.startswith("ZMESH_") and name not in VARIABLES and not _OF_A_SERVICE.match(name):
+            import difflib  # here: only a misspelt variable needs it
+
             near = difflib.get_close_matches(name.removeprefix("ZMESH_"), known, n=1)
             lines.append(
                 f"nothing reads the environment variable {name}{f' (did you mean ZMESH_{near[0]}?)' if near else ''}"
@@ -225,6 +224,8 @@ def _check_isolation(isolation: object) -> None:
 
 
 def _read(path: Path) -> dict[str, object]:
+    import tomllib  # here, since few programs read a file
+
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -21,7 +21,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -151,5 +150,7 @@ def exchange_error(reason: str, text: str, *, node: str, message_id: str) -> Exc
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`" (did you mean 'hub'?)"` when a known word is close to `word`, else an empty string."""
+    import difflib  # here: only an error needs it
+
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import os
 import threading
 import time
 from collections import deque
@@ -76,7 +76,7 @@ class Node:
         now = time.monotonic()
         self.engine = Engine(
             NodeId(Address(config.node_id)),
-            secrets.randbits(64) | 1,
+            int.from_bytes(os.urandom(8)) | 1,
             now=now,
             epoch=time.time() - now,
             serial=time.time_ns() // 1_000_000,
@@ -458,7 +458,7 @@ class Node:
         def start(request: ReplyStream) -> None:
             self.send(request, PING, b"", timeout)
 
-        request = ReplyStream(self, MessageId(secrets.token_bytes(16)), node, start)
+        request = ReplyStream(self, MessageId(os.urandom(16)), node, start)
         request.send()
         try:
             await request.only_payload()

@@ -6,7 +6,6 @@ keeps and spends. Past a limit a request is refused as `overloaded` or a row is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -45,8 +44,7 @@ DEFAULT_COST = 100
 """The cost of a link that is configured without one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The limits of one engine."""
 
     # -- routes and records (control plane): what a neighbour or member can make a node keep --

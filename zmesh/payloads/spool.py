@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections import deque
 from contextlib import suppress
@@ -141,7 +140,7 @@ class Spool:
         """Give the file a name without copying it; None where that can't be done."""
         if not HAS_LINKAT:
             return None
-        name = self._name or f"zmesh-{secrets.token_hex(8)}"
+        name = self._name or f"zmesh-{os.urandom(8).hex()}"
         try:
             folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
             try:  # with `dst_dir_fd` os.link calls linkat(2), and only that follows the link in /proc

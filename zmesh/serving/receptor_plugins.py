@@ -15,13 +15,12 @@ plugin returns is not sent, as it never was; what it raises ends the request wit
 from __future__ import annotations
 
 import importlib
-import importlib.abc
-import importlib.machinery
 import io
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -212,19 +211,19 @@ def install() -> None:
         sys.meta_path.append(_Finder())
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         if fullname == _MODULE:
-            return importlib.machinery.ModuleSpec(fullname, _Loader(), origin=__name__, is_package=True)
+            return ModuleSpec(fullname, _Loader(), origin=__name__, is_package=True)  # type: ignore[arg-type]
         if fullname == _SUBMODULE and isinstance(getattr(sys.modules.get(_MODULE), "__loader__", None), _Loader):
-            return importlib.machinery.ModuleSpec(fullname, _Loader(), origin=__name__)
+            return ModuleSpec(fullname, _Loader(), origin=__name__)  # type: ignore[arg-type]
         return None
 
 
-class _Loader(importlib.abc.Loader):
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+class _Loader:
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _Module(spec.name, "A stand-in for the package of Receptor 1.x, by zmesh.")
 
     def exec_module(self, module: ModuleType) -> None:

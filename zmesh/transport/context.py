@@ -6,10 +6,8 @@ import asyncio
 import os
 import threading
 from contextlib import suppress
-from typing import cast
 
 import zmq
-import zmq.asyncio
 
 MAX_SOCKETS = 32_768
 KEPT_BYTES = 8 * 1024 * 1024
@@ -22,19 +20,19 @@ class _Shared:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._context: zmq.asyncio.Context | None = None
+        self._context: Context | None = None
         self.users = 0
-        self._inherited: list[zmq.asyncio.Context] = []
+        self._inherited: list[Context] = []
         os.register_at_fork(after_in_child=self._in_child)
 
     def acquire(self) -> Context:
         with self._lock:
             if self._context is None:
-                self._context = zmq.asyncio.Context()
+                self._context = Context()
                 self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
                 _keep_freed_memory()
             self.users += 1
-            return cast("Context", self._context)
+            return self._context
 
     async def release(self) -> None:
         """Give it back. The last one ends it, which takes until all is sent, and the sockets' LINGER at most."""
@@ -76,7 +74,7 @@ def _keep_freed_memory() -> None:
     bytes(KEPT_BYTES)
 
 
-async def _end(context: zmq.asyncio.Context) -> None:
+async def _end(context: Context) -> None:
     """Terminate a context in a thread of our own; that of the loop's executor would stay for as long as the loop."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()

@@ -22,7 +22,6 @@ from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
 from zmesh.transport.dial_status import DialError, DialFailure, DialState, DialStatus, failed
 from zmesh.transport.happy_eyeballs import Candidate, connect_first
 from zmesh.transport.resolver import Resolver
-from zmesh.transport.socks import SocksTunnel
 
 if TYPE_CHECKING:
     from zmesh.transport.transport import Transport
@@ -124,6 +123,8 @@ class Dialler:
         return await self._use(there.endpoint)
 
     async def _through_proxy(self) -> Ended:
+        from zmesh.transport.socks import SocksTunnel  # here: few peers are behind a proxy
+
         proxy, port = self._target.proxy, self._target.port
         assert proxy is not None  # `_round` and
         assert port is not None  # `parse_peer` have seen to it

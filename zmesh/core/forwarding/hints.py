@@ -6,7 +6,6 @@ a token bucket limits how many ids that other nodes ask for are compared.
 
 from __future__ import annotations
 
-import difflib
 import heapq
 import itertools
 from operator import eq
@@ -72,6 +71,8 @@ class Hints:
             return ()
         names = itertools.islice(self._routing.destinations(), MAX_NAMES_COMPARED)
         likely = heapq.nlargest(MAX_NAMES_MATCHED, (self._node, *names), key=lambda other: _ends_alike(name, other))
+        import difflib  # here: only an unknown destination needs it
+
         return tuple(NodeId(Address(match)) for match in difflib.get_close_matches(name, likely, n=3, cutoff=0.6))
 
 

@@ -396,3 +396,21 @@ async def test_a_peer_that_breaks_the_protocol_later_is_dialled_again_as_well(di
     await eventually(lambda: dialler.handler.links, timeout=60)
     dialler.send(dialler.handler.links[0], FRAMES)
     await eventually(lambda: listener.handler.frames)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ipc"])
+async def test_what_a_listener_sent_before_it_closed_is_read_before_the_link_of_the_dialler_ends(
+    transports, dialler, tmp_path, kind
+):
+    """Such as goodbye. The monitor may report the end first, when the loop was busy meanwhile."""
+    peer = transports()
+    url = {"tcp": "tcp://127.0.0.1:*", "ipc": f"ipc://{tmp_path}/s"}[kind]
+    here, there = await joined(dialler, peer, url)
+    (sock,) = dialler.links.values()
+    dialler.loop.remove_reader(sock._fd)  # so that the monitor comes first
+    for number in range(100):
+        assert peer.send(there, (b"route", b"head", b"%d" % number)) or number >= 60
+    await peer.close()
+    await eventually(lambda: not dialler.handler.links)
+    read = [frames[2] for link, frames in dialler.handler.frames if link == here]
+    assert read[:60] == [b"%d" % number for number in range(60)]

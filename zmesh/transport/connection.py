@@ -12,7 +12,7 @@ from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.transport.address import Target
 from zmesh.transport.dial_status import DialError, DialFailure
-from zmesh.transport.link_socket import EVENTS, MORE, OUT, LinkSocket, send_body
+from zmesh.transport.link_socket import EVENTS, IN, MORE, OUT, LinkSocket, send_body
 
 if TYPE_CHECKING:
     from zmesh.transport.transport import Transport
@@ -65,7 +65,8 @@ class Connection(LinkSocket):
         self._look: asyncio.TimerHandle | None = None
         self._open(zmq.DEALER, endpoint, _EVENTS)
         try:
-            self._socket.set(zmq.IMMEDIATE, 1)
+            # Not IMMEDIATE: with it libzmq 4.3.5 drops what is unread, such as GOODBYE, when the connection ends.
+            # Nothing is sent before the handshake either way.
             # Once it has failed it is replaced. Without an interval, libzmq would not tell that it has.
             self._socket.set(zmq.RECONNECT_IVL, NEVER_MS)
             self._socket.connect(endpoint)
@@ -157,9 +158,20 @@ class Connection(LinkSocket):
             self._stop_waiting()
             self._up()
         elif event == zmq.EVENT_CONNECT_RETRIED:
-            self._end(Ended(self.link is not None))
+            self._lose(Ended(self.link is not None))
         else:
-            self._end(Ended(self.link is not None, DialError(*_FAILURES[event])))
+            self._lose(Ended(self.link is not None, DialError(*_FAILURES[event])))
+
+    def _lose(self, ended: Ended) -> None:
+        """End a connection that was closed, after reading what came over it before, such as GOODBYE."""
+        if self.link is not None:
+            self.drain()
+        if self._socket.closed:  # the node has hung up meanwhile
+            return
+        if self.link is not None and self._get(EVENTS) & IN:
+            self.transport.loop.call_soon(self._lose, ended)
+        else:
+            self._end(ended)
 
     def _wait(self, seconds: float, failure: DialError) -> None:
         self._stop_waiting()

@@ -39,7 +39,7 @@ MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
 LAST = int(zmq.DONTWAIT)
 EVENTS = int(zmq.EVENTS)
 OUT = int(zmq.POLLOUT)
-_IN = int(zmq.POLLIN)
+IN = int(zmq.POLLIN)
 
 
 class TransportHandler(Protocol):
@@ -162,7 +162,7 @@ class LinkSocket(ABC):
         if self.gate.shut:
             self.gate.wait()
         events = self._get(EVENTS)
-        if events & _IN:
+        if events & IN:
             self._scheduled = True
             self.transport.loop.call_soon(self.drain)
         elif self.full:
@@ -188,7 +188,7 @@ class LinkSocket(ABC):
                     break
                 if self.gate.shut:
                     self.gate.wait()
-                if self._socket.closed or not self._get(EVENTS) & _IN:
+                if self._socket.closed or not self._get(EVENTS) & IN:
                     break
                 if monotonic() > until:
                     self._scheduled = True
@@ -229,7 +229,7 @@ class LinkSocket(ABC):
 
     def _drain_monitor(self) -> None:
         """Handle all that the monitor has to tell."""
-        while self._monitor is not None and cast("int", self._monitor.get(EVENTS)) & _IN:
+        while self._monitor is not None and cast("int", self._monitor.get(EVENTS)) & IN:
             event = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
             self._on_event(int(event["event"]), event["value"])
 

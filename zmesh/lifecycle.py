@@ -170,7 +170,7 @@ class Lifecycle:
 
     def _abort(self) -> None:
         """End the node at once: nothing goes before what ends the program, which may have struck anywhere."""
-        self._node.abort()
+        self._node.abort(loop_ends=self._owns_loop)
         self._error_is_known = True
 
 

@@ -29,7 +29,7 @@ from zmesh.errors import Cancelled, RemoteError, TimedOut, Unreachable
 from zmesh.observe import Router, Telemetry
 from zmesh.payloads import DISK_THREADS, Source, send_source
 from zmesh.requests.admission import Admission
-from zmesh.requests.exchange import Exchange
+from zmesh.requests.exchange import Exchange, WithHandler
 from zmesh.requests.reply_stream import ReplyStream
 from zmesh.runtime import Tasks, ThreadPool, abandon, describe, log_exception, must_propagate, watchdogs
 from zmesh.serving.builtins import PING, Builtins
@@ -169,11 +169,24 @@ class Node:
         if self._stop is not None:
             self._stop.set()
 
-    def abort(self) -> None:
-        """Let `run` come to its end at once: no handler hears of it, and nothing is waited for."""
+    def abort(self, *, loop_ends: bool = False) -> None:
+        """Let `run` come to its end at once: no handler is called, and nothing is waited for.
+
+        Tasks that wait for replies get Cancelled, unless their loop ends too and is about to cancel them.
+        """
+        if not loop_ends:
+            self._abandon_soon()
         self._exchanges.clear()
         self._aborted = True
         self.stop()
+
+    def _abandon_soon(self) -> None:
+        """End the requests that tasks wait for in the next turn of the loop: this may be amid anything."""
+        for exchange in self._exchanges.values():
+            if exchange.expected and not isinstance(exchange, WithHandler) and self.loop is not None:
+                text = f"node {self.node_id!r} was closed before the final reply of {exchange.recipient!r} came"
+                with suppress(RuntimeError):  # the loop is closed
+                    self.loop.call_soon_threadsafe(exchange.abandon, Cancelled.code, text)
 
     async def _prepare_plugins(self) -> None:
         """Load, configure and start the plugins; what is sent meanwhile goes out afterwards."""
@@ -236,6 +249,7 @@ class Node:
     async def _shut(self) -> None:
         self.closed = True
         self._admission.shut = True
+        self._wake_drain()
         for events in self._events:
             events.end()
         await self._tasks.wind_down(0.0 if self._aborted else HANDLERS_END_WITHIN)
@@ -278,9 +292,10 @@ class Node:
         self._released = self.closed = self._admission.shut = True
         was_open = self._transport is not None
         ours = [exchange.id for exchange in self._exchanges.values() if exchange.expected]
+        self._abandon_soon()
         self._exchanges.clear()  # so that nothing is delivered any more
         steps: list[Callable[[], object]] = [self.serving.close_now, partial(self._leave_now, ours), self._release]
-        steps += [self._tasks.close_now, *(events.end for events in self._events)]
+        steps += [self._tasks.close_now, self._wake_drain, *(events.end for events in self._events)]
         if self._transport is not None:
             steps.append(self._transport.close_now)
         if self._journal is not None:
@@ -547,17 +562,17 @@ class Node:
     async def drain(self) -> None:
         """Wait until all that was sent has been handed over and every expected reply has come."""
         while not self._is_drained():
-            self._drained = asyncio.get_running_loop().create_future()
-            try:
-                await self._drained
-            finally:
-                self._drained = None
+            if self._drained is None or self._drained.done():
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
 
     def _wake_drain(self) -> None:
         if self._drained is not None and not self._drained.done() and self._is_drained():
             self._drained.set_result(None)
 
     def _is_drained(self) -> bool:
+        if self.closed:
+            return True
         return not self.engine.is_handing_over and not any(x.expected for x in self._exchanges.values())
 
     # -- what exchanges and serving need (their Desk) ------------------------------------------------------------

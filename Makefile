@@ -26,10 +26,11 @@ test-all: .venv/tox     ## the same on every Python 3.11+ of this machine
 
 lint type docs: .venv/tox
 	$(TOX) run -e $@
+	@if [ $@ = docs ]; then echo 'the pages are at docs/_build/html/index.html'; fi
 
 lint:           ## style, format and layers
 type:           ## mypy --strict
-docs:           ## build docs/_build/html, run the snippets
+docs:           ## draw the drawings, build the pages (docs/_build/html/index.html), run every snippet in them
 
 bench: .venv    ## measure the round trip beside bare ZeroMQ
 	.venv/bin/python -m benchmarks.latency

@@ -13,7 +13,9 @@ author = _setup["metadata"]["author"]
 project_copyright = f"2026 {author}"
 version = release = _setup["metadata"]["version"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
+copybutton_prompt_text = "$ "  # of a console block, only the commands are copied
+copybutton_line_continuation_character = "\\"
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]

@@ -27,7 +27,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-RUN = {"cat", "echo", "head", "printf", "sha256sum", "sleep", "zmesh"}
+RUN = {"cat", "curl", "echo", "head", "printf", "pytest", "python", "sha256sum", "sleep", "zmesh"}
 COMMAND_SECONDS = 20.0
 
 PORT = re.compile(r"(?<=127\.0\.0\.1:)\d{4,5}\b")

@@ -55,6 +55,7 @@ def run(page: str, blocks: list[Block], folder: Path) -> None:
     """Run the blocks as run_page.py says; what they started is ended with them."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
     environment |= {"NO_COLOR": "1", "PYTHONWARNINGS": "error"}
+    environment["PYTEST_ADDOPTS"] = "-p no:cacheprovider -o asyncio_default_fixture_loop_scope=function"
     with (
         tempfile.TemporaryDirectory(prefix="zmesh-", dir="/tmp") as runtime,  # short: sockets have short paths
         subprocess.Popen(

@@ -487,3 +487,9 @@ def test_a_state_that_contradicts_what_is_known_is_found(side):
     side.delivery.client.get(ID).state = ClientState.CANCELLING
     with pytest.raises(AssertionError, match="CANCELLING, not OPEN"):
         side.delivery.check()
+
+
+def test_an_acknowledgement_names_the_incarnation_of_a_server_that_is_not_discovered(undiscovered):
+    exchange = undiscovered.delivery.client.get(ID)
+    undiscovered.on_ack(1, stream=REQUEST, target=1, now=1.1)
+    assert (exchange.state, exchange.peer_incarnation) == (ClientState.OPEN, 2)

@@ -435,3 +435,13 @@ def test_a_state_that_contradicts_what_is_known_is_found(side, state):
     side.delivery.server.get(ID).state = state
     with pytest.raises(AssertionError, match=f"{state.name}, not OPEN"):
         side.delivery.check()
+
+
+def test_chunks_and_aborts_carry_the_handle_that_was_attached_to_the_request(side):
+    handle = object()
+    side.on_chunk(request(flags=FLAG_FIRST))
+    side.delivery.attach(ID, handle)
+    side.delivery.attach(bytes(16), object())
+    (delivered,) = deliveries(side.on_chunk(request(1, FLAG_LAST)))
+    assert delivered.handle is handle
+    assert side.on_cancel() == [Abort(ID, "cancelled", handle)]

@@ -71,7 +71,7 @@ class Exchange:
         if self.outbound_id.request:
             return inbound.buffered_credit
         outbound = self.outbound
-        return inbound.unread + outbound.unsent_bytes + outbound.unacked_bytes
+        return inbound.received - inbound.released + outbound.unsent_bytes + outbound.unacked_bytes
 
     def update_quota(self) -> None:
         """Charge the peer's quota with what is kept for it."""

@@ -17,17 +17,17 @@ Received = tuple[Chunk, bytes, int]
 class InboundStream:
     """The receiving end of a stream. All sizes are credit, in bytes: see `flow_control`.
 
-    `expected` is the next sequence number in order; `buffered` holds the chunks that arrived early; `released` is what
-    the reader has read, and `limit` what the sender was last told that it may send in all. `window` is how much it may
-    send before the reader reads.
+    `expected` is the next sequence number in order, and `buffered` holds the chunks that arrived early.
+    `received` counts all that has come, early chunks included, `released` what the reader has read of it; `limit` is
+    the last that the sender was given, and `window` how much it may send before the reader reads.
     """
 
     __slots__ = (
-        "_received",
         "buffered",
         "buffered_credit",
         "expected",
         "limit",
+        "received",
         "released",
         "unacked_credit",
         "window",
@@ -41,7 +41,7 @@ class InboundStream:
         self.window = WINDOW
         self.limit = WINDOW
         self.unacked_credit = 0
-        self._received = 0
+        self.received = 0
 
     def accept(self, chunk: Chunk, body: bytes, hops: int) -> list[Received] | None:
         """The chunks that are next in order now; None if this one must be acknowledged at once (a copy, or early).
@@ -50,18 +50,18 @@ class InboundStream:
         """
         sequence = chunk.sequence
         credit = len(body) + CHUNK_OVERHEAD
-        if sequence == self.expected and not self.buffered and self._received + credit <= self.limit:
+        if sequence == self.expected and not self.buffered and self.received + credit <= self.limit:
             self.expected += 1
-            self._received += credit
+            self.received += credit
             self.unacked_credit += credit
             return [(chunk, body, hops)]
         if sequence < self.expected or sequence in self.buffered:
             return None
-        if self._received + credit > self.limit:
+        if self.received + credit > self.limit:
             raise FlowControlError
         self.buffered[sequence] = (chunk, body, hops)
         self.buffered_credit += credit
-        self._received += credit
+        self.received += credit
         self.unacked_credit += credit
         ready = []
         while (item := self.buffered.pop(self.expected, None)) is not None:
@@ -69,11 +69,6 @@ class InboundStream:
             self.buffered_credit -= len(item[1]) + CHUNK_OVERHEAD
             self.expected += 1
         return ready or None
-
-    @property
-    def unread(self) -> int:
-        """The credit of what was received and not read, early chunks included."""
-        return self._received - self.released
 
     def is_missing(self, sequence: int) -> bool:
         """Whether a chunk has not been received yet."""
@@ -85,13 +80,13 @@ class InboundStream:
             _, (_, body, _) = self.buffered.popitem()
             freed = len(body) + CHUNK_OVERHEAD
             self.buffered_credit -= freed
-            self._received -= freed
+            self.received -= freed
             credit -= freed
 
     @property
     def reader_keeps_up(self) -> bool:
         """Whether no more than half a window is unread."""
-        return self._received - self.released <= self.window // 2
+        return self.received - self.released <= self.window // 2
 
     def release(self, credit: int) -> bool:
         """The reader has read this much; True if the sender should be told of the higher limit at once."""

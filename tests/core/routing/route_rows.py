@@ -1,4 +1,4 @@
-"""Entries of routes, and how a node that is under test hears, tells and asks of them."""
+"""Rows of routes, and how a node under test receives, advertises and requests them."""
 
 from zmesh.core.wire import INFINITY, MAX_TTL, Entry, SeqnoRequest
 
@@ -12,15 +12,15 @@ def retraction(destination="z"):
 
 
 def hear(routes, link, *entries, now=0.0, full=0, number=1):
-    """Take in what a neighbour tells, and choose."""
+    """Process an UPDATE of a neighbour, and select."""
     routes.update(link, full, number, [tuple(entry) for entry in entries])
     changes = routes.select(now)
     routes.check()
     return changes
 
 
-def told(routes, now):
-    """What is told at that time: to whom, which part of a whole table it is, and what."""
+def advertised(routes, now):
+    """The UPDATEs at that time: the links, the part of a full update that each is, and the rows."""
     return [
         (advertisement.links, advertisement.full, sorted(advertisement.entries)) for advertisement in routes.flush(now)
     ]
@@ -31,5 +31,5 @@ def request(seqno=5, distance=150, destination="z", hops_left=MAX_TTL):
 
 
 def asked(routes, now):
-    """The questions at that time, as (link, question)."""
+    """The seqno requests at that time, as (link, request)."""
     return [(link, question) for link, questions in routes.requests(now).items() for question in questions]

@@ -14,7 +14,7 @@ def damping(alarm):
     return CostDamping(alarm)
 
 
-def test_a_move_after_a_calm_is_told_at_once(damping, alarm):
+def test_a_change_of_a_cost_after_a_quiet_time_is_advertised_at_once(damping, alarm):
     assert damping.next_deadline() is None
     damping.add(1)
     assert alarm.soonest <= 7.0
@@ -24,7 +24,7 @@ def test_a_move_after_a_calm_is_told_at_once(damping, alarm):
     assert damping.take(8.0) == [2]
 
 
-def test_moves_that_follow_are_told_together_after_a_pause(damping, alarm):
+def test_changes_that_follow_are_advertised_together_after_a_delay(damping, alarm):
     damping.add(1)
     damping.take(7.0)
     for link in (3, 2, 3):
@@ -35,7 +35,7 @@ def test_moves_that_follow_are_told_together_after_a_pause(damping, alarm):
     assert damping.take(7.0 + DELAY_INITIAL) == [3, 2]
 
 
-def test_the_pause_doubles_up_to_the_longest_while_moves_follow_and_is_short_again_after_a_calm(damping):
+def test_the_delay_doubles_up_to_a_bound_while_changes_follow_and_is_short_after_a_quiet_time(damping):
     now, pauses = 0.0, []
     for _ in range(8):
         damping.add(1)

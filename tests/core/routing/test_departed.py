@@ -42,7 +42,7 @@ def tables():
     return Tables()
 
 
-def test_a_node_that_was_never_there_is_told_from_one_that_has_left(tables):
+def test_a_node_that_was_never_known_differs_from_one_that_has_left(tables):
     assert tables.departed.describe("x", 0.0) == "'x' was never known to 'a'"
     tables.reach("x")
     tables.lose("x", now=5.0)
@@ -50,14 +50,14 @@ def test_a_node_that_was_never_there_is_told_from_one_that_has_left(tables):
     assert "x" in tables.departed
 
 
-def test_who_loses_a_neighbour_has_heard_it_last(tables):
+def test_a_node_that_loses_a_neighbour_was_the_last_to_hear_it(tables):
     tables.reach("x", hops=0)
     tables.lose("x")
     assert tables.departed.heard_by("x") == "a"
     assert tables.departed.describe("x", 3.0) == "'x' left 3 s ago, last heard by 'a'"
 
 
-def test_of_the_neighbours_of_a_node_the_one_that_still_named_it_has_heard_it_last(tables):
+def test_the_neighbour_that_still_lists_a_node_was_the_last_to_hear_it(tables):
     tables.reach("x", "south", "north")
     tables.describe("x", "south", "north")
     tables.describe("south", "a", "north")
@@ -66,7 +66,7 @@ def test_of_the_neighbours_of_a_node_the_one_that_still_named_it_has_heard_it_la
     assert tables.departed.heard_by("x") == "north"
 
 
-def test_neighbours_that_have_all_lost_it_are_as_good_as_each_other(tables):
+def test_of_neighbours_that_have_all_lost_a_node_any_is_named(tables):
     tables.reach("x", "south", "north")
     tables.describe("x", "south", "north")
     tables.describe("south", "a")
@@ -74,7 +74,7 @@ def test_neighbours_that_have_all_lost_it_are_as_good_as_each_other(tables):
     assert tables.departed.heard_by("x") == "south"
 
 
-def test_a_node_behind_others_that_left_with_it_was_heard_by_the_last_that_is_there(tables):
+def test_a_node_behind_others_that_left_with_it_was_heard_by_the_near_end(tables):
     """The chain a, b, c, d breaks between b and c."""
     tables.reach("b", "c", "d")
     for node, *neighbours in (("b", "a", "c"), ("c", "b", "d"), ("d", "c")):
@@ -85,7 +85,7 @@ def test_a_node_behind_others_that_left_with_it_was_heard_by_the_last_that_is_th
     assert [tables.departed.heard_by(node) for node in ("c", "d")] == [None, None]
 
 
-def test_nodes_that_left_in_a_circle_were_heard_by_nobody_that_is_there(tables):
+def test_nodes_that_list_only_each_other_have_no_reachable_witness(tables):
     tables.reach("x", "y", "z")
     for node, *neighbours in (("x", "y", "z"), ("y", "z", "x"), ("z", "x", "y")):
         tables.describe(node, *neighbours)
@@ -93,7 +93,7 @@ def test_nodes_that_left_in_a_circle_were_heard_by_nobody_that_is_there(tables):
     assert tables.departed.heard_by("x") is None
 
 
-def test_this_node_is_no_witness_of_what_it_has_lost_before(tables):
+def test_this_node_is_no_witness_of_a_node_that_it_lost_before(tables):
     tables.reach("x", "b")
     tables.describe("x", "a", "b")
     tables.lose("x")
@@ -126,7 +126,7 @@ def test_a_node_that_comes_back_has_not_left(tables):
     assert len(tables.departed) == 0
 
 
-def test_what_left_first_is_forgotten_past_the_limit():
+def test_the_oldest_departure_is_dropped_past_the_limit():
     tables = Tables(Limits(departed_nodes=2))
     tables.reach("x", "y", "z")
     for node in ("x", "y"):
@@ -153,7 +153,7 @@ def test_a_table_that_contradicts_the_routes_or_its_limit_is_noticed():
 # --- in the engine ------------------------------------------------------------------------------------------------
 
 
-def test_an_engine_remembers_who_left_and_forgets_who_is_back(linked):
+def test_an_engine_keeps_a_departure_until_the_node_returns(linked):
     linked.tell(1, Entry("c", 5, 1, 10, 1))
     linked.tell(1, Entry("c", 0, 0, INFINITY, 0))
     assert linked.engine.routing.describe_departure("c", linked.now + 4.0) == "'c' left 4 s ago"

@@ -48,7 +48,7 @@ def test_late_records_of_a_former_incarnation_are_no_proof(duplicates):
     assert "x" not in duplicates
 
 
-def test_the_same_record_heard_over_many_links_counts_once(duplicates):
+def test_the_same_record_received_on_many_links_counts_once(duplicates):
     duplicates.witness(record_of(2, 6), record_of(1, 5), 0.0)
     for _ in range(10):
         assert not duplicates.witness(record_of(2, 6), record_of(1, 5), 0.0)

@@ -22,14 +22,14 @@ def test_while_there_is_room_one_may_have_all_of_it():
     assert "a0" in shares
 
 
-def test_who_has_the_most_is_refused_when_there_is_no_room():
+def test_the_owner_with_the_most_is_refused_when_there_is_no_room():
     shares = filled(a=10)
     assert shares.take("more", "a") is None
     assert "more" not in shares
     shares.check()
 
 
-def test_who_has_the_most_gives_way_to_who_has_less_until_both_have_as_much():
+def test_rows_of_the_largest_owner_are_evicted_for_a_smaller_one_until_both_have_as_much():
     shares = filled(a=10)
     for number in range(5):
         assert shares.take(f"b{number}", "b") == [f"a{9 - number}"]
@@ -38,7 +38,7 @@ def test_who_has_the_most_gives_way_to_who_has_less_until_both_have_as_much():
     shares.check()
 
 
-def test_what_is_not_in_use_gives_way_first_and_the_oldest_of_it():
+def test_idle_rows_are_evicted_first_the_oldest_before_the_others():
     shares = filled(a=10)
     for key in ("a4", "a2"):
         shares.idle(key)
@@ -49,14 +49,14 @@ def test_what_is_not_in_use_gives_way_first_and_the_oldest_of_it():
     shares.check()
 
 
-def test_what_others_do_not_use_gives_way_even_if_they_have_less():
+def test_idle_rows_of_others_are_evicted_even_if_these_have_less():
     shares = filled(a=8, b=2)
     shares.idle("b1")
     assert shares.take("more", "a") == ["b1"]
     shares.check()
 
 
-def test_what_is_in_use_again_gives_way_as_if_it_were_new():
+def test_a_row_that_is_used_again_is_evicted_as_if_it_were_new():
     shares = filled(a=10)
     shares.idle("a0")
     shares.use("a0")
@@ -64,7 +64,7 @@ def test_what_is_in_use_again_gives_way_as_if_it_were_new():
     assert shares.take("b0", "b") == ["a0"]
 
 
-def test_a_row_that_another_owner_tells_is_its_own_from_then_on():
+def test_a_row_that_another_owner_sends_belongs_to_it_from_then_on():
     shares = filled(a=6, b=4)
     assert shares.take("a0", "b") == []
     assert (shares.of("a"), shares.of("b")) == (5, 5)
@@ -81,7 +81,7 @@ def test_a_row_may_become_heavier_as_far_as_there_is_room():
     shares.check()
 
 
-def test_a_row_that_would_need_more_than_others_give_way_to_changes_nothing():
+def test_a_row_that_would_need_more_than_may_be_evicted_changes_nothing():
     shares = filled(a=6, b=4)
     shares.idle("b3")
     assert shares.take("b0", "b", 9) is None
@@ -91,7 +91,7 @@ def test_a_row_that_would_need_more_than_others_give_way_to_changes_nothing():
     shares.check()
 
 
-def test_rows_that_are_gone_make_room():
+def test_dropped_rows_make_room():
     shares = filled(a=5, b=5)
     for key in ("a0", "a0", "b0"):
         shares.drop(key)
@@ -101,7 +101,7 @@ def test_rows_that_are_gone_make_room():
     shares.check()
 
 
-def test_finding_who_has_the_most_costs_no_more_with_many_owners():
+def test_finding_the_largest_owner_costs_no_more_with_many_owners():
     """It is looked for once, not for each of the rows that are refused or that take the place of one's own."""
     looked = []
 
@@ -125,7 +125,7 @@ def test_finding_who_has_the_most_costs_no_more_with_many_owners():
 
 @given(st.lists(st.tuples(st.sampled_from(["take", "idle", "use", "drop"]), st.integers(0, 30), st.integers(0, 4),
                           st.integers(1, 4)), max_size=200))  # fmt: skip
-def test_whatever_happens_the_sums_are_right_and_nobody_gives_way_to_who_has_more(events):
+def test_the_sums_stay_right_and_no_row_is_evicted_for_a_larger_owner(events):
     shares = Quotas(20)
     for what, key, owner, weight in events:
         if what == "take":

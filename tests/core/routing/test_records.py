@@ -42,12 +42,12 @@ def hear(records, record, now=0.0, link=1):
     return records.update(link, record, encode(record), now)
 
 
-def told(records, now):
+def advertised(records, now):
     """What is sent on each link, decoded."""
     return [(link, [decode_record(blob) for blob in blobs]) for link, blobs in records.flush(now)]
 
 
-# --- what a node says of itself -----------------------------------------------------------------------------------
+# --- the own record ----------------------------------------------------------------------------------------------
 
 
 def test_a_node_knows_its_own_record_from_the_start(records):
@@ -58,7 +58,7 @@ def test_a_node_knows_its_own_record_from_the_start(records):
     records.check()
 
 
-def test_a_record_is_never_larger_than_what_neighbours_take(records):
+def test_a_record_is_never_larger_than_what_neighbours_accept(records):
     """256 names of 160 characters that take four bytes each, and 2048 neighbours, are more than MAX_RECORD."""
     beside = tuple((f"{number:064}", 100) for number in range(MAX_NEIGHBOURS + 3))
     cut = records.describe(["\U0001f600" * MAX_CAPABILITY] * MAX_CAPABILITIES, beside, b"", 0.0)
@@ -75,7 +75,7 @@ def test_a_record_is_never_larger_than_what_neighbours_take(records):
     assert records.get("a").serial == serial
 
 
-def test_what_a_node_says_anew_has_a_higher_serial(records):
+def test_a_changed_record_has_a_higher_serial(records):
     assert records.describe(["x:y"], (("b", 100),), b"key", 0.0) == []
     assert records.get("a") == Record("a", 1, 101, ("x:y",), (("b", 100),), b"key")
     records.describe(["x:y"], (("b", 100),), b"key", 0.0)
@@ -90,7 +90,7 @@ def test_what_a_node_says_anew_has_a_higher_serial(records):
         (MAX_CAPABILITIES + 1, MAX_CAPABILITIES),
     ],
 )
-def test_a_node_tells_no_more_than_a_record_may_hold(records, said, kept):
+def test_a_record_has_no_more_capabilities_than_it_may_hold(records, said, kept):
     records.describe(["x:y"] * said, (), b"", 0.0)
     assert len(records.get("a").capabilities) == kept
 
@@ -102,33 +102,33 @@ def test_a_node_tells_no_more_than_a_record_may_hold(records, said, kept):
         (MAX_NEIGHBOURS + 1, MAX_NEIGHBOURS),
     ],
 )
-def test_a_node_names_no_more_neighbours_than_a_record_may_hold(records, said, kept):
+def test_a_record_lists_no_more_neighbours_than_it_may_hold(records, said, kept):
     records.describe([], tuple((f"n{number}", 100) for number in range(said)), b"", 0.0)
     assert len(records.get("a").neighbours) == kept
 
 
 @pytest.mark.parametrize(("said", "kept"), [(MAX_CAPABILITY, MAX_CAPABILITY), (MAX_CAPABILITY + 1, MAX_CAPABILITY)])
-def test_a_long_name_is_told_as_far_as_it_may_be(records, said, kept):
+def test_a_long_capability_is_cut_to_its_limit(records, said, kept):
     records.describe(["c" * said], (), b"", 0.0)
     assert records.get("a").capabilities == ("c" * kept,)
 
 
-def test_what_a_node_says_is_told_on_every_link_at_once_and_what_it_says_soon_after_together(records, alarm):
+def test_an_own_record_is_flooded_on_every_link_at_once_and_later_ones_are_coalesced(records, alarm):
     records.link_up(1, 0.0)
     records.link_up(2, 0.0)
     assert alarm.soonest == 0.0
     own = records.get("a")
-    assert told(records, 0.0) == [(1, [own]), (2, [own])]
+    assert advertised(records, 0.0) == [(1, [own]), (2, [own])]
     records.describe(["x:x"], (), b"", 5.0)
     own = record("a", 101, 1, ["x:x"])
-    assert told(records, 5.0) == [(1, [own]), (2, [own])]
+    assert advertised(records, 5.0) == [(1, [own]), (2, [own])]
     records.describe(["x:y"], (), b"", 5.002)
     records.describe(["x:y", "x:z"], (), b"", 5.005)
     assert records.next_deadline() == 5.0 + COALESCE
-    assert told(records, 5.005) == []
+    assert advertised(records, 5.005) == []
     own = record("a", 103, 1, ["x:y", "x:z"])
-    assert told(records, 5.0 + COALESCE) == [(1, [own]), (2, [own])]
-    assert told(records, 6.0) == []
+    assert advertised(records, 5.0 + COALESCE) == [(1, [own]), (2, [own])]
+    assert advertised(records, 6.0) == []
     assert records.next_deadline() is None
 
 
@@ -137,7 +137,7 @@ def test_a_change_rings_the_alarm(records, alarm):
     assert alarm.soonest == 3.0
 
 
-# --- what is heard of others --------------------------------------------------------------------------------------
+# --- records of others -------------------------------------------------------------------------------------------
 
 
 def test_a_record_is_passed_on_to_all_but_the_one_it_came_from(records):
@@ -146,7 +146,7 @@ def test_a_record_is_passed_on_to_all_but_the_one_it_came_from(records):
     records.flush(0.0)
     records.set_reachable("b", True, 0.0)
     assert hear(records, record("b", 1), 1.0, link=2)
-    assert told(records, 1.0 + COALESCE) == [(1, [record("b", 1)]), (3, [record("b", 1)])]
+    assert advertised(records, 1.0 + COALESCE) == [(1, [record("b", 1)]), (3, [record("b", 1)])]
 
 
 def test_a_record_is_passed_on_with_the_bytes_it_came_with(records):
@@ -159,7 +159,7 @@ def test_a_record_is_passed_on_with_the_bytes_it_came_with(records):
     assert records.flush(1.0) == [(1, [blob])]
 
 
-def test_a_newer_record_replaces_an_older_one_and_never_the_other_way(records):
+def test_a_newer_record_replaces_an_older_one_and_never_the_reverse(records):
     assert hear(records, record("b", 5))
     assert not hear(records, record("b", 5))
     assert not hear(records, record("b", 4, capabilities=["old:one"]))
@@ -197,7 +197,7 @@ def test_a_node_that_comes_into_reach_is_known_and_one_that_leaves_is_not(record
     assert records.expire(1000.0 + KEEP_GONE) == ["b"]
 
 
-def test_a_node_may_be_in_reach_before_its_record_is_heard(records):
+def test_a_node_may_be_reachable_before_its_record_arrives(records):
     records.set_reachable("b", True, 0.0)
     assert records.known().keys() == {"a"}
     records.check()
@@ -207,7 +207,7 @@ def test_a_node_may_be_in_reach_before_its_record_is_heard(records):
     records.check()
 
 
-def test_a_node_that_leaves_before_its_record_is_heard_leaves_nothing_behind(records):
+def test_a_node_that_leaves_before_its_record_arrives_leaves_nothing_behind(records):
     records.set_reachable("b", True, 0.0)
     records.set_reachable("b", False, 1.0)
     assert records.next_deadline() is None
@@ -224,15 +224,15 @@ def test_a_node_can_not_be_out_of_its_own_reach(records):
 # --- a record in one's own name -----------------------------------------------------------------------------------
 
 
-def test_a_left_over_record_in_this_nodes_name_is_outbid(records):
+def test_a_record_of_a_former_incarnation_is_superseded(records):
     records.link_up(1, 0.0)
     records.flush(0.0)
     assert not hear(records, record("a", 500, incarnation=9), 1.0)
     assert records.get("a") == record("a", 501, incarnation=1)
-    assert told(records, 1.0 + COALESCE) == [(1, [record("a", 501, incarnation=1)])]
+    assert advertised(records, 1.0 + COALESCE) == [(1, [record("a", 501, incarnation=1)])]
 
 
-def test_an_equal_serial_is_outbid_by_the_one_with_the_lower_incarnation(records):
+def test_an_equal_serial_is_superseded_by_the_lower_incarnation(records):
     assert not hear(records, record("a", 100, incarnation=0))
     assert records.get("a").serial == 100
     assert not hear(records, record("a", 100, incarnation=2))
@@ -249,9 +249,7 @@ def test_this_nodes_own_record_coming_back_changes_nothing(records):
 
 @pytest.mark.parametrize("incarnation", [0, 1, 2], ids=["lower", "same", "higher"])
 @pytest.mark.parametrize("ahead", [1, 1 << 40, 1 << 60])
-def test_what_another_node_says_in_this_nodes_name_is_outbid_whatever_incarnation_it_claims(
-    records, incarnation, ahead
-):
+def test_a_forged_record_of_this_node_is_superseded_whatever_incarnation_it_claims(records, incarnation, ahead):
     assert not hear(records, record("a", 100 + ahead, incarnation, ["forged:one"]))
     assert records.get("a") == record("a", 101 + ahead, 1)
 
@@ -274,7 +272,7 @@ def test_of_two_records_of_one_serial_and_incarnation_all_nodes_keep_the_same_on
     assert itself.get("b").serial == 6
 
 
-def test_a_serial_that_is_too_far_ahead_is_refused_and_counted_and_not_outbid(records):
+def test_a_serial_that_is_too_far_ahead_is_refused_and_counted_and_not_superseded(records):
     records.link_up(1, 0.0)
     records.flush(0.0)
     for name in ("a", "b"):
@@ -289,14 +287,14 @@ def test_a_serial_that_is_too_far_ahead_is_refused_and_counted_and_not_outbid(re
     assert records.update(1, highest, encode(highest), 1.0, 1000)
 
 
-def test_whatever_is_accepted_the_node_itself_can_outbid(records):
+def test_the_node_itself_can_supersede_every_serial_that_is_accepted(records):
     for _ in range(3):
         forged = record("a", HIGHEST, incarnation=U64)
         hear(records, forged, 1000.0)
         assert decode_record(encode(records.get("a"))).serial == HIGHEST + 1
 
 
-def test_two_nodes_of_one_name_outbid_each_other_at_pauses_that_double(records):
+def test_two_nodes_of_one_id_reoriginate_with_exponential_backoff(records):
     now, serial, pauses = 1.0, 200, []
     hear(records, record("a", serial, incarnation=9), now)
     for _ in range(12):
@@ -318,7 +316,7 @@ def test_two_nodes_of_one_name_outbid_each_other_at_pauses_that_double(records):
     assert pauses[-1] == pytest.approx(REORIGINATE_MAX)
 
 
-def test_after_a_long_calm_a_record_in_this_nodes_name_is_outbid_soon_again(records):
+def test_after_a_long_quiet_time_a_record_is_reoriginated_soon_again(records):
     for number in range(8):
         hear(records, record("a", 1000 * (number + 1), incarnation=9), 100.0 * number)
     hear(records, record("a", 20_000, incarnation=9), 5000.0)
@@ -329,30 +327,30 @@ def test_after_a_long_calm_a_record_in_this_nodes_name_is_outbid_soon_again(reco
 # --- links --------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_neighbour_is_told_all_records_of_nodes_in_reach_at_once(records):
+def test_a_new_neighbour_gets_the_records_of_all_reachable_nodes_at_once(records):
     hear(records, record("b"))
     hear(records, record("gone"))
     records.set_reachable("b", True, 0.0)
     records.flush(1.0)
     records.link_up(1, 2.0)
     assert records.next_deadline() == 2.0
-    assert told(records, 2.0) == [(1, [records.get("a"), record("b")])]
+    assert advertised(records, 2.0) == [(1, [records.get("a"), record("b")])]
 
 
-def test_a_neighbour_is_told_everything_again_when_it_asks(records):
+def test_a_neighbour_gets_all_records_again_when_it_sends_resend(records):
     records.link_up(1, 0.0)
     records.flush(0.0)
     records.resend(1, 5.0)
     records.resend(2, 5.0)
-    assert told(records, 5.0) == [(1, [records.get("a")])]
+    assert advertised(records, 5.0) == [(1, [records.get("a")])]
 
 
-def test_a_neighbour_that_is_gone_is_told_nothing(records):
+def test_no_records_are_sent_on_a_link_that_is_down(records):
     records.link_up(1, 0.0)
     records.link_down(1)
     records.link_down(1)
     records.resend(1, 0.0)
-    assert told(records, 0.0) == []
+    assert advertised(records, 0.0) == []
 
 
 def test_a_record_that_was_dropped_meanwhile_is_not_sent(records):
@@ -362,7 +360,7 @@ def test_a_record_that_was_dropped_meanwhile_is_not_sent(records):
     hear(records, record("b"), 1.0, link=2)
     records.set_reachable("b", False, 1.0)
     assert records.expire(1.0 + KEEP_GONE) == ["b"]
-    assert told(records, 1.0 + KEEP_GONE) == []
+    assert advertised(records, 1.0 + KEEP_GONE) == []
 
 
 @pytest.mark.parametrize(
@@ -395,7 +393,7 @@ def test_a_record_larger_than_a_batch_goes_out_alone(records):
     assert (len(first[1]), len(second[1])) == (1, 1)
 
 
-def test_the_next_deadline_is_the_earlier_of_telling_and_dropping(records):
+def test_the_next_deadline_is_the_earlier_of_flooding_and_dropping(records):
     assert records.next_deadline() is None
     hear(records, record("b"), 1.0)
     assert records.next_deadline() == 1.0 + KEEP_GONE
@@ -414,12 +412,12 @@ def test_a_record_of_a_node_without_a_route_is_passed_on_only_once_there_is_one(
     records.flush(0.0)
     hear(records, record("b", 1), 1.0, link=2)
     hear(records, record("b", 2), 2.0, link=2)
-    assert told(records, 10.0) == []
+    assert advertised(records, 10.0) == []
     records.set_reachable("b", True, 11.0)
-    assert told(records, 11.0) == [(1, [record("b", 2)])]
+    assert advertised(records, 11.0) == [(1, [record("b", 2)])]
     records.set_reachable("b", False, 12.0)
     records.set_reachable("b", True, 13.0)
-    assert told(records, 20.0) == []
+    assert advertised(records, 20.0) == []
     records.check()
 
 
@@ -448,7 +446,7 @@ def test_a_large_record_counts_for_as_many_as_it_takes_memory(alarm):
     records.check()
 
 
-def test_a_neighbour_that_tells_too_many_records_does_not_take_the_place_of_the_others(alarm):
+def test_a_neighbour_that_sends_too_many_records_does_not_evict_those_of_others(alarm):
     records = Records("a", 1, 100, alarm, 100)
     records.link_up(1, 0.0, "liar")
     records.link_up(2, 0.0, "honest")
@@ -519,7 +517,7 @@ def test_all_nodes_agree_when_the_flood_is_over(seed):
         table.check()
 
 
-# --- what check finds ---------------------------------------------------------------------------------------------
+# --- check --------------------------------------------------------------------------------------------------------
 
 
 def test_a_digest_that_is_not_the_sum_is_found(records):
@@ -534,7 +532,7 @@ def test_a_record_without_its_bytes_is_found(records):
         records.check()
 
 
-def test_a_record_that_counts_for_nobody_is_found(records):
+def test_check_finds_a_record_without_an_owner(records):
     hear(records, record("b"))
     records._quotas.drop("b")
     with pytest.raises(AssertionError, match="without an owner"):

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.core.routing.route_rows import entry, hear, retraction, told
+from tests.core.routing.route_rows import advertised, entry, hear, retraction
 from zmesh.core.routing.destinations import Destination
 from zmesh.core.routing.routes import KEEP_DISTANCE
 from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
@@ -9,7 +9,7 @@ from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS
 # --- choosing -----------------------------------------------------------------------------------------------------
 
 
-def test_the_other_ways_are_told_the_cheapest_first_and_whether_they_are_feasible(routes):
+def test_other_routes_are_listed_the_cheapest_first_and_whether_they_are_feasible(routes):
     hear(routes, 1, entry(metric=10))
     hear(routes, 2, entry(metric=150))
     hear(routes, 3, entry(metric=40))
@@ -40,7 +40,7 @@ def test_of_two_equal_routes_the_one_in_use_stays(routes):
     assert (routes.get("z").link, routes.get("z").since) == (2, 1.0)
 
 
-def test_what_is_heard_again_changes_nothing(routes):
+def test_an_update_that_is_repeated_changes_nothing(routes):
     hear(routes, 1, entry())
     assert hear(routes, 1, entry()) == []
 
@@ -59,7 +59,7 @@ def test_a_change_of_metric_alone_is_a_change_but_moves_no_path(routes):
     assert routes.changed_at == 1.0
 
 
-def test_what_a_whole_table_leaves_out_is_taken_out_in_the_order_in_which_it_was_heard(routes):
+def test_rows_that_a_full_update_leaves_out_are_retracted_in_the_order_in_which_they_came(routes):
     names = [f"z{number}" for number in range(12)]
     hear(routes, 1, *(entry(name) for name in names))
     changes = hear(routes, 1, full=FULL_BEGIN | FULL_END)
@@ -98,7 +98,7 @@ def test_a_route_that_was_taken_back_is_replaced_by_a_feasible_one(routes):
         (999, 850, 5, True), (999, 849, 5, False), (999, 850, 4, False),
     ],
 )  # fmt: skip
-def test_a_route_is_feasible_if_the_distance_of_who_tells_it_is_newer_or_strictly_shorter(
+def test_a_route_is_feasible_if_the_distance_of_the_neighbour_is_newer_or_strictly_smaller(
     routes, metric, excess, seqno, feasible
 ):
     hear(routes, 1, entry(metric=50))
@@ -110,13 +110,13 @@ def test_a_route_is_feasible_if_the_distance_of_who_tells_it_is_newer_or_strictl
     assert routes.others("z") == [(2, metric + 100, False)]
 
 
-def test_what_a_route_is_above_its_feasibility_distance_is_told_with_it(routes):
+def test_the_excess_above_the_feasibility_distance_is_advertised(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 1, entry(metric=170, excess=120))
     assert (routes.get("z").excess, routes.distance("z")) == (120, (5, 150))
     hear(routes, 1, entry(metric=150, excess=100))
     assert (routes.get("z").excess, routes.distance("z")) == (100, (5, 150))
-    assert told(routes, 1.0) == [([2, 3], 0, [entry(metric=250, hops=2, excess=100)])]
+    assert advertised(routes, 1.0) == [([2, 3], 0, [entry(metric=250, hops=2, excess=100)])]
     hear(routes, 1, entry(metric=150, seqno=6))
     assert (routes.get("z").excess, routes.distance("z")) == (0, (6, 250))
 
@@ -143,7 +143,7 @@ def test_the_feasibility_distance_shrinks_with_the_metric_and_starts_over_with_t
     assert routes.distance("z") == (6, 170)
 
 
-def test_a_route_by_way_of_oneself_is_never_feasible(routes):
+def test_a_route_through_the_node_itself_is_never_feasible(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=250, hops=3))
     (change,) = hear(routes, 1, retraction())
@@ -186,7 +186,7 @@ def test_a_route_that_a_dearer_link_makes_infinite_is_none_until_the_link_is_che
         routes.check()
 
 
-def test_what_is_told_on_a_link_that_costs_infinity_counts_when_it_costs_less(routes):
+def test_rows_of_a_link_that_costs_infinity_count_once_it_costs_less(routes):
     routes.set_cost(1, INFINITY)
     hear(routes, 2, entry(metric=500))
     assert hear(routes, 1, entry(), entry("y")) == []
@@ -198,7 +198,7 @@ def test_what_is_told_on_a_link_that_costs_infinity_counts_when_it_costs_less(ro
     routes.check()
 
 
-def test_what_comes_on_an_unknown_link_is_not_heard(routes):
+def test_an_update_on_an_unknown_link_is_ignored(routes):
     assert hear(routes, 99, entry()) == []
     assert (routes.sent(99), routes.received(99)) == (0, 0)
     routes.resend(99, 0.0)
@@ -208,7 +208,7 @@ def test_what_comes_on_an_unknown_link_is_not_heard(routes):
 # --- forgetting ---------------------------------------------------------------------------------------------------
 
 
-def test_a_feasibility_distance_is_kept_for_a_while_after_the_route_is_gone(routes):
+def test_a_feasibility_distance_is_kept_for_a_time_after_the_route_is_lost(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 1, retraction(), now=10.0)
     routes.expire(10.0 + KEEP_DISTANCE - 0.001)
@@ -236,7 +236,7 @@ def test_a_distance_is_kept_as_long_as_there_is_a_route(routes):
     assert routes.distance("z") == (6, 150)
 
 
-# --- what check finds ---------------------------------------------------------------------------------------------
+# --- check --------------------------------------------------------------------------------------------------------
 
 
 def test_check_finds_a_dirty_destination(routes):

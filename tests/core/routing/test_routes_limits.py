@@ -39,12 +39,12 @@ def test_a_destination_that_found_no_room_is_taken_when_there_is_some():
     assert routes.table().keys() == {"n-0", "n-2", "more"}
 
 
-def test_a_neighbour_may_tell_as_many_rows_as_there_is_room_for_and_its_own():
+def test_a_neighbour_may_advertise_as_many_rows_as_there_is_room_for_and_itself():
     routes = routes_of(10, b=1)
     hear(routes, 1, *names("n", count=20))
     assert len(routes._neighbours[1].rows) == 11
     assert routes.refused == {(1, "destinations"): 9 + 1}
-    hear(routes, 1, *names("n", count=11))  # what is there already may be told anew
+    hear(routes, 1, *names("n", count=11))  # known rows may be advertised again
     assert len(routes._neighbours[1].rows) == 11
 
 
@@ -95,7 +95,7 @@ def test_all_is_well_as_soon_as_the_liar_has_left():
     assert len(routes) == 80
 
 
-def test_a_route_that_gave_way_is_not_believed_again_until_all_have_heard_that_it_was_lost():
+def test_an_evicted_route_is_not_selected_again_before_the_eviction_delay():
     """A neighbour that still has its route by this node would be taken for a way there, in a circle."""
     routes = routes_of(2, liar=1, b=2)
     hear(routes, 1, entry("y"), entry("z"))
@@ -120,7 +120,7 @@ def test_destinations_that_come_and_go_do_not_pile_up_as_distances():
     assert len(routes.table()) == 20
 
 
-def test_who_was_asked_for_gives_way_and_is_not_asked_for_any_more():
+def test_a_starved_destination_that_is_evicted_is_not_requested_any_more():
     routes = routes_of(4, liar=1, b=2, c=3)
     hear(routes, 1, *names("made-up", count=3), now=0.0)
     hear(routes, 2, entry("made-up-2", metric=500))
@@ -132,7 +132,7 @@ def test_who_was_asked_for_gives_way_and_is_not_asked_for_any_more():
     routes.check()
 
 
-def test_an_entry_whose_number_is_too_far_ahead_counts_as_a_retraction(routes):
+def test_an_entry_whose_seqno_is_too_far_ahead_counts_as_a_retraction(routes):
     hear(routes, 1, entry(seqno=5))
     routes.update(1, 0, 1, [tuple(entry(seqno=1001)), tuple(entry("y", seqno=1001))], 1000)
     routes.select(1.0)
@@ -149,12 +149,12 @@ def test_an_entry_of_too_many_hops_is_counted(routes):
     assert routes.refused == {(1, "max_hops"): 1}
 
 
-def test_a_question_about_a_node_that_nobody_has_heard_of_is_counted(routes):
+def test_a_request_for_an_unknown_destination_is_counted(routes):
     assert routes.request(1, request(destination="made-up"), 1.0) == 0
     assert routes.refused == {(1, "asked_for_unknown"): 1}
 
 
-def test_how_often_a_question_was_passed_on_is_told(routes):
+def test_the_number_of_links_that_a_request_was_forwarded_on_is_returned(routes):
     for link in (1, 2, 3):
         hear(routes, link, entry(metric=10 * link))
     assert routes.request(1, request(distance=5), 1.0) == 2
@@ -163,7 +163,7 @@ def test_how_often_a_question_was_passed_on_is_told(routes):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_whatever_is_told_the_table_stays_in_order_and_within_its_limit(seed):
+def test_the_table_stays_consistent_and_within_its_limit_whatever_is_advertised(seed):
     rng = random.Random(seed)
     limit = rng.randint(1, 12)
     routes = routes_of(limit, b=1, c=2, d=3)
@@ -171,7 +171,7 @@ def test_whatever_is_told_the_table_stays_in_order_and_within_its_limit(seed):
     for _ in range(300):
         now += rng.choice((0.0, 0.01, 1.0, 30.0))
         link = rng.randint(1, 3)
-        told = [
+        rows = [
             retraction(f"n{rng.randrange(30)}") if rng.random() < 0.3
             else entry(f"n{rng.randrange(30)}", metric=rng.choice((1, 50, 400)), seqno=rng.choice((5, 5, 6)))
             for _ in range(rng.randint(1, 6))
@@ -189,9 +189,9 @@ def test_whatever_is_told_the_table_stays_in_order_and_within_its_limit(seed):
                     link, request(destination=f"n{rng.randrange(30)}", distance=rng.choice((0, 99, 150))), now
                 )
             case 3:
-                hear(routes, link, *told, now=now, full=FULL_BEGIN | FULL_END)
+                hear(routes, link, *rows, now=now, full=FULL_BEGIN | FULL_END)
             case _:
-                hear(routes, link, *told, now=now)
+                hear(routes, link, *rows, now=now)
         routes.flush(now)
         routes.requests(now)
         routes.expire(now)

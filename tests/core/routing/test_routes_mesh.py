@@ -117,7 +117,7 @@ class Net:
         return differ
 
     def settle(self):
-        """Let everything be told, and what was lost be told again."""
+        """Deliver every UPDATE, and send full updates where some were lost."""
         quiet = 0
         for _ in range(200):
             self.pass_time(self.now + 0.5)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.core.routing.route_rows import asked, entry, hear, request, retraction, told
+from tests.core.routing.route_rows import advertised, asked, entry, hear, request, retraction
 from zmesh.core.routing.seqno_requests import REQUEST_DELAY, REQUESTER_TIMEOUT, RETRY_INITIAL
 from zmesh.core.wire import MAX_TTL, U63, Entry
 
-# --- asking -------------------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------------------
 
 
-def test_who_loses_a_route_with_its_link_asks_at_once_for_a_distance_below_its_own(routes):
+def test_a_node_that_loses_a_route_with_its_link_requests_a_distance_below_its_own_at_once(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=500))
     assert asked(routes, 0.0) == []
@@ -23,7 +23,7 @@ def test_who_loses_a_route_with_its_link_asks_at_once_for_a_distance_below_its_o
     assert asked(routes, 1000.0) == []
 
 
-def test_who_is_told_that_its_route_is_gone_waits_a_moment_for_the_others_to_be_told_as_well(routes):
+def test_after_a_retraction_a_request_waits_for_the_request_delay(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=500))
     hear(routes, 3, entry(metric=400))
@@ -33,7 +33,7 @@ def test_who_is_told_that_its_route_is_gone_waits_a_moment_for_the_others_to_be_
     assert asked(routes, 5.0 + REQUEST_DELAY) == [(2, request(5, 150))]
 
 
-def test_who_is_told_meanwhile_that_there_is_no_other_way_does_not_ask(routes):
+def test_no_request_is_sent_if_all_other_routes_are_retracted_within_the_request_delay(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=500))
     hear(routes, 1, retraction(), now=5.0)
@@ -41,7 +41,7 @@ def test_who_is_told_meanwhile_that_there_is_no_other_way_does_not_ask(routes):
     assert asked(routes, 5.0 + REQUEST_DELAY) == []
 
 
-def test_a_node_whose_best_route_is_not_feasible_asks_after_some_patience(routes):
+def test_a_better_route_that_is_not_feasible_is_requested_after_the_request_delay(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=200))
     hear(routes, 1, entry(metric=900, excess=850), now=5.0)
@@ -53,7 +53,7 @@ def test_a_node_whose_best_route_is_not_feasible_asks_after_some_patience(routes
     assert asked(routes, again) == [(2, request(5, 150)), (3, request(5, 150)), (1, request(5, 150))]
 
 
-def test_what_is_better_still_when_an_answer_has_come_is_asked_for_as_if_for_the_first_time(routes):
+def test_a_route_that_is_better_than_the_answer_is_requested_in_a_new_round(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=200))
     hear(routes, 3, entry(metric=160))
@@ -66,7 +66,7 @@ def test_what_is_better_still_when_an_answer_has_come_is_asked_for_as_if_for_the
     assert asked(routes, 6.1 + REQUEST_DELAY) == [(3, request(6, 280))]
 
 
-def test_it_does_not_ask_when_the_better_route_is_gone_before(routes):
+def test_no_request_is_sent_if_the_better_route_is_retracted_before(routes):
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=200))
     hear(routes, 1, entry(metric=900, excess=850), now=5.0)
@@ -74,7 +74,7 @@ def test_it_does_not_ask_when_the_better_route_is_gone_before(routes):
     assert asked(routes, 100.0) == []
 
 
-def test_a_route_that_is_feasible_asks_nothing_ahead_however_late_it_came(routes):
+def test_a_feasible_route_needs_no_request_however_late_it_came(routes):
     hear(routes, 1, entry(metric=200))
     hear(routes, 2, entry(metric=900, seqno=7))
     hear(routes, 1, retraction(), now=5.0)
@@ -86,24 +86,24 @@ def test_a_route_that_is_feasible_asks_nothing_ahead_however_late_it_came(routes
 # --- the destination answers --------------------------------------------------------------------------------------
 
 
-def test_the_destination_answers_who_asks_and_nobody_else(routes):
+def test_the_destination_answers_the_requester_alone(routes):
     routes.request(1, request(100, 0, "a"), 5.0)
     assert (routes.seqno, routes.next_deadline(), routes.advertiser.urgent) == (101, 5.0, True)
     own = Entry("a", 1, 101, 0, 0)
-    assert told(routes, 5.0) == [([1], 0, [own])]
+    assert advertised(routes, 5.0) == [([1], 0, [own])]
     routes.request(2, request(100, 0, "a"), 6.0)
     routes.request(3, request(7, 0, "a"), 6.0)
-    assert told(routes, 6.0) == [([2], 0, [own]), ([3], 0, [own])]
+    assert advertised(routes, 6.0) == [([2], 0, [own]), ([3], 0, [own])]
     assert routes.seqno == 101
 
 
 def test_the_destination_needs_no_newer_number_where_any_distance_but_0_will_do(routes):
     routes.request(1, request(100, 1, "a"), 5.0)
-    assert told(routes, 5.0) == [([1], 0, [Entry("a", 1, 100, 0, 0)])]
+    assert advertised(routes, 5.0) == [([1], 0, [Entry("a", 1, 100, 0, 0)])]
 
 
 @pytest.mark.parametrize("seqno", [5000, U63])
-def test_the_destination_does_not_answer_what_is_too_far_ahead(routes, seqno):
+def test_the_destination_does_not_answer_a_request_that_is_too_far_ahead(routes, seqno):
     assert routes.request(1, request(seqno, 0, "a"), 5.0, 5000) == 0
     assert routes.seqno == 100
     assert routes.next_deadline() is None
@@ -115,38 +115,38 @@ def test_the_destination_leaps_as_far_as_it_may(routes):
     assert routes.seqno == 5000
 
 
-def test_the_destination_answers_with_the_number_that_it_has_whatever_the_clock_says(routes):
+def test_the_destination_answers_with_its_own_seqno_whatever_the_clock_says(routes):
     routes.request(1, request(50, 0, "a"), 5.0, 60)
     assert routes.seqno == 100
-    assert told(routes, 5.0) != []
+    assert advertised(routes, 5.0) != []
 
 
 # --- others answer ------------------------------------------------------------------------------------------------
 
 
-def test_a_node_that_is_near_enough_tells_its_distance_again(routes):
+def test_a_node_that_is_near_enough_advertises_its_distance_again(routes):
     hear(routes, 1, entry(seqno=7))
     routes.flush(1.0)
     for number, question in enumerate([request(6, 0), request(7, 111)]):
         routes.request(2, question, 5.0 + number)
         assert asked(routes, 5.0 + number) == []
-        assert told(routes, 5.0 + number) == [([2], 0, [Entry("z", 9, 7, 110, 2)])]
+        assert advertised(routes, 5.0 + number) == [([2], 0, [Entry("z", 9, 7, 110, 2)])]
 
 
-def test_a_node_shrinks_its_distance_to_what_is_asked_for_if_that_is_above_its_next_hops(routes):
+def test_a_node_shrinks_its_distance_to_the_requested_one_if_that_is_above_its_next_hops(routes):
     hear(routes, 1, entry(metric=50))
     routes.flush(1.0)
     routes.request(2, request(5, 90), 5.0)
     assert (routes.distance("z"), routes.get("z").metric, routes.get("z").excess) == ((5, 89), 150, 61)
     assert asked(routes, 5.0) == []
-    assert told(routes, 5.0) == [([2], 0, [Entry("z", 9, 5, 150, 2, 61)])]
+    assert advertised(routes, 5.0) == [([2], 0, [Entry("z", 9, 5, 150, 2, 61)])]
     routes.check()
     routes.request(2, request(5, 80), 6.0)  # and again
-    assert told(routes, 6.0) == [([2], 0, [Entry("z", 9, 5, 150, 2, 71)])]
+    assert advertised(routes, 6.0) == [([2], 0, [Entry("z", 9, 5, 150, 2, 71)])]
 
 
 @pytest.mark.parametrize(("distance", "fits"), [(52, True), (51, False), (1, False), (0, False)])
-def test_a_node_whose_distance_would_not_fit_between_asks_its_next_hop(routes, distance, fits):
+def test_a_request_that_does_not_fit_is_forwarded_to_the_next_hop(routes, distance, fits):
     hear(routes, 1, entry(metric=50))
     routes.flush(1.0)
     routes.request(2, request(5, distance), 5.0)
@@ -161,12 +161,12 @@ def test_a_node_shrinks_its_distance_when_its_next_hop_has_and_answers_then(rout
     routes.request(2, request(5, 40), 5.0)
     assert asked(routes, 5.0) == [(1, request(5, 39, hops_left=MAX_TTL - 1))]
     assert hear(routes, 1, entry(metric=50, excess=12), now=5.1) == []
-    assert (routes.distance("z"), told(routes, 5.1)) == ((5, 39), [([2], 0, [Entry("z", 9, 5, 150, 2, 111)])])
+    assert (routes.distance("z"), advertised(routes, 5.1)) == ((5, 39), [([2], 0, [Entry("z", 9, 5, 150, 2, 111)])])
     assert hear(routes, 1, entry(metric=50, excess=13), now=5.2) == []
-    assert told(routes, 5.2) == []
+    assert advertised(routes, 5.2) == []
 
 
-def test_the_change_that_lets_a_node_answer_is_told_as_it_is_after_that(routes):
+def test_a_change_that_answers_a_request_is_advertised_with_the_shrunk_distance(routes):
     hear(routes, 1, entry(metric=50))
     routes.request(2, request(5, 40), 5.0)
     (change,) = hear(routes, 3, entry(metric=45, excess=25), now=5.1)
@@ -174,7 +174,7 @@ def test_the_change_that_lets_a_node_answer_is_told_as_it_is_after_that(routes):
     assert routes.distance("z") == (5, 39)
 
 
-def test_who_has_shrunk_its_distance_asks_for_less_than_it_asked_for_before(routes):
+def test_a_node_that_has_shrunk_its_distance_requests_less_than_before(routes):
     """In a mesh of 400 nodes the answer to the first question came, was too little, and the next one took 0.4 s."""
     hear(routes, 1, entry(metric=50))
     hear(routes, 2, entry(metric=200))
@@ -186,7 +186,7 @@ def test_who_has_shrunk_its_distance_asks_for_less_than_it_asked_for_before(rout
     assert asked(routes, 5.1 + REQUEST_DELAY) == [(2, request(5, 89))]
 
 
-def test_nothing_is_told_to_the_one_that_the_route_goes_over(routes):
+def test_no_answer_goes_to_the_next_hop_of_the_route(routes):
     hear(routes, 1, entry(seqno=7))
     routes.flush(1.0)
     routes.request(1, request(7), 5.0)
@@ -219,7 +219,7 @@ def test_a_question_is_passed_on_again_when_the_route_has_changed(routes):
     assert asked(routes, 5.2) == [(2, request(7, 0, hops_left=8))]
 
 
-def test_a_question_that_comes_from_the_next_hop_is_passed_on_to_the_others(routes):
+def test_a_request_from_the_next_hop_is_forwarded_to_the_others(routes):
     hear(routes, 1, entry())
     hear(routes, 2, entry(metric=20))
     hear(routes, 3, entry(metric=30))
@@ -235,7 +235,7 @@ def test_a_question_about_an_unknown_node_goes_nowhere_and_leaves_nothing_behind
 
 
 @pytest.mark.parametrize("first", [2, 3])
-def test_an_answer_goes_back_the_way_that_the_question_came(routes, first):
+def test_an_answer_returns_along_the_path_of_the_request(routes, first):
     """Also to one who has asked twice: in a grid of 1,024 nodes the lower number once took the place of the higher."""
     hear(routes, 1, entry())
     routes.flush(1.0)
@@ -243,11 +243,11 @@ def test_an_answer_goes_back_the_way_that_the_question_came(routes, first):
     routes.request(2, request(7, 0), 5.0)
     routes.requests(5.0)
     hear(routes, 1, entry(seqno=8), now=5.1)
-    assert told(routes, 5.1) == [([2], 0, [Entry("z", 9, 8, 110, 2)])]
+    assert advertised(routes, 5.1) == [([2], 0, [Entry("z", 9, 8, 110, 2)])]
     hear(routes, 1, entry(seqno=9), now=5.2)
-    assert told(routes, 5.2) == [([first], 0, [Entry("z", 9, 9, 110, 2)])]
+    assert advertised(routes, 5.2) == [([first], 0, [Entry("z", 9, 9, 110, 2)])]
     hear(routes, 1, entry(seqno=10), now=5.3)
-    assert told(routes, 5.3) == []
+    assert advertised(routes, 5.3) == []
 
 
 def test_an_answer_does_not_go_to_the_one_that_it_came_from(routes):
@@ -257,20 +257,20 @@ def test_an_answer_does_not_go_to_the_one_that_it_came_from(routes):
     routes.request(2, request(7, 0), 5.0)
     routes.requests(5.0)
     hear(routes, 2, entry(metric=5, seqno=8), now=5.1)
-    assert told(routes, 5.1) == [([1, 3], 0, [Entry("z", 9, 8, 105, 2)]), ([2], 0, [retraction()])]
+    assert advertised(routes, 5.1) == [([1, 3], 0, [Entry("z", 9, 8, 105, 2)]), ([2], 0, [retraction()])]
 
 
-def test_an_answer_that_is_long_in_coming_is_passed_on_to_nobody(routes):
+def test_an_answer_after_the_requester_timeout_is_not_passed_on(routes):
     hear(routes, 1, entry())
     routes.flush(1.0)
     routes.request(2, request(7, 0), 5.0)
     routes.requests(5.0)
     routes.expire(5.0 + REQUESTER_TIMEOUT)
     hear(routes, 1, entry(seqno=8), now=6.0 + REQUESTER_TIMEOUT)
-    assert told(routes, 9.0) == []
+    assert advertised(routes, 9.0) == []
 
 
-def test_an_answer_for_a_link_that_is_gone_goes_nowhere(routes):
+def test_an_answer_for_a_link_that_is_down_is_dropped(routes):
     hear(routes, 1, entry())
     routes.flush(1.0)
     routes.request(2, request(7, 0), 5.0)
@@ -279,12 +279,12 @@ def test_an_answer_for_a_link_that_is_gone_goes_nowhere(routes):
     routes.link_down(2)
     routes.link_down(3)
     hear(routes, 1, entry(seqno=8), now=5.1)
-    assert told(routes, 5.1) == []
+    assert advertised(routes, 5.1) == []
 
 
-def test_what_is_gone_when_it_is_to_be_told_is_not_told(routes):
+def test_a_route_that_is_lost_before_it_answers_is_not_advertised(routes):
     hear(routes, 1, entry(seqno=7))
     routes.flush(1.0)
     routes.request(2, request(6, 0), 5.0)
     hear(routes, 1, retraction(), now=5.0)
-    assert told(routes, 5.0) == [([2, 3], 0, [retraction()])]
+    assert advertised(routes, 5.0) == [([2, 3], 0, [retraction()])]

@@ -7,7 +7,7 @@ YEAR = 366 * 86400
 
 
 @pytest.mark.parametrize("epoch", [0.0, 1.8e9, -5.0, 1e300])
-def test_whoever_hears_the_highest_number_that_is_accepted_can_use_a_higher_one(epoch):
+def test_a_node_can_use_a_higher_number_than_the_highest_that_is_accepted(epoch):
     assert ceiling(epoch, 0.0) < U63
     assert ceiling(epoch, 0.001) >= ceiling(epoch, 0.0)
 

@@ -394,7 +394,7 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-# -- telling ----------------------------------------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------------------------------
 
 
 def table(result: Result) -> str:
@@ -443,7 +443,7 @@ def missed(result: Result) -> list[str]:
 
 
 def main() -> int:
-    """Measure and tell; the exit status."""
+    """Measure and print; the exit status."""
     parser = argparse.ArgumentParser(f"python -m {MODULE}", description="large transfers beside bare ZeroMQ")
     parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
     parser.add_argument("--check", action="store_true", help="status 1 if a goal is missed")

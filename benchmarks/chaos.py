@@ -222,7 +222,7 @@ def table(found: Result) -> str:
 
 
 def main() -> int:
-    """Run and tell; the exit status."""
+    """Run and print; the exit status."""
     parser = argparse.ArgumentParser(f"python -m {MODULE}", description="work in a mesh that falls apart all the time")
     parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long it goes on (60)")

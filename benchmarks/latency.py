@@ -303,7 +303,7 @@ async def measure(arguments: argparse.Namespace) -> Result:
     }
 
 
-# -- telling ----------------------------------------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------------------------------
 
 
 def table(result: Result) -> str:
@@ -339,7 +339,7 @@ def counts(text: str) -> list[int]:
 
 
 def main() -> int:
-    """Measure and tell; the exit status."""
+    """Measure and print; the exit status."""
     parser = argparse.ArgumentParser("python -m benchmarks.latency", description="round trips beside bare ZeroMQ")
     parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
     parser.add_argument("--check", action="store_true", help=f"status 1 if a ratio exceeds {LIMIT}")

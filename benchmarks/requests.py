@@ -112,7 +112,7 @@ def table(found: Result) -> str:
 
 
 def main() -> int:
-    """Measure and tell; the exit status."""
+    """Measure and print; the exit status."""
     parser = argparse.ArgumentParser(
         f"python -m {MODULE}", description="a great many requests, and what is kept of them"
     )

@@ -340,7 +340,7 @@ class Verdict:
 
 
 def runs(folder: Path) -> Counter[str]:
-    """How often each message id was run, by all nodes in all their lives."""
+    """How often each message id was run, by all nodes in all their incarnations."""
     counted: Counter[str] = Counter()
     for log in folder.glob("*.runs"):
         counted.update(log.read_text().split())

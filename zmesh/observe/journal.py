@@ -1,8 +1,8 @@
-"""The lines of a node for who operates it: linked, lost, recovered, refused, unreachable, joined, left.
+"""Operator log of a node: linked, lost, recovered, refused, unreachable, joined, left.
 
 They go to the logger `zmesh.observe.journal`, which `zmesh node` shows; other programs show it if they configure it. A
-failure that lasts is told at pauses that double, a neighbour that comes back with how long it was away. Of each kind of
-line BURST are told at once; those past it wait, and the last one stands for all with how many more there were. So
+failure that lasts is logged at intervals that double, a neighbour that comes back with how long it was away. Of each
+kind BURST are logged at once; those past it wait, and the last one stands for all with how many more there were. So
 neither a link that flaps nor a thousand nodes that join fill a disk.
 """
 
@@ -22,20 +22,20 @@ log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())  # without it, a program that configures nothing would be shown the warnings
 
 BURST = 10
-"""Lines of one kind that are told at once; one more every REFILL seconds in which none waits."""
+"""Lines of one kind that are logged at once; one more every REFILL seconds in which none waits."""
 REFILL = 30.0
 PAUSE_FIRST = 1.0
-"""Seconds until those that came after the burst are told in one line; twice as long each time, up to PAUSE_LAST."""
+"""Seconds until those that came after the burst are logged as one line; twice as long each time, up to PAUSE_LAST."""
 PAUSE_LAST = 600.0
 REPEAT_FIRST = 10.0
-"""Seconds until a failure that lasts is told again; twice as long each time, up to REPEAT_LAST."""
+"""Seconds until a failure that lasts is logged again; twice as long each time, up to REPEAT_LAST."""
 REPEAT_LAST = 3600.0
 RTT_WITHIN = 1.0
 """Seconds that the line about a new link waits for its first round-trip time."""
 MAX_REMEMBERED = 1024
 """Neighbours whose link was lost that are remembered."""
 MAX_REASONS = 16
-"""Different failures of one peer that are told each at once."""
+"""Different failures of one peer that are logged at once each."""
 
 Line = tuple[int, str]
 """The level of a line, and its text."""
@@ -60,7 +60,7 @@ class Place(Protocol):
 
 
 class _Kind:
-    """The lines of one kind, of which the last of those that are too many waits to be told for all of them."""
+    """The lines of one kind, of which the last of those that are too many waits to be logged for all of them."""
 
     __slots__ = ("_more", "_pause", "_refilled", "_tokens", "_waiting", "due")
 
@@ -73,7 +73,7 @@ class _Kind:
         self._more = 0
 
     def note(self, line: Line, now: float) -> Line | None:
-        """The line, if it is to be told now."""
+        """The line, if it is to be logged now."""
         if self._waiting is not None:
             self._waiting, self._more = line, self._more + 1
             return None
@@ -100,11 +100,11 @@ class _Kind:
 class _Failing:
     """A peer that is dialled in vain."""
 
-    __slots__ = ("pause", "reasons", "since", "told_at")
+    __slots__ = ("logged_at", "pause", "reasons", "since")
 
     def __init__(self, now: float) -> None:
         self.since = now
-        self.told_at = now
+        self.logged_at = now
         self.pause = REPEAT_FIRST
         self.reasons: set[str] = set()
 
@@ -131,7 +131,7 @@ class Lines:
         self._failing: dict[str, _Failing] = {}
 
     def note(self, report: Report, now: float) -> Iterator[Line]:
-        """The lines to tell now that this has happened."""
+        """The lines to log now for a report."""
         match report.event:
             case "link_up" if report.link is not None:
                 yield from self._on_link_up(report, report.link, now)
@@ -144,24 +144,24 @@ class Lines:
                 yield from self._on_dial_failed(url, reason, now)
             case "node_joined":
                 yield from self._linked(str(report.node), now)
-                yield from self._tell("joined", (logging.INFO, f"{report.node} joined the mesh"), now)
+                yield from self._emit("joined", (logging.INFO, f"{report.node} joined the mesh"), now)
             case "node_left":
                 witness = self._place.last_heard_by(str(report.node))
                 by = f", last heard by {witness}" if witness is not None else ""
-                yield from self._tell("left", (logging.INFO, f"{report.node} left the mesh{by}"), now)
+                yield from self._emit("left", (logging.INFO, f"{report.node} left the mesh{by}"), now)
             case "route_changed":
                 if self._fresh:
                     yield from self._linked(str(report.node), now)
             case "duplicate_id" | "record_cut" if report.link is None:  # else the line of the refusal says it
-                yield from self._tell(report.event, (logging.WARNING, report.detail), now)
+                yield from self._emit(report.event, (logging.WARNING, report.detail), now)
             case "id_taken":
                 text = f"the id {report.node} is taken: {report.detail}; this node was started later, and should end"
-                yield from self._tell(report.event, (logging.WARNING, text), now)
+                yield from self._emit(report.event, (logging.WARNING, text), now)
 
     def tick(self, now: float) -> Iterator[Line]:
         """The lines that have waited for long enough."""
         for link in [link for link, fresh in self._fresh.items() if fresh.until <= now]:
-            yield from self._tell("linked", self._linked_line(link), now)
+            yield from self._emit("linked", self._linked_line(link), now)
         for kind in self._kinds.values():
             if kind.due <= now and (line := kind.take(now)) is not None:
                 yield line
@@ -169,21 +169,21 @@ class Lines:
     def close(self, now: float) -> Iterator[Line]:
         """All lines that wait."""
         for link in list(self._fresh):
-            yield from self._tell("linked", self._linked_line(link), now)
+            yield from self._emit("linked", self._linked_line(link), now)
         for kind in self._kinds.values():
             if (line := kind.take(now)) is not None:
                 yield line
 
     @property
     def due(self) -> float:
-        """When `tick` has a line to tell."""
+        """When `tick` has a line to log."""
         fresh = [fresh.until for fresh in self._fresh.values()]
         return min([*fresh, *(kind.due for kind in self._kinds.values())], default=float("inf"))
 
-    def _tell(self, kind: str, line: Line, now: float) -> Iterator[Line]:
-        told = self._kinds.setdefault(kind, _Kind()).note(line, now)
-        if told is not None:
-            yield told
+    def _emit(self, kind: str, line: Line, now: float) -> Iterator[Line]:
+        ready = self._kinds.setdefault(kind, _Kind()).note(line, now)
+        if ready is not None:
+            yield ready
 
     def _on_link_up(self, report: Report, link: LinkId, now: float) -> Iterator[Line]:
         if report.detail == "leaf":  # such as a command, which comes and goes
@@ -196,13 +196,13 @@ class Lines:
         since += [failing.since] if failing is not None and end.dialled else []
         self._fresh[link] = _Fresh(node, now + RTT_WITHIN, lost is not None, now - min(since) if since else None)
         if end.rtt is not None:
-            yield from self._tell("linked", self._linked_line(link), now)
+            yield from self._emit("linked", self._linked_line(link), now)
 
     def _linked(self, node: str, now: float) -> Iterator[Line]:
         """Routes lead over the links to a neighbour as soon as their round-trip time is known."""
         for link in [link for link, fresh in self._fresh.items() if fresh.node == node]:
             if self._place.neighbour(link).rtt is not None:
-                yield from self._tell("linked", self._linked_line(link), now)
+                yield from self._emit("linked", self._linked_line(link), now)
 
     def _linked_line(self, link: LinkId) -> Line:
         fresh, rtt = self._fresh.pop(link), self._place.neighbour(link).rtt
@@ -216,13 +216,13 @@ class Lines:
             self._leaves.discard(link)
             return
         if link in self._fresh:
-            yield from self._tell("linked", self._linked_line(link), now)
+            yield from self._emit("linked", self._linked_line(link), now)
         node, end = str(report.node), self._ends.pop(link, "")
         self._lost.setdefault(node, now)
         if len(self._lost) > MAX_REMEMBERED:
             del self._lost[next(iter(self._lost))]
         level = logging.INFO if report.detail.startswith("they left: ") else logging.WARNING
-        yield from self._tell("lost", (level, f"lost the link with {node} {end}: {report.detail}"), now)
+        yield from self._emit("lost", (level, f"lost the link with {node} {end}: {report.detail}"), now)
 
     def _on_link_refused(self, report: Report, link: LinkId, now: float) -> Iterator[Line]:
         end = self._place.neighbour(link)
@@ -232,19 +232,19 @@ class Lines:
             text = f"refused by {report.node or 'the node'} {where}: {text.removeprefix('they refuse: ')}"
         else:
             text = f"refused {who} {where}: {text.removeprefix('we refuse: ')}"
-        yield from self._tell("refused", (logging.WARNING, text), now)
+        yield from self._emit("refused", (logging.WARNING, text), now)
 
     def _on_dial_failed(self, url: str, reason: str, now: float) -> Iterator[Line]:
         failing = self._failing.setdefault(url, _Failing(now))
         fresh = reason not in failing.reasons and len(failing.reasons) < MAX_REASONS
-        if not fresh and now < failing.told_at + failing.pause:
+        if not fresh and now < failing.logged_at + failing.pause:
             return
         failing.reasons.add(reason)
         if not fresh:
             failing.pause = min(REPEAT_LAST, 2 * failing.pause)
-        failing.told_at = now
+        failing.logged_at = now
         lasts = f" for {span(now - failing.since)}" if not fresh else ""
-        yield from self._tell(
+        yield from self._emit(
             "unreachable", (logging.WARNING, f"can't reach {url}: {reason}{lasts}; still trying"), now
         )
 
@@ -266,7 +266,7 @@ class Journal:
             self._arm()
 
     def close(self) -> None:
-        """The node is over: tell what waits."""
+        """Log all pending lines; the node is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 MAX_KEYS = 256
 """Different counters; what another one would count is counted as `other` of its event."""
 LINES = Rate(1, 50)
-"""Lines of one event in the log; what is beyond is told as a number with the next one."""
+"""Lines of one event in the log; the number of suppressed ones is added to the next."""
 
 _BY_REASON = frozenset(("frame_dropped", "overloaded", "unreachable", "route_refused", "record_refused"))
 _REMOTE_REASONS = frozenset(("no_route", "gone", "left", "restarted", "full"))
@@ -41,7 +41,7 @@ class Telemetry:
         event = report.event
         self.counts[self._key(report)] += report.count
         level = _LEVELS.get(event, logging.DEBUG)
-        if log.isEnabledFor(level) and self._may_tell(event):
+        if log.isEnabledFor(level) and self._may_log(event):
             what = f" {report.node}" if report.node else ""
             link = f" (link {report.link})" if report.link else ""
             more = f", and {count} more like it" if (count := self._left_out.pop(event, 0)) else ""
@@ -59,7 +59,7 @@ class Telemetry:
             return f"{event}:other"
         return key if key in self.counts or len(self.counts) < MAX_KEYS else f"{event}:other"
 
-    def _may_tell(self, event: str) -> bool:
+    def _may_log(self, event: str) -> bool:
         """True if a line about that event may be logged; else it is counted for the next one."""
         now = self._clock()
         bucket = self._lines.get(event)

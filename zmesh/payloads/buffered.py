@@ -88,7 +88,7 @@ class BufferedPayload(Payload):
     def feed(self, chunk: bytes) -> int:
         """Take the next chunk; what comes after `finish`, `fail` or `close` is thrown away.
 
-        Returns how many of its bytes `written` will tell of; the others are where they belong. Raises Overloaded past
+        Returns how many of its bytes `written` will report; the others are in memory or on disk. Raises Overloaded past
         `max_bytes`, and OSError if the temporary file can't be written (a full disk); the payload has failed then.
         """
         if self._parts is None:
@@ -147,7 +147,7 @@ class BufferedPayload(Payload):
         """Drop the content and delete its temporary file; what still arrives is thrown away."""
         self._parts = self._done = None
         self._release()
-        self._tell_written()
+        self._report_written()
         super().close()
 
     def __len__(self) -> int:
@@ -181,7 +181,7 @@ class BufferedPayload(Payload):
             except Exception as error:  # noqa: BLE001  # the one who feeds it hears of it
                 outcome = error.with_traceback(None)  # its frames hold the payload
             memory.release(charged)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: there is no waiter
                 loop.call_soon_threadsafe(self._after_write, outcome, unwritten)
 
         try:
@@ -200,11 +200,11 @@ class BufferedPayload(Payload):
             self.fail(outcome)
             if wanted and self._failed is not None:
                 self._failed(outcome)
-            self._tell_written()
+            self._report_written()
             return
         if self._parts is None:  # closed meanwhile
             outcome.close()
-            self._tell_written()
+            self._report_written()
             return
         self._spool = outcome
         self._unwritten -= unwritten
@@ -220,7 +220,7 @@ class BufferedPayload(Payload):
             done, self._done = self._done, None
             self.finish(done)
 
-    def _tell_written(self) -> None:
+    def _report_written(self) -> None:
         unwritten, self._unwritten = self._unwritten, 0
         if unwritten and self._written is not None:
             self._written(unwritten)

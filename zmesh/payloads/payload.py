@@ -40,7 +40,7 @@ PayloadLike: TypeAlias = (
     "Buffer | str | Mapping[Any, Any] | list[Any] | tuple[Any, ...] | float | os.PathLike[str] | os.PathLike[bytes] "
     "| Readable | Iterable[Buffer | str] | AsyncIterable[Buffer | str] | Payload | Source | None"
 )
-"""What can be sent as a payload; what no type tells (a set of text, an array of numbers) is found when it is sent."""
+"""What can be sent as a payload; what no type expresses (a set of text, an array of numbers) raises when it is sent."""
 
 
 def encode(payload: PayloadLike) -> bytes | Source:
@@ -274,8 +274,8 @@ class StreamedPayload(Payload):
 
     `async for chunk in payload` on the loop, and `for chunk in payload` or `read` in another thread, wait for what
     comes and end with it; a read on the loop that would have to wait raises BlockingIOError. It never goes to disk:
-    what is unread stays in memory, and `consumed`, called on the loop's thread with a number of bytes, tells when they
-    are read or thrown away, every byte once, so that the sender's window bounds them. It can't seek, and `len` counts
+    what is unread stays in memory, and `consumed`, called on the loop's thread with a number of bytes, reports what is
+    read or thrown away, every byte once, so that the sender's window bounds them. It can't seek, and `len` counts
     what has come so far. To be made on the loop's thread, where the writer's side (`feed`, `finish`, `fail`) belongs.
     """
 
@@ -314,7 +314,7 @@ class StreamedPayload(Payload):
     def feed(self, chunk: bytes) -> int:
         """Hand the next chunk to the reader; after `finish`, `fail` or `close` it is thrown away.
 
-        Returns how many of its bytes `consumed` tells of, which are all.
+        Returns how many of its bytes `consumed` will report: all.
         """
         if self._ended or self._error is not None:
             self._give_back(len(chunk))

@@ -63,7 +63,7 @@ class Spool:
     __slots__ = ("_closing", "_file", "_folder", "_lock", "_name", "_path", "size")
 
     def __init__(self, folder: str | None, name: str | None = None) -> None:
-        """`name` is what the file is called once it has a name; one that nobody else has if None."""
+        """`name` is what the file is called once it has a name; a random one if None."""
         self._path: str | None = None
         self._folder = folder or default_folder()
         self._name = name
@@ -129,7 +129,7 @@ class Spool:
         with suppress(OSError):  # what a full disk did not take is not wanted any more
             self._file.close()
         if path is not None:
-            with suppress(FileNotFoundError):  # whoever asked for the path may have moved the file
+            with suppress(FileNotFoundError):  # the program may have moved the file
                 os.unlink(path)
 
     def __del__(self) -> None:

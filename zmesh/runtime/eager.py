@@ -1,9 +1,8 @@
-"""Tasks that take their steps at once: the first ones, as `asyncio.Task(eager_start=True)` has it from Python 3.12 on,
-and those after what they waited for has come.
+"""Eager task start (a 3.11 backport of `eager_start`) and a Wakeup that resumes its task synchronously.
 
-Most directives are done without ever waiting. Started this way they answer in the same turn of the loop in which the
-request came, and need no task of their own: the first steps are taken in the name of a spare task, which is used up
-only if the directive has to wait. On Python 3.11 that saves a tenth of a direct round trip. It is built from what
+Most directives return without ever suspending. Started eagerly they reply in the same iteration of the loop in which
+the request was received, and need no task of their own: a coroutine runs up to its first suspension in the name of a
+spare task, which is used up only if it suspends. On Python 3.11 that saves a tenth of a direct round trip. It uses what
 asyncio documents for other event loops ("Extending asyncio": `_enter_task`, `_leave_task`).
 """
 
@@ -61,7 +60,7 @@ class EagerStarter:
 
 
 class _Spare:
-    """A task that waits for a coroutine to go on with."""
+    """A parked task that can adopt a coroutine."""
 
     __slots__ = ("_context", "_coroutine", "_gate", "_waits_for", "parked", "task")
 
@@ -122,7 +121,7 @@ class _Spare:
 
 
 class Wakeup:
-    """What one task awaits that is to go on within the very call of `wake`, and not in the loop's next turn.
+    """An awaitable for one task, which `wake` resumes synchronously and not in the loop's next iteration.
 
     With a future of asyncio the loop first looks at all its sockets again, which is a twentieth of a direct round trip.
     It is built from what asyncio asks of objects that tasks can wait for. Where another task is running (as in a node
@@ -143,7 +142,7 @@ class Wakeup:
         yield self
 
     def wake(self) -> None:
-        """Let the task go on. Harmless when it does already."""
+        """Resume the task. Harmless if it was resumed already."""
         callback, self._callback = self._callback, None
         if callback is None or self._context is None:
             return

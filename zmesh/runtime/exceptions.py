@@ -1,6 +1,6 @@
-"""Exceptions of user code, as text: what can be said of an error whose own methods may fail, lie or never be asked.
+"""Text, class and traceback of exceptions raised by user code, whose own methods may fail.
 
-An exception is an object of a class that somebody else wrote. Its `__str__` may raise, return what is no text, or a
+The class of an exception may be user code too. Its `__str__` may raise, return what is no text, or a
 gigabyte; its `__class__` and its attributes may be properties that raise. Everything here returns text that can be
 encoded, of a bounded length, and raises nothing but KeyboardInterrupt, which is the user's and not the exception's.
 """

@@ -1,4 +1,4 @@
-"""Which process something was made in: a node, its sockets and its threads can't be used in a fork of it.
+"""Fork detection: a node, its sockets and its threads can't be used in a forked child.
 
 `os.fork` copies memory and descriptors, and the one thread that called it. What is left in the child of a node is a
 copy without its threads, beside sockets and an epoll set that are the parent's still.

@@ -1,4 +1,4 @@
-"""Ctrl-C wherever it hits: KeyboardInterrupt is raised between any two instructions, also where nobody can catch it."""
+"""KeyboardInterrupt on an event loop: it is raised between any two instructions, also where it can't be caught."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def raise_in_loop(end: BaseException | None = None) -> None:
 async def supervised(coroutine: Coroutine[object, object, None], name: str) -> None:
     """Run one of a node's tasks, whose failure is logged and ends nothing else.
 
-    What is to end the program goes on to whoever runs the loop.
+    KeyboardInterrupt and SystemExit are raised out of the loop.
     """
     try:
         await coroutine

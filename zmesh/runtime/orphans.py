@@ -1,9 +1,9 @@
-"""Reaping what nobody else does, in a process that adopts orphans: process 1 of a container, or a subreaper.
+"""Reaper of orphaned zombies, in process 1 of a container or a child subreaper.
 
 What a directive starts and leaves behind becomes a child of such a process when its parent ends, and a zombie when it
-ends itself. An init would reap it; a program would have to know that it is one. A zombie is reaped here only if nobody
-in this process knows it: no `subprocess.Popen` (asyncio's are such), no process of `multiprocessing`, no result of
-`os.fork`; and only if nobody has asked for its exit status for GRACE seconds, which covers what C code has started.
+ends itself. An init would reap it; a program would have to know that it is one. A zombie is reaped here only if nothing
+in this process refers to it: no `subprocess.Popen` (asyncio's are such), no `multiprocessing` process, no result of
+`os.fork`; and only if its exit status was not asked for during GRACE seconds, which covers what C code has started.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def adopts() -> bool:
 
 
 class _Forked:
-    """The children of this process that `os.fork` has made, which only their numbers in the program's hands tell."""
+    """The children of this process that `os.fork` has made, to which only process ids in the program refer."""
 
     def __init__(self) -> None:
         self.pids: set[int] = set()
@@ -115,7 +115,7 @@ def _children_of(thread: str) -> list[int]:
     try:
         with open(f"/proc/{thread}/children") as file:
             return [int(pid) for pid in file.read().split()]
-    except OSError:  # the thread has ended, or this kernel does not tell
+    except OSError:  # the thread has ended, or this kernel has no such file
         return []
 
 

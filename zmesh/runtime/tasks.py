@@ -91,5 +91,5 @@ def abandon(task: asyncio.Task[Any]) -> None:
         return
     coroutine: Any = task.get_coro()
     if not coroutine.cr_running:  # else it is what calls this
-        with suppress(BaseException):  # whatever its `finally` blocks raise, which nobody is left to receive
+        with suppress(BaseException):  # whatever its `finally` blocks raise, which has no receiver left
             coroutine.close()

@@ -46,7 +46,7 @@ _here = _Here()
 
 @contextmanager
 def released_slot() -> Iterator[None]:
-    """To be held by a thread that waits for the mesh: a worker thread's place is somebody else's meanwhile.
+    """Release the slot of a worker thread while it waits for the mesh, so that the pool may start another.
 
     What it waits for may need a thread of the same pool, and if all of them waited like this, for ever.
     """
@@ -110,7 +110,7 @@ class ThreadPool:
                 self._start_if_needed()
             except RuntimeError:
                 if not self._threads:
-                    self._jobs.get_nowait()  # there is no other job, and nobody to take this one
+                    self._jobs.get_nowait()  # there is no other job, and no thread to take this one
                     self._free += 1
                     raise
 
@@ -158,7 +158,7 @@ class ThreadPool:
                 settle = partial(_succeed, future, function())
             except BaseException as error:  # noqa: BLE001  # all of it is the caller's
                 settle = partial(_fail, future, error)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: there is no waiter
                 loop.call_soon_threadsafe(settle)
 
         self.run(job)

@@ -1,11 +1,11 @@
-"""A thread that watches an event loop: it tells what blocks the loop and for how long, and keeps links alive meanwhile.
+"""Watchdog thread of an event loop: reports what blocks the loop and for how long, and keeps links alive meanwhile.
 
 User code on the loop that neither awaits nor returns keeps a node from answering its neighbours. Four times a second
 this thread has the loop run a callback. While that does not run, it looks at the stack of the loop's thread, which
-tells where it is and for which directive, and calls `while_blocked` for each node of that loop.
+shows the location and the directive, and calls `while_blocked` for each node of that loop.
 
 Code in C that holds the interpreter's lock keeps this thread from running as well. Then the loop's block is noticed and
-counted when it is over, and nobody can have said where it was.
+counted when it is over, and its location is unknown.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Watchdog:
         self._asked = time.monotonic()
         self._answered = True
         self._where: StackLocation | None = None
-        self._told = False
+        self._reported = False
         self._thread = threading.Thread(target=self._run, name="zmesh watchdog", daemon=True)
 
     def add(self, watched: WatchedNode, heartbeat: float) -> None:
@@ -94,7 +94,7 @@ class Watchdog:
             self._thread.join(JOIN_WITHIN)
 
     def watches_only(self, watched: WatchedNode) -> bool:
-        """Whether nobody else's loop is watched by this one."""
+        """Whether this is the only node watched."""
         return list(self._watched) == [watched]
 
     def _set_period(self) -> None:
@@ -113,7 +113,7 @@ class Watchdog:
             return
         seconds = now - self._asked
         where = self._where = self._where or stack_location(sys._current_frames().get(self._loop_thread))
-        self._told = True
+        self._reported = True
         for watched in self._watched:
             try:
                 watched.while_blocked(seconds, where or UNSEEN)
@@ -124,8 +124,8 @@ class Watchdog:
         """The loop goes on, or has never stopped."""
         seconds = time.monotonic() - self._asked
         where, self._where = self._where, None
-        if self._told or seconds >= BLOCKED_AFTER:
-            self._told = False
+        if self._reported or seconds >= BLOCKED_AFTER:
+            self._reported = False
             for watched in self._watched:
                 watched.after_block(seconds, where or UNSEEN)
         self._answered = True

@@ -11,7 +11,7 @@ rule out that anything else is shut:
   follows is about the duplicate, which stays what it is.
 - libzmq's thread says DISCONNECTED before it closes a descriptor. So if, after it was duplicated, the monitor has no
   such event for the connection in question, then the duplicate is that connection. The same holds for a connection
-  whose routing id the ROUTER still knows, since it is told of the end before the descriptor is closed.
+  whose routing id the ROUTER still knows, since it drops the id before the descriptor is closed.
 - What was duplicated must be a connection to the address of this listener.
 """
 
@@ -54,7 +54,7 @@ class AcceptedConnections:
     """The connections of one listener by their descriptors, exact in the order of the monitor's events.
 
     `refresh` reads what the monitor has to say, `is_known` whether the ROUTER still has a connection of that routing
-    id, and `on_shut` is told why a connection was ended.
+    id, and `on_shut` is called with the reason when a connection is shut down.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class AcceptedConnections:
         return len(self._ungreeted)
 
     def on_accepted(self, descriptor: int) -> None:
-        """The monitor tells of a new connection; one too many costs the oldest that has not greeted its place."""
+        """Handle EVENT_ACCEPTED; past MAX_UNGREETED, shut down the oldest connection that has not greeted."""
         connection = AcceptedConnection()
         self._connections[descriptor] = connection
         self._await(descriptor, connection)
@@ -102,7 +102,7 @@ class AcceptedConnections:
             self._shed()
 
     def on_disconnected(self, descriptor: int) -> None:
-        """The monitor tells of the end of a connection."""
+        """Handle EVENT_DISCONNECTED."""
         self._connections.pop(descriptor, None)
         self._ungreeted.pop(descriptor, None)
 
@@ -146,7 +146,7 @@ class AcceptedConnections:
             self._timer = self._loop.call_later(SWEEP, self._sweep)
 
     def _sweep(self) -> None:
-        """Count down; what counts is sweeps, not time, so that a loop that was blocked ends nobody's connection."""
+        """Count down; what counts is sweeps, not time, so that a blocked loop ends no connection."""
         self._timer = None
         if self._blank < 0:
             return
@@ -164,7 +164,7 @@ class AcceptedConnections:
             self._timer = self._loop.call_later(SWEEP, self._sweep)
 
     def _is_short(self) -> bool:
-        """Whether few descriptors are left. They are given out from the lowest, so that the next one's number tells."""
+        """Whether few descriptors are left. They are given out from the lowest, so the next one's number shows it."""
         try:
             lowest = os.dup(self._blank)
         except OSError:
@@ -213,19 +213,19 @@ class AcceptedConnections:
             sock.detach()
 
     def _received(self, descriptor: int) -> int:
-        """The bytes that have come over what a descriptor is now, as far as the system tells; `_shut` looks closer."""
+        """Bytes received over a descriptor (Linux, TCP_INFO; 0 elsewhere); `_shut` checks whose it is."""
         if sys.platform != "linux":
             return 0
         try:
             os.dup2(descriptor, self._duplicate, inheritable=False)
             sock = socket.socket(fileno=self._duplicate)
             try:
-                told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
             finally:
                 sock.detach()
         except OSError:
             return 0
         finally:
             os.dup2(self._blank, self._duplicate, inheritable=False)
-        received: int = _RECEIVED.unpack(told)[0] if len(told) == _RECEIVED.size else 0
+        received: int = _RECEIVED.unpack(info)[0] if len(info) == _RECEIVED.size else 0
         return received

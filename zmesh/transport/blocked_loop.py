@@ -1,4 +1,4 @@
-"""What keeps a node's links alive while its event loop is blocked: frames that the watchdog's thread sends."""
+"""Keepalives for a node whose event loop is blocked, sent from the watchdog's thread."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STILL_BLOCKED_AFTER = 5.0
 """Seconds after which the log says so even though the loop does not go on."""
 
 LINKS_KEPT = 30.0
-"""Seconds of a block for which links are kept alive. After them the neighbours are told goodbye, and why."""
+"""Seconds of a block for which links are kept alive. After that GOODBYE is sent to the neighbours, with the reason."""
 
 KEEPALIVE = wire.encode_link(Kind.RESEND, wire.Resend(False, False))
 """A frame that asks for nothing, but shows that the node is there. It needs no table of the engine."""
 
 
 class BlockedLoopKeepalive:
-    """What the watchdog does for one node: keep its links alive while its loop is blocked, and tell of that."""
+    """Sends keepalives on the links of one node while its event loop is blocked, and reports the block."""
 
     def __init__(self, engine: Engine, transport: Transport, note: Callable[[Report], None]) -> None:
         self._engine = engine
@@ -53,7 +53,7 @@ class BlockedLoopKeepalive:
             log.warning("%s: event loop blocked for %.1f s so far in %s", self._engine.node, seconds, where.text)
 
     def after_block(self, seconds: float, where: StackLocation) -> None:
-        """Go on where the loop was when it was blocked, and tell of that if it took long."""
+        """Poll all sockets, and report the block if it was long."""
         self._logged = self._let_go = False
         self._transport.poll_all()
         if seconds >= BLOCKED_AFTER:

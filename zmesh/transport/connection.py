@@ -35,7 +35,7 @@ _EVENTS = int(zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CO
 class Ended(NamedTuple):
     """How a connection has ended.
 
-    `linked` tells whether it was ever up, `failure` why it was not (None where ZeroMQ did not connect and does not say
+    `linked`: whether it was ever up, `failure` why it was not (None where ZeroMQ did not connect and does not say
     why), `pause` the seconds that the node wants to pass before the next.
     """
 
@@ -67,7 +67,7 @@ class Connection(LinkSocket):
         try:
             # Not IMMEDIATE: with it libzmq 4.3.5 drops what is unread, such as GOODBYE, when the connection ends.
             # Nothing is sent before the handshake either way.
-            # Once it has failed it is replaced. Without an interval, libzmq would not tell that it has.
+            # Once it has failed it is replaced. Without an interval, libzmq would not report it.
             self._socket.set(zmq.RECONNECT_IVL, NEVER_MS)
             self._socket.connect(endpoint)
         except zmq.ZMQError:

@@ -81,7 +81,7 @@ async def _end(context: Context) -> None:
 
     def terminate() -> None:
         context.term()
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: there is no waiter
             loop.call_soon_threadsafe(ended.set)
 
     thread = threading.Thread(target=terminate, name="zmesh context")

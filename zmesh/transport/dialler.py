@@ -84,7 +84,7 @@ class Dialler:
             await asyncio.sleep(delay)
 
     async def _round(self) -> float:
-        """One try, and the life of the link if it succeeds. Returns the least pause before the next.
+        """Try once, and wait for the end of the link if that succeeds. Returns the least pause before the next try.
 
         Raises DialError, OSError and ZMQError if there was no link.
         """

@@ -7,7 +7,7 @@ under a lock and then looks at the stack of the loop's thread: when the innermos
 this package, that thread may have looked already, and nothing is lent. Else it is elsewhere (in user code, most likely)
 and will find the flag, and wait for the lock, wherever it comes back.
 
-That one thread runs at a time is what makes the stack tell: where the interpreter has no global lock (PEP 703), nothing
+The stack is conclusive because one thread runs at a time: where the interpreter has no global lock (PEP 703), nothing
 is lent.
 """
 

@@ -1,6 +1,6 @@
 """Happy Eyeballs: of the addresses of a peer, the first that accepts a TCP connection (RFC 8305).
 
-ZeroMQ tells only that a connection failed, and connects to one address. So where there are several, or where one has
+ZeroMQ reports only that a connection failed, and connects to one address. So where there are several, or where one has
 failed, a plain connection is made first, which says why if it fails; ZeroMQ is then given an address that answers.
 """
 
@@ -19,7 +19,7 @@ from zmesh.transport.dial_status import DialError, DialFailure, failed
 STAGGER = 0.25
 """Seconds after which the next address is tried beside those that have not answered."""
 
-_MOST_TELLING = (
+_MOST_SPECIFIC = (
     DialFailure.REFUSED,
     DialFailure.CLOSED,
     DialFailure.RESOURCES,
@@ -39,7 +39,7 @@ class Candidate(NamedTuple):
 async def connect_first(candidates: Sequence[Candidate], within: float) -> tuple[Candidate, socket.socket]:
     """The first candidate that accepts a connection, and that connection, which is the caller's to close.
 
-    Each has `within` seconds. Raises DialError with the most telling failure if none accepts one.
+    Each has `within` seconds. Raises DialError with the most specific failure if none accepts one.
     """
     loop = asyncio.get_running_loop()
     waiting, failures = deque(candidates), [DialError(DialFailure.UNRESOLVED, "it has no address")]
@@ -89,4 +89,4 @@ def _failure(error: BaseException) -> DialError:
 
 
 def _rank(failure: DialError) -> int:
-    return _MOST_TELLING.index(failure.failure) if failure.failure in _MOST_TELLING else len(_MOST_TELLING)
+    return _MOST_SPECIFIC.index(failure.failure) if failure.failure in _MOST_SPECIFIC else len(_MOST_SPECIFIC)

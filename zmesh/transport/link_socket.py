@@ -46,19 +46,19 @@ class TransportHandler(Protocol):
     """Receives the events of a transport, all on the loop's thread."""
 
     def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
-        """A connection is there, dialled or listened for."""
+        """A connection is established, dialled or accepted."""
 
     def on_link_down(self, link: LinkId, reason: str) -> None:
-        """A connection is gone for certain."""
+        """A connection is closed."""
 
     def on_link_ready(self, link: LinkId) -> None:
         """A link that was full may take more."""
 
     def on_link_suspect(self, link: LinkId) -> None:
-        """A connection may be gone; sending on it will tell."""
+        """A connection may be closed; a send on it fails then."""
 
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
-        """A message has come: its parts, four at most."""
+        """A message was received: its parts, four at most."""
 
     def on_dial_failed(self, url: str, reason: str) -> None:
         """A peer did not answer; it is dialled again."""
@@ -228,7 +228,7 @@ class LinkSocket(ABC):
         return parts
 
     def _drain_monitor(self) -> None:
-        """Handle all that the monitor has to tell."""
+        """Handle all pending monitor events."""
         while self._monitor is not None and cast("int", self._monitor.get(EVENTS)) & IN:
             event = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
             self._on_event(int(event["event"]), event["value"])
@@ -267,7 +267,7 @@ class LinkSocket(ABC):
 
     @abstractmethod
     def _on_event(self, event: int, value: int) -> None:
-        """The monitor tells something; `value` is a descriptor, or an errno."""
+        """Handle a monitor event; `value` is a descriptor, or an errno."""
 
 
 def send_body(send: Callable[..., object], body: object) -> None:

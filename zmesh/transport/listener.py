@@ -1,4 +1,4 @@
-"""A ROUTER that listens. Its connections are told apart by the routing ids that libzmq makes up."""
+"""A ROUTER that listens. Its connections are identified by the routing ids that libzmq assigns."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EVENTS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
 
 
 class Listener(LinkSocket):
-    """A ROUTER. Its connections are told apart by the routing ids that libzmq makes up."""
+    """A ROUTER. Its connections are identified by the routing ids that libzmq assigns."""
 
     def __init__(self, transport: Transport, target: Target, resolver: Resolver) -> None:
         super().__init__(transport)
@@ -183,7 +183,7 @@ class Listener(LinkSocket):
             with contextlib.suppress(zmq.ZMQError):
                 self._addresses[link] = str(first.get("Peer-Address"))
         if self._accepted is not None:
-            self._drain_monitor()  # whose descriptor that is: what was accepted is told before anything comes over it
+            self._drain_monitor()  # whose descriptor that is: EVENT_ACCEPTED precedes anything received over it
             connection = self._accepted.greet(descriptor)
             if connection is not None:
                 self._connections[link] = connection
@@ -206,7 +206,7 @@ class Listener(LinkSocket):
             self.transport.loop.call_later(SUSPECT_AGAIN, self._suspect, link)
 
     def _suspect(self, link: LinkId) -> None:
-        """A descriptor was closed that may have been this link's: have something sent, which tells (EHOSTUNREACH)."""
+        """A descriptor was closed that may have been this link's: have a frame sent, which fails with EHOSTUNREACH."""
         if self.gate.shut:
             self.gate.wait()
         if link in self._ids and not self._socket.closed:
@@ -214,7 +214,7 @@ class Listener(LinkSocket):
             self.handler.on_link_suspect(link)
 
     def _knows(self, id: bytes) -> bool:
-        """Whether the connection of a routing id is still there. Only sending tells; an empty message harms nobody."""
+        """Whether the connection of a routing id is still open. Only a send shows it; an empty message is ignored."""
         if self.gate.shut:
             self.gate.wait()
         self._get(EVENTS)
@@ -228,7 +228,7 @@ class Listener(LinkSocket):
         return True
 
     def _retry(self, signalled: bool) -> None:
-        """A ROUTER does not say which connection has room: only trying tells, at growing intervals where it has none.
+        """A ROUTER does not say which connection has room: only a send shows it, retried at growing intervals.
 
         Where there was nothing to read, room is what the descriptor's signal was about, and all are tried.
         """
@@ -328,8 +328,8 @@ def _bind_tcp(hosts: list[Address], port: int) -> socket.socket:
 def _bind_private(path: str) -> socket.socket:
     """A Unix socket that listens for this user only (mode 0600), never in the place of one that is alive or of a file.
 
-    The mode is set after it is bound and before it listens, so nobody can connect in between; the umask, which is the
-    whole process's, stays as it is.
+    The mode is set after it is bound and before it listens, so no other user can connect in between; the umask of
+    the process stays as it is.
     """
     if os.path.exists(path):
         if not stat.S_ISSOCK(os.stat(path).st_mode) or _is_alive(path):
@@ -346,7 +346,7 @@ def _bind_private(path: str) -> socket.socket:
 
 
 def _is_alive(path: str) -> bool:
-    """Whether somebody listens on a Unix socket; one whose backlog is full does (EAGAIN, unix(7))."""
+    """Whether a process listens on a Unix socket; one whose backlog is full does (EAGAIN, unix(7))."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:

@@ -79,7 +79,7 @@ def interleaved(addresses: Sequence[Address]) -> list[Address]:
 
 
 class _Lookup:
-    """One name that is being looked up, or whose answer nobody has taken."""
+    """One name that is being looked up, or whose answer was not taken."""
 
     def __init__(self) -> None:
         self.waiters: list[Callable[[], object]] = []
@@ -102,7 +102,7 @@ class Resolver:
         answered: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: there is no waiter
                 loop.call_soon_threadsafe(_settle, answered)
 
         lookup = self._ask(host, wake)

@@ -1,6 +1,6 @@
 """Peers behind a SOCKS5 proxy (RFC 1928, RFC 1929), which resolves their names.
 
-The proxy is asked by this module, and what it connects is handed to ZeroMQ by way of a Unix socket that only this
+This module does the SOCKS handshake, and hands the connection to ZeroMQ through a Unix socket that only this
 connection uses. libzmq has an option of its own (ZMQ_SOCKS_PROXY), which can't be used: 4.3.5 ends the whole process
 when a socket is closed whose proxy was not there or has refused (it takes a descriptor out of its poller twice).
 """
@@ -38,7 +38,7 @@ _REPLIES = {
 
 
 class SocksTunnel:
-    """A connection to `host` and `port` by way of the proxy at the other end of `sock`, which becomes the tunnel's own.
+    """A connection to `host` and `port` through the proxy at the other end of `sock`, which becomes the tunnel's own.
 
     In its `async with`, what connects to `endpoint` talks to the peer. Raises DialError if the proxy does not connect.
     """
@@ -61,7 +61,7 @@ class SocksTunnel:
         try:
             try:
                 async with asyncio.timeout(PROXY_WITHIN):
-                    await self._ask()
+                    await self._handshake()
             except TimeoutError:
                 raise self._failure(DialFailure.TIMED_OUT, "no answer") from None
             except OSError as error:
@@ -83,30 +83,30 @@ class SocksTunnel:
 
     # -- the proxy -----------------------------------------------------------------------------------------------
 
-    async def _ask(self) -> None:
+    async def _handshake(self) -> None:
         proxy = self._proxy
         methods = bytes([_NO_PASSWORD] if proxy.user is None else [_NO_PASSWORD, _PASSWORD])
-        await self._say(bytes([5, len(methods)]) + methods)
-        version, method = await self._hear(2)
+        await self._send(bytes([5, len(methods)]) + methods)
+        version, method = await self._receive(2)
         if version != 5 or method not in methods:
             text = "it wants a user and a password, or others" if version == 5 else "it is no SOCKS5 server"
             raise self._failure(DialFailure.PROXY, text)
         if method == _PASSWORD:
             user, password = (proxy.user or "").encode(), proxy.password.encode()
-            await self._say(bytes([1, len(user)]) + user + bytes([len(password)]) + password)
-            if (await self._hear(2))[1] != 0:
+            await self._send(bytes([1, len(user)]) + user + bytes([len(password)]) + password)
+            if (await self._receive(2))[1] != 0:
                 raise self._failure(DialFailure.PROXY, "it does not take the user and password")
-        await self._say(b"\x05\x01\x00" + _address(self._host) + self._port.to_bytes(2, "big"))
-        version, reply, _, kind = await self._hear(4)
+        await self._send(b"\x05\x01\x00" + _address(self._host) + self._port.to_bytes(2, "big"))
+        version, reply, _, kind = await self._receive(4)
         if version != 5 or reply != 0:
             raise self._failure(*_REPLIES.get(reply, (DialFailure.PROXY, f"it failed with {reply}")))
-        length = {1: 4, 4: 16}.get(kind) or (await self._hear(1))[0]
-        await self._hear(length + 2)
+        length = {1: 4, 4: 16}.get(kind) or (await self._receive(1))[0]
+        await self._receive(length + 2)
 
-    async def _say(self, data: bytes) -> None:
+    async def _send(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
-    async def _hear(self, size: int) -> bytes:
+    async def _receive(self, size: int) -> bytes:
         data = b""
         while len(data) < size:
             more = await asyncio.get_running_loop().sock_recv(self._sock, size - len(data))
@@ -131,20 +131,20 @@ class SocksTunnel:
         self._server.listen(1)
 
     async def _serve(self) -> None:
-        """Take the one connection, and pass on both ways until one end closes."""
+        """Take the one connection, and copy in both directions until one end closes."""
         server = self._server
         assert server is not None
         loop = asyncio.get_running_loop()
         inner, _ = await loop.sock_accept(server)
         with inner:
             self._stop_listening()
-            ways = [loop.create_task(_pass_on(inner, self._sock)), loop.create_task(_pass_on(self._sock, inner))]
+            directions = [loop.create_task(_pass_on(inner, self._sock)), loop.create_task(_pass_on(self._sock, inner))]
             try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+                for direction in directions:
+                    direction.cancel()
+                await asyncio.gather(*directions, return_exceptions=True)
 
     def _stop_listening(self) -> None:
         if self._server is not None:

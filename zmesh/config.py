@@ -44,7 +44,7 @@ ISOLATION: dict[str, tuple[float, float]] = {
 
 
 def default_node_id() -> str:
-    """A node id nobody else is likely to have: the host's name and six random hex digits."""
+    """A node id that is most likely unique: the host's name and six random hex digits."""
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:48] or "node"
     return f"{host}-{os.urandom(3).hex()}"
 

@@ -1,4 +1,4 @@
-"""The way in for programs: send directives into the mesh and take the replies."""
+"""A node inside a program: requests, replies, directives, and the mesh as the node sees it."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ class Controller:
         *,
         route_timeout: float | None = None,
     ) -> Sent:
-        """Send a directive; the message is under way when this returns, also if nobody awaits the result.
+        """Send a directive; the message is under way when this returns, whether or not the result is awaited.
 
         Replies go to `response_handler` (plain or async), the last one with `eof`; without a handler they are kept for
         `recv`, or dropped if `expect_response` is False. `timeout` in seconds is for the whole exchange; without one it

@@ -12,7 +12,7 @@
         │   └── NodeOverloaded     the node has no room for it; an Overloaded, too
         ├── Unreachable        no such node, or no path to it
         ├── TimedOut           the deadline passed
-        ├── Cancelled          somebody cancelled the work
+        ├── Cancelled          the work was cancelled, at either end
         ├── NodeRestarted      the recipient started anew and lost the work
         └── TooManyReplies     there was more than the one reply that was awaited
 

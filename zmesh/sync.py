@@ -49,8 +49,8 @@ AT_EXIT_WITHIN = 5.0
 """Seconds that the interpreter's end waits for a controller that was not closed."""
 
 
-class _Life:
-    """The thread that a node lives in. It holds nothing of the Controller, so that one that is forgotten ends it."""
+class _NodeThread:
+    """The thread that a node runs in. It has no reference to the Controller, whose collection as garbage ends it."""
 
     def __init__(self, mesh: controller.Controller) -> None:
         self._mesh = mesh
@@ -110,7 +110,7 @@ class _Life:
                 self._loop.call_soon_threadsafe(self._stop.set)
 
     def _at_exit(self) -> None:
-        """The interpreter ends, and nobody has closed it: say goodbye, while there are threads."""
+        """Close the node at the end of the interpreter, while there are threads."""
         if self._process == os.getpid():
             self.stop()
             self._thread.join(AT_EXIT_WITHIN)
@@ -147,10 +147,12 @@ class _Life:
 
 
 class Iteration(Generic[T]):
-    """What comes one by one, each waited for. `close`, or leaving the `with` block, stops what is under way for it."""
+    """A blocking iterator; `close`, or leaving the `with` block, cancels what it waits for."""
 
-    def __init__(self, life: _Life, source: AsyncIterator[T], close: Callable[[], Awaitable[object]]) -> None:
-        self._life = life
+    def __init__(
+        self, node_thread: _NodeThread, source: AsyncIterator[T], close: Callable[[], Awaitable[object]]
+    ) -> None:
+        self._node_thread = node_thread
         self._close = close
         self._source = source
 
@@ -158,7 +160,7 @@ class Iteration(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        item, over = self._life.do(lambda: _step(self._source))
+        item, over = self._node_thread.do(lambda: _step(self._source))
         if over or item is None:
             raise StopIteration
         return item
@@ -166,7 +168,7 @@ class Iteration(Generic[T]):
     def close(self) -> None:
         """Stop what is under way, and wait until it has ended. Harmless when it is over."""
         with suppress(Closed):
-            self._life.do(self._close)
+            self._node_thread.do(self._close)
 
     def __enter__(self) -> Self:
         return self
@@ -182,14 +184,14 @@ class ReplyStream(Iteration[Reply]):
     Leaving the block before that cancels the work, and the block ends when the work has.
     """
 
-    def __init__(self, life: _Life, replies: requests.ReplyStream) -> None:
-        super().__init__(life, replies, replies.cancel)
+    def __init__(self, node_thread: _NodeThread, replies: requests.ReplyStream) -> None:
+        super().__init__(node_thread, replies, replies.cancel)
         self._replies = replies
 
     def __enter__(self) -> Self:
         with ExitStack() as unless_sent:
             unless_sent.callback(self.close)
-            self._life.do(_in_the_loop(self._replies.send))
+            self._node_thread.do(_in_the_loop(self._replies.send))
             unless_sent.pop_all()
         return self
 
@@ -205,7 +207,7 @@ class ReplyStream(Iteration[Reply]):
 
     def cancel(self) -> ExchangeError | None:
         """Stop the work and wait for its end; the error that it ended with, None if it had succeeded already."""
-        return self._life.do(self._replies.cancel)
+        return self._node_thread.do(self._replies.cancel)
 
 
 class Controller:
@@ -223,25 +225,25 @@ class Controller:
 
     def __init__(self, config: Config | None = None, **settings: Unpack[Settings]) -> None:
         self._mesh = controller.Controller(config, **settings)
-        self._life: _Life | None = None
+        self._node_thread: _NodeThread | None = None
         self._iterations: weakref.WeakSet[Iteration[Any]] = weakref.WeakSet()
 
-    # -- life ----------------------------------------------------------------------------------------------------
+    # -- opening and closing -------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Open the node; returns once it listens. Raises AddressError, and Closed if it was open before."""
         _refuse_in_a_node()
-        if self._life is not None:
+        if self._node_thread is not None:
             node = self._mesh.node_id
             raise Closed(f"node {node!r} is open, or was; a Controller is opened once: make another", node=node)
-        self._life = _Life(self._mesh)
-        weakref.finalize(self, self._life.stop).atexit = False
-        self._life.start()
+        self._node_thread = _NodeThread(self._mesh)
+        weakref.finalize(self, self._node_thread.stop).atexit = False
+        self._node_thread.start()
 
     def close(self) -> None:
         """Close the node; nothing of it is left when this returns. Harmless when it is closed."""
-        if self._life is not None:
-            self._life.end()
+        if self._node_thread is not None:
+            self._node_thread.end()
 
     def __enter__(self) -> Self:
         self.open()
@@ -361,9 +363,9 @@ class Controller:
 
     def events(self) -> Iteration[Event]:
         """The events of this node's links and of the nodes that it can reach, from now on, until it closes."""
-        life = self._opened()
-        events = life.do(_in_the_loop(self._mesh.events))
-        return self._iterating(Iteration(life, aiter(events), lambda: events.__aexit__(None, None, None)))
+        node_thread = self._opened()
+        events = node_thread.do(_in_the_loop(self._mesh.events))
+        return self._iterating(Iteration(node_thread, aiter(events), lambda: events.__aexit__(None, None, None)))
 
     def wait_for(self, node: str, timeout: float | None = None) -> None:
         """Wait until there is a route to `node`. Raises Unreachable after `timeout` seconds, and Closed."""
@@ -403,12 +405,12 @@ class Controller:
         With `buffered=False`, each reply is given as soon as it begins, and `for chunk in reply.payload` waits for the
         rest. As `zmesh.Controller.stream` in all else.
         """
-        life = self._opened()
-        life.loop()
+        node_thread = self._opened()
+        node_thread.loop()
         replies = self._mesh.stream(
             node, directive, payload, timeout=timeout, route_timeout=route_timeout, buffered=buffered
         )
-        return self._iterating(ReplyStream(life, replies))
+        return self._iterating(ReplyStream(node_thread, replies))
 
     def request_many(
         self,
@@ -424,15 +426,15 @@ class Controller:
 
         As `zmesh.Controller.request_many` in all else.
         """
-        mesh, life = self._mesh, self._opened()
+        mesh, node_thread = self._mesh, self._opened()
         wanted = nodes if isinstance(nodes, str) else list(nodes)
         begin = _in_the_loop(
             lambda: mesh.request_many(
                 wanted, directive, payload, timeout=timeout, route_timeout=route_timeout, limit=limit
             )
         )
-        answers = life.do(begin)
-        return self._iterating(Iteration(life, aiter(answers), answers.aclose))
+        answers = node_thread.do(begin)
+        return self._iterating(Iteration(node_thread, aiter(answers), answers.aclose))
 
     def send(
         self,
@@ -446,8 +448,8 @@ class Controller:
         route_timeout: float | None = None,
     ) -> str:
         """Send a directive and don't wait; its message id. A handler is called in the node's thread."""
-        life = self._opened()
-        life.check()
+        node_thread = self._opened()
+        node_thread.check()
         sent = self._mesh.send(
             payload, recipient, directive, response_handler, expect_response, timeout, route_timeout=route_timeout
         )
@@ -461,8 +463,8 @@ class Controller:
         timeout: float | None = None,
     ) -> str:
         """Ping a node and don't wait; the message id. The reply's payload is JSON."""
-        life = self._opened()
-        life.check()
+        node_thread = self._opened()
+        node_thread.check()
         return self._mesh.ping(node, response_handler, expect_response, timeout).message_id
 
     def ping_once(self, node: str, timeout: float | None = PING_TIMEOUT, *, route_timeout: float | None = None) -> Pong:
@@ -495,17 +497,17 @@ class Controller:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _opened(self) -> _Life:
-        if self._life is None:
+    def _opened(self) -> _NodeThread:
+        if self._node_thread is None:
             node = self.node_id
             raise Closed(f"node {node!r} is not open yet; call inside of `with Controller(...)`", node=node)
-        return self._life
+        return self._node_thread
 
     def _do(self, work: Callable[[], Awaitable[T]]) -> T:
         return self._opened().do(work)
 
     def _set_up(self, change: Callable[[], None]) -> None:
-        if self._life is None:
+        if self._node_thread is None:
             change()
         else:
             self._do(_in_the_loop(change))

@@ -149,7 +149,7 @@ def test_ctrl_c_ends_run_when_it_strikes_main_in_the_middle_of_sending(program, 
         + dedent(
             dedent("""
         def strike(frame, event, argument):
-            if frame.f_code.co_name == "enlist":
+            if frame.f_code.co_qualname == "Sender.add":
                 sys.setprofile(None)
                 raise KeyboardInterrupt
         async def main():

@@ -273,11 +273,11 @@ class Controller:
         id = new_message_id()
         exchange: Exchange
         if response_handler is not None:
-            exchange = WithHandler(self.node, id, recipient, response_handler)
+            exchange = WithHandler(self.node.requests, id, recipient, response_handler)
         elif expect_response:
-            exchange = Inboxed(self.node, id, recipient, self._inbox.put)
+            exchange = Inboxed(self.node.requests, id, recipient, self._inbox.put)
         else:
-            exchange = FireAndForget(self.node, id, recipient)
+            exchange = FireAndForget(self.node.requests, id, recipient)
         exchange.route_timeout = route_timeout
         self._start(exchange, directive, payload, timeout)
         return Sent(exchange.message_id)
@@ -340,7 +340,7 @@ class Controller:
         def start(replies: ReplyStream) -> None:
             self._send(replies, directive, body, timeout, awaited=True)
 
-        replies = ReplyStream(own, new_message_id(), node, start, buffered=buffered)
+        replies = ReplyStream(own.requests, new_message_id(), node, start, buffered=buffered)
         replies.route_timeout = route_timeout
         return replies
 
@@ -378,12 +378,12 @@ class Controller:
         self._node.check_loop()
 
         def start(node: str, done: Callable[[FanoutRequest, Answer], None]) -> FanoutRequest:
-            asked = FanoutRequest(self.node, new_message_id(), node, done)
+            asked = FanoutRequest(self.node.requests, new_message_id(), node, done)
             asked.route_timeout = route_timeout
             self._start(asked, directive, again(), timeout)
             return asked
 
-        return Answers(Fanout(wanted, limit, start, self.node.is_lost, self.node.cancel))
+        return Answers(Fanout(wanted, limit, start))
 
     async def ping_once(
         self, node: str, timeout: float | None = PING_TIMEOUT, *, route_timeout: float | None = None
@@ -440,9 +440,9 @@ class Controller:
                 node.check_begun()
                 node.check_loop()
             if node.loop is not None and node.thread != threading.get_ident():
-                node.post(exchange, directive, body, timeout)
+                node.requests.post(node.loop, exchange, directive, body, timeout)
             else:
-                node.send(exchange, directive, body, timeout)
+                node.requests.send(exchange, directive, body, timeout)
         except (MeshError, RuntimeError) as error:
             if isinstance(error, MeshError):
                 error.message_id = exchange.message_id

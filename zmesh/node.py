@@ -12,26 +12,24 @@ import logging
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from zmesh.arguments import check_node, check_timeout
 from zmesh.config import Config
-from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
+from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
-from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.errors import Cancelled, RemoteError, TimedOut, Unreachable
+from zmesh.core.message import Address, LinkId, MessageId, NodeId
+from zmesh.errors import TimedOut, Unreachable
 from zmesh.observe import Router, Telemetry
-from zmesh.payloads import DISK_THREADS, Source, send_source
-from zmesh.requests.admission import Admission
-from zmesh.requests.exchange import Exchange, WithHandler
+from zmesh.payloads import PayloadStorage
 from zmesh.requests.reply_stream import ReplyStream
-from zmesh.runtime import Tasks, ThreadPool, abandon, describe, log_exception, must_propagate, watchdogs
+from zmesh.requests.requests import Requests
+from zmesh.runtime import Driver, Tasks, abandon, log_exception, must_propagate, watchdogs
 from zmesh.serving.builtins import PING, Builtins
 from zmesh.serving.directives import Directives
 from zmesh.serving.serving import Serving
@@ -68,9 +66,6 @@ class Node:
     def __init__(self, config: Config, directives: Directives | None = None, limits: Limits | None = None) -> None:
         self.config = config
         self.node_id = config.node_id
-        self.spool_dir = config.spool_dir
-        self.disk = ThreadPool(DISK_THREADS, "zmesh-disk")
-        self.max_payload_bytes = config.max_payload_bytes
         if limits is None:
             limits = Limits.serving(config.max_work, config.max_payload_bytes)
         now = time.monotonic()
@@ -88,14 +83,20 @@ class Node:
         self.router = Router(self.engine)
         self.telemetry = Telemetry(config.node_id)
         self.directives = directives if directives is not None else Directives()
+        self.driver = Driver(self.engine, config.heartbeat, self._note)
+        self.tasks = Tasks()
+        self._storage = PayloadStorage(config.spool_dir, config.max_payload_bytes)
+        self.requests = Requests(config.node_id, self.driver, self.tasks, self._storage, config.max_waiting_bytes)
         self.serving = Serving(
-            self,
+            config.node_id,
+            self.driver,
+            self.tasks,
+            self._storage,
             self.directives,
             config.plugins,
+            self._note,
             max_workers=config.max_workers,
             max_work=config.max_work,
-            max_payload_bytes=config.max_payload_bytes,
-            spool_dir=config.spool_dir,
             max_processes=config.max_processes,
             isolation=config.isolation,
             limits=limits,
@@ -104,14 +105,7 @@ class Node:
         self.listening: list[str] = []
         self._listen = list(config.listen)
         self._peers = list(config.peers)
-        self._exchanges: dict[MessageId, Exchange] = {}
-        self._admission = Admission(config.node_id, self.engine, config.max_waiting_bytes)
-        self._pending: deque[Effect] = deque()
-        self._performing = False
-        self._rooms: dict[Stream, asyncio.Future[None]] = {}
-        self._feeding: dict[Stream, asyncio.Task[None]] = {}
-        """The tasks that read a source for a stream."""
-        self._tasks = Tasks()
+        self._admission = self.requests.admission
         self._observers: list[Callable[[Report], None]] = []
         self._events: set[Events] = set()
         self._journal: Journal | None = None
@@ -120,10 +114,6 @@ class Node:
         self._transport: Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop: asyncio.Event | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._wake_at = float("inf")
-        self._catches_up = False
         self._guard: BlockedLoopKeepalive | None = None
         self._reaper: OrphanReaper | None = None
         self._aborted = False
@@ -174,19 +164,9 @@ class Node:
 
         Tasks that wait for replies get Cancelled, unless their loop ends too and is about to cancel them.
         """
-        if not loop_ends:
-            self._abandon_soon()
-        self._exchanges.clear()
+        self.requests.forget(None if loop_ends else self.loop)
         self._aborted = True
         self.stop()
-
-    def _abandon_soon(self) -> None:
-        """End the requests that tasks wait for in the next turn of the loop: this may be amid anything."""
-        for exchange in self._exchanges.values():
-            if exchange.expected and not isinstance(exchange, WithHandler) and self.loop is not None:
-                text = f"node {self.node_id!r} was closed before the final reply of {exchange.recipient!r} came"
-                with suppress(RuntimeError):  # the loop is closed
-                    self.loop.call_soon_threadsafe(exchange.abandon, Cancelled.code, text)
 
     async def _prepare_plugins(self) -> None:
         """Load, configure and start the plugins; what is sent meanwhile goes out afterwards."""
@@ -194,18 +174,15 @@ class Node:
             return  # nobody can see what a leaf offers, and looking costs a command its speed
         self.directives.discover()
         self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
-        self._performing = True
-        try:
-            await self.directives.start(PLUGINS_START_WITHIN)
-        finally:
-            self._performing = False
+        await self.directives.start(PLUGINS_START_WITHIN)
 
     def _open(self) -> None:
-        self._transport = Transport(self)
+        self._transport = Transport(self.driver)
         self._open_journal()
         self._guard = BlockedLoopKeepalive(self.engine, self._transport, self._note)
         watchdogs.add(self._guard, self.config.heartbeat)
-        self._tasks.start()
+        self.driver.start(self._transport)
+        self.tasks.start()
         for url in self._listen:
             self.listening.append(self._transport.listen(url))
         for url in self._peers:
@@ -216,7 +193,7 @@ class Node:
             )
 
             self._reaper = OrphanReaper()
-        self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
+        self.driver.perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
 
     async def _close(self) -> None:
         """Stop the work, end what is open, say goodbye, close the sockets; nothing is left."""
@@ -238,44 +215,32 @@ class Node:
                 await self._shut()
 
     def _leave(self) -> None:
-        now = time.monotonic()
-        for exchange in list(self._exchanges.values()):
-            if exchange.expected:
-                self._perform(self.engine.cancel(exchange.id, now))
-            text = f"node {self.node_id!r} was closed before the final reply of {exchange.recipient!r} came"
-            exchange.abandon(Cancelled.code, text)
-        self._perform(self.engine.close(now))
+        self.requests.close()
+        self.driver.perform(self.engine.close(time.monotonic()))
 
     async def _shut(self) -> None:
-        self.closed = True
-        self._admission.shut = True
-        self._wake_drain()
+        self.closed = self._admission.shut = True
+        self.driver.close()
+        self.requests.end_drain()
         for events in self._events:
             events.end()
-        await self._tasks.wind_down(0.0 if self._aborted else HANDLERS_END_WITHIN)
-        for waiter in self._rooms.values():
-            if not waiter.done():
-                waiter.set_result(None)
-        self._rooms.clear()
+        await self.tasks.wind_down(0.0 if self._aborted else HANDLERS_END_WITHIN)
         self._release()
         if self._transport is not None:
             await self._transport.close()
-        self.disk.join(1.0)  # they are idle, unless a disk hangs
+        self._storage.join(1.0)
         if self._journal is not None:
             self._journal.close()
         self._released = True
-        await self._tasks.join()
+        await self.tasks.join()
 
     def _release(self) -> None:
         """Give back what does not need the loop to be given back."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self._guard is not None:
             watchdogs.remove(self._guard, self.loop)
         if self._reaper is not None:
             self._reaper.close()
-        self.disk.close()
+        self._storage.close()
         self.listening.clear()
 
     def close_now(self) -> bool:
@@ -291,11 +256,10 @@ class Node:
             return False
         self._released = self.closed = self._admission.shut = True
         was_open = self._transport is not None
-        ours = [exchange.id for exchange in self._exchanges.values() if exchange.expected]
-        self._abandon_soon()
-        self._exchanges.clear()  # so that nothing is delivered any more
-        steps: list[Callable[[], object]] = [self.serving.close_now, partial(self._leave_now, ours), self._release]
-        steps += [self._tasks.close_now, self._wake_drain, *(events.end for events in self._events)]
+        self.driver.close()
+        steps: list[Callable[[], object]] = [partial(self.requests.close_now, self.loop), self.serving.close_now]
+        steps += [self._leave_now, self._release, self.tasks.close_now, self.requests.end_drain]
+        steps += [events.end for events in self._events]
         if self._transport is not None:
             steps.append(self._transport.close_now)
         if self._journal is not None:
@@ -314,11 +278,8 @@ class Node:
             )
         return was_open
 
-    def _leave_now(self, ours: list[MessageId]) -> None:
-        now = time.monotonic()
-        for message_id in ours:
-            self._perform(self.engine.cancel(message_id, now))
-        self._perform(self.engine.close(now))
+    def _leave_now(self) -> None:
+        self.driver.perform(self.engine.close(time.monotonic()))
 
     def _open_journal(self) -> None:
         """Have an operator told what happens to this node; nobody operates a command, unless it is to say more."""
@@ -387,7 +348,7 @@ class Node:
 
         counts = self.engine.stats()
         return Stats(
-            requests=len(self._exchanges),
+            requests=len(self.requests),
             serving=len(self.serving),
             replying=counts["requests_received"],
             waiting_bytes=self.engine.waiting_bytes,
@@ -471,9 +432,9 @@ class Node:
 
     async def _answer_of(self, node: str, timeout: float | None) -> None:
         def start(request: ReplyStream) -> None:
-            self.send(request, PING, b"", timeout)
+            self.requests.send(request, PING, b"", timeout)
 
-        request = ReplyStream(self, MessageId(os.urandom(16)), node, start)
+        request = ReplyStream(self.requests, MessageId(os.urandom(16)), node, start)
         request.send()
         try:
             await request.only_payload()
@@ -484,283 +445,19 @@ class Node:
         """Offer a directive of this program, and let the mesh know. `options` are those of Directives.register."""
         self.directives.register(name, function, **options)
         if self._transport is not None:
-            self._perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
+            self.driver.perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
 
-    # -- asking --------------------------------------------------------------------------------------------------
-
-    def send(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
-        """Start an exchange. `timeout` in seconds. Raises Closed, and Overloaded if too much is waiting already."""
-        self._admission.check()
-        self._begin(exchange, directive, payload, timeout)
-
-    def post(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
-        """What `send` does, from another thread than the node's. Raises the same."""
-        size = self._admission.reserve(len(payload) if isinstance(payload, bytes) else 0)
-        try:
-            assert self.loop is not None
-            self.loop.call_soon_threadsafe(self._take_posted, exchange, directive, payload, timeout, size)
-        except RuntimeError:
-            raise self._admission.closed() from None
-
-    def _take_posted(
-        self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None, size: int
-    ) -> None:
-        self._admission.release(size)
-        if self._admission.shut:
-            exchange.abandon(Cancelled.code, str(self._admission.closed()))
-            if isinstance(payload, Source):
-                payload.close()
-        else:
-            self._begin(exchange, directive, payload, timeout)
-
-    def _begin(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
-        header = RequestHeader(directive, time.time(), timeout, exchange.detached)
-        recipient, now = Address(exchange.recipient), time.monotonic()
-        whole = isinstance(payload, bytes)
-        body = payload if isinstance(payload, bytes) else b""
-        effects = self.engine.send(
-            exchange.id,
-            recipient,
-            header,
-            body,
-            now,
-            last=whole,
-            timeout=timeout,
-            route_timeout=exchange.route_timeout,
-        )
-        self._exchanges[exchange.id] = exchange
-        exchange.on_end = self.done
-        self._perform(effects)
-        if not isinstance(payload, bytes):
-            feeding = self._feed_request(exchange, payload)
-            self.spawn(feeding, f"zmesh payload {exchange.message_id}", Stream(exchange.id, True))
-
-    async def _feed_request(self, exchange: Exchange, source: Source) -> None:
-        try:
-            await send_source(self, Stream(exchange.id, True), source)
-        except BaseException as error:  # whatever the program's own file or iterator raises
-            if must_propagate(error):
-                raise
-            text = f"the payload for {exchange.recipient!r} could not be read: {describe(error)}"
-            exchange.fail(Cancelled.code, text)
-            self.cancel(exchange.message_id)
-
-    def is_lost(self, exchange: Exchange) -> bool:
-        """Whether no way leads to the recipient of this request at the moment, as far as is known."""
-        return self.engine.is_lost(exchange.id)
+    # -- requests ------------------------------------------------------------------------------------------------
 
     def cancel(self, message_id: str) -> None:
-        """Stop a request of this node. Harmless if it is over."""
-        self._perform(self.engine.cancel(MessageId(bytes.fromhex(message_id)), time.monotonic()))
-
-    def done(self, exchange: Exchange) -> None:
-        """An exchange has had its final reply, or its handler is through with it."""
-        if exchange.ended and not exchange.expected:
-            self._exchanges.pop(exchange.id, None)
-            self._wake_drain()
+        """Cancel a request of this node by its message id, 32 hex digits. Harmless if it is over."""
+        self.requests.cancel(MessageId(bytes.fromhex(message_id)))
 
     async def drain(self) -> None:
         """Wait until all that was sent has been handed over and every expected reply has come."""
-        while not self._is_drained():
-            if self._drained is None or self._drained.done():
-                self._drained = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._drained)
+        await self.requests.drain()
 
-    def _wake_drain(self) -> None:
-        if self._drained is not None and not self._drained.done() and self._is_drained():
-            self._drained.set_result(None)
-
-    def _is_drained(self) -> bool:
-        if self.closed:
-            return True
-        return not self.engine.is_handing_over and not any(x.expected for x in self._exchanges.values())
-
-    # -- what exchanges and serving need (their Desk) ------------------------------------------------------------
-
-    def reply(
-        self, id: MessageId, header: ReplyHeader | None, body: bytes, *, last: bool = True, eof: Eof | None = None
-    ) -> None:
-        """Answer a request."""
-        self._perform(self.engine.reply(id, header, body, time.monotonic(), last=last, eof=eof))
-
-    def feed(self, stream: Stream, body: bytes, *, last: bool) -> None:
-        """More of the message under way on a stream."""
-        self._perform(self.engine.feed(stream, body, time.monotonic(), last=last))
-
-    def release_credit(self, stream: Stream, credit: int) -> None:
-        """A delivered piece has been read."""
-        self._perform(self.engine.release_credit(stream, credit, time.monotonic()))
-
-    def room(self, stream: Stream) -> int:
-        """How many bytes the stream takes now."""
-        return self.engine.room(stream)
-
-    def is_open(self, stream: Stream) -> bool:
-        """Whether the stream may take more."""
-        return not self.closed and self.engine.is_open(stream)
-
-    async def room_for(self, stream: Stream) -> int:
-        """Wait until the stream takes more; 0 if it is over."""
-        while self.is_open(stream):
-            room = self.engine.room(stream)
-            if room:
-                return room
-            waiter = self._rooms.get(stream)
-            if waiter is None:
-                waiter = self._rooms[stream] = asyncio.get_running_loop().create_future()
-            await asyncio.wait((waiter,))
-        return 0
-
-    def spawn(self, coroutine: Coroutine[object, object, None], name: str, feeds: Stream | None = None) -> None:
-        """Run something in the node's task group; what feeds a stream is cancelled when that is over.
-
-        Its failure is logged, and ends nothing else.
-        """
-        if feeds is None:
-            self._tasks.spawn(coroutine, name)
-        else:
-            self._tasks.spawn(coroutine, name, partial(self._feed_by, feeds))
-
-    def _feed_by(self, stream: Stream, task: asyncio.Task[None]) -> None:
-        self._feeding[stream] = task
-        task.add_done_callback(lambda _: self._feeding.pop(stream, None))
-
-    # -- events of the transport (TransportHandler) --------------------------------------------------------------------
-
-    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
-        """A connection is there."""
-        where = self.remote_address(link)
-        where = f"at {where}" if dialled else f"from {where}"
-        self._perform(self.engine.link_up(link, time.monotonic(), dialled=dialled, cost=cost, where=where))
-
-    def on_link_down(self, link: LinkId, reason: str) -> None:
-        """A connection is gone."""
-        self._perform(self.engine.link_down(link, time.monotonic(), reason))
-
-    def on_link_suspect(self, link: LinkId) -> None:
-        """A connection may be gone."""
-        self._perform(self.engine.probe(link, time.monotonic()))
-
-    def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
-        """A message has come."""
-        self._perform(self.engine.receive(link, frames, time.monotonic()))
-
-    def on_link_ready(self, link: LinkId) -> None:
-        """A full link may take more: one frame is tried first, so that no more than that comes back."""
-        transport = self._transport
-        effects = self.engine.link_ready(link, time.monotonic(), most=1)
-        while effects:
-            self._perform(effects)
-            if transport is None or transport.is_full(link):
-                break
-            effects = self.engine.link_ready(link, time.monotonic())
-
-    def on_dial_failed(self, url: str, reason: str) -> None:
-        """A peer does not answer; it is dialled again."""
-        self._perform(self.engine.dial_failed(url, reason, time.monotonic()))
-        self._note(Report("dial_failed", None, None, f"{url}: {reason}"))
-
-    def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
-        """A message was thrown away, of a link that is gone or was hung up."""
-        self._note(Report("frame_dropped", None, link, reason))
-
-    def on_connection_shut(self, reason: str) -> None:
-        """A connection was ended that no link had been made of."""
-        self._note(Report("connection_shut", None, None, reason))
-
-    # -- performing ----------------------------------------------------------------------------------------------
-
-    def _perform(self, effects: list[Effect]) -> None:
-        """Do what the engine wants, in order; effects of a stimulus that arises meanwhile come after.
-
-        Frames that nothing waits ahead of go out at once even then, so that a reply is on its way before all that led
-        to it has returned.
-        """
-        pending = self._pending
-        if self._performing or self.loop is None:
-            for effect in effects:
-                if pending or self.loop is None or not isinstance(effect, Transmit):
-                    pending.append(effect)
-                else:
-                    self._do(effect)
-            return
-        self._performing = True
-        pending.extend(effects)
-        try:
-            while pending:
-                self._do(pending.popleft())
-        finally:
-            self._performing = False
-        if self._transport is not None and not self.closed:
-            self._transport.settle()
-        if self.engine.deadline < self._wake_at:
-            self._arm()
-        if self._drained is not None:
-            self._wake_drain()
-
-    def _do(self, effect: Effect) -> None:
-        if isinstance(effect, Transmit):  # by far the most are these two, and a class pattern takes four times as long
-            link, frames = effect
-            if self._transport is not None and not self._transport.send(link, frames):
-                self._pending.extend(self.engine.link_full(link, frames, time.monotonic()))
-        elif isinstance(effect, Deliver):
-            self._deliver(effect)
-        else:
-            self._do_rarely(effect)
-
-    def _deliver(self, piece: Deliver) -> None:
-        if type(piece.body) is not bytes:  # large frames come from ZeroMQ uncopied, as what only it knows
-            piece = piece._replace(body=bytes(piece.body))
-        try:
-            if piece.stream.request:
-                self.serving.piece(piece)
-            else:
-                exchange = self._exchanges.get(piece.stream.message_id)
-                if exchange is not None:
-                    exchange.piece(piece)
-        except BaseException as error:
-            if must_propagate(error):
-                raise
-            self._fail(piece, error)
-
-    def _fail(self, piece: Deliver, error: BaseException) -> None:
-        """End one exchange that could not be gone on with, and nothing else: other frames wait behind this one."""
-        id, text = piece.stream.message_id, f"node {self.node_id!r} failed to take it in: {describe(error)}"
-        log_exception(
-            log, "%s failed to take in a frame of %s", self.node_id, id.hex(), error=error, level=logging.ERROR
-        )
-        if piece.stream.request:
-            self.serving.finish(id.hex(), reason=RemoteError.code, error=text)
-        elif (exchange := self._exchanges.get(id)) is not None:
-            self.cancel(exchange.message_id)
-            exchange.abandon(RemoteError.code, text)
-
-    def _do_rarely(self, effect: Pull | StreamOver | Abort | HangUp | Report) -> None:
-        match effect:
-            case Pull(stream):
-                waiter = self._rooms.pop(stream, None)
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(None)
-            case StreamOver(stream):
-                waiter = self._rooms.pop(stream, None)
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(None)
-                self._stop_feeding(stream)
-            case Abort(message_id, reason):
-                self.serving.abort(message_id, reason)
-                self._stop_feeding(Stream(message_id, False))
-            case HangUp(link, _, pause):
-                if self._transport is not None:
-                    self._transport.hang_up(link, pause)
-            case Report():
-                self._note(effect)
-            case _:
-                assert_never(effect)
-
-    def _stop_feeding(self, stream: Stream) -> None:
-        feeding = self._feeding.pop(stream, None)
-        if feeding is not None and self.loop is not None:
-            self.loop.call_soon(feeding.cancel)  # after its first step, so that it has its source to close
+    # -- reports -------------------------------------------------------------------------------------------------
 
     def _note(self, report: Report) -> None:
         self.telemetry.note(report)
@@ -769,7 +466,7 @@ class Node:
         if report.event in ("link_up", "link_refused") and report.link is not None and self._transport is not None:
             self._note_dial(report, report.link, self._transport)
         elif report.event == "link_not_greeted":
-            self.on_dial_failed(report.text.removeprefix("at "), report.detail)
+            self.driver.on_dial_failed(report.text.removeprefix("at "), report.detail)
         for observer in self._observers:
             try:
                 observer(report)
@@ -786,31 +483,7 @@ class Node:
         if report.event == "link_up":
             transport.on_established(link)
         if url is not None and report.event == "link_up":
-            self._perform(self.engine.dial_succeeded(url, now))
+            self.driver.perform(self.engine.dial_succeeded(url, now))
         elif url is not None:
             reason = report.detail.replace("they refuse:", "refused this node:").replace("we refuse:", "was refused:")
-            self._perform(self.engine.dial_failed(url, reason, now))
-
-    def _arm(self) -> None:
-        """Have `tick` called when the engine is due next."""
-        deadline = self.engine.deadline
-        if self.closed or self.loop is None:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._wake_at = deadline
-        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._tick)
-
-    def _tick(self) -> None:
-        now, timer, self._timer = time.monotonic(), self._timer, None
-        late = self.loop.time() - timer.when() if self.loop is not None and timer is not None else 0.0
-        self._wake_at = float("inf")
-        if late > self.config.heartbeat and not self._catches_up and self.loop is not None:
-            # The loop was blocked. What has come meanwhile is read first, lest its lateness be taken for silence.
-            self._catches_up = True
-            self._timer = self.loop.call_later(0.0, self._tick)
-            self._wake_at = now
-            self._perform(self.engine.resume(late, now))
-            return
-        self._catches_up = False
-        self._perform(self.engine.tick(now))
+            self.driver.perform(self.engine.dial_failed(url, reason, now))

@@ -183,7 +183,7 @@ async def test_leaving_early_cancels_what_is_open(mesh, how):
     gc.collect()
     await eventually(lambda: mesh.running == 0)
     assert sorted(mesh.ended) == ["a", "b", "c"]
-    await eventually(lambda: mesh["ctl"].node._exchanges == {})
+    await eventually(lambda: len(mesh["ctl"].node.requests) == 0)
 
 
 async def test_a_path_is_read_anew_for_each_node(mesh, tmp_path):

@@ -8,7 +8,7 @@ import zmesh
 from zmesh.errors import ExchangeError, NodeOverloaded, RemoteError
 from zmesh.payloads.payload import Payload
 from zmesh.serving.builtins import CANCEL, PING, ROUTES
-from zmesh.serving.serving import MAX_INLINE_BYTES
+from zmesh.serving.incoming import MAX_INLINE_BYTES
 from zmesh.testing import Mesh, eventually
 
 WITHIN = 30.0
@@ -64,7 +64,7 @@ ANSWERS = [b"[" * 60_000, b"9" * 10_000, b"[]", b"7", b"null", b'"x"', b"", b"\x
 async def test_an_answer_of_another_node_that_makes_no_sense_is_a_remote_error(answer):
     async with Mesh.chain("client", "server") as mesh:
         for directive in [PING, CANCEL]:
-            mesh["server"].node.serving._inline.pop(directive)  # as a node that is no zmesh would
+            mesh["server"].node.serving.builtins.pop(directive)  # as a node that is no zmesh would
             mesh["server"].register(directive, lambda work: answer)
         with pytest.raises(RemoteError, match="node 'server' answers a ping with something else"):
             await mesh["client"].ping_once("server", timeout=WITHIN)
@@ -74,14 +74,14 @@ async def test_an_answer_of_another_node_that_makes_no_sense_is_a_remote_error(a
 
 async def test_a_ping_whose_list_of_work_is_none_lists_none():
     async with Mesh.chain("client", "server") as mesh:
-        mesh["server"].node.serving.answer(PING, lambda work: {"active_work": {"a": 1}})
+        mesh["server"].node.serving.add_builtin(PING, lambda work: {"active_work": {"a": 1}})
         assert (await mesh["client"].ping_once("server", timeout=WITHIN)).active_work == ()
 
 
 async def test_a_builtin_that_fails_later_is_answered():
     async with Mesh.chain("client", "server") as mesh:
         later = asyncio.get_running_loop().create_future()
-        mesh["server"].node.serving.answer(PING, lambda work: later)
+        mesh["server"].node.serving.add_builtin(PING, lambda work: later)
         request = mesh["client"].stream("server", PING).send()
         await eventually(lambda: len(mesh["server"].node.serving))
         later.set_exception(KeyError("gone"))
@@ -97,14 +97,14 @@ def test_json_that_cannot_be_read_is_a_value_error(text):
 
 async def test_a_frame_that_a_node_fails_to_take_in_ends_its_exchange_only(monkeypatch):
     async with Mesh.chain("client", "server") as mesh:
-        client, server = mesh["client"], mesh["server"]
-        monkeypatch.setattr(server.node.serving, "_start", lambda *_: 1 / 0)
+        client = mesh["client"]
+        monkeypatch.setattr("zmesh.serving.incoming.IncomingRequest._start", lambda *_: 1 / 0)
         with pytest.raises(RemoteError, match="node 'server' failed to take it in: ZeroDivisionError"):
             await client.request("server", "echo:echo", b"x", timeout=WITHIN)
         monkeypatch.undo()
         assert (await client.request("server", "echo:echo", b"x", timeout=WITHIN)).text() == "x"
         request = client.stream("server", "echo:echo", b"x", timeout=WITHIN).send()
-        monkeypatch.setattr("zmesh.requests.exchange.Exchange._receive", lambda *_: 1 / 0)
+        monkeypatch.setattr("zmesh.requests.exchange.Exchange._reply", lambda *_: 1 / 0)
         with pytest.raises(RemoteError, match="node 'client' failed to take it in: ZeroDivisionError"):
             await request.only_payload()
         monkeypatch.undo()

@@ -66,7 +66,7 @@ async def nothing_is_kept(mesh):
             lambda engine=engine: not any(engine.stats()[key] for key in ("requests_made", "requests_received"))
         )
         engine.check()
-        await eventually(lambda node=node: node.node._exchanges == {})
+        await eventually(lambda node=node: len(node.node.requests) == 0)
 
 
 # --- each way out ---------------------------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ def test_a_message_id_is_read_in_both_of_its_forms(word, named):
 
 
 async def test_a_node_that_answers_a_cancel_with_something_else_is_an_error(chain):
-    chain["z"].node.serving.answer("zmesh:cancel", lambda work: ["what?"])
+    chain["z"].node.serving.add_builtin("zmesh:cancel", lambda work: ["what?"])
     with pytest.raises(zmesh.RemoteError, match="node 'z' answers a cancel with something else"):
         await chain["b"].cancel_at("z", "0" * 32)
 

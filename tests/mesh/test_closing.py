@@ -207,7 +207,7 @@ async def test_a_task_of_a_node_that_fails_is_logged_and_ends_nothing_else(caplo
         async def fails():
             raise LookupError("out of its depth")
 
-        mesh["a"].node.spawn(fails(), "what nobody foresaw")
+        mesh["a"].node.tasks.spawn(fails(), "what nobody foresaw")
         assert (await mesh["a"].request("a", "echo:echo", b"still here")).text() == "still here"
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.getMessage().startswith("the task 'what nobody foresaw' failed")

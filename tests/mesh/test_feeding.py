@@ -50,7 +50,7 @@ async def test_a_source_is_let_go_when_its_exchange_ends(mesh, pieces, ending):
     request = mesh["a"].stream("b", directive, source, timeout=0.5 if ending == "timeout" else None).send()
     node = mesh["a"].node
     if ending != "final word":
-        await eventually(lambda: source.given == 1 if pieces == 1 else node._rooms)
+        await eventually(lambda: source.given == 1 if pieces == 1 else request.feeder._waiter)
     if ending == "cancel":
         request.cancel()
     elif ending == "recipient gone":
@@ -58,8 +58,7 @@ async def test_a_source_is_let_go_when_its_exchange_ends(mesh, pieces, ending):
     with pytest.raises(zmesh.MeshError):
         await request.only_payload()
     await eventually(lambda: source.closed or not source.given)
-    assert node._rooms == {}
-    assert node._feeding == {}
+    await eventually(lambda: not node.tasks._tasks)
 
 
 @pytest.mark.parametrize("pieces", [1, 1_000], ids=["waits for its source", "waits for room"])
@@ -77,5 +76,4 @@ async def test_a_reply_is_read_no_further_when_its_requester_wants_no_more_of_it
         await mesh.remove("a")
     assert isinstance(await request.cancel(), zmesh.Cancelled)
     await eventually(lambda: source.closed)
-    assert mesh["b"].node._rooms == {}
-    assert mesh["b"].node._feeding == {}
+    await eventually(lambda: not mesh["b"].node.tasks._tasks)

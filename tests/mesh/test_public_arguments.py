@@ -142,7 +142,7 @@ async def settled(mesh):
 
     def left():
         return {
-            "exchanges": len(node._exchanges),
+            "exchanges": len(node.requests),
             "handing over": node.engine.is_handing_over,
             **{
                 table: count
@@ -293,7 +293,7 @@ def test_a_timeout_out_of_its_limits_is_named(timeout):
     with pytest.raises(zmesh.ConfigError, match="timeout is from 0 to 1e[+]09 seconds, or None for no limit, not") as e:
         mesh.send("x", "far", "echo:echo", timeout=timeout)
     assert isinstance(e.value, ValueError)
-    assert mesh.node._exchanges == {}
+    assert len(mesh.node.requests) == 0
 
 
 @pytest.mark.parametrize("timeout", ["1", True, [1], 1j, decimal.Decimal(1)])
@@ -308,7 +308,7 @@ def test_a_directive_that_none_can_be_called_is_named_before_anything_is_kept(di
     mesh = zmesh.Controller(zmesh.Config(node_id="ctl"))
     with pytest.raises(zmesh.ConfigError, match="is no directive; it must look like namespace:action"):
         mesh.send("x", "far", directive)
-    assert mesh.node._exchanges == {}
+    assert len(mesh.node.requests) == 0
 
 
 @pytest.mark.parametrize("function", [lambda: 1, lambda a, b: 1, lambda *, work: 1, Odd().__eq__.__func__])

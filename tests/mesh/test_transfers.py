@@ -306,8 +306,8 @@ async def test_nothing_is_kept_of_requests_that_are_over():
             await asyncio.gather(*(mesh["a"].request("c", "echo:echo", bytes(100_000)) for _ in range(100)))
         for node in mesh.controllers.values():
             await eventually(lambda node=node: not sum(left_over(node)))
-            assert node.node._exchanges == {}
-            assert node.node._rooms == {}
+            assert len(node.node.requests) == 0
+            assert not node.node.tasks._tasks
         gc.collect()
         assert not [each for each in gc.get_objects() if issubclass(type(each), zmesh.ReplyStream)]
 

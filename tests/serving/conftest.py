@@ -10,7 +10,7 @@ import pytest
 
 from tests.waiting import _collect, _eventually, collect, eventually
 from zmesh.payloads.buffered import BufferedPayload
-from zmesh.payloads.payload import Payload, encode
+from zmesh.payloads.payload import Payload
 from zmesh.serving.directives import Directives
 from zmesh.serving.runner import Runner
 from zmesh.serving.work import Work
@@ -40,8 +40,22 @@ class Exchange:
     handing_over: int = 0
 
 
+class Request:
+    """What work replies through: passes everything on to the sink."""
+
+    def __init__(self, sink, message_id):
+        self.sink = sink
+        self.message_id = message_id
+
+    async def reply(self, body):
+        await self.sink.reply(self.message_id, body)
+
+    def finish(self, body=None, *, reason=None, error=None):
+        self.sink.finish(self.message_id, body, reason=reason, error=error)
+
+
 class ReplySink:
-    """Keeps replies; `room.clear()` makes it as full as a requester that reads nothing."""
+    """Keeps replies; `room.clear()` makes it as full as a client that reads nothing."""
 
     def __init__(self):
         self.exchanges = {}
@@ -51,7 +65,7 @@ class ReplySink:
     def __getitem__(self, message_id):
         return self.exchanges.setdefault(message_id, Exchange())
 
-    async def reply(self, message_id, payload, /):
+    async def reply(self, message_id, payload):
         exchange = self[message_id]
         assert not exchange.finished, "a reply after the end"
         exchange.handing_over += 1
@@ -61,15 +75,14 @@ class ReplySink:
         finally:
             exchange.handing_over -= 1
 
-    def finish(self, message_id, payload=None, /, *, has_payload=False, reason=None, error=None):
+    def finish(self, message_id, payload=None, *, reason=None, error=None):
         exchange = self[message_id]
         assert not exchange.finished, "two ends"
         assert not exchange.handing_over, "an end while a reply is being handed over"
         assert (reason is None) == (error is None)
         exchange.finished, exchange.reason, exchange.error = True, reason, error
-        if has_payload:
-            encoded = encode(payload)
-            exchange.replies.append(encoded if isinstance(encoded, bytes) else payload)
+        if payload is not None:
+            exchange.replies.append(payload)
 
 
 class Bench:
@@ -78,7 +91,7 @@ class Bench:
     def __init__(self, **limits):
         self.directives = Directives()
         self.sink = ReplySink()
-        self.runner = Runner(self.directives, self.sink, **{"max_workers": 4, "max_work": 100, **limits})
+        self.runner = Runner(self.directives, **{"max_workers": 4, "max_work": 100, **limits})
         self._count = 0
 
     def start(self, directive, payload=b"", *, config=None, deadline=None, function=None, stream=False):
@@ -90,8 +103,11 @@ class Bench:
         if isinstance(payload, bytes):
             payload = Payload(payload)
         header = {"recipient": "here", "timestamp": 1.5}
-        self.runner.start(Work(message_id, directive, "ctl", header, payload, config or {}, deadline=deadline))
+        self.run(Work(message_id, directive, "ctl", header, payload, config or {}, deadline=deadline))
         return message_id
+
+    def run(self, work):
+        self.runner.start(work, Request(self.sink, work.message_id))
 
     def isolate(self, directive, function, **options):
         """Have this directive run in a process of its own."""

@@ -382,16 +382,16 @@ from zmesh.serving.directives import Directives
 from zmesh.payloads.payload import Payload
 from zmesh.serving.work import Work
 
-class ReplySink:
-    def finish(self, message_id, payload=None, **options):
-        print(options["reason"])
+class Request:
+    def finish(self, body=None, *, reason=None, error=None):
+        print(reason)
 
 async def main():
     runner.CLOSE_WITHIN = 0.05
     directives = Directives()
     directives.register("test:deaf", lambda work: time.sleep(600))
-    table = runner.Runner(directives, ReplySink(), max_workers=1, max_work=1)
-    table.start(Work("0" * 32, "test:deaf", "ctl", {}, Payload(), {}))
+    table = runner.Runner(directives, max_workers=1, max_work=1)
+    table.start(Work("0" * 32, "test:deaf", "ctl", {}, Payload(), {}), Request())
     while not any(running.thread for running in table._active.values()):
         await asyncio.sleep(0)
     await table.close()
@@ -405,12 +405,12 @@ asyncio.run(main())
 def test_a_loop_that_ends_without_closing_harms_nothing(eventually):
     release = threading.Event()
 
-    class ReplySink:
-        async def reply(self, message_id, payload):
+    class Request:
+        async def reply(self, body):
             await asyncio.sleep(FOREVER)
 
-        def finish(self, message_id, payload=None, **options):
-            ended.append(options["reason"])
+        def finish(self, body=None, *, reason=None, error=None):
+            ended.append(reason)
 
     def late(work):
         started.set()
@@ -421,9 +421,9 @@ def test_a_loop_that_ends_without_closing_harms_nothing(eventually):
         directives = Directives()
         directives.register("test:late", late)
         directives.register("test:wait", wait)
-        runner = Runner(directives, ReplySink(), max_workers=1, max_work=10)
-        runner.start(Work("0" * 32, "test:late", "ctl", {}, Payload(), {}))
-        runner.start(Work("1" * 32, "test:wait", "ctl", {}, Payload(), {}))
+        runner = Runner(directives, max_workers=1, max_work=10)
+        runner.start(Work("0" * 32, "test:late", "ctl", {}, Payload(), {}), Request())
+        runner.start(Work("1" * 32, "test:wait", "ctl", {}, Payload(), {}), Request())
         await eventually(started.is_set)
         return runner
 

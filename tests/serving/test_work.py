@@ -236,7 +236,7 @@ async def test_a_message_id_that_runs_is_not_run_twice(bench, caplog):
         await release.wait()
 
     message_id = bench.start("test:it", function=wait)
-    bench.runner.start(Work(message_id, "test:it", "ctl", {}, Payload(), {}))
+    bench.run(Work(message_id, "test:it", "ctl", {}, Payload(), {}))
     release.set()
     await bench.end(message_id)
     assert len(runs) == 1

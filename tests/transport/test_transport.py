@@ -50,7 +50,7 @@ async def test_frames_that_meet_the_end_of_a_connection_are_told(listener, zmq_s
 async def test_a_node_counts_the_frames_of_links_that_are_gone():
     async with Mesh.chain("a", "b", tcp=True) as mesh:
         node = mesh["a"].node
-        node._do(Transmit(999, FRAMES))
+        node.driver.perform([Transmit(999, FRAMES)])
         assert node.telemetry.counts["frame_dropped:link_gone"] == 1
 
 

@@ -42,6 +42,7 @@ class Pull:
     """The stream has room for more payload; `engine.room(stream)` returns how much."""
 
     stream: Stream
+    handle: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class StreamOver:
     """
 
     stream: Stream
+    handle: object = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,36 +11,37 @@ from typing import TYPE_CHECKING
 from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from zmesh.payloads.buffered import DISK_THREADS, BufferedPayload
-    from zmesh.payloads.feeding import Desk, send_source
+    from zmesh.payloads.buffered import BufferedPayload
+    from zmesh.payloads.feeding import StreamFeeder
     from zmesh.payloads.payload import CHUNK, Payload, PayloadLike, StreamedPayload, encode
     from zmesh.payloads.source import ChunkSource, Source, source_of
     from zmesh.payloads.spool import Spool, default_folder
+    from zmesh.payloads.storage import PayloadStorage
 else:
     __getattr__ = lazy_attributes(
         __name__,
         {
-            "buffered": ("DISK_THREADS", "BufferedPayload"),
-            "feeding": ("Desk", "send_source"),
+            "buffered": ("BufferedPayload",),
+            "feeding": ("StreamFeeder",),
             "payload": ("CHUNK", "Payload", "PayloadLike", "StreamedPayload", "encode"),
             "source": ("ChunkSource", "Source", "source_of"),
             "spool": ("Spool", "default_folder"),
+            "storage": ("PayloadStorage",),
         },
     )
 
 __all__ = [
     "CHUNK",
-    "DISK_THREADS",
     "BufferedPayload",
     "ChunkSource",
-    "Desk",
     "Payload",
     "PayloadLike",
+    "PayloadStorage",
     "Source",
     "Spool",
+    "StreamFeeder",
     "StreamedPayload",
     "default_folder",
     "encode",
-    "send_source",
     "source_of",
 ]

@@ -1,65 +1,78 @@
-"""What both sides of an exchange share: the node as they see it, and moving a payload into a stream as it has room."""
+"""Feeds the outbound stream of an exchange as flow control makes room in it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
-from typing import Protocol
 
-from zmesh.core.message import Eof, MessageId, ReplyHeader, Stream
+from zmesh.core.message import Stream
 from zmesh.payloads.source import Source
-from zmesh.runtime import ThreadPool
+from zmesh.runtime import Driver, Tasks
 
 READ_BYTES = 256 * 1024
+"""Bytes that are read of a source at a time, at most."""
 
 
-class Desk(Protocol):
-    """What the two sides of an exchange need of their node."""
+class StreamFeeder:
+    """The writer of one outbound stream: waits for room in it, and moves a source into it.
 
-    node_id: str
-    spool_dir: str | None
-    max_payload_bytes: int
-    disk: ThreadPool
-
-    def reply(
-        self, id: MessageId, header: ReplyHeader | None, body: bytes, *, last: bool = True, eof: Eof | None = None
-    ) -> None:
-        """Answer a request; nothing happens if the requester is gone."""
-
-    def feed(self, stream: Stream, body: bytes, *, last: bool) -> None:
-        """More of the message that is open on a stream."""
-
-    def release_credit(self, stream: Stream, credit: int) -> None:
-        """A delivered piece has been read, and there is room for more."""
-
-    def cancel(self, message_id: str) -> None:
-        """Stop a request of this node."""
-
-    def is_open(self, stream: Stream) -> bool:
-        """Whether the stream may take more."""
-
-    def room(self, stream: Stream) -> int:
-        """How many bytes the stream takes now."""
-
-    async def room_for(self, stream: Stream) -> int:
-        """Wait until the stream takes more; 0 if it is over."""
-
-    def spawn(self, coroutine: Coroutine[object, object, None], name: str, feeds: Stream | None = None) -> None:
-        """Run something in the node's task group; what feeds a stream is cancelled when that is over."""
-
-
-async def send_source(feeder: Desk, stream: Stream, source: Source) -> None:
-    """Feed all of `source` into the message that is open on `stream`, end the message, and close the source.
-
-    Ends early when the exchange does. Raises what reading the source raises.
+    The handle of the exchange passes `on_room` and `on_stream_over` on to it.
     """
-    try:
-        while feeder.is_open(stream):
-            room = await feeder.room_for(stream)
-            if not room:
-                return
-            data = await source.read(min(room, READ_BYTES))
-            feeder.feed(stream, data, last=not data)
-            if not data:
-                return
-    finally:
-        source.close()
+
+    __slots__ = ("_driver", "_stream", "_task", "_waiter")
+
+    def __init__(self, driver: Driver, stream: Stream) -> None:
+        self._driver = driver
+        self._stream = stream
+        self._task: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def spawn(self, tasks: Tasks, coroutine: Coroutine[object, object, None], name: str) -> None:
+        """Run a coroutine that feeds this stream, as a task that is cancelled when the stream is over."""
+        tasks.spawn(coroutine, name, self._on_start)
+
+    async def room(self) -> int:
+        """Wait until the stream takes more, and return how many bytes; 0 if it is over."""
+        driver, stream = self._driver, self._stream
+        while driver.is_open(stream):
+            room = driver.room(stream)
+            if room:
+                return room
+            if self._waiter is None:
+                self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._waiter,))
+        return 0
+
+    async def feed(self, source: Source) -> None:
+        """Send all of `source` as the rest of the message that is open, end the message, and close the source.
+
+        Ends early when the exchange does. Raises what reading the source raises.
+        """
+        try:
+            while room := await self.room():
+                data = await source.read(min(room, READ_BYTES))
+                self._driver.feed(self._stream, data, last=not data)
+                if not data:
+                    return
+        finally:
+            source.close()
+
+    def on_room(self) -> None:
+        """The stream takes more."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def on_stream_over(self) -> None:
+        """The stream takes no more: stop reading."""
+        self.on_room()
+        self.stop()
+
+    def stop(self) -> None:
+        """Cancel the task that was spawned to feed the stream."""
+        task, self._task = self._task, None
+        if task is not None:  # after its first step, so that it has its source to close
+            task.get_loop().call_soon(task.cancel)
+
+    def _on_start(self, task: asyncio.Task[None]) -> None:
+        self._task = task

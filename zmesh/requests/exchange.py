@@ -1,7 +1,7 @@
-"""The asking side of an exchange: replies are put together, handed over in order, and none is held without bound.
+"""One request at its client: replies are put together, handed over in order, and bounded by flow control.
 
-Room for more is given back to the sender as soon as the program takes a reply, except for the one at the front of the
-queue: that is collected (and spooled to disk when large) as it arrives, since it must be whole before it can be taken.
+Credit for more is released as soon as the program takes a reply, except for the one at the front of the queue: that is
+collected (and spooled to disk when large) as it arrives, since it must be whole before it can be taken.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
-from zmesh.errors import MeshError, exchange_error
-from zmesh.payloads import BufferedPayload, Desk, Payload, StreamedPayload
-from zmesh.runtime import log_exception, must_propagate, text_of
+from zmesh.errors import MeshError, RemoteError, exchange_error
+from zmesh.payloads import BufferedPayload, Payload, StreamedPayload
+from zmesh.runtime import describe, log_exception, must_propagate, text_of
+
+if TYPE_CHECKING:
+    from zmesh.payloads import StreamFeeder
+    from zmesh.requests.requests import Requests
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +30,7 @@ ResponseHandler = Callable[[Message], object]
 
 
 class Reply(Message):
-    """A reply, and with the final one how the exchange ended. `opening` is what the other end said of it, if it did."""
+    """A reply; with the final one, how the exchange ended. `opening` is the header that came with it, if any."""
 
     __slots__ = ("_exchange", "_opening", "_serial", "final")
     payload: Payload
@@ -50,13 +54,11 @@ class Reply(Message):
 
 
 class Exchange(ABC):
-    """One request of this node, from sending to the final reply; subclasses say who takes the replies.
+    """One request of this node, from sending to the final reply, and the handle of its exchange in the engine.
 
-    `final` is the last reply, whose header tells how the request has ended; None until then.
-
-    `detached`: nobody waits for its end, so that its work goes on when this node is closed, or dies.
-
-    `route_timeout`: seconds that it may be without a way to the recipient; None: those of the node.
+    Subclasses say who takes the replies. `final` is the last reply, whose header says how the request ended; None until
+    then. `detached`: the client does not wait for its end, so that its work goes on when this node is closed, or dies.
+    `route_timeout`: seconds that it may be without a route to the recipient; None: those of the node.
     """
 
     detached = False
@@ -64,72 +66,110 @@ class Exchange(ABC):
     __slots__ = (
         "_arriving",
         "_behind",
-        "_deaf",
-        "_desk",
+        "_discards",
         "_ended_at",
         "_failed",
         "_header",
         "_held",
         "_queue",
+        "_requests",
         "_serial",
         "ended",
+        "feeder",
         "final",
         "hops",
         "id",
-        "message_id",
-        "on_end",
         "recipient",
         "route_timeout",
     )
 
-    def __init__(self, desk: Desk, id: MessageId, recipient: str) -> None:
-        self._desk = desk
-        self.on_end: Callable[[Exchange], None] | None = None
+    def __init__(self, requests: Requests, id: MessageId, recipient: str) -> None:
+        self._requests = requests
         self.id = id
-        self.message_id = id.hex()
         self.recipient = recipient
         self.route_timeout: float | None = None
         self.ended = False
         self.final: Reply | None = None
-        self._ended_at = 0.0
         self.hops = 0
+        self.feeder: StreamFeeder | None = None
+        """What sends the payload, if that is read from a source."""
+        self._ended_at = 0.0
         self._failed: Eof | None = None
-        self._deaf = False
+        self._discards = False
         self._queue: deque[Reply] = deque()
         self._held = 0
+        """Credit of the replies in the queue, in bytes."""
         self._arriving: BufferedPayload | StreamedPayload | None = None
         self._behind: deque[Deliver] | None = None
+        """Chunks that came after a reply that is being written to disk; None if there is no such reply."""
         self._header: ReplyHeader | None = None
         self._serial = 0
 
     @property
+    def message_id(self) -> str:
+        """The message id, 32 hex digits."""
+        return self.id.hex()
+
+    @property
     def expected(self) -> bool:
-        """Whether somebody waits for the end of this exchange."""
+        """Whether draining and closing the node wait for the end of this exchange."""
         return not self.ended
 
-    def piece(self, piece: Deliver) -> None:
-        """Take the next piece of the replies."""
+    @property
+    def is_lost(self) -> bool:
+        """Whether no route leads to the recipient at the moment."""
+        return self._requests.is_lost(self.id)
+
+    # -- from the engine (its Handle) ----------------------------------------------------------------------------
+
+    def on_chunk(self, chunk: Deliver) -> None:
+        """The next chunk of the replies."""
         behind = self._behind
         if behind is not None:
-            behind.append(piece)
+            behind.append(chunk)
             return
-        if piece.header is not None and isinstance(piece.header, ReplyHeader):
-            self._header = piece.header
-        self.hops = piece.hops
-        credit = piece.credit
-        if self._failed is None and not self._deaf:
-            credit -= self._receive(piece)
-        if piece.eof is not None:
+        header = chunk.header
+        if isinstance(header, ReplyHeader):
+            self._header = header
+        self.hops = chunk.hops
+        credit = chunk.credit
+        if self._failed is None and not self._discards:
+            if chunk.last and self._arriving is None:
+                self._queue.append(self._reply(Payload(chunk.body)))
+            elif self._header is not None and (chunk.body or chunk.last):
+                credit -= self._collect(chunk)
+        if chunk.eof is not None:
             if self._behind is None:
-                self._end(piece.eof)
+                self._end(chunk.eof)
                 return
-            self._behind.append(piece._replace(header=None, body=b"", last=False, credit=0))
+            self._behind.append(chunk._replace(header=None, body=b"", last=False, credit=0))
         if self._queue:
             self._wake()
-        self._give_back(credit)
+        if credit:
+            self._release(credit)
+
+    def on_room(self) -> None:
+        """The request's stream takes more."""
+        if self.feeder is not None:
+            self.feeder.on_room()
+
+    def on_stream_over(self) -> None:
+        """The request's stream takes no more."""
+        if self.feeder is not None:
+            self.feeder.on_stream_over()
+
+    def on_abort(self, reason: str) -> None:  # noqa: B027
+        """Nothing: only servers get an Abort."""
+
+    def on_failure(self, error: BaseException) -> None:
+        """`on_chunk` raised."""
+        self._stop()
+        self.abandon(RemoteError.code, f"node {self._requests.node_id!r} failed to take it in: {describe(error)}")
+
+    # -- the end -------------------------------------------------------------------------------------------------
 
     def fail(self, reason: str, text: str) -> None:
-        """Let the exchange end with this, whatever the other end says."""
+        """Let the exchange end with this error, whatever the final reply says."""
         self._failed = self._failed or Eof(1, reason, text)
 
     def abandon(self, reason: str, text: str) -> None:
@@ -139,17 +179,17 @@ class Exchange(ABC):
             self._end(Eof(1, reason, text))
 
     def take(self) -> Reply | None:
-        """The next reply, or None; what it took up is given back to the sender."""
+        """The next reply, or None; its credit is released."""
         if not self._queue:
             return None
-        message = self._queue.popleft()
+        reply = self._queue.popleft()
         if self._held and not self._queue:
-            self._give_back_held()
-        return message
+            self._release_held()
+        return reply
 
     def discard(self) -> None:
-        """Throw away what has come and what still comes, lest it keep the end from coming."""
-        self._deaf = True
+        """Drop the replies that are there and those that still come, which would hold up the final one."""
+        self._discards = True
         self._drop_arriving(ValueError("the request was cancelled"))
         final = self._queue.pop() if self._queue and self._queue[-1].final is not None else None
         for reply in self._queue:
@@ -157,34 +197,26 @@ class Exchange(ABC):
         self._queue.clear()
         if final is not None:
             self._queue.append(final)
-        self._give_back_held()
+        self._release_held()
         self._go_on()
 
-    def _receive(self, piece: Deliver) -> int:
-        """Take in a piece of payload; the bytes of it whose reader will give their room back."""
-        if piece.last and self._arriving is None:
-            self._queue.append(self._message(Payload(piece.body)))
-        elif self._header is not None and (piece.body or piece.last):
-            return self._collect(piece)
-        return 0
+    # -- inside --------------------------------------------------------------------------------------------------
 
-    def _collect(self, piece: Deliver) -> int:
+    def _stop(self) -> None:
+        """Cancel the work."""
+        self._requests.cancel(self.id)
+
+    def _collect(self, chunk: Deliver) -> int:
+        """Take in a chunk of a reply that has several; the bytes of it whose reader will release their credit."""
         arriving = self._arriving
         if arriving is None:
-            desk = self._desk
-            arriving = self._arriving = BufferedPayload(
-                spool_dir=desk.spool_dir,
-                max_bytes=desk.max_payload_bytes,
-                disk=desk.disk,
-                written=self._give_back,
-                failed=self._refuse,
-            )
+            arriving = self._arriving = self._requests.storage.buffered(self._release, self._refuse)
         try:
-            later = arriving.feed(piece.body)
+            later = arriving.feed(chunk.body)
         except (MeshError, OSError) as error:
             self._refuse(error)
             return 0
-        if piece.last:
+        if chunk.last:
             cast("BufferedPayload", arriving).finish(self._collected)
             if self._arriving is not None:  # what comes after it waits until it is written
                 self._behind = deque()
@@ -194,41 +226,41 @@ class Exchange(ABC):
         """All of a reply has come, and is where it belongs."""
         arriving, self._arriving = self._arriving, None
         if arriving is not None:
-            self._queue.append(self._message(arriving))
+            self._queue.append(self._reply(arriving))
         if self._behind is not None:
             self._wake()
             self._go_on()
 
     def _go_on(self) -> None:
-        """Take what has come behind a reply that was being written."""
+        """Take the chunks that came after a reply that was being written."""
         behind, self._behind = self._behind, None
-        for piece in behind or ():
-            self.piece(piece)
+        for chunk in behind or ():
+            self.on_chunk(chunk)
 
     def _refuse(self, error: Exception) -> None:
         """End the exchange, since a reply can't be kept."""
         self.fail("overloaded", f"a reply of {self.recipient!r} could not be kept: {text_of(error)}")
-        self._desk.cancel(self.message_id)
+        self._stop()
         self._go_on()
 
-    def _give_back(self, credit: int) -> None:
-        """Let the sender have room again, once there is nothing left that nobody has taken."""
+    def _release(self, credit: int) -> None:
+        """Release credit, once no reply is left in the queue."""
         if self._queue:
             self._held += credit
         elif credit and not self.ended:
-            self._desk.release_credit(Stream(self.id, False), credit)
+            self._requests.driver.release_credit(Stream(self.id, False), credit)
+
+    def _release_held(self) -> None:
+        if self._held and not self.ended:
+            held, self._held = self._held, 0
+            self._requests.driver.release_credit(Stream(self.id, False), held)
 
     def _drop_arriving(self, error: Exception) -> None:
         arriving, self._arriving = self._arriving, None
         if arriving is not None:
             arriving.fail(error)
 
-    def _give_back_held(self) -> None:
-        if self._held and not self.ended:
-            held, self._held = self._held, 0
-            self._desk.release_credit(Stream(self.id, False), held)
-
-    def _message(self, payload: Payload) -> Reply:
+    def _reply(self, payload: Payload) -> Reply:
         header = self._header
         if header is not None:
             self._serial = header.serial
@@ -239,7 +271,7 @@ class Exchange(ABC):
             "message_id": reply_id(self.id, serial).hex(),
             "in_response_to": self.message_id,
             "sender": self.recipient,
-            "recipient": self._desk.node_id,
+            "recipient": self._requests.node_id,
             "timestamp": header.timestamp if header is not None else self._ended_at,
             "serial": serial,
             "code": 0 if eof is None else eof.code,
@@ -259,11 +291,7 @@ class Exchange(ABC):
         self.final = Reply(self, None, self._serial + 1, Payload(b""), eof)
         self._queue.append(self.final)
         self._wake()
-        self._tell_end()
-
-    def _tell_end(self) -> None:
-        if self.on_end is not None:
-            self.on_end(self)
+        self._requests.done(self)
 
     @abstractmethod
     def _wake(self) -> None:
@@ -271,7 +299,7 @@ class Exchange(ABC):
 
 
 class FireAndForget(Exchange):
-    """An exchange whose replies nobody wants."""
+    """An exchange whose replies are dropped."""
 
     detached = True
 
@@ -279,7 +307,7 @@ class FireAndForget(Exchange):
 
     @property
     def expected(self) -> bool:
-        """Whether somebody waits for the end of this exchange."""
+        """Whether draining and closing the node wait for the end of this exchange."""
         return False
 
     def _wake(self) -> None:
@@ -292,14 +320,14 @@ class WithHandler(Exchange):
 
     __slots__ = ("_busy", "_handler")
 
-    def __init__(self, desk: Desk, id: MessageId, recipient: str, handler: ResponseHandler) -> None:
-        super().__init__(desk, id, recipient)
+    def __init__(self, requests: Requests, id: MessageId, recipient: str, handler: ResponseHandler) -> None:
+        super().__init__(requests, id, recipient)
         self._handler = handler
         self._busy = False
 
     @property
     def expected(self) -> bool:
-        """Whether somebody waits for the end of this exchange."""
+        """Whether draining and closing the node wait for the end of this exchange."""
         return not self.ended or self._busy or bool(self._queue)
 
     def _wake(self) -> None:
@@ -314,7 +342,9 @@ class WithHandler(Exchange):
                 continue
             if awaited:
                 self._busy = True
-                self._desk.spawn(self._finish(cast("Awaitable[object]", result)), f"zmesh handler {self.message_id}")
+                self._requests.tasks.spawn(
+                    self._finish(cast("Awaitable[object]", result)), f"zmesh handler {self.message_id}"
+                )
 
     async def _finish(self, result: Awaitable[object]) -> None:
         try:
@@ -326,7 +356,7 @@ class WithHandler(Exchange):
         self._busy = False  # not after a Ctrl-C or when the node closes: then the handler is called no more
         self._wake()
         if self.ended:
-            self._tell_end()
+            self._requests.done(self)
 
     def _log(self, error: BaseException) -> None:
         log_exception(log, "the response handler of %s raised", self.message_id, error=error, level=logging.ERROR)
@@ -339,13 +369,13 @@ class Inboxed(Exchange):
 
     __slots__ = ("_inbox",)
 
-    def __init__(self, desk: Desk, id: MessageId, recipient: str, inbox: Callable[[Message], None]) -> None:
-        super().__init__(desk, id, recipient)
+    def __init__(self, requests: Requests, id: MessageId, recipient: str, inbox: Callable[[Message], None]) -> None:
+        super().__init__(requests, id, recipient)
         self._inbox = inbox
 
     @property
     def expected(self) -> bool:
-        """Whether somebody waits for the end of this exchange."""
+        """Whether draining and closing the node wait for the end of this exchange."""
         return False
 
     def _wake(self) -> None:

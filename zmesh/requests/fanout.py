@@ -15,13 +15,16 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from zmesh.core.message import MessageId
 from zmesh.errors import ExchangeError, MeshError, Overloaded, exchange_error
-from zmesh.payloads import Desk, Payload, PayloadLike, Source, StreamedPayload, encode
+from zmesh.payloads import Payload, PayloadLike, Source, StreamedPayload, encode
 from zmesh.requests.exchange import Exchange
 from zmesh.runtime import describe, is_a, must_propagate
+
+if TYPE_CHECKING:
+    from zmesh.requests.requests import Requests
 
 LIMIT = 100
 LOOK_AGAIN = 0.1
@@ -81,11 +84,16 @@ class FanoutRequest(Exchange):
     __slots__ = ("_done", "replies")
 
     def __init__(
-        self, desk: Desk, id: MessageId, recipient: str, done: Callable[[FanoutRequest, Answer], None]
+        self, requests: Requests, id: MessageId, recipient: str, done: Callable[[FanoutRequest, Answer], None]
     ) -> None:
-        super().__init__(desk, id, recipient)
+        super().__init__(requests, id, recipient)
         self._done = done
         self.replies: list[Payload] = []
+
+    def stop(self) -> None:
+        """Cancel the work, and drop what its node still replies."""
+        self._stop()
+        self.discard()
 
     def _wake(self) -> None:
         while (reply := self.take()) is not None:
@@ -100,22 +108,18 @@ class FanoutRequest(Exchange):
 
 
 class Fanout:
-    """The requests of one `request_many`; `start` sends one of them, `lost` tells whether no way leads to its node."""
+    """The requests of one `request_many`; `start` sends one of them."""
 
     def __init__(
         self,
         nodes: Iterable[str],
         limit: int,
         start: Callable[[str, Callable[[FanoutRequest, Answer], None]], FanoutRequest],
-        lost: Callable[[FanoutRequest], bool],
-        cancel: Callable[[str], None],
     ) -> None:
         self._waiting = deque(nodes)
         self._limit = limit
         self._start = start
-        self._lost = lost
-        self._cancel = cancel
-        self._open: dict[str, FanoutRequest] = {}
+        self._open: set[FanoutRequest] = set()
         self._answers: deque[Answer] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -151,9 +155,8 @@ class Fanout:
             for payload in answer.replies:
                 payload.close()
         self._answers.clear()
-        for asked in list(self._open.values()):
-            self._cancel(asked.message_id)
-            asked.discard()
+        for request in list(self._open):
+            request.stop()
 
     async def ended(self) -> None:
         """Wait until nothing is open."""
@@ -167,11 +170,11 @@ class Fanout:
             self._timer = None
         if not self._waiting:
             return
-        busy = len(self._answers) + sum(not self._lost(asked) for asked in self._open.values())
+        busy = len(self._answers) + sum(not request.is_lost for request in self._open)
         while self._waiting and busy < self._limit:
             node = self._waiting.popleft()
             try:
-                asked = self._start(node, self._on_done)
+                request = self._start(node, self._on_done)
             except Overloaded as error:
                 if self._open:  # there will be room when one of those is over
                     self._waiting.appendleft(node)
@@ -182,16 +185,16 @@ class Fanout:
                     raise
                 self._answers.append(Answer(node, "", (), _as_mesh_error(error, node)))
             else:
-                if not asked.ended:
-                    self._open[asked.message_id] = asked
-                    busy += not self._lost(asked)
+                if not request.ended:
+                    self._open.add(request)
+                    busy += not request.is_lost
                     continue
             busy += 1
         if self._waiting:
             self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._fill)
 
-    def _on_done(self, asked: FanoutRequest, answer: Answer) -> None:
-        self._open.pop(asked.message_id, None)
+    def _on_done(self, request: FanoutRequest, answer: Answer) -> None:
+        self._open.discard(request)
         if self._stopped:
             for payload in answer.replies:
                 payload.close()

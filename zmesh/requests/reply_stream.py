@@ -11,14 +11,17 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import Eof, MessageId
 from zmesh.errors import ExchangeError, TooManyReplies, exchange_error
-from zmesh.payloads import Desk, Payload, StreamedPayload
+from zmesh.payloads import Payload, StreamedPayload
 from zmesh.requests.exchange import Exchange, Reply
 from zmesh.runtime import Wakeup
+
+if TYPE_CHECKING:
+    from zmesh.requests.requests import Requests
 
 
 class ReplyStream(Exchange):
@@ -36,14 +39,14 @@ class ReplyStream(Exchange):
 
     def __init__(
         self,
-        desk: Desk,
+        requests: Requests,
         id: MessageId,
         recipient: str,
         start: Callable[[ReplyStream], None],
         *,
         buffered: bool = True,
     ) -> None:
-        super().__init__(desk, id, recipient)
+        super().__init__(requests, id, recipient)
         self._start: Callable[[ReplyStream], None] | None = start
         self._loop: asyncio.AbstractEventLoop | None = None
         self._buffered = buffered
@@ -117,7 +120,7 @@ class ReplyStream(Exchange):
         (Cancelled, if nothing else came before), or None if it had succeeded already.
         """
         if not self.ended and self._start is None:
-            self._desk.cancel(self.message_id)
+            self._stop()
         return Ending(self)
 
     def discard(self) -> None:
@@ -137,18 +140,18 @@ class ReplyStream(Exchange):
         assert final is not None
         return self._error(final.final)
 
-    def _collect(self, piece: Deliver) -> int:
+    def _collect(self, chunk: Deliver) -> int:
         if self._buffered:
-            return super()._collect(piece)
+            return super()._collect(chunk)
         arriving = self._arriving
         if arriving is None:
-            arriving = self._arriving = StreamedPayload(partial(self._desk.release_credit, piece.stream))
-            self._queue.append(self._message(arriving))
-        arriving.feed(piece.body)
-        if piece.last:
+            arriving = self._arriving = StreamedPayload(partial(self._requests.driver.release_credit, chunk.stream))
+            self._queue.append(self._reply(arriving))
+        arriving.feed(chunk.body)
+        if chunk.last:
             self._arriving = None
             arriving.finish()
-        return len(piece.body)
+        return len(chunk.body)
 
     def _wake(self) -> None:
         if self._waiter is not None:

@@ -1,6 +1,7 @@
-"""Tools for the event loop, threads, signals, forks and exceptions of user code.
+"""Tools for the event loop, threads, signals, forks and exceptions of user code, and the `Driver` of an engine.
 
-Nothing here knows of the mesh but `new_message_id`; every name loads its module when it is first used.
+A Driver passes stimuli to the engine and performs its effects: on a `LinkLayer` below, which is the transport, and on
+the `Handle` of each exchange above. Every name loads its module when it is first used.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from zmesh.runtime.driver import Driver, Handle, LinkLayer
     from zmesh.runtime.eager import EagerStarter, Wakeup
     from zmesh.runtime.exceptions import (
         class_name_of,
@@ -32,6 +34,7 @@ else:
     __getattr__ = lazy_attributes(
         __name__,
         {
+            "driver": ("Driver", "Handle", "LinkLayer"),
             "eager": ("EagerStarter", "Wakeup"),
             "exceptions": (
                 "class_name_of",
@@ -56,7 +59,10 @@ else:
 __all__ = [
     "BLOCKED_AFTER",
     "RELEASE_SLOT_AFTER",
+    "Driver",
     "EagerStarter",
+    "Handle",
+    "LinkLayer",
     "OrphanReaper",
     "ProcessOrigin",
     "StackLocation",

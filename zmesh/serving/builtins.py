@@ -1,6 +1,6 @@
-"""The directives that every node answers itself, at once and whatever else it does: how it is, what it knows, a cancel.
+"""The built-in directives, which every node answers itself: `zmesh:ping`, `zmesh:routes` and `zmesh:cancel`.
 
-They are no work: nothing of them is listed as such, no bound on work keeps them out, and no plugin is asked.
+They are not work: they are not listed as such, do not count against `max_work`, and run on the loop at once.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ PING = "zmesh:ping"
 ROUTES = "zmesh:routes"
 CANCEL = "zmesh:cancel"
 
+SIMILARITY = 0.8
+"""The share of its digits in which an unknown message id must agree with another one for that to be suggested."""
 
-LIKENESS = 0.8
-"""How much of an id must be right for it to be taken for a slip of the pen."""
+MAX_LISTED_WORK = 1_000
+"""Requests that the answer to a ping lists, in the order of their start; of the others it gives the number."""
 
 
 class Builtins:
-    """What one node says of itself when it is asked."""
+    """The built-in directives of one node."""
 
     def __init__(self, router: Router, serving: Serving) -> None:
         self._router = router
         self._serving = serving
-        serving.answer(PING, self._pong)
-        serving.answer(ROUTES, lambda work: self.tables())
-        serving.answer(CANCEL, self._cancel)
+        serving.add_builtin(PING, self._pong)
+        serving.add_builtin(ROUTES, lambda work: self.tables())
+        serving.add_builtin(CANCEL, self._cancel)
 
     def tables(self) -> dict[str, object]:
-        """This node's routes and what it knows of the mesh, as JSON takes it."""
+        """This node's routes, and the edges, capabilities and duplicate ids that it knows of, as JSON values."""
         router = self._router
         return {
             "node": router.node_id,
@@ -46,24 +48,28 @@ class Builtins:
     def _pong(self, work: Work) -> object:
         asked = work.payload.json() if work.payload else {}
         initial = asked.get("initial_time") if isinstance(asked, dict) else None
-        return {
+        runner = self._serving.runner
+        answer = {
             "initial_time": initial,
             "response_time": stamp(time.time()),
-            "active_work": self._serving.runner.active(),
+            "active_work": runner.active(MAX_LISTED_WORK),
         }
+        if len(runner) > MAX_LISTED_WORK:
+            answer["active_work_omitted"] = len(runner) - MAX_LISTED_WORK
+        return answer
 
     def _cancel(self, work: Work) -> object:
-        """Stop the work that the payload names; the answer comes when it has ended."""
+        """Cancel the request that the payload names; the answer is sent when its work has ended."""
         asked = work.payload.json()
         named = asked.get("message_id") if isinstance(asked, dict) else None
         message_id = parse_message_id(named) if isinstance(named, (str, int)) else None
         if message_id is None:
             raise ValueError(f'{CANCEL} takes {{"message_id": "32 hex digits"}}, not {asked!r}')
         answer: dict[str, object] = {"node": self._router.node_id, "message_id": message_id, "cancelled": False}
-        header = self._serving.find(message_id)
-        if header is None:
-            return {**answer, "near": self._serving.near(message_id, LIKENESS)}
-        answer |= {key: header[key] for key in ("message_id", "directive", "sender")}
+        request = self._serving.find(int(message_id, 16))
+        if request is None:
+            return {**answer, "near": self._serving.similar_ids(int(message_id, 16), SIMILARITY)}
+        answer |= {"message_id": request.message_id, "directive": request.directive, "sender": request.sender}
         answer["cancelled"] = True
         later = asyncio.get_running_loop().create_future()
 
@@ -71,7 +77,7 @@ class Builtins:
             if not later.done():
                 later.set_result(answer)
 
-        self._serving.cancel(str(header["message_id"]), work.sender, ended)
+        self._serving.cancel(request, work.sender, ended)
         return later
 
 

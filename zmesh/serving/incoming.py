@@ -1,98 +1,305 @@
-"""The requests that are under way at a node, by id, and by the id of each of their replies.
+"""One request at its server, from its first chunk to its final reply.
 
-The id of a reply is that of its request plus its serial number, so requests are also found by the upper bits of the id,
-which all replies share with it (or the next higher ones, after a carry).
+A directive that streams is started with the first chunk of its request, any other one when the payload is whole. Credit
+is released to the client as the payload is read, or as it is collected (and spooled to disk when large).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
-from typing import Generic, Protocol, TypeVar
+import asyncio
+import json
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING
 
-from zmesh.core.message import MessageId
+from zmesh.core.effects import Deliver, Report
+from zmesh.core.message import Eof, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.errors import MeshError, NodeOverloaded, RemoteError
+from zmesh.payloads import BufferedPayload, Payload, Source, StreamedPayload, StreamFeeder
+from zmesh.runtime import describe, log_exception, must_propagate, text_of
+from zmesh.serving.work import Work
 
-SERIAL_BITS = 32
-BUCKET_COMPARED = 8
-"""Requests of the same upper bits that are looked at; ids are chosen by senders, who may make them alike."""
+if TYPE_CHECKING:
+    from zmesh.serving.serving import Serving
 
-NEAR_COMPARED = 1_000
-DIGITS = 32
-_LOWEST = int("1" * DIGITS, 16)
+log = logging.getLogger(__name__)
 
+SUCCESS = Eof()
 
-class Numbered(Protocol):
-    """What a request has here: `serial` is the number of its last reply."""
-
-    id: MessageId
-    serial: int
-
-
-R = TypeVar("R", bound=Numbered)
+MAX_INLINE_BYTES = 16 * 1024
+"""Bytes of payload that a built-in directive takes."""
 
 
-class Incoming(Generic[R]):
-    """The table of requests."""
+class IncomingRequest:
+    """A request as its server keeps it: the handle of its exchange in the engine, and what its work replies through.
 
-    __slots__ = ("_alike", "_requests")
+    `serial` is the number of its last reply. `pending_result` is there while a built-in directive waits for its result.
+    """
 
-    def __init__(self) -> None:
-        self._requests: dict[MessageId, R] = {}
-        self._alike: dict[bytes, list[R]] = {}
+    __slots__ = (
+        "_feeder",
+        "_payload",
+        "_serving",
+        "_spooled",
+        "deadline",
+        "directive",
+        "ended",
+        "id",
+        "indexed",
+        "pending_result",
+        "sender",
+        "serial",
+        "started",
+        "stream",
+        "timestamp",
+    )
 
-    def __len__(self) -> int:
-        return len(self._requests)
+    def __init__(self, serving: Serving, chunk: Deliver, opening: RequestHeader) -> None:
+        self._serving = serving
+        self.id = chunk.stream.message_id
+        self.sender = chunk.peer
+        self.directive = opening.directive
+        self.timestamp = opening.timestamp
+        self.deadline: float | None = None
+        if opening.lifetime is not None:
+            self.deadline = asyncio.get_running_loop().time() + opening.lifetime
+        self.stream = Stream(self.id, False)
+        self.serial = 0
+        self.started = False
+        self.ended = False
+        """Whether the final reply has been handed over."""
+        self.indexed = False
+        self.pending_result: asyncio.Future[object] | None = None
+        self._payload: BufferedPayload | StreamedPayload | None = None
+        self._spooled = False
+        self._feeder: StreamFeeder | None = None
 
-    def __iter__(self) -> Iterator[R]:
-        return iter(list(self._requests.values()))
+    @property
+    def message_id(self) -> str:
+        """The message id, 32 hex digits."""
+        return self.id.hex()
 
-    def add(self, request: R) -> R:
-        """Enter a request; it takes the place of one of the same id."""
-        self.pop(request.id)
-        self._requests[request.id] = request
-        self._alike.setdefault(_upper(request.id), []).append(request)
-        return request
+    @property
+    def is_feeding(self) -> bool:
+        """Whether a reply is, or was, read from a source or waited for room."""
+        return self._feeder is not None
 
-    def get(self, id: MessageId) -> R | None:
-        """The request of that id."""
-        return self._requests.get(id)
+    # -- from the engine (its Handle) ----------------------------------------------------------------------------
 
-    def pop(self, id: MessageId) -> R | None:
-        """Take out the request of that id."""
-        request = self._requests.pop(id, None)
-        if request is not None:
-            upper = _upper(id)
-            alike = self._alike[upper]
-            if len(alike) == 1:
-                del self._alike[upper]
+    def begin(self, chunk: Deliver) -> None:
+        """Take the first chunk."""
+        serving = self._serving
+        if chunk.last:
+            self._start(Payload(chunk.body, spool_dir=serving.storage.folder))
+            return
+        release = partial(serving.driver.release_credit, chunk.stream)
+        if self.directive not in serving.builtins and serving.runner.wants_stream(self.directive):
+            streamed = self._payload = StreamedPayload(release)
+            self._start(streamed)
+        else:
+            self._payload = serving.storage.buffered(release, self._refuse, self._admit_spooled)
+        self._feed(self._payload, chunk)
+
+    def on_chunk(self, chunk: Deliver) -> None:
+        """The next chunk of the payload."""
+        payload = self._payload
+        if payload is None:
+            self._serving.driver.release_credit(chunk.stream, chunk.credit)
+        else:
+            self._feed(payload, chunk)
+
+    def on_room(self) -> None:
+        """The replies' stream takes more."""
+        if self._feeder is not None:
+            self._feeder.on_room()
+
+    def on_stream_over(self) -> None:
+        """The replies' stream takes no more."""
+        if self._feeder is not None:
+            self._feeder.on_stream_over()
+
+    def on_abort(self, reason: str) -> None:
+        """The client cancelled the request, or is gone."""
+        self.stop(reason)
+        if self._feeder is not None:
+            self._feeder.stop()
+
+    def on_failure(self, error: BaseException) -> None:
+        """A chunk could not be taken in."""
+        text = f"node {self._serving.node_id!r} failed to take it in: {describe(error)}"
+        self.finish(reason=RemoteError.code, error=text)
+
+    # -- its work ------------------------------------------------------------------------------------------------
+
+    def stop(self, reason: str, by: str | None = None) -> None:
+        """Cancel the work. `reason` is a code of zmesh.errors; `by` is the node that asked, unless it is the client."""
+        if self.ended:
+            return
+        payload = self._payload
+        if self.pending_result is not None:
+            self.pending_result.cancel()
+        elif self.started:
+            if isinstance(payload, StreamedPayload):
+                payload.fail(MeshError("the request was cancelled before all of its payload had come"))
+            self._serving.runner.cancel(self.message_id, reason, by)
+        else:
+            if payload is not None:
+                payload.close()
+            text = f"{self.directive} was stopped at {self._serving.node_id!r} before all of its payload had come"
+            self.finish(reason=reason, error=text if by is None else f"{text}, by {by!r}")
+
+    async def reply(self, body: bytes | Source) -> None:
+        """Send one reply; waits while the client has no room. A reply to a client that is gone is dropped."""
+        driver = self._serving.driver
+        room = 0 if self.ended else driver.room(self.stream)
+        if not room and not self.ended:
+            room = await self._writer().room()
+        if not room:
+            self._drop(body)
+            return
+        self.serial += 1
+        header = ReplyHeader(time.time(), self.serial)
+        if isinstance(body, bytes):
+            driver.reply(self.id, header, body)
+        else:
+            driver.reply(self.id, header, b"", last=False)
+            await self._writer().feed(body)
+
+    def finish(
+        self, body: bytes | Source | None = None, *, reason: str | None = None, error: str | None = None
+    ) -> None:
+        """Send the final reply, and with `body` one more before it; nothing if that was done already.
+
+        `reason` is the code of a class in zmesh.errors, None for success, and `error` its text. A Source that is
+        handed over here or to `reply` is read and closed by this.
+        """
+        if self.ended:
+            if isinstance(body, Source):
+                body.close()
+            return
+        self.ended = True
+        serving = self._serving
+        if self.indexed:
+            serving.forget(self)
+            if body is not None and not serving.driver.is_open(self.stream):
+                self._drop(body)
+                body = None
+        eof = SUCCESS if reason is None else Eof(1, reason, error or reason)
+        if isinstance(body, Source):  # which may be read from the file that the request's payload lies in
+            writer = self._writer()
+            writer.spawn(serving.tasks, self._finish_with(body, eof), f"zmesh reply {self.message_id}")
+            return
+        if self._spooled:
+            serving.spool_quota.end(self.id)
+        if body is None:
+            serving.driver.reply(self.id, None, b"", last=False, eof=eof)
+        else:
+            self.serial += 1
+            serving.driver.reply(self.id, ReplyHeader(time.time(), self.serial), body, eof=eof)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _writer(self) -> StreamFeeder:
+        if self._feeder is None:
+            self._feeder = StreamFeeder(self._serving.driver, self.stream)
+        return self._feeder
+
+    def _drop(self, body: bytes | Source) -> None:
+        if isinstance(body, Source):
+            body.close()
+        self._serving.note(Report("reply_dropped", NodeId(self.sender), None, "the client is gone"))
+
+    def _feed(self, payload: BufferedPayload | StreamedPayload, chunk: Deliver) -> None:
+        try:
+            if self.directive in self._serving.builtins:
+                _check_inline(self.directive, len(payload) + len(chunk.body))
+            later = payload.feed(chunk.body)
+        except (MeshError, OSError) as error:
+            payload.fail(error)
+            self._refuse(error)
+            return
+        if chunk.last:
+            if isinstance(payload, StreamedPayload):
+                self._payload = None
+                payload.finish()
             else:
-                alike.remove(request)
-        return request
+                payload.finish(partial(self._start_with, payload))
+        self._serving.driver.release_credit(chunk.stream, chunk.credit - later)
 
-    def find(self, number: int) -> R | None:
-        """The request of that id or with a reply of that id, the id read as a number."""
-        request = self._requests.get(MessageId(number.to_bytes(16, "big")))
-        if request is not None:
-            return request
-        upper = number >> SERIAL_BITS
-        for each in (upper, upper - 1):
-            for request in self._alike.get(each.to_bytes(12, "big", signed=each < 0), ())[-BUCKET_COMPARED:]:
-                if 0 <= number - int.from_bytes(request.id, "big") <= request.serial:
-                    return request
-        return None
+    def _admit_spooled(self, size_bytes: int) -> None:
+        self._spooled = True
+        self._serving.spool_quota.grow(self.id, self.sender, size_bytes)
 
-    def near(self, number: int, likeness: float) -> MessageId | None:
-        """The id, among the latest NEAR_COMPARED, that agrees in the most digits, if in enough of them."""
-        closest: MessageId | None = None
-        fewest = DIGITS * (1 - likeness)
-        for id in islice(reversed(self._requests), NEAR_COMPARED):
-            wrong = int.from_bytes(id, "big") ^ number
-            wrong |= wrong >> 2
-            count = ((wrong | wrong >> 1) & _LOWEST).bit_count()
-            if count <= fewest:
-                closest, fewest = id, count
-        return closest
+    def _refuse(self, error: Exception) -> None:
+        """End the request, since its payload can't be kept."""
+        self._payload = None
+        self.finish(reason=error.code if isinstance(error, MeshError) else RemoteError.code, error=text_of(error))
+
+    def _start_with(self, payload: Payload) -> None:
+        """All of the payload has come, and is where it belongs."""
+        self._payload = None
+        self._start(payload)
+
+    def _start(self, payload: Payload) -> None:
+        serving, directive, message_id = self._serving, self.directive, self.message_id
+        self.started = True
+        header = {
+            "message_id": message_id,
+            "sender": self.sender,
+            "recipient": serving.node_id,
+            "timestamp": self.timestamp,
+            "directive": directive,
+        }
+        section = serving.sections.get(directive.partition(":")[0]) or {}
+        work = Work(message_id, directive, self.sender, header, payload, section, False, self.deadline)
+        builtin = serving.builtins.get(directive)
+        if builtin is None:
+            serving.runner.start(work, self)
+            return
+        try:
+            _check_inline(directive, len(payload))
+            result = builtin(work)
+            if isinstance(result, asyncio.Future):
+                self.pending_result = result
+                result.add_done_callback(self._on_result)
+            else:
+                self.finish(json.dumps(result).encode())
+        except NodeOverloaded as error:
+            self.finish(reason=error.code, error=str(error))
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with what somebody has sent, it is answered
+            self.finish(reason=RemoteError.code, error=describe(error))
+        payload.close()
+
+    def _on_result(self, result: asyncio.Future[object]) -> None:
+        if result.cancelled():
+            self.finish(reason="cancelled", error="cancelled")
+        elif (error := result.exception()) is not None:
+            self.finish(reason=RemoteError.code, error=describe(error))
+        else:
+            self.finish(json.dumps(result.result()).encode())
+
+    async def _finish_with(self, source: Source, eof: Eof) -> None:
+        serving = self._serving
+        self.serial += 1
+        serving.driver.reply(self.id, ReplyHeader(time.time(), self.serial), b"", last=False)
+        try:
+            await self._writer().feed(source)
+        except asyncio.CancelledError:
+            text = "the request was cancelled while the payload of its last reply was read"
+            serving.driver.reply(self.id, None, b"", last=False, eof=Eof(1, "cancelled", text))
+            raise
+        except BaseException as error:  # the work's own file or iterator may raise anything
+            if must_propagate(error):
+                raise
+            log_exception(log, "the payload of a reply of %s could not be read", self.directive, error=error)
+            eof = Eof(1, RemoteError.code, describe(error))
+        finally:
+            if self._spooled:
+                serving.spool_quota.end(self.id)
+        serving.driver.reply(self.id, None, b"", last=False, eof=eof)
 
 
-def _upper(id: MessageId) -> bytes:
-    return id[: 16 - SERIAL_BITS // 8]
+def _check_inline(directive: str, size_bytes: int) -> None:
+    if size_bytes > MAX_INLINE_BYTES:
+        raise NodeOverloaded(f"{directive} takes a payload of {MAX_INLINE_BYTES} bytes at most, not of {size_bytes}")

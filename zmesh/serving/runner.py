@@ -1,8 +1,8 @@
 """The running requests of one node, from their start to their one final reply.
 
 Async directives run as tasks on the loop, plain ones in daemon threads, isolated ones in processes. Whatever a
-directive does (returns, raises, calls `sys.exit`, is cancelled, never ends), `ReplySink.finish` is called once for it,
-and never while a reply of the same work is still being handed over.
+directive does (returns, raises, calls `sys.exit`, is cancelled, never ends), its request's
+`finish` is called once for it, and never while a reply of the same work is still being handed over.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, closing, suppress
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from zmesh.errors import Cancelled, Closed, NodeOverloaded, Overloaded, RemoteError, TimedOut
 from zmesh.payloads import PayloadLike, Source, StreamedPayload, encode
@@ -37,6 +38,7 @@ from zmesh.serving.shape import Shape
 from zmesh.serving.work import Work
 
 if TYPE_CHECKING:
+    from zmesh.serving.incoming import IncomingRequest
     from zmesh.serving.isolation import Isolation, Processes
 
 logger = logging.getLogger(__name__)
@@ -47,36 +49,27 @@ CLOSE_WITHIN = 5.0
 _TURN = 32
 
 
-class ReplySink(Protocol):
-    """Where work sends its replies to; all of it is called on the loop's thread."""
-
-    async def reply(self, message_id: str, payload: PayloadLike, /) -> None:
-        """Send one reply; waits while the requester has no room."""
-
-    def finish(
-        self,
-        message_id: str,
-        payload: PayloadLike = None,
-        /,
-        *,
-        has_payload: bool = False,
-        reason: str | None = None,
-        error: str | None = None,
-    ) -> None:
-        """Send the last reply; with `has_payload`, `payload` goes with it as one more.
-
-        `reason` is the code of a class in zmesh.errors, None for success, and `error` its text. A Source that is
-        handed over here or to `reply` is the sink's to read and to close.
-        """
-
-
 class _RunningWork:
     """One work in the table. Its `claim` is there when it runs in a thread: taken by that, or by an early cancel."""
 
-    __slots__ = ("by", "claim", "entry", "handing", "reason", "started", "task", "thread", "timer", "watchers", "work")
+    __slots__ = (
+        "by",
+        "claim",
+        "entry",
+        "handing",
+        "reason",
+        "request",
+        "started",
+        "task",
+        "thread",
+        "timer",
+        "watchers",
+        "work",
+    )
 
-    def __init__(self, work: Work, entry: RegisteredDirective) -> None:
+    def __init__(self, work: Work, request: IncomingRequest, entry: RegisteredDirective) -> None:
         self.work = work
+        self.request = request
         self.entry = entry
         self.task: asyncio.Task[None] | None = None
         self.started = False
@@ -95,7 +88,6 @@ class Runner:
     def __init__(
         self,
         directives: Directives,
-        sink: ReplySink,
         *,
         max_workers: int,
         max_work: int,
@@ -104,7 +96,6 @@ class Runner:
         spool_dir: str | None = None,
     ) -> None:
         self._directives = directives
-        self._sink = sink
         self._max_workers = max_workers
         self._max_work = max_work
         self._isolation = (max_processes, isolation, spool_dir)
@@ -123,8 +114,11 @@ class Runner:
         except RemoteError:
             return True
 
-    def start(self, work: Work) -> None:
-        """Run the work, or finish it at once if it can't be run. Never raises; a message id that runs is ignored."""
+    def start(self, work: Work, request: IncomingRequest) -> None:
+        """Run the work, or finish its request at once if it can't be run; a message id that runs is ignored.
+
+        Never raises.
+        """
         message_id = work.message_id
         active = self._active
         if message_id in active:
@@ -141,9 +135,9 @@ class Runner:
                 )
         except (RemoteError, Cancelled, Overloaded) as error:
             work.payload.close()
-            self._sink.finish(message_id, reason=error.code, error=str(error))
+            request.finish(reason=error.code, error=str(error))
             return
-        running = active[message_id] = _RunningWork(work, entry)
+        running = active[message_id] = _RunningWork(work, request, entry)
         if entry.isolation is not None:
             self._spawn(running, self._iterate(running, partial(self._isolated, entry.isolation)))
         elif entry.shape is Shape.COROUTINE:
@@ -190,8 +184,14 @@ class Runner:
         else:
             running.watchers.append(watcher)
 
-    def active(self) -> list[dict[str, object]]:
+    def __len__(self) -> int:
+        """How many requests run."""
+        return len(self._active)
+
+    def active(self, limit: int | None = None) -> list[dict[str, object]]:
         """What runs, in the order of its start, as a ping reports it: `id`, `message_id`, `directive`, `sender`.
+
+        At most `limit` of them.
 
         `id` is the message id as a number, as the Receptor reports it; few readers of JSON keep all of its 39 digits.
         """
@@ -202,7 +202,7 @@ class Runner:
                 "directive": running.work.directive,
                 "sender": running.work.sender,
             }
-            for message_id, running in self._active.items()
+            for message_id, running in islice(self._active.items(), limit)
         ]
 
     async def close(self) -> None:
@@ -276,13 +276,12 @@ class Runner:
 
     async def _iterate(self, running: _RunningWork, run: Callable[[Work], AsyncGenerator[PayloadLike, None]]) -> None:
         running.started = True
-        message_id = running.work.message_id
-        count = 0
+        request, count = running.request, 0
         try:
             async with aclosing(run(running.work)) as values:
                 async for value in values:
                     if value is not None:
-                        await self._sink.reply(message_id, encode(value))
+                        await request.reply(encode(value))
                     count += 1
                     if count % _TURN == 0:
                         await asyncio.sleep(0)  # a generator that never waits must leave the loop to others
@@ -368,7 +367,7 @@ class Runner:
                 payload.close()
             waiter.set_exception(running.work.cancellation())
             return
-        reply = self._sink.reply(running.work.message_id, payload)
+        reply = running.request.reply(payload)
         task = running.handing = asyncio.get_running_loop().create_task(reply)
         task.add_done_callback(partial(self._handed_over, running, waiter))
 
@@ -411,14 +410,14 @@ class Runner:
                 source.close()
             work.payload.close()
             reason, error = _outcome(running, failure)
-            self._sink.finish(message_id, reason=reason, error=error)
+            running.request.finish(reason=reason, error=error)
         elif encoded is None:
             work.payload.close()
-            self._sink.finish(message_id)
+            running.request.finish()
         else:
             if source is None:  # a source may read from the work's payload
                 work.payload.close()
-            self._sink.finish(message_id, encoded, has_payload=True)
+            running.request.finish(encoded)
         for watcher in running.watchers:
             watcher()
 

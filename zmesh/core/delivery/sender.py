@@ -159,7 +159,7 @@ class Sender:
             exchange.update_quota()
         if complete and outbound.pull_pending:
             outbound.pull_pending = False
-            self._forwarding.emit(StreamOver(exchange.outbound_id))
+            self._forwarding.emit(StreamOver(exchange.outbound_id, exchange.handle))
 
     def pump(self, exchange: Exchange, now: float) -> bool:
         """Send what the windows and the link allow; False if there is something to send and no route."""
@@ -208,7 +208,7 @@ class Sender:
         outbound = exchange.outbound
         if outbound.pull_pending and outbound.unsent_bytes <= SEND_BUFFER // 2:
             outbound.pull_pending = False
-            self._forwarding.emit(Pull(exchange.outbound_id))
+            self._forwarding.emit(Pull(exchange.outbound_id, exchange.handle))
 
     def resume(self, exchange: Exchange, now: float) -> bool:
         """There is a route again, or another one: go on, and probe after a loss. False as for `pump`."""
@@ -301,7 +301,7 @@ class Sender:
         outbound.complete = True
         if outbound.in_message or outbound.pull_pending:
             outbound.in_message = outbound.pull_pending = False
-            self._forwarding.emit(StreamOver(exchange.outbound_id))
+            self._forwarding.emit(StreamOver(exchange.outbound_id, exchange.handle))
 
     def _send(self, exchange: Exchange, chunk: OutboundChunk, link: LinkId) -> None:
         message_id, request = exchange.outbound_id

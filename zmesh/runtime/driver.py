@@ -1,0 +1,317 @@
+"""Drives the engine of one node: passes stimuli to it, performs its effects in order, and calls `tick` when it is due.
+
+Effects of a stimulus that arises while effects are being performed come after those, and all are performed before
+anything else happens. The driver decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, assert_never
+
+from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
+from zmesh.core.engine import Engine
+from zmesh.core.message import Eof, LinkId, MessageId, ReplyHeader, Stream
+from zmesh.core.wire import Frames
+from zmesh.runtime.exceptions import log_exception, must_propagate
+
+log = logging.getLogger(__name__)
+
+NEVER = float("inf")
+
+
+class Handle(Protocol):
+    """One side of an exchange as the shell keeps it: the engine carries it, and its effects come back to it."""
+
+    def on_chunk(self, chunk: Deliver) -> None:
+        """The next chunk of the inbound stream, in order."""
+
+    def on_room(self) -> None:
+        """The outbound stream takes more (Pull)."""
+
+    def on_stream_over(self) -> None:
+        """The outbound stream takes no more (StreamOver)."""
+
+    def on_abort(self, reason: str) -> None:
+        """Stop the work of this request (Abort); `reason` is a code of zmesh.errors. At the server only."""
+
+    def on_failure(self, error: BaseException) -> None:
+        """`on_chunk` raised: end this exchange."""
+
+
+class LinkLayer(Protocol):
+    """What the driver needs of the transport."""
+
+    def send(self, link: LinkId, frames: Frames) -> bool:
+        """Hand frames over; False if the link is full, and `on_link_ready` will come."""
+
+    def settle(self) -> None:
+        """Look for input whose signal the sending has swallowed."""
+
+    def hang_up(self, link: LinkId, pause: float) -> None:
+        """Close a link, and dial it again after `pause` seconds if this node has dialled it."""
+
+    def is_full(self, link: LinkId) -> bool:
+        """Whether the last frames for that link did not go out."""
+
+    def remote_address(self, link: LinkId) -> str:
+        """The URL that was dialled, or the address that the connection came from."""
+
+
+class Driver:
+    """The engine and its surroundings: the transport below, the two sides of exchanges above, and the loop's clock.
+
+    The server's side sets `accept`, which is called with each chunk whose exchange has no handle: the first one of a
+    request, and those that come after its final reply. `note` is called with each report. This is the
+    TransportHandler of the node.
+    """
+
+    __slots__ = (
+        "_catches_up",
+        "_heartbeat",
+        "_links",
+        "_loop",
+        "_note",
+        "_pending",
+        "_performing",
+        "_timer",
+        "_wake_at",
+        "accept",
+        "closed",
+        "engine",
+        "muted",
+        "on_idle",
+    )
+
+    def __init__(self, engine: Engine, heartbeat: float, note: Callable[[Report], None]) -> None:
+        self.engine = engine
+        self._heartbeat = heartbeat
+        self._note = note
+        self._links: LinkLayer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pending: deque[Effect] = deque()
+        self._performing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = NEVER
+        self._catches_up = False
+        self.accept: Callable[[Deliver], None] = _refuse
+        self.closed = False
+        self.muted = False
+        """Whether chunks are dropped instead of delivered, because the program ends."""
+        self.on_idle: Callable[[], None] | None = None
+        """Called whenever all effects have been performed."""
+
+    def start(self, links: LinkLayer) -> None:
+        """Perform effects from now on, in the running loop; those of earlier stimuli follow with the next one."""
+        self._links = links
+        self._loop = asyncio.get_running_loop()
+
+    def close(self) -> None:
+        """Call `tick` no more. Effects are still performed."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- stimuli: exchanges --------------------------------------------------------------------------------------
+
+    def reply(
+        self,
+        message_id: MessageId,
+        header: ReplyHeader | None,
+        body: bytes,
+        *,
+        last: bool = True,
+        eof: Eof | None = None,
+    ) -> None:
+        """Send a reply, or its beginning (`last` False), or with `eof` the end of the exchange."""
+        self.perform(self.engine.reply(message_id, header, body, time.monotonic(), last=last, eof=eof))
+
+    def feed(self, stream: Stream, body: bytes, *, last: bool) -> None:
+        """Send more of the message under way on a stream."""
+        self.perform(self.engine.feed(stream, body, time.monotonic(), last=last))
+
+    def release_credit(self, stream: Stream, credit: int) -> None:
+        """Release credit: so many bytes of an inbound stream have been read."""
+        self.perform(self.engine.release_credit(stream, credit, time.monotonic()))
+
+    def cancel(self, message_id: MessageId) -> None:
+        """Cancel a request of this node. Harmless if it is over."""
+        self.perform(self.engine.cancel(message_id, time.monotonic()))
+
+    def room(self, stream: Stream) -> int:
+        """How many bytes the stream takes now; 0 if it is over."""
+        return 0 if self.closed else self.engine.room(stream)
+
+    def is_open(self, stream: Stream) -> bool:
+        """Whether the stream may take more."""
+        return not self.closed and self.engine.is_open(stream)
+
+    # -- stimuli: the transport (TransportHandler) --------------------------------------------------------------------
+
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
+        """A connection is there."""
+        where = self._links.remote_address(link) if self._links is not None else ""
+        where = f"at {where}" if dialled else f"from {where}"
+        self.perform(self.engine.link_up(link, time.monotonic(), dialled=dialled, cost=cost, where=where))
+
+    def on_link_down(self, link: LinkId, reason: str) -> None:
+        """A connection is gone."""
+        self.perform(self.engine.link_down(link, time.monotonic(), reason))
+
+    def on_link_suspect(self, link: LinkId) -> None:
+        """A connection may be gone."""
+        self.perform(self.engine.probe(link, time.monotonic()))
+
+    def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
+        """A message has come."""
+        self.perform(self.engine.receive(link, frames, time.monotonic()))
+
+    def on_link_ready(self, link: LinkId) -> None:
+        """A full link may take more: one frame is tried first, so that no more than that comes back."""
+        links = self._links
+        effects = self.engine.link_ready(link, time.monotonic(), most=1)
+        while effects:
+            self.perform(effects)
+            if links is None or links.is_full(link):
+                break
+            effects = self.engine.link_ready(link, time.monotonic())
+
+    def on_dial_failed(self, url: str, reason: str) -> None:
+        """A peer does not answer; it is dialled again."""
+        self.perform(self.engine.dial_failed(url, reason, time.monotonic()))
+        self._note(Report("dial_failed", None, None, f"{url}: {reason}"))
+
+    def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
+        """A message was dropped: of a link that is gone or was hung up."""
+        self._note(Report("frame_dropped", None, link, reason))
+
+    def on_connection_shut(self, reason: str) -> None:
+        """A connection was ended that no link had been made of."""
+        self._note(Report("connection_shut", None, None, reason))
+
+    # -- effects -------------------------------------------------------------------------------------------------
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Perform what the engine returned, in order; effects of a stimulus that arises meanwhile come after.
+
+        Frames that nothing waits ahead of go out at once even then, so that a reply is on its way before all that led
+        to it has returned.
+        """
+        pending, links = self._pending, self._links
+        if self._performing or links is None:
+            for effect in effects:
+                if pending or links is None or type(effect) is not Transmit:
+                    pending.append(effect)
+                else:
+                    self._transmit(links, effect)
+            return
+        self._performing = True
+        pending.extend(effects)
+        try:
+            while pending:
+                effect = pending.popleft()
+                if type(effect) is Transmit:  # by far the most are this and the next
+                    self._transmit(links, effect)
+                elif type(effect) is Deliver:
+                    self._deliver(effect)
+                else:
+                    self._do(links, effect)
+        finally:
+            self._performing = False
+        if not self.closed:
+            links.settle()
+            if self.engine.deadline < self._wake_at:
+                self._arm()
+        if self.on_idle is not None:
+            self.on_idle()
+
+    def _transmit(self, links: LinkLayer, effect: Transmit) -> None:
+        link, frames = effect
+        if not links.send(link, frames):
+            self._pending.extend(self.engine.link_full(link, frames, time.monotonic()))
+
+    def _deliver(self, chunk: Deliver) -> None:
+        if self.muted:
+            return
+        if type(chunk.body) is not bytes:  # large frames come from ZeroMQ uncopied, as what only it knows
+            chunk = chunk._replace(body=bytes(chunk.body))
+        handle: Any = chunk.handle
+        if handle is None:
+            self.accept(chunk)
+            return
+        try:
+            handle.on_chunk(chunk)
+        except BaseException as error:
+            if must_propagate(error):
+                raise
+            self.fail(handle, chunk.stream.message_id, error)
+
+    def fail(self, handle: Handle, message_id: MessageId, error: BaseException) -> None:
+        """End one exchange that can't go on, and nothing else: other frames wait behind this one."""
+        text = "%s failed to take in a frame of %s"
+        log_exception(log, text, self.engine.node, message_id.hex(), error=error, level=logging.ERROR)
+        handle.on_failure(error)
+
+    def _do(self, links: LinkLayer, effect: Effect) -> None:
+        handle: Any
+        match effect:
+            case Pull():
+                handle = effect.handle
+                if handle is not None:
+                    handle.on_room()
+            case StreamOver():
+                handle = effect.handle
+                if handle is not None:
+                    handle.on_stream_over()
+            case Abort():
+                handle = effect.handle
+                if handle is not None:
+                    handle.on_abort(effect.reason)
+            case HangUp(link, _, pause):
+                links.hang_up(link, pause)
+            case Report():
+                self._note(effect)
+            case Transmit():
+                self._transmit(links, effect)
+            case Deliver():
+                self._deliver(effect)
+            case _:
+                assert_never(effect)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Have `tick` called when the engine is due next."""
+        if self._loop is None:
+            return
+        deadline = self.engine.deadline
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        loop = self._loop
+        if loop is None or self.closed:
+            return
+        now, timer, self._timer = time.monotonic(), self._timer, None
+        late = loop.time() - timer.when() if timer is not None else 0.0
+        self._wake_at = NEVER
+        if late > self._heartbeat and not self._catches_up:
+            # The loop was blocked. What has come meanwhile is read first, lest its lateness be taken for silence.
+            self._catches_up = True
+            self._timer = loop.call_later(0.0, self._tick)
+            self._wake_at = now
+            self.perform(self.engine.resume(late, now))
+            return
+        self._catches_up = False
+        self.perform(self.engine.tick(now))
+
+
+def _refuse(chunk: Deliver) -> None:
+    raise RuntimeError("this node serves no requests")

@@ -155,7 +155,7 @@ def test_isolated_work_is_killed(tmp_path):
     mesh = zmesh.Controller(zmesh.Config(node_id="a"))
     mesh.register("t:waits", waits, isolate=True)
     loop.run_until_complete(main())
-    process = mesh._node.serving.runner._processes._keeper._process
+    process = mesh._node.serving.runner._processes._fork_server._process
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False
     loop.close()

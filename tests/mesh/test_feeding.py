@@ -24,6 +24,30 @@ async def mesh():
         yield mesh
 
 
+async def test_a_request_that_is_cancelled_before_its_first_chunk_was_delivered_is_cancelled_at_its_server(mesh):
+    """What a handler sends is delivered after it has returned, and so is the cancel that follows at once."""
+    node, begun, ended, streams = mesh["a"], [], [], []
+
+    async def waits(work):
+        begun.append(work)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(work.cancelled)
+
+    def handler(message):
+        if not streams:
+            streams.append(node.stream("a", "a:waits").send())
+            streams[0].cancel()
+
+    node.register("a:waits", waits)
+    node.send(b"x", "a", "echo:echo", handler)
+    await eventually(lambda: streams)
+    assert isinstance(await streams[0].finished(), zmesh.Cancelled)
+    assert ended == [True] * len(begun)
+    assert len(node.node.serving) == 0
+
+
 class Pieces:
     """An async iterator of so many pieces, which then waits for more for ever; `closed` tells when it was let go."""
 

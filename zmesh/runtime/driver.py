@@ -65,9 +65,9 @@ class LinkLayer(Protocol):
 class Driver:
     """The engine and its surroundings: the transport below, the two sides of exchanges above, and the loop's clock.
 
-    The server's side sets `accept`, which is called with each chunk whose exchange has no handle: the first one of a
-    request, and those that come after its final reply. `note` is called with each report. This is the
-    TransportHandler of the node.
+    Effects of one stimulus are emitted before the first of them is performed, so the first chunk of a request, and what
+    comes with it, carries no handle yet: the server's side sets `accept` for such chunks, and `find` for such an Abort.
+    `note` is called with each report. This is the TransportHandler of the node.
     """
 
     __slots__ = (
@@ -83,6 +83,7 @@ class Driver:
         "accept",
         "closed",
         "engine",
+        "find",
         "muted",
         "on_idle",
     )
@@ -99,6 +100,7 @@ class Driver:
         self._wake_at = NEVER
         self._catches_up = False
         self.accept: Callable[[Deliver], None] = _refuse
+        self.find: Callable[[MessageId], Handle | None] = _find_nothing
         self.closed = False
         self.muted = False
         """Whether chunks are dropped instead of delivered, because the program ends."""
@@ -269,7 +271,7 @@ class Driver:
                 if handle is not None:
                     handle.on_stream_over()
             case Abort():
-                handle = effect.handle
+                handle = effect.handle or self.find(effect.message_id)
                 if handle is not None:
                     handle.on_abort(effect.reason)
             case HangUp(link, _, pause):
@@ -315,3 +317,7 @@ class Driver:
 
 def _refuse(chunk: Deliver) -> None:
     raise RuntimeError("this node serves no requests")
+
+
+def _find_nothing(message_id: MessageId) -> Handle | None:
+    return None

@@ -1,8 +1,10 @@
 """The requests under way at a node by message id, and by the id of each of their replies.
 
-The engine brings chunks and cancels straight to their request, so this serves only those who name one by its id: the
-directive `zmesh:cancel`, and closing. The id of a reply is that of its request plus its serial number, so requests are
-also found by the upper bits of the id, which all replies share with it (or the next higher ones, after a carry).
+The engine brings chunks and cancels straight to their request. This serves those who name one by its id: the directive
+`zmesh:cancel`, closing, and effects that the engine emitted before it had the request's handle.
+
+The id of a reply is that of its request plus its serial number, so requests are also found by the upper bits of the id,
+which all replies share with it (or the next higher ones, after a carry).
 """
 
 from __future__ import annotations

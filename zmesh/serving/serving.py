@@ -57,7 +57,7 @@ class Serving:
             spool_dir=storage.folder,
         )
         self._index: RequestIndex[IncomingRequest] = RequestIndex()
-        driver.accept = self.accept
+        driver.accept, driver.find = self.accept, self._index.get
 
     def __len__(self) -> int:
         """How many requests have not had their final reply."""
@@ -83,13 +83,17 @@ class Serving:
         self.runner.when_ended(request.message_id, ended)
 
     def accept(self, chunk: Deliver) -> None:
-        """Take the first chunk of a request; one that comes after the final reply is dropped.
+        """Take the first chunk of a request, or one that the engine emitted before it had the request's handle.
 
         A request whose work ends at once is over when this returns, and was never entered anywhere.
         """
         opening = chunk.header
         if not isinstance(opening, RequestHeader):
-            self.driver.release_credit(chunk.stream, chunk.credit)
+            known = self._index.get(chunk.stream.message_id)
+            if known is not None:
+                known.on_chunk(chunk)
+            else:  # it has had its final reply
+                self.driver.release_credit(chunk.stream, chunk.credit)
             return
         request = IncomingRequest(self, chunk, opening)
         try:

@@ -5,6 +5,7 @@ from zmesh.core import wire
 from zmesh.core.effects import Report
 from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, MAX_FORMER, NextHop
 from zmesh.core.forwarding.queues import BULK, FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue
+from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.wire import MAX_BODY, MAX_TTL, Kind
 
 # --- passing on ---------------------------------------------------------------------------------------------------
@@ -148,6 +149,12 @@ def test_the_ttl_ends_where_it_is_used_up(node):
     assert report == Report("expired", "c", 2, "c")
     assert (note.kind, note.destination, note.body) == (Kind.EXPIRED, "c", b"head")
     assert wire.decode_expired(note.head) == wire.Expired(Kind.CHUNK, "a", "c")
+
+
+def test_so_many_frames_of_a_link_are_answered_as_expired_and_no_more(node):
+    burst = int(DEFAULT_LIMITS.error_frames.burst)
+    effects = [forward(node, 2, frames(of="c", ttl=1)) for _ in range(burst + 2)]
+    assert [len(each) for each in effects] == [2] * burst + [1, 1]
 
 
 @pytest.mark.parametrize(("size", "notes"), [(MAX_BODY, 1), (MAX_BODY + 1, 0)])

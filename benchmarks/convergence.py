@@ -115,15 +115,15 @@ class Traffic:
 
     def __call__(self, frames: Frames) -> None:
         """Count one frame."""
-        size = len(frames[0]) + len(frames[1]) + len(frames[2]) + FRAMING_BYTES
+        size = sum(map(len, frames)) + FRAMING_BYTES
         self.all_bytes += size
         if frames is not self._last[0]:
-            route, count = wire.decode_route(frames[0]), 0
+            route, count = wire.read_packet(frames), 0
             kind = route.kind
             if kind == Kind.UPDATE:
-                count = len(wire.decode_update(wire.unseal(route, *frames[1:])).entries)
+                count = len(wire.decode_update(route.head).entries)
             elif kind == Kind.RECORD:
-                count = len(wire.decode_records(wire.unseal(route, *frames[1:]))[0])
+                count = len(wire.decode_records(route.head)[0])
             self._last = (frames, kind, count)
         _, kind, count = self._last
         if kind == Kind.UPDATE:

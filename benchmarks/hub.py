@@ -77,8 +77,8 @@ class Neighbour:
     def hear(self, now: float) -> None:
         """Take in one message."""
         frames = self.socket.recv_multipart()
-        route = wire.decode_route(frames[0])
-        head = wire.unseal(route, frames[1], frames[2])
+        route = wire.read_packet(frames)
+        head = route.head
         if route.kind == Kind.HELLO:
             row = (self.node, self.incarnation, 1, 0, 0, 0)
             self._send(wire.encode_update(wire.Update(wire.FULL_BEGIN | wire.FULL_END, 1, [row])))

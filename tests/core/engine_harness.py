@@ -37,7 +37,7 @@ class Routed(NamedTuple):
 
 def sealed(kind, to, of, head, body=b"", ttl=wire.MAX_TTL):
     """A frame as it comes in after some hops."""
-    return (wire.encode_route(kind, to, of, ttl), *wire.seal(kind, to, of, head, body)[1:])
+    return wire.encode_packet(kind, to, of, head, body, ttl)
 
 
 class Subject:
@@ -65,13 +65,14 @@ class Subject:
             assert effect.event in EVENTS
         if not isinstance(effect, Transmit):
             return effect
-        first, head, body = effect.frames
-        route = wire.decode_route(first)
-        value = self.readers[route.kind](wire.unseal(route, head, body))
-        if route.kind >= wire.FIRST_ROUTED:
-            return Routed(effect.link, Kind(route.kind), route.destination, route.source, value, body)
-        assert body == b""
-        return Said(effect.link, Kind(route.kind), value)
+        if len(effect.frames) > 2:
+            return Said(effect.link, Kind.HELLO, "of version 1")
+        packet = wire.read_packet(effect.frames)
+        value = self.readers[packet.kind](packet.head)
+        if packet.kind >= wire.FIRST_ROUTED:
+            return Routed(effect.link, Kind(packet.kind), packet.destination, packet.source, value, packet.body)
+        assert packet.body == b""
+        return Said(effect.link, Kind(packet.kind), value)
 
     # -- stimuli --
 

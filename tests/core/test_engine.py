@@ -184,6 +184,11 @@ def test_an_error_with_what_can_not_be_written_as_utf_8_ends_the_call_all_the_sa
 # --- full links ---------------------------------------------------------------------------------------------------
 
 
+def bodies(effects):
+    """The bodies of packets that are sent."""
+    return [wire.read_packet(effect.frames).body for effect in effects]
+
+
 def test_what_a_full_link_did_not_take_is_sent_first_when_it_is_ready(linked):
     engine, now = linked.engine, linked.now
     (first,) = engine.send(ID, "a", HEADER, b"1", now)
@@ -192,7 +197,7 @@ def test_what_a_full_link_did_not_take_is_sent_first_when_it_is_ready(linked):
     engine.check()
     effects = engine.link_ready(1, now)
     assert effects[0] == first
-    assert [effect.frames[2] for effect in effects] == [b"1", b"2"]
+    assert bodies(effects) == [b"1", b"2"]
     assert engine.link_ready(1, now) == []
     assert len(engine.send(bytes(15) + b"\x02", "a", HEADER, b"3", now)) == 1
 
@@ -207,7 +212,7 @@ def test_a_link_of_which_only_sending_tells_whether_it_is_ready_is_asked_with_on
     engine.link_full(1, first.frames, now)
     engine.check()
     assert engine.link_ready(1, now, most=1) == [first]
-    assert [effect.frames[2] for effect in engine.link_ready(1, now)] == [b"1", b"2"]
+    assert bodies(engine.link_ready(1, now)) == [b"1", b"2"]
 
 
 def test_a_stream_whose_link_lags_waits_and_goes_on_when_it_is_ready(linked):
@@ -223,20 +228,20 @@ def test_a_stream_whose_link_lags_waits_and_goes_on_when_it_is_ready(linked):
     while effects := engine.link_ready(1, now):
         engine.check()
         sent += effects
-    assert [len(effect.frames[2]) for effect in sent] == [1] + [MAX_BODY] * 20
+    assert [len(body) for body in bodies(sent)] == [1] + [MAX_BODY] * 20
 
 
 def test_a_link_may_still_lag_when_it_is_ready(linked):
     engine, now = linked.engine, linked.now
     (first,) = engine.send(ID, "a", HEADER, b"1", now)
     engine.link_full(1, first.frames, now)
-    frames = (wire.encode_route(Kind.CHUNK, "a", "x"), b"", bytes(MAX_BODY))
+    frames = wire.encode_packet(Kind.CHUNK, "a", "x", b"", bytes(MAX_BODY))
     for _ in range(DRAIN + 10):
         engine.forwarding.enqueue(1, frames, ("x", "a", True))
     waiting = engine.send(bytes(16), "a", HEADER, b"2", now)
     assert waiting == []
     assert len(engine.link_ready(1, now)) == DRAIN
-    assert b"2" not in [effect.frames[2] for effect in engine.link_ready(1, now)[:-1]]
+    assert b"2" not in bodies(engine.link_ready(1, now)[:-1])
 
 
 def test_small_messages_pass_large_ones_on_a_full_link(linked):
@@ -246,13 +251,13 @@ def test_small_messages_pass_large_ones_on_a_full_link(linked):
         engine.link_full(1, effect.frames, now)
     for number, body in enumerate([bytes(BULK), bytes(BULK), b"small"]):
         engine.send(bytes([number]) * 16, "a", HEADER, body, now)
-    sizes = [len(effect.frames[2]) for effect in engine.link_ready(1, now)]
+    sizes = [len(body) for body in bodies(engine.link_ready(1, now))]
     assert sizes == [MAX_BODY] * 3 + [BULK, 5, BULK]
 
 
 def test_an_unknown_link_can_be_neither_full_nor_ready(subject):
     dropped = Report("frame_dropped", None, 9, "link_gone")
-    assert subject.done(subject.engine.link_full(9, (b"", b"", b""), 0.0)) == [dropped]
+    assert subject.done(subject.engine.link_full(9, (b"",), 0.0)) == [dropped]
     assert subject.done(subject.engine.link_ready(9, 0.0)) == []
 
 

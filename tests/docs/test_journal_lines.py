@@ -68,7 +68,7 @@ def lines() -> Iterator[str]:
 
 
 def test_every_line_that_is_shown_is_one_of_the_code() -> None:
-    block = re.search(r"### What a node says on stderr.*?```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    block = re.search(r"### The log of a node.*?```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert block is not None
     shown = [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", "", line) for line in block[1].splitlines()]
     assert shown == list(lines())

@@ -15,6 +15,7 @@ import zmesh
 from zmesh import config, errors
 from zmesh.core import wire
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, Rate
+from zmesh.core.message import RequestHeader
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROW = re.compile(r"^\| (.+?) \|$", re.MULTILINE)
@@ -202,12 +203,25 @@ def test_every_kind_has_a_row_with_its_number_and_as_many_fields(kind: IntEnum) 
 
 def test_the_fields_of_a_chunk_a_record_and_an_entry_are_all_there() -> None:
     sections = sections_of("protocol.md")
-    chunk = [row for row in ROW.findall(sections["Streams"]) if re.match(r"[a-z ]+ \| (16|bool|int|array)", row)]
+    chunk = [row for row in ROW.findall(sections["Streams"]) if re.match(r"[a-z ]+ \| (16|flag|int|array|map)", row)]
     assert len(chunk) == len(wire.Chunk._fields)
     for section, thing in (("Records", wire.Record), ("Routes", wire.Entry)):
         listed = re.search(r"(?:record is|entry is) `([^`]+)`", sections[section])
         assert listed is not None
         assert [name.strip().replace(" ", "_") for name in listed[1].split(",")] == list(thing._fields)
+
+
+def test_every_packet_on_the_page_is_what_it_says() -> None:
+    blocks = re.findall(r"```text\n((?:[0-9a-f]{2}[ \n])+)```", (DOCS / "protocol.md").read_text(encoding="utf-8"))
+    packets = [wire.read_packet((bytes.fromhex(block),)) for block in blocks]
+    assert [packet.kind for packet in packets] == [wire.Kind.PROBE, wire.Kind.CHUNK, wire.Kind.ACK]
+    probe, request, ack = packets
+    assert wire.decode_probe(probe.head) == wire.Probe(1.5, 0, 0, 0.0)
+    chunk = wire.decode_chunk(request.head)
+    assert (request.destination, request.source, request.body) == ("edge-7", "hub", b"hello")
+    assert (chunk.request, chunk.sequence, chunk.flags, chunk.header) == (True, 0, 3, RequestHeader("echo:echo", 1.5))
+    assert (chunk.request_number, chunk.incarnation, chunk.target) == (7, 1, 2)
+    assert wire.decode_ack(ack.head).acks == (wire.AckItem(chunk.message_id, True, 1, 1_638_400),)
 
 
 # --- routing ----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,11 @@ def hello(member):
     return link(Kind.HELLO, wire.Hello(member.node, member.incarnation, 0.0, False, int(member._link or 0), 0))
 
 
+def _with_ttl(frames, ttl):
+    (packet,) = frames
+    return (packet[:3] + bytes((ttl,)) + packet[4:],)
+
+
 FLOODS = {
     "resend": lambda member, number: link(Kind.RESEND, wire.Resend(True, True)),
     "seqno_request": lambda member, number: link(
@@ -36,9 +41,7 @@ FLOODS = {
     "update": lambda member, number: next(advertised(*made_up(100), seqno=number + 1)),
     "unknown node": lambda member, number: member.chunk(f"unknown-{number}", bytes(64), last=True),
     "unknown name": lambda member, number: member.chunk(f"honets{number % 3}", bytes(64), last=True),
-    "out of ttl": lambda member, number: (
-        wire.encode_route(Kind.CHUNK, "honest", member.address, 1), *member.chunk("honest", last=True)[1:]
-    ),
+    "out of ttl": lambda member, number: _with_ttl(member.chunk("honest", last=True), 1),
 }  # fmt: skip
 
 

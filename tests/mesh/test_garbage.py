@@ -287,9 +287,8 @@ async def test_many_quick_links(hub, census, zmq_socket):
 
 
 def hello(node, *, version=wire.VERSION, incarnation=7, session=1, answers=0):
-    route = msgpack.packb((version, int(Kind.HELLO), wire.MAX_TTL, "", ""))
-    head = msgpack.packb((node, incarnation, 0.0, False, session, answers))
-    return [route, *wire.seal(Kind.HELLO, "", "", head, b"")[1:]]
+    head = wire.Hello(node, incarnation, 0.0, False, session, answers, version, version)
+    return wire.encode_link(Kind.HELLO, head)
 
 
 @pytest.mark.parametrize("kind", ["REQ", "REP", "PUB", "SUB", "PUSH", "PULL", "PAIR", "ROUTER", "DEALER"])
@@ -331,10 +330,10 @@ async def test_messages_that_are_nearly_right(hub, census, zmq_socket, reports):
             await eventually(lambda sock=sock: sock.poll(0))
             for _ in range(20):
                 address = ("right", f"stranger-{kind}") if kind >= wire.FIRST_ROUTED else ("", "")
-                route = msgpack.packb((wire.VERSION, kind, rng.randrange(256), *address))
+                ttl = rng.randrange(256)
                 head = msgpack.packb([rng.choice(values) for _ in range(rng.randrange(14))])
                 body = rng.randbytes(rng.randrange(100))
-                sock.send_multipart([route, *wire.seal(kind, *address, head, body)[1:]])
+                sock.send_multipart(wire.encode_packet(kind, *address, head, body, ttl))
             await hub.mesh["left"].ping_once("hub")
             sock.close()
         await eventually(lambda: len(links(hub)) == 2)
@@ -361,13 +360,43 @@ async def test_another_version_of_the_protocol_is_refused_and_told_why(hub, cens
         sock = zmq_socket("DEALER", hub.listening[0])
         sock.send_multipart(hello("newcomer", version=99))
         await eventually(lambda: sock.poll(0))
-        first, head, body = sock.recv_multipart()
-        route = wire.decode_route(first)
-        assert route.kind == Kind.REFUSE
-        reason, text, *_ = msgpack.unpackb(wire.unseal(route, head, body))
-        assert (reason, text) == ("version", "protocol version 99 is not 1, which we speak")
+        packet = wire.read_packet(sock.recv_multipart())
+        assert packet.kind == Kind.REFUSE
+        reason, text, *_ = msgpack.unpackb(packet.head)
+        assert (reason, text) == ("version", "protocol versions 99 to 99 are not 2 to 2, which this node speaks")
         sock.close()
     assert [report.detail for report in seen if report.event == "link_refused"] == [f"we refuse: {text}"]
+
+
+async def test_a_node_of_version_1_is_refused_in_words_that_it_reads(hub, census, zmq_socket, reports):
+    seen = reports(hub.node)
+    async with undisturbed(hub, census):
+        sock = zmq_socket("DEALER", hub.listening[0])
+        sock.send_multipart(wire.hello_for_version1(1))
+        await eventually(lambda: sock.poll(0))
+        text = "protocol version 1 is not 2 to 2, which this node speaks"
+        assert tuple(sock.recv_multipart()) == wire.refuse_version1(text)
+        sock.close()
+    assert [report.detail for report in seen if report.event == "link_refused"] == [f"we refuse: {text}"]
+
+
+async def test_a_node_of_version_1_that_is_dialled_is_named_as_the_reason(zmq_socket, reports):
+    """It takes a packet for garbage, reads the HELLO that is for it, and refuses it."""
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as former:
+        port = former.bind_to_random_port("tcp://127.0.0.1")
+        async with Mesh("here", tcp=True, heartbeat=0.2) as mesh:
+            seen = reports(mesh["here"].node)
+            mesh["here"].add_peer(f"tcp://127.0.0.1:{port}")
+            said = []
+            while not said or tuple(said[-1]) != wire.hello_for_version1(wire.VERSION):
+                await eventually(lambda: former.poll(0))
+                identity, *parts = former.recv_multipart()
+                said.append(parts)
+            former.send_multipart([identity, *wire.refuse_version1("protocol version 2 is not 1, which we speak")])
+            await eventually(lambda: [report for report in seen if report.event == "link_refused"])
+            assert any("they refuse: protocol version 2 is not 1" in report.detail for report in seen)
 
 
 async def test_a_node_that_is_refused_for_its_version_reports_that(zmq_socket, reports, tmp_path):

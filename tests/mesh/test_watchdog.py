@@ -246,9 +246,9 @@ def test_a_place_is_the_innermost_line_that_is_no_library_s():
 
 
 def test_a_keepalive_asks_for_nothing():
-    assert wire.decode_route(KEEPALIVE[0]).kind == Kind.RESEND
-    route = wire.decode_route(KEEPALIVE[0])
-    assert wire.decode_resend(wire.unseal(route, KEEPALIVE[1], KEEPALIVE[2])) == wire.Resend(False, False)
+    packet = wire.read_packet(KEEPALIVE)
+    assert packet.kind == Kind.RESEND
+    assert wire.decode_resend(packet.head) == wire.Resend(False, False)
 
 
 # --- the gate -------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_a_hundred_one_shot_leaves_a_second_leave_a_mesh_of_two_hundred_nodes_as
         send = each.send
 
         def count(end: int, frames: wire.Frames, send=send) -> bool:
-            kinds.append(wire.decode_route(frames[0]).kind)
+            kinds.append(wire.decode_packet(frames).kind)
             return send(end, frames)
 
         each.send = count  # type: ignore[method-assign]

@@ -111,7 +111,7 @@ def test_a_table_of_records_that_one_side_refuses_is_not_asked_for_without_end()
     say(liar, wire.encode_records([wire.encode(Record(name, 9, 5, (), (), b"")) for name in names]))
     sim.run(10.0)
     asked = []
-    sim.tap = lambda frames: asked.append(sim.now) if wire.decode_route(frames[0]).kind == wire.Kind.RESEND else None
+    sim.tap = lambda frames: asked.append(sim.now) if wire.decode_packet(frames).kind == wire.Kind.RESEND else None
     sim.run(600.0)
     minutes = [sum(1 for when in asked if start <= when < start + 60) for start in range(60, 600, 60)]
     assert max(minutes[3:]) <= 2 * 2 * len(sim.wires)

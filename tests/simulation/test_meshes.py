@@ -37,7 +37,7 @@ def test_a_small_request_and_its_reply_are_two_messages_on_the_critical_path() -
     send = wire_.send
 
     def count(end: int, frames: wire.Frames) -> bool:
-        kind = wire.decode_route(frames[0]).kind
+        kind = wire.decode_packet(frames).kind
         if kind >= wire.FIRST_ROUTED:
             sent.append(kind)
         return send(end, frames)
@@ -216,13 +216,11 @@ def test_a_node_that_names_itself_like_its_peer_is_refused_at_both_ends() -> Non
 def test_a_foreign_protocol_version_is_refused_with_a_reason() -> None:
     sim = Simulator()
     (node,) = sim.add("a")
-    route = bytearray(wire.encode_route(Kind.HELLO))
-    route[1] = wire.VERSION + 1
     node.do(node.engine.link_up(LinkId(77), sim.now, dialled=False))
-    effects = node.engine.receive(LinkId(77), (bytes(route), b"\x90", b""), sim.now)
+    effects = node.engine.receive(LinkId(77), wire.hello_for_version1(1), sim.now)
     names = [type(effect).__name__ for effect in effects]
     assert names == ["Transmit", "Report", "HangUp"]
-    assert "protocol version 2 is not 1" in effects[1].detail  # type: ignore[union-attr]
+    assert "protocol version 1 is not 2 to 2" in effects[1].detail  # type: ignore[union-attr]
 
 
 def test_a_cancelled_request_is_confirmed_by_the_node_that_worked_on_it() -> None:
@@ -334,8 +332,7 @@ def test_a_frame_that_has_used_up_its_ttl_is_answered_and_goes_no_further() -> N
     nodes = sim.chain("a", "b", "c")
     assert sim.settle()
     head = wire.encode(wire.Chunk(MessageId(bytes(16)), True, 0, 1, 0, 0, nodes[0].engine.incarnation, 0, None, None))
-    sealed = wire.seal(Kind.CANCEL, Address("c"), Address("a"), head, b"")
-    frames = (wire.encode_route(Kind.CANCEL, Address("c"), Address("a"), 1), *sealed[1:])
+    frames = wire.encode_packet(Kind.CANCEL, Address("c"), Address("a"), head, b"", 1)
     link = nodes[0].engine.routing.routes()[NodeId(Address("c"))].link
     assert nodes[0].transmit(link, frames)
     sim.run(0.1)

@@ -52,9 +52,9 @@ class Grid:
         self.sim.run(5)
 
     def count(self, frames):
-        route = wire.decode_route(frames[0])
+        route = wire.read_packet(frames)
         if route.kind == Kind.UPDATE:
-            self.entries += len(wire.decode_update(wire.unseal(route, *frames[1:])).entries)
+            self.entries += len(wire.decode_update(route.head).entries)
 
     def routes(self):
         return {

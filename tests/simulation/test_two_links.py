@@ -3,7 +3,7 @@
 import pytest
 
 from zmesh.core.message import Address, NodeId
-from zmesh.core.wire import Frames, Kind, decode_route
+from zmesh.core.wire import Frames, Kind, decode_packet
 from zmesh.testing.simnode import Outcome
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.simwire import Wire
@@ -20,7 +20,7 @@ class Counted:
 
         def count(from_end: int, frames: Frames) -> bool:
             if from_end == end:
-                self.kinds.append(Kind(decode_route(frames[0]).kind))
+                self.kinds.append(Kind(decode_packet(frames).kind))
             return send(from_end, frames)
 
         wire.send = count  # type: ignore[method-assign]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zmesh.core.wire import Kind, decode_route
+from zmesh.core.wire import Kind, decode_packet
 from zmesh.testing.simulator import Simulator
 
 
@@ -93,7 +93,7 @@ def test_copies_of_acknowledgements_and_chunks_change_nothing():
         """An engine that tells what comes."""
 
         def receive(self, link, frames, now):
-            kinds.append(decode_route(frames[0]).kind)
+            kinds.append(decode_packet(frames).kind)
             return hear(self, link, frames, now)
 
     right.engine.__class__ = Heard

@@ -60,7 +60,7 @@ async def main(mesh: zmesh.Controller, order: Order, mapped: mmap.mmap, table: M
 
 def without_asyncio(mesh: zmesh.sync.Controller, payload: zmesh.PayloadLike) -> str:
     """The same without asyncio."""
-    answer = mesh.stream("edge", "echo:echo", payload).send()
+    answer = mesh.request("edge", "echo:echo", payload)
     try:
         mesh.send(order, "edge", "echo:echo")
     except ValueError as error:

@@ -32,7 +32,7 @@ from zmesh.core.neighbours import (
 from zmesh.core.routing import Routing
 from zmesh.core.timers import Alarm
 from zmesh.core.view import View
-from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Route, WireError
+from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Packet, WireError
 
 _ROUTING = (Kind.UPDATE, Kind.RECORD, Kind.SEQNO_REQUEST, Kind.RESEND)
 
@@ -132,16 +132,13 @@ class Engine(View):
             self.forwarding.emit(Report("frame_dropped", self.forwarding.neighbour(link), link, "link_gone"))
             return self._done(now)
         try:
-            if len(frames) != 3 or len(frames[2]) > wire.MAX_BODY or len(frames[1]) > wire.MAX_HEAD:
-                raise WireError(f"{len(frames)} parts, or one too long")
-            route = wire.decode_route(frames[0])
-            if route.kind >= FIRST_ROUTED:
-                self._on_routed(known, route, (frames[0], frames[1], frames[2]), now)
+            packet = wire.decode_packet(frames)
+            if packet.kind >= FIRST_ROUTED:
+                self._on_routed(known, packet, tuple(frames), now)
             else:
-                known.limiter.admit(route.kind, now, is_up=known.state is State.UP)
-                # The HELLO of another version is not decoded, and need not have this checksum.
-                head = wire.unseal(route, frames[1], frames[2]) if route.version == wire.VERSION else b""
-                self._on_link_frame(known, route, head, now)
+                known.limiter.admit(packet.kind, now, is_up=known.state is State.UP)
+                wire.verify(frames, packet)
+                self._on_link_frame(known, packet, now)
             known.strikes = 0
             known.heard = now
             if known.suspect:
@@ -149,6 +146,8 @@ class Engine(View):
         except RateExceeded as error:
             known.heard = now
             self.forwarding.emit(Report("frame_dropped", known.node or None, link, f"rate_limited: {error}"))
+        except wire.ForeignVersion as error:
+            self._follow(self.neighbours.on_foreign_version(known, error, now), now)
         except WireError as error:
             self._follow(self.neighbours.on_bad_frame(known, error), now)
         return self._done(now)
@@ -282,14 +281,21 @@ class Engine(View):
 
     # -- inside: frames ------------------------------------------------------------------------------------------
 
-    def _on_routed(self, link: Link, route: Route, frames: Frames, now: float) -> None:
+    def _on_routed(self, link: Link, route: Packet, frames: Frames, now: float) -> None:
         if link.state is not State.UP:
             self.neighbours.on_early_frame(link)
             return
         if link.leaf and route.source != f"{link.node}@{self.node}":
             raise WireError("a leaf speaks for another node")
         if route.destination == self.forwarding.address or (self.leaf and self._is_me(route.destination)):
-            self._arrive(route, frames, now, link.node)
+            try:
+                wire.verify(frames, route)
+            except WireError as error:
+                self.forwarding.emit(
+                    Report("frame_dropped", wire.host_of(route.source), None, f"{error.reason}: {error}")
+                )
+                return
+            self._arrive(route, now, link.node)
             return
         self.forwarding.forward(link.id, route, frames, now)
 
@@ -297,28 +303,27 @@ class Engine(View):
         """A leaf with several links has several addresses, also the one at an uplink that it was attached to before."""
         return destination.startswith(f"{self.node}@")
 
-    def _arrive(self, route: Route, frames: Frames, now: float, via: NodeId | None) -> None:
+    def _arrive(self, route: Packet, now: float, via: NodeId | None) -> None:
         """Process a frame for this node. Errors in it are those of its source, not of the neighbour that forwards it.
 
-        `via`: the neighbour that it came from; None: this node, and the frame has no checksum.
+        `via`: the neighbour that it came from; None: this node.
         """
         try:
-            head = frames[1] if via is None else wire.unseal(route, frames[1], frames[2])
-            refusal = self.delivery.on_frame(route, head, frames[2], now, via)
+            refusal = self.delivery.on_frame(route, now, via)
         except WireError as error:
             refusal = f"{error.reason}: {error}"
         if refusal == "restarted":
-            self.forwarding.send_unreachable(route, frames, now, refusal)
+            self.forwarding.send_unreachable(route, now, refusal)
         elif refusal is not None:
             self.forwarding.emit(Report("frame_dropped", wire.host_of(route.source), None, refusal))
 
-    def _on_link_frame(self, link: Link, route: Route, head: bytes, now: float) -> None:
-        if route.kind not in _ROUTING or link.state is not State.UP:
-            self._follow(self.neighbours.on_frame(link, route, head, now), now)
+    def _on_link_frame(self, link: Link, packet: Packet, now: float) -> None:
+        if packet.kind not in _ROUTING or link.state is not State.UP:
+            self._follow(self.neighbours.on_frame(link, packet, now), now)
         elif self.leaf or link.leaf:
             self.forwarding.emit(Report("frame_dropped", link.node, link.id, "leaf_has_no_tables"))
         else:
-            self._on_routing_frame(link, route.kind, head, now)
+            self._on_routing_frame(link, packet.kind, packet.head, now)
 
     def _on_routing_frame(self, link: Link, kind: int, head: bytes, now: float) -> None:
         routing, limiter = self.routing, link.limiter
@@ -436,6 +441,6 @@ class Engine(View):
                 self._flush(now)
             self.routing.report_refused()
         while looped := self.forwarding.take_looped():
-            for frames in looped:
-                self._arrive(wire.decode_route(frames[0]), frames, now, None)
+            for packet in looped:
+                self._arrive(packet, now, None)
         return self.forwarding.take()

@@ -8,7 +8,7 @@ so that it need not travel.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, NewType, Protocol, cast
 
 Address = NewType("Address", str)
@@ -46,6 +46,9 @@ def is_directive(text: str) -> bool:
     return len(text) <= MAX_DIRECTIVE and _DIRECTIVE.match(text) is not None
 
 
+NO_METADATA: Mapping[str, str] = {}
+
+
 class RequestHeader(NamedTuple):
     """The header of a request: `timestamp` in seconds since the epoch, `lifetime` in seconds from the sending on.
 
@@ -56,6 +59,8 @@ class RequestHeader(NamedTuple):
     timestamp: float
     lifetime: float | None = None
     detached: bool = False
+    content_type: str = ""
+    metadata: Mapping[str, str] = NO_METADATA
 
 
 class ReplyHeader(NamedTuple):
@@ -63,6 +68,8 @@ class ReplyHeader(NamedTuple):
 
     timestamp: float
     serial: int
+    content_type: str = ""
+    metadata: Mapping[str, str] = NO_METADATA
 
 
 class Eof(NamedTuple):

@@ -124,7 +124,7 @@ class Member:
         self, kind: Kind, destination: str, head: tuple[object, ...], body: bytes = b"", *, source: str | None = None
     ) -> Frames:
         """A frame that travels, from this member unless another `source` is named."""
-        return wire.seal(kind, destination, source or self.address, wire.encode(head), body)
+        return wire.encode_packet(kind, destination, source or self.address, wire.encode(head), body)
 
     # -- events of the transport (TransportHandler) --------------------------------------------------------------------
 
@@ -159,9 +159,8 @@ class Member:
 
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
         """Answer probes, learn who is there, and keep all else."""
-        route = wire.decode_route(frames[0])
-        body = bytes(frames[2])
-        head = wire.unseal(route, frames[1], body)
+        route = wire.read_packet(frames)
+        head, body = route.head, bytes(route.body)
         match route.kind:
             case Kind.PROBE:
                 self.send(wire.encode_link(Kind.ECHO, wire.Echo(wire.decode_probe(head).token)))

@@ -76,12 +76,14 @@ class Liar(SimNode):
 
     def transmit(self, link: LinkId, frames: Frames) -> bool:
         """Put frames on a link, not quite as the engine would have them."""
-        route = wire.decode_route(frames[0])
+        if len(frames) > 2:  # a HELLO for nodes of version 1
+            return super().transmit(link, frames)
+        route = wire.decode_packet(frames)
         if route.kind == Kind.UPDATE:
-            update = wire.decode_update(wire.unseal(route, frames[1], frames[2]))
+            update = wire.decode_update(route.head)
             frames = wire.encode_update(update._replace(entries=[self._twist(row) for row in update.entries]))
         elif route.kind == Kind.PROBE and "probes" in self.kinds and self._chance():
-            probe = wire.decode_probe(wire.unseal(route, frames[1], frames[2]))
+            probe = wire.decode_probe(route.head)
             frames = wire.encode_link(Kind.PROBE, probe._replace(routes=self._any(), records=self._any()))
         elif route.kind == Kind.ECHO and "probes" in self.kinds and self._chance():
             frames = wire.encode_link(Kind.ECHO, wire.Echo(self.random.choice((0.0, -1e9, 1e17, self.now))))
@@ -153,12 +155,12 @@ class Liar(SimNode):
             case 0:
                 super().transmit(link, (noise, noise, b""))
             case 1 if kind < FIRST_ROUTED and kind != Kind.GOODBYE:
-                super().transmit(link, wire.seal(kind, "", "", noise, b""))
+                super().transmit(link, wire.encode_packet(kind, "", "", noise, b""))
             case 2 if victim is not None:
                 routed = max(kind, Kind.CHUNK)
-                super().transmit(link, wire.seal(Kind(routed), victim, self.id, noise, noise))
+                super().transmit(link, wire.encode_packet(Kind(routed), victim, self.id, noise, noise))
             case _:
-                super().transmit(link, (wire.encode_route(Kind.UPDATE), noise, b""))
+                super().transmit(link, (wire.encode_link(Kind.UPDATE)[0][:12] + noise,))
 
     def _speak_for_another(self, link: LinkId) -> None:
         """A frame in the name of one node, or of nobody, for another."""
@@ -184,7 +186,7 @@ class Liar(SimNode):
                 head = (message_id, True, number, floor, mine, theirs)
             case _:
                 head = (int(Kind.CHUNK), "no_route", source, victim, (), 0.0)
-        super().transmit(link, wire.seal(kind, victim, source, wire.encode(head), b""))
+        super().transmit(link, wire.encode_packet(kind, victim, source, wire.encode(head), b""))
 
     # -- inside --------------------------------------------------------------------------------------------------
 

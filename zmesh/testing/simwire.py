@@ -210,7 +210,7 @@ class Wire:
             return True
         when = sim.now
         if way.bandwidth < UNLIMITED:
-            size = len(frames[0]) + len(frames[1]) + len(frames[2])
+            size = wire.size_of(frames)
             when = session.idle_at[end] = max(when, session.idle_at[end]) + size / way.bandwidth
         when = max(session.last[end], when + way.delay + way.jitter * sim.random.random())
         session.last[end] = when
@@ -376,10 +376,9 @@ def _both(delay: float | tuple[float, float]) -> tuple[float, float]:
 def _may_be_copied(node: SimNode, frames: Frames) -> bool:
     """Whether a second copy changes nothing that its source counts: see the head of this file."""
     try:
-        route = wire.decode_route(frames[0])
+        route = wire.read_packet(frames)
         if route.destination != node.engine.address or route.kind not in (Kind.ACK, Kind.CHUNK):
             return False
-        head = wire.unseal(route, frames[1], frames[2])
-        return route.kind == Kind.ACK or wire.decode_chunk(head).target == node.engine.incarnation
+        return route.kind == Kind.ACK or wire.decode_chunk(route.head).target == node.engine.incarnation
     except wire.WireError:
         return False

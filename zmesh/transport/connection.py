@@ -12,7 +12,7 @@ from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.transport.address import Target
 from zmesh.transport.dial_status import DialError, DialFailure
-from zmesh.transport.link_socket import EVENTS, IN, MORE, OUT, LinkSocket, send_body
+from zmesh.transport.link_socket import EVENTS, IN, LAST, MORE, OUT, LinkSocket, send_rest
 
 if TYPE_CHECKING:
     from zmesh.transport.transport import Transport
@@ -85,13 +85,14 @@ class Connection(LinkSocket):
 
     def send(self, link: LinkId, frames: Frames) -> bool:
         """Hand frames to ZeroMQ; False if the connection takes no more now."""
+        alone = len(frames) == 1
         try:
-            self._send(frames[0], MORE)
+            self._send(frames[0], LAST if alone else MORE)
         except zmq.Again:
             self.full.add(link)
             return False
-        self._send(frames[1], MORE)
-        send_body(self._send, frames[2])
+        if not alone:
+            send_rest(self._send, frames)
         return True
 
     def _parts(self, link: LinkId, frames: Frames) -> tuple[bytes, ...]:

@@ -32,7 +32,7 @@ MAX_FRAME = MAX_HEAD + 4096
 BATCH = 64
 BATCH_SECONDS = 0.002
 UNCOPIED = 16 * 1024
-BODY = 2
+BODY = 1
 NO_DESCRIPTOR = -1
 
 MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
@@ -270,9 +270,9 @@ class LinkSocket(ABC):
         """Handle a monitor event; `value` is a descriptor, or an errno."""
 
 
-def send_body(send: Callable[..., object], body: object) -> None:
-    """The last part; one that came in as a ZeroMQ frame goes on uncopied."""
-    if type(body) is not zmq.Frame:
-        send(body, LAST)
-    else:
-        send(body, LAST, False)
+def send_rest(send: Callable[..., object], frames: Frames) -> None:
+    """Send all parts but the first; a last one that came in as a ZeroMQ frame goes on uncopied."""
+    for part in frames[1:-1]:
+        send(part, MORE)
+    body: object = frames[-1]
+    send(body, LAST, type(body) is not zmq.Frame)

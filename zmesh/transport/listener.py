@@ -18,7 +18,7 @@ from zmesh.errors import AddressError
 from zmesh.transport.accepted import AcceptedConnection, AcceptedConnections
 from zmesh.transport.address import Target
 from zmesh.transport.dial_status import DialError
-from zmesh.transport.link_socket import EVENTS, LAST, MORE, NO_DESCRIPTOR, LinkSocket, send_body
+from zmesh.transport.link_socket import EVENTS, LAST, MORE, NO_DESCRIPTOR, LinkSocket, send_rest
 from zmesh.transport.resolver import Address, Resolver
 
 if TYPE_CHECKING:
@@ -116,9 +116,11 @@ class Listener(LinkSocket):
             self.transport.loop.call_soon(self._gone, link)
             self.handler.on_frames_lost(link, "link_gone")
             return True
-        self._send(frames[0], MORE)
-        self._send(frames[1], MORE)
-        send_body(self._send, frames[2])
+        if len(frames) == 1:
+            self._send(frames[0], LAST)
+        else:
+            self._send(frames[0], MORE)
+            send_rest(self._send, frames)
         return True
 
     def _parts(self, link: LinkId, frames: Frames) -> tuple[bytes, ...]:

@@ -12,7 +12,7 @@ from zmesh.core.delivery.sender import PROBE_INTERVAL
 from zmesh.core.effects import Abort, Pull, Report
 from zmesh.core.limits import Limits
 from zmesh.core.message import Eof
-from zmesh.core.wire import CLOSED, FLAG_FIRST, FLAG_LAST, MAX_ACKS, MAX_BODY, Ack, AckItem, Cancel, Kind, Route
+from zmesh.core.wire import CLOSED, FLAG_FIRST, FLAG_LAST, MAX_ACKS, MAX_BODY, Ack, AckItem, Cancel, Kind, Packet
 
 NOTHING = {"services": 0, "kept_bytes": 0, "peers": 0, "request_numbers": 0}
 
@@ -225,8 +225,8 @@ def test_streamed_replies_take_one_chunk_at_a_time_when_the_quota_is_nearly_full
 
 
 def frame(kind, head, source, side, via):
-    route = Route(1, kind, 255, "a", source, "a", b"", 0)
-    return side.delivery.on_frame(route, wire.encode(head), b"", 0.0, via)
+    packet = Packet(kind, 255, "a", source, "a", wire.encode(head), b"", 0, 0)
+    return side.delivery.on_frame(packet, 0.0, via)
 
 
 @pytest.mark.parametrize(("limit", "via"), [("peers", "m"), ("peers_per_neighbour", "n")])

@@ -75,17 +75,16 @@ def taken(node):
     effects = []
     for effect in node.forwarding.take():
         if isinstance(effect, Transmit):
-            first, head, body = effect.frames
-            route = wire.decode_route(first)
-            effect = Passed(effect.link, *route[1:5], wire.unseal(route, head, body), body)
+            packet = wire.read_packet(effect.frames)
+            effect = Passed(effect.link, *packet[:4], packet.head, packet.body)
         effects.append(effect)
     return effects
 
 
 def frames(kind=Kind.CHUNK, to="c", of="x", ttl=MAX_TTL, head=b"head", body=b"body"):
-    return (wire.encode_route(kind, to, of, ttl), *wire.seal(kind, to, of, head, body)[1:])
+    return wire.encode_packet(kind, to, of, head, body, ttl)
 
 
 def forward(node, link, frames, now=10.0):
-    node.forwarding.forward(link, wire.decode_route(frames[0]), frames, now)
+    node.forwarding.forward(link, wire.decode_packet(frames), frames, now)
     return taken(node)

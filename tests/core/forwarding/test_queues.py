@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from zmesh.core.forwarding.queues import FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue, weigh
 
 
-def frame(number, size=0, route=b"route"):
-    return (route, str(number).encode(), bytes(size))
+def frame(number, size=0):
+    return (str(number).encode(), bytes(size))
 
 
 def flow(name):
@@ -25,8 +25,9 @@ def drained(queue):
 
 
 def test_a_frame_weighs_its_head_its_body_and_something_for_itself():
-    assert weigh((b"", b"", b"")) == FRAME_OVERHEAD
-    assert weigh((bytes(50), bytes(100), bytes(1000))) == FRAME_OVERHEAD + 1100
+    assert weigh((b"",)) == FRAME_OVERHEAD
+    assert weigh((bytes(100),)) == FRAME_OVERHEAD + 100
+    assert weigh((bytes(100), bytes(1000))) == FRAME_OVERHEAD + 1100
 
 
 def test_a_new_queue_is_empty_and_false():
@@ -62,7 +63,7 @@ def test_flows_take_turns_so_that_a_small_message_passes_a_large_one():
         queue.push(frame(f"large {number}", 1000), ("a", "c", True))
     queue.push(frame("small"), ("a", "c", False))
     queue.push(frame("other"), ("b", "c", False))
-    assert [head for _, head, _ in drained(queue)] == [
+    assert [head for head, _ in drained(queue)] == [
         b"large 0", b"small", b"other", b"large 1", b"large 2", b"large 3",
     ]  # fmt: skip
 
@@ -71,9 +72,9 @@ def test_flows_take_turns_so_that_a_small_message_passes_a_large_one():
 def test_a_queue_takes_as_many_bytes_as_it_may_and_not_one_more(kind):
     queue = Queue()
     whole = MAX_QUEUED_BYTES - FRAME_OVERHEAD
-    too_large = (b"", b"", bytes(whole + 1))
+    too_large = (b"", bytes(whole + 1))
     assert queue.push(too_large, kind) == [too_large]
-    assert queue.push((b"", b"", bytes(whole)), kind) == []
+    assert queue.push((b"", bytes(whole)), kind) == []
     assert queue.size_bytes == MAX_QUEUED_BYTES
     assert queue.push(frame(1), kind) == [frame(1)]
     queue.check()
@@ -87,15 +88,15 @@ def test_the_flow_that_has_most_waiting_gives_way_to_others():
         queue.push(frame(number, MAX_QUEUED_BYTES // 3 - FRAME_OVERHEAD - 1), flow("large"))
     left = MAX_QUEUED_BYTES - queue.size_bytes
     assert left < FRAME_OVERHEAD
-    assert [head for _, head, _ in queue.push(frame("other", 1000), flow("other"))] == [b"2"]
+    assert [head for head, _ in queue.push(frame("other", 1000), flow("other"))] == [b"2"]
     queue.check()
-    assert [head for _, head, _ in drained(queue)] == [b"0", b"other", b"1"]
+    assert [head for head, _ in drained(queue)] == [b"0", b"other", b"1"]
 
 
 def test_control_takes_the_place_of_payload_but_payload_never_that_of_control():
     queue = Queue()
     queue.push(frame("bulk", MAX_QUEUED_BYTES - FRAME_OVERHEAD - 4), flow("a"))
-    assert [head for _, head, _ in queue.push(frame("control"), None)] == [b"bulk"]
+    assert [head for head, _ in queue.push(frame("control"), None)] == [b"bulk"]
     queue.push(frame("more", MAX_QUEUED_BYTES - queue.size_bytes - FRAME_OVERHEAD - 4), None)
     assert queue.push(frame("late"), flow("a")) == [frame("late")]
     queue.check()
@@ -112,7 +113,7 @@ def test_a_flow_does_not_push_aside_one_that_has_less():
 
 def test_what_the_socket_gave_back_is_kept_whatever_its_size():
     queue = Queue()
-    assert queue.push((b"", b"", bytes(MAX_QUEUED_BYTES - FRAME_OVERHEAD)), None) == []
+    assert queue.push((b"", bytes(MAX_QUEUED_BYTES - FRAME_OVERHEAD)), None) == []
     queue.give_back(frame(0))
     queue.check()
     assert queue.pop() == frame(0)
@@ -128,13 +129,13 @@ def test_it_is_always_the_largest_flow_that_gives_way(steps):
                 queue.pop()
                 continue
             sizes = {known[0]: waiting.size_bytes for known, waiting in queue._flows.items()}
-            frames = (str(name).encode(), b"", bytes(size))
+            frames = (str(name).encode(), bytes(size))
             refused = queue.push(frames, None if step == "control" else flow(str(name)))
-            for route, _, body in refused:
-                given_up = route.decode()
-                if body is not frames[2]:
+            for named, body in refused:
+                given_up = named.decode()
+                if body is not frames[1]:
                     assert sizes[given_up] == max(sizes.values())
-                    sizes[given_up] -= FRAME_OVERHEAD + len(body)
+                    sizes[given_up] -= FRAME_OVERHEAD + len(named) + len(body)
             queue.check()
 
 
@@ -150,7 +151,7 @@ def test_control_that_finds_no_flow_to_take_the_place_of_is_refused_though_there
     queue = Queue()
     queue.push(frame(1), flow("gone"))
     queue.pop()
-    queue.push((b"", b"", bytes(MAX_QUEUED_BYTES - FRAME_OVERHEAD)), None)
+    queue.push((b"", bytes(MAX_QUEUED_BYTES - FRAME_OVERHEAD)), None)
     assert queue.push(frame(2), None) == [frame(2)]
 
 
@@ -161,7 +162,7 @@ def test_a_flow_that_has_shrunk_is_found_by_the_size_that_it_has_now():
         queue.push(frame(number, quarter), flow("first"))
     queue.push(frame(3, quarter // 2), flow("second"))
     assert queue.pop() == frame(0, quarter)
-    assert queue.push((b"", b"", bytes(2 * quarter)), None) == [frame(2, quarter)]
+    assert queue.push((b"", bytes(2 * quarter)), None) == [frame(2, quarter)]
     queue.check()
 
 

@@ -4,12 +4,14 @@ import pytest
 
 from tests.core.engine_harness import Said, chunk, events, only
 from zmesh.core import wire
-from zmesh.core.effects import HangUp, Report
+from zmesh.core.effects import HangUp, Report, Transmit
 from zmesh.core.neighbours.handshake import REDIAL_REFUSED
 from zmesh.core.neighbours.links import MAX_STRIKES, OPENING, SILENCE, State
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, Entry, Kind
 
 # --- how a link opens ---------------------------------------------------------------------------------------------
+
+FOR_VERSION_1 = "of version 1"
 
 
 def test_who_dials_greets_and_who_listens_waits(subject):
@@ -68,7 +70,7 @@ def test_the_answer_to_a_greeting_is_a_round_trip(subject):
 
 def test_of_a_greeting_that_was_repeated_nobody_knows_which_is_answered(subject):
     subject.link_up(1, dialled=True)
-    assert len(only(subject.run(1.5), Kind.HELLO)) == 1
+    assert len(only(subject.run(1.5), Kind.HELLO)) == 2  # one of them for a node of version 1
     subject.greet(1, "a")
     subject.tell(1, Entry("a", 1, 1, 0, 0))
     assert (subject.engine.neighbours.get(1).rtt, subject.engine.nodes()) == (None, {"b"})
@@ -93,7 +95,7 @@ def test_a_dialler_that_greets_again_has_not_heard_the_answer_and_gets_another(l
 
 def test_a_dialler_greets_every_heartbeat_until_it_is_answered_or_held(subject):
     subject.link_up(1, dialled=True)
-    assert [effect.kind for effect in subject.run(2.5)] == [Kind.HELLO, Kind.HELLO]
+    assert [effect.kind for effect in subject.run(2.5) if effect.value != FOR_VERSION_1] == [Kind.HELLO, Kind.HELLO]
     subject.join(2, "a", incarnation=5)
     subject.greet(1, "a", incarnation=6, answers=1)
     assert subject.engine.neighbours.get(1).state is State.QUARANTINED
@@ -120,6 +122,7 @@ def test_a_listener_that_gets_a_strangers_message_drops_it_and_asks_who_that_is(
 
 def test_who_is_asked_greets_again(subject):
     effects = subject.link_up(1, dialled=True)
+    assert subject.hear(1, Kind.ASK) == [*effects, Said(1, Kind.HELLO, FOR_VERSION_1)]
     assert subject.hear(1, Kind.ASK) == effects
 
 
@@ -179,13 +182,64 @@ def test_two_leaves_are_of_no_use_to_each_other(subject_of):
     assert subject.greet(1, "a", leaf=True) == refused(1, "leaf", text, ("link_refused", None))
 
 
-def test_a_foreign_version_is_refused(subject):
+TEXT_1 = "protocol version 1 is not 2 to 2, which this node speaks"
+
+
+def test_version_1_is_refused_in_version_1_with_both_versions(subject):
     subject.link_up(1)
-    route = wire.encode((wire.VERSION + 1, int(Kind.HELLO), 255, "", ""))
+    route = wire.encode((1, int(Kind.HELLO), 255, "", ""))
+    effects = subject.engine.receive(1, (route, b"whatever that version says", b""), 0.0)
+    assert effects == [
+        Transmit(1, wire.refuse_version1(TEXT_1)),
+        Report("link_refused", None, 1, f"we refuse: {TEXT_1}"),
+        HangUp(1, TEXT_1, REDIAL_REFUSED),
+    ]
+    assert len(subject.engine.neighbours) == 0
+
+
+def test_a_refusal_of_version_1_is_understood(subject):
+    subject.link_up(1, dialled=True)
     text = "protocol version 2 is not 1, which we speak"
-    assert subject.receive(1, route, b"whatever that version says", b"") == refused(
-        1, "version", text, ("link_refused", None)
-    )
+    assert subject.receive(1, *wire.refuse_version1(text)) == [
+        Report("link_refused", None, 1, f"they refuse: {text}"),
+        HangUp(1, text, REDIAL_REFUSED),
+    ]
+    assert len(subject.engine.neighbours) == 0
+
+
+def test_a_hello_for_nodes_of_version_1_means_nothing_to_others(subject):
+    subject.link_up(1)
+    assert subject.receive(1, *wire.hello_for_version1(wire.VERSION)) == []
+    assert subject.greet(1, "a")
+    assert subject.engine.neighbours.get(1).state is State.UP
+    assert subject.receive(1, *wire.hello_for_version1(wire.VERSION)) == []
+    strike = subject.receive(1, *wire.hello_for_version1(1))
+    assert strike == [Report("frame_dropped", "a", 1, "version: protocol version 1")]
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(3, 5), (1, 1)])
+def test_versions_that_have_none_in_common_are_refused_by_both_ranges(subject, lowest, highest):
+    subject.link_up(1)
+    hello = wire.Hello("a", 1, 0.0, False, 9, 0, lowest, highest)
+    text = f"protocol versions {lowest} to {highest} are not 2 to 2, which this node speaks"
+    assert subject.hear(1, Kind.HELLO, hello) == refused(1, "version", text, ("link_refused", None))
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(2, 2), (1, 9), (2, 3)])
+def test_the_highest_common_version_is_spoken(subject, lowest, highest):
+    subject.link_up(1)
+    subject.hear(1, Kind.HELLO, wire.Hello("a", 1, 0.0, False, 9, 0, lowest, highest))
+    link = subject.engine.neighbours.get(1)
+    assert (link.state, link.version) == (State.UP, wire.VERSION)
+
+
+def test_an_unknown_extension_of_a_hello_is_ignored_and_a_critical_one_refuses_it(subject):
+    subject.link_up(1)
+    head = wire.Hello("a", 1, 0.0, False, 9, 0, extensions={wire.CRITICAL: b""})
+    (dropped,) = subject.hear(1, Kind.HELLO, head)
+    assert dropped.detail == "unknown_extension: the extension 128 is critical, and unknown here"
+    subject.hear(1, Kind.HELLO, head._replace(extensions={wire.CRITICAL - 1: b"later"}))
+    assert subject.engine.neighbours.get(1).state is State.UP
 
 
 def test_a_refusal_is_reported_at_the_refused_end_and_redialled_after_a_pause(subject):

@@ -152,7 +152,7 @@ def test_a_record_is_passed_on_to_all_but_the_one_it_came_from(records):
 def test_a_record_is_passed_on_with_the_bytes_it_came_with(records):
     records.link_up(1, 0.0)
     records.flush(0.0)
-    blob = b"\x98\xd9\x01b" + encode(record("b", 1))[3:]
+    blob = b"\x99\xd9\x01b" + encode(record("b", 1))[3:]
     assert decode_record(blob) == record("b", 1)
     records.set_reachable("b", True, 0.0)
     records.update(2, record("b", 1), blob, 0.0)

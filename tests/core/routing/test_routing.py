@@ -44,7 +44,7 @@ def update(routing, link, *rows, now):
 
 
 def kinds(frames):
-    return [(link, wire.decode_route(parts[0]).kind) for link, parts in frames]
+    return [(link, wire.decode_packet(parts).kind) for link, parts in frames]
 
 
 def test_a_selected_route_is_reported_and_advertised_and_readable(routing, reports):

@@ -2,16 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.wire.wire_strategies import entries, record, records, refused, u63, unsealed, update
+from tests.core.wire.wire_strategies import entries, record, records, refused, u63, update
 from zmesh.core import wire
 from zmesh.core.wire import U63, Kind, WireError, encode, link
 
 
 @given(st.integers(0, 3), u63, st.lists(entries, max_size=6))
 def test_an_update_comes_out_as_it_went_in(full, number, several):
-    route, head = unsealed(wire.encode_update(wire.Update(full, number, several)))
-    assert route.kind == Kind.UPDATE
-    assert wire.decode_update(head) == wire.Update(full, number, several)
+    packet = wire.read_packet(wire.encode_update(wire.Update(full, number, several)))
+    assert packet.kind == Kind.UPDATE
+    assert wire.decode_update(packet.head) == wire.Update(full, number, several)
 
 
 @pytest.mark.parametrize("column", range(6))
@@ -45,9 +45,9 @@ def test_the_names_that_were_read_before_are_remembered_within_bounds(monkeypatc
 @given(st.lists(records, max_size=6))
 def test_records_come_out_with_their_own_bytes(several):
     blobs = [encode(record) for record in several]
-    route, head = unsealed(wire.encode_records(blobs))
-    assert route.kind == Kind.RECORD
-    assert wire.decode_records(head) == (list(zip(several, blobs, strict=True)), [])
+    packet = wire.read_packet(wire.encode_records(blobs))
+    assert packet.kind == Kind.RECORD
+    assert wire.decode_records(packet.head) == (list(zip(several, blobs, strict=True)), [])
 
 
 @pytest.mark.parametrize("bad", [b"", "record", 7, b"\xc1", record(serial=U63 + 1), record("no id")], ids=repr)

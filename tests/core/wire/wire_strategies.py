@@ -5,7 +5,17 @@ from hypothesis import strategies as st
 
 from zmesh.core import wire
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
-from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, INFINITY, AckItem, WireError, encode
+from zmesh.core.wire import (
+    FLAG_BLOCKED,
+    FLAG_EOF,
+    FLAG_EXTENDED,
+    FLAG_FIRST,
+    FLAG_LAST,
+    INFINITY,
+    AckItem,
+    WireError,
+    encode,
+)
 
 U63 = (1 << 63) - 1
 U64 = (1 << 64) - 1
@@ -20,8 +30,11 @@ addresses = nodes | st.builds("{}@{}".format, short_nodes, short_nodes)
 numbers = st.floats(-1e18, 1e18, exclude_min=True, exclude_max=True)
 texts = st.text(max_size=40)
 acks = st.lists(st.builds(AckItem, bytes16, st.booleans(), u63, u63), max_size=5).map(tuple)
-request_headers = st.builds(RequestHeader, texts, numbers, st.none() | st.floats(0, 1e17), st.booleans())
-reply_headers = st.builds(ReplyHeader, numbers, u63)
+metadata = st.dictionaries(texts, texts, max_size=3)
+extensions = st.dictionaries(st.integers(0, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
+lifetimes = st.none() | st.floats(0, 1e17)
+request_headers = st.builds(RequestHeader, texts, numbers, lifetimes, st.booleans(), texts, metadata)
+reply_headers = st.builds(ReplyHeader, numbers, u63, texts, metadata)
 eofs = st.builds(Eof, st.integers(0, 255), texts, texts)
 
 
@@ -30,7 +43,8 @@ def chunks(draw):
     request = draw(st.booleans())
     header = draw(st.none() | (request_headers if request else reply_headers))
     eof = draw(st.none() | eofs)
-    flags = draw(st.sampled_from([0, FLAG_LAST, FLAG_BLOCKED, FLAG_LAST | FLAG_BLOCKED]))
+    extra = draw(extensions)
+    flags = draw(st.sampled_from([0, FLAG_LAST, FLAG_BLOCKED])) | (FLAG_EXTENDED if extra else 0)
     flags |= (FLAG_FIRST if header is not None else 0) | (FLAG_EOF if eof is not None else 0)
     return wire.Chunk(
         message_id=draw(bytes16),
@@ -43,6 +57,7 @@ def chunks(draw):
         target=draw(u64),
         header=header,
         eof=eof,
+        extensions=extra,
     )
 
 
@@ -56,11 +71,13 @@ records = st.builds(
     st.lists(texts, max_size=5).map(tuple),
     st.lists(st.tuples(nodes, st.integers(0, INFINITY)), max_size=5).map(tuple),
     st.binary(max_size=wire.MAX_KEY), numbers,
-    st.lists(st.builds(wire.Refused, nodes, u64, numbers, texts), max_size=wire.MAX_REFUSED).map(tuple),
+    st.lists(st.builds(wire.Refused, nodes, u64, numbers, texts), max_size=wire.MAX_REFUSED).map(tuple), extensions,
 )  # fmt: skip
 
 VALUES = {
-    wire.decode_hello: st.builds(wire.Hello, nodes, u64, numbers, st.booleans(), u63, u63),
+    wire.decode_hello: st.builds(
+        wire.Hello, nodes, u64, numbers, st.booleans(), u63, u63, st.integers(0, 255), st.integers(0, 255), extensions
+    ),
     wire.decode_refuse: st.builds(wire.Refuse, texts, texts, numbers),
     wire.decode_goodbye: st.builds(wire.Goodbye, texts),
     wire.decode_probe: st.builds(wire.Probe, numbers, u63, u64, numbers),
@@ -72,30 +89,28 @@ VALUES = {
         max_size=5,
     ),
     wire.decode_resend: st.builds(wire.Resend, st.booleans(), st.booleans()),
-    wire.decode_chunk: chunks(),
-    wire.decode_ack: st.builds(wire.Ack, u64, u64, acks),
-    wire.decode_cancel: st.builds(wire.Cancel, bytes16, st.booleans(), u63, u63, u64, u64),
     wire.decode_unreachable: st.builds(
         wire.Unreachable, st.integers(0, 255), texts, nodes, addresses,
         st.lists(nodes, max_size=wire.MAX_NAMES).map(tuple), numbers, texts,
     ),
     wire.decode_expired: st.builds(wire.Expired, st.integers(0, 255), nodes, addresses),
 }  # fmt: skip
-DECODERS = [*VALUES, wire.decode_update, wire.decode_records, wire.decode_route]
+"""Heads that are MessagePack arrays."""
+
+FIXED = {
+    wire.decode_chunk: chunks(),
+    wire.decode_ack: st.builds(wire.Ack, u64, u64, acks),
+    wire.decode_cancel: st.builds(wire.Cancel, bytes16, st.booleans(), u63, u63, u64, u64),
+}
+"""Heads that are fixed structures."""
+
+DECODERS = [*VALUES, wire.decode_update, wire.decode_records]
 names_of = [decode.__name__ for decode in DECODERS]
 
 
 def refused(decode, data, match=None):
     with pytest.raises(WireError, match=match):
         decode(data)
-
-
-def unsealed(frames):
-    """The route and the head of a frame without a body."""
-    first, head, body = frames
-    route = wire.decode_route(first)
-    assert body == b""
-    return route, wire.unseal(route, head, body)
 
 
 def valid_chunk(**fields):
@@ -105,7 +120,7 @@ def valid_chunk(**fields):
 
 
 def hello(node="a", incarnation=1, started=0.0, session=1, answers=0):
-    return encode((node, incarnation, started, False, session, answers))
+    return encode((node, incarnation, started, False, session, answers, 2, 2, {}))
 
 
 def update(count=0, full=0, node="a", incarnation=1, seqno=1, metric=1, hops=1, excess=0):
@@ -113,11 +128,11 @@ def update(count=0, full=0, node="a", incarnation=1, seqno=1, metric=1, hops=1, 
 
 
 def record(node="a", incarnation=1, serial=1, capabilities=(), neighbours=(), key=b"", refused=()):
-    return encode((node, incarnation, serial, capabilities, neighbours, key, 0.0, refused))
+    return encode((node, incarnation, serial, capabilities, neighbours, key, 0.0, refused, {}))
 
 
 def ack(count=1, following=0, limit=0):
-    return encode((1, 1, [(bytes(16), True, following, limit)] * count))
+    return wire.encode_ack(1, 1, [(bytes(16), True, following, limit)] * count)
 
 
 def unreachable(kind=16, reason="", near=(), at="a", destination="a", text=""):

@@ -394,7 +394,7 @@ class Client:
             self._forwarding.incarnation,
             exchange.peer_incarnation,
         )
-        self._forwarding.originate(exchange.address, Kind.CANCEL, wire.encode(cancel), b"")
+        self._forwarding.originate(exchange.address, Kind.CANCEL, wire.encode_cancel(cancel), b"")
 
     def _lose_route(self, exchange: ClientExchange, now: float) -> None:
         if exchange.unreachable_since is None:

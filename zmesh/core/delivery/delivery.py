@@ -21,7 +21,7 @@ from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import CLOSED, MAX_TTL, AckItem, Chunk, Kind, Route
+from zmesh.core.wire import CLOSED, MAX_TTL, AckItem, Chunk, Kind, Packet
 
 TIMERS_PER_TICK = 250
 """Timers of exchanges that one tick serves; the others follow when the program has had its turn."""
@@ -155,23 +155,23 @@ class Delivery:
 
     # -- frames --------------------------------------------------------------------------------------------------
 
-    def on_frame(self, route: Route, head: bytes, body: bytes, now: float, via: NodeId | None = None) -> str | None:
+    def on_frame(self, packet: Packet, now: float, via: NodeId | None = None) -> str | None:
         """A frame for this node has come, from neighbour `via`, or None if it is this node's own.
 
         Returns why it is dropped, or None; after `restarted` its source must be told. Raises WireError.
         """
-        source = route.source
+        source, head = packet.source, packet.head
         try:
-            match route.kind:
+            match packet.kind:
                 case Kind.CHUNK:
-                    hops = 0 if source == self._forwarding.node else MAX_TTL - route.ttl + 1
-                    return self.on_chunk(source, wire.decode_chunk(head), body, hops, now, via)
+                    hops = 0 if source == self._forwarding.node else MAX_TTL - packet.ttl + 1
+                    return self.on_chunk(source, wire.decode_chunk(head), packet.body, hops, now, via)
                 case Kind.ACK:
                     return None if self.on_ack(source, wire.decode_ack(head), now, via) else "restarted"
                 case Kind.CANCEL:
                     self.on_cancel(source, wire.decode_cancel(head), now, via)
                 case Kind.UNREACHABLE:
-                    self._on_note(wire.decode_unreachable(head), body, now)
+                    self._on_note(wire.decode_unreachable(head), packet.body, now)
                 case _:
                     expired = wire.decode_expired(head)
                     self._forwarding.emit(Report("expired", expired.at, None, expired.destination))

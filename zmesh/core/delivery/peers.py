@@ -276,7 +276,7 @@ class Peers:
         ]
         for start in range(0, len(items), MAX_ACKS):
             head = (self._forwarding.incarnation, peer.target_incarnation, items[start : start + MAX_ACKS])
-            self._forwarding.originate(peer.address, Kind.ACK, wire.encode(head), b"")
+            self._forwarding.originate(peer.address, Kind.ACK, wire.encode_ack(*head), b"")
 
     def flush_all(self) -> None:
         """Send the pending acks of all peers."""

@@ -317,4 +317,4 @@ class Sender:
             chunk.header,
             chunk.eof,
         )
-        self._forwarding.originate(exchange.address, Kind.CHUNK, wire.encode(head), chunk.body, link)
+        self._forwarding.originate(exchange.address, Kind.CHUNK, wire.encode_chunk(*head), chunk.body, link)

@@ -211,7 +211,7 @@ class Server:
         )
         head = (chunk.message_id, False, 0, FLAG_EOF, 0, 0, self._forwarding.incarnation, chunk.incarnation, None)
         eof = Eof(1, "overloaded", text)
-        self._forwarding.originate(source, Kind.CHUNK, wire.encode((*head, eof)), b"")
+        self._forwarding.originate(source, Kind.CHUNK, wire.encode_chunk(*head, eof), b"")
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
         """The client acknowledges the replies so far."""
@@ -246,7 +246,7 @@ class Server:
             self._end(exchange, "", now)
         answer = wire.Cancel(message_id, False, 0, 0, self._forwarding.incarnation, cancel.incarnation)
         if self._forwarding.next_hop(source) is not None:
-            self._forwarding.originate(source, Kind.CANCEL, wire.encode(answer), b"")
+            self._forwarding.originate(source, Kind.CANCEL, wire.encode_cancel(answer), b"")
 
     def on_unreachable(self, message_id: MessageId, note: wire.Unreachable, now: float) -> None:
         """A forwarder had no route for a reply, or the client has restarted."""

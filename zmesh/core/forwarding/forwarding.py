@@ -15,7 +15,7 @@ from zmesh.core.forwarding.queues import BULK, Queue
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.routing import Routing
-from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Route
+from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Packet
 
 LAGGING_BYTES = 256 * 1024
 DRAIN = 32
@@ -66,7 +66,7 @@ class Forwarding:
         self._ports: dict[LinkId, Port] = {}
         self._former: dict[LinkId, NodeId] = {}
         self._leaves: dict[NodeId, LinkId] = {}
-        self._looped: list[Frames] = []
+        self._looped: list[Packet] = []
         self._effects: list[Effect] = []
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Forwarding:
         effects, self._effects = self._effects, []
         return effects
 
-    def take_looped(self) -> list[Frames]:
+    def take_looped(self) -> list[Packet]:
         """Take out the frames that this node has sent to itself."""
         looped, self._looped = self._looped, []
         return looped
@@ -168,7 +168,7 @@ class Forwarding:
         if not (queue.full or queue.size_bytes):
             self._effects.append(Transmit(link, frames))
             return
-        flow = (source, destination, len(frames[2]) >= BULK) if kind == Kind.CHUNK else None
+        flow = (source, destination, wire.size_of(frames) >= BULK) if kind == Kind.CHUNK else None
         for refused in queue.push(frames, flow):
             self._effects.append(Report("frame_dropped", port.node, link, "queue_full"))
             self._send_full(refused)
@@ -192,7 +192,7 @@ class Forwarding:
     def originate(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
         """Send a routed frame of this node, on the link of its NextHop if the caller has it."""
         if destination == self.node:
-            self._looped.append((wire.encode_route(kind, destination, Address(self.node)), head, body))
+            self._looped.append(wire.loop_packet(kind, destination, head, body))
             return
         if link is None:
             link = self._egress(destination, wire.host_of(destination))
@@ -200,7 +200,7 @@ class Forwarding:
             self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_route"))
             return
         source = self.address
-        self.enqueue(link, wire.seal(kind, destination, source, head, body), kind, source, destination)
+        self.enqueue(link, wire.encode_packet(kind, destination, source, head, body), kind, source, destination)
 
     def has_left(self, destination: Address) -> bool:
         """True if there was a route to that node, and is none any more."""
@@ -214,23 +214,23 @@ class Forwarding:
 
     # -- frames of other nodes -----------------------------------------------------------------------------------
 
-    def forward(self, link: LinkId, route: Route, frames: Frames, now: float) -> None:
+    def forward(self, link: LinkId, route: Packet, frames: Frames, now: float) -> None:
         """Forward a frame that came on a link."""
         port = self._ports[link]
         if not port.leaf and wire.host_of(route.source) == self.node:
             self.emit(Report("frame_dropped", port.node, link, "own_source"))
         elif self.leaf:
             self.emit(Report("frame_dropped", port.node, link, "leaf_forwards_nothing"))
-        elif not route.onward:
+        elif route.ttl <= 1:
             self.emit(Report("expired", route.host, link, route.source))
             if _may_answer(port, now):
-                self._send_expired(route, frames)
+                self._send_expired(route)
         elif (out := self._egress(route.destination, route.host)) is None:
             self.emit(Report("frame_dropped", route.host, link, "no_route"))
             if _may_answer(port, now):
-                self.send_unreachable(route, frames, now)
+                self.send_unreachable(route, now)
         else:
-            self.enqueue(out, (route.onward, frames[1], frames[2]), route.kind, route.source, route.destination)
+            self.enqueue(out, wire.onward(frames), route.kind, route.source, route.destination)
 
     def reroute(self, waiting: Queue, now: float) -> None:
         """Forward the frames of other nodes that waited for a link which is gone over the current routes.
@@ -238,17 +238,19 @@ class Forwarding:
         This node's own frames are retransmitted by their streams as soon as the route has changed.
         """
         while not self.leaf and (frames := waiting.pop()) is not None:
-            route = wire.decode_route(frames[0])
+            if len(frames) > 2:  # a HELLO for nodes of version 1
+                continue
+            route = wire.decode_packet(frames)
             if route.kind < FIRST_ROUTED or route.source == self.address:
                 continue
             out = self._egress(route.destination, route.host)
             if out is None:
                 self.emit(Report("frame_dropped", route.host, None, "no_route"))
-                self.send_unreachable(route, frames, now)
+                self.send_unreachable(route, now)
             else:
                 self.enqueue(out, frames, route.kind, route.source, route.destination)
 
-    def send_unreachable(self, route: Route, frames: Frames, now: float, reason: str = "no_route") -> None:
+    def send_unreachable(self, route: Packet, now: float, reason: str = "no_route") -> None:
         """Send an UNREACHABLE to the source of a frame; the frame's own head is its body."""
         if reason == "no_route" and route.host == self.node:
             reason = "gone"
@@ -260,7 +262,7 @@ class Forwarding:
         text = f"{hints.describe_departure(route.host, now)}{dials}".removeprefix("; ")[: wire.MAX_TEXT]
         settled = self._routing.settled(now)
         head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled, text))
-        self._send_back(Kind.UNREACHABLE, head, route, frames)
+        self._send_back(Kind.UNREACHABLE, head, route)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -273,23 +275,22 @@ class Forwarding:
         selected = self._routing.route(host)
         return selected.link if selected is not None else None
 
-    def _send_expired(self, route: Route, frames: Frames) -> None:
+    def _send_expired(self, route: Packet) -> None:
         head = wire.encode(wire.Expired(route.kind, self.node, route.destination))
-        self._send_back(Kind.EXPIRED, head, route, frames)
+        self._send_back(Kind.EXPIRED, head, route)
 
     def _send_full(self, refused: Frames) -> None:
         """Send an UNREACHABLE about a chunk that a full queue refused: its source retransmits it, and slows down."""
-        route = wire.decode_route(refused[0])
+        route = wire.decode_packet(refused)
         if route.kind == Kind.CHUNK and not self.leaf:
             head = wire.encode(wire.Unreachable(route.kind, "full", self.node, route.destination, (), 0.0))
-            self._send_back(Kind.UNREACHABLE, head, route, refused)
+            self._send_back(Kind.UNREACHABLE, head, route)
 
-    def _send_back(self, kind: Kind, head: bytes, route: Route, frames: Frames) -> None:
-        content = frames[1][: -wire.SUM_BYTES]
-        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(content) > wire.MAX_BODY:
+    def _send_back(self, kind: Kind, head: bytes, route: Packet) -> None:
+        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(route.head) > wire.MAX_BODY:
             return
         if self.next_hop(route.source) is not None:
-            self.originate(route.source, kind, head, content)
+            self.originate(route.source, kind, head, route.head)
 
     def check(self) -> None:
         """Raise AssertionError if effects were not taken out, or an entry leads to a link without a port."""

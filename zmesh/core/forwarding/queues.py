@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 
-from zmesh.core.wire import Frames
+from zmesh.core.wire import Frames, size_of
 
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 FRAME_OVERHEAD = 256
@@ -24,7 +24,7 @@ Flow = tuple[str, str, bool]
 
 def weigh(frames: Frames) -> int:
     """The size of a frame in a queue, in bytes."""
-    return len(frames[1]) + len(frames[2]) + FRAME_OVERHEAD
+    return size_of(frames) + FRAME_OVERHEAD
 
 
 class _Waiting:

@@ -58,6 +58,8 @@ class Handshake:
         link.greeted, link.greetings = now, link.greetings + 1
         hello = wire.Hello(self.node, self.incarnation, self._started, self.leaf, link.id, answers)
         self._forwarding.enqueue(link.id, wire.encode_link(Kind.HELLO, hello))
+        if link.dialled and link.greetings == 2:  # a node of version 1 hears nothing else, and then says so
+            self._forwarding.enqueue(link.id, wire.hello_for_version1(wire.VERSION))
 
     def request_hello(self, link: Link) -> None:
         """Request a HELLO from an unidentified peer that has dialled."""
@@ -109,9 +111,11 @@ class Handshake:
             text, started = f"{text}, {describe_links(record)}", record.started
         return wire.Refuse("duplicate_id", text, started)
 
-    def refuse(self, link: Link, refuse: wire.Refuse) -> None:
-        """Send a REFUSE; the caller closes the link."""
-        self._forwarding.emit(Transmit(link.id, wire.encode_link(Kind.REFUSE, refuse)))
+    def refuse(self, link: Link, refuse: wire.Refuse, version: int = wire.VERSION) -> None:
+        """Send a REFUSE, in a form that a node of that version reads; the caller closes the link."""
+        known = version >= wire.LOWEST_VERSION
+        frames = wire.encode_link(Kind.REFUSE, refuse) if known else wire.refuse_version1(refuse.text)
+        self._forwarding.emit(Transmit(link.id, frames))
         self._turn_away(link, f"we refuse: {refuse.text}", refuse)
         if refuse.reason == "own_id" and link.started < self._started:
             self._forwarding.emit(

@@ -25,7 +25,7 @@ from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.neighbours.rate_limits import RateLimiter
 from zmesh.core.rtt import RttEstimator
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import INFINITY
+from zmesh.core.wire import INFINITY, VERSION
 
 RTT_FLOOR = 0.010
 RTT_CEILING = 0.120
@@ -38,7 +38,7 @@ OPENING = 5.0
 MAX_STRIKES = 3
 RESEND_ROUTES_AFTER = 1
 RESEND_RECORDS_AFTER = 2
-RESEND_TRIES = 4
+RESEND_TRIES = 6
 RESEND_LAST = 64
 COST_STEP = 30
 STEADY = 3
@@ -113,6 +113,7 @@ class Link:
         "strikes",
         "suspect",
         "synced",
+        "version",
         "where",
     )
 
@@ -143,6 +144,7 @@ class Link:
         self.refused = False
         self.suspect = False
         self.synced = False
+        self.version = VERSION
         self.heard = now
         self.rtt_estimator = RttEstimator()
         self.recent: tuple[float, ...] = ()

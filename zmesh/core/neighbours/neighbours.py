@@ -20,7 +20,7 @@ from zmesh.core.neighbours.keepalive import Keepalive
 from zmesh.core.neighbours.links import MAX_STRIKES, Link, Links, State
 from zmesh.core.neighbours.rate_limits import RateExceeded
 from zmesh.core.routing import Routing
-from zmesh.core.wire import Kind, Route, WireError
+from zmesh.core.wire import Kind, Packet, WireError
 
 MAX_RTT = 3600.0
 
@@ -143,13 +143,13 @@ class Neighbours:
 
     # -- frames --------------------------------------------------------------------------------------------------
 
-    def on_frame(self, link: Link, route: Route, head: bytes, now: float) -> LinkEvent | None:
+    def on_frame(self, link: Link, packet: Packet, now: float) -> LinkEvent | None:
         """Process a frame of the handshake or the keepalive. Raises WireError, RateExceeded."""
-        match route.kind:
+        match packet.kind:
             case Kind.HELLO:
-                return self._on_hello(link, route, head, now)
+                return self._on_hello(link, wire.decode_hello(packet.head), now)
             case Kind.REFUSE:
-                refuse = wire.decode_refuse(head)
+                refuse = wire.decode_refuse(packet.head)
                 self._handshake.on_refused(link, refuse)
                 return Ended(link, f"refused: {refuse.text}")
             case Kind.ASK:
@@ -157,13 +157,13 @@ class Neighbours:
         if link.state is not State.UP:
             self.on_early_frame(link)
             return None
-        match route.kind:
+        match packet.kind:
             case Kind.PROBE:
-                self._keepalive.answer(link, wire.decode_probe(head))
+                self._keepalive.answer(link, wire.decode_probe(packet.head))
             case Kind.ECHO:
-                self._on_echo(link, wire.decode_echo(head), now)
+                self._on_echo(link, wire.decode_echo(packet.head), now)
             case _:
-                reason = wire.decode_goodbye(head).reason
+                reason = wire.decode_goodbye(packet.head).reason
                 self._forwarding.emit(HangUp(link.id, reason, 0.0))
                 return Ended(link, f"they left: {reason}")
         return None
@@ -189,11 +189,27 @@ class Neighbours:
         self._forwarding.emit(HangUp(link.id, f"{MAX_STRIKES} bad frames in a row", REDIAL_REFUSED))
         return Ended(link, f"{MAX_STRIKES} bad frames in a row: {error}")
 
-    def _on_hello(self, link: Link, route: Route, head: bytes, now: float) -> LinkEvent | None:
-        if route.version != wire.VERSION:
-            text = f"protocol version {route.version} is not {wire.VERSION}, which we speak"
+    def on_foreign_version(self, link: Link, foreign: wire.ForeignVersion, now: float) -> LinkEvent | None:
+        """A HELLO or REFUSE of the version without version ranges has come: refuse it in that version, or end."""
+        version = foreign.version
+        if version >= wire.LOWEST_VERSION and not foreign.refused:
+            return None  # of a dialler that can't know which version is spoken here; its other HELLO says all
+        if link.state is not State.OPENING:
+            return self.on_bad_frame(link, foreign)
+        if foreign.refused:
+            self._handshake.on_refused(link, wire.Refuse("version", foreign.text))
+            return Ended(link, f"refused: {foreign.text}")
+        text = f"protocol version {version} is not {wire.LOWEST_VERSION} to {wire.VERSION}, which this node speaks"
+        return self._refuse(link, wire.Refuse("version", text), now, version)
+
+    def _on_hello(self, link: Link, hello: wire.Hello, now: float) -> LinkEvent | None:
+        if not (hello.lowest <= wire.VERSION and hello.highest >= wire.LOWEST_VERSION):
+            text = (
+                f"protocol versions {hello.lowest} to {hello.highest} are not {wire.LOWEST_VERSION} to {wire.VERSION}, "
+                "which this node speaks"
+            )
             return self._refuse(link, wire.Refuse("version", text), now)
-        hello = wire.decode_hello(head)
+        link.version = min(wire.VERSION, hello.highest)
         if link.state is State.OPENING and not self._admissions.has(now):
             raise RateExceeded("too many links are admitted; the other end greets again")
         verdict = self._handshake.on_hello(link, hello, now)
@@ -229,8 +245,8 @@ class Neighbours:
         elif moved and not self._leaf:
             self._routing.cost_moved(link.id, now)
 
-    def _refuse(self, link: Link, refuse: wire.Refuse, now: float) -> Ended:
-        self._handshake.refuse(link, refuse)
+    def _refuse(self, link: Link, refuse: wire.Refuse, now: float, version: int = wire.VERSION) -> Ended:
+        self._handshake.refuse(link, refuse, version)
         if refuse.reason in TAKEN and not link.leaf:
             node = link.node or self._node
             self._routing.refuse_duplicate(node, link.incarnation, link.started, link.where, now)

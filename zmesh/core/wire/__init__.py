@@ -2,39 +2,27 @@
 
 Others use the names listed in `__all__`; every decoder raises WireError and nothing else.
 
-A frame is `[route, head, body]`. `route` is all that a forwarder reads, `head` is for the node at the other end (of the
-link, or of the path), `body` is payload or empty. Route and head are MessagePack arrays; the type and the limit of each
-field are checked here. Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
+A packet is a header of 16 bytes, two addresses, a head and a body (`packet.py`). A forwarder reads the header and the
+destination; the head is for the node at the other end (of the link, or of the path), the body is payload or empty.
+Every field has a type and a limit here. Whatever does not fit raises WireError and nothing else.
 
-A head ends with a checksum of everything that does not change on the path (`seal`, `unseal`). The checksum of TCP is
-too short, ends at every forwarder, and does not cover the memory of a machine.
+`limits.py` has the limits and `fields.py` reads single values; `link.py` has the heads of what stays on one link and
+`routed.py` of what travels; `version1.py` tells nodes of the former version why they are refused.
 
-`limits.py` has the limits, `fields.py` reads single values, `frame.py` the route and the checksum, `link.py` the frames
-between neighbours, `routed.py` those of exchanges.
+Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
 """
 
 from __future__ import annotations
 
 from zmesh.core.wire.fields import (
+    CRITICAL,
     ChecksumError,
+    UnknownExtension,
     WireError,
-)
-from zmesh.core.wire.frame import (
-    FIRST_ROUTED,
-    Frames,
-    Kind,
-    Route,
-    decode_route,
-    digest,
-    encode,
-    encode_link,
-    encode_route,
-    host_of,
-    seal,
-    unseal,
 )
 from zmesh.core.wire.limits import (
     INFINITY,
+    LOWEST_VERSION,
     MAX_ACKS,
     MAX_BODY,
     MAX_CAPABILITIES,
@@ -48,12 +36,10 @@ from zmesh.core.wire.limits import (
     MAX_RECORD,
     MAX_RECORDS,
     MAX_REFUSED,
-    MAX_ROUTE,
     MAX_TEXT,
     MAX_TTL,
     MAX_WHERE,
     SMALL_RECORD,
-    SUM_BYTES,
     U63,
     U64,
     VERSION,
@@ -87,12 +73,33 @@ from zmesh.core.wire.link import (
     encode_records,
     encode_update,
 )
+from zmesh.core.wire.packet import (
+    FIRST_ROUTED,
+    FLAG_BODY_APART,
+    HEADER_BYTES,
+    SINGLE_PART,
+    Frames,
+    Kind,
+    Packet,
+    decode_packet,
+    digest,
+    encode_link,
+    encode_packet,
+    host_of,
+    loop_packet,
+    onward,
+    read_packet,
+    size_of,
+    verify,
+)
 from zmesh.core.wire.routed import (
     CLOSED,
     FLAG_BLOCKED,
     FLAG_EOF,
+    FLAG_EXTENDED,
     FLAG_FIRST,
     FLAG_LAST,
+    MAX_METADATA,
     Ack,
     AckItem,
     Cancel,
@@ -104,18 +111,28 @@ from zmesh.core.wire.routed import (
     decode_chunk,
     decode_expired,
     decode_unreachable,
+    encode,
+    encode_ack,
+    encode_cancel,
+    encode_chunk,
 )
+from zmesh.core.wire.version1 import ForeignVersion, hello_for_version1, refuse_version1
 
 __all__ = [
     "CLOSED",
+    "CRITICAL",
     "FIRST_ROUTED",
     "FLAG_BLOCKED",
+    "FLAG_BODY_APART",
     "FLAG_EOF",
+    "FLAG_EXTENDED",
     "FLAG_FIRST",
     "FLAG_LAST",
     "FULL_BEGIN",
     "FULL_END",
+    "HEADER_BYTES",
     "INFINITY",
+    "LOWEST_VERSION",
     "MAX_ACKS",
     "MAX_BODY",
     "MAX_CAPABILITIES",
@@ -125,17 +142,17 @@ __all__ = [
     "MAX_HOPS",
     "MAX_KEY",
     "MAX_KNOWN",
+    "MAX_METADATA",
     "MAX_NAMES",
     "MAX_NEIGHBOURS",
     "MAX_RECORD",
     "MAX_RECORDS",
     "MAX_REFUSED",
-    "MAX_ROUTE",
     "MAX_TEXT",
     "MAX_TTL",
     "MAX_WHERE",
+    "SINGLE_PART",
     "SMALL_RECORD",
-    "SUM_BYTES",
     "U63",
     "U64",
     "VERSION",
@@ -147,18 +164,20 @@ __all__ = [
     "Echo",
     "Entry",
     "Expired",
+    "ForeignVersion",
     "Frames",
     "Goodbye",
     "Hello",
     "Kind",
+    "Packet",
     "Probe",
     "Record",
     "Refuse",
     "Refused",
     "Resend",
-    "Route",
     "Row",
     "SeqnoRequest",
+    "UnknownExtension",
     "Unreachable",
     "Update",
     "WireError",
@@ -169,22 +188,30 @@ __all__ = [
     "decode_expired",
     "decode_goodbye",
     "decode_hello",
+    "decode_packet",
     "decode_probe",
     "decode_record",
     "decode_records",
     "decode_refuse",
     "decode_resend",
-    "decode_route",
     "decode_seqno_requests",
     "decode_unreachable",
     "decode_update",
     "digest",
     "encode",
+    "encode_ack",
+    "encode_cancel",
+    "encode_chunk",
     "encode_link",
+    "encode_packet",
     "encode_records",
-    "encode_route",
     "encode_update",
+    "hello_for_version1",
     "host_of",
-    "seal",
-    "unseal",
+    "loop_packet",
+    "onward",
+    "read_packet",
+    "refuse_version1",
+    "size_of",
+    "verify",
 ]

@@ -5,12 +5,19 @@ They are called for every field of every frame, so each does one comparison and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import msgpack
 
 from zmesh.core.message import Address, MessageId, NodeId, is_address, is_node_id
 from zmesh.core.wire.limits import MAX_NEIGHBOURS, MAX_NUMBER, MAX_RECORD, MAX_TEXT
+
+CRITICAL = 128
+"""Numbers of extensions from here on have to be known to the receiver."""
+
+MAX_EXTENSIONS = 16
+MAX_EXTENSION = 1024
 
 pack: Callable[[object], bytes] = msgpack.Packer(autoreset=True, use_bin_type=True).pack
 
@@ -27,8 +34,17 @@ class ChecksumError(WireError):
     reason = "checksum"
 
 
-def unpack(data: bytes, limit: int) -> list[object]:
-    """Unpack an array from at most `limit` bytes."""
+NO_EXTENSIONS: Mapping[int, bytes] = {}
+
+
+class UnknownExtension(WireError):
+    """A message with an extension that its receiver has to know, and does not."""
+
+    reason = "unknown_extension"
+
+
+def unpack(data: bytes, limit: int, max_map_len: int = 0) -> list[object]:
+    """Unpack an array from at most `limit` bytes; maps in it have `max_map_len` pairs at most."""
     if len(data) > limit:
         raise WireError(f"{len(data)} bytes where {limit} are allowed")
     try:
@@ -36,11 +52,11 @@ def unpack(data: bytes, limit: int) -> list[object]:
             data,
             raw=False,
             use_list=True,
-            strict_map_key=True,
+            strict_map_key=False,
             max_str_len=4 * MAX_TEXT,  # in bytes of UTF-8; read_text counts characters
             max_bin_len=MAX_RECORD,
             max_array_len=2 * MAX_NEIGHBOURS,
-            max_map_len=0,
+            max_map_len=max_map_len,
             max_ext_len=0,
         )
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
@@ -113,3 +129,17 @@ def read_message_id(value: object) -> MessageId:
     if type(value) is not bytes or len(value) != 16:
         raise WireError("not a message id")
     return MessageId(value)
+
+
+def read_extensions(value: object) -> Mapping[int, bytes]:
+    """An extension map of a version that knows none. Raises UnknownExtension for a critical one, else WireError."""
+    if type(value) is not dict or len(value) > MAX_EXTENSIONS:
+        raise WireError(f"not a map of at most {MAX_EXTENSIONS} extensions")
+    for number, content in value.items():
+        if type(number) is not int or not 0 <= number <= 255 or type(content) is not bytes:
+            raise WireError("not an extension")
+        if len(content) > MAX_EXTENSION:
+            raise WireError(f"an extension of {len(content)} bytes where {MAX_EXTENSION} are allowed")
+    if unknown := [number for number in value if number >= CRITICAL]:
+        raise UnknownExtension(f"the extension {unknown[0]} is critical, and unknown here")
+    return cast("Mapping[int, bytes]", value)

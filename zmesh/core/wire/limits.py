@@ -1,8 +1,10 @@
 """The limits of fields and frames, and the numbers with a special meaning."""
 
-VERSION = 1
+VERSION = 2
+"""The highest version that this node speaks."""
+
+LOWEST_VERSION = 2
 MAX_TTL = 255
-MAX_ROUTE = 320
 MAX_HEAD = 256 * 1024
 MAX_BODY = 64 * 1024
 MAX_ENTRIES = 512
@@ -18,7 +20,6 @@ MAX_NAMES = 8
 MAX_KEY = 64
 MAX_REFUSED = 8
 MAX_WHERE = 256
-SUM_BYTES = 4
 MAX_NUMBER = 1e18
 INFINITY = 0xFFFFFFFF
 MAX_HOPS = 0xFFFF

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from operator import gt
 from typing import NamedTuple, cast
 
 from zmesh.core.message import NodeId
 from zmesh.core.wire.fields import (
+    MAX_EXTENSIONS,
+    NO_EXTENSIONS,
     WireError,
     read_array,
     read_bool,
+    read_extensions,
     read_int,
     read_items,
     read_node,
@@ -18,9 +22,9 @@ from zmesh.core.wire.fields import (
     read_text,
     unpack,
 )
-from zmesh.core.wire.frame import Frames, Kind, encode_link
 from zmesh.core.wire.limits import (
     INFINITY,
+    LOWEST_VERSION,
     MAX_CAPABILITIES,
     MAX_CAPABILITY,
     MAX_ENTRIES,
@@ -37,7 +41,9 @@ from zmesh.core.wire.limits import (
     SMALL_RECORD,
     U63,
     U64,
+    VERSION,
 )
+from zmesh.core.wire.packet import Frames, Kind, encode_link
 
 FULL_BEGIN = 1
 FULL_END = 2
@@ -57,6 +63,9 @@ class Hello(NamedTuple):
     leaf: bool
     session: int
     answers: int
+    lowest: int = LOWEST_VERSION
+    highest: int = VERSION
+    extensions: Mapping[int, bytes] = NO_EXTENSIONS
 
 
 class Refuse(NamedTuple):
@@ -136,6 +145,7 @@ class Record(NamedTuple):
     public_key: bytes
     started: float = 0.0
     refused: tuple[Refused, ...] = ()
+    extensions: Mapping[int, bytes] = NO_EXTENSIONS
 
 
 class SeqnoRequest(NamedTuple):
@@ -166,7 +176,8 @@ class Resend(NamedTuple):
 
 def decode_hello(head: bytes) -> Hello:
     """Decode the head of a HELLO."""
-    node, incarnation, started, leaf, session, answers = read_array(unpack(head, MAX_HEAD), 6)
+    fields = read_array(unpack(head, MAX_HEAD, MAX_EXTENSIONS), 9)
+    node, incarnation, started, leaf, session, answers, lowest, highest, extensions = fields
     return Hello(
         read_node(node),
         read_int(incarnation, U64),
@@ -174,6 +185,9 @@ def decode_hello(head: bytes) -> Hello:
         read_bool(leaf),
         read_int(session, U63),
         read_int(answers, U63),
+        read_int(lowest, 255),
+        read_int(highest, 255),
+        read_extensions(extensions),
     )
 
 
@@ -272,8 +286,8 @@ def _known_record(blob: bytes) -> tuple[Record, bytes]:
 
 def decode_record(blob: bytes) -> Record:
     """Decode one record."""
-    fields = read_array(unpack(blob, MAX_RECORD), 8)
-    node, incarnation, serial, capabilities, neighbours, public_key, started, refused = fields
+    fields = read_array(unpack(blob, MAX_RECORD, MAX_EXTENSIONS), 9)
+    node, incarnation, serial, capabilities, neighbours, public_key, started, refused, extensions = fields
     names = tuple(read_text(name, MAX_CAPABILITY) for name in read_items(capabilities, MAX_CAPABILITIES))
     edges = []
     for item in read_items(neighbours, MAX_NEIGHBOURS):
@@ -290,6 +304,7 @@ def decode_record(blob: bytes) -> Record:
         public_key,
         read_number(started),
         tuple(map(_refused, read_items(refused, MAX_REFUSED))),
+        read_extensions(extensions),
     )
 
 

@@ -1,43 +1,64 @@
-"""The frames of exchanges, between client and server, and the errors that forwarders send to a source."""
+"""The frames of exchanges, between client and server, and the errors that forwarders send to a source.
+
+The heads of CHUNK, ACK and CANCEL are fixed structures, since one of them is read for every message.
+
+    CHUNK   message id 16 | flags 1 | reserved 7 | sequence 8 | request number 8 | lowest outstanding 8 |
+            incarnation 8 | target 8 | tail
+    ACK     incarnation 8 | target 8 | count 2 | count times: message id 16, flags 1, next 8, limit 8
+    CANCEL  message id 16 | flags 1 | reserved 7 | request number 8 | lowest outstanding 8 | incarnation 8 | target 8
+
+Integers are unsigned, the highest byte first. The tail of a chunk is there if one of its flags FIRST, EOF or EXTENDED
+is set: a MessagePack array of the message's header, the final status and the extensions, each nil if it is missing. An
+extension map goes from small integers to bytes. A receiver ignores the numbers that it does not know below CRITICAL,
+and refuses the message, and no other one, for an unknown one from there on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from struct import Struct
+from struct import error as struct_error
 from typing import NamedTuple, cast
 
 from zmesh.core.message import MAX_DIRECTIVE, Address, Eof, MessageId, NodeId, ReplyHeader, RequestHeader
 from zmesh.core.wire.fields import (
+    NO_EXTENSIONS,
     WireError,
+    pack,
     read_address,
     read_array,
     read_bool,
+    read_extensions,
     read_int,
     read_items,
-    read_message_id,
     read_node,
     read_number,
     read_text,
     unpack,
 )
-from zmesh.core.wire.limits import MAX_ACKS, MAX_HEAD, MAX_NAMES, MAX_NUMBER, MAX_TEXT, U63, U64
+from zmesh.core.wire.limits import MAX_ACKS, MAX_HEAD, MAX_NAMES, MAX_TEXT, U63
 
 FLAG_FIRST = 1
 FLAG_LAST = 2
 FLAG_EOF = 4
 FLAG_BLOCKED = 16
-"""More payload waits, held back by the receiver's limit alone (DATA_BLOCKED, RFC 9000 section 19.12). 8 is reserved."""
+"""More payload waits, held back by the receiver's limit alone (DATA_BLOCKED, RFC 9000 section 19.12)."""
 
-
-class AckItem(NamedTuple):
-    """Acknowledges all chunks below `next` of a stream; `limit` is the sender's total credit. `next` of CLOSED: the
-    exchange is not (or no longer) known to the receiver."""
-
-    message_id: MessageId
-    request: bool
-    next: int
-    limit: int
-
-
+FLAG_REQUEST = 32
+FLAG_EXTENDED = 64
+MAX_METADATA = 8 * 1024
+MAX_CONTENT_TYPE = 128
+MAX_TAIL = 32 * 1024
+MAX_PAIRS = 256
 CLOSED = U63
+
+_FLAGS = FLAG_FIRST | FLAG_LAST | FLAG_EOF | FLAG_BLOCKED | FLAG_REQUEST | FLAG_EXTENDED
+_TAIL = FLAG_FIRST | FLAG_EOF | FLAG_EXTENDED
+_CHUNK = Struct(">16sB7xQQQQQ")
+_ACK = Struct(">QQH")
+_ITEM = Struct(">16sBQQ")
+_CANCEL = Struct(">16sB7xQQQQ")
 
 
 class Chunk(NamedTuple):
@@ -57,6 +78,103 @@ class Chunk(NamedTuple):
     target: int
     header: RequestHeader | ReplyHeader | None
     eof: Eof | None
+    extensions: Mapping[int, bytes] = NO_EXTENSIONS
+
+
+_chunk = cast("Callable[[tuple[object, ...]], Chunk]", partial(tuple.__new__, Chunk))
+
+
+def encode_chunk(
+    message_id: bytes,
+    request: bool,
+    sequence: int,
+    flags: int,
+    request_number: int,
+    lowest_outstanding: int,
+    incarnation: int,
+    target: int,
+    header: RequestHeader | ReplyHeader | None = None,
+    eof: Eof | None = None,
+    extensions: Mapping[int, bytes] = NO_EXTENSIONS,
+) -> bytes:
+    """Encode the head of a CHUNK, its flags as they are given."""
+    shown = flags | FLAG_REQUEST if request else flags
+    fixed = _CHUNK.pack(message_id, shown, sequence, request_number, lowest_outstanding, incarnation, target)
+    return fixed + pack((header, eof, extensions or None)) if flags & _TAIL else fixed
+
+
+def decode_chunk(head: bytes) -> Chunk:
+    """Decode the head of a CHUNK, whose flags must agree with what it has. Raises WireError."""
+    try:
+        message_id, shown, sequence, request_number, lowest_outstanding, incarnation, target = _CHUNK.unpack_from(head)
+    except struct_error:
+        raise WireError("a chunk's head that is too short") from None
+    if shown & ~_FLAGS or sequence > U63 or request_number > U63 or lowest_outstanding > U63:
+        raise WireError("a chunk with a field out of its limits")
+    request, flags = shown & FLAG_REQUEST != 0, shown & ~FLAG_REQUEST
+    fixed = (message_id, request, sequence, flags, request_number, lowest_outstanding, incarnation, target)
+    if not flags & _TAIL:
+        if len(head) != _CHUNK.size:
+            raise WireError("a tail that no flag names")
+        return _chunk((*fixed, None, None, NO_EXTENSIONS))
+    opening, ending, extra = read_array(unpack(head[_CHUNK.size :], MAX_TAIL, MAX_PAIRS), 3)
+    if (opening is None) is bool(flags & FLAG_FIRST) or (ending is None) is bool(flags & FLAG_EOF):
+        raise WireError("flags that do not fit the chunk")
+    header = None if opening is None else _request(opening) if request else _reply(opening)
+    eof = None if ending is None else _eof(ending)
+    return _chunk((*fixed, header, eof, NO_EXTENSIONS if extra is None else read_extensions(extra)))
+
+
+def _request(value: object) -> RequestHeader:
+    directive, timestamp, lifetime, detached, content_type, metadata = read_array(value, 6)
+    return RequestHeader(
+        read_text(directive, MAX_DIRECTIVE),
+        read_number(timestamp),
+        None if lifetime is None else max(0.0, read_number(lifetime)),
+        read_bool(detached),
+        read_text(content_type, MAX_CONTENT_TYPE),
+        read_metadata(metadata) if metadata else {},
+    )
+
+
+def _reply(value: object) -> ReplyHeader:
+    timestamp, serial, content_type, metadata = read_array(value, 4)
+    return ReplyHeader(
+        read_number(timestamp),
+        read_int(serial, U63),
+        read_text(content_type, MAX_CONTENT_TYPE),
+        read_metadata(metadata) if metadata else {},
+    )
+
+
+def _eof(value: object) -> Eof:
+    code, reason, error = read_array(value, 3)
+    return Eof(read_int(code, 255), read_text(reason, 64), read_text(error, MAX_TEXT))
+
+
+def read_metadata(value: object) -> Mapping[str, str]:
+    """A map of texts, of MAX_METADATA bytes of UTF-8 in all."""
+    if type(value) is not dict:
+        raise WireError("not a map")
+    size = 0
+    for key, text in value.items():
+        if type(key) is not str or type(text) is not str:
+            raise WireError("metadata that is not text to text")
+        size += len(key.encode()) + len(text.encode())
+    if size > MAX_METADATA:
+        raise WireError(f"metadata of {size} bytes where {MAX_METADATA} are allowed")
+    return cast("Mapping[str, str]", value)
+
+
+class AckItem(NamedTuple):
+    """All chunks below `next` of a stream have come; `limit` is the credit given in all. `next` of CLOSED: the receiver
+    has no such exchange (any more).
+    """
+
+    message_id: MessageId
+    request: bool
+    next: int
+    limit: int
 
 
 class Ack(NamedTuple):
@@ -65,6 +183,31 @@ class Ack(NamedTuple):
     incarnation: int
     target: int
     acks: tuple[AckItem, ...]
+
+
+_item = cast("Callable[[tuple[object, ...]], AckItem]", partial(tuple.__new__, AckItem))
+
+
+def encode_ack(incarnation: int, target: int, acks: Iterable[tuple[bytes, bool, int, int]]) -> bytes:
+    """Encode the head of an ACK, of at most MAX_ACKS."""
+    items = [_ITEM.pack(*item) for item in acks]
+    return b"".join((_ACK.pack(incarnation, target, len(items)), *items))
+
+
+def decode_ack(head: bytes) -> Ack:
+    """Decode the head of an ACK. Raises WireError."""
+    try:
+        incarnation, target, count = _ACK.unpack_from(head)
+    except struct_error:
+        raise WireError("an acknowledgement that is too short") from None
+    if count > MAX_ACKS or len(head) != _ACK.size + count * _ITEM.size:
+        raise WireError(f"{count} acknowledgements in {len(head)} bytes")
+    acks = []
+    for message_id, request, following, limit in _ITEM.iter_unpack(head[_ACK.size :]):
+        if request > 1 or following > U63 or limit > U63:
+            raise WireError("an acknowledgement with a field out of its limits")
+        acks.append(_item((message_id, request == 1, following, limit)))
+    return Ack(incarnation, target, tuple(acks))
 
 
 class Cancel(NamedTuple):
@@ -76,6 +219,21 @@ class Cancel(NamedTuple):
     lowest_outstanding: int
     incarnation: int
     target: int
+
+
+def encode_cancel(cancel: Cancel) -> bytes:
+    """Encode the head of a CANCEL."""
+    return _CANCEL.pack(*cancel)
+
+
+def decode_cancel(head: bytes) -> Cancel:
+    """Decode the head of a CANCEL. Raises WireError."""
+    if len(head) != _CANCEL.size:
+        raise WireError(f"a cancel of {len(head)} bytes")
+    message_id, request, request_number, lowest_outstanding, incarnation, target = _CANCEL.unpack(head)
+    if request > 1 or request_number > U63 or lowest_outstanding > U63:
+        raise WireError("a cancel with a field out of its limits")
+    return Cancel(MessageId(message_id), request == 1, request_number, lowest_outstanding, incarnation, target)
 
 
 class Unreachable(NamedTuple):
@@ -100,98 +258,6 @@ class Expired(NamedTuple):
     destination: Address
 
 
-_ChunkFields = tuple[MessageId, bool, int, int, int, int, int, int, object, object]
-
-
-def _acks(value: object) -> tuple[AckItem, ...]:
-    items = read_items(value, MAX_ACKS)
-    if not items:
-        return ()
-    acks = []
-    for item in items:
-        message_id, request, following, limit = read_array(item, 4)
-        if type(message_id) is not bytes or len(message_id) != 16 or type(request) is not bool:
-            raise WireError("not an acknowledgement")
-        acks.append(AckItem(MessageId(message_id), request, read_int(following, U63), read_int(limit, U63)))
-    return tuple(acks)
-
-
-def decode_chunk(head: bytes) -> Chunk:
-    """Decode the head of a CHUNK, whose flags must agree with what it has."""
-    fields = read_array(unpack(head, MAX_HEAD), 10)
-    message_id, request, sequence, flags, request_number, lowest_outstanding, incarnation, target, opening, ending = (
-        cast(
-            "_ChunkFields",
-            fields,  # as the condition finds out
-        )
-    )
-    # One condition, because this is read for every message that arrives; two thirds of the time are saved.
-    if not (
-        type(message_id) is bytes
-        and len(message_id) == 16
-        and type(request) is bool
-        and type(sequence) is type(flags) is type(request_number) is type(lowest_outstanding) is int
-        and type(incarnation) is type(target) is int
-        and 0 <= flags <= 31
-        and 0 <= sequence | request_number | lowest_outstanding <= U63
-        and incarnation | target >= 0  # MessagePack has none above U64
-    ):
-        raise WireError("a chunk with a field of the wrong type or out of its limits")
-    header = None if opening is None else _request_header(opening) if request else _reply_header(opening)
-    eof = None
-    if ending is not None:
-        code, reason, error = read_array(ending, 3)
-        eof = Eof(read_int(code, 255), read_text(reason, 64), read_text(error, MAX_TEXT))
-    if bool(flags & FLAG_FIRST) is (header is None) or bool(flags & FLAG_EOF) is (eof is None):
-        raise WireError("flags that do not fit the chunk")
-    return Chunk(
-        message_id, request, sequence, flags, request_number, lowest_outstanding, incarnation, target, header, eof
-    )
-
-
-def _request_header(value: object) -> RequestHeader:
-    directive, timestamp, lifetime, detached = read_array(value, 4)
-    if (
-        type(directive) is str
-        and len(directive) <= MAX_DIRECTIVE
-        and type(timestamp) is float
-        and -MAX_NUMBER < timestamp < MAX_NUMBER
-        and lifetime is None
-        and detached is False
-    ):
-        return RequestHeader(directive, timestamp)
-    return RequestHeader(
-        read_text(directive, MAX_DIRECTIVE),
-        read_number(timestamp),
-        None if lifetime is None else max(0.0, read_number(lifetime)),
-        read_bool(detached),
-    )
-
-
-def _reply_header(value: object) -> ReplyHeader:
-    timestamp, serial = read_array(value, 2)
-    return ReplyHeader(read_number(timestamp), read_int(serial, U63))
-
-
-def decode_ack(head: bytes) -> Ack:
-    """Decode the head of an ACK: at most MAX_ACKS of them."""
-    incarnation, target, acks = read_array(unpack(head, MAX_HEAD), 3)
-    return Ack(read_int(incarnation, U64), read_int(target, U64), _acks(acks))
-
-
-def decode_cancel(head: bytes) -> Cancel:
-    """Decode the head of a CANCEL."""
-    message_id, request, request_number, lowest_outstanding, incarnation, target = read_array(unpack(head, MAX_HEAD), 6)
-    return Cancel(
-        read_message_id(message_id),
-        read_bool(request),
-        read_int(request_number, U63),
-        read_int(lowest_outstanding, U63),
-        read_int(incarnation, U64),
-        read_int(target, U64),
-    )
-
-
 def decode_unreachable(head: bytes) -> Unreachable:
     """Decode the head of an UNREACHABLE."""
     kind, reason, at, destination, near, settled, text = read_array(unpack(head, MAX_HEAD), 7)
@@ -211,3 +277,14 @@ def decode_expired(head: bytes) -> Expired:
     """Decode the head of an EXPIRED."""
     kind, at, destination = read_array(unpack(head, MAX_HEAD), 3)
     return Expired(read_int(kind, 255), read_node(at), read_address(destination))
+
+
+def encode(head: tuple[object, ...]) -> bytes:
+    """The head of a packet from one of the values of this package."""
+    if isinstance(head, Chunk):
+        return encode_chunk(*head)
+    if isinstance(head, Ack):
+        return encode_ack(*head)
+    if isinstance(head, Cancel):
+        return encode_cancel(head)
+    return pack(head)

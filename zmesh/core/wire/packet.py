@@ -1,0 +1,199 @@
+"""The packet: a header of 16 bytes, two addresses, a head, and a body in the same ZeroMQ part or in one of its own.
+
+    0         1         2         3         4         5         6                   8
+    +---------+---------+---------+---------+---------+---------+-------------------+
+    | version |  kind   |  flags  |   ttl   | dst len | src len |     reserved      |
+    +---------+---------+---------+---------+---------+---------+-------------------+
+    |              head length              |               CRC-32                  |
+    +---------------------------------------+---------------------------------------+
+    | destination, source, head, body ...                                           |
+
+Integers are unsigned, the highest byte first. A packet of at most SINGLE_PART bytes is one part; of a longer one the
+body is a second part (FLAG_BODY_APART), which a forwarder passes on uncopied. A forwarder reads the version, the ttl
+and the destination, and changes the ttl alone.
+
+The CRC-32 (that of zlib) covers what stays the same on the way: it starts from the kind, the flags and the lengths, and
+runs over all that follows the header. TCP has a checksum as well, but that is short, ends at every forwarder, and
+covers nothing of what happens in a machine's memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from enum import IntEnum
+from functools import partial
+from struct import Struct
+from typing import NamedTuple, cast
+
+from zmesh.core.message import Address, NodeId
+from zmesh.core.wire.fields import ChecksumError, WireError, pack, read_address
+from zmesh.core.wire.limits import MAX_BODY, MAX_HEAD, MAX_TTL, VERSION
+from zmesh.core.wire.version1 import check_version1
+
+HEADER_BYTES = 16
+SINGLE_PART = 16 * 1024
+MAX_KNOWN = 1 << 18
+FLAG_BODY_APART = 1
+
+Frames = tuple[bytes, ...]
+"""The one or two parts of a packet."""
+
+FIRST_ROUTED = 16
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    REFUSE = 2
+    ASK = 3
+    GOODBYE = 4
+    PROBE = 5
+    ECHO = 6
+    UPDATE = 7
+    RECORD = 8
+    SEQNO_REQUEST = 9
+    RESEND = 10
+    CHUNK = 16
+    ACK = 17
+    CANCEL = 18
+    UNREACHABLE = 19
+    EXPIRED = 20
+
+
+_HEADER = Struct(">BBBBBBHII")
+_TTL, _DESTINATION_LENGTH = 3, 4
+_KINDS = frozenset(int(kind) for kind in Kind)
+_addresses: dict[bytes, tuple[Address, NodeId]] = {}
+_TTLS = [bytes((ttl,)) for ttl in range(MAX_TTL + 1)]
+
+
+class Packet(NamedTuple):
+    """A packet as it was read. `host` is the node that `destination` is or is attached to; of a packet that stays on
+    its link both addresses are empty. `start` is where its checksum starts.
+    """
+
+    kind: int
+    ttl: int
+    destination: Address
+    source: Address
+    host: NodeId
+    head: bytes
+    body: bytes
+    checksum: int
+    start: int
+
+
+_packet = cast("Callable[[tuple[object, ...]], Packet]", partial(tuple.__new__, Packet))  # spares a call of Python code
+
+
+def encode_packet(kind: int, destination: str, source: str, head: bytes, body: bytes, ttl: int = MAX_TTL) -> Frames:
+    """A packet as it leaves its source; one that stays on its link has no addresses."""
+    to, of = destination.encode("ascii"), source.encode("ascii")
+    flags = FLAG_BODY_APART if HEADER_BYTES + len(to) + len(of) + len(head) + len(body) > SINGLE_PART else 0
+    size = len(head)
+    start = (kind << 24 | flags << 16 | len(to) << 8 | len(of)) ^ size
+    if flags:
+        rest = b"".join((to, of, head))
+        checksum = zlib.crc32(body, zlib.crc32(rest, start))
+        return (_HEADER.pack(VERSION, kind, flags, ttl, len(to), len(of), 0, size, checksum) + rest, body)
+    rest = b"".join((to, of, head, body))
+    return (_HEADER.pack(VERSION, kind, flags, ttl, len(to), len(of), 0, size, zlib.crc32(rest, start)) + rest,)
+
+
+def decode_packet(frames: Frames | list[bytes]) -> Packet:
+    """Read a packet, all of it but the head, whose checksum `verify` looks at. Raises WireError."""
+    count = len(frames)
+    if not 1 <= count <= 2:
+        check_version1(frames)
+        raise WireError(f"{count} parts")
+    first = frames[0]
+    length = len(first)
+    if length < HEADER_BYTES:
+        raise WireError(f"a packet of {length} bytes")
+    version, kind, flags, ttl, to_length, of_length, reserved, size, checksum = _HEADER.unpack_from(first)
+    if version != VERSION or flags != count - 1 or reserved or kind not in _KINDS:
+        raise WireError(f"version {version}, kind {kind}, flags {flags}, reserved {reserved}, {count} parts")
+    head_at = HEADER_BYTES + to_length + of_length
+    body_at = head_at + size
+    if size > MAX_HEAD or length < body_at or (count == 2 and length != body_at):
+        raise WireError(f"a head of {size} bytes in a packet of {length}")
+    body = frames[1] if count == 2 else first[body_at:]
+    if len(body) > MAX_BODY:
+        raise WireError(f"a body of {len(body)} bytes where {MAX_BODY} are allowed")
+    start = (kind << 24 | flags << 16 | to_length << 8 | of_length) ^ size
+    if kind < FIRST_ROUTED:
+        if to_length or of_length:
+            raise WireError("an address on a packet that stays on its link")
+        return _packet((kind, ttl, "", "", "", first[head_at:body_at], body, checksum, start))
+    source_at = HEADER_BYTES + to_length
+    to, of = first[HEADER_BYTES:source_at], first[source_at:head_at]
+    destination, host = _addresses.get(to) or _address(to)
+    source, _ = _addresses.get(of) or _address(of)
+    return _packet((kind, ttl, destination, source, host, first[head_at:body_at], body, checksum, start))
+
+
+def _address(data: bytes) -> tuple[Address, NodeId]:
+    """An address that was not read of late, checked, and the node that it is or is attached to."""
+    try:
+        address = read_address(str(data, "ascii"))
+    except UnicodeDecodeError:
+        raise WireError("not an address") from None
+    if len(_addresses) >= MAX_KNOWN:
+        _addresses.clear()
+    known = _addresses[data] = (address, host_of(address))
+    return known
+
+
+def verify(frames: Frames | list[bytes], packet: Packet) -> None:
+    """Raise ChecksumError unless the packet is what its source sent."""
+    total = zlib.crc32(frames[0][HEADER_BYTES:], packet.start)
+    if len(frames) == 2:
+        total = zlib.crc32(frames[1], total)
+    if total != packet.checksum:
+        raise ChecksumError("its checksum does not fit")
+
+
+def onward(frames: Frames | list[bytes]) -> Frames:
+    """The packet with a ttl of one less, which a forwarder passes on."""
+    first = frames[0]
+    return (first[:_TTL] + _TTLS[first[_TTL] - 1] + first[_TTL + 1 :], *frames[1:])
+
+
+def destination_of(first: bytes) -> bytes:
+    """The destination of a packet whose header was found sound, as bytes."""
+    return first[HEADER_BYTES : HEADER_BYTES + first[_DESTINATION_LENGTH]]
+
+
+def encode_link(kind: Kind, head: tuple[object, ...] = ()) -> Frames:
+    """A packet that stays on its link."""
+    return encode_packet(kind, "", "", pack(head), b"")
+
+
+def read_packet(frames: Frames | list[bytes]) -> Packet:
+    """Read a packet and verify its checksum. Raises WireError."""
+    packet = decode_packet(frames)
+    verify(frames, packet)
+    return packet
+
+
+def loop_packet(kind: int, node: Address, head: bytes, body: bytes) -> Packet:
+    """A packet of a node for itself, which needs no bytes and has no checksum."""
+    return _packet((kind, MAX_TTL, node, node, node, head, body, 0, 0))
+
+
+def host_of(address: Address) -> NodeId:
+    """The node that an address is, or is attached to."""
+    return NodeId(Address(address[address.find("@") + 1 :]))
+
+
+def size_of(frames: Frames) -> int:
+    """The bytes of a packet."""
+    return len(frames[0]) if len(frames) == 1 else len(frames[0]) + len(frames[1])
+
+
+def digest(data: bytes) -> int:
+    """64 bits of BLAKE2b; tables add these up (modulo 2**64) to compare themselves with a neighbour's."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")

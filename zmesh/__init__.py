@@ -51,18 +51,12 @@ if TYPE_CHECKING:
     )
     from zmesh.payloads import Payload, PayloadLike, Source
     from zmesh.receptor import ReceptorConfig as ReceptorConfig
-    from zmesh.requests.exchange import Reply, ResponseHandler
-    from zmesh.requests.fanout import Answer, Answers
-    from zmesh.requests.inbox import Replies
-    from zmesh.requests.ping import ActiveWork, Pong
-    from zmesh.requests.reply_stream import ReplyStream
-    from zmesh.requests.sent import Sent
-    from zmesh.serving.directives import directive
-    from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD as BUFFER_PAYLOAD
-    from zmesh.serving.receptor_plugins import BYTES_PAYLOAD as BYTES_PAYLOAD
-    from zmesh.serving.receptor_plugins import FILE_PAYLOAD as FILE_PAYLOAD
-    from zmesh.serving.receptor_plugins import plugin_export as plugin_export
-    from zmesh.serving.work import Work
+    from zmesh.requests import ActiveWork, Answer, Answers, Pong, Replies, Reply, ReplyStream, ResponseHandler, Sent
+    from zmesh.serving import BUFFER_PAYLOAD as BUFFER_PAYLOAD
+    from zmesh.serving import BYTES_PAYLOAD as BYTES_PAYLOAD
+    from zmesh.serving import FILE_PAYLOAD as FILE_PAYLOAD
+    from zmesh.serving import Work, directive
+    from zmesh.serving import plugin_export as plugin_export
 
 __version__ = "0.1.0"
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from zmesh import payloads, requests, serving, transport  # each loads its modules when they are first used
 from zmesh.arguments import (
     check_directive,
     check_handler,
@@ -23,24 +24,27 @@ from zmesh.config import Config, config_of
 from zmesh.core.limits import Limits
 from zmesh.errors import AddressError, ConfigError, MeshError, RemoteError
 from zmesh.lifecycle import Lifecycle, Main
-from zmesh.node import Node
-from zmesh.payloads import Payload, PayloadLike, Source, encode
-from zmesh.requests.exchange import Exchange, FireAndForget, Inboxed, ResponseHandler, WithHandler
-from zmesh.requests.fanout import LIMIT, Answer, Answers, Fanout, FanoutRequest, repeatable
-from zmesh.requests.inbox import Inbox, Replies
-from zmesh.requests.ping import Pong, active_work_in
-from zmesh.requests.reply_stream import ReplyStream
-from zmesh.requests.sent import Sent
+from zmesh.requests import LIMIT
 from zmesh.runtime import is_a, new_message_id, text_of
-from zmesh.serving.builtins import CANCEL, PING, stamp
-from zmesh.serving.directives import Directives
-from zmesh.transport import parse_url
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from zmesh.config import Settings
+    from zmesh.node import Node
     from zmesh.observe import Event, Events, LinkStatus, Route, Stats
+    from zmesh.payloads import Payload, PayloadLike, Source
+    from zmesh.requests import (
+        Answer,
+        Answers,
+        Exchange,
+        FanoutRequest,
+        Pong,
+        Replies,
+        ReplyStream,
+        ResponseHandler,
+        Sent,
+    )
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +85,11 @@ class Controller:
         if limits is not None and not isinstance(limits, Limits):
             raise TypeError(f"limits are a Limits, not {type(limits).__name__}")
         self.config = config_of(config, settings)
-        self._node = Node(self.config, Directives(), limits)
+        from zmesh.node import Node  # here: what only names the class does not pay for the engine
+
+        self._node = Node(self.config, serving.Directives(), limits)
         self._lifecycle = Lifecycle(self._node, loop, self._on_end)
-        self._inbox = Inbox(self._check_receiving, self._drop_reply)
+        self._inbox = requests.Inbox(self._check_receiving, self._drop_reply)
         if loop is not None:
             self._lifecycle.begin(loop)
 
@@ -273,14 +279,14 @@ class Controller:
         id = new_message_id()
         exchange: Exchange
         if response_handler is not None:
-            exchange = WithHandler(self.node.requests, id, recipient, response_handler)
+            exchange = requests.WithHandler(self.node.requests, id, recipient, response_handler)
         elif expect_response:
-            exchange = Inboxed(self.node.requests, id, recipient, self._inbox.put)
+            exchange = requests.Inboxed(self.node.requests, id, recipient, self._inbox.put)
         else:
-            exchange = FireAndForget(self.node.requests, id, recipient)
+            exchange = requests.FireAndForget(self.node.requests, id, recipient)
         exchange.route_timeout = route_timeout
         self._start(exchange, directive, payload, timeout)
-        return Sent(exchange.message_id)
+        return requests.Sent(exchange.message_id)
 
     def ping(
         self,
@@ -290,7 +296,9 @@ class Controller:
         timeout: float | None = None,
     ) -> Sent:
         """Ask a node for the time and its running work; the reply's payload is JSON."""
-        return self.send({"initial_time": stamp(time.time())}, node, PING, response_handler, expect_response, timeout)
+        return self.send(
+            {"initial_time": serving.stamp(time.time())}, node, serving.PING, response_handler, expect_response, timeout
+        )
 
     async def request(
         self,
@@ -335,12 +343,12 @@ class Controller:
         check_timeout(timeout)
         check_timeout(route_timeout, "route_timeout")
         own = self.node
-        body = encode(payload)
+        body = payloads.encode(payload)
 
         def start(replies: ReplyStream) -> None:
             self._send(replies, directive, body, timeout, awaited=True)
 
-        replies = ReplyStream(own.requests, new_message_id(), node, start, buffered=buffered)
+        replies = requests.ReplyStream(own.requests, new_message_id(), node, start, buffered=buffered)
         replies.route_timeout = route_timeout
         return replies
 
@@ -373,30 +381,32 @@ class Controller:
         for node in nodes:
             check_node(node)
             wanted[node] = None
-        again = repeatable(payload)
+        again = requests.repeatable(payload)
         self._node.check_begun()
         self._node.check_loop()
 
         def start(node: str, done: Callable[[FanoutRequest, Answer], None]) -> FanoutRequest:
-            asked = FanoutRequest(self.node.requests, new_message_id(), node, done)
+            asked = requests.FanoutRequest(self.node.requests, new_message_id(), node, done)
             asked.route_timeout = route_timeout
             self._start(asked, directive, again(), timeout)
             return asked
 
-        return Answers(Fanout(wanted, limit, start))
+        return requests.Answers(requests.Fanout(wanted, limit, start))
 
     async def ping_once(
         self, node: str, timeout: float | None = PING_TIMEOUT, *, route_timeout: float | None = None
     ) -> Pong:
         """Ping a node and wait for the answer. Raises TimedOut or Unreachable; `route_timeout` as with `send`."""
         started = time.perf_counter()
-        asked = {"initial_time": stamp(time.time())}
-        request = self.stream(node, PING, asked, timeout=timeout, route_timeout=route_timeout)
+        asked = {"initial_time": serving.stamp(time.time())}
+        request = self.stream(node, serving.PING, asked, timeout=timeout, route_timeout=route_timeout)
         request.send()
         payload = await request.only_payload()
         rtt = time.perf_counter() - started
         try:
-            return Pong(node, rtt, request.hops, active_work_in(payload.json() if payload is not None else None))
+            return requests.Pong(
+                node, rtt, request.hops, requests.active_work_in(payload.json() if payload is not None else None)
+            )
         except ValueError:
             raise RemoteError(f"node {node!r} answers a ping with something else", node=node) from None
 
@@ -411,7 +421,7 @@ class Controller:
         TimedOut if the work does not end in time, Unreachable, and ConfigError for what is no id.
         """
         named = check_message_id(message_id)
-        payload = await self.request(node, CANCEL, {"message_id": named}, timeout=timeout)
+        payload = await self.request(node, serving.CANCEL, {"message_id": named}, timeout=timeout)
         try:
             return payload is not None and bool(payload.json()["cancelled"])
         except (ValueError, TypeError, KeyError):
@@ -423,13 +433,13 @@ class Controller:
         Awaiting raises Closed when the node is closed, or is closed meanwhile, and nothing is left to be received; an
         iteration that has begun ends then.
         """
-        return Replies(self._inbox)
+        return requests.Replies(self._inbox)
 
     def _start(self, exchange: Exchange, directive: str, payload: PayloadLike, timeout: float | None) -> None:
         check_directive(directive)
         check_node(exchange.recipient)
         check_timeout(timeout)
-        self._send(exchange, directive, encode(payload), timeout)
+        self._send(exchange, directive, payloads.encode(payload), timeout)
 
     def _send(
         self, exchange: Exchange, directive: str, body: bytes | Source, timeout: float | None, *, awaited: bool = False
@@ -446,7 +456,7 @@ class Controller:
         except (MeshError, RuntimeError) as error:
             if isinstance(error, MeshError):
                 error.message_id = exchange.message_id
-            if isinstance(body, Source):
+            if isinstance(body, payloads.Source):
                 body.close()
             raise
 
@@ -516,7 +526,7 @@ def _check_address(url: str) -> None:
     """Raises AddressError for what is no URL of a node, and TypeError."""
     check_url(url)
     try:
-        parse_url(url)
+        transport.parse_url(url)
     except AddressError:
         raise
     except ValueError as error:

@@ -12,12 +12,14 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from zmesh.errors import Closed
-from zmesh.node import Node
 from zmesh.runtime import close_loop, ignore_exit, raise_lost_interrupts
+
+if TYPE_CHECKING:
+    from zmesh.node import Node
 
 AT_EXIT_WITHIN = 5.0
 """Seconds that the end of the interpreter waits for a node whose loop still runs, in a thread of its own."""

@@ -27,12 +27,9 @@ from zmesh.core.message import Address, LinkId, MessageId, NodeId
 from zmesh.errors import TimedOut, Unreachable
 from zmesh.observe import Router, Telemetry
 from zmesh.payloads import PayloadStorage
-from zmesh.requests.reply_stream import ReplyStream
-from zmesh.requests.requests import Requests
+from zmesh.requests import ReplyStream, Requests
 from zmesh.runtime import Driver, Tasks, abandon, log_exception, must_propagate, watchdogs
-from zmesh.serving.builtins import PING, Builtins
-from zmesh.serving.directives import Directives
-from zmesh.serving.serving import Serving
+from zmesh.serving import PING, Builtins, Directives, Serving
 from zmesh.transport import BlockedLoopKeepalive, Transport
 
 if TYPE_CHECKING:

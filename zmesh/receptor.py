@@ -33,7 +33,7 @@ from zmesh.errors import (
     UnknownDirective,
     Unreachable,
 )
-from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
+from zmesh.serving import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
 
 ReceptorConfig = Config
 

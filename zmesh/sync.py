@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from zmesh import controller
+from zmesh import controller, requests
 from zmesh.arguments import check_directive, check_timeout
 from zmesh.config import Config
 from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Function
@@ -30,10 +30,7 @@ from zmesh.core.message import Message
 from zmesh.errors import Closed, ExchangeError, TimedOut
 from zmesh.node import hosts_node
 from zmesh.payloads import Payload, PayloadLike
-from zmesh.requests import reply_stream as requests
-from zmesh.requests.exchange import Reply, ResponseHandler
-from zmesh.requests.fanout import LIMIT, Answer
-from zmesh.requests.ping import Pong
+from zmesh.requests import LIMIT, Answer, Pong, Reply, ResponseHandler
 from zmesh.runtime import wait_in_thread
 
 if TYPE_CHECKING:

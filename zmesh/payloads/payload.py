@@ -112,6 +112,9 @@ class Payload:
     It is false when it is empty, `len` counts bytes, `async for` and `for` give chunks of up to 64 KiB. Large ones lie
     in a temporary file, without a name until `name` is asked for, which is gone when the payload is closed, collected
     as garbage, or the process ends. After `close`, reading raises ValueError. Not to be read from two threads at once.
+
+    `read`, `readall`, `text`, `json` and `for` read such a file in the calling thread, which on the event loop holds up
+    the node as long as the disk takes; `async for` reads it in a thread of its own.
     """
 
     __slots__ = ("__weakref__", "_content", "_position", "_spool", "_spool_dir")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from zmesh.payloads import Payload
 from zmesh.plugins import NoSettings
-from zmesh.serving.directives import directive
-from zmesh.serving.work import Work
+from zmesh.serving import Work, directive
 
 settings = NoSettings
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from zmesh.errors import RemoteError
 from zmesh.payloads import CHUNK
 from zmesh.runtime import ThreadPool
-from zmesh.serving.directives import directive
-from zmesh.serving.work import Work
+from zmesh.serving import Work, directive
 
 if TYPE_CHECKING:
     import aiohttp

@@ -6,8 +6,7 @@ import asyncio
 import math
 
 from zmesh.plugins import NoSettings
-from zmesh.serving.directives import directive
-from zmesh.serving.work import Work
+from zmesh.serving import Work, directive
 
 settings = NoSettings
 

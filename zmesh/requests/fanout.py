@@ -26,7 +26,6 @@ from zmesh.runtime import describe, is_a, must_propagate
 if TYPE_CHECKING:
     from zmesh.requests.requests import Requests
 
-LIMIT = 100
 LOOK_AGAIN = 0.1
 """Seconds after which requests that hold a place are looked at: does a way lead to their nodes still?"""
 

@@ -1,1 +1,43 @@
-"""The server's side of an exchange: directives, the work that they run, isolation, built-ins, Receptor plugins."""
+"""The server's side of an exchange: directives, the work that they run, built-ins and Receptor plugins.
+
+`Serving` receives the requests of a node and runs them by its `Directives`; a function gets a `Work`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zmesh.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from zmesh.serving.builtins import CANCEL, PING, Builtins, stamp
+    from zmesh.serving.directives import Directives, directive
+    from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
+    from zmesh.serving.serving import Serving
+    from zmesh.serving.work import Work
+else:
+    __getattr__ = lazy_attributes(
+        __name__,
+        {
+            "builtins": ("CANCEL", "PING", "Builtins", "stamp"),
+            "directives": ("Directives", "directive"),
+            "receptor_plugins": ("BUFFER_PAYLOAD", "BYTES_PAYLOAD", "FILE_PAYLOAD", "plugin_export"),
+            "serving": ("Serving",),
+            "work": ("Work",),
+        },
+    )
+
+__all__ = [
+    "BUFFER_PAYLOAD",
+    "BYTES_PAYLOAD",
+    "CANCEL",
+    "FILE_PAYLOAD",
+    "PING",
+    "Builtins",
+    "Directives",
+    "Serving",
+    "Work",
+    "directive",
+    "plugin_export",
+    "stamp",
+]

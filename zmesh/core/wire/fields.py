@@ -10,7 +10,7 @@ from typing import cast
 
 import msgpack
 
-from zmesh.core.message import Address, MessageId, NodeId, is_address, is_node_id
+from zmesh.core.message import Address, NodeId, is_address, is_node_id
 from zmesh.core.wire.limits import MAX_NEIGHBOURS, MAX_NUMBER, MAX_RECORD, MAX_TEXT
 
 CRITICAL = 128
@@ -122,13 +122,6 @@ def read_address(value: object) -> Address:
     if type(value) is not str or not is_address(value):
         raise WireError("not an address")
     return Address(value)
-
-
-def read_message_id(value: object) -> MessageId:
-    """16 bytes."""
-    if type(value) is not bytes or len(value) != 16:
-        raise WireError("not a message id")
-    return MessageId(value)
 
 
 def read_extensions(value: object) -> Mapping[int, bytes]:

@@ -100,7 +100,7 @@ async def test_a_pong_lists_active_work_as_typed_values():
 async def test_pongs_that_make_no_sense_list_what_they_do_say():
     async with Mesh.chain("near", "far") as mesh:
         answers = {"active_work": [{"id": 1, "directive": 5}, {"message_id": "zz"}, 7, None]}
-        mesh["far"].node.serving.answer("zmesh:ping", lambda work: answers)
+        mesh["far"].node.serving.add_builtin("zmesh:ping", lambda work: answers)
         pong = await mesh["near"].ping_once("far")
         assert pong.active_work == (zmesh.ActiveWork("0" * 31 + "1", "5", None), zmesh.ActiveWork(None, None, None))
         assert pong.active_work[1].id is None

@@ -28,7 +28,7 @@ def test_a_detour_costs_a_round_trip_to_the_neighbour_however_far_the_destinatio
     left = sim.nodes["left"].engine
     lost.take_down()
     sim.run(0.0101)
-    assert {to: left.links.get(route.link).node for to, route in left.routing.routes().items()} == dict.fromkeys(
+    assert {to: left.neighbours.get(route.link).node for to, route in left.routing.routes().items()} == dict.fromkeys(
         [*ids, "right"], "right"
     )
     assert sim.settle()

@@ -301,8 +301,8 @@ class Driver:
         loop = self._loop
         if loop is None or self.closed:
             return
-        now, timer, self._timer = time.monotonic(), self._timer, None
-        late = loop.time() - timer.when() if timer is not None else 0.0
+        now, self._timer = time.monotonic(), None
+        late = now - self.engine.deadline  # whichever timer it is: one that was set during a block is not late itself
         self._wake_at = NEVER
         if late > self._heartbeat and not self._catches_up:
             # The loop was blocked. What has come meanwhile is read first, lest its lateness be taken for silence.

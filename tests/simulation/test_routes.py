@@ -23,7 +23,7 @@ SEEDS = 500
 BATCH = 25
 SOME = st.integers(0, 1 << 16)
 SECONDS = st.sampled_from([0.02, 0.2, 1.0, 2.5, 6.0])
-WAY = st.sampled_from([None, 0, 1])
+DIRECTION = st.sampled_from([None, 0, 1])
 DELAY = st.sampled_from([*DELAYS, (DELAYS[0], DELAYS[-1]), (DELAYS[-1], DELAYS[0])])
 
 
@@ -64,25 +64,25 @@ class AnyMesh(RuleBasedStateMachine):
     def flap(self, wire, times, seconds):
         self.mesh.flap(self.wire(wire), times, seconds)
 
-    @rule(wire=SOME, seconds=SECONDS, share=st.sampled_from([0.1, 0.3, 0.7]), way=WAY)
-    def lossy(self, wire, seconds, share, way):
-        self.mesh.lossy(self.wire(wire), seconds, share, way)
+    @rule(wire=SOME, seconds=SECONDS, share=st.sampled_from([0.1, 0.3, 0.7]), direction=DIRECTION)
+    def lossy(self, wire, seconds, share, direction):
+        self.mesh.lossy(self.wire(wire), seconds, share, direction)
 
     @rule(wire=SOME, seconds=SECONDS, share=st.sampled_from([0.1, 1.0]))
     def copied(self, wire, seconds, share):
         self.mesh.copied(self.wire(wire), seconds, share)
 
-    @rule(wire=SOME, seconds=SECONDS, way=WAY)
-    def silent(self, wire, seconds, way):
-        self.mesh.silent(self.wire(wire), seconds, way)
+    @rule(wire=SOME, seconds=SECONDS, direction=DIRECTION)
+    def silent(self, wire, seconds, direction):
+        self.mesh.silent(self.wire(wire), seconds, direction)
 
-    @rule(wire=SOME, seconds=SECONDS, jitter=st.sampled_from([0.02, 0.4, 2.0]), way=WAY)
-    def late(self, wire, seconds, jitter, way):
-        self.mesh.late(self.wire(wire), seconds, jitter, way)
+    @rule(wire=SOME, seconds=SECONDS, jitter=st.sampled_from([0.02, 0.4, 2.0]), direction=DIRECTION)
+    def late(self, wire, seconds, jitter, direction):
+        self.mesh.late(self.wire(wire), seconds, jitter, direction)
 
-    @rule(wire=SOME, seconds=SECONDS, bandwidth=st.sampled_from(BANDWIDTHS), way=WAY)
-    def narrow(self, wire, seconds, bandwidth, way):
-        self.mesh.narrow(self.wire(wire), seconds, bandwidth, way)
+    @rule(wire=SOME, seconds=SECONDS, bandwidth=st.sampled_from(BANDWIDTHS), direction=DIRECTION)
+    def narrow(self, wire, seconds, bandwidth, direction):
+        self.mesh.narrow(self.wire(wire), seconds, bandwidth, direction)
 
     @rule(wire=SOME, delay=DELAY)
     def slower_or_faster(self, wire, delay):

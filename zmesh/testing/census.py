@@ -1,9 +1,8 @@
 """Which rare branches of the core a soak has reached: a list of named points, and a census of them.
 
 A thousand seeds that never bring two nodes of one name together say nothing about what happens then. So each point
-names something that is rare, how to tell that it has happened, and in which sentences of the soak it must. It is
-watched from outside, by reports or by a method that is wrapped as long as the census is open: the core knows nothing of
-it.
+names a rare event, how it is detected, and in which sentences of the soak it must occur. Points are observed from
+outside, by reports or by wrapping a method while the census is open: the core contains no code for it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from zmesh.testing.simulator import Simulator
 
 Wrapped = Callable[..., Any]
 Judge = Callable[[Any, tuple[Any, ...], Any, Any], bool]
-"""Whether a call has reached a point: its object, its arguments, what `before` saw, and its result."""
+"""Whether a call has reached a point, by its object, its arguments, the value of `before`, and its result."""
 
 ROUTES, DELIVERY, LIARS = "routes", "delivery", "liars"
 ALL = (ROUTES, DELIVERY, LIARS)
@@ -44,7 +43,7 @@ EXCHANGES = (DELIVERY, LIARS)
 
 
 class Point(NamedTuple):
-    """Something rare, which the soak must reach in these sentences. `owner` and `method` are what is watched."""
+    """A rare event that the soak must reach in these sentences; calls of `method` of `owner` are observed."""
 
     name: str
     sentences: tuple[str, ...]
@@ -82,8 +81,8 @@ def on(
     return Point(name, sentences, owner, method, reached, before)
 
 
-def told(name: str, event: str, detail: str = "", sentences: tuple[str, ...] = ALL) -> Point:
-    """A point that is reached when a node that does not lie reports this event, with that in its detail."""
+def reported(name: str, event: str, detail: str = "", sentences: tuple[str, ...] = ALL) -> Point:
+    """A point that is reached when a node that does not lie reports this event, with `detail` in its detail."""
 
     def reached(sim: Any, arguments: tuple[Any, ...], before: Any, result: Any) -> bool:
         node, report = arguments
@@ -93,7 +92,7 @@ def told(name: str, event: str, detail: str = "", sentences: tuple[str, ...] = A
 
 
 def ended(name: str, reason: str, text: str) -> Point:
-    """A point that is reached when an exchange ends for this reason, with that in the text."""
+    """A point that is reached when an exchange ends for this reason, with `text` in its error."""
 
     def reached(node: Any, arguments: tuple[Any, ...], before: Any, result: Any) -> bool:
         eof = arguments[0].eof
@@ -104,121 +103,119 @@ def ended(name: str, reason: str, text: str) -> Point:
 
 POINTS: tuple[Point, ...] = (
     # -- links --
-    told("a link is suspect", "link_suspect"),
-    on("a suspect link is heard again", Links, "trust"),
-    told("a silent link is lost", "link_lost", "silent for"),
-    on(
-        "a greeting never comes", SimNode, "hang_up", lambda _, arguments, __, ___: arguments[0].reason == "no greeting"
-    ),
-    told("the other end has forgotten the link", "link_lost", "knows us no more"),
-    told("a neighbour says goodbye", "link_lost", "they left"),
-    told("a newcomer is quarantined while its former life may be alive", "link_quarantined"),
-    on("a quarantined newcomer takes the place of its former life", Handshake, "released", _some),
-    told("a second node of one name is refused", "link_refused", "is alive in the mesh", (ROUTES, DELIVERY)),
-    told("two nodes of one name are known", "duplicate_id"),
-    on("a cost moves as round trips do", CostDamping, "take", _some),
-    told("a frame comes before its greeting", "frame_dropped", "not_greeted", EXCHANGES),
-    told("three bad frames end a link", "link_lost", "bad frames in a row", (LIARS,)),
-    told("a frame claims to come from here", "frame_dropped", "own_source", (LIARS,)),
+    reported("a link is suspect", "link_suspect"),
+    on("a suspect link recovers", Links, "trust"),
+    reported("a silent link is lost", "link_lost", "silent for"),
+    on("no HELLO arrives", SimNode, "hang_up", lambda _, arguments, __, ___: arguments[0].reason == "no greeting"),
+    reported("the other end does not know the link", "link_lost", "knows us no more"),
+    reported("a neighbour says goodbye", "link_lost", "they left"),
+    reported("a link is quarantined while an earlier incarnation may be alive", "link_quarantined"),
+    on("a quarantined link replaces that of an earlier incarnation", Handshake, "released", _some),
+    reported("a second node with the same id is refused", "link_refused", "is alive in the mesh", (ROUTES, DELIVERY)),
+    reported("two nodes with the same id are known", "duplicate_id"),
+    on("a link cost follows the round-trip time", CostDamping, "take", _some),
+    reported("a frame arrives before the HELLO", "frame_dropped", "not_greeted", EXCHANGES),
+    reported("three invalid frames close a link", "link_lost", "bad frames in a row", (LIARS,)),
+    reported("a frame carries this node as its source", "frame_dropped", "own_source", (LIARS,)),
     # -- routes and records --
-    on("a whole table is told again", Routes, "resend"),
-    on("all records are told again", Records, "resend"),
-    on("a change of routes is held back", Advertiser, "hold_down"),
+    on("all routes are sent again", Routes, "resend"),
+    on("all records are sent again", Records, "resend"),
+    on("a route change is held down", Advertiser, "hold_down"),
     on(
-        "the destination itself is asked for a number",
+        "a seqno request is addressed to the destination itself",
         SeqnoRequests,
         "originate",
         lambda _, arguments, __, ___: arguments[0].tries > NEAR_TRIES,
     ),
-    on("a question is passed on", SeqnoRequests, "forward"),
-    on("a question is passed on once more, along another route", SeqnoRequests, "reforward"),
-    on("a neighbour gets the answer that it waits for", SeqnoRequests, "answer", _some),
+    on("a seqno request is forwarded", SeqnoRequests, "forward"),
+    on("a seqno request is forwarded again, along another route", SeqnoRequests, "reforward"),
+    on("a seqno request is answered", SeqnoRequests, "answer", _some),
     on(
-        "a node raises its own number",
+        "a node raises its own seqno",
         Routes,
         "request",
         lambda routes, _, before, __: routes.seqno > before,
         lambda routes, _: routes.seqno,
     ),
-    told("a record is forgotten", "node_forgotten"),
+    reported("a record expires", "node_forgotten"),
     on(
-        "a node outbids who spoke in its name",
+        "a node replaces a forged record of itself",
         Records,
         "expire",
         lambda records, _, before, __: records.digest != before,
         lambda records, _: records.digest,
     ),
-    on("a name proves to be borne twice", Duplicates, "witness", _some),
+    on("a duplicate id is confirmed", Duplicates, "witness", _some),
     # -- exchanges --
-    told("a frame finds no route", "frame_dropped", "no_route", EXCHANGES),
-    told("a copy is for a life that is over", "frame_dropped", "stale", EXCHANGES),
-    told("a recipient has restarted", "unreachable", "restarted", EXCHANGES),
+    reported("a frame has no route", "frame_dropped", "no_route", EXCHANGES),
+    reported("a copy is addressed to an earlier incarnation", "frame_dropped", "stale", EXCHANGES),
+    reported("a server has restarted, says an UNREACHABLE", "unreachable", "restarted", EXCHANGES),
     on(
-        "a reply is for a leaf that has left",
+        "a reply is addressed to a leaf that has left",
         Server,
         "on_unreachable",
         lambda _, arguments, __, ___: arguments[1].reason == "gone",
         sentences=EXCHANGES,
     ),
-    on("a request that never arrived begins anew", Sender, "restart_discovery", _some, sentences=EXCHANGES),
-    on("a recipient says who it is", Client, "on_discovered", sentences=EXCHANGES),
-    on("a recipient has nothing to stop", Client, "on_nothing_to_cancel", sentences=EXCHANGES),
-    on("a call knows that its node's name is contested", Client, "on_contested", sentences=EXCHANGES),
-    ended("a call finds no route for too long", "unreachable", "no route to"),
-    ended("a call was given up while it was cut off", "unreachable", "gave the request up"),
-    ended("a call runs out of time", "timed_out", "no final reply"),
-    ended("a recipient never confirms that it has stopped", "cancelled", "has not confirmed"),
+    on("discovery restarts for a request that never arrived", Sender, "restart_discovery", _some, sentences=EXCHANGES),
+    on("a server answers discovery", Client, "on_discovered", sentences=EXCHANGES),
+    on("a server has no request to cancel", Client, "on_nothing_to_cancel", sentences=EXCHANGES),
+    on("a client learns that its own node id is contested", Client, "on_contested", sentences=EXCHANGES),
+    ended("a request finds no route until its route timeout", "unreachable", "no route to"),
+    ended("a request was given up during a partition", "unreachable", "gave the request up"),
+    ended("a request times out", "timed_out", "no final reply"),
+    ended("a server never confirms a cancellation", "cancelled", "has not confirmed"),
     ended("a request is cancelled before it arrives", "cancelled", "had not reached"),
-    ended("a request is refused for want of room", "overloaded", ""),
-    ended("a recipient has lost the request", "node_restarted", "has restarted"),
-    on("a caller has restarted", Server, "on_restart", sentences=EXCHANGES),
-    on("a service loses the way to its caller", Server, "on_route_lost", sentences=EXCHANGES),
+    ended("a request is refused because of a quota", "overloaded", ""),
+    ended("a server has lost the request", "node_restarted", "has restarted"),
+    on("a client has restarted", Server, "on_restart", sentences=EXCHANGES),
+    on("a server loses the route to its client", Server, "on_route_lost", sentences=EXCHANGES),
     on(
         "a cancel overtakes its request",
         Server,
         "on_cancel",
-        lambda services, arguments, before, _: before and services.get(arguments[1].message_id) is None,
-        lambda services, arguments: services.get(arguments[1].message_id) is not None,
+        lambda server, arguments, before, _: before and server.get(arguments[1].message_id) is None,
+        lambda server, arguments: server.get(arguments[1].message_id) is not None,
         EXCHANGES,
     ),
-    on("a former life speaks", Peers, "is_stale", _some, sentences=EXCHANGES),
-    on("a leaf is known at another address", Delivery, "on_attached", sentences=EXCHANGES),
-    on("a leaf has lost its node", Delivery, "on_detached", sentences=EXCHANGES),
-    on("a chunk is taken for lost after a time-out", OutboundStream, "on_timeout", sentences=EXCHANGES),
-    on("a chunk comes back", OutboundStream, "on_returned", sentences=EXCHANGES),
+    on("a frame comes from an earlier incarnation", Peers, "is_stale", _some, sentences=EXCHANGES),
+    on("a leaf attaches at another address", Delivery, "on_attached", sentences=EXCHANGES),
+    on("a leaf loses its uplink", Delivery, "on_detached", sentences=EXCHANGES),
+    on("a chunk is declared lost after a timeout", OutboundStream, "on_timeout", sentences=EXCHANGES),
+    on("a chunk is returned", OutboundStream, "on_returned", sentences=EXCHANGES),
     on(
-        "a chunk comes before those ahead of it",
+        "a chunk arrives out of order",
         InboundStream,
         "accept",
         lambda inbound, _, __, ___: bool(inbound.buffered),
         sentences=EXCHANGES,
     ),
     on(
-        "a chunk comes twice",
+        "a chunk arrives twice",
         InboundStream,
         "accept",
         lambda _, arguments, before, __: arguments[0].sequence < before,
         lambda inbound, _: inbound.expected,
         EXCHANGES,
     ),
-    on("a window is halved", CongestionControl, "on_congestion", sentences=EXCHANGES),
-    on("a full link gives a frame back", Queue, "give_back", sentences=EXCHANGES),
-    on("streams go on that waited for a full link", Delivery, "on_link_ready", sentences=EXCHANGES),
+    on("a congestion window is halved", CongestionControl, "on_congestion", sentences=EXCHANGES),
+    on("a full link returns a frame", Queue, "give_back", sentences=EXCHANGES),
+    on("streams resume after a full link", Delivery, "on_link_ready", sentences=EXCHANGES),
     on(
-        "what waits for a lost link takes another",
+        "the queue of a lost link moves to another link",
         Forwarding,
         "reroute",
         lambda _, __, before, ___: before,
         lambda _, arguments: arguments[0].size_bytes > 0,
         EXCHANGES,
     ),
-    on("a forwarder sends a frame back", Forwarding, "send_unreachable", sentences=EXCHANGES),
+    on("a forwarder sends an UNREACHABLE", Forwarding, "send_unreachable", sentences=EXCHANGES),
     on("a node closes", Engine, "close"),
 )
 
 
 class Census:
-    """Watches the points as long as it is open, and knows which were reached since `take`."""
+    """Observes the points while it is open, and collects those reached since the last `take`."""
 
     def __init__(self, points: Iterable[Point] = POINTS) -> None:
         self._points = tuple(points)
@@ -226,7 +223,7 @@ class Census:
         self._originals: list[tuple[type, str, Wrapped]] = []
 
     def open(self) -> Self:
-        """Begin to watch."""
+        """Wrap the methods of all points."""
         methods: dict[tuple[type, str], list[Point]] = {}
         for point in self._points:
             methods.setdefault((point.owner, point.method), []).append(point)
@@ -237,7 +234,7 @@ class Census:
         return self
 
     def close(self) -> None:
-        """Watch no more, and leave everything as it was."""
+        """Restore the original methods."""
         while self._originals:
             setattr(*self._originals.pop())
 
@@ -247,7 +244,7 @@ class Census:
         self.close()
 
     def take(self) -> set[str]:
-        """The names of the points that were reached since this was asked last."""
+        """The names of the points that were reached since the last call."""
         reached, self._reached = self._reached, set()
         return reached
 
@@ -255,10 +252,10 @@ class Census:
         seen = self
 
         def watched(this: Any, *arguments: Any, **options: Any) -> Any:
-            wanted = [point for point in points if point.name not in seen._reached]
-            before = [point.before(this, arguments) for point in wanted]
+            pending = [point for point in points if point.name not in seen._reached]
+            before = [point.before(this, arguments) for point in pending]
             result = original(this, *arguments, **options)
-            for point, was in zip(wanted, before, strict=True):
+            for point, was in zip(pending, before, strict=True):
                 if point.reached(this, arguments, was, result):
                     seen._reached.add(point.name)
             return result

@@ -37,7 +37,7 @@ class Member:
     """A neighbour of one node. `async with Member("m", url) as member:` greets that node and leaves it in the end.
 
     `heard` are the last MAX_HEARD frames that came, but for probes, greetings and routes. `incarnations` are those of
-    the nodes that the neighbour has told of. `links_lost` counts how often it has hung up; it is dialled again then.
+    the nodes that the neighbour has advertised. `links_lost` counts how often it has hung up; it is dialled again then.
     """
 
     def __init__(self, node: str, url: str, *, advertise: bool = True, leaf: bool = False) -> None:
@@ -109,7 +109,7 @@ class Member:
     ) -> Frames:
         """A chunk of a request: by default the first of one whose payload is not complete. `directive` None: no header.
 
-        `source`: in the name of this node; `target`: the incarnation that it is for, by default the one that was told.
+        `source`: in the name of this node; `target`: the incarnation that it is for, by default the advertised one.
         """
         if message_id is None:
             message_id = secrets.token_bytes(16)

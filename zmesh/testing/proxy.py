@@ -56,7 +56,7 @@ class Lane:
 
     @property
     def capacity(self) -> float:
-        """How many bytes of a connection may be on their way through the lane."""
+        """How many bytes of a connection may be in flight in the lane."""
         return min(IN_FLIGHT_BYTES, QUEUE_BYTES + (self.rate * self.delay if self.delay else 0))
 
     async def open(self) -> None:
@@ -138,7 +138,7 @@ class Proxy:
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 0
 
     def slow(self, *, delay: float = 0.0, rate: float = math.inf) -> None:
-        """Give both lanes this delay (seconds, each way) and rate (bytes a second)."""
+        """Give both lanes this delay (seconds, in each direction) and rate (bytes a second)."""
         for lane in self.lanes:
             lane.delay, lane.rate = delay, rate
 
@@ -219,7 +219,7 @@ class Proxy:
 
 
 class _Flight:
-    """The bytes of one connection that are on their way through a lane, in order."""
+    """The bytes of one connection that are in flight in a lane, in order."""
 
     def __init__(self) -> None:
         self._queue: deque[tuple[float, bytes]] = deque()

@@ -4,8 +4,8 @@ A scenario is a mesh on the simulator's clock. Links go up and down, get dearer 
 hold them up, in one direction or in both; nodes leave, die, hang, lose power, restart and forget; machines are
 suspended and their clocks are set; the mesh falls apart and grows together; a second node takes the name of another;
 leaves come and go, and so do members that lie. Faults come alone, or in bursts that strike all that is near one node.
-`mend` puts all of it right, and from then on the mesh must find itself: `wrong` tells what is not yet as it must be,
-with networkx as the judge of what is shortest. It needs networkx (the extra `test`).
+`mend` repairs everything, and from then on the mesh must converge: `wrong` names the first thing that has not yet, with
+networkx as the oracle for shortest paths. It needs networkx (the extra `test`).
 
 Each seed draws for itself what may happen (`swarm`): which faults at all, and whether clocks differ, delays differ by
 direction, and faults come in bursts. Where everything may happen at any time much can't: links that break every second
@@ -42,7 +42,7 @@ WALL_JUMPS = (-1e8, -3600.0, -1.0, 1.0, 3600.0, 1e8)
 EPOCH = 1.6e9
 SETTLE_LIMIT = 30.0
 SETTLE_AFTER_LIES = 30.0 + KEEP_DISTANCE
-"""Seconds until all is right after a liar has left: what it told of distances is forgotten KEEP_DISTANCE later."""
+"""Seconds until all is right after a liar has left: feasibility distances it caused expire KEEP_DISTANCE later."""
 POLL = 0.1
 RARELY = 0.001
 TRAITS = ("clocks", "lopsided", "bursts", "tight")
@@ -175,40 +175,40 @@ class Scenario:
             wire.cut()
             self.sim.after(seconds, lambda: self.flap(wire, times - 1, seconds))
 
-    def lossy(self, wire: Wire, seconds: float, share: float = 0.3, way: int | None = None) -> None:
-        """Lose a share of the frames; `way` 0: of the dialler's only, 1: of the listener's only."""
-        self._spoil(wire, way, seconds, lambda direction: setattr(direction, "loss", share), "loss", 0.0)
+    def lossy(self, wire: Wire, seconds: float, share: float = 0.3, direction: int | None = None) -> None:
+        """Lose a share of the frames; `direction` 0: from the dialler only, 1: from the listener only."""
+        self._spoil(wire, direction, seconds, lambda path: setattr(path, "loss", share), "loss", 0.0)
 
-    def silent(self, wire: Wire, seconds: float, way: int | None = None) -> None:
-        """Lose all frames, and tell nobody."""
-        self._spoil(wire, way, seconds, lambda direction: setattr(direction, "silent", True), "silent", False)
+    def silent(self, wire: Wire, seconds: float, direction: int | None = None) -> None:
+        """Lose all frames without a notice to either end."""
+        self._spoil(wire, direction, seconds, lambda path: setattr(path, "silent", True), "silent", False)
 
-    def late(self, wire: Wire, seconds: float, jitter: float = 0.4, way: int | None = None) -> None:
+    def late(self, wire: Wire, seconds: float, jitter: float = 0.4, direction: int | None = None) -> None:
         """Hold frames up, each for a time of its own, in order."""
-        self._spoil(wire, way, seconds, lambda direction: setattr(direction, "jitter", jitter), "jitter", 0.0)
+        self._spoil(wire, direction, seconds, lambda path: setattr(path, "jitter", jitter), "jitter", 0.0)
 
-    def narrow(self, wire: Wire, seconds: float, bandwidth: float = 50_000.0, way: int | None = None) -> None:
+    def narrow(self, wire: Wire, seconds: float, bandwidth: float = 50_000.0, direction: int | None = None) -> None:
         """Carry no more than that many bytes a second."""
         self._spoil(
-            wire, way, seconds, lambda direction: setattr(direction, "bandwidth", bandwidth), "bandwidth", UNLIMITED
+            wire, direction, seconds, lambda path: setattr(path, "bandwidth", bandwidth), "bandwidth", UNLIMITED
         )
 
     def copied(self, wire: Wire, seconds: float, share: float = 0.3) -> None:
         """Have some of what arrives arrive twice, as far as a connection may do that (see `simwire`)."""
-        self._spoil(wire, None, seconds, lambda direction: setattr(direction, "copies", share), "copies", 0.0)
+        self._spoil(wire, None, seconds, lambda path: setattr(path, "copies", share), "copies", 0.0)
 
     def _spoil(
         self,
         wire: Wire,
-        way: int | None,
+        direction: int | None,
         seconds: float,
         spoil: Callable[[Direction], object],
         name: str,
         healthy: object,
     ) -> None:
-        for direction in wire.directions if way is None else (wire.directions[way],):
-            spoil(direction)
-            self.sim.after(seconds, lambda direction=direction: setattr(direction, name, healthy))  # type: ignore[misc]
+        for path in wire.directions if direction is None else (wire.directions[direction],):
+            spoil(path)
+            self.sim.after(seconds, lambda path=path: setattr(path, name, healthy))  # type: ignore[misc]
 
     def slower(self, wire: Wire, delay: float | tuple[float, float]) -> None:
         """Let a connection take another time from now on, which makes it dearer or cheaper."""
@@ -239,7 +239,7 @@ class Scenario:
         node.options.pop("serial", None)
 
     def kill(self, node: SimNode, seconds: float, *, forgetful: bool = False, power: bool = True) -> None:
-        """Let a node die, and come back after a while; without `power` nobody tells its neighbours."""
+        """Let a node die, and come back after a while; without `power` its connections are not closed."""
         if node.alive:
             (node.kill if power else node.lose_power)()
             self._back(node, seconds, forgetful=forgetful)
@@ -275,7 +275,7 @@ class Scenario:
         node.clock.jump(seconds)
 
     def set_wall(self, node: SimNode, seconds: float) -> None:
-        """Set a node's wall clock, not to before 1970; its next life counts from there."""
+        """Set a node's wall clock, not to before 1970; its next incarnation takes its serial from there."""
         node.clock.epoch = max(-node.now, node.clock.epoch + seconds)
 
     def drift(self, node: SimNode, share: float) -> None:
@@ -288,7 +288,7 @@ class Scenario:
             self._visit(f"{node.id}-twin", node.id, [at], seconds, SimNode(self.sim, node.id, {}))
 
     def leaf(self, at: SimNode, seconds: float) -> SimNode:
-        """Let an ephemeral node hang on `at` for a while."""
+        """Attach a leaf to `at` for a while."""
         id = f"leaf-{len(self.visitors)}"
         return self._visit("leaf", id, [at], seconds, SimNode(self.sim, id, {"leaf": True, **self._clock()}))
 
@@ -322,7 +322,7 @@ class Scenario:
             self.kill(each, seconds * (0.5 + self.random.random()), power=False)
 
     def storm(self, node: SimNode, seconds: float) -> None:
-        """All links of a node and of its neighbours fail in one way, for about that while."""
+        """Let all links of a node and of its neighbours fail with the same fault, each for about `seconds`."""
         fault = self.random.choice((self.down, self.lossy, self.silent, self.late, self.narrow))
         site = self.site(node)
         for wire in self.wires:
@@ -369,14 +369,14 @@ class Scenario:
         if not self.sim.settled():
             return f"not every node knows all of {[sorted(part) for part in self.sim.partitions()]}"
         graph = self.graph()
-        lives = {node.id: node.engine.incarnation for node in self.nodes}
+        incarnations = {node.id: node.engine.incarnation for node in self.nodes}
         for node in self.nodes:
             lengths = networkx.single_source_dijkstra_path_length(graph, node.id)
             for destination, route in node.engine.routing.routes().items():
                 if route.metric != lengths.get(destination):
                     return f"{node.id} > {destination}: {route.metric} instead of {lengths.get(destination)}"
-                if route.incarnation != lives[destination]:
-                    return f"{node.id} > {destination}: the route is that of a former life"
+                if route.incarnation != incarnations[destination]:
+                    return f"{node.id} > {destination}: the route is for an earlier incarnation"
         return ""
 
     def traces(self) -> str:
@@ -390,7 +390,7 @@ class Scenario:
         return ""
 
     def graph(self) -> networkx.DiGraph:
-        """The mesh as its links are and cost at this moment, each way for itself."""
+        """The graph of the mesh: its current links and their costs, per direction."""
         graph = networkx.DiGraph()
         graph.add_nodes_from(node.id for node in self.nodes)
         for wire in self.wires:
@@ -414,7 +414,7 @@ def _wire(mesh: Scenario, rng: random.Random) -> Wire:
     return rng.choice(mesh.wires)
 
 
-def _way(rng: random.Random) -> int | None:
+def _direction(rng: random.Random) -> int | None:
     return rng.choice((None, None, 0, 1))
 
 
@@ -425,11 +425,11 @@ FAULTS: dict[str, Fault] = {
     "swallow": lambda mesh, rng: mesh.swallow(_wire(mesh, rng), rng.choice(SECONDS)),
     "down": lambda mesh, rng: mesh.down(_wire(mesh, rng), rng.choice(SECONDS)),
     "flap": lambda mesh, rng: mesh.flap(_wire(mesh, rng), rng.randint(2, 6), rng.choice((0.1, 0.3, 0.5, 1.2))),
-    "lossy": lambda mesh, rng: mesh.lossy(_wire(mesh, rng), rng.choice(SECONDS), way=_way(rng)),
-    "silent": lambda mesh, rng: mesh.silent(_wire(mesh, rng), rng.choice(SECONDS), way=_way(rng)),
-    "late": lambda mesh, rng: mesh.late(_wire(mesh, rng), rng.choice(SECONDS), way=_way(rng)),
+    "lossy": lambda mesh, rng: mesh.lossy(_wire(mesh, rng), rng.choice(SECONDS), direction=_direction(rng)),
+    "silent": lambda mesh, rng: mesh.silent(_wire(mesh, rng), rng.choice(SECONDS), direction=_direction(rng)),
+    "late": lambda mesh, rng: mesh.late(_wire(mesh, rng), rng.choice(SECONDS), direction=_direction(rng)),
     "narrow": lambda mesh, rng: mesh.narrow(
-        _wire(mesh, rng), rng.choice(SECONDS), rng.choice(BANDWIDTHS), way=_way(rng)
+        _wire(mesh, rng), rng.choice(SECONDS), rng.choice(BANDWIDTHS), direction=_direction(rng)
     ),
     "copied": lambda mesh, rng: mesh.copied(_wire(mesh, rng), rng.choice(SECONDS)),
     "slower": lambda mesh, rng: mesh.slower(_wire(mesh, rng), mesh._delay()),

@@ -1,16 +1,16 @@
-"""A member that lies: it greets, probes and echoes as others do, and then says what is not so.
+"""A malicious member: it sends valid HELLOs, PROBEs and ECHOs, and forged updates, records and frames.
 
-What it may say: metrics, numbers and incarnations of routes that are not those it heard; destinations that do not
-exist; records in the names of others, with any serial; questions for numbers that nobody needs; heads that are no
-messages; frames in the names of others. It may answer probes wrongly, ask for everything again and again, and drop what
-it should pass on.
+What it may send: metrics, seqnos and incarnations of routes that differ from those it received; destinations that do
+not exist; records of other nodes, with any serial; seqno requests without need; heads that do not parse; frames with
+the source of another node. It may answer probes wrongly, request full updates again and again, and drop frames that it
+should forward.
 
-What holds beside it, and is checked: no engine raises, and the tables of none contradict each other; no packet runs in
-a circle among honest nodes, since each compares only what its next hop told with what it told itself; every request
-ends exactly once, by its deadline; and after the liar has left, the mesh is as if it had never been there. What does
-not: routes lead to it that should not, and what goes there is lost; a request may be ended in the name of its
-recipient. It changes no payload, and repeats no frame of others: until payloads are sealed a member can, and nothing in
-the protocol tells.
+What holds beside it, and is checked: no engine raises, and every engine's tables stay consistent; no packet loops among
+honest nodes, since each compares only the metric advertised by its next hop with the one that it advertised itself;
+every request ends exactly once, by its deadline; and after the liar has left, the mesh is as if it had never been
+there. What does not: routes lead to it that should not, and frames sent there are lost; a request may be ended with a
+forged frame of its server. It changes no payload, and replays no frame of others: until payloads are sealed a member
+can, and the protocol does not detect it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ LIES = (
     "drops",
 )
 LEAPS = (1, 1000, 1 << 30, 1 << 59, U63)
-"""By how much it exceeds numbers: so that all believe it, or so that nobody can.
+"""By how much it raises seqnos and serials: values that every node accepts, or that no node accepts.
 
-What lies between, at the lead that numbers may have of the clock, a node believes or not as its clock is set; nodes
-agree again after as long as their clocks differ.
+Whether a node accepts a value in between, near the allowed lead over the clock, depends on its own clock; nodes agree
+again after as long as their clocks differ.
 """
 PAUSES = (0.05, 0.2, 1.0)
 GHOSTS = 20
@@ -52,7 +52,7 @@ SHARE = 0.5
 
 
 class Liar(SimNode):
-    """A node that tells lies of these kinds (of LIES) about the nodes that it knows, and `ghosts` that nobody knows."""
+    """A node that sends forgeries of these `kinds` (of LIES), about known nodes and about `ghosts` that don't exist."""
 
     lies = True
 
@@ -65,17 +65,17 @@ class Liar(SimNode):
             "records": self._forge_record,
             "requests": self._request,
             "garbage": self._garbage,
-            "names": self._speak_for_another,
-            "resends": lambda link: self._say(link, Kind.RESEND, wire.Resend(True, True)),
+            "names": self._forge_source,
+            "resends": lambda link: self._send(link, Kind.RESEND, wire.Resend(True, True)),
         }
         self._actions = [actions[kind] for kind in sorted(kinds & actions.keys())]
         if kinds & {"metrics", "numbers", "incarnations", "destinations"}:
-            self._actions.append(self._tell)
+            self._actions.append(self._send_update)
         self._pause = self.random.choice(PAUSES)
         sim.after(self._pause, self._act)
 
     def transmit(self, link: LinkId, frames: Frames) -> bool:
-        """Put frames on a link, not quite as the engine would have them."""
+        """Put frames on a link, forged or dropped according to `kinds`."""
         if len(frames) > 2:  # a HELLO for nodes of version 1
             return super().transmit(link, frames)
         route = wire.decode_packet(frames)
@@ -91,7 +91,7 @@ class Liar(SimNode):
             return True
         return super().transmit(link, frames)
 
-    # -- what it says --------------------------------------------------------------------------------------------
+    # -- forgeries ----------------------------------------------------------------------------------------------
 
     def _act(self) -> None:
         if not self.alive:
@@ -101,16 +101,16 @@ class Liar(SimNode):
         if links and self._actions and not self.stopped:
             self.random.choice(self._actions)(self.random.choice(links))
 
-    def _say(self, link: LinkId, kind: Kind, head: tuple[object, ...]) -> None:
+    def _send(self, link: LinkId, kind: Kind, head: tuple[object, ...]) -> None:
         super().transmit(link, wire.encode_link(kind, head))
 
-    def _tell(self, link: LinkId) -> None:
-        """The whole table, anew each time."""
+    def _send_update(self, link: LinkId) -> None:
+        """Send a full update of forged routes, drawn anew each time."""
         rows: list[Row] = [(self.id, self.engine.incarnation, self.engine.routing.seqno, 0, 0, 0)]
         for to, route in self.engine.routing.routes().items():
             rows.append((to, route.incarnation, route.seqno, route.metric, route.hops, route.excess))
         if "destinations" in self.kinds:
-            number = max(0, int(1000 * self.clock.wall()))  # higher each time, so that it is believed
+            number = max(0, int(1000 * self.clock.wall()))  # higher each time, so that it is accepted
             for ghost in self.random.sample(self.ghosts, self.random.randint(1, GHOSTS)):
                 rows.append((ghost, self._any(), number, self.random.randint(1, 1000), 1, 0))
         rows = [self._twist(row) for row in rows][:MAX_ENTRIES]
@@ -145,7 +145,7 @@ class Liar(SimNode):
         if victim is not None:
             route = self.engine.routing.route(victim)
             seqno = min(U63, (route.seqno if route else 0) + self.random.choice(LEAPS))
-            self._say(link, Kind.SEQNO_REQUEST, (wire.SeqnoRequest(victim, seqno, 0, MAX_TTL),))
+            self._send(link, Kind.SEQNO_REQUEST, (wire.SeqnoRequest(victim, seqno, 0, MAX_TTL),))
 
     def _garbage(self, link: LinkId) -> None:
         noise = self.random.randbytes(self.random.choice((0, 1, 20, 300)))
@@ -162,8 +162,8 @@ class Liar(SimNode):
             case _:
                 super().transmit(link, (wire.encode_link(Kind.UPDATE)[0][:12] + noise,))
 
-    def _speak_for_another(self, link: LinkId) -> None:
-        """A frame in the name of one node, or of nobody, for another."""
+    def _forge_source(self, link: LinkId) -> None:
+        """Send a frame with another node, known or not, as its source."""
         others = sorted(self.engine.nodes() - {self.id})
         if not others:
             return

@@ -1,8 +1,8 @@
-"""The simulator's nodes: an engine whose effects are obeyed as a real node obeys them, and a program that uses it.
+"""The simulator's nodes: an engine, a shell that performs its effects as a real node does, and a program that uses it.
 
-What `zmesh.node.Node` does, a `SimNode` does: effects are performed in order, and those of a stimulus that arises
-meanwhile come after; only frames that nothing waits ahead of go out at once. All times that an engine is told are those
-of its node's own clock.
+A `SimNode` performs effects as `zmesh.node.Node` does: in order, those of a stimulus that arises meanwhile after the
+others; only frames go out at once while no other effect is pending. All times passed to an engine are those of its
+node's own clock.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def eof(self) -> Eof | None:
-        """The final word, once it has come."""
+        """The end of the exchange, once it has come."""
         return self.eofs[0] if self.eofs else None
 
 
@@ -63,13 +63,13 @@ Plugin = Callable[["SimNode", Job], None]
 
 
 class SimNode:
-    """One engine and the little program around it: it answers `echo:echo` unless told otherwise.
+    """One engine and a program around it, by default one that answers `echo:echo`.
 
     Options: those of the engine, and `offset`, `drift` and `epoch` of its `Clock`.
     """
 
     lies = False
-    """Whether what it tells its neighbours is not to be believed."""
+    """Whether it sends forged frames (see `simliar`)."""
 
     def __init__(self, sim: Simulator, id: str, options: dict[str, object]) -> None:
         self.sim = sim
@@ -89,7 +89,7 @@ class SimNode:
         self.plugin: Plugin = echo
         self.unread = False
         self.pause = 0.0
-        """For how many seconds the program looks at each piece before it takes the next."""
+        """Seconds for which the program processes each chunk before it reads the next."""
         self.clock = Clock(
             lambda: sim.now,
             self._on_clock,
@@ -114,7 +114,7 @@ class SimNode:
         return self.clock.now()
 
     def start(self) -> None:
-        """Begin a new life: a new incarnation, nothing remembered."""
+        """Start a new incarnation, without any state of the one before."""
         serial, limits = int(1000 * self.clock.wall()) + 1, self.options.get("limits")
         self.alive, self.stopped, self.inbox = True, False, None
         self.wires, self.full, self.jobs, self._feeding = {}, set(), {}, {}
@@ -138,7 +138,7 @@ class SimNode:
         self._die(lambda wire, session, end: wire.abandon(session, end, notice=True))
 
     def lose_power(self) -> None:
-        """Die with the whole machine: nobody closes the connections, so the neighbours have to find out."""
+        """Die with the whole machine: the connections are not closed, so the neighbours have to detect it."""
         self._die(lambda wire, session, end: wire.abandon(session, end, notice=False))
 
     def leave(self) -> None:
@@ -219,7 +219,7 @@ class SimNode:
     def do(self, effects: list[Effect]) -> None:
         """Perform effects in order, and let the engine be checked.
 
-        Called while others are performed, it leaves these for later, but for frames that nothing waits ahead of.
+        Called while others are performed, it leaves these for later, except frames while no effect is pending.
         """
         pending = self._pending
         if self._performing:
@@ -240,7 +240,7 @@ class SimNode:
         self._arm()
 
     def drain(self, link: LinkId) -> None:
-        """Tell the engine that a link takes frames again, until it has no more or the link is full again."""
+        """Report the link as ready to the engine until it has no more frames or the link is full again."""
         self.full.discard(link)
         while link in self.wires and link not in self.full:
             effects = self.engine.link_ready(link, self.now)
@@ -292,20 +292,20 @@ class SimNode:
                 if job is not None and not job.ended:
                     job.aborted = reason
                     job.ended = True
-                    word = Eof(1, reason, f"stopped: {reason}")
-                    self.do(self.engine.reply(message_id, None, b"", now, last=False, eof=word))
+                    eof = Eof(1, reason, f"stopped: {reason}")
+                    self.do(self.engine.reply(message_id, None, b"", now, last=False, eof=eof))
             case Report():
                 if self.sim.checked:
                     self.reports.append(effect)
                     self.sim.note(self, effect)
 
-    def _read_later(self, piece: Deliver) -> None:
+    def _read_later(self, chunk: Deliver) -> None:
         engine = self.engine
         self._reading_until = max(self._reading_until, self.sim.now) + self.pause
 
         def read() -> None:
             if self.alive and self.engine is engine:
-                self.do(engine.release_credit(piece.stream, piece.credit, self.now))
+                self.do(engine.release_credit(chunk.stream, chunk.credit, self.now))
 
         self.sim.at(self._reading_until, read)
 
@@ -325,32 +325,32 @@ class SimNode:
                 self._feeding[stream] = (payload, end)
             self.do(self.engine.feed(stream, payload[start:end], self.now, last=end >= len(payload)))
 
-    def deliver(self, piece: Deliver) -> None:
-        """Take the next piece of a request or of replies."""
-        message_id = piece.stream.message_id
-        if piece.stream.request:
-            if isinstance(piece.header, RequestHeader):
-                self.jobs[message_id] = Job(message_id, piece.peer, piece.header.directive)
+    def deliver(self, chunk: Deliver) -> None:
+        """Take the next chunk of a request or of replies."""
+        message_id = chunk.stream.message_id
+        if chunk.stream.request:
+            if isinstance(chunk.header, RequestHeader):
+                self.jobs[message_id] = Job(message_id, chunk.peer, chunk.header.directive)
                 self.runs[message_id] = self.runs.get(message_id, 0) + 1
             job = self.jobs.get(message_id)
             if job is None:  # a request without a beginning, which a member has made up
                 return
-            job.payload += piece.body
-            if piece.last:
+            job.payload += chunk.body
+            if chunk.last:
                 job.complete = True
                 if not job.ended:
                     self.plugin(self, job)
             return
         outcome = self.outcomes[message_id]
-        if isinstance(piece.header, ReplyHeader):
-            outcome.serials.append(piece.header.serial)
-        outcome.partial += piece.body
-        outcome.hops = piece.hops
-        if piece.last:
+        if isinstance(chunk.header, ReplyHeader):
+            outcome.serials.append(chunk.header.serial)
+        outcome.partial += chunk.body
+        outcome.hops = chunk.hops
+        if chunk.last:
             outcome.replies.append(bytes(outcome.partial))
             outcome.partial.clear()
-        if piece.eof is not None:
-            outcome.eofs.append(piece.eof)
+        if chunk.eof is not None:
+            outcome.eofs.append(chunk.eof)
             outcome.ended_at = self.now
 
     def _arm(self) -> None:
@@ -381,5 +381,5 @@ class SimNode:
 
 
 def echo(node: SimNode, job: Job) -> None:
-    """The program of a node that was not told otherwise: send the payload back, and be done."""
+    """The default program of a node: send the payload back, and end."""
     node.reply(job, bytes(job.payload), eof=Eof())

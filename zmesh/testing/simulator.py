@@ -124,7 +124,7 @@ class Simulator:
         return self.run_until(self.settled, limit)
 
     def settled(self) -> bool:
-        """True if every wire that can be is connected, and every node knows its partition's nodes and records."""
+        """True if every usable wire is connected, and every node knows its partition's nodes and records."""
         for wire in self.wires:
             usable = not (wire.down or wire.removed) and all(node.alive and not node.stopped for node in wire.ends)
             if usable and None in wire.ids:
@@ -184,7 +184,7 @@ class Simulator:
     def check_paths(self, destination: NodeId) -> None:
         """Raise AssertionError if a packet to `destination` would come by a node twice, wherever it starts.
 
-        Where a member lies nothing is said of the path any further: nobody knows what that one does with a packet.
+        A path is followed as far as the first liar, whose forwarding is undefined.
         """
         safe: set[SimNode] = set()
         for start in self.nodes.values():

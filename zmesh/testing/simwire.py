@@ -35,7 +35,7 @@ UNLIMITED = float("inf")
 
 class Direction:
     """What befalls the frames that one end sends. `delay` and `jitter` in seconds, `loss` and `copies` from 0 to 1,
-    `bandwidth` in bytes a second; `silent`: nothing arrives, and nobody is told.
+    `bandwidth` in bytes a second; `silent`: nothing arrives, without a notice.
     """
 
     __slots__ = ("bandwidth", "copies", "delay", "jitter", "loss", "silent")
@@ -50,7 +50,7 @@ class Direction:
 
 
 class Session:
-    """One connection: the link at each end (None: that end does not know it, or no more), and what is under way."""
+    """One connection: the link at each end (None: that end does not know it, or no more), and the frames in flight."""
 
     __slots__ = ("broken", "hung_up", "idle_at", "ids", "last", "under_way")
 
@@ -64,7 +64,7 @@ class Session:
         self.last = [now, now]
         """When what was sent last from each end arrives."""
         self.idle_at = [now, now]
-        """When the last byte from each end is on its way."""
+        """When the last byte from each end has been sent."""
 
 
 class Port(NamedTuple):
@@ -76,9 +76,9 @@ class Port(NamedTuple):
 
 
 class Wire:
-    """A connection that `dialler` (end 0) keeps up to `listener` (end 1); `room` in frames, each way.
+    """A connection that `dialler` (end 0) keeps up to `listener` (end 1); `room` in frames, per direction.
 
-    `delay`, `jitter`, `loss`, `silent` and `bandwidth` set both directions at once, and tell of the dialler's.
+    `delay`, `jitter`, `loss`, `silent` and `bandwidth` set both directions at once, and read the dialler's.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Wire:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing arrives, and nobody is told."""
+        """Whether nothing arrives, without a notice."""
         return self.directions[0].silent
 
     @silent.setter
@@ -199,20 +199,20 @@ class Wire:
         session = self.session
         if session.under_way[end] >= self.room:
             return False
-        sim, way = self.sim, self.directions[end]
+        sim, direction = self.sim, self.directions[end]
         sim.frames += 1
         if sim.tap is not None:
             sim.tap(frames)
         if session.broken:
             self.refuse(session, end)
             return True
-        if way.silent or (way.loss and sim.random.random() < way.loss):
+        if direction.silent or (direction.loss and sim.random.random() < direction.loss):
             return True
         when = sim.now
-        if way.bandwidth < UNLIMITED:
+        if direction.bandwidth < UNLIMITED:
             size = wire.size_of(frames)
-            when = session.idle_at[end] = max(when, session.idle_at[end]) + size / way.bandwidth
-        when = max(session.last[end], when + way.delay + way.jitter * sim.random.random())
+            when = session.idle_at[end] = max(when, session.idle_at[end]) + size / direction.bandwidth
+        when = max(session.last[end], when + direction.delay + direction.jitter * sim.random.random())
         session.last[end] = when
         session.under_way[end] += 1
         sim.at(when, lambda: self._arrive(session, end, frames))
@@ -232,8 +232,8 @@ class Wire:
         session.under_way[end] -= 1
         if node.alive and not node.stopped:
             self._hand_over(session, end, node, frames)
-            way = self.directions[end]
-            if way.copies and self.sim.random.random() < way.copies and _may_be_copied(node, frames):
+            direction = self.directions[end]
+            if direction.copies and self.sim.random.random() < direction.copies and _may_be_copied(node, frames):
                 self._hand_over(session, end, node, frames)
         sender = self.ends[end]
         mine = session.ids[end]
@@ -270,9 +270,9 @@ class Wire:
         if link is not None:
             self._detach(session, end, link)
         session.broken = True
-        way = self.directions[end]
-        if not way.silent:
-            arrival = max(session.last[end], self.sim.now + way.delay)
+        direction = self.directions[end]
+        if not direction.silent:
+            arrival = max(session.last[end], self.sim.now + direction.delay)
             self.sim.at(arrival, lambda: self.notice(session, 1 - end, "closed by the other end"))
 
     def abandon(self, session: Session, end: int, *, notice: bool) -> None:
@@ -311,8 +311,8 @@ class Wire:
     def cut(self, *, notice: bool = True, lags: tuple[float, float] = (0.0, 0.0)) -> None:
         """Break the connection, which is dialled anew as soon as the dialler knows.
 
-        `lags`: after how many seconds the dialler and the listener notice; what is under way to an end that has not
-        noticed arrives. Without `notice` only what is under way is lost.
+        `lags`: after how many seconds the dialler and the listener notice; frames in flight to an end that has not
+        noticed arrive. Without `notice` only frames in flight are lost.
         """
         session = self.session
         if not notice:
@@ -344,7 +344,7 @@ class Wire:
         if end == 0:
             self._redial(REDIAL)
         if node.alive:
-            if end == 1:  # a ROUTER is told of a descriptor that was closed, and has something sent that tells whose
+            if end == 1:  # a ROUTER learns only that a descriptor was closed; a frame sent on the link finds out which
                 node.do(node.engine.probe(link, node.now))
             node.do(node.engine.link_down(link, node.now, reason))
 

@@ -3,8 +3,8 @@
 The sentence: every send ends exactly once, in eof, error, cancelled or timed out; the work ran at most once; the
 replies came in order, none lost, none twice. What each directive answers is known beforehand, so every byte is looked
 at. A sender that restarts takes its requests with it; nothing is promised for those. Where two nodes
-bear one name, a request may reach either, but only one of them, and none gets the replies to what the other sent. All
-times are those of the sender's clock.
+have the same id, a request may reach either, but only one of them, and none gets the replies to requests of the other.
+All times are those of the sender's clock.
 
 Beside members that lie all of this holds, too, but that a request may end in `unreachable` or `node_restarted` although
 its recipient was there: a liar has said so.
@@ -32,9 +32,9 @@ WORK_PAUSE = 0.15
 LARGE = 150_000
 REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted", "overloaded")
 LATE = 0.001
-NOBODY = "nobody"
+UNKNOWN_NODE = "unknown"
 ALL_OVER = 90.0
-"""Seconds until nothing is under way, from when the mesh was mended; what liars told of distances may last longer."""
+"""Seconds from `mend` until no exchange is left; feasibility distances from liars' updates may last longer."""
 POLL = 0.5
 ROUND = 0.002
 
@@ -68,7 +68,7 @@ def work(node: SimNode, job: Job) -> None:
             node.reply(job, replies[serial - 1], serial)
             node.sim.after(WORK_PAUSE, lambda: step(serial + 1))
         elif job.directive == "work:fail":
-            node.reply(job, None, eof=Eof(1, "remote", "as it was told to"))
+            node.reply(job, None, eof=Eof(1, "remote", "as requested"))
         else:
             node.reply(job, None, eof=Eof())
 
@@ -83,7 +83,7 @@ class Sent:
     """A request as its sender made it; `at` by the sender's clock."""
 
     node: SimNode
-    life: Engine
+    engine: Engine
     outcome: Outcome
     directive: str
     payload: bytes
@@ -93,8 +93,8 @@ class Sent:
 
     @property
     def alive(self) -> bool:
-        """True while the sender lives that made it."""
-        return self.node.alive and self.node.engine is self.life
+        """True while the incarnation that sent it runs."""
+        return self.node.alive and self.node.engine is self.engine
 
 
 class Traffic:
@@ -135,7 +135,7 @@ class Traffic:
         timeout = rng.choice(self.timeouts)
         sender, recipient = rng.choice(self.scenario.everybody), str(rng.choice(self.scenario.nodes).id)
         if rng.random() < 0.04:
-            recipient = NOBODY
+            recipient = UNKNOWN_NODE
         if self.scenario.visitors and rng.random() < 0.2:
             visitor = rng.choice(self.scenario.visitors)
             # a leaf does not know whom it reaches, so of two nodes of one name both may do its work
@@ -145,7 +145,7 @@ class Traffic:
             self.scenario.sim.after(rng.choice((0.0, 0.01, 0.1, 0.5, 2.0)), lambda: self.cancel(sent))
 
     def finish(self) -> None:
-        """Cancel what would never end, and let time pass until nothing is under way. AssertionError if it stays so."""
+        """Cancel what would never end, and let time pass until no exchange is left. AssertionError if one stays."""
         sim = self.scenario.sim
         for sent in self.sent:
             if sent.directive == "work:never" and sent.timeout is None:
@@ -219,7 +219,7 @@ class Traffic:
         if eof.reason == "overloaded" and (runs or "tight" not in self.scenario.traits):
             return f"it was refused, and ran {runs} times: {eof.error}"
         if eof.reason == "cancelled" and not sent.cancelled:
-            return f"it was cancelled by nobody: {eof.error}"
+            return f"it ended as cancelled without a cancel: {eof.error}"
         return ""
 
 
@@ -265,7 +265,7 @@ def _run(seed: int, audit: int, *, liars: bool) -> dict[str, int]:
 
 
 def run_requests(seed: int, *, count: int = 100_000, outstanding: int = 1_000) -> float:
-    """Send that many requests over two forwarders, so many of them under way at a time; all must be answered.
+    """Send that many requests over two forwarders, so many of them outstanding at a time; all must be answered.
 
     Returns the virtual seconds that took. AssertionError if an answer is missing or wrong, if one ran twice, or if an
     engine has anything left of it afterwards.

@@ -10,19 +10,11 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from zmesh import payloads, requests, serving, transport  # each loads its modules when they are first used
-from zmesh.arguments import (
-    check_directive,
-    check_handler,
-    check_limit,
-    check_message_id,
-    check_node,
-    check_timeout,
-    check_url,
-)
+from zmesh import payloads, requests, serving  # each loads its modules when they are first used
+from zmesh.arguments import check_directive, check_handler, check_limit, check_message_id, check_node, check_timeout
 from zmesh.config import Config, config_of
 from zmesh.core.limits import Limits
-from zmesh.errors import AddressError, ConfigError, MeshError, RemoteError
+from zmesh.errors import ConfigError, MeshError, RemoteError
 from zmesh.lifecycle import Lifecycle, Main
 from zmesh.requests import LIMIT
 from zmesh.runtime import is_a, new_message_id, text_of
@@ -34,17 +26,7 @@ if TYPE_CHECKING:
     from zmesh.node import Node
     from zmesh.observe import Event, Events, LinkStatus, Route, Stats
     from zmesh.payloads import Payload, PayloadLike, Source
-    from zmesh.requests import (
-        Answer,
-        Answers,
-        Exchange,
-        FanoutRequest,
-        Pong,
-        Replies,
-        ReplyStream,
-        ResponseHandler,
-        Sent,
-    )
+    from zmesh.requests import Answer, Answers, Exchange, Pong, Replies, ReplyStream, ResponseHandler, Sent
 
 log = logging.getLogger(__name__)
 
@@ -132,14 +114,14 @@ class Controller:
         node = self._unclosed()
         urls = [listen_urls] if isinstance(listen_urls, str) else list(listen_urls)
         for url in urls:
-            _check_address(url)
+            node.check_address(url)
         for url in urls:
             node.listen(url)
 
     def add_peer(self, peer: str) -> None:
         """Keep a link to the node at this URL, whether or not it is up yet. Raises AddressError if malformed."""
         node = self._unclosed()
-        _check_address(peer)
+        node.check_address(peer)
         node.dial(peer)
 
     def register(
@@ -385,7 +367,7 @@ class Controller:
         self._node.check_begun()
         self._node.check_loop()
 
-        def start(node: str, done: Callable[[FanoutRequest, Answer], None]) -> FanoutRequest:
+        def start(node: str, done: Callable[[requests.FanoutRequest, Answer], None]) -> requests.FanoutRequest:
             asked = requests.FanoutRequest(self.node.requests, new_message_id(), node, done)
             asked.route_timeout = route_timeout
             self._start(asked, directive, again(), timeout)
@@ -403,12 +385,7 @@ class Controller:
         request.send()
         payload = await request.only_payload()
         rtt = time.perf_counter() - started
-        try:
-            return requests.Pong(
-                node, rtt, request.hops, requests.active_work_in(payload.json() if payload is not None else None)
-            )
-        except ValueError:
-            raise RemoteError(f"node {node!r} answers a ping with something else", node=node) from None
+        return requests.read_pong(payload, node, rtt, request.hops)
 
     def cancel(self, message_id: str) -> None:
         """Stop a request of this node by its message id. Harmless if it is over. Raises ConfigError for no id."""
@@ -520,14 +497,3 @@ class Controller:
             self._inbox.wake()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("node %s: %s", self.node_id, text_of(error), exc_info=None if is_a(error, MeshError) else error)
-
-
-def _check_address(url: str) -> None:
-    """Raises AddressError for what is no URL of a node, and TypeError."""
-    check_url(url)
-    try:
-        transport.parse_url(url)
-    except AddressError:
-        raise
-    except ValueError as error:
-        raise AddressError(f"{url!r} is no address: {error}") from None

@@ -16,9 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
-from zmesh.arguments import check_node, check_timeout
+from zmesh.arguments import check_node, check_timeout, check_url
 from zmesh.config import Config
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
@@ -28,9 +27,9 @@ from zmesh.errors import TimedOut, Unreachable
 from zmesh.observe import Router, Telemetry
 from zmesh.payloads import PayloadStorage
 from zmesh.requests import ReplyStream, Requests
-from zmesh.runtime import Driver, Tasks, abandon, log_exception, must_propagate, watchdogs
+from zmesh.runtime import Driver, Tasks, abandon, log_exception, must_propagate, nodes_in_loop, watchdogs
 from zmesh.serving import PING, Builtins, Directives, Serving
-from zmesh.transport import BlockedLoopKeepalive, Transport
+from zmesh.transport import BlockedLoopKeepalive, Transport, parse_url
 
 if TYPE_CHECKING:
     from zmesh.observe import Event, Events, Journal, LinkStatus, Neighbour, Stats
@@ -43,15 +42,6 @@ PLUGINS_START_WITHIN = 30.0
 
 HANDLERS_END_WITHIN = 1.0
 """Seconds that closing waits for handlers that are still at work, and for payloads that are being read."""
-
-
-_nodes_in_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
-"""How many nodes live in each loop."""
-
-
-def hosts_node(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether a node lives in this loop."""
-    return _nodes_in_loop.get(loop, 0) > 0
 
 
 class Node:
@@ -128,7 +118,7 @@ class Node:
         Raises AddressError if an address can't be used.
         """
         self.loop = self.assigned_loop = asyncio.get_running_loop()
-        _nodes_in_loop[self.loop] = _nodes_in_loop.get(self.loop, 0) + 1
+        nodes_in_loop[self.loop] = nodes_in_loop.get(self.loop, 0) + 1
         self.thread = threading.get_ident()
         self._task = asyncio.current_task()
         self._stop = asyncio.Event()
@@ -147,7 +137,7 @@ class Node:
             if not self._released:
                 await self._close()
             with suppress(KeyError):  # the loop is being collected as garbage, and this coroutine with it
-                _nodes_in_loop[self.loop] -= 1
+                nodes_in_loop[self.loop] -= 1
 
     def stop(self) -> None:
         """Let `run` come to its end."""
@@ -363,6 +353,12 @@ class Node:
     def is_here(self) -> bool:
         """Whether this is the node's process, and not a fork of it."""
         return not self._admission.is_foreign
+
+    @staticmethod
+    def check_address(url: str) -> None:
+        """Raises AddressError for what is no URL of a node, and TypeError."""
+        check_url(url)
+        parse_url(url)
 
     def check_process(self) -> None:
         """Raises Closed in a fork of the node's process."""

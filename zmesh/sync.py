@@ -12,10 +12,6 @@ The node and its event loop live in one daemon thread, from `open` to `close`. A
 from __future__ import annotations
 
 import asyncio
-import atexit
-import concurrent.futures
-import os
-import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, suppress
@@ -28,10 +24,9 @@ from zmesh.config import Config
 from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Function
 from zmesh.core.message import Message
 from zmesh.errors import Closed, ExchangeError, TimedOut
-from zmesh.node import hosts_node
 from zmesh.payloads import Payload, PayloadLike
 from zmesh.requests import LIMIT, Answer, Pong, Reply, ResponseHandler
-from zmesh.runtime import wait_in_thread
+from zmesh.runtime import NodeThread, refuse_in_loop_of_node
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -42,112 +37,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SomeIteration = TypeVar("SomeIteration", bound="Iteration[Any]")
 
-AT_EXIT_WITHIN = 5.0
-"""Seconds that the interpreter's end waits for a controller that was not closed."""
-
-
-class _NodeThread:
-    """The thread that a node runs in. It has no reference to the Controller, whose collection as garbage ends it."""
-
-    def __init__(self, mesh: controller.Controller) -> None:
-        self._mesh = mesh
-        self._process = os.getpid()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._stopping = False
-        self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._thread = threading.Thread(target=self._live, name=f"zmesh {mesh.node_id}", daemon=True)
-
-    def start(self) -> None:
-        """Returns when the node is open. Raises AddressError."""
-        atexit.register(self._at_exit)
-        self._thread.start()
-        with ExitStack() as unless_open:
-            unless_open.callback(self.end)
-            self._opened.result()
-            unless_open.pop_all()
-
-    def do(self, work: Callable[[], Awaitable[T]]) -> T:
-        """What the work comes to, which is done in the loop; it is cancelled if waiting is interrupted."""
-        loop = self.loop()
-        coroutine = _awaited(work)
-        try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError:
-            coroutine.close()
-            raise self._closed() from None
-        try:
-            return wait_in_thread(future)
-        except concurrent.futures.CancelledError:
-            raise self._closed() from None
-        finally:
-            future.cancel()  # for Ctrl-C; it means nothing to what is done
-
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The node's loop. Raises Closed when it has ended, and what `check` raises."""
-        self.check()
-        if self._loop is None or self._loop.is_closed():
-            raise self._closed()
-        return self._loop
-
-    def end(self) -> None:
-        """Close the node; returns when the thread has ended. Harmless when it has, and in a forked child."""
-        if self._process != os.getpid():
-            return
-        _refuse_in_a_node()
-        self.stop()
-        self._thread.join()
-        atexit.unregister(self._at_exit)
-
-    def stop(self) -> None:
-        """Let the thread come to its end, also if it has hardly begun."""
-        self._stopping = True
-        if self._loop is not None and self._stop is not None and self._process == os.getpid():
-            with suppress(RuntimeError):  # it has ended
-                self._loop.call_soon_threadsafe(self._stop.set)
-
-    def _at_exit(self) -> None:
-        """Close the node at the end of the interpreter, while there are threads."""
-        if self._process == os.getpid():
-            self.stop()
-            self._thread.join(AT_EXIT_WITHIN)
-
-    def check(self) -> None:
-        """Raises what keeps a call from being made here."""
-        if self._process != os.getpid():
-            raise Closed(
-                f"node {self._mesh.node_id!r} lives in the process {self._process}, of which this one is a fork; "
-                "make a Controller after forking",
-                node=self._mesh.node_id,
-            )
-        _refuse_in_a_node()
-
-    def _closed(self) -> Closed:
-        node = self._mesh.node_id
-        return Closed(f"node {node!r} is closed; call inside of `with Controller(...)`", node=node)
-
-    def _live(self) -> None:
-        try:
-            asyncio.run(self._main())
-        except BaseException as error:  # noqa: BLE001  # whoever opens it gets it
-            if not self._opened.done():
-                self._opened.set_exception(error)
-
-    async def _main(self) -> None:
-        self._stop = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        if self._stopping:
-            self._stop.set()
-        async with self._mesh:
-            self._opened.set_result(None)
-            await self._stop.wait()
-
 
 class Iteration(Generic[T]):
     """A blocking iterator; `close`, or leaving the `with` block, cancels what it waits for."""
 
     def __init__(
-        self, node_thread: _NodeThread, source: AsyncIterator[T], close: Callable[[], Awaitable[object]]
+        self, node_thread: NodeThread, source: AsyncIterator[T], close: Callable[[], Awaitable[object]]
     ) -> None:
         self._node_thread = node_thread
         self._close = close
@@ -181,7 +76,7 @@ class ReplyStream(Iteration[Reply]):
     Leaving the block before that cancels the work, and the block ends when the work has.
     """
 
-    def __init__(self, node_thread: _NodeThread, replies: requests.ReplyStream) -> None:
+    def __init__(self, node_thread: NodeThread, replies: requests.ReplyStream) -> None:
         super().__init__(node_thread, replies, replies.cancel)
         self._replies = replies
 
@@ -222,18 +117,18 @@ class Controller:
 
     def __init__(self, config: Config | None = None, **settings: Unpack[Settings]) -> None:
         self._mesh = controller.Controller(config, **settings)
-        self._node_thread: _NodeThread | None = None
+        self._node_thread: NodeThread | None = None
         self._iterations: weakref.WeakSet[Iteration[Any]] = weakref.WeakSet()
 
     # -- opening and closing -------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Open the node; returns once it listens. Raises AddressError, and Closed if it was open before."""
-        _refuse_in_a_node()
+        refuse_in_loop_of_node()
         if self._node_thread is not None:
             node = self._mesh.node_id
             raise Closed(f"node {node!r} is open, or was; a Controller is opened once: make another", node=node)
-        self._node_thread = _NodeThread(self._mesh)
+        self._node_thread = NodeThread(self._mesh, self._mesh.node_id)
         weakref.finalize(self, self._node_thread.stop).atexit = False
         self._node_thread.start()
 
@@ -494,7 +389,7 @@ class Controller:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _opened(self) -> _NodeThread:
+    def _opened(self) -> NodeThread:
         if self._node_thread is None:
             node = self.node_id
             raise Closed(f"node {node!r} is not open yet; call inside of `with Controller(...)`", node=node)
@@ -512,20 +407,6 @@ class Controller:
     def _iterating(self, iteration: SomeIteration) -> SomeIteration:
         self._iterations.add(iteration)
         return iteration
-
-
-def _refuse_in_a_node() -> None:
-    """Raises RuntimeError where waiting would stop a node, which may be the one that is waited for."""
-    loop = asyncio._get_running_loop()
-    if loop is not None and hosts_node(loop):
-        raise RuntimeError(
-            "zmesh.sync would stop the event loop that runs in this thread, and the node that lives there (a handler "
-            "is called in such a loop, too); use zmesh.Controller with `async with` there"
-        )
-
-
-async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
-    return await work()
 
 
 def _in_the_loop(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:

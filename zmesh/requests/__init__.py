@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zmesh.requests.exchange import Exchange, FireAndForget, Inboxed, Reply, ResponseHandler, WithHandler
     from zmesh.requests.fanout import Answer, Answers, Fanout, FanoutRequest, repeatable
     from zmesh.requests.inbox import Inbox, Replies
-    from zmesh.requests.ping import ActiveWork, Pong, active_work_in
+    from zmesh.requests.ping import ActiveWork, Pong, read_pong
     from zmesh.requests.reply_stream import ReplyStream
     from zmesh.requests.requests import Requests
     from zmesh.requests.sent import Sent
@@ -24,7 +24,7 @@ else:
             "exchange": ("Exchange", "FireAndForget", "Inboxed", "Reply", "ResponseHandler", "WithHandler"),
             "fanout": ("Answer", "Answers", "Fanout", "FanoutRequest", "repeatable"),
             "inbox": ("Inbox", "Replies"),
-            "ping": ("ActiveWork", "Pong", "active_work_in"),
+            "ping": ("ActiveWork", "Pong", "read_pong"),
             "reply_stream": ("ReplyStream",),
             "requests": ("Requests",),
             "sent": ("Sent",),
@@ -53,6 +53,6 @@ __all__ = [
     "ResponseHandler",
     "Sent",
     "WithHandler",
-    "active_work_in",
+    "read_pong",
     "repeatable",
 ]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zmesh.arguments import parse_message_id
+from zmesh.errors import RemoteError
+
+if TYPE_CHECKING:
+    from zmesh.payloads import Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,15 @@ class Pong:
     active_work: tuple[ActiveWork, ...]
 
 
-def active_work_in(answer: object) -> tuple[ActiveWork, ...]:
+def read_pong(payload: Payload | None, node: str, rtt: float, hops: int) -> Pong:
+    """The Pong of a reply of `node`. Raises RemoteError if its payload is not that of a ping's reply."""
+    try:
+        return Pong(node, rtt, hops, _all_active_work(payload.json() if payload is not None else None))
+    except ValueError:
+        raise RemoteError(f"node {node!r} answers a ping with something else", node=node) from None
+
+
+def _all_active_work(answer: object) -> tuple[ActiveWork, ...]:
     """The requests that the JSON of a ping's answer lists, which another node may have made up. Raises ValueError."""
     if not isinstance(answer, dict):
         raise ValueError("no answer to a ping")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zmesh.runtime.forks import ProcessOrigin
     from zmesh.runtime.interrupts import close_loop, ignore_exit, raise_lost_interrupts, supervised
     from zmesh.runtime.message_ids import new_message_id
+    from zmesh.runtime.node_thread import NodeThread, nodes_in_loop, refuse_in_loop_of_node
     from zmesh.runtime.orphans import OrphanReaper
     from zmesh.runtime.tasks import Tasks, abandon
     from zmesh.runtime.thread_pool import RELEASE_SLOT_AFTER, ThreadPool, released_slot, wait_in_thread
@@ -49,6 +50,7 @@ else:
             "forks": ("ProcessOrigin",),
             "interrupts": ("close_loop", "ignore_exit", "raise_lost_interrupts", "supervised"),
             "message_ids": ("new_message_id",),
+            "node_thread": ("NodeThread", "nodes_in_loop", "refuse_in_loop_of_node"),
             "orphans": ("OrphanReaper",),
             "tasks": ("Tasks", "abandon"),
             "thread_pool": ("RELEASE_SLOT_AFTER", "ThreadPool", "released_slot", "wait_in_thread"),
@@ -63,6 +65,7 @@ __all__ = [
     "EagerStarter",
     "Handle",
     "LinkLayer",
+    "NodeThread",
     "OrphanReaper",
     "ProcessOrigin",
     "StackLocation",
@@ -80,7 +83,9 @@ __all__ = [
     "log_exception",
     "must_propagate",
     "new_message_id",
+    "nodes_in_loop",
     "raise_lost_interrupts",
+    "refuse_in_loop_of_node",
     "released_slot",
     "supervised",
     "text_of",

@@ -42,6 +42,15 @@ def parse_url(url: str) -> Target:
     After `?` stand `cost=N` and, for TCP, `proxy=socks5://user:password@host:port`. Raises AddressError with what is
     wrong and how it should look.
     """
+    try:
+        return _parse(url)
+    except AddressError:
+        raise
+    except ValueError as error:
+        raise AddressError(f"{url!r} is no address: {error}") from None
+
+
+def _parse(url: str) -> Target:
     parts = urlsplit(url)
     scheme = "tcp" if parts.scheme == "rnp" else parts.scheme
     if parts.scheme == "rnps":

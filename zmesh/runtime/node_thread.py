@@ -1,0 +1,136 @@
+"""The thread of a node whose program has no event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from zmesh.errors import Closed
+from zmesh.runtime.thread_pool import wait_in_thread
+
+T = TypeVar("T")
+
+nodes_in_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+"""The number of nodes that run in each event loop."""
+
+AT_EXIT_WITHIN = 5.0
+"""Seconds that the interpreter's end waits for a controller that was not closed."""
+
+
+class NodeThread:
+    """The thread that a node runs in. It has no reference to the Controller, whose collection as garbage ends it."""
+
+    def __init__(self, mesh: AbstractAsyncContextManager[object], node_id: str) -> None:
+        self._mesh = mesh
+        self._node_id = node_id
+        self._process = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._stopping = False
+        self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, name=f"zmesh {node_id}", daemon=True)
+
+    def start(self) -> None:
+        """Returns when the node is open. Raises AddressError."""
+        atexit.register(self._at_exit)
+        self._thread.start()
+        with ExitStack() as unless_open:
+            unless_open.callback(self.end)
+            self._opened.result()
+            unless_open.pop_all()
+
+    def do(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What the work comes to, which is done in the loop; it is cancelled if waiting is interrupted."""
+        loop = self.loop()
+        coroutine = _awaited(work)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:
+            coroutine.close()
+            raise self._closed() from None
+        try:
+            return wait_in_thread(future)
+        except concurrent.futures.CancelledError:
+            raise self._closed() from None
+        finally:
+            future.cancel()  # for Ctrl-C; it means nothing to what is done
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The node's loop. Raises Closed when it has ended, and what `check` raises."""
+        self.check()
+        if self._loop is None or self._loop.is_closed():
+            raise self._closed()
+        return self._loop
+
+    def end(self) -> None:
+        """Close the node; returns when the thread has ended. Harmless when it has, and in a forked child."""
+        if self._process != os.getpid():
+            return
+        refuse_in_loop_of_node()
+        self.stop()
+        self._thread.join()
+        atexit.unregister(self._at_exit)
+
+    def stop(self) -> None:
+        """Let the thread come to its end, also if it has hardly begun."""
+        self._stopping = True
+        if self._loop is not None and self._stop is not None and self._process == os.getpid():
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._stop.set)
+
+    def _at_exit(self) -> None:
+        """Close the node at the end of the interpreter, while there are threads."""
+        if self._process == os.getpid():
+            self.stop()
+            self._thread.join(AT_EXIT_WITHIN)
+
+    def check(self) -> None:
+        """Raises what keeps a call from being made here."""
+        if self._process != os.getpid():
+            raise Closed(
+                f"node {self._node_id!r} lives in the process {self._process}, of which this one is a fork; "
+                "make a Controller after forking",
+                node=self._node_id,
+            )
+        refuse_in_loop_of_node()
+
+    def _closed(self) -> Closed:
+        node = self._node_id
+        return Closed(f"node {node!r} is closed; call inside of `with Controller(...)`", node=node)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # noqa: BLE001  # whoever opens it gets it
+            if not self._opened.done():
+                self._opened.set_exception(error)
+
+    async def _main(self) -> None:
+        self._stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._stopping:
+            self._stop.set()
+        async with self._mesh:
+            self._opened.set_result(None)
+            await self._stop.wait()
+
+
+def refuse_in_loop_of_node() -> None:
+    """Raises RuntimeError where waiting would stop a node, which may be the one that is waited for."""
+    loop = asyncio._get_running_loop()
+    if loop is not None and nodes_in_loop.get(loop, 0) > 0:
+        raise RuntimeError(
+            "zmesh.sync would stop the event loop that runs in this thread, and the node that lives there (a handler "
+            "is called in such a loop, too); use zmesh.Controller with `async with` there"
+        )
+
+
+async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()

@@ -6,12 +6,14 @@ import threading
 import pytest
 
 import zmesh as receptor
+import zmesh.receptor
 from zmesh.testing import eventually
 
-# --- the one change of a program: `import zmesh as receptor` --------------------------------------------------------
+# --- the one change of a program: `import zmesh as receptor`, or `import zmesh.receptor as receptor` ------------------
 
 
-def test_a_program_for_the_receptor_runs_when_its_import_is_changed(program, depot):
+@pytest.mark.parametrize("module", ["zmesh", "zmesh.receptor"])
+def test_a_program_for_the_receptor_runs_when_its_import_is_changed(program, depot, module):
     source = """
         import sys
         import IMPORTED
@@ -33,13 +35,14 @@ def test_a_program_for_the_receptor_runs_when_its_import_is_changed(program, dep
         controller.add_peer(sys.argv[1])
         controller.run(main)
         """
-    changed = program(source.replace("IMPORTED", "zmesh as receptor"), depot.url)
+    changed = program(source.replace("IMPORTED", f"{module} as receptor"), depot.url)
     assert changed.end() == 0, changed.stderr
     assert [changed.line(), changed.line()] == ["stored 13 bytes", "all told"]
     assert changed.stderr == ""
 
 
-def test_all_names_of_the_guide_are_there():
+@pytest.mark.parametrize("receptor", [receptor, zmesh.receptor])
+def test_all_names_of_the_guide_are_there(receptor):
     assert receptor.ReceptorConfig is receptor.Config
     assert {receptor.BYTES_PAYLOAD, receptor.BUFFER_PAYLOAD, receptor.FILE_PAYLOAD} == {"bytes", "buffer", "file"}
     controller = receptor.Controller(receptor.ReceptorConfig())

@@ -1,4 +1,4 @@
-"""What the tests of the core share: a way to other nodes that keeps what goes over it, and what is put under test."""
+"""Fixtures that the tests of the core share: a fake forwarding that records its frames, tables and engines."""
 
 from typing import NamedTuple
 
@@ -41,24 +41,24 @@ class Sent(NamedTuple):
 
 
 class FakeForwarding:
-    """The Carrier of a node: a way to whoever is in `ways`, and all effects and frames in the order they came."""
+    """The Carrier of a node: routes to the nodes in `next_hops`, and all effects and frames in the order they came."""
 
-    def __init__(self, node="a", incarnation=1, ways=()):
+    def __init__(self, node="a", incarnation=1, next_hops=()):
         self.node = node
         self.incarnation = incarnation
-        self.ways = {name: NextHop(1, incarnation, False) for name, incarnation in dict(ways).items()}
+        self.next_hops = {name: NextHop(1, incarnation, False) for name, incarnation in dict(next_hops).items()}
         self.hops = {}
         self.left = set()
         self.effects = []
 
     def next_hop(self, destination):
-        return self.ways.get(destination)
+        return self.next_hops.get(destination)
 
     def neighbour(self, link):
         return self.hops.get(link)
 
     def originate(self, destination, kind, head, body, link=None):
-        assert link in (None, self.ways[destination].link)
+        assert link in (None, self.next_hops[destination].link)
         self.effects.append(Sent(destination, kind, READERS[kind](head), body))
 
     def emit(self, effect):
@@ -71,12 +71,12 @@ class FakeForwarding:
         return f"; a hint about {destination}"
 
     def open(self, node, incarnation=0, *, link=1, lagging=False):
-        """From now on there is this way to the node."""
-        self.ways[node] = NextHop(link, incarnation, lagging)
+        """Add a route to the node."""
+        self.next_hops[node] = NextHop(link, incarnation, lagging)
 
     def shut(self, node):
-        """From now on there is no way to the node."""
-        del self.ways[node]
+        """Remove the route to the node."""
+        del self.next_hops[node]
 
     def take(self):
         """What came since the last time."""
@@ -102,8 +102,8 @@ def new_forwarding():
 
 @pytest.fixture
 def forwarding():
-    """The Carrier of node `a`, which has a way to `b` in its incarnation 2."""
-    return FakeForwarding(ways={"b": 2})
+    """The Carrier of node `a`, which has a route to `b` in its incarnation 2."""
+    return FakeForwarding(next_hops={"b": 2})
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def alarm():
 
 @pytest.fixture
 def routes(alarm):
-    """The routes of node `a`, with links 1, 2 and 3 of cost 100 on which all was told."""
+    """The routes of node `a`, with links 1, 2 and 3 of cost 100 on which all routes are advertised."""
     routes = Routes("a", 1, 100, alarm)
     for link in (1, 2, 3):
         routes.link_up(link, 100, 0.0)
@@ -124,7 +124,7 @@ def routes(alarm):
 
 @pytest.fixture
 def side(forwarding):
-    """The exchanges of node `a`, which has a way to `b`."""
+    """The exchanges of node `a`, which has a route to `b`."""
     return Side(forwarding)
 
 
@@ -142,7 +142,7 @@ def subject(subject_of):
 
 @pytest.fixture
 def linked(subject):
-    """Node `b` with its neighbour `a` on link 1; all has been told."""
+    """Node `b` with its neighbour `a` on link 1; all routes are advertised."""
     subject.join()
     subject.run(0.1)
     subject.keep_alive(1)

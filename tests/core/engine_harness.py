@@ -125,18 +125,18 @@ class Subject:
         return self.hear(link, Kind.HELLO, wire.Hello(node, incarnation, started, leaf, session, answers))
 
     def join(self, link=1, node="a", incarnation=1, *, dialled=False, leaf=False, cost=100, route=True, started=0.0):
-        """A neighbour's link comes up, and it tells the route to itself and answers the first probe."""
+        """A neighbour's link comes up, and it advertises the route to itself and answers the first probe."""
         effects = self.link_up(link, dialled=dialled, cost=cost)
         effects += self.greet(link, node, incarnation, leaf=leaf, started=started)
         if not (leaf or self.engine.leaf):
             if route:
-                effects += self.tell(link, Entry(node, incarnation, 1, 0, 0))
+                effects += self.advertise(link, Entry(node, incarnation, 1, 0, 0))
             if not dialled:
                 effects += self.hear(link, Kind.ECHO, wire.Echo(self.now))
         return effects
 
-    def tell(self, link, *entries, full=0):
-        """A neighbour tells routes."""
+    def advertise(self, link, *entries, full=0):
+        """A neighbour sends an UPDATE."""
         return self.receive(link, *wire.encode_update(wire.Update(full, 1, [*entries])))
 
     def keep_alive(self, *links):

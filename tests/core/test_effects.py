@@ -31,5 +31,5 @@ def test_an_effect_never_changes(make):
         setattr(effect, name, None)
 
 
-def test_effects_of_different_kinds_are_told_apart():
+def test_effects_of_different_kinds_are_unequal():
     assert len({make() for make in EFFECTS}) == len(EFFECTS)

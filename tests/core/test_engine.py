@@ -32,7 +32,7 @@ def test_a_reply_is_delivered_and_ends_the_exchange(linked):
     assert linked.engine.stats()["requests_made"] == 0
 
 
-def test_an_answer_leaves_on_the_way_to_the_caller(linked):
+def test_a_reply_leaves_over_the_next_hop_to_the_client(linked):
     linked.arrive(1, Kind.CHUNK, chunk(), b"hello")
     (frame,) = linked.reply(b"world", eof=Eof())
     assert frame[:4] == (1, Kind.CHUNK, "a", "b")
@@ -40,7 +40,7 @@ def test_an_answer_leaves_on_the_way_to_the_caller(linked):
     assert linked.engine.stats()["requests_received"] == 0
 
 
-def test_a_node_that_calls_itself_takes_the_same_road(subject):
+def test_a_request_to_the_node_itself_takes_the_same_path(subject):
     (piece,) = subject.send("b", b"hello")
     assert piece == Deliver(REQUEST, "b", HEADER, b"hello", True, None, 5 + CHUNK_OVERHEAD, 0)
     (piece,) = subject.reply(b"world", eof=Eof())
@@ -79,19 +79,19 @@ def test_work_that_the_caller_cancels_is_aborted(linked):
     assert linked.arrive(1, Kind.CANCEL, wire.Cancel(ID, True, 0, 0, 1, 2)) == [Abort(ID, "cancelled")]
 
 
-def test_a_message_for_an_earlier_life_of_this_node_is_sent_back(linked):
+def test_a_message_for_an_earlier_incarnation_of_this_node_is_sent_back(linked):
     (frame,) = linked.arrive(1, Kind.CHUNK, chunk(target=77))
     assert frame[:4] == (1, Kind.UNREACHABLE, "a", "b")
     assert (frame.value.reason, frame.value.near) == ("restarted", ())
     assert wire.decode_chunk(frame.body) == chunk(target=77)
 
 
-def test_a_message_of_an_earlier_life_of_its_sender_is_dropped(linked):
+def test_a_message_of_an_earlier_incarnation_of_its_sender_is_dropped(linked):
     linked.arrive(1, Kind.CHUNK, chunk())
     assert linked.arrive(1, Kind.CHUNK, chunk(incarnation=77)) == [Report("frame_dropped", "a", None, "stale")]
 
 
-def test_a_frame_that_expired_on_its_way_is_reported(linked):
+def test_a_frame_whose_ttl_expired_is_reported(linked):
     note = wire.Expired(Kind.CHUNK, "m", "far")
     assert linked.arrive(1, Kind.EXPIRED, note, b"head") == [Report("expired", "m", None, "far")]
 
@@ -100,22 +100,22 @@ def unreachable(reason="no_route", kind=Kind.CHUNK, to="far"):
     return wire.Unreachable(kind, reason, "a", to, (), 3.0)
 
 
-def test_a_request_that_came_back_is_told_to_its_exchange(linked):
-    linked.tell(1, Entry("far", 9, 1, 50, 1))
+def test_an_unreachable_for_a_request_reaches_its_exchange(linked):
+    linked.advertise(1, Entry("far", 9, 1, 50, 1))
     (frame,) = linked.send("far")
     effects = linked.arrive(1, Kind.UNREACHABLE, unreachable(), wire.encode(frame.value))
     assert effects == [Report("unreachable", "far", None, "no_route", (), 3.0)]
 
 
-def test_a_cancel_that_came_back_is_told_to_its_exchange(linked):
-    linked.tell(1, Entry("far", 9, 1, 50, 1))
+def test_an_unreachable_for_a_cancel_reaches_its_exchange(linked):
+    linked.advertise(1, Entry("far", 9, 1, 50, 1))
     linked.send("far")
     (frame,) = linked.done(linked.engine.cancel(ID, linked.now))
     effects = linked.arrive(1, Kind.UNREACHABLE, unreachable(kind=Kind.CANCEL), wire.encode(frame.value))
     assert events(effects) == ["unreachable"]
 
 
-def test_what_an_earlier_life_of_this_node_had_sent_is_not_told_to_anyone(linked):
+def test_an_unreachable_for_an_earlier_incarnation_of_this_node_is_ignored(linked):
     linked.send("a")
     old = chunk(incarnation=77)
     assert linked.arrive(1, Kind.UNREACHABLE, unreachable(to="a"), wire.encode(old)) == []
@@ -124,9 +124,9 @@ def test_what_an_earlier_life_of_this_node_had_sent_is_not_told_to_anyone(linked
 def test_an_acknowledgement_that_came_back_because_a_leaf_is_gone_starts_its_grace(linked):
     linked.arrive(1, Kind.CHUNK, chunk(), of="cli@a")
     linked.reply(b"x")
-    told = wire.encode(wire.Ack(2, 1, (wire.AckItem(ID, True, 1, WINDOW),)))
-    assert linked.arrive(1, Kind.UNREACHABLE, unreachable("no_route", Kind.ACK, "cli@a"), told) == []
-    assert linked.arrive(1, Kind.UNREACHABLE, unreachable("gone", Kind.ACK, "cli@a"), told) == []
+    ack = wire.encode(wire.Ack(2, 1, (wire.AckItem(ID, True, 1, WINDOW),)))
+    assert linked.arrive(1, Kind.UNREACHABLE, unreachable("no_route", Kind.ACK, "cli@a"), ack) == []
+    assert linked.arrive(1, Kind.UNREACHABLE, unreachable("gone", Kind.ACK, "cli@a"), ack) == []
     effects = []
     for _ in range(8):
         effects += linked.run(1.0)
@@ -134,7 +134,7 @@ def test_an_acknowledgement_that_came_back_because_a_leaf_is_gone_starts_its_gra
     assert Abort(ID, "unreachable") in effects
 
 
-def test_a_question_that_came_back_tells_that_there_is_no_way(linked):
+def test_an_unreachable_for_an_ask_means_that_there_is_no_route(linked):
     linked.send()
     assert not linked.engine.is_lost(ID)
     asked = wire.encode(wire.Ack(2, 1, (wire.AckItem(ID, False, 0, PROBE_LIMIT),)))
@@ -152,19 +152,19 @@ def test_a_frame_for_another_node_is_passed_on(subject):
 
 def test_exchanges_hear_of_routes_that_come_and_go(linked):
     assert linked.send("far") == []
-    effects = linked.tell(1, Entry("far", 9, 1, 50, 1))
+    effects = linked.advertise(1, Entry("far", 9, 1, 50, 1))
     assert [type(effect) for effect in effects] == [Report, Report, Routed]
-    effects = linked.tell(1, Entry("far", 10, 2, 50, 1))
+    effects = linked.advertise(1, Entry("far", 10, 2, 50, 1))
     assert effects[-1].eof.reason == "node_restarted"
 
 
-def test_an_error_that_is_too_long_to_be_told_ends_the_call_all_the_same(linked):
+def test_an_error_that_is_too_long_for_a_frame_still_ends_the_request(linked):
     linked.arrive(1, Kind.CHUNK, chunk())
     (frame,) = linked.reply(eof=Eof(1, "remote", "x" * (wire.MAX_TEXT + 1)))
     assert frame.value.eof.error.startswith("xxx")
 
 
-def test_an_error_that_is_too_long_to_be_told_ends_a_call_to_oneself_too(subject):
+def test_an_error_that_is_too_long_for_a_frame_still_ends_a_request_to_the_node_itself(subject):
     subject.send("b")
     (piece,) = subject.reply(eof=Eof(1, "remote", "x" * (wire.MAX_TEXT + 1)))
     assert piece.eof.code == 1
@@ -202,7 +202,7 @@ def test_what_a_full_link_did_not_take_is_sent_first_when_it_is_ready(linked):
     assert len(engine.send(bytes(15) + b"\x02", "a", HEADER, b"3", now)) == 1
 
 
-def test_a_link_of_which_only_sending_tells_whether_it_is_ready_is_asked_with_one_frame(linked):
+def test_a_link_whose_readiness_shows_only_by_sending_is_tried_with_one_frame(linked):
     engine, now = linked.engine, linked.now
     (first,) = engine.send(ID, "a", HEADER, b"0", now)
     engine.link_full(1, first.frames, now)

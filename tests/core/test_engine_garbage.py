@@ -72,7 +72,7 @@ def test_a_neighbour_is_not_hung_up_on_for_what_it_only_passed_on(linked):
     assert linked.engine.neighbours.get(1) is not None
 
 
-def test_a_frame_that_was_spoilt_on_the_way_is_counted_and_dropped_and_nobody_is_blamed(linked):
+def test_a_corrupted_frame_is_counted_and_dropped_and_not_charged_to_the_neighbour(linked):
     (sound,) = sealed(Kind.CHUNK, "b", "a", wire.encode(chunk()), b"payload")
     for at in (-1, -10, 14):
         spoilt = bytearray(sound)

@@ -17,7 +17,7 @@ def leaf(subject_of):
     return subject_of(leaf=True)
 
 
-def test_a_leaf_tells_nothing_and_hangs_on_its_first_neighbour(leaf):
+def test_a_leaf_advertises_nothing_and_attaches_to_its_first_neighbour(leaf):
     effects = leaf.join(1, dialled=True)
     assert [effect.kind for effect in effects if isinstance(effect, Said)] == [Kind.HELLO, Kind.PROBE]
     assert effects[0].value.leaf
@@ -66,7 +66,7 @@ def test_a_leaf_whose_home_is_silent_goes_to_another_that_is_not_and_stays_there
     assert leaf.engine.address == "b@c"
 
 
-def test_a_leaf_that_hears_of_nobody_stays_where_it_is(leaf):
+def test_a_leaf_without_another_neighbour_keeps_its_uplink(leaf):
     leaf.join(1, "a", dialled=True)
     leaf.join(2, "c", dialled=True)
     assert events(leaf.run(2.5)) == ["link_suspect", "link_suspect"]
@@ -84,29 +84,29 @@ def test_a_leaf_takes_what_is_sent_to_its_address(leaf):
 @pytest.mark.parametrize("kind", ["update", "record", "request", "probe"])
 def test_a_leaf_takes_no_tables(leaf, kind):
     leaf.join(1, dialled=True)
-    told = {
-        "update": lambda: leaf.tell(1, Entry("z", 9, 1, 50, 1)),
+    receive = {
+        "update": lambda: leaf.advertise(1, Entry("z", 9, 1, 50, 1)),
         "record": lambda: leaf.receive(1, *wire.encode_records([wire.encode(record())])),
         "request": lambda: leaf.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 499, 0, 9)]),
         "probe": lambda: only(leaf.hear(1, Kind.PROBE, wire.Probe(0.0, 1, 1, 0.0)), Kind.RESEND),
     }[kind]
     dropped = [] if kind == "probe" else [Report("frame_dropped", "a", 1, "leaf_has_no_tables")]
-    assert told() == dropped
+    assert receive() == dropped
     assert leaf.engine.nodes() == {"b"}
     assert leaf.done(leaf.engine.describe(["x:y"], 0.0)) == []
 
 
 @pytest.mark.parametrize("kind", ["update", "record", "request", "probe"])
-def test_nothing_is_believed_of_what_a_leaf_tells(subject, kind):
+def test_updates_and_records_of_a_leaf_are_dropped(subject, kind):
     subject.join(1, "cli", leaf=True)
-    told = {
-        "update": lambda: subject.tell(1, Entry("z", 9, 1, 50, 1)),
+    receive = {
+        "update": lambda: subject.advertise(1, Entry("z", 9, 1, 50, 1)),
         "record": lambda: subject.receive(1, *wire.encode_records([wire.encode(record())])),
         "request": lambda: subject.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 499, 0, 9)]),
         "probe": lambda: only(subject.hear(1, Kind.PROBE, wire.Probe(0.0, 1, 1, 0.0)), Kind.RESEND),
     }[kind]
     dropped = [] if kind == "probe" else [Report("frame_dropped", "cli", 1, "leaf_has_no_tables")]
-    assert told() == dropped
+    assert receive() == dropped
     assert (subject.engine.nodes(), subject.engine.routing.seqno) == ({"b"}, 100)
 
 

@@ -26,7 +26,7 @@ def dropped(effects, reason):
 
 
 def test_one_bad_record_costs_a_strike_and_none_of_the_others(linked):
-    linked.tell(1, Entry("c", 9, 1, 50, 1), Entry("d", 9, 1, 50, 1))
+    linked.advertise(1, Entry("c", 9, 1, 50, 1), Entry("d", 9, 1, 50, 1))
     for number in range(MAX_STRIKES):
         good = [wire.encode(record(name, serial=5 + number)) for name in "cd"]
         effects = linked.receive(1, *frames_of(good[0], b"garbage", good[1]))
@@ -74,13 +74,13 @@ def test_a_node_whose_clock_is_wrong_by_years_is_known_as_any_other(subject_of, 
     right.engine._epoch, wrong.engine._epoch = now, now + years * 365 * 86400
     serial = int(wrong.engine._epoch * 1000)
     right.join(1, "b", route=False)
-    right.tell(1, Entry("b", 1, serial, 0, 0))
+    right.advertise(1, Entry("b", 1, serial, 0, 0))
     right.receive(1, *frames_of(wire.encode(record("b", serial))))
     assert right.engine.routing.route("b") is not None
     assert right.engine.routing.record("b").serial == serial
     serial = int(now * 1000)
     wrong.join(1, "a", route=False)
-    wrong.tell(1, Entry("a", 1, serial, 0, 0))
+    wrong.advertise(1, Entry("a", 1, serial, 0, 0))
     wrong.receive(1, *frames_of(wire.encode(record("a", serial))))
     assert wrong.engine.routing.route("a") is not None
     assert wrong.engine.routing.record("a").serial == serial
@@ -92,7 +92,7 @@ def test_a_node_whose_clock_is_wrong_by_years_is_known_as_any_other(subject_of, 
 def test_what_finds_no_room_is_reported_once_a_frame_with_its_number(subject_of):
     subject = subject_of(limits=Limits(destinations=10, nodes=5))
     subject.join(1, "a")
-    effects = subject.tell(1, *(Entry(f"n{number}", 9, 1, 50, 1) for number in range(30)))
+    effects = subject.advertise(1, *(Entry(f"n{number}", 9, 1, 50, 1) for number in range(30)))
     assert [(report.event, report.detail, report.count) for report in only(effects, Report)][-1] == (
         "route_refused", "destinations: 21", 21,
     )  # fmt: skip
@@ -120,7 +120,7 @@ def probe(subject):
 
 FLOODS = {
     "probes": probe,
-    "route_entries": lambda subject: subject.tell(1, Entry("z", 9, 1, 50, 1)),
+    "route_entries": lambda subject: subject.advertise(1, Entry("z", 9, 1, 50, 1)),
     "record_updates": lambda subject: subject.receive(1, *frames_of(wire.encode(record()))),
     "seqno_requests": lambda subject: subject.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("b", 0, 0, 9)]),
     "resent_rows": lambda subject: subject.hear(1, Kind.RESEND, wire.Resend(True, True)),
@@ -162,23 +162,23 @@ def test_asking_for_all_tables_is_answered_by_what_they_weigh(subject_of):
     """Sixty bytes ask for everything that a node knows."""
     subject = subject_of(limits=Limits(resent_rows=Rate(100, 1000)))
     subject.join(1, "a")
-    subject.tell(1, *(Entry(f"n{number}", 9, 1, 50, 1) for number in range(299)))
+    subject.advertise(1, *(Entry(f"n{number}", 9, 1, 50, 1) for number in range(299)))
     subject.join(2, "c")
     subject.run(0.1)
-    told = 0
+    sent = 0
     for _ in range(1000):
         subject.run(0.01)
         effects = subject.hear(2, Kind.RESEND, wire.Resend(True, False)) + subject.run(0.0)
-        told += sum(len(effect.value.entries) for effect in only(effects, Kind.UPDATE) if effect.link == 2)
+        sent += sum(len(effect.value.entries) for effect in only(effects, Kind.UPDATE) if effect.link == 2)
         subject.keep_alive(1, 2)
-    assert 1000 <= told <= 1000 + 100 * 10 + 2 * 301
+    assert 1000 <= sent <= 1000 + 100 * 10 + 2 * 301
 
 
 def test_questions_count_as_often_as_they_are_passed_on(subject_of):
     subject = subject_of(limits=Limits(seqno_requests=Rate(1, 60)))
     for link in range(1, 12):
         subject.join(link, f"n{link}")
-        subject.tell(link, Entry("z", 9, 1, 50 * link, 1))
+        subject.advertise(link, Entry("z", 9, 1, 50 * link, 1))
     passed_on = 0
     for number in range(200):
         effects = subject.hear(1, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("z", 1, 1 + number % 7, 9)])
@@ -188,7 +188,7 @@ def test_questions_count_as_often_as_they_are_passed_on(subject_of):
 
 
 def test_links_that_come_all_at_once_are_admitted_in_the_course_of_time(subject_of):
-    """Each is told all routes and all records; whoever is not admitted greets again."""
+    """Each gets all routes and all records; a neighbour that is not admitted sends HELLO again."""
     subject = subject_of(limits=Limits(admissions=Rate(2, 3)))
     for link in range(1, 8):
         subject.link_up(link)
@@ -213,7 +213,7 @@ def test_notes_about_what_cannot_be_passed_on_are_bounded_and_all_that_is_droppe
     assert (notes, reports) == (5, 50)
 
 
-# --- what is dropped is told --------------------------------------------------------------------------------------
+# --- drops are reported ---------------------------------------------------------------------------------------------
 
 
 def test_more_neighbours_than_a_record_holds_are_reported(subject, monkeypatch):

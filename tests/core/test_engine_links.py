@@ -11,7 +11,7 @@ from zmesh.core.wire import Entry, Kind
 
 
 def test_a_neighbour_that_leaves_is_gone_at_once(linked):
-    linked.tell(1, Entry("c", 5, 1, 10, 1))
+    linked.advertise(1, Entry("c", 5, 1, 10, 1))
     effects = linked.hear(1, Kind.GOODBYE, wire.Goodbye("leaving"))
     assert effects[:2] == [HangUp(1, "leaving", 0.0), Report("link_lost", "a", 1, "they left: leaving")]
     assert {report.node for report in only(effects, Report) if report.event == "node_left"} == {"a", "c"}
@@ -23,7 +23,7 @@ def test_a_link_that_the_transport_knows_to_be_down_is_lost(linked):
     assert linked.link_down(1, "reset by peer") == []
 
 
-def test_a_connection_that_never_opened_is_lost_without_a_word(subject):
+def test_a_connection_that_never_opened_is_lost_without_a_report(subject):
     subject.link_up(1)
     assert subject.link_down(1) == []
     assert len(subject.engine.neighbours) == 0
@@ -37,7 +37,7 @@ def test_a_silent_neighbour_is_hung_up_on(linked):
 
 def test_routes_leave_a_link_that_is_silent_for_two_heartbeats_and_return_when_it_is_heard(linked):
     linked.join(2, "c")
-    linked.tell(2, Entry("a", 1, 1, 50, 1))
+    linked.advertise(2, Entry("a", 1, 1, 50, 1))
     route = linked.engine.routing.route
     assert (route("a").link, route("a").metric) == (1, 100)
     silent_since = linked.now
@@ -53,13 +53,13 @@ def test_routes_leave_a_link_that_is_silent_for_two_heartbeats_and_return_when_i
     assert "link_lost" not in events(linked.run(SUSPECT_AFTER - 0.1))
 
 
-def test_a_link_that_is_suspect_and_the_only_way_is_used_all_the_same(linked):
+def test_a_suspect_link_is_used_if_it_is_the_only_next_hop(linked):
     linked.run(SUSPECT_AFTER + 0.1)
     assert linked.engine.routing.route("a").metric == 100 + SUSPECT_COST
     assert only(linked.send(), Kind.CHUNK) != []
 
 
-def test_the_last_word_on_a_suspect_link_may_be_a_goodbye(linked):
+def test_the_last_frame_on_a_suspect_link_may_be_a_goodbye(linked):
     linked.run(SUSPECT_AFTER + 0.1)
     assert "link_lost" in events(linked.hear(1, Kind.GOODBYE, wire.Goodbye("leaving")))
 

@@ -18,7 +18,7 @@ class TwoNodes(RuleBasedStateMachine):
         self.sim = Simulator(seed)
         self.nodes = [*self.sim.add("a"), *self.sim.add("b", leaf=leaf)]
         self.link = self.sim.connect("b", "a", room=room)
-        self.lives = {}
+        self.senders = {}
         self.sent = {}
         for node in self.nodes:
             node.plugin = lambda node, job: None
@@ -31,7 +31,7 @@ class TwoNodes(RuleBasedStateMachine):
         payload = self.sim.random.randbytes(self.sim.random.choice([0, 1, 5000, 65_536, 200_000, 2_000_000]))
         recipient = other.engine.address if number == 0 else "a"
         outcome = node.send(recipient, payload, timeout=None if patient else self.sim.random.choice([0.5, 20.0]))
-        self.lives[outcome.message_id] = (node, node.engine)
+        self.senders[outcome.message_id] = (node, node.engine)
         self.sent[outcome.message_id] = payload
         return outcome
 
@@ -41,7 +41,7 @@ class TwoNodes(RuleBasedStateMachine):
 
     @rule(outcome=outcomes)
     def cancel(self, outcome):
-        node, engine = self.lives[outcome.message_id]
+        node, engine = self.senders[outcome.message_id]
         if node.engine is engine:
             node.cancel(outcome)
 
@@ -94,7 +94,7 @@ class TwoNodes(RuleBasedStateMachine):
         for _ in range(60):
             self.sim.run(2.0)
             self.answer(1, "")
-        for id, (node, engine) in self.lives.items():
+        for id, (node, engine) in self.senders.items():
             if node.engine is engine:
                 assert len(node.outcomes[id].eofs) == 1
         for node in self.nodes:

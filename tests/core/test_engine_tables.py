@@ -1,4 +1,4 @@
-"""What neighbours tell each other: routes, records, and numbers that they ask for."""
+"""Routing through the engine: updates, records and seqno requests."""
 
 import pytest
 
@@ -14,12 +14,12 @@ from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Entry, 
 # --- routes -------------------------------------------------------------------------------------------------------
 
 
-def test_a_route_that_is_told_is_reported_and_told_on(subject):
+def test_an_advertised_route_is_reported_and_advertised_on(subject):
     subject.join(1, "a")
     subject.join(2, "c")
     subject.run(0.1)
     subject.now = 0.2
-    assert subject.tell(1, Entry("z", 9, 1, 50, 1)) == [
+    assert subject.advertise(1, Entry("z", 9, 1, 50, 1)) == [
         Report("node_joined", "z"),
         Report("route_changed", "z", 1, "metric 150, 2 hops"),
         Said(2, Kind.UPDATE, wire.Update(0, 0, [Entry("z", 9, 1, 150, 2)])),
@@ -30,20 +30,20 @@ def test_a_route_that_is_told_is_reported_and_told_on(subject):
 
 
 def test_a_better_metric_over_the_same_link_is_not_worth_a_report(linked):
-    linked.tell(1, Entry("z", 9, 1, 50, 1))
-    assert linked.tell(1, Entry("z", 9, 1, 40, 1)) == []
+    linked.advertise(1, Entry("z", 9, 1, 50, 1))
+    assert linked.advertise(1, Entry("z", 9, 1, 40, 1)) == []
 
 
 def test_a_whole_table_in_parts_replaces_the_one_before(linked):
-    linked.tell(1, Entry("y", 9, 1, 50, 1), Entry("z", 9, 1, 50, 1))
-    linked.tell(1, Entry("a", 1, 1, 0, 0), full=FULL_BEGIN)
-    effects = linked.tell(1, Entry("z", 9, 1, 50, 1), full=FULL_END)
+    linked.advertise(1, Entry("y", 9, 1, 50, 1), Entry("z", 9, 1, 50, 1))
+    linked.advertise(1, Entry("a", 1, 1, 0, 0), full=FULL_BEGIN)
+    effects = linked.advertise(1, Entry("z", 9, 1, 50, 1), full=FULL_END)
     assert effects == [Report("node_left", "y")]
 
 
 def test_a_large_table_goes_out_in_parts(linked):
     entries = [Entry(f"n{number}", 9, 1, 50, 1) for number in range(MAX_ENTRIES)]
-    linked.tell(1, *entries)
+    linked.advertise(1, *entries)
     effects = linked.join(2, "c", route=False)
     updates = [effect.value for effect in only(effects, Kind.UPDATE) if effect.link == 2]
     assert [(update.full, len(update.entries)) for update in updates] == [(FULL_BEGIN, MAX_ENTRIES), (FULL_END, 2)]
@@ -52,8 +52,8 @@ def test_a_large_table_goes_out_in_parts(linked):
 def test_a_starving_node_asks_its_neighbours_for_a_smaller_distance(subject):
     subject.join(1, "a")
     subject.join(2, "c")
-    subject.tell(1, Entry("z", 9, 1, 50, 1))
-    subject.tell(2, Entry("z", 9, 1, 5000, 1))
+    subject.advertise(1, Entry("z", 9, 1, 50, 1))
+    subject.advertise(2, Entry("z", 9, 1, 5000, 1))
     effects = subject.link_down(1)
     assert only(effects, Kind.SEQNO_REQUEST) == [Said(2, Kind.SEQNO_REQUEST, [wire.SeqnoRequest("z", 1, 150, 255)])]
 
@@ -70,12 +70,12 @@ def test_a_neighbour_that_may_have_lost_its_number_is_asked_for_a_newer_one_with
     effects = linked.join(2, "a", incarnation=8)
     assert [effect.kind for effect in only(effects, *Kind)][:2] == [Kind.HELLO, Kind.SEQNO_REQUEST]
     assert ask in effects
-    linked.tell(2, Entry("a", 8, 2, 0, 0))
+    linked.advertise(2, Entry("a", 8, 2, 0, 0))
     assert linked.engine.routing.route("a").incarnation == 8
     assert only(linked.join(3, "new"), Kind.SEQNO_REQUEST) == []
 
 
-def test_a_neighbour_whose_life_is_known_is_not_asked(linked):
+def test_a_neighbour_whose_incarnation_is_known_gets_no_ask(linked):
     assert only(linked.join(2, "a", route=False), Kind.SEQNO_REQUEST) == []  # by its route
     linked.link_down(2)
     linked.receive(1, *wire.encode_records([wire.encode(wire.Record("a", 1, 5, (), (), b""))]))
@@ -87,7 +87,7 @@ def test_a_node_that_comes_back_has_joined_again_and_one_whose_path_changes_has_
     linked.join(2, "c")
     events = []
     for link, metric in ((1, 50), (1, INFINITY), (1, 50), (2, 20)):
-        effects = linked.tell(link, Entry("z", 9, 1, metric, 1))
+        effects = linked.advertise(link, Entry("z", 9, 1, metric, 1))
         events += [effect.event for effect in only(effects, Report)]
     assert events == [
         "node_joined", "route_changed", "node_left", "node_joined", "route_changed", "route_changed"
@@ -100,7 +100,7 @@ def test_a_node_that_comes_back_has_joined_again_and_one_whose_path_changes_has_
 def test_a_record_is_passed_on_once(subject):
     subject.join(1, "a")
     subject.join(2, "d")
-    subject.tell(1, Entry("c", 9, 1, 50, 1), Entry("e", 9, 1, 50, 1))
+    subject.advertise(1, Entry("c", 9, 1, 50, 1), Entry("e", 9, 1, 50, 1))
     subject.run(0.1)
     frames = wire.encode_records([wire.encode(record()), wire.encode(record("e"))])
     assert subject.receive(1, *frames) == []
@@ -109,7 +109,7 @@ def test_a_record_is_passed_on_once(subject):
 
 
 def outbid(subject, name, mine, *, rounds=6, incarnation=9):
-    """Another life speaks in a name again and again, each time above what was said last; what is reported of it."""
+    """Reports when another incarnation sends records of an id again and again, each with a higher serial."""
     reports = []
     for _ in range(rounds):
         serial = subject.engine.routing.record(name).serial + 1
@@ -172,19 +172,19 @@ def test_the_record_of_a_node_that_stays_out_of_reach_is_forgotten(subject):
     assert subject.engine.routing.record("c") is None
 
 
-def test_a_node_tells_what_it_can_do(linked):
+def test_a_node_advertises_its_directives(linked):
     assert linked.done(linked.engine.describe(["x:y"], linked.now)) == []
     (said,) = only(linked.run(RECORDS_GATHERED), Kind.RECORD)
     assert said.value[0].capabilities == ("x:y",)
 
 
-def test_a_directive_whose_name_is_no_valid_text_is_told_with_a_mark_in_its_place(linked):
+def test_a_directive_whose_name_is_no_valid_text_is_advertised_with_a_replacement_character(linked):
     linked.done(linked.engine.describe(["x:\udce9"], linked.now))
     (said,) = only(linked.run(RECORDS_GATHERED), Kind.RECORD)
     assert said.value[0].capabilities == ("x:?",)
 
 
-def test_a_node_that_can_do_more_than_may_be_told_tells_as_much_as_it_may(linked):
+def test_a_node_with_too_many_directives_advertises_as_many_as_fit(linked):
     linked.engine.describe([f"x:y{number}" for number in range(wire.MAX_CAPABILITIES + 1)], linked.now)
     assert only(linked.run(RECORDS_GATHERED), Kind.RECORD)
 
@@ -203,7 +203,7 @@ def hear_of_refused(linked, *refused, serial=5):
     return only(linked.receive(1, *wire.encode_records([blob])), Report)
 
 
-def test_a_node_that_is_refused_is_told_to_the_mesh_for_a_while(linked):
+def test_a_refused_node_is_advertised_to_the_mesh_for_a_while(linked):
     linked.link_up(2, where="from 10.0.0.7")
     linked.greet(2, "b", incarnation=7, started=2000.0)
     assert own_refused(linked) == (wire.Refused("b", 7, 2000.0, "from 10.0.0.7"),)
@@ -218,7 +218,7 @@ def test_a_node_that_is_refused_is_told_to_the_mesh_for_a_while(linked):
     assert own_refused(linked) == ()
 
 
-def test_a_leaf_whose_name_is_taken_is_told_to_nobody(linked):
+def test_a_leaf_whose_id_is_taken_is_not_advertised(linked):
     linked.join(2, "cli", incarnation=5, leaf=True)
     linked.link_up(3)
     linked.greet(3, "cli", incarnation=6, leaf=True)
@@ -240,12 +240,12 @@ def test_what_a_record_says_of_a_refused_node_is_reported_once(linked):
 
 
 @pytest.mark.parametrize(("started", "incarnation", "taken"), [(999.0, 7, True), (1000.0, 1, True), (1000.0, 7, False)])
-def test_the_later_of_two_gives_way_while_it_is_fresh(linked, started, incarnation, taken):
+def test_the_later_of_two_nodes_with_one_id_closes_while_it_is_fresh(linked, started, incarnation, taken):
     found = [report.event for report in hear_of_refused(linked, wire.Refused("b", incarnation, started, ""))]
     assert found == ["duplicate_id", *(["id_taken"] if taken else [])]
 
 
-def test_a_node_that_has_run_for_a_while_gives_way_to_no_record(linked):
+def test_a_node_that_has_run_for_a_while_closes_for_no_record(linked):
     for _ in range(int(2 * STARTUP)):
         linked.run(0.5)
         linked.keep_alive(1)
@@ -256,7 +256,7 @@ def test_who_was_refused_itself_knows_already(linked):
     assert hear_of_refused(linked, wire.Refused("b", 2, 1000.0, "")) == []
 
 
-def test_the_later_of_two_nodes_that_outbid_each_other_gives_way(linked):
+def test_the_later_of_two_nodes_that_raise_each_others_serial_closes(linked):
     effects = []
     for _ in range(6):
         serial = linked.engine.routing.record("b").serial + 1

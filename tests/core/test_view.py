@@ -16,8 +16,8 @@ def test_the_links_that_are_up_are_listed_with_their_costs(linked):
 
 def test_a_route_is_shown_with_its_next_hop_and_the_alternates(linked):
     linked.join(2, "c", 5)
-    linked.tell(1, Entry("z", 7, 1, 10, 1))
-    linked.tell(2, Entry("z", 7, 1, 30, 1))
+    linked.advertise(1, Entry("z", 7, 1, 10, 1))
+    linked.advertise(2, Entry("z", 7, 1, 30, 1))
     linked.run(0.1)
     route = linked.engine.route("z")
     assert (route.next_hop, route.link, route.metric, route.hops, route.rtt) == ("a", 1, 110, 2, 0.0)

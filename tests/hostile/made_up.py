@@ -29,7 +29,7 @@ def made_up(count: int, prefix: str = "made-up", start: int = 0) -> list[str]:
     return [f"{prefix}-{number}" for number in range(start, start + count)]
 
 
-def told(*records: Record) -> Iterator[Frames]:
+def record_frames(*records: Record) -> Iterator[Frames]:
     """RECORD frames of these."""
     for start in range(0, len(records), PER_FRAME):
         yield wire.encode_records([wire.encode(record) for record in records[start : start + PER_FRAME]])
@@ -37,8 +37,8 @@ def told(*records: Record) -> Iterator[Frames]:
 
 def forged(node: str, serial: int, incarnation: int | None = None) -> Record:
     """A record in another's name."""
-    life = secrets.randbits(63) if incarnation is None else incarnation
-    return Record(NodeId(Address(node)), life, serial, ("forged:one",), (), b"")
+    used = secrets.randbits(63) if incarnation is None else incarnation
+    return Record(NodeId(Address(node)), used, serial, ("forged:one",), (), b"")
 
 
 def just_accepted() -> int:

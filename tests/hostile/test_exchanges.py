@@ -28,7 +28,7 @@ async def test_a_hundred_thousand_requests_that_are_opened_and_left_take_up_no_m
     before = node.memory("VmRSS")
     opened = await mallory.flood(mallory.chunk("victim", b"begun") for _ in range(COUNT))
     assert opened == COUNT
-    await node.told("overloaded:services_per_peer", COUNT - 12_000, timeout=240.0)
+    await node.wait_reported("overloaded:services_per_peer", COUNT - 12_000, timeout=240.0)
     counts = await node.counts()
     assert 12_000 <= counts["services"] <= 12_000 + 40  # pings are among them until the last word is acknowledged
     await beside.more(20)
@@ -44,7 +44,7 @@ async def test_others_are_served_while_a_member_has_all_that_it_may(victim, memb
     mallory = await member(node)
     await node.until(lambda counts: counts["nodes"] == 3)  # only who can be reached is answered
     await mallory.flood(mallory.chunk("victim", b"begun") for _ in range(200))
-    assert await node.told("overloaded:services_per_peer", 160) == 160
+    assert await node.wait_reported("overloaded:services_per_peer", 160) == 160
     await eventually(lambda: overloaded(mallory))
     for number in range(30):
         assert (await mesh.request("victim", "echo:echo", b"%d" % number)).readall() == b"%d" % number
@@ -56,8 +56,8 @@ async def test_sources_that_are_made_up_get_no_more_than_the_link_that_they_come
     await mesh.wait_for("victim", timeout=90)
     mallory = await member(node)
     await mallory.flood(mallory.chunk("victim", b"x", source=f"forged-{number}") for number in range(2_000))
-    await node.told("overloaded:services_per_neighbour", 1)
-    await node.told("overloaded:peers_per_neighbour", 1)
+    await node.wait_reported("overloaded:services_per_neighbour", 1)
+    await node.wait_reported("overloaded:peers_per_neighbour", 1)
     counts = await node.counts()
     assert 80 <= counts["services"] < 120
     assert counts["peers"] <= 90 + 1

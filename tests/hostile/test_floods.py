@@ -8,7 +8,7 @@ import contextlib
 
 import pytest
 
-from tests.hostile.made_up import MEBIBYTE, advertised, forged, made_up, told
+from tests.hostile.made_up import MEBIBYTE, advertised, forged, made_up, record_frames
 from zmesh.core import wire
 from zmesh.core.wire import Kind
 
@@ -37,7 +37,7 @@ FLOODS = {
     "echo": lambda member, number: link(Kind.ECHO, wire.Echo(float(number))),
     "hello": lambda member, number: hello(member),
     "ask": lambda member, number: link(Kind.ASK),
-    "record": lambda member, number: next(told(*(forged(f"made-up-{each}", number + 1) for each in range(10)))),
+    "record": lambda member, number: next(record_frames(*(forged(f"made-up-{i}", number + 1) for i in range(10)))),
     "update": lambda member, number: next(advertised(*made_up(100), seqno=number + 1)),
     "unknown node": lambda member, number: member.chunk(f"unknown-{number}", bytes(64), last=True),
     "unknown name": lambda member, number: member.chunk(f"honets{number % 3}", bytes(64), last=True),
@@ -88,5 +88,5 @@ async def test_what_is_asked_past_its_limit_is_counted_and_not_answered(victim, 
     mallory = await member(node)
     await node.until(lambda counts: counts["nodes"] == 2)
     await mallory.flood(FLOODS[flood](mallory, number) for number in range(LIMITED[flood]))
-    await node.told("frame_dropped:rate_limited")
+    await node.wait_reported("frame_dropped:rate_limited")
     assert mallory.links_lost == 0

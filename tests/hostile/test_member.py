@@ -30,7 +30,7 @@ async def test_a_flood_arrives_whole(victim, member):
     mallory = await member(node)
     expired = wire.Expired(Kind.CHUNK, "victim", "nobody")
     assert await mallory.flood(mallory.routed(Kind.EXPIRED, "victim", expired) for _ in range(2_000)) == 2_000
-    assert await node.told("expired", 2_000) == 2_000
+    assert await node.wait_reported("expired", 2_000) == 2_000
 
 
 async def test_a_member_that_leaves_is_forgotten(victim, member):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.hostile.made_up import BOUND, HEARTBEAT, advertised, forged, just_accepted, made_up, told
+from tests.hostile.made_up import BOUND, HEARTBEAT, advertised, forged, just_accepted, made_up, record_frames
 from zmesh.core import wire
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.wire import U63, U64, Record
@@ -12,7 +12,7 @@ from zmesh.testing import eventually
 
 
 @pytest.mark.parametrize("serial", ["highest", "near the ceiling", "a little higher"])
-async def test_nobody_has_the_last_word_in_anothers_name(victim, member, honest, serial):
+async def test_a_node_replaces_every_forged_record_of_itself(victim, member, honest, serial):
     """Of the victim, of an honest node that is there, and of one that comes later."""
     node = victim(heartbeat=0.2)
     mesh = await honest(node, heartbeat=0.2)
@@ -23,7 +23,9 @@ async def test_nobody_has_the_last_word_in_anothers_name(victim, member, honest,
     ]
     incarnations = [1, U64, mallory.incarnations["victim"], mesh.node.engine.incarnation]
     for incarnation in incarnations:
-        await mallory.flood(told(*(forged(name, number, incarnation) for name in ("victim", "honest", "later"))))
+        await mallory.flood(
+            record_frames(*(forged(name, number, incarnation) for name in ("victim", "honest", "later")))
+        )
     await mallory.flood(advertised("later"))
     await mallory.leave()
     later = await honest(node, "later", heartbeat=0.2)
@@ -60,8 +62,8 @@ async def test_a_hundred_thousand_records_take_up_a_bounded_part_of_a_node_and_n
     for start in range(0, 100_000, 5000):
         names = made_up(5000, start=start)
         await mallory.flood(advertised(*names))
-        await mallory.flood(told(*(Record(name, 9, 5, ("made:up",) * 10, neighbours, b"") for name in names)))
-    await node.told("frame_dropped:rate_limited")
+        await mallory.flood(record_frames(*(Record(name, 9, 5, ("made:up",) * 10, neighbours, b"") for name in names)))
+    await node.wait_reported("frame_dropped:rate_limited")
     late = await honest(node, "late", heartbeat=HEARTBEAT)
     await late.wait_for("victim", timeout=60.0)
     await eventually(lambda: late.node.engine.routing.record("victim"), timeout=60.0)
@@ -74,12 +76,12 @@ async def test_a_hundred_thousand_records_take_up_a_bounded_part_of_a_node_and_n
     await node.until(lambda counts: counts["records"] == counts["nodes"] == 3)
 
 
-async def test_records_of_nodes_that_nobody_has_a_route_to_go_no_further(victim, member, honest):
+async def test_records_of_nodes_without_a_route_are_not_forwarded(victim, member, honest):
     node = victim()
     mesh = await honest(node)
     mallory = await member(node)
     await mesh.wait_for("mallory")
-    await mallory.flood(told(*(forged(name, 5) for name in made_up(4000))))
-    await mallory.flood([*advertised("real"), *told(forged("real", 5))])
+    await mallory.flood(record_frames(*(forged(name, 5) for name in made_up(4000))))
+    await mallory.flood([*advertised("real"), *record_frames(forged("real", 5))])
     await eventually(lambda: mesh.node.engine.routing.record("real"), timeout=60.0)
     assert mesh.node.engine.routing.counts()["records"] == 4

@@ -19,7 +19,7 @@ async def test_a_hundred_thousand_destinations_take_up_a_bounded_part_of_a_node_
     mallory = await member(node)
     await mallory.flood(advertised(*made_up(MADE_UP)))
     await node.until(lambda counts: counts["nodes"] > DEFAULT_LIMITS.destinations // 2)
-    await node.told("route_refused:destinations")
+    await node.wait_reported("route_refused:destinations")
     assert (await node.counts())["nodes"] <= DEFAULT_LIMITS.destinations + 1
     late = await honest(node, "late", heartbeat=HEARTBEAT)
     await late.wait_for("victim", timeout=60.0)
@@ -58,7 +58,7 @@ async def test_a_member_that_takes_an_honest_nodes_place_with_a_number_far_ahead
     await mesh.wait_for("victim")
     for seqno in (wire.U63, 10 * MAX_LEAD_MS, MAX_LEAD_MS):
         await mallory.flood(advertised("honest", seqno=seqno, metric=0))
-    await node.told("route_refused:seqno_ahead", 2)
+    await node.wait_reported("route_refused:seqno_ahead", 2)
     await mallory.leave()
     await eventually(lambda: "mallory" not in mesh.node.engine.nodes(), timeout=60.0)
     await mesh.ping_once("victim", timeout=60.0)

@@ -27,7 +27,7 @@ async def test_chunks_that_are_held_for_one_that_never_comes_take_up_no_more_tha
                 yield mallory.chunk("victim", CHUNK, message_id=id, directive=None, sequence=sequence)
 
     await mallory.flood(gaps())
-    await node.told("overloaded:kept_bytes_per_peer")
+    await node.wait_reported("overloaded:kept_bytes_per_peer")
     await beside.more(10)
     assert beside.failed == []
     assert (await node.counts())["kept_bytes"] <= KEPT["kept_bytes_per_peer"]
@@ -50,7 +50,7 @@ async def test_replies_that_are_never_acknowledged_take_up_no_more_than_the_limi
     mallory = await member(node)
     before = node.memory("VmRSS")
     await mallory.flood(mallory.chunk("victim", CHUNK, last=True) for _ in range(500))
-    await node.told("overloaded:kept_bytes_per_peer")
+    await node.wait_reported("overloaded:kept_bytes_per_peer")
     await beside.more(10)
     assert beside.failed == []
     assert (await node.counts())["kept_bytes"] <= 2 * KEPT["kept_bytes_per_peer"]

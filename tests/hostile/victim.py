@@ -51,7 +51,7 @@ class Victim(Process):
         reported: dict[str, int] = await self.ask("reported(mesh)")
         return reported
 
-    async def told(self, event: str, times: int = 1, timeout: float = 60.0) -> int:
+    async def wait_reported(self, event: str, times: int = 1, timeout: float = 60.0) -> int:
         """Wait until it has reported that so often, and return how often it has. Raises AssertionError."""
         deadline = time.monotonic() + timeout
         while (count := (await self.reported()).get(event, 0)) < times:

@@ -19,7 +19,7 @@ STEPS = st.one_of(
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-0.01, 0.01), st.lists(STEPS, max_size=20), st.floats(0, 1e4))
-def test_a_clock_never_runs_backwards_and_tells_when_it_will_show_a_time(offset, drift, steps, ahead):
+def test_a_clock_never_runs_backwards_and_converts_its_time_to_the_simulators(offset, drift, steps, ahead):
     real = 0.0
     clock = Clock(lambda: real, lambda: None, offset=offset, drift=drift)
     shown = clock.now()
@@ -50,7 +50,7 @@ def test_a_clock_never_runs_backwards_and_tells_when_it_will_show_a_time(offset,
 
 
 @pytest.mark.parametrize("wrong", [lambda clock: clock.jump(-1.0), lambda clock: Clock(lambda: 0.0, int, drift=-1.0)])
-def test_a_clock_can_not_be_told_to_run_backwards(wrong):
+def test_a_clock_refuses_to_run_backwards(wrong):
     with pytest.raises(ValueError, match="runs? "):
         wrong(Clock(lambda: 0.0, lambda: None))
 

@@ -33,8 +33,8 @@ def test_ten_thousand_requests_with_a_thousand_outstanding_are_all_answered_and_
     run_requests(1, count=10_000, outstanding=1_000)
 
 
-def test_a_copy_of_a_leaf_s_request_that_is_held_up_does_not_run_in_the_next_life_of_the_node():
-    # found by seed 6 of `benchmarks.chaos`: the copy had grown older on its way than its time-out allowed for
+def test_a_delayed_copy_of_a_leaf_s_request_does_not_run_in_the_next_incarnation_of_the_node():
+    # found by seed 6 of `benchmarks.chaos`: the copy had grown older in flight than its timeout allowed for
     sim = Simulator()
     _, node = sim.chain("hub", "node")
     (leaf,) = sim.add("leaf", leaf=True)
@@ -58,7 +58,7 @@ def test_a_copy_of_a_leaf_s_request_that_is_held_up_does_not_run_in_the_next_lif
 
 
 def test_work_of_a_leaf_runs_once_also_if_its_node_restarts_within_the_time_that_the_request_travels():
-    # found by seed 4879 of `soak delivery`: the copy that was sent again looked younger than the new life of the node
+    # found by seed 4879 of `soak delivery`: the resent copy looked younger than the new incarnation of the node
     sim = Simulator()
     (node,) = sim.add("node")
     (leaf,) = sim.add("leaf", leaf=True)
@@ -74,8 +74,8 @@ def test_work_of_a_leaf_runs_once_also_if_its_node_restarts_within_the_time_that
     assert node.runs[outcome.message_id] == 1
 
 
-def test_a_request_of_a_leaf_whose_only_copy_was_lost_ends_although_nobody_bears_the_name():
-    # found by seed 6 of `benchmarks.chaos`: only what was asked came back from then on, which told nothing
+def test_a_lost_request_of_a_leaf_to_an_unknown_node_ends():
+    # found by seed 6 of `benchmarks.chaos`: only ASKs came back from then on, which proved nothing
     sim = Simulator()
     sim.add("hub")
     (leaf,) = sim.add("leaf", leaf=True, route_timeout=5.0)

@@ -22,16 +22,16 @@ def diamond() -> Simulator:
 
 
 @pytest.mark.parametrize(("first", "last"), [("north", "south"), ("south", "north")])
-@pytest.mark.parametrize("asker", ["home", "cli"])
+@pytest.mark.parametrize("client", ["home", "cli"])
 def test_the_node_that_kept_its_link_longest_is_named_as_the_last_that_heard(
-    diamond: Simulator, asker: str, first: str, last: str
+    diamond: Simulator, client: str, first: str, last: str
 ) -> None:
     wire = next(wire for wire in diamond.wires if {end.id for end in wire.ends} == {"edge", first})
     wire.take_down()
     diamond.run(3)
     diamond.nodes["edge"].kill()
     diamond.run(10)
-    outcome = diamond.nodes[asker].send("edge", timeout=2.0)
+    outcome = diamond.nodes[client].send("edge", timeout=2.0)
     assert diamond.run_until(lambda: outcome.eof is not None, 10)
     assert outcome.eof is not None
     assert outcome.eof.reason == "unreachable"
@@ -51,15 +51,15 @@ def halves(node: SimNode, job: Job) -> None:
     node.reply(job, b"first", 1)
 
 
-@pytest.mark.parametrize("asker", ["home", "cli"])
+@pytest.mark.parametrize("client", ["home", "cli"])
 @pytest.mark.parametrize("how", ["killed", "cut off", "restarted"])
 def test_half_a_stream_of_a_node_that_is_gone_ends_by_the_route_timeout(
-    diamond: Simulator, asker: str, how: str
+    diamond: Simulator, client: str, how: str
 ) -> None:
     """Not by the timeout of the whole exchange: the mesh knows that the node has left."""
     edge = diamond.nodes["edge"]
     edge.plugin = halves
-    outcome = diamond.nodes[asker].send("edge", timeout=600.0, route_timeout=2.0)
+    outcome = diamond.nodes[client].send("edge", timeout=600.0, route_timeout=2.0)
     assert diamond.run_until(lambda: outcome.replies, 10)
     at = diamond.now
     if how == "killed":
@@ -78,7 +78,7 @@ def test_half_a_stream_of_a_node_that_is_gone_ends_by_the_route_timeout(
 
 
 @pytest.mark.parametrize("earlier", [True, False])
-def test_a_second_node_at_another_hub_is_named_by_all_and_the_later_of_the_two_gives_way(earlier: bool) -> None:
+def test_a_duplicate_id_at_another_hub_is_reported_by_all_and_the_later_node_closes(earlier: bool) -> None:
     sim = Simulator()
     if earlier:
         second = sim.nodes["twin-2"] = SimNode(sim, "twin", {})

@@ -88,7 +88,7 @@ def in_a_row() -> tuple[Simulator, list[SimNode]]:
 
 
 def reached(node: SimNode, other: SimNode) -> bool:
-    """True if `node` has a route to that life of `other`."""
+    """True if `node` has a route to that incarnation of `other`."""
     route = node.engine.routing.route(NodeId(Address(other.id)))
     return route is not None and route.incarnation == other.engine.incarnation
 

@@ -61,8 +61,8 @@ def test_a_hundred_one_shot_leaves_a_second_leave_a_mesh_of_two_hundred_nodes_as
         sim.after(number / A_SECOND, lambda number=number: visit(number))
     sim.run(SECONDS + 2 * STAY)
     assert [outcome.replies for outcome in outcomes] == [[b"%d" % i] for i in range(SECONDS * A_SECOND)]
-    told = [kind for kind in kinds if kind in (Kind.UPDATE, Kind.RECORD, Kind.SEQNO_REQUEST, Kind.RESEND)]
-    assert told == []
+    advertised = [kind for kind in kinds if kind in (Kind.UPDATE, Kind.RECORD, Kind.SEQNO_REQUEST, Kind.RESEND)]
+    assert advertised == []
     assert kinds.count(Kind.CHUNK) > 2 * len(outcomes)
     sim.run(2 * PEER_IDLE_TIMEOUT + PROBE_INTERVAL)
     assert [tables(node) for node in nodes] == before

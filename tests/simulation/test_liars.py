@@ -54,14 +54,14 @@ def test_made_up_destinations_are_believed_while_the_liar_is_there():
     assert any(name.startswith("ghost-") for name in known)
 
 
-def test_garbage_is_dropped_and_told_of():
+def test_garbage_is_dropped_and_reported():
     mesh, _traffic, _liar = ring(["garbage"])
     mesh.sim.run(5)
     reports = {(report.event, report.detail.partition(":")[0]) for node in mesh.nodes for report in node.reports}
     assert {("frame_dropped", "garbage"), ("frame_dropped", "checksum")} <= reports
 
 
-def test_a_mesh_of_which_a_liar_has_left_traces_is_told():
+def test_traces_that_a_liar_has_left_in_a_mesh_are_listed():
     mesh, _traffic, _liar = ring(["destinations"])
     mesh.sim.run(5)
     assert "still knows ghost-" in mesh.traces() or "still knows liar-" in mesh.traces()

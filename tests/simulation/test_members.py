@@ -83,7 +83,7 @@ def test_two_records_that_differ_in_nothing_but_what_they_say_do_not_divide_the_
 
 
 def test_made_up_destinations_do_not_push_honest_ones_out_anywhere_in_the_mesh():
-    sim, liar = mesh_with_a_liar(checked=False, limits=Limits(destinations=60))  # paths by way of a liar may be circles
+    sim, liar = mesh_with_a_liar(checked=False, limits=Limits(destinations=60))  # paths through a liar may loop
     rng = random.Random(1)
     for _ in range(20):
         names = [f"made-up-{rng.randrange(100_000)}" for _ in range(MAX_ENTRIES)]

@@ -156,7 +156,7 @@ def test_a_restarted_node_is_back_at_once_and_its_old_exchanges_fail() -> None:
     assert again.replies == [b"new"]
 
 
-def test_two_nodes_of_one_name_at_one_neighbour_are_told_apart_and_the_second_is_refused() -> None:
+def test_the_second_of_two_nodes_with_one_id_at_one_neighbour_is_refused() -> None:
     sim = Simulator()
     sim.add("hub", "twin")
     sim.connect("twin", "hub")
@@ -278,7 +278,7 @@ def test_an_error_names_the_last_node_that_the_request_reached() -> None:
         assert ("the last node on the way was 'a'" if leaf else "the request has not left 'a'") in gone.eof.error
 
 
-def test_an_error_tells_that_the_request_had_arrived_before_the_route_was_lost() -> None:
+def test_an_error_says_that_the_request_had_arrived_before_the_route_was_lost() -> None:
     sim = Simulator()
     nodes = sim.chain("a", "b", "c", route_timeout=5)
     assert sim.settle()

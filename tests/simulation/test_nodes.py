@@ -14,7 +14,7 @@ def pair():
     return sim, left, right
 
 
-def test_what_work_sends_while_nothing_else_waits_is_on_its_way_before_the_call_returns():
+def test_frames_sent_by_work_while_nothing_is_pending_leave_before_the_call_returns():
     sim, left, right = pair()
     sent = []
 

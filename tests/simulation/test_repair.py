@@ -14,7 +14,7 @@ FAILURES = 20
 
 
 def test_a_detour_costs_a_round_trip_to_the_neighbour_however_far_the_destination_is():
-    """The last two nodes of a long chain hang on its end, each by itself; one of them loses that link."""
+    """The last two nodes of a long chain are linked to its end, each by itself; one of them loses that link."""
     sim = Simulator()
     ids = [f"n{number}" for number in range(20)]
     sim.chain(*ids)
@@ -36,7 +36,7 @@ def test_a_detour_costs_a_round_trip_to_the_neighbour_however_far_the_destinatio
 
 
 class Grid:
-    """Nodes in a square, with links of 1 to 20 ms. It counts the entries that are told."""
+    """Nodes in a square, with links of 1 to 20 ms. It counts the entries that are advertised."""
 
     def __init__(self, seed):
         self.sim = Simulator(seed, audit=50)
@@ -99,7 +99,7 @@ def test_lost_links_are_gone_round_within_half_a_second_and_few_words_one_after_
 
 
 @pytest.mark.parametrize("victim", [0, 9, 36, 60, 63])
-def test_a_dead_node_is_missed_everywhere_within_half_a_second_and_nobody_tries_ways_that_lead_to_it(victim):
+def test_a_dead_node_is_unreachable_everywhere_within_half_a_second_without_detours(victim):
     """A node in a corner once cost six entries for each of its routes: one of its two neighbours was waiting."""
     grid = Grid(3)
     took, entries = grid.failed(grid.sim.nodes[f"n{victim}"].kill)

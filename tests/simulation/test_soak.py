@@ -165,7 +165,7 @@ for seed in (25,):
     SENTENCES[{sentence!r}](seed)
 print([(sim.events, sim.frames, sim.now) for sim in all])
 """
-    told = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", script],
             cwd=ROOT,
@@ -176,7 +176,7 @@ print([(sim.events, sim.frames, sim.now) for sim in all])
         ).stdout
         for order in ("1", "2")
     ]
-    assert told[0] == told[1]
+    assert outputs[0] == outputs[1]
 
 
 def test_requests_take_one_seed_only(soak):

@@ -27,7 +27,7 @@ class Counted:
 
 
 def doubled(first: int, second: int) -> tuple[Simulator, Wire, Wire, Counted]:
-    """`far` beside `left`, which has two links to `right`, and what `left` tells `far` from here on."""
+    """`far` beside `left`, which has two links to `right`, and the frames that `left` sends to `far` from here on."""
     sim = Simulator()
     sim.add("left", "right", "far")
     one = sim.connect("left", "right", delay=DELAY, cost=first)
@@ -57,7 +57,7 @@ def test_the_better_of_two_links_carries(costs):
 
 @pytest.mark.parametrize("costs", [(100, 100), (100, 300)])
 def test_the_other_link_takes_over_without_a_lost_message_and_without_a_change_of_routes_elsewhere(costs):
-    sim, one, two, told = doubled(*costs)
+    sim, one, two, counted = doubled(*costs)
     assert carrying(sim) is one
     far, right = sim.nodes["far"], sim.nodes["right"]
     before = len(far.reports)
@@ -77,7 +77,7 @@ def test_the_other_link_takes_over_without_a_lost_message_and_without_a_change_o
     assert {outcome.eof.reason or "eof" for outcome in cut if outcome.eof} == {"eof"}
     assert all(outcome.replies for outcome in cut)
     assert {report.event for report in far.reports[before:]} <= {"link_synced"}
-    assert told.kinds.count(Kind.UPDATE) == (costs[0] != costs[1])
+    assert counted.kinds.count(Kind.UPDATE) == (costs[0] != costs[1])
     one.bring_up()
     assert sim.run_until(lambda: carrying(sim) is one, 2) is (costs[0] != costs[1])
     assert {report.event for report in far.reports[before:]} <= {"link_synced"}

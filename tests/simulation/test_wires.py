@@ -72,7 +72,7 @@ def test_work_runs_once_although_acknowledgements_are_lost_in_one_direction(deaf
 
 
 @pytest.mark.parametrize("deaf", [0, 1])
-def test_a_link_that_carries_one_way_only_is_lost_at_both_ends_and_used_no_more(deaf):
+def test_a_unidirectional_link_is_lost_at_both_ends_and_used_no_more(deaf):
     sim, left, right, wire = pair()
     wire.directions[deaf].silent = True
     assert sim.run_until(lambda: right.id not in left.engine.nodes() and left.id not in right.engine.nodes(), 10)
@@ -90,7 +90,7 @@ def test_copies_of_acknowledgements_and_chunks_change_nothing():
     hear = type(right.engine).receive
 
     class Heard(type(right.engine)):
-        """An engine that tells what comes."""
+        """An engine that records its calls."""
 
         def receive(self, link, frames, now):
             kinds.append(decode_packet(frames).kind)
@@ -106,7 +106,7 @@ def test_copies_of_acknowledgements_and_chunks_change_nothing():
 
 
 @pytest.mark.parametrize("lags", [(0.0, 0.5), (0.5, 0.0), (0.2, 0.7), (0.7, 0.2)])
-def test_what_was_under_way_when_a_connection_broke_arrives_and_runs_once(lags):
+def test_a_request_in_flight_when_a_connection_broke_arrives_and_runs_once(lags):
     sim, left, right, wire = pair(delay=0.05)
     outcome = left.send("right", b"x")
     wire.cut(lags=lags)

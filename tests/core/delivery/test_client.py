@@ -215,16 +215,16 @@ def undiscovered(forwarding):
     return side
 
 
-def told(side, incarnation=2, now=1.1, source="b", id=ID):
-    """The recipient says that it knows nothing of a call of that id, and so who it is."""
+def discover(side, incarnation=2, now=1.1, source="b", id=ID):
+    """The server acks an unknown exchange as closed, which names its incarnation."""
     return side.on_ack(CLOSED, 0, stream=REPLIES._replace(message_id=id), incarnation=incarnation, now=now,
                        source=source)  # fmt: skip
 
 
 def test_a_request_is_sent_to_the_incarnation_that_answers_and_to_no_other(undiscovered):
-    chunks = sent(told(undiscovered), Kind.CHUNK)
+    chunks = sent(discover(undiscovered), Kind.CHUNK)
     assert [(chunk.sequence, chunk.target) for chunk in chunks] == [(0, 2), (1, 2)]
-    assert told(undiscovered, 2, 1.2) == []
+    assert discover(undiscovered, 2, 1.2) == []
     again = sent([effect for _, effect in undiscovered.run(1.2, 9.0)], Kind.CHUNK)
     assert {chunk.target for chunk in again} == {2}
 
@@ -239,7 +239,7 @@ def test_more_payload_starts_no_second_discovery(undiscovered):
     side = undiscovered
     side.call(b"one", id=OTHER, last=False, now=1.0)
     assert side.feed(b"two", stream=REQUEST._replace(message_id=OTHER), now=1.05) == []
-    assert [body for *_, body in told(side)[-2:]] == [b"one", b"two"]
+    assert [body for *_, body in discover(side)[-2:]] == [b"one", b"two"]
 
 
 def test_a_new_route_starts_discovery_anew(undiscovered):
@@ -249,15 +249,15 @@ def test_a_new_route_starts_discovery_anew(undiscovered):
 
 def test_one_answer_sends_all_requests_that_wait_for_that_node(undiscovered):
     undiscovered.call(b"more", id=OTHER, now=1.05)
-    assert [chunk.message_id for chunk in sent(told(undiscovered), Kind.CHUNK)] == [ID, ID, OTHER]
+    assert [chunk.message_id for chunk in sent(discover(undiscovered), Kind.CHUNK)] == [ID, ID, OTHER]
     (chunk,) = sent(undiscovered.call(b"later", id=bytes(16), now=2.0))
     assert (chunk.message_id, chunk.target) == (bytes(16), 2)
 
 
 def test_an_answer_of_another_node_is_ignored(undiscovered, forwarding):
     forwarding.open("c", 0)
-    assert told(undiscovered, 3, source="c") == []
-    assert told(undiscovered, id=OTHER) == []
+    assert discover(undiscovered, 3, source="c") == []
+    assert discover(undiscovered, id=OTHER) == []
 
 
 def test_a_discovery_that_comes_back_counts_as_no_route(undiscovered):
@@ -270,7 +270,7 @@ def test_a_discovery_that_comes_back_counts_as_no_route(undiscovered):
 
 
 def test_a_request_that_came_back_from_a_former_incarnation_goes_to_the_next(undiscovered):
-    told(undiscovered)
+    discover(undiscovered)
     undiscovered.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 1.2)
     assert deliveries(undiscovered.done())[0].eof.reason == "node_restarted"  # the second chunk may have arrived
     chunk = sent(undiscovered.call(b"small", now=2.0))[0]
@@ -278,14 +278,14 @@ def test_a_request_that_came_back_from_a_former_incarnation_goes_to_the_next(und
     undiscovered.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "restarted", "b", "b", (), 0.0), 2.1)
     assert sent(undiscovered.done()) == [QUESTION]
     undiscovered.on_chunk(request(id=OTHER, incarnation=7), now=2.2)
-    (chunk,) = sent(told(undiscovered, 7, 2.3), Kind.CHUNK)
+    (chunk,) = sent(discover(undiscovered, 7, 2.3), Kind.CHUNK)
     assert chunk.target == 7
 
 
 def test_a_cancelled_request_sends_nothing_when_its_server_is_discovered(undiscovered):
     (ending,) = deliveries(undiscovered.cancel(now=1.05))
     assert ending.eof.error == "cancelled; it had not reached 'b'"
-    assert told(undiscovered) == []
+    assert discover(undiscovered) == []
 
 
 # --- time is up ---------------------------------------------------------------------------------------------------
@@ -452,7 +452,7 @@ def test_a_cancelled_request_may_reach_its_deadline_before_it_is_confirmed(side)
 def test_a_request_is_open_when_its_server_is_discovered(undiscovered):
     exchange = undiscovered.delivery.client.get(ID)
     assert exchange.state is ClientState.DISCOVERING
-    told(undiscovered)
+    discover(undiscovered)
     assert exchange.state is ClientState.OPEN
 
 

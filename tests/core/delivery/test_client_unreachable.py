@@ -133,7 +133,7 @@ def test_a_request_of_a_leaf_that_finds_no_other_uplink_ends(side):
     assert [chunk.eof.reason for chunk in deliveries(effects)] == ["unreachable"]
 
 
-# --- notes from the way -------------------------------------------------------------------------------------------
+# --- UNREACHABLE frames -------------------------------------------------------------------------------------------
 
 
 def test_a_request_that_a_forwarder_has_no_route_for_waits_and_is_retransmitted(side):

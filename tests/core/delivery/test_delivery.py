@@ -202,7 +202,7 @@ def test_a_stream_waits_until_its_first_chunk_is_sent_or_it_ends(side):
     assert side.delivery.waiting_streams == 0
 
 
-# --- ways that come and go ----------------------------------------------------------------------------------------
+# --- routes that come and go ----------------------------------------------------------------------------------------
 
 
 def test_a_leaf_that_loses_its_uplink_goes_on_with_the_next_one(side):

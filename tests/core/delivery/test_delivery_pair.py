@@ -135,8 +135,8 @@ class Pair:
             case 1 if self.expected and self.random.random() < 0.3:
                 self.take(node, side.cancel(self.now, id=self.random.choice(list(self.expected))))
             case 2 if self.random.random() < 0.3:
-                self.take(node, side.on_route_lost(other, now=self.now) if other in side.forwarding.ways else [])
-            case 3 if other not in side.forwarding.ways:
+                self.take(node, side.on_route_lost(other, now=self.now) if other in side.forwarding.next_hops else [])
+            case 3 if other not in side.forwarding.next_hops:
                 self.take(node, side.on_route(other, 2 if other == "b" else 1, now=self.now))
             case 4 | 5:
                 self.pass_time(self.random.choice([0.01, 0.1, 1.0, 4.0]))
@@ -150,14 +150,14 @@ class Pair:
         self.loss = 1.0
         self.under_way.clear()
         for node in "ab":
-            if self.other(node) in self.sides[node].forwarding.ways:
+            if self.other(node) in self.sides[node].forwarding.next_hops:
                 self.take(node, self.sides[node].on_route_lost(self.other(node), now=self.now))
         self.pass_time(ROUTE_TIMEOUT + PROBE_INTERVAL + PEER_IDLE_TIMEOUT)
 
     def finish(self):
         self.loss = 0.0
         for node in "ab":
-            if self.other(node) not in self.sides[node].forwarding.ways:
+            if self.other(node) not in self.sides[node].forwarding.next_hops:
                 self.take(node, self.sides[node].on_route(self.other(node), 2 if node == "a" else 1, now=self.now))
         for _ in range(400):
             self.deliver_some()

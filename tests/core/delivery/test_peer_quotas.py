@@ -28,7 +28,7 @@ def opening(number, **options):
 
 @pytest.fixture
 def limited(forwarding):
-    """Make the exchanges of node `a` with these limits; there is a way to `b` and to `c`."""
+    """Make the exchanges of node `a` with these limits; there is a route to `b` and to `c`."""
     forwarding.open("c", 2)
     return lambda **limits: Side(forwarding, Limits(**limits))
 

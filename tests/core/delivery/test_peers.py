@@ -144,7 +144,7 @@ def test_a_frame_of_a_former_incarnation_is_stale(peers):
     assert peer.incarnation == 2
 
 
-@pytest.mark.parametrize("known", [None, 0], ids=["no way", "a way to a leaf"])
+@pytest.mark.parametrize("known", [None, 0], ids=["no route", "a route to a leaf"])
 def test_any_incarnation_is_accepted_where_the_routes_name_none(peers, forwarding, known):
     peers.identify("b", 2, 0.0)
     if known is None:
@@ -179,7 +179,7 @@ def moves():
 
 @pytest.fixture
 def hosts(forwarding, alarm, moves):
-    """Peers that tell of leaves that move."""
+    """Peers that report leaves that move."""
     for host in ("x", "y"):
         forwarding.open(f"leaf@{host}", 0)
     return Peers(forwarding, alarm, lambda peer, before, now: moves.append((peer.address, before, now)))

@@ -254,7 +254,7 @@ def test_work_goes_on_for_the_route_timeout_when_the_route_to_the_client_is_lost
 @given(st.floats(0, 1e6))
 @example(3.3)
 def test_work_is_aborted_after_the_route_timeout_at_whatever_time_the_route_was_lost(new_forwarding, when):
-    side = Side(new_forwarding(ways={"b": 2}))
+    side = Side(new_forwarding(next_hops={"b": 2}))
     side.on_chunk(request(), now=when)
     side.on_route_lost(now=when)
     side.run(when, when + 10 * ROUTE_TIMEOUT)

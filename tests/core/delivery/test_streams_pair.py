@@ -71,18 +71,18 @@ class Path:
                 return True
         return False
 
-    def carry(self, way, item):
+    def carry(self, direction, item):
         if self.lossy and self.random.random() < self.loss:
             return
-        way.append(item)
+        direction.append(item)
         if self.lossy and self.random.random() < 0.1:
-            way.append(item)
+            direction.append(item)
 
-    def deliver(self, way, receive):
+    def deliver(self, direction, receive):
         if self.lossy:
-            self.random.shuffle(way)
-        for _ in range(self.random.randint(0, len(way))):
-            receive(*way.pop(0))
+            self.random.shuffle(direction)
+        for _ in range(self.random.randint(0, len(direction))):
+            receive(*direction.pop(0))
 
     def on_chunk(self, chunk, body):
         ready = self.inbound.accept(chunk, body, 1)
@@ -92,7 +92,7 @@ class Path:
             self.unread.append(len(content) + CHUNK_OVERHEAD)
             self.accepted_weight += len(content) + CHUNK_OVERHEAD
         assert sum(self.unread) <= WINDOW
-        # What need not be told at once is told together with what comes later.
+        # An ack that is not urgent is sent together with later ones.
         if ready is None or self.inbound.unacked_credit >= ACK_EVERY or self.random.random() < 0.5:
             self.acknowledge()
 

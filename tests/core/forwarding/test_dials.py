@@ -8,7 +8,7 @@ from zmesh.core.wire import Kind
 HUB = "tcp://hub:7999"
 
 
-def test_a_peer_that_fails_is_told_with_its_last_reason_since_its_first_failure():
+def test_a_failing_dial_is_listed_with_its_last_reason_and_the_time_of_its_first_failure():
     dials = Dials()
     assert dials.describe(0.0) == ""
     dials.fail(HUB, "the name does not resolve", 1.0)
@@ -50,7 +50,7 @@ def test_an_error_without_a_route_says_what_the_dials_are_doing(subject):
     assert text.endswith("known nodes: none")
 
 
-def test_a_leaf_that_is_linked_to_nobody_says_what_its_dials_are_doing(subject_of):
+def test_a_leaf_without_a_link_reports_the_state_of_its_dials(subject_of):
     leaf = subject_of("cli", leaf=True)
     leaf.done(leaf.engine.dial_failed(HUB, "timed out", 0.0))
     leaf.send("x", timeout=3.0)
@@ -58,7 +58,7 @@ def test_a_leaf_that_is_linked_to_nobody_says_what_its_dials_are_doing(subject_o
     assert text.endswith(f"not linked to any node; peer {HUB}: timed out for 3 s")
 
 
-def test_a_node_that_has_left_is_told_with_the_dials_that_fail(linked):
+def test_the_hint_for_a_departed_node_lists_the_failing_dials(linked):
     linked.link_down(1)
     linked.done(linked.engine.dial_failed(HUB, "connection refused", linked.now))
     text = linked.engine.forwarding.hint("a", linked.now + 4.0)

@@ -16,7 +16,7 @@ def test_a_frame_is_passed_on_towards_its_destination_with_one_ttl_less(node, ki
     assert forward(node, 2, frames(kind)) == [Passed(1, kind, MAX_TTL - 1, "c", "x", b"head", b"body")]
 
 
-def test_what_waited_for_a_link_that_is_gone_takes_the_way_that_there_is_now(node):
+def test_the_queue_of_a_lost_link_moves_to_the_current_next_hop(node):
     gone = Queue()
     gone.give_back(frames(ttl=7))
     gone.push(wire.encode_link(Kind.ASK), None)
@@ -99,7 +99,7 @@ def test_large_chunks_and_small_ones_of_one_source_are_flows_of_their_own(node):
 
 
 def bounced(effect):
-    """What a note says: who is told by whom, and why."""
+    """The fields of an UNREACHABLE: source, destination and reason."""
     assert (effect.kind, effect.source) == (Kind.UNREACHABLE, "a")
     return wire.decode_unreachable(effect.head)
 
@@ -130,12 +130,12 @@ def test_a_source_out_of_reach_hears_nothing(node):
     assert forward(node, 2, frames(to="nobody", of="stranger")) == [Report("frame_dropped", "nobody", 2, "no_route")]
 
 
-def test_a_leaf_that_has_gone_is_told_as_gone(node):
+def test_a_frame_for_a_departed_leaf_is_returned_as_gone(node):
     _, note = forward(node, 2, frames(to="left@a", of="c"))
     assert bounced(note) == wire.Unreachable(Kind.CHUNK, "gone", "a", "left@a", (), 5.0)
 
 
-def test_names_like_the_one_that_was_asked_for_are_told(node):
+def test_the_hint_lists_node_ids_similar_to_the_requested_one(node):
     node.reach(1, "edge-1", "edge-2", "far")
     _, note = forward(node, 2, frames(to="edge-3", of="c"))
     assert set(bounced(note).near) == {"edge-1", "edge-2"}
@@ -187,7 +187,7 @@ def test_a_connection_that_never_came_up_leaves_no_name(node):
 # --- this node's own frames ---------------------------------------------------------------------------------------
 
 
-def test_a_frame_of_this_node_leaves_on_the_way_there(node):
+def test_a_frame_of_this_node_leaves_over_the_next_hop(node):
     assert node.forwarding.next_hop("c") == NextHop(1, 7, False)
     node.forwarding.originate("c", Kind.CHUNK, b"head", b"body")
     node.forwarding.originate("c", Kind.ACK, b"head", b"", 2)
@@ -206,7 +206,7 @@ def test_a_frame_of_this_node_to_itself_comes_back(node):
     assert taken(node) == []
 
 
-def test_there_may_be_no_way(node):
+def test_there_may_be_no_next_hop(node):
     assert node.forwarding.next_hop("nobody") is None
     assert node.forwarding.next_hop("cli@nobody") is None
     assert node.forwarding.next_hop("left@a") is None
@@ -262,7 +262,7 @@ def test_what_a_full_link_has_no_room_for_is_reported(node):
     assert node.forwarding.take() == [Report("frame_dropped", "b", 1, "queue_full")]
 
 
-def test_the_source_of_a_chunk_that_a_full_link_refuses_is_told(node):
+def test_the_source_of_a_chunk_that_a_full_link_refuses_gets_an_unreachable(node):
     fill(node)
     node.reach(2, "x")
     report, (link, kind, _, to, of, head, body) = forward(node, 2, frames(body=bytes(BULK)))
@@ -271,7 +271,7 @@ def test_the_source_of_a_chunk_that_a_full_link_refuses_is_told(node):
     assert wire.decode_unreachable(head) == wire.Unreachable(Kind.CHUNK, "full", "a", "c", (), 0.0)
 
 
-def test_a_source_that_can_not_be_told_is_not(node):
+def test_a_source_without_a_route_gets_no_unreachable(node):
     fill(node)
     assert forward(node, 2, frames(body=bytes(BULK))) == [Report("frame_dropped", "b", 1, "queue_full")]
 

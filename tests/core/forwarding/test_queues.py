@@ -82,7 +82,7 @@ def test_a_queue_takes_as_many_bytes_as_it_may_and_not_one_more(kind):
     assert queue.push(frame(1), kind) == []
 
 
-def test_the_flow_that_has_most_waiting_gives_way_to_others():
+def test_the_flow_with_the_most_queued_bytes_is_dropped_for_others():
     queue = Queue()
     for number in range(3):
         queue.push(frame(number, MAX_QUEUED_BYTES // 3 - FRAME_OVERHEAD - 1), flow("large"))
@@ -120,7 +120,7 @@ def test_what_the_socket_gave_back_is_kept_whatever_its_size():
 
 
 @given(st.lists(st.tuples(st.sampled_from(["push", "pop", "control"]), st.integers(0, 9), st.integers(0, 3000))))
-def test_it_is_always_the_largest_flow_that_gives_way(steps):
+def test_it_is_always_the_largest_flow_that_is_dropped(steps):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zmesh.core.forwarding.queues.MAX_QUEUED_BYTES", 8_000)
         queue = Queue()

@@ -46,10 +46,10 @@ def test_an_answer_to_ones_own_greeting_opens_the_link_without_another(subject):
     assert events(effects) == ["link_up"]
 
 
-def test_a_link_bears_routes_when_the_first_probe_on_it_is_answered_and_for_what_it_costs_then(subject):
+def test_a_link_carries_routes_once_its_first_probe_is_answered_at_the_cost_measured_then(subject):
     subject.link_up(1)
     subject.greet(1, "a")
-    assert events(subject.tell(1, Entry("a", 1, 1, 0, 0), Entry("z", 9, 5, 10, 1))) == []
+    assert events(subject.advertise(1, Entry("a", 1, 1, 0, 0), Entry("z", 9, 5, 10, 1))) == []
     assert subject.engine.nodes() == {"b"}
     subject.now = 0.2
     effects = subject.hear(1, Kind.ECHO, wire.Echo(0.0))
@@ -64,15 +64,15 @@ def test_the_answer_to_a_greeting_is_a_round_trip(subject):
     subject.now = 0.2
     effects = subject.greet(1, "a")
     assert [said.value[0].neighbours for said in only(effects, Kind.RECORD)] == [(("a", 250),)]
-    subject.tell(1, Entry("a", 1, 1, 0, 0))
+    subject.advertise(1, Entry("a", 1, 1, 0, 0))
     assert subject.engine.routing.route("a").metric == 250
 
 
-def test_of_a_greeting_that_was_repeated_nobody_knows_which_is_answered(subject):
+def test_an_answer_to_a_repeated_hello_gives_no_round_trip_time(subject):
     subject.link_up(1, dialled=True)
     assert len(only(subject.run(1.5), Kind.HELLO)) == 2  # one of them for a node of version 1
     subject.greet(1, "a")
-    subject.tell(1, Entry("a", 1, 1, 0, 0))
+    subject.advertise(1, Entry("a", 1, 1, 0, 0))
     assert (subject.engine.neighbours.get(1).rtt, subject.engine.nodes()) == (None, {"b"})
 
 
@@ -329,15 +329,15 @@ def test_a_restarted_neighbour_replaces_its_old_self_when_that_link_is_gone(link
 
 
 def test_a_node_that_is_alive_elsewhere_in_the_mesh_is_held_until_its_route_is_gone(linked):
-    linked.tell(1, Entry("c", 5, 1, 10, 1))
+    linked.advertise(1, Entry("c", 5, 1, 10, 1))
     linked.link_up(2)
     assert events(linked.greet(2, "c", incarnation=6)) == ["link_quarantined"]
-    effects = linked.tell(1, Entry("c", 0, 0, INFINITY, 0))
+    effects = linked.advertise(1, Entry("c", 0, 0, INFINITY, 0))
     assert events(effects) == ["node_left", "link_up"]
 
 
 def test_a_node_that_stays_alive_elsewhere_in_the_mesh_is_refused(linked):
-    linked.tell(1, Entry("c", 5, 1, 10, 1))
+    linked.advertise(1, Entry("c", 5, 1, 10, 1))
     linked.link_up(2)
     linked.greet(2, "c", incarnation=6)
     effects = []
@@ -372,11 +372,11 @@ def test_a_neighbour_can_not_be_a_leaf_and_a_node_at_once(linked):
 
 
 def test_a_leaf_may_have_the_name_of_a_node_elsewhere_in_the_mesh(linked):
-    linked.tell(1, Entry("c", 5, 1, 10, 1))
+    linked.advertise(1, Entry("c", 5, 1, 10, 1))
     assert events(linked.join(2, "c", incarnation=6, leaf=True)) == ["link_up"]
 
 
-# --- which of the two gives way -----------------------------------------------------------------------------------
+# --- which of the two nodes closes ----------------------------------------------------------------------------------
 
 OWN = 1000.0
 """When the node under test was started."""
@@ -384,7 +384,7 @@ OWN = 1000.0
 
 @pytest.mark.parametrize("reason", ["own_id", "duplicate_id"])
 @pytest.mark.parametrize(("other", "taken"), [(0.0, True), (OWN - 1, True), (OWN, True), (OWN + 1, False)])
-def test_a_node_that_is_refused_gives_way_unless_the_other_was_started_later(subject, reason, other, taken):
+def test_a_node_that_is_refused_closes_unless_the_other_was_started_later(subject, reason, other, taken):
     subject.link_up(1, dialled=True)
     effects = subject.hear(1, Kind.REFUSE, wire.Refuse(reason, "taken", other))
     assert ("id_taken" in events(effects)) is taken
@@ -398,12 +398,12 @@ def test_a_node_that_is_refused_for_another_reason_keeps_its_name(subject, reaso
 
 
 @pytest.mark.parametrize(("other", "taken"), [(OWN - 1, True), (OWN, False), (OWN + 1, False)])
-def test_a_node_that_refuses_its_own_name_gives_way_to_one_that_was_started_earlier(subject, other, taken):
+def test_a_node_that_refuses_its_own_id_closes_if_the_other_was_started_earlier(subject, other, taken):
     subject.link_up(1)
     assert ("id_taken" in events(subject.greet(1, "b", started=other))) is taken
 
 
-def test_a_refusal_tells_when_the_neighbour_of_that_name_was_started(linked):
+def test_a_refusal_holds_the_start_time_of_the_neighbour_with_that_id(linked):
     linked.join(2, "c", started=7.0)
     linked.link_up(3)
     linked.greet(3, "c", incarnation=6, started=8.0)
@@ -416,8 +416,8 @@ def test_a_refusal_tells_when_the_neighbour_of_that_name_was_started(linked):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_refusal_tells_where_the_other_node_is_and_when_it_was_started_if_that_is_known(linked, known):
-    linked.tell(1, Entry("c", 5, 1, 10, 1))
+def test_a_refusal_holds_the_place_and_start_time_of_the_other_node_if_known(linked, known):
+    linked.advertise(1, Entry("c", 5, 1, 10, 1))
     if known:
         record = wire.Record("c", 5, 1, (), (("a", 100),), b"", 7.0)
         linked.receive(1, *wire.encode_records([wire.encode(record)]))

@@ -10,7 +10,7 @@ from zmesh.core.routing.cost_damping import DELAY_INITIAL
 from zmesh.core.wire import FULL_BEGIN, FULL_END, Entry, Kind
 
 
-def test_a_probe_is_echoed_and_the_first_one_tells_that_the_link_is_in_step(linked):
+def test_a_probe_is_echoed_and_the_first_one_shows_that_the_link_is_in_step(linked):
     routes, records = linked.engine.routing.received(1), linked.engine.routing.digest
     probe = wire.Probe(5.5, routes, records, 1.0)
     assert linked.hear(1, Kind.PROBE, probe) == [
@@ -60,7 +60,7 @@ def test_a_difference_that_is_another_one_is_asked_for_as_soon_as_the_first(link
 
 
 @pytest.mark.parametrize(("routes", "records"), [(True, False), (False, True), (True, True), (False, False)])
-def test_a_neighbour_that_asks_is_told_its_tables_again(linked, routes, records):
+def test_a_neighbour_that_sends_a_resend_gets_full_tables(linked, routes, records):
     number = linked.engine.routing.sent(1) + 1
     effects = linked.hear(1, Kind.RESEND, wire.Resend(routes, records)) + linked.run(0.0)
     table = wire.Update(FULL_BEGIN | FULL_END, number, [Entry("b", 2, 100, 0, 0)])
@@ -90,7 +90,7 @@ def slower(subject, *links):
             subject.hear(link, Kind.ECHO, wire.Echo(subject.now - 0.2))
 
 
-def test_a_cost_that_moved_on_a_link_that_is_gone_by_the_time_of_telling_is_told_to_nobody(subject):
+def test_a_cost_change_of_a_link_that_is_lost_before_the_update_is_not_advertised(subject):
     subject.join(1)
     subject.join(2, "c")
     subject.now = 0.5
@@ -111,7 +111,7 @@ def test_an_echo_of_what_was_never_sent_measures_nothing(subject, token):
     assert subject.engine.neighbours.get(1).rtt is None
 
 
-def test_the_cost_of_a_link_to_a_leaf_is_told_to_nobody(subject):
+def test_the_cost_of_a_link_to_a_leaf_is_not_advertised(subject):
     subject.join(1, "cli", leaf=True)
     subject.now = 0.5
     assert subject.hear(1, Kind.ECHO, wire.Echo(0.0)) == []

@@ -122,7 +122,7 @@ def test_a_link_that_becomes_ten_times_slower_is_dearer_after_three_probes_and_o
 
 
 @given(st.lists(st.floats(0, 3600) | st.floats(0, 0.2), min_size=1, max_size=50), st.integers(1, MAX_COST))
-def test_a_cost_moves_only_if_each_of_the_last_round_trips_asks_for_it_and_is_told_to_have(samples, cost):
+def test_a_cost_changes_only_if_each_of_the_last_round_trips_requires_it(samples, cost):
     link = Link(1, dialled=True, cost=cost, now=0.0)
     for count, sample in enumerate(samples, 1):
         before = link.cost
@@ -294,7 +294,7 @@ def test_a_suspect_link_that_was_heard_of_and_not_trusted_stays_suspect(links, u
     assert quiet(links, 12.5 + SILENCE) == ([], [link])
 
 
-def test_no_silence_is_counted_for_a_time_in_which_nobody_listened(links, up):
+def test_no_silence_is_counted_for_a_time_in_which_this_node_did_not_read(links, up):
     fresh, suspect, opening = up(1, "a", now=10.0), up(2, "b", now=8.0), links.open(3, dialled=False, cost=1, now=10.0)
     held = named(links.open(4, dialled=True, cost=1, now=10.0), "b", 2)
     links.quarantine(held, 10.0)

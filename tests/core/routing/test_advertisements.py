@@ -76,7 +76,7 @@ def test_a_route_lost_with_its_link_is_retracted_after_the_hold_down(routes):
 
 
 def test_a_neighbour_lost_with_its_link_is_retracted_at_once_though_others_offer_a_route(routes):
-    """One of the two neighbours of a corner waited for an answer, and all beyond tried the ways over it meanwhile."""
+    """One of the two neighbours of a corner waited for an answer, and all beyond tried the paths over it meanwhile."""
     hear(routes, 1, entry(metric=0, hops=0))
     hear(routes, 2, entry(metric=500))
     routes.flush(1.0)
@@ -106,7 +106,7 @@ def test_an_alternate_that_an_answer_makes_feasible_is_held_down_and_the_route_n
 
 
 def test_an_alternate_that_an_answer_makes_feasible_and_that_is_retracted_was_never_advertised(routes):
-    """When a node dies, all its neighbours know of a way over one another."""
+    """When a node dies, all its neighbours have a route over one another."""
     lost_with_its_link(routes)
     hear(routes, 2, entry(metric=500, excess=380), now=5.03)
     hear(routes, 2, retraction(), now=5.05)

@@ -154,10 +154,10 @@ def test_a_table_that_contradicts_the_routes_or_its_limit_is_noticed():
 
 
 def test_an_engine_keeps_a_departure_until_the_node_returns(linked):
-    linked.tell(1, Entry("c", 5, 1, 10, 1))
-    linked.tell(1, Entry("c", 0, 0, INFINITY, 0))
+    linked.advertise(1, Entry("c", 5, 1, 10, 1))
+    linked.advertise(1, Entry("c", 0, 0, INFINITY, 0))
     assert linked.engine.routing.describe_departure("c", linked.now + 4.0) == "'c' left 4 s ago"
-    linked.tell(1, Entry("c", 5, 3, 10, 1))
+    linked.advertise(1, Entry("c", 5, 3, 10, 1))
     assert not linked.engine.routing.has_left("c")
     linked.link_down(1)
     assert linked.engine.routing.last_heard_by("a") == "b"

@@ -482,7 +482,7 @@ def test_all_nodes_agree_when_the_flood_is_over(seed):
         for j in range(count):
             table.set_reachable(f"n{j}", True, 0.0)
     beside = {i: [b if a == i else a for a, b in edges if i in (a, b)] for i in range(count)}
-    ways = {(i, j): [] for i in range(count) for j in beside[i]}
+    queues = {(i, j): [] for i in range(count) for j in beside[i]}
     for i in range(count):
         for j in beside[i]:
             tables[i].link_up(j, 0.0)
@@ -495,8 +495,8 @@ def test_all_nodes_agree_when_the_flood_is_over(seed):
         if step < 60 and rng.random() < 0.3:
             tables[i].describe([f"c:{rng.randrange(5)}"], (), b"", now)
         for j, blobs in tables[i].flush(now):
-            ways[i, j].append(blobs)
-        (a, b), waiting = rng.choice(list(ways.items()))
+            queues[i, j].append(blobs)
+        (a, b), waiting = rng.choice(list(queues.items()))
         for blobs in [waiting.pop(0)] if waiting else []:
             for blob in blobs:
                 tables[b].update(a, decode_record(blob), blob, now)
@@ -505,8 +505,8 @@ def test_all_nodes_agree_when_the_flood_is_over(seed):
         now += 1.5
         for i in range(count):
             for j, blobs in tables[i].flush(now):
-                ways[i, j].append(blobs)
-        for (a, b), waiting in ways.items():
+                queues[i, j].append(blobs)
+        for (a, b), waiting in queues.items():
             for blob in [blob for blobs in waiting for blob in blobs]:
                 tables[b].update(a, decode_record(blob), blob, now)
             waiting.clear()

@@ -96,7 +96,7 @@ def test_all_is_well_as_soon_as_the_liar_has_left():
 
 
 def test_an_evicted_route_is_not_selected_again_before_the_eviction_delay():
-    """A neighbour that still has its route by this node would be taken for a way there, in a circle."""
+    """A neighbour that still has its route by this node would be taken for a next hop, in a loop."""
     routes = routes_of(2, liar=1, b=2)
     hear(routes, 1, entry("y"), entry("z"))
     (gone,) = [change.destination for change in hear(routes, 2, entry("n")) if change.after is None]

@@ -17,31 +17,31 @@ class Net:
 
     def __init__(self, names):
         self.now = 0.0
-        self.lives = dict.fromkeys(names, 0)
+        self.incarnations = dict.fromkeys(names, 0)
         self.nodes = {}
         self.ends = {}
         self.up = set()
         self.costs = {}
-        self.ways = {}
+        self.queues = {}
         self.count = 0
         for name in names:
             self.start(name)
 
     def start(self, name, seqno=None):
-        """A new life for a node that has no links."""
-        self.lives[name] += 1
+        """A new incarnation of a node that has no links."""
+        self.incarnations[name] += 1
         seqno = int(self.now * 1000) + 1 if seqno is None else seqno
-        self.nodes[name] = Routes(name, self.lives[name], seqno, Alarm())
+        self.nodes[name] = Routes(name, self.incarnations[name], seqno, Alarm())
 
     def connect(self, a, b, cost, back=None):
         self.count += 1
         link = self.count
         self.ends[link] = (a, b)
         self.up.add(link)
-        for here, there, price in ((a, b, cost), (b, a, cost if back is None else back)):
-            self.costs[link, here] = price
-            self.ways[link, there] = []
-            self.nodes[here].link_up(link, price, self.now)
+        for here, there, each in ((a, b, cost), (b, a, cost if back is None else back)):
+            self.costs[link, here] = each
+            self.queues[link, there] = []
+            self.nodes[here].link_up(link, each, self.now)
         return link
 
     def set_cost(self, link, name, cost):
@@ -53,7 +53,7 @@ class Net:
         ends = self.ends[link]
         self.up.remove(link)
         for name in ends:
-            del self.ways[link, name], self.costs[link, name]
+            del self.queues[link, name], self.costs[link, name]
         for name in ends:
             self.nodes[name].link_down(link)
             self.work(name)
@@ -79,10 +79,10 @@ class Net:
 
     def say(self, link, name, message):
         if link in self.up:
-            self.ways[link, self.other(link, name)].append(message)
+            self.queues[link, self.other(link, name)].append(message)
 
     def deliver(self, link, name):
-        message = self.ways[link, name].pop(0)
+        message = self.queues[link, name].pop(0)
         if isinstance(message, SeqnoRequest):
             self.nodes[name].request(link, message, self.now)
         else:
@@ -102,9 +102,9 @@ class Net:
         self.now = until
 
     def deliver_all(self):
-        while waiting := [way for way, messages in self.ways.items() if messages]:
-            for way in waiting:
-                self.deliver(*way)
+        while waiting := [queue for queue, messages in self.queues.items() if messages]:
+            for queue in waiting:
+                self.deliver(*queue)
 
     def heal(self):
         """Have sent again what differs, as the counts in the probes do."""
@@ -122,7 +122,7 @@ class Net:
         for _ in range(200):
             self.pass_time(self.now + 0.5)
             self.deliver_all()
-            quiet = 0 if self.heal() or any(self.ways.values()) else quiet + 1
+            quiet = 0 if self.heal() or any(self.queues.values()) else quiet + 1
             if quiet > 20:
                 return
         raise AssertionError("the routes never settle")
@@ -137,7 +137,7 @@ class Net:
         return graph
 
     def check(self):
-        """No circle and falling distances along every path, whatever is under way."""
+        """No loop and falling distances along every path, whatever is in flight."""
         for name, node in self.nodes.items():
             if not node.dirty:
                 node.check()
@@ -153,7 +153,7 @@ class Net:
             for name in self.nodes:
                 seen = set()
                 while name != destination:
-                    assert name not in seen, f"a circle on the way to {destination}: {seen}"
+                    assert name not in seen, f"a loop on the path to {destination}: {seen}"
                     seen.add(name)
                     selected = self.nodes[name].get(destination)
                     if selected is None or selected.link not in self.up:
@@ -167,7 +167,7 @@ class Net:
             del lengths[name]
             assert {to: selected.metric for to, selected in node.table().items()} == lengths
             for to, selected in node.table().items():
-                assert selected.incarnation == self.lives[to]
+                assert selected.incarnation == self.incarnations[to]
 
 
 def random_net(rng):
@@ -191,9 +191,9 @@ def disturb(net, rng):
     links = sorted(net.up)
     match rng.randrange(9):
         case 0 | 1 | 2:
-            waiting = [way for way, messages in net.ways.items() if messages]
-            for way in rng.sample(waiting, min(len(waiting), rng.randint(1, 4))):
-                net.deliver(*way)
+            waiting = [queue for queue, messages in net.queues.items() if messages]
+            for queue in rng.sample(waiting, min(len(waiting), rng.randint(1, 4))):
+                net.deliver(*queue)
         case 3 | 4:
             net.pass_time(net.now + rng.choice([0.001, 0.02, 0.3]))
         case 5:
@@ -219,7 +219,7 @@ def test_no_route_is_ever_a_circle_while_the_mesh_changes(seed):
     net = random_net(rng)
     for _ in range(60):
         disturb(net, rng)
-        if rng.random() < 0.1 and (waiting := [messages for messages in net.ways.values() if messages]):
+        if rng.random() < 0.1 and (waiting := [messages for messages in net.queues.values() if messages]):
             messages = rng.choice(waiting)
             messages.pop(rng.randrange(len(messages)))
     net.settle()

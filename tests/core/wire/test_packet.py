@@ -58,7 +58,7 @@ def test_a_packet_that_stays_on_its_link_has_no_address(kind, head):
 
 
 @given(routed, st.binary(max_size=40), sizes, st.data())
-def test_a_bit_that_changes_on_the_way_is_found_but_in_the_ttl(kind, head, size, data):
+def test_a_flipped_bit_is_detected_except_in_the_ttl(kind, head, size, data):
     parts = encode_packet(kind, "abc", "x@yz", head, bytes(size))
     whole = b"".join(parts)
     at = data.draw(st.integers(0, len(whole) - 1))
@@ -173,7 +173,7 @@ def version1(version, kind, head=b""):
     return (wire.encode((version, kind, 255, "", "")), head, b"")
 
 
-def test_a_hello_of_version_1_is_told_from_garbage():
+def test_a_hello_of_version_1_is_distinguished_from_garbage():
     with pytest.raises(wire.ForeignVersion) as caught:
         decode_packet(version1(1, 1))
     assert (caught.value.version, caught.value.refused, caught.value.reason) == (1, False, "version")

@@ -64,22 +64,22 @@ def same_numbers(one, other):
 
 
 def read(decode, data):
-    """Read garbage: what can be read is told as it was."""
+    """Read garbage: a decoded value encodes to the same bytes."""
     try:
         value = decode(data)
     except WireError:
         return
     if isinstance(value, wire.Update):
-        told = wire.read_packet(wire.encode_update(value)).head
+        encoded = wire.read_packet(wire.encode_update(value)).head
     elif decode is wire.decode_records:
         records, errors = value
         assert all(isinstance(error, WireError) for error in errors)
-        told = encode([blob for _, blob in records])
+        encoded = encode([blob for _, blob in records])
         if errors:
             return
     else:
-        told = encode(value)
-    assert same_numbers(msgpack.unpackb(data, strict_map_key=False), msgpack.unpackb(told, strict_map_key=False))
+        encoded = encode(value)
+    assert same_numbers(msgpack.unpackb(data, strict_map_key=False), msgpack.unpackb(encoded, strict_map_key=False))
 
 
 @given(st.sampled_from(DECODERS), st.binary(max_size=200))

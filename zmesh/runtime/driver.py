@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -71,13 +72,13 @@ class Driver:
     """
 
     __slots__ = (
-        "_catches_up",
         "_heartbeat",
         "_links",
         "_loop",
         "_note",
         "_pending",
         "_performing",
+        "_ticked_at",
         "_timer",
         "_wake_at",
         "accept",
@@ -98,7 +99,7 @@ class Driver:
         self._performing = False
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = NEVER
-        self._catches_up = False
+        self._ticked_at = -math.inf
         self.accept: Callable[[Deliver], None] = _refuse
         self.find: Callable[[MessageId], Handle | None] = _find_nothing
         self.closed = False
@@ -302,16 +303,17 @@ class Driver:
         if loop is None or self.closed:
             return
         now, self._timer = time.monotonic(), None
-        late = now - self.engine.deadline  # whichever timer it is: one that was set during a block is not late itself
+        # By the engine's deadline: a timer that was set during a block is not late itself. And no earlier than the last
+        # tick: the loop may be blocked again before the one that follows a block.
+        late = now - max(self.engine.deadline, self._ticked_at)
+        self._ticked_at = now
         self._wake_at = NEVER
-        if late > self._heartbeat and not self._catches_up:
+        if self._heartbeat < late < math.inf:
             # The loop was blocked. What has come meanwhile is read first, lest its lateness be taken for silence.
-            self._catches_up = True
             self._timer = loop.call_later(0.0, self._tick)
             self._wake_at = now
             self.perform(self.engine.resume(late, now))
             return
-        self._catches_up = False
         self.perform(self.engine.tick(now))
 
 

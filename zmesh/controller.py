@@ -392,7 +392,7 @@ class Controller:
         self.node.cancel(check_message_id(message_id))
 
     async def cancel_at(self, node: str, message_id: str | int, timeout: float | None = CANCEL_TIMEOUT) -> bool:
-        """Stop the work for this message id at `node`, whoever asked for it; True once it has ended.
+        """Stop the work for this message id at `node`, whichever node sent it; True once it has ended.
 
         False if no such work runs there. `message_id` is that of the request, or the number that a ping lists. Raises
         TimedOut if the work does not end in time, Unreachable, and ConfigError for what is no id.

@@ -105,12 +105,12 @@ class Node:
         self._reaper: OrphanReaper | None = None
         self._aborted = False
         self._released = False
-        """Whether nothing is left to be closed."""
+        """Whether everything is closed."""
         self.assigned_loop: asyncio.AbstractEventLoop | None = None
         """The loop that `run` runs in, or will as soon as that loop runs."""
         self.closed = False
 
-    # -- life ----------------------------------------------------------------------------------------------------
+    # -- open and close ------------------------------------------------------------------------------------------
 
     async def run(self, ready: asyncio.Future[None] | None = None) -> None:
         """Open the sockets, run until `stop`, close everything. `ready` is resolved once the node listens.
@@ -158,7 +158,7 @@ class Node:
     async def _prepare_plugins(self) -> None:
         """Load, configure and start the plugins; what is sent meanwhile goes out afterwards."""
         if self.config.ephemeral:
-            return  # nobody can see what a leaf offers, and looking costs a command its speed
+            return  # a leaf advertises no directives, and loading plugins would slow commands down
         self.directives.discover()
         self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
         await self.directives.start(PLUGINS_START_WITHIN)
@@ -222,7 +222,7 @@ class Node:
         await self.tasks.join()
 
     def _release(self) -> None:
-        """Give back what does not need the loop to be given back."""
+        """Release the resources that can be released without the loop."""
         if self._guard is not None:
             watchdogs.remove(self._guard, self.loop)
         if self._reaper is not None:
@@ -269,7 +269,7 @@ class Node:
         self.driver.perform(self.engine.close(time.monotonic()))
 
     def _open_journal(self) -> None:
-        """Have an operator told what happens to this node; nobody operates a command, unless it is to say more."""
+        """Start the journal, which logs events for operators; commands do so at level INFO only."""
         if not self.config.ephemeral or logging.getLogger("zmesh.observe.journal").isEnabledFor(logging.INFO):
             from zmesh.observe import Journal  # which commands need not load
 
@@ -380,7 +380,7 @@ class Node:
         """Raises RuntimeError in another loop than the node's, where nothing that is waited for would come."""
         running = asyncio._get_running_loop()
         if running is not None and running is not self.assigned_loop:
-            raise RuntimeError(f"node {self.node_id!r} lives in another event loop than the one that runs here")
+            raise RuntimeError(f"node {self.node_id!r} runs in another event loop than the one that runs here")
 
     def events(self) -> Events:
         """What happens to this node's links and to the nodes that it can reach, from now on.
@@ -435,7 +435,7 @@ class Node:
             raise Unreachable(str(error), node=node, message_id=error.message_id) from None
 
     def register(self, name: str, function: Callable[..., object], **options: Any) -> None:
-        """Offer a directive of this program, and let the mesh know. `options` are those of Directives.register."""
+        """Register a directive of this program, and advertise it. `options` are those of Directives.register."""
         self.directives.register(name, function, **options)
         if self._transport is not None:
             self.driver.perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
@@ -447,7 +447,7 @@ class Node:
         self.requests.cancel(MessageId(bytes.fromhex(message_id)))
 
     async def drain(self) -> None:
-        """Wait until all that was sent has been handed over and every expected reply has come."""
+        """Wait until all messages have been delivered and every expected reply has arrived."""
         await self.requests.drain()
 
     # -- reports -------------------------------------------------------------------------------------------------
@@ -471,7 +471,7 @@ class Node:
             events.note(report)
 
     def _note_dial(self, report: Report, link: LinkId, transport: Transport) -> None:
-        """What has become of a link that this node may have dialled: errors tell, and the next pause depends on it."""
+        """Report the outcome of dialling to the engine, which sets the redial delay and quotes it in errors."""
         url, now = transport.dialled_url(link), time.monotonic()
         if report.event == "link_up":
             transport.on_established(link)

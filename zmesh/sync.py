@@ -110,7 +110,7 @@ class Controller:
     At the end of a block that did not fail, all that was sent is handed over first, and every reply that a handler
     expects is waited for. Ctrl-C while a call waits cancels that call's work, and is raised.
 
-    All calls may come from any thread but one whose event loop a node of zmesh lives in, a handler's among them: there
+    All calls may come from any thread but one whose event loop runs a node of zmesh, a handler's among them: there
     RuntimeError is raised, since waiting would stop that node. Any other loop, such as a notebook's, is stopped for as
     long as a call waits. In a process that was forked off, calls raise Closed.
     """
@@ -381,7 +381,7 @@ class Controller:
         self._do(_in_the_loop(lambda: self._mesh.cancel(message_id)))
 
     def cancel_at(self, node: str, message_id: str | int, timeout: float | None = CANCEL_TIMEOUT) -> bool:
-        """Stop the work for this message id at `node`, whoever asked for it; True once it has ended.
+        """Stop the work for this message id at `node`, whichever node sent it; True once it has ended.
 
         As `zmesh.Controller.cancel_at` in all else.
         """

@@ -1,4 +1,4 @@
-"""What may still be sent through a node: nothing once it is closed, and no more than may wait there."""
+"""Admission control for sending: refuses when the node is closed or too many bytes are queued."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from zmesh.errors import Closed, Overloaded
 from zmesh.runtime import ProcessOrigin
 
 OVERHEAD = 3072
-"""Bytes that a message which waits is taken to need besides its payload."""
+"""Bytes that a queued message is assumed to need in addition to its payload."""
 
 
 class Admission:
-    """The gate of one node. What other threads have handed over counts as waiting before the node's own has seen it."""
+    """Admission control of one node. Messages posted by other threads count as queued before the loop takes them."""
 
     def __init__(self, node_id: str, engine: Engine, max_waiting_bytes: int) -> None:
         self._node_id = node_id
@@ -34,7 +34,7 @@ class Admission:
         """Raises Closed in a fork of the node's process."""
         if not self._origin.is_here:
             raise Closed(
-                f"node {self._node_id!r} lives in the process {self._origin.pid}, of which this one is a fork; "
+                f"node {self._node_id!r} belongs to the process {self._origin.pid}, of which this one is a fork; "
                 "make a Controller after forking",
                 node=self._node_id,
             )
@@ -54,7 +54,7 @@ class Admission:
             )
 
     def reserve(self, payload_bytes: int) -> int:
-        """Count a message of another thread as waiting; what to `release` when the node has it. Raises as `check`."""
+        """Count a message from another thread as queued; returns the bytes to `release` later. Raises as `check`."""
         size = OVERHEAD + payload_bytes
         self.check_process()  # before the lock, which another thread of the parent may have held
         with self._lock:
@@ -63,12 +63,12 @@ class Admission:
         return size
 
     def release(self, size: int) -> None:
-        """A message of another thread has come."""
+        """Stop counting a posted message: the loop has taken it."""
         with self._lock:
             self._reserved_bytes -= size
 
     def unopened(self) -> Closed:
-        """The error for whoever comes too early."""
+        """The error for calls before the node is open."""
         return Closed(
             f"node {self._node_id!r} is not open yet; call inside of `async with Controller(...)`, or in the function "
             "that is given to `run`",
@@ -76,5 +76,5 @@ class Admission:
         )
 
     def closed(self) -> Closed:
-        """The error for whoever comes too late."""
+        """The error for calls after the node has closed."""
         return Closed(f"node {self._node_id!r} is closed; open another Controller to send", node=self._node_id)

@@ -1,4 +1,4 @@
-"""One request at its client: replies are put together, handed over in order, and bounded by flow control.
+"""Client-side state of one exchange: reassembles replies, delivers them in order, and applies flow control.
 
 Credit for more is released as soon as the program takes a reply, except for the one at the front of the queue: that is
 collected (and spooled to disk when large) as it arrives, since it must be whole before it can be taken.
@@ -47,7 +47,7 @@ class Reply(Message):
 
     @property
     def header(self) -> dict[str, object]:
-        """What is said about the payload; made when it is first asked for."""
+        """The metadata of the payload, built at first use."""
         if self._header is None:
             self._header = self._exchange._describe(self._opening, self._serial, self.final)
         return self._header
@@ -92,7 +92,7 @@ class Exchange(ABC):
         self.final: Reply | None = None
         self.hops = 0
         self.feeder: StreamFeeder | None = None
-        """What sends the payload, if that is read from a source."""
+        """The sender of the request payload, if it is read from a source."""
         self._ended_at = 0.0
         self._failed: Eof | None = None
         self._discards = False
@@ -149,31 +149,31 @@ class Exchange(ABC):
             self._release(credit)
 
     def on_room(self) -> None:
-        """The request's stream takes more."""
+        """The request stream has send credit again."""
         if self.feeder is not None:
             self.feeder.on_room()
 
     def on_stream_over(self) -> None:
-        """The request's stream takes no more."""
+        """The request stream is closed for sending."""
         if self.feeder is not None:
             self.feeder.on_stream_over()
 
     def on_abort(self, reason: str) -> None:  # noqa: B027
-        """Nothing: only servers get an Abort."""
+        """Does nothing: only servers receive an Abort."""
 
     def on_failure(self, error: BaseException) -> None:
-        """`on_chunk` raised."""
+        """Called when `on_chunk` raised."""
         self._stop()
         self.abandon(RemoteError.code, f"node {self._requests.node_id!r} failed to take it in: {describe(error)}")
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def fail(self, reason: str, text: str) -> None:
-        """Let the exchange end with this error, whatever the final reply says."""
+        """Record the error that the exchange ends with, in place of the outcome in the final reply."""
         self._failed = self._failed or Eof(1, reason, text)
 
     def abandon(self, reason: str, text: str) -> None:
-        """End the exchange here and now, because the node closes."""
+        """End the exchange at once, because the node closes."""
         if not self.ended:
             self._behind = None
             self._end(Eof(1, reason, text))
@@ -188,7 +188,7 @@ class Exchange(ABC):
         return reply
 
     def discard(self) -> None:
-        """Drop the replies that are there and those that still come, which would hold up the final one."""
+        """Drop queued and later replies, so that they do not block the final one."""
         self._discards = True
         self._drop_arriving(ValueError("the request was cancelled"))
         final = self._queue.pop() if self._queue and self._queue[-1].final is not None else None
@@ -207,7 +207,7 @@ class Exchange(ABC):
         self._requests.cancel(self.id)
 
     def _collect(self, chunk: Deliver) -> int:
-        """Take in a chunk of a reply that has several; the bytes of it whose reader will release their credit."""
+        """Add a chunk to a reply of several chunks; returns the bytes whose credit the reader will release."""
         arriving = self._arriving
         if arriving is None:
             arriving = self._arriving = self._requests.storage.buffered(self._release, self._refuse)
@@ -223,7 +223,7 @@ class Exchange(ABC):
         return later
 
     def _collected(self) -> None:
-        """All of a reply has come, and is where it belongs."""
+        """Called when a reply is complete and stored in memory or on disk."""
         arriving, self._arriving = self._arriving, None
         if arriving is not None:
             self._queue.append(self._reply(arriving))
@@ -232,13 +232,13 @@ class Exchange(ABC):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Take the chunks that came after a reply that was being written."""
+        """Process the chunks that arrived while a reply was being written to disk."""
         behind, self._behind = self._behind, None
         for chunk in behind or ():
             self.on_chunk(chunk)
 
     def _refuse(self, error: Exception) -> None:
-        """End the exchange, since a reply can't be kept."""
+        """End the exchange, because a reply can't be stored."""
         self.fail("overloaded", f"a reply of {self.recipient!r} could not be kept: {text_of(error)}")
         self._stop()
         self._go_on()
@@ -295,7 +295,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def _wake(self) -> None:
-        """There are replies to be taken."""
+        """Called when replies are available."""
 
 
 class FireAndForget(Exchange):

@@ -1,8 +1,8 @@
-"""One request to many nodes: the answers as they come, and no more of them under way than a limit.
+"""Fan-out of one request to many nodes, with bounded concurrency; answers are yielded in order of arrival.
 
-The limit counts the requests that are at work and the answers that nobody has taken yet, so that a slow reader holds
-up the sending. It does not count a request whose node can't be reached at the moment: such a one waits for a route, at
-no cost to anybody, and must not keep the others waiting for as long.
+The limit counts open requests and answers that have not been read yet, so that a slow reader slows the sending. It does
+not count a request whose node is unreachable at the moment: it waits for a route without using resources at a server,
+and must not delay the others.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from zmesh.requests.requests import Requests
 
 LOOK_AGAIN = 0.1
-"""Seconds after which requests that hold a place are looked at: does a way lead to their nodes still?"""
+"""Seconds between checks whether a route still leads to the nodes of the requests that count against the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one of many nodes has answered.
+    """The answer of one node.
 
     `replies` are the payloads of its replies, in order; those that came before a failure are among them. `error` is
     what the request ended in, None for success. `message_id` is "" if it could not even be sent.
@@ -90,7 +90,7 @@ class FanoutRequest(Exchange):
         self.replies: list[Payload] = []
 
     def stop(self) -> None:
-        """Cancel the work, and drop what its node still replies."""
+        """Cancel the work, and discard later replies."""
         self._stop()
         self.discard()
 
@@ -126,11 +126,11 @@ class Fanout:
 
     @property
     def over(self) -> bool:
-        """Whether every answer has been given."""
+        """Whether every answer has been yielded."""
         return not (self._waiting or self._open or self._answers)
 
     async def next(self) -> Answer | None:
-        """The next answer; None when all have been given."""
+        """The next answer; None when all have been yielded."""
         self._fill()
         while not self._answers:
             if not self._open:
@@ -147,7 +147,7 @@ class Fanout:
         return answer
 
     def stop(self) -> None:
-        """Ask no more nodes, cancel what is open, and throw away what it still says."""
+        """Send no more requests, cancel the open ones, and discard their replies."""
         self._stopped = True
         self._waiting.clear()
         for answer in self._answers:
@@ -158,12 +158,12 @@ class Fanout:
             request.stop()
 
     async def ended(self) -> None:
-        """Wait until nothing is open."""
+        """Wait until no request is open."""
         while await self.next() is not None:
             pass
 
     def _fill(self) -> None:
-        """Ask as many more nodes as the limit allows."""
+        """Send as many more requests as the limit allows."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -232,7 +232,7 @@ class Answers:
         return answer
 
     async def aclose(self) -> None:
-        """Cancel what is open, and wait until it has ended."""
+        """Cancel the open requests, and wait until they have ended."""
         self._fanout.stop()
         await self._fanout.ended()
 

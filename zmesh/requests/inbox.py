@@ -11,11 +11,11 @@ from zmesh.core.message import Message
 from zmesh.errors import Closed
 
 MAX_INBOX = 10_000
-"""Replies that are kept; past it the oldest are dropped."""
+"""Maximum number of queued replies; beyond it the oldest are dropped."""
 
 
 class Inbox:
-    """The queue of one node. `check` raises what keeps a reader from waiting: Closed, when nothing will come."""
+    """The reply queue of one node. `check` raises Closed when no reply can arrive any more."""
 
     def __init__(self, check: Callable[[], None], dropped: Callable[[], None]) -> None:
         self._check = check
@@ -24,7 +24,7 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, message: Message) -> None:
-        """Keep one more."""
+        """Append a reply."""
         if len(self._messages) >= MAX_INBOX:
             self._messages.popleft()
             self._dropped()
@@ -32,17 +32,17 @@ class Inbox:
         self.wake()
 
     def wake(self) -> None:
-        """Have whoever waits look again."""
+        """Wake the waiting reader, which then checks the queue again."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def check(self) -> None:
-        """Raises Closed if nothing is here and nothing will come."""
+        """Raises Closed if the queue is empty and no reply can arrive any more."""
         if not self._messages:
             self._check()
 
     async def next(self) -> Message:
-        """The oldest one, once there is one. Raises Closed."""
+        """Wait for and remove the oldest reply. Raises Closed."""
         while not self._messages:
             self._check()
             if self._waiter is None or self._waiter.done():
@@ -52,7 +52,7 @@ class Inbox:
 
 
 class Replies:
-    """What `recv` gives back: an awaitable of one message, and an async iterator of all."""
+    """The result of `recv`: an awaitable of one message, and an async iterator of all."""
 
     __slots__ = ("_begun", "_inbox")
 

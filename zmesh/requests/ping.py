@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ActiveWork:
     """A request that a node serves: its message id (32 hex digits), its directive, and the node that sent it.
 
-    None stands for what the node has not said.
+    None stands for a field missing in the answer.
     """
 
     message_id: str | None

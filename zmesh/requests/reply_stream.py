@@ -124,7 +124,7 @@ class ReplyStream(Exchange):
         return Ending(self)
 
     def discard(self) -> None:
-        """Drop the replies that are there and those that still come, which would hold up the final one."""
+        """Drop queued and later replies, so that they do not block the final one."""
         super().discard()
         self._close_reading()
 
@@ -192,7 +192,7 @@ class ReplyStream(Exchange):
                 self._loop.call_soon_threadsafe(_leave, self)
 
     def _close_reading(self) -> None:
-        """Close the reply before, whether it was read to its end or not: the next one is asked for."""
+        """Close the previous reply, read to its end or not, before the next one is returned."""
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.close()

@@ -15,7 +15,7 @@ from zmesh.runtime import Driver, Tasks, describe, must_propagate
 
 
 class Requests:
-    """The requests of one node. Replies come to an Exchange by way of its engine's handle, so no table routes them.
+    """The requests of one node. The engine delivers replies to an Exchange through its handle, so no table maps them.
 
     What is kept is the set of open exchanges, since draining waits for those that are expected, and closing ends all.
     """
@@ -80,14 +80,14 @@ class Requests:
         self.driver.on_idle = None
 
     def close(self) -> None:
-        """Cancel the requests, and end them here and now."""
+        """Cancel the requests, and end them at once."""
         for exchange in list(self._open):
             if exchange.expected:
                 self.driver.cancel(exchange.id)
             exchange.abandon(Cancelled.code, self._closed_before(exchange))
 
     def close_now(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Cancel the requests, of which the program hears no more than by `forget`."""
+        """Cancel the requests, and deliver nothing more, as `forget` does."""
         ours = [exchange.id for exchange in self._open if exchange.expected]
         self.forget(loop)
         for message_id in ours:

@@ -95,7 +95,7 @@ class NodeThread:
         """Raises what keeps a call from being made here."""
         if self._process != os.getpid():
             raise Closed(
-                f"node {self._node_id!r} lives in the process {self._process}, of which this one is a fork; "
+                f"node {self._node_id!r} belongs to the process {self._process}, of which this one is a fork; "
                 "make a Controller after forking",
                 node=self._node_id,
             )
@@ -127,7 +127,7 @@ def refuse_in_loop_of_node() -> None:
     loop = asyncio._get_running_loop()
     if loop is not None and nodes_in_loop.get(loop, 0) > 0:
         raise RuntimeError(
-            "zmesh.sync would stop the event loop that runs in this thread, and the node that lives there (a handler "
+            "zmesh.sync would stop the event loop that runs in this thread, and the node that runs there (a handler "
             "is called in such a loop, too); use zmesh.Controller with `async with` there"
         )
 

@@ -21,7 +21,7 @@ SIMILARITY = 0.8
 """The share of its digits in which an unknown message id must agree with another one for that to be suggested."""
 
 MAX_LISTED_WORK = 1_000
-"""Requests that the answer to a ping lists, in the order of their start; of the others it gives the number."""
+"""Maximum number of requests in the answer to a ping, in order of start; the others are only counted."""
 
 
 class Builtins:

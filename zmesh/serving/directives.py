@@ -1,4 +1,4 @@
-"""Directives: what a node can be asked to do, where it comes from, and what it is called.
+"""Registry of directives: loads plugins, and maps directive names to functions.
 
 A directive is `namespace:action`. Plugins provide them through entry points: of the group `zmesh.plugins`, where the
 entry point's name is the namespace and its target a module, a class or an object with functions marked by `directive`;
@@ -109,7 +109,7 @@ class RegisteredDirective:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """How far a plugin has come, and what kept it from coming further."""
+    """The state of a plugin, and the error that disabled it."""
 
     stage: str
     error: str
@@ -226,7 +226,7 @@ class Directives:
                 self._patience = None
 
     def hurry(self) -> None:
-        """Give up what is being started, and start nothing more: the node closes."""
+        """Cancel the start of plugins, because the node closes."""
         self._hurried = True
         if self._patience is not None:
             self._patience.reschedule(0.0)
@@ -286,7 +286,7 @@ class Directives:
             self._entries.setdefault(entry.name, entry)
 
     def _fail(self, namespace: str, stage: str, error: object) -> None:
-        """Disable a plugin, and say why. Unlike the others, it offers nothing; what the program registered stays."""
+        """Disable a plugin and log the reason. Its directives are removed; those registered by the program stay."""
         if issubclass(type(error), BaseException):
             text = "the plugin %s (%s) can't be %s"
             log_exception(logger, text, namespace, self._origins[namespace], stage, error=cast("BaseException", error))

@@ -1,4 +1,4 @@
-"""One request at its server, from its first chunk to its final reply.
+"""Server-side state of one exchange, from its first chunk to its final reply.
 
 A directive that streams is started with the first chunk of its request, any other one when the payload is whole. Credit
 is released to the client as the payload is read, or as it is collected (and spooled to disk when large).
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 SUCCESS = Eof()
 
 MAX_INLINE_BYTES = 16 * 1024
-"""Bytes of payload that a built-in directive takes."""
+"""Maximum payload of a built-in directive, in bytes."""
 
 
 class IncomingRequest:
-    """A request as its server keeps it: the handle of its exchange in the engine, and what its work replies through.
+    """A request at its server: the handle of its exchange in the engine, and the sender of its replies.
 
     `serial` is the number of its last reply. `pending_result` is there while a built-in directive waits for its result.
     """
@@ -110,12 +110,12 @@ class IncomingRequest:
             self._feed(payload, chunk)
 
     def on_room(self) -> None:
-        """The replies' stream takes more."""
+        """The reply stream has send credit again."""
         if self._feeder is not None:
             self._feeder.on_room()
 
     def on_stream_over(self) -> None:
-        """The replies' stream takes no more."""
+        """The reply stream is closed for sending."""
         if self._feeder is not None:
             self._feeder.on_stream_over()
 
@@ -126,7 +126,7 @@ class IncomingRequest:
             self._feeder.stop()
 
     def on_failure(self, error: BaseException) -> None:
-        """A chunk could not be taken in."""
+        """Called when a chunk could not be processed."""
         text = f"node {self._serving.node_id!r} failed to take it in: {describe(error)}"
         self.finish(reason=RemoteError.code, error=text)
 
@@ -232,12 +232,12 @@ class IncomingRequest:
         self._serving.spool_quota.grow(self.id, self.sender, size_bytes)
 
     def _refuse(self, error: Exception) -> None:
-        """End the request, since its payload can't be kept."""
+        """End the request, because its payload can't be stored."""
         self._payload = None
         self.finish(reason=error.code if isinstance(error, MeshError) else RemoteError.code, error=text_of(error))
 
     def _start_with(self, payload: Payload) -> None:
-        """All of the payload has come, and is where it belongs."""
+        """Called when the payload is complete and stored in memory or on disk."""
         self._payload = None
         self._start(payload)
 
@@ -267,7 +267,7 @@ class IncomingRequest:
                 self.finish(json.dumps(result).encode())
         except NodeOverloaded as error:
             self.finish(reason=error.code, error=str(error))
-        except Exception as error:  # noqa: BLE001  # whatever is wrong with what somebody has sent, it is answered
+        except Exception as error:  # noqa: BLE001  # any malformed payload gets an error reply
             self.finish(reason=RemoteError.code, error=describe(error))
         payload.close()
 

@@ -1,4 +1,4 @@
-"""A plugin, as an entry point names it, and what it may have beside its directives: settings, a start, an end.
+"""A plugin loaded from an entry point: its directives, settings, and `start` and `close` hooks.
 
     settings = Settings                     a dataclass, into which its table of the configuration is read
     async def start(settings): ...          awaited before the node listens
@@ -21,14 +21,14 @@ MARK = "__zmesh_directive__"
 
 
 class Plugin:
-    """What the entry point of the namespace names: a module, an object, or the instance of a class."""
+    """The target of an entry point: a module, an object, or an instance of a class."""
 
     def __init__(self, namespace: str, target: object) -> None:
         self.namespace = namespace
         self.target = target
         self.settings: object = {}
         self.started = self.starter is None
-        """Whether it has begun, and is to be closed."""
+        """Whether `start` was called, so that `close` is due."""
 
     @property
     def declared(self) -> type | None:
@@ -49,23 +49,23 @@ class Plugin:
 
     @property
     def starter(self) -> Callable[[object], Awaitable[object]] | None:
-        """Its `start`; a directive of that name is none."""
+        """The `start` hook, unless it is a directive."""
         return self._hook("start")
 
     @property
     def closer(self) -> Callable[[], Awaitable[object]] | None:
-        """Its `close`."""
+        """The `close` hook."""
         return self._hook("close")
 
     async def start(self) -> None:
-        """Let it begin, with its settings. Raises whatever it raises."""
+        """Call `start` with the settings. Raises what it raises."""
         starter = self.starter
         if starter is not None:
             await starter(self.settings)
             self.started = True
 
     async def close(self) -> None:
-        """Let it end, if it has begun."""
+        """Call `close` if the plugin was started."""
         closer = self.closer
         if closer is not None and self.started:
             await closer()

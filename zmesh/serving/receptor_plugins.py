@@ -1,4 +1,4 @@
-"""Plugins written for Receptor 1.x, run unchanged.
+"""Compatibility layer that runs plugins of Receptor 1.x unchanged.
 
 Such a plugin is a function `execute(message, config, result_queue)`, marked with `plugin_export`, in a module that an
 entry point of the group `receptor.worker` names. It runs in a thread. What `message` is depends on the mark:
@@ -78,7 +78,7 @@ def plugin_export(payload_type: Any = BYTES_PAYLOAD) -> Any:
 
 
 class LegacyMessage:
-    """What a plugin of the older form gets: the payload, and who asks for what."""
+    """The message of a plugin of the older form: payload, directive, sender and ids."""
 
     __slots__ = ("directive", "header", "message_id", "msg_id", "payload", "raw_payload", "recipient", "sender")
 
@@ -100,19 +100,19 @@ class LegacyMessage:
 
 
 class ResultQueue:
-    """Where a plugin puts its replies; `put` may be called from any thread but the loop's."""
+    """The reply queue of a plugin; `put` may be called from any thread but the loop's."""
 
     __slots__ = ("_closed", "_lock", "_put")
 
     def __init__(self, put: Callable[[PayloadLike], None]) -> None:
         self._put = put
-        self._lock = threading.Lock()  # one reply at a time, in the order of their coming
+        self._lock = threading.Lock()  # one reply at a time, in order of arrival
         self._closed = False
 
     def put(self, item: PayloadLike, block: bool = True, timeout: float | None = None) -> None:
-        """Send one reply: text, bytes, or whatever else a payload may be. Waits while the requester has no room.
+        """Send one reply: text, bytes, or any other payload. Waits while the requester has no room.
 
-        `block` and `timeout` are accepted and don't matter. Raises Cancelled once the request was cancelled, TypeError
+        `block` and `timeout` are accepted and ignored. Raises Cancelled once the request was cancelled, TypeError
         for what can't be sent, and RuntimeError after the plugin has returned.
         """
         with self._lock:
@@ -125,7 +125,7 @@ class ResultQueue:
         self.put(item)
 
     def close(self) -> None:
-        """No more replies; returning from the plugin does it too."""
+        """Close the queue; returning from the plugin does it too."""
         self._closed = True
 
 
@@ -182,7 +182,7 @@ class _Raw(io.RawIOBase):
 
 
 class _Buffer(io.BufferedReader):
-    """A payload as a file object of the standard library, with the few things more that Receptor's had."""
+    """A payload as a file object of the standard library, with the additional attributes of Receptor's."""
 
     def __init__(self, payload: Payload) -> None:
         super().__init__(_Raw(payload))
@@ -236,7 +236,7 @@ class _Loader:
 
 
 class _Module(ModuleType):
-    """The stand-in; what costs more than a plugin needs is imported when somebody asks for it."""
+    """The stand-in module; expensive imports happen at first access."""
 
     def __getattr__(self, name: str) -> Any:
         if self.__name__ == _MODULE and name in _LAZY:

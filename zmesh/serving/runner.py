@@ -1,4 +1,4 @@
-"""The running requests of one node, from their start to their one final reply.
+"""Executes requests at a node: in tasks, worker threads or processes, up to the final reply.
 
 Async directives run as tasks on the loop, plain ones in daemon threads, isolated ones in processes. Whatever a
 directive does (returns, raises, calls `sys.exit`, is cancelled, never ends), its request's
@@ -50,7 +50,7 @@ _TURN = 32
 
 
 class _RunningWork:
-    """One work in the table. Its `claim` is there when it runs in a thread: taken by that, or by an early cancel."""
+    """State of one running request. `claim`, for threads only, is taken by the thread or by an early cancel."""
 
     __slots__ = (
         "by",
@@ -83,7 +83,7 @@ class _RunningWork:
 
 
 class Runner:
-    """The table of the work that runs at one node. Belongs to the thread of the loop that `start` is called on."""
+    """The table of running work at one node. Not thread-safe: used on the loop that `start` is called on."""
 
     def __init__(
         self,
@@ -185,11 +185,11 @@ class Runner:
             running.watchers.append(watcher)
 
     def __len__(self) -> int:
-        """How many requests run."""
+        """The number of running requests."""
         return len(self._active)
 
     def active(self, limit: int | None = None) -> list[dict[str, object]]:
-        """What runs, in the order of its start, as a ping reports it: `id`, `message_id`, `directive`, `sender`.
+        """Running requests in order of start, as a ping reports them: `id`, `message_id`, `directive`, `sender`.
 
         At most `limit` of them.
 
@@ -322,7 +322,7 @@ class Runner:
             self._end(running, NodeOverloaded(text))
 
     def _in_thread(self, running: _RunningWork) -> None:
-        """The whole of one work in a worker thread."""
+        """Run one request in a worker thread."""
         if running.claim is None or not running.claim.acquire(blocking=False):
             return  # cancelled before it began
         running.thread = threading.current_thread().name
@@ -349,7 +349,7 @@ class Runner:
             failure = None  # its traceback holds this frame
 
     def _put(self, running: _RunningWork, value: PayloadLike) -> None:
-        """Send one reply from a worker thread; returns when it was taken."""
+        """Send one reply from a worker thread; blocks until it was accepted."""
         running.work.raise_if_cancelled()
         if value is None:
             return
@@ -361,7 +361,7 @@ class Runner:
             del waiter  # an exception in it holds this frame
 
     def _hand_over(self, running: _RunningWork, payload: bytes | Source, waiter: Future[None]) -> None:
-        """The loop's side of `_put`: the thread goes on when `reply` has ended, and not before."""
+        """Send a reply on the loop for `_put`, whose thread blocks until `reply` has returned."""
         if running.reason is not None:
             if isinstance(payload, Source):
                 payload.close()
@@ -392,7 +392,7 @@ class Runner:
     def _end(
         self, running: _RunningWork, failure: BaseException | None = None, encoded: bytes | Source | None = None
     ) -> None:
-        """Take the work out of the table and finish it; whoever comes second changes nothing."""
+        """Remove the work from the table and finish its request; idempotent."""
         work = running.work
         message_id = work.message_id
         source = None if encoded is None or isinstance(encoded, bytes) else encoded
@@ -443,7 +443,7 @@ class Runner:
 
 
 def _outcome(running: _RunningWork, failure: BaseException | None) -> tuple[str, str]:
-    """The reason and the text that tell the requester why the work did not succeed."""
+    """The reason code and the error text of work that failed, for the client."""
     directive = running.work.directive
     task = running.task
     from_outside = failure is not None and is_a(failure, asyncio.CancelledError) and task and task.cancelling()
@@ -455,7 +455,7 @@ def _outcome(running: _RunningWork, failure: BaseException | None) -> tuple[str,
     if running.reason is not None:
         return running.reason, f"{directive} was stopped: {running.reason}"
     assert failure is not None
-    if is_a(failure, RemoteError):  # the plugin's own word to the requester
+    if is_a(failure, RemoteError):  # raised by the plugin for the client
         return code_of(cast("RemoteError", failure)), text_of(failure)
     log_exception(logger, "%s for %s failed", directive, running.work.sender, error=failure)
     return RemoteError.code, describe(failure)

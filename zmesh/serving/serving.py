@@ -18,7 +18,7 @@ from zmesh.serving.spool_quota import SpoolQuota
 from zmesh.serving.work import Work
 
 Builtin = Callable[[Work], object]
-"""A directive that the node itself answers, with a value or a future of it. Raises ValueError for a wrong payload."""
+"""The function of a built-in directive; returns a value or a future of it. Raises ValueError for a bad payload."""
 
 
 class Serving:
@@ -60,11 +60,11 @@ class Serving:
         driver.accept, driver.find = self.accept, self._index.get
 
     def __len__(self) -> int:
-        """How many requests have not had their final reply."""
+        """The number of requests without a final reply."""
         return len(self._index)
 
     def add_builtin(self, directive: str, function: Builtin) -> None:
-        """Let the node itself answer a directive, at once and on the loop."""
+        """Register a built-in directive, which runs on the loop at once."""
         self.builtins[directive] = function
 
     def find(self, number: int) -> IncomingRequest | None:
@@ -92,7 +92,7 @@ class Serving:
             known = self._index.get(chunk.stream.message_id)
             if known is not None:
                 known.on_chunk(chunk)
-            else:  # it has had its final reply
+            else:  # its final reply was sent
                 self.driver.release_credit(chunk.stream, chunk.credit)
             return
         request = IncomingRequest(self, chunk, opening)

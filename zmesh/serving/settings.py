@@ -1,4 +1,4 @@
-"""Reads a table of settings into a dataclass that says what may be in it: names, types, defaults.
+"""Parses and validates a table of settings against a dataclass of names, types and defaults.
 
 The types are those that TOML has (str, int, float, bool, dates and times) and what is made of them: lists, tuples and
 sets, dicts by name, Literal, Enum by value, pathlib.Path, unions, and other dataclasses as tables within the table.
@@ -40,13 +40,13 @@ _TABLES = (dict, Mapping, MutableMapping)
 
 
 class Place(NamedTuple):
-    """Where a table stands, for what is said about it."""
+    """The location of a table, for error messages."""
 
     table: str
     file: str | None = None
 
     def error(self, text: str) -> ConfigError:
-        """What to raise about something in this table."""
+        """The error for a value in this table."""
         return ConfigError(f"{self}: {text}")
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ def read(kind: type[T], table: Mapping[str, object], place: Place) -> T:
 
 
 def _value(value: object, hint: Any, key: str, place: Place) -> object:
-    """The value as `hint` wants it."""
+    """The value converted to the type `hint`."""
     hint = getattr(hint, "__supertype__", hint)  # of a NewType
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     wrong = place.error(f"{key} must be {_expected(hint)}, not {_described(value)}")
@@ -125,7 +125,7 @@ def _plain(value: object, kind: type, key: str, place: Place, wrong: ConfigError
 def _one_of(value: object, choices: Sequence[Any], key: str, place: Place, wrong: ConfigError) -> object:
     tables = [choice for choice in choices if dataclasses.is_dataclass(choice)]
     if isinstance(value, Mapping) and len(tables) == 1:
-        return _value(value, tables[0], key, place)  # whose error says what is wrong in it
+        return _value(value, tables[0], key, place)  # its error says which entry is wrong
     for choice in choices:
         try:
             return _value(value, choice, key, place)
@@ -146,7 +146,7 @@ def _items(
 
 
 def _expected(hint: Any) -> str:
-    """What a value of that type is, in words."""
+    """The type as text, for error messages."""
     hint = getattr(hint, "__supertype__", hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

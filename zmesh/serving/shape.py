@@ -1,4 +1,4 @@
-"""How a function is called, which follows from how it is written."""
+"""Calling conventions of directives: plain or async functions and generators, detected by inspection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Shape(enum.Enum):
-    """How a directive's function is called."""
+    """The calling convention of a directive."""
 
     COROUTINE = enum.auto()
     ASYNC_GENERATOR = enum.auto()
@@ -21,7 +21,7 @@ class Shape(enum.Enum):
 
 
 def shape_of(function: Callable[..., Any]) -> Shape:
-    """How this function is called."""
+    """The calling convention of this function."""
     while isinstance(function, functools.partial):
         function = function.func
     if not inspect.isroutine(function):  # an object with `__call__`
@@ -38,7 +38,7 @@ def shape_of(function: Callable[..., Any]) -> Shape:
 def check_arguments(function: Callable[..., Any], name: str, count: int = 1) -> None:
     """Raises TypeError if the function for the directive `name` can't be called with `count` arguments by position.
 
-    A function that does not tell its arguments, as some of C don't, is taken.
+    A function without a signature, as some written in C, is accepted.
     """
     try:
         signature = inspect.signature(function)

@@ -10,7 +10,7 @@ from zmesh.errors import Overloaded
 
 
 class SpoolQuota:
-    """The account of one node."""
+    """The quotas of one node."""
 
     __slots__ = ("_limits", "_node_id", "_of", "_sizes", "size_bytes")
 
@@ -25,7 +25,7 @@ class SpoolQuota:
         return len(self._sizes)
 
     def grow(self, id: MessageId, sender: str, size_bytes: int) -> None:
-        """So much of this request's payload lies in a file now. Raises Overloaded past a limit."""
+        """Record the bytes that this request has spooled to disk. Raises Overloaded past a limit."""
         limits = self._limits
         known = self._sizes.get(id)
         before = 0 if known is None else known[1]

@@ -1,4 +1,4 @@
-"""One request, as the function sees it that a directive runs."""
+"""The request object passed to the function of a directive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zmesh.payloads import Payload
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """One request, as the directive that runs it sees it.
+    """A request, as passed to the function of its directive.
 
     `config` is the section of the node's settings for the directive's namespace, `deadline` the loop's time (seconds)
     at which the requester stops waiting. The payload is closed when the work has ended.
@@ -24,7 +24,7 @@ class Work:
     payload: Payload
     config: Mapping[str, object]
     cancelled: bool = False
-    """True once somebody cancelled the request or its deadline passed; for functions in threads to look at."""
+    """True once the request was cancelled or its deadline passed; functions in threads poll it."""
     deadline: float | None = None
 
     def raise_if_cancelled(self) -> None:
@@ -33,5 +33,5 @@ class Work:
             raise self.cancellation()
 
     def cancellation(self) -> Cancelled:
-        """What to raise once it is cancelled."""
+        """The error to raise after cancellation."""
         return Cancelled(f"{self.directive} was cancelled", message_id=self.message_id)

@@ -7,7 +7,7 @@ import pytest
 import zmesh
 from zmesh.errors import ExchangeError, NodeOverloaded, RemoteError
 from zmesh.payloads.payload import Payload
-from zmesh.serving.builtins import CANCEL, PING, ROUTES
+from zmesh.serving.builtins import CANCEL, MAX_LISTED_WORK, PING, ROUTES
 from zmesh.serving.incoming import MAX_INLINE_BYTES
 from zmesh.testing import Mesh, eventually
 
@@ -109,3 +109,59 @@ async def test_a_frame_that_a_node_fails_to_take_in_ends_its_exchange_only(monke
             await request.only_payload()
         monkeypatch.undo()
         assert (await client.request("server", "echo:echo", b"x", timeout=WITHIN)).text() == "x"
+
+
+async def test_a_ping_lists_at_most_so_many_requests_and_counts_the_others():
+    async with Mesh.chain("client", "server") as mesh:
+        client, server = mesh["client"], mesh["server"]
+        release = asyncio.Event()
+
+        async def waits(work):
+            await release.wait()
+
+        async def ping():
+            return (await client.request("server", PING, timeout=WITHIN)).json()
+
+        server.register("server:waits", waits)
+        requests = [client.stream("server", "server:waits", b"").send() for _ in range(MAX_LISTED_WORK)]
+        await eventually(lambda: len(server.node.serving.runner) == MAX_LISTED_WORK)
+        answer = await ping()
+        assert len(answer["active_work"]) == MAX_LISTED_WORK
+        assert "active_work_omitted" not in answer
+        requests.append(client.stream("server", "server:waits", b"").send())
+        await eventually(lambda: len(server.node.serving.runner) == MAX_LISTED_WORK + 1)
+        answer = await ping()
+        assert [work["message_id"] for work in answer["active_work"]] == [
+            request.message_id for request in requests[:MAX_LISTED_WORK]
+        ]
+        assert answer["active_work_omitted"] == 1
+        release.set()
+        for request in requests:
+            await request.only_payload()
+
+
+async def test_a_reply_to_a_client_that_is_gone_is_dropped_and_counted():
+    async with Mesh.chain("client", "server") as mesh:
+        server = mesh["server"]
+        cancelled, release = asyncio.Event(), asyncio.Event()
+
+        async def ignores_its_cancellation(work):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                await release.wait()
+            yield b"late"
+
+        server.register("server:late", ignores_its_cancellation)
+        mesh["client"].stream("server", "server:late", b"").send()
+        await eventually(lambda: len(server.node.serving.runner))
+        await mesh.remove("client")
+        await mesh.add("client", "server")  # another incarnation, which ends the exchanges of the former one
+        await mesh["client"].ping_once("server", timeout=WITHIN)
+        async with asyncio.timeout(WITHIN):
+            await cancelled.wait()
+        release.set()
+        await eventually(lambda: not len(server.node.serving))
+        counts = server.node.telemetry.counts
+        assert sum(count for key, count in counts.items() if key.startswith("reply_dropped")) == 1, counts

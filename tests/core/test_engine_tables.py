@@ -127,7 +127,7 @@ def outbid(subject, name, mine, *, rounds=6, incarnation=9):
 
 def test_two_nodes_of_one_name_that_are_far_away_are_found_out(linked):
     linked.receive(1, *wire.encode_records([wire.encode(record("x"))]))
-    text = "two nodes called 'x' are alive, one linked to far, n0, n1, n2, ..., one linked to nobody; one of the two"
+    text = "two nodes called 'x' are alive, one linked to far, n0, n1, n2, ..., one without a link; one of the two"
     (report,) = outbid(linked, "x", 5)
     assert (report.node, report.detail[: len(text)]) == ("x", text)
     assert linked.engine.routing.duplicates() == {"x"}

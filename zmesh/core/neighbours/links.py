@@ -1,6 +1,6 @@
 """The links of a node: handshake, liveness and cost.
 
-A link opens with a HELLO each way. A PROBE every heartbeat carries the time, its ECHO gives a round-trip time that is
+A link opens with a HELLO in each direction. A PROBE every heartbeat carries the time, its ECHO gives a round-trip time,
 smoothed as in RFC 6298. After two heartbeats of silence the link is suspect: until a frame arrives, its cost is so high
 that routes take any other path. Three heartbeats of silence end it.
 

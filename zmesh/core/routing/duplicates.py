@@ -142,4 +142,4 @@ def describe_links(record: Record) -> str:
     """The first neighbours that a record lists, for the text of an error."""
     names = [node for node, _ in record.neighbours[:MAX_NEIGHBOURS_NAMED]]
     more = ", ..." if len(record.neighbours) > len(names) else ""
-    return f"linked to {', '.join(names)}{more}" if names else "linked to nobody"
+    return f"linked to {', '.join(names)}{more}" if names else "without a link"

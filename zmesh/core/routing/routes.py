@@ -84,7 +84,7 @@ class Routes:
         self.changed_at = 0.0
         """When a next hop was last selected or lost."""
         self.moved_at = 0.0
-        """When a route last changed in any way that is advertised."""
+        """When a route last changed in a way that is advertised."""
         self._max_rows = max_destinations + 1  # an honest neighbour has as many destinations, and advertises itself
         self._quotas: Quotas[NodeId] = Quotas(max_destinations)
         """The same destinations as in the table, by the neighbour of their route; those without one are idle."""

@@ -7,7 +7,7 @@ destination; the head is for the node at the other end (of the link, or of the p
 Every field has a type and a limit here. Whatever does not fit raises WireError and nothing else.
 
 `limits.py` has the limits and `fields.py` reads single values; `link.py` has the heads of what stays on one link and
-`routed.py` of what travels; `version1.py` tells nodes of the former version why they are refused.
+`routed.py` of what travels; `version1.py` refuses nodes of version 1 with a reason that they can read.
 
 Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
 """

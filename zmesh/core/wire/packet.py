@@ -12,7 +12,7 @@ Integers are unsigned, the highest byte first. A packet of at most SINGLE_PART b
 body is a second part (FLAG_BODY_APART), which a forwarder passes on uncopied. A forwarder reads the version, the ttl
 and the destination, and changes the ttl alone.
 
-The CRC-32 (that of zlib) covers what stays the same on the way: it starts from the kind, the flags and the lengths, and
+The CRC-32 (that of zlib) covers what no forwarder changes: it starts from the kind, the flags and the lengths, and
 runs over all that follows the header. TCP has a checksum as well, but that is short, ends at every forwarder, and
 covers nothing of what happens in a machine's memory.
 """

@@ -16,7 +16,7 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture
 async def chain():
-    """Three nodes; the directives of the last one run until they are stopped, and `ended` tells which have ended."""
+    """Three nodes; the directives of the last one run until they are stopped, and `ended` lists those that ended."""
     async with Mesh.chain("a", "b", "z", tcp=True) as mesh:
         mesh.ended = ended = []
         mesh.hold = asyncio.Event()

@@ -150,7 +150,7 @@ async def test_closing_in_the_middle_of_everything(tmp_path):
     assert open_transports() == 0
 
 
-@pytest.mark.parametrize("who", ["the requester", "the forwarder", "the recipient"])
+@pytest.mark.parametrize("who", ["the client", "the forwarder", "the recipient"])
 async def test_closing_one_node_of_three_in_the_middle_of_a_transfer(who):
     async with Mesh.chain("a", "b", "c", tcp=True, route_timeout=0.5) as mesh:
         got = 0
@@ -167,7 +167,7 @@ async def test_closing_one_node_of_three_in_the_middle_of_a_transfer(who):
         mesh["c"].register("c:swallow", swallow, stream=True)
         request = mesh["a"].stream("c", "c:swallow", endless()).send()
         await eventually(lambda: got > 1_000_000)
-        await mesh.remove({"the requester": "a", "the forwarder": "b", "the recipient": "c"}[who])
+        await mesh.remove({"the client": "a", "the forwarder": "b", "the recipient": "c"}[who])
         (ended,) = await timed(endings([request]), 5.0)
         assert ended in ("cancelled", "unreachable")
         if "c" in mesh.controllers:

@@ -1,4 +1,4 @@
-"""What a node tells of itself while it runs: its events, its routes, and whether a node can be reached."""
+"""What a node reports while it runs: its events, its routes, and whether a node can be reached."""
 
 import asyncio
 import contextlib
@@ -186,7 +186,7 @@ async def test_routes_tell_how_far_how_old_and_why():
         }  # fmt: skip
         other = {"b": "d", "d": "b"}[routes["c"].next_hop]
         assert routes["c"].why == f"as cheap as over {other}, and chosen first"
-        assert routes["b"].why in ("the only one offered", "the cheapest")  # as soon as d has told what it knows
+        assert routes["b"].why in ("the only one offered", "the cheapest")  # as soon as d has advertised its routes
         assert all(0 < route.rtt < 1 and 0 < route.age < 30 for route in routes.values())
         assert router.route("c").next_hop == routes["c"].next_hop
         assert router.route("a") is None

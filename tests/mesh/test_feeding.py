@@ -49,7 +49,7 @@ async def test_a_request_that_is_cancelled_before_its_first_chunk_was_delivered_
 
 
 class Pieces:
-    """An async iterator of so many pieces, which then waits for more for ever; `closed` tells when it was let go."""
+    """An async iterator of so many pieces, which then waits for more for ever; `closed` is set when it is closed."""
 
     def __init__(self, count, size=60_000):
         self.given = 0
@@ -87,7 +87,7 @@ async def test_a_source_is_let_go_when_its_exchange_ends(mesh, pieces, ending):
 
 @pytest.mark.parametrize("pieces", [1, 1_000], ids=["waits for its source", "waits for room"])
 @pytest.mark.parametrize("ending", ["cancelled", "gone"])
-async def test_a_reply_is_read_no_further_when_its_requester_wants_no_more_of_it(mesh, pieces, ending):
+async def test_a_reply_is_read_no_further_when_its_client_stops_reading(mesh, pieces, ending):
     source = Pieces(pieces)
 
     async def streams(work):

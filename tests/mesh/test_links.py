@@ -246,9 +246,9 @@ async def test_the_log_tells_of_a_refusal_at_both_ends(caplog):
     async with Mesh("same", tcp=True) as mesh:
         async with zmesh.Controller(zmesh.Config(node_id="same", peers=mesh["same"].listening)):
             await eventually(lambda: len([r for r in caplog.records if "same: refused" in r.getMessage()]) >= 2)
-    told = [record.getMessage() for record in caplog.records]
-    assert any(text.startswith("same: refused a node from 127.0.0.1: the id 'same' is taken") for text in told)
-    assert any(text.startswith("same: refused by the node at tcp://127.0.0.1:") for text in told)
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(text.startswith("same: refused a node from 127.0.0.1: the id 'same' is taken") for text in lines)
+    assert any(text.startswith("same: refused by the node at tcp://127.0.0.1:") for text in lines)
 
 
 # --- restarts -------------------------------------------------------------------------------------------------------

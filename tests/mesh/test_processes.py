@@ -61,14 +61,14 @@ async def test_replies_of_an_isolated_directive_stream_to_a_node_that_is_not_a_n
     assert [reply.payload.json() async for reply in replies] == [0, 1, 2, 3, 4]
 
 
-async def test_a_crash_is_an_error_at_the_requester_and_the_node_answers_on(chain):
+async def test_a_crash_is_an_error_at_the_client_and_the_node_answers_on(chain):
     chain["runs"].register("test:crash", lambda work: signal.raise_signal(signal.SIGSEGV), isolate=True)
     with pytest.raises(zmesh.RemoteError, match=r"^node 'runs': the process of test:crash was killed by SIGSEGV$"):
         await chain["asks"].request("runs", "test:crash")
     assert (await chain["asks"].request("runs", "echo:echo", b"still there")).readall() == b"still there"
 
 
-async def test_a_requester_that_cancels_hears_of_it_when_the_process_has_ended(chain, tmp_path):
+async def test_a_client_that_cancels_is_answered_when_the_process_has_ended(chain, tmp_path):
     chain["runs"].register("test:slow", slow, isolate=True)
     request = chain["asks"].stream("runs", "test:slow", str(tmp_path)).send()
     replies = aiter(request)
@@ -80,7 +80,7 @@ async def test_a_requester_that_cancels_hears_of_it_when_the_process_has_ended(c
     assert not is_running(pid)
 
 
-async def test_a_requester_that_leaves_its_loop_early_ends_the_process(chain, tmp_path):
+async def test_a_client_that_leaves_its_loop_early_ends_the_process(chain, tmp_path):
     chain["runs"].register("test:slow", slow, isolate=True)
     request = chain["asks"].stream("runs", "test:slow", str(tmp_path))
     async with request as replies:
@@ -216,7 +216,7 @@ async def test_large_payloads_pass_through_a_process_in_both_directions_with_fla
         assert worker.memory("VmHWM") - before < 32 * MIB
 
 
-async def test_a_requester_that_reads_slowly_slows_the_process(process):
+async def test_a_client_that_reads_slowly_slows_the_process(process):
     worker = await process("runs", more=WORKER)
     await worker.ask("offer(mesh)")
     async with zmesh.Controller(zmesh.Config(node_id="asks", peers=worker.listening)) as mesh:

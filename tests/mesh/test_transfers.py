@@ -317,7 +317,7 @@ async def test_nothing_is_kept_of_requests_that_are_over():
 
 @pytest.fixture
 async def chain():
-    """Three nodes; `z:<kind>` at the last one runs until it is cancelled, and `ended` tells what it noticed."""
+    """Three nodes; `z:<kind>` at the last one runs until it is cancelled, and `ended` records what it noticed."""
     async with Mesh.chain("a", "b", "z", tcp=True) as mesh:
         mesh.ended = ended = []
 

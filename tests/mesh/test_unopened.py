@@ -124,7 +124,7 @@ def test_what_is_awaited_in_another_loop_than_the_nodes_is_refused(call):
 # --- recv and the end -----------------------------------------------------------------------------------------------
 
 
-async def test_whoever_waits_in_recv_hears_that_the_node_closes():
+async def test_recv_raises_closed_when_the_node_closes():
     mesh = zmesh.Controller(NODE)
     await mesh.open()
 

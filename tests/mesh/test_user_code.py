@@ -226,7 +226,7 @@ async def returned_file(user, make):
     await user.fails(user.register(directive))
 
 
-# --- payloads of a requester ----------------------------------------------------------------------------------------
+# --- payloads of a client ----------------------------------------------------------------------------------------
 
 
 async def payload_iterator(user, make):

@@ -1,4 +1,4 @@
-"""User code that blocks the event loop of a node: links live on, the result arrives, and the log tells where it was."""
+"""User code that blocks the event loop of a node: links stay up, the result arrives, and the log names the code."""
 
 import asyncio
 import contextlib

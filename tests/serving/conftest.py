@@ -31,7 +31,7 @@ def spooled():
 
 @dataclass
 class Exchange:
-    """What the requester of one message id would have seen."""
+    """What the client of one message id would have seen."""
 
     replies: list = field(default_factory=list)
     finished: bool = False
@@ -114,7 +114,7 @@ class Bench:
         self.directives.register(directive, function, isolate=True, **options)
 
     async def end(self, message_id):
-        """What the requester has seen when it is over."""
+        """What the client has seen when it is over."""
         exchange = self.sink[message_id]
         await _eventually(lambda: exchange.finished)
         for number, reply in enumerate(exchange.replies):

@@ -182,7 +182,7 @@ async def test_a_directive_may_be_called_start_or_close(plugin, bench):
 # --- tables that nothing reads ------------------------------------------------------------------------------------
 
 
-def told(caplog):
+def logged(caplog):
     return [record.getMessage() for record in caplog.records if record.name == "zmesh.serving.directives"]
 
 
@@ -192,7 +192,7 @@ async def test_a_table_for_no_plugin_is_told_with_the_likely_name(plugin, bench,
     tables = {"stroe": {}, "store": {}, "own": {"x": 1}, "qqqqq": {}}
     bench.directives.configure(tables, file="node.toml")
     bench.directives.configure({"stroe": {}})
-    assert told(caplog) == [
+    assert logged(caplog) == [
         "node.toml: [plugins.stroe] is for no plugin that is installed here (did you mean 'store'?)",
         "node.toml: [plugins.qqqqq] is for no plugin that is installed here",
         "[plugins.stroe] is for no plugin that is installed here (did you mean 'store'?)",
@@ -203,7 +203,7 @@ async def test_limits_for_no_isolated_directive_are_told(plugin, bench, caplog):
     plugin("Store")
     isolation = {"*": {}, "store:plain": {}, "store:plian": {}, "store:where": {}}
     bench.directives.configure({}, isolation, "node.toml")
-    assert told(caplog) == [
+    assert logged(caplog) == [
         "node.toml: [isolation.\"store:plian\"] is for no directive that is here (did you mean 'store:plain'?)",
         'node.toml: [isolation."store:where"] limits nothing, as that directive is not isolated',
     ]
@@ -214,4 +214,4 @@ async def test_the_table_of_a_plugin_that_does_not_load_is_not_taken_for_a_slip(
     bench.directives.discover()
     caplog.clear()
     bench.directives.configure({"broken": {"x": 1}}, {"broken:it": {}})
-    assert told(caplog) == []
+    assert logged(caplog) == []

@@ -168,7 +168,7 @@ async def test_an_async_generator_that_never_waits_leaves_the_loop_to_others(ben
     assert (await bench.end(message_id)).reason == "cancelled"
 
 
-async def test_replies_wait_while_the_requester_has_no_room(bench, eventually):
+async def test_replies_wait_while_the_client_has_no_room(bench, eventually):
     def plain(work):
         for number in range(3):
             produced.append(number)

@@ -152,7 +152,7 @@ class Runner:
     def cancel(self, message_id: str, reason: str = Cancelled.code, by: str | None = None) -> None:
         """Stop this work, if it runs; when it has ended, it is finished with `reason`, whatever it returned.
 
-        `by` is the node that asked for it, if that is not the requester.
+        `by` is the node that asked for it, if that is not the client.
 
         A task gets CancelledError, a process SIGTERM and then SIGKILL. A thread gets `work.cancelled`, and Cancelled
         raised where it waits for a reply to go out or for a chunk to come in.

@@ -14,7 +14,7 @@ class Work:
     """A request, as passed to the function of its directive.
 
     `config` is the section of the node's settings for the directive's namespace, `deadline` the loop's time (seconds)
-    at which the requester stops waiting. The payload is closed when the work has ended.
+    at which the client stops waiting. The payload is closed when the work has ended.
     """
 
     message_id: str

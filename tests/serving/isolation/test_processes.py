@@ -101,7 +101,7 @@ async def test_a_streaming_payload_is_read_while_it_arrives_no_faster_than_the_p
     assert sum(consumed) == 5_000_000
 
 
-async def test_a_requester_that_takes_no_replies_stops_the_process(bench, eventually, tmp_path):
+async def test_a_client_that_takes_no_replies_stops_the_process(bench, eventually, tmp_path):
     progress = tmp_path / "progress"
 
     def endless(work):

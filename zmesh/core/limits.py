@@ -122,6 +122,9 @@ class Limits(NamedTuple):
     peers_per_neighbour: int = 15_000
     """The same, of those whose first frame came from one neighbour."""
 
+    refused_requests: int = 10_000
+    """Ids of refused requests that are remembered, so that late copies are refused, too; the first is forgotten."""
+
     request_numbers: int = 500_000
     """Request numbers in all replay windows; beyond that the largest windows are compacted, and late copies of those
     requests are answered as closed."""

@@ -118,6 +118,8 @@ class Server:
         self._route_timeout = route_timeout
         self._limits = limits
         self._exchanges: dict[MessageId, ServerExchange] = {}
+        self._refused: dict[MessageId, str] = {}
+        """The latest requests that were refused, and the limit: a late copy of one must not run."""
 
     def __len__(self) -> int:
         return len(self._exchanges)
@@ -166,7 +168,11 @@ class Server:
                 peer.last_used = now  # more copies may come, so what it has sent must not be forgotten yet
                 self._peers.schedule_ack(peer, Stream(message_id, True), None, now, at_once=True)
                 return
-            limit = peer.quota.request_limit() or peer.quota.byte_limit(len(body) + CHUNK_OVERHEAD)
+            limit = (
+                self._refused.get(message_id)
+                or peer.quota.request_limit()
+                or peer.quota.byte_limit(len(body) + CHUNK_OVERHEAD)
+            )
             if limit:
                 self.refuse(peer.address, chunk, limit)
                 return
@@ -198,13 +204,16 @@ class Server:
         return exchange
 
     def refuse(self, source: Address, chunk: Chunk, limit: str) -> None:
-        """Answer a request for which there is no room with a last reply, and keep nothing of it.
+        """Answer a request for which there is no room with a last reply that says so, and remember its id alone.
 
-        If that reply is lost the request is retransmitted, and may be accepted then.
+        Copies of it are refused as well, since the client may have read by then that it has not begun.
         """
         self._forwarding.emit(Report("overloaded", wire.host_of(source), None, limit))
         if self._forwarding.next_hop(source) is None:
             return
+        self._refused[chunk.message_id] = limit
+        if len(self._refused) > self._limits.refused_requests:
+            del self._refused[next(iter(self._refused))]
         text = (
             f"node {self._forwarding.node!r} has no room for another request of {source!r} "
             f"({limit} is {getattr(self._limits, limit)}); wait for replies before sending more"

@@ -1,0 +1,90 @@
+"""Permissions: which node may call which directive here.
+
+The table `[allow]` maps directive patterns to subjects: a node id, `tag:NAME`, or `*` for every member. A pattern is
+a directive (`inventory:facts`), all of a namespace (`exec:*`), or `*`. The most specific pattern that matches decides,
+and it alone. Without a match any member may call a directive, but for those of DANGEROUS namespaces, which take over
+the machine and are off until they are allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from zmesh.errors import ConfigError
+
+DANGEROUS = frozenset({"exec", "file", "tcp"})
+EVERYONE = "*"
+MAX_RULES = 1024
+MAX_SUBJECTS = 4096
+_PATTERN = re.compile(r"\*\Z|[^\s:*]+:(\*|[^\s*]+)\Z")
+_SUBJECT = re.compile(r"\*\Z|(tag:)?[A-Za-z0-9._-]{1,64}\Z")
+
+
+class Decision(NamedTuple):
+    """Whether a call is allowed, and by which rule; `remedy` is the line of the configuration that would allow it."""
+
+    allowed: bool
+    rule: str
+    remedy: str = ""
+
+
+class Policy:
+    """The permissions of one node."""
+
+    __slots__ = ("_rules",)
+
+    def __init__(self, allow: Mapping[str, Iterable[str] | str] | None = None) -> None:
+        """`allow`: subjects by pattern. Raises ConfigError for what is no pattern or no subject."""
+        self._rules: dict[str, frozenset[str]] = {}
+        for pattern, subjects in (allow or {}).items():
+            self._rules[_checked_pattern(pattern)] = _checked_subjects(pattern, subjects)
+        if len(self._rules) > MAX_RULES:
+            raise ConfigError(f"[allow] has {len(self._rules)} patterns, where {MAX_RULES} are allowed")
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def decide(self, directive: str, node_id: str, tags: Iterable[str] = ()) -> Decision:
+        """Whether that node, which holds those tags, may call the directive."""
+        namespace = directive.partition(":")[0]
+        for pattern in (directive, f"{namespace}:*", EVERYONE):
+            subjects = self._rules.get(pattern)
+            if subjects is None or (pattern == EVERYONE and namespace in DANGEROUS):
+                continue
+            held = (EVERYONE, node_id, *(f"tag:{tag}" for tag in tags))
+            allowed = not subjects.isdisjoint(held)
+            return Decision(allowed, _shown(pattern, subjects), "" if allowed else _remedy(pattern, subjects, node_id))
+        if namespace in DANGEROUS:
+            return Decision(False, f"{namespace}:* is off until it is allowed", _remedy(f"{namespace}:*", (), node_id))
+        return Decision(True, "no rule: any member may")
+
+
+def _checked_pattern(pattern: object) -> str:
+    if not isinstance(pattern, str) or not _PATTERN.match(pattern):
+        raise ConfigError(f"[allow] {pattern!r} is no pattern: namespace:action, namespace:* or *")
+    return pattern
+
+
+def _checked_subjects(pattern: str, subjects: object) -> frozenset[str]:
+    if isinstance(subjects, str):
+        subjects = [subjects]
+    if not isinstance(subjects, Iterable) or isinstance(subjects, (bytes, Mapping)):
+        raise ConfigError(f"[allow] {pattern!r} takes a list of node ids and tags, not {subjects!r}")
+    found = list(subjects)
+    if len(found) > MAX_SUBJECTS:
+        raise ConfigError(f"[allow] {pattern!r} names {len(found)} subjects, where {MAX_SUBJECTS} are allowed")
+    for subject in found:
+        if not isinstance(subject, str) or not _SUBJECT.match(subject):
+            raise ConfigError(f"[allow] {pattern!r}: {subject!r} is no node id, tag:NAME or *")
+    return frozenset(found)
+
+
+def _shown(pattern: str, subjects: Iterable[str]) -> str:
+    names = ", ".join(f'"{subject}"' for subject in sorted(subjects))
+    return f'"{pattern}" = [{names}]'
+
+
+def _remedy(pattern: str, subjects: Iterable[str], node_id: str) -> str:
+    return f"[allow] {_shown(pattern, {*subjects, node_id})}"

@@ -1,0 +1,150 @@
+"""The folder that a node's identity lies in: keys that only their user reads, each file written whole or not at all.
+
+`--state DIR`, ZMESH_STATE, systemd's STATE_DIRECTORY, or else `zmesh` in the user's folder for configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from zmesh.errors import ConfigError
+
+FOLDER_MODE = 0o700
+SECRET_MODE = 0o600
+PUBLIC_MODE = 0o644
+MAX_FILE = 16 * 1024 * 1024
+
+
+class StateError(ConfigError):
+    """The folder can't be read or written; nothing in it was changed."""
+
+
+def default_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Where the state lies unless it is said otherwise."""
+    environment = os.environ if environment is None else environment
+    if named := environment.get("ZMESH_STATE"):
+        return Path(named).expanduser()
+    if named := environment.get("STATE_DIRECTORY"):  # systemd.exec(5): several are separated by colons
+        return Path(named.partition(":")[0])
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("zmesh", appauthor=False))
+
+
+class State:
+    """One folder of state."""
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else default_folder()
+
+    def __contains__(self, name: str) -> bool:
+        return self._path(name).exists()
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None if it is not there. Raises StateError, also for a secret that others may read."""
+        path = self._path(name)
+        try:
+            with open(path, "rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                if not stat.S_ISREG(mode):
+                    raise StateError(f"{path} is no regular file")
+                data = file.read(MAX_FILE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"{path} can't be read: {error.strerror}") from None
+        if len(data) > MAX_FILE:
+            raise StateError(f"{path} is larger than {MAX_FILE} bytes")
+        return data
+
+    def read_secret(self, name: str) -> bytes | None:
+        """As `read`, of a file that nobody but its user may read (as ssh asks of its keys)."""
+        data = self.read(name)
+        if data is not None:
+            path = self._path(name)
+            mode = path.stat().st_mode
+            if mode & 0o077:
+                raise StateError(f"{path} can be read by others; chmod 600 {path}")
+        return data
+
+    def write(self, name: str, data: bytes, *, secret: bool = False) -> None:
+        """Put a file in place of the former one, or leave that as it is. Raises StateError."""
+        path = self._path(name)
+        try:
+            path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        except OSError as error:
+            raise self._unwritable(path, error) from None
+        with contextlib.ExitStack() as unless_written:
+            unless_written.callback(_remove, temporary)
+            try:
+                with open(descriptor, "wb") as file:
+                    os.fchmod(file.fileno(), SECRET_MODE if secret else PUBLIC_MODE)
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+                _sync_folder(path.parent)
+            except OSError as error:
+                raise self._unwritable(path, error) from None
+            unless_written.pop_all()
+
+    def create(self, name: str, data: bytes, *, secret: bool = False) -> None:
+        """As `write`, of a file that must not be there yet. Raises StateError if it is."""
+        if name in self:
+            raise StateError(f"{self._path(name)} is there already, and is not overwritten")
+        self.write(name, data, secret=secret)
+
+    def remove(self, name: str) -> bool:
+        """Delete a file; False if there was none. Raises StateError."""
+        path = self._path(name)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unwritable(path, error) from None
+        return True
+
+    def names(self, folder: str = "") -> list[str]:
+        """The files of a folder of the state, sorted."""
+        path = self.folder / folder
+        if not path.is_dir():
+            return []
+        return sorted(each.name for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / name
+        if ".." in path.parts[len(self.folder.parts) :] or Path(name).is_absolute():
+            raise StateError(f"{name!r} is outside of {self.folder}")
+        return path
+
+    def _unwritable(self, path: Path, error: OSError) -> StateError:
+        why = {
+            errno.EROFS: "the disk is read-only",
+            errno.ENOSPC: "the disk is full",
+            errno.EDQUOT: "the quota is used up",
+        }
+        reason = why.get(error.errno or 0, error.strerror or str(error))
+        return StateError(f"{path} can't be written: {reason}; nothing was changed (another folder: --state DIR)")
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the new name on disk as well (fsync(2)); where a folder can't be synced, it is as safe as it can be."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

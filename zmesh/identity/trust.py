@@ -1,0 +1,198 @@
+"""Which certificates are believed: those of the mesh's authorities, in their time, and not revoked.
+
+Two authorities may be trusted at once, so that one can take over from the other. A revocation names a node id or a
+key's fingerprint; it is signed by an authority, reaches all nodes, and is kept until what it revokes has expired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import msgpack
+
+from zmesh.errors import MeshError
+from zmesh.identity.certificates import Certificate
+from zmesh.identity.keys import PUBLIC_BYTES, SIGNATURE_BYTES, IdentityKey, fingerprint, is_signed
+
+YEAR = 365 * 86400
+MAX_AUTHORITIES = 8
+MAX_REVOCATIONS = 10_000
+MAX_REVOCATION = 1024
+_DOMAIN = b"zmesh revocation 1\0"
+
+
+class TrustError(MeshError):
+    """A certificate that is not believed. `reason` is one of REASONS; the text has the node, the key and the remedy."""
+
+    code = "not_trusted"
+
+    def __init__(self, reason: str, text: str, *, node: str | None = None) -> None:
+        super().__init__(text, node=node)
+        self.reason = reason
+
+
+REASONS = ("mesh", "authority", "not_yet_valid", "expired", "revoked", "id", "signature")
+
+
+class Authority(NamedTuple):
+    """A public key that signs certificates of the mesh, from `not_before` to `not_after` (seconds since 1970)."""
+
+    public: bytes
+    not_before: int
+    not_after: int
+
+    @property
+    def fingerprint(self) -> str:
+        """As `ssh-keygen -l` shows it."""
+        return fingerprint(self.public)
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What is believed no more: a node id, or a key by its fingerprint. `at` and `until` in seconds since 1970."""
+
+    subject: str
+    at: int
+    until: int
+    reason: str
+    authority: bytes
+    signature: bytes
+
+    @classmethod
+    def sign(cls, authority: IdentityKey, subject: str, at: int, until: int, reason: str = "") -> Self:
+        """A revocation, signed. `subject`: a node id or a fingerprint (`SHA256:...`)."""
+        signature = authority.sign(_DOMAIN + _packed(subject, at, until, reason))
+        return cls(subject, at, until, reason, authority.public, signature)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the signature is that of the authority it names."""
+        signed = _DOMAIN + _packed(self.subject, self.at, self.until, self.reason)
+        return is_signed(self.authority, self.signature, signed)
+
+    def encode(self) -> bytes:
+        """The revocation as bytes, for the mesh and for a file."""
+        fields = (self.subject, self.at, self.until, self.reason, self.authority, self.signature)
+        return msgpack.packb(fields)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read a revocation. Raises TrustError for what is none, or is badly signed."""
+        if len(data) > MAX_REVOCATION:
+            raise TrustError("signature", f"a revocation of {len(data)} bytes, where {MAX_REVOCATION} are allowed")
+        try:
+            fields = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise TrustError("signature", f"a revocation that can't be read: {error}") from None
+        if type(fields) is not tuple or tuple(map(type, fields)) != (str, int, int, str, bytes, bytes):
+            raise TrustError("signature", "a revocation with a field of the wrong kind")
+        found = cls(*fields)
+        if not 0 <= found.at <= found.until < 1 << 62 or not 0 < len(found.subject) <= 64 or len(found.reason) > 256:
+            raise TrustError("signature", "a revocation with a field out of its limits")
+        if (len(found.authority), len(found.signature)) != (PUBLIC_BYTES, SIGNATURE_BYTES) or not found.is_valid:
+            raise TrustError("signature", f"a revocation of {found.subject!r} whose signature does not fit")
+        return found
+
+
+class TrustStore:
+    """What one node believes: the mesh's name, its authorities, and what was revoked."""
+
+    def __init__(self, mesh: str, authorities: Iterable[Authority], revocations: Iterable[Revocation] = ()) -> None:
+        self.mesh = mesh
+        self._authorities: dict[bytes, Authority] = {each.public: each for each in authorities}
+        self._revoked: dict[str, Revocation] = {}
+        for revocation in revocations:
+            self.revoke(revocation)
+
+    @property
+    def authorities(self) -> tuple[Authority, ...]:
+        """Those that are trusted, as they were given."""
+        return tuple(self._authorities.values())
+
+    @property
+    def revocations(self) -> tuple[Revocation, ...]:
+        """All that are in force."""
+        return tuple(self._revoked.values())
+
+    def revoke(self, revocation: Revocation) -> bool:
+        """Take in a revocation; True if it is news. One by a key that is no authority here is not believed."""
+        if revocation.authority not in self._authorities or not revocation.is_valid:
+            return False
+        known = self._revoked.get(revocation.subject)
+        if known is not None and known.until >= revocation.until:
+            return False
+        if known is None and len(self._revoked) >= MAX_REVOCATIONS:
+            return False
+        self._revoked[revocation.subject] = revocation
+        return True
+
+    def expire(self, now: float) -> None:
+        """Forget the revocations of what has expired by itself."""
+        self._revoked = {subject: each for subject, each in self._revoked.items() if each.until > now}
+
+    def check(self, certificate: Certificate, now: float, node_id: str | None = None) -> None:
+        """Raise TrustError unless the certificate is believed at `now` (seconds since 1970), and for that node id."""
+        who = certificate.node_id
+        key = fingerprint(certificate.public)
+        if node_id is not None and who != node_id:
+            text = f"node {node_id!r} shows a certificate for {who!r} (key {key}); each node has one of its own"
+            raise TrustError("id", text, node=node_id)
+        if certificate.mesh != self.mesh:
+            text = (
+                f"node {who!r} is of the mesh {certificate.mesh!r}, and this one is {self.mesh!r}; join this one first"
+            )
+            raise TrustError("mesh", text, node=who)
+        authority = self._authorities.get(certificate.authority)
+        if authority is None:
+            trusted = ", ".join(each.fingerprint for each in self.authorities) or "none"
+            text = (
+                f"node {who!r} shows a certificate of the authority {fingerprint(certificate.authority)}, and trusted "
+                f"here is {trusted}; zmesh invite {who} makes a ticket for this mesh"
+            )
+            raise TrustError("authority", text, node=who)
+        self._check_time(certificate, authority, now)
+        for subject in (who, key):
+            revocation = self._revoked.get(subject)
+            if revocation is not None and revocation.until > now and _covers(revocation, certificate):
+                why = f" ({revocation.reason})" if revocation.reason else ""
+                text = (
+                    f"node {who!r} (key {key}) was revoked {_ago(now - revocation.at)}{why} by the authority "
+                    f"{fingerprint(revocation.authority)}; zmesh invite {who} lets it join anew"
+                )
+                raise TrustError("revoked", text, node=who)
+
+    def _check_time(self, certificate: Certificate, authority: Authority, now: float) -> None:
+        who = certificate.node_id
+        begins = max(certificate.not_before, authority.not_before)
+        ends = min(certificate.not_after, authority.not_after)
+        if now < begins:
+            text = f"the certificate of node {who!r} is valid in {_span(begins - now)} only; which clock is wrong?"
+            raise TrustError("not_yet_valid", text, node=who)
+        if now >= ends:
+            text = (
+                f"the certificate of node {who!r} expired {_ago(now - ends)}; it renews itself at a hub unless it was "
+                "revoked, or the clock here is ahead"
+            )
+            raise TrustError("expired", text, node=who)
+
+
+def _covers(revocation: Revocation, certificate: Certificate) -> bool:
+    """A key stays revoked; of an id, what was signed before. A certificate made later is a new decision."""
+    return revocation.subject != certificate.node_id or certificate.not_before < revocation.at
+
+
+def _packed(subject: str, at: int, until: int, reason: str) -> bytes:
+    return msgpack.packb((subject, at, until, reason))
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("months", 30 * 86400), ("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _ago(seconds: float) -> str:
+    return f"{_span(seconds)} ago"

@@ -9,6 +9,8 @@ USAGE = 2
 """The command can't be done as it was given: an option, a URL, a file, a setting, a port that is taken."""
 UNREACHABLE = 3
 TIMED_OUT = 4
+NOT_TRUSTED = 6
+"""The other node does not allow it, or one of the two does not trust the other."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ends: 128 + 13."""
@@ -24,7 +26,7 @@ class Failure(Exception):
 
 def exit_code(error: BaseException) -> int:
     """The exit code for an error that a command did not handle."""
-    from zmesh.errors import ConfigError, TimedOut, Unreachable
+    from zmesh.errors import ConfigError, NotAllowed, NotTrusted, TimedOut, Unreachable
 
     match error:
         case Failure():
@@ -35,11 +37,13 @@ def exit_code(error: BaseException) -> int:
             return UNREACHABLE
         case TimedOut():
             return TIMED_OUT
+        case NotAllowed() | NotTrusted():
+            return NOT_TRUSTED
         case BrokenPipeError():
             return BROKEN_PIPE
         case _:
             return FAILED
 
 
-REASONS = {"unreachable": UNREACHABLE, "timed_out": TIMED_OUT}
+REASONS = {"unreachable": UNREACHABLE, "timed_out": TIMED_OUT, "not_allowed": NOT_TRUSTED, "not_trusted": NOT_TRUSTED}
 """The exit codes for the `reason` of a final reply; any other is a failure of the remote work."""

@@ -5,6 +5,7 @@
     │   └── AddressError       a listen or peer URL can't be used
     ├── Closed                 the node is not open yet, closed, closed meanwhile, or a parent process's
     ├── Overloaded             more is waiting than the node may hold
+    ├── NotTrusted             a node, a key or a certificate is not trusted, here or at the other end
     └── ExchangeError          a request that ended in anything but success
         ├── RemoteError        the plugin raised
         │   ├── UnknownDirective   the node has no such directive
@@ -61,6 +62,14 @@ class Overloaded(MeshError):
     """A bound on what may wait is reached; send less, or wait for replies first."""
 
     code: ClassVar[str] = "overloaded"
+
+
+class NotTrusted(MeshError):
+    """A node, a key or a certificate is not trusted, by this node or by the other; the text says who, why, and the
+    command that mends it.
+    """
+
+    code: ClassVar[str] = "not_trusted"
 
 
 class ExchangeError(MeshError):

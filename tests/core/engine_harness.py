@@ -76,8 +76,9 @@ class Subject:
 
     # -- stimuli --
 
-    def link_up(self, link=1, *, dialled=False, cost=100, where=""):
-        return self.done(self.engine.link_up(link, self.now, dialled=dialled, cost=cost, where=where))
+    def link_up(self, link=1, *, dialled=False, cost=100, where="", channel=b""):
+        up = self.engine.link_up(link, self.now, dialled=dialled, cost=cost, where=where, channel=channel)
+        return self.done(up)
 
     def link_down(self, link=1, reason="closed"):
         return self.done(self.engine.link_down(link, self.now, reason))

@@ -29,6 +29,12 @@ def test_a_connection_that_never_opened_is_lost_without_a_report(subject):
     assert len(subject.engine.neighbours) == 0
 
 
+def test_a_link_keeps_the_keys_of_its_encrypted_connection(subject):
+    subject.link_up(1, channel=bytes(range(64)))
+    subject.link_up(2)
+    assert [link.channel for link in subject.engine.neighbours] == [bytes(range(64)), b""]
+
+
 def test_a_silent_neighbour_is_hung_up_on(linked):
     effects = linked.run(SILENCE + 0.1)
     assert HangUp(1, "silent", 0.0) in effects

@@ -18,7 +18,7 @@ class RecordingHandler:
         self.shut = []
         self.transport = None
 
-    def on_link_up(self, link, *, dialled, cost):
+    def on_link_up(self, link, *, dialled, cost, channel=b""):
         self.events.append(("up", link, dialled, cost))
         self.links.append(link)
 

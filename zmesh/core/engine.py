@@ -84,14 +84,22 @@ class Engine(View):
     # -- stimuli: the transport ----------------------------------------------------------------------------------
 
     def link_up(
-        self, link: LinkId, now: float, *, dialled: bool, cost: int = DEFAULT_COST, where: str = ""
+        self,
+        link: LinkId,
+        now: float,
+        *,
+        dialled: bool,
+        cost: int = DEFAULT_COST,
+        where: str = "",
+        channel: bytes = b"",
     ) -> list[Effect]:
         """A connection is there. The end that dialled sends the first HELLO; the one that listens waits for it.
 
-        `where`: the other end in words, for logs.
+        `where`: the other end in words, for logs. `channel`: bytes that name the encrypted connection, the same at both
+        ends: the public CURVE keys of the end that dialled and of the one that listens; b"" if it is plaintext.
         """
         if self.neighbours.get(link) is None and not self._closed:
-            self.neighbours.open(link, now, dialled=dialled, cost=cost, where=where)
+            self.neighbours.open(link, now, dialled=dialled, cost=cost, where=where, channel=channel)
         return self._done(now)
 
     def link_down(self, link: LinkId, now: float, reason: str) -> list[Effect]:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 import msgpack
 
-from zmesh.errors import MeshError
+from zmesh.errors import NotTrusted
 from zmesh.identity.certificates import Certificate
 from zmesh.identity.keys import PUBLIC_BYTES, SIGNATURE_BYTES, IdentityKey, fingerprint, is_signed
 
@@ -23,10 +23,8 @@ MAX_REVOCATION = 1024
 _DOMAIN = b"zmesh revocation 1\0"
 
 
-class TrustError(MeshError):
+class TrustError(NotTrusted):
     """A certificate that is not believed. `reason` is one of REASONS; the text has the node, the key and the remedy."""
-
-    code = "not_trusted"
 
     def __init__(self, reason: str, text: str, *, node: str | None = None) -> None:
         super().__init__(text, node=node)

@@ -156,11 +156,12 @@ class Driver:
 
     # -- stimuli: the transport (TransportHandler) --------------------------------------------------------------------
 
-    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"") -> None:
         """A connection is there."""
         where = self._links.remote_address(link) if self._links is not None else ""
         where = f"at {where}" if dialled else f"from {where}"
-        self.perform(self.engine.link_up(link, time.monotonic(), dialled=dialled, cost=cost, where=where))
+        now = time.monotonic()
+        self.perform(self.engine.link_up(link, now, dialled=dialled, cost=cost, where=where, channel=channel))
 
     def on_link_down(self, link: LinkId, reason: str) -> None:
         """A connection is gone."""

@@ -128,7 +128,7 @@ class Member:
 
     # -- events of the transport (TransportHandler) --------------------------------------------------------------------
 
-    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"") -> None:
         """Greet."""
         self._link = link
         hello = wire.Hello(self.node, self.incarnation, time.time(), self._leaf, int(link), 0)

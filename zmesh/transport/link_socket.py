@@ -45,8 +45,8 @@ IN = int(zmq.POLLIN)
 class TransportHandler(Protocol):
     """Receives the events of a transport, all on the loop's thread."""
 
-    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int) -> None:
-        """A connection is established, dialled or accepted."""
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"") -> None:
+        """A connection is established, dialled or accepted; `channel` as `Engine.link_up` takes it."""
 
     def on_link_down(self, link: LinkId, reason: str) -> None:
         """A connection is closed."""

@@ -92,6 +92,7 @@ class Link:
 
     __slots__ = (
         "base_cost",
+        "channel",
         "cost",
         "dialled",
         "greeted",
@@ -125,10 +126,12 @@ class Link:
         cost: int,
         now: float,
         where: str = "",
+        channel: bytes = b"",
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.id = id
         self.where = where
+        self.channel = channel
         self.limiter = RateLimiter(limits)
         self.dialled = dialled
         self.base_cost = cost
@@ -209,10 +212,12 @@ class Links:
     def __iter__(self) -> Iterator[Link]:
         return iter(self._links.values())
 
-    def open(self, id: LinkId, *, dialled: bool, cost: int, now: float, where: str = "") -> Link:
-        """Add a new connection; `where`: its other end in words."""
+    def open(self, id: LinkId, *, dialled: bool, cost: int, now: float, where: str = "", channel: bytes = b"") -> Link:
+        """Add a new connection; `where`: its other end in words; `channel`: the keys of both ends, if encrypted."""
         cost = max(1, min(cost, MAX_COST))
-        link = self._links[id] = Link(id, dialled=dialled, cost=cost, now=now, where=where, limits=self._limits)
+        link = self._links[id] = Link(
+            id, dialled=dialled, cost=cost, now=now, where=where, channel=channel, limits=self._limits
+        )
         self._silences.set(id, now + max(OPENING, SILENCE * self.heartbeat))
         if dialled:
             self._probes.set(id, now + self._period(link))

@@ -96,9 +96,9 @@ class Neighbours:
 
     # -- opening and closing -------------------------------------------------------------------------------------
 
-    def open(self, link: LinkId, now: float, *, dialled: bool, cost: int, where: str) -> None:
+    def open(self, link: LinkId, now: float, *, dialled: bool, cost: int, where: str, channel: bytes) -> None:
         """A connection is there. The end that dialled sends the first HELLO."""
-        opened = self._links.open(link, dialled=dialled, cost=cost, now=now, where=where)
+        opened = self._links.open(link, dialled=dialled, cost=cost, now=now, where=where, channel=channel)
         self._forwarding.open(link, now)
         if dialled:
             self._handshake.send_hello(opened, now)

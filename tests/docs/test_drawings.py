@@ -24,7 +24,7 @@ STATES: dict[str, list[Enum]] = {
     "server": [*ServerState],
     "route": [*Advertising, *Starvation],
 }
-VALUES = {"durations", "limits", "message", "rtt", "timers"}
+VALUES = {"credentials", "durations", "limits", "message", "rtt", "timers"}
 """Modules of the core that one box of its drawing stands for."""
 
 

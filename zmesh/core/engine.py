@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 
 from zmesh.core import wire
+from zmesh.core.credentials import Credentials
 from zmesh.core.delivery import Delivery
 from zmesh.core.effects import Effect, Report
 from zmesh.core.forwarding import DRAIN, Forwarding
@@ -21,6 +22,7 @@ from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHea
 from zmesh.core.neighbours import (
     MIN_RESENT,
     Accepted,
+    Authentication,
     Ended,
     Link,
     LinkEvent,
@@ -30,7 +32,7 @@ from zmesh.core.neighbours import (
     State,
 )
 from zmesh.core.routing import Routing
-from zmesh.core.timers import Alarm
+from zmesh.core.timers import Alarm, WallClock
 from zmesh.core.view import View
 from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Packet, WireError
 
@@ -40,6 +42,7 @@ _ROUTING = (Kind.UPDATE, Kind.RECORD, Kind.SEQNO_REQUEST, Kind.RESEND)
 class Engine(View):
     """A node of the mesh. `incarnation`: 64 random bits of this start; `epoch`: the seconds since 1970 at `now` 0;
     `serial`: where its counters start, higher at each start if the machine's clock allows (milliseconds since 1970).
+    `credentials`: its identity, and what it believes of others; with None it is unauthenticated, as its neighbours.
 
     A `leaf` (an ephemeral node) forwards nothing, and the mesh keeps no route to it: its address is `leaf@neighbour`.
     """
@@ -56,11 +59,15 @@ class Engine(View):
         route_timeout: float = 30.0,
         leaf: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        credentials: Credentials | None = None,
     ) -> None:
         self.node = node
         self.incarnation = incarnation
         self.leaf = leaf
+        self.credentials = credentials
         self.alarm = Alarm()
+        self._clock = WallClock(epoch)
+        authentication = Authentication(node, incarnation, credentials, self._clock, leaf=leaf)
         links = Links(heartbeat, self.alarm, limits)
         self.routing = Routing(
             node,
@@ -76,7 +83,15 @@ class Engine(View):
         )
         self.forwarding = Forwarding(node, incarnation, self.routing, leaf=leaf, limits=limits)
         self.neighbours = Neighbours(
-            node, incarnation, links, self.routing, self.forwarding, now=now, leaf=leaf, limits=limits
+            node,
+            incarnation,
+            links,
+            self.routing,
+            self.forwarding,
+            authentication,
+            now=now,
+            leaf=leaf,
+            limits=limits,
         )
         self.delivery = Delivery(self.forwarding, route_timeout, self.alarm, leaf=leaf, limits=limits)
         self._closed = False
@@ -92,14 +107,15 @@ class Engine(View):
         cost: int = DEFAULT_COST,
         where: str = "",
         channel: bytes = b"",
+        local: bool = False,
     ) -> list[Effect]:
         """A connection is there. The end that dialled sends the first HELLO; the one that listens waits for it.
 
-        `where`: the other end in words, for logs. `channel`: bytes that name the encrypted connection, the same at both
-        ends: the public CURVE keys of the end that dialled and of the one that listens; b"" if it is plaintext.
+        `where`: the other end in words, for logs. `channel`: both CURVE public keys, the dialler's first, or nothing.
+        `local`: nobody but this node's user can open such a connection; a leaf needs no certificate on it.
         """
         if self.neighbours.get(link) is None and not self._closed:
-            self.neighbours.open(link, now, dialled=dialled, cost=cost, where=where, channel=channel)
+            self.neighbours.open(link, now, dialled=dialled, cost=cost, where=where, channel=channel, local=local)
         return self._done(now)
 
     def link_down(self, link: LinkId, now: float, reason: str) -> list[Effect]:
@@ -231,6 +247,16 @@ class Engine(View):
         self.routing.describe(capabilities, now)
         return self._done(now)
 
+    def trust_changed(self, now: float) -> list[Effect]:
+        """What the credentials believe has changed: links to nodes that are not believed any more end."""
+        self._check_trust(now)
+        return self._done(now)
+
+    def clock_set(self, epoch: float, now: float) -> list[Effect]:
+        """The machine's clock was set: `now` 0 was `epoch` seconds after 1970."""
+        self._clock.epoch = epoch
+        return self.trust_changed(now)
+
     def probe(self, link: LinkId, now: float) -> list[Effect]:
         """Send something on a link whose connection may be gone, so that the transport finds out."""
         known = self.neighbours.get(link)
@@ -255,6 +281,8 @@ class Engine(View):
             self._leave_suspect_uplink(now)
         for link in silent:
             self._follow(self.neighbours.time_out(link, now), now)
+        if self.neighbours.is_check_due(now):
+            self._check_trust(now)
         self.routing.expire(now)
         if not self.routing.is_contested:
             self.delivery.on_uncontested()
@@ -371,6 +399,10 @@ class Engine(View):
                 self._establish(link, now)
             case Ended(link, reason):
                 self._close(link, reason, now)
+
+    def _check_trust(self, now: float) -> None:
+        for ended in self.neighbours.disbelieved(now):
+            self._follow(ended, now)
 
     def _establish(self, link: Link, now: float) -> None:
         self.neighbours.establish(link, now)

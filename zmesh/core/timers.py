@@ -16,6 +16,19 @@ K = TypeVar("K", bound=Hashable)
 _SWEEP_AT = 64
 
 
+class WallClock:
+    """The time of day, as the machine's clock shows it; `epoch`: seconds since 1970 at `now` 0. It may be set anew."""
+
+    __slots__ = ("epoch",)
+
+    def __init__(self, epoch: float) -> None:
+        self.epoch = epoch
+
+    def at(self, now: float) -> float:
+        """Seconds since 1970 at `now`."""
+        return self.epoch + now
+
+
 class Alarm:
     """The earliest deadline of all the tables that share it; cheap to read after every event.
 

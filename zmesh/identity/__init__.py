@@ -4,6 +4,7 @@ Everything here is pure but `state`, which keeps it in a folder; `cryptography` 
 """
 
 from zmesh.identity.certificates import Certificate, issue, read_certificate
+from zmesh.identity.credentials import NodeCredentials
 from zmesh.identity.keys import IdentityKey, fingerprint
 from zmesh.identity.policy import Decision, Policy
 from zmesh.identity.tickets import Ticket
@@ -14,6 +15,7 @@ __all__ = [
     "Certificate",
     "Decision",
     "IdentityKey",
+    "NodeCredentials",
     "Policy",
     "Revocation",
     "Ticket",

@@ -20,6 +20,9 @@ YEAR = 365 * 86400
 MAX_AUTHORITIES = 8
 MAX_REVOCATIONS = 10_000
 MAX_REVOCATION = 1024
+CLOCKS_AGREE = 300.0
+"""Seconds by which clocks may differ without being named as the reason of a refusal."""
+
 _DOMAIN = b"zmesh revocation 1\0"
 
 
@@ -130,8 +133,19 @@ class TrustStore:
         """Forget the revocations of what has expired by itself."""
         self._revoked = {subject: each for subject, each in self._revoked.items() if each.until > now}
 
-    def check(self, certificate: Certificate, now: float, node_id: str | None = None) -> None:
-        """Raise TrustError unless the certificate is believed at `now` (seconds since 1970), and for that node id."""
+    def check(
+        self,
+        certificate: Certificate,
+        now: float,
+        node_id: str | None = None,
+        *,
+        here: str = "",
+        their_clock: float | None = None,
+    ) -> None:
+        """Raise TrustError unless the certificate is believed at `now` (seconds since 1970), and for that node id.
+
+        `here`: the node that checks, and `their_clock`: what the other node's clock shows, for the text.
+        """
         who = certificate.node_id
         key = fingerprint(certificate.public)
         if node_id is not None and who != node_id:
@@ -150,7 +164,7 @@ class TrustStore:
                 f"here is {trusted}; zmesh invite {who} makes a ticket for this mesh"
             )
             raise TrustError("authority", text, node=who)
-        self._check_time(certificate, authority, now)
+        self._check_time(certificate, authority, now, _clocks(who, here, now, their_clock))
         for subject in (who, key):
             revocation = self._revoked.get(subject)
             if revocation is not None and revocation.until > now and _covers(revocation, certificate):
@@ -161,17 +175,18 @@ class TrustStore:
                 )
                 raise TrustError("revoked", text, node=who)
 
-    def _check_time(self, certificate: Certificate, authority: Authority, now: float) -> None:
+    def _check_time(self, certificate: Certificate, authority: Authority, now: float, clocks: str) -> None:
         who = certificate.node_id
         begins = max(certificate.not_before, authority.not_before)
         ends = min(certificate.not_after, authority.not_after)
         if now < begins:
-            text = f"the certificate of node {who!r} is valid in {_span(begins - now)} only; which clock is wrong?"
+            why = clocks or "; which clock is wrong?"
+            text = f"the certificate of node {who!r} is valid in {_span(begins - now)} only{why}"
             raise TrustError("not_yet_valid", text, node=who)
         if now >= ends:
             text = (
-                f"the certificate of node {who!r} expired {_ago(now - ends)}; it renews itself at a hub unless it was "
-                "revoked, or the clock here is ahead"
+                f"the certificate of node {who!r} (key {fingerprint(certificate.public)}) expired {_ago(now - ends)}"
+                f"{clocks}; zmesh invite {who} makes a ticket for a new one"
             )
             raise TrustError("expired", text, node=who)
 
@@ -179,6 +194,14 @@ class TrustStore:
 def _covers(revocation: Revocation, certificate: Certificate) -> bool:
     """A key stays revoked; of an id, what was signed before. A certificate made later is a new decision."""
     return revocation.subject != certificate.node_id or certificate.not_before < revocation.at
+
+
+def _clocks(who: str, here: str, now: float, their_clock: float | None) -> str:
+    """How far the two clocks differ, if that may be the reason."""
+    if their_clock is None or abs(now - their_clock) < CLOCKS_AGREE:
+        return ""
+    direction = "behind" if now < their_clock else "ahead of"
+    return f"; the clock of {here!r} is {_span(abs(now - their_clock))} {direction} that of {who!r}"
 
 
 def _packed(subject: str, at: int, until: int, reason: str) -> bytes:

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
 from zmesh.core.engine import Engine
@@ -21,6 +21,7 @@ from zmesh.core.wire import Frames
 from zmesh.testing.simclock import Clock
 
 if TYPE_CHECKING:
+    from zmesh.core.credentials import Credentials
     from zmesh.testing.simulator import Simulator
     from zmesh.testing.simwire import Port, Session, Wire
 
@@ -65,7 +66,8 @@ Plugin = Callable[["SimNode", Job], None]
 class SimNode:
     """One engine and a program around it, by default one that answers `echo:echo`.
 
-    Options: those of the engine, and `offset`, `drift` and `epoch` of its `Clock`.
+    Options: those of the engine (`credentials` as a function of the node id, called at each start), and `offset`,
+    `drift` and `epoch` of its `Clock`.
     """
 
     lies = False
@@ -108,6 +110,11 @@ class SimNode:
     def _number(self, option: str, default: float) -> float:
         return float(str(self.options.get(option, default)))
 
+    def _credentials(self) -> Credentials | None:
+        """The credentials of the next incarnation; the option is a function that makes them for a node id."""
+        make = self.options.get("credentials")
+        return cast("Credentials", make(str(self.id))) if callable(make) else None
+
     @property
     def now(self) -> float:
         """What this node's monotonic clock shows."""
@@ -130,6 +137,7 @@ class SimNode:
             route_timeout=self._number("route_timeout", 30.0),
             leaf=bool(self.options.get("leaf", False)),
             limits=limits if isinstance(limits, Limits) else DEFAULT_LIMITS,
+            credentials=self._credentials(),
         )
         self.do(self.engine.describe(["echo:echo"], self.now))
 

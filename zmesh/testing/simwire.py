@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from zmesh.core import wire
+from zmesh.core.effects import Effect
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames, Kind
 
@@ -99,6 +100,10 @@ class Wire:
         self.room = room
         self.down = False
         self.removed = False
+        self.channel = b""
+        """The CURVE public keys that the engines are told."""
+        self.local = False
+        """Whether the engines are told that nobody but their user opens the connection."""
         self.session = Session(0.0)
         self.session.broken = True
         self._attempt = 0
@@ -176,7 +181,12 @@ class Wire:
             return
         self.session = session = Session(self.sim.now)
         link = self._attach(session, 0)
-        dialler.do(dialler.engine.link_up(link, dialler.now, dialled=True, cost=self.cost))
+        dialler.do(self._up(dialler, link, dialled=True))
+
+    def _up(self, node: SimNode, link: LinkId, *, dialled: bool) -> list[Effect]:
+        return node.engine.link_up(
+            link, node.now, dialled=dialled, cost=self.cost, channel=self.channel, local=self.local
+        )
 
     def _redial(self, pause: float) -> None:
         self._attempt += 1
@@ -243,7 +253,7 @@ class Wire:
     def _hand_over(self, session: Session, end: int, node: SimNode, frames: Frames) -> None:
         if session.ids[1 - end] is None and end == 0 and not (session.broken or session.hung_up):
             link = self._attach(session, 1)
-            node.do(node.engine.link_up(link, node.now, dialled=False, cost=self.cost))
+            node.do(self._up(node, link, dialled=False))
         at = session.ids[1 - end]
         if at is not None:
             node.do(node.engine.receive(at, frames, node.now))

@@ -235,9 +235,9 @@ def test_the_highest_common_version_is_spoken(subject, lowest, highest):
 
 def test_an_unknown_extension_of_a_hello_is_ignored_and_a_critical_one_refuses_it(subject):
     subject.link_up(1)
-    head = wire.Hello("a", 1, 0.0, False, 9, 0, extensions={wire.CRITICAL: b""})
+    head = wire.Hello("a", 1, 0.0, False, 9, 0, extensions={wire.CRITICAL + 9: b""})
     (dropped,) = subject.hear(1, Kind.HELLO, head)
-    assert dropped.detail == "unknown_extension: the extension 128 is critical, and unknown here"
+    assert dropped.detail == "unknown_extension: the extension 137 is critical, and unknown here"
     subject.hear(1, Kind.HELLO, head._replace(extensions={wire.CRITICAL - 1: b"later"}))
     assert subject.engine.neighbours.get(1).state is State.UP
 

@@ -3,6 +3,7 @@
 Others use the `Neighbours` of a node, the `Link` that it hands out, and the events of links that it returns.
 """
 
+from zmesh.core.neighbours.authentication import Authentication
 from zmesh.core.neighbours.links import Link, Links, State
 from zmesh.core.neighbours.neighbours import Accepted, Ended, LinkEvent, Neighbours
 from zmesh.core.neighbours.rate_limits import MIN_RESENT, RateExceeded
@@ -10,6 +11,7 @@ from zmesh.core.neighbours.rate_limits import MIN_RESENT, RateExceeded
 __all__ = [
     "MIN_RESENT",
     "Accepted",
+    "Authentication",
     "Ended",
     "Link",
     "LinkEvent",

@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmesh.core import wire
+from zmesh.core.credentials import REASONS, Disbelieved
 from zmesh.core.effects import HangUp, Report, Transmit
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import NodeId
+from zmesh.core.neighbours.authentication import Authentication
 from zmesh.core.neighbours.links import Link, Links, State
 from zmesh.core.routing import Routing, describe_links
 from zmesh.core.wire import Kind
@@ -42,6 +44,7 @@ class Handshake:
         links: Links,
         routing: Routing,
         forwarding: Forwarding,
+        authentication: Authentication,
         *,
         leaf: bool,
     ) -> None:
@@ -52,11 +55,20 @@ class Handshake:
         self._links = links
         self._routing = routing
         self._forwarding = forwarding
+        self._authentication = authentication
 
     def send_hello(self, link: Link, now: float, answers: int = 0) -> None:
         """Send a HELLO; `answers` is the session of the HELLO that this one answers."""
         link.greeted, link.greetings = now, link.greetings + 1
-        hello = wire.Hello(self.node, self.incarnation, self._started, self.leaf, link.id, answers)
+        hello = wire.Hello(
+            self.node,
+            self.incarnation,
+            self._started,
+            self.leaf,
+            link.id,
+            answers,
+            extensions=self._authentication.prove(link, now),
+        )
         self._forwarding.enqueue(link.id, wire.encode_link(Kind.HELLO, hello))
         if link.dialled and link.greetings == 2:  # a node of version 1 hears nothing else, and then says so
             self._forwarding.enqueue(link.id, wire.hello_for_version1(wire.VERSION))
@@ -75,6 +87,10 @@ class Handshake:
             elif not same:
                 self._forwarding.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: HELLO"))
             return Verdict()
+        try:
+            link.certified = self._authentication.verify(link, hello, now)
+        except Disbelieved as error:
+            return Verdict(refusal=wire.Refuse(error.reason, error.text))
         link.incarnation, link.started = hello.incarnation, hello.started
         if hello.node == self.node:
             reason, whose = ("own_id", "another node")
@@ -105,6 +121,9 @@ class Handshake:
         """The REFUSE for a quarantined link whose node id is in use elsewhere."""
         text, started = f"another node called {link.node!r} is alive in the mesh", 0.0
         others, record = self._rivals(link)[0], self._routing.record(link.node)
+        if link.certified is not None and others and others[0].certified is not None:
+            keys = (others[0].certified.identity.key, link.certified.identity.key)
+            text = f"{text} (key {keys[0]}, and this one has {keys[1]}; zmesh revoke the one that must go)"
         if others:
             text, started = f"{text}, linked to {self.node}", others[0].started
         elif record is not None:
@@ -140,6 +159,8 @@ class Handshake:
     def _turn_away(self, link: Link, text: str, refuse: wire.Refuse) -> None:
         node, link.refused = link.node or None, True
         self._forwarding.emit(Report("link_refused", node, link.id, text))
+        if refuse.reason in REASONS:
+            self._forwarding.emit(Report("not_trusted", node, link.id, refuse.text, text=refuse.reason))
         if refuse.reason in TAKEN:
             self._forwarding.emit(Report("duplicate_id", node or self.node, link.id, text))
         self._forwarding.emit(HangUp(link.id, refuse.text, REDIAL_REFUSED))

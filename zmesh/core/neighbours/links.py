@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
+from zmesh.core.credentials import Certified
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.neighbours.rate_limits import RateLimiter
@@ -92,6 +93,7 @@ class Link:
 
     __slots__ = (
         "base_cost",
+        "certified",
         "channel",
         "cost",
         "dialled",
@@ -102,6 +104,7 @@ class Link:
         "incarnation",
         "leaf",
         "limiter",
+        "local",
         "node",
         "recent",
         "records",
@@ -127,11 +130,17 @@ class Link:
         now: float,
         where: str = "",
         channel: bytes = b"",
+        local: bool = False,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.id = id
         self.where = where
         self.channel = channel
+        """The CURVE public keys of the connection, the dialler's first; empty if it is not encrypted."""
+        self.local = local
+        """Whether nobody but this node's user can have opened the connection."""
+        self.certified: Certified | None = None
+        """The certificate that the other end has shown."""
         self.limiter = RateLimiter(limits)
         self.dialled = dialled
         self.base_cost = cost
@@ -212,11 +221,27 @@ class Links:
     def __iter__(self) -> Iterator[Link]:
         return iter(self._links.values())
 
-    def open(self, id: LinkId, *, dialled: bool, cost: int, now: float, where: str = "", channel: bytes = b"") -> Link:
-        """Add a new connection; `where`: its other end in words; `channel`: the keys of both ends, if encrypted."""
-        cost = max(1, min(cost, MAX_COST))
+    def open(
+        self,
+        id: LinkId,
+        *,
+        dialled: bool,
+        cost: int,
+        now: float,
+        where: str = "",
+        channel: bytes = b"",
+        local: bool = False,
+    ) -> Link:
+        """Add a new connection; `where`: its other end in words."""
         link = self._links[id] = Link(
-            id, dialled=dialled, cost=cost, now=now, where=where, channel=channel, limits=self._limits
+            id,
+            dialled=dialled,
+            cost=max(1, min(cost, MAX_COST)),
+            now=now,
+            where=where,
+            channel=channel,
+            local=local,
+            limits=self._limits,
         )
         self._silences.set(id, now + max(OPENING, SILENCE * self.heartbeat))
         if dialled:

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from zmesh.core import wire
+from zmesh.core.credentials import SWEEP
 from zmesh.core.effects import HangUp, Report
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import LinkId, NodeId
+from zmesh.core.neighbours.authentication import Authentication
 from zmesh.core.neighbours.handshake import REDIAL_REFUSED, TAKEN, Handshake
 from zmesh.core.neighbours.keepalive import Keepalive
 from zmesh.core.neighbours.links import MAX_STRIKES, Link, Links, State
@@ -51,6 +53,7 @@ class Neighbours:
         links: Links,
         routing: Routing,
         forwarding: Forwarding,
+        authentication: Authentication,
         *,
         now: float,
         leaf: bool,
@@ -63,7 +66,11 @@ class Neighbours:
         self._forwarding = forwarding
         self._admissions = TokenBucket(limits.admissions, now)
         self._keepalive = Keepalive(routing, forwarding, leaf=leaf)
-        self._handshake = Handshake(node, incarnation, routing.started, links, routing, forwarding, leaf=leaf)
+        self._authentication = authentication
+        self._handshake = Handshake(
+            node, incarnation, routing.started, links, routing, forwarding, authentication, leaf=leaf
+        )
+        self._checked_at = now
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -96,9 +103,19 @@ class Neighbours:
 
     # -- opening and closing -------------------------------------------------------------------------------------
 
-    def open(self, link: LinkId, now: float, *, dialled: bool, cost: int, where: str, channel: bytes) -> None:
+    def open(
+        self,
+        link: LinkId,
+        now: float,
+        *,
+        dialled: bool,
+        cost: int,
+        where: str,
+        channel: bytes = b"",
+        local: bool = False,
+    ) -> None:
         """A connection is there. The end that dialled sends the first HELLO."""
-        opened = self._links.open(link, dialled=dialled, cost=cost, now=now, where=where, channel=channel)
+        opened = self._links.open(link, dialled=dialled, cost=cost, now=now, where=where, channel=channel, local=local)
         self._forwarding.open(link, now)
         if dialled:
             self._handshake.send_hello(opened, now)
@@ -135,6 +152,20 @@ class Neighbours:
     def released(self) -> Link | None:
         """A quarantined link whose node id is not in use elsewhere any more, or None."""
         return self._handshake.released()
+
+    def disbelieved(self, now: float) -> list[Ended]:
+        """Refuse the links whose other end is not believed any more; `close` each of them."""
+        self._checked_at = now
+        ended = []
+        for link in self._links.up():
+            error = self._authentication.check(link, now)
+            if error is not None:
+                ended.append(self._refuse(link, wire.Refuse(error.reason, error.text), now))
+        return ended
+
+    def is_check_due(self, now: float) -> bool:
+        """Whether it is time for `disbelieved`: certificates expire without a frame that would say so."""
+        return self._authentication.is_on and now >= self._checked_at + SWEEP
 
     def say_goodbye(self, reason: str) -> None:
         """Send a GOODBYE on all links that are up."""
@@ -261,8 +292,11 @@ class Neighbours:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """When `send_due` or `expire` has work."""
-        return self._links.next_deadline()
+        """When `send_due`, `expire` or `disbelieved` has work."""
+        deadline = self._links.next_deadline()
+        if deadline is None or not self._authentication.is_on:
+            return deadline
+        return min(deadline, self._checked_at + SWEEP)
 
     def send_due(self, now: float) -> None:
         """Send the PROBEs that are due, and again the HELLOs that were not answered."""

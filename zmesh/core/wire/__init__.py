@@ -6,8 +6,9 @@ A packet is a header of 16 bytes, two addresses, a head and a body (`packet.py`)
 destination; the head is for the node at the other end (of the link, or of the path), the body is payload or empty.
 Every field has a type and a limit here. Whatever does not fit raises WireError and nothing else.
 
-`limits.py` has the limits and `fields.py` reads single values; `link.py` has the heads of what stays on one link and
-`routed.py` of what travels; `version1.py` refuses nodes of version 1 with a reason that they can read.
+`limits.py` has the limits and `fields.py` reads single values; `link.py` has the heads of what stays on one link,
+`routed.py` of what travels, and `identity.py` what proves who a node is; `version1.py` refuses nodes of version 1 with
+a reason that they can read.
 
 Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
 """
@@ -19,6 +20,16 @@ from zmesh.core.wire.fields import (
     ChecksumError,
     UnknownExtension,
     WireError,
+)
+from zmesh.core.wire.identity import (
+    IDENTITY,
+    MAX_CERTIFICATE,
+    MAX_PROOF,
+    Proof,
+    decode_proof,
+    encode_proof,
+    signed_by_dialler,
+    signed_by_listener,
 )
 from zmesh.core.wire.limits import (
     INFINITY,
@@ -131,12 +142,14 @@ __all__ = [
     "FULL_BEGIN",
     "FULL_END",
     "HEADER_BYTES",
+    "IDENTITY",
     "INFINITY",
     "LOWEST_VERSION",
     "MAX_ACKS",
     "MAX_BODY",
     "MAX_CAPABILITIES",
     "MAX_CAPABILITY",
+    "MAX_CERTIFICATE",
     "MAX_ENTRIES",
     "MAX_HEAD",
     "MAX_HOPS",
@@ -145,6 +158,7 @@ __all__ = [
     "MAX_METADATA",
     "MAX_NAMES",
     "MAX_NEIGHBOURS",
+    "MAX_PROOF",
     "MAX_RECORD",
     "MAX_RECORDS",
     "MAX_REFUSED",
@@ -171,6 +185,7 @@ __all__ = [
     "Kind",
     "Packet",
     "Probe",
+    "Proof",
     "Record",
     "Refuse",
     "Refused",
@@ -190,6 +205,7 @@ __all__ = [
     "decode_hello",
     "decode_packet",
     "decode_probe",
+    "decode_proof",
     "decode_record",
     "decode_records",
     "decode_refuse",
@@ -204,6 +220,7 @@ __all__ = [
     "encode_chunk",
     "encode_link",
     "encode_packet",
+    "encode_proof",
     "encode_records",
     "encode_update",
     "hello_for_version1",
@@ -212,6 +229,8 @@ __all__ = [
     "onward",
     "read_packet",
     "refuse_version1",
+    "signed_by_dialler",
+    "signed_by_listener",
     "size_of",
     "verify",
 ]

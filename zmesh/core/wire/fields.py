@@ -35,6 +35,7 @@ class ChecksumError(WireError):
 
 
 NO_EXTENSIONS: Mapping[int, bytes] = {}
+_NONE_KNOWN: Mapping[int, int] = {}
 
 
 class UnknownExtension(WireError):
@@ -124,15 +125,16 @@ def read_address(value: object) -> Address:
     return Address(value)
 
 
-def read_extensions(value: object) -> Mapping[int, bytes]:
-    """An extension map of a version that knows none. Raises UnknownExtension for a critical one, else WireError."""
+def read_extensions(value: object, known: Mapping[int, int] = _NONE_KNOWN) -> Mapping[int, bytes]:
+    """An extension map; `known`: how long each known one may be. Raises UnknownExtension, or else WireError."""
     if type(value) is not dict or len(value) > MAX_EXTENSIONS:
         raise WireError(f"not a map of at most {MAX_EXTENSIONS} extensions")
     for number, content in value.items():
         if type(number) is not int or not 0 <= number <= 255 or type(content) is not bytes:
             raise WireError("not an extension")
-        if len(content) > MAX_EXTENSION:
-            raise WireError(f"an extension of {len(content)} bytes where {MAX_EXTENSION} are allowed")
-    if unknown := [number for number in value if number >= CRITICAL]:
+        if len(content) > known.get(number, MAX_EXTENSION):
+            limit = known.get(number, MAX_EXTENSION)
+            raise WireError(f"an extension of {len(content)} bytes where {limit} are allowed")
+    if unknown := [number for number in value if number >= CRITICAL and number not in known]:
         raise UnknownExtension(f"the extension {unknown[0]} is critical, and unknown here")
     return cast("Mapping[int, bytes]", value)

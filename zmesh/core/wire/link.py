@@ -22,6 +22,7 @@ from zmesh.core.wire.fields import (
     read_text,
     unpack,
 )
+from zmesh.core.wire.identity import IDENTITY, MAX_PROOF
 from zmesh.core.wire.limits import (
     INFINITY,
     LOWEST_VERSION,
@@ -49,6 +50,7 @@ FULL_BEGIN = 1
 FULL_END = 2
 MAX_KNOWN = 65536
 
+_HELLO_EXTENSIONS = {IDENTITY: MAX_PROOF}
 _known_nodes: dict[object, NodeId] = {}
 _INT = {int}
 
@@ -69,8 +71,9 @@ class Hello(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """Refuses a link; `reason` is `version`, `own_id`, `itself`, `duplicate_id` or `leaf`, `text` is for logs. With
-    `own_id` and `duplicate_id`, `started` is the start of the other node with this id; 0 if unknown."""
+    """Refuses a link; `reason` is `version`, `own_id`, `itself`, `duplicate_id`, `leaf`, or one of credentials.REASONS,
+    `text` is for logs. With `own_id` and `duplicate_id`, `started` is the start of the other node with this id; 0 if
+    unknown."""
 
     reason: str
     text: str
@@ -187,7 +190,7 @@ def decode_hello(head: bytes) -> Hello:
         read_int(answers, U63),
         read_int(lowest, 255),
         read_int(highest, 255),
-        read_extensions(extensions),
+        read_extensions(extensions, _HELLO_EXTENSIONS),
     )
 
 

@@ -1,0 +1,85 @@
+"""What the engine needs of an identity: its own certificate, signatures, and whether those of others are believed.
+
+The core does no cryptography: `zmesh.identity` implements `Credentials`, and the shell hands one to the engine. Without
+it a node is unauthenticated, and so are its neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from zmesh.core.message import NodeId
+
+SWEEP = 10.0
+"""Seconds between two looks at whether the certificates of neighbours are still believed."""
+
+
+class PeerIdentity(NamedTuple):
+    """Who another node was proven to be: its id, the tags of its certificate, and its key's fingerprint."""
+
+    id: NodeId
+    tags: tuple[str, ...]
+    key: str
+
+
+class Certified(NamedTuple):
+    """A certificate that was read, and is signed by the authority that it names; `check` says whether to believe it.
+
+    `digest` is what others call it by, `data` its bytes, `public` the Ed25519 key, `valid_until` in seconds since 1970.
+    """
+
+    identity: PeerIdentity
+    digest: bytes
+    data: bytes
+    public: bytes
+    valid_until: float
+
+
+class Disbelieved(Exception):
+    """A certificate or a signature that is not believed. `reason` is one of REASONS; the text names node and remedy."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+REASONS = (
+    "no_certificate",
+    "certificate",
+    "mesh",
+    "authority",
+    "not_yet_valid",
+    "expired",
+    "revoked",
+    "id",
+    "signature",
+)
+"""Why a node is not believed; as the reason of a REFUSE, too."""
+
+
+class Credentials(Protocol):
+    """The identity of this node, and what it believes of others. All times are seconds since 1970."""
+
+    @property
+    def mesh(self) -> str:
+        """The name of the mesh."""
+
+    @property
+    def own(self) -> Certified:
+        """The certificate of this node."""
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of this node's key, 64 bytes."""
+
+    def is_signed(self, by: Certified, signature: bytes, data: bytes) -> bool:
+        """Whether that is the signature of the certificate's key."""
+
+    def read(self, data: bytes) -> Certified:
+        """Read the certificate of another node. Raises Disbelieved."""
+
+    def check(self, certified: Certified, node: NodeId, wall: float, their_wall: float | None = None) -> None:
+        """Raise Disbelieved unless the certificate is to be believed of that node at the time `wall`.
+
+        `their_wall`: what the other node's clock shows, if that is known.
+        """

@@ -1,0 +1,100 @@
+"""Proof of identity in the handshake: a HELLO carries its node's certificate and a signature.
+
+The signature covers the CURVE keys of the connection (`Link.channel`), so that nobody can pass it on over another one.
+The dialler's CURVE key is made at each start, which makes its signature new; the listener's outlives restarts, so it
+signs both incarnations. A leaf on the node's own socket, which nobody but its user can open, needs no certificate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from zmesh.core import wire
+from zmesh.core.credentials import Certified, Credentials, Disbelieved
+from zmesh.core.message import NodeId
+from zmesh.core.neighbours.links import Link
+from zmesh.core.timers import WallClock
+from zmesh.core.wire import IDENTITY
+
+
+class Authentication:
+    """The proofs of one node; `credentials` None: it has no identity, and believes only those that have none either."""
+
+    def __init__(
+        self, node: NodeId, incarnation: int, credentials: Credentials | None, clock: WallClock, *, leaf: bool
+    ) -> None:
+        self._node = node
+        self._incarnation = incarnation
+        self._credentials = credentials
+        self._clock = clock
+        self._leaf = leaf
+
+    @property
+    def is_on(self) -> bool:
+        """Whether this node has an identity."""
+        return self._credentials is not None
+
+    def prove(self, link: Link, now: float) -> Mapping[int, bytes]:
+        """The extensions of a HELLO on that link, which name the other end if this one listens."""
+        credentials = self._credentials
+        if credentials is None:
+            return {}
+        time = max(0, int(1000 * self._clock.at(now)))
+        signature = credentials.sign(self._made_here(credentials, link, time))
+        return {IDENTITY: wire.encode_proof(wire.Proof(time, signature, credentials.own.data))}
+
+    def verify(self, link: Link, hello: wire.Hello, now: float) -> Certified | None:
+        """The certificate of the node that has sent a HELLO, None if none is needed. Raises Disbelieved, WireError."""
+        data, credentials = hello.extensions.get(IDENTITY), self._credentials
+        if credentials is None:
+            if data is None or (self._leaf and link.local):
+                return None
+            text = (
+                f"node {self._node!r} has no certificate, and node {hello.node!r} links to nobody without; on "
+                f"{self._node!r}: zmesh join, with a ticket that zmesh invite {self._node} makes in that mesh"
+            )
+            raise Disbelieved("no_certificate", text)
+        if data is None:
+            if hello.leaf and link.local:
+                return None
+            text = (
+                f"node {hello.node!r} shows no certificate, and node {self._node!r} of the mesh {credentials.mesh!r} "
+                f"links to nobody without; zmesh invite {hello.node} makes a ticket for it to join"
+            )
+            raise Disbelieved("no_certificate", text)
+        proof = wire.decode_proof(data)
+        certified = credentials.read(proof.certificate)
+        credentials.check(certified, hello.node, self._clock.at(now), proof.time / 1000)
+        statement = self._made_there(credentials, link, proof.time, hello)
+        if not credentials.is_signed(certified, proof.signature, statement):
+            text = (
+                f"node {hello.node!r} shows the certificate of the key {certified.identity.key}, but its signature is "
+                "not for this connection: another node may pass it on"
+            )
+            raise Disbelieved("signature", text)
+        return certified
+
+    def check(self, link: Link, now: float) -> Disbelieved | None:
+        """Why the node at the other end is not believed any more, or None."""
+        certified, credentials = link.certified, self._credentials
+        if certified is None or credentials is None:
+            return None
+        try:
+            credentials.check(certified, link.node, self._clock.at(now))
+        except Disbelieved as error:
+            return error
+        return None
+
+    def _made_here(self, credentials: Credentials, link: Link, time: int) -> bytes:
+        """What a HELLO of this node on that link is signed for."""
+        mesh, channel, ends = credentials.mesh, link.channel, (self._node, self._incarnation)
+        if link.dialled:
+            return wire.signed_by_dialler(mesh, channel, time, *ends)
+        return wire.signed_by_listener(mesh, channel, time, *ends, link.node, link.incarnation)
+
+    def _made_there(self, credentials: Credentials, link: Link, time: int, hello: wire.Hello) -> bytes:
+        """What a HELLO that has come on that link must be signed for."""
+        mesh, channel, ends = credentials.mesh, link.channel, (hello.node, hello.incarnation)
+        if not link.dialled:
+            return wire.signed_by_dialler(mesh, channel, time, *ends)
+        return wire.signed_by_listener(mesh, channel, time, *ends, self._node, self._incarnation)

@@ -1,0 +1,55 @@
+"""An authority for tests: credentials for any node, with real keys and certificates that a seed decides."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from zmesh.identity import Authority, Certificate, IdentityKey, NodeCredentials, Revocation, TrustStore, issue
+
+DAY = 86400
+YEAR = 365 * DAY
+
+
+class TestAuthority:
+    """One authority of the mesh `mesh`, valid from `begins` on for ten years (seconds since 1970)."""
+
+    __test__ = False
+
+    def __init__(self, seed: int = 0, mesh: str = "lab", begins: int = 0) -> None:
+        self._random = random.Random(f"authority {seed}")
+        self.mesh = mesh
+        self.begins = begins
+        self.key = IdentityKey.from_seed(self._random.randbytes(32))
+        self.authority = Authority(self.key.public, begins, begins + 10 * YEAR)
+        self._serial = 0
+
+    def key_of(self, id: str) -> IdentityKey:
+        """A new key for a node."""
+        return IdentityKey.from_seed(self._random.randbytes(32))
+
+    def certificate(
+        self, id: str, key: IdentityKey, *, tags: tuple[str, ...] = (), begins: int | None = None, days: int = 90
+    ) -> Certificate:
+        """A certificate for that key."""
+        self._serial += 1
+        begins = self.begins if begins is None else begins
+        return issue(
+            self.key, key.public, id, self.mesh, tags=tags, serial=self._serial, not_before=begins,
+            not_after=begins + days * DAY,
+        )  # fmt: skip
+
+    def trust(self, *others: TestAuthority, revocations: Iterable[Revocation] = ()) -> TrustStore:
+        """What a node believes that trusts this authority and `others`."""
+        return TrustStore(self.mesh, [self.authority, *(other.authority for other in others)], revocations)
+
+    def credentials(
+        self, id: str, *, tags: tuple[str, ...] = (), begins: int | None = None, days: int = 90
+    ) -> NodeCredentials:
+        """Credentials of a node with a new key."""
+        key = self.key_of(id)
+        return NodeCredentials(key, self.certificate(id, key, tags=tags, begins=begins, days=days), self.trust())
+
+    def revoke(self, subject: str, at: int, reason: str = "") -> Revocation:
+        """A revocation that holds for a year."""
+        return Revocation.sign(self.key, subject, at, at + YEAR, reason)

@@ -117,13 +117,15 @@ class Member:
         flags = (FLAG_FIRST if header is not None else 0) | (FLAG_LAST if last else 0)
         number, self._number = self._number, self._number + 1
         incarnation = self.incarnations.get(destination, 0) if target is None else target
-        head = (MessageId(message_id), True, sequence, flags, number, 0, self.incarnation, incarnation, header, None)
+        head = wire.Chunk(
+            MessageId(message_id), True, sequence, flags, number, 0, self.incarnation, incarnation, header, None
+        )
         return self.routed(Kind.CHUNK, destination, head, body, source=source)
 
     def routed(
         self, kind: Kind, destination: str, head: tuple[object, ...], body: bytes = b"", *, source: str | None = None
     ) -> Frames:
-        """A frame that travels, from this member unless another `source` is named."""
+        """A frame that travels, from this member unless another `source` is named. `head`: a value of zmesh.core.wire."""
         return wire.encode_packet(kind, destination, source or self.address, wire.encode(head), body)
 
     # -- events of the transport (TransportHandler) --------------------------------------------------------------------

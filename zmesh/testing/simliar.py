@@ -179,13 +179,14 @@ class Liar(SimNode):
             case Kind.CHUNK:
                 header = RequestHeader("work:echo", 0.0, None)
                 flags = wire.FLAG_FIRST | self.random.choice((0, wire.FLAG_LAST))
-                head = (message_id, True, 0, flags, number, floor, mine, theirs, header, None)
+                head = wire.Chunk(message_id, True, 0, flags, number, floor, mine, theirs, header, None)
             case Kind.ACK:
-                head = (mine, theirs, [(message_id, True, self.random.choice((0, 7, wire.CLOSED)), 0)])
+                items = (wire.AckItem(message_id, True, self.random.choice((0, 7, wire.CLOSED)), 0),)
+                head = wire.Ack(mine, theirs, items)
             case Kind.CANCEL:
-                head = (message_id, True, number, floor, mine, theirs)
+                head = wire.Cancel(message_id, True, number, floor, mine, theirs)
             case _:
-                head = (int(Kind.CHUNK), "no_route", source, victim, (), 0.0)
+                head = wire.Unreachable(Kind.CHUNK, "no_route", source, victim, (), 0.0)
         super().transmit(link, wire.encode_packet(kind, victim, source, wire.encode(head), b""))
 
     # -- inside --------------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ class Member:
     def routed(
         self, kind: Kind, destination: str, head: tuple[object, ...], body: bytes = b"", *, source: str | None = None
     ) -> Frames:
-        """A frame that travels, from this member unless another `source` is named. `head`: a value of zmesh.core.wire."""
+        """A routed frame, from this member unless another `source` is named; `head` is a value of zmesh.core.wire."""
         return wire.encode_packet(kind, destination, source or self.address, wire.encode(head), body)
 
     # -- events of the transport (TransportHandler) --------------------------------------------------------------------

@@ -152,6 +152,15 @@ def test_a_chunk_that_a_full_queue_refused_is_retransmitted_with_the_next_ack(si
     assert side.delivery.client.get(ID).unreachable_since is None
 
 
+def test_a_request_of_which_nothing_was_acknowledged_is_retransmitted_and_not_probed(side):
+    """A probe may overtake the chunk, and the server would answer that the request is over, which ended it."""
+    side.call(b"x")
+    side.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "full", "m", "b", (), 0.0), 0.1)
+    effects = [effect for _, effect in side.run(0.1, 20.0)]
+    assert sent(effects, Kind.CHUNK)
+    assert sent(effects, Kind.ACK) == []
+
+
 def test_a_request_that_had_arrived_is_probed_soon_after_an_unreachable(side):
     side.call()
     side.on_ack(1)

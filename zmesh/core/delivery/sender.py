@@ -271,8 +271,9 @@ class Sender:
 
     def probe(self, exchange: Exchange, *, flush: bool = True) -> None:
         """Ask the peer for an ack of the outbound stream; it answers that the exchange is over if it is to the peer."""
-        if exchange.outbound_id.request and exchange.outbound.unsent and not exchange.outbound.next:
-            return  # nothing of it was sent, so the peer can't know it
+        outbound = exchange.outbound
+        if exchange.outbound_id.request and (0 in outbound.unacked or (outbound.unsent and not outbound.next)):
+            return  # a probe that overtakes the first chunk would be answered as if the request were over
         self._peers.probe(exchange.peer, exchange.inbound_id, exchange.inbound, flush=flush)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:

@@ -34,6 +34,15 @@ def test_what_a_file_can_not_say_is_an_error_that_names_the_file(tmp_path, text,
     assert complaint in str(caught.value)
 
 
+def test_tables_of_a_file_that_are_those_of_plugins(tmp_path):
+    file = tmp_path / "node.toml"
+    file.write_text("[run]\nuser = 'x'\n[plugins.http]\nread_timeout = 5")
+    assert Config.load(file, environ={}).plugins == {"exec": {"user": "x"}, "http": {"read_timeout": 5}}
+    file.write_text("[run]\nuser = 'x'\n[plugins.exec]\nuser = 'y'")
+    with pytest.raises(ConfigError, match=r"give either \[run\] or \[plugins.exec\]"):
+        Config.load(file, environ={})
+
+
 def test_a_configuration_knows_its_file_and_is_equal_without_it(tmp_path):
     file = tmp_path / "node.toml"
     file.write_text("node_id = 'a'")
@@ -77,6 +86,7 @@ GIVEN = {
     "ephemeral": ("true", True),
     "max_processes": ("2", 2),
     "isolation": ('{"*": {"grace": 2}}', {"*": {"grace": 2}}),
+    "allow": ('{"exec:*": ["hub"]}', {"exec:*": ["hub"]}),
     "plugins": ('{"http": {"read_timeout": 5}}', {"http": {"read_timeout": 5}}),
 }
 WRONG = {
@@ -93,6 +103,7 @@ WRONG = {
     "ephemeral": "perhaps",
     "max_processes": "-1",
     "isolation": "[]",
+    "allow": "[]",
     "plugins": "{",
 }
 

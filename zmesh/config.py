@@ -33,7 +33,9 @@ _LIMITS: dict[str, tuple[float, float]] = {
 }
 _FRACTIONS = ("heartbeat", "route_timeout")
 _LISTS = ("listen", "peers")
-_TABLES = ("isolation", "plugins")
+_TABLES = ("allow", "isolation", "plugins")
+SECTIONS = {"run": "exec", "file": "file"}
+"""Tables of a file that are those of plugins: `[run]` is `[plugins.exec]`."""
 _BOOLEANS = ("ephemeral",)
 ISOLATION: dict[str, tuple[float, float]] = {
     "max_memory_bytes": (32 * 1024 * 1024, 1 << 50),
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
         max_processes: int
         isolation: Mapping[str, Mapping[str, float]]
         plugins: Mapping[str, Mapping[str, object]]
+        allow: Mapping[str, Sequence[str] | str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,7 @@ class Config:
     `max_processes`      processes of isolated directives that may run at a time; more requests wait in line.
     `isolation`          for an isolated directive, or `*` for all: `max_memory_bytes`, `max_cpu_seconds`, `grace`.
     `plugins`            a section of settings for each namespace, handed to its plugin.
+    `allow`              who may call a directive, by its name, `namespace:*` or `*`: node ids, or `*` for all.
     `file`               the TOML file that these settings come from, which errors name; no setting itself.
 
     Raises ConfigError if a value is of the wrong type or out of its limits.
@@ -106,6 +110,7 @@ class Config:
     max_processes: int = 12
     isolation: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     plugins: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    allow: Mapping[str, Sequence[str] | str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     file: str | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -130,6 +135,8 @@ class Config:
             raise ConfigError(f"spool_dir must be the path of a folder, not {shown(self.spool_dir)}")
         if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):
             raise ConfigError("plugins must hold one table for each namespace, such as [plugins.http]")
+        if not isinstance(self.allow, Mapping):
+            raise ConfigError('allow must be a table such as [allow] with "exec:*" = ["hub"]')
         _check_isolation(self.isolation)
 
     @classmethod
@@ -232,6 +239,12 @@ def _read(path: Path) -> dict[str, object]:
         raise ConfigError(f"can't read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    for section, namespace in SECTIONS.items():
+        if isinstance(settings.get(section), dict):
+            plugins = settings.setdefault("plugins", {})
+            if not isinstance(plugins, dict) or namespace in plugins:
+                raise ConfigError(f"{path}: give either [{section}] or [plugins.{namespace}]")
+            plugins[namespace] = settings.pop(section)
     for key, value in settings.items():
         if key not in SETTINGS:
             raise ConfigError(f"{path}: no setting is called {key!r}{did_you_mean(key, SETTINGS)}")

@@ -24,6 +24,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, LinkId, MessageId, NodeId
 from zmesh.errors import TimedOut, Unreachable
+from zmesh.identity import Policy
 from zmesh.observe import Router, Telemetry
 from zmesh.payloads import PayloadStorage
 from zmesh.requests import ReplyStream, Requests
@@ -87,6 +88,7 @@ class Node:
             max_processes=config.max_processes,
             isolation=config.isolation,
             limits=limits,
+            policy=Policy(config.allow),
         )
         self.builtins = Builtins(self.router, self.serving)
         self.listening: list[str] = []
@@ -180,7 +182,11 @@ class Node:
             )
 
             self._reaper = OrphanReaper()
-        self.driver.perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
+        self.driver.perform(self.engine.describe(self._offered(), time.monotonic()))
+
+    def _offered(self) -> list[str]:
+        """The directives that it advertises: those that anybody may call."""
+        return [each for each in self.directives.capabilities() if self.serving.policy.offers(each)]
 
     async def _close(self) -> None:
         """Stop the work, end what is open, say goodbye, close the sockets; nothing is left."""
@@ -438,7 +444,7 @@ class Node:
         """Register a directive of this program, and advertise it. `options` are those of Directives.register."""
         self.directives.register(name, function, **options)
         if self._transport is not None:
-            self.driver.perform(self.engine.describe(self.directives.capabilities(), time.monotonic()))
+            self.driver.perform(self.engine.describe(self._offered(), time.monotonic()))
 
     # -- requests ------------------------------------------------------------------------------------------------
 

@@ -88,3 +88,10 @@ def test_the_line_of_a_refusal_allows_it(directive, node):
 def test_what_is_no_rule_is_refused(allow):
     with pytest.raises(ConfigError, match=r"\[allow\]"):
         Policy(allow)
+
+
+def test_what_nobody_may_call_is_not_offered():
+    policy = Policy({"exec:run": ["hub"], "file:*": [], "text:*": [], "*": ["hub"]})
+    offered = [each for each in ("exec:run", "exec:x", "file:get", "text:up", "echo:echo") if policy.offers(each)]
+    assert offered == ["exec:run", "echo:echo"]
+    assert [each for each in ("exec:run", "echo:echo") if Policy().offers(each)] == ["echo:echo"]

@@ -46,6 +46,15 @@ class Policy:
     def __len__(self) -> int:
         return len(self._rules)
 
+    def offers(self, directive: str) -> bool:
+        """Whether anybody may call the directive, so that it is worth advertising."""
+        namespace = directive.partition(":")[0]
+        for pattern in (directive, f"{namespace}:*", EVERYONE):
+            subjects = self._rules.get(pattern)
+            if subjects is not None and not (pattern == EVERYONE and namespace in DANGEROUS):
+                return bool(subjects)
+        return namespace not in DANGEROUS
+
     def decide(self, directive: str, node_id: str, tags: Iterable[str] = ()) -> Decision:
         """Whether that node, which holds those tags, may call the directive."""
         namespace = directive.partition(":")[0]

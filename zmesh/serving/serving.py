@@ -8,6 +8,8 @@ from contextlib import suppress
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import RequestHeader
+from zmesh.errors import NotAllowed
+from zmesh.identity import Policy
 from zmesh.payloads import PayloadStorage
 from zmesh.runtime import Driver, Tasks, must_propagate
 from zmesh.serving.directives import Directives
@@ -39,6 +41,7 @@ class Serving:
         max_processes: int,
         isolation: Mapping[str, Mapping[str, float]],
         limits: Limits = DEFAULT_LIMITS,
+        policy: Policy | None = None,
     ) -> None:
         self.node_id = node_id
         self.driver = driver
@@ -46,6 +49,7 @@ class Serving:
         self.storage = storage
         self.sections = sections
         self.note = note
+        self.policy = policy or Policy()
         self.builtins: dict[str, Builtin] = {}
         self.spool_quota = SpoolQuota(node_id, limits)
         self.runner = Runner(
@@ -97,7 +101,8 @@ class Serving:
             return
         request = IncomingRequest(self, chunk, opening)
         try:
-            request.begin(chunk)
+            if self._is_allowed(request):
+                request.begin(chunk)
         except BaseException as error:
             if must_propagate(error):
                 raise
@@ -107,6 +112,18 @@ class Serving:
             self._index.add(request)
         if not request.ended or request.is_feeding:
             self.driver.engine.attach(request.id, request)
+
+    def _is_allowed(self, request: IncomingRequest) -> bool:
+        """Whether its sender may call its directive; if not, the request is ended, and no payload read.
+
+        A leaf (`cli-4f2a@hub`) may do what its host may.
+        """
+        host = request.sender.rpartition("@")[2]
+        decision = self.policy.decide(request.directive, host)
+        if not decision.allowed:
+            text = f"node {self.node_id!r} does not let {host!r} call {request.directive} ({decision.rule})"
+            request.finish(reason=NotAllowed.code, error=f"{text}; its configuration would, with {decision.remedy}")
+        return decision.allowed
 
     def forget(self, request: IncomingRequest) -> None:
         """A request has had its final reply."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         AddressError,
         Cancelled,
         Closed,
+        CommandFailed,
         ConfigError,
         ExchangeError,
         MeshError,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     )
     from zmesh.payloads import Payload, PayloadLike, Source
     from zmesh.receptor import ReceptorConfig as ReceptorConfig
+    from zmesh.remote import RemoteProcess
     from zmesh.requests import ActiveWork, Answer, Answers, Pong, Replies, Reply, ReplyStream, ResponseHandler, Sent
     from zmesh.serving import BUFFER_PAYLOAD as BUFFER_PAYLOAD
     from zmesh.serving import BYTES_PAYLOAD as BYTES_PAYLOAD
@@ -68,6 +70,7 @@ __all__ = [
     "Answers",
     "Cancelled",
     "Closed",
+    "CommandFailed",
     "Config",
     "ConfigError",
     "Controller",
@@ -97,6 +100,7 @@ __all__ = [
     "PayloadLike",
     "Pong",
     "RemoteError",
+    "RemoteProcess",
     "Replies",
     "Reply",
     "ReplyStream",
@@ -127,6 +131,7 @@ _NAMES = {
         "AddressError",
         "Cancelled",
         "Closed",
+        "CommandFailed",
         "ConfigError",
         "ExchangeError",
         "MeshError",
@@ -166,6 +171,7 @@ _NAMES = {
         "PayloadLike",
     ),
     "zmesh.payloads.source": ("Source",),
+    "zmesh.remote.remote_process": ("RemoteProcess",),
     "zmesh.requests.exchange": (
         "Reply",
         "ResponseHandler",

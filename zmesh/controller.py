@@ -16,6 +16,7 @@ from zmesh.config import Config, config_of
 from zmesh.core.limits import Limits
 from zmesh.errors import ConfigError, MeshError, RemoteError
 from zmesh.lifecycle import Lifecycle, Main
+from zmesh.remote import Machines
 from zmesh.requests import LIMIT
 from zmesh.runtime import is_a, new_message_id, text_of
 
@@ -36,7 +37,7 @@ CANCEL_TIMEOUT = 10.0
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Controller:
+class Controller(Machines):
     """A node inside a program.
 
     `Controller(node_id="edge", peers=["tcp://hub:7323"])` takes the settings of a Config by name;
@@ -456,13 +457,7 @@ class Controller:
 
     # -- opening and closing -------------------------------------------------------------------------------------
 
-    def run(self, main: Main | None = None) -> Any:
-        """Run the node until `main` (a coroutine function) is done, or without one until `stop` or Ctrl-C.
-
-        After `main`, all that was sent is handed over first, and every reply that a handler expects is waited for.
-        Ctrl-C ends it at once, as KeyboardInterrupt, and so does `sys.exit` wherever it is called. Returns what `main`
-        returns, and raises what it raises.
-        """
+    def _run_node(self, main: Main | None) -> Any:
         return self._lifecycle.run(main)
 
     def stop(self) -> None:

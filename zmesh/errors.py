@@ -15,6 +15,7 @@
         ├── TimedOut           the deadline passed
         ├── Cancelled          the work was cancelled, at either end
         ├── NodeRestarted      the recipient started anew and lost the work
+        ├── CommandFailed      a command at another node exited with anything but 0, or can't be executed
         └── TooManyReplies     there was more than the one reply that was awaited
 
 `code` is stable and meant for programs; the text names the node, the limit and the way out.
@@ -124,6 +125,32 @@ class NodeRestarted(ExchangeError):
     """The recipient started anew, so the work that it ran is lost."""
 
     code: ClassVar[str] = "node_restarted"
+
+
+class CommandFailed(ExchangeError):
+    """A command at another node has failed: `returncode`, minus a signal's number if that killed it, and its output.
+
+    `not_started` is True for one that can't be executed; the code is then that of a shell, 127 or 126.
+    """
+
+    code: ClassVar[str] = "command_failed"
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        node: str | None = None,
+        message_id: str | None = None,
+        returncode: int = 1,
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+        not_started: bool = False,
+    ) -> None:
+        super().__init__(text, node=node, message_id=message_id)
+        self.returncode = returncode
+        self.stdout = stdout
+        self.stderr = stderr
+        self.not_started = not_started
 
 
 class TooManyReplies(ExchangeError):

@@ -13,6 +13,7 @@ import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 
+from zmesh.config import SECTIONS
 from zmesh.serving import settings
 from zmesh.serving.settings import Place
 
@@ -45,7 +46,8 @@ class Plugin:
         start = attribute(self.target, "start")
         if self.starter is None and inspect.isfunction(start) and not hasattr(start, MARK):
             raise TypeError("the function start of a plugin with settings must be 'async def'")
-        self.settings = settings.read(declared, table, Place(f"plugins.{self.namespace}", file))
+        section = next((name for name, each in SECTIONS.items() if each == self.namespace), None)
+        self.settings = settings.read(declared, table, Place(section or f"plugins.{self.namespace}", file))
 
     @property
     def starter(self) -> Callable[[object], Awaitable[object]] | None:

@@ -7,8 +7,8 @@ sender that is blocked by flow control says so with a chunk (FLAG_BLOCKED), and 
 
 from __future__ import annotations
 
-from zmesh.core.delivery.flow_control import ACK_EVERY, WINDOW, FlowControlError, credit_of
-from zmesh.core.wire import STOP_SENDING, Chunk
+from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, FlowControlError
+from zmesh.core.wire import Chunk
 
 Received = tuple[Chunk, bytes, int]
 """A chunk, its body, and the number of links that it crossed."""
@@ -19,8 +19,7 @@ class InboundStream:
 
     `expected` is the next sequence number in order, and `buffered` holds the chunks that arrived early.
     `received` counts all that has come, early chunks included, `released` what the reader has read of it; `limit` is
-    the last that the sender was given, and `window` how much it may send before the reader reads. `stopped`: nobody
-    reads the rest, which the sender is told in the place of a limit.
+    the last that the sender was given, and `window` how much it may send before the reader reads.
     """
 
     __slots__ = (
@@ -30,7 +29,6 @@ class InboundStream:
         "limit",
         "received",
         "released",
-        "stopped",
         "unacked_credit",
         "window",
     )
@@ -44,7 +42,6 @@ class InboundStream:
         self.limit = WINDOW
         self.unacked_credit = 0
         self.received = 0
-        self.stopped = False
 
     def accept(self, chunk: Chunk, body: bytes, hops: int) -> list[Received] | None:
         """The chunks that are next in order now; None if this one must be acknowledged at once (a copy, or early).
@@ -52,7 +49,7 @@ class InboundStream:
         Raises FlowControlError if it exceeds the limit.
         """
         sequence = chunk.sequence
-        credit = credit_of(chunk.flags, len(body))
+        credit = len(body) + CHUNK_OVERHEAD
         if sequence == self.expected and not self.buffered and self.received + credit <= self.limit:
             self.expected += 1
             self.received += credit
@@ -69,7 +66,7 @@ class InboundStream:
         ready = []
         while (item := self.buffered.pop(self.expected, None)) is not None:
             ready.append(item)
-            self.buffered_credit -= credit_of(item[0].flags, len(item[1]))
+            self.buffered_credit -= len(item[1]) + CHUNK_OVERHEAD
             self.expected += 1
         return ready or None
 
@@ -80,8 +77,8 @@ class InboundStream:
     def drop_buffered(self, credit: int) -> None:
         """Drop early chunks, the last received first, until so much is free; their sender retransmits them."""
         while credit > 0 and self.buffered:
-            _, (chunk, body, _) = self.buffered.popitem()
-            freed = credit_of(chunk.flags, len(body))
+            _, (_, body, _) = self.buffered.popitem()
+            freed = len(body) + CHUNK_OVERHEAD
             self.buffered_credit -= freed
             self.received -= freed
             credit -= freed
@@ -100,4 +97,4 @@ class InboundStream:
         """The next chunk expected and the limit, to be sent in an acknowledgement now."""
         self.unacked_credit = 0
         self.limit = max(self.limit, self.released + self.window)
-        return self.expected, STOP_SENDING if self.stopped else self.limit
+        return self.expected, self.limit

@@ -1,0 +1,114 @@
+"""Work on machines as a program calls it: `run` and `check_output`, which a Controller inherits."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, overload
+
+from zmesh.arguments import check_timeout
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import Unpack
+
+    from zmesh.payloads import PayloadLike
+    from zmesh.remote.remote_process import Starting, Word
+    from zmesh.requests import ReplyStream
+
+RUN = "exec:run"
+
+
+class RunOptions(TypedDict, total=False):
+    """How a command runs.
+
+    `env` are variables beside those that the node keeps, `cwd` a directory of the node, `user` a user of it, `timeout`
+    the seconds after which the command is stopped. `stdin` is a payload, or PIPE for a writer; nothing by default.
+    With `stderr=STDOUT` both outputs are one. `terminal` are the rows and columns of a terminal to run in.
+    `route_timeout` is that of `stream`.
+    """
+
+    env: Mapping[str, str] | None
+    cwd: Word | None
+    user: str | None
+    timeout: float | None
+    stdin: PayloadLike | int
+    stderr: int | None
+    terminal: tuple[int, int] | None
+    route_timeout: float | None
+
+
+class Machines:
+    """The part of a Controller that works on machines."""
+
+    def stream(
+        self,
+        node: str,
+        directive: str,
+        payload: PayloadLike = None,
+        *,
+        timeout: float | None = None,
+        route_timeout: float | None = None,
+        buffered: bool = True,
+    ) -> ReplyStream:
+        """As `Controller.stream`."""
+        raise NotImplementedError
+
+    def _run_node(self, main: Any) -> Any:
+        raise NotImplementedError
+
+    @overload
+    def run(self, main: Any = None) -> Any: ...
+    @overload
+    def run(self, node: str, command: Sequence[Word], /, **options: Unpack[RunOptions]) -> Starting: ...
+    def run(self, main: Any = None, command: Sequence[Word] | None = None, **options: Any) -> Any:
+        """Run the node itself, or a command at another node.
+
+        `run(main)` runs the node until `main` (a coroutine function) is done, or without one until `stop` or Ctrl-C.
+        After `main`, all that was sent is handed over first, and every reply that a handler expects is waited for.
+        Ctrl-C ends it at once, as KeyboardInterrupt, and so does `sys.exit` wherever it is called. Returns what `main`
+        returns, and raises what it raises.
+
+        `run(node, ["uname", "-a"])` is a command there: `async with mesh.run(...) as process`, or `await` it for the
+        process, which is used as one of asyncio.subprocess. The node must allow `exec:run`. Raises CommandFailed if
+        the command can't be executed, NotAllowed, and as `stream` does. Options are those of RunOptions.
+        """
+        if command is None and not options and not isinstance(main, str):
+            return self._run_node(main)
+        if command is None:
+            raise TypeError("run(node, command) takes a command as a list of its words, such as ['uname', '-a']")
+        return self._starting(main, command, **options)
+
+    def check_output(
+        self, node: str, command: Sequence[Word], /, **options: Unpack[RunOptions]
+    ) -> Coroutine[Any, Any, bytes]:
+        """The stdout of a command at a node. Raises CommandFailed if it exits with anything but 0."""
+        from zmesh.remote import remote_process
+
+        return remote_process.check_output(self._starting(node, command, **options))
+
+    def _starting(
+        self,
+        node: str,
+        command: Sequence[Word],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Word | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        stdin: PayloadLike | int = None,
+        stderr: int | None = None,
+        terminal: tuple[int, int] | None = None,
+        route_timeout: float | None = None,
+    ) -> Starting:
+        from zmesh.remote.remote_process import PIPE, STDOUT, Starting, start_record  # here: few programs run commands
+
+        check_timeout(timeout)
+        if stderr not in (None, PIPE, STDOUT):
+            raise ValueError("stderr is PIPE, or STDOUT for one stream of both")
+        merged = stderr == STDOUT
+        begin = start_record(command, env=env, cwd=cwd, user=user, timeout=timeout, terminal=terminal, merged=merged)
+
+        def send(payload: AsyncIterator[bytes]) -> ReplyStream:
+            return self.stream(node, RUN, payload, route_timeout=route_timeout)
+
+        return Starting(node, command, begin, send, stdin)

@@ -1,0 +1,516 @@
+"""Commands at a node: processes with pipes or a terminal, each the leader of a session that its supervisor ends.
+
+`Processes` starts them through the supervisor (`supervisor.py`), which it starts with the first. A `Process` has its
+output read in order, as far as its reader keeps up, and is over when the command has exited and its output was read.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import errno
+import fcntl
+import marshal
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import weakref
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Self
+
+from zmesh.errors import Closed, RemoteError
+from zmesh.runtime import ThreadPool
+
+READ_BYTES = 64 * 1024
+LINGER = 1.0
+"""Seconds that output of other processes which have the command's streams open is waited for when it has exited."""
+CLOSE_WITHIN = 4.0
+"""Seconds for the supervisor to end what still runs, when the node closes; it is killed then, and they with it."""
+KILL_GRACE = 3.0
+"""Seconds from SIGTERM to SIGKILL, by default."""
+STDOUT, STDERR = 1, 2
+
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_PROGRAM = "import sys; sys.path.insert(0, {folder!r}); import supervisor; supervisor.serve({descriptor})"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """What to execute and how: words, environment, an absolute directory.
+
+    `user` is (uid, gid, groups) to change to, `limits` the soft and hard limit by number of the resource, `terminal`
+    the rows and columns of one to run in, `merged` whether stderr goes where stdout goes.
+    """
+
+    words: Sequence[bytes]
+    environment: Mapping[bytes, bytes]
+    directory: bytes = b"/"
+    user: tuple[int, int, list[int]] | None = None
+    limits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    grace: float = KILL_GRACE
+    terminal: tuple[int, int] | None = None
+    merged: bool = False
+
+
+class NotStarted(Exception):
+    """The command can't be executed: `errno`, and the `stage` that failed (directory, execute, user, ...)."""
+
+    def __init__(self, number: int, stage: str) -> None:
+        super().__init__(f"{stage}: {os.strerror(number)}")
+        self.errno = number
+        self.stage = stage
+
+
+class Processes:
+    """The commands that run at a node. Bound to the loop that it is first used on."""
+
+    def __init__(self) -> None:
+        self._client: _SupervisorClient | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
+
+    async def start(self, command: CommandLine) -> Process:
+        """Start a command; it has been executed when this returns. Raises NotStarted, OSError and Closed."""
+        client = await self._opened()
+        process = Process(client, command)
+        try:
+            await process.begin()
+        except BaseException:
+            process.close()
+            raise
+        return process
+
+    async def close(self) -> None:
+        """End all commands, and the supervisor."""
+        self._closed = True
+        async with self._opening:
+            client, self._client = self._client, None
+            if client is not None:
+                await client.close()
+
+    async def _opened(self) -> _SupervisorClient:
+        async with self._opening:
+            if self._closed:
+                raise Closed("the node is closing")
+            if self._client is not None and self._client.lost:
+                await self._client.close()
+                self._client = None
+            if self._client is None:
+                self._client = await _SupervisorClient.open()
+            return self._client
+
+
+class _SupervisorClient:
+    """The node's connection to the supervisor: sends orders, hands reports to the processes that they are about."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.lost = False
+        self._control = control
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPool(1, "zmesh-supervisor")
+        self._launched: subprocess.Popen[bytes] | None = None
+        self._reports: dict[int, Callable[[dict[str, Any]], None]] = {}
+        self._count = 0
+        self._sending = asyncio.Lock()
+
+    @classmethod
+    async def open(cls) -> Self:
+        """Start the supervisor. Raises OSError if that fails."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        client = cls(ours)
+        program = _PROGRAM.format(folder=_FOLDER, descriptor=theirs.fileno())
+        options = ["-I", "-S", *(["-B"] if sys.dont_write_bytecode else [])]
+
+        def launch() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [sys.executable, *options, "-c", program],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # so that Ctrl-C in a terminal does not reach it
+            )
+
+        client._loop.add_reader(ours, client._on_readable)
+        starting = asyncio.ensure_future(client._threads.call(launch))
+        try:
+            launched = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with suppress(OSError):
+                client._own(await starting)  # it takes milliseconds, and leaves a process to close
+            theirs.close()
+            await client.close()
+            raise
+        except OSError:
+            theirs.close()
+            await client.close()
+            raise
+        client._own(launched)
+        theirs.close()
+        return client
+
+    def _own(self, launched: subprocess.Popen[bytes]) -> None:
+        self._launched = launched
+        weakref.finalize(self, _leave, self._control, launched).atexit = False
+
+    def begin(self, report: Callable[[dict[str, Any]], None]) -> int:
+        """Allocate the number of a new command, whose reports go to `report`."""
+        self._count += 1
+        self._reports[self._count] = report
+        return self._count
+
+    def forget(self, id: int) -> None:
+        """Take no more reports about a command."""
+        self._reports.pop(id, None)
+
+    async def order(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send an order, waiting while the socket is full."""
+        packed = marshal.dumps(message)
+        async with self._sending:
+            while not self.lost:
+                try:
+                    socket.send_fds(self._control, [packed], descriptors)
+                except BlockingIOError:
+                    await self._writable()
+                except ConnectionError:
+                    self._lose()
+                else:
+                    return
+
+    def order_soon(self, message: dict[str, Any]) -> None:
+        """Send an order without waiting; one for which the socket has no room follows in a task."""
+        try:
+            if not self.lost and not self._sending.locked():
+                self._control.send(marshal.dumps(message))
+                return
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self._lose()
+        if not self.lost:
+            self._loop.create_task(self.order(message))
+
+    async def close(self) -> None:
+        """Let the supervisor end all commands and exit, by force if it takes long."""
+        self._lose()
+        self._control.close()
+        if self._launched is not None:
+            try:
+                await self._threads.call(partial(self._launched.wait, CLOSE_WITHIN))
+            except subprocess.TimeoutExpired:
+                self._launched.kill()
+                await self._threads.call(self._launched.wait)
+        self._threads.close()
+        self._threads.join(1.0)  # it is idle, so this takes microseconds
+
+    async def _writable(self) -> None:
+        writable: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_writer(self._control, _resolve, writable)
+        try:
+            await writable
+        finally:
+            self._loop.remove_writer(self._control)
+
+    def _on_readable(self) -> None:
+        while True:
+            try:
+                packet = self._control.recv(4096)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                packet = b""
+            if not packet:
+                self._lose()
+                return
+            message = marshal.loads(packet)
+            if (report := self._reports.get(message["id"])) is not None:
+                report(message)
+
+    def _lose(self) -> None:
+        if not self.lost:
+            self.lost = True
+            self._loop.remove_reader(self._control)
+        reports, self._reports = self._reports, {}
+        for report in reports.values():
+            report({"lost": True})
+
+
+def _leave(control: socket.socket, launched: subprocess.Popen[bytes]) -> None:
+    """Nobody is left who could close the supervisor: it ends when the socket is closed, and nobody waits for it."""
+    control.close()
+    if launched.poll() is None:
+        launched.returncode = 0  # or Popen would warn
+
+
+class Process:
+    """One command: its output, its input, and how it ends.
+
+    `exited` is done when the command has: its exit code, or minus the signal that killed it; None if its supervisor
+    was killed.
+    """
+
+    def __init__(self, client: _SupervisorClient, command: CommandLine) -> None:
+        self._client = client
+        self._command = command
+        self._loop = asyncio.get_running_loop()
+        self._id = client.begin(self._on_report)
+        self._started: asyncio.Future[int] = self._loop.create_future()
+        self.exited: asyncio.Future[int | None] = self._loop.create_future()
+        self.pid = 0
+        self._input = -1
+        self._outputs: dict[int, int] = {}
+        """The descriptors that are read, and which stream each of them is."""
+        self._terminal = -1
+        self._closed = False
+        self._woken: asyncio.Future[None] | None = None
+        self._nudged = False
+
+    async def begin(self) -> None:
+        """Have it executed. Raises NotStarted and OSError."""
+        command, theirs = self._command, self._open_streams()
+        try:
+            with _memory_file() as file:
+                os.write(file, marshal.dumps(_marshalled(command)))
+                await self._client.order({"id": self._id, "start": True}, [file, *theirs])
+        finally:
+            for descriptor in set(theirs):
+                os.close(descriptor)
+        try:
+            self.pid = await asyncio.shield(self._started)
+        except asyncio.CancelledError:
+            await asyncio.shield(self.end(0.0))
+            raise
+
+    async def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
+        """What it writes, as (STDOUT or STDERR, bytes), in order, until it has exited and all of it was read.
+
+        When it has exited, what other processes still write to its streams is waited for, for LINGER seconds at most.
+        After `wake` it gives (0, b"") if there is nothing else to give.
+        """
+        unread: dict[int, int] = {}
+        until = 0.0
+        while self._outputs:
+            if self.exited.done() and not until:
+                until = self._loop.time() + LINGER
+                unread = {descriptor: _waiting(descriptor) for descriptor in self._outputs}
+            found = False
+            for descriptor, stream in list(self._outputs.items()):
+                data = self._read(descriptor)
+                if data:
+                    found = True
+                    unread[descriptor] = unread.get(descriptor, 0) - len(data)
+                    yield stream, data
+            if not self._outputs:
+                break
+            if self._nudged:
+                self._nudged = False
+                yield 0, b""
+            if not until:
+                if not found:
+                    await self._readable(None)
+            elif self._loop.time() >= until and all(unread.get(each, 0) <= 0 for each in self._outputs):
+                break
+            elif not found:
+                await self._readable(until)
+        for descriptor in list(self._outputs):
+            self._close_output(descriptor)
+        if not self.exited.done():
+            await asyncio.shield(self.exited)
+
+    def wake(self) -> None:
+        """Have `output` give something now."""
+        self._nudged = True
+        self._wake()
+
+    async def write(self, data: bytes) -> bool:
+        """Write to its stdin, as it reads; False if it does not read any more."""
+        view = memoryview(data)
+        while view and self._input >= 0:
+            try:
+                view = view[os.write(self._input, view) :]
+            except BlockingIOError:
+                await self._writable()
+            except OSError:  # EPIPE; EIO of a terminal
+                self.close_input()
+        return self._input >= 0
+
+    def close_input(self) -> None:
+        """End its stdin; in a terminal as Ctrl-D does."""
+        if self._terminal >= 0:
+            with suppress(OSError):
+                os.write(self._terminal, termios.tcgetattr(self._terminal)[6][termios.VEOF])
+        elif self._input >= 0:
+            self._loop.remove_writer(self._input)
+            os.close(self._input)
+            self._input = -1
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to its process group, if it still runs."""
+        if not self.exited.done():
+            self._client.order_soon({"id": self._id, "signal": int(number)})
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of its terminal, if it has one; the kernel sends it SIGWINCH."""
+        if self._terminal >= 0:
+            with suppress(OSError):
+                fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Stop it and its session: SIGTERM, and SIGKILL after `grace` seconds; returns when that is done."""
+        if not self.exited.done():
+            await self._client.order({"id": self._id, "end": self._command.grace if grace is None else grace})
+            await asyncio.shield(self.exited)
+
+    async def end(self, grace: float | None = None) -> None:
+        """Stop it, and close its streams."""
+        await self.stop(grace)
+        self.close()
+
+    def close(self) -> None:
+        """Close its streams."""
+        if self._closed:
+            return
+        self._closed = True
+        self._client.forget(self._id)
+        for descriptor in list(self._outputs):
+            self._close_output(descriptor)
+        if self._terminal < 0:
+            self.close_input()
+        else:
+            self._loop.remove_writer(self._input)
+            os.close(self._input)
+            self._input = self._terminal = -1
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _open_streams(self) -> list[int]:
+        """Open pipes or a terminal; the descriptors of the command's end, for stdin, stdout and stderr."""
+        if self._command.terminal is not None:
+            self._terminal, theirs = os.openpty()
+            self._input = os.dup(self._terminal)
+            self._outputs[self._terminal] = STDOUT
+            self.resize(*self._command.terminal)
+            os.set_blocking(self._terminal, False)
+            return [theirs, theirs, theirs]
+        stdin, self._input = os.pipe()
+        out, stdout = os.pipe()
+        self._outputs[out] = STDOUT
+        stderr = stdout
+        if not self._command.merged:
+            err, stderr = os.pipe()
+            self._outputs[err] = STDERR
+        for descriptor in (self._input, *self._outputs):
+            os.set_blocking(descriptor, False)
+        return [stdin, stdout, stderr]
+
+    def _on_report(self, report: dict[str, Any]) -> None:
+        if "pid" in report:
+            if not self._started.done():
+                self._started.set_result(report["pid"])
+            return
+        if "errno" in report:
+            if not self._started.done():
+                self._started.set_exception(NotStarted(report["errno"], report["stage"]))
+        elif not self._started.done():
+            self._started.set_exception(RemoteError("the process that starts commands has exited; try again"))
+        elif "lost" in report and not self.exited.done():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        if not self.exited.done():
+            self.exited.set_result(report.get("code"))
+        self._wake()
+
+    def _read(self, descriptor: int) -> bytes:
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return b""
+        except OSError as error:  # EIO: no process has the terminal open
+            if error.errno != errno.EIO:
+                raise
+            data = b""
+        if not data:
+            self._close_output(descriptor)
+        return data
+
+    def _close_output(self, descriptor: int) -> None:
+        del self._outputs[descriptor]
+        self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+    async def _readable(self, until: float | None) -> None:
+        """Wait until there is output, the command exits, or (a time of the loop) it is too late."""
+        self._woken = self._loop.create_future()
+        for descriptor in self._outputs:
+            self._loop.add_reader(descriptor, self._wake)
+        timer = None if until is None else self._loop.call_at(until, self._wake)
+        try:
+            await self._woken
+        finally:
+            self._woken = None
+            if timer is not None:
+                timer.cancel()
+            for descriptor in self._outputs:
+                self._loop.remove_reader(descriptor)
+
+    def _wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def _writable(self) -> None:
+        writable: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_writer(self._input, _resolve, writable)
+        try:
+            await writable
+        finally:
+            if self._input >= 0:
+                self._loop.remove_writer(self._input)
+
+
+def _marshalled(command: CommandLine) -> dict[str, Any]:
+    return {
+        "words": list(command.words),
+        "environment": dict(command.environment),
+        "directory": command.directory,
+        "user": command.user,
+        "limits": dict(command.limits),
+        "grace": command.grace,
+        "terminal": command.terminal is not None,
+    }
+
+
+@contextmanager
+def _memory_file() -> Iterator[int]:
+    """The descriptor of a file in memory, for the length of the block."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("zmesh-command")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _waiting(descriptor: int) -> int:
+    """Bytes that can be read now."""
+    count = array.array("i", [0])
+    try:
+        fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    except OSError:
+        return 0
+    return count[0]
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,502 @@
+"""The client's side of `exec:run`: a command at another node, used as a process of asyncio is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from zmesh.errors import CommandFailed, RemoteError, TimedOut
+from zmesh.payloads import PayloadLike, Source, encode
+from zmesh.remote.records import (
+    INPUT_WINDOW,
+    Decoder,
+    Kind,
+    Record,
+    number_of,
+    pack,
+    record,
+    terminal_size,
+)
+
+if TYPE_CHECKING:
+    from zmesh.requests import ReplyStream
+
+PIPE = asyncio.subprocess.PIPE
+STDOUT = asyncio.subprocess.STDOUT
+STREAM_LIMIT = 256 * 1024
+"""Bytes of stdout, and as many of stderr, that wait here for a reader; then the command waits."""
+INPUT_PIECE = 64 * 1024
+
+Word: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+Open: TypeAlias = "Callable[[AsyncIterator[bytes]], ReplyStream]"
+
+
+def start_record(
+    command: Sequence[Word],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Word | None = None,
+    user: str | None = None,
+    timeout: float | None = None,
+    terminal: tuple[int, int] | None = None,
+    merged: bool = False,
+) -> bytes:
+    """The START record of a command. Raises TypeError and ValueError for what is no command."""
+    if isinstance(command, (str, bytes)) or not isinstance(command, Sequence):
+        raise TypeError(f"a command is a list of its words, such as ['uname', '-a'], not {type(command).__name__}")
+    words = [os.fsencode(word) for word in command]
+    if not words or not words[0]:
+        raise ValueError("a command has at least one word, the name of the program")
+    environment = {os.fsencode(name): os.fsencode(value) for name, value in (env or {}).items()}
+    directory = None if cwd is None else os.fsencode(cwd)
+    named: dict[str, object] = {
+        "words": words,
+        "environment": environment or None,
+        "directory": directory,
+        "user": user,
+        "seconds": timeout,
+        "terminal": None if terminal is None else list(terminal),
+        "merged": merged or None,
+    }
+    if any(b"\0" in text for text in (*words, *environment, *environment.values(), directory or b"")):
+        raise ValueError("no word, variable or directory of a command may have a zero byte in it")
+    return record(Kind.START, pack({name: value for name, value in named.items() if value is not None}))
+
+
+class Starting:
+    """What `mesh.run(node, command)` returns: await it for the RemoteProcess, or use it in `async with`.
+
+    At the end of the block a command that still runs is stopped, and the block ends when it has.
+    """
+
+    def __init__(self, node: str, command: Sequence[Word], begin: bytes, open_: Open, stdin: PayloadLike | int) -> None:
+        self._process = RemoteProcess(node, command, begin, open_, stdin)
+
+    def __await__(self) -> Generator[Any, None, RemoteProcess]:
+        return self._process._start().__await__()
+
+    async def __aenter__(self) -> RemoteProcess:
+        return await self._process._start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._process._stop()
+
+
+class RemoteProcess:
+    """A command that runs at another node; made by `mesh.run`.
+
+    `stdout` and `stderr` are asyncio.StreamReaders, `stdin` is a writer if PIPE was given for it. As with a local
+    process, a command whose output nobody reads waits when STREAM_LIMIT bytes of it are here; `communicate` reads all.
+    `node` is where it runs, `pid` its process id there, `returncode` None until it has exited and all of its output
+    was received; then its exit code, or minus the signal that killed it.
+    """
+
+    def __init__(self, node: str, command: Sequence[Word], begin: bytes, open_: Open, stdin: PayloadLike | int) -> None:
+        self.node = node
+        self.command = [os.fsdecode(word) for word in command]
+        self.pid = 0
+        self.returncode: int | None = None
+        self.expired = False
+        """Whether it was stopped because its time was over."""
+        self.stdin: StdinWriter | None = None
+        self._outgoing = _Outgoing(begin)
+        self._given: bytes | Source | None = None
+        if stdin == PIPE and isinstance(stdin, int):
+            self.stdin = StdinWriter(self._outgoing)
+        else:
+            self._given = encode(None if isinstance(stdin, int) else stdin)
+        self._replies = open_(self._outgoing)
+        self._decoder = Decoder()
+        self._records: deque[Record] = deque()
+        self._feeding: asyncio.Task[None] | None = None
+        self._pumping: asyncio.Task[None] | None = None
+        self._out: _Reader | None = None
+        self._err: _Reader | None = None
+
+    # -- output --------------------------------------------------------------------------------------------------
+
+    @property
+    def stdout(self) -> asyncio.StreamReader:
+        """Its stdout."""
+        self._pump()
+        assert self._out is not None
+        return self._out
+
+    @property
+    def stderr(self) -> asyncio.StreamReader:
+        """Its stderr; empty if it was merged into stdout."""
+        self._pump()
+        assert self._err is not None
+        return self._err
+
+    async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Its output in the order in which it was read at the node: 1 or 2, for stdout or stderr, and bytes.
+
+        In the place of `stdout` and `stderr`. Ends when the command has, and raises as `wait` does.
+        """
+        if self._pumping is not None:
+            raise RuntimeError("the output is being read by stdout and stderr already")
+        while self.returncode is None:
+            kind, body = await self._next()
+            match kind:
+                case Kind.STDOUT:
+                    yield 1, body
+                case Kind.STDERR:
+                    yield 2, body
+                case _:
+                    self._on_record(kind, body)
+        self._check()
+
+    async def wait(self) -> int:
+        """Wait until it has exited and all of its output was received; its `returncode`.
+
+        Raises TimedOut if it was stopped because its time was over, and any ExchangeError, as if the node is lost.
+        """
+        self._pump()
+        assert self._pumping is not None
+        await asyncio.shield(self._pumping)
+        self._check()
+        assert self.returncode is not None
+        return self.returncode
+
+    async def communicate(self, input: bytes | None = None) -> tuple[bytes, bytes]:
+        """Send `input` and the end of stdin, and read all of its output: stdout and stderr. Raises as `wait` does."""
+        if input is not None and self.stdin is None:
+            raise ValueError("communicate(input) needs stdin=PIPE")
+        if self.stdin is not None:
+            self.stdin.write(input or b"")
+            self.stdin.close()
+        out, err = await asyncio.gather(self.stdout.read(), self.stderr.read())
+        await self.wait()
+        return out, err
+
+    # -- control -------------------------------------------------------------------------------------------------
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to its process group; nothing if it has exited."""
+        if self.returncode is None:
+            self._outgoing.urgent(record(Kind.SIGNAL, bytes([number])))
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of its terminal."""
+        self._outgoing.urgent(record(Kind.RESIZE, terminal_size(rows, columns)))
+
+    async def cancel(self) -> None:
+        """Stop it and all of its session (SIGTERM, a grace period, SIGKILL); returns when it has ended."""
+        await self._stop()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> RemoteProcess:
+        self._replies.send()
+        try:
+            while not self.pid:
+                kind, body = await self._next()
+                if kind == Kind.NOT_STARTED and body:
+                    await self._stop()
+                    text = body[1:].decode(errors="replace")
+                    raise CommandFailed(
+                        f"node {self.node!r}: {text}", node=self.node, returncode=body[0], not_started=True
+                    )
+                self._on_record(kind, body)
+        except BaseException:
+            self._outgoing.close()
+            raise
+        if self.stdin is None:
+            if self._given:
+                self._feeding = asyncio.get_running_loop().create_task(self._feed())
+            else:
+                self._outgoing.end()
+        return self
+
+    async def _stop(self) -> None:
+        self._outgoing.close()
+        if self._feeding is not None:
+            self._feeding.cancel()
+        if self._pumping is not None:
+            self._pumping.cancel()
+            await asyncio.wait((self._pumping,))
+        await self._replies.cancel()
+
+    async def _feed(self) -> None:
+        """Send what was given as stdin."""
+        given, outgoing = self._given, self._outgoing
+        if isinstance(given, Source):
+            try:
+                while data := await given.read(INPUT_PIECE):
+                    outgoing.put(data)
+                    await outgoing.drained()
+            finally:
+                given.close()
+        elif given:
+            outgoing.put(given)
+        outgoing.end()
+
+    def _pump(self) -> None:
+        if self._out is None:
+            self._out, self._err = _Reader(), _Reader()
+            self._pumping = asyncio.get_running_loop().create_task(self._read_all(self._out, self._err))
+
+    async def _read_all(self, out: _Reader, err: _Reader) -> None:
+        error: BaseException | None = None
+        try:
+            while self.returncode is None:
+                kind, body = await self._next()
+                match kind:
+                    case Kind.STDOUT:
+                        await out.take(body)
+                    case Kind.STDERR:
+                        await err.take(body)
+                    case _:
+                        self._on_record(kind, body)
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            for reader in (out, err):
+                if isinstance(error, Exception):
+                    reader.set_exception(error)
+                else:
+                    reader.feed_eof()
+
+    async def _next(self) -> Record:
+        """The next record. Raises ExchangeError."""
+        while not self._records:
+            reply = await anext(aiter(self._replies), None)
+            if reply is None:
+                raise RemoteError(f"node {self.node!r} ended the command without its exit code", node=self.node)
+            self._records.extend(self._decoder.feed(reply.payload.readall()))
+        return self._records.popleft()
+
+    def _on_record(self, kind: int, body: bytes) -> None:
+        match kind:
+            case Kind.STARTED:
+                self.pid = number_of(body)
+            case Kind.CREDIT:
+                self._outgoing.add_credit(number_of(body))
+            case Kind.EXIT | Kind.EXPIRED:
+                self.expired = kind == Kind.EXPIRED
+                self.returncode = number_of(body)
+                self._outgoing.close()
+                if self._feeding is not None:
+                    self._feeding.cancel()
+            case _:
+                pass  # of a later version
+
+    def _check(self) -> None:
+        if self.expired:
+            raise TimedOut(f"node {self.node!r}: {self.command[0]!r} was stopped, its time being over", node=self.node)
+
+
+async def check_output(starting: Starting) -> bytes:
+    """The stdout of a command. Raises CommandFailed if it exits with anything but 0."""
+    async with starting as process:
+        out, err = await process.communicate()
+    if process.returncode:
+        raise failed(process, out, err)
+    return out
+
+
+def failed(process: RemoteProcess, stdout: bytes, stderr: bytes) -> CommandFailed:
+    """The error for a command that has ended in anything but 0."""
+    code = process.returncode or 0
+    how = f"exited with {code}" if code >= 0 else f"was killed by {_name_of(-code)}"
+    last = stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    return CommandFailed(
+        f"node {process.node!r}: {process.command[0]!r} {how}{': ' if last else ''}{last[:200]}",
+        node=process.node,
+        returncode=code,
+        stdout=stdout,
+        stderr=stderr,
+    )
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class StdinWriter:
+    """Writes to the stdin of a command, as an asyncio.StreamWriter does."""
+
+    def __init__(self, outgoing: _Outgoing) -> None:
+        self._outgoing = outgoing
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send data; what the command has not taken yet waits here. Ignored when the command has exited."""
+        self._outgoing.put(bytes(data))
+
+    def writelines(self, pieces: Sequence[bytes]) -> None:
+        """Send pieces of data."""
+        self.write(b"".join(pieces))
+
+    async def drain(self) -> None:
+        """Wait until little of what was written waits here. Raises BrokenPipeError if the command has exited."""
+        await self._outgoing.drained()
+        if self._outgoing.closed:
+            raise BrokenPipeError("the command has exited")
+
+    def can_write_eof(self) -> bool:
+        """True."""
+        return True
+
+    def write_eof(self) -> None:
+        """End stdin, after what was written."""
+        self._outgoing.end()
+
+    def close(self) -> None:
+        """End stdin, after what was written."""
+        self._outgoing.end()
+
+    def is_closing(self) -> bool:
+        """Whether it was ended, or the command has exited."""
+        return self._outgoing.ended or self._outgoing.closed
+
+    async def wait_closed(self) -> None:
+        """Wait until all that was written was sent."""
+        await self._outgoing.drained(all_of_it=True)
+
+
+class _Outgoing:
+    """The request's payload: the start, then input within the server's credit, and signals ahead of waiting input."""
+
+    def __init__(self, begin: bytes) -> None:
+        self.ended = False
+        self.closed = False
+        self._urgent: deque[bytes] = deque((begin,))
+        self._input: deque[bytes] = deque()
+        self._input_bytes = 0
+        self._credit = INPUT_WINDOW
+        self._end_sent = False
+        self._more: asyncio.Future[None] | None = None
+        self._drained: list[tuple[int, asyncio.Future[None]]] = []
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while (data := self._take()) is None:
+            if self.closed:
+                raise StopAsyncIteration
+            self._more = asyncio.get_running_loop().create_future()
+            await self._more
+        return data
+
+    def urgent(self, data: bytes) -> None:
+        """Send a record ahead of input that waits."""
+        if not self.closed:
+            self._urgent.append(data)
+            self._wake()
+
+    def put(self, data: bytes) -> None:
+        """Send input."""
+        if self.ended and data:
+            raise RuntimeError("stdin was closed")
+        if data and not self.closed:
+            self._input.append(data)
+            self._input_bytes += len(data)
+            self._wake()
+
+    def end(self) -> None:
+        """Send the end of input, after all input."""
+        self.ended = True
+        self._wake()
+
+    def add_credit(self, size: int) -> None:
+        """The command has taken so much input."""
+        self._credit += size
+        self._wake()
+
+    def close(self) -> None:
+        """End the payload; what waits is dropped."""
+        self.closed = True
+        self._urgent.clear()
+        self._input.clear()
+        self._input_bytes = 0
+        self._release()
+        self._wake()
+
+    async def drained(self, *, all_of_it: bool = False) -> None:
+        """Wait until at most INPUT_PIECE bytes (or none) of the input wait here."""
+        most = 0 if all_of_it else INPUT_PIECE
+        if self._input_bytes > most and not self.closed:
+            future = asyncio.get_running_loop().create_future()
+            self._drained.append((most, future))
+            await future
+
+    def _take(self) -> bytes | None:
+        if self._urgent:
+            return self._urgent.popleft()
+        size = min(self._credit, INPUT_PIECE)
+        if self._input and size > 0:
+            data = self._input.popleft()
+            if len(data) > size:
+                self._input.appendleft(data[size:])
+                data = data[:size]
+            self._credit -= len(data)
+            self._input_bytes -= len(data)
+            self._release()
+            return record(Kind.INPUT, data)
+        if self.ended and not self._input and not self._end_sent:
+            self._end_sent = True
+            return record(Kind.INPUT_END)
+        return None
+
+    def _release(self) -> None:
+        for most, future in self._drained:
+            if self._input_bytes <= most and not future.done():
+                future.set_result(None)
+        self._drained = [(most, future) for most, future in self._drained if not future.done()]
+
+    def _wake(self) -> None:
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+
+class _Flow(asyncio.ReadTransport):
+    """What a StreamReader pauses when its buffer is full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._going = asyncio.Event()
+        self._going.set()
+
+    def pause_reading(self) -> None:
+        self._going.clear()
+
+    def resume_reading(self) -> None:
+        self._going.set()
+
+    async def wait(self) -> None:
+        await self._going.wait()
+
+
+class _Reader(asyncio.StreamReader):
+    """One output stream of a command."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=STREAM_LIMIT // 2)
+        self._flow = _Flow()
+        self.set_transport(self._flow)
+
+    async def take(self, data: bytes) -> None:
+        """Hand data to the reader; waits while the buffer is full."""
+        self.feed_data(data)
+        await self._flow.wait()

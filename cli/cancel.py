@@ -8,6 +8,7 @@ from typing import Any
 from zmesh import Payload, parse_message_id
 from zmesh.errors import MeshError, TimedOut
 from zmesh_cli.exit_codes import DONE, FAILED, TIMED_OUT, UNREACHABLE, USAGE, Failure
+from zmesh_cli.local_sockets import Place
 from zmesh_cli.routes import fetch_tables
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, print_error, printable, record
@@ -32,7 +33,7 @@ class Outcome:
     """The nodes that did not reply, and why."""
 
 
-async def cancel(url: str, message_id: str, node: str | None, *, timeout: float | None, as_json: bool) -> int:
+async def cancel(place: Place, message_id: str, node: str | None, *, timeout: float | None, as_json: bool) -> int:
     """Stop the work for this message id at a node, or (None) wherever in the mesh it runs; the exit code."""
     id = parse_message_id(message_id)
     if id is None:
@@ -42,7 +43,7 @@ async def cancel(url: str, message_id: str, node: str | None, *, timeout: float 
             USAGE,
         )
     output = Output()
-    async with Session(url, node, timeout, join_timeout=timeout) as session:
+    async with Session(place, node, timeout, join_timeout=timeout) as session:
         search = _cancel_anywhere if node is None else _cancel_at_target
         outcome = await session.unless_not_found(search(session, id, timeout or DEFAULT_TIMEOUT))
     if as_json:

@@ -10,13 +10,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from zmesh_cli import trust_commands
 from zmesh_cli.conversion import Command, Group
 from zmesh_cli.help import CONNECTION, NODE, OUTPUT, REQUEST
 
 app = typer.Typer(
     cls=Group,
     help="Link machines into one mesh, with no broker, and send directives to any of them by name.",
-    epilog="Exit codes: 0 done, 1 the remote work failed, 2 usage, 3 unreachable, 4 timed out, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 the remote work failed, 2 usage, 3 unreachable, 4 timed out, 6 not trusted, 130 "
+    "interrupted.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -246,7 +248,7 @@ def send(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Send a directive to a node, print the replies.
+    """Send a directive and print the replies.
 
     The payloads of the replies go to stdout as they come, one after the other and nothing else. On a terminal, control
     characters other than newline and tab are shown as escapes, and the last line is ended.
@@ -329,6 +331,9 @@ def demo() -> None:
 
     _log(0)
     _finish(demo())
+
+
+trust_commands.register(app)
 
 
 def _log(verbose: int) -> None:

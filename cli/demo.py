@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from zmesh.errors import MeshError
 from zmesh_cli.demo_processes import COMMAND, Nodes, Workplace, workplace
 from zmesh_cli.exit_codes import DONE, FAILED, Failure
+from zmesh_cli.local_sockets import Place
 from zmesh_cli.routes import fetch_tables
 from zmesh_cli.session import Session
 from zmesh_cli.tables import INDENT, width_of_stdout
@@ -135,7 +136,7 @@ class _Tour:
         await show.heading("The routes that 'home' has found; the commands below join the mesh there")
         nodes.environment["ZMESH_PEER"] = nodes.urls["home"]
         await show.command("export", f"ZMESH_PEER={nodes.urls['home']}")
-        async with Session(nodes.urls["home"], "tail") as session:
+        async with Session(Place(nodes.urls["home"], False), "tail") as session:
             await session.unless_not_found(session.ping(COMMAND_WITHIN))
         await show.say(await self._run("routes"))
 
@@ -179,7 +180,7 @@ class _Tour:
         victim = before[1]
         await show.say(f"path: {' > '.join(before)}")
         await show.command("kill", "-9", str(nodes.pid(victim)))
-        async with Session(nodes.urls["home"], "tail", HEAL_WITHIN) as session:
+        async with Session(Place(nodes.urls["home"], False), "tail", HEAL_WITHIN) as session:
             await session.ping(COMMAND_WITHIN)
             killed = time.perf_counter()
             await nodes.kill(victim)  # what is answered from here on has taken another path
@@ -196,7 +197,7 @@ class _Tour:
         """The nodes on the path from 'home' to 'tail', by the next hop of each."""
         path = ["home"]
         while path[-1] != "tail" and len(path) <= len(LINKS):
-            async with Session(self._nodes.urls["home"], path[-1]) as session:
+            async with Session(Place(self._nodes.urls["home"], False), path[-1]) as session:
                 tables = await session.unless_not_found(fetch_tables(session, COMMAND_WITHIN))
             hops = {route["destination"]: route["next_hop"] for route in tables["routes"]}
             if "tail" not in hops:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-ARGUMENTS, NODE, REQUEST = "Arguments", "Node options", "Request options"
+ARGUMENTS, NODE, REQUEST, TRUST = "Arguments", "Node options", "Request options", "Trust options"
 CONNECTION, OUTPUT, OTHER = "Connection options", "Output options", "Other options"
-SECTIONS = (ARGUMENTS, NODE, REQUEST, CONNECTION, OUTPUT, OTHER)
+SECTIONS = (ARGUMENTS, NODE, REQUEST, TRUST, CONNECTION, OUTPUT, OTHER)
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh": (
@@ -44,6 +44,15 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Stop one, at whichever node it runs", "zmesh cancel 075b64dec461687e564ae300b4f1fc04"),
         ("Stop it at one node", "zmesh cancel 075b64dec461687e564ae300b4f1fc04 edge-7"),
     ),
+    "zmesh init": (
+        ("A mesh, at the machine that others can dial", "zmesh init --name lab --listen tcp://0.0.0.0:7323"),
+        ("Behind a port that is forwarded", "zmesh init --listen tcp://*:7323 --url tcp://hub:7323"),
+    ),
+    "zmesh identity": (("", "zmesh identity"), ("For a program", "zmesh identity --json")),
+    "zmesh context": (("", "zmesh context ls"),),
+    "zmesh context ls": (("", "zmesh context ls"),),
+    "zmesh context use": (("", "zmesh context use lab"),),
+    "zmesh context rm": (("", "zmesh context rm lab"),),
     "zmesh demo": (("", "zmesh demo"),),
 }
 """For each command, what an example shows, and the example; lines of at most 58 characters."""

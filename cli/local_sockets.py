@@ -77,25 +77,41 @@ def alive() -> list[Local]:
     return found
 
 
-def choose(peer: str | None, target: str | None = None) -> str:
-    """The URL to join the mesh at: `peer`, else the local node that is or hosts `target`, else the only local node.
+class Place(NamedTuple):
+    """Where a command joins the mesh: at a URL, or (None) where its identity says. `own`: with its own identity.
 
-    `peer` is a URL, or the name of a local node. Raises Failure if none runs (3) or several do (2).
+    A node of this user vouches for the commands at its local socket, which need no identity.
+    """
+
+    url: str | None
+    own: bool
+
+
+def choose(peer: str | None, target: str | None = None) -> Place:
+    """Where to join the mesh: at `peer`, else at the local node that is or hosts `target`, else at the only local node,
+    else where the identity of the current context says.
+
+    `peer` is a URL, or the name of a local node. Raises Failure if there is none (3) or several are meant (2).
     """
     if peer and ("://" in peer or not is_node_id(peer)):
-        return peer
+        return Place(peer, not peer.startswith(("ipc://", "inproc://")))
     local = alive()
     if peer:
-        return _named(local, peer) or peer
+        return Place(_named(local, peer) or peer, False)
     if target is not None and local[1:] and (url := _named(local, target.rpartition("@")[2])) is not None:
-        return url
+        return Place(url, False)
     match local:
         case [only]:
-            return only.url
+            return Place(only.url, False)
         case []:
+            from zmesh.trust import default_folder  # here: most commands find a local node
+
+            if default_folder() is not None:
+                return Place(None, True)
             raise Failure(
-                f"no node of this user runs here (looked in {folder()}); start one with 'zmesh node', "
-                "or name one elsewhere with --peer tcp://host:port or ZMESH_PEER",
+                f"no node of this user runs here (looked in {folder()}), and there is no identity; start a node with "
+                "'zmesh node', join a mesh with 'zmesh join', or name a node elsewhere with --peer tcp://host:port or "
+                "ZMESH_PEER",
                 UNREACHABLE,
             )
         case several:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from zmesh import ActiveWork, Pong
 from zmesh.errors import MeshError, Unreachable
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
+from zmesh_cli.local_sockets import Place
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, printable, record
 
@@ -45,7 +46,7 @@ class Statistics:
 
 
 async def ping(
-    url: str,
+    place: Place,
     node: str,
     *,
     count: int,
@@ -59,7 +60,7 @@ async def ping(
     statistics = Statistics()
     pings: set[asyncio.Task[None]] = set()
     try:
-        async with Session(url, node, timeout, route_timeout=route_timeout) as session:
+        async with Session(place, node, timeout, route_timeout=route_timeout) as session:
             series = _Series(session, output, statistics, timeout or DEFAULT_TIMEOUT, as_json)
             try:
                 await session.unless_not_found(series.run(count, interval, pings))

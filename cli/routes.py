@@ -7,6 +7,7 @@ from typing import Any
 
 from zmesh import Payload
 from zmesh_cli.exit_codes import DONE, FAILED, Failure
+from zmesh_cli.local_sockets import Place
 from zmesh_cli.session import Session
 from zmesh_cli.tables import groups, table, width_of_stdout
 from zmesh_cli.terminal import Output, printable, record
@@ -17,10 +18,10 @@ DEFAULT_TIMEOUT = 10.0
 """Seconds to wait for the reply, unless --timeout is given."""
 
 
-async def routes(url: str, node: str | None, *, timeout: float | None, as_json: bool) -> int:
-    """Print the routes of a node, or (None) of the node at the URL; the exit code."""
+async def routes(place: Place, node: str | None, *, timeout: float | None, as_json: bool) -> int:
+    """Print the routes of a node, or (None) of the node where the command joins; the exit code."""
     output = Output()
-    async with Session(url, node, timeout, join_timeout=timeout) as session:
+    async with Session(place, node, timeout, join_timeout=timeout) as session:
         tables = await session.unless_not_found(fetch_tables(session, timeout or DEFAULT_TIMEOUT))
     lines = _render(tables, width_of_stdout())
     await output.text(record("zmesh.routes/1", **tables) if as_json else "\n".join(lines) + "\n")

@@ -12,6 +12,7 @@ from zmesh import Reply, ReplyStream
 from zmesh.errors import ExchangeError
 from zmesh_cli.exit_codes import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
 from zmesh_cli.input import Input, has_unread
+from zmesh_cli.local_sockets import Place
 from zmesh_cli.output_file import OutputFile
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import STDERR, STDIN, Output, is_terminal, print_error, record
@@ -26,7 +27,7 @@ ARRIVED_AFTER_BYTES = 4 * 1024 * 1024
 
 
 async def send(
-    url: str,
+    place: Place,
     node: str,
     directive: str,
     payload: bytes | Input | None,
@@ -44,7 +45,7 @@ async def send(
     ignored = payload is None and _mention_unread_stdin()
     try:
         output_file = OutputFile(into) if into is not None else None
-        async with Session(url, node, timeout, join_timeout=timeout, route_timeout=route_timeout) as session:
+        async with Session(place, node, timeout, join_timeout=timeout, route_timeout=route_timeout) as session:
             request = _Request(session, Output(), output_file, as_json)
             try:
                 return await request.run(directive, b"" if payload is None else payload, timeout)

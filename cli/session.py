@@ -17,7 +17,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from zmesh import Config, Controller, DestinationUnreachable, DialFailed, Event, LinkRefused, LinkUp, Pong, is_address
+from zmesh.trust import default_folder
 from zmesh_cli.exit_codes import UNREACHABLE, USAGE, Failure
+from zmesh_cli.local_sockets import Place
 
 T = TypeVar("T")
 
@@ -28,7 +30,7 @@ PING_INTERVAL_LAST = 0.5
 
 
 class Session:
-    """An ephemeral node linked to the node at `url`, for requests to the node `target` (None: the node at `url`).
+    """An ephemeral node linked to the node at `place`, for requests to the node `target` (None: the node there).
 
     `timeout` is the one that the user set, if any; it then also limits the wait for a target that has yet to join.
     `route_timeout` is for how many seconds its requests may be without a route; None: the default of Config.
@@ -38,7 +40,7 @@ class Session:
 
     def __init__(
         self,
-        url: str,
+        place: Place,
         target: str | None = None,
         timeout: float | None = None,
         *,
@@ -47,13 +49,14 @@ class Session:
     ) -> None:
         if target is not None and not is_address(target):
             raise Failure(f"{target!r} is not the id of a node: an id is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
-        self.url = url
         self.host = ""
-        """The id of the node at the URL, once joined."""
-        config = Config(node_id=f"cli-{os.urandom(5).hex()}", peers=(url,), ephemeral=True)
-        if route_timeout is not None:
-            config = dataclasses.replace(config, route_timeout=route_timeout)
-        self.controller = Controller(config)
+        """The id of the node at the other end of its link, once joined."""
+        self.controller = Controller(_config(place, route_timeout))
+        peers = self.controller.config.peers
+        if not peers:
+            raise Failure("the identity here names no node to dial; name one with --peer tcp://host:port", USAGE)
+        self.url = " or ".join(_shown(url) for url in peers)
+        self._undialled = set(peers)
         self.controller.watch(self._on_event)
         self.has_arrived: Callable[[], bool] = lambda: False
         """Whether the request has reached the target, which is then known even if it is lost later."""
@@ -122,7 +125,9 @@ class Session:
             case LinkUp() if not self._joined.done():
                 self._joined.set_result(event.node)
             case DialFailed():
-                self._fail_to_join(f"can't reach {self.url}: {event.reason}; is a node listening at that URL?")
+                self._undialled = {url for url in self._undialled if _shown(url) != _shown(event.url)}
+                if not self._undialled:
+                    self._fail_to_join(f"can't reach {self.url}: {event.reason}; is a node listening at that URL?")
             case LinkRefused():
                 self._fail_to_join(f"the link to {self.url} is refused: {event.reason}")
             case DestinationUnreachable() if event.node == self.target.rpartition("@")[2]:
@@ -165,3 +170,18 @@ class Session:
             for ping in pings:
                 ping.cancel()
             await asyncio.gather(*pings, return_exceptions=True)
+
+
+def _config(place: Place, route_timeout: float | None) -> Config:
+    """The settings of the node: with the identity in use, or by a random id without one."""
+    peers = (place.url,) if place.url is not None else ()
+    if place.own and default_folder() is not None:
+        config = Config(peers=peers, ephemeral=True)
+    else:
+        config = Config(node_id=f"cli-{os.urandom(5).hex()}", identity=None, peers=peers, ephemeral=True)
+    return config if route_timeout is None else dataclasses.replace(config, route_timeout=route_timeout)
+
+
+def _shown(url: str) -> str:
+    """A URL without its key."""
+    return url.partition("?")[0]

@@ -12,6 +12,7 @@ import json
 import os
 import select
 import stat
+import sys
 from typing import Any
 
 from zmesh_cli.stdio import write_error
@@ -39,6 +40,11 @@ def print_line(text: str) -> None:
         os.write(STDERR, printable(text).encode(errors="backslashreplace") + b"\n")
     except OSError:
         pass  # there is no other place to report it
+
+
+def write_line(text: str) -> None:
+    """Write a line on stdout, of a command that runs no event loop. Raises BrokenPipeError and Failure."""
+    sys.stdout.write(text)
 
 
 def is_terminal(descriptor: int) -> bool:

@@ -20,6 +20,11 @@ pytest.register_assert_rewrite(
     "tests.transport.transport_handler",
 )
 
+# No test uses, or changes, the identity of whoever runs it.
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent/zmesh-tests"
+for variable in ("ZMESH_STATE", "STATE_DIRECTORY", "ZMESH_PASSPHRASE"):
+    os.environ.pop(variable, None)
+
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 settings.register_profile("dev", deadline=None, suppress_health_check=SLOW_IS_FINE, print_blob=True)

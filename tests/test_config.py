@@ -1,10 +1,13 @@
 """The configuration of a node: types and limits, and what nobody reads of it."""
 
+import time
+
 import pytest
 
 from zmesh import config
 from zmesh.config import Config
 from zmesh.errors import ConfigError
+from zmesh.identity import Contexts, Identity, IdentityKey, Issuer, Profile, State
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,7 @@ def test_variables_that_nothing_reads_are_logged_with_the_likely_name(caplog):
 
 GIVEN = {
     "node_id": ("edge-7", "edge-7"),
+    "identity": ("/etc/zmesh", "/etc/zmesh"),
     "listen": ("tcp://127.0.0.1:1, tcp://127.0.0.1:2", ("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")),
     "peers": ("tcp://hub:7323,", ("tcp://hub:7323",)),
     "heartbeat": ("2.5", 2.5),
@@ -91,6 +95,7 @@ GIVEN = {
 }
 WRONG = {
     "node_id": "b c",
+    "identity": "/etc\udcff",
     "listen": "tcp://a b:1",
     "peers": "tcp://a\x07:1",
     "heartbeat": "fast",
@@ -110,18 +115,20 @@ WRONG = {
 
 def test_every_setting_has_a_variable():
     assert GIVEN.keys() == WRONG.keys() == set(config.SETTINGS)
-    assert [f"ZMESH_{name.upper()}" for name in config.SETTINGS] == [*config.VARIABLES[:-2]]
+    variables = [config.variable_of(name) for name in config.SETTINGS]
+    assert variables == [*config.VARIABLES[:-3]]
+    assert {*variables} == {f"ZMESH_{name.upper()}" for name in config.SETTINGS} - {"ZMESH_IDENTITY"} | {"ZMESH_STATE"}
 
 
 @pytest.mark.parametrize("name", GIVEN)
 def test_a_setting_is_taken_from_its_variable(tmp_path, name):
     text, value = GIVEN[name]
-    assert getattr(Config.load(environ={f"ZMESH_{name.upper()}": text}), name) == value
+    assert getattr(Config.load(environ={config.variable_of(name): text}), name) == value
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_variable_that_its_setting_does_not_take_is_named_in_the_error(name):
-    variable = f"ZMESH_{name.upper()}"
+    variable = config.variable_of(name)
     with pytest.raises(ConfigError) as caught:
         Config.load(environ={variable: WRONG[name]})
     assert str(caught.value).startswith(f"{variable}: ")
@@ -138,3 +145,64 @@ def test_flags_count_more_than_the_environment_and_that_more_than_the_file(tmp_p
 
 def test_an_empty_variable_counts_as_none():
     assert Config.load(environ={"ZMESH_HEARTBEAT": "", "ZMESH_PEERS": ""}).heartbeat == 1.0
+
+
+# --- identity -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """The folder of an identity of `hub`, which listens and dials."""
+    issuer = Issuer.create(State(tmp_path / "hub"), "lab", time.time())
+    key = IdentityKey.generate()
+    certificate = issuer.issue(key.public, "hub", (), time.time())
+    profile = Profile("lab", "hub", ("tcp://127.0.0.1:1",), ("tcp://127.0.0.1:1",), ("tcp://127.0.0.1:2?cost=5",))
+    return Identity.create(State(tmp_path / "hub"), profile, key, certificate, issuer.trust).state.folder
+
+
+def test_an_identity_gives_the_id_and_the_addresses_that_are_not_given(hub):
+    found = config.resolved(Config(identity=hub))
+    assert isinstance(found.identity, Identity)
+    assert (found.node_id, found.listen, found.peers) == ("hub", ("tcp://127.0.0.1:1",), ("tcp://127.0.0.1:2?cost=5",))
+    given = Config(identity=found.identity, node_id="hub", listen=["ipc:///a"], peers=["tcp://b:1"])
+    found = config.resolved(given)
+    assert (found.node_id, found.listen, found.peers) == ("hub", ("ipc:///a",), ("tcp://b:1",))
+
+
+def test_a_leaf_with_an_identity_has_its_name_and_listens_nowhere(hub):
+    names = {config.resolved(Config(identity=hub, ephemeral=True)).node_id for _ in range(4)}
+    assert len(names) == 4
+    assert all(name.startswith("hub.") for name in names)
+    found = config.resolved(Config(identity=hub, ephemeral=True, node_id="hub.mine"))
+    assert (found.node_id, found.listen, found.peers) == ("hub.mine", (), ("tcp://127.0.0.1:2?cost=5",))
+
+
+@pytest.mark.parametrize("ephemeral", [False, True])
+def test_another_id_than_that_of_the_identity_is_an_error_that_says_what_to_do(hub, ephemeral):
+    with pytest.raises(ConfigError, match=r"'edge' is not that of the identity in .*, 'hub'; leave node_id out, name"):
+        config.resolved(Config(identity=hub, node_id="edge", ephemeral=ephemeral))
+
+
+def test_without_an_identity_a_node_has_none(monkeypatch, tmp_path):
+    for none in ("none", None, "auto"):
+        assert config.resolved(Config(identity=none)).identity is None
+    monkeypatch.setenv("ZMESH_STATE", str(tmp_path))
+    with pytest.raises(ConfigError, match="there is no identity in"):
+        config.resolved(Config())
+
+
+def test_that_of_the_current_context_is_taken_unless_another_is_named(monkeypatch, hub):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(hub.parent / "config"))
+    assert config.resolved(Config()).identity is None
+    place = hub.parent / "config/zmesh/lab"
+    place.parent.mkdir(parents=True)
+    hub.rename(place)
+    Contexts(place.parent).use("lab")
+    assert config.resolved(Config()).node_id == "hub"
+    assert config.resolved(Config(identity=None)).identity is None
+
+
+@pytest.mark.parametrize("value", [3, b"x", [], "", "a\0b", object()])
+def test_what_is_no_identity_is_an_error(value):
+    with pytest.raises(ConfigError, match="identity must be a folder of state"):
+        Config(identity=value)

@@ -203,7 +203,7 @@ _RECEPTOR_NAMES = {
 }
 """The names of Receptor that zmesh has too, for `import zmesh as receptor`; zmesh.receptor has all of them."""
 
-_MODULES = ("errors", "receptor", "sync", "testing")
+_MODULES = ("errors", "receptor", "sync", "testing", "trust")
 """Modules that are loaded when they are first used, too."""
 
 

@@ -37,6 +37,10 @@ _TABLES = ("allow", "isolation", "plugins")
 SECTIONS = {"run": "exec", "file": "file"}
 """Tables of a file that are those of plugins: `[run]` is `[plugins.exec]`."""
 _BOOLEANS = ("ephemeral",)
+AUTO = "auto"
+"""As `identity`: that of the current context, if there is one."""
+NONE = "none"
+"""As `identity`: no identity."""
 ISOLATION: dict[str, tuple[float, float]] = {
     "max_memory_bytes": (32 * 1024 * 1024, 1 << 50),
     "max_cpu_seconds": (1, 1_000_000),
@@ -45,18 +49,26 @@ ISOLATION: dict[str, tuple[float, float]] = {
 """What can be set for the processes of isolated directives, with the limits of each."""
 
 
+class DefaultId(str):
+    """A node id that was not given, for which that of an identity is taken if there is one."""
+
+    __slots__ = ()
+
+
 def default_node_id() -> str:
     """A node id that is most likely unique: the host's name and six random hex digits."""
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:48] or "node"
-    return f"{host}-{os.urandom(3).hex()}"
+    return DefaultId(f"{host}-{os.urandom(3).hex()}")
 
 
 if TYPE_CHECKING:
+    from zmesh.identity import Identity
 
     class Settings(TypedDict, total=False):
         """The settings of a Config as keywords."""
 
         node_id: str
+        identity: Identity | str | os.PathLike[str] | None
         listen: Sequence[str]
         peers: Sequence[str]
         heartbeat: float
@@ -78,6 +90,7 @@ class Config:
     """The settings of a node; `Config()` alone is a node that listens nowhere.
 
     `node_id`            1 to 64 of `A-Za-z0-9._-`, unique in the mesh.
+    `identity`           a folder of state, an Identity, `none` (or None), or `auto`: the current context's if any.
     `listen`, `peers`    URLs (`tcp://`, `ipc://`, `inproc://`, `rnp://`).
     `heartbeat`          seconds between two probes of a link; three of silence take it down.
     `max_workers`        threads for plugins that are plain functions.
@@ -97,6 +110,7 @@ class Config:
     """
 
     node_id: str = dataclasses.field(default_factory=default_node_id)
+    identity: Identity | str | os.PathLike[str] | None = AUTO
     listen: Sequence[str] = ()
     peers: Sequence[str] = ()
     heartbeat: float = 1.0
@@ -129,6 +143,7 @@ class Config:
             kinds, what = ((int, float), "number") if name in _FRACTIONS else ((int,), "whole number")
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
                 raise ConfigError(f"{name} = {shown(value)} is not a {what} from {low:g} to {high:g}")
+        _check_identity(self.identity)
         if not isinstance(self.ephemeral, bool):
             raise ConfigError(f"ephemeral must be true or false, not {shown(self.ephemeral)}")
         if self.spool_dir is not None and not _is_path(self.spool_dir):
@@ -148,7 +163,8 @@ class Config:
     ) -> Config:
         """The settings from a TOML file, then `ZMESH_*` variables over it, then `flags` (None: not given) over both.
 
-        The variable of a setting is `ZMESH_` and its name in capitals, such as ZMESH_HEARTBEAT. A list has commas
+        The variable of a setting is `ZMESH_` and its name in capitals, such as ZMESH_HEARTBEAT; that of `identity` is
+        ZMESH_STATE. A list has commas
         between its elements, a boolean is `true` or `false`, tables are JSON; an empty variable counts as none.
 
         Raises ConfigError if the file can't be read, is not TOML, or has a key that no setting has, or if a value is
@@ -175,7 +191,7 @@ class Config:
 
 
 def config_of(config: Config | None, settings: Settings) -> Config:
-    """The Config that a Controller is given, or one of the settings that it is given by name.
+    """The Config that a Controller is given, or one of the settings that it is given by name, with its identity read.
 
     Raises TypeError if it is given both, or a setting that does not exist, and ConfigError.
     """
@@ -186,7 +202,49 @@ def config_of(config: Config | None, settings: Settings) -> Config:
     for name in settings:
         if name not in SETTINGS:
             raise TypeError(f"no setting is called {name!r}{did_you_mean(name, SETTINGS)}")
-    return config if config is not None else Config(**settings)
+    return resolved(config if config is not None else Config(**settings))
+
+
+def resolved(config: Config) -> Config:
+    """The Config with its identity read, and with what that says where nothing was given: node id, `listen`, `peers`.
+
+    An ephemeral node listens nowhere; it dials the peers of the identity or, where those of a hub are none, the hub.
+    Several may run with one identity, so that each has the id with some random characters after it.
+
+    Raises ConfigError for an identity that can't be read, or is that of another node.
+    """
+    given = config.identity
+    if given is None or given == NONE:
+        return dataclasses.replace(config, identity=None) if given is not None else config
+    if isinstance(given, (str, os.PathLike)):
+        from zmesh.identity import State, default_folder  # here: most programs have no identity
+
+        folder = default_folder() if given == AUTO else given
+        if folder is None:
+            return dataclasses.replace(config, identity=None)
+        from zmesh.identity import Identity
+
+        identity = Identity.load(State(os.path.expanduser(folder)))
+    else:
+        identity = given
+    changes: dict[str, object] = {"identity": identity}
+    named = not isinstance(config.node_id, DefaultId)
+    if not named:
+        changes["node_id"] = f"{identity.node_id}.{os.urandom(4).hex()}" if config.ephemeral else identity.node_id
+    elif config.node_id != identity.node_id and not (
+        config.ephemeral and config.node_id.startswith(f"{identity.node_id}.")
+    ):
+        raise ConfigError(
+            f"node_id {config.node_id!r} is not that of the identity in {identity.where}, {identity.node_id!r}; leave "
+            "node_id out, name another identity (ZMESH_STATE), or none: identity=None"
+        )
+    if not config.listen and not config.ephemeral:
+        changes["listen"] = identity.profile.listen
+    if config.peers:
+        changes["peers"] = tuple(map(identity.keyed, config.peers))
+    else:
+        changes["peers"] = identity.dial_urls() if config.ephemeral else identity.profile.peers
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]  # __post_init__ checks every value
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -210,6 +268,13 @@ def _is_path(path: object) -> bool:
         return False
     text = os.fspath(path)
     return isinstance(text, str) and bool(text) and "\0" not in text and is_encodable(text)
+
+
+def _check_identity(identity: object) -> None:
+    if identity is None or (isinstance(identity, (str, os.PathLike)) and _is_path(identity)):
+        return
+    if isinstance(identity, (str, bytes, int, float, list, dict)) or not hasattr(identity, "certificate"):
+        raise ConfigError(f"identity must be a folder of state, 'auto', 'none' or an Identity, not {shown(identity)}")
 
 
 def _check_isolation(isolation: object) -> None:
@@ -257,7 +322,7 @@ def _read(path: Path) -> dict[str, object]:
 
 def variable_of(setting: str) -> str:
     """The environment variable of a setting."""
-    return f"ZMESH_{setting.upper()}"
+    return "ZMESH_STATE" if setting == "identity" else f"ZMESH_{setting.upper()}"
 
 
 def _from_text(name: str, text: str) -> object:
@@ -284,5 +349,5 @@ def _from_text(name: str, text: str) -> object:
 SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name != "file")
 """The names of all settings."""
 
-VARIABLES = (*map(variable_of, SETTINGS), "ZMESH_PEER", "ZMESH_DEBUG")
+VARIABLES = (*map(variable_of, SETTINGS), "ZMESH_PEER", "ZMESH_PASSPHRASE", "ZMESH_DEBUG")
 """The environment variables that a node or a command reads."""

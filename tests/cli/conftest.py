@@ -109,6 +109,7 @@ class Shell:
         self.environment |= bytecode
         self.environment |= {
             "XDG_RUNTIME_DIR": str(folder),
+            "XDG_CONFIG_HOME": str(folder / "config"),
             "TMPDIR": str(folder),
             "TEST_MARK": self.mark,
             "PYTHONWARNINGS": "error,default::ResourceWarning",
@@ -151,6 +152,13 @@ class Shell:
         """Start a node; returns when it is ready."""
         where = ["--listen", listen] if listen is not None else []
         node = Node(["--id", name, *where, *words], self.environment, **options)
+        self.nodes.append(node)
+        node.ready = node.event("ready")
+        return node
+
+    def node_of_context(self, *words: str, **options: Any) -> Node:
+        """Start a node with the identity of the current context; returns when it is ready."""
+        node = Node([*words], self.environment, **options)
         self.nodes.append(node)
         node.ready = node.event("ready")
         return node

@@ -29,7 +29,7 @@ def test_without_a_local_node_the_error_says_what_to_do(shell: Any) -> None:
     for words in (("ping", "a"), ("send", "a", "b:c"), ("routes",)):
         done = shell.run(*words)
         assert done.returncode == 3
-        assert b"start one with 'zmesh node', or name one elsewhere with --peer" in done.stderr
+        assert b"start a node with 'zmesh node', join a mesh with 'zmesh join', or name a node" in done.stderr
         assert done.stderr.count(b"\n") == 1
 
 

@@ -28,6 +28,7 @@ SHARED = {
     "stdio",
     "exit_codes",
     "commands",
+    "trust_commands",
     "conversion",
     "session",
     "local_sockets",
@@ -37,6 +38,9 @@ SHARED = {
 }
 SLOW = {"aiohttp", "cloudpickle", "http", "importlib.metadata", "multiprocessing", "pydantic", "pydantic_core", "rich"}
 SLOW |= {
+    "cryptography",
+    "platformdirs",
+    "tomllib",
     "sqlite3",
     "unittest",
     "urllib.request",

@@ -112,9 +112,10 @@ def test_every_command_has_a_section_with_its_options_and_no_others() -> None:
     sections = sections_of("reference/cli.md")
     for name, command in commands().items():
         section = sections[f"zmesh {name}"]
+        below = getattr(command, "commands", {}).values()  # those of a group, which share its section
         options = {
             option
-            for parameter in command.params
+            for parameter in (*command.params, *(each for part in below for each in part.params))
             if not getattr(parameter, "hidden", False)
             for option in parameter.opts
             if option.startswith("-")

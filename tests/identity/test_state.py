@@ -2,12 +2,11 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
 
 from zmesh.errors import ConfigError
-from zmesh.identity.state import State, default_folder
+from zmesh.identity.state import State
 
 
 @pytest.fixture
@@ -89,8 +88,15 @@ def test_a_name_does_not_lead_out_of_the_folder(state, name):
         state.write(name, b"")
 
 
-def test_where_the_state_lies_unless_it_is_said():
-    assert default_folder({"ZMESH_STATE": "/a", "STATE_DIRECTORY": "/b"}) == Path("/a")
-    assert default_folder({"STATE_DIRECTORY": "/b:/c"}) == Path("/b")
-    assert default_folder({}).name == "zmesh"
-    assert default_folder({"ZMESH_STATE": "~/x"}) == Path.home() / "x"
+def test_what_was_written_before_an_error_is_removed_again(state):
+    for there in (False, True):
+        if there:
+            state.folder.mkdir(parents=True)
+            (state.folder / "other").write_bytes(b"1")
+        with pytest.raises(OSError, match="full"), state.all_or_nothing("a", "deep/b", "deep"):
+            with state.locked():
+                state.write("a", b"1")
+            state.write("deep/b", b"1")
+            raise OSError("full")
+        left = [path.name for path in state.folder.rglob("*")] if there else state.folder.exists()
+        assert left == (["other"] if there else False)

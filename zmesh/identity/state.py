@@ -1,16 +1,14 @@
-"""The folder that a node's identity lies in: keys that only their user reads, each file written whole or not at all.
-
-`--state DIR`, ZMESH_STATE, systemd's STATE_DIRECTORY, or else `zmesh` in the user's folder for configuration.
-"""
+"""The folder that a node's identity lies in: keys that only their user reads, each file written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from zmesh.errors import ConfigError
@@ -19,29 +17,20 @@ FOLDER_MODE = 0o700
 SECRET_MODE = 0o600
 PUBLIC_MODE = 0o644
 MAX_FILE = 16 * 1024 * 1024
+PROFILE = "mesh.json"
+"""The file that is written last: a folder that has it holds an identity."""
+LOCK = ".lock"
 
 
 class StateError(ConfigError):
     """The folder can't be read or written; nothing in it was changed."""
 
 
-def default_folder(environment: Mapping[str, str] | None = None) -> Path:
-    """Where the state lies unless it is said otherwise."""
-    environment = os.environ if environment is None else environment
-    if named := environment.get("ZMESH_STATE"):
-        return Path(named).expanduser()
-    if named := environment.get("STATE_DIRECTORY"):  # systemd.exec(5): several are separated by colons
-        return Path(named.partition(":")[0])
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("zmesh", appauthor=False))
-
-
 class State:
     """One folder of state."""
 
-    def __init__(self, folder: Path | str | None = None) -> None:
-        self.folder = Path(folder) if folder is not None else default_folder()
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
 
     def __contains__(self, name: str) -> bool:
         return self._path(name).exists()
@@ -111,6 +100,45 @@ class State:
         except OSError as error:
             raise self._unwritable(path, error) from None
         return True
+
+    def remove_all(self) -> None:
+        """Delete the folder and all that is in it. Raises StateError."""
+        try:
+            self.remove(PROFILE)
+            shutil.rmtree(self.folder)
+        except OSError as error:
+            raise self._unwritable(self.folder, error) from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from changing what is read and written in this block (flock(2)). Raises StateError."""
+        import fcntl
+
+        try:
+            self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
+        except OSError as error:
+            raise self._unwritable(self.folder / LOCK, error) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def all_or_nothing(self, *names: str) -> Iterator[None]:
+        """Remove those files and empty folders again if the block raises, and the folder if it was not there before."""
+        made = not self.folder.exists()
+        try:
+            yield
+        except BaseException:
+            if made:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            for name in (*names, LOCK):
+                path = self._path(name)
+                with contextlib.suppress(OSError):
+                    path.rmdir() if path.is_dir() else path.unlink()
+            raise
 
     def names(self, folder: str = "") -> list[str]:
         """The files of a folder of the state, sorted."""

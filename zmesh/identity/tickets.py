@@ -49,6 +49,10 @@ class Ticket(NamedTuple):
     def __repr__(self) -> str:
         return f"Ticket(mesh={self.mesh!r}, node_id={self.node_id!r}, urls={self.urls!r}, expires={self.expires})"
 
+    def dial_urls(self) -> tuple[str, ...]:
+        """The URLs with the hub's key, to be dialled."""
+        return tuple(with_key(url, self.curve) for url in self.urls)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a ticket. Raises ConfigError that says what is wrong with it."""
@@ -97,3 +101,17 @@ class Ticket(NamedTuple):
 def hash_of(token: bytes) -> bytes:
     """The SHA-256 of a token."""
     return hashlib.sha256(token).digest()
+
+
+def with_key(url: str, curve: bytes) -> str:
+    """A URL to dial with the CURVE key of who listens there, in place of one that it may have."""
+    base, _, query = url.partition("?")
+    rest = [each for each in query.split("&") if each and not each.startswith("key=")]
+    key = base64.urlsafe_b64encode(curve).decode().rstrip("=")
+    return f"{base}?{'&'.join([*rest, f'key={key}'])}"
+
+
+def key_of(url: str) -> str | None:
+    """The CURVE key in a URL, as it stands there."""
+    found = [each for each in url.partition("?")[2].split("&") if each.startswith("key=")]
+    return found[0].removeprefix("key=") if found else None

@@ -20,10 +20,12 @@ YEAR = 365 * 86400
 MAX_AUTHORITIES = 8
 MAX_REVOCATIONS = 10_000
 MAX_REVOCATION = 1024
+MAX_ENDORSEMENT = 512
 CLOCKS_AGREE = 300.0
 """Seconds by which clocks may differ without being named as the reason of a refusal."""
 
 _DOMAIN = b"zmesh revocation 1\0"
+_ENDORSES = b"zmesh authority 1\0"
 
 
 class TrustError(NotTrusted):
@@ -34,7 +36,8 @@ class TrustError(NotTrusted):
         self.reason = reason
 
 
-REASONS = ("mesh", "authority", "not_yet_valid", "expired", "revoked", "id", "signature")
+REASONS = ("mesh", "authority", "not_yet_valid", "expired", "revoked", "id", "signature", "token")
+"""Why a certificate or a token is not believed."""
 
 
 class Authority(NamedTuple):
@@ -97,13 +100,65 @@ class Revocation:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Endorsement:
+    """An authority that another one vouches for, so that nodes which trust that one trust both."""
+
+    authority: Authority
+    by: bytes
+    signature: bytes
+
+    @classmethod
+    def sign(cls, by: IdentityKey, authority: Authority) -> Self:
+        """An endorsement by a key that is an authority itself."""
+        return cls(authority, by.public, by.sign(_ENDORSES + msgpack.packb(tuple(authority))))
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the signature is that of the authority it names."""
+        return is_signed(self.by, self.signature, _ENDORSES + msgpack.packb(tuple(self.authority)))
+
+    def encode(self) -> bytes:
+        """The endorsement as bytes, for the mesh and for a file."""
+        return msgpack.packb((*self.authority, self.by, self.signature))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read an endorsement. Raises TrustError for what is none, or is badly signed."""
+        if len(data) > MAX_ENDORSEMENT:
+            raise TrustError("signature", f"an endorsement of {len(data)} bytes, where {MAX_ENDORSEMENT} are allowed")
+        try:
+            fields = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise TrustError("signature", f"an endorsement that can't be read: {error}") from None
+        if type(fields) is not tuple or tuple(map(type, fields)) != (bytes, int, int, bytes, bytes):
+            raise TrustError("signature", "an endorsement with a field of the wrong kind")
+        public, not_before, not_after, by, signature = fields
+        found = cls(Authority(public, not_before, not_after), by, signature)
+        lengths = (len(public), len(by), len(signature))
+        if not 0 <= not_before <= not_after < 1 << 62 or lengths != (PUBLIC_BYTES, PUBLIC_BYTES, SIGNATURE_BYTES):
+            raise TrustError("signature", "an endorsement with a field out of its limits")
+        if not found.is_valid:
+            raise TrustError("signature", "an endorsement whose signature does not fit")
+        return found
+
+
 class TrustStore:
     """What one node believes: the mesh's name, its authorities, and what was revoked."""
 
-    def __init__(self, mesh: str, authorities: Iterable[Authority], revocations: Iterable[Revocation] = ()) -> None:
+    def __init__(
+        self,
+        mesh: str,
+        authorities: Iterable[Authority],
+        revocations: Iterable[Revocation] = (),
+        endorsements: Iterable[Endorsement] = (),
+    ) -> None:
         self.mesh = mesh
         self._authorities: dict[bytes, Authority] = {each.public: each for each in authorities}
+        self._endorsements: dict[tuple[bytes, bytes], Endorsement] = {}
         self._revoked: dict[str, Revocation] = {}
+        for endorsement in endorsements:
+            self.endorse(endorsement)
         for revocation in revocations:
             self.revoke(revocation)
 
@@ -116,6 +171,31 @@ class TrustStore:
     def revocations(self) -> tuple[Revocation, ...]:
         """All that are in force."""
         return tuple(self._revoked.values())
+
+    @property
+    def endorsements(self) -> tuple[Endorsement, ...]:
+        """Those of one authority by another."""
+        return tuple(self._endorsements.values())
+
+    def endorse(self, endorsement: Endorsement) -> bool:
+        """Trust one more authority, which one that is trusted already vouches for; True if it is news.
+
+        One for an authority that is trusted already is kept for those who know the other one only.
+        """
+        new, by = endorsement.authority, endorsement.by
+        if by not in self._authorities or self.is_revoked(by) or (new.public, by) in self._endorsements:
+            return False
+        if new.public not in self._authorities and len(self._authorities) >= MAX_AUTHORITIES:
+            return False
+        if not endorsement.is_valid:
+            return False
+        self._authorities.setdefault(new.public, new)
+        self._endorsements[new.public, by] = endorsement
+        return True
+
+    def is_revoked(self, public: bytes) -> bool:
+        """Whether that key, of an authority, was revoked."""
+        return bool(self._revoked) and fingerprint(public) in self._revoked
 
     def revoke(self, revocation: Revocation) -> bool:
         """Take in a revocation; True if it is news. One by a key that is no authority here is not believed."""
@@ -141,10 +221,12 @@ class TrustStore:
         *,
         here: str = "",
         their_clock: float | None = None,
+        renewing: bool = False,
     ) -> None:
         """Raise TrustError unless the certificate is believed at `now` (seconds since 1970), and for that node id.
 
-        `here`: the node that checks, and `their_clock`: what the other node's clock shows, for the text.
+        `here`: the node that checks, and `their_clock`: what the other node's clock shows, for the text. `renewing`: it
+        may have expired, as one that is to be renewed.
         """
         who = certificate.node_id
         key = fingerprint(certificate.public)
@@ -164,8 +246,9 @@ class TrustStore:
                 f"here is {trusted}; zmesh invite {who} makes a ticket for this mesh"
             )
             raise TrustError("authority", text, node=who)
-        self._check_time(certificate, authority, now, _clocks(who, here, now, their_clock))
-        for subject in (who, key):
+        if not renewing:
+            self._check_time(certificate, authority, now, _clocks(who, here, now, their_clock))
+        for subject in (who, key, authority.fingerprint):
             revocation = self._revoked.get(subject)
             if revocation is not None and revocation.until > now and _covers(revocation, certificate):
                 why = f" ({revocation.reason})" if revocation.reason else ""

@@ -1,0 +1,340 @@
+"""Identity: all that one node knows about itself and its mesh, as it lies in a folder of state.
+
+    identity.key         the node's Ed25519 private key, as OpenSSH has it
+    identity-cert.pub    its certificate (ssh-keygen -L shows it)
+    curve.key            the secret half of the CURVE key of its listeners, in hex
+    trust.json           the authorities that are trusted, and what was revoked
+    policy.toml          [allow]: who may call what here
+    mesh.json            the mesh's name, the node id, and the URLs to listen on and to dial
+
+`mesh.json` is written last, so that a folder which has it has the others too.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from zmesh.errors import ConfigError
+from zmesh.identity.certificates import Certificate, read_certificate
+from zmesh.identity.keys import IdentityKey, fingerprint, public_from_openssh, public_to_openssh
+from zmesh.identity.policy import Policy
+from zmesh.identity.state import PROFILE, State, StateError
+from zmesh.identity.tickets import key_of, with_key
+from zmesh.identity.trust import Authority, Endorsement, Revocation, TrustError, TrustStore
+
+KEY = "identity.key"
+CERTIFICATE = "identity-cert.pub"
+CURVE = "curve.key"
+TRUST = "trust.json"
+POLICY = "policy.toml"
+FILES = (KEY, CERTIFICATE, CURVE, TRUST, POLICY, PROFILE)
+
+_POLICY = b"""# Who may call which directives of this node: patterns to node ids, "tag:NAME", or "*" for every member.
+# Without a rule any member may call a directive, except those that take over the machine (exec:*, file:*, tcp:*).
+# zmesh reload (or SIGHUP) makes a running node read this file again.
+[allow]
+# "exec:*" = ["ops", "tag:admin"]
+"""
+
+
+class CurveKeys(NamedTuple):
+    """The key pair of the listeners of a node (Curve25519, as libzmq's CURVE has it), 32 bytes each."""
+
+    public: bytes
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"CurveKeys(public={self.public.hex()})"
+
+    @classmethod
+    def generate(cls) -> Self:
+        """A new pair from the system's source of randomness."""
+        return cls._of(X25519PrivateKey.generate())
+
+    @classmethod
+    def from_secret(cls, secret: bytes) -> Self:
+        """The pair of a secret key of 32 bytes. Raises ValueError."""
+        return cls._of(X25519PrivateKey.from_private_bytes(secret))
+
+    @classmethod
+    def _of(cls, key: X25519PrivateKey) -> Self:
+        public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return cls(public, key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
+
+
+class Profile(NamedTuple):
+    """What is no secret: the mesh, the node id, where the node listens (`listen`), how others reach it there (`urls`),
+    and whom it dials (`peers`).
+    """
+
+    mesh: str
+    node_id: str
+    listen: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        """The profile as mesh.json."""
+        return json.dumps({"version": 1, **self._asdict()}, indent=2).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, data: bytes, where: str) -> Self:
+        """Read mesh.json. Raises StateError."""
+        fields = read_json(data, where)
+        mesh, node_id = fields.get("mesh"), fields.get("node_id")
+        lists = [fields.get(name, []) for name in ("listen", "urls", "peers")]
+        are_texts = all(isinstance(each, list) and all(isinstance(url, str) for url in each) for each in lists)
+        if not (isinstance(mesh, str) and isinstance(node_id, str) and are_texts):
+            raise StateError(f"{where} is damaged: a field has the wrong type")
+        return cls(mesh, node_id, *map(tuple, lists))
+
+
+class Identity:
+    """One node's keys, certificate, trust and permissions. `state` is where they lie; None: in memory only."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        key: IdentityKey,
+        certificate: Certificate,
+        curve: CurveKeys,
+        trust: TrustStore,
+        policy: Policy | None = None,
+        state: State | None = None,
+    ) -> None:
+        self.profile = profile
+        self.key = key
+        self.certificate = certificate
+        self.curve = curve
+        self.trust = trust
+        self.policy = Policy() if policy is None else policy
+        self.state = state
+        self._check()
+
+    def _check(self) -> None:
+        if self.certificate.public != self.key.public:
+            raise StateError(f"the certificate in {self.where} is for another key than the one there")
+        if (self.certificate.node_id, self.certificate.mesh) != (self.profile.node_id, self.profile.mesh):
+            raise StateError(f"the certificate in {self.where} is for another node or mesh than {PROFILE} there says")
+
+    @property
+    def where(self) -> str:
+        """The folder of the state, for messages."""
+        return str(self.state.folder) if self.state is not None else "memory"
+
+    @property
+    def node_id(self) -> str:
+        """The node id."""
+        return self.profile.node_id
+
+    @property
+    def mesh(self) -> str:
+        """The name of the mesh."""
+        return self.profile.mesh
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags that the certificate gives."""
+        return self.certificate.tags
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the node's key."""
+        return fingerprint(self.key.public)
+
+    @property
+    def renews_at(self) -> float:
+        """When the certificate is to be renewed: after two thirds of its validity, give or take a twentieth that
+        depends on the key, so that a fleet that was set up on one day does not ask at once.
+        """
+        certificate = self.certificate
+        jitter = int.from_bytes(hashlib.sha256(certificate.public).digest()[:2]) / 65536 - 0.5
+        return certificate.not_before + (2 / 3 + jitter / 10) * (certificate.not_after - certificate.not_before)
+
+    def dial_urls(self) -> tuple[str, ...]:
+        """Where a command with this identity dials the mesh: at the peers, or at the own node of a hub."""
+        own = tuple(with_key(url, self.curve.public) for url in self.profile.urls)
+        return self.profile.peers or own
+
+    def keyed(self, url: str) -> str:
+        """A URL to dial with the key of who listens there, if it has none and that is known."""
+        if not url.startswith(("tcp://", "rnps://")) or key_of(url) is not None:
+            return url
+        address = url.partition("://")[2].partition("?")[0]
+        for known in (*self.profile.peers, *(with_key(each, self.curve.public) for each in self._own_urls())):
+            key = key_of(known)
+            if key is not None and known.partition("://")[2].partition("?")[0] == address:
+                return f"{url}{'&' if '?' in url else '?'}key={key}"
+        return url
+
+    def _own_urls(self) -> tuple[str, ...]:
+        return (*self.profile.urls, *self.profile.listen)
+
+    # -- folders -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, state: State | Path | str) -> Self:
+        """Read an identity. Raises ConfigError for a folder that holds none, and for what is damaged or badly kept."""
+        state = state if isinstance(state, State) else State(state)
+        data = state.read(PROFILE)
+        if data is None:
+            raise StateError(
+                f"there is no identity in {state.folder}; 'zmesh init' makes a mesh, 'zmesh join zm1...' joins one"
+            )
+        profile = Profile.decode(data, str(state.folder / PROFILE))
+        secret = _needed(state, CURVE, state.read_secret(CURVE)).strip()
+        try:
+            curve = CurveKeys.from_secret(bytes.fromhex(secret.decode()))
+        except ValueError:
+            raise StateError(f"{state.folder / CURVE} holds no key: 64 hex digits") from None
+        return cls(
+            profile,
+            IdentityKey.from_openssh(_needed(state, KEY, state.read_secret(KEY))),
+            read_certificate(_needed(state, CERTIFICATE, state.read(CERTIFICATE))),
+            curve,
+            read_trust(_needed(state, TRUST, state.read(TRUST)), profile.mesh, str(state.folder / TRUST)),
+            read_policy(state),
+            state,
+        )
+
+    @classmethod
+    def create(
+        cls, state: State, profile: Profile, key: IdentityKey, certificate: Certificate, trust: TrustStore
+    ) -> Self:
+        """Write a new identity to a folder that holds none; all of it or nothing. Raises StateError."""
+        if PROFILE in state:
+            raise StateError(f"{state.folder} holds an identity already, and it is not overwritten")
+        made = cls(profile, key, certificate, CurveKeys.generate(), trust, None, state)
+        with state.all_or_nothing(*FILES):
+            state.write(KEY, key.to_openssh(), secret=True)
+            state.write(CURVE, made.curve.secret.hex().encode() + b"\n", secret=True)
+            state.write(CERTIFICATE, certificate.line.encode() + b"\n")
+            made.save_trust()
+            if POLICY not in state:
+                state.write(POLICY, _POLICY)
+            made.save_profile(profile)
+        return made
+
+    def reload(self) -> None:
+        """Read the certificate, the trust and the permissions again. Raises ConfigError, and then keeps what it had."""
+        if self.state is None:
+            return
+        read = self.load(self.state)
+        if (read.key.public, read.node_id, read.mesh) != (self.key.public, self.node_id, self.mesh):
+            raise StateError(f"{self.where} holds another identity than this node runs with; start it anew")
+        for revocation in self.trust.revocations:  # one that came over the mesh, and could not be written
+            read.trust.revoke(revocation)
+        self.certificate, self.trust, self.policy, self.profile = (
+            read.certificate,
+            read.trust,
+            read.policy,
+            read.profile,
+        )
+
+    def renewed(self, certificate: Certificate) -> None:
+        """Take a newer certificate for the same key, and write it. Raises StateError."""
+        before, self.certificate = self.certificate, certificate
+        try:
+            self._check()
+            if self.state is not None:
+                self.state.write(CERTIFICATE, certificate.line.encode() + b"\n")
+        except ConfigError:
+            self.certificate = before
+            raise
+
+    def save_trust(self) -> None:
+        """Write what is trusted and what was revoked. Raises StateError."""
+        if self.state is not None:
+            self.state.write(TRUST, write_trust(self.trust))
+
+    def save_profile(self, profile: Profile) -> None:
+        """Write where it listens and whom it dials. Raises StateError."""
+        self.profile = profile
+        if self.state is not None:
+            self.state.write(PROFILE, profile.encode())
+
+
+def read_policy(state: State) -> Policy:
+    """The permissions of a node; without a file none. Raises ConfigError."""
+    data = state.read(POLICY)
+    if data is None:
+        return Policy()
+    where = state.folder / POLICY
+    try:
+        tables = tomllib.loads(data.decode())
+        unknown = next((name for name in tables if name != "allow"), None)
+        if unknown is not None:
+            raise ConfigError(f"no table is called {unknown!r}; there is [allow]")
+        allow = tables.get("allow", {})
+        if not isinstance(allow, dict):
+            raise ConfigError("[allow] is a table")
+        return Policy(allow)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"{where} is not TOML: {error}") from None
+    except ConfigError as error:
+        raise StateError(f"{where}: {error}") from None
+
+
+def write_trust(trust: TrustStore) -> bytes:
+    """The authorities and revocations as trust.json."""
+    fields = {
+        "version": 1,
+        "authorities": list(map(authority_fields, trust.authorities)),
+        "endorsements": [base64.b64encode(each.encode()).decode() for each in trust.endorsements],
+        "revocations": [base64.b64encode(each.encode()).decode() for each in trust.revocations],
+    }
+    return json.dumps(fields, indent=1).encode() + b"\n"
+
+
+def read_trust(data: bytes, mesh: str, where: str) -> TrustStore:
+    """Read trust.json. Raises StateError."""
+    fields = read_json(data, where)
+    try:
+        authorities = read_authorities(fields["authorities"])
+        endorsements = [Endorsement.decode(base64.b64decode(each)) for each in fields.get("endorsements", [])]
+        revocations = [Revocation.decode(base64.b64decode(each)) for each in fields.get("revocations", [])]
+    except (KeyError, TypeError, ValueError, TrustError) as error:
+        raise StateError(f"{where} is damaged: {error}") from None
+    return TrustStore(mesh, authorities, revocations, endorsements)
+
+
+def authority_fields(authority: Authority) -> dict[str, object]:
+    """An authority as JSON values."""
+    return {
+        "key": public_to_openssh(authority.public),
+        "not_before": authority.not_before,
+        "not_after": authority.not_after,
+    }
+
+
+def read_authorities(fields: Iterable[Any]) -> list[Authority]:
+    """Authorities from JSON values. Raises KeyError, TypeError, ValueError."""
+    return [
+        Authority(public_from_openssh(each["key"]), int(each["not_before"]), int(each["not_after"])) for each in fields
+    ]
+
+
+def read_json(data: bytes, where: str) -> Mapping[str, Any]:
+    """A JSON object. Raises StateError."""
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StateError(f"{where} is damaged: {error}") from None
+    if not isinstance(fields, dict):
+        raise StateError(f"{where} is damaged: it is no JSON object")
+    return fields
+
+
+def _needed(state: State, name: str, data: bytes | None) -> bytes:
+    if data is None:
+        raise StateError(f"{state.folder / name} is missing; restore it, or let this node join anew")
+    return data

@@ -47,7 +47,8 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class StreamOver:
-    """The stream takes no more payload, since its exchange is over or was cancelled: stop reading what feeds it.
+    """The stream takes no more payload: stop reading what feeds it. Its exchange is over or was cancelled, or the other
+    end wants no more of it (STOP_SENDING, RFC 9000 section 19.5).
 
     Emitted once, if the current message was not fed to its end, or if a Pull is outstanding.
     """
@@ -58,11 +59,12 @@ class StreamOver:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Stop the work of this request; `reason` is a code of zmesh.errors."""
+    """Stop the work of this request; `reason` is a code of zmesh.errors, `reset_code` what the client gave with it."""
 
     message_id: MessageId
     reason: str
     handle: object = None
+    reset_code: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,9 +232,25 @@ class Engine(View):
         self.delivery.reply(message_id, header, body, last=last, eof=eof, now=now)
         return self._done(now)
 
-    def cancel(self, message_id: MessageId, now: float) -> list[Effect]:
-        """Cancel a request of this node; it ends with an Eof like any other."""
-        self.delivery.cancel(message_id, now)
+    def cancel(self, message_id: MessageId, now: float, reset_code: int = 0) -> list[Effect]:
+        """Cancel a request of this node, or reset it with a code for the server's program.
+
+        It ends with an Eof like any other.
+        """
+        self.delivery.cancel(message_id, now, reset_code)
+        return self._done(now)
+
+    def reset(self, message_id: MessageId, code: int, error: str, now: float) -> list[Effect]:
+        """End a request that was received here, and drop the replies that were not sent; the client's Eof has `code`.
+
+        Ignored if its end was given already.
+        """
+        self.delivery.server.reset(message_id, code, error, now)
+        return self._done(now)
+
+    def stop_sending(self, message_id: MessageId, now: float) -> list[Effect]:
+        """Have the client of a request that was received here send no more of it; ignored if all of it has come."""
+        self.delivery.server.stop_sending(message_id, now)
         return self._done(now)
 
     def release_credit(self, stream: Stream, credit: int, now: float) -> list[Effect]:

@@ -26,6 +26,9 @@ MessageId = NewType("MessageId", bytes)
 MAX_DIRECTIVE = 160
 """Characters of a directive."""
 
+MAX_RESET_CODE = (1 << 32) - 1
+"""The highest code of a reset."""
+
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
 _DIRECTIVE = re.compile("[^\\s:\ud800-\udfff]+:[^\\s:\ud800-\udfff]+\\Z")
@@ -73,11 +76,15 @@ class ReplyHeader(NamedTuple):
 
 
 class Eof(NamedTuple):
-    """The end of an exchange: `code` 0 for success, else a `reason` (a code of zmesh.errors) and a text."""
+    """The end of an exchange: `code` 0 for success, else a `reason` (a code of zmesh.errors) and a text.
+
+    `reset_code` is what the server gave with a reset (RFC 9000, section 19.4), 0 without one.
+    """
 
     code: int = 0
     reason: str = ""
     error: str = ""
+    reset_code: int = 0
 
 
 class Stream(NamedTuple):

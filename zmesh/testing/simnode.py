@@ -40,6 +40,11 @@ class Outcome:
     partial: bytearray = field(default_factory=bytearray)
     hops: int = 0
     ended_at: float = 0.0
+    written: bytearray = field(default_factory=bytearray)
+    """What was written of a request that was opened for writing."""
+
+    stopped: bool = False
+    """Whether its payload is no longer wanted, of which the engine tells a writer."""
 
     @property
     def eof(self) -> Eof | None:
@@ -57,10 +62,14 @@ class Job:
     payload: bytearray = field(default_factory=bytearray)
     complete: bool = False
     aborted: str = ""
+    reset_code: int = 0
     ended: bool = False
+    serial: int = 0
+    """The number of its last reply, where a listener replies."""
 
 
 Plugin = Callable[["SimNode", Job], None]
+Listener = Callable[["SimNode", Job, bytes], None]
 
 
 class SimNode:
@@ -89,6 +98,8 @@ class SimNode:
         self.jobs: dict[MessageId, Job] = {}
         self.runs: dict[MessageId, int] = {}
         self.plugin: Plugin = echo
+        self.listener: Listener = ignore
+        """Called with each part of a request as it comes, before `plugin` is called when it is complete."""
         self.unread = False
         self.pause = 0.0
         """Seconds for which the program processes each chunk before it reads the next."""
@@ -213,9 +224,40 @@ class SimNode:
             self._feed(Stream(message_id, True))
         return outcome
 
-    def cancel(self, outcome: Outcome) -> None:
-        """Cancel a request of this node."""
-        self.do(self.engine.cancel(outcome.message_id, self.now))
+    def open(
+        self, recipient: str, directive: str, timeout: float | None = None, route_timeout: float | None = None
+    ) -> Outcome:
+        """Send a request whose payload is written later, with `write`."""
+        message_id = MessageId(self.sim.random.randbytes(16))
+        outcome = self.outcomes[message_id] = Outcome(message_id, recipient)
+        header = RequestHeader(directive, self.clock.wall(), timeout)
+        self.do(
+            self.engine.send(message_id, Address(recipient), header, b"", self.now, last=False, timeout=timeout,
+                             route_timeout=route_timeout)
+        )  # fmt: skip
+        return outcome
+
+    def write(self, outcome: Outcome, data: bytes, *, last: bool = False) -> bool:
+        """Write to a request that was opened, and with `last` end it; False if there is no room now, or ever."""
+        stream = Stream(outcome.message_id, True)
+        if self.engine.room(stream) < max(1, len(data)):
+            return False
+        outcome.written += data
+        self.do(self.engine.feed(stream, data, self.now, last=last))
+        return True
+
+    def cancel(self, outcome: Outcome, reset_code: int = 0) -> None:
+        """Cancel a request of this node, or reset it with a code."""
+        self.do(self.engine.cancel(outcome.message_id, self.now, reset_code))
+
+    def reset(self, job: Job, code: int) -> None:
+        """End a job at once with a code."""
+        job.ended = True
+        self.do(self.engine.reset(job.message_id, code, "as requested", self.now))
+
+    def stop_sending(self, job: Job) -> None:
+        """Want no more of the payload of a job."""
+        self.do(self.engine.stop_sending(job.message_id, self.now))
 
     def reply(self, job: Job, payload: bytes | None, serial: int = 1, eof: Eof | None = None) -> None:
         """Answer a job, with `eof` for good."""
@@ -295,10 +337,13 @@ class SimNode:
                 self.sim.after(0.0, lambda: self._feed(stream))
             case StreamOver(stream):
                 self._feeding.pop(stream, None)
+                if stream.request and stream.message_id in self.outcomes:
+                    self.outcomes[stream.message_id].stopped = True
             case Abort(message_id, reason):
                 job = self.jobs.get(message_id)
                 if job is not None and not job.ended:
                     job.aborted = reason
+                    job.reset_code = effect.reset_code
                     job.ended = True
                     eof = Eof(1, reason, f"stopped: {reason}")
                     self.do(self.engine.reply(message_id, None, b"", now, last=False, eof=eof))
@@ -344,10 +389,11 @@ class SimNode:
             if job is None:  # a request without a beginning, which a member has made up
                 return
             job.payload += chunk.body
-            if chunk.last:
-                job.complete = True
-                if not job.ended:
-                    self.plugin(self, job)
+            job.complete = chunk.last
+            if not job.ended:
+                self.listener(self, job, chunk.body)
+            if chunk.last and not job.ended:
+                self.plugin(self, job)
             return
         outcome = self.outcomes[message_id]
         if isinstance(chunk.header, ReplyHeader):
@@ -386,6 +432,10 @@ class SimNode:
         self._wake = math.inf
         self._alarms += 1
         self._arm()
+
+
+def ignore(node: SimNode, job: Job, part: bytes) -> None:
+    """The default listener of a node."""
 
 
 def echo(node: SimNode, job: Job) -> None:

@@ -64,7 +64,7 @@ def test_the_room_for_more_is_what_the_send_buffer_leaves():
     outbound = OutboundStream()
     assert outbound.room() == SEND_BUFFER
     outbound.push(HEADER, bytes(1000), last=False, eof=None, complete=False)
-    assert outbound.room() == SEND_BUFFER - 1000
+    assert outbound.room() == SEND_BUFFER - 1000 - CHUNK_OVERHEAD
     outbound.push(None, bytes(SEND_BUFFER), last=False, eof=None, complete=False)
     assert outbound.room() == 0
     assert outbound.unsent_bytes == SEND_BUFFER + 1000

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.wire.wire_strategies import U63, bytes16, chunks, u63, u64
-from zmesh.core.message import ReplyHeader, RequestHeader
+from zmesh.core.message import MAX_RESET_CODE, Eof, ReplyHeader, RequestHeader
 from zmesh.core.wire import CRITICAL, UnknownExtension, WireError
 from zmesh.core.wire.fields import MAX_EXTENSION, MAX_EXTENSIONS, pack
 from zmesh.core.wire.limits import MAX_ACKS
@@ -17,6 +17,7 @@ from zmesh.core.wire.routed import (
     FLAG_LAST,
     FLAG_REQUEST,
     MAX_METADATA,
+    RESET_CODE,
     Ack,
     AckItem,
     Cancel,
@@ -50,7 +51,7 @@ ENDING = (0, "", "")
         (0, (), True),
         (FLAG_LAST | FLAG_BLOCKED, (), True),
         (FLAG_REQUEST | FLAG_FIRST, (REQUEST, None, None), True),
-        (FLAG_REQUEST | FLAG_FIRST | FLAG_EOF, (REQUEST, ENDING, {1: b"x"}), True),
+        (FLAG_REQUEST | FLAG_FIRST | FLAG_EOF, (REQUEST, ENDING, {2: b"x"}), True),
         (FLAG_EOF, (None, ENDING, None), True),
         (FLAG_EXTENDED, (None, None, {}), True),
         (0, (None, None, None), False),
@@ -71,6 +72,20 @@ def test_the_flags_of_a_chunk_agree_with_what_it_has(flags, tail, fits):
     else:
         with pytest.raises(WireError):
             decode_chunk(data)
+
+
+@pytest.mark.parametrize("code", [1, MAX_RESET_CODE])
+def test_the_code_of_a_reset_travels_as_an_extension_of_the_end(code):
+    head = encode_chunk(bytes(16), False, 1, FLAG_EOF, 2, 3, 4, 5, None, Eof(1, "cancelled", "no", code))
+    chunk = decode_chunk(head)
+    assert chunk.eof == Eof(1, "cancelled", "no", code)
+    assert (chunk.flags, chunk.extensions) == (FLAG_EOF | FLAG_EXTENDED, {RESET_CODE: code.to_bytes(4, "big")})
+
+
+@pytest.mark.parametrize("code", [b"", b"123", b"12345"])
+def test_a_reset_code_of_another_length_is_refused(code):
+    with pytest.raises(WireError):
+        decode_chunk(chunk_with(FLAG_EOF | FLAG_EXTENDED, None, ENDING, {RESET_CODE: code}))
 
 
 @pytest.mark.parametrize("at", [2, 4, 5])
@@ -151,7 +166,7 @@ def test_acknowledgements_that_are_too_many_too_long_or_out_of_range_are_refused
             decode_ack(wrong)
 
 
-@given(st.builds(Cancel, bytes16, st.booleans(), u63, u63, u64, u64))
+@given(st.builds(Cancel, bytes16, st.booleans(), u63, u63, u64, u64, st.integers(0, MAX_RESET_CODE)))
 def test_a_cancel_is_read_as_it_was_written(cancel):
     assert decode_cancel(encode_cancel(cancel)) == cancel
     with pytest.raises(WireError):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 
 from zmesh.core import wire
-from zmesh.core.message import Eof, ReplyHeader, RequestHeader
+from zmesh.core.message import MAX_RESET_CODE, Eof, ReplyHeader, RequestHeader
 from zmesh.core.wire import (
     FLAG_BLOCKED,
     FLAG_EOF,
@@ -31,11 +31,11 @@ numbers = st.floats(-1e18, 1e18, exclude_min=True, exclude_max=True)
 texts = st.text(max_size=40)
 acks = st.lists(st.builds(AckItem, bytes16, st.booleans(), u63, u63), max_size=5).map(tuple)
 metadata = st.dictionaries(texts, texts, max_size=3)
-extensions = st.dictionaries(st.integers(0, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
+extensions = st.dictionaries(st.integers(2, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
 lifetimes = st.none() | st.floats(0, 1e17)
 request_headers = st.builds(RequestHeader, texts, numbers, lifetimes, st.booleans(), texts, metadata)
 reply_headers = st.builds(ReplyHeader, numbers, u63, texts, metadata)
-eofs = st.builds(Eof, st.integers(0, 255), texts, texts)
+eofs = st.builds(Eof, st.integers(0, 255), texts, texts, st.just(0))
 
 
 @st.composite
@@ -100,7 +100,9 @@ VALUES = {
 FIXED = {
     wire.decode_chunk: chunks(),
     wire.decode_ack: st.builds(wire.Ack, u64, u64, acks),
-    wire.decode_cancel: st.builds(wire.Cancel, bytes16, st.booleans(), u63, u63, u64, u64),
+    wire.decode_cancel: st.builds(
+        wire.Cancel, bytes16, st.booleans(), u63, u63, u64, u64, st.integers(0, MAX_RESET_CODE)
+    ),
 }
 """Heads that are fixed structures."""
 
@@ -140,4 +142,4 @@ def unreachable(kind=16, reason="", near=(), at="a", destination="a", text=""):
 
 
 def chunk_eof(code=0, reason="", error=""):
-    return valid_chunk(flags=FLAG_EOF, eof=(code, reason, error))
+    return valid_chunk(flags=FLAG_EOF, eof=Eof(code, reason, error))

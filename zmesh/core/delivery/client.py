@@ -11,7 +11,7 @@ import enum
 
 from zmesh.core import wire
 from zmesh.core.delivery.exchange import SILENCE_TIMEOUT, Exchange
-from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD
+from zmesh.core.delivery.flow_control import credit_of
 from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
 from zmesh.core.delivery.sender import Sender
@@ -19,7 +19,7 @@ from zmesh.core.effects import Deliver, Report
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import CLOSED, FLAG_LAST, AckItem, Chunk, Kind
+from zmesh.core.wire import CLOSED, FLAG_LAST, STOP_SENDING, AckItem, Chunk, Kind
 
 FIRST_PROBE_DELAY = 1.0
 CANCEL_RETRY_INTERVAL = 0.5
@@ -51,10 +51,20 @@ class ClientExchange(Exchange):
     | any | | last reply, deadline, restart, silence, or the cancel is confirmed | ENDED |
 
     Times are the engine's, in seconds. `deadline` is that of the request, None if it has none; `route_timeout` how long
-    it may be without a route; `last_heard` when a frame last came for it; `last_note` the last UNREACHABLE about it.
+    it may be without a route; `last_heard` when a frame last came for it; `last_note` the last UNREACHABLE about it;
+    `reset_code` with which code it is being cancelled.
     """
 
-    __slots__ = ("cancelled_at", "deadline", "last_heard", "last_note", "opened_at", "route_timeout", "state")
+    __slots__ = (
+        "cancelled_at",
+        "deadline",
+        "last_heard",
+        "last_note",
+        "opened_at",
+        "reset_code",
+        "route_timeout",
+        "state",
+    )
 
     def __init__(
         self, message_id: MessageId, server: Peer, deadline: float | None, route_timeout: float, now: float
@@ -65,6 +75,7 @@ class ClientExchange(Exchange):
         self.route_timeout = route_timeout
         self.opened_at = self.last_heard = now
         self.cancelled_at: float | None = None
+        self.reset_code = 0
         self.last_note: wire.Unreachable | None = None
 
     # -- transitions ---------------------------------------------------------------------------------------------
@@ -87,9 +98,10 @@ class ClientExchange(Exchange):
         if self.state is ClientState.ROUTE_LOST:
             self.state = ClientState.OPEN if self.peer_incarnation else ClientState.DISCOVERING
 
-    def cancel(self, now: float) -> None:
-        """The request is being cancelled."""
+    def cancel(self, reset_code: int, now: float) -> None:
+        """The request is being cancelled, or with a code above 0 reset."""
         self.cancelled_at = now
+        self.reset_code = reset_code
         self.state = ClientState.CANCELLING
 
     def end(self) -> None:
@@ -202,15 +214,18 @@ class Client:
             if exchange.peer_incarnation:
                 self._pump(exchange, now)
 
-    def cancel(self, message_id: MessageId, now: float) -> None:
-        """Cancel a request; one that can't have arrived ends at once. No effect if it is over, or cancelled already."""
+    def cancel(self, message_id: MessageId, now: float, reset_code: int = 0) -> None:
+        """Cancel a request, with a code above 0 for the server's program: reset it.
+
+        One that can't have arrived ends at once. No effect if it is over, or cancelled already.
+        """
         exchange = self._exchanges.get(message_id)
         if exchange is None or exchange.state is ClientState.CANCELLING:
             return
         if exchange.cannot_have_arrived():
             self._end(exchange, "cancelled", f"cancelled; it had not reached {exchange.address!r}", now)
             return
-        exchange.cancel(now)
+        exchange.cancel(reset_code, now)
         self._sender.drop_unsent(exchange)
         self._send_cancel(exchange)
         self._sender.timers.set(exchange.outbound_id, now + CANCEL_RETRY_INTERVAL)
@@ -233,7 +248,7 @@ class Client:
         exchange.last_heard = now
         ready = self._receiver.accept(exchange, chunk, body, hops)
         for each, content, crossed in ready or ():
-            credit = len(content) + CHUNK_OVERHEAD
+            credit = credit_of(each.flags, len(content))
             last, eof = bool(each.flags & FLAG_LAST), each.eof
             self._forwarding.emit(
                 Deliver(
@@ -265,6 +280,8 @@ class Client:
             return
         self._sender.on_ack(exchange, item, now)
         if item.next > 0:
+            if item.limit == STOP_SENDING and exchange.outbound.next:
+                self._sender.drop_unsent(exchange)
             if not exchange.peer_incarnation:
                 exchange.set_incarnation(exchange.peer.incarnation)
             exchange.peer.unacked_requests.pop(exchange.request_number, None)
@@ -393,6 +410,7 @@ class Client:
             next(iter(exchange.peer.unacked_requests), exchange.request_number),
             self._forwarding.incarnation,
             exchange.peer_incarnation,
+            exchange.reset_code,
         )
         self._forwarding.originate(exchange.address, Kind.CANCEL, wire.encode_cancel(cancel), b"")
 

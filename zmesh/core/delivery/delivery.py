@@ -120,9 +120,9 @@ class Delivery:
             handle=handle,
         )
 
-    def cancel(self, message_id: MessageId, now: float) -> None:
-        """Cancel a request of this node; its last reply comes as with any other."""
-        self.client.cancel(message_id, now)
+    def cancel(self, message_id: MessageId, now: float, reset_code: int = 0) -> None:
+        """Cancel a request of this node, or with a code reset it; its last reply comes as with any other."""
+        self.client.cancel(message_id, now, reset_code)
 
     def reply(
         self,

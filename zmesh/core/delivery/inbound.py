@@ -7,8 +7,8 @@ sender that is blocked by flow control says so with a chunk (FLAG_BLOCKED), and 
 
 from __future__ import annotations
 
-from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, FlowControlError
-from zmesh.core.wire import Chunk
+from zmesh.core.delivery.flow_control import ACK_EVERY, WINDOW, FlowControlError, credit_of
+from zmesh.core.wire import STOP_SENDING, Chunk
 
 Received = tuple[Chunk, bytes, int]
 """A chunk, its body, and the number of links that it crossed."""
@@ -19,7 +19,8 @@ class InboundStream:
 
     `expected` is the next sequence number in order, and `buffered` holds the chunks that arrived early.
     `received` counts all that has come, early chunks included, `released` what the reader has read of it; `limit` is
-    the last that the sender was given, and `window` how much it may send before the reader reads.
+    the last that the sender was given, and `window` how much it may send before the reader reads. `stopped`: nobody
+    reads the rest, which the sender is told in the place of a limit.
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class InboundStream:
         "limit",
         "received",
         "released",
+        "stopped",
         "unacked_credit",
         "window",
     )
@@ -42,6 +44,7 @@ class InboundStream:
         self.limit = WINDOW
         self.unacked_credit = 0
         self.received = 0
+        self.stopped = False
 
     def accept(self, chunk: Chunk, body: bytes, hops: int) -> list[Received] | None:
         """The chunks that are next in order now; None if this one must be acknowledged at once (a copy, or early).
@@ -49,7 +52,7 @@ class InboundStream:
         Raises FlowControlError if it exceeds the limit.
         """
         sequence = chunk.sequence
-        credit = len(body) + CHUNK_OVERHEAD
+        credit = credit_of(chunk.flags, len(body))
         if sequence == self.expected and not self.buffered and self.received + credit <= self.limit:
             self.expected += 1
             self.received += credit
@@ -66,7 +69,7 @@ class InboundStream:
         ready = []
         while (item := self.buffered.pop(self.expected, None)) is not None:
             ready.append(item)
-            self.buffered_credit -= len(item[1]) + CHUNK_OVERHEAD
+            self.buffered_credit -= credit_of(item[0].flags, len(item[1]))
             self.expected += 1
         return ready or None
 
@@ -77,8 +80,8 @@ class InboundStream:
     def drop_buffered(self, credit: int) -> None:
         """Drop early chunks, the last received first, until so much is free; their sender retransmits them."""
         while credit > 0 and self.buffered:
-            _, (_, body, _) = self.buffered.popitem()
-            freed = len(body) + CHUNK_OVERHEAD
+            _, (chunk, body, _) = self.buffered.popitem()
+            freed = credit_of(chunk.flags, len(body))
             self.buffered_credit -= freed
             self.received -= freed
             credit -= freed
@@ -97,4 +100,4 @@ class InboundStream:
         """The next chunk expected and the limit, to be sent in an acknowledgement now."""
         self.unacked_credit = 0
         self.limit = max(self.limit, self.released + self.window)
-        return self.expected, self.limit
+        return self.expected, STOP_SENDING if self.stopped else self.limit

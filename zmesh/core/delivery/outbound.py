@@ -2,7 +2,8 @@
 
 A cumulative acknowledgement covers all chunks below a sequence number. No more is sent than the receiver's limit
 (`flow_control`) and the congestion window (`congestion`) allow. Chunks that are taken for lost are retransmitted before
-anything new, within the same windows.
+anything new, within the same windows. Small parts of a message that wait for the windows or for the link become one
+chunk; none waits for more to come.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections import deque
 from typing import cast
 
 from zmesh.core.delivery.congestion import CongestionControl, DeliverySnapshot
-from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW, credit_of
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
 from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY
 
 SEND_BUFFER = 256 * 1024
-"""Bytes of payload that may wait unsent; its source is read on when half of it is free."""
+"""Bytes that may wait unsent, with CHUNK_OVERHEAD for each chunk; the source is read on when half of it is free."""
 
 Header = RequestHeader | ReplyHeader
 
@@ -24,7 +25,8 @@ Header = RequestHeader | ReplyHeader
 class OutboundChunk:
     """One chunk of a stream: its content, its credit, and when and how often it was sent.
 
-    `transmissions` counts the copies that were sent, `returned` those that came back undelivered.
+    `transmissions` counts the copies that were sent, `returned` those that came back undelivered. `gathered`: the body
+    is a bytearray, to which more is appended until it is sent.
     """
 
     __slots__ = (
@@ -32,6 +34,7 @@ class OutboundChunk:
         "credit",
         "eof",
         "flags",
+        "gathered",
         "header",
         "returned",
         "sent_at",
@@ -45,11 +48,12 @@ class OutboundChunk:
         self.flags = flags
         self.header = header
         self.body = body
-        self.credit = len(body) + CHUNK_OVERHEAD
+        self.credit = credit_of(flags, len(body))
         self.eof = eof
         self.sent_at = 0.0
         self.transmissions = 0
         self.returned = 0
+        self.gathered = False
         self.snapshot: DeliverySnapshot | None = None
 
 
@@ -112,9 +116,14 @@ class OutboundStream:
         """Whether there is something to send, or to retransmit."""
         return bool(self.unsent or self.lost)
 
+    @property
+    def buffered(self) -> int:
+        """What waits unsent, in bytes of payload and CHUNK_OVERHEAD for each chunk."""
+        return self.unsent_bytes + CHUNK_OVERHEAD * len(self.unsent)
+
     def room(self) -> int:
         """How many bytes of payload may be pushed now; 0 if the stream is complete."""
-        return 0 if self.complete else max(0, SEND_BUFFER - self.unsent_bytes)
+        return 0 if self.complete else max(0, SEND_BUFFER - self.buffered)
 
     def push(self, header: Header | None, body: bytes, *, last: bool, eof: Eof | None, complete: bool) -> None:
         """Append a part of a message (`header` opens one, `last` ends one), or the end of the exchange (`eof`)."""
@@ -124,6 +133,8 @@ class OutboundStream:
         self.unsent_bytes += size
         self.complete = complete
         self.in_message = not ending
+        if header is None and self.unsent and self._append(body, ending, eof):
+            return
         if size <= MAX_BODY:
             self.unsent.append(OutboundChunk(flags | ending, header, body, eof))
             return
@@ -134,6 +145,20 @@ class OutboundStream:
             flags, header = 0, None
             start += MAX_BODY
         self.unsent.append(OutboundChunk(flags | ending, header, view[start:], eof))
+
+    def _append(self, body: bytes, ending: int, eof: Eof | None) -> bool:
+        """Append to the last chunk, if that is of the same message and has room for it; whether it has."""
+        chunk = self.unsent[-1]
+        if chunk.flags & (FLAG_LAST | FLAG_EOF) or eof is not None or len(chunk.body) + len(body) > MAX_BODY:
+            return False
+        if body:
+            if not chunk.gathered:
+                chunk.gathered = True
+                chunk.body = cast("bytes", bytearray(chunk.body))
+            chunk.body += body
+            chunk.credit += len(body)
+        chunk.flags |= ending
+        return True
 
     def next_chunk(self, now: float) -> OutboundChunk | None:
         """The next chunk that the windows allow to be sent: a lost one first, then a new one."""
@@ -147,8 +172,11 @@ class OutboundStream:
         if self.sent_credit + credit > self.limit or (self.congestion is not None and not self._fits(credit)):
             return None
         self.unsent.popleft()
-        self.unsent_bytes -= credit - CHUNK_OVERHEAD
-        self.unacked_bytes += credit - CHUNK_OVERHEAD
+        if chunk.gathered:
+            chunk.gathered = False
+            chunk.body = bytes(chunk.body)
+        self.unsent_bytes -= len(chunk.body)
+        self.unacked_bytes += len(chunk.body)
         if sequence:
             if self.congestion is None:
                 self.congestion = CongestionControl()
@@ -181,7 +209,7 @@ class OutboundStream:
         while self.unacked and (first := next(iter(self.unacked))) < following:
             chunk = self.unacked.pop(first)
             acknowledged += chunk.credit
-            self.unacked_bytes -= chunk.credit - CHUNK_OVERHEAD
+            self.unacked_bytes -= len(chunk.body)
             if self.lost.pop(first, None) is None:
                 self.in_flight -= chunk.credit
         if chunk is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from zmesh.core import wire
 from zmesh.core.delivery.congestion import MAX_WINDOW
 from zmesh.core.delivery.exchange import Exchange
-from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW, FlowControlError
+from zmesh.core.delivery.flow_control import ACK_EVERY, WINDOW, FlowControlError, credit_of
 from zmesh.core.delivery.inbound import Received
 from zmesh.core.delivery.peers import Peers
 from zmesh.core.effects import Report
@@ -32,7 +32,7 @@ class Receiver:
         if exchange.unreachable_since is not None:
             exchange.find_route()
         inbound = exchange.inbound
-        credit = len(body) + CHUNK_OVERHEAD
+        credit = credit_of(chunk.flags, len(body))
         limit = self._exceeded_limit(exchange, chunk.sequence, credit)
         if limit and chunk.sequence == inbound.expected and inbound.buffered:
             # The early chunks wait for this one, so they must not keep it out.

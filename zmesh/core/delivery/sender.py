@@ -206,7 +206,7 @@ class Sender:
 
     def _pull(self, exchange: Exchange) -> None:
         outbound = exchange.outbound
-        if outbound.pull_pending and outbound.unsent_bytes <= SEND_BUFFER // 2:
+        if outbound.pull_pending and outbound.buffered <= SEND_BUFFER // 2:
             outbound.pull_pending = False
             self._forwarding.emit(Pull(exchange.outbound_id, exchange.handle))
 

@@ -11,7 +11,7 @@ import enum
 
 from zmesh.core import wire
 from zmesh.core.delivery.exchange import SILENCE_TIMEOUT, Exchange
-from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, credit_of
 from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
 from zmesh.core.delivery.sender import Sender
@@ -152,6 +152,22 @@ class Server:
             exchange.complete()
         self._sender.push(exchange, header, body, last=last, eof=eof, complete=eof is not None)
         self._pump(exchange, now)
+        if eof is not None and not exchange.whole:
+            self._stop_sending(exchange, now, at_once=bool(exchange.outbound.unsent))
+
+    def reset(self, message_id: MessageId, code: int, error: str, now: float) -> None:
+        """End the exchange abruptly: what was not sent of the replies is dropped, and the client is given `code`."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is not None and not exchange.outbound.complete:
+            self._sender.drop_unsent(exchange)
+            exchange.outbound.complete = False
+            self.reply(message_id, None, b"", last=False, eof=Eof(1, "cancelled", error, code), now=now)
+
+    def stop_sending(self, message_id: MessageId, now: float) -> None:
+        """The work wants no more of the request: have the client stop sending it (STOP_SENDING, RFC 9000)."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is not None and not exchange.whole and not exchange.inbound.stopped:
+            self._stop_sending(exchange, now, at_once=True)
 
     def feed(self, message_id: MessageId, body: bytes, *, last: bool, now: float) -> None:
         """Append payload to the reply that is being sent; `last` ends it."""
@@ -187,7 +203,7 @@ class Server:
         ready = self._receiver.accept(exchange, chunk, body, hops)
         stream, address = exchange.inbound_id, exchange.address
         for each, content, crossed in ready or ():
-            credit = len(content) + CHUNK_OVERHEAD
+            credit = credit_of(each.flags, len(content))
             last = bool(each.flags & FLAG_LAST)
             exchange.whole = exchange.whole or last
             self._forwarding.emit(
@@ -248,7 +264,7 @@ class Server:
             self._forwarding.emit(Report("frame_dropped", wire.host_of(source), None, "not_its_request"))
             return
         if exchange is not None and exchange.inbound.expected:
-            self._abort(exchange, "cancelled")
+            self._abort(exchange, "cancelled", cancel.code)
             return
         self._peers.accept(peer, cancel.request_number, cancel.lowest_outstanding)
         if exchange is not None:  # the cancel has overtaken the first chunk, so the work has not begun and must not
@@ -318,9 +334,15 @@ class Server:
     def _ends_at(self, exchange: ServerExchange, unreachable_since: float) -> float:
         return unreachable_since + (LEAF_ROUTE_TIMEOUT if "@" in exchange.address else self._route_timeout)
 
-    def _abort(self, exchange: ServerExchange, reason: str) -> None:
+    def _abort(self, exchange: ServerExchange, reason: str, reset_code: int = 0) -> None:
         if exchange.abort():
-            self._forwarding.emit(Abort(exchange.message_id, reason, exchange.handle))
+            self._forwarding.emit(Abort(exchange.message_id, reason, exchange.handle, reset_code))
+
+    def _stop_sending(self, exchange: ServerExchange, now: float, *, at_once: bool) -> None:
+        """Acknowledge the request with STOP_SENDING from now on; `at_once`: no reply says the same."""
+        exchange.inbound.stopped = True
+        if at_once:
+            self._peers.schedule_ack(exchange.peer, exchange.inbound_id, exchange.inbound, now, at_once=True)
 
     def _end(self, exchange: ServerExchange, reason: str, now: float) -> None:
         """End an exchange; with a `reason` the work is aborted, unless it is detached and the request is whole."""

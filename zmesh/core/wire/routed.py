@@ -5,7 +5,8 @@ The heads of CHUNK, ACK and CANCEL are fixed structures, since one of them is re
     CHUNK   message id 16 | flags 1 | reserved 7 | sequence 8 | request number 8 | lowest outstanding 8 |
             incarnation 8 | target 8 | tail
     ACK     incarnation 8 | target 8 | count 2 | count times: message id 16, flags 1, next 8, limit 8
-    CANCEL  message id 16 | flags 1 | reserved 7 | request number 8 | lowest outstanding 8 | incarnation 8 | target 8
+    CANCEL  message id 16 | flags 1 | reserved 3 | code 4 | request number 8 | lowest outstanding 8 | incarnation 8 |
+            target 8
 
 Integers are unsigned, the highest byte first. The tail of a chunk is there if one of its flags FIRST, EOF or EXTENDED
 is set: a MessagePack array of the message's header, the final status and the extensions, each nil if it is missing. An
@@ -52,13 +53,16 @@ MAX_CONTENT_TYPE = 128
 MAX_TAIL = 32 * 1024
 MAX_PAIRS = 256
 CLOSED = U63
+STOP_SENDING = U63
+RESET_CODE = 1
+"""The extension of a chunk with an end that says with which code the server has reset it: 4 bytes."""
 
 _FLAGS = FLAG_FIRST | FLAG_LAST | FLAG_EOF | FLAG_BLOCKED | FLAG_REQUEST | FLAG_EXTENDED
 _TAIL = FLAG_FIRST | FLAG_EOF | FLAG_EXTENDED
 _CHUNK = Struct(">16sB7xQQQQQ")
 _ACK = Struct(">QQH")
 _ITEM = Struct(">16sBQQ")
-_CANCEL = Struct(">16sB7xQQQQ")
+_CANCEL = Struct(">16sB3xIQQQQ")
 
 
 class Chunk(NamedTuple):
@@ -98,9 +102,16 @@ def encode_chunk(
     extensions: Mapping[int, bytes] = NO_EXTENSIONS,
 ) -> bytes:
     """Encode the head of a CHUNK, its flags as they are given."""
+    if eof is not None:
+        if eof.reset_code:
+            flags |= FLAG_EXTENDED
+            extensions = {**extensions, RESET_CODE: eof.reset_code.to_bytes(4, "big")}
+        ending = eof[:3]
+    else:
+        ending = None
     shown = flags | FLAG_REQUEST if request else flags
     fixed = _CHUNK.pack(message_id, shown, sequence, request_number, lowest_outstanding, incarnation, target)
-    return fixed + pack((header, eof, extensions or None)) if flags & _TAIL else fixed
+    return fixed + pack((header, ending, extensions or None)) if flags & _TAIL else fixed
 
 
 def decode_chunk(head: bytes) -> Chunk:
@@ -121,8 +132,9 @@ def decode_chunk(head: bytes) -> Chunk:
     if (opening is None) is bool(flags & FLAG_FIRST) or (ending is None) is bool(flags & FLAG_EOF):
         raise WireError("flags that do not fit the chunk")
     header = None if opening is None else _request(opening) if request else _reply(opening)
-    eof = None if ending is None else _eof(ending)
-    return _chunk((*fixed, header, eof, NO_EXTENSIONS if extra is None else read_extensions(extra)))
+    extensions = NO_EXTENSIONS if extra is None else read_extensions(extra)
+    eof = None if ending is None else _eof(ending, extensions)
+    return _chunk((*fixed, header, eof, extensions))
 
 
 def _request(value: object) -> RequestHeader:
@@ -147,9 +159,14 @@ def _reply(value: object) -> ReplyHeader:
     )
 
 
-def _eof(value: object) -> Eof:
+def _eof(value: object, extensions: Mapping[int, bytes]) -> Eof:
     code, reason, error = read_array(value, 3)
-    return Eof(read_int(code, 255), read_text(reason, 64), read_text(error, MAX_TEXT))
+    reset_code = extensions.get(RESET_CODE, b"\0\0\0\0")
+    if len(reset_code) != 4:
+        raise WireError(f"a reset code of {len(reset_code)} bytes")
+    return Eof(
+        read_int(code, 255), read_text(reason, 64), read_text(error, MAX_TEXT), int.from_bytes(reset_code, "big")
+    )
 
 
 def read_metadata(value: object) -> Mapping[str, str]:
@@ -168,7 +185,7 @@ def read_metadata(value: object) -> Mapping[str, str]:
 
 class AckItem(NamedTuple):
     """All chunks below `next` of a stream have come; `limit` is the credit given in all. `next` of CLOSED: the receiver
-    has no such exchange (any more).
+    has no such exchange (any more); `limit` of STOP_SENDING: it wants no more of this stream.
     """
 
     message_id: MessageId
@@ -211,7 +228,9 @@ def decode_ack(head: bytes) -> Ack:
 
 
 class Cancel(NamedTuple):
-    """The head of a CANCEL; `request` False is the answer: there is nothing (more) to cancel."""
+    """The head of a CANCEL; `request` False is the answer: there is nothing (more) to cancel. `code`: with which code
+    the client resets the request, 0 for a cancel.
+    """
 
     message_id: MessageId
     request: bool
@@ -219,21 +238,22 @@ class Cancel(NamedTuple):
     lowest_outstanding: int
     incarnation: int
     target: int
+    code: int = 0
 
 
 def encode_cancel(cancel: Cancel) -> bytes:
     """Encode the head of a CANCEL."""
-    return _CANCEL.pack(*cancel)
+    return _CANCEL.pack(cancel.message_id, cancel.request, cancel.code, *cancel[2:6])
 
 
 def decode_cancel(head: bytes) -> Cancel:
     """Decode the head of a CANCEL. Raises WireError."""
     if len(head) != _CANCEL.size:
         raise WireError(f"a cancel of {len(head)} bytes")
-    message_id, request, request_number, lowest_outstanding, incarnation, target = _CANCEL.unpack(head)
+    message_id, request, code, request_number, lowest_outstanding, incarnation, target = _CANCEL.unpack(head)
     if request > 1 or request_number > U63 or lowest_outstanding > U63:
         raise WireError("a cancel with a field out of its limits")
-    return Cancel(MessageId(message_id), request == 1, request_number, lowest_outstanding, incarnation, target)
+    return Cancel(MessageId(message_id), request == 1, request_number, lowest_outstanding, incarnation, target, code)
 
 
 class Unreachable(NamedTuple):

@@ -233,6 +233,28 @@ def send(
         _timeout("--timeout", "Limit until the last reply; by default none, as long as the node can be reached."),
     ] = None,
     route_timeout: RouteTimeout = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-H",
+            "--metadata",
+            metavar="KEY=VALUE",
+            help="Metadata of the request, which the directive sees beside the payload. May be given more than once.",
+            show_default=False,
+            rich_help_panel=REQUEST,
+        ),
+    ] = None,
+    content_type: Annotated[
+        str | None,
+        typer.Option(
+            "--content-type",
+            metavar="TYPE",
+            help="What the payload is, such as application/json; by default text/plain for text, else "
+            "application/octet-stream.",
+            show_default=False,
+            rich_help_panel=REQUEST,
+        ),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -258,11 +280,13 @@ def send(
     """
     from zmesh_cli.input import open_input
     from zmesh_cli.local_sockets import choose
-    from zmesh_cli.send import send
+    from zmesh_cli.send import described_by, send
 
     _log(verbose)
     limits = {"timeout": timeout, "route_timeout": route_timeout}
-    _finish(send(choose(peer, node), node, directive, open_input(payload), as_json=as_json, into=output, **limits))
+    described = described_by(payload, content_type, metadata or [])
+    payload_input = open_input(payload)
+    _finish(send(choose(peer, node), node, directive, payload_input, described, as_json=as_json, into=output, **limits))
 
 
 @app.command(cls=Command)

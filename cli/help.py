@@ -31,6 +31,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh send": (
         ("Text as the payload", "zmesh send edge-7 echo:echo hello"),
         ("JSON as the payload, and 10 seconds for the reply", "zmesh send edge-7 sleep:execute 0.5 --timeout 10"),
+        ("Metadata beside the payload", "zmesh send edge-7 echo:echo hello -H user=ada"),
         ("A file as the payload", "zmesh send edge-7 digest:sha256 @backup.tar"),
         ("Standard input as the payload, replies to a file", "gzip <log | zmesh send edge-7 echo:echo - -o log.gz"),
     ),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypedDict
 
-from zmesh import Reply, ReplyStream
+from zmesh import Payload, Reply, ReplyStream
 from zmesh.errors import ExchangeError
 from zmesh_cli.exit_codes import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
-from zmesh_cli.input import Input, has_unread
+from zmesh_cli.input import FROM_FILE, FROM_STDIN, Input, has_unread
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.output_file import OutputFile
 from zmesh_cli.session import Session
@@ -26,11 +28,19 @@ ARRIVED_AFTER_BYTES = 4 * 1024 * 1024
 """Bytes of payload that are read only when some have arrived: more than the first window and all queues before it."""
 
 
+class Described(TypedDict):
+    """What is said about the payload of the request."""
+
+    content_type: str | None
+    metadata: dict[str, str]
+
+
 async def send(
     place: Place,
     node: str,
     directive: str,
     payload: bytes | Input | None,
+    described: Described,
     *,
     timeout: float | None,
     route_timeout: float | None,
@@ -46,7 +56,7 @@ async def send(
     try:
         output_file = OutputFile(into) if into is not None else None
         async with Session(place, node, timeout, join_timeout=timeout, route_timeout=route_timeout) as session:
-            request = _Request(session, Output(), output_file, as_json)
+            request = _Request(session, described, Output(), output_file, as_json)
             try:
                 return await request.run(directive, b"" if payload is None else payload, timeout)
             finally:
@@ -74,8 +84,11 @@ def _mention_unread_stdin() -> bool:
 class _Request:
     """The one request of this command."""
 
-    def __init__(self, session: Session, output: Output, output_file: OutputFile | None, as_json: bool) -> None:
+    def __init__(
+        self, session: Session, described: Described, output: Output, output_file: OutputFile | None, as_json: bool
+    ) -> None:
         self._session = session
+        self._described = described
         self._output = output
         self._output_file = output_file
         self._as_json = as_json
@@ -92,7 +105,7 @@ class _Request:
         self._show_progress(source)
         buffered = output_file is None and self._as_json
         request = session.controller.stream(
-            session.target, directive, payload, timeout=timeout, buffered=buffered
+            session.target, directive, payload, timeout=timeout, buffered=buffered, **self._described
         ).send()
         log.info("the message id is %s", request.message_id)
         try:
@@ -151,18 +164,18 @@ class _Request:
             async for chunk in reply.payload:
                 await output_file.write(chunk)
             if self._as_json:
-                await self._output.text(_line(reply.header, b"", size=output_file.size - before))
+                await self._output.text(_line(reply.header, None, reply.payload, size=output_file.size - before))
             return
         self._hide_progress()
         if self._as_json:
-            await self._output.text(_line(reply.header, reply.payload.readall()))
+            await self._output.text(_line(reply.header, reply.payload.readall(), reply.payload))
             return
         async for chunk in reply.payload:
             await self._output.payload(chunk)
 
     async def _print_end(self, header: Mapping[str, Any]) -> None:
         if self._as_json:
-            await self._output.text(_line(header, b"", size=None if self._output_file is None else 0))
+            await self._output.text(_line(header, None, size=None if self._output_file is None else 0))
 
     async def _print_failure(self, request: ReplyStream, failure: Failure) -> None:
         """Print the last line of JSON where there is no last reply."""
@@ -179,12 +192,15 @@ class _Request:
         )
 
 
-def _line(header: Mapping[str, Any], payload: bytes, size: int | None = None) -> str:
+def _line(
+    header: Mapping[str, Any], content: bytes | None, payload: Payload | None = None, size: int | None = None
+) -> str:
     """One reply as a line of JSON; `size` is that of a payload which is written to a file instead."""
+    content = content or b""
     try:
-        encoding, text = "utf-8", payload.decode()
+        encoding, text = "utf-8", content.decode()
     except UnicodeDecodeError:
-        encoding, text = "base64", base64.b64encode(payload).decode()
+        encoding, text = "base64", base64.b64encode(content).decode()
     return record(
         "zmesh.reply/1",
         message_id=header["message_id"],
@@ -196,5 +212,37 @@ def _line(header: Mapping[str, Any], payload: bytes, size: int | None = None) ->
         error=header.get("error"),
         encoding=encoding,
         payload=text,
+        content_type=None if payload is None else payload.content_type,
+        metadata={} if payload is None else dict(payload.metadata),
+        **({} if payload is None or size is not None else _json_value(payload)),
         **({} if size is None else {"size": size}),
     )
+
+
+def _json_value(payload: Payload) -> dict[str, Any]:
+    """The value of a payload that is JSON as a field `value`, if it is JSON and has no infinite numbers."""
+    if payload.content_type.lower().partition(";")[0].strip() != "application/json":
+        return {}
+    try:
+        value = payload.value()
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return {}
+    return {"value": value}
+
+
+def described_by(payload: str | None, content_type: str | None, metadata: list[str]) -> Described:
+    """Content type and metadata of the request, from the options. Raises Failure for metadata that is no KEY=VALUE."""
+    found: dict[str, str] = {}
+    for each in metadata:
+        key, equals, value = each.partition("=")
+        if not key or not equals:
+            raise Failure(f"{each!r} is no metadata; it must look like KEY=VALUE", USAGE)
+        if key in found:
+            raise Failure(f"the metadata {key!r} is given twice; a key has one value", USAGE)
+        found[key] = value
+    if content_type is None and payload is not None and payload != FROM_STDIN and not payload.startswith(FROM_FILE):
+        with suppress(UnicodeEncodeError):  # an argument that is no UTF-8 is sent as its bytes
+            payload.encode()
+            content_type = "text/plain"
+    return {"content_type": content_type, "metadata": found}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CommandFailed,
         ConfigError,
         ExchangeError,
+        InvalidPayload,
         MeshError,
         NodeOverloaded,
         NodeRestarted,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
         RouteChanged,
         Stats,
     )
-    from zmesh.payloads import Payload, PayloadLike, Source
+    from zmesh.payloads import Payload, PayloadLike, Response, Source
     from zmesh.receptor import ReceptorConfig as ReceptorConfig
     from zmesh.remote import RemoteProcess
     from zmesh.requests import ActiveWork, Answer, Answers, Pong, Replies, Reply, ReplyStream, ResponseHandler, Sent
@@ -82,6 +83,7 @@ __all__ = [
     "EventsLost",
     "ExchangeError",
     "IdTaken",
+    "InvalidPayload",
     "Limits",
     "LinkLost",
     "LinkRefused",
@@ -104,6 +106,7 @@ __all__ = [
     "Replies",
     "Reply",
     "ReplyStream",
+    "Response",
     "ResponseHandler",
     "Route",
     "RouteChanged",
@@ -134,6 +137,7 @@ _NAMES = {
         "CommandFailed",
         "ConfigError",
         "ExchangeError",
+        "InvalidPayload",
         "MeshError",
         "NodeOverloaded",
         "NodeRestarted",
@@ -166,6 +170,7 @@ _NAMES = {
         "LinkStatus",
         "Stats",
     ),
+    "zmesh.payloads.response": ("Response",),
     "zmesh.payloads.payload": (
         "Payload",
         "PayloadLike",

@@ -6,13 +6,16 @@ A value of the wrong type raises TypeError, a value out of its limits raises Con
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from zmesh.core.message import MAX_DIRECTIVE, is_address, is_directive
+from zmesh.core.wire import MAX_CONTENT_TYPE, MAX_METADATA, MAX_METADATA_ENTRIES
 from zmesh.errors import AddressError, ConfigError
 
 MAX_TIMEOUT = 1e9
 """Seconds that a time-out may have at most, some thirty years; None is for ever."""
 
+_CONTENT_TYPE = re.compile(r"[!#$&^_.+\w-]+/[!#$&^_.+\w-]+( *;[ -~]*)?", re.ASCII)
 _HEX = re.compile(r"[0-9a-fA-F]{32}")
 _DECIMAL = re.compile(r"[0-9]{1,39}")
 _UNPRINTABLE = re.compile("[\x00-\x20\x7f\ud800-\udfff]")
@@ -59,6 +62,44 @@ def check_handler(handler: object) -> None:
     """Accept None, or what can be called."""
     if handler is not None and not callable(handler):
         raise TypeError(f"a response handler is a function that takes the message, not {shown(handler)}")
+
+
+def check_content_type(content_type: object) -> None:
+    """Accept None, or a media type such as `image/png` or `text/plain; charset=latin-1` (RFC 6838)."""
+    if content_type is None:
+        return
+    if not isinstance(content_type, str):
+        raise TypeError(f"content_type is a str such as image/png or None, not {shown(content_type)}")
+    if len(content_type) > MAX_CONTENT_TYPE or not _CONTENT_TYPE.fullmatch(content_type):
+        raise ConfigError(
+            f"content_type is a media type such as image/png, of up to {MAX_CONTENT_TYPE} characters, not "
+            f"{shown(content_type)}"
+        )
+
+
+def check_metadata(metadata: object) -> Mapping[str, str]:
+    """A copy of what maps text to text and is within the limits of the wire; empty for None."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata maps str to str, so it can't be {shown(metadata)}")
+    checked: dict[str, str] = {}
+    size = 0
+    for key, text in metadata.items():
+        for each in (key, text):
+            if not isinstance(each, str):
+                raise TypeError(f"metadata maps str to str, but has {shown(each)}")
+            if not is_encodable(each):
+                raise ConfigError(f"metadata is sent as UTF-8, which can't express {shown(each)}")
+            size += len(each.encode())
+        checked[str(key)] = str(text)
+    if size > MAX_METADATA:
+        raise ConfigError(f"metadata is up to {MAX_METADATA} bytes in all, not {size}; send more as the payload")
+    if len(checked) > MAX_METADATA_ENTRIES:
+        raise ConfigError(
+            f"metadata has up to {MAX_METADATA_ENTRIES} entries, not {len(checked)}; send more as the payload"
+        )
+    return checked
 
 
 def check_url(url: object) -> None:

@@ -6,12 +6,21 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from zmesh import payloads, requests, serving  # each loads its modules when they are first used
-from zmesh.arguments import check_directive, check_handler, check_limit, check_message_id, check_node, check_timeout
+from zmesh.arguments import (
+    check_content_type,
+    check_directive,
+    check_handler,
+    check_limit,
+    check_message_id,
+    check_metadata,
+    check_node,
+    check_timeout,
+)
 from zmesh.config import Config, config_of
 from zmesh.core.limits import Limits
 from zmesh.errors import ConfigError, MeshError, RemoteError
@@ -242,6 +251,8 @@ class Controller(Machines):
         timeout: float | None = None,
         *,
         route_timeout: float | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Sent:
         """Send a directive; the message is under way when this returns, whether or not the result is awaited.
 
@@ -250,6 +261,9 @@ class Controller(Machines):
         lasts as long as the recipient can be reached. `route_timeout` in seconds is for how long it may be without a
         route to the recipient before it ends as Unreachable; by default that of the node.
 
+        `content_type` says what the payload is, and by default follows from its type: `application/json`, `text/plain`
+        or `application/octet-stream`. `metadata` maps text to text, up to 8192 bytes in all, for the directive.
+
         Before the node is open, what has no handler waits for it, and what has one raises Closed.
 
         Raises Closed, Overloaded, TypeError for what can't be a payload or an argument, ConfigError for an impossible
@@ -257,6 +271,8 @@ class Controller(Machines):
         """
         check_handler(response_handler)
         check_timeout(route_timeout, "route_timeout")
+        check_content_type(content_type)
+        described = check_metadata(metadata)
         if response_handler is not None:
             self._node.check_begun()
         id = new_message_id()
@@ -268,6 +284,8 @@ class Controller(Machines):
         else:
             exchange = requests.FireAndForget(self.node.requests, id, recipient)
         exchange.route_timeout = route_timeout
+        exchange.content_type = payloads.content_type_of(payload) if content_type is None else content_type
+        exchange.metadata = described
         self._start(exchange, directive, payload, timeout)
         return requests.Sent(exchange.message_id)
 
@@ -291,14 +309,27 @@ class Controller(Machines):
         *,
         timeout: float | None = None,
         route_timeout: float | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Payload | None:
         """Send a directive to a node and wait for the one payload that it replies; None if it replies none.
+
+        `content_type` and `metadata` are as with `send`; those of the reply are attributes of its payload, and the
+        payload's `value()` gives a dict, list, number or str as it was returned there.
 
         Cancelling the task that waits cancels the work. Nothing is sent, and no error is raised, before this is awaited
         or a task is made of it. Raises as `send` does; an ExchangeError if the work fails, TimedOut after `timeout`
         seconds among them; and TooManyReplies if there is a second reply, for which there is `stream`.
         """
-        replies = self.stream(node, directive, payload, timeout=timeout, route_timeout=route_timeout)
+        replies = self.stream(
+            node,
+            directive,
+            payload,
+            timeout=timeout,
+            route_timeout=route_timeout,
+            content_type=content_type,
+            metadata=metadata,
+        )
         replies.send()
         return await replies.only_payload()
 
@@ -310,13 +341,15 @@ class Controller(Machines):
         *,
         timeout: float | None = None,
         route_timeout: float | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         buffered: bool = True,
     ) -> ReplyStream:
         """Send a directive to a node and take its replies: `async with mesh.stream(...) as replies`.
 
         Arguments are checked here, and the request is sent when the block is entered, which raises as `send` does.
         `async for reply in replies` gives the replies, each when it is complete. Leaving the block early cancels the
-        work, and the block ends when the work has.
+        work, and the block ends when the work has. `content_type` and `metadata` are as with `send`.
 
         With `buffered=False`, each reply is given as soon as it begins, and its payload is read (`async for`) while the
         rest arrives, until the next reply is asked for; nothing of it is written to disk.
@@ -325,6 +358,8 @@ class Controller(Machines):
         check_node(node)
         check_timeout(timeout)
         check_timeout(route_timeout, "route_timeout")
+        check_content_type(content_type)
+        described = check_metadata(metadata)
         own = self.node
         body = payloads.encode(payload)
 
@@ -333,6 +368,8 @@ class Controller(Machines):
 
         replies = requests.ReplyStream(own.requests, new_message_id(), node, start, buffered=buffered)
         replies.route_timeout = route_timeout
+        replies.content_type = payloads.content_type_of(payload) if content_type is None else content_type
+        replies.metadata = described
         return replies
 
     def request_many(
@@ -343,13 +380,16 @@ class Controller(Machines):
         *,
         timeout: float | None = None,
         route_timeout: float | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         limit: int = LIMIT,
     ) -> Answers:
         """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
 
         What goes wrong with one node is in its Answer, and keeps none of the others waiting. A node that is named
         twice is asked once. At most `limit` requests are at work at a time; those whose node can't be reached wait
-        beside them. `timeout` in seconds is for each from its sending, `route_timeout` as with `send`.
+        beside them. `timeout` in seconds is for each from its sending; `route_timeout`, `content_type` and `metadata`
+        are as with `send`.
 
         Raises TypeError for a payload that can't be read anew for each node, ConfigError for an impossible directive,
         node, limit or time-out, OSError if a path can't be opened, and Closed.
@@ -360,17 +400,21 @@ class Controller(Machines):
         check_timeout(timeout)
         check_timeout(route_timeout, "route_timeout")
         check_directive(directive)
+        check_content_type(content_type)
+        described = check_metadata(metadata)
         wanted: dict[str, None] = {}
         for node in nodes:
             check_node(node)
             wanted[node] = None
         again = requests.repeatable(payload)
+        kind = payloads.content_type_of(payload) if content_type is None else content_type
         self._node.check_begun()
         self._node.check_loop()
 
         def start(node: str, done: Callable[[requests.FanoutRequest, Answer], None]) -> requests.FanoutRequest:
             asked = requests.FanoutRequest(self.node.requests, new_message_id(), node, done)
             asked.route_timeout = route_timeout
+            asked.content_type, asked.metadata = kind, described
             self._start(asked, directive, again(), timeout)
             return asked
 

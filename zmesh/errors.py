@@ -6,6 +6,7 @@
     ├── Closed                 the node is not open yet, closed, closed meanwhile, or a parent process's
     ├── Overloaded             more is waiting than the node may hold
     ├── NotTrusted             a node, a key or a certificate is not trusted, here or at the other end
+    ├── InvalidPayload         a payload is not what its content type says; a ValueError, too
     └── ExchangeError          a request that ended in anything but success
         ├── RemoteError        the plugin raised
         │   ├── UnknownDirective   the node has no such directive
@@ -71,6 +72,12 @@ class NotTrusted(MeshError):
     """
 
     code: ClassVar[str] = "not_trusted"
+
+
+class InvalidPayload(MeshError, ValueError):
+    """A payload that was received is not what its content type says."""
+
+    code: ClassVar[str] = "invalid_payload"
 
 
 class ExchangeError(MeshError):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -273,13 +273,23 @@ class Controller:
         *,
         timeout: float | None = None,
         route_timeout: float | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Payload | None:
         """Send a directive to a node and wait for the one payload that it replies; None if it replies none.
 
         Raises an ExchangeError if the work fails, and TooManyReplies if there is a second reply.
         """
         return self._do(
-            lambda: self._mesh.request(node, directive, payload, timeout=timeout, route_timeout=route_timeout)
+            lambda: self._mesh.request(
+                node,
+                directive,
+                payload,
+                timeout=timeout,
+                route_timeout=route_timeout,
+                content_type=content_type,
+                metadata=metadata,
+            )
         )
 
     def stream(
@@ -290,6 +300,8 @@ class Controller:
         *,
         timeout: float | None = None,
         route_timeout: float | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         buffered: bool = True,
     ) -> ReplyStream:
         """Send a directive to a node and take its replies: `with mesh.stream(...) as replies: for reply in replies`.
@@ -300,7 +312,14 @@ class Controller:
         node_thread = self._opened()
         node_thread.loop()
         replies = self._mesh.stream(
-            node, directive, payload, timeout=timeout, route_timeout=route_timeout, buffered=buffered
+            node,
+            directive,
+            payload,
+            timeout=timeout,
+            route_timeout=route_timeout,
+            content_type=content_type,
+            metadata=metadata,
+            buffered=buffered,
         )
         return self._iterating(ReplyStream(node_thread, replies))
 
@@ -312,6 +331,8 @@ class Controller:
         *,
         timeout: float | None = None,
         route_timeout: float | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         limit: int = LIMIT,
     ) -> Iteration[Answer]:
         """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
@@ -322,7 +343,14 @@ class Controller:
         wanted = nodes if isinstance(nodes, str) else list(nodes)
         begin = _in_the_loop(
             lambda: mesh.request_many(
-                wanted, directive, payload, timeout=timeout, route_timeout=route_timeout, limit=limit
+                wanted,
+                directive,
+                payload,
+                timeout=timeout,
+                route_timeout=route_timeout,
+                content_type=content_type,
+                metadata=metadata,
+                limit=limit,
             )
         )
         answers = node_thread.do(begin)
@@ -338,12 +366,22 @@ class Controller:
         timeout: float | None = None,
         *,
         route_timeout: float | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> str:
         """Send a directive and don't wait; its message id. A handler is called in the node's thread."""
         node_thread = self._opened()
         node_thread.check()
         sent = self._mesh.send(
-            payload, recipient, directive, response_handler, expect_response, timeout, route_timeout=route_timeout
+            payload,
+            recipient,
+            directive,
+            response_handler,
+            expect_response,
+            timeout,
+            route_timeout=route_timeout,
+            content_type=content_type,
+            metadata=metadata,
         )
         return sent.message_id
 

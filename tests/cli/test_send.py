@@ -25,6 +25,7 @@ Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
 BROKEN_PIPE = 141
 UNREAD = b"zmesh: stdin has data that is not sent, as no PAYLOAD was given: '-' sends it, '</dev/null' silences this\n"
 REPLY = ["schema", "message_id", "in_response_to", "sender", "serial", "code", "eof", "error", "encoding", "payload"]
+REPLY += ["content_type", "metadata"]
 
 
 def test_the_raw_payload_and_nothing_else_goes_to_stdout(mesh: Any) -> None:
@@ -44,6 +45,65 @@ def test_with_json_each_reply_is_a_line_and_the_last_one_is_empty(mesh: Any, lin
     assert reply["in_response_to"] == final["in_response_to"]
     assert len({reply["in_response_to"], reply["message_id"], final["message_id"]}) == 3
     assert all(len(line["message_id"]) == 32 for line in (reply, final))
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "content_type"),
+    [
+        (["text"], None, "text/plain"),
+        (["-"], b"text", "application/octet-stream"),
+        (["[1, 2]", "--content-type", "application/json"], None, "application/json"),
+        (["-", "--content-type", "image/png"], b"x", "image/png"),
+        ([], None, "application/octet-stream"),
+    ],
+)
+def test_the_content_type_of_the_payload_is_sent_and_shown(
+    mesh: Any, lines: Lines, words: list[str], stdin: bytes | None, content_type: str
+) -> None:
+    done = mesh.run("send", "far", "echo:echo", *words, "--json", **({"stdin": stdin} if stdin else {}))
+    reply, final = lines(done)
+    assert (reply["content_type"], final["content_type"]) == (content_type, None)
+    assert reply["metadata"] == final["metadata"] == {}
+    assert (reply.get("value"), reply["payload"]) == (
+        ([1, 2], "[1, 2]") if content_type == "application/json" else (None, reply["payload"])
+    )
+
+
+def test_metadata_is_sent_and_shown(mesh: Any, lines: Lines) -> None:
+    reply, _ = lines(
+        mesh.run("send", "far", "echo:echo", "x", "-H", "user=ada", "-H", "rule=a=b", "-H", "é=", "--json")
+    )
+    assert reply["metadata"] == {"user": "ada", "rule": "a=b", "é": ""}
+
+
+def test_malformed_json_and_numbers_that_json_has_not_are_shown_as_text_alone(mesh: Any, lines: Lines) -> None:
+    for text in ("{", "NaN"):
+        done = mesh.run("send", "far", "echo:echo", text, "--content-type", "application/json", "--json")
+        reply, _ = lines(done)
+        assert (reply["payload"], "value" in reply) == (text, False)
+
+
+def test_an_answer_in_json_is_shown_as_json(mesh: Any, lines: Lines) -> None:
+    reply, _ = lines(mesh.run("send", "far", "zmesh:ping", "--json"))
+    assert reply["value"]["active_work"] == []
+    assert json.loads(reply["payload"]) == reply["value"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["-H", "novalue"], b"'novalue' is no metadata; it must look like KEY=VALUE"),
+        (["-H", "=x"], b"'=x' is no metadata; it must look like KEY=VALUE"),
+        (["-H", "a=1", "-H", "a=2"], b"the metadata 'a' is given twice; a key has one value"),
+        (["-H", "a=" + "v" * 8192], b"metadata is up to 8192 bytes in all, not 8193"),
+        (["--content-type", "json"], b"content_type is a media type such as image/png"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_metadata_that_can_not_be_sent_is_a_usage_error(mesh: Any, words: list[str], text: bytes) -> None:
+    done = mesh.run("send", "far", "echo:echo", "x", *words)
+    assert done.returncode == 2
+    assert text in done.stderr
 
 
 def test_bytes_that_are_not_utf_8_are_base64_in_json(mesh: Any, lines: Lines) -> None:

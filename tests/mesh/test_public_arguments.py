@@ -72,6 +72,15 @@ def of(*good):
     return st.one_of(st.sampled_from(good), st.sampled_from(good), ODD, BAD)
 
 
+def is_hashable(value):
+    """Whether it may be a key."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 def is_short(timeout):
     """Whether a wait for nothing ends soon, or is refused."""
     return timeout is not None and (
@@ -83,6 +92,11 @@ NODE = of("far", "ctl", "nobody", "leaf@far")
 DIRECTIVE = of("echo:echo", "no:such")
 TIMEOUT = of(None, 5, 0.05, 0)
 PAYLOAD = of(b"bytes", "text", {"a": 1}, None)
+METADATA = st.one_of(
+    of(None, {"key": "text"}, {"k": "v" * 8192}, {}), st.dictionaries(ODD.filter(is_hashable), ODD, max_size=2)
+)
+CONTENT_TYPE = of(None, "image/png", "application/json", "json", "a/b; charset=\udcff", f"a/{LONG}")
+DESCRIBED = {"content_type": CONTENT_TYPE, "metadata": METADATA}
 HANDLER = of(None, lambda message: None)
 MESSAGE_ID = of("0" * 32, 0, 17)
 FUNCTION = of(lambda work: None, lambda: 1)
@@ -90,12 +104,15 @@ BOOL = of(True, False)
 
 CALLS = {
     "send": {"payload": PAYLOAD, "recipient": NODE, "directive": DIRECTIVE, "response_handler": HANDLER}
-    | {"expect_response": BOOL, "timeout": TIMEOUT},
+    | {"expect_response": BOOL, "timeout": TIMEOUT}
+    | DESCRIBED,
     "ping": {"node": NODE, "response_handler": HANDLER, "expect_response": BOOL, "timeout": TIMEOUT},
-    "request": {"node": NODE, "directive": DIRECTIVE, "payload": PAYLOAD, "timeout": TIMEOUT},
-    "stream": {"node": NODE, "directive": DIRECTIVE, "payload": PAYLOAD, "timeout": TIMEOUT, "buffered": BOOL},
+    "request": {"node": NODE, "directive": DIRECTIVE, "payload": PAYLOAD, "timeout": TIMEOUT} | DESCRIBED,
+    "stream": {"node": NODE, "directive": DIRECTIVE, "payload": PAYLOAD, "timeout": TIMEOUT, "buffered": BOOL}
+    | DESCRIBED,
     "request_many": {"nodes": st.one_of(st.lists(NODE, max_size=3), ODD), "directive": DIRECTIVE, "payload": PAYLOAD}
-    | {"timeout": TIMEOUT, "limit": of(1, 100)},
+    | {"timeout": TIMEOUT, "limit": of(1, 100)}
+    | DESCRIBED,
     "ping_once": {"node": NODE, "timeout": TIMEOUT},
     "cancel": {"message_id": MESSAGE_ID},
     "cancel_at": {"node": NODE, "message_id": MESSAGE_ID, "timeout": TIMEOUT},
@@ -267,6 +284,13 @@ def test_a_mark_is_refused_or_made(function, name, stream, isolate, memory, seco
         made(function)
     with contextlib.suppress(*ALLOWED):
         zmesh.directive(function)
+
+
+@SETTINGS
+@given(PAYLOAD, CONTENT_TYPE, METADATA)
+def test_a_response_is_refused_or_made(payload, content_type, metadata):
+    with contextlib.suppress(*ALLOWED):
+        repr(zmesh.Response(payload, content_type=content_type, metadata=metadata))
 
 
 @pytest.mark.parametrize("make", [zmesh.Controller, zmesh.sync.Controller])

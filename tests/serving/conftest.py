@@ -31,9 +31,10 @@ def spooled():
 
 @dataclass
 class Exchange:
-    """What the client of one message id would have seen."""
+    """What the client of one message id would have seen; `described`: content type and metadata of each reply."""
 
     replies: list = field(default_factory=list)
+    described: list = field(default_factory=list)
     finished: bool = False
     reason: str | None = None
     error: str | None = None
@@ -47,11 +48,11 @@ class Request:
         self.sink = sink
         self.message_id = message_id
 
-    async def reply(self, body):
-        await self.sink.reply(self.message_id, body)
+    async def reply(self, outgoing):
+        await self.sink.reply(self.message_id, outgoing)
 
-    def finish(self, body=None, *, reason=None, error=None):
-        self.sink.finish(self.message_id, body, reason=reason, error=error)
+    def finish(self, outgoing=None, *, reason=None, error=None):
+        self.sink.finish(self.message_id, outgoing, reason=reason, error=error)
 
 
 class ReplySink:
@@ -65,24 +66,26 @@ class ReplySink:
     def __getitem__(self, message_id):
         return self.exchanges.setdefault(message_id, Exchange())
 
-    async def reply(self, message_id, payload):
+    async def reply(self, message_id, outgoing):
         exchange = self[message_id]
         assert not exchange.finished, "a reply after the end"
         exchange.handing_over += 1
         try:
             await self.room.wait()
-            exchange.replies.append(await _collect(payload))
+            exchange.replies.append(await _collect(outgoing.body))
+            exchange.described.append((outgoing.content_type, outgoing.metadata))
         finally:
             exchange.handing_over -= 1
 
-    def finish(self, message_id, payload=None, *, reason=None, error=None):
+    def finish(self, message_id, outgoing=None, *, reason=None, error=None):
         exchange = self[message_id]
         assert not exchange.finished, "two ends"
         assert not exchange.handing_over, "an end while a reply is being handed over"
         assert (reason is None) == (error is None)
         exchange.finished, exchange.reason, exchange.error = True, reason, error
-        if payload is not None:
-            exchange.replies.append(payload)
+        if outgoing is not None:
+            exchange.replies.append(outgoing.body)
+            exchange.described.append((outgoing.content_type, outgoing.metadata))
 
 
 class Bench:

@@ -56,11 +56,44 @@ async def main(mesh: zmesh.Controller, order: Order, mapped: mmap.mmap, table: M
         answer = await mesh.request("edge", "echo:echo", payload, timeout=5)
         if answer is not None:
             mesh.send(answer, "edge", "echo:echo")
+    metadata = MappingProxyType({"name": "cat"})
+    mesh.send(b"", "edge", "echo:echo", handle, content_type="image/png", metadata=metadata)
+    async with mesh.stream("edge", "echo:echo", order, content_type="a/b", metadata={"a": "b"}) as replies:
+        async for reply in replies:
+            print(reply.metadata["name"], reply.payload.value())
+    async for each in mesh.request_many(["edge"], "echo:echo", order, metadata=metadata, content_type=None):
+        if each.payload is not None:
+            print(each.payload.metadata["name"], each.payload.content_type, each.payload.value()["crates"])
+
+
+def handle(message: zmesh.Message) -> None:
+    """A handler of replies."""
+    print(message.metadata["name"], message.payload.content_type, message.payload.value())
+
+
+@zmesh.directive("crop:image")
+def crop(work: zmesh.Work) -> zmesh.Response:
+    """A directive that replies with metadata."""
+    text: str = work.payload.value()
+    return zmesh.Response(text, content_type=work.payload.content_type, metadata=work.metadata)
+
+
+@zmesh.directive("crop:images")
+async def crop_all(work: zmesh.Work) -> AsyncIterator[zmesh.Response | bytes | dict[str, int]]:
+    """One that yields replies with metadata, and others."""
+    yield zmesh.Response({"a": 1}, metadata={"name": work.metadata["name"]})
+    yield b"bytes"
+    yield {"a": 1}
 
 
 def without_asyncio(mesh: zmesh.sync.Controller, payload: zmesh.PayloadLike) -> str:
     """The same without asyncio."""
-    answer = mesh.request("edge", "echo:echo", payload)
+    answer = mesh.request("edge", "echo:echo", payload, content_type="a/b", metadata={"name": "cat"})
+    with mesh.stream("edge", "echo:echo", payload, metadata={"name": "cat"}) as replies:
+        for reply in replies:
+            print(reply.metadata["name"])
+    for each in mesh.request_many(["edge"], "echo:echo", b"", metadata={"name": "cat"}, content_type="a/b"):
+        print(each.error)
     try:
         mesh.send(order, "edge", "echo:echo")
     except ValueError as error:

@@ -103,6 +103,17 @@ class Readable(Protocol):
     def readall(self) -> bytes:
         """All of it, from the start."""
 
+    def value(self) -> object:
+        """All of it as it was sent, by its content type."""
+
+    @property
+    def content_type(self) -> str:
+        """What its sender said that it is."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata of its message."""
+
     def __bool__(self) -> bool:
         """False if it is empty."""
 
@@ -123,6 +134,8 @@ class Message:
     `eof`             True for the final reply, which has no payload.
     `error`           what went wrong, for people; None otherwise.
     `reason`          what went wrong, as a code of zmesh.errors; None otherwise.
+
+    `metadata` is what the directive sent beside the payload, text to text; it is an attribute only.
     """
 
     __slots__ = ("_header", "_make", "payload")
@@ -188,6 +201,11 @@ class Message:
     def reason(self) -> str | None:
         """What went wrong, as a code of zmesh.errors; None if nothing did."""
         return cast("str | None", self.header.get("reason"))
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the directive sent beside the payload, text to text; mostly empty."""
+        return self.payload.metadata
 
     def __repr__(self) -> str:
         return f"Message({self.header!r})"

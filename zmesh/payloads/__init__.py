@@ -12,8 +12,10 @@ from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from zmesh.payloads.buffered import BufferedPayload
+    from zmesh.payloads.content import BYTES, JSON, TEXT
     from zmesh.payloads.feeding import StreamFeeder
-    from zmesh.payloads.payload import CHUNK, Payload, PayloadLike, StreamedPayload, encode
+    from zmesh.payloads.payload import CHUNK, Payload, PayloadLike, StreamedPayload, content_type_of, encode
+    from zmesh.payloads.response import Outgoing, Response, outgoing
     from zmesh.payloads.source import ChunkSource, Source, source_of
     from zmesh.payloads.spool import Spool, default_folder
     from zmesh.payloads.storage import PayloadStorage
@@ -22,8 +24,10 @@ else:
         __name__,
         {
             "buffered": ("BufferedPayload",),
+            "content": ("BYTES", "JSON", "TEXT"),
             "feeding": ("StreamFeeder",),
-            "payload": ("CHUNK", "Payload", "PayloadLike", "StreamedPayload", "encode"),
+            "response": ("Outgoing", "Response", "outgoing"),
+            "payload": ("CHUNK", "Payload", "PayloadLike", "StreamedPayload", "content_type_of", "encode"),
             "source": ("ChunkSource", "Source", "source_of"),
             "spool": ("Spool", "default_folder"),
             "storage": ("PayloadStorage",),
@@ -31,17 +35,24 @@ else:
     )
 
 __all__ = [
+    "BYTES",
     "CHUNK",
+    "JSON",
+    "TEXT",
     "BufferedPayload",
     "ChunkSource",
+    "Outgoing",
     "Payload",
     "PayloadLike",
     "PayloadStorage",
+    "Response",
     "Source",
     "Spool",
     "StreamFeeder",
     "StreamedPayload",
+    "content_type_of",
     "default_folder",
     "encode",
+    "outgoing",
     "source_of",
 ]

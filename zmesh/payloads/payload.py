@@ -15,15 +15,18 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
+from zmesh.payloads.content import BYTES, JSON, JSON_TYPES, TEXT, value_of
 from zmesh.payloads.source import AsyncSource, Source, ThreadSource, source_of
 from zmesh.payloads.spool import Spool
 from zmesh.runtime import RELEASE_SLOT_AFTER, ThreadPool, released_slot, text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+_NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 CHUNK = 64 * 1024
 """Bytes that iteration over a payload gives at most at a time."""
@@ -63,7 +66,7 @@ def encode(payload: PayloadLike) -> bytes | Source:
         return payload.encode()
     if payload is None:
         return b""
-    if isinstance(payload, (dict, list, tuple, int, float, Mapping)):
+    if isinstance(payload, JSON_TYPES):
         return _to_json(payload)
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
@@ -72,6 +75,17 @@ def encode(payload: PayloadLike) -> bytes | Source:
     if isinstance(payload, Source):
         return payload
     return source_of(payload)
+
+
+def content_type_of(payload: PayloadLike) -> str:
+    """The content type of what `encode` makes of a payload: JSON, TEXT, that of a Payload, or "" for bytes."""
+    if type(payload) is bytes or payload is None:
+        return ""
+    if isinstance(payload, str):
+        return TEXT
+    if isinstance(payload, JSON_TYPES):
+        return JSON
+    return payload._content_type if isinstance(payload, Payload) else ""
 
 
 def _to_json(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | float) -> bytes:
@@ -113,14 +127,18 @@ class Payload:
     in a temporary file, without a name until `name` is asked for, which is gone when the payload is closed, collected
     as garbage, or the process ends. After `close`, reading raises ValueError. Not to be read from two threads at once.
 
-    `read`, `readall`, `text`, `json` and `for` read such a file in the calling thread, which on the event loop holds up
-    the node as long as the disk takes; `async for` reads it in a thread of its own.
+    `value` gives it back as it was sent, by its `content_type`; `metadata` is that of the message, text to text.
+
+    `read`, `readall`, `text`, `json`, `value` and `for` read such a file in the calling thread, which on the event loop
+    holds up the node as long as the disk takes; `async for` reads it in a thread of its own.
     """
 
-    __slots__ = ("__weakref__", "_content", "_position", "_spool", "_spool_dir")
+    __slots__ = ("__weakref__", "_content", "_content_type", "_position", "_spool", "_spool_dir", "metadata")
 
     def __init__(self, content: bytes = b"", *, spool_dir: str | None = None) -> None:
         self._content: bytes | None = content
+        self._content_type = ""
+        self.metadata: Mapping[str, str] = _NO_METADATA
         self._position = 0
         self._spool: Spool | None = None
         self._spool_dir = spool_dir
@@ -149,6 +167,27 @@ class Payload:
             return json.loads(self.readall())
         except RecursionError:
             raise ValueError("the JSON is nested too deeply") from None
+
+    @property
+    def content_type(self) -> str:
+        """What its sender said that it is, such as `application/json`; `application/octet-stream` if it said nothing.
+
+        The text of another program: it may be anything of up to 128 characters.
+        """
+        return self._content_type or BYTES
+
+    def describe(self, content_type: str, metadata: Mapping[str, str]) -> Self:
+        """Set what the header of its message says; itself."""
+        self._content_type = content_type
+        self.metadata = metadata
+        return self
+
+    def value(self) -> Any:
+        """All of it as it was sent: the value of JSON, text as str; bytes for any other content type.
+
+        Raises InvalidPayload, a ValueError, if it is not what its content type says.
+        """
+        return value_of(self.readall(), self._content_type)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move to `offset` bytes from the start (or the position, or the end, as `whence` says); the new position."""

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
 from zmesh.core.effects import Deliver
-from zmesh.core.message import Eof, Message, MessageId, ReplyHeader, Stream, reply_id
+from zmesh.core.message import NO_METADATA, Eof, Message, MessageId, ReplyHeader, Stream, reply_id
 from zmesh.errors import MeshError, RemoteError, exchange_error
 from zmesh.payloads import BufferedPayload, Payload, StreamedPayload
 from zmesh.runtime import describe, log_exception, must_propagate, text_of
@@ -58,7 +58,8 @@ class Exchange(ABC):
 
     Subclasses say who takes the replies. `final` is the last reply, whose header says how the request ended; None until
     then. `detached`: the client does not wait for its end, so that its work goes on when this node is closed, or dies.
-    `route_timeout`: seconds that it may be without a route to the recipient; None: those of the node.
+    `route_timeout`: seconds that it may be without a route to the recipient; None: those of the node. `content_type`
+    ("" for bytes) and `metadata` are sent with the request.
     """
 
     detached = False
@@ -74,11 +75,13 @@ class Exchange(ABC):
         "_queue",
         "_requests",
         "_serial",
+        "content_type",
         "ended",
         "feeder",
         "final",
         "hops",
         "id",
+        "metadata",
         "recipient",
         "route_timeout",
     )
@@ -88,6 +91,8 @@ class Exchange(ABC):
         self.id = id
         self.recipient = recipient
         self.route_timeout: float | None = None
+        self.content_type = ""
+        self.metadata = NO_METADATA
         self.ended = False
         self.final: Reply | None = None
         self.hops = 0
@@ -264,6 +269,7 @@ class Exchange(ABC):
         header = self._header
         if header is not None:
             self._serial = header.serial
+            payload.describe(header.content_type, header.metadata)
         return Reply(self, header, self._serial, payload, None)
 
     def _describe(self, header: ReplyHeader | None, serial: int, eof: Eof | None) -> dict[str, object]:

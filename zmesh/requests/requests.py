@@ -124,7 +124,7 @@ class Requests:
         effects = driver.engine.send(
             id,
             Address(exchange.recipient),
-            RequestHeader(directive, time.time(), timeout, exchange.detached),
+            RequestHeader(directive, time.time(), timeout, exchange.detached, exchange.content_type, exchange.metadata),
             payload if isinstance(payload, bytes) else b"",
             time.monotonic(),
             last=whole,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Eof, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.errors import MeshError, NodeOverloaded, RemoteError
-from zmesh.payloads import BufferedPayload, Payload, Source, StreamedPayload, StreamFeeder
+from zmesh.payloads import JSON, BufferedPayload, Outgoing, Payload, Source, StreamedPayload, StreamFeeder
 from zmesh.runtime import describe, log_exception, must_propagate, text_of
 from zmesh.serving.work import Work
 
@@ -42,11 +42,13 @@ class IncomingRequest:
         "_payload",
         "_serving",
         "_spooled",
+        "content_type",
         "deadline",
         "directive",
         "ended",
         "id",
         "indexed",
+        "metadata",
         "pending_result",
         "sender",
         "serial",
@@ -61,6 +63,8 @@ class IncomingRequest:
         self.sender = chunk.peer
         self.directive = opening.directive
         self.timestamp = opening.timestamp
+        self.content_type = opening.content_type
+        self.metadata = opening.metadata
         self.deadline: float | None = None
         if opening.lifetime is not None:
             self.deadline = asyncio.get_running_loop().time() + opening.lifetime
@@ -149,54 +153,51 @@ class IncomingRequest:
             text = f"{self.directive} was stopped at {self._serving.node_id!r} before all of its payload had come"
             self.finish(reason=reason, error=text if by is None else f"{text}, by {by!r}")
 
-    async def reply(self, body: bytes | Source) -> None:
+    async def reply(self, outgoing: Outgoing) -> None:
         """Send one reply; waits while the client has no room. A reply to a client that is gone is dropped."""
         driver = self._serving.driver
         room = 0 if self.ended else driver.room(self.stream)
         if not room and not self.ended:
             room = await self._writer().room()
         if not room:
-            self._drop(body)
+            self._drop(outgoing)
             return
-        self.serial += 1
-        header = ReplyHeader(time.time(), self.serial)
+        header, body = self._open(outgoing), outgoing.body
         if isinstance(body, bytes):
             driver.reply(self.id, header, body)
         else:
             driver.reply(self.id, header, b"", last=False)
             await self._writer().feed(body)
 
-    def finish(
-        self, body: bytes | Source | None = None, *, reason: str | None = None, error: str | None = None
-    ) -> None:
-        """Send the final reply, and with `body` one more before it; nothing if that was done already.
+    def finish(self, outgoing: Outgoing | None = None, *, reason: str | None = None, error: str | None = None) -> None:
+        """Send the final reply, and with `outgoing` one more before it; nothing if that was done already.
 
         `reason` is the code of a class in zmesh.errors, None for success, and `error` its text. A Source that is
         handed over here or to `reply` is read and closed by this.
         """
         if self.ended:
-            if isinstance(body, Source):
-                body.close()
+            if outgoing is not None:
+                outgoing.close()
             return
         self.ended = True
         serving = self._serving
         if self.indexed:
             serving.forget(self)
-            if body is not None and not serving.driver.is_open(self.stream):
-                self._drop(body)
-                body = None
+            if outgoing is not None and not serving.driver.is_open(self.stream):
+                self._drop(outgoing)
+                outgoing = None
         eof = SUCCESS if reason is None else Eof(1, reason, error or reason)
-        if isinstance(body, Source):  # which may be read from the file that the request's payload lies in
+        body = b"" if outgoing is None else outgoing.body
+        if outgoing is not None and isinstance(body, Source):  # perhaps the file that the request's payload lies in
             writer = self._writer()
-            writer.spawn(serving.tasks, self._finish_with(body, eof), f"zmesh reply {self.message_id}")
+            writer.spawn(serving.tasks, self._finish_with(outgoing, body, eof), f"zmesh reply {self.message_id}")
             return
         if self._spooled:
             serving.spool_quota.end(self.id)
-        if body is None:
+        if outgoing is None:
             serving.driver.reply(self.id, None, b"", last=False, eof=eof)
-        else:
-            self.serial += 1
-            serving.driver.reply(self.id, ReplyHeader(time.time(), self.serial), body, eof=eof)
+        elif isinstance(body, bytes):
+            serving.driver.reply(self.id, self._open(outgoing), body, eof=eof)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -205,9 +206,13 @@ class IncomingRequest:
             self._feeder = StreamFeeder(self._serving.driver, self.stream)
         return self._feeder
 
-    def _drop(self, body: bytes | Source) -> None:
-        if isinstance(body, Source):
-            body.close()
+    def _open(self, outgoing: Outgoing) -> ReplyHeader:
+        """The header of the next reply."""
+        self.serial += 1
+        return ReplyHeader(time.time(), self.serial, outgoing.content_type, outgoing.metadata)
+
+    def _drop(self, outgoing: Outgoing) -> None:
+        outgoing.close()
         self._serving.note(Report("reply_dropped", NodeId(self.sender), None, "the client is gone"))
 
     def _feed(self, payload: BufferedPayload | StreamedPayload, chunk: Deliver) -> None:
@@ -252,7 +257,8 @@ class IncomingRequest:
             "directive": directive,
         }
         section = serving.sections.get(directive.partition(":")[0]) or {}
-        work = Work(message_id, directive, self.sender, header, payload, section, False, self.deadline)
+        payload.describe(self.content_type, self.metadata)
+        work = Work(message_id, directive, self.sender, header, payload, section, False, self.deadline, self.metadata)
         builtin = serving.builtins.get(directive)
         if builtin is None:
             serving.runner.start(work, self)
@@ -264,7 +270,7 @@ class IncomingRequest:
                 self.pending_result = result
                 result.add_done_callback(self._on_result)
             else:
-                self.finish(json.dumps(result).encode())
+                self.finish(Outgoing(json.dumps(result).encode(), JSON))
         except NodeOverloaded as error:
             self.finish(reason=error.code, error=str(error))
         except Exception as error:  # noqa: BLE001  # any malformed payload gets an error reply
@@ -277,12 +283,11 @@ class IncomingRequest:
         elif (error := result.exception()) is not None:
             self.finish(reason=RemoteError.code, error=describe(error))
         else:
-            self.finish(json.dumps(result.result()).encode())
+            self.finish(Outgoing(json.dumps(result.result()).encode(), JSON))
 
-    async def _finish_with(self, source: Source, eof: Eof) -> None:
+    async def _finish_with(self, outgoing: Outgoing, source: Source, eof: Eof) -> None:
         serving = self._serving
-        self.serial += 1
-        serving.driver.reply(self.id, ReplyHeader(time.time(), self.serial), b"", last=False)
+        serving.driver.reply(self.id, self._open(outgoing), b"", last=False)
         try:
             await self._writer().feed(source)
         except asyncio.CancelledError:

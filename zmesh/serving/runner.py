@@ -16,10 +16,10 @@ from contextlib import aclosing, closing, suppress
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from zmesh.errors import Cancelled, Closed, NodeOverloaded, Overloaded, RemoteError, TimedOut
-from zmesh.payloads import PayloadLike, Source, StreamedPayload, encode
+from zmesh.payloads import Outgoing, PayloadLike, Response, StreamedPayload, outgoing
 from zmesh.runtime import (
     EagerStarter,
     ThreadPool,
@@ -40,6 +40,8 @@ from zmesh.serving.work import Work
 if TYPE_CHECKING:
     from zmesh.serving.incoming import IncomingRequest
     from zmesh.serving.isolation import Isolation, Processes
+
+_Reply: TypeAlias = "PayloadLike | Response | Outgoing"
 
 logger = logging.getLogger(__name__)
 
@@ -266,7 +268,7 @@ class Runner:
         try:
             result = await running.entry.run(running.work)
             if result is not None:
-                encoded = encode(result)
+                encoded = outgoing(result)
         except BaseException as failure:  # SystemExit and the like must not reach the loop
             self._end(running, failure)
             if is_a(failure, KeyboardInterrupt):
@@ -274,14 +276,14 @@ class Runner:
         else:
             self._end(running, None, encoded)
 
-    async def _iterate(self, running: _RunningWork, run: Callable[[Work], AsyncGenerator[PayloadLike, None]]) -> None:
+    async def _iterate(self, running: _RunningWork, run: Callable[[Work], AsyncGenerator[_Reply, None]]) -> None:
         running.started = True
         request, count = running.request, 0
         try:
             async with aclosing(run(running.work)) as values:
                 async for value in values:
                     if value is not None:
-                        await request.reply(encode(value))
+                        await request.reply(outgoing(value))
                     count += 1
                     if count % _TURN == 0:
                         await asyncio.sleep(0)  # a generator that never waits must leave the loop to others
@@ -294,7 +296,7 @@ class Runner:
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
-    def _isolated(self, isolation: Isolation, work: Work) -> AsyncGenerator[PayloadLike, None]:
+    def _isolated(self, isolation: Isolation, work: Work) -> AsyncGenerator[Outgoing, None]:
         if self._processes is None:
             from zmesh.serving.isolation import Processes  # here: few nodes run anything isolated
 
@@ -327,7 +329,7 @@ class Runner:
             return  # cancelled before it began
         running.thread = threading.current_thread().name
         entry, work = running.entry, running.work
-        encoded: bytes | Source | None = None
+        encoded: Outgoing | None = None
         failure: BaseException | None = None
         try:
             if entry.shape is Shape.QUEUE:
@@ -337,38 +339,36 @@ class Runner:
                     for value in values:
                         self._put(running, value)
             elif (result := entry.run(work)) is not None:
-                encoded = encode(result)
+                encoded = outgoing(result)
         except BaseException as error:  # noqa: BLE001  # SystemExit and the like must not end the thread
             failure = error
         try:
             self._call_soon(self._end, running, failure, encoded)
         except Closed:
-            if isinstance(encoded, Source):
+            if encoded is not None:
                 encoded.close()
         finally:
             failure = None  # its traceback holds this frame
 
-    def _put(self, running: _RunningWork, value: PayloadLike) -> None:
+    def _put(self, running: _RunningWork, value: _Reply) -> None:
         """Send one reply from a worker thread; blocks until it was accepted."""
         running.work.raise_if_cancelled()
         if value is None:
             return
         waiter: Future[None] = Future()
         try:
-            self._call_soon(self._hand_over, running, encode(value), waiter)
+            self._call_soon(self._hand_over, running, outgoing(value), waiter)
             wait_in_thread(waiter)
         finally:
             del waiter  # an exception in it holds this frame
 
-    def _hand_over(self, running: _RunningWork, payload: bytes | Source, waiter: Future[None]) -> None:
+    def _hand_over(self, running: _RunningWork, reply: Outgoing, waiter: Future[None]) -> None:
         """Send a reply on the loop for `_put`, whose thread blocks until `reply` has returned."""
         if running.reason is not None:
-            if isinstance(payload, Source):
-                payload.close()
+            reply.close()
             waiter.set_exception(running.work.cancellation())
             return
-        reply = running.request.reply(payload)
-        task = running.handing = asyncio.get_running_loop().create_task(reply)
+        task = running.handing = asyncio.get_running_loop().create_task(running.request.reply(reply))
         task.add_done_callback(partial(self._handed_over, running, waiter))
 
     def _handed_over(self, running: _RunningWork, waiter: Future[None], task: asyncio.Task[None]) -> None:
@@ -390,15 +390,14 @@ class Runner:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _end(
-        self, running: _RunningWork, failure: BaseException | None = None, encoded: bytes | Source | None = None
+        self, running: _RunningWork, failure: BaseException | None = None, encoded: Outgoing | None = None
     ) -> None:
         """Remove the work from the table and finish its request; idempotent."""
         work = running.work
         message_id = work.message_id
-        source = None if encoded is None or isinstance(encoded, bytes) else encoded
         if self._active.get(message_id) is not running:
-            if source is not None:
-                source.close()
+            if encoded is not None:
+                encoded.close()
             return
         del self._active[message_id]
         if running.timer is not None:
@@ -406,8 +405,8 @@ class Runner:
         if self._idle is not None and not self._active:
             self._idle.set()
         if running.reason is not None or failure is not None:
-            if source is not None:
-                source.close()
+            if encoded is not None:
+                encoded.close()
             work.payload.close()
             reason, error = _outcome(running, failure)
             running.request.finish(reason=reason, error=error)
@@ -415,7 +414,7 @@ class Runner:
             work.payload.close()
             running.request.finish()
         else:
-            if source is None:  # a source may read from the work's payload
+            if isinstance(encoded.body, bytes):  # a source may read from the work's payload
                 work.payload.close()
             running.request.finish(encoded)
         for watcher in running.watchers:

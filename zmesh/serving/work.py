@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zmesh.errors import Cancelled
 from zmesh.payloads import Payload
@@ -14,7 +14,8 @@ class Work:
     """A request, as passed to the function of its directive.
 
     `config` is the section of the node's settings for the directive's namespace, `deadline` the loop's time (seconds)
-    at which the client stops waiting. The payload is closed when the work has ended.
+    at which the client stops waiting. The payload is closed when the work has ended. `metadata` is what the client sent
+    beside it, text to text.
     """
 
     message_id: str
@@ -26,6 +27,7 @@ class Work:
     cancelled: bool = False
     """True once the request was cancelled or its deadline passed; functions in threads poll it."""
     deadline: float | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def raise_if_cancelled(self) -> None:
         """Raises Cancelled if the request was cancelled or its deadline passed."""

@@ -16,7 +16,9 @@ from zmesh.core.wire.routed import (
     FLAG_FIRST,
     FLAG_LAST,
     FLAG_REQUEST,
+    MAX_CONTENT_TYPE,
     MAX_METADATA,
+    MAX_METADATA_ENTRIES,
     RESET_CODE,
     Ack,
     AckItem,
@@ -112,6 +114,24 @@ def test_metadata_that_is_not_text_to_text_or_too_long_is_refused(metadata):
         decode_chunk(chunk_with(FLAG_FIRST | FLAG_REQUEST, ("a:b", 1.0, None, False, "", metadata), None, None))
     with pytest.raises(WireError):
         decode_chunk(chunk_with(FLAG_FIRST, (1.0, 1, "", metadata), None, None))
+
+
+def test_metadata_of_the_most_entries_is_read_and_one_more_is_refused():
+    most = {f"{number:03}": "" for number in range(MAX_METADATA_ENTRIES)}
+    for header in [("a:b", 1.0, None, False, ""), (1.0, 1, "")]:
+        flags = FLAG_FIRST | (FLAG_REQUEST if len(header) == 5 else 0)
+        assert decode_chunk(chunk_with(flags, (*header, most), None, None)).header.metadata == most
+        with pytest.raises(WireError):
+            decode_chunk(chunk_with(flags, (*header, {**most, "more": ""}), None, None))
+
+
+def test_a_content_type_of_the_most_characters_is_read_and_one_more_is_refused():
+    longest = "é" * MAX_CONTENT_TYPE
+    for header in [("a:b", 1.0, None, False), (1.0, 1)]:
+        flags = FLAG_FIRST | (FLAG_REQUEST if len(header) == 4 else 0)
+        assert decode_chunk(chunk_with(flags, (*header, longest, {}), None, None)).header.content_type == longest
+        with pytest.raises(WireError):
+            decode_chunk(chunk_with(flags, (*header, longest + "x", {}), None, None))
 
 
 def test_metadata_of_the_most_bytes_is_read():

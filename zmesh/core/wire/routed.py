@@ -51,7 +51,7 @@ FLAG_EXTENDED = 64
 MAX_METADATA = 8 * 1024
 MAX_CONTENT_TYPE = 128
 MAX_TAIL = 32 * 1024
-MAX_PAIRS = 256
+MAX_METADATA_ENTRIES = 256
 CLOSED = U63
 STOP_SENDING = U63
 RESET_CODE = 1
@@ -128,7 +128,7 @@ def decode_chunk(head: bytes) -> Chunk:
         if len(head) != _CHUNK.size:
             raise WireError("a tail that no flag names")
         return _chunk((*fixed, None, None, NO_EXTENSIONS))
-    opening, ending, extra = read_array(unpack(head[_CHUNK.size :], MAX_TAIL, MAX_PAIRS), 3)
+    opening, ending, extra = read_array(unpack(head[_CHUNK.size :], MAX_TAIL, MAX_METADATA_ENTRIES), 3)
     if (opening is None) is bool(flags & FLAG_FIRST) or (ending is None) is bool(flags & FLAG_EOF):
         raise WireError("flags that do not fit the chunk")
     header = None if opening is None else _request(opening) if request else _reply(opening)

@@ -46,6 +46,9 @@ class Frame(IntEnum):
     DONE = 6
     """The function has returned."""
 
+    DESCRIPTION = 8
+    """The content type and the metadata of the reply that follows: a msgpack array; without it there are none."""
+
     FAILED = 7
     """The function raised, or the payload was aborted: a msgpack map."""
 
@@ -59,6 +62,8 @@ class Job:
     directive: str
     sender: str
     header: Mapping[str, object]
+    content_type: str
+    metadata: Mapping[str, str]
     config: Mapping[str, object]
     lifetime: float | None
     stream: bool

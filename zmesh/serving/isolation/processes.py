@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from zmesh.arguments import check_metadata
+from zmesh.core.message import NO_METADATA
 from zmesh.errors import Closed, NotAllowed, RemoteError, UnknownDirective
-from zmesh.payloads import ChunkSource, PayloadLike, Source, Spool, StreamedPayload, default_folder
+from zmesh.payloads import ChunkSource, Outgoing, Spool, StreamedPayload, default_folder
 from zmesh.runtime import ThreadPool, abandon, text_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, MAX_FRAME, Channel, Frame, Job
 from zmesh.serving.isolation.limits import Isolation, ProcessLimits
@@ -71,7 +73,7 @@ class Processes:
         """The resource limits of this directive's workers, given the node's settings."""
         return isolation.limits(directive, self._settings)
 
-    async def run(self, work: Work, isolation: Isolation) -> AsyncGenerator[PayloadLike, None]:
+    async def run(self, work: Work, isolation: Isolation) -> AsyncGenerator[Outgoing, None]:
         """Run a directive and yield its replies. The worker has exited when this ends, closed early or not.
 
         Raises RemoteError if the function raises, or if the worker exits before the function has returned.
@@ -86,6 +88,8 @@ class Processes:
                 directive=work.directive,
                 sender=work.sender,
                 header=dict(work.header),
+                content_type=work.payload.content_type,
+                metadata=dict(work.metadata),
                 config=dict(work.config),
                 lifetime=None if work.deadline is None else work.deadline - asyncio.get_running_loop().time(),
                 stream=isinstance(work.payload, StreamedPayload),
@@ -100,8 +104,8 @@ class Processes:
                 await run.start(pickle.dumps(job), os.path.join(self._folder, job.name), spool)
                 while (reply := await run.reply()) is not None:
                     yield reply
-                    if isinstance(reply, _Reply):
-                        await reply.skip()
+                    if isinstance(reply.body, _Reply):
+                        await reply.body.skip()
             finally:
                 self._runs.discard(run)
                 await run.end()
@@ -306,13 +310,16 @@ class _Run:
         self._theirs.close()
         self._supply = asyncio.create_task(self._send(job, spool is None), name="zmesh isolated payload")
 
-    async def reply(self) -> bytes | Source | None:
+    async def reply(self) -> Outgoing | None:
         """The next reply; None when the function has returned. Raises RemoteError if it or its worker failed."""
         kind, body = await self.receive()
-        if kind == Frame.REPLY:
-            return body
-        if kind == Frame.OPEN:
-            return _Reply(self)
+        content_type, metadata = "", NO_METADATA
+        if kind == Frame.DESCRIPTION:
+            content_type, described = msgpack.unpackb(body)
+            metadata = check_metadata(described)
+            kind, body = await self.receive()
+        if kind in (Frame.REPLY, Frame.OPEN):
+            return Outgoing(body if kind == Frame.REPLY else _Reply(self), content_type, metadata)
         if kind == Frame.DONE:
             self._done = True
             return None

@@ -26,7 +26,7 @@ from typing import Any, cast
 import msgpack
 
 from zmesh.errors import MeshError, RemoteError
-from zmesh.payloads import Payload, Source, Spool, StreamedPayload, encode, source_of
+from zmesh.payloads import Outgoing, Payload, Source, Spool, StreamedPayload, outgoing, source_of
 from zmesh.runtime import code_of, describe, is_a, text_of, traceback_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, BlockingChannel, Channel, Frame, Job
 from zmesh.serving.plugin import Plugin
@@ -209,6 +209,7 @@ class _Process:
         return first
 
     def _begin(self, job: Job, payload: Payload) -> Work:
+        payload.describe(job.content_type, job.metadata)
         self.work = Work(
             message_id=job.message_id,
             directive=job.directive,
@@ -218,6 +219,7 @@ class _Process:
             config=job.config,
             cancelled=self.terminated,
             deadline=None if job.lifetime is None else time.monotonic() + job.lifetime,
+            metadata=job.metadata,
         )
         return self.work
 
@@ -235,12 +237,11 @@ class _Process:
     def _reply(self, value: Any) -> None:
         if value is None:
             return
-        encoded = encode(value)
-        if isinstance(encoded, Source):
-            asyncio.run(self._send_source(encoded, self._send))
-        else:
-            for kind, body in _frames(encoded):
-                self.channel.send(kind, body)
+        reply = outgoing(value)
+        for kind, body in _frames(reply):
+            self.channel.send(kind, body)
+        if isinstance(reply.body, Source):
+            asyncio.run(self._send_source(reply.body, self._send))
 
     async def _send(self, kind: Frame, body: bytes = b"") -> None:
         self.channel.send(kind, body)  # nothing else runs on the loop of a plain function's source
@@ -285,12 +286,11 @@ class _Process:
     async def _reply_async(self, channel: Channel, value: Any) -> None:
         if value is None:
             return
-        encoded = encode(value)
-        if isinstance(encoded, Source):
-            await self._send_source(encoded, channel.send)
-        else:
-            for kind, body in _frames(encoded):
-                await channel.send(kind, body)
+        reply = outgoing(value)
+        for kind, body in _frames(reply):
+            await channel.send(kind, body)
+        if isinstance(reply.body, Source):
+            await self._send_source(reply.body, channel.send)
 
     async def _send_source(self, reply: Source, send: Callable[..., Coroutine[Any, Any, None]]) -> None:
         try:
@@ -302,13 +302,19 @@ class _Process:
             reply.close()
 
 
-def _frames(reply: bytes) -> Iterator[tuple[Frame, bytes]]:
-    if len(reply) <= CHUNK_BYTES:
-        yield Frame.REPLY, reply
+def _frames(reply: Outgoing) -> Iterator[tuple[Frame, bytes]]:
+    """The frames of a reply; without its content, if that is a source."""
+    body = reply.body
+    if reply.content_type or reply.metadata:
+        yield Frame.DESCRIPTION, msgpack.packb((reply.content_type, reply.metadata))
+    if isinstance(body, Source):
+        return
+    if len(body) <= CHUNK_BYTES:
+        yield Frame.REPLY, body
         return
     yield Frame.OPEN, b""
-    for start in range(0, len(reply), CHUNK_BYTES):
-        yield Frame.CHUNK, reply[start : start + CHUNK_BYTES]
+    for start in range(0, len(body), CHUNK_BYTES):
+        yield Frame.CHUNK, body[start : start + CHUNK_BYTES]
     yield Frame.END, b""
 
 

@@ -44,6 +44,8 @@ class Engine(View):
     `serial`: where its counters start, higher at each start if the machine's clock allows (milliseconds since 1970).
     `credentials`: its identity, and what it believes of others; with None it is unauthenticated, as its neighbours.
 
+    `enrolling`: a leaf that asks for a certificate, and whose node therefore need not be believed.
+
     A `leaf` (an ephemeral node) forwards nothing, and the mesh keeps no route to it: its address is `leaf@neighbour`.
     """
 
@@ -60,6 +62,7 @@ class Engine(View):
         leaf: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         credentials: Credentials | None = None,
+        enrolling: bool = False,
     ) -> None:
         self.node = node
         self.incarnation = incarnation
@@ -67,7 +70,7 @@ class Engine(View):
         self.credentials = credentials
         self.alarm = Alarm()
         self._clock = WallClock(epoch)
-        authentication = Authentication(node, incarnation, credentials, self._clock, leaf=leaf)
+        authentication = Authentication(node, incarnation, credentials, self._clock, leaf=leaf, enrolling=enrolling)
         links = Links(heartbeat, self.alarm, limits)
         self.routing = Routing(
             node,
@@ -339,6 +342,8 @@ class Engine(View):
             return
         if link.leaf and route.source != f"{link.node}@{self.node}":
             raise WireError("a leaf speaks for another node")
+        if link.enrolling and not self.neighbours.admits_enrolling(link, route, sum(map(len, frames)), now):
+            return
         if route.destination == self.forwarding.address or (self.leaf and self._is_me(route.destination)):
             try:
                 wire.verify(frames, route)

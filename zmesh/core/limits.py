@@ -81,6 +81,9 @@ class Limits(NamedTuple):
     admissions: Rate = Rate(64, 1024)
     """Links that are established, each of which gets all routes and records; of the whole node."""
 
+    enrolling: int = 32
+    """Links of leaves without a certificate, which may enrol and do nothing else, at a time."""
+
     error_frames: Rate = Rate(1000, 4000)
     """UNREACHABLEs and EXPIREDs about frames that came on one link and could not be forwarded."""
 

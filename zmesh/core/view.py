@@ -136,6 +136,11 @@ class View:
         known = self.neighbours.get(link)
         return known.rtt if known is not None else None
 
+    def is_enrolling(self, address: Address) -> bool:
+        """Whether that is a leaf of this node without a certificate, which may enrol and do nothing else."""
+        leaf, _, host = address.rpartition("@")
+        return host == self.node and any(link.enrolling for link in self.neighbours.to(NodeId(Address(leaf))))
+
     # -- routes --------------------------------------------------------------------------------------------------
 
     def nodes(self) -> set[NodeId]:

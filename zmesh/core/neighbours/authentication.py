@@ -2,7 +2,11 @@
 
 The signature covers the CURVE keys of the connection (`Link.channel`), so that nobody can pass it on over another one.
 The dialler's CURVE key is made at each start, which makes its signature new; the listener's outlives restarts, so it
-signs both incarnations. A leaf on the node's own socket, which nobody but its user can open, needs no certificate.
+signs both incarnations.
+
+A leaf on the node's own socket, which nobody but its user can open, needs no certificate. Several leaves may share one,
+such as the commands of one person: their ids are its node id, a dot, and something of their own. A leaf that says that
+it is enrolling is let in without one, to redeem a ticket or to renew one that has expired, and for nothing else.
 """
 
 from __future__ import annotations
@@ -14,20 +18,31 @@ from zmesh.core.credentials import Certified, Credentials, Disbelieved
 from zmesh.core.message import NodeId
 from zmesh.core.neighbours.links import Link
 from zmesh.core.timers import WallClock
-from zmesh.core.wire import IDENTITY
+from zmesh.core.wire import ENROLLING, IDENTITY
+
+ENROL_WITHIN = 60.0
+"""Seconds that a leaf without a certificate may take to get one."""
 
 
 class Authentication:
     """The proofs of one node; `credentials` None: it has no identity, and believes only those that have none either."""
 
     def __init__(
-        self, node: NodeId, incarnation: int, credentials: Credentials | None, clock: WallClock, *, leaf: bool
+        self,
+        node: NodeId,
+        incarnation: int,
+        credentials: Credentials | None,
+        clock: WallClock,
+        *,
+        leaf: bool,
+        enrolling: bool = False,
     ) -> None:
         self._node = node
         self._incarnation = incarnation
         self._credentials = credentials
         self._clock = clock
         self._leaf = leaf
+        self._enrolling = enrolling
 
     @property
     def is_on(self) -> bool:
@@ -38,7 +53,7 @@ class Authentication:
         """The extensions of a HELLO on that link, which name the other end if this one listens."""
         credentials = self._credentials
         if credentials is None:
-            return {}
+            return {ENROLLING: b""} if self._enrolling else {}
         time = max(0, int(1000 * self._clock.at(now)))
         signature = credentials.sign(self._made_here(credentials, link, time))
         return {IDENTITY: wire.encode_proof(wire.Proof(time, signature, credentials.own.data))}
@@ -47,7 +62,7 @@ class Authentication:
         """The certificate of the node that has sent a HELLO, None if none is needed. Raises Disbelieved, WireError."""
         data, credentials = hello.extensions.get(IDENTITY), self._credentials
         if credentials is None:
-            if data is None or (self._leaf and link.local):
+            if data is None or (self._leaf and link.local) or self._enrolling:
                 return None
             text = (
                 f"node {self._node!r} has no certificate, and node {hello.node!r} links to nobody without; on "
@@ -57,6 +72,9 @@ class Authentication:
         if data is None:
             if hello.leaf and link.local:
                 return None
+            if hello.leaf and ENROLLING in hello.extensions and not link.dialled:
+                link.enrolling = True
+                return None
             text = (
                 f"node {hello.node!r} shows no certificate, and node {self._node!r} of the mesh {credentials.mesh!r} "
                 f"links to nobody without; zmesh invite {hello.node} makes a ticket for it to join"
@@ -64,7 +82,8 @@ class Authentication:
             raise Disbelieved("no_certificate", text)
         proof = wire.decode_proof(data)
         certified = credentials.read(proof.certificate)
-        credentials.check(certified, hello.node, self._clock.at(now), proof.time / 1000)
+        holder = _holder(certified, hello.node, leaf=hello.leaf)
+        credentials.check(certified, holder, self._clock.at(now), proof.time / 1000)
         statement = self._made_there(credentials, link, proof.time, hello)
         if not credentials.is_signed(certified, proof.signature, statement):
             text = (
@@ -77,10 +96,12 @@ class Authentication:
     def check(self, link: Link, now: float) -> Disbelieved | None:
         """Why the node at the other end is not believed any more, or None."""
         certified, credentials = link.certified, self._credentials
+        if link.enrolling and now > link.greeted + ENROL_WITHIN:
+            return Disbelieved("no_certificate", f"node {link.node!r} has not enrolled within {ENROL_WITHIN:g} s")
         if certified is None or credentials is None:
             return None
         try:
-            credentials.check(certified, link.node, self._clock.at(now))
+            credentials.check(certified, _holder(certified, link.node, leaf=link.leaf), self._clock.at(now))
         except Disbelieved as error:
             return error
         return None
@@ -98,3 +119,9 @@ class Authentication:
         if not link.dialled:
             return wire.signed_by_dialler(mesh, channel, time, *ends)
         return wire.signed_by_listener(mesh, channel, time, *ends, self._node, self._incarnation)
+
+
+def _holder(certified: Certified, node: NodeId, *, leaf: bool) -> NodeId:
+    """Whose certificate a node has to show: its own, and a leaf `ada.4f2a` that of `ada`."""
+    id = certified.identity.id
+    return id if leaf and node.startswith(f"{id}.") else node

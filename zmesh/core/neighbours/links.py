@@ -97,6 +97,7 @@ class Link:
         "channel",
         "cost",
         "dialled",
+        "enrolling",
         "greeted",
         "greetings",
         "heard",
@@ -138,6 +139,8 @@ class Link:
         self.channel = channel
         """The CURVE public keys of the connection, the dialler's first; empty if it is not encrypted."""
         self.local = local
+        self.enrolling = False
+        """Whether its other end is a leaf without a certificate, which may enrol and do nothing else."""
         """Whether nobody but this node's user can have opened the connection."""
         self.certified: Certified | None = None
         """The certificate that the other end has shown."""

@@ -25,6 +25,8 @@ from zmesh.core.routing import Routing
 from zmesh.core.wire import Kind, Packet, WireError
 
 MAX_RTT = 3600.0
+MAX_ENROLLING = 8192
+"""Bytes that a frame of a node that enrols may have."""
 
 
 class Accepted(NamedTuple):
@@ -65,6 +67,7 @@ class Neighbours:
         self._routing = routing
         self._forwarding = forwarding
         self._admissions = TokenBucket(limits.admissions, now)
+        self._most_enrolling = limits.enrolling
         self._keepalive = Keepalive(routing, forwarding, leaf=leaf)
         self._authentication = authentication
         self._handshake = Handshake(
@@ -199,6 +202,20 @@ class Neighbours:
                 return Ended(link, f"they left: {reason}")
         return None
 
+    def admits_enrolling(self, link: Link, route: Packet, size_bytes: int, now: float) -> bool:
+        """Whether to take a routed frame of a leaf that enrols: few and small ones, for this node. Raises RateExceeded,
+        WireError.
+        """
+        if size_bytes > MAX_ENROLLING:
+            raise WireError(f"{size_bytes} bytes from a node that enrols, where {MAX_ENROLLING} are allowed")
+        if not link.limiter.has("greetings", now):
+            raise RateExceeded("greetings, of a node that enrols")
+        link.limiter.spend("greetings", 1)
+        if route.destination != self._node:
+            self._forwarding.emit(Report("frame_dropped", link.node, link.id, "enrolling"))
+            return False
+        return True
+
     def on_early_frame(self, link: Link) -> None:
         """A frame has come on a link that is not up: it is dropped, and the other end asked for its HELLO."""
         self._handshake.request_hello(link)
@@ -244,6 +261,9 @@ class Neighbours:
         if link.state is State.OPENING and not self._admissions.has(now):
             raise RateExceeded("too many links are admitted; the other end greets again")
         verdict = self._handshake.on_hello(link, hello, now)
+        if verdict.admitted and link.enrolling and sum(map(_is_enrolling, self._links.up())) >= self._most_enrolling:
+            text = f"{self._most_enrolling} nodes enrol at {self._node!r} already; try again in a minute"
+            return self._refuse(link, wire.Refuse("enrolling", text), now)
         for rival in verdict.rivals:
             self._keepalive.send(rival, now)
         if verdict.refusal is not None:
@@ -332,3 +352,7 @@ class Neighbours:
     def check(self) -> None:
         """Raise AssertionError if the tables contradict each other."""
         self._links.check()
+
+
+def _is_enrolling(link: Link) -> bool:
+    return link.enrolling

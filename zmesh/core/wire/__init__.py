@@ -22,6 +22,7 @@ from zmesh.core.wire.fields import (
     WireError,
 )
 from zmesh.core.wire.identity import (
+    ENROLLING,
     IDENTITY,
     MAX_CERTIFICATE,
     MAX_PROOF,
@@ -136,6 +137,7 @@ from zmesh.core.wire.version1 import ForeignVersion, hello_for_version1, refuse_
 __all__ = [
     "CLOSED",
     "CRITICAL",
+    "ENROLLING",
     "FIRST_ROUTED",
     "FLAG_BLOCKED",
     "FLAG_BODY_APART",

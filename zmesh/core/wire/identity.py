@@ -16,6 +16,9 @@ from zmesh.core.wire.fields import CRITICAL, WireError, pack
 IDENTITY = CRITICAL
 """The extension of a HELLO with the sender's proof of its identity."""
 
+ENROLLING = 1
+"""The extension of a HELLO, empty, of a leaf that has no certificate yet, or an expired one, and asks for one."""
+
 MAX_CERTIFICATE = 3072
 SIGNATURE_BYTES = 64
 MAX_PROOF = 8 + SIGNATURE_BYTES + MAX_CERTIFICATE

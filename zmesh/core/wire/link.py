@@ -22,7 +22,7 @@ from zmesh.core.wire.fields import (
     read_text,
     unpack,
 )
-from zmesh.core.wire.identity import IDENTITY, MAX_PROOF
+from zmesh.core.wire.identity import ENROLLING, IDENTITY, MAX_PROOF
 from zmesh.core.wire.limits import (
     INFINITY,
     LOWEST_VERSION,
@@ -50,7 +50,7 @@ FULL_BEGIN = 1
 FULL_END = 2
 MAX_KNOWN = 65536
 
-_HELLO_EXTENSIONS = {IDENTITY: MAX_PROOF}
+_HELLO_EXTENSIONS = {IDENTITY: MAX_PROOF, ENROLLING: 0}
 _known_nodes: dict[object, NodeId] = {}
 _INT = {int}
 

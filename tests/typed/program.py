@@ -71,14 +71,14 @@ def handle(message: zmesh.Message) -> None:
     print(message.metadata["name"], message.payload.content_type, message.payload.value())
 
 
-@zmesh.directive("crop:image")
+@zmesh.directive(name="image")
 def crop(work: zmesh.Work) -> zmesh.Response:
     """A directive that replies with metadata."""
     text: str = work.payload.value()
     return zmesh.Response(text, content_type=work.payload.content_type, metadata=work.metadata)
 
 
-@zmesh.directive("crop:images")
+@zmesh.directive(name="images")
 async def crop_all(work: zmesh.Work) -> AsyncIterator[zmesh.Response | bytes | dict[str, int]]:
     """One that yields replies with metadata, and others."""
     yield zmesh.Response({"a": 1}, metadata={"name": work.metadata["name"]})

@@ -96,6 +96,7 @@ class Engine(View):
             leaf=leaf,
             limits=limits,
         )
+        self.fib = self.forwarding.fib
         self.delivery = Delivery(self.forwarding, route_timeout, self.alarm, leaf=leaf, limits=limits)
         self._closed = False
 
@@ -485,7 +486,9 @@ class Engine(View):
     def _select(self, now: float) -> None:
         """Select routes, and apply the changes to the exchanges."""
         for change in self.routing.select(now):
-            incarnation = change.after.incarnation if change.after is not None else None
+            after = change.after
+            self.forwarding.set_route(change.destination, after.link if after is not None else None)
+            incarnation = after.incarnation if after is not None else None
             self.delivery.on_route(change.destination, incarnation, now)
             self._establish_released(now)
 

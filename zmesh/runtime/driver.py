@@ -72,6 +72,7 @@ class Driver:
     """
 
     __slots__ = (
+        "_fib",
         "_heartbeat",
         "_links",
         "_loop",
@@ -91,6 +92,7 @@ class Driver:
 
     def __init__(self, engine: Engine, heartbeat: float, note: Callable[[Report], None]) -> None:
         self.engine = engine
+        self._fib = engine.fib
         self._heartbeat = heartbeat
         self._note = note
         self._links: LinkLayer | None = None
@@ -172,8 +174,13 @@ class Driver:
         self.perform(self.engine.probe(link, time.monotonic()))
 
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
-        """A message has come."""
-        self.perform(self.engine.receive(link, frames, time.monotonic()))
+        """A message has come; what only passes through goes on by the FIB."""
+        now, links = time.monotonic(), self._links
+        hop = None if self._performing or links is None else self._fib.pass_on(link, frames, now)
+        if hop is None or links is None:
+            self.perform(self.engine.receive(link, frames, now))
+        elif not links.send(*hop):
+            self.perform(self.engine.link_full(*hop, now))
 
     def on_link_ready(self, link: LinkId) -> None:
         """A full link may take more: one frame is tried first, so that no more than that comes back."""

@@ -289,6 +289,11 @@ class SimNode:
         self.sim.after_event(self)
         self._arm()
 
+    def receive(self, link: LinkId, frames: Frames) -> None:
+        """Frames have come on a link; what only passes through goes on by the FIB, as with `Driver.on_frames`."""
+        hop = None if self._performing else self.engine.fib.pass_on(link, frames, self.now)
+        self.do([Transmit(*hop)] if hop is not None else self.engine.receive(link, frames, self.now))
+
     def drain(self, link: LinkId) -> None:
         """Report the link as ready to the engine until it has no more frames or the link is full again."""
         self.full.discard(link)

@@ -256,7 +256,7 @@ class Wire:
             node.do(self._up(node, link, dialled=False))
         at = session.ids[1 - end]
         if at is not None:
-            node.do(node.engine.receive(at, frames, node.now))
+            node.receive(at, frames)
 
     # -- ending --------------------------------------------------------------------------------------------------
 

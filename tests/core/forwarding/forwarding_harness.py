@@ -50,12 +50,16 @@ class Node:
     def update(self, link, *rows, now):
         """The neighbour on that link advertises this."""
         self.routing.on_update(link, wire.Update(0, 1, list(rows)), now)
-        self.routing.select(now)
+        self.select(now)
+
+    def select(self, now):
+        for change in self.routing.select(now):
+            self.forwarding.set_route(change.destination, change.after.link if change.after is not None else None)
 
     def lose(self, link, now):
         """The link is down."""
         self.routing.link_down(link, now)
-        self.routing.select(now)
+        self.select(now)
 
 
 class Passed(NamedTuple):

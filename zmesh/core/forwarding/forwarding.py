@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from zmesh.core import wire
 from zmesh.core.effects import Effect, Report, Transmit
+from zmesh.core.forwarding.fib import Fib, Ingress
 from zmesh.core.forwarding.hints import Hints
 from zmesh.core.forwarding.queues import BULK, Queue
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
@@ -61,6 +62,7 @@ class Forwarding:
         self.address = Address(node)
         self.uplink: LinkId | None = None
         self.hints = Hints(node, routing, limits)
+        self.fib = Fib(node)
         self._limits = limits
         self._routing = routing
         self._ports: dict[LinkId, Port] = {}
@@ -99,9 +101,15 @@ class Forwarding:
         port = self._ports[link]
         port.node, port.leaf = node, leaf
 
+    def admit(self, link: LinkId, ingress: Ingress) -> None:
+        """A link to a node that is no leaf is up: the FIB passes its packets on."""
+        if not self.leaf:
+            self.fib.admit(link, ingress)
+
     def close(self, link: LinkId, *, remember: bool) -> Queue:
         """Close the port of a link that is gone; returns its queue. `remember`: its neighbour, for errors."""
         port = self._ports.pop(link)
+        self.fib.close(link)
         if remember and port.node is not None:
             self._former[link] = port.node
             if len(self._former) > MAX_FORMER:
@@ -119,6 +127,13 @@ class Forwarding:
             self._leaves.pop(leaf, None)
         else:
             self._leaves[leaf] = link
+
+    def set_route(self, destination: NodeId, link: LinkId | None) -> None:
+        """Enter a selected next hop into the FIB; None: there is no route any more."""
+        if link is None:
+            self.fib.remove(destination)
+        else:
+            self.fib.enter(destination, link, self._ports[link].queue)
 
     def neighbour(self, link: LinkId) -> NodeId | None:
         """The node at the other end of a link that is open, or was up lately; None if that is not known."""
@@ -298,6 +313,8 @@ class Forwarding:
             raise AssertionError("effects that were not taken out")
         if not self._ports.keys() >= {*self._leaves.values(), *([self.uplink] if self.uplink is not None else [])}:
             raise AssertionError("an entry that leads to a link without a port")
+        routes = {destination: selected.link for destination, selected in self._routing.routes().items()}
+        self.fib.check(routes, {link: port.queue for link, port in self._ports.items()})
         for port in self._ports.values():
             port.queue.check()
 

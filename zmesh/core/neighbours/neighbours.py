@@ -129,7 +129,10 @@ class Neighbours:
             self._handshake.send_hello(link, now, answers=link.session)
         self._admissions.spend(1)
         self._links.establish(link, now)
-        self._bind_leaf(link)
+        if link.leaf:
+            self._bind_leaf(link)
+        else:
+            self._forwarding.admit(link.id, link)
         self._forwarding.emit(Report("link_up", link.node, link.id, "leaf" if link.leaf else ""))
 
     def request_seqno(self, link: Link) -> None:

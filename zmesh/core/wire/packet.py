@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import partial
 from struct import Struct
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from zmesh.core.message import Address, NodeId
 from zmesh.core.wire.fields import ChecksumError, WireError, pack, read_address
@@ -37,6 +37,7 @@ SINGLE_PART = 16 * 1024
 MAX_KNOWN = 1 << 18
 FLAG_BODY_APART = 1
 
+T = TypeVar("T")
 Frames = tuple[bytes, ...]
 """The one or two parts of a packet."""
 
@@ -66,6 +67,7 @@ class Kind(IntEnum):
 _HEADER = Struct(">BBBBBBHII")
 _TTL, _DESTINATION_LENGTH = 3, 4
 _KINDS = frozenset(int(kind) for kind in Kind)
+_ROUTED = frozenset(kind for kind in _KINDS if kind >= FIRST_ROUTED)
 _addresses: dict[bytes, tuple[Address, NodeId]] = {}
 _TTLS = [bytes((ttl,)) for ttl in range(MAX_TTL + 1)]
 
@@ -156,15 +158,38 @@ def verify(frames: Frames | list[bytes], packet: Packet) -> None:
         raise ChecksumError("its checksum does not fit")
 
 
+def pass_on(frames: Frames | list[bytes], table: Mapping[bytes, T], node: NodeId) -> tuple[T, Frames] | None:
+    """What `table` has for the destination of a packet, and the packet as a forwarder passes it on, with a ttl of one
+    less. None if it has nothing, or the packet ends here, is not sound, or names `node` or an address that was not read
+    of late as its source: `decode_packet` is for these.
+    """
+    first = frames[0] if frames else b""
+    length = len(first)
+    if length < HEADER_BYTES:
+        return None
+    source_at = HEADER_BYTES + first[_DESTINATION_LENGTH]
+    found = table.get(first[HEADER_BYTES:source_at])
+    if found is None:
+        return None
+    version, kind, flags, ttl, _, of_length, reserved, size, _ = _HEADER.unpack_from(first)
+    head_at = source_at + of_length
+    body_at = head_at + size
+    if version != VERSION or kind not in _ROUTED or ttl <= 1 or reserved or size > MAX_HEAD or length < body_at:
+        return None
+    known = _addresses.get(first[source_at:head_at])
+    if known is None or known[1] == node:
+        return None
+    passed = first[:_TTL] + _TTLS[ttl - 1] + first[_TTL + 1 :]
+    if len(frames) == 1:
+        return (found, (passed,)) if not flags and length - body_at <= MAX_BODY else None
+    sound = len(frames) == 2 and flags == FLAG_BODY_APART and length == body_at and len(frames[1]) <= MAX_BODY
+    return (found, (passed, frames[1])) if sound else None
+
+
 def onward(frames: Frames | list[bytes]) -> Frames:
     """The packet with a ttl of one less, which a forwarder passes on."""
     first = frames[0]
     return (first[:_TTL] + _TTLS[first[_TTL] - 1] + first[_TTL + 1 :], *frames[1:])
-
-
-def destination_of(first: bytes) -> bytes:
-    """The destination of a packet whose header was found sound, as bytes."""
-    return first[HEADER_BYTES : HEADER_BYTES + first[_DESTINATION_LENGTH]]
 
 
 def encode_link(kind: Kind, head: tuple[object, ...] = ()) -> Frames:

@@ -79,6 +79,13 @@ def test_work_that_the_caller_cancels_is_aborted(linked):
     assert linked.arrive(1, Kind.CANCEL, wire.Cancel(ID, True, 0, 0, 1, 2)) == [Abort(ID, "cancelled")]
 
 
+def test_a_server_that_resets_sends_the_code_with_the_end(linked):
+    linked.arrive(1, Kind.CHUNK, chunk())
+    (frame,) = linked.done(linked.engine.reset(ID, 9, "enough", linked.now))
+    assert (frame.kind, frame.value.eof) == (Kind.CHUNK, Eof(1, "cancelled", "enough", 9))
+    assert linked.done(linked.engine.reset(ID, 9, "enough", linked.now)) == []
+
+
 def test_a_message_for_an_earlier_incarnation_of_this_node_is_sent_back(linked):
     (frame,) = linked.arrive(1, Kind.CHUNK, chunk(target=77))
     assert frame[:4] == (1, Kind.UNREACHABLE, "a", "b")

@@ -70,6 +70,12 @@ def test_what_the_header_says_are_attributes_too():
     assert (message.error, message.reason) == (None, None)
 
 
+def test_the_metadata_of_a_message_are_those_of_its_payload():
+    payload = Empty()
+    payload.metadata = {"trace": "7"}
+    assert Message(dict, payload).metadata == {"trace": "7"}
+
+
 @pytest.mark.parametrize("text", ["a", "edge-7", "cli", "A.b_c-9", "x" * 64])
 def test_a_node_id_has_1_to_64_letters_digits_dots_dashes_and_underscores(text):
     assert is_node_id(text)

@@ -152,14 +152,19 @@ def kinds(root):
 
 
 def test_every_error_has_a_code_of_its_own_and_carries_a_node_and_a_message_id():
-    everywhere = set(kinds(zmesh.MeshError))
-    assert {kind for kind in vars(errors).values() if isinstance(kind, type)} >= everywhere
+    everywhere = {kind for kind in kinds(zmesh.MeshError) if kind.__module__ == errors.__name__}
     codes = [kind.code for kind in everywhere if kind is not zmesh.NodeOverloaded]
     assert len(codes) == len(set(codes))
     for kind in everywhere:
         error = kind("text", node="far", message_id="0" * 32)
         assert (str(error), error.node, error.message_id) == ("text", "far", "0" * 32)
         assert (kind("text").node, kind("text").message_id) == (None, None)
+
+
+def test_an_error_of_the_identity_is_one_of_those_that_a_program_catches():
+    elsewhere = {kind for kind in kinds(zmesh.MeshError) if kind.__module__ != errors.__name__}
+    assert {kind.__module__.rpartition(".")[0] for kind in elsewhere} <= {"zmesh.identity"}
+    assert {kind.code for kind in elsewhere} <= {zmesh.ConfigError.code, zmesh.NotTrusted.code}
 
 
 def test_a_header_and_the_exception_for_it_have_the_same_code():

@@ -13,7 +13,7 @@ KINDS = [zmesh.Controller, zmesh.sync.Controller]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_settings_are_given_by_name_or_as_a_config(kind):
-    settings = {"node_id": "edge", "peers": ["tcp://hub:7323"], "heartbeat": 2.0}
+    settings = {"node_id": "edge", "peers": ["tcp://hub:7323"], "heartbeat": 2.0, "identity": None}
     assert kind(**settings).config == kind(zmesh.Config(**settings)).config == zmesh.Config(**settings)
 
 

@@ -96,7 +96,7 @@ class Config:
     `max_workers`        threads for plugins that are plain functions.
     `max_work`           requests that may run here at a time; more are answered with an error.
     `route_timeout`      seconds that a request waits for a route to its node.
-    `max_waiting_bytes`  payload bytes that may wait here for routes and windows; past it, sending raises Overloaded.
+    `max_waiting_bytes`  bytes of requests that may be unsent or unacknowledged; past it, sending raises Overloaded.
     `max_payload_bytes`  largest payload that is collected for a plugin or handler which wants it whole.
     `spool_dir`          folder for payloads too large for memory; the system's own if None.
     `ephemeral`          a leaf: it forwards nothing and the mesh keeps no state of it.

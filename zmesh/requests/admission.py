@@ -48,7 +48,7 @@ class Admission:
         waiting = engine.waiting_bytes + OVERHEAD * engine.waiting_streams + self._reserved_bytes
         if waiting >= self._max_waiting_bytes:
             raise Overloaded(
-                f"{waiting} bytes wait at node {self._node_id!r} to be sent, and max_waiting_bytes is "
+                f"{waiting} bytes wait at node {self._node_id!r} to be sent or acknowledged, and max_waiting_bytes is "
                 f"{self._max_waiting_bytes}; wait for replies before sending more, or set it higher",
                 node=self._node_id,
             )

@@ -12,9 +12,12 @@ from zmesh.core.delivery.congestion import (
     MIN_WINDOW,
     RATE_LIFETIME,
     RATE_ROUNDS,
+    SMALL,
+    SMALL_SHARE,
     WINDOW_GAIN,
     WINDOW_GROWTH,
     CongestionControl,
+    Transmission,
 )
 
 CHUNK = 64 * 1024
@@ -30,25 +33,38 @@ class Path:
         self.in_flight = []
         self.delivered = 0
         self.trips = []
+        self.sparing = False
+        """Whether there is one chunk to send at a time."""
 
-    @property
-    def credit(self):
-        return CHUNK * len(self.in_flight)
+    def send(self):
+        chunk = Transmission(CHUNK)
+        self.congestion.on_sent(chunk, self.now)
+        self.free_at = max(self.free_at, self.now) + CHUNK / self.rate
+        self.in_flight.append((self.free_at + self.delay, chunk))
 
     def run(self, seconds):
         """Keep as much in flight as the window allows; the bytes delivered in that time."""
         until, before = self.now + seconds, self.delivered
         while self.now < until:
-            while self.credit + CHUNK <= self.congestion.window:
-                mark = self.congestion.on_sent(self.credit, self.now)
-                self.free_at = max(self.free_at, self.now) + CHUNK / self.rate
-                self.in_flight.append((self.free_at + self.delay, mark))
-            arrives, mark = self.in_flight.pop(0)
-            self.now = arrives
+            while self.congestion.fits(CHUNK) and not self.sparing:
+                self.send()
+            if self.sparing:
+                self.send()
+                self.congestion.on_idle()
+            self.now, chunk = self.in_flight.pop(0)
             self.delivered += CHUNK
-            self.trips.append(self.now - mark.sent_at)
-            self.congestion.on_delivered(CHUNK, mark, self.now)
+            self.trips.append(self.now - chunk.sent_at)
+            self.congestion.leave(CHUNK)
+            self.congestion.on_delivered(CHUNK, chunk, self.now)
         return self.delivered - before
+
+
+def sent(congestion, now, credit=CHUNK):
+    """A chunk that is sent and arrives."""
+    chunk = Transmission(credit)
+    congestion.on_sent(chunk, now)
+    congestion.leave(credit)
+    return chunk
 
 
 def test_a_window_starts_at_the_initial_one():
@@ -117,37 +133,37 @@ def test_a_retransmitted_chunk_gives_no_sample():
 
 def test_a_round_trip_of_no_time_gives_no_sample():
     congestion = CongestionControl()
-    congestion.on_delivered(CHUNK, congestion.on_sent(0, 1.0), 1.0)
+    congestion.on_delivered(CHUNK, sent(congestion, 1.0), 1.0)
     assert (congestion._rate, congestion._min_rtt) == (0.0, math.inf)
 
 
 def test_a_pause_of_the_sender_does_not_lower_the_delivery_rate():
     congestion = CongestionControl()
-    congestion.on_delivered(CHUNK, congestion.on_sent(0, 0.0), 0.1)
-    congestion.on_delivered(CHUNK, congestion.on_sent(0, 100.0), 100.1)
+    congestion.on_delivered(CHUNK, sent(congestion, 0.0), 0.1)
+    congestion.on_delivered(CHUNK, sent(congestion, 100.0), 100.1)
     assert congestion._rate == pytest.approx(CHUNK / 0.1)
 
 
 def test_a_full_queue_halves_the_window_once_for_all_that_was_sent_before():
     congestion = CongestionControl()
-    congestion.on_congestion(INITIAL_WINDOW, 1.0, 2.0)
+    congestion.on_congestion(1.0, 2.0)
     assert congestion.window == INITIAL_WINDOW // 2
-    congestion.on_congestion(INITIAL_WINDOW // 2, 1.9, 2.1)
+    congestion.on_congestion(1.9, 2.1)
     assert congestion.window == INITIAL_WINDOW // 2
-    congestion.on_congestion(INITIAL_WINDOW // 2, 2.0, 2.2)
+    congestion.on_congestion(2.0, 2.2)
     assert congestion.window == INITIAL_WINDOW // 4
 
 
 def test_a_window_never_shrinks_below_the_minimum():
     congestion = CongestionControl()
     for second in range(10):
-        congestion.on_congestion(congestion.window, second, second)
+        congestion.on_congestion(second, second)
     assert congestion.window == MIN_WINDOW
 
 
 def test_a_halved_window_rises_again_step_by_step():
     congestion = CongestionControl()
-    congestion.on_congestion(INITIAL_WINDOW, 0.0, 0.0)
+    congestion.on_congestion(0.0, 0.0)
     half = congestion.window
     congestion.on_delivered(half, None, 1.0)
     assert congestion.window == half + WINDOW_GROWTH
@@ -159,7 +175,7 @@ def test_a_halved_window_rises_again_step_by_step():
 def test_a_new_path_starts_all_estimates_anew():
     path = Path(25e6, 0.1)
     path.run(2.0)
-    path.congestion.on_congestion(MIN_WINDOW, path.now, path.now)
+    path.congestion.on_congestion(path.now, path.now)
     path.congestion.on_path_change()
     assert path.congestion.window == INITIAL_WINDOW
     path.run(2.0)
@@ -169,7 +185,7 @@ def test_a_new_path_starts_all_estimates_anew():
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["sent", "delivered", "again", "congestion", "path"]),
+            st.sampled_from(["sent", "delivered", "again", "idle", "congestion", "path"]),
             st.floats(0, 30),
             st.integers(1, MAX_WINDOW),
         ),
@@ -177,21 +193,28 @@ def test_a_new_path_starts_all_estimates_anew():
     )
 )
 def test_a_window_stays_within_its_bounds_whatever_happens(events):
-    congestion, now, marks = CongestionControl(), 0.0, []
+    congestion, now, chunks = CongestionControl(), 0.0, []
     for what, pause, credit in events:
         now += pause
         match what:
             case "sent":
-                marks.append(congestion.on_sent(credit, now))
-            case "delivered" if marks:
-                congestion.on_delivered(credit, marks.pop(0), now)
+                chunks.append(Transmission(credit))
+                congestion.on_sent(chunks[-1], now)
+            case "delivered" if chunks:
+                chunk = chunks.pop(0)
+                congestion.leave(chunk.credit)
+                congestion.on_delivered(chunk.credit, chunk, now)
             case "again":
                 congestion.on_delivered(credit, None, now)
+            case "idle":
+                congestion.on_idle()
             case "congestion":
-                congestion.on_congestion(credit, now - pause, now)
+                congestion.on_congestion(now - pause, now)
             case "path":
                 congestion.on_path_change()
         assert MIN_WINDOW <= congestion.window <= MAX_WINDOW
+        assert congestion.in_flight == sum(chunk.credit for chunk in chunks)
+        assert congestion.small_in_flight == sum(chunk.credit for chunk in chunks if chunk.credit <= SMALL)
 
 
 def test_a_slow_path_holds_no_more_than_it_delivers_within_the_queue_delay():
@@ -206,3 +229,43 @@ def test_a_path_on_one_machine_keeps_the_initial_window():
     path = Path(400e6, 0.0005)
     path.run(MIN_RTT_LIFETIME - 1)
     assert path.congestion.window >= INITIAL_WINDOW
+
+
+def test_a_sender_with_little_to_send_neither_shrinks_the_window_nor_forgets_the_rate():
+    path = Path(25e6, 0.05)
+    path.run(2.0)
+    window, rate = path.congestion.window, path.congestion.rate
+    path.sparing = True
+    path.run(MIN_RTT_LIFETIME - 3)
+    assert path.congestion.window >= window * 0.9
+    assert path.congestion.rate == rate
+    path.sparing = False
+    path.run(0.2)
+    assert path.run(2.0) > 0.9 * 2.0 * 25e6
+
+
+def test_pings_alone_never_shrink_the_window():
+    path = Path(25e6, 0.001)
+    path.sparing = True
+    path.run(2 * INITIAL_WINDOW / CHUNK * 0.01)
+    assert path.delivered > 2 * INITIAL_WINDOW
+    assert path.congestion.window == INITIAL_WINDOW
+
+
+def test_a_quarter_of_the_window_is_kept_for_small_chunks_beside_large_ones():
+    congestion = CongestionControl()
+    while congestion.fits(CHUNK):
+        congestion.on_sent(Transmission(CHUNK), 0.0)
+    large = congestion.in_flight
+    assert INITIAL_WINDOW - CHUNK < large <= INITIAL_WINDOW
+    while congestion.fits(SMALL):
+        congestion.on_sent(Transmission(SMALL), 0.0)
+    assert congestion.small_in_flight == INITIAL_WINDOW // SMALL_SHARE // SMALL * SMALL
+    assert not congestion.fits(CHUNK)
+
+
+def test_one_chunk_always_fits():
+    congestion = CongestionControl()
+    assert congestion.fits(2 * MAX_WINDOW)
+    congestion.on_sent(Transmission(2 * MAX_WINDOW), 0.0)
+    assert not congestion.fits(SMALL + 1)

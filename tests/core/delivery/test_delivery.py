@@ -250,7 +250,8 @@ def test_a_request_takes_another_link_when_its_own_is_gone(side, forwarding):
 
 def test_a_missing_timer_is_found(side):
     side.call()
-    side.delivery._sender.timers.cancel(REQUEST)
+    exchange = side.delivery.client.get(ID)
+    exchange.peer.path.stop_timer(exchange)
     with pytest.raises(AssertionError, match="without a retransmission timer"):
         side.delivery.check()
 
@@ -259,6 +260,7 @@ def test_exchanges_that_no_timer_wakes_are_found(side):
     side.call()
     side.on_ack(1)
     side.delivery._sender._sweep_at = math.inf
+    side.delivery._sender.expire(1.0, 10)
     with pytest.raises(AssertionError, match="no timer wakes"):
         side.delivery.check()
 

@@ -262,13 +262,13 @@ def test_unacknowledged_chunks_are_retransmitted(sender, forwarding, new):
     push(sender, exchange, bytes(2 * MAX_BODY))
     sender.pump(exchange, 5.0)
     first = chunks(forwarding)
-    assert sender.timers.next_deadline() == 5.0 + INITIAL_TIMEOUT
-    assert sender.timers.expire(6.0) == [exchange.outbound_id]
+    assert sender.next_deadline() == 5.0 + INITIAL_TIMEOUT
+    assert sender.expire(6.0, 10) == [exchange.outbound_id]
     sender.on_timer(exchange, 6.0)
     again = forwarding.frames()
     assert [sent.value for sent in again] == first
     assert [len(sent.body) for sent in again] == [MAX_BODY, MAX_BODY]
-    assert sender.timers.next_deadline() == 6.0 + 2 * INITIAL_TIMEOUT
+    assert sender.next_deadline() == 6.0 + 2 * INITIAL_TIMEOUT
 
 
 def test_a_timer_that_expires_too_early_is_set_anew(sender, forwarding, new):
@@ -276,9 +276,14 @@ def test_a_timer_that_expires_too_early_is_set_anew(sender, forwarding, new):
     push(sender, exchange)
     push(sender, exchange)
     sender.pump(exchange, 0.0)
+    exchange.peer.path.stop_timer(exchange)
     sender.resume(exchange, 0.5)
     forwarding.take()
-    sender.timers.expire(1.0)
+    assert sender.expire(1.0, 10) == []
+    sender.on_timer(exchange, 1.0)
+    assert forwarding.take() == []
+    assert sender.next_deadline() == 0.5 + INITIAL_TIMEOUT
+    exchange.peer.path.stop_timer(exchange)
     sender.on_timer(exchange, 1.0)
     assert forwarding.take() == []
     assert sender.timers.next_deadline() == 0.5 + INITIAL_TIMEOUT
@@ -290,7 +295,7 @@ def test_without_a_route_nothing_is_retransmitted_but_the_timer_goes_on(sender, 
     sender.pump(exchange, 0.0)
     forwarding.take()
     forwarding.shut("b")
-    sender.timers.expire(1.0)
+    sender.expire(1.0, 10)
     sender.on_timer(exchange, 1.0)
     assert forwarding.take() == []
     assert exchange.outbound_id in sender.timers
@@ -302,11 +307,11 @@ def test_an_acknowledgement_of_all_stops_the_timer_and_measures_the_path(sender,
     push(sender, exchange)
     sender.pump(exchange, 0.0)
     acknowledge(sender, exchange, 1, 0.1)
-    assert exchange.peer.rtt.smoothed == 0.1
-    assert exchange.outbound_id in sender.timers
+    assert exchange.peer.path.rtt.smoothed == 0.1
+    assert exchange.peer.path.is_timed(exchange)
     acknowledge(sender, exchange, 2, 0.3)
-    assert exchange.peer.rtt.smoothed == pytest.approx(0.1 * 7 / 8 + 0.3 / 8)
-    assert exchange.outbound_id not in sender.timers
+    assert exchange.peer.path.rtt.smoothed == pytest.approx(0.1 * 7 / 8 + 0.3 / 8)
+    assert not exchange.peer.path.is_timed(exchange)
     assert exchange.outbound.is_finished
 
 
@@ -317,7 +322,7 @@ def test_retransmitted_chunks_give_no_sample(sender, forwarding, new):
     sender.resume(exchange, 1.0)
     acknowledge(sender, exchange, 1, 1.1)
     acknowledge(sender, exchange, 1, 1.2)
-    assert exchange.peer.rtt.smoothed is None
+    assert exchange.peer.path.rtt.smoothed is None
 
 
 # --- probes -------------------------------------------------------------------------------------------------------
@@ -375,7 +380,8 @@ def test_exchanges_with_nothing_in_flight_are_probed_at_each_interval(sender, fo
     sender.sweep(3.0 + PROBE_INTERVAL)
     ((_, _, ack, _),) = forwarding.frames()
     assert ack.acks == (AckItem(idle.message_id, False, 0, PROBE_LIMIT),)
-    sender.timers.cancel(busy.outbound_id)
+    busy.peer.path.stop_timer(busy)
+    assert sender.expire(18.5, 10) == []
     assert sender.next_deadline() == 3.0 + 2 * PROBE_INTERVAL
 
 
@@ -394,6 +400,7 @@ def test_the_next_deadline_is_the_earlier_of_timers_and_sweep(sender, forwarding
     push(sender, exchange)
     sender.pump(exchange, 0.0)
     assert sender.next_deadline() == INITIAL_TIMEOUT
+    sender.expire(INITIAL_TIMEOUT, 10)
     sender.timers.set(exchange.outbound_id, 3 * PROBE_INTERVAL)
     assert sender.next_deadline() == PROBE_INTERVAL
     sender.sweep(PROBE_INTERVAL)
@@ -415,3 +422,83 @@ def test_dropping_unsent_chunks_leaves_those_in_flight(sender, forwarding, new):
     assert len(exchange.outbound.unacked) == under_way > 0
     acknowledge(sender, exchange, under_way, 1.0)
     assert exchange.outbound.is_finished
+
+
+def test_a_stream_that_waits_for_a_path_on_which_nothing_is_in_flight_is_found(sender, forwarding, new):
+    exchange = new()
+    sender.add(exchange, 0.0)
+    push(sender, exchange)
+    exchange.peer.path.wait(exchange, exchange.outbound.next_credit())
+    with pytest.raises(AssertionError, match="nothing is in flight"):
+        sender.check()
+    sender.serve(exchange.peer, 0.0)
+    sender.check()
+
+
+def test_a_stream_that_finds_no_route_when_it_is_its_turn_has_a_timer(sender, forwarding, new):
+    exchange = new()
+    push(sender, exchange)
+    exchange.peer.path.wait(exchange, exchange.outbound.next_credit())
+    forwarding.shut("b")
+    sender.serve(exchange.peer, 0.0)
+    assert forwarding.take() == []
+    assert sender.timers.next_deadline() == INITIAL_TIMEOUT
+
+
+def test_a_stream_that_is_retransmitted_in_vain_while_others_progress_backs_off_alone(sender, forwarding, new):
+    stuck, other = new(), new()
+    push(sender, stuck)
+    sender.pump(stuck, 0.0)
+    for now in (1.0, 2.0):
+        push(sender, other)
+        sender.pump(other, now)
+        if sender.expire(now, 10):
+            sender.on_timer(stuck, now)
+        acknowledge(sender, other, other.outbound.next, now + 0.1)
+    assert stuck.outbound.retries == 2
+    assert stuck.outbound_id in sender.timers
+    assert not stuck.peer.path.is_timed(stuck)
+
+
+def test_a_chunk_that_a_full_queue_refused_is_retransmitted_when_another_stream_of_its_path_makes_progress(
+    sender, forwarding, new
+):
+    refused, other = new(), new()
+    for exchange in (refused, other):
+        push(sender, exchange)
+        sender.pump(exchange, 0.0)
+    forwarding.take()
+    sender.on_returned(refused, 0, 0.1, refused=True)
+    sender.on_returned(refused, 7, 0.1, refused=True)
+    assert forwarding.take() == []
+    acknowledge(sender, other, 1, 0.2)
+    sender.serve(other.peer, 0.2)
+    assert [chunk.message_id for chunk in chunks(forwarding)] == [refused.message_id]
+
+
+def test_a_chunk_that_a_full_queue_refused_is_retransmitted_at_the_timeout_if_nothing_else_is_in_flight(
+    sender, forwarding, new
+):
+    exchange = new()
+    sender.add(exchange, 0.0)
+    push(sender, exchange)
+    sender.pump(exchange, 0.0)
+    forwarding.take()
+    sender.on_returned(exchange, 0, 0.1, refused=True)
+    sender.check()
+    assert sender.expire(INITIAL_TIMEOUT, 10) == [exchange.outbound_id]
+    sender.on_timer(exchange, INITIAL_TIMEOUT)
+    assert len(forwarding.frames()) == 1
+    sender.check()
+
+
+def test_a_reply_implies_that_its_request_has_arrived(sender, forwarding, new):
+    exchange = new()
+    sender.add(exchange, 0.0)
+    push(sender, exchange, b"hello")
+    sender.pump(exchange, 0.0)
+    path = exchange.peer.path
+    path.retries = 2
+    exchange.inbound.expected = 1
+    sender.remove(exchange, 0.5)
+    assert (path.retries, path.congestion.in_flight) == (0, 0)

@@ -228,7 +228,7 @@ class Client:
         exchange.cancel(reset_code, now)
         self._sender.drop_unsent(exchange)
         self._send_cancel(exchange)
-        self._sender.timers.set(exchange.outbound_id, now + CANCEL_RETRY_INTERVAL)
+        self._sender.wake_at(exchange, now + CANCEL_RETRY_INTERVAL)
         self._set_limit(exchange)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ class Client:
         elif exchange.unreachable_since is None:
             self._lose_route(exchange, now)
             if not exchange.outbound.unacked:
-                self._sender.timers.set(exchange.outbound_id, now + FIRST_PROBE_DELAY)
+                self._sender.wake_at(exchange, now + FIRST_PROBE_DELAY)
 
     def on_restart(self, message_id: MessageId, now: float) -> None:
         """The server has a new incarnation, which does not know the request."""
@@ -335,7 +335,7 @@ class Client:
         if exchange.state is not ClientState.CANCELLING and exchange.cannot_have_arrived():
             if not self._sender.restart_discovery(exchange, now):
                 self._lose_route(exchange, now)
-                self._sender.timers.set(exchange.outbound_id, now + FIRST_PROBE_DELAY)
+                self._sender.wake_at(exchange, now + FIRST_PROBE_DELAY)
             return
         text = f"node {exchange.address!r} has restarted and lost the request; send it again if it may run twice"
         self._end(exchange, "node_restarted", text, now)
@@ -390,7 +390,7 @@ class Client:
         exchange = self._exchanges[message_id]
         if exchange.state is ClientState.CANCELLING:
             self._send_cancel(exchange)
-            self._sender.timers.set(exchange.outbound_id, now + CANCEL_RETRY_INTERVAL)
+            self._sender.wake_at(exchange, now + CANCEL_RETRY_INTERVAL)
         else:
             self._sender.on_timer(exchange, now)
 

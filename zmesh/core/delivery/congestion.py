@@ -1,4 +1,4 @@
-"""Congestion control of one stream: how much may be in flight on its path.
+"""Congestion control of the path to one peer: how much all streams to it may have in flight.
 
 Flow control bounds what the receiver has room for; the congestion window bounds what the path has room for, which is
 its bandwidth-delay product: the highest recent delivery rate times the minimum recent round-trip time (as in BBR,
@@ -10,12 +10,19 @@ PROCESSING_TIME is the part of a round trip that programs take to read, forward 
 path and is subtracted. Programs work best in batches, so the window is INITIAL_WINDOW at least, unless the path is so
 slow that this would wait for longer than MAX_QUEUE_DELAY: then it is what the path carries in that time.
 
-A round trip that was measured through a queue of the stream's own making is too long. Every MIN_RTT_LIFETIME seconds
+A delivery rate that was measured while there was too little to send to fill the window (it is limited by the
+application) says how much the path carries at least, so it raises the estimate and never lowers it
+(draft-cheng-iccrg-delivery-rate-estimation, section 3.4).
+
+A round trip that was measured through a queue of the sender's own making is too long. Every MIN_RTT_LIFETIME seconds
 the window falls to half of the bandwidth-delay product, until there is a sample of a chunk that was sent since then
 (BBR's ProbeRTT).
 
 A full queue on the path reports it (UNREACHABLE, `full`), and a timeout may mean the same: the window is then halved,
 once for all that was sent before, and grows again by WINDOW_GROWTH for each window that is acknowledged.
+
+Chunks of up to SMALL bytes do not wait behind large ones: while those fill the window, a quarter of it is kept for
+small chunks beside it.
 """
 
 from __future__ import annotations
@@ -32,45 +39,64 @@ WINDOW_GROWTH = 64 * 1024
 MIN_RTT_LIFETIME = 10.0
 RATE_LIFETIME = 1.0
 RATE_ROUNDS = 10
+SMALL = 16 * 1024
+"""Credit of a chunk up to which it counts as small, as in the queues of links."""
+
+SMALL_SHARE = 4
+"""The part of the window that is kept for small chunks: a quarter."""
 
 
-class DeliverySnapshot:
-    """The delivery state when a chunk was sent (draft-cheng-iccrg-delivery-rate-estimation, section 2.2).
+class Transmission:
+    """What is recorded of a chunk when it is sent (draft-cheng-iccrg-delivery-rate-estimation, section 3.2).
 
-    `delivered` is the credit that was acknowledged by then, `delivered_at` the time of its last acknowledgement.
+    `delivered` is the credit that was acknowledged on its path by then, `delivered_at` the time of the last
+    acknowledgement.
     """
 
-    __slots__ = ("delivered", "delivered_at", "sent_at")
+    __slots__ = ("credit", "delivered", "delivered_at", "sent_at")
 
-    def __init__(self, delivered: int, delivered_at: float, sent_at: float) -> None:
-        self.delivered = delivered
-        self.delivered_at = delivered_at
-        self.sent_at = sent_at
+    def __init__(self, credit: int) -> None:
+        self.credit = credit
+        self.sent_at = 0.0
+        self.delivered = 0
+        self.delivered_at = 0.0
 
 
 class CongestionControl:
-    """The congestion window of one stream, in bytes of credit; times in seconds."""
+    """The congestion window of a path, in bytes of credit; times in seconds.
+
+    `in_flight` is the credit of all chunks that are neither acknowledged nor taken for lost, `small_in_flight` that of
+    the small ones among them.
+    """
 
     __slots__ = (
+        "_app_limited",
         "_ceiling",
         "_delivered",
         "_delivered_at",
         "_epoch_ends",
         "_halved_at",
+        "_measured",
         "_measuring_since",
         "_min_rtt",
         "_min_rtt_before",
         "_min_rtt_until",
         "_rate",
         "_rate_before",
+        "in_flight",
+        "small_in_flight",
         "window",
     )
 
     def __init__(self) -> None:
         self.window = INITIAL_WINDOW
+        self.in_flight = 0
+        self.small_in_flight = 0
         self._ceiling = float(MAX_WINDOW)
         self._delivered = 0
         self._delivered_at = 0.0
+        self._measured = 0
+        self._app_limited = 0
         self._rate = 0.0
         self._rate_before = 0.0
         self._epoch_ends = -math.inf
@@ -78,57 +104,93 @@ class CongestionControl:
         self._measuring_since = -math.inf
         self._halved_at = -math.inf
 
-    def on_sent(self, in_flight: int, now: float) -> DeliverySnapshot:
-        """A chunk is sent while so much is in flight already."""
-        if not in_flight:
-            self._delivered_at = now
-        return DeliverySnapshot(self._delivered, self._delivered_at, now)
+    @property
+    def rate(self) -> float:
+        """The highest recent delivery rate in bytes a second, that of the slowest link of the path; 0 if unknown."""
+        return max(self._rate, self._rate_before)
 
-    def on_delivered(self, credit: int, snapshot: DeliverySnapshot | None, now: float) -> None:
-        """So much was acknowledged; `snapshot` is that of its last chunk, None if that was sent more than once."""
+    def fits(self, credit: int) -> bool:
+        """Whether the window allows so much more in flight. It always allows one chunk."""
+        if self.in_flight + credit <= self.window or not self.in_flight:
+            return True
+        return credit <= SMALL and self.small_in_flight + credit <= self.window // SMALL_SHARE
+
+    def on_sent(self, chunk: Transmission, now: float) -> None:
+        """A chunk is sent."""
+        if not self.in_flight:
+            self._delivered_at = now
+        credit = chunk.credit
+        self.in_flight += credit
+        if credit <= SMALL:
+            self.small_in_flight += credit
+        chunk.sent_at = now
+        chunk.delivered = self._delivered
+        chunk.delivered_at = self._delivered_at
+
+    def on_idle(self) -> None:
+        """There is nothing more to send now, although the window may allow it."""
+        if self.in_flight < self.window:
+            self._app_limited = self._delivered + self.in_flight
+
+    def leave(self, credit: int) -> None:
+        """A chunk is no longer in flight: it was acknowledged, is taken for lost, or its stream is over."""
+        self.in_flight -= credit
+        if credit <= SMALL:
+            self.small_in_flight -= credit
+
+    def on_delivered(self, credit: int, chunk: Transmission | None, now: float) -> None:
+        """So much was acknowledged; `chunk` is the last of it, None if that was sent more than once."""
         self._delivered += credit
         self._delivered_at = now
-        self._ceiling = min(float(MAX_WINDOW), self._ceiling + WINDOW_GROWTH * credit / self.window)
-        if snapshot is not None and now > snapshot.sent_at:
-            self._measure(snapshot, now)
-        self._set_window()
+        is_halved = self._ceiling < MAX_WINDOW
+        if is_halved:
+            self._ceiling = min(float(MAX_WINDOW), self._ceiling + WINDOW_GROWTH * credit / self.window)
+        if chunk is not None and now > chunk.sent_at:
+            self._measure(chunk, credit, now)
+        elif is_halved:
+            self._set_window()
 
-    def on_congestion(self, in_flight: int, sent_at: float, now: float) -> None:
+    def on_congestion(self, sent_at: float, now: float) -> None:
         """A queue on the path refused a chunk that was sent at `sent_at`, or the chunk timed out.
 
         Chunks that were sent before the window was halved say nothing about the halved window.
         """
         if sent_at >= self._halved_at:
             self._halved_at = now
-            self._ceiling = float(max(MIN_WINDOW, min(self.window, in_flight) // 2))
+            self._ceiling = float(max(MIN_WINDOW, self.window // 2))
             self._set_window()
 
     def on_path_change(self) -> None:
         """The path has changed: all estimates start anew."""
         self._rate = self._rate_before = 0.0
+        self._measured = 0
         self._min_rtt = self._min_rtt_before = self._min_rtt_until = math.inf
         self._ceiling = float(MAX_WINDOW)
         self._set_window()
 
-    def _measure(self, snapshot: DeliverySnapshot, now: float) -> None:
-        rtt = now - snapshot.sent_at
-        if rtt <= self._min_rtt and snapshot.sent_at >= self._measuring_since:
+    def _measure(self, chunk: Transmission, credit: int, now: float) -> None:
+        rtt = now - chunk.sent_at
+        if rtt <= self._min_rtt and chunk.sent_at >= self._measuring_since:
             self._min_rtt = rtt
             self._min_rtt_until = now + MIN_RTT_LIFETIME
-        rate = (self._delivered - snapshot.delivered) / (now - snapshot.delivered_at)
-        if now >= self._epoch_ends:
-            self._rate, self._rate_before = 0.0, self._rate
-            self._epoch_ends = now + max(RATE_LIFETIME, RATE_ROUNDS * rtt)
-        self._rate = max(self._rate, rate)
+        rate = (self._delivered - chunk.delivered) / (now - chunk.delivered_at)
+        if chunk.delivered >= self._app_limited:
+            self._measured += credit
+            if now >= self._epoch_ends:
+                self._rate, self._rate_before = 0.0, self._rate
+                self._epoch_ends = now + max(RATE_LIFETIME, RATE_ROUNDS * rtt)
+        if rate > self._rate:
+            self._rate = rate
         if now >= self._min_rtt_until:
             self._min_rtt_before = self._min_rtt
             self._min_rtt = self._min_rtt_until = math.inf
             self._measuring_since = now
+        self._set_window()
 
     def _set_window(self) -> None:
         rate = max(self._rate, self._rate_before)
         window = float(INITIAL_WINDOW)
-        if rate and self._delivered > INITIAL_WINDOW:  # before that, the rate is that of a stream that starts
+        if rate and self._measured > INITIAL_WINDOW:  # before that, the rate is that of a stream that starts
             window = min(window, max(MIN_WINDOW, MAX_QUEUE_DELAY * rate))
         if self._min_rtt < math.inf:
             window = max(window, WINDOW_GAIN * rate * max(0.0, self._min_rtt - PROCESSING_TIME))

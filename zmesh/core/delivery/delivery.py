@@ -213,6 +213,7 @@ class Delivery:
             return True
         for item in ack.acks:
             self._on_ack_item(peer, item, now)
+        self._sender.serve(peer, now)
         return True
 
     def on_cancel(self, source: Address, cancel: wire.Cancel, now: float, via: NodeId | None = None) -> None:
@@ -232,7 +233,7 @@ class Delivery:
         exchange = self._get(stream)
         if exchange is not None:
             refused = note.reason == "full"
-            exchange.outbound.on_returned(sequence, now, refused=refused)
+            self._sender.on_returned(exchange, sequence, now, refused=refused)
             if not refused:
                 self.on_unreachable(stream, note, now)
 
@@ -294,7 +295,7 @@ class Delivery:
 
     def tick(self, now: float) -> None:
         """Acknowledge, retransmit, probe, end the exchanges whose time is up, and forget idle peers."""
-        for stream in self._sender.timers.expire(now, TIMERS_PER_TICK):
+        for stream in self._sender.expire(now, TIMERS_PER_TICK):
             if self._get(stream) is not None:
                 self._table(stream).on_timer(stream.message_id, now)
         self.client.expire(now)

@@ -48,7 +48,7 @@ class Exchange:
         self.request_number = 0
         self.outbound_id = Stream(message_id, request)
         self.inbound_id = Stream(message_id, not request)
-        self.outbound = OutboundStream()
+        self.outbound = OutboundStream(peer.path.congestion)
         self.inbound = InboundStream()
         self.link: LinkId | None = None
         self.unreachable_since: float | None = None

@@ -1,9 +1,9 @@
 """The sending end of a stream: numbered chunks, kept until they are acknowledged end to end.
 
 A cumulative acknowledgement covers all chunks below a sequence number. No more is sent than the receiver's limit
-(`flow_control`) and the congestion window (`congestion`) allow. Chunks that are taken for lost are retransmitted before
-anything new, within the same windows. Small parts of a message that wait for the windows or for the link become one
-chunk; none waits for more to come.
+(`flow_control`) and the congestion window of the path (`congestion`) allow. Chunks that are taken for lost are
+retransmitted before anything new, within the same windows. Small parts of a message that wait for the windows or for
+the link become one chunk; none waits for more to come.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import cast
 
-from zmesh.core.delivery.congestion import CongestionControl, DeliverySnapshot
+from zmesh.core.delivery.congestion import CongestionControl, Transmission
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW, credit_of
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
 from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY
@@ -22,43 +22,29 @@ SEND_BUFFER = 256 * 1024
 Header = RequestHeader | ReplyHeader
 
 
-class OutboundChunk:
+class OutboundChunk(Transmission):
     """One chunk of a stream: its content, its credit, and when and how often it was sent.
 
     `transmissions` counts the copies that were sent, `returned` those that came back undelivered. `gathered`: the body
     is a bytearray, to which more is appended until it is sent.
     """
 
-    __slots__ = (
-        "body",
-        "credit",
-        "eof",
-        "flags",
-        "gathered",
-        "header",
-        "returned",
-        "sent_at",
-        "sequence",
-        "snapshot",
-        "transmissions",
-    )
+    __slots__ = ("body", "eof", "flags", "gathered", "header", "returned", "sequence", "transmissions")
 
     def __init__(self, flags: int, header: Header | None, body: bytes, eof: Eof | None) -> None:
+        super().__init__(credit_of(flags, len(body)))
         self.sequence = 0
         self.flags = flags
         self.header = header
         self.body = body
-        self.credit = credit_of(flags, len(body))
         self.eof = eof
-        self.sent_at = 0.0
         self.transmissions = 0
         self.returned = 0
         self.gathered = False
-        self.snapshot: DeliverySnapshot | None = None
 
 
 class OutboundStream:
-    """The sending end of a stream.
+    """The sending end of a stream. `congestion`: that of its path; None: one of its own.
 
     `next` is the sequence number of the next new chunk; `sent_credit` the credit of all chunks sent, `limit` what it
     may become; `in_flight` the credit of chunks that are neither acknowledged nor taken for lost; `retries` counts the
@@ -82,7 +68,8 @@ class OutboundStream:
         "unsent_bytes",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, congestion: CongestionControl | None = None) -> None:
+        self.congestion = congestion if congestion is not None else CongestionControl()
         self.unsent: deque[OutboundChunk] = deque()
         self.unacked: dict[int, OutboundChunk] = {}
         self.lost: dict[int, OutboundChunk] = {}
@@ -90,7 +77,6 @@ class OutboundStream:
         self.sent_credit = 0
         self.in_flight = 0
         self.limit = WINDOW
-        self.congestion: CongestionControl | None = None  # a stream of one chunk needs none
         self.unsent_bytes = 0
         self.unacked_bytes = 0
         self.complete = False
@@ -160,6 +146,22 @@ class OutboundStream:
         chunk.flags |= ending
         return True
 
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether a chunk is neither acknowledged nor taken for lost."""
+        return len(self.unacked) != len(self.lost)
+
+    @property
+    def is_flow_blocked(self) -> bool:
+        """Whether the receiver's limit holds back the next chunk."""
+        return bool(self.unsent) and not self.lost and self.sent_credit + self.unsent[0].credit > self.limit
+
+    def next_credit(self) -> int:
+        """The credit of the next chunk; 0 if there is none."""
+        for chunk in self.lost.values():
+            return chunk.credit
+        return self.unsent[0].credit if self.unsent else 0
+
     def next_chunk(self, now: float) -> OutboundChunk | None:
         """The next chunk that the windows allow to be sent: a lost one first, then a new one."""
         if self.lost:
@@ -169,7 +171,7 @@ class OutboundStream:
         chunk = self.unsent[0]
         credit = chunk.credit
         sequence = self.next
-        if self.sent_credit + credit > self.limit or (self.congestion is not None and not self._fits(credit)):
+        if self.sent_credit + credit > self.limit or not self.congestion.fits(credit):
             return None
         self.unsent.popleft()
         if chunk.gathered:
@@ -177,20 +179,16 @@ class OutboundStream:
             chunk.body = bytes(chunk.body)
         self.unsent_bytes -= len(chunk.body)
         self.unacked_bytes += len(chunk.body)
-        if sequence:
-            if self.congestion is None:
-                self.congestion = CongestionControl()
-            chunk.snapshot = self.congestion.on_sent(self.in_flight, now)
+        self.congestion.on_sent(chunk, now)
         self.sent_credit += credit
         self.in_flight += credit
         chunk.sequence = sequence
-        chunk.sent_at = now
         chunk.transmissions = 1
         self.unacked[sequence] = chunk
         self.next = sequence + 1
         if self.unsent:
             following = self.unsent[0].credit
-            if self.sent_credit + following > self.limit and self._fits(following):
+            if self.sent_credit + following > self.limit and self.congestion.fits(following):
                 chunk.flags |= FLAG_BLOCKED
         return chunk
 
@@ -211,12 +209,11 @@ class OutboundStream:
             acknowledged += chunk.credit
             self.unacked_bytes -= len(chunk.body)
             if self.lost.pop(first, None) is None:
-                self.in_flight -= chunk.credit
+                self._leave(chunk)
         if chunk is None:
             return None
         self.retries = 0
-        if self.congestion is not None:
-            self.congestion.on_delivered(acknowledged, chunk.snapshot if chunk.transmissions == 1 else None, now)
+        self.congestion.on_delivered(acknowledged, chunk if chunk.transmissions == 1 else None, now)
         return now - chunk.sent_at if chunk.transmissions == 1 else -1.0
 
     def retransmit_at(self, timeout: float) -> float | None:
@@ -228,14 +225,17 @@ class OutboundStream:
 
     def on_path_change(self) -> None:
         """The path has changed: chunks in flight may be lost with the old one, and are retransmitted."""
-        if self.congestion is not None:
-            self.congestion.on_path_change()
+        self.congestion.on_path_change()
+        self._mark_all_lost()
+
+    def abandon(self) -> None:
+        """The stream is over: nothing of it is in flight any more."""
         self._mark_all_lost()
 
     def on_timeout(self, now: float) -> None:
         """The oldest chunk in flight was not acknowledged in time: all that is in flight is taken for lost."""
         oldest = next(chunk for sequence, chunk in self.unacked.items() if sequence not in self.lost)
-        self._on_congestion(oldest, now)
+        self.congestion.on_congestion(oldest.sent_at, now)
         self._mark_all_lost()
 
     def on_returned(self, sequence: int, now: float, *, refused: bool) -> None:
@@ -245,32 +245,29 @@ class OutboundStream:
             return
         chunk.returned += 1
         if refused and sequence not in self.lost:
-            self._on_congestion(chunk, now)
+            self.congestion.on_congestion(chunk.sent_at, now)
             self.lost[sequence] = chunk
-            self.in_flight -= chunk.credit
-
-    def _on_congestion(self, chunk: OutboundChunk, now: float) -> None:
-        if self.congestion is not None:
-            self.congestion.on_congestion(self.in_flight, chunk.sent_at, now)
+            self._leave(chunk)
 
     def _mark_all_lost(self) -> None:
+        for sequence, chunk in self.unacked.items():
+            if sequence not in self.lost:
+                self._leave(chunk)
         self.lost = dict(self.unacked)
-        self.in_flight = 0
 
     def _next_lost(self, now: float) -> OutboundChunk | None:
         sequence, chunk = next(iter(self.lost.items()))
-        # No acknowledgement passes the first chunk that is missing, so that one does not wait for the window.
-        if sequence != next(iter(self.unacked)) and not self._fits(chunk.credit):
+        if not self.congestion.fits(chunk.credit):
             return None
         del self.lost[sequence]
+        self.congestion.on_sent(chunk, now)
         self.in_flight += chunk.credit
-        chunk.sent_at = now
         chunk.transmissions += 1
         return chunk
 
-    def _fits(self, credit: int) -> bool:
-        """Whether the congestion window allows so much more in flight; it always allows one chunk."""
-        return self.congestion is None or not self.in_flight or self.in_flight + credit <= self.congestion.window
+    def _leave(self, chunk: OutboundChunk) -> None:
+        self.in_flight -= chunk.credit
+        self.congestion.leave(chunk.credit)
 
     def check(self) -> None:
         """Raise AssertionError if the counts are not those of the chunks."""

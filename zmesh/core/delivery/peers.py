@@ -1,4 +1,4 @@
-"""What a node keeps for each other node that it has exchanges with: pending acks, request numbers, the round-trip time.
+"""What a node keeps for each other node that it has exchanges with: pending acks, request numbers, the path to it.
 
 Acks to a peer are collected for ACK_DELAY and sent together; they are sent at once only when a quarter of the window is
 used up, or when something is wrong. So a small request and its reply are two frames, and the acks of both follow later
@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from zmesh.core import wire
 from zmesh.core.delivery.inbound import InboundStream
+from zmesh.core.delivery.path import Path
 from zmesh.core.delivery.peer_quotas import PeerQuota, PeerQuotas
 from zmesh.core.delivery.replay_window import ReplayWindow
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, NodeId, Stream
-from zmesh.core.rtt import RttEstimator
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import CLOSED, MAX_ACKS, Kind
 
@@ -55,9 +55,9 @@ class Peer:
         "incarnation",
         "last_used",
         "next_number",
+        "path",
         "quota",
         "replay_window",
-        "rtt",
         "target_incarnation",
         "unacked_requests",
     )
@@ -72,7 +72,7 @@ class Peer:
         self.next_number = first_number
         self.unacked_requests: dict[int, None] = {}
         self.acks: dict[Stream, InboundStream | tuple[int, int]] = {}
-        self.rtt = RttEstimator()
+        self.path = Path()
         self.exchanges = 0
         self.quota = quota
 
@@ -157,6 +157,7 @@ class Peers:
         """Frames of another incarnation than before are accepted; the replay window of the former one is kept."""
         leaf = _leaf(peer.address, incarnation)
         if peer.incarnation:
+            peer.path.renew()
             self._leaves.pop(_leaf(peer.address, peer.incarnation), None)
             peer.former_windows[peer.incarnation] = peer.replay_window
             known = peer.former_windows.pop(incarnation, None)

@@ -1,9 +1,10 @@
 """The sending half of all exchanges: when chunks are sent, retransmitted, and probed for.
 
-A stream sends as much as its windows allow and as its link keeps up with, BURST chunks at a time; one whose link lags
-waits for its turn among the others. While chunks are in flight a stream has a retransmission timer. Exchanges with
-nothing in flight are swept every PROBE_INTERVAL seconds: a probe is an ack that asks for one, and tells whether the
-peer still knows the exchange.
+A stream sends as much as its windows allow and as its link keeps up with, BURST chunks at a time; one whose link lags,
+or whose path is full, waits for its turn among the others. Chunks in flight are covered by the retransmission timer of
+their path (`path`); a stream has one of its own only while it is retransmitted in vain although others make progress,
+or while the receiver's limit holds it back. Exchanges with nothing in flight are swept every PROBE_INTERVAL seconds: a
+probe is an ack that asks for one, and tells whether the peer still knows the exchange.
 
 Every chunk names the incarnation of the peer that it is for. A node learns it from its route. A leaf, which has no
 routes, discovers it: it sends a probe before the first chunk, and every LEAF_PROBE_INTERVAL seconds to see whether the
@@ -44,6 +45,8 @@ class Sender:
         self._blocked: dict[LinkId, dict[Stream, Exchange]] = {}
         self._by_host: dict[NodeId, dict[Stream, Exchange]] = {}
         self.timers: Timers[Stream] = Timers(alarm)
+        """The streams that wait for something else than the retransmission timer of their path."""
+        self._paths: Timers[Peer] = Timers(alarm)
         self.waiting_bytes = 0
         """Bytes of payload of this node's requests that are unsent or unacknowledged."""
         self.waiting_streams = 0
@@ -69,6 +72,14 @@ class Sender:
         for waiting in self._blocked.values():
             waiting.pop(exchange.outbound_id, None)
         self._unlist(exchange)
+        path = exchange.peer.path
+        path.remove(exchange)
+        if outbound.is_in_flight:
+            if exchange.outbound_id.request and exchange.inbound.expected:  # a reply implies that it has arrived
+                path.congestion.on_delivered(outbound.in_flight, None, now)
+                self._on_progress(exchange, now)
+            outbound.abandon()
+            self.serve(exchange.peer, now)
         self._peers.close_exchange(exchange.peer, now)
 
     def move(self, exchange: Exchange, address: Address) -> None:
@@ -100,8 +111,12 @@ class Sender:
         for exchange in exchanges:
             exchange.outbound.check()
             exchange.check()
-            if exchange.outbound.unacked and exchange.outbound_id not in self.timers:
+            if exchange.outbound.unacked and not (self._is_timed(exchange) or exchange.peer.path.is_waiting(exchange)):
                 raise AssertionError("chunks in flight without a retransmission timer")
+        for peer in {exchange.peer for exchange in exchanges if exchange.peer.path.is_awaited}:
+            of_peer = [exchange for exchange in exchanges if exchange.peer is peer]
+            if not any(self._is_timed(exchange) for exchange in of_peer):
+                raise AssertionError("streams that wait for a path on which nothing is in flight")
         if exchanges and self.next_deadline() is None:
             raise AssertionError("exchanges that no timer wakes")
         requests = [exchange.outbound for exchange in exchanges if exchange.outbound_id.request]
@@ -110,6 +125,10 @@ class Sender:
         unsent = sum(bool(exchange.outbound.unsent) and not exchange.outbound.next for exchange in exchanges)
         if unsent != self.waiting_streams:
             raise AssertionError("the count of waiting streams is not that of the streams")
+
+    def _is_timed(self, exchange: Exchange) -> bool:
+        """Whether a timer will call the exchange's `on_timer`."""
+        return exchange.outbound_id in self.timers or exchange.peer.path.is_timed(exchange)
 
     # -- the sweep -----------------------------------------------------------------------------------------------
 
@@ -122,7 +141,7 @@ class Sender:
         exchanges = self.with_address(None)
         probed: dict[Address, Peer] = {}
         for exchange in exchanges:
-            if exchange.outbound_id not in self.timers:
+            if not self._is_timed(exchange):
                 self.probe(exchange, flush=False)
                 probed[exchange.address] = exchange.peer
         for peer in probed.values():
@@ -131,10 +150,20 @@ class Sender:
 
     def next_deadline(self) -> float | None:
         """When a timer or the sweep is due."""
-        soonest = self.timers.next_deadline()
-        if soonest is None or self._sweep_at < soonest:
-            return self._sweep_at if self._sweep_at < math.inf else None
-        return soonest
+        deadlines = (self.timers.next_deadline(), self._paths.next_deadline(), self._sweep_at)
+        soonest = min(deadline for deadline in deadlines if deadline is not None)
+        return soonest if soonest < math.inf else None
+
+    def expire(self, now: float, most: int) -> list[Stream]:
+        """The streams whose timer, or that of their path, has expired; the first `most` of them."""
+        expired = self.timers.expire(now, most)
+        while len(expired) < most and (due := self._paths.expire(now, 1)):
+            path = due[0].path
+            expired += [exchange.outbound_id for exchange in path.expire(now, most - len(expired))]
+            deadline = path.deadline()
+            if deadline is not None:
+                self._paths.set(due[0], max(now, deadline))
+        return expired
 
     # -- what is sent --------------------------------------------------------------------------------------------
 
@@ -163,34 +192,79 @@ class Sender:
 
     def pump(self, exchange: Exchange, now: float) -> bool:
         """Send what the windows and the link allow; False if there is something to send and no route."""
-        outbound = exchange.outbound
-        if not (outbound.unsent or outbound.lost):
+        outbound, path = exchange.outbound, exchange.peer.path
+        if not outbound.has_pending:
             return True
+        if path.is_awaited:
+            credit = outbound.next_credit()
+            if path.is_behind(credit) and not outbound.is_flow_blocked:
+                path.wait(exchange, credit)
+                return self._forwarding.next_hop(exchange.address) is not None
+            return self._transmit(exchange, 1, now)
+        return self._transmit(exchange, BURST, now)
+
+    def serve(self, peer: Peer, now: float) -> None:
+        """Let the streams that wait for the window of a path send, a chunk each in turn."""
+        path = peer.path
+        while path.is_awaited and (exchange := path.next_turn()) is not None:
+            if not self._transmit(exchange, 1, now):
+                self._set_timer(exchange, now, waits=False)
+
+    def _transmit(self, exchange: Exchange, most: int, now: float) -> bool:
+        """Send up to `most` chunks, and see to it that the stream goes on; False without a route."""
+        outbound, path = exchange.outbound, exchange.peer.path
         hop = self._forwarding.next_hop(exchange.address)
         if hop is None:
-            return False
+            return not outbound.has_pending
         exchange.link = hop.link
         if not exchange.peer_incarnation:
             incarnation = hop.incarnation or exchange.peer.target_incarnation
             if not incarnation:
                 self._peers.discover(exchange.peer, exchange.outbound_id)
-                self.timers.set(exchange.outbound_id, now + exchange.peer.rtt.timeout(outbound.retries))
+                self.timers.set(exchange.outbound_id, now + path.rtt.timeout(outbound.retries))
                 return True
             exchange.set_incarnation(incarnation)
         sent = 0
-        while not hop.lagging and sent < BURST and (chunk := outbound.next_chunk(now)) is not None:
+        while not hop.lagging and sent < most and (chunk := outbound.next_chunk(now)) is not None:
             if chunk.transmissions == 1 and not chunk.sequence:
                 self.waiting_streams -= 1
             self._send(exchange, chunk, hop.link)
             sent += 1
-            if not (outbound.unsent or outbound.lost):
+            if not outbound.has_pending:
                 break
             hop = self._forwarding.next_hop(exchange.address) or hop
-        if (hop.lagging or sent == BURST) and outbound.has_pending:
+        waits = False
+        if not outbound.has_pending:
+            if not path.is_awaited:
+                path.congestion.on_idle()
+        elif hop.lagging or sent == BURST:
             self._blocked.setdefault(hop.link, {})[exchange.outbound_id] = exchange
-        self.timers.set_sooner(exchange.outbound_id, now + exchange.peer.rtt.timeout(outbound.retries))
+        elif not outbound.is_flow_blocked:
+            path.wait(exchange, outbound.next_credit())
+            waits = True
+        self._set_timer(exchange, now, waits=waits)
         self._pull(exchange)
         return True
+
+    def _set_timer(self, exchange: Exchange, now: float, *, waits: bool) -> None:
+        """Start the timer of a stream with chunks in flight, or one that is blocked, unless it runs."""
+        outbound, path = exchange.outbound, exchange.peer.path
+        if outbound.is_in_flight and outbound.retries <= path.retries:
+            if not path.is_timed(exchange):
+                self._restart_timer(exchange, now)
+        elif outbound.is_in_flight or not waits:
+            self.timers.set_sooner(exchange.outbound_id, now + path.rtt.timeout(outbound.retries))
+
+    def _restart_timer(self, exchange: Exchange, now: float) -> None:
+        peer = exchange.peer
+        peer.path.restart_timer(exchange, now)
+        if peer not in self._paths:
+            self._paths.set(peer, now + peer.path.rtt.timeout(peer.path.retries))
+
+    def wake_at(self, exchange: Exchange, when: float) -> None:
+        """Call the exchange's `on_timer` at that time, and send or retransmit nothing until then."""
+        exchange.peer.path.remove(exchange)
+        self.timers.set(exchange.outbound_id, when)
 
     def room(self, exchange: Exchange) -> int:
         """How many bytes of payload the exchange takes now; of 0 there will be a Pull, or a StreamOver.
@@ -216,6 +290,7 @@ class Sender:
         exchange.find_route()
         exchange.outbound.on_path_change()
         sent = self.pump(exchange, now)
+        self.serve(exchange.peer, now)
         if was_lost and exchange.peer_incarnation and not exchange.outbound.unacked:
             self.probe(exchange)
         return sent
@@ -235,7 +310,7 @@ class Sender:
 
     def on_ack(self, exchange: Exchange, item: AckItem, now: float) -> None:
         """Take in an acknowledgement of the exchange's outbound stream."""
-        outbound = exchange.outbound
+        outbound, path = exchange.outbound, exchange.peer.path
         before = outbound.unacked_bytes
         sample = outbound.acknowledge(item.next, item.limit, now)
         if outbound.unacked_bytes != before:
@@ -244,18 +319,46 @@ class Sender:
             else:
                 exchange.update_quota()
         self._pull(exchange)
-        if sample is not None and sample >= 0:
-            exchange.peer.rtt.update(sample)
+        if sample is not None:
+            self._on_progress(exchange, now)
+            if sample >= 0:
+                path.rtt.update(sample)
+            if outbound.unacked:
+                self.timers.cancel(exchange.outbound_id)
+                self._restart_timer(exchange, now)
+            else:
+                path.stop_timer(exchange)
         if not outbound.unacked and not outbound.unsent:
             self.timers.cancel(exchange.outbound_id)
+
+    def on_returned(self, exchange: Exchange, sequence: int, now: float, *, refused: bool) -> None:
+        """A copy of a chunk came back; one that a full queue refused is retransmitted when others have arrived."""
+        outbound = exchange.outbound
+        outbound.on_returned(sequence, now, refused=refused)
+        if outbound.lost and exchange.peer.path.is_timed(exchange):
+            exchange.peer.path.wait(exchange, outbound.next_credit())
+
+    def _on_progress(self, exchange: Exchange, now: float) -> None:
+        """Something has arrived at a peer: the timer of its path waits no longer than usual."""
+        peer = exchange.peer
+        if peer.path.retries:
+            peer.path.retries = 0
+            deadline = peer.path.deadline()
+            if deadline is not None:
+                self._paths.set_sooner(peer, max(now, deadline))
 
     def on_timer(self, exchange: Exchange, now: float) -> None:
         """The exchange's timer has expired: retransmit what was not acknowledged, or probe.
 
         A probe is for a closed window, since the ack that opens it may be lost, and for a route that was lost.
         """
-        outbound, rtt = exchange.outbound, exchange.peer.rtt
-        due = outbound.retransmit_at(rtt.timeout(outbound.retries))
+        outbound, path = exchange.outbound, exchange.peer.path
+        if path.is_waiting(exchange) and not outbound.is_in_flight:
+            self.serve(exchange.peer, now)
+            return
+        if path.is_timed(exchange):
+            return
+        due = outbound.retransmit_at(path.rtt.timeout(outbound.retries))
         if due is not None and due > now:
             self.timers.set_sooner(exchange.outbound_id, due)
             return
@@ -267,7 +370,9 @@ class Sender:
                 return
         outbound.retries += 1
         self.pump(exchange, now)
-        self.timers.set_sooner(exchange.outbound_id, now + rtt.timeout(outbound.retries))
+        if not (path.is_timed(exchange) or path.is_waiting(exchange)):
+            self.timers.set_sooner(exchange.outbound_id, now + path.rtt.timeout(outbound.retries))
+        self.serve(exchange.peer, now)
 
     def probe(self, exchange: Exchange, *, flush: bool = True) -> None:
         """Ask the peer for an ack of the outbound stream; it answers that the exchange is over if it is to the peer."""

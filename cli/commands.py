@@ -17,8 +17,8 @@ from zmesh_cli.help import CONNECTION, NODE, OUTPUT, REQUEST
 app = typer.Typer(
     cls=Group,
     help="Link machines into one mesh, with no broker, and send directives to any of them by name.",
-    epilog="Exit codes: 0 done, 1 the remote work failed, 2 usage, 3 unreachable, 4 timed out, 6 not trusted, 130 "
-    "interrupted.",
+    epilog="Exit codes: 0 done, 1 the remote work failed, 2 usage, 3 unreachable, 4 timed out, 6 not allowed or not "
+    "trusted, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -79,6 +79,16 @@ Peer = Annotated[
         envvar="ZMESH_PEER",
         help="Where to join the mesh: tcp://HOST:PORT, ipc://PATH, or the id of a node of yours on this machine; by "
         "default the one that runs here.",
+        show_default=False,
+        rich_help_panel=CONNECTION,
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        envvar="ZMESH_INSECURE",
+        help="Allow plaintext to other machines: for a network that you trust.",
         show_default=False,
         rich_help_panel=CONNECTION,
     ),
@@ -150,6 +160,15 @@ def node(
             rich_help_panel=NODE,
         ),
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Allow plaintext to other machines: for a network that you trust.",
+            show_default=False,
+            rich_help_panel=NODE,
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print events on stdout, one JSON object a line.", rich_help_panel=OUTPUT)
     ] = False,
@@ -168,7 +187,8 @@ def node(
     """
     from zmesh_cli.node import run_node
 
-    _finish(run_node(config, node_id, listen, peer, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
+    settings = (config, node_id, listen, peer, insecure)
+    _finish(run_node(*settings, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
 
 
 @app.command(cls=Command)
@@ -194,6 +214,7 @@ def ping(
     timeout: Annotated[float | None, _timeout("--timeout", "Limit for each answer; by default 5.")] = None,
     route_timeout: RouteTimeout = None,
     peer: Peer = None,
+    insecure: Insecure = False,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -206,7 +227,8 @@ def ping(
 
     _log(verbose)
     limits = {"timeout": timeout, "route_timeout": route_timeout}
-    _finish(ping(choose(peer, node), node, count=count, interval=interval, as_json=as_json, **limits))
+    where = choose(peer, node, insecure=insecure)
+    _finish(ping(where, node, count=count, interval=interval, as_json=as_json, **limits))
 
 
 @app.command(cls=Command)
@@ -267,6 +289,7 @@ def send(
         ),
     ] = None,
     peer: Peer = None,
+    insecure: Insecure = False,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -285,8 +308,8 @@ def send(
     _log(verbose)
     limits = {"timeout": timeout, "route_timeout": route_timeout}
     described = described_by(payload, content_type, metadata or [])
-    payload_input = open_input(payload)
-    _finish(send(choose(peer, node), node, directive, payload_input, described, as_json=as_json, into=output, **limits))
+    given, where = open_input(payload), choose(peer, node, insecure=insecure)
+    _finish(send(where, node, directive, given, described, as_json=as_json, into=output, **limits))
 
 
 @app.command(cls=Command)
@@ -297,6 +320,7 @@ def routes(
     ] = None,
     timeout: Annotated[float | None, _timeout("--timeout", "Limit for the reply; by default 10.")] = None,
     peer: Peer = None,
+    insecure: Insecure = False,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -310,7 +334,7 @@ def routes(
     from zmesh_cli.routes import routes
 
     _log(verbose)
-    _finish(routes(choose(peer, node), node, timeout=timeout, as_json=as_json))
+    _finish(routes(choose(peer, node, insecure=insecure), node, timeout=timeout, as_json=as_json))
 
 
 @app.command(cls=Command)
@@ -329,6 +353,7 @@ def cancel(
     ] = None,
     timeout: Annotated[float | None, _timeout("--timeout", "Limit for the end of the work; by default 10.")] = None,
     peer: Peer = None,
+    insecure: Insecure = False,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -341,7 +366,8 @@ def cancel(
     from zmesh_cli.local_sockets import choose
 
     _log(verbose)
-    _finish(cancel(choose(peer, node), message_id, node, timeout=timeout, as_json=as_json))
+    where = choose(peer, node, insecure=insecure)
+    _finish(cancel(where, message_id, node, timeout=timeout, as_json=as_json))
 
 
 @app.command(cls=Command)

@@ -45,5 +45,9 @@ def exit_code(error: BaseException) -> int:
             return FAILED
 
 
-REASONS = {"unreachable": UNREACHABLE, "timed_out": TIMED_OUT, "not_allowed": NOT_TRUSTED, "not_trusted": NOT_TRUSTED}
-"""The exit codes for the `reason` of a final reply; any other is a failure of the remote work."""
+REASONS = {
+    "unreachable": UNREACHABLE,
+    "timed_out": TIMED_OUT,
+    **dict.fromkeys(("not_allowed", "not_trusted", "not_admitted", "encrypted", "plaintext", "wrong_key"), NOT_TRUSTED),
+}
+"""The exit codes for the `reason` of a final reply and the `code` of a DialFailed; for others it is the usual one."""

@@ -13,20 +13,20 @@ SECTIONS = (ARGUMENTS, NODE, REQUEST, TRUST, CONNECTION, OUTPUT, OTHER)
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh": (
-        ("Two nodes, each in a terminal of its own", "zmesh node --id hub --listen tcp://0.0.0.0:7323"),
-        ("", "zmesh node --id edge-7 --peer tcp://hub:7323"),
-        ("Have one of them do something", "zmesh send edge-7 echo:echo hello --peer tcp://hub:7323"),
+        ("Two nodes, each in a terminal of its own", "zmesh node --id hub --listen tcp://0.0.0.0:7323 --insecure"),
+        ("", "zmesh node --id edge-7 --peer tcp://hub:7323 --insecure"),
+        ("On the machine of one of them", "zmesh send edge-7 echo:echo hello"),
     ),
     "zmesh node": (
-        ("A node that others can link to", "zmesh node --id hub --listen tcp://0.0.0.0:7323"),
-        ("A node behind NAT: it dials, and listens nowhere", "zmesh node --id edge-7 --peer tcp://hub:7323"),
-        ("The same with settings from the environment", "ZMESH_PEERS=tcp://hub:7323 ZMESH_HEARTBEAT=5 zmesh node"),
+        ("A node that others can link to", "zmesh node --id hub --listen tcp://0.0.0.0:7323 --insecure"),
+        ("A node behind NAT: it dials, and listens nowhere", "zmesh node --id edge-7 --peer tcp://hub:7323 --insecure"),
+        ("The same with settings from the environment", "ZMESH_PEERS=tcp://hub:7323 ZMESH_INSECURE=1 zmesh node"),
         ("Settings from a file", "zmesh node --config node.toml"),
     ),
     "zmesh ping": (
         ("Four pings, one a second", "zmesh ping edge-7"),
         ("A hundred, each when the one before is answered", "zmesh ping edge-7 -c 100 -i 0"),
-        ("On a machine that runs no node", "zmesh ping edge-7 --peer tcp://hub:7323"),
+        ("On a machine that runs no node", "zmesh ping edge-7 --peer tcp://hub:7323 --insecure"),
     ),
     "zmesh send": (
         ("Text as the payload", "zmesh send edge-7 echo:echo hello"),

@@ -80,24 +80,26 @@ def alive() -> list[Local]:
 class Place(NamedTuple):
     """Where a command joins the mesh: at a URL, or (None) where its identity says. `own`: with its own identity.
 
-    A node of this user vouches for the commands at its local socket, which need no identity.
+    A node of this user vouches for the commands at its local socket, which need no identity. `insecure` allows a
+    plaintext link to another machine.
     """
 
     url: str | None
     own: bool
+    insecure: bool = False
 
 
-def choose(peer: str | None, target: str | None = None) -> Place:
+def choose(peer: str | None, target: str | None = None, *, insecure: bool = False) -> Place:
     """Where to join the mesh: at `peer`, else at the local node that is or hosts `target`, else at the only local node,
     else where the identity of the current context says.
 
     `peer` is a URL, or the name of a local node. Raises Failure if there is none (3) or several are meant (2).
     """
     if peer and ("://" in peer or not is_node_id(peer)):
-        return Place(peer, not peer.startswith(("ipc://", "inproc://")))
+        return Place(peer, not peer.startswith(("ipc://", "inproc://")), insecure)
     local = alive()
     if peer:
-        return Place(_named(local, peer) or peer, False)
+        return Place(_named(local, peer) or peer, False, insecure)
     if target is not None and local[1:] and (url := _named(local, target.rpartition("@")[2])) is not None:
         return Place(url, False)
     match local:
@@ -107,7 +109,7 @@ def choose(peer: str | None, target: str | None = None) -> Place:
             from zmesh.trust import default_folder  # here: most commands find a local node
 
             if default_folder() is not None:
-                return Place(None, True)
+                return Place(None, True, insecure)
             raise Failure(
                 f"no node of this user runs here (looked in {folder()}), and there is no identity; start a node with "
                 "'zmesh node', join a mesh with 'zmesh join', or name a node elsewhere with --peer tcp://host:port or "

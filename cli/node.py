@@ -52,6 +52,7 @@ async def run_node(
     node_id: str | None,
     listen: list[str] | None,
     peers: list[str] | None,
+    insecure: bool,
     *,
     as_json: bool,
     verbose: int,
@@ -59,7 +60,7 @@ async def run_node(
 ) -> int:
     """Run a node until a signal (or, with `until_eof`, the end of stdin) stops it; the exit code."""
     set_up_logging(verbose, node=True)
-    config = Config.load(file, node_id=node_id, listen=listen or None, peers=peers or None)
+    config = Config.load(file, node_id=node_id, listen=listen or None, peers=peers or None, insecure=insecure or None)
     controller = Controller(config)
     printer = _EventPrinter()
     if as_json:
@@ -185,7 +186,8 @@ def _line_of(event: Event) -> str | None:
         case LinkRefused():
             return _line("link_refused", node=event.node, detail=event.reason, where=event.where)
         case DialFailed():
-            return _line("dial_failed", node=None, detail=f"{event.url}: {event.reason}", where=event.url)
+            detail = f"{event.url}: {event.reason}"
+            return _line("dial_failed", node=None, detail=detail, where=event.url, code=event.code)
         case DuplicateId():
             return _line("duplicate_id", node=event.node, detail=event.text, where=None)
         case IdTaken():

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from zmesh import Config, Controller, DestinationUnreachable, DialFailed, Event, LinkRefused, LinkUp, Pong, is_address
 from zmesh.trust import default_folder
-from zmesh_cli.exit_codes import UNREACHABLE, USAGE, Failure
+from zmesh_cli.exit_codes import REASONS, UNREACHABLE, USAGE, Failure
 from zmesh_cli.local_sockets import Place
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Session:
     `timeout` is the one that the user set, if any; it then also limits the wait for a target that has yet to join.
     `route_timeout` is for how many seconds its requests may be without a route; None: the default of Config.
     `async with` joins. It raises Failure if that takes more than `join_timeout` seconds or the link is refused, and
-    AddressError for a malformed URL.
+    AddressError for a URL that can't be dialled.
     """
 
     def __init__(
@@ -125,17 +125,21 @@ class Session:
             case LinkUp() if not self._joined.done():
                 self._joined.set_result(event.node)
             case DialFailed():
-                self._undialled = {url for url in self._undialled if _shown(url) != _shown(event.url)}
-                if not self._undialled:
-                    self._fail_to_join(f"can't reach {self.url}: {event.reason}; is a node listening at that URL?")
+                self._on_dial_failed(event)
             case LinkRefused():
                 self._fail_to_join(f"the link to {self.url} is refused: {event.reason}")
             case DestinationUnreachable() if event.node == self.target.rpartition("@")[2]:
                 self._on_unreachable(event)
 
-    def _fail_to_join(self, text: str) -> None:
+    def _on_dial_failed(self, failed: DialFailed) -> None:
+        self._undialled = {url for url in self._undialled if _shown(url) != _shown(failed.url)}
+        if not self._undialled:
+            text, code = f"can't reach {self.url}: {failed.reason}", REASONS.get(failed.code, UNREACHABLE)
+            self._fail_to_join(f"{text}; is a node listening at that URL?" if code == UNREACHABLE else text, code)
+
+    def _fail_to_join(self, text: str, code: int = UNREACHABLE) -> None:
         if not self._joined.done():
-            self._joined.set_result(Failure(text, UNREACHABLE))
+            self._joined.set_result(Failure(text, code))
 
     def _on_unreachable(self, notice: DestinationUnreachable) -> None:
         """A node on the path has no route to the target: fail now, or ping it until it may be taken to be unknown."""
@@ -176,9 +180,10 @@ def _config(place: Place, route_timeout: float | None) -> Config:
     """The settings of the node: with the identity in use, or by a random id without one."""
     peers = (place.url,) if place.url is not None else ()
     if place.own and default_folder() is not None:
-        config = Config(peers=peers, ephemeral=True)
+        config = Config(peers=peers, ephemeral=True, insecure=place.insecure)
     else:
-        config = Config(node_id=f"cli-{os.urandom(5).hex()}", identity=None, peers=peers, ephemeral=True)
+        node_id = f"cli-{os.urandom(5).hex()}"
+        config = Config(node_id=node_id, identity=None, peers=peers, ephemeral=True, insecure=place.insecure)
     return config if route_timeout is None else dataclasses.replace(config, route_timeout=route_timeout)
 
 

@@ -36,7 +36,7 @@ _LISTS = ("listen", "peers")
 _TABLES = ("allow", "isolation", "plugins")
 SECTIONS = {"run": "exec", "file": "file"}
 """Tables of a file that are those of plugins: `[run]` is `[plugins.exec]`."""
-_BOOLEANS = ("ephemeral",)
+_BOOLEANS = ("ephemeral", "insecure")
 AUTO = "auto"
 """As `identity`: that of the current context, if there is one."""
 NONE = "none"
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         max_payload_bytes: int
         spool_dir: str | None
         ephemeral: bool
+        insecure: bool
         max_processes: int
         isolation: Mapping[str, Mapping[str, float]]
         plugins: Mapping[str, Mapping[str, object]]
@@ -91,7 +92,7 @@ class Config:
 
     `node_id`            1 to 64 of `A-Za-z0-9._-`, unique in the mesh.
     `identity`           a folder of state, an Identity, `none` (or None), or `auto`: the current context's if any.
-    `listen`, `peers`    URLs (`tcp://`, `ipc://`, `inproc://`, `rnp://`).
+    `listen`, `peers`    URLs (`tcp://`, `rnps://`, `ipc://`, `inproc://`, `rnp://`).
     `heartbeat`          seconds between two probes of a link; three of silence take it down.
     `max_workers`        threads for plugins that are plain functions.
     `max_work`           requests that may run here at a time; more are answered with an error.
@@ -100,6 +101,7 @@ class Config:
     `max_payload_bytes`  largest payload that is collected for a plugin or handler which wants it whole.
     `spool_dir`          folder for payloads too large for memory; the system's own if None.
     `ephemeral`          a leaf: it forwards nothing and the mesh keeps no state of it.
+    `insecure`           allow plaintext to other machines, for a network that you trust.
     `max_processes`      processes of isolated directives that may run at a time; more requests wait in line.
     `isolation`          for an isolated directive, or `*` for all: `max_memory_bytes`, `max_cpu_seconds`, `grace`.
     `plugins`            a section of settings for each namespace, handed to its plugin.
@@ -121,6 +123,7 @@ class Config:
     max_payload_bytes: int = 64 * 1024 * 1024 * 1024
     spool_dir: str | None = None
     ephemeral: bool = False
+    insecure: bool = False
     max_processes: int = 12
     isolation: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     plugins: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
@@ -144,8 +147,9 @@ class Config:
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
                 raise ConfigError(f"{name} = {shown(value)} is not a {what} from {low:g} to {high:g}")
         _check_identity(self.identity)
-        if not isinstance(self.ephemeral, bool):
-            raise ConfigError(f"ephemeral must be true or false, not {shown(self.ephemeral)}")
+        for name in _BOOLEANS:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false, not {shown(getattr(self, name))}")
         if self.spool_dir is not None and not _is_path(self.spool_dir):
             raise ConfigError(f"spool_dir must be the path of a folder, not {shown(self.spool_dir)}")
         if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):
@@ -164,8 +168,8 @@ class Config:
         """The settings from a TOML file, then `ZMESH_*` variables over it, then `flags` (None: not given) over both.
 
         The variable of a setting is `ZMESH_` and its name in capitals, such as ZMESH_HEARTBEAT; that of `identity` is
-        ZMESH_STATE. A list has commas
-        between its elements, a boolean is `true` or `false`, tables are JSON; an empty variable counts as none.
+        ZMESH_STATE. A list has commas between its elements, a boolean is `true` or `false` (or 1 or 0), tables are
+        JSON; an empty variable counts as none.
 
         Raises ConfigError if the file can't be read, is not TOML, or has a key that no setting has, or if a value is
         none that its setting takes; the text names the file or the variable. `ZMESH_*` variables that nothing reads are
@@ -334,7 +338,7 @@ def _from_text(name: str, text: str) -> object:
         elif name in _TABLES:
             value = json.loads(text)
         elif name in _BOOLEANS:
-            value = {"true": True, "false": False}.get(text.strip().lower(), text)
+            value = {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
         elif name in _LIMITS:
             value = float(text) if name in _FRACTIONS else int(text)
     except (ValueError, RecursionError):

@@ -119,7 +119,8 @@ class Controller(Machines):
     def enable_server(self, listen_urls: Iterable[str]) -> None:
         """Listen on these URLs once the node runs (now, if it does).
 
-        Raises AddressError at once for a malformed URL; one that turns out to be taken makes `run` raise it.
+        Raises AddressError at once for a malformed URL, and for one that would let other machines in without an
+        identity; one that turns out to be taken makes `run` raise it.
         """
         node = self._unclosed()
         urls = [listen_urls] if isinstance(listen_urls, str) else list(listen_urls)
@@ -129,9 +130,12 @@ class Controller(Machines):
             node.listen(url)
 
     def add_peer(self, peer: str) -> None:
-        """Keep a link to the node at this URL, whether or not it is up yet. Raises AddressError if malformed."""
+        """Keep a link to the node at this URL, whether or not it is up yet.
+
+        Raises AddressError for a malformed URL, and for one that would be plaintext to another machine.
+        """
         node = self._unclosed()
-        node.check_address(peer)
+        node.check_address(peer, dialled=True)
         node.dial(peer)
 
     def register(

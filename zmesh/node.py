@@ -30,7 +30,7 @@ from zmesh.payloads import PayloadStorage
 from zmesh.requests import ReplyStream, Requests
 from zmesh.runtime import Driver, Tasks, abandon, log_exception, must_propagate, nodes_in_loop, watchdogs
 from zmesh.serving import PING, Builtins, Directives, Serving
-from zmesh.transport import BlockedLoopKeepalive, Transport, parse_url
+from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport, parse_url
 
 if TYPE_CHECKING:
     from zmesh.observe import Event, Events, Journal, LinkStatus, Neighbour, Stats
@@ -91,6 +91,8 @@ class Node:
             policy=Policy(config.allow),
         )
         self.builtins = Builtins(self.router, self.serving)
+        identity = config.identity if not isinstance(config.identity, (str, os.PathLike)) else None
+        self._security = LinkSecurity(identity.curve.secret if identity else None, insecure=config.insecure)
         self.listening: list[str] = []
         self._listen = list(config.listen)
         self._peers = list(config.peers)
@@ -166,7 +168,7 @@ class Node:
         await self.directives.start(PLUGINS_START_WITHIN)
 
     def _open(self) -> None:
-        self._transport = Transport(self.driver)
+        self._transport = Transport(self.driver, security=self._security)
         self._open_journal()
         self._guard = BlockedLoopKeepalive(self.engine, self._transport, self._note)
         watchdogs.add(self._guard, self.config.heartbeat)
@@ -360,11 +362,11 @@ class Node:
         """Whether this is the node's process, and not a fork of it."""
         return not self._admission.is_foreign
 
-    @staticmethod
-    def check_address(url: str) -> None:
-        """Raises AddressError for what is no URL of a node, and TypeError."""
+    def check_address(self, url: str, *, dialled: bool = False) -> None:
+        """Raises AddressError for what is no URL of a node, or may not be listened on or dialled, and TypeError."""
         check_url(url)
-        parse_url(url)
+        target = parse_url(url)
+        self._security.to_dial(target) if dialled else self._security.to_listen(target)
 
     def check_process(self) -> None:
         """Raises Closed in a fork of the node's process."""

@@ -87,7 +87,7 @@ def test_a_peer_that_refuses_is_logged_once_however_often_it_is_dialled(shell: A
 
 def test_a_peer_without_an_address_has_another_reason_than_one_that_refuses(shell: Any, eventually: Eventually) -> None:
     nowhere, closed = "tcp://no-such-host.invalid:7323", f"tcp://127.0.0.1:{unused_port()}"
-    node = shell.node("a", "--peer", nowhere, "--peer", closed)
+    node = shell.node("a", "--peer", nowhere, "--peer", closed, "--insecure")
     eventually(lambda: said(node, rf"a: can't reach {closed}: connection refused; still trying"))
     eventually(lambda: said(node, rf"a: can't reach {nowhere}: the name 'no-such-host\.invalid' does not resolve.*"))
 

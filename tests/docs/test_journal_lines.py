@@ -9,6 +9,7 @@ from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.routing.duplicates import describe_refused
 from zmesh.core.wire import Refused
 from zmesh.observe.journal import Lines, Neighbour
+from zmesh.transport.listener import STRANGERS
 
 PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
 HUB = "tcp://hub:7323"
@@ -61,6 +62,8 @@ def lines() -> Iterator[str]:
     twin = Told("twin", Neighbour(HUB, True, None))
     yield from twin.note(0.0, "link_refused", None, f"they refuse: {text}")
     yield f"twin: {describe_refused(Refused(TWIN, 7, 0.0, 'from 10.0.0.9'), NodeId(Address('hub')), TWIN)}"
+    stranger = f"wrong_key: from 10.0.0.8: {STRANGERS['wrong_key']}"
+    yield from Told("hub", Neighbour("", False, None)).note(0.0, "stranger_refused", None, stranger)
     many = Told("hub", Neighbour("", False, None))
     for number in range(1000):
         list(many.note(0.0, "node_joined", f"n{number}"))

@@ -153,7 +153,7 @@ def test_a_controller_in_a_loop_of_another_thread_takes_messages_from_any(depot)
 
 
 def test_a_server_opens_nothing_until_run(free_port, answers):
-    controller = receptor.Controller(receptor.ReceptorConfig())
+    controller = receptor.Controller(receptor.ReceptorConfig(insecure=True))
     controller.enable_server([f"rnp://0.0.0.0:{free_port}"])
     assert not answers(free_port)
     assert controller.listening == []

@@ -69,7 +69,7 @@ async def test_a_refused_link_and_a_peer_that_does_not_answer_are_told(free_port
             assert (await first(events, DuplicateId)).node == "hub"
             twin.add_peer(f"tcp://127.0.0.1:{free_port}")
             failed = await first(events, DialFailed)
-            assert failed == DialFailed(f"tcp://127.0.0.1:{free_port}", "connection refused")
+            assert failed == DialFailed(f"tcp://127.0.0.1:{free_port}", "connection refused", "refused")
 
 
 async def test_the_stream_ends_with_the_node_and_with_its_own_closing():

@@ -15,19 +15,23 @@ from tests.sockets import (
     zmq_socket,
 )
 from tests.transport.transport_handler import RecordingHandler
-from zmesh.transport import Transport
+from zmesh.transport import LinkSecurity, Transport
 from zmesh.transport.context import open_transports
-from zmesh.transport.resolver import Resolver
+from zmesh.transport.resolver import Resolver, shared
 
 
 @pytest.fixture
 async def transports():
-    """Makes transports with a RecordingHandler; `resolve` looks their names up if it is given."""
+    """Makes transports with a RecordingHandler; `resolve` looks their names up if it is given.
+
+    They may speak plaintext to other machines, unless `security` says otherwise.
+    """
     made = []
 
-    def make(resolve=None):
+    def make(resolve=None, security=None):
         ears = RecordingHandler()
-        ears.transport = Transport(ears) if resolve is None else Transport(ears, Resolver(resolve))
+        resolver = Resolver(resolve) if resolve is not None else shared
+        ears.transport = Transport(ears, resolver, security or LinkSecurity(insecure=True))
         made.append(ears.transport)
         return ears.transport
 

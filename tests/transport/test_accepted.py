@@ -82,8 +82,9 @@ async def test_a_connection_over_which_no_message_comes_is_ended(listener, stran
 async def test_a_link_stays_however_long_it_is_silent(listener, dialler, monkeypatch):
     monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 2)
     here, there = await joined(dialler, listener, "tcp://127.0.0.1:*")
+    listener.on_established(there)
     await asyncio.sleep(0.3)
-    assert (len(table(listener)), table(listener).ungreeted) == (1, 0)
+    assert (len(table(listener)), table(listener).unproven) == (1, 0)
     dialler.send(here, FRAMES)
     dialler.settle()
     await eventually(lambda: len(listener.handler.frames) == 2)
@@ -94,39 +95,40 @@ async def test_a_link_stays_however_long_it_is_silent(listener, dialler, monkeyp
 async def test_one_connection_too_many_costs_the_oldest_that_has_not_greeted_its_place(
     listener, dialler, strangers, monkeypatch
 ):
-    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 3)
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNPROVEN", 3)
     dialler.dial(listener.listening[0])
     await eventually(lambda: dialler.handler.links)
     dialler.send(dialler.handler.links[0], FRAMES)
     await eventually(lambda: listener.handler.links)
+    listener.on_established(listener.handler.links[0])
     kept = [await strangers(HANDSHAKE) for _ in range(3)]
     await eventually(lambda: len(table(listener)) == 4)
     assert listener.handler.shut == []
     kept.append(await strangers(HANDSHAKE))
     await asyncio.wait_for(ended(kept.pop(0)[0]), 10)
     await eventually(lambda: len(table(listener)) == 4)
-    assert listener.handler.shut == ["too many connections that have not greeted"]
+    assert listener.handler.shut == ["too many connections without a link"]
     assert all(not reader.at_eof() for reader, _ in kept)
     assert len(listener.handler.links) == 1
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the system does not tell how many bytes came")
 async def test_bytes_before_a_greeting_are_bounded(listener, strangers, monkeypatch):
-    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED_BYTES", 1024 * 1024)
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNPROVEN_BYTES", 1024 * 1024)
     reader, writer = await strangers(HANDSHAKE)
     with contextlib.suppress(ConnectionError):
         for _ in range(100_000):
             writer.write(PART)
             await writer.drain()
     await asyncio.wait_for(ended(reader), 10)
-    assert listener.handler.shut == ["too many bytes before a greeting"]
+    assert listener.handler.shut == ["too many bytes before a link"]
 
 
 async def test_a_loop_that_was_blocked_ends_nobody_who_has_greeted_meanwhile(listener, zmq_socket, monkeypatch):
     monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 3)
     url = listener.listen("tcp://127.0.0.1:*")
     peer = zmq_socket("DEALER", url)
-    await eventually(lambda: table(listener).ungreeted == 1)
+    await eventually(lambda: table(listener).unproven == 1)
     peer.send_multipart(FRAMES)
     time.sleep(0.2)  # noqa: ASYNC251  # the loop stands still for longer than they may wait
     await eventually(lambda: listener.handler.links)
@@ -142,7 +144,8 @@ async def test_a_connection_that_was_hung_up_on_is_ended(listener, strangers, mo
     monkeypatch.setattr("zmesh.transport.accepted.HUNG_UP_WITHIN", 3)
     reader, writer = await strangers(HANDSHAKE + one_of_frames([b"a", b"b", b"c"]))
     await eventually(lambda: listener.handler.links)
-    assert table(listener).ungreeted == 0
+    listener.on_established(listener.handler.links[0])
+    assert table(listener).unproven == 0
     listener.send(listener.handler.links[0], (b"last", b"", b"word"))
     listener.hang_up(listener.handler.links[0], 0.0)
     writer.write(one_of_frames([b"d", b"e", b"f"]))
@@ -219,7 +222,7 @@ def pair():
 @pytest.fixture
 def accepted(pair, monkeypatch):
     """A table with the pair's connection in it; a second one is one too many."""
-    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 0)
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNPROVEN", 0)
     made = []
 
     def make(refresh=lambda: None, is_known=lambda id: True, port=pair.port):
@@ -257,7 +260,7 @@ async def test_a_newer_connection_of_the_same_descriptor_is_left_alone(pair, acc
     descriptor = pair.accepted.fileno()
 
     def refresh(table):
-        monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 1)
+        monkeypatch.setattr("zmesh.transport.accepted.MAX_UNPROVEN", 1)
         table.on_disconnected(descriptor)
         table.on_accepted(descriptor)
 
@@ -284,26 +287,26 @@ async def test_what_is_no_connection_of_this_listener_is_left_alone(pair, accept
 
 async def test_a_connection_whose_link_was_another_one_is_left_alone(pair, accepted, monkeypatch):
     """A message that was read late was taken for one of the connection that has its descriptor now."""
-    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 10)
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNPROVEN", 10)
     monkeypatch.setattr("zmesh.transport.accepted.HUNG_UP_WITHIN", 1)
     each, shut = accepted(refresh=lambda table: None, is_known=lambda id: False)
     descriptor = pair.accepted.fileno()
     each.on_accepted(descriptor)
     connection = each.greet(descriptor)
     each.hang_up(descriptor, connection, b"routing id of the late message")
-    await eventually(lambda: each.ungreeted == 0)
+    await eventually(lambda: each.unproven == 0)
     assert pair.is_alive()
     assert shut == []
 
 
 async def test_a_connection_whose_link_is_gone_while_it_is_there_has_to_greet_again(pair, accepted, monkeypatch):
-    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNGREETED", 10)
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNPROVEN", 10)
     monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 3)
     each, shut = accepted(refresh=lambda table: None)
     each.on_accepted(pair.accepted.fileno())
     connection = each.greet(pair.accepted.fileno())
     each.forget(pair.accepted.fileno(), connection)
-    assert each.ungreeted == 1
+    assert each.unproven == 1
     await eventually(lambda: shut == ["no greeting came"])
     assert not pair.is_alive()
 
@@ -314,4 +317,4 @@ async def test_no_descriptor_is_left_and_none_is_inherited(pair, accepted):
     assert not any(os.get_inheritable(descriptor) for descriptor in (each._blank, each._duplicate))
     each.close()
     each.on_accepted(pair.accepted.fileno())
-    assert each.ungreeted == 0
+    assert each.unproven == 0

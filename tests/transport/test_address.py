@@ -7,7 +7,7 @@ from zmesh.testing import eventually
 from zmesh.transport import parse_url
 
 BAD = [
-    ("", "must begin with tcp://, ipc://, inproc:// or rnp://"),
+    ("", "must begin with tcp://, ipc://, inproc://, rnp:// or rnps://"),
     ("127.0.0.1:7323", "must begin with"),
     ("http://127.0.0.1:7323", "must begin with"),
     ("udp://127.0.0.1:7323", "must begin with"),
@@ -36,13 +36,6 @@ async def test_a_bad_url_is_refused_with_what_is_wrong_and_how_it_should_look(tr
             use(url)
         assert text in str(raised.value)
         assert repr(url) in str(raised.value)
-
-
-async def test_rnps_is_refused_as_long_as_there_are_no_keys(transports):
-    transport = transports()
-    for use in (transport.listen, transport.dial):
-        with pytest.raises(AddressError, match="'rnps://hub:7323' asks for encryption, and this node has no key"):
-            use("rnps://hub:7323")
 
 
 async def test_rnp_is_tcp_without_encryption(listener, dialler):

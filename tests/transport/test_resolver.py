@@ -205,11 +205,11 @@ def test_no_address_interleaves_with_none():
 
 ENDS = """
 import asyncio, time
-from zmesh.transport import Transport
+from zmesh.transport import LinkSecurity, Transport
 from zmesh.transport.resolver import Resolver
 
 class TransportHandler:
-    def on_dial_failed(self, url, reason):
+    def on_dial_failed(self, url, reason, code):
         raise AssertionError(reason)
 
 async def main():
@@ -218,7 +218,7 @@ async def main():
     def resolve(host):
         loop.call_soon_threadsafe(asked.set)
         time.sleep(1_000_000)
-    transport = Transport(TransportHandler(), Resolver(resolve))
+    transport = Transport(TransportHandler(), Resolver(resolve), LinkSecurity(insecure=True))
     transport.dial("tcp://hub:7323")
     await asked.wait()
     await transport.close()

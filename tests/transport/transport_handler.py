@@ -16,10 +16,15 @@ class RecordingHandler:
         self.ready = []
         self.lost = []
         self.shut = []
+        self.strangers = []
+        self.channels = {}
+        self.locals = []
         self.transport = None
 
-    def on_link_up(self, link, *, dialled, cost, channel=b""):
+    def on_link_up(self, link, *, dialled, cost, channel=b"", local=False):
         self.events.append(("up", link, dialled, cost))
+        self.channels[link] = channel
+        self.locals.append(local)
         self.links.append(link)
 
     def on_link_down(self, link, reason):
@@ -35,7 +40,7 @@ class RecordingHandler:
     def on_frames(self, link, frames):
         self.frames.append((link, tuple(bytes(frame) for frame in frames)))
 
-    def on_dial_failed(self, url, reason):
+    def on_dial_failed(self, url, reason, code=""):
         self.failures.append((url, reason))
 
     def on_frames_lost(self, link, reason):
@@ -43,6 +48,9 @@ class RecordingHandler:
 
     def on_connection_shut(self, reason):
         self.shut.append(reason)
+
+    def on_stranger(self, code, text):
+        self.strangers.append((code, text))
 
 
 async def joined(dialler, listener, url):

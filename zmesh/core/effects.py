@@ -85,8 +85,8 @@ class Report:
     `link_synced`, `node_forgotten`, `record_cut`, `route_refused`, `record_refused`, `not_trusted` (`text`: one of
     `credentials.REASONS`). With `unreachable` come the names
     that are `near` the destination, for how long (seconds) the routes of the reporting node have been `settled`,
-    and in `text` what it knows of the destination; with `link_not_greeted`, `text` is where the other end is. `count`
-    is the number of occurrences.
+    and in `text` what it knows of the destination; with `link_not_greeted`, `text` is where the other end is, with
+    `dial_failed` a code. `count` is the number of occurrences.
     """
 
     event: str

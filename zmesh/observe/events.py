@@ -45,10 +45,11 @@ class LinkRefused:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """A peer does not answer; it is dialled again."""
+    """A peer does not answer; it is dialled again. `code` is stable: why, such as `refused` or `wrong_key`."""
 
     url: str
     reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ def event_of(report: Report, router: Router, where: Callable[[LinkId], str]) -> 
             return LinkRefused(report.node, report.detail, where(report.link) if report.link is not None else "")
         case "dial_failed":
             url, _, reason = report.detail.partition(": ")
-            return DialFailed(url, reason)
+            return DialFailed(url, reason, report.text)
         case "node_joined":
             return NodeJoined(node)
         case "node_left":

@@ -23,6 +23,8 @@ log.addHandler(logging.NullHandler())  # without it, a program that configures n
 
 BURST = 10
 """Lines of one kind that are logged at once; one more every REFILL seconds in which none waits."""
+BURST_REFUSED = 4
+"""The same for links and connections that are refused: with those that follow, 9 lines in the first minute."""
 REFILL = 30.0
 PAUSE_FIRST = 1.0
 """Seconds until those that came after the burst are logged as one line; twice as long each time, up to PAUSE_LAST."""
@@ -36,6 +38,10 @@ MAX_REMEMBERED = 1024
 """Neighbours whose link was lost that are remembered."""
 MAX_REASONS = 16
 """Different failures of one peer that are logged at once each."""
+
+_REFUSED = ("refused", "stranger")
+_LOGGED_STRANGERS = ("plaintext", "encrypted", "wrong_key", "not_admitted")
+"""Those that are not are what port scanners and health checks do all the time; they are counted."""
 
 Line = tuple[int, str]
 """The level of a line, and its text."""
@@ -62,11 +68,12 @@ class Place(Protocol):
 class _Kind:
     """The lines of one kind, of which the last of those that are too many waits to be logged for all of them."""
 
-    __slots__ = ("_more", "_pause", "_refilled", "_tokens", "_waiting", "due")
+    __slots__ = ("_burst", "_more", "_pause", "_refilled", "_tokens", "_waiting", "due")
 
-    def __init__(self) -> None:
+    def __init__(self, burst: int = BURST) -> None:
         self.due = float("inf")
-        self._tokens = float(BURST)
+        self._burst = float(burst)
+        self._tokens = self._burst
         self._refilled = 0.0
         self._pause = PAUSE_FIRST
         self._waiting: Line | None = None
@@ -77,9 +84,9 @@ class _Kind:
         if self._waiting is not None:
             self._waiting, self._more = line, self._more + 1
             return None
-        self._tokens = min(float(BURST), self._tokens + (now - self._refilled) / REFILL)
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled) / REFILL)
         self._refilled = now
-        if self._tokens >= BURST:
+        if self._tokens >= self._burst:
             self._pause = PAUSE_FIRST
         if self._tokens >= 1.0:
             self._tokens -= 1.0
@@ -142,6 +149,10 @@ class Lines:
             case "dial_failed":
                 url, _, reason = report.detail.partition(": ")
                 yield from self._on_dial_failed(url, reason, now)
+            case "stranger_refused":
+                code, _, text = report.detail.partition(": ")
+                if code in _LOGGED_STRANGERS:
+                    yield from self._emit("stranger", (logging.WARNING, f"refused a connection {text}"), now)
             case "node_joined":
                 yield from self._linked(str(report.node), now)
                 yield from self._emit("joined", (logging.INFO, f"{report.node} joined the mesh"), now)
@@ -181,7 +192,10 @@ class Lines:
         return min([*fresh, *(kind.due for kind in self._kinds.values())], default=float("inf"))
 
     def _emit(self, kind: str, line: Line, now: float) -> Iterator[Line]:
-        ready = self._kinds.setdefault(kind, _Kind()).note(line, now)
+        kept = self._kinds.get(kind)
+        if kept is None:
+            kept = self._kinds[kind] = _Kind(BURST_REFUSED if kind in _REFUSED else BURST)
+        ready = kept.note(line, now)
         if ready is not None:
             yield ready
 

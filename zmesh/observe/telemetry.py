@@ -17,7 +17,9 @@ MAX_KEYS = 256
 LINES = Rate(1, 50)
 """Lines of one event in the log; the number of suppressed ones is added to the next."""
 
-_BY_REASON = frozenset(("frame_dropped", "overloaded", "unreachable", "route_refused", "record_refused"))
+_BY_REASON = frozenset(
+    ("frame_dropped", "overloaded", "unreachable", "route_refused", "record_refused", "stranger_refused")
+)
 _REMOTE_REASONS = frozenset(("no_route", "gone", "left", "restarted", "full"))
 """The reasons of `unreachable`: that text is another node's, which may say whatever it likes."""
 _LEVELS = {

@@ -158,12 +158,13 @@ class Driver:
 
     # -- stimuli: the transport (TransportHandler) --------------------------------------------------------------------
 
-    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"") -> None:
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"", local: bool = False) -> None:
         """A connection is there."""
         where = self._links.remote_address(link) if self._links is not None else ""
         where = f"at {where}" if dialled else f"from {where}"
         now = time.monotonic()
-        self.perform(self.engine.link_up(link, now, dialled=dialled, cost=cost, where=where, channel=channel))
+        how = self.engine.link_up(link, now, dialled=dialled, cost=cost, where=where, channel=channel, local=local)
+        self.perform(how)
 
     def on_link_down(self, link: LinkId, reason: str) -> None:
         """A connection is gone."""
@@ -192,10 +193,10 @@ class Driver:
                 break
             effects = self.engine.link_ready(link, time.monotonic())
 
-    def on_dial_failed(self, url: str, reason: str) -> None:
+    def on_dial_failed(self, url: str, reason: str, code: str = "") -> None:
         """A peer does not answer; it is dialled again."""
         self.perform(self.engine.dial_failed(url, reason, time.monotonic()))
-        self._note(Report("dial_failed", None, None, f"{url}: {reason}"))
+        self._note(Report("dial_failed", None, None, f"{url}: {reason}", text=code))
 
     def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
         """A message was dropped: of a link that is gone or was hung up."""
@@ -204,6 +205,10 @@ class Driver:
     def on_connection_shut(self, reason: str) -> None:
         """A connection was ended that no link had been made of."""
         self._note(Report("connection_shut", None, None, reason))
+
+    def on_stranger(self, code: str, text: str) -> None:
+        """A connection has ended in its handshake."""
+        self._note(Report("stranger_refused", None, None, f"{code}: {text}"))
 
     # -- effects -------------------------------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ class Member:
 
     # -- events of the transport (TransportHandler) --------------------------------------------------------------------
 
-    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"") -> None:
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"", local: bool = False) -> None:
         """Greet."""
         self._link = link
         hello = wire.Hello(self.node, self.incarnation, time.time(), self._leaf, int(link), 0)
@@ -150,13 +150,16 @@ class Member:
     def on_link_suspect(self, link: LinkId) -> None:
         """Nothing is done about it."""
 
-    def on_dial_failed(self, url: str, reason: str) -> None:
+    def on_dial_failed(self, url: str, reason: str, code: str = "") -> None:
         """The transport dials again."""
 
     def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
         """Nobody misses them."""
 
     def on_connection_shut(self, reason: str) -> None:
+        """It does not listen."""
+
+    def on_stranger(self, code: str, text: str) -> None:
         """It does not listen."""
 
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:

@@ -13,6 +13,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.transport.address import Target, parse_url
     from zmesh.transport.blocked_loop import BlockedLoopKeepalive
+    from zmesh.transport.curve import LinkSecurity
     from zmesh.transport.dial_status import DialFailure, DialState, DialStatus
     from zmesh.transport.link_socket import TransportHandler
     from zmesh.transport.transport import Transport
@@ -22,6 +23,7 @@ else:
         {
             "address": ("Target", "parse_url"),
             "blocked_loop": ("BlockedLoopKeepalive",),
+            "curve": ("LinkSecurity",),
             "dial_status": ("DialFailure", "DialState", "DialStatus"),
             "link_socket": ("TransportHandler",),
             "transport": ("Transport",),
@@ -33,6 +35,7 @@ __all__ = [
     "DialFailure",
     "DialState",
     "DialStatus",
+    "LinkSecurity",
     "Target",
     "Transport",
     "TransportHandler",

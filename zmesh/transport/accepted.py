@@ -1,4 +1,7 @@
-"""The TCP connections that a listener has accepted, and an end to those that never greet.
+"""The TCP connections that a listener has accepted, and limits on those that have not proven themselves.
+
+A connection is unproven until its link is up. How many there may be is limited in all and for each address, how long
+one may be without a first message and how many bytes may come before it is proven as well.
 
 libzmq bounds neither how many connections a ROUTER has nor how long one may be silent after its handshake, and it can't
 close a single one. But its monitor names the descriptor of each connection, and `shutdown(2)` on a duplicate of that
@@ -18,15 +21,21 @@ rule out that anything else is shut:
 from __future__ import annotations
 
 import asyncio
+import functools
+import ipaddress
 import os
 import resource
 import socket
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable
 
-MAX_UNGREETED = 1024
-MAX_UNGREETED_BYTES = 4 * 1024 * 1024
+MAX_UNPROVEN = 1024
+"""Unproven connections of one listener; the oldest of the address that has most is ended for one more."""
+MAX_UNPROVEN_OF_ADDRESS = 512
+"""Of them those from one address (IPv6: one network of 64 bits); the oldest is ended for one more."""
+MAX_UNPROVEN_BYTES = 4 * 1024 * 1024
 GREET_WITHIN = 100
 HUNG_UP_WITHIN = 10
 SWEEP = 0.1
@@ -42,9 +51,10 @@ _RECEIVED = struct.Struct("=128xQ")
 class AcceptedConnection:
     """One accepted connection; `left` counts the sweeps that it may wait for a message."""
 
-    __slots__ = ("greeted", "left", "routing_id")
+    __slots__ = ("address", "greeted", "left", "routing_id")
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self.address = address
         self.greeted = False
         self.left = GREET_WITHIN
         self.routing_id: bytes | None = None
@@ -71,7 +81,8 @@ class AcceptedConnections:
         self._is_known = is_known
         self._on_shut = on_shut
         self._connections: dict[int, AcceptedConnection] = {}
-        self._ungreeted: dict[int, AcceptedConnection] = {}
+        self._unproven: dict[int, AcceptedConnection] = {}
+        self._by_network: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._shutting = False
         self._excess = 0
@@ -86,33 +97,42 @@ class AcceptedConnections:
         return len(self._connections)
 
     @property
-    def ungreeted(self) -> int:
-        """How many have not sent a message yet, or have been hung up on."""
-        return len(self._ungreeted)
+    def unproven(self) -> int:
+        """How many have no link that is up."""
+        return len(self._unproven)
 
     def on_accepted(self, descriptor: int) -> None:
-        """Handle EVENT_ACCEPTED; past MAX_UNGREETED, shut down the oldest connection that has not greeted."""
-        connection = AcceptedConnection()
+        """Handle EVENT_ACCEPTED; past the limits, shut down an unproven connection."""
+        connection = AcceptedConnection(self._address(descriptor))
         self._connections[descriptor] = connection
         self._await(descriptor, connection)
         self._excess += SHED * self._is_short()
         if not self._shutting:
-            while len(self._ungreeted) > MAX_UNGREETED:
-                self._shut_oldest("too many connections that have not greeted")
+            network = network_of(connection.address)
+            while self._by_network[network] > MAX_UNPROVEN_OF_ADDRESS:
+                self._shut_oldest("too many connections without a link from one address", network)
+            while len(self._unproven) > MAX_UNPROVEN:
+                most = self._by_network.most_common(1)[0][0]
+                self._shut_oldest("too many connections without a link", most)
             self._shed()
 
-    def on_disconnected(self, descriptor: int) -> None:
-        """Handle EVENT_DISCONNECTED."""
-        self._connections.pop(descriptor, None)
-        self._ungreeted.pop(descriptor, None)
+    def on_disconnected(self, descriptor: int) -> str:
+        """Handle EVENT_DISCONNECTED; where the connection came from."""
+        connection = self._connections.pop(descriptor, None)
+        self._settle(descriptor)
+        return connection.address if connection is not None else ""
 
     def greet(self, descriptor: int) -> AcceptedConnection | None:
         """A message has come over a connection that there is no link of yet."""
         connection = self._connections.get(descriptor)
         if connection is not None:
             connection.greeted = True
-            self._ungreeted.pop(descriptor, None)
         return connection
+
+    def prove(self, descriptor: int, connection: AcceptedConnection) -> None:
+        """The link over a connection is up."""
+        if self._unproven.get(descriptor) is connection:
+            self._settle(descriptor)
 
     def hang_up(self, descriptor: int, connection: AcceptedConnection, routing_id: bytes) -> None:
         """End a connection in a while, when what was sent last has got out and who is honest has ended it himself."""
@@ -141,26 +161,39 @@ class AcceptedConnections:
     def _await(self, descriptor: int, connection: AcceptedConnection) -> None:
         if self._blank < 0:
             return
-        self._ungreeted[descriptor] = connection
+        self._settle(descriptor)
+        self._unproven[descriptor] = connection
+        self._by_network[network_of(connection.address)] += 1
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP, self._sweep)
+
+    def _settle(self, descriptor: int) -> AcceptedConnection | None:
+        """Count the connection no more as one that is unproven; None if it was not."""
+        connection = self._unproven.pop(descriptor, None)
+        if connection is not None:
+            network = network_of(connection.address)
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
+        return connection
 
     def _sweep(self) -> None:
         """Count down; what counts is sweeps, not time, so that a blocked loop ends no connection."""
         self._timer = None
         if self._blank < 0:
             return
-        for descriptor, connection in list(self._ungreeted.items()):
-            if self._ungreeted.get(descriptor) is not connection:
+        for descriptor, connection in list(self._unproven.items()):
+            if self._unproven.get(descriptor) is not connection:
                 continue
-            connection.left -= 1
+            if not connection.greeted or connection.routing_id is not None:  # else the engine sees to it
+                connection.left -= 1
             if connection.left <= 0:
                 self._shut(descriptor, "no greeting came" if connection.routing_id is None else "it was hung up on")
-            elif connection.routing_id is None and self._received(descriptor) > MAX_UNGREETED_BYTES:
-                self._shut(descriptor, "too many bytes before a greeting")
+            elif connection.routing_id is None and self._received(descriptor) > MAX_UNPROVEN_BYTES:
+                self._shut(descriptor, "too many bytes before a link")
         self._excess = SPARE_DESCRIPTORS * self._is_short()
         self._shed()
-        if self._ungreeted and self._timer is None and self._blank >= 0:
+        if self._unproven and self._timer is None and self._blank >= 0:
             self._timer = self._loop.call_later(SWEEP, self._sweep)
 
     def _is_short(self) -> bool:
@@ -178,25 +211,28 @@ class AcceptedConnections:
             self._excess -= 1
             self._shut_oldest("too few descriptors left")
 
-    def _shut_oldest(self, reason: str) -> None:
-        if self._ungreeted:
-            self._shut(next(iter(self._ungreeted)), reason)
+    def _shut_oldest(self, reason: str, network: str | None = None) -> None:
+        """Shut down the oldest unproven connection; of a network, if one is given."""
+        for descriptor, connection in self._unproven.items():
+            if network is None or network_of(connection.address) == network:
+                self._shut(descriptor, reason)
+                return
 
     def _shut(self, descriptor: int, reason: str) -> None:
-        """End a connection, and no other (see above). It counts as one that has not greeted no more, whatever comes."""
-        connection = self._ungreeted[descriptor]
+        """End a connection, and no other (see above). It is unproven no more, whatever comes."""
+        connection = self._unproven[descriptor]
         self._shutting = True  # what `refresh` brings must not use the duplicate as well
         try:
             os.dup2(descriptor, self._duplicate, inheritable=False)
             self._refresh()
-            if self._ungreeted.pop(descriptor, None) is not connection:
+            if self._settle(descriptor) is not connection:
                 return
             if connection.routing_id is not None and not self._is_known(connection.routing_id):
                 return
             if self._end_duplicate():
                 self._on_shut(reason)
         except OSError:  # it is closed already
-            self._ungreeted.pop(descriptor, None)
+            self._settle(descriptor)
         finally:
             self._shutting = False
             if self._blank >= 0:
@@ -211,6 +247,23 @@ class AcceptedConnections:
             return ours
         finally:
             sock.detach()
+
+    def _address(self, descriptor: int) -> str:
+        """Where a connection comes from; "" if it is closed already. For counts and logs: it may be a later one."""
+        try:
+            duplicate = os.dup(descriptor)
+        except OSError:
+            return ""
+        try:
+            sock = socket.socket(fileno=duplicate)
+        except OSError:
+            os.close(duplicate)
+            return ""
+        with sock:
+            try:
+                return str(sock.getpeername()[0]) if sock.family in (socket.AF_INET, socket.AF_INET6) else ""
+            except OSError:
+                return ""
 
     def _received(self, descriptor: int) -> int:
         """Bytes received over a descriptor (Linux, TCP_INFO; 0 elsewhere); `_shut` checks whose it is."""
@@ -229,3 +282,15 @@ class AcceptedConnections:
             os.dup2(self._blank, self._duplicate, inheritable=False)
         received: int = _RECEIVED.unpack(info)[0] if len(info) == _RECEIVED.size else 0
         return received
+
+
+@functools.lru_cache(4096)
+def network_of(address: str) -> str:
+    """What connections are counted by: an IPv4 address, mapped ones too, or the first 64 bits of an IPv6 address."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    return str(ip.ipv4_mapped) if ip.ipv4_mapped is not None else ip.packed[:8].hex()

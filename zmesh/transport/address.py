@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from zmesh.core.limits import DEFAULT_COST
 from zmesh.errors import AddressError
+from zmesh.transport.curve import key_from_text
 
 PROXY_PORT = 1080
 MAX_CREDENTIAL = 255
@@ -25,7 +27,8 @@ class Target(NamedTuple):
     """A URL, read.
 
     `endpoint` is what ZeroMQ understands, `cost` that of links through it, `url` the URL without a proxy's password,
-    and `host` and `port` (None for any) are those of TCP, the host without brackets.
+    `host` and `port` (None for any) are those of TCP, the host without brackets. `scheme` is that of the URL, and `key`
+    the public CURVE key of a peer.
     """
 
     endpoint: str
@@ -34,13 +37,25 @@ class Target(NamedTuple):
     host: str = ""
     port: int | None = None
     proxy: Proxy | None = None
+    scheme: str = "tcp"
+    key: bytes | None = None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody but this user can dial it: within the process, or a Unix socket that is a file."""
+        return self.scheme == "inproc" or (self.scheme == "ipc" and not self.endpoint.startswith("ipc://@"))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing of a link through it leaves this machine."""
+        return self.scheme in ("ipc", "inproc") or (self.proxy is None and is_loopback(self.host))
 
 
 def parse_url(url: str) -> Target:
-    """Read `tcp://host:port`, `ipc://path`, `inproc://name` or `rnp://host:port`, with or without a query.
+    """Read `tcp://host:port`, `ipc://path`, `inproc://name`, `rnp://host:port` or `rnps://host:port`.
 
-    After `?` stand `cost=N` and, for TCP, `proxy=socks5://user:password@host:port`. Raises AddressError with what is
-    wrong and how it should look.
+    After `?` stand `cost=N` and, for TCP, `key=KEY` and `proxy=socks5://user:password@host:port`. Raises AddressError
+    with what is wrong and how it should look.
     """
     try:
         return _parse(url)
@@ -52,25 +67,25 @@ def parse_url(url: str) -> Target:
 
 def _parse(url: str) -> Target:
     parts = urlsplit(url)
-    scheme = "tcp" if parts.scheme == "rnp" else parts.scheme
-    if parts.scheme == "rnps":
-        raise AddressError(
-            f"{url!r} asks for encryption, and this node has no key; use tcp:// inside a trusted network"
-        )
+    scheme = "tcp" if parts.scheme in ("rnp", "rnps") else parts.scheme
     if scheme not in ("tcp", "ipc", "inproc"):
-        raise AddressError(f"{url!r} is no address: it must begin with tcp://, ipc://, inproc:// or rnp://")
-    cost, proxy = DEFAULT_COST, None
+        raise AddressError(f"{url!r} is no address: it must begin with tcp://, ipc://, inproc://, rnp:// or rnps://")
+    cost, proxy, public = DEFAULT_COST, None, None
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key == "proxy":
             if scheme != "tcp":
                 raise AddressError(f"{_shown(url)!r}: only TCP goes through a proxy")
             proxy = _parse_proxy(url, value)
+        elif key == "key":
+            if parts.scheme not in ("tcp", "rnps"):
+                raise AddressError(f"{_shown(url)!r}: a key is for tcp:// and rnps://, which are encrypted")
+            public = key_from_text(value)
         elif key == "cost" and value.isdecimal() and 1 <= int(value) <= 100_000:
             cost = int(value)
         else:
             raise AddressError(
-                f"{_shown(url)!r}: after the ? only cost=N with N from 1 to 100000, and proxy=socks5://host:port,"
-                f" are known, not {key}={value}"
+                f"{_shown(url)!r}: after the ? only cost=N with N from 1 to 100000, key=KEY and"
+                f" proxy=socks5://host:port are known, not {key}={value}"
             )
     rest = parts.netloc + parts.path
     if not rest:
@@ -83,10 +98,10 @@ def _parse(url: str) -> Target:
             )
         host = host.removeprefix("[").removesuffix("]")
         number = None if port == "*" else int(port) or None
-        return Target(tcp_endpoint(host, number), cost, _shown(url), host, number, proxy)
+        return Target(tcp_endpoint(host, number), cost, _shown(url), host, number, proxy, parts.scheme, public)
     if scheme == "ipc" and len(rest.encode()) > 106:
         raise AddressError(f"{url!r}: a socket's path may have 106 bytes, and this one has {len(rest.encode())}")
-    return Target(f"{scheme}://{rest}", cost, url)
+    return Target(f"{scheme}://{rest}", cost, url, scheme=scheme)
 
 
 def parse_peer(url: str) -> Target:
@@ -95,6 +110,18 @@ def parse_peer(url: str) -> Target:
     if target.endpoint.startswith("tcp:") and (target.host == "*" or target.port is None):
         raise AddressError(f"can't dial {target.url}: a peer has one host and one port; * and 0 are for listening")
     return target
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine alone: an address of 127.0.0.0/8, ::1, or `localhost` (RFC 6761 section 6.3)."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        name = host.lower().removesuffix(".")
+        return name == "localhost" or name.endswith(".localhost")
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped.is_loopback
+    return address.is_loopback
 
 
 def tcp_endpoint(host: str, port: int | None) -> str:

@@ -11,6 +11,7 @@ import zmq
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.transport.address import Target
+from zmesh.transport.curve import Dialled
 from zmesh.transport.dial_status import DialError, DialFailure
 from zmesh.transport.link_socket import EVENTS, IN, LAST, MORE, OUT, LinkSocket, send_rest
 
@@ -26,9 +27,22 @@ _CLOSED = (DialFailure.CLOSED, "the connection was closed while it was being set
 _FAILURES = {
     int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): _CLOSED,
     int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): NOT_ZEROMQ,
-    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): (DialFailure.NOT_ADMITTED, "the other side does not let us in"),
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): (DialFailure.NOT_ADMITTED, "it does not let this node in"),
     int(zmq.EVENT_DISCONNECTED): _CLOSED,
 }
+_MISMATCH = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+_ENCRYPTED = (
+    DialFailure.ENCRYPTED,
+    "it takes no plaintext links; its URL needs ?key= and its key after it, as that node prints it",
+)
+_PLAINTEXT = (
+    DialFailure.PLAINTEXT,
+    "it speaks plaintext, and this URL has a key; give that node an identity, or take ?key= out of the URL",
+)
+_WRONG_KEY = (
+    DialFailure.WRONG_KEY,
+    "it closed the connection during the handshake: its key is not the one in this URL, or it has just stopped",
+)
 _EVENTS = int(zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED) | sum(_FAILURES)
 
 
@@ -54,8 +68,10 @@ class Connection(LinkSocket):
         target: Target,
         on_up: Callable[[], None],
         on_healthy: Callable[[], None],
+        keys: Dialled | None = None,
     ) -> None:
         super().__init__(transport)
+        self._keys = keys
         self.link: LinkId | None = None
         self.ended: asyncio.Future[Ended] = transport.loop.create_future()
         self._target = target
@@ -69,6 +85,10 @@ class Connection(LinkSocket):
             # Nothing is sent before the handshake either way.
             # Once it has failed it is replaced. Without an interval, libzmq would not report it.
             self._socket.set(zmq.RECONNECT_IVL, NEVER_MS)
+            if keys is not None:
+                self._socket.set(zmq.CURVE_SERVERKEY, keys.listener)
+                self._socket.set(zmq.CURVE_PUBLICKEY, keys.own.public)
+                self._socket.set(zmq.CURVE_SECRETKEY, keys.own.secret)
             self._socket.connect(endpoint)
         except zmq.ZMQError:
             self._shut()
@@ -103,7 +123,7 @@ class Connection(LinkSocket):
         self.link = None
         self._end(Ended(True, None, pause))
 
-    def on_established(self) -> None:
+    def on_established(self, link: LinkId) -> None:
         """The node has taken the link up."""
         self._on_established()
 
@@ -147,7 +167,9 @@ class Connection(LinkSocket):
             return
         self.link = self.transport.new_link(self)
         self._on_up()
-        self.handler.on_link_up(self.link, dialled=True, cost=self._target.cost)
+        channel = self._keys.channel if self._keys is not None else b""
+        target = self._target
+        self.handler.on_link_up(self.link, dialled=True, cost=target.cost, channel=channel, local=target.is_private)
 
     def _on_event(self, event: int, value: int) -> None:
         if self._socket.closed:
@@ -161,7 +183,14 @@ class Connection(LinkSocket):
         elif event == zmq.EVENT_CONNECT_RETRIED:
             self._lose(Ended(self.link is not None))
         else:
-            self._lose(Ended(self.link is not None, DialError(*_FAILURES[event])))
+            self._lose(Ended(self.link is not None, DialError(*self._failure(event, value))))
+
+    def _failure(self, event: int, value: int) -> tuple[DialFailure, str]:
+        """Why a connection has failed in its handshake, by a monitor event and its value."""
+        failure = _FAILURES[event]
+        if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MISMATCH:
+            return _ENCRYPTED if self._keys is None else _PLAINTEXT
+        return _WRONG_KEY if failure is _CLOSED and self._keys is not None else failure
 
     def _lose(self, ended: Ended) -> None:
         """End a connection that was closed, after reading what came over it before, such as GOODBYE."""

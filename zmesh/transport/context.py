@@ -22,7 +22,7 @@ class _Shared:
         self._lock = threading.Lock()
         self._context: Context | None = None
         self.users = 0
-        self._inherited: list[Context] = []
+        self._kept: list[Context] = []
         os.register_at_fork(after_in_child=self._in_child)
 
     def acquire(self) -> Context:
@@ -34,23 +34,32 @@ class _Shared:
             self.users += 1
             return self._context
 
-    async def release(self) -> None:
-        """Give it back. The last one ends it, which takes until all is sent, and the sockets' LINGER at most."""
-        with self._lock:
-            self.users -= 1
-            if self.users or self._context is None:
-                return
-            context, self._context = self._context, None
-        await _end(context)
+    async def release(self, can_end: bool = True) -> None:
+        """Give it back. The last one ends it, which takes until all is sent, and the sockets' LINGER at most.
 
-    def release_now(self) -> None:
+        `can_end` False: a socket is open that can't be closed any more, so that ending it would take for ever.
+        """
+        context = self._give_back(can_end)
+        if context is not None:
+            await _end(context)
+
+    def release_now(self, can_end: bool = True) -> None:
         """Give it back without a loop; the last one blocks until the context has ended, for LINGER_MS at most."""
+        context = self._give_back(can_end)
+        if context is not None:
+            context.term()
+
+    def _give_back(self, can_end: bool) -> Context | None:
+        """The context, if it is to be ended now."""
         with self._lock:
             self.users -= 1
             if self.users or self._context is None:
-                return
+                return None
             context, self._context = self._context, None
-        context.term()
+            if can_end:
+                return context
+            self._kept.append(context)
+            return None
 
     def _in_child(self) -> None:
         """A context can be neither used nor ended in a fork, where its threads are not; the child makes one of its own.
@@ -59,7 +68,7 @@ class _Shared:
         """
         self._lock = threading.Lock()
         if self._context is not None:
-            self._inherited.append(self._context)
+            self._kept.append(self._context)
         self._context, self.users = None, 0
 
 

@@ -53,6 +53,15 @@ class DialFailure(StrEnum):
     NOT_ADMITTED = "not_admitted"
     """The other end does not admit this node (ZAP)."""
 
+    ENCRYPTED = "encrypted"
+    """The other end takes encrypted links only, and the URL has no key."""
+
+    PLAINTEXT = "plaintext"
+    """The other end speaks plaintext, and the URL has a key."""
+
+    WRONG_KEY = "wrong_key"
+    """The other end has another key than the URL, or closed the connection: the one can't be told from the other."""
+
     PROXY = "proxy"
     """The proxy is reached and did not connect to the peer."""
 
@@ -61,6 +70,10 @@ class DialFailure(StrEnum):
 
     OTHER = "other"
     """Anything else that the operating system says."""
+
+
+NOT_TRUSTED = frozenset((DialFailure.ENCRYPTED, DialFailure.NOT_ADMITTED, DialFailure.PLAINTEXT, DialFailure.WRONG_KEY))
+"""The failures with which one end does not trust the other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import zmq
 
 from zmesh.runtime import abandon, supervised
-from zmesh.transport.address import Target
+from zmesh.transport.address import Target, is_loopback
 from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
-from zmesh.transport.dial_status import DialError, DialFailure, DialState, DialStatus, failed
+from zmesh.transport.curve import Dialled
+from zmesh.transport.dial_status import NOT_TRUSTED, DialError, DialFailure, DialState, DialStatus, failed
 from zmesh.transport.happy_eyeballs import Candidate, connect_first
 from zmesh.transport.resolver import Resolver
 
@@ -31,15 +32,17 @@ log = logging.getLogger(__name__)
 REDIAL_FIRST = 0.05
 REDIAL_ABSENT = 1.0
 REDIAL_LAST = 10.0
+REDIAL_NOT_TRUSTED = 5.0
 
-_ANSWERED = (DialFailure.NOT_ZEROMQ, DialFailure.CLOSED, DialFailure.NOT_ADMITTED)
+_ANSWERED = NOT_TRUSTED | {DialFailure.NOT_ZEROMQ, DialFailure.CLOSED}
 
 
 class Dialler:
-    """Keeps a connection to the peer of `target`, dialling again for ever, in a task of its own."""
+    """Keeps a connection to the peer of `target`, dialling again for ever, in a task of its own; `keys` encrypt it."""
 
-    def __init__(self, transport: Transport, target: Target, resolver: Resolver) -> None:
+    def __init__(self, transport: Transport, target: Target, resolver: Resolver, keys: Dialled | None = None) -> None:
         self._transport = transport
+        self._keys = keys
         self._target = target
         self._resolver = resolver
         self._connection: Connection | None = None
@@ -70,6 +73,7 @@ class Dialler:
                 least = await self._round()
             except DialError as failure:
                 self._failed(failure)
+                least = REDIAL_NOT_TRUSTED if failure.failure in NOT_TRUSTED else 0.0
             except (OSError, zmq.ZMQError) as error:
                 self._failed(failed(error))
             except Exception as error:  # whatever it is, the peer is dialled again
@@ -113,6 +117,8 @@ class Dialler:
             return [Candidate(socket.AF_UNSPEC, "", self._target.endpoint)]
         self._state = DialState.RESOLVING
         found = await self._resolver.addresses(host)
+        if is_loopback(host):
+            found = [each for each in found if is_loopback(each.host)]
         number = port or 0
         return [Candidate(each.family, each.socket_address(number), each.endpoint(number)) for each in found]
 
@@ -141,7 +147,7 @@ class Dialler:
         """Have ZeroMQ connect to an endpoint, and wait until that is over."""
         target = self._target
         connection = self._connection = Connection(
-            self._transport, endpoint, target, self._linked, self._on_established
+            self._transport, endpoint, target, self._linked, self._on_established, self._keys
         )
         try:
             return await connection.ended
@@ -164,4 +170,4 @@ class Dialler:
         self._why = why
         self._tries += 1
         self._absent = why.failure not in _ANSWERED
-        self._transport.handler.on_dial_failed(self._target.url, why.reason)
+        self._transport.handler.on_dial_failed(self._target.url, why.reason, why.failure.value)

@@ -34,6 +34,8 @@ BATCH_SECONDS = 0.002
 UNCOPIED = 16 * 1024
 BODY = 1
 NO_DESCRIPTOR = -1
+MONITOR_HIGH_WATER = 65_536
+"""Events that may wait to be read. With more, libzmq's I/O thread waits, and with it every link of the process."""
 
 MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
 LAST = int(zmq.DONTWAIT)
@@ -45,8 +47,8 @@ IN = int(zmq.POLLIN)
 class TransportHandler(Protocol):
     """Receives the events of a transport, all on the loop's thread."""
 
-    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"") -> None:
-        """A connection is established, dialled or accepted; `channel` as `Engine.link_up` takes it."""
+    def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"", local: bool = False) -> None:
+        """A connection is established, dialled or accepted; `channel` and `local` as `Engine.link_up` takes them."""
 
     def on_link_down(self, link: LinkId, reason: str) -> None:
         """A connection is closed."""
@@ -60,14 +62,17 @@ class TransportHandler(Protocol):
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
         """A message was received: its parts, four at most."""
 
-    def on_dial_failed(self, url: str, reason: str) -> None:
-        """A peer did not answer; it is dialled again."""
+    def on_dial_failed(self, url: str, reason: str, code: str = "") -> None:
+        """A peer did not answer; it is dialled again. `code` is that of a DialFailure."""
 
     def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
         """A message was thrown away: what was sent on a link that had just gone, or came from one that was hung up."""
 
     def on_connection_shut(self, reason: str) -> None:
         """A connection that no link had been made of was ended."""
+
+    def on_stranger(self, code: str, text: str) -> None:
+        """A connection has ended in its handshake: where it came from, and why; `code` is one of STRANGERS."""
 
 
 class LinkSocket(ABC):
@@ -122,6 +127,7 @@ class LinkSocket(ABC):
         name = f"inproc://zmesh-monitor-{id(self._socket):x}-{self._fd}"
         self._socket.monitor(name, events)
         self._monitor = self.transport.context.socket(zmq.PAIR, socket_class=zmq.Socket)
+        self._monitor.set(zmq.RCVHWM, MONITOR_HIGH_WATER)
         self._monitor.connect(name)
         fd = cast("int", self._monitor.get(zmq.FD))
         self.transport.loop.add_reader(fd, self._drain_monitor)
@@ -148,7 +154,7 @@ class LinkSocket(ABC):
         self._fd = self._monitor_fd = NO_DESCRIPTOR
         self._socket.close()
 
-    def on_established(self) -> None:  # noqa: B027  # who listens has nothing to do
+    def on_established(self, link: LinkId) -> None:  # noqa: B027  # where there is nothing to do
         """The node has taken a link of this sock up."""
 
     @abstractmethod

@@ -16,10 +16,12 @@ from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.errors import AddressError
 from zmesh.transport.accepted import AcceptedConnection, AcceptedConnections
-from zmesh.transport.address import Target
+from zmesh.transport.address import Target, is_loopback
+from zmesh.transport.curve import KeyPair
 from zmesh.transport.dial_status import DialError
 from zmesh.transport.link_socket import EVENTS, LAST, MORE, NO_DESCRIPTOR, LinkSocket, send_rest
 from zmesh.transport.resolver import Address, Resolver
+from zmesh.transport.zap import key_of
 
 if TYPE_CHECKING:
     from zmesh.transport.transport import Transport
@@ -30,15 +32,35 @@ SUSPECT_AGAIN = 0.05
 RETRY_FIRST = 0.001
 RETRY_LAST = 0.05
 RETRY_GROWTH = 1.25
-_EVENTS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+_EVENTS = int(
+    zmq.EVENT_ACCEPTED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
+
+STRANGERS = {
+    "plaintext": "it speaks plaintext, and this address takes encrypted links only; the URL that it dials needs ?key=",
+    "encrypted": "it dials with a key, and this address is plaintext; this node needs an identity",
+    "wrong_key": "it dials with another key than this address has; compare the ?key= that it dials with",
+    "not_admitted": "this node does not let it in",
+    "not_zeromq": "it does not speak ZeroMQ",
+    "no_handshake": "it ended the connection, or was silent, before the handshake was done",
+}
+"""Why a connection has ended in its handshake, by code."""
 
 
 class Listener(LinkSocket):
-    """A ROUTER. Its connections are identified by the routing ids that libzmq assigns."""
+    """A ROUTER. Its connections are identified by the routing ids that libzmq assigns; `keys` encrypt them."""
 
-    def __init__(self, transport: Transport, target: Target, resolver: Resolver) -> None:
+    def __init__(self, transport: Transport, target: Target, resolver: Resolver, keys: KeyPair | None = None) -> None:
         super().__init__(transport)
         self.cost = target.cost
+        self._private = target.is_private
+        self._keys = keys
+        self._failure = ""
         self._by_id: dict[bytes, LinkId] = {}
         self._ids: dict[LinkId, bytes] = {}
         self._by_descriptor: dict[int, list[LinkId]] = {}
@@ -66,6 +88,8 @@ class Listener(LinkSocket):
         try:
             self._socket.set(zmq.ROUTER_MANDATORY, 1)
             self._socket.set(zmq.BACKLOG, BACKLOG)
+            if self._keys is not None:
+                self._encrypt(self._keys)
             scheme, _, path = target.endpoint.partition("://")
             if scheme == "tcp" and hosts:
                 self._take_over(_bind_tcp(hosts, target.port or 0), target.endpoint)
@@ -82,6 +106,24 @@ class Listener(LinkSocket):
         except BaseException:
             self._shut()
             raise
+
+    def _encrypt(self, keys: KeyPair) -> None:
+        """Admit CURVE alone, as the ZAP handler allows; before it is bound, since keys that come later do nothing."""
+        self._socket.set(zmq.CURVE_SERVER, 1)
+        self._socket.set(zmq.CURVE_SECRETKEY, keys.secret)
+        self._socket.set(zmq.ZAP_DOMAIN, self.transport.zap_domain())
+        self._socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+    @property
+    def key(self) -> bytes | None:
+        """The public key that this address is dialled with; None for plaintext."""
+        return self._keys.public if self._keys is not None else None
+
+    def on_established(self, link: LinkId) -> None:
+        """The node has taken a link of this sock up."""
+        connection = self._connections.get(link)
+        if self._accepted is not None and connection is not None:
+            self._accepted.prove(self._descriptors[link], connection)
 
     def _take_over(self, listening: socket.socket, endpoint: str) -> None:
         """Have ZeroMQ accept the connections of a socket of ours (ZMQ_USE_FD).
@@ -189,7 +231,8 @@ class Listener(LinkSocket):
             connection = self._accepted.greet(descriptor)
             if connection is not None:
                 self._connections[link] = connection
-        self.handler.on_link_up(link, dialled=False, cost=self.cost)
+        channel = key_of(first) + self._keys.public if self._keys is not None else b""
+        self.handler.on_link_up(link, dialled=False, cost=self.cost, channel=channel, local=self._private)
         self.handler.on_frames(link, parts)
 
     def _on_event(self, event: int, value: int) -> None:
@@ -201,11 +244,27 @@ class Listener(LinkSocket):
             if self._accepted is not None:
                 self._accepted.on_accepted(value)
             return
+        if event != zmq.EVENT_DISCONNECTED:
+            self._failure = self._code_of(event, value)
+            return
+        failure, self._failure = self._failure, ""
         if self._accepted is not None:
-            self._accepted.on_disconnected(value)
+            where = self._accepted.on_disconnected(value)
+            if failure:
+                self.handler.on_stranger(failure, f"from {where}: {STRANGERS[failure]}")
         for link in list(self._by_descriptor.get(value, ())):
             self._suspect(link)
             self.transport.loop.call_later(SUSPECT_AGAIN, self._suspect, link)
+
+    def _code_of(self, event: int, value: int) -> str:
+        """Why the connection has failed in its handshake whose EVENT_DISCONNECTED is next; one of STRANGERS."""
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return "not_admitted"
+        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            return "no_handshake"
+        if value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+            return "encrypted" if self._keys is None else "plaintext"
+        return "wrong_key" if value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC else "not_zeromq"
 
     def _suspect(self, link: LinkId) -> None:
         """A descriptor was closed that may have been this link's: have a frame sent, which fails with EHOSTUNREACH."""
@@ -305,6 +364,10 @@ def _hosts(target: Target, resolver: Resolver) -> list[Address]:
         if target.host in [name for _, name in socket.if_nameindex()]:
             return []
         raise AddressError(f"can't listen on {target.url}: {failure.reason}") from None
+    if is_loopback(target.host):
+        found = [address for address in found if is_loopback(address.host)]
+        if not found:
+            raise AddressError(f"can't listen on {target.url}: {target.host} is not loopback on this machine")
     return sorted(found, key=lambda address: address.family != socket.AF_INET)
 
 

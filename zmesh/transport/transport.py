@@ -11,6 +11,7 @@ from zmesh.core.wire import Frames
 from zmesh.transport.address import parse_peer, parse_url
 from zmesh.transport.connection import Connection
 from zmesh.transport.context import shared
+from zmesh.transport.curve import LinkSecurity, key_to_text
 from zmesh.transport.dial_status import DialStatus
 from zmesh.transport.dialler import Dialler
 from zmesh.transport.gate import Gate
@@ -18,16 +19,25 @@ from zmesh.transport.link_socket import LinkSocket, TransportHandler
 from zmesh.transport.listener import Listener
 from zmesh.transport.resolver import Resolver
 from zmesh.transport.resolver import shared as shared_resolver
+from zmesh.transport.zap import shared as shared_zap
 
 UNBOUND_WITHIN = 0.5
 
 
 class Transport:
-    """The ZeroMQ sockets of one node. `resolver` looks up host names; by default that of the process."""
+    """The ZeroMQ sockets of one node.
 
-    def __init__(self, handler: TransportHandler, resolver: Resolver = shared_resolver) -> None:
+    `security` says which links are encrypted and which are refused; by default that of a node without an identity.
+    `resolver` looks up host names; by default that of the process.
+    """
+
+    def __init__(
+        self, handler: TransportHandler, resolver: Resolver = shared_resolver, security: LinkSecurity | None = None
+    ) -> None:
         self.handler = handler
         self.resolver = resolver
+        self._security = security if security is not None else LinkSecurity()
+        self._zap_domain: bytes | None = None
         self.loop = asyncio.get_running_loop()
         self.context = shared.acquire()
         self.links: dict[LinkId, LinkSocket] = {}
@@ -41,18 +51,30 @@ class Transport:
         self.closed = False
 
     def listen(self, url: str) -> str:
-        """Bind a ROUTER and return the real URL (with the sock, where `*` was given).
+        """Bind a ROUTER and return the URL to dial it at: with the port, where `*` was given, and the key, if any.
 
-        Raises AddressError if the address is malformed, taken, or not of this machine.
+        Raises AddressError if the address is malformed, taken, or not of this machine, or must not be plaintext.
         """
-        sock = Listener(self, parse_url(url), self.resolver)
+        target = parse_url(url)
+        sock = Listener(self, target, self.resolver, self._security.to_listen(target))
         self._listeners.append(sock)
-        self.listening.append(sock.url)
-        return sock.url
+        shown = sock.url if sock.key is None else f"{sock.url}?key={key_to_text(sock.key)}"
+        self.listening.append(shown)
+        return shown
 
     def dial(self, url: str) -> None:
-        """Keep a connection to a peer up, dialling again for ever. Raises AddressError if the URL is malformed."""
-        self._diallers.append(Dialler(self, parse_peer(url), self.resolver))
+        """Keep a connection to a peer up, dialling again for ever.
+
+        Raises AddressError if the URL is malformed, or if the link would be plaintext and must not be.
+        """
+        target = parse_peer(url)
+        self._diallers.append(Dialler(self, target, self.resolver, self._security.to_dial(target)))
+
+    def zap_domain(self) -> bytes:
+        """The ZAP domain of the encrypted listeners."""
+        if self._zap_domain is None:
+            self._zap_domain = shared_zap.open(self.context)
+        return self._zap_domain
 
     def dials(self) -> tuple[DialStatus, ...]:
         """How dialling each peer stands, in the order in which they were given."""
@@ -122,7 +144,7 @@ class Transport:
         """The node has taken the link up: should it be lost, it is dialled again soon."""
         sock = self.links.get(link)
         if sock is not None:
-            sock.on_established()
+            sock.on_established(link)
 
     def new_link(self, sock: LinkSocket) -> LinkId:
         """Number a new connection."""
@@ -148,7 +170,11 @@ class Transport:
         self.links.clear()
         if tasks:
             await asyncio.wait(tasks)
-        await shared.release()
+        await shared.release(self._close_zap())
+
+    def _close_zap(self) -> bool:
+        domain, self._zap_domain = self._zap_domain, None
+        return domain is None or shared_zap.close(domain)
 
     def close_now(self) -> None:
         """Close every socket without the loop, which may be closed; blocks for LINGER_MS at most."""
@@ -161,4 +187,4 @@ class Transport:
         self.links.clear()
         for sock in ports:
             sock.close()
-        shared.release_now()
+        shared.release_now(self._close_zap())

@@ -25,7 +25,8 @@ class PeerIdentity(NamedTuple):
 class Certified(NamedTuple):
     """A certificate that was read, and is signed by the authority that it names; `check` says whether to believe it.
 
-    `digest` is what others call it by, `data` its bytes, `public` the Ed25519 key, `valid_until` in seconds since 1970.
+    `digest` is what others call it by, `data` its bytes, `public` the Ed25519 key, `valid_until` in seconds since 1970,
+    and `details` what the credentials keep of it.
     """
 
     identity: PeerIdentity
@@ -33,6 +34,7 @@ class Certified(NamedTuple):
     data: bytes
     public: bytes
     valid_until: float
+    details: object
 
 
 class Disbelieved(Exception):
@@ -68,6 +70,10 @@ class Credentials(Protocol):
     @property
     def own(self) -> Certified:
         """The certificate of this node."""
+
+    @property
+    def exchange_key(self) -> bytes:
+        """The public X25519 key of this incarnation, 32 bytes."""
 
     def sign(self, data: bytes) -> bytes:
         """The signature of this node's key, 64 bytes."""

@@ -36,7 +36,14 @@ from zmesh.core.timers import Alarm, WallClock
 from zmesh.core.view import View
 from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Packet, WireError
 
-_ROUTING = (Kind.UPDATE, Kind.RECORD, Kind.SEQNO_REQUEST, Kind.RESEND)
+_ROUTING = (
+    Kind.UPDATE,
+    Kind.RECORD,
+    Kind.SEQNO_REQUEST,
+    Kind.RESEND,
+    Kind.CERTIFICATE_REQUEST,
+    Kind.CERTIFICATE,
+)
 
 
 class Engine(View):
@@ -83,6 +90,8 @@ class Engine(View):
             epoch=epoch,
             leaf=leaf,
             limits=limits,
+            credentials=credentials,
+            clock=self._clock,
         )
         self.forwarding = Forwarding(node, incarnation, self.routing, leaf=leaf, limits=limits)
         self.neighbours = Neighbours(
@@ -269,7 +278,7 @@ class Engine(View):
 
     def trust_changed(self, now: float) -> list[Effect]:
         """What the credentials believe has changed: links to nodes that are not believed any more end."""
-        self._check_trust(now)
+        self._check_trust(now, in_full=True)
         return self._done(now)
 
     def clock_set(self, epoch: float, now: float) -> list[Effect]:
@@ -392,6 +401,16 @@ class Engine(View):
                 routing.on_update(link.id, update, now)
             case Kind.RECORD:
                 self._on_records(link, *wire.decode_records(head), now)
+            case Kind.CERTIFICATE_REQUEST:
+                digests = wire.decode_certificate_requests(head)
+                limiter.spend("certificates", 1 + len(digests))
+                for frames in wire.encode_certificates(routing.on_certificate_requests(digests)):
+                    self.forwarding.enqueue(link.id, frames)
+            case Kind.CERTIFICATE:
+                for data in wire.decode_certificates(head):
+                    limiter.spend("certificates", 1)
+                    if routing.on_certificate(link.id, data, now):
+                        self.delivery.on_contested(now)
             case Kind.SEQNO_REQUEST:
                 for request in wire.decode_seqno_requests(head):
                     limiter.spend("seqno_requests", 1 + routing.on_seqno_request(link.id, request, now))
@@ -422,12 +441,15 @@ class Engine(View):
             case Ended(link, reason):
                 self._close(link, reason, now)
 
-    def _check_trust(self, now: float) -> None:
+    def _check_trust(self, now: float, *, in_full: bool = False) -> None:
+        self.routing.check_trust(now, in_full=in_full)
         for ended in self.neighbours.disbelieved(now):
             self._follow(ended, now)
 
     def _establish(self, link: Link, now: float) -> None:
         self.neighbours.establish(link, now)
+        if link.certified is not None:
+            self.routing.add_certificate(link.certified)
         if self.leaf:
             if self.forwarding.uplink is None:
                 self.forwarding.attach(link.id)

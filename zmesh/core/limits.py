@@ -55,6 +55,9 @@ class Limits(NamedTuple):
     nodes: int = 32768
     """Records of other nodes; one that takes more than `records.UNIT_BYTES` of memory counts as several."""
 
+    held_record_bytes: int = 16 * MEBIBYTE
+    """Records that wait for the certificate that their signature is verified with; one more is not accepted."""
+
     contested_names: int = 1024
     """Node ids that several incarnations have used lately."""
 
@@ -89,6 +92,9 @@ class Limits(NamedTuple):
 
     suggestions: Rate = Rate(5, 20)
     """Names that are compared with all others, to suggest a node that exists; of the whole node."""
+
+    certificates: Rate = Rate(2048, 32768)
+    """Certificates that are sent because the neighbour asked, or read; for each link."""
 
     # -- exchanges, peers and nodes that have left --
 

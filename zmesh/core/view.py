@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from zmesh.core.credentials import PeerIdentity
 from zmesh.core.delivery import Delivery
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
 from zmesh.core.neighbours import Link, Neighbours
 from zmesh.core.routing import Routing, SelectedRoute
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import Record
+from zmesh.core.wire import Record, host_of
 
 
 class ActiveLink(NamedTuple):
@@ -165,6 +166,14 @@ class View:
     def duplicates(self) -> set[NodeId]:
         """The node ids that are used by two live nodes, or were refused for that."""
         return self.routing.duplicates()
+
+    def identity(self, address: Address) -> PeerIdentity | None:
+        """Who the node of an address was proven to be, by the certificate of its record; None if that is not known.
+
+        For `leaf@node` it is that node: a leaf acts in the name of the node that it is attached to.
+        """
+        certified = self.routing.certified(host_of(address))
+        return certified.identity if certified is not None else None
 
     def last_heard_by(self, node: NodeId) -> NodeId | None:
         """The last neighbour of a node that has left; None if that is unknown."""

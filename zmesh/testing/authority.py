@@ -48,7 +48,12 @@ class TestAuthority:
     ) -> NodeCredentials:
         """Credentials of a node with a new key."""
         key = self.key_of(id)
-        return NodeCredentials(key, self.certificate(id, key, tags=tags, begins=begins, days=days), self.trust())
+        return NodeCredentials(
+            key,
+            self.certificate(id, key, tags=tags, begins=begins, days=days),
+            self.trust(),
+            self._random.randbytes(32),
+        )
 
     def revoke(self, subject: str, at: int, reason: str = "") -> Revocation:
         """A revocation that holds for a year."""

@@ -228,6 +228,21 @@ def test_a_link_ends_when_its_node_is_revoked_and_the_others_stay(authority):
     assert up(hub, edge) == [False, False]
 
 
+def test_a_node_that_has_renewed_its_certificate_keeps_its_links(authority):
+    hub, credentials = End("hub", authority.credentials("hub")), authority.credentials("edge", days=2)
+    edge = End("edge", credentials)
+    meet(edge, hub)
+    before = hub.link.certified
+    credentials.renew(authority.certificate("edge", credentials._key, days=4))
+    edge.do(edge.engine.trust_changed(0.0))
+    edge.now = hub.now = 1.0
+    edge.do(edge.engine.tick(1.0))
+    exchange(hub, edge)
+    hub.do(hub.engine.trust_changed(1.0))
+    assert up(hub) == [True]
+    assert hub.link.certified.valid_until == before.valid_until + 2 * DAY
+
+
 def test_two_nodes_of_one_id_with_different_keys_are_both_named(authority):
     hub = End("hub", authority.credentials("hub"))
     first, second = authority.credentials("edge"), authority.credentials("edge")
@@ -248,3 +263,10 @@ def test_two_nodes_of_one_id_with_different_keys_are_both_named(authority):
     assert second.own.identity.key in text
     assert "zmesh revoke" in text
     assert up(hub) == [True]
+
+
+def test_a_node_without_an_identity_is_told_nothing_new_when_trust_changes():
+    hub, edge = End("hub"), End("edge")
+    meet(edge, hub)
+    hub.do(hub.engine.trust_changed(0.0))
+    assert up(hub, edge) == [True, True]

@@ -61,7 +61,7 @@ def test_a_node_knows_its_own_record_from_the_start(records):
 def test_a_record_is_never_larger_than_what_neighbours_accept(records):
     """256 names of 160 characters that take four bytes each, and 2048 neighbours, are more than MAX_RECORD."""
     beside = tuple((f"{number:064}", 100) for number in range(MAX_NEIGHBOURS + 3))
-    cut = records.describe(["\U0001f600" * MAX_CAPABILITY] * MAX_CAPABILITIES, beside, b"", 0.0)
+    cut = records.describe(["\U0001f600" * MAX_CAPABILITY] * MAX_CAPABILITIES, beside, 0.0)
     own = records.get("a")
     assert decode_record(encode(own)) == own
     assert len(encode(own)) <= MAX_RECORD
@@ -71,14 +71,14 @@ def test_a_record_is_never_larger_than_what_neighbours_accept(records):
         "2051 neighbours are there, and the mesh hears of 2048",
     ]
     serial = own.serial
-    assert records.describe(["\U0001f600" * MAX_CAPABILITY] * MAX_CAPABILITIES, beside, b"", 0.0) == []
+    assert records.describe(["\U0001f600" * MAX_CAPABILITY] * MAX_CAPABILITIES, beside, 0.0) == []
     assert records.get("a").serial == serial
 
 
 def test_a_changed_record_has_a_higher_serial(records):
-    assert records.describe(["x:y"], (("b", 100),), b"key", 0.0) == []
-    assert records.get("a") == Record("a", 1, 101, ("x:y",), (("b", 100),), b"key")
-    records.describe(["x:y"], (("b", 100),), b"key", 0.0)
+    assert records.describe(["x:y"], (("b", 100),), 0.0) == []
+    assert records.get("a") == Record("a", 1, 101, ("x:y",), (("b", 100),), b"")
+    records.describe(["x:y"], (("b", 100),), 0.0)
     assert records.get("a").serial == 101
     records.check()
 
@@ -91,7 +91,7 @@ def test_a_changed_record_has_a_higher_serial(records):
     ],
 )
 def test_a_record_has_no_more_capabilities_than_it_may_hold(records, said, kept):
-    records.describe(["x:y"] * said, (), b"", 0.0)
+    records.describe(["x:y"] * said, (), 0.0)
     assert len(records.get("a").capabilities) == kept
 
 
@@ -103,13 +103,13 @@ def test_a_record_has_no_more_capabilities_than_it_may_hold(records, said, kept)
     ],
 )
 def test_a_record_lists_no_more_neighbours_than_it_may_hold(records, said, kept):
-    records.describe([], tuple((f"n{number}", 100) for number in range(said)), b"", 0.0)
+    records.describe([], tuple((f"n{number}", 100) for number in range(said)), 0.0)
     assert len(records.get("a").neighbours) == kept
 
 
 @pytest.mark.parametrize(("said", "kept"), [(MAX_CAPABILITY, MAX_CAPABILITY), (MAX_CAPABILITY + 1, MAX_CAPABILITY)])
 def test_a_long_capability_is_cut_to_its_limit(records, said, kept):
-    records.describe(["c" * said], (), b"", 0.0)
+    records.describe(["c" * said], (), 0.0)
     assert records.get("a").capabilities == ("c" * kept,)
 
 
@@ -119,11 +119,11 @@ def test_an_own_record_is_flooded_on_every_link_at_once_and_later_ones_are_coale
     assert alarm.soonest == 0.0
     own = records.get("a")
     assert advertised(records, 0.0) == [(1, [own]), (2, [own])]
-    records.describe(["x:x"], (), b"", 5.0)
+    records.describe(["x:x"], (), 5.0)
     own = record("a", 101, 1, ["x:x"])
     assert advertised(records, 5.0) == [(1, [own]), (2, [own])]
-    records.describe(["x:y"], (), b"", 5.002)
-    records.describe(["x:y", "x:z"], (), b"", 5.005)
+    records.describe(["x:y"], (), 5.002)
+    records.describe(["x:y", "x:z"], (), 5.005)
     assert records.next_deadline() == 5.0 + COALESCE
     assert advertised(records, 5.005) == []
     own = record("a", 103, 1, ["x:y", "x:z"])
@@ -133,7 +133,7 @@ def test_an_own_record_is_flooded_on_every_link_at_once_and_later_ones_are_coale
 
 
 def test_a_change_rings_the_alarm(records, alarm):
-    records.describe(["x:y"], (), b"", 3.0)
+    records.describe(["x:y"], (), 3.0)
     assert alarm.soonest == 3.0
 
 
@@ -240,7 +240,7 @@ def test_an_equal_serial_is_superseded_by_the_lower_incarnation(records):
 
 
 def test_this_nodes_own_record_coming_back_changes_nothing(records):
-    records.describe(["x:y"], (), b"", 0.0)
+    records.describe(["x:y"], (), 0.0)
     own = records.get("a")
     assert not hear(records, record("a", 100, incarnation=1))
     assert not hear(records, own)
@@ -266,7 +266,7 @@ def test_of_two_records_of_one_serial_and_incarnation_all_nodes_keep_the_same_on
         kept.append(records.get("b"))
     assert kept[0] == kept[1]
     itself = Records("b", 7, 4, alarm)
-    itself.describe(next(each.capabilities for each in said if each != kept[0]), (), b"", 0.0)
+    itself.describe(next(each.capabilities for each in said if each != kept[0]), (), 0.0)
     assert itself.get("b") in said
     hear(itself, kept[0])
     assert itself.get("b").serial == 6
@@ -384,7 +384,7 @@ def test_many_records_go_out_in_batches(records, size, sizes):
 
 
 def test_a_record_larger_than_a_batch_goes_out_alone(records):
-    records.describe(["c" * 160] * (MAX_CAPABILITIES - 1), tuple((f"{i:064}", 1) for i in range(1000)), b"", 0.0)
+    records.describe(["c" * 160] * (MAX_CAPABILITIES - 1), tuple((f"{i:064}", 1) for i in range(1000)), 0.0)
     hear(records, record("b"))
     records.set_reachable("b", True, 0.0)
     records.link_up(1, 1.0)
@@ -397,7 +397,7 @@ def test_the_next_deadline_is_the_earlier_of_flooding_and_dropping(records):
     assert records.next_deadline() is None
     hear(records, record("b"), 1.0)
     assert records.next_deadline() == 1.0 + KEEP_GONE
-    records.describe(["x:y"], (), b"", KEEP_GONE)
+    records.describe(["x:y"], (), KEEP_GONE)
     assert records.next_deadline() == KEEP_GONE
     records.flush(KEEP_GONE)
     assert records.next_deadline() == 1.0 + KEEP_GONE
@@ -493,7 +493,7 @@ def test_all_nodes_agree_when_the_flood_is_over(seed):
         now += 0.05
         i = rng.randrange(count)
         if step < 60 and rng.random() < 0.3:
-            tables[i].describe([f"c:{rng.randrange(5)}"], (), b"", now)
+            tables[i].describe([f"c:{rng.randrange(5)}"], (), now)
         for j, blobs in tables[i].flush(now):
             queues[i, j].append(blobs)
         (a, b), waiting = rng.choice(list(queues.items()))

@@ -93,13 +93,18 @@ class Authentication:
             raise Disbelieved("signature", text)
         return certified
 
-    def check(self, link: Link, now: float) -> Disbelieved | None:
-        """Why the node at the other end is not believed any more, or None."""
+    def check(self, link: Link, latest: Certified | None, now: float) -> Disbelieved | None:
+        """Why the node at the other end is not believed any more, or None; `latest`: the certificate of its record.
+
+        So a node that has renewed its certificate keeps its links.
+        """
         certified, credentials = link.certified, self._credentials
         if link.enrolling and now > link.greeted + ENROL_WITHIN:
             return Disbelieved("no_certificate", f"node {link.node!r} has not enrolled within {ENROL_WITHIN:g} s")
         if certified is None or credentials is None:
             return None
+        if latest is not None and latest.public == certified.public:
+            certified = link.certified = latest
         try:
             credentials.check(certified, _holder(certified, link.node, leaf=link.leaf), self._clock.at(now))
         except Disbelieved as error:

@@ -164,7 +164,7 @@ class Neighbours:
         self._checked_at = now
         ended = []
         for link in self._links.up():
-            error = self._authentication.check(link, now)
+            error = self._authentication.check(link, self._routing.certified(link.node), now)
             if error is not None:
                 ended.append(self._refuse(link, wire.Refuse(error.reason, error.text), now))
         return ended

@@ -61,5 +61,7 @@ LIMIT_OF: dict[int, str] = {
     Kind.RECORD: "record_updates",
     Kind.SEQNO_REQUEST: "seqno_requests",
     Kind.RESEND: "resent_rows",
+    Kind.CERTIFICATE_REQUEST: "certificates",
+    Kind.CERTIFICATE: "certificates",
 }
 """The limit that each kind of frame counts against; REFUSE and GOODBYE end the link and need none."""

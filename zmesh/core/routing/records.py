@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import LinkId, NodeId
@@ -47,6 +47,11 @@ _CAPABILITY_BYTES = 64
 _MODULUS = 1 << 64
 
 
+def unsigned(record: Record) -> Record:
+    """The record as it is."""
+    return record
+
+
 class Records:
     """The records that this node knows, its own among them, and up to `max_nodes` of others."""
 
@@ -59,10 +64,12 @@ class Records:
         max_nodes: int = DEFAULT_LIMITS.nodes,
         *,
         started: float = 0.0,
+        sign: Callable[[Record], Record] = unsigned,
     ) -> None:
         self._node = node
         self._alarm = alarm
-        self._own = Record(node, incarnation, serial, (), (), b"", started)
+        self._sign = sign
+        self._own = sign(Record(node, incarnation, serial, (), (), b"", started))
         self._records: dict[NodeId, Record] = {}
         self._blobs: dict[NodeId, bytes] = {}
         self._digests: dict[NodeId, int] = {}
@@ -112,7 +119,6 @@ class Records:
         self,
         capabilities: Iterable[str],
         neighbours: tuple[tuple[NodeId, int], ...],
-        public_key: bytes,
         now: float,
         refused: tuple[Refused, ...] = (),
     ) -> list[str]:
@@ -121,14 +127,13 @@ class Records:
         """
         offered = tuple(name[:MAX_CAPABILITY] for name in capabilities)
         names, beside = offered[:MAX_CAPABILITIES], neighbours[:MAX_NEIGHBOURS]
-        own = self._own._replace(
-            capabilities=names, neighbours=beside, public_key=public_key, refused=refused[:MAX_REFUSED]
-        )
+        own = self._own._replace(capabilities=names, neighbours=beside, refused=refused[:MAX_REFUSED])
         while (
             own != self._own and len(encode(own._replace(serial=HIGHEST))) > MAX_RECORD
         ):  # names of four bytes a character
             names = names[: len(names) // 2]
             own = own._replace(capabilities=names)
+        own = self._sign(own)
         if own != self._own:
             self._publish(own._replace(serial=own.serial + 1), now)
         before, self._left_out = self._left_out, (len(offered) - len(names), len(neighbours) - len(beside))
@@ -139,6 +144,15 @@ class Records:
             (len(neighbours), "neighbours are there", len(beside)),
         )
         return [f"{count} {what}, and the mesh hears of {some}" for count, what, some in offers if some < count]
+
+    def is_news(self, record: Record, blob: bytes) -> bool:
+        """True if a record would replace the one that is known, or none is known."""
+        known = self._records.get(record.node)
+        return known is None or self._is_higher(record, blob, known)
+
+    def forget(self, node: NodeId) -> None:
+        """Drop the record of another node that is not believed any more."""
+        self._drop(node)
 
     def update(self, link: LinkId, record: Record, blob: bytes, now: float, ceiling: int = HIGHEST) -> bool:
         """Process a record from a neighbour, with a serial of at most `ceiling`; True if it was accepted."""
@@ -204,6 +218,10 @@ class Records:
     def get(self, node: NodeId) -> Record | None:
         """The record of a node, also of one that is not reachable at the moment."""
         return self._records.get(node)
+
+    def all(self) -> dict[NodeId, Record]:
+        """The records of all nodes, also of those that are not reachable at the moment."""
+        return self._records
 
     def names(self) -> Iterable[NodeId]:
         """The ids of all nodes with a record."""

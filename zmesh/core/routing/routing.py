@@ -11,17 +11,19 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from zmesh.core import wire
+from zmesh.core.credentials import Certified, Credentials
 from zmesh.core.effects import Report
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import LinkId, NodeId
+from zmesh.core.routing.certificates import Certificates, Unverified
 from zmesh.core.routing.cost_damping import CostDamping
 from zmesh.core.routing.departed import Departed
 from zmesh.core.routing.duplicates import STARTUP, Duplicates, describe_duplicate, describe_refused
-from zmesh.core.routing.records import Records
+from zmesh.core.routing.records import Records, unsigned
 from zmesh.core.routing.routes import Routes
 from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
 from zmesh.core.routing.serials import ceiling
-from zmesh.core.timers import Alarm
+from zmesh.core.timers import Alarm, WallClock
 from zmesh.core.wire import MAX_ENTRIES, Frames, Kind, Record, Refused, SeqnoRequest, Update
 
 
@@ -58,6 +60,8 @@ class Routing:
         epoch: float = 0.0,
         leaf: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        credentials: Credentials | None = None,
+        clock: WallClock | None = None,
     ) -> None:
         self.node = node
         self.incarnation = incarnation
@@ -70,7 +74,18 @@ class Routing:
         self._capabilities: tuple[str, ...] = ()
         self._routes = Routes(node, incarnation, serial, alarm, limits.destinations)
         self._routes.changed_at = now
-        self._records = Records(node, incarnation, serial, alarm, limits.nodes, started=self.started)
+        self._certificates: Certificates | None = None
+        if credentials is not None and not leaf:
+            self._certificates = Certificates(credentials, clock or WallClock(epoch), alarm, limits)
+        self._records = Records(
+            node,
+            incarnation,
+            serial,
+            alarm,
+            limits.nodes,
+            started=self.started,
+            sign=self._certificates.sign if self._certificates is not None else unsigned,
+        )
         self._duplicates = Duplicates(alarm, limits)
         self._departed = Departed(node, self._routes, self._records, limits)
         self._cost_damping = CostDamping(alarm)
@@ -87,6 +102,8 @@ class Routing:
         """Such a link is down."""
         self._routes.link_down(link)
         self._records.link_down(link)
+        if self._certificates is not None:
+            self._certificates.link_down(link)
         self._originate(now)
 
     def set_cost(self, link: LinkId, cost: int) -> None:
@@ -119,6 +136,8 @@ class Routing:
         proven = False
         for record, blob in records:
             known = self._records.get(record.node)
+            if self._certificates is not None and not self._is_verified(link, record, blob, known, now):
+                continue
             outranks = known is not None and self._records.outranks(record, highest)
             if known is not None and outranks and self._duplicates.witness(record, known, now):
                 text = describe_duplicate(record, known, self.node)
@@ -131,6 +150,76 @@ class Routing:
                     if known is None or refused not in known.refused:
                         self._on_refused_elsewhere(record.node, refused, now)
         return proven
+
+    def on_certificate_requests(self, digests: list[bytes]) -> list[bytes]:
+        """The certificates that a neighbour requests, as far as they are known."""
+        return self._certificates.requested(digests) if self._certificates is not None else []
+
+    def on_certificate(self, link: LinkId, data: bytes, now: float) -> bool:
+        """Process a certificate, and the records that wait for it; True as for `on_records`."""
+        if self._certificates is None:
+            return False
+        proven = False
+        try:
+            for origin, record, blob in self._certificates.learn(data):
+                proven = self.on_records(origin, [(record, blob)], now) or proven
+        except Unverified as error:
+            self._records.refused[link, error.reason] += 1
+        return proven
+
+    def add_certificate(self, certified: Certified) -> None:
+        """A neighbour has shown its certificate."""
+        if self._certificates is not None:
+            self._certificates.add(certified)
+
+    def certified(self, node: NodeId) -> Certified | None:
+        """The certificate that the record of a node is signed with; None if it has none."""
+        return self._certificates.of(self._records.get(node)) if self._certificates is not None else None
+
+    def check_trust(self, now: float, *, in_full: bool) -> list[NodeId]:
+        """Drop the records of nodes that are not believed any more, and return these; `in_full`: trust has changed."""
+        if self._certificates is None:
+            return []
+        dropped = []
+        for node in list(self._records.names()):
+            record = self._records.get(node)
+            if record is None or node == self.node:
+                continue
+            reason = self._certificates.disbelief(record, now, in_full=in_full)
+            if reason:
+                self._records.forget(node)
+                self._records.refused[None, reason] += 1
+                dropped.append(node)
+        if in_full:
+            self._originate(now)
+        return dropped
+
+    def _is_verified(self, link: LinkId, record: Record, blob: bytes, known: Record | None, now: float) -> bool:
+        certificates = self._certificates
+        assert certificates is not None
+        if not self._records.is_news(record, blob):
+            return False
+        try:
+            if not certificates.verify(link, record, blob, known, now):
+                return False
+            self._check_key(certificates, record, known)
+        except Unverified as error:
+            self._records.refused[link, error.reason] += 1
+            return False
+        return True
+
+    def _check_key(self, certificates: Certificates, record: Record, known: Record | None) -> None:
+        """Raise Unverified if the node is alive with another key."""
+        ours, theirs = certificates.of(known), certificates.of(record)
+        if known is None or ours is None or theirs is None or ours.public == theirs.public or record.node == self.node:
+            return
+        selected = self._routes.get(record.node)
+        if selected is not None and selected.incarnation == known.incarnation:
+            keys = (ours.identity.key, theirs.identity.key)
+            text = f"two nodes called {record.node!r} are alive, with the keys {keys[0]} and {keys[1]}"
+            text = f"{text}; zmesh revoke the key of the one that must go"
+            self._emit(Report("duplicate_id", record.node, None, text))
+            raise Unverified("another_key")
 
     def resend_routes(self, link: LinkId, now: float) -> int:
         """Send that neighbour a full update; returns how many routes there are."""
@@ -166,13 +255,15 @@ class Routing:
             or routes.seqno_requests.outgoing
             or routes.refused
             or self._records.refused
+            or (self._certificates is not None and self._certificates.has_wanted)
         )
 
     @property
     def is_urgent(self) -> bool:
         """True if routes have to be selected, or frames must be sent, before the stimulus ends."""
         routes = self._routes
-        return bool(routes.dirty or routes.advertiser.urgent or routes.seqno_requests.outgoing)
+        wanted = self._certificates is not None and self._certificates.has_wanted
+        return bool(routes.dirty or routes.advertiser.urgent or routes.seqno_requests.outgoing or wanted)
 
     def select(self, now: float) -> list[RouteChange]:
         """Select routes where anything has changed. Returns the destinations whose next hop or incarnation is new."""
@@ -203,6 +294,9 @@ class Routing:
             for start in range(0, len(requests), MAX_ENTRIES):
                 part = tuple(requests[start : start + MAX_ENTRIES])
                 due.append((link, wire.encode_link(Kind.SEQNO_REQUEST, part)))
+        if self._certificates is not None:
+            for link, digests in self._certificates.take_wanted().items():
+                due.extend((link, frames) for frames in wire.encode_certificate_requests(digests))
         due.extend((link, wire.encode_records(blobs)) for link, blobs in self._records.flush(now))
         return due
 
@@ -218,6 +312,8 @@ class Routing:
         self._routes.expire(now)
         for node in self._records.expire(now):
             self._emit(Report("node_forgotten", node))
+        if self._certificates is not None:
+            self._certificates.expire(now, self._records.all())
         if self._duplicates.expire(now):
             self._originate(now)
 
@@ -225,6 +321,8 @@ class Routing:
         """When `expire`, `select` or `flush` has work."""
         tables = (self._cost_damping, self._routes, self._records, self._duplicates)
         deadlines = [table.next_deadline() for table in tables]
+        if self._certificates is not None:
+            deadlines.append(self._certificates.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -329,6 +427,8 @@ class Routing:
         self._records.check()
         self._duplicates.check()
         self._departed.check()
+        if self._certificates is not None:
+            self._certificates.check()
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -337,7 +437,7 @@ class Routing:
         if self._leaf:
             return
         neighbours, refused = self._adjacencies.neighbours(), self._duplicates.refused()
-        for cut in self._records.describe(self._capabilities, neighbours, b"", now, refused):
+        for cut in self._records.describe(self._capabilities, neighbours, now, refused):
             self._emit(Report("record_cut", self.node, None, cut))
 
     def _apply_costs(self, now: float) -> None:

@@ -1,6 +1,7 @@
-"""What proves who a node is: the extension IDENTITY of a HELLO, and the bytes that nodes sign.
+"""What proves who a node is: the extensions of HELLO and RECORD, certificates, and the bytes that nodes sign.
 
-    IDENTITY    time 8 | signature 64 | certificate
+    IDENTITY    time 8 | signature 64 | certificate        of a HELLO
+    SIGNATURE   digest of the certificate 16 | signature 64    of a RECORD
 
 `time` is the sender's clock in milliseconds since 1970, and the certificate that of OpenSSH, in its binary form. What
 is signed is never sent: both ends make it of what they know.
@@ -11,7 +12,9 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from zmesh.core.wire.fields import CRITICAL, WireError, pack
+from zmesh.core.wire.fields import CRITICAL, WireError, pack, read_items, unpack
+from zmesh.core.wire.limits import MAX_HEAD, MAX_RECORDS
+from zmesh.core.wire.packet import Frames, Kind, encode_link
 
 IDENTITY = CRITICAL
 """The extension of a HELLO with the sender's proof of its identity."""
@@ -19,7 +22,13 @@ IDENTITY = CRITICAL
 ENROLLING = 1
 """The extension of a HELLO, empty, of a leaf that has no certificate yet, or an expired one, and asks for one."""
 
+SIGNATURE = 1
+"""The extension of a RECORD with its node's signature."""
+
 MAX_CERTIFICATE = 3072
+MAX_CERTIFICATES = MAX_RECORDS
+DIGEST_BYTES = 16
+CERTIFICATE_BATCH = 48 * 1024
 SIGNATURE_BYTES = 64
 MAX_PROOF = 8 + SIGNATURE_BYTES + MAX_CERTIFICATE
 _PROOF = Struct(f">Q{SIGNATURE_BYTES}s")
@@ -59,3 +68,55 @@ def signed_by_listener(
 ) -> bytes:
     """What the node that listens signs: both ids and incarnations, since its CURVE key is that of earlier starts."""
     return pack(("zmesh hello 1", "listener", mesh, channel, time, node, incarnation, dialler, its_incarnation))
+
+
+def encode_signature(digest: bytes, signature: bytes) -> bytes:
+    """The content of the extension SIGNATURE."""
+    return digest + signature
+
+
+def decode_signature(data: bytes) -> tuple[bytes, bytes]:
+    """The digest of the certificate and the signature. Raises WireError."""
+    if len(data) != DIGEST_BYTES + SIGNATURE_BYTES:
+        raise WireError(f"a signature of {len(data)} bytes")
+    return data[:DIGEST_BYTES], data[DIGEST_BYTES:]
+
+
+def encode_certificate_requests(digests: list[bytes]) -> list[Frames]:
+    """CERTIFICATE_REQUESTs of those digests."""
+    return [
+        encode_link(Kind.CERTIFICATE_REQUEST, tuple(digests[start : start + MAX_CERTIFICATES]))
+        for start in range(0, len(digests), MAX_CERTIFICATES)
+    ]
+
+
+def decode_certificate_requests(head: bytes) -> list[bytes]:
+    """Decode the head of a CERTIFICATE_REQUEST: digests."""
+    return _byte_strings(head, DIGEST_BYTES, DIGEST_BYTES)
+
+
+def encode_certificates(certificates: list[bytes]) -> list[Frames]:
+    """CERTIFICATEs, of about CERTIFICATE_BATCH bytes each."""
+    batches: list[list[bytes]] = [[]]
+    size = 0
+    for certificate in certificates:
+        if size + len(certificate) > CERTIFICATE_BATCH:
+            batches.append([])
+            size = 0
+        batches[-1].append(certificate)
+        size += len(certificate)
+    return [encode_link(Kind.CERTIFICATE, tuple(batch)) for batch in batches if batch]
+
+
+def decode_certificates(head: bytes) -> list[bytes]:
+    """Decode the head of a CERTIFICATE."""
+    return _byte_strings(head, 1, MAX_CERTIFICATE)
+
+
+def _byte_strings(head: bytes, low: int, high: int) -> list[bytes]:
+    found = []
+    for item in read_items(unpack(head, MAX_HEAD), MAX_CERTIFICATES):
+        if type(item) is not bytes or not low <= len(item) <= high:
+            raise WireError(f"not {low} to {high} bytes")
+        found.append(item)
+    return found

@@ -12,6 +12,7 @@ from zmesh.core.wire.fields import (
     MAX_EXTENSIONS,
     NO_EXTENSIONS,
     WireError,
+    pack,
     read_array,
     read_bool,
     read_extensions,
@@ -308,6 +309,18 @@ def decode_record(blob: bytes) -> Record:
         read_number(started),
         tuple(map(_refused, read_items(refused, MAX_REFUSED))),
         read_extensions(extensions),
+    )
+
+
+def signed_record(mesh: str, record: Record, certificate: bytes) -> bytes:
+    """What a node signs of its record; `certificate`: the digest of its own.
+
+    The serial and the costs of links are not in it: they change all the time, and a node that lies about them can lie
+    about its routes just as well.
+    """
+    _, incarnation, _, capabilities, _, public_key, started, refused, _ = record
+    return pack(
+        ("zmesh record 1", mesh, certificate, record.node, incarnation, capabilities, public_key, started, refused)
     )
 
 

@@ -57,6 +57,8 @@ class Kind(IntEnum):
     RECORD = 8
     SEQNO_REQUEST = 9
     RESEND = 10
+    CERTIFICATE_REQUEST = 11
+    CERTIFICATE = 12
     CHUNK = 16
     ACK = 17
     CANCEL = 18

@@ -11,6 +11,16 @@ from zmesh.core.routing.records import COALESCE as RECORDS_GATHERED
 from zmesh.core.routing.records import KEEP_GONE
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Entry, Kind
 
+# --- alarms -------------------------------------------------------------------------------------------------------
+
+
+def test_a_deadline_that_no_alarm_goes_off_for_is_noticed(linked):
+    linked.engine.check()
+    linked.engine.alarm.soonest = linked.engine.next_deadline() + 1
+    with pytest.raises(AssertionError, match="goes off too late"):
+        linked.engine.check()
+
+
 # --- routes -------------------------------------------------------------------------------------------------------
 
 

@@ -116,3 +116,12 @@ def test_an_alarm_rings_at_the_earliest_of_all_tables_that_share_it():
     assert alarm.soonest == 3.0
     alarm.at(2.0)
     assert alarm.soonest == 2.0
+
+
+def test_the_alarm_of_the_node_goes_off_with_the_first_of_its_tables():
+    node = Alarm()
+    one, other = Alarm(node), Alarm(node)
+    Timers(one).set("a", 5.0)
+    Timers(other).set("b", 3.0)
+    other.at(4.0)
+    assert (node.soonest, one.soonest, other.soonest) == (3.0, 5.0, 3.0)

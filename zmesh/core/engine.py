@@ -76,16 +76,17 @@ class Engine(View):
         self.leaf = leaf
         self.credentials = credentials
         self.alarm = Alarm()
+        self._neighbours_alarm, self._routing_alarm, self._delivery_alarm = (Alarm(self.alarm) for _ in range(3))
         self._clock = WallClock(epoch)
         authentication = Authentication(node, incarnation, credentials, self._clock, leaf=leaf, enrolling=enrolling)
-        links = Links(heartbeat, self.alarm, limits)
+        links = Links(heartbeat, self._neighbours_alarm, limits)
         self.routing = Routing(
             node,
             incarnation,
             serial,
             links,
             self._emit,
-            self.alarm,
+            self._routing_alarm,
             now=now,
             epoch=epoch,
             leaf=leaf,
@@ -106,7 +107,12 @@ class Engine(View):
             limits=limits,
         )
         self.fib = self.forwarding.fib
-        self.delivery = Delivery(self.forwarding, route_timeout, self.alarm, leaf=leaf, limits=limits)
+        self.delivery = Delivery(self.forwarding, route_timeout, self._delivery_alarm, leaf=leaf, limits=limits)
+        self._alarms = (
+            (self._neighbours_alarm, self.neighbours),
+            (self._routing_alarm, self.routing),
+            (self._delivery_alarm, self.delivery),
+        )
         self._closed = False
 
     # -- stimuli: the transport ----------------------------------------------------------------------------------
@@ -303,7 +309,24 @@ class Engine(View):
     # -- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Effect]:
-        """Do the work that is due."""
+        """Do the work that is due; the tables of an alarm that has not gone off are not asked."""
+        if self._neighbours_alarm.soonest <= now:
+            self._tick_neighbours(now)
+        routing_due = self._routing_alarm.soonest <= now
+        if routing_due:
+            self.routing.expire(now)
+            if not self.routing.is_contested:
+                self.delivery.on_uncontested()
+        if self._delivery_alarm.soonest <= now:
+            self.delivery.tick(now)
+        if routing_due:
+            self._select(now)
+            self._flush(now)
+        effects = self._done(now)
+        self._set_alarms(now)
+        return effects
+
+    def _tick_neighbours(self, now: float) -> None:
         self.neighbours.send_due(now)
         suspects, silent = self.neighbours.expire(now)
         if self.leaf and any(link.id == self.forwarding.uplink for link in suspects):
@@ -312,15 +335,6 @@ class Engine(View):
             self._follow(self.neighbours.time_out(link, now), now)
         if self.neighbours.is_check_due(now):
             self._check_trust(now)
-        self.routing.expire(now)
-        if not self.routing.is_contested:
-            self.delivery.on_uncontested()
-        self.delivery.tick(now)
-        self._select(now)
-        self._flush(now)
-        effects = self._done(now)
-        self._set_alarm()
-        return effects
 
     def resume(self, seconds: float, now: float) -> list[Effect]:
         """The node did not read its sockets for the last `seconds`, so silence in that time proves nothing."""
@@ -332,10 +346,13 @@ class Engine(View):
         soonest = self.alarm.soonest
         return soonest if soonest < math.inf else None
 
-    def _set_alarm(self) -> None:
-        tables = (self.delivery, self.neighbours, self.routing)
-        deadlines = [table.next_deadline() for table in tables]
-        self.alarm.soonest = min((when for when in deadlines if when is not None), default=math.inf)
+    def _set_alarms(self, now: float) -> None:
+        """Set the alarms that have gone off to what is due next."""
+        for alarm, table in self._alarms:
+            if alarm.soonest <= now:
+                deadline = table.next_deadline()
+                alarm.soonest = math.inf if deadline is None else deadline
+        self.alarm.soonest = min(alarm.soonest for alarm, _ in self._alarms)
 
     def check(self) -> None:
         """Raise AssertionError if any table contradicts itself or another; tests call this after every event."""
@@ -343,6 +360,10 @@ class Engine(View):
         self.routing.check()
         self.delivery.check()
         self.forwarding.check()
+        for alarm, table in self._alarms:
+            deadline = table.next_deadline()
+            if deadline is not None and not self.alarm.soonest <= alarm.soonest <= deadline:
+                raise AssertionError("an alarm that goes off too late")
 
     # -- inside: frames ------------------------------------------------------------------------------------------
 

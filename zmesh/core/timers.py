@@ -32,18 +32,22 @@ class WallClock:
 class Alarm:
     """The earliest deadline of all the tables that share it; cheap to read after every event.
 
-    It may be too early (after a cancellation), never too late. `soonest` is infinite if there is no deadline.
+    It may be too early (after a cancellation), never too late. `soonest` is infinite if there is no deadline. `node` is
+    the alarm of the whole node where this one is of some of its tables; it is lowered with it.
     """
 
-    __slots__ = ("soonest",)
+    __slots__ = ("_node", "soonest")
 
-    def __init__(self) -> None:
+    def __init__(self, node: Alarm | None = None) -> None:
+        self._node = node
         self.soonest = math.inf
 
     def at(self, when: float) -> None:
         """Lower `soonest` to `when`."""
         if when < self.soonest:
             self.soonest = when
+            if self._node is not None:
+                self._node.at(when)
 
 
 class Timers(Generic[K]):
@@ -72,7 +76,7 @@ class Timers(Generic[K]):
         self._due[key] = due = (deadline, count, key)
         heapq.heappush(self._heap, due)
         if deadline < self._alarm.soonest:
-            self._alarm.soonest = deadline
+            self._alarm.at(deadline)
         if len(self._heap) > 2 * len(self._due) + _SWEEP_AT:
             self._heap = list(self._due.values())
             heapq.heapify(self._heap)
@@ -105,6 +109,8 @@ class Timers(Generic[K]):
     def expire(self, now: float, most: int | None = None) -> list[K]:
         """Take out and return the keys whose deadline is `now` or earlier, in order; the first `most` of them only."""
         expired: list[K] = []
+        if not self._heap or self._heap[0][0] > now:
+            return expired
         while len(expired) != most and (when := self.next_deadline()) is not None and when <= now:
             key = heapq.heappop(self._heap)[2]
             del self._due[key]

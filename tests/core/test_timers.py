@@ -4,7 +4,7 @@ import math
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from zmesh.core.timers import Alarm, Timers
+from zmesh.core.timers import Alarm, Timeouts, Timers
 
 keys = st.integers(0, 9)
 times = st.integers(0, 40).map(lambda tenths: tenths / 10)
@@ -77,6 +77,58 @@ class AgainstAList(RuleBasedStateMachine):
 TestTimers = AgainstAList.TestCase
 
 
+class TimeoutsAgainstADict(RuleBasedStateMachine):
+    """Timeouts beside a plain dict of deadlines; time goes on with each rule."""
+
+    def __init__(self):
+        super().__init__()
+        self.alarm = Alarm()
+        self.timeouts = Timeouts(self.alarm)
+        self.deadlines = {}
+        self.lengths = {}
+        self.now = 0.0
+
+    @rule(key=keys, length=times, pause=times)
+    def start(self, key, length, pause):
+        self.now += pause
+        if key not in self.deadlines:
+            self.timeouts.start(key, length, self.now)
+            self.deadlines[key], self.lengths[key] = self.now + length, length
+
+    @rule(lengths=st.sets(times, min_size=20, max_size=30))
+    def start_and_cancel(self, lengths):
+        for length in lengths:
+            self.timeouts.start("other", length, self.now)
+            self.timeouts.cancel("other", length)
+
+    @rule(key=keys)
+    def cancel(self, key):
+        self.timeouts.cancel(key, self.lengths.get(key, 1.0))
+        self.deadlines.pop(key, None)
+
+    @rule(pause=times)
+    def expire(self, pause):
+        self.now += pause
+        due = [key for key, deadline in self.deadlines.items() if deadline <= self.now]
+        expired = self.timeouts.expire(self.now)
+        assert sorted(expired) == sorted(due)
+        for length in set(self.lengths.values()):
+            of_length = [key for key in expired if self.lengths[key] == length]
+            assert of_length == sorted(of_length, key=self.deadlines.get)
+        for key in due:
+            del self.deadlines[key]
+
+    @invariant()
+    def the_next_deadline_and_the_alarm_are_never_too_late(self):
+        if self.deadlines:
+            earliest = min(self.deadlines.values())
+            assert self.timeouts.next_deadline() <= earliest
+            assert self.alarm.soonest <= earliest
+
+
+TestTimeouts = TimeoutsAgainstADict.TestCase
+
+
 class Key:
     """A key that can be counted."""
 
@@ -93,6 +145,18 @@ def test_what_was_cancelled_takes_no_memory_for_long():
         timers.set(key, 1.0)
         timers.cancel(key)
     assert alive(Key) < 100
+
+
+def test_timeouts_that_were_cancelled_take_no_memory_whatever_their_lengths():
+    timeouts = Timeouts(Alarm())
+    for number in range(5000):
+        timeouts.start(Key(), 1e9, 0.0)
+        key = Key()
+        timeouts.start(key, number / 7, 0.0)
+        timeouts.cancel(key, number / 7)
+    assert len(timeouts._by_length) < 20
+    assert len(timeouts._first._heap) < 100
+    assert alive(Key) < 5002
 
 
 def test_a_key_has_one_deadline_the_last_that_was_set():

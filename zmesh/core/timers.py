@@ -1,12 +1,16 @@
 """Deadlines by key, the earliest first.
 
-A binary heap with lazy deletion: setting, moving and cancelling a deadline cost O(log n) at most. The heap is rebuilt
-when half of its entries are obsolete, so memory is proportional to the deadlines that are set.
+`Timers` is a binary heap with lazy deletion: setting, moving and cancelling a deadline cost O(log n) at most. The heap
+is rebuilt when half of its entries are obsolete, so memory is proportional to the deadlines that are set.
+
+`Timeouts` is for many keys and few lengths: timeouts of equal length are a FIFO, since the one that is started first
+expires first, so starting and cancelling one cost O(1).
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
@@ -14,6 +18,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 _SWEEP_AT = 64
+_KEPT_LENGTHS = 16
 
 
 class WallClock:
@@ -115,4 +120,50 @@ class Timers(Generic[K]):
             key = heapq.heappop(self._heap)[2]
             del self._due[key]
             expired.append(key)
+        return expired
+
+
+class Timeouts(Generic[K]):
+    """One timeout for each key, of which few have different lengths."""
+
+    __slots__ = ("_by_length", "_first")
+
+    def __init__(self, alarm: Alarm) -> None:
+        self._by_length: dict[float, dict[K, float]] = {}
+        """The deadlines by key, in their order, of all timeouts of one length."""
+        self._first: Timers[float] = Timers(alarm)
+        """For each length a time at which its first deadline is, or was before it was cancelled."""
+
+    def start(self, key: K, length: float, now: float) -> None:
+        """Have `key`, which has no timeout, expire `length` seconds from `now`, which never decreases."""
+        fifo = self._by_length.get(length)
+        if fifo is None:
+            fifo = self._by_length[length] = {}
+            self._first.set(length, now + length)
+        fifo[key] = now + length
+
+    def cancel(self, key: K, length: float) -> None:
+        """Stop the timeout of `key`, which was started with that length, if it has not expired."""
+        fifo = self._by_length.get(length)
+        if fifo is not None and fifo.pop(key, None) is not None and not fifo and len(self._by_length) > _KEPT_LENGTHS:
+            del self._by_length[length]
+            self._first.cancel(length)
+
+    def next_deadline(self) -> float | None:
+        """A time before which none expires; None if there are none."""
+        return self._first.next_deadline()
+
+    def expire(self, now: float) -> list[K]:
+        """Take out and return the keys that expire at `now` or earlier; those of one length in order."""
+        expired: list[K] = []
+        for length in self._first.expire(now):
+            fifo = self._by_length[length]
+            due = [key for key, _ in itertools.takewhile(lambda item: item[1] <= now, fifo.items())]
+            for key in due:
+                del fifo[key]
+            expired += due
+            if fifo:
+                self._first.set(length, next(iter(fifo.values())))
+            else:
+                del self._by_length[length]
         return expired

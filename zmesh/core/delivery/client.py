@@ -2,7 +2,7 @@
 
 An exchange ends exactly once: with the last reply of the server, or with one that is made here when the server can't be
 reached, has restarted, or the time is up. Each of these is an event of its own, or a deadline: that of the request,
-that for finding a route, or that for the confirmation of a cancel. One timer has the earliest of the three.
+that for finding a route, or that for the confirmation of a cancel. One timer has the earlier of the last two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zmesh.core.delivery.sender import Sender
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
-from zmesh.core.timers import Alarm, Timers
+from zmesh.core.timers import Alarm, Timeouts, Timers
 from zmesh.core.wire import CLOSED, FLAG_LAST, STOP_SENDING, AckItem, Chunk, Kind
 
 FIRST_PROBE_DELAY = 1.0
@@ -50,9 +50,9 @@ class ClientExchange(Exchange):
     | any of these | | cancelled, and some of it may have arrived | CANCELLING |
     | any | | last reply, deadline, restart, silence, or the cancel is confirmed | ENDED |
 
-    Times are the engine's, in seconds. `deadline` is that of the request, None if it has none; `route_timeout` how long
-    it may be without a route; `last_heard` when a frame last came for it; `last_note` the last UNREACHABLE about it;
-    `reset_code` with which code it is being cancelled.
+    Times are the engine's, in seconds. `timeout` is that of the request, None if it has none, and `deadline` when it is
+    over; `route_timeout` how long it may be without a route; `last_heard` when a frame last came for it; `last_note`
+    the last UNREACHABLE about it; `reset_code` with which code it is being cancelled.
     """
 
     __slots__ = (
@@ -64,14 +64,16 @@ class ClientExchange(Exchange):
         "reset_code",
         "route_timeout",
         "state",
+        "timeout",
     )
 
     def __init__(
-        self, message_id: MessageId, server: Peer, deadline: float | None, route_timeout: float, now: float
+        self, message_id: MessageId, server: Peer, timeout: float | None, route_timeout: float, now: float
     ) -> None:
         super().__init__(message_id, server, 0, request=True)
         self.state = ClientState.DISCOVERING
-        self.deadline = deadline
+        self.timeout = timeout
+        self.deadline = None if timeout is None else now + timeout
         self.route_timeout = route_timeout
         self.opened_at = self.last_heard = now
         self.cancelled_at: float | None = None
@@ -116,8 +118,8 @@ class ClientExchange(Exchange):
         return len(unacked) == self.outbound.next and all(chunk.returned == chunk.transmissions for chunk in unacked)
 
     def next_limit(self) -> float | None:
-        """The earliest of the deadlines that apply in this state, or None."""
-        limits = [self.deadline] if self.deadline is not None else []
+        """The earliest of the deadlines that apply in this state, besides that of the request, or None."""
+        limits = []
         if self.unreachable_since is not None:
             limits.append(self.unreachable_since + self.route_timeout)
         if self.cancelled_at is not None:
@@ -155,6 +157,7 @@ class Client:
         self._receiver = receiver
         self._route_timeout = route_timeout
         self._exchanges: dict[MessageId, ClientExchange] = {}
+        self._deadlines: Timeouts[MessageId] = Timeouts(alarm)
         self._limits: Timers[MessageId] = Timers(alarm)
         self.contested = False
         """Whether another node has this one's id, so that replies may go there."""
@@ -191,7 +194,7 @@ class Client:
         exchange = ClientExchange(
             message_id,
             peer,
-            None if timeout is None else now + timeout,
+            timeout,
             self._route_timeout if route_timeout is None else route_timeout,
             now,
         )
@@ -200,8 +203,8 @@ class Client:
         exchange.request_number = self._peers.next_request_number(peer)
         self._sender.add(exchange, now)
         self._sender.push(exchange, header, body, last=last, eof=None, complete=last)
-        if exchange.deadline is not None:
-            self._limits.set(message_id, exchange.deadline)
+        if timeout is not None:
+            self._deadlines.start(message_id, timeout, now)
         self._pump(exchange, now)
         if self.contested:
             self._lose_route(exchange, now)
@@ -364,11 +367,12 @@ class Client:
 
     def next_deadline(self) -> float | None:
         """When `expire` has work."""
-        return self._limits.next_deadline()
+        deadlines = (self._deadlines.next_deadline(), self._limits.next_deadline())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def expire(self, now: float) -> None:
         """End the exchanges one of whose deadlines has passed."""
-        for message_id in self._limits.expire(now):
+        for message_id in self._deadlines.expire(now) + self._limits.expire(now):
             exchange = self._exchanges.get(message_id)
             if exchange is not None:
                 self._on_limit(exchange, now)
@@ -486,6 +490,8 @@ class Client:
     def _remove(self, exchange: ClientExchange, now: float) -> None:
         exchange.end()
         del self._exchanges[exchange.message_id]
+        if exchange.timeout is not None:
+            self._deadlines.cancel(exchange.message_id, exchange.timeout)
         self._limits.cancel(exchange.message_id)
         exchange.peer.unacked_requests.pop(exchange.request_number, None)
         self._receiver.close(exchange)

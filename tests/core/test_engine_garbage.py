@@ -166,7 +166,7 @@ class Noise:
             case Kind.GOODBYE:
                 return wire.Goodbye("leaving")
             case Kind.PROBE:
-                return wire.Probe(self.any(TIMES), self.any(FEW), self.any(FEW), self.any(TIMES))
+                return wire.Probe(self.any(TIMES), self.any(FEW), self.any(FEW), self.any(TIMES), self.any(FEW))
             case Kind.ECHO:
                 return wire.Echo(self.any(TIMES))
             case Kind.UPDATE:
@@ -178,7 +178,7 @@ class Noise:
                 hops_left = self.any([0, 1, 2, 255])
                 return [wire.SeqnoRequest(self.any(PLAIN), self.any(FEW), self.any(FEW), hops_left)]
             case Kind.RESEND:
-                return wire.Resend(self.flag(), self.flag())
+                return wire.Resend(self.flag(), self.flag(), self.flag())
             case Kind.CHUNK:
                 return self.chunk()
             case Kind.ACK:

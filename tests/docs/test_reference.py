@@ -193,7 +193,7 @@ def test_every_kind_has_a_row_with_its_number_and_as_many_fields(kind: IntEnum) 
     rows = [row for row in rows_of("protocol.md") if row[0] == kind.name]
     assert [int(row[1]) for row in rows] == [kind.value]
     lists: dict[str, Any] = {"SEQNO_REQUEST": wire.SeqnoRequest, "RECORD": None, "CHUNK": None, "ASK": None}
-    lists |= dict.fromkeys(("CERTIFICATE_REQUEST", "CERTIFICATE"))
+    lists |= dict.fromkeys(("CERTIFICATE_REQUEST", "CERTIFICATE", "STATEMENT"))
     fields = len(rows[0][2].split(", "))
     if kind is wire.Kind.UPDATE:  # the entries are columns of their own
         assert fields == len(wire.Update._fields) - 1 + len(wire.Entry._fields)

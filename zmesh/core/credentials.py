@@ -6,6 +6,7 @@ it a node is unauthenticated, and so are its neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from zmesh.core.message import NodeId
@@ -89,3 +90,12 @@ class Credentials(Protocol):
 
         `their_wall`: what the other node's clock shows, if that is known.
         """
+
+    def statements(self) -> Iterable[bytes]:
+        """What authorities have signed for all nodes, revocations and endorsements, as it is sent to others."""
+
+    def endorsements(self) -> list[bytes]:
+        """Those statements that make the authority of the own certificate trusted by who knows an older one only."""
+
+    def learn(self, statement: bytes) -> str:
+        """Believe a statement from another node; what it says, or "" if that is no news. Raises Disbelieved."""

@@ -43,6 +43,7 @@ _ROUTING = (
     Kind.RESEND,
     Kind.CERTIFICATE_REQUEST,
     Kind.CERTIFICATE,
+    Kind.STATEMENT,
 )
 
 
@@ -432,6 +433,11 @@ class Engine(View):
                     limiter.spend("certificates", 1)
                     if routing.on_certificate(link.id, data, now):
                         self.delivery.on_contested(now)
+            case Kind.STATEMENT:
+                statements = wire.decode_statements(head)
+                limiter.spend("statements", 1 + len(statements))
+                if routing.on_statements(link.id, statements, now):
+                    self._check_trust(now, in_full=True)
             case Kind.SEQNO_REQUEST:
                 for request in wire.decode_seqno_requests(head):
                     limiter.spend("seqno_requests", 1 + routing.on_seqno_request(link.id, request, now))
@@ -441,6 +447,8 @@ class Engine(View):
                     limiter.spend("resent_rows", max(MIN_RESENT, routing.resend_routes(link.id, now)))
                 if resend.records:
                     limiter.spend("resent_rows", max(MIN_RESENT, routing.resend_records(link.id, now)))
+                if resend.statements:
+                    limiter.spend("resent_rows", max(MIN_RESENT, routing.resend_statements(link.id)))
 
     def _on_records(
         self, link: Link, records: list[tuple[wire.Record, bytes]], errors: list[WireError], now: float

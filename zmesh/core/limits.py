@@ -73,7 +73,8 @@ class Limits(NamedTuple):
     """Seqno requests that are answered, plus one for each link that one is forwarded on; for each link."""
 
     resent_rows: Rate = Rate(4096, 65536)
-    """Routes and records that are sent again because the neighbour asked, at least 64 each time, for each link."""
+    """Routes, records and statements that are sent again because the neighbour asked, at least 64 each time, for each
+    link."""
 
     probes: Rate = Rate(100, 400)
     """PROBEs and ECHOs that are answered or measured, for each link."""
@@ -95,6 +96,9 @@ class Limits(NamedTuple):
 
     certificates: Rate = Rate(2048, 32768)
     """Certificates that are sent because the neighbour asked, or read; for each link."""
+
+    statements: Rate = Rate(512, 16384)
+    """Revocations and endorsements that are read, for each link."""
 
     # -- exchanges, peers and nodes that have left --
 

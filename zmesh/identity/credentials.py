@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 
 from zmesh.core.credentials import Certified, Disbelieved, PeerIdentity
@@ -12,12 +13,13 @@ from zmesh.errors import ConfigError
 from zmesh.identity.certificates import Certificate, read_certificate
 from zmesh.identity.keys import IdentityKey, fingerprint, is_signed
 from zmesh.identity.sealing import ExchangeKey
-from zmesh.identity.trust import TrustError, TrustStore
+from zmesh.identity.trust import Endorsement, Revocation, TrustError, TrustStore
 
 DIGEST_BYTES = 16
 MAX_KNOWN = 16384
 """Certificates that are kept as they were read."""
 
+_REVOCATION, _ENDORSEMENT = b"r", b"e"
 _PREFIX = "ssh-ed25519-cert-v01@openssh.com "
 
 
@@ -29,18 +31,19 @@ class NodeCredentials:
     """
 
     def __init__(self, key: IdentityKey, certificate: Certificate, trust: TrustStore, exchange: bytes) -> None:
-        self._key = key
+        self.key = key
         self.trust = trust
         self._exchange = ExchangeKey(exchange)
         self.renew(certificate)
 
     def renew(self, certificate: Certificate) -> None:
         """Use another certificate for the same key from now on. Raises ConfigError if it is for another one."""
-        if certificate.public != self._key.public:
+        if certificate.public != self.key.public:
             raise ConfigError(
                 f"the certificate is for the key {fingerprint(certificate.public)}, and the key of this node is "
-                f"{fingerprint(self._key.public)}"
+                f"{fingerprint(self.key.public)}"
             )
+        self.certificate = certificate
         self._own = self.read(to_binary(certificate))
 
     @property
@@ -60,7 +63,7 @@ class NodeCredentials:
 
     def sign(self, data: bytes) -> bytes:
         """The signature of this node's key, 64 bytes."""
-        return self._key.sign(data)
+        return self.key.sign(data)
 
     def is_signed(self, by: Certified, signature: bytes, data: bytes) -> bool:
         """Whether that is the signature of the certificate's key."""
@@ -81,6 +84,40 @@ class NodeCredentials:
             self.trust.check(certificate, wall, node, here=self._own.identity.id, their_clock=their_wall)
         except TrustError as error:
             raise Disbelieved(error.reason, str(error)) from None
+
+    def statements(self) -> Iterable[bytes]:
+        """The revocations and endorsements that are believed, as they are sent to others."""
+        trust = self.trust
+        yield from (_REVOCATION + each.encode() for each in trust.revocations if not trust.is_revoked(each.authority))
+        yield from (_ENDORSEMENT + each.encode() for each in trust.endorsements if not trust.is_revoked(each.by))
+
+    def endorsements(self) -> list[bytes]:
+        """Those statements that make the authority of the own certificate trusted by who knows an older one only."""
+        chain, wanted = dict[bytes, None](), [self.certificate.authority]
+        for public in wanted:
+            for each in self.trust.endorsements:
+                if each.authority.public == public and not self.trust.is_revoked(each.by):
+                    chain.setdefault(_ENDORSEMENT + each.encode())
+                    if each.by not in wanted:
+                        wanted.append(each.by)
+        return [*reversed(chain)]
+
+    def learn(self, statement: bytes) -> str:
+        """Believe a statement from another node; what it says, or "" if that is no news. Raises Disbelieved."""
+        kind, data, trust = statement[:1], statement[1:], self.trust
+        try:
+            if kind == _REVOCATION:
+                revocation = Revocation.decode(data)
+                trust.demand_authority(revocation.authority)
+                why = f" ({revocation.reason})" if revocation.reason else ""
+                return f"{revocation.subject} was revoked{why}" if trust.revoke(revocation) else ""
+            if kind == _ENDORSEMENT:
+                endorsement = Endorsement.decode(data)
+                trust.demand_authority(endorsement.by)
+                return f"authority {endorsement.authority.fingerprint}" if trust.endorse(endorsement) else ""
+        except TrustError as error:
+            raise Disbelieved(error.reason, str(error)) from None
+        raise Disbelieved("statement", "a statement of an unknown kind")
 
 
 def to_binary(certificate: Certificate) -> bytes:

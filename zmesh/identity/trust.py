@@ -197,12 +197,18 @@ class TrustStore:
         """Whether that key, of an authority, was revoked."""
         return bool(self._revoked) and fingerprint(public) in self._revoked
 
+    def demand_authority(self, public: bytes) -> None:
+        """Raise TrustError unless that key is an authority that is trusted."""
+        if public not in self._authorities or self.is_revoked(public):
+            text = f"signed by {fingerprint(public)}, which is no authority that is trusted here"
+            raise TrustError("authority", text)
+
     def revoke(self, revocation: Revocation) -> bool:
         """Take in a revocation; True if it is news. One by a key that is no authority here is not believed."""
         if revocation.authority not in self._authorities or not revocation.is_valid:
             return False
         known = self._revoked.get(revocation.subject)
-        if known is not None and known.until >= revocation.until:
+        if known is not None and (known.until, known.signature) >= (revocation.until, revocation.signature):
             return False
         if known is None and len(self._revoked) >= MAX_REVOCATIONS:
             return False

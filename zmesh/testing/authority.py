@@ -5,7 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from zmesh.identity import Authority, Certificate, IdentityKey, NodeCredentials, Revocation, TrustStore, issue
+from zmesh.identity import (
+    Authority,
+    Certificate,
+    Endorsement,
+    IdentityKey,
+    NodeCredentials,
+    Revocation,
+    TrustStore,
+    issue,
+)
 
 DAY = 86400
 YEAR = 365 * DAY
@@ -23,6 +32,8 @@ class TestAuthority:
         self.key = IdentityKey.from_seed(self._random.randbytes(32))
         self.authority = Authority(self.key.public, begins, begins + 10 * YEAR)
         self._serial = 0
+        self.states: dict[str, NodeCredentials] = {}
+        """What is kept of each node, by its id."""
 
     def key_of(self, id: str) -> IdentityKey:
         """A new key for a node."""
@@ -54,6 +65,26 @@ class TestAuthority:
             self.trust(),
             self._random.randbytes(32),
         )
+
+    def installed(self, id: str) -> NodeCredentials:
+        """Credentials of a node whose key, certificate and trust outlive its restarts; as an option of the simulator's
+        nodes.
+        """
+        if id not in self.states:
+            self.states[id] = self.credentials(id)
+        before = self.states[id]
+        made = NodeCredentials(before.key, before.certificate, before.trust, self._random.randbytes(32))
+        self.states[id] = made
+        return made
+
+    def endorse(self, other: TestAuthority) -> Endorsement:
+        """Vouch for another authority."""
+        return Endorsement.sign(self.key, other.authority)
+
+    def renew(self, id: str, *, begins: int | None = None, days: int = 90) -> None:
+        """Give a node that was `installed` another certificate of this authority, for the key that it has."""
+        state = self.states[id]
+        state.renew(self.certificate(id, state.key, begins=begins, days=days))
 
     def revoke(self, subject: str, at: int, reason: str = "") -> Revocation:
         """A revocation that holds for a year."""

@@ -233,7 +233,7 @@ def test_a_node_that_has_renewed_its_certificate_keeps_its_links(authority):
     edge = End("edge", credentials)
     meet(edge, hub)
     before = hub.link.certified
-    credentials.renew(authority.certificate("edge", credentials._key, days=4))
+    credentials.renew(authority.certificate("edge", credentials.key, days=4))
     edge.do(edge.engine.trust_changed(0.0))
     edge.now = hub.now = 1.0
     edge.do(edge.engine.tick(1.0))
@@ -270,3 +270,35 @@ def test_a_node_without_an_identity_is_told_nothing_new_when_trust_changes():
     meet(edge, hub)
     hub.do(hub.engine.trust_changed(0.0))
     assert up(hub, edge) == [True, True]
+
+
+def test_a_hello_brings_the_endorsement_that_makes_its_authority_trusted(authority):
+    new = TestAuthority(2, begins=NOW - DAY)
+    hub, credentials = End("hub", authority.credentials("hub")), authority.credentials("edge")
+    credentials.trust.endorse(authority.endorse(new))
+    credentials.renew(new.certificate("edge", credentials.key))
+    edge = End("edge", credentials)
+    meet(edge, hub)
+    assert up(hub, edge) == [True, True]
+    assert [report.detail for report in hub.log if report.event == "trust_changed"] == [
+        f"authority {new.authority.fingerprint}"
+    ]
+
+
+def test_an_endorsement_by_a_stranger_makes_nobody_trusted(authority):
+    stranger = TestAuthority(9, begins=NOW - DAY)
+    credentials = stranger.credentials("edge")
+    credentials.trust._endorsements[b"", b""] = stranger.endorse(stranger)
+    hub, edge = End("hub", authority.credentials("hub")), End("edge", credentials)
+    meet(edge, hub)
+    assert up(hub, edge) == [False, False]
+    assert wire.ENDORSEMENTS == 2
+    assert len(hub.engine.credentials.trust.authorities) == 1
+
+
+def test_endorsements_mean_nothing_to_a_node_without_an_identity():
+    hub = End("hub")
+    hub.do(hub.engine.link_up(1, 0.0, dialled=False, channel=CHANNEL))
+    hello = wire.Hello("edge", 1, 0.0, False, 1, 0, extensions={wire.ENDORSEMENTS: b"garbage"})
+    hub.do(hub.engine.receive(1, wire.encode_link(Kind.HELLO, hello), 0.0))
+    assert up(hub) == [True]

@@ -249,7 +249,7 @@ def test_a_node_with_another_key_is_refused_while_the_former_one_is_alive(routin
 def test_a_renewed_certificate_is_in_the_next_record(routing, authority):
     credentials = routing._certificates._credentials
     before = routing.record("a")
-    credentials.renew(authority.certificate("a", credentials._key, days=180))
+    credentials.renew(authority.certificate("a", credentials.key, days=180))
     routing.check_trust(0.0, in_full=True)
     after = routing.record("a")
     assert after.serial > before.serial

@@ -26,8 +26,8 @@ def test_a_float_and_an_integer_are_one_number_to_a_reader():
 def test_a_number_out_of_range_is_refused(number):
     for data, decode in [
         (encode((number,)), wire.decode_echo),
-        (encode((number, 0, 0, 0.0)), wire.decode_probe),
-        (encode((0.0, 0, 0, number)), wire.decode_probe),
+        (encode((number, 0, 0, 0.0, 0)), wire.decode_probe),
+        (encode((0.0, 0, 0, number, 0)), wire.decode_probe),
         (hello(started=number), wire.decode_hello),
         (valid_chunk(flags=FLAG_FIRST, header=("a:b", number, None, False, "", {})), wire.decode_chunk),
         (valid_chunk(flags=FLAG_FIRST, header=("a:b", 1.0, number, False, "", {})), wire.decode_chunk),

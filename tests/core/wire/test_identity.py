@@ -87,3 +87,18 @@ def test_the_signature_of_a_record_covers_all_but_serial_and_costs():
     ]
     assert signed not in {wire.signed_record("lab", other, b"d") for other in others}
     assert signed not in (wire.signed_record("lab", record, b"e"), wire.signed_record("lob", record, b"d"))
+
+
+def test_endorsements_are_so_many_at_most():
+    said = [bytes([number + 1]) for number in range(9)]
+    assert wire.decode_endorsements(wire.encode_endorsements(said)) == said[:8]
+    refused(wire.decode_endorsements, encode((b"x",) * 9))
+    refused(wire.decode_endorsements, encode((b"",)))
+    refused(wire.decode_endorsements, b"garbage")
+
+
+def test_statements_are_split_into_frames_by_their_bytes():
+    statements = [bytes([number]) * 1280 for number in range(40)]
+    frames = [wire.read_packet(parts) for parts in wire.encode_statements(statements)]
+    assert [wire.decode_statements(packet.head) for packet in frames] == [statements[:38], statements[38:]]
+    refused(wire.decode_statements, encode((bytes(1281),)))

@@ -75,7 +75,7 @@ LIMITS = [
     ("lowest outstanding", U63, wire.decode_cancel, lambda n: encode(wire.Cancel(bytes(16), True, 0, n, 1, 1))),
     ("full", 3, wire.decode_update, lambda n: update(full=n)),
     ("number", U63, wire.decode_update, lambda n: encode((0, n, *[[]] * 6))),
-    ("routes", U63, wire.decode_probe, lambda n: encode((1.0, n, 0, 0.0))),
+    ("routes", U63, wire.decode_probe, lambda n: encode((1.0, n, 0, 0.0, 0))),
     ("MAX_ENTRIES", wire.MAX_ENTRIES, wire.decode_seqno_requests, lambda n: encode([("a", 1, 1, 1)] * n)),
     ("kind", 255, wire.decode_unreachable, lambda n: unreachable(kind=n)),
     ("kind", 255, wire.decode_expired, lambda n: encode((n, "a", "a"))),
@@ -108,7 +108,8 @@ COUNTS_OF_64_BITS = [
     ("target", wire.decode_ack, lambda n: wire.encode_ack(1, n, ())),
     ("incarnation", wire.decode_cancel, lambda n: encode(wire.Cancel(bytes(16), True, 0, 0, n, 1))),
     ("target", wire.decode_cancel, lambda n: encode(wire.Cancel(bytes(16), True, 0, 0, 1, n))),
-    ("digest", wire.decode_probe, lambda n: encode((1.0, 0, n, 0.0))),
+    ("digest", wire.decode_probe, lambda n: encode((1.0, 0, n, 0.0, 0))),
+    ("statements", wire.decode_probe, lambda n: encode((1.0, 0, 0, 0.0, n))),
 ]
 
 
@@ -157,5 +158,5 @@ def test_a_record_with_every_field_at_its_limit_fits_into_a_frame():
 def test_every_named_limit_is_tested_here_or_with_the_engine():
     named = {name for name in vars(wire) if name.startswith("MAX_")}
     elsewhere = {"MAX_BODY", "MAX_CERTIFICATE", "MAX_CERTIFICATES", "MAX_CONTENT_TYPE", "MAX_KNOWN", "MAX_METADATA"}
-    elsewhere |= {"MAX_METADATA_ENTRIES", "MAX_PROOF", "MAX_TTL"}
+    elsewhere |= {"MAX_METADATA_ENTRIES", "MAX_PROOF", "MAX_STATEMENT", "MAX_STATEMENTS", "MAX_TTL"}
     assert named <= {name for name, *_ in LIMITS} | {name for name, *_ in SIZES} | elsewhere

@@ -80,7 +80,7 @@ VALUES = {
     ),
     wire.decode_refuse: st.builds(wire.Refuse, texts, texts, numbers),
     wire.decode_goodbye: st.builds(wire.Goodbye, texts),
-    wire.decode_probe: st.builds(wire.Probe, numbers, u63, u64, numbers),
+    wire.decode_probe: st.builds(wire.Probe, numbers, u63, u64, numbers, u64),
     wire.decode_echo: st.builds(wire.Echo, numbers),
     wire.decode_record: records,
     wire.decode_seqno_requests: st.lists(
@@ -88,7 +88,7 @@ VALUES = {
         min_size=1,
         max_size=5,
     ),
-    wire.decode_resend: st.builds(wire.Resend, st.booleans(), st.booleans()),
+    wire.decode_resend: st.builds(wire.Resend, st.booleans(), st.booleans(), st.booleans()),
     wire.decode_unreachable: st.builds(
         wire.Unreachable, st.integers(0, 255), texts, nodes, addresses,
         st.lists(nodes, max_size=wire.MAX_NAMES).map(tuple), numbers, texts,

@@ -18,7 +18,7 @@ from zmesh.core.credentials import Certified, Credentials, Disbelieved
 from zmesh.core.message import NodeId
 from zmesh.core.neighbours.links import Link
 from zmesh.core.timers import WallClock
-from zmesh.core.wire import ENROLLING, IDENTITY
+from zmesh.core.wire import ENDORSEMENTS, ENROLLING, IDENTITY
 
 ENROL_WITHIN = 60.0
 """Seconds that a leaf without a certificate may take to get one."""
@@ -56,7 +56,14 @@ class Authentication:
             return {ENROLLING: b""} if self._enrolling else {}
         time = max(0, int(1000 * self._clock.at(now)))
         signature = credentials.sign(self._made_here(credentials, link, time))
-        return {IDENTITY: wire.encode_proof(wire.Proof(time, signature, credentials.own.data))}
+        proof = {IDENTITY: wire.encode_proof(wire.Proof(time, signature, credentials.own.data))}
+        endorsements = credentials.endorsements()
+        return {**proof, ENDORSEMENTS: wire.encode_endorsements(endorsements)} if endorsements else proof
+
+    def endorsements(self, hello: wire.Hello) -> list[bytes]:
+        """What a HELLO has to say about the authority of its certificate. Raises WireError."""
+        data = hello.extensions.get(ENDORSEMENTS)
+        return wire.decode_endorsements(data) if data is not None and self.is_on else []
 
     def verify(self, link: Link, hello: wire.Hello, now: float) -> Certified | None:
         """The certificate of the node that has sent a HELLO, None if none is needed. Raises Disbelieved, WireError."""

@@ -87,6 +87,7 @@ class Handshake:
             elif not same:
                 self._forwarding.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: HELLO"))
             return Verdict()
+        self._routing.on_statements(link.id, self._authentication.endorsements(hello), now)
         try:
             link.certified = self._authentication.verify(link, hello, now)
         except Disbelieved as error:

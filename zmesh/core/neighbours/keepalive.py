@@ -1,9 +1,9 @@
 """Keepalive: a PROBE on each link once a heartbeat, which the neighbour answers with an ECHO.
 
-The ECHO gives a round-trip time. A PROBE carries the number of UPDATEs sent on the link and the digest of the sender's
-records. If these differ from the receiver's, something was lost, and the receiver sends a RESEND: for records only at
-the second difference in a row, since they may be in flight, and for both less and less often while that does not help
-(see `links.Comparison`). Between a node and a leaf there is nothing to compare.
+The ECHO gives a round-trip time. A PROBE carries the number of UPDATEs sent on the link and the digests of the sender's
+records and statements. If these differ from the receiver's, something was lost, and the receiver sends a RESEND: for
+records only at the second difference in a row, since they may be in flight, and for all less and less often while that
+does not help (see `links.Comparison`). Between a node and a leaf there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class Keepalive:
     def send(self, link: Link, now: float) -> None:
         """Send a PROBE."""
         alone = link.leaf or self._leaf
-        sent, digest = (0, 0) if alone else (self._routing.sent(link.id), self._routing.digest)
-        probe = wire.Probe(now, sent, digest, self._routing.settled(now))
+        routing = self._routing
+        sent, *digests = (0, 0, 0) if alone else (routing.sent(link.id), routing.digest, routing.statements_digest)
+        probe = wire.Probe(now, sent, digests[0], routing.settled(now), digests[1])
         self._forwarding.enqueue(link.id, wire.encode_link(Kind.PROBE, probe))
 
     def answer(self, link: Link, probe: wire.Probe) -> None:
@@ -41,5 +42,7 @@ class Keepalive:
             return
         routes_differ = link.routes.is_due(probe.routes, self._routing.received(link.id))
         records_differ = link.records.is_due(probe.records, self._routing.digest)
-        if routes_differ or records_differ:
-            self._forwarding.enqueue(link.id, wire.encode_link(Kind.RESEND, wire.Resend(routes_differ, records_differ)))
+        statements_differ = link.statements.is_due(probe.statements, self._routing.statements_digest)
+        if routes_differ or records_differ or statements_differ:
+            resend = wire.Resend(routes_differ, records_differ, statements_differ)
+            self._forwarding.enqueue(link.id, wire.encode_link(Kind.RESEND, resend))

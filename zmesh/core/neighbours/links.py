@@ -39,6 +39,7 @@ OPENING = 5.0
 MAX_STRIKES = 3
 RESEND_ROUTES_AFTER = 1
 RESEND_RECORDS_AFTER = 2
+RESEND_STATEMENTS_AFTER = 1
 RESEND_TRIES = 6
 RESEND_LAST = 64
 COST_STEP = 30
@@ -115,6 +116,7 @@ class Link:
         "session",
         "started",
         "state",
+        "statements",
         "strikes",
         "suspect",
         "synced",
@@ -166,6 +168,7 @@ class Link:
         self.strikes = 0
         self.routes = Comparison(RESEND_ROUTES_AFTER)
         self.records = Comparison(RESEND_RECORDS_AFTER)
+        self.statements = Comparison(RESEND_STATEMENTS_AFTER)
 
     @property
     def rtt(self) -> float | None:

@@ -63,5 +63,6 @@ LIMIT_OF: dict[int, str] = {
     Kind.RESEND: "resent_rows",
     Kind.CERTIFICATE_REQUEST: "certificates",
     Kind.CERTIFICATE: "certificates",
+    Kind.STATEMENT: "statements",
 }
 """The limit that each kind of frame counts against; REFUSE and GOODBYE end the link and need none."""

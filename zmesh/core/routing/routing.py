@@ -23,6 +23,7 @@ from zmesh.core.routing.records import Records, unsigned
 from zmesh.core.routing.routes import Routes
 from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
 from zmesh.core.routing.serials import ceiling
+from zmesh.core.routing.statements import Statements
 from zmesh.core.timers import Alarm, WallClock
 from zmesh.core.wire import MAX_ENTRIES, Frames, Kind, Record, Refused, SeqnoRequest, Update
 
@@ -75,7 +76,9 @@ class Routing:
         self._routes = Routes(node, incarnation, serial, alarm, limits.destinations)
         self._routes.changed_at = now
         self._certificates: Certificates | None = None
+        self._statements: Statements | None = None
         if credentials is not None and not leaf:
+            self._statements = Statements(credentials)
             self._certificates = Certificates(credentials, clock or WallClock(epoch), alarm, limits)
         self._records = Records(
             node,
@@ -96,6 +99,8 @@ class Routing:
         """A link to a neighbour that keeps routes is up; it gets a full update and all records."""
         self._routes.link_up(link, cost, now, neighbour)
         self._records.link_up(link, now, neighbour)
+        if self._statements is not None:
+            self._statements.link_up(link)
         self._originate(now)
 
     def link_down(self, link: LinkId, now: float) -> None:
@@ -104,6 +109,8 @@ class Routing:
         self._records.link_down(link)
         if self._certificates is not None:
             self._certificates.link_down(link)
+        if self._statements is not None:
+            self._statements.link_down(link)
         self._originate(now)
 
     def set_cost(self, link: LinkId, cost: int) -> None:
@@ -172,14 +179,36 @@ class Routing:
         if self._certificates is not None:
             self._certificates.add(certified)
 
+    def on_statements(self, link: LinkId, statements: list[bytes], now: float) -> bool:
+        """Process statements of authorities; True if one is new, and what is believed has to be checked."""
+        if self._statements is None:
+            return False
+        news, refused = self._statements.accept(link, statements)
+        for text in news:
+            self._emit(Report("trust_changed", self._adjacencies.neighbour(link), link, text))
+        for reason in refused:
+            self._records.refused[link, reason] += refused[reason]
+        return bool(news)
+
+    def resend_statements(self, link: LinkId) -> int:
+        """Send that neighbour all statements; returns how many there are."""
+        return self._statements.resend(link) if self._statements is not None else 0
+
+    @property
+    def statements_digest(self) -> int:
+        """The sum of the digests of the statements of authorities; 0 without credentials."""
+        return self._statements.digest if self._statements is not None else 0
+
     def certified(self, node: NodeId) -> Certified | None:
         """The certificate that the record of a node is signed with; None if it has none."""
         return self._certificates.of(self._records.get(node)) if self._certificates is not None else None
 
     def check_trust(self, now: float, *, in_full: bool) -> list[NodeId]:
         """Drop the records of nodes that are not believed any more, and return these; `in_full`: trust has changed."""
-        if self._certificates is None:
+        if self._certificates is None or self._statements is None:
             return []
+        if in_full:
+            self._statements.update()
         dropped = []
         for node in list(self._records.names()):
             record = self._records.get(node)
@@ -256,6 +285,7 @@ class Routing:
             or routes.refused
             or self._records.refused
             or (self._certificates is not None and self._certificates.has_wanted)
+            or (self._statements is not None and self._statements.has_work)
         )
 
     @property
@@ -263,7 +293,8 @@ class Routing:
         """True if routes have to be selected, or frames must be sent, before the stimulus ends."""
         routes = self._routes
         wanted = self._certificates is not None and self._certificates.has_wanted
-        return bool(routes.dirty or routes.advertiser.urgent or routes.seqno_requests.outgoing or wanted)
+        stated = self._statements is not None and self._statements.has_work
+        return bool(routes.dirty or routes.advertiser.urgent or routes.seqno_requests.outgoing or wanted or stated)
 
     def select(self, now: float) -> list[RouteChange]:
         """Select routes where anything has changed. Returns the destinations whose next hop or incarnation is new."""
@@ -297,6 +328,8 @@ class Routing:
         if self._certificates is not None:
             for link, digests in self._certificates.take_wanted().items():
                 due.extend((link, frames) for frames in wire.encode_certificate_requests(digests))
+        if self._statements is not None:
+            due.extend(self._statements.flush())
         due.extend((link, wire.encode_records(blobs)) for link, blobs in self._records.flush(now))
         return due
 

@@ -1,6 +1,7 @@
 """What proves who a node is: the extensions of HELLO and RECORD, certificates, and the bytes that nodes sign.
 
     IDENTITY    time 8 | signature 64 | certificate        of a HELLO
+    ENDORSEMENTS    those of its authority              of a HELLO
     SIGNATURE   digest of the certificate 16 | signature 64    of a RECORD
 
 `time` is the sender's clock in milliseconds since 1970, and the certificate that of OpenSSH, in its binary form. What
@@ -22,13 +23,20 @@ IDENTITY = CRITICAL
 ENROLLING = 1
 """The extension of a HELLO, empty, of a leaf that has no certificate yet, or an expired one, and asks for one."""
 
+ENDORSEMENTS = 2
+"""The extension of a HELLO with what makes the authority of its certificate trusted: endorsements, packed."""
+
 SIGNATURE = 1
 """The extension of a RECORD with its node's signature."""
 
 MAX_CERTIFICATE = 3072
 MAX_CERTIFICATES = MAX_RECORDS
+MAX_STATEMENT = 1280
+MAX_STATEMENTS = MAX_RECORDS
+MAX_ENDORSEMENTS = 8
+MAX_ENDORSEMENT_BYTES = 4 * 1024
 DIGEST_BYTES = 16
-CERTIFICATE_BATCH = 48 * 1024
+BATCH_BYTES = 48 * 1024
 SIGNATURE_BYTES = 64
 MAX_PROOF = 8 + SIGNATURE_BYTES + MAX_CERTIFICATE
 _PROOF = Struct(f">Q{SIGNATURE_BYTES}s")
@@ -96,16 +104,8 @@ def decode_certificate_requests(head: bytes) -> list[bytes]:
 
 
 def encode_certificates(certificates: list[bytes]) -> list[Frames]:
-    """CERTIFICATEs, of about CERTIFICATE_BATCH bytes each."""
-    batches: list[list[bytes]] = [[]]
-    size = 0
-    for certificate in certificates:
-        if size + len(certificate) > CERTIFICATE_BATCH:
-            batches.append([])
-            size = 0
-        batches[-1].append(certificate)
-        size += len(certificate)
-    return [encode_link(Kind.CERTIFICATE, tuple(batch)) for batch in batches if batch]
+    """CERTIFICATEs, of about BATCH_BYTES each."""
+    return _batches(Kind.CERTIFICATE, certificates)
 
 
 def decode_certificates(head: bytes) -> list[bytes]:
@@ -113,9 +113,41 @@ def decode_certificates(head: bytes) -> list[bytes]:
     return _byte_strings(head, 1, MAX_CERTIFICATE)
 
 
-def _byte_strings(head: bytes, low: int, high: int) -> list[bytes]:
+def encode_statements(statements: list[bytes]) -> list[Frames]:
+    """STATEMENTs, of about BATCH_BYTES each."""
+    return _batches(Kind.STATEMENT, statements)
+
+
+def decode_statements(head: bytes) -> list[bytes]:
+    """Decode the head of a STATEMENT."""
+    return _byte_strings(head, 1, MAX_STATEMENT)
+
+
+def encode_endorsements(statements: list[bytes]) -> bytes:
+    """The content of the extension ENDORSEMENTS: the first MAX_ENDORSEMENTS of them."""
+    return pack(tuple(statements[:MAX_ENDORSEMENTS]))
+
+
+def decode_endorsements(data: bytes) -> list[bytes]:
+    """Read the content of the extension ENDORSEMENTS. Raises WireError."""
+    return _byte_strings(data, 1, MAX_STATEMENT, MAX_ENDORSEMENTS)
+
+
+def _batches(kind: Kind, items: list[bytes]) -> list[Frames]:
+    batches: list[list[bytes]] = [[]]
+    size = 0
+    for item in items:
+        if size + len(item) > BATCH_BYTES:
+            batches.append([])
+            size = 0
+        batches[-1].append(item)
+        size += len(item)
+    return [encode_link(kind, tuple(batch)) for batch in batches if batch]
+
+
+def _byte_strings(head: bytes, low: int, high: int, most: int = MAX_CERTIFICATES) -> list[bytes]:
     found = []
-    for item in read_items(unpack(head, MAX_HEAD), MAX_CERTIFICATES):
+    for item in read_items(unpack(head, MAX_HEAD), most):
         if type(item) is not bytes or not low <= len(item) <= high:
             raise WireError(f"not {low} to {high} bytes")
         found.append(item)

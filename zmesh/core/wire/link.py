@@ -23,7 +23,7 @@ from zmesh.core.wire.fields import (
     read_text,
     unpack,
 )
-from zmesh.core.wire.identity import ENROLLING, IDENTITY, MAX_PROOF
+from zmesh.core.wire.identity import ENDORSEMENTS, ENROLLING, IDENTITY, MAX_ENDORSEMENT_BYTES, MAX_PROOF
 from zmesh.core.wire.limits import (
     INFINITY,
     LOWEST_VERSION,
@@ -51,7 +51,7 @@ FULL_BEGIN = 1
 FULL_END = 2
 MAX_KNOWN = 65536
 
-_HELLO_EXTENSIONS = {IDENTITY: MAX_PROOF, ENROLLING: 0}
+_HELLO_EXTENSIONS = {IDENTITY: MAX_PROOF, ENROLLING: 0, ENDORSEMENTS: MAX_ENDORSEMENT_BYTES}
 _known_nodes: dict[object, NodeId] = {}
 _INT = {int}
 
@@ -88,13 +88,14 @@ class Goodbye(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """`token` comes back in the ECHO; `routes` counts the UPDATEs sent on this link, `records` is the digest of the
-    sender's records, `settled` how many seconds the sender's routes have been unchanged."""
+    """`token` comes back in the ECHO; `routes` counts the UPDATEs sent on this link, `records` and
+    `statements` are the digests of the sender's, `settled` how many seconds the sender's routes have been unchanged."""
 
     token: float
     routes: int
     records: int
     settled: float
+    statements: int = 0
 
 
 class Echo(NamedTuple):
@@ -172,10 +173,11 @@ class SeqnoRequest(NamedTuple):
 
 
 class Resend(NamedTuple):
-    """Requests a full update, all records, or both."""
+    """Requests a full update, all records, all statements."""
 
     routes: bool
     records: bool
+    statements: bool = False
 
 
 def decode_hello(head: bytes) -> Hello:
@@ -209,8 +211,9 @@ def decode_goodbye(head: bytes) -> Goodbye:
 
 def decode_probe(head: bytes) -> Probe:
     """Decode the head of a PROBE."""
-    token, routes, records, settled = read_array(unpack(head, MAX_HEAD), 4)
-    return Probe(read_number(token), read_int(routes, U63), read_int(records, U64), read_number(settled))
+    token, routes, records, settled, statements = read_array(unpack(head, MAX_HEAD), 5)
+    counts = (read_int(routes, U63), read_int(records, U64))
+    return Probe(read_number(token), *counts, read_number(settled), read_int(statements, U64))
 
 
 def decode_echo(head: bytes) -> Echo:
@@ -341,5 +344,5 @@ def decode_seqno_requests(head: bytes) -> list[SeqnoRequest]:
 
 def decode_resend(head: bytes) -> Resend:
     """Decode the head of a RESEND."""
-    routes, records = read_array(unpack(head, MAX_HEAD), 2)
-    return Resend(read_bool(routes), read_bool(records))
+    routes, records, statements = read_array(unpack(head, MAX_HEAD), 3)
+    return Resend(read_bool(routes), read_bool(records), read_bool(statements))

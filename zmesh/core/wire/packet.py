@@ -59,6 +59,7 @@ class Kind(IntEnum):
     RESEND = 10
     CERTIFICATE_REQUEST = 11
     CERTIFICATE = 12
+    STATEMENT = 13
     CHUNK = 16
     ACK = 17
     CANCEL = 18

@@ -19,7 +19,10 @@ from zmesh.transport import blocked_loop
 from zmesh.transport.blocked_loop import KEEPALIVE
 from zmesh.transport.gate import Gate
 
-HEARTBEAT = 0.6
+HEARTBEAT = 1.0
+BLOCK = 4.5 * HEARTBEAT
+"""Seconds: half as long again as a silent link lives."""
+
 WITHIN = 30.0
 
 
@@ -74,7 +77,7 @@ async def test_the_links_of_a_blocked_node_live_on_and_its_result_arrives(hub, r
     async with blockable(hub) as busy:
         heard, own = reports(hub.node), reports(busy._mesh.node)
         for _ in range(2):
-            payload = await hub.request("busy", f"t:{function.__name__}", str(8 * HEARTBEAT), timeout=WITHIN)
+            payload = await hub.request("busy", f"t:{function.__name__}", str(BLOCK), timeout=WITHIN)
             assert payload.text() == "done"
         await eventually(lambda: busy._mesh.node.telemetry.counts["loop_blocked"] == 2)
         await hub.ping_once("busy", timeout=WITHIN)
@@ -90,7 +93,7 @@ async def test_a_node_that_stays_blocked_is_let_go_and_its_neighbours_know_why(h
     monkeypatch.setattr(blocked_loop, "LINKS_KEPT", 2 * HEARTBEAT)
     async with blockable(hub):
         heard = reports(hub.node)
-        payload = await hub.request("busy", "t:blocks", str(8 * HEARTBEAT), timeout=WITHIN)
+        payload = await hub.request("busy", "t:blocks", str(BLOCK), timeout=WITHIN)
         assert payload.text() == "done", "the exchange outlives the link"
         lost = [report for report in heard if report.event == "link_lost"]
         assert lost[0].detail.startswith("they left: its event loop has been blocked for")
@@ -102,7 +105,7 @@ async def test_a_leaf_that_blocks_its_own_loop_still_gets_its_replies(hub):
 
         async def ask_and_block():
             request = leaf._mesh.stream("hub", "echo:echo", b"x", timeout=WITHIN).send()
-            sleep(8 * HEARTBEAT)
+            sleep(BLOCK)
             return (await request.only_payload()).text()
 
         assert await asyncio.to_thread(leaf._do, ask_and_block) == "x"
@@ -155,7 +158,7 @@ async def test_a_loop_that_is_blocked_in_a_handler_of_the_log_does_not_hang_the_
                 logger.warning("stuck")
 
             blocked = asyncio.create_task(asyncio.to_thread(busy._do, logs))
-            await asyncio.sleep(8 * HEARTBEAT)  # in which the link would be lost
+            await asyncio.sleep(BLOCK)  # in which the link would be lost
             assert hub.node.router.get_nodes() == ["busy", "hub"]
             released.set()
             await blocked

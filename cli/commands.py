@@ -3,16 +3,26 @@
 Annotations are not postponed here: Typer would compile each of them when a command starts, which takes longer.
 """
 
-import math
-import os
-from collections.abc import Coroutine
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
-from zmesh_cli import trust_commands
+from zmesh_cli import machine_commands, trust_commands
 from zmesh_cli.conversion import Command, Group
-from zmesh_cli.help import CONNECTION, NODE, OUTPUT, REQUEST
+from zmesh_cli.help import NODE, OUTPUT, REQUEST
+from zmesh_cli.parameters import (
+    AsJson,
+    Insecure,
+    Node,
+    Peer,
+    RouteTimeout,
+    Verbose,
+    check_count,
+    check_interval,
+    finish,
+    log,
+    seconds,
+)
 
 app = typer.Typer(
     cls=Group,
@@ -33,78 +43,6 @@ def _print_version(wanted: bool) -> None:
 
         typer.echo(f"zmesh {zmesh.__version__}")
         raise typer.Exit
-
-
-def _seconds(value: float | None) -> float | None:
-    if value is not None and not 0 < value < math.inf:
-        raise typer.BadParameter("it must be a number of seconds above 0")
-    return value
-
-
-def _interval(value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise typer.BadParameter("it must be a number of seconds, 0 or more")
-    return value
-
-
-def _count(value: int) -> int:
-    if value < 1:
-        raise typer.BadParameter("it must be 1 or more")
-    return value
-
-
-def _timeout(flag: str, help: str) -> Any:
-    """An option that is a number of seconds above 0."""
-    return typer.Option(
-        flag, metavar="SECONDS", callback=_seconds, help=help, show_default=False, rich_help_panel=REQUEST
-    )
-
-
-Node = Annotated[
-    str,
-    typer.Argument(
-        metavar="NODE",
-        help="The id of a node, such as edge-7; of an ephemeral one ID@NODE, such as cli-4f2a@hub.",
-        show_default=False,
-    ),
-]
-RouteTimeout = Annotated[
-    float | None, _timeout("--route-timeout", "Limit for being without a route to the node; by default 30.")
-]
-Peer = Annotated[
-    str | None,
-    typer.Option(
-        "--peer",
-        metavar="URL",
-        envvar="ZMESH_PEER",
-        help="Where to join the mesh: tcp://HOST:PORT, ipc://PATH, or the id of a node of yours on this machine; by "
-        "default the one that runs here.",
-        show_default=False,
-        rich_help_panel=CONNECTION,
-    ),
-]
-Insecure = Annotated[
-    bool,
-    typer.Option(
-        "--insecure",
-        envvar="ZMESH_INSECURE",
-        help="Allow plaintext to other machines: for a network that you trust.",
-        show_default=False,
-        rich_help_panel=CONNECTION,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.", rich_help_panel=OUTPUT)]
-Verbose = Annotated[
-    int,
-    typer.Option(
-        "--verbose",
-        "-v",
-        count=True,
-        help="Log on stderr; -vv logs everything.",
-        show_default=False,
-        rich_help_panel=OUTPUT,
-    ),
-]
 
 
 @app.callback()
@@ -188,7 +126,7 @@ def node(
     from zmesh_cli.node import run_node
 
     settings = (config, node_id, listen, peer, insecure)
-    _finish(run_node(*settings, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
+    finish(run_node(*settings, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
 
 
 @app.command(cls=Command)
@@ -197,7 +135,7 @@ def ping(
     count: Annotated[
         int,
         typer.Option(
-            "-c", "--count", metavar="COUNT", callback=_count, help="Number of pings.", rich_help_panel=REQUEST
+            "-c", "--count", metavar="COUNT", callback=check_count, help="Number of pings.", rich_help_panel=REQUEST
         ),
     ] = 4,
     interval: Annotated[
@@ -206,12 +144,12 @@ def ping(
             "-i",
             "--interval",
             metavar="SECONDS",
-            callback=_interval,
+            callback=check_interval,
             help="Time from one ping to the next; with 0 it is sent when the one before is answered.",
             rich_help_panel=REQUEST,
         ),
     ] = 1.0,
-    timeout: Annotated[float | None, _timeout("--timeout", "Limit for each answer; by default 5.")] = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for each answer; by default 5.")] = None,
     route_timeout: RouteTimeout = None,
     peer: Peer = None,
     insecure: Insecure = False,
@@ -225,10 +163,10 @@ def ping(
     from zmesh_cli.local_sockets import choose
     from zmesh_cli.ping import ping
 
-    _log(verbose)
+    log(verbose)
     limits = {"timeout": timeout, "route_timeout": route_timeout}
     where = choose(peer, node, insecure=insecure)
-    _finish(ping(where, node, count=count, interval=interval, as_json=as_json, **limits))
+    finish(ping(where, node, count=count, interval=interval, as_json=as_json, **limits))
 
 
 @app.command(cls=Command)
@@ -252,7 +190,7 @@ def send(
     ] = None,
     timeout: Annotated[
         float | None,
-        _timeout("--timeout", "Limit until the last reply; by default none, as long as the node can be reached."),
+        seconds("--timeout", "Limit until the last reply; by default none, as long as the node can be reached."),
     ] = None,
     route_timeout: RouteTimeout = None,
     metadata: Annotated[
@@ -305,11 +243,14 @@ def send(
     from zmesh_cli.local_sockets import choose
     from zmesh_cli.send import described_by, send
 
-    _log(verbose)
+    log(verbose)
     limits = {"timeout": timeout, "route_timeout": route_timeout}
     described = described_by(payload, content_type, metadata or [])
     given, where = open_input(payload), choose(peer, node, insecure=insecure)
-    _finish(send(where, node, directive, given, described, as_json=as_json, into=output, **limits))
+    finish(send(where, node, directive, given, described, as_json=as_json, into=output, **limits))
+
+
+machine_commands.register(app)
 
 
 @app.command(cls=Command)
@@ -318,7 +259,7 @@ def routes(
         str | None,
         typer.Argument(metavar="[NODE]", help="The id of a node; by default the one where the command joins."),
     ] = None,
-    timeout: Annotated[float | None, _timeout("--timeout", "Limit for the reply; by default 10.")] = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for the reply; by default 10.")] = None,
     peer: Peer = None,
     insecure: Insecure = False,
     as_json: AsJson = False,
@@ -333,8 +274,8 @@ def routes(
     from zmesh_cli.local_sockets import choose
     from zmesh_cli.routes import routes
 
-    _log(verbose)
-    _finish(routes(choose(peer, node, insecure=insecure), node, timeout=timeout, as_json=as_json))
+    log(verbose)
+    finish(routes(choose(peer, node, insecure=insecure), node, timeout=timeout, as_json=as_json))
 
 
 @app.command(cls=Command)
@@ -351,7 +292,7 @@ def cancel(
         str | None,
         typer.Argument(metavar="[NODE]", help="The id of the node where the work runs; by default all are asked."),
     ] = None,
-    timeout: Annotated[float | None, _timeout("--timeout", "Limit for the end of the work; by default 10.")] = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for the end of the work; by default 10.")] = None,
     peer: Peer = None,
     insecure: Insecure = False,
     as_json: AsJson = False,
@@ -365,9 +306,9 @@ def cancel(
     from zmesh_cli.cancel import cancel
     from zmesh_cli.local_sockets import choose
 
-    _log(verbose)
+    log(verbose)
     where = choose(peer, node, insecure=insecure)
-    _finish(cancel(where, message_id, node, timeout=timeout, as_json=as_json))
+    finish(cancel(where, message_id, node, timeout=timeout, as_json=as_json))
 
 
 @app.command(cls=Command)
@@ -379,25 +320,8 @@ def demo() -> None:
     """
     from zmesh_cli.demo import demo
 
-    _log(0)
-    _finish(demo())
+    log(0)
+    finish(demo())
 
 
 trust_commands.register(app)
-
-
-def _log(verbose: int) -> None:
-    """Set up the log of a command that joins a mesh, and report environment variables that are misspelt."""
-    from zmesh.config import unknown_variables
-    from zmesh_cli.logs import set_up_logging
-    from zmesh_cli.terminal import print_error
-
-    set_up_logging(verbose)
-    for line in unknown_variables(os.environ):
-        print_error(line)
-
-
-def _finish(work: Coroutine[Any, Any, int]) -> NoReturn:
-    from zmesh_cli.signals import run
-
-    raise typer.Exit(run(work))

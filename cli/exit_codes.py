@@ -12,6 +12,10 @@ TIMED_OUT = 4
 NOT_TRUSTED = 6
 """The other node does not allow it, or one of the two does not trust the other."""
 INTERRUPTED = 130
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+"""`zmesh run`: the command is there but can't be executed, or is not there; as a shell has them."""
+MESH = 255
+"""`zmesh run`: the mesh failed, not the command; all other codes are the command's own."""
 BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ends: 128 + 13."""
 

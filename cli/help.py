@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 ARGUMENTS, NODE, REQUEST, TRUST = "Arguments", "Node options", "Request options", "Trust options"
+COMMAND = "Command options"
 CONNECTION, OUTPUT, OTHER = "Connection options", "Output options", "Other options"
-SECTIONS = (ARGUMENTS, NODE, REQUEST, TRUST, CONNECTION, OUTPUT, OTHER)
+SECTIONS = (ARGUMENTS, NODE, COMMAND, REQUEST, TRUST, CONNECTION, OUTPUT, OTHER)
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh": (
@@ -34,6 +35,12 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Metadata beside the payload", "zmesh send edge-7 echo:echo hello -H user=ada"),
         ("A file as the payload", "zmesh send edge-7 digest:sha256 @backup.tar"),
         ("Standard input as the payload, replies to a file", "gzip <log | zmesh send edge-7 echo:echo - -o log.gz"),
+    ),
+    "zmesh run": (
+        ("A command at a node", "zmesh run edge-7 -- uname -a"),
+        ("A pipeline of a shell there", "zmesh run edge-7 --shell -- 'ps aux | wc -l'"),
+        ("Its standard input from here", "zmesh run edge-7 -- sha256sum <backup.tar"),
+        ("A terminal there", "zmesh run edge-7 -t -- top"),
     ),
     "zmesh routes": (
         ("The routes of the node where the command joins", "zmesh routes"),
@@ -60,8 +67,9 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def usage_pieces(parameters: list[Any]) -> list[str]:
-    """The arguments, then [OPTIONS]."""
-    return [*(each.metavar for each in parameters if each.param_type_name == "argument"), "[OPTIONS]"]
+    """The arguments, then [OPTIONS], then what follows `--`."""
+    arguments = [each.metavar for each in parameters if each.param_type_name == "argument"]
+    return sorted([*arguments, "[OPTIONS]"], key=lambda piece: (piece.startswith("-- "), piece == "[OPTIONS]"))
 
 
 def write_options(parameters: list[Any], context: Any, formatter: Any) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from zmesh_cli.terminal import STDERR, printable
 
-JOURNAL = "zmesh.observe.journal"
-"""The logger of the lines for operators."""
+JOURNALS = ("zmesh.observe.journal", "zmesh.remote.audit")
+"""The loggers of the lines for operators."""
 
 
 class _Escaped(logging.Formatter):
@@ -30,7 +30,7 @@ class _Escaped(logging.Formatter):
         self._plain = _Escaped(plain) if plain is not None else None
 
     def format(self, record: logging.LogRecord) -> str:
-        if self._plain is not None and record.name == JOURNAL:
+        if self._plain is not None and record.name in JOURNALS:
             return self._plain.format(record)
         return super().format(record)
 
@@ -59,7 +59,8 @@ def set_up_logging(verbose: int, *, node: bool = False) -> None:
     root.addHandler(handler)
     root.setLevel(logging.WARNING if not verbose else logging.INFO if verbose < 2 else logging.DEBUG)
     if not verbose:
-        logging.getLogger(JOURNAL).setLevel(logging.INFO)
+        for name in JOURNALS:
+            logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _is_journald() -> bool:

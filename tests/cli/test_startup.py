@@ -28,6 +28,8 @@ SHARED = {
     "stdio",
     "exit_codes",
     "commands",
+    "machine_commands",
+    "parameters",
     "trust_commands",
     "conversion",
     "session",

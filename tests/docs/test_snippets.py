@@ -135,7 +135,8 @@ def faults_in(text: str, options: dict[str, set[str]]) -> list[str]:
         if name not in options:
             faults.append(f"no command {name!r}")
             continue
-        used = {word.partition("=")[0] for word in call if word.startswith("-") and word != "-"}
+        its_own = call[: call.index("--")] if "--" in call else call
+        used = {word.partition("=")[0] for word in its_own if word.startswith("-") and word != "-"}
         faults += [f"no option {option!r} of zmesh {name}" for option in sorted(used - options[name])]
     return faults
 

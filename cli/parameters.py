@@ -1,0 +1,103 @@
+"""Parameters that several commands have, and how a command begins and ends."""
+
+import math
+import os
+from collections.abc import Coroutine
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from zmesh_cli.help import CONNECTION, OUTPUT, REQUEST
+
+
+def check_seconds(value: float | None) -> float | None:
+    """The value of an option that is a number of seconds above 0. Raises BadParameter."""
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter("it must be a number of seconds above 0")
+    return value
+
+
+def check_interval(value: float) -> float:
+    """The value of an option that is a number of seconds, 0 or more. Raises BadParameter."""
+    if not 0 <= value < math.inf:
+        raise typer.BadParameter("it must be a number of seconds, 0 or more")
+    return value
+
+
+def check_count(value: int) -> int:
+    """The value of an option that is a count of at least 1. Raises BadParameter."""
+    if value < 1:
+        raise typer.BadParameter("it must be 1 or more")
+    return value
+
+
+def seconds(flag: str, help: str) -> Any:
+    """An option that is a number of seconds above 0."""
+    return typer.Option(
+        flag, metavar="SECONDS", callback=check_seconds, help=help, show_default=False, rich_help_panel=REQUEST
+    )
+
+
+Node = Annotated[
+    str,
+    typer.Argument(
+        metavar="NODE",
+        help="The id of a node, such as edge-7; of an ephemeral one ID@NODE, such as cli-4f2a@hub.",
+        show_default=False,
+    ),
+]
+RouteTimeout = Annotated[
+    float | None, seconds("--route-timeout", "Limit for being without a route to the node; by default 30.")
+]
+Peer = Annotated[
+    str | None,
+    typer.Option(
+        "--peer",
+        metavar="URL",
+        envvar="ZMESH_PEER",
+        help="Where to join the mesh: tcp://HOST:PORT, ipc://PATH, or the id of a node of yours on this machine; by "
+        "default the one that runs here.",
+        show_default=False,
+        rich_help_panel=CONNECTION,
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        envvar="ZMESH_INSECURE",
+        help="Allow plaintext to other machines: for a network that you trust.",
+        show_default=False,
+        rich_help_panel=CONNECTION,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        help="Log on stderr; -vv logs everything.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def log(verbose: int) -> None:
+    """Set up the log of a command that joins a mesh, and report environment variables that are misspelt."""
+    from zmesh.config import unknown_variables
+    from zmesh_cli.logs import set_up_logging
+    from zmesh_cli.terminal import print_error
+
+    set_up_logging(verbose)
+    for line in unknown_variables(os.environ):
+        print_error(line)
+
+
+def finish(work: Coroutine[Any, Any, int]) -> NoReturn:
+    """Run what the command does, and exit with the exit code that it returns."""
+    from zmesh_cli.signals import run
+
+    raise typer.Exit(run(work))

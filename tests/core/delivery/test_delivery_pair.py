@@ -185,6 +185,7 @@ def test_every_request_ends_once_and_its_work_runs_at_most_once_whatever_the_net
 @settings(max_examples=settings().max_examples // 2)
 @given(st.integers(0, 1 << 32))
 @example(352)  # a cancel that overtook the request that it was for
+@example(53)  # requests that waited behind one whose chunk was refused and which was then cancelled
 def test_what_is_not_over_when_two_nodes_lose_each_other_for_good_ends_in_error_on_both_sides(new_forwarding, seed):
     pair = Pair(seed, new_forwarding)
     for _ in range(40):

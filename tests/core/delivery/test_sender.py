@@ -492,6 +492,25 @@ def test_a_chunk_that_a_full_queue_refused_is_retransmitted_at_the_timeout_if_no
     sender.check()
 
 
+@pytest.mark.parametrize("how", ["over", "cancelled"])
+def test_streams_that_wait_behind_one_with_nothing_in_flight_go_on_when_that_is(sender, forwarding, new, how):
+    refused, waiting = new(), new()
+    for exchange in (refused, waiting):
+        sender.add(exchange, 0.0)
+        push(sender, exchange)
+    sender.pump(refused, 0.0)
+    sender.on_returned(refused, 0, 0.1, refused=True)
+    forwarding.take()
+    sender.pump(waiting, 0.2)
+    assert forwarding.take() == []
+    if how == "over":
+        sender.remove(refused, 0.3)
+    else:
+        sender.wake_after(refused, 0.5, 0.3)
+    assert [chunk.message_id for chunk in chunks(forwarding)] == [waiting.message_id]
+    sender.check()
+
+
 def test_a_reply_implies_that_its_request_has_arrived(sender, forwarding, new):
     exchange = new()
     sender.add(exchange, 0.0)

@@ -231,7 +231,7 @@ class Client:
         exchange.cancel(reset_code, now)
         self._sender.drop_unsent(exchange)
         self._send_cancel(exchange)
-        self._sender.wake_at(exchange, now + CANCEL_RETRY_INTERVAL)
+        self._sender.wake_after(exchange, CANCEL_RETRY_INTERVAL, now)
         self._set_limit(exchange)
 
     # -- from the mesh -------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ class Client:
         elif exchange.unreachable_since is None:
             self._lose_route(exchange, now)
             if not exchange.outbound.unacked:
-                self._sender.wake_at(exchange, now + FIRST_PROBE_DELAY)
+                self._sender.wake_after(exchange, FIRST_PROBE_DELAY, now)
 
     def on_restart(self, message_id: MessageId, now: float) -> None:
         """The server has a new incarnation, which does not know the request."""
@@ -338,7 +338,7 @@ class Client:
         if exchange.state is not ClientState.CANCELLING and exchange.cannot_have_arrived():
             if not self._sender.restart_discovery(exchange, now):
                 self._lose_route(exchange, now)
-                self._sender.wake_at(exchange, now + FIRST_PROBE_DELAY)
+                self._sender.wake_after(exchange, FIRST_PROBE_DELAY, now)
             return
         text = f"node {exchange.address!r} has restarted and lost the request; send it again if it may run twice"
         self._end(exchange, "node_restarted", text, now)
@@ -394,7 +394,7 @@ class Client:
         exchange = self._exchanges[message_id]
         if exchange.state is ClientState.CANCELLING:
             self._send_cancel(exchange)
-            self._sender.wake_at(exchange, now + CANCEL_RETRY_INTERVAL)
+            self._sender.wake_after(exchange, CANCEL_RETRY_INTERVAL, now)
         else:
             self._sender.on_timer(exchange, now)
 

@@ -79,7 +79,7 @@ class Sender:
                 path.congestion.on_delivered(outbound.in_flight, None, now)
                 self._on_progress(exchange, now)
             outbound.abandon()
-            self.serve(exchange.peer, now)
+        self.serve(exchange.peer, now)
         self._peers.close_exchange(exchange.peer, now)
 
     def move(self, exchange: Exchange, address: Address) -> None:
@@ -261,10 +261,11 @@ class Sender:
         if peer not in self._paths:
             self._paths.set(peer, now + peer.path.rtt.timeout(peer.path.retries))
 
-    def wake_at(self, exchange: Exchange, when: float) -> None:
-        """Call the exchange's `on_timer` at that time, and send or retransmit nothing until then."""
+    def wake_after(self, exchange: Exchange, seconds: float, now: float) -> None:
+        """Call the exchange's `on_timer` by then, and send or retransmit nothing until that."""
         exchange.peer.path.remove(exchange)
-        self.timers.set(exchange.outbound_id, when)
+        self.timers.set(exchange.outbound_id, now + seconds)
+        self.serve(exchange.peer, now)
 
     def room(self, exchange: Exchange) -> int:
         """How many bytes of payload the exchange takes now; of 0 there will be a Pull, or a StreamOver.
@@ -367,6 +368,7 @@ class Sender:
         elif exchange.peer_incarnation or not outbound.has_pending:
             self.probe(exchange)
             if not outbound.has_pending:
+                self.serve(exchange.peer, now)
                 return
         outbound.retries += 1
         self.pump(exchange, now)

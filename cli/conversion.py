@@ -17,6 +17,7 @@ NUMBERS: dict[str, Callable[[str], float]] = {
     "count": int,
     "interval": float,
     "timeout": float,
+    "expires": float,
     "route_timeout": float,
 }
 """The parameters that are numbers; all others are text, lists of text, or flags."""

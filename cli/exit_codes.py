@@ -49,6 +49,20 @@ def exit_code(error: BaseException) -> int:
             return FAILED
 
 
+UNTRUSTED = (
+    "no_certificate",
+    "certificate",
+    "mesh",
+    "authority",
+    "not_yet_valid",
+    "expired",
+    "revoked",
+    "id",
+    "signature",
+)
+REFUSED = dict.fromkeys(UNTRUSTED, NOT_TRUSTED)
+"""The exit codes for the `code` of a LinkRefused; any other is as a node that can't be reached."""
+
 REASONS = {
     "unreachable": UNREACHABLE,
     "timed_out": TIMED_OUT,

@@ -126,6 +126,11 @@ def choose(peer: str | None, target: str | None = None, *, insecure: bool = Fals
             )
 
 
+def named(node_id: str) -> str | None:
+    """The URL of the local socket of the node of that id, if it runs here."""
+    return _named(alive(), node_id)
+
+
 def _named(local: list[Local], node_id: str) -> str | None:
     """The URL of the local node of that id, if it is among these."""
     for path in _paths(folder(), node_id):

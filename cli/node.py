@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from zmesh import (
     Config,
@@ -23,7 +24,7 @@ from zmesh import (
     NodeJoined,
     NodeLeft,
 )
-from zmesh.errors import AddressError, Closed
+from zmesh.errors import AddressError, Closed, ConfigError
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, USAGE, Failure
 from zmesh_cli.local_sockets import url_of
 from zmesh_cli.logs import set_up_logging
@@ -66,7 +67,7 @@ async def run_node(
     if as_json:
         controller.watch(printer.on_event)
     local = None
-    with _stops(until_eof) as stops:
+    with _stops(until_eof, partial(_reload, controller)) as stops:
         taken = _IdTakenStop(stops)
         controller.watch(taken.on_event)
         next_stop = asyncio.ensure_future(stops.get())
@@ -206,18 +207,18 @@ def _line(name: str, **fields: object) -> str:
 
 
 @contextlib.contextmanager
-def _stops(until_eof: bool) -> Iterator[asyncio.Queue[int | None]]:
+def _stops(until_eof: bool, reload: Callable[[], None]) -> Iterator[asyncio.Queue[int | None]]:
     """A queue of requests to stop the node: an exit code for a signal, None for the end of stdin.
 
     SIGHUP is one if the node was started from a terminal, which is gone then. To a daemon it commonly means that its
-    settings have changed, so a node without a terminal goes on.
+    settings have changed, so a node without a terminal calls `reload`.
     """
     loop = asyncio.get_running_loop()
     signals, at_terminal = not_ignored(signal.SIGINT, *ENDING), has_terminal()
     stops: asyncio.Queue[int | None] = asyncio.Queue()
     for number in signals:
         if number == signal.SIGHUP and not at_terminal:
-            loop.add_signal_handler(number, log.warning, "SIGHUP does nothing to a node without a terminal")
+            loop.add_signal_handler(number, reload)
         else:
             loop.add_signal_handler(number, stops.put_nowait, DONE if number == signal.SIGTERM else INTERRUPTED)
 
@@ -235,6 +236,19 @@ def _stops(until_eof: bool) -> Iterator[asyncio.Queue[int | None]]:
             loop.remove_reader(STDIN)
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def _reload(controller: Controller) -> None:
+    """Have the node read its certificate, trust and permissions anew; it goes on with those it has if they are bad."""
+    if controller.config.identity is None:
+        log.warning("SIGHUP does nothing to a node without an identity")
+        return
+    try:
+        controller.reload()
+    except ConfigError as error:
+        log.error("nothing is reloaded: %s", error)
+    else:
+        log.info("certificate, trust and permissions are read anew")
 
 
 @contextlib.contextmanager

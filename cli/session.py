@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from zmesh import Config, Controller, DestinationUnreachable, DialFailed, Event, LinkRefused, LinkUp, Pong, is_address
-from zmesh.trust import default_folder
-from zmesh_cli.exit_codes import REASONS, UNREACHABLE, USAGE, Failure
+from zmesh.trust import Identity, default_folder
+from zmesh_cli.exit_codes import REASONS, REFUSED, UNREACHABLE, USAGE, Failure
 from zmesh_cli.local_sockets import Place
+from zmesh_cli.terminal import print_error
 
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ class Session:
 
     `timeout` is the one that the user set, if any; it then also limits the wait for a target that has yet to join.
     `route_timeout` is for how many seconds its requests may be without a route; None: the default of Config.
+    `identity`: that of the node, where `place` says that it has one; None: the one in use.
     `async with` joins. It raises Failure if that takes more than `join_timeout` seconds or the link is refused, and
     AddressError for a URL that can't be dialled.
     """
@@ -46,12 +49,13 @@ class Session:
         *,
         join_timeout: float | None = JOIN_TIMEOUT,
         route_timeout: float | None = None,
+        identity: Identity | None = None,
     ) -> None:
         if target is not None and not is_address(target):
             raise Failure(f"{target!r} is not the id of a node: an id is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
         self.host = ""
         """The id of the node at the other end of its link, once joined."""
-        self.controller = Controller(_config(place, route_timeout))
+        self.controller = Controller(_config(place, route_timeout, identity))
         peers = self.controller.config.peers
         if not peers:
             raise Failure("the identity here names no node to dial; name one with --peer tcp://host:port", USAGE)
@@ -80,6 +84,7 @@ class Session:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as unless_joined:
             unless_joined.push_async_callback(self.controller.close)
+            await self._renew()
             await self.controller.open()
             await asyncio.wait((self._joined,), timeout=self._join_timeout)
             if not self._joined.done():
@@ -99,6 +104,18 @@ class Session:
             self._retries.cancel()
             await asyncio.wait((self._retries,))
         await self.controller.close()
+
+    async def _renew(self) -> None:
+        """Renew the certificate of a person, for whom no node does so, when it is due."""
+        identity = self.controller.config.identity
+        if identity is None or isinstance(identity, (str, os.PathLike)):
+            return
+        if time.time() >= identity.renews_at:
+            from zmesh.trust import keep_valid  # here: it is due once in two months
+
+            if problem := await keep_valid(identity):
+                until = time.strftime("%Y-%m-%d", time.gmtime(identity.certificate.not_after))
+                print_error(f"the certificate of {identity.node_id!r}, valid until {until}, is not renewed: {problem}")
 
     async def unless_not_found(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine that sends requests to the target. Raises Failure as soon as there is no such node."""
@@ -127,7 +144,8 @@ class Session:
             case DialFailed():
                 self._on_dial_failed(event)
             case LinkRefused():
-                self._fail_to_join(f"the link to {self.url} is refused: {event.reason}")
+                code = REFUSED.get(event.code, UNREACHABLE)
+                self._fail_to_join(f"the link to {self.url} is refused: {event.reason}", code)
             case DestinationUnreachable() if event.node == self.target.rpartition("@")[2]:
                 self._on_unreachable(event)
 
@@ -176,11 +194,12 @@ class Session:
             await asyncio.gather(*pings, return_exceptions=True)
 
 
-def _config(place: Place, route_timeout: float | None) -> Config:
-    """The settings of the node: with the identity in use, or by a random id without one."""
+def _config(place: Place, route_timeout: float | None, identity: Identity | None) -> Config:
+    """The settings of the node: with that identity or the one in use, or by a random id without one."""
     peers = (place.url,) if place.url is not None else ()
-    if place.own and default_folder() is not None:
-        config = Config(peers=peers, ephemeral=True, insecure=place.insecure)
+    if place.own and (identity is not None or default_folder() is not None):
+        own = identity if identity is not None else "auto"
+        config = Config(identity=own, peers=peers, ephemeral=True, insecure=place.insecure)
     else:
         node_id = f"cli-{os.urandom(5).hex()}"
         config = Config(node_id=node_id, identity=None, peers=peers, ephemeral=True, insecure=place.insecure)

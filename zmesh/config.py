@@ -209,6 +209,12 @@ def config_of(config: Config | None, settings: Settings) -> Config:
     return resolved(config if config is not None else Config(**settings))
 
 
+def identity_of(config: Config) -> Identity | None:
+    """The identity of a Config that was resolved."""
+    given = config.identity
+    return None if isinstance(given, (str, os.PathLike)) else given
+
+
 def resolved(config: Config) -> Config:
     """The Config with its identity read, and with what that says where nothing was given: node id, `listen`, `peers`.
 

@@ -138,6 +138,13 @@ class Controller(Machines):
         node.check_address(peer, dialled=True)
         node.dial(peer)
 
+    def reload(self) -> None:
+        """Read the certificate, trust and permissions of the node's identity anew; nothing to do without one.
+
+        Raises ConfigError if they can't be used, and goes on with those it has.
+        """
+        self.node.reload()
+
     def register(
         self,
         name: str,

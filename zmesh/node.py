@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zmesh.arguments import check_node, check_timeout, check_url
-from zmesh.config import Config
+from zmesh.config import Config, identity_of
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
@@ -33,6 +33,7 @@ from zmesh.serving import PING, Builtins, Directives, Serving
 from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport, parse_url
 
 if TYPE_CHECKING:
+    from zmesh.membership import Membership
     from zmesh.observe import Event, Events, Journal, LinkStatus, Neighbour, Stats
     from zmesh.runtime import OrphanReaper
 
@@ -49,14 +50,23 @@ class Node:
     """One member of the mesh. Use it through a Controller, or `run` in a task of yours.
 
     `limits`: what others may have it keep and spend; None: the usual ones, and room for what `config` admits.
+    `enrolling`: a leaf without identity that asks for a certificate.
     """
 
-    def __init__(self, config: Config, directives: Directives | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        directives: Directives | None = None,
+        limits: Limits | None = None,
+        *,
+        enrolling: bool = False,
+    ) -> None:
         self.config = config
         self.node_id = config.node_id
         if limits is None:
             limits = Limits.serving(config.max_work, config.max_payload_bytes)
-        now = time.monotonic()
+        now, identity = time.monotonic(), identity_of(config)
+        credentials = identity.credentials() if identity is not None else None
         self.engine = Engine(
             NodeId(Address(config.node_id)),
             int.from_bytes(os.urandom(8)) | 1,
@@ -67,11 +77,13 @@ class Node:
             route_timeout=config.route_timeout,
             leaf=config.ephemeral,
             limits=limits,
+            credentials=credentials,
+            enrolling=enrolling,
         )
         self.router = Router(self.engine)
         self.telemetry = Telemetry(config.node_id)
         self.directives = directives if directives is not None else Directives()
-        self.driver = Driver(self.engine, config.heartbeat, self._note)
+        self.driver = Driver(self.engine, config.heartbeat, self.note)
         self.tasks = Tasks()
         self._storage = PayloadStorage(config.spool_dir, config.max_payload_bytes)
         self.requests = Requests(config.node_id, self.driver, self.tasks, self._storage, config.max_waiting_bytes)
@@ -82,7 +94,7 @@ class Node:
             self._storage,
             self.directives,
             config.plugins,
-            self._note,
+            self.note,
             max_workers=config.max_workers,
             max_work=config.max_work,
             max_processes=config.max_processes,
@@ -91,8 +103,12 @@ class Node:
             policy=Policy(config.allow),
         )
         self.builtins = Builtins(self.router, self.serving)
-        identity = config.identity if not isinstance(config.identity, (str, os.PathLike)) else None
         self._security = LinkSecurity(identity.curve.secret if identity else None, insecure=config.insecure)
+        self._membership: Membership | None = None
+        if identity is not None and credentials is not None and not config.ephemeral:
+            from zmesh.membership import Membership  # here: few programs have an identity
+
+            self._membership = Membership(identity, credentials, self)
         self.listening: list[str] = []
         self._listen = list(config.listen)
         self._peers = list(config.peers)
@@ -170,7 +186,7 @@ class Node:
     def _open(self) -> None:
         self._transport = Transport(self.driver, security=self._security)
         self._open_journal()
-        self._guard = BlockedLoopKeepalive(self.engine, self._transport, self._note)
+        self._guard = BlockedLoopKeepalive(self.engine, self._transport, self.note)
         watchdogs.add(self._guard, self.config.heartbeat)
         self.driver.start(self._transport)
         self.tasks.start()
@@ -184,11 +200,25 @@ class Node:
             )
 
             self._reaper = OrphanReaper()
-        self.driver.perform(self.engine.describe(self._offered(), time.monotonic()))
+        self.advertise()
+        if self._membership is not None:
+            self._membership.start()
 
-    def _offered(self) -> list[str]:
-        """The directives that it advertises: those that anybody may call."""
-        return [each for each in self.directives.capabilities() if self.serving.policy.offers(each)]
+    def advertise(self) -> None:
+        """Advertise the directives that anybody may call."""
+        offered = [each for each in self.directives.capabilities() if self.serving.policy.offers(each)]
+        if self._membership is not None:
+            offered += self._membership.capabilities()
+        self.driver.perform(self.engine.describe(offered, time.monotonic()))
+
+    def newcomer(self, config: Config) -> Node:
+        """A node that asks for a certificate, where that of this one has expired."""
+        return Node(config, enrolling=True)
+
+    def reload(self) -> None:
+        """Read the certificate, trust and permissions of the identity anew. Raises ConfigError, and changes nothing."""
+        if self._membership is not None:
+            self._membership.reload()
 
     async def _close(self) -> None:
         """Stop the work, end what is open, say goodbye, close the sockets; nothing is left."""
@@ -196,6 +226,7 @@ class Node:
             return
         try:
             await self.serving.close()
+            self.requests.close()
             self._leave()
         except GeneratorExit:
             self.close_now()
@@ -208,10 +239,6 @@ class Node:
         finally:
             if not self._released:
                 await self._shut()
-
-    def _leave(self) -> None:
-        self.requests.close()
-        self.driver.perform(self.engine.close(time.monotonic()))
 
     async def _shut(self) -> None:
         self.closed = self._admission.shut = True
@@ -235,6 +262,8 @@ class Node:
             watchdogs.remove(self._guard, self.loop)
         if self._reaper is not None:
             self._reaper.close()
+        if self._membership is not None:
+            self._membership.close()
         self._storage.close()
         self.listening.clear()
 
@@ -253,7 +282,7 @@ class Node:
         was_open = self._transport is not None
         self.driver.close()
         steps: list[Callable[[], object]] = [partial(self.requests.close_now, self.loop), self.serving.close_now]
-        steps += [self._leave_now, self._release, self.tasks.close_now, self.requests.end_drain]
+        steps += [self._leave, self._release, self.tasks.close_now, self.requests.end_drain]
         steps += [events.end for events in self._events]
         if self._transport is not None:
             steps.append(self._transport.close_now)
@@ -273,7 +302,7 @@ class Node:
             )
         return was_open
 
-    def _leave_now(self) -> None:
+    def _leave(self) -> None:
         self.driver.perform(self.engine.close(time.monotonic()))
 
     def _open_journal(self) -> None:
@@ -325,32 +354,15 @@ class Node:
 
     def links(self) -> list[LinkStatus]:
         """The links that are up, sorted by neighbour."""
-        from zmesh.observe import LinkStatus
+        from zmesh.observe import links_of
 
-        return sorted(
-            (
-                LinkStatus(
-                    link.node, link.id, self.remote_address(link.id), link.dialled, link.rtt, link.cost, link.leaf
-                )
-                for link in self.engine.links()
-            ),
-            key=lambda link: (link.node, link.link),
-        )
+        return links_of(self.engine, self.remote_address)
 
     def stats(self) -> Stats:
         """Counts of this moment."""
-        from zmesh.observe import Stats
+        from zmesh.observe import stats_of
 
-        counts = self.engine.stats()
-        return Stats(
-            requests=len(self.requests),
-            serving=len(self.serving),
-            replying=counts["requests_received"],
-            waiting_bytes=self.engine.waiting_bytes,
-            waiting_streams=self.engine.waiting_streams,
-            is_handing_over=self.engine.is_handing_over,
-            counters=dict(self.telemetry.counts),
-        )
+        return stats_of(self.engine, len(self.requests), len(self.serving), self.telemetry.counts)
 
     def last_heard_by(self, node: str) -> str | None:
         """The other node that heard last of one that has left, if that is known."""
@@ -446,7 +458,7 @@ class Node:
         """Register a directive of this program, and advertise it. `options` are those of Directives.register."""
         self.directives.register(name, function, **options)
         if self._transport is not None:
-            self.driver.perform(self.engine.describe(self._offered(), time.monotonic()))
+            self.advertise()
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -460,10 +472,13 @@ class Node:
 
     # -- reports -------------------------------------------------------------------------------------------------
 
-    def _note(self, report: Report) -> None:
+    def note(self, report: Report) -> None:
+        """Count, log and pass on a report of the engine or of a part of this node."""
         self.telemetry.note(report)
         if self._journal is not None:
             self._journal.note(report)
+        if self._membership is not None:
+            self._membership.note(report)
         if report.event in ("link_up", "link_refused") and report.link is not None and self._transport is not None:
             self._note_dial(report, report.link, self._transport)
         elif report.event == "link_not_greeted":

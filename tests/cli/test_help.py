@@ -12,10 +12,38 @@ import pytest
 
 from zmesh_cli.help import EXAMPLES, SECTIONS
 
-COMMANDS = ["node", "ping", "send", "run", "routes", "cancel", "demo", "init", "identity"]
-GROUPS = {"context": ("ls", "use", "rm")}
+COMMANDS = [
+    "node",
+    "ping",
+    "send",
+    "run",
+    "routes",
+    "cancel",
+    "demo",
+    "init",
+    "invite",
+    "join",
+    "identity",
+    "revoke",
+    "reload",
+]
+GROUPS = {
+    "invites": ("ls", "rm"),
+    "authority": ("ls", "rotate", "sign", "export"),
+    "context": ("ls", "use", "rm"),
+}
 NESTED = [(group, name) for group, names in GROUPS.items() for name in names]
-PLACEHOLDERS = {"-- COMMAND", "NODE", "NAMESPACE:ACTION", "[PAYLOAD]", "[NODE]", "MESSAGE_ID"}
+PLACEHOLDERS = {
+    "-- COMMAND",
+    "NODE",
+    "NAMESPACE:ACTION",
+    "[PAYLOAD]",
+    "[NODE]",
+    "MESSAGE_ID",
+    "NAME",
+    "TICKET",
+    "ID",
+}
 
 
 def help_of(shell: Any, *words: str, columns: int = 60) -> str:
@@ -86,13 +114,13 @@ def bash(site: Any, line: str) -> list[str]:
 
 ALL = [(path, line) for path, examples in EXAMPLES.items() for _, line in examples]
 NODES = [line for _, line in ALL if " zmesh node" in f" {line}"]
-OF_TRUST = {"init", "identity", *GROUPS}
+OF_TRUST = {"init", "invite", "join", "identity", "revoke", "reload", *GROUPS}
 OTHERS = [
     line
     for path, line in ALL
     if line not in NODES
     and not {"cancel", "-t"} & {*line.split()}  # test_cancel and test_run have those
-    and not OF_TRUST & {*path.split()[1:]}  # test_trust runs those
+    and not OF_TRUST & {*path.split()[1:]}  # test_trust and test_membership do
 ]
 
 

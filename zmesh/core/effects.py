@@ -86,7 +86,7 @@ class Report:
     `credentials.REASONS`). With `unreachable` come the names
     that are `near` the destination, for how long (seconds) the routes of the reporting node have been `settled`,
     and in `text` what it knows of the destination; with `link_not_greeted`, `text` is where the other end is, with
-    `dial_failed` a code. `count` is the number of occurrences.
+    `dial_failed` and `link_refused` a code. `count` is the number of occurrences.
     """
 
     event: str

@@ -15,15 +15,12 @@ from typing import Any, NamedTuple
 
 from zmesh.errors import ConfigError
 from zmesh.identity.certificates import Certificate, read_certificate
-from zmesh.identity.identity import authority_fields, read_authorities
+from zmesh.identity.identity import Identity, authority_fields, read_authorities
 from zmesh.identity.issuer import Issuer
 from zmesh.identity.keys import IdentityKey, fingerprint, is_signed, public_from_openssh, public_to_openssh
 from zmesh.identity.tickets import Ticket, hash_of
 from zmesh.identity.trust import Authority, Endorsement, Revocation, TrustError, TrustStore
 
-ENROL = "zmesh:enrol"
-RENEW = "zmesh:renew"
-TRUST = "zmesh:trust"
 _JOINS = b"zmesh enrol 1\0"
 _RENEWS = b"zmesh renew 1\0"
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, binascii.Error)
@@ -114,6 +111,22 @@ def read_answer(fields: object, key: IdentityKey, node_id: str, mesh: str, pinne
     return Answer(certificate, trust)
 
 
+def read_renewal(identity: Identity, fields: object, now: float) -> Certificate:
+    """The certificate in the answer to a request to renew; whom else to trust is taken in. Raises TrustError."""
+    try:
+        if not isinstance(fields, Mapping):
+            raise TypeError("no JSON object")
+        raise_refusal(fields)
+        certificate = read_certificate(str(fields["certificate"]))
+        take_trust(identity.trust, fields)
+    except (*_MALFORMED, ConfigError) as error:
+        raise TrustError("signature", f"a malformed answer to a request to renew: {error!r}") from None
+    if certificate.public != identity.key.public:
+        raise TrustError("id", "a certificate for another key was sent", node=identity.node_id)
+    identity.trust.check(certificate, now, identity.node_id)
+    return certificate
+
+
 def raise_refusal(fields: Mapping[str, Any]) -> None:
     """Raise TrustError for an answer that refuses."""
     refused = fields.get("refused")
@@ -125,6 +138,22 @@ def refusal(error: TrustError | ConfigError) -> dict[str, object]:
     """The answer that refuses, for an error."""
     reason = error.reason if isinstance(error, TrustError) else error.code
     return {"version": 1, "refused": {"reason": reason, "text": str(error)}}
+
+
+def signed_fields(certificate: Certificate, trust: TrustStore, peers: tuple[str, ...]) -> dict[str, object]:
+    """The file with which a node joins without a network, as JSON values."""
+    return {"version": 1, "certificate": certificate.line, "peers": list(peers), **trust_fields(trust)}
+
+
+def read_signed(fields: Mapping[str, Any]) -> tuple[Certificate, TrustStore, tuple[str, ...]]:
+    """The certificate, whom to trust and whom to dial, of the file of `signed_fields`. Raises TrustError."""
+    try:
+        certificate = read_certificate(str(fields["certificate"]))
+        trust = TrustStore(certificate.mesh, read_authorities(fields["authorities"]))
+        take_trust(trust, fields)
+        return certificate, trust, tuple(map(str, fields["peers"]))
+    except (*_MALFORMED, ConfigError) as error:
+        raise TrustError("signature", f"a signed file that can't be read: {error!r}") from None
 
 
 def trust_fields(trust: TrustStore) -> dict[str, object]:

@@ -13,8 +13,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from zmesh.errors import ConfigError
 from zmesh.identity.certificates import Certificate, read_certificate
+from zmesh.identity.credentials import NodeCredentials
 from zmesh.identity.keys import IdentityKey, fingerprint, public_from_openssh, public_to_openssh
 from zmesh.identity.policy import Policy
 from zmesh.identity.state import PROFILE, State, StateError
@@ -179,6 +182,10 @@ class Identity:
     def _own_urls(self) -> tuple[str, ...]:
         return (*self.profile.urls, *self.profile.listen)
 
+    def credentials(self) -> NodeCredentials:
+        """Those of one incarnation of the node, for its engine."""
+        return NodeCredentials(self.key, self.certificate, self.trust, os.urandom(32))
+
     # -- folders -------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -231,8 +238,7 @@ class Identity:
         read = self.load(self.state)
         if (read.key.public, read.node_id, read.mesh) != (self.key.public, self.node_id, self.mesh):
             raise StateError(f"{self.where} holds another identity than this node runs with; start it anew")
-        for revocation in self.trust.revocations:  # one that came over the mesh, and could not be written
-            read.trust.revoke(revocation)
+        read._merge(self.trust)  # what came over the mesh, and could not be written
         self.certificate, self.trust, self.policy, self.profile = (
             read.certificate,
             read.trust,
@@ -252,9 +258,19 @@ class Identity:
             raise
 
     def save_trust(self) -> None:
-        """Write what is trusted and what was revoked. Raises StateError."""
-        if self.state is not None:
+        """Write what is trusted and what was revoked, with what another process has written. Raises StateError."""
+        if self.state is None:
+            return
+        with self.state.locked():
+            with contextlib.suppress(StateError):  # what is damaged or missing is written anew
+                self._merge(read_trust(_needed(self.state, TRUST, self.state.read(TRUST)), self.mesh, TRUST))
             self.state.write(TRUST, write_trust(self.trust))
+
+    def _merge(self, other: TrustStore) -> None:
+        for endorsement in other.endorsements:
+            self.trust.endorse(endorsement)
+        for revocation in other.revocations:
+            self.trust.revoke(revocation)
 
     def save_profile(self, profile: Profile) -> None:
         """Write where it listens and whom it dials. Raises StateError."""

@@ -2,6 +2,7 @@
 
     authority/1          the private key of the first authority, as OpenSSH has it, with a passphrase or without
     authority/2          that of the next one, while it takes over or after it has
+    authority/1.pub      its public key, which is read without the passphrase
     authority/current    the number of the one that signs
     issued.json          the last certificate of each node, so that it is known who lacks the next authority
 
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, Self
 from zmesh.identity.certificates import Certificate, check_names, issue
 from zmesh.identity.identity import Identity, read_json
 from zmesh.identity.invites import Invites
-from zmesh.identity.keys import BadKey, IdentityKey, fingerprint, public_to_openssh
+from zmesh.identity.keys import BadKey, IdentityKey, fingerprint, public_from_openssh, public_to_openssh
 from zmesh.identity.state import State, StateError
 from zmesh.identity.trust import YEAR, Authority, Endorsement, Revocation, TrustError, TrustStore
 
@@ -67,8 +68,15 @@ class Issuer:
             raise StateError(f"{state.folder / FOLDER} holds an authority already, and it is not overwritten")
         key = IdentityKey.generate()
         state.create(f"{FOLDER}/1", key.to_openssh(passphrase), secret=True)
+        _write_public(state, 1, key, mesh)
         state.write(CURRENT, b"1\n")
-        return cls(state, TrustStore(mesh, [new_authority(key, now)]), key)
+        return cls(state, TrustStore(mesh, [new_authority(key.public, now)]), key)
+
+    @staticmethod
+    def public_keys(state: State) -> tuple[bytes | None, bytes | None]:
+        """The public keys of the authority that signs and of the next one, without a passphrase. Raises StateError."""
+        number = _current(state)
+        return _read_public(state, number), _read_public(state, number + 1)
 
     @classmethod
     def load(cls, identity: Identity, passphrase: str | None = None) -> Self:
@@ -179,9 +187,11 @@ class Issuer:
         if self.next_key is not None:
             raise StateError("the next authority is there already")
         key = IdentityKey.generate()
-        self.state.create(f"{FOLDER}/{_current(self.state) + 1}", key.to_openssh(passphrase), secret=True)
+        number = _current(self.state) + 1
+        self.state.create(f"{FOLDER}/{number}", key.to_openssh(passphrase), secret=True)
+        _write_public(self.state, number, key, self.trust.mesh)
         self.next_key = key
-        endorsement = Endorsement.sign(self.key, new_authority(key, now))
+        endorsement = Endorsement.sign(self.key, new_authority(key.public, now))
         self.trust.endorse(endorsement)
         present = next(each for each in self.trust.authorities if each.public == self.public)
         self.trust.endorse(Endorsement.sign(key, present))  # for those who join later, and know the next one only
@@ -199,9 +209,9 @@ class Issuer:
         return [public_to_openssh(each.public, f"authority of {self.trust.mesh}") for each in self.trust.authorities]
 
 
-def new_authority(key: IdentityKey, now: float) -> Authority:
+def new_authority(public: bytes, now: float) -> Authority:
     """An authority that is valid from an hour ago on, for ten years."""
-    return Authority(key.public, int(now) - EARLY, int(now) + AUTHORITY_VALIDITY)
+    return Authority(public, int(now) - EARLY, int(now) + AUTHORITY_VALIDITY)
 
 
 def _current(state: State) -> int:
@@ -209,6 +219,15 @@ def _current(state: State) -> int:
     if not data.isdigit():
         raise StateError(f"{state.folder / CURRENT} is damaged: it holds a number")
     return int(data)
+
+
+def _write_public(state: State, number: int, key: IdentityKey, mesh: str) -> None:
+    state.write(f"{FOLDER}/{number}.pub", public_to_openssh(key.public, f"authority of {mesh}").encode() + b"\n")
+
+
+def _read_public(state: State, number: int) -> bytes | None:
+    data = state.read(f"{FOLDER}/{number}.pub")
+    return None if data is None else public_from_openssh(data)
 
 
 def _read_key(state: State, number: int, passphrase: str | None) -> IdentityKey | None:

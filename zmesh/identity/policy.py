@@ -16,6 +16,12 @@ from zmesh.errors import ConfigError
 
 DANGEROUS = frozenset({"exec", "file", "tcp"})
 EVERYONE = "*"
+ENROL = "zmesh:enrol"
+"""The directive that redeems a ticket."""
+RENEW = "zmesh:renew"
+"""The directive that renews a certificate."""
+FOR_NEWCOMERS = frozenset({ENROL, RENEW})
+"""What a node may call that is let in without a certificate which is believed, and no more."""
 MAX_RULES = 1024
 MAX_SUBJECTS = 4096
 _PATTERN = re.compile(r"\*\Z|[^\s:*]+:(\*|[^\s*]+)\Z")
@@ -42,6 +48,12 @@ class Policy:
             self._rules[_checked_pattern(pattern)] = _checked_subjects(pattern, subjects)
         if len(self._rules) > MAX_RULES:
             raise ConfigError(f"[allow] has {len(self._rules)} patterns, where {MAX_RULES} are allowed")
+
+    def over(self, other: Policy) -> Policy:
+        """These permissions and, for patterns that they do not have, those of `other`."""
+        joined = Policy()
+        joined._rules = {**other._rules, **self._rules}
+        return joined
 
     def __len__(self) -> int:
         return len(self._rules)

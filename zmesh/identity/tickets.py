@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
 import zlib
 from typing import NamedTuple, Self
 
@@ -109,6 +110,29 @@ def with_key(url: str, curve: bytes) -> str:
     rest = [each for each in query.split("&") if each and not each.startswith("key=")]
     key = base64.urlsafe_b64encode(curve).decode().rstrip("=")
     return f"{base}?{'&'.join([*rest, f'key={key}'])}"
+
+
+def without_key(url: str) -> str:
+    """A URL without the CURVE key that it may have."""
+    base, _, query = url.partition("?")
+    rest = [each for each in query.split("&") if each and not each.startswith("key=")]
+    return f"{base}?{'&'.join(rest)}" if rest else base
+
+
+def key_from_text(text: str) -> bytes:
+    """The CURVE key that stands in a URL. Raises BadTicket."""
+    try:
+        key = base64.b64decode(text + "=", altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise BadTicket(f"{text!r} is no key: 43 characters of A-Z a-z 0-9 - _")
+    return key
+
+
+def new_token() -> bytes:
+    """A random token."""
+    return os.urandom(TOKEN_BYTES)
 
 
 def key_of(url: str) -> str | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from zmesh.observe.journal import Journal, Neighbour
     from zmesh.observe.router import Route, Router
-    from zmesh.observe.stats import LinkStatus, Stats
+    from zmesh.observe.stats import LinkStatus, Stats, links_of, stats_of
     from zmesh.observe.telemetry import Telemetry
 else:
     __getattr__ = lazy_attributes(
@@ -52,7 +52,7 @@ else:
             ),
             "journal": ("Journal", "Neighbour"),
             "router": ("Route", "Router"),
-            "stats": ("LinkStatus", "Stats"),
+            "stats": ("LinkStatus", "Stats", "links_of", "stats_of"),
             "telemetry": ("Telemetry",),
         },
     )
@@ -79,4 +79,6 @@ __all__ = [
     "Stats",
     "Telemetry",
     "event_of",
+    "links_of",
+    "stats_of",
 ]

@@ -36,11 +36,15 @@ class LinkLost:
 
 @dataclass(frozen=True, slots=True)
 class LinkRefused:
-    """A link was refused by this end or the other; `node` is None if the other end never said its name."""
+    """A link was refused by this end or the other; `node` is None if the other end never said its name.
+
+    `code` is stable: why, such as `duplicate_id`, `expired` or `revoked`.
+    """
 
     node: str | None
     reason: str
     where: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,8 @@ def event_of(report: Report, router: Router, where: Callable[[LinkId], str]) -> 
         case "link_lost":
             return LinkLost(node, report.link or 0, report.detail)
         case "link_refused":
-            return LinkRefused(report.node, report.detail, where(report.link) if report.link is not None else "")
+            end = where(report.link) if report.link is not None else ""
+            return LinkRefused(report.node, report.detail, end, report.text)
         case "dial_failed":
             url, _, reason = report.detail.partition(": ")
             return DialFailed(url, reason, report.text)

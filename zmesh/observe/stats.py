@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zmesh.core.engine import Engine
+    from zmesh.core.message import LinkId
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +49,25 @@ class LinkStatus:
     rtt: float | None
     cost: int
     ephemeral: bool
+
+
+def stats_of(engine: Engine, requests: int, serving: int, counters: Mapping[str, int]) -> Stats:
+    """The counts of a node with that engine."""
+    return Stats(
+        requests=requests,
+        serving=serving,
+        replying=engine.stats()["requests_received"],
+        waiting_bytes=engine.waiting_bytes,
+        waiting_streams=engine.waiting_streams,
+        is_handing_over=engine.is_handing_over,
+        counters=dict(counters),
+    )
+
+
+def links_of(engine: Engine, where: Callable[[LinkId], str]) -> list[LinkStatus]:
+    """The links that are up, sorted by neighbour; `where` gives the address of a link's other end."""
+    links = (
+        LinkStatus(link.node, link.id, where(link.id), link.dialled, link.rtt, link.cost, link.leaf)
+        for link in engine.links()
+    )
+    return sorted(links, key=lambda link: (link.node, link.link))

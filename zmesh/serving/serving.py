@@ -9,7 +9,7 @@ from zmesh.core.effects import Deliver, Report
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import RequestHeader
 from zmesh.errors import NotAllowed
-from zmesh.identity import Policy
+from zmesh.identity import FOR_NEWCOMERS, Policy
 from zmesh.payloads import PayloadStorage
 from zmesh.runtime import Driver, Tasks, must_propagate
 from zmesh.serving.directives import Directives
@@ -118,6 +118,10 @@ class Serving:
 
         A leaf (`cli-4f2a@hub`) may do what its host may.
         """
+        if request.directive not in FOR_NEWCOMERS and self.driver.engine.is_enrolling(request.sender):
+            text = f"node {self.node_id!r} lets {request.sender!r} do nothing but enrol, as it has no certificate"
+            request.finish(reason=NotAllowed.code, error=text)
+            return False
         host = request.sender.rpartition("@")[2]
         decision = self.policy.decide(request.directive, host)
         if not decision.allowed:

@@ -128,3 +128,17 @@ def test_no_other_name_is_that_of_a_certificate(hub, name, leaf):
     end = End(name, ada, leaf=leaf)
     meet(end, hub)
     assert up(hub) == [name == "ada"]
+
+
+def test_a_leaf_over_the_nodes_own_socket_is_local(hub):
+    leaf = End("cli", leaf=True)
+    leaf.do(leaf.engine.link_up(1, 0.0, dialled=True, local=True))
+    hub.do(hub.engine.link_up(1, 0.0, dialled=False, local=True))
+    exchange(leaf, hub)
+    assert up(hub, leaf) == [True, True]
+    assert [hub.engine.is_local(address) for address in ("cli@hub", "cli", "cli@other", "hub")] == [
+        True,
+        False,
+        False,
+        False,
+    ]

@@ -150,7 +150,10 @@ def refused(link, reason, text, *reports, started=0.0):
     """What happens when a link is refused."""
     return [
         Said(link, Kind.REFUSE, wire.Refuse(reason, text, started)),
-        *[Report(event, node, link, f"we refuse: {text}") for event, node in reports],
+        *[
+            Report(event, node, link, f"we refuse: {text}", text=reason if event == "link_refused" else "")
+            for event, node in reports
+        ],
         HangUp(link, text, REDIAL_REFUSED),
     ]
 
@@ -191,7 +194,7 @@ def test_version_1_is_refused_in_version_1_with_both_versions(subject):
     effects = subject.engine.receive(1, (route, b"whatever that version says", b""), 0.0)
     assert effects == [
         Transmit(1, wire.refuse_version1(TEXT_1)),
-        Report("link_refused", None, 1, f"we refuse: {TEXT_1}"),
+        Report("link_refused", None, 1, f"we refuse: {TEXT_1}", text="version"),
         HangUp(1, TEXT_1, REDIAL_REFUSED),
     ]
     assert len(subject.engine.neighbours) == 0
@@ -201,7 +204,7 @@ def test_a_refusal_of_version_1_is_understood(subject):
     subject.link_up(1, dialled=True)
     text = "protocol version 2 is not 1, which we speak"
     assert subject.receive(1, *wire.refuse_version1(text)) == [
-        Report("link_refused", None, 1, f"they refuse: {text}"),
+        Report("link_refused", None, 1, f"they refuse: {text}", text="version"),
         HangUp(1, text, REDIAL_REFUSED),
     ]
     assert len(subject.engine.neighbours) == 0
@@ -245,7 +248,7 @@ def test_an_unknown_extension_of_a_hello_is_ignored_and_a_critical_one_refuses_i
 def test_a_refusal_is_reported_at_the_refused_end_and_redialled_after_a_pause(subject):
     subject.link_up(1, dialled=True)
     assert subject.hear(1, Kind.REFUSE, wire.Refuse("own_id", "taken")) == [
-        Report("link_refused", None, 1, "they refuse: taken"),
+        Report("link_refused", None, 1, "they refuse: taken", text="own_id"),
         Report("duplicate_id", "b", 1, "they refuse: taken"),
         HangUp(1, "taken", REDIAL_REFUSED),
         Report("id_taken", "b", 1, "taken"),

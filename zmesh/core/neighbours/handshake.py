@@ -159,7 +159,7 @@ class Handshake:
 
     def _turn_away(self, link: Link, text: str, refuse: wire.Refuse) -> None:
         node, link.refused = link.node or None, True
-        self._forwarding.emit(Report("link_refused", node, link.id, text))
+        self._forwarding.emit(Report("link_refused", node, link.id, text, text=refuse.reason))
         if refuse.reason in REASONS:
             self._forwarding.emit(Report("not_trusted", node, link.id, refuse.text, text=refuse.reason))
         if refuse.reason in TAKEN:

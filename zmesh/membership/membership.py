@@ -1,0 +1,206 @@
+"""The membership of one node that has an identity: it answers requests to enrol, renews its certificate, keeps what it
+learns about trust, and takes in what commands have changed in its state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from zmesh.core.effects import Report
+from zmesh.core.message import Address, NodeId
+from zmesh.errors import ConfigError, MeshError, NotAllowed
+from zmesh.identity import ENROL, RENEW, Identity, NodeCredentials, renew_request
+from zmesh.membership.asking import ASK_WITHIN, Newcomer, ask, renew_as_newcomer, take_renewal
+from zmesh.membership.issuing import Issuing
+from zmesh.membership.schedule import Schedule, warning
+
+if TYPE_CHECKING:
+    from zmesh.config import Config
+    from zmesh.observe import Router
+    from zmesh.requests import Requests
+    from zmesh.runtime import Driver, Tasks
+    from zmesh.serving import Serving, Work
+
+log = logging.getLogger(__name__)
+
+RELOAD = "zmesh:reload"
+
+
+class Host(Protocol):
+    """What the membership needs of its node."""
+
+    serving: Serving
+    requests: Requests
+    router: Router
+    tasks: Tasks
+
+    def note(self, report: Report) -> None:
+        """Count, log and pass on a report."""
+
+    def advertise(self) -> None:
+        """The directives to be advertised may be others."""
+
+    def newcomer(self, config: Config) -> Newcomer:
+        """A node that asks for a certificate, where that of this one has expired."""
+
+
+class Membership:
+    """The membership of one node; what its own settings allow, in `serving`, goes before that of the identity."""
+
+    def __init__(self, identity: Identity, credentials: NodeCredentials, host: Host) -> None:
+        self._identity = identity
+        self._credentials = credentials
+        self._host = host
+        self._serving = serving = host.serving
+        self._requests = host.requests
+        self._policy = serving.policy
+        self._issuing = Issuing(identity)
+        self._schedule = Schedule()
+        self._failure = ""
+        self._saving = False
+        for directive, function in ((ENROL, self._enrol), (RENEW, self._renew), (RELOAD, self._on_reload)):
+            serving.add_builtin(directive, function)
+        serving.policy = self._policy.over(identity.policy)
+
+    @property
+    def _driver(self) -> Driver:
+        return self._requests.driver
+
+    def capabilities(self) -> list[str]:
+        """What it offers beside the directives that every node has: nodes that sign certificates are found by it."""
+        return [ENROL] if self._issuing.has_key else []
+
+    def start(self) -> None:
+        """Watch over the certificate from now on."""
+        self._host.tasks.spawn(self._run(), "zmesh certificate")
+
+    def close(self) -> None:
+        """End its thread."""
+        self._issuing.close()
+
+    def note(self, report: Report) -> None:
+        """The engine has reported something; what it has learned about trust is written."""
+        if report.event == "trust_changed" and not self._saving:
+            self._saving = True
+            self._host.tasks.spawn(self._save(), "zmesh trust")
+
+    def reload(self) -> None:
+        """Read the state anew. Raises ConfigError, and then all is as before."""
+        self._identity.reload()
+        self._take()
+        self._issuing.reload()
+        self._host.advertise()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        """Have the engine use what the identity holds now."""
+        credentials, identity = self._credentials, self._identity
+        credentials.trust = identity.trust
+        credentials.renew(identity.certificate)
+        self._serving.policy = self._policy.over(identity.policy)
+        self._driver.perform(self._driver.engine.trust_changed(time.monotonic()))
+
+    async def _save(self) -> None:
+        self._saving = False
+        try:
+            self._identity.save_trust()
+        except ConfigError as error:
+            log.warning("what was learned about trust is not kept: %s", error)
+
+    # -- the directives ------------------------------------------------------------------------------------------
+
+    def _enrol(self, work: Work) -> object:
+        return self._answer(ENROL, work.payload.json() if work.payload else None)
+
+    def _renew(self, work: Work) -> object:
+        return self._answer(RENEW, work.payload.json() if work.payload else None)
+
+    def _answer(self, directive: str, request: object) -> asyncio.Future[object]:
+        later: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+        async def answer() -> None:
+            try:
+                result = await self._answered(directive, request)
+            except Exception as error:  # noqa: BLE001  # the answer, whatever it is
+                if not later.done():
+                    later.set_exception(error)
+            else:
+                if not later.done():
+                    later.set_result(result)
+
+        self._host.tasks.spawn(answer(), f"zmesh {directive}")
+        return later
+
+    async def _answered(self, directive: str, request: object) -> object:
+        if self._issuing.has_key:
+            return await self._issuing.answer(request)
+        holder = self._holder()
+        if holder is None:
+            here = self._requests.node_id
+            raise MeshError(
+                f"{here!r} reaches no node with the authority's key; is that up where 'zmesh init' was run?"
+            )
+        return await ask(self._requests, holder, directive, request, ASK_WITHIN)
+
+    def _on_reload(self, work: Work) -> object:
+        if not self._driver.engine.is_local(Address(work.sender)):
+            raise NotAllowed(f"{RELOAD} is for commands on the machine of {self._requests.node_id!r} alone")
+        self.reload()
+        return {"node": self._requests.node_id}
+
+    def _holder(self) -> str | None:
+        """A node that signs certificates."""
+        for node, capabilities in sorted(self._host.router.node_capabilities().items()):
+            if ENROL in capabilities and node != self._requests.node_id:
+                return node
+        return None
+
+    # -- the certificate -----------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        schedule, identity = self._schedule, self._identity
+        while True:
+            now = time.time()
+            if schedule.is_due(identity.renews_at, now):
+                await self._try_to_renew()
+            now = time.time()
+            certificate = identity.certificate
+            remaining = certificate.remaining(now)
+            if schedule.warns(remaining, now):
+                text = warning(identity.node_id, remaining, certificate.not_after - now, self._failure)
+                self._host.note(Report("certificate_expiring", NodeId(Address(identity.node_id)), None, text))
+            await asyncio.sleep(schedule.wait(identity.renews_at, now))
+
+    async def _try_to_renew(self) -> None:
+        identity = self._identity
+        before = identity.certificate
+        try:
+            await self._renew_certificate()
+        except MeshError as error:
+            self._failure = str(error)
+            self._schedule.failed(time.time())
+            log.info("the certificate of %s is not renewed yet: %s", identity.node_id, error)
+            return
+        self._failure = ""
+        if identity.certificate is before:  # the authority did not find it due, as its clock is another
+            self._schedule.failed(time.time())
+            return
+        self._schedule.renewed()
+        self._take()
+        text = time.strftime("the certificate is valid until %Y-%m-%d now", time.gmtime(identity.certificate.not_after))
+        self._host.note(Report("certificate_renewed", NodeId(Address(identity.node_id)), None, text))
+
+    async def _renew_certificate(self) -> None:
+        """At this node, at one that signs, or, where no certificate is believed that has expired, at a peer's."""
+        identity = self._identity
+        asked = renew_request(identity.certificate, identity.key)
+        if self._issuing.has_key:
+            take_renewal(identity, await self._issuing.answer(asked))
+        elif (holder := self._holder()) is not None:
+            take_renewal(identity, await ask(self._requests, holder, RENEW, asked, ASK_WITHIN))
+        else:
+            await renew_as_newcomer(self._host.newcomer, identity)

@@ -57,7 +57,15 @@ def commands_of(code: str) -> list[tuple[str, str]]:
 
 
 def alike(shown: str, real: str) -> bool:
-    """Whether the real output is as the page shows it."""
+    """Whether the real output is as the page shows it; lines may come in another order, as answers of many nodes do."""
+    return _alike(shown, real) or _alike(_sorted(shown), _sorted(real))
+
+
+def _sorted(text: str) -> str:
+    return "\n".join(sorted(line.strip() for line in text.splitlines() if line.strip()))
+
+
+def _alike(shown: str, real: str) -> bool:
     words = [NUMBER.sub("0", text).split() for text in (shown, real)]
     pattern = r"\s".join(re.escape(word).replace(r"\.\.\.", r"[\s\S]*") for word in words[0])
     return re.fullmatch(pattern, "\n".join(words[1])) is not None

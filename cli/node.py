@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from zmesh import (
+    CertificateExpiring,
+    CertificateRenewed,
     Config,
     Controller,
     DialFailed,
@@ -23,6 +25,7 @@ from zmesh import (
     LinkUp,
     NodeJoined,
     NodeLeft,
+    TrustChanged,
 )
 from zmesh.errors import AddressError, Closed, ConfigError
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, USAGE, Failure
@@ -193,6 +196,12 @@ def _line_of(event: Event) -> str | None:
             return _line("duplicate_id", node=event.node, detail=event.text, where=None)
         case IdTaken():
             return _line("id_taken", node=event.node, detail=event.text, where=None)
+        case CertificateExpiring():
+            return _line("certificate_expiring", node=event.node, detail=event.text, where=None)
+        case CertificateRenewed():
+            return _line("certificate_renewed", node=event.node, detail=event.text, where=None)
+        case TrustChanged():
+            return _line("trust_changed", node=event.node, detail=event.text, where=None)
         case NodeJoined():
             return _line("node_joined", node=event.node, detail="", where=None)
         case NodeLeft():

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from zmesh.observe import (
+        CertificateExpiring,
+        CertificateRenewed,
         DestinationUnreachable,
         DialFailed,
         DuplicateId,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         Route,
         RouteChanged,
         Stats,
+        TrustChanged,
     )
     from zmesh.payloads import Payload, PayloadLike, Response, Source
     from zmesh.receptor import ReceptorConfig as ReceptorConfig
@@ -70,6 +73,8 @@ __all__ = [
     "Answer",
     "Answers",
     "Cancelled",
+    "CertificateExpiring",
+    "CertificateRenewed",
     "Closed",
     "CommandFailed",
     "Config",
@@ -115,6 +120,7 @@ __all__ = [
     "Stats",
     "TimedOut",
     "TooManyReplies",
+    "TrustChanged",
     "UnknownDirective",
     "Unreachable",
     "Work",
@@ -151,6 +157,8 @@ _NAMES = {
         "Unreachable",
     ),
     "zmesh.observe.events": (
+        "CertificateExpiring",
+        "CertificateRenewed",
         "DestinationUnreachable",
         "DialFailed",
         "DuplicateId",
@@ -164,6 +172,7 @@ _NAMES = {
         "NodeJoined",
         "NodeLeft",
         "RouteChanged",
+        "TrustChanged",
     ),
     "zmesh.observe.router": ("Route",),
     "zmesh.observe.stats": (

@@ -11,6 +11,8 @@ from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from zmesh.observe.events import (
+        CertificateExpiring,
+        CertificateRenewed,
         DestinationUnreachable,
         DialFailed,
         DuplicateId,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         NodeJoined,
         NodeLeft,
         RouteChanged,
+        TrustChanged,
         event_of,
     )
     from zmesh.observe.journal import Journal, Neighbour
@@ -35,6 +38,8 @@ else:
         __name__,
         {
             "events": (
+                "CertificateExpiring",
+                "CertificateRenewed",
                 "DestinationUnreachable",
                 "DialFailed",
                 "DuplicateId",
@@ -48,6 +53,7 @@ else:
                 "NodeJoined",
                 "NodeLeft",
                 "RouteChanged",
+                "TrustChanged",
                 "event_of",
             ),
             "journal": ("Journal", "Neighbour"),
@@ -58,6 +64,8 @@ else:
     )
 
 __all__ = [
+    "CertificateExpiring",
+    "CertificateRenewed",
     "DestinationUnreachable",
     "DialFailed",
     "DuplicateId",
@@ -78,6 +86,7 @@ __all__ = [
     "Router",
     "Stats",
     "Telemetry",
+    "TrustChanged",
     "event_of",
     "links_of",
     "stats_of",

@@ -95,6 +95,30 @@ class IdTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateExpiring:
+    """Less than a third of the validity of this node's certificate is left, or none; once a day."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRenewed:
+    """This node has a new certificate."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrustChanged:
+    """A revocation or an authority is new here, brought by the neighbour `node`; `text` says what."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class DestinationUnreachable:
     """A message of this node came back, because a node on its path has no route to `node`.
 
@@ -127,6 +151,9 @@ Event = (
     | RouteChanged
     | DuplicateId
     | IdTaken
+    | CertificateExpiring
+    | CertificateRenewed
+    | TrustChanged
     | DestinationUnreachable
     | EventsLost
 )
@@ -158,6 +185,12 @@ def event_of(report: Report, router: Router, where: Callable[[LinkId], str]) -> 
             return DuplicateId(node, report.detail)
         case "id_taken":
             return IdTaken(node, report.detail)
+        case "certificate_expiring":
+            return CertificateExpiring(node, report.detail)
+        case "certificate_renewed":
+            return CertificateRenewed(node, report.detail)
+        case "trust_changed":
+            return TrustChanged(node, report.detail)
         case "unreachable":
             return DestinationUnreachable(node, report.detail, report.near, report.settled, report.text)
     return None

@@ -165,6 +165,9 @@ class Lines:
                     yield from self._linked(str(report.node), now)
             case "duplicate_id" | "record_cut" if report.link is None:  # else the line of the refusal says it
                 yield from self._emit(report.event, (logging.WARNING, report.detail), now)
+            case "certificate_expiring" | "certificate_renewed" | "trust_changed":
+                level = logging.WARNING if report.event == "certificate_expiring" else logging.INFO
+                yield from self._emit(report.event, (level, report.detail), now)
             case "id_taken":
                 text = f"the id {report.node} is taken: {report.detail}; this node was started later, and should end"
                 yield from self._emit(report.event, (logging.WARNING, text), now)

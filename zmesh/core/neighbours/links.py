@@ -218,6 +218,7 @@ class Links:
         self._links: dict[LinkId, Link] = {}
         self._quarantined: dict[LinkId, Link] = {}
         self._up: dict[NodeId, dict[LinkId, Link]] = {}
+        self.alarm = alarm
         self._probes: Timers[LinkId] = Timers(alarm)
         self._silences: Timers[LinkId] = Timers(alarm)
 

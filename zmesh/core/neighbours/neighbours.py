@@ -120,6 +120,8 @@ class Neighbours:
         """A connection is there. The end that dialled sends the first HELLO."""
         opened = self._links.open(link, dialled=dialled, cost=cost, now=now, where=where, channel=channel, local=local)
         self._forwarding.open(link, now)
+        if self._authentication.is_on:
+            self._links.alarm.at(self._checked_at + SWEEP)
         if dialled:
             self._handshake.send_hello(opened, now)
 

@@ -7,16 +7,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.identity.sealing import (
-    LAST_COUNTER,
-    OVERHEAD,
-    WINDOW,
-    ExchangeKey,
-    Opener,
-    Sealer,
-    Unsealable,
-    direction_key,
-)
+from zmesh.core.credentials import Unsealable
+from zmesh.core.wire import SEAL_HEAD_BYTES, SEAL_TAG_BYTES
+from zmesh.identity.sealing import LAST_COUNTER, WINDOW, ExchangeKey, Session, direction_key
 
 KEY = bytes(range(32))
 
@@ -61,59 +54,123 @@ def test_each_direction_mesh_id_and_incarnation_has_a_key_of_its_own():
     assert {len(key) for key in keys} == {32}
 
 
-@given(st.lists(st.tuples(st.binary(max_size=300), st.binary(max_size=40)), max_size=10))
-def test_what_is_sealed_is_opened_once_each(frames):
-    sealer, opener = Sealer(KEY), Opener(KEY)
-    for data, route in frames:
-        sealed = sealer.seal(data, route)
-        assert len(sealed) == len(data) + OVERHEAD
-        assert opener.open(sealed, route) == data
+IDS = b"aaaa", b"bbbb"
+
+
+def pair(**options):
+    """Both ends of a session."""
+    one, other = bytes(range(32)), bytes(range(1, 33))
+    return Session(one, other, *IDS, **options), Session(other, one, *reversed(IDS))
+
+
+@given(st.lists(st.tuples(st.binary(max_size=300), st.binary(max_size=300), st.binary(max_size=40)), max_size=10))
+def test_what_is_sealed_is_opened_once_each(packets):
+    sender, receiver = pair()
+    for head, body, route in packets:
+        sealed = sender.seal(route, head, body)
+        assert len(sealed[0]) == len(head) + SEAL_HEAD_BYTES
+        assert len(sealed[1]) == (len(body) + SEAL_TAG_BYTES if body else 0)
+        assert receiver.open(route, *sealed) == (head, body)
         with pytest.raises(Unsealable, match="replayed"):
-            opener.open(sealed, route)
+            receiver.open(route, *sealed)
 
 
-@given(st.binary(min_size=1, max_size=100), st.data())
-def test_a_bit_that_is_changed_on_the_way_is_found_and_costs_no_other_frame(data, draw):
-    sealer, opener = Sealer(KEY), Opener(KEY)
-    sealed = sealer.seal(data, b"route")
-    changed = bytearray(sealed)
-    changed[draw.draw(st.integers(0, len(sealed) - 1))] ^= 1 << draw.draw(st.integers(0, 7))
+@given(st.binary(min_size=1, max_size=100), st.binary(max_size=100), st.data())
+def test_a_bit_that_is_changed_on_the_way_is_found_and_costs_no_other_packet(head, body, draw):
+    sender, receiver = pair()
+    sealed = sender.seal(b"route", head, body)
+    whole = bytearray(b"".join(sealed))
+    whole[draw.draw(st.integers(0, len(whole) - 1))] ^= 1 << draw.draw(st.integers(0, 7))
+    size = len(sealed[0])
     with pytest.raises(Unsealable):
-        opener.open(bytes(changed), b"route")
+        receiver.open(b"route", bytes(whole[:size]), bytes(whole[size:]))
     with pytest.raises(Unsealable, match="forged"):
-        opener.open(sealed, b"another route")
-    assert opener.open(sealed, b"route") == data
+        receiver.open(b"another route", *sealed)
+    assert receiver.open(b"route", *sealed) == (head, body)
 
 
-def test_frames_may_come_in_any_order_within_the_window():
-    sealer, opener = Sealer(KEY), Opener(KEY)
-    frames = [sealer.seal(b"%d" % number, b"") for number in range(WINDOW + 1)]
-    assert opener.open(frames[-1], b"") == b"%d" % WINDOW
+def test_a_body_is_that_of_its_head():
+    sender, receiver = pair()
+    one, other = sender.seal(b"", b"one", b"1"), sender.seal(b"", b"other", b"2")
+    alone = sender.seal(b"", b"alone", b"")
+    for head, body in ((one[0], other[1]), (one[0], b""), (alone[0], one[1])):
+        with pytest.raises(Unsealable, match="forged"):
+            receiver.open(b"", head, body)
+    assert [receiver.open(b"", *each)[0] for each in (one, other, alone)] == [b"one", b"other", b"alone"]
+
+
+def test_a_head_that_comes_back_is_opened_by_who_has_sealed_it_and_by_nobody_else():
+    sender, receiver = pair()
+    for body in (b"", b"body"):
+        head, _ = sender.seal(b"route", b"head", body)
+        assert sender.reopen(b"route", head) == b"head"
+        assert sender.reopen(b"route", head) == b"head"
+        for end, route, what in ((sender, b"another", head), (receiver, b"route", head), (sender, b"route", head[:9])):
+            with pytest.raises(Unsealable, match="forged"):
+                end.reopen(route, what)
+
+
+def test_packets_may_come_in_any_order_within_the_window():
+    sender, receiver = pair()
+    packets = [sender.seal(b"", b"%d" % number, b"") for number in range(WINDOW + 1)]
+    assert receiver.open(b"", *packets[-1])[0] == b"%d" % WINDOW
     with pytest.raises(Unsealable, match="replayed"):
-        opener.open(frames[0], b"")
+        receiver.open(b"", *packets[0])
     for number in reversed(range(1, WINDOW)):
-        assert opener.open(frames[number], b"") == b"%d" % number
+        assert receiver.open(b"", *packets[number])[0] == b"%d" % number
         with pytest.raises(Unsealable, match="replayed"):
-            opener.open(frames[number], b"")
+            receiver.open(b"", *packets[number])
 
 
 def test_the_memory_of_a_receiver_is_bounded():
-    sealer, opener = Sealer(KEY), Opener(KEY)
+    sender, receiver = pair()
     for _ in range(4 * WINDOW):
-        opener.open(sealer.seal(b"", b""), b"")
-    assert opener._seen.bit_length() <= WINDOW
+        receiver.open(b"", *sender.seal(b"", b"", b""))
+    sender.counter = LAST_COUNTER - 1
+    receiver.open(b"", *sender.seal(b"", b"", b""))
+    assert receiver._seen.bit_length() <= WINDOW
 
 
-def test_a_key_seals_so_many_frames_and_no_more():
-    sealer, opener = Sealer(KEY), Opener(KEY)
-    sealer.counter = LAST_COUNTER - 1
-    assert opener.open(sealer.seal(b"last", b""), b"") == b"last"
-    assert sealer.is_used_up
+def test_a_key_seals_so_many_packets_and_no_more():
+    sender, receiver = pair()
+    sender.counter = LAST_COUNTER - 1
+    assert receiver.open(b"", *sender.seal(b"", b"last", b"")) == (b"last", b"")
     with pytest.raises(OverflowError):
-        sealer.seal(b"one more", b"")
+        sender.seal(b"", b"one more", b"")
 
 
-@given(st.binary(max_size=80))
-def test_garbage_raises_unsealable_and_nothing_else(data):
+def test_a_session_that_goes_on_takes_and_uses_no_number_again():
+    sender, receiver = pair(counter=7)
+    former, packet = pair()[0].seal(b"", b"x", b""), sender.seal(b"", b"y", b"")
+    assert receiver.open(b"", *packet) == (b"y", b"")
+    assert receiver.highest == sender.counter == 8
+    late = Session(receiver_key(1), receiver_key(0), *reversed(IDS), highest=8)
+    for each in (former, packet):
+        with pytest.raises(Unsealable, match="replayed"):
+            late.open(b"", *each)
+    assert late.open(b"", *sender.seal(b"", b"z", b"")) == (b"z", b"")
+
+
+def receiver_key(start):
+    return bytes(range(start, start + 32))
+
+
+def test_a_packet_for_other_keys_is_refused():
+    sender, _ = pair()
+    with pytest.raises(Unsealable, match="forged"):
+        Session(KEY, receiver_key(1), b"bbbb", b"cccc").open(b"", *sender.seal(b"", b"x", b""))
+
+
+def test_a_body_need_not_be_bytes():
+    sender, receiver = pair()
+    head, body = sender.seal(b"", b"head", memoryview(b"body"))
+    assert receiver.open(b"", head, memoryview(body)) == (b"head", b"body")
+
+
+@given(st.binary(max_size=80), st.binary(max_size=80))
+def test_garbage_raises_unsealable_and_nothing_else(head, body):
+    _, receiver = pair()
     with pytest.raises(Unsealable):
-        Opener(KEY).open(data, b"")
+        receiver.open(b"", head, body)
+    with pytest.raises(Unsealable):
+        receiver.reopen(b"", head)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from zmesh.testing.census import Census, expected
 from zmesh.testing.scenario import run_routes
-from zmesh.testing.traffic import run_delivery, run_liars, run_requests
+from zmesh.testing.traffic import run_delivery, run_liars, run_requests, run_trusted
 
 Job = tuple[str, int]
 
@@ -31,6 +31,7 @@ SENTENCES: dict[str, Callable[[int], object]] = {
     "routes": run_routes,
     "delivery": run_delivery,
     "liars": run_liars,
+    "trusted": run_trusted,
     "requests": run_requests,
 }
 ONCE = {"requests"}

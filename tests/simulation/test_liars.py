@@ -4,13 +4,13 @@ import pytest
 
 from zmesh.core.routing import KEEP_DISTANCE
 from zmesh.testing.scenario import Scenario
-from zmesh.testing.simliar import LIES
+from zmesh.testing.simliar import LIES, SEALED_LIES
 from zmesh.testing.traffic import Traffic
 
 
-def ring(kinds):
+def ring(kinds, *, trust=False):
     """Five nodes in a ring, two of which a liar is linked to."""
-    mesh = Scenario(1, count=5, shape="ring", audit=16)
+    mesh = Scenario(1, count=5, shape="ring", audit=16, trust=trust)
     mesh.settle()
     traffic = Traffic(mesh)
     mesh.liar(mesh.nodes[1:3], 1e9, kinds)
@@ -19,9 +19,11 @@ def ring(kinds):
     return mesh, traffic, liar
 
 
-@pytest.mark.parametrize("kind", LIES)
-def test_a_lie_spoils_no_table_loops_no_packet_and_is_forgotten_when_the_liar_has_left(kind):
-    mesh, traffic, _liar = ring([kind])
+@pytest.mark.parametrize(
+    ("kind", "trust"), [*((kind, False) for kind in LIES), *((kind, True) for kind in SEALED_LIES)]
+)
+def test_a_lie_spoils_no_table_loops_no_packet_and_is_forgotten_when_the_liar_has_left(kind, trust):
+    mesh, traffic, _liar = ring([kind], trust=trust)
     for number in range(20):
         sender, recipient = mesh.nodes[number % 5], mesh.nodes[(number + 2) % 5]
         traffic.send(sender, str(recipient.id), "work:echo", b"%d" % number, 10.0)
@@ -65,3 +67,41 @@ def test_traces_that_a_liar_has_left_in_a_mesh_are_listed():
     mesh, _traffic, _liar = ring(["destinations"])
     mesh.sim.run(5)
     assert "still knows ghost-" in mesh.traces() or "still knows liar-" in mesh.traces()
+
+
+TOLD = {
+    "names": {"frame_dropped: unsealable: not_sealed"},
+    "records": {"record_refused: unsigned"},
+    "replays": {"frame_dropped: unsealable: replayed"},
+    "changes": {"frame_dropped: unsealable: forged"},
+    "redirections": {"frame_dropped: unsealable: forged", "frame_dropped: unsealable: restarted"},
+    "statements": {"record_refused: authority", "record_refused: statement"},
+}
+"""What the others report of a liar with a certificate, at the least."""
+
+
+@pytest.mark.parametrize("kind", TOLD)
+def test_where_nodes_have_identities_a_lie_is_found_and_counted_and_believed_by_nobody(kind):
+    mesh, traffic, liar = ring([kind, "metrics"], trust=True)  # the metrics bring it packets of others
+    for number in range(60):
+        sender, recipient = mesh.nodes[number % 5], mesh.nodes[(number + 2) % 5]
+        traffic.send(sender, str(recipient.id), "work:echo", b"%d" % number, 10.0)
+        mesh.sim.run(0.2)
+    mesh.sim.run(15)
+    assert sum(traffic.judge().values()) == 60
+    told = {f"{report.event}: {report.detail.split(' (')[0]}" for node in mesh.nodes for report in node.reports}
+    assert all(any(line.startswith(wanted) for line in told) for wanted in TOLD[kind]), sorted(told)
+    assert liar.alive
+
+
+def test_a_route_for_somebody_else_leads_to_nobody_who_can_open_what_comes():
+    mesh, traffic, liar = ring(["metrics", "incarnations", "numbers"], trust=True)
+    for number in range(20):
+        sender, recipient = mesh.nodes[number % 5], mesh.nodes[(number + 2) % 5]
+        traffic.send(sender, str(recipient.id), "work:echo", b"%d" % number, 10.0)
+        mesh.sim.run(0.5)
+    mesh.sim.run(15)
+    tally = traffic.judge()
+    assert sum(tally.values()) == 20
+    assert "restarted" not in tally
+    assert not liar.jobs

@@ -47,6 +47,33 @@ class Disbelieved(Exception):
         self.text = text
 
 
+class Unsealable(Exception):
+    """A packet that was sealed for another node, was changed, or has come before. `reason` in a word."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Session(Protocol):
+    """Seals packets for one other node, and opens those of it. `route`: what is authenticated and not sealed."""
+
+    counter: int
+    """How many packets were sealed, which no packet's number exceeds."""
+
+    highest: int
+    """The highest number of a packet that has come."""
+
+    def seal(self, route: bytes, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """The head and the body, sealed."""
+
+    def open(self, route: bytes, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """The head and the body in plain. Raises Unsealable."""
+
+    def reopen(self, route: bytes, head: bytes) -> bytes:
+        """A head that was sealed here, in plain. Raises Unsealable."""
+
+
 REASONS = (
     "no_certificate",
     "certificate",
@@ -74,7 +101,24 @@ class Credentials(Protocol):
 
     @property
     def exchange_key(self) -> bytes:
-        """The public X25519 key of this incarnation, 32 bytes."""
+        """The public X25519 key that others seal for, 32 bytes."""
+
+    def rotate(self) -> None:
+        """Make another exchange key. The former one opens what others still seal for it, until the next rotation."""
+
+    def session(
+        self,
+        own: bytes,
+        theirs: bytes,
+        here: tuple[NodeId, int],
+        there: tuple[NodeId, int],
+        counter: int,
+        highest: int,
+    ) -> Session:
+        """A session of two public exchange keys; `here` and `there`: node and incarnation. Raises Disbelieved.
+
+        `counter` and `highest`: those of a former session of the same keys, or more.
+        """
 
     def sign(self, data: bytes) -> bytes:
         """The signature of this node's key, 64 bytes."""

@@ -16,7 +16,7 @@ from zmesh.core import wire
 from zmesh.core.credentials import Credentials
 from zmesh.core.delivery import Delivery
 from zmesh.core.effects import Effect, Report
-from zmesh.core.forwarding import DRAIN, Forwarding
+from zmesh.core.forwarding import DRAIN, Forwarding, Sealing
 from zmesh.core.limits import DEFAULT_COST, DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.neighbours import (
@@ -96,6 +96,8 @@ class Engine(View):
             clock=self._clock,
         )
         self.forwarding = Forwarding(node, incarnation, self.routing, leaf=leaf, limits=limits)
+        if credentials is not None and not leaf:
+            self.forwarding.sealing = Sealing(node, incarnation, credentials, self.routing, now, limits)
         self.neighbours = Neighbours(
             node,
             incarnation,
@@ -336,6 +338,8 @@ class Engine(View):
             self._follow(self.neighbours.time_out(link, now), now)
         if self.neighbours.is_check_due(now):
             self._check_trust(now)
+        if self.forwarding.sealing is not None and self.forwarding.sealing.tick(now):
+            self.routing.sign_anew(now)
 
     def resume(self, seconds: float, now: float) -> list[Effect]:
         """The node did not read its sockets for the last `seconds`, so silence in that time proves nothing."""
@@ -376,7 +380,14 @@ class Engine(View):
             raise WireError("a leaf speaks for another node")
         if link.enrolling and not self.neighbours.admits_enrolling(link, route, sum(map(len, frames)), now):
             return
-        if route.destination == self.forwarding.address or (self.leaf and self._is_me(route.destination)):
+        here = route.destination == self.forwarding.address or (self.leaf and self._is_me(route.destination))
+        is_sealed = self.forwarding.sealing is not None and not link.leaf
+        if here and is_sealed:
+            opened = self.forwarding.unseal(route, now)
+            if opened is None:
+                return
+            route = opened
+        elif here or (link.leaf and self.forwarding.sealing is not None):
             try:
                 wire.verify(frames, route)
             except WireError as error:
@@ -384,9 +395,10 @@ class Engine(View):
                     Report("frame_dropped", wire.host_of(route.source), None, f"{error.reason}: {error}")
                 )
                 return
+        if here:
             self._arrive(route, now, link.node)
-            return
-        self.forwarding.forward(link.id, route, frames, now)
+        else:
+            self.forwarding.forward(link.id, route, frames, now)
 
     def _is_me(self, destination: Address) -> bool:
         """A leaf with several links has several addresses, also the one at an uplink that it was attached to before."""
@@ -539,9 +551,10 @@ class Engine(View):
         for change in self.routing.select(now):
             after = change.after
             self.forwarding.set_route(change.destination, after.link if after is not None else None)
-            incarnation = after.incarnation if after is not None else None
-            self.delivery.on_route(change.destination, incarnation, now)
+            self.delivery.on_route(change.destination, self.forwarding.reach(change.destination), now)
             self._establish_released(now)
+        for node in self.routing.take_rekeyed():
+            self.delivery.on_route(node, self.forwarding.reach(node), now)
 
     def _flush(self, now: float) -> None:
         """Send the updates, seqno requests and records that are due."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from zmesh.core.credentials import Certified, Disbelieved, PeerIdentity
+from zmesh.core.credentials import Certified, Disbelieved, PeerIdentity, Unsealable
 from zmesh.core.message import Address, NodeId
 from zmesh.errors import ConfigError
 from zmesh.identity.certificates import Certificate, read_certificate
 from zmesh.identity.keys import IdentityKey, fingerprint, is_signed
-from zmesh.identity.sealing import ExchangeKey
+from zmesh.identity.sealing import KEY_BYTES, KEY_ID_BYTES, ExchangeKey, Session, direction_key
 from zmesh.identity.trust import Endorsement, Revocation, TrustError, TrustStore
 
 DIGEST_BYTES = 16
@@ -26,14 +26,18 @@ _PREFIX = "ssh-ed25519-cert-v01@openssh.com "
 class NodeCredentials:
     """The credentials of the node that `certificate` was made for, whose key is `key`. Raises ConfigError if it is not.
 
-    `trust` may change at any time; the engine's `trust_changed` has it look again. `exchange`: 32 random bytes, the
-    private X25519 key of this incarnation.
+    `trust` may change at any time; the engine's `trust_changed` has it look again. `random` returns so many random
+    bytes, of which the private X25519 keys are made.
     """
 
-    def __init__(self, key: IdentityKey, certificate: Certificate, trust: TrustStore, exchange: bytes) -> None:
+    def __init__(
+        self, key: IdentityKey, certificate: Certificate, trust: TrustStore, random: Callable[[int], bytes]
+    ) -> None:
         self.key = key
         self.trust = trust
-        self._exchange = ExchangeKey(exchange)
+        self._random = random
+        self._exchange = ExchangeKey(random(KEY_BYTES))
+        self._former = self._exchange
         self.renew(certificate)
 
     def renew(self, certificate: Certificate) -> None:
@@ -58,8 +62,30 @@ class NodeCredentials:
 
     @property
     def exchange_key(self) -> bytes:
-        """The public X25519 key of this incarnation, 32 bytes."""
+        """The public X25519 key that others seal for, 32 bytes."""
         return self._exchange.public
+
+    def rotate(self) -> None:
+        """Make another exchange key. The former one opens what others still seal for it, until the next rotation."""
+        self._former, self._exchange = self._exchange, ExchangeKey(self._random(KEY_BYTES))
+
+    def session(
+        self,
+        own: bytes,
+        theirs: bytes,
+        here: tuple[NodeId, int],
+        there: tuple[NodeId, int],
+        counter: int = 0,
+        highest: int = 0,
+    ) -> Session:
+        """A session of two public exchange keys; `here` and `there`: node and incarnation. Raises Disbelieved."""
+        private = self._exchange if own == self._exchange.public else self._former
+        try:
+            secret = private.shared(theirs)
+        except Unsealable as error:
+            raise Disbelieved(error.reason, f"node {there[0]!r} has an exchange key that can't be used") from None
+        seals, opens = direction_key(secret, self.mesh, here, there), direction_key(secret, self.mesh, there, here)
+        return Session(seals, opens, own[:KEY_ID_BYTES], theirs[:KEY_ID_BYTES], counter, highest)
 
     def sign(self, data: bytes) -> bytes:
         """The signature of this node's key, 64 bytes."""

@@ -184,7 +184,7 @@ class Identity:
 
     def credentials(self) -> NodeCredentials:
         """Those of one incarnation of the node, for its engine."""
-        return NodeCredentials(self.key, self.certificate, self.trust, os.urandom(32))
+        return NodeCredentials(self.key, self.certificate, self.trust, os.urandom)
 
     # -- folders -------------------------------------------------------------------------------------------------
 

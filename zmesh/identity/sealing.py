@@ -1,10 +1,12 @@
 """Payloads sealed from end to end: forwarders see routes and sizes, and change nothing unnoticed.
 
-Each incarnation of a node has X25519 keys (RFC 7748), whose public half its signed record carries. Two nodes derive a
-key for each direction by HKDF-SHA256 (RFC 5869) from the shared secret, over the mesh's name, both ids and
-incarnations, and who sends. A frame is sealed by AES-256-GCM with a counter that the sender never uses twice under a
-key, which travels before it; what identifies the route is authenticated with it. A receiver takes each counter once,
-and none that is WINDOW or more below the highest (RFC 4303 section 3.4.3). A key seals LAST_COUNTER frames at most.
+Each node has an X25519 key (RFC 7748), whose public half its signed record carries. Two nodes derive a key for each
+direction by HKDF-SHA256 (RFC 5869) from the shared secret, over the mesh's name, both ids and incarnations, and who
+sends. The head and the body of a packet are sealed by AES-256-GCM with a counter that the sender never uses twice under
+a key, which travels before the head; what identifies the route is authenticated with the head. A receiver takes each
+counter once, and none that is WINDOW or more below the highest (RFC 4303 section 3.4.3). A key seals LAST_COUNTER
+packets at most. The nonce says whether a head has a body, so that none can be taken away; the head of a packet that
+comes back is opened without it.
 
 Forward secrecy reaches from one key of an incarnation to the next: who learns an X25519 key reads what was sealed to
 it.
@@ -19,22 +21,19 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from zmesh.core.credentials import Unsealable
+
 KEY_BYTES = 32
 COUNTER_BYTES = 8
+KEY_ID_BYTES = 4
 TAG_BYTES = 16
-OVERHEAD = COUNTER_BYTES + TAG_BYTES
 LAST_COUNTER = 1 << 32
 WINDOW = 1024
 _INFO = b"zmesh seal 1"
-_NONCE_PREFIX = bytes(4)
-
-
-class Unsealable(Exception):
-    """A frame that was sealed for another receiver, was changed, or has come before. `reason` in a word."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+_PREFIX_BYTES = 2 * KEY_ID_BYTES
+_CIPHERTEXT_AT = _PREFIX_BYTES + COUNTER_BYTES
+_ALONE, _HEAD, _BODY = bytes(4), b"\0\0\0\1", b"\0\0\0\2"
+"""What stands before the counter in the nonce of a head without a body, of one with a body, and of that body."""
 
 
 class ExchangeKey:
@@ -65,64 +64,73 @@ def _words(id: str, incarnation: int) -> tuple[bytes, bytes]:
     return id.encode(), incarnation.to_bytes(8, "big").hex().encode()
 
 
-class Sealer:
-    """One direction, at the sender."""
+class Session:
+    """What one node seals for another, and opens of what that one has sealed.
 
-    __slots__ = ("_aead", "counter")
+    `head` is what stands before each sealed head but for the counter: the ids of both keys. `counter` and `highest`:
+    how many packets these keys have sealed before at this node, and what the highest counter was that has come.
+    """
 
-    def __init__(self, key: bytes) -> None:
-        self._aead = AESGCM(key)
-        self.counter = 0
+    __slots__ = ("_opens", "_prefix", "_seals", "_seen", "_theirs", "counter", "highest")
 
-    @property
-    def is_used_up(self) -> bool:
-        """Whether the key may seal no more, and another is needed."""
-        return self.counter >= LAST_COUNTER
-
-    def seal(self, data: bytes, route: bytes) -> bytes:
-        """The counter, and `data` sealed; `route` is authenticated beside it."""
-        if self.is_used_up:
-            raise OverflowError("this key has sealed all that it may")
-        self.counter += 1
-        counter = self.counter.to_bytes(COUNTER_BYTES, "big")
-        return counter + self._aead.encrypt(_NONCE_PREFIX + counter, data, route)
-
-
-class Opener:
-    """One direction, at the receiver."""
-
-    __slots__ = ("_aead", "_highest", "_seen")
-
-    def __init__(self, key: bytes) -> None:
-        self._aead = AESGCM(key)
-        self._highest = 0
-        self._seen = 0
+    def __init__(
+        self, sealing: bytes, opening: bytes, ours: bytes, theirs: bytes, counter: int = 0, highest: int = 0
+    ) -> None:
+        self._seals, self._opens = AESGCM(sealing), AESGCM(opening)
+        self._prefix, self._theirs = ours + theirs, theirs + ours
+        self.counter = counter
+        self.highest = highest
+        self._seen = (1 << WINDOW) - 1 if highest else 0
         """A bit for each counter from the highest on downwards that was taken."""
 
-    def open(self, sealed: bytes, route: bytes) -> bytes:
-        """What was sealed. Raises Unsealable; a frame that is refused changes nothing here."""
-        if len(sealed) < OVERHEAD:
-            raise Unsealable("too_short")
-        head = sealed[:COUNTER_BYTES]
-        counter = int.from_bytes(head, "big")
-        if not self._is_new(counter):
+    def seal(self, route: bytes, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """The head and the body, sealed; `route` is authenticated beside them. Raises OverflowError."""
+        if self.counter >= LAST_COUNTER:
+            raise OverflowError("this key has sealed all that it may")
+        self.counter = count = self.counter + 1
+        counter = count.to_bytes(COUNTER_BYTES, "big")
+        seal = self._seals.encrypt
+        if not body:
+            return self._prefix + counter + seal(_ALONE + counter, head, route), b""
+        return self._prefix + counter + seal(_HEAD + counter, head, route), seal(_BODY + counter, body, None)
+
+    def open(self, route: bytes, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """What was sealed. Raises Unsealable; a packet that is refused changes nothing here."""
+        counter = head[_PREFIX_BYTES:_CIPHERTEXT_AT]
+        if len(head) < _CIPHERTEXT_AT + TAG_BYTES or head[:_PREFIX_BYTES] != self._theirs:
+            raise Unsealable("forged")
+        count = int.from_bytes(counter, "big")
+        if not self._is_new(count):
             raise Unsealable("replayed")
+        opens = self._opens.decrypt
         try:
-            data = self._aead.decrypt(_NONCE_PREFIX + head, sealed[COUNTER_BYTES:], route)
+            plain = opens((_HEAD if body else _ALONE) + counter, head[_CIPHERTEXT_AT:], route)
+            content = opens(_BODY + counter, body, None) if body else b""
         except InvalidTag:
             raise Unsealable("forged") from None
-        self._take(counter)
-        return data
+        self._take(count)
+        return plain, content
+
+    def reopen(self, route: bytes, head: bytes) -> bytes:
+        """The head of a packet that was sealed here, and comes back without its body. Raises Unsealable."""
+        counter = head[_PREFIX_BYTES:_CIPHERTEXT_AT]
+        for kind in (_HEAD, _ALONE):
+            try:
+                return self._seals.decrypt(kind + counter, head[_CIPHERTEXT_AT:], route)
+            except (InvalidTag, ValueError):
+                continue
+        raise Unsealable("forged")
 
     def _is_new(self, counter: int) -> bool:
-        if counter > self._highest:
+        if counter > self.highest:
             return counter <= LAST_COUNTER
-        below = self._highest - counter
+        below = self.highest - counter
         return counter > 0 and below < WINDOW and not self._seen >> below & 1
 
     def _take(self, counter: int) -> None:
-        if counter > self._highest:
-            self._seen = (self._seen << (counter - self._highest) | 1) & ((1 << WINDOW) - 1)
-            self._highest = counter
+        if counter > self.highest:
+            ahead = min(counter - self.highest, WINDOW)
+            self._seen = (self._seen << ahead | 1) & ((1 << WINDOW) - 1)
+            self.highest = counter
         else:
-            self._seen |= 1 << (self._highest - counter)
+            self._seen |= 1 << (self.highest - counter)

@@ -21,7 +21,7 @@ YEAR = 365 * DAY
 
 
 class TestAuthority:
-    """One authority of the mesh `mesh`, valid from `begins` on for ten years (seconds since 1970)."""
+    """One authority of the mesh `mesh`, valid from `begins` on for 150 years (seconds since 1970)."""
 
     __test__ = False
 
@@ -30,7 +30,7 @@ class TestAuthority:
         self.mesh = mesh
         self.begins = begins
         self.key = IdentityKey.from_seed(self._random.randbytes(32))
-        self.authority = Authority(self.key.public, begins, begins + 10 * YEAR)
+        self.authority = Authority(self.key.public, begins, begins + 150 * YEAR)
         self._serial = 0
         self.states: dict[str, NodeCredentials] = {}
         """What is kept of each node, by its id."""
@@ -63,17 +63,17 @@ class TestAuthority:
             key,
             self.certificate(id, key, tags=tags, begins=begins, days=days),
             self.trust(),
-            self._random.randbytes(32),
+            self._random.randbytes,
         )
 
-    def installed(self, id: str) -> NodeCredentials:
+    def installed(self, id: str, *, days: int = 90) -> NodeCredentials:
         """Credentials of a node whose key, certificate and trust outlive its restarts; as an option of the simulator's
         nodes.
         """
         if id not in self.states:
-            self.states[id] = self.credentials(id)
+            self.states[id] = self.credentials(id, days=days)
         before = self.states[id]
-        made = NodeCredentials(before.key, before.certificate, before.trust, self._random.randbytes(32))
+        made = NodeCredentials(before.key, before.certificate, before.trust, self._random.randbytes)
         self.states[id] = made
         return made
 

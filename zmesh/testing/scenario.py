@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TypeVar
 
 import networkx
@@ -25,7 +26,8 @@ from zmesh.core.limits import Limits
 from zmesh.core.message import Address, NodeId
 from zmesh.core.neighbours import State
 from zmesh.core.routing import KEEP_DISTANCE
-from zmesh.testing.simliar import LIES, Liar
+from zmesh.testing.authority import TestAuthority
+from zmesh.testing.simliar import LIES, SEALED_LIES, Liar
 from zmesh.testing.simnode import Plugin, SimNode, echo
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.simwire import UNLIMITED, Direction, Wire
@@ -43,6 +45,9 @@ EPOCH = 1.6e9
 SETTLE_LIMIT = 30.0
 SETTLE_AFTER_LIES = 30.0 + KEEP_DISTANCE
 """Seconds until all is right after a liar has left: feasibility distances it caused expire KEEP_DISTANCE later."""
+EVER = 50_000
+"""Days of validity of a certificate that no clock of a scenario leaves."""
+
 POLL = 0.1
 RARELY = 0.001
 TRAITS = ("clocks", "lopsided", "bursts", "tight")
@@ -87,7 +92,7 @@ class Scenario:
     `audit`: every how many events an engine's tables are checked; paths are checked after every single one. `guests`
     are leaves that stay; `twins` may come. `options` are those of the simulator's nodes. `swarm` True: the seed draws
     which `faults` may happen and which `traits` the mesh has; otherwise all of the former, without liars, and none of
-    the latter. `liars`: whether those may come.
+    the latter. `liars`: whether those may come. `trust`: nodes have certificates, and seal what they send.
     """
 
     def __init__(
@@ -101,9 +106,11 @@ class Scenario:
         twins: bool = True,
         liars: bool = False,
         swarm: bool = False,
+        trust: bool = False,
         **options: object,
     ) -> None:
         self.seed = seed
+        self.authority = TestAuthority(seed) if trust else None
         self.random = random.Random(seed)
         self.sim = Simulator(seed, audit=audit)
         self.twins = twins
@@ -121,14 +128,15 @@ class Scenario:
         self.mended = False
         shape = shape or self.random.choice(SHAPES)
         ids = [f"n{i}" for i in range(count or self.random.randint(3, 12))]
-        self.nodes = [self.sim.add(id, **options, **self._clock(), **self._limits())[0] for id in ids]
+        members = options | self._identity()
+        self.nodes = [self.sim.add(id, **members, **self._clock(), **self._limits())[0] for id in ids]
         for dialler, listener in edges(shape, len(ids), self.random):
             self.link(ids[dialler], ids[listener], self._delay(), self.random.choice(COSTS))
         names = [f"guest{i}" for i in range(guests)]
         self.guests = [self.sim.add(name, leaf=True, **options, **self._clock())[0] for name in names]
         for guest in self.guests:
             for host in self.random.sample(ids, self.random.choice((1, 1, 2))):
-                self.link(str(guest.id), host, self._delay(), self.random.choice(COSTS))
+                self.link(str(guest.id), host, self._delay(), self.random.choice(COSTS)).local = trust
         self.everybody = [*self.nodes, *self.guests]
         self.wires = list(self.sim.wires)
 
@@ -145,9 +153,19 @@ class Scenario:
 
     def _clock(self) -> dict[str, object]:
         if "clocks" not in self.traits:
-            return {}
+            return {"epoch": EPOCH} if self.authority is not None else {}
         rng = self.random
         return {"offset": rng.uniform(0, 1e6), "drift": rng.choice(DRIFTS), "epoch": EPOCH + rng.uniform(0, 1e8)}
+
+    @property
+    def lies(self) -> Collection[str]:
+        """What a liar may do in this mesh."""
+        return LIES if self.authority is None else SEALED_LIES
+
+    def _identity(self) -> dict[str, object]:
+        """What makes a node a member: a certificate for all times that its clock may show."""
+        authority = self.authority
+        return {} if authority is None else {"credentials": partial(authority.installed, days=EVER)}
 
     # -- links ---------------------------------------------------------------------------------------------------
 
@@ -285,7 +303,7 @@ class Scenario:
     def twin(self, node: SimNode, at: SimNode, seconds: float) -> None:
         """Start a second node of the same name somewhere else, for a while."""
         if node is not at:
-            self._visit(f"{node.id}-twin", node.id, [at], seconds, SimNode(self.sim, node.id, {}))
+            self._visit(f"{node.id}-twin", node.id, [at], seconds, SimNode(self.sim, node.id, self._identity()))
 
     def leaf(self, at: SimNode, seconds: float) -> SimNode:
         """Attach a leaf to `at` for a while."""
@@ -295,7 +313,8 @@ class Scenario:
     def liar(self, at: Collection[SimNode], seconds: float, lies: Collection[str] = LIES) -> SimNode:
         """Let a member that lies be linked to these for a while."""
         id = f"liar-{len(self.visitors)}"
-        liar = Liar(self.sim, id, self._clock(), frozenset(lies), self.random.getrandbits(32))
+        options = self._clock() | self._identity()
+        liar = Liar(self.sim, id, options, frozenset(lies), self.random.getrandbits(32))
         self.liars.append(liar)
         return self._visit("liar", id, at, seconds, liar)
 
@@ -305,7 +324,8 @@ class Scenario:
         visitor.plugin = self.plugin
         self.visitors.append(visitor)
         for host in at:
-            self.sim.connect(key, str(host.id), delay=self._delay())
+            wire = self.sim.connect(key, str(host.id), delay=self._delay())
+            wire.local = self.authority is not None and visitor.engine.leaf
         self.sim.after(seconds, lambda: self.sim.remove(key))
         return visitor
 
@@ -456,7 +476,7 @@ FAULTS: dict[str, Fault] = {
         mesh.twin(rng.choice(mesh.nodes), rng.choice(mesh.nodes), rng.choice(SECONDS)) if mesh.twins else None
     ),
     "liar": lambda mesh, rng: mesh.liar(
-        rng.sample(mesh.nodes, rng.randint(1, min(3, len(mesh.nodes)))), rng.choice(SECONDS), some(LIES, rng)
+        rng.sample(mesh.nodes, rng.randint(1, min(3, len(mesh.nodes)))), rng.choice(SECONDS), some(mesh.lies, rng)
     ),
 }
 """What may happen, by name, with the numbers that the seed draws."""

@@ -8,20 +8,22 @@ should forward.
 What holds beside it, and is checked: no engine raises, and every engine's tables stay consistent; no packet loops among
 honest nodes, since each compares only the metric advertised by its next hop with the one that it advertised itself;
 every request ends exactly once, by its deadline; and after the liar has left, the mesh is as if it had never been
-there. What does not: routes lead to it that should not, and frames sent there are lost; a request may be ended with a
-forged frame of its server. It changes no payload, and replays no frame of others: until payloads are sealed a member
-can, and the protocol does not detect it.
+there. What does not: routes lead to it that should not, and frames sent there are lost. Where nodes have no identity a
+request may be ended with a forged frame of its server, and a member could change payloads and replay frames of others
+without being detected; so it does that (SEALED_LIES) only where nodes have one.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zmesh.core import wire
 from zmesh.core.message import Address, LinkId, MessageId, NodeId, RequestHeader
 from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, MAX_TTL, U63, Frames, Kind, Row
+from zmesh.identity import IdentityKey, Revocation
 from zmesh.testing.simnode import SimNode
 
 if TYPE_CHECKING:
@@ -40,6 +42,11 @@ LIES = (
     "resends",
     "drops",
 )
+SEALED_LIES = (*LIES, "replays", "changes", "redirections", "heads", "statements")
+"""Where nodes have identities: frames of others again, with a bit changed, or to others; heads that are sealed properly
+and lie; revocations by nobody.
+"""
+MAX_SEEN = 50
 LEAPS = (1, 1000, 1 << 30, 1 << 59, U63)
 """By how much it raises seqnos and serials: values that every node accepts, or that no node accepts.
 
@@ -59,6 +66,8 @@ class Liar(SimNode):
     def __init__(self, sim: Simulator, id: str, options: dict[str, object], kinds: frozenset[str], seed: int) -> None:
         self.kinds = kinds
         self.random = random.Random(seed)
+        self.seen: deque[Frames] = deque(maxlen=MAX_SEEN)
+        """Frames of others that it has passed on."""
         self.ghosts = [NodeId(Address(f"ghost-{id}-{number}")) for number in range(GHOSTS)]
         super().__init__(sim, id, options)
         actions: dict[str, Callable[[LinkId], object]] = {
@@ -66,7 +75,11 @@ class Liar(SimNode):
             "requests": self._request,
             "garbage": self._garbage,
             "names": self._forge_source,
-            "resends": lambda link: self._send(link, Kind.RESEND, wire.Resend(True, True)),
+            "resends": lambda link: self._send(link, Kind.RESEND, wire.Resend(True, True, True)),
+            "replays": self._replay,
+            "redirections": self._redirect,
+            "heads": lambda link: self._forge_source(link, sealed=True),
+            "statements": self._state,
         }
         self._actions = [actions[kind] for kind in sorted(kinds & actions.keys())]
         if kinds & {"metrics", "numbers", "incarnations", "destinations"}:
@@ -89,7 +102,15 @@ class Liar(SimNode):
             frames = wire.encode_link(Kind.ECHO, wire.Echo(self.random.choice((0.0, -1e9, 1e17, self.now))))
         elif route.kind >= FIRST_ROUTED and "drops" in self.kinds and route.source != self.id and self._chance():
             return True
+        elif route.kind >= FIRST_ROUTED and route.source != self.id:
+            self.seen.append(frames)
+            if "changes" in self.kinds and self._chance():
+                frames = self._change(frames)
         return super().transmit(link, frames)
+
+    def receive(self, link: LinkId, frames: Frames) -> None:
+        """Pass nothing on by the FIB, so that `transmit` sees it."""
+        self.do(self.engine.receive(link, frames, self.now))
 
     # -- forgeries ----------------------------------------------------------------------------------------------
 
@@ -162,8 +183,40 @@ class Liar(SimNode):
             case _:
                 super().transmit(link, (wire.encode_link(Kind.UPDATE)[0][:12] + noise,))
 
-    def _forge_source(self, link: LinkId) -> None:
-        """Send a frame with another node, known or not, as its source."""
+    def _replay(self, link: LinkId) -> None:
+        """Send a frame again that it has passed on, with a ttl that it may not have had."""
+        if self.seen:
+            first, *rest = self.random.choice(self.seen)
+            super().transmit(link, (first[:3] + b"\xf0" + first[4:], *rest))
+
+    def _change(self, frames: Frames) -> Frames:
+        """The frame with a bit of its head or its body changed."""
+        first = bytearray(frames[0])
+        at = self.random.randrange(wire.HEADER_BYTES + first[4] + first[5], len(first))
+        first[at] ^= 1 << self.random.randrange(8)
+        return (bytes(first), *frames[1:])
+
+    def _redirect(self, link: LinkId) -> None:
+        """Send what was sealed for one node to another one, or in the name of another one."""
+        others = sorted(self.engine.nodes())
+        if not self.seen or not others:
+            return
+        route = wire.decode_packet(self.random.choice(self.seen))
+        addresses = [str(route.destination), str(route.source)]
+        addresses[self.random.randrange(2)] = self.random.choice(others)
+        kind = self.random.choice((route.kind, Kind.CHUNK, Kind.ACK))
+        super().transmit(link, wire.encode_sealed(kind, addresses[0], addresses[1], route.head, route.body))
+
+    def _state(self, link: LinkId) -> None:
+        """Send a revocation of another node that no authority has signed."""
+        victim, now = self._victim() or self.id, int(self.clock.wall())
+        revocation = Revocation.sign(IdentityKey.from_seed(self.random.randbytes(32)), victim, now, now + 9**9)
+        noise = self.random.randbytes(90)
+        data = self.random.choice((b"r" + revocation.encode(), b"e" + noise, noise))
+        super().transmit(link, *wire.encode_statements([data]))
+
+    def _forge_source(self, link: LinkId, *, sealed: bool = False) -> None:
+        """Send a frame in the name of another node, known or not; or `sealed` for its recipient, in its own name."""
         others = sorted(self.engine.nodes() - {self.id})
         if not others:
             return
@@ -187,6 +240,13 @@ class Liar(SimNode):
                 head = wire.Cancel(message_id, True, number, floor, mine, theirs)
             case _:
                 head = wire.Unreachable(Kind.CHUNK, "no_route", source, victim, (), 0.0)
+        sealing = self.engine.forwarding.sealing
+        if sealed and sealing is not None:
+            own, body = Address(self.id), self.random.choice((b"", b"lie"))
+            content = sealing.seal(kind, Address(victim), own, wire.encode(head), body)
+            if content is not None:
+                super().transmit(link, wire.encode_sealed(kind, victim, own, *content))
+            return
         super().transmit(link, wire.encode_packet(kind, victim, source, wire.encode(head), b""))
 
     # -- inside --------------------------------------------------------------------------------------------------

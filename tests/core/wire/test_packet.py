@@ -96,7 +96,20 @@ def test_garbage_with_a_sound_beginning_raises_wire_error_or_is_a_packet(data, a
 
 @pytest.mark.parametrize(
     ("at", "value"),
-    [(0, 1), (0, 3), (1, 0), (1, 99), (2, FLAG_BODY_APART), (2, 2), (4, 200), (5, 200), (6, 1), (8, 1), (11, 200)],
+    [
+        (0, 1),
+        (0, 3),
+        (1, 0),
+        (1, 99),
+        (2, FLAG_BODY_APART),
+        (2, 3),
+        (2, 4),
+        (4, 200),
+        (5, 200),
+        (6, 1),
+        (8, 1),
+        (11, 200),
+    ],
 )
 def test_a_header_with_a_wrong_field_is_refused(at, value):
     first = bytearray(encode_packet(16, "abc", "xyz", b"head", b"body")[0])

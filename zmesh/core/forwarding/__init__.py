@@ -1,8 +1,10 @@
 """The forwarding plane: which link each frame leaves on, the queues of links that are full, and the notes to sources.
 
-Others use the `Forwarding` of a node, and the `NextHop` that it returns.
+Others use the `Forwarding` of a node, the `NextHop` that it returns, and
+the `Sealing` that a node with an identity has.
 """
 
 from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, Forwarding, NextHop
+from zmesh.core.forwarding.sealing import Sealing
 
-__all__ = ["DRAIN", "LAGGING_BYTES", "Forwarding", "NextHop"]
+__all__ = ["DRAIN", "LAGGING_BYTES", "Forwarding", "NextHop", "Sealing"]

@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmesh.core import wire
+from zmesh.core.credentials import Unsealable
 from zmesh.core.effects import Effect, Report, Transmit
 from zmesh.core.forwarding.fib import Fib, Ingress
 from zmesh.core.forwarding.hints import Hints
 from zmesh.core.forwarding.queues import BULK, Queue
+from zmesh.core.forwarding.sealing import Sealing
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.routing import Routing
-from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Packet
+from zmesh.core.wire import FIRST_ROUTED, MAX_TTL, Frames, Kind, Packet, WireError
 
 LAGGING_BYTES = 256 * 1024
 DRAIN = 32
@@ -63,6 +65,8 @@ class Forwarding:
         self.uplink: LinkId | None = None
         self.hints = Hints(node, routing, limits)
         self.fib = Fib(node)
+        self.sealing: Sealing | None = None
+        """Seals what leaves for other nodes; None: packets are in plain."""
         self._limits = limits
         self._routing = routing
         self._ports: dict[LinkId, Port] = {}
@@ -194,6 +198,8 @@ class Forwarding:
         """How a routed frame leaves for its destination now; None without a route."""
         if destination == self.node:
             return NextHop(LinkId(0), self.incarnation, False)
+        if self.sealing is not None and (host := wire.host_of(destination)) != self.node and self.reach(host) is None:
+            return None
         selected = None if self.leaf else self._routing.route(NodeId(destination))
         if selected is not None:
             link, incarnation = selected.link, selected.incarnation
@@ -203,6 +209,13 @@ class Forwarding:
                 return None
             link, incarnation = found, 0
         return NextHop(link, incarnation, self._ports[link].queue.size_bytes >= LAGGING_BYTES)
+
+    def reach(self, node: NodeId) -> int | None:
+        """The incarnation of another node that packets can be sent to; None without a route, or a key to seal with."""
+        selected = self._routing.route(node)
+        if selected is None or (self.sealing is not None and not self.sealing.knows(node, selected.incarnation)):
+            return None
+        return selected.incarnation
 
     def originate(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
         """Send a routed frame of this node, on the link of its NextHop if the caller has it."""
@@ -215,7 +228,37 @@ class Forwarding:
             self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_route"))
             return
         source = self.address
-        self.enqueue(link, wire.encode_packet(kind, destination, source, head, body), kind, source, destination)
+        frames = self._encode(kind, destination, source, head, body)
+        if frames is not None:
+            self.enqueue(link, frames, kind, source, destination)
+
+    def _encode(
+        self, kind: int, destination: Address, source: Address, head: bytes, body: bytes, ttl: int = MAX_TTL
+    ) -> Frames | None:
+        """A packet of this node or a leaf of it as it leaves, sealed if it has to be; None if it is dropped."""
+        sealing = self.sealing
+        if sealing is None or wire.host_of(destination) == self.node:
+            return wire.encode_packet(kind, destination, source, head, body, ttl)
+        sealed = sealing.seal(kind, destination, source, head, body)
+        if sealed is None:
+            self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_key"))
+            return None
+        return wire.encode_sealed(kind, destination, source, *sealed, ttl)
+
+    def unseal(self, packet: Packet, now: float) -> Packet | None:
+        """A packet that has come for this node, or for a leaf of it, in plain; None if it is dropped."""
+        if self.sealing is None:
+            return packet
+        try:
+            return self.sealing.open(packet)
+        except Unsealable as error:
+            if error.reason == "restarted":
+                self.send_unreachable(packet, now, error.reason)
+            reason = f"unsealable: {error.reason}"
+        except WireError as error:
+            reason = f"{error.reason}: {error}"
+        self.emit(Report("frame_dropped", wire.host_of(packet.source), None, reason))
+        return None
 
     def has_left(self, destination: Address) -> bool:
         """True if there was a route to that node, and is none any more."""
@@ -244,8 +287,17 @@ class Forwarding:
             self.emit(Report("frame_dropped", route.host, link, "no_route"))
             if _may_answer(port, now):
                 self.send_unreachable(route, now)
-        else:
-            self.enqueue(out, wire.onward(frames), route.kind, route.source, route.destination)
+        elif (onward := self._onward(port, route, frames, now)) is not None:
+            self.enqueue(out, onward, route.kind, route.source, route.destination)
+
+    def _onward(self, port: Port, route: Packet, frames: Frames, now: float) -> Frames | None:
+        """A frame as it leaves; what a leaf of this node has sent is sealed here, and what is for one opened."""
+        if self.sealing is None or port.leaf is (route.host == self.node):
+            return wire.onward(frames)
+        found = route if port.leaf else self.unseal(route, now)
+        if found is None:
+            return None
+        return self._encode(found.kind, found.destination, found.source, found.head, found.body, found.ttl - 1)
 
     def reroute(self, waiting: Queue, now: float) -> None:
         """Forward the frames of other nodes that waited for a link which is gone over the current routes.
@@ -304,8 +356,15 @@ class Forwarding:
     def _send_back(self, kind: Kind, head: bytes, route: Packet) -> None:
         if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(route.head) > wire.MAX_BODY:
             return
-        if self.next_hop(route.source) is not None:
-            self.originate(route.source, kind, head, route.head)
+        if self.next_hop(route.source) is None:
+            return
+        about = route.head
+        if route.sealed and self.sealing is not None and wire.host_of(route.source) == self.node:
+            try:
+                about = self.sealing.reopen(route.kind, route.destination, route.source, about)
+            except (Unsealable, WireError):  # not a packet of this node, whatever its source says
+                return
+        self.originate(route.source, kind, head, about)
 
     def check(self) -> None:
         """Raise AssertionError if effects were not taken out, or an entry leads to a link without a port."""
@@ -315,6 +374,8 @@ class Forwarding:
             raise AssertionError("an entry that leads to a link without a port")
         routes = {destination: selected.link for destination, selected in self._routing.routes().items()}
         self.fib.check(routes, {link: port.queue for link, port in self._ports.items()})
+        if self.sealing is not None:
+            self.sealing.check()
         for port in self._ports.values():
             port.queue.check()
 

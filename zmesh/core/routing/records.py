@@ -70,6 +70,8 @@ class Records:
         self._alarm = alarm
         self._sign = sign
         self._own = sign(Record(node, incarnation, serial, (), (), b"", started))
+        self.rekeyed: dict[NodeId, None] = {}
+        """Nodes whose record has another key than before, or is gone; to be taken out."""
         self._records: dict[NodeId, Record] = {}
         self._blobs: dict[NodeId, bytes] = {}
         self._digests: dict[NodeId, int] = {}
@@ -285,6 +287,9 @@ class Records:
 
     def _keep(self, record: Record, blob: bytes) -> None:
         node = record.node
+        known = self._records.get(node)
+        if record.public_key and node != self._node and (known is None or known.public_key != record.public_key):
+            self.rekeyed[node] = None
         fresh = digest(blob)
         if node in self._reachable:
             self.digest = (self.digest + fresh - self._digests.get(node, 0)) % _MODULUS
@@ -293,6 +298,8 @@ class Records:
     def _drop(self, node: NodeId) -> None:
         if node in self._reachable:
             self.digest = (self.digest - self._digests[node]) % _MODULUS
+        if self._records[node].public_key:
+            self.rekeyed[node] = None
         del self._records[node], self._blobs[node], self._digests[node]
         self._gone.cancel(node)
         self._held_back.pop(node, None)

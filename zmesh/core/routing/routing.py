@@ -158,6 +158,15 @@ class Routing:
                         self._on_refused_elsewhere(record.node, refused, now)
         return proven
 
+    def take_rekeyed(self) -> list[NodeId]:
+        """Take out the nodes whose record has another key than before, or is gone."""
+        rekeyed, self._records.rekeyed = list(self._records.rekeyed), {}
+        return rekeyed if self._certificates is not None else []
+
+    def sign_anew(self, now: float) -> None:
+        """The key of the own record has changed."""
+        self._originate(now)
+
     def on_certificate_requests(self, digests: list[bytes]) -> list[bytes]:
         """The certificates that a neighbour requests, as far as they are known."""
         return self._certificates.requested(digests) if self._certificates is not None else []
@@ -284,6 +293,7 @@ class Routing:
             or routes.seqno_requests.outgoing
             or routes.refused
             or self._records.refused
+            or self._records.rekeyed
             or (self._certificates is not None and self._certificates.has_wanted)
             or (self._statements is not None and self._statements.has_work)
         )
@@ -294,7 +304,8 @@ class Routing:
         routes = self._routes
         wanted = self._certificates is not None and self._certificates.has_wanted
         stated = self._statements is not None and self._statements.has_work
-        return bool(routes.dirty or routes.advertiser.urgent or routes.seqno_requests.outgoing or wanted or stated)
+        urgent = routes.dirty or routes.advertiser.urgent or routes.seqno_requests.outgoing or wanted or stated
+        return bool(urgent or self._records.rekeyed)
 
     def select(self, now: float) -> list[RouteChange]:
         """Select routes where anything has changed. Returns the destinations whose next hop or incarnation is new."""

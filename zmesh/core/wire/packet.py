@@ -36,6 +36,8 @@ HEADER_BYTES = 16
 SINGLE_PART = 16 * 1024
 MAX_KNOWN = 1 << 18
 FLAG_BODY_APART = 1
+FLAG_SEALED = 2
+SEAL_TAG_BYTES = 16
 
 T = TypeVar("T")
 Frames = tuple[bytes, ...]
@@ -77,7 +79,7 @@ _TTLS = [bytes((ttl,)) for ttl in range(MAX_TTL + 1)]
 
 class Packet(NamedTuple):
     """A packet as it was read. `host` is the node that `destination` is or is attached to; of a packet that stays on
-    its link both addresses are empty. `start` is where its checksum starts.
+    its link both addresses are empty. `start` is where its checksum starts; a `sealed` one has none.
     """
 
     kind: int
@@ -89,6 +91,7 @@ class Packet(NamedTuple):
     body: bytes
     checksum: int
     start: int
+    sealed: bool = False
 
 
 _packet = cast("Callable[[tuple[object, ...]], Packet]", partial(tuple.__new__, Packet))  # spares a call of Python code
@@ -108,6 +111,17 @@ def encode_packet(kind: int, destination: str, source: str, head: bytes, body: b
     return (_HEADER.pack(VERSION, kind, flags, ttl, len(to), len(of), 0, size, zlib.crc32(rest, start)) + rest,)
 
 
+def encode_sealed(kind: int, destination: str, source: str, head: bytes, body: bytes, ttl: int = MAX_TTL) -> Frames:
+    """A packet whose head and body are sealed, as it leaves its source. The tags of both are its checksum."""
+    to, of = destination.encode("ascii"), source.encode("ascii")
+    rest = b"".join((to, of, head))
+    if HEADER_BYTES + len(rest) + len(body) > SINGLE_PART:
+        flags = FLAG_SEALED | FLAG_BODY_APART
+        return (_HEADER.pack(VERSION, kind, flags, ttl, len(to), len(of), 0, len(head), 0) + rest, body)
+    header = _HEADER.pack(VERSION, kind, FLAG_SEALED, ttl, len(to), len(of), 0, len(head), 0)
+    return (b"".join((header, rest, body)),)
+
+
 def decode_packet(frames: Frames | list[bytes]) -> Packet:
     """Read a packet, all of it but the head, whose checksum `verify` looks at. Raises WireError."""
     count = len(frames)
@@ -119,25 +133,26 @@ def decode_packet(frames: Frames | list[bytes]) -> Packet:
     if length < HEADER_BYTES:
         raise WireError(f"a packet of {length} bytes")
     version, kind, flags, ttl, to_length, of_length, reserved, size, checksum = _HEADER.unpack_from(first)
-    if version != VERSION or flags != count - 1 or reserved or kind not in _KINDS:
+    sealed = flags & FLAG_SEALED
+    if version != VERSION or flags - sealed != count - 1 or reserved or kind not in _KINDS:
         raise WireError(f"version {version}, kind {kind}, flags {flags}, reserved {reserved}, {count} parts")
     head_at = HEADER_BYTES + to_length + of_length
     body_at = head_at + size
     if size > MAX_HEAD or length < body_at or (count == 2 and length != body_at):
         raise WireError(f"a head of {size} bytes in a packet of {length}")
     body = frames[1] if count == 2 else first[body_at:]
-    if len(body) > MAX_BODY:
+    if len(body) > (MAX_BODY + SEAL_TAG_BYTES if sealed else MAX_BODY):
         raise WireError(f"a body of {len(body)} bytes where {MAX_BODY} are allowed")
     start = (kind << 24 | flags << 16 | to_length << 8 | of_length) ^ size
     if kind < FIRST_ROUTED:
-        if to_length or of_length:
+        if to_length or of_length or sealed:
             raise WireError("an address on a packet that stays on its link")
-        return _packet((kind, ttl, "", "", "", first[head_at:body_at], body, checksum, start))
+        return _packet((kind, ttl, "", "", "", first[head_at:body_at], body, checksum, start, False))
     source_at = HEADER_BYTES + to_length
     to, of = first[HEADER_BYTES:source_at], first[source_at:head_at]
     destination, host = _addresses.get(to) or _address(to)
     source, _ = _addresses.get(of) or _address(of)
-    return _packet((kind, ttl, destination, source, host, first[head_at:body_at], body, checksum, start))
+    return _packet((kind, ttl, destination, source, host, first[head_at:body_at], body, checksum, start, sealed != 0))
 
 
 def _address(data: bytes) -> tuple[Address, NodeId]:
@@ -183,9 +198,11 @@ def pass_on(frames: Frames | list[bytes], table: Mapping[bytes, T], node: NodeId
     if known is None or known[1] == node:
         return None
     passed = first[:_TTL] + _TTLS[ttl - 1] + first[_TTL + 1 :]
+    sealed = flags & FLAG_SEALED
+    most = MAX_BODY + SEAL_TAG_BYTES if sealed else MAX_BODY
     if len(frames) == 1:
-        return (found, (passed,)) if not flags and length - body_at <= MAX_BODY else None
-    sound = len(frames) == 2 and flags == FLAG_BODY_APART and length == body_at and len(frames[1]) <= MAX_BODY
+        return (found, (passed,)) if flags == sealed and length - body_at <= most else None
+    sound = len(frames) == 2 and flags - sealed == FLAG_BODY_APART and length == body_at and len(frames[1]) <= most
     return (found, (passed, frames[1])) if sound else None
 
 
@@ -209,7 +226,7 @@ def read_packet(frames: Frames | list[bytes]) -> Packet:
 
 def loop_packet(kind: int, node: Address, head: bytes, body: bytes) -> Packet:
     """A packet of a node for itself, which needs no bytes and has no checksum."""
-    return _packet((kind, MAX_TTL, node, node, node, head, body, 0, 0))
+    return _packet((kind, MAX_TTL, node, node, node, head, body, 0, 0, False))
 
 
 def host_of(address: Address) -> NodeId:

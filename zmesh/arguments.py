@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from zmesh.core.message import MAX_DIRECTIVE, is_address, is_directive
+from zmesh.core.message import MAX_DIRECTIVE, MAX_RESET_CODE, is_address, is_directive
 from zmesh.core.wire import MAX_CONTENT_TYPE, MAX_METADATA, MAX_METADATA_ENTRIES
 from zmesh.errors import AddressError, ConfigError
 
@@ -56,6 +56,14 @@ def check_limit(limit: object) -> None:
         raise TypeError(f"limit is how many nodes are asked at a time, an int, not {shown(limit)}")
     if limit < 1:
         raise ConfigError(f"limit is how many nodes are asked at a time, 1 or more, not {shown(limit)}")
+
+
+def check_reset_code(code: object) -> None:
+    """Accept an int from 0 to MAX_RESET_CODE."""
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"the code of a reset is an int, not {shown(code)}")
+    if not 0 <= code <= MAX_RESET_CODE:
+        raise ConfigError(f"the code of a reset is from 0 to {MAX_RESET_CODE}, not {shown(code)}")
 
 
 def check_handler(handler: object) -> None:

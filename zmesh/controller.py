@@ -355,6 +355,7 @@ class Controller(Machines):
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         buffered: bool = True,
+        writable: bool = False,
     ) -> ReplyStream:
         """Send a directive to a node and take its replies: `async with mesh.stream(...) as replies`.
 
@@ -364,6 +365,8 @@ class Controller(Machines):
 
         With `buffered=False`, each reply is given as soon as it begins, and its payload is read (`async for`) while the
         rest arrives, until the next reply is asked for; nothing of it is written to disk.
+
+        With `writable=True`, the request stays open: `write` what follows the payload, while replies come, and `end`.
         """
         check_directive(directive)
         check_node(node)
@@ -377,7 +380,9 @@ class Controller(Machines):
         def start(replies: ReplyStream) -> None:
             self._send(replies, directive, body, timeout, awaited=True)
 
-        replies = requests.ReplyStream(own.requests, new_message_id(), node, start, buffered=buffered)
+        replies = requests.ReplyStream(
+            own.requests, new_message_id(), node, start, buffered=buffered, writable=writable
+        )
         replies.route_timeout = route_timeout
         replies.content_type = payloads.content_type_of(payload) if content_type is None else content_type
         replies.metadata = described

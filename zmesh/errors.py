@@ -5,6 +5,7 @@
     │   └── AddressError       a listen or peer URL can't be used
     ├── Closed                 the node is not open yet, closed, closed meanwhile, or a parent process's
     ├── Overloaded             more is waiting than the node may hold
+    ├── StreamClosed           what is written to a request is no longer wanted
     ├── NotTrusted             a node, a key or a certificate is not trusted, here or at the other end
     ├── InvalidPayload         a payload is not what its content type says; a ValueError, too
     └── ExchangeError          a request that ended in anything but success
@@ -74,6 +75,12 @@ class NotTrusted(MeshError):
     code: ClassVar[str] = "not_trusted"
 
 
+class StreamClosed(MeshError):
+    """What is written to a request is no longer wanted: its work has ended or reads no more. Replies may still come."""
+
+    code: ClassVar[str] = "stream_closed"
+
+
 class InvalidPayload(MeshError, ValueError):
     """A payload that was received is not what its content type says."""
 
@@ -123,9 +130,15 @@ class TimedOut(ExchangeError, TimeoutError):
 
 
 class Cancelled(ExchangeError):
-    """The request was cancelled, here or at the other end."""
+    """The request was cancelled, here or at the other end; `reset_code` is the code of a reset, 0 for a cancel."""
 
     code: ClassVar[str] = "cancelled"
+
+    def __init__(
+        self, text: str, *, node: str | None = None, message_id: str | None = None, reset_code: int = 0
+    ) -> None:
+        super().__init__(text, node=node, message_id=message_id)
+        self.reset_code = reset_code
 
 
 class NodeRestarted(ExchangeError):
@@ -181,13 +194,15 @@ _BY_REASON: dict[str, type[ExchangeError]] = {
 }
 
 
-def exchange_error(reason: str, text: str, *, node: str, message_id: str) -> ExchangeError:
+def exchange_error(reason: str, text: str, *, node: str, message_id: str, reset_code: int = 0) -> ExchangeError:
     """The exception for a final reply whose header has this `reason` (a stable code of this module).
 
     Its text names the node also where the other end, which wrote it, had no reason to name itself.
     """
     if repr(node) not in text:
         text = f"node {node!r}: {text}"
+    if reason == Cancelled.code:
+        return Cancelled(text, node=node, message_id=message_id, reset_code=reset_code)
     return _BY_REASON.get(reason, RemoteError)(text, node=node, message_id=message_id)
 
 

@@ -31,6 +31,8 @@ from zmesh.runtime import NodeThread, refuse_in_loop_of_node
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from typing_extensions import Buffer
+
     from zmesh.config import Settings
     from zmesh.observe import Event, LinkStatus, Route, Stats
 
@@ -86,6 +88,18 @@ class ReplyStream(Iteration[Reply]):
             self._node_thread.do(_in_the_loop(self._replies.send))
             unless_sent.pop_all()
         return self
+
+    def write(self, data: Buffer | str) -> None:
+        """Write more of the request's payload; waits while the other end makes no room. Raises StreamClosed."""
+        self._node_thread.do(lambda: self._replies.write(data))
+
+    def end(self) -> None:
+        """End the request's payload; replies still come. Harmless when it is ended, or no longer wanted."""
+        self._node_thread.do(self._replies.end)
+
+    def reset(self, code: int = 0) -> ExchangeError | None:
+        """Stop the work at once, give it a code of your own, and wait for its end; returns what `cancel` does."""
+        return self._node_thread.do(lambda: self._replies.reset(code))
 
     @property
     def message_id(self) -> str:
@@ -303,11 +317,13 @@ class Controller:
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         buffered: bool = True,
+        writable: bool = False,
     ) -> ReplyStream:
         """Send a directive to a node and take its replies: `with mesh.stream(...) as replies: for reply in replies`.
 
         With `buffered=False`, each reply is given as soon as it begins, and `for chunk in reply.payload` waits for the
-        rest. As `zmesh.Controller.stream` in all else.
+        rest. With `writable=True`, the request stays open for `write` and `end`, which another thread may call. As
+        `zmesh.Controller.stream` in all else.
         """
         node_thread = self._opened()
         node_thread.loop()
@@ -320,6 +336,7 @@ class Controller:
             content_type=content_type,
             metadata=metadata,
             buffered=buffered,
+            writable=writable,
         )
         return self._iterating(ReplyStream(node_thread, replies))
 

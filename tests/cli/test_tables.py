@@ -124,11 +124,11 @@ def test_on_a_terminal_of_60_columns_and_in_a_pipe_for_one_every_line_fits(wide:
         assert max(map(len, shown.splitlines()[1:])) <= 60
         assert "…" in shown
         assert "\n    the only one offered\n" in shown
-        assert "\n  all 2 nodes: digest:sha256, echo:echo, http:execute,\n" in shown
+        assert "\n  all 2 nodes: digest:sha256, echo:echo, echo:stream,\n" in shown
 
 
 def test_in_a_pipe_without_a_width_names_are_whole(wide: Any) -> None:
     shown = wide.run("routes").stdout.decode()
     assert "…" not in shown
     assert "e" * 59 in shown
-    assert "\n  all 2 nodes: digest:sha256, echo:echo, http:execute, " in shown
+    assert "\n  all 2 nodes: digest:sha256, echo:echo, echo:stream, " in shown

@@ -9,7 +9,7 @@ import pytest
 import zmesh as receptor
 from zmesh.testing import Mesh, eventually
 
-BUILT_IN = {"digest:sha256", "echo:echo", "http:execute", "sleep:execute"}
+BUILT_IN = {"digest:sha256", "echo:echo", "echo:stream", "http:execute", "sleep:execute"}
 
 
 @pytest.fixture

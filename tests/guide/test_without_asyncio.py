@@ -122,6 +122,39 @@ def test_pings_and_cancels(mesh, depot):
     assert answer.wait(10)
 
 
+def test_a_request_is_written_while_its_replies_come(mesh):
+    with mesh.stream("depot", "echo:stream", "zero", writable=True) as stream:
+        assert next(stream).payload.text() == "zero"
+        for word in ("one", "two"):
+            stream.write(word)
+            assert next(stream).payload.text() == word
+        stream.end()
+        assert list(stream) == []
+        with pytest.raises(RuntimeError, match="after `end`"):
+            stream.write("three")
+    with mesh.stream("depot", "echo:stream", writable=True) as stream:
+        stream.write("x")
+        assert isinstance(stream.reset(7), zmesh.Cancelled)
+        with pytest.raises(zmesh.Cancelled) as raised:
+            stream.write("y")
+    assert raised.value.reset_code == 7
+
+
+def test_one_thread_writes_while_another_takes_the_replies(mesh):
+    with mesh.stream("depot", "echo:stream", writable=True) as stream:
+
+        def write():
+            for number in range(200):
+                stream.write(b"%d " % number)
+            stream.end()
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        taken = b"".join(reply.payload.readall() for reply in stream)
+        writing.join()
+    assert taken.split() == [b"%d" % number for number in range(200)]
+
+
 def test_the_tables_and_events_of_its_node_can_be_read(depot, elsewhere):
     with zmesh.sync.Controller(zmesh.Config(node_id="ctl")) as mesh, mesh.events() as events:
         mesh.add_peer(depot.url)

@@ -34,7 +34,7 @@ async def node(nodes):
 
 
 def test_the_built_in_directives_are_there(node):
-    names = {"echo:echo", "sleep:execute", "digest:sha256", "http:execute"}
+    names = {"echo:echo", "echo:stream", "sleep:execute", "digest:sha256", "http:execute"}
     assert names <= set(node.directives.capabilities())
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zmesh.payloads.feeding import StreamFeeder
     from zmesh.payloads.payload import CHUNK, Payload, PayloadLike, StreamedPayload, content_type_of, encode
     from zmesh.payloads.response import Outgoing, Response, outgoing
-    from zmesh.payloads.source import ChunkSource, Source, source_of
+    from zmesh.payloads.source import ChunkSource, Source, piece_of, source_of
     from zmesh.payloads.spool import Spool, default_folder
     from zmesh.payloads.storage import PayloadStorage
 else:
@@ -28,7 +28,7 @@ else:
             "feeding": ("StreamFeeder",),
             "response": ("Outgoing", "Response", "outgoing"),
             "payload": ("CHUNK", "Payload", "PayloadLike", "StreamedPayload", "content_type_of", "encode"),
-            "source": ("ChunkSource", "Source", "source_of"),
+            "source": ("ChunkSource", "Source", "piece_of", "source_of"),
             "spool": ("Spool", "default_folder"),
             "storage": ("PayloadStorage",),
         },
@@ -54,5 +54,6 @@ __all__ = [
     "default_folder",
     "encode",
     "outgoing",
+    "piece_of",
     "source_of",
 ]

@@ -43,14 +43,17 @@ class StreamFeeder:
             await asyncio.wait((self._waiter,))
         return 0
 
-    async def feed(self, source: Source) -> None:
-        """Send all of `source` as the rest of the message that is open, end the message, and close the source.
+    async def feed(self, source: Source, *, last: bool = True) -> None:
+        """Send all of `source` as more of the message that is open, end the message (unless `last` is False), and close
+        the source.
 
         Ends early when the exchange does. Raises what reading the source raises.
         """
         try:
             while room := await self.room():
                 data = await source.read(min(room, READ_BYTES))
+                if not data and not last:
+                    return
                 self._driver.feed(self._stream, data, last=not data)
                 if not data:
                     return

@@ -152,6 +152,10 @@ class Payload:
         self._position = position + len(data)
         return data
 
+    def read1(self, size: int | None = -1, /) -> bytes:
+        """The next piece, `size` bytes and 64 KiB of it at most; b"" at the end."""
+        return self.read(CHUNK if size is None or size < 0 else min(size, CHUNK))
+
     def readall(self) -> bytes:
         """All of it from the start, whatever was read before; the position stays."""
         content = self._content
@@ -317,13 +321,15 @@ class StreamedPayload(Payload):
     `async for chunk in payload` on the loop, and `for chunk in payload` or `read` in another thread, wait for what
     comes and end with it; a read on the loop that would have to wait raises BlockingIOError. It never goes to disk:
     what is unread stays in memory, and `consumed`, called on the loop's thread with a number of bytes, reports what is
-    read or thrown away, every byte once, so that the sender's window bounds them. It can't seek, and `len` counts
-    what has come so far. To be made on the loop's thread, where the writer's side (`feed`, `finish`, `fail`) belongs.
+    read or thrown away, every byte once, so that the sender's window bounds them. `closed` is called when the rest is
+    not wanted. It can't seek, and `len` counts what has come so far. To be made on the loop's thread, where the
+    writer's side (`feed`, `finish`, `fail`) belongs.
     """
 
     __slots__ = (
         "_arrived",
         "_chunks",
+        "_closed",
         "_consumed",
         "_ended",
         "_error",
@@ -334,10 +340,11 @@ class StreamedPayload(Payload):
         "_waiter",
     )
 
-    def __init__(self, consumed: Callable[[int], None] | None = None) -> None:
+    def __init__(self, consumed: Callable[[int], None] | None = None, closed: Callable[[], None] | None = None) -> None:
         super().__init__()
         self._content = None
         self._consumed = consumed
+        self._closed = closed
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._chunks: deque[bytes] = deque()
@@ -389,8 +396,19 @@ class StreamedPayload(Payload):
 
     def close(self) -> None:
         """Throw away what is unread and what still arrives; a reader that waits gets ValueError."""
+        closed, self._closed = self._closed, None
+        if closed is not None and not self._ended and self._error is None:
+            self._in_loop(closed)
         self.fail(ValueError("the payload is closed"))
         self._rest = b""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        """The next piece, `size` bytes of it at most, as soon as it is there; b"" at the end. Raises as `read`."""
+        piece = self._rest or self._take()
+        most = len(piece) if size is None or size < 0 else size
+        piece, self._rest = piece[:most], piece[most:]
+        self._position += len(piece)
+        return piece
 
     def read(self, size: int | None = -1, /) -> bytes:
         """The next `size` bytes, waiting for them, fewer at the end only; all that is left if negative or None.
@@ -480,21 +498,19 @@ class StreamedPayload(Payload):
     def _give_back(self, size_bytes: int) -> None:
         if self._consumed is None or not size_bytes:
             return
-        if threading.get_ident() == self._thread:
-            self._consumed(size_bytes)
-        else:
-            with suppress(RuntimeError):  # the loop is closed, and the sender's window with it
-                self._loop.call_soon_threadsafe(self._consumed, size_bytes)
+        self._in_loop(self._consumed, size_bytes)
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
-        if waiter is None:
-            return
+        if waiter is not None:
+            self._in_loop(_release, waiter)
+
+    def _in_loop(self, function: Callable[..., None], *arguments: object) -> None:
         if threading.get_ident() == self._thread:
-            _release(waiter)
-        else:  # closed by a thread
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_release, waiter)
+            function(*arguments)
+        else:
+            with suppress(RuntimeError):  # the loop is closed, and the sender's window with it
+                self._loop.call_soon_threadsafe(function, *arguments)
 
 
 def _release(waiter: asyncio.Future[None]) -> None:

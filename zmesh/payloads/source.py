@@ -127,7 +127,8 @@ def _check_pieces(payload: Iterable[object]) -> str | None:
     return "send list(...) of it as JSON; only pieces that are bytes are sent one after the other"
 
 
-def _to_bytes(piece: object) -> bytes:
+def piece_of(piece: object) -> bytes:
+    """The bytes of one piece of a payload; of text its UTF-8. Raises TypeError for anything else."""
     if type(piece) is bytes:
         return piece
     if isinstance(piece, str):
@@ -172,7 +173,7 @@ class _FileSource(ThreadSource):
         self._owned = owned
 
     def _pull(self, limit: int) -> bytes:
-        return _to_bytes(self._read(limit))
+        return piece_of(self._read(limit))
 
     def close(self) -> None:
         owned, self._owned = self._owned, None
@@ -190,7 +191,7 @@ class _IteratorSource(ThreadSource):
 
     def _pull(self, limit: int) -> bytes:
         for piece in self._iterator:
-            if data := _to_bytes(piece):
+            if data := piece_of(piece):
                 return data
         return b""
 
@@ -231,7 +232,7 @@ class AsyncSource(ChunkSource):
     async def _next(self, limit: int) -> bytes:
         try:
             async for piece in self._iterator:
-                if data := _to_bytes(piece):
+                if data := piece_of(piece):
                     return data
         except BaseException as error:
             if is_a(error, Exception) or (must_propagate(error) and not is_a(error, SystemExit)):

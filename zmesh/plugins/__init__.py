@@ -1,4 +1,4 @@
-"""The directives that every node has: `echo:echo`, `sleep:execute`, `digest:sha256` and `http:execute`."""
+"""The directives of every node: `echo:echo`, `echo:stream`, `sleep:execute`, `digest:sha256` and `http:execute`."""
 
 from __future__ import annotations
 

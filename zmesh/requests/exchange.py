@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, cast
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import NO_METADATA, Eof, Message, MessageId, ReplyHeader, Stream, reply_id
-from zmesh.errors import MeshError, RemoteError, exchange_error
+from zmesh.errors import ExchangeError, MeshError, RemoteError, exchange_error
 from zmesh.payloads import BufferedPayload, Payload, StreamedPayload
 from zmesh.runtime import describe, log_exception, must_propagate, text_of
 
 if TYPE_CHECKING:
     from zmesh.payloads import StreamFeeder
     from zmesh.requests.requests import Requests
+    from zmesh.requests.writer import RequestWriter
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Exchange(ABC):
     """
 
     detached = False
+    writer: RequestWriter | None = None
+    """What writes the rest of the request, if it was opened for writing."""
 
     __slots__ = (
         "_arriving",
@@ -163,7 +166,7 @@ class Exchange(ABC):
         if self.feeder is not None:
             self.feeder.on_stream_over()
 
-    def on_abort(self, reason: str) -> None:  # noqa: B027
+    def on_abort(self, reason: str, reset_code: int) -> None:  # noqa: B027
         """Does nothing: only servers receive an Abort."""
 
     def on_failure(self, error: BaseException) -> None:
@@ -293,11 +296,16 @@ class Exchange(ABC):
         self._ended_at = time.time()
         eof = self._failed or eof
         if self._arriving is not None:
-            self._drop_arriving(exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id))
+            self._drop_arriving(self._error_of(eof))
         self.final = Reply(self, None, self._serial + 1, Payload(b""), eof)
         self._queue.append(self.final)
         self._wake()
         self._requests.done(self)
+
+    def _error_of(self, eof: Eof) -> ExchangeError:
+        return exchange_error(
+            eof.reason, eof.error, node=self.recipient, message_id=self.message_id, reset_code=eof.reset_code
+        )
 
     @abstractmethod
     def _wake(self) -> None:

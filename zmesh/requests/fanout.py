@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from zmesh.core.message import MessageId
-from zmesh.errors import ExchangeError, MeshError, Overloaded, exchange_error
+from zmesh.errors import ExchangeError, MeshError, Overloaded
 from zmesh.payloads import Payload, PayloadLike, Source, StreamedPayload, encode
 from zmesh.requests.exchange import Exchange
 from zmesh.runtime import describe, is_a, must_propagate
@@ -102,7 +102,7 @@ class FanoutRequest(Exchange):
                 continue
             error = None
             if eof.code:
-                error = exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id)
+                error = self._error_of(eof)
             self._done(self, Answer(self.recipient, self.message_id, tuple(self.replies), error))
 
 

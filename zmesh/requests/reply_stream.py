@@ -1,4 +1,4 @@
-"""The replies to one request as an asynchronous stream, and the exchange behind a request with one reply.
+"""The replies to one request as an asynchronous stream, which may be written to; and the exchange behind `request`.
 
 Without `buffered`, a reply is handed over when its first bytes arrive, and flow control lets the sender send more as
 it is read.
@@ -13,15 +13,19 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from zmesh.arguments import check_reset_code
 from zmesh.core.effects import Deliver
-from zmesh.core.message import Eof, MessageId
-from zmesh.errors import ExchangeError, TooManyReplies, exchange_error
-from zmesh.payloads import Payload, StreamedPayload
+from zmesh.core.message import Eof, MessageId, Stream
+from zmesh.errors import Cancelled, ExchangeError, StreamClosed, TooManyReplies
+from zmesh.payloads import Payload, StreamedPayload, piece_of
 from zmesh.requests.exchange import Exchange, Reply
 from zmesh.runtime import Wakeup
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from zmesh.requests.requests import Requests
+    from zmesh.requests.writer import RequestWriter
 
 
 class ReplyStream(Exchange):
@@ -31,11 +35,14 @@ class ReplyStream(Exchange):
     ExchangeError at the end if the work failed. Leaving the block before that cancels the work, and so does cancelling
     the task that waits for a reply; the block ends when the work has.
 
+    With `writable`, the request is open for writing: `write` what follows the payload, if one was given, and `end` it.
+    The two directions have a window each, so that none waits for the other.
+
     `message_id` is 32 hex digits, `final` the final reply, whose `code`, `error` and `reason` say how the request
     ended (None until then), `hops` the number of links that the last reply crossed.
     """
 
-    __slots__ = ("_buffered", "_ends", "_loop", "_reading", "_start", "_waiter")
+    __slots__ = ("_buffered", "_ends", "_loop", "_reading", "_start", "_stopped_with", "_waiter", "_writable", "writer")
 
     def __init__(
         self,
@@ -45,6 +52,7 @@ class ReplyStream(Exchange):
         start: Callable[[ReplyStream], None],
         *,
         buffered: bool = True,
+        writable: bool = False,
     ) -> None:
         super().__init__(requests, id, recipient)
         self._start: Callable[[ReplyStream], None] | None = start
@@ -53,6 +61,9 @@ class ReplyStream(Exchange):
         self._waiter: Wakeup | None = None
         self._ends: list[asyncio.Future[None]] = []
         self._reading: StreamedPayload | None = None
+        self._writable = writable
+        self._stopped_with: int | None = None
+        self.writer: RequestWriter | None = None
 
     async def __aenter__(self) -> Self:
         return self.send()
@@ -88,8 +99,42 @@ class ReplyStream(Exchange):
         if start is None:
             raise RuntimeError("this request was sent already; a stream is entered once")
         self._loop = asyncio.get_running_loop()
+        if self._writable:
+            from zmesh.requests.writer import RequestWriter  # here: most requests are whole when they are sent
+
+            self.writer = RequestWriter(self._requests.driver, Stream(self.id, True))
         start(self)
         return self
+
+    async def write(self, data: Buffer | str) -> None:
+        """Write more of the request's payload; text as UTF-8. Waits while the other end makes no room for what was
+        written before; one that is cancelled while it waits has written nothing.
+
+        Writes are no messages: the other end reads the same bytes, in pieces of any size. Raises StreamClosed once they
+        are no longer wanted, the ExchangeError that the request has ended with, and RuntimeError after `end`.
+        """
+        piece = piece_of(data)
+        writer = self._open_writer()
+        self._check_wanted(writer)
+        await writer.room()
+        self._check_wanted(writer)
+        writer.write(piece)
+
+    async def end(self) -> None:
+        """End the request's payload; replies still come. Harmless when it is ended, or no longer wanted."""
+        writer = self._open_writer()
+        if not writer.ended:
+            writer.end()
+
+    def reset(self, code: int = 0) -> Ending:
+        """Stop the work at once, and give it a code of your own, from 0 (as `cancel`) to 2**32 - 1.
+
+        A directive finds it in `work.reset_code`. What is returned is as with `cancel`.
+        """
+        check_reset_code(code)
+        if not self.ended and self._start is None:
+            self._stop(code)
+        return Ending(self)
 
     async def only_payload(self) -> Payload | None:
         """The payload of the only reply, None if there is only the final one.
@@ -119,9 +164,19 @@ class ReplyStream(Exchange):
         `await`, they are discarded, and the result, once the work has ended, is the ExchangeError that it ended with
         (Cancelled, if nothing else came before), or None if it had succeeded already.
         """
-        if not self.ended and self._start is None:
-            self._stop()
-        return Ending(self)
+        return self.reset()
+
+    def on_room(self) -> None:
+        """The request stream has send credit again."""
+        super().on_room()
+        if self.writer is not None:
+            self.writer.on_room()
+
+    def on_stream_over(self) -> None:
+        """The request stream is closed for sending."""
+        super().on_stream_over()
+        if self.writer is not None:
+            self.writer.on_over()
 
     def discard(self) -> None:
         """Drop queued and later replies, so that they do not block the final one."""
@@ -153,7 +208,50 @@ class ReplyStream(Exchange):
             arriving.finish()
         return len(chunk.body)
 
+    def _stop(self, reset_code: int = 0) -> None:
+        if self._stopped_with is None:
+            self._stopped_with = reset_code
+        self._requests.cancel(self.id, reset_code)
+
+    def _error_of(self, eof: Eof) -> ExchangeError:
+        error = super()._error_of(eof)
+        if isinstance(error, Cancelled) and not error.reset_code and self._stopped_with is not None:
+            error.reset_code = self._stopped_with  # the other end confirms the reset without its code
+        return error
+
+    def _open_writer(self) -> RequestWriter:
+        if self.writer is None:
+            raise RuntimeError(
+                "a request is written inside of the block of `async with mesh.stream(..., writable=True) as stream`"
+            )
+        return self.writer
+
+    def _check_wanted(self, writer: RequestWriter) -> None:
+        """Raise what keeps more of the request from being written."""
+        if writer.ended:
+            raise RuntimeError("nothing can be written to a request after `end`")
+        if self.ended:
+            if self.final is not None and self.final.final is not None:
+                self._check(self.final.final)
+            raise StreamClosed(
+                f"the work at node {self.recipient!r} has ended, so no more of the request is wanted",
+                node=self.recipient,
+                message_id=self.message_id,
+            )
+        if writer.over and self._stopped_with is not None:
+            text = f"the request to {self.recipient!r} was cancelled here"
+            code = self._stopped_with
+            raise Cancelled(text, node=self.recipient, message_id=self.message_id, reset_code=code)
+        if writer.over:
+            raise StreamClosed(
+                f"the work at node {self.recipient!r} reads no more of the request; its replies can still be taken",
+                node=self.recipient,
+                message_id=self.message_id,
+            )
+
     def _wake(self) -> None:
+        if self.ended and self.writer is not None:
+            self.writer.on_over()
         if self._waiter is not None:
             self._waiter.wake()
         if self.ended and self._ends:
@@ -200,7 +298,7 @@ class ReplyStream(Exchange):
     def _error(self, eof: Eof | None) -> ExchangeError | None:
         if eof is None or not eof.code:
             return None
-        return exchange_error(eof.reason, eof.error, node=self.recipient, message_id=self.message_id)
+        return self._error_of(eof)
 
     def _check(self, eof: Eof) -> None:
         if (error := self._error(eof)) is not None:

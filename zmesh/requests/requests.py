@@ -55,9 +55,9 @@ class Requests:
         except RuntimeError:
             raise self.admission.closed() from None
 
-    def cancel(self, message_id: MessageId) -> None:
-        """Cancel a request. Harmless if it is over."""
-        self.driver.cancel(message_id)
+    def cancel(self, message_id: MessageId, reset_code: int = 0) -> None:
+        """Cancel a request, or reset it with a code. Harmless if it is over."""
+        self.driver.cancel(message_id, reset_code)
 
     def is_lost(self, message_id: MessageId) -> bool:
         """Whether no route leads to the recipient of this request at the moment."""
@@ -119,8 +119,8 @@ class Requests:
             self._begin(exchange, directive, payload, timeout)
 
     def _begin(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
-        driver, id = self.driver, exchange.id
-        whole = isinstance(payload, bytes)
+        driver, id, writer = self.driver, exchange.id, exchange.writer
+        whole = isinstance(payload, bytes) and writer is None
         effects = driver.engine.send(
             id,
             Address(exchange.recipient),
@@ -135,6 +135,8 @@ class Requests:
         self._open.add(exchange)
         if isinstance(payload, bytes):
             driver.perform(effects)
+            if writer is not None:
+                writer.begin()
             return
         feeder = exchange.feeder = StreamFeeder(driver, Stream(id, True))
         driver.perform(effects)
@@ -142,7 +144,9 @@ class Requests:
 
     async def _feed(self, exchange: Exchange, feeder: StreamFeeder, source: Source) -> None:
         try:
-            await feeder.feed(source)
+            await feeder.feed(source, last=exchange.writer is None)
+            if exchange.writer is not None:
+                exchange.writer.begin()
         except BaseException as error:  # whatever the program's own file or iterator raises
             if must_propagate(error):
                 raise

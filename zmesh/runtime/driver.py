@@ -37,7 +37,7 @@ class Handle(Protocol):
     def on_stream_over(self) -> None:
         """The outbound stream takes no more (StreamOver)."""
 
-    def on_abort(self, reason: str) -> None:
+    def on_abort(self, reason: str, reset_code: int) -> None:
         """Stop the work of this request (Abort); `reason` is a code of zmesh.errors. At the server only."""
 
     def on_failure(self, error: BaseException) -> None:
@@ -144,9 +144,17 @@ class Driver:
         """Release credit: so many bytes of an inbound stream have been read."""
         self.perform(self.engine.release_credit(stream, credit, time.monotonic()))
 
-    def cancel(self, message_id: MessageId) -> None:
-        """Cancel a request of this node. Harmless if it is over."""
-        self.perform(self.engine.cancel(message_id, time.monotonic()))
+    def cancel(self, message_id: MessageId, reset_code: int = 0) -> None:
+        """Cancel a request of this node, or reset it with a code. Harmless if it is over."""
+        self.perform(self.engine.cancel(message_id, time.monotonic(), reset_code))
+
+    def reset(self, message_id: MessageId, code: int, error: str) -> None:
+        """End a request that was received here with a code, and drop what was not sent of its replies."""
+        self.perform(self.engine.reset(message_id, code, error, time.monotonic()))
+
+    def stop_sending(self, message_id: MessageId) -> None:
+        """Have the client of a request send no more of it. Harmless if all of it has come."""
+        self.perform(self.engine.stop_sending(message_id, time.monotonic()))
 
     def room(self, stream: Stream) -> int:
         """How many bytes the stream takes now; 0 if it is over."""
@@ -287,7 +295,7 @@ class Driver:
             case Abort():
                 handle = effect.handle or self.find(effect.message_id)
                 if handle is not None:
-                    handle.on_abort(effect.reason)
+                    handle.on_abort(effect.reason, effect.reset_code)
             case HangUp(link, _, pause):
                 links.hang_up(link, pause)
             case Report():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Eof, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.errors import MeshError, NodeOverloaded, RemoteError
+from zmesh.errors import Cancelled, MeshError, NodeOverloaded, RemoteError
 from zmesh.payloads import JSON, BufferedPayload, Outgoing, Payload, Source, StreamedPayload, StreamFeeder
 from zmesh.runtime import describe, log_exception, must_propagate, text_of
 from zmesh.serving.work import Work
@@ -99,7 +99,7 @@ class IncomingRequest:
             return
         release = partial(serving.driver.release_credit, chunk.stream)
         if self.directive not in serving.builtins and serving.runner.wants_stream(self.directive):
-            streamed = self._payload = StreamedPayload(release)
+            streamed = self._payload = StreamedPayload(release, partial(serving.driver.stop_sending, self.id))
             self._start(streamed)
         else:
             self._payload = serving.storage.buffered(release, self._refuse, self._admit_spooled)
@@ -123,9 +123,9 @@ class IncomingRequest:
         if self._feeder is not None:
             self._feeder.on_stream_over()
 
-    def on_abort(self, reason: str) -> None:
+    def on_abort(self, reason: str, reset_code: int) -> None:
         """The client cancelled the request, or is gone."""
-        self.stop(reason)
+        self.stop(reason, reset_code=reset_code)
         if self._feeder is not None:
             self._feeder.stop()
 
@@ -136,7 +136,7 @@ class IncomingRequest:
 
     # -- its work ------------------------------------------------------------------------------------------------
 
-    def stop(self, reason: str, by: str | None = None) -> None:
+    def stop(self, reason: str, by: str | None = None, reset_code: int = 0) -> None:
         """Cancel the work. `reason` is a code of zmesh.errors; `by` is the node that asked, unless it is the client."""
         if self.ended:
             return
@@ -145,8 +145,9 @@ class IncomingRequest:
             self.pending_result.cancel()
         elif self.started:
             if isinstance(payload, StreamedPayload):
-                payload.fail(MeshError("the request was cancelled before all of its payload had come"))
-            self._serving.runner.cancel(self.message_id, reason, by)
+                text = "the request was cancelled before all of its payload had come"
+                payload.fail(Cancelled(text, node=self.sender, message_id=self.message_id, reset_code=reset_code))
+            self._serving.runner.cancel(self.message_id, reason, by, reset_code)
         else:
             if payload is not None:
                 payload.close()
@@ -169,11 +170,19 @@ class IncomingRequest:
             driver.reply(self.id, header, b"", last=False)
             await self._writer().feed(body)
 
-    def finish(self, outgoing: Outgoing | None = None, *, reason: str | None = None, error: str | None = None) -> None:
+    def finish(
+        self,
+        outgoing: Outgoing | None = None,
+        *,
+        reason: str | None = None,
+        error: str | None = None,
+        reset_code: int | None = None,
+    ) -> None:
         """Send the final reply, and with `outgoing` one more before it; nothing if that was done already.
 
-        `reason` is the code of a class in zmesh.errors, None for success, and `error` its text. A Source that is
-        handed over here or to `reply` is read and closed by this.
+        `reason` is the code of a class in zmesh.errors, None for success, and `error` its text. With a `reset_code`
+        the replies that were not sent yet are dropped. A Source that is handed over here or to `reply` is read and
+        closed by this.
         """
         if self.ended:
             if outgoing is not None:
@@ -194,7 +203,9 @@ class IncomingRequest:
             return
         if self._spooled:
             serving.spool_quota.end(self.id)
-        if outgoing is None:
+        if reset_code is not None:
+            serving.driver.reset(self.id, reset_code, error or "")
+        elif outgoing is None:
             serving.driver.reply(self.id, None, b"", last=False, eof=eof)
         elif isinstance(body, bytes):
             serving.driver.reply(self.id, self._open(outgoing), body, eof=eof)

@@ -35,7 +35,7 @@ from zmesh.runtime import (
 )
 from zmesh.serving.directives import Directives, RegisteredDirective
 from zmesh.serving.shape import Shape
-from zmesh.serving.work import Work
+from zmesh.serving.work import Work, WorkReset
 
 if TYPE_CHECKING:
     from zmesh.serving.incoming import IncomingRequest
@@ -151,7 +151,7 @@ class Runner:
         if work.deadline is not None and message_id in active:
             running.timer = asyncio.get_running_loop().call_at(work.deadline, self.cancel, message_id, TimedOut.code)
 
-    def cancel(self, message_id: str, reason: str = Cancelled.code, by: str | None = None) -> None:
+    def cancel(self, message_id: str, reason: str = Cancelled.code, by: str | None = None, reset_code: int = 0) -> None:
         """Stop this work, if it runs; when it has ended, it is finished with `reason`, whatever it returned.
 
         `by` is the node that asked for it, if that is not the client.
@@ -164,6 +164,7 @@ class Runner:
             return
         running.reason = reason
         running.by = by
+        running.work.reset_code = reset_code
         running.work.cancelled = True
         if running.task is not None:
             running.task.cancel()
@@ -409,7 +410,9 @@ class Runner:
                 encoded.close()
             work.payload.close()
             reason, error = _outcome(running, failure)
-            running.request.finish(reason=reason, error=error)
+            is_reset = running.reason is None and failure is not None and is_a(failure, WorkReset)
+            reset_code = cast("WorkReset", failure).reset_code if is_reset else None
+            running.request.finish(reason=reason, error=error, reset_code=reset_code)
         elif encoded is None:
             work.payload.close()
             running.request.finish()
@@ -454,6 +457,8 @@ def _outcome(running: _RunningWork, failure: BaseException | None) -> tuple[str,
     if running.reason is not None:
         return running.reason, f"{directive} was stopped: {running.reason}"
     assert failure is not None
+    if is_a(failure, WorkReset):
+        return Cancelled.code, text_of(failure)
     if is_a(failure, RemoteError):  # raised by the plugin for the client
         return code_of(cast("RemoteError", failure)), text_of(failure)
     log_exception(logger, "%s for %s failed", directive, running.work.sender, error=failure)

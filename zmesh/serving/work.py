@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
+from zmesh.arguments import check_reset_code
 from zmesh.errors import Cancelled
 from zmesh.payloads import Payload
+
+
+class WorkReset(Cancelled):
+    """Raised by `Work.reset`, and the end of the work that lets it pass."""
 
 
 @dataclass(slots=True, eq=False)
@@ -16,6 +22,9 @@ class Work:
     `config` is the section of the node's settings for the directive's namespace, `deadline` the loop's time (seconds)
     at which the client stops waiting. The payload is closed when the work has ended. `metadata` is what the client sent
     beside it, text to text.
+
+    `await work.read()`, `async for piece in work` and, in a thread, `for piece in work` take the payload in pieces; in
+    a directive with `stream=True` as they come, also while it replies.
     """
 
     message_id: str
@@ -29,6 +38,35 @@ class Work:
     deadline: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    reset_code: int = 0
+    """The code with which the client has reset the request; 0 if it did not, or cancelled it. Not known to isolated
+    directives."""
+    _pieces: AsyncIterator[bytes] | None = field(default=None, init=False, repr=False)
+
+    async def read(self) -> bytes:
+        """The next piece of the payload, as soon as it is there; b"" at the end. For async directives.
+
+        Pieces are what has come, and no messages: the client's writes may be joined or divided.
+        """
+        if self._pieces is None:
+            self._pieces = aiter(self.payload)
+        return await anext(self._pieces, b"")
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self.payload)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.payload)
+
+    def reset(self, code: int, text: str = "") -> NoReturn:
+        """End the request at once, and give the client a code of your own, from 0 to 2**32 - 1: raises, to be let pass.
+
+        Replies that were not sent yet are dropped. The client's error is a Cancelled with that `reset_code`.
+        """
+        check_reset_code(code)
+        text = text or f"{self.directive} has reset the request with code {code}"
+        raise WorkReset(text, message_id=self.message_id, reset_code=code)
+
     def raise_if_cancelled(self) -> None:
         """Raises Cancelled if the request was cancelled or its deadline passed."""
         if self.cancelled:
@@ -36,4 +74,4 @@ class Work:
 
     def cancellation(self) -> Cancelled:
         """The error to raise after cancellation."""
-        return Cancelled(f"{self.directive} was cancelled", message_id=self.message_id)
+        return Cancelled(f"{self.directive} was cancelled", message_id=self.message_id, reset_code=self.reset_code)

@@ -30,6 +30,7 @@ from zmesh.payloads import ChunkSource, Outgoing, Spool, StreamedPayload, defaul
 from zmesh.runtime import ThreadPool, abandon, text_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, MAX_FRAME, Channel, Frame, Job
 from zmesh.serving.isolation.limits import Isolation, ProcessLimits
+from zmesh.serving.work import WorkReset
 
 if TYPE_CHECKING:
     from zmesh.serving.work import Work
@@ -326,7 +327,7 @@ class _Run:
         raise RemoteError(f"the process of {self._work.directive} sent an unexpected frame of kind {kind}")
 
     async def receive(self) -> tuple[int, bytes]:
-        """The next frame. Raises RemoteError for FAILED, or if the worker has exited."""
+        """The next frame. Raises RemoteError or WorkReset for FAILED, and RemoteError if the worker has exited."""
         received = await self._channel.receive()
         if received is None:
             with suppress(TimeoutError):  # it has closed the socket but not exited
@@ -394,8 +395,10 @@ class _Run:
         except OSError:
             pass  # the worker has exited; `receive` raises for it
 
-    def _failure(self, report: dict[str, Any]) -> RemoteError:
+    def _failure(self, report: dict[str, Any]) -> RemoteError | WorkReset:
         work, memory = self._work, self._limits.max_memory_bytes
+        if "reset_code" in report:
+            return WorkReset(report["text"], message_id=work.message_id, reset_code=report["reset_code"])
         if report["trace"]:
             logger.warning("%s for %s failed in its process\n%s", work.directive, work.sender, report["trace"])
         text = report["text"]

@@ -31,7 +31,7 @@ from zmesh.runtime import code_of, describe, is_a, text_of, traceback_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, BlockingChannel, Channel, Frame, Job
 from zmesh.serving.plugin import Plugin
 from zmesh.serving.shape import Shape, shape_of
-from zmesh.serving.work import Work
+from zmesh.serving.work import Work, WorkReset
 
 _UNREAD_BYTES = 4 * CHUNK_BYTES
 
@@ -84,6 +84,14 @@ class _SocketPayload(Payload):
         data = b"".join(parts)
         self._position += len(data)
         return data
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        """The next piece, `size` bytes of it at most, as soon as it is there; b"" at the end."""
+        piece = self._rest or self._take()
+        most = len(piece) if size is None or size < 0 else size
+        piece, self._rest = piece[:most], piece[most:]
+        self._position += len(piece)
+        return piece
 
     def readall(self) -> bytes:
         """All of it, once nothing was read before. Raises UnsupportedOperation after a read."""
@@ -350,7 +358,10 @@ def _started(plugin: Plugin | None) -> Iterator[None]:
 
 def _report(failure: BaseException) -> bytes:
     """Encode an exception for a FAILED frame."""
-    if is_a(failure, RemoteError):  # raised on purpose, for the client
+    if is_a(failure, WorkReset):
+        code = cast("WorkReset", failure).reset_code
+        report: dict[str, object] = {"reason": "", "text": text_of(failure), "trace": "", "reset_code": code}
+    elif is_a(failure, RemoteError):  # raised on purpose, for the client
         report = {"reason": code_of(cast("RemoteError", failure)), "text": text_of(failure), "trace": ""}
     else:
         report = {"reason": RemoteError.code, "text": describe(failure), "trace": traceback_of(failure)}

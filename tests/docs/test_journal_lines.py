@@ -13,6 +13,7 @@ from zmesh.transport.listener import STRANGERS
 
 PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
 HUB = "tcp://hub:7323"
+KEY = "?key=B6N8vBQgk8i3VdwbEOhstCa3StFqqFPtC9_AsrhtHHw"
 TWIN = NodeId(Address("twin"))
 
 
@@ -62,7 +63,7 @@ def lines() -> Iterator[str]:
     twin = Told("twin", Neighbour(HUB, True, None))
     yield from twin.note(0.0, "link_refused", None, f"they refuse: {text}")
     yield f"twin: {describe_refused(Refused(TWIN, 7, 0.0, 'from 10.0.0.9'), NodeId(Address('hub')), TWIN)}"
-    stranger = f"wrong_key: from 10.0.0.8: {STRANGERS['wrong_key']}"
+    stranger = f"wrong_key: from 10.0.0.8: {STRANGERS['wrong_key'].format(key=KEY)}"
     yield from Told("hub", Neighbour("", False, None)).note(0.0, "stranger_refused", None, stranger)
     many = Told("hub", Neighbour("", False, None))
     for number in range(1000):

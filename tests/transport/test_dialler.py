@@ -364,7 +364,7 @@ async def test_a_server_of_another_kind_is_told_and_dialled_until_there_is_a_nod
     assert dialler.handler.failures[0][1] in (
         "what answers there does not speak ZeroMQ",
         "the connection was closed while it was being set up",
-        "it takes no plaintext links; its URL needs ?key= and its key after it, as that node prints it",
+        "it takes no plaintext links; its URL needs ?key= and its key after it, as 'zmesh node' there prints it",
     )
     assert dialler.handler.links == []
     await server(None)

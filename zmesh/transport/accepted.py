@@ -49,7 +49,11 @@ _RECEIVED = struct.Struct("=128xQ")
 
 
 class AcceptedConnection:
-    """One accepted connection; `left` counts the sweeps that it may wait for a message."""
+    """One accepted connection.
+
+    `address` is "" if it was closed too soon to tell; `greeted`: a message has come; `left` counts the sweeps that it
+    may be without one.
+    """
 
     __slots__ = ("address", "greeted", "left", "routing_id")
 
@@ -116,11 +120,11 @@ class AcceptedConnections:
                 self._shut_oldest("too many connections without a link", most)
             self._shed()
 
-    def on_disconnected(self, descriptor: int) -> str:
-        """Handle EVENT_DISCONNECTED; where the connection came from."""
+    def on_disconnected(self, descriptor: int) -> AcceptedConnection | None:
+        """Handle EVENT_DISCONNECTED; the connection that has ended."""
         connection = self._connections.pop(descriptor, None)
         self._settle(descriptor)
-        return connection.address if connection is not None else ""
+        return connection
 
     def greet(self, descriptor: int) -> AcceptedConnection | None:
         """A message has come over a connection that there is no link of yet."""

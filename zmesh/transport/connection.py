@@ -11,7 +11,7 @@ import zmq
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.transport.address import Target
-from zmesh.transport.curve import Dialled
+from zmesh.transport.curve import Dialled, key_to_text
 from zmesh.transport.dial_status import DialError, DialFailure
 from zmesh.transport.link_socket import EVENTS, IN, LAST, MORE, OUT, LinkSocket, send_rest
 
@@ -33,15 +33,11 @@ _FAILURES = {
 _MISMATCH = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
 _ENCRYPTED = (
     DialFailure.ENCRYPTED,
-    "it takes no plaintext links; its URL needs ?key= and its key after it, as that node prints it",
+    "it takes no plaintext links; its URL needs ?key= and its key after it, as 'zmesh node' there prints it",
 )
 _PLAINTEXT = (
     DialFailure.PLAINTEXT,
-    "it speaks plaintext, and this URL has a key; give that node an identity, or take ?key= out of the URL",
-)
-_WRONG_KEY = (
-    DialFailure.WRONG_KEY,
-    "it closed the connection during the handshake: its key is not the one in this URL, or it has just stopped",
+    "it speaks plaintext, and this URL has a key; take ?key= out of it, or let that node 'zmesh init' or 'zmesh join'",
 )
 _EVENTS = int(zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED) | sum(_FAILURES)
 
@@ -190,7 +186,14 @@ class Connection(LinkSocket):
         failure = _FAILURES[event]
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MISMATCH:
             return _ENCRYPTED if self._keys is None else _PLAINTEXT
-        return _WRONG_KEY if failure is _CLOSED and self._keys is not None else failure
+        if failure is not _CLOSED or self._keys is None:
+            return failure
+        key = key_to_text(self._keys.listener)
+        text = (
+            f"it closed the connection during the handshake: its key is not {key}, or it has just stopped; 'zmesh "
+            "node' there prints its URL with its key"
+        )
+        return DialFailure.WRONG_KEY, text
 
     def _lose(self, ended: Ended) -> None:
         """End a connection that was closed, after reading what came over it before, such as GOODBYE."""

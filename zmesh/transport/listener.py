@@ -17,7 +17,7 @@ from zmesh.core.wire import Frames
 from zmesh.errors import AddressError
 from zmesh.transport.accepted import AcceptedConnection, AcceptedConnections
 from zmesh.transport.address import Target, is_loopback
-from zmesh.transport.curve import KeyPair
+from zmesh.transport.curve import KeyPair, key_to_text
 from zmesh.transport.dial_status import DialError
 from zmesh.transport.link_socket import EVENTS, LAST, MORE, NO_DESCRIPTOR, LinkSocket, send_rest
 from zmesh.transport.resolver import Address, Resolver
@@ -42,14 +42,14 @@ _EVENTS = int(
 )
 
 STRANGERS = {
-    "plaintext": "it speaks plaintext, and this address takes encrypted links only; the URL that it dials needs ?key=",
-    "encrypted": "it dials with a key, and this address is plaintext; this node needs an identity",
-    "wrong_key": "it dials with another key than this address has; compare the ?key= that it dials with",
+    "plaintext": "it speaks plaintext, and this address takes encrypted links only; the URL that it dials needs {key}",
+    "encrypted": "it dials with a key, and this address is plaintext; 'zmesh init' or 'zmesh join' gives this node one",
+    "wrong_key": "it dials with another key than this address has; the URL that it dials needs {key}",
     "not_admitted": "this node does not let it in",
     "not_zeromq": "it does not speak ZeroMQ",
-    "no_handshake": "it ended the connection, or was silent, before the handshake was done",
+    "no_handshake": "it ended the connection, or was silent, before it had said who it is",
 }
-"""Why a connection has ended in its handshake, by code."""
+"""Why a connection has ended in its handshake, by code; `{key}` is the query with the key of the address."""
 
 
 class Listener(LinkSocket):
@@ -249,12 +249,18 @@ class Listener(LinkSocket):
             return
         failure, self._failure = self._failure, ""
         if self._accepted is not None:
-            where = self._accepted.on_disconnected(value)
-            if failure:
-                self.handler.on_stranger(failure, f"from {where}: {STRANGERS[failure]}")
+            connection = self._accepted.on_disconnected(value)
+            if connection is not None and (failure or not connection.greeted):
+                self._refused(failure or "no_handshake", connection.address)
         for link in list(self._by_descriptor.get(value, ())):
             self._suspect(link)
             self.transport.loop.call_later(SUSPECT_AGAIN, self._suspect, link)
+
+    def _refused(self, code: str, address: str) -> None:
+        """A connection has ended that was nobody's link."""
+        key = f"?key={key_to_text(self._keys.public)}" if self._keys is not None else ""
+        why = STRANGERS[code].format(key=key)
+        self.handler.on_stranger(code, f"from {address or 'an unknown address'}: {why}")
 
     def _code_of(self, event: int, value: int) -> str:
         """Why the connection has failed in its handshake whose EVENT_DISCONNECTED is next; one of STRANGERS."""

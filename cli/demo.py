@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from zmesh.errors import MeshError
-from zmesh_cli.demo_processes import COMMAND, Nodes, Workplace, workplace
+from zmesh_cli.demo_processes import COMMAND, MESH, Nodes, Workplace, workplace
 from zmesh_cli.exit_codes import DONE, FAILED, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.routes import fetch_tables
@@ -118,7 +118,7 @@ class _Tour:
 
     async def _start(self) -> None:
         show, nodes = self._show, self._nodes
-        await show.heading("Five node processes")
+        await show.heading("Five node processes, each with a certificate of its own; all links are encrypted")
         began = time.perf_counter()
         await nodes.start("home")
         await asyncio.gather(nodes.start("north", "home"), nodes.start("south", "home"))
@@ -126,6 +126,10 @@ class _Tour:
         await nodes.start("tail", "away")
         await nodes.wait_for_routes("home", {"north", "south", "away", "tail"})
         took = time.perf_counter() - began
+        await show.command("zmesh", "init", "--name", MESH, "--id", "home")
+        await show.say(
+            "(each of the others joins with a ticket: 'zmesh invite NAME' at home, 'zmesh join TICKET' there)"
+        )
         for name, peers in LINKS.items():
             urls = [word for peer in peers for word in ("--peer", nodes.urls[peer])]
             await show.command("zmesh", "node", "--id", name, "--listen", "tcp://127.0.0.1:*", *urls)
@@ -134,9 +138,9 @@ class _Tour:
     async def _routes(self) -> None:
         show, nodes = self._show, self._nodes
         await show.heading("The routes that 'home' has found; the commands below join the mesh there")
-        nodes.environment["ZMESH_PEER"] = nodes.urls["home"]
-        await show.command("export", f"ZMESH_PEER={nodes.urls['home']}")
-        async with Session(Place(nodes.urls["home"], False), "tail") as session:
+        nodes.environment["ZMESH_PEER"] = "home"
+        await show.command("export", "ZMESH_PEER=home")
+        async with Session(Place(nodes.local("home"), False), "tail") as session:
             await session.unless_not_found(session.ping(COMMAND_WITHIN))
         await show.say(await self._run("routes"))
 
@@ -180,7 +184,7 @@ class _Tour:
         victim = before[1]
         await show.say(f"path: {' > '.join(before)}")
         await show.command("kill", "-9", str(nodes.pid(victim)))
-        async with Session(Place(nodes.urls["home"], False), "tail", HEAL_WITHIN) as session:
+        async with Session(Place(nodes.local("home"), False), "tail", HEAL_WITHIN) as session:
             await session.ping(COMMAND_WITHIN)
             killed = time.perf_counter()
             await nodes.kill(victim)  # what is answered from here on has taken another path
@@ -197,7 +201,7 @@ class _Tour:
         """The nodes on the path from 'home' to 'tail', by the next hop of each."""
         path = ["home"]
         while path[-1] != "tail" and len(path) <= len(LINKS):
-            async with Session(Place(self._nodes.urls["home"], False), path[-1]) as session:
+            async with Session(Place(self._nodes.local("home"), False), path[-1]) as session:
                 tables = await session.unless_not_found(fetch_tables(session, COMMAND_WITHIN))
             hops = {route["destination"]: route["next_hop"] for route in tables["routes"]}
             if "tail" not in hops:

@@ -19,9 +19,11 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
+from zmesh import trust
 from zmesh_cli.exit_codes import FAILED, Failure
 
 COMMAND = (sys.executable, "-P", "-m", "zmesh_cli")
+MESH = "demo"
 START_WITHIN = 20.0
 STOP_WITHIN = 3.0
 LONGEST_LINE = 1024 * 1024
@@ -83,6 +85,7 @@ class Nodes:
         self.known: dict[str, set[str]] = {}
         """For each node, the others that it has a route to."""
         self._changed = asyncio.Event()
+        self._identity: trust.Identity | None = None
 
     async def __aenter__(self) -> Nodes:
         return self
@@ -103,8 +106,20 @@ class Nodes:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
 
+    def local(self, name: str) -> str:
+        """The URL of a node's local socket, for commands."""
+        return f"ipc://{self._place.folder}/zmesh/{name}.sock"
+
     async def start(self, name: str, *peers: str) -> None:
-        """Start a node with links to those peers; returns when it listens."""
+        """Start a node with links to those peers, the first one with a mesh of its own, which the others join; returns
+        when it listens.
+        """
+        state = os.path.join(self._place.folder, name)
+        if self._identity is None:
+            self._identity = trust.init(MESH, node_id=name, state=state).identity
+        else:
+            ticket = trust.invite(self._identity, name, urls=[next(iter(self.urls.values())).partition("?")[0]])
+            await trust.join(ticket, state=state)
         urls = [word for peer in peers for word in ("--peer", self.urls[peer])]
         with self._place.log(name) as log:
             process = self._processes[name] = await asyncio.create_subprocess_exec(
@@ -114,7 +129,7 @@ class Nodes:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 process_group=0,
-                env=self.environment,
+                env=self.environment | {"ZMESH_STATE": state},
                 pass_fds=(self._place.pipe,),
                 limit=LONGEST_LINE,
             )

@@ -92,16 +92,24 @@ INLINE = re.compile(r"`(zmesh [^`\n]*)`")
 
 
 def options_of() -> dict[str, set[str]]:
-    """Each command of `zmesh`, and the options that it has; "" is `zmesh` itself."""
+    """Each command of `zmesh`, and the options that it or its subcommands have; "" is `zmesh` itself."""
     from typer.main import get_command
 
     from zmesh_cli.commands import app
 
     group: Any = get_command(app)
     return {
-        name: {"-h", "--help", *(option for parameter in command.params for option in parameter.opts)}
+        name: {
+            "-h",
+            "--help",
+            *(option for each in (command, *subcommands_of(name, command)) for it in each.params for option in it.opts),
+        }
         for name, command in [("", group), *group.commands.items()]
     }
+
+
+def subcommands_of(name: str, command: Any) -> list[Any]:
+    return list(command.commands.values()) if name and hasattr(command, "commands") else []
 
 
 def calls_in(text: str) -> Iterator[list[str]]:

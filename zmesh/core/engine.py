@@ -36,6 +36,8 @@ from zmesh.core.timers import Alarm, WallClock
 from zmesh.core.view import View
 from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Packet, WireError
 
+_UP = State.UP  # a look-up in an enum costs as much as a call
+
 _ROUTING = (
     Kind.UPDATE,
     Kind.RECORD,
@@ -150,7 +152,7 @@ class Engine(View):
     def link_full(self, link: LinkId, frames: Frames, now: float) -> list[Effect]:
         """The transport could not take these frames; they are kept until `link_ready`."""
         self.forwarding.on_full(link, frames)
-        return self._done(now)
+        return self._finish(now)
 
     def link_ready(self, link: LinkId, now: float, most: int = DRAIN) -> list[Effect]:
         """The link takes frames again. Returns `most` of those that wait; call it until it returns none.
@@ -159,7 +161,7 @@ class Engine(View):
         """
         if self.forwarding.drain(link, most):
             self.delivery.on_link_ready(link, lambda: self.forwarding.is_lagging(link), now)
-        return self._done(now)
+        return self._finish(now)
 
     def dial_failed(self, url: str, reason: str, now: float) -> list[Effect]:
         """A peer could not be dialled, or has refused the link; errors about unreachable nodes list it."""
@@ -176,19 +178,22 @@ class Engine(View):
         known = self.neighbours.get(link)
         if known is None:
             self.forwarding.emit(Report("frame_dropped", self.forwarding.neighbour(link), link, "link_gone"))
-            return self._done(now)
+            return self._finish(now)
         try:
             packet = wire.decode_packet(frames)
-            if packet.kind >= FIRST_ROUTED:
-                self._on_routed(known, packet, tuple(frames), now)
+            is_routed = packet.kind >= FIRST_ROUTED
+            if is_routed:
+                self._on_routed(known, packet, frames, now)
             else:
-                known.limiter.admit(packet.kind, now, is_up=known.state is State.UP)
+                known.limiter.admit(packet.kind, now, is_up=known.state is _UP)
                 wire.verify(frames, packet)
                 self._on_link_frame(known, packet, now)
             known.strikes = 0
             known.heard = now
             if known.suspect:
                 self.neighbours.on_heard_again(known)
+            elif is_routed:
+                return self._finish(now)
         except RateExceeded as error:
             known.heard = now
             self.forwarding.emit(Report("frame_dropped", known.node or None, link, f"rate_limited: {error}"))
@@ -229,7 +234,7 @@ class Engine(View):
             route_timeout=route_timeout,
             handle=handle,
         )
-        return self._done(now)
+        return self._finish(now)
 
     def attach(self, message_id: MessageId, handle: object) -> None:
         """Have each Deliver and Abort of a request that was received here carry `handle` from now on."""
@@ -238,7 +243,7 @@ class Engine(View):
     def feed(self, stream: Stream, body: bytes, now: float, *, last: bool) -> list[Effect]:
         """Append payload to the current message of a stream; at most `room(stream)` bytes."""
         self.delivery.feed(stream, body, last=last, now=now)
-        return self._done(now)
+        return self._finish(now)
 
     def reply(
         self,
@@ -252,7 +257,7 @@ class Engine(View):
     ) -> list[Effect]:
         """Send a reply to a request, and with `eof` end the exchange; ignored if the client is gone."""
         self.delivery.reply(message_id, header, body, last=last, eof=eof, now=now)
-        return self._done(now)
+        return self._finish(now)
 
     def cancel(self, message_id: MessageId, now: float, reset_code: int = 0) -> list[Effect]:
         """Cancel a request of this node, or reset it with a code for the server's program.
@@ -260,7 +265,7 @@ class Engine(View):
         It ends with an Eof like any other.
         """
         self.delivery.cancel(message_id, now, reset_code)
-        return self._done(now)
+        return self._finish(now)
 
     def reset(self, message_id: MessageId, code: int, error: str, now: float) -> list[Effect]:
         """End a request that was received here, and drop the replies that were not sent; the client's Eof has `code`.
@@ -268,17 +273,17 @@ class Engine(View):
         Ignored if its end was given already.
         """
         self.delivery.server.reset(message_id, code, error, now)
-        return self._done(now)
+        return self._finish(now)
 
     def stop_sending(self, message_id: MessageId, now: float) -> list[Effect]:
         """Have the client of a request that was received here send no more of it; ignored if all of it has come."""
         self.delivery.server.stop_sending(message_id, now)
-        return self._done(now)
+        return self._finish(now)
 
     def release_credit(self, stream: Stream, credit: int, now: float) -> list[Effect]:
         """The reader of a stream has read a delivered chunk of that credit."""
         self.delivery.release_credit(stream, credit, now)
-        return self._done(now)
+        return self._finish(now)
 
     def describe(self, capabilities: Iterable[str], now: float) -> list[Effect]:
         """Advertise these directives to all nodes."""
@@ -372,8 +377,8 @@ class Engine(View):
 
     # -- inside: frames ------------------------------------------------------------------------------------------
 
-    def _on_routed(self, link: Link, route: Packet, frames: Frames, now: float) -> None:
-        if link.state is not State.UP:
+    def _on_routed(self, link: Link, route: Packet, frames: Frames | list[bytes], now: float) -> None:
+        if link.state is not _UP:
             self.neighbours.on_early_frame(link)
             return
         if link.leaf and route.source != f"{link.node}@{self.node}":
@@ -398,7 +403,7 @@ class Engine(View):
         if here:
             self._arrive(route, now, link.node)
         else:
-            self.forwarding.forward(link.id, route, frames, now)
+            self.forwarding.forward(link.id, route, tuple(frames), now)
 
     def _is_me(self, destination: Address) -> bool:
         """A leaf with several links has several addresses, also the one at an uplink that it was attached to before."""
@@ -560,6 +565,10 @@ class Engine(View):
         """Send the updates, seqno requests and records that are due."""
         for link, frames in self.routing.flush(now):
             self.forwarding.enqueue(link, frames)
+
+    def _finish(self, now: float) -> list[Effect]:
+        """End a stimulus that changes nothing in routes and records."""
+        return self._done(now) if self.forwarding.looped else self.forwarding.take()
 
     def _done(self, now: float) -> list[Effect]:
         """End the stimulus: select routes, deliver what this node has sent to itself, return the effects."""

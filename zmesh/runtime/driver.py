@@ -72,11 +72,12 @@ class Driver:
     """
 
     __slots__ = (
-        "_fib",
+        "_alarm",
         "_heartbeat",
         "_links",
         "_loop",
         "_note",
+        "_pass_on",
         "_pending",
         "_performing",
         "_ticked_at",
@@ -92,7 +93,8 @@ class Driver:
 
     def __init__(self, engine: Engine, heartbeat: float, note: Callable[[Report], None]) -> None:
         self.engine = engine
-        self._fib = engine.fib
+        self._pass_on = engine.fib.pass_on
+        self._alarm = engine.alarm
         self._heartbeat = heartbeat
         self._note = note
         self._links: LinkLayer | None = None
@@ -185,11 +187,14 @@ class Driver:
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
         """A message has come; what only passes through goes on by the FIB."""
         now, links = time.monotonic(), self._links
-        hop = None if self._performing or links is None else self._fib.pass_on(link, frames, now)
-        if hop is None or links is None:
+        if self._performing or links is None:
             self.perform(self.engine.receive(link, frames, now))
+            return
+        hop = self._pass_on(link, frames, now)
+        if hop is None:
+            self._run(links, self.engine.receive(link, frames, now))
         elif not links.send(*hop):
-            self.perform(self.engine.link_full(*hop, now))
+            self._run(links, self.engine.link_full(*hop, now))
 
     def on_link_ready(self, link: LinkId) -> None:
         """A full link may take more: one frame is tried first, so that no more than that comes back."""
@@ -234,6 +239,13 @@ class Driver:
                 else:
                     self._transmit(links, effect)
             return
+        self._run(links, effects)
+        if not self.closed:
+            links.settle()
+
+    def _run(self, links: LinkLayer, effects: list[Effect]) -> None:
+        """Perform the effects of a stimulus, and of those that arise meanwhile."""
+        pending = self._pending
         self._performing = True
         pending.extend(effects)
         try:
@@ -247,10 +259,8 @@ class Driver:
                     self._do(links, effect)
         finally:
             self._performing = False
-        if not self.closed:
-            links.settle()
-            if self.engine.deadline < self._wake_at:
-                self._arm()
+        if self._alarm.soonest < self._wake_at and not self.closed:
+            self._arm()
         if self.on_idle is not None:
             self.on_idle()
 
@@ -313,7 +323,7 @@ class Driver:
         """Have `tick` called when the engine is due next."""
         if self._loop is None:
             return
-        deadline = self.engine.deadline
+        deadline = self._alarm.soonest
         if self._timer is not None:
             self._timer.cancel()
         self._wake_at = deadline
@@ -326,7 +336,7 @@ class Driver:
         now, self._timer = time.monotonic(), None
         # By the engine's deadline: a timer that was set during a block is not late itself. And no earlier than the last
         # tick: the loop may be blocked again before the one that follows a block.
-        late = now - max(self.engine.deadline, self._ticked_at)
+        late = now - max(self._alarm.soonest, self._ticked_at)
         self._ticked_at = now
         self._wake_at = NEVER
         if self._heartbeat < late < math.inf:

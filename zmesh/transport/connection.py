@@ -129,7 +129,7 @@ class Connection(LinkSocket):
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        if not self._socket.closed:
+        if not self.closed:
             self._shut()
 
     def _read(self) -> None:
@@ -159,7 +159,7 @@ class Connection(LinkSocket):
             self.check_soon()
 
     def _up(self) -> None:
-        if self._socket.closed or self.link is not None:
+        if self.closed or self.link is not None:
             return
         self.link = self.transport.new_link(self)
         self._on_up()
@@ -168,7 +168,7 @@ class Connection(LinkSocket):
         self.handler.on_link_up(self.link, dialled=True, cost=target.cost, channel=channel, local=target.is_private)
 
     def _on_event(self, event: int, value: int) -> None:
-        if self._socket.closed:
+        if self.closed:
             return
         if event == zmq.EVENT_CONNECTED:
             # libzmq's own patience (HANDSHAKE_IVL) ends where it takes the first bytes for those of ZMTP 1.
@@ -199,7 +199,7 @@ class Connection(LinkSocket):
         """End a connection that was closed, after reading what came over it before, such as GOODBYE."""
         if self.link is not None:
             self.drain()
-        if self._socket.closed:  # the node has hung up meanwhile
+        if self.closed:  # the node has hung up meanwhile
             return
         if self.link is not None and self._get(EVENTS) & IN:
             self.transport.loop.call_soon(self._lose, ended)

@@ -31,6 +31,10 @@ KEEPALIVES = 3
 MAX_FRAME = MAX_HEAD + 4096
 BATCH = 64
 BATCH_SECONDS = 0.002
+LOOKS = 3
+"""Messages after which a socket is asked whether there is more. From then on there is likely much, and it is read until
+it has none, which an exception says: that costs as much as so many looks."""
+
 UNCOPIED = 16 * 1024
 BODY = 1
 NO_DESCRIPTOR = -1
@@ -83,6 +87,7 @@ class LinkSocket(ABC):
         self.handler = transport.handler
         self.gate = transport.gate
         self.full: set[LinkId] = set()
+        self.closed = False
         self._scheduled = False
         self._monitor: zmq.Socket[bytes] | None = None
         self._socket: zmq.Socket[bytes]
@@ -152,6 +157,7 @@ class LinkSocket(ABC):
         if self._fd != NO_DESCRIPTOR:
             loop.remove_reader(self._fd)
         self._fd = self._monitor_fd = NO_DESCRIPTOR
+        self.closed = True
         self._socket.close()
 
     def on_established(self, link: LinkId) -> None:  # noqa: B027  # where there is nothing to do
@@ -163,7 +169,7 @@ class LinkSocket(ABC):
 
     def check_soon(self) -> None:
         """Drain at the loop's next turn if there is input, or if a full link may have room again."""
-        if self._scheduled or self._socket.closed:
+        if self._scheduled or self.closed:
             return
         if self.gate.shut:
             self.gate.wait()
@@ -177,43 +183,41 @@ class LinkSocket(ABC):
     def drain(self) -> None:
         """Read all that is there; after BATCH messages or BATCH_SECONDS others get their turn first."""
         self._scheduled = False
-        transport = self.transport
-        if self._socket.closed or transport.closed:
+        transport, gate = self.transport, self.gate
+        if self.closed or transport.closed:
             return
         transport.draining = True
         read = 0
         until = monotonic() + BATCH_SECONDS
         try:
-            for read in range(1, BATCH + 1):
-                if self.gate.shut:
-                    self.gate.wait()
+            while True:
+                if gate.shut:
+                    gate.wait()
                 try:
                     self._read()
                 except zmq.Again:
-                    read -= 1
                     break
-                if self.gate.shut:
-                    self.gate.wait()
-                if self._socket.closed or not self._get(EVENTS) & IN:
+                read += 1
+                if gate.shut:
+                    gate.wait()
+                if self.closed or (read <= LOOKS and not self._get(EVENTS) & IN):
                     break
-                if monotonic() > until:
+                if read == BATCH or monotonic() > until:
                     self._scheduled = True
                     transport.loop.call_soon(self.drain)
                     break
-            else:
-                self._scheduled = True
-                transport.loop.call_soon(self.drain)
-            if self.full and not self._socket.closed:
+            if self.full and not self.closed:
                 self._retry(not read)
                 self.check_soon()
         finally:
             transport.draining = False
             transport.touched.discard(self)
-            transport.settle()
+            if transport.touched:
+                transport.settle()
 
     def send_from_thread(self, link: LinkId, frames: Frames) -> None:
         """Send frames from a thread that the gate has let in; none of them where there is no room."""
-        if link in self.full or self._socket.closed:
+        if link in self.full or self.closed:
             return
         parts = self._parts(link, frames)
         try:

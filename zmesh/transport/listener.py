@@ -276,7 +276,7 @@ class Listener(LinkSocket):
         """A descriptor was closed that may have been this link's: have a frame sent, which fails with EHOSTUNREACH."""
         if self.gate.shut:
             self.gate.wait()
-        if link in self._ids and not self._socket.closed:
+        if link in self._ids and not self.closed:
             self._get(EVENTS)
             self.handler.on_link_suspect(link)
 
@@ -319,7 +319,7 @@ class Listener(LinkSocket):
 
     def _on_room_timer(self) -> None:
         self._room_timer = None
-        if not self._socket.closed and not self.transport.closed:
+        if not self.closed and not self.transport.closed:
             self.drain()
 
     def _gone(self, link: LinkId) -> None:

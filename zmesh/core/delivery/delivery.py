@@ -23,6 +23,8 @@ from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHea
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import CLOSED, MAX_TTL, AckItem, Chunk, Kind, Packet
 
+_CHUNK = int(Kind.CHUNK)  # a look-up in an enum costs as much as a call
+
 TIMERS_PER_TICK = 250
 """Timers of exchanges that one tick serves; the others follow when the program has had its turn."""
 
@@ -160,18 +162,18 @@ class Delivery:
 
         Returns why it is dropped, or None; after `restarted` its source must be told. Raises WireError.
         """
-        source, head = packet.source, packet.head
+        kind, ttl, _, source, _, head, body = packet[:7]
         try:
-            match packet.kind:
-                case Kind.CHUNK:
-                    hops = 0 if source == self._forwarding.node else MAX_TTL - packet.ttl + 1
-                    return self.on_chunk(source, wire.decode_chunk(head), packet.body, hops, now, via)
+            if kind == _CHUNK:
+                hops = 0 if source == self._forwarding.node else MAX_TTL - ttl + 1
+                return self.on_chunk(source, wire.decode_chunk(head), body, hops, now, via)
+            match kind:
                 case Kind.ACK:
                     return None if self.on_ack(source, wire.decode_ack(head), now, via) else "restarted"
                 case Kind.CANCEL:
                     self.on_cancel(source, wire.decode_cancel(head), now, via)
                 case Kind.UNREACHABLE:
-                    self._on_note(wire.decode_unreachable(head), packet.body, now)
+                    self._on_note(wire.decode_unreachable(head), body, now)
                 case _:
                     expired = wire.decode_expired(head)
                     self._forwarding.emit(Report("expired", expired.at, None, expired.destination))

@@ -6,7 +6,9 @@ an UNREACHABLE or EXPIRED, which itself is never answered (as with ICMP, RFC 792
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, cast
 
 from zmesh.core import wire
 from zmesh.core.credentials import Unsealable
@@ -31,6 +33,11 @@ class NextHop(NamedTuple):
     link: LinkId
     incarnation: int
     lagging: bool
+
+
+# These spare a call of Python code for each frame.
+_next_hop = cast("Callable[[tuple[LinkId, int, bool]], NextHop]", partial(tuple.__new__, NextHop))
+_transmit = cast("Callable[[tuple[LinkId, Frames]], Transmit]", partial(tuple.__new__, Transmit))
 
 
 class Port:
@@ -72,7 +79,8 @@ class Forwarding:
         self._ports: dict[LinkId, Port] = {}
         self._former: dict[LinkId, NodeId] = {}
         self._leaves: dict[NodeId, LinkId] = {}
-        self._looped: list[Packet] = []
+        self.looped: list[Packet] = []
+        """Frames that this node has sent to itself."""
         self._effects: list[Effect] = []
 
     def __len__(self) -> int:
@@ -91,7 +99,7 @@ class Forwarding:
 
     def take_looped(self) -> list[Packet]:
         """Take out the frames that this node has sent to itself."""
-        looped, self._looped = self._looped, []
+        looped, self.looped = self.looped, []
         return looped
 
     # -- ports ---------------------------------------------------------------------------------------------------
@@ -185,7 +193,7 @@ class Forwarding:
             return
         queue = port.queue
         if not (queue.full or queue.size_bytes):
-            self._effects.append(Transmit(link, frames))
+            self._effects.append(_transmit((link, frames)))
             return
         flow = (source, destination, wire.size_of(frames) >= BULK) if kind == Kind.CHUNK else None
         for refused in queue.push(frames, flow):
@@ -202,13 +210,13 @@ class Forwarding:
             return None
         selected = None if self.leaf else self._routing.route(NodeId(destination))
         if selected is not None:
-            link, incarnation = selected.link, selected.incarnation
+            link, incarnation = selected[:2]
         else:
             found = self._egress(destination, wire.host_of(destination))
             if found is None:
                 return None
             link, incarnation = found, 0
-        return NextHop(link, incarnation, self._ports[link].queue.size_bytes >= LAGGING_BYTES)
+        return _next_hop((link, incarnation, self._ports[link].queue.size_bytes >= LAGGING_BYTES))
 
     def reach(self, node: NodeId) -> int | None:
         """The incarnation of another node that packets can be sent to; None without a route, or a key to seal with."""
@@ -220,7 +228,7 @@ class Forwarding:
     def originate(self, destination: Address, kind: Kind, head: bytes, body: bytes, link: LinkId | None = None) -> None:
         """Send a routed frame of this node, on the link of its NextHop if the caller has it."""
         if destination == self.node:
-            self._looped.append(wire.loop_packet(kind, destination, head, body))
+            self.looped.append(wire.loop_packet(kind, destination, head, body))
             return
         if link is None:
             link = self._egress(destination, wire.host_of(destination))
@@ -229,8 +237,13 @@ class Forwarding:
             return
         source = self.address
         frames = self._encode(kind, destination, source, head, body)
-        if frames is not None:
+        if frames is None:
+            return
+        port = self._ports.get(link)
+        if port is None or port.queue.full or port.queue.size_bytes:
             self.enqueue(link, frames, kind, source, destination)
+        else:
+            self._effects.append(_transmit((link, frames)))
 
     def _encode(
         self, kind: int, destination: Address, source: Address, head: bytes, body: bytes, ttl: int = MAX_TTL
@@ -368,7 +381,7 @@ class Forwarding:
 
     def check(self) -> None:
         """Raise AssertionError if effects were not taken out, or an entry leads to a link without a port."""
-        if self._effects or self._looped:
+        if self._effects or self.looped:
             raise AssertionError("effects that were not taken out")
         if not self._ports.keys() >= {*self._leaves.values(), *([self.uplink] if self.uplink is not None else [])}:
             raise AssertionError("an entry that leads to a link without a port")

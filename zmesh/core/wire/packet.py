@@ -70,9 +70,13 @@ class Kind(IntEnum):
 
 
 _HEADER = Struct(">BBBBBBHII")
-_TTL, _DESTINATION_LENGTH = 3, 4
-_KINDS = frozenset(int(kind) for kind in Kind)
-_ROUTED = frozenset(kind for kind in _KINDS if kind >= FIRST_ROUTED)
+_READ = Struct(">HBBBBHII")
+"""The header, with the version and the kind as one number."""
+_TTL = 3
+_KINDS = {VERSION << 8 | kind: int(kind) for kind in Kind}
+_ROUTED = frozenset(number for number, kind in _KINDS.items() if kind >= FIRST_ROUTED)
+_LONGEST = SINGLE_PART - HEADER_BYTES - 2 * 255
+"""Bytes of head and body that are sent in one part whatever the addresses are."""
 _addresses: dict[bytes, tuple[Address, NodeId]] = {}
 _TTLS = [bytes((ttl,)) for ttl in range(MAX_TTL + 1)]
 
@@ -99,16 +103,16 @@ _packet = cast("Callable[[tuple[object, ...]], Packet]", partial(tuple.__new__, 
 
 def encode_packet(kind: int, destination: str, source: str, head: bytes, body: bytes, ttl: int = MAX_TTL) -> Frames:
     """A packet as it leaves its source; one that stays on its link has no addresses."""
-    to, of = destination.encode("ascii"), source.encode("ascii")
-    flags = FLAG_BODY_APART if HEADER_BYTES + len(to) + len(of) + len(head) + len(body) > SINGLE_PART else 0
-    size = len(head)
-    start = (kind << 24 | flags << 16 | len(to) << 8 | len(of)) ^ size
-    if flags:
+    to, of, size = destination.encode("ascii"), source.encode("ascii"), len(head)
+    to_length, of_length = len(to), len(of)
+    start = (kind << 24 | to_length << 8 | of_length) ^ size
+    if size + len(body) > _LONGEST and HEADER_BYTES + to_length + of_length + size + len(body) > SINGLE_PART:
         rest = b"".join((to, of, head))
-        checksum = zlib.crc32(body, zlib.crc32(rest, start))
-        return (_HEADER.pack(VERSION, kind, flags, ttl, len(to), len(of), 0, size, checksum) + rest, body)
+        checksum = zlib.crc32(body, zlib.crc32(rest, start ^ FLAG_BODY_APART << 16))
+        header = _HEADER.pack(VERSION, kind, FLAG_BODY_APART, ttl, to_length, of_length, 0, size, checksum)
+        return (header + rest, body)
     rest = b"".join((to, of, head, body))
-    return (_HEADER.pack(VERSION, kind, flags, ttl, len(to), len(of), 0, size, zlib.crc32(rest, start)) + rest,)
+    return (_HEADER.pack(VERSION, kind, 0, ttl, to_length, of_length, 0, size, zlib.crc32(rest, start)) + rest,)
 
 
 def encode_sealed(kind: int, destination: str, source: str, head: bytes, body: bytes, ttl: int = MAX_TTL) -> Frames:
@@ -132,10 +136,12 @@ def decode_packet(frames: Frames | list[bytes]) -> Packet:
     length = len(first)
     if length < HEADER_BYTES:
         raise WireError(f"a packet of {length} bytes")
-    version, kind, flags, ttl, to_length, of_length, reserved, size, checksum = _HEADER.unpack_from(first)
+    number, flags, ttl, to_length, of_length, reserved, size, checksum = _READ.unpack_from(first)
+    kind = _KINDS.get(number)
     sealed = flags & FLAG_SEALED
-    if version != VERSION or flags - sealed != count - 1 or reserved or kind not in _KINDS:
-        raise WireError(f"version {version}, kind {kind}, flags {flags}, reserved {reserved}, {count} parts")
+    if kind is None or flags - sealed != count - 1 or reserved:
+        text = f"version {number >> 8}, kind {number & 255}, flags {flags}, reserved {reserved}, {count} parts"
+        raise WireError(text)
     head_at = HEADER_BYTES + to_length + of_length
     body_at = head_at + size
     if size > MAX_HEAD or length < body_at or (count == 2 and length != body_at):
@@ -185,23 +191,21 @@ def pass_on(frames: Frames | list[bytes], table: Mapping[bytes, T], node: NodeId
     length = len(first)
     if length < HEADER_BYTES:
         return None
-    source_at = HEADER_BYTES + first[_DESTINATION_LENGTH]
+    number, flags, ttl, to_length, of_length, reserved, size, _ = _READ.unpack_from(first)
+    source_at = HEADER_BYTES + to_length
     found = table.get(first[HEADER_BYTES:source_at])
     if found is None:
         return None
-    version, kind, flags, ttl, _, of_length, reserved, size, _ = _HEADER.unpack_from(first)
     head_at = source_at + of_length
     body_at = head_at + size
-    if version != VERSION or kind not in _ROUTED or ttl <= 1 or reserved or size > MAX_HEAD or length < body_at:
-        return None
     known = _addresses.get(first[source_at:head_at])
-    if known is None or known[1] == node:
+    if known is None or known[1] == node or number not in _ROUTED or ttl < 2 or reserved or size > MAX_HEAD:
         return None
     passed = first[:_TTL] + _TTLS[ttl - 1] + first[_TTL + 1 :]
     sealed = flags & FLAG_SEALED
     most = MAX_BODY + SEAL_TAG_BYTES if sealed else MAX_BODY
-    if len(frames) == 1:
-        return (found, (passed,)) if flags == sealed and length - body_at <= most else None
+    if flags == sealed:
+        return (found, (passed,)) if body_at <= length <= body_at + most and len(frames) == 1 else None
     sound = len(frames) == 2 and flags - sealed == FLAG_BODY_APART and length == body_at and len(frames[1]) <= most
     return (found, (passed, frames[1])) if sound else None
 

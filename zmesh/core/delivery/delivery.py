@@ -7,7 +7,7 @@ frame that came back, an expired timer, a change of the route to its peer) goes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from zmesh.core import wire
 from zmesh.core.delivery.client import Client
@@ -21,7 +21,7 @@ from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import CLOSED, MAX_TTL, AckItem, Chunk, Kind, Packet
+from zmesh.core.wire import ACKS, CLOSED, MAX_TTL, AckItem, Chunk, Kind, Packet
 
 _CHUNK = int(Kind.CHUNK)  # a look-up in an enum costs as much as a call
 
@@ -196,6 +196,8 @@ class Delivery:
             return None
         if peer is None:
             return "stale"
+        if ACKS in chunk.extensions:
+            self._on_acks(peer, wire.decode_acks(chunk.extensions[ACKS]), now)
         if chunk.request:
             self.server.on_chunk(peer, chunk, body, hops, now)
         else:
@@ -213,9 +215,7 @@ class Delivery:
         if peer is None:
             self._drop(source, "stale")
             return True
-        for item in ack.acks:
-            self._on_ack_item(peer, item, now)
-        self._sender.serve(peer, now)
+        self._on_acks(peer, ack.acks, now)
         return True
 
     def on_cancel(self, source: Address, cancel: wire.Cancel, now: float, via: NodeId | None = None) -> None:
@@ -356,6 +356,11 @@ class Delivery:
                         stream = Stream(item.message_id, item.request)
                         known = self._get(stream) is not None
                         self.on_unreachable(stream if known else Stream(item.message_id, not item.request), note, now)
+
+    def _on_acks(self, peer: Peer, acks: Iterable[AckItem], now: float) -> None:
+        for item in acks:
+            self._on_ack_item(peer, item, now)
+        self._sender.serve(peer, now)
 
     def _on_ack_item(self, peer: Peer, item: AckItem, now: float) -> None:
         stream = Stream(item.message_id, item.request)

@@ -24,7 +24,7 @@ from zmesh.core.effects import Pull, StreamOver
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, Eof, LinkId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import MAX_BODY, AckItem, Kind
+from zmesh.core.wire import ACKS, MAX_BODY, NO_EXTENSIONS, AckItem, Kind
 
 BURST = 16
 PROBE_INTERVAL = 15.0
@@ -413,16 +413,19 @@ class Sender:
 
     def _send(self, exchange: Exchange, chunk: OutboundChunk, link: LinkId) -> None:
         message_id, request = exchange.outbound_id
+        sequence, peer = chunk.sequence, exchange.peer
+        acks = self._peers.take_acks(peer) if request and not sequence and peer.acks else b""
         head = (
             message_id,
             request,
-            chunk.sequence,
+            sequence,
             chunk.flags,
             exchange.request_number,
-            next(iter(exchange.peer.unacked_requests), exchange.request_number) if request else 0,
+            next(iter(peer.unacked_requests), exchange.request_number) if request else 0,
             self._forwarding.incarnation,
             exchange.peer_incarnation,
             chunk.header,
             chunk.eof,
+            {ACKS: acks} if acks else NO_EXTENSIONS,
         )
         self._forwarding.originate(exchange.address, Kind.CHUNK, wire.encode_chunk(*head), chunk.body, link)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from zmesh.core.wire.fields import (
     CRITICAL,
+    NO_EXTENSIONS,
     ChecksumError,
     UnknownExtension,
     WireError,
@@ -126,6 +127,7 @@ from zmesh.core.wire.packet import (
     verify,
 )
 from zmesh.core.wire.routed import (
+    ACKS,
     CLOSED,
     FLAG_BLOCKED,
     FLAG_EOF,
@@ -135,6 +137,7 @@ from zmesh.core.wire.routed import (
     MAX_CONTENT_TYPE,
     MAX_METADATA,
     MAX_METADATA_ENTRIES,
+    MAX_PIGGYBACKED,
     RESET_CODE,
     STOP_SENDING,
     Ack,
@@ -144,12 +147,14 @@ from zmesh.core.wire.routed import (
     Expired,
     Unreachable,
     decode_ack,
+    decode_acks,
     decode_cancel,
     decode_chunk,
     decode_expired,
     decode_unreachable,
     encode,
     encode_ack,
+    encode_acks,
     encode_cancel,
     encode_chunk,
 )
@@ -157,6 +162,7 @@ from zmesh.core.wire.sealed import KEY_ID_BYTES, SEAL_HEAD_BYTES, Seal, authenti
 from zmesh.core.wire.version1 import ForeignVersion, hello_for_version1, refuse_version1
 
 __all__ = [
+    "ACKS",
     "CLOSED",
     "CRITICAL",
     "DIGEST_BYTES",
@@ -193,6 +199,7 @@ __all__ = [
     "MAX_METADATA_ENTRIES",
     "MAX_NAMES",
     "MAX_NEIGHBOURS",
+    "MAX_PIGGYBACKED",
     "MAX_PROOF",
     "MAX_RECORD",
     "MAX_RECORDS",
@@ -202,6 +209,7 @@ __all__ = [
     "MAX_TEXT",
     "MAX_TTL",
     "MAX_WHERE",
+    "NO_EXTENSIONS",
     "RESET_CODE",
     "SEAL_HEAD_BYTES",
     "SEAL_TAG_BYTES",
@@ -241,6 +249,7 @@ __all__ = [
     "WireError",
     "authenticated",
     "decode_ack",
+    "decode_acks",
     "decode_cancel",
     "decode_certificate_requests",
     "decode_certificates",
@@ -266,6 +275,7 @@ __all__ = [
     "digest",
     "encode",
     "encode_ack",
+    "encode_acks",
     "encode_cancel",
     "encode_certificate_requests",
     "encode_certificates",

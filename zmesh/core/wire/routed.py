@@ -24,6 +24,7 @@ from typing import NamedTuple, cast
 
 from zmesh.core.message import MAX_DIRECTIVE, Address, Eof, MessageId, NodeId, ReplyHeader, RequestHeader
 from zmesh.core.wire.fields import (
+    MAX_EXTENSION,
     NO_EXTENSIONS,
     WireError,
     pack,
@@ -56,6 +57,9 @@ CLOSED = U63
 STOP_SENDING = U63
 RESET_CODE = 1
 """The extension of a chunk with an end that says with which code the server has reset it: 4 bytes."""
+
+ACKS = 2
+"""The extension of a request's first chunk that acknowledges other streams of the same two nodes, as an ACK would."""
 
 _FLAGS = FLAG_FIRST | FLAG_LAST | FLAG_EOF | FLAG_BLOCKED | FLAG_REQUEST | FLAG_EXTENDED
 _TAIL = FLAG_FIRST | FLAG_EOF | FLAG_EXTENDED
@@ -101,14 +105,15 @@ def encode_chunk(
     eof: Eof | None = None,
     extensions: Mapping[int, bytes] = NO_EXTENSIONS,
 ) -> bytes:
-    """Encode the head of a CHUNK, its flags as they are given."""
+    """Encode the head of a CHUNK, its flags as they are given; FLAG_EXTENDED is added where it has extensions."""
     if eof is not None:
         if eof.reset_code:
-            flags |= FLAG_EXTENDED
             extensions = {**extensions, RESET_CODE: eof.reset_code.to_bytes(4, "big")}
         ending = eof[:3]
     else:
         ending = None
+    if extensions:
+        flags |= FLAG_EXTENDED
     shown = flags | FLAG_REQUEST if request else flags
     fixed = _CHUNK.pack(message_id, shown, sequence, request_number, lowest_outstanding, incarnation, target)
     return fixed + pack((header, ending, extensions or None)) if flags & _TAIL else fixed
@@ -205,10 +210,18 @@ class Ack(NamedTuple):
 _item = cast("Callable[[tuple[object, ...]], AckItem]", partial(tuple.__new__, AckItem))
 
 
+MAX_PIGGYBACKED = MAX_EXTENSION // _ITEM.size
+
+
 def encode_ack(incarnation: int, target: int, acks: Iterable[tuple[bytes, bool, int, int]]) -> bytes:
     """Encode the head of an ACK, of at most MAX_ACKS."""
-    items = [_ITEM.pack(*item) for item in acks]
-    return b"".join((_ACK.pack(incarnation, target, len(items)), *items))
+    items = encode_acks(acks)
+    return _ACK.pack(incarnation, target, len(items) // _ITEM.size) + items
+
+
+def encode_acks(acks: Iterable[tuple[bytes, bool, int, int]]) -> bytes:
+    """Encode the extension ACKS of a chunk, of at most MAX_PIGGYBACKED."""
+    return b"".join([_ITEM.pack(*item) for item in acks])
 
 
 def decode_ack(head: bytes) -> Ack:
@@ -219,12 +232,19 @@ def decode_ack(head: bytes) -> Ack:
         raise WireError("an acknowledgement that is too short") from None
     if count > MAX_ACKS or len(head) != _ACK.size + count * _ITEM.size:
         raise WireError(f"{count} acknowledgements in {len(head)} bytes")
+    return Ack(incarnation, target, tuple(decode_acks(head[_ACK.size :])))
+
+
+def decode_acks(data: bytes) -> list[AckItem]:
+    """Decode the extension ACKS of a chunk. Raises WireError."""
+    if len(data) % _ITEM.size:
+        raise WireError(f"acknowledgements in {len(data)} bytes")
     acks = []
-    for message_id, request, following, limit in _ITEM.iter_unpack(head[_ACK.size :]):
+    for message_id, request, following, limit in _ITEM.iter_unpack(data):
         if request > 1 or following > U63 or limit > U63:
             raise WireError("an acknowledgement with a field out of its limits")
         acks.append(_item((message_id, request == 1, following, limit)))
-    return Ack(incarnation, target, tuple(acks))
+    return acks
 
 
 class Cancel(NamedTuple):

@@ -15,7 +15,7 @@ from zmesh.core.delivery.flow_control import credit_of
 from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
 from zmesh.core.delivery.sender import Sender
-from zmesh.core.effects import Deliver, Report
+from zmesh.core.effects import Deliver, Report, deliver
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
 from zmesh.core.timers import Alarm, Timeouts, Timers
@@ -202,10 +202,11 @@ class Client:
         self._exchanges[message_id] = exchange
         exchange.request_number = self._peers.next_request_number(peer)
         self._sender.add(exchange, now)
-        self._sender.push(exchange, header, body, last=last, eof=None, complete=last)
         if timeout is not None:
             self._deadlines.start(message_id, timeout, now)
-        self._pump(exchange, now)
+        if not last or not self._sender.send_only(exchange, header, body, now, last=True, eof=None):
+            self._sender.push(exchange, header, body, last=last, eof=None, complete=last)
+            self._pump(exchange, now)
         if self.contested:
             self._lose_route(exchange, now)
 
@@ -251,20 +252,11 @@ class Client:
         exchange.last_heard = now
         ready = self._receiver.accept(exchange, chunk, body, hops)
         for each, content, crossed in ready or ():
-            credit = credit_of(each.flags, len(content))
-            last, eof = bool(each.flags & FLAG_LAST), each.eof
+            flags, eof = each.flags, each.eof
+            credit, last = credit_of(flags, len(content)), flags & FLAG_LAST != 0
+            address, handle = exchange.address, exchange.handle
             self._forwarding.emit(
-                Deliver(
-                    exchange.inbound_id,
-                    exchange.address,
-                    each.header,
-                    content,
-                    last,
-                    eof,
-                    credit,
-                    crossed,
-                    exchange.handle,
-                )
+                deliver((exchange.inbound_id, address, each.header, content, last, eof, credit, crossed, handle))
             )
             if eof is not None:
                 self._peers.schedule_ack(peer, exchange.inbound_id, exchange.inbound, now, at_once=False)

@@ -132,6 +132,21 @@ class OutboundStream:
             start += MAX_BODY
         self.unsent.append(OutboundChunk(flags | ending, header, view[start:], eof))
 
+    def send_only(
+        self, header: Header | None, body: bytes, now: float, *, last: bool, eof: Eof | None
+    ) -> OutboundChunk:
+        """The only chunk of a stream on which nothing was pushed yet, sent now: a small one that the windows allow."""
+        flags = (FLAG_FIRST if header is not None else 0) | (FLAG_LAST if last else 0)
+        chunk = OutboundChunk(flags if eof is None else flags | FLAG_EOF, header, body, eof)
+        chunk.transmissions = 1
+        self.complete = True
+        self.next = 1
+        self.unacked[0] = chunk
+        self.unacked_bytes = len(body)
+        self.sent_credit = self.in_flight = chunk.credit
+        self.congestion.on_sent(chunk, now)
+        return chunk
+
     def _append(self, body: bytes, ending: int, eof: Eof | None) -> bool:
         """Append to the last chunk, if that is of the same message and has room for it; whether it has."""
         chunk = self.unsent[-1]

@@ -33,7 +33,10 @@ class Receiver:
             exchange.find_route()
         inbound = exchange.inbound
         credit = credit_of(chunk.flags, len(body))
-        limit = self._exceeded_limit(exchange, chunk.sequence, credit)
+        is_client = exchange.outbound_id.request
+        # The server has checked the limits for the very first chunk that comes.
+        checked = not inbound.buffered and (is_client or not inbound.received) and chunk.sequence == inbound.expected
+        limit = "" if checked else self._exceeded_limit(exchange, chunk.sequence, credit)
         if limit and chunk.sequence == inbound.expected and inbound.buffered:
             # The early chunks wait for this one, so they must not keep it out.
             inbound.drop_buffered(credit)
@@ -47,7 +50,8 @@ class Receiver:
         except FlowControlError:
             self._forwarding.emit(Report("frame_dropped", wire.host_of(exchange.address), None, "past_window"))
             return None
-        exchange.update_quota()
+        if not is_client or inbound.buffered or exchange.charged_bytes:
+            exchange.update_quota()
         if chunk.flags & FLAG_BLOCKED and inbound.reader_keeps_up and self._grow_window(exchange):
             inbound.unacked_credit = ACK_EVERY
         return ready

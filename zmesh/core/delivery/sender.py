@@ -17,7 +17,9 @@ import math
 from collections.abc import Callable
 
 from zmesh.core import wire
+from zmesh.core.delivery.congestion import SMALL
 from zmesh.core.delivery.exchange import Exchange
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD
 from zmesh.core.delivery.outbound import SEND_BUFFER, OutboundChunk
 from zmesh.core.delivery.peers import Peer, Peers
 from zmesh.core.effects import Pull, StreamOver
@@ -43,7 +45,7 @@ class Sender:
         self._alarm = alarm
         self._sweep_at = math.inf
         self._blocked: dict[LinkId, dict[Stream, Exchange]] = {}
-        self._by_host: dict[NodeId, dict[Stream, Exchange]] = {}
+        self._by_host: dict[NodeId, dict[Exchange, None]] = {}
         self.timers: Timers[Stream] = Timers(alarm)
         """The streams that wait for something else than the retransmission timer of their path."""
         self._paths: Timers[Peer] = Timers(alarm)
@@ -56,7 +58,7 @@ class Sender:
 
     def add(self, exchange: Exchange, now: float) -> None:
         """An exchange has begun; the next sweep is at most `probe_interval` seconds away."""
-        self._by_host.setdefault(wire.host_of(exchange.address), {})[exchange.outbound_id] = exchange
+        self._by_host.setdefault(wire.host_of(exchange.address), {})[exchange] = None
         if self._sweep_at == math.inf:
             self._sweep_at = now + self._probe_interval
             self._alarm.at(self._sweep_at)
@@ -69,8 +71,9 @@ class Sender:
         if exchange.outbound_id.request:
             self.waiting_bytes -= outbound.kept_bytes
         self.timers.cancel(exchange.outbound_id)
-        for waiting in self._blocked.values():
-            waiting.pop(exchange.outbound_id, None)
+        if self._blocked:
+            for waiting in self._blocked.values():
+                waiting.pop(exchange.outbound_id, None)
         self._unlist(exchange)
         path = exchange.peer.path
         path.remove(exchange)
@@ -86,22 +89,22 @@ class Sender:
         """The peer is a leaf that has another address from now on."""
         self._unlist(exchange)
         exchange.address = address
-        self._by_host.setdefault(wire.host_of(address), {})[exchange.outbound_id] = exchange
+        self._by_host.setdefault(wire.host_of(address), {})[exchange] = None
 
     def with_host(self, host: NodeId) -> list[Exchange]:
         """The exchanges with a node, and with the leaves attached to it."""
-        return list(self._by_host.get(host, {}).values())
+        return list(self._by_host.get(host, ()))
 
     def with_address(self, address: Address | None) -> list[Exchange]:
         """The exchanges with that address; with None, all."""
         if address is None:
-            return [exchange for listed in self._by_host.values() for exchange in listed.values()]
+            return [exchange for listed in self._by_host.values() for exchange in listed]
         return [exchange for exchange in self.with_host(wire.host_of(address)) if exchange.address == address]
 
     def _unlist(self, exchange: Exchange) -> None:
         host = wire.host_of(exchange.address)
         listed = self._by_host[host]
-        del listed[exchange.outbound_id]
+        del listed[exchange]
         if not listed:
             del self._by_host[host]
 
@@ -189,6 +192,39 @@ class Sender:
         if complete and outbound.pull_pending:
             outbound.pull_pending = False
             self._forwarding.emit(StreamOver(exchange.outbound_id, exchange.handle))
+
+    def send_only(
+        self,
+        exchange: Exchange,
+        header: RequestHeader | ReplyHeader | None,
+        body: bytes,
+        now: float,
+        *,
+        last: bool,
+        eof: Eof | None,
+    ) -> bool:
+        """Send the only chunk of a stream at once, as `push` and `pump` would; False if anything holds it back."""
+        outbound, path = exchange.outbound, exchange.peer.path
+        if outbound.next or outbound.unsent or len(body) > SMALL - CHUNK_OVERHEAD or path.is_awaited:
+            return False
+        hop = self._forwarding.next_hop(exchange.address)
+        if hop is None or not path.congestion.fits(SMALL):
+            return False
+        link, incarnation, lagging = hop
+        if lagging or not (exchange.peer_incarnation or incarnation):
+            return False
+        if not exchange.peer_incarnation:
+            exchange.set_incarnation(incarnation)
+        exchange.link = link
+        chunk = outbound.send_only(header, body, now, last=last, eof=eof)
+        path.congestion.on_idle()
+        if exchange.outbound_id.request:
+            self.waiting_bytes += len(body)
+        else:
+            exchange.update_quota()
+        self._send(exchange, chunk, link)
+        self._restart_timer(exchange, now)
+        return True
 
     def pump(self, exchange: Exchange, now: float) -> bool:
         """Send what the windows and the link allow; False if there is something to send and no route."""

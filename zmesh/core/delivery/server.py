@@ -15,7 +15,7 @@ from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, credit_of
 from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
 from zmesh.core.delivery.sender import Sender
-from zmesh.core.effects import Abort, Deliver, Report
+from zmesh.core.effects import Abort, Report, deliver
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, MessageId, ReplyHeader, RequestHeader, Stream
@@ -150,8 +150,9 @@ class Server:
             # The last reply implies that the request has arrived.
             exchange.peer.acks.pop(exchange.inbound_id, None)
             exchange.complete()
-        self._sender.push(exchange, header, body, last=last, eof=eof, complete=eof is not None)
-        self._pump(exchange, now)
+        if eof is None or not self._sender.send_only(exchange, header, body, now, last=last, eof=eof):
+            self._sender.push(exchange, header, body, last=last, eof=eof, complete=eof is not None)
+            self._pump(exchange, now)
         if eof is not None and not exchange.whole:
             self._stop_sending(exchange, now, at_once=bool(exchange.outbound.unsent))
 
@@ -201,14 +202,13 @@ class Server:
         if isinstance(chunk.header, RequestHeader) and chunk.header.detached:
             exchange.detached = True
         ready = self._receiver.accept(exchange, chunk, body, hops)
-        stream, address = exchange.inbound_id, exchange.address
+        stream, address, handle = exchange.inbound_id, exchange.address, exchange.handle
         for each, content, crossed in ready or ():
-            credit = credit_of(each.flags, len(content))
-            last = bool(each.flags & FLAG_LAST)
+            flags = each.flags
+            last = flags & FLAG_LAST != 0
             exchange.whole = exchange.whole or last
-            self._forwarding.emit(
-                Deliver(stream, address, each.header, content, last, None, credit, crossed, exchange.handle)
-            )
+            credit = credit_of(flags, len(content))
+            self._forwarding.emit(deliver((stream, address, each.header, content, last, None, credit, crossed, handle)))
         self._receiver.schedule_ack(exchange, ready, now)
 
     def _accept(self, peer: Peer, chunk: Chunk, now: float) -> ServerExchange:

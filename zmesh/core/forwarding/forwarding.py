@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 
 from zmesh.core import wire
 from zmesh.core.credentials import Unsealable
-from zmesh.core.effects import Effect, Report, Transmit
+from zmesh.core.effects import Effect, Report, Transmit, transmit
 from zmesh.core.forwarding.fib import Fib, Ingress
 from zmesh.core.forwarding.hints import Hints
 from zmesh.core.forwarding.queues import BULK, Queue
@@ -35,9 +35,8 @@ class NextHop(NamedTuple):
     lagging: bool
 
 
-# These spare a call of Python code for each frame.
+# Spares a call of Python code for each frame.
 _next_hop = cast("Callable[[tuple[LinkId, int, bool]], NextHop]", partial(tuple.__new__, NextHop))
-_transmit = cast("Callable[[tuple[LinkId, Frames]], Transmit]", partial(tuple.__new__, Transmit))
 
 
 class Port:
@@ -193,7 +192,7 @@ class Forwarding:
             return
         queue = port.queue
         if not (queue.full or queue.size_bytes):
-            self._effects.append(_transmit((link, frames)))
+            self._effects.append(transmit((link, frames)))
             return
         flow = (source, destination, wire.size_of(frames) >= BULK) if kind == Kind.CHUNK else None
         for refused in queue.push(frames, flow):
@@ -243,7 +242,7 @@ class Forwarding:
         if port is None or port.queue.full or port.queue.size_bytes:
             self.enqueue(link, frames, kind, source, destination)
         else:
-            self._effects.append(_transmit((link, frames)))
+            self._effects.append(transmit((link, frames)))
 
     def _encode(
         self, kind: int, destination: Address, source: Address, head: bytes, body: bytes, ttl: int = MAX_TTL

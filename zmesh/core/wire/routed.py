@@ -30,7 +30,6 @@ from zmesh.core.wire.fields import (
     pack,
     read_address,
     read_array,
-    read_bool,
     read_extensions,
     read_int,
     read_items,
@@ -89,6 +88,10 @@ class Chunk(NamedTuple):
     extensions: Mapping[int, bytes] = NO_EXTENSIONS
 
 
+# These spare a call of Python code for each frame.
+_request_header = cast("Callable[[tuple[object, ...]], RequestHeader]", partial(tuple.__new__, RequestHeader))
+_reply_header = cast("Callable[[tuple[object, ...]], ReplyHeader]", partial(tuple.__new__, ReplyHeader))
+_SUCCESS = Eof()
 _chunk = cast("Callable[[tuple[object, ...]], Chunk]", partial(tuple.__new__, Chunk))
 
 
@@ -144,28 +147,29 @@ def decode_chunk(head: bytes) -> Chunk:
 
 def _request(value: object) -> RequestHeader:
     directive, timestamp, lifetime, detached, content_type, metadata = read_array(value, 6)
-    return RequestHeader(
-        read_text(directive, MAX_DIRECTIVE),
-        read_number(timestamp),
-        None if lifetime is None else max(0.0, read_number(lifetime)),
-        read_bool(detached),
-        read_text(content_type, MAX_CONTENT_TYPE),
-        read_metadata(metadata) if metadata else {},
-    )
+    if type(directive) is not str or len(directive) > MAX_DIRECTIVE or type(detached) is not bool:
+        raise WireError("not the header of a request")
+    if lifetime is not None:
+        lifetime = max(0.0, read_number(lifetime))
+    return _request_header((directive, read_number(timestamp), lifetime, detached, *_described(content_type, metadata)))
 
 
 def _reply(value: object) -> ReplyHeader:
     timestamp, serial, content_type, metadata = read_array(value, 4)
-    return ReplyHeader(
-        read_number(timestamp),
-        read_int(serial, U63),
-        read_text(content_type, MAX_CONTENT_TYPE),
-        read_metadata(metadata) if metadata else {},
-    )
+    return _reply_header((read_number(timestamp), read_int(serial, U63), *_described(content_type, metadata)))
+
+
+def _described(content_type: object, metadata: object) -> tuple[str, Mapping[str, str]]:
+    """The end of both headers."""
+    if content_type == "" and not metadata:
+        return "", {}
+    return read_text(content_type, MAX_CONTENT_TYPE), read_metadata(metadata) if metadata else {}
 
 
 def _eof(value: object, extensions: Mapping[int, bytes]) -> Eof:
-    code, reason, error = read_array(value, 3)
+    code, reason, error = fields = read_array(value, 3)
+    if fields == [0, "", ""] and type(code) is int and not extensions:
+        return _SUCCESS
     reset_code = extensions.get(RESET_CODE, b"\0\0\0\0")
     if len(reset_code) != 4:
         raise WireError(f"a reset code of {len(reset_code)} bytes")

@@ -13,7 +13,7 @@ from zmesh.core.wire import Frames
 from zmesh.transport.address import Target
 from zmesh.transport.curve import Dialled, key_to_text
 from zmesh.transport.dial_status import DialError, DialFailure
-from zmesh.transport.link_socket import EVENTS, IN, LAST, MORE, OUT, LinkSocket, send_rest
+from zmesh.transport.link_socket import IN, LAST, MORE, OUT, LinkSocket, send_rest
 
 if TYPE_CHECKING:
     from zmesh.transport.transport import Transport
@@ -141,7 +141,7 @@ class Connection(LinkSocket):
 
     def _retry(self, signalled: bool) -> None:
         """A DEALER with one connection says whether that has room, and its descriptor says when that may change."""
-        if self._get(EVENTS) & OUT:
+        if self._events() & OUT:
             for link in list(self.full):
                 self.full.discard(link)
                 self.handler.on_link_ready(link)
@@ -201,7 +201,7 @@ class Connection(LinkSocket):
             self.drain()
         if self.closed:  # the node has hung up meanwhile
             return
-        if self.link is not None and self._get(EVENTS) & IN:
+        if self.link is not None and self._events() & IN:
             self.transport.loop.call_soon(self._lose, ended)
         else:
             self._end(ended)

@@ -19,6 +19,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from zmesh.core.message import LinkId
 from zmesh.core.wire import MAX_HEAD, Frames
+from zmesh.transport.readiness import EVENTS, events_reader
 
 if TYPE_CHECKING:
     from zmesh.transport.transport import Transport
@@ -43,7 +44,6 @@ MONITOR_HIGH_WATER = 65_536
 
 MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
 LAST = int(zmq.DONTWAIT)
-EVENTS = int(zmq.EVENTS)
 OUT = int(zmq.POLLOUT)
 IN = int(zmq.POLLIN)
 
@@ -100,10 +100,10 @@ class LinkSocket(ABC):
             self._set_options(self._socket, endpoint)
             # The methods of pyzmq's backend: the ones on top of them wrap each number in an enum and look for options
             # that are not used here, which costs 10 microseconds for each request and reply.
-            self._get = cast("Callable[[int], int]", partial(zmq.backend.Socket.get, self._socket))
+            self._events = events_reader(self._socket)
             self._recv = cast("Callable[..., Any]", partial(zmq.backend.Socket.recv, self._socket))
             self._send = cast("Callable[..., Any]", partial(zmq.backend.Socket.send, self._socket))
-            fd = self._get(zmq.FD)
+            fd = cast("int", self._socket.get(zmq.FD))
             self.transport.loop.add_reader(fd, self.drain)
             self._fd = fd
             if not endpoint.startswith("inproc:"):
@@ -173,7 +173,7 @@ class LinkSocket(ABC):
             return
         if self.gate.shut:
             self.gate.wait()
-        events = self._get(EVENTS)
+        events = self._events()
         if events & IN:
             self._scheduled = True
             self.transport.loop.call_soon(self.drain)
@@ -200,7 +200,7 @@ class LinkSocket(ABC):
                 read += 1
                 if gate.shut:
                     gate.wait()
-                if self.closed or (read <= LOOKS and not self._get(EVENTS) & IN):
+                if self.closed or (read <= LOOKS and not self._events() & IN):
                     break
                 if read == BATCH or monotonic() > until:
                     self._scheduled = True

@@ -19,7 +19,7 @@ from zmesh.transport.accepted import AcceptedConnection, AcceptedConnections
 from zmesh.transport.address import Target, is_loopback
 from zmesh.transport.curve import KeyPair, key_to_text
 from zmesh.transport.dial_status import DialError
-from zmesh.transport.link_socket import EVENTS, LAST, MORE, NO_DESCRIPTOR, LinkSocket, send_rest
+from zmesh.transport.link_socket import LAST, MORE, NO_DESCRIPTOR, LinkSocket, send_rest
 from zmesh.transport.resolver import Address, Resolver
 from zmesh.transport.zap import key_of
 
@@ -277,14 +277,14 @@ class Listener(LinkSocket):
         if self.gate.shut:
             self.gate.wait()
         if link in self._ids and not self.closed:
-            self._get(EVENTS)
+            self._events()
             self.handler.on_link_suspect(link)
 
     def _knows(self, id: bytes) -> bool:
         """Whether the connection of a routing id is still open. Only a send shows it; an empty message is ignored."""
         if self.gate.shut:
             self.gate.wait()
-        self._get(EVENTS)
+        self._events()
         try:
             self._send(id, MORE)
         except zmq.Again:

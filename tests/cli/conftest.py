@@ -27,10 +27,12 @@ YOUNG = "import zmesh_cli.session; zmesh_cli.session.SETTLED = 600.0"
 class Node:
     """A process of `zmesh node --json` that listens; `event` reads its events."""
 
-    def __init__(self, words: list[str], environment: dict[str, str], **options: Any) -> None:
+    def __init__(
+        self, words: list[str], environment: dict[str, str], command: list[str] = COMMAND, **options: Any
+    ) -> None:
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [*COMMAND, "node", "--json", *words],
+            [*command, "node", "--json", *words],
             stdout=subprocess.PIPE,
             stderr=self.errors,
             env=environment,

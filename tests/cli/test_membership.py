@@ -1,9 +1,13 @@
 """The commands by which machines and people become members of a mesh, each machine with folders of its own."""
 
 import json
+import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +30,7 @@ class Machine:
 
     def __init__(self, shell: Any, name: str) -> None:
         self.shell = shell
+        self.command = COMMAND
         self.folder = shell.folder / name
         (self.folder / "run").mkdir(parents=True)
         self.environment = {
@@ -42,11 +47,16 @@ class Machine:
 
     def attempt(self, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [*COMMAND, *words], env=self.environment, capture_output=True, timeout=WITHIN, cwd=self.folder, **options
+            [*self.command, *words],
+            env=self.environment,
+            capture_output=True,
+            timeout=WITHIN,
+            cwd=self.folder,
+            **options,
         )
 
     def node(self, *words: str) -> Any:
-        node = Node(list(words), self.environment)
+        node = Node(list(words), self.environment, self.command)
         self.shell.nodes.append(node)
         node.ready = node.event("ready")
         return node
@@ -231,3 +241,97 @@ def test_sighup_and_reload_make_a_node_read_its_permissions(hub: Machine, machin
     until = time.monotonic() + WITHIN
     while edge.attempt("send", "hub", "echo:echo", "hello").returncode != 0:
         assert time.monotonic() < until
+
+
+needs_ssh = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+
+
+def ssh_keygen(machine: Machine, *words: str) -> None:
+    subprocess.run(["ssh-keygen", "-q", *words], cwd=machine.folder, check=True, capture_output=True)
+
+
+def sign_by_ssh(ca: Machine, machine: Machine, name: str, *tags: str) -> None:
+    """Have an SSH authority sign the key that a machine has made, as the guide to security says."""
+    machine.zmesh("join", "--offline", name)
+    shutil.copy(machine.folder / f"{name}.pub", ca.folder)
+    principals = ",".join([name, *(f"tag:{tag}" for tag in tags)])
+    option = "critical:mesh@zmesh=lab"
+    ssh_keygen(ca, "-s", "ca", "-h", "-I", name, "-n", principals, "-O", option, "-V", "-1h:+90d", f"{name}.pub")
+    for file in (f"{name}-cert.pub", "ca.pub"):
+        shutil.copy(ca.folder / file, machine.folder)
+
+
+@needs_ssh
+def test_an_ssh_authority_makes_a_mesh(machine: Any) -> None:
+    ca, hub, edge = machine("ca"), machine("hub"), machine("edge")
+    ssh_keygen(ca, "-t", "ed25519", "-N", "", "-f", "ca")
+    sign_by_ssh(ca, hub, "hub")
+    url = f"tcp://127.0.0.1:{free_port()}"
+    hub.zmesh("join", "hub-cert.pub", "--authority", "ca.pub", "--listen", url)
+    dialled = hub.node().url
+    sign_by_ssh(ca, edge, "edge-7", "gpu", "lab-2")
+    joined = edge.zmesh("join", "edge-7-cert.pub", "--authority", "ca.pub", "--peer", dialled)
+    assert "tags         gpu, lab-2\n" in joined
+    assert "path         edge-7 > hub, " in joined
+    other, stranger = machine("other"), machine("stranger")
+    ssh_keygen(stranger, "-t", "ed25519", "-N", "", "-f", "ca")
+    sign_by_ssh(stranger, other, "edge-9")
+    refused = other.attempt("join", "edge-9-cert.pub", "--authority", "ca.pub", "--peer", dialled)
+    assert refused.returncode == 0
+    assert b"joined, but no node answers yet" in refused.stderr
+    assert b"shows a certificate of the authority SHA256:" in refused.stderr
+
+
+def test_a_certificate_alone_does_not_say_whom_to_trust(machine: Any) -> None:
+    edge = machine("edge")
+    (edge.folder / "edge.signed").write_text("{}")
+    assert "a signed file that can't be read" in edge.zmesh("join", "edge.signed", code=6)
+    assert "is no ticket (zm1...), and can't be read as a file: No such file" in edge.zmesh("join", "zm", code=2)
+    assert "a ticket that is not complete, or was changed; copy all of it" in edge.zmesh("join", "zm1AAAAAAAA", code=2)
+
+
+def test_only_where_the_authority_lies_are_tickets_made(hub: Machine, machine: Any) -> None:
+    hub.node()
+    edge = machine("edge")
+    edge.zmesh("join", hub.zmesh("invite", "edge-7").strip())
+    for words in (("invite", "x"), ("revoke", "hub"), ("authority", "rotate"), ("authority", "sign", "edge-7.pub")):
+        (edge.folder / "edge-7.pub").write_text("")
+        assert "the authority's key does not lie in" in edge.zmesh(*words, code=2), words
+
+
+def test_a_program_takes_the_identity_of_the_context(hub: Machine, machine: Any) -> None:
+    hub.node()
+    laptop = machine("laptop")
+    laptop.zmesh("join", hub.zmesh("invite", "ada").strip())
+    program = (
+        "import asyncio, zmesh\n"
+        "async def main():\n"
+        "    async with zmesh.Controller(ephemeral=True) as mesh:\n"
+        "        print(mesh.node_id, (await mesh.request('hub', 'echo:echo', 'hello', timeout=30)).text())\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=laptop.environment, capture_output=True, text=True, timeout=WITHIN
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"ada\.[0-9a-f]{8} hello\n", done.stdout)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting needs root")
+def test_a_full_disk_is_one_error_and_leaves_nothing(hub: Machine, machine: Any) -> None:
+    hub.node()
+    edge = machine("edge")
+    full = edge.folder / "full"
+    full.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", full], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount")
+    try:
+        (full / "fill").write_bytes(b"x" * 4096)
+        ticket = hub.zmesh("invite", "edge-7").strip()
+        said = edge.zmesh("join", ticket, "--state", str(full / "state"), code=2)
+        assert "can't be written: the disk is full; nothing was changed (another folder: --state DIR)\n" in said
+        assert [path for path in (full / "state").glob("*") if path.is_file()] == []
+        edge.zmesh("join", ticket)
+    finally:
+        subprocess.run(["umount", full], check=True)

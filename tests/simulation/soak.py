@@ -23,7 +23,7 @@ from pathlib import Path
 
 from zmesh.testing.census import Census, expected
 from zmesh.testing.scenario import run_routes
-from zmesh.testing.traffic import run_delivery, run_liars, run_requests, run_trusted
+from zmesh.testing.traffic import run_delivery, run_liars, run_mixed, run_requests, run_trusted
 
 Job = tuple[str, int]
 
@@ -32,6 +32,7 @@ SENTENCES: dict[str, Callable[[int], object]] = {
     "delivery": run_delivery,
     "liars": run_liars,
     "trusted": run_trusted,
+    "mixed": run_mixed,
     "requests": run_requests,
 }
 ONCE = {"requests"}

@@ -30,6 +30,7 @@ from zmesh.testing.authority import TestAuthority
 from zmesh.testing.simliar import LIES, SEALED_LIES, Liar
 from zmesh.testing.simnode import Plugin, SimNode, echo
 from zmesh.testing.simulator import Simulator
+from zmesh.testing.simversions import any_kind
 from zmesh.testing.simwire import UNLIMITED, Direction, Wire
 
 SHAPES = ("chain", "ring", "star", "tree", "grid", "random")
@@ -92,7 +93,8 @@ class Scenario:
     `audit`: every how many events an engine's tables are checked; paths are checked after every single one. `guests`
     are leaves that stay; `twins` may come. `options` are those of the simulator's nodes. `swarm` True: the seed draws
     which `faults` may happen and which `traits` the mesh has; otherwise all of the former, without liars, and none of
-    the latter. `liars`: whether those may come. `trust`: nodes have certificates, and seal what they send.
+    the latter. `liars`: whether those may come. `trust`: nodes have certificates, and seal what they send. `mixed`:
+    about half of the nodes speak another range of versions (`simversions`).
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Scenario:
         liars: bool = False,
         swarm: bool = False,
         trust: bool = False,
+        mixed: bool = False,
         **options: object,
     ) -> None:
         self.seed = seed
@@ -129,7 +132,11 @@ class Scenario:
         shape = shape or self.random.choice(SHAPES)
         ids = [f"n{i}" for i in range(count or self.random.randint(3, 12))]
         members = options | self._identity()
-        self.nodes = [self.sim.add(id, **members, **self._clock(), **self._limits())[0] for id in ids]
+        self.nodes: list[SimNode] = []
+        for id in ids:
+            kind = any_kind(self.random) if mixed else SimNode
+            node = self.sim.nodes[id] = kind(self.sim, id, {**members, **self._clock(), **self._limits()})
+            self.nodes.append(node)
         for dialler, listener in edges(shape, len(ids), self.random):
             self.link(ids[dialler], ids[listener], self._delay(), self.random.choice(COSTS))
         names = [f"guest{i}" for i in range(guests)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +17,7 @@ from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Str
 from zmesh.core.engine import Engine
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.wire import Frames
+from zmesh.core.wire import Frames, Record
 from zmesh.testing.simclock import Clock
 
 if TYPE_CHECKING:
@@ -245,6 +245,14 @@ class SimNode:
         outcome.written += data
         self.do(self.engine.feed(stream, data, self.now, last=last))
         return True
+
+    def own_record(self) -> Record | None:
+        """The record of the node with this id, as it is flooded."""
+        return self.engine.routing.record(self.id)
+
+    def records(self) -> Mapping[NodeId, Record]:
+        """All records that this node knows, as they are flooded."""
+        return self.engine.routing.records()
 
     def cancel(self, outcome: Outcome, reset_code: int = 0) -> None:
         """Cancel a request of this node, or reset it with a code."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from zmesh.core.effects import Report
 from zmesh.core.limits import DEFAULT_COST
-from zmesh.core.message import Address, LinkId, NodeId
+from zmesh.core.message import LinkId, NodeId
 from zmesh.core.wire import Frames
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.simwire import Wire
@@ -130,10 +130,10 @@ class Simulator:
             if usable and None in wire.ids:
                 return False
         for part in self.partitions():
-            records = {id: self.nodes[id].engine.routing.record(NodeId(Address(id))) for id in part}
+            records = {id: self.nodes[id].own_record() for id in part}
             for id in part:
-                engine = self.nodes[id].engine
-                if engine.nodes() != part or engine.routing.records() != records:
+                node = self.nodes[id]
+                if node.engine.nodes() != part or node.records() != records:
                     return False
         return True
 

@@ -253,17 +253,23 @@ def run_trusted(seed: int, *, audit: int = 8) -> dict[str, int]:
     return _run(seed, audit, liars=True, trust=True)
 
 
-def _run(seed: int, audit: int, *, liars: bool, trust: bool = False) -> dict[str, int]:
+def run_mixed(seed: int, *, audit: int = 8) -> dict[str, int]:
+    """One seed of the sentence on delivery, and of that on routes, where nodes speak different ranges of versions."""
+    return _run(seed, audit, liars=False, mixed=True)
+
+
+def _run(seed: int, audit: int, *, liars: bool, trust: bool = False, mixed: bool = False) -> dict[str, int]:
     route_timeout = ROUTE_TIMEOUTS[seed % len(ROUTE_TIMEOUTS)]
     twins, guests = seed % 4 == 0, seed % 2
     scenario = Scenario(
         seed,
         audit=audit,
-        twins=twins and not trust,
+        twins=twins and not trust and not mixed,
         guests=guests,
         swarm=True,
         liars=liars,
         trust=trust,
+        mixed=mixed,
         route_timeout=route_timeout,
     )
     traffic = Traffic(scenario, swarm=True)

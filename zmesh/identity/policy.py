@@ -36,6 +36,9 @@ class Decision(NamedTuple):
     remedy: str = ""
 
 
+_ANYBODY = Decision(True, "no rule: any member may")
+
+
 class Policy:
     """The permissions of one node."""
 
@@ -70,6 +73,8 @@ class Policy:
     def decide(self, directive: str, node_id: str, tags: Iterable[str] = ()) -> Decision:
         """Whether that node, which holds those tags, may call the directive."""
         namespace = directive.partition(":")[0]
+        if not self._rules and namespace not in DANGEROUS:
+            return _ANYBODY
         for pattern in (directive, f"{namespace}:*", EVERYONE):
             subjects = self._rules.get(pattern)
             if subjects is None or (pattern == EVERYONE and namespace in DANGEROUS):
@@ -79,7 +84,7 @@ class Policy:
             return Decision(allowed, _shown(pattern, subjects), "" if allowed else _remedy(pattern, subjects, node_id))
         if namespace in DANGEROUS:
             return Decision(False, f"{namespace}:* is off until it is allowed", _remedy(f"{namespace}:*", (), node_id))
-        return Decision(True, "no rule: any member may")
+        return _ANYBODY
 
 
 def _checked_pattern(pattern: object) -> str:

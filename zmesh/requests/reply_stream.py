@@ -145,7 +145,7 @@ class ReplyStream(Exchange):
         reply = await self._next()
         if reply.final is None:
             payload = reply.payload
-            reply = await self._next()
+            reply = self.take() or await self._next()
             if reply.final is None:
                 self.cancel()
                 self.discard()

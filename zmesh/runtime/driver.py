@@ -23,6 +23,8 @@ from zmesh.runtime.exceptions import log_exception, must_propagate
 log = logging.getLogger(__name__)
 
 NEVER = float("inf")
+RESOLUTION = 0.001
+"""Seconds by which a timer of the loop may go off early, and more."""
 
 
 class Handle(Protocol):
@@ -74,6 +76,8 @@ class Driver:
     __slots__ = (
         "_alarm",
         "_heartbeat",
+        "_later",
+        "_later_at",
         "_links",
         "_loop",
         "_note",
@@ -103,6 +107,9 @@ class Driver:
         self._performing = False
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = NEVER
+        self._later: asyncio.TimerHandle | None = None
+        """A timer that goes off after `_timer`, at `_later_at`; it is kept, since deadlines come and go."""
+        self._later_at = NEVER
         self._ticked_at = -math.inf
         self.accept: Callable[[Deliver], None] = _refuse
         self.find: Callable[[MessageId], Handle | None] = _find_nothing
@@ -120,9 +127,10 @@ class Driver:
     def close(self) -> None:
         """Call `tick` no more. Effects are still performed."""
         self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._later):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._later = None
 
     # -- stimuli: exchanges --------------------------------------------------------------------------------------
 
@@ -324,8 +332,14 @@ class Driver:
         if self._loop is None:
             return
         deadline = self._alarm.soonest
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._timer is not None:  # it goes off after the deadline
+            if self._later is not None:
+                self._later.cancel()
+            self._later, self._later_at = self._timer, self._wake_at
+        elif self._later is not None and self._later_at <= deadline:
+            self._timer, self._later = self._later, None
+            self._wake_at = self._later_at
+            return
         self._wake_at = deadline
         self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._tick)
 
@@ -334,6 +348,9 @@ class Driver:
         if loop is None or self.closed:
             return
         now, self._timer = time.monotonic(), None
+        if self._later is not None and self._later_at <= now + RESOLUTION:  # this may be its call
+            self._later.cancel()
+            self._later = None
         # By the engine's deadline: a timer that was set during a block is not late itself. And no earlier than the last
         # tick: the loop may be blocked again before the one that follows a block.
         late = now - max(self._alarm.soonest, self._ticked_at)

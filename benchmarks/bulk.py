@@ -5,7 +5,7 @@
 
 For both kinds there is a chain on TCP loopback, every node a process of its own, and this process is the client. The
 bare chain is made of `zmq.asyncio` programs which do nothing but await `recv_multipart` and `send_multipart`, and
-carries the payload in messages as large as a chunk of zmesh's. The kinds take turns. What counts is the time from the
+carries the payload in messages of MESSAGE_BYTES. The kinds take turns. What counts is the time from the
 first byte given to the last one taken. Over zmesh "there" is one request whose payload an async iterator gives and a
 plugin reads as it comes; "back" is one reply, which the client spools to a file, as any program's payload of that size.
 
@@ -57,7 +57,6 @@ from benchmarks.chains import (
     order,
     serve,
 )
-from zmesh.core.wire import MAX_BODY
 from zmesh.testing import eventually
 
 MODULE = "benchmarks.bulk"
@@ -73,7 +72,10 @@ LEAST_RATIO = 0.8
 MOST_GROWTH = 64 * 1024 * 1024
 MOST_SLOWDOWN = 5.0
 LEAST_SHARE = 0.8
-FRAMES = [os.urandom(ROUTE_BYTES), os.urandom(HEAD_BYTES), os.urandom(MAX_BODY)]
+MESSAGE_BYTES = 64 * 1024
+"""Payload in a message of the bare chain; zmesh's chunks are as long before it has measured the path."""
+
+FRAMES = [os.urandom(ROUTE_BYTES), os.urandom(HEAD_BYTES), os.urandom(MESSAGE_BYTES)]
 BLOCK = FRAMES[2] * 4
 
 
@@ -196,7 +198,7 @@ async def bare_client(hops: int) -> AsyncIterator[Transfer]:
         sock.linger = 0
 
         async def transfer(way: str, size: int) -> float:
-            count = -(-size // MAX_BODY)
+            count = -(-size // MESSAGE_BYTES)
             started = time.perf_counter()
             await sock.send_multipart([json.dumps([way, count]).encode()])
             if way == "there":

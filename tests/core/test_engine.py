@@ -2,13 +2,14 @@ import pytest
 
 from tests.core.engine_harness import ANSWER, HEADER, ID, REPLIES, REQUEST, Routed, Said, chunk, events
 from zmesh.core import wire
+from zmesh.core.delivery.congestion import CHUNK
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.peers import ACK_DELAY, PROBE_LIMIT
 from zmesh.core.effects import Abort, Deliver, Report
 from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES
 from zmesh.core.forwarding.queues import BULK
 from zmesh.core.message import Eof
-from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Entry, Kind
+from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, Entry, Kind
 
 # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -226,23 +227,23 @@ def test_a_stream_whose_link_lags_waits_and_goes_on_when_it_is_ready(linked):
     engine, now = linked.engine, linked.now
     (first,) = engine.send(ID, "a", HEADER, b"1", now)
     engine.link_full(1, first.frames, now)
-    body = bytes(MAX_BODY)
+    body = bytes(CHUNK)
     for number in range(2, 22):
         assert engine.send(bytes([number]) * 16, "a", HEADER, body, now) == []
     engine.check()
-    assert LAGGING_BYTES <= engine.forwarding.queued_bytes < LAGGING_BYTES + MAX_BODY + 1000
+    assert LAGGING_BYTES <= engine.forwarding.queued_bytes < LAGGING_BYTES + CHUNK + 1000
     sent = []
     while effects := engine.link_ready(1, now):
         engine.check()
         sent += effects
-    assert [len(body) for body in bodies(sent)] == [1] + [MAX_BODY] * 20
+    assert [len(body) for body in bodies(sent)] == [1] + [CHUNK] * 20
 
 
 def test_a_link_may_still_lag_when_it_is_ready(linked):
     engine, now = linked.engine, linked.now
     (first,) = engine.send(ID, "a", HEADER, b"1", now)
     engine.link_full(1, first.frames, now)
-    frames = wire.encode_packet(Kind.CHUNK, "a", "x", b"", bytes(MAX_BODY))
+    frames = wire.encode_packet(Kind.CHUNK, "a", "x", b"", bytes(CHUNK))
     for _ in range(DRAIN + 10):
         engine.forwarding.enqueue(1, frames, ("x", "a", True))
     waiting = engine.send(bytes(16), "a", HEADER, b"2", now)
@@ -253,13 +254,13 @@ def test_a_link_may_still_lag_when_it_is_ready(linked):
 
 def test_small_messages_pass_large_ones_on_a_full_link(linked):
     engine, now = linked.engine, linked.now
-    (first, *rest) = engine.send(ID, "a", HEADER, bytes(3 * MAX_BODY), now)
+    (first, *rest) = engine.send(ID, "a", HEADER, bytes(3 * CHUNK), now)
     for effect in (first, *rest):
         engine.link_full(1, effect.frames, now)
     for number, body in enumerate([bytes(BULK), bytes(BULK), b"small"]):
         engine.send(bytes([number]) * 16, "a", HEADER, body, now)
     sizes = [len(body) for body in bodies(engine.link_ready(1, now))]
-    assert sizes == [MAX_BODY] * 3 + [BULK, 5, BULK]
+    assert sizes == [CHUNK] * 3 + [BULK, 5, BULK]
 
 
 def test_an_unknown_link_can_be_neither_full_nor_ready(subject):

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from zmesh.core.delivery.congestion import MAX_WINDOW
+from zmesh.core.delivery.congestion import CHUNK, MAX_WINDOW, MIN_CHUNK
 from zmesh.testing import Mesh
 from zmesh.testing.proxy import Proxy
 
@@ -73,16 +73,25 @@ async def test_replies_over_a_long_path_arrive_whole(path):
     assert size == count * PIECE
 
 
-async def test_pings_are_answered_while_a_transfer_fills_a_long_path(path):
+@pytest.mark.parametrize(
+    ("rate", "delay", "count", "longest"),
+    [(RATE, 0.025, 200, CHUNK), (RATE / 20, 0.005, 30, MIN_CHUNK)],
+    ids=["200 Mbit/s", "10 Mbit/s"],
+)
+async def test_pings_are_answered_while_a_transfer_fills_a_slow_path(path, rate, delay, count, longest):
     mesh, proxy = path
-    proxy.slow(delay=0.025, rate=RATE)
-    transfer = asyncio.ensure_future(mesh["a"].request("b", "test:hash", pieces(200), timeout=60))
+    proxy.slow(delay=delay, rate=rate)
+    transfer = asyncio.ensure_future(mesh["a"].request("b", "test:hash", pieces(count), timeout=60))
     answered = 0
+    sizes = []
     while not transfer.done():
         await mesh["a"].ping_once("b", timeout=60)
         answered += 1
-    await transfer
+        calls = mesh["a"].node.engine.delivery._sender.with_address(None)
+        sizes.append(max((len(chunk.body) for call in calls for chunk in call.outbound.unacked.values()), default=0))
+    assert (await transfer).text() == digest_of(count)
     assert answered > 3
+    assert 0 < sizes[len(sizes) * 3 // 4] <= longest
 
 
 async def test_a_reader_that_reads_nothing_stops_the_sender_at_one_window(path):

@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from zmesh.core.delivery.congestion import INITIAL_WINDOW, MIN_WINDOW, SMALL_SHARE
+from zmesh.core.delivery.congestion import CHUNK, INITIAL_WINDOW, MIN_CHUNK, MIN_WINDOW, SMALL_SHARE
 from zmesh.core.delivery.flow_control import WINDOW
 from zmesh.core.message import Stream
+from zmesh.core.wire import MAX_BODY
 from zmesh.errors import Overloaded
 from zmesh.requests.admission import Admission
 from zmesh.testing.simulator import Simulator
@@ -132,6 +133,48 @@ def test_streams_whose_windows_are_all_closed_probe_ever_more_seldom_and_go_on_w
     wire.silent = False
     b.unread = False
     assert sim.run_until(lambda: all(outcome.eof is not None for outcome in outcomes), 30.0)
+
+
+@pytest.mark.parametrize(
+    ("rate", "delay", "longest"), [(SLOW, 0.005, MIN_CHUNK), (20 * SLOW, 0.025, CHUNK)], ids=["10 Mbit/s", "200 Mbit/s"]
+)
+def test_chunks_of_a_large_payload_on_a_slow_line_let_small_requests_pass(rate, delay, longest):
+    sim = Simulator(audit=50)
+    a, _hub, b = sim.chain("a", "hub", "b")
+    assert sim.settle()
+    for wire in sim.wires:
+        if b in wire.ends:
+            wire.bandwidth, wire.delay = rate, delay
+    large = a.send("b", bytes(int(8 * rate)))
+    sim.run(4.0)
+    congestion = path_to(a, "b").congestion
+    assert congestion.chunk_bytes <= longest
+    for _ in range(5):
+        small = a.send("b", b"small")
+        in_flight = congestion.in_flight
+        started = sim.now
+        assert sim.run_until(lambda small=small: small.eof is not None, 5.0)
+        assert sim.now - started < 2 * delay + (in_flight + 2 * congestion.window) / rate
+        (exchange,) = (
+            each for each in a.engine.delivery._sender.with_address(None) if each.message_id == large.message_id
+        )
+        assert max(len(chunk.body) for chunk in exchange.outbound.unacked.values()) <= longest
+    assert large.eof is None
+    assert sim.run_until(lambda: large.eof is not None, 60.0)
+    assert large.replies == [bytes(int(8 * rate))]
+
+
+def test_chunks_grow_to_a_megabyte_on_a_fast_path():
+    sim = Simulator(audit=100)
+    a, *_ = sim.chain("a", "hub", "b")
+    assert sim.settle()
+    for wire in sim.wires:
+        wire.bandwidth, wire.delay = 1.25e9, 0.005
+    congestion = path_to(a, "b").congestion
+    large = a.send("b", bytes(100 << 20))
+    assert watched(sim, lambda: congestion.chunk_bytes, 0.25) == MAX_BODY
+    assert sim.run_until(lambda: large.eof is not None, 10.0)
+    assert large.replies == [bytes(100 << 20)]
 
 
 @pytest.mark.parametrize("loss", [0.02, 0.1])

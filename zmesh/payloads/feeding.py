@@ -9,8 +9,8 @@ from zmesh.core.message import Stream
 from zmesh.payloads.source import Source
 from zmesh.runtime import Driver, Tasks
 
-READ_BYTES = 256 * 1024
-"""Bytes that are read of a source at a time, at most."""
+READ_BYTES = 1024 * 1024
+"""Bytes that are read of a source at a time, at most; as many as the largest chunk has."""
 
 
 class StreamFeeder:

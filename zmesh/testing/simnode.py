@@ -381,7 +381,7 @@ class SimNode:
             if not self.engine.is_open(stream):
                 del self._feeding[stream]
                 return
-            room = min(self.engine.room(stream), 65536)
+            room = self.engine.room(stream)
             if room == 0:
                 return
             end = start + room

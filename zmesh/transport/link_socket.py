@@ -18,7 +18,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from zmesh.core.message import LinkId
-from zmesh.core.wire import MAX_HEAD, Frames
+from zmesh.core.wire import MAX_BODY, Frames
 from zmesh.transport.readiness import EVENTS, events_reader
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ LINGER_MS = 500
 HANDSHAKE_MS = 5_000
 KEEPALIVE = 10
 KEEPALIVES = 3
-MAX_FRAME = MAX_HEAD + 4096
+MAX_FRAME = MAX_BODY + 4096
 BATCH = 64
 BATCH_SECONDS = 0.002
 LOOKS = 3

@@ -15,12 +15,13 @@ from tests.core.delivery.delivery_harness import (
     sent,
 )
 from zmesh.core.delivery.client import CANCEL_RETRY_INTERVAL
+from zmesh.core.delivery.congestion import CHUNK
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.inbound import InboundStream
 from zmesh.core.delivery.outbound import OutboundStream
 from zmesh.core.effects import Abort, StreamOver
 from zmesh.core.message import Eof
-from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, STOP_SENDING, AckItem, Cancel, Kind
+from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, STOP_SENDING, AckItem, Cancel, Kind
 
 STOPPED = acknowledged(1, STOP_SENDING, REQUEST)
 
@@ -41,7 +42,7 @@ def serving(side):
 def fill(side, now=1.0):
     """Have the server reply until the client's window is full and some of it waits."""
     while side.delivery.room(REPLIES):
-        side.reply(bytes(MAX_BODY), now=now)
+        side.reply(bytes(CHUNK), now=now)
 
 
 # --- a client that resets ------------------------------------------------------------------------------------------
@@ -213,10 +214,10 @@ def test_messages_and_the_end_stay_chunks_of_their_own():
 
 def test_a_chunk_takes_no_more_than_its_most():
     outbound = OutboundStream()
-    push(outbound, bytes(MAX_BODY - 1), header=HEADER)
+    push(outbound, bytes(CHUNK - 1), header=HEADER)
     push(outbound, b"b")
     push(outbound, b"c")
-    assert [len(body) for body, _ in bodies(outbound)] == [MAX_BODY, 1]
+    assert [len(body) for body, _ in bodies(outbound)] == [CHUNK, 1]
 
 
 def test_many_small_messages_fill_the_send_buffer_as_large_ones_do():

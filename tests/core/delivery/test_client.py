@@ -18,6 +18,7 @@ from tests.core.delivery.delivery_harness import (
 )
 from zmesh.core import wire
 from zmesh.core.delivery.client import CANCEL_RETRY_INTERVAL, CANCEL_TIMEOUT, ClientState
+from zmesh.core.delivery.congestion import CHUNK
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.outbound import SEND_BUFFER
 from zmesh.core.delivery.peers import ACK_DELAY, PROBE_LIMIT
@@ -25,7 +26,7 @@ from zmesh.core.delivery.sender import BURST, PROBE_INTERVAL
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Eof
 from zmesh.core.rtt import INITIAL_TIMEOUT
-from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY, Ack, AckItem, Cancel, Kind
+from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, Ack, AckItem, Cancel, Kind
 
 # --- one request --------------------------------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ def test_a_request_that_is_acknowledged_is_delivered_and_not_retransmitted(side)
 
 
 def test_the_number_of_a_request_is_acknowledged_with_its_first_chunk(side):
-    side.call(bytes(2 * MAX_BODY))
+    side.call(bytes(2 * CHUNK))
     side.on_ack(0)
     assert [chunk.lowest_outstanding for chunk in sent(side.call(id=bytes(16)))] == [0]
     side.on_ack(1)
@@ -211,7 +212,7 @@ def undiscovered(forwarding):
     """One that learns no incarnations from routes, and has asked `b` for its own since 1.0, with a request to send."""
     forwarding.open("b", 0)
     side = Side(forwarding)
-    assert sent(side.call(bytes(2 * MAX_BODY), now=1.0)) == [QUESTION]
+    assert sent(side.call(bytes(2 * CHUNK), now=1.0)) == [QUESTION]
     return side
 
 
@@ -358,7 +359,7 @@ def test_a_cancelled_request_of_which_a_copy_may_have_arrived_waits_for_the_serv
 
 
 def test_a_cancelled_request_of_which_a_chunk_has_arrived_waits_for_the_server(side):
-    side.call(bytes(2 * MAX_BODY))
+    side.call(bytes(2 * CHUNK))
     side.on_ack(1)
     side.on_returned(sequence=1)
     assert sent(side.cancel(now=0.1), Kind.CANCEL) == [Cancel(ID, True, 0, 0, 1, 2)]
@@ -424,7 +425,7 @@ def test_a_cancel_is_sent_again_when_there_is_a_route_again(side):
 def test_the_unsent_part_of_a_cancelled_request_is_never_sent(side):
     side.call(bytes(2 * WINDOW), last=False)
     side.cancel()
-    assert side.counts["waiting_bytes"] == BURST * MAX_BODY  # what is in flight
+    assert side.counts["waiting_bytes"] == BURST * CHUNK  # what is in flight
     assert sent(side.on_ack(10, 10 * WINDOW), Kind.CHUNK) == []
     assert side.feed(b"more") == []
 

@@ -14,11 +14,12 @@ from tests.core.delivery.delivery_harness import (
 )
 from zmesh.core import wire
 from zmesh.core.delivery.client import FIRST_PROBE_DELAY
+from zmesh.core.delivery.congestion import CHUNK
 from zmesh.core.delivery.exchange import SILENCE_TIMEOUT
 from zmesh.core.delivery.peers import PROBE_LIMIT
 from zmesh.core.delivery.sender import PROBE_INTERVAL
 from zmesh.core.effects import Deliver, Report
-from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, MAX_BODY, Cancel, Kind
+from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, Cancel, Kind
 
 # --- no route -----------------------------------------------------------------------------------------------------
 
@@ -144,7 +145,7 @@ def test_a_request_that_a_forwarder_has_no_route_for_waits_and_is_retransmitted(
 
 
 def test_a_chunk_that_a_full_queue_refused_is_retransmitted_with_the_next_ack(side):
-    side.call(bytes(4 * MAX_BODY))
+    side.call(bytes(4 * CHUNK))
     note = wire.Unreachable(Kind.CHUNK, "full", "m", "b", (), 0.0)
     side.delivery.on_returned(REQUEST, 1, note, 0.1)
     assert side.done() == []

@@ -5,9 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmesh.core.delivery.congestion import (
+    CHUNK,
+    CHUNK_TIME,
+    CHUNKS,
     INITIAL_WINDOW,
     MAX_QUEUE_DELAY,
     MAX_WINDOW,
+    MIN_CHUNK,
     MIN_RTT_LIFETIME,
     MIN_WINDOW,
     RATE_LIFETIME,
@@ -19,8 +23,7 @@ from zmesh.core.delivery.congestion import (
     CongestionControl,
     Transmission,
 )
-
-CHUNK = 64 * 1024
+from zmesh.core.wire import MAX_BODY
 
 
 class Path:
@@ -37,25 +40,25 @@ class Path:
         """Whether there is one chunk to send at a time."""
 
     def send(self):
-        chunk = Transmission(CHUNK)
+        chunk = Transmission(self.congestion.chunk_bytes)
         self.congestion.on_sent(chunk, self.now)
-        self.free_at = max(self.free_at, self.now) + CHUNK / self.rate
+        self.free_at = max(self.free_at, self.now) + chunk.credit / self.rate
         self.in_flight.append((self.free_at + self.delay, chunk))
 
     def run(self, seconds):
         """Keep as much in flight as the window allows; the bytes delivered in that time."""
         until, before = self.now + seconds, self.delivered
         while self.now < until:
-            while self.congestion.fits(CHUNK) and not self.sparing:
+            while self.congestion.fits(self.congestion.chunk_bytes) and not self.sparing:
                 self.send()
             if self.sparing:
                 self.send()
                 self.congestion.on_idle()
             self.now, chunk = self.in_flight.pop(0)
-            self.delivered += CHUNK
+            self.delivered += chunk.credit
             self.trips.append(self.now - chunk.sent_at)
-            self.congestion.leave(CHUNK)
-            self.congestion.on_delivered(CHUNK, chunk, self.now)
+            self.congestion.leave(chunk.credit)
+            self.congestion.on_delivered(chunk.credit, chunk, self.now)
         return self.delivered - before
 
 
@@ -238,10 +241,20 @@ def test_a_sender_with_little_to_send_neither_shrinks_the_window_nor_forgets_the
     path.sparing = True
     path.run(MIN_RTT_LIFETIME - 3)
     assert path.congestion.window >= window * 0.9
-    assert path.congestion.rate == rate
+    assert path.congestion.rate == pytest.approx(rate)
     path.sparing = False
     path.run(0.2)
     assert path.run(2.0) > 0.9 * 2.0 * 25e6
+
+
+def test_the_rate_of_a_slow_path_is_known_soon_though_the_source_is_read_piece_by_piece():
+    path = Path(1.25e6, 0.005)
+    while path.congestion.fits(CHUNK):
+        path.send()
+        path.congestion.on_idle()
+    path.run(1.7)
+    assert path.congestion.window < 2 * MIN_WINDOW
+    assert path.congestion.chunk_bytes == MIN_CHUNK
 
 
 def test_pings_alone_never_shrink_the_window():
@@ -269,3 +282,59 @@ def test_one_chunk_always_fits():
     assert congestion.fits(2 * MAX_WINDOW)
     congestion.on_sent(Transmission(2 * MAX_WINDOW), 0.0)
     assert not congestion.fits(SMALL + 1)
+
+
+@pytest.mark.parametrize(
+    ("rate", "delay", "expected"),
+    [
+        (1.25e6, 0.05, MIN_CHUNK),  # 10 Mbit/s: even that takes 13 ms
+        (12.5e6, 0.01, MIN_CHUNK),
+        (25e6, 0.05, CHUNK // 2),  # 200 Mbit/s
+        (125e6, 0.01, 2 * CHUNK),  # 1 Gbit/s, of which the window holds 7 ms
+        (125e6, 0.05, 2 * CHUNK),
+        (1.25e9, 0.01, MAX_BODY),
+        (1.25e9, 0.0001, 4 * CHUNK),  # no more than a part of the window
+    ],
+)
+def test_a_chunk_takes_the_slowest_link_no_longer_than_two_milliseconds_and_is_no_longer_than_allowed(
+    rate, delay, expected
+):
+    path = Path(rate, delay)
+    path.run(20 * delay + 3.0)
+    assert path.congestion.chunk_bytes == expected
+    assert expected == MIN_CHUNK or expected <= CHUNK_TIME * rate
+    assert path.congestion.window >= CHUNKS * expected
+
+
+def test_chunks_have_the_usual_size_until_the_rate_is_measured_and_after_a_change_of_the_path():
+    path = Path(1.25e9, 0.01)
+    path.run(0.011)
+    assert path.congestion.chunk_bytes == CHUNK
+    path.run(1.0)
+    assert path.congestion.chunk_bytes > CHUNK
+    path.congestion.on_path_change()
+    assert path.congestion.chunk_bytes == CHUNK
+
+
+def test_chunks_shrink_when_the_path_becomes_slower_and_grow_again():
+    path = Path(500e6, 0.01)
+    path.run(2.0)
+    assert path.congestion.chunk_bytes == 8 * CHUNK
+    path.rate = 25e6
+    path.run(20.0)
+    assert path.congestion.chunk_bytes == CHUNK // 2
+    path.rate = 500e6
+    path.run(10.0)
+    assert path.congestion.chunk_bytes == 8 * CHUNK
+
+
+def test_a_sender_with_little_to_send_makes_chunks_longer_and_never_shorter():
+    path = Path(500e6, 0.0001)
+    path.sparing = True
+    path.run(0.5)
+    assert path.congestion.chunk_bytes > CHUNK
+    path = Path(500e6, 0.1)
+    path.sparing = True
+    path.run(2 * INITIAL_WINDOW / CHUNK * 0.1)
+    assert path.delivered > INITIAL_WINDOW
+    assert path.congestion.chunk_bytes == CHUNK

@@ -14,13 +14,14 @@ from tests.core.delivery.delivery_harness import (
     sent,
 )
 from zmesh.core import wire
+from zmesh.core.delivery.congestion import CHUNK
 from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.outbound import SEND_BUFFER
 from zmesh.core.delivery.peers import ACK_DELAY, PROBE_LIMIT
 from zmesh.core.delivery.sender import BURST
 from zmesh.core.effects import Abort, Pull, Report, StreamOver
 from zmesh.core.message import Eof, Stream
-from zmesh.core.wire import CLOSED, FLAG_FIRST, MAX_BODY, Ack, AckItem, Kind
+from zmesh.core.wire import CLOSED, FLAG_FIRST, Ack, AckItem, Kind
 
 # --- which exchange it is for -------------------------------------------------------------------------------------
 
@@ -97,15 +98,15 @@ def test_a_deadline_of_an_exchange_that_is_over_has_no_effect(side):
 
 
 def test_a_quarter_of_the_window_is_acknowledged_at_once(side):
-    count = -(-ACK_EVERY // (MAX_BODY + CHUNK_OVERHEAD))
+    count = -(-ACK_EVERY // (CHUNK + CHUNK_OVERHEAD))
     for number in range(count - 1):
-        assert sent(side.on_chunk(request(number, FLAG_FIRST if number == 0 else 0), bytes(MAX_BODY))) == []
-    effects = side.on_chunk(request(count - 1, 0), bytes(MAX_BODY))
+        assert sent(side.on_chunk(request(number, FLAG_FIRST if number == 0 else 0), bytes(CHUNK))) == []
+    effects = side.on_chunk(request(count - 1, 0), bytes(CHUNK))
     assert sent(effects) == [acknowledged(count, stream=REQUEST)]
 
 
 def test_credit_is_released_as_the_reader_reads(side):
-    side.on_chunk(request(flags=FLAG_FIRST), bytes(MAX_BODY))
+    side.on_chunk(request(flags=FLAG_FIRST), bytes(CHUNK))
     side.delivery.release_credit(REQUEST, ACK_EVERY - 1, 0.0)
     assert side.done() == []
     side.delivery.release_credit(REQUEST, 1, 0.0)
@@ -117,22 +118,22 @@ def test_credit_is_released_as_the_reader_reads(side):
 
 def test_a_client_releases_credit_for_replies_too(side):
     side.call()
-    side.on_chunk(answer(0, FLAG_FIRST), bytes(MAX_BODY))
+    side.on_chunk(answer(0, FLAG_FIRST), bytes(CHUNK))
     side.delivery.release_credit(REPLIES, ACK_EVERY, 0.0)
     assert sent(side.done()) == [acknowledged(1, WINDOW + ACK_EVERY)]
 
 
 def test_room_is_what_the_send_buffer_leaves_and_more_is_pulled_when_there_is_some(side):
-    side.call(bytes(BURST * MAX_BODY + 1000), last=False)
-    unsent = side.counts["waiting_bytes"] - BURST * MAX_BODY + CHUNK_OVERHEAD
+    side.call(bytes(BURST * CHUNK + 1000), last=False)
+    unsent = side.counts["waiting_bytes"] - BURST * CHUNK + CHUNK_OVERHEAD
     assert side.delivery.room(REQUEST) == SEND_BUFFER - unsent > 0
     while room := side.delivery.room(REQUEST):
         side.feed(bytes(room))
     effects = []
     for number in range(1, 30):
-        effects += side.on_ack(number, WINDOW + number * (MAX_BODY + CHUNK_OVERHEAD))
+        effects += side.on_ack(number, WINDOW + number * (CHUNK + CHUNK_OVERHEAD))
     assert effects.count(Pull(REQUEST)) == 1
-    assert side.delivery.room(REQUEST) > SEND_BUFFER // 2 - MAX_BODY
+    assert side.delivery.room(REQUEST) > SEND_BUFFER // 2 - CHUNK
 
 
 @pytest.mark.parametrize("ending", ["cancel", "last reply", "time", "restart", "route"])
@@ -193,7 +194,7 @@ def test_an_unknown_stream_has_no_room_and_takes_nothing(side):
 def test_a_stream_waits_until_its_first_chunk_is_sent_or_it_ends(side):
     other = bytes(15) + b"\x02"
     side.call(to="x")
-    side.call(bytes(3 * MAX_BODY), to="x", id=other)
+    side.call(bytes(3 * CHUNK), to="x", id=other)
     assert side.delivery.waiting_streams == 2
     side.on_route("x")
     assert side.delivery.waiting_streams == 0

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from zmesh.core.delivery.congestion import MAX_WINDOW, MIN_WINDOW
+from zmesh.core.delivery.congestion import CHUNK, MAX_WINDOW, MIN_CHUNK, MIN_WINDOW
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.outbound import SEND_BUFFER, OutboundStream
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
@@ -44,20 +44,72 @@ def test_an_empty_message_and_an_eof_are_chunks_too():
     assert (second.flags, second.body, second.eof) == (FLAG_EOF, b"", Eof())
 
 
-@pytest.mark.parametrize("size", [0, 1, MAX_BODY, MAX_BODY + 1, 2 * MAX_BODY, 2 * MAX_BODY + 1])
-def test_a_large_body_is_split_at_the_maximum_body(size):
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1])
+def test_a_large_body_is_split_into_chunks(size):
     body = random.Random(size).randbytes(size)
     outbound = OutboundStream()
     outbound.push(HEADER, body, last=True, eof=Eof(), complete=True)
     chunks = taken(outbound)
     assert b"".join(pieces_body.body for pieces_body in chunks) == body
-    assert [len(chunk.body) for chunk in chunks[:-1]] == [MAX_BODY] * (len(chunks) - 1)
-    assert len(chunks[-1].body) <= MAX_BODY
+    assert [len(chunk.body) for chunk in chunks[:-1]] == [CHUNK] * (len(chunks) - 1)
+    assert len(chunks[-1].body) <= CHUNK
     assert [chunk.header for chunk in chunks] == [HEADER] + [None] * (len(chunks) - 1)
     assert [chunk.eof for chunk in chunks] == [None] * (len(chunks) - 1) + [Eof()]
     assert chunks[0].flags & FLAG_FIRST
     assert chunks[-1].flags & (FLAG_LAST | FLAG_EOF) == FLAG_LAST | FLAG_EOF
     assert not any(chunk.flags for chunk in chunks[1:-1])
+
+
+@pytest.mark.parametrize("usual", [MIN_CHUNK, CHUNK, 4 * CHUNK, MAX_BODY])
+def test_a_body_is_cut_into_chunks_as_long_as_suits_the_path_when_they_are_sent(usual):
+    body = random.Random(usual).randbytes(3 * MAX_BODY)
+    outbound = OutboundStream()
+    outbound.push(HEADER, body[:MAX_BODY], last=False, eof=None, complete=False)
+    outbound.push(None, body[MAX_BODY:], last=True, eof=None, complete=True)
+    outbound.congestion.window = outbound.limit = MAX_WINDOW
+    chunks = [outbound.next_chunk(0.0)]
+    outbound.congestion.chunk_bytes = usual
+    chunks += taken(outbound)
+    outbound.check()
+    assert b"".join(chunk.body for chunk in chunks) == body
+    assert len(chunks[0].body) == CHUNK
+    sizes = {len(chunk.body) for chunk in chunks[1:]}
+    assert max(sizes) == usual
+    assert all(chunk.credit == len(chunk.body) + CHUNK_OVERHEAD for chunk in chunks)
+    assert [chunk.header for chunk in chunks] == [HEADER] + [None] * (len(chunks) - 1)
+    assert [chunk.flags for chunk in chunks] == [FLAG_FIRST] + [0] * (len(chunks) - 2) + [FLAG_LAST]
+    assert outbound.sent_credit == sum(chunk.credit for chunk in chunks)
+
+
+def test_a_long_chunk_shrinks_to_the_usual_size_where_the_receivers_limit_has_no_room_for_it():
+    outbound = filled(bytes(2 * MAX_BODY))
+    outbound.congestion.chunk_bytes = MAX_BODY
+    assert [len(chunk.body) for chunk in taken(outbound)] == [MAX_BODY] + [CHUNK] * 8
+    assert outbound.is_flow_blocked
+    outbound.check()
+    short = filled(bytes(2 * MAX_BODY))
+    short.congestion.chunk_bytes = MIN_CHUNK
+    assert {len(chunk.body) for chunk in taken(short)} == {MIN_CHUNK}
+
+
+def test_small_parts_are_gathered_into_chunks_that_shrink_with_the_path():
+    outbound = OutboundStream()
+    outbound.push(HEADER, b"", last=False, eof=None, complete=False)
+    body = random.Random(1).randbytes(CHUNK)
+    for start in range(0, CHUNK, 1024):
+        outbound.push(None, body[start : start + 1024], last=start + 1024 == CHUNK, eof=None, complete=False)
+    assert len(outbound.unsent) == 1
+    outbound.congestion.chunk_bytes = MIN_CHUNK
+    chunks = taken(outbound)
+    assert [len(chunk.body) for chunk in chunks] == [MIN_CHUNK] * 4
+    assert b"".join(chunk.body for chunk in chunks) == body
+    outbound.check()
+
+
+def test_the_room_for_more_is_two_chunks_where_these_are_long():
+    outbound = OutboundStream()
+    outbound.congestion.chunk_bytes = MAX_BODY
+    assert outbound.room() == 2 * MAX_BODY
 
 
 def test_the_room_for_more_is_what_the_send_buffer_leaves():
@@ -73,12 +125,12 @@ def test_the_room_for_more_is_what_the_send_buffer_leaves():
 
 
 def test_no_more_is_sent_than_the_window_allows():
-    outbound = filled(*[bytes(MAX_BODY)] * 60)
-    fits = WINDOW // (MAX_BODY + CHUNK_OVERHEAD)
+    outbound = filled(*[bytes(CHUNK)] * 60)
+    fits = WINDOW // (CHUNK + CHUNK_OVERHEAD)
     assert len(taken(outbound)) == fits
-    outbound.acknowledge(fits, outbound.sent_credit + MAX_BODY + CHUNK_OVERHEAD - 1, 0.0)
+    outbound.acknowledge(fits, outbound.sent_credit + CHUNK + CHUNK_OVERHEAD - 1, 0.0)
     assert taken(outbound) == []
-    outbound.acknowledge(fits, outbound.sent_credit + MAX_BODY + CHUNK_OVERHEAD, 0.0)
+    outbound.acknowledge(fits, outbound.sent_credit + CHUNK + CHUNK_OVERHEAD, 0.0)
     assert len(taken(outbound)) == 1
 
 
@@ -168,10 +220,10 @@ def test_only_chunks_that_a_full_queue_refused_are_retransmitted():
 
 
 def test_no_more_is_in_flight_than_the_congestion_window_allows():
-    outbound = filled(*[bytes(MAX_BODY)] * 100)
+    outbound = filled(*[bytes(CHUNK)] * 100)
     outbound.acknowledge(0, MAX_WINDOW, 0.0)
     first = taken(outbound)
-    assert len(first) == WINDOW // (MAX_BODY + CHUNK_OVERHEAD)
+    assert len(first) == WINDOW // (CHUNK + CHUNK_OVERHEAD)
     outbound.acknowledge(4, 0, 0.5)
     assert outbound.in_flight <= WINDOW
     outbound.on_returned(5, 0.6, refused=True)
@@ -183,7 +235,7 @@ def test_no_more_is_in_flight_than_the_congestion_window_allows():
 
 
 def test_lost_chunks_wait_for_the_congestion_window_but_one_is_always_in_flight():
-    outbound = filled(*[bytes(MAX_BODY)] * 14)
+    outbound = filled(*[bytes(CHUNK)] * 14)
     taken(outbound)
     for now in range(1, 5):
         outbound.on_timeout(now)
@@ -191,22 +243,22 @@ def test_lost_chunks_wait_for_the_congestion_window_but_one_is_always_in_flight(
         outbound.check()
     assert outbound.congestion.window == MIN_WINDOW
     assert outbound.in_flight <= MIN_WINDOW
-    assert len(outbound.lost) == 14 - MIN_WINDOW // (MAX_BODY + CHUNK_OVERHEAD)
+    assert len(outbound.lost) == 14 - MIN_WINDOW // (CHUNK + CHUNK_OVERHEAD)
     outbound.on_timeout(9.0)
     outbound.congestion.window = 0
     assert [chunk.sequence for chunk in taken(outbound, 9.0)] == [0]
 
 
 def test_a_sender_blocked_by_flow_control_flags_its_last_chunk():
-    outbound = filled(*[bytes(MAX_BODY)] * 60)
+    outbound = filled(*[bytes(CHUNK)] * 60)
     assert not any(chunk.flags & FLAG_BLOCKED for chunk in taken(outbound))  # here the path's window is as small
-    outbound.acknowledge(8, WINDOW + 4 * (MAX_BODY + CHUNK_OVERHEAD), 1.0)
+    outbound.acknowledge(8, WINDOW + 4 * (CHUNK + CHUNK_OVERHEAD), 1.0)
     chunks = taken(outbound, 1.0)
     assert [bool(chunk.flags & FLAG_BLOCKED) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
 
 
 def test_a_sender_with_nothing_more_to_send_is_not_blocked():
-    outbound = filled(*[bytes(MAX_BODY)] * 15)
+    outbound = filled(*[bytes(CHUNK)] * 15)
     assert not any(chunk.flags & FLAG_BLOCKED for chunk in taken(outbound))
 
 

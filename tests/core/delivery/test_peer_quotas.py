@@ -4,6 +4,7 @@ import pytest
 
 from tests.core.delivery.delivery_harness import REPLIES, Side, answer, deliveries, request, sent
 from zmesh.core import wire
+from zmesh.core.delivery.congestion import CHUNK
 from zmesh.core.delivery.delivery import TIMERS_PER_TICK
 from zmesh.core.delivery.exchange import SILENCE_TIMEOUT
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
@@ -12,7 +13,7 @@ from zmesh.core.delivery.sender import PROBE_INTERVAL
 from zmesh.core.effects import Abort, Pull, Report
 from zmesh.core.limits import Limits
 from zmesh.core.message import Eof
-from zmesh.core.wire import CLOSED, FLAG_FIRST, FLAG_LAST, MAX_ACKS, MAX_BODY, Ack, AckItem, Cancel, Kind, Packet
+from zmesh.core.wire import CLOSED, FLAG_FIRST, FLAG_LAST, MAX_ACKS, Ack, AckItem, Cancel, Kind, Packet
 
 NOTHING = {"services": 0, "kept_bytes": 0, "peers": 0, "request_numbers": 0}
 
@@ -219,16 +220,16 @@ def test_replies_count_until_they_are_acknowledged(limited):
 
 @pytest.mark.parametrize("limit", ["kept_bytes", "kept_bytes_per_neighbour", "kept_bytes_per_peer"])
 def test_streamed_replies_take_one_chunk_at_a_time_when_the_quota_is_nearly_full(limited, limit):
-    side = limited(**{limit: 4 * MAX_BODY})
+    side = limited(**{limit: 4 * CHUNK})
     side.on_chunk(request(), via="n")
     side.reply(b"", last=False)
-    side.feed(bytes(3 * MAX_BODY), stream=REPLIES)
+    side.feed(bytes(3 * CHUNK), stream=REPLIES)
     assert side.delivery.room(REPLIES) == 0
     assert Pull(REPLIES) in side.on_ack(4, stream=REPLIES)
-    assert side.delivery.room(REPLIES) > MAX_BODY
-    side.on_chunk(opening(2), bytes(3 * MAX_BODY), via="n")
-    assert side.delivery.room(REPLIES) == MAX_BODY
-    side.feed(bytes(MAX_BODY), stream=REPLIES)
+    assert side.delivery.room(REPLIES) > CHUNK
+    side.on_chunk(opening(2), bytes(3 * CHUNK), via="n")
+    assert side.delivery.room(REPLIES) == CHUNK
+    side.feed(bytes(CHUNK), stream=REPLIES)
     assert side.delivery.room(REPLIES) == 0
     assert Pull(REPLIES) in side.on_ack(5, stream=REPLIES)
 

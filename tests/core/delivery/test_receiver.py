@@ -1,13 +1,13 @@
 import pytest
 
-from zmesh.core.delivery.congestion import MAX_WINDOW
+from zmesh.core.delivery.congestion import CHUNK, MAX_WINDOW
 from zmesh.core.delivery.exchange import Exchange
 from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.peers import ACK_DELAY, Peers
 from zmesh.core.delivery.receiver import MAX_WINDOW_GROWTH, Receiver
 from zmesh.core.effects import Report
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import FLAG_BLOCKED, MAX_BODY, AckItem, Chunk, Kind
+from zmesh.core.wire import FLAG_BLOCKED, AckItem, Chunk, Kind
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_window_of_a_reader_that_keeps_up_doubles_when_the_sender_is_blocked
     exchange = new()
     widths = []
     for sequence in range(7):
-        ready = receiver.accept(exchange, chunk(sequence, FLAG_BLOCKED), bytes(MAX_BODY), 1)
+        ready = receiver.accept(exchange, chunk(sequence, FLAG_BLOCKED), bytes(CHUNK), 1)
         receiver.schedule_ack(exchange, ready, 0.0)
         read(receiver, exchange, ready)
         receiver.check([exchange])
@@ -98,10 +98,10 @@ def test_the_window_of_a_reader_that_keeps_up_doubles_when_the_sender_is_blocked
 
 def test_the_window_of_a_reader_that_lags_stays_as_it_is(receiver, new):
     exchange = new()
-    half = WINDOW // 2 // (MAX_BODY + CHUNK_OVERHEAD)
+    half = WINDOW // 2 // (CHUNK + CHUNK_OVERHEAD)
     for sequence in range(half + 1):
-        receiver.accept(exchange, chunk(sequence), bytes(MAX_BODY), 1)
-    receiver.accept(exchange, chunk(half + 1, FLAG_BLOCKED), bytes(MAX_BODY), 1)
+        receiver.accept(exchange, chunk(sequence), bytes(CHUNK), 1)
+    receiver.accept(exchange, chunk(half + 1, FLAG_BLOCKED), bytes(CHUNK), 1)
     assert exchange.inbound.window == WINDOW
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from zmesh.core.delivery.congestion import CHUNK, MAX_WINDOW
 from zmesh.core.delivery.exchange import Exchange
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.outbound import SEND_BUFFER
@@ -72,20 +73,20 @@ def test_a_chunk_names_its_stream_incarnations_and_content(sender, forwarding, n
 
 def test_payload_waits_until_it_is_acknowledged(sender, forwarding, new):
     exchange = new()
-    push(sender, exchange, bytes(2 * MAX_BODY))
-    assert sender.waiting_bytes == 2 * MAX_BODY
+    push(sender, exchange, bytes(2 * CHUNK))
+    assert sender.waiting_bytes == 2 * CHUNK
     sender.pump(exchange, 0.0)
     assert len(chunks(forwarding)) == 2
-    assert sender.waiting_bytes == 2 * MAX_BODY
+    assert sender.waiting_bytes == 2 * CHUNK
     acknowledge(sender, exchange, 1, 1.0)
-    assert sender.waiting_bytes == MAX_BODY
+    assert sender.waiting_bytes == CHUNK
     acknowledge(sender, exchange, 2, 1.0)
     assert sender.waiting_bytes == 0
 
 
 def test_unacknowledged_payload_is_not_counted_when_the_exchange_is_over(sender, forwarding, new):
     exchange = new()
-    push(sender, exchange, bytes(40 * MAX_BODY))
+    push(sender, exchange, bytes(40 * CHUNK))
     sender.add(exchange, 0.0)
     sender.pump(exchange, 0.0)
     sender.remove(exchange, 1.0)
@@ -144,7 +145,7 @@ def test_no_more_is_sent_than_the_window_allows(sender, forwarding, new):
     push(sender, exchange, bytes(2 * WINDOW))
     while sender.pump(exchange, 0.0) and (sent := chunks(forwarding)):
         assert len(sent) <= BURST
-    assert WINDOW - MAX_BODY - CHUNK_OVERHEAD < exchange.outbound.sent_credit <= WINDOW
+    assert WINDOW - CHUNK - CHUNK_OVERHEAD < exchange.outbound.sent_credit <= WINDOW
     assert sender.waiting_bytes == 2 * WINDOW
     assert exchange.outbound.unsent_bytes > 0
 
@@ -168,13 +169,13 @@ def test_more_is_pulled_when_half_of_the_send_buffer_is_free(sender, forwarding,
     exchange.outbound.pull_pending = True
     pulls = []
     while exchange.outbound.unsent_bytes:
-        acknowledge(sender, exchange, exchange.outbound.next, 0.0, exchange.outbound.limit + MAX_BODY)
+        acknowledge(sender, exchange, exchange.outbound.next, 0.0, exchange.outbound.limit + CHUNK)
         forwarding.take()
         sender.pump(exchange, 0.0)
         if Pull(exchange.outbound_id) in forwarding.take():
             pulls.append(exchange.outbound.unsent_bytes)
     assert len(pulls) == 1
-    assert SEND_BUFFER // 2 - MAX_BODY <= pulls[0] <= SEND_BUFFER // 2
+    assert SEND_BUFFER // 2 - CHUNK <= pulls[0] <= SEND_BUFFER // 2
 
 
 # --- a link that lags ---------------------------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def test_an_exchange_that_is_over_is_blocked_on_no_link(sender, forwarding, new)
 
 def test_unacknowledged_chunks_are_retransmitted(sender, forwarding, new):
     exchange = new()
-    push(sender, exchange, bytes(2 * MAX_BODY))
+    push(sender, exchange, bytes(2 * CHUNK))
     sender.pump(exchange, 5.0)
     first = chunks(forwarding)
     assert sender.next_deadline() == 5.0 + INITIAL_TIMEOUT
@@ -267,7 +268,7 @@ def test_unacknowledged_chunks_are_retransmitted(sender, forwarding, new):
     sender.on_timer(exchange, 6.0)
     again = forwarding.frames()
     assert [sent.value for sent in again] == first
-    assert [len(sent.body) for sent in again] == [MAX_BODY, MAX_BODY]
+    assert [len(sent.body) for sent in again] == [CHUNK, CHUNK]
     assert sender.next_deadline() == 6.0 + 2 * INITIAL_TIMEOUT
 
 
@@ -331,7 +332,7 @@ def test_retransmitted_chunks_give_no_sample(sender, forwarding, new):
 def test_a_stream_with_a_closed_window_probes_and_probes_again(sender, forwarding, new):
     exchange = new()
     push(sender, exchange, bytes(2 * WINDOW))
-    for _ in range(1 + WINDOW // (BURST * MAX_BODY)):
+    for _ in range(1 + WINDOW // (BURST * CHUNK)):
         sender.pump(exchange, 0.0)
     acknowledge(sender, exchange, exchange.outbound.next, 0.1)
     forwarding.take()
@@ -418,7 +419,7 @@ def test_dropping_unsent_chunks_leaves_those_in_flight(sender, forwarding, new):
     under_way = len(exchange.outbound.unacked)
     sender.drop_unsent(exchange)
     assert exchange.outbound.unsent_bytes == 0
-    assert sender.waiting_bytes == under_way * MAX_BODY
+    assert sender.waiting_bytes == under_way * CHUNK
     assert len(exchange.outbound.unacked) == under_way > 0
     acknowledge(sender, exchange, under_way, 1.0)
     assert exchange.outbound.is_finished
@@ -509,6 +510,19 @@ def test_streams_that_wait_behind_one_with_nothing_in_flight_go_on_when_that_is(
         sender.wake_after(refused, 0.5, 0.3)
     assert [chunk.message_id for chunk in chunks(forwarding)] == [waiting.message_id]
     sender.check()
+
+
+def test_a_burst_ends_after_so_many_bytes_though_it_has_fewer_chunks(sender, forwarding, new):
+    exchange = new()
+    path = exchange.peer.path
+    path.congestion.window = exchange.outbound.limit = MAX_WINDOW
+    path.congestion.chunk_bytes = MAX_BODY
+    push(sender, exchange, bytes(4 * MAX_BODY))
+    sender.pump(exchange, 0.0)
+    assert len(forwarding.frames()) == 1
+    link = exchange.link
+    sender.on_link_ready(link, lambda: False, 0.0)
+    assert len(forwarding.frames()) == 1
 
 
 def test_a_reply_implies_that_its_request_has_arrived(sender, forwarding, new):

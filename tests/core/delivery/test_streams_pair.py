@@ -5,12 +5,13 @@ import random
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from zmesh.core.delivery.congestion import CHUNK
 from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.inbound import InboundStream
 from zmesh.core.delivery.outbound import OutboundStream
 from zmesh.core.message import RequestHeader
 from zmesh.core.rtt import RttEstimator
-from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, MAX_BODY, Chunk
+from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, Chunk
 
 HEADER = RequestHeader("echo:echo", 1.0)
 
@@ -116,7 +117,7 @@ class Path:
 
 @given(
     st.integers(0, 1 << 32),
-    st.lists(st.sampled_from([0, 1, 100, 3000, MAX_BODY, MAX_BODY + 1, 300_000]), min_size=1, max_size=12),
+    st.lists(st.sampled_from([0, 1, 100, 3000, CHUNK, CHUNK + 1, 300_000]), min_size=1, max_size=12),
     st.sampled_from([0.0, 0.1, 0.3, 0.6]),
     st.sampled_from([1, 3, 50]),
 )

@@ -3,7 +3,7 @@ import pytest
 from tests.core.forwarding.forwarding_harness import Node, Passed, forward, frames, taken
 from zmesh.core import wire
 from zmesh.core.effects import Report
-from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, MAX_FORMER, NextHop
+from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, MAX_FORMER, MAX_RETURNED, NextHop
 from zmesh.core.forwarding.queues import BULK, FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue, weigh
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.wire import MAX_BODY, MAX_TTL, Kind
@@ -156,8 +156,8 @@ def test_so_many_frames_of_a_link_are_answered_as_expired_and_no_more(node):
     assert [len(each) for each in effects] == [2] * burst + [1, 1]
 
 
-@pytest.mark.parametrize(("size", "notes"), [(MAX_BODY, 1), (MAX_BODY + 1, 0)])
-def test_a_head_too_large_for_a_body_is_not_sent_back(node, size, notes):
+@pytest.mark.parametrize(("size", "notes"), [(MAX_RETURNED, 1), (MAX_RETURNED + 1, 0)])
+def test_a_head_that_is_too_large_is_not_sent_back(node, size, notes):
     effects = forward(node, 2, frames(to="nobody", of="c", head=bytes(size)))
     assert len(effects) == 1 + notes
 

@@ -12,7 +12,8 @@ slow that this would wait for longer than MAX_QUEUE_DELAY: then it is what the p
 
 A delivery rate that was measured while there was too little to send to fill the window (it is limited by the
 application) says how much the path carries at least, so it raises the estimate and never lowers it
-(draft-cheng-iccrg-delivery-rate-estimation, section 3.4).
+(draft-cheng-iccrg-delivery-rate-estimation, section 3.4). Where chunks wait for longer than MAX_QUEUE_DELAY, it is the
+path that limits the rate.
 
 A round trip that was measured through a queue of the sender's own making is too long. Every MIN_RTT_LIFETIME seconds
 the window falls to half of the bandwidth-delay product, until there is a sample of a chunk that was sent since then
@@ -23,11 +24,18 @@ once for all that was sent before, and grows again by WINDOW_GROWTH for each win
 
 Chunks of up to SMALL bytes do not wait behind large ones: while those fill the window, a quarter of it is kept for
 small chunks beside it.
+
+A message costs programs and ZeroMQ much more than its bytes do, so chunks grow with the rate of the path: to what its
+slowest link carries in CHUNK_TIME, up to MAX_BODY. On a slow path they shrink to MIN_CHUNK, so that what follows one
+does not wait long behind it. Sizes are powers of two, as those of buffers that sources are read into are, and no more
+than a part of the window, so that several are under way and all links of the path have work.
 """
 
 from __future__ import annotations
 
 import math
+
+from zmesh.core.wire import MAX_BODY
 
 INITIAL_WINDOW = 1600 * 1024
 MAX_QUEUE_DELAY = 0.1
@@ -44,6 +52,18 @@ SMALL = 16 * 1024
 
 SMALL_SHARE = 4
 """The part of the window that is kept for small chunks: a quarter."""
+
+CHUNK = 64 * 1024
+"""Bytes in the body of a chunk while the rate of its path is not known."""
+
+MIN_CHUNK = 16 * 1024
+"""The same on the slowest paths; with its head it is not small."""
+
+CHUNK_TIME = 0.002
+"""Seconds that a chunk may take on the slowest link of its path, if it has more than MIN_CHUNK."""
+
+CHUNKS = 6
+"""How many chunks the window has room for, at least."""
 
 
 class Transmission:
@@ -66,7 +86,7 @@ class CongestionControl:
     """The congestion window of a path, in bytes of credit; times in seconds.
 
     `in_flight` is the credit of all chunks that are neither acknowledged nor taken for lost, `small_in_flight` that of
-    the small ones among them.
+    the small ones among them. `chunk_bytes` is how long the bodies of chunks should be, at the most.
     """
 
     __slots__ = (
@@ -83,6 +103,8 @@ class CongestionControl:
         "_min_rtt_until",
         "_rate",
         "_rate_before",
+        "_sampled",
+        "chunk_bytes",
         "in_flight",
         "small_in_flight",
         "window",
@@ -90,11 +112,13 @@ class CongestionControl:
 
     def __init__(self) -> None:
         self.window = INITIAL_WINDOW
+        self.chunk_bytes = CHUNK
         self.in_flight = 0
         self.small_in_flight = 0
         self._ceiling = float(MAX_WINDOW)
         self._delivered = 0
         self._delivered_at = 0.0
+        self._sampled = 0
         self._measured = 0
         self._app_limited = 0
         self._rate = 0.0
@@ -163,7 +187,7 @@ class CongestionControl:
     def on_path_change(self) -> None:
         """The path has changed: all estimates start anew."""
         self._rate = self._rate_before = 0.0
-        self._measured = 0
+        self._sampled = self._measured = 0
         self._min_rtt = self._min_rtt_before = self._min_rtt_until = math.inf
         self._ceiling = float(MAX_WINDOW)
         self._set_window()
@@ -174,7 +198,8 @@ class CongestionControl:
             self._min_rtt = rtt
             self._min_rtt_until = now + MIN_RTT_LIFETIME
         rate = (self._delivered - chunk.delivered) / (now - chunk.delivered_at)
-        if chunk.delivered >= self._app_limited:
+        self._sampled += credit
+        if chunk.delivered >= self._app_limited or rtt > self._min_rtt + MAX_QUEUE_DELAY:
             self._measured += credit
             if now >= self._epoch_ends:
                 self._rate, self._rate_before = 0.0, self._rate
@@ -190,10 +215,16 @@ class CongestionControl:
     def _set_window(self) -> None:
         rate = max(self._rate, self._rate_before)
         window = float(INITIAL_WINDOW)
-        if rate and self._measured > INITIAL_WINDOW:  # before that, the rate is that of a stream that starts
+        is_measured = rate and self._measured > INITIAL_WINDOW  # before that, the rate is that of a stream that starts
+        if is_measured:
             window = min(window, max(MIN_WINDOW, MAX_QUEUE_DELAY * rate))
         if self._min_rtt < math.inf:
             window = max(window, WINDOW_GAIN * rate * max(0.0, self._min_rtt - PROCESSING_TIME))
         elif self._min_rtt_before < math.inf:
             window = min(window, max(MIN_WINDOW, rate * self._min_rtt_before / 2))
         self.window = int(min(window, self._ceiling))
+        most = CHUNK
+        if self._sampled > INITIAL_WINDOW:
+            most = int(min(MAX_BODY, CHUNK_TIME * rate, self.window // CHUNKS))
+        # A rate that is limited by the application is no reason to shrink.
+        self.chunk_bytes = max(MIN_CHUNK if is_measured else CHUNK, 1 << most.bit_length() >> 1)

@@ -3,7 +3,8 @@
 A cumulative acknowledgement covers all chunks below a sequence number. No more is sent than the receiver's limit
 (`flow_control`) and the congestion window of the path (`congestion`) allow. Chunks that are taken for lost are
 retransmitted before anything new, within the same windows. Small parts of a message that wait for the windows or for
-the link become one chunk; none waits for more to come.
+the link become one chunk; none waits for more to come. Large ones are cut into chunks when these are sent, as long as
+suits the path by then.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from __future__ import annotations
 from collections import deque
 from typing import cast
 
-from zmesh.core.delivery.congestion import CongestionControl, Transmission
+from zmesh.core.delivery.congestion import CHUNK, MIN_CHUNK, CongestionControl, Transmission
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW, credit_of
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
-from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, MAX_BODY
+from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST
 
 SEND_BUFFER = 256 * 1024
-"""Bytes that may wait unsent, with CHUNK_OVERHEAD for each chunk; the source is read on when half of it is free."""
+"""Bytes that may wait unsent, with CHUNK_OVERHEAD for each part; the source is read on when half of it is free. Two
+chunks may wait where that is more."""
 
 Header = RequestHeader | ReplyHeader
 
 
 class OutboundChunk(Transmission):
-    """One chunk of a stream: its content, its credit, and when and how often it was sent.
+    """One chunk of a stream: its content, its credit, and when and how often it was sent. Unsent: one or more chunks.
 
     `transmissions` counts the copies that were sent, `returned` those that came back undelivered. `gathered`: the body
     is a bytearray, to which more is appended until it is sent.
@@ -104,33 +106,28 @@ class OutboundStream:
 
     @property
     def buffered(self) -> int:
-        """What waits unsent, in bytes of payload and CHUNK_OVERHEAD for each chunk."""
+        """What waits unsent, in bytes of payload and CHUNK_OVERHEAD for each part."""
         return self.unsent_bytes + CHUNK_OVERHEAD * len(self.unsent)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """How much may wait unsent."""
+        return max(SEND_BUFFER, 2 * self.congestion.chunk_bytes)
 
     def room(self) -> int:
         """How many bytes of payload may be pushed now; 0 if the stream is complete."""
-        return 0 if self.complete else max(0, SEND_BUFFER - self.buffered)
+        return 0 if self.complete else max(0, self.buffer_bytes - self.buffered)
 
     def push(self, header: Header | None, body: bytes, *, last: bool, eof: Eof | None, complete: bool) -> None:
         """Append a part of a message (`header` opens one, `last` ends one), or the end of the exchange (`eof`)."""
         flags = FLAG_FIRST if header is not None else 0
         ending = (FLAG_LAST if last else 0) | (FLAG_EOF if eof is not None else 0)
-        size = len(body)
-        self.unsent_bytes += size
+        self.unsent_bytes += len(body)
         self.complete = complete
         self.in_message = not ending
         if header is None and self.unsent and self._append(body, ending, eof):
             return
-        if size <= MAX_BODY:
-            self.unsent.append(OutboundChunk(flags | ending, header, body, eof))
-            return
-        view = cast("bytes", memoryview(body))  # whose parts are no copies; they are sent as bytes would be
-        start = 0
-        while size - start > MAX_BODY:
-            self.unsent.append(OutboundChunk(flags, header, view[start : start + MAX_BODY], None))
-            flags, header = 0, None
-            start += MAX_BODY
-        self.unsent.append(OutboundChunk(flags | ending, header, view[start:], eof))
+        self.unsent.append(OutboundChunk(flags | ending, header, body, eof))
 
     def send_only(
         self, header: Header | None, body: bytes, now: float, *, last: bool, eof: Eof | None
@@ -150,7 +147,8 @@ class OutboundStream:
     def _append(self, body: bytes, ending: int, eof: Eof | None) -> bool:
         """Append to the last chunk, if that is of the same message and has room for it; whether it has."""
         chunk = self.unsent[-1]
-        if chunk.flags & (FLAG_LAST | FLAG_EOF) or eof is not None or len(chunk.body) + len(body) > MAX_BODY:
+        size = len(chunk.body) + len(body)
+        if chunk.flags & (FLAG_LAST | FLAG_EOF) or eof is not None or size > self.congestion.chunk_bytes:
             return False
         if body:
             if not chunk.gathered:
@@ -169,13 +167,23 @@ class OutboundStream:
     @property
     def is_flow_blocked(self) -> bool:
         """Whether the receiver's limit holds back the next chunk."""
-        return bool(self.unsent) and not self.lost and self.sent_credit + self.unsent[0].credit > self.limit
+        return bool(self.unsent) and not self.lost and self.sent_credit + self._new_credit() > self.limit
 
     def next_credit(self) -> int:
         """The credit of the next chunk; 0 if there is none."""
         for chunk in self.lost.values():
             return chunk.credit
-        return self.unsent[0].credit if self.unsent else 0
+        return self._new_credit() if self.unsent else 0
+
+    def _new_credit(self) -> int:
+        """The credit of the next new chunk: a long one shrinks to the usual size if the receiver has no room for it."""
+        credit = self.unsent[0].credit
+        if credit <= MIN_CHUNK:
+            return credit
+        most = self.congestion.chunk_bytes + CHUNK_OVERHEAD
+        if most > CHUNK + CHUNK_OVERHEAD and self.sent_credit + min(credit, most) > self.limit:
+            most = CHUNK + CHUNK_OVERHEAD
+        return min(credit, most)
 
     def next_chunk(self, now: float) -> OutboundChunk | None:
         """The next chunk that the windows allow to be sent: a lost one first, then a new one."""
@@ -183,15 +191,11 @@ class OutboundStream:
             return self._next_lost(now)
         if not self.unsent:
             return None
-        chunk = self.unsent[0]
-        credit = chunk.credit
+        credit = self._new_credit()
         sequence = self.next
         if self.sent_credit + credit > self.limit or not self.congestion.fits(credit):
             return None
-        self.unsent.popleft()
-        if chunk.gathered:
-            chunk.gathered = False
-            chunk.body = bytes(chunk.body)
+        chunk = self._take(credit)
         self.unsent_bytes -= len(chunk.body)
         self.unacked_bytes += len(chunk.body)
         self.congestion.on_sent(chunk, now)
@@ -202,10 +206,27 @@ class OutboundStream:
         self.unacked[sequence] = chunk
         self.next = sequence + 1
         if self.unsent:
-            following = self.unsent[0].credit
+            following = self._new_credit()
             if self.sent_credit + following > self.limit and self.congestion.fits(following):
                 chunk.flags |= FLAG_BLOCKED
         return chunk
+
+    def _take(self, credit: int) -> OutboundChunk:
+        """Take out the next new chunk, which has that credit."""
+        chunk = self.unsent[0]
+        if chunk.gathered:
+            chunk.gathered = False
+            chunk.body = bytes(chunk.body)
+        if chunk.credit == credit:
+            return self.unsent.popleft()
+        size = credit - CHUNK_OVERHEAD
+        view = cast("bytes", memoryview(chunk.body))  # whose parts are no copies; they are sent as bytes would be
+        taken = OutboundChunk(chunk.flags & FLAG_FIRST, chunk.header, view[:size], None)
+        chunk.flags &= ~FLAG_FIRST
+        chunk.header = None
+        chunk.body = view[size:]
+        chunk.credit -= size
+        return taken
 
     def acknowledge(self, following: int, limit: int, now: float) -> float | None:
         """Take in an acknowledgement of all chunks below `following`, and a limit.

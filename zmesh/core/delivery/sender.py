@@ -1,10 +1,10 @@
 """The sending half of all exchanges: when chunks are sent, retransmitted, and probed for.
 
-A stream sends as much as its windows allow and as its link keeps up with, BURST chunks at a time; one whose link lags,
-or whose path is full, waits for its turn among the others. Chunks in flight are covered by the retransmission timer of
-their path (`path`); a stream has one of its own only while it is retransmitted in vain although others make progress,
-or while the receiver's limit holds it back. Exchanges with nothing in flight are swept every PROBE_INTERVAL seconds: a
-probe is an ack that asks for one, and tells whether the peer still knows the exchange.
+A stream sends as much as its windows allow and as its link keeps up with, BURST chunks at a time, or BURST_BYTES; one
+whose link lags, or whose path is full, waits for its turn among the others. Chunks in flight are covered by the
+retransmission timer of their path (`path`); a stream has one of its own only while it is retransmitted in vain although
+others make progress, or while the receiver's limit holds it back. Exchanges with nothing in flight are swept every
+PROBE_INTERVAL seconds: a probe is an ack that asks for one, and tells whether the peer still knows the exchange.
 
 Every chunk names the incarnation of the peer that it is for. A node learns it from its route. A leaf, which has no
 routes, discovers it: it sends a probe before the first chunk, and every LEAF_PROBE_INTERVAL seconds to see whether the
@@ -17,18 +17,21 @@ import math
 from collections.abc import Callable
 
 from zmesh.core import wire
-from zmesh.core.delivery.congestion import SMALL
+from zmesh.core.delivery.congestion import CHUNK, SMALL
 from zmesh.core.delivery.exchange import Exchange
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD
-from zmesh.core.delivery.outbound import SEND_BUFFER, OutboundChunk
+from zmesh.core.delivery.outbound import OutboundChunk
 from zmesh.core.delivery.peers import Peer, Peers
 from zmesh.core.effects import Pull, StreamOver
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, Eof, LinkId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.timers import Alarm, Timers
-from zmesh.core.wire import ACKS, MAX_BODY, NO_EXTENSIONS, AckItem, Kind
+from zmesh.core.wire import ACKS, NO_EXTENSIONS, AckItem, Kind
 
 BURST = 16
+BURST_BYTES = BURST * CHUNK
+"""Credit after which a burst ends, though it has fewer chunks."""
+
 PROBE_INTERVAL = 15.0
 LEAF_PROBE_INTERVAL = 1.0
 
@@ -260,12 +263,16 @@ class Sender:
                 self.timers.set(exchange.outbound_id, now + path.rtt.timeout(outbound.retries))
                 return True
             exchange.set_incarnation(incarnation)
-        sent = 0
-        while not hop.lagging and sent < most and (chunk := outbound.next_chunk(now)) is not None:
+        sent = sent_bytes = 0
+        while not hop.lagging and sent < most and sent_bytes < BURST_BYTES:
+            chunk = outbound.next_chunk(now)
+            if chunk is None:
+                break
             if chunk.transmissions == 1 and not chunk.sequence:
                 self.waiting_streams -= 1
             self._send(exchange, chunk, hop.link)
             sent += 1
+            sent_bytes += chunk.credit
             if not outbound.has_pending:
                 break
             hop = self._forwarding.next_hop(exchange.address) or hop
@@ -273,7 +280,7 @@ class Sender:
         if not outbound.has_pending:
             if not path.is_awaited:
                 path.congestion.on_idle()
-        elif hop.lagging or sent == BURST:
+        elif hop.lagging or sent == BURST or sent_bytes >= BURST_BYTES:
             self._blocked.setdefault(hop.link, {})[exchange.outbound_id] = exchange
         elif not outbound.is_flow_blocked:
             path.wait(exchange, outbound.next_credit())
@@ -311,13 +318,13 @@ class Sender:
         outbound = exchange.outbound
         room = outbound.room()
         if room and not exchange.outbound_id.request and exchange.peer.quota.is_nearly_full():
-            room = 0 if outbound.kept_bytes else min(room, MAX_BODY)
+            room = 0 if outbound.kept_bytes else min(room, CHUNK)
         outbound.pull_pending = room == 0 and not outbound.complete
         return room
 
     def _pull(self, exchange: Exchange) -> None:
         outbound = exchange.outbound
-        if outbound.pull_pending and outbound.buffered <= SEND_BUFFER // 2:
+        if outbound.pull_pending and outbound.buffered <= outbound.buffer_bytes // 2:
             outbound.pull_pending = False
             self._forwarding.emit(Pull(exchange.outbound_id, exchange.handle))
 

@@ -25,6 +25,8 @@ from zmesh.core.wire import FIRST_ROUTED, MAX_TTL, Frames, Kind, Packet, WireErr
 LAGGING_BYTES = 256 * 1024
 DRAIN = 32
 MAX_FORMER = 64
+MAX_RETURNED = 64 * 1024
+"""Bytes in the head of a frame about which an UNREACHABLE, whose body it is, is sent."""
 
 
 class NextHop(NamedTuple):
@@ -366,7 +368,7 @@ class Forwarding:
             self._send_back(Kind.UNREACHABLE, head, route)
 
     def _send_back(self, kind: Kind, head: bytes, route: Packet) -> None:
-        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(route.head) > wire.MAX_BODY:
+        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(route.head) > MAX_RETURNED:
             return
         if self.next_hop(route.source) is None:
             return

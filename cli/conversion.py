@@ -14,8 +14,11 @@ from typer.core import TyperCommand, TyperGroup
 from zmesh_cli.help import usage_pieces, write_examples, write_options
 
 NUMBERS: dict[str, Callable[[str], float]] = {
+    "canary": int,
     "count": int,
     "interval": float,
+    "max_parallel": int,
+    "per_node_timeout": float,
     "timeout": float,
     "expires": float,
     "route_timeout": float,

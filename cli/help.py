@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 ARGUMENTS, NODE, REQUEST, TRUST = "Arguments", "Node options", "Request options", "Trust options"
-COMMAND = "Command options"
+COMMAND, FLEET = "Command options", "Options for several nodes"
 CONNECTION, OUTPUT, OTHER = "Connection options", "Output options", "Other options"
-SECTIONS = (ARGUMENTS, NODE, COMMAND, REQUEST, TRUST, CONNECTION, OUTPUT, OTHER)
+SECTIONS = (ARGUMENTS, NODE, COMMAND, FLEET, REQUEST, TRUST, CONNECTION, OUTPUT, OTHER)
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh": (
@@ -41,6 +41,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("A pipeline of a shell there", "zmesh run edge-7 --shell -- 'ps aux | wc -l'"),
         ("Its standard input from here", "zmesh run edge-7 -- sha256sum <backup.tar"),
         ("A terminal there", "zmesh run edge-7 -t -- top"),
+        ("All nodes with a tag but one", "zmesh run 'tag:gpu,!edge-9' -- uptime"),
+        ("One node first, then four at a time", "zmesh run --all --canary 1 --max-parallel 4 -- true"),
+        ("Equal outputs once", "zmesh run --all --group -- uname -r"),
+    ),
+    "zmesh nodes": (
+        ("All nodes", "zmesh nodes"),
+        ("Those with a tag, but for one", "zmesh nodes 'tag:gpu,!edge-9'"),
+        ("For a program", "zmesh nodes --json"),
     ),
     "zmesh routes": (
         ("The routes of the node where the command joins", "zmesh routes"),

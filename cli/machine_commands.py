@@ -1,16 +1,53 @@
 """The commands that work on machines as Typer has them: their parameters and their help, as in `commands`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from zmesh_cli.conversion import Command
-from zmesh_cli.help import COMMAND
-from zmesh_cli.parameters import Insecure, Node, Peer, RouteTimeout, Verbose, check_seconds, finish, log
+from zmesh_cli.help import COMMAND, FLEET
+from zmesh_cli.parameters import (
+    AsJson,
+    Insecure,
+    Peer,
+    RouteTimeout,
+    Verbose,
+    check_number,
+    check_seconds,
+    finish,
+    log,
+    seconds,
+)
+
+WORDS = "zmesh.words"
+
+
+class Run(Command):
+    """A command whose arguments after `--` are not its own; they are in the context, by WORDS."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments before the first `--`."""
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta[WORDS] = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
+
+def _fleet(*flags: str, metavar: str, help: str, callback: Any = None) -> Any:
+    return typer.Option(
+        *flags, metavar=metavar, help=help, callback=callback, show_default=False, rich_help_panel=FLEET
+    )
 
 
 def run(
-    node: Node,
+    context: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TARGET",
+            help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them.",
+            show_default=False,
+        ),
+    ] = None,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -73,29 +110,119 @@ def run(
             rich_help_panel=COMMAND,
         ),
     ] = None,
+    all_nodes: Annotated[bool, typer.Option("--all", help="Run it at all nodes.", rich_help_panel=FLEET)] = False,
+    max_parallel: Annotated[
+        int | None,
+        _fleet("--max-parallel", metavar="N", callback=check_number, help="Run it at so many at a time; by default 50"),
+    ] = None,
+    canary: Annotated[
+        int | None,
+        _fleet(
+            "--canary",
+            metavar="N",
+            callback=check_number,
+            help="Run it at so many first, and at the others if it is done at those.",
+        ),
+    ] = None,
+    stop_after: Annotated[
+        str | None,
+        _fleet(
+            "--stop-after",
+            metavar="N|P%",
+            help="Start no more when it has failed, was unreachable or timed out at so many.",
+        ),
+    ] = None,
+    per_node_timeout: Annotated[
+        float | None,
+        _fleet(
+            "--per-node-timeout",
+            metavar="SECONDS",
+            callback=check_seconds,
+            help="Limit for each node, from the request to the exit; by default none.",
+        ),
+    ] = None,
+    group: Annotated[
+        bool, typer.Option("--group", help="Print equal outputs once, when all have ended.", rich_help_panel=FLEET)
+    ] = False,
     route_timeout: RouteTimeout = None,
     peer: Peer = None,
     insecure: Insecure = False,
+    as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Run a command at a node.
+    """Run a command at a node, or at many.
 
     Its stdin, stdout, stderr and exit code are those of this command; a command that signal N ends has 128 + N. If the
     mesh fails, the exit code is 255, and a line on stderr says why. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT are passed on;
     a second one stops the command and all that it has started.
 
+    At several nodes its output has the node before each line, it gets no standard input, and Ctrl-C stops it at all of
+    them. The exit code is 0 only if it is done at all.
+
     The node must allow it: [allow] "exec:run" in its configuration names who may.
     """
     from zmesh_cli.local_sockets import choose
+    from zmesh_cli.nodes import target_of
     from zmesh_cli.run import Command as Line
     from zmesh_cli.run import run
 
     log(verbose)
+    if all_nodes and target is not None:
+        raise typer.BadParameter("give either a TARGET or --all; what is to run comes after --")
+    if not all_nodes and target is None:
+        raise typer.BadParameter("give a TARGET, such as edge-7 or tag:gpu, or --all")
+    where = target_of(target)
     options = {"directory": cwd, "user": user, "timeout": timeout, "stdin": not no_stdin}
-    command = Line.of(words or [], env or [], shell=shell, terminal=terminal, **options)
-    finish(run(choose(peer, node, insecure=insecure), node, command, route_timeout=route_timeout))
+    line = [*(words or []), *context.meta[WORDS]]
+    command = Line.of(line, env or [], shell=shell, terminal=terminal, **options)
+    rules: dict[str, Any] = {
+        "max_parallel": max_parallel,
+        "canary": canary,
+        "stop_after": stop_after,
+        "per_node_timeout": per_node_timeout,
+    }
+    rules = {name: value for name, value in rules.items() if value is not None}
+    if where.node is not None and not (rules or group or as_json):
+        finish(run(choose(peer, where.node, insecure=insecure), where.node, command, route_timeout=route_timeout))
+    if terminal:
+        raise typer.BadParameter("a terminal (-t) is for one node")
+    from zmesh_cli.fleet import Fleet, run_many
+
+    fleet = Fleet(group=group, as_json=as_json, **rules)
+    finish(run_many(choose(peer, insecure=insecure), where, command, fleet, route_timeout=route_timeout))
+
+
+def nodes(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TARGET]",
+            help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them; by default "
+            "all.",
+            show_default=False,
+        ),
+    ] = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """List nodes, with their tags.
+
+    All nodes of the mesh, or those that a target stands for.
+
+    A certificate gives a node its tags; its configuration may give it others (tags = ["gpu"]), which are shown apart,
+    as its own.
+    """
+    from zmesh_cli.local_sockets import choose
+    from zmesh_cli.nodes import nodes, target_of
+
+    log(verbose)
+    finish(nodes(choose(peer, insecure=insecure), target_of(target), timeout=timeout, as_json=as_json))
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.command(cls=Command)(run)
+    app.command(cls=Run)(run)
+    app.command(cls=Command)(nodes)

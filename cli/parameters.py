@@ -31,6 +31,13 @@ def check_count(value: int) -> int:
     return value
 
 
+def check_number(value: int | None) -> int | None:
+    """The value of an option that is a count of at least 1, if it is given. Raises BadParameter."""
+    if value is not None:
+        check_count(value)
+    return value
+
+
 def seconds(flag: str, help: str) -> Any:
     """An option that is a number of seconds above 0."""
     return typer.Option(

@@ -29,7 +29,7 @@ async def routes(place: Place, node: str | None, *, timeout: float | None, as_js
 
 
 async def fetch_tables(session: Session, timeout: float) -> dict[str, Any]:
-    """The tables of the session's target: `node`, `routes`, `edges`, `capabilities`, `duplicates`.
+    """The tables of the session's target: `node`, `routes`, `edges`, `capabilities`, `duplicates`, `tags`.
 
     Raises ExchangeError, and Failure for a malformed reply.
     """
@@ -52,9 +52,14 @@ def _checked(payload: Payload | None) -> dict[str, Any] | None:
                 str(node): [str(directive) for directive in known] for node, known in reply["capabilities"].items()
             },
             "duplicates": [str(node) for node in reply["duplicates"]],
+            "tags": {str(node): _tags(tags) for node, tags in reply.get("tags", {}).items()},
         }
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):  # the last for an infinite number
         return None
+
+
+def _tags(tags: dict[str, Any]) -> dict[str, list[str]]:
+    return {kind: [str(tag) for tag in tags[kind]] for kind in ("certified", "own")}
 
 
 def _route(route: dict[str, Any]) -> dict[str, Any]:

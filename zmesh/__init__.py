@@ -54,11 +54,12 @@ if TYPE_CHECKING:
         Route,
         RouteChanged,
         Stats,
+        Tags,
         TrustChanged,
     )
     from zmesh.payloads import Payload, PayloadLike, Response, Source
     from zmesh.receptor import ReceptorConfig as ReceptorConfig
-    from zmesh.remote import RemoteProcess
+    from zmesh.remote import Outcome, Outcomes, RemoteProcess, State, Target
     from zmesh.requests import ActiveWork, Answer, Answers, Pong, Replies, Reply, ReplyStream, ResponseHandler, Sent
     from zmesh.serving import BUFFER_PAYLOAD as BUFFER_PAYLOAD
     from zmesh.serving import BYTES_PAYLOAD as BYTES_PAYLOAD
@@ -103,6 +104,8 @@ __all__ = [
     "NodeRestarted",
     "NotAllowed",
     "NotTrusted",
+    "Outcome",
+    "Outcomes",
     "Overloaded",
     "Payload",
     "PayloadLike",
@@ -118,8 +121,11 @@ __all__ = [
     "RouteChanged",
     "Sent",
     "Source",
+    "State",
     "Stats",
     "StreamClosed",
+    "Tags",
+    "Target",
     "TimedOut",
     "TooManyReplies",
     "TrustChanged",
@@ -177,7 +183,7 @@ _NAMES = {
         "RouteChanged",
         "TrustChanged",
     ),
-    "zmesh.observe.router": ("Route",),
+    "zmesh.observe.router": ("Route", "Tags"),
     "zmesh.observe.stats": (
         "LinkStatus",
         "Stats",
@@ -189,6 +195,8 @@ _NAMES = {
     ),
     "zmesh.payloads.source": ("Source",),
     "zmesh.remote.remote_process": ("RemoteProcess",),
+    "zmesh.remote.fleet": ("Outcome", "Outcomes", "State"),
+    "zmesh.remote.targets": ("Target",),
     "zmesh.requests.exchange": (
         "Reply",
         "ResponseHandler",

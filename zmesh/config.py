@@ -36,6 +36,8 @@ _LISTS = ("listen", "peers")
 _TABLES = ("allow", "isolation", "plugins")
 SECTIONS = {"run": "exec", "file": "file"}
 """Tables of a file that are those of plugins: `[run]` is `[plugins.exec]`."""
+MAX_TAGS = 32
+"""Tags that a node may give itself."""
 _BOOLEANS = ("ephemeral", "insecure")
 AUTO = "auto"
 """As `identity`: that of the current context, if there is one."""
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
         spool_dir: str | None
         ephemeral: bool
         insecure: bool
+        tags: Sequence[str]
         max_processes: int
         isolation: Mapping[str, Mapping[str, float]]
         plugins: Mapping[str, Mapping[str, object]]
@@ -102,6 +105,7 @@ class Config:
     `spool_dir`          folder for payloads too large for memory; the system's own if None.
     `ephemeral`          a leaf: it forwards nothing and the mesh keeps no state of it.
     `insecure`           allow plaintext to other machines, for a network that you trust.
+    `tags`               up to 32 names that stand for the node among others, such as `gpu`; shaped as a node id.
     `max_processes`      processes of isolated directives that may run at a time; more requests wait in line.
     `isolation`          for an isolated directive, or `*` for all: `max_memory_bytes`, `max_cpu_seconds`, `grace`.
     `plugins`            a section of settings for each namespace, handed to its plugin.
@@ -124,6 +128,7 @@ class Config:
     spool_dir: str | None = None
     ephemeral: bool = False
     insecure: bool = False
+    tags: Sequence[str] = ()
     max_processes: int = 12
     isolation: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     plugins: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
@@ -141,6 +146,7 @@ class Config:
             for url in urls:
                 check_url(url)
             object.__setattr__(self, name, urls)
+        object.__setattr__(self, "tags", _checked_tags(self.tags))
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             kinds, what = ((int, float), "number") if name in _FRACTIONS else ((int,), "whole number")
@@ -287,6 +293,18 @@ def _check_identity(identity: object) -> None:
         raise ConfigError(f"identity must be a folder of state, 'auto', 'none' or an Identity, not {shown(identity)}")
 
 
+def _checked_tags(given: object) -> tuple[str, ...]:
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
+        raise ConfigError(f'tags must be a list such as ["gpu"], not {shown(given)}')
+    tags = tuple(dict.fromkeys(given))
+    for tag in tags:
+        if not isinstance(tag, str) or not is_node_id(tag):
+            raise ConfigError(f"tags has {shown(tag)}, which is not 1 to 64 characters of A-Z a-z 0-9 . _ -")
+    if len(tags) > MAX_TAGS:
+        raise ConfigError(f"tags has {len(tags)} tags, where {MAX_TAGS} are allowed")
+    return tags
+
+
 def _check_isolation(isolation: object) -> None:
     if not isinstance(isolation, Mapping) or not all(isinstance(table, Mapping) for table in isolation.values()):
         raise ConfigError('isolation must hold one table for each directive, such as [isolation."http:execute"]')
@@ -339,7 +357,7 @@ def _from_text(name: str, text: str) -> object:
     """The value of a setting, from that of its environment variable. Raises ConfigError, which names the variable."""
     value: object = text
     try:
-        if name in _LISTS:
+        if name in _LISTS or name == "tags":
             value = tuple(part.strip() for part in text.split(",") if part.strip())
         elif name in _TABLES:
             value = json.loads(text)

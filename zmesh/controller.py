@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from zmesh.config import Settings
     from zmesh.node import Node
-    from zmesh.observe import Event, Events, LinkStatus, Route, Stats
+    from zmesh.observe import Event, Events, LinkStatus, Route, Stats, Tags
     from zmesh.payloads import Payload, PayloadLike, Source
     from zmesh.requests import Answer, Answers, Exchange, Pong, Replies, ReplyStream, ResponseHandler, Sent
 
@@ -199,13 +199,17 @@ class Controller(Machines):
 
     # -- the mesh ------------------------------------------------------------------------------------------------
 
-    def nodes(self) -> list[str]:
-        """The ids of all nodes that can be reached, this one's among them, sorted.
+    def nodes(self, target: str | None = None, *, tag: str | None = None) -> list[str]:
+        """The ids of all nodes that can be reached, this one's among them, sorted; with `tag`, of those that have it.
 
-        As `routes`, `edges`, `capabilities` and `duplicates`, this is the state of the moment, and raises ConfigError
-        at an ephemeral node, which keeps no tables of the mesh.
+        With a `target`, such as `tag:gpu,!edge-9`, those that it stands for; one that it names need not be reachable.
+
+        As `routes`, `edges`, `capabilities`, `tags` and `duplicates`, this is the state of the moment, and raises
+        ConfigError at an ephemeral node, which keeps no tables of the mesh.
         """
-        return self.node.router.get_nodes()
+        if target is None and tag is None:
+            return self.node.router.get_nodes()
+        return self._nodes_of(target if target is not None else f"tag:{tag}", self.node.router.tags())
 
     def routes(self) -> list[Route]:
         """The routes in use, sorted by destination."""
@@ -218,6 +222,10 @@ class Controller(Machines):
     def capabilities(self) -> dict[str, list[str]]:
         """For each node that can be reached, the directives that it offers; `name:!Error` is a plugin that failed."""
         return self.node.router.node_capabilities()
+
+    def tags(self) -> dict[str, Tags]:
+        """For each node that can be reached, its tags."""
+        return self.node.router.tags()
 
     def duplicates(self) -> list[str]:
         """The ids that two live nodes use, sorted, also if one of them was refused."""

@@ -209,7 +209,7 @@ class Node:
         offered = [each for each in self.directives.capabilities() if self.serving.policy.offers(each)]
         if self._membership is not None:
             offered += self._membership.capabilities()
-        self.driver.perform(self.engine.describe(offered, time.monotonic()))
+        self.driver.perform(self.engine.describe(offered, time.monotonic(), tuple(self.config.tags)))
 
     def newcomer(self, config: Config) -> Node:
         """A node that asks for a certificate, where that of this one has expired."""

@@ -12,8 +12,9 @@ The node and its event loop live in one daemon thread, from `open` to `close`. A
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from zmesh.config import Settings
-    from zmesh.observe import Event, LinkStatus, Route, Stats
+    from zmesh.observe import Event, LinkStatus, Route, Stats, Tags
+    from zmesh.remote import FleetOptions, Outcome, RunOptions, Word
 
 T = TypeVar("T")
 SomeIteration = TypeVar("SomeIteration", bound="Iteration[Any]")
@@ -239,9 +241,12 @@ class Controller:
 
     # -- the mesh ------------------------------------------------------------------------------------------------
 
-    def nodes(self) -> list[str]:
-        """The ids of all nodes that can be reached, this one's among them, sorted."""
-        return self._do(_in_the_loop(self._mesh.nodes))
+    def nodes(self, target: str | None = None, *, tag: str | None = None) -> list[str]:
+        """The ids of all nodes that can be reached, sorted, this one's among them; with `tag`, those that have it.
+
+        With a `target`, such as `tag:gpu,!edge-9`, those that it stands for.
+        """
+        return self._do(_in_the_loop(lambda: self._mesh.nodes(target, tag=tag)))
 
     def routes(self) -> list[Route]:
         """The routes in use, sorted by destination."""
@@ -254,6 +259,10 @@ class Controller:
     def capabilities(self) -> dict[str, list[str]]:
         """For each node that can be reached, the directives that it offers."""
         return self._do(_in_the_loop(self._mesh.capabilities))
+
+    def tags(self) -> dict[str, Tags]:
+        """For each node that can be reached, its tags."""
+        return self._do(_in_the_loop(self._mesh.tags))
 
     def duplicates(self) -> list[str]:
         """The ids that two live nodes use, sorted."""
@@ -372,6 +381,44 @@ class Controller:
         )
         answers = node_thread.do(begin)
         return self._iterating(Iteration(node_thread, aiter(answers), answers.aclose))
+
+    # -- work on machines ----------------------------------------------------------------------------------------
+
+    def run(
+        self, node: str, command: Sequence[Word], /, **options: Unpack[RunOptions]
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command at a node, as subprocess.run does here: its exit code, stdout and stderr.
+
+        Raises CommandFailed if it can't be executed, and as `zmesh.Controller.run` in all else.
+        """
+
+        async def run() -> subprocess.CompletedProcess[bytes]:
+            async with self._mesh.run(node, command, **options) as process:
+                out, err = await process.communicate()
+                return subprocess.CompletedProcess(process.command, process.returncode or 0, out, err)
+
+        return self._do(run)
+
+    def check_output(self, node: str, command: Sequence[Word], /, **options: Unpack[RunOptions]) -> bytes:
+        """The stdout of a command at a node. Raises CommandFailed if it exits with anything but 0."""
+        return self._do(lambda: self._mesh.check_output(node, command, **options))
+
+    def run_many(
+        self,
+        nodes: Iterable[str] | str,
+        command: Sequence[Word],
+        /,
+        **options: Unpack[FleetOptions],
+    ) -> Iteration[Outcome]:
+        """Run a command at many nodes; iterate over what this returns for an Outcome of each, as they come.
+
+        As `zmesh.Controller.run_many` in all else.
+        """
+        mesh, node_thread = self._mesh, self._opened()
+        outcomes = node_thread.do(_in_the_loop(lambda: mesh.run_many(nodes, command, **options)))
+        return self._iterating(Iteration(node_thread, aiter(outcomes), outcomes.aclose))
+
+    # -- messages ------------------------------------------------------------------------------------------------
 
     def send(
         self,

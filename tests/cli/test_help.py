@@ -17,6 +17,7 @@ COMMANDS = [
     "ping",
     "send",
     "run",
+    "nodes",
     "routes",
     "cancel",
     "demo",
@@ -39,6 +40,8 @@ PLACEHOLDERS = {
     "NAMESPACE:ACTION",
     "[PAYLOAD]",
     "[NODE]",
+    "[TARGET]",
+    "TARGET",
     "MESSAGE_ID",
     "NAME",
     "TICKET",
@@ -95,6 +98,7 @@ def site(new_shell: Callable[[], Any]) -> Any:
     """A shell with the nodes of the examples, and with their files in its folder."""
     shell = new_shell()
     shell.environment["ZMESH_ALLOW"] = '{"exec:*": ["*"], "file:*": ["*"]}'
+    shell.environment["ZMESH_TAGS"] = "gpu"
     shell.hub = shell.chain("hub", "edge-7")[0].url
     (shell.folder / "backup.tar").write_bytes(b"content")
     (shell.folder / "log").write_bytes(b"lines\n")
@@ -129,8 +133,9 @@ def test_each_example_of_a_request_succeeds(site: Any, line: str) -> None:
     environment = site.environment | {"ZMESH_PEER": "hub"}
     command = bash(site, runnable(site, line))
     done = subprocess.run(command, env=environment, cwd=site.folder, capture_output=True, timeout=90)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout or "-o log.gz" in line
+    is_fleet = "--all" in line or ("tag:" in line.partition(" -- ")[0] and " run " in line)
+    assert (done.returncode, done.stderr) == (0, b"zmesh: 2 nodes: 2 done\n" if is_fleet else b"")
+    assert done.stdout or "-o log.gz" in line or line.endswith("-- true")
     if "-o log.gz" in line:
         assert (site.folder / "log.gz").read_bytes()[:2] == b"\x1f\x8b"
 

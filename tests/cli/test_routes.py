@@ -13,7 +13,7 @@ def test_without_a_node_it_is_the_table_of_the_peer_itself(mesh: Any, lines: Lin
     done = mesh.run("routes", "--json")
     assert (done.returncode, done.stderr) == (0, b"")
     (tables,) = lines(done)
-    assert list(tables) == ["schema", "node", "routes", "edges", "capabilities", "duplicates"]
+    assert list(tables) == ["schema", "node", "routes", "edges", "capabilities", "duplicates", "tags"]
     assert (tables["schema"], tables["node"]) == ("zmesh.routes/1", "hub")
     keys = ("destination", "next_hop", "hops", "why")
     assert [tuple(route[key] for key in keys) for route in tables["routes"]] == [

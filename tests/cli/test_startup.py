@@ -19,6 +19,7 @@ ITS_OWN = {
     "ping": {"ping"},
     "send": {"send", "input", "output_file"},
     "routes": {"routes", "tables"},
+    "nodes": {"nodes", "routes", "tables"},
     "cancel": {"cancel", "routes", "tables"},
 }
 SHARED = {

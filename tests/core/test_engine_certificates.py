@@ -46,6 +46,15 @@ def test_the_identity_of_an_address_is_that_of_its_node(sim):
     assert Engine("a", 1, now=0.0).identity("a") is None
 
 
+def test_tags_of_certificates_and_of_nodes_themselves_are_told_apart():
+    authority = TestAuthority(1, begins=NOW - DAY)
+    sim = Simulator(3)
+    sim.chain("a", "b", epoch=float(NOW), credentials=lambda id: authority.credentials(id, tags=("gpu",)))
+    sim.nodes["b"].do(sim.nodes["b"].engine.describe(["x:y"], sim.nodes["b"].now, ("lab",)))
+    assert sim.settle()
+    assert sim.nodes["a"].engine.tags() == {"a": (("gpu",), ()), "b": (("gpu",), ("lab",))}
+
+
 def test_two_live_nodes_of_one_id_are_detected_although_their_keys_differ():
     authority = TestAuthority(1, begins=NOW - DAY)
     sim = Simulator(5)

@@ -28,6 +28,7 @@ def test_a_route_is_shown_with_its_next_hop_and_the_alternates(linked):
     assert linked.engine.settled(linked.now) > 0
     assert linked.engine.duplicates() == set()
     assert set(linked.engine.records()) == {"b"}
+    assert linked.engine.tags() == {"b": ((), ())}
     assert linked.engine.last_heard_by("nobody") is None
     assert linked.engine.routing.moved_at > 0
     assert linked.engine.routing.counts()["routes"] == 3

@@ -253,6 +253,7 @@ SYNC = {
     "routes": lambda mesh: mesh.routes(),
     "edges": lambda mesh: mesh.edges(),
     "capabilities": lambda mesh: mesh.capabilities(),
+    "tags": lambda mesh: mesh.tags(),
     "duplicates": lambda mesh: mesh.duplicates(),
     "links": lambda mesh: mesh.links(),
     "stats": lambda mesh: mesh.stats(),

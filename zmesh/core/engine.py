@@ -285,9 +285,9 @@ class Engine(View):
         self.delivery.release_credit(stream, credit, now)
         return self._finish(now)
 
-    def describe(self, capabilities: Iterable[str], now: float) -> list[Effect]:
-        """Advertise these directives to all nodes."""
-        self.routing.describe(capabilities, now)
+    def describe(self, capabilities: Iterable[str], now: float, tags: tuple[str, ...] = ()) -> list[Effect]:
+        """Advertise these directives, and tags of this node's own, to all nodes."""
+        self.routing.describe(capabilities, now, tags)
         return self._done(now)
 
     def trust_changed(self, now: float) -> list[Effect]:

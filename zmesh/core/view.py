@@ -11,7 +11,7 @@ from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
 from zmesh.core.neighbours import Link, Neighbours
 from zmesh.core.routing import Routing, SelectedRoute
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import Record, host_of
+from zmesh.core.wire import Record, host_of, tags_of
 
 
 class ActiveLink(NamedTuple):
@@ -167,6 +167,15 @@ class View:
     def records(self) -> dict[NodeId, Record]:
         """The records of all nodes that can be reached, and of this one: directives, neighbours, costs."""
         return self.routing.records()
+
+    def tags(self) -> dict[NodeId, tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Of all nodes that can be reached, and of this one: the tags of the certificate, and those that the node gives
+        itself."""
+        found = {}
+        for node, record in self.records().items():
+            certified = self.routing.certified(node)
+            found[node] = (certified.identity.tags if certified is not None else (), tags_of(record))
+        return found
 
     def duplicates(self) -> set[NodeId]:
         """The node ids that are used by two live nodes, or were refused for that."""

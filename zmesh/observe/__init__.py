@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         event_of,
     )
     from zmesh.observe.journal import Journal, Neighbour
-    from zmesh.observe.router import Route, Router
+    from zmesh.observe.router import Route, Router, Tags
     from zmesh.observe.stats import LinkStatus, Stats, links_of, stats_of
     from zmesh.observe.telemetry import Telemetry
 else:
@@ -57,7 +57,7 @@ else:
                 "event_of",
             ),
             "journal": ("Journal", "Neighbour"),
-            "router": ("Route", "Router"),
+            "router": ("Route", "Router", "Tags"),
             "stats": ("LinkStatus", "Stats", "links_of", "stats_of"),
             "telemetry": ("Telemetry",),
         },
@@ -85,6 +85,7 @@ __all__ = [
     "RouteChanged",
     "Router",
     "Stats",
+    "Tags",
     "Telemetry",
     "TrustChanged",
     "event_of",

@@ -28,6 +28,20 @@ class Route:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """The tags of a node: `certified` by its certificate, and `own`, which it gives itself by its configuration.
+
+    Permissions look at certified ones only.
+    """
+
+    certified: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+
+    def __contains__(self, tag: object) -> bool:
+        return tag in self.certified or tag in self.own
+
+
 class Router:
     """A read-only view of a node's tables, at the moment of each call.
 
@@ -70,6 +84,10 @@ class Router:
     def node_capabilities(self) -> dict[str, list[str]]:
         """For each node that can be reached, the directives that it offers; `name:!Error` is a plugin that failed."""
         return {node: list(record.capabilities) for node, record in sorted(self._tables.records().items())}
+
+    def tags(self) -> dict[str, Tags]:
+        """The tags of each node that can be reached, this one's among them, sorted by node."""
+        return {node: Tags(*tags) for node, tags in sorted(self._tables.tags().items())}
 
     def next_hop(self, node: str) -> str | None:
         """The neighbour that messages to `node` go to first; None if there is no route, or it is this node."""

@@ -11,15 +11,30 @@ from typing import TYPE_CHECKING
 from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from zmesh.remote.machines import Machines, RunOptions
-    from zmesh.remote.remote_process import RemoteProcess, Starting
+    from zmesh.remote.fleet import Outcome, Outcomes, State
+    from zmesh.remote.machines import FleetOptions, Machines, RunOptions
+    from zmesh.remote.remote_process import RemoteProcess, Starting, Word
+    from zmesh.remote.targets import Target
 else:
     __getattr__ = lazy_attributes(
         __name__,
         {
-            "machines": ("Machines", "RunOptions"),
-            "remote_process": ("RemoteProcess", "Starting"),
+            "fleet": ("Outcome", "Outcomes", "State"),
+            "machines": ("FleetOptions", "Machines", "RunOptions"),
+            "remote_process": ("RemoteProcess", "Starting", "Word"),
+            "targets": ("Target",),
         },
     )
 
-__all__ = ["Machines", "RemoteProcess", "RunOptions", "Starting"]
+__all__ = [
+    "FleetOptions",
+    "Machines",
+    "Outcome",
+    "Outcomes",
+    "RemoteProcess",
+    "RunOptions",
+    "Starting",
+    "State",
+    "Target",
+    "Word",
+]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Container, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
+from zmesh import requests
 from zmesh.arguments import check_timeout
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from zmesh.payloads import PayloadLike
+    from zmesh.remote.fleet import OnOutput, Outcomes
     from zmesh.remote.remote_process import Starting, Word
     from zmesh.requests import ReplyStream
 
@@ -37,6 +39,22 @@ class RunOptions(TypedDict, total=False):
     route_timeout: float | None
 
 
+class FleetOptions(RunOptions, total=False):
+    """How a command runs at many nodes.
+
+    At most `max_parallel` (50) run it at a time. With `canary`, so many run it first, and the others only if all of
+    those are done. After `stop_after` nodes, or a share of them such as `"5%"`, that have failed, were unreachable or
+    timed out, no more are started. `per_node_timeout` are the seconds for each node, from the request to the exit.
+    `on_output(node, stream, data)`, a coroutine function, takes the output as it comes: 1 is stdout, 2 stderr.
+    """
+
+    max_parallel: int
+    canary: int
+    stop_after: int | str | None
+    per_node_timeout: float | None
+    on_output: OnOutput | None
+
+
 class Machines:
     """The part of a Controller that works on machines."""
 
@@ -51,6 +69,17 @@ class Machines:
         buffered: bool = True,
     ) -> ReplyStream:
         """As `Controller.stream`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _nodes_of(target: str, known: Mapping[str, Container[str]]) -> list[str]:
+        """The nodes that a target stands for. Raises ConfigError."""
+        from zmesh.remote.targets import Target
+
+        return Target.of(target).nodes(known)
+
+    def nodes(self, target: str | None = None, *, tag: str | None = None) -> list[str]:
+        """As `Controller.nodes`."""
         raise NotImplementedError
 
     def _run_node(self, main: Any) -> Any:
@@ -85,6 +114,34 @@ class Machines:
         from zmesh.remote import remote_process
 
         return remote_process.check_output(self._starting(node, command, **options))
+
+    def run_many(
+        self,
+        nodes: Iterable[str] | str,
+        command: Sequence[Word],
+        /,
+        **options: Unpack[FleetOptions],
+    ) -> Outcomes:
+        """Run a command at many nodes; iterate over what this returns for an Outcome of each, as they come.
+
+        `nodes` are ids, or a target as `nodes` takes. What goes wrong at one is in its Outcome, and keeps none of the
+        others waiting. Options are those of FleetOptions, and of RunOptions for each node.
+
+        Raises ConfigError for what is no target or number, and ValueError for stdin that can be read only once.
+        """
+        from zmesh.remote import fleet  # here: few programs run commands
+        from zmesh.remote.remote_process import start_record
+
+        shared: dict[str, Any] = dict(options)
+        rules, on_output = fleet.rules_in(shared)
+        stdin = requests.repeatable(shared.pop("stdin", None))
+        start_record(command)  # raises for what is no command
+        ids = self.nodes(nodes) if isinstance(nodes, str) else list(nodes)
+
+        def start(node: str) -> Starting:
+            return self._starting(node, command, stdin=stdin(), **shared)
+
+        return fleet.Outcomes(ids, start, rules, on_output)
 
     def _starting(
         self,

@@ -35,7 +35,7 @@ class Builtins:
         serving.add_builtin(CANCEL, self._cancel)
 
     def tables(self) -> dict[str, object]:
-        """This node's routes, and the edges, capabilities and duplicate ids that it knows of, as JSON values."""
+        """This node's routes, and the edges, capabilities, duplicate ids and tags that it knows of, as JSON values."""
         router = self._router
         return {
             "node": router.node_id,
@@ -43,6 +43,9 @@ class Builtins:
             "edges": [list(edge) for edge in router.get_edges()],
             "capabilities": router.node_capabilities(),
             "duplicates": router.duplicates(),
+            "tags": {
+                node: {"certified": list(tags.certified), "own": list(tags.own)} for node, tags in router.tags().items()
+            },
         }
 
     def _pong(self, work: Work) -> object:

@@ -91,6 +91,8 @@ def test_the_own_record_is_signed_and_names_the_key_of_its_incarnation(routing, 
     routing.describe(["c:c"], 1.0)
     assert routing.record("a").extensions != record.extensions
     assert routing.certified("a") == credentials.own
+    routing.describe(["c:c"], 2.0, ("gpu",))
+    assert wire.tags_of(routing.record("a")) == ("gpu",)
 
 
 def test_a_record_waits_for_the_certificate_which_is_requested_once_from_who_sent_it(routing, authority, reports):

@@ -26,6 +26,7 @@ from zmesh.core.wire import (
     Record,
     decode_record,
     encode,
+    tags_of,
 )
 
 
@@ -552,3 +553,13 @@ def test_a_record_that_nothing_will_drop_is_found(records):
     records._gone.cancel("b")
     with pytest.raises(AssertionError, match="without a timeout"):
         records.check()
+
+
+def test_the_own_record_has_the_tags_of_this_node(records):
+    records.describe(["x:y"], (), 0.0, tags=("gpu",))
+    own = records.get("a")
+    assert (tags_of(own), tags_of(decode_record(encode(own)))) == (("gpu",), ("gpu",))
+    records.describe(["x:y"], (), 0.0, tags=("gpu",))
+    assert records.get("a") is own
+    records.describe(["x:y"], (), 0.0)
+    assert tags_of(records.get("a")) == ()

@@ -84,6 +84,7 @@ def test_the_signature_of_a_record_covers_all_but_serial_and_costs():
         record._replace(public_key=bytes(31) + b"x"),
         record._replace(started=2.0),
         record._replace(refused=()),
+        record._replace(extensions={wire.TAGS: wire.encode_tags(("gpu",))}),
     ]
     assert signed not in {wire.signed_record("lab", other, b"d") for other in others}
     assert signed not in (wire.signed_record("lab", record, b"e"), wire.signed_record("lob", record, b"d"))

@@ -66,3 +66,26 @@ def test_a_capability_is_a_text(capabilities):
 
 def test_a_record_may_have_no_key_that_is_a_text():
     refused(wire.decode_record, record(key="key"), "not a key")
+
+
+# --- tags of records --------------------------------------------------------------------------------------------------
+
+
+def tagged(content):
+    return wire.encode(wire.Record("a", 1, 1, (), (), b"")._replace(extensions={wire.TAGS: content}))
+
+
+def test_tags_of_a_record_are_names():
+    record = wire.decode_record(tagged(wire.encode_tags(("gpu", "site-3"))))
+    assert wire.tags_of(record) == ("gpu", "site-3")
+    assert wire.tags_of(record._replace(extensions={})) == ()
+    most = tuple(f"{number:0{wire.MAX_TAG}}" for number in range(wire.MAX_TAGS))
+    assert wire.tags_of(wire.decode_record(tagged(wire.encode_tags(most)))) == most
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", wire.encode_tags(("g p u",)), wire.encode_tags(("a",) * (wire.MAX_TAGS + 1)), bytes(3000)]
+)
+def test_a_record_with_anything_else_for_tags_is_malformed(content):
+    with pytest.raises(wire.WireError):
+        wire.decode_record(tagged(content))

@@ -32,6 +32,8 @@ texts = st.text(max_size=40)
 acks = st.lists(st.builds(AckItem, bytes16, st.booleans(), u63, u63), max_size=5).map(tuple)
 metadata = st.dictionaries(texts, texts, max_size=3)
 extensions = st.dictionaries(st.integers(2, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
+of_records = st.dictionaries(st.integers(3, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
+tags = st.lists(nodes, max_size=wire.MAX_TAGS).map(lambda names: {wire.TAGS: wire.encode_tags(tuple(names))})
 lifetimes = st.none() | st.floats(0, 1e17)
 request_headers = st.builds(RequestHeader, texts, numbers, lifetimes, st.booleans(), texts, metadata)
 reply_headers = st.builds(ReplyHeader, numbers, u63, texts, metadata)
@@ -71,7 +73,8 @@ records = st.builds(
     st.lists(texts, max_size=5).map(tuple),
     st.lists(st.tuples(nodes, st.integers(0, INFINITY)), max_size=5).map(tuple),
     st.binary(max_size=wire.MAX_KEY), numbers,
-    st.lists(st.builds(wire.Refused, nodes, u64, numbers, texts), max_size=wire.MAX_REFUSED).map(tuple), extensions,
+    st.lists(st.builds(wire.Refused, nodes, u64, numbers, texts), max_size=wire.MAX_REFUSED).map(tuple),
+    of_records | tags,
 )  # fmt: skip
 
 VALUES = {

@@ -19,7 +19,7 @@ from zmesh.core.credentials import Certified, Credentials, Disbelieved
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import LinkId, NodeId
 from zmesh.core.timers import Alarm, Timers, WallClock
-from zmesh.core.wire import SIGNATURE, Record, WireError
+from zmesh.core.wire import SIGNATURE, TAGS, Record, WireError
 
 REQUEST_TIMEOUT = 5.0
 """Seconds that a record waits for a certificate. It is sent again later: the digests of both tables differ."""
@@ -71,7 +71,7 @@ class Certificates:
         statement = wire.signed_record(credentials.mesh, record, own)
         if statement != self._signed[0]:
             self._signed = (statement, wire.encode_signature(own, credentials.sign(statement)))
-        return record._replace(extensions={SIGNATURE: self._signed[1]})
+        return record._replace(extensions={**record.extensions, SIGNATURE: self._signed[1]})
 
     # -- records of others ---------------------------------------------------------------------------------------
 
@@ -206,4 +206,5 @@ def _signed_part(record: Record) -> tuple[object, ...]:
         record.started,
         record.refused,
         record.extensions.get(SIGNATURE),
+        record.extensions.get(TAGS),
     )

@@ -30,10 +30,12 @@ from zmesh.core.wire import (
     MAX_RECORD,
     MAX_RECORDS,
     MAX_REFUSED,
+    TAGS,
     Record,
     Refused,
     digest,
     encode,
+    encode_tags,
 )
 
 KEEP_GONE = 60.0
@@ -123,13 +125,19 @@ class Records:
         neighbours: tuple[tuple[NodeId, int], ...],
         now: float,
         refused: tuple[Refused, ...] = (),
+        tags: tuple[str, ...] = (),
     ) -> list[str]:
         """Originate the own record with this content if that is new, as far as a record has room for it. Returns a text
         for each list that was cut, if another number is left out than before.
         """
         offered = tuple(name[:MAX_CAPABILITY] for name in capabilities)
         names, beside = offered[:MAX_CAPABILITIES], neighbours[:MAX_NEIGHBOURS]
-        own = self._own._replace(capabilities=names, neighbours=beside, refused=refused[:MAX_REFUSED])
+        extensions = {number: content for number, content in self._own.extensions.items() if number != TAGS}
+        if tags:
+            extensions[TAGS] = encode_tags(tags)
+        own = self._own._replace(
+            capabilities=names, neighbours=beside, refused=refused[:MAX_REFUSED], extensions=extensions
+        )
         while (
             own != self._own and len(encode(own._replace(serial=HIGHEST))) > MAX_RECORD
         ):  # names of four bytes a character

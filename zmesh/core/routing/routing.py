@@ -73,6 +73,7 @@ class Routing:
         self._adjacencies = adjacencies
         self._emit = emit
         self._capabilities: tuple[str, ...] = ()
+        self._tags: tuple[str, ...] = ()
         self._routes = Routes(node, incarnation, serial, alarm, limits.destinations)
         self._routes.changed_at = now
         self._certificates: Certificates | None = None
@@ -271,8 +272,9 @@ class Routing:
 
     # -- this node -----------------------------------------------------------------------------------------------
 
-    def describe(self, capabilities: Iterable[str], now: float) -> None:
-        """Advertise these directives in the own record from now on."""
+    def describe(self, capabilities: Iterable[str], now: float, tags: tuple[str, ...] = ()) -> None:
+        """Advertise these directives, and tags of this node's own, in the own record from now on."""
+        self._tags = tags
         self._capabilities = tuple(name.encode(errors="replace").decode() for name in capabilities)
         self._originate(now)
 
@@ -481,7 +483,7 @@ class Routing:
         if self._leaf:
             return
         neighbours, refused = self._adjacencies.neighbours(), self._duplicates.refused()
-        for cut in self._records.describe(self._capabilities, neighbours, now, refused):
+        for cut in self._records.describe(self._capabilities, neighbours, now, refused, self._tags):
             self._emit(Report("record_cut", self.node, None, cut))
 
     def _apply_costs(self, now: float) -> None:

@@ -37,6 +37,8 @@ from zmesh.core.wire.limits import (
     MAX_RECORD,
     MAX_RECORDS,
     MAX_REFUSED,
+    MAX_TAG,
+    MAX_TAGS,
     MAX_TEXT,
     MAX_TTL,
     MAX_WHERE,
@@ -51,6 +53,12 @@ FULL_BEGIN = 1
 FULL_END = 2
 MAX_KNOWN = 65536
 
+TAGS = 2
+"""The extension of a RECORD with the tags that its node gives itself, as an array of text."""
+
+MAX_TAGS_BYTES = MAX_TAGS * (MAX_TAG + 2) + 3
+
+_RECORD_EXTENSIONS = {TAGS: MAX_TAGS_BYTES}
 _HELLO_EXTENSIONS = {IDENTITY: MAX_PROOF, ENROLLING: 0, ENDORSEMENTS: MAX_ENDORSEMENT_BYTES}
 _known_nodes: dict[object, NodeId] = {}
 _INT = {int}
@@ -302,6 +310,9 @@ def decode_record(blob: bytes) -> Record:
         edges.append((read_node(neighbour), read_int(cost, INFINITY)))
     if type(public_key) is not bytes or len(public_key) > MAX_KEY:
         raise WireError(f"not a key of at most {MAX_KEY} bytes")
+    extra = read_extensions(extensions, _RECORD_EXTENSIONS)
+    if TAGS in extra:
+        decode_tags(extra[TAGS])
     return Record(
         read_node(node),
         read_int(incarnation, U64),
@@ -311,8 +322,24 @@ def decode_record(blob: bytes) -> Record:
         public_key,
         read_number(started),
         tuple(map(_refused, read_items(refused, MAX_REFUSED))),
-        read_extensions(extensions),
+        extra,
     )
+
+
+def encode_tags(tags: tuple[str, ...]) -> bytes:
+    """The content of the extension TAGS."""
+    return pack(tags)
+
+
+def decode_tags(data: bytes) -> tuple[str, ...]:
+    """Read the content of the extension TAGS: names as those of nodes. Raises WireError."""
+    return tuple(read_node(tag) for tag in read_items(unpack(data, MAX_TAGS_BYTES), MAX_TAGS))
+
+
+def tags_of(record: Record) -> tuple[str, ...]:
+    """The tags that the node of a record gives itself."""
+    data = record.extensions.get(TAGS)
+    return decode_tags(data) if data is not None else ()
 
 
 def signed_record(mesh: str, record: Record, certificate: bytes) -> bytes:
@@ -321,10 +348,9 @@ def signed_record(mesh: str, record: Record, certificate: bytes) -> bytes:
     The serial and the costs of links are not in it: they change all the time, and a node that lies about them can lie
     about its routes just as well.
     """
-    _, incarnation, _, capabilities, _, public_key, started, refused, _ = record
-    return pack(
-        ("zmesh record 1", mesh, certificate, record.node, incarnation, capabilities, public_key, started, refused)
-    )
+    _, incarnation, _, capabilities, _, public_key, started, refused, extensions = record
+    content = (record.node, incarnation, capabilities, public_key, started, refused, extensions.get(TAGS, b""))
+    return pack(("zmesh record 1", mesh, certificate, *content))
 
 
 def _refused(item: object) -> Refused:

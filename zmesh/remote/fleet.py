@@ -1,0 +1,256 @@
+"""One command at many nodes: so many at a time, some of them first, and an end after so many that went wrong.
+
+A node that fails, can't be reached or takes too long keeps none of the others waiting. Each node has an Outcome, also
+one where the command was not started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from zmesh.errors import CommandFailed, ConfigError, MeshError, Overloaded, TimedOut, Unreachable
+from zmesh.remote.remote_process import Starting, failed
+
+MAX_OUTPUT = 16 * 1024 * 1024
+"""Bytes of output of one node that an Outcome holds; one with more is stopped."""
+
+LINE = 400
+"""Bytes of output, from its end, in which the last line is looked for."""
+
+OnOutput: TypeAlias = "Callable[[str, int, bytes], Awaitable[None]]"
+Start: TypeAlias = Callable[[str], Starting]
+
+
+class State(StrEnum):
+    """What became of the command at one node."""
+
+    DONE = "done"
+    """It has exited with 0."""
+    FAILED = "failed"
+    """It has exited with something else, or could not be executed, or the node refused it."""
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed out"
+    STOPPED = "stopped"
+    """It ran when all was stopped."""
+    NOT_STARTED = "not started"
+
+
+WRONG = frozenset((State.FAILED, State.UNREACHABLE, State.TIMED_OUT))
+"""The states that count for `stop_after`, and of which a canary may have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the command at one node.
+
+    `returncode` is its exit code, or minus the signal that killed it; None if there is none. `stdout` and `stderr` are
+    what it has put out, empty if `on_output` was given. `error` is what went wrong, and `seconds` how long it took.
+    """
+
+    node: str
+    state: State
+    returncode: int | None = None
+    stdout: bytes = b""
+    stderr: bytes = b""
+    error: MeshError | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How many at a time, and when to end. Raises ConfigError for what is no number of nodes or seconds."""
+
+    max_parallel: int = 50
+    canary: int = 0
+    stop_after: int | str | None = None
+    per_node_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if not _is_whole(self.max_parallel, 1):
+            raise ConfigError(f"max_parallel must be a whole number, 1 or more, not {self.max_parallel!r}")
+        if not _is_whole(self.canary, 0):
+            raise ConfigError(f"canary must be a whole number, 0 or more, not {self.canary!r}")
+        seconds = self.per_node_timeout
+        if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds < math.inf):
+            raise ConfigError(f"per_node_timeout must be a number of seconds above 0, not {seconds!r}")
+        self.limit(1)
+
+    def limit(self, count: int) -> float:
+        """How many of so many nodes may go wrong before no more are started."""
+        given = self.stop_after
+        if given is None:
+            return math.inf
+        if _is_whole(given, 1):
+            return float(given)
+        found = re.fullmatch(r"(\d{1,9})(%?)", given) if isinstance(given, str) else None
+        if found is None or int(found[1]) < 1 or (found[2] and int(found[1]) > 100):
+            raise ConfigError(f"stop_after must be a number of nodes or a share such as 5%, not {given!r}")
+        return max(1, math.ceil(count * int(found[1]) / 100)) if found[2] else int(found[1])
+
+
+RULES = tuple(field.name for field in fields(Rules))
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+class Outcomes:
+    """The outcomes at many nodes, in the order of their coming; what `run_many` gives back.
+
+    Nothing is started before the first one is asked for. Leaving an `async with` block, and cancelling the task that
+    waits, stops what runs; the block ends when all has ended.
+    """
+
+    def __init__(self, nodes: Iterable[str], start: Start, rules: Rules, on_output: OnOutput | None) -> None:
+        self._waiting = deque(dict.fromkeys(nodes))
+        self._start = start
+        self._rules = rules
+        self._on_output = on_output
+        self._limit = rules.limit(len(self._waiting))
+        self._canaries = rules.canary
+        self._running: dict[asyncio.Task[Outcome], str] = {}
+        self._streams: dict[str, dict[int, bytearray]] = {}
+        """What has come of the output of the nodes at which it runs."""
+        self._wrong = 0
+        self._starts_none = False
+
+    @property
+    def running(self) -> list[str]:
+        """The nodes at which it runs now."""
+        return list(self._running.values())
+
+    def last_line(self, node: str) -> str:
+        """The last line of output so far of a node at which it runs; "" if there is none, or `on_output` takes it."""
+        for stream in self._streams.get(node, {}).values():
+            if text := bytes(stream[-LINE:]).decode(errors="replace").rstrip():
+                return text.rpartition("\n")[2]
+        return ""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        self._fill()
+        if not self._running:
+            if not self._waiting:
+                raise StopAsyncIteration
+            return Outcome(self._waiting.popleft(), State.NOT_STARTED)
+        try:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self.stop()
+            raise
+        task = next(task for task in self._running if task.done())
+        node = self._running.pop(task)
+        if task.cancelled():  # before its first step
+            return Outcome(node, State.NOT_STARTED)
+        outcome = task.result()
+        self._canaries -= 1
+        if outcome.state in WRONG:
+            self._wrong += 1
+            if self._canaries >= 0 or self._wrong >= self._limit:
+                self._starts_none = True
+        return outcome
+
+    def stop(self) -> None:
+        """Start no more, and stop those that run; their outcomes come when they have ended."""
+        self._starts_none = True
+        for task in self._running:
+            task.cancel()
+
+    async def aclose(self) -> None:
+        """Stop those that run, and wait until they have ended."""
+        self.stop()
+        self._waiting.clear()
+        if self._running:
+            await asyncio.wait(self._running)
+        for task in self._running:
+            task.cancelled() or task.exception()
+        self._running.clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _fill(self) -> None:
+        """Start it at as many more nodes as the rules allow."""
+        most = self._rules.max_parallel
+        if self._canaries > 0:
+            most = min(most, self._canaries)
+        while self._waiting and not self._starts_none and len(self._running) < most:
+            node = self._waiting.popleft()
+            self._running[asyncio.get_running_loop().create_task(self._run(node))] = node
+
+    async def _run(self, node: str) -> Outcome:
+        begun = time.monotonic()
+        streams = self._streams[node] = {1: bytearray(), 2: bytearray()}
+        code: int | None = None
+        error: MeshError | None = None
+        state = State.FAILED
+        try:
+            async with asyncio.timeout(self._rules.per_node_timeout):
+                code, error = await self._run_to_its_end(node, streams)
+                state = State.FAILED if code else State.DONE
+        except TimedOut as failure:
+            state, error = State.TIMED_OUT, failure
+        except TimeoutError:
+            seconds = self._rules.per_node_timeout
+            state, error = State.TIMED_OUT, TimedOut(f"node {node!r}: not done within {seconds:g} s", node=node)
+        except Unreachable as failure:
+            state, error = State.UNREACHABLE, failure
+        except CommandFailed as failure:
+            code, error = failure.returncode, failure
+        except MeshError as failure:
+            error = failure
+        except asyncio.CancelledError:
+            state = State.STOPPED
+        del self._streams[node]
+        out, err = (bytes(streams[number]) for number in (1, 2))
+        return Outcome(node, state, code, out, err, error, time.monotonic() - begun)
+
+    async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
+        """Run it at a node: its exit code, and for one that is not 0 the error. Raises MeshError."""
+        starting = self._start(node)
+        try:
+            process = await starting
+            async for stream, data in process.output():
+                if self._on_output is not None:
+                    await self._on_output(node, stream, data)
+                    continue
+                streams[stream] += data
+                if len(streams[1]) + len(streams[2]) > MAX_OUTPUT:
+                    raise Overloaded(
+                        f"node {node!r}: the command has put out more than {MAX_OUTPUT} bytes, and was stopped; give "
+                        "on_output, which takes it as it comes",
+                        node=node,
+                    )
+        finally:
+            await starting.__aexit__(None, None, None)
+        code = process.returncode or 0
+        return code, failed(process, b"", bytes(streams[2])) if code else None
+
+
+def rules_in(options: dict[str, Any]) -> tuple[Rules, OnOutput | None]:
+    """Take the rules and `on_output` out of the options of `run_many`.
+
+    Raises ConfigError, and ValueError for stdin that is a pipe.
+    """
+    stdin = options.get("stdin")
+    if isinstance(stdin, int) and stdin == asyncio.subprocess.PIPE:
+        raise ValueError("many nodes can't share stdin=PIPE; give stdin as bytes or as a path")
+    given = {name: options.pop(name) for name in RULES if name in options}
+    return Rules(**given), options.pop("on_output", None)

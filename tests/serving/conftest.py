@@ -38,6 +38,7 @@ class Exchange:
     finished: bool = False
     reason: str | None = None
     error: str | None = None
+    reset_code: int | None = None
     handing_over: int = 0
 
 
@@ -51,8 +52,8 @@ class Request:
     async def reply(self, outgoing):
         await self.sink.reply(self.message_id, outgoing)
 
-    def finish(self, outgoing=None, *, reason=None, error=None):
-        self.sink.finish(self.message_id, outgoing, reason=reason, error=error)
+    def finish(self, outgoing=None, *, reason=None, error=None, reset_code=None):
+        self.sink.finish(self.message_id, outgoing, reason=reason, error=error, reset_code=reset_code)
 
 
 class ReplySink:
@@ -77,12 +78,13 @@ class ReplySink:
         finally:
             exchange.handing_over -= 1
 
-    def finish(self, message_id, outgoing=None, *, reason=None, error=None):
+    def finish(self, message_id, outgoing=None, *, reason=None, error=None, reset_code=None):
         exchange = self[message_id]
         assert not exchange.finished, "two ends"
         assert not exchange.handing_over, "an end while a reply is being handed over"
         assert (reason is None) == (error is None)
         exchange.finished, exchange.reason, exchange.error = True, reason, error
+        exchange.reset_code = reset_code
         if outgoing is not None:
             exchange.replies.append(outgoing.body)
             exchange.described.append((outgoing.content_type, outgoing.metadata))

@@ -383,7 +383,7 @@ from zmesh.payloads.payload import Payload
 from zmesh.serving.work import Work
 
 class Request:
-    def finish(self, body=None, *, reason=None, error=None):
+    def finish(self, body=None, *, reason=None, error=None, reset_code=None):
         print(reason)
 
 async def main():
@@ -409,7 +409,7 @@ def test_a_loop_that_ends_without_closing_harms_nothing(eventually):
         async def reply(self, body):
             await asyncio.sleep(FOREVER)
 
-        def finish(self, body=None, *, reason=None, error=None):
+        def finish(self, body=None, *, reason=None, error=None, reset_code=None):
             ended.append(reason)
 
     def late(work):

@@ -10,7 +10,7 @@ import pytest
 from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
 from zmesh.errors import NotAllowed
 from zmesh.payloads.payload import Payload, StreamedPayload
-from zmesh.serving.work import Work
+from zmesh.serving.work import Work, WorkReset
 
 # --- the four kinds of functions ----------------------------------------------------------------------------------
 
@@ -44,6 +44,14 @@ async def test_whatever_a_plugin_raises_ends_its_own_request_only(bench, kind, e
     assert exchange.reason == ("not_allowed" if isinstance(error, NotAllowed) else "remote")
     assert exchange.replies == ([b"cba"] if "generator" in kind.__name__ else [])
     assert (await bench.call("test:it", b"abc")).replies == [b"cba"]
+
+
+@every_kind
+async def test_a_reset_ends_its_request_with_the_code(bench, kind):
+    reset = WorkReset("I have heard enough", reset_code=7)
+    message_id = bench.start("test:it", b"abc", function=kind, config={"error": reset})
+    exchange = await bench.end(message_id)
+    assert (exchange.reason, exchange.error, exchange.reset_code) == ("cancelled", "I have heard enough", 7)
 
 
 @every_kind

@@ -273,6 +273,12 @@ def test_an_ssh_authority_makes_a_mesh(machine: Any) -> None:
     joined = edge.zmesh("join", "edge-7-cert.pub", "--authority", "ca.pub", "--peer", dialled)
     assert "tags         gpu, lab-2\n" in joined
     assert "path         edge-7 > hub, " in joined
+    shutil.copy(edge.folder / "edge-7.pub", ca.folder)
+    option = "critical:mesh@zmesh=lab"
+    ssh_keygen(ca, "-s", "ca", "-h", "-I", "edge-7", "-n", "edge-7", "-O", option, "-V", "-1h:+99d", "edge-7.pub")
+    shutil.copy(ca.folder / "edge-7-cert.pub", edge.folder)
+    edge.zmesh("join", "edge-7-cert.pub", "--authority", "ca.pub")
+    assert "98 days left" in edge.zmesh("identity")
     other, stranger = machine("other"), machine("stranger")
     ssh_keygen(stranger, "-t", "ed25519", "-N", "", "-f", "ca")
     sign_by_ssh(stranger, other, "edge-9")

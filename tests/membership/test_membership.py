@@ -164,3 +164,52 @@ async def test_permissions_are_those_of_the_settings_then_of_the_identity(lab: L
         assert (await mesh.request("hub", "echo:echo", "x")).text() == "x"
         with pytest.raises(zmesh.NotAllowed, match=r'"text:\*" = \["edge", "ops"\]'):
             await mesh.request("hub", "text:shout", "x")
+
+
+async def test_nobody_joins_at_a_node_whose_authority_is_locked(
+    lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.WARNING)
+    locked = trust.init("other", node_id="box", listen=(lab.url,), passphrase="x", state=lab.folder / "box").identity
+    ticket = trust.invite(locked, "edge")
+    async with lab.controller(locked):
+        assert "authority/1 has a passphrase; give it in ZMESH_PASSPHRASE" in caplog.text
+        with pytest.raises(zmesh.RemoteError, match="'box' reaches no node with the authority's key"):
+            await trust.join(ticket, state=lab.folder / "edge")
+    monkeypatch.setenv("ZMESH_PASSPHRASE", "x")
+    async with lab.controller(Identity.load(locked.state)):
+        joined = await trust.join(ticket, state=lab.folder / "edge")
+    assert joined.identity.node_id == "edge"
+
+
+async def test_a_transfer_goes_on_while_a_certificate_is_renewed_and_the_authority_changes(lab: Lab) -> None:
+    identity = lab.identity("edge", age=0)
+    async with lab.controller(lab.hub) as hub, lab.controller(identity) as edge:
+        await edge.wait_for("hub", 60)
+        events = seen(edge)
+        blocks, count = 1024, 0
+
+        def change() -> None:
+            """What commands do beside the nodes."""
+            command = Identity.load(lab.folder / "hub")
+            issuer = Issuer.load(command)
+            trust.begin_rotation(issuer, command)
+            trust.finish_rotation(issuer)
+            hub.reload()
+            other = Identity.load(lab.folder / "edge")
+            other.renewed(lab.issuer.issue(identity.key.public, "edge", (), time.time(), 80 * DAY))
+            edge.reload()
+
+        async def noise() -> Any:
+            for number in range(blocks):
+                if number == 200:
+                    change()
+                yield b"x" * 65536
+
+        async with edge.stream("hub", "echo:echo", noise(), buffered=False, timeout=120) as replies:
+            async for reply in replies:
+                async for part in reply.payload:
+                    count += len(part)
+        assert count == blocks * 65536
+        assert not of(zmesh.LinkLost, events)
+        assert identity.certificate.not_after < time.time() + 81 * DAY

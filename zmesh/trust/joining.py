@@ -26,6 +26,7 @@ from zmesh.identity import (
     Ticket,
     TrustError,
     TrustStore,
+    check_names,
     join_request,
     new_authority,
     public_from_openssh,
@@ -44,6 +45,8 @@ JOINING = ".joining"
 MAX_FILE = 1 << 20
 JOIN_WITHIN = 20.0
 """Seconds that enrolment may take."""
+KEEP_VALID_WITHIN = 5.0
+"""Seconds that a command waits for the renewal of a certificate that is due."""
 
 
 class Signed(NamedTuple):
@@ -88,12 +91,12 @@ async def join(
     return Made(_write(place, profile, key, answer), _selected(context))
 
 
-async def renew(identity: Identity) -> Certificate:
+async def renew(identity: Identity, within: float = JOIN_WITHIN) -> Certificate:
     """Renew the certificate of an identity whose node does not run here, such as a person's; the new one.
 
     Raises ConfigError if it names no node to dial, NotTrusted, Unreachable.
     """
-    return await renew_as_newcomer(_newcomer, identity)
+    return await renew_as_newcomer(_newcomer, identity, within)
 
 
 async def keep_valid(identity: Identity) -> str:
@@ -101,7 +104,7 @@ async def keep_valid(identity: Identity) -> str:
     if time.time() < identity.renews_at or not identity.profile.peers:
         return ""
     try:
-        await renew(identity)
+        await renew(identity, KEEP_VALID_WITHIN)
     except MeshError as error:
         return str(error)
     return ""
@@ -113,11 +116,12 @@ async def keep_valid(identity: Identity) -> str:
 def begin_offline(node_id: str, *, state: str | os.PathLike[str] | None = None) -> str:
     """Make the key of a node that will join by files; the line of its public key, to be signed elsewhere.
 
-    Raises StateError if there is an identity already or the folder can't be written.
+    Raises ConfigError for what can't be a node id, StateError if there is an identity already or the folder can't be
+    written.
     """
+    check_names(node_id, "mesh", ())
     place = _pending_place(node_id, state)
     _check_empty(place)
-    Profile("mesh", node_id)  # the name is checked by who signs
     return public_to_openssh(_pending_key(place).public, node_id)
 
 
@@ -132,26 +136,41 @@ def finish_offline(
 ) -> Made:
     """Join with what `zmesh authority sign` has written, or with a certificate of an SSH authority.
 
-    For the latter, `authorities` has the lines of the public keys to trust. Raises StateError if the key was not made
+    For the latter, `authorities` has the lines of the public keys to trust. A newer certificate for the key of the
+    identity that is there takes the place of its certificate. Raises StateError if the key was not made
     here, TrustError for a certificate that is not believed, ConfigError for what is no such file.
     """
     for url in (*peers, *listen, *urls):
         check_url(url)
     signed = _read_signed(text, authorities)
     certificate, node_id = signed.certificate, signed.certificate.node_id
+    place, context = new_state(certificate.mesh, state)
+    if (renewed := _renewed_offline(place, signed)) is not None:
+        return Made(renewed, _selected(context))
     pending = _pending_place(node_id, state)
     data = pending.read_secret(KEY)
     key = IdentityKey.from_openssh(data) if data is not None else None
     if key is None or key.public != certificate.public:
         raise StateError(f"the key of this certificate was not made here: zmesh join --offline {node_id} makes one")
     signed.trust.check(certificate, time.time(), node_id)
-    place, context = new_state(certificate.mesh, state)
     _check_empty(place)
     profile = Profile(certificate.mesh, node_id, tuple(listen), tuple(urls), tuple(peers) or signed.peers)
     made = Made(_write(place, profile, key, Answer(certificate, signed.trust)), _selected(context))
     if pending.folder != place.folder:
         shutil.rmtree(pending.folder, ignore_errors=True)
     return made
+
+
+def _renewed_offline(place: State, signed: Signed) -> Identity | None:
+    """The identity in that folder with the new certificate, if it is for its key; None if it is for another."""
+    if "mesh.json" not in place:
+        return None
+    identity = Identity.load(place)
+    if identity.key.public != signed.certificate.public:
+        return None
+    identity.trust.check(signed.certificate, time.time(), identity.node_id)
+    identity.renewed(signed.certificate)
+    return identity
 
 
 def _read_signed(text: str, authorities: str | None) -> Signed:

@@ -1,4 +1,4 @@
-"""The receiving end of a stream by itself."""
+"""The receiver end of a stream by itself."""
 
 import pytest
 

@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from zmesh import Config, Controller, DestinationUnreachable, DialFailed, Event, LinkRefused, LinkUp, Pong, is_address
-from zmesh.trust import Identity, default_folder
+from zmesh.trust import default_folder
 from zmesh_cli.exit_codes import REASONS, REFUSED, UNREACHABLE, USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.terminal import print_error
+
+if TYPE_CHECKING:
+    from zmesh.trust import Identity
 
 T = TypeVar("T")
 

@@ -24,6 +24,8 @@ NUMBERS: dict[str, Callable[[str], float]] = {
     "route_timeout": float,
 }
 """The parameters that are numbers; all others are text, lists of text, or flags."""
+FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
+"""What a flag's environment variable may have, as `Config.load` takes it."""
 
 
 class Command(TyperCommand):
@@ -69,10 +71,13 @@ def _converting(parameter: Any) -> Any:
     def process_value(context: Any, value: Any) -> Any:
         try:
             if isinstance(value, str):
-                value = number(value) if number is not None else value
+                if getattr(parameter, "is_flag", False):
+                    value = FLAGS[value.strip().lower()]
+                elif number is not None:
+                    value = number(value)
             elif value is None and parameter.required:
                 return convert(context, value)
-        except ValueError:
+        except (ValueError, KeyError):
             return convert(context, value)
         return value if callback is None else callback(context, parameter, value)
 

@@ -247,8 +247,8 @@ def resolved(config: Config) -> Config:
     named = not isinstance(config.node_id, DefaultId)
     if not named:
         changes["node_id"] = f"{identity.node_id}.{os.urandom(4).hex()}" if config.ephemeral else identity.node_id
-    elif config.node_id != identity.node_id and not (
-        config.ephemeral and config.node_id.startswith(f"{identity.node_id}.")
+    elif not (
+        config.node_id.startswith(f"{identity.node_id}.") if config.ephemeral else config.node_id == identity.node_id
     ):
         raise ConfigError(
             f"node_id {config.node_id!r} is not that of the identity in {identity.where}, {identity.node_id!r}; leave "

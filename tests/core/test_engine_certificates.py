@@ -55,6 +55,39 @@ def test_tags_of_certificates_and_of_nodes_themselves_are_told_apart():
     assert sim.nodes["a"].engine.tags() == {"a": (("gpu",), ()), "b": (("gpu",), ("lab",))}
 
 
+def test_a_leaf_with_a_certificate_of_its_own_is_known_to_the_node_that_it_is_attached_to_alone():
+    authority = TestAuthority(1, begins=NOW - DAY)
+    sim = Simulator(5)
+    sim.chain("a", "b", epoch=float(NOW), credentials=authority.credentials)
+    sim.add("ada.1", epoch=float(NOW), leaf=True, credentials=lambda id: authority.credentials("ada", tags=("ops",)))
+    sim.connect("ada.1", "a")
+    for id in ("cli", "vm.1"):
+        sim.add(id, epoch=float(NOW), leaf=True)
+        sim.connect(id, "a").local = True
+    assert sim.settle()
+    sim.run(3.0)
+    a, b = (sim.nodes[id].engine for id in "ab")
+    assert (a.identity("ada.1@a").id, a.identity("ada.1@a").tags) == ("ada", ("ops",))
+    assert b.identity("ada.1@a") is None
+    assert b.identity("vm.1@a") is None
+    assert a.identity("vm.1@a") == a.identity("cli@a") == b.identity("cli@a") == a.identity("a")
+    assert a.identity("a").id == "a"
+    outcome = sim.nodes["ada.1"].send("b", b"hello")
+    sim.run(2.0)
+    assert outcome.replies == [b"hello"]
+
+
+def test_a_leaf_with_a_certificate_of_its_own_has_more_than_that_for_its_id():
+    authority = TestAuthority(1, begins=NOW - DAY)
+    sim = Simulator(5)
+    (hub,) = sim.add("a", epoch=float(NOW), credentials=authority.credentials)
+    sim.add("ada", epoch=float(NOW), leaf=True, credentials=authority.credentials)
+    sim.connect("ada", "a")
+    sim.run(5.0)
+    assert not hub.engine.links()
+    assert any("a dot, and more: ada.1" in report.detail for report in hub.reports)
+
+
 def test_two_live_nodes_of_one_id_are_detected_although_their_keys_differ():
     authority = TestAuthority(1, begins=NOW - DAY)
     sim = Simulator(5)

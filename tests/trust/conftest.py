@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 import zmesh
+from tests.membership.conftest import lab
 from tests.sockets import _census, _own_temporary_files, complaints, free_port, nothing_is_left, process, zmq_socket
+from tests.trust.eavesdropping import given
 from zmesh.identity import Identity, Profile
 from zmesh.identity.identity import CurveKeys
 from zmesh.testing.authority import DAY, TestAuthority
@@ -66,6 +68,8 @@ __all__ = [
     "_own_temporary_files",
     "complaints",
     "free_port",
+    "given",
+    "lab",
     "nothing_is_left",
     "process",
     "zmq_socket",

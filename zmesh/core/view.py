@@ -182,10 +182,18 @@ class View:
         return self.routing.duplicates()
 
     def identity(self, address: Address) -> PeerIdentity | None:
-        """Who the node of an address was proven to be, by the certificate of its record; None if that is not known.
+        """Who an address was proven to be; None if that is not known, or this node has no identity.
 
-        For `leaf@node` it is that node: a leaf acts in the name of the node that it is attached to.
+        A node is who the certificate of its record says. A leaf without a certificate of its own acts in the name of
+        the node that it is attached to. One with its own, which has a dot in its id, is known to that node alone.
         """
+        leaf, _, host = address.rpartition("@")
+        if leaf and host == self.node:
+            for link in self.neighbours.to(NodeId(Address(leaf))):
+                if link.certified is not None:
+                    return link.certified.identity
+        if "." in leaf and not self.is_local(address):
+            return None
         certified = self.routing.certified(host_of(address))
         return certified.identity if certified is not None else None
 

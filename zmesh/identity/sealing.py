@@ -92,7 +92,8 @@ class Session:
         seal = self._seals.encrypt
         if not body:
             return self._prefix + counter + seal(_ALONE + counter, head, route), b""
-        return self._prefix + counter + seal(_HEAD + counter, head, route), seal(_BODY + counter, body, None)
+        sealed = seal(_BODY + counter, memoryview(body), None)  # as below
+        return self._prefix + counter + seal(_HEAD + counter, head, route), sealed
 
     def open(self, route: bytes, head: bytes, body: bytes) -> tuple[bytes, bytes]:
         """What was sealed. Raises Unsealable; a packet that is refused changes nothing here."""

@@ -116,17 +116,26 @@ class Serving:
     def _is_allowed(self, request: IncomingRequest) -> bool:
         """Whether its sender may call its directive; if not, the request is ended, and no payload read.
 
-        A leaf (`cli-4f2a@hub`) may do what its host may.
+        A leaf (`cli-4f2a@hub`) may do what its host may. One that has a certificate of its own (`ada.4f2a@hub`) may do
+        what that allows at the node that it is attached to; elsewhere, where nobody has seen it, what anybody may.
         """
         if request.directive not in FOR_NEWCOMERS and self.driver.engine.is_enrolling(request.sender):
             text = f"node {self.node_id!r} lets {request.sender!r} do nothing but enrol, as it has no certificate"
             request.finish(reason=NotAllowed.code, error=text)
             return False
-        host = request.sender.rpartition("@")[2]
-        decision = self.policy.decide(request.directive, host)
+        engine = self.driver.engine
+        who, tags = request.sender.rpartition("@")[2], tuple[str, ...]()
+        if engine.credentials is not None:
+            identity = engine.identity(request.sender)
+            who, tags = (identity.id, identity.tags) if identity is not None else ("", tags)
+        decision = self.policy.decide(request.directive, who, tags)
         if not decision.allowed:
-            text = f"node {self.node_id!r} does not let {host!r} call {request.directive} ({decision.rule})"
-            request.finish(reason=NotAllowed.code, error=f"{text}; its configuration would, with {decision.remedy}")
+            held = f" (tags: {', '.join(tags)})" if tags else ""
+            text = f"node {self.node_id!r} does not let {(who or request.sender)!r}{held} call {request.directive}"
+            remedy = f"its configuration would, with {decision.remedy}"
+            if not who:
+                remedy = f"its certificate is known to {request.sender.rpartition('@')[2]!r} alone; link to this node"
+            request.finish(reason=NotAllowed.code, error=f"{text} ({decision.rule}); {remedy}")
         return decision.allowed
 
     def forget(self, request: IncomingRequest) -> None:

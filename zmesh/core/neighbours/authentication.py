@@ -90,6 +90,9 @@ class Authentication:
         proof = wire.decode_proof(data)
         certified = credentials.read(proof.certificate)
         holder = _holder(certified, hello.node, leaf=hello.leaf)
+        if hello.leaf and hello.node == holder:
+            text = f"leaf {hello.node!r} has a certificate of its own; its id is that, a dot, and more: {holder}.1"
+            raise Disbelieved("id", text)
         credentials.check(certified, holder, self._clock.at(now), proof.time / 1000)
         statement = self._made_there(credentials, link, proof.time, hello)
         if not credentials.is_signed(certified, proof.signature, statement):

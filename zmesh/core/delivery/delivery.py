@@ -363,18 +363,19 @@ class Delivery:
         self._sender.serve(peer, now)
 
     def _on_ack_item(self, peer: Peer, item: AckItem, now: float) -> None:
-        stream = Stream(item.message_id, item.request)
-        exchange = self._get(stream)
+        message_id, request, following, limit = item
+        table = self.client if request else self.server
+        exchange = table.get(message_id)
         if exchange is not None:
             if exchange.peer is peer:
-                self._table(stream).on_ack(item.message_id, item, now)
+                table.on_ack(message_id, item, now)
             else:
                 self._drop(peer.address, "not_its_request")
-        elif item.next != CLOSED:
-            is_probe = item.limit == PROBE_LIMIT
-            self._peers.schedule_ack(peer, Stream(item.message_id, not item.request), None, now, at_once=is_probe)
-        elif not item.request:
-            self.client.on_discovered(item.message_id, peer, now)
+        elif following != CLOSED:
+            is_probe = limit == PROBE_LIMIT
+            self._peers.schedule_ack(peer, Stream(message_id, not request), None, now, at_once=is_probe)
+        elif not request:
+            self.client.on_discovered(message_id, peer, now)
 
     def _on_moved(self, peer: Peer, before: Address, now: float) -> None:
         """A leaf has attached to another node: its exchanges go on there."""

@@ -74,8 +74,12 @@ class Exchange:
         return inbound.received - inbound.released + outbound.unsent_bytes + outbound.unacked_bytes
 
     def update_quota(self) -> None:
-        """Charge the peer's quota with what is kept for it."""
-        kept = self.buffered_bytes()
+        """Charge the peer's quota with `buffered_bytes`, without a call: this is called 3 times a request."""
+        inbound, outbound = self.inbound, self.outbound
+        if self.outbound_id.request:
+            kept = inbound.buffered_credit
+        else:
+            kept = inbound.received - inbound.released + outbound.unsent_bytes + outbound.unacked_bytes
         if kept != self.charged_bytes:
             self.peer.quota.add_bytes(kept - self.charged_bytes)
             self.charged_bytes = kept

@@ -28,6 +28,8 @@ from zmesh.core.message import Address, Eof, LinkId, NodeId, ReplyHeader, Reques
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import ACKS, NO_EXTENSIONS, AckItem, Kind
 
+_CHUNK = Kind.CHUNK  # a look-up in an enum costs as much as a call
+
 BURST = 16
 BURST_BYTES = BURST * CHUNK
 """Credit after which a burst ends, though it has fewer chunks."""
@@ -68,11 +70,11 @@ class Sender:
 
     def remove(self, exchange: Exchange, now: float) -> None:
         """An exchange is over: send no more of it."""
-        outbound = exchange.outbound
+        outbound, request = exchange.outbound, exchange.outbound_id.request
         if outbound.unsent or not outbound.complete:
             self.drop_unsent(exchange)
-        if exchange.outbound_id.request:
-            self.waiting_bytes -= outbound.kept_bytes
+        if request:
+            self.waiting_bytes -= outbound.unsent_bytes + outbound.unacked_bytes
         self.timers.cancel(exchange.outbound_id)
         if self._blocked:
             for waiting in self._blocked.values():
@@ -81,11 +83,12 @@ class Sender:
         path = exchange.peer.path
         path.remove(exchange)
         if outbound.is_in_flight:
-            if exchange.outbound_id.request and exchange.inbound.expected:  # a reply implies that it has arrived
+            if request and exchange.inbound.expected:  # a reply implies that it has arrived
                 path.congestion.on_delivered(outbound.in_flight, None, now)
                 self._on_progress(exchange, now)
             outbound.abandon()
-        self.serve(exchange.peer, now)
+        if path.is_awaited:
+            self.serve(exchange.peer, now)
         self._peers.close_exchange(exchange.peer, now)
 
     def move(self, exchange: Exchange, address: Address) -> None:
@@ -458,7 +461,7 @@ class Sender:
         message_id, request = exchange.outbound_id
         sequence, peer = chunk.sequence, exchange.peer
         acks = self._peers.take_acks(peer) if request and not sequence and peer.acks else b""
-        head = (
+        head = wire.encode_chunk(
             message_id,
             request,
             sequence,
@@ -471,4 +474,4 @@ class Sender:
             chunk.eof,
             {ACKS: acks} if acks else NO_EXTENSIONS,
         )
-        self._forwarding.originate(exchange.address, Kind.CHUNK, wire.encode_chunk(*head), chunk.body, link)
+        self._forwarding.originate(exchange.address, _CHUNK, head, chunk.body, link)

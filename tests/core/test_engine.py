@@ -87,6 +87,13 @@ def test_a_server_that_resets_sends_the_code_with_the_end(linked):
     assert linked.done(linked.engine.reset(ID, 9, "enough", linked.now)) == []
 
 
+def test_a_client_is_told_that_no_more_of_its_request_is_wanted(linked):
+    linked.arrive(1, Kind.CHUNK, chunk(flags=FLAG_FIRST))
+    (frame,) = linked.done(linked.engine.stop_sending(ID, linked.now))
+    assert (frame.kind, frame.to) == (Kind.ACK, "a")
+    assert linked.done(linked.engine.stop_sending(ID, linked.now)) == []
+
+
 def test_a_message_for_an_earlier_incarnation_of_this_node_is_sent_back(linked):
     (frame,) = linked.arrive(1, Kind.CHUNK, chunk(target=77))
     assert frame[:4] == (1, Kind.UNREACHABLE, "a", "b")

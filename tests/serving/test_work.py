@@ -48,7 +48,7 @@ async def test_whatever_a_plugin_raises_ends_its_own_request_only(bench, kind, e
 
 @every_kind
 async def test_a_reset_ends_its_request_with_the_code(bench, kind):
-    reset = WorkReset("I have heard enough", reset_code=7)
+    reset = WorkReset("I have heard enough", 7)
     message_id = bench.start("test:it", b"abc", function=kind, config={"error": reset})
     exchange = await bench.end(message_id)
     assert (exchange.reason, exchange.error, exchange.reset_code) == ("cancelled", "I have heard enough", 7)

@@ -11,8 +11,12 @@ from zmesh.errors import Cancelled
 from zmesh.payloads import Payload
 
 
-class WorkReset(Cancelled):
+class WorkReset(Exception):
     """Raised by `Work.reset`, and the end of the work that lets it pass."""
+
+    def __init__(self, text: str, reset_code: int) -> None:
+        super().__init__(text)
+        self.reset_code = reset_code
 
 
 @dataclass(slots=True, eq=False)
@@ -64,8 +68,7 @@ class Work:
         Replies that were not sent yet are dropped. The client's error is a Cancelled with that `reset_code`.
         """
         check_reset_code(code)
-        text = text or f"{self.directive} has reset the request with code {code}"
-        raise WorkReset(text, message_id=self.message_id, reset_code=code)
+        raise WorkReset(text or f"{self.directive} has reset the request with code {code}", code)
 
     def raise_if_cancelled(self) -> None:
         """Raises Cancelled if the request was cancelled or its deadline passed."""

@@ -398,7 +398,7 @@ class _Run:
     def _failure(self, report: dict[str, Any]) -> RemoteError | WorkReset:
         work, memory = self._work, self._limits.max_memory_bytes
         if "reset_code" in report:
-            return WorkReset(report["text"], message_id=work.message_id, reset_code=report["reset_code"])
+            return WorkReset(report["text"], report["reset_code"])
         if report["trace"]:
             logger.warning("%s for %s failed in its process\n%s", work.directive, work.sender, report["trace"])
         text = report["text"]

@@ -27,10 +27,17 @@ def another_key():
     return key_to_text(KeyPair.generate().public)
 
 
-async def line(lines, node_id, start):
-    """The first line of a node that begins so."""
-    await eventually(lambda: any(each.startswith(start) for each in lines(node_id)))
-    return next(each for each in lines(node_id) if each.startswith(start))
+async def line(lines, node_id, start, part=""):
+    """The first line of a node that begins so, and has that part.
+
+    A dialler may be told less at first, where the connection is reset before it has read what the other end speaks.
+    """
+
+    def found():
+        return [each for each in lines(node_id) if each.startswith(start) and part in each]
+
+    await eventually(found)
+    return found()[0]
 
 
 async def test_two_nodes_of_one_mesh_are_linked_encrypted(node):
@@ -76,7 +83,7 @@ async def test_a_listener_that_stops_in_the_handshake_is_told_as_one_with_anothe
 async def test_a_peer_that_speaks_plaintext_is_told_at_both_ends(node, lines):
     hub = await node("hub", identity_=None)
     await node("edge", at(hub, another_key()))
-    failed = await line(lines, "edge", "can't reach")
+    failed = await line(lines, "edge", "can't reach", "speaks plaintext")
     assert "it speaks plaintext, and this URL has a key; take ?key= out of it, or let that node 'zmesh init'" in failed
     refused = await line(lines, "hub", "refused a connection from")
     assert "it dials with a key, and this address is plaintext; 'zmesh init' or 'zmesh join' gives this node" in refused
@@ -86,7 +93,7 @@ async def test_a_peer_that_speaks_plaintext_is_told_at_both_ends(node, lines):
 async def test_a_peer_that_demands_encryption_is_told_at_both_ends(node, lines):
     hub = await node("hub")
     await node("edge", at(hub), identity_=None)
-    failed = await line(lines, "edge", "can't reach")
+    failed = await line(lines, "edge", "can't reach", "no plaintext")
     assert "it takes no plaintext links; its URL needs ?key= and its key after it, as 'zmesh node' there" in failed
     refused = await line(lines, "hub", "refused a connection from")
     assert f"this address takes encrypted links only; the URL that it dials needs ?key={key_of(hub)}" in refused
@@ -101,7 +108,7 @@ async def test_a_refused_peer_redials_at_most_once_in_five_seconds_and_logs_few_
     edge.watch(lambda event: times.append(time.monotonic()) if isinstance(event, zmesh.DialFailed) else None)
     await eventually(lambda: len(times) >= 2)
     assert times[-1] - times[-2] >= REDIAL_NOT_TRUSTED
-    assert len([each for each in lines("edge") if each.startswith("can't reach")]) == 1
+    assert len([each for each in lines("edge") if each.startswith("can't reach")]) <= 2
     assert len([each for each in lines("hub") if each.startswith("refused")]) <= 2
 
 

@@ -117,7 +117,7 @@ def bash(site: Any, line: str) -> list[str]:
 
 
 ALL = [(path, line) for path, examples in EXAMPLES.items() for _, line in examples]
-NODES = [line for _, line in ALL if " zmesh node" in f" {line}"]
+NODES = [line for _, line in ALL if re.search(r"\bzmesh node( |$)", line)]
 OF_TRUST = {"init", "invite", "join", "identity", "revoke", "reload", *GROUPS}
 OTHERS = [
     line

@@ -1,4 +1,4 @@
-"""The receiver end of a stream by itself."""
+"""The receiving end of a stream by itself."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The sender end of a stream by itself."""
+"""The sending end of a stream by itself."""
 
 import random
 

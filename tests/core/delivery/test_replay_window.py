@@ -12,12 +12,12 @@ from zmesh.core.delivery.replay_window import MAX_NUMBERS, ReplayWindow
 def test_a_number_is_new_once_and_only_if_it_may_be_outstanding(requests):
     replay_window = ReplayWindow()
     accepted, lowest = set(), 0
-    for number, lowest in requests:
+    for number, floor in requests:
         is_new = number not in accepted and number >= lowest
-        assert replay_window.accept(number, lowest) is is_new
+        assert replay_window.accept(number, floor) is is_new
         if is_new:
             accepted.add(number)
-        lowest = max(lowest, lowest)
+        lowest = max(lowest, floor)
         assert len(replay_window) <= sum(number >= lowest for number in accepted)
 
 
@@ -25,7 +25,7 @@ def test_a_number_is_new_once_and_only_if_it_may_be_outstanding(requests):
 def test_only_numbers_between_the_lowest_outstanding_and_the_highest_are_remembered(seed, window):
     rng = random.Random(seed)
     replay_window = ReplayWindow()
-    under_way, copies, following, lowest = {}, [], 0, 0
+    under_way, copies, following, floor = {}, [], 0, 0
     for _ in range(300):
         if len(under_way) < window and rng.random() < 0.6:
             under_way[following] = False
@@ -40,7 +40,7 @@ def test_only_numbers_between_the_lowest_outstanding_and_the_highest_are_remembe
                 del under_way[number]
         if copies and rng.random() < 0.3:
             assert not replay_window.accept(*rng.choice(copies))
-        assert len(replay_window) <= following - lowest
+        assert len(replay_window) <= following - floor
 
 
 def test_requests_in_order_take_no_memory_at_all():

@@ -181,7 +181,7 @@ class Shell:
             try:
                 marked = f"TEST_MARK={self.mark}".encode() in (folder / "environ").read_bytes()
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                words = os.fsdecode((folder / "cmdline").read_bytes().replace(b"\0", b" "))
             except OSError:
                 continue
             if marked and state != "Z":

@@ -95,12 +95,12 @@ def test_without_json_a_node_says_on_stderr_where_it_listens(shell: Any) -> None
 def test_a_node_that_is_stopped_finishes_its_work(shell: Any) -> None:
     hub = shell.node("hub")
     edge = shell.node("edge", "--peer", hub.url)
-    work = shell.start("send", "edge", "sleep:execute", "1", "--peer", hub.url)
+    work = shell.start("send", "edge", "sleep:execute", "3", "--peer", hub.url)
     wait_for_work(shell, "edge", hub.url)
     assert edge.end() == 0
     out, err = work.communicate(timeout=90)
     assert (work.returncode, err) == (0, b"")
-    assert json.loads(out) == {"seconds": 1}
+    assert json.loads(out) == {"seconds": 3}
 
 
 def test_a_second_signal_stops_a_node_at_once(shell: Any, eventually: Callable[..., None]) -> None:

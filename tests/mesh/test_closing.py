@@ -81,7 +81,7 @@ async def test_a_node_that_dials_nobody_or_a_black_hole_closes_at_once(server):
         await asyncio.Event().wait()
 
     peers = [await server(says_nothing), "tcp://192.0.2.1:7323", "tcp://127.0.0.1:1", "ipc:///nowhere/at/all"]
-    node = zmesh.Controller(zmesh.Config(peers=peers))
+    node = zmesh.Controller(zmesh.Config(peers=peers, insecure=True))
     await node.open()
     await node.ping_once(node.node_id)
     await timed(node.close(), 2.0)

@@ -141,7 +141,7 @@ class TwoNodes(RuleBasedStateMachine):
             return
         self.link.loss, self.link.silent = 0.0, False
         for id, (node, engine) in self.senders.items():
-            if node.engine is engine and node.engine.is_open(Stream(id, True)):
+            if node.engine is engine and (node.outcomes[id].stopped or node.engine.is_open(Stream(id, True))):
                 node.cancel(node.outcomes[id], 7)
         for _ in range(60):
             self.sim.run(2.0)

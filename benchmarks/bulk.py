@@ -68,7 +68,7 @@ PING_EVERY = 0.01
 PINGS = 400
 """How many pings, at least, are sent alone and how many beside transfers: a p99 of fewer is the luck of one or two."""
 
-LEAST_RATIO = 0.8
+LEAST_RATIO = 1.4
 MOST_GROWTH = 64 * 1024 * 1024
 MOST_SLOWDOWN = 5.0
 LEAST_SHARE = 0.8

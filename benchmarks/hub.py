@@ -75,17 +75,27 @@ class Neighbour:
         self._say(Kind.HELLO, wire.Hello(self.node, self.incarnation, time.time(), False, 1, 0))
 
     def hear(self, now: float) -> None:
-        """Take in one message."""
-        frames = self.socket.recv_multipart()
-        route = wire.read_packet(frames)
-        head = route.head
-        if route.kind == Kind.HELLO:
-            row = (self.node, self.incarnation, 1, 0, 0, 0)
-            self._send(wire.encode_update(wire.Update(wire.FULL_BEGIN | wire.FULL_END, 1, [row])))
+        """Read one message."""
+        self.take(wire.read_packet(self.socket.recv_multipart()), now)
+
+    def rows(self) -> list[wire.Row]:
+        """The routes that it advertises: one to itself."""
+        return [(self.node, self.incarnation, 1, 0, 0, 0)]
+
+    def take(self, packet: wire.Packet, now: float) -> None:
+        """Take in one packet."""
+        head = packet.head
+        if packet.kind == Kind.HELLO:
+            rows = self.rows()
+            starts = range(0, len(rows), wire.MAX_ENTRIES)
+            for number, start in enumerate(starts, 1):
+                full = wire.FULL_BEGIN * (number == 1) | wire.FULL_END * (number == len(starts))
+                part = rows[start : start + wire.MAX_ENTRIES]
+                self._send(wire.encode_update(wire.Update(full, number, part)))
             record = wire.Record(self.node, self.incarnation, 1, ("echo:echo",), ((HUB, 100),), b"")
             self._send(wire.encode_records([wire.encode(record)]))
             self.probe_at = now + random.random()
-        elif route.kind == Kind.PROBE:
+        elif packet.kind == Kind.PROBE:
             probe = wire.decode_probe(head)
             self.digest = probe.records
             if self.swings and (now / SWING + self.phase) % 1.0 < 0.5:

@@ -111,19 +111,18 @@ class _Run:
         )
         session.has_arrived = lambda: not session.controller.stats().is_handing_over
         try:
-            with _raw_terminal() if command.terminal and self._stdin is not None else contextlib.nullcontext():
-                process = await session.unless_not_found(_wait(starting))
-                with self._passing_on(process):
-                    async for stream, data in process.output():
-                        await self._show(stream, data)
-            for output in self._outputs.values():
-                await output.end_payload()
+            async with contextlib.AsyncExitStack() as undo:
+                undo.push_async_callback(_stop, starting)
+                with _raw_terminal() if command.terminal and self._stdin is not None else contextlib.nullcontext():
+                    process = await session.unless_not_found(_wait(starting))
+                    with self._passing_on(process):
+                        async for stream, data in process.output():
+                            await self._show(stream, data)
+                for output in self._outputs.values():
+                    await output.end_payload()
+                undo.pop_all()
         except asyncio.CancelledError:
-            await asyncio.wait((asyncio.ensure_future(starting.__aexit__(None, None, None)),), timeout=STOP_WITHIN)
             return INTERRUPTED
-        except BaseException:
-            await asyncio.wait((asyncio.ensure_future(starting.__aexit__(None, None, None)),), timeout=STOP_WITHIN)
-            raise
         assert process.returncode is not None
         return exit_code_of(process.returncode)
 
@@ -162,6 +161,10 @@ class _Run:
             self._task.cancel()
         else:
             os._exit(INTERRUPTED)
+
+
+async def _stop(starting: Any) -> None:
+    await asyncio.wait((asyncio.ensure_future(starting.__aexit__(None, None, None)),), timeout=STOP_WITHIN)
 
 
 async def _wait(starting: Any) -> RemoteProcess:

@@ -4,13 +4,12 @@ dialled, over a router that translates the addresses of the edge and the laptop 
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import COMMAND, WITHIN
+from tests.cli.conftest import COMMAND
 from tests.cli.test_membership import Machine
 
 HUB, INSIDE = "10.77.0.1", "10.78.0.1"
@@ -18,8 +17,6 @@ NAT = (
     "add table ip nat; add chain ip nat out { type nat hook postrouting priority 100; }; "
     'add rule ip nat out oifname "to-hub" masquerade'
 )
-SECONDS_OF_A_PERSON = 30.0
-"""In which all of it is to be done; loaded machines get more."""
 
 
 def ip(*words: str) -> None:
@@ -95,7 +92,6 @@ def machines(shell: Any) -> Iterator[list[Machine]]:
 
 def test_the_first_lines_of_the_readme_as_typed_behind_nat(machines: list[Machine]) -> None:
     hub, edge, laptop = machines
-    began = time.monotonic()
     hub.zmesh("init", "--name", "lab", "--listen", "tcp://0.0.0.0:7323")
     node = hub.node()
     assert node.url.startswith("tcp://0.0.0.0:7323?key=")
@@ -104,4 +100,3 @@ def test_the_first_lines_of_the_readme_as_typed_behind_nat(machines: list[Machin
     edge.node()
     laptop.zmesh("join", hub.zmesh("invite", "ada").strip())
     assert "1 sent, 1 received" in laptop.zmesh("ping", "edge-7", "-c", "1")
-    assert time.monotonic() - began < max(SECONDS_OF_A_PERSON, WITHIN)

@@ -129,16 +129,19 @@ class State:
     def all_or_nothing(self, *names: str) -> Iterator[None]:
         """Remove those files and empty folders again if the block raises, and the folder if it was not there before."""
         made = not self.folder.exists()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._remove, (*names, LOCK), made=made)
             yield
-        except BaseException:
-            if made:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            for name in (*names, LOCK):
-                path = self._path(name)
-                with contextlib.suppress(OSError):
-                    path.rmdir() if path.is_dir() else path.unlink()
-            raise
+            undo.pop_all()
+
+    def _remove(self, names: tuple[str, ...], *, made: bool) -> None:
+        """Remove those files and empty folders, and all of the folder if it was `made`."""
+        if made:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        for name in names:
+            path = self._path(name)
+            with contextlib.suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
 
     def names(self, folder: str = "") -> list[str]:
         """The files of a folder of the state, sorted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Container, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
@@ -55,9 +56,10 @@ class FleetOptions(RunOptions, total=False):
     on_output: OnOutput | None
 
 
-class Machines:
+class Machines(ABC):
     """The part of a Controller that works on machines."""
 
+    @abstractmethod
     def stream(
         self,
         node: str,
@@ -69,7 +71,6 @@ class Machines:
         buffered: bool = True,
     ) -> ReplyStream:
         """As `Controller.stream`."""
-        raise NotImplementedError
 
     @staticmethod
     def _nodes_of(target: str, known: Mapping[str, Container[str]]) -> list[str]:
@@ -78,12 +79,13 @@ class Machines:
 
         return Target.of(target).nodes(known)
 
+    @abstractmethod
     def nodes(self, target: str | None = None, *, tag: str | None = None) -> list[str]:
         """As `Controller.nodes`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _run_node(self, main: Any) -> Any:
-        raise NotImplementedError
+        """Run the node until `main` is done."""
 
     @overload
     def run(self, main: Any = None) -> Any: ...

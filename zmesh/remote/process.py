@@ -21,7 +21,7 @@ import tempfile
 import termios
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
@@ -81,11 +81,10 @@ class Processes:
         """Start a command; it has been executed when this returns. Raises NotStarted, OSError and Closed."""
         client = await self._opened()
         process = Process(client, command)
-        try:
+        with ExitStack() as undo:
+            undo.callback(process.close)
             await process.begin()
-        except BaseException:
-            process.close()
-            raise
+            undo.pop_all()
         return process
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections import deque
@@ -204,7 +205,8 @@ class RemoteProcess:
 
     async def _start(self) -> RemoteProcess:
         self._replies.send()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._outgoing.close)
             while not self.pid:
                 kind, body = await self._next()
                 if kind == Kind.NOT_STARTED and body:
@@ -214,9 +216,7 @@ class RemoteProcess:
                         f"node {self.node!r}: {text}", node=self.node, returncode=body[0], not_started=True
                     )
                 self._on_record(kind, body)
-        except BaseException:
-            self._outgoing.close()
-            raise
+            undo.pop_all()
         if self.stdin is None:
             if self._given:
                 self._feeding = asyncio.get_running_loop().create_task(self._feed())

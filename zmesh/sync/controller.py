@@ -1,124 +1,26 @@
-"""zmesh for programs without asyncio: the same names, but a call returns when it is done.
-
-    import zmesh.sync
-
-    with zmesh.sync.Controller(zmesh.Config(peers=["tcp://hub:7323"])) as mesh:
-        print(mesh.request("edge-7", "echo:echo", b"hello").text())
-
-The node and its event loop live in one daemon thread, from `open` to `close`. Any number of other threads may call.
-`request` and `stream` are those of `zmesh.Controller`, without `await` and `async`.
-"""
+"""The Controller for programs without asyncio."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from zmesh import controller, requests
 from zmesh.arguments import check_directive, check_timeout
 from zmesh.config import Config
 from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Function
 from zmesh.core.message import Message
-from zmesh.errors import Closed, ExchangeError, TimedOut
+from zmesh.errors import TimedOut
 from zmesh.payloads import Payload, PayloadLike
-from zmesh.requests import LIMIT, Answer, Pong, Reply, ResponseHandler
-from zmesh.runtime import NodeThread, refuse_in_loop_of_node
+from zmesh.requests import LIMIT, Answer, Pong, ResponseHandler
+from zmesh.sync.iteration import Iteration, ReplyStream, in_the_loop
+from zmesh.sync.machines import Machines
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
-    from typing_extensions import Buffer
-
-    from zmesh.config import Settings
     from zmesh.observe import Event, LinkStatus, Route, Stats, Tags
-    from zmesh.remote import FleetOptions, Outcome, RunOptions, Word
-
-T = TypeVar("T")
-SomeIteration = TypeVar("SomeIteration", bound="Iteration[Any]")
 
 
-class Iteration(Generic[T]):
-    """A blocking iterator; `close`, or leaving the `with` block, cancels what it waits for."""
-
-    def __init__(
-        self, node_thread: NodeThread, source: AsyncIterator[T], close: Callable[[], Awaitable[object]]
-    ) -> None:
-        self._node_thread = node_thread
-        self._close = close
-        self._source = source
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> T:
-        item, over = self._node_thread.do(lambda: _step(self._source))
-        if over or item is None:
-            raise StopIteration
-        return item
-
-    def close(self) -> None:
-        """Stop what is under way, and wait until it has ended. Harmless when it is over."""
-        with suppress(Closed):
-            self._node_thread.do(self._close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-
-class ReplyStream(Iteration[Reply]):
-    """The replies to one request, in order: `with mesh.stream(...) as replies: for reply in replies`.
-
-    The request is sent when the block is entered. Iterating raises an ExchangeError at the end if the work failed.
-    Leaving the block before that cancels the work, and the block ends when the work has.
-    """
-
-    def __init__(self, node_thread: NodeThread, replies: requests.ReplyStream) -> None:
-        super().__init__(node_thread, replies, replies.cancel)
-        self._replies = replies
-
-    def __enter__(self) -> Self:
-        with ExitStack() as unless_sent:
-            unless_sent.callback(self.close)
-            self._node_thread.do(_in_the_loop(self._replies.send))
-            unless_sent.pop_all()
-        return self
-
-    def write(self, data: Buffer | str) -> None:
-        """Write more of the request's payload; waits while the other end makes no room. Raises StreamClosed."""
-        self._node_thread.do(lambda: self._replies.write(data))
-
-    def end(self) -> None:
-        """End the request's payload; replies still come. Harmless when it is ended, or no longer wanted."""
-        self._node_thread.do(self._replies.end)
-
-    def reset(self, code: int = 0) -> ExchangeError | None:
-        """Stop the work at once, give it a code of your own, and wait for its end; returns what `cancel` does."""
-        return self._node_thread.do(lambda: self._replies.reset(code))
-
-    @property
-    def message_id(self) -> str:
-        """32 hex digits."""
-        return self._replies.message_id
-
-    @property
-    def final(self) -> Reply | None:
-        """The final reply, whose `code`, `error` and `reason` say how the request ended; None until then."""
-        return self._replies.final
-
-    def cancel(self) -> ExchangeError | None:
-        """Stop the work and wait for its end; the error that it ended with, None if it had succeeded already."""
-        return self._node_thread.do(self._replies.cancel)
-
-
-class Controller:
+class Controller(Machines):
     """A node for a program without asyncio; `with Controller(...) as mesh` opens it, and closes it at the end.
 
     It takes a Config, or settings by name, as `zmesh.Controller` does.
@@ -131,53 +33,12 @@ class Controller:
     long as a call waits. In a process that was forked off, calls raise Closed.
     """
 
-    def __init__(self, config: Config | None = None, **settings: Unpack[Settings]) -> None:
-        self._mesh = controller.Controller(config, **settings)
-        self._node_thread: NodeThread | None = None
-        self._iterations: weakref.WeakSet[Iteration[Any]] = weakref.WeakSet()
-
-    # -- opening and closing -------------------------------------------------------------------------------------
-
-    def open(self) -> None:
-        """Open the node; returns once it listens. Raises AddressError, and Closed if it was open before."""
-        refuse_in_loop_of_node()
-        if self._node_thread is not None:
-            node = self._mesh.node_id
-            raise Closed(f"node {node!r} is open, or was; a Controller is opened once: make another", node=node)
-        self._node_thread = NodeThread(self._mesh, self._mesh.node_id)
-        weakref.finalize(self, self._node_thread.stop).atexit = False
-        self._node_thread.start()
-
-    def close(self) -> None:
-        """Close the node; nothing of it is left when this returns. Harmless when it is closed."""
-        if self._node_thread is not None:
-            self._node_thread.end()
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            if error is None:
-                for iteration in list(self._iterations):
-                    iteration.close()
-                with suppress(Closed):
-                    self._opened().do(self._mesh.node.drain)
-        finally:
-            self.close()
-
     # -- set-up --------------------------------------------------------------------------------------------------
 
     @property
     def config(self) -> Config:
         """The settings."""
         return self._mesh.config
-
-    @property
-    def node_id(self) -> str:
-        """This node's id."""
-        return self._mesh.node_id
 
     @property
     def listening(self) -> list[str]:
@@ -246,40 +107,40 @@ class Controller:
 
         With a `target`, such as `tag:gpu,!edge-9`, those that it stands for.
         """
-        return self._do(_in_the_loop(lambda: self._mesh.nodes(target, tag=tag)))
+        return self._do(in_the_loop(lambda: self._mesh.nodes(target, tag=tag)))
 
     def routes(self) -> list[Route]:
         """The routes in use, sorted by destination."""
-        return self._do(_in_the_loop(self._mesh.routes))
+        return self._do(in_the_loop(self._mesh.routes))
 
     def edges(self) -> list[tuple[str, str, int]]:
         """The links of the mesh as (node, node, cost), each once."""
-        return self._do(_in_the_loop(self._mesh.edges))
+        return self._do(in_the_loop(self._mesh.edges))
 
     def capabilities(self) -> dict[str, list[str]]:
         """For each node that can be reached, the directives that it offers."""
-        return self._do(_in_the_loop(self._mesh.capabilities))
+        return self._do(in_the_loop(self._mesh.capabilities))
 
     def tags(self) -> dict[str, Tags]:
         """For each node that can be reached, its tags."""
-        return self._do(_in_the_loop(self._mesh.tags))
+        return self._do(in_the_loop(self._mesh.tags))
 
     def duplicates(self) -> list[str]:
         """The ids that two live nodes use, sorted."""
-        return self._do(_in_the_loop(self._mesh.duplicates))
+        return self._do(in_the_loop(self._mesh.duplicates))
 
     def links(self) -> list[LinkStatus]:
         """The links of this node that are up, sorted by neighbour."""
-        return self._do(_in_the_loop(self._mesh.links))
+        return self._do(in_the_loop(self._mesh.links))
 
     def stats(self) -> Stats:
         """Counts of this moment: requests under way, bytes that wait, and how often each event has happened."""
-        return self._do(_in_the_loop(self._mesh.stats))
+        return self._do(in_the_loop(self._mesh.stats))
 
     def events(self) -> Iteration[Event]:
         """The events of this node's links and of the nodes that it can reach, from now on, until it closes."""
         node_thread = self._opened()
-        events = node_thread.do(_in_the_loop(self._mesh.events))
+        events = node_thread.do(in_the_loop(self._mesh.events))
         return self._iterating(Iteration(node_thread, aiter(events), lambda: events.__aexit__(None, None, None)))
 
     def wait_for(self, node: str, timeout: float | None = None) -> None:
@@ -367,7 +228,7 @@ class Controller:
         """
         mesh, node_thread = self._mesh, self._opened()
         wanted = nodes if isinstance(nodes, str) else list(nodes)
-        begin = _in_the_loop(
+        begin = in_the_loop(
             lambda: mesh.request_many(
                 wanted,
                 directive,
@@ -381,42 +242,6 @@ class Controller:
         )
         answers = node_thread.do(begin)
         return self._iterating(Iteration(node_thread, aiter(answers), answers.aclose))
-
-    # -- work on machines ----------------------------------------------------------------------------------------
-
-    def run(
-        self, node: str, command: Sequence[Word], /, **options: Unpack[RunOptions]
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command at a node, as subprocess.run does here: its exit code, stdout and stderr.
-
-        Raises CommandFailed if it can't be executed, and as `zmesh.Controller.run` in all else.
-        """
-
-        async def run() -> subprocess.CompletedProcess[bytes]:
-            async with self._mesh.run(node, command, **options) as process:
-                out, err = await process.communicate()
-                return subprocess.CompletedProcess(process.command, process.returncode or 0, out, err)
-
-        return self._do(run)
-
-    def check_output(self, node: str, command: Sequence[Word], /, **options: Unpack[RunOptions]) -> bytes:
-        """The stdout of a command at a node. Raises CommandFailed if it exits with anything but 0."""
-        return self._do(lambda: self._mesh.check_output(node, command, **options))
-
-    def run_many(
-        self,
-        nodes: Iterable[str] | str,
-        command: Sequence[Word],
-        /,
-        **options: Unpack[FleetOptions],
-    ) -> Iteration[Outcome]:
-        """Run a command at many nodes; iterate over what this returns for an Outcome of each, as they come.
-
-        As `zmesh.Controller.run_many` in all else.
-        """
-        mesh, node_thread = self._mesh, self._opened()
-        outcomes = node_thread.do(_in_the_loop(lambda: mesh.run_many(nodes, command, **options)))
-        return self._iterating(Iteration(node_thread, aiter(outcomes), outcomes.aclose))
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -480,7 +305,7 @@ class Controller:
 
     def cancel(self, message_id: str) -> None:
         """Stop a request of this node by its message id. Harmless if it is over."""
-        self._do(_in_the_loop(lambda: self._mesh.cancel(message_id)))
+        self._do(in_the_loop(lambda: self._mesh.cancel(message_id)))
 
     def cancel_at(self, node: str, message_id: str | int, timeout: float | None = CANCEL_TIMEOUT) -> bool:
         """Stop the work for this message id at `node`, whichever node sent it; True once it has ended.
@@ -488,38 +313,3 @@ class Controller:
         As `zmesh.Controller.cancel_at` in all else.
         """
         return self._do(lambda: self._mesh.cancel_at(node, message_id, timeout))
-
-    # -- inside --------------------------------------------------------------------------------------------------
-
-    def _opened(self) -> NodeThread:
-        if self._node_thread is None:
-            node = self.node_id
-            raise Closed(f"node {node!r} is not open yet; call inside of `with Controller(...)`", node=node)
-        return self._node_thread
-
-    def _do(self, work: Callable[[], Awaitable[T]]) -> T:
-        return self._opened().do(work)
-
-    def _set_up(self, change: Callable[[], None]) -> None:
-        if self._node_thread is None:
-            change()
-        else:
-            self._do(_in_the_loop(change))
-
-    def _iterating(self, iteration: SomeIteration) -> SomeIteration:
-        self._iterations.add(iteration)
-        return iteration
-
-
-def _in_the_loop(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
-    async def called() -> T:
-        return function()
-
-    return called
-
-
-async def _step(source: AsyncIterator[T]) -> tuple[T | None, bool]:
-    try:
-        return await anext(source), False
-    except StopAsyncIteration:
-        return None, True

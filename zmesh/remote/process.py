@@ -13,33 +13,23 @@ import fcntl
 import marshal
 import os
 import signal
-import socket
 import struct
-import subprocess
-import sys
 import tempfile
 import termios
-import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from zmesh.errors import Closed, RemoteError
-from zmesh.runtime import ThreadPool
+from zmesh.remote.supervisor_client import SupervisorClient
 
 READ_BYTES = 64 * 1024
 LINGER = 1.0
 """Seconds that output of other processes which have the command's streams open is waited for when it has exited."""
-CLOSE_WITHIN = 4.0
-"""Seconds for the supervisor to end what still runs, when the node closes; it is killed then, and they with it."""
 KILL_GRACE = 3.0
 """Seconds from SIGTERM to SIGKILL, by default."""
 STDOUT, STDERR = 1, 2
-
-_FOLDER = os.path.dirname(os.path.abspath(__file__))
-_PROGRAM = "import sys; sys.path.insert(0, {folder!r}); import supervisor; supervisor.serve({descriptor})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +63,7 @@ class Processes:
     """The commands that run at a node. Bound to the loop that it is first used on."""
 
     def __init__(self) -> None:
-        self._client: _SupervisorClient | None = None
+        self._client: SupervisorClient | None = None
         self._opening = asyncio.Lock()
         self._closed = False
 
@@ -95,7 +85,7 @@ class Processes:
             if client is not None:
                 await client.close()
 
-    async def _opened(self) -> _SupervisorClient:
+    async def _opened(self) -> SupervisorClient:
         async with self._opening:
             if self._closed:
                 raise Closed("the node is closing")
@@ -103,150 +93,8 @@ class Processes:
                 await self._client.close()
                 self._client = None
             if self._client is None:
-                self._client = await _SupervisorClient.open()
+                self._client = await SupervisorClient.open()
             return self._client
-
-
-class _SupervisorClient:
-    """The node's connection to the supervisor: sends orders, hands reports to the processes that they are about."""
-
-    def __init__(self, control: socket.socket) -> None:
-        self.lost = False
-        self._control = control
-        self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPool(1, "zmesh-supervisor")
-        self._launched: subprocess.Popen[bytes] | None = None
-        self._reports: dict[int, Callable[[dict[str, Any]], None]] = {}
-        self._count = 0
-        self._sending = asyncio.Lock()
-
-    @classmethod
-    async def open(cls) -> Self:
-        """Start the supervisor. Raises OSError if that fails."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        client = cls(ours)
-        program = _PROGRAM.format(folder=_FOLDER, descriptor=theirs.fileno())
-        options = ["-I", "-S", *(["-B"] if sys.dont_write_bytecode else [])]
-
-        def launch() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                [sys.executable, *options, "-c", program],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # so that Ctrl-C in a terminal does not reach it
-            )
-
-        client._loop.add_reader(ours, client._on_readable)
-        starting = asyncio.ensure_future(client._threads.call(launch))
-        try:
-            launched = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            with suppress(OSError):
-                client._own(await starting)  # it takes milliseconds, and leaves a process to close
-            theirs.close()
-            await client.close()
-            raise
-        except OSError:
-            theirs.close()
-            await client.close()
-            raise
-        client._own(launched)
-        theirs.close()
-        return client
-
-    def _own(self, launched: subprocess.Popen[bytes]) -> None:
-        self._launched = launched
-        weakref.finalize(self, _leave, self._control, launched).atexit = False
-
-    def begin(self, report: Callable[[dict[str, Any]], None]) -> int:
-        """Allocate the number of a new command, whose reports go to `report`."""
-        self._count += 1
-        self._reports[self._count] = report
-        return self._count
-
-    def forget(self, id: int) -> None:
-        """Take no more reports about a command."""
-        self._reports.pop(id, None)
-
-    async def order(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Send an order, waiting while the socket is full."""
-        packed = marshal.dumps(message)
-        async with self._sending:
-            while not self.lost:
-                try:
-                    socket.send_fds(self._control, [packed], descriptors)
-                except BlockingIOError:
-                    await self._writable()
-                except ConnectionError:
-                    self._lose()
-                else:
-                    return
-
-    def order_soon(self, message: dict[str, Any]) -> None:
-        """Send an order without waiting; one for which the socket has no room follows in a task."""
-        try:
-            if not self.lost and not self._sending.locked():
-                self._control.send(marshal.dumps(message))
-                return
-        except BlockingIOError:
-            pass
-        except ConnectionError:
-            self._lose()
-        if not self.lost:
-            self._loop.create_task(self.order(message))
-
-    async def close(self) -> None:
-        """Let the supervisor end all commands and exit, by force if it takes long."""
-        self._lose()
-        self._control.close()
-        if self._launched is not None:
-            try:
-                await self._threads.call(partial(self._launched.wait, CLOSE_WITHIN))
-            except subprocess.TimeoutExpired:
-                self._launched.kill()
-                await self._threads.call(self._launched.wait)
-        self._threads.close()
-        self._threads.join(1.0)  # it is idle, so this takes microseconds
-
-    async def _writable(self) -> None:
-        writable: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(self._control, _resolve, writable)
-        try:
-            await writable
-        finally:
-            self._loop.remove_writer(self._control)
-
-    def _on_readable(self) -> None:
-        while True:
-            try:
-                packet = self._control.recv(4096)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                packet = b""
-            if not packet:
-                self._lose()
-                return
-            message = marshal.loads(packet)
-            if (report := self._reports.get(message["id"])) is not None:
-                report(message)
-
-    def _lose(self) -> None:
-        if not self.lost:
-            self.lost = True
-            self._loop.remove_reader(self._control)
-        reports, self._reports = self._reports, {}
-        for report in reports.values():
-            report({"lost": True})
-
-
-def _leave(control: socket.socket, launched: subprocess.Popen[bytes]) -> None:
-    """Nobody is left who could close the supervisor: it ends when the socket is closed, and nobody waits for it."""
-    control.close()
-    if launched.poll() is None:
-        launched.returncode = 0  # or Popen would warn
 
 
 class Process:
@@ -256,7 +104,7 @@ class Process:
     was killed.
     """
 
-    def __init__(self, client: _SupervisorClient, command: CommandLine) -> None:
+    def __init__(self, client: SupervisorClient, command: CommandLine) -> None:
         self._client = client
         self._command = command
         self._loop = asyncio.get_running_loop()

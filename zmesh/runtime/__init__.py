@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from zmesh.runtime.controlled_process import ControlledProcess
     from zmesh.runtime.driver import Driver, Handle, LinkLayer
     from zmesh.runtime.eager import EagerStarter, Wakeup
     from zmesh.runtime.exceptions import (
@@ -35,6 +36,7 @@ else:
     __getattr__ = lazy_attributes(
         __name__,
         {
+            "controlled_process": ("ControlledProcess",),
             "driver": ("Driver", "Handle", "LinkLayer"),
             "eager": ("EagerStarter", "Wakeup"),
             "exceptions": (
@@ -61,6 +63,7 @@ else:
 __all__ = [
     "BLOCKED_AFTER",
     "RELEASE_SLOT_AFTER",
+    "ControlledProcess",
     "Driver",
     "EagerStarter",
     "Handle",

@@ -13,12 +13,10 @@ import pickle
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -27,7 +25,7 @@ from zmesh.arguments import check_metadata
 from zmesh.core.message import NO_METADATA
 from zmesh.errors import Closed, NotAllowed, RemoteError, UnknownDirective
 from zmesh.payloads import ChunkSource, Outgoing, Spool, StreamedPayload, default_folder
-from zmesh.runtime import ThreadPool, abandon, text_of
+from zmesh.runtime import ControlledProcess, abandon, text_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, MAX_FRAME, Channel, Frame, Job
 from zmesh.serving.isolation.limits import Isolation, ProcessLimits
 from zmesh.serving.work import WorkReset
@@ -143,48 +141,25 @@ class Processes:
 class _ForkServerClient:
     """The node's connection to the fork server: sends requests, receives exits."""
 
-    def __init__(self, control: socket.socket, threads: ThreadPool) -> None:
-        self._control = control
-        self._threads = threads
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self) -> None:
+        self._process = ControlledProcess("zmesh-forkserver", self._on_packet, self._on_lost, close_within=CLOSE_WITHIN)
         self._running: dict[int, asyncio.Future[_ProcessExit]] = {}
         self._count = 0
-        self._sending = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self.lost = False
 
     @classmethod
     async def open(cls) -> _ForkServerClient:
         """Start the fork server. Raises OSError if that fails."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        fork_server = cls(ours, ThreadPool(1, "zmesh-forkserver"))
-        command = [sys.executable, "-c", _PROGRAM.format(path=sys.path, descriptor=theirs.fileno())]
-
-        def launch() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # so that Ctrl-C in a terminal does not reach it
-            )
-
-        fork_server._loop.add_reader(ours, fork_server._on_readable)
-        starting = asyncio.ensure_future(fork_server._threads.call(launch))
-        try:
-            fork_server._process = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            with suppress(OSError):
-                fork_server._process = await starting  # it takes milliseconds, and leaves a process to close
-            theirs.close()
-            await fork_server.close()
-            raise
-        except OSError:
-            theirs.close()
-            await fork_server.close()
-            raise
-        theirs.close()
+        fork_server = cls()
+        await fork_server._process.launch(
+            lambda descriptor: ["-c", _PROGRAM.format(path=sys.path, descriptor=descriptor)]
+        )
         return fork_server
+
+    @property
+    def lost(self) -> bool:
+        """Whether the fork server has exited, or is closed."""
+        return self._process.lost
 
     def begin(self) -> tuple[int, asyncio.Future[_ProcessExit]]:
         """Allocate the number of a new worker, and the future of its exit."""
@@ -202,74 +177,23 @@ class _ForkServerClient:
 
     async def request(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Send a request, waiting while the socket is full."""
-        packed = msgpack.packb(message)
-        async with self._sending:
-            while not self.lost:
-                try:
-                    socket.send_fds(self._control, [packed], descriptors)
-                except BlockingIOError:
-                    await self._writable()
-                except ConnectionError:
-                    self._lose()
-                else:
-                    return
+        await self._process.send(msgpack.packb(message), descriptors)
 
     async def close(self) -> None:
         """Stop the fork server and its workers; returns when it has exited."""
-        self._lose()
-        self._control.close()
-        if self._process is not None:
-            process = self._process
-            try:
-                await self._threads.call(partial(process.wait, CLOSE_WITHIN))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                await self._threads.call(process.wait)
-        self._threads.close()
-        self._threads.join(1.0)  # it is idle, so this takes microseconds
+        await self._process.close()
 
     def close_now(self) -> None:
         """Stop the fork server and its workers, without the loop; blocks until it has exited."""
-        if not self.lost:
-            self.lost = True
-            self._loop.remove_reader(self._control)
-        self._control.close()
-        if self._process is not None:
-            try:
-                self._process.wait(CLOSE_WITHIN)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._threads.close()
+        self._process.close_now()
 
-    async def _writable(self) -> None:
-        writable: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(self._control, _resolve, writable)
-        try:
-            await writable
-        finally:
-            self._loop.remove_writer(self._control)
+    def _on_packet(self, packet: bytes) -> None:
+        report = msgpack.unpackb(packet)
+        ended = self._running.pop(report["id"], None)
+        if ended is not None and not ended.done():
+            ended.set_result(_ProcessExit(report.get("code"), report.get("cpu", 0.0), report.get("error", "")))
 
-    def _on_readable(self) -> None:
-        while True:
-            try:
-                message = self._control.recv(4096)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                message = b""
-            if not message:
-                self._lose()
-                return
-            report = msgpack.unpackb(message)
-            ended = self._running.pop(report["id"], None)
-            if ended is not None and not ended.done():
-                ended.set_result(_ProcessExit(report.get("code"), report.get("cpu", 0.0), report.get("error", "")))
-
-    def _lose(self) -> None:
-        if not self.lost:
-            self.lost = True
-            self._loop.remove_reader(self._control)
+    def _on_lost(self) -> None:
         for ended in self._running.values():
             if not ended.done():
                 ended.set_result(_ProcessExit(None))
@@ -450,11 +374,6 @@ class _Reply(ChunkSource):
         """Discard the rest of this reply, up to the start of the next one."""
         while await self._next(CHUNK_BYTES):
             pass
-
-
-def _resolve(writable: asyncio.Future[None]) -> None:
-    if not writable.done():
-        writable.set_result(None)
 
 
 def _signal_name(number: int) -> str:

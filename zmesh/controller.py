@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -25,6 +24,7 @@ from zmesh.config import Config, config_of
 from zmesh.core.limits import Limits
 from zmesh.errors import ConfigError, MeshError, RemoteError
 from zmesh.lifecycle import Lifecycle, Main
+from zmesh.observe import MeshView
 from zmesh.remote import Machines
 from zmesh.requests import LIMIT
 from zmesh.runtime import is_a, new_message_id, text_of
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
     from zmesh.config import Settings
     from zmesh.node import Node
-    from zmesh.observe import Event, Events, LinkStatus, Route, Stats, Tags
-    from zmesh.payloads import Payload, PayloadLike, Source
+    from zmesh.payloads import Payload, PayloadLike
     from zmesh.requests import Answer, Answers, Exchange, Pong, Replies, ReplyStream, ResponseHandler, Sent
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ CANCEL_TIMEOUT = 10.0
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Controller(Machines):
+class Controller(MeshView, Machines):
     """A node inside a program.
 
     `Controller(node_id="edge", peers=["tcp://hub:7323"])` takes the settings of a Config by name;
@@ -93,7 +92,7 @@ class Controller(Machines):
 
         Raises Closed in a fork of its process.
         """
-        self._node.check_process()
+        self._node.admission.check_process()
         return self._node
 
     @property
@@ -211,53 +210,6 @@ class Controller(Machines):
             return self.node.router.get_nodes()
         return self._nodes_of(target if target is not None else f"tag:{tag}", self.node.router.tags())
 
-    def routes(self) -> list[Route]:
-        """The routes in use, sorted by destination."""
-        return self.node.router.routes()
-
-    def edges(self) -> list[tuple[str, str, int]]:
-        """The links of the mesh as (node, node, cost), each once; the cost is the higher one of its two ends."""
-        return self.node.router.get_edges()
-
-    def capabilities(self) -> dict[str, list[str]]:
-        """For each node that can be reached, the directives that it offers; `name:!Error` is a plugin that failed."""
-        return self.node.router.node_capabilities()
-
-    def tags(self) -> dict[str, Tags]:
-        """For each node that can be reached, its tags."""
-        return self.node.router.tags()
-
-    def duplicates(self) -> list[str]:
-        """The ids that two live nodes use, sorted, also if one of them was refused."""
-        return self.node.router.duplicates()
-
-    def links(self) -> list[LinkStatus]:
-        """The links of this node that are up, sorted by neighbour."""
-        return self.node.links()
-
-    def stats(self) -> Stats:
-        """Counts of this moment: requests under way, bytes that wait, and how often each event has happened."""
-        return self.node.stats()
-
-    def events(self) -> Events:
-        """The events of this node's links and of the nodes that it can reach, from now on, until it closes.
-
-        Waiting for the first one raises Closed while the node is not open yet.
-        """
-        return self.node.events()
-
-    def watch(self, observer: Callable[[Event], None]) -> None:
-        """Call `observer` with each event, on the node's loop and as it happens, before anything else is done."""
-        self.node.watch_events(observer)
-
-    async def wait_for(self, node: str, timeout: float | None = None) -> None:
-        """Wait until there is a route to `node`; at an ephemeral node, until `node` answers a ping.
-
-        Raises Unreachable after `timeout` seconds, with the nodes that can be reached, and Closed when this node is not
-        open, or is closed meanwhile.
-        """
-        await self.node.reachable(node, timeout)
-
     # -- sending -------------------------------------------------------------------------------------------------
 
     def send(
@@ -293,7 +245,7 @@ class Controller(Machines):
         check_content_type(content_type)
         described = check_metadata(metadata)
         if response_handler is not None:
-            self._node.check_begun()
+            self._node.admission.check_begun()
         id = new_message_id()
         exchange: Exchange
         if response_handler is not None:
@@ -386,7 +338,7 @@ class Controller(Machines):
         body = payloads.encode(payload)
 
         def start(replies: ReplyStream) -> None:
-            self._send(replies, directive, body, timeout, awaited=True)
+            own.requests.start(replies, directive, body, timeout, awaited=True)
 
         replies = requests.ReplyStream(
             own.requests, new_message_id(), node, start, buffered=buffered, writable=writable
@@ -432,8 +384,8 @@ class Controller(Machines):
             wanted[node] = None
         again = requests.repeatable(payload)
         kind = payloads.content_type_of(payload) if content_type is None else content_type
-        self._node.check_begun()
-        self._node.check_loop()
+        self._node.admission.check_begun()
+        self._node.admission.check_loop()
 
         def start(node: str, done: Callable[[requests.FanoutRequest, Answer], None]) -> requests.FanoutRequest:
             asked = requests.FanoutRequest(self.node.requests, new_message_id(), node, done)
@@ -485,34 +437,15 @@ class Controller(Machines):
         check_directive(directive)
         check_node(exchange.recipient)
         check_timeout(timeout)
-        self._send(exchange, directive, payloads.encode(payload), timeout)
-
-    def _send(
-        self, exchange: Exchange, directive: str, body: bytes | Source, timeout: float | None, *, awaited: bool = False
-    ) -> None:
-        node = self._node
-        try:
-            if awaited:
-                node.check_begun()
-                node.check_loop()
-            if node.loop is not None and node.thread != threading.get_ident():
-                node.requests.post(node.loop, exchange, directive, body, timeout)
-            else:
-                node.requests.send(exchange, directive, body, timeout)
-        except (MeshError, RuntimeError) as error:
-            if isinstance(error, MeshError):
-                error.message_id = exchange.message_id
-            if isinstance(body, payloads.Source):
-                body.close()
-            raise
+        self._node.requests.start(exchange, directive, payloads.encode(payload), timeout)
 
     def _drop_reply(self) -> None:
         self._node.telemetry.counts["reply_dropped:nobody_receives"] += 1
 
     def _check_receiving(self) -> None:
         """Raises what keeps a reply from ever coming."""
-        self._node.check_begun()
-        self._node.check_loop()
+        self._node.admission.check_begun()
+        self._node.admission.check_loop()
         if self._lifecycle.is_over:
             raise self._lifecycle.closed()
 

@@ -73,7 +73,7 @@ class Lifecycle:
             self._loop = loop
             self._ready = loop.create_future()
             self._task = loop.create_task(self._node.run(self._ready), name=f"zmesh {self._node.node_id}")
-            self._node.assigned_loop = loop
+            self._node.admission.loop = loop
             self._task.add_done_callback(self._on_done)
             _open_nodes.add(self._node)
         return self._task
@@ -84,9 +84,9 @@ class Lifecycle:
 
     async def open(self) -> None:
         """As Controller.open."""
-        self._node.check_process()
+        self._node.admission.check_process()
         if self._task is not None:
-            self._node.check_loop()
+            self._node.admission.check_loop()
             if self._task.done() and self._error_is_known:
                 raise self.closed()
         task = self.begin(asyncio.get_running_loop())
@@ -101,12 +101,12 @@ class Lifecycle:
 
     async def close(self) -> None:
         """As Controller.close."""
-        if not self._node.is_here:
+        if self._node.admission.is_foreign:
             return
         self._node.stop()
         if self._task is None:
             return
-        self._node.check_loop()
+        self._node.admission.check_loop()
         await asyncio.wait((self._task,))
         if not self._error_is_known:
             self._error_is_known = True
@@ -134,13 +134,13 @@ class Lifecycle:
                     loop.run_until_complete(task)
             raise
         finally:
-            if self._owns_loop and self._node.is_here:
+            if self._owns_loop and not self._node.admission.is_foreign:
                 close_loop(loop)
 
     def _loop_to_run(self, main: Main | None) -> asyncio.AbstractEventLoop:
         if main is not None and not callable(main) and not inspect.isawaitable(main):
             raise TypeError(f"run takes a coroutine function, not {type(main).__name__}")
-        self._node.check_process()
+        self._node.admission.check_process()
         if self.is_over:
             raise self.closed()
         loop = self.loop
@@ -180,8 +180,8 @@ class Lifecycle:
 def _close_at_exit() -> None:
     """Close the nodes that the program has left open."""
     for node in list(_open_nodes):
-        loop = node.assigned_loop
-        if loop is not None and loop.is_running() and node.is_here:
+        loop = node.admission.loop
+        if loop is not None and loop.is_running() and not node.admission.is_foreign:
             closed = threading.Event()
             with contextlib.suppress(RuntimeError):  # the loop was closed just now
                 loop.call_soon_threadsafe(_close_in_loop, node, closed)

@@ -13,8 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from zmesh.arguments import check_node, check_timeout, check_url
@@ -112,12 +111,11 @@ class Node:
         self.listening: list[str] = []
         self._listen = list(config.listen)
         self._peers = list(config.peers)
-        self._admission = self.requests.admission
+        self.admission = self.requests.admission
         self._observers: list[Callable[[Report], None]] = []
         self._events: set[Events] = set()
         self._journal: Journal | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.thread = 0
         self._transport: Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop: asyncio.Event | None = None
@@ -126,8 +124,6 @@ class Node:
         self._aborted = False
         self._released = False
         """Whether everything is closed."""
-        self.assigned_loop: asyncio.AbstractEventLoop | None = None
-        """The loop that `run` runs in, or will as soon as that loop runs."""
         self.closed = False
 
     # -- open and close ------------------------------------------------------------------------------------------
@@ -137,12 +133,12 @@ class Node:
 
         Raises AddressError if an address can't be used.
         """
-        self.loop = self.assigned_loop = asyncio.get_running_loop()
+        self.loop = self.admission.loop = asyncio.get_running_loop()
         nodes_in_loop[self.loop] = nodes_in_loop.get(self.loop, 0) + 1
-        self.thread = threading.get_ident()
+        self.admission.thread = threading.get_ident()
         self._task = asyncio.current_task()
         self._stop = asyncio.Event()
-        if self._admission.shut:
+        if self.admission.shut:
             self._stop.set()
         try:
             await self._prepare_plugins()
@@ -161,7 +157,7 @@ class Node:
 
     def stop(self) -> None:
         """Let `run` come to its end."""
-        self._admission.shut = True
+        self.admission.shut = True
         self.directives.hurry()
         if self._stop is not None:
             self._stop.set()
@@ -222,7 +218,7 @@ class Node:
 
     async def _close(self) -> None:
         """Stop the work, end what is open, say goodbye, close the sockets; nothing is left."""
-        if self._admission.is_foreign:  # a fork of this process unwinds; sockets, work and descriptors are the parent's
+        if self.admission.is_foreign:  # a fork of this process unwinds; sockets, work and descriptors are the parent's
             return
         try:
             await self.serving.close()
@@ -241,7 +237,7 @@ class Node:
                 await self._shut()
 
     async def _shut(self) -> None:
-        self.closed = self._admission.shut = True
+        self.closed = self.admission.shut = True
         self.driver.close()
         self.requests.end_drain()
         for events in self._events:
@@ -276,25 +272,26 @@ class Node:
         when no other runs its loop. Blocks for half a second at most, while ZeroMQ sends what is left, and for as long
         as the processes of isolated work take to be killed. Harmless when the node is closed, and in a forked child.
         """
-        if self._released or not self.is_here:
+        if self._released or self.admission.is_foreign:
             return False
-        self._released = self.closed = self._admission.shut = True
+        self._released = self.closed = self.admission.shut = True
         was_open = self._transport is not None
         self.driver.close()
-        steps: list[Callable[[], object]] = [partial(self.requests.close_now, self.loop), self.serving.close_now]
-        steps += [self._leave, self._release, self.tasks.close_now, self.requests.end_drain]
-        steps += [events.end for events in self._events]
-        if self._transport is not None:
-            steps.append(self._transport.close_now)
-        if self._journal is not None:
-            steps.append(self._journal.close)
-        for step in steps:
-            try:
-                step()
-            except Exception:
-                log.debug("node %s could not be closed properly", self.node_id, exc_info=True)
-        if self._task is not None:
-            abandon(self._task)
+        with ExitStack() as steps:  # each is taken, also after one that raises
+            if self._task is not None:
+                steps.callback(abandon, self._task)
+            if self._journal is not None:
+                steps.callback(self._journal.close)
+            if self._transport is not None:
+                steps.callback(self._transport.close_now)
+            for events in self._events:
+                steps.callback(events.end)
+            steps.callback(self.requests.end_drain)
+            steps.callback(self.tasks.close_now)
+            steps.callback(self._release)
+            steps.callback(self._leave)
+            steps.callback(self.serving.close_now)
+            steps.callback(self.requests.close_now, self.loop)
         if was_open:
             log.warning(
                 "node %r was not closed before its program ended; use `async with Controller(...)`, `run` or `close`",
@@ -369,48 +366,21 @@ class Node:
         witness = self.engine.last_heard_by(NodeId(Address(node)))
         return witness if witness != self.node_id else None
 
-    @property
-    def is_here(self) -> bool:
-        """Whether this is the node's process, and not a fork of it."""
-        return not self._admission.is_foreign
-
     def check_address(self, url: str, *, dialled: bool = False) -> None:
         """Raises AddressError for what is no URL of a node, or may not be listened on or dialled, and TypeError."""
         check_url(url)
         target = parse_url(url)
         self._security.to_dial(target) if dialled else self._security.to_listen(target)
 
-    def check_process(self) -> None:
-        """Raises Closed in a fork of the node's process."""
-        self._admission.check_process()
-
-    def check_open(self) -> None:
-        """Raises Closed if the node is not open yet, not any more, or not in this process."""
-        self.check_begun()
-        if self._admission.shut:
-            raise self._admission.closed()
-
-    def check_begun(self) -> None:
-        """Raises Closed if the node is not open yet, or not in this process."""
-        self._admission.check_process()
-        if self.assigned_loop is None:
-            raise self._admission.unopened()
-
-    def check_loop(self) -> None:
-        """Raises RuntimeError in another loop than the node's, where nothing that is waited for would come."""
-        running = asyncio._get_running_loop()
-        if running is not None and running is not self.assigned_loop:
-            raise RuntimeError(f"node {self.node_id!r} runs in another event loop than the one that runs here")
-
     def events(self) -> Events:
         """What happens to this node's links and to the nodes that it can reach, from now on.
 
         Waiting for an event raises Closed while this node is not open yet.
         """
-        self._admission.check_process()
+        self.admission.check_process()
         from zmesh.observe import Events  # its nine classes take long to make, and no command needs them
 
-        events = Events(self.router, self.remote_address, self._events.discard, self.check_begun)
+        events = Events(self.router, self.remote_address, self._events.discard, self.admission.check_begun)
         if self.closed:
             events.end()
         else:
@@ -425,8 +395,8 @@ class Node:
         """
         check_node(node)
         check_timeout(timeout)
-        self.check_open()
-        self.check_loop()
+        self.admission.check_open()
+        self.admission.check_loop()
         if self.config.ephemeral:
             await self._answer_of(node, timeout)
             return
@@ -441,7 +411,7 @@ class Node:
         async with self.events() as events:
             while node not in self.engine.nodes():
                 if await anext(events, None) is None:
-                    raise self._admission.closed()
+                    raise self.admission.closed()
 
     async def _answer_of(self, node: str, timeout: float | None) -> None:
         def start(request: ReplyStream) -> None:

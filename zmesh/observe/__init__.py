@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         event_of,
     )
     from zmesh.observe.journal import Journal, Neighbour
+    from zmesh.observe.mesh_view import MeshView
     from zmesh.observe.router import Route, Router, Tags
     from zmesh.observe.stats import LinkStatus, Stats, links_of, stats_of
     from zmesh.observe.telemetry import Telemetry
@@ -57,6 +58,7 @@ else:
                 "event_of",
             ),
             "journal": ("Journal", "Neighbour"),
+            "mesh_view": ("MeshView",),
             "router": ("Route", "Router", "Tags"),
             "stats": ("LinkStatus", "Stats", "links_of", "stats_of"),
             "telemetry": ("Telemetry",),
@@ -78,6 +80,7 @@ __all__ = [
     "LinkRefused",
     "LinkStatus",
     "LinkUp",
+    "MeshView",
     "Neighbour",
     "NodeJoined",
     "NodeLeft",

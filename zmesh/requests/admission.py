@@ -1,7 +1,8 @@
-"""Admission control for sending: refuses when the node is closed or too many bytes are queued."""
+"""Admission control for calls: refuses when the node is not open, in another loop, or has too many bytes queued."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 from zmesh.core.engine import Engine
@@ -24,6 +25,10 @@ class Admission:
         self._reserved_bytes = 0
         self.shut = False
         """Set when the node closes, or is about to."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop that the node runs in, or will as soon as that loop runs."""
+        self.thread = 0
+        """The thread of that loop; 0 until the node runs."""
 
     @property
     def is_foreign(self) -> bool:
@@ -38,6 +43,24 @@ class Admission:
                 "make a Controller after forking",
                 node=self._node_id,
             )
+
+    def check_begun(self) -> None:
+        """Raises Closed if the node is not open yet, or not in this process."""
+        self.check_process()
+        if self.loop is None:
+            raise self.unopened()
+
+    def check_open(self) -> None:
+        """Raises Closed if the node is not open yet, not any more, or not in this process."""
+        self.check_begun()
+        if self.shut:
+            raise self.closed()
+
+    def check_loop(self) -> None:
+        """Raises RuntimeError in another loop than the node's, where nothing that is waited for would come."""
+        running = asyncio._get_running_loop()
+        if running is not None and running is not self.loop:
+            raise RuntimeError(f"node {self._node_id!r} runs in another event loop than the one that runs here")
 
     def check(self) -> None:
         """Raises Closed, and Overloaded if too much is waiting already."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from contextlib import suppress
 
 from zmesh.core.message import Address, MessageId, RequestHeader, Stream
-from zmesh.errors import Cancelled
+from zmesh.errors import Cancelled, MeshError
 from zmesh.payloads import PayloadStorage, Source, StreamFeeder
 from zmesh.requests.admission import Admission
 from zmesh.requests.exchange import Exchange, WithHandler
@@ -34,6 +35,35 @@ class Requests:
     def __len__(self) -> int:
         """How many requests have not ended."""
         return len(self._open)
+
+    def start(
+        self,
+        exchange: Exchange,
+        directive: str,
+        payload: bytes | Source,
+        timeout: float | None,
+        *,
+        awaited: bool = False,
+    ) -> None:
+        """Start an exchange from any thread; `awaited` says that this one waits for replies. Raises as `send`.
+
+        What can't be sent is closed. `timeout` is in seconds.
+        """
+        admission = self.admission
+        try:
+            if awaited:
+                admission.check_begun()
+                admission.check_loop()
+            if admission.loop is not None and admission.thread not in (0, threading.get_ident()):
+                self.post(admission.loop, exchange, directive, payload, timeout)
+            else:
+                self.send(exchange, directive, payload, timeout)
+        except (MeshError, RuntimeError) as error:
+            if isinstance(error, MeshError):
+                error.message_id = exchange.message_id
+            if isinstance(payload, Source):
+                payload.close()
+            raise
 
     def send(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
         """Start an exchange. `timeout` in seconds. Raises Closed, and Overloaded if too much is waiting already."""

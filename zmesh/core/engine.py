@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 
 from zmesh.core import wire
+from zmesh.core.adjacency import Adjacency
 from zmesh.core.credentials import Credentials
 from zmesh.core.delivery import Delivery
 from zmesh.core.effects import Effect, Report
@@ -20,33 +21,21 @@ from zmesh.core.forwarding import DRAIN, Forwarding, Sealing
 from zmesh.core.limits import DEFAULT_COST, DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.neighbours import (
-    MIN_RESENT,
-    Accepted,
     Authentication,
-    Ended,
     Link,
-    LinkEvent,
     Links,
     Neighbours,
     RateExceeded,
     State,
 )
 from zmesh.core.routing import Routing
+from zmesh.core.routing_frames import KINDS as ROUTING_KINDS
+from zmesh.core.routing_frames import RoutingFrames
 from zmesh.core.timers import Alarm, WallClock
 from zmesh.core.view import View
-from zmesh.core.wire import FIRST_ROUTED, Frames, Kind, Packet, WireError
+from zmesh.core.wire import FIRST_ROUTED, Frames, Packet, WireError
 
 _UP = State.UP  # a look-up in an enum costs as much as a call
-
-_ROUTING = (
-    Kind.UPDATE,
-    Kind.RECORD,
-    Kind.SEQNO_REQUEST,
-    Kind.RESEND,
-    Kind.CERTIFICATE_REQUEST,
-    Kind.CERTIFICATE,
-    Kind.STATEMENT,
-)
 
 
 class Engine(View):
@@ -113,6 +102,8 @@ class Engine(View):
         )
         self.fib = self.forwarding.fib
         self.delivery = Delivery(self.forwarding, route_timeout, self._delivery_alarm, leaf=leaf, limits=limits)
+        self._adjacency = Adjacency(node, self.neighbours, self.routing, self.forwarding, self.delivery, leaf=leaf)
+        self._routing_frames = RoutingFrames(self.routing, self.forwarding, self.delivery, self._adjacency)
         self._alarms = (
             (self._neighbours_alarm, self.neighbours),
             (self._routing_alarm, self.routing),
@@ -146,7 +137,7 @@ class Engine(View):
         """A connection is gone for certain."""
         known = self.neighbours.get(link)
         if known is not None:
-            self._close(known, reason, now)
+            self._adjacency.close(known, reason, now)
         return self._done(now)
 
     def link_full(self, link: LinkId, frames: Frames, now: float) -> list[Effect]:
@@ -198,9 +189,9 @@ class Engine(View):
             known.heard = now
             self.forwarding.emit(Report("frame_dropped", known.node or None, link, f"rate_limited: {error}"))
         except wire.ForeignVersion as error:
-            self._follow(self.neighbours.on_foreign_version(known, error, now), now)
+            self._adjacency.follow(self.neighbours.on_foreign_version(known, error, now), now)
         except WireError as error:
-            self._follow(self.neighbours.on_bad_frame(known, error), now)
+            self._adjacency.follow(self.neighbours.on_bad_frame(known, error), now)
         return self._done(now)
 
     # -- stimuli: the program ------------------------------------------------------------------------------------
@@ -292,7 +283,7 @@ class Engine(View):
 
     def trust_changed(self, now: float) -> list[Effect]:
         """What the credentials believe has changed: links to nodes that are not believed any more end."""
-        self._check_trust(now, in_full=True)
+        self._adjacency.check_trust(now, in_full=True)
         return self._done(now)
 
     def clock_set(self, epoch: float, now: float) -> list[Effect]:
@@ -319,7 +310,7 @@ class Engine(View):
     def tick(self, now: float) -> list[Effect]:
         """Do the work that is due; the tables of an alarm that has not gone off are not asked."""
         if self._neighbours_alarm.soonest <= now:
-            self._tick_neighbours(now)
+            self._adjacency.tick(now)
         routing_due = self._routing_alarm.soonest <= now
         if routing_due:
             self.routing.expire(now)
@@ -328,23 +319,11 @@ class Engine(View):
         if self._delivery_alarm.soonest <= now:
             self.delivery.tick(now)
         if routing_due:
-            self._select(now)
-            self._flush(now)
+            self._adjacency.select(now)
+            self._adjacency.flush(now)
         effects = self._done(now)
         self._set_alarms(now)
         return effects
-
-    def _tick_neighbours(self, now: float) -> None:
-        self.neighbours.send_due(now)
-        suspects, silent = self.neighbours.expire(now)
-        if self.leaf and any(link.id == self.forwarding.uplink for link in suspects):
-            self._leave_suspect_uplink(now)
-        for link in silent:
-            self._follow(self.neighbours.time_out(link, now), now)
-        if self.neighbours.is_check_due(now):
-            self._check_trust(now)
-        if self.forwarding.sealing is not None and self.forwarding.sealing.tick(now):
-            self.routing.sign_anew(now)
 
     def resume(self, seconds: float, now: float) -> list[Effect]:
         """The node did not read its sockets for the last `seconds`, so silence in that time proves nothing."""
@@ -424,147 +403,17 @@ class Engine(View):
             self.forwarding.emit(Report("frame_dropped", wire.host_of(route.source), None, refusal))
 
     def _on_link_frame(self, link: Link, packet: Packet, now: float) -> None:
-        if packet.kind not in _ROUTING or link.state is not State.UP:
-            self._follow(self.neighbours.on_frame(link, packet, now), now)
+        if packet.kind not in ROUTING_KINDS or link.state is not State.UP:
+            self._adjacency.follow(self.neighbours.on_frame(link, packet, now), now)
         elif self.leaf or link.leaf:
             self.forwarding.emit(Report("frame_dropped", link.node, link.id, "leaf_has_no_tables"))
         else:
-            self._on_routing_frame(link, packet.kind, packet.head, now)
-
-    def _on_routing_frame(self, link: Link, kind: int, head: bytes, now: float) -> None:
-        routing, limiter = self.routing, link.limiter
-        match kind:
-            case Kind.UPDATE:
-                update = wire.decode_update(head)
-                limiter.spend("route_entries", 1 + len(update.entries))
-                routing.on_update(link.id, update, now)
-            case Kind.RECORD:
-                self._on_records(link, *wire.decode_records(head), now)
-            case Kind.CERTIFICATE_REQUEST:
-                digests = wire.decode_certificate_requests(head)
-                limiter.spend("certificates", 1 + len(digests))
-                for frames in wire.encode_certificates(routing.on_certificate_requests(digests)):
-                    self.forwarding.enqueue(link.id, frames)
-            case Kind.CERTIFICATE:
-                for data in wire.decode_certificates(head):
-                    limiter.spend("certificates", 1)
-                    if routing.on_certificate(link.id, data, now):
-                        self.delivery.on_contested(now)
-            case Kind.STATEMENT:
-                statements = wire.decode_statements(head)
-                limiter.spend("statements", 1 + len(statements))
-                if routing.on_statements(link.id, statements, now):
-                    self._check_trust(now, in_full=True)
-            case Kind.SEQNO_REQUEST:
-                for request in wire.decode_seqno_requests(head):
-                    limiter.spend("seqno_requests", 1 + routing.on_seqno_request(link.id, request, now))
-            case _:
-                resend = wire.decode_resend(head)
-                if resend.routes:
-                    limiter.spend("resent_rows", max(MIN_RESENT, routing.resend_routes(link.id, now)))
-                if resend.records:
-                    limiter.spend("resent_rows", max(MIN_RESENT, routing.resend_records(link.id, now)))
-                if resend.statements:
-                    limiter.spend("resent_rows", max(MIN_RESENT, routing.resend_statements(link.id)))
-
-    def _on_records(
-        self, link: Link, records: list[tuple[wire.Record, bytes]], errors: list[WireError], now: float
-    ) -> None:
-        """Process each record by itself; those that can't be read are a single bad frame, whatever is beside them."""
-        link.limiter.spend("record_updates", 1 + len(records) + len(errors))
-        if self.routing.on_records(link.id, records, now):
-            self.delivery.on_contested(now)
-        if errors:
-            raise WireError(f"{len(errors)} of {len(records) + len(errors)} records: {errors[0]}")
-
-    # -- inside: links -------------------------------------------------------------------------------------------
-
-    def _follow(self, event: LinkEvent | None, now: float) -> None:
-        """Carry out what the neighbours have decided about a link."""
-        match event:
-            case Accepted(link):
-                self._establish(link, now)
-            case Ended(link, reason):
-                self._close(link, reason, now)
-
-    def _check_trust(self, now: float, *, in_full: bool = False) -> None:
-        self.routing.check_trust(now, in_full=in_full)
-        for ended in self.neighbours.disbelieved(now):
-            self._follow(ended, now)
-
-    def _establish(self, link: Link, now: float) -> None:
-        self.neighbours.establish(link, now)
-        if link.certified is not None:
-            self.routing.add_certificate(link.certified)
-        if self.leaf:
-            if self.forwarding.uplink is None:
-                self.forwarding.attach(link.id)
-                self.delivery.on_attached(None, now)
-            self.neighbours.probe(link, now)
-        elif link.leaf:
-            self.neighbours.probe(link, now)
-            self.delivery.on_attached(Address(f"{link.node}@{self.node}"), now)
-        else:
-            self.neighbours.request_seqno(link)
-            self.routing.link_up(link.id, link.node, link.routing_cost, now)
-            self._flush(now)
-            self.neighbours.probe(link, now)
-
-    def _close(self, link: Link, reason: str, now: float) -> None:
-        waiting = self.forwarding.close(link.id, remember=link.state is State.UP)
-        self.neighbours.close(link, reason)
-        if link.state is State.UP:
-            self._detach(link, now)
-        self.delivery.link_down(link.id, now)
-        self.forwarding.reroute(waiting, now)
-
-    def _detach(self, link: Link, now: float) -> None:
-        if self.leaf:
-            if self.forwarding.uplink == link.id:
-                self._rehome(now)
-        elif not link.leaf:
-            self.routing.link_down(link.id, now)
-            self._select(now)
-        elif not self.neighbours.to(link.node):
-            self.delivery.on_detached(Address(f"{link.node}@{self.node}"), now)
-        self._establish_released(now)
-
-    def _rehome(self, now: float) -> None:
-        """Attach this leaf to another uplink, preferring one that is not suspect."""
-        uplink = self.neighbours.best_uplink()
-        self.forwarding.attach(uplink.id if uplink is not None else None)
-        self.delivery.on_detached(None, now)
-        if uplink is not None:
-            self.delivery.on_attached(None, now)
-
-    def _leave_suspect_uplink(self, now: float) -> None:
-        uplink = self.neighbours.best_uplink()
-        if uplink is not None and not uplink.suspect:
-            self._rehome(now)
-
-    def _establish_released(self, now: float) -> None:
-        while (link := self.neighbours.released()) is not None:
-            self._establish(link, now)
+            self._routing_frames.on_frame(link, packet.kind, packet.head, now)
 
     # -- inside: the end of a stimulus ---------------------------------------------------------------------------
 
     def _emit(self, report: Report) -> None:
         self.forwarding.emit(report)
-
-    def _select(self, now: float) -> None:
-        """Select routes, and apply the changes to the exchanges."""
-        for change in self.routing.select(now):
-            after = change.after
-            self.forwarding.set_route(change.destination, after.link if after is not None else None)
-            self.delivery.on_route(change.destination, self.forwarding.reach(change.destination), now)
-            self._establish_released(now)
-        for node in self.routing.take_rekeyed():
-            self.delivery.on_route(node, self.forwarding.reach(node), now)
-
-    def _flush(self, now: float) -> None:
-        """Send the updates, seqno requests and records that are due."""
-        for link, frames in self.routing.flush(now):
-            self.forwarding.enqueue(link, frames)
 
     def _finish(self, now: float) -> list[Effect]:
         """End a stimulus that changes nothing in routes and records."""
@@ -574,8 +423,8 @@ class Engine(View):
         """End the stimulus: select routes, deliver what this node has sent to itself, return the effects."""
         if self.routing.has_work:
             if self.routing.is_urgent:
-                self._select(now)
-                self._flush(now)
+                self._adjacency.select(now)
+                self._adjacency.flush(now)
             self.routing.report_refused()
         while looped := self.forwarding.take_looped():
             for packet in looped:

@@ -119,6 +119,16 @@ def test_an_answer_for_another_authority_or_key_is_not_believed(issuer, tmp_path
         read_answer(fields, key, "edge-8", "lab", ticket.authority, NOW)
 
 
+@pytest.mark.parametrize("time", [float("inf"), float("nan"), 1e18, -1, 1 << 64, True, "1", None])
+def test_an_answer_with_a_time_that_is_none_is_malformed(issuer, time):
+    """JSON has 1e999, which Python reads as infinite; the fuzzer found it."""
+    ticket, key = invite(issuer), IdentityKey.generate()
+    fields = answer(issuer, join_request(ticket, key), NOW)
+    fields["authorities"][0]["not_after"] = time
+    with pytest.raises(TrustError, match="malformed answer"):
+        read_answer(travelled(fields), key, "edge-7", "lab", ticket.authority, NOW)
+
+
 def test_a_refusal_arrives_with_its_reason(issuer):
     for error, reason in ((TrustError("token", "used"), "token"), (ConfigError("bad"), "config")):
         with pytest.raises(TrustError) as caught:

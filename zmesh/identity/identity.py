@@ -335,8 +335,16 @@ def authority_fields(authority: Authority) -> dict[str, object]:
 def read_authorities(fields: Iterable[Any]) -> list[Authority]:
     """Authorities from JSON values. Raises KeyError, TypeError, ValueError."""
     return [
-        Authority(public_from_openssh(each["key"]), int(each["not_before"]), int(each["not_after"])) for each in fields
+        Authority(public_from_openssh(each["key"]), whole(each["not_before"]), whole(each["not_after"]))
+        for each in fields
     ]
+
+
+def whole(value: object) -> int:
+    """A number of seconds or of a certificate from a JSON value, which may be infinite there. Raises ValueError."""
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise ValueError(f"{value!r:.40} is no whole number from 0 up")
+    return value
 
 
 def read_json(data: bytes, where: str) -> Mapping[str, Any]:

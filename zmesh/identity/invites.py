@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zmesh.core.durations import span
-from zmesh.identity.identity import read_json
+from zmesh.identity.identity import read_json, whole
 from zmesh.identity.keys import fingerprint
 from zmesh.identity.state import State, StateError
 from zmesh.identity.tickets import hash_of
@@ -137,10 +137,10 @@ def _invite(fields: Mapping[str, Any]) -> Invite:
         str(fields["node_id"]),
         tuple(map(str, fields["tags"])),
         bytes.fromhex(fields["token_hash"]),
-        int(fields["created"]),
-        int(fields["expires"]),
+        whole(fields["created"]),
+        whole(fields["expires"]),
         str(fields["used_by"]),
-        int(fields["used_at"]),
+        whole(fields["used_at"]),
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from zmesh.identity.certificates import Certificate, check_names, issue
-from zmesh.identity.identity import Identity, read_json
+from zmesh.identity.identity import Identity, read_json, whole
 from zmesh.identity.invites import Invites
 from zmesh.identity.keys import BadKey, IdentityKey, fingerprint, public_from_openssh, public_to_openssh
 from zmesh.identity.state import State, StateError
@@ -253,6 +253,6 @@ def _issued(fields: Mapping[str, Any]) -> Issued:
         tuple(map(str, fields["tags"])),
         str(fields["key"]),
         str(fields["authority"]),
-        int(fields["serial"]),
-        int(fields["not_after"]),
+        whole(fields["serial"]),
+        whole(fields["not_after"]),
     )

@@ -2,7 +2,7 @@
 
 import pytest
 import zmq
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from zmesh.core.credentials import Unsealable
 from zmesh.core.wire import SEAL_HEAD_BYTES, SEAL_TAG_BYTES
-from zmesh.identity.sealing import LAST_COUNTER, WINDOW, ExchangeKey, Session, direction_key
+from zmesh.identity.sealing import LAST_COUNTER, WINDOW, ExchangeKey, Session, cipher_of, direction_key
 
 KEY = bytes(range(32))
 
@@ -42,7 +42,38 @@ def test_aes_gcm_is_that_of_its_specification():
     assert sealed.hex() == "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919"
 
 
-@pytest.mark.parametrize("public", [bytes(32), bytes(31), b"", b"\x01" + bytes(31)])
+def test_chacha20_poly1305_is_that_of_rfc_8439():
+    """Section 2.8.2."""
+    aead = ChaCha20Poly1305(bytes(range(0x80, 0xA0)))
+    nonce, route = bytes.fromhex("070000004041424344454647"), bytes.fromhex("50515253c0c1c2c3c4c5c6c7")
+    text = (
+        b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would"
+        b" be it."
+    )
+    assert aead.encrypt(nonce, text, route).hex() == (
+        "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92728b"
+        "1a71de0a9e060b2905d6a5b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc"
+        "3ff4def08e4b7a9de576d26586cec64b61161ae10b594f09e26a7e902ecbd0600691"
+    )
+
+
+@pytest.mark.parametrize(("one", "other"), [(False, False), (True, False), (False, True), (True, True)])
+def test_both_ends_choose_the_same_cipher_and_keys_whichever_of_them_is_slow_at_aes(one, other):
+    a, b = ExchangeKey(KEY, prefers_chacha20=one), ExchangeKey(bytes(range(1, 33)), prefers_chacha20=other)
+    cipher = cipher_of(a.public, b.public)
+    assert cipher is cipher_of(b.public, a.public) is (ChaCha20Poly1305 if one or other else AESGCM)
+    ends = (("a", 1), ("b", 2))
+    assert a.shared(b.public) == b.shared(a.public)
+    key = direction_key(a.shared(b.public), "lab", *ends, cipher)
+    sender, receiver = Session(key, KEY, *IDS, cipher=cipher), Session(KEY, key, *reversed(IDS), cipher=cipher)
+    assert receiver.open(b"route", *sender.seal(b"route", b"head", b"body")) == (b"head", b"body")
+    other_cipher = AESGCM if cipher is ChaCha20Poly1305 else ChaCha20Poly1305
+    assert key != direction_key(a.shared(b.public), "lab", *ends, other_cipher), "no key is used with two ciphers"
+
+
+@pytest.mark.parametrize(
+    "public", [bytes(32), bytes(31), b"", b"\x01" + bytes(31), *(b"\x09" * 32 + s for s in (b"\2", b"\1\1"))]
+)
 def test_a_key_that_gives_no_secret_is_refused(public):
     with pytest.raises(Unsealable, match="bad_key"):
         ExchangeKey(KEY).shared(public)

@@ -1,6 +1,8 @@
 """Trust in meshes: revocations reach everyone, authorities change, clocks are wrong, issuers are away."""
 
 import random
+from functools import partial
+from itertools import pairwise, permutations
 
 import pytest
 
@@ -41,6 +43,22 @@ def tell(sim, authority, id, *statements):
 def links_of(sim, id):
     """The links of other nodes to that one that are up."""
     return sum(link.node == id for node in sim.all() for link in node.engine.links() if node.id != id)
+
+
+def test_nodes_whose_processors_differ_seal_with_the_same_cipher():
+    """Every second one is slow at AES; each sends to each, over forwarders."""
+    authority = TestAuthority(1, begins=NOW - DAY)
+    sim = Simulator(1, audit=200)
+    ids = ["n0", "n1", "n2", "n3"]
+    for number, id in enumerate(ids):
+        sim.add(id, epoch=float(NOW), credentials=partial(authority.installed, prefers_chacha20=number % 2 == 1))
+    for one, other in pairwise(ids):
+        sim.connect(one, other)
+    assert sim.settle(60.0)
+    for one, other in permutations(ids, 2):
+        outcome = sim.nodes[one].send(other, b"x" * 20_000)
+        sim.run(5.0)
+        assert outcome.eof.code == 0, (one, other)
 
 
 @pytest.mark.parametrize("seed", range(3))

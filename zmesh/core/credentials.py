@@ -101,7 +101,7 @@ class Credentials(Protocol):
 
     @property
     def exchange_key(self) -> bytes:
-        """The public X25519 key that others seal for, 32 bytes."""
+        """The public X25519 key that others seal for, and which cipher this node prefers; it begins with its id."""
 
     def rotate(self) -> None:
         """Make another exchange key. The former one opens what others still seal for it, until the next rotation."""

@@ -12,7 +12,7 @@ from zmesh.core.message import Address, NodeId
 from zmesh.errors import ConfigError
 from zmesh.identity.certificates import Certificate, read_certificate
 from zmesh.identity.keys import IdentityKey, fingerprint, is_signed
-from zmesh.identity.sealing import KEY_BYTES, KEY_ID_BYTES, ExchangeKey, Session, direction_key
+from zmesh.identity.sealing import KEY_BYTES, KEY_ID_BYTES, ExchangeKey, Session, cipher_of, direction_key
 from zmesh.identity.trust import Endorsement, Revocation, TrustError, TrustStore
 
 DIGEST_BYTES = 16
@@ -27,16 +27,23 @@ class NodeCredentials:
     """The credentials of the node that `certificate` was made for, whose key is `key`. Raises ConfigError if it is not.
 
     `trust` may change at any time; the engine's `trust_changed` has it look again. `random` returns so many random
-    bytes, of which the private X25519 keys are made.
+    bytes, of which the private X25519 keys are made. `prefers_chacha20`: this machine is slow at AES.
     """
 
     def __init__(
-        self, key: IdentityKey, certificate: Certificate, trust: TrustStore, random: Callable[[int], bytes]
+        self,
+        key: IdentityKey,
+        certificate: Certificate,
+        trust: TrustStore,
+        random: Callable[[int], bytes],
+        *,
+        prefers_chacha20: bool = False,
     ) -> None:
         self.key = key
         self.trust = trust
         self._random = random
-        self._exchange = ExchangeKey(random(KEY_BYTES))
+        self._prefers_chacha20 = prefers_chacha20
+        self._exchange = self._new_exchange_key()
         self._former = self._exchange
         self.renew(certificate)
 
@@ -62,12 +69,15 @@ class NodeCredentials:
 
     @property
     def exchange_key(self) -> bytes:
-        """The public X25519 key that others seal for, 32 bytes."""
+        """The public X25519 key that others seal for, 32 bytes, and a byte if ChaCha20-Poly1305 is preferred."""
         return self._exchange.public
 
     def rotate(self) -> None:
         """Make another exchange key. The former one opens what others still seal for it, until the next rotation."""
-        self._former, self._exchange = self._exchange, ExchangeKey(self._random(KEY_BYTES))
+        self._former, self._exchange = self._exchange, self._new_exchange_key()
+
+    def _new_exchange_key(self) -> ExchangeKey:
+        return ExchangeKey(self._random(KEY_BYTES), prefers_chacha20=self._prefers_chacha20)
 
     def session(
         self,
@@ -84,8 +94,10 @@ class NodeCredentials:
             secret = private.shared(theirs)
         except Unsealable as error:
             raise Disbelieved(error.reason, f"node {there[0]!r} has an exchange key that can't be used") from None
-        seals, opens = direction_key(secret, self.mesh, here, there), direction_key(secret, self.mesh, there, here)
-        return Session(seals, opens, own[:KEY_ID_BYTES], theirs[:KEY_ID_BYTES], counter, highest)
+        cipher = cipher_of(own, theirs)
+        seals = direction_key(secret, self.mesh, here, there, cipher)
+        opens = direction_key(secret, self.mesh, there, here, cipher)
+        return Session(seals, opens, own[:KEY_ID_BYTES], theirs[:KEY_ID_BYTES], counter, highest, cipher)
 
     def sign(self, data: bytes) -> bytes:
         """The signature of this node's key, 64 bytes."""

@@ -30,6 +30,7 @@ from zmesh.identity.certificates import Certificate, read_certificate
 from zmesh.identity.credentials import NodeCredentials
 from zmesh.identity.keys import IdentityKey, fingerprint, public_from_openssh, public_to_openssh
 from zmesh.identity.policy import Policy
+from zmesh.identity.processor import is_slow_at_aes
 from zmesh.identity.state import PROFILE, State, StateError
 from zmesh.identity.tickets import key_of, with_key
 from zmesh.identity.trust import Authority, Endorsement, Revocation, TrustError, TrustStore
@@ -184,7 +185,7 @@ class Identity:
 
     def credentials(self) -> NodeCredentials:
         """Those of one incarnation of the node, for its engine."""
-        return NodeCredentials(self.key, self.certificate, self.trust, os.urandom)
+        return NodeCredentials(self.key, self.certificate, self.trust, os.urandom, prefers_chacha20=is_slow_at_aes())
 
     # -- folders -------------------------------------------------------------------------------------------------
 

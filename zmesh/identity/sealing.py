@@ -2,11 +2,15 @@
 
 Each node has an X25519 key (RFC 7748), whose public half its signed record carries. Two nodes derive a key for each
 direction by HKDF-SHA256 (RFC 5869) from the shared secret, over the mesh's name, both ids and incarnations, and who
-sends. The head and the body of a packet are sealed by AES-256-GCM with a counter that the sender never uses twice under
-a key, which travels before the head; what identifies the route is authenticated with the head. A receiver takes each
+sends. The head and the body of a packet are sealed by an AEAD with a counter that the sender never uses twice under a
+key, which travels before the head; what identifies the route is authenticated with the head. A receiver takes each
 counter once, and none that is WINDOW or more below the highest (RFC 4303 section 3.4.3). A key seals LAST_COUNTER
 packets at most. The nonce says whether a head has a body, so that none can be taken away; the head of a packet that
 comes back is opened without it.
+
+The AEAD is AES-256-GCM, unless either node's processor has no AES instructions: then it is ChaCha20-Poly1305 (RFC
+8439), which is several times as fast without them. Such a node says so in a byte after its key, in its signed record;
+so both ends choose the same, and nobody between them can choose for them.
 
 Forward secrecy reaches from one key of an incarnation to the next: who learns an X25519 key reads what was sealed to
 it.
@@ -16,7 +20,7 @@ from __future__ import annotations
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -29,34 +33,51 @@ KEY_ID_BYTES = 4
 TAG_BYTES = 16
 LAST_COUNTER = 1 << 32
 WINDOW = 1024
-_INFO = b"zmesh seal 1"
+CHACHA20 = b"\x01"
+"""What stands after the key of a node that prefers ChaCha20-Poly1305."""
+_INFO = {AESGCM: b"zmesh seal 1", ChaCha20Poly1305: b"zmesh seal 1 chacha20-poly1305"}
 _PREFIX_BYTES = 2 * KEY_ID_BYTES
 _CIPHERTEXT_AT = _PREFIX_BYTES + COUNTER_BYTES
 _ALONE, _HEAD, _BODY = bytes(4), b"\0\0\0\1", b"\0\0\0\2"
 """What stands before the counter in the nonce of a head without a body, of one with a body, and of that body."""
 
 
+Cipher = type[AESGCM] | type[ChaCha20Poly1305]
+
+
 class ExchangeKey:
-    """The X25519 key of one incarnation of a node."""
+    """The X25519 key of one incarnation of a node. `public` says which AEAD the node prefers, too."""
 
     __slots__ = ("_key", "public")
 
-    def __init__(self, private: bytes) -> None:
+    def __init__(self, private: bytes, *, prefers_chacha20: bool = False) -> None:
         """`private`: 32 random bytes."""
         self._key = X25519PrivateKey.from_private_bytes(private)
-        self.public: bytes = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.public: bytes = public + CHACHA20 if prefers_chacha20 else public
 
     def shared(self, public: bytes) -> bytes:
         """The secret that this key and another node's public key have in common. Raises Unsealable for a bad key."""
+        if public[KEY_BYTES:] not in (b"", CHACHA20):
+            raise Unsealable("bad_key")
         try:
-            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public[:KEY_BYTES]))
         except ValueError:  # all zeros (RFC 7748 section 6.1), or not 32 bytes
             raise Unsealable("bad_key") from None
 
 
-def direction_key(secret: bytes, mesh: str, sender: tuple[str, int], receiver: tuple[str, int]) -> bytes:
+def cipher_of(*keys: bytes) -> Cipher:
+    """The AEAD of a session of these public keys."""
+    return ChaCha20Poly1305 if any(key[KEY_BYTES:] for key in keys) else AESGCM
+
+
+def direction_key(
+    secret: bytes, mesh: str, sender: tuple[str, int], receiver: tuple[str, int], cipher: Cipher = AESGCM
+) -> bytes:
     """The key of what `sender` seals for `receiver`, each an id and an incarnation."""
-    info = b"\0".join((_INFO, *(part for id, incarnation in (sender, receiver) for part in _words(id, incarnation))))
+    info = b"\0".join(
+        (_INFO[cipher], *(part for id, incarnation in (sender, receiver) for part in _words(id, incarnation)))
+    )
     return HKDF(SHA256(), KEY_BYTES, salt=mesh.encode(), info=info).derive(secret)
 
 
@@ -74,9 +95,16 @@ class Session:
     __slots__ = ("_opens", "_prefix", "_seals", "_seen", "_theirs", "counter", "highest")
 
     def __init__(
-        self, sealing: bytes, opening: bytes, ours: bytes, theirs: bytes, counter: int = 0, highest: int = 0
+        self,
+        sealing: bytes,
+        opening: bytes,
+        ours: bytes,
+        theirs: bytes,
+        counter: int = 0,
+        highest: int = 0,
+        cipher: Cipher = AESGCM,
     ) -> None:
-        self._seals, self._opens = AESGCM(sealing), AESGCM(opening)
+        self._seals, self._opens = cipher(sealing), cipher(opening)
         self._prefix, self._theirs = ours + theirs, theirs + ours
         self.counter = counter
         self.highest = highest

@@ -66,14 +66,20 @@ class TestAuthority:
             self._random.randbytes,
         )
 
-    def installed(self, id: str, *, days: int = 90) -> NodeCredentials:
+    def installed(self, id: str, *, days: int = 90, prefers_chacha20: bool = False) -> NodeCredentials:
         """Credentials of a node whose key, certificate and trust outlive its restarts; as an option of the simulator's
         nodes.
         """
         if id not in self.states:
             self.states[id] = self.credentials(id, days=days)
         before = self.states[id]
-        made = NodeCredentials(before.key, before.certificate, before.trust, self._random.randbytes)
+        made = NodeCredentials(
+            before.key,
+            before.certificate,
+            before.trust,
+            self._random.randbytes,
+            prefers_chacha20=prefers_chacha20,
+        )
         self.states[id] = made
         return made
 

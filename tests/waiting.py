@@ -38,3 +38,13 @@ async def _collect(payload):
 def collect():
     """All the bytes of whatever may be sent."""
     return _collect
+
+
+async def nothing_is_kept(mesh):
+    for node in mesh.controllers.values():
+        engine = node.node.engine
+        await _eventually(
+            lambda engine=engine: not any(engine.stats()[key] for key in ("requests_made", "requests_received"))
+        )
+        engine.check()
+        await _eventually(lambda node=node: len(node.node.requests) == 0)

@@ -13,7 +13,8 @@ from zmesh.errors import Overloaded
 from zmesh.payloads import buffered as arriving_module
 from zmesh.payloads import spool
 from zmesh.payloads.buffered import SPOOL_AFTER, BufferedPayload
-from zmesh.payloads.payload import CHUNK, Payload, StreamedPayload
+from zmesh.payloads.payload import CHUNK, Payload
+from zmesh.payloads.streamed import StreamedPayload
 
 MIB = 1024 * 1024
 

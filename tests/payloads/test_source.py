@@ -18,8 +18,9 @@ import pytest
 
 from zmesh.payloads import spool
 from zmesh.payloads.buffered import BufferedPayload
-from zmesh.payloads.payload import CHUNK, Payload, StreamedPayload, encode
+from zmesh.payloads.payload import CHUNK, Payload, encode
 from zmesh.payloads.source import Source
+from zmesh.payloads.streamed import StreamedPayload
 
 MIB = 1024 * 1024
 

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
-from zmesh.payloads.payload import Payload, StreamedPayload
+from zmesh.payloads.payload import Payload
 from zmesh.payloads.source import Source
+from zmesh.payloads.streamed import StreamedPayload
 from zmesh.serving import runner as runner_module
 from zmesh.serving.directives import Directives
 from zmesh.serving.runner import Runner

@@ -8,7 +8,8 @@ import pytest
 
 from zmesh.errors import ConfigError
 from zmesh.payloads.buffered import BufferedPayload
-from zmesh.payloads.payload import CHUNK, StreamedPayload
+from zmesh.payloads.payload import CHUNK
+from zmesh.payloads.streamed import StreamedPayload
 
 POINTS = [*(f"{name} = zmesh.plugins.{name}" for name in ("echo", "sleep", "digest")), "http = zmesh.plugins.http:Http"]
 

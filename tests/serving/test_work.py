@@ -9,7 +9,8 @@ import pytest
 
 from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
 from zmesh.errors import NotAllowed
-from zmesh.payloads.payload import Payload, StreamedPayload
+from zmesh.payloads.payload import Payload
+from zmesh.payloads.streamed import StreamedPayload
 from zmesh.serving.work import Work, WorkReset
 
 # --- the four kinds of functions ----------------------------------------------------------------------------------

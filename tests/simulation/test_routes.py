@@ -5,18 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from zmesh.testing.scenario import (
-    BANDWIDTHS,
-    COSTS,
-    DELAYS,
-    DRIFTS,
-    JUMPS,
-    LAGS,
-    SHAPES,
-    WALL_JUMPS,
-    Scenario,
-    run_routes,
-)
+from zmesh.testing.faults import BANDWIDTHS, COSTS, DRIFTS, JUMPS, LAGS, WALL_JUMPS
+from zmesh.testing.scenario import DELAYS, SHAPES, Scenario, run_routes
 from zmesh.testing.simliar import LIES
 
 SEEDS = 500

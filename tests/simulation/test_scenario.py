@@ -4,7 +4,8 @@ import collections
 
 import pytest
 
-from zmesh.testing.scenario import FAULTS, TRAITS, Scenario
+from zmesh.testing.faults import FAULTS
+from zmesh.testing.scenario import TRAITS, Scenario
 from zmesh.testing.simnode import SimNode
 from zmesh.testing.traffic import DIRECTIVES, Traffic
 

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from zmesh.payloads.buffered import BufferedPayload
     from zmesh.payloads.content import BYTES, JSON, TEXT
     from zmesh.payloads.feeding import StreamFeeder
-    from zmesh.payloads.payload import CHUNK, Payload, PayloadLike, StreamedPayload, content_type_of, encode
+    from zmesh.payloads.payload import CHUNK, Payload, PayloadLike, content_type_of, encode
     from zmesh.payloads.response import Outgoing, Response, outgoing
     from zmesh.payloads.source import ChunkSource, Source, piece_of, source_of
     from zmesh.payloads.spool import Spool, default_folder
     from zmesh.payloads.storage import PayloadStorage
+    from zmesh.payloads.streamed import StreamedPayload
 else:
     __getattr__ = lazy_attributes(
         __name__,
@@ -27,10 +28,11 @@ else:
             "content": ("BYTES", "JSON", "TEXT"),
             "feeding": ("StreamFeeder",),
             "response": ("Outgoing", "Response", "outgoing"),
-            "payload": ("CHUNK", "Payload", "PayloadLike", "StreamedPayload", "content_type_of", "encode"),
+            "payload": ("CHUNK", "Payload", "PayloadLike", "content_type_of", "encode"),
             "source": ("ChunkSource", "Source", "piece_of", "source_of"),
             "spool": ("Spool", "default_folder"),
             "storage": ("PayloadStorage",),
+            "streamed": ("StreamedPayload",),
         },
     )
 

@@ -18,7 +18,8 @@ from zmesh.core.delivery import PEER_IDLE_TIMEOUT, PROBE_INTERVAL
 from zmesh.core.engine import Engine
 from zmesh.core.message import Eof
 from zmesh.core.routing import KEEP_DISTANCE
-from zmesh.testing.scenario import FAULTS, Scenario, some
+from zmesh.testing.faults import FAULTS, some
+from zmesh.testing.scenario import Scenario
 from zmesh.testing.simnode import Job, Outcome, SimNode
 from zmesh.testing.simulator import Simulator
 

@@ -13,7 +13,7 @@ import zmesh
 from tests.payloads.kinds import function
 from zmesh.config import Config
 from zmesh.errors import ConfigError
-from zmesh.payloads.payload import StreamedPayload
+from zmesh.payloads.streamed import StreamedPayload
 from zmesh.serving.directives import Directives, directive
 from zmesh.serving.isolation.limits import ProcessLimits
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
 from tests.serving.isolation.descendants import descendants, is_gone
-from zmesh.payloads.payload import StreamedPayload
+from zmesh.payloads.streamed import StreamedPayload
 from zmesh.serving.isolation.ipc import MAX_FRAME, Frame, frame
 
 MIB = 1024 * 1024

@@ -16,7 +16,7 @@ import pytest
 from tests.odd_errors import ODD_ERRORS
 from tests.payloads.kinds import async_generator, coroutine, every_kind, function, generator
 from zmesh.errors import MeshError, NotAllowed
-from zmesh.payloads.payload import StreamedPayload
+from zmesh.payloads.streamed import StreamedPayload
 from zmesh.serving.isolation.worker import _report
 
 MIB = 1024 * 1024

@@ -24,6 +24,7 @@ from zmesh.core.routing.routes import Routes
 from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
 from zmesh.core.routing.serials import ceiling
 from zmesh.core.routing.statements import Statements
+from zmesh.core.routing.verification import Verification
 from zmesh.core.timers import Alarm, WallClock
 from zmesh.core.wire import MAX_ENTRIES, Frames, Kind, Record, Refused, SeqnoRequest, Update
 
@@ -90,6 +91,9 @@ class Routing:
             started=self.started,
             sign=self._certificates.sign if self._certificates is not None else unsigned,
         )
+        self._verification: Verification | None = None
+        if self._certificates is not None:
+            self._verification = Verification(node, self._certificates, self._records, self._routes, emit)
         self._duplicates = Duplicates(alarm, limits)
         self._departed = Departed(node, self._routes, self._records, limits)
         self._cost_damping = CostDamping(alarm)
@@ -144,7 +148,7 @@ class Routing:
         proven = False
         for record, blob in records:
             known = self._records.get(record.node)
-            if self._certificates is not None and not self._is_verified(link, record, blob, known, now):
+            if self._verification is not None and not self._verification.accepts(link, record, blob, known, now):
                 continue
             outranks = known is not None and self._records.outranks(record, highest)
             if known is not None and outranks and self._duplicates.witness(record, known, now):
@@ -215,50 +219,14 @@ class Routing:
 
     def check_trust(self, now: float, *, in_full: bool) -> list[NodeId]:
         """Drop the records of nodes that are not believed any more, and return these; `in_full`: trust has changed."""
-        if self._certificates is None or self._statements is None:
+        if self._verification is None or self._statements is None:
             return []
         if in_full:
             self._statements.update()
-        dropped = []
-        for node in list(self._records.names()):
-            record = self._records.get(node)
-            if record is None or node == self.node:
-                continue
-            reason = self._certificates.disbelief(record, now, in_full=in_full)
-            if reason:
-                self._records.forget(node)
-                self._records.refused[None, reason] += 1
-                dropped.append(node)
+        dropped = self._verification.drop_disbelieved(now, in_full=in_full)
         if in_full:
             self._originate(now)
         return dropped
-
-    def _is_verified(self, link: LinkId, record: Record, blob: bytes, known: Record | None, now: float) -> bool:
-        certificates = self._certificates
-        assert certificates is not None
-        if not self._records.is_news(record, blob):
-            return False
-        try:
-            if not certificates.verify(link, record, blob, known, now):
-                return False
-            self._check_key(certificates, record, known)
-        except Unverified as error:
-            self._records.refused[link, error.reason] += 1
-            return False
-        return True
-
-    def _check_key(self, certificates: Certificates, record: Record, known: Record | None) -> None:
-        """Raise Unverified if the node is alive with another key."""
-        ours, theirs = certificates.of(known), certificates.of(record)
-        if known is None or ours is None or theirs is None or ours.public == theirs.public or record.node == self.node:
-            return
-        selected = self._routes.get(record.node)
-        if selected is not None and selected.incarnation == known.incarnation:
-            keys = (ours.identity.key, theirs.identity.key)
-            text = f"two nodes called {record.node!r} are alive, with the keys {keys[0]} and {keys[1]}"
-            text = f"{text}; zmesh revoke the key of the one that must go"
-            self._emit(Report("duplicate_id", record.node, None, text))
-            raise Unverified("another_key")
 
     def resend_routes(self, link: LinkId, now: float) -> int:
         """Send that neighbour a full update; returns how many routes there are."""

@@ -1,0 +1,218 @@
+"""Payloads that are read while the rest arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+
+from zmesh.payloads.payload import Payload
+from zmesh.payloads.source import AsyncSource, Source
+from zmesh.runtime import RELEASE_SLOT_AFTER, released_slot
+
+
+class StreamedPayload(Payload):
+    """A payload that is read while the rest is still under way.
+
+    `async for chunk in payload` on the loop, and `for chunk in payload` or `read` in another thread, wait for what
+    comes and end with it; a read on the loop that would have to wait raises BlockingIOError. It never goes to disk:
+    what is unread stays in memory, and `consumed`, called on the loop's thread with a number of bytes, reports what is
+    read or thrown away, every byte once, so that the sender's window bounds them. `closed` is called when the rest is
+    not wanted. It can't seek, and `len` counts what has come so far. To be made on the loop's thread, where the
+    writer's side (`feed`, `finish`, `fail`) belongs.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_chunks",
+        "_closed",
+        "_consumed",
+        "_ended",
+        "_error",
+        "_loop",
+        "_rest",
+        "_size",
+        "_thread",
+        "_waiter",
+    )
+
+    def __init__(self, consumed: Callable[[int], None] | None = None, closed: Callable[[], None] | None = None) -> None:
+        super().__init__()
+        self._content = None
+        self._consumed = consumed
+        self._closed = closed
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._chunks: deque[bytes] = deque()
+        self._rest = b""
+        self._size = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._arrived = threading.Condition()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has come, read or not."""
+        return self._ended
+
+    def feed(self, chunk: bytes) -> int:
+        """Hand the next chunk to the reader; after `finish`, `fail` or `close` it is thrown away.
+
+        Returns how many of its bytes `consumed` will report: all.
+        """
+        if self._ended or self._error is not None:
+            self._give_back(len(chunk))
+        elif chunk:
+            with self._arrived:
+                self._size += len(chunk)
+                self._chunks.append(chunk)
+                self._arrived.notify_all()
+            self._wake()
+        return len(chunk)
+
+    def finish(self) -> None:
+        """All chunks have come; the reader ends after the last one."""
+        with self._arrived:
+            self._ended = True
+            self._arrived.notify_all()
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """The rest will not come: a reader that waits, and whoever reads from now on, gets `error` raised."""
+        with self._arrived:
+            if self._error is not None:
+                return
+            self._error = error
+            unread = sum(map(len, self._chunks))
+            self._chunks.clear()
+            self._arrived.notify_all()
+        self._give_back(unread)
+        self._wake()
+
+    def close(self) -> None:
+        """Throw away what is unread and what still arrives; a reader that waits gets ValueError."""
+        closed, self._closed = self._closed, None
+        if closed is not None and not self._ended and self._error is None:
+            self._in_loop(closed)
+        self.fail(ValueError("the payload is closed"))
+        self._rest = b""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        """The next piece, `size` bytes of it at most, as soon as it is there; b"" at the end. Raises as `read`."""
+        piece = self._rest or self._take()
+        most = len(piece) if size is None or size < 0 else size
+        piece, self._rest = piece[:most], piece[most:]
+        self._position += len(piece)
+        return piece
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next `size` bytes, waiting for them, fewer at the end only; all that is left if negative or None.
+
+        Raises BlockingIOError, and takes nothing, where it would have to wait on the loop's thread.
+        """
+        parts = []
+        left = -1 if size is None else size
+        try:
+            while left and (part := self._rest or self._take()):
+                self._rest = b"" if left < 0 else part[left:]
+                parts.append(part if left < 0 else part[:left])
+                left -= len(parts[-1]) if left > 0 else 0
+        except BlockingIOError:
+            self._rest = b"".join(parts)
+            raise
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._position += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        """All of it, once nothing was read before; waits for the end. Raises UnsupportedOperation after a read."""
+        if self._position:
+            raise io.UnsupportedOperation("a streaming payload can be read once only")
+        return self.read()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Raises UnsupportedOperation."""
+        raise io.UnsupportedOperation("a streaming payload can't seek")
+
+    @property
+    def name(self) -> str:
+        """Raises UnsupportedOperation."""
+        raise io.UnsupportedOperation("a streaming payload has no file")
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bool__(self) -> bool:
+        return self._size > 0 or not self._ended
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self._rest or self._take():
+            self._rest = b""
+            self._position += len(chunk)
+            yield chunk
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next chunk as soon as it is there; for one task at a time."""
+        if self._rest:
+            chunk, self._rest = self._rest, b""
+        else:
+            while not self._chunks and not self._ended and self._error is None:
+                if self._waiter is not None and not self._waiter.done():
+                    raise RuntimeError("another task is reading this payload")
+                self._waiter = self._loop.create_future()
+                await self._waiter
+            chunk = self._take()
+        if not chunk:
+            raise StopAsyncIteration
+        self._position += len(chunk)
+        return chunk
+
+    def _outgoing(self) -> bytes | Source:
+        return AsyncSource(self)
+
+    def _take(self) -> bytes:
+        """The next chunk, b"" at the end; waits for it, except on the loop's thread."""
+        with self._arrived:
+            while not self._chunks and not self._ended and self._error is None:
+                if threading.get_ident() == self._thread:
+                    raise BlockingIOError("nothing to read yet; on the loop, use `async for chunk in payload`")
+                if not self._arrived.wait(RELEASE_SLOT_AFTER):
+                    with released_slot():
+                        self._arrived.wait()
+            if self._error is not None:
+                raise self._error
+            if not self._chunks:
+                return b""
+            chunk = self._chunks.popleft()
+        self._give_back(len(chunk))
+        return chunk
+
+    def _give_back(self, size_bytes: int) -> None:
+        if self._consumed is None or not size_bytes:
+            return
+        self._in_loop(self._consumed, size_bytes)
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            self._in_loop(_release, waiter)
+
+    def _in_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        if threading.get_ident() == self._thread:
+            function(*arguments)
+        else:
+            with suppress(RuntimeError):  # the loop is closed, and the sender's window with it
+                self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

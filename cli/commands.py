@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from zmesh_cli import machine_commands, trust_commands
+from zmesh_cli import machine_commands, operate_commands, trust_commands
 from zmesh_cli.conversion import Command, Group
 from zmesh_cli.help import NODE, OUTPUT, REQUEST
 from zmesh_cli.parameters import (
     AsJson,
     Insecure,
     Node,
+    NodeOrHere,
     Peer,
     RouteTimeout,
     Verbose,
@@ -251,14 +252,12 @@ def send(
 
 
 machine_commands.register(app)
+operate_commands.register(app)
 
 
 @app.command(cls=Command)
 def routes(
-    node: Annotated[
-        str | None,
-        typer.Argument(metavar="[NODE]", help="The id of a node; by default the one where the command joins."),
-    ] = None,
+    node: NodeOrHere = None,
     timeout: Annotated[float | None, seconds("--timeout", "Limit for the reply; by default 10.")] = None,
     peer: Peer = None,
     insecure: Insecure = False,

@@ -50,6 +50,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Those with a tag, but for one", "zmesh nodes 'tag:gpu,!edge-9'"),
         ("For a program", "zmesh nodes --json"),
     ),
+    "zmesh status": (
+        ("The state of the node where the command joins", "zmesh status"),
+        ("That of another node", "zmesh status edge-7"),
+        ("For a program", "zmesh status edge-7 --json"),
+    ),
     "zmesh routes": (
         ("The routes of the node where the command joins", "zmesh routes"),
         ("Those of another node", "zmesh routes edge-7"),

@@ -53,6 +53,10 @@ Node = Annotated[
         show_default=False,
     ),
 ]
+NodeOrHere = Annotated[
+    str | None,
+    typer.Argument(metavar="[NODE]", help="The id of a node; by default the one where the command joins."),
+]
 RouteTimeout = Annotated[
     float | None, seconds("--route-timeout", "Limit for being without a route to the node; by default 30.")
 ]

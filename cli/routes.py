@@ -8,6 +8,7 @@ from typing import Any
 from zmesh import Payload
 from zmesh_cli.exit_codes import DONE, FAILED, Failure
 from zmesh_cli.local_sockets import Place
+from zmesh_cli.quantities import age
 from zmesh_cli.session import Session
 from zmesh_cli.tables import groups, table, width_of_stdout
 from zmesh_cli.terminal import Output, printable, record
@@ -84,7 +85,7 @@ def _render(tables: dict[str, Any], width: int) -> Iterator[str]:
     if routes:
         head = ("DESTINATION", "NEXT HOP", "COST", "HOPS", "RTT", "AGE", "WHY")
         rows = [
-            (r["destination"], r["next_hop"], str(r["metric"]), str(r["hops"]), _rtt(r), _age(r["age_s"]), r["why"])
+            (r["destination"], r["next_hop"], str(r["metric"]), str(r["hops"]), _rtt(r), age(r["age_s"]), r["why"])
             for r in routes
         ]
         yield from table(head, rows, width, names=2, note=True)
@@ -101,10 +102,3 @@ def _render(tables: dict[str, Any], width: int) -> Iterator[str]:
 
 def _rtt(route: dict[str, Any]) -> str:
     return "-" if route["rtt_ms"] is None else f"{route['rtt_ms']:.3g} ms"
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{seconds:.0f} s"

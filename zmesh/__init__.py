@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zmesh.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from zmesh.arguments import parse_message_id
     from zmesh.config import Config
@@ -57,6 +59,17 @@ if TYPE_CHECKING:
         Tags,
         TrustChanged,
     )
+    from zmesh.operate import (
+        IdentityStatus,
+        LinkFall,
+        LinkReport,
+        LoopStatus,
+        NodeStatus,
+        ProcessStatus,
+        RefusedLink,
+        StatusWarning,
+        WorkStatus,
+    )
     from zmesh.payloads import Payload, PayloadLike, Response, Source
     from zmesh.receptor import ReceptorConfig as ReceptorConfig
     from zmesh.remote import Outcome, Outcomes, RemoteProcess, State, Target
@@ -66,8 +79,6 @@ if TYPE_CHECKING:
     from zmesh.serving import FILE_PAYLOAD as FILE_PAYLOAD
     from zmesh.serving import Work, directive
     from zmesh.serving import plugin_export as plugin_export
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ActiveWork",
@@ -90,18 +101,23 @@ __all__ = [
     "EventsLost",
     "ExchangeError",
     "IdTaken",
+    "IdentityStatus",
     "InvalidPayload",
     "Limits",
+    "LinkFall",
     "LinkLost",
     "LinkRefused",
+    "LinkReport",
     "LinkStatus",
     "LinkUp",
+    "LoopStatus",
     "MeshError",
     "Message",
     "NodeJoined",
     "NodeLeft",
     "NodeOverloaded",
     "NodeRestarted",
+    "NodeStatus",
     "NotAllowed",
     "NotTrusted",
     "Outcome",
@@ -110,6 +126,8 @@ __all__ = [
     "Payload",
     "PayloadLike",
     "Pong",
+    "ProcessStatus",
+    "RefusedLink",
     "RemoteError",
     "RemoteProcess",
     "Replies",
@@ -123,6 +141,7 @@ __all__ = [
     "Source",
     "State",
     "Stats",
+    "StatusWarning",
     "StreamClosed",
     "Tags",
     "Target",
@@ -132,6 +151,7 @@ __all__ = [
     "UnknownDirective",
     "Unreachable",
     "Work",
+    "WorkStatus",
     "directive",
     "is_address",
     "is_node_id",
@@ -187,6 +207,17 @@ _NAMES = {
     "zmesh.observe.stats": (
         "LinkStatus",
         "Stats",
+    ),
+    "zmesh.operate.status": (
+        "IdentityStatus",
+        "LinkFall",
+        "LinkReport",
+        "LoopStatus",
+        "NodeStatus",
+        "ProcessStatus",
+        "RefusedLink",
+        "StatusWarning",
+        "WorkStatus",
     ),
     "zmesh.payloads.response": ("Response",),
     "zmesh.payloads.payload": (

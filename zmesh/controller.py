@@ -25,6 +25,7 @@ from zmesh.core.limits import Limits
 from zmesh.errors import ConfigError, MeshError, RemoteError
 from zmesh.lifecycle import Lifecycle, Main
 from zmesh.observe import MeshView
+from zmesh.operate import Operating
 from zmesh.remote import Machines
 from zmesh.requests import LIMIT
 from zmesh.runtime import is_a, new_message_id, text_of
@@ -45,7 +46,7 @@ CANCEL_TIMEOUT = 10.0
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Controller(MeshView, Machines):
+class Controller(MeshView, Machines, Operating):
     """A node inside a program.
 
     `Controller(node_id="edge", peers=["tcp://hub:7323"])` takes the settings of a Config by name;
@@ -457,6 +458,9 @@ class Controller(MeshView, Machines):
         return node
 
     # -- opening and closing -------------------------------------------------------------------------------------
+
+    def _node_with_tables(self) -> str:
+        return self.node.engine.uplink or self.node_id
 
     def _run_node(self, main: Main | None) -> Any:
         return self._lifecycle.run(main)

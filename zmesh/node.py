@@ -33,7 +33,7 @@ from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport, parse
 
 if TYPE_CHECKING:
     from zmesh.membership import Membership
-    from zmesh.observe import Event, Events, Journal, LinkStatus, Neighbour, Stats
+    from zmesh.observe import Event, Events, Journal, LinkHistory, LinkStatus, Neighbour, Stats
     from zmesh.runtime import OrphanReaper
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,14 @@ class Node:
             policy=Policy(config.allow),
         )
         self.builtins = Builtins(self.router, self.serving)
+        self.started, self.identity = now, identity
+        self.history: LinkHistory | None = None
+        if not config.ephemeral:  # a command shows others, and is not shown itself
+            from zmesh.observe import LinkHistory
+            from zmesh.operate import Inspection
+
+            self.history = LinkHistory()
+            self.inspection = Inspection(self, self.history, limits)
         self._security = LinkSecurity(identity.curve.secret if identity else None, insecure=config.insecure)
         self._membership: Membership | None = None
         if identity is not None and credentials is not None and not config.ephemeral:
@@ -332,6 +340,16 @@ class Node:
         """The URL that a link was dialled at, or the address that it was accepted from; "" if the link is closed."""
         return self._transport.remote_address(link) if self._transport is not None else ""
 
+    @property
+    def transport(self) -> Transport | None:
+        """The sockets, while the node is open."""
+        return self._transport
+
+    def _end_of(self, link: LinkId) -> tuple[str, bool]:
+        """Where the other end of a link is, and whether this node has dialled it."""
+        url = self._transport.dialled_url(link) if self._transport is not None else None
+        return (url, True) if url is not None else (self.remote_address(link), False)
+
     def watch_events(self, observer: Callable[[Event], None]) -> None:
         """Call `observer` with each event of this node."""
         from zmesh.observe import event_of
@@ -346,8 +364,7 @@ class Node:
         """The other end of a link: where it is, which end dialled, and the round-trip time."""
         from zmesh.observe import Neighbour
 
-        dialled = self._transport is not None and self._transport.dialled_url(link) is not None
-        return Neighbour(self.remote_address(link), dialled, self.engine.rtt(link))
+        return Neighbour(*self._end_of(link), self.engine.rtt(link))
 
     def links(self) -> list[LinkStatus]:
         """The links that are up, sorted by neighbour."""
@@ -445,6 +462,8 @@ class Node:
     def note(self, report: Report) -> None:
         """Count, log and pass on a report of the engine or of a part of this node."""
         self.telemetry.note(report)
+        if self.history is not None:
+            self.history.note(report, self._end_of)
         if self._journal is not None:
             self._journal.note(report)
         if self._membership is not None:

@@ -18,6 +18,7 @@ COMMANDS = [
     "send",
     "run",
     "nodes",
+    "status",
     "routes",
     "cancel",
     "demo",

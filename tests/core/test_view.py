@@ -9,9 +9,11 @@ from zmesh.core.wire import Entry
 def test_the_links_that_are_up_are_listed_with_their_costs(linked):
     linked.link_up(2)
     view = linked.engine
-    assert view.links() == [ActiveLink(1, "a", False, False, 100, 0.0, False)]
+    heard = linked.now
+    assert view.links() == [ActiveLink(1, "a", False, False, 100, 0.0, False, heard, 0, None)]
     assert (view.heartbeat, view.address, view.uplink, view.rtt(1), view.rtt(9)) == (1.0, "b", None, 0.0, None)
     assert (len(view.neighbours), len(view.forwarding), view.forwarding.queued_bytes) == (2, 2, 0)
+    assert view.forwarding.queued(9) == 0
 
 
 def test_a_route_is_shown_with_its_next_hop_and_the_alternates(linked):

@@ -15,6 +15,7 @@ from tests.sockets import (
     zmq_socket,
 )
 from tests.transport.transport_handler import RecordingHandler
+from tests.waiting import eventually
 from zmesh.transport import LinkSecurity, Transport
 from zmesh.transport.context import open_transports
 from zmesh.transport.resolver import Resolver, shared
@@ -63,6 +64,7 @@ __all__ = [
     "_census",
     "_own_temporary_files",
     "complaints",
+    "eventually",
     "free_port",
     "nothing_is_left",
     "process",

@@ -94,6 +94,10 @@ class Limits(NamedTuple):
     suggestions: Rate = Rate(5, 20)
     """Names that are compared with all others, to suggest a node that exists; of the whole node."""
 
+    shown_rows: Rate = Rate(4096, 32768)
+    """Rows in the answers of the built-in directives that show a node's state, at least one each time; of the whole
+    node."""
+
     certificates: Rate = Rate(2048, 32768)
     """Certificates that are sent because the neighbour asked, or read; for each link."""
 

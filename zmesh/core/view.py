@@ -15,7 +15,11 @@ from zmesh.core.wire import Record, host_of, tags_of
 
 
 class ActiveLink(NamedTuple):
-    """A link that is up. `cost` includes the penalty for the smoothed round-trip time `rtt` (seconds)."""
+    """A link that is up. `cost` includes the penalty for the smoothed round-trip time `rtt` (seconds).
+
+    `heard` is the time of the last frame; `queued_bytes` wait because the link is full. `skew` is by how many seconds
+    the clock of the other end was ahead at the handshake; None for nodes without an identity.
+    """
 
     id: LinkId
     node: NodeId
@@ -24,6 +28,9 @@ class ActiveLink(NamedTuple):
     cost: int
     rtt: float | None
     suspect: bool
+    heard: float
+    queued_bytes: int
+    skew: float | None
 
 
 class Alternate(NamedTuple):
@@ -127,10 +134,7 @@ class View:
 
     def links(self) -> list[ActiveLink]:
         """The links that are up."""
-        return [
-            ActiveLink(link.id, link.node, link.dialled, link.leaf, link.cost, link.rtt, link.suspect)
-            for link in self.neighbours.up()
-        ]
+        return [self._link(link) for link in self.neighbours.up()]
 
     def rtt(self, link: LinkId) -> float | None:
         """The smoothed round-trip time of a link in seconds; None before the first sample."""
@@ -204,6 +208,10 @@ class View:
     def settled(self, now: float) -> float:
         """For how many seconds all next hops have been the same."""
         return self.routing.settled(now)
+
+    def _link(self, link: Link) -> ActiveLink:
+        kept = (link.id, link.node, link.dialled, link.leaf, link.cost, link.rtt, link.suspect, link.heard)
+        return ActiveLink(*kept, self.forwarding.queued(link.id), link.skew)
 
     def _route(self, destination: NodeId, selected: SelectedRoute, link: Link) -> ActiveRoute:
         alternates = tuple(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         event_of,
     )
     from zmesh.observe.journal import Journal, Neighbour
+    from zmesh.observe.link_history import LinkHistory
     from zmesh.observe.mesh_view import MeshView
     from zmesh.observe.router import Route, Router, Tags
     from zmesh.observe.stats import LinkStatus, Stats, links_of, stats_of
@@ -59,6 +60,7 @@ else:
             ),
             "journal": ("Journal", "Neighbour"),
             "mesh_view": ("MeshView",),
+            "link_history": ("LinkHistory",),
             "router": ("Route", "Router", "Tags"),
             "stats": ("LinkStatus", "Stats", "links_of", "stats_of"),
             "telemetry": ("Telemetry",),
@@ -76,6 +78,7 @@ __all__ = [
     "EventsLost",
     "IdTaken",
     "Journal",
+    "LinkHistory",
     "LinkLost",
     "LinkRefused",
     "LinkStatus",

@@ -35,6 +35,9 @@ JOIN_WITHIN = 1.0
 BLOCKED_AFTER = 1.0
 """Seconds after which a loop that does not go on is called blocked, in the log and the counters."""
 
+LAG_PERIOD = 60.0
+"""Seconds of which the longest delay of a loop is kept."""
+
 directive_frames: set[CodeType] = set()
 """The functions in whose frames `running` is the work of a directive."""
 
@@ -51,6 +54,32 @@ class StackLocation(NamedTuple):
 
 
 UNSEEN = StackLocation("code that keeps all threads waiting, as C code may", False)
+
+
+class LoopLag:
+    """How late a loop runs its callbacks, in seconds: `last` time, and at the `worst` of the last one to two minutes.
+
+    A callback that is due at once is late by what runs before it.
+    """
+
+    __slots__ = ("_before", "_now", "_until", "last")
+
+    def __init__(self) -> None:
+        self.last = 0.0
+        self._now = self._before = 0.0
+        self._until = 0.0
+
+    @property
+    def worst(self) -> float:
+        """The longest delay of late."""
+        return max(self._now, self._before)
+
+    def note(self, seconds: float, now: float) -> None:
+        """A callback was so late."""
+        if now >= self._until:
+            self._before, self._now, self._until = self._now, 0.0, now + LAG_PERIOD
+        self.last = seconds
+        self._now = max(self._now, seconds)
 
 
 class WatchedNode(Protocol):
@@ -71,6 +100,7 @@ class Watchdog:
         self._loop_thread = threading.get_ident()
         self._watched: dict[WatchedNode, float] = {}
         self._period = PERIOD
+        self.lag = LoopLag()
         self._ended = threading.Event()
         self._asked = time.monotonic()
         self._answered = True
@@ -122,7 +152,9 @@ class Watchdog:
 
     def _answer(self) -> None:
         """The loop goes on, or has never stopped."""
-        seconds = time.monotonic() - self._asked
+        now = time.monotonic()
+        seconds = now - self._asked
+        self.lag.note(seconds, now)
         where, self._where = self._where, None
         if self._reported or seconds >= BLOCKED_AFTER:
             self._reported = False
@@ -163,6 +195,12 @@ class _Watchdogs:
             if watchdog.watches_only(watched):
                 del self._by_loop[loop]
         watchdog.remove(watched)
+
+    def lag(self, loop: asyncio.AbstractEventLoop) -> LoopLag | None:
+        """How late that loop runs its callbacks; None if nothing on it is watched."""
+        with self._lock:
+            watchdog = self._by_loop.get(loop)
+        return watchdog.lag if watchdog is not None else None
 
     def _forget(self) -> None:
         """In a forked child, which has none of the threads."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, closing, suppress
 from functools import partial
@@ -207,6 +207,10 @@ class Runner:
             }
             for message_id, running in islice(self._active.items(), limit)
         ]
+
+    def directives(self) -> Iterator[str]:
+        """The directive of each running request."""
+        return (running.entry.name for running in self._active.values())
 
     async def close(self) -> None:
         """Cancel all work, wait for its end, then close the plugins and end the threads. Takes no more work.

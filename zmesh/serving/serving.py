@@ -51,6 +51,8 @@ class Serving:
         self.note = note
         self.policy = policy or Policy()
         self.builtins: dict[str, Builtin] = {}
+        self.served = 0
+        """Requests that were taken up, but for those of built-in directives."""
         self.spool_quota = SpoolQuota(node_id, limits)
         self.runner = Runner(
             directives,
@@ -100,6 +102,7 @@ class Serving:
                 self.driver.release_credit(chunk.stream, chunk.credit)
             return
         request = IncomingRequest(self, chunk, opening)
+        self.served += opening.directive not in self.builtins
         try:
             if self._is_allowed(request):
                 request.begin(chunk)

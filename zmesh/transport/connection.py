@@ -135,7 +135,7 @@ class Connection(LinkSocket):
     def _read(self) -> None:
         parts = self._read_parts()
         if self.link is not None:
-            self.handler.on_frames(self.link, parts)
+            self._take(self.link, parts)
         else:
             self.handler.on_frames_lost(None, "link_gone")
 

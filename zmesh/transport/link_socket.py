@@ -86,6 +86,7 @@ class LinkSocket(ABC):
         self.transport = transport
         self.handler = transport.handler
         self.gate = transport.gate
+        self._traffic = transport.traffic.by_link
         self.full: set[LinkId] = set()
         self.closed = False
         self._scheduled = False
@@ -236,6 +237,13 @@ class LinkSocket(ABC):
             if len(parts) < 4:
                 parts.append(frame if len(parts) == BODY and len(frame) >= UNCOPIED else frame.bytes)
         return parts
+
+    def _take(self, link: LinkId, parts: list[bytes]) -> None:
+        """Hand a message to the node, and count it."""
+        traffic = self._traffic[link]
+        traffic.messages_in += 1
+        traffic.bytes_in += len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        self.handler.on_frames(link, parts)
 
     def _drain_monitor(self) -> None:
         """Handle all pending monitor events."""

@@ -211,7 +211,7 @@ class Listener(LinkSocket):
         id: bytes = self._recv(LAST)
         link = self._by_id.get(id)
         if link is not None:
-            self.handler.on_frames(link, self._read_parts())
+            self._take(link, self._read_parts())
             return
         if id in self._hung_up:
             self._read_parts()
@@ -233,7 +233,7 @@ class Listener(LinkSocket):
                 self._connections[link] = connection
         channel = key_of(first) + self._keys.public if self._keys is not None else b""
         self.handler.on_link_up(link, dialled=False, cost=self.cost, channel=channel, local=self._private)
-        self.handler.on_frames(link, parts)
+        self._take(link, parts)
 
     def _on_event(self, event: int, value: int) -> None:
         if event == zmq.EVENT_CLOSED:

@@ -19,6 +19,7 @@ from zmesh.transport.link_socket import LinkSocket, TransportHandler
 from zmesh.transport.listener import Listener
 from zmesh.transport.resolver import Resolver
 from zmesh.transport.resolver import shared as shared_resolver
+from zmesh.transport.traffic import TrafficTable
 from zmesh.transport.zap import shared as shared_zap
 
 UNBOUND_WITHIN = 0.5
@@ -45,6 +46,8 @@ class Transport:
         self._listeners: list[Listener] = []
         self._diallers: list[Dialler] = []
         self.touched: set[LinkSocket] = set()
+        self.traffic = TrafficTable()
+        self._traffic = self.traffic.by_link
         self._numbers = itertools.count(1)
         self.gate = Gate()
         self.draining = False
@@ -91,7 +94,12 @@ class Transport:
         if self.gate.shut:
             self.gate.wait()
         self.touched.add(sock)
-        return sock.send(link, frames)
+        if not sock.send(link, frames):
+            return False
+        traffic = self._traffic[link]
+        traffic.messages_out += 1
+        traffic.bytes_out += len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+        return True
 
     def send_from_thread(self, links: Iterable[LinkId], frames: Frames) -> bool:
         """Send frames on these links from another thread than the loop's; False if that can't be done at the moment.
@@ -150,6 +158,7 @@ class Transport:
         """Number a new connection."""
         link = LinkId(next(self._numbers))
         self.links[link] = sock
+        self.traffic.open(link, self.links)
         return link
 
     async def close(self) -> None:

@@ -158,6 +158,11 @@ class Forwarding:
         """Bytes that wait for full links."""
         return sum(port.queue.size_bytes for port in self._ports.values())
 
+    def queued(self, link: LinkId) -> int:
+        """Bytes that wait because that link is full."""
+        port = self._ports.get(link)
+        return port.queue.size_bytes if port is not None else 0
+
     # -- the socket of a link ------------------------------------------------------------------------------------
 
     def on_full(self, link: LinkId, frames: Frames) -> None:

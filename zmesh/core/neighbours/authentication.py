@@ -101,6 +101,7 @@ class Authentication:
                 "not for this connection: another node may pass it on"
             )
             raise Disbelieved("signature", text)
+        link.skew = proof.time / 1000 - self._clock.at(now)
         return certified
 
     def check(self, link: Link, latest: Certified | None, now: float) -> Disbelieved | None:

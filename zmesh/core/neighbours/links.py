@@ -114,6 +114,7 @@ class Link:
         "routes",
         "rtt_estimator",
         "session",
+        "skew",
         "started",
         "state",
         "statements",
@@ -146,6 +147,8 @@ class Link:
         """Whether nobody but this node's user can have opened the connection."""
         self.certified: Certified | None = None
         """The certificate that the other end has shown."""
+        self.skew: float | None = None
+        """By how many seconds the clock of the other end was ahead when it signed its HELLO, if it did."""
         self.limiter = RateLimiter(limits)
         self.dialled = dialled
         self.base_cost = cost

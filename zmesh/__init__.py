@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Closed,
         CommandFailed,
         ConfigError,
+        CopyFailed,
         ExchangeError,
         InvalidPayload,
         MeshError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         UnknownDirective,
         Unreachable,
     )
+    from zmesh.files import Copied, NodePath, Progress
     from zmesh.observe import (
         CertificateExpiring,
         CertificateRenewed,
@@ -93,6 +95,8 @@ __all__ = [
     "Config",
     "ConfigError",
     "Controller",
+    "Copied",
+    "CopyFailed",
     "DestinationUnreachable",
     "DialFailed",
     "DuplicateId",
@@ -116,6 +120,7 @@ __all__ = [
     "NodeJoined",
     "NodeLeft",
     "NodeOverloaded",
+    "NodePath",
     "NodeRestarted",
     "NodeStatus",
     "NotAllowed",
@@ -127,6 +132,7 @@ __all__ = [
     "PayloadLike",
     "Pong",
     "ProcessStatus",
+    "Progress",
     "RefusedLink",
     "RemoteError",
     "RemoteProcess",
@@ -170,6 +176,7 @@ _NAMES = {
         "Closed",
         "CommandFailed",
         "ConfigError",
+        "CopyFailed",
         "ExchangeError",
         "InvalidPayload",
         "MeshError",
@@ -185,6 +192,8 @@ _NAMES = {
         "UnknownDirective",
         "Unreachable",
     ),
+    "zmesh.files.places": ("NodePath",),
+    "zmesh.files.progress": ("Copied", "Progress"),
     "zmesh.observe.events": (
         "CertificateExpiring",
         "CertificateRenewed",

@@ -23,6 +23,7 @@ from zmesh.arguments import (
 from zmesh.config import Config, config_of
 from zmesh.core.limits import Limits
 from zmesh.errors import ConfigError, MeshError, RemoteError
+from zmesh.files import Files
 from zmesh.lifecycle import Lifecycle, Main
 from zmesh.observe import MeshView
 from zmesh.operate import Operating
@@ -46,7 +47,7 @@ CANCEL_TIMEOUT = 10.0
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Controller(MeshView, Machines, Operating):
+class Controller(MeshView, Machines, Files, Operating):
     """A node inside a program.
 
     `Controller(node_id="edge", peers=["tcp://hub:7323"])` takes the settings of a Config by name;

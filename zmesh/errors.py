@@ -12,7 +12,8 @@
         ├── RemoteError        the plugin raised
         │   ├── UnknownDirective   the node has no such directive
         │   ├── NotAllowed         the directive is there, but not for this sender
-        │   └── NodeOverloaded     the node has no room for it; an Overloaded, too
+        │   ├── NodeOverloaded     the node has no room for it; an Overloaded, too
+        │   └── CopyFailed         a file, or some of several, could not be copied
         ├── Unreachable        no such node, or no path to it
         ├── TimedOut           the deadline passed
         ├── Cancelled          the work was cancelled, at either end
@@ -173,6 +174,28 @@ class CommandFailed(ExchangeError):
         self.not_started = not_started
 
 
+class CopyFailed(RemoteError):
+    """A file could not be read or written, at the other node or here; no file that is not whole has got its name.
+
+    `failures` are the reasons, each a line that names the path, the first 100 of them; `failed` is how many there are.
+    """
+
+    code: ClassVar[str] = "copy_failed"
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        node: str | None = None,
+        message_id: str | None = None,
+        failures: Iterable[str] = (),
+        failed: int = 1,
+    ) -> None:
+        super().__init__(text, node=node, message_id=message_id)
+        self.failures = list(failures) or [text]
+        self.failed = failed
+
+
 class TooManyReplies(ExchangeError):
     """A request was awaited for its one payload, and there was another; the rest of the work was cancelled."""
 
@@ -190,6 +213,7 @@ _BY_REASON: dict[str, type[ExchangeError]] = {
         TimedOut,
         Cancelled,
         NodeRestarted,
+        CopyFailed,
     )
 }
 

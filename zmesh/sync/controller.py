@@ -13,6 +13,7 @@ from zmesh.core.message import Message
 from zmesh.errors import TimedOut
 from zmesh.payloads import Payload, PayloadLike
 from zmesh.requests import LIMIT, Answer, Pong, ResponseHandler
+from zmesh.sync.files import Files
 from zmesh.sync.iteration import Iteration, ReplyStream, in_the_loop
 from zmesh.sync.machines import Machines
 from zmesh.sync.operating import Operating
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from zmesh.observe import Event, LinkStatus, Route, Stats, Tags
 
 
-class Controller(Machines, Operating):
+class Controller(Machines, Files, Operating):
     """A node for a program without asyncio; `with Controller(...) as mesh` opens it, and closes it at the end.
 
     It takes a Config, or settings by name, as `zmesh.Controller` does.

@@ -1,0 +1,72 @@
+"""How far a copy is, and what it has done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TypeAlias
+
+from zmesh.files.places import written
+
+MOST_FAILURES = 100
+"""Failures whose reasons are kept; more are counted only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy has done.
+
+    `files` were written, of which `resumed` went on from where an earlier copy had broken off; `skipped` were there
+    already, with the same size and time. `size` is the sum of the bytes of all of them, and `sent` how many of those
+    travelled.
+    """
+
+    files: int = 0
+    directories: int = 0
+    links: int = 0
+    skipped: int = 0
+    resumed: int = 0
+    size: int = 0
+    sent: int = 0
+
+    def __add__(self, other: Copied) -> Copied:
+        return Copied(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a copy is. `total` grows until `is_listed`, when all files are known; sizes are in bytes."""
+
+    files: int = 0
+    directories: int = 0
+    links: int = 0
+    skipped: int = 0
+    resumed: int = 0
+    done: int = 0
+    sent: int = 0
+    total: int = 0
+    is_listed: bool = False
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
+    """The first MOST_FAILURES reasons, each a line that names the path."""
+
+    def fail(self, text: str) -> None:
+        """Something was not copied."""
+        self.failed += 1
+        if len(self.failures) < MOST_FAILURES:
+            self.failures.append(text)
+
+    @property
+    def copied(self) -> Copied:
+        """What was done so far."""
+        counts = (self.files, self.directories, self.links, self.skipped, self.resumed)
+        return Copied(*counts, self.done, self.sent)
+
+
+OnProgress: TypeAlias = "Callable[[Progress], object]"
+
+
+def reason(path: bytes, error: OSError) -> str:
+    """A line about what could not be done with a path."""
+    text = error.strerror or str(error)
+    return f"{written(path)}: {text[:1].lower()}{text[1:]}"

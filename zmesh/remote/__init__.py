@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zmesh.remote.fleet import Outcome, Outcomes, State
     from zmesh.remote.machines import FleetOptions, Machines, RunOptions
     from zmesh.remote.remote_process import RemoteProcess, Starting, Word
+    from zmesh.remote.streams import StdinWriter
     from zmesh.remote.targets import Target
 else:
     __getattr__ = lazy_attributes(
@@ -22,6 +23,7 @@ else:
             "fleet": ("Outcome", "Outcomes", "State"),
             "machines": ("FleetOptions", "Machines", "RunOptions"),
             "remote_process": ("RemoteProcess", "Starting", "Word"),
+            "streams": ("StdinWriter",),
             "targets": ("Target",),
         },
     )
@@ -35,6 +37,7 @@ __all__ = [
     "RunOptions",
     "Starting",
     "State",
+    "StdinWriter",
     "Target",
     "Word",
 ]

@@ -14,3 +14,4 @@ from __future__ import annotations
 from zmesh.sync.controller import Controller as Controller
 from zmesh.sync.iteration import Iteration as Iteration
 from zmesh.sync.iteration import ReplyStream as ReplyStream
+from zmesh.sync.popen import Popen as Popen

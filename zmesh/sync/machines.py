@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from zmesh.sync.blocking_node import BlockingNode
 from zmesh.sync.iteration import Iteration, in_the_loop
+from zmesh.sync.popen import Popen
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from zmesh.remote import FleetOptions, Outcome, RunOptions, Word
+    from zmesh.remote import FleetOptions, Outcome, RemoteProcess, RunOptions, Starting, Word
 
 
 class Machines(BlockingNode):
@@ -32,6 +34,23 @@ class Machines(BlockingNode):
                 return subprocess.CompletedProcess(process.command, process.returncode or 0, out, err)
 
         return self._do(run)
+
+    def popen(self, node: str, command: Sequence[Word], /, **options: Unpack[RunOptions]) -> Popen:
+        """Start a command at a node, as subprocess.Popen does here; returns when it runs there.
+
+        Raises CommandFailed if it can't be executed, and as `zmesh.Controller.run` in all else.
+        """
+
+        async def start() -> tuple[RemoteProcess, Starting]:
+            starting = self._mesh.run(node, command, **options)
+            async with AsyncExitStack() as unless_started:
+                unless_started.push_async_exit(starting)
+                process = await starting
+                unless_started.pop_all()
+            return process, starting
+
+        process, starting = self._do(start)
+        return self._iterating(Popen(self._opened(), process, starting))
 
     def check_output(self, node: str, command: Sequence[Word], /, **options: Unpack[RunOptions]) -> bytes:
         """The stdout of a command at a node. Raises CommandFailed if it exits with anything but 0."""

@@ -58,7 +58,7 @@ class Session:
             raise Failure(f"{target!r} is not the id of a node: an id is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
         self.host = ""
         """The id of the node at the other end of its link, once joined."""
-        self.controller = Controller(_config(place, route_timeout, identity))
+        self.controller = Controller(config_at(place, route_timeout, identity))
         peers = self.controller.config.peers
         if not peers:
             raise Failure("the identity here names no node to dial; name one with --peer tcp://host:port", USAGE)
@@ -197,7 +197,7 @@ class Session:
             await asyncio.gather(*pings, return_exceptions=True)
 
 
-def _config(place: Place, route_timeout: float | None, identity: Identity | None) -> Config:
+def config_at(place: Place, route_timeout: float | None, identity: Identity | None) -> Config:
     """The settings of the node: with that identity or the one in use, or by a random id without one."""
     peers = (place.url,) if place.url is not None else ()
     if place.own and (identity is not None or default_folder() is not None):

@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts)])
-SECONDS = 50.0
+SECONDS = 120.0
+COLLECTION = Path(sysconfig.get_path("purelib"), "ansible_collections", "zmesh")
+"""Where Ansible finds the collection by itself, unless zmesh is installed as editable."""
 KINDS = {"python": "python", "bash": "console", "console": "console"}
 
 Block = tuple[str, int, str]
@@ -55,6 +58,8 @@ def run(page: str, blocks: list[Block], folder: Path) -> None:
     """Run the blocks as run_page.py says; what they started is ended with them."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
     environment |= {"NO_COLOR": "1", "PYTHONWARNINGS": "error"}
+    if not COLLECTION.is_dir():
+        environment["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT)
     environment["PYTEST_ADDOPTS"] = "-p no:cacheprovider -o asyncio_default_fixture_loop_scope=function"
     with (
         tempfile.TemporaryDirectory(prefix="zmesh-", dir="/tmp") as runtime,  # short: sockets have short paths

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"zmesh": ROOT / "zmesh", "zmesh_cli": ROOT / "cli"}
+COLLECTION = "ansible_collections.zmesh.mesh"
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,9 @@ def packages_in(name: str, folder: Path) -> Iterator[str]:
 
 
 def test_setup_cfg_lists_every_package_folder_and_no_other(setup: configparser.ConfigParser) -> None:
-    listed = setup["options"]["packages"].split()
-    assert sorted(listed) == sorted(found for name, path in FOLDERS.items() for found in packages_in(name, path))
+    folders = FOLDERS | {f"{COLLECTION}.plugins": ROOT.joinpath(*COLLECTION.split("."), "plugins")}
+    found = [COLLECTION, *(package for name, path in folders.items() for package in packages_in(name, path))]
+    assert sorted(setup["options"]["packages"].split()) == sorted(found)
 
 
 def test_every_package_folder_has_an_init_file() -> None:
@@ -47,6 +49,11 @@ def test_every_package_folder_has_an_init_file() -> None:
 def test_the_installed_distribution_is_the_one_of_this_tree(setup: configparser.ConfigParser) -> None:
     assert importlib.metadata.version("zmesh-mq") == setup["metadata"]["version"]
     assert importlib.resources.files("zmesh").joinpath("py.typed").is_file()
+
+
+def test_the_collection_has_the_version_of_the_distribution(setup: configparser.ConfigParser) -> None:
+    galaxy = ROOT.joinpath(*COLLECTION.split("."), "galaxy.yml").read_text().splitlines()
+    assert f"version: {setup['metadata']['version']}" in galaxy
 
 
 def test_every_entry_point_can_be_loaded() -> None:

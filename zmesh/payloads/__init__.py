@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zmesh.payloads.spool import Spool, default_folder
     from zmesh.payloads.storage import PayloadStorage
     from zmesh.payloads.streamed import StreamedPayload
+    from zmesh.payloads.writing import OutboundWriter
 else:
     __getattr__ = lazy_attributes(
         __name__,
@@ -33,6 +34,7 @@ else:
             "spool": ("Spool", "default_folder"),
             "storage": ("PayloadStorage",),
             "streamed": ("StreamedPayload",),
+            "writing": ("OutboundWriter",),
         },
     )
 
@@ -43,6 +45,7 @@ __all__ = [
     "TEXT",
     "BufferedPayload",
     "ChunkSource",
+    "OutboundWriter",
     "Outgoing",
     "Payload",
     "PayloadLike",

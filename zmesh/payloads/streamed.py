@@ -9,10 +9,21 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from typing import Protocol
 
 from zmesh.payloads.payload import Payload
 from zmesh.payloads.source import AsyncSource, Source
 from zmesh.runtime import RELEASE_SLOT_AFTER, released_slot
+
+
+class Sink(Protocol):
+    """What takes a payload as it comes, in the place of a reader."""
+
+    def feed(self, data: bytes) -> int:
+        """Take data; returns how many of its bytes are kept, and reported when they are done with."""
+
+    def feed_eof(self) -> None:
+        """All of it has come."""
 
 
 class StreamedPayload(Payload):
@@ -35,6 +46,7 @@ class StreamedPayload(Payload):
         "_error",
         "_loop",
         "_rest",
+        "_sink",
         "_size",
         "_thread",
         "_waiter",
@@ -54,6 +66,20 @@ class StreamedPayload(Payload):
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._arrived = threading.Condition()
+        self._sink: Sink | None = None
+
+    def divert(self, sink: Sink) -> Callable[[int], None]:
+        """Hand all that has come, and what comes from now on, to a sink on the loop in the place of a reader.
+
+        Returns what the sink calls with the bytes that it has kept, once they are done with.
+        """
+        self._sink = sink
+        while self._chunks:
+            chunk = self._chunks.popleft()
+            self._give_back(len(chunk) - sink.feed(chunk))
+        if self._ended:
+            sink.feed_eof()
+        return self._give_back
 
     @property
     def complete(self) -> bool:
@@ -63,10 +89,13 @@ class StreamedPayload(Payload):
     def feed(self, chunk: bytes) -> int:
         """Hand the next chunk to the reader; after `finish`, `fail` or `close` it is thrown away.
 
-        Returns how many of its bytes `consumed` will report: all.
+        Returns how many of its bytes `consumed` will report: all, or those that a sink has kept.
         """
         if self._ended or self._error is not None:
             self._give_back(len(chunk))
+        elif self._sink is not None:
+            self._size += len(chunk)
+            return self._sink.feed(chunk)
         elif chunk:
             with self._arrived:
                 self._size += len(chunk)
@@ -81,6 +110,8 @@ class StreamedPayload(Payload):
             self._ended = True
             self._arrived.notify_all()
         self._wake()
+        if self._sink is not None and self._error is None:
+            self._sink.feed_eof()
 
     def fail(self, error: BaseException) -> None:
         """The rest will not come: a reader that waits, and whoever reads from now on, gets `error` raised."""

@@ -21,9 +21,8 @@ from zmesh.payloads import BufferedPayload, Payload, StreamedPayload
 from zmesh.runtime import describe, log_exception, must_propagate, text_of
 
 if TYPE_CHECKING:
-    from zmesh.payloads import StreamFeeder
+    from zmesh.payloads import OutboundWriter, StreamFeeder
     from zmesh.requests.requests import Requests
-    from zmesh.requests.writer import RequestWriter
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,9 @@ class Exchange(ABC):
     """
 
     detached = False
-    writer: RequestWriter | None = None
+    lasting = False
+    """Whether it lasts until the program closes it, so that draining does not wait for its end."""
+    writer: OutboundWriter | None = None
     """What writes the rest of the request, if it was opened for writing."""
 
     __slots__ = (

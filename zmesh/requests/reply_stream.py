@@ -24,8 +24,8 @@ from zmesh.runtime import Wakeup
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from zmesh.payloads import OutboundWriter
     from zmesh.requests.requests import Requests
-    from zmesh.requests.writer import RequestWriter
 
 
 class ReplyStream(Exchange):
@@ -63,7 +63,7 @@ class ReplyStream(Exchange):
         self._reading: StreamedPayload | None = None
         self._writable = writable
         self._stopped_with: int | None = None
-        self.writer: RequestWriter | None = None
+        self.writer: OutboundWriter | None = None
 
     async def __aenter__(self) -> Self:
         return self.send()
@@ -100,9 +100,9 @@ class ReplyStream(Exchange):
             raise RuntimeError("this request was sent already; a stream is entered once")
         self._loop = asyncio.get_running_loop()
         if self._writable:
-            from zmesh.requests.writer import RequestWriter  # here: most requests are whole when they are sent
+            from zmesh.payloads import OutboundWriter  # here: most requests are whole when they are sent
 
-            self.writer = RequestWriter(self._requests.driver, Stream(self.id, True))
+            self.writer = OutboundWriter(self._requests.driver, Stream(self.id, True))
         start(self)
         return self
 
@@ -176,7 +176,7 @@ class ReplyStream(Exchange):
         """The request stream is closed for sending."""
         super().on_stream_over()
         if self.writer is not None:
-            self.writer.on_over()
+            self.writer.on_stream_over()
 
     def discard(self) -> None:
         """Drop queued and later replies, so that they do not block the final one."""
@@ -219,14 +219,14 @@ class ReplyStream(Exchange):
             error.reset_code = self._stopped_with  # the other end confirms the reset without its code
         return error
 
-    def _open_writer(self) -> RequestWriter:
+    def _open_writer(self) -> OutboundWriter:
         if self.writer is None:
             raise RuntimeError(
                 "a request is written inside of the block of `async with mesh.stream(..., writable=True) as stream`"
             )
         return self.writer
 
-    def _check_wanted(self, writer: RequestWriter) -> None:
+    def _check_wanted(self, writer: OutboundWriter) -> None:
         """Raise what keeps more of the request from being written."""
         if writer.ended:
             raise RuntimeError("nothing can be written to a request after `end`")
@@ -251,7 +251,7 @@ class ReplyStream(Exchange):
 
     def _wake(self) -> None:
         if self.ended and self.writer is not None:
-            self.writer.on_over()
+            self.writer.on_stream_over()
         if self._waiter is not None:
             self._waiter.wake()
         if self.ended and self._ends:

@@ -190,7 +190,9 @@ class Requests:
     def _is_drained(self) -> bool:
         if self.driver.closed:
             return True
-        return not self.driver.engine.is_handing_over and not any(exchange.expected for exchange in self._open)
+        return not self.driver.engine.is_handing_over and not any(
+            exchange.expected and not exchange.lasting for exchange in self._open
+        )
 
     def end_drain(self) -> None:
         """Let `drain` return if there is nothing left to wait for, or the node is closed."""

@@ -10,13 +10,23 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.message import Eof, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.errors import Cancelled, MeshError, NodeOverloaded, RemoteError
-from zmesh.payloads import JSON, BufferedPayload, Outgoing, Payload, Source, StreamedPayload, StreamFeeder
+from zmesh.payloads import (
+    JSON,
+    BufferedPayload,
+    OutboundWriter,
+    Outgoing,
+    Payload,
+    Source,
+    StreamedPayload,
+    StreamFeeder,
+)
 from zmesh.runtime import describe, log_exception, must_propagate, text_of
 from zmesh.serving.work import Work
 
@@ -42,6 +52,7 @@ class IncomingRequest:
         "_payload",
         "_serving",
         "_spooled",
+        "_writer",
         "content_type",
         "deadline",
         "directive",
@@ -78,6 +89,7 @@ class IncomingRequest:
         self._payload: BufferedPayload | StreamedPayload | None = None
         self._spooled = False
         self._feeder: StreamFeeder | None = None
+        self._writer: OutboundWriter | None = None
 
     @property
     def message_id(self) -> str:
@@ -87,7 +99,7 @@ class IncomingRequest:
     @property
     def is_feeding(self) -> bool:
         """Whether a reply is, or was, read from a source or waited for room."""
-        return self._feeder is not None
+        return self._feeder is not None or self._writer is not None
 
     # -- from the engine (its Handle) ----------------------------------------------------------------------------
 
@@ -117,11 +129,15 @@ class IncomingRequest:
         """The reply stream has send credit again."""
         if self._feeder is not None:
             self._feeder.on_room()
+        elif self._writer is not None:
+            self._writer.on_room()
 
     def on_stream_over(self) -> None:
         """The reply stream is closed for sending."""
         if self._feeder is not None:
             self._feeder.on_stream_over()
+        elif self._writer is not None:
+            self._writer.on_stream_over()
 
     def on_abort(self, reason: str, reset_code: int) -> None:
         """The client cancelled the request, or is gone."""
@@ -159,7 +175,7 @@ class IncomingRequest:
         driver = self._serving.driver
         room = 0 if self.ended else driver.room(self.stream)
         if not room and not self.ended:
-            room = await self._writer().room()
+            room = await self._open_feeder().room()
         if not room:
             self._drop(outgoing)
             return
@@ -168,7 +184,18 @@ class IncomingRequest:
             driver.reply(self.id, header, body)
         else:
             driver.reply(self.id, header, b"", last=False)
-            await self._writer().feed(body)
+            await self._open_feeder().feed(body)
+
+    def open_reply(self, content_type: str, metadata: Mapping[str, str]) -> OutboundWriter:
+        """Open the only reply, whose payload is written by what this returns, up to its `end`."""
+        driver = self._serving.driver
+        writer = self._writer = OutboundWriter(driver, self.stream)
+        driver.reply(self.id, self._open(Outgoing(b"", content_type, metadata)), b"", last=False)
+        if driver.is_open(self.stream):
+            writer.begin()
+        else:
+            writer.on_stream_over()
+        return writer
 
     def finish(
         self,
@@ -198,7 +225,7 @@ class IncomingRequest:
         eof = SUCCESS if reason is None else Eof(1, reason, error or reason)
         body = b"" if outgoing is None else outgoing.body
         if outgoing is not None and isinstance(body, Source):  # perhaps the file that the request's payload lies in
-            writer = self._writer()
+            writer = self._open_feeder()
             writer.spawn(serving.tasks, self._finish_with(outgoing, body, eof), f"zmesh reply {self.message_id}")
             return
         if self._spooled:
@@ -212,7 +239,7 @@ class IncomingRequest:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _writer(self) -> StreamFeeder:
+    def _open_feeder(self) -> StreamFeeder:
         if self._feeder is None:
             self._feeder = StreamFeeder(self._serving.driver, self.stream)
         return self._feeder
@@ -270,6 +297,7 @@ class IncomingRequest:
         section = serving.sections.get(directive.partition(":")[0]) or {}
         payload.describe(self.content_type, self.metadata)
         work = Work(message_id, directive, self.sender, header, payload, section, False, self.deadline, self.metadata)
+        work._open_reply = self.open_reply
         builtin = serving.builtins.get(directive)
         if builtin is None:
             serving.runner.start(work, self)
@@ -300,7 +328,7 @@ class IncomingRequest:
         serving = self._serving
         serving.driver.reply(self.id, self._open(outgoing), b"", last=False)
         try:
-            await self._writer().feed(source)
+            await self._open_feeder().feed(source)
         except asyncio.CancelledError:
             text = "the request was cancelled while the payload of its last reply was read"
             serving.driver.reply(self.id, None, b"", last=False, eof=Eof(1, "cancelled", text))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from zmesh.arguments import check_reset_code
+from zmesh.core.message import NO_METADATA
 from zmesh.errors import Cancelled
 from zmesh.payloads import Payload
+
+if TYPE_CHECKING:
+    from zmesh.payloads import OutboundWriter
 
 
 class WorkReset(Exception):
@@ -46,6 +50,7 @@ class Work:
     """The code with which the client has reset the request; 0 if it did not, or cancelled it. Not known to isolated
     directives."""
     _pieces: AsyncIterator[bytes] | None = field(default=None, init=False, repr=False)
+    _open_reply: Callable[[str, Mapping[str, str]], OutboundWriter] | None = field(default=None, init=False, repr=False)
 
     async def read(self) -> bytes:
         """The next piece of the payload, as soon as it is there; b"" at the end. For async directives.
@@ -61,6 +66,14 @@ class Work:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.payload)
+
+    def open_reply(self, content_type: str = "", metadata: Mapping[str, str] = NO_METADATA) -> OutboundWriter:
+        """Open the only reply at once, and write its payload while the work goes on: with what this returns.
+
+        For async directives that return None, and end the writer before that.
+        """
+        assert self._open_reply is not None, "isolated work has no stream of its own"
+        return self._open_reply(content_type, metadata)
 
     def reset(self, code: int, text: str = "") -> NoReturn:
         """End the request at once, and give the client a code of your own, from 0 to 2**32 - 1: raises, to be let pass.

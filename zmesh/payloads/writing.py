@@ -1,4 +1,4 @@
-"""The writing end of a request whose payload is written while its replies come.
+"""The writing end of a stream whose payload is written as it comes to be: a request, or one reply to it.
 
 Small writes are coalesced without a timer: the first one after a pause goes out at once, those that follow in the same
 turn of the event loop go out together at its end, and those for which there is no room as soon as there is. Nothing
@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from zmesh.core.message import Stream
-from zmesh.payloads import CHUNK
+from zmesh.payloads.payload import CHUNK
 from zmesh.runtime import Driver
 
 
-class RequestWriter:
+class OutboundWriter:
     """Writes one outbound stream. `begin` is called when what goes before, a payload that was given, has been sent.
 
-    `ended` is set by `end`, `over` when the stream takes no more: the exchange is over, or the server wants no more.
+    `ended` is set by `end`, `over` when the stream takes no more: the exchange is over, or the other end wants no more.
+    `moved` is called when some of what waited has been handed over, and when the stream is over.
     """
 
     __slots__ = (
@@ -32,10 +34,11 @@ class RequestWriter:
         "_turn",
         "_waiter",
         "ended",
+        "moved",
         "over",
     )
 
-    def __init__(self, driver: Driver, stream: Stream) -> None:
+    def __init__(self, driver: Driver, stream: Stream, moved: Callable[[], None] | None = None) -> None:
         self._driver = driver
         self._stream = stream
         self._loop = asyncio.get_running_loop()
@@ -46,6 +49,7 @@ class RequestWriter:
         self._turn = False
         """Whether something was sent in this turn of the loop, so that what follows waits for its end."""
         self._waiter: asyncio.Future[None] | None = None
+        self.moved = moved
         self.ended = False
         self.over = False
 
@@ -61,8 +65,13 @@ class RequestWriter:
                 self._waiter = self._loop.create_future()
             await asyncio.wait((self._waiter,))
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that were written and wait for room."""
+        return self._size
+
     def write(self, data: bytes) -> None:
-        """Append to the request."""
+        """Append to the stream."""
         if not data:
             return
         self._pending.append(data)
@@ -84,7 +93,7 @@ class RequestWriter:
         if self._begun:
             self._flush()
 
-    def on_over(self) -> None:
+    def on_stream_over(self) -> None:
         """The stream takes no more."""
         self.over = True
         self._pending.clear()
@@ -138,3 +147,5 @@ class RequestWriter:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        if self.moved is not None:
+            self.moved()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zmesh_cli import machine_commands, operate_commands, trust_commands
+from zmesh_cli import machine_commands, operate_commands, trust_commands, tunnel_commands
 from zmesh_cli.conversion import Command, Group
 from zmesh_cli.help import NODE, OUTPUT, REQUEST
 from zmesh_cli.parameters import (
@@ -253,6 +253,7 @@ def send(
 
 machine_commands.register(app)
 operate_commands.register(app)
+tunnel_commands.register(app)
 
 
 @app.command(cls=Command)

@@ -45,6 +45,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("One node first, then four at a time", "zmesh run --all --canary 1 --max-parallel 4 -- true"),
         ("Equal outputs once", "zmesh run --all --group -- uname -r"),
     ),
+    "zmesh forward": (
+        ("A web server at a node, at http://localhost:8080 here", "zmesh forward 8080 edge-7:80"),
+        ("A database that the node reaches", "zmesh forward 5432 edge-7:db.internal:5432"),
+    ),
+    "zmesh nc": (
+        ("What a server says first", "zmesh nc edge-7 25 </dev/null"),
+        ("A login at a node by OpenSSH", "ssh -o ProxyCommand='zmesh nc %h %p' ada@edge-7"),
+    ),
     "zmesh nodes": (
         ("All nodes", "zmesh nodes"),
         ("Those with a tag, but for one", "zmesh nodes 'tag:gpu,!edge-9'"),

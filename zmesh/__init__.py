@@ -22,8 +22,13 @@ if TYPE_CHECKING:
         Closed,
         CommandFailed,
         ConfigError,
+        ConnectFailed,
+        ConnectRefused,
+        ConnectTimedOut,
         CopyFailed,
         ExchangeError,
+        HostNotFound,
+        HostUnreachable,
         InvalidPayload,
         MeshError,
         NodeOverloaded,
@@ -81,6 +86,7 @@ if TYPE_CHECKING:
     from zmesh.serving import FILE_PAYLOAD as FILE_PAYLOAD
     from zmesh.serving import Work, directive
     from zmesh.serving import plugin_export as plugin_export
+    from zmesh.tunnel import Endpoint, Forward, RemoteEndpoint
 
 __all__ = [
     "ActiveWork",
@@ -94,16 +100,23 @@ __all__ = [
     "CommandFailed",
     "Config",
     "ConfigError",
+    "ConnectFailed",
+    "ConnectRefused",
+    "ConnectTimedOut",
     "Controller",
     "Copied",
     "CopyFailed",
     "DestinationUnreachable",
     "DialFailed",
     "DuplicateId",
+    "Endpoint",
     "Event",
     "Events",
     "EventsLost",
     "ExchangeError",
+    "Forward",
+    "HostNotFound",
+    "HostUnreachable",
     "IdTaken",
     "IdentityStatus",
     "InvalidPayload",
@@ -134,6 +147,7 @@ __all__ = [
     "ProcessStatus",
     "Progress",
     "RefusedLink",
+    "RemoteEndpoint",
     "RemoteError",
     "RemoteProcess",
     "Replies",
@@ -177,7 +191,12 @@ _NAMES = {
         "CommandFailed",
         "ConfigError",
         "CopyFailed",
+        "ConnectFailed",
+        "ConnectRefused",
+        "ConnectTimedOut",
         "ExchangeError",
+        "HostNotFound",
+        "HostUnreachable",
         "InvalidPayload",
         "MeshError",
         "NodeOverloaded",
@@ -254,6 +273,8 @@ _NAMES = {
     "zmesh.requests.sent": ("Sent",),
     "zmesh.serving.directives": ("directive",),
     "zmesh.serving.work": ("Work",),
+    "zmesh.tunnel.addresses": ("Endpoint", "RemoteEndpoint"),
+    "zmesh.tunnel.forward": ("Forward",),
 }
 """The module of each public name; it is loaded when the name is first used (PEP 562)."""
 

@@ -34,7 +34,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
 _FRACTIONS = ("heartbeat", "route_timeout")
 _LISTS = ("listen", "peers")
 _TABLES = ("allow", "isolation", "plugins")
-SECTIONS = {"run": "exec", "file": "file"}
+SECTIONS = {"run": "exec", "file": "file", "tcp": "tcp"}
 """Tables of a file that are those of plugins: `[run]` is `[plugins.exec]`."""
 MAX_TAGS = 32
 """Tags that a node may give itself."""

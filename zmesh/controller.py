@@ -30,6 +30,7 @@ from zmesh.operate import Operating
 from zmesh.remote import Machines
 from zmesh.requests import LIMIT
 from zmesh.runtime import is_a, new_message_id, text_of
+from zmesh.tunnel import Tunnels
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -47,7 +48,7 @@ CANCEL_TIMEOUT = 10.0
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Controller(MeshView, Machines, Files, Operating):
+class Controller(MeshView, Machines, Files, Operating, Tunnels):
     """A node inside a program.
 
     `Controller(node_id="edge", peers=["tcp://hub:7323"])` takes the settings of a Config by name;
@@ -443,6 +444,10 @@ class Controller(MeshView, Machines, Files, Operating):
 
     def _drop_reply(self) -> None:
         self._node.telemetry.counts["reply_dropped:nobody_receives"] += 1
+
+    @property
+    def _requests(self) -> requests.Requests:
+        return self.node.requests
 
     def _check_receiving(self) -> None:
         """Raises what keeps a reply from ever coming."""

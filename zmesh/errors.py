@@ -13,7 +13,12 @@
         │   ├── UnknownDirective   the node has no such directive
         │   ├── NotAllowed         the directive is there, but not for this sender
         │   ├── NodeOverloaded     the node has no room for it; an Overloaded, too
-        │   └── CopyFailed         a file, or some of several, could not be copied
+        │   ├── CopyFailed         a file, or some of several, could not be copied
+        │   └── ConnectFailed      the node could not connect to a TCP port; an OSError, too
+        │       ├── ConnectRefused     nothing listens on that port; a ConnectionRefusedError, too
+        │       ├── ConnectTimedOut    nothing has answered there in time; a TimeoutError, too
+        │       ├── HostUnreachable    the node has no route to the host
+        │       └── HostNotFound       the name of the host does not resolve at the node
         ├── Unreachable        no such node, or no path to it
         ├── TimedOut           the deadline passed
         ├── Cancelled          the work was cancelled, at either end
@@ -196,6 +201,36 @@ class CopyFailed(RemoteError):
         self.failed = failed
 
 
+class ConnectFailed(RemoteError, OSError):
+    """The other node could not make a TCP connection."""
+
+    code: ClassVar[str] = "connect_failed"
+
+
+class ConnectRefused(ConnectFailed, ConnectionRefusedError):
+    """Nothing listens on the port (ECONNREFUSED)."""
+
+    code: ClassVar[str] = "connect_refused"
+
+
+class ConnectTimedOut(ConnectFailed, TimeoutError):
+    """Nothing has answered at the host in time (ETIMEDOUT)."""
+
+    code: ClassVar[str] = "connect_timed_out"
+
+
+class HostUnreachable(ConnectFailed):
+    """The other node has no route to the host (EHOSTUNREACH, ENETUNREACH)."""
+
+    code: ClassVar[str] = "host_unreachable"
+
+
+class HostNotFound(ConnectFailed):
+    """The name of the host does not resolve at the other node."""
+
+    code: ClassVar[str] = "host_not_found"
+
+
 class TooManyReplies(ExchangeError):
     """A request was awaited for its one payload, and there was another; the rest of the work was cancelled."""
 
@@ -214,6 +249,11 @@ _BY_REASON: dict[str, type[ExchangeError]] = {
         Cancelled,
         NodeRestarted,
         CopyFailed,
+        ConnectFailed,
+        ConnectRefused,
+        ConnectTimedOut,
+        HostUnreachable,
+        HostNotFound,
     )
 }
 

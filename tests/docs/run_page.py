@@ -4,9 +4,9 @@ On standard input it takes JSON: the page's name and its blocks, each as `[kind,
 
 - `python` blocks share one namespace, and may `await` at their top level;
 - a `file:NAME` block is written to that file; a `pyproject.toml` also counts as installed, entry points and all;
-- in a `console` block each line after a `$ ` is a command, and what follows is its output. A `zmesh node` runs on until
-  the page is over, and only the line that says it is ready is compared; all else runs to its end. `export` lasts for
-  the page. Other commands than those in RUN are skipped.
+- in a `console` block each line after a `$ ` is a command, and what follows is its output. A `zmesh node` or `zmesh
+  forward` runs on until the page is over, and only the line that says it is ready is compared; all else runs to its
+  end. `export` lasts for the page. Other commands than those in RUN are skipped.
 
 Output is compared word by word, numbers aside, and `...` stands for anything. Ports of 127.0.0.1 are exchanged for free
 ones, the same for the whole page.
@@ -36,7 +36,9 @@ PORT = re.compile(r"(?<=127\.0\.0\.1:)\d{4,5}\b")
 OURS = re.compile(r'"?receptor_(inventory|shout|wordcount):\w+"?[, ]?')
 """What the plugins of tests/guide offer, where they are installed; they are not the reader's."""
 
-READY = re.compile(r"^node \S+ listens on |\"event\":\"ready\"")
+READY = re.compile(r"^node \S+ listens on |\"event\":\"ready\"|; Ctrl-C stops it$")
+ENDLESS = {"node", "forward"}
+"""The commands of zmesh that run until they are stopped."""
 NUMBER = re.compile(r"[0-9a-f]{32}|\d+(?:\.\d+)?")
 
 
@@ -129,7 +131,7 @@ class Page:
             text=True,
             env=os.environ | {"PYTHONWARNINGS": ""} if words[0] in FOREIGN else None,
         )
-        if words[:2] == ["zmesh", "node"]:
+        if words[0] == "zmesh" and words[1] in ENDLESS:
             real = ready_line(process)
         else:
             real = OURS.sub("", process.communicate(timeout=COMMAND_SECONDS)[0])

@@ -1,5 +1,7 @@
 """ZeroMQ sockets of one node: `Transport` listens, dials, sends, receives and closes; the only user of pyzmq.
 
+Plain TCP connections that others want are made as those of links are: `resolve`, `connect_first`.
+
 A listen address is one ROUTER, a peer is one DEALER, and each connection is a link with a number of its own: a DEALER's
 reconnection is a new link, and so is each routing id of a ROUTER. Events go to a `TransportHandler`.
 """
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
     from zmesh.transport.address import Target, parse_url
     from zmesh.transport.blocked_loop import BlockedLoopKeepalive
     from zmesh.transport.curve import LinkSecurity
-    from zmesh.transport.dial_status import DialFailure, DialState, DialStatus
+    from zmesh.transport.dial_status import DialError, DialFailure, DialState, DialStatus
+    from zmesh.transport.happy_eyeballs import Candidate, connect_first
     from zmesh.transport.link_socket import TransportHandler
+    from zmesh.transport.resolver import resolve
     from zmesh.transport.transport import Transport
 else:
     __getattr__ = lazy_attributes(
@@ -24,14 +28,18 @@ else:
             "address": ("Target", "parse_url"),
             "blocked_loop": ("BlockedLoopKeepalive",),
             "curve": ("LinkSecurity",),
-            "dial_status": ("DialFailure", "DialState", "DialStatus"),
+            "dial_status": ("DialError", "DialFailure", "DialState", "DialStatus"),
+            "happy_eyeballs": ("Candidate", "connect_first"),
             "link_socket": ("TransportHandler",),
+            "resolver": ("resolve",),
             "transport": ("Transport",),
         },
     )
 
 __all__ = [
     "BlockedLoopKeepalive",
+    "Candidate",
+    "DialError",
     "DialFailure",
     "DialState",
     "DialStatus",
@@ -39,5 +47,7 @@ __all__ = [
     "Target",
     "Transport",
     "TransportHandler",
+    "connect_first",
     "parse_url",
+    "resolve",
 ]

@@ -202,3 +202,8 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 shared = Resolver()
 os.register_at_fork(after_in_child=shared.forget)
+
+
+async def resolve(host: str) -> list[Address]:
+    """The addresses of `host`, families interleaved. Raises DialError, after RESOLVE_WITHIN seconds at most."""
+    return await shared.addresses(host)

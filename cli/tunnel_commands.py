@@ -1,0 +1,82 @@
+"""The commands that reach ports through the mesh as Typer has them: their parameters and their help."""
+
+from typing import Annotated
+
+import typer
+
+from zmesh_cli.conversion import Command
+from zmesh_cli.parameters import AsJson, Insecure, Node, Peer, RouteTimeout, Verbose, finish, log
+
+
+def forward(
+    listen: Annotated[
+        str,
+        typer.Argument(
+            metavar="[HOST:]PORT",
+            help="Where to listen on this machine; at localhost without a HOST. PORT 0 is any free one.",
+        ),
+    ],
+    to: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE:[HOST:]PORT",
+            help="Where it leads: a port as NODE sees it, at its localhost without a HOST; or NODE:NAME of a service "
+            "that it exposes.",
+        ),
+    ],
+    route_timeout: RouteTimeout = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Let a port here lead to a port at a node.
+
+    Each connection to it is one that the node makes there, until Ctrl-C. One that the node can't make is reset, and a
+    line on stderr says why.
+
+    The node must allow it: [allow] "tcp:connect" in its configuration names who may, and [tcp] targets says to which
+    hosts and ports; by default to those of its own loopback.
+    """
+    from zmesh_cli.forward import forward
+    from zmesh_cli.local_sockets import choose
+
+    log(verbose)
+    node = to.partition(":")[0]
+    where = choose(peer, node, insecure=insecure)
+    finish(forward(where, listen, to, route_timeout=route_timeout, as_json=as_json))
+
+
+def nc(
+    node: Node,
+    port: Annotated[
+        str,
+        typer.Argument(
+            metavar="[HOST:]PORT",
+            help="The port as the node sees it, at its localhost without a HOST; or the NAME of a service that it "
+            "exposes.",
+        ),
+    ],
+    route_timeout: RouteTimeout = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Join stdin and stdout to a port at a node.
+
+    What comes on stdin is sent there, and what is received goes to stdout, unchanged. Each of the two ends by itself;
+    at a terminal it is over when the other end has nothing more to send.
+
+    As a ProxyCommand of OpenSSH it lets ssh, scp, rsync and git reach any node.
+    """
+    from zmesh_cli.local_sockets import choose
+    from zmesh_cli.nc import nc
+
+    log(verbose)
+    finish(nc(choose(peer, node, insecure=insecure), node, port, route_timeout=route_timeout))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command(cls=Command)(forward)
+    app.command(cls=Command)(nc)

@@ -1,0 +1,141 @@
+"""A port of this machine that leads to a port at another node: `mesh.forward`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Any
+
+from zmesh.errors import ConfigError, MeshError, NodeOverloaded
+from zmesh.requests import Requests
+from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
+from zmesh.tunnel.connection import connect
+from zmesh.tunnel.relay import Relay, reset
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+MAX_CONNECTIONS = 4096
+"""Connections of one Forward at a time; one more is reset."""
+OnError = Callable[[Exception], None]
+
+
+class Forward:
+    """A port of this machine that leads to another node; made by `mesh.forward`.
+
+    `async with mesh.forward(...) as forward`, or `await` it for one that is open until it is closed, or its node is. A
+    connection that can't be made there is reset here. `to` is where it leads, `addresses` where it listens, `port` the
+    first one's port. `connections` are those that are open, `made` counts all, `failed` those that came to nothing.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        listen: Endpoint,
+        to: RemoteEndpoint,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        route_timeout: float | None = None,
+        on_error: OnError | None = None,
+    ) -> None:
+        self.to = to
+        self.addresses: list[Endpoint] = []
+        self.made = 0
+        self.failed = 0
+        self._requests = requests
+        self._listen = listen
+        self._max_connections = max_connections
+        self._route_timeout = route_timeout
+        self._on_error = on_error
+        self._server: asyncio.Server | None = None
+        self._relays: set[Relay] = set()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self.addresses[0].port if self.addresses else self._listen.port
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open."""
+        return len(self._relays)
+
+    def __await__(self) -> Generator[Any, None, Forward]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Forward:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Listen no more, and reset the connections. Harmless when it is closed."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        relays = list(self._relays)
+        for relay in relays:
+            relay.abort()
+        if relays:
+            await asyncio.wait([relay.ended for relay in relays])
+
+    async def _open(self) -> Forward:
+        """Listen. Raises ConfigError if the address can't be listened on."""
+        if self._server is not None:
+            return self
+        loop = asyncio.get_running_loop()
+        host, port = self._listen
+        try:
+            self._server = await loop.create_server(lambda: _Accepted(self), host, port, backlog=BACKLOG)
+        except OSError as error:
+            text = error.strerror or str(error)
+            raise ConfigError(f"can't listen on {self._listen}: {text.lower()}; choose another port") from None
+        self.addresses = [Endpoint(*sock.getsockname()[:2]) for sock in self._server.sockets]
+        return self
+
+    def _connect(self, transport: asyncio.BaseTransport) -> asyncio.Protocol | None:
+        """Relay an accepted connection; the protocol that goes on with it, None if it was reset."""
+        if len(self._relays) >= self._max_connections:
+            self._fail(NodeOverloaded(f"{self._max_connections} connections are open already on port {self.port}"))
+            reset(transport)
+            return None
+        self.made += 1
+        relay = Relay()
+        relay.near.connection_made(transport)
+        self._relays.add(relay)
+        relay.ended.add_done_callback(lambda _: self._relays.discard(relay))
+        try:
+            connect(
+                self._requests, self.to, relay.far, self._on_outcome, at_once=True, route_timeout=self._route_timeout
+            )
+        except MeshError as error:
+            self._fail(error)
+        return relay.near
+
+    def _on_outcome(self, error: Exception | None) -> None:
+        if error is not None:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed += 1
+        log.info("a connection to %s has failed: %s", self.to, error)
+        if self._on_error is not None:
+            self._on_error(error)
+
+
+class _Accepted(asyncio.Protocol):
+    """A connection that was accepted just now."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        protocol = self._forward._connect(transport)
+        if protocol is not None and isinstance(transport, asyncio.Transport):
+            transport.set_protocol(protocol)

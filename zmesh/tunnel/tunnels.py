@@ -1,0 +1,156 @@
+"""TCP connections as a program makes them: `forward` and `open_connection`, which a Controller inherits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from zmesh.arguments import check_node, check_timeout
+from zmesh.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zmesh.payloads import Payload, PayloadLike
+    from zmesh.requests import Requests
+    from zmesh.tunnel.addresses import RemoteEndpoint
+    from zmesh.tunnel.forward import Forward, OnError
+
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+class Tunnels(ABC):
+    """The part of a Controller that makes TCP connections through the mesh."""
+
+    @property
+    @abstractmethod
+    def _requests(self) -> Requests:
+        """The requests of the node."""
+
+    @abstractmethod
+    async def request(
+        self,
+        node: str,
+        directive: str,
+        payload: PayloadLike = None,
+        *,
+        timeout: float | None = None,
+        route_timeout: float | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Payload | None:
+        """As `Controller.request`."""
+
+    def forward(
+        self,
+        listen: str | int,
+        to: str,
+        *,
+        route_timeout: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Forward:
+        """Let a port of this machine lead to another node: `async with mesh.forward(8080, "edge-7:80") as forward`.
+
+        `listen` is `[HOST:]PORT`, at localhost without a host; port 0 is any free one, which is `forward.port` then.
+        `to` is `NODE:[HOST:]PORT`, as that node sees the host, or `NODE:NAME` of a service that it exposes. The node
+        must allow `tcp:connect`, or `tcp:NAME`. What a connection comes to nothing of is given to `on_error`;
+        `route_timeout` is how long one may be without a route, in seconds.
+
+        Raises ConfigError for what is no address, and when it is opened for one that can't be listened on.
+        """
+        from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
+        from zmesh.tunnel.forward import Forward  # here: few programs make connections
+
+        check_timeout(route_timeout, "route_timeout")
+        where, remote = Endpoint.of(listen, zero=True), RemoteEndpoint.of(to)
+        return Forward(self._requests, where, remote, route_timeout=route_timeout, on_error=on_error)
+
+    async def check_forward(self, to: str, timeout: float | None = None) -> None:
+        """Find out whether a connection to `to` (as `forward` takes it) would be allowed, without making one.
+
+        Raises NotAllowed, UnknownDirective for a service that is not exposed, and any other ExchangeError.
+        """
+        from zmesh.tunnel.addresses import RemoteEndpoint
+        from zmesh.tunnel.connection import CHECK, directive_of, metadata_of
+
+        remote = RemoteEndpoint.of(to)
+        metadata = {**metadata_of(remote), CHECK: "1"}
+        await self.request(remote.node, directive_of(remote), metadata=metadata, timeout=timeout)
+
+    async def open_connection(
+        self,
+        node: str,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        service: str | None = None,
+        limit: int = 65536,
+        route_timeout: float | None = None,
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to a TCP port as `node` sees it, as asyncio.open_connection does: a reader and a writer.
+
+        Without a `host`, that is localhost at the node; with a `service` in the place of host and port, what the node
+        exposes by that name. `limit` is that of the reader. The node must allow `tcp:connect`, or `tcp:SERVICE`.
+
+        Raises ConnectFailed (an OSError) if the node can't connect, and any other ExchangeError. A connection that
+        breaks later raises ConnectionResetError.
+        """
+        reader = asyncio.StreamReader(limit)
+        transport, protocol = await self.create_connection(
+            lambda: asyncio.StreamReaderProtocol(reader),
+            node,
+            host,
+            port,
+            service=service,
+            route_timeout=route_timeout,
+        )
+        return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+
+    async def create_connection(
+        self,
+        protocol_factory: Callable[[], P],
+        node: str,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        service: str | None = None,
+        route_timeout: float | None = None,
+    ) -> tuple[asyncio.Transport, P]:
+        """Connect to a TCP port as `node` sees it, as `loop.create_connection` does: a transport and a protocol.
+
+        As `open_connection` in all else.
+        """
+        from zmesh.tunnel.connection import connect  # here: few programs make connections
+
+        check_node(node)
+        check_timeout(route_timeout, "route_timeout")
+        remote = _remote(node, host, port, service)
+        connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def on_outcome(error: Exception | None) -> None:
+            if connected.done():
+                return
+            if error is not None:
+                connected.set_exception(error)
+            else:
+                connected.set_result(None)
+
+        protocol = protocol_factory()
+        with contextlib.ExitStack() as undo:
+            transport = connect(self._requests, remote, protocol, on_outcome, route_timeout=route_timeout)
+            undo.callback(transport.abort)
+            await connected
+            undo.pop_all()
+        return transport, protocol
+
+
+def _remote(node: str, host: str | None, port: int | None, service: str | None) -> RemoteEndpoint:
+    from zmesh.tunnel.addresses import LOCALHOST, RemoteEndpoint, check_service, checked
+
+    if service is not None:
+        if host is not None or port is not None:
+            raise ConfigError("give either a service, or a host and a port")
+        return RemoteEndpoint(node, None, check_service(service))
+    return RemoteEndpoint(node, checked(LOCALHOST if host is None else host, port))

@@ -152,15 +152,7 @@ def revoke(subject: str, reason: str, *, state: str | None) -> int:
     return DONE
 
 
-def reload(*, state: str | None) -> int:
-    """Have the local node of this identity read its state anew."""
-    identity = trust.load(state)
-    if not tell_node(identity, strict=True):
-        raise Failure(f"no node {identity.node_id!r} of this user runs here", USAGE)
-    return DONE
-
-
-def tell_node(identity: trust.Identity, *, strict: bool = False) -> bool:
+def tell_node(identity: trust.Identity) -> bool:
     """Have the node of this identity read its state anew, if it runs here; whether it has."""
     from zmesh_cli.local_sockets import Place, named
     from zmesh_cli.session import Session
@@ -176,8 +168,6 @@ def tell_node(identity: trust.Identity, *, strict: bool = False) -> bool:
     try:
         asyncio.run(tell())
     except (Failure, MeshError) as error:
-        if strict:
-            raise
         print_error(f"the node {identity.node_id!r} here was not told: {error}; zmesh reload")
         return False
     return True

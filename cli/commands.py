@@ -7,14 +7,20 @@ from typing import Annotated
 
 import typer
 
-from zmesh_cli import machine_commands, operate_commands, trust_commands, tunnel_commands
+from zmesh_cli import machine_commands, operate_commands, service_commands, trust_commands, tunnel_commands
 from zmesh_cli.conversion import Command, Group
-from zmesh_cli.help import NODE, OUTPUT, REQUEST
+from zmesh_cli.help import OUTPUT, REQUEST
 from zmesh_cli.parameters import (
     AsJson,
+    ConfigFile,
     Insecure,
+    Listen,
     Node,
+    NodeId,
+    NodeInsecure,
     NodeOrHere,
+    NodePeer,
+    NodeSettings,
     Peer,
     RouteTimeout,
     Verbose,
@@ -57,57 +63,11 @@ def _zmesh(
 
 @app.command(cls=Command)
 def node(
-    node_id: Annotated[
-        str | None,
-        typer.Option(
-            "--id",
-            metavar="ID",
-            help="The id of the node, unique in the mesh: 1 to 64 of A-Z a-z 0-9 . _ -; by default the host's name and "
-            "six random hex digits.",
-            show_default=False,
-            rich_help_panel=NODE,
-        ),
-    ] = None,
-    listen: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--listen",
-            metavar="URL",
-            help="Accept links at tcp://ADDRESS:PORT (ADDRESS * is all, PORT * any free one) or ipc://PATH. May be "
-            "given more than once.",
-            show_default=False,
-            rich_help_panel=NODE,
-        ),
-    ] = None,
-    peer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--peer",
-            metavar="URL",
-            help="Keep a link to the node that listens at tcp://HOST:PORT or ipc://PATH. May be given more than once.",
-            show_default=False,
-            rich_help_panel=NODE,
-        ),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="Read settings from this TOML file.",
-            show_default=False,
-            rich_help_panel=NODE,
-        ),
-    ] = None,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure",
-            help="Allow plaintext to other machines: for a network that you trust.",
-            show_default=False,
-            rich_help_panel=NODE,
-        ),
-    ] = False,
+    node_id: NodeId = None,
+    listen: Listen = None,
+    peer: NodePeer = None,
+    config: ConfigFile = None,
+    insecure: NodeInsecure = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print events on stdout, one JSON object a line.", rich_help_panel=OUTPUT)
     ] = False,
@@ -126,8 +86,8 @@ def node(
     """
     from zmesh_cli.node import run_node
 
-    settings = (config, node_id, listen, peer, insecure)
-    finish(run_node(*settings, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
+    settings = NodeSettings(config, node_id, listen, peer, insecure)
+    finish(run_node(settings, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
 
 
 @app.command(cls=Command)
@@ -324,4 +284,5 @@ def demo() -> None:
     finish(demo())
 
 
+service_commands.register(app)
 trust_commands.register(app)

@@ -54,13 +54,19 @@ def set_up_logging(verbose: int, *, node: bool = False) -> None:
     if not (verbose or node):
         root.addHandler(logging.NullHandler())
         return
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Escaped("%(levelname)-7s %(name)s: %(message)s", None if verbose else "%(message)s"))
-    root.addHandler(handler)
-    root.setLevel(logging.WARNING if not verbose else logging.INFO if verbose < 2 else logging.DEBUG)
-    if not verbose:
-        for name in JOURNALS:
-            logging.getLogger(name).setLevel(logging.INFO)
+    root.addHandler(logging.StreamHandler())
+    set_level("warning" if not verbose else "info" if verbose < 2 else "debug")
+
+
+def set_level(name: str) -> None:
+    """Log at one of the levels of the setting `log_level`; at `warning`, also the lines for the operator."""
+    root, level = logging.getLogger(), getattr(logging, name.upper())
+    plain = level > logging.INFO
+    for handler in root.handlers:
+        handler.setFormatter(_Escaped("%(levelname)-7s %(name)s: %(message)s", "%(message)s" if plain else None))
+    root.setLevel(level)
+    for journal in JOURNALS:
+        logging.getLogger(journal).setLevel(logging.INFO if name == "warning" else logging.NOTSET)
 
 
 def _is_journald() -> bool:

@@ -14,7 +14,7 @@ from functools import partial
 from zmesh import (
     CertificateExpiring,
     CertificateRenewed,
-    Config,
+    ConfigurationChanged,
     Controller,
     DialFailed,
     DuplicateId,
@@ -30,7 +30,8 @@ from zmesh import (
 from zmesh.errors import AddressError, Closed, ConfigError
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, USAGE, Failure
 from zmesh_cli.local_sockets import url_of
-from zmesh_cli.logs import set_up_logging
+from zmesh_cli.logs import set_level, set_up_logging
+from zmesh_cli.parameters import NodeSettings
 from zmesh_cli.signals import ENDING, has_terminal, not_ignored
 from zmesh_cli.terminal import ATOMIC, STDIN, STDOUT, Output, print_error, print_line, record
 
@@ -52,11 +53,7 @@ MAX_REASONS = 16
 
 
 async def run_node(
-    file: str | None,
-    node_id: str | None,
-    listen: list[str] | None,
-    peers: list[str] | None,
-    insecure: bool,
+    settings: NodeSettings,
     *,
     as_json: bool,
     verbose: int,
@@ -64,8 +61,11 @@ async def run_node(
 ) -> int:
     """Run a node until a signal (or, with `until_eof`, the end of stdin) stops it; the exit code."""
     set_up_logging(verbose, node=True)
-    config = Config.load(file, node_id=node_id, listen=listen or None, peers=peers or None, insecure=insecure or None)
+    config = settings.load()
     controller = Controller(config)
+    if not (verbose or os.environ.get("ZMESH_DEBUG")):
+        set_level(config.log_level)
+        controller.watch(partial(_set_level, controller))
     printer = _EventPrinter()
     if as_json:
         controller.watch(printer.on_event)
@@ -202,6 +202,9 @@ def _line_of(event: Event) -> str | None:
             return _line("certificate_renewed", node=event.node, detail=event.text, where=None)
         case TrustChanged():
             return _line("trust_changed", node=event.node, detail=event.text, where=None)
+        case ConfigurationChanged():
+            later = f"; at the next start: {', '.join(event.at_restart)}" if event.at_restart else ""
+            return _line("configuration_changed", node=event.node, detail=", ".join(event.changed) + later, where=None)
         case NodeJoined():
             return _line("node_joined", node=event.node, detail="", where=None)
         case NodeLeft():
@@ -248,16 +251,22 @@ def _stops(until_eof: bool, reload: Callable[[], None]) -> Iterator[asyncio.Queu
 
 
 def _reload(controller: Controller) -> None:
-    """Have the node read its certificate, trust and permissions anew; it goes on with those it has if they are bad."""
-    if controller.config.identity is None:
-        log.warning("SIGHUP does nothing to a node without an identity")
-        return
+    """Have the node read its settings and its identity anew; it goes on with those it has if they are bad."""
     try:
-        controller.reload()
+        reloaded = controller.reload()
+    except Closed:
+        pass
     except ConfigError as error:
         log.error("nothing is reloaded: %s", error)
     else:
-        log.info("certificate, trust and permissions are read anew")
+        if not any(reloaded):
+            log.info("reloaded; no setting has changed")
+
+
+def _set_level(controller: Controller, event: Event) -> None:
+    """Log at another level if that is what has changed."""
+    if isinstance(event, ConfigurationChanged) and "log_level" in event.changed:
+        set_level(controller.config.log_level)
 
 
 @contextlib.contextmanager

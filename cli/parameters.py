@@ -3,11 +3,14 @@
 import math
 import os
 from collections.abc import Coroutine
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
-from zmesh_cli.help import CONNECTION, OUTPUT, REQUEST
+from zmesh_cli.help import CONNECTION, NODE, OUTPUT, REQUEST
+
+if TYPE_CHECKING:
+    from zmesh.config import Config
 
 
 def check_seconds(value: float | None) -> float | None:
@@ -43,6 +46,65 @@ def seconds(flag: str, help: str) -> Any:
     return typer.Option(
         flag, metavar="SECONDS", callback=check_seconds, help=help, show_default=False, rich_help_panel=REQUEST
     )
+
+
+def _of_node(*flags: str, metavar: str, help: str) -> Any:
+    return typer.Option(*flags, metavar=metavar, help=help, show_default=False, rich_help_panel=NODE)
+
+
+NodeId = Annotated[
+    str | None,
+    _of_node(
+        "--id",
+        metavar="ID",
+        help="The id of the node, unique in the mesh: 1 to 64 of A-Z a-z 0-9 . _ -; by default the host's name and "
+        "six random hex digits.",
+    ),
+]
+Listen = Annotated[
+    list[str] | None,
+    _of_node(
+        "--listen",
+        metavar="URL",
+        help="Accept links at tcp://ADDRESS:PORT (ADDRESS * is all, PORT * any free one) or ipc://PATH. May be "
+        "given more than once.",
+    ),
+]
+NodePeer = Annotated[
+    list[str] | None,
+    _of_node(
+        "--peer",
+        metavar="URL",
+        help="Keep a link to the node that listens at tcp://HOST:PORT or ipc://PATH. May be given more than once.",
+    ),
+]
+ConfigFile = Annotated[str | None, _of_node("--config", metavar="FILE", help="Read settings from this TOML file.")]
+NodeInsecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Allow plaintext to other machines: for a network that you trust.",
+        show_default=False,
+        rich_help_panel=NODE,
+    ),
+]
+
+
+class NodeSettings(NamedTuple):
+    """The options that are settings of a node."""
+
+    file: str | None
+    node_id: str | None
+    listen: list[str] | None
+    peers: list[str] | None
+    insecure: bool
+
+    def load(self) -> "Config":
+        """The settings, with those of the file and the environment below them. Raises ConfigError."""
+        from zmesh.config import Config
+
+        listen, peers, insecure = self.listen or None, self.peers or None, self.insecure or None
+        return Config.load(self.file, node_id=self.node_id, listen=listen, peers=peers, insecure=insecure)
 
 
 Node = Annotated[

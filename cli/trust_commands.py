@@ -284,17 +284,6 @@ def revoke(
     _end(revoke(subject, reason, state=state))
 
 
-def reload(state: State = None) -> None:
-    """Have the local node read its state anew.
-
-    That is the node of this identity, which goes on with what it has if its certificate, trust or permissions can't be
-    used.
-    """
-    from zmesh_cli.authority import reload
-
-    _end(reload(state=state))
-
-
 context = _group("context", "Show and choose the meshes of this user.")
 
 
@@ -339,7 +328,6 @@ def register(app: typer.Typer) -> None:
     app.command(cls=Command)(identity)
     app.add_typer(authority)
     app.command(cls=Command)(revoke)
-    app.command(cls=Command)(reload)
     app.add_typer(context)
 
 

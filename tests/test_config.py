@@ -33,8 +33,70 @@ def test_what_a_file_can_not_say_is_an_error_that_names_the_file(tmp_path, text,
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
         Config.load(file, environ={})
-    assert str(caught.value).startswith(f"{file}: ")
+    assert str(caught.value).startswith(f"{file}:1: ")
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "complaint"),
+    [
+        ("# a\n\nnode_id = 'a'\nmax_work = 0", 4, "max_work = 0"),
+        ("peers = [\n  'tcp://a:1',\n  3\n]", 1, "peers must be a list of URLs"),
+        ('node_id = "a"\n\n[allow]\n# who\n"exec:*" = ["a b"]', 5, "'a b' is no node id"),
+        ('[allow]\n"echo:*" = []\n"exec" = ["a"]', 3, "'exec' is no pattern"),
+        ("[isolation.'*']\ngrace = 1\n[isolation.'a:b']\ngrace = -1", 3, "grace = -1"),
+        ("[isolation]\n'a:b'.grace = 1\n'a:c'.grace = -1", 3, "grace = -1"),
+        ("[plugins.exec]\nuser = 'a'\n[run]\nuser = 'b'", 3, "give either [run]"),
+    ],
+)
+def test_what_a_file_can_not_say_is_an_error_that_names_the_line(tmp_path, text, line, complaint):
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Config.load(file, environ={})
+    assert str(caught.value).startswith(f"{file}:{line}: ")
+    assert complaint in str(caught.value)
+
+
+def test_every_setting_has_an_origin(tmp_path):
+    file = tmp_path / "node.toml"
+    file.write_text(
+        'node_id = "a"\nmax_work = 5\nmax_workers = 5\n[run]\nuser = "x"\n[allow]\n"exec:*" = [\n"hub"\n]\n'
+    )
+    loaded = Config.load(file, {"ZMESH_MAX_WORK": "6", "ZMESH_TAGS": ""}, max_workers=7, tags=None)
+    found = {name: str(origin) for name, origin in loaded.origins().items()}
+    assert found.keys() >= set(config.SETTINGS)
+    assert {name: origin for name, origin in found.items() if origin != "default"} == {
+        "node_id": f"{file}:1",
+        "max_work": "ZMESH_MAX_WORK",
+        "max_workers": "command line",
+        "plugins.exec": f"{file}:4",
+        "plugins.exec.user": f"{file}:5",
+        "allow": f"{file}:6",
+        "allow.exec:*": f"{file}:7",
+    }
+    assert {str(origin) for origin in Config(node_id="a").origins().values()} == {"program"}
+
+
+def test_a_table_by_the_environment_takes_the_place_of_that_of_the_file(tmp_path):
+    file = tmp_path / "node.toml"
+    file.write_text('[allow]\n"exec:*" = ["hub"]\n')
+    found = Config.load(file, {"ZMESH_ALLOW": '{"file:*": ["hub"]}'}).origins()
+    assert str(found["allow"]) == "ZMESH_ALLOW"
+    assert "allow.exec:*" not in found
+
+
+def test_settings_are_read_anew_from_where_they_came_from(tmp_path):
+    file = tmp_path / "node.toml"
+    file.write_text("max_work = 5")
+    loaded = Config.load(file, environ={}, node_id="a")
+    file.write_text("max_work = 6")
+    assert (loaded.again().max_work, loaded.again().node_id) == (6, "a")
+    file.write_text("max_work = -1")
+    with pytest.raises(ConfigError, match=rf"^{file}:1: max_work"):
+        loaded.again()
+    made = Config(node_id="a")
+    assert made.again() is made
 
 
 def test_tables_of_a_file_that_are_those_of_plugins(tmp_path):
@@ -94,6 +156,7 @@ GIVEN = {
     "isolation": ('{"*": {"grace": 2}}', {"*": {"grace": 2}}),
     "allow": ('{"exec:*": ["hub"]}', {"exec:*": ["hub"]}),
     "plugins": ('{"http": {"read_timeout": 5}}', {"http": {"read_timeout": 5}}),
+    "log_level": ("info", "info"),
 }
 WRONG = {
     "node_id": "b c",
@@ -114,6 +177,7 @@ WRONG = {
     "isolation": "[]",
     "allow": "[]",
     "plugins": "{",
+    "log_level": "loud",
 }
 
 

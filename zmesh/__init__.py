@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from zmesh.observe import (
         CertificateExpiring,
         CertificateRenewed,
+        ConfigurationChanged,
         DestinationUnreachable,
         DialFailed,
         DuplicateId,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     )
     from zmesh.payloads import Payload, PayloadLike, Response, Source
     from zmesh.receptor import ReceptorConfig as ReceptorConfig
+    from zmesh.reconfiguration import Reloaded
     from zmesh.remote import Outcome, Outcomes, RemoteProcess, State, Target
     from zmesh.requests import ActiveWork, Answer, Answers, Pong, Replies, Reply, ReplyStream, ResponseHandler, Sent
     from zmesh.serving import BUFFER_PAYLOAD as BUFFER_PAYLOAD
@@ -100,6 +102,7 @@ __all__ = [
     "CommandFailed",
     "Config",
     "ConfigError",
+    "ConfigurationChanged",
     "ConnectFailed",
     "ConnectRefused",
     "ConnectTimedOut",
@@ -147,6 +150,7 @@ __all__ = [
     "ProcessStatus",
     "Progress",
     "RefusedLink",
+    "Reloaded",
     "RemoteEndpoint",
     "RemoteError",
     "RemoteProcess",
@@ -216,6 +220,7 @@ _NAMES = {
     "zmesh.observe.events": (
         "CertificateExpiring",
         "CertificateRenewed",
+        "ConfigurationChanged",
         "DestinationUnreachable",
         "DialFailed",
         "DuplicateId",
@@ -253,6 +258,7 @@ _NAMES = {
         "PayloadLike",
     ),
     "zmesh.payloads.source": ("Source",),
+    "zmesh.reconfiguration": ("Reloaded",),
     "zmesh.remote.remote_process": ("RemoteProcess",),
     "zmesh.remote.fleet": ("Outcome", "Outcomes", "State"),
     "zmesh.remote.targets": ("Target",),

@@ -11,11 +11,12 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from zmesh.arguments import check_url, is_encodable, shown
 from zmesh.core.message import is_node_id
 from zmesh.errors import ConfigError, did_you_mean
+from zmesh.sources import DEFAULT, ENVIRONMENT, FILE, FLAG, PROGRAM, Origin, lines_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "max_payload_bytes": (65_536, 1 << 50),
     "max_processes": (1, 4096),
 }
+LOG_LEVELS = ("error", "warning", "info", "debug")
+"""The values of `log_level`; `warning` has the lines for operators too."""
 _FRACTIONS = ("heartbeat", "route_timeout")
 _LISTS = ("listen", "peers")
 _TABLES = ("allow", "isolation", "plugins")
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
         isolation: Mapping[str, Mapping[str, float]]
         plugins: Mapping[str, Mapping[str, object]]
         allow: Mapping[str, Sequence[str] | str]
+        log_level: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +114,7 @@ class Config:
     `isolation`          for an isolated directive, or `*` for all: `max_memory_bytes`, `max_cpu_seconds`, `grace`.
     `plugins`            a section of settings for each namespace, handed to its plugin.
     `allow`              who may call a directive, by its name, `namespace:*` or `*`: node ids, or `*` for all.
+    `log_level`          what `zmesh node` logs: `error`, `warning`, `info` or `debug`.
     `file`               the TOML file that these settings come from, which errors name; no setting itself.
 
     Raises ConfigError if a value is of the wrong type or out of its limits.
@@ -133,7 +138,9 @@ class Config:
     isolation: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     plugins: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     allow: Mapping[str, Sequence[str] | str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    log_level: str = "warning"
     file: str | None = dataclasses.field(default=None, repr=False, compare=False)
+    _sources: Sources | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.node_id, str) or not is_node_id(self.node_id):
@@ -156,6 +163,8 @@ class Config:
         for name in _BOOLEANS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, not {shown(getattr(self, name))}")
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigError(f"log_level must be one of {', '.join(LOG_LEVELS)}, not {shown(self.log_level)}")
         if self.spool_dir is not None and not _is_path(self.spool_dir):
             raise ConfigError(f"spool_dir must be the path of a folder, not {shown(self.spool_dir)}")
         if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):
@@ -181,23 +190,71 @@ class Config:
         none that its setting takes; the text names the file or the variable. `ZMESH_*` variables that nothing reads are
         logged.
         """
-        settings: dict[str, object] = {}
-        if path is not None:
-            settings.update(_read(Path(path)), file=os.fspath(path))
-            try:
-                cls(**settings)  # type: ignore[arg-type]  # so that the error names the file
-            except ConfigError as error:
-                raise ConfigError(f"{path}: {error}") from None
         environ = os.environ if environ is None else environ
         if not isinstance(environ, Mapping):
             raise TypeError(f"environ is a mapping, not {type(environ).__name__}")
         for variable in unknown_variables(environ):
             logger.warning("%s", variable)
+        given = {name: value for name, value in flags.items() if value is not None}
+        return Sources(None if path is None else os.fspath(path), environ, given).read()
+
+    def again(self) -> Config:
+        """The settings read anew from where `load` has read them; those of a Config that was made in code are itself.
+
+        Raises ConfigError as `load` does.
+        """
+        return self if self._sources is None else self._sources.read()
+
+    def origins(self) -> dict[str, Origin]:
+        """Where each setting comes from: its default, a line of the file, a variable of the environment, an option.
+
+        Those of the tables `allow`, `isolation` and `plugins` are named by their paths as well, such as `allow.exec:*`.
+        Those of a Config that was made in code come from the program.
+        """
+        return dict.fromkeys(SETTINGS, Origin(PROGRAM)) if self._sources is None else self._sources.origins()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sources:
+    """The places that the settings of a node are read from: a file, the environment, and options over both."""
+
+    path: str | None
+    environ: Mapping[str, str]
+    flags: Mapping[str, object]
+    text: str = ""
+    """The file as it was read."""
+
+    def read(self) -> Config:
+        """Read all of them. Raises ConfigError, which names the line of the file, or the variable."""
+        settings: dict[str, object] = {}
+        text = ""
+        if self.path is not None:
+            text = _text_of(Path(self.path))
+            settings.update(_read(Path(self.path), text), file=self.path)
         for name in SETTINGS:
-            if text := environ.get(variable_of(name)):
-                settings[name] = _from_text(name, text)
-        settings.update({name: value for name, value in flags.items() if value is not None})
-        return cls(**settings)  # type: ignore[arg-type]  # __post_init__ checks every value
+            if given := self.environ.get(variable_of(name)):
+                settings[name] = _from_text(name, given)
+        settings.update(self.flags, _sources=dataclasses.replace(self, text=text))
+        return Config(**settings)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+    def origins(self) -> dict[str, Origin]:
+        """As `Config.origins`."""
+        found = dict.fromkeys(SETTINGS, Origin(DEFAULT))
+        if self.path is not None:
+            for keys, line in lines_of(self.text).items():
+                if keys[0] in SECTIONS:
+                    keys = ("plugins", SECTIONS[keys[0]], *keys[1:])
+                found[".".join(keys)] = Origin(FILE, f"{self.path}:{line}")
+        for name in SETTINGS:
+            kind, where = "", ""
+            if self.flags.get(name) is not None:
+                kind = FLAG
+            elif self.environ.get(variable_of(name)):
+                kind, where = ENVIRONMENT, variable_of(name)
+            if kind:
+                found = {path: each for path, each in found.items() if path.partition(".")[0] != name}
+                found[name] = Origin(kind, where)
+        return found
 
 
 def config_of(config: Config | None, settings: Settings) -> Config:
@@ -323,29 +380,70 @@ def _check_isolation(isolation: object) -> None:
                 raise ConfigError(f"{place}: {name} = {shown(value)} is not a number from {low:g} to {high:g}")
 
 
-def _read(path: Path) -> dict[str, object]:
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _read(path: Path, text: str) -> dict[str, object]:
     import tomllib  # here, since few programs read a file
 
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    where = _Lines(path, text)
     for section, namespace in SECTIONS.items():
         if isinstance(settings.get(section), dict):
             plugins = settings.setdefault("plugins", {})
             if not isinstance(plugins, dict) or namespace in plugins:
-                raise ConfigError(f"{path}: give either [{section}] or [plugins.{namespace}]")
+                raise where.error(f"give either [{section}] or [plugins.{namespace}]", section)
             plugins[namespace] = settings.pop(section)
     for key, value in settings.items():
         if key not in SETTINGS:
-            raise ConfigError(f"{path}: no setting is called {key!r}{did_you_mean(key, SETTINGS)}")
+            raise where.error(f"no setting is called {key!r}{did_you_mean(key, SETTINGS)}", key)
         if key in _LISTS:
             if not isinstance(value, list):
-                raise ConfigError(f"{path}: {key} must be a list of URLs, not {value!r}")
+                raise where.error(f"{key} must be a list of URLs, not {value!r}", key)
             settings[key] = tuple(value)
+        _check_alone(key, settings[key], where)
     return settings
+
+
+class _Lines(NamedTuple):
+    """A file, for errors that name a line of it."""
+
+    path: Path
+    text: str
+
+    def error(self, text: str, *keys: str) -> ConfigError:
+        """The error about what stands by these keys."""
+        line = lines_of(self.text).get(keys)
+        return ConfigError(f"{self.path}{f':{line}' if line else ''}: {text}")
+
+
+def _check_alone(key: str, value: object, where: _Lines) -> None:
+    """Check one setting of a file by itself; a table entry by entry. Raises ConfigError, which names the line."""
+    entries: list[tuple[tuple[str, ...], object]] = [((key,), value)]
+    if key == "isolation" and isinstance(value, dict) and value:
+        entries = [((key, name), {name: each}) for name, each in value.items()]
+    for keys, entry in entries:
+        try:
+            Config(**{key: entry})  # type: ignore[arg-type]  # which checks it
+        except ConfigError as error:
+            raise where.error(str(error), *keys) from None
+    if key == "allow" and isinstance(value, dict):
+        from zmesh.identity import Policy  # here: few files have permissions
+
+        for pattern, subjects in value.items():
+            try:
+                Policy({pattern: subjects})
+            except ConfigError as error:
+                raise where.error(str(error), key, pattern) from None
 
 
 def variable_of(setting: str) -> str:
@@ -374,7 +472,7 @@ def _from_text(name: str, text: str) -> object:
     return value
 
 
-SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name != "file")
+SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name not in ("file", "_sources"))
 """The names of all settings."""
 
 VARIABLES = (*map(variable_of, SETTINGS), "ZMESH_PEER", "ZMESH_PASSPHRASE", "ZMESH_DEBUG")

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from zmesh.config import Settings
+    from zmesh.disclosure import Setting
     from zmesh.node import Node
     from zmesh.payloads import Payload, PayloadLike
+    from zmesh.reconfiguration import Reloaded
     from zmesh.requests import Answer, Answers, Exchange, Pong, Replies, ReplyStream, ResponseHandler, Sent
 
 log = logging.getLogger(__name__)
@@ -78,10 +80,9 @@ class Controller(MeshView, Machines, Files, Operating, Tunnels):
             raise ConfigError("the event loop that the Controller is to run in is closed")
         if limits is not None and not isinstance(limits, Limits):
             raise TypeError(f"limits are a Limits, not {type(limits).__name__}")
-        self.config = config_of(config, settings)
         from zmesh.node import Node  # here: what only names the class does not pay for the engine
 
-        self._node = Node(self.config, serving.Directives(), limits)
+        self._node = Node(config_of(config, settings), serving.Directives(), limits)
         self._lifecycle = Lifecycle(self._node, loop, self._on_end)
         self._inbox = requests.Inbox(self._check_receiving, self._drop_reply)
         if loop is not None:
@@ -102,6 +103,11 @@ class Controller(MeshView, Machines, Files, Operating, Tunnels):
     def receptor(self) -> Node:
         """The node, by the name that programs for the Receptor know it by."""
         return self.node
+
+    @property
+    def config(self) -> Config:
+        """The settings that the node has now."""
+        return self._node.config
 
     @property
     def node_id(self) -> str:
@@ -140,12 +146,27 @@ class Controller(MeshView, Machines, Files, Operating, Tunnels):
         node.check_address(peer, dialled=True)
         node.dial(peer)
 
-    def reload(self) -> None:
-        """Read the certificate, trust and permissions of the node's identity anew; nothing to do without one.
+    def check(self) -> None:
+        """Raises ConfigError for settings that the node could not be opened with, as far as that is known before.
 
-        Raises ConfigError if they can't be used, and goes on with those it has.
+        It loads the plugins, and opens nothing.
         """
-        self.node.reload()
+        self._unclosed().check()
+
+    def settings(self) -> list[Setting]:
+        """The settings that the node has, each with where it comes from, and without secrets."""
+        from zmesh.disclosure import settings_of
+
+        return list(settings_of(self.config))
+
+    def reload(self, config: Config | None = None) -> Reloaded:
+        """Change the settings while the node runs; by default they are read anew from where `Config.load` read them.
+
+        Certificate, trust and permissions of its identity are read anew as well. Links whose URL stays are kept.
+        Returns which settings have changed, and which take effect at the next start. Raises ConfigError for settings
+        that can't be used, which changes nothing.
+        """
+        return self.node.reload(config)
 
     def register(
         self,

@@ -8,6 +8,7 @@ effects are being performed waits its turn. The node decides nothing.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import threading
@@ -17,12 +18,12 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from zmesh.arguments import check_node, check_timeout, check_url
-from zmesh.config import Config, identity_of
+from zmesh.config import Config, DefaultId, identity_of, resolved
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, LinkId, MessageId, NodeId
-from zmesh.errors import TimedOut, Unreachable
+from zmesh.errors import NotAllowed, TimedOut, Unreachable
 from zmesh.identity import Policy
 from zmesh.observe import Router, Telemetry
 from zmesh.payloads import PayloadStorage
@@ -34,9 +35,14 @@ from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport, parse
 if TYPE_CHECKING:
     from zmesh.membership import Membership
     from zmesh.observe import Event, Events, Journal, LinkHistory, LinkStatus, Neighbour, Stats
+    from zmesh.reconfiguration import Reloaded
     from zmesh.runtime import OrphanReaper
+    from zmesh.serving import Work
 
 log = logging.getLogger(__name__)
+
+RELOAD = "zmesh:reload"
+"""The directive with which commands of this machine have a node read its settings anew."""
 
 PLUGINS_START_WITHIN = 30.0
 """Seconds that each plugin may take to start; the node listens when all have."""
@@ -62,6 +68,7 @@ class Node:
     ) -> None:
         self.config = config
         self.node_id = config.node_id
+        self._has_own_limits = limits is not None
         if limits is None:
             limits = Limits.serving(config.max_work, config.max_payload_bytes)
         now, identity = time.monotonic(), identity_of(config)
@@ -110,6 +117,7 @@ class Node:
 
             self.history = LinkHistory()
             self.inspection = Inspection(self, self.history, limits)
+        self.serving.add_builtin(RELOAD, self._on_reload)
         self._security = LinkSecurity(identity.curve.secret if identity else None, insecure=config.insecure)
         self._membership: Membership | None = None
         if identity is not None and credentials is not None and not config.ephemeral:
@@ -117,6 +125,8 @@ class Node:
 
             self._membership = Membership(identity, credentials, self)
         self.listening: list[str] = []
+        self._bound: dict[str, str] = {}
+        """The URLs of its settings, and those that it listens on for them."""
         self._listen = list(config.listen)
         self._peers = list(config.peers)
         self.admission = self.requests.admission
@@ -195,7 +205,8 @@ class Node:
         self.driver.start(self._transport)
         self.tasks.start()
         for url in self._listen:
-            self.listening.append(self._transport.listen(url))
+            self._bound[url] = self._transport.listen(url)
+            self.listening.append(self._bound[url])
         for url in self._peers:
             self._transport.dial(url)
         if not self.config.ephemeral:
@@ -219,10 +230,52 @@ class Node:
         """A node that asks for a certificate, where that of this one has expired."""
         return Node(config, enrolling=True)
 
-    def reload(self) -> None:
-        """Read the certificate, trust and permissions of the identity anew. Raises ConfigError, and changes nothing."""
-        if self._membership is not None:
-            self._membership.reload()
+    def check(self) -> None:
+        """Raises ConfigError for settings that the node could not be opened with, as far as that is known before."""
+        from zmesh.reconfiguration import check
+
+        self.directives.discover()
+        check(self.config, self.directives, self.check_address)
+        self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
+
+    def reload(self, config: Config | None = None) -> Reloaded:
+        """Change the settings while the node runs; by default they are read anew from where they came from.
+
+        Raises ConfigError, and then has changed nothing, and Closed.
+        """
+        from zmesh.reconfiguration import Parts, reconfigure  # here: few nodes do it
+
+        self.admission.check_open()
+        assert self._transport is not None  # `check_open` has looked at that
+        new = resolved(self.config.again() if config is None else config)
+        if isinstance(new.node_id, DefaultId):
+            new = dataclasses.replace(new, node_id=self.config.node_id)
+        parts = Parts(
+            engine=self.engine,
+            driver=self.driver,
+            directives=self.directives,
+            requests=self.requests,
+            serving=self.serving,
+            storage=self._storage,
+            membership=self._membership,
+            transport=self._transport,
+            listening=self.listening,
+            bound=self._bound,
+            has_own_limits=self._has_own_limits,
+            check_address=self.check_address,
+        )
+        self.config, reloaded = reconfigure(parts, self.config, new)
+        self.advertise()
+        if any(reloaded):
+            detail, later = ", ".join(reloaded.changed), ", ".join(reloaded.at_restart)
+            self.note(Report("configuration_changed", NodeId(Address(self.node_id)), None, detail, text=later))
+        return reloaded
+
+    def _on_reload(self, work: Work) -> object:
+        if not self.engine.is_local(Address(work.sender)):
+            raise NotAllowed(f"{RELOAD} is for commands on the machine of {self.node_id!r} alone")
+        reloaded = self.reload()
+        return {"node": self.node_id, "changed": reloaded.changed, "at_restart": reloaded.at_restart}
 
     async def _close(self) -> None:
         """Stop the work, end what is open, say goodbye, close the sockets; nothing is left."""

@@ -4,7 +4,7 @@ import pytest
 
 from tests.core.engine_harness import Said, chunk, events, only, record, sealed
 from zmesh.core import wire
-from zmesh.core.effects import HangUp, Report
+from zmesh.core.effects import Deliver, HangUp, Report
 from zmesh.core.limits import Limits, Rate
 from zmesh.core.neighbours.links import MAX_STRIKES
 from zmesh.core.routing.serials import MAX_LEAD_MS
@@ -223,3 +223,26 @@ def test_more_neighbours_than_a_record_holds_are_reported(subject, monkeypatch):
         reports += [report.detail for report in only(subject.join(link, f"n{link}"), Report)
                     if report.event == "record_cut"]  # fmt: skip
     assert reports == [f"{count} neighbours are there, and the mesh hears of 2" for count in (3, 4, 5)]
+
+
+# --- limits that change ---------------------------------------------------------------------------------------------
+
+
+def test_other_limits_apply_to_the_exchanges_that_are_opened_from_then_on(linked):
+    linked.arrive(1, Kind.CHUNK, chunk())
+    assert linked.engine.delivery.counts()["requests_received"] == 1
+    linked.engine.set_limits(Limits(services=1), 5.0)
+    (refused,) = only(
+        linked.arrive(1, Kind.CHUNK, chunk(number=1)._replace(message_id=bytes(15) + b"\x02")), Kind.CHUNK
+    )
+    assert refused.value.eof.reason == "overloaded"
+    assert "services is 1" in refused.value.eof.error
+    assert linked.engine.delivery.counts()["requests_received"] == 1
+
+
+def test_another_route_timeout_applies_to_the_requests_that_are_sent_from_then_on(subject):
+    subject.engine.set_limits(None, 5.0)
+    subject.send("x")
+    (final,) = only(subject.run(6.0), Deliver)
+    assert final.eof.reason == "unreachable"
+    assert "after 5 s" in final.eof.error

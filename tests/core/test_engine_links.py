@@ -101,6 +101,21 @@ def test_a_node_that_closes_acknowledges_what_has_come_first(linked):
     assert ack.value.acks == (wire.AckItem(ID, False, 1, WINDOW),)
 
 
+def test_a_link_that_is_hung_up_gets_a_goodbye_with_the_reason(subject):
+    subject.join(1, "a")
+    subject.join(2, "c")
+    effects = subject.done(subject.engine.hang_up(1, "no peer any more", subject.now))
+    assert effects[:2] == [Said(1, Kind.GOODBYE, wire.Goodbye("no peer any more")), HangUp(1, "no peer any more", 0.0)]
+    assert "link_lost" in events(effects)
+    assert subject.engine.nodes() == {"b", "c"}
+    assert subject.done(subject.engine.hang_up(1, "no peer any more", subject.now)) == []
+
+
+def test_a_link_that_is_not_up_is_hung_up_without_a_word(subject):
+    subject.link_up(1)
+    assert subject.done(subject.engine.hang_up(1, "not wanted", subject.now)) == [HangUp(1, "not wanted", 0.0)]
+
+
 # --- suspicion ----------------------------------------------------------------------------------------------------
 
 

@@ -291,6 +291,22 @@ class Engine(View):
         self._clock.epoch = epoch
         return self.trust_changed(now)
 
+    def hang_up(self, link: LinkId, reason: str, now: float) -> list[Effect]:
+        """Close a link that is not wanted any more, after a GOODBYE with the reason; harmless if it is closed."""
+        known = self.neighbours.get(link)
+        if known is not None:
+            self.neighbours.dismiss(known, reason)
+            self._adjacency.close(known, f"we leave: {reason}", now)
+        return self._done(now)
+
+    def set_limits(self, limits: Limits | None, route_timeout: float) -> None:
+        """Apply other limits on requests of other nodes (None: the same), and another time that a request waits for a
+        route (seconds).
+
+        Exchanges that are open keep theirs.
+        """
+        self.delivery.set_limits(limits, route_timeout)
+
     def probe(self, link: LinkId, now: float) -> list[Effect]:
         """Send something on a link whose connection may be gone, so that the transport finds out."""
         known = self.neighbours.get(link)

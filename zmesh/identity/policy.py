@@ -58,6 +58,10 @@ class Policy:
         joined._rules = {**other._rules, **self._rules}
         return joined
 
+    def rules(self) -> Mapping[str, frozenset[str]]:
+        """The subjects by pattern."""
+        return self._rules
+
     def __len__(self) -> int:
         return len(self._rules)
 

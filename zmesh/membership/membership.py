@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from zmesh.core.effects import Report
 from zmesh.core.message import Address, NodeId
-from zmesh.errors import ConfigError, MeshError, NotAllowed
-from zmesh.identity import ENROL, RENEW, Identity, NodeCredentials, renew_request
+from zmesh.errors import ConfigError, MeshError
+from zmesh.identity import ENROL, RENEW, Identity, NodeCredentials, Policy, renew_request
 from zmesh.membership.asking import ASK_WITHIN, Newcomer, ask, renew_as_newcomer, take_renewal
 from zmesh.membership.issuing import Issuing
 from zmesh.membership.schedule import Schedule, warning
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from zmesh.serving import Serving, Work
 
 log = logging.getLogger(__name__)
-
-RELOAD = "zmesh:reload"
 
 
 class Host(Protocol):
@@ -61,7 +59,7 @@ class Membership:
         self._schedule = Schedule()
         self._failure = ""
         self._saving = False
-        for directive, function in ((ENROL, self._enrol), (RENEW, self._renew), (RELOAD, self._on_reload)):
+        for directive, function in ((ENROL, self._enrol), (RENEW, self._renew)):
             serving.add_builtin(directive, function)
         serving.policy = self._policy.over(identity.policy)
 
@@ -87,9 +85,11 @@ class Membership:
             self._saving = True
             self._host.tasks.spawn(self._save(), "zmesh trust")
 
-    def reload(self) -> None:
-        """Read the state anew. Raises ConfigError, and then all is as before."""
+    def reload(self, own: Policy | None = None) -> None:
+        """Read the state anew; `own` are the permissions of the settings. Raises ConfigError: all is as before."""
         self._identity.reload()
+        if own is not None:
+            self._policy = own
         self._take()
         self._issuing.reload()
         self._host.advertise()
@@ -145,12 +145,6 @@ class Membership:
                 f"{here!r} reaches no node with the authority's key; is that up where 'zmesh init' was run?"
             )
         return await ask(self._requests, holder, directive, request, ASK_WITHIN)
-
-    def _on_reload(self, work: Work) -> object:
-        if not self._driver.engine.is_local(Address(work.sender)):
-            raise NotAllowed(f"{RELOAD} is for commands on the machine of {self._requests.node_id!r} alone")
-        self.reload()
-        return {"node": self._requests.node_id}
 
     def _holder(self) -> str | None:
         """A node that signs certificates."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from zmesh.observe.events import (
         CertificateExpiring,
         CertificateRenewed,
+        ConfigurationChanged,
         DestinationUnreachable,
         DialFailed,
         DuplicateId,
@@ -42,6 +43,7 @@ else:
             "events": (
                 "CertificateExpiring",
                 "CertificateRenewed",
+                "ConfigurationChanged",
                 "DestinationUnreachable",
                 "DialFailed",
                 "DuplicateId",
@@ -70,6 +72,7 @@ else:
 __all__ = [
     "CertificateExpiring",
     "CertificateRenewed",
+    "ConfigurationChanged",
     "DestinationUnreachable",
     "DialFailed",
     "DuplicateId",

@@ -119,6 +119,15 @@ class TrustChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigurationChanged:
+    """This node has taken other settings: those in `changed`; those in `at_restart` wait for its next start."""
+
+    node: str
+    changed: tuple[str, ...]
+    at_restart: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DestinationUnreachable:
     """A message of this node came back, because a node on its path has no route to `node`.
 
@@ -154,6 +163,7 @@ Event = (
     | CertificateExpiring
     | CertificateRenewed
     | TrustChanged
+    | ConfigurationChanged
     | DestinationUnreachable
     | EventsLost
 )
@@ -191,9 +201,15 @@ def event_of(report: Report, router: Router, where: Callable[[LinkId], str]) -> 
             return CertificateRenewed(node, report.detail)
         case "trust_changed":
             return TrustChanged(node, report.detail)
+        case "configuration_changed":
+            return ConfigurationChanged(node, _names(report.detail), _names(report.text))
         case "unreachable":
             return DestinationUnreachable(node, report.detail, report.near, report.settled, report.text)
     return None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", ")) if text else ()
 
 
 class Events:

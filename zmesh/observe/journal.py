@@ -168,6 +168,9 @@ class Lines:
             case "certificate_expiring" | "certificate_renewed" | "trust_changed":
                 level = logging.WARNING if report.event == "certificate_expiring" else logging.INFO
                 yield from self._emit(report.event, (level, report.detail), now)
+            case "configuration_changed":
+                later = f"; at the next start: {report.text}" if report.text else ""
+                yield from self._emit(report.event, (logging.INFO, f"settings changed: {report.detail}{later}"), now)
             case "id_taken":
                 text = f"the id {report.node} is taken: {report.detail}; this node was started later, and should end"
                 yield from self._emit(report.event, (logging.WARNING, text), now)

@@ -62,6 +62,10 @@ class Exec:
         """Take the settings."""
         self._settings = settings
 
+    def reload(self, settings: RunSettings) -> None:
+        """Take other settings, for the commands that start from now on."""
+        self._settings = settings
+
     async def close(self) -> None:
         """End the process that supervises the commands."""
         await self._processes.close()

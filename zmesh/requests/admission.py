@@ -19,7 +19,7 @@ class Admission:
     def __init__(self, node_id: str, engine: Engine, max_waiting_bytes: int) -> None:
         self._node_id = node_id
         self._engine = engine
-        self._max_waiting_bytes = max_waiting_bytes
+        self.max_waiting_bytes = max_waiting_bytes
         self._origin = ProcessOrigin()
         self._lock = threading.Lock()
         self._reserved_bytes = 0
@@ -69,10 +69,10 @@ class Admission:
             raise self.closed()
         engine = self._engine
         waiting = engine.waiting_bytes + OVERHEAD * engine.waiting_streams + self._reserved_bytes
-        if waiting >= self._max_waiting_bytes:
+        if waiting >= self.max_waiting_bytes:
             raise Overloaded(
                 f"{waiting} bytes wait at node {self._node_id!r} to be sent or acknowledged, and max_waiting_bytes is "
-                f"{self._max_waiting_bytes}; wait for replies before sending more, or set it higher",
+                f"{self.max_waiting_bytes}; wait for replies before sending more, or set it higher",
                 node=self._node_id,
             )
 

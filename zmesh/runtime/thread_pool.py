@@ -77,10 +77,10 @@ class ThreadPool:
     ThreadPool that are in `released_slot` are not counted.
     """
 
-    __slots__ = ("_closed", "_free", "_jobs", "_limit", "_lock", "_name", "_origin", "_threads")
+    __slots__ = ("_closed", "_configured", "_free", "_jobs", "_limit", "_lock", "_name", "_origin", "_threads")
 
     def __init__(self, limit: int, name: str) -> None:
-        self._limit = limit
+        self._limit = self._configured = limit
         self._name = name
         self._closed = False
         self._begin()
@@ -144,6 +144,14 @@ class ThreadPool:
                 return True
             self._free += 1
             return False
+
+    def set_limit(self, limit: int) -> None:
+        """Allow that many threads from now on; those past it end with the job that they have."""
+        with self._lock:
+            self._limit += limit - self._configured
+            self._configured = limit
+            with suppress(RuntimeError):
+                self._start_if_needed()
 
     async def call(self, function: Callable[[], T]) -> T:
         """What `function()` returns or raises, from a thread. A caller that is cancelled leaves it running.

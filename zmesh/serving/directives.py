@@ -204,6 +204,35 @@ class Directives:
             if name != "*" and name.partition(":")[0] not in self._failures:
                 self._check_isolated(name, where)
 
+    def check(self, namespace: str, table: Mapping[str, object], file: str | None = None) -> None:
+        """Raises ConfigError for a table that does not hold what the plugin of that namespace declares."""
+        plugin = self._plugins.get(namespace)
+        if plugin is not None:
+            try:
+                plugin.read(table, file)
+            except ConfigError:
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever its dataclass is made of
+                log_exception(logger, "the settings of the plugin %s can't be read", namespace, error=error)
+
+    def reconfigure(self, tables: Mapping[str, Mapping[str, object]], file: str | None = None) -> list[str]:
+        """Give each plugin its table anew; the namespaces of those whose table is another, and that have to start anew.
+
+        Raises ConfigError, as `check` does.
+        """
+        stay = []
+        for plugin in self._plugins.values():
+            try:
+                taken = plugin.reload(tables.get(plugin.namespace, {}), file)
+            except ConfigError:
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever the plugin's own function does
+                log_exception(logger, "the plugin %s takes no other settings", plugin.namespace, error=error)
+                taken = False
+            if not taken:
+                stay.append(plugin.namespace)
+        return sorted(stay)
+
     async def start(self, within: float) -> None:
         """Start the plugins, one after the other; one that fails, or takes `within` seconds, is disabled.
 

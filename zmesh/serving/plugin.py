@@ -2,9 +2,10 @@
 
     settings = Settings                     a dataclass, into which its table of the configuration is read
     async def start(settings): ...          awaited before the node listens
+    def reload(settings): ...               called with other settings while the node runs
     async def close(): ...                  awaited when the node closes
 
-All three may be left out. `start` gets the instance of the dataclass, or the table itself where none is declared.
+All four may be left out. `start` gets the instance of the dataclass, or the table itself where none is declared.
 """
 
 from __future__ import annotations
@@ -27,27 +28,43 @@ class Plugin:
     def __init__(self, namespace: str, target: object) -> None:
         self.namespace = namespace
         self.target = target
+        declared = attribute(target, "settings")
+        self.declared = declared if isinstance(declared, type) and dataclasses.is_dataclass(declared) else None
+        """The dataclass of its settings, if it declares one."""
         self.settings: object = {}
+        self.table: Mapping[str, object] = {}
         self.started = self.starter is None
         """Whether `start` was called, so that `close` is due."""
 
-    @property
-    def declared(self) -> type | None:
-        """The dataclass of its settings, if it declares one."""
-        found = attribute(self.target, "settings")
-        return found if isinstance(found, type) and dataclasses.is_dataclass(found) else None
-
     def configure(self, table: Mapping[str, object], file: str | None = None) -> None:
         """Take its table of the configuration. Raises ConfigError, and TypeError for a `start` that is not async."""
+        self.settings = self.read(table, file)
+        self.table = table
+
+    def reload(self, table: Mapping[str, object], file: str | None = None) -> bool:
+        """Take another table while the node runs; False if it needs a start anew. Raises ConfigError, and any other."""
+        if dict(table) == dict(self.table):
+            return True
+        read = self.read(table, file)
+        reload = attribute(self.target, "reload")
+        if isinstance(reload, (staticmethod, classmethod)):
+            reload = reload.__func__
+        if not inspect.isfunction(reload) or inspect.iscoroutinefunction(reload) or hasattr(reload, MARK):
+            return False
+        self.target.reload(read)  # type: ignore[attr-defined]
+        self.settings, self.table = read, table
+        return True
+
+    def read(self, table: Mapping[str, object], file: str | None = None) -> object:
+        """The settings that a table holds. Raises as `configure` does."""
         declared = self.declared
         if declared is None:
-            self.settings = table
-            return
+            return table
         start = attribute(self.target, "start")
         if self.starter is None and inspect.isfunction(start) and not hasattr(start, MARK):
             raise TypeError("the function start of a plugin with settings must be 'async def'")
         section = next((name for name, each in SECTIONS.items() if each == self.namespace), None)
-        self.settings = settings.read(declared, table, Place(section or f"plugins.{self.namespace}", file))
+        return settings.read(declared, table, Place(section or f"plugins.{self.namespace}", file))
 
     @property
     def starter(self) -> Callable[[object], Awaitable[object]] | None:

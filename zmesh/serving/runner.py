@@ -109,6 +109,17 @@ class Runner:
         self._idle: asyncio.Event | None = None
         self._closed = False
 
+    def configure(
+        self, max_workers: int, max_work: int, max_processes: int, isolation: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        """Apply other limits to the work that starts from now on."""
+        self._max_workers, self._max_work = max_workers, max_work
+        self._isolation = (max_processes, isolation, self._isolation[2])
+        if self._threads is not None:
+            self._threads.set_limit(max_workers)
+        if self._processes is not None:
+            self._processes.configure(max_processes, isolation)
+
     def wants_stream(self, directive: str) -> bool:
         """Whether to start this directive at the first chunk of its payload; unknown ones too, to fail at once."""
         try:

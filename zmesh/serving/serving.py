@@ -65,6 +65,22 @@ class Serving:
         self._index: RequestIndex[IncomingRequest] = RequestIndex()
         driver.accept, driver.find = self.accept, self._index.get
 
+    def configure(
+        self,
+        sections: Mapping[str, Mapping[str, object]],
+        *,
+        max_workers: int,
+        max_work: int,
+        max_processes: int,
+        isolation: Mapping[str, Mapping[str, float]],
+        limits: Limits | None,
+    ) -> None:
+        """Apply other settings to the work that starts from now on; `limits` None: the same."""
+        self.sections = sections
+        self.runner.configure(max_workers, max_work, max_processes, isolation)
+        if limits is not None:
+            self.spool_quota.limits = limits
+
     def __len__(self) -> int:
         """The number of requests without a final reply."""
         return len(self._index)

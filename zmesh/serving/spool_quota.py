@@ -12,11 +12,11 @@ from zmesh.errors import Overloaded
 class SpoolQuota:
     """The quotas of one node."""
 
-    __slots__ = ("_limits", "_node_id", "_of", "_sizes", "size_bytes")
+    __slots__ = ("_node_id", "_of", "_sizes", "limits", "size_bytes")
 
     def __init__(self, node_id: str, limits: Limits) -> None:
         self._node_id = node_id
-        self._limits = limits
+        self.limits = limits
         self._sizes: dict[MessageId, tuple[str, int]] = {}
         self._of: Counter[str] = Counter()
         self.size_bytes = 0
@@ -26,7 +26,7 @@ class SpoolQuota:
 
     def grow(self, id: MessageId, sender: str, size_bytes: int) -> None:
         """Record the bytes that this request has spooled to disk. Raises Overloaded past a limit."""
-        limits = self._limits
+        limits = self.limits
         known = self._sizes.get(id)
         before = 0 if known is None else known[1]
         if known is None and len(self._sizes) >= limits.spooled_payloads:

@@ -20,6 +20,7 @@ from zmesh.sync.operating import Operating
 
 if TYPE_CHECKING:
     from zmesh.observe import Event, LinkStatus, Route, Stats, Tags
+    from zmesh.reconfiguration import Reloaded
 
 
 class Controller(Machines, Files, Operating):
@@ -54,6 +55,14 @@ class Controller(Machines, Files, Operating):
     def add_peer(self, peer: str) -> None:
         """Keep a link to the node at this URL, whether or not it is up yet. Raises AddressError if malformed."""
         self._set_up(lambda: self._mesh.add_peer(peer))
+
+    def reload(self, config: Config | None = None) -> Reloaded:
+        """Change the settings while the node runs; by default they are read anew from where `Config.load` read them."""
+
+        async def reload() -> Reloaded:
+            return self._mesh.reload(config)
+
+        return self._do(reload)
 
     def register(
         self,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from zmesh.core.message import LinkId
 from zmesh.runtime import abandon, supervised
 from zmesh.transport.address import Target, is_loopback
 from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
@@ -59,6 +60,11 @@ class Dialler:
         """How dialling this peer stands."""
         failure, reason = (None, "") if self._why is None else (self._why.failure, self._why.reason)
         return DialStatus(self._target.url, self._state, failure, reason, self._since, self._tries)
+
+    @property
+    def link(self) -> LinkId | None:
+        """The link to the peer, if there is one."""
+        return self._connection.link if self._connection is not None else None
 
     def close(self) -> None:
         """Close the connection and dial no more; `task` ends soon."""

@@ -43,8 +43,8 @@ class Transport:
         self.context = shared.acquire()
         self.links: dict[LinkId, LinkSocket] = {}
         self.listening: list[str] = []
-        self._listeners: list[Listener] = []
-        self._diallers: list[Dialler] = []
+        self._listeners: dict[str, Listener] = {}
+        self._diallers: dict[Dialler, str] = {}
         self.touched: set[LinkSocket] = set()
         self.traffic = TrafficTable()
         self._traffic = self.traffic.by_link
@@ -60,8 +60,8 @@ class Transport:
         """
         target = parse_url(url)
         sock = Listener(self, target, self.resolver, self._security.to_listen(target))
-        self._listeners.append(sock)
         shown = sock.url if sock.key is None else f"{sock.url}?key={key_to_text(sock.key)}"
+        self._listeners[shown] = sock
         self.listening.append(shown)
         return shown
 
@@ -71,7 +71,27 @@ class Transport:
         Raises AddressError if the URL is malformed, or if the link would be plaintext and must not be.
         """
         target = parse_peer(url)
-        self._diallers.append(Dialler(self, target, self.resolver, self._security.to_dial(target)))
+        self._diallers[Dialler(self, target, self.resolver, self._security.to_dial(target))] = url
+
+    def links_at(self, listening: str) -> list[LinkId]:
+        """The links that were accepted at one of the URLs of `listening`."""
+        return [link for link, sock in self.links.items() if sock is self._listeners.get(listening)]
+
+    def unlisten(self, listening: str) -> None:
+        """Close one of the URLs of `listening`, after all links there were hung up."""
+        self.listening.remove(listening)
+        self._listeners.pop(listening).close()
+
+    def links_to(self, url: str) -> list[LinkId]:
+        """The links that were made by dialling this URL."""
+        diallers = [dialler for dialler, given in self._diallers.items() if given == url]
+        return [dialler.link for dialler in diallers if dialler.link is not None]
+
+    def undial(self, url: str) -> None:
+        """Dial this URL no more, and close its connection."""
+        for dialler in [dialler for dialler, given in self._diallers.items() if given == url]:
+            del self._diallers[dialler]
+            dialler.close()
 
     def zap_domain(self) -> bytes:
         """The ZAP domain of the encrypted listeners."""
@@ -166,11 +186,11 @@ class Transport:
         if self.closed:
             return
         self.closed = True
-        freed = [listener.unbind() for listener in self._listeners]
+        freed = [listener.unbind() for listener in self._listeners.values()]
         if any(freed):
             await asyncio.wait([future for future in freed if future is not None], timeout=UNBOUND_WITHIN)
         tasks = [dialler.task for dialler in self._diallers]
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.close()
         for dialler in self._diallers:
             dialler.close()
@@ -190,7 +210,7 @@ class Transport:
         if self.closed:
             return
         self.closed = True
-        ports: list[Listener | Dialler] = [*self._listeners, *self._diallers]
+        ports: list[Listener | Dialler] = [*self._listeners.values(), *self._diallers]
         self._listeners.clear()
         self._diallers.clear()
         self.links.clear()

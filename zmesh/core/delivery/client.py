@@ -155,7 +155,7 @@ class Client:
         self._peers = peers
         self._sender = sender
         self._receiver = receiver
-        self._route_timeout = route_timeout
+        self.route_timeout = route_timeout
         self._exchanges: dict[MessageId, ClientExchange] = {}
         self._deadlines: Timeouts[MessageId] = Timeouts(alarm)
         self._limits: Timers[MessageId] = Timers(alarm)
@@ -195,7 +195,7 @@ class Client:
             message_id,
             peer,
             timeout,
-            self._route_timeout if route_timeout is None else route_timeout,
+            self.route_timeout if route_timeout is None else route_timeout,
             now,
         )
         exchange.handle = handle

@@ -48,6 +48,12 @@ class Delivery:
         self.client = Client(forwarding, self._peers, self._sender, self._receiver, alarm, route_timeout)
         self.server = Server(forwarding, self._peers, self._sender, self._receiver, route_timeout, limits)
 
+    def set_limits(self, limits: Limits | None, route_timeout: float) -> None:
+        """Apply other limits, and another `route_timeout`, to the exchanges that are opened from now on."""
+        self.client.route_timeout = self.server.route_timeout = route_timeout
+        if limits is not None:
+            self._peers.limits = self.server.limits = limits
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     @property

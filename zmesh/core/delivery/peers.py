@@ -105,7 +105,6 @@ class Peers:
         self._acks: Timers[Address] = Timers(alarm)
         self._idle: Timers[Address] = Timers(alarm)
         self._highest_number = 0
-        self._limits = limits
         self._quotas = PeerQuotas(limits)
         self._remembered = 0
         """Request numbers that are remembered, of all peers together."""
@@ -114,6 +113,15 @@ class Peers:
 
     def __len__(self) -> int:
         return len(self._peers)
+
+    @property
+    def limits(self) -> Limits:
+        """What other nodes may have this one keep."""
+        return self._quotas.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._quotas.limits = limits
 
     # -- look-up and creation ------------------------------------------------------------------------------------
 
@@ -219,7 +227,7 @@ class Peers:
         before = len(peer.replay_window)
         is_new = peer.replay_window.accept(number, lowest_outstanding)
         self._remembered += len(peer.replay_window) - before
-        if self._remembered > self._limits.request_numbers:
+        if self._remembered > self.limits.request_numbers:
             self._compact_windows()
         return is_new
 
@@ -234,13 +242,13 @@ class Peers:
         """Remember of a replay window no more than its end."""
         if leaf[1] and window.end:
             self._forgotten[leaf] = window.end
-            if len(self._forgotten) > self._limits.forgotten_peers:
+            if len(self._forgotten) > self.limits.forgotten_peers:
                 del self._forgotten[next(iter(self._forgotten))]
 
     def _compact_windows(self) -> None:
         """Compact the largest replay windows until a quarter of the limit is free."""
         for peer in sorted(self._peers.values(), key=Peer.remembered, reverse=True):
-            if self._remembered <= self._limits.request_numbers * 3 // 4:
+            if self._remembered <= self.limits.request_numbers * 3 // 4:
                 break
             self._remembered -= peer.remembered()
             for window in (peer.replay_window, *peer.former_windows.values()):

@@ -115,8 +115,8 @@ class Server:
         self._peers = peers
         self._sender = sender
         self._receiver = receiver
-        self._route_timeout = route_timeout
-        self._limits = limits
+        self.route_timeout = route_timeout
+        self.limits = limits
         self._exchanges: dict[MessageId, ServerExchange] = {}
         self._refused: dict[MessageId, str] = {}
         """The latest requests that were refused, and the limit: a late copy of one must not run."""
@@ -228,11 +228,11 @@ class Server:
         if self._forwarding.next_hop(source) is None:
             return
         self._refused[chunk.message_id] = limit
-        if len(self._refused) > self._limits.refused_requests:
+        if len(self._refused) > self.limits.refused_requests:
             del self._refused[next(iter(self._refused))]
         text = (
             f"node {self._forwarding.node!r} has no room for another request of {source!r} "
-            f"({limit} is {getattr(self._limits, limit)}); wait for replies before sending more"
+            f"({limit} is {getattr(self.limits, limit)}); wait for replies before sending more"
         )
         head = (chunk.message_id, False, 0, FLAG_EOF, 0, 0, self._forwarding.incarnation, chunk.incarnation, None)
         eof = Eof(1, "overloaded", text)
@@ -310,7 +310,7 @@ class Server:
 
     def end_silent(self, now: float) -> None:
         """End the exchanges whose client has a route and was silent for SILENCE_TIMEOUT, or `route_timeout`."""
-        silence = max(SILENCE_TIMEOUT, self._route_timeout)
+        silence = max(SILENCE_TIMEOUT, self.route_timeout)
         for exchange in list(self._exchanges.values()):
             if exchange.last_heard + silence <= now and exchange.unreachable_since is None:
                 self._end(exchange, "unreachable", now)
@@ -332,7 +332,7 @@ class Server:
             self._sender.timers.set_sooner(exchange.outbound_id, self._ends_at(exchange, now))
 
     def _ends_at(self, exchange: ServerExchange, unreachable_since: float) -> float:
-        return unreachable_since + (LEAF_ROUTE_TIMEOUT if "@" in exchange.address else self._route_timeout)
+        return unreachable_since + (LEAF_ROUTE_TIMEOUT if "@" in exchange.address else self.route_timeout)
 
     def _abort(self, exchange: ServerExchange, reason: str, reset_code: int = 0) -> None:
         if exchange.abort():

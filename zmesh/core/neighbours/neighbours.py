@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from zmesh.core import wire
 from zmesh.core.credentials import SWEEP
-from zmesh.core.effects import HangUp, Report
+from zmesh.core.effects import HangUp, Report, Transmit
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import LinkId, NodeId
@@ -179,6 +179,13 @@ class Neighbours:
         """Send a GOODBYE on all links that are up."""
         for link in self._links.up():
             self._forwarding.enqueue(link.id, wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason)))
+
+    def dismiss(self, link: Link, reason: str) -> None:
+        """Send a GOODBYE on a link, if it is up, and have it closed; `close` it."""
+        if link.state is State.UP:
+            frames = wire.encode_link(Kind.GOODBYE, wire.Goodbye(reason))
+            self._forwarding.emit(Transmit(link.id, frames))
+        self._forwarding.emit(HangUp(link.id, reason, 0.0))
 
     # -- frames --------------------------------------------------------------------------------------------------
 

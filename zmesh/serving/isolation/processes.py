@@ -28,6 +28,7 @@ from zmesh.payloads import ChunkSource, Outgoing, Spool, StreamedPayload, defaul
 from zmesh.runtime import ControlledProcess, abandon, text_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, MAX_FRAME, Channel, Frame, Job
 from zmesh.serving.isolation.limits import Isolation, ProcessLimits
+from zmesh.serving.isolation.slots import Slots
 from zmesh.serving.work import WorkReset
 
 if TYPE_CHECKING:
@@ -62,11 +63,16 @@ class Processes:
     def __init__(self, limit: int, settings: Mapping[str, Mapping[str, Any]], folder: str | None) -> None:
         self._settings = settings
         self._folder = os.path.abspath(folder or default_folder())
-        self._slots = asyncio.Semaphore(limit)
+        self._slots = Slots(limit)
         self._starting = asyncio.Lock()
         self._fork_server: _ForkServerClient | None = None
         self._runs: set[_Run] = set()
         self._closed = False
+
+    def configure(self, limit: int, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Apply another limit, and other settings, to the processes that start from now on."""
+        self._settings = settings
+        self._slots.set_limit(limit)
 
     def limits(self, directive: str, isolation: Isolation) -> ProcessLimits:
         """The resource limits of this directive's workers, given the node's settings."""

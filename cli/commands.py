@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from zmesh_cli import machine_commands, operate_commands, service_commands, trust_commands, tunnel_commands
+from zmesh_cli import (
+    files_commands,
+    machine_commands,
+    operate_commands,
+    service_commands,
+    trust_commands,
+    tunnel_commands,
+)
 from zmesh_cli.conversion import Command, Group
 from zmesh_cli.help import OUTPUT, REQUEST
 from zmesh_cli.parameters import (
@@ -213,6 +220,7 @@ def send(
 
 machine_commands.register(app)
 operate_commands.register(app)
+files_commands.register(app)
 tunnel_commands.register(app)
 
 

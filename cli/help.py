@@ -45,6 +45,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("One node first, then four at a time", "zmesh run --all --canary 1 --max-parallel 4 -- true"),
         ("Equal outputs once", "zmesh run --all --group -- uname -r"),
     ),
+    "zmesh cp": (
+        ("A file to a node, and one from it", "zmesh cp notes.txt edge-7:/tmp/"),
+        ("", "zmesh cp edge-7:/var/log/syslog ."),
+        ("A directory and all in it", "zmesh cp -r site edge-7:/srv/www"),
+        ("From one node to another", "zmesh cp edge-7:/srv/db.dump store:/backup/"),
+        ("To all nodes with a tag, two at a time", "zmesh cp app.tar --to tag:gpu --max-parallel 2 /srv/"),
+    ),
     "zmesh forward": (
         ("A web server at a node, at http://localhost:8080 here", "zmesh forward 8080 edge-7:80"),
         ("A database that the node reaches", "zmesh forward 5432 edge-7:db.internal:5432"),

@@ -8,13 +8,17 @@ from zmesh_cli.conversion import Command
 from zmesh_cli.help import COMMAND, FLEET
 from zmesh_cli.parameters import (
     AsJson,
+    Canary,
     Insecure,
+    MaxParallel,
     Peer,
+    PerNodeTimeout,
     RouteTimeout,
+    StopAfter,
     Verbose,
-    check_number,
     check_seconds,
     finish,
+    given,
     log,
     seconds,
 )
@@ -30,12 +34,6 @@ class Run(Command):
         at = args.index("--") if "--" in args else len(args)
         ctx.meta[WORDS] = args[at + 1 :]
         return super().parse_args(ctx, args[:at])
-
-
-def _fleet(*flags: str, metavar: str, help: str, callback: Any = None) -> Any:
-    return typer.Option(
-        *flags, metavar=metavar, help=help, callback=callback, show_default=False, rich_help_panel=FLEET
-    )
 
 
 def run(
@@ -111,36 +109,10 @@ def run(
         ),
     ] = None,
     all_nodes: Annotated[bool, typer.Option("--all", help="Run it at all nodes.", rich_help_panel=FLEET)] = False,
-    max_parallel: Annotated[
-        int | None,
-        _fleet("--max-parallel", metavar="N", callback=check_number, help="Run it at so many at a time; by default 50"),
-    ] = None,
-    canary: Annotated[
-        int | None,
-        _fleet(
-            "--canary",
-            metavar="N",
-            callback=check_number,
-            help="Run it at so many first, and at the others if it is done at those.",
-        ),
-    ] = None,
-    stop_after: Annotated[
-        str | None,
-        _fleet(
-            "--stop-after",
-            metavar="N|P%",
-            help="Start no more when it has failed, was unreachable or timed out at so many.",
-        ),
-    ] = None,
-    per_node_timeout: Annotated[
-        float | None,
-        _fleet(
-            "--per-node-timeout",
-            metavar="SECONDS",
-            callback=check_seconds,
-            help="Limit for each node, from the request to the exit; by default none.",
-        ),
-    ] = None,
+    max_parallel: MaxParallel = None,
+    canary: Canary = None,
+    stop_after: StopAfter = None,
+    per_node_timeout: PerNodeTimeout = None,
     group: Annotated[
         bool, typer.Option("--group", help="Print equal outputs once, when all have ended.", rich_help_panel=FLEET)
     ] = False,
@@ -175,13 +147,7 @@ def run(
     options = {"directory": cwd, "user": user, "timeout": timeout, "stdin": not no_stdin}
     line = [*(words or []), *context.meta[WORDS]]
     command = Line.of(line, env or [], shell=shell, terminal=terminal, **options)
-    rules: dict[str, Any] = {
-        "max_parallel": max_parallel,
-        "canary": canary,
-        "stop_after": stop_after,
-        "per_node_timeout": per_node_timeout,
-    }
-    rules = {name: value for name, value in rules.items() if value is not None}
+    rules = given(max_parallel=max_parallel, canary=canary, stop_after=stop_after, per_node_timeout=per_node_timeout)
     if where.node is not None and not (rules or group or as_json):
         finish(run(choose(peer, where.node, insecure=insecure), where.node, command, route_timeout=route_timeout))
     if terminal:

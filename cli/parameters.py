@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
-from zmesh_cli.help import CONNECTION, NODE, OUTPUT, REQUEST
+from zmesh_cli.help import CONNECTION, FLEET, NODE, OUTPUT, REQUEST
 
 if TYPE_CHECKING:
     from zmesh.config import Config
@@ -144,6 +144,44 @@ Insecure = Annotated[
         rich_help_panel=CONNECTION,
     ),
 ]
+
+
+def _fleet(*flags: str, metavar: str, help: str, callback: Any = None) -> Any:
+    return typer.Option(
+        *flags, metavar=metavar, help=help, callback=callback, show_default=False, rich_help_panel=FLEET
+    )
+
+
+MaxParallel = Annotated[
+    int | None,
+    _fleet("--max-parallel", metavar="N", callback=check_number, help="Do it at so many at a time; by default 50."),
+]
+Canary = Annotated[
+    int | None,
+    _fleet(
+        "--canary",
+        metavar="N",
+        callback=check_number,
+        help="Do it at so many first, and at the others if it is done at those.",
+    ),
+]
+StopAfter = Annotated[
+    str | None,
+    _fleet(
+        "--stop-after",
+        metavar="N|P%",
+        help="Start no more when it has failed, was unreachable or timed out at so many.",
+    ),
+]
+PerNodeTimeout = Annotated[
+    float | None,
+    _fleet(
+        "--per-node-timeout",
+        metavar="SECONDS",
+        callback=check_seconds,
+        help="Limit for each node, from the request to the end; by default none.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.", rich_help_panel=OUTPUT)]
 Verbose = Annotated[
     int,
@@ -156,6 +194,11 @@ Verbose = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def log(verbose: int) -> None:

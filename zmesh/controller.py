@@ -82,7 +82,9 @@ class Controller(MeshView, Machines, Files, Operating, Tunnels):
             raise TypeError(f"limits are a Limits, not {type(limits).__name__}")
         from zmesh.node import Node  # here: what only names the class does not pay for the engine
 
-        self._node = Node(config_of(config, settings), serving.Directives(), limits)
+        directives = serving.Directives()
+        directives.attach(self.stream)
+        self._node = Node(config_of(config, settings), directives, limits)
         self._lifecycle = Lifecycle(self._node, loop, self._on_end)
         self._inbox = requests.Inbox(self._check_receiving, self._drop_reply)
         if loop is not None:

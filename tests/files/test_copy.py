@@ -132,3 +132,27 @@ async def test_a_tree_is_copied_there_and_back(mesh: Mesh, tmp_path: Path) -> No
         assert (there.lstat().st_mode, there.lstat().st_mtime_ns) == (path.lstat().st_mode, path.lstat().st_mtime_ns)
     assert (tmp_path / "back" / "link").readlink() == Path("deep/deeper")
     assert same(tree / "file", tmp_path / "back" / "file")
+
+
+async def test_files_go_from_node_to_node(mesh: Mesh, tmp_path: Path) -> None:
+    source, there = written(tmp_path / "source", 3_000_000), tmp_path / "there"
+    reports: list[int] = []
+    copied = await mesh["desk"].copy(
+        f"edge:{source}", f"mid:{there}", on_progress=lambda progress: reports.append(progress.done)
+    )
+    assert (copied.files, copied.size, copied.sent) == (1, 3_000_000, 3_000_000)
+    assert same(source, there)
+    assert reports[-1] == 3_000_000
+    with pytest.raises(CopyFailed, match="node 'edge': '/none': no such file or directory"):
+        await mesh["desk"].copy("edge:/none", f"mid:{there}")
+
+
+async def test_a_copy_to_many_nodes_has_an_outcome_for_each(mesh: Mesh, tmp_path: Path) -> None:
+    source = written(tmp_path / "source", 1000)
+    outcomes = mesh["desk"].copy_many(source, ["mid", "edge", "dead"], tmp_path / "there", route_timeout=0.2)
+    found = {outcome.node: outcome.state async for outcome in outcomes}
+    assert found == {"mid": zmesh.State.DONE, "edge": zmesh.State.DONE, "dead": zmesh.State.UNREACHABLE}
+    assert outcomes.copied.keys() == {"mid", "edge"}
+    assert same(source, tmp_path / "there")
+    with pytest.raises(ConfigError):
+        mesh["desk"].copy_many(source, ["mid"], tmp_path / "there", max_parallel=0)

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from zmesh.files.copying import CopyOptions, Files
+    from zmesh.files.copy_outcomes import CopyOutcomes
+    from zmesh.files.copying import CopyManyOptions, CopyOptions, Files
     from zmesh.files.places import NodePath, Place
     from zmesh.files.progress import Copied, Progress
 else:
     __getattr__ = lazy_attributes(
         __name__,
         {
-            "copying": ("CopyOptions", "Files"),
+            "copy_outcomes": ("CopyOutcomes",),
+            "copying": ("CopyManyOptions", "CopyOptions", "Files"),
             "places": ("NodePath", "Place"),
             "progress": ("Copied", "Progress"),
         },
     )
 
-__all__ = ["Copied", "CopyOptions", "Files", "NodePath", "Place", "Progress"]
+__all__ = ["Copied", "CopyManyOptions", "CopyOptions", "CopyOutcomes", "Files", "NodePath", "Place", "Progress"]

@@ -1,5 +1,6 @@
 """`file:read` and `file:write`: the ends of a copy at a node. Each has an end of it at the client, over two streams of
-records (`records.py`): the payload of the request, and that of the only reply.
+records (`records.py`): the payload of the request, and that of the only reply. With `file:granted` the other end is a
+node to which a client has granted what it may read here (`grants.py`).
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Seque
 from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
-from zmesh.errors import CopyFailed, NodeOverloaded, NotAllowed, RemoteError
+from zmesh.core.message import is_address
+from zmesh.errors import CopyFailed, ExchangeError, NodeOverloaded, NotAllowed, RemoteError
 from zmesh.files import beneath
 from zmesh.files.beneath import Outside
-from zmesh.files.listing import Top, name_of
+from zmesh.files.grants import Grant, Grants
+from zmesh.files.listing import Top
 from zmesh.files.outbox import Outbox
-from zmesh.files.places import MAX_PATH, written
+from zmesh.files.places import MAX_PATH, name_of, written
 from zmesh.files.progress import Progress, reason
 from zmesh.files.receiver import Receiver
-from zmesh.files.records import Kind, RecordReader, unpack
+from zmesh.files.records import MAX_TEXT, Kind, RecordReader, pack, record, unpack
 from zmesh.files.sender import Sender
+from zmesh.files.session import GRANTED, session
 from zmesh.files.settings import FileSettings
 from zmesh.files.target import Rules, Target
-from zmesh.runtime import ThreadPool
-from zmesh.serving import Work, directive
+from zmesh.runtime import ThreadPool, text_of
+from zmesh.serving import Requesting, Work, directive
 
 audit = logging.getLogger("zmesh.remote.audit")
 """A line when a copy begins, and one when it has ended."""
@@ -34,9 +38,11 @@ T = TypeVar("T")
 
 MAX_SOURCES = 1024
 """Paths in one request."""
+STATUS_EVERY = 0.25
+"""Seconds between two reports to the client of a copy between two other nodes."""
 
 
-class Files:
+class Files(Requesting):
     """The copies at one node."""
 
     settings = FileSettings
@@ -44,6 +50,7 @@ class Files:
     def __init__(self) -> None:
         self._settings = FileSettings()
         self._transfers = 0
+        self._grants = Grants()
 
     async def start(self, settings: FileSettings) -> None:
         """Take the settings."""
@@ -51,36 +58,119 @@ class Files:
 
     @directive(stream=True)
     async def read(self, work: Work) -> AsyncGenerator[Outbox, None]:
-        """Send the files beneath the paths of the START record. Raises NotAllowed, NodeOverloaded and RemoteError."""
+        """Send the files beneath the paths of the START record, or grant that to the node `reader` in it.
+
+        Raises NotAllowed, NodeOverloaded, CopyFailed and RemoteError.
+        """
         records = RecordReader(aiter(work.payload))
         start = await _start(records)
-        paths, recursive = _paths(start), start.get("recursive") is True
-        shown = ", ".join(map(written, paths[:3])) + (", ..." if len(paths) > 3 else "")
+        paths, recursive, reader = _paths(start), start.get("recursive") is True, start.get("reader")
         with self._one_more():
             tops = await _in_thread(lambda: self._tops(paths, follow=not recursive))
-            progress, outbox = Progress(), Outbox()
-            sender = Sender(tops, recursive=recursive, records=records, send=outbox.send, progress=progress)
-            async with aclosing(_serve(sender.run(), outbox, work, f"reads {shown}", progress)) as replies:
+            if reader is None:
+                replies = self._send(work, records, tops, recursive, f"reads {_shown(paths)}")
+            else:
+                _close(tops)
+                replies = self._grant(work, records, Grant(str(reader), tuple(paths), recursive, work.sender))
+            async with aclosing(replies):
                 async for reply in replies:
                     yield reply
 
     @directive(stream=True)
+    async def granted(self, work: Work) -> AsyncGenerator[Outbox, None]:
+        """Send what was granted by the token of the START record. Raises as `read` does."""
+        records = RecordReader(aiter(work.payload))
+        grant = self._grants.find((await _start(records)).get("token"), work.sender)
+        tops = await _in_thread(lambda: self._tops(grant.paths, follow=not grant.recursive))
+        what = f"reads {_shown(grant.paths)} for {grant.client}"
+        async with aclosing(self._send(work, records, tops, grant.recursive, what)) as replies:
+            async for reply in replies:
+                yield reply
+
+    @directive(stream=True)
     async def write(self, work: Work) -> AsyncGenerator[Outbox, None]:
-        """Take files into the path of the START record. Raises NotAllowed, NodeOverloaded, CopyFailed, RemoteError."""
+        """Take files into the path of the START record: from the client, or from another node that has granted them.
+
+        Raises NotAllowed, NodeOverloaded, CopyFailed and RemoteError.
+        """
         records = RecordReader(aiter(work.payload))
         start = await _start(records)
-        path = _path(start.get("path"))
+        path, source = _path(start.get("path")), start.get("from")
         into, contents = start.get("into") is True, start.get("contents") is True
         with self._one_more():
             target = await _in_thread(lambda: self._target(path, into=into, contents=contents))
-            progress, outbox = Progress(), Outbox()
-            rules = Rules(self._settings.max_file_bytes, self._settings.keep_partial)
-            receiver = Receiver(
-                target, rules, sender=_identity(work.sender), records=records, send=outbox.send, progress=progress
-            )
-            async with aclosing(_serve(receiver.run(), outbox, work, f"writes {written(path)}", progress)) as replies:
+            progress, outbox, what = Progress(), Outbox(), f"writes {written(path)}"
+            sender = _identity(work.sender)
+            if source is None:
+                receiver = Receiver(
+                    target, self._rules, sender=sender, records=records, send=outbox.send, progress=progress
+                )
+                running = receiver.run()
+            else:
+                node, token = _source(source)
+                running = self._fetch(node, token, target, sender, outbox, progress, str(work.header["recipient"]))
+                what += f" from {node!r}"
+            async with aclosing(_serve(running, outbox, work, what, progress)) as replies:
                 async for reply in replies:
                     yield reply
+
+    def _send(
+        self, work: Work, records: RecordReader, tops: Sequence[Top], recursive: bool, what: str
+    ) -> AsyncGenerator[Outbox, None]:
+        progress, outbox = Progress(), Outbox()
+        sender = Sender(tops, recursive=recursive, records=records, send=outbox.send, progress=progress)
+        return _serve(sender.run(), outbox, work, what, progress)
+
+    def _grant(self, work: Work, records: RecordReader, grant: Grant) -> AsyncGenerator[Outbox, None]:
+        outbox = Outbox()
+
+        async def until_the_client_ends() -> None:
+            with self._grants.given(grant) as token:
+                await outbox.send(record(Kind.GRANT, token))
+                await records.next()
+
+        what = f"lets {grant.reader!r} read {_shown(grant.paths)}"
+        return _serve(until_the_client_ends(), outbox, work, what, Progress())
+
+    async def _fetch(
+        self,
+        node: str,
+        token: bytes,
+        target: Target,
+        sender: bytes,
+        outbox: Outbox,
+        progress: Progress,
+        own_id: str,
+    ) -> None:
+        """Take files from another node, and let the client know how far that is."""
+        assert self.open_stream is not None
+        await outbox.send(record(Kind.READY))
+        reported = 0.0
+
+        def report(progress: Progress) -> None:
+            nonlocal reported
+            if time.monotonic() >= reported + STATUS_EVERY:
+                reported = time.monotonic()
+                outbox.post(record(Kind.STATUS, pack(progress.counts())))
+
+        try:
+            async with session(self.open_stream, node, GRANTED, {"token": token}, None) as (records, replies):
+                receiver = Receiver(
+                    target, self._rules, sender=sender + b":" + node.encode(), records=records, send=replies.write,
+                    progress=progress, on_progress=report, near=f"node {own_id!r}: ", far=f"node {node!r}: ",
+                )  # fmt: skip
+                await receiver.run()
+        except NotAllowed:
+            raise
+        except ExchangeError as error:
+            raise CopyFailed(text_of(error)) from None
+        for text in progress.failures:
+            await outbox.send(record(Kind.FAULT, text[:MAX_TEXT].encode(errors="backslashreplace")))
+        await outbox.send(record(Kind.STATUS, pack(progress.counts())) + record(Kind.FINISHED))
+
+    @property
+    def _rules(self) -> Rules:
+        return Rules(self._settings.max_file_bytes, self._settings.keep_partial)
 
     @contextmanager
     def _one_more(self) -> Iterator[None]:
@@ -101,8 +191,7 @@ class Files:
                 spot = self._find("read", path, lambda tops, path: beneath.find(tops, path, follow=follow))
                 tops.append(Top(spot, path, name_of(path)))
         except BaseException:
-            for top in tops:
-                top.spot.close()
+            _close(tops)
             raise
         return tops
 
@@ -158,6 +247,23 @@ async def _start(records: RecordReader) -> dict[str, Any]:
     if first is None or first.kind != Kind.START:
         raise RemoteError("a copy takes records, of which the first is what to copy")
     return unpack(first.body)
+
+
+def _shown(paths: Sequence[bytes]) -> str:
+    return ", ".join(map(written, paths[:3])) + (", ..." if len(paths) > 3 else "")
+
+
+def _close(tops: Sequence[Top]) -> None:
+    for top in tops:
+        top.spot.close()
+
+
+def _source(value: object) -> tuple[str, bytes]:
+    """The node that has granted files, and its token. Raises RemoteError."""
+    node, token = (value.get("node"), value.get("token")) if isinstance(value, dict) else (None, None)
+    if not isinstance(node, str) or not is_address(node) or not isinstance(token, bytes):
+        raise RemoteError("from must be a table of a node and a token")
+    return node, token
 
 
 def _path(value: object) -> bytes:

@@ -54,12 +54,6 @@ class Fault:
     text: str
 
 
-def name_of(path: bytes) -> bytes | None:
-    """The name under which a source is copied into a directory; None for `.`, `..` and `/`, whose content is."""
-    last = path.rstrip(b"/").rpartition(b"/")[2]
-    return None if last in (b"", b".", b"..") else last
-
-
 def listed(tops: Sequence[Top], *, recursive: bool) -> Iterator[Item | Leave | Fault]:
     """All that there is to send. To be read, and closed, in one thread."""
     for top in tops:

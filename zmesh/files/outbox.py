@@ -27,6 +27,13 @@ class Outbox:
         self._size += len(data)
         self._wake()
 
+    def post(self, data: bytes) -> None:
+        """Hand over a few bytes without waiting; dropped if others wait."""
+        if not self._waiting:
+            self._waiting.append(data)
+            self._size += len(data)
+            self._wake()
+
     def close(self) -> None:
         """End after what was handed over."""
         self._closed = True

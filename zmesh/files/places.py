@@ -30,6 +30,26 @@ class NodePath:
         object.__setattr__(self, "node", node)
         object.__setattr__(self, "path", checked(os.fsencode(path)))
 
+    @classmethod
+    def parse(cls, place: Place) -> NodePath | bytes:
+        """The place that an argument stands for: bytes for a path of this machine.
+
+        A text with a colon before its first slash names a node, as with scp(1): `edge-7:/etc/hosts`. A local path with
+        such a colon is given as `./a:b`, or as a pathlib.Path. Raises ConfigError.
+        """
+        if isinstance(place, NodePath):
+            return place
+        if not isinstance(place, (str, os.PathLike)):
+            raise TypeError(f"a place is NODE:PATH, a path or a NodePath, not {type(place).__name__}")
+        if isinstance(place, str) and ":" in place.partition("/")[0]:
+            node, _, path = place.partition(":")
+            if not is_address(node):
+                raise ConfigError(
+                    f"{shown(node)} in {shown(place)} is no id of a node; a local path is given as ./{place}"
+                )
+            return cls(node, path or ".")
+        return checked(os.fsencode(place))
+
     def __str__(self) -> str:
         return f"{self.node}:{os.fsdecode(self.path)}"
 
@@ -37,22 +57,25 @@ class NodePath:
 Place: TypeAlias = "NodePath | str | os.PathLike[str] | os.PathLike[bytes]"
 
 
-def place_of(text: Place) -> NodePath | bytes:
-    """The place that an argument stands for: bytes for a path of this machine.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Paths of one machine, and where they go on another; None is this machine.
 
-    A text with a colon before its first slash names a node, as with scp(1): `edge-7:/etc/hosts`. A local path with such
-    a colon is given as `./a:b`, or as a pathlib.Path. Raises ConfigError.
+    With `into` the destination must be a directory; with `contents` the source is what is in a directory.
     """
-    if isinstance(text, NodePath):
-        return text
-    if not isinstance(text, (str, os.PathLike)):
-        raise TypeError(f"a place is NODE:PATH, a path or a NodePath, not {type(text).__name__}")
-    if isinstance(text, str) and ":" in text.partition("/")[0]:
-        node, _, path = text.partition(":")
-        if not is_address(node):
-            raise ConfigError(f"{shown(node)} in {shown(text)} is no id of a node; a local path is given as ./{text}")
-        return NodePath(node, path or ".")
-    return checked(os.fsencode(text))
+
+    node_from: str | None
+    paths: tuple[bytes, ...]
+    node_to: str | None
+    destination: bytes
+    into: bool
+    contents: bool
+
+
+def name_of(path: bytes) -> bytes | None:
+    """The name under which a source is copied into a directory; None for `.`, `..` and `/`, whose content is."""
+    last = path.rstrip(b"/").rpartition(b"/")[2]
+    return None if last in (b"", b".", b"..") else last
 
 
 def checked(path: bytes) -> bytes:

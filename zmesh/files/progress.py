@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from zmesh.files.places import written
 
@@ -56,12 +56,28 @@ class Progress:
         if len(self.failures) < MOST_FAILURES:
             self.failures.append(text)
 
+    def counts(self) -> dict[str, int]:
+        """The numbers in it, for another node."""
+        return {name: int(getattr(self, name)) for name in COUNTS}
+
+    def take(self, counts: Mapping[str, Any]) -> None:
+        """Take the numbers of another node. Raises ValueError for what is none."""
+        for name in COUNTS:
+            value = counts.get(name)
+            if not isinstance(value, int) or not 0 <= value < 1 << 63:
+                raise ValueError(f"{name} is no count")
+            setattr(self, name, type(getattr(self, name))(value))
+
     @property
     def copied(self) -> Copied:
         """What was done so far."""
         counts = (self.files, self.directories, self.links, self.skipped, self.resumed)
         return Copied(*counts, self.done, self.sent)
 
+
+COUNTS = (
+    "files", "directories", "links", "skipped", "resumed", "done", "sent", "total", "is_listed", "failed",
+)  # fmt: skip
 
 OnProgress: TypeAlias = "Callable[[Progress], object]"
 

@@ -59,8 +59,8 @@ class _Arriving:
 class Receiver:
     """Receives the entries that `records` announce, and their content, into `target`.
 
-    `sender` identifies who sends, so that nobody goes on with what somebody else has begun; what fails there gets `far`
-    before it.
+    `sender` identifies who sends, so that nobody goes on with what somebody else has begun. Reasons of failures here
+    get `near` before them, and those from there `far`.
     """
 
     def __init__(
@@ -73,9 +73,11 @@ class Receiver:
         send: Callable[[bytes], Awaitable[None]],
         progress: Progress,
         on_progress: OnProgress | None = None,
+        near: str = "",
         far: str = "",
     ) -> None:
         self._target = target
+        self._near = near
         self._far = far
         self._rules = rules
         self._sender = sender
@@ -104,6 +106,8 @@ class Receiver:
                 if each.kind == Kind.DATA:
                     await self._on_data(each.parts)
                 elif each.kind == Kind.FINISH:
+                    if self._arriving is not None or self._files:
+                        _refuse()
                     self._progress.is_listed = True
                     self._report(self._progress)
                     await self._send(record(Kind.FINISHED))
@@ -213,7 +217,7 @@ class Receiver:
         text = reason(self._target.shown(names), error)
         if error.errno in FATAL:
             raise CopyFailed(text)
-        self._progress.fail(text)
+        self._progress.fail(self._near + text)
         await self._send(numbered(Kind.FAILED, index, text))
 
     # -- content -------------------------------------------------------------------------------------------------

@@ -76,6 +76,10 @@ class Kind(IntEnum):
     """The number of a file whose digest differs from that of its resumed beginning: send it from the start."""
     FINISHED = 37
     """All was received."""
+    GRANT = 38
+    """What lets another node read this for the client, as long as the request lasts."""
+    STATUS = 39
+    """How far a copy between two other nodes is, as msgpack."""
 
 
 Part: TypeAlias = "bytes | memoryview"

@@ -168,8 +168,8 @@ class Sender:
         ahead = _ahead(threads.call(file.begin))
         try:
             while True:
-                data, size = await ahead
-                if not file.is_over:
+                data, size, is_over = await ahead
+                if not is_over:
                     ahead = _ahead(threads.call(file.read))
                 if index not in self._open or index in self._again:
                     progress.done -= counted
@@ -180,7 +180,7 @@ class Sender:
                 progress.sent += size
                 counted += size
                 self._report(progress)
-                if file.is_over:
+                if is_over:
                     return
         except OSError as error:
             progress.done -= counted
@@ -255,6 +255,8 @@ class Sender:
                     progress.total -= item_.entry.size
                 progress.fail(self._far + text)
             case Kind.FINISHED:
+                if self._open:
+                    _refuse()
                 self._finished = True
             case _:
                 pass  # of a later version
@@ -264,7 +266,7 @@ class Sender:
 
 
 def _refuse() -> NoReturn:
-    raise RemoteError("the receiver of the copy answers for a file that was not announced")
+    raise RemoteError("the receiver of the copy answers something that it was not asked")
 
 
 class _Changed(Exception):
@@ -272,7 +274,7 @@ class _Changed(Exception):
 
 
 class _File:
-    """A file that is read from an offset on, in one thread; `is_over` when its END was read."""
+    """A file that is read from an offset on, in one thread."""
 
     def __init__(self, item: Item, offset: int) -> None:
         self._item = item
@@ -280,9 +282,8 @@ class _File:
         self._digest = hashlib.sha256()
         self._descriptor = -1
         self._is_sparse = False
-        self.is_over = False
 
-    def begin(self) -> tuple[bytes, int]:
+    def begin(self) -> tuple[bytes, int, bool]:
         """Open it, hash what is there already, and read as `read`. Raises OSError and _Changed."""
         item = self._item
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
@@ -296,19 +297,19 @@ class _File:
                 raise _Changed
             self._digest.update(data)
             at += len(data)
-        data, size = self.read()
-        return positioned(Kind.CONTENT, item.index, at) + data, size
+        data, size, is_over = self.read()
+        return positioned(Kind.CONTENT, item.index, at) + data, size, is_over
 
-    def read(self) -> tuple[bytes, int]:
-        """The next records, and how many bytes of the file they hold. Raises OSError and _Changed."""
+    def read(self) -> tuple[bytes, int, bool]:
+        """The next records, how many bytes of the file they hold, and whether they are the last. Raises as `begin`."""
         size = self._item.entry.size
         data, taken = self._block(min(DATA_BYTES, size - self._at)) if self._at < size else (b"", 0)
         self._at += taken
-        if self._at >= size:
+        is_over = self._at >= size
+        if is_over:
             self._check()
-            self.is_over = True
             data += record(Kind.END, self._digest.digest())
-        return data, taken
+        return data, taken, is_over
 
     def _block(self, most: int) -> tuple[bytes, int]:
         if self._is_sparse:
@@ -349,7 +350,7 @@ class _File:
             os.close(descriptor)
 
 
-def _ahead(call: Coroutine[object, object, tuple[bytes, int]]) -> asyncio.Task[tuple[bytes, int]]:
+def _ahead(call: Coroutine[object, object, tuple[bytes, int, bool]]) -> asyncio.Task[tuple[bytes, int, bool]]:
     """A task for what is read ahead, whose error does not matter if nobody waits for it any more."""
     task = asyncio.get_running_loop().create_task(call)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from zmesh.errors import ConfigError
 
 DANGEROUS = frozenset({"exec", "file", "tcp"})
+BY_GRANT = frozenset({"file:granted"})
+"""Directives of those namespaces that any member may call, as they ask for a token that they have given out."""
 EVERYONE = "*"
 ENROL = "zmesh:enrol"
 """The directive that redeems a ticket."""
@@ -37,6 +39,7 @@ class Decision(NamedTuple):
 
 
 _ANYBODY = Decision(True, "no rule: any member may")
+_BY_GRANT = Decision(True, "whoever has been granted it")
 
 
 class Policy:
@@ -67,6 +70,8 @@ class Policy:
 
     def offers(self, directive: str) -> bool:
         """Whether anybody may call the directive, so that it is worth advertising."""
+        if directive in BY_GRANT:
+            return False
         namespace = directive.partition(":")[0]
         for pattern in (directive, f"{namespace}:*", EVERYONE):
             subjects = self._rules.get(pattern)
@@ -77,6 +82,8 @@ class Policy:
     def decide(self, directive: str, node_id: str, tags: Iterable[str] = ()) -> Decision:
         """Whether that node, which holds those tags, may call the directive."""
         namespace = directive.partition(":")[0]
+        if directive in BY_GRANT and directive not in self._rules:
+            return _BY_GRANT
         if not self._rules and namespace not in DANGEROUS:
             return _ANYBODY
         for pattern in (directive, f"{namespace}:*", EVERYONE):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from zmesh.remote.fleet import Outcome, Outcomes, State
+    from zmesh.remote.fleet import Outcome, Outcomes, Rules, State
     from zmesh.remote.machines import FleetOptions, Machines, RunOptions
     from zmesh.remote.remote_process import RemoteProcess, Starting, Word
     from zmesh.remote.streams import StdinWriter
@@ -20,7 +20,7 @@ else:
     __getattr__ = lazy_attributes(
         __name__,
         {
-            "fleet": ("Outcome", "Outcomes", "State"),
+            "fleet": ("Outcome", "Outcomes", "Rules", "State"),
             "machines": ("FleetOptions", "Machines", "RunOptions"),
             "remote_process": ("RemoteProcess", "Starting", "Word"),
             "streams": ("StdinWriter",),
@@ -34,6 +34,7 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "RemoteProcess",
+    "Rules",
     "RunOptions",
     "Starting",
     "State",

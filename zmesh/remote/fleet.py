@@ -10,6 +10,7 @@ import asyncio
 import math
 import re
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -104,18 +105,16 @@ def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-class Outcomes:
-    """The outcomes at many nodes, in the order of their coming; what `run_many` gives back.
+class Outcomes(ABC):
+    """The outcomes at many nodes, in the order of their coming; what `run_many` and `copy_many` give back.
 
     Nothing is started before the first one is asked for. Leaving an `async with` block, and cancelling the task that
     waits, stops what runs; the block ends when all has ended.
     """
 
-    def __init__(self, nodes: Iterable[str], start: Start, rules: Rules, on_output: OnOutput | None) -> None:
+    def __init__(self, nodes: Iterable[str], rules: Rules) -> None:
         self._waiting = deque(dict.fromkeys(nodes))
-        self._start = start
         self._rules = rules
-        self._on_output = on_output
         self._limit = rules.limit(len(self._waiting))
         self._canaries = rules.canary
         self._running: dict[asyncio.Task[Outcome], str] = {}
@@ -221,6 +220,22 @@ class Outcomes:
         del self._streams[node]
         out, err = (bytes(streams[number]) for number in (1, 2))
         return Outcome(node, state, code, out, err, error, time.monotonic() - begun)
+
+    @abstractmethod
+    async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
+        """Do it at a node: its exit code, and for one that is not 0 the error. Raises MeshError.
+
+        What is put out is appended to `streams`.
+        """
+
+
+class CommandOutcomes(Outcomes):
+    """The outcomes of a command, each of which `start` starts at a node."""
+
+    def __init__(self, nodes: Iterable[str], start: Start, rules: Rules, on_output: OnOutput | None) -> None:
+        super().__init__(nodes, rules)
+        self._start = start
+        self._on_output = on_output
 
     async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
         """Run it at a node: its exit code, and for one that is not 0 the error. Raises MeshError."""

@@ -143,7 +143,7 @@ class Machines(ABC):
         def start(node: str) -> Starting:
             return self._starting(node, command, stdin=stdin(), **shared)
 
-        return fleet.Outcomes(ids, start, rules, on_output)
+        return fleet.CommandOutcomes(ids, start, rules, on_output)
 
     def _starting(
         self,

@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from weakref import WeakMethod
 
 from zmesh.core.message import MAX_DIRECTIVE, is_directive
 from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
 from zmesh.runtime import class_name_of, is_a, log_exception
 from zmesh.serving import receptor_plugins
 from zmesh.serving.isolation import ImportPath, Isolation, pickle_function, requested_limits
-from zmesh.serving.plugin import MARK, Plugin, attribute
+from zmesh.serving.plugin import MARK, OpenStream, Plugin, Requesting, attribute
 from zmesh.serving.shape import Shape, check_arguments, shape_of
 
 if TYPE_CHECKING:
@@ -127,6 +128,11 @@ class Directives:
         self._startable: list[Plugin] = []
         self._patience: asyncio.Timeout | None = None
         self._hurried = False
+        self._open_stream: Callable[[], OpenStream | None] = lambda: None
+
+    def attach(self, open_stream: OpenStream) -> None:
+        """Take the `stream` of the node's Controller, a bound method, for plugins that make requests of their own."""
+        self._open_stream = WeakMethod(open_stream)
 
     def register(
         self,
@@ -242,6 +248,8 @@ class Directives:
         for plugin in self._startable:
             if plugin.starter is None or plugin.namespace not in self._plugins or self._hurried:
                 continue
+            if isinstance(plugin.target, Requesting):
+                plugin.target.open_stream = self._open_stream()
             try:
                 async with asyncio.timeout(within) as self._patience:
                     await plugin.start()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
 from zmesh.config import SECTIONS
 from zmesh.serving import settings
@@ -20,6 +21,16 @@ from zmesh.serving.settings import Place
 
 MARK = "__zmesh_directive__"
 """The attribute of functions that are directives."""
+
+
+OpenStream: TypeAlias = "Callable[..., Any]"
+"""`Controller.stream`, or None at a node that has no Controller."""
+
+
+class Requesting:
+    """The base class of a plugin that makes requests of its own; `open_stream` is there when it starts."""
+
+    open_stream: OpenStream | None = None
 
 
 class Plugin:

@@ -1,0 +1,43 @@
+"""A copy to many nodes: what became of it at each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from zmesh.errors import MeshError
+from zmesh.files.progress import Copied, OnProgress, Progress
+from zmesh.remote import Outcomes, Rules
+
+CopyTo: TypeAlias = "Callable[[str, OnProgress], Awaitable[Copied]]"
+
+MIB = 1024 * 1024
+
+
+class CopyOutcomes(Outcomes):
+    """The outcomes of a copy at many nodes, in the order of their coming; what `copy_many` gives back."""
+
+    def __init__(self, nodes: Iterable[str], copy: CopyTo, **rules: Any) -> None:
+        super().__init__(nodes, Rules(**rules))
+        self._copy = copy
+        self._copied: dict[str, Copied] = {}
+        self._progress: dict[str, Progress] = {}
+
+    @property
+    def copied(self) -> dict[str, Copied]:
+        """What was done at each node at which all was."""
+        return self._copied
+
+    def last_line(self, node: str) -> str:
+        """How far the copy is at a node."""
+        progress = self._progress.get(node)
+        if progress is None:
+            return ""
+        return f"{progress.done / MIB:.1f} of {progress.total / MIB:.1f} MiB, {progress.files} files"
+
+    async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
+        try:
+            self._copied[node] = await self._copy(node, lambda progress: self._progress.update({node: progress}))
+        finally:
+            self._progress.pop(node, None)
+        return 0, None

@@ -1,0 +1,118 @@
+"""One exchange of a copy as its client makes it: to a node, from one, or from one to another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from zmesh.errors import CopyFailed
+from zmesh.files import beneath
+from zmesh.files.listing import Top
+from zmesh.files.places import Job, name_of
+from zmesh.files.progress import OnProgress, Progress, reason
+from zmesh.files.receiver import Receiver
+from zmesh.files.records import MAX_TEXT, EndedEarly, Kind, unpack
+from zmesh.files.sender import Sender
+from zmesh.files.session import READ, WRITE, session
+from zmesh.files.target import Rules, Target
+from zmesh.runtime import ThreadPool
+from zmesh.serving import OpenStream
+
+
+class Transfer:
+    """One exchange, or two for a copy from one node to another."""
+
+    def __init__(
+        self, open_stream: OpenStream, recursive: bool, on_progress: OnProgress | None, route_timeout: float | None
+    ) -> None:
+        self._open_stream = open_stream
+        self._recursive = recursive
+        self._report = on_progress
+        self._route_timeout = route_timeout
+        self.progress = Progress()
+
+    async def make(self, job: Job) -> None:
+        """Make it; what was not copied is in the progress. Raises CopyFailed if nothing can be, and as `stream`."""
+        threads = ThreadPool(1, "zmesh-find-file")
+        try:
+            if job.node_from is None:
+                tops = await threads.call(lambda: _tops(job.paths, follow=not self._recursive))
+                await self._to(job, tops)
+            elif job.node_to is None:
+                target = await threads.call(lambda: _target(job))
+                await self._from(job, job.node_from, target)
+            else:
+                await self._between(job, job.node_from, job.node_to)
+        finally:
+            threads.close()
+
+    async def _to(self, job: Job, tops: Sequence[Top]) -> None:
+        node = job.node_to or ""
+        async with session(self._open_stream, node, WRITE, _destination(job), self._route_timeout) as (
+            records,
+            replies,
+        ):
+            sender = Sender(
+                tops, recursive=self._recursive, records=records, send=replies.write, progress=self.progress,
+                on_progress=self._report, far=f"node {node!r}: ",
+            )  # fmt: skip
+            await sender.run()
+
+    async def _from(self, job: Job, node: str, target: Target) -> None:
+        start = {"paths": job.paths, "recursive": self._recursive}
+        async with session(self._open_stream, node, READ, start, self._route_timeout) as (records, replies):
+            receiver = Receiver(
+                target, Rules(), sender=node.encode(), records=records, send=replies.write, progress=self.progress,
+                on_progress=self._report, far=f"node {node!r}: ",
+            )  # fmt: skip
+            await receiver.run()
+
+    async def _between(self, job: Job, source: str, destination: str) -> None:
+        """Have one node grant the files to the other, and that one fetch them."""
+        wanted = {"paths": job.paths, "recursive": self._recursive, "reader": destination}
+        async with session(self._open_stream, source, READ, wanted, self._route_timeout) as (granted, _):
+            grant = await granted.next()
+            if grant is None or grant.kind != Kind.GRANT:
+                raise EndedEarly(f"node {source!r} grants nothing")
+            start = {**_destination(job), "from": {"node": source, "token": grant.body}}
+            async with session(self._open_stream, destination, WRITE, start, self._route_timeout) as (records, _):
+                failures: list[str] = []
+                while (each := await records.next()) is not None and each.kind != Kind.FINISHED:
+                    if each.kind == Kind.STATUS:
+                        self._take(unpack(each.body))
+                    elif each.kind == Kind.FAULT:
+                        failures.append(each.body.decode(errors="replace")[:MAX_TEXT])
+                if each is None:
+                    raise EndedEarly(f"node {destination!r} has ended the copy before its end")
+                self.progress.failures = failures
+
+    def _take(self, counts: dict[str, Any]) -> None:
+        self.progress.take(counts)
+        if self._report is not None:
+            self._report(self.progress)
+
+
+def _destination(job: Job) -> dict[str, Any]:
+    return {"path": job.destination, "into": job.into, "contents": job.contents}
+
+
+def _tops(paths: Sequence[bytes], *, follow: bool) -> list[Top]:
+    """The sources on this machine. Raises CopyFailed for one that is not there."""
+    tops = []
+    for path in paths:
+        try:
+            spot = beneath.find((beneath.ROOT,), os.path.join(os.getcwdb(), path), follow=follow)
+        except OSError as error:
+            raise CopyFailed(reason(path, error)) from None
+        tops.append(Top(spot, path, name_of(path)))
+    return tops
+
+
+def _target(job: Job) -> Target:
+    """The destination on this machine. Raises CopyFailed."""
+    try:
+        path = os.path.join(os.getcwdb(), job.destination)
+        return Target.find((beneath.ROOT,), path, into=job.into, contents=job.contents)
+    except OSError as error:
+        raise CopyFailed(reason(job.destination, error)) from None

@@ -18,6 +18,7 @@ READERS = {
     Kind.CANCEL: wire.decode_cancel,
     Kind.UNREACHABLE: wire.decode_unreachable,
     Kind.EXPIRED: wire.decode_expired,
+    Kind.KEY_EXCHANGE: wire.decode_key_exchange,
     Kind.HELLO: wire.decode_hello,
     Kind.REFUSE: wire.decode_refuse,
     Kind.GOODBYE: wire.decode_goodbye,

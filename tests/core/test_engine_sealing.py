@@ -203,6 +203,21 @@ def test_a_restarted_server_is_found_again(sim):
     assert outcome.replies == [TEXT]
 
 
+def test_a_leaf_learns_that_a_server_has_restarted(sim):
+    """It has sealed nothing itself; the chunk comes back to its node in the form that the node has sealed."""
+    node = leaf(sim, "a")
+    assert node.send("d", TEXT) is not None
+    sim.run(1.0)
+    sim.nodes["d"].restart()
+    sim.run(3.0)
+    first = node.send("d", TEXT, route_timeout=30.0)
+    sim.run(5.0)
+    assert first.eof is not None
+    outcome = node.send("d", TEXT)
+    sim.run(5.0)
+    assert outcome.replies == [TEXT]
+
+
 def test_a_request_to_a_server_that_restarts_meanwhile_ends(sim):
     sim.nodes["d"].plugin = lambda node, job: None
     outcome = sim.nodes["a"].send("d", TEXT, timeout=60.0)

@@ -198,7 +198,7 @@ def test_every_kind_has_a_row_with_its_number_and_as_many_fields(kind: IntEnum) 
     if kind is wire.Kind.UPDATE:  # the entries are columns of their own
         assert fields == len(wire.Update._fields) - 1 + len(wire.Entry._fields)
     elif kind.name not in lists:
-        assert fields == len(getattr(wire, kind.name.capitalize())._fields)
+        assert fields == len(getattr(wire, kind.name.title().replace("_", ""))._fields)
     elif lists[kind.name] is not None:
         assert len(rows[0][3].partition(" of: ")[2].split(", ")) == len(lists[kind.name]._fields)
 

@@ -28,6 +28,7 @@ from zmesh.identity import (
     Identity,
     IdentityKey,
     Issuer,
+    NodeCredentials,
     Policy,
     Profile,
     Revocation,
@@ -74,6 +75,7 @@ LINK_HEADS: Mapping[Kind, Callable[[bytes], object]] = {
     Kind.CANCEL: wire.decode_cancel,
     Kind.UNREACHABLE: wire.decode_unreachable,
     Kind.EXPIRED: wire.decode_expired,
+    Kind.KEY_EXCHANGE: wire.decode_key_exchange,
 }
 _KINDS = [*LINK_HEADS]
 
@@ -149,6 +151,48 @@ def fuzz_hello(data: bytes) -> None:
     hello = wire.Hello("a", 1, 0.0, False, 9, 0, extensions={wire.IDENTITY: data[: wire.MAX_PROOF]})
     engine.receive(1, wire.encode_link(Kind.HELLO, hello), 0.0)
     engine.check()
+
+
+def fuzz_key_exchange(data: bytes) -> None:
+    """A KEY_EXCHANGE at a node with an identity, and frames for a leaf that has one from its node."""
+    for engine in (_leaf_engine(), _identified_engine()):
+        for number, head in enumerate(split(data)[:8]):
+            kind = (Kind.KEY_EXCHANGE, Kind.ACK, Kind.UNREACHABLE, Kind.EXPIRED)[head[0] % 4 if head else 0]
+            source = ("x.1@a", "c", "a")[number % 3]
+            to = engine.address
+            frames = wire.encode_packet(kind, to, source, head[1:], head)
+            engine.receive(1, frames, 1.0)
+            engine.receive(1, wire.encode_sealed(kind, to, source, head[1:], head, sealed=6), 1.0)
+        engine.tick(1.5)
+        engine.check()
+
+
+def _identified_engine() -> Engine:
+    engine = Engine("b", 2, now=0.0, epoch=float(NOW), serial=100, credentials=_world().credentials)
+    return _linked(engine, "a", dialled=False)
+
+
+def _leaf_engine() -> Engine:
+    engine = Engine("b.1", 2, now=0.0, epoch=float(NOW), serial=100, credentials=_world().credentials, leaf=True)
+    return _linked(engine, "a", dialled=True)
+
+
+def _linked(engine: Engine, node: str, *, dialled: bool) -> Engine:
+    """The engine with a link to a node that shows its certificate."""
+    world, channel = _world(), bytes(64)
+    engine.link_up(1, 0.0, dialled=dialled, channel=channel)
+    time, key = 1000 * NOW, world.credentials_of(node)
+    signed = (
+        wire.signed_by_listener("lab", channel, time, node, 1, engine.node, engine.incarnation)
+        if dialled
+        else wire.signed_by_dialler("lab", channel, time, node, 1)
+    )
+    proof = wire.encode_proof(wire.Proof(time, key.sign(signed), key.own.data))
+    hello = wire.Hello(node, 1, 0.0, False, 9, 1 if dialled else 0, extensions={wire.IDENTITY: proof})
+    engine.receive(1, wire.encode_link(Kind.HELLO, hello), 0.0)
+    assert engine.links()
+    engine.send(MessageId(bytes(16)), "c", RequestHeader("x:y", 0.0), b"x", 0.0)
+    return engine
 
 
 def fuzz_session(data: bytes) -> None:
@@ -310,6 +354,13 @@ class _World:
         self.certificate = self.authority.certificate("b", self.key)
         self.identity = Identity.create(state, Profile("lab", "b"), self.key, self.certificate, trust)
         self.issuer = Issuer(state, trust, self.authority.key)
+        self._others: dict[str, NodeCredentials] = {}
+
+    def credentials_of(self, node: str) -> NodeCredentials:
+        """The credentials of another node, the same each time."""
+        if node not in self._others:
+            self._others[node] = self.authority.credentials(node)
+        return self._others[node]
 
 
 @cache
@@ -354,6 +405,9 @@ def seeds() -> Mapping[str, list[bytes]]:
         Kind.CANCEL: wire.Cancel(MessageId(bytes(16)), True, 1, 0, 1, 2),
         Kind.UNREACHABLE: wire.Unreachable(Kind.CHUNK, "no_route", "a", "c", ("d",), 3.0),
         Kind.EXPIRED: wire.Expired(Kind.CHUNK, "a", "c"),
+        Kind.KEY_EXCHANGE: wire.KeyExchange(
+            7, bytes(32), b"", wire.encode_proof(wire.Proof(1000 * NOW, bytes(64), to_binary(certificate)))
+        ),
     }
     encoded = {kind: wire.encode(value) for kind, value in heads.items()}
     (update,) = wire.encode_update(wire.Update(0, 1, [wire.Entry("c", 1, 1, 100, 1)]))
@@ -372,6 +426,7 @@ def seeds() -> Mapping[str, list[bytes]]:
         "proof": [proof, wire.encode_endorsements([b"e" + endorsement.encode()]), bytes(80)],
         "engine": [joined(*numbered[:8]), joined(*(each for head in numbered for each in (head, b"")))],
         "hello": [proof],
+        "key_exchange": [joined(*(b"%c" % number + encoded[Kind.KEY_EXCHANGE] for number in range(4)))],
         "session": [b"\xff\xff".join(session.seal(b"route", b"head", body)) for body in (b"", b"body")],
         "certificate": [certificate.line.encode(), to_binary(certificate)],
         "signed_certificate": [

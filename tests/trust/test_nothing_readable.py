@@ -60,6 +60,28 @@ async def test_nothing_of_a_transfer_over_three_hops_can_be_read_on_a_link_or_at
         assert {"alpha", "delta"} <= addresses
 
 
+async def test_the_hub_of_a_laptop_reads_nothing_of_what_it_sends(
+    lab: Lab, given: dict[str, list[list[bytes]]]
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        hub = lab.controller(lab.identity("relay", age=3600, peers=False), listen=["tcp://127.0.0.1:0"])
+        await stack.enter_async_context(hub)
+        tap = await stack.enter_async_context(Wiretap(hub.listening[0]))
+        edge = lab.controller(lab.identity("edge", age=3600, peers=False), peers=[keyed(hub)])
+        laptop = lab.controller(lab.identity("ada", age=3600, peers=False), peers=[keyed(hub, tap.url)], ephemeral=True)
+        await stack.enter_async_context(edge)
+        await stack.enter_async_context(laptop)
+        await hub.wait_for("edge", 30)
+        metadata = {"owner": "ada-lovelace", "quarterly": "confidential"}
+        reply: Any = await laptop.request("edge", "echo:echo", TEXT, content_type="text/ledger", metadata=metadata)
+        assert reply.readall() == TEXT
+    assert len(tap.heard) > 2 * len(TEXT)
+    assert readable(tap.heard) == set()
+    passed = [parts for parts in given["relay"] if parts[0][1] >= FIRST_ROUTED]
+    assert sum(len(part) for parts in passed for part in parts) > 2 * len(TEXT)
+    assert readable(b"".join(part for parts in passed for part in parts)) == set()
+
+
 async def test_the_same_transfer_without_identities_is_found_by_the_same_means(
     given: dict[str, list[list[bytes]]],
 ) -> None:

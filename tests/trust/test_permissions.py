@@ -41,7 +41,7 @@ async def test_a_tag_of_the_certificate_allows_what_the_id_does_not(lab: Lab) ->
 
 
 async def test_a_leaf_with_a_certificate_of_its_own_does_not_act_in_the_name_of_the_node_it_dials(lab: Lab) -> None:
-    """It may do what its own certificate allows at that node, and elsewhere what anybody may."""
+    """It may do what its own certificate allows, at that node and at others."""
     hub = lab.controller(identity(lab, "relay"), listen=["tcp://127.0.0.1:0"], allow={"echo:*": ["ada"]})
     async with hub:
         edge = lab.controller(identity(lab, "edge"), peers=[keyed(hub)], allow={"digest:*": ["relay"]})
@@ -53,5 +53,22 @@ async def test_a_leaf_with_a_certificate_of_its_own_does_not_act_in_the_name_of_
             assert reply.text() == "hello"
             assert await leaf.request("edge", "echo:echo", "hello")
             assert await hub.request("edge", "digest:sha256", b"hello")
-            with pytest.raises(zmesh.NotAllowed, match="its certificate is known to 'relay' alone"):
+            with pytest.raises(zmesh.NotAllowed, match=r"does not let 'ada' call digest:sha256"):
                 await leaf.request("edge", "digest:sha256", b"hello")
+
+
+async def test_a_person_is_known_by_certificate_at_nodes_that_the_laptop_does_not_dial(lab: Lab) -> None:
+    allow = {"echo:*": ["ada"], "digest:*": ["tag:ops"], "sleep:*": ["relay"]}
+    hub = lab.controller(identity(lab, "relay"), listen=["tcp://127.0.0.1:0"])
+    async with hub:
+        edge = lab.controller(identity(lab, "edge"), peers=[keyed(hub)], allow=allow)
+        laptop = lab.controller(identity(lab, "ada", "ops"), peers=[keyed(hub)], ephemeral=True)
+        async with edge, laptop:
+            await hub.wait_for("edge", 30)
+            assert await laptop.request("edge", "echo:echo", "hello")
+            assert await laptop.request("edge", "digest:sha256", b"hello")
+            with pytest.raises(zmesh.NotAllowed, match=r"does not let 'ada' \(tags: ops\) call sleep:execute"):
+                await laptop.request("edge", "sleep:execute", "0")
+            for directive in ("echo:echo", "digest:sha256"):
+                with pytest.raises(zmesh.NotAllowed, match="does not let 'relay'"):
+                    await hub.request("edge", directive, "hello")

@@ -47,6 +47,8 @@ class Adjacency:
     def check_trust(self, now: float, *, in_full: bool = False) -> None:
         """End the links to nodes that are not believed any more."""
         self._routing.check_trust(now, in_full=in_full)
+        if self._forwarding.end_to_end is not None:
+            self._forwarding.end_to_end.sweep(now)
         for ended in self._neighbours.disbelieved(now):
             self.follow(ended, now)
 

@@ -74,6 +74,13 @@ class Session(Protocol):
         """A head that was sealed here, in plain. Raises Unsealable."""
 
 
+class PrivateKey(Protocol):
+    """An X25519 key that was made for one key exchange."""
+
+    public: bytes
+    """What the other end is sent; it says which cipher this node prefers, too."""
+
+
 REASONS = (
     "no_certificate",
     "certificate",
@@ -118,6 +125,14 @@ class Credentials(Protocol):
         """A session of two public exchange keys; `here` and `there`: node and incarnation. Raises Disbelieved.
 
         `counter` and `highest`: those of a former session of the same keys, or more.
+        """
+
+    def new_key(self) -> PrivateKey:
+        """A new key, for one key exchange."""
+
+    def agree(self, key: PrivateKey, theirs: bytes, here: tuple[str, int], there: tuple[str, int]) -> Session:
+        """The session of a key of `new_key` and that of the other end. `here` and `there`: their names (`wire.name_of`)
+        and incarnations. Raises Disbelieved.
         """
 
     def sign(self, data: bytes) -> bytes:

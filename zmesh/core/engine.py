@@ -17,7 +17,7 @@ from zmesh.core.adjacency import Adjacency
 from zmesh.core.credentials import Credentials
 from zmesh.core.delivery import Delivery
 from zmesh.core.effects import Effect, Report
-from zmesh.core.forwarding import DRAIN, Forwarding, Sealing
+from zmesh.core.forwarding import DRAIN, Forwarding, KeyExchanges, Sealing
 from zmesh.core.limits import DEFAULT_COST, DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.neighbours import (
@@ -89,6 +89,9 @@ class Engine(View):
         self.forwarding = Forwarding(node, incarnation, self.routing, leaf=leaf, limits=limits)
         if credentials is not None and not leaf:
             self.forwarding.sealing = Sealing(node, incarnation, credentials, self.routing, now, limits)
+        if credentials is not None:
+            exchanges = KeyExchanges(node, incarnation, credentials, self._clock, leaf=leaf, limits=limits)
+            self.forwarding.exchange_keys(exchanges)
         self.neighbours = Neighbours(
             node,
             incarnation,
@@ -102,6 +105,9 @@ class Engine(View):
         )
         self.fib = self.forwarding.fib
         self.delivery = Delivery(self.forwarding, route_timeout, self._delivery_alarm, leaf=leaf, limits=limits)
+        if self.forwarding.key_exchanges is not None:
+            self.forwarding.key_exchanges.in_use = self.delivery.knows
+        self._leaf_end = self.forwarding.end_to_end if leaf else None
         self._adjacency = Adjacency(node, self.neighbours, self.routing, self.forwarding, self.delivery, leaf=leaf)
         self._routing_frames = RoutingFrames(self.routing, self.forwarding, self.delivery, self._adjacency)
         self._alarms = (
@@ -380,14 +386,12 @@ class Engine(View):
             raise WireError("a leaf speaks for another node")
         if link.enrolling and not self.neighbours.admits_enrolling(link, route, sum(map(len, frames)), now):
             return
-        here = route.destination == self.forwarding.address or (self.leaf and self._is_me(route.destination))
-        is_sealed = self.forwarding.sealing is not None and not link.leaf
-        if here and is_sealed:
-            opened = self.forwarding.unseal(route, now)
-            if opened is None:
-                return
-            route = opened
-        elif here or (link.leaf and self.forwarding.sealing is not None):
+        forwarding = self.forwarding
+        here = route.destination == forwarding.address or (self.leaf and self._is_me(route.destination))
+        if here and forwarding.end_to_end is not None and not link.leaf:
+            self._on_sealed(link, route, frames, now)
+            return
+        if here or (link.leaf and forwarding.sealing is not None and not route.sealed):
             try:
                 wire.verify(frames, route)
             except WireError as error:
@@ -398,23 +402,41 @@ class Engine(View):
         if here:
             self._arrive(route, now, link.node)
         else:
-            self.forwarding.forward(link.id, route, tuple(frames), now)
+            forwarding.forward(link.id, route, tuple(frames), now)
+
+    def _on_sealed(self, link: Link, route: Packet, frames: Frames | list[bytes], now: float) -> None:
+        """A packet for this node, which has an identity, from another node."""
+        forwarding = self.forwarding
+        end_to_end = forwarding.end_to_end
+        assert end_to_end is not None
+        if route.kind == wire.Kind.KEY_EXCHANGE:
+            if not link.limiter.has("key_exchanges", now):
+                raise RateExceeded("key_exchanges")
+            link.limiter.spend("key_exchanges", 1)
+            end_to_end.on_key_exchange(route, frames, now)
+        elif self.leaf:
+            for opened in end_to_end.unseal_at_leaf(route, frames, link.node):
+                self._arrive(opened, now, link.node, route)
+        else:
+            found = forwarding.unseal(route, now)
+            if found is not None:
+                self._arrive(found, now, link.node, route)
 
     def _is_me(self, destination: Address) -> bool:
         """A leaf with several links has several addresses, also the one at an uplink that it was attached to before."""
         return destination.startswith(f"{self.node}@")
 
-    def _arrive(self, route: Packet, now: float, via: NodeId | None) -> None:
+    def _arrive(self, route: Packet, now: float, via: NodeId | None, sealed: Packet | None = None) -> None:
         """Process a frame for this node. Errors in it are those of its source, not of the neighbour that forwards it.
 
-        `via`: the neighbour that it came from; None: this node.
+        `via`: the neighbour that it came from; None: this node. `sealed`: the packet as it came, if it was sealed.
         """
         try:
             refusal = self.delivery.on_frame(route, now, via)
         except WireError as error:
             refusal = f"{error.reason}: {error}"
         if refusal == "restarted":
-            self.forwarding.send_unreachable(route, now, refusal)
+            self.forwarding.send_unreachable(route if sealed is None else sealed, now, refusal)
         elif refusal is not None:
             self.forwarding.emit(Report("frame_dropped", wire.host_of(route.source), None, refusal))
 
@@ -433,7 +455,7 @@ class Engine(View):
 
     def _finish(self, now: float) -> list[Effect]:
         """End a stimulus that changes nothing in routes and records."""
-        return self._done(now) if self.forwarding.looped else self.forwarding.take()
+        return self._done(now) if self.forwarding.looped or self._leaf_end is not None else self.forwarding.take()
 
     def _done(self, now: float) -> list[Effect]:
         """End the stimulus: select routes, deliver what this node has sent to itself, return the effects."""
@@ -445,4 +467,6 @@ class Engine(View):
         while looped := self.forwarding.take_looped():
             for packet in looped:
                 self._arrive(packet, now, None)
+        if self._leaf_end is not None:
+            self._leaf_end.send_requests(now)
         return self.forwarding.take()

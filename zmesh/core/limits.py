@@ -104,6 +104,16 @@ class Limits(NamedTuple):
     statements: Rate = Rate(512, 16384)
     """Revocations and endorsements that are read, for each link."""
 
+    key_exchanges: Rate = Rate(100, 1000)
+    """KEY_EXCHANGEs that are verified and answered, for each link; one costs a millisecond at most."""
+
+    key_parties: int = 4096
+    """Other ends of key exchanges, which are leaves with a certificate of their own, and for such a leaf nodes. One
+    without open exchanges makes way for another."""
+
+    key_parties_per_identity: int = 1024
+    """The same, of one certificate's id."""
+
     # -- exchanges, peers and nodes that have left --
 
     departed_nodes: int = 1024

@@ -189,9 +189,14 @@ class View:
         """Who an address was proven to be; None if that is not known, or this node has no identity.
 
         A node is who the certificate of its record says. A leaf without a certificate of its own acts in the name of
-        the node that it is attached to. One with its own, which has a dot in its id, is known to that node alone.
+        the node that it is attached to. One with its own, which has a dot in its id, shows it to the nodes that it
+        exchanges keys with.
         """
         leaf, _, host = address.rpartition("@")
+        if host != self.node and self.forwarding.key_exchanges is not None:
+            found = self.forwarding.key_exchanges.identity(address)
+            if found is not None:
+                return found
         if leaf and host == self.node:
             for link in self.neighbours.to(NodeId(Address(leaf))):
                 if link.certified is not None:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from zmesh.core.credentials import Certified, Disbelieved, PeerIdentity, Unsealable
+from zmesh.core.credentials import Certified, Disbelieved, PeerIdentity, PrivateKey, Unsealable
 from zmesh.core.message import Address, NodeId
 from zmesh.errors import ConfigError
 from zmesh.identity.certificates import Certificate, read_certificate
@@ -90,6 +90,30 @@ class NodeCredentials:
     ) -> Session:
         """A session of two public exchange keys; `here` and `there`: node and incarnation. Raises Disbelieved."""
         private = self._exchange if own == self._exchange.public else self._former
+        return self._session(private, theirs, here, there, counter, highest)
+
+    def new_key(self) -> ExchangeKey:
+        """A new key, for one key exchange."""
+        return self._new_exchange_key()
+
+    def agree(self, key: PrivateKey, theirs: bytes, here: tuple[str, int], there: tuple[str, int]) -> Session:
+        """The session of a key of `new_key` and that of the other end, each with its name and incarnation.
+
+        Raises Disbelieved.
+        """
+        assert isinstance(key, ExchangeKey)
+        return self._session(key, theirs, here, there)
+
+    def _session(
+        self,
+        private: ExchangeKey,
+        theirs: bytes,
+        here: tuple[str, int],
+        there: tuple[str, int],
+        counter: int = 0,
+        highest: int = 0,
+    ) -> Session:
+        own = private.public
         try:
             secret = private.shared(theirs)
         except Unsealable as error:

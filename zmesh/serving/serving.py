@@ -136,7 +136,7 @@ class Serving:
         """Whether its sender may call its directive; if not, the request is ended, and no payload read.
 
         A leaf (`cli-4f2a@hub`) may do what its host may. One that has a certificate of its own (`ada.4f2a@hub`) may do
-        what that allows at the node that it is attached to; elsewhere, where nobody has seen it, what anybody may.
+        what that allows; one that has not shown it, although its name has a dot, what anybody may.
         """
         if request.directive not in FOR_NEWCOMERS and self.driver.engine.is_enrolling(request.sender):
             text = f"node {self.node_id!r} lets {request.sender!r} do nothing but enrol, as it has no certificate"
@@ -153,7 +153,7 @@ class Serving:
             text = f"node {self.node_id!r} does not let {(who or request.sender)!r}{held} call {request.directive}"
             remedy = f"its configuration would, with {decision.remedy}"
             if not who:
-                remedy = f"its certificate is known to {request.sender.rpartition('@')[2]!r} alone; link to this node"
+                remedy = f"{request.sender!r} has not shown its certificate; is its zmesh an older one?"
             request.finish(reason=NotAllowed.code, error=f"{text} ({decision.rule}); {remedy}")
         return decision.allowed
 

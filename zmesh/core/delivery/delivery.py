@@ -86,6 +86,10 @@ class Delivery:
             "peers": len(self._peers),
         }
 
+    def knows(self, name: str, incarnation: int) -> bool:
+        """Whether there is something between this node and that incarnation of a node, or a leaf (its id and `@`)."""
+        return self._peers.knows(name, incarnation)
+
     def usage(self) -> dict[str, int]:
         """What other nodes make this one keep, by the name of its limit."""
         return self._peers.usage()

@@ -138,6 +138,10 @@ class Peers:
             peer = self._peers[address] = Peer(address, self._highest_number, self._quotas.admit(via))
         return peer
 
+    def knows(self, name: str, incarnation: int) -> bool:
+        """Whether that node, or that leaf (its id and `@`), is in the table."""
+        return (name[:-1], incarnation) in self._leaves if name.endswith("@") else Address(name) in self._peers
+
     def identify(self, source: Address, incarnation: int, now: float, via: NodeId | None = None) -> Peer | None:
         """The peer that has sent a frame, in the table from now on; None if its incarnation is stale.
 

@@ -13,14 +13,16 @@ from typing import NamedTuple, cast
 from zmesh.core import wire
 from zmesh.core.credentials import Unsealable
 from zmesh.core.effects import Effect, Report, Transmit, transmit
+from zmesh.core.forwarding.end_to_end import EndToEnd
 from zmesh.core.forwarding.fib import Fib, Ingress
 from zmesh.core.forwarding.hints import Hints
+from zmesh.core.forwarding.key_exchanges import KeyExchanges, Waiting
 from zmesh.core.forwarding.queues import BULK, Queue
 from zmesh.core.forwarding.sealing import Sealing
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.routing import Routing
-from zmesh.core.wire import FIRST_ROUTED, MAX_TTL, Frames, Kind, Packet, WireError
+from zmesh.core.wire import FIRST_ROUTED, FLAG_LEAF, FLAG_SEALED, MAX_TTL, Frames, Kind, Packet, WireError
 
 LAGGING_BYTES = 256 * 1024
 DRAIN = 32
@@ -44,14 +46,15 @@ _next_hop = cast("Callable[[tuple[LinkId, int, bool]], NextHop]", partial(tuple.
 class Port:
     """The forwarding state of one link: its queue, and the node at its other end once that has sent its HELLO.
 
-    `error_frames` limits the UNREACHABLEs and EXPIREDs about frames of this link (as RFC 1812 section 4.3.2.8 does).
+    `seals`: the node is a leaf with a certificate of its own, which seals for itself. `error_frames` limits the
+    UNREACHABLEs and EXPIREDs about frames of this link (as RFC 1812 section 4.3.2.8 does).
     """
 
-    __slots__ = ("error_frames", "leaf", "node", "queue")
+    __slots__ = ("error_frames", "leaf", "node", "queue", "seals")
 
     def __init__(self, error_frames: TokenBucket) -> None:
         self.node: NodeId | None = None
-        self.leaf = False
+        self.leaf = self.seals = False
         self.queue = Queue()
         self.error_frames = error_frames
 
@@ -74,7 +77,10 @@ class Forwarding:
         self.hints = Hints(node, routing, limits)
         self.fib = Fib(node)
         self.sealing: Sealing | None = None
-        """Seals what leaves for other nodes; None: packets are in plain."""
+        """Seals what leaves for other nodes; None: packets are in plain, or this is a leaf."""
+        self.key_exchanges: KeyExchanges | None = None
+        """With leaves that have certificates, and of one; None: this node has no certificate."""
+        self.end_to_end: EndToEnd | None = None
         self._limits = limits
         self._routing = routing
         self._ports: dict[LinkId, Port] = {}
@@ -109,10 +115,10 @@ class Forwarding:
         """Open the port of a new link."""
         self._ports[link] = Port(TokenBucket(self._limits.error_frames, now))
 
-    def identify(self, link: LinkId, node: NodeId, *, leaf: bool) -> None:
+    def identify(self, link: LinkId, node: NodeId, *, leaf: bool, certified: bool = False) -> None:
         """The other end of a link has sent its HELLO."""
         port = self._ports[link]
-        port.node, port.leaf = node, leaf
+        port.node, port.leaf, port.seals = node, leaf, leaf and certified
 
     def admit(self, link: LinkId, ingress: Ingress) -> None:
         """A link to a node that is no leaf is up: the FIB passes its packets on."""
@@ -244,6 +250,8 @@ class Forwarding:
         source = self.address
         frames = self._encode(kind, destination, source, head, body)
         if frames is None:
+            if self.leaf and self.end_to_end is not None:
+                self.end_to_end.wait(Waiting(kind, destination, head, body))
             return
         port = self._ports.get(link)
         if port is None or port.queue.full or port.queue.size_bytes:
@@ -255,23 +263,51 @@ class Forwarding:
         self, kind: int, destination: Address, source: Address, head: bytes, body: bytes, ttl: int = MAX_TTL
     ) -> Frames | None:
         """A packet of this node or a leaf of it as it leaves, sealed if it has to be; None if it is dropped."""
-        sealing = self.sealing
-        if sealing is None or wire.host_of(destination) == self.node:
+        exchanges, sealing = self.key_exchanges, self.sealing
+        host = wire.host_of(destination)
+        if exchanges is None or host == (self.home if self.leaf else self.node):
             return wire.encode_packet(kind, destination, source, head, body, ttl)
-        sealed = sealing.seal(kind, destination, source, head, body)
+        if len(host) != len(destination) or self.leaf:  # for a leaf, or by one
+            party = destination if exchanges.knows(destination) else Address(host)
+            if exchanges.knows(party):
+                found = exchanges.seal(party, kind, destination, source, head, body)
+                if found is not None:
+                    return wire.encode_sealed(kind, destination, source, *found, ttl, FLAG_SEALED | FLAG_LEAF)
+                sealing = None
+        sealed = sealing.seal(kind, destination, source, head, body) if sealing is not None else None
         if sealed is None:
-            self.emit(Report("frame_dropped", wire.host_of(destination), None, "no_key"))
+            if not self.leaf:
+                self.emit(Report("frame_dropped", host, None, "no_key"))
             return None
         return wire.encode_sealed(kind, destination, source, *sealed, ttl)
 
-    def unseal(self, packet: Packet, now: float) -> Packet | None:
-        """A packet that has come for this node, or for a leaf of it, in plain; None if it is dropped."""
-        if self.sealing is None:
+    def exchange_keys(self, key_exchanges: KeyExchanges) -> None:
+        """Seal for leaves that have certificates, or as one; they are in plain otherwise, or sealed by their node."""
+        self.key_exchanges = key_exchanges
+        self.end_to_end = EndToEnd(self, key_exchanges)
+
+    @property
+    def home(self) -> NodeId | None:
+        """The node that this leaf is attached to."""
+        return self.neighbour(self.uplink) if self.uplink is not None else None
+
+    def unseal(self, packet: Packet, now: float, *, reopens: bool = True) -> Packet | None:
+        """A packet that has come for this node, or for a leaf of it, in plain; None if it is dropped.
+
+        `reopens`: what comes back in an error was sealed here, and not by a leaf.
+        """
+        exchanges, sealing = self.key_exchanges, self.sealing
+        if exchanges is None or sealing is None:
             return packet
         try:
-            return self.sealing.open(packet)
+            if packet.sealed & FLAG_LEAF:
+                head, body = exchanges.open(packet)
+                return packet._replace(head=head, body=body, sealed=0)
+            if "@" in packet.source and exchanges.knows(packet.source):  # its node could have made this
+                raise Unsealable("not_by_the_leaf")
+            return sealing.open(packet, reopens=reopens)
         except Unsealable as error:
-            if error.reason == "restarted":
+            if error.reason == "restarted" or (error.reason == "no_key" and packet.sealed & FLAG_LEAF):
                 self.send_unreachable(packet, now, error.reason)
             reason = f"unsealable: {error.reason}"
         except WireError as error:
@@ -306,14 +342,31 @@ class Forwarding:
             self.emit(Report("frame_dropped", route.host, link, "no_route"))
             if _may_answer(port, now):
                 self.send_unreachable(route, now)
-        elif (onward := self._onward(port, route, frames, now)) is not None:
+        elif (onward := self._onward(port, out, route, frames, now)) is not None:
             self.enqueue(out, onward, route.kind, route.source, route.destination)
 
-    def _onward(self, port: Port, route: Packet, frames: Frames, now: float) -> Frames | None:
+    def _is_for_leaf(self, route: Packet) -> bool:
+        """Whether a packet for a leaf that seals for itself is to be passed on as it is."""
+        if not route.sealed & FLAG_LEAF:
+            return route.kind == Kind.KEY_EXCHANGE
+        try:
+            return self.key_exchanges is not None and not self.key_exchanges.is_for_here(route)
+        except WireError:
+            return False
+
+    def _onward(self, port: Port, out: LinkId, route: Packet, frames: Frames, now: float) -> Frames | None:
         """A frame as it leaves; what a leaf of this node has sent is sealed here, and what is for one opened."""
         if self.sealing is None or port.leaf is (route.host == self.node):
             return wire.onward(frames)
-        found = route if port.leaf else self.unseal(route, now)
+        if port.leaf:
+            if route.sealed or route.kind == Kind.KEY_EXCHANGE:
+                return wire.onward(frames)
+            found: Packet | None = route
+        else:
+            seals = self._ports[out].seals
+            if seals and self._is_for_leaf(route):
+                return wire.onward(frames)
+            found = self.unseal(route, now, reopens=not seals)
         if found is None:
             return None
         return self._encode(found.kind, found.destination, found.source, found.head, found.body, found.ttl - 1)
@@ -350,6 +403,10 @@ class Forwarding:
         head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled, text))
         self._send_back(Kind.UNREACHABLE, head, route)
 
+    def egress(self, destination: Address) -> LinkId | None:
+        """The link that frames for that destination leave on, or None."""
+        return self._egress(destination, wire.host_of(destination))
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _egress(self, destination: Address, host: NodeId) -> LinkId | None:
@@ -373,12 +430,12 @@ class Forwarding:
             self._send_back(Kind.UNREACHABLE, head, route)
 
     def _send_back(self, kind: Kind, head: bytes, route: Packet) -> None:
-        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK) or len(route.head) > MAX_RETURNED:
+        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK, Kind.KEY_EXCHANGE) or len(route.head) > MAX_RETURNED:
             return
         if self.next_hop(route.source) is None:
             return
         about = route.head
-        if route.sealed and self.sealing is not None and wire.host_of(route.source) == self.node:
+        if route.sealed == FLAG_SEALED and self.sealing is not None and wire.host_of(route.source) == self.node:
             try:
                 about = self.sealing.reopen(route.kind, route.destination, route.source, about)
             except (Unsealable, WireError):  # not a packet of this node, whatever its source says
@@ -389,6 +446,8 @@ class Forwarding:
         """Raise AssertionError if effects were not taken out, or an entry leads to a link without a port."""
         if self._effects or self.looped:
             raise AssertionError("effects that were not taken out")
+        if self.end_to_end is not None:
+            self.end_to_end.check()
         if not self._ports.keys() >= {*self._leaves.values(), *([self.uplink] if self.uplink is not None else [])}:
             raise AssertionError("an entry that leads to a link without a port")
         routes = {destination: selected.link for destination, selected in self._routing.routes().items()}

@@ -106,8 +106,10 @@ class Sealing:
                 return None
         return session.seal(wire.authenticated(kind, destination, source), head, body)
 
-    def open(self, packet: Packet) -> Packet:
+    def open(self, packet: Packet, *, reopens: bool = True) -> Packet:
         """A packet for this node or a leaf of it, with its head and its body in plain. Raises Unsealable, WireError.
+
+        `reopens`: what comes back in an error was sealed here, and not by a leaf.
 
         The reason `restarted` means that its source does not know of this incarnation yet.
         """
@@ -125,7 +127,7 @@ class Sealing:
         route = wire.authenticated(packet.kind, packet.destination, packet.source)
         head, body = session.open(route, packet.head, packet.body)
         if packet.kind in (wire.Kind.UNREACHABLE, wire.Kind.EXPIRED):
-            body = self._open_returned(packet, head, body)
+            body = self._open_returned(packet, head, body, reopens=reopens)
         return packet._replace(head=head, body=body, sealed=False)
 
     def reopen(self, kind: int, destination: Address, source: Address, head: bytes) -> bytes:
@@ -136,18 +138,10 @@ class Sealing:
             raise Unsealable("not_ours")
         return found[1].reopen(wire.authenticated(kind, destination, source), head)
 
-    def _open_returned(self, packet: Packet, head: bytes, body: bytes) -> bytes:
+    def _open_returned(self, packet: Packet, head: bytes, body: bytes, *, reopens: bool) -> bytes:
         """The head of the own packet that an error is about. A node speaks for itself alone."""
-        is_lost = packet.kind == wire.Kind.UNREACHABLE
-        note = wire.decode_unreachable(head) if is_lost else wire.decode_expired(head)
-        at = wire.host_of(packet.source)
-        if note.at != at or (
-            isinstance(note, wire.Unreachable)
-            and note.reason in ("restarted", "gone")
-            and wire.host_of(note.destination) != at
-        ):
-            raise Unsealable("forged")
-        return self.reopen(note.kind, note.destination, packet.destination, body)
+        note = read_note(packet.kind, head, wire.host_of(packet.source))
+        return self.reopen(note.kind, note.destination, packet.destination, body) if reopens else body
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
@@ -219,3 +213,16 @@ class Sealing:
         known = {id(session) for _, session in self._sessions.values()}
         if any(id(session) not in known for _, session in self._sending.values()):
             raise AssertionError("a session that is used and not in the table")
+
+
+def read_note(kind: int, head: bytes, at: NodeId) -> wire.Unreachable | wire.Expired:
+    """An UNREACHABLE or EXPIRED, in which node `at` speaks for itself alone. Raises Unsealable, WireError."""
+    note = wire.decode_unreachable(head) if kind == wire.Kind.UNREACHABLE else wire.decode_expired(head)
+    speaks_for_another = (
+        isinstance(note, wire.Unreachable)
+        and note.reason in ("restarted", "gone", "no_key")
+        and wire.host_of(note.destination) != at
+    )
+    if note.at != at or speaks_for_another:
+        raise Unsealable("forged")
+    return note

@@ -103,7 +103,7 @@ class Handshake:
             return Verdict(refusal=wire.Refuse("leaf", "both ends are ephemeral, and neither forwards"))
         link.node, link.leaf = hello.node, hello.leaf
         link.session = hello.session
-        self._forwarding.identify(link.id, link.node, leaf=link.leaf)
+        self._forwarding.identify(link.id, link.node, leaf=link.leaf, certified=link.certified is not None)
         if link.dialled and link.greetings == 1 and link.rtt is None:  # of several, it is not known which is answered
             link.measure(now - link.greeted)
         rivals, known_alive = self._rivals(link)

@@ -4,6 +4,8 @@
     ENDORSEMENTS    those of its authority              of a HELLO
     SIGNATURE   digest of the certificate 16 | signature 64    of a RECORD
 
+A KEY_EXCHANGE is between a leaf with a certificate of its own and another end: the key of either, and its proof.
+
 `time` is the sender's clock in milliseconds since 1970, and the certificate that of OpenSSH, in its binary form. What
 is signed is never sent: both ends make it of what they know.
 """
@@ -13,8 +15,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from zmesh.core.wire.fields import CRITICAL, WireError, pack, read_items, unpack
-from zmesh.core.wire.limits import MAX_HEAD, MAX_RECORDS
+from zmesh.core.wire.fields import CRITICAL, WireError, pack, read_array, read_int, read_items, unpack
+from zmesh.core.wire.limits import MAX_HEAD, MAX_KEY, MAX_RECORDS, U64
 from zmesh.core.wire.packet import Frames, Kind, encode_link
 
 IDENTITY = CRITICAL
@@ -39,6 +41,7 @@ DIGEST_BYTES = 16
 BATCH_BYTES = 48 * 1024
 SIGNATURE_BYTES = 64
 MAX_PROOF = 8 + SIGNATURE_BYTES + MAX_CERTIFICATE
+MAX_KEY_EXCHANGE = MAX_PROOF + 256
 _PROOF = Struct(f">Q{SIGNATURE_BYTES}s")
 _MAX_TIME = 1 << 53
 
@@ -76,6 +79,32 @@ def signed_by_listener(
 ) -> bytes:
     """What the node that listens signs: both ids and incarnations, since its CURVE key is that of earlier starts."""
     return pack(("zmesh hello 1", "listener", mesh, channel, time, node, incarnation, dialler, its_incarnation))
+
+
+class KeyExchange(NamedTuple):
+    """The head of a KEY_EXCHANGE: an X25519 key that was made for the other end; `answers`: the key that it answers,
+    empty in the first of the two. `proof`: as in a HELLO.
+    """
+
+    incarnation: int
+    key: bytes
+    answers: bytes
+    proof: bytes
+
+
+def decode_key_exchange(head: bytes) -> KeyExchange:
+    """Decode the head of a KEY_EXCHANGE. Raises WireError."""
+    incarnation, key, answers, proof = read_array(unpack(head, MAX_KEY_EXCHANGE), 4)
+    if not (type(key) is type(answers) is type(proof) is bytes and 0 < len(key) <= MAX_KEY and len(answers) <= MAX_KEY):
+        raise WireError("not a key exchange")
+    return KeyExchange(read_int(incarnation, U64), key, answers, proof)
+
+
+def signed_key_exchange(
+    mesh: str, time: int, name: str, incarnation: int, key: bytes, other: str, answers: bytes
+) -> bytes:
+    """What an end of a key exchange signs: `name` and `other` are a node's id, or that of a leaf and `@`."""
+    return pack(("zmesh key exchange 1", mesh, time, name, incarnation, key, other, answers))
 
 
 def encode_signature(digest: bytes, signature: bytes) -> bytes:

@@ -37,6 +37,9 @@ SINGLE_PART = 16 * 1024
 MAX_KNOWN = 1 << 18
 FLAG_BODY_APART = 1
 FLAG_SEALED = 2
+FLAG_LEAF = 4
+"""With FLAG_SEALED: sealed by a leaf itself or for one, whose node can't open it."""
+_SEALING = FLAG_SEALED | FLAG_LEAF
 SEAL_TAG_BYTES = 16
 
 T = TypeVar("T")
@@ -67,6 +70,7 @@ class Kind(IntEnum):
     CANCEL = 18
     UNREACHABLE = 19
     EXPIRED = 20
+    KEY_EXCHANGE = 21
 
 
 _HEADER = Struct(">BBBBBBHII")
@@ -83,7 +87,8 @@ _TTLS = [bytes((ttl,)) for ttl in range(MAX_TTL + 1)]
 
 class Packet(NamedTuple):
     """A packet as it was read. `host` is the node that `destination` is or is attached to; of a packet that stays on
-    its link both addresses are empty. `start` is where its checksum starts; a `sealed` one has none.
+    its link both addresses are empty. `start` is where its checksum starts; a sealed one has none. `sealed` is 0 if it
+    is in plain, else FLAG_SEALED, and FLAG_LEAF beside it.
     """
 
     kind: int
@@ -95,7 +100,7 @@ class Packet(NamedTuple):
     body: bytes
     checksum: int
     start: int
-    sealed: bool = False
+    sealed: int = 0
 
 
 _packet = cast("Callable[[tuple[object, ...]], Packet]", partial(tuple.__new__, Packet))  # spares a call of Python code
@@ -115,14 +120,16 @@ def encode_packet(kind: int, destination: str, source: str, head: bytes, body: b
     return (_HEADER.pack(VERSION, kind, 0, ttl, to_length, of_length, 0, size, zlib.crc32(rest, start)) + rest,)
 
 
-def encode_sealed(kind: int, destination: str, source: str, head: bytes, body: bytes, ttl: int = MAX_TTL) -> Frames:
+def encode_sealed(
+    kind: int, destination: str, source: str, head: bytes, body: bytes, ttl: int = MAX_TTL, sealed: int = FLAG_SEALED
+) -> Frames:
     """A packet whose head and body are sealed, as it leaves its source. The tags of both are its checksum."""
     to, of = destination.encode("ascii"), source.encode("ascii")
     rest = b"".join((to, of, head))
     if HEADER_BYTES + len(rest) + len(body) > SINGLE_PART:
-        flags = FLAG_SEALED | FLAG_BODY_APART
+        flags = sealed | FLAG_BODY_APART
         return (_HEADER.pack(VERSION, kind, flags, ttl, len(to), len(of), 0, len(head), 0) + rest, body)
-    header = _HEADER.pack(VERSION, kind, FLAG_SEALED, ttl, len(to), len(of), 0, len(head), 0)
+    header = _HEADER.pack(VERSION, kind, sealed, ttl, len(to), len(of), 0, len(head), 0)
     return (b"".join((header, rest, body)),)
 
 
@@ -138,8 +145,8 @@ def decode_packet(frames: Frames | list[bytes]) -> Packet:
         raise WireError(f"a packet of {length} bytes")
     number, flags, ttl, to_length, of_length, reserved, size, checksum = _READ.unpack_from(first)
     kind = _KINDS.get(number)
-    sealed = flags & FLAG_SEALED
-    if kind is None or flags - sealed != count - 1 or reserved:
+    sealed = flags & _SEALING
+    if kind is None or flags - sealed != count - 1 or sealed == FLAG_LEAF or reserved:
         text = f"version {number >> 8}, kind {number & 255}, flags {flags}, reserved {reserved}, {count} parts"
         raise WireError(text)
     head_at = HEADER_BYTES + to_length + of_length
@@ -153,12 +160,12 @@ def decode_packet(frames: Frames | list[bytes]) -> Packet:
     if kind < FIRST_ROUTED:
         if to_length or of_length or sealed:
             raise WireError("an address on a packet that stays on its link")
-        return _packet((kind, ttl, "", "", "", first[head_at:body_at], body, checksum, start, False))
+        return _packet((kind, ttl, "", "", "", first[head_at:body_at], body, checksum, start, 0))
     source_at = HEADER_BYTES + to_length
     to, of = first[HEADER_BYTES:source_at], first[source_at:head_at]
     destination, host = _addresses.get(to) or _address(to)
     source, _ = _addresses.get(of) or _address(of)
-    return _packet((kind, ttl, destination, source, host, first[head_at:body_at], body, checksum, start, sealed != 0))
+    return _packet((kind, ttl, destination, source, host, first[head_at:body_at], body, checksum, start, sealed))
 
 
 def _address(data: bytes) -> tuple[Address, NodeId]:
@@ -202,7 +209,7 @@ def pass_on(frames: Frames | list[bytes], table: Mapping[bytes, T], node: NodeId
     if known is None or known[1] == node or number not in _ROUTED or ttl < 2 or reserved or size > MAX_HEAD:
         return None
     passed = first[:_TTL] + _TTLS[ttl - 1] + first[_TTL + 1 :]
-    sealed = flags & FLAG_SEALED
+    sealed = flags & _SEALING
     most = MAX_BODY + SEAL_TAG_BYTES if sealed else MAX_BODY
     if flags == sealed:
         return (found, (passed,)) if body_at <= length <= body_at + most and len(frames) == 1 else None
@@ -230,12 +237,17 @@ def read_packet(frames: Frames | list[bytes]) -> Packet:
 
 def loop_packet(kind: int, node: Address, head: bytes, body: bytes) -> Packet:
     """A packet of a node for itself, which needs no bytes and has no checksum."""
-    return _packet((kind, MAX_TTL, node, node, node, head, body, 0, 0, False))
+    return _packet((kind, MAX_TTL, node, node, node, head, body, 0, 0, 0))
 
 
 def host_of(address: Address) -> NodeId:
     """The node that an address is, or is attached to."""
     return NodeId(Address(address[address.find("@") + 1 :]))
+
+
+def name_of(address: Address) -> str:
+    """Whose an address is, wherever it is attached: a node's id, or that of a leaf and `@`."""
+    return address[: address.find("@") + 1] or address
 
 
 def size_of(frames: Frames) -> int:

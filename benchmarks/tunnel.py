@@ -4,13 +4,13 @@
 
 Each of the ways leads from a port of this machine over a process in the middle to one that connects to a server here:
 `zmesh forward` over a hub to another node, each with an identity, so that links are encrypted and payloads sealed;
-`ssh -L` through a jump host (`-J`) to another sshd; two `socat`, which pass bytes on as they are; and `direct`, the server
-alone. Round trips are of 64 bytes, one at a time over an open connection; medians of all in microseconds. Bulk is one
-connection, in either direction; medians of the rounds in MB/s. All ways take turns, so that the load of the machine
-meets each alike. `--plain` measures a mesh without identities, in plaintext.
+`ssh -L` through a jump host (`-J`) to another sshd; two `socat`, which pass bytes on as they are; and `direct`, the
+server alone. Round trips are of 64 bytes, one at a time over an open connection; medians of all in microseconds. Bulk
+is one connection, in either direction; medians of the rounds in MB/s. All ways take turns, so that the load of the
+machine meets each alike. `--plain` measures a mesh without identities, in plaintext.
 
-With `--check` the exit status is 1 if a round trip takes longer than LATENCY times that of ssh, or if less than BULK times
-the bytes of ssh get through.
+With `--check` the exit status is 1 if a round trip takes longer than LATENCY times that of ssh, or if less than BULK
+times the bytes of ssh get through.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from benchmarks.chains import Machine, at_least, machine, machine_line
-from benchmarks.security import identities
 from benchmarks.security import ROOT as IDENTITIES
+from benchmarks.security import identities
 
 SCHEMA = "zmesh.bench.tunnel/1"
 LATENCY, BULK = 1.0, 0.5

@@ -1,15 +1,18 @@
-"""`zmesh forward`: a port of this machine that leads to a port at a node, for as long as the command runs."""
+"""`zmesh forward` and `zmesh expose`: a port here that leads to a node, and a name for a port at one."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from zmesh import Endpoint, Forward, RemoteEndpoint
-from zmesh_cli.exit_codes import INTERRUPTED
+from zmesh.errors import ConfigError
+from zmesh_cli.exit_codes import FAILED, INTERRUPTED, USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, print_error, print_line, record
 
+EXPOSE = "tcp:expose"
 CHECK_WITHIN = 10.0
 """Seconds for the node to say whether it would connect."""
 
@@ -26,6 +29,34 @@ async def forward(place: Place, listen: str, to: str, *, route_timeout: float | 
             await _ready(port, as_json=as_json)
             await asyncio.get_running_loop().create_future()
     return INTERRUPTED
+
+
+async def expose(place: Place, name: str, port: str, *, as_json: bool) -> int:
+    """Have the node where this command joins expose a port by a name, until a signal."""
+    host, number = Endpoint.of(port)
+    metadata = {"name": _checked(name), "host": host, "port": str(number)}
+    async with (
+        Session(place, None) as session,
+        session.controller.stream(session.target, EXPOSE, metadata=metadata) as replies,
+    ):
+        async for _ in replies:
+            if as_json:
+                line = record("zmesh.expose/1", event="ready", node=session.target, name=name, port=port)
+                await Output().text(line)
+            else:
+                print_line(f"{session.target}:{name} leads to {Endpoint(host, number)} there; Ctrl-C withdraws it")
+    return FAILED
+
+
+def _checked(name: str) -> str:
+    """The name of a service. Raises Failure."""
+    service = ""
+    with contextlib.suppress(ConfigError):
+        service = RemoteEndpoint.of(f"node:{name}").service
+    if not service:
+        text = "it has 1 to 63 of a-z, 0-9 and '-', a letter among them"
+        raise Failure(f"{name!r} can't be the name of a service: {text}", USAGE)
+    return service
 
 
 async def _ready(forward: Forward, *, as_json: bool) -> None:

@@ -55,6 +55,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh forward": (
         ("A web server at a node, at http://localhost:8080 here", "zmesh forward 8080 edge-7:80"),
         ("A database that the node reaches", "zmesh forward 5432 edge-7:db.internal:5432"),
+        ("A service that the node exposes by a name", "zmesh forward 8080 edge-7:web"),
+    ),
+    "zmesh expose": (
+        ("A web server of this machine, as NODE:web", "zmesh expose web 8000"),
+        ("Another host's, if [tcp] targets has it", "zmesh expose printer 10.0.0.9:9100"),
     ),
     "zmesh nc": (
         ("What a server says first", "zmesh nc edge-7 25 </dev/null"),

@@ -47,6 +47,37 @@ def forward(
     finish(forward(where, listen, to, route_timeout=route_timeout, as_json=as_json))
 
 
+def expose(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="What others call it: 1 to 63 of a-z, 0-9 and '-', a letter among them."),
+    ],
+    port: Annotated[
+        str,
+        typer.Argument(
+            metavar="[HOST:]PORT",
+            help="Where it is, as the node sees it; at its localhost without a HOST.",
+        ),
+    ],
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Let others reach a port by a name.
+
+    The node where this command joins exposes it, until Ctrl-C: others forward to NODE:NAME. [allow] "tcp:NAME" in its
+    configuration names who may.
+
+    The port is one that [tcp] targets allows there; by default one of its own loopback.
+    """
+    from zmesh_cli.forward import expose
+    from zmesh_cli.local_sockets import choose
+
+    log(verbose)
+    finish(expose(choose(peer, insecure=insecure), name, port, as_json=as_json))
+
+
 def nc(
     node: Node,
     port: Annotated[
@@ -79,4 +110,5 @@ def nc(
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command(cls=Command)(forward)
+    app.command(cls=Command)(expose)
     app.command(cls=Command)(nc)

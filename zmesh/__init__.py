@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from zmesh.serving import FILE_PAYLOAD as FILE_PAYLOAD
     from zmesh.serving import Work, directive
     from zmesh.serving import plugin_export as plugin_export
-    from zmesh.tunnel import Endpoint, Forward, RemoteEndpoint
+    from zmesh.tunnel import Endpoint, Exposed, Forward, RemoteEndpoint
 
 __all__ = [
     "ActiveWork",
@@ -117,6 +117,7 @@ __all__ = [
     "Events",
     "EventsLost",
     "ExchangeError",
+    "Exposed",
     "Forward",
     "HostNotFound",
     "HostUnreachable",
@@ -280,6 +281,7 @@ _NAMES = {
     "zmesh.serving.directives": ("directive",),
     "zmesh.serving.work": ("Work",),
     "zmesh.tunnel.addresses": ("Endpoint", "RemoteEndpoint"),
+    "zmesh.tunnel.exposed": ("Exposed",),
     "zmesh.tunnel.forward": ("Forward",),
 }
 """The module of each public name; it is loaded when the name is first used (PEP 562)."""

@@ -39,6 +39,8 @@ _LISTS = ("listen", "peers")
 _TABLES = ("allow", "isolation", "plugins")
 SECTIONS = {"run": "exec", "file": "file", "tcp": "tcp"}
 """Tables of a file that are those of plugins: `[run]` is `[plugins.exec]`."""
+LISTS_OF_TABLES = {"forward": "tcp", "expose": "tcp"}
+"""Lists of tables of a file that are settings of plugins: `[[forward]]` is `[[plugins.tcp.forward]]`."""
 MAX_TAGS = 32
 """Tags that a node may give itself."""
 _BOOLEANS = ("ephemeral", "insecure")
@@ -403,6 +405,12 @@ def _read(path: Path, text: str) -> dict[str, object]:
             if not isinstance(plugins, dict) or namespace in plugins:
                 raise where.error(f"give either [{section}] or [plugins.{namespace}]", section)
             plugins[namespace] = settings.pop(section)
+    for name, namespace in LISTS_OF_TABLES.items():
+        if name in settings:
+            table = settings.setdefault("plugins", {}).setdefault(namespace, {})
+            if name in table:
+                raise ConfigError(f"{path}: give either [[{name}]] or {name} in [{namespace}]")
+            table[name] = settings.pop(name)
     for key, value in settings.items():
         if key not in SETTINGS:
             raise where.error(f"no setting is called {key!r}{did_you_mean(key, SETTINGS)}", key)

@@ -469,6 +469,10 @@ class Controller(MeshView, Machines, Files, Operating, Tunnels):
         self._node.telemetry.counts["reply_dropped:nobody_receives"] += 1
 
     @property
+    def _host(self) -> Node:
+        return self._unclosed()
+
+    @property
     def _requests(self) -> requests.Requests:
         return self.node.requests
 

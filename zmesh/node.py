@@ -195,6 +195,7 @@ class Node:
             return  # a leaf advertises no directives, and loading plugins would slow commands down
         self.directives.discover()
         self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
+        self.directives.attach_node(self)
         await self.directives.start(PLUGINS_START_WITHIN)
 
     def _open(self) -> None:
@@ -498,6 +499,12 @@ class Node:
         """Register a directive of this program, and advertise it. `options` are those of Directives.register."""
         self.directives.register(name, function, **options)
         if self._transport is not None:
+            self.advertise()
+
+    def unregister(self, name: str) -> None:
+        """Offer a directive no more that was registered. Harmless if it was not, or if the node is closed."""
+        self.directives.unregister(name)
+        if self._transport is not None and not self.closed:
             self.advertise()
 
     # -- requests ------------------------------------------------------------------------------------------------

@@ -61,6 +61,13 @@ def site(new_shell: Callable[[], Any]) -> Any:
     return shell
 
 
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
 def forwarding(site: Any, *words: str) -> tuple[subprocess.Popen[bytes], tuple[str, int]]:
     """A process of `zmesh forward --json` that listens, and where."""
     process = site.start("forward", "--json", *words)
@@ -122,6 +129,53 @@ def test_a_port_that_is_taken_is_named(site: Any, server: Server) -> None:
     assert f"can't listen on 127.0.0.1:{server.port}: " in done.stderr.decode()
 
 
+def test_a_node_exposes_a_port_by_a_name_for_its_user_until_a_signal(new_shell: Any, server: Server) -> None:
+    shell = new_shell()
+    shell.environment["ZMESH_ALLOW"] = '{"tcp:web": ["hub"]}'
+    shell.chain("hub", "edge-7")
+    exposing = shell.start("expose", "web", str(server.port), "--peer", "edge-7", "--json")
+    ready = json.loads(exposing.stdout.readline())
+    assert (ready["schema"], ready["node"], ready["name"]) == ("zmesh.expose/1", "edge-7", "web")
+    assert shell.run("nc", "edge-7", "web", "--peer", "hub").stdout == b"220 hello\n"
+    again = shell.run("expose", "web", "80", "--peer", "edge-7")
+    assert (again.returncode, again.stdout) == (1, b"")
+    assert b"node 'edge-7' exposes 'web' already; choose another name" in again.stderr
+    port = shell.run("nc", "edge-7", str(server.port), "--peer", "hub")
+    assert (port.returncode, port.stdout) == (6, b"")
+    exposing.send_signal(signal.SIGINT)
+    exposing.communicate(timeout=90)
+    assert exposing.returncode == 130
+    gone = shell.run("nc", "edge-7", "web", "--peer", "hub")
+    assert (gone.returncode, gone.stdout) == (1, b"")
+    assert b"no directive 'tcp:web' here" in gone.stderr
+
+
+def test_a_name_that_is_none_is_named(site: Any) -> None:
+    for name in ("80", "Web", "connect"):
+        done = site.run("expose", name, "80")
+        assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+        assert b"can't be the name of a service" in done.stderr
+
+
+def test_ports_and_names_of_the_configuration_are_there_when_the_node_is(new_shell: Any, server: Server) -> None:
+    shell = new_shell()
+    port = free_port()
+    exposed = f'[[expose]]\nname = "web"\nport = {server.port}\n'
+    (shell.folder / "edge.toml").write_text(f'node_id = "edge"\nallow = {{"tcp:web" = "*"}}\n{exposed}')
+    hub = shell.node("hub")
+    edge = shell.node("edge", "--config", str(shell.folder / "edge.toml"), "--peer", hub.url)
+    edge.event("node_joined")
+    forwarded = f'[[forward]]\nlisten = "127.0.0.1:{port}"\nto = "edge:web"\n'
+    (shell.folder / "desk.toml").write_text(f'node_id = "desk"\n{forwarded}')
+    desk = shell.node("desk", "--config", str(shell.folder / "desk.toml"), "--peer", hub.url)
+    desk.event("node_joined")
+    with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rb") as file:
+        assert file.readline() == b"220 hello\n"
+    taken = shell.run("node", "--config", str(shell.folder / "desk.toml"), "--id", "other")
+    assert taken.returncode == 2
+    assert f"can't listen on 127.0.0.1:{port}: address already in use".encode() in taken.stderr
+
+
 def test_nc_joins_its_standard_streams_to_a_port(site: Any, server: Server) -> None:
     data = bytes(range(256)) * 4000
     done = site.run("nc", "edge-7", str(server.port), stdin=data)
@@ -136,10 +190,13 @@ def test_nc_says_why_it_can_not_connect(site: Any) -> None:
 
 
 def test_the_examples_are_lines_that_these_tests_run_with_other_ports() -> None:
-    lines = [line for name in ("zmesh forward", "zmesh nc") for _, line in EXAMPLES[name]]
+    lines = [line for name in ("zmesh forward", "zmesh expose", "zmesh nc") for _, line in EXAMPLES[name]]
     assert lines == [
         "zmesh forward 8080 edge-7:80",
         "zmesh forward 5432 edge-7:db.internal:5432",
+        "zmesh forward 8080 edge-7:web",
+        "zmesh expose web 8000",
+        "zmesh expose printer 10.0.0.9:9100",
         "zmesh nc edge-7 25 </dev/null",
         "ssh -o ProxyCommand='zmesh nc %h %p' ada@edge-7",
     ]

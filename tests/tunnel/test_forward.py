@@ -1,49 +1,22 @@
 """Ports of this machine that lead to other nodes, over real sockets: `mesh.forward` and `mesh.open_connection`."""
 
 import asyncio
-import socket
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
 import pytest
 
 import zmesh
+from tests.tunnel.servers import echo, free_port, reset, served
 from zmesh.errors import ConfigError, ConnectRefused, NotAllowed
 from zmesh.testing import Mesh, eventually
 
 EVERYONE = {"tcp:*": ["*"]}
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[Mesh]:
     async with Mesh.chain("desk", "mid", "edge", allow=EVERYONE) as mesh:
         yield mesh
-
-
-@asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[int]:
-    """A TCP server; the port."""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await handler(reader, writer)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
 
 
 async def test_a_port_here_leads_to_a_port_there(mesh: Mesh) -> None:
@@ -92,9 +65,7 @@ async def test_much_data_both_ways_at_once_is_whole(mesh: Mesh) -> None:
 
 
 async def test_a_refusal_there_is_an_error_here_and_a_reset_of_a_forwarded_connection(mesh: Mesh) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(ConnectRefused, match=f"node 'edge' can't connect to localhost:{port}: connection refused"):
         await mesh["desk"].open_connection("edge", port=port)
     errors: list[Exception] = []
@@ -110,8 +81,7 @@ async def test_a_refusal_there_is_an_error_here_and_a_reset_of_a_forwarded_conne
 async def test_a_reset_there_is_a_reset_here(mesh: Mesh) -> None:
     async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        reset(writer)
 
     async with served(rude) as port, mesh["desk"].forward(0, f"edge:{port}") as forward:
         reader, writer = await asyncio.open_connection("localhost", forward.port)
@@ -141,8 +111,7 @@ async def test_a_reset_here_is_a_reset_there(mesh: Mesh) -> None:
     async with served(watch) as port, mesh["desk"].forward(0, f"edge:{port}") as forward:
         reader, writer = await asyncio.open_connection("localhost", forward.port)
         assert await reader.readexactly(1) == b"x"
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        reset(writer)
         assert isinstance(await outcome, ConnectionResetError)
 
 
@@ -186,6 +155,6 @@ async def test_only_targets_of_the_configuration_are_connected_to(mesh: Mesh) ->
 
 async def test_a_port_that_is_taken_is_an_error(mesh: Mesh) -> None:
     async with mesh["desk"].forward(0, "edge:80") as forward:
-        with pytest.raises(ConfigError, match="choose another port"):
+        with pytest.raises(ConfigError, match="choose another address"):
             await mesh["desk"].forward(f"{forward.addresses[0]}", "edge:80")
     assert isinstance(zmesh.errors.ConnectRefused("x"), OSError)

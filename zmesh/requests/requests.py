@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from zmesh.core.message import Address, MessageId, RequestHeader, Stream
@@ -31,6 +32,8 @@ class Requests:
         self.admission = Admission(node_id, driver.engine, max_waiting_bytes)
         self._open: set[Exchange] = set()
         self._drained: asyncio.Future[None] | None = None
+        self.at_close: set[Callable[[], None]] = set()
+        """Called once when the node closes, before its requests are ended."""
 
     def __len__(self) -> int:
         """How many requests have not ended."""
@@ -111,6 +114,7 @@ class Requests:
 
     def close(self) -> None:
         """Cancel the requests, and end them at once."""
+        self._run_at_close()
         for exchange in list(self._open):
             if exchange.expected:
                 self.driver.cancel(exchange.id)
@@ -118,6 +122,7 @@ class Requests:
 
     def close_now(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Cancel the requests, and deliver nothing more, as `forget` does."""
+        self._run_at_close()
         ours = [exchange.id for exchange in self._open if exchange.expected]
         self.forget(loop)
         for message_id in ours:
@@ -183,6 +188,10 @@ class Requests:
             text = f"the payload for {exchange.recipient!r} could not be read: {describe(error)}"
             exchange.fail(Cancelled.code, text)
             self.cancel(exchange.id)
+
+    def _run_at_close(self) -> None:
+        while self.at_close:
+            self.at_close.pop()()
 
     def _closed_before(self, exchange: Exchange) -> str:
         return f"node {self.node_id!r} was closed before the final reply of {exchange.recipient!r} came"

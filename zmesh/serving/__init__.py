@@ -12,7 +12,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.serving.builtins import CANCEL, PING, Builtins, stamp
     from zmesh.serving.directives import Directives, directive
-    from zmesh.serving.plugin import OpenStream, Requesting
+    from zmesh.serving.plugin import NodePlugin, OpenStream, Requesting
     from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
     from zmesh.serving.serving import Serving
     from zmesh.serving.work import Work
@@ -22,7 +22,7 @@ else:
         {
             "builtins": ("CANCEL", "PING", "Builtins", "stamp"),
             "directives": ("Directives", "directive"),
-            "plugin": ("OpenStream", "Requesting"),
+            "plugin": ("NodePlugin", "OpenStream", "Requesting"),
             "receptor_plugins": ("BUFFER_PAYLOAD", "BYTES_PAYLOAD", "FILE_PAYLOAD", "plugin_export"),
             "serving": ("Serving",),
             "work": ("Work",),
@@ -37,6 +37,7 @@ __all__ = [
     "PING",
     "Builtins",
     "Directives",
+    "NodePlugin",
     "OpenStream",
     "Requesting",
     "Serving",

@@ -21,7 +21,7 @@ from zmesh.errors import ConfigError, NotAllowed, UnknownDirective, did_you_mean
 from zmesh.runtime import class_name_of, is_a, log_exception
 from zmesh.serving import receptor_plugins
 from zmesh.serving.isolation import ImportPath, Isolation, pickle_function, requested_limits
-from zmesh.serving.plugin import MARK, OpenStream, Plugin, Requesting, attribute
+from zmesh.serving.plugin import MARK, NodePlugin, OpenStream, Plugin, Requesting, attribute
 from zmesh.serving.shape import Shape, check_arguments, shape_of
 
 if TYPE_CHECKING:
@@ -166,6 +166,12 @@ class Directives:
         self._entries[name] = RegisteredDirective(name, function, shape_of(function), stream, isolated)
         self._registered.add(name)
 
+    def unregister(self, name: str) -> None:
+        """Run no function for the directive `name` any more, which was registered. Harmless if it was not."""
+        if name in self._registered:
+            self._registered.discard(name)
+            del self._entries[name]
+
     def discover(self) -> None:
         """Load the plugins that are installed. One that fails disables its own namespace, which is logged."""
         from importlib.metadata import entry_points  # here: nodes that run no plugins start faster without
@@ -238,6 +244,17 @@ class Directives:
             if not taken:
                 stay.append(plugin.namespace)
         return sorted(stay)
+
+    def attach_node(self, node: object) -> None:
+        """Hand the node to the plugins that are more than their directives."""
+        for plugin in self._startable:
+            if isinstance(plugin.target, NodePlugin):
+                plugin.target.attach_node(node)
+
+    def plugin(self, namespace: str) -> object | None:
+        """The target of the entry point of that plugin; None if there is none, or it failed."""
+        plugin = self._plugins.get(namespace)
+        return None if plugin is None else plugin.target
 
     async def start(self, within: float) -> None:
         """Start the plugins, one after the other; one that fails, or takes `within` seconds, is disabled.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -31,6 +32,14 @@ class Requesting:
     """The base class of a plugin that makes requests of its own; `open_stream` is there when it starts."""
 
     open_stream: OpenStream | None = None
+
+
+class NodePlugin(ABC):
+    """A plugin that comes with zmesh and is more than its directives: it sends requests, or its directives change."""
+
+    @abstractmethod
+    def attach_node(self, node: Any) -> None:
+        """Take the node, before `start`."""
 
 
 class Plugin:

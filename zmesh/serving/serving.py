@@ -135,14 +135,17 @@ class Serving:
     def _is_allowed(self, request: IncomingRequest) -> bool:
         """Whether its sender may call its directive; if not, the request is ended, and no payload read.
 
-        A leaf (`cli-4f2a@hub`) may do what its host may. One that has a certificate of its own (`ada.4f2a@hub`) may do
-        what that allows; one that has not shown it, although its name has a dot, what anybody may.
+        This node may do anything here, and so may its user over its own socket. A leaf (`cli-4f2a@hub`) may do what its
+        host may. One that has a certificate of its own (`ada.4f2a@hub`) may do what that allows; one that has not shown
+        it, although its name has a dot, what anybody may.
         """
         if request.directive not in FOR_NEWCOMERS and self.driver.engine.is_enrolling(request.sender):
             text = f"node {self.node_id!r} lets {request.sender!r} do nothing but enrol, as it has no certificate"
             request.finish(reason=NotAllowed.code, error=text)
             return False
         engine = self.driver.engine
+        if request.sender == self.node_id or engine.is_local(request.sender):
+            return True
         who, tags = request.sender.rpartition("@")[2], tuple[str, ...]()
         if engine.credentials is not None:
             identity = engine.identity(request.sender)

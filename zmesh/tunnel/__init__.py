@@ -12,6 +12,7 @@ from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
+    from zmesh.tunnel.exposed import Exposed
     from zmesh.tunnel.forward import Forward
     from zmesh.tunnel.tunnels import Tunnels
 else:
@@ -19,9 +20,10 @@ else:
         __name__,
         {
             "addresses": ("Endpoint", "RemoteEndpoint"),
+            "exposed": ("Exposed",),
             "forward": ("Forward",),
             "tunnels": ("Tunnels",),
         },
     )
 
-__all__ = ["Endpoint", "Forward", "RemoteEndpoint", "Tunnels"]
+__all__ = ["Endpoint", "Exposed", "Forward", "RemoteEndpoint", "Tunnels"]

@@ -16,7 +16,9 @@ from zmesh.runtime import new_message_id
 from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
 from zmesh.tunnel.transport import StreamTransport
 
-CONNECT = "tcp:connect"
+NAMESPACE = "tcp"
+CONNECT = f"{NAMESPACE}:connect"
+EXPOSE = f"{NAMESPACE}:expose"
 CHECK = "check"
 """In the metadata of a request: find out whether it would be allowed, and connect to nothing."""
 RESET = 1
@@ -138,7 +140,7 @@ class ClientTransport(StreamTransport):
 
 def directive_of(remote: RemoteEndpoint) -> str:
     """The directive that connects to it."""
-    return CONNECT if remote.endpoint is not None else f"tcp:{remote.service}"
+    return CONNECT if remote.endpoint is not None else f"{NAMESPACE}:{remote.service}"
 
 
 def metadata_of(remote: RemoteEndpoint) -> dict[str, str]:

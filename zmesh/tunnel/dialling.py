@@ -27,13 +27,13 @@ _KINDS: dict[DialFailure, type[ConnectFailed | NodeOverloaded]] = {
 }
 
 
-async def dial(endpoint: Endpoint, settings: TcpSettings, node: str) -> socket.socket:
+async def dial(endpoint: Endpoint, settings: TcpSettings, node: str, *, any_target: bool = False) -> socket.socket:
     """A connection to the endpoint, by the first of its addresses that answers (RFC 8305).
 
-    Raises NotAllowed for what `[tcp] targets` does not have, ConnectFailed, and NodeOverloaded where descriptors or
-    threads have run out.
+    Raises NotAllowed for what `[tcp] targets` does not have, unless `any_target`; ConnectFailed; and NodeOverloaded
+    where descriptors or threads have run out.
     """
-    candidates = await addresses(endpoint, settings, node)
+    candidates = await addresses(endpoint, settings, node, any_target=any_target)
     try:
         _, sock = await connect_first(candidates, settings.connect_timeout)
     except DialError as error:
@@ -41,23 +41,26 @@ async def dial(endpoint: Endpoint, settings: TcpSettings, node: str) -> socket.s
     return sock
 
 
-async def addresses(endpoint: Endpoint, settings: TcpSettings, node: str) -> list[Candidate]:
+async def addresses(
+    endpoint: Endpoint, settings: TcpSettings, node: str, *, any_target: bool = False
+) -> list[Candidate]:
     """The addresses of the endpoint that may be connected to. Raises as `dial` does."""
     host, port = endpoint
-    by_name = settings.allows_name(endpoint)
+    by_name = any_target or settings.allows_name(endpoint)
     try:
         found = await resolve(host)
     except DialError as error:
         if not by_name and error.failure != DialFailure.RESOURCES:
-            raise _refused(endpoint, node) from None  # which names there are is nobody's business
+            raise not_a_target(endpoint, node) from None  # which names there are is nobody's business
         raise _failed(error, endpoint, node) from None
     allowed = [each for each in found if by_name or settings.allows_address(each.host, port)]
     if not allowed:
-        raise _refused(endpoint, node)
+        raise not_a_target(endpoint, node)
     return [Candidate(each.family, each.socket_address(port), each.endpoint(port)) for each in allowed]
 
 
-def _refused(endpoint: Endpoint, node: str) -> NotAllowed:
+def not_a_target(endpoint: Endpoint, node: str) -> NotAllowed:
+    """The error for an endpoint that `[tcp] targets` does not have."""
     return NotAllowed(
         f'node {node!r} connects to no {endpoint}: its configuration would, with "{endpoint}" among the targets of '
         "[tcp]"

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any
 
-from zmesh.errors import ConfigError, MeshError, NodeOverloaded
+from zmesh.core.effects import Report
+from zmesh.errors import MeshError, NodeOverloaded
 from zmesh.requests import Requests
 from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
 from zmesh.tunnel.connection import connect
+from zmesh.tunnel.listening import Listener, listen
 from zmesh.tunnel.relay import Relay, reset
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024
 MAX_CONNECTIONS = 4096
 """Connections of one Forward at a time; one more is reset."""
 OnError = Callable[[Exception], None]
@@ -49,8 +51,9 @@ class Forward:
         self._max_connections = max_connections
         self._route_timeout = route_timeout
         self._on_error = on_error
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._relays: set[Relay] = set()
+        self._last_error = ""
 
     @property
     def port(self) -> int:
@@ -75,33 +78,42 @@ class Forward:
 
     async def close(self) -> None:
         """Listen no more, and reset the connections. Harmless when it is closed."""
-        server, self._server = self._server, None
-        if server is None:
-            return
-        server.close()
         relays = list(self._relays)
-        for relay in relays:
-            relay.abort()
+        self.close_now()
         if relays:
             await asyncio.wait([relay.ended for relay in relays])
 
+    def close_now(self) -> None:
+        """What `close` does, without waiting for the end of the connections."""
+        listener, self._listener = self._listener, None
+        self._requests.at_close.discard(self.close_now)
+        if listener is not None:
+            listener.close()
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                for relay in list(self._relays):
+                    relay.abort()
+
     async def _open(self) -> Forward:
         """Listen. Raises ConfigError if the address can't be listened on."""
-        if self._server is not None:
-            return self
-        loop = asyncio.get_running_loop()
-        host, port = self._listen
-        try:
-            self._server = await loop.create_server(lambda: _Accepted(self), host, port, backlog=BACKLOG)
-        except OSError as error:
-            text = error.strerror or str(error)
-            raise ConfigError(f"can't listen on {self._listen}: {text.lower()}; choose another port") from None
-        self.addresses = [Endpoint(*sock.getsockname()[:2]) for sock in self._server.sockets]
+        if self._listener is None:
+            await self._bind().serve(lambda: _Accepted(self))
         return self
+
+    def open_now(self) -> None:
+        """Listen, and accept connections as soon as the node runs. Raises as `_open`."""
+        serve = self._bind().serve(lambda: _Accepted(self))
+        self._requests.tasks.spawn(serve, f"zmesh forward {self._listen}")
+
+    def _bind(self) -> Listener:
+        self._listener = listen(self._listen)
+        self._requests.at_close.add(self.close_now)
+        self.addresses = self._listener.addresses
+        return self._listener
 
     def _connect(self, transport: asyncio.BaseTransport) -> asyncio.Protocol | None:
         """Relay an accepted connection; the protocol that goes on with it, None if it was reset."""
         if len(self._relays) >= self._max_connections:
+            self._requests.driver.perform([Report("overloaded", None, None, "forward_connections")])
             self._fail(NodeOverloaded(f"{self._max_connections} connections are open already on port {self.port}"))
             reset(transport)
             return None
@@ -124,7 +136,9 @@ class Forward:
 
     def _fail(self, error: Exception) -> None:
         self.failed += 1
-        log.info("a connection to %s has failed: %s", self.to, error)
+        if str(error) != self._last_error:  # the same one again and again says nothing new
+            self._last_error = str(error)
+            log.warning("a connection to %s has failed: %s", self.to, error)
         if self._on_error is not None:
             self._on_error(error)
 

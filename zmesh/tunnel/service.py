@@ -7,26 +7,27 @@ it receives; each ends by itself. The metadata of the request name the host and 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+from zmesh.core.effects import Report
+from zmesh.core.message import Address, NodeId
 from zmesh.errors import ConfigError, NodeOverloaded, RemoteError
 from zmesh.payloads import StreamedPayload
-from zmesh.serving import Work, directive
-from zmesh.tunnel.addresses import Endpoint, checked
+from zmesh.serving import NodePlugin, Work, directive
+from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint, checked
 from zmesh.tunnel.connection import CHECK, RESET
 from zmesh.tunnel.dialling import addresses, dial
+from zmesh.tunnel.exposed import Exposed, Host
+from zmesh.tunnel.forward import Forward
 from zmesh.tunnel.relay import Relay
-from zmesh.tunnel.settings import TcpSettings
+from zmesh.tunnel.settings import ForwardedPort, Service, TcpSettings
 from zmesh.tunnel.transport import StreamTransport
 
-log = logging.getLogger(__name__)
 
-
-class Tcp:
-    """The connections that one node makes for others."""
+class Tcp(NodePlugin):
+    """The connections that one node makes for others, and what its configuration forwards and exposes."""
 
     settings = TcpSettings
 
@@ -34,10 +35,62 @@ class Tcp:
         self._settings = TcpSettings()
         self._connections: Counter[str] = Counter()
         self._total = 0
+        self._services = 0
+        self._host: Host | None = None
+        self._forwards: dict[ForwardedPort, Forward] = {}
+        self._exposed: dict[Service, Exposed] = {}
+
+    def attach_node(self, node: Host) -> None:
+        """Take the node."""
+        self._host = node
 
     async def start(self, settings: TcpSettings) -> None:
-        """Take the settings."""
+        """Take the settings, and open what they forward and expose. Raises ConfigError."""
+        self.reload(settings)
+
+    def reload(self, settings: TcpSettings) -> None:
+        """Take other settings, and open and close what they forward and expose.
+
+        Connections that are open go on; those of a port that is forwarded no more are reset.
+        Raises ConfigError, and then has changed nothing.
+        """
+        assert self._host is not None
+        gone = [port for port in self._forwards if port not in settings.forward]
+        withdrawn = [service for service in self._exposed if service not in settings.expose]
+        names = {service.name for service in withdrawn}
+        with ExitStack() as undo:
+            forwards = {}
+            for port in settings.forward:
+                if port not in self._forwards:
+                    where, to = Endpoint.of(port.listen, zero=True), RemoteEndpoint.of(port.to)
+                    forward = forwards[port] = Forward(self._host.requests, where, to)
+                    undo.callback(forward.close_now)
+                    forward.open_now()
+            for service in settings.expose:
+                if service not in self._exposed and service.name not in names:
+                    self._exposed[service] = undo.enter_context(self._expose(service))
+                    undo.callback(self._exposed.pop, service)
+            undo.pop_all()
+        self._forwards |= forwards
+        for port in gone:
+            self._forwards.pop(port).close_now()
+        for service in withdrawn:
+            self._exposed.pop(service).close()
+        for service in settings.expose:
+            if service not in self._exposed:  # that name led elsewhere
+                self._exposed[service] = self._expose(service)
         self._settings = settings
+
+    async def close(self) -> None:
+        """Close what the configuration has opened."""
+        for forward in self._forwards.values():
+            await forward.close()
+        for exposed in self._exposed.values():
+            exposed.close()
+
+    def _expose(self, service: Service) -> Exposed:
+        assert self._host is not None
+        return Exposed(self._host, service.name, Endpoint(service.host, service.port))
 
     @directive(stream=True)
     async def connect(self, work: Work) -> None:
@@ -46,15 +99,39 @@ class Tcp:
         Raises NotAllowed for what `[tcp]` does not allow, NodeOverloaded, ConnectFailed, and RemoteError for metadata
         that name no port.
         """
-        await self._relay(work, _endpoint_in(work.metadata))
+        await self.relay(work, _endpoint_in(work.metadata, "tcp:connect"))
 
-    async def _relay(self, work: Work, endpoint: Endpoint) -> None:
-        node = str(work.header["recipient"])
+    @directive
+    async def expose(self, work: Work) -> AsyncGenerator[bytes, None]:
+        """Expose the host and port of the metadata by the `name` in them, for as long as the request lasts.
+
+        Raises as `connect`, and RemoteError for a name that is none or taken.
+        """
+        endpoint = _endpoint_in(work.metadata, "tcp:expose")
+        assert self._host is not None
+        if self._services >= self._settings.max_services:
+            self._refuse(work, "max_services", self._services, "services")
+        await addresses(endpoint, self._settings, self._host.node_id)
+        try:
+            exposed = Exposed(self._host, work.metadata.get("name", ""), endpoint)
+        except ConfigError as error:
+            raise RemoteError(str(error)) from None
+        self._services += 1
+        try:
+            with exposed:
+                yield b""
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._services -= 1
+
+    async def relay(self, work: Work, endpoint: Endpoint, *, any_target: bool = False) -> None:
+        """Connect to the endpoint, and relay both directions. `any_target`: whatever `[tcp] targets` says."""
+        node, settings = str(work.header["recipient"]), self._settings
         if CHECK in work.metadata:
-            await addresses(endpoint, self._settings, node)
+            await addresses(endpoint, settings, node, any_target=any_target)
             return
-        with self._counted(work.sender.rpartition("@")[2], node), ExitStack() as undo:
-            sock = undo.enter_context(await dial(endpoint, self._settings, node))
+        with self._counted(work), ExitStack() as undo:
+            sock = undo.enter_context(await dial(endpoint, settings, node, any_target=any_target))
             address = Endpoint(*sock.getpeername()[:2])
             relay = Relay()
             undo.callback(relay.abort)
@@ -67,17 +144,13 @@ class Tcp:
                 work.reset(RESET, f"the connection of node {node!r} to {endpoint} was reset")
 
     @contextmanager
-    def _counted(self, client: str, node: str) -> Iterator[None]:
+    def _counted(self, work: Work) -> Iterator[None]:
         """Count a connection meanwhile. Raises NodeOverloaded where there are too many."""
-        limits = self._settings
-        for count, name in (
-            (self._total, "max_connections"),
-            (self._connections[client], "max_connections_per_node"),
-        ):
-            if count >= getattr(limits, name):
-                raise NodeOverloaded(
-                    f"node {node!r} has {count} connections already ([tcp] {name}); close some, or set it higher there"
-                )
+        limits, client = self._settings, work.sender.rpartition("@")[2]
+        if self._total >= limits.max_connections:
+            self._refuse(work, "max_connections", self._total, "connections")
+        if self._connections[client] >= limits.max_connections_per_node:
+            self._refuse(work, "max_connections_per_node", self._connections[client], f"connections for {client!r}")
         self._total += 1
         self._connections[client] += 1
         try:
@@ -87,6 +160,15 @@ class Tcp:
             self._connections[client] -= 1
             if not self._connections[client]:
                 del self._connections[client]
+
+    def _refuse(self, work: Work, limit: str, count: int, what: str) -> None:
+        if self._host is not None:
+            client = NodeId(Address(work.sender.rpartition("@")[2]))
+            self._host.note(Report("overloaded", client, None, f"tcp_{limit}"))
+        node = work.header["recipient"]
+        raise NodeOverloaded(
+            f"node {node!r} has {count} {what} already ([tcp] {limit}); close some, or set it higher there"
+        )
 
 
 class ServerTransport(StreamTransport):
@@ -115,9 +197,9 @@ class ServerTransport(StreamTransport):
         pass  # the work ends when the connection has
 
 
-def _endpoint_in(metadata: Mapping[str, str]) -> Endpoint:
+def _endpoint_in(metadata: Mapping[str, str], directive: str) -> Endpoint:
     port = metadata.get("port", "")
     try:
         return checked(metadata.get("host", "localhost"), int(port) if port.isascii() and port.isdigit() else port)
     except ConfigError as error:
-        raise RemoteError(f"tcp:connect takes a host and a port as metadata: {error}") from None
+        raise RemoteError(f"{directive} takes a host and a port as metadata: {error}") from None

@@ -14,7 +14,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
-class Exposed:
+class Service:
     """A service: a port that other nodes reach by a name."""
 
     name: str
@@ -27,7 +27,7 @@ class Exposed:
 
 
 @dataclass(frozen=True, slots=True)
-class Forwarded:
+class ForwardedPort:
     """A port of this machine that leads to another node: `listen` is `[HOST:]PORT`, `to` is `NODE:[HOST:]PORT` or
     `NODE:NAME`.
     """
@@ -53,9 +53,11 @@ class TcpSettings:
     """Connections for others at a time."""
     max_connections_per_node: int = 2048
     """The same, for one other node."""
-    expose: tuple[Exposed, ...] = ()
+    max_services: int = 256
+    """Services that others may have this node expose (`tcp:expose`) at a time."""
+    expose: tuple[Service, ...] = ()
     """Services; in a file also `[[expose]]`."""
-    forward: tuple[Forwarded, ...] = ()
+    forward: tuple[ForwardedPort, ...] = ()
     """Ports that lead to other nodes; in a file also `[[forward]]`."""
     _patterns: tuple[_Pattern, ...] = field(init=False, repr=False, default=())
 
@@ -63,7 +65,7 @@ class TcpSettings:
         object.__setattr__(self, "_patterns", tuple(map(_pattern_of, self.targets)))
         if not self.connect_timeout > 0:
             raise ValueError("connect_timeout must be a number above 0")
-        for name in ("max_connections", "max_connections_per_node"):
+        for name in ("max_connections", "max_connections_per_node", "max_services"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         names = [each.name for each in self.expose]
@@ -104,7 +106,7 @@ class _Pattern:
 def _pattern_of(text: str) -> _Pattern:
     host, colon, ports = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not bare or any(character.isspace() for character in text):
+    if not colon or not bare or (":" in bare and bare == host) or any(character.isspace() for character in text):
         raise ValueError(f'{text!r} in targets is no pattern: give HOST:PORTS, such as "loopback:*"')
     if bare == LOOPBACK:
         return _Pattern(bare, _networks("127.0.0.0/8", "::1"), _ports_of(ports, text))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zmesh.payloads import Payload, PayloadLike
     from zmesh.requests import Requests
     from zmesh.tunnel.addresses import RemoteEndpoint
+    from zmesh.tunnel.exposed import Exposed, Host
     from zmesh.tunnel.forward import Forward, OnError
 
 
@@ -28,6 +29,11 @@ class Tunnels(ABC):
     @abstractmethod
     def _requests(self) -> Requests:
         """The requests of the node."""
+
+    @property
+    @abstractmethod
+    def _host(self) -> Host:
+        """The node, which takes directives. Raises Closed when it is closed."""
 
     @abstractmethod
     async def request(
@@ -66,6 +72,18 @@ class Tunnels(ABC):
         check_timeout(route_timeout, "route_timeout")
         where, remote = Endpoint.of(listen, zero=True), RemoteEndpoint.of(to)
         return Forward(self._requests, where, remote, route_timeout=route_timeout, on_error=on_error)
+
+    def expose(self, name: str, port: str | int) -> Exposed:
+        """Let other nodes reach a port by a name: they forward to `NODE:NAME`, this node being NODE.
+
+        `port` is `[HOST:]PORT` as this node sees it, and need not be among the targets of `[tcp]`. Whom `[allow]` lets
+        call `tcp:NAME` may reach it, and nobody else. It stays until what this returns is closed, as at the end of a
+        `with` block, or the node is. Raises ConfigError for a name that is none or taken.
+        """
+        from zmesh.tunnel.addresses import Endpoint
+        from zmesh.tunnel.exposed import Exposed  # here: few programs expose ports
+
+        return Exposed(self._host, name, Endpoint.of(port))
 
     async def check_forward(self, to: str, timeout: float | None = None) -> None:
         """Find out whether a connection to `to` (as `forward` takes it) would be allowed, without making one.

@@ -72,7 +72,7 @@ class Node:
         if limits is None:
             limits = Limits.serving(config.max_work, config.max_payload_bytes)
         now, identity = time.monotonic(), identity_of(config)
-        credentials = identity.credentials() if identity is not None else None
+        self._credentials = credentials = identity.credentials() if identity is not None else None
         self.engine = Engine(
             NodeId(Address(config.node_id)),
             int.from_bytes(os.urandom(8)) | 1,
@@ -199,6 +199,9 @@ class Node:
         await self.directives.start(PLUGINS_START_WITHIN)
 
     def _open(self) -> None:
+        identity = identity_of(self.config)
+        if identity is not None and self._credentials is not None:
+            self._credentials.renew(identity.certificate)  # a command has renewed it before it opens its node
         self._transport = Transport(self.driver, security=self._security)
         self._open_journal()
         self._guard = BlockedLoopKeepalive(self.engine, self._transport, self.note)

@@ -31,11 +31,11 @@ _FAILURES = {
     int(zmq.EVENT_DISCONNECTED): _CLOSED,
 }
 _MISMATCH = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
-_ENCRYPTED = (
+ENCRYPTED = (
     DialFailure.ENCRYPTED,
     "it takes no plaintext links; its URL needs ?key= and its key after it, as 'zmesh node' there prints it",
 )
-_PLAINTEXT = (
+PLAINTEXT = (
     DialFailure.PLAINTEXT,
     "it speaks plaintext, and this URL has a key; take ?key= out of it, or let that node 'zmesh init' or 'zmesh join'",
 )
@@ -185,7 +185,7 @@ class Connection(LinkSocket):
         """Why a connection has failed in its handshake, by a monitor event and its value."""
         failure = _FAILURES[event]
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MISMATCH:
-            return _ENCRYPTED if self._keys is None else _PLAINTEXT
+            return ENCRYPTED if self._keys is None else PLAINTEXT
         if failure is not _CLOSED or self._keys is None:
             return failure
         key = key_to_text(self._keys.listener)

@@ -19,9 +19,10 @@ import zmq
 from zmesh.core.message import LinkId
 from zmesh.runtime import abandon, supervised
 from zmesh.transport.address import Target, is_loopback
-from zmesh.transport.connection import CONNECT_WITHIN, Connection, Ended
+from zmesh.transport.connection import CONNECT_WITHIN, ENCRYPTED, PLAINTEXT, Connection, Ended
 from zmesh.transport.curve import Dialled
 from zmesh.transport.dial_status import NOT_TRUSTED, DialError, DialFailure, DialState, DialStatus, failed
+from zmesh.transport.greeting import CURVE, NULL, spoken_mechanism
 from zmesh.transport.happy_eyeballs import Candidate, connect_first
 from zmesh.transport.resolver import Resolver
 
@@ -34,7 +35,10 @@ REDIAL_FIRST = 0.05
 REDIAL_ABSENT = 1.0
 REDIAL_LAST = 10.0
 REDIAL_NOT_TRUSTED = 5.0
+GREETED_WITHIN = 2.0
+"""Seconds for the greeting of a peer that has reset a connection, which may say why."""
 
+_UNEXPLAINED = frozenset((DialFailure.CLOSED, DialFailure.WRONG_KEY))
 _ANSWERED = NOT_TRUSTED | {DialFailure.NOT_ZEROMQ, DialFailure.CLOSED}
 
 
@@ -104,7 +108,7 @@ class Dialler:
             candidates = await self._candidates(self._target.host, self._target.port)
             self._state = DialState.CONNECTING
             if len(candidates) == 1 and not self._absent:
-                ended = await self._use(candidates[0].endpoint)
+                ended = await self._explained(candidates[0], await self._use(candidates[0].endpoint))
             else:
                 ended = await self._ask_and_use(candidates)
             if not ended.linked and ended.failure is None:
@@ -132,7 +136,16 @@ class Dialler:
         """Give ZeroMQ the first of the addresses that a plain connection can be made to."""
         there, sock = await connect_first(candidates, CONNECT_WITHIN)
         sock.close()
-        return await self._use(there.endpoint)
+        return await self._explained(there, await self._use(there.endpoint))
+
+    async def _explained(self, candidate: Candidate, ended: Ended) -> Ended:
+        """How a connection has ended; if it was reset before ZeroMQ had read what is spoken there, by that."""
+        why = ended.failure
+        if ended.linked or why is None or why.failure not in _UNEXPLAINED or candidate.family == socket.AF_UNIX:
+            return ended
+        wanted, instead = (NULL, ENCRYPTED) if self._keys is None else (CURVE, PLAINTEXT)
+        mechanism = await spoken_mechanism(candidate, GREETED_WITHIN)
+        return ended._replace(failure=DialError(*instead)) if mechanism not in (wanted, b"") else ended
 
     async def _through_proxy(self) -> Ended:
         from zmesh.transport.socks import SocksTunnel  # here: few peers are behind a proxy

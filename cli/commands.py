@@ -99,7 +99,16 @@ def node(
 
 @app.command(cls=Command)
 def ping(
-    node: Node,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TARGET]",
+            help="The id of a node, such as edge-7, of an ephemeral one ID@NODE; or which nodes: tag:NAME, !NODE to "
+            "leave it out, or several with commas between them.",
+            show_default=False,
+        ),
+    ] = None,
+    all_nodes: Annotated[bool, typer.Option("--all", help="Ping all nodes, once.", rich_help_panel=REQUEST)] = False,
     count: Annotated[
         int,
         typer.Option(
@@ -124,14 +133,23 @@ def ping(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Measure the round-trip time to a node.
+    """Measure the round-trip time to a node, or to many.
 
     Prints a line for each answer, then how many were lost and how long they took. Exits with 0 if there was any answer.
+
+    Several nodes, or all, are pinged once, with a line for each: one that does not answer with the last node on the way
+    that does. It ends when all have answered or failed, and exits with 0 only if none is missing that did not leave by
+    itself.
     """
     from zmesh_cli.local_sockets import choose
-    from zmesh_cli.ping import ping
+    from zmesh_cli.ping import ping, single
 
     log(verbose)
+    node = single(target, all_nodes=all_nodes)
+    if node is None:
+        from zmesh_cli.ping_many import ping_many
+
+        finish(ping_many(choose(peer, insecure=insecure), target, timeout=timeout, as_json=as_json))
     limits = {"timeout": timeout, "route_timeout": route_timeout}
     where = choose(peer, node, insecure=insecure)
     finish(ping(where, node, count=count, interval=interval, as_json=as_json, **limits))

@@ -28,6 +28,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Four pings, one a second", "zmesh ping edge-7"),
         ("A hundred, each when the one before is answered", "zmesh ping edge-7 -c 100 -i 0"),
         ("On a machine that runs no node", "zmesh ping edge-7 --peer tcp://hub:7323 --insecure"),
+        ("All nodes", "zmesh ping --all"),
+        ("Those with a tag", "zmesh ping tag:gpu"),
     ),
     "zmesh send": (
         ("Text as the payload", "zmesh send edge-7 echo:echo hello"),
@@ -68,7 +70,18 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh nodes": (
         ("All nodes", "zmesh nodes"),
         ("Those with a tag, but for one", "zmesh nodes 'tag:gpu,!edge-9'"),
+        ("As another node sees them", "zmesh nodes --at edge-7"),
         ("For a program", "zmesh nodes --json"),
+    ),
+    "zmesh trace": (
+        ("The path from the node where the command joins", "zmesh trace edge-7"),
+        ("That between two others", "zmesh trace edge-7 --at hub"),
+        ("For a program", "zmesh trace edge-7 --json"),
+    ),
+    "zmesh why": (
+        ("Why edge-7 is reached as it is", "zmesh why edge-7"),
+        ("From another node", "zmesh why edge-7 --at hub"),
+        ("For a program", "zmesh why edge-7 --json"),
     ),
     "zmesh status": (
         ("The state of the node where the command joins", "zmesh status"),

@@ -20,7 +20,6 @@ from zmesh_cli.parameters import (
     finish,
     given,
     log,
-    seconds,
 )
 
 WORDS = "zmesh.words"
@@ -158,37 +157,6 @@ def run(
     finish(run_many(choose(peer, insecure=insecure), where, command, fleet, route_timeout=route_timeout))
 
 
-def nodes(
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TARGET]",
-            help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them; by default "
-            "all.",
-            show_default=False,
-        ),
-    ] = None,
-    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
-    peer: Peer = None,
-    insecure: Insecure = False,
-    as_json: AsJson = False,
-    verbose: Verbose = 0,
-) -> None:
-    """List nodes, with their tags.
-
-    All nodes of the mesh, or those that a target stands for.
-
-    A certificate gives a node its tags; its configuration may give it others (tags = ["gpu"]), which are shown apart,
-    as its own.
-    """
-    from zmesh_cli.local_sockets import choose
-    from zmesh_cli.nodes import nodes, target_of
-
-    log(verbose)
-    finish(nodes(choose(peer, insecure=insecure), target_of(target), timeout=timeout, as_json=as_json))
-
-
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command(cls=Run)(run)
-    app.command(cls=Command)(nodes)

@@ -1,26 +1,28 @@
-"""`zmesh nodes`: the nodes of the mesh, or those that a target stands for, with their tags."""
+"""`zmesh nodes`: the nodes of the mesh, or those that a target stands for, with what is known of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from zmesh import Tags, Target
+from zmesh import Member, MemberList, Tags, Target
 from zmesh.errors import ConfigError
 from zmesh_cli.exit_codes import DONE, USAGE, Failure
 from zmesh_cli.local_sockets import Place
-from zmesh_cli.routes import DEFAULT_TIMEOUT, fetch_tables
+from zmesh_cli.quantities import age, milliseconds
 from zmesh_cli.session import Session
+from zmesh_cli.status import DEFAULT_TIMEOUT, unless_too_old
 from zmesh_cli.tables import table, width_of_stdout
 from zmesh_cli.terminal import Output, record
 
 EVERYONE = "*"
 
 
-def target_of(text: str | None) -> Target:
+def target_of(text: str | None, tag: str | None = None) -> Target:
     """The target that a command is given, by default all nodes. Raises Failure for one that can't be read."""
+    if text is not None and tag is not None:
+        raise Failure("give either a TARGET or --tag; a target takes tags too, such as tag:gpu,!edge-9", USAGE)
     try:
-        return Target.of(text or EVERYONE)
+        return Target.of(f"tag:{tag}" if tag is not None else text or EVERYONE)
     except ConfigError as error:
         raise Failure(str(error), USAGE) from None
 
@@ -35,44 +37,64 @@ def _tags(told: dict[str, list[str]] | None) -> Tags:
     return Tags() if told is None else Tags(tuple(told["certified"]), tuple(told["own"]))
 
 
-async def nodes(place: Place, target: Target, *, timeout: float | None, as_json: bool) -> int:
-    """Print the nodes that a target stands for; the exit code."""
+async def nodes(place: Place, target: Target, at: str | None, *, timeout: float | None, as_json: bool) -> int:
+    """Print the nodes that a target stands for, as the node `at` knows them; the exit code."""
     output = Output()
-    async with Session(place, None, timeout, join_timeout=timeout) as session:
-        tables = await session.unless_not_found(fetch_tables(session, timeout or DEFAULT_TIMEOUT))
-    known = tags_in(tables)
-    routes = {route["destination"]: route for route in tables["routes"]}
-    rows = [_row(node, node in known, routes.get(node), known.get(node, Tags())) for node in target.nodes(known)]
-    text = "".join(record("zmesh.nodes/1", **row) for row in rows) if as_json else "".join(_render(rows))
-    await output.text(text)
+    async with Session(place, at, timeout, join_timeout=timeout) as session:
+        asked = session.controller.members(session.target, timeout=timeout or DEFAULT_TIMEOUT)
+        found = await session.unless_not_found(unless_too_old(session.target, asked))
+    shown = chosen(found, target)
+    if as_json:
+        await output.text("".join(record("zmesh.nodes/1", **member.to_json()) for member in shown))
+    else:
+        await output.text("".join(f"{line}\n" for line in _render(shown, width_of_stdout())))
     return DONE
 
 
-def _row(node: str, reachable: bool, route: dict[str, Any] | None, tags: Tags) -> dict[str, Any]:
-    return {
-        "node": node,
-        "reachable": reachable,
-        "hops": route["hops"] if route is not None else 0 if reachable else None,
-        "next_hop": route["next_hop"] if route is not None else None,
-        "tags": list(tags.certified),
-        "own_tags": list(tags.own),
-    }
+def chosen(found: MemberList, target: Target) -> list[Member]:
+    """The members that a target stands for; one that it names need not be there."""
+    known = {member.node: member for member in found.members}
+    tags = {name: Tags(member.tags, member.own_tags) for name, member in known.items()}
+    named = set(target.nodes(tags))
+    order = [member for name, member in known.items() if name in named]
+    return [*order, *(Member(name, False) for name in sorted(named - known.keys()))]
 
 
-def _render(rows: list[dict[str, Any]]) -> Iterator[str]:
+def _render(members: list[Member], width: int) -> list[str]:
     """The lines for people."""
-    if not rows:
-        yield "no node\n"
-        return
-    head = ("NODE", "NEXT HOP", "HOPS", "TAGS", "OWN TAGS")
+    if not members:
+        return ["no node"]
+    head = ("NODE", "NEXT HOP", "HOPS", "RTT", "HEARD", "VERSION", "TAGS")
     cells = [
         (
-            row["node"],
-            row["next_hop"] or ("-" if row["reachable"] else "unreachable"),
-            "-" if row["hops"] is None else str(row["hops"]),
-            " ".join(row["tags"]) or "-",
-            " ".join(row["own_tags"]) or "-",
+            member.node,
+            _next_hop(member),
+            "-" if member.hops is None else str(member.hops),
+            milliseconds(member.rtt),
+            heard(member),
+            member.version or "-",
+            ", ".join([*member.tags, *(f"{tag} (own)" for tag in member.own_tags)]) or "-",
         )
-        for row in rows
+        for member in members
     ]
-    yield from (f"{line.removeprefix('  ')}\n" for line in table(head, cells, width_of_stdout(), names=2))
+    return [line.removeprefix("  ") for line in table(head, cells, width, names=2, note=True)]
+
+
+def _next_hop(member: Member) -> str:
+    if member.duplicate:
+        return "two of them"
+    if member.reachable:
+        return member.next_hop or "-"
+    return "left" if member.left is not None else "unreachable"
+
+
+def heard(member: Member) -> str:
+    """When a node was heard last, and by whom, if that was another one: `0.3 s ago`, `by north`, `12 s ago, north`."""
+    if member.left is not None:
+        return f"{age(member.left)} ago" + "".join(f", {by}" for by in member.heard_by)
+    if member.heard is not None:
+        return f"{age(member.heard)} ago"
+    if not member.reachable or member.next_hop is None:
+        return "-"
+    more = f" +{len(member.heard_by) - 1}" if len(member.heard_by) > 1 else ""
+    return f"by {member.heard_by[0]}{more}" if member.heard_by else "-"

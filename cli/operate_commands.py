@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 from zmesh_cli.conversion import Command
-from zmesh_cli.parameters import AsJson, Insecure, NodeOrHere, Peer, Verbose, finish, log, seconds
+from zmesh_cli.help import REQUEST
+from zmesh_cli.parameters import (
+    AnyTarget,
+    AsJson,
+    At,
+    Insecure,
+    Member,
+    NodeOrHere,
+    Peer,
+    Verbose,
+    finish,
+    log,
+    seconds,
+)
 
 
 def status(
@@ -29,6 +42,79 @@ def status(
     finish(status(choose(peer, node, insecure=insecure), node, timeout=timeout, as_json=as_json))
 
 
+def nodes(
+    target: AnyTarget = None,
+    tag: Annotated[
+        str | None,
+        typer.Option("--tag", metavar="NAME", help="Those with this tag.", show_default=False, rich_help_panel=REQUEST),
+    ] = None,
+    at: At = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """List nodes, with what is known of each.
+
+    All nodes of the mesh, or those that a target stands for: the way to each, how long a round trip took, when it was
+    heard last, by whom if that is another node, its version of zmesh and its tags. Those that have left come last.
+
+    A certificate gives a node its tags; those that it gives itself (tags = ["gpu"] in its configuration) are marked as
+    its own.
+    """
+    from zmesh_cli.local_sockets import choose
+    from zmesh_cli.nodes import nodes, target_of
+
+    log(verbose)
+    chosen = target_of(target, tag)
+    finish(nodes(choose(peer, at, insecure=insecure), chosen, at, timeout=timeout, as_json=as_json))
+
+
+def trace(
+    node: Member,
+    at: At = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer of each hop; by default 5.")] = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Show the path to a node, hop by hop.
+
+    Each node on the path is asked where it sends on, and is shown as soon as it has answered: the time that its answer
+    took, and the link to the next hop with its round-trip time, its cost and what waits for it. Then the way back, if
+    it is another one. Exits with 3 if the path ends before the node, and says where and why.
+    """
+    from zmesh_cli.local_sockets import choose
+    from zmesh_cli.trace import trace
+
+    log(verbose)
+    finish(trace(choose(peer, at, insecure=insecure), node, at, timeout=timeout, as_json=as_json))
+
+
+def why(
+    node: Member,
+    at: At = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Show why a node is reached as it is, or not at all.
+
+    The route in use, what every neighbour offers and why it is not taken, and which one takes over if the link is lost.
+    Of a node that can't be reached: when its last route was lost, which node lost it, and why. Exits with 3 then.
+    """
+    from zmesh_cli.local_sockets import choose
+    from zmesh_cli.why import why
+
+    log(verbose)
+    finish(why(choose(peer, at, insecure=insecure), node, at, timeout=timeout, as_json=as_json))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.command(cls=Command)(status)
+    for command in (status, nodes, trace, why):
+        app.command(cls=Command)(command)

@@ -119,6 +119,24 @@ NodeOrHere = Annotated[
     str | None,
     typer.Argument(metavar="[NODE]", help="The id of a node; by default the one where the command joins."),
 ]
+Member = Annotated[str, typer.Argument(metavar="NODE", help="The id of a node, such as edge-7.", show_default=False)]
+AnyTarget = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TARGET]",
+        help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them; by default all.",
+    ),
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="NODE",
+        help="As this node sees it; by default the one where the command joins.",
+        show_default=False,
+        rich_help_panel=REQUEST,
+    ),
+]
 RouteTimeout = Annotated[
     float | None, seconds("--route-timeout", "Limit for being without a route to the node; by default 30.")
 ]

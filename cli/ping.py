@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from zmesh import ActiveWork, Pong
 from zmesh.errors import MeshError, Unreachable
-from zmesh_cli.exit_codes import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, Failure
+from zmesh_cli.exit_codes import DONE, INTERRUPTED, TIMED_OUT, UNREACHABLE, USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, printable, record
@@ -43,6 +43,14 @@ class Statistics:
             "p99_ms": percentile(0.99),
             "max_ms": percentile(1.0),
         }
+
+
+def single(target: str | None, *, all_nodes: bool) -> str | None:
+    """The one node that is to be pinged; None for several. Raises Failure for neither, or both."""
+    if (target is None) != all_nodes:
+        raise Failure("give either a TARGET, such as edge-7 or tag:gpu, or --all", USAGE)
+    is_single = target is not None and not any(mark in target for mark in ":,!*")
+    return target if is_single else None
 
 
 async def ping(

@@ -22,6 +22,7 @@ UNLIMITED = 1 << 30
 INDENT = "  "
 GAP = "  "
 ELLIPSIS = "…"
+NOTHING = "-"
 
 
 def width_of_stdout() -> int:
@@ -50,7 +51,8 @@ def table(
     """The lines of a table; columns of numbers are right-aligned.
 
     The first `names` columns hold names, which share what the other columns leave, and are shortened to that. With
-    `note` the last column holds prose; where there is no room beside the others, it follows below each row.
+    `note` the last column holds prose; where there is no room beside the others, it follows below each row (`-` does
+    not).
     """
     cells = [list(head), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
@@ -65,7 +67,7 @@ def table(
             for cell, size, number in zip(row[:shown], widths, numbers, strict=False)
         ]
         yield (INDENT + GAP.join(columns)).rstrip()
-        if below and index:
+        if below and index and row[-1] != NOTHING:
             yield from wrapped(row[-1].split(), width, first=2 * INDENT, rest=2 * INDENT)
 
 

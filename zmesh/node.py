@@ -31,6 +31,7 @@ from zmesh.requests import ReplyStream, Requests
 from zmesh.runtime import Driver, Tasks, abandon, log_exception, must_propagate, nodes_in_loop, watchdogs
 from zmesh.serving import PING, Builtins, Directives, Serving
 from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport, parse_url
+from zmesh.version import __version__
 
 if TYPE_CHECKING:
     from zmesh.membership import Membership
@@ -228,7 +229,7 @@ class Node:
         offered = [each for each in self.directives.capabilities() if self.serving.policy.offers(each)]
         if self._membership is not None:
             offered += self._membership.capabilities()
-        self.driver.perform(self.engine.describe(offered, time.monotonic(), tuple(self.config.tags)))
+        self.driver.perform(self.engine.describe(offered, time.monotonic(), tuple(self.config.tags), __version__))
 
     def newcomer(self, config: Config) -> Node:
         """A node that asks for a certificate, where that of this one has expired."""

@@ -20,6 +20,8 @@ COMMANDS = [
     "cp",
     "nodes",
     "status",
+    "trace",
+    "why",
     "routes",
     "cancel",
     "demo",

@@ -13,7 +13,7 @@ def test_the_links_that_are_up_are_listed_with_their_costs(linked):
     assert view.links() == [ActiveLink(1, "a", False, False, 100, 0.0, False, heard, 0, None)]
     assert (view.heartbeat, view.address, view.uplink, view.rtt(1), view.rtt(9)) == (1.0, "b", None, 0.0, None)
     assert (len(view.neighbours), len(view.forwarding), view.forwarding.queued_bytes) == (2, 2, 0)
-    assert view.forwarding.queued(9) == 0
+    assert (view.queued_bytes, view.forwarding.queued(9)) == (0, 0)
 
 
 def test_a_route_is_shown_with_its_next_hop_and_the_alternates(linked):
@@ -30,6 +30,12 @@ def test_a_route_is_shown_with_its_next_hop_and_the_alternates(linked):
     assert linked.engine.settled(linked.now) > 0
     assert linked.engine.duplicates() == set()
     assert set(linked.engine.records()) == {"b"}
+    assert linked.engine.explain("z").following.neighbour == "c"
+    assert linked.engine.losses() == {}
+    assert linked.engine.near("zz", linked.now) == ("z",)
+    assert (linked.engine.routing.neighbour(1), linked.engine.routing.neighbour(9)) == ("a", None)
+    assert (linked.engine.software("b"), linked.engine.software("nobody")) == ("", "")
+    assert linked.engine.rtt_to("z") is None
     assert linked.engine.tags() == {"b": ((), ())}
     assert linked.engine.last_heard_by("nobody") is None
     assert linked.engine.routing.moved_at > 0

@@ -6,6 +6,9 @@ import pytest
 
 import zmesh
 from zmesh.errors import ExchangeError, NodeOverloaded, RemoteError
+from zmesh.operate.members import GRAPH, MEMBERS
+from zmesh.operate.paths import HOP, WHY
+from zmesh.operate.status import LOAD, STATUS
 from zmesh.payloads.payload import Payload
 from zmesh.serving.builtins import CANCEL, MAX_LISTED_WORK, PING, ROUTES
 from zmesh.serving.incoming import MAX_INLINE_BYTES
@@ -32,7 +35,7 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("directive", [PING, CANCEL, ROUTES])
+@pytest.mark.parametrize("directive", [PING, CANCEL, ROUTES, STATUS, MEMBERS, GRAPH, LOAD, WHY, HOP])
 async def test_a_builtin_answers_whatever_it_is_sent_and_nothing_is_left_of_it(directive):
     async with Mesh.chain("client", "server") as mesh:
         client, serving = mesh["client"], mesh["server"].node.serving

@@ -282,9 +282,11 @@ class Engine(View):
         self.delivery.release_credit(stream, credit, now)
         return self._finish(now)
 
-    def describe(self, capabilities: Iterable[str], now: float, tags: tuple[str, ...] = ()) -> list[Effect]:
-        """Advertise these directives, and tags of this node's own, to all nodes."""
-        self.routing.describe(capabilities, now, tags)
+    def describe(
+        self, capabilities: Iterable[str], now: float, tags: tuple[str, ...] = (), software: str = ""
+    ) -> list[Effect]:
+        """Advertise these directives, tags of this node's own, and the version of its software to all nodes."""
+        self.routing.describe(capabilities, now, tags, software)
         return self._done(now)
 
     def trust_changed(self, now: float) -> list[Effect]:

@@ -9,9 +9,13 @@ from zmesh.core.delivery import Delivery
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
 from zmesh.core.neighbours import Link, Neighbours
+from zmesh.core.routing import Explanation as Explanation
+from zmesh.core.routing import Loss as Loss
+from zmesh.core.routing import Offer as Offer
+from zmesh.core.routing import OfferState as OfferState
 from zmesh.core.routing import Routing, SelectedRoute
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import Record, host_of, tags_of
+from zmesh.core.wire import Record, host_of, software_of, tags_of
 
 
 class ActiveLink(NamedTuple):
@@ -136,6 +140,11 @@ class View:
         """The links that are up."""
         return [self._link(link) for link in self.neighbours.up()]
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait because their links are full."""
+        return self.forwarding.queued_bytes
+
     def rtt(self, link: LinkId) -> float | None:
         """The smoothed round-trip time of a link in seconds; None before the first sample."""
         known = self.neighbours.get(link)
@@ -180,6 +189,28 @@ class View:
             certified = self.routing.certified(node)
             found[node] = (certified.identity.tags if certified is not None else (), tags_of(record))
         return found
+
+    def explain(self, destination: NodeId) -> Explanation:
+        """Why the route to a node is the one that it is, or why there is none."""
+        return self.routing.explain(destination)
+
+    def near(self, name: NodeId, now: float) -> tuple[NodeId, ...]:
+        """Up to three known node ids that resemble an unknown one, within a rate; the closest first."""
+        return self.forwarding.hints.near(name, now)
+
+    def losses(self) -> dict[NodeId, Loss]:
+        """The nodes that there was a route to and is none any more, as far as they are remembered."""
+        return self.routing.losses()
+
+    def software(self, node: NodeId) -> str:
+        """The version of the software of a node that can be reached, or could until lately; "" if that is unknown."""
+        record = self.routing.record(node)
+        return software_of(record) if record is not None else ""
+
+    def rtt_to(self, node: NodeId) -> float | None:
+        """The smoothed round-trip time to a node over its whole path, in seconds; None if there was no exchange with it
+        lately."""
+        return self.delivery.rtt(Address(node))
 
     def duplicates(self) -> set[NodeId]:
         """The node ids that are used by two live nodes, or were refused for that."""

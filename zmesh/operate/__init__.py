@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING
 from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from zmesh.operate.bounded import Bounded
     from zmesh.operate.inspection import Inspection
-    from zmesh.operate.operating import TIMEOUT, Operating
+    from zmesh.operate.members import (
+        GraphLink,
+        GraphNode,
+        Member,
+        MemberList,
+        MeshGraph,
+        PingResult,
+    )
+    from zmesh.operate.operating import EVERYONE, HOP_TIMEOUT, TIMEOUT, Operating
+    from zmesh.operate.paths import Hop, RouteExplanation, RouteLoss, RouteOffer, TraceStep
     from zmesh.operate.status import (
         IdentityStatus,
         LinkFall,
         LinkReport,
         LoopStatus,
+        NodeLoad,
         NodeStatus,
         ProcessStatus,
         RefusedLink,
@@ -27,13 +38,35 @@ else:
     __getattr__ = lazy_attributes(
         __name__,
         {
+            "bounded": ("Bounded",),
             "inspection": ("Inspection",),
-            "operating": ("TIMEOUT", "Operating"),
+            "members": (
+                "GraphLink",
+                "GraphNode",
+                "Member",
+                "MemberList",
+                "MeshGraph",
+                "PingResult",
+            ),
+            "operating": (
+                "EVERYONE",
+                "HOP_TIMEOUT",
+                "TIMEOUT",
+                "Operating",
+            ),
+            "paths": (
+                "Hop",
+                "RouteExplanation",
+                "RouteLoss",
+                "RouteOffer",
+                "TraceStep",
+            ),
             "status": (
                 "IdentityStatus",
                 "LinkFall",
                 "LinkReport",
                 "LoopStatus",
+                "NodeLoad",
                 "NodeStatus",
                 "ProcessStatus",
                 "RefusedLink",
@@ -44,16 +77,31 @@ else:
     )
 
 __all__ = [
+    "EVERYONE",
+    "HOP_TIMEOUT",
     "TIMEOUT",
+    "Bounded",
+    "GraphLink",
+    "GraphNode",
+    "Hop",
     "IdentityStatus",
     "Inspection",
     "LinkFall",
     "LinkReport",
     "LoopStatus",
+    "Member",
+    "MemberList",
+    "MeshGraph",
+    "NodeLoad",
     "NodeStatus",
     "Operating",
+    "PingResult",
     "ProcessStatus",
     "RefusedLink",
+    "RouteExplanation",
+    "RouteLoss",
+    "RouteOffer",
     "StatusWarning",
+    "TraceStep",
     "WorkStatus",
 ]

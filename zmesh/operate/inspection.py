@@ -6,222 +6,68 @@ Each answers at once, in one reply, from tables that the node has anyway. Togeth
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from zmesh.core.limits import Limits, TokenBucket
-from zmesh.core.message import LinkId
-from zmesh.core.view import ActiveLink
+from zmesh.core.message import is_node_id
 from zmesh.errors import NodeOverloaded
-from zmesh.operate.json_form import Seconds
-from zmesh.operate.process import process_status
-from zmesh.operate.status import (
-    STATUS,
-    IdentityStatus,
-    LinkFall,
-    LinkReport,
-    LoopStatus,
-    NodeStatus,
-    RefusedLink,
-    WorkStatus,
-)
-from zmesh.operate.warnings import warnings_of
-from zmesh.runtime import watchdogs
-from zmesh.version import __version__
+from zmesh.operate.json_form import JsonForm
+from zmesh.operate.members import GRAPH, MEMBERS
+from zmesh.operate.mesh_reader import MeshReader
+from zmesh.operate.node_reader import NodeReader
+from zmesh.operate.paths import HOP, WHY
+from zmesh.operate.status import LOAD, STATUS
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from zmesh.config import Config
-    from zmesh.core.engine import Engine
-    from zmesh.identity import Identity
-    from zmesh.observe import LinkHistory, Telemetry
-    from zmesh.requests import Requests
-    from zmesh.serving import Serving, Work
-    from zmesh.transport import Transport
-
-MAX_DIRECTIVES = 32
-"""Names of running directives that are shown; the others are counted as `other`."""
-MAX_LINKS = 1000
-"""Links in the answer of `zmesh:status`; those that need attention come first."""
-
-
-class Host(Protocol):
-    """What is shown of a node."""
-
-    config: Config
-    engine: Engine
-    identity: Identity | None
-    listening: list[str]
-    loop: asyncio.AbstractEventLoop | None
-    requests: Requests
-    serving: Serving
-    started: float
-    telemetry: Telemetry
-
-    @property
-    def transport(self) -> Transport | None:
-        """The sockets, while the node is open."""
+    from zmesh.observe import LinkHistory
+    from zmesh.operate.host import Host
+    from zmesh.serving import Work
 
 
 class Inspection:
-    """The state of one node, as others may see it. `limits`: what they may have it answer."""
+    """The state of one node and what it knows of the mesh, as others may see it.
+
+    `limits`: what they may have it answer.
+    """
 
     def __init__(self, host: Host, history: LinkHistory, limits: Limits) -> None:
-        self._host = host
-        self._history = history
+        self._node_id = host.config.node_id
         self._rows = TokenBucket(limits.shown_rows, time.monotonic())
-        host.serving.add_builtin(STATUS, self._limited(STATUS, lambda work: self.status().to_json()))
+        own = NodeReader(host, history)
+        mesh = MeshReader(host, own)
+        shown: dict[str, Callable[[Work], JsonForm]] = {
+            STATUS: lambda work: own.status(),
+            LOAD: lambda work: own.load(),
+            MEMBERS: lambda work: mesh.members(),
+            GRAPH: lambda work: mesh.graph(),
+            WHY: lambda work: mesh.why(_node_in(work, "destination")),
+            HOP: lambda work: mesh.hop(_node_in(work, "destination"), _node_in(work, "origin")),
+        }
+        for directive, answer in shown.items():
+            host.serving.add_builtin(directive, self._limited(directive, answer))
 
-    def _limited(self, directive: str, answer: Callable[[Work], dict[str, object]]) -> Callable[[Work], object]:
+    def _limited(self, directive: str, answer: Callable[[Work], JsonForm]) -> Callable[[Work], object]:
         """The function of a directive, with the schema in its answer, within the limit of rows."""
+        schema = f"{directive.replace(':', '.')}/1"
 
         def limited(work: Work) -> object:
             if not self._rows.has(time.monotonic()):
-                node = self._host.config.node_id
-                raise NodeOverloaded(f"node {node!r} has shown as much as it does in a second; try again in one")
-            shown = answer(work)
+                raise NodeOverloaded(
+                    f"node {self._node_id!r} has shown as much as it does in a second; try again in one"
+                )
+            shown = answer(work).to_json()
             self._rows.spend(max([1, *(len(each) for each in shown.values() if isinstance(each, list))]))
-            return {"schema": f"{directive.replace(':', '.')}/1", **shown}
+            return {"schema": schema, **shown}
 
         return limited
 
-    def status(self) -> NodeStatus:
-        """The state of this node."""
-        host, engine = self._host, self._host.engine
-        active = engine.links()
-        transport = host.transport
-        traffic = transport.traffic.total() if transport is not None else None
-        status = NodeStatus(
-            node=engine.node,
-            version=__version__,
-            incarnation=f"{engine.incarnation:016x}",
-            time=time.time(),
-            uptime=Seconds(time.monotonic() - host.started),
-            listening=tuple(url.partition("?")[0] for url in host.listening),
-            own_tags=tuple(host.config.tags),
-            nodes=len(engine.nodes()),
-            leaves=sum(link.leaf for link in active),
-            links=tuple(self._links([link for link in active if not link.leaf])),
-            bytes_in=traffic.bytes_in if traffic is not None else 0,
-            bytes_out=traffic.bytes_out if traffic is not None else 0,
-            work=self._work(),
-            process=process_status(),
-            loop=self._loop(),
-            identity=self._identity(),
-            refused=self._refused(),
-            duplicates=tuple(sorted(engine.duplicates())),
-            counters=dict(host.telemetry.counts),
-        )
-        return dataclasses.replace(status, warnings=warnings_of(status))
 
-    # -- links ---------------------------------------------------------------------------------------------------
-
-    def _links(self, active: list[ActiveLink]) -> list[LinkReport]:
-        """The links, those that need attention first, then by neighbour."""
-        now = time.monotonic()
-        links = [self._link(link, now) for link in active]
-        linked = {(link.node, link.where) for link in links if link.dialled}
-        links += [missing for missing in self._missing(now) if (missing.node, missing.where) not in linked]
-        links.sort(key=lambda link: (link.state == "up", link.node, link.where))
-        return links[:MAX_LINKS]
-
-    def _link(self, link: ActiveLink, now: float) -> LinkReport:
-        transport = self._host.transport
-        traffic = transport.traffic.by_link.get(link.id) if transport is not None else None
-        since = self._history.since(link.id)
-        return LinkReport(
-            node=link.node,
-            where=self._where(link.id),
-            dialled=link.dialled,
-            state="suspect" if link.suspect else "up",
-            since=Seconds(now - since if since is not None else 0.0),
-            heard=Seconds(now - link.heard),
-            cost=link.cost,
-            rtt=Seconds(link.rtt) if link.rtt is not None else None,
-            bytes_in=traffic.bytes_in if traffic is not None else 0,
-            bytes_out=traffic.bytes_out if traffic is not None else 0,
-            messages_in=traffic.messages_in if traffic is not None else 0,
-            messages_out=traffic.messages_out if traffic is not None else 0,
-            queued_bytes=link.queued_bytes,
-            skew=Seconds(link.skew) if link.skew is not None else None,
-            falls=self._falls(link.node, now),
-        )
-
-    def _missing(self, now: float) -> list[LinkReport]:
-        """The peers that are dialled in vain, and the neighbours that dialled this node and are gone."""
-        transport = self._host.transport
-        missing = []
-        for dial in transport.dials() if transport is not None else ():
-            if dial.state == "linked":
-                continue
-            url = dial.url.partition("?")[0]
-            node = self._history.peer(dial.url)
-            falls = self._falls(node, now)
-            reason = dial.reason or (falls[0].reason if falls else "not linked yet")
-            missing.append(
-                LinkReport(
-                    node=node, where=url, dialled=True, state="down", since=Seconds(now - dial.since), reason=reason,
-                    tries=dial.tries, falls=falls,
-                )
-            )  # fmt: skip
-        for lost in self._history.lost():
-            if not lost.dialled:
-                falls = self._falls(lost.node, now)
-                since, reason = Seconds(now - lost.fall.at), lost.fall.reason
-                missing.append(
-                    LinkReport(
-                        node=lost.node, where=lost.where, dialled=False, state="down", since=since, reason=reason,
-                        falls=falls,
-                    )
-                )  # fmt: skip
-        return missing
-
-    def _where(self, link: LinkId) -> str:
-        transport = self._host.transport
-        return transport.remote_address(link).partition("?")[0] if transport is not None else ""
-
-    def _falls(self, node: str, now: float) -> tuple[LinkFall, ...]:
-        return tuple(LinkFall(Seconds(now - fall.at), fall.reason) for fall in self._history.falls(node))
-
-    def _refused(self) -> tuple[RefusedLink, ...]:
-        now = time.monotonic()
-        return tuple(
-            RefusedLink(Seconds(now - each.at), each.node, each.where.partition("?")[0], each.reason)
-            for each in self._history.refusals()
-        )
-
-    # -- the rest ------------------------------------------------------------------------------------------------
-
-    def _identity(self) -> IdentityStatus | None:
-        identity = self._host.identity
-        if identity is None:
-            return None
-        now, until = time.time(), float(identity.certificate.not_after)
-        expires, renews = Seconds(until - now), Seconds(identity.renews_at - now)
-        return IdentityStatus(identity.mesh, identity.fingerprint, tuple(identity.tags), until, expires, renews)
-
-    def _work(self) -> WorkStatus:
-        host, serving = self._host, self._host.serving
-        names = Counter(serving.runner.directives())
-        shown = dict(names.most_common(MAX_DIRECTIVES))
-        if len(names) > MAX_DIRECTIVES:
-            shown["other"] = names.total() - sum(shown.values())
-        return WorkStatus(
-            running=len(serving.runner),
-            max_running=host.config.max_work,
-            directives=shown,
-            served=serving.served,
-            requested=len(host.requests),
-            waiting_bytes=host.engine.waiting_bytes,
-        )
-
-    def _loop(self) -> LoopStatus:
-        lag = watchdogs.lag(self._host.loop) if self._host.loop is not None else None
-        blocked = self._host.telemetry.counts["loop_blocked"]
-        if lag is None:
-            return LoopStatus(Seconds(0.0), Seconds(0.0), blocked)
-        return LoopStatus(Seconds(lag.last), Seconds(lag.worst), blocked)
+def _node_in(work: Work, key: str) -> str:
+    """The node that the payload of a request names. Raises ValueError."""
+    asked = work.payload.json()
+    node = asked.get(key) if isinstance(asked, dict) else None
+    if not isinstance(node, str) or not is_node_id(node):
+        raise ValueError(f"{work.directive} takes an object whose {key!r} is the id of a node")
+    return node

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from zmesh.operate.json_form import JsonForm, Seconds
 
 STATUS = "zmesh:status"
+LOAD = "zmesh:load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +157,23 @@ class NodeStatus(JsonForm):
     duplicates: tuple[str, ...] = ()
     counters: Mapping[str, int] | None = None
     skew: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLoad(JsonForm):
+    """What a node does, as counters since its start and values of the moment; two of them give rates.
+
+    `served` requests were taken up, `running` are at work; `queued_bytes` wait for full links. `lag` is the longest
+    delay of the event loop of late.
+    """
+
+    node: str
+    uptime: Seconds
+    served: int
+    running: int
+    bytes_in: int
+    bytes_out: int
+    queued_bytes: int
+    lag: Seconds
+    cpu: Seconds
+    memory_bytes: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,18 +32,23 @@ class ActiveWork:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The answer to one ping: `rtt` in seconds, `hops` in links, and the requests that the node serves."""
+    """The answer to one ping: `rtt` in seconds, `hops` in links, and the requests that the node serves.
+
+    `time` is the clock of the node when it answered, in seconds since 1970; None if it does not say.
+    """
 
     node: str
     rtt: float
     hops: int
     active_work: tuple[ActiveWork, ...]
+    time: float | None = None
 
 
 def read_pong(payload: Payload | None, node: str, rtt: float, hops: int) -> Pong:
     """The Pong of a reply of `node`. Raises RemoteError if its payload is not that of a ping's reply."""
     try:
-        return Pong(node, rtt, hops, _all_active_work(payload.json() if payload is not None else None))
+        answer = payload.json() if payload is not None else None
+        return Pong(node, rtt, hops, _all_active_work(answer), _time_in(answer))
     except ValueError:
         raise RemoteError(f"node {node!r} answers a ping with something else", node=node) from None
 
@@ -53,6 +59,13 @@ def _all_active_work(answer: object) -> tuple[ActiveWork, ...]:
         raise ValueError("no answer to a ping")
     listed = answer.get("active_work")
     return tuple(_active_work(each) for each in listed if isinstance(each, dict)) if isinstance(listed, list) else ()
+
+
+def _time_in(answer: object) -> float | None:
+    """The clock of the node, in seconds since 1970."""
+    said = answer.get("response_time") if isinstance(answer, dict) else None
+    seconds = said.get("value") if isinstance(said, dict) else None
+    return float(seconds) if isinstance(seconds, float) and math.isfinite(seconds) else None
 
 
 def _active_work(listed: dict[str, object]) -> ActiveWork:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zmesh.operate import TIMEOUT
+from zmesh.operate import EVERYONE, HOP_TIMEOUT, TIMEOUT
 from zmesh.sync.blocking_node import BlockingNode
+from zmesh.sync.iteration import Iteration
 
 if TYPE_CHECKING:
-    from zmesh.operate import NodeStatus
+    from collections.abc import Iterable
+
+    from zmesh.operate import MemberList, MeshGraph, NodeLoad, NodeStatus, PingResult, RouteExplanation, TraceStep
 
 
 class Operating(BlockingNode):
@@ -19,3 +22,34 @@ class Operating(BlockingNode):
     ) -> NodeStatus:
         """The state of a node: identity, links, work, resources, and what needs attention."""
         return self._do(lambda: self._mesh.status(node, timeout=timeout, route_timeout=route_timeout))
+
+    def members(self, at: str | None = None, *, timeout: float | None = TIMEOUT) -> MemberList:
+        """The members of the mesh as the node `at` knows them, those that have left lately among them."""
+        return self._do(lambda: self._mesh.members(at, timeout=timeout))
+
+    def graph(self, at: str | None = None, *, timeout: float | None = TIMEOUT) -> MeshGraph:
+        """The nodes and links of the mesh as the node `at` knows them."""
+        return self._do(lambda: self._mesh.graph(at, timeout=timeout))
+
+    def why(self, node: str, at: str | None = None, *, timeout: float | None = TIMEOUT) -> RouteExplanation:
+        """Why the node `at` sends to `node` as it does, or can't; as `zmesh.Controller.why`."""
+        return self._do(lambda: self._mesh.why(node, at, timeout=timeout))
+
+    def trace(self, node: str, at: str | None = None, *, timeout: float | None = HOP_TIMEOUT) -> Iteration[TraceStep]:
+        """The hops from the node `at` to `node`, as they come; as `zmesh.Controller.trace`."""
+        steps = self._mesh.trace(node, at, timeout=timeout)
+        return self._iterating(Iteration(self._opened(), steps, steps.aclose))
+
+    def ping_many(
+        self, target: str = EVERYONE, at: str | None = None, *, timeout: float | None = HOP_TIMEOUT
+    ) -> Iteration[PingResult]:
+        """Ping all nodes of a target; iterate over a PingResult of each, as they come."""
+        results = self._do(lambda: self._mesh.ping_many(target, at, timeout=timeout))
+        return self._iterating(Iteration(self._opened(), results, results.aclose))
+
+    def loads(
+        self, nodes: Iterable[str], *, timeout: float | None = HOP_TIMEOUT
+    ) -> Iteration[tuple[str, NodeLoad | None]]:
+        """What nodes do at the moment, for each its id and a NodeLoad, None where it has not answered; as they come."""
+        loads = self._mesh.loads(nodes, timeout=timeout)
+        return self._iterating(Iteration(self._opened(), loads, loads.aclose))

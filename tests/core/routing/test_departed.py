@@ -33,7 +33,7 @@ class Tables:
         """The last route to each of them goes, all at once."""
         self.routes.update(1, 0, 1, [(node, 0, 0, INFINITY, 0, 0) for node in nodes])
         for change in self.routes.select(now):
-            self.departed.leave(change.destination, change.before.hops, now)
+            self.departed.leave(change.destination, change.before, None, now)
         self.departed.check()
 
 
@@ -115,7 +115,7 @@ def test_of_a_node_with_many_neighbours_a_few_are_remembered(tables):
     tables.reach("x")
     tables.describe("x", *names)
     tables.lose("x")
-    assert tables.departed._departures["x"] == Departure(0.0, tuple(names[:MAX_WITNESSES]))
+    assert tables.departed._departures["x"] == Departure(0.0, tuple(names[:MAX_WITNESSES]), None, 200, 2)
 
 
 def test_a_node_that_comes_back_has_not_left(tables):
@@ -142,10 +142,10 @@ def test_the_oldest_departure_is_dropped_past_the_limit():
 def test_a_table_that_contradicts_the_routes_or_its_limit_is_noticed():
     tables = Tables(Limits(departed_nodes=1))
     tables.reach("x")
-    tables.departed._departures["x"] = Departure(0.0, ())
+    tables.departed._departures["x"] = Departure(0.0, (), None, 0, 0)
     with pytest.raises(AssertionError, match="can be reached"):
         tables.departed.check()
-    tables.departed._departures = {"y": Departure(0.0, ()), "z": Departure(0.0, ())}
+    tables.departed._departures = {name: Departure(0.0, (), None, 0, 0) for name in "yz"}
     with pytest.raises(AssertionError, match="more departures"):
         tables.departed.check()
 

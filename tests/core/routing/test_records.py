@@ -17,6 +17,7 @@ from zmesh.core.wire import (
     Record,
     decode_record,
     encode,
+    software_of,
     tags_of,
 )
 
@@ -361,3 +362,12 @@ def test_the_own_record_has_the_tags_of_this_node(records):
     assert records.get("a") is own
     records.describe(["x:y"], (), 0.0)
     assert tags_of(records.get("a")) == ()
+
+
+def test_the_own_record_has_the_version_of_the_software_of_this_node(records):
+    records.describe(["x:y"], (), 0.0, software="0.1.0")
+    assert software_of(decode_record(encode(records.get("a")))) == "0.1.0"
+    records.describe(["x:y"], (), 0.0, software="é" * 40)
+    assert software_of(records.get("a")) == "?" * 32
+    records.describe(["x:y"], (), 0.0)
+    assert software_of(records.get("a")) == ""

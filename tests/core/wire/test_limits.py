@@ -36,6 +36,7 @@ LIMITS = [
     ("MAX_REFUSED", wire.MAX_REFUSED, wire.decode_record, lambda n: record(refused=[("b", 1, 0.0, "")] * n)),
     ("MAX_TAGS", wire.MAX_TAGS, wire.decode_tags, lambda n: wire.encode_tags(("t",) * n)),
     ("MAX_TAG", wire.MAX_TAG, wire.decode_tags, lambda n: wire.encode_tags(("t" * n,))),
+    ("MAX_SOFTWARE", wire.MAX_SOFTWARE, wire.decode_record, lambda n: record(extensions={wire.SOFTWARE: b"x" * n})),
     ("MAX_WHERE", wire.MAX_WHERE, wire.decode_record, lambda n: record(refused=[("b", 1, 0.0, "w" * n)])),
     ("node id", 64, wire.decode_record, lambda n: record(refused=[("b" * n, 1, 0.0, "")])),
     ("MAX_TEXT", wire.MAX_TEXT, wire.decode_chunk, lambda n: chunk_eof(1, "remote", "t" * n)),

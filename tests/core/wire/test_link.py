@@ -89,3 +89,23 @@ def test_tags_of_a_record_are_names():
 def test_a_record_with_anything_else_for_tags_is_malformed(content):
     with pytest.raises(wire.WireError):
         wire.decode_record(tagged(content))
+
+
+# --- the software of records ------------------------------------------------------------------------------------------
+
+
+def of_software(content):
+    return wire.encode(wire.Record("a", 1, 1, (), (), b"")._replace(extensions={wire.SOFTWARE: content}))
+
+
+def test_the_software_of_a_record_is_a_short_text():
+    record = wire.decode_record(of_software(b"0.1.0"))
+    assert wire.software_of(record) == "0.1.0"
+    assert wire.software_of(record._replace(extensions={})) == ""
+    assert wire.software_of(wire.decode_record(of_software(b"x" * wire.MAX_SOFTWARE))) == "x" * wire.MAX_SOFTWARE
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"0.1\n", b"\x1b[2J", b"x" * (wire.MAX_SOFTWARE + 1)])
+def test_a_record_with_anything_else_for_its_software_is_malformed(content):
+    with pytest.raises(wire.WireError):
+        wire.decode_record(of_software(content))

@@ -32,7 +32,7 @@ texts = st.text(max_size=40)
 acks = st.lists(st.builds(AckItem, bytes16, st.booleans(), u63, u63), max_size=5).map(tuple)
 metadata = st.dictionaries(texts, texts, max_size=3)
 extensions = st.dictionaries(st.integers(2, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
-of_records = st.dictionaries(st.integers(3, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
+of_records = st.dictionaries(st.integers(4, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
 tags = st.lists(nodes, max_size=wire.MAX_TAGS).map(lambda names: {wire.TAGS: wire.encode_tags(tuple(names))})
 lifetimes = st.none() | st.floats(0, 1e17)
 request_headers = st.builds(RequestHeader, texts, numbers, lifetimes, st.booleans(), texts, metadata)
@@ -74,7 +74,7 @@ records = st.builds(
     st.lists(st.tuples(nodes, st.integers(0, INFINITY)), max_size=5).map(tuple),
     st.binary(max_size=wire.MAX_KEY), numbers,
     st.lists(st.builds(wire.Refused, nodes, u64, numbers, texts), max_size=wire.MAX_REFUSED).map(tuple),
-    of_records | tags,
+    of_records | tags | st.sampled_from([{wire.SOFTWARE: b"0.1.0"}]),
 )  # fmt: skip
 
 VALUES = {
@@ -132,8 +132,8 @@ def update(count=0, full=0, node="a", incarnation=1, seqno=1, metric=1, hops=1, 
     return encode((full, 1, *([field] * count for field in (node, incarnation, seqno, metric, hops, excess))))
 
 
-def record(node="a", incarnation=1, serial=1, capabilities=(), neighbours=(), key=b"", refused=()):
-    return encode((node, incarnation, serial, capabilities, neighbours, key, 0.0, refused, {}))
+def record(node="a", incarnation=1, serial=1, capabilities=(), neighbours=(), key=b"", refused=(), extensions=None):
+    return encode((node, incarnation, serial, capabilities, neighbours, key, 0.0, refused, extensions or {}))
 
 
 def ack(count=1, following=0, limit=0):

@@ -320,6 +320,10 @@ class Delivery:
             self._sender.sweep(now)
         self._peers.tick(now)
 
+    def rtt(self, address: Address) -> float | None:
+        """The smoothed round-trip time to a node that there are exchanges with, or were lately, in seconds."""
+        return self._peers.rtt(address)
+
     def check(self) -> None:
         """Raise AssertionError if the tables contradict each other."""
         self.server.check()

@@ -123,6 +123,11 @@ class Peers:
     def limits(self, limits: Limits) -> None:
         self._quotas.limits = limits
 
+    def rtt(self, address: Address) -> float | None:
+        """The smoothed round-trip time to a peer in seconds; None if none is known."""
+        peer = self._peers.get(address)
+        return peer.path.rtt.smoothed if peer is not None else None
+
     # -- look-up and creation ------------------------------------------------------------------------------------
 
     def get_or_create(self, address: Address, via: NodeId | None = None) -> Peer:

@@ -8,6 +8,7 @@ broken link all nodes are known by its near end. The table is bounded, and drops
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from zmesh.core.durations import span
@@ -15,16 +16,21 @@ from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import NodeId
 from zmesh.core.routing.records import Records
 from zmesh.core.routing.routes import Routes
+from zmesh.core.routing.selected_route import SelectedRoute
 
 MAX_WITNESSES = 4
 MAX_VISITED = 64
 
 
 class Departure(NamedTuple):
-    """A node was lost `at` this time; the `witnesses` are neighbours of it, or the node that keeps this."""
+    """A node was lost `at` this time; the `witnesses` are neighbours of it, or the node that keeps this. The last route
+    to it had this `next_hop` (None: that is not known any more), `metric` and `hops`."""
 
     at: float
     witnesses: tuple[NodeId, ...]
+    next_hop: NodeId | None
+    metric: int
+    hops: int
 
 
 class Departed:
@@ -44,15 +50,22 @@ class Departed:
     def __contains__(self, node: NodeId) -> bool:
         return node in self._departures
 
+    def __iter__(self) -> Iterator[NodeId]:
+        return iter(self._departures)
+
+    def get(self, node: NodeId) -> Departure | None:
+        """How a node has left; None if it has not, or that is forgotten."""
+        return self._departures.get(node)
+
     def join(self, node: NodeId) -> None:
         """There is a route to that node."""
         self._departures.pop(node, None)
 
-    def leave(self, node: NodeId, hops: int, now: float) -> None:
-        """The last route to that node, of so many hops, is lost."""
-        witnesses = (self._node,) if hops == 1 else self._neighbours_of(node)
+    def leave(self, node: NodeId, route: SelectedRoute, next_hop: NodeId | None, now: float) -> None:
+        """The last route to that node, over that neighbour, is lost."""
+        witnesses = (self._node,) if route.hops == 1 else self._neighbours_of(node)
         self._departures.pop(node, None)
-        self._departures[node] = Departure(now, witnesses)
+        self._departures[node] = Departure(now, witnesses, next_hop, route.metric, route.hops)
         if len(self._departures) > self._limits.departed_nodes:
             del self._departures[next(iter(self._departures))]
             self._dropped = True

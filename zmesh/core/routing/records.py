@@ -30,6 +30,8 @@ from zmesh.core.wire import (
     MAX_RECORD,
     MAX_RECORDS,
     MAX_REFUSED,
+    MAX_SOFTWARE,
+    SOFTWARE,
     TAGS,
     Record,
     Refused,
@@ -126,15 +128,17 @@ class Records:
         now: float,
         refused: tuple[Refused, ...] = (),
         tags: tuple[str, ...] = (),
+        software: str = "",
     ) -> list[str]:
         """Originate the own record with this content if that is new, as far as a record has room for it. Returns a text
         for each list that was cut, if another number is left out than before.
         """
         offered = tuple(name[:MAX_CAPABILITY] for name in capabilities)
         names, beside = offered[:MAX_CAPABILITIES], neighbours[:MAX_NEIGHBOURS]
-        extensions = {number: content for number, content in self._own.extensions.items() if number != TAGS}
-        if tags:
-            extensions[TAGS] = encode_tags(tags)
+        kept = {number: content for number, content in self._own.extensions.items() if number not in (TAGS, SOFTWARE)}
+        extensions = kept | ({TAGS: encode_tags(tags)} if tags else {})
+        if software:
+            extensions[SOFTWARE] = software.encode("ascii", "replace")[:MAX_SOFTWARE]
         own = self._own._replace(
             capabilities=names, neighbours=beside, refused=refused[:MAX_REFUSED], extensions=extensions
         )

@@ -25,13 +25,13 @@ and tried again when there is room. A seqno that is too far ahead (`serials`) ma
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import LinkId, NodeId
 from zmesh.core.routing.advertisements import Advertisement, Advertiser, is_provisional
 from zmesh.core.routing.destinations import NOT_STARVED, Destination, is_known
 from zmesh.core.routing.quotas import Quotas
+from zmesh.core.routing.routes_view import ReceivedRoutes, RoutesView, is_feasible
 from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
 from zmesh.core.routing.seqno_requests import SeqnoRequests
 from zmesh.core.routing.serials import HIGHEST
@@ -43,21 +43,7 @@ EVICTION_DELAY = 20.0
 _ANY = LinkId(-1)
 
 
-class _Neighbour:
-    """The rows that were received on one link. `node` is the owner of what they take up in the quota."""
-
-    __slots__ = ("cost", "node", "received", "rows", "stale")
-
-    def __init__(self, node: NodeId | LinkId, cost: int) -> None:
-        self.node = node
-        self.cost = cost
-        self.rows: dict[NodeId, Row] = {}
-        self.received = 0
-        self.stale: set[NodeId] | None = None
-        """The destinations that the full update which has begun has not confirmed yet."""
-
-
-class Routes:
+class Routes(RoutesView):
     """The routes of one node. `seqno` is where its own seqno starts."""
 
     def __init__(
@@ -70,11 +56,9 @@ class Routes:
     ) -> None:
         self.node = node
         self._own = SelectedRoute(LinkId(0), incarnation, seqno, 0, 0, 0.0)
-        self._neighbours: dict[LinkId, _Neighbour] = {}
-        self._table: dict[NodeId, Destination] = {}
-        """The destinations with a feasibility distance."""
-        self._selected: dict[NodeId, Destination] = {}
-        """Those that there is a route to."""
+        self._neighbours = {}
+        self._table = {}
+        self._selected = {}
         self.dirty: dict[NodeId, LinkId] = {}
         """The destinations that `select` has to examine, with the one link that offers a better route, or _ANY."""
         self.advertiser = Advertiser(node, self._selected, alarm)
@@ -88,63 +72,15 @@ class Routes:
         self._max_rows = max_destinations + 1  # an honest neighbour has as many destinations, and advertises itself
         self._quotas: Quotas[NodeId] = Quotas(max_destinations)
         """The same destinations as in the table, by the neighbour of their route; those without one are idle."""
-        self._no_room: dict[NodeId, float] = {}
-        """The destinations that were advertised and found no room, and when each may be tried again."""
+        self._no_room = {}
         self.refused: Counter[tuple[LinkId | None, str]] = Counter()
         """How many rows were not accepted or kept, by the link that they came on and the reason."""
-
-    # -- reading -------------------------------------------------------------------------------------------------
-
-    def get(self, name: NodeId) -> SelectedRoute | None:
-        """The selected route to a destination, or None."""
-        destination = self._selected.get(name)
-        return destination.selected if destination is not None else None
-
-    def table(self) -> dict[NodeId, SelectedRoute]:
-        """All selected routes."""
-        return {name: one.selected for name, one in self._selected.items() if one.selected is not None}
-
-    def names(self) -> Collection[NodeId]:
-        """The destinations of all selected routes."""
-        return self._selected.keys()
-
-    def distance(self, name: NodeId) -> tuple[int, int] | None:
-        """The feasibility distance to a destination, as (seqno, metric)."""
-        destination = self._table.get(name)
-        return destination.distance if destination is not None else None
-
-    def others(self, name: NodeId) -> list[tuple[LinkId, int, bool]]:
-        """The routes that are not selected: link, metric, and whether it is feasible; the cheapest first."""
-        selected, distance = self.get(name), self.distance(name)
-        found = [
-            (link, row[3] + neighbour.cost, _is_feasible(row, distance))
-            for link, neighbour in self._neighbours.items()
-            if (selected is None or link != selected.link) and (row := neighbour.rows.get(name)) is not None
-        ]
-        return sorted((other for other in found if other[1] < INFINITY), key=lambda other: other[1])
-
-    def sent(self, link: LinkId) -> int:
-        """How many UPDATEs were sent on that link."""
-        return self.advertiser.sent(link)
-
-    def received(self, link: LinkId) -> int:
-        """How many UPDATEs the neighbour had sent on the link when its last one arrived, if none was lost."""
-        neighbour = self._neighbours.get(link)
-        return neighbour.received if neighbour else 0
-
-    @property
-    def seqno(self) -> int:
-        """This node's own seqno."""
-        return self._own.seqno
-
-    def __len__(self) -> int:
-        return len(self._table)
 
     # -- events --------------------------------------------------------------------------------------------------
 
     def link_up(self, link: LinkId, cost: int, now: float, neighbour: NodeId | None = None) -> None:
         """A link to a neighbour is up: it gets a full update. No route uses a link that costs INFINITY."""
-        self._neighbours[link] = _Neighbour(neighbour or link, cost)
+        self._neighbours[link] = ReceivedRoutes(neighbour or link, cost)
         self.advertiser.link_up(link, now)
 
     def link_down(self, link: LinkId) -> None:
@@ -285,7 +221,7 @@ class Routes:
 
     # -- inside: selection ---------------------------------------------------------------------------------------
 
-    def _store(self, neighbour: _Neighbour, link: LinkId, entries: list[Row], ceiling: int) -> None:
+    def _store(self, neighbour: ReceivedRoutes, link: LinkId, entries: list[Row], ceiling: int) -> None:
         """Store received rows; a destination is dirty if its next hop has advertised it, if it has become cheaper, or
         if it is starved or without a route.
         """
@@ -333,14 +269,14 @@ class Routes:
         best, best_link, best_row = INFINITY, _ANY, None
         blocked, blocked_link = INFINITY, _ANY
         mine = before[0] if before is not None else _ANY
-        links: dict[LinkId, _Neighbour] | tuple[LinkId, LinkId] = self._neighbours if only == _ANY else (only, mine)
+        links: dict[LinkId, ReceivedRoutes] | tuple[LinkId, LinkId] = self._neighbours if only == _ANY else (only, mine)
         for link in links:
             neighbour = self._neighbours[link]
             row = neighbour.rows.get(name)
             if row is None:
                 continue
             total = row[3] + neighbour.cost
-            if _is_feasible(row, distance):
+            if is_feasible(row, distance):
                 if total < best or (total == best and link == mine):
                     best, best_link, best_row = total, link, row
             elif total < blocked:
@@ -490,10 +426,3 @@ class Routes:
             and name not in self._no_room
         }
         self.seqno_requests.check(self._table.values(), blocked)
-
-
-def _is_feasible(row: Row, distance: tuple[int, int] | None) -> bool:
-    """True if the feasibility distance of the neighbour that advertised this is below that one, or there is none."""
-    if distance is None or row[2] > distance[0]:
-        return True
-    return row[2] == distance[0] and row[3] - row[5] < distance[1]

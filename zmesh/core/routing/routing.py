@@ -7,7 +7,7 @@ The engine reports what happens to links and hands over the frames of neighbours
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from zmesh.core import wire
@@ -21,7 +21,8 @@ from zmesh.core.routing.departed import Departed
 from zmesh.core.routing.duplicates import STARTUP, Duplicates, describe_duplicate, describe_refused
 from zmesh.core.routing.records import Records, unsigned
 from zmesh.core.routing.routes import Routes
-from zmesh.core.routing.selected_route import RouteChange, SelectedRoute
+from zmesh.core.routing.routing_view import RoutingView
+from zmesh.core.routing.selected_route import RouteChange
 from zmesh.core.routing.serials import ceiling
 from zmesh.core.routing.statements import Statements
 from zmesh.core.routing.verification import Verification
@@ -42,7 +43,7 @@ class Adjacencies(Protocol):
         """The cost of a link for routes, INFINITY if it must not be used yet; None if there is no such link."""
 
 
-class Routing:
+class Routing(RoutingView):
     """The routes and records of one node.
 
     `serial`: where the node's seqno and the serial of its record start; `epoch`: seconds since 1970 at `now` 0. Reports
@@ -75,6 +76,7 @@ class Routing:
         self._emit = emit
         self._capabilities: tuple[str, ...] = ()
         self._tags: tuple[str, ...] = ()
+        self._software = ""
         self._routes = Routes(node, incarnation, serial, alarm, limits.destinations)
         self._routes.changed_at = now
         self._certificates: Certificates | None = None
@@ -97,11 +99,15 @@ class Routing:
         self._duplicates = Duplicates(alarm, limits)
         self._departed = Departed(node, self._routes, self._records, limits)
         self._cost_damping = CostDamping(alarm)
+        self._links = {}
+        self._fallen: dict[LinkId, NodeId] = {}
+        """The neighbours at links that are down since the last selection."""
 
     # -- links ---------------------------------------------------------------------------------------------------
 
     def link_up(self, link: LinkId, neighbour: NodeId, cost: int, now: float) -> None:
         """A link to a neighbour that keeps routes is up; it gets a full update and all records."""
+        self._links[link] = neighbour
         self._routes.link_up(link, cost, now, neighbour)
         self._records.link_up(link, now, neighbour)
         if self._statements is not None:
@@ -110,6 +116,8 @@ class Routing:
 
     def link_down(self, link: LinkId, now: float) -> None:
         """Such a link is down."""
+        if link in self._links:
+            self._fallen[link] = self._links.pop(link)
         self._routes.link_down(link)
         self._records.link_down(link)
         if self._certificates is not None:
@@ -240,9 +248,9 @@ class Routing:
 
     # -- this node -----------------------------------------------------------------------------------------------
 
-    def describe(self, capabilities: Iterable[str], now: float, tags: tuple[str, ...] = ()) -> None:
-        """Advertise these directives, and tags of this node's own, in the own record from now on."""
-        self._tags = tags
+    def describe(self, capabilities: Iterable[str], now: float, tags: tuple[str, ...] = (), software: str = "") -> None:
+        """Advertise these directives, tags of this node's own, and the version of its software from now on."""
+        self._tags, self._software = tags, software
         self._capabilities = tuple(name.encode(errors="replace").decode() for name in capabilities)
         self._originate(now)
 
@@ -287,13 +295,16 @@ class Routing:
         for node, before, after in changes:
             self._records.set_reachable(node, after is not None, now)
             if after is None:
-                self._departed.leave(node, before.hops if before is not None else 0, now)
+                assert before is not None  # a change begins or ends with a route
+                next_hop = self._links.get(before.link) or self._fallen.get(before.link)
+                self._departed.leave(node, before, next_hop, now)
                 self._emit(Report("node_left", node))
                 continue
             if before is None:
                 self._departed.join(node)
                 self._emit(Report("node_joined", node))
             self._emit(Report("route_changed", node, after.link, f"metric {after.metric}, {after.hops} hops"))
+        self._fallen.clear()
         return changes
 
     def flush(self, now: float) -> list[tuple[LinkId, Frames]]:
@@ -339,102 +350,6 @@ class Routing:
             deadlines.append(self._certificates.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    # -- reading -------------------------------------------------------------------------------------------------
-
-    def route(self, destination: NodeId) -> SelectedRoute | None:
-        """The selected route to a node, or None."""
-        return self._routes.get(destination)
-
-    def routes(self) -> dict[NodeId, SelectedRoute]:
-        """All selected routes."""
-        return self._routes.table()
-
-    def destinations(self) -> Collection[NodeId]:
-        """The nodes that there is a route to."""
-        return self._routes.names()
-
-    def others(self, destination: NodeId) -> list[tuple[LinkId, int, bool]]:
-        """The routes that are not selected: link, metric, and whether it is feasible; the cheapest first."""
-        return self._routes.others(destination)
-
-    def distance(self, destination: NodeId) -> tuple[int, int] | None:
-        """The feasibility distance to a node, as (seqno, metric)."""
-        return self._routes.distance(destination)
-
-    @property
-    def seqno(self) -> int:
-        """This node's own seqno."""
-        return self._routes.seqno
-
-    def sent(self, link: LinkId) -> int:
-        """How many UPDATEs were sent on a link."""
-        return self._routes.sent(link)
-
-    def received(self, link: LinkId) -> int:
-        """How many UPDATEs the neighbour had sent on a link when its last one arrived, if none was lost."""
-        return self._routes.received(link)
-
-    @property
-    def changed_at(self) -> float:
-        """When a next hop was last selected or lost."""
-        return self._routes.changed_at
-
-    def settled(self, now: float) -> float:
-        """For how many seconds all next hops have been the same."""
-        return max(0.0, now - self._routes.changed_at)
-
-    @property
-    def moved_at(self) -> float:
-        """When anything in the routes and records last changed, be it a metric alone: the end of convergence."""
-        return max(self._routes.moved_at, self._records.changed_at)
-
-    def record(self, node: NodeId) -> Record | None:
-        """The record of a node, also of one that was reachable until lately."""
-        return self._records.get(node)
-
-    def records(self) -> dict[NodeId, Record]:
-        """The records of all nodes that can be reached, and of this one."""
-        return self._records.known()
-
-    @property
-    def digest(self) -> int:
-        """The sum of the digests of these records; the same at all nodes once they agree."""
-        return self._records.digest
-
-    def duplicates(self) -> set[NodeId]:
-        """The node ids that are used by two live nodes, or were refused for that."""
-        refused = {one.node for record in self._records.known().values() for one in record.refused}
-        return refused.union(self._duplicates.names())
-
-    @property
-    def is_contested(self) -> bool:
-        """True while another live node is known to use this node's id."""
-        return self.node in self._duplicates
-
-    def has_left(self, node: NodeId) -> bool:
-        """True if there was a route to that node, and is none any more."""
-        return node in self._departed
-
-    def last_heard_by(self, node: NodeId) -> NodeId | None:
-        """The reachable node, or this one, that was the last neighbour of a node that has left; None if unknown."""
-        return self._departed.heard_by(node)
-
-    def describe_departure(self, node: NodeId, now: float) -> str:
-        """When a node without a route left, for the text of an error."""
-        return self._departed.describe(node, now)
-
-    def counts(self) -> dict[str, int]:
-        """How many entries the tables have: `routes`, `distances`, `records` (also of nodes that have just left),
-        `contested_ids` and `departed` nodes.
-        """
-        return {
-            "routes": len(self._routes.names()),
-            "distances": len(self._routes),
-            "records": len(self._records),
-            "contested_ids": len(self._duplicates),
-            "departed": len(self._departed),
-        }
-
     def check(self) -> None:
         """Raise AssertionError if a table contradicts itself or another."""
         self._routes.check()
@@ -451,7 +366,7 @@ class Routing:
         if self._leaf:
             return
         neighbours, refused = self._adjacencies.neighbours(), self._duplicates.refused()
-        for cut in self._records.describe(self._capabilities, neighbours, now, refused, self._tags):
+        for cut in self._records.describe(self._capabilities, neighbours, now, refused, self._tags, self._software):
             self._emit(Report("record_cut", self.node, None, cut))
 
     def _apply_costs(self, now: float) -> None:

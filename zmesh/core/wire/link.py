@@ -37,6 +37,7 @@ from zmesh.core.wire.limits import (
     MAX_RECORD,
     MAX_RECORDS,
     MAX_REFUSED,
+    MAX_SOFTWARE,
     MAX_TAG,
     MAX_TAGS,
     MAX_TEXT,
@@ -56,9 +57,12 @@ MAX_KNOWN = 65536
 TAGS = 2
 """The extension of a RECORD with the tags that its node gives itself, as an array of text."""
 
+SOFTWARE = 3
+"""The extension of a RECORD with the version of its node's software, as ASCII text."""
+
 MAX_TAGS_BYTES = MAX_TAGS * (MAX_TAG + 2) + 3
 
-_RECORD_EXTENSIONS = {TAGS: MAX_TAGS_BYTES}
+_RECORD_EXTENSIONS = {TAGS: MAX_TAGS_BYTES, SOFTWARE: MAX_SOFTWARE}
 _HELLO_EXTENSIONS = {IDENTITY: MAX_PROOF, ENROLLING: 0, ENDORSEMENTS: MAX_ENDORSEMENT_BYTES}
 _known_nodes: dict[object, NodeId] = {}
 _INT = {int}
@@ -313,6 +317,8 @@ def decode_record(blob: bytes) -> Record:
     extra = read_extensions(extensions, _RECORD_EXTENSIONS)
     if TAGS in extra:
         decode_tags(extra[TAGS])
+    if SOFTWARE in extra:
+        decode_software(extra[SOFTWARE])
     return Record(
         read_node(node),
         read_int(incarnation, U64),
@@ -342,11 +348,24 @@ def tags_of(record: Record) -> tuple[str, ...]:
     return decode_tags(data) if data is not None else ()
 
 
+def decode_software(data: bytes) -> str:
+    """Read the content of the extension SOFTWARE: printable ASCII. Raises WireError."""
+    if not data.isascii() or not (text := data.decode("ascii")).isprintable():
+        raise WireError("not the version of a software")
+    return text
+
+
+def software_of(record: Record) -> str:
+    """The version of the software of a record's node; "" if it does not say."""
+    data = record.extensions.get(SOFTWARE)
+    return decode_software(data) if data is not None else ""
+
+
 def signed_record(mesh: str, record: Record, certificate: bytes) -> bytes:
     """What a node signs of its record; `certificate`: the digest of its own.
 
     The serial and the costs of links are not in it: they change all the time, and a node that lies about them can lie
-    about its routes just as well.
+    about its routes just as well. Nor is the version of the software, which is only shown.
     """
     _, incarnation, _, capabilities, _, public_key, started, refused, extensions = record
     content = (record.node, incarnation, capabilities, public_key, started, refused, extensions.get(TAGS, b""))

@@ -1,0 +1,34 @@
+"""What is shown of a node, as the readers of its state need it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from zmesh.config import Config
+    from zmesh.core.engine import Engine
+    from zmesh.identity import Identity
+    from zmesh.observe import Telemetry
+    from zmesh.requests import Requests
+    from zmesh.serving import Serving
+    from zmesh.transport import Transport
+
+
+class Host(Protocol):
+    """What is shown of a node."""
+
+    config: Config
+    engine: Engine
+    identity: Identity | None
+    listening: list[str]
+    loop: asyncio.AbstractEventLoop | None
+    requests: Requests
+    serving: Serving
+    started: float
+    telemetry: Telemetry
+
+    @property
+    def transport(self) -> Transport | None:
+        """The sockets, while the node is open."""

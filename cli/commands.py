@@ -9,6 +9,7 @@ import typer
 
 from zmesh_cli import (
     files_commands,
+    job_commands,
     machine_commands,
     operate_commands,
     service_commands,
@@ -237,6 +238,7 @@ def send(
 
 
 machine_commands.register(app)
+job_commands.register(app)
 operate_commands.register(app)
 files_commands.register(app)
 tunnel_commands.register(app)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 ARGUMENTS, NODE, REQUEST, TRUST = "Arguments", "Node options", "Request options", "Trust options"
-COMMAND, FLEET = "Command options", "Options for several nodes"
+COMMAND, FLEET, JOB = "Command options", "Options for several nodes", "Job options"
 CONNECTION, OUTPUT, OTHER = "Connection options", "Output options", "Other options"
-SECTIONS = (ARGUMENTS, NODE, COMMAND, FLEET, REQUEST, TRUST, CONNECTION, OUTPUT, OTHER)
+SECTIONS = (ARGUMENTS, NODE, JOB, COMMAND, FLEET, REQUEST, TRUST, CONNECTION, OUTPUT, OTHER)
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh": (
@@ -66,6 +66,37 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh nc": (
         ("What a server says first", "zmesh nc edge-7 25 </dev/null"),
         ("A login at a node by OpenSSH", "ssh -o ProxyCommand='zmesh nc %h %p' ada@edge-7"),
+    ),
+    "zmesh job": (
+        ("A command that goes on without you", "zmesh job submit edge-7 -- make -C /srv/app all"),
+        ("What became of it, from any node", "zmesh job ls edge-7"),
+    ),
+    "zmesh job submit": (
+        ("A command", "zmesh job submit edge-7 -- make -C /srv/app all"),
+        ("A directive with a payload", "zmesh job submit edge-7 sleep:execute 600"),
+        ("Once, however often this is run", "zmesh job submit edge-7 --key b-17 -- /srv/build 17"),
+        ("Again when its node has started anew", "zmesh job submit edge-7 --restart 3 -- backup"),
+        ("At all nodes with a tag", "zmesh job submit tag:gpu --shell -- 'df -h >/tmp/df'"),
+    ),
+    "zmesh job ls": (
+        ("At all nodes", "zmesh job ls"),
+        ("Those that wait or run at one", "zmesh job ls edge-7 --state queued --state running"),
+        ("For a program", "zmesh job ls edge-7 --json"),
+    ),
+    "zmesh job show": (("", "zmesh job show edge-7/3f9a8b0c4d5e6f70"),),
+    "zmesh job attach": (
+        ("All of its output, up to its end", "zmesh job attach edge-7/3f9a8b0c4d5e6f70"),
+        ("From a byte on", "zmesh job attach edge-7/3f9a8b0c --from 4096"),
+    ),
+    "zmesh job logs": (
+        ("So far", "zmesh job logs edge-7/3f9a8b0c4d5e6f70"),
+        ("and what comes", "zmesh job logs -f edge-7/3f9a8b0c4d5e6f70"),
+    ),
+    "zmesh job result": (("", "zmesh job result edge-7/3f9a8b0c4d5e6f70 >out"),),
+    "zmesh job cancel": (("", "zmesh job cancel edge-7/3f9a8b0c4d5e6f70"),),
+    "zmesh job rm": (
+        ("", "zmesh job rm edge-7/3f9a8b0c4d5e6f70"),
+        ("Also one that runs", "zmesh job rm --force edge-7/3f9a8b0c4d5e6f70"),
     ),
     "zmesh nodes": (
         ("All nodes", "zmesh nodes"),

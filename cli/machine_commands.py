@@ -25,6 +25,44 @@ from zmesh_cli.parameters import (
 WORDS = "zmesh.words"
 
 
+Env = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        "-e",
+        metavar="NAME[=VALUE]",
+        help="Set a variable of the command's environment, without =VALUE to its value here. May be given more than "
+        "once.",
+        show_default=False,
+        rich_help_panel=COMMAND,
+    ),
+]
+Cwd = Annotated[
+    str | None,
+    typer.Option(
+        "--cwd",
+        metavar="DIR",
+        help="Run it in this directory of the node; by default the home of its user.",
+        show_default=False,
+        rich_help_panel=COMMAND,
+    ),
+]
+User = Annotated[
+    str | None,
+    typer.Option(
+        "--user",
+        metavar="NAME",
+        help="Run it as this user of the node, which must run as root.",
+        show_default=False,
+        rich_help_panel=COMMAND,
+    ),
+]
+Shell = Annotated[
+    bool,
+    typer.Option("--shell", help="Have a shell there (/bin/sh) run the words as a line.", rich_help_panel=COMMAND),
+]
+
+
 class Run(Command):
     """A command whose arguments after `--` are not its own; they are in the context, by WORDS."""
 
@@ -51,42 +89,10 @@ def run(
             metavar="-- COMMAND", help="After --, the program that it is to run, and its arguments.", show_default=False
         ),
     ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--env",
-            "-e",
-            metavar="NAME[=VALUE]",
-            help="Set a variable of the command's environment, without =VALUE to its value here. May be given more "
-            "than once.",
-            show_default=False,
-            rich_help_panel=COMMAND,
-        ),
-    ] = None,
-    cwd: Annotated[
-        str | None,
-        typer.Option(
-            "--cwd",
-            metavar="DIR",
-            help="Run it in this directory of the node; by default the home of its user.",
-            show_default=False,
-            rich_help_panel=COMMAND,
-        ),
-    ] = None,
-    user: Annotated[
-        str | None,
-        typer.Option(
-            "--user",
-            metavar="NAME",
-            help="Run it as this user of the node, which must run as root.",
-            show_default=False,
-            rich_help_panel=COMMAND,
-        ),
-    ] = None,
-    shell: Annotated[
-        bool,
-        typer.Option("--shell", help="Have a shell there (/bin/sh) run the words as a line.", rich_help_panel=COMMAND),
-    ] = False,
+    env: Env = None,
+    cwd: Cwd = None,
+    user: User = None,
+    shell: Shell = False,
     terminal: Annotated[
         bool,
         typer.Option(

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from zmesh.files import Copied, NodePath, Progress
+    from zmesh.jobs import Job, JobId, JobOutput, JobState, JobStatus, contact_lost
     from zmesh.observe import (
         CertificateExpiring,
         CertificateRenewed,
@@ -139,6 +140,11 @@ __all__ = [
     "IdTaken",
     "IdentityStatus",
     "InvalidPayload",
+    "Job",
+    "JobId",
+    "JobOutput",
+    "JobState",
+    "JobStatus",
     "Limits",
     "LinkFall",
     "LinkLost",
@@ -201,6 +207,7 @@ __all__ = [
     "Unreachable",
     "Work",
     "WorkStatus",
+    "contact_lost",
     "directive",
     "is_address",
     "is_node_id",
@@ -242,6 +249,8 @@ _NAMES = {
     ),
     "zmesh.files.places": ("NodePath",),
     "zmesh.files.progress": ("Copied", "Progress"),
+    "zmesh.jobs.job": ("Job", "JobOutput"),
+    "zmesh.jobs.states": ("JobId", "JobState", "JobStatus", "contact_lost"),
     "zmesh.observe.events": (
         "CertificateExpiring",
         "CertificateRenewed",

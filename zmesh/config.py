@@ -37,7 +37,7 @@ LOG_LEVELS = ("error", "warning", "info", "debug")
 _FRACTIONS = ("heartbeat", "route_timeout")
 _LISTS = ("listen", "peers")
 _TABLES = ("allow", "isolation", "plugins")
-SECTIONS = {"run": "exec", "file": "file", "tcp": "tcp"}
+SECTIONS = {"run": "exec", "file": "file", "jobs": "job", "tcp": "tcp"}
 """Tables of a file that are those of plugins: `[run]` is `[plugins.exec]`."""
 LISTS_OF_TABLES = {"forward": "tcp", "expose": "tcp"}
 """Lists of tables of a file that are settings of plugins: `[[forward]]` is `[[plugins.tcp.forward]]`."""

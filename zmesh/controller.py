@@ -24,6 +24,7 @@ from zmesh.config import Config, config_of
 from zmesh.core.limits import Limits
 from zmesh.errors import ConfigError, MeshError, RemoteError
 from zmesh.files import Files
+from zmesh.jobs import Jobs
 from zmesh.lifecycle import Lifecycle, Main
 from zmesh.observe import MeshView
 from zmesh.operate import Operating
@@ -50,7 +51,7 @@ CANCEL_TIMEOUT = 10.0
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Controller(MeshView, Machines, Files, Operating, Tunnels):
+class Controller(MeshView, Machines, Files, Jobs, Operating, Tunnels):
     """A node inside a program.
 
     `Controller(node_id="edge", peers=["tcp://hub:7323"])` takes the settings of a Config by name;

@@ -34,6 +34,8 @@ from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport, parse
 from zmesh.version import __version__
 
 if TYPE_CHECKING:
+    from zmesh.identity import Identity
+    from zmesh.jobs import NodeJobs
     from zmesh.membership import Membership
     from zmesh.observe import Event, Events, Journal, LinkHistory, LinkStatus, Neighbour, Stats
     from zmesh.reconfiguration import Reloaded
@@ -125,6 +127,7 @@ class Node:
             from zmesh.membership import Membership  # here: few programs have an identity
 
             self._membership = Membership(identity, credentials, self)
+        self._jobs = self._keeping_jobs(identity)
         self.listening: list[str] = []
         self._bound: dict[str, str] = {}
         """The URLs of its settings, and those that it listens on for them."""
@@ -144,6 +147,15 @@ class Node:
         self._released = False
         """Whether everything is closed."""
         self.closed = False
+
+    def _keeping_jobs(self, identity: Identity | None) -> NodeJobs | None:
+        if self.config.ephemeral:
+            return None
+        from zmesh.jobs import NodeJobs  # here: no command keeps any
+
+        state = identity.state.folder if identity is not None and identity.state is not None else None
+        table = self.config.plugins.get("job", {})
+        return NodeJobs(table, self.config.file, state, self.serving, self._storage, self.directives)
 
     # -- open and close ------------------------------------------------------------------------------------------
 
@@ -198,6 +210,8 @@ class Node:
         self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
         self.directives.attach_node(self)
         await self.directives.start(PLUGINS_START_WITHIN)
+        if self._jobs is not None:
+            await self._jobs.open()
 
     def _open(self) -> None:
         identity = identity_of(self.config)
@@ -287,7 +301,11 @@ class Node:
         if self.admission.is_foreign:  # a fork of this process unwinds; sockets, work and descriptors are the parent's
             return
         try:
+            if self._jobs is not None:
+                self._jobs.stop()
             await self.serving.close()
+            if self._jobs is not None:
+                await self._jobs.close()
             self.requests.close()
             self._leave()
         except GeneratorExit:
@@ -356,6 +374,8 @@ class Node:
             steps.callback(self.tasks.close_now)
             steps.callback(self._release)
             steps.callback(self._leave)
+            if self._jobs is not None:
+                steps.callback(self._jobs.close_now)
             steps.callback(self.serving.close_now)
             steps.callback(self.requests.close_now, self.loop)
         if was_open:

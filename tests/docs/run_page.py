@@ -39,7 +39,7 @@ OURS = re.compile(r'"?receptor_(inventory|shout|wordcount):\w+"?[, ]?')
 READY = re.compile(r"^node \S+ listens on |\"event\":\"ready\"|; Ctrl-C stops it$")
 ENDLESS = {"node", "forward"}
 """The commands of zmesh that run until they are stopped."""
-NUMBER = re.compile(r"[0-9a-f]{32}|\d+(?:\.\d+)?")
+NUMBER = re.compile(r"[0-9a-f]{32}|\b[0-9a-f]{16}\b|\d+(?:\.\d+)?")
 
 
 def commands_of(code: str) -> list[tuple[str, str]]:
@@ -120,6 +120,11 @@ class Page:
         words = shlex.split(command.replace("\\\n", " "))
         if words[0] == "export":
             name, _, value = words[1].partition("=")
+            if "=$(" in command:  # what a command prints
+                inner = command.partition("=$(")[2].rpartition(")")[0]
+                value = subprocess.run(
+                    ["bash", "-c", inner], stdout=subprocess.PIPE, text=True, check=True
+                ).stdout.strip()
             os.environ[name] = value
         if words[0] not in RUN | FOREIGN:
             return

@@ -11,7 +11,7 @@ import pytest
 
 from zmesh.errors import Closed
 from zmesh.remote.process import STDERR, STDOUT, CommandLine, NotStarted, Process, Processes
-from zmesh.remote.supervisor import members
+from zmesh.remote.supervisor import session_members
 from zmesh.testing import eventually
 
 ENVIRONMENT = {b"PATH": os.fsencode(os.environ["PATH"]), b"LANG": b"C.UTF-8"}
@@ -158,7 +158,7 @@ async def test_ending_ends_the_whole_session_with_its_grace(start: Start) -> Non
         break
     await process.end(0.5)
     assert await process.exited == -signal.SIGTERM
-    await eventually(lambda: not members(process.pid))
+    await eventually(lambda: not session_members(process.pid))
 
 
 async def test_one_that_ignores_sigterm_is_killed(start: Start) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NewType
 import pytest
 
 from zmesh.errors import ConfigError
-from zmesh.serving.settings import Place, read
+from zmesh.serving.settings import Place, read_settings
 
 PLACE = Place("plugins.shop", "node.toml")
 Name = NewType("Name", str)
@@ -54,7 +54,7 @@ class Settings:
 
 
 def test_an_empty_table_gives_the_defaults():
-    assert read(Settings, {}, PLACE) == Settings()
+    assert read_settings(Settings, {}, PLACE) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_an_empty_table_gives_the_defaults():
     ],
 )
 def test_a_value_of_the_right_type_is_taken(key, value, expected):
-    found = getattr(read(Settings, {key: value}, PLACE), key)
+    found = getattr(read_settings(Settings, {key: value}, PLACE), key)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -120,7 +120,7 @@ def test_a_value_of_the_right_type_is_taken(key, value, expected):
 )
 def test_a_value_of_another_type_is_refused_by_file_table_key_and_type(key, value, text):
     with pytest.raises(ConfigError) as caught:
-        read(Settings, {key: value}, PLACE)
+        read_settings(Settings, {key: value}, PLACE)
     assert str(caught.value).startswith(f"node.toml: [plugins.shop]: {text}")
 
 
@@ -139,13 +139,13 @@ def test_a_value_of_another_type_is_refused_by_file_table_key_and_type(key, valu
 )
 def test_tables_within_the_table_are_held_to_what_they_declare_at_any_depth(table, text):
     with pytest.raises(ConfigError) as caught:
-        read(Settings, table, Place("plugins.shop"))
+        read_settings(Settings, table, Place("plugins.shop"))
     assert str(caught.value) == text
 
 
 def test_a_value_is_not_quoted_because_it_may_be_secret():
     with pytest.raises(ConfigError) as caught:
-        read(Settings, {"count": "hunter2", "name": "x"}, PLACE)
+        read_settings(Settings, {"count": "hunter2", "name": "x"}, PLACE)
     assert "hunter2" not in str(caught.value)
 
 
@@ -159,7 +159,7 @@ def test_what_the_dataclass_refuses_itself_is_told_under_the_same_name():
                 raise ValueError("port must be 65535 at most")
 
     with pytest.raises(ConfigError, match=r"^node.toml: \[plugins.shop\]: port must be 65535 at most$"):
-        read(Picky, {"port": 70000}, PLACE)
+        read_settings(Picky, {"port": 70000}, PLACE)
 
 
 def test_a_dataclass_without_fields_takes_nothing():
@@ -167,9 +167,9 @@ def test_a_dataclass_without_fields_takes_nothing():
     class Nothing:
         pass
 
-    assert read(Nothing, {}, PLACE) == Nothing()
+    assert read_settings(Nothing, {}, PLACE) == Nothing()
     with pytest.raises(ConfigError, match="no setting is called 'x'$"):
-        read(Nothing, {"x": 1}, PLACE)
+        read_settings(Nothing, {"x": 1}, PLACE)
 
 
 def test_a_type_that_no_setting_can_have_is_the_plugins_fault():
@@ -178,4 +178,4 @@ def test_a_type_that_no_setting_can_have_is_the_plugins_fault():
         x: Literal["a"] | type[int] = "a"
 
     with pytest.raises(TypeError, match="'x' can't be read from TOML"):
-        read(Odd, {"x": 1}, PLACE)
+        read_settings(Odd, {"x": 1}, PLACE)

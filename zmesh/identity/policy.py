@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from zmesh.errors import ConfigError
 
-DANGEROUS = frozenset({"exec", "file", "tcp"})
+DANGEROUS = frozenset({"exec", "file", "job", "job-admin", "tcp"})
 BY_GRANT = frozenset({"file:granted"})
 """Directives of those namespaces that any member may call, as they ask for a token that they have given out."""
 EVERYONE = "*"

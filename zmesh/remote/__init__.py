@@ -12,24 +12,34 @@ from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from zmesh.remote.fleet import Outcome, Outcomes, Rules, State
-    from zmesh.remote.machines import FleetOptions, Machines, RunOptions
-    from zmesh.remote.remote_process import RemoteProcess, Starting, Word
+    from zmesh.remote.machines import RUN, FleetOptions, Machines, RunOptions
+    from zmesh.remote.records import HEAD, INPUT_WINDOW, Decoder, Kind, number_of, record
+    from zmesh.remote.remote_process import STDOUT, RemoteProcess, Starting, Word, start_record
     from zmesh.remote.streams import StdinWriter
+    from zmesh.remote.supervisor import session_members
     from zmesh.remote.targets import Target
 else:
     __getattr__ = lazy_attributes(
         __name__,
         {
             "fleet": ("Outcome", "Outcomes", "Rules", "State"),
-            "machines": ("FleetOptions", "Machines", "RunOptions"),
-            "remote_process": ("RemoteProcess", "Starting", "Word"),
+            "machines": ("RUN", "FleetOptions", "Machines", "RunOptions"),
+            "records": ("HEAD", "INPUT_WINDOW", "Decoder", "Kind", "number_of", "record"),
+            "remote_process": ("STDOUT", "RemoteProcess", "Starting", "Word", "start_record"),
             "streams": ("StdinWriter",),
+            "supervisor": ("session_members",),
             "targets": ("Target",),
         },
     )
 
 __all__ = [
+    "HEAD",
+    "INPUT_WINDOW",
+    "RUN",
+    "STDOUT",
+    "Decoder",
     "FleetOptions",
+    "Kind",
     "Machines",
     "Outcome",
     "Outcomes",
@@ -41,4 +51,8 @@ __all__ = [
     "StdinWriter",
     "Target",
     "Word",
+    "number_of",
+    "record",
+    "session_members",
+    "start_record",
 ]

@@ -47,7 +47,7 @@ class Session:
 
     def signal(self, number: int, *, everywhere: bool = False) -> None:
         """Signal the leader's process group, or (`everywhere`) all groups of the session."""
-        groups = {self.pid, *(group for _, group in members(self.pid))} if everywhere else {self.pid}
+        groups = {self.pid, *(group for _, group in session_members(self.pid))} if everywhere else {self.pid}
         for group in groups:
             try:
                 os.killpg(group, number)
@@ -63,7 +63,7 @@ class Session:
             self.signal(signal.SIGCONT, everywhere=True)
 
 
-def members(session: int) -> list[tuple[int, int]]:
+def session_members(session: int) -> list[tuple[int, int]]:
     """The live processes of a session and their process groups (Linux; empty elsewhere)."""
     found: list[tuple[int, int]] = []
     try:
@@ -199,7 +199,7 @@ class Supervisor:
             if due:
                 session.kill_at = None
                 session.signal(signal.SIGKILL, everywhere=True)
-            if session.exited and (session.kill_at is None or not members(session.pid)):
+            if session.exited and (session.kill_at is None or not session_members(session.pid)):
                 _, status = os.waitpid(session.pid, 0)
                 del self._sessions[session.id]
                 self._report({"id": session.id, "code": os.waitstatus_to_exitcode(status)})

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from zmesh.serving.plugin import NodePlugin, OpenStream, Requesting
     from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
     from zmesh.serving.serving import Serving
-    from zmesh.serving.work import Work
+    from zmesh.serving.settings import Place, read_settings
+    from zmesh.serving.work import ReplySink, Work
 else:
     __getattr__ = lazy_attributes(
         __name__,
@@ -25,7 +26,8 @@ else:
             "plugin": ("NodePlugin", "OpenStream", "Requesting"),
             "receptor_plugins": ("BUFFER_PAYLOAD", "BYTES_PAYLOAD", "FILE_PAYLOAD", "plugin_export"),
             "serving": ("Serving",),
-            "work": ("Work",),
+            "settings": ("Place", "read_settings"),
+            "work": ("ReplySink", "Work"),
         },
     )
 
@@ -39,10 +41,13 @@ __all__ = [
     "Directives",
     "NodePlugin",
     "OpenStream",
+    "Place",
+    "ReplySink",
     "Requesting",
     "Serving",
     "Work",
     "directive",
     "plugin_export",
+    "read_settings",
     "stamp",
 ]

@@ -84,7 +84,7 @@ class Plugin:
         if self.starter is None and inspect.isfunction(start) and not hasattr(start, MARK):
             raise TypeError("the function start of a plugin with settings must be 'async def'")
         section = next((name for name, each in SECTIONS.items() if each == self.namespace), None)
-        return settings.read(declared, table, Place(section or f"plugins.{self.namespace}", file))
+        return settings.read_settings(declared, table, Place(section or f"plugins.{self.namespace}", file))
 
     @property
     def starter(self) -> Callable[[object], Awaitable[object]] | None:

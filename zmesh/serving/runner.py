@@ -35,10 +35,9 @@ from zmesh.runtime import (
 )
 from zmesh.serving.directives import Directives, RegisteredDirective
 from zmesh.serving.shape import Shape
-from zmesh.serving.work import Work, WorkReset
+from zmesh.serving.work import ReplySink, Work, WorkReset
 
 if TYPE_CHECKING:
-    from zmesh.serving.incoming import IncomingRequest
     from zmesh.serving.isolation import Isolation, Processes
 
 _Reply: TypeAlias = "PayloadLike | Response | Outgoing"
@@ -69,7 +68,7 @@ class _RunningWork:
         "work",
     )
 
-    def __init__(self, work: Work, request: IncomingRequest, entry: RegisteredDirective) -> None:
+    def __init__(self, work: Work, request: ReplySink, entry: RegisteredDirective) -> None:
         self.work = work
         self.request = request
         self.entry = entry
@@ -127,7 +126,7 @@ class Runner:
         except RemoteError:
             return True
 
-    def start(self, work: Work, request: IncomingRequest) -> None:
+    def start(self, work: Work, request: ReplySink) -> None:
         """Run the work, or finish its request at once if it can't be run; a message id that runs is ignored.
 
         Never raises.

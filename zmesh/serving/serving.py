@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
-from zmesh.core.message import RequestHeader
+from zmesh.core.message import Address, RequestHeader
 from zmesh.errors import NotAllowed
 from zmesh.identity import FOR_NEWCOMERS, Policy
 from zmesh.payloads import PayloadStorage
@@ -18,6 +19,14 @@ from zmesh.serving.index import RequestIndex
 from zmesh.serving.runner import Runner
 from zmesh.serving.spool_quota import SpoolQuota
 from zmesh.serving.work import Work
+
+
+class Subject(NamedTuple):
+    """Who permissions are about: the id of a node, empty if it is not known, and the tags that it holds."""
+
+    id: str
+    tags: tuple[str, ...] = ()
+
 
 Builtin = Callable[[Work], object]
 """The function of a built-in directive; returns a value or a future of it. Raises ValueError for a bad payload."""
@@ -133,32 +142,49 @@ class Serving:
             self.driver.engine.attach(request.id, request)
 
     def _is_allowed(self, request: IncomingRequest) -> bool:
-        """Whether its sender may call its directive; if not, the request is ended, and no payload read.
-
-        This node may do anything here, and so may its user over its own socket. A leaf (`cli-4f2a@hub`) may do what its
-        host may. One that has a certificate of its own (`ada.4f2a@hub`) may do what that allows; one that has not shown
-        it, although its name has a dot, what anybody may.
-        """
+        """Whether its sender may call its directive; if not, the request is ended, and no payload read."""
         if request.directive not in FOR_NEWCOMERS and self.driver.engine.is_enrolling(request.sender):
             text = f"node {self.node_id!r} lets {request.sender!r} do nothing but enrol, as it has no certificate"
             request.finish(reason=NotAllowed.code, error=text)
             return False
+        refusal = self.refusal(request.directive, request.sender)
+        if refusal is not None:
+            request.finish(reason=NotAllowed.code, error=refusal)
+        return refusal is None
+
+    def subject(self, sender: str) -> Subject:
+        """In whose name a sender acts.
+
+        A leaf (`cli-4f2a@hub`) may do what its host may. One that has a certificate of its own (`ada.4f2a@hub`) may do
+        what that allows; one that has not shown it, although its name has a dot, what anybody may.
+        """
         engine = self.driver.engine
-        if request.sender == self.node_id or engine.is_local(request.sender):
-            return True
-        who, tags = request.sender.rpartition("@")[2], tuple[str, ...]()
-        if engine.credentials is not None:
-            identity = engine.identity(request.sender)
-            who, tags = (identity.id, identity.tags) if identity is not None else ("", tags)
-        decision = self.policy.decide(request.directive, who, tags)
-        if not decision.allowed:
-            held = f" (tags: {', '.join(tags)})" if tags else ""
-            text = f"node {self.node_id!r} does not let {(who or request.sender)!r}{held} call {request.directive}"
-            remedy = f"its configuration would, with {decision.remedy}"
-            if not who:
-                remedy = f"{request.sender!r} has not shown its certificate; is its zmesh an older one?"
-            request.finish(reason=NotAllowed.code, error=f"{text} ({decision.rule}); {remedy}")
-        return decision.allowed
+        if engine.credentials is None:
+            return Subject(sender.rpartition("@")[2])
+        identity = engine.identity(Address(sender))
+        return Subject(identity.id, identity.tags) if identity is not None else Subject("")
+
+    def is_own(self, sender: str) -> bool:
+        """Whether this is the node itself, or its user over its own socket."""
+        return sender == self.node_id or self.driver.engine.is_local(Address(sender))
+
+    def refusal(self, directive: str, sender: str) -> str | None:
+        """Why a sender may not call a directive here, and what would let it; None if it may.
+
+        This node may do anything here, and so may its user over its own socket.
+        """
+        if self.is_own(sender):
+            return None
+        who, tags = self.subject(sender)
+        decision = self.policy.decide(directive, who, tags)
+        if decision.allowed:
+            return None
+        held = f" (tags: {', '.join(tags)})" if tags else ""
+        text = f"node {self.node_id!r} does not let {(who or sender)!r}{held} call {directive}"
+        remedy = f"its configuration would, with {decision.remedy}"
+        if not who:
+            remedy = f"{sender!r} has not shown its certificate; is its zmesh an older one?"
+        return f"{text} ({decision.rule}); {remedy}"
 
     def forget(self, request: IncomingRequest) -> None:
         """A request has had its final reply."""

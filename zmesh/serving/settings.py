@@ -53,7 +53,7 @@ class Place(NamedTuple):
         return f"[{self.table}]" if self.file is None else f"{self.file}: [{self.table}]"
 
 
-def read(kind: type[T], table: Mapping[str, object], place: Place) -> T:
+def read_settings(kind: type[T], table: Mapping[str, object], place: Place) -> T:
     """An instance of the dataclass `kind` with the values of the table, and its defaults for what is not there.
 
     Raises ConfigError, which names place, key and what is expected there, for a key that is unknown or missing, a value
@@ -107,7 +107,7 @@ def _value(value: object, hint: Any, key: str, place: Place) -> object:
 
 def _plain(value: object, kind: type, key: str, place: Place, wrong: ConfigError) -> object:
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-        return read(kind, value, Place(f"{place.table}.{key}", place.file))
+        return read_settings(kind, value, Place(f"{place.table}.{key}", place.file))
     if issubclass(kind, enum.Enum) and not isinstance(value, kind):
         try:
             return kind(value)

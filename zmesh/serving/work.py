@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from zmesh.arguments import check_reset_code
 from zmesh.core.message import NO_METADATA
 from zmesh.errors import Cancelled
-from zmesh.payloads import Payload
+from zmesh.payloads import Outgoing, Payload
 
 if TYPE_CHECKING:
     from zmesh.payloads import OutboundWriter
+
+
+class ReplySink(Protocol):
+    """Where the replies of work go: to the client of a request, or to the record of a job."""
+
+    async def reply(self, outgoing: Outgoing) -> None:
+        """Take one reply; waits while there is no room for it."""
+
+    def finish(
+        self,
+        outgoing: Outgoing | None = None,
+        *,
+        reason: str | None = None,
+        error: str | None = None,
+        reset_code: int | None = None,
+    ) -> None:
+        """The work has ended, with one more reply perhaps. `reason` is a code of zmesh.errors, None for success."""
 
 
 class WorkReset(Exception):

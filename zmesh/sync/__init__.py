@@ -14,4 +14,5 @@ from __future__ import annotations
 from zmesh.sync.controller import Controller as Controller
 from zmesh.sync.iteration import Iteration as Iteration
 from zmesh.sync.iteration import ReplyStream as ReplyStream
+from zmesh.sync.jobs import Job as Job
 from zmesh.sync.popen import Popen as Popen

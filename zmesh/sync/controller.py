@@ -15,6 +15,7 @@ from zmesh.payloads import Payload, PayloadLike
 from zmesh.requests import LIMIT, Answer, Pong, ResponseHandler
 from zmesh.sync.files import Files
 from zmesh.sync.iteration import Iteration, ReplyStream, in_the_loop
+from zmesh.sync.jobs import Jobs
 from zmesh.sync.machines import Machines
 from zmesh.sync.operating import Operating
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from zmesh.reconfiguration import Reloaded
 
 
-class Controller(Machines, Files, Operating):
+class Controller(Machines, Files, Jobs, Operating):
     """A node for a program without asyncio; `with Controller(...) as mesh` opens it, and closes it at the end.
 
     It takes a Config, or settings by name, as `zmesh.Controller` does.

@@ -1,0 +1,62 @@
+"""Processes of commands that were running when their node ended: named so that they can be ended by its next run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from zmesh.remote import session_members
+
+END_WITHIN = 5.0
+"""Seconds that processes may take to be gone after SIGKILL."""
+
+
+def boot_id() -> str:
+    """Which start of the machine this is; empty where the system does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def name_of(pid: int) -> str:
+    """The name of a process and its session that no other has while the machine runs: its id and when it started."""
+    return f"{pid}:{_started(pid) or ''}"
+
+
+def end(names: list[str]) -> None:
+    """Kill those sessions, and wait until they are gone."""
+    left = {pid for pid in map(_session_of, names) if pid is not None}
+    over = time.monotonic() + END_WITHIN
+    while left and time.monotonic() < over:
+        for pid in list(left):
+            found = session_members(pid)
+            for process, _ in found:
+                try:
+                    os.kill(process, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass
+            if not found:
+                left.discard(pid)
+        if left:
+            time.sleep(0.01)
+
+
+def _session_of(name: str) -> int | None:
+    """The session that a name is of, unless its id is that of another one by now."""
+    pid, _, started = name.partition(":")
+    if not pid.isdigit():
+        return None
+    now = _started(int(pid))
+    return int(pid) if now is None or now == started else None
+
+
+def _started(pid: int) -> str | None:
+    """When the process started, in ticks since the machine did; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read(1024).rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return None

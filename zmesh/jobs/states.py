@@ -1,0 +1,178 @@
+"""What a job is: its id, its states, when it runs again, and its status as it travels and as programs see it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+
+from zmesh.core.message import is_address
+from zmesh.errors import ConfigError, RemoteError
+
+ID_DIGITS = 16
+MIN_DIGITS = 4
+"""Digits of a job's number that name it, where no other begins with them."""
+SCHEMA = "zmesh.job/1"
+ON_RESTART = "on-restart"
+NEVER = "never"
+MAX_RESTARTS = 1000
+_JOB_ID = re.compile(rf"([^/]+)/([0-9a-f]{{{MIN_DIGITS},{ID_DIGITS}}})\Z")
+_DEPARTED = re.compile(r" left (\d+ (?:s|min|h|d)) ago")
+_NUMBER = re.compile(rf"[0-9a-f]{{{ID_DIGITS}}}\Z")
+
+
+class JobState(StrEnum):
+    """The state of a job."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """It is not known what became of it: its node is out of reach, or has lost its record."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether a job in this state at its node stays in it."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class Restart(NamedTuple):
+    """When a job runs again: `times` at most (None: without limit), after its node has started anew; `on_failure`: also
+    after it has failed.
+    """
+
+    times: int | None = 0
+    on_failure: bool = False
+
+    @classmethod
+    def of(cls, text: str | int) -> Self:
+        """`never`, `on-restart`, or a number of times. Raises ConfigError."""
+        if text == NEVER:
+            return cls(0)
+        if text == ON_RESTART:
+            return cls(None)
+        if isinstance(text, str) and text.isascii() and text.isdigit():
+            text = int(text)
+        if isinstance(text, bool) or not isinstance(text, int) or not 1 <= text <= MAX_RESTARTS:
+            raise ConfigError(
+                f"restart is {NEVER!r}, {ON_RESTART!r} or a number from 1 to {MAX_RESTARTS}, not {text!r}"
+            )
+        return cls(text, on_failure=True)
+
+    def __str__(self) -> str:
+        if self.on_failure:
+            return str(self.times)
+        return NEVER if self.times == 0 else ON_RESTART
+
+
+class JobId(NamedTuple):
+    """The id of a job: the node that works, and its number there, or the first digits of that."""
+
+    node: str
+    number: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Parse `edge-7/3f9a8b...`. Raises ConfigError."""
+        match = _JOB_ID.match(text) if isinstance(text, str) else None
+        if match is None or not is_address(match[1]):
+            raise ConfigError(
+                f"{text!r} is no id of a job, which is a node and a number such as edge-7/3f9a8b0c4d5e6f70, or its "
+                f"first {MIN_DIGITS} digits or more"
+            )
+        return cls(match[1], match[2])
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.number}"
+
+
+def is_number(text: object) -> bool:
+    """Whether this is the whole number of a job."""
+    return isinstance(text, str) and _NUMBER.match(text) is not None
+
+
+def is_prefix(text: object) -> bool:
+    """Whether this is the number of a job, or the beginning of one."""
+    return isinstance(text, str) and _JOB_ID.match(f"node/{text}") is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """The state of a job at one moment.
+
+    `id` names the node that works, `owner` the node that has submitted it. `title` is the command, or the directive.
+    `submitted`, `started` and `ended` are times of the clock of its node (seconds since the epoch, UTC), `seconds` for
+    how long it ran, which no change of that clock falsifies. `reason` says why it is in this state, and `code` is that
+    of an error of zmesh. `returncode` is the exit code of a command, or minus the signal that killed it.
+    `output_bytes` are kept, `omitted_bytes` were not. `attempts` counts its starts; what the last one has written
+    begins at `attempt_offset`.
+    """
+
+    id: str
+    state: JobState
+    directive: str
+    title: str
+    owner: str
+    key: str | None = None
+    priority: int = 0
+    restart: str = NEVER
+    reason: str = ""
+    code: str = ""
+    returncode: int | None = None
+    submitted: float = 0.0
+    started: float | None = None
+    ended: float | None = None
+    seconds: float | None = None
+    attempts: int = 0
+    attempt_offset: int = 0
+    output_bytes: int = 0
+    omitted_bytes: int = 0
+
+    @property
+    def node(self) -> str:
+        """The node that works."""
+        return self.id.partition("/")[0]
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it is a command."""
+        return self.directive == "exec:run"
+
+    @property
+    def shown(self) -> str:
+        """The state with its reason, in a line: `failed: exited with 3`."""
+        return f"{self.state}: {self.reason}" if self.reason else str(self.state)
+
+    def lost(self, reason: str) -> Self:
+        """What is known of it while its node is out of reach."""
+        return dataclasses.replace(self, state=JobState.LOST, reason=reason, code="unreachable")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON value."""
+        return {"schema": SCHEMA} | {name: getattr(self, name) for name in _FIELDS}
+
+    @classmethod
+    def from_json(cls, node: str, value: object) -> Self:
+        """The status in an answer of `node`. Raises RemoteError for what is none."""
+        try:
+            if not isinstance(value, Mapping):
+                raise TypeError(f"a status is a table, not {type(value).__name__}")
+            fields = {name: value[name] for name in _FIELDS if name in value}
+            fields["state"] = JobState(fields["state"])
+            return cls(**fields)
+        except (TypeError, ValueError, KeyError):
+            raise RemoteError(f"node {node!r} answers with something else than a job", node=node) from None
+
+
+def contact_lost(text: str) -> str:
+    """For how long a node was out of reach, from the text of the error: `lost contact 12 s ago`."""
+    match = _DEPARTED.search(text)
+    return f"lost contact {match[1]} ago" if match else f"lost contact{': ' if text else ''}{text}"
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(JobStatus))

@@ -1,0 +1,322 @@
+"""The thread that reads and writes the database of jobs: one transaction for all that waits (group commit).
+
+A disk that is full, a database that another process has locked, or one that is damaged is a StoreError of whoever
+waits for the operation. A damaged database is moved aside and a new one begun; `on_damage` is told where it lies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from zmesh.errors import ConfigError, MeshError
+from zmesh.jobs.database import Database
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FILE = "jobs.db"
+LOCK = "jobs.lock"
+RESERVE = "jobs.reserve"
+RESERVE_BYTES = 1024 * 1024
+"""Bytes of disk that are kept for what has to be written when the disk is full: how jobs have ended, and removals."""
+GROUP = 1000
+"""Operations in one transaction, at most."""
+
+
+class Trouble(Enum):
+    """What keeps the database from being used."""
+
+    FULL = "full"
+    LOCKED = "locked"
+    DAMAGED = "damaged"
+    OTHER = "other"
+
+
+class StoreError(MeshError):
+    """The database can't be used now; the text says why, and the way out."""
+
+    def __init__(self, trouble: Trouble, text: str) -> None:
+        super().__init__(text)
+        self.trouble = trouble
+
+
+class _Operation(NamedTuple):
+    function: Callable[[Database], Any]
+    future: asyncio.Future[Any]
+    writes: bool
+    vital: bool
+
+
+class Store:
+    """The database of one node and its thread. Bound to the loop that `open` is called on."""
+
+    def __init__(
+        self, folder: Path, node_id: str, max_bytes: int, on_damage: Callable[[Path], None] = lambda path: None
+    ) -> None:
+        self.folder = folder
+        self.path = folder / FILE
+        self._node_id = node_id
+        self._max_bytes = max_bytes
+        self._on_damage = on_damage
+        self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[None] | None = None
+        """Done when the thread has closed the database."""
+        self._lock = -1
+        self._database: Database | None = None
+
+    async def open(self) -> None:
+        """Open the database, and keep other processes out. Raises ConfigError if that can't be done."""
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._thread = threading.Thread(target=self._work, name="zmesh-jobs", daemon=True)
+        self._thread.start()
+        with ExitStack() as undo:
+            undo.callback(self.close_now)
+            await self._submit(lambda database: None, writes=False, vital=False)
+            undo.pop_all()
+
+    async def write(self, function: Callable[[Database], T], *, vital: bool = False) -> T:
+        """What `function` returns, once what it has written is durable. Raises StoreError, and what it raises.
+
+        `vital`: written also when the disk is full, from what is kept for that.
+        """
+        return await self._submit(function, writes=True, vital=vital)
+
+    async def read(self, function: Callable[[Database], T]) -> T:
+        """What `function` reads. Raises StoreError, and what it raises."""
+        return await self._submit(function, writes=False, vital=False)
+
+    async def _submit(self, function: Callable[[Database], T], *, writes: bool, vital: bool) -> T:
+        if self._loop is None or self._thread is None:
+            raise StoreError(Trouble.OTHER, "the jobs of this node are closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._operations.put(_Operation(function, future, writes, vital))
+        return await future
+
+    async def close(self) -> None:
+        """Write what waits, and close the database."""
+        ended, self._ended = self._ended, None
+        self.close_now()
+        if ended is not None:
+            await ended
+
+    def close_now(self) -> None:
+        """Have the thread write what waits and end; does not wait for it."""
+        if self._thread is not None:
+            self._operations.put(None)
+            self._thread = None
+
+    # -- in the thread -------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        ended = self._ended
+        try:
+            going = True
+            while going:
+                group = [self._operations.get()]
+                with suppress(queue.Empty):
+                    while len(group) < GROUP:
+                        group.append(self._operations.get_nowait())
+                going = None not in group
+                operations = [each for each in group if each is not None]
+                if operations:
+                    self._perform(operations)
+        finally:
+            self._release()
+            assert ended is not None
+            self._settle([partial(_succeed, ended, None)])
+
+    def _release(self) -> None:
+        if self._database is not None:
+            with suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _perform(self, operations: list[_Operation]) -> None:
+        try:
+            database = self._opened()
+        except (sqlite3.Error, OSError, ConfigError) as error:
+            for each in operations:
+                self._fail(each, self._described(error) if not isinstance(error, ConfigError) else error)
+            return
+        if not self._attempt(database, operations):
+            for each in operations:  # one of them failed, and what the others have done was undone with it
+                self._perform_alone(each)
+
+    def _attempt(self, database: Database, operations: list[_Operation]) -> bool:
+        """Perform them in one transaction; False, and nothing was done, if that fails."""
+        writes = any(each.writes for each in operations)
+        results: list[Callable[[], None]] = []
+        try:
+            if writes:
+                database.begin()
+            for each in operations:
+                results.append(partial(_succeed, each.future, each.function(database)))
+            if writes:
+                database.commit()
+        except BaseException:  # noqa: BLE001  # each is performed again alone, and its error is its own
+            with suppress(sqlite3.Error):
+                database.roll_back()
+            return False
+        self._settle(results)
+        return True
+
+    def _perform_alone(self, operation: _Operation) -> None:
+        for may_free in (operation.vital, False):
+            try:
+                database = self._opened()
+                try:
+                    if operation.writes:
+                        database.begin()
+                    result = operation.function(database)
+                    if operation.writes:
+                        database.commit()
+                finally:
+                    with suppress(sqlite3.Error):
+                        database.roll_back()
+            except (sqlite3.Error, OSError) as error:
+                described = self._described(error)
+                if described.trouble is Trouble.DAMAGED:
+                    self._set_aside(str(error))
+                elif described.trouble is Trouble.FULL and may_free and self._free_reserve():
+                    continue
+                self._fail(operation, described)
+            except BaseException as error:  # noqa: BLE001  # all of it is the caller's
+                self._fail(operation, error)
+            else:
+                self._settle([partial(_succeed, operation.future, result)])
+            return
+
+    def _settle(self, results: list[Callable[[], None]]) -> None:
+        def settle() -> None:
+            for each in results:
+                each()
+
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop is closed: there is no waiter
+            self._loop.call_soon_threadsafe(settle)
+
+    def _fail(self, operation: _Operation, error: BaseException) -> None:
+        self._settle([partial(_reject, operation.future, error)])
+
+    def _opened(self) -> Database:
+        """The database, which is opened if it is not. Raises sqlite3.Error, OSError and ConfigError."""
+        if self._database is None:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._take_lock()
+            try:
+                self._database = Database(self.path, self._node_id, self._max_bytes)
+            except sqlite3.Error as error:
+                if self._described(error).trouble is not Trouble.DAMAGED:
+                    raise
+                self._set_aside(str(error))
+                self._database = Database(self.path, self._node_id, self._max_bytes)
+            self._reserve()
+        return self._database
+
+    def _take_lock(self) -> None:
+        if self._lock >= 0:
+            return
+        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ConfigError(
+                f"another process uses the jobs in {self.folder}; stop it, or give this node a folder of its own "
+                "([jobs] folder, or another identity)"
+            ) from None
+        self._lock = descriptor
+
+    def _set_aside(self, why: str) -> None:
+        """Move a damaged database out of the way."""
+        if self._database is not None:
+            with suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+        aside = self.path.with_name(f"{FILE}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        number = 0
+        while aside.exists():
+            number += 1
+            aside = aside.with_name(f"{aside.name.partition('.damaged')[0]}.damaged-{number}")
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")
+        log.error("the jobs of %s are damaged (%s); they are kept as %s, and new ones begun", self._node_id, why, aside)
+        assert self._loop is not None
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._on_damage, aside)
+
+    # -- a full disk ---------------------------------------------------------------------------------------------
+
+    def _reserve(self) -> None:
+        """Keep some of the disk for what has to be written when it is full."""
+        path = self.folder / RESERVE
+        with suppress(OSError):
+            if path.exists() and path.stat().st_size >= RESERVE_BYTES:
+                return
+            free = os.statvfs(self.folder)
+            if free.f_bavail * free.f_frsize < 4 * RESERVE_BYTES:
+                return
+            with open(path, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+    def _free_reserve(self) -> bool:
+        """Release what was kept; False if there is nothing."""
+        try:
+            os.unlink(self.folder / RESERVE)
+        except OSError:
+            return False
+        log.warning("the disk of %s is full: what was kept for how jobs end is used", self.folder)
+        return True
+
+    def renew_reserve(self, database: Database) -> None:
+        """Keep some of the disk again, if it has room; an operation for `read`."""
+        self._reserve()
+
+    def _described(self, error: sqlite3.Error | OSError) -> StoreError:
+        """The error as whoever waits for the operation gets it."""
+        code = getattr(error, "sqlite_errorcode", None)
+        primary = code & 0xFF if isinstance(code, int) else None
+        node, where = repr(self._node_id), self.folder
+        if primary == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == 28:
+            text = f"node {node} has no room for jobs in {where}; make room there, or remove some ('zmesh job rm')"
+            return StoreError(Trouble.FULL, text)
+        if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            text = f"another program has locked the jobs of node {node}, {self.path}; end it, or try again"
+            return StoreError(Trouble.LOCKED, text)
+        if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            text = f"the jobs of node {node} were damaged, and are kept aside in {where}; submit anew"
+            return StoreError(Trouble.DAMAGED, text)
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return StoreError(Trouble.OTHER, f"the jobs of node {node} in {where} can't be used: {reason}")
+
+
+def _succeed(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        fits = isinstance(error, Exception) and not isinstance(error, StopIteration)
+        future.set_exception(error if fits else RuntimeError(repr(error)))

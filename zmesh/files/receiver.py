@@ -117,12 +117,16 @@ class Receiver:
             raise EndedEarly("the sender has ended the copy before its end")
         finally:
             if self._writing is not None:
-                self._writing.cancel()
-            arriving, self._arriving = self._arriving, None
-            if arriving is not None and arriving.partial is not None:
-                self._threads.run(arriving.partial.keep)
-            self._threads.run(self._target.close)
-            self._threads.close()
+                await asyncio.wait((self._writing,))
+            closing = asyncio.ensure_future(self._do(self._close))
+            closing.add_done_callback(lambda _: self._threads.close())
+            await asyncio.shield(closing)
+
+    def _close(self) -> None:
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None and arriving.partial is not None:
+            arriving.partial.keep()
+        self._target.close()
 
     async def _on_record(self, kind: int, body: bytes) -> None:
         match kind:

@@ -84,8 +84,9 @@ class Sender:
         finally:
             answers.cancel()
             await asyncio.wait((answers,))
-            self._threads.run(self._close)
-            self._threads.close()
+            closing = asyncio.ensure_future(self._threads.call(self._close))
+            closing.add_done_callback(lambda _: self._threads.close())
+            await asyncio.shield(closing)
 
     def _close(self) -> None:
         close = getattr(self._items, "close", None)

@@ -91,7 +91,7 @@ class Receiver:
         """Files that were announced, and whose content has not come yet."""
         self._directories: dict[int, _Announced] = {}
         self._arriving: _Arriving | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
         self._cleaned: tuple[bytes, ...] | None = None
 
     async def run(self) -> None:
@@ -116,10 +116,8 @@ class Receiver:
                     await self._on_record(each.kind, each.body)
             raise EndedEarly("the sender has ended the copy before its end")
         finally:
-            if self._writing is not None:
-                await asyncio.wait((self._writing,))
-            closing = asyncio.ensure_future(self._do(self._close))
-            closing.add_done_callback(lambda _: self._threads.close())
+            closing = self._threads.submit(self._close)  # in line after what is being written
+            self._threads.close()
             await asyncio.shield(closing)
 
     def _close(self) -> None:
@@ -233,7 +231,7 @@ class Receiver:
         arriving = self._arriving = _Arriving(index, entry, names, None, offset, offset)
         self._progress.done += offset
         try:
-            arriving.partial = await self._do(lambda: self._begin(entry, names, offset))
+            await self._do(lambda: self._begin(arriving))
         except OSError as error:
             self._forget(arriving)
             await self._fail(index, names, error)
@@ -244,8 +242,9 @@ class Receiver:
         elif offset:
             self._progress.resumed += 1
 
-    def _begin(self, entry: Entry, names: tuple[bytes, ...], offset: int) -> Partial | None:
-        """Open the temporary of a file; None if it does not hold so much of it."""
+    def _begin(self, arriving: _Arriving) -> None:
+        """Open the temporary of a file, unless it does not hold as much of it as is not sent."""
+        entry, names, offset = arriving.entry, arriving.names, arriving.offset
         directory = self._target.directory(names)
         try:
             if self._cleaned != names[:-1]:
@@ -262,11 +261,11 @@ class Receiver:
                 partial.resume(offset)
             else:
                 partial.keep()
-                return None
+                return
         except BaseException:
             partial.keep()
             raise
-        return partial
+        arriving.partial = partial
 
     async def _on_data(self, parts: list[bytes | memoryview]) -> None:
         await self._write(sum(map(len, parts)), lambda partial: partial.write(parts))
@@ -283,7 +282,7 @@ class Receiver:
             return
         partial = arriving.partial
         assert partial is not None
-        self._writing = asyncio.get_running_loop().create_task(self._do(lambda: write(partial)))
+        self._writing = self._threads.submit(lambda: write(partial))
         self._writing.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._report(self._progress)
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import NoReturn, TypeAlias
 
@@ -83,9 +83,8 @@ class Sender:
             await self._send_all()
         finally:
             answers.cancel()
-            await asyncio.wait((answers,))
-            closing = asyncio.ensure_future(self._threads.call(self._close))
-            closing.add_done_callback(lambda _: self._threads.close())
+            closing = self._threads.submit(self._close)
+            self._threads.close()
             await asyncio.shield(closing)
 
     def _close(self) -> None:
@@ -166,12 +165,12 @@ class Sender:
         file = _File(item, offset)
         counted = offset
         progress.done += offset
-        ahead = _ahead(threads.call(file.begin))
+        ahead = _ahead(threads.submit(file.begin))
         try:
             while True:
                 data, size, is_over = await ahead
                 if not is_over:
-                    ahead = _ahead(threads.call(file.read))
+                    ahead = _ahead(threads.submit(file.read))
                 if index not in self._open or index in self._again:
                     progress.done -= counted
                     await self._send(numbered(Kind.ABORT, index))
@@ -351,8 +350,7 @@ class _File:
             os.close(descriptor)
 
 
-def _ahead(call: Coroutine[object, object, tuple[bytes, int, bool]]) -> asyncio.Task[tuple[bytes, int, bool]]:
-    """A task for what is read ahead, whose error does not matter if nobody waits for it any more."""
-    task = asyncio.get_running_loop().create_task(call)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return task
+def _ahead(reading: asyncio.Future[tuple[bytes, int, bool]]) -> asyncio.Future[tuple[bytes, int, bool]]:
+    """What is read ahead, whose error does not matter if nobody waits for it any more."""
+    reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return reading

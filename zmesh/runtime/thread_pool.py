@@ -158,6 +158,10 @@ class ThreadPool:
 
         What is no `Exception` (SystemExit, say) comes as a RuntimeError, because it would end the caller's loop.
         """
+        return await self.submit(function)
+
+    def submit(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """As `call`, but it is in line already when this returns."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -170,7 +174,7 @@ class ThreadPool:
                 loop.call_soon_threadsafe(settle)
 
         self.run(job)
-        return await future
+        return future
 
     def close(self) -> None:
         """Take no more jobs; each thread ends with what is queued already."""

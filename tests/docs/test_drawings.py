@@ -11,7 +11,7 @@ import grimp
 import networkx
 import pytest
 
-from zmesh.core.delivery.client import ClientState
+from zmesh.core.delivery.client_exchange import ClientState
 from zmesh.core.delivery.server import ServerState
 from zmesh.core.neighbours import State
 from zmesh.core.routing.destinations import Advertising, Starvation

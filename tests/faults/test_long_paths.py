@@ -87,7 +87,7 @@ async def test_pings_are_answered_while_a_transfer_fills_a_slow_path(path, rate,
     while not transfer.done():
         await mesh["a"].ping_once("b", timeout=60)
         answered += 1
-        calls = mesh["a"].node.engine.delivery._sender.with_address(None)
+        calls = mesh["a"].node.engine.delivery._sender.exchanges.with_address(None)
         sizes.append(max((len(chunk.body) for call in calls for chunk in call.outbound.unacked.values()), default=0))
     assert (await transfer).text() == digest_of(count)
     assert answered > 3
@@ -166,7 +166,7 @@ async def test_a_window_is_never_wider_than_the_largest(path):
     async def watched(count):
         nonlocal widest
         async for piece in pieces(count):
-            calls = mesh["a"].node.engine.delivery._sender.with_address(None)
+            calls = mesh["a"].node.engine.delivery._sender.exchanges.with_address(None)
             widest = max([widest, *(call.outbound.in_flight for call in calls)])
             yield piece
 

@@ -156,7 +156,9 @@ def test_chunks_of_a_large_payload_on_a_slow_line_let_small_requests_pass(rate, 
         assert sim.run_until(lambda small=small: small.eof is not None, 5.0)
         assert sim.now - started < 2 * delay + (in_flight + 2 * congestion.window) / rate
         (exchange,) = (
-            each for each in a.engine.delivery._sender.with_address(None) if each.message_id == large.message_id
+            each
+            for each in a.engine.delivery._sender.exchanges.with_address(None)
+            if each.message_id == large.message_id
         )
         assert max(len(chunk.body) for chunk in exchange.outbound.unacked.values()) <= longest
     assert large.eof is None

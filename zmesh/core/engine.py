@@ -10,7 +10,7 @@ stimulus raises.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from zmesh.core import wire
 from zmesh.core.adjacency import Adjacency
@@ -103,6 +103,7 @@ class Engine(View):
             leaf=leaf,
             limits=limits,
         )
+        self._open_link: Callable[[LinkId], Link | None] = links.get
         self.fib = self.forwarding.fib
         self.delivery = Delivery(self.forwarding, route_timeout, self._delivery_alarm, leaf=leaf, limits=limits)
         if self.forwarding.key_exchanges is not None:
@@ -172,7 +173,7 @@ class Engine(View):
 
     def receive(self, link: LinkId, frames: tuple[bytes, ...] | list[bytes], now: float) -> list[Effect]:
         """A frame has come on a link. Whatever it contains, this does not raise."""
-        known = self.neighbours.get(link)
+        known = self._open_link(link)
         if known is None:
             self.forwarding.emit(Report("frame_dropped", self.forwarding.neighbour(link), link, "link_gone"))
             return self._finish(now)
@@ -220,7 +221,7 @@ class Engine(View):
         `timeout`: seconds for all of it, None: no limit. `route_timeout`: seconds that it may be without a route to the
         server, None: the default of the node. `handle` is the shell's own object for the exchange; Delivers carry it.
         """
-        self.delivery.open_request(
+        self.delivery.client.open(
             message_id,
             recipient,
             header,
@@ -253,7 +254,7 @@ class Engine(View):
         eof: Eof | None = None,
     ) -> list[Effect]:
         """Send a reply to a request, and with `eof` end the exchange; ignored if the client is gone."""
-        self.delivery.reply(message_id, header, body, last=last, eof=eof, now=now)
+        self.delivery.server.reply(message_id, header, body, last=last, eof=eof, now=now)
         return self._finish(now)
 
     def cancel(self, message_id: MessageId, now: float, reset_code: int = 0) -> list[Effect]:
@@ -457,7 +458,11 @@ class Engine(View):
 
     def _finish(self, now: float) -> list[Effect]:
         """End a stimulus that changes nothing in routes and records."""
-        return self._done(now) if self.forwarding.looped or self._leaf_end is not None else self.forwarding.take()
+        forwarding = self.forwarding
+        if forwarding.looped or self._leaf_end is not None:
+            return self._done(now)
+        effects, forwarding.effects = forwarding.effects, []  # as `take` does, without its call
+        return effects
 
     def _done(self, now: float) -> list[Effect]:
         """End the stimulus: select routes, deliver what this node has sent to itself, return the effects."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, NewType, Protocol, cast
 
 Address = NewType("Address", str)
@@ -92,6 +93,10 @@ class Stream(NamedTuple):
 
     message_id: MessageId
     request: bool
+
+
+make_stream = cast("Callable[[tuple[MessageId, bool]], Stream]", partial(tuple.__new__, Stream))
+"""Stream of its fields as a tuple, which spares two calls of Python code for each exchange."""
 
 
 class Readable(Protocol):

@@ -17,7 +17,8 @@ from tests.core.delivery.delivery_harness import (
     sent,
 )
 from zmesh.core import wire
-from zmesh.core.delivery.client import CANCEL_RETRY_INTERVAL, CANCEL_TIMEOUT, ClientState
+from zmesh.core.delivery.client import CANCEL_RETRY_INTERVAL
+from zmesh.core.delivery.client_exchange import CANCEL_TIMEOUT, ClientState
 from zmesh.core.delivery.congestion import CHUNK
 from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.delivery.outbound import SEND_BUFFER

@@ -277,6 +277,18 @@ def test_a_quarter_of_the_window_is_kept_for_small_chunks_beside_large_ones():
     assert not congestion.fits(CHUNK)
 
 
+def test_a_small_chunk_that_is_sent_alone_into_a_full_window_is_counted_as_any():
+    alone, usual = CongestionControl(), CongestionControl()
+    for congestion in (alone, usual):
+        while congestion.fits(CHUNK):
+            congestion.on_sent(Transmission(CHUNK), 0.0)
+    while usual.fits(SMALL):
+        usual.on_sent(Transmission(SMALL), 1.0)
+        usual.on_idle()
+        alone.on_sent_only(Transmission(SMALL), 1.0)
+    assert [getattr(alone, name) for name in alone.__slots__] == [getattr(usual, name) for name in usual.__slots__]
+
+
 def test_one_chunk_always_fits():
     congestion = CongestionControl()
     assert congestion.fits(2 * MAX_WINDOW)

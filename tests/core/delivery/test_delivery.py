@@ -276,7 +276,7 @@ def test_an_exchange_that_is_over_and_still_in_its_table_is_found(side):
 
 def test_an_exchange_that_is_in_no_list_is_found(side):
     side.call()
-    side.delivery._sender._by_host.clear()
+    side.delivery._sender.exchanges._by_host.clear()
     with pytest.raises(AssertionError, match="by host"):
         side.delivery.check()
 

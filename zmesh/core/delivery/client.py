@@ -7,11 +7,10 @@ that for finding a route, or that for the confirmation of a cancel. One timer ha
 
 from __future__ import annotations
 
-import enum
-
 from zmesh.core import wire
-from zmesh.core.delivery.exchange import SILENCE_TIMEOUT, Exchange
-from zmesh.core.delivery.flow_control import credit_of
+from zmesh.core.delivery.client_exchange import CANCEL_TIMEOUT, ClientExchange, ClientState
+from zmesh.core.delivery.exchange import SILENCE_TIMEOUT
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, credit_of
 from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
 from zmesh.core.delivery.sender import Sender
@@ -19,123 +18,13 @@ from zmesh.core.effects import Deliver, Report, deliver
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
 from zmesh.core.timers import Alarm, Timeouts, Timers
-from zmesh.core.wire import CLOSED, FLAG_LAST, STOP_SENDING, AckItem, Chunk, Kind
+from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_FIRST, FLAG_LAST, STOP_SENDING, AckItem, Chunk, Kind
+
+WHOLE = FLAG_FIRST | FLAG_LAST | FLAG_EOF
+"""The flags of a chunk that is the only reply, and ends the exchange."""
 
 FIRST_PROBE_DELAY = 1.0
 CANCEL_RETRY_INTERVAL = 0.5
-CANCEL_TIMEOUT = 10.0
-
-
-class ClientState(enum.Enum):
-    """The state of an exchange at its client; `ClientExchange` has the transitions."""
-
-    DISCOVERING = enum.auto()
-    OPEN = enum.auto()
-    ROUTE_LOST = enum.auto()
-    CANCELLING = enum.auto()
-    ENDED = enum.auto()
-
-
-class ClientExchange(Exchange):
-    """A request of this node.
-
-    | state | means | event | next state |
-    | --- | --- | --- | --- |
-    | DISCOVERING | the server's incarnation is not known; nothing was sent | incarnation known | OPEN |
-    | | | no route | ROUTE_LOST |
-    | OPEN | there is a route | no route, or the node's own id is contested | ROUTE_LOST |
-    | | | the server restarted, and can't have received anything | DISCOVERING |
-    | ROUTE_LOST | there is none, since `unreachable_since` | a route, or a frame of the server | OPEN or DISCOVERING |
-    | CANCELLING | CANCEL is sent until it is confirmed, with or without a route | | |
-    | any of these | | cancelled, and some of it may have arrived | CANCELLING |
-    | any | | last reply, deadline, restart, silence, or the cancel is confirmed | ENDED |
-
-    Times are the engine's, in seconds. `timeout` is that of the request, None if it has none, and `deadline` when it is
-    over; `route_timeout` how long it may be without a route; `last_heard` when a frame last came for it; `last_note`
-    the last UNREACHABLE about it; `reset_code` with which code it is being cancelled.
-    """
-
-    __slots__ = (
-        "cancelled_at",
-        "deadline",
-        "last_heard",
-        "last_note",
-        "opened_at",
-        "reset_code",
-        "route_timeout",
-        "state",
-        "timeout",
-    )
-
-    def __init__(
-        self, message_id: MessageId, server: Peer, timeout: float | None, route_timeout: float, now: float
-    ) -> None:
-        super().__init__(message_id, server, 0, request=True)
-        self.state = ClientState.DISCOVERING
-        self.timeout = timeout
-        self.deadline = None if timeout is None else now + timeout
-        self.route_timeout = route_timeout
-        self.opened_at = self.last_heard = now
-        self.cancelled_at: float | None = None
-        self.reset_code = 0
-        self.last_note: wire.Unreachable | None = None
-
-    # -- transitions ---------------------------------------------------------------------------------------------
-
-    def set_incarnation(self, incarnation: int) -> None:
-        """The server's incarnation is known, or (0) has to be discovered anew."""
-        self.peer_incarnation = incarnation
-        if self.state is ClientState.DISCOVERING or self.state is ClientState.OPEN:
-            self.state = ClientState.OPEN if incarnation else ClientState.DISCOVERING
-
-    def lose_route(self, now: float) -> None:
-        """There is no route to the server any more."""
-        self.unreachable_since = now
-        if self.state is not ClientState.CANCELLING:
-            self.state = ClientState.ROUTE_LOST
-
-    def find_route(self) -> None:
-        """There is a route to the server, or a frame has come from it."""
-        self.unreachable_since = None
-        if self.state is ClientState.ROUTE_LOST:
-            self.state = ClientState.OPEN if self.peer_incarnation else ClientState.DISCOVERING
-
-    def cancel(self, reset_code: int, now: float) -> None:
-        """The request is being cancelled, or with a code above 0 reset."""
-        self.cancelled_at = now
-        self.reset_code = reset_code
-        self.state = ClientState.CANCELLING
-
-    def end(self) -> None:
-        """The exchange is over."""
-        self.state = ClientState.ENDED
-
-    # -- conditions ----------------------------------------------------------------------------------------------
-
-    def cannot_have_arrived(self) -> bool:
-        """Whether no copy of any chunk can have reached the server: none was sent, or all came back."""
-        unacked = self.outbound.unacked.values()
-        return len(unacked) == self.outbound.next and all(chunk.returned == chunk.transmissions for chunk in unacked)
-
-    def next_limit(self) -> float | None:
-        """The earliest of the deadlines that apply in this state, besides that of the request, or None."""
-        limits = []
-        if self.unreachable_since is not None:
-            limits.append(self.unreachable_since + self.route_timeout)
-        if self.cancelled_at is not None:
-            limits.append(self.cancelled_at + CANCEL_TIMEOUT)
-        return min(limits, default=None)
-
-    def check(self) -> None:
-        """Raise AssertionError if the state contradicts what is known."""
-        super().check()
-        expected = ClientState.OPEN if self.peer_incarnation else ClientState.DISCOVERING
-        if self.cancelled_at is not None:
-            expected = ClientState.CANCELLING
-        elif self.unreachable_since is not None:
-            expected = ClientState.ROUTE_LOST
-        if self.state is not expected:
-            raise AssertionError(f"the state of a request is {self.state.name}, not {expected.name}")
 
 
 class Client:
@@ -250,6 +139,10 @@ class Client:
                 return
             exchange.set_incarnation(chunk.incarnation)
         exchange.last_heard = now
+        inbound = exchange.inbound
+        if chunk.flags & WHOLE == WHOLE and not (chunk.sequence or inbound.expected or inbound.buffered):
+            self._deliver_whole(exchange, chunk, body, hops, now)
+            return
         ready = self._receiver.accept(exchange, chunk, body, hops)
         for each, content, crossed in ready or ():
             flags, eof = each.flags, each.eof
@@ -263,6 +156,16 @@ class Client:
                 self._remove(exchange, now)
                 return
         self._receiver.schedule_ack(exchange, ready, now)
+
+    def _deliver_whole(self, exchange: ClientExchange, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
+        """Deliver the only reply of an exchange, which is one chunk, as most are; `on_chunk` does so for any."""
+        inbound, stream, credit = exchange.inbound, exchange.inbound_id, len(body) + CHUNK_OVERHEAD
+        inbound.expected = 1
+        inbound.received = inbound.unacked_credit = credit
+        address, handle = exchange.address, exchange.handle
+        self._forwarding.emit(deliver((stream, address, chunk.header, body, True, chunk.eof, credit, hops, handle)))
+        self._peers.schedule_ack(exchange.peer, stream, inbound, now, at_once=False)
+        self._remove(exchange, now)
 
     def on_ack(self, message_id: MessageId, item: AckItem, now: float) -> None:
         """The server acknowledges the request so far."""
@@ -296,7 +199,7 @@ class Client:
         if exchange is None or exchange.peer_incarnation or exchange.peer is not peer:
             return
         peer.target_incarnation = peer.incarnation
-        for each in self._sender.with_address(peer.address):
+        for each in self._sender.exchanges.with_address(peer.address):
             waiting = self._exchanges.get(each.message_id)
             if waiting is not None and not waiting.peer_incarnation:
                 waiting.last_note = None

@@ -156,6 +156,18 @@ class CongestionControl:
         if self.in_flight < self.window:
             self._app_limited = self._delivered + self.in_flight
 
+    def on_sent_only(self, chunk: Transmission, now: float) -> None:
+        """A small chunk is sent, and nothing more: `on_sent` and `on_idle` in one call."""
+        if not self.in_flight:
+            self._delivered_at = now
+        self.in_flight += chunk.credit
+        self.small_in_flight += chunk.credit
+        chunk.sent_at = now
+        chunk.delivered = self._delivered
+        chunk.delivered_at = self._delivered_at
+        if self.in_flight < self.window:
+            self._app_limited = self._delivered + self.in_flight
+
     def leave(self, credit: int) -> None:
         """A chunk is no longer in flight: it was acknowledged, is taken for lost, or its stream is over."""
         self.in_flight -= credit
@@ -170,7 +182,7 @@ class CongestionControl:
         if is_halved:
             self._ceiling = min(float(MAX_WINDOW), self._ceiling + WINDOW_GROWTH * credit / self.window)
         if chunk is not None and now > chunk.sent_at:
-            self._measure(chunk, credit, now)
+            self._measure(chunk, credit, now, is_halved=is_halved)
         elif is_halved:
             self._set_window()
 
@@ -192,25 +204,37 @@ class CongestionControl:
         self._ceiling = float(MAX_WINDOW)
         self._set_window()
 
-    def _measure(self, chunk: Transmission, credit: int, now: float) -> None:
+    def _measure(self, chunk: Transmission, credit: int, now: float, *, is_halved: bool) -> None:
+        """Take in the round trip of a chunk that was sent once; `is_halved`: the ceiling of the window has risen."""
         rtt = now - chunk.sent_at
+        # Small requests change none of these; then the window, which costs as much as all the rest, stays as it is.
+        changed = is_halved
         if rtt <= self._min_rtt and chunk.sent_at >= self._measuring_since:
             self._min_rtt = rtt
             self._min_rtt_until = now + MIN_RTT_LIFETIME
+            changed = True
         rate = (self._delivered - chunk.delivered) / (now - chunk.delivered_at)
         self._sampled += credit
+        if self._sampled - credit <= INITIAL_WINDOW < self._sampled:
+            changed = True
         if chunk.delivered >= self._app_limited or rtt > self._min_rtt + MAX_QUEUE_DELAY:
             self._measured += credit
+            if self._measured - credit <= INITIAL_WINDOW < self._measured:
+                changed = True
             if now >= self._epoch_ends:
                 self._rate, self._rate_before = 0.0, self._rate
                 self._epoch_ends = now + max(RATE_LIFETIME, RATE_ROUNDS * rtt)
+                changed = True
         if rate > self._rate:
             self._rate = rate
+            changed = True
         if now >= self._min_rtt_until:
             self._min_rtt_before = self._min_rtt
             self._min_rtt = self._min_rtt_until = math.inf
             self._measuring_since = now
-        self._set_window()
+            changed = True
+        if changed:
+            self._set_window()
 
     def _set_window(self) -> None:
         rate = max(self._rate, self._rate_before)

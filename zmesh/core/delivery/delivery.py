@@ -19,7 +19,7 @@ from zmesh.core.delivery.server import Server
 from zmesh.core.effects import Report
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
-from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import ACKS, CLOSED, MAX_TTL, AckItem, Chunk, Kind, Packet
 
@@ -106,48 +106,9 @@ class Delivery:
 
     # -- from the program ----------------------------------------------------------------------------------------
 
-    def open_request(
-        self,
-        message_id: MessageId,
-        recipient: Address,
-        header: RequestHeader,
-        body: bytes,
-        *,
-        last: bool,
-        timeout: float | None,
-        now: float,
-        route_timeout: float | None = None,
-        handle: object = None,
-    ) -> None:
-        """Send a request; `last` False: more payload follows through `feed`. `timeout` and `route_timeout`: seconds."""
-        self.client.open(
-            message_id,
-            recipient,
-            header,
-            body,
-            last=last,
-            timeout=timeout,
-            now=now,
-            route_timeout=route_timeout,
-            handle=handle,
-        )
-
     def cancel(self, message_id: MessageId, now: float, reset_code: int = 0) -> None:
         """Cancel a request of this node, or with a code reset it; its last reply comes as with any other."""
         self.client.cancel(message_id, now, reset_code)
-
-    def reply(
-        self,
-        message_id: MessageId,
-        header: ReplyHeader | None,
-        body: bytes,
-        *,
-        last: bool,
-        eof: Eof | None,
-        now: float,
-    ) -> None:
-        """Reply to a request; `eof` ends the exchange. No effect if the exchange is over."""
-        self.server.reply(message_id, header, body, last=last, eof=eof, now=now)
 
     def feed(self, stream: Stream, body: bytes, *, last: bool, now: float) -> None:
         """Append payload to the message that is being sent; `last` ends the message."""
@@ -259,7 +220,7 @@ class Delivery:
 
     def on_route(self, host: NodeId, incarnation: int | None, now: float) -> None:
         """The route to `host` has changed (None: it is lost); frames in flight may be lost with the old one."""
-        for exchange in self._sender.with_host(host):
+        for exchange in self._sender.exchanges.with_host(host):
             table, message_id = self._table(exchange.outbound_id), exchange.message_id
             if incarnation is None:
                 table.on_route_lost(message_id, now)
@@ -278,12 +239,12 @@ class Delivery:
 
     def on_attached(self, address: Address | None, now: float) -> None:
         """The leaf at `address` has a link to this node, or (None) this leaf has an uplink: its exchanges go on."""
-        for exchange in self._sender.with_address(address):
+        for exchange in self._sender.exchanges.with_address(address):
             self._table(exchange.outbound_id).on_route(exchange.message_id, now)
 
     def on_detached(self, address: Address | None, now: float) -> None:
         """The leaf at `address` has no link to this node any more, or (None) this leaf has lost its uplink."""
-        for exchange in self._sender.with_address(address):
+        for exchange in self._sender.exchanges.with_address(address):
             self._table(exchange.outbound_id).on_route_lost(exchange.message_id, now)
 
     def on_link_ready(self, link: LinkId, lagging: Callable[[], bool], now: float) -> None:
@@ -312,7 +273,7 @@ class Delivery:
                 self._table(stream).on_timer(stream.message_id, now)
         self.client.expire(now)
         if self._sender.sweep_due(now):
-            for exchange in self._sender.with_address(None):
+            for exchange in self._sender.exchanges.with_address(None):
                 if self._forwarding.next_hop(exchange.address) is None:
                     self._table(exchange.outbound_id).on_route_lost(exchange.message_id, now)
             self.server.end_silent(now)
@@ -328,7 +289,7 @@ class Delivery:
         """Raise AssertionError if the tables contradict each other."""
         self.server.check()
         self._sender.check()
-        exchanges = self._sender.with_address(None)
+        exchanges = self._sender.exchanges.with_address(None)
         self._receiver.check(exchanges)
         by_address: dict[Address, int] = {}
         for exchange in exchanges:
@@ -393,6 +354,6 @@ class Delivery:
 
     def _on_moved(self, peer: Peer, before: Address, now: float) -> None:
         """A leaf has attached to another node: its exchanges go on there."""
-        for exchange in self._sender.with_address(before):
-            self._sender.move(exchange, peer.address)
+        for exchange in self._sender.exchanges.with_address(before):
+            self._sender.exchanges.move(exchange, peer.address)
             self._table(exchange.outbound_id).on_route(exchange.message_id, now)

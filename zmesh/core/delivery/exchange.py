@@ -9,7 +9,7 @@ from __future__ import annotations
 from zmesh.core.delivery.inbound import InboundStream
 from zmesh.core.delivery.outbound import OutboundStream
 from zmesh.core.delivery.peers import Peer
-from zmesh.core.message import LinkId, MessageId, Stream
+from zmesh.core.message import LinkId, MessageId, make_stream
 
 SILENCE_TIMEOUT = 45.0
 """Seconds without a frame of the peer, although there is a route, after which an exchange ends."""
@@ -18,16 +18,18 @@ SILENCE_TIMEOUT = 45.0
 class Exchange:
     """One side of an exchange: a request that this node has made, or one that it has received.
 
-    `outbound_id` and `inbound_id` name its two streams. `peer_incarnation` is the one that its chunks are for, 0 while
-    that is unknown; `link` the one that was last sent on; `unreachable_since` when the route to the peer was lost, None
-    while there is one; `charged_bytes` what the peer's quota is charged with for it. `handle` is the shell's own object
-    for the exchange, which each Deliver and Abort carries.
+    `outbound_id` and `inbound_id` name its two streams. `host` is the node that the peer is or is attached to.
+    `peer_incarnation` is the one that its chunks are for, 0 while that is unknown; `link` the one that was last sent
+    on; `unreachable_since` when the route to the peer was lost, None while there is one; `charged_bytes` what the
+    peer's quota is charged with for it. `handle` is the shell's own object for the exchange, which each Deliver and
+    Abort carries.
     """
 
     __slots__ = (
         "address",
         "charged_bytes",
         "handle",
+        "host",
         "inbound",
         "inbound_id",
         "link",
@@ -44,10 +46,11 @@ class Exchange:
         self.message_id = message_id
         self.peer = peer
         self.address = peer.address
+        self.host = peer.host
         self.peer_incarnation = peer_incarnation
         self.request_number = 0
-        self.outbound_id = Stream(message_id, request)
-        self.inbound_id = Stream(message_id, not request)
+        self.outbound_id = make_stream((message_id, request))
+        self.inbound_id = make_stream((message_id, not request))
         self.outbound = OutboundStream(peer.path.congestion)
         self.inbound = InboundStream()
         self.link: LinkId | None = None

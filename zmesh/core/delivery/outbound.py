@@ -13,7 +13,7 @@ from collections import deque
 from typing import cast
 
 from zmesh.core.delivery.congestion import CHUNK, MIN_CHUNK, CongestionControl, Transmission
-from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW, credit_of
+from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, WINDOW
 from zmesh.core.message import Eof, ReplyHeader, RequestHeader
 from zmesh.core.wire import FLAG_BLOCKED, FLAG_EOF, FLAG_FIRST, FLAG_LAST
 
@@ -34,7 +34,11 @@ class OutboundChunk(Transmission):
     __slots__ = ("body", "eof", "flags", "gathered", "header", "returned", "sequence", "transmissions")
 
     def __init__(self, flags: int, header: Header | None, body: bytes, eof: Eof | None) -> None:
-        super().__init__(credit_of(flags, len(body)))
+        size = len(body)  # as `credit_of` and `Transmission.__init__` have it, without their calls
+        self.credit = size + CHUNK_OVERHEAD if size or not flags & FLAG_EOF else 0
+        self.sent_at = 0.0
+        self.delivered = 0
+        self.delivered_at = 0.0
         self.sequence = 0
         self.flags = flags
         self.header = header
@@ -95,6 +99,11 @@ class OutboundStream:
         return self.complete and not self.unsent and not self.unacked
 
     @property
+    def is_last_in_flight(self) -> bool:
+        """Whether one chunk is unacknowledged, and not taken for lost, and nothing waits to be sent."""
+        return len(self.unacked) == 1 and not self.lost and not self.unsent
+
+    @property
     def kept_bytes(self) -> int:
         """Bytes of payload that are unsent or unacknowledged."""
         return self.unsent_bytes + self.unacked_bytes
@@ -141,7 +150,7 @@ class OutboundStream:
         self.unacked[0] = chunk
         self.unacked_bytes = len(body)
         self.sent_credit = self.in_flight = chunk.credit
-        self.congestion.on_sent(chunk, now)
+        self.congestion.on_sent_only(chunk, now)
         return chunk
 
     def _append(self, body: bytes, ending: int, eof: Eof | None) -> bool:
@@ -266,7 +275,10 @@ class OutboundStream:
 
     def abandon(self) -> None:
         """The stream is over: nothing of it is in flight any more."""
-        self._mark_all_lost()
+        for sequence, chunk in self.unacked.items():
+            if sequence not in self.lost:
+                self._leave(chunk)
+        self.lost = self.unacked
 
     def on_timeout(self, now: float) -> None:
         """The oldest chunk in flight was not acknowledged in time: all that is in flight is taken for lost."""

@@ -55,6 +55,7 @@ class Peer:
         "address",
         "exchanges",
         "former_windows",
+        "host",
         "incarnation",
         "last_used",
         "next_number",
@@ -67,6 +68,7 @@ class Peer:
 
     def __init__(self, address: Address, first_number: int, quota: PeerQuota) -> None:
         self.address = address
+        self.host = wire.host_of(address)
         self.incarnation = 0
         self.target_incarnation = 0
         self.last_used = 0.0
@@ -200,6 +202,7 @@ class Peers:
     def _move(self, leaf: Peer, address: Address, now: float) -> None:
         """A leaf has attached to another node."""
         before, leaf.address = leaf.address, address
+        leaf.host = wire.host_of(address)
         self._peers[address] = self._peers.pop(before)
         self._acks.cancel(before)
         self._acks.set(address, now + ACK_DELAY)
@@ -209,7 +212,7 @@ class Peers:
 
     def open_exchange(self, address: Address) -> Peer:
         """An exchange with the peer at that address begins."""
-        peer = self.get_or_create(address)
+        peer = self._peers.get(address) or self.get_or_create(address)
         peer.exchanges += 1
         return peer
 
@@ -233,6 +236,8 @@ class Peers:
 
     def accept(self, peer: Peer, number: int, lowest_outstanding: int) -> bool:
         """Remember a request of the peer by its number; False if it was seen before."""
+        if peer.replay_window.accept_next(number, lowest_outstanding):
+            return True
         before = len(peer.replay_window)
         is_new = peer.replay_window.accept(number, lowest_outstanding)
         self._remembered += len(peer.replay_window) - before

@@ -36,10 +36,19 @@ class ReplayWindow:
         self._lowest = self.end
         self._seen.clear()
 
+    def accept_next(self, number: int, lowest_outstanding: int) -> bool:
+        """Whether a request is the next one of a client whose others have all been seen; then nothing is kept for it.
+
+        So are most requests: a client of which every one is answered before the next keeps no number here.
+        """
+        if number != self._lowest or lowest_outstanding > number or self._seen:
+            return False
+        self._lowest += 1
+        return True
+
     def accept(self, number: int, lowest_outstanding: int) -> bool:
         """Whether a request of this number is new; the client sends none below `lowest_outstanding` any more."""
-        if number == self._lowest and lowest_outstanding <= number and not self._seen:
-            self._lowest += 1
+        if self.accept_next(number, lowest_outstanding):
             return True
         is_new = number >= self._lowest and number not in self._seen
         if is_new:

@@ -11,7 +11,7 @@ import enum
 
 from zmesh.core import wire
 from zmesh.core.delivery.exchange import SILENCE_TIMEOUT, Exchange
-from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, credit_of
+from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, credit_of
 from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
 from zmesh.core.delivery.sender import Sender
@@ -19,7 +19,10 @@ from zmesh.core.effects import Abort, Report, deliver
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, MessageId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
+from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_EXTENDED, FLAG_FIRST, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
+
+WHOLE = FLAG_FIRST | FLAG_LAST
+"""The flags of a chunk that is all of a request."""
 
 LEAF_ROUTE_TIMEOUT = 5.0
 
@@ -194,6 +197,9 @@ class Server:
                 self.refuse(peer.address, chunk, limit)
                 return
             exchange = self._accept(peer, chunk, now)
+            if chunk.flags & ~FLAG_EXTENDED == WHOLE and not chunk.sequence:
+                self._deliver_whole(exchange, chunk, body, hops, now)
+                return
         elif exchange.peer_incarnation != chunk.incarnation or exchange.peer is not peer:
             self._forwarding.emit(Report("frame_dropped", wire.host_of(peer.address), None, "not_its_request"))
             return
@@ -210,6 +216,19 @@ class Server:
             credit = credit_of(flags, len(content))
             self._forwarding.emit(deliver((stream, address, each.header, content, last, None, credit, crossed, handle)))
         self._receiver.schedule_ack(exchange, ready, now)
+
+    def _deliver_whole(self, exchange: ServerExchange, chunk: Chunk, body: bytes, hops: int, now: float) -> None:
+        """Deliver a request that is one chunk, as most are; what follows here does so for any."""
+        header = chunk.header
+        exchange.detached = isinstance(header, RequestHeader) and header.detached
+        exchange.whole = True
+        inbound, stream, credit = exchange.inbound, exchange.inbound_id, len(body) + CHUNK_OVERHEAD
+        inbound.expected = 1
+        inbound.received = inbound.unacked_credit = credit
+        exchange.update_quota()
+        address, handle = exchange.address, exchange.handle
+        self._forwarding.emit(deliver((stream, address, header, body, True, None, credit, hops, handle)))
+        self._peers.schedule_ack(exchange.peer, stream, inbound, now, at_once=credit >= ACK_EVERY)
 
     def _accept(self, peer: Peer, chunk: Chunk, now: float) -> ServerExchange:
         self._peers.accept(peer, chunk.request_number, chunk.lowest_outstanding)
@@ -245,10 +264,15 @@ class Server:
         if item.next == CLOSED:
             self._end(exchange, "cancelled", now)
             return
+        outbound = exchange.outbound
+        if outbound.complete and item.next == outbound.next and outbound.is_last_in_flight:
+            self._sender.on_last_ack(exchange, now)
+            self._end(exchange, "", now)
+            return
         self._sender.on_ack(exchange, item, now)
         if exchange.unreachable_since is not None:
             exchange.find_route()
-        if exchange.outbound.is_finished:
+        if outbound.is_finished:
             self._end(exchange, "", now)
             return
         if item.limit == PROBE_LIMIT:

@@ -78,6 +78,7 @@ class Routing(RoutingView):
         self._tags: tuple[str, ...] = ()
         self._software = ""
         self._routes = Routes(node, incarnation, serial, alarm, limits.destinations)
+        self.route = self._routes.get
         self._routes.changed_at = now
         self._certificates: Certificates | None = None
         self._statements: Statements | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from zmesh.core.message import LinkId, NodeId
 from zmesh.core.routing.departed import Departed
@@ -24,10 +24,8 @@ class RoutingView:
     """The neighbours at all links that are up."""
     _records: Records
     _routes: Routes
-
-    def route(self, destination: NodeId) -> SelectedRoute | None:
-        """The selected route to a node, or None."""
-        return self._routes.get(destination)
+    route: Callable[[NodeId], SelectedRoute | None]
+    """The selected route to a node, or None; looked up for every chunk."""
 
     def routes(self) -> dict[NodeId, SelectedRoute]:
         """All selected routes."""

@@ -6,7 +6,6 @@ They are called for every field of every frame, so each does one comparison and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import msgpack
 
@@ -129,12 +128,15 @@ def read_extensions(value: object, known: Mapping[int, int] = _NONE_KNOWN) -> Ma
     """An extension map; `known`: how long each known one may be. Raises UnknownExtension, or else WireError."""
     if type(value) is not dict or len(value) > MAX_EXTENSIONS:
         raise WireError(f"not a map of at most {MAX_EXTENSIONS} extensions")
+    unknown = 0
     for number, content in value.items():
         if type(number) is not int or not 0 <= number <= 255 or type(content) is not bytes:
             raise WireError("not an extension")
         if len(content) > known.get(number, MAX_EXTENSION):
             limit = known.get(number, MAX_EXTENSION)
             raise WireError(f"an extension of {len(content)} bytes where {limit} are allowed")
-    if unknown := [number for number in value if number >= CRITICAL and number not in known]:
-        raise UnknownExtension(f"the extension {unknown[0]} is critical, and unknown here")
-    return cast("Mapping[int, bytes]", value)
+        if number >= CRITICAL and number not in known:
+            unknown = unknown or number
+    if unknown:
+        raise UnknownExtension(f"the extension {unknown} is critical, and unknown here")
+    return value

@@ -77,6 +77,7 @@ _HEADER = Struct(">BBBBBBHII")
 _READ = Struct(">HBBBBHII")
 """The header, with the version and the kind as one number."""
 _TTL = 3
+_TO_LENGTH = 4
 _KINDS = {VERSION << 8 | kind: int(kind) for kind in Kind}
 _ROUTED = frozenset(number for number, kind in _KINDS.items() if kind >= FIRST_ROUTED)
 _LONGEST = SINGLE_PART - HEADER_BYTES - 2 * 255
@@ -198,11 +199,11 @@ def pass_on(frames: Frames | list[bytes], table: Mapping[bytes, T], node: NodeId
     length = len(first)
     if length < HEADER_BYTES:
         return None
-    number, flags, ttl, to_length, of_length, reserved, size, _ = _READ.unpack_from(first)
-    source_at = HEADER_BYTES + to_length
+    source_at = HEADER_BYTES + first[_TO_LENGTH]
     found = table.get(first[HEADER_BYTES:source_at])
     if found is None:
         return None
+    number, flags, ttl, _, of_length, reserved, size, _ = _READ.unpack_from(first)
     head_at = source_at + of_length
     body_at = head_at + size
     known = _addresses.get(first[source_at:head_at])

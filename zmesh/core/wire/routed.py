@@ -151,24 +151,28 @@ def _request(value: object) -> RequestHeader:
         raise WireError("not the header of a request")
     if lifetime is not None:
         lifetime = max(0.0, read_number(lifetime))
-    return _request_header((directive, read_number(timestamp), lifetime, detached, *_described(content_type, metadata)))
+    timestamp = read_number(timestamp)
+    if content_type == "" and not metadata:  # as _described has it, without the call
+        return _request_header((directive, timestamp, lifetime, detached, "", {}))
+    return _request_header((directive, timestamp, lifetime, detached, *_described(content_type, metadata)))
 
 
 def _reply(value: object) -> ReplyHeader:
     timestamp, serial, content_type, metadata = read_array(value, 4)
-    return _reply_header((read_number(timestamp), read_int(serial, U63), *_described(content_type, metadata)))
+    timestamp, serial = read_number(timestamp), read_int(serial, U63)
+    if content_type == "" and not metadata:
+        return _reply_header((timestamp, serial, "", {}))
+    return _reply_header((timestamp, serial, *_described(content_type, metadata)))
 
 
 def _described(content_type: object, metadata: object) -> tuple[str, Mapping[str, str]]:
     """The end of both headers."""
-    if content_type == "" and not metadata:
-        return "", {}
     return read_text(content_type, MAX_CONTENT_TYPE), read_metadata(metadata) if metadata else {}
 
 
 def _eof(value: object, extensions: Mapping[int, bytes]) -> Eof:
-    code, reason, error = fields = read_array(value, 3)
-    if fields == [0, "", ""] and type(code) is int and not extensions:
+    code, reason, error = read_array(value, 3)
+    if code == 0 and type(code) is int and reason == error == "" and not extensions:
         return _SUCCESS
     reset_code = extensions.get(RESET_CODE, b"\0\0\0\0")
     if len(reset_code) != 4:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from zmesh_cli import (
+    diagnosis_commands,
     files_commands,
     job_commands,
     machine_commands,
@@ -313,4 +314,5 @@ def demo() -> None:
 
 
 service_commands.register(app)
+diagnosis_commands.register(app)
 trust_commands.register(app)

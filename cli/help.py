@@ -154,6 +154,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh authority sign": (("", "zmesh authority sign edge-7.pub --tag gpu"),),
     "zmesh authority export": (("", "zmesh authority export"),),
     "zmesh revoke": (("", "zmesh revoke edge-7 --reason 'stolen'"),),
+    "zmesh doctor": (
+        ("The node here, or where the command joins", "zmesh doctor"),
+        ("Another node", "zmesh doctor edge-7"),
+        ("For a health check", "zmesh doctor --quiet"),
+    ),
     "zmesh reload": (("The only node here, or that of the identity", "zmesh reload"), ("", "zmesh reload edge-7")),
     "zmesh config": (("", "zmesh config show --config node.toml"),),
     "zmesh config check": (("", "zmesh config check --config node.toml"),),

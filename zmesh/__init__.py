@@ -69,6 +69,8 @@ if TYPE_CHECKING:
         TrustChanged,
     )
     from zmesh.operate import (
+        Check,
+        Diagnosis,
         GraphLink,
         GraphNode,
         Hop,
@@ -111,6 +113,7 @@ __all__ = [
     "Cancelled",
     "CertificateExpiring",
     "CertificateRenewed",
+    "Check",
     "Closed",
     "CommandFailed",
     "Config",
@@ -123,6 +126,7 @@ __all__ = [
     "Copied",
     "CopyFailed",
     "DestinationUnreachable",
+    "Diagnosis",
     "DialFailed",
     "DuplicateId",
     "Endpoint",
@@ -290,6 +294,7 @@ _NAMES = {
         "RouteOffer",
         "TraceStep",
     ),
+    "zmesh.operate.diagnosis": ("Check", "Diagnosis"),
     "zmesh.operate.status": (
         "NodeLoad",
         "IdentityStatus",

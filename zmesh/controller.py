@@ -27,7 +27,7 @@ from zmesh.files import Files
 from zmesh.jobs import Jobs
 from zmesh.lifecycle import Lifecycle, Main
 from zmesh.observe import MeshView
-from zmesh.operate import Operating
+from zmesh.operate import Diagnosing
 from zmesh.remote import Machines
 from zmesh.requests import LIMIT
 from zmesh.runtime import is_a, new_message_id, text_of
@@ -51,7 +51,7 @@ CANCEL_TIMEOUT = 10.0
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Controller(MeshView, Machines, Files, Jobs, Operating, Tunnels):
+class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
     """A node inside a program.
 
     `Controller(node_id="edge", peers=["tcp://hub:7323"])` takes the settings of a Config by name;

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         public_to_openssh,
     )
     from zmesh.identity.policy import ENROL, FOR_NEWCOMERS, RENEW, Decision, Policy
+    from zmesh.identity.processor import sealing_speed
     from zmesh.identity.state import State, StateError
     from zmesh.identity.tickets import (
         Ticket,
@@ -108,6 +109,7 @@ else:
                 "public_to_openssh",
             ),
             "policy": ("ENROL", "FOR_NEWCOMERS", "RENEW", "Decision", "Policy"),
+            "processor": ("sealing_speed",),
             "state": ("State", "StateError"),
             "tickets": (
                 "Ticket",
@@ -168,6 +170,7 @@ __all__ = [
     "read_signed",
     "refusal",
     "renew_request",
+    "sealing_speed",
     "signed_fields",
     "take_trust",
     "trust_fields",

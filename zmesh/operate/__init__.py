@@ -11,6 +11,9 @@ from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from zmesh.operate.bounded import Bounded
+    from zmesh.operate.diagnosing import EXAMINED_WITHIN, Diagnosing
+    from zmesh.operate.diagnosis import Check, Diagnosis
+    from zmesh.operate.examiner import Examiner
     from zmesh.operate.inspection import Inspection
     from zmesh.operate.members import (
         GraphLink,
@@ -61,6 +64,9 @@ else:
                 "RouteOffer",
                 "TraceStep",
             ),
+            "diagnosing": ("EXAMINED_WITHIN", "Diagnosing"),
+            "diagnosis": ("Check", "Diagnosis"),
+            "examiner": ("Examiner",),
             "status": (
                 "IdentityStatus",
                 "LinkFall",
@@ -78,9 +84,14 @@ else:
 
 __all__ = [
     "EVERYONE",
+    "EXAMINED_WITHIN",
     "HOP_TIMEOUT",
     "TIMEOUT",
     "Bounded",
+    "Check",
+    "Diagnosing",
+    "Diagnosis",
+    "Examiner",
     "GraphLink",
     "GraphNode",
     "Hop",

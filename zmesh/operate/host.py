@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zmesh.identity import Identity
     from zmesh.observe import Telemetry
     from zmesh.requests import Requests
+    from zmesh.runtime import Tasks
     from zmesh.serving import Serving
     from zmesh.transport import Transport
 
@@ -26,6 +27,7 @@ class Host(Protocol):
     loop: asyncio.AbstractEventLoop | None
     requests: Requests
     serving: Serving
+    tasks: Tasks
     started: float
     telemetry: Telemetry
 

@@ -1,7 +1,7 @@
 """The built-in directives by which a node shows its state.
 
 Each answers at once, in one reply, from tables that the node has anyway. Together they may answer so many rows a second
-(`Limits.shown_rows`), so that nobody keeps a node busy by looking at it.
+(`Limits.shown_rows`), so that nobody keeps a node busy by looking at it. Examinations (`examiner`) take longer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.message import is_node_id
 from zmesh.errors import NodeOverloaded
+from zmesh.operate.examiner import Examiner
 from zmesh.operate.json_form import JsonForm
 from zmesh.operate.members import GRAPH, MEMBERS
 from zmesh.operate.mesh_reader import MeshReader
@@ -37,6 +38,7 @@ class Inspection:
         self._rows = TokenBucket(limits.shown_rows, time.monotonic())
         own = NodeReader(host, history)
         mesh = MeshReader(host, own)
+        self.examiner = Examiner(host, own.status)
         shown: dict[str, Callable[[Work], JsonForm]] = {
             STATUS: lambda work: own.status(),
             LOAD: lambda work: own.load(),

@@ -13,18 +13,18 @@ from zmesh.core.message import Message
 from zmesh.errors import TimedOut
 from zmesh.payloads import Payload, PayloadLike
 from zmesh.requests import LIMIT, Answer, Pong, ResponseHandler
+from zmesh.sync.diagnosing import Diagnosing
 from zmesh.sync.files import Files
 from zmesh.sync.iteration import Iteration, ReplyStream, in_the_loop
 from zmesh.sync.jobs import Jobs
 from zmesh.sync.machines import Machines
-from zmesh.sync.operating import Operating
 
 if TYPE_CHECKING:
     from zmesh.observe import Event, LinkStatus, Route, Stats, Tags
     from zmesh.reconfiguration import Reloaded
 
 
-class Controller(Machines, Files, Jobs, Operating):
+class Controller(Machines, Files, Jobs, Diagnosing):
     """A node for a program without asyncio; `with Controller(...) as mesh` opens it, and closes it at the end.
 
     It takes a Config, or settings by name, as `zmesh.Controller` does.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zmesh.transport.dial_status import DialError, DialFailure, DialState, DialStatus
     from zmesh.transport.happy_eyeballs import Candidate, connect_first
     from zmesh.transport.link_socket import TransportHandler
+    from zmesh.transport.measurement import curve_speed, path_mtu
     from zmesh.transport.resolver import resolve
     from zmesh.transport.transport import Transport
 else:
@@ -31,6 +32,7 @@ else:
             "dial_status": ("DialError", "DialFailure", "DialState", "DialStatus"),
             "happy_eyeballs": ("Candidate", "connect_first"),
             "link_socket": ("TransportHandler",),
+            "measurement": ("curve_speed", "path_mtu"),
             "resolver": ("resolve",),
             "transport": ("Transport",),
         },
@@ -48,6 +50,8 @@ __all__ = [
     "Transport",
     "TransportHandler",
     "connect_first",
+    "curve_speed",
     "parse_url",
+    "path_mtu",
     "resolve",
 ]

@@ -1,0 +1,146 @@
+"""A mesh on this machine that has faults, for tests and for people who want to find them.
+
+    python -m tests.operate.faulty_mesh
+
+starts it in a folder of its own, prints what to set in a shell, and waits for Ctrl-C. Each fault is a node:
+
+    late    its clock is twenty minutes behind
+    old     its certificate expires tomorrow, and nobody is there who would renew it
+    full    the disk with its spool folder is full (where this user may mount one)
+
+All are members of the mesh `lab` and dial `hub`; the authority's key lies in a folder that no node uses.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from zmesh.identity import Identity, IdentityKey, Issuer, Profile, State, TrustStore
+from zmesh.trust import init
+
+DAY = 86400.0
+VALIDITY = 90 * DAY
+LATE = 20 * 60.0
+COMMAND = [sys.executable, "-P", "-m", "zmesh_cli"]
+READY_WITHIN = 60.0
+WRONG_CLOCK = """
+import time
+real = time.time
+time.time = lambda: real() - {seconds}
+time.time_ns = lambda: int(time.time() * 1e9)
+from zmesh_cli.main import main
+main()
+"""
+FULL_DISK = """
+mount -t tmpfs -o size=256k zmesh-test "$0" && head -c 1M /dev/zero >"$0/backup.tar" 2>/dev/null
+exec "$@"
+"""
+
+
+def _may_mount() -> bool:
+    return (
+        bool(shutil.which("unshare")) and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+    )
+
+
+MAY_MOUNT = _may_mount()
+FAULTS = ("late", "old", *(("full",) if MAY_MOUNT else ()))
+
+
+class FaultyMesh:
+    """The nodes of the mesh `lab`, as processes in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
+        self.environment |= {"XDG_RUNTIME_DIR": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        authority = init("lab", node_id="authority", state=folder / "authority").identity
+        self._issuer = Issuer.load(authority)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        self._hub = self._identity("hub", listen=(self.url,))
+
+    def start(self, fault: str | None = None) -> None:
+        """Start the hub or, by its name, a node with a fault; returns when it listens."""
+        match fault:
+            case None:
+                self._run("hub", COMMAND)
+            case "late":
+                self._identity("late")
+                self._run("late", [sys.executable, "-P", "-c", WRONG_CLOCK.format(seconds=LATE)])
+            case "old":
+                self._identity("old", age=VALIDITY - DAY)
+                self._run("old", COMMAND)
+            case "full":
+                self._identity("full")
+                disk = self.folder / "disk"
+                disk.mkdir()
+                words = ["unshare", "-m", "sh", "-c", FULL_DISK, str(disk), *COMMAND]
+                self._run("full", words, ZMESH_SPOOL_DIR=str(disk))
+
+    def zmesh(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a command that joins at the hub."""
+        environment = {**self.environment, "ZMESH_PEER": "hub"}
+        return subprocess.run([*COMMAND, *words], capture_output=True, env=environment, timeout=READY_WITHIN)
+
+    def close(self) -> None:
+        """End all nodes."""
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            process.wait(READY_WITHIN)
+
+    def _identity(self, name: str, *, age: float = 10 * DAY, listen: tuple[str, ...] = ()) -> Identity:
+        key, made = IdentityKey.generate(), time.time() - age
+        certificate = self._issuer.issue(key.public, name, (), made, VALIDITY)
+        peers = () if listen else self._hub.dial_urls()
+        profile = Profile("lab", name, listen, listen, peers)
+        trust = TrustStore("lab", self._issuer.trust.authorities)
+        return Identity.create(State(self.folder / name), profile, key, certificate, trust)
+
+    def _run(self, name: str, command: list[str], **variables: str) -> None:
+        state = {"ZMESH_STATE": str(self.folder / name), **variables}
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as out:
+            words = [*command, "node", "--json"]
+            process = subprocess.Popen(words, stdout=out, stderr=out, env=self.environment | state)
+        self._processes.append(process)
+        until = time.monotonic() + READY_WITHIN
+        while '"event":"ready"' not in (text := log.read_text()):
+            assert process.poll() is None, text
+            assert time.monotonic() < until, text
+            time.sleep(0.02)
+
+
+@contextmanager
+def faulty_mesh(*faults: str) -> Iterator[FaultyMesh]:
+    """A mesh with these faults."""
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="zmesh-faults-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        mesh = FaultyMesh(folder)
+        stack.callback(mesh.close)
+        mesh.start()
+        for fault in faults:
+            mesh.start(fault)
+        yield mesh
+
+
+if __name__ == "__main__":
+    with faulty_mesh(*FAULTS) as mesh:
+        print(f"export XDG_RUNTIME_DIR={mesh.folder} XDG_CONFIG_HOME={mesh.folder}/config ZMESH_PEER=hub")
+        print(f"There are {len(FAULTS)} faults among the nodes: zmesh nodes, zmesh status NODE, zmesh doctor NODE")
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            pass

@@ -1,0 +1,49 @@
+"""What is wrong with a node, as `zmesh:doctor` answers it: checks, their results, and what mends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from zmesh.core.durations import span
+from zmesh.operate.json_form import JsonForm
+from zmesh.operate.warnings import SKEW
+
+DOCTOR = "zmesh:doctor"
+
+
+@dataclass(frozen=True, slots=True)
+class Check(JsonForm):
+    """One thing that was looked at: a stable `code`, whether it is well, and a line about it.
+
+    `remedy` is what mends it, a command where there is one; empty if it is well.
+    """
+
+    code: str
+    ok: bool
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis(JsonForm):
+    """The checks of one node at one moment (`time`, its clock, in seconds since 1970)."""
+
+    node: str
+    version: str
+    time: float
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is well."""
+        return all(check.ok for check in self.checks)
+
+
+def compared(diagnosis: Diagnosis, now: float) -> Diagnosis:
+    """The same, with a check of that node's clock against `now`, which a node without neighbours can't know."""
+    skew = diagnosis.time - now
+    if abs(skew) < SKEW or any(check.code == "clock" and not check.ok for check in diagnosis.checks):
+        return diagnosis
+    text = f"the clock of {diagnosis.node} is {span(abs(skew))} {'ahead of' if skew > 0 else 'behind'} the one here"
+    wrong = Check("clock", False, text, f"at {diagnosis.node}: sudo timedatectl set-ntp true")
+    return replace(diagnosis, checks=(wrong, *(check for check in diagnosis.checks if check.code != "clock")))

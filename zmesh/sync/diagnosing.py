@@ -1,0 +1,19 @@
+"""What is wrong with nodes, for programs without asyncio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zmesh.operate import EXAMINED_WITHIN
+from zmesh.sync.operating import Operating
+
+if TYPE_CHECKING:
+    from zmesh.operate import Diagnosis
+
+
+class Diagnosing(Operating):
+    """The part of a Controller that finds out what is wrong with nodes; as that of `zmesh.Controller`."""
+
+    def doctor(self, node: str | None = None, *, timeout: float | None = EXAMINED_WITHIN) -> Diagnosis:
+        """What is wrong with a node, and what mends it."""
+        return self._do(lambda: self._mesh.doctor(node, timeout=timeout))

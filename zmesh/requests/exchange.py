@@ -167,6 +167,9 @@ class Exchange(ABC):
         if self.feeder is not None:
             self.feeder.on_stream_over()
 
+    def on_drain(self) -> None:  # noqa: B027
+        """Called when the program is about to end, where `lasting`: end the request."""
+
     def on_abort(self, reason: str, reset_code: int) -> None:  # noqa: B027
         """Does nothing: only servers receive an Abort."""
 

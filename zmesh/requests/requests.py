@@ -104,7 +104,13 @@ class Requests:
                 self.end_drain()
 
     async def drain(self) -> None:
-        """Wait until all requests have arrived at their servers and every expected reply has come."""
+        """Wait until all requests have arrived at their servers and every expected reply has come.
+
+        Requests that last until they are closed are closed, and their replies are not waited for.
+        """
+        for exchange in list(self._open):
+            if exchange.lasting:
+                exchange.on_drain()
         while not self._is_drained():
             if self._drained is None or self._drained.done():
                 self._drained = asyncio.get_running_loop().create_future()

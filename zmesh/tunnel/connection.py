@@ -70,6 +70,13 @@ class Connection(Exchange):
         """The request stream is closed for sending."""
         self.outbound.on_stream_over()
 
+    def on_drain(self) -> None:
+        """The program ends: so does the connection, after what was written."""
+        if self._protocol is None:
+            self.transport.close()
+        else:
+            self.reset()
+
     def begin(self) -> None:
         """Hand the protocol its transport, if it has none yet."""
         protocol, self._protocol = self._protocol, None

@@ -16,11 +16,10 @@ from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
 from zmesh.tunnel.connection import connect
 from zmesh.tunnel.listening import Listener, listen
 from zmesh.tunnel.relay import Relay, reset
+from zmesh.tunnel.tunnels import MAX_CONNECTIONS
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 4096
-"""Connections of one Forward at a time; one more is reset."""
 OnError = Callable[[Exception], None]
 
 

@@ -6,11 +6,14 @@ Each direction ends by itself, and a reset goes on as a reset. While one transpo
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from typing import Any
 
 LINGER_ZERO = struct.pack("ii", 1, 0)
+LOOK_EVERY = 1.0
+"""Seconds from one look to the next at whether a TCP connection that is not read was reset meanwhile."""
 
 
 class Relay:
@@ -43,6 +46,7 @@ class _Side(asyncio.Protocol):
         self.ended = False
         """Whether nothing more is received."""
         self.lost = False
+        self._look_again: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is there."""
@@ -56,9 +60,11 @@ class _Side(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Read no more of the other transport."""
         self.other.transport.pause_reading()
+        self.other._look()
 
     def resume_writing(self) -> None:
         """Read the other transport again."""
+        self.other._stop_looking()
         self.other.transport.resume_reading()
 
     def eof_received(self) -> bool:
@@ -74,6 +80,7 @@ class _Side(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Close the other transport, or reset it unless both directions had ended."""
         self.lost = True
+        self._stop_looking()
         other = self.other
         if not other.lost and other.transport is not None:
             if error is None and self.ended and other.ended:
@@ -81,6 +88,23 @@ class _Side(asyncio.Protocol):
             else:
                 reset(other.transport)
         self._relay._on_lost()
+
+    def _look(self) -> None:
+        """Find out whether the connection was reset, which a transport that does not read is not told; and again."""
+        sock = self.transport.get_extra_info("socket")
+        if self.lost or sock is None:
+            return
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)
+        if any(events & select.POLLERR for _, events in poll.poll(0)):
+            self.transport.abort()
+            return
+        self._look_again = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
+
+    def _stop_looking(self) -> None:
+        timer, self._look_again = self._look_again, None
+        if timer is not None:
+            timer.cancel()
 
 
 def reset(transport: Any) -> None:

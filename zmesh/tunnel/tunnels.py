@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 P = TypeVar("P", bound=asyncio.Protocol)
+MAX_CONNECTIONS = 4096
+"""Connections of one Forward at a time, unless the program says otherwise."""
 
 
 class Tunnels(ABC):
@@ -54,6 +56,7 @@ class Tunnels(ABC):
         listen: str | int,
         to: str,
         *,
+        max_connections: int = MAX_CONNECTIONS,
         route_timeout: float | None = None,
         on_error: OnError | None = None,
     ) -> Forward:
@@ -61,8 +64,10 @@ class Tunnels(ABC):
 
         `listen` is `[HOST:]PORT`, at localhost without a host; port 0 is any free one, which is `forward.port` then.
         `to` is `NODE:[HOST:]PORT`, as that node sees the host, or `NODE:NAME` of a service that it exposes. The node
-        must allow `tcp:connect`, or `tcp:NAME`. What a connection comes to nothing of is given to `on_error`;
-        `route_timeout` is how long one may be without a route, in seconds.
+        must allow `tcp:connect`, or `tcp:NAME`.
+
+        `on_error`, a function, is given why a connection has come to nothing. `route_timeout` is how long one may be
+        without a route, in seconds. Past `max_connections` at a time, one more is reset.
 
         Raises ConfigError for what is no address, and when it is opened for one that can't be listened on.
         """
@@ -71,7 +76,14 @@ class Tunnels(ABC):
 
         check_timeout(route_timeout, "route_timeout")
         where, remote = Endpoint.of(listen, zero=True), RemoteEndpoint.of(to)
-        return Forward(self._requests, where, remote, route_timeout=route_timeout, on_error=on_error)
+        return Forward(
+            self._requests,
+            where,
+            remote,
+            max_connections=max_connections,
+            route_timeout=route_timeout,
+            on_error=on_error,
+        )
 
     def expose(self, name: str, port: str | int) -> Exposed:
         """Let other nodes reach a port by a name: they forward to `NODE:NAME`, this node being NODE.

@@ -37,6 +37,7 @@ import zmq
 import zmq.asyncio
 
 import zmesh
+from benchmarks import program
 from benchmarks.chains import (
     BARE,
     HEAD_BYTES,
@@ -446,9 +447,7 @@ def missed(result: Result) -> list[str]:
 
 def main() -> int:
     """Measure and print; the exit status."""
-    parser = argparse.ArgumentParser(f"python -m {MODULE}", description="large transfers beside bare ZeroMQ")
-    parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
-    parser.add_argument("--check", action="store_true", help="status 1 if a goal is missed")
+    parser = program.parser(MODULE, "large transfers beside bare ZeroMQ", SCHEMA, "a goal is missed")
     parser.add_argument("--bytes", type=at_least(1), default=256 * 1024 * 1024, help="of one transfer (268435456)")
     parser.add_argument("--hops", type=at_least(0), default=2, help="forwarding nodes (2)")
     parser.add_argument("--rounds", type=at_least(1), default=3, help="transfers of each kind, there and back (3)")
@@ -463,15 +462,8 @@ def main() -> int:
         asyncio.run(serve(mesh_node(name, peer) if mesh else bare_node(peer, take_and_give), name))
         return 0
     result = asyncio.run(measure(arguments))
-    print(json.dumps(result) if arguments.json else table(result))
-    if arguments.check and (goals := missed(result)):
-        print(f"missed: {'; '.join(goals)}", file=sys.stderr)
-        return 1
-    return 0
+    return program.conclude(result, arguments, table(result), missed(result))
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program.run(main)

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import zmesh
+from benchmarks import program
 from benchmarks.chains import LOCAL, Machine, at_least, machine, machine_line, serve
 from benchmarks.cluster import Cluster, Edge, plan
 from benchmarks.workload import Client, Verdict, judge, runs, serve_work
@@ -242,7 +243,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program.run(main)

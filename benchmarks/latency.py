@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import statistics
 import sys
@@ -33,6 +32,7 @@ import zmq
 import zmq.asyncio
 
 import zmesh
+from benchmarks import program
 from benchmarks.chains import (
     BARE,
     HEAD_BYTES,
@@ -340,9 +340,7 @@ def counts(text: str) -> list[int]:
 
 def main() -> int:
     """Measure and print; the exit status."""
-    parser = argparse.ArgumentParser("python -m benchmarks.latency", description="round trips beside bare ZeroMQ")
-    parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
-    parser.add_argument("--check", action="store_true", help=f"status 1 if a ratio exceeds {LIMIT}")
+    parser = program.parser("benchmarks.latency", "round trips beside bare ZeroMQ", SCHEMA, f"a ratio exceeds {LIMIT}")
     parser.add_argument("--hops", type=counts, default=[0, 1, 2, 4], help="counts of forwarding nodes (0,1,2,4)")
     parser.add_argument("--requests", type=at_least(10), default=100, help="requests a round (100)")
     parser.add_argument("--rounds", type=at_least(2), default=50, help="rounds of each kind (50)")
@@ -355,16 +353,13 @@ def main() -> int:
         asyncio.run(serve(node, arguments.name))
         return 0
     result = asyncio.run(measure(arguments))
-    print(json.dumps(result) if arguments.json else table(result))
-    too_slow = [row["hops"] for row in result["hops"] if row["ratio"] > LIMIT]
-    if arguments.check and too_slow:
-        print(f"more than {LIMIT} times the bare median over {too_slow} forwarders", file=sys.stderr)
-        return 1
-    return 0
+    missed = [
+        f"{row['ratio']:.2f} of the bare median over {row['hops']} forwarders, limit {LIMIT}"
+        for row in result["hops"]
+        if row["ratio"] > LIMIT
+    ]
+    return program.conclude(result, arguments, table(result), missed)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program.run(main)

@@ -11,9 +11,7 @@ With `--check` the exit status is 1 if the ratio of the idle node is above LIMIT
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import statistics
 import subprocess
@@ -24,6 +22,7 @@ from contextlib import contextmanager
 from typing import TypedDict
 
 import zmesh
+from benchmarks import program
 from benchmarks.chains import Machine, at_least, machine, machine_line, memory
 
 SCHEMA = "zmesh.bench.memory/1"
@@ -107,21 +106,14 @@ def table(result: Result) -> str:
 
 def main() -> int:
     """Measure and print; the exit status."""
-    parser = argparse.ArgumentParser("python -m benchmarks.memory", description="the memory of a node")
-    parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
-    parser.add_argument("--check", action="store_true", help=f"status 1 if the ratio exceeds {LIMIT}")
+    parser = program.parser("benchmarks.memory", "the memory of a node", SCHEMA, f"the ratio exceeds {LIMIT}")
     parser.add_argument("--rounds", type=at_least(1), default=5, help="processes of each kind (5)")
     arguments = parser.parse_args()
     result = measure(arguments.rounds)
-    print(json.dumps(result) if arguments.json else table(result))
-    if arguments.check and result["ratio"] > LIMIT:
-        print(f"an idle node takes more than {LIMIT} times the memory of the bare program", file=sys.stderr)
-        return 1
-    return 0
+    ratio = result["ratio"]
+    missed = [f"{ratio:.2f} of the memory of the bare program, limit {LIMIT}"] if ratio > LIMIT else []
+    return program.conclude(result, arguments, table(result), missed)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program.run(main)

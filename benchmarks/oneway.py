@@ -18,10 +18,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +30,7 @@ import zmq
 import zmq.asyncio
 
 import zmesh
+from benchmarks import program
 from benchmarks.chains import (
     BARE,
     HEAD_BYTES,
@@ -203,9 +202,9 @@ def table(result: Result) -> str:
 
 def main() -> int:
     """Measure and print; the exit status."""
-    parser = argparse.ArgumentParser("python -m benchmarks.oneway", description="small messages one way")
-    parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
-    parser.add_argument("--check", action="store_true", help=f"status 1 if the ratio of `stream` is below {LIMIT}")
+    parser = program.parser(
+        "benchmarks.oneway", "small messages one way", SCHEMA, f"the ratio of `stream` is below {LIMIT}"
+    )
     parser.add_argument("--hops", type=at_least(0), default=1, help="forwarding nodes (1)")
     parser.add_argument("--batches", type=at_least(1), default=2, help=f"batches of {BATCH} a round (2)")
     parser.add_argument("--rounds", type=at_least(1), default=10, help="rounds of each kind (10)")
@@ -218,15 +217,10 @@ def main() -> int:
         asyncio.run(serve(node, arguments.name))
         return 0
     result = asyncio.run(measure(arguments))
-    print(json.dumps(result) if arguments.json else table(result))
-    if arguments.check and result["ratios"][STREAM] < LIMIT:
-        print(f"writing to a stream is below {LIMIT} of the bare rate", file=sys.stderr)
-        return 1
-    return 0
+    ratio = result["ratios"][STREAM]
+    missed = [f"{STREAM} at {ratio:.2f} of the bare rate, limit {LIMIT}"] if ratio < LIMIT else []
+    return program.conclude(result, arguments, table(result), missed)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program.run(main)

@@ -16,11 +16,11 @@ import contextlib
 import itertools
 import json
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Iterable
 from typing import TypedDict
 
+from benchmarks import program
 from zmesh.testing.process import Process
 from zmesh.testing.proxy import Proxy
 
@@ -260,7 +260,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program.run(main)

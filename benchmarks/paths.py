@@ -15,13 +15,13 @@ import asyncio
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
 import zmesh
+from benchmarks import program
 from benchmarks.chains import Machine, at_least, machine, machine_line
 from zmesh.testing import Mesh
 from zmesh.testing.proxy import Proxy
@@ -143,7 +143,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program.run(main)

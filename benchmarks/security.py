@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import statistics
 import sys
@@ -37,6 +36,7 @@ import zmq
 import zmq.asyncio
 
 import zmesh
+from benchmarks import program
 from benchmarks.chains import (
     HEAD_BYTES,
     LOCAL,
@@ -447,9 +447,7 @@ def table(result: Result) -> str:
 
 def main() -> int:
     """Measure and print; the exit status."""
-    parser = argparse.ArgumentParser("python -m benchmarks.security", description="what trust costs")
-    parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
-    parser.add_argument("--check", action="store_true", help="status 1 if a limit is missed")
+    parser = program.parser("benchmarks.security", "what trust costs", SCHEMA, "a limit is missed")
     parser.add_argument("--rounds", type=at_least(2), default=30, help="rounds of round trips (30)")
     parser.add_argument("--bytes", type=at_least(1), default=128 * 1024 * 1024, help="bytes of a transfer (134217728)")
     parser.add_argument("--io-threads", type=at_least(1), default=1, help="threads of ZeroMQ in each zmesh node (1)")
@@ -467,15 +465,8 @@ def main() -> int:
     os.environ[IO_THREADS] = str(arguments.io_threads)
     with identities(["client", "hub", *(f"{SECURE}-{index}" for index in range(BULK_HOPS + 1))]):
         result = asyncio.run(measure(arguments))
-    print(json.dumps(result) if arguments.json else table(result))
-    if arguments.check and result["missed"]:
-        print(f"missed: {', '.join(result['missed'])}", file=sys.stderr)
-        return 1
-    return 0
+    return program.conclude(result, arguments, table(result), result["missed"])
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program.run(main)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from zmesh.requests.exchange import Exchange, FireAndForget, Inboxed, Reply, ResponseHandler, WithHandler
     from zmesh.requests.fanout import Answer, Answers, Fanout, FanoutRequest, repeatable
     from zmesh.requests.inbox import Inbox, Replies
+    from zmesh.requests.options import RequestOptions
     from zmesh.requests.ping import ActiveWork, Pong, read_pong
     from zmesh.requests.reply_stream import ReplyStream
     from zmesh.requests.requests import Requests
@@ -24,6 +25,7 @@ else:
             "exchange": ("Exchange", "FireAndForget", "Inboxed", "Reply", "ResponseHandler", "WithHandler"),
             "fanout": ("Answer", "Answers", "Fanout", "FanoutRequest", "repeatable"),
             "inbox": ("Inbox", "Replies"),
+            "options": ("RequestOptions",),
             "ping": ("ActiveWork", "Pong", "read_pong"),
             "reply_stream": ("ReplyStream",),
             "requests": ("Requests",),
@@ -49,6 +51,7 @@ __all__ = [
     "Replies",
     "Reply",
     "ReplyStream",
+    "RequestOptions",
     "Requests",
     "ResponseHandler",
     "Sent",

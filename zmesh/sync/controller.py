@@ -12,7 +12,7 @@ from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Function
 from zmesh.core.message import Message
 from zmesh.errors import TimedOut
 from zmesh.payloads import Payload, PayloadLike
-from zmesh.requests import LIMIT, Answer, Pong, ResponseHandler
+from zmesh.requests import LIMIT, Answer, Pong, RequestOptions, ResponseHandler
 from zmesh.sync.diagnosing import Diagnosing
 from zmesh.sync.files import Files
 from zmesh.sync.iteration import Iteration, ReplyStream, in_the_loop
@@ -20,6 +20,8 @@ from zmesh.sync.jobs import Jobs
 from zmesh.sync.machines import Machines
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from zmesh.observe import Event, LinkStatus, Route, Stats, Tags
     from zmesh.reconfiguration import Reloaded
 
@@ -166,27 +168,14 @@ class Controller(Machines, Files, Jobs, Diagnosing):
         node: str,
         directive: str,
         payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Payload | None:
         """Send a directive to a node and wait for the one payload that it replies; None if it replies none.
 
-        Raises an ExchangeError if the work fails, and TooManyReplies if there is a second reply.
+        Options are those of RequestOptions. Raises an ExchangeError if the work fails, and TooManyReplies if there is a
+        second reply.
         """
-        return self._do(
-            lambda: self._mesh.request(
-                node,
-                directive,
-                payload,
-                timeout=timeout,
-                route_timeout=route_timeout,
-                content_type=content_type,
-                metadata=metadata,
-            )
-        )
+        return self._do(lambda: self._mesh.request(node, directive, payload, **options))
 
     def stream(
         self,
@@ -194,12 +183,9 @@ class Controller(Machines, Files, Jobs, Diagnosing):
         directive: str,
         payload: PayloadLike = None,
         *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
         buffered: bool = True,
         writable: bool = False,
+        **options: Unpack[RequestOptions],
     ) -> ReplyStream:
         """Send a directive to a node and take its replies: `with mesh.stream(...) as replies: for reply in replies`.
 
@@ -209,17 +195,7 @@ class Controller(Machines, Files, Jobs, Diagnosing):
         """
         node_thread = self._opened()
         node_thread.loop()
-        replies = self._mesh.stream(
-            node,
-            directive,
-            payload,
-            timeout=timeout,
-            route_timeout=route_timeout,
-            content_type=content_type,
-            metadata=metadata,
-            buffered=buffered,
-            writable=writable,
-        )
+        replies = self._mesh.stream(node, directive, payload, buffered=buffered, writable=writable, **options)
         return self._iterating(ReplyStream(node_thread, replies))
 
     def request_many(
@@ -228,11 +204,8 @@ class Controller(Machines, Files, Jobs, Diagnosing):
         directive: str,
         payload: PayloadLike = None,
         *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
         limit: int = LIMIT,
+        **options: Unpack[RequestOptions],
     ) -> Iteration[Answer]:
         """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
 
@@ -240,18 +213,7 @@ class Controller(Machines, Files, Jobs, Diagnosing):
         """
         mesh, node_thread = self._mesh, self._opened()
         wanted = nodes if isinstance(nodes, str) else list(nodes)
-        begin = in_the_loop(
-            lambda: mesh.request_many(
-                wanted,
-                directive,
-                payload,
-                timeout=timeout,
-                route_timeout=route_timeout,
-                content_type=content_type,
-                metadata=metadata,
-                limit=limit,
-            )
-        )
+        begin = in_the_loop(lambda: mesh.request_many(wanted, directive, payload, limit=limit, **options))
         answers = node_thread.do(begin)
         return self._iterating(Iteration(node_thread, aiter(answers), answers.aclose))
 

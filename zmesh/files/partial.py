@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
+from xxhash import xxh3_128
+
 from zmesh.files.records import Part
 
 PREFIX, SUFFIX = b".zmesh-", b".part"
@@ -61,7 +63,7 @@ class Partial:
         self._directory = directory
         self._name = name
         self._descriptor = descriptor
-        self._digest = hashlib.sha256()
+        self._digest = xxh3_128()
         self.size = os.fstat(descriptor).st_size
 
     @classmethod
@@ -96,7 +98,7 @@ class Partial:
     def restart(self) -> None:
         """Begin anew. Raises OSError."""
         os.ftruncate(self._descriptor, 0)
-        self._digest = hashlib.sha256()
+        self._digest = xxh3_128()
         self.size = 0
 
     def write(self, parts: Iterable[Part]) -> None:
@@ -119,7 +121,7 @@ class Partial:
         self.size += size
 
     def digest(self) -> bytes:
-        """The SHA-256 of all of it."""
+        """The XXH3 of all of it, 16 bytes."""
         return self._digest.digest()
 
     def commit(self, name: bytes, mode: int, mtime: int) -> None:

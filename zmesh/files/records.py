@@ -54,7 +54,7 @@ class Kind(IntEnum):
     HOLE = 5
     """So many zeros, eight bytes."""
     END = 6
-    """The SHA-256 of the whole file."""
+    """The digest of the whole file, 16 bytes: XXH3 of 128 bits, as rsync has it."""
     ABORT = 7
     """The number of an entry that can't be sent, and the reason."""
     LEAVE = 8

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 import stat
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import NoReturn, TypeAlias
+
+from xxhash import xxh3_128
 
 from zmesh.errors import RemoteError
 from zmesh.files.beneath import open_beneath
@@ -279,7 +280,7 @@ class _File:
     def __init__(self, item: Item, offset: int) -> None:
         self._item = item
         self._at = offset
-        self._digest = hashlib.sha256()
+        self._digest = xxh3_128()
         self._descriptor = -1
         self._is_sparse = False
 

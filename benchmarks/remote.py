@@ -1,6 +1,7 @@
 """Commands at other nodes: one beside a ping, one at many nodes, and beside `ssh` where there is a server to reach.
+Copies of files, beside a digest, scp and rsync (`copies.py`).
 
-    python -m benchmarks.remote [--json] [--check] [--nodes 100] [--rounds 10] [--ssh HOST]
+    python -m benchmarks.remote [--json] [--check] [--nodes 100] [--rounds 10] [--mib 512] [--ssh HOST]
 
 Each node is a process of `zmesh node` on loopback, linked to the hub. `ping` is `zmesh ping NODE -c 1`, `run` is
 `zmesh run NODE -- true`, and both take turns, so that the load of the machine meets both alike; medians by the clock
@@ -9,7 +10,7 @@ its end: a command at every node, the hub among them. With `--ssh` HOST, `ssh HO
 master connection if the configuration of ssh keeps one.
 
 With `--check` the exit status is 1 if `run` takes more than LIMIT times as long as `ping`, or `all` longer than
-ALL_WITHIN seconds.
+ALL_WITHIN seconds, or if a copy to the hub or from it has less than `copies.LIMIT` of the rate of `digest:sha256`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypedDict
 
+from benchmarks import copies
 from benchmarks.chains import Machine, at_least, machine, machine_line
 
 SCHEMA = "zmesh.bench.remote/1"
@@ -34,7 +36,7 @@ ALL_WITHIN = 3.0
 COMMAND = (sys.executable, "-P", "-m", "zmesh_cli")
 START_TOGETHER = 8
 SETTLE_WITHIN = 120.0
-ALLOW = '{"exec:run": ["*"]}'
+ALLOW = '{"exec:run": ["*"], "file:*": ["*"]}'
 
 
 class Result(TypedDict):
@@ -47,6 +49,7 @@ class Result(TypedDict):
     ratio: float
     all_s: float
     ssh_ms: float | None
+    copies: copies.Copies
     machine: Machine
 
 
@@ -108,7 +111,7 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - began
 
 
-def measure(nodes: int, rounds: int, host: str | None) -> Result:
+def measure(nodes: int, rounds: int, mib: int, host: str | None) -> Result:
     """Medians of all."""
     where = machine(os.getloadavg()[0])
     one = "n1" if nodes > 1 else "hub"
@@ -125,6 +128,7 @@ def measure(nodes: int, rounds: int, host: str | None) -> Result:
                 took = timed(program, environment)
                 if turn:  # the first command at a node starts the process that supervises commands there
                     times[name].append(took)
+        copied = copies.measure("hub", environment, mib, min(rounds, 5), host)
     medians = {name: statistics.median(found) for name, found in times.items()}
     return {
         "schema": SCHEMA,
@@ -134,6 +138,7 @@ def measure(nodes: int, rounds: int, host: str | None) -> Result:
         "ratio": round(medians["run"] / medians["ping"], 2),
         "all_s": round(medians["all"], 2),
         "ssh_ms": round(1000 * medians["ssh"], 1) if host else None,
+        "copies": copied,
         "machine": where,
     }
 
@@ -145,9 +150,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="status 1 if a limit is passed")
     parser.add_argument("--nodes", type=at_least(1), default=100, help="node processes (%(default)s)")
     parser.add_argument("--rounds", type=at_least(1), default=10, help="how often each is run (%(default)s)")
+    parser.add_argument("--mib", type=at_least(1), default=512, help="MiB of the file that is copied (%(default)s)")
     parser.add_argument("--ssh", metavar="HOST", help="a host to which ssh leads, to be measured beside them")
     options = parser.parse_args()
-    found = measure(options.nodes, options.rounds, options.ssh)
+    found = measure(options.nodes, options.rounds, options.mib, options.ssh)
     if options.json:
         print(json.dumps(found))
     else:
@@ -156,7 +162,10 @@ def main() -> int:
         print(f"run at all of {found['nodes']} nodes: {found['all_s']:.2f} s")
         if found["ssh_ms"] is not None:
             print(f"ssh {found['ssh_ms']:.1f} ms")
-    return 1 if options.check and (found["ratio"] > LIMIT or found["all_s"] > ALL_WITHIN) else 0
+        print("\n".join(copies.lines(found["copies"])))
+    slowest = min(found["copies"]["to_share"], found["copies"]["from_share"])
+    fails = found["ratio"] > LIMIT or found["all_s"] > ALL_WITHIN or slowest < copies.LIMIT
+    return 1 if options.check and fails else 0
 
 
 if __name__ == "__main__":

@@ -70,9 +70,21 @@ class Neighbour:
         self.incarnation = secrets.randbits(63)
         self.digest: int | None = None
         self.probe_at = math.inf
+        self.open(context, url)
+        self.greet()
+
+    def open(self, context: zmq.Context[zmq.Socket[bytes]], url: str) -> None:
+        """Connect."""
         self.socket = context.socket(zmq.DEALER)
         self.socket.connect(url)
+
+    def greet(self) -> None:
+        """Say HELLO."""
         self._say(Kind.HELLO, wire.Hello(self.node, self.incarnation, time.time(), False, 1, 0))
+
+    def record(self) -> wire.Record:
+        """Its record."""
+        return wire.Record(self.node, self.incarnation, 1, ("echo:echo",), ((HUB, 100),), b"")
 
     def hear(self, now: float) -> None:
         """Read one message."""
@@ -92,8 +104,7 @@ class Neighbour:
                 full = wire.FULL_BEGIN * (number == 1) | wire.FULL_END * (number == len(starts))
                 part = rows[start : start + wire.MAX_ENTRIES]
                 self._send(wire.encode_update(wire.Update(full, number, part)))
-            record = wire.Record(self.node, self.incarnation, 1, ("echo:echo",), ((HUB, 100),), b"")
-            self._send(wire.encode_records([wire.encode(record)]))
+            self._send(wire.encode_records([wire.encode(self.record())]))
             self.probe_at = now + random.random()
         elif packet.kind == Kind.PROBE:
             probe = wire.decode_probe(head)

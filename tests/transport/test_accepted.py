@@ -57,7 +57,7 @@ async def shake_hands(host, port):
 
 
 def table(listener):
-    return listener._listeners[0]._accepted
+    return next(iter(listener._listeners.values()))._accepted
 
 
 async def ended(reader):

@@ -296,7 +296,7 @@ async def test_what_a_peer_said_before_it_closed_is_heard_before_its_end(listene
     sock = zmq_socket("DEALER", listener.listen("tcp://127.0.0.1:*"))
     sock.send_multipart(FRAMES)
     await eventually(lambda: listener.handler.links)
-    (port,) = listener._listeners
+    (port,) = listener._listeners.values()
     sock.linger = 1000
     sock.send_multipart(FRAMES)
     sock.close()

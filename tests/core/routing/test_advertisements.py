@@ -35,6 +35,17 @@ def test_a_change_is_advertised_at_once_and_later_ones_are_coalesced(routes, ala
     assert advertised(routes, 6.0) == []
 
 
+def test_a_hub_with_many_links_coalesces_for_longer(routes):
+    for link in range(4, 501):
+        routes.link_up(link, 100, 1.0)
+    hear(routes, 1, entry("x"), now=5.0)
+    routes.flush(5.0)
+    hear(routes, 1, entry("y"), now=5.001)
+    assert routes.next_deadline() == pytest.approx(5.1)
+    assert advertised(routes, 5.09) == []
+    assert len(advertised(routes, 5.1)) == 1
+
+
 def test_split_horizon_advertises_nothing_to_the_next_hop(routes):
     hear(routes, 1, entry("y"), entry("z"))
     hear(routes, 2, entry("x"))

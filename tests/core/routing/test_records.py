@@ -125,6 +125,16 @@ def test_an_own_record_is_flooded_on_every_link_at_once_and_later_ones_are_coale
     assert records.next_deadline() is None
 
 
+def test_a_hub_with_many_links_floods_less_often(records):
+    for link in range(500):
+        records.link_up(link, 0.0)
+    records.flush(0.0)
+    records.describe(["x:x"], (), 0.001)
+    assert records.next_deadline() == pytest.approx(0.2)
+    assert advertised(records, 0.19) == []
+    assert len(advertised(records, 0.2)) == 500
+
+
 def test_a_change_rings_the_alarm(records, alarm):
     records.describe(["x:y"], (), 3.0)
     assert alarm.soonest == 3.0

@@ -1,6 +1,7 @@
 """Route advertisements: which UPDATEs a node sends to its neighbours, and when.
 
-A change is advertised to all neighbours at once; changes within COALESCE of it go together in the next UPDATE.
+A change is advertised to all neighbours at once; changes within COALESCE of it go together in the next UPDATE. Many
+links make that longer, so that a hub which has started does not send every one of them each of its new routes apart.
 Retractions bypass coalescing, so that they outrun the path exploration that follows when a node dies (ghost flushing:
 Bremler-Barr, Afek and Schwarz, INFOCOM 2003). Split horizon: nothing is advertised to the next hop of a route (RFC 8966
 section 3.7.4). A new link gets a full update, and so does a neighbour that sends RESEND.
@@ -23,6 +24,8 @@ from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Row
 
 COALESCE = 0.005
+COALESCE_PER_LINK = 0.0002
+"""Seconds that the pause is at least for each link: a hub with 500 of them sends 500 UPDATEs for one change."""
 HOLD_DOWN = 0.04
 
 
@@ -113,7 +116,8 @@ class Advertiser:
             self._timers.cancel(destination)
         self._pending[destination] = None
         if self._flush_at is None:
-            self._flush_at = max(now, self._flushed_at + COALESCE)
+            pause = max(COALESCE, COALESCE_PER_LINK * len(self._recipients))
+            self._flush_at = max(now, self._flushed_at + pause)
             self._alarm.at(self._flush_at)
 
     def hold_down(self, destination: Destination, now: float, *, found: bool = False) -> None:

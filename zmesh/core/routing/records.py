@@ -42,6 +42,8 @@ from zmesh.core.wire import (
 
 KEEP_GONE = 60.0
 COALESCE = 0.010
+COALESCE_PER_LINK = 0.0004
+"""Seconds that the pause between two floods is at least for each link."""
 REORIGINATE_INITIAL = 0.25
 REORIGINATE_MAX = 30.0
 BATCH_BYTES = 48 * 1024
@@ -329,7 +331,7 @@ class Records:
             if link != heard_on:
                 nodes[node] = None
         if self._flush_at is None:
-            self._flush_at = max(now, self._flushed_at + COALESCE)
+            self._flush_at = max(now, self._flushed_at + max(COALESCE, COALESCE_PER_LINK * len(self._pending)))
             self._alarm.at(self._flush_at)
 
     def check(self) -> None:

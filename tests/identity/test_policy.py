@@ -95,3 +95,9 @@ def test_what_nobody_may_call_is_not_offered():
     offered = [each for each in ("exec:run", "exec:x", "file:get", "text:up", "echo:echo") if policy.offers(each)]
     assert offered == ["exec:run", "echo:echo"]
     assert [each for each in ("exec:run", "echo:echo") if Policy().offers(each)] == ["echo:echo"]
+
+
+@given(st.sampled_from(["exec:run", "execute:run", "file:read", "inventory:facts", "tcp:connect", "a:b"]), st.text())
+def test_everybody_is_allowed_where_no_rules_are_only_what_the_rules_would_allow(directive, node):
+    assert Policy().allows_all(directive) is Policy().decide(directive, node).allowed
+    assert not POLICY.allows_all(directive)

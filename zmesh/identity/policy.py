@@ -38,6 +38,7 @@ class Decision(NamedTuple):
     remedy: str = ""
 
 
+_DANGEROUS = tuple(f"{namespace}:" for namespace in sorted(DANGEROUS))
 _ANYBODY = Decision(True, "no rule: any member may")
 _BY_GRANT = Decision(True, "whoever has been granted it")
 
@@ -78,6 +79,10 @@ class Policy:
             if subjects is not None and not (pattern == EVERYONE and namespace in DANGEROUS):
                 return bool(subjects)
         return namespace not in DANGEROUS
+
+    def allows_all(self, directive: str) -> bool:
+        """Whether every member may call the directive because there are no rules at all; asked for each request."""
+        return not self._rules and not directive.startswith(_DANGEROUS)
 
     def decide(self, directive: str, node_id: str, tags: Iterable[str] = ()) -> Decision:
         """Whether that node, which holds those tags, may call the directive."""

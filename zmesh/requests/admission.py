@@ -46,8 +46,8 @@ class Admission:
 
     def check_begun(self) -> None:
         """Raises Closed if the node is not open yet, or not in this process."""
-        self.check_process()
-        if self.loop is None:
+        if self.loop is None or not self._origin.is_here:
+            self.check_process()
             raise self.unopened()
 
     def check_open(self) -> None:
@@ -64,8 +64,8 @@ class Admission:
 
     def check(self) -> None:
         """Raises Closed, and Overloaded if too much is waiting already."""
-        self.check_process()
-        if self.shut:
+        if self.shut or not self._origin.is_here:
+            self.check_process()
             raise self.closed()
         engine = self._engine
         waiting = engine.waiting_bytes + OVERHEAD * engine.waiting_streams + self._reserved_bytes

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from zmesh.core.effects import Deliver, Report
-from zmesh.core.message import Eof, NodeId, ReplyHeader, RequestHeader, Stream
+from zmesh.core.message import Eof, NodeId, ReplyHeader, RequestHeader, make_stream
 from zmesh.errors import Cancelled, MeshError, NodeOverloaded, RemoteError
 from zmesh.payloads import (
     JSON,
@@ -79,7 +79,7 @@ class IncomingRequest:
         self.deadline: float | None = None
         if opening.lifetime is not None:
             self.deadline = asyncio.get_running_loop().time() + opening.lifetime
-        self.stream = Stream(self.id, False)
+        self.stream = make_stream((self.id, False))
         self.serial = 0
         self.started = False
         self.ended = False
@@ -224,7 +224,9 @@ class IncomingRequest:
                 outgoing = None
         eof = SUCCESS if reason is None else Eof(1, reason, error or reason)
         body = b"" if outgoing is None else outgoing.body
-        if outgoing is not None and isinstance(body, Source):  # perhaps the file that the request's payload lies in
+        if (
+            type(body) is not bytes and outgoing is not None and isinstance(body, Source)
+        ):  # perhaps the file that the request's payload lies in
             writer = self._open_feeder()
             writer.spawn(serving.tasks, self._finish_with(outgoing, body, eof), f"zmesh reply {self.message_id}")
             return

@@ -210,9 +210,9 @@ class CongestionControl:
         # Small requests change none of these; then the window, which costs as much as all the rest, stays as it is.
         changed = is_halved
         if rtt <= self._min_rtt and chunk.sent_at >= self._measuring_since:
+            changed = changed or rtt < self._min_rtt
             self._min_rtt = rtt
             self._min_rtt_until = now + MIN_RTT_LIFETIME
-            changed = True
         rate = (self._delivered - chunk.delivered) / (now - chunk.delivered_at)
         self._sampled += credit
         if self._sampled - credit <= INITIAL_WINDOW < self._sampled:

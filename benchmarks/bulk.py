@@ -13,8 +13,8 @@ The memory of each zmesh process is what its resident set grows to, at the most,
 
 `--pings` sends a ping every PING_EVERY seconds, before and during more transfers, and compares their round trips.
 `--transfers N` runs N transfers at a time, each from a node of its own at the first forwarder (at the far end without
-forwarders), and tells how far the slowest had come when the first was done. `--requests N` sends N small requests after
-a transfer has begun, and tells how much of it had been read when all of them were answered.
+forwarders), and prints how far the slowest was when the first was done. `--requests N` sends N small requests after
+a transfer has begun, and prints how much of it had been read when all of them were answered.
 
 With `--check` the exit status is 1 if a goal is missed.
 """
@@ -174,7 +174,7 @@ async def blocks(count: int) -> AsyncIterator[bytes]:
 
 
 async def take_and_give(sock: zmq.asyncio.Socket) -> None:
-    """What the far end of a bare chain does: it is told a way and a count of messages, and takes or gives as many."""
+    """The far end of a bare chain: it gets a direction and a count of messages, and receives or sends as many."""
     while True:
         way, count = json.loads((await sock.recv_multipart())[0])
         if way == "there":
@@ -193,7 +193,7 @@ Transfer = Callable[[str, int], Coroutine[object, object, float]]
 
 @asynccontextmanager
 async def bare_client(hops: int) -> AsyncIterator[Transfer]:
-    """A DEALER before a chain of bare nodes; what it gives transfers bytes there or back and tells the seconds."""
+    """A DEALER before a chain of bare nodes; what it gives transfers bytes there or back and returns the seconds."""
     with chain(MODULE, BARE, hops) as (_, url, _), zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as sock:
         sock.connect(url)
         sock.linger = 0

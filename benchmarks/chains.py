@@ -123,7 +123,7 @@ def memory(pid: int, which: Literal["VmRSS", "VmHWM"]) -> int:
     """The bytes that a process has in memory now (VmRSS), or the most since `forget_peak` (VmHWM). Linux only."""
     found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     if found is None:
-        raise RuntimeError(f"this system does not tell the {which} of a process")
+        raise RuntimeError(f"this system does not report the {which} of a process")
     return 1024 * int(found[1])
 
 

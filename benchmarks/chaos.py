@@ -233,7 +233,7 @@ def main() -> int:
     parser.add_argument("--peer", action="append", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        logging.disable(logging.WARNING)  # work that fails, as it was told to
+        logging.disable(logging.WARNING)  # work that fails, as it was requested to
         asyncio.run(serve(node(arguments.serve, arguments.peer, arguments.folder), arguments.serve))
         return 0
     found = asyncio.run(run(arguments.seconds, arguments.seed))

@@ -78,7 +78,7 @@ class Process:
             self._aim(json.loads(line)["url"])
 
     async def end(self, *, politely: bool) -> None:
-        """Kill it, if it runs, or have it leave as a node does that is told to."""
+        """Kill it, if it runs, or have it leave as a node does on SIGTERM."""
         async with self._busy:
             process, self._process = self._process, None
             if process is None:
@@ -107,8 +107,8 @@ class Process:
 class Cluster:
     """Processes by name and a proxy for each link; `async with` starts and ends all of them.
 
-    `command` gives the words that start a node of that name with those peers. Whoever is no node of the cluster, but
-    dials one of `edges`, finds the URL of its proxy in `proxies`.
+    `command` gives the words that start a node of that name with those peers. A program outside of the cluster that
+    dials one of `edges` finds the URL of its proxy in `proxies`.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ is 1 if one is wrong.
 With `--sample COUNT` the event happens that many times, each time elsewhere and each time to the same settled mesh (a
 fork of the process, so not on Windows): one line for each, or one object each with `--json`.
 
-Printed are what `failed`, `updates` (the entries told in UPDATEs) and `update_bytes` (of UPDATEs and SEQNO_REQUESTs),
+Printed are what `failed`, `updates` (entries of UPDATEs) and `update_bytes` (of UPDATEs and SEQNO_REQUESTs),
 `records` (sent, not kept), `changed` (the routes whose next hop or metric differs in the end), `entries_per_change`
 (`updates` for each of these and for each neighbour of a node, on average), `bytes_per_link` (a second of probing and
 routing on a link of the settled mesh, both ways together, with ZeroMQ's framing), the event's wall time and the peak

@@ -103,7 +103,7 @@ def ask_for_numbers(member: Member) -> Iterator[Frames]:
 
 
 def probe_without_pause(member: Member) -> Iterator[Frames]:
-    """Probes, each of which tells of other tables."""
+    """Probes, each with the digests of other tables."""
     for number in itertools.count():
         yield wire.encode_link(Kind.PROBE, wire.Probe(0.0, number, number, 0.0))
 

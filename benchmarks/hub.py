@@ -3,13 +3,13 @@
     python -m benchmarks.hub [--json] [--check] [--neighbours 500] [--swing 0] [--seconds 20] [--processes 2]
 
 This process is the hub, a real node. The neighbours are sockets, shared out over other processes, that say what nodes
-say: they greet, tell a route and a record each, probe every second and answer probes. (Hundreds of real nodes in two
-processes would be busy with all that a hub of so many tells them.) Once no route has come or gone for a while, nothing
-is sent but probes and their answers, four frames a second for each link. The processor time of the hub's process is
-taken over `--seconds`, ZeroMQ's thread included.
+say: they greet, advertise a route and a record each, probe every second and answer probes. (Hundreds of real nodes
+in two processes would be busy with all that a hub of so many advertises.) Once no route has come or gone for a while,
+nothing is sent but probes and their answers, four frames a second for each link. The processor time of the hub's
+process is taken over `--seconds`, ZeroMQ's thread included.
 
 With `--swing` that many of the neighbours answer probes at once for a while and 50 ms late for a while, as they might
-on a busy machine, so that the costs of their links keep moving. `moves` counts how often the hub told of moved costs,
+on a busy machine, so that the costs of their links keep moving. `moves` counts how often the hub advertised new costs,
 which goes to all neighbours each time.
 
 With `--check` the exit status is 1 if that is more than LIMIT of a core, or if a link was lost meanwhile.
@@ -228,7 +228,7 @@ def main() -> int:
         print(
             f"{result['share']:.1%} of a core for {result['neighbours']} neighbours "
             f"({result['cpu_s']} s in {result['seconds']} s), "
-            f"told of moved costs {result['moves']} times, {result['lost']} links lost"
+            f"advertised moved costs {result['moves']} times, {result['lost']} links lost"
         )
     return 1 if options.check and (result["share"] > LIMIT or result["lost"]) else 0
 

@@ -5,7 +5,7 @@
 `death` kills a node, `hang` stops one (SIGSTOP), `silence` has a link pass nothing and stay open; each of the six in
 turn. A gap is the longest time between two answers at any of the nodes whose pings may have gone that way, in heartbeat
 intervals (1 s). With `--check` the exit status is 1 if a gap is longer than its limit: half an interval for a death,
-which neighbours see at once, and three for what only silence tells (links are suspect after two).
+which neighbours see at once, and three for what only silence shows (links are suspect after two).
 """
 
 from __future__ import annotations

@@ -349,7 +349,7 @@ def c_program() -> Iterator[str]:
 
 @asynccontextmanager
 async def c_client(hops: int, size: int) -> AsyncIterator[Client]:
-    """C programs of libzmq at both ends and between; the client tells each round trip on its standard output."""
+    """C programs of libzmq at both ends and between; the client prints each round trip."""
     with c_program() as program, contextlib.ExitStack() as stack:
         peer = ""
         for _ in range(hops + 1):

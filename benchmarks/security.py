@@ -254,7 +254,7 @@ async def mesh_clients(hops: int) -> AsyncIterator[dict[str, MeshClient]]:
 
 @asynccontextmanager
 async def bare_transfer(kind: str) -> AsyncIterator[Transfer]:
-    """A DEALER before a chain of bare nodes; what it gives transfers bytes and tells the seconds."""
+    """A DEALER before a chain of bare nodes; what it gives transfers bytes and returns the seconds."""
     with (
         chain(MODULE, kind, BULK_HOPS) as (_, url, _),
         zmq.asyncio.Context() as context,

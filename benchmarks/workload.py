@@ -106,7 +106,7 @@ def serve_work(controller: zmesh.Controller, log: Path) -> None:
     async def fail(work: zmesh.Work) -> AsyncIterator[bytes]:
         begun(work)
         yield b"partly"
-        raise ValueError("as it was told to")
+        raise ValueError("as it was requested to")
 
     async def never(work: zmesh.Work) -> None:
         begun(work)
@@ -210,7 +210,7 @@ class Sent:
 
 
 class Client:
-    """A node that sends work of all sorts until it is told to stop."""
+    """A node that sends work of all sorts until it is stopped."""
 
     def __init__(self, mesh: zmesh.Controller, seed: int, nodes: Sequence[str], first: int) -> None:
         self.mesh = mesh

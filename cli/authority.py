@@ -168,7 +168,7 @@ def tell_node(identity: trust.Identity) -> bool:
     try:
         asyncio.run(tell())
     except (Failure, MeshError) as error:
-        print_error(f"the node {identity.node_id!r} here was not told: {error}; zmesh reload")
+        print_error(f"the node {identity.node_id!r} here does not know of it yet: {error}; zmesh reload")
         return False
     return True
 

@@ -1,7 +1,7 @@
 """The Unix sockets of this user's nodes: every `zmesh node` listens on one, and commands join the mesh there.
 
 They are in `$XDG_RUNTIME_DIR/zmesh`, or in `/tmp/zmesh-<uid>` where there is none, a folder of mode 0700. A connection
-is opened to tell the socket of a running node from one that a killed node has left behind.
+is opened to distinguish the socket of a running node from one that a killed node has left behind.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def tags_in(tables: dict[str, Any]) -> dict[str, Tags]:
     return {node: _tags(tables["tags"].get(node)) for node in sorted(nodes)}
 
 
-def _tags(told: dict[str, list[str]] | None) -> Tags:
-    return Tags() if told is None else Tags(tuple(told["certified"]), tuple(told["own"]))
+def _tags(listed: dict[str, list[str]] | None) -> Tags:
+    return Tags() if listed is None else Tags(tuple(listed["certified"]), tuple(listed["own"]))
 
 
 async def nodes(place: Place, target: Target, at: str | None, *, timeout: float | None, as_json: bool) -> int:

@@ -106,7 +106,7 @@ def invite(
         _option(
             "--url",
             metavar="URL",
-            help="Where the node that joins dials; by default as 'zmesh init' was told. May be given more than once.",
+            help="Where the node that joins dials; by default as given to 'zmesh init'. May be given more than once.",
         ),
     ] = None,
     state: State = None,

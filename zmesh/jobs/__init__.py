@@ -1,4 +1,4 @@
-"""Jobs: work that is detached from whoever submitted it, kept at the node that works.
+"""Jobs: work that is detached from its submitter, kept at the node that works.
 
 `Jobs` is the part of a Controller that submits and finds them, `Job` is one of them; at the node that works,
 `NodeJobs` keeps them in SQLite and runs them in turn.

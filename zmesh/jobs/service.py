@@ -1,4 +1,4 @@
-"""The jobs of one node: stored, run in turn, and known to whoever asks, for as long as they are kept.
+"""The jobs of one node: stored, run in turn, and shown on request, for as long as they are kept.
 
 What a job does follows what is stored of it: it is stored that it runs before it does, and its output before its end.
 So what a node finds when it starts is true, but for jobs that ran: these have failed, which is stored before the node

@@ -1,7 +1,7 @@
 """Looks for what is wrong with one node: its state, machine and peers, and what its neighbours say of themselves.
 
 An examination takes up to some seconds, and asks up to MAX_NEIGHBOURS neighbours for their status. There is one at a
-time, and whoever asks within KEPT seconds gets the last one: so nobody keeps a node busy by asking.
+time, and requests within KEPT seconds get the last one, so that requests do not keep a node busy.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class StreamedPayload(Payload):
             self._sink.feed_eof()
 
     def fail(self, error: BaseException) -> None:
-        """The rest will not come: a reader that waits, and whoever reads from now on, gets `error` raised."""
+        """The rest will not come: a reader that waits, and each that reads from now on, gets `error` raised."""
         with self._arrived:
             if self._error is not None:
                 return

@@ -154,7 +154,7 @@ class Member:
         """The transport dials again."""
 
     def on_frames_lost(self, link: LinkId | None, reason: str) -> None:
-        """Nobody misses them."""
+        """Dropped: no one waits for them."""
 
     def on_connection_shut(self, reason: str) -> None:
         """It does not listen."""

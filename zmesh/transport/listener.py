@@ -257,7 +257,7 @@ class Listener(LinkSocket):
             self.transport.loop.call_later(SUSPECT_AGAIN, self._suspect, link)
 
     def _refused(self, code: str, address: str) -> None:
-        """A connection has ended that was nobody's link."""
+        """A connection has ended that never became a link."""
         key = f"?key={key_to_text(self._keys.public)}" if self._keys is not None else ""
         why = STRANGERS[code].format(key=key)
         self.handler.on_stranger(code, f"from {address or 'an unknown address'}: {why}")

@@ -2,7 +2,7 @@
 
 There is one daemon thread for each name that is being looked up, however many wait for it, so a dead name server holds
 up neither the loop, nor its executor, nor the end of the program, and one that stays dead piles up no threads. An
-answer that comes after all have given up is kept for who asks next.
+answer that comes after all have given up is kept for the next lookup.
 """
 
 from __future__ import annotations

@@ -16,11 +16,12 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 
 from zmesh.errors import MeshError
 from zmesh_cli.demo_processes import COMMAND, MESH, Nodes, Workplace, workplace
+from zmesh_cli.demo_tunnel import Tunnel, tunnel
 from zmesh_cli.exit_codes import DONE, FAILED, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.routes import fetch_tables
@@ -113,7 +114,9 @@ class _Tour:
         await self._ping()
         await self._http(web)
         await self._file()
-        await self._kill()
+        async with self._forwarding(web) as forwarded:
+            await self._kill()
+            await self._page_again(forwarded)
         await self._show.heading("Cleaning up")
 
     async def _start(self) -> None:
@@ -176,6 +179,27 @@ class _Tour:
             raise Failure(f"the digest is {answer.strip()!r}, and should be {digest}", FAILED)
         rate = FILE_MIB * 1024 * 1024 / 1e6 / took
         await show.result(f"the same digest as here; {took:.2f} s in all, {rate:.0f} MB/s")
+
+    @contextlib.asynccontextmanager
+    async def _forwarding(self, web: str) -> AsyncIterator[Tunnel]:
+        """Forward a port to a web server as 'tail' sees it, and fetch its page."""
+        show = self._show
+        await show.heading("A port here that leads to a web page at 'tail', as in a browser")
+        words = ("forward", "127.0.0.1:0", f"tail:{web.split('/')[2]}")
+        await show.command("zmesh", *words)
+        environment = self._nodes.environment | {"ZMESH_PEER": "home"}
+        async with tunnel(words, self._place, environment) as forwarded:
+            page = await forwarded.get()
+            await show.say(f"http://127.0.0.1:{forwarded.port}/ is the page: {page}")
+            if page != PAGE:
+                raise Failure("the forwarded port does not lead to the page", FAILED)
+            await show.result("one TCP connection over three hops, which stays open")
+            yield forwarded
+
+    async def _page_again(self, forwarded: Tunnel) -> None:
+        if await forwarded.get() != PAGE:
+            raise Failure("the forwarded port does not lead to the page any more", FAILED)
+        await self._show.result("the connection to the web page lives on: the page came again over it")
 
     async def _kill(self) -> None:
         show, nodes = self._show, self._nodes
@@ -286,6 +310,8 @@ def _web_server() -> Iterator[str]:
 
 class _Page(http.server.BaseHTTPRequestHandler):
     """Answers every GET with PAGE, and logs nothing."""
+
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         """Send the page."""

@@ -22,6 +22,8 @@ from typing import IO, Any
 from zmesh import trust
 from zmesh_cli.exit_codes import FAILED, Failure
 
+ALLOW = '{"tcp:connect": ["home"]}'
+"""Whom each node allows what takes over a machine: the commands that join at 'home'."""
 COMMAND = (sys.executable, "-P", "-m", "zmesh_cli")
 MESH = "demo"
 START_WITHIN = 20.0
@@ -79,7 +81,7 @@ class Nodes:
         self._readers: list[asyncio.Task[None]] = []
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("ZMESH_") or name == "ZMESH_DEBUG"
-        } | {"XDG_RUNTIME_DIR": place.folder, "TMPDIR": place.folder}
+        } | {"XDG_RUNTIME_DIR": place.folder, "TMPDIR": place.folder, "ZMESH_ALLOW": ALLOW}
         """The environment of nodes and commands: their sockets and spooled payloads stay in the folder of the demo."""
         self.urls: dict[str, str] = {}
         self.known: dict[str, set[str]] = {}

@@ -7,28 +7,34 @@ import contextlib
 
 from zmesh import Endpoint, Forward, RemoteEndpoint
 from zmesh.errors import ConfigError
-from zmesh_cli.exit_codes import FAILED, INTERRUPTED, USAGE, Failure
+from zmesh_cli.exit_codes import DONE, FAILED, USAGE, Failure
+from zmesh_cli.input import Input
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.session import Session
-from zmesh_cli.terminal import Output, print_error, print_line, record
+from zmesh_cli.terminal import STDIN, Output, print_error, print_line, record
 
 EXPOSE = "tcp:expose"
 CHECK_WITHIN = 10.0
 """Seconds for the node to say whether it would connect."""
 
 
-async def forward(place: Place, listen: str, to: str, *, route_timeout: float | None, as_json: bool) -> int:
-    """Forward until a signal."""
+async def forward(
+    place: Place, listen: str, to: str, *, route_timeout: float | None, as_json: bool, until_eof: bool
+) -> int:
+    """Forward until a signal (or, with `until_eof`, the end of stdin); the exit code."""
     Endpoint.of(listen, zero=True)
-    node = RemoteEndpoint.of(to).node
+    node, errors = RemoteEndpoint.of(to).node, _Errors()
     async with Session(place, node, None, route_timeout=route_timeout) as session:
-        await session.unless_not_found(session.controller.check_forward(to, CHECK_WITHIN))
-        async with session.controller.forward(
-            listen, to, route_timeout=route_timeout, on_error=_Errors().on_error
-        ) as port:
+        controller = session.controller
+        await session.unless_not_found(controller.check_forward(to, CHECK_WITHIN))
+        async with controller.forward(listen, to, route_timeout=route_timeout, on_error=errors.on_error) as port:
             await _ready(port, as_json=as_json)
-            await asyncio.get_running_loop().create_future()
-    return INTERRUPTED
+            if until_eof:
+                while await Input(STDIN).read(4096):
+                    pass
+            else:
+                await asyncio.get_running_loop().create_future()
+    return DONE
 
 
 async def expose(place: Place, name: str, port: str, *, as_json: bool) -> int:

@@ -29,6 +29,7 @@ def forward(
     insecure: Insecure = False,
     as_json: AsJson = False,
     verbose: Verbose = 0,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Let a port here lead to a port at a node.
 
@@ -44,7 +45,8 @@ def forward(
     log(verbose)
     node = to.partition(":")[0]
     where = choose(peer, node, insecure=insecure)
-    finish(forward(where, listen, to, route_timeout=route_timeout, as_json=as_json))
+    options = {"as_json": as_json, "until_eof": until_stdin_closes}
+    finish(forward(where, listen, to, route_timeout=route_timeout, **options))
 
 
 def expose(

@@ -22,13 +22,13 @@ def clean(shell: Any, eventually: Callable[..., None]) -> Any:
 
 def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     demo = clean.start("demo")
-    out, err = demo.communicate(timeout=50)
+    out, err = demo.communicate(timeout=90)
     shown = out.decode()
     assert (demo.returncode, err) == (0, b""), shown
     assert clean.left() == []
     assert os.listdir(clean.folder) == []
     headings = re.findall(r"^\d\. .*$", shown, re.MULTILINE)
-    assert [heading[0] for heading in headings] == list("1234567")
+    assert [heading[0] for heading in headings] == list("12345678")
     assert "\x1b" not in shown
     assert len(re.findall(r"^  \$ zmesh node --id ", shown, re.MULTILINE)) == 5
     assert re.search(r"^    tail +(north|south) +\d+ +3 .* (as cheap|the cheapest|the only)", shown, re.MULTILINE)
@@ -39,6 +39,8 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     assert re.search(r"=> the same digest as here; .* \d+ MB/s", shown)
     paths = re.findall(r"^  path: (.*)$", shown, re.MULTILINE)
     assert sorted(paths) == ["home > north > away > tail", "home > south > away > tail"]
+    assert "/ is the page: Hello from a web server" in shown
+    assert "=> the connection to the web page lives on" in shown
     victim = paths[0].split(" > ")[1]
     assert re.search(rf"=> '{victim}' is gone; 'tail' answers over the new path after \d+ ms", shown)
 
@@ -53,6 +55,8 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
         ("4. An HTTP", signal.SIGKILL),
         ("5. A file", signal.SIGTERM),
         ("@big.bin", signal.SIGKILL),
+        ("zmesh forward", signal.SIGKILL),
+        ("is the page", signal.SIGTERM),
         ("kill -9", signal.SIGINT),
     ],
 )

@@ -16,3 +16,5 @@ from zmesh.sync.iteration import Iteration as Iteration
 from zmesh.sync.iteration import ReplyStream as ReplyStream
 from zmesh.sync.jobs import Job as Job
 from zmesh.sync.popen import Popen as Popen
+from zmesh.sync.tunnels import ExposedPort as ExposedPort
+from zmesh.sync.tunnels import ForwardedPort as ForwardedPort

@@ -18,6 +18,7 @@ from zmesh.sync.files import Files
 from zmesh.sync.iteration import Iteration, ReplyStream, in_the_loop
 from zmesh.sync.jobs import Jobs
 from zmesh.sync.machines import Machines
+from zmesh.sync.tunnels import Tunnels
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from zmesh.reconfiguration import Reloaded
 
 
-class Controller(Machines, Files, Jobs, Diagnosing):
+class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
     """A node for a program without asyncio; `with Controller(...) as mesh` opens it, and closes it at the end.
 
     It takes a Config, or settings by name, as `zmesh.Controller` does.

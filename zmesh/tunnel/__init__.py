@@ -13,7 +13,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
     from zmesh.tunnel.exposed import Exposed
-    from zmesh.tunnel.forward import Forward
+    from zmesh.tunnel.forward import Forward, OnError
     from zmesh.tunnel.tunnels import Tunnels
 else:
     __getattr__ = lazy_attributes(
@@ -21,9 +21,9 @@ else:
         {
             "addresses": ("Endpoint", "RemoteEndpoint"),
             "exposed": ("Exposed",),
-            "forward": ("Forward",),
+            "forward": ("Forward", "OnError"),
             "tunnels": ("Tunnels",),
         },
     )
 
-__all__ = ["Endpoint", "Exposed", "Forward", "RemoteEndpoint", "Tunnels"]
+__all__ = ["Endpoint", "Exposed", "Forward", "OnError", "RemoteEndpoint", "Tunnels"]

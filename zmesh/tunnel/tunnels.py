@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
@@ -137,6 +138,27 @@ class Tunnels(ABC):
             route_timeout=route_timeout,
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+
+    async def open_socket(
+        self,
+        node: str,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        service: str | None = None,
+        route_timeout: float | None = None,
+    ) -> socket.socket:
+        """Connect to a TCP port as `node` sees it, and return a blocking socket, for libraries that take one.
+
+        The node's loop moves its bytes, so that loop must go on running. As `open_connection` in all else.
+        """
+        from zmesh.tunnel.sockets import connected_socket  # here: few programs make connections
+
+        return await connected_socket(
+            lambda factory: self.create_connection(
+                factory, node, host, port, service=service, route_timeout=route_timeout
+            )
+        )
 
     async def create_connection(
         self,

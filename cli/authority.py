@@ -10,7 +10,7 @@ import time
 from zmesh import MeshError, trust
 from zmesh_cli.exit_codes import DONE, USAGE, Failure
 from zmesh_cli.terminal import print_error, printable, record, write_line
-from zmesh_cli.trust import PASSPHRASE, ask_passphrase, day, left, new_passphrase
+from zmesh_cli.trust import PASSPHRASE, ask_passphrase, day, left, new_passphrase, public_line
 
 RELOAD = "zmesh:reload"
 RELOAD_WITHIN = 5.0
@@ -84,7 +84,7 @@ def authority_ls(*, state: str | None, as_json: bool) -> int:
     return DONE
 
 
-def authority_rotate(*, finish: bool, ask: bool, state: str | None) -> int:
+def authority_rotate(*, finish: bool, ask: bool, agent: str | None, state: str | None) -> int:
     """Make the next authority, or have it sign from now on."""
     identity = trust.load(state)
     issuer = _issuer(identity)
@@ -97,7 +97,8 @@ def authority_rotate(*, finish: bool, ask: bool, state: str | None) -> int:
             "nodes that still have one. When there is none, revoke the former authority by its fingerprint.\n"
         )
         return DONE
-    made = trust.begin_rotation(issuer, identity, new_passphrase() if ask else None)
+    passphrase, agent_key = new_passphrase() if ask else None, public_line(agent)
+    made = trust.begin_rotation(issuer, identity, passphrase, agent_key)
     tell_node(identity)
     write_line(
         f"next authority  {trust.grouped(made.fingerprint)}\n"

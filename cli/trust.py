@@ -22,12 +22,23 @@ def init(
     urls: list[str],
     *,
     ask: bool,
+    agent: str | None,
     state: str | None,
     as_json: bool,
 ) -> int:
     """Make a mesh, and say what it is and what comes next."""
     passphrase = new_passphrase() if ask else None
-    made = trust.init(name, node_id=node_id, listen=tuple(listen), urls=tuple(urls), passphrase=passphrase, state=state)
+    if ask and agent is not None:
+        raise Failure("--passphrase is for a key in a file; that of --agent lies in ssh-agent", USAGE)
+    made = trust.init(
+        name,
+        node_id=node_id,
+        listen=tuple(listen),
+        urls=tuple(urls),
+        passphrase=passphrase,
+        agent_key=public_line(agent),
+        state=state,
+    )
     identity = made.identity
     authority = trust.Issuer.load(identity, passphrase)
     mark = trust.fingerprint(authority.public)
@@ -35,12 +46,14 @@ def init(
         fields = {"mesh": identity.mesh, "node_id": identity.node_id, "fingerprint": mark, "state": identity.where}
         write_line(record("zmesh.init/1", **fields, authority=str(authority.where), urls=list(identity.profile.urls)))
         return DONE
+    where = f"{authority.where}" if agent is None else f"in ssh-agent ({printable(agent)})"
+    whoever = f"reads this file{' and has its passphrase' if ask else ''}" if agent is None else "can use that key"
     lines = [
         f"mesh {identity.mesh}",
         f"  fingerprint  {trust.grouped(mark)}",
         f"  this node    {identity.node_id}, valid until {day(identity.certificate.not_after)}, renewed by itself",
-        f"  authority    {authority.where}",
-        f"               Whoever reads this file decides who is in the mesh{', with its passphrase' if ask else ''}.",
+        f"  authority    {where}",
+        f"               Whoever {whoever} decides who is in the mesh.",
         "               Back it up: without it nobody can join any more, and no certificate is renewed.",
     ]
     if made.context is not None:
@@ -56,6 +69,17 @@ def init(
     ]
     write_line("".join(f"{printable(line)}\n" for line in lines))
     return DONE
+
+
+def public_line(file: str | None) -> str | None:
+    """The public key in a file such as ssh-add -L or ~/.ssh has."""
+    if file is None:
+        return None
+    try:
+        with open(file, encoding="utf-8") as source:
+            return source.read(4096)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"can't read {file}: {getattr(error, 'strerror', None) or error}", USAGE) from None
 
 
 def identity(state: str | None, *, as_json: bool) -> int:

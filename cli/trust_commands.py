@@ -28,6 +28,16 @@ def _option(*flags: str, metavar: str, help: str) -> typer.models.OptionInfo:
     return found
 
 
+AgentKey = Annotated[
+    str | None,
+    _option(
+        "--agent",
+        metavar="FILE",
+        help="The authority's key is the one in ssh-agent whose public half (Ed25519) this file has; no file holds it.",
+    ),
+]
+
+
 def _group(name: str, help: str) -> typer.Typer:
     return typer.Typer(
         name=name, cls=Group, help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None
@@ -62,6 +72,7 @@ def init(
             "--passphrase", help="Ask for a passphrase, and encrypt the authority's key with it.", rich_help_panel=TRUST
         ),
     ] = False,
+    agent: AgentKey = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +85,7 @@ def init(
     """
     from zmesh_cli.trust import init
 
-    _end(init(name, node_id, listen or [], url or [], ask=passphrase, state=state, as_json=as_json))
+    _end(init(name, node_id, listen or [], url or [], ask=passphrase, agent=agent, state=state, as_json=as_json))
 
 
 def identity(state: State = None, as_json: AsJson = False) -> None:
@@ -216,6 +227,7 @@ def authority_rotate(
             "--passphrase", help="Ask for a passphrase, and encrypt the next key with it.", rich_help_panel=TRUST
         ),
     ] = False,
+    agent: AgentKey = None,
     state: State = None,
 ) -> None:
     """Make the next authority, or have it take over.
@@ -224,7 +236,7 @@ def authority_rotate(
     """
     from zmesh_cli.authority import authority_rotate
 
-    _end(authority_rotate(finish=finish, ask=passphrase, state=state))
+    _end(authority_rotate(finish=finish, ask=passphrase, agent=agent, state=state))
 
 
 @authority.command("sign", cls=Command)

@@ -102,12 +102,40 @@ def test_what_init_can_not_do_is_one_line_and_leaves_nothing(shell: Any, words: 
 
 def test_an_authority_with_a_passphrase_is_encrypted(shell: Any) -> None:
     done = init(shell, "--name", "lab", "--passphrase", environment={"ZMESH_PASSPHRASE": "secret"})
-    assert b"decides who is in the mesh, with its passphrase." in done.stdout
+    assert b"Whoever reads this file and has its passphrase decides who is in the mesh." in done.stdout
     key = shell.folder / "config/zmesh/lab/authority/1"
     if shutil.which("ssh-keygen"):
         for phrase, code in (("secret", 0), ("", 255)):
             reads = subprocess.run(["ssh-keygen", "-y", "-P", phrase, "-f", str(key)], capture_output=True)
             assert reads.returncode == code
+
+
+@pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="ssh-agent is not here (openssh-client)")
+def test_the_authoritys_key_may_lie_in_ssh_agent(shell: Any) -> None:
+    shell.environment["SSH_AUTH_SOCK"] = path = str(shell.folder / "agent")
+    key = shell.folder / "ca"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    missing = shell.run("init", "--name", "lab", "--agent", f"{key}.pub")
+    assert missing.returncode == 2
+    assert b"can't be used: No such file" in missing.stderr
+    with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.PIPE) as agent:
+        assert agent.stdout is not None
+        assert path.encode() in agent.stdout.readline(), "it listens"
+        try:
+            subprocess.run(["ssh-add", "-q", str(key)], check=True, env=shell.environment)
+            key.unlink()
+            done = init(shell, "--name", "lab", "--agent", f"{key}.pub")
+            assert b"Whoever can use that key decides who is in the mesh." in done.stdout
+            assert not (shell.folder / "config/zmesh/lab/authority/1").exists()
+            assert shell.run("revoke", "edge-7", "--reason", "lost").returncode == 0
+            both = shell.run("init", "--name", "other", "--agent", f"{key}.pub", "--passphrase")
+            assert both.returncode == 2
+        finally:
+            agent.terminate()
+    gone = shell.run("revoke", "edge-8")
+    assert gone.returncode == 2
+    assert b"SHA256:" in gone.stderr
+    assert gone.stderr.count(b"\n") == 1
 
 
 def small_disk(size_kib: int) -> list[str]:

@@ -46,6 +46,7 @@ from zmesh.identity import (
     renew_request,
     signed_fields,
 )
+from zmesh.identity.agent import AgentError, read_keys, read_signature
 from zmesh.identity.credentials import to_binary
 from zmesh.identity.identity import read_trust, write_trust
 from zmesh.identity.sealing import Session
@@ -264,6 +265,13 @@ def fuzz_key(data: bytes) -> None:
             read(data)
 
 
+def fuzz_agent(data: bytes) -> None:
+    """Answers of ssh-agent."""
+    for read in (read_keys, read_signature):
+        with suppress(AgentError):
+            read(data)
+
+
 def fuzz_enrolment(data: bytes) -> None:
     """Requests to enrol and to renew, and the answers to both, as JSON."""
     world = _world()
@@ -442,6 +450,10 @@ def seeds() -> Mapping[str, list[bytes]]:
         "statement": [revocation.encode(), endorsement.encode(), b"r" + revocation.encode()],
         "ticket": [str(ticket).encode(), base64.urlsafe_b64decode(str(ticket)[3:] + "==")[:-4]],
         "key": [world.key.to_openssh(), world.key.to_openssh("secret"), certificate.line.encode()],
+        "agent": [
+            b"\x0c\0\0\0\x01" + _string(_string(b"ssh-ed25519") + _string(bytes(32))) + _string(b"comment"),
+            b"\x0e" + _string(_string(b"ssh-ed25519") + _string(bytes(64))),
+        ],
         "enrolment": [
             json.dumps(answered).encode(),
             json.dumps(join_request(ticket, world.key)).encode(),

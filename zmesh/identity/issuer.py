@@ -2,7 +2,7 @@
 
     authority/1          the private key of the first authority, as OpenSSH has it, with a passphrase or without
     authority/2          that of the next one, while it takes over or after it has
-    authority/1.pub      its public key, which is read without the passphrase
+    authority/1.pub      its public key, which is read without the passphrase; alone, if the key lies in ssh-agent
     authority/current    the number of the one that signs
     issued.json          the last certificate of each node, so that it is known who lacks the next authority
 
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from zmesh.identity.agent import key_in_agent
 from zmesh.identity.certificates import Certificate, check_names, issue
 from zmesh.identity.identity import Identity, read_json, whole
 from zmesh.identity.invites import Invites
@@ -62,13 +63,16 @@ class Issuer:
         return CURRENT in state
 
     @classmethod
-    def create(cls, state: State, mesh: str, now: float, passphrase: str | None = None) -> Self:
-        """Make the first authority of a mesh. Raises StateError if there is one."""
+    def create(
+        cls, state: State, mesh: str, now: float, passphrase: str | None = None, agent_key: bytes | None = None
+    ) -> Self:
+        """Make the first authority of a mesh; or (`agent_key`) take the key in ssh-agent with that public half.
+
+        Raises StateError if there is one, and AgentError.
+        """
         if CURRENT in state:
             raise StateError(f"{state.folder / FOLDER} holds an authority already, and it is not overwritten")
-        key = IdentityKey.generate()
-        state.create(f"{FOLDER}/1", key.to_openssh(passphrase), secret=True)
-        _write_public(state, 1, key, mesh)
+        key = _make_key(state, 1, mesh, passphrase, agent_key)
         state.write(CURRENT, b"1\n")
         return cls(state, TrustStore(mesh, [new_authority(key.public, now)]), key)
 
@@ -88,7 +92,10 @@ class Issuer:
             )
         number = _current(state)
         key = _read_key(state, number, passphrase)
-        assert key is not None
+        if key is None:
+            raise StateError(
+                f"{state.folder / FOLDER / str(number)} is missing, and so is its public key; restore them"
+            )
         return cls(state, identity.trust, key, _read_key(state, number + 1, passphrase))
 
     @property
@@ -182,14 +189,14 @@ class Issuer:
             )
         return revocation
 
-    def begin_rotation(self, now: float, passphrase: str | None = None) -> Endorsement:
-        """Make the next authority, endorsed by the present one. Raises StateError if that was done."""
+    def begin_rotation(self, now: float, passphrase: str | None = None, agent_key: bytes | None = None) -> Endorsement:
+        """Make the next authority, endorsed by the present one; or (`agent_key`) take that key of ssh-agent.
+
+        Raises StateError if that was done, and AgentError.
+        """
         if self.next_key is not None:
             raise StateError("the next authority is there already")
-        key = IdentityKey.generate()
-        number = _current(self.state) + 1
-        self.state.create(f"{FOLDER}/{number}", key.to_openssh(passphrase), secret=True)
-        _write_public(self.state, number, key, self.trust.mesh)
+        key = _make_key(self.state, _current(self.state) + 1, self.trust.mesh, passphrase, agent_key)
         self.next_key = key
         endorsement = Endorsement.sign(self.key, new_authority(key.public, now))
         self.trust.endorse(endorsement)
@@ -221,6 +228,17 @@ def _current(state: State) -> int:
     return int(data)
 
 
+def _make_key(state: State, number: int, mesh: str, passphrase: str | None, agent_key: bytes | None) -> IdentityKey:
+    """A new key in a file, or the one in ssh-agent with that public half, of which no file holds more than that."""
+    if agent_key is not None:
+        key = key_in_agent(agent_key, state.folder / FOLDER / str(number))
+    else:
+        key = IdentityKey.generate()
+        state.create(f"{FOLDER}/{number}", key.to_openssh(passphrase), secret=True)
+    _write_public(state, number, key, mesh)
+    return key
+
+
 def _write_public(state: State, number: int, key: IdentityKey, mesh: str) -> None:
     state.write(f"{FOLDER}/{number}.pub", public_to_openssh(key.public, f"authority of {mesh}").encode() + b"\n")
 
@@ -232,9 +250,10 @@ def _read_public(state: State, number: int) -> bytes | None:
 
 def _read_key(state: State, number: int, passphrase: str | None) -> IdentityKey | None:
     data = state.read_secret(f"{FOLDER}/{number}")
-    if data is None:
-        return None
     where = state.folder / FOLDER / str(number)
+    if data is None:
+        public = _read_public(state, number)
+        return key_in_agent(public, where) if public is not None else None
     try:
         return IdentityKey.from_openssh(data, passphrase)
     except BadKey as error:

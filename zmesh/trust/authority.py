@@ -153,9 +153,15 @@ def standings(identity: Identity) -> list[Standing]:
     ]
 
 
-def begin_rotation(issuer: Issuer, identity: Identity, passphrase: str | None = None) -> Authority:
-    """Make the next authority, which the present one vouches for, and write that. Raises StateError."""
-    endorsement = issuer.begin_rotation(time.time(), passphrase)
+def begin_rotation(
+    issuer: Issuer, identity: Identity, passphrase: str | None = None, agent_key: str | None = None
+) -> Authority:
+    """Make the next authority, which the present one vouches for, and write that. Raises StateError.
+
+    `agent_key`: a line of OpenSSH, the public half of a key in ssh-agent that is to be the next one.
+    """
+    public = public_from_openssh(agent_key) if agent_key is not None else None
+    endorsement = issuer.begin_rotation(time.time(), passphrase, public)
     identity.save_trust()
     return endorsement.authority
 

@@ -21,6 +21,7 @@ from zmesh.identity import (
     StateError,
     default_folder,
     named_folder,
+    public_from_openssh,
 )
 from zmesh.trust.addresses import reachable_urls
 
@@ -65,9 +66,12 @@ def init(
     listen: tuple[str, ...] = (),
     urls: tuple[str, ...] = (),
     passphrase: str | None = None,
+    agent_key: str | None = None,
     state: str | os.PathLike[str] | None = None,
 ) -> Made:
     """Make a mesh: its authority, and the identity of this node. `urls`: where others reach it, if not at `listen`.
+
+    `agent_key`: a line of OpenSSH, the public half of a key in ssh-agent that is to be the authority's.
 
     Raises ConfigError for what can't be a name or URL, and StateError if there is an identity already or the folder
     can't be written; nothing is left behind then.
@@ -83,8 +87,9 @@ def init(
         )
     profile = Profile(name, own_id, listen, urls or reachable_urls(listen), ())
     now = time.time()
-    with place.all_or_nothing("authority/1", "authority/current", "issued.json", "authority"):
-        issuer = Issuer.create(place, name, now, passphrase)
+    with place.all_or_nothing("authority/1", "authority/1.pub", "authority/current", "issued.json", "authority"):
+        public = public_from_openssh(agent_key) if agent_key is not None else None
+        issuer = Issuer.create(place, name, now, passphrase, public)
         key = IdentityKey.generate()
         identity = Identity.create(place, profile, key, issuer.issue(key.public, own_id, (), now), issuer.trust)
     select(context)

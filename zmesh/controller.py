@@ -235,7 +235,7 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
         """
         if target is None and tag is None:
             return self.node.router.get_nodes()
-        return self._nodes_of(target if target is not None else f"tag:{tag}", self.node.router.tags())
+        return self._resolved(target if target is not None else f"tag:{tag}", self.node.router.tags)
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -377,7 +377,7 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
 
     def request_many(
         self,
-        nodes: Iterable[str],
+        nodes: Iterable[str] | str,
         directive: str,
         payload: PayloadLike = None,
         *,
@@ -389,16 +389,14 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
     ) -> Answers:
         """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
 
-        What goes wrong with one node is in its Answer, and keeps none of the others waiting. A node that is named
-        twice is asked once. At most `limit` requests are at work at a time; those whose node can't be reached wait
-        beside them. `timeout` in seconds is for each from its sending; `route_timeout`, `content_type` and `metadata`
-        are as with `send`.
+        `nodes` are ids, or a target as `nodes` takes, such as `tag:gpu`. What goes wrong with one node is in its
+        Answer, and keeps none of the others waiting. A node that is named twice is asked once. At most `limit` requests
+        are at work at a time; those whose node can't be reached wait beside them. `timeout` in seconds is for each from
+        its sending; `route_timeout`, `content_type` and `metadata` are as with `send`.
 
         Raises TypeError for a payload that can't be read anew for each node, ConfigError for an impossible directive,
-        node, limit or time-out, OSError if a path can't be opened, and Closed.
+        target, limit or time-out, OSError if a path can't be opened, and Closed.
         """
-        if isinstance(nodes, str):
-            raise TypeError(f"request_many takes a list of nodes, not {nodes!r}; for one node use request")
         check_limit(limit)
         check_timeout(timeout)
         check_timeout(route_timeout, "route_timeout")
@@ -406,7 +404,7 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
         check_content_type(content_type)
         described = check_metadata(metadata)
         wanted: dict[str, None] = {}
-        for node in nodes:
+        for node in self._ids(nodes):
             check_node(node)
             wanted[node] = None
         again = requests.repeatable(payload)

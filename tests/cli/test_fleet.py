@@ -119,3 +119,11 @@ def test_each_error_of_usage_says_the_way_out(fleet: Any, words: Any, said: str)
     done = fleet.run("run", *words)
     assert (done.returncode, done.stdout) == (2, b"")
     assert said in done.stderr.decode()
+
+
+def test_a_node_that_is_known_to_be_out_of_reach_is_not_waited_for(fleet: Any, eventually: Callable[..., None]) -> None:
+    def said() -> str:
+        return str(fleet.run("run", "edge-1,edge-3", "--", "true").stderr.decode())
+
+    eventually(lambda: "zmesh: no route to 'edge-3' (did you mean 'edge-" in said())
+    assert "2 nodes: 1 done, 1 unreachable" in said()

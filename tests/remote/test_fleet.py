@@ -2,6 +2,7 @@
 
 import asyncio
 from asyncio.subprocess import PIPE
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -9,6 +10,7 @@ import zmesh
 import zmesh.sync
 from zmesh import State
 from zmesh.testing import Mesh, eventually
+from zmesh.testing.process import Process
 
 ALLOW = {"exec:*": ["*"]}
 NAMES = ("a", "b", "c", "d")
@@ -82,6 +84,55 @@ async def test_unreachable_nodes_count_as_gone_wrong(mesh):
     nodes = ["dead", "b"]
     found = await outcomes_of(mesh.run_many(nodes, ["true"], max_parallel=1, stop_after=1, route_timeout=0.1))
     assert (found["dead"].state, found["b"].state) == (State.UNREACHABLE, State.NOT_STARTED)
+
+
+async def test_nodes_without_a_route_take_no_place_of_those_that_can_be_reached(mesh):
+    dead = [f"dead-{number}" for number in range(20)]
+    async with mesh.run_many([*dead, "b", "c"], ["true"], max_parallel=1, route_timeout=600) as outcomes:
+        found = [await anext(outcomes) for _ in range(2)]
+        assert {each.node: each.state for each in found} == {"b": State.DONE, "c": State.DONE}
+
+
+@pytest.mark.parametrize("rule", [{"canary": 1}, {"stop_after": 1}])
+async def test_a_node_without_a_route_is_waited_for_where_it_decides_about_the_others(mesh, rule):
+    async with mesh.run_many(["dead", "b"], ["true"], max_parallel=1, route_timeout=0.5, **rule) as outcomes:
+        assert [(each.node, each.state) async for each in outcomes] == [
+            ("dead", State.UNREACHABLE),
+            ("b", State.NOT_STARTED),
+        ]
+
+
+async def test_a_command_that_runs_keeps_its_place_while_its_node_is_lost(tmp_path):
+    async with Mesh("hub", tcp=True, allow=ALLOW) as nodes, AsyncExitStack() as stack:
+        hub = nodes["hub"]
+        edge = await Process.begin("edge", peers=hub.listening, allow=ALLOW)
+        stack.callback(edge.process.communicate)
+        stack.callback(edge.process.kill)
+        await hub.wait_for("edge")
+        script = f"echo $$ >>{tmp_path}/ran; exec sleep 600"
+        async with hub.run_many(["edge", "hub"], ["sh", "-c", script], max_parallel=1, route_timeout=600) as outcomes:
+            collecting = asyncio.create_task(anext(outcomes))
+            await eventually(lambda: (tmp_path / "ran").exists() and (tmp_path / "ran").read_text())
+            edge.process.kill()
+            await eventually(lambda: hub.nodes() == ["hub"])
+            outcomes._fill()
+            assert outcomes.running == ["edge"]
+            collecting.cancel()
+            await asyncio.wait((collecting,))
+
+
+async def test_a_node_may_be_given_up_while_it_waits_for_a_route_and_only_then(mesh):
+    async with mesh.run_many(["dead", "b"], ["sleep", "600"], route_timeout=600) as outcomes:
+        collecting = asyncio.create_task(anext(outcomes))
+        await eventually(lambda: set(outcomes.running) == {"dead", "b"})
+        outcomes.give_up("dead", "it is off")
+        outcome = await collecting
+        assert (outcome.node, outcome.state, str(outcome.error)) == ("dead", State.UNREACHABLE, "it is off")
+        await eventually(lambda: outcomes.last_line("b") == "")
+        outcomes.give_up("b", "it runs there")
+        outcomes.give_up("none", "it is not meant")
+        outcomes.stop()
+        assert (await anext(outcomes)).state == State.STOPPED
 
 
 async def test_stopping_ends_what_runs_and_starts_no_more(mesh):

@@ -4,7 +4,7 @@ import pytest
 
 import zmesh
 import zmesh.sync
-from zmesh.testing import eventually
+from zmesh.testing import Mesh, eventually
 
 KNOWN = {"edge-7": {"gpu", "lab"}, "edge-8": {"gpu"}, "edge-9": {"gpu"}, "hub": set()}
 
@@ -93,3 +93,23 @@ def test_without_asyncio_tags_are_the_same():
 def test_what_is_no_list_of_tags_is_refused(tags, said):
     with pytest.raises(zmesh.ConfigError, match=said):
         zmesh.Config(tags=tags)
+
+
+async def test_a_request_goes_to_the_nodes_of_a_target():
+    async with Mesh.chain("a", "b", "c") as mesh:
+        await mesh.add("d", "a", tags=("gpu",))
+        await mesh.settle()
+        for target, nodes in (("tag:gpu,b", {"b", "d"}), ("!a,!b", {"c", "d"}), ("c", {"c"}), ("tag:none", set())):
+            assert {answer.node async for answer in mesh["a"].request_many(target, "echo:echo")} == nodes
+        with pytest.raises(zmesh.ConfigError, match="is no target"):
+            mesh["a"].request_many("tag:", "echo:echo")
+
+
+async def test_an_ephemeral_node_knows_the_nodes_that_a_target_names_but_no_tags():
+    async with Mesh("hub", tcp=True) as mesh:
+        config = zmesh.Config(node_id="leaf", peers=mesh["hub"].listening, ephemeral=True)
+        async with zmesh.Controller(config) as leaf:
+            assert leaf.nodes("hub,edge") == ["hub", "edge"]
+            assert [answer.node async for answer in leaf.request_many("hub", "echo:echo")] == ["hub"]
+            with pytest.raises(zmesh.ConfigError):
+                leaf.request_many("tag:gpu", "echo:echo")

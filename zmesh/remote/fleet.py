@@ -24,6 +24,8 @@ from zmesh.remote.remote_process import Starting, failed
 MAX_OUTPUT = 16 * 1024 * 1024
 """Bytes of output of one node that an Outcome holds; one with more is stopped."""
 
+LOOK_AGAIN = 0.1
+"""Seconds between checks whether a route leads to the nodes at which it is to be started."""
 LINE = 400
 """Bytes of output, from its end, in which the last line is looked for."""
 
@@ -68,7 +70,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How many at a time, and when to end. Raises ConfigError for what is no number of nodes or seconds."""
+    """How many at a time, and when to end. Raises ConfigError for what is no number of nodes or seconds.
+
+    A node that can't be reached waits for its route beside the `max_parallel` others; with canaries and `stop_after`
+    it is one of them, because it decides whether the next may be started.
+    """
 
     max_parallel: int = 50
     canary: int = 0
@@ -118,6 +124,7 @@ class Outcomes(ABC):
         self._limit = rules.limit(len(self._waiting))
         self._canaries = rules.canary
         self._running: dict[asyncio.Task[Outcome], str] = {}
+        self._given_up: dict[str, Unreachable] = {}
         self._streams: dict[str, dict[int, bytearray]] = {}
         """What has come of the output of the nodes at which it runs."""
         self._wrong = 0
@@ -145,7 +152,8 @@ class Outcomes(ABC):
                 raise StopAsyncIteration
             return Outcome(self._waiting.popleft(), State.NOT_STARTED)
         try:
-            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            while not (await self._wait())[0]:
+                self._fill()
         except asyncio.CancelledError:
             self.stop()
             raise
@@ -166,6 +174,13 @@ class Outcomes(ABC):
         self._starts_none = True
         for task in self._running:
             task.cancel()
+
+    def give_up(self, node: str, why: str) -> None:
+        """End the wait for a route to a node as Unreachable; nothing if the command was started there."""
+        for task, running in self._running.items():
+            if running == node and node not in self._given_up and self._waits_for_route(node):
+                self._given_up[node] = Unreachable(why, node=node)
+                task.cancel()
 
     async def aclose(self) -> None:
         """Stop those that run, and wait until they have ended."""
@@ -190,9 +205,16 @@ class Outcomes(ABC):
         most = self._rules.max_parallel
         if self._canaries > 0:
             most = min(most, self._canaries)
+        elif self._rules.stop_after is None:
+            most += sum(map(self._waits_for_route, self._running.values()))
         while self._waiting and not self._starts_none and len(self._running) < most:
             node = self._waiting.popleft()
             self._running[asyncio.get_running_loop().create_task(self._run(node))] = node
+
+    async def _wait(self) -> tuple[set[asyncio.Task[Outcome]], set[asyncio.Task[Outcome]]]:
+        """Wait until it has ended somewhere, or until there may be room for more."""
+        timeout = LOOK_AGAIN if self._waiting and not self._starts_none else None
+        return await asyncio.wait(self._running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     async def _run(self, node: str) -> Outcome:
         begun = time.monotonic()
@@ -216,10 +238,15 @@ class Outcomes(ABC):
         except MeshError as failure:
             error = failure
         except asyncio.CancelledError:
-            state = State.STOPPED
+            error = self._given_up.get(node)
+            state = State.STOPPED if error is None else State.UNREACHABLE
         del self._streams[node]
         out, err = (bytes(streams[number]) for number in (1, 2))
         return Outcome(node, state, code, out, err, error, time.monotonic() - begun)
+
+    def _waits_for_route(self, node: str) -> bool:
+        """Whether it has not been started at a node yet because there is no route."""
+        return False
 
     @abstractmethod
     async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
@@ -236,10 +263,15 @@ class CommandOutcomes(Outcomes):
         super().__init__(nodes, rules)
         self._start = start
         self._on_output = on_output
+        self._starting: dict[str, Starting] = {}
+
+    def _waits_for_route(self, node: str) -> bool:
+        starting = self._starting.get(node)
+        return starting is not None and starting.waits_for_route
 
     async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
         """Run it at a node: its exit code, and for one that is not 0 the error. Raises MeshError."""
-        starting = self._start(node)
+        starting = self._starting[node] = self._start(node)
         try:
             process = await starting
             async for stream, data in process.output():
@@ -255,6 +287,7 @@ class CommandOutcomes(Outcomes):
                     )
         finally:
             await starting.__aexit__(None, None, None)
+            del self._starting[node]
         code = process.returncode or 0
         return code, failed(process, b"", bytes(streams[2])) if code else None
 

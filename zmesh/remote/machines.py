@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 from zmesh import requests
@@ -79,6 +79,18 @@ class Machines(ABC):
 
         return Target.of(target).nodes(known)
 
+    @staticmethod
+    def _resolved(target: str, known: Callable[[], Mapping[str, Container[str]]]) -> list[str]:
+        """The nodes that a target stands for; `known` is called unless it names all of them. Raises ConfigError."""
+        from zmesh.remote.targets import Target
+
+        wanted = Target.of(target)
+        return wanted.nodes({} if wanted.names_nodes else known())
+
+    def _ids(self, nodes: Iterable[str] | str) -> list[str]:
+        """The ids that a method for many nodes is given, as a list or as a target. Raises ConfigError."""
+        return self.nodes(nodes) if isinstance(nodes, str) else list(nodes)
+
     @abstractmethod
     def nodes(self, target: str | None = None, *, tag: str | None = None) -> list[str]:
         """As `Controller.nodes`."""
@@ -138,7 +150,7 @@ class Machines(ABC):
         rules, on_output = fleet.rules_in(shared)
         stdin = requests.repeatable(shared.pop("stdin", None))
         start_record(command)  # raises for what is no command
-        ids = self.nodes(nodes) if isinstance(nodes, str) else list(nodes)
+        ids = self._ids(nodes)
 
         def start(node: str) -> Starting:
             return self._starting(node, command, stdin=stdin(), **shared)

@@ -67,6 +67,11 @@ class Starting:
     def __init__(self, node: str, command: Sequence[Word], begin: bytes, open_: Open, stdin: PayloadLike | int) -> None:
         self._process = RemoteProcess(node, command, begin, open_, stdin)
 
+    @property
+    def waits_for_route(self) -> bool:
+        """Whether the command has not been started yet because no route leads to its node."""
+        return self._process.waits_for_route
+
     def __await__(self) -> Generator[Any, None, RemoteProcess]:
         return self._process._start().__await__()
 
@@ -109,6 +114,11 @@ class RemoteProcess:
         self._pumping: asyncio.Task[None] | None = None
         self._out: OutputReader | None = None
         self._err: OutputReader | None = None
+
+    @property
+    def waits_for_route(self) -> bool:
+        """Whether it has not been started yet because no route leads to its node."""
+        return not self.pid and self._replies.is_lost
 
     # -- output --------------------------------------------------------------------------------------------------
 

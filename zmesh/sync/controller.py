@@ -201,7 +201,7 @@ class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
 
     def request_many(
         self,
-        nodes: Iterable[str],
+        nodes: Iterable[str] | str,
         directive: str,
         payload: PayloadLike = None,
         *,

@@ -38,6 +38,7 @@ PICTURE = """
 """
 LINKS = {"home": (), "north": ("home",), "south": ("home",), "away": ("north", "south"), "tail": ("away",)}
 FILE_MIB = 64
+FLEET_MIB = 8
 WIDTH = 116
 """Columns of a line, the indentation not included, where stdout is no terminal."""
 
@@ -114,6 +115,7 @@ class _Tour:
         await self._ping()
         await self._http(web)
         await self._file()
+        await self._files()
         async with self._forwarding(web) as forwarded:
             await self._kill()
             await self._page_again(forwarded)
@@ -170,7 +172,7 @@ class _Tour:
     async def _file(self) -> None:
         show = self._show
         await show.heading(f"A file of {FILE_MIB} MiB to the node three hops from 'home', which hashes what arrives")
-        digest = await asyncio.to_thread(_write_noise, os.path.join(self._place.folder, "big.bin"))
+        digest = await asyncio.to_thread(_write_noise, os.path.join(self._place.folder, "big.bin"), FILE_MIB)
         began = time.perf_counter()
         answer = await self._run("send", "tail", "digest:sha256", "@big.bin")
         took = time.perf_counter() - began
@@ -200,6 +202,18 @@ class _Tour:
         if await forwarded.get() != PAGE:
             raise Failure("the forwarded port does not lead to the page any more", FAILED)
         await self._show.result("the connection to the web page lives on: the page came again over it")
+
+    async def _files(self) -> None:
+        show, others = self._show, ("north", "south", "away", "tail")
+        await show.heading(f"A file of {FLEET_MIB} MiB to all other nodes, each of which allows 'home' to write files")
+        digest = await asyncio.to_thread(_write_noise, os.path.join(self._place.folder, "app.bin"), FLEET_MIB)
+        began = time.perf_counter()
+        await show.say(await self._run("cp", "app.bin", "--to", "*,!home", "app.bin", stderr=subprocess.STDOUT))
+        took = time.perf_counter() - began
+        for name in others:
+            if await asyncio.to_thread(_digest_of, os.path.join(self._nodes.files(name), "app.bin")) != digest:
+                raise Failure(f"the file at {name!r} is not the one that was copied", FAILED)
+        await show.result(f"the same file at {len(others)} nodes; {took:.2f} s in all")
 
     async def _kill(self) -> None:
         show, nodes = self._show, self._nodes
@@ -233,7 +247,7 @@ class _Tour:
             path.append(hops["tail"])
         return path
 
-    async def _run(self, *words: str) -> str:
+    async def _run(self, *words: str, stderr: int | None = None) -> str:
         """Show a command, run it, and return what it prints. Raises Failure if it fails."""
         await self._show.command("zmesh", *words)
         process = await asyncio.create_subprocess_exec(
@@ -241,6 +255,7 @@ class _Tour:
             *words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             process_group=0,  # Ctrl-C interrupts the demo alone, which ends the command
             env=self._nodes.environment | {"COLUMNS": str(self._show.width)},
             cwd=self._place.folder,
@@ -258,11 +273,17 @@ class _Tour:
         return out.decode(errors="backslashreplace")
 
 
-def _write_noise(path: str) -> str:
-    """Fill a file with FILE_MIB of random bytes; their digest."""
+def _digest_of(path: str) -> str:
+    """The digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_noise(path: str, mib: int) -> str:
+    """Fill a file with so many MiB of random bytes; their digest."""
     digest = hashlib.sha256()
     with open(path, "wb") as file:
-        for _ in range(FILE_MIB):
+        for _ in range(mib):
             block = os.urandom(1024 * 1024)
             digest.update(block)
             file.write(block)

@@ -22,7 +22,7 @@ from typing import IO, Any
 from zmesh import trust
 from zmesh_cli.exit_codes import FAILED, Failure
 
-ALLOW = '{"tcp:connect": ["home"]}'
+ALLOW = '{"tcp:connect": ["home"], "file:write": ["home"]}'
 """Whom each node allows what takes over a machine: the commands that join at 'home'."""
 COMMAND = (sys.executable, "-P", "-m", "zmesh_cli")
 MESH = "demo"
@@ -108,6 +108,10 @@ class Nodes:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
 
+    def files(self, name: str) -> str:
+        """The folder in which a node keeps what is copied to it."""
+        return os.path.join(self._place.folder, f"{name}-files")
+
     def local(self, name: str) -> str:
         """The URL of a node's local socket, for commands."""
         return f"ipc://{self._place.folder}/zmesh/{name}.sock"
@@ -123,6 +127,11 @@ class Nodes:
             ticket = trust.invite(self._identity, name, urls=[next(iter(self.urls.values())).partition("?")[0]])
             await trust.join(ticket, state=state)
         urls = [word for peer in peers for word in ("--peer", self.urls[peer])]
+        os.mkdir(self.files(name), 0o700)
+        settings = {
+            "ZMESH_STATE": state,
+            "ZMESH_PLUGINS": json.dumps({"file": {"write": [self.files(name)], "directory": self.files(name)}}),
+        }
         with self._place.log(name) as log:
             process = self._processes[name] = await asyncio.create_subprocess_exec(
                 *COMMAND,
@@ -131,7 +140,7 @@ class Nodes:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 process_group=0,
-                env=self.environment | {"ZMESH_STATE": state},
+                env=self.environment | settings,
                 pass_fds=(self._place.pipe,),
                 limit=LONGEST_LINE,
             )

@@ -28,7 +28,7 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     assert clean.left() == []
     assert os.listdir(clean.folder) == []
     headings = re.findall(r"^\d\. .*$", shown, re.MULTILINE)
-    assert [heading[0] for heading in headings] == list("12345678")
+    assert [heading[0] for heading in headings] == list("123456789")
     assert "\x1b" not in shown
     assert len(re.findall(r"^  \$ zmesh node --id ", shown, re.MULTILINE)) == 5
     assert re.search(r"^    tail +(north|south) +\d+ +3 .* (as cheap|the cheapest|the only)", shown, re.MULTILINE)
@@ -37,6 +37,7 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     digest = re.search(r"^  ([0-9a-f]{64})$", shown, re.MULTILINE)
     assert digest is not None
     assert re.search(r"=> the same digest as here; .* \d+ MB/s", shown)
+    assert "zmesh: 4 nodes: 4 done\n  => the same file at 4 nodes" in shown
     paths = re.findall(r"^  path: (.*)$", shown, re.MULTILINE)
     assert sorted(paths) == ["home > north > away > tail", "home > south > away > tail"]
     assert "/ is the page: Hello from a web server" in shown

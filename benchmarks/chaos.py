@@ -5,9 +5,10 @@
 Seven nodes in a ring with chords, each a process of its own; each link is a proxy. Three clients, one of them
 ephemeral, send echoes, transfers of up to 2 MB there and back, streams of replies, work that fails, that crashes, that
 never ends and that nobody knows, to nodes that may be up or down or do not exist, with and without a timeout, and
-cancel some of it. It runs on the loop, in threads and in processes of its own. Meanwhile nodes
-die, hang, leave and come back, and links are cut, closed, silent, silent one way, frozen, slow, or turn a bit over.
-In the end all is put right, and what is under way must come to its end.
+cancel some of it. They copy files to nodes and back, and no file that is not whole may have its name. It runs on the
+loop, in threads and in processes of its own. Meanwhile nodes die, hang, leave and come back, and links are cut, closed,
+silent, silent one way, frozen, slow, or turn a bit over. In the end all is put right, and what is under way must come
+to its end.
 
 What befalls whom and when, and what each client sends in which order, follows from the seed; how the two meet depends
 on the machine.
@@ -92,7 +93,7 @@ def config(name: str, **more: object) -> zmesh.Config:
 @asynccontextmanager
 async def node(name: str, peers: list[str], folder: Path) -> AsyncIterator[str]:
     """One node of the mesh; gives its URL."""
-    mesh = zmesh.Controller(config(name, listen=(LOCAL,), peers=peers))
+    mesh = zmesh.Controller(config(name, listen=(LOCAL,), peers=peers, allow={"file:*": ["*"]}))
     serve_work(mesh, folder / f"{name}.runs")
     async with mesh:
         yield mesh.listening[0]
@@ -117,7 +118,7 @@ async def run(seconds: float, seed: int) -> Result:
             peers = [cluster.proxies[name, host].url for host in hosts]
             mesh = zmesh.Controller(config(name, peers=peers, ephemeral=name == EPHEMERAL))
             await stack.enter_async_context(mesh)
-            clients.append(Client(mesh, seed * 100 + index, NODES, (index + 1) * NUMBERS))
+            clients.append(Client(mesh, seed * 100 + index, NODES, (index + 1) * NUMBERS, folder))
         note("waiting until all know all ...")
         await asyncio.gather(*(met(client.mesh) for client in clients))
         note(f"{seconds:g} s of chaos ...")

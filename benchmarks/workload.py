@@ -29,6 +29,7 @@ KINDS = (
     *("give",) * 2,
     *("fail",) * 2,
     *("never",) * 2,
+    *("copy",) * 2,
     "isolated",
     "crash",
     "nothing",
@@ -153,7 +154,9 @@ class Plan(NamedTuple):
 def choose(rng: random.Random, number: int, nodes: Sequence[str]) -> Plan:
     """What the seed has as the next request."""
     kind = rng.choice(KINDS)
-    size = rng.choice(SMALL if kind == "echo" else LARGE if kind in ("take", "give") else (0, 1, REPLIES, REPLIES))
+    size = rng.choice(
+        SMALL if kind == "echo" else LARGE if kind in ("take", "give", "copy") else (0, 1, REPLIES, REPLIES)
+    )
     cancel_after = rng.choice(CANCEL_AFTER) if rng.random() < 0.15 else None
     timeout = rng.choice(TIMEOUTS)
     if kind == "never" and timeout is None and cancel_after is None:
@@ -165,7 +168,7 @@ def choose(rng: random.Random, number: int, nodes: Sequence[str]) -> Plan:
 def answers(plan: Plan) -> list[bytes]:
     """The replies to a request that comes to its end."""
     match plan.kind:
-        case "echo" | "give" | "awaited":
+        case "echo" | "give" | "awaited" | "copy":
             return [content(plan.number, plan.size)]
         case "take":
             return [f"{plan.size} {zlib.crc32(content(plan.number, plan.size))}".encode()]
@@ -202,6 +205,8 @@ class Sent:
     endings: list[str] = field(default_factory=list)
     """The reason of each final reply; `eof` for success."""
     replies: list[tuple[int, bytes]] = field(default_factory=list)
+    copy: Path | None = None
+    """Where a file was copied to."""
 
     def end(self, reason: str) -> None:
         """Note one ending."""
@@ -212,8 +217,9 @@ class Sent:
 class Client:
     """A node that sends work of all sorts until it is stopped."""
 
-    def __init__(self, mesh: zmesh.Controller, seed: int, nodes: Sequence[str], first: int) -> None:
+    def __init__(self, mesh: zmesh.Controller, seed: int, nodes: Sequence[str], first: int, folder: Path) -> None:
         self.mesh = mesh
+        self._folder = folder
         self.sent: list[Sent] = []
         self._random = random.Random(seed)
         self._nodes = list(nodes)
@@ -245,6 +251,10 @@ class Client:
         self.sent.append(sent)
         if plan.kind in ("leave", "awaited"):
             self._spawn(self._ask(sent))
+            return
+        if plan.kind == "copy":
+            sent.message_id = f"copy-{plan.number}"
+            self._spawn(self._copy(sent))
             return
         directive, payload = request_of(plan)
         handler = self._slow_handler(sent) if plan.number % 5 == 0 else self._handler(sent)
@@ -306,6 +316,24 @@ class Client:
         except TimeoutError:
             sent.cancelled = True
             sent.end("cancelled")
+
+    async def _copy(self, sent: Sent) -> None:
+        """Copy a file to the recipient and back; what comes back counts as the reply."""
+        plan, source = sent.plan, self._folder / f"{sent.plan.number}.source"
+        sent.copy = self._folder / f"{plan.number}.{plan.recipient}"
+        back = self._folder / f"{plan.number}.back"
+        await asyncio.to_thread(source.write_bytes, content(plan.number, plan.size))
+        try:
+            async with asyncio.timeout(plan.timeout), asyncio.timeout(plan.cancel_after) as patience:
+                await self.mesh.copy(source, zmesh.NodePath(plan.recipient, sent.copy))
+                await self.mesh.copy(zmesh.NodePath(plan.recipient, sent.copy), back)
+            sent.replies.append((1, await asyncio.to_thread(back.read_bytes)))
+            sent.end("eof")
+        except zmesh.MeshError as error:
+            sent.end(error.code)
+        except TimeoutError:
+            sent.cancelled = patience.expired()
+            sent.end("cancelled" if sent.cancelled else "timed_out")
 
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -387,11 +415,13 @@ def _complaints(sent: Sent, ran: int, leavers: Collection[str]) -> Iterator[tupl
     if len(sent.endings) > 1:
         yield "duplicated", f"it ended as {sent.endings}"
     yield from _about_replies(sent)
+    if sent.copy is not None and sent.copy.exists() and sent.copy.read_bytes() != content(plan.number, plan.size):
+        yield "wrong", "the file that has the name is not whole"
     reason = sent.endings[0]
     if reason == "eof":
         if plan.kind in ("fail", "crash", "never", "nothing") or plan.recipient == NOBODY:
             yield "wrong", "it is said to have succeeded"
-        elif ran == 0:
+        elif ran == 0 and plan.kind != "copy":
             yield "wrong", "it is said to have run, and has not"
     elif reason == "timed_out":
         if plan.timeout is None or sent.ended - sent.began < plan.timeout - 0.01:
@@ -404,6 +434,8 @@ def _complaints(sent: Sent, ran: int, leavers: Collection[str]) -> Iterator[tupl
         {"fail": "remote", "crash": "remote", "nothing": "unknown_directive"}.get(plan.kind),
     ):
         yield "wrong", f"it ended as {reason}"
+    if plan.kind == "copy":
+        return  # one that is given up ends when its other end has, or can't be reached
     if plan.timeout is not None and sent.ended - sent.began > plan.timeout + OVERTIME:
         yield "wrong", f"it ended {sent.ended - sent.began - plan.timeout:.3f} s past its time"
 

@@ -1,5 +1,6 @@
 """The receiving end of a copy, record by record: what a sender that means harm, or makes mistakes, can do."""
 
+import contextlib
 import os
 import stat
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from xxhash import xxh3_128
 
 from zmesh.errors import CopyFailed, RemoteError
@@ -335,3 +338,44 @@ async def test_a_full_disk_ends_the_copy_and_leaves_nothing(full: Path) -> None:
     with pytest.raises(CopyFailed, match="/a': no space left on device"):
         await bench.receive(file(b"a", size=len(data)), positioned(Kind.CONTENT, 0, 0), *records)
     assert os.listdir(full) == []
+
+
+names = st.lists(st.sampled_from([b"a", b"b", b"l", b"..", b"", b"x/y"]), max_size=3).map(tuple)
+entries = st.builds(
+    lambda kind, names, size, target: Entry(kind, names, 0o644, TIME, size, target).packed(),
+    st.sampled_from(Type), names, st.integers(0, 3), st.sampled_from([b"", b"a", b"..", b"/", b"../secret", b"l"]),
+)  # fmt: skip
+numbers = st.integers(0, 3)
+anything = st.one_of(
+    entries,
+    st.builds(positioned, st.just(Kind.CONTENT), numbers, numbers),
+    st.builds(numbered, st.sampled_from([Kind.ABORT, Kind.LEAVE]), numbers),
+    st.builds(record, st.just(Kind.DATA), st.binary(max_size=3)),
+    st.builds(lambda size: record(Kind.HOLE, size.to_bytes(8, "big")), numbers),
+    st.just(record(Kind.END, xxh3_128(b"").digest())),
+    st.just(record(Kind.END, xxh3_128(b"x").digest())),
+    st.builds(record, st.sampled_from(Kind), st.binary(max_size=20)),
+    st.binary(max_size=20),
+)
+
+
+def leading_out(top: Path) -> list[Path]:
+    """What lies beneath a directory and leads out of it."""
+    return [
+        path for path in top.rglob("*") if top not in (real := Path(os.path.realpath(path))).parents and real != top
+    ]
+
+
+@given(st.lists(anything, max_size=12))
+async def test_whatever_is_sent_is_written_inside_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, records: list[bytes]
+) -> None:
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "secret").mkdir()
+    (folder / "in").mkdir()
+    bench = Bench(folder / "in")
+    with contextlib.suppress(RemoteError):
+        await bench.receive(*records, FINISH)
+    assert not outside(bench)
+    assert not [name for name in os.listdir(bench.top) if name.startswith(".zmesh-")]
+    assert leading_out(bench.top) == []

@@ -81,11 +81,12 @@ class Files(Requesting):
         """Send what was granted by the token of the START record. Raises as `read` does."""
         records = RecordReader(aiter(work.payload))
         grant = self._grants.find((await _start(records)).get("token"), work.sender)
-        tops = await _in_thread(lambda: self._tops(grant.paths, follow=not grant.recursive))
         what = f"reads {_shown(grant.paths)} for {grant.client}"
-        async with aclosing(self._send(work, records, tops, grant.recursive, what)) as replies:
-            async for reply in replies:
-                yield reply
+        with self._one_more():
+            tops = await _in_thread(lambda: self._tops(grant.paths, follow=not grant.recursive))
+            async with aclosing(self._send(work, records, tops, grant.recursive, what)) as replies:
+                async for reply in replies:
+                    yield reply
 
     @directive(stream=True)
     async def write(self, work: Work) -> AsyncGenerator[Outbox, None]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from zmesh.errors import CopyFailed
+from zmesh.errors import CopyFailed, RemoteError
 from zmesh.files import beneath
 from zmesh.files.listing import Top
 from zmesh.files.places import Job, name_of
@@ -88,7 +88,10 @@ class Transfer:
                 self.progress.failures = failures
 
     def _take(self, counts: dict[str, Any]) -> None:
-        self.progress.take(counts)
+        try:
+            self.progress.take(counts)
+        except ValueError as error:
+            raise RemoteError(f"the status of a copy has no counts: {error}") from None
         if self._report is not None:
             self._report(self.progress)
 

@@ -62,8 +62,21 @@ class StreamTransport(asyncio.Transport, ABC):
         if not self._reading or self._unread:
             self._unread.append(data)
             return len(data)
-        self._receiver.data_received(data)
+        self._receive(data)
         return 0
+
+    def _receive(self, data: bytes) -> None:
+        protocol = self._receiver
+        if not isinstance(protocol, asyncio.BufferedProtocol):
+            protocol.data_received(data)
+            return
+        left = memoryview(data)  # as that of TLS
+        while left:
+            buffer = memoryview(protocol.get_buffer(len(left)))
+            size = min(len(buffer), len(left))
+            buffer[:size] = left[:size]
+            protocol.buffer_updated(size)
+            left = left[size:]
 
     def feed_eof(self) -> None:
         """The other end has ended its direction."""
@@ -96,7 +109,7 @@ class StreamTransport(asyncio.Transport, ABC):
         while self._unread and self._reading:
             data = self._unread.popleft()
             taken += len(data)
-            self._receiver.data_received(data)
+            self._receive(data)
         self._give_back(taken)
         if self._eof_waits and not self._unread and not self._closing:
             self.feed_eof()

@@ -10,6 +10,9 @@ loop, in threads and in processes of its own. Meanwhile nodes die, hang, leave a
 silent, silent one way, frozen, slow, or turn a bit over. In the end all is put right, and what is under way must come
 to its end.
 
+One of the clients also opens connections through the mesh (`chaos_tunnels`): what comes back over one is the beginning
+of what was sent, and all of it if it has ended as it should. They count among `lost`, `wrong` and `unended`.
+
 What befalls whom and when, and what each client sends in which order, follows from the seed; how the two meet depends
 on the machine.
 
@@ -31,14 +34,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypedDict
+from types import MappingProxyType
+from typing import Any, TypedDict
 
 import zmesh
 from benchmarks import program
 from benchmarks.chains import LOCAL, Machine, at_least, machine, machine_line, serve
+from benchmarks.chaos_tunnels import ALLOW as TUNNELS
+from benchmarks.chaos_tunnels import Connector, serve_tunnels
 from benchmarks.cluster import Cluster, Edge, plan
 from benchmarks.workload import Client, Verdict, judge, runs, serve_work
 from zmesh.testing import eventually
@@ -85,9 +91,11 @@ class Result(TypedDict):
     machine: Machine
 
 
-def config(name: str, **more: object) -> zmesh.Config:
+def config(name: str, allow: Mapping[str, Sequence[str]] = MappingProxyType({}), **more: Any) -> zmesh.Config:
     """The settings of all nodes."""
-    return zmesh.Config(node_id=name, heartbeat=HEARTBEAT, route_timeout=ROUTE_TIMEOUT, **more)  # type: ignore[arg-type]
+    return zmesh.Config(
+        node_id=name, heartbeat=HEARTBEAT, route_timeout=ROUTE_TIMEOUT, allow={**TUNNELS, **allow}, **more
+    )
 
 
 @asynccontextmanager
@@ -95,7 +103,7 @@ async def node(name: str, peers: list[str], folder: Path) -> AsyncIterator[str]:
     """One node of the mesh; gives its URL."""
     mesh = zmesh.Controller(config(name, listen=(LOCAL,), peers=peers, allow={"file:*": ["*"]}))
     serve_work(mesh, folder / f"{name}.runs")
-    async with mesh:
+    async with mesh, serve_tunnels(mesh):
         yield mesh.listening[0]
 
 
@@ -122,7 +130,8 @@ async def run(seconds: float, seed: int) -> Result:
         note("waiting until all know all ...")
         await asyncio.gather(*(met(client.mesh) for client in clients))
         note(f"{seconds:g} s of chaos ...")
-        work = [asyncio.create_task(client.work(seconds)) for client in clients]
+        connector = Connector(clients[1].mesh, seed, NODES)
+        work = [asyncio.create_task(client.work(seconds)) for client in (*clients, connector)]
         await cluster.suffer(plan(seed, seconds, NODES, edges))
         await asyncio.gather(*work)
         note("putting all right ...")
@@ -131,12 +140,15 @@ async def run(seconds: float, seed: int) -> Result:
             client.stop_waiting()
         with contextlib.suppress(AssertionError):
             await eventually(lambda: not any(client.under_way() for client in clients), SETTLE_WITHIN)
+        await connector.settle(SETTLE_WITHIN)
         left = await left_behind(clients)
         everything = [sent for client in clients for sent in client.sent]
         counted = runs(folder)
         verdict = judge(everything, counted, cluster.leavers)
+        connector.judge(verdict)
         starts = sum(process.starts for process in cluster.processes.values())
         faults = dict(sorted(cluster.injected.items()))
+    note(f"{len(connector.tunnels)} connections, {connector.whole} of them whole")
     return result(seconds, seed, len(everything), verdict, left, counted.total(), faults, starts, machine(load_before))
 
 

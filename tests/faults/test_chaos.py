@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -31,6 +32,33 @@ def test_a_few_seconds_of_chaos_lose_double_and_disorder_nothing_and_all_that_wa
     assert found["eof"] > 50
     assert found["faults"]["kill"] > 0
     assert found["starts"] > 7
+    connections = re.search(r"^(\d+) connections, (\d+) of them whole$", done.stderr, re.MULTILINE)
+    assert connections is not None
+    assert int(connections[1]) >= int(connections[2]) > 0
+
+
+@pytest.mark.parametrize(
+    ("ending", "received", "counter"),
+    [
+        ("eof", "whole", ""),
+        ("reset", "half", ""),
+        ("eof", "half", "lost"),
+        ("reset", "other", "wrong"),
+        ("", "half", "unended"),
+        ("remote", "half", "wrong"),
+    ],
+)
+def test_the_judge_of_connections_compares_what_came_back(benchmarks, ending, received, counter):
+    tunnels, workload = benchmarks("chaos_tunnels"), benchmarks("workload")
+    connector, whole = tunnels.Connector(None, 1, ["n1"]), workload.content(0, 1000)
+    tunnel = tunnels.Tunnel(0, "n1", 1000, 0.0, False)
+    tunnel.received = {"whole": whole, "half": whole[:500], "other": b"other"}[received]
+    tunnel.ending = ending
+    connector.tunnels.append(tunnel)
+    verdict = workload.Verdict()
+    connector.judge(verdict)
+    assert counters(verdict) == ({counter} if counter else set())
+    assert len(verdict.complaints) == bool(counter)
 
 
 def test_what_befalls_whom_and_when_follows_from_the_seed(benchmarks):

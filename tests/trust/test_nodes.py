@@ -48,3 +48,31 @@ async def test_a_node_without_a_certificate_is_told_how_to_join(node, lines):
     for line in (await refused(lines, "hub"), await refused(lines, "edge")):
         assert "zmesh invite edge" in line
     assert (hub.nodes(), edge.nodes()) == (["hub"], ["edge"])
+
+
+async def test_of_two_nodes_with_certificates_for_one_id_neither_wins_until_one_key_is_revoked(
+    node, lines, identity, authority
+):
+    """The newer certificate is no better: both keys are named at both ends, and a revocation decides."""
+    hub = await node("hub")
+    older = identity("edge", begins=int(time.time()) - 3 * DAY)
+    newer = identity("edge", begins=int(time.time()) - 60)
+    first = await node("edge", hub.listening[0], identity_=older, listen=[])
+    await first.wait_for("hub", 60)
+    second = await node("edge", hub.listening[0], identity_=newer, listen=[])
+    await eventually(lambda: any(newer.fingerprint in line for line in lines("hub")))
+    said = next(line for line in lines("hub") if newer.fingerprint in line)
+    assert older.fingerprint in said
+    assert "zmesh revoke the one that must go" in said
+    await eventually(lambda: any(older.fingerprint in line and newer.fingerprint in line for line in lines("edge")))
+    assert (await hub.request("edge", "echo:echo", "hello", timeout=60)).text() == "hello"
+    assert [link.node for link in hub.links()] == ["edge"]
+    assert (first.nodes(), second.nodes()) == (["edge", "hub"], ["edge"])
+
+    engine = hub.node.engine
+    assert engine.credentials.trust.revoke(authority.revoke(older.fingerprint, int(time.time()), "stolen"))
+    hub.node.driver.perform(engine.trust_changed(time.monotonic()))
+    await second.wait_for("hub", 120)
+    await eventually(lambda: engine.identity("edge") is not None and engine.identity("edge").key == newer.fingerprint)
+    assert first.nodes() == ["edge"]
+    assert (await hub.request("edge", "echo:echo", "hello", timeout=60)).text() == "hello"

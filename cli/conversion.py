@@ -25,6 +25,7 @@ NUMBERS: dict[str, Callable[[str], float]] = {
     "timeout": float,
     "expires": float,
     "route_timeout": float,
+    "samples": int,
 }
 """The parameters that are numbers; all others are text, lists of text, or flags."""
 FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}

@@ -114,6 +114,16 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("From another node", "zmesh why edge-7 --at hub"),
         ("For a program", "zmesh why edge-7 --json"),
     ),
+    "zmesh graph": (
+        ("For Graphviz", "zmesh graph"),
+        ("A drawing", "zmesh graph --format svg >mesh.svg"),
+        ("For a program", "zmesh graph --format json"),
+    ),
+    "zmesh top": (
+        ("All nodes, until q or Ctrl-C", "zmesh top"),
+        ("Two samples of some, by bytes out", "zmesh top tag:gpu --sort out -n 2 -i 1"),
+        ("For a program", "zmesh top -n 1 --json"),
+    ),
     "zmesh status": (
         ("The state of the node where the command joins", "zmesh status"),
         ("That of another node", "zmesh status edge-7"),

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from zmesh_cli.conversion import Command
-from zmesh_cli.help import REQUEST
+from zmesh_cli.help import OUTPUT, REQUEST
 from zmesh_cli.parameters import (
     AnyTarget,
     AsJson,
@@ -15,6 +15,8 @@ from zmesh_cli.parameters import (
     NodeOrHere,
     Peer,
     Verbose,
+    check_number,
+    check_positive,
     finish,
     log,
     seconds,
@@ -114,7 +116,90 @@ def why(
     finish(why(choose(peer, at, insecure=insecure), node, at, timeout=timeout, as_json=as_json))
 
 
+def graph(
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="dot for Graphviz, svg for a drawing, or json.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "dot",
+    at: At = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Show the nodes and links of the mesh as a graph.
+
+    Beside each link stands its cost, once if both ends say the same. A dashed link is listed by one end only.
+    """
+    from zmesh_cli.graph import checked_format, graph
+    from zmesh_cli.local_sockets import choose
+
+    log(verbose)
+    checked_format(form)
+    finish(graph(choose(peer, at, insecure=insecure), at, form, timeout=timeout))
+
+
+def top(
+    target: AnyTarget = None,
+    interval: Annotated[
+        float,
+        typer.Option(
+            "-i",
+            "--interval",
+            metavar="SECONDS",
+            callback=check_positive,
+            help="Time from one sample to the next, at least; with many nodes it is longer.",
+            rich_help_panel=REQUEST,
+        ),
+    ] = 2.0,
+    sort: Annotated[
+        str,
+        typer.Option(
+            "--sort",
+            metavar="COLUMN",
+            help="Order by name, requests, in, out, queue, lag, work or cpu.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "cpu",
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--samples",
+            metavar="N",
+            callback=check_number,
+            help="End after so many samples; by default never.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Watch what the nodes do.
+
+    Requests and bytes per second, bytes that wait for full links, the delay of the event loop, requests at work, and
+    the share of a core. Keys sort by another column, and q ends it. Where stdout is no terminal, and with -n, each
+    sample is a table of its own.
+    """
+    from zmesh_cli.local_sockets import choose
+    from zmesh_cli.nodes import target_of
+    from zmesh_cli.top import checked_sort, top
+
+    log(verbose)
+    chosen, order = target_of(target), checked_sort(sort)
+    where = choose(peer, insecure=insecure)
+    finish(top(where, chosen, interval=interval, sort=order, count=samples, as_json=as_json))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (status, nodes, trace, why):
+    for command in (status, nodes, trace, why, graph, top):
         app.command(cls=Command)(command)

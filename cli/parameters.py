@@ -20,6 +20,12 @@ def check_seconds(value: float | None) -> float | None:
     return value
 
 
+def check_positive(value: float) -> float:
+    """The value of an option with a default that is a number of seconds above 0. Raises BadParameter."""
+    check_seconds(value)
+    return value
+
+
 def check_interval(value: float) -> float:
     """The value of an option that is a number of seconds, 0 or more. Raises BadParameter."""
     if not 0 <= value < math.inf:

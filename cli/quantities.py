@@ -18,12 +18,24 @@ def milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{1000 * seconds:.3g} ms"
 
 
-def size(count: float) -> str:
+def delay(seconds: float) -> str:
+    """A short time in at most five characters: `0.4ms`, `76ms`, `12s`."""
+    if seconds >= 1:
+        return f"{seconds:.0f}s"
+    return f"{1000 * seconds:.1f}ms" if seconds < 0.00995 else f"{1000 * seconds:.0f}ms"
+
+
+def rate(count: float) -> str:
+    """A number of things in a second, in at most four characters: `0.5`, `12`, `1.4K`."""
+    return f"{count:.1f}" if 0 < count < 9.95 else size(count, 1000)
+
+
+def size(count: float, step: int = 1024) -> str:
     """A number of bytes in at most four characters: `512`, `12K`, `1.4M`."""
     for prefix in _PREFIXES:
         if count < 999.5 or prefix == _PREFIXES[-1]:
             break
-        count /= 1024
+        count /= step
     if not prefix:
         return f"{count:.0f}"
     return f"{count:.1f}{prefix}" if count < 9.95 else f"{count:.0f}{prefix}"

@@ -152,6 +152,9 @@ class _Tour:
     async def _ping(self) -> None:
         await self._show.heading("A ping to the farthest node: three hops from 'home', one more to get there")
         await self._show.say(await self._run("ping", "tail", "-c", "5", "-i", "0.1"))
+        await self._show.say("(its state, the path to it, and why it is that one:)")
+        for command in ("status", "trace", "why"):
+            await self._show.say(await self._run(command, "tail"))
 
     async def _http(self, url: str) -> None:
         show = self._show

@@ -82,6 +82,8 @@ def _about(status: NodeStatus) -> Iterator[str]:
         f"work: {work.running} of {work.max_running} requests run{f' ({what})' if what else ''}, {work.served} served; "
         f"{work.requested} of its own open, {size(work.waiting_bytes)}B waiting"
     )
+    if work.jobs_running or work.jobs_waiting:
+        yield f"jobs: {work.jobs_running} run, {work.jobs_waiting} wait"
     memory_limit = f" of {size(process.memory_limit_bytes)}B" if process.memory_limit_bytes is not None else ""
     files_limit = f" of {process.descriptor_limit}" if process.descriptor_limit is not None else ""
     yield (

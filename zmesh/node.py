@@ -157,6 +157,11 @@ class Node:
         table = self.config.plugins.get("job", {})
         return NodeJobs(table, self.config.file, state, self.serving, self._storage, self.directives)
 
+    @property
+    def job_counts(self) -> tuple[int, int]:
+        """How many jobs run at this node, and how many wait."""
+        return self._jobs.counts if self._jobs is not None else (0, 0)
+
     # -- open and close ------------------------------------------------------------------------------------------
 
     async def run(self, ready: asyncio.Future[None] | None = None) -> None:

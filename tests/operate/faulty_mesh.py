@@ -7,6 +7,9 @@ starts it in a folder of its own, prints what to set in a shell, and waits for C
     late    its clock is twenty minutes behind
     old     its certificate expires tomorrow, and nobody is there who would renew it
     full    the disk with its spool folder is full (where this user may mount one)
+    slow    its link takes a third of a second there and back
+    twin    another machine was cloned from it, key and all, and its supervisor starts the node there again and again
+    shut    it has a second peer, whose port a firewall drops all packets for
 
 All are members of the mesh `lab` and dial `hub`; the authority's key lies in a folder that no node uses.
 """
@@ -45,6 +48,19 @@ exec "$@"
 """
 
 
+SLOW = """
+import asyncio, sys
+from zmesh.testing.proxy import Proxy
+async def main():
+    async with Proxy(sys.argv[1]) as proxy:
+        proxy.slow(delay=0.17)
+        print(proxy.url, flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+asyncio.run(main())
+"""
+CLONE = 'trap "kill $!; exit" TERM; while :; do "$@" & wait $!; sleep 1 & wait $!; done'
+
+
 def _may_mount() -> bool:
     return (
         bool(shutil.which("unshare")) and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
@@ -52,7 +68,7 @@ def _may_mount() -> bool:
 
 
 MAY_MOUNT = _may_mount()
-FAULTS = ("late", "old", *(("full",) if MAY_MOUNT else ()))
+FAULTS = ("late", "old", *(("full",) if MAY_MOUNT else ()), "slow", "twin", "shut")
 
 
 class FaultyMesh:
@@ -63,6 +79,8 @@ class FaultyMesh:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
         self.environment |= {"XDG_RUNTIME_DIR": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._stack = ExitStack()
+        self.blocked = ""
         authority = init("lab", node_id="authority", state=folder / "authority").identity
         self._issuer = Issuer.load(authority)
         with socket.socket() as probe:
@@ -87,6 +105,40 @@ class FaultyMesh:
                 disk.mkdir()
                 words = ["unshare", "-m", "sh", "-c", FULL_DISK, str(disk), *COMMAND]
                 self._run("full", words, ZMESH_SPOOL_DIR=str(disk))
+            case "slow":
+                self._identity("slow", peers=(self._proxied(),))
+                self._run("slow", COMMAND)
+            case "twin":
+                self._identity("twin")
+                shutil.copytree(self.folder / "twin", self.folder / "clone")
+                self._run("twin", COMMAND)
+                self._start("clone", ["sh", "-c", CLONE, "sh", *COMMAND])
+            case "shut":
+                self.blocked = self._black_hole()
+                self._identity("shut", peers=(*self._hub.dial_urls(), self.blocked))
+                self._run("shut", COMMAND)
+
+    def _proxied(self) -> str:
+        """The URL of the hub behind a proxy that makes the link to it slow."""
+        words = [sys.executable, "-P", "-c", SLOW, self.url]
+        proxy = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._stack.enter_context(proxy)  # it ends with its stdin
+        assert proxy.stdout is not None
+        key = self._hub.dial_urls()[0].partition("?")[2]
+        return f"{proxy.stdout.readline().strip()}?{key}"
+
+    def _black_hole(self) -> str:
+        """The URL of a port that answers no connection, as behind a firewall that drops packets: its backlog is full,
+        so the kernel drops them (listen(2))."""
+        hole = self._stack.enter_context(socket.socket())
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        for _ in range(4):
+            waiting = self._stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(hole.getsockname())
+        key = self._hub.dial_urls()[0].partition("?")[2]
+        return f"tcp://127.0.0.1:{hole.getsockname()[1]}?{key}"
 
     def zmesh(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         """Run a command that joins at the hub."""
@@ -99,27 +151,33 @@ class FaultyMesh:
             process.send_signal(signal.SIGTERM)
         for process in self._processes:
             process.wait(READY_WITHIN)
+        self._stack.close()
 
-    def _identity(self, name: str, *, age: float = 10 * DAY, listen: tuple[str, ...] = ()) -> Identity:
+    def _identity(
+        self, name: str, *, age: float = 10 * DAY, listen: tuple[str, ...] = (), peers: tuple[str, ...] = ()
+    ) -> Identity:
         key, made = IdentityKey.generate(), time.time() - age
         certificate = self._issuer.issue(key.public, name, (), made, VALIDITY)
-        peers = () if listen else self._hub.dial_urls()
+        peers = peers or (() if listen else self._hub.dial_urls())
         profile = Profile("lab", name, listen, listen, peers)
         trust = TrustStore("lab", self._issuer.trust.authorities)
         return Identity.create(State(self.folder / name), profile, key, certificate, trust)
 
     def _run(self, name: str, command: list[str], **variables: str) -> None:
-        state = {"ZMESH_STATE": str(self.folder / name), **variables}
-        log = self.folder / f"{name}.log"
-        with log.open("wb") as out:
-            words = [*command, "node", "--json"]
-            process = subprocess.Popen(words, stdout=out, stderr=out, env=self.environment | state)
-        self._processes.append(process)
+        process, log = self._start(name, command, **variables), self.folder / f"{name}.log"
         until = time.monotonic() + READY_WITHIN
         while '"event":"ready"' not in (text := log.read_text()):
             assert process.poll() is None, text
             assert time.monotonic() < until, text
             time.sleep(0.02)
+
+    def _start(self, name: str, command: list[str], **variables: str) -> subprocess.Popen[bytes]:
+        state = {"ZMESH_STATE": str(self.folder / name), **variables}
+        with (self.folder / f"{name}.log").open("wb") as out:
+            words = [*command, "node", "--json"]
+            process = subprocess.Popen(words, stdout=out, stderr=out, env=self.environment | state)
+        self._processes.append(process)
+        return process
 
 
 @contextmanager

@@ -123,3 +123,22 @@ def test_a_status_that_is_not_awaited_sends_nothing():
     controller = zmesh.Controller(node_id="a")
     with contextlib.closing(controller.status()) as asked:
         assert asked.__name__ == "status"
+
+
+async def test_jobs_that_run_and_wait_are_counted(tmp_path, eventually):
+    jobs = {"job": {"folder": str(tmp_path), "max_running": 1}}
+    async with Mesh("a", allow={"job:*": ["*"]}, plugins=jobs) as mesh:
+        release = asyncio.Event()
+
+        async def waits(work):
+            await release.wait()
+
+        mesh["a"].register("text:waits", waits)
+        left = [await mesh["a"].submit("a", "text:waits") for _ in range(2)]
+        await eventually(lambda: mesh["a"].node.job_counts == (1, 1))
+        work = (await mesh["a"].status()).work
+        assert (work.jobs_running, work.jobs_waiting) == (1, 1)
+        release.set()
+        for job in left:
+            await job.result()
+        assert mesh["a"].node.job_counts == (0, 0)

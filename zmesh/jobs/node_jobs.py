@@ -39,6 +39,11 @@ class NodeJobs:
         self._service = JobService(serving.node_id, settings, folder, attempts)
         JobDirectives(self._service, serving, directives)
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many jobs run, and how many wait."""
+        return self._service.counts
+
     async def open(self) -> None:
         """Take over what the last run of the node has left."""
         await self._service.open()

@@ -77,6 +77,11 @@ class JobService:
 
     # -- open and close ------------------------------------------------------------------------------------------
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many jobs run, and how many wait."""
+        return self._queue.running, len(self._queue) - self._queue.running
+
     async def open(self) -> None:
         """Take over what the last run of the node has left; nothing if it has kept no jobs."""
         if self._folder is not None and (self._folder / "jobs.db").exists():

@@ -32,5 +32,9 @@ class Host(Protocol):
     telemetry: Telemetry
 
     @property
+    def job_counts(self) -> tuple[int, int]:
+        """How many jobs run, and how many wait."""
+
+    @property
     def transport(self) -> Transport | None:
         """The sockets, while the node is open."""

@@ -1,7 +1,7 @@
 """The built-in directives by which a node shows its state.
 
 Each answers at once, in one reply, from tables that the node has anyway. Together they may answer so many rows a second
-(`Limits.shown_rows`), so that nobody keeps a node busy by looking at it. Examinations (`examiner`) take longer.
+(`Limits.shown_rows`), so that looking at a node can't keep it busy. Examinations (`examiner`) take longer.
 """
 
 from __future__ import annotations

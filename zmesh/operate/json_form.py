@@ -70,7 +70,12 @@ def _fields(kind: type[Any]) -> list[tuple[str, str, Any, bool]]:
     return found
 
 
+_AS_IS = {str, int, bool, type(None)}
+
+
 def _written(value: Any) -> Any:
+    if type(value) in _AS_IS:  # of which there are thousands in the members of a large mesh
+        return value
     if isinstance(value, JsonForm):
         return value.to_json()
     if isinstance(value, tuple):

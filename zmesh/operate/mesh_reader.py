@@ -129,7 +129,7 @@ class MeshReader:
         )
 
     def hop(self, destination: str, origin: str | None) -> Hop:
-        """Where this node sends what is for a node, and where what goes back to the origin."""
+        """The next hop to a node, and the one back to the origin of a trace."""
         engine, now = self._engine, time.monotonic()
         node = NodeId(Address(destination))
         loss = engine.explain(node).loss

@@ -187,7 +187,7 @@ class NodeReader:
 
     def _work(self) -> WorkStatus:
         host, serving = self._host, self._host.serving
-        names = Counter(serving.runner.directives())
+        names, jobs = Counter(serving.runner.directives()), host.job_counts
         shown = dict(names.most_common(MAX_DIRECTIVES))
         if len(names) > MAX_DIRECTIVES:
             shown["other"] = names.total() - sum(shown.values())
@@ -198,6 +198,8 @@ class NodeReader:
             served=serving.served,
             requested=len(host.requests),
             waiting_bytes=host.engine.waiting_bytes,
+            jobs_running=jobs[0],
+            jobs_waiting=jobs[1],
         )
 
     def _loop(self) -> LoopStatus:

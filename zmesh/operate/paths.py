@@ -85,7 +85,7 @@ class RouteExplanation(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class Hop(JsonForm):
-    """Where `node` sends what is for `destination`: to `next_hop`, over the link at `where`.
+    """The next hop of `node` to `destination`: `next_hop`, over the link at `where`.
 
     `state` and `lost` are as in RouteExplanation. The link has `link_cost`, `rtt`, `queued_bytes`, was `heard` so many
     seconds ago, and is `suspect` while it is silent. `back` is the next hop to the node that the trace began at.

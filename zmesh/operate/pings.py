@@ -31,7 +31,7 @@ async def ping(mesh: Operating, node: str, member: Member | None, at: str | None
 
 
 async def _departed(mesh: Operating, node: str, member: Member, at: str | None, timeout: float | None) -> PingResult:
-    """Why a node has left that nobody can ping any more."""
+    """The result for a node that has left, with the reason."""
     try:
         lost = (await mesh.why(node, at, timeout=timeout)).lost
     except MeshError:

@@ -42,7 +42,7 @@ def memory_bytes() -> int:
 
 
 def descriptors() -> int:
-    """How many file descriptors are open; 0 if that can't be told."""
+    """How many file descriptors are open; 0 if the system does not say."""
     for folder in ("/proc/self/fd", "/dev/fd"):
         try:
             return len(os.listdir(folder)) - 1

@@ -89,7 +89,7 @@ class WorkStatus(JsonForm):
 
     `running` requests of others are at work, `max_running` may be; `directives` counts them by name. `served` were
     taken up since the start. `requested` requests of its own are open, with `waiting_bytes` of payload that was not
-    acknowledged yet.
+    acknowledged yet. Jobs run or wait for their turn.
     """
 
     running: int
@@ -98,6 +98,8 @@ class WorkStatus(JsonForm):
     served: int
     requested: int
     waiting_bytes: int
+    jobs_running: int = 0
+    jobs_waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class LoopStatus(JsonForm):
 class NodeStatus(JsonForm):
     """The state of a node at one moment.
 
-    `time` is its clock, in seconds since 1970; `skew` is by how much that is ahead of the clock of the one who asked,
+    `time` is its clock, in seconds since 1970; `skew` is by how much that is ahead of the client's clock,
     which is known to half a round trip. `incarnation` is 16 hex digits. `nodes` counts those that it can reach, itself
     among them, `leaves` the ephemeral nodes that are attached to it. `bytes_in` and `bytes_out` are those of all links
     since the start. `counters` are those of `Stats`.

@@ -17,6 +17,7 @@ NUMBERS: dict[str, Callable[[str], float]] = {
     "canary": int,
     "count": int,
     "interval": float,
+    "last": int,
     "limit": int,
     "max_parallel": int,
     "offset": int,

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from zmesh_cli.conversion import Command
-from zmesh_cli.help import OUTPUT
-from zmesh_cli.parameters import AsJson, Insecure, NodeOrHere, Peer, Verbose, finish, log, seconds
+from zmesh_cli.help import OUTPUT, REQUEST
+from zmesh_cli.parameters import AsJson, Insecure, NodeOrHere, Peer, Verbose, check_number, finish, log, seconds
 
 
 def doctor(
@@ -34,6 +34,53 @@ def doctor(
     finish(doctor(where, node, timeout=timeout, quiet=quiet, as_json=as_json))
 
 
+def events(
+    node: NodeOrHere = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on with those that come, until Ctrl-C.", rich_help_panel=REQUEST)
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="SPAN",
+            help="Those of the last 90 (seconds), 15m, 1h or 2d.",
+            show_default=False,
+            rich_help_panel=REQUEST,
+        ),
+    ] = None,
+    last: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--last",
+            metavar="N",
+            callback=check_number,
+            help="So many at most; by default 50, or all of --since.",
+            show_default=False,
+            rich_help_panel=REQUEST,
+        ),
+    ] = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Show what has happened to a node.
+
+    Links that came and went, nodes, what was refused and why, jobs, settings and certificates, the latest last. A node
+    keeps the last 4,000 events; with an identity, over restarts too.
+    """
+    from zmesh_cli.events import events, seconds_of
+    from zmesh_cli.local_sockets import choose
+
+    log(verbose)
+    span = seconds_of(since)
+    where = choose(peer, node, insecure=insecure)
+    finish(events(where, node, follow=follow, since=span, last=last, as_json=as_json))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command(cls=Command)(doctor)
+    app.command(cls=Command)(events)

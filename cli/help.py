@@ -169,6 +169,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Another node", "zmesh doctor edge-7"),
         ("For a health check", "zmesh doctor --quiet"),
     ),
+    "zmesh events": (
+        ("The last 50 of the node here", "zmesh events"),
+        ("The last hour of another node", "zmesh events edge-7 --since 1h"),
+        ("What happens from now on", "zmesh events edge-7 -f -n 1"),
+    ),
     "zmesh reload": (("The only node here, or that of the identity", "zmesh reload"), ("", "zmesh reload edge-7")),
     "zmesh config": (("", "zmesh config show --config node.toml"),),
     "zmesh config check": (("", "zmesh config check --config node.toml"),),

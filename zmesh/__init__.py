@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         Member,
         MemberList,
         MeshGraph,
+        NodeEvent,
         NodeLoad,
         NodeStatus,
         PingResult,
@@ -162,6 +163,7 @@ __all__ = [
     "MeshError",
     "MeshGraph",
     "Message",
+    "NodeEvent",
     "NodeJoined",
     "NodeLeft",
     "NodeLoad",
@@ -295,6 +297,7 @@ _NAMES = {
         "TraceStep",
     ),
     "zmesh.operate.diagnosis": ("Check", "Diagnosis"),
+    "zmesh.operate.node_event": ("NodeEvent",),
     "zmesh.operate.status": (
         "NodeLoad",
         "IdentityStatus",

@@ -214,6 +214,7 @@ class Node:
         self.directives.discover()
         self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
         self.directives.attach_node(self)
+        await self.inspection.events.open()
         await self.directives.start(PLUGINS_START_WITHIN)
         if self._jobs is not None:
             await self._jobs.open()
@@ -349,6 +350,8 @@ class Node:
             self._reaper.close()
         if self._membership is not None:
             self._membership.close()
+        if self.history is not None:
+            self.inspection.events.close()
         self._storage.close()
         self.listening.clear()
 
@@ -553,6 +556,7 @@ class Node:
         self.telemetry.note(report)
         if self.history is not None:
             self.history.note(report, self._end_of)
+            self.inspection.events.note(report, self._end_of)
         if self._journal is not None:
             self._journal.note(report)
         if self._membership is not None:

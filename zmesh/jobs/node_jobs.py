@@ -36,7 +36,7 @@ class NodeJobs:
             if not folder.is_absolute() and file is None:
                 raise Place("jobs").error("folder must be an absolute path, where no file says what it is beside")
         attempts = Attempts(serving, storage, settings.max_seconds, settings.max_output_bytes)
-        self._service = JobService(serving.node_id, settings, folder, attempts)
+        self._service = JobService(serving.node_id, settings, folder, attempts, serving.note)
         JobDirectives(self._service, serving, directives)
 
     @property

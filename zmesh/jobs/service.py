@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zmesh.core.effects import Report
 from zmesh.errors import ConfigError, MeshError, NodeOverloaded, RemoteError
 from zmesh.jobs import processes
 from zmesh.jobs.database import Conflict, Database, Owner, Task
@@ -44,10 +45,18 @@ CLOSE_WITHIN = 5.0
 
 
 class JobService:
-    """The jobs of one node. `folder` is where they are kept; None: it keeps none."""
+    """The jobs of one node. `folder` is where they are kept; None: it keeps none. `note` takes what happens to them."""
 
-    def __init__(self, node_id: str, settings: JobSettings, folder: Path | None, attempts: Attempts) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        settings: JobSettings,
+        folder: Path | None,
+        attempts: Attempts,
+        note: Callable[[Report], None] = lambda report: None,
+    ) -> None:
         self.node_id = node_id
+        self.note = note
         self.settings = settings
         self._folder = folder
         self._attempts = attempts
@@ -69,6 +78,10 @@ class JobService:
         self._crowded = False
         self._clock = (0.0, time.monotonic())
         self._closing = False
+
+    def _audit(self, text: str, *values: object) -> None:
+        audit.info(text, *values)
+        self.note(Report("job_changed", None, None, text % values))
 
     @property
     def keeps(self) -> bool:
@@ -122,7 +135,7 @@ class JobService:
             raise
         self._clock = (base, time.monotonic())
         for status in found.ended:
-            audit.info("job %s of %s: %s", status.id, status.owner, status.shown)
+            self._audit("job %s of %s: %s", status.id, status.owner, status.shown)
         self._queue.close()
         for job in found.waiting:
             self._queue.add(job)
@@ -188,7 +201,7 @@ class JobService:
         if not stored.sequence:
             return stored.status, False
         self._kept_bytes += stored.size_bytes
-        audit.info("%s submits job %s: %s", owner.id, stored.status.id, stored.status.title)
+        self._audit("%s submits job %s: %s", owner.id, stored.status.id, stored.status.title)
         job = Unfinished(
             submission.number,
             owner.id,
@@ -206,7 +219,7 @@ class JobService:
     def cancel(self, status: JobStatus, by: str) -> None:
         """Have the job end; when it has, its status says so."""
         number = status.id.rpartition("/")[2]
-        audit.info("%s cancels job %s of %s", by, status.id, status.owner)
+        self._audit("%s cancels job %s of %s", by, status.id, status.owner)
         attempt = self._running.get(number)
         if attempt is not None:
             attempt.by = by
@@ -219,7 +232,7 @@ class JobService:
             raise RemoteError(f"job {status.id} is {status.state}; cancel it first, or remove it with --force")
         store = await self.ready()
         await store.write(lambda database: database.remove(number), vital=True)
-        audit.info("%s removes job %s of %s", by, status.id, status.owner)
+        self._audit("%s removes job %s of %s", by, status.id, status.owner)
         self.records.changed(number)
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -283,7 +296,7 @@ class JobService:
         attempt = self._attempts.prepare(task, store, self, partial(self.records.changed, number), note_process)
         self._running[number] = attempt
         self.records.changed(number)
-        audit.info("job %s/%s of %s runs: %s", self.node_id, number, job.owner, task.title)
+        self._audit("job %s/%s of %s runs: %s", self.node_id, number, job.owner, task.title)
         try:
             outcome = await self._attempts.run(attempt, store, lambda: job.cancelled)
         finally:
@@ -296,7 +309,7 @@ class JobService:
 
     def _requeue(self, number: str, outcome: Outcome) -> None:
         """Store that a job waits again."""
-        audit.info("job %s/%s waits again after: %s", self.node_id, number, outcome.reason)
+        self._audit("job %s/%s waits again after: %s", self.node_id, number, outcome.reason)
         waits = Outcome(JobState.QUEUED, outcome.code, outcome.reason)
         self._change(number, lambda database: database.requeue(number, outcome), waits)
 
@@ -309,7 +322,7 @@ class JobService:
         self._change(
             number, lambda database: database.finish(number, outcome, returncode, wall, seconds, clock), outcome
         )
-        audit.info("job %s/%s %s%s", self.node_id, number, outcome.state, outcome.reason and f": {outcome.reason}")
+        self._audit("job %s/%s %s%s", self.node_id, number, outcome.state, outcome.reason and f": {outcome.reason}")
 
     def _change(self, number: str, change: Callable[[Database], None], outcome: Outcome) -> None:
         """Store a change of a job's state after those that are being stored."""

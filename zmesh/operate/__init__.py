@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MeshGraph,
         PingResult,
     )
+    from zmesh.operate.node_event import NodeEvent
     from zmesh.operate.operating import EVERYONE, HOP_TIMEOUT, TIMEOUT, Operating
     from zmesh.operate.paths import Hop, RouteExplanation, RouteLoss, RouteOffer, TraceStep
     from zmesh.operate.status import (
@@ -51,6 +52,7 @@ else:
                 "MeshGraph",
                 "PingResult",
             ),
+            "node_event": ("NodeEvent",),
             "operating": (
                 "EVERYONE",
                 "HOP_TIMEOUT",
@@ -103,6 +105,7 @@ __all__ = [
     "Member",
     "MemberList",
     "MeshGraph",
+    "NodeEvent",
     "NodeLoad",
     "NodeStatus",
     "Operating",

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from zmesh.operate.json_form import read_list
 from zmesh.operate.operating import Operating
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from zmesh.operate.diagnosis import Diagnosis
+    from zmesh.operate.node_event import NodeEvent
 
 EXAMINED_WITHIN = 30.0
 """Seconds to wait for the result of an examination, unless a time-out is given."""
@@ -23,3 +27,22 @@ class Diagnosing(Operating):
 
         diagnosis = await self._shown(Diagnosis, DOCTOR, node, None, timeout)
         return compared(diagnosis, time.time())
+
+    async def events_of(
+        self, node: str | None = None, *, since: float | None = None, last: int | None = None, follow: bool = False
+    ) -> AsyncGenerator[NodeEvent, None]:
+        """The last events of a node, the oldest first, and with `follow` all that come, until the iteration is left.
+
+        `since` is how many seconds ago the first may have happened, `last` how many are wanted at most; by default the
+        last 50. A node keeps 4,000, over restarts too if it has a folder of state.
+        """
+        from zmesh.operate.node_event import EVENTS, NodeEvent
+
+        asked: dict[str, object] = {"follow": follow}
+        asked |= {} if since is None else {"since": time.time() - since}
+        asked |= {} if last is None else {"last": last}
+        where = node if node is not None else self._node_with_tables()
+        async with self.stream(where, EVENTS, asked) as replies:
+            async for reply in replies:
+                for event in read_list(NodeEvent, reply.payload, "events", where, EVENTS):
+                    yield event

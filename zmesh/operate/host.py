@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zmesh.observe import Telemetry
     from zmesh.requests import Requests
     from zmesh.runtime import Tasks
-    from zmesh.serving import Serving
+    from zmesh.serving import Directives, Serving
     from zmesh.transport import Transport
 
 
@@ -21,6 +21,7 @@ class Host(Protocol):
     """What is shown of a node."""
 
     config: Config
+    directives: Directives
     engine: Engine
     identity: Identity | None
     listening: list[str]

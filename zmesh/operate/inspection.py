@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.message import is_node_id
 from zmesh.errors import NodeOverloaded
+from zmesh.operate.event_log import EventLog
 from zmesh.operate.examiner import Examiner
 from zmesh.operate.json_form import JsonForm
 from zmesh.operate.members import GRAPH, MEMBERS
@@ -39,6 +40,9 @@ class Inspection:
         own = NodeReader(host, history)
         mesh = MeshReader(host, own)
         self.examiner = Examiner(host, own.status)
+        identity = host.identity
+        state = identity.state.folder if identity is not None and identity.state is not None else None
+        self.events = EventLog(host.config.node_id, state, host.directives, limits)
         shown: dict[str, Callable[[Work], JsonForm]] = {
             STATUS: lambda work: own.status(),
             LOAD: lambda work: own.load(),

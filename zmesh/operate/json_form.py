@@ -54,6 +54,17 @@ def read_answer(kind: type[T], payload: Any, node: str, directive: str) -> T:
         raise RemoteError(f"node {node!r} answers {directive} with something else", node=node) from None
 
 
+def read_list(kind: type[T], payload: Any, key: str, node: str, directive: str) -> list[T]:
+    """The dataclasses in one list of the answer of a node. Raises RemoteError if that is something else."""
+    try:
+        answer = payload.json() if payload is not None else None
+        if not isinstance(answer, dict) or not isinstance(answer.get(key), list):
+            raise ValueError(f"there is no {key}")
+        return [from_json(kind, each) for each in answer[key]]
+    except (ValueError, TypeError, OverflowError):
+        raise RemoteError(f"node {node!r} answers {directive} with something else", node=node) from None
+
+
 def _fields(kind: type[Any]) -> list[tuple[str, str, Any, bool]]:
     """Of each field: its name, its key in JSON, its type, and whether it must be there."""
     known = _known.get(kind)

@@ -37,6 +37,8 @@ RECEPTOR_GROUP = "receptor.worker"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+OWN = "zmesh:"
+"""The namespace of the directives that every node has, and that none advertises."""
 _SHOWN = 8
 
 
@@ -311,7 +313,7 @@ class Directives:
     def capabilities(self) -> list[str]:
         """The directives by name, and `namespace:!ErrorName` for each plugin that could not be loaded."""
         failed = [f"{namespace}:!{failure.error}" for namespace, failure in self._failures.items()]
-        return sorted([*self._entries, *failed])
+        return sorted([*(name for name in self._entries if not name.startswith(OWN)), *failed])
 
     def closers(self) -> Iterator[Callable[[], Awaitable[object]]]:
         """The `async def close()` of each plugin that has one and has started, to be awaited when the node closes."""

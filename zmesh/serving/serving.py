@@ -154,6 +154,7 @@ class Serving:
         refusal = self.refusal(request.directive, request.sender)
         if refusal is not None:
             request.finish(reason=NotAllowed.code, error=refusal)
+            self.note(Report("call_refused", None, None, refusal))
         return refusal is None
 
     def subject(self, sender: str) -> Subject:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zmesh.operate import EXAMINED_WITHIN
+from zmesh.sync.iteration import Iteration
 from zmesh.sync.operating import Operating
 
 if TYPE_CHECKING:
-    from zmesh.operate import Diagnosis
+    from zmesh.operate import Diagnosis, NodeEvent
 
 
 class Diagnosing(Operating):
@@ -17,3 +18,10 @@ class Diagnosing(Operating):
     def doctor(self, node: str | None = None, *, timeout: float | None = EXAMINED_WITHIN) -> Diagnosis:
         """What is wrong with a node, and what mends it."""
         return self._do(lambda: self._mesh.doctor(node, timeout=timeout))
+
+    def events_of(
+        self, node: str | None = None, *, since: float | None = None, last: int | None = None, follow: bool = False
+    ) -> Iteration[NodeEvent]:
+        """The last events of a node, the oldest first, and with `follow` all that come."""
+        events = self._mesh.events_of(node, since=since, last=last, follow=follow)
+        return self._iterating(Iteration(self._opened(), events, events.aclose))

@@ -31,6 +31,7 @@ from zmesh.errors import AddressError, Closed, ConfigError
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, USAGE, Failure
 from zmesh_cli.local_sockets import url_of
 from zmesh_cli.logs import set_level, set_up_logging
+from zmesh_cli.notification import Notification
 from zmesh_cli.parameters import NodeSettings
 from zmesh_cli.signals import ENDING, has_terminal, not_ignored
 from zmesh_cli.terminal import ATOMIC, STDIN, STDOUT, Output, print_error, print_line, record
@@ -67,10 +68,11 @@ async def run_node(
         set_level(config.log_level)
         controller.watch(partial(_set_level, controller))
     printer = _EventPrinter()
+    systemd = Notification()
     if as_json:
         controller.watch(printer.on_event)
     local = None
-    with _stops(until_eof, partial(_reload, controller)) as stops:
+    with _stops(until_eof, partial(_reload, controller, systemd)) as stops:
         taken = _IdTakenStop(stops)
         controller.watch(taken.on_event)
         next_stop = asyncio.ensure_future(stops.get())
@@ -80,7 +82,9 @@ async def run_node(
             if not next_stop.done():
                 local = _open_local_socket(controller)
                 await printer.ready(controller, local, as_json=as_json)
+                systemd.ready(f"node {controller.node_id}")
             code = await next_stop
+            systemd.stopping()
             if taken.text is not None:
                 print_error(f"{taken.text}; choose another id with --id, or end the other node")
                 _close_at_once(USAGE)
@@ -94,6 +98,7 @@ async def run_node(
             next_stop.cancel()
             _remove(local)
             await controller.close()
+            systemd.close()
     return DONE if code is None else code
 
 
@@ -250,8 +255,9 @@ def _stops(until_eof: bool, reload: Callable[[], None]) -> Iterator[asyncio.Queu
             loop.remove_signal_handler(number)
 
 
-def _reload(controller: Controller) -> None:
+def _reload(controller: Controller, systemd: Notification) -> None:
     """Have the node read its settings and its identity anew; it goes on with those it has if they are bad."""
+    systemd.reloading()
     try:
         reloaded = controller.reload()
     except Closed:
@@ -261,6 +267,7 @@ def _reload(controller: Controller) -> None:
     else:
         if not any(reloaded):
             log.info("reloaded; no setting has changed")
+    systemd.ready(f"node {controller.node_id}")
 
 
 def _set_level(controller: Controller, event: Event) -> None:

@@ -5,8 +5,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from zmesh_cli.conversion import Command, Group
-from zmesh_cli.help import CONNECTION
+from zmesh_cli.help import CONNECTION, NODE, OUTPUT
 from zmesh_cli.parameters import AsJson, ConfigFile, Listen, NodeId, NodeInsecure, NodePeer, NodeSettings, finish
+
+State = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        metavar="DIR",
+        help="The folder of the identity of the node.",
+        show_default=False,
+        rich_help_panel=CONNECTION,
+    ),
+]
 
 
 def reload(
@@ -17,16 +28,7 @@ def reload(
             help="The id of a node of this user on this machine; by default that of the identity, or the only one.",
         ),
     ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            "--state",
-            metavar="DIR",
-            help="The folder of the identity of the node.",
-            show_default=False,
-            rich_help_panel=CONNECTION,
-        ),
-    ] = None,
+    state: State = None,
     as_json: AsJson = False,
 ) -> None:
     """Read the settings of a local node anew.
@@ -86,10 +88,80 @@ def config_show(
     _end(show(NodeSettings(file, node_id, listen, peer, insecure), as_json=as_json))
 
 
+service = typer.Typer(
+    name="service",
+    cls=Group,
+    help="Run a node as a systemd unit.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="The name of the unit.", rich_help_panel=NODE)]
+OfUser = Annotated[
+    bool, typer.Option("--user", help="A unit of this user, also if that is root.", rich_help_panel=NODE)
+]
+
+
+@service.command("install", cls=Command)
+def service_install(
+    name: Name = "zmesh",
+    user: OfUser = False,
+    file: ConfigFile = None,
+    state: State = None,
+    unconfined: Annotated[
+        bool,
+        typer.Option(
+            "--unconfined",
+            help="Without a sandbox: for a node whose commands (zmesh run) work on the machine.",
+            rich_help_panel=NODE,
+        ),
+    ] = False,
+    no_start: Annotated[
+        bool, typer.Option("--no-start", help="Start it at the next boot only.", rich_help_panel=NODE)
+    ] = False,
+    only_print: Annotated[
+        bool, typer.Option("--print", help="Print the unit, and do nothing.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Have systemd run a node, now and at each boot.
+
+    As root it is a unit of the system, with a user and a folder of its own unless there is an identity, which is used
+    then; for others a unit of this user. It is watched over, started again when it ends, and confined to what a node
+    needs.
+    """
+    from zmesh_cli.systemd import install, unit_of
+
+    unit = unit_of(name, user=user, config=file, state=state, unconfined=unconfined)
+    _end(install(unit, start=not no_start, only_print=only_print))
+
+
+@service.command("uninstall", cls=Command)
+def service_uninstall(name: Name = "zmesh", user: OfUser = False) -> None:
+    """Stop the unit, and remove it.
+
+    The identity and the state of the node stay.
+    """
+    from zmesh_cli.systemd import uninstall, unit_of
+
+    _end(uninstall(unit_of(name, user=user)))
+
+
+@service.command("status", cls=Command)
+def service_status(name: Name = "zmesh", user: OfUser = False, as_json: AsJson = False) -> None:
+    """Show whether the unit runs.
+
+    The exit code is 0 if it does, and 3 if not.
+    """
+    from zmesh_cli.systemd import status, unit_of
+
+    _end(status(unit_of(name, user=user), as_json=as_json))
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command(cls=Command)(reload)
     app.add_typer(config)
+    app.add_typer(service)
 
 
 def _end(code: int) -> NoReturn:

@@ -9,7 +9,7 @@ TOX    = .venv/bin/tox
 PYENVS = $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.*/bin/python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-all lint type docs bench soak fuzz dev clean
+.PHONY: help .venv demo test test-all dist lint type docs bench soak fuzz dev clean
 
 help:           ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -41,6 +41,9 @@ soak: .venv/dev ## run 60,000 random meshes on all cores (an hour on two); print
 fuzz: .venv/dev ## give every decoder 10^7 malformed inputs in all, guided by coverage (some minutes; Python 3.11 to 3.13)
 	$(PIP) --editable '.[fuzz]'
 	.venv/bin/python -m tests.fuzz.run
+
+dist: .venv/dev ## build the sdist and the wheel of a release, and check them
+	.venv/bin/python tests/setup/release.py
 
 dev: .venv/dev  ## put every tool into .venv, for an editor and for .venv/bin/pytest
 

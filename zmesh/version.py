@@ -1,4 +1,4 @@
-"""The version of this software; `setup.cfg` has it too."""
+"""The version of this software, which stands nowhere else; `setup.cfg` reads it here."""
 
 from __future__ import annotations
 

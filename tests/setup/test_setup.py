@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import zmesh
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"zmesh": ROOT / "zmesh", "zmesh_cli": ROOT / "cli"}
 COLLECTION = "ansible_collections.zmesh.mesh"
@@ -46,14 +48,14 @@ def test_every_package_folder_has_an_init_file() -> None:
         assert without == []
 
 
-def test_the_installed_distribution_is_the_one_of_this_tree(setup: configparser.ConfigParser) -> None:
-    assert importlib.metadata.version("zmesh-mq") == setup["metadata"]["version"]
+def test_the_installed_distribution_is_the_one_of_this_tree() -> None:
+    assert importlib.metadata.version("zmesh-mq") == zmesh.__version__
     assert importlib.resources.files("zmesh").joinpath("py.typed").is_file()
 
 
-def test_the_collection_has_the_version_of_the_distribution(setup: configparser.ConfigParser) -> None:
+def test_the_collection_has_the_version_of_the_distribution() -> None:
     galaxy = ROOT.joinpath(*COLLECTION.split("."), "galaxy.yml").read_text().splitlines()
-    assert f"version: {setup['metadata']['version']}" in galaxy
+    assert f"version: {zmesh.__version__}" in galaxy
 
 
 def test_every_entry_point_can_be_loaded() -> None:

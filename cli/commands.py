@@ -35,6 +35,8 @@ from zmesh_cli.parameters import (
     Verbose,
     check_count,
     check_interval,
+    complete_directives,
+    complete_targets,
     finish,
     log,
     seconds,
@@ -105,6 +107,7 @@ def ping(
         str | None,
         typer.Argument(
             metavar="[TARGET]",
+            autocompletion=complete_targets,
             help="The id of a node, such as edge-7, of an ephemeral one ID@NODE; or which nodes: tag:NAME, !NODE to "
             "leave it out, or several with commas between them.",
             show_default=False,
@@ -166,6 +169,7 @@ def send(
             metavar="NAMESPACE:ACTION",
             help="The directive, which says what the node is to do, such as echo:echo; 'zmesh routes' lists those of "
             "each node.",
+            autocompletion=complete_directives,
         ),
     ],
     payload: Annotated[

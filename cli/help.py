@@ -175,6 +175,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("What happens from now on", "zmesh events edge-7 -f -n 1"),
     ),
     "zmesh reload": (("The only node here, or that of the identity", "zmesh reload"), ("", "zmesh reload edge-7")),
+    "zmesh completion": (("For bash, in ~/.bashrc", "source <(zmesh completion bash)"),),
     "zmesh service": (("", "zmesh service install"),),
     "zmesh service install": (
         ("With the identity in use", "zmesh service install"),

@@ -17,6 +17,7 @@ from zmesh_cli.parameters import (
     StopAfter,
     Verbose,
     check_seconds,
+    complete_targets,
     finish,
     given,
     log,
@@ -79,6 +80,7 @@ def run(
         str | None,
         typer.Argument(
             metavar="TARGET",
+            autocompletion=complete_targets,
             help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them.",
             show_default=False,
         ),

@@ -32,6 +32,10 @@ def main() -> NoReturn:
         stdio.prepare()
         from zmesh_cli.commands import app
 
+        if "_ZMESH_COMPLETE" in os.environ:
+            from zmesh_cli import completion
+
+            completion.prepare()
         try:
             app(prog_name="zmesh")
         finally:

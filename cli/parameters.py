@@ -113,24 +113,53 @@ class NodeSettings(NamedTuple):
         return Config.load(self.file, node_id=self.node_id, listen=listen, peers=peers, insecure=insecure)
 
 
+def _nodes(ctx: typer.Context, incomplete: str) -> list[str]:
+    from zmesh_cli.completion import nodes
+
+    return nodes(ctx, incomplete)
+
+
+def complete_targets(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The nodes and tags that the shell offers."""
+    from zmesh_cli.completion import targets
+
+    return targets(ctx, incomplete)
+
+
+def complete_directives(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The directives that the shell offers."""
+    from zmesh_cli.completion import directives
+
+    return directives(ctx, incomplete)
+
+
 Node = Annotated[
     str,
     typer.Argument(
         metavar="NODE",
         help="The id of a node, such as edge-7; of an ephemeral one ID@NODE, such as cli-4f2a@hub.",
         show_default=False,
+        autocompletion=_nodes,
     ),
 ]
 NodeOrHere = Annotated[
     str | None,
-    typer.Argument(metavar="[NODE]", help="The id of a node; by default the one where the command joins."),
+    typer.Argument(
+        metavar="[NODE]",
+        help="The id of a node; by default the one where the command joins.",
+        autocompletion=_nodes,
+    ),
 ]
-Member = Annotated[str, typer.Argument(metavar="NODE", help="The id of a node, such as edge-7.", show_default=False)]
+Member = Annotated[
+    str,
+    typer.Argument(metavar="NODE", help="The id of a node, such as edge-7.", show_default=False, autocompletion=_nodes),
+]
 AnyTarget = Annotated[
     str | None,
     typer.Argument(
         metavar="[TARGET]",
         help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them; by default all.",
+        autocompletion=complete_targets,
     ),
 ]
 At = Annotated[

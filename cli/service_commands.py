@@ -157,11 +157,27 @@ def service_status(name: Name = "zmesh", user: OfUser = False, as_json: AsJson =
     _end(status(unit_of(name, user=user), as_json=as_json))
 
 
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)],
+) -> None:
+    """Print what makes a shell complete commands.
+
+    It completes node ids, targets and directives of the mesh too, where a node answers within a second. For bash put
+    this into ~/.bashrc: source <(zmesh completion bash)
+    """
+    from zmesh_cli.completion import SHELLS, script
+
+    if shell not in SHELLS:
+        raise typer.BadParameter(f"it must be one of {', '.join(SHELLS)}")
+    typer.echo(script(shell), nl=False)
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command(cls=Command)(reload)
     app.add_typer(config)
     app.add_typer(service)
+    app.command(cls=Command)(completion)
 
 
 def _end(code: int) -> NoReturn:

@@ -33,8 +33,13 @@ COMMANDS = [
     "identity",
     "revoke",
     "reload",
+    "doctor",
+    "events",
+    "completion",
 ]
 GROUPS = {
+    "config": ("check", "show"),
+    "service": ("install", "uninstall", "status"),
     "invites": ("ls", "rm"),
     "authority": ("ls", "rotate", "sign", "export"),
     "context": ("ls", "use", "rm"),
@@ -54,6 +59,7 @@ PLACEHOLDERS = {
     "TICKET",
     "ID",
     "SRC... DST",
+    "SHELL",
 }
 
 
@@ -135,7 +141,7 @@ OTHERS = [
     and not {"cancel", "-t"} & {*line.split()}  # test_cancel and test_run have those
     and not path.startswith("zmesh job")  # test_jobs does
     and path not in ("zmesh cp", "zmesh forward", "zmesh expose", "zmesh nc")  # test_cp and test_forward do
-    and not path.startswith(("zmesh events", "zmesh service", "zmesh bundle"))  # others have those
+    and not path.startswith(("zmesh events", "zmesh service", "zmesh completion"))  # others have those
     and path != "zmesh doctor"  # which finds that a busy machine is late; tests/operate/test_faults.py has it
     and not OF_TRUST & {*path.split()[1:]}  # test_trust and test_membership do
 ]

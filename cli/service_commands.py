@@ -60,7 +60,7 @@ def config_check(
     insecure: NodeInsecure = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a node could be started with these settings.
+    """Say whether a node could start with these.
 
     Reads the file, the environment and the identity as 'zmesh node' does, loads the plugins for their settings, and
     opens nothing. What is wrong is one line, with its place.
@@ -123,7 +123,7 @@ def service_install(
         bool, typer.Option("--print", help="Print the unit, and do nothing.", rich_help_panel=OUTPUT)
     ] = False,
 ) -> None:
-    """Have systemd run a node, now and at each boot.
+    """Have systemd run a node from now on.
 
     As root it is a unit of the system, with a user and a folder of its own unless there is an identity, which is used
     then; for others a unit of this user. It is watched over, started again when it ends, and confined to what a node
@@ -160,7 +160,7 @@ def service_status(name: Name = "zmesh", user: OfUser = False, as_json: AsJson =
 def completion(
     shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)],
 ) -> None:
-    """Print what makes a shell complete commands.
+    """Print the completion script of a shell.
 
     It completes node ids, targets and directives of the mesh too, where a node answers within a second. For bash put
     this into ~/.bashrc: source <(zmesh completion bash)

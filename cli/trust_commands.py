@@ -76,7 +76,7 @@ def init(
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a mesh, and the identity of this node.
+    """Make a mesh, and this node's identity.
 
     The authority is a key that decides who is in the mesh. It stays in a file here; 'zmesh invite' makes tickets that
     it accepts.

@@ -6,12 +6,18 @@ than a ping takes. Values that can't be converted are left to Typer, which has t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
+from zmesh_cli.exit_codes import DONE, USAGE
 from zmesh_cli.help import usage_pieces, write_examples, write_options
+
+UsageError: Any = BadParameter.__base__
+"""What Typer raises for a command line that it can't take; the class is public in some of its versions only."""
 
 NUMBERS: dict[str, Callable[[str], float]] = {
     "canary": int,
@@ -60,10 +66,31 @@ class Group(TyperGroup):
         """The parameters, without Typer's conversion."""
         return [_converting(parameter) for parameter in super().get_params(ctx)]
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command, and exit; what it was given wrongly is one line, and the exit code is USAGE."""
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except UsageError as error:
+            from zmesh_cli.terminal import print_error  # here: few command lines are wrong
+
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()
+            else:
+                print_error(usage_line(error))
+            code = USAGE
+        sys.exit(code if isinstance(code, int) else DONE)
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, then the exit codes."""
         write_examples(ctx.command_path, formatter)
         super().format_epilog(ctx, formatter)
+
+
+def usage_line(error: Any) -> str:
+    """What is wrong with a command line, and where its usage is."""
+    text = error.format_message().removeprefix("Invalid value: ").rstrip(".")
+    where = "zmesh" if error.ctx is None else error.ctx.command_path
+    return f"{text}; '{where} -h' has its usage"
 
 
 def _converting(parameter: Any) -> Any:

@@ -70,7 +70,7 @@ class _Run(AtNodes):
                 **fleet.rules,
             )
         except ConfigError as error:
-            raise Failure(str(error), USAGE) from None
+            raise Failure(str(error).replace("stop_after", "--stop-after"), USAGE) from None
         if not self._waits:
             self._session.controller.watch(lambda event: _give_up_unknown(outcomes, event))
         await self._follow(outcomes, table=fleet.group)

@@ -99,7 +99,14 @@ def choose(peer: str | None, target: str | None = None, *, insecure: bool = Fals
         return Place(peer, not peer.startswith(("ipc://", "inproc://")), insecure)
     local = alive()
     if peer:
-        return Place(_named(local, peer) or peer, False, insecure)
+        if (url := _named(local, peer)) is None:
+            running = f"; running are {', '.join(each.name for each in local[:CHOICES_SHOWN])}" if local else ""
+            raise Failure(
+                f"--peer {peer}: no node of yours with that id runs here{running}; give one that does, or a URL, "
+                "such as tcp://host:port",
+                USAGE,
+            )
+        return Place(url, False, insecure)
     if target is not None and local[1:] and (url := _named(local, target.rpartition("@")[2])) is not None:
         return Place(url, False)
     match local:

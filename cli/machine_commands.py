@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zmesh_cli.conversion import Command
+from zmesh_cli.conversion import Command, UsageError
 from zmesh_cli.help import COMMAND, FLEET
 from zmesh_cli.parameters import (
     AsJson,
@@ -71,7 +71,12 @@ class Run(Command):
         """Parse the arguments before the first `--`."""
         at = args.index("--") if "--" in args else len(args)
         ctx.meta[WORDS] = args[at + 1 :]
-        return super().parse_args(ctx, args[:at])
+        try:
+            return super().parse_args(ctx, args[:at])
+        except UsageError as error:
+            if at == len(args) and sum(not word.startswith("-") for word in args) > 1:
+                error.message += "; what is to run comes after --, as in: zmesh run edge-7 -- uname -a"
+            raise
 
 
 def run(

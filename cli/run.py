@@ -52,7 +52,7 @@ class Command:
         for text in variables:
             name, equals, value = text.partition("=")
             if not name or (not equals and name not in os.environ):
-                raise Failure(f"--env {text}: give NAME=VALUE, or the NAME of a variable that is set here", USAGE)
+                raise Failure(f"--env {text!r}: give NAME=VALUE, or the NAME of a variable that is set here", USAGE)
             environment[name] = value if equals else os.environ[name]
         line = [SHELL, "-c", " ".join(words)] if shell else list(words)
         return cls(line, environment, terminal=terminal, **options)

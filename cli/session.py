@@ -55,7 +55,8 @@ class Session:
         identity: Identity | None = None,
     ) -> None:
         if target is not None and not is_address(target):
-            raise Failure(f"{target!r} is not the id of a node: an id is 1 to 64 of A-Z a-z 0-9 . _ -", USAGE)
+            many = "; 'zmesh run', 'cp' and 'nodes' take several nodes" if "," in target or ":" in target else ""
+            raise Failure(f"{target!r} is not the id of a node: an id is 1 to 64 of A-Z a-z 0-9 . _ -{many}", USAGE)
         self.host = ""
         """The id of the node at the other end of its link, once joined."""
         self.controller = Controller(config_at(place, route_timeout, identity))

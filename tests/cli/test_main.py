@@ -1,5 +1,6 @@
 """The command itself: help, version, errors of usage, unexpected errors, Ctrl-C."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -38,14 +39,14 @@ def test_without_a_command_it_shows_its_help(shell: Any) -> None:
 def test_an_unknown_command_comes_with_a_suggestion(shell: Any) -> None:
     done = shell.run("pong")
     assert done.returncode == 2
-    assert b"Did you mean 'ping'?" in done.stderr
+    assert b"Did you mean 'ping'" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("ping",), ("send", "a"), ("cancel",), ("routes", "a", "b"), ("node", "a")])
 def test_too_few_or_too_many_arguments_are_a_usage_error(shell: Any, words: tuple[str, ...]) -> None:
     done = shell.run(*words)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b"Error: " in done.stderr
+    assert re.fullmatch(rb"zmesh: .*; .zmesh \w+ -h. has its usage\n|zmesh: give either .*\n", done.stderr)
 
 
 def test_an_unexpected_error_is_one_line_and_a_traceback_with_zmesh_debug(shell: Any) -> None:
@@ -88,9 +89,9 @@ def test_an_error_that_ctrl_c_caused_is_an_interruption(shell: Any, failing: str
 
 
 def test_an_error_whose_context_is_a_group_with_the_same_error_is_one_line(shell: Any) -> None:
-    done = shell.run("ping", "a", "--peer", "nonsense")  # the node raises the first error of its task group
+    done = shell.run("ping", "a", "--peer", "no/url")  # the node raises the first error of its task group
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"zmesh: 'nonsense' is no address")
+    assert done.stderr.startswith(b"zmesh: 'no/url' is no address")
     assert done.stderr.count(b"\n") == 1
 
 

@@ -115,6 +115,7 @@ class _Tour:
         await self._ping()
         await self._http(web)
         await self._file()
+        await self._command()
         await self._files()
         async with self._forwarding(web) as forwarded:
             await self._kill()
@@ -217,6 +218,19 @@ class _Tour:
             if await asyncio.to_thread(_digest_of, os.path.join(self._nodes.files(name), "app.bin")) != digest:
                 raise Failure(f"the file at {name!r} is not the one that was copied", FAILED)
         await show.result(f"the same file at {len(others)} nodes; {took:.2f} s in all")
+
+    async def _command(self) -> None:
+        show = self._show
+        await show.heading(
+            "A command at all nodes; their permissions let 'home' have it run, and equal outputs are one"
+        )
+        began = time.perf_counter()
+        answer = await self._run("run", "--all", "--group", "--", "uname", "-s", stderr=subprocess.STDOUT)
+        took = time.perf_counter() - began
+        await show.say(answer)
+        if f"{len(LINKS)} nodes: {len(LINKS)} done" not in answer:
+            raise Failure("the command is not done at all nodes", FAILED)
+        await show.result(f"done at all {len(LINKS)} nodes after {took:.2f} s")
 
     async def _kill(self) -> None:
         show, nodes = self._show, self._nodes

@@ -22,7 +22,7 @@ from typing import IO, Any
 from zmesh import trust
 from zmesh_cli.exit_codes import FAILED, Failure
 
-ALLOW = '{"tcp:connect": ["home"], "file:write": ["home"]}'
+ALLOW = '{"exec:run": ["home"], "file:write": ["home"], "tcp:connect": ["home"]}'
 """Whom each node allows what takes over a machine: the commands that join at 'home'."""
 COMMAND = (sys.executable, "-P", "-m", "zmesh_cli")
 MESH = "demo"

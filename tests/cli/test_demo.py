@@ -27,8 +27,8 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     assert (demo.returncode, err) == (0, b""), shown
     assert clean.left() == []
     assert os.listdir(clean.folder) == []
-    headings = re.findall(r"^\d\. .*$", shown, re.MULTILINE)
-    assert [heading[0] for heading in headings] == list("123456789")
+    headings = re.findall(r"^(\d+)\. ", shown, re.MULTILINE)
+    assert headings == [str(number) for number in range(1, 11)]
     assert "\x1b" not in shown
     assert len(re.findall(r"^  \$ zmesh node --id ", shown, re.MULTILINE)) == 5
     assert re.search(r"^    tail +(north|south) +\d+ +3 .* (as cheap|the cheapest|the only)", shown, re.MULTILINE)
@@ -41,6 +41,8 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     assert digest is not None
     assert re.search(r"=> the same digest as here; .* \d+ MB/s", shown)
     assert "zmesh: 4 nodes: 4 done\n  => the same file at 4 nodes" in shown
+    assert "--- away, home, north, south, tail (5): done" in shown
+    assert "=> done at all 5 nodes" in shown
     paths = re.findall(r"^  path: (.*)$", shown, re.MULTILINE)
     assert sorted(paths) == ["home > north > away > tail", "home > south > away > tail"]
     assert "/ is the page: Hello from a web server" in shown
@@ -61,6 +63,7 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
         ("@big.bin", signal.SIGKILL),
         ("zmesh forward", signal.SIGKILL),
         ("is the page", signal.SIGTERM),
+        ("zmesh run", signal.SIGTERM),
         ("kill -9", signal.SIGINT),
     ],
 )

@@ -3,12 +3,12 @@
     python -m benchmarks.chaos [--seconds 60] [--seed 0] [--json]
 
 Seven nodes in a ring with chords, each a process of its own; each link is a proxy. Three clients, one of them
-ephemeral, send echoes, transfers of up to 2 MB there and back, streams of replies, work that fails, that crashes, that
-never ends and that nobody knows, to nodes that may be up or down or do not exist, with and without a timeout, and
-cancel some of it. They copy files to nodes and back, and no file that is not whole may have its name. It runs on the
-loop, in threads and in processes of its own. Meanwhile nodes die, hang, leave and come back, and links are cut, closed,
-silent, silent one way, frozen, slow, or turn a bit over. In the end all is put right, and what is under way must come
-to its end.
+ephemeral, send echoes, transfers of up to 2 MB there and back, streams of replies, commands, work that fails, that
+crashes, that never ends and that nobody knows, to nodes that may be up or down or do not exist, with and without a
+timeout, and cancel some of it. They copy files to nodes and back, and no file that is not whole may have its name. It
+runs on the loop, in threads and in processes of its own. Meanwhile nodes die, hang, leave and come back, and links are
+cut, closed, silent, silent one way, frozen, slow, or turn a bit over. In the end all is put right, and what is under
+way must come to its end.
 
 One of the clients also opens connections through the mesh (`chaos_tunnels`): what comes back over one is the beginning
 of what was sent, and all of it if it has ended as it should. They count among `lost`, `wrong` and `unended`.
@@ -101,7 +101,9 @@ def config(name: str, allow: Mapping[str, Sequence[str]] = MappingProxyType({}),
 @asynccontextmanager
 async def node(name: str, peers: list[str], folder: Path) -> AsyncIterator[str]:
     """One node of the mesh; gives its URL."""
-    mesh = zmesh.Controller(config(name, listen=(LOCAL,), peers=peers, allow={"file:*": ["*"]}))
+    allow = {"file:*": ["*"], "exec:run": ["*"]}
+    commands = {"exec": {"directory": str(folder)}}
+    mesh = zmesh.Controller(config(name, listen=(LOCAL,), peers=peers, allow=allow, plugins=commands))
     serve_work(mesh, folder / f"{name}.runs")
     async with mesh, serve_tunnels(mesh):
         yield mesh.listening[0]

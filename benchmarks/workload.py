@@ -35,6 +35,7 @@ KINDS = (
     "nothing",
     "leave",
     "awaited",
+    *("command",) * 2,
 )
 SMALL = (0, 10, 100, 3000, 70_000)
 LARGE = (100_000, 500_000, 2_000_000)
@@ -42,6 +43,7 @@ TIMEOUTS = (None, None, 0.2, 1.0, 4.0, 15.0)
 CANCEL_AFTER = (0.0, 0.02, 0.2, 1.0)
 PIECE = 50_000
 STEP = 0.02
+CODE = 7  # of commands
 REPLIES = 12
 OVERTIME = 2.0
 UNDER_WAY = 25
@@ -159,6 +161,8 @@ def choose(rng: random.Random, number: int, nodes: Sequence[str]) -> Plan:
     )
     cancel_after = rng.choice(CANCEL_AFTER) if rng.random() < 0.15 else None
     timeout = rng.choice(TIMEOUTS)
+    if kind == "command":
+        timeout = None  # which for a command begins when it is started
     if kind == "never" and timeout is None and cancel_after is None:
         cancel_after = rng.choice(CANCEL_AFTER)
     recipient = NOBODY if rng.random() < 0.03 else rng.choice(nodes)
@@ -176,6 +180,8 @@ def answers(plan: Plan) -> list[bytes]:
             return [f"{plan.number} {index}".encode() for index in range(plan.size)]
         case "fail":
             return [b"partly"]
+        case "command":
+            return [b"".join(b"%d %d\n" % (plan.number, index) for index in range(plan.size))]
         case _:
             return []
 
@@ -249,8 +255,8 @@ class Client:
         """Send one request."""
         sent = Sent(plan)
         self.sent.append(sent)
-        if plan.kind in ("leave", "awaited"):
-            self._spawn(self._ask(sent))
+        if plan.kind in ("leave", "awaited", "command"):
+            self._spawn(self._run(sent) if plan.kind == "command" else self._ask(sent))
             return
         if plan.kind == "copy":
             sent.message_id = f"copy-{plan.number}"
@@ -334,6 +340,23 @@ class Client:
         except TimeoutError:
             sent.cancelled = patience.expired()
             sent.end("cancelled" if sent.cancelled else "timed_out")
+
+    async def _run(self, sent: Sent) -> None:
+        """Run a command that notes its run in the directory of commands, writes lines, and exits with CODE."""
+        plan = sent.plan
+        sent.message_id = f"command-{plan.number}"
+        lines = f"for n in $(seq 0 {plan.size - 1}); do echo {plan.number} $n; sleep {STEP}; done"
+        words = ["sh", "-c", f"echo {sent.message_id} >>commands.runs; {lines}; exit {CODE}"]
+        try:
+            async with asyncio.timeout(plan.cancel_after), self.mesh.run(plan.recipient, words) as process:
+                output, _ = await process.communicate()
+            sent.replies.append((1, output))
+            sent.end("eof" if process.returncode == CODE else f"exit code {process.returncode}")
+        except zmesh.MeshError as error:
+            sent.end(error.code)
+        except TimeoutError:
+            sent.cancelled = True
+            sent.end("cancelled")
 
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -89,7 +89,7 @@ def fuzz_packet(data: bytes) -> None:
     frames = split(data)
     with suppress(WireError):
         packet = wire.decode_packet(frames)
-        wire.pass_on(frames, {packet.destination.encode(): 1}, wire.host_of(packet.source))
+        wire.pass_on(frames, {packet.destination.encode(): 1}, wire.host_of(packet.source).encode())
         wire.verify(frames, packet)
 
 

@@ -24,7 +24,7 @@ def test_a_body_may_be_longer_by_its_tag_and_no_more():
     frames = wire.encode_sealed(Kind.CHUNK, "b", "a", HEAD, bytes(MAX_BODY + SEAL_TAG_BYTES + 1))
     with pytest.raises(WireError):
         wire.decode_packet(frames)
-    assert wire.pass_on(frames, {b"b": 1}, "x") is None
+    assert wire.pass_on(frames, {b"b": 1}, b"x") is None
     plain = wire.encode_packet(Kind.CHUNK, "b", "a", HEAD, bytes(MAX_BODY + 1))
     with pytest.raises(WireError):
         wire.decode_packet(plain)
@@ -34,7 +34,7 @@ def test_a_body_may_be_longer_by_its_tag_and_no_more():
 def test_a_sealed_packet_is_passed_on_by_the_fib(size):
     frames = wire.encode_sealed(Kind.CHUNK, "b", "a", HEAD, bytes(size))
     wire.decode_packet(frames)
-    found, onward = wire.pass_on(frames, {b"b": 1}, "x")
+    found, onward = wire.pass_on(frames, {b"b": 1}, b"x")
     assert found == 1
     assert wire.decode_packet(onward)._replace(ttl=255) == wire.decode_packet(frames)
 
@@ -62,3 +62,12 @@ def test_what_is_authenticated_differs_in_each_field():
         wire.authenticated(Kind.CHUNK, "ba", ""),
     }
     assert len(routes) == 5
+
+
+@pytest.mark.parametrize(
+    ("source", "passes"), [("x", False), ("leaf@x", False), ("ax", True), ("leaf@ax", True), ("x@a", True)]
+)
+def test_a_packet_that_names_the_node_itself_as_its_source_is_not_passed_on(source, passes):
+    frames = wire.encode_packet(wire.Kind.CHUNK, "b", source, b"head", b"body")
+    wire.decode_packet(frames)  # as the first one of that source was
+    assert (wire.pass_on(frames, {b"b": 1}, b"x") is not None) is passes

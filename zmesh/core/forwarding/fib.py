@@ -29,12 +29,14 @@ class Ingress(Protocol):
 class Fib:
     """The FIB of one node; empty at a leaf, which forwards nothing."""
 
-    __slots__ = ("_egress", "_ingress", "_node")
+    __slots__ = ("_egress", "_ingress", "_node", "_ports")
 
     def __init__(self, node: NodeId) -> None:
-        self._node = node
+        self._node = node.encode()
         self._egress: dict[bytes, tuple[LinkId, Queue]] = {}
         self._ingress: dict[LinkId, Ingress] = {}
+        self._ports: dict[LinkId, tuple[LinkId, Queue]] = {}
+        """What `_egress` has for each link, one object for all destinations, so that it stays in the caches."""
 
     def admit(self, link: LinkId, ingress: Ingress) -> None:
         """Pass packets of this link on; not for the link of a leaf, whose packets the engine checks."""
@@ -43,10 +45,14 @@ class Fib:
     def close(self, link: LinkId) -> None:
         """A link is gone; the routes over it are entered anew before the stimulus ends."""
         self._ingress.pop(link, None)
+        self._ports.pop(link, None)
 
     def enter(self, destination: NodeId, link: LinkId, queue: Queue) -> None:
         """Packets for that node leave on this link, if nothing waits in its queue."""
-        self._egress[destination.encode()] = (link, queue)
+        port = self._ports.get(link)
+        if port is None:
+            port = self._ports[link] = (link, queue)
+        self._egress[destination.encode()] = port
 
     def remove(self, destination: NodeId) -> None:
         """There is no route to that node any more."""

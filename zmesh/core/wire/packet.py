@@ -78,6 +78,7 @@ _READ = Struct(">HBBBBHII")
 """The header, with the version and the kind as one number."""
 _TTL = 3
 _TO_LENGTH = 4
+_AT = ord("@")
 _KINDS = {VERSION << 8 | kind: int(kind) for kind in Kind}
 _ROUTED = frozenset(number for number, kind in _KINDS.items() if kind >= FIRST_ROUTED)
 _LONGEST = SINGLE_PART - HEADER_BYTES - 2 * 255
@@ -190,7 +191,7 @@ def verify(frames: Frames | list[bytes], packet: Packet) -> None:
         raise ChecksumError("its checksum does not fit")
 
 
-def pass_on(frames: Frames | list[bytes], table: Mapping[bytes, T], node: NodeId) -> tuple[T, Frames] | None:
+def pass_on(frames: Frames | list[bytes], table: Mapping[bytes, T], node: bytes) -> tuple[T, Frames] | None:
     """What `table` has for the destination of a packet, and the packet as a forwarder passes it on, with a ttl of one
     less. None if it has nothing, or the packet ends here, is not sound, or names `node` or an address that was not read
     of late as its source: `decode_packet` is for these.
@@ -206,8 +207,11 @@ def pass_on(frames: Frames | list[bytes], table: Mapping[bytes, T], node: NodeId
     number, flags, ttl, _, of_length, reserved, size, _ = _READ.unpack_from(first)
     head_at = source_at + of_length
     body_at = head_at + size
-    known = _addresses.get(first[source_at:head_at])
-    if known is None or known[1] == node or number not in _ROUTED or ttl < 2 or reserved or size > MAX_HEAD:
+    # Of an address, nothing is read but that it is known: with many pairs, each object that is read is a cache miss.
+    source = first[source_at:head_at]
+    if source not in _addresses or number not in _ROUTED or ttl < 2 or reserved or size > MAX_HEAD:
+        return None
+    if source == node or (source.endswith(node) and source[-len(node) - 1] == _AT):
         return None
     passed = first[:_TTL] + _TTLS[ttl - 1] + first[_TTL + 1 :]
     sealed = flags & _SEALING

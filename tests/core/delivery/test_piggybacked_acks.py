@@ -5,7 +5,7 @@ import pytest
 from tests.core.delivery.delivery_harness import ID, OTHER, REPLIES, acknowledged, answer, request, sent
 from zmesh.core import wire
 from zmesh.core.delivery.flow_control import WINDOW
-from zmesh.core.delivery.peers import ACK_DELAY, FEW_EXCHANGES
+from zmesh.core.delivery.peers import ACK_DELAY, FEW_EXCHANGES, PIGGYBACK_AFTER
 from zmesh.core.message import Eof
 from zmesh.core.wire import ACKS, FLAG_EXTENDED, FLAG_FIRST, FLAG_LAST, AckItem, Kind
 
@@ -13,10 +13,31 @@ from zmesh.core.wire import ACKS, FLAG_EXTENDED, FLAG_FIRST, FLAG_LAST, AckItem,
 def test_the_next_request_acknowledges_the_replies_of_the_last_one(side):
     side.call()
     side.on_chunk(answer())
-    (chunk,) = sent(side.call(id=OTHER))
+    (chunk,) = sent(side.call(id=OTHER, now=PIGGYBACK_AFTER))
     assert wire.decode_acks(chunk.extensions[ACKS]) == [AckItem(*REPLIES, 1, WINDOW)]
     assert sent(side.tick(ACK_DELAY), Kind.ACK) == []
     assert side.counts["pending_acks"] == 0
+
+
+def test_acks_of_quick_calls_go_together_with_a_later_one(side):
+    ids = [bytes([number]) * 16 for number in range(3)]
+    for number, id in enumerate(ids):
+        (chunk,) = sent(side.call(id=id, now=number * PIGGYBACK_AFTER / 3))
+        side.on_chunk(answer(id=id), now=number * PIGGYBACK_AFTER / 3)
+        assert not chunk.extensions
+    (chunk,) = sent(side.call(id=OTHER, now=PIGGYBACK_AFTER))
+    acks = wire.decode_acks(chunk.extensions[ACKS])
+    assert acks == [AckItem(id, False, 1, WINDOW) for id in ids]
+
+
+def test_acks_that_have_gone_with_a_request_take_the_timer_of_the_next_ones_with_them(side):
+    side.call()
+    side.on_chunk(answer())
+    side.call(id=OTHER, now=PIGGYBACK_AFTER)
+    side.on_chunk(answer(id=OTHER), now=PIGGYBACK_AFTER)
+    assert sent(side.tick(ACK_DELAY), Kind.ACK) == []
+    (ack,) = sent(side.tick(PIGGYBACK_AFTER + ACK_DELAY), Kind.ACK)
+    assert [item.message_id for item in ack.acks] == [OTHER]
 
 
 def test_a_request_that_comes_too_late_finds_nothing_to_acknowledge(side):

@@ -2,8 +2,9 @@
 
 Acks to a peer are collected for ACK_DELAY and sent together; they are sent at once only when a quarter of the window is
 used up, or when something is wrong. So a small request and its reply are two frames, and the acks of both follow later
-in one, or in the first chunk of the next request: a program that awaits one reply after the other sends no ACKs at all.
-With many requests under way, one ACK for all of them costs less than an ack in each chunk.
+in one, or, once they have waited for PIGGYBACK_AFTER, in the first chunk of the next request: a program that awaits one
+reply after the other sends no ACKs at all. With many requests under way, one ACK for all of them costs less than an ack
+in each chunk, and acks that go with the next request at once would delay it: they are read before it is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import CLOSED, MAX_ACKS, MAX_PIGGYBACKED, Kind
 
 ACK_DELAY = 0.020
+PIGGYBACK_AFTER = 0.005
 FEW_EXCHANGES = 4
 """Up to so many exchanges with a peer, acks go with its requests; with more, they are better sent together."""
 
@@ -52,6 +54,7 @@ class Peer:
 
     __slots__ = (
         "acks",
+        "acks_since",
         "address",
         "exchanges",
         "former_windows",
@@ -77,6 +80,8 @@ class Peer:
         self.next_number = first_number
         self.unacked_requests: dict[int, None] = {}
         self.acks: dict[Stream, InboundStream | tuple[int, int]] = {}
+        self.acks_since = 0.0
+        """When the first of them was scheduled."""
         self.path = Path()
         self.exchanges = 0
         self.quota = quota
@@ -274,6 +279,8 @@ class Peers:
         self, peer: Peer, stream: Stream, inbound: InboundStream | None, now: float, *, at_once: bool
     ) -> None:
         """Acknowledge a stream at once or after ACK_DELAY; `inbound` None: say that the exchange is not known here."""
+        if not peer.acks:
+            peer.acks_since = now
         peer.acks[stream] = inbound if inbound is not None else (CLOSED, 0)
         if at_once or len(peer.acks) >= MAX_ACKS:
             self.flush(peer)
@@ -291,12 +298,13 @@ class Peers:
         peer.acks[stream] = (0, PROBE_LIMIT)
         self.flush(peer)
 
-    def take_acks(self, peer: Peer) -> bytes:
+    def take_acks(self, peer: Peer, now: float) -> bytes:
         """The pending acks of the peer, to go with the first chunk of a request; none if they are better sent apart."""
         acks = peer.acks
-        if not 0 < len(acks) <= MAX_PIGGYBACKED or peer.exchanges > FEW_EXCHANGES:
+        if now < peer.acks_since + PIGGYBACK_AFTER or len(acks) > MAX_PIGGYBACKED or peer.exchanges > FEW_EXCHANGES:
             return b""
         peer.acks = {}
+        self._acks.cancel(peer.address)
         return wire.encode_acks(_items(acks))
 
     def flush(self, peer: Peer) -> None:

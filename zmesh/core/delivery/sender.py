@@ -207,7 +207,7 @@ class Sender:
             self.waiting_bytes += len(body)
         else:
             exchange.update_quota()
-        self._send(exchange, chunk, link)
+        self._send(exchange, chunk, link, now)
         self._restart_timer(exchange, now)
         return True
 
@@ -252,7 +252,7 @@ class Sender:
                 break
             if chunk.transmissions == 1 and not chunk.sequence:
                 self.waiting_streams -= 1
-            self._send(exchange, chunk, hop.link)
+            self._send(exchange, chunk, hop.link, now)
             sent += 1
             sent_bytes += chunk.credit
             if not outbound.has_pending:
@@ -453,10 +453,10 @@ class Sender:
             outbound.in_message = outbound.pull_pending = False
             self._forwarding.emit(StreamOver(exchange.outbound_id, exchange.handle))
 
-    def _send(self, exchange: Exchange, chunk: OutboundChunk, link: LinkId) -> None:
+    def _send(self, exchange: Exchange, chunk: OutboundChunk, link: LinkId, now: float) -> None:
         message_id, request = exchange.outbound_id
         sequence, peer = chunk.sequence, exchange.peer
-        acks = self._peers.take_acks(peer) if request and not sequence and peer.acks else b""
+        acks = self._peers.take_acks(peer, now) if request and not sequence and peer.acks else b""
         head = wire.encode_chunk(
             message_id,
             request,

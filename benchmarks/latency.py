@@ -1,6 +1,7 @@
 """The round trip of a small request and its reply, over zmesh and over bare ZeroMQ of the same shape.
 
-    python -m benchmarks.latency [--json] [--check] [--hops 0,1,2,4] [--requests N] [--rounds R] [--size 64]
+    python -m benchmarks.latency [--json] [--check] [--hops 0,1,2,4] [--outstanding 1,10,100] [--requests N]
+                                 [--rounds R] [--size 64]
 
 For each count of forwarding nodes there are two chains on TCP loopback, every node a process of its own: one of zmesh
 nodes, the last of which answers `bench:echo`; and one of `zmq.asyncio` programs which do nothing but await
@@ -10,9 +11,10 @@ at each hop, and the baseline is up to 4 % slower.) The client of both is this p
 alternate, each going first in turn, so that whatever else the machine does meets both alike. The garbage collector is
 left as it is, and the event loop is asyncio's own.
 
-Then the same direct, without a forwarder, with 100 requests under way at all times, in requests a second.
+Then the same direct, without a forwarder, with so many requests under way at all times, in requests a second.
 
-With `--check` the exit status is 1 if the median of zmesh is more than LIMIT times the bare one at any count of hops.
+With `--check` the exit status is 1 if the median of zmesh is more than LIMITS times the bare one at any count of hops.
+These are what zmesh holds; what it is meant to reach is in `benchmarks.report`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 import zmq
 import zmq.asyncio
@@ -52,10 +54,13 @@ from benchmarks.chains import (
 )
 
 MODULE = "benchmarks.latency"
-SCHEMA = "zmesh.bench.latency/1"
-LIMIT = 1.3
+SCHEMA = "zmesh.bench.latency/2"
+LIMITS = {0: 1.7, 1: 1.35}
+LIMIT = 1.2
+"""For more forwarders than LIMITS has."""
+
 OUTSTANDING = 100
-RATE_ROUNDS = 8
+RATE_ROUNDS = 5
 RATE_REQUESTS = 4000
 WARM_UP = 300
 ECHO = "bench:echo"
@@ -102,9 +107,8 @@ class Result(TypedDict):
     size_bytes: int
     requests: int
     rounds: int
-    limit: float
     hops: list[Row]
-    rate: Rate
+    rates: list[Rate]
     machine: Machine
 
 
@@ -136,15 +140,22 @@ async def send_back(sock: zmq.asyncio.Socket) -> None:
 # -- the client -------------------------------------------------------------------------------------------------------
 
 
+class Flood(Protocol):
+    """Makes `count` requests with `outstanding` of them under way at all times; how many a second were answered."""
+
+    def __call__(self, count: int, outstanding: int = OUTSTANDING, /) -> Awaitable[float]:
+        """Make them."""
+
+
 class Client(NamedTuple):
     """The near end of a chain.
 
-    `ask` makes one request after the other and returns the seconds that each took; `flood` makes that many with
-    OUTSTANDING under way at all times, and returns how many a second were answered.
+    `ask` makes one request after the other and returns the seconds that each took; `flood` makes that many with so many
+    under way at all times, and returns how many a second were answered.
     """
 
     ask: Callable[[int], Awaitable[list[float]]]
-    flood: Callable[[int], Awaitable[float]]
+    flood: Flood
 
 
 @asynccontextmanager
@@ -167,14 +178,14 @@ async def bare_client(hops: int, size: int) -> AsyncIterator[Client]:
             expect(echoed[2], frames[2])
             return took
 
-        async def flood(count: int) -> float:
+        async def flood(count: int, outstanding: int = OUTSTANDING) -> float:
             started = clock()
-            for _ in range(OUTSTANDING):
+            for _ in range(outstanding):
                 await sock.send_multipart(frames)
-            for _ in range(count - OUTSTANDING):
+            for _ in range(count - outstanding):
                 await sock.recv_multipart()
                 await sock.send_multipart(frames)
-            for _ in range(OUTSTANDING):
+            for _ in range(outstanding):
                 await sock.recv_multipart()
             return count / (clock() - started)
 
@@ -200,7 +211,7 @@ async def mesh_client(hops: int, size: int) -> AsyncIterator[Client]:
             expect(echoed.readall() if echoed is not None else b"", payload)
             return took
 
-        async def flood(count: int) -> float:
+        async def flood(count: int, outstanding: int = OUTSTANDING) -> float:
             left = iter(range(count))
 
             async def worker() -> None:
@@ -208,7 +219,7 @@ async def mesh_client(hops: int, size: int) -> AsyncIterator[Client]:
                     await mesh.request(far, ECHO, payload)
 
             started = clock()
-            await asyncio.gather(*(worker() for _ in range(OUTSTANDING)))
+            await asyncio.gather(*(worker() for _ in range(outstanding)))
             return count / (clock() - started)
 
         async with mesh:
@@ -269,17 +280,21 @@ def summary(rounds: list[list[float]]) -> Times:
     }
 
 
-async def measure_rate(arguments: argparse.Namespace) -> Rate:
-    """Requests a second without a forwarder and with OUTSTANDING under way: the medians of RATE_ROUNDS."""
-    rates: dict[Kind, list[float]] = {BARE: [], MESH: []}
+async def measure_rates(arguments: argparse.Namespace) -> list[Rate]:
+    """Requests a second without a forwarder, by how many are under way: the medians of RATE_ROUNDS."""
+    measured: list[Rate] = []
     async with clients(0, arguments.size) as found:
-        for client in found.values():
-            await client.flood(RATE_REQUESTS // 4)
-        for turn in range(RATE_ROUNDS):
-            for kind in order(turn):
-                rates[kind].append(await found[kind].flood(RATE_REQUESTS))
-    bare, mesh = round(statistics.median(rates[BARE])), round(statistics.median(rates[MESH]))
-    return {"outstanding": OUTSTANDING, "bare": bare, "zmesh": mesh, "ratio": round(mesh / bare, 3)}
+        for outstanding in arguments.outstanding:
+            rates: dict[Kind, list[float]] = {BARE: [], MESH: []}
+            count = min(RATE_REQUESTS, 1000 + 30 * outstanding)  # few at a time take longer
+            for client in found.values():
+                await client.flood(count // 2, outstanding)
+            for turn in range(RATE_ROUNDS):
+                for kind in order(turn):
+                    rates[kind].append(await found[kind].flood(count, outstanding))
+            bare, mesh = round(statistics.median(rates[BARE])), round(statistics.median(rates[MESH]))
+            measured.append({"outstanding": outstanding, "bare": bare, "zmesh": mesh, "ratio": round(mesh / bare, 3)})
+    return measured
 
 
 async def measure(arguments: argparse.Namespace) -> Result:
@@ -289,16 +304,15 @@ async def measure(arguments: argparse.Namespace) -> Result:
     for count in arguments.hops:
         print(f"{count} hops ...", file=sys.stderr)
         hops.append(await measure_hops(count, arguments))
-    print(f"direct, {OUTSTANDING} outstanding ...", file=sys.stderr)
-    rate = await measure_rate(arguments)
+    print("direct, several outstanding ...", file=sys.stderr)
+    rates = await measure_rates(arguments)
     return {
         "schema": SCHEMA,
         "size_bytes": arguments.size,
         "requests": arguments.requests,
         "rounds": arguments.rounds,
-        "limit": LIMIT,
         "hops": hops,
-        "rate": rate,
+        "rates": rates,
         "machine": machine(began),
     }
 
@@ -308,7 +322,6 @@ async def measure(arguments: argparse.Namespace) -> Result:
 
 def table(result: Result) -> str:
     """The result for people, ready to be quoted in a commit."""
-    rate = result["rate"]
     lines = [
         f"{result['size_bytes']} bytes there and back over TCP loopback, each node a process; microseconds,",
         f"{result['rounds']} rounds of {result['requests']} requests, bare zmq.asyncio and zmesh in turn",
@@ -322,11 +335,12 @@ def table(result: Result) -> str:
             f"  ({spread['p25']:.2f} - {spread['p75']:.2f})"
             f" {bare['p99_us']:>10.0f} {mesh['p99_us']:>10.0f}"
         )
+    lines.append("")
     lines += [
-        "",
-        f"direct, {rate['outstanding']} outstanding: bare {rate[BARE]:,}/s, zmesh {rate[MESH]:,}/s",
-        machine_line(result["machine"]),
+        f"direct, {rate['outstanding']} outstanding: bare {rate[BARE]:,}/s, zmesh {rate[MESH]:,}/s"
+        for rate in result["rates"]
     ]
+    lines.append(machine_line(result["machine"]))
     return "\n".join(lines)
 
 
@@ -338,10 +352,19 @@ def counts(text: str) -> list[int]:
     return values
 
 
+def outstandings(text: str) -> list[int]:
+    """A list such as 1,10,100."""
+    values = [int(part) for part in text.split(",")]
+    if not all(1 <= value <= RATE_REQUESTS // 4 for value in values):
+        raise argparse.ArgumentTypeError(f"each count of requests must be from 1 to {RATE_REQUESTS // 4}")
+    return values
+
+
 def main() -> int:
     """Measure and print; the exit status."""
-    parser = program.parser("benchmarks.latency", "round trips beside bare ZeroMQ", SCHEMA, f"a ratio exceeds {LIMIT}")
+    parser = program.parser("benchmarks.latency", "round trips beside bare ZeroMQ", SCHEMA, "a ratio exceeds its limit")
     parser.add_argument("--hops", type=counts, default=[0, 1, 2, 4], help="counts of forwarding nodes (0,1,2,4)")
+    parser.add_argument("--outstanding", type=outstandings, default=[1, 10, 100], help="requests under way (1,10,100)")
     parser.add_argument("--requests", type=at_least(10), default=100, help="requests a round (100)")
     parser.add_argument("--rounds", type=at_least(2), default=50, help="rounds of each kind (50)")
     parser.add_argument("--size", type=at_least(0), default=64, help="bytes of payload (64)")
@@ -354,9 +377,9 @@ def main() -> int:
         return 0
     result = asyncio.run(measure(arguments))
     missed = [
-        f"{row['ratio']:.2f} of the bare median over {row['hops']} forwarders, limit {LIMIT}"
+        f"{row['ratio']:.2f} of the bare median over {row['hops']} forwarders, limit {LIMITS.get(row['hops'], LIMIT)}"
         for row in result["hops"]
-        if row["ratio"] > LIMIT
+        if row["ratio"] > LIMITS.get(row["hops"], LIMIT)
     ]
     return program.conclude(result, arguments, table(result), missed)
 

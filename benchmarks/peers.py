@@ -55,7 +55,7 @@ from benchmarks.chains import (
     serve,
 )
 from benchmarks.floor import Forwarder, Socket
-from benchmarks.latency import OUTSTANDING, START_TIMEOUT, WARM_UP, Client
+from benchmarks.latency import OUTSTANDING, START_TIMEOUT, WARM_UP, Client, Flood
 
 SCHEMA = "zmesh.bench.peers/1"
 MODULE = "benchmarks.peers"
@@ -150,10 +150,10 @@ async def floor_client(hops: int, size: int) -> AsyncIterator[Client]:
         near.close()
 
 
-def flooding(request: Callable[[], Awaitable[object]]) -> Callable[[int], Awaitable[float]]:
-    """What keeps OUTSTANDING requests in flight, and returns how many a second were answered."""
+def flooding(request: Callable[[], Awaitable[object]]) -> Flood:
+    """What keeps so many requests in flight, and returns how many a second were answered."""
 
-    async def flood(count: int) -> float:
+    async def flood(count: int, outstanding: int = OUTSTANDING) -> float:
         left = iter(range(count))
 
         async def worker() -> None:
@@ -161,7 +161,7 @@ def flooding(request: Callable[[], Awaitable[object]]) -> Callable[[int], Awaita
                 await request()
 
         started = time.perf_counter()
-        await asyncio.gather(*(worker() for _ in range(OUTSTANDING)))
+        await asyncio.gather(*(worker() for _ in range(outstanding)))
         return count / (time.perf_counter() - started)
 
     return flood
@@ -211,8 +211,8 @@ async def zenoh_client(hops: int, size: int) -> AsyncIterator[Client]:
                 took.append(clock() - started)
             return took
 
-        def flooding(count: int) -> float:
-            room, done = threading.Semaphore(OUTSTANDING), threading.Semaphore(0)
+        def flooding(count: int, outstanding: int) -> float:
+            room, done = threading.Semaphore(outstanding), threading.Semaphore(0)
 
             def answered(_: Any) -> None:
                 room.release()
@@ -229,8 +229,8 @@ async def zenoh_client(hops: int, size: int) -> AsyncIterator[Client]:
         async def ask(count: int) -> list[float]:
             return asking(count)
 
-        async def flood(count: int) -> float:
-            return flooding(count)
+        async def flood(count: int, outstanding: int = OUTSTANDING) -> float:
+            return flooding(count, outstanding)
 
         deadline = time.monotonic() + START_TIMEOUT
         while not list(session.get(SUBJECT, payload=payload)) and time.monotonic() < deadline:
@@ -370,8 +370,8 @@ async def c_client(hops: int, size: int) -> AsyncIterator[Client]:
             write(f"1 {count}\n")
             return [float(await asyncio.to_thread(read)) for _ in range(count)]
 
-        async def flood(count: int) -> float:
-            write(f"{OUTSTANDING} {count}\n")
+        async def flood(count: int, outstanding: int = OUTSTANDING) -> float:
+            write(f"{outstanding} {count}\n")
             return count / float(await asyncio.to_thread(read))
 
         yield Client(ask, flood)

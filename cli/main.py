@@ -90,12 +90,12 @@ def _report(error: BaseException) -> int:
     from zmesh_cli.exit_codes import Failure, exit_code
     from zmesh_cli.terminal import print_error
 
-    stdio.discard()
     if isinstance(error, (Failure, MeshError)):
         print_error(str(error))
     elif not isinstance(error, BrokenPipeError):  # on which other programs print nothing either
         text = f"{type(error).__name__}: {error}"
         print_error(f"this should not have happened: {text}; ZMESH_DEBUG=1 in the environment shows where it did")
+    stdio.discard()  # after the line: whoever reads stdout may kill this process when it ends, as ssh does
     return exit_code(error)
 
 

@@ -85,7 +85,7 @@ def test_a_port_here_leads_to_a_port_there_until_a_signal(site: Any, server: Ser
         assert file.readline() == b"back\n"
         connection.shutdown(socket.SHUT_WR)
         assert file.read() == b""
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=90)
     assert (process.returncode, out, err) == (130, b"", b"")
 
@@ -142,7 +142,7 @@ def test_a_node_exposes_a_port_by_a_name_for_its_user_until_a_signal(new_shell: 
     assert b"node 'edge-7' exposes 'web' already; choose another name" in again.stderr
     port = shell.run("nc", "edge-7", str(server.port), "--peer", "hub")
     assert (port.returncode, port.stdout) == (6, b"")
-    exposing.send_signal(signal.SIGINT)
+    exposing.send_signal(signal.SIGTERM)
     exposing.communicate(timeout=90)
     assert exposing.returncode == 130
     gone = shell.run("nc", "edge-7", "web", "--peer", "hub")

@@ -23,12 +23,12 @@ from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, LinkId, MessageId, NodeId
-from zmesh.errors import NotAllowed, TimedOut, Unreachable
+from zmesh.errors import NotAllowed
 from zmesh.identity import Policy
-from zmesh.observe import Router, Telemetry
+from zmesh.observe import Observation, Router, Telemetry
 from zmesh.payloads import PayloadStorage
-from zmesh.requests import ReplyStream, Requests
-from zmesh.runtime import Driver, Tasks, abandon, log_exception, must_propagate, nodes_in_loop, watchdogs
+from zmesh.requests import Requests, answer_of, route_to
+from zmesh.runtime import Driver, Tasks, abandon, nodes_in_loop, watchdogs
 from zmesh.serving import PING, Builtins, Directives, Serving
 from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport, parse_url
 from zmesh.version import __version__
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from zmesh.identity import Identity
     from zmesh.jobs import NodeJobs
     from zmesh.membership import Membership
-    from zmesh.observe import Event, Events, Journal, LinkHistory, LinkStatus, Neighbour, Stats
+    from zmesh.observe import Events, Stats
     from zmesh.reconfiguration import Reloaded
     from zmesh.runtime import OrphanReaper
     from zmesh.serving import Work
@@ -91,6 +91,7 @@ class Node:
         )
         self.router = Router(self.engine)
         self.telemetry = Telemetry(config.node_id)
+        self.observation = Observation(config.node_id, self.engine, self.router, self.telemetry)
         self.directives = directives if directives is not None else Directives()
         self.driver = Driver(self.engine, config.heartbeat, self.note)
         self.tasks = Tasks()
@@ -113,13 +114,10 @@ class Node:
         )
         self.builtins = Builtins(self.router, self.serving)
         self.started, self.identity = now, identity
-        self.history: LinkHistory | None = None
         if not config.ephemeral:  # a command shows others, and is not shown itself
-            from zmesh.observe import LinkHistory
             from zmesh.operate import Inspection
 
-            self.history = LinkHistory()
-            self.inspection = Inspection(self, self.history, limits)
+            self.inspection = Inspection(self, self.observation.keep_history(), limits)
         self.serving.add_builtin(RELOAD, self._on_reload)
         self._security = LinkSecurity(identity.curve.secret if identity else None, insecure=config.insecure)
         self._membership: Membership | None = None
@@ -134,9 +132,6 @@ class Node:
         self._listen = list(config.listen)
         self._peers = list(config.peers)
         self.admission = self.requests.admission
-        self._observers: list[Callable[[Report], None]] = []
-        self._events: set[Events] = set()
-        self._journal: Journal | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -224,7 +219,10 @@ class Node:
         if identity is not None and self._credentials is not None:
             self._credentials.renew(identity.certificate)  # a command has renewed it before it opens its node
         self._transport = Transport(self.driver, security=self._security)
-        self._open_journal()
+        self.observation.addresses = self._transport
+        if not self.config.ephemeral or logging.getLogger("zmesh.observe.journal").isEnabledFor(logging.INFO):
+            assert self.loop is not None
+            self.observation.start_journal(self.loop)
         self._guard = BlockedLoopKeepalive(self.engine, self._transport, self.note)
         watchdogs.add(self._guard, self.config.heartbeat)
         self.driver.start(self._transport)
@@ -330,15 +328,13 @@ class Node:
         self.closed = self.admission.shut = True
         self.driver.close()
         self.requests.end_drain()
-        for events in self._events:
-            events.end()
+        self.observation.end()
         await self.tasks.wind_down(0.0 if self._aborted else HANDLERS_END_WITHIN)
         self._release()
         if self._transport is not None:
             await self._transport.close()
         self._storage.join(1.0)
-        if self._journal is not None:
-            self._journal.close()
+        self.observation.close()
         self._released = True
         await self.tasks.join()
 
@@ -350,7 +346,7 @@ class Node:
             self._reaper.close()
         if self._membership is not None:
             self._membership.close()
-        if self.history is not None:
+        if not self.config.ephemeral:
             self.inspection.events.close()
         self._storage.close()
         self.listening.clear()
@@ -372,12 +368,10 @@ class Node:
         with ExitStack() as steps:  # each is taken, also after one that raises
             if self._task is not None:
                 steps.callback(abandon, self._task)
-            if self._journal is not None:
-                steps.callback(self._journal.close)
+            steps.callback(self.observation.close)
             if self._transport is not None:
                 steps.callback(self._transport.close_now)
-            for events in self._events:
-                steps.callback(events.end)
+            steps.callback(self.observation.end)
             steps.callback(self.requests.end_drain)
             steps.callback(self.tasks.close_now)
             steps.callback(self._release)
@@ -396,14 +390,6 @@ class Node:
     def _leave(self) -> None:
         self.driver.perform(self.engine.close(time.monotonic()))
 
-    def _open_journal(self) -> None:
-        """Start the journal, which logs events for operators; commands do so at level INFO only."""
-        if not self.config.ephemeral or logging.getLogger("zmesh.observe.journal").isEnabledFor(logging.INFO):
-            from zmesh.observe import Journal  # which commands need not load
-
-            assert self.loop is not None
-            self._journal = Journal(self.node_id, self, self.loop)
-
     def listen(self, url: str) -> None:
         """Listen on one more address, now or when the node opens. Raises AddressError if it can't be used."""
         if self._transport is not None:
@@ -420,54 +406,18 @@ class Node:
 
     def watch(self, observer: Callable[[Report], None]) -> None:
         """Have each report of the engine (and of failed dialling, as `dial_failed`) given to `observer`."""
-        self._observers.append(observer)
-
-    def remote_address(self, link: LinkId) -> str:
-        """The URL that a link was dialled at, or the address that it was accepted from; "" if the link is closed."""
-        return self._transport.remote_address(link) if self._transport is not None else ""
+        self.observation.watch(observer)
 
     @property
     def transport(self) -> Transport | None:
         """The sockets, while the node is open."""
         return self._transport
 
-    def _end_of(self, link: LinkId) -> tuple[str, bool]:
-        """Where the other end of a link is, and whether this node has dialled it."""
-        url = self._transport.dialled_url(link) if self._transport is not None else None
-        return (url, True) if url is not None else (self.remote_address(link), False)
-
-    def watch_events(self, observer: Callable[[Event], None]) -> None:
-        """Call `observer` with each event of this node."""
-        from zmesh.observe import event_of
-
-        def note(report: Report) -> None:
-            if (event := event_of(report, self.router, self.remote_address)) is not None:
-                observer(event)
-
-        self.watch(note)
-
-    def neighbour(self, link: LinkId) -> Neighbour:
-        """The other end of a link: where it is, which end dialled, and the round-trip time."""
-        from zmesh.observe import Neighbour
-
-        return Neighbour(*self._end_of(link), self.engine.rtt(link))
-
-    def links(self) -> list[LinkStatus]:
-        """The links that are up, sorted by neighbour."""
-        from zmesh.observe import links_of
-
-        return links_of(self.engine, self.remote_address)
-
     def stats(self) -> Stats:
         """Counts of this moment."""
         from zmesh.observe import stats_of
 
         return stats_of(self.engine, len(self.requests), len(self.serving), self.telemetry.counts)
-
-    def last_heard_by(self, node: str) -> str | None:
-        """The other node that heard last of one that has left, if that is known."""
-        witness = self.engine.last_heard_by(NodeId(Address(node)))
-        return witness if witness != self.node_id else None
 
     def check_address(self, url: str, *, dialled: bool = False) -> None:
         """Raises AddressError for what is no URL of a node, or may not be listened on or dialled, and TypeError."""
@@ -481,14 +431,7 @@ class Node:
         Waiting for an event raises Closed while this node is not open yet.
         """
         self.admission.check_process()
-        from zmesh.observe import Events  # its nine classes take long to make, and no command needs them
-
-        events = Events(self.router, self.remote_address, self._events.discard, self.admission.check_begun)
-        if self.closed:
-            events.end()
-        else:
-            self._events.add(events)
-        return events
+        return self.observation.events(self.admission.check_begun)
 
     async def reachable(self, node: str, timeout: float | None = None) -> None:
         """Wait until there is a route to `node`; on an ephemeral node, until `node` answers a ping.
@@ -501,31 +444,9 @@ class Node:
         self.admission.check_open()
         self.admission.check_loop()
         if self.config.ephemeral:
-            await self._answer_of(node, timeout)
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._route_to(node)
-                return
-        hint = self.engine.hint(Address(node), time.monotonic())
-        raise Unreachable(f"no route to {node!r} after {timeout} s{hint}", node=node)
-
-    async def _route_to(self, node: str) -> None:
-        async with self.events() as events:
-            while node not in self.engine.nodes():
-                if await anext(events, None) is None:
-                    raise self.admission.closed()
-
-    async def _answer_of(self, node: str, timeout: float | None) -> None:
-        def start(request: ReplyStream) -> None:
-            self.requests.send(request, PING, b"", timeout)
-
-        request = ReplyStream(self.requests, MessageId(os.urandom(16)), node, start)
-        request.send()
-        try:
-            await request.only_payload()
-        except TimedOut as error:
-            raise Unreachable(str(error), node=node, message_id=error.message_id) from None
+            await answer_of(self.requests, node, PING, timeout)
+        else:
+            await route_to(self.requests, self.events, node, timeout)
 
     def register(self, name: str, function: Callable[..., object], **options: Any) -> None:
         """Register a directive of this program, and advertise it. `options` are those of Directives.register."""
@@ -553,27 +474,16 @@ class Node:
 
     def note(self, report: Report) -> None:
         """Count, log and pass on a report of the engine or of a part of this node."""
-        self.telemetry.note(report)
-        if self.history is not None:
-            self.history.note(report, self._end_of)
-            self.inspection.events.note(report, self._end_of)
-        if self._journal is not None:
-            self._journal.note(report)
+        self.observation.note(report)
+        if not self.config.ephemeral:
+            self.inspection.events.note(report, self.observation.end_of)
         if self._membership is not None:
             self._membership.note(report)
         if report.event in ("link_up", "link_refused") and report.link is not None and self._transport is not None:
             self._note_dial(report, report.link, self._transport)
         elif report.event == "link_not_greeted":
             self.driver.on_dial_failed(report.text.removeprefix("at "), report.detail)
-        for observer in self._observers:
-            try:
-                observer(report)
-            except BaseException as error:
-                if must_propagate(error):
-                    raise
-                log_exception(log, "an observer of the events of %s raised", self.node_id, error=error)
-        for events in self._events:
-            events.note(report)
+        self.observation.publish(report)
 
     def _note_dial(self, report: Report, link: LinkId, transport: Transport) -> None:
         """Report the outcome of dialling to the engine, which sets the redial delay and quotes it in errors."""

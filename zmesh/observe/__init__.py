@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from zmesh.observe.journal import Journal, Neighbour
     from zmesh.observe.link_history import LinkHistory
     from zmesh.observe.mesh_view import MeshView
+    from zmesh.observe.observation import Observation
     from zmesh.observe.router import Route, Router, Tags
     from zmesh.observe.stats import LinkStatus, Stats, links_of, stats_of
     from zmesh.observe.telemetry import Telemetry
@@ -62,6 +63,7 @@ else:
             ),
             "journal": ("Journal", "Neighbour"),
             "mesh_view": ("MeshView",),
+            "observation": ("Observation",),
             "link_history": ("LinkHistory",),
             "router": ("Route", "Router", "Tags"),
             "stats": ("LinkStatus", "Stats", "links_of", "stats_of"),
@@ -90,6 +92,7 @@ __all__ = [
     "Neighbour",
     "NodeJoined",
     "NodeLeft",
+    "Observation",
     "Route",
     "RouteChanged",
     "Router",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from zmesh.observe.events import Event, Events
+    from zmesh.observe.observation import Observation
     from zmesh.observe.router import Route, Router, Tags
     from zmesh.observe.stats import LinkStatus, Stats
 
@@ -17,17 +18,13 @@ class Observed(Protocol):
 
     router: Router
 
-    def links(self) -> list[LinkStatus]:
-        """The links that are up, sorted by neighbour."""
+    observation: Observation
 
     def stats(self) -> Stats:
         """Counts of this moment."""
 
     def events(self) -> Events:
         """The events from now on."""
-
-    def watch_events(self, observer: Callable[[Event], None]) -> None:
-        """Call `observer` with each event."""
 
     async def reachable(self, node: str, timeout: float | None = None) -> None:
         """Wait until there is a route to `node`."""
@@ -63,7 +60,7 @@ class MeshView(ABC):
 
     def links(self) -> list[LinkStatus]:
         """The links of this node that are up, sorted by neighbour."""
-        return self.node.links()
+        return self.node.observation.links()
 
     def stats(self) -> Stats:
         """Counts of this moment: requests under way, bytes that wait, and how often each event has happened."""
@@ -78,7 +75,7 @@ class MeshView(ABC):
 
     def watch(self, observer: Callable[[Event], None]) -> None:
         """Call `observer` with each event, on the node's loop and as it happens, before anything else is done."""
-        self.node.watch_events(observer)
+        self.node.observation.watch_events(observer)
 
     async def wait_for(self, node: str, timeout: float | None = None) -> None:
         """Wait until there is a route to `node`; at an ephemeral node, until `node` answers a ping.

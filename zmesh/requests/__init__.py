@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zmesh.requests.inbox import Inbox, Replies
     from zmesh.requests.options import RequestOptions
     from zmesh.requests.ping import ActiveWork, Pong, read_pong
+    from zmesh.requests.reachability import answer_of, route_to
     from zmesh.requests.reply_stream import ReplyStream
     from zmesh.requests.requests import Requests
     from zmesh.requests.sent import Sent
@@ -27,6 +28,7 @@ else:
             "inbox": ("Inbox", "Replies"),
             "options": ("RequestOptions",),
             "ping": ("ActiveWork", "Pong", "read_pong"),
+            "reachability": ("answer_of", "route_to"),
             "reply_stream": ("ReplyStream",),
             "requests": ("Requests",),
             "sent": ("Sent",),
@@ -56,6 +58,8 @@ __all__ = [
     "ResponseHandler",
     "Sent",
     "WithHandler",
+    "answer_of",
     "read_pong",
     "repeatable",
+    "route_to",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from types import GeneratorType
 from typing import Any
 
 from zmesh.runtime.interrupts import supervised
@@ -90,6 +91,7 @@ def abandon(task: asyncio.Task[Any]) -> None:
         task.cancel()
         return
     coroutine: Any = task.get_coro()
-    if not coroutine.cr_running:  # else it is what calls this
+    is_running = coroutine.gi_running if isinstance(coroutine, GeneratorType) else coroutine.cr_running
+    if not is_running:  # else it is what calls this
         with suppress(BaseException):  # whatever its `finally` blocks raise, which has no receiver left
             coroutine.close()

@@ -177,7 +177,10 @@ class Runner:
         running.work.reset_code = reset_code
         running.work.cancelled = True
         if running.task is not None:
-            running.task.cancel()
+            if running.task.get_loop().is_closed():
+                abandon(running.task)
+            else:
+                running.task.cancel()
             if not running.started:  # its body will never run
                 self._end(running)
         elif running.claim is not None:
@@ -185,7 +188,8 @@ class Runner:
                 self._end(running)
                 return
             if running.handing is not None:
-                running.handing.cancel()
+                with suppress(RuntimeError):  # the loop is closed
+                    running.handing.cancel()
             if isinstance(running.work.payload, StreamedPayload):
                 running.work.payload.fail(running.work.cancellation())
 

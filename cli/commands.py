@@ -138,7 +138,7 @@ def ping(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Measure the round-trip time to a node, or to many.
+    """Measure round-trip times to nodes.
 
     Prints a line for each answer, then how many were lost and how long they took. Exits with 0 if there was any answer.
 

@@ -104,7 +104,7 @@ def why(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Show why a node is reached as it is, or not at all.
+    """Show why a route is as it is, or missing.
 
     The route in use, what every neighbour offers and why it is not taken, and which one takes over if the link is lost.
     Of a node that can't be reached: when its last route was lost, which node lost it, and why. Exits with 3 then.
@@ -132,7 +132,7 @@ def graph(
     insecure: Insecure = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Show the nodes and links of the mesh as a graph.
+    """Draw the nodes and links of the mesh.
 
     Beside each link stands its cost, once if both ends say the same. A dashed link is listed by one end only.
     """

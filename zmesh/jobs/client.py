@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from zmesh import payloads
 from zmesh.arguments import check_content_type, check_directive, check_metadata, check_node, check_timeout
-from zmesh.errors import NodeRestarted, RemoteError
+from zmesh.errors import NodeRestarted
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -144,10 +144,7 @@ class Jobs(ABC):
         found: list[JobStatus] = []
         async with self.stream(node, "job:list", asked, timeout=timeout, route_timeout=route_timeout) as pages:
             async for page in pages:
-                rows = page.payload.json()
-                if not isinstance(rows, list):
-                    raise RemoteError(f"node {node!r} answers with something else than jobs", node=node)
-                found += [JobStatus.from_json(node, row) for row in rows]
+                found += JobStatus.many_from_json(node, page.payload.json())
         return found
 
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from zmesh.jobs.queue import Outcome, Unfinished, runs_again
-from zmesh.jobs.states import SCHEMA, JobState, JobStatus, Restart
+from zmesh.jobs.rows import PIECE_BYTES, Conflict, Owner, Piece, Recovered, Task
+from zmesh.jobs.states import JobState, JobStatus, Restart
 from zmesh.jobs.submission import Submission
 
 VERSION = 1
 SLEPT_MOST = 86_400.0
 """Seconds that jobs age at most between two runs of their node."""
-PIECE_BYTES = 256 * 1024
 CHECKED_BYTES = 64 * 1024 * 1024
 """Size of a database up to which it is checked when it is opened."""
 LOCKED_WITHIN = 2.0
@@ -56,64 +56,7 @@ INSERT INTO node VALUES (0, 0, '');
 ARRIVING = "arriving"
 """The state of a job whose payload is being stored; of no meaning to anybody else."""
 _HIDDEN = f"state != '{ARRIVING}'"
-_STATUS = ", ".join(
-    f"'{name}', {name}"
-    for name in (
-        "state", "directive", "title", "owner", "key", "priority", "restart", "reason", "code", "returncode",
-        "submitted", "started", "ended", "seconds", "attempts", "attempt_offset", "output_bytes", "omitted_bytes",
-    )
-)  # fmt: skip
-STDOUT, STDERR, REPLY, MORE = 1, 2, 3, 4
-"""What a piece of output is: of a command's stdout or stderr; the beginning of a reply, or the rest of it."""
-
-
-class Piece(NamedTuple):
-    """A piece of a job's output. `offset`: bytes of output before it; `head`: what a reply begins with."""
-
-    kind: int
-    data: bytes
-    head: str | None = None
-    offset: int = 0
-    attempt: int = 1
-    row: int = 0
-
-
-class Owner(NamedTuple):
-    """The submitter of a job: a node, and the tags that it had."""
-
-    id: str
-    tags: tuple[str, ...] = ()
-    own: bool = False
-    """The node's own user, who may do anything."""
-
-
-class Task(NamedTuple):
-    """What has to be known of a job to run it."""
-
-    sequence: int
-    number: str
-    owner: Owner
-    directive: str
-    title: str
-    content_type: str
-    metadata: Mapping[str, str]
-    seconds: float | None
-    attempt: int
-    input_bytes: int
-    output_bytes: int
-
-
-class Recovered(NamedTuple):
-    """What a node finds when it starts: jobs that wait, those that ended with its last run, and their processes."""
-
-    waiting: list[Unfinished]
-    ended: list[JobStatus]
-    processes: list[str]
-    seen: float
-
-
-class Conflict(Exception):
-    """A number or a key is that of another job; its text is for the submitter."""
+_COLUMNS = ", ".join(JobStatus._fields[1:])
 
 
 class Database:
@@ -121,7 +64,7 @@ class Database:
 
     def __init__(self, path: Path, node_id: str, max_bytes: int) -> None:
         self.path = path
-        self._status = f"SELECT json_object('schema', '{SCHEMA}', 'id', '{node_id}/' || number, {_STATUS}) FROM job"
+        self._status = f"SELECT json_array('{node_id}/' || number, {_COLUMNS}) FROM job"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._connection = sqlite3.connect(path, timeout=LOCKED_WITHIN, isolation_level=None, check_same_thread=False)
@@ -137,6 +80,7 @@ class Database:
             run("PRAGMA auto_vacuum = INCREMENTAL")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
+        run("PRAGMA secure_delete = OFF")  # deleting must write little where the disk is full
         (page,) = run("PRAGMA page_size").fetchone()
         run(f"PRAGMA max_page_count = {(max_bytes + max_bytes // 4 + _SPARE_BYTES) // page}")
         if version > VERSION:
@@ -149,6 +93,15 @@ class Database:
                 error = sqlite3.DatabaseError(answer)
                 error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
                 raise error
+
+    def shrink(self) -> None:
+        """Give room that is not used any more back to the disk; not in a transaction."""
+        for statement in ("wal_checkpoint(TRUNCATE)", "incremental_vacuum(1000)", "wal_checkpoint(TRUNCATE)"):
+            self._connection.execute(f"PRAGMA {statement}").fetchall()
+
+    def checkpoint_by_itself(self, going: bool) -> None:
+        """Whether commits move what is in the log to the database, for which that may have to grow."""
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {1000 if going else 0}")
 
     def close(self) -> None:
         """Close it."""
@@ -476,4 +429,4 @@ class Database:
 
 
 def _status_of(text: str) -> JobStatus:
-    return JobStatus.from_json("", json.loads(text))
+    return JobStatus(*json.loads(text))._checked()

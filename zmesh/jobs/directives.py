@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from zmesh.errors import MeshError, NodeOverloaded, NotAllowed, RemoteError
-from zmesh.jobs.database import MORE, PIECE_BYTES, REPLY, STDOUT, Owner, Piece
+from zmesh.jobs.rows import MORE, PIECE_BYTES, REPLY, STDOUT, Owner, Piece
 from zmesh.jobs.service import JobService, audit
 from zmesh.jobs.states import JobState, JobStatus, is_prefix
 from zmesh.jobs.store import StoreError
@@ -33,7 +33,7 @@ WRITE_OTHERS = "job-admin:write"
 """The permission to cancel and remove jobs of others."""
 LEASE = 15.0
 """Seconds for which a status holds that `job:watch` has sent; it sends another one in a third of that."""
-PAGE = 500
+PAGE = 1000
 MAX_LISTED = 100_000
 
 
@@ -74,7 +74,7 @@ class JobDirectives:
             return {**status.to_json(), "new": is_new}
 
     async def list(self, work: Work) -> AsyncGenerator[bytes, None]:
-        """Jobs, the newest first, as arrays of JSON: all that the sender may see, or those that are asked for."""
+        """Jobs, the newest first, as tables of JSON: all that the sender may see, or those that are asked for."""
         with _refusals():
             asked = _asked(work, {"owner", "states", "limit"})
             owner, states, left = asked.get("owner"), asked.get("states") or [], asked.get("limit", MAX_LISTED)

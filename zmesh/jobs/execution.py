@@ -13,9 +13,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from zmesh.errors import NodeOverloaded, RemoteError, TimedOut
-from zmesh.jobs.database import MORE, PIECE_BYTES, REPLY, STDERR, STDOUT, Database, Task
+from zmesh.jobs.database import Database
 from zmesh.jobs.output import OutputLog
 from zmesh.jobs.queue import Outcome
+from zmesh.jobs.rows import MORE, PIECE_BYTES, REPLY, STDERR, STDOUT, Task
 from zmesh.jobs.states import JobState
 from zmesh.jobs.store import Store
 from zmesh.payloads import Outgoing, Payload, PayloadStorage, Source, StreamedPayload

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from zmesh.errors import NodeOverloaded
-from zmesh.jobs.database import PIECE_BYTES, Database, Owner
+from zmesh.jobs.database import Database
+from zmesh.jobs.rows import PIECE_BYTES, Owner
 from zmesh.jobs.states import JobStatus
 from zmesh.jobs.store import Store
 from zmesh.jobs.submission import Submission

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from zmesh.jobs.database import MORE, PIECE_BYTES, REPLY, Database, Piece, Task
+from zmesh.jobs.database import Database
+from zmesh.jobs.rows import MORE, PIECE_BYTES, REPLY, Piece, Task
 from zmesh.jobs.store import Store, StoreError, Trouble
 
 WAITING_BYTES = 1024 * 1024

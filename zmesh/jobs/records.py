@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from zmesh.errors import RemoteError
-from zmesh.jobs.database import Database, Piece
+from zmesh.jobs.database import Database
 from zmesh.jobs.queue import Outcome
+from zmesh.jobs.rows import Piece
 from zmesh.jobs.states import JobStatus
 from zmesh.jobs.store import Store
+
+_FIELDS = json.dumps(JobStatus._fields)
 
 
 class Records:
@@ -56,22 +58,21 @@ class Records:
         if outcome is None:
             return status
         reason = f"{outcome.reason}{'; ' if outcome.reason else ''}not stored yet"
-        return dataclasses.replace(status, state=outcome.state, code=outcome.code, reason=reason)
+        return status._replace(state=outcome.state, code=outcome.code, reason=reason)
 
     async def pages(
         self, owner: str | None, states: Iterable[str], limit: int, page: int
     ) -> AsyncGenerator[bytes, None]:
-        """Jobs, the newest first, as arrays of JSON with `page` jobs at most. Raises StoreError."""
+        """Jobs, the newest first, as tables of JSON with `page` jobs at most. Raises StoreError."""
         store, before, wanted = await self._ready(), None, [str(state) for state in states]
         while limit > 0:
             size = min(limit, page)
             rows, before = await store.read(partial(_listed, owner, wanted, before, size))
             if self.unsaved:
-                statuses = [self.overlaid(JobStatus.from_json(self.node_id, json.loads(row))) for row in rows]
-                rows = [json.dumps(status.to_json()) for status in statuses]
+                rows = [json.dumps(self.overlaid(JobStatus(*json.loads(row)))) for row in rows]
             limit -= len(rows)
             if rows:
-                yield f"[{','.join(rows)}]".encode()
+                yield f'{{"fields":{_FIELDS},"rows":[{",".join(rows)}]}}'.encode()
             if before is None:
                 return
 

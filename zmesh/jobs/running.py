@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from zmesh.errors import Cancelled, MeshError, NotAllowed, RemoteError
-from zmesh.jobs.database import Task
 from zmesh.jobs.execution import Execution, pieces_of, whole_payload
 from zmesh.jobs.output import OutputLog, Room
 from zmesh.jobs.queue import Outcome
+from zmesh.jobs.rows import Task
 from zmesh.jobs.store import Store
 from zmesh.payloads import Payload, PayloadStorage, StreamedPayload
 from zmesh.remote import RUN

@@ -19,11 +19,12 @@ from typing import Any, TypeVar
 from zmesh.core.effects import Report
 from zmesh.errors import ConfigError, MeshError, NodeOverloaded, RemoteError
 from zmesh.jobs import processes
-from zmesh.jobs.database import Conflict, Database, Owner, Task
+from zmesh.jobs.database import Database
 from zmesh.jobs.intake import store_submission
 from zmesh.jobs.output import RETRY_AFTER
 from zmesh.jobs.queue import Bounds, Finish, Instruction, Outcome, Queue, Requeue, Start, Stop, Unfinished
 from zmesh.jobs.records import Records
+from zmesh.jobs.rows import Conflict, Owner, Task
 from zmesh.jobs.running import Attempt, Attempts
 from zmesh.jobs.settings import JobSettings
 from zmesh.jobs.states import JobState, JobStatus, Restart

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
@@ -101,8 +99,7 @@ def is_prefix(text: object) -> bool:
     return isinstance(text, str) and _JOB_ID.match(f"node/{text}") is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobStatus:
+class JobStatus(NamedTuple):
     """The state of a job at one moment.
 
     `id` names the node that works, `owner` the node that has submitted it. `title` is the command, or the directive.
@@ -150,11 +147,11 @@ class JobStatus:
 
     def lost(self, reason: str) -> Self:
         """What is known of it while its node is out of reach."""
-        return dataclasses.replace(self, state=JobState.LOST, reason=reason, code="unreachable")
+        return self._replace(state=JobState.LOST, reason=reason, code="unreachable")
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value."""
-        return {"schema": SCHEMA} | {name: getattr(self, name) for name in _FIELDS}
+        return {"schema": SCHEMA, **self._asdict()}
 
     @classmethod
     def from_json(cls, node: str, value: object) -> Self:
@@ -162,17 +159,32 @@ class JobStatus:
         try:
             if not isinstance(value, Mapping):
                 raise TypeError(f"a status is a table, not {type(value).__name__}")
-            fields = {name: value[name] for name in _FIELDS if name in value}
-            fields["state"] = JobState(fields["state"])
-            return cls(**fields)
+            fields = {name: value[name] for name in cls._fields if name in value}
+            return cls(**fields)._checked()
         except (TypeError, ValueError, KeyError):
             raise RemoteError(f"node {node!r} answers with something else than a job", node=node) from None
+
+    @classmethod
+    def many_from_json(cls, node: str, value: object) -> list[Self]:
+        """The statuses in a page of `job:list`: a table of `fields`, by name, and `rows`. Raises RemoteError."""
+        try:
+            if not isinstance(value, Mapping):
+                raise TypeError(f"a page is a table, not {type(value).__name__}")
+            names, rows = tuple(value["fields"]), value["rows"]
+            if names == cls._fields:
+                return [cls(*row)._checked() for row in rows]
+            return [cls.from_json(node, dict(zip(names, row, strict=True))) for row in rows]
+        except (TypeError, ValueError, KeyError):
+            raise RemoteError(f"node {node!r} answers with something else than jobs", node=node) from None
+
+    def _checked(self) -> Self:
+        """Itself, with the state as what it is. Raises ValueError and TypeError."""
+        if not isinstance(self.id, str):
+            raise TypeError("an id is text")
+        return self._replace(state=JobState(self.state))
 
 
 def contact_lost(text: str) -> str:
     """For how long a node was out of reach, from the text of the error: `lost contact 12 s ago`."""
     match = _DEPARTED.search(text)
     return f"lost contact {match[1]} ago" if match else f"lost contact{': ' if text else ''}{text}"
-
-
-_FIELDS = tuple(field.name for field in dataclasses.fields(JobStatus))

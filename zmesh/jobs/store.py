@@ -286,12 +286,18 @@ class Store:
             os.unlink(self.folder / RESERVE)
         except OSError:
             return False
+        if self._database is not None:
+            self._database.checkpoint_by_itself(False)  # it would take what has just been freed
         log.warning("the disk of %s is full: what was kept for how jobs end is used", self.folder)
         return True
 
     def renew_reserve(self, database: Database) -> None:
         """Keep some of the disk again, if it has room; an operation for `read`."""
-        self._reserve()
+        if not (self.folder / RESERVE).exists():
+            with suppress(sqlite3.Error):
+                database.shrink()
+            self._reserve()
+            database.checkpoint_by_itself((self.folder / RESERVE).exists())
 
     def _described(self, error: sqlite3.Error | OSError) -> StoreError:
         """The error as whoever waits for the operation gets it."""

@@ -16,6 +16,11 @@ of what was sent, and all of it if it has ended as it should. They count among `
 What befalls whom and when, and what each client sends in which order, follows from the seed; how the two meet depends
 on the machine.
 
+One of the clients leaves jobs as well, some of which may run again. It submits each until it is accepted, cancels some,
+and asks for their states meanwhile. `lied` counts states that differ from what the machine did, as its nodes have
+written it down: jobs that are said to be done and are not, that ran twice though they may not, that are said to run for
+ever, or are not known any more.
+
 Each send must end once. `lost` counts replies that are missing or not what the node gave, `duplicated` work that ran
 twice (each node writes down what it runs before it runs it), replies that came twice and second endings,
 `out_of_order` replies that changed places, `unended` what has not ended SETTLE_WITHIN seconds after the last fault,
@@ -43,6 +48,7 @@ from typing import Any, TypedDict
 import zmesh
 from benchmarks import program
 from benchmarks.chains import LOCAL, Machine, at_least, machine, machine_line, serve
+from benchmarks.chaos_jobs import Submitter, serve_jobs
 from benchmarks.chaos_tunnels import ALLOW as TUNNELS
 from benchmarks.chaos_tunnels import Connector, serve_tunnels
 from benchmarks.cluster import Cluster, Edge, plan
@@ -62,7 +68,7 @@ SETTLE_WITHIN = 40.0
 NUMBERS = 1_000_000
 POLL = 0.1
 ENDINGS = ("eof", "error", "cancelled", "timed_out")
-FAILURES = ("lost", "duplicated", "out_of_order", "unended", "wrong", "left_behind")
+FAILURES = ("lost", "duplicated", "out_of_order", "unended", "wrong", "left_behind", "lied")
 
 
 class Result(TypedDict):
@@ -82,6 +88,8 @@ class Result(TypedDict):
     unended: int
     wrong: int
     left_behind: int
+    jobs: int
+    lied: int
     ran: int
     reasons: dict[str, int]
     faults: dict[str, int]
@@ -101,10 +109,11 @@ def config(name: str, allow: Mapping[str, Sequence[str]] = MappingProxyType({}),
 @asynccontextmanager
 async def node(name: str, peers: list[str], folder: Path) -> AsyncIterator[str]:
     """One node of the mesh; gives its URL."""
-    allow = {"file:*": ["*"], "exec:run": ["*"]}
-    commands = {"exec": {"directory": str(folder)}}
-    mesh = zmesh.Controller(config(name, listen=(LOCAL,), peers=peers, allow=allow, plugins=commands))
+    allow = {"file:*": ["*"], "exec:run": ["*"], "job:*": ["*"]}
+    plugins = {"exec": {"directory": str(folder)}, "job": {"folder": str(folder / f"{name}.jobs")}}
+    mesh = zmesh.Controller(config(name, listen=(LOCAL,), peers=peers, allow=allow, plugins=plugins))
     serve_work(mesh, folder / f"{name}.runs")
+    serve_jobs(mesh, folder / f"{name}.did")
     async with mesh, serve_tunnels(mesh):
         yield mesh.listening[0]
 
@@ -133,7 +142,8 @@ async def run(seconds: float, seed: int) -> Result:
         await asyncio.gather(*(met(client.mesh) for client in clients))
         note(f"{seconds:g} s of chaos ...")
         connector = Connector(clients[1].mesh, seed, NODES)
-        work = [asyncio.create_task(client.work(seconds)) for client in (*clients, connector)]
+        submitter = Submitter(clients[0].mesh, seed, NODES)
+        work = [asyncio.create_task(client.work(seconds)) for client in (*clients, connector, submitter)]
         await cluster.suffer(plan(seed, seconds, NODES, edges))
         await asyncio.gather(*work)
         note("putting all right ...")
@@ -143,6 +153,7 @@ async def run(seconds: float, seed: int) -> Result:
         with contextlib.suppress(AssertionError):
             await eventually(lambda: not any(client.under_way() for client in clients), SETTLE_WITHIN)
         await connector.settle(SETTLE_WITHIN)
+        lies = await submitter.lies(folder, SETTLE_WITHIN)
         left = await left_behind(clients)
         everything = [sent for client in clients for sent in client.sent]
         counted = runs(folder)
@@ -151,7 +162,9 @@ async def run(seconds: float, seed: int) -> Result:
         starts = sum(process.starts for process in cluster.processes.values())
         faults = dict(sorted(cluster.injected.items()))
     note(f"{len(connector.tunnels)} connections, {connector.whole} of them whole")
-    return result(seconds, seed, len(everything), verdict, left, counted.total(), faults, starts, machine(load_before))
+    verdict.complaints.extend(lies)
+    found = result(seconds, seed, len(everything), verdict, left, counted.total(), faults, starts, machine(load_before))
+    return {**found, "jobs": len(submitter.jobs), "lied": len(lies)}
 
 
 async def met(mesh: zmesh.Controller) -> None:
@@ -210,6 +223,8 @@ def result(
         "unended": verdict.unended,
         "wrong": verdict.wrong,
         "left_behind": left,
+        "jobs": 0,
+        "lied": 0,
         "ran": ran,
         "reasons": dict(sorted(verdict.reasons.items())),
         "faults": faults,
@@ -228,6 +243,7 @@ def note(text: str) -> None:
 def table(found: Result) -> str:
     """The result for people."""
     lines = [f"{found['sent']} sends in {found['seconds']:g} s of chaos, seed {found['seed']}; {found['ran']} ran"]
+    lines[0] += f"; {found['jobs']} jobs"
     counts = dict(found.items())
     for names in (ENDINGS, FAILURES):
         lines.append(", ".join(f"{name} {counts[name]}" for name in names))

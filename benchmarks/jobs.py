@@ -14,18 +14,17 @@ LIST_WITHIN milliseconds beyond its round trip.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypedDict
 
 import zmesh
+from benchmarks import program
 from benchmarks.chains import Machine, at_least, machine, machine_line
 from zmesh.testing.process import Process
 
@@ -106,26 +105,23 @@ async def measure(jobs: int, folder: str) -> Result:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.jobs", description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--check", action="store_true", help="status 1 if a limit is passed")
+    goals = f"less than {PER_SECOND:g} a second, or more than {LIST_WITHIN:g} ms"
+    parser = program.parser("benchmarks.jobs", "jobs submitted and listed", SCHEMA, goals)
     parser.add_argument("--jobs", type=at_least(1), default=10_000, help="how many (%(default)s)")
     parser.add_argument("--folder", default=None, help="where the node keeps them; by default a temporary folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         found = asyncio.run(measure(options.jobs, folder))
-    if options.json:
-        print(json.dumps(found))
-    else:
-        print(machine_line(found["machine"]))
-        rates = f"{found['submitted_per_s']:g} submitted a second, {found['requests_per_s']:g} requests"
-        print(f"{found['jobs']} jobs: {rates}")
-        print(f"list of all: {found['ls_ms']} ms, a round trip of it {found['round_trip_ms']} ms")
-    failed = found["submitted_per_s"] < PER_SECOND or found["beyond_ms"] > LIST_WITHIN
-    if options.check and failed:
-        print(f"fails: at least {PER_SECOND:g} a second, and {LIST_WITHIN:g} ms beyond the round trip", file=sys.stderr)
-    return 1 if options.check and failed else 0
+    rates = f"{found['submitted_per_s']:g} submitted a second, {found['requests_per_s']:g} requests"
+    lists = f"list of all: {found['ls_ms']} ms, a round trip of it {found['round_trip_ms']} ms"
+    text = "\n".join((machine_line(found["machine"]), f"{found['jobs']} jobs: {rates}", lists))
+    missed = []
+    if found["submitted_per_s"] < PER_SECOND:
+        missed.append(f"{found['submitted_per_s']:g} submitted a second, at least {PER_SECOND:g}")
+    if found["beyond_ms"] > LIST_WITHIN:
+        missed.append(f"a list takes {found['beyond_ms']} ms beyond its round trip, limit {LIST_WITHIN:g}")
+    return program.conclude(found, options, text, missed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

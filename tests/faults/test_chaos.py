@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COUNTERS = ("lost", "duplicated", "out_of_order", "unended", "wrong", "left_behind")
+COUNTERS = ("lost", "duplicated", "out_of_order", "unended", "wrong", "left_behind", "lied")
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def test_a_few_seconds_of_chaos_lose_double_and_disorder_nothing_and_all_that_wa
     assert found["eof"] > 50
     assert found["faults"]["kill"] > 0
     assert found["starts"] > 7
+    assert found["jobs"] > 3
     connections = re.search(r"^(\d+) connections, (\d+) of them whole$", done.stderr, re.MULTILINE)
     assert connections is not None
     assert int(connections[1]) >= int(connections[2]) > 0

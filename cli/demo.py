@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 
 from zmesh.errors import MeshError
+from zmesh_cli.demo_job import follow_and_die
 from zmesh_cli.demo_processes import COMMAND, MESH, Nodes, Workplace, workplace
 from zmesh_cli.demo_tunnel import Tunnel, tunnel
 from zmesh_cli.exit_codes import DONE, FAILED, Failure
@@ -117,6 +118,7 @@ class _Tour:
         await self._file()
         await self._command()
         await self._files()
+        await self._job()
         async with self._forwarding(web) as forwarded:
             await self._kill()
             await self._page_again(forwarded)
@@ -185,6 +187,22 @@ class _Tour:
             raise Failure(f"the digest is {answer.strip()!r}, and should be {digest}", FAILED)
         rate = FILE_MIB * 1024 * 1024 / 1e6 / took
         await show.result(f"the same digest as here; {took:.2f} s in all, {rate:.0f} MB/s")
+
+    async def _job(self) -> None:
+        """Leave a job, kill the command that follows it, and have another node follow the rest."""
+        show = self._show
+        await show.heading("A job at 'tail' that goes on when the command which follows it is killed")
+        script = "for n in 1 2 3; do echo line $n; sleep 1; done"
+        job = (await self._run("job", "submit", "tail", "--shell", "--", script)).strip()
+        await show.say(job)
+        await show.command("zmesh", "job", "attach", job)
+        seen = await follow_and_die(("job", "attach", job), self._place, self._nodes.environment)
+        await show.say(f"{seen.decode()}(killed)")
+        rest = await self._run("job", "attach", job, "--from", str(len(seen)), "--peer", "away")
+        await show.say(rest)
+        if seen.decode() + rest != "line 1\nline 2\nline 3\n":
+            raise Failure("the output of the job is not whole", FAILED)
+        await show.result("the job went on, and another node had the rest, from the byte that was missing")
 
     @contextlib.asynccontextmanager
     async def _forwarding(self, web: str) -> AsyncIterator[Tunnel]:

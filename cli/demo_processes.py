@@ -22,8 +22,11 @@ from typing import IO, Any
 from zmesh import trust
 from zmesh_cli.exit_codes import FAILED, Failure
 
-ALLOW = '{"exec:run": ["home"], "file:write": ["home"], "tcp:connect": ["home"]}'
-"""Whom each node allows what takes over a machine: the commands that join at 'home'."""
+ALLOW = (
+    '{"tcp:connect": ["home"], "file:write": ["home"], "exec:run": ["home"], "job:*": ["home", "away"], '
+    '"job-admin:read": ["away"]}'
+)
+"""Whom each node allows what takes over a machine: the commands that join at 'home', and at 'away' to see its jobs."""
 COMMAND = (sys.executable, "-P", "-m", "zmesh_cli")
 MESH = "demo"
 START_WITHIN = 20.0

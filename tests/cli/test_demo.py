@@ -28,7 +28,7 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     assert clean.left() == []
     assert os.listdir(clean.folder) == []
     headings = re.findall(r"^(\d+)\. ", shown, re.MULTILINE)
-    assert headings == [str(number) for number in range(1, 11)]
+    assert headings == [str(number) for number in range(1, 12)]
     assert "\x1b" not in shown
     assert len(re.findall(r"^  \$ zmesh node --id ", shown, re.MULTILINE)) == 5
     assert re.search(r"^    tail +(north|south) +\d+ +3 .* (as cheap|the cheapest|the only)", shown, re.MULTILINE)
@@ -45,6 +45,9 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     assert "=> done at all 5 nodes" in shown
     paths = re.findall(r"^  path: (.*)$", shown, re.MULTILINE)
     assert sorted(paths) == ["home > north > away > tail", "home > south > away > tail"]
+    assert re.search(
+        r"^  line 1\n  \(killed\)\n  \$ zmesh job attach .* --from 7 .*\n  line 2\n  line 3$", shown, re.MULTILINE
+    )
     assert "/ is the page: Hello from a web server" in shown
     assert "=> the connection to the web page lives on" in shown
     victim = paths[0].split(" > ")[1]
@@ -61,6 +64,7 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
         ("4. An HTTP", signal.SIGKILL),
         ("5. A file", signal.SIGTERM),
         ("@big.bin", signal.SIGKILL),
+        ("zmesh job attach", signal.SIGKILL),
         ("zmesh forward", signal.SIGKILL),
         ("is the page", signal.SIGTERM),
         ("zmesh run", signal.SIGTERM),

@@ -296,6 +296,18 @@ async def test_jobs_of_others_need_a_permission_and_so_does_what_runs(
         assert any(line in each for each in lines), lines
 
 
+async def test_a_permission_that_is_taken_back_ends_at_the_next_start(tmp_path: Path) -> None:
+    plugins = jobs_in(tmp_path, max_running=1)
+    allow = {"job:*": ["*"], "exec:run": ["ada"]}
+    async with Mesh.star("edge", "ada", allow=allow, plugins=plugins) as mesh:
+        await mesh["ada"].submit("edge", ["sleep", "600"])
+        waits = await mesh["ada"].submit("edge", ["true"], restart="on-restart")
+    async with Mesh.star("edge", "ada", allow={"job:*": ["*"], "exec:run": []}, plugins=plugins) as mesh:
+        with pytest.raises(NotAllowed, match="does not let 'ada' call exec:run any more"):
+            await mesh["ada"].job(waits.id).result()
+        assert not (await mesh["ada"].job(waits.id).status()).output_bytes
+
+
 async def test_limits_of_submitters_and_sizes_are_named(tmp_path: Path) -> None:
     settings = {"max_queued_per_owner": 2, "max_payload_bytes": 100_000, "max_output_bytes": 2048, "max_readers": 1}
     async with Mesh.star("edge", "desk", allow=EVERYONE, plugins=jobs_in(tmp_path, **settings)) as mesh:

@@ -71,6 +71,18 @@ def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_when_it_has_end
     assert jobs.cancel("a", "by 'ada'") == []
 
 
+def test_jobs_that_are_submitted_and_cancelled_leave_nothing_behind() -> None:
+    jobs = queue(running=1, per_owner=1)
+    jobs.add(job("runs"))
+    for number in range(10_000):
+        jobs.add(job(str(number), sequence=number))
+        jobs.cancel(str(number), "by 'ada'")
+        if number % 1000 == 0:
+            jobs.check()
+    jobs.check()
+    assert len(jobs) == 1
+
+
 def test_a_failure_is_tried_again_after_a_pause_that_doubles() -> None:
     jobs = queue()
     jobs.add(job("a", restart=TWICE))

@@ -18,6 +18,10 @@ DELAY_FIRST, DELAY_MOST = 1.0, 60.0
 """Seconds after a failure until a job runs again: the first time, doubling, and at most."""
 
 
+SLACK = 64
+"""Ranks of cancelled jobs that an owner's heap may hold beside as many as it has jobs."""
+
+
 class Bounds(NamedTuple):
     """How many jobs may wait and run, in all and of one owner."""
 
@@ -213,7 +217,11 @@ class Queue:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _make_ready(self, job: Unfinished) -> None:
-        heapq.heappush(self._ready.setdefault(job.owner, []), job.rank)
+        heap = self._ready.setdefault(job.owner, [])
+        heapq.heappush(heap, job.rank)
+        if len(heap) > 2 * self._unfinished.get(job.owner, 0) + SLACK:  # most of them were cancelled
+            heap[:] = {rank for rank in heap if self._waits(rank[2])}
+            heapq.heapify(heap)
 
     def _remove(self, job: Unfinished) -> None:
         del self._jobs[job.number]
@@ -267,6 +275,8 @@ class Queue:
         free = [job for job in waiting if self._running.get(job.owner, 0) < self._bounds.running_per_owner]
         if free and self.running < self._bounds.running and not self._closed:
             raise AssertionError("a job waits though it might run")
+        if any(len(heap) > 2 * len(self._jobs) + SLACK + 1 for heap in self._ready.values()):
+            raise AssertionError("an owner's heap grows without jobs")
         ranks = {rank for heap in self._ready.values() for rank in heap}
         if any(job.rank not in ranks for job in waiting):
             raise AssertionError("a job waits for ever")

@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 TICK, TICK_IDLE = 5.0, 60.0
 """Seconds between two notes that the node runs, each with a look at what need not be kept; while no job runs."""
+SWEEP_EACH = 1000
+"""Jobs after whose end is looked anew at what need not be kept."""
 SWEEP = 200
 """Jobs that one transaction removes, at most."""
 CLOSE_WITHIN = 5.0
@@ -76,6 +78,7 @@ class JobService:
         self._timer: asyncio.TimerHandle | None = None
         self._swept = asyncio.Event()
         self._kept_bytes = 0
+        self._finished = 0
         self._crowded = False
         self._clock = (0.0, time.monotonic())
         self._closing = False
@@ -320,6 +323,9 @@ class JobService:
         """Store how a job has ended."""
         clock = self._age()
         wall = time.time()
+        self._finished += 1
+        if self._finished % SWEEP_EACH == 0:
+            self._swept.set()
         self._change(
             number, lambda database: database.finish(number, outcome, returncode, wall, seconds, clock), outcome
         )

@@ -95,7 +95,7 @@ async def test_other_threads_are_told_at_once_also_before_the_loop_has_seen_what
     thread.join()
     assert counts == [MESSAGES]
     await eventually(lambda: mesh["a"].node.engine.waiting_streams == MESSAGES)
-    assert mesh["a"].node._admission._reserved_bytes == 0
+    assert mesh["a"].node.admission._reserved_bytes == 0
 
 
 async def test_many_threads_together_get_no_more_in_than_one(mesh):

@@ -90,7 +90,7 @@ def authority_rotate(*, finish: bool, ask: bool, agent: str | None, state: str |
     issuer = _issuer(identity)
     if finish:
         mark = trust.finish_rotation(issuer)
-        tell_node(identity)
+        reload_node(identity)
         write_line(
             f"{trust.grouped(mark)} signs from now on.\n"
             "Certificates of the former one are replaced as they are renewed; 'zmesh authority ls' lists the\n"
@@ -99,7 +99,7 @@ def authority_rotate(*, finish: bool, ask: bool, agent: str | None, state: str |
         return DONE
     passphrase, agent_key = new_passphrase() if ask else None, public_line(agent)
     made = trust.begin_rotation(issuer, identity, passphrase, agent_key)
-    tell_node(identity)
+    reload_node(identity)
     write_line(
         f"next authority  {trust.grouped(made.fingerprint)}\n"
         "Nodes that are up learn of it now, others when they are back. Back up its key.\n"
@@ -145,15 +145,15 @@ def revoke(subject: str, reason: str, *, state: str | None) -> int:
     """Revoke a node id or a key."""
     identity = trust.load(state)
     trust.revoke(_issuer(identity), identity, subject, reason)
-    told = tell_node(identity)
-    if told:
+    reloaded = reload_node(identity)
+    if reloaded:
         write_line(f"{printable(subject)} is revoked; the mesh learns of it now, and ends its links.\n")
     else:
         write_line(f"{printable(subject)} is revoked; the mesh learns of it when the node of this identity runs.\n")
     return DONE
 
 
-def tell_node(identity: trust.Identity) -> bool:
+def reload_node(identity: trust.Identity) -> bool:
     """Have the node of this identity read its state anew, if it runs here; whether it has."""
     from zmesh_cli.local_sockets import Place, named
     from zmesh_cli.session import Session
@@ -162,12 +162,12 @@ def tell_node(identity: trust.Identity) -> bool:
     if url is None:
         return False
 
-    async def tell() -> None:
+    async def reload() -> None:
         async with Session(Place(url, False)) as session:
             await session.controller.request(session.host, RELOAD, timeout=RELOAD_WITHIN)
 
     try:
-        asyncio.run(tell())
+        asyncio.run(reload())
     except (Failure, MeshError) as error:
         print_error(f"the node {identity.node_id!r} here does not know of it yet: {error}; zmesh reload")
         return False

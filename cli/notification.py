@@ -1,4 +1,4 @@
-"""What systemd is told of a node by its socket (sd_notify(3)): that it is ready, reloads, stops, and is not blocked.
+"""Notifications of a node to systemd (sd_notify(3)): that it is ready, reloads, stops, and is not blocked.
 
 Without NOTIFY_SOCKET in the environment nothing is sent. Processes that the node starts do not get the variables.
 """

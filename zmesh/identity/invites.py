@@ -71,7 +71,7 @@ class Invites:
         return len(before) - len(after)
 
     def check(self, token: bytes, node_id: str, public: bytes, now: float) -> Invite:
-        """The invite that this token redeems. Raises TrustError that tells why it does not, StateError."""
+        """The invite that this token redeems. Raises TrustError with the reason if it redeems none, StateError."""
         invite = next((each for each in self._read() if each.token_hash == hash_of(token)), None)
         key = fingerprint(public)
         mend = f"; zmesh invite {node_id} makes another ticket"

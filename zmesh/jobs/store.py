@@ -1,7 +1,7 @@
 """The thread that reads and writes the database of jobs: one transaction for all that waits (group commit).
 
 A disk that is full, a database that another process has locked, or one that is damaged is a StoreError of whoever
-waits for the operation. A damaged database is moved aside and a new one begun; `on_damage` is told where it lies.
+waits for the operation. A damaged database is moved aside and a new one begun; `on_damage` gets its path.
 """
 
 from __future__ import annotations

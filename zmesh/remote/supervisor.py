@@ -157,28 +157,28 @@ class Supervisor:
     def _start(self, id: int, descriptors: list[int]) -> None:
         size = os.fstat(descriptors[0]).st_size
         command: dict[str, Any] = marshal.loads(os.pread(descriptors[0], size, 0))
-        told, failed = os.pipe()
+        outcome, failed = os.pipe()
         try:
             pid = os.fork()
         except OSError as error:
-            os.close(told)
+            os.close(outcome)
             self._report({"id": id, "errno": error.errno, "stage": "fork"})
             return
         else:
             if pid == 0:
                 execute(command, descriptors[1:], failed)
             self._sessions[id] = Session(id, pid, command["grace"])
-            self._starting[told] = id
-            self._poll.register(told, select.POLLIN)
+            self._starting[outcome] = id
+            self._poll.register(outcome, select.POLLIN)
         finally:
             os.close(failed)
 
-    def _on_executed(self, told: int) -> None:
+    def _on_executed(self, outcome: int) -> None:
         """The command is executed, or it is said why it can't be."""
-        text = os.read(told, 64)
-        self._poll.unregister(told)
-        os.close(told)
-        id = self._starting.pop(told)
+        text = os.read(outcome, 64)
+        self._poll.unregister(outcome)
+        os.close(outcome)
+        id = self._starting.pop(outcome)
         session = self._sessions[id]
         if not text:
             self._report({"id": id, "pid": session.pid})

@@ -44,7 +44,7 @@ class Outcome:
     """What was written of a request that was opened for writing."""
 
     stopped: bool = False
-    """Whether its payload is no longer wanted, of which the engine tells a writer."""
+    """Whether its payload is no longer wanted, which the engine reports to a writer."""
 
     @property
     def eof(self) -> Eof | None:

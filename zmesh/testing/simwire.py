@@ -101,9 +101,9 @@ class Wire:
         self.down = False
         self.removed = False
         self.channel = b""
-        """The CURVE public keys that the engines are told."""
+        """The CURVE public keys that the engines are given."""
         self.local = False
-        """Whether the engines are told that nobody but their user opens the connection."""
+        """Whether the connection is local to the engines: only their user can open it."""
         self.session = Session(0.0)
         self.session.broken = True
         self._attempt = 0

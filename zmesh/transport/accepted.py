@@ -51,7 +51,7 @@ _RECEIVED = struct.Struct("=128xQ")
 class AcceptedConnection:
     """One accepted connection.
 
-    `address` is "" if it was closed too soon to tell; `greeted`: a message has come; `left` counts the sweeps that it
+    `address` is "" if it was closed too soon; `greeted`: a message has come; `left` counts the sweeps that it
     may be without one.
     """
 

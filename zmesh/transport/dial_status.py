@@ -60,7 +60,7 @@ class DialFailure(StrEnum):
     """The other end speaks plaintext, and the URL has a key."""
 
     WRONG_KEY = "wrong_key"
-    """The other end has another key than the URL, or closed the connection: the one can't be told from the other."""
+    """The other end has another key than the URL, or closed the connection: CURVE does not say which."""
 
     PROXY = "proxy"
     """The proxy is reached and did not connect to the peer."""

@@ -55,7 +55,7 @@ def curve_speed() -> float | None:
 
 
 def path_mtu(host: str) -> int | None:
-    """The size of the largest packet to a numeric address that the kernel knows to pass; None if it can't be told.
+    """The size of the largest packet to a numeric address that the kernel knows to pass; None if it is unknown.
 
     Sends nothing: the kernel has it from its interface and from what routers have reported (RFC 1191).
     """

@@ -132,5 +132,5 @@ shared = ZapHandler()
 
 
 def key_of(frame: zmq.Frame) -> bytes:
-    """The CURVE key of the client that a frame came from, 32 bytes, as the handler has told libzmq."""
+    """The CURVE key of the client that a frame came from, 32 bytes, as the handler has returned it to libzmq."""
     return bytes.fromhex(str(frame.get("User-Id")))

@@ -19,7 +19,7 @@ _ELSEWHERE = ("198.51.100.1", 9)
 
 
 def reachable_urls(listen: tuple[str, ...]) -> tuple[str, ...]:
-    """The URLs to dial for these to listen on. Raises ConfigError if none can be told."""
+    """The URLs to dial for these to listen on. Raises ConfigError if none can be determined."""
     found: dict[str, None] = {}
     for url in listen:
         scheme, _, rest = url.partition("://")

@@ -90,7 +90,7 @@ class _Side(asyncio.Protocol):
         self._relay._on_lost()
 
     def _look(self) -> None:
-        """Find out whether the connection was reset, which a transport that does not read is not told; and again."""
+        """Find out whether the connection was reset, unnoticed by a transport that does not read; and again."""
         sock = self.transport.get_extra_info("socket")
         if self.lost or sock is None:
             return

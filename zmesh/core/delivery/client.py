@@ -369,7 +369,7 @@ class Client:
         return f"; the last node on the way was {neighbour!r}"
 
     def _end(self, exchange: ClientExchange, reason: str, text: str, now: float) -> None:
-        """End an exchange with a last reply made here; the server is told to stop, if it may be at work."""
+        """End an exchange with a last reply made here; the server gets a CANCEL, if it may be at work."""
         if (
             exchange.outbound.next
             and reason in ("timed_out", "unreachable")

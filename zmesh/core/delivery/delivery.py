@@ -131,7 +131,7 @@ class Delivery:
     def on_frame(self, packet: Packet, now: float, via: NodeId | None = None) -> str | None:
         """A frame for this node has come, from neighbour `via`, or None if it is this node's own.
 
-        Returns why it is dropped, or None; after `restarted` its source must be told. Raises WireError.
+        Returns why it is dropped, or None; after `restarted` its source must get an UNREACHABLE. Raises WireError.
         """
         kind, ttl, _, source, _, head, body = packet[:7]
         try:
@@ -176,7 +176,7 @@ class Delivery:
         return None
 
     def on_ack(self, source: Address, ack: wire.Ack, now: float, via: NodeId | None = None) -> bool:
-        """Acks have come; False if they are for an earlier incarnation of this node, and their source must be told.
+        """Acks have come; False if they are for an earlier incarnation of this node, which their source must learn.
 
         Raises TableFull.
         """

@@ -20,7 +20,7 @@ class InboundStream:
     `expected` is the next sequence number in order, and `buffered` holds the chunks that arrived early.
     `received` counts all that has come, early chunks included, `released` what the reader has read of it; `limit` is
     the last that the sender was given, and `window` how much it may send before the reader reads. `stopped`: nobody
-    reads the rest, which the sender is told in the place of a limit.
+    reads the rest, which the sender gets in the place of a limit.
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class InboundStream:
         return self.received - self.released <= self.window // 2
 
     def release(self, credit: int) -> bool:
-        """The reader has read this much; True if the sender should be told of the higher limit at once."""
+        """The reader has read this much; True if the sender should get the higher limit at once."""
         self.released += credit
         return self.released + self.window - self.limit >= ACK_EVERY
 

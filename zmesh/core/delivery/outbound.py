@@ -90,7 +90,7 @@ class OutboundStream:
         self.in_message = False
         """Whether a message has begun whose end was not pushed."""
         self.pull_pending = False
-        """Whether the source was told that there is no room, and gets a Pull when there is."""
+        """Whether the source has found no room, and gets a Pull when there is some."""
         self.retries = 0
 
     @property

@@ -44,7 +44,7 @@ class ServerExchange(Exchange):
     | --- | --- | --- | --- |
     | OPEN | the work may run, and there is a route to the client | no route | ROUTE_LOST |
     | ROUTE_LOST | there is none, since `unreachable_since` | a route, or a frame of the client | OPEN |
-    | ABORTED | the work was told to stop, with or without a route | | |
+    | ABORTED | the work was aborted, with or without a route | | |
     | COMPLETE | the last reply was given, and waits for its acknowledgement, with or without a route | | |
     | OPEN, ROUTE_LOST | | cancelled by the client | ABORTED |
     | OPEN, ROUTE_LOST, ABORTED | | the work gives the last reply | COMPLETE |

@@ -5,11 +5,12 @@ the default where CI is set), `soak` (a hundred times as many).
 """
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Modules of the tests that assert something: where it does not hold, they tell what was there as a test file does.
+# Modules of the tests that assert something: where it does not hold, the message has the values, as in a test file.
 pytest.register_assert_rewrite(
     "tests.core.wire.wire_strategies",
     "tests.core.delivery.delivery_harness",
@@ -24,6 +25,11 @@ pytest.register_assert_rewrite(
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent/zmesh-tests"
 for variable in ("ZMESH_STATE", "STATE_DIRECTORY", "ZMESH_PASSPHRASE"):
     os.environ.pop(variable, None)
+
+# A shell has background programs ignore these, which others inherit: also those that tests interrupt.
+for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler if ignored is signal.SIGINT else signal.SIG_DFL)
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

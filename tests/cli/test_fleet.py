@@ -69,7 +69,7 @@ def test_on_a_terminal_a_table_shows_what_runs(fleet: Any) -> None:
 
 
 def test_with_json_there_is_a_line_for_each_node(fleet: Any) -> None:
-    done = fleet.run("run", "tag:gpu,!edge-2,dead", "--json", "--per-node-timeout", "0.5", "--", "echo", "x")
+    done = fleet.run("run", "tag:gpu,!edge-2,dead", "--json", "--per-node-timeout", "10", "--", "echo", "x")
     found = {each["node"]: each for each in map(json.loads, done.stdout.splitlines())}
     assert found.keys() == {"edge-1", "dead"}
     assert found["edge-1"].pop("seconds") > 0
@@ -107,7 +107,7 @@ def test_ctrl_c_stops_it_everywhere_and_says_so(fleet: Any, eventually: Callable
     [
         (("tag:none", "--", "true"), "zmesh: no node is meant: 'zmesh nodes' lists them, with their tags"),
         (("a,tag:", "--", "true"), "zmesh: 'tag:' in 'a,tag:' is no target: give the id of a node, tag:NAME, or !NODE"),
-        (("hub,edge-1", "--stop-after", "few", "--", "true"), "zmesh: stop_after must be a number of nodes or a share"),
+        (("hub,edge-1", "--stop-after", "few", "--", "true"), "zmesh: --stop-after must be a number of nodes"),
         (("hub,edge-1",), "zmesh: no command is given, such as in: zmesh run edge-7 -- uname -a"),
         (("hub,edge-1", "-t", "--", "true"), "a terminal (-t) is for one node"),
         (("hub", "--all", "--", "true"), "give either a TARGET or --all"),

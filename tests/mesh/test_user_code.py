@@ -327,7 +327,7 @@ async def observer(user, make):
         heard.append(report)
         raise make()
 
-    observers = user.server.node._observers
+    observers = user.server.node.observation._observers
     user.server.node.watch(observe)
     leaf = zmesh.Controller(zmesh.Config(node_id="leaf", ephemeral=True, peers=user.server.listening))
     async with leaf:

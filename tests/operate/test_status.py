@@ -54,7 +54,7 @@ async def test_a_neighbour_that_was_killed_is_down_and_one_that_left_is_not_miss
         await eventually(lambda: len(hub.node.engine.links()) == 0)
         status = await hub.status()
         assert [link.state for link in status.links] in ([], ["down"])
-        falls = {node: hub.node.history.falls(node)[0].reason for node in ("quiet", "gone")}
+        falls = {node: hub.node.observation.history.falls(node)[0].reason for node in ("quiet", "gone")}
         assert falls["gone"] == "they left: leaving"
         mesh.controllers.pop("quiet")
 

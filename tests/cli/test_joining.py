@@ -137,7 +137,7 @@ def test_without_a_runtime_folder_the_sockets_are_in_a_folder_of_the_user_in_tmp
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("nonsense", b"is no address"),
+        ("nonsense", b"give one that does, or a URL, such as tcp://host:port"),
         ("http://127.0.0.1:80", b"is no address"),
         ("tcp://127.0.0.1", b"must look like tcp://host:port"),
         ("tcp://127.0.0.1:99999", b"the port from 0 to 65535"),

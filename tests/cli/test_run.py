@@ -60,7 +60,7 @@ def test_options(machines: Any) -> None:
         (("closed", "--", "true"), 255, '[allow] "exec:*" = ["hub"]'),
         (("far", "--timeout", "0.2", "--", "sleep", "60"), 255, "'sleep' was stopped, its time being over"),
         (("far",), 2, "zmesh: no command is given, such as in: zmesh run edge-7 -- uname -a"),
-        (("far", "-e", "NO_SUCH_NAME", "--", "true"), 2, "zmesh: --env NO_SUCH_NAME: give NAME=VALUE"),
+        (("far", "-e", "NO_SUCH_NAME", "--", "true"), 2, "zmesh: --env 'NO_SUCH_NAME': give NAME=VALUE"),
         (("far", "--user", "no-such-user", "--", "true"), 255, "there is no user 'no-such-user' here"),
     ],
 )

@@ -342,7 +342,7 @@ def test_a_function_that_can_not_be_called_with_the_work_is_found_when_it_is_reg
         TypeError, match="the directive 'foo:x' is called with one argument, the Work, but its function"
     ):
         mesh.register("foo:x", function)
-    assert mesh.node.directives.capabilities() == []
+    assert "foo:x" not in mesh.node.directives.capabilities()
     for right in (lambda work: 1, lambda work, more=None: 1, lambda *works: 1, len):
         mesh.register(f"foo:{id(right)}", right)
 

@@ -154,7 +154,7 @@ class Credentials(Protocol):
         """What authorities have signed for all nodes, revocations and endorsements, as it is sent to others."""
 
     def endorsements(self) -> list[bytes]:
-        """Those statements that make the authority of the own certificate trusted by who knows an older one only."""
+        """The endorsements of authorities, first those that the own certificate needs where an older one is known."""
 
     def learn(self, statement: bytes) -> str:
         """Believe a statement from another node; what it says, or "" if that is no news. Raises Disbelieved."""

@@ -154,7 +154,10 @@ class NodeCredentials:
         yield from (_ENDORSEMENT + each.encode() for each in trust.endorsements if not trust.is_revoked(each.by))
 
     def endorsements(self) -> list[bytes]:
-        """Those statements that make the authority of the own certificate trusted by who knows an older one only."""
+        """The endorsements of authorities, first those that the own certificate needs where an older one is known.
+
+        The others let a leaf, which gets no statements, believe the nodes beyond the one that it dials.
+        """
         chain, wanted = dict[bytes, None](), [self.certificate.authority]
         for public in wanted:
             for each in self.trust.endorsements:
@@ -162,7 +165,10 @@ class NodeCredentials:
                     chain.setdefault(_ENDORSEMENT + each.encode())
                     if each.by not in wanted:
                         wanted.append(each.by)
-        return [*reversed(chain)]
+        others = (
+            _ENDORSEMENT + each.encode() for each in self.trust.endorsements if not self.trust.is_revoked(each.by)
+        )
+        return [*reversed(chain), *(each for each in others if each not in chain)]
 
     def learn(self, statement: bytes) -> str:
         """Believe a statement from another node; what it says, or "" if that is no news. Raises Disbelieved."""

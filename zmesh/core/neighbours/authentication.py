@@ -12,6 +12,7 @@ it is enrolling is let in without one, to redeem a ticket or to renew one that h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from zmesh.core import wire
 from zmesh.core.credentials import Certified, Credentials, Disbelieved
@@ -64,6 +65,12 @@ class Authentication:
         """What a HELLO has to say about the authority of its certificate. Raises WireError."""
         data = hello.extensions.get(ENDORSEMENTS)
         return wire.decode_endorsements(data) if data is not None and self.is_on else []
+
+    def learn(self, endorsements: list[bytes]) -> None:
+        """Believe endorsements that a node has sent, at a leaf, which gets no statements by flooding."""
+        for each in endorsements if self._credentials is not None else ():
+            with suppress(Disbelieved):
+                self._credentials.learn(each)
 
     def verify(self, link: Link, hello: wire.Hello, now: float) -> Certified | None:
         """The certificate of the node that has sent a HELLO, None if none is needed. Raises Disbelieved, WireError."""

@@ -87,7 +87,11 @@ class Handshake:
             elif not same:
                 self._forwarding.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: HELLO"))
             return Verdict()
-        self._routing.on_statements(link.id, self._authentication.endorsements(hello), now)
+        endorsements = self._authentication.endorsements(hello)
+        if self.leaf:
+            self._authentication.learn(endorsements)
+        else:
+            self._routing.on_statements(link.id, endorsements, now)
         try:
             link.certified = self._authentication.verify(link, hello, now)
         except Disbelieved as error:

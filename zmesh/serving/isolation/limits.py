@@ -58,7 +58,9 @@ class Isolation:
 
 
 def requested_limits(isolate: bool, max_memory_bytes: int | None, max_cpu_seconds: int | None) -> dict[str, int] | None:
-    """The limits that a directive requests; None if it is not isolated. Raises ValueError for invalid ones."""
+    """The limits that a directive requests; None if it is not isolated. Raises ValueError, TypeError."""
+    if not isinstance(isolate, (bool, int)):
+        raise TypeError(f"isolate is True or False, not {type(isolate).__name__}")
     given = {"max_memory_bytes": max_memory_bytes, "max_cpu_seconds": max_cpu_seconds}
     limits = {name: value for name, value in given.items() if value is not None}
     ProcessLimits(**limits)

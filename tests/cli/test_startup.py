@@ -18,9 +18,9 @@ finally:
 ITS_OWN = {
     "ping": {"ping"},
     "send": {"send", "input", "output_file"},
-    "routes": {"routes", "tables"},
-    "nodes": {"nodes", "routes", "tables"},
-    "cancel": {"cancel", "routes", "tables"},
+    "routes": {"quantities", "routes", "tables"},
+    "nodes": {"nodes", "quantities", "routes", "tables"},
+    "cancel": {"cancel", "quantities", "routes", "tables"},
 }
 SHARED = {
     "main",

@@ -68,9 +68,11 @@ class Authentication:
 
     def learn(self, endorsements: list[bytes]) -> None:
         """Believe endorsements that a node has sent, at a leaf, which gets no statements by flooding."""
-        for each in endorsements if self._credentials is not None else ():
-            with suppress(Disbelieved):
-                self._credentials.learn(each)
+        credentials = self._credentials
+        if credentials is not None:
+            for each in endorsements:
+                with suppress(Disbelieved):
+                    credentials.learn(each)
 
     def verify(self, link: Link, hello: wire.Hello, now: float) -> Certified | None:
         """The certificate of the node that has sent a HELLO, None if none is needed. Raises Disbelieved, WireError."""

@@ -302,3 +302,14 @@ def test_endorsements_mean_nothing_to_a_node_without_an_identity():
     hello = wire.Hello("edge", 1, 0.0, False, 1, 0, extensions={wire.ENDORSEMENTS: b"garbage"})
     hub.do(hub.engine.receive(1, wire.encode_link(Kind.HELLO, hello), 0.0))
     assert up(hub) == [True]
+
+
+def test_a_leaf_learns_of_the_next_authority_from_the_hello_of_a_node_that_the_former_one_certifies(authority):
+    new, stranger = TestAuthority(2, begins=NOW - DAY), TestAuthority(9, begins=NOW - DAY)
+    hub, ada = authority.credentials("hub"), authority.credentials("ada")
+    hub.trust.endorse(authority.endorse(new))
+    hub.trust._endorsements[b"", b""] = stranger.endorse(stranger)
+    leaf = End("ada.1", ada, leaf=True, incarnation=2)
+    meet(leaf, End("hub", hub))
+    assert leaf.link.state is State.UP
+    assert {each.public for each in ada.trust.authorities} == {authority.authority.public, new.authority.public}

@@ -21,7 +21,6 @@ async def served(handler: Handler) -> AsyncIterator[int]:
         except ConnectionError:
             pass
         finally:
-            writers.discard(writer)
             writer.close()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=1024)

@@ -373,6 +373,26 @@ def test_ctrl_c_cancels_what_is_waited_for_and_the_mesh_can_be_used_on(program, 
     assert running.end() == 0, running.stderr
 
 
+def test_a_ctrl_c_that_comes_as_soon_as_a_call_is_submitted_cancels_it(depot, monkeypatch):
+    """The node's thread may be so quick that the work runs before the calling thread has anything to wait for."""
+    active = depot.controller.node.serving.runner.active
+    submit = asyncio.run_coroutine_threadsafe
+
+    def interrupted(coroutine, loop):
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", submit)
+        submit(coroutine, loop)
+        depot.eventually(active)
+        raise KeyboardInterrupt
+
+    with zmesh.sync.Controller(zmesh.Config(node_id="ctl", peers=[depot.url])) as mesh:
+        mesh.wait_for("depot")
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            mesh.request("depot", "sleep:execute", "600")
+        depot.eventually(lambda: not active())
+        assert mesh.request("depot", "echo:echo", b"on").text() == "on"
+
+
 def test_a_script_that_forgets_to_close_ends_by_itself_and_in_peace(program, depot):
     forgetful = program(
         """

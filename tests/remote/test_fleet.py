@@ -102,17 +102,27 @@ async def test_a_node_without_a_route_is_waited_for_where_it_decides_about_the_o
         ]
 
 
-async def test_a_command_that_runs_keeps_its_place_while_its_node_is_lost(tmp_path):
+async def test_a_command_that_runs_keeps_its_place_while_its_node_is_lost():
     async with Mesh("hub", tcp=True, allow=ALLOW) as nodes, AsyncExitStack() as stack:
         hub = nodes["hub"]
         edge = await Process.begin("edge", peers=hub.listening, allow=ALLOW)
         stack.callback(edge.process.communicate)
         stack.callback(edge.process.kill)
         await hub.wait_for("edge")
-        script = f"echo $$ >>{tmp_path}/ran; exec sleep 600"
-        async with hub.run_many(["edge", "hub"], ["sh", "-c", script], max_parallel=1, route_timeout=600) as outcomes:
+        begun = asyncio.Event()
+
+        async def on_output(node, stream, data):
+            begun.set()
+
+        async with hub.run_many(
+            ["edge", "hub"],
+            ["sh", "-c", "echo; exec sleep 600"],
+            max_parallel=1,
+            route_timeout=600,
+            on_output=on_output,
+        ) as outcomes:
             collecting = asyncio.create_task(anext(outcomes))
-            await eventually(lambda: (tmp_path / "ran").exists() and (tmp_path / "ran").read_text())
+            await begun.wait()
             edge.process.kill()
             await eventually(lambda: hub.nodes() == ["hub"])
             outcomes._fill()

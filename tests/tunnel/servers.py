@@ -13,9 +13,10 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 async def served(handler: Handler) -> AsyncIterator[int]:
     """A TCP server; the port. Connections are closed when their handler returns, and all are at the end."""
     writers: set[asyncio.StreamWriter] = set()
+    tasks: set[asyncio.Task[None]] = set()
+    closed = False
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
         try:
             await handler(reader, writer)
         except ConnectionError:
@@ -23,12 +24,22 @@ async def served(handler: Handler) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=1024)
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if closed:  # accepted just before
+            writer.transport.abort()
+            return
+        writers.add(writer)
+        task = asyncio.create_task(handle(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=1024)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        closed = True
         server.close()
-        for writer in list(writers):
+        for writer in writers:
             writer.transport.abort()
 
 

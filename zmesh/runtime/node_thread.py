@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
-from typing import TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from zmesh.errors import Closed
@@ -49,18 +49,23 @@ class NodeThread:
     def do(self, work: Callable[[], Awaitable[T]]) -> T:
         """What the work comes to, which is done in the loop; it is cancelled if waiting is interrupted."""
         loop = self.loop()
-        coroutine = _awaited(work)
+        call = _Call(work)
         try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError:
-            coroutine.close()
-            raise self._closed() from None
-        try:
-            return wait_in_thread(future)
+            return wait_in_thread(self._submit(call, loop))
         except concurrent.futures.CancelledError:
             raise self._closed() from None
         finally:
-            future.cancel()  # for Ctrl-C; it means nothing to what is done
+            if not call.over:  # Ctrl-C, which may come before there is a future
+                with suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(call.cancel)
+
+    def _submit(self, call: _Call[T], loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[T]:
+        coroutine = call.run()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:
+            coroutine.close()
+            raise self._closed() from None
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """The node's loop. Raises Closed when it has ended, and what `check` raises."""
@@ -132,5 +137,26 @@ def refuse_in_loop_of_node() -> None:
         )
 
 
-async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
-    return await work()
+class _Call(Generic[T]):
+    """Work for the loop, which the thread that waits for it can cancel from the moment that it is submitted."""
+
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self._work = work
+        self._task: asyncio.Task[object] | None = None
+        self._cancelled = False
+        self.over = False
+
+    async def run(self) -> T:
+        self._task = asyncio.current_task()
+        try:
+            if self._cancelled:
+                raise asyncio.CancelledError
+            return await self._work()
+        finally:
+            self.over = True
+
+    def cancel(self) -> None:
+        """Cancel the work, or keep it from beginning. To be called in the loop; harmless when it is over."""
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()

@@ -111,6 +111,9 @@ class Forward:
 
     def _connect(self, transport: asyncio.BaseTransport) -> asyncio.Protocol | None:
         """Relay an accepted connection; the protocol that goes on with it, None if it was reset."""
+        if self._listener is None:  # closed between accept(2) and here
+            reset(transport)
+            return None
         if len(self._relays) >= self._max_connections:
             self._requests.driver.perform([Report("overloaded", None, None, "forward_connections")])
             self._fail(NodeOverloaded(f"{self._max_connections} connections are open already on port {self.port}"))

@@ -30,6 +30,7 @@ from zmesh_cli.parameters import (
     NodeOrHere,
     NodePeer,
     NodeSettings,
+    NodeState,
     Peer,
     RouteTimeout,
     Verbose,
@@ -79,6 +80,7 @@ def node(
     peer: NodePeer = None,
     config: ConfigFile = None,
     insecure: NodeInsecure = False,
+    state: NodeState = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print events on stdout, one JSON object a line.", rich_help_panel=OUTPUT)
     ] = False,
@@ -97,7 +99,7 @@ def node(
     """
     from zmesh_cli.node import run_node
 
-    settings = NodeSettings(config, node_id, listen, peer, insecure)
+    settings = NodeSettings(config, node_id, listen, peer, insecure, state)
     finish(run_node(settings, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
 
 

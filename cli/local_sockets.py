@@ -91,7 +91,7 @@ class Place(NamedTuple):
 
 def choose(peer: str | None, target: str | None = None, *, insecure: bool = False) -> Place:
     """Where to join the mesh: at `peer`, else at the local node that is or hosts `target`, else at the only local node,
-    else where the identity of the current context says.
+    else at the local node that has the identity of the current context, else where that identity says.
 
     `peer` is a URL, or the name of a local node. Raises Failure if there is none (3) or several are meant (2).
     """
@@ -109,28 +109,26 @@ def choose(peer: str | None, target: str | None = None, *, insecure: bool = Fals
         return Place(url, False, insecure)
     if target is not None and local[1:] and (url := _named(local, target.rpartition("@")[2])) is not None:
         return Place(url, False)
-    match local:
-        case [only]:
-            return Place(only.url, False)
-        case []:
-            from zmesh.trust import default_folder  # here: most commands find a local node
+    if local and not local[1:]:
+        return Place(local[0].url, False)
+    from zmesh.trust import default_folder, load  # here: most commands find a local node
 
-            if default_folder() is not None:
-                return Place(None, True, insecure)
-            raise Failure(
-                f"no node of this user runs here (looked in {folder()}), and there is no identity; start a node with "
-                "'zmesh node', join a mesh with 'zmesh join', or name a node elsewhere with --peer tcp://host:port or "
-                "ZMESH_PEER",
-                UNREACHABLE,
-            )
-        case several:
-            shown = ", ".join(local.name for local in several[:CHOICES_SHOWN])
-            more = ", ..." if len(several) > CHOICES_SHOWN else ""
-            raise Failure(
-                f"{len(several)} nodes run here: {shown}{more}; name the one to join the mesh at, "
-                f"such as --peer {several[0].name}",
-                USAGE,
-            )
+    if default_folder() is not None:
+        url = _named(local, load().node_id) if local else None
+        return Place(url, url is None, insecure)
+    if not local:
+        raise Failure(
+            f"no node of this user runs here (looked in {folder()}), and there is no identity; start a node with "
+            "'zmesh node', join a mesh with 'zmesh join', or name a node elsewhere with --peer tcp://host:port or "
+            "ZMESH_PEER",
+            UNREACHABLE,
+        )
+    shown = ", ".join(each.name for each in local[:CHOICES_SHOWN])
+    more = ", ..." if len(local) > CHOICES_SHOWN else ""
+    raise Failure(
+        f"{len(local)} nodes run here: {shown}{more}; name the one to join the mesh at, such as --peer {local[0].name}",
+        USAGE,
+    )
 
 
 def named(node_id: str) -> str | None:

@@ -96,6 +96,18 @@ NodeInsecure = Annotated[
 ]
 
 
+NodeState = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        metavar="DIR",
+        help="The folder of the identity of the node.",
+        show_default=False,
+        rich_help_panel=CONNECTION,
+    ),
+]
+
+
 class NodeSettings(NamedTuple):
     """The options that are settings of a node."""
 
@@ -104,13 +116,20 @@ class NodeSettings(NamedTuple):
     listen: list[str] | None
     peers: list[str] | None
     insecure: bool
+    state: str | None = None
 
     def load(self) -> "Config":
         """The settings, with those of the file and the environment below them. Raises ConfigError."""
         from zmesh.config import Config
 
-        listen, peers, insecure = self.listen or None, self.peers or None, self.insecure or None
-        return Config.load(self.file, node_id=self.node_id, listen=listen, peers=peers, insecure=insecure)
+        given: dict[str, Any] = {
+            "node_id": self.node_id,
+            "listen": self.listen or None,
+            "peers": self.peers or None,
+            "insecure": self.insecure or None,
+            "identity": self.state,
+        }
+        return Config.load(self.file, **given)
 
 
 def _nodes(ctx: typer.Context, incomplete: str) -> list[str]:

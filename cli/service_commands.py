@@ -5,19 +5,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from zmesh_cli.conversion import Command, Group
-from zmesh_cli.help import CONNECTION, NODE, OUTPUT
-from zmesh_cli.parameters import AsJson, ConfigFile, Listen, NodeId, NodeInsecure, NodePeer, NodeSettings, finish
-
-State = Annotated[
-    str | None,
-    typer.Option(
-        "--state",
-        metavar="DIR",
-        help="The folder of the identity of the node.",
-        show_default=False,
-        rich_help_panel=CONNECTION,
-    ),
-]
+from zmesh_cli.help import NODE, OUTPUT
+from zmesh_cli.parameters import (
+    AsJson,
+    ConfigFile,
+    Listen,
+    NodeId,
+    NodeInsecure,
+    NodePeer,
+    NodeSettings,
+    NodeState,
+    finish,
+)
 
 
 def reload(
@@ -28,7 +27,7 @@ def reload(
             help="The id of a node of this user on this machine; by default that of the identity, or the only one.",
         ),
     ] = None,
-    state: State = None,
+    state: NodeState = None,
     as_json: AsJson = False,
 ) -> None:
     """Read the settings of a local node anew.
@@ -58,6 +57,7 @@ def config_check(
     peer: NodePeer = None,
     file: ConfigFile = None,
     insecure: NodeInsecure = False,
+    state: NodeState = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whether a node could start with these.
@@ -67,7 +67,7 @@ def config_check(
     """
     from zmesh_cli.service import check
 
-    _end(check(NodeSettings(file, node_id, listen, peer, insecure), as_json=as_json))
+    _end(check(NodeSettings(file, node_id, listen, peer, insecure, state), as_json=as_json))
 
 
 @config.command("show", cls=Command)
@@ -77,6 +77,7 @@ def config_show(
     peer: NodePeer = None,
     file: ConfigFile = None,
     insecure: NodeInsecure = False,
+    state: NodeState = None,
     as_json: AsJson = False,
 ) -> None:
     """Show each setting, and where it comes from.
@@ -85,7 +86,7 @@ def config_show(
     """
     from zmesh_cli.service import show
 
-    _end(show(NodeSettings(file, node_id, listen, peer, insecure), as_json=as_json))
+    _end(show(NodeSettings(file, node_id, listen, peer, insecure, state), as_json=as_json))
 
 
 service = typer.Typer(
@@ -107,7 +108,7 @@ def service_install(
     name: Name = "zmesh",
     user: OfUser = False,
     file: ConfigFile = None,
-    state: State = None,
+    state: NodeState = None,
     unconfined: Annotated[
         bool,
         typer.Option(

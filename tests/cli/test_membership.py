@@ -93,6 +93,21 @@ def test_the_five_lines_of_the_readme(hub: Machine, machine: Any) -> None:
     assert edge.zmesh("send", "hub", "echo:echo", "hello") == "hello"
 
 
+def test_where_several_nodes_run_the_identity_says_at_which_a_command_joins(hub: Machine) -> None:
+    hub.node()
+    for name in ("edge-7", "ada"):
+        hub.zmesh("join", hub.zmesh("invite", name).strip(), "--state", str(hub.folder / name))
+    hub.node("--state", str(hub.folder / "edge-7"))
+    assert hub.zmesh("routes").startswith("Routes of hub\n")
+    hub.environment["ZMESH_STATE"] = str(hub.folder / "edge-7")
+    assert hub.zmesh("routes").startswith("Routes of edge-7\n")
+    hub.environment["ZMESH_STATE"] = str(hub.folder / "ada")
+    assert hub.zmesh("routes").startswith("Routes of hub\n")
+    assert "edge-7  edge-7" in hub.zmesh("nodes")
+    hub.environment["ZMESH_STATE"] = "none"
+    assert "2 nodes run here: edge-7, hub; name the one" in hub.zmesh("routes", code=2)
+
+
 def test_a_ticket_is_one_line_and_for_one_key(hub: Machine, machine: Any) -> None:
     hub.node()
     ticket = hub.zmesh("invite", "edge-7").strip()

@@ -4,7 +4,9 @@
 
 `bare` imports ZeroMQ, asyncio and Typer, which every command needs, and ends. `ping`, `send` and `routes` send requests
 to a node on loopback. `typer` imports Typer alone, which `version` (`zmesh --version`) needs. `controller` imports
-zmesh and loads the class Controller, `zmq` imports ZeroMQ; both are compared less `python`, an idle interpreter.
+zmesh and loads the class Controller, `zmq` imports ZeroMQ; `created` makes a Controller, with the whole node in it, and
+`libraries` imports what it stands on: asyncio, MessagePack and ZeroMQ. These are compared less `python`, an idle
+interpreter.
 All take turns, so that the load of the machine meets all alike, and with their modules compiled.
 
 Medians are given of the time by the clock, of which the round trips of a command are a part, and of processor time. The
@@ -32,7 +34,7 @@ from benchmarks.chains import at_least, machine, machine_line
 
 SCHEMA = "zmesh.bench.startup/1"
 NODE = "here"
-BARE, TYPER, PYTHON, ZMQ = "bare", "typer", "python", "zmq"
+BARE, TYPER, PYTHON, ZMQ, LIBRARIES = "bare", "typer", "python", "zmq", "libraries"
 PROGRAMS = {
     BARE: (sys.executable, "-P", "-c", "import asyncio, typer, zmq"),
     "ping": (sys.executable, "-P", "-m", "zmesh_cli", "ping", NODE, "-c", "1"),
@@ -43,6 +45,8 @@ PROGRAMS = {
     PYTHON: (sys.executable, "-P", "-c", "pass"),
     ZMQ: (sys.executable, "-P", "-c", "import zmq"),
     "controller": (sys.executable, "-P", "-c", "import zmesh; zmesh.Controller"),
+    LIBRARIES: (sys.executable, "-P", "-c", "import asyncio, msgpack, zmq"),
+    "created": (sys.executable, "-P", "-c", "import zmesh; zmesh.Controller(node_id='x', identity=None)"),
 }
 LIMITS = {
     "ping": (BARE, 3.0),
@@ -50,9 +54,10 @@ LIMITS = {
     "routes": (BARE, 3.0),
     "version": (TYPER, 1.5),
     "controller": (ZMQ, 2.5),
+    "created": (LIBRARIES, 3.0),
 }
 """For a program, the one that it is compared with, and the highest ratio that `--check` lets pass."""
-BEYOND = {"controller"}
+BEYOND = {"controller", "created"}
 """Programs that are compared less the time of `python`."""
 
 

@@ -1,50 +1,84 @@
-"""The commands as Typer has them: their parameters and their help. What a command does is imported when it runs.
+"""The command line as Typer has it: its commands, each imported when it is used.
 
-Annotations are not postponed here: Typer would compile each of them when a command starts, which takes longer.
+Annotations are not postponed in the modules of commands: Typer would compile each of them when a command starts, which
+takes longer. What a command does is imported when it runs.
 """
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_group
 
-from zmesh_cli import (
-    diagnosis_commands,
-    files_commands,
-    job_commands,
-    machine_commands,
-    operate_commands,
-    service_commands,
-    trust_commands,
-    tunnel_commands,
-)
-from zmesh_cli.conversion import Command, Group
-from zmesh_cli.help import OUTPUT, REQUEST
-from zmesh_cli.parameters import (
-    AsJson,
-    ConfigFile,
-    Insecure,
-    Listen,
-    Node,
-    NodeId,
-    NodeInsecure,
-    NodeOrHere,
-    NodePeer,
-    NodeSettings,
-    NodeState,
-    Peer,
-    RouteTimeout,
-    Verbose,
-    check_count,
-    check_interval,
-    complete_directives,
-    complete_targets,
-    finish,
-    log,
-    seconds,
-)
+from zmesh_cli.conversion import Group
+
+MODULE_OF = {
+    "node": "node_commands",
+    "ping": "request_commands",
+    "send": "request_commands",
+    "run": "machine_commands",
+    "cp": "files_commands",
+    "job": "job_commands",
+    "forward": "tunnel_commands",
+    "expose": "tunnel_commands",
+    "nc": "tunnel_commands",
+    "status": "operate_commands",
+    "nodes": "operate_commands",
+    "routes": "operate_commands",
+    "trace": "operate_commands",
+    "why": "operate_commands",
+    "graph": "operate_commands",
+    "top": "operate_commands",
+    "doctor": "diagnosis_commands",
+    "events": "diagnosis_commands",
+    "cancel": "request_commands",
+    "reload": "service_commands",
+    "config": "service_commands",
+    "service": "service_commands",
+    "init": "trust_commands",
+    "invite": "trust_commands",
+    "invites": "trust_commands",
+    "join": "trust_commands",
+    "identity": "trust_commands",
+    "authority": "trust_commands",
+    "revoke": "trust_commands",
+    "context": "trust_commands",
+    "completion": "service_commands",
+    "demo": "node_commands",
+}
+"""For each command, in the order of `zmesh --help`, the module whose `app` has it."""
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name; the module of one is imported when it is first used."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            module = import_module(f"zmesh_cli.{MODULE_OF[name]}")
+            self._loaded.update(get_group(module.app).commands)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(MODULE_OF)
+
+    def __len__(self) -> int:
+        return len(MODULE_OF)
+
+
+class Program(Group):
+    """The program: a group whose commands are imported when they are used."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands: Any = _Commands()
+
 
 app = typer.Typer(
-    cls=Group,
+    cls=Program,
     help="Link machines into one mesh, with no broker, and send directives to any of them by name.",
     epilog="Exit codes: 0 done, 1 the remote work failed, 2 usage, 3 unreachable, 4 timed out, 6 not allowed or not "
     "trusted, 130 interrupted.",
@@ -71,254 +105,3 @@ def _zmesh(
     ] = False,
 ) -> None:
     """Link machines into one mesh, with no broker, and send directives to any of them by name."""
-
-
-@app.command(cls=Command)
-def node(
-    node_id: NodeId = None,
-    listen: Listen = None,
-    peer: NodePeer = None,
-    config: ConfigFile = None,
-    insecure: NodeInsecure = False,
-    state: NodeState = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print events on stdout, one JSON object a line.", rich_help_panel=OUTPUT)
-    ] = False,
-    verbose: Verbose = 0,
-    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
-) -> None:
-    """Run a node until Ctrl-C or SIGTERM.
-
-    Every setting of a node can be given by environment: its variable is ZMESH_ and its name in capitals, such as
-    ZMESH_HEARTBEAT or ZMESH_PEERS; the values of a list are separated by commas. An option goes before the environment,
-    and that before the file of --config.
-
-    The commands of this user on this machine find the node by themselves, also if it listens nowhere.
-
-    On a signal it takes up to 5 seconds to finish its work; on a second one it stops at once.
-    """
-    from zmesh_cli.node import run_node
-
-    settings = NodeSettings(config, node_id, listen, peer, insecure, state)
-    finish(run_node(settings, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
-
-
-@app.command(cls=Command)
-def ping(
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TARGET]",
-            autocompletion=complete_targets,
-            help="The id of a node, such as edge-7, of an ephemeral one ID@NODE; or which nodes: tag:NAME, !NODE to "
-            "leave it out, or several with commas between them.",
-            show_default=False,
-        ),
-    ] = None,
-    all_nodes: Annotated[bool, typer.Option("--all", help="Ping all nodes, once.", rich_help_panel=REQUEST)] = False,
-    count: Annotated[
-        int,
-        typer.Option(
-            "-c", "--count", metavar="COUNT", callback=check_count, help="Number of pings.", rich_help_panel=REQUEST
-        ),
-    ] = 4,
-    interval: Annotated[
-        float,
-        typer.Option(
-            "-i",
-            "--interval",
-            metavar="SECONDS",
-            callback=check_interval,
-            help="Time from one ping to the next; with 0 it is sent when the one before is answered.",
-            rich_help_panel=REQUEST,
-        ),
-    ] = 1.0,
-    timeout: Annotated[float | None, seconds("--timeout", "Limit for each answer; by default 5.")] = None,
-    route_timeout: RouteTimeout = None,
-    peer: Peer = None,
-    insecure: Insecure = False,
-    as_json: AsJson = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Measure round-trip times to nodes.
-
-    Prints a line for each answer, then how many were lost and how long they took. Exits with 0 if there was any answer.
-
-    Several nodes, or all, are pinged once, with a line for each: one that does not answer with the last node on the way
-    that does. It ends when all have answered or failed, and exits with 0 only if none is missing that did not leave by
-    itself.
-    """
-    from zmesh_cli.local_sockets import choose
-    from zmesh_cli.ping import ping, single
-
-    log(verbose)
-    node = single(target, all_nodes=all_nodes)
-    if node is None:
-        from zmesh_cli.ping_many import ping_many
-
-        finish(ping_many(choose(peer, insecure=insecure), target, timeout=timeout, as_json=as_json))
-    limits = {"timeout": timeout, "route_timeout": route_timeout}
-    where = choose(peer, node, insecure=insecure)
-    finish(ping(where, node, count=count, interval=interval, as_json=as_json, **limits))
-
-
-@app.command(cls=Command)
-def send(
-    node: Node,
-    directive: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAMESPACE:ACTION",
-            help="The directive, which says what the node is to do, such as echo:echo; 'zmesh routes' lists those of "
-            "each node.",
-            autocompletion=complete_directives,
-        ),
-    ],
-    payload: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[PAYLOAD]",
-            help="Text; - for standard input, @FILE for the content of a file; by default empty.",
-            show_default=False,
-        ),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        seconds("--timeout", "Limit until the last reply; by default none, as long as the node can be reached."),
-    ] = None,
-    route_timeout: RouteTimeout = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-H",
-            "--metadata",
-            metavar="KEY=VALUE",
-            help="Metadata of the request, which the directive sees beside the payload. May be given more than once.",
-            show_default=False,
-            rich_help_panel=REQUEST,
-        ),
-    ] = None,
-    content_type: Annotated[
-        str | None,
-        typer.Option(
-            "--content-type",
-            metavar="TYPE",
-            help="What the payload is, such as application/json; by default text/plain for text, else "
-            "application/octet-stream.",
-            show_default=False,
-            rich_help_panel=REQUEST,
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write the replies to this file, once all of them have come.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    peer: Peer = None,
-    insecure: Insecure = False,
-    as_json: AsJson = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Send a directive and print the replies.
-
-    The payloads of the replies go to stdout as they come, one after the other and nothing else. On a terminal, control
-    characters other than newline and tab are shown as escapes, and the last line is ended.
-
-    With --output they go to a file, which gets its name when the last reply has come and the work has succeeded. Until
-    then a file of that name is left as it was. Ctrl-C stops the work at the other node too.
-    """
-    from zmesh_cli.input import open_input
-    from zmesh_cli.local_sockets import choose
-    from zmesh_cli.send import described_by, send
-
-    log(verbose)
-    limits = {"timeout": timeout, "route_timeout": route_timeout}
-    described = described_by(payload, content_type, metadata or [])
-    given, where = open_input(payload), choose(peer, node, insecure=insecure)
-    finish(send(where, node, directive, given, described, as_json=as_json, into=output, **limits))
-
-
-machine_commands.register(app)
-job_commands.register(app)
-operate_commands.register(app)
-files_commands.register(app)
-tunnel_commands.register(app)
-
-
-@app.command(cls=Command)
-def routes(
-    node: NodeOrHere = None,
-    timeout: Annotated[float | None, seconds("--timeout", "Limit for the reply; by default 10.")] = None,
-    peer: Peer = None,
-    insecure: Insecure = False,
-    as_json: AsJson = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Show routes, links and directives.
-
-    The routes are those of NODE, and so are the links and directives of the mesh, as this node knows them. A cost is
-    what a link adds to a route: 100 for most links, more for slow ones; the route with the lowest sum is used. Hops are
-    the links of a route.
-    """
-    from zmesh_cli.local_sockets import choose
-    from zmesh_cli.routes import routes
-
-    log(verbose)
-    finish(routes(choose(peer, node, insecure=insecure), node, timeout=timeout, as_json=as_json))
-
-
-@app.command(cls=Command)
-def cancel(
-    message_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="MESSAGE_ID",
-            help="The id of the request, 32 hex digits: 'zmesh send -v' logs it, 'zmesh ping --json' lists it.",
-            show_default=False,
-        ),
-    ],
-    node: Annotated[
-        str | None,
-        typer.Argument(metavar="[NODE]", help="The id of the node where the work runs; by default all are asked."),
-    ] = None,
-    timeout: Annotated[float | None, seconds("--timeout", "Limit for the end of the work; by default 10.")] = None,
-    peer: Peer = None,
-    insecure: Insecure = False,
-    as_json: AsJson = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Stop work at another node.
-
-    Any node may stop any work, whoever sent the request. Exits with 0 when the work has ended. Its sender gets a last
-    reply that says that it was cancelled, and by whom.
-    """
-    from zmesh_cli.cancel import cancel
-    from zmesh_cli.local_sockets import choose
-
-    log(verbose)
-    where = choose(peer, node, insecure=insecure)
-    finish(cancel(where, message_id, node, timeout=timeout, as_json=as_json))
-
-
-@app.command(cls=Command)
-def demo() -> None:
-    """Show a mesh of five nodes at work.
-
-    One of them is killed, and the others find a new path. The nodes run on this machine for a few seconds, listen on
-    the loopback address only, and leave nothing behind.
-    """
-    from zmesh_cli.demo import demo
-
-    log(0)
-    finish(demo())
-
-
-service_commands.register(app)
-diagnosis_commands.register(app)
-trust_commands.register(app)

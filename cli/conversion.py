@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from typer import BadParameter
+from typer import BadParameter, Typer
 from typer.core import TyperCommand, TyperGroup
 
 from zmesh_cli.exit_codes import DONE, USAGE
@@ -84,6 +84,18 @@ class Group(TyperGroup):
         """Write the examples, then the exit codes."""
         write_examples(ctx.command_path, formatter)
         super().format_epilog(ctx, formatter)
+
+
+def new_group(**options: Any) -> Typer:
+    """A group of commands, empty yet; `options` are those of Typer."""
+    return Typer(cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode=None, **options)
+
+
+def subcommands(app: Typer, name: str, help: str) -> Typer:
+    """A group of commands below `app`, empty yet."""
+    group = new_group(name=name, help=help)
+    app.add_typer(group)
+    return group
 
 
 def usage_line(error: Any) -> str:

@@ -4,11 +4,14 @@ from typing import Annotated
 
 import typer
 
-from zmesh_cli.conversion import Command
+from zmesh_cli.conversion import Command, new_group
 from zmesh_cli.help import OUTPUT, REQUEST
 from zmesh_cli.parameters import AsJson, Insecure, NodeOrHere, Peer, Verbose, check_number, finish, log, seconds
 
+app = new_group()
 
+
+@app.command(cls=Command)
 def doctor(
     node: NodeOrHere = None,
     timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 30.")] = None,
@@ -34,6 +37,7 @@ def doctor(
     finish(doctor(where, node, timeout=timeout, quiet=quiet, as_json=as_json))
 
 
+@app.command(cls=Command)
 def events(
     node: NodeOrHere = None,
     follow: Annotated[
@@ -78,9 +82,3 @@ def events(
     span = seconds_of(since)
     where = choose(peer, node, insecure=insecure)
     finish(events(where, node, follow=follow, since=span, last=last, as_json=as_json))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.command(cls=Command)(doctor)
-    app.command(cls=Command)(events)

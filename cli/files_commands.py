@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zmesh_cli.conversion import Command
+from zmesh_cli.conversion import Command, new_group
 from zmesh_cli.help import COMMAND, FLEET
 from zmesh_cli.parameters import (
     AsJson,
@@ -21,7 +21,10 @@ from zmesh_cli.parameters import (
     log,
 )
 
+app = new_group()
 
+
+@app.command(cls=Command)
 def cp(
     places: Annotated[
         list[str],
@@ -91,8 +94,3 @@ def cp(
     if not nodes:
         raise typer.BadParameter("neither place is at a node; one at a node is written NODE:PATH, as in edge-7:/tmp")
     finish(cp(choose(peer, nodes[0], insecure=insecure), nodes[0], copy, **options))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command(cls=Command)(cp)

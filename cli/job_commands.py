@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zmesh_cli.conversion import Command, Group
+from zmesh_cli.conversion import Command, new_group, subcommands
 from zmesh_cli.help import COMMAND, JOB, OUTPUT
 from zmesh_cli.machine_commands import WORDS, Cwd, Env, Run, Shell, User
 from zmesh_cli.parameters import (
@@ -19,14 +19,9 @@ from zmesh_cli.parameters import (
     log,
 )
 
-job = typer.Typer(
-    name="job",
-    cls=Group,
-    help="Leave work at nodes, and find it again.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = new_group()
+
+job = subcommands(app, "job", "Leave work at nodes, and find it again.")
 
 
 def _option(*flags: str, metavar: str, help: str, callback: Any = None, panel: str = JOB) -> Any:
@@ -332,8 +327,3 @@ def rm(
     log(verbose)
     ids = [commands.named(each) for each in jobs]
     finish(commands.rm(lambda node: choose(peer, node, insecure=insecure), ids, force=force))
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the program."""
-    app.add_typer(job)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zmesh_cli.conversion import Command, UsageError
+from zmesh_cli.conversion import Command, UsageError, new_group
 from zmesh_cli.help import COMMAND, FLEET
 from zmesh_cli.parameters import (
     AsJson,
@@ -22,6 +22,8 @@ from zmesh_cli.parameters import (
     given,
     log,
 )
+
+app = new_group()
 
 WORDS = "zmesh.words"
 
@@ -79,6 +81,7 @@ class Run(Command):
             raise
 
 
+@app.command(cls=Run)
 def run(
     context: typer.Context,
     target: Annotated[
@@ -168,8 +171,3 @@ def run(
 
     fleet = Fleet(group=group, as_json=as_json, **rules)
     finish(run_many(choose(peer, insecure=insecure), where, command, fleet, route_timeout=route_timeout))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.command(cls=Run)(run)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from zmesh_cli.conversion import Command
+from zmesh_cli.conversion import Command, new_group
 from zmesh_cli.help import OUTPUT, REQUEST
 from zmesh_cli.parameters import (
     AnyTarget,
@@ -22,7 +22,10 @@ from zmesh_cli.parameters import (
     seconds,
 )
 
+app = new_group()
 
+
+@app.command(cls=Command)
 def status(
     node: NodeOrHere = None,
     timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
@@ -44,6 +47,7 @@ def status(
     finish(status(choose(peer, node, insecure=insecure), node, timeout=timeout, as_json=as_json))
 
 
+@app.command(cls=Command)
 def nodes(
     target: AnyTarget = None,
     tag: Annotated[
@@ -73,6 +77,7 @@ def nodes(
     finish(nodes(choose(peer, at, insecure=insecure), chosen, at, timeout=timeout, as_json=as_json))
 
 
+@app.command(cls=Command)
 def trace(
     node: Member,
     at: At = None,
@@ -95,6 +100,7 @@ def trace(
     finish(trace(choose(peer, at, insecure=insecure), node, at, timeout=timeout, as_json=as_json))
 
 
+@app.command(cls=Command)
 def why(
     node: Member,
     at: At = None,
@@ -116,6 +122,7 @@ def why(
     finish(why(choose(peer, at, insecure=insecure), node, at, timeout=timeout, as_json=as_json))
 
 
+@app.command(cls=Command)
 def graph(
     form: Annotated[
         str,
@@ -144,6 +151,7 @@ def graph(
     finish(graph(choose(peer, at, insecure=insecure), at, form, timeout=timeout))
 
 
+@app.command(cls=Command)
 def top(
     target: AnyTarget = None,
     interval: Annotated[
@@ -199,7 +207,23 @@ def top(
     finish(top(where, chosen, interval=interval, sort=order, count=samples, as_json=as_json))
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    for command in (status, nodes, trace, why, graph, top):
-        app.command(cls=Command)(command)
+@app.command(cls=Command)
+def routes(
+    node: NodeOrHere = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for the reply; by default 10.")] = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Show routes, links and directives.
+
+    The routes are those of NODE, and so are the links and directives of the mesh, as this node knows them. A cost is
+    what a link adds to a route: 100 for most links, more for slow ones; the route with the lowest sum is used. Hops are
+    the links of a route.
+    """
+    from zmesh_cli.local_sockets import choose
+    from zmesh_cli.routes import routes
+
+    log(verbose)
+    finish(routes(choose(peer, node, insecure=insecure), node, timeout=timeout, as_json=as_json))

@@ -4,7 +4,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zmesh_cli.conversion import Command, Group
+from zmesh_cli.conversion import Command, new_group, subcommands
 from zmesh_cli.help import NODE, OUTPUT
 from zmesh_cli.parameters import (
     AsJson,
@@ -18,7 +18,10 @@ from zmesh_cli.parameters import (
     finish,
 )
 
+app = new_group()
 
+
+@app.command(cls=Command)
 def reload(
     node: Annotated[
         str | None,
@@ -40,14 +43,7 @@ def reload(
     finish(reload(node, state=state, as_json=as_json))
 
 
-config = typer.Typer(
-    name="config",
-    cls=Group,
-    help="Check and show the settings of a node.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+config = subcommands(app, "config", "Check and show the settings of a node.")
 
 
 @config.command("check", cls=Command)
@@ -89,14 +85,7 @@ def config_show(
     _end(show(NodeSettings(file, node_id, listen, peer, insecure, state), as_json=as_json))
 
 
-service = typer.Typer(
-    name="service",
-    cls=Group,
-    help="Run a node as a systemd unit.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+service = subcommands(app, "service", "Run a node as a systemd unit.")
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="The name of the unit.", rich_help_panel=NODE)]
 OfUser = Annotated[
     bool, typer.Option("--user", help="A unit of this user, also if that is root.", rich_help_panel=NODE)
@@ -158,6 +147,7 @@ def service_status(name: Name = "zmesh", user: OfUser = False, as_json: AsJson =
     _end(status(unit_of(name, user=user), as_json=as_json))
 
 
+@app.command(cls=Command)
 def completion(
     shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)],
 ) -> None:
@@ -171,14 +161,6 @@ def completion(
     if shell not in SHELLS:
         raise typer.BadParameter(f"it must be one of {', '.join(SHELLS)}")
     typer.echo(script(shell), nl=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the program."""
-    app.command(cls=Command)(reload)
-    app.add_typer(config)
-    app.add_typer(service)
-    app.command(cls=Command)(completion)
 
 
 def _end(code: int) -> NoReturn:

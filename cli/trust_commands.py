@@ -4,8 +4,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zmesh_cli.conversion import Command, Group
+from zmesh_cli.conversion import Command, new_group, subcommands
 from zmesh_cli.help import CONNECTION, OUTPUT, TRUST
+
+app = new_group()
 
 State = Annotated[
     str | None,
@@ -38,12 +40,7 @@ AgentKey = Annotated[
 ]
 
 
-def _group(name: str, help: str) -> typer.Typer:
-    return typer.Typer(
-        name=name, cls=Group, help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None
-    )
-
-
+@app.command(cls=Command)
 def init(
     name: Annotated[str, _option("--name", metavar="NAME", help="The name of the mesh; by default 'mesh'.")] = "mesh",
     listen: Annotated[
@@ -88,6 +85,7 @@ def init(
     _end(init(name, node_id, listen or [], url or [], ask=passphrase, agent=agent, state=state, as_json=as_json))
 
 
+@app.command(cls=Command)
 def identity(state: State = None, as_json: AsJson = False) -> None:
     """Show the identity of this node."""
     from zmesh_cli.trust import identity
@@ -105,6 +103,7 @@ Tags = Annotated[
 ]
 
 
+@app.command(cls=Command)
 def invite(
     name: NodeId,
     tag: Tags = None,
@@ -132,7 +131,7 @@ def invite(
     _end(invite(name, tag or [], url or [], expires, state=state, as_json=as_json))
 
 
-invites = _group("invites", "List and take back tickets.")
+invites = subcommands(app, "invites", "List and take back tickets.")
 
 
 @invites.command("ls", cls=Command)
@@ -151,6 +150,7 @@ def invites_rm(name: NodeId, state: State = None) -> None:
     _end(invites_rm(name, state=state))
 
 
+@app.command(cls=Command)
 def join(
     what: Annotated[
         str,
@@ -204,7 +204,7 @@ def join(
     _end(run(join(what, authority=authority, offline=offline, state=state, as_json=as_json, **given)))
 
 
-authority = _group("authority", "Show and change the authority's keys.")
+authority = subcommands(app, "authority", "Show and change the authority's keys.")
 
 
 @authority.command("ls", cls=Command)
@@ -274,6 +274,7 @@ def authority_export(state: State = None) -> None:
     _end(authority_export(state=state))
 
 
+@app.command(cls=Command)
 def revoke(
     subject: Annotated[
         str,
@@ -296,7 +297,7 @@ def revoke(
     _end(revoke(subject, reason, state=state))
 
 
-context = _group("context", "Show and choose the meshes of this user.")
+context = subcommands(app, "context", "Show and choose the meshes of this user.")
 
 
 @context.command("ls", cls=Command)
@@ -329,18 +330,6 @@ def context_rm(
     from zmesh_cli.contexts import rm
 
     _end(rm(name, yes=yes))
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the program."""
-    app.command(cls=Command)(init)
-    app.command(cls=Command)(invite)
-    app.add_typer(invites)
-    app.command(cls=Command)(join)
-    app.command(cls=Command)(identity)
-    app.add_typer(authority)
-    app.command(cls=Command)(revoke)
-    app.add_typer(context)
 
 
 def _end(code: int) -> NoReturn:

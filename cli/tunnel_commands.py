@@ -4,10 +4,13 @@ from typing import Annotated
 
 import typer
 
-from zmesh_cli.conversion import Command
+from zmesh_cli.conversion import Command, new_group
 from zmesh_cli.parameters import AsJson, Insecure, Node, Peer, RouteTimeout, Verbose, finish, log
 
+app = new_group()
 
+
+@app.command(cls=Command)
 def forward(
     listen: Annotated[
         str,
@@ -49,6 +52,7 @@ def forward(
     finish(forward(where, listen, to, route_timeout=route_timeout, **options))
 
 
+@app.command(cls=Command)
 def expose(
     name: Annotated[
         str,
@@ -80,6 +84,7 @@ def expose(
     finish(expose(choose(peer, insecure=insecure), name, port, as_json=as_json))
 
 
+@app.command(cls=Command)
 def nc(
     node: Node,
     port: Annotated[
@@ -107,10 +112,3 @@ def nc(
 
     log(verbose)
     finish(nc(choose(peer, node, insecure=insecure), node, port, route_timeout=route_timeout))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.command(cls=Command)(forward)
-    app.command(cls=Command)(expose)
-    app.command(cls=Command)(nc)

@@ -8,8 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from zmesh.core.message import MAX_DIRECTIVE, MAX_RESET_CODE, is_address, is_directive
-from zmesh.core.wire import MAX_CONTENT_TYPE, MAX_METADATA, MAX_METADATA_ENTRIES
+from zmesh.core.message import (
+    MAX_CONTENT_TYPE,
+    MAX_DIRECTIVE,
+    MAX_METADATA,
+    MAX_METADATA_ENTRIES,
+    MAX_RESET_CODE,
+    is_address,
+    is_directive,
+)
 from zmesh.errors import AddressError, ConfigError
 
 MAX_TIMEOUT = 1e9

@@ -20,8 +20,6 @@ from zmesh.arguments import (
     check_node,
     check_timeout,
 )
-from zmesh.config import Config, config_of
-from zmesh.core.limits import Limits
 from zmesh.errors import ConfigError, MeshError, RemoteError
 from zmesh.files import Files
 from zmesh.jobs import Jobs
@@ -36,7 +34,8 @@ from zmesh.tunnel import Tunnels
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from zmesh.config import Settings
+    from zmesh.config import Config, Settings
+    from zmesh.core.limits import Limits
     from zmesh.disclosure import Setting
     from zmesh.node import Node
     from zmesh.payloads import Payload, PayloadLike
@@ -79,10 +78,12 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
             raise TypeError(f"loop is an event loop of asyncio, not {type(loop).__name__}")
         if loop is not None and loop.is_closed():
             raise ConfigError("the event loop that the Controller is to run in is closed")
+        from zmesh.config import config_of  # these here: what only names the class does not pay for the engine
+        from zmesh.core.limits import Limits
+        from zmesh.node import Node
+
         if limits is not None and not isinstance(limits, Limits):
             raise TypeError(f"limits are a Limits, not {type(limits).__name__}")
-        from zmesh.node import Node  # here: what only names the class does not pay for the engine
-
         directives = serving.Directives()
         directives.attach(self.stream)
         self._node = Node(config_of(config, settings), directives, limits)

@@ -16,11 +16,11 @@ finally:
         print(*sys.modules, file=file)
 """
 ITS_OWN = {
-    "ping": {"ping"},
-    "send": {"send", "input", "output_file"},
-    "routes": {"quantities", "routes", "tables"},
-    "nodes": {"nodes", "quantities", "routes", "tables"},
-    "cancel": {"cancel", "quantities", "routes", "tables"},
+    "ping": {"ping", "request_commands"},
+    "send": {"send", "input", "output_file", "request_commands"},
+    "routes": {"operate_commands", "quantities", "routes", "tables"},
+    "nodes": {"nodes", "operate_commands", "quantities", "routes", "tables"},
+    "cancel": {"cancel", "quantities", "request_commands", "routes", "tables"},
 }
 SHARED = {
     "main",
@@ -29,15 +29,7 @@ SHARED = {
     "stdio",
     "exit_codes",
     "commands",
-    "diagnosis_commands",
-    "files_commands",
-    "job_commands",
-    "machine_commands",
-    "operate_commands",
     "parameters",
-    "service_commands",
-    "trust_commands",
-    "tunnel_commands",
     "conversion",
     "session",
     "local_sockets",

@@ -6,9 +6,7 @@ import pytest
 
 import zmesh
 from zmesh.errors import ExchangeError, NodeOverloaded, RemoteError
-from zmesh.operate.members import GRAPH, MEMBERS
-from zmesh.operate.paths import HOP, WHY
-from zmesh.operate.status import LOAD, STATUS
+from zmesh.operate.directives import GRAPH, HOP, LOAD, MEMBERS, STATUS, WHY
 from zmesh.payloads.payload import Payload
 from zmesh.serving.builtins import CANCEL, MAX_LISTED_WORK, PING, ROUTES
 from zmesh.serving.incoming import MAX_INLINE_BYTES

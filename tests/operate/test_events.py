@@ -11,9 +11,10 @@ import zmesh.sync
 from zmesh.core.effects import Report
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.operate import event_log
+from zmesh.operate.directives import EVENTS
 from zmesh.operate.event_log import EventLog, _Follower
 from zmesh.operate.event_store import FILE, EventStore
-from zmesh.operate.node_event import EVENTS, MAX_TEXT, NodeEvent
+from zmesh.operate.node_event import MAX_TEXT, NodeEvent
 from zmesh.serving import Directives
 from zmesh.testing import Mesh
 from zmesh.trust import init

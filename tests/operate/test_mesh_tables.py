@@ -5,8 +5,7 @@ import pytest
 import zmesh
 import zmesh.sync
 from zmesh.errors import RemoteError, TimedOut
-from zmesh.operate.members import MEMBERS
-from zmesh.operate.paths import HOP, WHY
+from zmesh.operate.directives import HOP, MEMBERS, WHY
 from zmesh.testing import Mesh
 
 WITHIN = 60.0

@@ -9,7 +9,7 @@ import zmesh
 import zmesh.sync
 from zmesh.core.limits import DEFAULT_LIMITS, Rate
 from zmesh.errors import NodeOverloaded, NotAllowed, RemoteError, UnknownDirective, Unreachable
-from zmesh.operate.status import STATUS
+from zmesh.operate.directives import STATUS
 from zmesh.testing import Mesh
 
 WITHIN = 60.0

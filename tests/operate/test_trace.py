@@ -7,8 +7,9 @@ import pytest
 
 import zmesh
 from zmesh.errors import TimedOut, UnknownDirective, Unreachable
+from zmesh.operate.directives import HOP
 from zmesh.operate.json_form import Seconds
-from zmesh.operate.paths import HOP, Hop, RouteLoss
+from zmesh.operate.paths import Hop, RouteLoss
 from zmesh.operate.trace import MAX_STEPS, trace
 from zmesh.testing import Mesh
 

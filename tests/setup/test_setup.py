@@ -67,10 +67,46 @@ def test_every_entry_point_can_be_loaded() -> None:
 
 @pytest.mark.parametrize("module", ["zmesh", "zmesh.controller", "zmesh.plugins.http"])
 def test_an_import_of_the_library_is_light(module: str) -> None:
-    script = f"import {module}, sys; print(*sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=30, check=True)
     heavy = {"aiohttp", "click", "networkx", "pytest", "rich", "typer", "zmesh.testing", "zmesh_cli"}
-    assert heavy.isdisjoint(done.stdout.split())
+    assert heavy.isdisjoint(modules_of(f"import {module}"))
+
+
+OF_A_CONTROLLER = {
+    "zmesh.arguments", "zmesh.controller", "zmesh.core", "zmesh.core.message", "zmesh.errors", "zmesh.files",
+    "zmesh.files.copying", "zmesh.jobs", "zmesh.jobs.client", "zmesh.lazy", "zmesh.lifecycle", "zmesh.observe",
+    "zmesh.observe.mesh_view", "zmesh.operate", "zmesh.operate.diagnosing", "zmesh.operate.directives",
+    "zmesh.operate.operating", "zmesh.payloads", "zmesh.remote", "zmesh.remote.machines", "zmesh.requests",
+    "zmesh.runtime", "zmesh.runtime.exceptions", "zmesh.runtime.forks", "zmesh.runtime.interrupts",
+    "zmesh.runtime.message_ids", "zmesh.serving", "zmesh.tunnel", "zmesh.tunnel.tunnels", "zmesh.version",
+}  # fmt: skip
+"""The modules that the class Controller is made of; benchmarks.startup measures the time that they take."""
+
+UNUSED = {
+    "cryptography", "multiprocessing", "platformdirs", "statistics", "tomllib", "urllib.request",
+    "zmesh.files.transfer", "zmesh.jobs.job", "zmesh.operate.examiner", "zmesh.operate.mesh_reader",
+    "zmesh.operate.node_reader", "zmesh.operate.status", "zmesh.reconfiguration", "zmesh.remote.remote_process",
+    "zmesh.serving.isolation.processes", "zmesh.sync", "zmesh.trust", "zmesh.tunnel.connection",
+}  # fmt: skip
+"""What a node without an identity needs when it is asked for more, and not before."""
+
+
+def modules_of(program: str) -> set[str]:
+    """The modules that a program has imported when it ends."""
+    script = f"{program}; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_class_controller_imports_nothing_of_what_its_methods_need() -> None:
+    modules = modules_of("import zmesh; zmesh.Controller")
+    assert {name for name in modules if name.startswith("zmesh.")} == OF_A_CONTROLLER
+    assert modules & {"cryptography", "dataclasses", "json", "msgpack", "shlex", "sqlite3", "zmq"} == set()
+
+
+def test_a_controller_imports_nothing_that_only_some_requests_need() -> None:
+    modules = modules_of("import zmesh; zmesh.Controller(node_id='a', identity=None)")
+    assert "zmesh.node" in modules
+    assert modules & UNUSED == set()
 
 
 RUN = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -115,7 +151,21 @@ def commands_of(app: Any) -> Iterator[tuple[str, Any]]:
 
 
 def test_no_command_is_a_coroutine_function_which_typer_would_never_await() -> None:
-    commands = dict(commands_of(importlib.import_module("zmesh_cli.main").app))
-    assert commands, "zmesh_cli.main.app has no commands"
+    program = importlib.import_module("zmesh_cli.commands")
+    modules = [program, *(importlib.import_module(f"zmesh_cli.{name}") for name in set(program.MODULE_OF.values()))]
+    commands = dict(command for module in modules for command in commands_of(module.app))
+    assert len(commands) > len(program.MODULE_OF)
     asynchronous = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
     assert [name for name, function in commands.items() if any(test(function) for test in asynchronous)] == []
+
+
+def test_every_command_is_in_the_module_that_the_program_says() -> None:
+    from typer.main import get_group
+
+    from zmesh_cli.commands import MODULE_OF
+
+    for name in set(MODULE_OF.values()):
+        module = importlib.import_module(f"zmesh_cli.{name}")
+        assert set(get_group(module.app).commands) == {command for command, where in MODULE_OF.items() if where == name}
+    listed = {path.stem for path in (ROOT / "cli").glob("*_commands.py")}
+    assert listed == set(MODULE_OF.values())

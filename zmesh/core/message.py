@@ -30,6 +30,15 @@ MAX_DIRECTIVE = 160
 MAX_RESET_CODE = (1 << 32) - 1
 """The highest code of a reset."""
 
+MAX_CONTENT_TYPE = 128
+"""Characters of a content type."""
+
+MAX_METADATA = 8 * 1024
+"""Bytes of UTF-8 of the keys and texts of metadata, in all."""
+
+MAX_METADATA_ENTRIES = 256
+"""Keys of metadata."""
+
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?\Z")
 _DIRECTIVE = re.compile("[^\\s:\ud800-\udfff]+:[^\\s:\ud800-\udfff]+\\Z")

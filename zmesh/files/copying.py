@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from zmesh.errors import ConfigError, CopyFailed, NodeRestarted
-from zmesh.files.places import Job, NodePath, Place, name_of
-from zmesh.files.progress import Copied, OnProgress, Progress
+from zmesh.errors import CopyFailed, NodeRestarted
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from zmesh.files.copy_outcomes import CopyOutcomes
+    from zmesh.files.places import Job, Place
+    from zmesh.files.progress import Copied, OnProgress, Progress
     from zmesh.payloads import PayloadLike
     from zmesh.remote import Word
     from zmesh.requests import ReplyStream
@@ -84,11 +82,14 @@ class Files(ABC):
         this one. Raises CopyFailed if anything was not copied, when all else
         was; NotAllowed; ConfigError for what is no place; and as `stream` does. Options are those of CopyOptions.
         """
-        plan = _plan([NodePath.parse(each) for each in _many(sources)], NodePath.parse(destination))
+        from zmesh.files.progress import Copied  # here: few programs copy files
+        from zmesh.files.transfer import listed, plan
+
+        jobs = plan(listed(sources), destination)
         totals = Copied()
         failures: list[str] = []
         failed = 0
-        for each in plan:
+        for each in jobs:
             progress = await self._copy(each, **options)
             totals += progress.copied
             failures += progress.failures
@@ -112,12 +113,14 @@ class Files(ABC):
         others waiting. Options are those of CopyManyOptions. Raises ConfigError for what is no place, target or number.
         """
         from zmesh.files.copy_outcomes import CopyOutcomes  # here: few programs copy files
+        from zmesh.files.places import NodePath
+        from zmesh.files.transfer import listed, plan
 
         shared: dict[str, Any] = dict(options)
-        given = list(_many(sources))
+        given = listed(sources)
         ids = self.nodes(nodes) if isinstance(nodes, str) else list(nodes)
         for node in ids:
-            _plan([NodePath.parse(each) for each in given], NodePath(node, path))
+            plan(given, NodePath(node, path))
 
         async def copy(node: str, on_progress: OnProgress) -> Copied:
             return await self.copy(given, NodePath(node, path), on_progress=on_progress, **shared)
@@ -146,27 +149,3 @@ class Files(ABC):
             else:
                 return transfer.progress
         raise AssertionError
-
-
-def _plan(sources: Sequence[NodePath | bytes], destination: NodePath | bytes) -> list[Job]:
-    """The exchanges that copy all of this. Raises ConfigError."""
-    if not sources:
-        raise ConfigError("a copy needs a source at least")
-    node_to, path = _split(destination)
-    into = len(sources) > 1
-    jobs = []
-    for (node_from, contents), group in groupby(
-        (_split(each) for each in sources), key=lambda each: (each[0], name_of(each[1]) is None)
-    ):
-        if node_from is None and node_to is None:
-            raise ConfigError("neither place is at a node; a place at a node is written NODE:PATH, as in edge-7:/srv")
-        jobs.append(Job(node_from, tuple(each[1] for each in group), node_to, path, into, contents))
-    return jobs
-
-
-def _split(place: NodePath | bytes) -> tuple[str | None, bytes]:
-    return (place.node, place.path) if isinstance(place, NodePath) else (None, place)
-
-
-def _many(sources: Place | Iterable[Place]) -> Iterable[Place]:
-    return [sources] if isinstance(sources, (str, os.PathLike, NodePath)) else sources

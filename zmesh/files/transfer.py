@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
-from zmesh.errors import CopyFailed, RemoteError
+from zmesh.errors import ConfigError, CopyFailed, RemoteError
 from zmesh.files import beneath
 from zmesh.files.listing import Top
-from zmesh.files.places import Job, name_of
+from zmesh.files.places import Job, NodePath, Place, name_of
 from zmesh.files.progress import OnProgress, Progress, reason
 from zmesh.files.receiver import Receiver
 from zmesh.files.records import MAX_TEXT, EndedEarly, Kind, unpack
@@ -119,3 +120,29 @@ def _target(job: Job) -> Target:
         return Target.find((beneath.ROOT,), path, into=job.into, contents=job.contents)
     except OSError as error:
         raise CopyFailed(reason(job.destination, error)) from None
+
+
+def listed(sources: Place | Iterable[Place]) -> list[Place]:
+    """The sources as a list; a program may give a single one as it is."""
+    return [sources] if isinstance(sources, (str, os.PathLike, NodePath)) else list(sources)
+
+
+def plan(sources: Sequence[Place], destination: Place) -> list[Job]:
+    """The exchanges that copy all of this. Raises ConfigError."""
+    if not sources:
+        raise ConfigError("a copy needs a source at least")
+    node_to, path = _split(destination)
+    into = len(sources) > 1
+    jobs = []
+    for (node_from, contents), group in groupby(
+        list(map(_split, sources)), key=lambda each: (each[0], name_of(each[1]) is None)
+    ):
+        if node_from is None and node_to is None:
+            raise ConfigError("neither place is at a node; a place at a node is written NODE:PATH, as in edge-7:/srv")
+        jobs.append(Job(node_from, tuple(each[1] for each in group), node_to, path, into, contents))
+    return jobs
+
+
+def _split(place: Place) -> tuple[str | None, bytes]:
+    parsed = NodePath.parse(place)
+    return (parsed.node, parsed.path) if isinstance(parsed, NodePath) else (None, parsed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -152,6 +151,8 @@ def _submission(
     work: str | Sequence[Word], payload: PayloadLike, options: SubmitOptions
 ) -> tuple[bytes, bytes | Source]:
     """The head of a submission, and the payload of the job."""
+    import shlex  # these here: few programs submit jobs
+
     from zmesh.jobs.states import Restart
     from zmesh.jobs.submission import MAX_TITLE, Submission
     from zmesh.remote import RUN, start_record

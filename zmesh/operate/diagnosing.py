@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from zmesh.operate.json_form import read_list
+from zmesh.operate.directives import DOCTOR, EVENTS
 from zmesh.operate.operating import Operating
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Diagnosing(Operating):
 
     async def doctor(self, node: str | None = None, *, timeout: float | None = EXAMINED_WITHIN) -> Diagnosis:
         """What is wrong with a node, and what mends it; the node takes up to some seconds to find out."""
-        from zmesh.operate.diagnosis import DOCTOR, Diagnosis, compared
+        from zmesh.operate.diagnosis import Diagnosis, compared
 
         diagnosis = await self._shown(Diagnosis, DOCTOR, node, None, timeout)
         return compared(diagnosis, time.time())
@@ -36,7 +36,8 @@ class Diagnosing(Operating):
         `since` is how many seconds ago the first may have happened, `last` how many are wanted at most; by default the
         last 50. A node keeps 4,000, over restarts too if it has a folder of state.
         """
-        from zmesh.operate.node_event import EVENTS, NodeEvent
+        from zmesh.operate.json_form import read_list
+        from zmesh.operate.node_event import NodeEvent
 
         asked: dict[str, object] = {"follow": follow}
         asked |= {} if since is None else {"since": time.time() - since}

@@ -8,8 +8,6 @@ from zmesh.core.durations import span
 from zmesh.operate.json_form import JsonForm
 from zmesh.operate.warnings import SKEW
 
-DOCTOR = "zmesh:doctor"
-
 
 @dataclass(frozen=True, slots=True)
 class Check(JsonForm):

@@ -18,7 +18,8 @@ from zmesh.core.effects import Report
 from zmesh.core.limits import Limits, Rate, TokenBucket
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.errors import NodeOverloaded, RemoteError
-from zmesh.operate.node_event import EVENTS, NodeEvent, event_of
+from zmesh.operate.directives import EVENTS
+from zmesh.operate.node_event import NodeEvent, event_of
 from zmesh.runtime import ThreadPool
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from zmesh.core.durations import span
 from zmesh.core.message import MessageId
 from zmesh.errors import MeshError
 from zmesh.operate import machine_checks
-from zmesh.operate.diagnosis import DOCTOR, Check, Diagnosis
+from zmesh.operate.diagnosis import Check, Diagnosis
+from zmesh.operate.directives import DOCTOR, STATUS
 from zmesh.operate.json_form import read_answer
-from zmesh.operate.status import STATUS, NodeStatus
+from zmesh.operate.status import NodeStatus
 from zmesh.requests import ReplyStream
 from zmesh.runtime import ThreadPool
 from zmesh.transport import DialError, DialFailure, curve_speed, parse_url, path_mtu
@@ -51,9 +52,9 @@ class Examiner:
         self._last: Diagnosis | None = None
         self._ended = 0.0
         self._waiting: list[asyncio.Future[object]] = []
-        host.serving.add_builtin(DOCTOR, self._on_doctor)
 
-    def _on_doctor(self, work: Work) -> asyncio.Future[object]:
+    def answer(self, work: Work) -> asyncio.Future[object]:
+        """The answer to a request for an examination, once there is one."""
         later: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         if self._last is not None and time.monotonic() - self._ended < KEPT:
             later.set_result(_answer(self._last))

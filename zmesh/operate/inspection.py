@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.message import is_node_id
 from zmesh.errors import NodeOverloaded
+from zmesh.operate.directives import DOCTOR, GRAPH, HOP, LOAD, MEMBERS, STATUS, WHY
 from zmesh.operate.event_log import EventLog
-from zmesh.operate.examiner import Examiner
-from zmesh.operate.json_form import JsonForm
-from zmesh.operate.members import GRAPH, MEMBERS
-from zmesh.operate.mesh_reader import MeshReader
-from zmesh.operate.node_reader import NodeReader
-from zmesh.operate.paths import HOP, WHY
-from zmesh.operate.status import LOAD, STATUS
 
 if TYPE_CHECKING:
     from zmesh.observe import LinkHistory
+    from zmesh.operate.examiner import Examiner
     from zmesh.operate.host import Host
+    from zmesh.operate.json_form import JsonForm
+    from zmesh.operate.mesh_reader import MeshReader
+    from zmesh.operate.node_reader import NodeReader
     from zmesh.serving import Work
 
 
@@ -35,24 +34,44 @@ class Inspection:
     """
 
     def __init__(self, host: Host, history: LinkHistory, limits: Limits) -> None:
+        self._host, self._history = host, history
         self._node_id = host.config.node_id
         self._rows = TokenBucket(limits.shown_rows, time.monotonic())
-        own = NodeReader(host, history)
-        mesh = MeshReader(host, own)
-        self.examiner = Examiner(host, own.status)
         identity = host.identity
         state = identity.state.folder if identity is not None and identity.state is not None else None
         self.events = EventLog(host.config.node_id, state, host.directives, limits)
         shown: dict[str, Callable[[Work], JsonForm]] = {
-            STATUS: lambda work: own.status(),
-            LOAD: lambda work: own.load(),
-            MEMBERS: lambda work: mesh.members(),
-            GRAPH: lambda work: mesh.graph(),
-            WHY: lambda work: mesh.why(_node_in(work, "destination")),
-            HOP: lambda work: mesh.hop(_node_in(work, "destination"), _node_in(work, "origin")),
+            STATUS: lambda work: self._own.status(),
+            LOAD: lambda work: self._own.load(),
+            MEMBERS: lambda work: self._mesh.members(),
+            GRAPH: lambda work: self._mesh.graph(),
+            WHY: lambda work: self._mesh.why(_node_in(work, "destination")),
+            HOP: lambda work: self._mesh.hop(_node_in(work, "destination"), _node_in(work, "origin")),
         }
         for directive, answer in shown.items():
             host.serving.add_builtin(directive, self._limited(directive, answer))
+        host.serving.add_builtin(DOCTOR, lambda work: self.examiner.answer(work))
+
+    # Modules are imported when the first request needs them, since few nodes are looked at.
+
+    @cached_property
+    def examiner(self) -> Examiner:
+        """The examinations of this node."""
+        from zmesh.operate.examiner import Examiner
+
+        return Examiner(self._host, self._own.status)
+
+    @cached_property
+    def _own(self) -> NodeReader:
+        from zmesh.operate.node_reader import NodeReader
+
+        return NodeReader(self._host, self._history)
+
+    @cached_property
+    def _mesh(self) -> MeshReader:
+        from zmesh.operate.mesh_reader import MeshReader
+
+        return MeshReader(self._host, self._own)
 
     def _limited(self, directive: str, answer: Callable[[Work], JsonForm]) -> Callable[[Work], object]:
         """The function of a directive, with the schema in its answer, within the limit of rows."""

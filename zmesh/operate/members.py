@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from zmesh.operate.json_form import JsonForm, Seconds
 
-MEMBERS = "zmesh:members"
-GRAPH = "zmesh:graph"
-
 
 @dataclass(frozen=True, slots=True)
 class Member(JsonForm):

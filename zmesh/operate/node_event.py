@@ -9,7 +9,6 @@ from zmesh.core.effects import Report
 from zmesh.core.message import LinkId
 from zmesh.operate.json_form import JsonForm
 
-EVENTS = "zmesh:events"
 MAX_TEXT = 500
 """Characters of the text of an event, most of which may be another node's."""
 

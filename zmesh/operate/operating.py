@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmesh.arguments import check_node
 from zmesh.errors import ExchangeError
+from zmesh.operate.directives import GRAPH, HOP, LOAD, MEMBERS, STATUS, WHY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Container, Iterable, Mapping
@@ -67,7 +68,7 @@ class Operating(ABC):
         from dataclasses import replace
 
         from zmesh.operate.json_form import Seconds
-        from zmesh.operate.status import STATUS, NodeStatus
+        from zmesh.operate.status import NodeStatus
 
         began = time.time()
         status = await self._shown(NodeStatus, STATUS, node, None, timeout, route_timeout)
@@ -75,13 +76,13 @@ class Operating(ABC):
 
     async def members(self, at: str | None = None, *, timeout: float | None = TIMEOUT) -> MemberList:
         """The members of the mesh as the node `at` knows them, those that have left lately among them."""
-        from zmesh.operate.members import MEMBERS, MemberList
+        from zmesh.operate.members import MemberList
 
         return await self._shown(MemberList, MEMBERS, at, None, timeout)
 
     async def graph(self, at: str | None = None, *, timeout: float | None = TIMEOUT) -> MeshGraph:
         """The nodes and links of the mesh as the node `at` knows them."""
-        from zmesh.operate.members import GRAPH, MeshGraph
+        from zmesh.operate.members import MeshGraph
 
         return await self._shown(MeshGraph, GRAPH, at, None, timeout)
 
@@ -93,7 +94,7 @@ class Operating(ABC):
         """
         from dataclasses import replace
 
-        from zmesh.operate.paths import WHY, RouteExplanation
+        from zmesh.operate.paths import RouteExplanation
 
         check_node(node)
         asked = {"destination": node}
@@ -115,7 +116,7 @@ class Operating(ABC):
 
         `timeout` in seconds is for each hop. How a trace fails is in its last step; nothing is raised for that.
         """
-        from zmesh.operate.paths import HOP, Hop
+        from zmesh.operate.paths import Hop
         from zmesh.operate.trace import trace
 
         check_node(node)
@@ -147,7 +148,7 @@ class Operating(ABC):
     ) -> Bounded[tuple[str, NodeLoad | None]]:
         """What nodes do at the moment, for each its id and a NodeLoad, None where it has not answered; as they come."""
         from zmesh.operate.bounded import Bounded
-        from zmesh.operate.status import LOAD, NodeLoad
+        from zmesh.operate.status import NodeLoad
 
         async def load(node: str) -> tuple[str, NodeLoad | None]:
             try:

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from zmesh.operate.json_form import JsonForm, Seconds
 from zmesh.operate.status import LinkFall
 
-WHY = "zmesh:why"
-HOP = "zmesh:hop"
-
 
 @dataclass(frozen=True, slots=True)
 class RouteOffer(JsonForm):

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from zmesh.operate.json_form import JsonForm, Seconds
 
-STATUS = "zmesh:status"
-LOAD = "zmesh:load"
-
 
 @dataclass(frozen=True, slots=True)
 class StatusWarning(JsonForm):

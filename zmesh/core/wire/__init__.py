@@ -15,6 +15,7 @@ Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
 
 from __future__ import annotations
 
+from zmesh.core.message import MAX_CONTENT_TYPE, MAX_METADATA, MAX_METADATA_ENTRIES
 from zmesh.core.wire.fields import (
     CRITICAL,
     NO_EXTENSIONS,
@@ -149,9 +150,6 @@ from zmesh.core.wire.routed import (
     FLAG_EXTENDED,
     FLAG_FIRST,
     FLAG_LAST,
-    MAX_CONTENT_TYPE,
-    MAX_METADATA,
-    MAX_METADATA_ENTRIES,
     MAX_PIGGYBACKED,
     RESET_CODE,
     STOP_SENDING,

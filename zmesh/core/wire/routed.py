@@ -22,7 +22,18 @@ from struct import Struct
 from struct import error as struct_error
 from typing import NamedTuple, cast
 
-from zmesh.core.message import MAX_DIRECTIVE, Address, Eof, MessageId, NodeId, ReplyHeader, RequestHeader
+from zmesh.core.message import (
+    MAX_CONTENT_TYPE,
+    MAX_DIRECTIVE,
+    MAX_METADATA,
+    MAX_METADATA_ENTRIES,
+    Address,
+    Eof,
+    MessageId,
+    NodeId,
+    ReplyHeader,
+    RequestHeader,
+)
 from zmesh.core.wire.fields import (
     MAX_EXTENSION,
     NO_EXTENSIONS,
@@ -48,10 +59,7 @@ FLAG_BLOCKED = 16
 
 FLAG_REQUEST = 32
 FLAG_EXTENDED = 64
-MAX_METADATA = 8 * 1024
-MAX_CONTENT_TYPE = 128
 MAX_TAIL = 32 * 1024
-MAX_METADATA_ENTRIES = 256
 CLOSED = U63
 STOP_SENDING = U63
 RESET_CODE = 1

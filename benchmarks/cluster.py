@@ -126,16 +126,15 @@ class Cluster:
         self._failures: list[BaseException] = []
 
     async def __aenter__(self) -> Self:
-        try:
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(self.close)
             for proxy in self.proxies.values():
                 await proxy.open()
             for name in self._names:
                 peers = [proxy.url for (dialler, _), proxy in self.proxies.items() if dialler == name]
                 self.processes[name] = Process(name, self._command(name, peers), self._aims(name))
             await asyncio.gather(*(process.start() for process in self.processes.values()))
-        except BaseException:
-            await self.close()
-            raise
+            undo.pop_all()
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from typer import Context
 
+from zmesh_cli.conversion import UsageError
+
 WITHIN = 1.0
 """Seconds for joining the mesh and asking a node."""
 SHELLS = ("bash", "zsh", "fish")
@@ -62,7 +64,9 @@ def _ids(tables: dict[str, Any]) -> list[str]:
 
 
 def _tables(ctx: Context) -> dict[str, Any]:
-    """The tables of the node where a command would join; none if that fails in any way, or takes too long."""
+    """The tables of the node where a command would join; none if that fails or takes too long."""
+    from zmesh.errors import MeshError
+    from zmesh_cli.exit_codes import Failure
     from zmesh_cli.local_sockets import choose
     from zmesh_cli.routes import fetch_tables
     from zmesh_cli.session import Session
@@ -78,7 +82,7 @@ def _tables(ctx: Context) -> dict[str, Any]:
     try:
         os.dup2(quiet, 2)  # a line of an error would stand in the middle of what is typed
         return asyncio.run(fetch())
-    except Exception:  # noqa: BLE001  # whatever it is, the shell completes nothing
+    except (Failure, MeshError, OSError, UsageError):
         return {}
     finally:
         sys.stderr.flush()

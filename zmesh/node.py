@@ -305,24 +305,30 @@ class Node:
         if self.admission.is_foreign:  # a fork of this process unwinds; sockets, work and descriptors are the parent's
             return
         try:
-            if self._jobs is not None:
-                self._jobs.stop()
-            await self.serving.close()
-            if self._jobs is not None:
-                await self._jobs.close()
-            self.requests.close()
-            self._leave()
+            with ExitStack() as steps:
+                steps.push(self._is_dropped)
+                if self._jobs is not None:
+                    self._jobs.stop()
+                await self.serving.close()
+                if self._jobs is not None:
+                    await self._jobs.close()
+                self.requests.close()
+                self._leave()
         except GeneratorExit:
             self.close_now()
             raise
-        except Exception:
-            # Ctrl-C can strike in the middle of the engine, and then its tables contradict each other.
-            if not self._aborted:
-                raise
-            log.debug("node %s could not take its leave", self.node_id, exc_info=True)
         finally:
             if not self._released:
                 await self._shut()
+
+    def _is_dropped(self, kind: object, error: BaseException | None, at: object) -> bool:
+        """Whether an error of closing is dropped: Ctrl-C can strike in the middle of the engine, and then its tables
+        contradict each other.
+        """
+        if not self._aborted or not isinstance(error, Exception):
+            return False
+        log.debug("node %s could not take its leave", self.node_id, exc_info=error)
+        return True
 
     async def _shut(self) -> None:
         self.closed = self.admission.shut = True

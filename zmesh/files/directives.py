@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from typing import Any, TypeVar
 
 from zmesh.core.message import is_address
@@ -187,13 +187,12 @@ class Files(Requesting):
 
     def _tops(self, paths: Sequence[bytes], *, follow: bool) -> list[Top]:
         tops: list[Top] = []
-        try:
+        with ExitStack() as undo:
+            undo.callback(_close, tops)
             for path in paths:
                 spot = self._find("read", path, lambda tops, path: beneath.find(tops, path, follow=follow))
                 tops.append(Top(spot, path, name_of(path)))
-        except BaseException:
-            _close(tops)
-            raise
+            undo.pop_all()
         return tops
 
     def _target(self, path: bytes, *, into: bool, contents: bool) -> Target:

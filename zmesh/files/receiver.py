@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias, TypeVar
 
@@ -246,25 +247,22 @@ class Receiver:
         """Open the temporary of a file, unless it does not hold as much of it as is not sent."""
         entry, names, offset = arriving.entry, arriving.names, arriving.offset
         directory = self._target.directory(names)
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, directory)
             if self._cleaned != names[:-1]:
                 self._cleaned = names[:-1]
                 clean(directory, self._rules.keep_partial)
             partial = Partial.open(directory, self._key(entry, names))
-        except BaseException:
-            os.close(directory)
-            raise
-        try:
+            undo.pop_all()
+        with ExitStack() as undo:
+            undo.callback(partial.keep)
             if offset == 0:
                 partial.restart()
             elif partial.size >= offset:
                 partial.resume(offset)
             else:
-                partial.keep()
                 return
-        except BaseException:
-            partial.keep()
-            raise
+            undo.pop_all()
         arriving.partial = partial
 
     async def _on_data(self, parts: list[bytes | memoryview]) -> None:

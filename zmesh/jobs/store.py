@@ -60,6 +60,13 @@ class _Operation(NamedTuple):
     writes: bool
     vital: bool
 
+    def perform(self, database: Database) -> tuple[Any, BaseException | None]:
+        """What its function returns, or raises."""
+        try:
+            return self.function(database), None
+        except BaseException as error:  # noqa: BLE001  # all of it is the caller's
+            return None, error
+
 
 class Store:
     """The database of one node and its thread. Bound to the loop that `open` is called on."""
@@ -166,44 +173,47 @@ class Store:
         """Perform them in one transaction; False, and nothing was done, if that fails."""
         writes = any(each.writes for each in operations)
         results: list[Callable[[], None]] = []
-        try:
+        with ExitStack() as undo, suppress(sqlite3.Error):
+            undo.callback(_roll_back, database)
             if writes:
                 database.begin()
             for each in operations:
-                results.append(partial(_succeed, each.future, each.function(database)))
+                result, error = each.perform(database)
+                if error is not None:  # which it has again when it is performed alone
+                    return False
+                results.append(partial(_succeed, each.future, result))
             if writes:
                 database.commit()
-        except BaseException:  # noqa: BLE001  # each is performed again alone, and its error is its own
-            with suppress(sqlite3.Error):
-                database.roll_back()
-            return False
-        self._settle(results)
-        return True
+            undo.pop_all()
+            self._settle(results)
+            return True
+        return False
 
     def _perform_alone(self, operation: _Operation) -> None:
         for may_free in (operation.vital, False):
+            result, error = None, None
             try:
                 database = self._opened()
-                try:
+                with ExitStack() as undo:
+                    undo.callback(_roll_back, database)
                     if operation.writes:
                         database.begin()
-                    result = operation.function(database)
-                    if operation.writes:
+                    result, error = operation.perform(database)
+                    if operation.writes and error is None:
                         database.commit()
-                finally:
-                    with suppress(sqlite3.Error):
-                        database.roll_back()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, ConfigError) as failure:
+                error = failure
+            if error is None:
+                self._settle([partial(_succeed, operation.future, result)])
+            elif isinstance(error, (sqlite3.Error, OSError)):
                 described = self._described(error)
                 if described.trouble is Trouble.DAMAGED:
                     self._set_aside(str(error))
                 elif described.trouble is Trouble.FULL and may_free and self._free_reserve():
                     continue
                 self._fail(operation, described)
-            except BaseException as error:  # noqa: BLE001  # all of it is the caller's
-                self._fail(operation, error)
             else:
-                self._settle([partial(_succeed, operation.future, result)])
+                self._fail(operation, error)
             return
 
     def _settle(self, results: list[Callable[[], None]]) -> None:
@@ -315,6 +325,11 @@ class Store:
             return StoreError(Trouble.DAMAGED, text)
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return StoreError(Trouble.OTHER, f"the jobs of node {node} in {where} can't be used: {reason}")
+
+
+def _roll_back(database: Database) -> None:
+    with suppress(sqlite3.Error):
+        database.roll_back()
 
 
 def _succeed(future: asyncio.Future[Any], value: Any) -> None:

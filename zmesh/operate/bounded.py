@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -29,7 +30,8 @@ class Bounded(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        try:
+        with ExitStack() as unless_given:
+            unless_given.callback(self._stop)
             while not self._done:
                 while self._waiting and len(self._open) < self._limit:
                     self._open.add(asyncio.ensure_future(self._one(self._waiting.popleft())))
@@ -37,10 +39,9 @@ class Bounded(Generic[T]):
                     raise StopAsyncIteration
                 done, self._open = await asyncio.wait(self._open, return_when=asyncio.FIRST_COMPLETED)
                 self._done.extend(done)
-            return self._done.popleft().result()
-        except BaseException:
-            self._stop()
-            raise
+            result = self._done.popleft().result()
+            unless_given.pop_all()
+            return result
 
     async def aclose(self) -> None:
         """Cancel what is under way, and wait for its end."""

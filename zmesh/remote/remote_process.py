@@ -252,8 +252,9 @@ class RemoteProcess:
             self._pumping = asyncio.get_running_loop().create_task(self._read_all(self._out, self._err))
 
     async def _read_all(self, out: OutputReader, err: OutputReader) -> None:
-        error: BaseException | None = None
-        try:
+        with contextlib.ExitStack() as ends:
+            for reader in (err, out):
+                ends.push(reader.end)
             while self.returncode is None:
                 kind, body = await self._next()
                 match kind:
@@ -263,15 +264,6 @@ class RemoteProcess:
                         await err.take(body)
                     case _:
                         self._on_record(kind, body)
-        except BaseException as failure:
-            error = failure
-            raise
-        finally:
-            for reader in (out, err):
-                if isinstance(error, Exception):
-                    reader.set_exception(error)
-                else:
-                    reader.feed_eof()
 
     async def _next(self) -> Record:
         """The next record. Raises ExchangeError."""

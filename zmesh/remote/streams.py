@@ -181,3 +181,10 @@ class OutputReader(asyncio.StreamReader):
         """Hand data to the reader; waits while the buffer is full."""
         self.feed_data(data)
         await self._flow.wait()
+
+    def end(self, kind: object, error: BaseException | None, at: object) -> None:
+        """End it; as the exit of a context, whose error, if it has one, is raised to the reader too."""
+        if isinstance(error, Exception):
+            self.set_exception(error)
+        else:
+            self.feed_eof()

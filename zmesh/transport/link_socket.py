@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -97,7 +98,8 @@ class LinkSocket(ABC):
     def _open(self, kind: int, endpoint: str, events: int) -> None:
         """Make the socket and its monitor. Raises ZMQError or OSError (no descriptor is left), and leaves nothing."""
         self._socket = self.transport.context.socket(kind, socket_class=zmq.Socket)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._shut)
             self._set_options(self._socket, endpoint)
             # The methods of pyzmq's backend: the ones on top of them wrap each number in an enum and look for options
             # that are not used here, which costs 10 microseconds for each request and reply.
@@ -109,9 +111,7 @@ class LinkSocket(ABC):
             self._fd = fd
             if not endpoint.startswith("inproc:"):
                 self._open_monitor(events)
-        except BaseException:
-            self._shut()
-            raise
+            undo.pop_all()
 
     def _set_options(self, sock: zmq.Socket[bytes], endpoint: str) -> None:
         sock.set(zmq.SNDHWM, HIGH_WATER)

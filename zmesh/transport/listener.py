@@ -85,7 +85,8 @@ class Listener(LinkSocket):
         """Open and bind the socket. Raises ZMQError or OSError, and then leaves nothing."""
         hosts = _hosts(target, resolver)
         self._open(zmq.ROUTER, target.endpoint, _EVENTS)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._shut)
             self._socket.set(zmq.ROUTER_MANDATORY, 1)
             self._socket.set(zmq.BACKLOG, BACKLOG)
             if self._keys is not None:
@@ -103,9 +104,7 @@ class Listener(LinkSocket):
                 port = int(self.url.rpartition(":")[2])
                 shut = self.handler.on_connection_shut
                 self._accepted = AcceptedConnections(self.transport.loop, port, self._drain_monitor, self._knows, shut)
-        except BaseException:
-            self._shut()
-            raise
+            undo.pop_all()
 
     def _encrypt(self, keys: KeyPair) -> None:
         """Admit CURVE alone, as the ZAP handler allows; before it is bound, since keys that come later do nothing."""

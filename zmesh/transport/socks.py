@@ -58,7 +58,8 @@ class SocksTunnel:
         return f"ipc://{self._folder}/s"
 
     async def __aenter__(self) -> Self:
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close)
             try:
                 async with asyncio.timeout(PROXY_WITHIN):
                     await self._handshake()
@@ -67,9 +68,7 @@ class SocksTunnel:
             except OSError as error:
                 raise self._failure(DialFailure.PROXY, failed(error).reason) from None
             self._listen()
-        except BaseException:
-            self._close()
-            raise
+            undo.pop_all()
         self._pump = asyncio.get_running_loop().create_task(self._serve(), name="zmesh tunnel")
         return self
 

@@ -30,7 +30,7 @@ from zmesh import (
 from zmesh.errors import AddressError, Closed, ConfigError
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, USAGE, Failure
 from zmesh_cli.local_sockets import url_of
-from zmesh_cli.logs import set_level, set_up_logging
+from zmesh_cli.logs import set_format, set_level, set_up_logging
 from zmesh_cli.notification import Notification
 from zmesh_cli.parameters import NodeSettings
 from zmesh_cli.signals import ENDING, has_terminal, not_ignored
@@ -61,12 +61,14 @@ async def run_node(
     until_eof: bool,
 ) -> int:
     """Run a node until a signal (or, with `until_eof`, the end of stdin) stops it; the exit code."""
-    set_up_logging(verbose, node=True)
+    set_up_logging(verbose, node=True, log_format=settings.log_format)
     config = settings.load()
+    set_format(config.log_format)
     controller = Controller(config)
-    if not (verbose or os.environ.get("ZMESH_DEBUG")):
+    own_level = not (verbose or os.environ.get("ZMESH_DEBUG"))
+    if own_level:
         set_level(config.log_level)
-        controller.watch(partial(_set_level, controller))
+    controller.watch(partial(_set_log, controller, own_level))
     printer = _EventPrinter()
     systemd = Notification()
     if as_json:
@@ -270,9 +272,13 @@ def _reload(controller: Controller, systemd: Notification) -> None:
     systemd.ready(f"node {controller.node_id}")
 
 
-def _set_level(controller: Controller, event: Event) -> None:
-    """Log at another level if that is what has changed."""
-    if isinstance(event, ConfigurationChanged) and "log_level" in event.changed:
+def _set_log(controller: Controller, own_level: bool, event: Event) -> None:
+    """Log at another level, or in another format, if that is what has changed; `own_level`: no option sets it."""
+    if not isinstance(event, ConfigurationChanged):
+        return
+    if "log_format" in event.changed:
+        set_format(controller.config.log_format)
+    if "log_level" in event.changed and own_level:
         set_level(controller.config.log_level)
 
 

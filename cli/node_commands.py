@@ -9,6 +9,7 @@ from zmesh_cli.help import OUTPUT
 from zmesh_cli.parameters import (
     ConfigFile,
     Listen,
+    LogFormat,
     NodeId,
     NodeInsecure,
     NodePeer,
@@ -33,6 +34,7 @@ def node(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print events on stdout, one JSON object a line.", rich_help_panel=OUTPUT)
     ] = False,
+    log_format: LogFormat = None,
     verbose: Verbose = 0,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
@@ -48,7 +50,7 @@ def node(
     """
     from zmesh_cli.node import run_node
 
-    settings = NodeSettings(config, node_id, listen, peer, insecure, state)
+    settings = NodeSettings(config, node_id, listen, peer, insecure, state, log_format)
     finish(run_node(settings, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
 
 

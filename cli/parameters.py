@@ -106,6 +106,16 @@ NodeState = Annotated[
         rich_help_panel=CONNECTION,
     ),
 ]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="FORMAT",
+        help="Log as text or json, one object a line; by default text.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 
 class NodeSettings(NamedTuple):
@@ -117,6 +127,7 @@ class NodeSettings(NamedTuple):
     peers: list[str] | None
     insecure: bool
     state: str | None = None
+    log_format: str | None = None
 
     def load(self) -> "Config":
         """The settings, with those of the file and the environment below them. Raises ConfigError."""
@@ -128,6 +139,7 @@ class NodeSettings(NamedTuple):
             "peers": self.peers or None,
             "insecure": self.insecure or None,
             "identity": self.state,
+            "log_format": self.log_format,
         }
         return Config.load(self.file, **given)
 

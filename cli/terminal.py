@@ -13,7 +13,7 @@ import os
 import select
 import stat
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 from zmesh_cli.stdio import write_error
 
@@ -29,15 +29,27 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
+class LineFormat(Protocol):
+    """Formats what is printed on stderr; `level` is one of the setting `log_level`."""
+
+    def __call__(self, text: str, *, level: str) -> str:
+        """The line, without its end."""
+
+
+format_line: LineFormat | None = None
+"""How lines on stderr are formatted, where the log is no plain text."""
+
+
 def print_error(text: str) -> None:
     """Print a line on stderr that begins with the name of the program."""
-    print_line(f"zmesh: {text}")
+    print_line(f"zmesh: {text}", level="error")
 
 
-def print_line(text: str) -> None:
+def print_line(text: str, *, level: str = "info") -> None:
     """Print a line on stderr."""
+    line = printable(text) if format_line is None else format_line(text, level=level)
     try:
-        os.write(STDERR, printable(text).encode(errors="backslashreplace") + b"\n")
+        os.write(STDERR, line.encode(errors="backslashreplace") + b"\n")
     except OSError:
         pass  # there is no other place to report it
 

@@ -157,6 +157,7 @@ GIVEN = {
     "allow": ('{"exec:*": ["hub"]}', {"exec:*": ["hub"]}),
     "plugins": ('{"http": {"read_timeout": 5}}', {"http": {"read_timeout": 5}}),
     "log_level": ("info", "info"),
+    "log_format": ("json", "json"),
 }
 WRONG = {
     "node_id": "b c",
@@ -178,6 +179,7 @@ WRONG = {
     "allow": "[]",
     "plugins": "{",
     "log_level": "loud",
+    "log_format": "xml",
 }
 
 

@@ -34,6 +34,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
 }
 LOG_LEVELS = ("error", "warning", "info", "debug")
 """The values of `log_level`; `warning` has the lines for operators too."""
+LOG_FORMATS = ("text", "json")
+"""The values of `log_format`."""
 _FRACTIONS = ("heartbeat", "route_timeout")
 _LISTS = ("listen", "peers")
 _TABLES = ("allow", "isolation", "plugins")
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
         plugins: Mapping[str, Mapping[str, object]]
         allow: Mapping[str, Sequence[str] | str]
         log_level: str
+        log_format: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,7 @@ class Config:
     `plugins`            a section of settings for each namespace, handed to its plugin.
     `allow`              who may call a directive, by its name, `namespace:*` or `*`: node ids, or `*` for all.
     `log_level`          what `zmesh node` logs: `error`, `warning`, `info` or `debug`.
+    `log_format`         how `zmesh node` logs: `text`, or `json`, one object a line.
     `file`               the TOML file that these settings come from, which errors name; no setting itself.
 
     Raises ConfigError if a value is of the wrong type or out of its limits.
@@ -141,6 +145,7 @@ class Config:
     plugins: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     allow: Mapping[str, Sequence[str] | str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     log_level: str = "warning"
+    log_format: str = "text"
     file: str | None = dataclasses.field(default=None, repr=False, compare=False)
     _sources: Sources | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -165,8 +170,9 @@ class Config:
         for name in _BOOLEANS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, not {shown(getattr(self, name))}")
-        if self.log_level not in LOG_LEVELS:
-            raise ConfigError(f"log_level must be one of {', '.join(LOG_LEVELS)}, not {shown(self.log_level)}")
+        for name, values in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
+            if getattr(self, name) not in values:
+                raise ConfigError(f"{name} must be one of {', '.join(values)}, not {shown(getattr(self, name))}")
         if self.spool_dir is not None and not _is_path(self.spool_dir):
             raise ConfigError(f"spool_dir must be the path of a folder, not {shown(self.spool_dir)}")
         if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):

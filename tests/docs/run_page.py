@@ -36,7 +36,7 @@ PORT = re.compile(r"(?<=127\.0\.0\.1:)\d{4,5}\b")
 OURS = re.compile(r'"?receptor_(inventory|shout|wordcount):\w+"?[, ]?')
 """What the plugins of tests/guide offer, where they are installed; they are not the reader's."""
 
-READY = re.compile(r"^node \S+ listens on |\"event\":\"ready\"|; Ctrl-C stops it$")
+READY = re.compile(r"^node \S+ listens on |\"event\":\"ready\"|; Ctrl-C stops it(\"})?$")
 ENDLESS = {"node", "forward"}
 """The commands of zmesh that run until they are stopped."""
 NUMBER = re.compile(r"[0-9a-f]{32}|\b[0-9a-f]{16}\b|\d+(?:\.\d+)?")

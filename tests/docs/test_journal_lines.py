@@ -42,7 +42,7 @@ class Told:
         self.lines = Lines(self.place)
 
     def note(self, now: float, event: str, node: str | None, detail: str = "") -> Iterator[str]:
-        for _, text in self.lines.note(report(event, node, detail), now):
+        for _, text, _ in self.lines.note(report(event, node, detail), now):
             yield f"{self.node}: {text}"
 
 
@@ -68,7 +68,7 @@ def lines() -> Iterator[str]:
     many = Told("hub", Neighbour("", False, None))
     for number in range(1000):
         list(many.note(0.0, "node_joined", f"n{number}"))
-    yield from (f"hub: {text}" for _, text in many.lines.tick(1.0))
+    yield from (f"hub: {text}" for _, text, _ in many.lines.tick(1.0))
 
 
 def test_every_line_that_is_shown_is_one_of_the_code() -> None:

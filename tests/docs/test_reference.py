@@ -48,7 +48,7 @@ def test_every_setting_has_a_row_with_its_default() -> None:
     rows = {names_in(row[0])[0]: row for row in settings}
     fields = {field.name: field for field in dataclasses.fields(zmesh.Config) if field.name in config.SETTINGS}
     assert rows.keys() == fields.keys()
-    shown = {"false": False, "[]": (), "warning": "warning"}
+    shown = {"false": False, "[]": (), "warning": "warning", "text": "text"}
     for name, row in rows.items():
         if names_in(row[2]):
             (default,) = names_in(row[2])

@@ -49,14 +49,14 @@ class Log:
 
     def note(self, event, node=None, link=None, detail="", *, at=None):
         self.now = at if at is not None else self.now
-        return [text for _, text in self.lines.note(Report(event, node, link, detail), self.now)]
+        return [text for _, text, _ in self.lines.note(Report(event, node, link, detail), self.now)]
 
     def wait(self, seconds):
         """Tick whenever it is due."""
         until, texts = self.now + seconds, []
         while (due := self.lines.due) <= until:
             self.now = due
-            texts += [text for _, text in self.lines.tick(due)]
+            texts += [text for _, text, _ in self.lines.tick(due)]
         self.now = until
         return texts
 
@@ -179,7 +179,7 @@ def test_commands_that_come_and_go_are_not_told(log):
     ],
 )
 def test_what_needs_somebody_is_a_warning(log, report, level):
-    assert [found for found, _ in log.lines.note(report, 0.0)] == [level]
+    assert [found for found, _, _ in log.lines.note(report, 0.0)] == [level]
 
 
 @pytest.mark.parametrize("event", ["link_suspect", "frame_dropped", "unreachable", "expired", "link_synced"])
@@ -260,7 +260,7 @@ def test_what_waits_is_told_at_the_end(log):
     log.accepted(1, "edge")
     for number in range(BURST + 2):
         log.note("node_joined", f"n{number}")
-    assert [text for _, text in log.lines.close(log.now)] == [
+    assert [text for _, text, _ in log.lines.close(log.now)] == [
         "linked with edge from 10.0.0.7", f"n{BURST + 1} joined the mesh, and 1 more"
     ]  # fmt: skip
 

@@ -45,6 +45,8 @@ _LOGGED_STRANGERS = ("plaintext", "encrypted", "wrong_key", "not_admitted")
 
 Line = tuple[int, str]
 """The level of a line, and its text."""
+LineOfKind = tuple[int, str, str]
+"""The level of a line, its text, and its kind, such as `linked`, which is the `event` of its record."""
 
 
 class Neighbour(NamedTuple):
@@ -137,7 +139,7 @@ class Lines:
         self._lost: dict[str, float] = {}
         self._failing: dict[str, _Failing] = {}
 
-    def note(self, report: Report, now: float) -> Iterator[Line]:
+    def note(self, report: Report, now: float) -> Iterator[LineOfKind]:
         """The lines to log now for a report."""
         match report.event:
             case "link_up" if report.link is not None:
@@ -175,21 +177,21 @@ class Lines:
                 text = f"the id {report.node} is taken: {report.detail}; this node was started later, and should end"
                 yield from self._emit(report.event, (logging.WARNING, text), now)
 
-    def tick(self, now: float) -> Iterator[Line]:
+    def tick(self, now: float) -> Iterator[LineOfKind]:
         """The lines that have waited for long enough."""
         for link in [link for link, fresh in self._fresh.items() if fresh.until <= now]:
             yield from self._emit("linked", self._linked_line(link), now)
-        for kind in self._kinds.values():
+        for name, kind in self._kinds.items():
             if kind.due <= now and (line := kind.take(now)) is not None:
-                yield line
+                yield (*line, name)
 
-    def close(self, now: float) -> Iterator[Line]:
+    def close(self, now: float) -> Iterator[LineOfKind]:
         """All lines that wait."""
         for link in list(self._fresh):
             yield from self._emit("linked", self._linked_line(link), now)
-        for kind in self._kinds.values():
+        for name, kind in self._kinds.items():
             if (line := kind.take(now)) is not None:
-                yield line
+                yield (*line, name)
 
     @property
     def due(self) -> float:
@@ -197,15 +199,15 @@ class Lines:
         fresh = [fresh.until for fresh in self._fresh.values()]
         return min([*fresh, *(kind.due for kind in self._kinds.values())], default=float("inf"))
 
-    def _emit(self, kind: str, line: Line, now: float) -> Iterator[Line]:
+    def _emit(self, kind: str, line: Line, now: float) -> Iterator[LineOfKind]:
         kept = self._kinds.get(kind)
         if kept is None:
             kept = self._kinds[kind] = _Kind(BURST_REFUSED if kind in _REFUSED else BURST)
         ready = kept.note(line, now)
         if ready is not None:
-            yield ready
+            yield (*ready, kind)
 
-    def _on_link_up(self, report: Report, link: LinkId, now: float) -> Iterator[Line]:
+    def _on_link_up(self, report: Report, link: LinkId, now: float) -> Iterator[LineOfKind]:
         if report.detail == "leaf":  # such as a command, which comes and goes
             self._leaves.add(link)
             return
@@ -218,7 +220,7 @@ class Lines:
         if end.rtt is not None:
             yield from self._emit("linked", self._linked_line(link), now)
 
-    def _linked(self, node: str, now: float) -> Iterator[Line]:
+    def _linked(self, node: str, now: float) -> Iterator[LineOfKind]:
         """Routes lead over the links to a neighbour as soon as their round-trip time is known."""
         for link in [link for link, fresh in self._fresh.items() if fresh.node == node]:
             if self._place.neighbour(link).rtt is not None:
@@ -231,7 +233,7 @@ class Lines:
         measured = f" ({1000 * rtt:.3g} ms)" if rtt is not None else ""
         return (logging.INFO, f"linked{again} with {fresh.node} {self._ends[link]}{after}{measured}")
 
-    def _on_link_lost(self, report: Report, link: LinkId, now: float) -> Iterator[Line]:
+    def _on_link_lost(self, report: Report, link: LinkId, now: float) -> Iterator[LineOfKind]:
         if link in self._leaves:
             self._leaves.discard(link)
             return
@@ -244,7 +246,7 @@ class Lines:
         level = logging.INFO if report.detail.startswith("they left: ") else logging.WARNING
         yield from self._emit("lost", (level, f"lost the link with {node} {end}: {report.detail}"), now)
 
-    def _on_link_refused(self, report: Report, link: LinkId, now: float) -> Iterator[Line]:
+    def _on_link_refused(self, report: Report, link: LinkId, now: float) -> Iterator[LineOfKind]:
         end = self._place.neighbour(link)
         where = f"at {end.where}" if end.dialled else f"from {end.where}"
         who, text = report.node or "a node", report.detail
@@ -254,7 +256,7 @@ class Lines:
             text = f"refused {who} {where}: {text.removeprefix('we refuse: ')}"
         yield from self._emit("refused", (logging.WARNING, text), now)
 
-    def _on_dial_failed(self, url: str, reason: str, now: float) -> Iterator[Line]:
+    def _on_dial_failed(self, url: str, reason: str, now: float) -> Iterator[LineOfKind]:
         failing = self._failing.setdefault(url, _Failing(now))
         fresh = reason not in failing.reasons and len(failing.reasons) < MAX_REASONS
         if not fresh and now < failing.logged_at + failing.pause:
@@ -292,9 +294,9 @@ class Journal:
             self._timer = None
         self._log(self._lines.close(time.monotonic()))
 
-    def _log(self, lines: Iterator[Line]) -> None:
-        for level, text in lines:
-            log.log(level, "%s: %s", self._node, text)
+    def _log(self, lines: Iterator[LineOfKind]) -> None:
+        for level, text, kind in lines:
+            log.log(level, "%s: %s", self._node, text, extra={"node": self._node, "event": kind})
 
     def _arm(self) -> None:
         due = self._lines.due

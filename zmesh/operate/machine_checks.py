@@ -154,7 +154,7 @@ _REMEDIES = {
     "descriptors": "LimitNOFILE=65536 in the unit, or: ulimit -n 65536",
     "memory": "raise the limit (MemoryMax= in the unit), or lower max_work, then: zmesh reload",
     "work": "raise max_work in the settings, then: zmesh reload",
-    "loop_lag": "mark that directive isolate=True, or give it max_workers threads as a plain function",
+    "loop_lag": "mark the directive in the log isolate=True, or make it a plain function; without one, see top(1)",
 }
 """What mends each warning of a status."""
 _SUBJECTS = {

@@ -13,7 +13,8 @@ QUEUED_BYTES = 1024 * 1024
 """Bytes that wait for a full link from which on it is worth a line."""
 SKEW = 5.0
 """Seconds between two clocks that are worth a line: certificates tolerate more, and logs become hard to compare."""
-LAG = 0.5
+LAG = 2.0
+"""Seconds that an event loop may be late: less happens on any busy machine."""
 NEARLY = 0.8
 """The share of a limit from which on it is nearly used up."""
 RECENT = 600.0
@@ -93,4 +94,4 @@ def _resources(status: NodeStatus) -> Iterator[tuple[str, str]]:
         yield "work", f"{work.running} of {work.max_running} requests run: raise max_work, or send fewer"
     if loop.worst_lag >= LAG:
         text = f"the event loop was {loop.worst_lag:.1f} s late within two minutes"
-        yield "loop_lag", f"{text}: a directive blocks it; the log says which"
+        yield "loop_lag", f"{text}: a directive blocks it, which the log names, or the machine is overloaded"

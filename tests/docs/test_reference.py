@@ -193,7 +193,7 @@ def test_every_kind_has_a_row_with_its_number_and_as_many_fields(kind: IntEnum) 
     rows = [row for row in rows_of("protocol.md") if row[0] == kind.name]
     assert [int(row[1]) for row in rows] == [kind.value]
     lists: dict[str, Any] = {"SEQNO_REQUEST": wire.SeqnoRequest, "RECORD": None, "CHUNK": None, "ASK": None}
-    lists |= dict.fromkeys(("CERTIFICATE_REQUEST", "CERTIFICATE", "STATEMENT"))
+    lists |= dict.fromkeys(("CERTIFICATE_REQUEST", "CERTIFICATE", "STATEMENT", "BATCH"))
     fields = len(rows[0][2].split(", "))
     if kind is wire.Kind.UPDATE:  # the entries are columns of their own
         assert fields == len(wire.Update._fields) - 1 + len(wire.Entry._fields)
@@ -216,14 +216,17 @@ def test_the_fields_of_a_chunk_a_record_and_an_entry_are_all_there() -> None:
 def test_every_packet_on_the_page_is_what_it_says() -> None:
     blocks = re.findall(r"```text\n((?:[0-9a-f]{2}[ \n])+)```", (DOCS / "protocol.md").read_text(encoding="utf-8"))
     packets = [wire.read_packet((bytes.fromhex(block),)) for block in blocks]
-    assert [packet.kind for packet in packets] == [wire.Kind.PROBE, wire.Kind.CHUNK, wire.Kind.ACK]
-    probe, request, ack = packets
+    assert [packet.kind for packet in packets] == [wire.Kind.PROBE, wire.Kind.CHUNK, wire.Kind.ACK, wire.Kind.BATCH]
+    probe, request, ack, batch = packets
     assert wire.decode_probe(probe.head) == wire.Probe(1.5, 0, 0, 0.0)
     chunk = wire.decode_chunk(request.head)
     assert (request.destination, request.source, request.body) == ("edge-7", "hub", b"hello")
     assert (chunk.request, chunk.sequence, chunk.flags, chunk.header) == (True, 0, 3, RequestHeader("echo:echo", 1.5))
     assert (chunk.request_number, chunk.incarnation, chunk.target) == (7, 1, 2)
     assert wire.decode_ack(ack.head).acks == (wire.AckItem(chunk.message_id, True, 1, 1_638_400),)
+    expired = [wire.read_packet(frames) for frames in wire.decode_batch(batch.body)]
+    assert [(each.kind, each.destination) for each in expired] == [(wire.Kind.EXPIRED, "a"), (wire.Kind.EXPIRED, "c")]
+    assert [wire.decode_expired(each.head) for each in expired] == [(wire.Kind.CHUNK, "b", "d")] * 2
 
 
 # --- routing ----------------------------------------------------------------------------------------------------------

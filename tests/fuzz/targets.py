@@ -77,6 +77,7 @@ LINK_HEADS: Mapping[Kind, Callable[[bytes], object]] = {
     Kind.UNREACHABLE: wire.decode_unreachable,
     Kind.EXPIRED: wire.decode_expired,
     Kind.KEY_EXCHANGE: wire.decode_key_exchange,
+    Kind.BATCH: wire.decode_batch,
 }
 _KINDS = [*LINK_HEADS]
 
@@ -121,7 +122,8 @@ def fuzz_engine(data: bytes) -> None:
         if len(frame) > 1 and frame[0] < 128:  # a sound packet around a head that the fuzzer has made
             kind = _KINDS[frame[0] % len(_KINDS)]
             to, of = ("b", "a") if kind >= wire.FIRST_ROUTED else ("", "")
-            engine.receive(link, wire.encode_packet(kind, to, of, frame[1:], b""), 1.0)
+            parts = (b"", frame[1:]) if kind == Kind.BATCH else (frame[1:], b"")
+            engine.receive(link, wire.encode_packet(kind, to, of, *parts), 1.0)
         else:
             engine.receive(link, (frame[1:],), 1.0)
     engine.tick(1.5)
@@ -420,6 +422,8 @@ def seeds() -> Mapping[str, list[bytes]]:
     encoded = {kind: wire.encode(value) for kind, value in heads.items()}
     (update,) = wire.encode_update(wire.Update(0, 1, [wire.Entry("c", 1, 1, 100, 1)]))
     encoded[Kind.UPDATE] = update[16:]
+    acks = wire.encode_packet(Kind.ACK, "b", "a", encoded[Kind.ACK], b"")
+    encoded[Kind.BATCH] = wire.encode_batch([acks, acks])[0][wire.HEADER_BYTES :]
     numbered = [bytes((_KINDS.index(kind),)) + head for kind, head in encoded.items()]
     ticket = Ticket("lab", "b", ("tcp://hub:7323",), bytes(32), bytes(32), bytes(16), NOW)
     proof = wire.encode_proof(wire.Proof(1000 * NOW, bytes(64), to_binary(certificate)))

@@ -12,6 +12,7 @@ class RecordingHandler:
         self.events = []
         self.links = []
         self.frames = []
+        self.bursts = 0
         self.failures = []
         self.ready = []
         self.lost = []
@@ -39,6 +40,12 @@ class RecordingHandler:
 
     def on_frames(self, link, frames):
         self.frames.append((link, tuple(bytes(frame) for frame in frames)))
+
+    def on_burst(self):
+        self.bursts += 1
+
+    def on_burst_end(self):
+        self.bursts -= 1
 
     def on_dial_failed(self, url, reason, code=""):
         self.failures.append((url, reason))

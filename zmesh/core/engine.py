@@ -9,14 +9,13 @@ stimulus raises.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 
 from zmesh.core import wire
 from zmesh.core.adjacency import Adjacency
 from zmesh.core.credentials import Credentials
 from zmesh.core.delivery import Delivery
-from zmesh.core.effects import Effect, Report
+from zmesh.core.effects import Effect, Report, transmit
 from zmesh.core.forwarding import DRAIN, Forwarding, KeyExchanges, Sealing
 from zmesh.core.limits import DEFAULT_COST, DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
@@ -31,11 +30,12 @@ from zmesh.core.neighbours import (
 from zmesh.core.routing import Routing
 from zmesh.core.routing_frames import KINDS as ROUTING_KINDS
 from zmesh.core.routing_frames import RoutingFrames
-from zmesh.core.timers import Alarm, WallClock
+from zmesh.core.timers import Alarm, Alarms, WallClock
 from zmesh.core.view import View
 from zmesh.core.wire import FIRST_ROUTED, Frames, Packet, WireError
 
 _UP = State.UP  # a look-up in an enum costs as much as a call
+_BATCH = wire.Kind.BATCH
 
 
 class Engine(View):
@@ -104,14 +104,15 @@ class Engine(View):
             limits=limits,
         )
         self._open_link: Callable[[LinkId], Link | None] = links.get
-        self.fib = self.forwarding.fib
+        self.fib, self.batches = self.forwarding.fib, self.forwarding.batches
         self.delivery = Delivery(self.forwarding, route_timeout, self._delivery_alarm, leaf=leaf, limits=limits)
         if self.forwarding.key_exchanges is not None:
             self.forwarding.key_exchanges.in_use = self.delivery.knows
         self._leaf_end = self.forwarding.end_to_end if leaf else None
         self._adjacency = Adjacency(node, self.neighbours, self.routing, self.forwarding, self.delivery, leaf=leaf)
         self._routing_frames = RoutingFrames(self.routing, self.forwarding, self.delivery, self._adjacency)
-        self._alarms = (
+        self._alarms = Alarms(
+            self.alarm,
             (self._neighbours_alarm, self.neighbours),
             (self._routing_alarm, self.routing),
             (self._delivery_alarm, self.delivery),
@@ -177,29 +178,7 @@ class Engine(View):
         if known is None:
             self.forwarding.emit(Report("frame_dropped", self.forwarding.neighbour(link), link, "link_gone"))
             return self._finish(now)
-        try:
-            packet = wire.decode_packet(frames)
-            is_routed = packet.kind >= FIRST_ROUTED
-            if is_routed:
-                self._on_routed(known, packet, frames, now)
-            else:
-                known.limiter.admit(packet.kind, now, is_up=known.state is _UP)
-                wire.verify(frames, packet)
-                self._on_link_frame(known, packet, now)
-            known.strikes = 0
-            known.heard = now
-            if known.suspect:
-                self.neighbours.on_heard_again(known)
-            elif is_routed:
-                return self._finish(now)
-        except RateExceeded as error:
-            known.heard = now
-            self.forwarding.emit(Report("frame_dropped", known.node or None, link, f"rate_limited: {error}"))
-        except wire.ForeignVersion as error:
-            self._adjacency.follow(self.neighbours.on_foreign_version(known, error, now), now)
-        except WireError as error:
-            self._adjacency.follow(self.neighbours.on_bad_frame(known, error), now)
-        return self._done(now)
+        return self._finish(now) if self._take_in(known, frames, now) else self._done(now)
 
     # -- stimuli: the program ------------------------------------------------------------------------------------
 
@@ -347,7 +326,7 @@ class Engine(View):
             self._adjacency.select(now)
             self._adjacency.flush(now)
         effects = self._done(now)
-        self._set_alarms(now)
+        self._alarms.reset(now)
         return effects
 
     def resume(self, seconds: float, now: float) -> list[Effect]:
@@ -355,31 +334,55 @@ class Engine(View):
         self.neighbours.forgive(seconds, now)
         return self._done(now)
 
-    def next_deadline(self) -> float | None:
-        """When `tick` is due, or None. It may be too early, never too late."""
-        soonest = self.alarm.soonest
-        return soonest if soonest < math.inf else None
-
-    def _set_alarms(self, now: float) -> None:
-        """Set the alarms that have gone off to what is due next."""
-        for alarm, table in self._alarms:
-            if alarm.soonest <= now:
-                deadline = table.next_deadline()
-                alarm.soonest = math.inf if deadline is None else deadline
-        self.alarm.soonest = min(alarm.soonest for alarm, _ in self._alarms)
-
     def check(self) -> None:
         """Raise AssertionError if any table contradicts itself or another; tests call this after every event."""
         self.neighbours.check()
         self.routing.check()
         self.delivery.check()
         self.forwarding.check()
-        for alarm, table in self._alarms:
-            deadline = table.next_deadline()
-            if deadline is not None and not self.alarm.soonest <= alarm.soonest <= deadline:
-                raise AssertionError("an alarm that goes off too late")
+        self._alarms.check()
 
     # -- inside: frames ------------------------------------------------------------------------------------------
+
+    def _take_in(self, known: Link, frames: Frames | list[bytes], now: float) -> bool:
+        """Process one frame; True if it has changed nothing in routes and records."""
+        try:
+            packet = wire.decode_packet(frames)
+            is_routed = packet.kind >= FIRST_ROUTED
+            if is_routed:
+                self._on_routed(known, packet, frames, now)
+            else:
+                known.limiter.admit(packet.kind, now, is_up=known.state is _UP)
+                wire.verify(frames, packet)
+                if packet.kind == _BATCH:
+                    return self._on_batch(known, wire.decode_batch(packet.body), now)
+                self._on_link_frame(known, packet, now)
+            known.strikes = 0
+            known.heard = now
+            if not known.suspect:
+                return is_routed
+            self.neighbours.on_heard_again(known)
+        except RateExceeded as error:
+            known.heard = now
+            self.forwarding.emit(Report("frame_dropped", known.node or None, known.id, f"rate_limited: {error}"))
+        except wire.ForeignVersion as error:
+            self._adjacency.follow(self.neighbours.on_foreign_version(known, error, now), now)
+        except WireError as error:
+            self._adjacency.follow(self.neighbours.on_bad_frame(known, error), now)
+        return False
+
+    def _on_batch(self, link: Link, packets: list[Frames], now: float) -> bool:
+        """Process the packets of a batch, as if each had come by itself; those that only pass through go by the FIB."""
+        unchanged = True
+        for frames in packets:
+            if self._open_link(link.id) is not link:  # an earlier one has closed it
+                break
+            hop = self.fib.pass_on(link.id, frames, now)
+            if hop is not None:
+                self.forwarding.emit(transmit(hop))
+            elif not self._take_in(link, frames, now):
+                unchanged = False
+        return unchanged
 
     def _on_routed(self, link: Link, route: Packet, frames: Frames | list[bytes], now: float) -> None:
         if link.state is not _UP:
@@ -398,9 +401,7 @@ class Engine(View):
             try:
                 wire.verify(frames, route)
             except WireError as error:
-                self.forwarding.emit(
-                    Report("frame_dropped", wire.host_of(route.source), None, f"{error.reason}: {error}")
-                )
+                forwarding.emit(Report("frame_dropped", wire.host_of(route.source), None, f"{error.reason}: {error}"))
                 return
         if here:
             self._arrive(route, now, link.node)

@@ -13,7 +13,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Hashable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
@@ -53,6 +53,38 @@ class Alarm:
             self.soonest = when
             if self._node is not None:
                 self._node.at(when)
+
+
+class Table(Protocol):
+    """What has deadlines."""
+
+    def next_deadline(self) -> float | None:
+        """The earliest, or None."""
+
+
+class Alarms:
+    """The alarms of the parts of a node, each with its table; `node` is that of all of them."""
+
+    __slots__ = ("_node", "_parts")
+
+    def __init__(self, node: Alarm, *parts: tuple[Alarm, Table]) -> None:
+        self._node = node
+        self._parts = parts
+
+    def reset(self, now: float) -> None:
+        """Set the alarms that have gone off to what is due next."""
+        for alarm, table in self._parts:
+            if alarm.soonest <= now:
+                deadline = table.next_deadline()
+                alarm.soonest = math.inf if deadline is None else deadline
+        self._node.soonest = min(alarm.soonest for alarm, _ in self._parts)
+
+    def check(self) -> None:
+        """Raise AssertionError if an alarm goes off too late."""
+        for alarm, table in self._parts:
+            deadline = table.next_deadline()
+            if deadline is not None and not self._node.soonest <= alarm.soonest <= deadline:
+                raise AssertionError("an alarm that goes off too late")
 
 
 class Timers(Generic[K]):

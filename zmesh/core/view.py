@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from zmesh.core.credentials import PeerIdentity
@@ -79,6 +80,11 @@ class View:
     def deadline(self) -> float:
         """When `tick` is due; infinite if nothing is. Cheap to read after every stimulus."""
         return self.alarm.soonest
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is due, or None. It may be too early, never too late."""
+        soonest = self.alarm.soonest
+        return soonest if soonest < math.inf else None
 
     # -- exchanges -----------------------------------------------------------------------------------------------
 

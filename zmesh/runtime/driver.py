@@ -17,12 +17,15 @@ from typing import Any, Protocol, assert_never
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.message import Eof, LinkId, MessageId, ReplyHeader, Stream
-from zmesh.core.wire import Frames
+from zmesh.core.wire import Frames, encode_batch
 from zmesh.runtime.exceptions import log_exception, must_propagate
 
 log = logging.getLogger(__name__)
 
 NEVER = float("inf")
+HELD_FOR = 0.001
+"""Seconds after which packets that were held back go out before another one is."""
+
 RESOLUTION = 0.001
 """Seconds by which a timer of the loop may go off early, and more."""
 
@@ -75,7 +78,10 @@ class Driver:
 
     __slots__ = (
         "_alarm",
+        "_batches",
         "_heartbeat",
+        "_held_since",
+        "_holding",
         "_later",
         "_later_at",
         "_links",
@@ -84,6 +90,7 @@ class Driver:
         "_pass_on",
         "_pending",
         "_performing",
+        "_sent",
         "_ticked_at",
         "_timer",
         "_wake_at",
@@ -105,6 +112,12 @@ class Driver:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: deque[Effect] = deque()
         self._performing = False
+        self._batches = engine.batches
+        self._holding = False
+        """Whether small packets are held back, to leave together soon."""
+        self._held_since = -math.inf
+        self._sent = False
+        """Whether something was sent since a frame came: what follows it is the second of a burst."""
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = NEVER
         self._later: asyncio.TimerHandle | None = None
@@ -195,14 +208,32 @@ class Driver:
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
         """A message has come; what only passes through goes on by the FIB."""
         now, links = time.monotonic(), self._links
+        self._sent = False
         if self._performing or links is None:
             self.perform(self.engine.receive(link, frames, now))
             return
         hop = self._pass_on(link, frames, now)
         if hop is None:
             self._run(links, self.engine.receive(link, frames, now))
+        elif self._holding:
+            self._transmit(links, hop)
+            if self._pending:
+                self._run(links, [])
         elif not links.send(*hop):
             self._run(links, self.engine.link_full(*hop, now))
+
+    def on_burst(self) -> None:
+        """More messages wait to be read: what is sent because of them leaves together."""
+        self._holding = True
+
+    def on_burst_end(self) -> None:
+        """Send what was held back."""
+        links = self._links
+        if self._performing or links is None:
+            return
+        self._release(links)
+        if self._pending:
+            self._run(links, [])
 
     def on_link_ready(self, link: LinkId) -> None:
         """A full link may take more: one frame is tried first, so that no more than that comes back."""
@@ -253,8 +284,10 @@ class Driver:
 
     def _run(self, links: LinkLayer, effects: list[Effect]) -> None:
         """Perform the effects of a stimulus, and of those that arise meanwhile."""
-        pending = self._pending
+        pending, holds = self._pending, len(effects) > 1 and not self._holding
         self._performing = True
+        if holds:
+            self._holding = True
         pending.extend(effects)
         try:
             while pending:
@@ -265,17 +298,54 @@ class Driver:
                     self._deliver(effect)
                 else:
                     self._do(links, effect)
+                if holds and not pending:
+                    holds = self._release(links)
         finally:
             self._performing = False
+            if holds:
+                self._holding = False
         if self._alarm.soonest < self._wake_at and not self.closed:
             self._arm()
         if self.on_idle is not None:
             self.on_idle()
 
-    def _transmit(self, links: LinkLayer, effect: Transmit) -> None:
+    def _transmit(self, links: LinkLayer, effect: tuple[LinkId, Frames]) -> None:
         link, frames = effect
+        if (self._holding or self._sent) and self._hold(links, link, frames):
+            return
+        self._sent = True
         if not links.send(link, frames):
             self._pending.extend(self.engine.link_full(link, frames, time.monotonic()))
+
+    def _hold(self, links: LinkLayer, link: LinkId, frames: Frames) -> bool:
+        """Hold a packet back; False if it has to be sent, before which what was held back for its link is sent."""
+        if not self._holding and (self._loop is None or self._loop.is_closed()):
+            return False
+        batches, now = self._batches, time.monotonic()
+        if not batches.is_empty and now > self._held_since + HELD_FOR:
+            self._release(links, go_on=self._holding)
+        if batches.is_empty:
+            self._held_since = now
+        if not batches.hold(link, frames):
+            self._send_batch(links, link, batches.take(link))
+            return False
+        if not self._holding and self._loop is not None:
+            self._holding = True
+            self._loop.call_soon(self.on_burst_end)
+        return True
+
+    def _release(self, links: LinkLayer, *, go_on: bool = False) -> bool:
+        """Send all that was held back; True if there was anything. `go_on`: hold back what follows."""
+        self._holding = go_on
+        waiting = self._batches.take_all()
+        for link, packets in waiting.items():
+            self._send_batch(links, link, packets)
+        return bool(waiting)
+
+    def _send_batch(self, links: LinkLayer, link: LinkId, packets: list[Frames]) -> None:
+        if packets and not links.send(link, packets[0] if len(packets) == 1 else encode_batch(packets)):
+            for frames in packets:
+                self._pending.extend(self.engine.link_full(link, frames, time.monotonic()))
 
     def _deliver(self, chunk: Deliver) -> None:
         if self.muted:

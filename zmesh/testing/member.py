@@ -150,6 +150,12 @@ class Member:
     def on_link_suspect(self, link: LinkId) -> None:
         """Nothing is done about it."""
 
+    def on_burst(self) -> None:
+        """Each message is handled by itself."""
+
+    def on_burst_end(self) -> None:
+        """As above."""
+
     def on_dial_failed(self, url: str, reason: str, code: str = "") -> None:
         """The transport dials again."""
 

@@ -62,6 +62,7 @@ class Liar(SimNode):
     """A node that sends forgeries of these `kinds` (of LIES), about known nodes and about `ghosts` that don't exist."""
 
     lies = True
+    batches = False
 
     def __init__(self, sim: Simulator, id: str, options: dict[str, object], kinds: frozenset[str], seed: int) -> None:
         self.kinds = kinds

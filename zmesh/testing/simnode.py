@@ -17,7 +17,7 @@ from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, Str
 from zmesh.core.engine import Engine
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.wire import Frames, Record
+from zmesh.core.wire import Frames, Record, encode_batch
 from zmesh.testing.simclock import Clock
 
 if TYPE_CHECKING:
@@ -82,6 +82,9 @@ class SimNode:
     lies = False
     """Whether it sends forged frames (see `simliar`)."""
 
+    batches = True
+    """Whether it sends batches."""
+
     def __init__(self, sim: Simulator, id: str, options: dict[str, object]) -> None:
         self.sim = sim
         self.id = NodeId(Address(id))
@@ -113,7 +116,7 @@ class SimNode:
         self._reading_until = 0.0
         self._feeding: dict[Stream, tuple[bytes, int]] = {}
         self._pending: deque[Effect] = deque()
-        self._performing = False
+        self._performing = self._holding = False
         self._wake = math.inf
         self._alarms = 0
         self.start()
@@ -136,7 +139,7 @@ class SimNode:
         serial, limits = int(1000 * self.clock.wall()) + 1, self.options.get("limits")
         self.alive, self.stopped, self.inbox = True, False, None
         self.wires, self.full, self.jobs, self._feeding = {}, set(), {}, {}
-        self._pending, self._performing = deque(), False
+        self._pending, self._performing, self._holding = deque(), False, False
         self._wake = math.inf
         self.engine = Engine(
             self.id,
@@ -287,11 +290,15 @@ class SimNode:
                 else:
                     self._perform(effect)
             return
-        self._performing = True
+        self._performing, self._holding = True, self.batches and len(effects) > 1
         pending.extend(effects)
         try:
             while pending:
                 self._perform(pending.popleft())
+                if not pending:
+                    self._holding = False
+                    for link, packets in self.engine.batches.take_all().items():
+                        self._put(link, packets)
         finally:
             self._performing = False
         self.sim.after_event(self)
@@ -326,6 +333,12 @@ class SimNode:
         self.full.add(link)
         return False
 
+    def _put(self, link: LinkId, packets: list[Frames]) -> None:
+        """Put packets on a link, several as a batch; what it does not take goes back to the engine."""
+        if packets and not self.transmit(link, packets[0] if len(packets) == 1 else encode_batch(packets)):
+            for frames in packets:
+                self._pending.extend(self.engine.link_full(link, frames, self.now))
+
     def hang_up(self, effect: HangUp) -> None:
         """Close a connection."""
         port = self.wires.get(effect.link)
@@ -336,8 +349,10 @@ class SimNode:
         now = self.now
         match effect:
             case Transmit(link, frames):
-                if not self.transmit(link, frames):
-                    self._pending.extend(self.engine.link_full(link, frames, now))
+                batches = self.engine.batches
+                if not self._holding or not batches.hold(link, frames):
+                    self._put(link, batches.take(link))
+                    self._put(link, [frames])
             case Deliver():
                 self.deliver(effect)
                 if self.pause:

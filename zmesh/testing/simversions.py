@@ -45,6 +45,8 @@ def any_kind(rng: random.Random) -> MakeNode:
 class OtherRange(SimNode):
     """A node that speaks the versions from `lowest` to `highest`, and adds an extension to what it sends."""
 
+    batches = False
+
     def __init__(
         self,
         sim: Simulator,

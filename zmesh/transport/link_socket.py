@@ -67,6 +67,12 @@ class TransportHandler(Protocol):
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
         """A message was received: its parts, four at most."""
 
+    def on_burst(self) -> None:
+        """More messages wait to be read than the one that was handed over; `on_burst_end` comes when that is done."""
+
+    def on_burst_end(self) -> None:
+        """The messages that were there have been handed over."""
+
     def on_dial_failed(self, url: str, reason: str, code: str = "") -> None:
         """A peer did not answer; it is dialled again. `code` is that of a DialFailure."""
 
@@ -190,6 +196,7 @@ class LinkSocket(ABC):
         transport.draining = True
         read = 0
         until = monotonic() + BATCH_SECONDS
+        burst = False
         try:
             while True:
                 if gate.shut:
@@ -203,6 +210,9 @@ class LinkSocket(ABC):
                     gate.wait()
                 if self.closed or (read <= LOOKS and not self._events() & IN):
                     break
+                if not burst:
+                    burst = True
+                    self.handler.on_burst()
                 if read == BATCH or monotonic() > until:
                     self._scheduled = True
                     transport.loop.call_soon(self.drain)
@@ -211,8 +221,11 @@ class LinkSocket(ABC):
                 self._retry(not read)
                 self.check_soon()
         finally:
+            if burst:
+                self.handler.on_burst_end()  # which may send here, and so swallow a signal
+            else:
+                transport.touched.discard(self)
             transport.draining = False
-            transport.touched.discard(self)
             if transport.touched:
                 transport.settle()
 

@@ -14,9 +14,13 @@ from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, Entry, Kind
 FOR_VERSION_1 = "of version 1"
 
 
+def hello_of_b(session, answers):
+    return wire.Hello("b", 2, 1000.0, False, session, answers, extensions={wire.BATCHES: b""})
+
+
 def test_who_dials_greets_and_who_listens_waits(subject):
     assert subject.link_up(1, dialled=True) == [
-        Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.0, False, 1, 0)),
+        Said(1, Kind.HELLO, hello_of_b(1, 0)),
     ]
     assert subject.link_up(2, dialled=False) == []
 
@@ -31,7 +35,7 @@ def test_a_greeting_is_answered_and_the_link_is_up(subject):
     subject.now = 0.5
     effects = subject.greet(1, "a", session=9)
     assert effects == [
-        Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.0, False, 1, 9)),
+        Said(1, Kind.HELLO, hello_of_b(1, 9)),
         Report("link_up", "a", 1),
         Said(1, Kind.UPDATE, wire.Update(FULL_BEGIN | FULL_END, 1, [Entry("b", 2, 100, 0, 0)])),
         Said(1, Kind.RECORD, [wire.Record("b", 2, 100, (), (), b"", 1000.0)]),
@@ -88,7 +92,7 @@ def test_a_link_that_is_up_is_not_opened_again(linked):
 
 
 def test_a_dialler_that_greets_again_has_not_heard_the_answer_and_gets_another(linked):
-    assert linked.greet(1, "a") == [Said(1, Kind.HELLO, wire.Hello("b", 2, 1000.0, False, 1, 9))]
+    assert linked.greet(1, "a") == [Said(1, Kind.HELLO, hello_of_b(1, 9))]
     linked.join(2, "c", dialled=True)
     assert linked.greet(2, "c", answers=2) == []
 
@@ -328,7 +332,7 @@ def test_a_restarted_neighbour_replaces_its_old_self_when_that_link_is_gone(link
     linked.greet(2, "a", incarnation=7)
     effects = linked.link_down(1)
     assert events(effects) == ["link_lost", "node_left", "link_up"]
-    assert only(effects, Kind.HELLO) == [Said(2, Kind.HELLO, wire.Hello("b", 2, 1000.0, False, 2, 9))]
+    assert only(effects, Kind.HELLO) == [Said(2, Kind.HELLO, hello_of_b(2, 9))]
 
 
 def test_a_node_that_is_alive_elsewhere_in_the_mesh_is_held_until_its_route_is_gone(linked):

@@ -4,7 +4,7 @@ from zmesh.core.limits import DEFAULT_LIMITS, Limits, Rate, TokenBucket
 from zmesh.core.neighbours.rate_limits import LIMIT_OF, RateExceeded, RateLimiter
 from zmesh.core.wire import FIRST_ROUTED, Kind
 
-EXEMPT = {Kind.REFUSE, Kind.GOODBYE}  # they end the link
+EXEMPT = {Kind.REFUSE, Kind.GOODBYE, Kind.BATCH}  # they end the link, or stand for what they hold
 
 
 def spent(bucket, now):

@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 from zmesh.core import wire
 from zmesh.core.credentials import Unsealable
 from zmesh.core.effects import Effect, Report, Transmit, transmit
+from zmesh.core.forwarding.batches import Batches
 from zmesh.core.forwarding.end_to_end import EndToEnd
 from zmesh.core.forwarding.fib import Fib, Ingress
 from zmesh.core.forwarding.hints import Hints
@@ -76,6 +77,7 @@ class Forwarding:
         self.uplink: LinkId | None = None
         self.hints = Hints(node, routing, limits)
         self.fib = Fib(node)
+        self.batches = Batches()
         self.sealing: Sealing | None = None
         """Seals what leaves for other nodes; None: packets are in plain, or this is a leaf."""
         self.key_exchanges: KeyExchanges | None = None
@@ -115,8 +117,12 @@ class Forwarding:
         """Open the port of a new link."""
         self._ports[link] = Port(TokenBucket(self._limits.error_frames, now))
 
-    def identify(self, link: LinkId, node: NodeId, *, leaf: bool, certified: bool = False) -> None:
+    def identify(
+        self, link: LinkId, node: NodeId, *, leaf: bool, certified: bool = False, takes_batches: bool = False
+    ) -> None:
         """The other end of a link has sent its HELLO."""
+        if takes_batches:
+            self.batches.links.add(link)
         port = self._ports[link]
         port.node, port.leaf, port.seals = node, leaf, leaf and certified
 
@@ -129,6 +135,7 @@ class Forwarding:
         """Close the port of a link that is gone; returns its queue. `remember`: its neighbour, for errors."""
         port = self._ports.pop(link)
         self.fib.close(link)
+        self.batches.links.discard(link)
         if remember and port.node is not None:
             self._former[link] = port.node
             if len(self._former) > MAX_FORMER:

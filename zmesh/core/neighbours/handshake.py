@@ -67,7 +67,7 @@ class Handshake:
             self.leaf,
             link.id,
             answers,
-            extensions=self._authentication.prove(link, now),
+            extensions={wire.BATCHES: b"", **self._authentication.prove(link, now)},
         )
         self._forwarding.enqueue(link.id, wire.encode_link(Kind.HELLO, hello))
         if link.dialled and link.greetings == 2:  # a node of version 1 hears nothing else, and then says so
@@ -107,7 +107,13 @@ class Handshake:
             return Verdict(refusal=wire.Refuse("leaf", "both ends are ephemeral, and neither forwards"))
         link.node, link.leaf = hello.node, hello.leaf
         link.session = hello.session
-        self._forwarding.identify(link.id, link.node, leaf=link.leaf, certified=link.certified is not None)
+        self._forwarding.identify(
+            link.id,
+            link.node,
+            leaf=link.leaf,
+            certified=link.certified is not None,
+            takes_batches=wire.BATCHES in hello.extensions,
+        )
         if link.dialled and link.greetings == 1 and link.rtt is None:  # of several, it is not known which is answered
             link.measure(now - link.greeted)
         rivals, known_alive = self._rivals(link)

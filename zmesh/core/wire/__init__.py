@@ -16,6 +16,15 @@ Kinds below FIRST_ROUTED stay on one link; the others travel to `destination`.
 from __future__ import annotations
 
 from zmesh.core.message import MAX_CONTENT_TYPE, MAX_METADATA, MAX_METADATA_ENTRIES
+from zmesh.core.wire.batch import (
+    BATCHES,
+    LENGTH_BYTES,
+    MAX_BATCH_BYTES,
+    MAX_BATCHED,
+    decode_batch,
+    encode_batch,
+    is_batchable,
+)
 from zmesh.core.wire.fields import (
     CRITICAL,
     NO_EXTENSIONS,
@@ -176,6 +185,7 @@ from zmesh.core.wire.version1 import ForeignVersion, hello_for_version1, refuse_
 
 __all__ = [
     "ACKS",
+    "BATCHES",
     "CLOSED",
     "CRITICAL",
     "DIGEST_BYTES",
@@ -196,8 +206,11 @@ __all__ = [
     "IDENTITY",
     "INFINITY",
     "KEY_ID_BYTES",
+    "LENGTH_BYTES",
     "LOWEST_VERSION",
     "MAX_ACKS",
+    "MAX_BATCHED",
+    "MAX_BATCH_BYTES",
     "MAX_BODY",
     "MAX_CAPABILITIES",
     "MAX_CAPABILITY",
@@ -270,6 +283,7 @@ __all__ = [
     "authenticated",
     "decode_ack",
     "decode_acks",
+    "decode_batch",
     "decode_cancel",
     "decode_certificate_requests",
     "decode_certificates",
@@ -299,6 +313,7 @@ __all__ = [
     "encode",
     "encode_ack",
     "encode_acks",
+    "encode_batch",
     "encode_cancel",
     "encode_certificate_requests",
     "encode_certificates",
@@ -316,6 +331,7 @@ __all__ = [
     "encode_update",
     "hello_for_version1",
     "host_of",
+    "is_batchable",
     "loop_packet",
     "name_of",
     "onward",

@@ -8,6 +8,7 @@ from operator import gt
 from typing import NamedTuple, cast
 
 from zmesh.core.message import NodeId
+from zmesh.core.wire.batch import BATCHES
 from zmesh.core.wire.fields import (
     MAX_EXTENSIONS,
     NO_EXTENSIONS,
@@ -63,7 +64,7 @@ SOFTWARE = 3
 MAX_TAGS_BYTES = MAX_TAGS * (MAX_TAG + 2) + 3
 
 _RECORD_EXTENSIONS = {TAGS: MAX_TAGS_BYTES, SOFTWARE: MAX_SOFTWARE}
-_HELLO_EXTENSIONS = {IDENTITY: MAX_PROOF, ENROLLING: 0, ENDORSEMENTS: MAX_ENDORSEMENT_BYTES}
+_HELLO_EXTENSIONS = {IDENTITY: MAX_PROOF, ENROLLING: 0, BATCHES: 0, ENDORSEMENTS: MAX_ENDORSEMENT_BYTES}
 _known_nodes: dict[object, NodeId] = {}
 _INT = {int}
 

@@ -65,6 +65,7 @@ class Kind(IntEnum):
     CERTIFICATE_REQUEST = 11
     CERTIFICATE = 12
     STATEMENT = 13
+    BATCH = 14
     CHUNK = 16
     ACK = 17
     CANCEL = 18

@@ -1,24 +1,22 @@
 """Fixtures that wait: for a fact, and for all the bytes of a payload."""
 
 import asyncio
-import time
 
 import pytest
 
+from zmesh import testing
 from zmesh.payloads.payload import encode
 from zmesh.payloads.source import Source
 
 
-async def _eventually(predicate, within=60.0):
-    end = time.monotonic() + within
-    while not predicate():
-        assert time.monotonic() < end, f"not within {within} s: {predicate}"
-        await asyncio.sleep(0.001)
-
-
 @pytest.fixture
 def eventually():
-    return _eventually
+    return testing.eventually
+
+
+def until(predicate, timeout=60.0):
+    """As `zmesh.testing.eventually`, for tests that have no event loop."""
+    return asyncio.run(testing.eventually(predicate, timeout))
 
 
 async def _collect(payload):
@@ -43,8 +41,8 @@ def collect():
 async def nothing_is_kept(mesh):
     for node in mesh.controllers.values():
         engine = node.node.engine
-        await _eventually(
+        await testing.eventually(
             lambda engine=engine: not any(engine.stats()[key] for key in ("requests_made", "requests_received"))
         )
         engine.check()
-        await _eventually(lambda node=node: len(node.node.requests) == 0)
+        await testing.eventually(lambda node=node: len(node.node.requests) == 0)

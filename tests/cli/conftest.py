@@ -11,10 +11,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-P", "-m", "zmesh_cli"]
 WITHIN = 90.0
@@ -247,10 +250,4 @@ def lines() -> Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any
 def eventually() -> Callable[[Callable[[], object]], None]:
     """Waits until something is true."""
 
-    def wait(predicate: Callable[[], object], within: float = WITHIN) -> None:
-        until = time.monotonic() + within
-        while not predicate():
-            assert time.monotonic() < until, "it did not come true in time"
-            time.sleep(0.01)
-
-    return wait
+    return partial(until, timeout=WITHIN)

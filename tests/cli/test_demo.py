@@ -1,11 +1,11 @@
 """`zmesh demo`: its output, and that it leaves nothing behind, however it ends."""
 
+import glob
 import os
 import pty
 import re
 import select
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -57,9 +57,6 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
-        (0.1, signal.SIGINT),
-        (0.3, signal.SIGTERM),
-        (0.5, signal.SIGKILL),
         ("1. Five", signal.SIGINT),
         ("4. An HTTP", signal.SIGKILL),
         ("5. A file", signal.SIGTERM),
@@ -71,24 +68,31 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
         ("kill -9", signal.SIGINT),
     ],
 )
-def test_wherever_it_is_interrupted_nothing_is_left(clean: Any, moment: float | str, number: int) -> None:
+def test_wherever_it_is_interrupted_nothing_is_left(clean: Any, moment: str, number: int) -> None:
     demo = clean.start("demo")
-    if isinstance(moment, str):
-        shown = b""
-        while moment.encode() not in shown:
-            assert select.select([demo.stdout], [], [], 60)[0]
-            data = os.read(demo.stdout.fileno(), 65536)
-            assert data
-            shown += data
-    else:
-        time.sleep(moment)  # before it has said anything
+    shown = b""
+    while moment.encode() not in shown:
+        assert select.select([demo.stdout], [], [], 60)[0]
+        data = os.read(demo.stdout.fileno(), 65536)
+        assert data
+        shown += data
     demo.send_signal(number)
     _, err = demo.communicate(timeout=60)
-    if number == signal.SIGKILL:
-        return
-    if isinstance(moment, str):  # else the interpreter may still be starting, and end in a way of its own
+    if number != signal.SIGKILL:
         assert demo.returncode == 130
         assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("made", "number"), [(".", signal.SIGINT), ("*", signal.SIGTERM), ("*", signal.SIGKILL), ("*/*.log", signal.SIGINT)]
+)
+def test_interrupted_before_its_first_step_it_leaves_nothing(
+    clean: Any, eventually: Callable[..., None], made: str, number: int
+) -> None:
+    demo = clean.start("demo")
+    eventually(lambda: glob.glob(made, root_dir=clean.folder))
+    demo.send_signal(number)
+    demo.communicate(timeout=60)
 
 
 def test_ctrl_c_in_a_terminal_which_reaches_every_process_leaves_nothing(clean: Any) -> None:

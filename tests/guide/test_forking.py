@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
+
+from tests import waiting
 
 WITHIN = 60.0
 QUIET = 'import warnings; warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)'
@@ -212,12 +213,12 @@ def service(tmp_path):
 
 def until(found, service, within=WITHIN):
     """What the function gives as soon as that is something; fails when the service has ended."""
-    deadline = time.monotonic() + within
-    while not (result := found()):
+
+    def given():
         assert service.process.poll() is None, service.told()
-        assert time.monotonic() < deadline, service.told()
-        time.sleep(0.05)
-    return result
+        return found()
+
+    return waiting.until(given, within)
 
 
 WEB = """

@@ -1,13 +1,12 @@
 """The node under attack: a process of its own, whose memory is measured and whose tables are counted."""
 
-import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from zmesh.testing.process import Process
+import pytest
 
-LOOK_EVERY = 0.05
+from zmesh.testing import eventually
+from zmesh.testing.process import Process
 
 QUESTIONS = """
 async def counts(mesh):
@@ -53,16 +52,25 @@ class Victim(Process):
 
     async def wait_reported(self, event: str, times: int = 1, timeout: float = 60.0) -> int:
         """Wait until it has reported that so often, and return how often it has. Raises AssertionError."""
-        deadline = time.monotonic() + timeout
-        while (count := (await self.reported()).get(event, 0)) < times:
-            assert time.monotonic() < deadline, await self.reported()
-            await asyncio.sleep(LOOK_EVERY)
-        return count
+        counts = await self._look(self.reported, lambda reported: reported.get(event, 0) >= times, timeout)
+        return counts[event]
 
     async def until(self, holds: Callable[[dict[str, int]], bool], timeout: float = 60.0) -> dict[str, int]:
         """Wait until its counts are as they should be, and return them. Raises AssertionError with the last ones."""
-        deadline = time.monotonic() + timeout
-        while not holds(counts := await self.counts()):
-            assert time.monotonic() < deadline, counts
-            await asyncio.sleep(LOOK_EVERY)
+        return await self._look(self.counts, holds, timeout)
+
+    @staticmethod
+    async def _look(
+        ask: Callable[[], Awaitable[dict[str, int]]], holds: Callable[[dict[str, int]], bool], timeout: float
+    ) -> dict[str, int]:
+        counts: dict[str, int] = {}
+
+        async def is_so() -> bool:
+            counts.update(await ask())
+            return holds(counts)
+
+        try:
+            await eventually(is_so, timeout)
+        except AssertionError:
+            pytest.fail(f"not within {timeout:g} s: {counts}")
         return counts

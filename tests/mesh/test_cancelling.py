@@ -79,7 +79,7 @@ async def raise_in_the_loop(request, started):
 async def cancel_the_task(request, started):
     task = asyncio.ensure_future(leave_the_loop(request, started))
     await started()
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -198,6 +198,7 @@ async def test_a_peer_that_vanishes_without_a_word_is_let_go(hub):
 BLOCKED = """
 import asyncio, subprocess, sys, time
 import zmesh
+from zmesh.testing import eventually
 from zmesh.transport import link_socket
 
 PEER = '''
@@ -218,8 +219,7 @@ async def main():
     async with zmesh.Controller(zmesh.Config(node_id="a", listen=["tcp://127.0.0.1:*"])) as mesh:
         command = [sys.executable, "-c", PEER, mesh.listening[0]]
         peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        while not mesh.node.telemetry.counts:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: mesh.node.telemetry.counts)
         peer.stdin.write("go\\n")
         peer.stdin.flush()
         peer.stdout.readline()

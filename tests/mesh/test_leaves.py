@@ -3,6 +3,7 @@
 import asyncio
 
 import zmesh
+from zmesh.testing import eventually
 
 WARM_UP, LEAVES, AT_ONCE = 600, 400, 8
 FLAT_BYTES = 1024 * 1024
@@ -40,11 +41,12 @@ async def visits(urls, first, count):
 async def calm(nodes):
     """Wait until the nodes know of their neighbours and each other, and of nothing and nobody else."""
     for node, links in zip(nodes, (1, 2, 1), strict=True):
-        async with asyncio.timeout(60):
-            while True:
-                if await node.ask("tables(mesh)") == [links, 2, 2, 3, 0, 0, links, 0, 0, 0, 0, 0]:
-                    break
-                await asyncio.sleep(0.02)
+        wanted = [links, 2, 2, 3, 0, 0, links, 0, 0, 0, 0, 0]
+
+        async def is_calm(node=node, wanted=wanted):
+            return await node.ask("tables(mesh)") == wanted
+
+        await eventually(is_calm)
         await node.ask("forget_frames(mesh)")
 
 

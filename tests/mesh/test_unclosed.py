@@ -15,6 +15,7 @@ WARN = ("-W", "default", "-W", "ignore:unclosed event loop")
 PROGRAM = """
 import asyncio, atexit, gc, sys, threading
 import zmesh as receptor
+from zmesh.testing import eventually
 
 URL = sys.argv[1]
 
@@ -25,8 +26,7 @@ async def work(controller):
     for _ in range(3):
         controller.send("60", "hub", "sleep:execute", replies.append)
         controller.send("60", "ctl", "sleep:execute", expect_response=False)
-    while len(replies) < 2:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: len(replies) == 2)
     print("at work", flush=True)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import zmesh
 import zmesh.sync
+from tests.waiting import until
 from zmesh.core import wire
 from zmesh.core.wire import Kind
 from zmesh.runtime.watchdog import StackLocation, Watchdog, stack_location, watchdogs
@@ -198,9 +199,12 @@ async def test_what_fails_while_a_loop_is_blocked_is_logged_and_the_watchdog_goe
     class Failing:
         def __init__(self):
             self.calls = 0
+            self.twice = threading.Event()
 
         def while_blocked(self, seconds, where):
             self.calls += 1
+            if self.calls == 2:
+                self.twice.set()
             raise RuntimeError("the tables have changed")
 
         def after_block(self, seconds, where):
@@ -208,9 +212,7 @@ async def test_what_fails_while_a_loop_is_blocked_is_logged_and_the_watchdog_goe
 
     failing = Failing()
     watchdogs.add(failing, 0.1)
-    end = time.monotonic() + WITHIN
-    while failing.calls < 2 and time.monotonic() < end:
-        sleep(0.05)
+    assert failing.twice.wait(WITHIN)  # which blocks the loop
     watchdogs.remove(failing)
     watchdogs.remove(failing)
     assert "RuntimeError: the tables have changed" in caplog.text
@@ -221,9 +223,7 @@ def test_a_thread_that_waits_for_events_is_nowhere():
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        end = time.monotonic() + WITHIN
-        while stack_location(sys._current_frames()[thread.ident]) is not None:
-            assert time.monotonic() < end
+        until(lambda: stack_location(sys._current_frames()[thread.ident]) is None)
         assert stack_location(None) is None
     finally:
         loop.call_soon_threadsafe(loop.stop)

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests.waiting import until
 from zmesh.identity import Identity, IdentityKey, Issuer, Profile, State, TrustStore
 from zmesh.trust import init
 
@@ -165,11 +166,13 @@ class FaultyMesh:
 
     def _run(self, name: str, command: list[str], **variables: str) -> None:
         process, log = self._start(name, command, **variables), self.folder / f"{name}.log"
-        until = time.monotonic() + READY_WITHIN
-        while '"event":"ready"' not in (text := log.read_text()):
+
+        def is_ready() -> bool:
+            text = log.read_text()
             assert process.poll() is None, text
-            assert time.monotonic() < until, text
-            time.sleep(0.02)
+            return '"event":"ready"' in text
+
+        until(is_ready, READY_WITHIN)
 
     def _start(self, name: str, command: list[str], **variables: str) -> subprocess.Popen[bytes]:
         state = {"ZMESH_STATE": str(self.folder / name), **variables}

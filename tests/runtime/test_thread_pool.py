@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from tests.waiting import until
 from zmesh.runtime.thread_pool import ThreadPool, released_slot, wait_in_thread
 
 WITHIN = 30.0
@@ -164,10 +165,7 @@ def test_places_that_were_given_up_are_taken_again_and_no_thread_is_left_over(ma
 
     for _ in range(60):
         pool.run(job)
-    end = time.monotonic() + WITHIN
-    while len(done) < 60 or len(pool._threads) > limit:
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    until(lambda: len(done) == 60 and len(pool._threads) <= limit)
 
 
 def test_a_thread_that_cannot_be_started_leaves_the_job_to_others_or_is_told(make, monkeypatch):

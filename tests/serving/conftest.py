@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.waiting import _collect, _eventually, collect, eventually
+from tests.waiting import _collect, collect, eventually
+from zmesh import testing
 from zmesh.payloads.buffered import BufferedPayload
 from zmesh.payloads.payload import Payload
 from zmesh.serving.directives import Directives
@@ -121,7 +122,7 @@ class Bench:
     async def end(self, message_id):
         """What the client has seen when it is over."""
         exchange = self.sink[message_id]
-        await _eventually(lambda: exchange.finished)
+        await testing.eventually(lambda: exchange.finished)
         for number, reply in enumerate(exchange.replies):
             exchange.replies[number] = await _collect(reply)
         return exchange
@@ -143,8 +144,8 @@ async def benches():
     for bench in made:
         await bench.runner.close()
         assert bench.runner.active() == []
-    await _eventually(lambda: len(asyncio.all_tasks()) == 1)
-    await _eventually(lambda: not [t.name for t in threading.enumerate() if t.name.startswith("zmesh")])
+    await testing.eventually(lambda: len(asyncio.all_tasks()) == 1)
+    await testing.eventually(lambda: not [t.name for t in threading.enumerate() if t.name.startswith("zmesh")])
 
 
 @pytest.fixture

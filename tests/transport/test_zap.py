@@ -3,7 +3,6 @@
 import asyncio
 import os
 import threading
-import time
 
 import pytest
 import zmq
@@ -242,9 +241,8 @@ async def test_a_handler_that_can_not_be_ended_keeps_its_context(transports, mon
     await asyncio.sleep(0.2)
     kept = len(contexts._kept)
     await dialler.close()
-    started = time.monotonic()
-    await hub.close()
-    assert time.monotonic() - started < 30
+    async with asyncio.timeout(30):
+        await hub.close()
     assert len(contexts._kept) == kept + 1
     goes_on.set()
     await eventually(lambda: threads() == [])

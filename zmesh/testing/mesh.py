@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -17,13 +17,23 @@ from zmesh.core.limits import Limits
 _numbers = itertools.count(1)
 
 
-async def eventually(predicate: Callable[[], object], timeout: float = 60.0) -> None:
-    """Return as soon as the predicate holds. Raises AssertionError if it does not within `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not predicate():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout:g} s")
-        await asyncio.sleep(0.002)
+async def eventually(predicate: Callable[[], Any], timeout: float = 60.0) -> Any:
+    """Wait until the predicate, which may be a coroutine function, holds, and return its value.
+
+    Raises AssertionError if it does not within `timeout` seconds.
+    """
+    value = None
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                value = predicate()
+                if inspect.isawaitable(value):
+                    value = await value
+                if value:
+                    return value
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(f"not within {timeout:g} s: {predicate} gave {value!r} at last") from None
 
 
 class Mesh:

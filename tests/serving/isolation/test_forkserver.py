@@ -62,7 +62,7 @@ async def test_a_process_that_uses_up_its_cpu_time_is_stopped(benches, eventuall
     bench.isolate("test:it", async_spin if kind == "async" else spin, max_cpu_seconds=1)
     message_id = bench.start("test:it")
     exchange = bench.sink[message_id]
-    await eventually(lambda: exchange.finished, within=40.0)  # a second of CPU time may be many on the clock
+    await eventually(lambda: exchange.finished, timeout=40.0)  # a second of CPU time may be many on the clock
     await bench.runner.close()
     assert exchange.error == "the process of test:it used up its 1 s of CPU time"
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from zmesh.payloads import Payload, PayloadLike
     from zmesh.reconfiguration import Reloaded
     from zmesh.requests import Answer, Answers, Exchange, Pong, Replies, ReplyStream, ResponseHandler, Sent
+    from zmesh.serving import DirectiveOptions
 
 log = logging.getLogger(__name__)
 
@@ -172,39 +173,15 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
         """
         return self.node.reload(config)
 
-    def register(
-        self,
-        name: str,
-        function: Callable[..., object],
-        *,
-        stream: bool = False,
-        isolate: bool = False,
-        max_memory_bytes: int | None = None,
-        max_cpu_seconds: int | None = None,
-    ) -> None:
+    def register(self, name: str, function: Callable[..., object], **options: Unpack[DirectiveOptions]) -> None:
         """Offer `namespace:action` at this node; `function` takes a Work and returns or yields its replies.
 
-        The options are those of `zmesh.directive`. Raises ValueError for a name that is taken or is none, and TypeError
-        for a function that can't be called with the Work alone, or is isolated and can't be moved to another process.
+        Options are those of DirectiveOptions. Raises ValueError for a name that is taken or is none, and TypeError for
+        a function that can't be called with the Work alone, or is isolated and can't be moved to another process.
         """
-        self._unclosed().register(
-            name,
-            function,
-            stream=stream,
-            isolate=isolate,
-            max_memory_bytes=max_memory_bytes,
-            max_cpu_seconds=max_cpu_seconds,
-        )
+        self._unclosed().register(name, function, **options)
 
-    def directive(
-        self,
-        name: str,
-        *,
-        stream: bool = False,
-        isolate: bool = False,
-        max_memory_bytes: int | None = None,
-        max_cpu_seconds: int | None = None,
-    ) -> Callable[[Function], Function]:
+    def directive(self, name: str, **options: Unpack[DirectiveOptions]) -> Callable[[Function], Function]:
         """Offer the function below as `namespace:action` at this node: `@mesh.directive("text:shout")`.
 
         The options, and what is raised, are those of `register`.
@@ -212,14 +189,7 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
         check_directive(name)
 
         def offer(function: Function) -> Function:
-            self.register(
-                name,
-                function,
-                stream=stream,
-                isolate=isolate,
-                max_memory_bytes=max_memory_bytes,
-                max_cpu_seconds=max_cpu_seconds,
-            )
+            self.register(name, function, **options)
             return function
 
         return offer

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import pytest
 
 from tests.core.delivery.delivery_harness import Side
-from tests.core.engine_harness import Subject
+from tests.core.engine_harness import NOW, Subject
 from zmesh.core import wire
 from zmesh.core.forwarding.forwarding import NextHop
 from zmesh.core.routing.routes import Routes
 from zmesh.core.timers import Alarm
-from zmesh.core.wire import Kind
+from zmesh.core.wire import FIRST_ROUTED, Kind
+from zmesh.testing.authority import DAY, TestAuthority
 
 READERS = {
     Kind.CHUNK: wire.decode_chunk,
@@ -148,3 +149,22 @@ def linked(subject):
     subject.run(0.1)
     subject.keep_alive(1)
     return subject
+
+
+@pytest.fixture
+def authority():
+    """An authority, and credentials of nodes that it signs."""
+    return TestAuthority(1, begins=NOW - DAY)
+
+
+@pytest.fixture
+def seen(sim):
+    """All routed packets that the nodes of `sim` put on links."""
+    seen = []
+
+    def tap(frames):
+        if wire.decode_packet(frames).kind >= FIRST_ROUTED:
+            seen.append(frames)
+
+    sim.tap = tap
+    return seen

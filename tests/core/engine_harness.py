@@ -11,6 +11,8 @@ from zmesh.core.wire import FLAG_EOF, FLAG_FIRST, FLAG_LAST, Entry, Kind
 
 HEADER = RequestHeader("echo:echo", 1.0, None)
 ANSWER = ReplyHeader(2.0, 1)
+NOW = 1_800_000_000
+"""Seconds since the epoch, where certificates are checked."""
 ID = bytes(15) + b"\x01"
 REQUEST, REPLIES = Stream(ID, True), Stream(ID, False)
 EVENTS = set(re.findall(r"`(\w+)`", (Report.__doc__ or "").partition("With")[0])) - {"event"}

@@ -2,20 +2,14 @@
 
 import pytest
 
+from tests.core.engine_harness import NOW
 from zmesh.core import wire
 from zmesh.core.effects import Report
-from zmesh.core.wire import FIRST_ROUTED, FLAG_LEAF, FLAG_SEALED, Kind
-from zmesh.testing.authority import DAY, TestAuthority
+from zmesh.core.wire import FLAG_LEAF, FLAG_SEALED, Kind
 from zmesh.testing.simulator import Simulator
 
-NOW = 1_800_000_000
 SEALED = FLAG_SEALED | FLAG_LEAF
 TEXT = b"the quick brown fox jumps over the lazy dog; " * 3
-
-
-@pytest.fixture
-def authority():
-    return TestAuthority(1, begins=NOW - DAY)
 
 
 @pytest.fixture
@@ -24,19 +18,6 @@ def sim(authority):
     sim.chain("hub", "b", "c", "d", epoch=float(NOW), credentials=authority.installed)
     assert sim.settle()
     return sim
-
-
-@pytest.fixture
-def seen(sim):
-    """All routed packets that nodes put on links."""
-    seen = []
-
-    def tap(frames):
-        if wire.decode_packet(frames).kind >= FIRST_ROUTED:
-            seen.append(frames)
-
-    sim.tap = tap
-    return seen
 
 
 def leaf(sim, authority, at="hub", id="ada.1", holder="ada", tags=()):

@@ -2,22 +2,17 @@
 
 import pytest
 
+from tests.core.engine_harness import NOW
 from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.forwarding.sealing import KEY_LIFETIME
 from zmesh.core.message import MessageId, RequestHeader
-from zmesh.core.wire import FIRST_ROUTED, Kind
-from zmesh.testing.authority import DAY, TestAuthority
+from zmesh.core.wire import Kind
+from zmesh.testing.authority import DAY
 from zmesh.testing.simnode import Outcome
 from zmesh.testing.simulator import Simulator
 
-NOW = 1_800_000_000
 TEXT = b"the quick brown fox jumps over the lazy dog; " * 3
-
-
-@pytest.fixture
-def authority():
-    return TestAuthority(1, begins=NOW - DAY)
 
 
 @pytest.fixture
@@ -26,19 +21,6 @@ def sim(authority):
     sim.chain("a", "b", "c", "d", epoch=float(NOW), credentials=authority.installed)
     assert sim.settle()
     return sim
-
-
-@pytest.fixture
-def seen(sim):
-    """All routed packets that nodes put on links."""
-    seen = []
-
-    def tap(frames):
-        if wire.decode_packet(frames).kind >= FIRST_ROUTED:
-            seen.append(frames)
-
-    sim.tap = tap
-    return seen
 
 
 def leaf(sim, at, id="cli"):

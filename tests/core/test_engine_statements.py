@@ -2,18 +2,12 @@
 
 import pytest
 
+from tests.core.engine_harness import NOW
 from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.wire import Kind
 from zmesh.testing.authority import DAY, TestAuthority
 from zmesh.testing.simulator import Simulator
-
-NOW = 1_800_000_000
-
-
-@pytest.fixture
-def authority():
-    return TestAuthority(1, begins=NOW - DAY)
 
 
 @pytest.fixture

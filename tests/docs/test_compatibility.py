@@ -6,15 +6,18 @@
 import configparser
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmesh
 import zmesh.sync
+from zmesh import files, jobs, remote, requests, serving
 from zmesh.core import wire
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/compatibility.md").read_text(encoding="utf-8")
+OPTIONS = (files, jobs, remote, requests, serving)
+"""The packages with keyword arguments of methods."""
 GOLDEN = Path(__file__).parent / "public_api.txt"
 
 
@@ -27,9 +30,19 @@ def public_api() -> Iterator[str]:
                 continue
             parameters = ""
             if callable(method):
-                names = [each for each in inspect.signature(method).parameters if each != "self"]
-                parameters = f"({', '.join(names)})"
+                parameters = f"({', '.join(parameters_of(method))})"
             yield f"{kind.__module__.removesuffix('.controller')}.Controller.{name}{parameters}"
+
+
+def parameters_of(method: Callable[..., object]) -> Iterator[str]:
+    """Their names, with those of the TypedDict that the keyword arguments are unpacked from."""
+    for name, parameter in inspect.signature(method).parameters.items():
+        unpacked = re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation))
+        if unpacked and unpacked[1] != "Settings":  # which is for type checkers alone, and has a page of its own
+            (options,) = (getattr(module, unpacked[1]) for module in OPTIONS if hasattr(module, unpacked[1]))
+            yield from options.__annotations__
+        elif name != "self":
+            yield name
 
 
 def test_no_public_name_or_parameter_is_gone() -> None:

@@ -76,8 +76,9 @@ OF_A_CONTROLLER = {
     "zmesh.files.copying", "zmesh.jobs", "zmesh.jobs.client", "zmesh.lazy", "zmesh.lifecycle", "zmesh.observe",
     "zmesh.observe.mesh_view", "zmesh.operate", "zmesh.operate.diagnosing", "zmesh.operate.directives",
     "zmesh.operate.operating", "zmesh.payloads", "zmesh.remote", "zmesh.remote.machines", "zmesh.requests",
-    "zmesh.runtime", "zmesh.runtime.exceptions", "zmesh.runtime.forks", "zmesh.runtime.interrupts",
-    "zmesh.runtime.message_ids", "zmesh.serving", "zmesh.tunnel", "zmesh.tunnel.tunnels", "zmesh.version",
+    "zmesh.requests.requester", "zmesh.runtime", "zmesh.runtime.exceptions", "zmesh.runtime.forks",
+    "zmesh.runtime.interrupts", "zmesh.runtime.message_ids", "zmesh.serving", "zmesh.tunnel", "zmesh.tunnel.tunnels",
+    "zmesh.version",
 }  # fmt: skip
 """The modules that the class Controller is made of; benchmarks.startup measures the time that they take."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from zmesh.errors import CopyFailed, NodeRestarted
+from zmesh.requests import Requester
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
     from zmesh.files.copy_outcomes import CopyOutcomes
     from zmesh.files.places import Job, Place
     from zmesh.files.progress import Copied, OnProgress, Progress
-    from zmesh.payloads import PayloadLike
     from zmesh.remote import Word
-    from zmesh.requests import ReplyStream
 
 RULES = ("max_parallel", "canary", "stop_after", "per_node_timeout")
 ATTEMPTS = 5
@@ -48,22 +47,8 @@ class CopyManyOptions(TypedDict, total=False):
     per_node_timeout: float | None
 
 
-class Files(ABC):
+class Files(Requester):
     """The part of a Controller that copies files."""
-
-    @abstractmethod
-    def stream(
-        self,
-        node: str,
-        directive: str,
-        payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        buffered: bool = True,
-        writable: bool = False,
-    ) -> ReplyStream:
-        """As `Controller.stream`."""
 
     @abstractmethod
     def nodes(self, target: str | None = None, *, tag: str | None = None) -> list[str]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from zmesh import payloads
 from zmesh.arguments import check_content_type, check_directive, check_metadata, check_node, check_timeout
 from zmesh.errors import NodeRestarted
+from zmesh.requests import Requester
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from zmesh.jobs.job import Job
     from zmesh.jobs.states import JobStatus
-    from zmesh.payloads import Payload, PayloadLike, Source
+    from zmesh.payloads import PayloadLike, Source
     from zmesh.remote import Word
-    from zmesh.requests import ReplyStream
 
 PIECE = 64 * 1024
 TRIES = 5
@@ -47,35 +46,8 @@ class SubmitOptions(TypedDict, total=False):
     route_timeout: float | None
 
 
-class Jobs(ABC):
+class Jobs(Requester):
     """The part of a Controller that leaves jobs at nodes."""
-
-    @abstractmethod
-    async def request(
-        self,
-        node: str,
-        directive: str,
-        payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> Payload | None:
-        """As `Controller.request`."""
-
-    @abstractmethod
-    def stream(
-        self,
-        node: str,
-        directive: str,
-        payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        buffered: bool = True,
-    ) -> ReplyStream:
-        """As `Controller.stream`."""
 
     async def submit(
         self,

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from zmesh.core.durations import span
 from zmesh.errors import (
@@ -24,8 +24,8 @@ from zmesh.jobs.states import JobId, JobState, JobStatus, contact_lost
 from zmesh.jobs.submission import split_head
 
 if TYPE_CHECKING:
-    from zmesh.payloads import Payload, PayloadLike
-    from zmesh.requests import Reply, ReplyStream
+    from zmesh.payloads import Payload
+    from zmesh.requests import Reply, Requester
 
 STATUS_WITHIN = 5.0
 """Seconds that a node may take to answer about a job before contact is said to be lost."""
@@ -39,32 +39,6 @@ _KINDS = {1: "stdout", 2: "stderr", 3: "reply", 4: "more"}
 _LOST = (Unreachable, TimedOut)
 _INTERRUPTED = (NodeRestarted, Cancelled)
 """What a request ends with whose node ends or starts anew; the job is asked for again."""
-
-
-class Mesh(Protocol):
-    """What a job needs of a Controller."""
-
-    async def request(
-        self,
-        node: str,
-        directive: str,
-        payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-    ) -> Payload | None:
-        """As `Controller.request`."""
-
-    def stream(
-        self,
-        node: str,
-        directive: str,
-        payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-    ) -> ReplyStream:
-        """As `Controller.stream`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +68,7 @@ class Job:
     `id` is its node and its number there, such as `edge-7/3f9a8b0c4d5e6f70`; `last` the last status that was received.
     """
 
-    def __init__(self, mesh: Mesh, id: str, last: JobStatus | None = None) -> None:
+    def __init__(self, mesh: Requester, id: str, last: JobStatus | None = None) -> None:
         self._mesh = mesh
         self._named = JobId.of(id)
         self._heard = time.monotonic() if last is not None else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmesh.arguments import check_node
 from zmesh.errors import ExchangeError
 from zmesh.operate.directives import GRAPH, HOP, LOAD, MEMBERS, STATUS, WHY
+from zmesh.requests import Requester
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Container, Iterable, Mapping
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from zmesh.operate.members import MemberList, MeshGraph, PingResult
     from zmesh.operate.paths import RouteExplanation, TraceStep
     from zmesh.operate.status import NodeLoad, NodeStatus
-    from zmesh.payloads import PayloadLike
-    from zmesh.requests import Pong, ReplyStream
+    from zmesh.requests import Pong
 
 T = TypeVar("T")
 
@@ -32,26 +32,13 @@ LOADS = 16
 EVERYONE = "*"
 
 
-class Operating(ABC):
+class Operating(Requester):
     """The part of a Controller that shows the state of nodes and of the mesh.
 
     Each method takes the id of the node that is to answer; None is this one or, at an ephemeral node, the one that it
     is attached to. A time-out is in seconds. All raise NotAllowed, Unreachable, TimedOut, UnknownDirective of a node
     that is too old, RemoteError for an answer that makes no sense, and as `Controller.request` does.
     """
-
-    @abstractmethod
-    def stream(
-        self,
-        node: str,
-        directive: str,
-        payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        buffered: bool = True,
-    ) -> ReplyStream:
-        """As `Controller.stream`."""
 
     @abstractmethod
     def _node_with_tables(self) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zmesh.payloads.content import BYTES, JSON, TEXT
     from zmesh.payloads.feeding import StreamFeeder
     from zmesh.payloads.payload import CHUNK, Payload, PayloadLike, content_type_of, encode
+    from zmesh.payloads.pieces import PayloadOfPieces
     from zmesh.payloads.response import Outgoing, Response, outgoing
     from zmesh.payloads.source import ChunkSource, Source, piece_of, source_of
     from zmesh.payloads.spool import Spool, default_folder
@@ -28,6 +29,7 @@ else:
             "buffered": ("BufferedPayload",),
             "content": ("BYTES", "JSON", "TEXT"),
             "feeding": ("StreamFeeder",),
+            "pieces": ("PayloadOfPieces",),
             "response": ("Outgoing", "Response", "outgoing"),
             "payload": ("CHUNK", "Payload", "PayloadLike", "content_type_of", "encode"),
             "source": ("ChunkSource", "Source", "piece_of", "source_of"),
@@ -49,6 +51,7 @@ __all__ = [
     "Outgoing",
     "Payload",
     "PayloadLike",
+    "PayloadOfPieces",
     "PayloadStorage",
     "Response",
     "Source",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Protocol
 
-from zmesh.payloads.payload import Payload
+from zmesh.payloads.pieces import PayloadOfPieces
 from zmesh.payloads.source import AsyncSource, Source
 from zmesh.runtime import RELEASE_SLOT_AFTER, released_slot
 
@@ -26,15 +24,14 @@ class Sink(Protocol):
         """All of it has come."""
 
 
-class StreamedPayload(Payload):
+class StreamedPayload(PayloadOfPieces):
     """A payload that is read while the rest is still under way.
 
     `async for chunk in payload` on the loop, and `for chunk in payload` or `read` in another thread, wait for what
     comes and end with it; a read on the loop that would have to wait raises BlockingIOError. It never goes to disk:
     what is unread stays in memory, and `consumed`, called on the loop's thread with a number of bytes, reports what is
     read or thrown away, every byte once, so that the sender's window bounds them. `closed` is called when the rest is
-    not wanted. It can't seek, and `len` counts what has come so far. To be made on the loop's thread, where the
-    writer's side (`feed`, `finish`, `fail`) belongs.
+    not wanted. To be made on the loop's thread, where the writer's side (`feed`, `finish`, `fail`) belongs.
     """
 
     __slots__ = (
@@ -42,12 +39,9 @@ class StreamedPayload(Payload):
         "_chunks",
         "_closed",
         "_consumed",
-        "_ended",
         "_error",
         "_loop",
-        "_rest",
         "_sink",
-        "_size",
         "_thread",
         "_waiter",
     )
@@ -60,9 +54,6 @@ class StreamedPayload(Payload):
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._chunks: deque[bytes] = deque()
-        self._rest = b""
-        self._size = 0
-        self._ended = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._arrived = threading.Condition()
@@ -132,60 +123,6 @@ class StreamedPayload(Payload):
             self._in_loop(closed)
         self.fail(ValueError("the payload is closed"))
         self._rest = b""
-
-    def read1(self, size: int | None = -1, /) -> bytes:
-        """The next piece, `size` bytes of it at most, as soon as it is there; b"" at the end. Raises as `read`."""
-        piece = self._rest or self._take()
-        most = len(piece) if size is None or size < 0 else size
-        piece, self._rest = piece[:most], piece[most:]
-        self._position += len(piece)
-        return piece
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next `size` bytes, waiting for them, fewer at the end only; all that is left if negative or None.
-
-        Raises BlockingIOError, and takes nothing, where it would have to wait on the loop's thread.
-        """
-        parts = []
-        left = -1 if size is None else size
-        try:
-            while left and (part := self._rest or self._take()):
-                self._rest = b"" if left < 0 else part[left:]
-                parts.append(part if left < 0 else part[:left])
-                left -= len(parts[-1]) if left > 0 else 0
-        except BlockingIOError:
-            self._rest = b"".join(parts)
-            raise
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._position += len(data)
-        return data
-
-    def readall(self) -> bytes:
-        """All of it, once nothing was read before; waits for the end. Raises UnsupportedOperation after a read."""
-        if self._position:
-            raise io.UnsupportedOperation("a streaming payload can be read once only")
-        return self.read()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Raises UnsupportedOperation."""
-        raise io.UnsupportedOperation("a streaming payload can't seek")
-
-    @property
-    def name(self) -> str:
-        """Raises UnsupportedOperation."""
-        raise io.UnsupportedOperation("a streaming payload has no file")
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __bool__(self) -> bool:
-        return self._size > 0 or not self._ended
-
-    def __iter__(self) -> Iterator[bytes]:
-        while chunk := self._rest or self._take():
-            self._rest = b""
-            self._position += len(chunk)
-            yield chunk
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
@@ -56,21 +56,8 @@ class FleetOptions(RunOptions, total=False):
     on_output: OnOutput | None
 
 
-class Machines(ABC):
+class Machines(requests.Requester):
     """The part of a Controller that works on machines."""
-
-    @abstractmethod
-    def stream(
-        self,
-        node: str,
-        directive: str,
-        payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        buffered: bool = True,
-    ) -> ReplyStream:
-        """As `Controller.stream`."""
 
     @staticmethod
     def _nodes_of(target: str, known: Mapping[str, Container[str]]) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zmesh.requests.ping import ActiveWork, Pong, read_pong
     from zmesh.requests.reachability import answer_of, route_to
     from zmesh.requests.reply_stream import ReplyStream
+    from zmesh.requests.requester import Requester
     from zmesh.requests.requests import Requests
     from zmesh.requests.sent import Sent
 else:
@@ -30,6 +31,7 @@ else:
             "ping": ("ActiveWork", "Pong", "read_pong"),
             "reachability": ("answer_of", "route_to"),
             "reply_stream": ("ReplyStream",),
+            "requester": ("Requester",),
             "requests": ("Requests",),
             "sent": ("Sent",),
         },
@@ -54,6 +56,7 @@ __all__ = [
     "Reply",
     "ReplyStream",
     "RequestOptions",
+    "Requester",
     "Requests",
     "ResponseHandler",
     "Sent",

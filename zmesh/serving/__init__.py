@@ -12,6 +12,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.serving.builtins import CANCEL, PING, Builtins, stamp
     from zmesh.serving.directives import Directives, directive
+    from zmesh.serving.options import DirectiveOptions
     from zmesh.serving.plugin import NodePlugin, OpenStream, Requesting
     from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
     from zmesh.serving.serving import Serving
@@ -23,6 +24,7 @@ else:
         {
             "builtins": ("CANCEL", "PING", "Builtins", "stamp"),
             "directives": ("Directives", "directive"),
+            "options": ("DirectiveOptions",),
             "plugin": ("NodePlugin", "OpenStream", "Requesting"),
             "receptor_plugins": ("BUFFER_PAYLOAD", "BYTES_PAYLOAD", "FILE_PAYLOAD", "plugin_export"),
             "serving": ("Serving",),
@@ -38,6 +40,7 @@ __all__ = [
     "FILE_PAYLOAD",
     "PING",
     "Builtins",
+    "DirectiveOptions",
     "Directives",
     "NodePlugin",
     "OpenStream",

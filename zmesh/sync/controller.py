@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from zmesh.observe import Event, LinkStatus, Route, Stats, Tags
     from zmesh.reconfiguration import Reloaded
+    from zmesh.serving import DirectiveOptions
 
 
 class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
@@ -72,45 +73,23 @@ class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
         self,
         name: str,
         function: Callable[..., object],
-        *,
-        stream: bool = False,
-        isolate: bool = False,
-        max_memory_bytes: int | None = None,
-        max_cpu_seconds: int | None = None,
+        **options: Unpack[DirectiveOptions],
     ) -> None:
-        """Offer `namespace:action` at this node; `function`, if it is a plain one, runs in a thread."""
-        self._set_up(
-            lambda: self._mesh.register(
-                name,
-                function,
-                stream=stream,
-                isolate=isolate,
-                max_memory_bytes=max_memory_bytes,
-                max_cpu_seconds=max_cpu_seconds,
-            )
-        )
+        """Offer `namespace:action` at this node; `function`, if it is a plain one, runs in a thread.
 
-    def directive(
-        self,
-        name: str,
-        *,
-        stream: bool = False,
-        isolate: bool = False,
-        max_memory_bytes: int | None = None,
-        max_cpu_seconds: int | None = None,
-    ) -> Callable[[Function], Function]:
-        """Offer the function below as `namespace:action` at this node: `@mesh.directive("text:shout")`."""
+        Options are those of DirectiveOptions.
+        """
+        self._set_up(lambda: self._mesh.register(name, function, **options))
+
+    def directive(self, name: str, **options: Unpack[DirectiveOptions]) -> Callable[[Function], Function]:
+        """Offer the function below as `namespace:action` at this node: `@mesh.directive("text:shout")`.
+
+        Options are those of DirectiveOptions.
+        """
         check_directive(name)
 
         def offer(function: Function) -> Function:
-            self.register(
-                name,
-                function,
-                stream=stream,
-                isolate=isolate,
-                max_memory_bytes=max_memory_bytes,
-                max_cpu_seconds=max_cpu_seconds,
-            )
+            self.register(name, function, **options)
             return function
 
         return offer

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from zmesh.arguments import check_node, check_timeout
 from zmesh.errors import ConfigError
+from zmesh.requests import Requester
 
 if TYPE_CHECKING:
-    from zmesh.payloads import Payload, PayloadLike
     from zmesh.requests import Requests
     from zmesh.tunnel.addresses import RemoteEndpoint
     from zmesh.tunnel.exposed import Exposed, Host
@@ -25,7 +25,7 @@ MAX_CONNECTIONS = 4096
 """Connections of one Forward at a time, unless the program says otherwise."""
 
 
-class Tunnels(ABC):
+class Tunnels(Requester):
     """The part of a Controller that makes TCP connections through the mesh."""
 
     @property
@@ -37,20 +37,6 @@ class Tunnels(ABC):
     @abstractmethod
     def _host(self) -> Host:
         """The node, which takes directives. Raises Closed when it is closed."""
-
-    @abstractmethod
-    async def request(
-        self,
-        node: str,
-        directive: str,
-        payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> Payload | None:
-        """As `Controller.request`."""
 
     def forward(
         self,

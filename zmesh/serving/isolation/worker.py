@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import inspect
-import io
 import os
 import pickle
 import resource
@@ -26,7 +25,7 @@ from typing import Any, cast
 import msgpack
 
 from zmesh.errors import MeshError, RemoteError
-from zmesh.payloads import Outgoing, Payload, Source, Spool, StreamedPayload, outgoing, source_of
+from zmesh.payloads import Outgoing, Payload, PayloadOfPieces, Source, Spool, StreamedPayload, outgoing, source_of
 from zmesh.runtime import code_of, describe, is_a, text_of, traceback_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, BlockingChannel, Channel, Frame, Job
 from zmesh.serving.plugin import Plugin
@@ -61,69 +60,19 @@ class _CompletePayload(Payload):
         return self._spool.path()
 
 
-class _SocketPayload(Payload):
+class _SocketPayload(PayloadOfPieces):
     """A streamed payload that a plain function reads from the socket, blocking."""
 
-    __slots__ = ("_channel", "_ended", "_rest", "_size")
+    __slots__ = ("_channel",)
 
     def __init__(self, channel: BlockingChannel) -> None:
         super().__init__()
         self._channel = channel
-        self._rest = b""
-        self._size = 0
-        self._ended = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next `size` bytes, waiting for them, fewer at the end only; all that is left if negative or None."""
-        parts = []
-        left = -1 if size is None or size < 0 else size
-        while left and (part := self._rest or self._take()):
-            self._rest = b"" if left < 0 else part[left:]
-            parts.append(part if left < 0 else part[:left])
-            left -= len(parts[-1]) if left > 0 else 0
-        data = b"".join(parts)
-        self._position += len(data)
-        return data
-
-    def read1(self, size: int | None = -1, /) -> bytes:
-        """The next piece, `size` bytes of it at most, as soon as it is there; b"" at the end."""
-        piece = self._rest or self._take()
-        most = len(piece) if size is None or size < 0 else size
-        piece, self._rest = piece[:most], piece[most:]
-        self._position += len(piece)
-        return piece
-
-    def readall(self) -> bytes:
-        """All of it, once nothing was read before. Raises UnsupportedOperation after a read."""
-        if self._position:
-            raise io.UnsupportedOperation("a streaming payload can be read once only")
-        return self.read()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Raises UnsupportedOperation."""
-        raise io.UnsupportedOperation("a streaming payload can't seek")
-
-    @property
-    def name(self) -> str:
-        """Raises UnsupportedOperation."""
-        raise io.UnsupportedOperation("a streaming payload has no file")
 
     def close(self) -> None:
         """Stop reading; the rest is discarded."""
         self._rest = b""
         self._ended = True
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __bool__(self) -> bool:
-        return self._size > 0 or not self._ended
-
-    def __iter__(self) -> Iterator[bytes]:
-        while chunk := self._rest or self._take():
-            self._rest = b""
-            self._position += len(chunk)
-            yield chunk
 
     def _outgoing(self) -> bytes | Source:
         return source_of(iter(self))

@@ -170,6 +170,21 @@ async def test_who_ends_a_connection_himself_is_not_ended_again(listener, dialle
     assert listener.handler.shut == []
 
 
+@pytest.mark.parametrize("who", ["the listener", "the dialler"])
+async def test_the_end_of_a_link_is_no_stranger_and_that_of_a_silent_connection_is(listener, dialler, strangers, who):
+    here, there = await joined(dialler, listener, "tcp://127.0.0.1:*")
+    if who == "the listener":
+        listener.hang_up(there, 0.0)
+        listener.handler.links.remove(there)
+    dialler.hang_up(here, 60.0)
+    dialler.handler.links.remove(here)
+    await eventually(lambda: not any(len(each._accepted) for each in listener._listeners.values()))
+    assert listener.handler.strangers == []
+    _, writer = await strangers()
+    writer.close()
+    await eventually(lambda: [code for code, _ in listener.handler.strangers] == ["no_handshake"])
+
+
 async def test_a_neighbour_whose_message_never_ends_is_ended_and_costs_no_more_than_it_could_send_meanwhile():
     """Its multipart message is kept by libzmq until it is whole, and keeps all else that it says back: it is silent."""
     async with Mesh.chain("hub", heartbeat=0.1, tcp=True) as mesh:

@@ -51,15 +51,15 @@ _RECEIVED = struct.Struct("=128xQ")
 class AcceptedConnection:
     """One accepted connection.
 
-    `address` is "" if it was closed too soon; `greeted`: a message has come; `left` counts the sweeps that it
-    may be without one.
+    `address` is "" if it was closed too soon; `greeted`: a message has come that it has a link for; `left` counts the
+    sweeps that it may be without one. `was_linked` stays when its link is gone.
     """
 
-    __slots__ = ("address", "greeted", "left", "routing_id")
+    __slots__ = ("address", "greeted", "left", "routing_id", "was_linked")
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.greeted = False
+        self.greeted = self.was_linked = False
         self.left = GREET_WITHIN
         self.routing_id: bytes | None = None
 
@@ -130,7 +130,7 @@ class AcceptedConnections:
         """A message has come over a connection that there is no link of yet."""
         connection = self._connections.get(descriptor)
         if connection is not None:
-            connection.greeted = True
+            connection.greeted = connection.was_linked = True
         return connection
 
     def prove(self, descriptor: int, connection: AcceptedConnection) -> None:

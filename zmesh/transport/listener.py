@@ -249,7 +249,7 @@ class Listener(LinkSocket):
         failure, self._failure = self._failure, ""
         if self._accepted is not None:
             connection = self._accepted.on_disconnected(value)
-            if connection is not None and (failure or not connection.greeted):
+            if connection is not None and (failure or not connection.was_linked):
                 self._refused(failure or "no_handshake", connection.address)
         for link in list(self._by_descriptor.get(value, ())):
             self._suspect(link)

@@ -4,7 +4,7 @@
 
 Seven nodes in a ring with chords, each a process of its own; each link is a proxy. Three clients, one of them
 ephemeral, send echoes, transfers of up to 2 MB there and back, streams of replies, commands, work that fails, that
-crashes, that never ends and that nobody knows, to nodes that may be up or down or do not exist, with and without a
+crashes, that never ends and that no node knows, to nodes that may be up or down or do not exist, with and without a
 timeout, and cancel some of it. They copy files to nodes and back, and no file that is not whole may have its name. It
 runs on the loop, in threads and in processes of its own. Meanwhile nodes die, hang, leave and come back, and links are
 cut, closed, silent, silent one way, frozen, slow, or turn a bit over. In the end all is put right, and what is under

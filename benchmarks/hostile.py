@@ -76,7 +76,7 @@ def out_of_order(member: Member) -> Iterator[Frames]:
 
 
 def forge_sources(member: Member) -> Iterator[Frames]:
-    """Requests in names that nobody has."""
+    """Requests in names that no node has."""
     number = 0
     while True:
         number += 1

@@ -1,4 +1,4 @@
-"""The commands that find out what is wrong as Typer has them: their parameters and their help, as in `commands`."""
+"""The commands that diagnose as Typer has them: their parameters and their help, as in `commands`."""
 
 from typing import Annotated
 

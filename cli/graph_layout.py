@@ -45,7 +45,7 @@ def layout(found: MeshGraph) -> dict[str, Point]:
 
 
 def _tree(found: MeshGraph, beside: dict[str, list[str]]) -> tuple[list[list[str]], dict[str, list[str]]]:
-    """The nodes by hops, and the children of each; what no link leads to hangs on the node in the middle."""
+    """The nodes by hops, and the children of each; one that no link leads to is a child of the node in the middle."""
     children: dict[str, list[str]] = defaultdict(list)
     seen = {found.node}
     rings = [[found.node]]
@@ -67,7 +67,7 @@ def _tree(found: MeshGraph, beside: dict[str, list[str]]) -> tuple[list[list[str
 
 
 def _ends(rings: list[list[str]], children: dict[str, list[str]]) -> dict[str, int]:
-    """How many outermost nodes hang on each."""
+    """The number of outermost nodes below each."""
     ends: dict[str, int] = {}
     for ring in reversed(rings):
         for node in ring:

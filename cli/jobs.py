@@ -117,7 +117,7 @@ async def ls(
 
 
 def _report(failed: dict[str, MeshError], *, named: bool) -> int:
-    """Say which nodes have not answered; the exit code. Nodes that let nobody here use jobs are no failure of `ls`."""
+    """Say which nodes have not answered; the exit code. Nodes that do not allow jobs are no failure of `ls`."""
     code = DONE
     quiet = (
         [] if named else [node for node, error in failed.items() if isinstance(error, (NotAllowed, UnknownDirective))]

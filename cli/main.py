@@ -95,7 +95,7 @@ def _report(error: BaseException) -> int:
     elif not isinstance(error, BrokenPipeError):  # on which other programs print nothing either
         text = f"{type(error).__name__}: {error}"
         print_error(f"this should not have happened: {text}; ZMESH_DEBUG=1 in the environment shows where it did")
-    stdio.discard()  # after the line: whoever reads stdout may kill this process when it ends, as ssh does
+    stdio.discard()  # after the line: the reader of stdout may kill this process when it ends, as ssh does
     return exit_code(error)
 
 

@@ -126,7 +126,7 @@ def _notes(link: LinkReport) -> Iterator[str]:
     if link.state == "suspect" and link.heard is not None:
         parts.append(f"silent for {age(link.heard)}")
     if link.tries:
-        parts.append(f"dialled in vain {link.tries} times")
+        parts.append(f"dialling has failed {link.tries} times")
     yield ", ".join(parts)
     if link.reason:
         yield link.reason

@@ -140,7 +140,7 @@ def new_passphrase() -> str:
 
 
 def ask_passphrase(where: str) -> str:
-    """The passphrase of a key. Raises Failure where nobody can be asked."""
+    """The passphrase of a key. Raises Failure without a terminal to ask at."""
     _check_terminal()
     return getpass.getpass(f"passphrase of {where}: ")
 

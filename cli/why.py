@@ -78,7 +78,7 @@ def _summary(found: RouteExplanation) -> Iterator[str]:
         near = f"; did you mean {' or '.join(found.near)}?" if found.near else ""
         yield f"{here} has no route to {there}, and never had one{near}"
     if found.dialling:
-        yield f"it is dialled in vain at {found.dialling}"
+        yield f"dialling fails at {found.dialling}"
     if found.feasibility_distance is not None:
         yield f"feasibility distance: {found.feasibility_distance}, under seqno {found.seqno}"
     if found.starvation != "none":

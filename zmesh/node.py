@@ -243,7 +243,7 @@ class Node:
             self._membership.start()
 
     def advertise(self) -> None:
-        """Advertise the directives that anybody may call."""
+        """Advertise the directives that all nodes may call."""
         offered = [each for each in self.directives.capabilities() if self.serving.policy.offers(each)]
         if self._membership is not None:
             offered += self._membership.capabilities()

@@ -8,7 +8,7 @@ import pytest
 
 
 def completed(shell: Any, line: str, **environment: str) -> list[str]:
-    """What is offered for the last word of a line, as bash asks for it."""
+    """The completions of the last word of a line, as bash gets them."""
     asked = {"_ZMESH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
     done = shell.run(environment=asked | environment)
     assert (done.returncode, done.stderr) == (0, b"")

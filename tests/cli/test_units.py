@@ -1,4 +1,4 @@
-"""`zmesh service`: the unit as systemd reads it, what is told of a node by its socket, and a node as process 1."""
+"""`zmesh service`: the unit as systemd reads it, the notifications of a node, and a node as process 1."""
 
 import json
 import os

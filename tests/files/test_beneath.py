@@ -1,4 +1,4 @@
-"""No path leads out of the allowed directories: by `..`, by links, or while somebody exchanges what lies there."""
+"""No path leads out of the allowed directories: by `..`, by links, or while the directories are exchanged."""
 
 import os
 import threading
@@ -163,7 +163,7 @@ def test_a_link_out_of_the_top_may_not_be_made() -> None:
 
 @pytest.fixture
 def exchanging(top: Path) -> Iterator[None]:
-    """Meanwhile somebody else exchanges the directory `a/b` and a link to the outside, as fast as it goes."""
+    """Meanwhile another process exchanges the directory `a/b` and a link to the outside, as fast as it goes."""
     over = threading.Event()
     (top / "a" / "link").symlink_to("../../secret")
 

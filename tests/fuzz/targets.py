@@ -316,7 +316,7 @@ def fuzz_policy(data: bytes) -> None:
 
 
 def fuzz_zap(data: bytes) -> None:
-    """A request to the ZAP handler: nobody is let in who has done no CURVE handshake in an open domain."""
+    """A request to the ZAP handler: no connection is admitted without a CURVE handshake in an open domain."""
     request = split(data)
     reply = _handler()._answer(request)
     if reply is not None and reply[4] == b"200":

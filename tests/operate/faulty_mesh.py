@@ -5,7 +5,7 @@
 starts it in a folder of its own, prints what to set in a shell, and waits for Ctrl-C. Each fault is a node:
 
     late    its clock is twenty minutes behind
-    old     its certificate expires tomorrow, and nobody is there who would renew it
+    old     its certificate expires tomorrow, and no node can renew it
     full    the disk with its spool folder is full (where this user may mount one)
     slow    its link takes a third of a second there and back
     twin    another machine was cloned from it, key and all, and its supervisor starts the node there again and again

@@ -30,7 +30,7 @@ def another_key():
 async def line(lines, node_id, start, part=""):
     """The first line of a node that begins so, and has that part.
 
-    A dialler may be told less at first, where the connection is reset before it has read what the other end speaks.
+    A dialler may learn less at first, where the connection is reset before it has read what the other end speaks.
     """
 
     def found():

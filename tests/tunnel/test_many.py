@@ -77,7 +77,7 @@ async def test_a_sender_waits_for_a_reader_from_end_to_end_and_nothing_is_lost(m
     async with served(source) as port:
         reader, writer = await mesh["desk"].open_connection("edge", port=port)
         before = -1
-        while before != total:  # it stops although nobody has read a byte
+        while before != total:  # it stops although no byte was read
             before = total
             for _ in range(20):
                 await mesh["desk"].ping_once("edge", 20)

@@ -135,7 +135,7 @@ class Engine(View):
         """A connection is there. The end that dialled sends the first HELLO; the one that listens waits for it.
 
         `where`: the other end in words, for logs. `channel`: both CURVE public keys, the dialler's first, or nothing.
-        `local`: nobody but this node's user can open such a connection; a leaf needs no certificate on it.
+        `local`: only this node's user can open such a connection; a leaf needs no certificate on it.
         """
         if self.neighbours.get(link) is None and not self._closed:
             self.neighbours.open(link, now, dialled=dialled, cost=cost, where=where, channel=channel, local=local)

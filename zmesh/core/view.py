@@ -162,7 +162,7 @@ class View:
         return host == self.node and any(link.enrolling for link in self.neighbours.to(NodeId(Address(leaf))))
 
     def is_local(self, address: Address) -> bool:
-        """Whether that is a leaf of this node over a connection that nobody but this node's user can have opened."""
+        """Whether that is a leaf of this node over a connection that only this node's user can have opened."""
         leaf, _, host = address.rpartition("@")
         return host == self.node and any(link.local for link in self.neighbours.to(NodeId(Address(leaf))))
 

@@ -82,7 +82,7 @@ def open_beneath(top: int, names: Sequence[bytes], flags: int = os.O_RDONLY | os
 def is_beneath(target: bytes, depth: int) -> bool:
     """Whether a link with this target, in a directory `depth` levels beneath the top, leads nowhere above the top.
 
-    `..` is taken at its beginning only: after a name, which may be a link itself, nobody knows how far up it leads.
+    `..` is taken at its beginning only: after a name, which may be a link itself, it may lead up any number of times.
     """
     if target.startswith(b"/"):
         return False

@@ -161,7 +161,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def _is_own(directory: int, name: bytes, descriptor: int) -> bool:
-    """Lock it; whether it is a file of this user that nobody else uses, under this name only."""
+    """Lock it; whether it is a file of this user, in no other use, under this name only."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found, named = os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -176,7 +176,7 @@ def _is_own(directory: int, name: bytes, descriptor: int) -> bool:
 
 
 def clean(directory: int, older_than: float) -> int:
-    """Delete the interrupted copies of a directory that nobody has written to for so many seconds; how many.
+    """Delete the interrupted copies of a directory that were not written to for so many seconds; how many.
 
     The oldest ones go, too, if there are more than MOST_KEPT. Raises OSError if the directory can't be read.
     """

@@ -60,7 +60,7 @@ class _Arriving:
 class Receiver:
     """Receives the entries that `records` announce, and their content, into `target`.
 
-    `sender` identifies who sends, so that nobody goes on with what somebody else has begun. Reasons of failures here
+    `sender` identifies the sender, so that each resumes only its own copies. Reasons of failures here
     get `near` before them, and those from there `far`.
     """
 

@@ -352,6 +352,6 @@ class _File:
 
 
 def _ahead(reading: asyncio.Future[tuple[bytes, int, bool]]) -> asyncio.Future[tuple[bytes, int, bool]]:
-    """What is read ahead, whose error does not matter if nobody waits for it any more."""
+    """The block that is read ahead, whose error does not matter if it is not awaited any more."""
     reading.add_done_callback(lambda done: done.cancelled() or done.exception())
     return reading

@@ -1,6 +1,6 @@
 """Enrolment and renewal as values: what a node sends to the authority's node, what that checks, and what comes back.
 
-A request to join has the token, the node's public key and a signature by it, so that nobody enrols a key that they do
+A request to join has the token, the node's public key and a signature by it, so that no node enrols a key that it does
 not hold. A request to renew has the certificate, which may have expired, and a signature by its key. The answer has the
 certificate and whom to trust. The node that has joined checks it against the authority that its ticket names.
 """

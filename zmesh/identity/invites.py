@@ -1,6 +1,6 @@
 """Invites: the tickets that are out, at the node of the authority. Of each token its hash is kept, bound to a node id.
 
-Whoever has a token redeems it with a key of their own. The same key may do so again, as after a reply that was lost;
+The holder of a token redeems it with a key of its own. The same key may do so again, as after a reply that was lost;
 another key is refused, and so is another node id.
 """
 

@@ -70,7 +70,7 @@ class Policy:
         return len(self._rules)
 
     def offers(self, directive: str) -> bool:
-        """Whether anybody may call the directive, so that it is worth advertising."""
+        """Whether any node may call the directive, so that it is worth advertising."""
         if directive in BY_GRANT:
             return False
         namespace = directive.partition(":")[0]

@@ -10,7 +10,7 @@ comes back is opened without it.
 
 The AEAD is AES-256-GCM, unless either node's processor has no AES instructions: then it is ChaCha20-Poly1305 (RFC
 8439), which is several times as fast without them. Such a node says so in a byte after its key, in its signed record;
-so both ends choose the same, and nobody between them can choose for them.
+so both ends choose the same, and a node between them can't choose for them.
 
 Forward secrecy reaches from one key of an incarnation to the next: who learns an X25519 key reads what was sealed to
 it.

@@ -53,7 +53,7 @@ class State:
         return data
 
     def read_secret(self, name: str) -> bytes | None:
-        """As `read`, of a file that nobody but its user may read (as ssh asks of its keys)."""
+        """As `read`, of a file that only its user may read (as ssh asks of its keys)."""
         data = self.read(name)
         if data is not None:
             path = self._path(name)

@@ -54,7 +54,7 @@ CREATE TABLE node (clock REAL NOT NULL, seen REAL NOT NULL, boot TEXT NOT NULL);
 INSERT INTO node VALUES (0, 0, '');
 """
 ARRIVING = "arriving"
-"""The state of a job whose payload is being stored; of no meaning to anybody else."""
+"""The state of a job whose payload is being stored; used in this module only."""
 _HIDDEN = f"state != '{ARRIVING}'"
 _COLUMNS = ", ".join(JobStatus._fields[1:])
 

@@ -160,7 +160,7 @@ class Queue:
         return self._start()
 
     def cancel(self, number: str, reason: str) -> list[Instruction]:
-        """Somebody wants the job to end."""
+        """The job is to be cancelled."""
         job = self._jobs.get(number)
         if job is None or job.cancelled:
             return []

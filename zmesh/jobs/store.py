@@ -310,7 +310,7 @@ class Store:
             database.checkpoint_by_itself((self.folder / RESERVE).exists())
 
     def _described(self, error: sqlite3.Error | OSError) -> StoreError:
-        """The error as whoever waits for the operation gets it."""
+        """The error as the waiter of the operation gets it."""
         code = getattr(error, "sqlite_errorcode", None)
         primary = code & 0xFF if isinstance(code, int) else None
         node, where = repr(self._node_id), self.folder

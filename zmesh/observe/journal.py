@@ -107,7 +107,7 @@ class _Kind:
 
 
 class _Failing:
-    """A peer that is dialled in vain."""
+    """A peer that can't be dialled."""
 
     __slots__ = ("logged_at", "pause", "reasons", "since")
 

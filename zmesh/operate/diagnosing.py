@@ -1,4 +1,4 @@
-"""What is wrong with nodes, for a program: what a Controller inherits beside `Operating`."""
+"""The diagnosis of nodes, for a program: the part of a Controller beside `Operating`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EXAMINED_WITHIN = 30.0
 
 
 class Diagnosing(Operating):
-    """The part of a Controller that finds out what is wrong with nodes."""
+    """The part of a Controller that diagnoses nodes."""
 
     async def doctor(self, node: str | None = None, *, timeout: float | None = EXAMINED_WITHIN) -> Diagnosis:
-        """What is wrong with a node, and what mends it; the node takes up to some seconds to find out."""
+        """The diagnosis of a node: faults and their remedies; it takes the node up to some seconds."""
         from zmesh.operate.diagnosis import Diagnosis, compared
 
         diagnosis = await self._shown(Diagnosis, DOCTOR, node, None, timeout)

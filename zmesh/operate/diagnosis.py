@@ -1,4 +1,4 @@
-"""What is wrong with a node, as `zmesh:doctor` answers it: checks, their results, and what mends it."""
+"""The diagnosis of a node, as `zmesh:doctor` answers it: checks, their results, and remedies."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The last events of one node, in memory and, where it has a folder of state, on its disk: `zmesh:events` shows them.
 
 Of each kind so many are kept a second and no more (RATE), so that a link that flaps does not push all others out. A
-peer that is dialled in vain is one event for each reason. Leaves, such as commands, have none. What follows the events
+peer that can't be dialled is one event for each reason. Leaves, such as commands, have none. What follows the events
 of a node has a queue of MAX_UNREAD; of one that is slower the oldest are dropped, and it gets their number.
 """
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from zmesh.transport import DialStatus
 
 KEPT = 5.0
-"""Seconds for which the result of an examination is the answer to whoever asks."""
+"""Seconds for which the result of an examination answers further requests."""
 MAX_NEIGHBOURS = 16
 """Neighbours that are asked for their status."""
 ANSWER_WITHIN = 3.0
@@ -190,7 +190,7 @@ class Examiner:
 
 
 def _unreached(dial: DialStatus, node: str) -> Check:
-    """What is said of a peer that is dialled in vain."""
+    """The checks of a peer that can't be dialled."""
     url = dial.url.partition("?")[0]
     address = url.partition("://")[2]
     host, _, port = address.rpartition(":")
@@ -213,7 +213,7 @@ def _unreached(dial: DialStatus, node: str) -> Check:
 
 
 def _well(status: NodeStatus) -> Iterator[Check]:
-    """What is said of the things that no warning is about."""
+    """The checks of things that no warning is about."""
     up = [link for link in status.links if link.state == "up"]
     rtts = [link.rtt for link in up if link.rtt is not None]
     rtt = f", {1000 * statistics.median(rtts):.1f} ms in the middle" if rtts else ""

@@ -1,4 +1,4 @@
-"""What is shown of a node, as the readers of its state need it."""
+"""The parts of a node that the readers of its state need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Host(Protocol):
-    """What is shown of a node."""
+    """A node whose state is shown."""
 
     config: Config
     directives: Directives

@@ -54,7 +54,7 @@ def folder(code: str, what: str, path: str, setting: str) -> Check:
 
 
 def secrets(state: Path) -> Iterator[Check]:
-    """The modes of the folder of an identity and of the keys in it: nobody else may read keys, or put others there."""
+    """The modes of the folder of an identity and of the keys in it: no other user may read or add keys."""
     for path in [state, *state.rglob("*.key")]:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)

@@ -123,7 +123,7 @@ class NodeReader:
         )
 
     def _missing(self, now: float) -> list[LinkReport]:
-        """The peers that are dialled in vain, and the neighbours that dialled this node and are gone."""
+        """The peers that can't be dialled, and the neighbours that dialled this node and are gone."""
         transport = self._host.transport
         missing = []
         for dial in transport.dials() if transport is not None else ():

@@ -17,7 +17,7 @@ LEFT = "they left: "
 
 
 async def ping(mesh: Operating, node: str, member: Member | None, at: str | None, timeout: float | None) -> PingResult:
-    """Ping one node; `member` is what is known of it. Never raises a MeshError."""
+    """Ping one node; `member` are the facts known of it. Never raises a MeshError."""
     if member is not None and member.left is not None:
         return await _departed(mesh, node, member, at, timeout)
     began, sent = time.perf_counter(), time.time()

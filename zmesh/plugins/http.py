@@ -100,7 +100,7 @@ class Http:
                 self._library = await threads.call(_import)
             finally:
                 threads.close()
-        if self._session is None:  # nor has anybody been faster
+        if self._session is None:  # nor has another request made it meanwhile
             self._session = self._library.ClientSession(cookie_jar=self._library.DummyCookieJar())
         return self._library, self._session
 

@@ -88,7 +88,7 @@ class RemoteProcess:
     """A command that runs at another node; made by `mesh.run`.
 
     `stdout` and `stderr` are asyncio.StreamReaders, `stdin` is a writer if PIPE was given for it. As with a local
-    process, a command whose output nobody reads waits when STREAM_LIMIT bytes of it are here; `communicate` reads all.
+    process, a command whose output is not read waits when STREAM_LIMIT bytes of it are here; `communicate` reads all.
     `node` is where it runs, `pid` its process id there, `returncode` None until it has exited and all of its output
     was received; then its exit code, or minus the signal that killed it.
     """

@@ -164,7 +164,7 @@ class ControlledProcess:
 
 
 def _leave(control: socket.socket, launched: subprocess.Popen[bytes]) -> None:
-    """Nobody is left who could close the process: it ends when the socket is closed, and nobody waits for it."""
+    """No loop is left to close the process: it ends when the socket is closed, and is not waited for."""
     control.close()
     if launched.poll() is None:
         launched.returncode = 0  # or Popen would warn

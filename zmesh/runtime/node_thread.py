@@ -113,7 +113,7 @@ class NodeThread:
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except BaseException as error:  # noqa: BLE001  # whoever opens it gets it
+        except BaseException as error:  # noqa: BLE001  # the caller of `open` gets it
             if not self._opened.done():
                 self._opened.set_exception(error)
 

@@ -161,7 +161,7 @@ class Serving:
         """In whose name a sender acts.
 
         A leaf (`cli-4f2a@hub`) may do what its host may. One that has a certificate of its own (`ada.4f2a@hub`) may do
-        what that allows; one that has not shown it, although its name has a dot, what anybody may.
+        what that allows; one that has not shown it, although its name has a dot, what all nodes may.
         """
         engine = self.driver.engine
         if engine.credentials is None:

@@ -1,4 +1,4 @@
-"""What is wrong with nodes, for programs without asyncio."""
+"""The diagnosis of nodes, for programs without asyncio."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Diagnosing(Operating):
-    """The part of a Controller that finds out what is wrong with nodes; as that of `zmesh.Controller`."""
+    """The part of a Controller that diagnoses nodes; as that of `zmesh.Controller`."""
 
     def doctor(self, node: str | None = None, *, timeout: float | None = EXAMINED_WITHIN) -> Diagnosis:
-        """What is wrong with a node, and what mends it."""
+        """The diagnosis of a node: faults and their remedies."""
         return self._do(lambda: self._mesh.doctor(node, timeout=timeout))
 
     def events_of(

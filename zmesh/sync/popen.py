@@ -61,7 +61,7 @@ class Popen(Iteration[tuple[int, bytes]]):
         """Wait until it has exited and all of its output was received; its `returncode`.
 
         Raises TimedOut if it was stopped because its time was over, and any ExchangeError, as if the node is lost. As
-        with subprocess, a command whose output nobody reads waits when much of it is here.
+        with subprocess, a command whose output is not read waits when much of it is here.
         """
         return self._node_thread.do(self._process.wait)
 

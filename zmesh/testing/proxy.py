@@ -67,7 +67,7 @@ class Lane:
         """Wait until `size` bytes have left at the lane's rate; when they arrive, in the loop's time."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        # Somebody who was woken late catches up, or every late wake-up would make the lane slower than it says.
+        # A task that was woken late catches up, or every late wake-up would make the lane slower than it says.
         self._free_at = max(self._free_at, now - CATCH_UP) + size / self.rate
         if self._free_at > now:
             await asyncio.sleep(self._free_at - now)

@@ -1,4 +1,4 @@
-"""What may happen to a mesh, one method each, drawn from a seed or by whoever drives it.
+"""What may happen to a mesh, one method each, drawn from a seed or by its caller.
 
 A scenario is a mesh on the simulator's clock. Links go up and down, get dearer and cheaper, lose frames, copy them and
 hold them up, in one direction or in both; nodes leave, die, hang, lose power, restart and forget; machines are

@@ -1,7 +1,7 @@
 """Nodes of other versions of the protocol: what one of a later or of the former version sends, and understands.
 
 `OtherRange` runs the engine of this version, and speaks as one does that knows more: it names another range of versions
-in HELLO, and its HELLOs, records and chunks have an extension that nobody else knows. It takes the extension out of its
+in HELLO, and its HELLOs, records and chunks have an extension that no other node knows. It takes that out of its
 own record where that comes back, and counts it in the digests of PROBEs, since nodes compare records by their bytes.
 `Version1` speaks version 1 as far as that goes between nodes that have no version in common: HELLO and REFUSE.
 """

@@ -124,7 +124,7 @@ class Traffic:
         return sent
 
     def cancel(self, sent: Sent) -> None:
-        """Have a request cancelled, if its sender is up; once more if it was, and in vain if it is over."""
+        """Have a request cancelled, if its sender is up; once more if it was, and without effect if it is over."""
         if sent.alive and not sent.node.stopped:
             sent.cancelled = True
             sent.node.cancel(sent.outcome)

@@ -42,7 +42,7 @@ class Target(NamedTuple):
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody but this user can dial it: within the process, or a Unix socket that is a file."""
+        """Whether only this user can dial it: within the process, or a Unix socket that is a file."""
         return self.scheme == "inproc" or (self.scheme == "ipc" and not self.endpoint.startswith("ipc://@"))
 
     @property

@@ -22,7 +22,7 @@ def _find_getsockopt() -> Callable[..., int] | None:
     """`zmq_getsockopt` of the libzmq that pyzmq's extension module is linked with."""
     extension = sys.modules.get(zmq.backend.Socket.__module__)
     try:
-        # PyDLL keeps the interpreter's lock for the short call; `[...]` gives a function that nobody else has.
+        # PyDLL keeps the interpreter's lock for the short call; `[...]` gives a function that no other code shares.
         function = ctypes.PyDLL(getattr(extension, "__file__", ""))["zmq_getsockopt"]
     except (OSError, AttributeError, TypeError):
         return None

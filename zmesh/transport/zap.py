@@ -5,7 +5,7 @@ can be read. A thread of its own answers, so that a blocked event loop keeps no 
 linked to. It admits every CURVE key in the domain of an open transport: that the key was made by a member of the mesh
 is for the HELLO to prove. What it adds is the connection's User-Id, the client's key, to which the HELLO is bound.
 
-All fails closed. Nobody is let in while there is no handler (ZMQ_ZAP_ENFORCE_DOMAIN), while it does not answer (libzmq
+All fails closed. None is let in while there is no handler (ZMQ_ZAP_ENFORCE_DOMAIN), while it does not answer (libzmq
 ends the connection after ZMQ_HANDSHAKE_IVL), or into a domain that is not open. A refusal is 300, after which libzmq's
 own clients try again; at a 400 or 500 they would never do so, though the node may be open again a moment later.
 """
@@ -56,7 +56,7 @@ class ZapHandler:
             return domain
 
     def close(self, domain: bytes) -> bool:
-        """Admit nobody more to that domain; the last one ends the handler.
+        """Admit no more connections to that domain; the last one ends the handler.
 
         False if that could not be ended, as when the interpreter ends: then the context must not be terminated.
         """

@@ -28,7 +28,7 @@ def reachable_urls(listen: tuple[str, ...]) -> tuple[str, ...]:
         if scheme not in ("tcp", "rnps"):
             continue
         if not port.isdigit() or port == "0":
-            raise ConfigError(f"{url} listens on any free port, so that no URL can be told; give a port, or --url")
+            raise ConfigError(f"{url} listens on any free port, so that its URL is not known; give a port, or --url")
         hosts = list(_addresses(host)) if host in ("*", "0.0.0.0", "[::]", "[*]") else [host]
         found.update(dict.fromkeys(f"tcp://{each}:{port}" for each in hosts))
     return tuple(found)[:MAX_URLS]

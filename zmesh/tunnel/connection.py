@@ -126,7 +126,7 @@ class ClientTransport(StreamTransport):
                 pass  # of a later version
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What is known of the other end."""
+        """The address that the node has connected to, as `peername`."""
         return self._peername or default if name == "peername" else super().get_extra_info(name, default)
 
     def on_end(self, error: MeshError | None) -> None:

@@ -51,7 +51,7 @@ async def addresses(
         found = await resolve(host)
     except DialError as error:
         if not by_name and error.failure != DialFailure.RESOURCES:
-            raise not_a_target(endpoint, node) from None  # which names there are is nobody's business
+            raise not_a_target(endpoint, node) from None  # it does not say which names there are
         raise _failed(error, endpoint, node) from None
     allowed = [each for each in found if by_name or settings.allows_address(each.host, port)]
     if not allowed:

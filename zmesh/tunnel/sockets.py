@@ -31,7 +31,7 @@ async def connected_socket(connect: Connect) -> socket.socket:
 
 
 async def _pair(undo: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
-    """Two sockets that are connected to each other, and to nobody else who has found the port."""
+    """Two sockets that are connected to each other, and not to a third one that has found the port."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)

@@ -76,7 +76,7 @@ class Tunnels(Requester):
         """Let other nodes reach a port by a name: they forward to `NODE:NAME`, this node being NODE.
 
         `port` is `[HOST:]PORT` as this node sees it, and need not be among the targets of `[tcp]`. Whom `[allow]` lets
-        call `tcp:NAME` may reach it, and nobody else. It stays until what this returns is closed, as at the end of a
+        call `tcp:NAME` may reach it, and no others. It stays until what this returns is closed, as at the end of a
         `with` block, or the node is. Raises ConfigError for a name that is none or taken.
         """
         from zmesh.tunnel.addresses import Endpoint

@@ -2,8 +2,8 @@
 
 A stream sends as much as its windows allow and as its link keeps up with, BURST chunks at a time, or BURST_BYTES; one
 whose link lags, or whose path is full, waits for its turn among the others. Chunks in flight are covered by the
-retransmission timer of their path (`path`); a stream has one of its own only while it is retransmitted in vain although
-others make progress, or while the receiver's limit holds it back. Exchanges with nothing in flight are swept every
+retransmission timer of their path (`path`); a stream has its own only while its chunks get no ack although others
+make progress, or while the receiver's limit holds it back. Exchanges with nothing in flight are swept every
 PROBE_INTERVAL seconds: a probe is an ack that asks for one, and shows whether the peer still knows the exchange.
 
 Every chunk names the incarnation of the peer that it is for. A node learns it from its route. A leaf, which has no

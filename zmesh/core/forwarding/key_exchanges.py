@@ -115,7 +115,7 @@ class KeyExchanges:
         return len(self._parties)
 
     def knows(self, address: Address) -> bool:
-        """Whether a key was exchanged with whoever has that address, itself."""
+        """Whether a key was exchanged with the node that has that address, itself."""
         party = self._parties.get(wire.name_of(address))
         return party is not None and party.sending is not None
 
@@ -304,7 +304,7 @@ class KeyExchanges:
         raise Unsealable("not_ours")
 
     def _party_of(self, address: Address) -> Party | None:
-        """Who seals for an address: whoever has it, or the node that it is attached to."""
+        """The node that seals for an address: the leaf itself, or the node that it is attached to."""
         party = self._parties.get(wire.name_of(address))
         return party if party is not None and party.sessions else self._parties.get(wire.host_of(address))
 
@@ -315,7 +315,7 @@ class KeyExchanges:
     # -- trust and time ------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """Forget the parties without exchanges since the last sweep, and believe nobody whose certificate is not.
+        """Forget parties without exchanges since the last sweep, and distrust those whose certificate is not believed.
 
         The keys of one that is not believed stay until its exchanges are over: nothing is sealed for it any more, and
         not for its node in its place.

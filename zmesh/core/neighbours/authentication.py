@@ -1,10 +1,10 @@
 """Proof of identity in the handshake: a HELLO carries its node's certificate and a signature.
 
-The signature covers the CURVE keys of the connection (`Link.channel`), so that nobody can pass it on over another one.
+The signature covers the CURVE keys of the connection (`Link.channel`), so that it can't be passed on over another one.
 The dialler's CURVE key is made at each start, which makes its signature new; the listener's outlives restarts, so it
 signs both incarnations.
 
-A leaf on the node's own socket, which nobody but its user can open, needs no certificate. Several leaves may share one,
+A leaf on the node's own socket, which only its user can open, needs no certificate. Several leaves may share one,
 such as the commands of one person: their ids are its node id, a dot, and something of their own. A leaf that says that
 it is enrolling is let in without one, to redeem a ticket or to renew one that has expired, and for nothing else.
 """

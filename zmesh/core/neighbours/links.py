@@ -144,7 +144,7 @@ class Link:
         self.local = local
         self.enrolling = False
         """Whether its other end is a leaf without a certificate, which may enrol and do nothing else."""
-        """Whether nobody but this node's user can have opened the connection."""
+        """Whether only this node's user can have opened the connection."""
         self.certified: Certified | None = None
         """The certificate that the other end has shown."""
         self.skew: float | None = None

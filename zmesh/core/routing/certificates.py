@@ -1,7 +1,7 @@
 """Signed records, and the certificates that they are verified with.
 
-A record carries its node's signature and the digest of the node's certificate, in the extension SIGNATURE. Whoever does
-not have that certificate yet holds the record, and requests the certificate from the neighbour that has sent the
+A record carries its node's signature and the digest of the node's certificate, in the extension SIGNATURE. A node
+without that certificate holds the record, and requests the certificate from the neighbour that has sent the
 record, which has verified it before. So each certificate travels to each node once, while records, which are sent again
 at each change of a cost, name it in 16 bytes. The same signature is verified once: a record that differs from the known
 one in serial and costs only is as good as that.

@@ -40,7 +40,17 @@ if TYPE_CHECKING:
     from zmesh.node import Node
     from zmesh.payloads import Payload, PayloadLike
     from zmesh.reconfiguration import Reloaded
-    from zmesh.requests import Answer, Answers, Exchange, Pong, Replies, ReplyStream, ResponseHandler, Sent
+    from zmesh.requests import (
+        Answer,
+        Answers,
+        Exchange,
+        Pong,
+        Replies,
+        ReplyStream,
+        RequestOptions,
+        ResponseHandler,
+        Sent,
+    )
     from zmesh.serving import DirectiveOptions
 
 log = logging.getLogger(__name__)
@@ -271,34 +281,18 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
         )
 
     async def request(
-        self,
-        node: str,
-        directive: str,
-        payload: PayloadLike = None,
-        *,
-        timeout: float | None = None,
-        route_timeout: float | None = None,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        self, node: str, directive: str, payload: PayloadLike = None, **options: Unpack[RequestOptions]
     ) -> Payload | None:
         """Send a directive to a node and wait for the one payload that it replies; None if it replies none.
 
-        `content_type` and `metadata` are as with `send`; those of the reply are attributes of its payload, and the
-        payload's `value()` gives a dict, list, number or str as it was returned there.
+        Options are those of RequestOptions. The content type and metadata of the reply are attributes of its payload,
+        and the payload's `value()` gives a dict, list, number or str as it was returned there.
 
         Cancelling the task that waits cancels the work. Nothing is sent, and no error is raised, before this is awaited
         or a task is made of it. Raises as `send` does; an ExchangeError if the work fails, TimedOut after `timeout`
         seconds among them; and TooManyReplies if there is a second reply, for which there is `stream`.
         """
-        replies = self.stream(
-            node,
-            directive,
-            payload,
-            timeout=timeout,
-            route_timeout=route_timeout,
-            content_type=content_type,
-            metadata=metadata,
-        )
+        replies = self.stream(node, directive, payload, **options)
         replies.send()
         return await replies.only_payload()
 

@@ -233,9 +233,7 @@ class Node:
         for url in self._peers:
             self._transport.dial(url)
         if not self.config.ephemeral:
-            from zmesh.runtime import (
-                OrphanReaper,  # here, because no command needs it, and it would cost its speed
-            )
+            from zmesh.runtime import OrphanReaper  # here: no command needs it
 
             self._reaper = OrphanReaper()
         self.advertise()
@@ -322,9 +320,7 @@ class Node:
                 await self._shut()
 
     def _is_dropped(self, kind: object, error: BaseException | None, at: object) -> bool:
-        """Whether an error of closing is dropped: Ctrl-C can strike in the middle of the engine, and then its tables
-        contradict each other.
-        """
+        """Whether an error of closing is dropped: after Ctrl-C amid the engine, its tables contradict each other."""
         if not self._aborted or not isinstance(error, Exception):
             return False
         log.debug("node %s could not take its leave", self.node_id, exc_info=error)

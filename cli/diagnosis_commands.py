@@ -6,7 +6,19 @@ import typer
 
 from zmesh_cli.conversion import Command, new_group
 from zmesh_cli.help import OUTPUT, REQUEST
-from zmesh_cli.parameters import AsJson, Insecure, NodeOrHere, Peer, Verbose, check_number, finish, log, seconds
+from zmesh_cli.parameters import (
+    AnyTarget,
+    AsJson,
+    At,
+    Insecure,
+    NodeOrHere,
+    Peer,
+    Verbose,
+    check_number,
+    finish,
+    log,
+    seconds,
+)
 
 app = new_group()
 
@@ -82,3 +94,43 @@ def events(
     span = seconds_of(since)
     where = choose(peer, node, insecure=insecure)
     finish(events(where, node, follow=follow, since=span, last=last, as_json=as_json))
+
+
+@app.command(cls=Command)
+def bundle(
+    target: AnyTarget = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file; by default zmesh-DATE-TIME.tar.gz here.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    no_doctor: Annotated[
+        bool,
+        typer.Option("--no-doctor", help="Without examinations, which take seconds.", rich_help_panel=REQUEST),
+    ] = False,
+    at: At = None,
+    timeout: Annotated[float | None, seconds("--timeout", "Limit for each answer; by default 30.")] = None,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Collect the state of nodes in a file.
+
+    For a bug report: what status, nodes, graph, routes, doctor and events show of each, the settings of those that let
+    them be seen, and all versions; no payloads, keys, passwords or other secrets, and of 256 nodes at most. The
+    simulator can load the file as a mesh. The exit code is 0 if the file is there, whatever is missing in it, which
+    stands on stderr.
+    """
+    from zmesh_cli.bundle import bundle
+    from zmesh_cli.local_sockets import choose
+
+    log(verbose)
+    where = choose(peer, at, insecure=insecure)
+    finish(bundle(where, target, at, output, timeout=timeout, examine=not no_doctor, as_json=as_json))

@@ -164,6 +164,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "zmesh authority sign": (("", "zmesh authority sign edge-7.pub --tag gpu"),),
     "zmesh authority export": (("", "zmesh authority export"),),
     "zmesh revoke": (("", "zmesh revoke edge-7 --reason 'stolen'"),),
+    "zmesh bundle": (
+        ("The state of all nodes, to send along with a bug report", "zmesh bundle -o report.tar.gz"),
+        ("Of two", "zmesh bundle hub,edge-7"),
+    ),
     "zmesh doctor": (
         ("The node here, or where the command joins", "zmesh doctor"),
         ("Another node", "zmesh doctor edge-7"),

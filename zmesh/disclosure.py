@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from zmesh.config import SETTINGS, Config, identity_of
+from zmesh.redaction import HIDDEN, SECRET_NAME, without_secrets
 from zmesh.sources import DEFAULT, FILE, IDENTITY, Origin, lines_of
 from zmesh.transport import parse_url
 
-HIDDEN = "***"
-_SECRET = re.compile(r"pass|secret|token|credential|private|api_?key|(\b|_)key(\b|_)", re.IGNORECASE)
 _OF_IDENTITY = ("node_id", "listen", "peers")
 _TABLES = ("allow", "isolation", "plugins")
 
@@ -29,7 +27,7 @@ class Setting(NamedTuple):
 def settings_of(config: Config) -> Iterator[Setting]:
     """All settings in the order of Config, each entry of a table by itself, and the permissions of the identity.
 
-    Secrets are hidden: passwords in URLs, and what is called so in the table of a plugin.
+    Secrets are hidden: passwords in URLs, and what is called so in the table of a plugin, however deep.
     """
     origins = config.origins()
     identity = identity_of(config)
@@ -67,8 +65,9 @@ def _hidden(name: str, value: object) -> object:
     """The value without secrets, as JSON has it."""
     if name in ("listen", "peers") and isinstance(value, tuple):
         return [parse_url(url).url for url in value]
-    if name.startswith("plugins.") and _SECRET.search(name.rpartition(".")[2]):
-        return HIDDEN
+    if name.startswith("plugins."):
+        secret = any(SECRET_NAME.search(part) for part in name.split(".")[2:])
+        return HIDDEN if secret else without_secrets("", value)
     if isinstance(value, (tuple, frozenset)):
         return list(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value

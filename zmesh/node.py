@@ -34,6 +34,7 @@ from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport, parse
 from zmesh.version import __version__
 
 if TYPE_CHECKING:
+    from zmesh.disclosure import Setting
     from zmesh.identity import Identity
     from zmesh.jobs import NodeJobs
     from zmesh.membership import Membership
@@ -156,6 +157,12 @@ class Node:
     def job_counts(self) -> tuple[int, int]:
         """How many jobs run at this node, and how many wait."""
         return self._jobs.counts if self._jobs is not None else (0, 0)
+
+    def settings(self) -> list[Setting]:
+        """As `Controller.settings`."""
+        from zmesh.disclosure import settings_of
+
+        return list(settings_of(self.config))
 
     # -- open and close ------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 The table `[allow]` maps directive patterns to subjects: a node id, `tag:NAME`, or `*` for every member. A pattern is
 a directive (`inventory:facts`), all of a namespace (`exec:*`), or `*`. The most specific pattern that matches decides,
 and it alone. Without a match any member may call a directive, but for those of DANGEROUS namespaces, which take over
-the machine and are off until they are allowed.
+the machine, and those of GUARDED, which show who may do so: they are off until they are allowed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import NamedTuple
 from zmesh.errors import ConfigError
 
 DANGEROUS = frozenset({"exec", "file", "job", "job-admin", "tcp"})
+GUARDED = frozenset({"zmesh:config"})
+"""Directives of other namespaces that are off until they are allowed."""
 BY_GRANT = frozenset({"file:granted"})
 """Directives of those namespaces that any member may call, as they ask for a token that they have given out."""
 EVERYONE = "*"
@@ -38,7 +40,7 @@ class Decision(NamedTuple):
     remedy: str = ""
 
 
-_DANGEROUS = tuple(f"{namespace}:" for namespace in sorted(DANGEROUS))
+_OFF = (*(f"{namespace}:" for namespace in sorted(DANGEROUS)), *GUARDED)
 _ANYBODY = Decision(True, "no rule: any member may")
 _BY_GRANT = Decision(True, "whoever has been granted it")
 
@@ -74,33 +76,41 @@ class Policy:
         if directive in BY_GRANT:
             return False
         namespace = directive.partition(":")[0]
+        off = _is_off(directive, namespace)
         for pattern in (directive, f"{namespace}:*", EVERYONE):
             subjects = self._rules.get(pattern)
-            if subjects is not None and not (pattern == EVERYONE and namespace in DANGEROUS):
+            if subjects is not None and not (pattern == EVERYONE and off):
                 return bool(subjects)
-        return namespace not in DANGEROUS
+        return not off
 
     def allows_all(self, directive: str) -> bool:
         """Whether every member may call the directive because there are no rules at all; asked for each request."""
-        return not self._rules and not directive.startswith(_DANGEROUS)
+        return not self._rules and not directive.startswith(_OFF)
 
     def decide(self, directive: str, node_id: str, tags: Iterable[str] = ()) -> Decision:
         """Whether that node, which holds those tags, may call the directive."""
         namespace = directive.partition(":")[0]
         if directive in BY_GRANT and directive not in self._rules:
             return _BY_GRANT
-        if not self._rules and namespace not in DANGEROUS:
+        off = _is_off(directive, namespace)
+        if not self._rules and not off:
             return _ANYBODY
         for pattern in (directive, f"{namespace}:*", EVERYONE):
             subjects = self._rules.get(pattern)
-            if subjects is None or (pattern == EVERYONE and namespace in DANGEROUS):
+            if subjects is None or (pattern == EVERYONE and off):
                 continue
             held = (EVERYONE, node_id, *(f"tag:{tag}" for tag in tags))
             allowed = not subjects.isdisjoint(held)
             return Decision(allowed, _shown(pattern, subjects), "" if allowed else _remedy(pattern, subjects, node_id))
-        if namespace in DANGEROUS:
-            return Decision(False, f"{namespace}:* is off until it is allowed", _remedy(f"{namespace}:*", (), node_id))
+        if off:
+            pattern = directive if directive in GUARDED else f"{namespace}:*"
+            return Decision(False, f"{pattern} is off until it is allowed", _remedy(pattern, (), node_id))
         return _ANYBODY
+
+
+def _is_off(directive: str, namespace: str) -> bool:
+    """Whether no node may call it before a rule says so."""
+    return namespace in DANGEROUS or directive in GUARDED
 
 
 def _checked_pattern(pattern: object) -> str:

@@ -11,6 +11,8 @@ from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from zmesh.operate.bounded import Bounded
+    from zmesh.operate.bundle import Bundle, BundleSummary, NodeReport, RouteRow, RouteTable
+    from zmesh.operate.bundle_file import read_bundle
     from zmesh.operate.diagnosing import EXAMINED_WITHIN, Diagnosing
     from zmesh.operate.diagnosis import Check, Diagnosis
     from zmesh.operate.examiner import Examiner
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         PingResult,
     )
     from zmesh.operate.node_event import NodeEvent
+    from zmesh.operate.node_settings import NodeSettings, ShownSetting
     from zmesh.operate.operating import EVERYONE, HOP_TIMEOUT, TIMEOUT, Operating
     from zmesh.operate.paths import Hop, RouteExplanation, RouteLoss, RouteOffer, TraceStep
     from zmesh.operate.status import (
@@ -43,6 +46,8 @@ else:
         __name__,
         {
             "bounded": ("Bounded",),
+            "bundle": ("Bundle", "BundleSummary", "NodeReport", "RouteRow", "RouteTable"),
+            "bundle_file": ("read_bundle",),
             "inspection": ("Inspection",),
             "members": (
                 "GraphLink",
@@ -53,6 +58,7 @@ else:
                 "PingResult",
             ),
             "node_event": ("NodeEvent",),
+            "node_settings": ("NodeSettings", "ShownSetting"),
             "operating": (
                 "EVERYONE",
                 "HOP_TIMEOUT",
@@ -90,6 +96,8 @@ __all__ = [
     "HOP_TIMEOUT",
     "TIMEOUT",
     "Bounded",
+    "Bundle",
+    "BundleSummary",
     "Check",
     "Diagnosing",
     "Diagnosis",
@@ -107,6 +115,8 @@ __all__ = [
     "MeshGraph",
     "NodeEvent",
     "NodeLoad",
+    "NodeReport",
+    "NodeSettings",
     "NodeStatus",
     "Operating",
     "PingResult",
@@ -115,7 +125,11 @@ __all__ = [
     "RouteExplanation",
     "RouteLoss",
     "RouteOffer",
+    "RouteRow",
+    "RouteTable",
+    "ShownSetting",
     "StatusWarning",
     "TraceStep",
     "WorkStatus",
+    "read_bundle",
 ]

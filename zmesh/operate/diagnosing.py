@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from zmesh.operate.directives import DOCTOR, EVENTS
-from zmesh.operate.operating import Operating
+from zmesh.operate.directives import CONFIG, DOCTOR, EVENTS
+from zmesh.operate.operating import EVERYONE, TIMEOUT, Operating
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncGenerator
 
+    from zmesh.operate.bundle import BundleSummary
     from zmesh.operate.diagnosis import Diagnosis
     from zmesh.operate.node_event import NodeEvent
+    from zmesh.operate.node_settings import NodeSettings
 
 EXAMINED_WITHIN = 30.0
 """Seconds to wait for the result of an examination, unless a time-out is given."""
@@ -47,3 +50,33 @@ class Diagnosing(Operating):
             async for reply in replies:
                 for event in read_list(NodeEvent, reply.payload, "events", where, EVENTS):
                     yield event
+
+    async def settings_of(self, node: str | None = None, *, timeout: float | None = TIMEOUT) -> NodeSettings:
+        """The settings of a node, without secrets, and the versions of what it runs on.
+
+        A node shows them to its own user, and to those whom its `[allow]` lets call `zmesh:config`.
+        """
+        from zmesh.operate.node_settings import NodeSettings
+
+        return await self._shown(NodeSettings, CONFIG, node, None, timeout)
+
+    async def bundle(
+        self,
+        path: str | os.PathLike[str],
+        target: str = EVERYONE,
+        at: str | None = None,
+        *,
+        timeout: float | None = EXAMINED_WITHIN,
+        examine: bool = True,
+    ) -> BundleSummary:
+        """Write the state of the nodes of a target into a file, for a bug report: without secrets, and bounded.
+
+        It has what `status`, `members`, `graph`, `routes`, `doctor` (unless `examine` is false) and `events_of` show of
+        each, its settings where it lets them be seen (`zmesh:config` in its `[allow]`), and the versions of all.
+        `zmesh.testing.load_bundle` makes a simulated mesh of it. The nodes are those that the node `at` knows, 256 at
+        most. `timeout` in seconds is for each answer. What is missing is in the summary. Raises ConfigError for what is
+        no target or too many nodes, Unreachable if no node has answered, and OSError; there is no file then.
+        """
+        from zmesh.operate.bundling import bundle
+
+        return await bundle(self, path, target, at, timeout, examine=examine)

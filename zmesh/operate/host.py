@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
     from zmesh.config import Config
     from zmesh.core.engine import Engine
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from zmesh.requests import Requests
     from zmesh.runtime import Tasks
     from zmesh.serving import Directives, Serving
+    from zmesh.sources import Origin
     from zmesh.transport import Transport
 
 
@@ -31,6 +33,9 @@ class Host(Protocol):
     tasks: Tasks
     started: float
     telemetry: Telemetry
+
+    def settings(self) -> Iterable[tuple[str, object, Origin]]:
+        """The settings without secrets: name, value as JSON has it, and where it comes from."""
 
     @property
     def job_counts(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.message import is_node_id
 from zmesh.errors import NodeOverloaded
-from zmesh.operate.directives import DOCTOR, GRAPH, HOP, LOAD, MEMBERS, STATUS, WHY
+from zmesh.operate.directives import CONFIG, DOCTOR, GRAPH, HOP, LOAD, MEMBERS, STATUS, WHY
 from zmesh.operate.event_log import EventLog
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zmesh.operate.json_form import JsonForm
     from zmesh.operate.mesh_reader import MeshReader
     from zmesh.operate.node_reader import NodeReader
+    from zmesh.operate.node_settings import NodeSettings
     from zmesh.serving import Work
 
 
@@ -47,6 +48,7 @@ class Inspection:
             GRAPH: lambda work: self._mesh.graph(),
             WHY: lambda work: self._mesh.why(_node_in(work, "destination")),
             HOP: lambda work: self._mesh.hop(_node_in(work, "destination"), _node_in(work, "origin")),
+            CONFIG: lambda work: self._settings(),
         }
         for directive, answer in shown.items():
             host.serving.add_builtin(directive, self._limited(directive, answer))
@@ -72,6 +74,12 @@ class Inspection:
         from zmesh.operate.mesh_reader import MeshReader
 
         return MeshReader(self._host, self._own)
+
+    def _settings(self) -> NodeSettings:
+        from zmesh.operate.node_settings import NodeSettings, ShownSetting, versions
+
+        shown = (ShownSetting(name, value, origin.kind, origin.where) for name, value, origin in self._host.settings())
+        return NodeSettings(self._node_id, tuple(shown), versions())
 
     def _limited(self, directive: str, answer: Callable[[Work], JsonForm]) -> Callable[[Work], object]:
         """The function of a directive, with the schema in its answer, within the limit of rows."""

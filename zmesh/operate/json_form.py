@@ -113,7 +113,7 @@ def _read(hint: Any, value: object) -> Any:
         return {key: _read(get_args(hint)[1], each) for key, each in value.items()}
     if dataclasses.is_dataclass(hint):
         return from_json(cast("type[Any]", hint), value)
-    return _plain(float if hint is Seconds else hint, value)
+    return value if hint is object else _plain(float if hint is Seconds else hint, value)
 
 
 def _plain(kind: Any, value: object) -> object:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zmesh.testing.mesh import Mesh, eventually
+    from zmesh.testing.rebuilt import load_bundle
     from zmesh.testing.simulator import Simulator
 
-__all__ = ["Mesh", "Simulator", "eventually"]
+__all__ = ["Mesh", "Simulator", "eventually", "load_bundle"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from zmesh.testing import simulator
 
         return simulator.Simulator
+    if name == "load_bundle":
+        from zmesh.testing import rebuilt
+
+        return rebuilt.load_bundle
     if name in __all__:
         from zmesh.testing import mesh
 

@@ -61,10 +61,10 @@ class Simulator:
         *,
         delay: float | tuple[float, float] = 0.002,
         jitter: float = 0.0,
-        cost: int = DEFAULT_COST,
+        cost: int | tuple[int, int] = DEFAULT_COST,
         room: int = 1 << 30,
     ) -> Wire:
-        """Let one node dial another; two delays are the dialler's and the listener's."""
+        """Let one node dial another; two delays, or costs, are the dialler's and the listener's."""
         wire = Wire(self, self.nodes[dialler], self.nodes[listener], delay, jitter, cost, room)
         self.wires.append(wire)
         self.after(0.0, wire.dial)

@@ -77,7 +77,8 @@ class Port(NamedTuple):
 
 
 class Wire:
-    """A connection that `dialler` (end 0) keeps up to `listener` (end 1); `room` in frames, per direction.
+    """A connection that `dialler` (end 0) keeps up to `listener` (end 1); `room` in frames, per direction; `cost` is
+    that of both ends, or a pair of the dialler's and the listener's.
 
     `delay`, `jitter`, `loss`, `silent` and `bandwidth` set both directions at once, and read the dialler's.
     """
@@ -89,7 +90,7 @@ class Wire:
         listener: SimNode,
         delay: float | tuple[float, float],
         jitter: float,
-        cost: int,
+        cost: int | tuple[int, int],
         room: int,
     ) -> None:
         there, back = _both(delay)
@@ -184,9 +185,8 @@ class Wire:
         dialler.do(self._up(dialler, link, dialled=True))
 
     def _up(self, node: SimNode, link: LinkId, *, dialled: bool) -> list[Effect]:
-        return node.engine.link_up(
-            link, node.now, dialled=dialled, cost=self.cost, channel=self.channel, local=self.local
-        )
+        cost = self.cost if isinstance(self.cost, int) else self.cost[not dialled]
+        return node.engine.link_up(link, node.now, dialled=dialled, cost=cost, channel=self.channel, local=self.local)
 
     def _redial(self, pause: float) -> None:
         self._attempt += 1

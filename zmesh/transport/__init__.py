@@ -15,6 +15,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.transport.address import Target, parse_url
     from zmesh.transport.blocked_loop import BlockedLoopKeepalive
+    from zmesh.transport.context import libzmq_version
     from zmesh.transport.curve import LinkSecurity
     from zmesh.transport.dial_status import DialError, DialFailure, DialState, DialStatus
     from zmesh.transport.happy_eyeballs import Candidate, connect_first
@@ -28,6 +29,7 @@ else:
         {
             "address": ("Target", "parse_url"),
             "blocked_loop": ("BlockedLoopKeepalive",),
+            "context": ("libzmq_version",),
             "curve": ("LinkSecurity",),
             "dial_status": ("DialError", "DialFailure", "DialState", "DialStatus"),
             "happy_eyeballs": ("Candidate", "connect_first"),
@@ -51,6 +53,7 @@ __all__ = [
     "TransportHandler",
     "connect_first",
     "curve_speed",
+    "libzmq_version",
     "parse_url",
     "path_mtu",
     "resolve",

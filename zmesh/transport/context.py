@@ -109,3 +109,8 @@ shared = _Shared()
 def open_transports() -> int:
     """How many transports of this process hold the ZeroMQ context; 0 when all are closed."""
     return shared.users
+
+
+def libzmq_version() -> str:
+    """The version of libzmq, such as `4.3.5`."""
+    return zmq.zmq_version()

@@ -223,7 +223,7 @@ class _Tour:
     async def _page_again(self, forwarded: Tunnel) -> None:
         if await forwarded.get() != PAGE:
             raise Failure("the forwarded port does not lead to the page any more", FAILED)
-        await self._show.result("the connection to the web page lives on: the page came again over it")
+        await self._show.result("the connection to the web page is still up: the page came again over it")
 
     async def _files(self) -> None:
         show, others = self._show, ("north", "south", "away", "tail")

@@ -63,8 +63,8 @@ def nodes(
 ) -> None:
     """List nodes, with what is known of each.
 
-    All nodes of the mesh, or those that a target stands for: the way to each, how long a round trip took, when it was
-    heard last, by whom if that is another node, its version of zmesh and its tags. Those that have left come last.
+    All nodes of the mesh, or those that a target stands for: the next hop to each, how long a round trip took, when it
+    was heard last, by whom if that is another node, its version of zmesh and its tags. Those that have left come last.
 
     A certificate gives a node its tags; those that it gives itself (tags = ["gpu"] in its configuration) are marked as
     its own.

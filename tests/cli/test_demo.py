@@ -49,7 +49,7 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
         r"^  line 1\n  \(killed\)\n  \$ zmesh job attach .* --from 7 .*\n  line 2\n  line 3$", shown, re.MULTILINE
     )
     assert "/ is the page: Hello from a web server" in shown
-    assert "=> the connection to the web page lives on" in shown
+    assert "=> the connection to the web page is still up" in shown
     victim = paths[0].split(" > ")[1]
     assert re.search(rf"=> '{victim}' is gone; 'tail' answers over the new path after \d+ ms", shown)
 

@@ -56,7 +56,7 @@ def test_a_wrong_key_is_not_trusted_or_the_node_has_just_stopped(shell: Any) -> 
     assert shell.run("ping", "hub", "-c", "1", "--peer", node.url).returncode == 0
 
 
-def test_a_variable_that_is_neither_true_nor_false_is_told(shell: Any) -> None:
+def test_a_variable_that_is_neither_true_nor_false_is_reported(shell: Any) -> None:
     done = shell.run("ping", "hub", "--peer", "tcp://127.0.0.1:1", environment={"ZMESH_INSECURE": "maybe"})
     assert done.returncode == 2
     assert b"ZMESH_INSECURE" in done.stderr

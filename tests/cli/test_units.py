@@ -135,7 +135,7 @@ def notified(request: Any, tmp_path: Path) -> Iterator[tuple[str, Callable[[], l
         yield (name if request.param == "file" else f"@{name}"), lambda: sock.recv(4096).decode().splitlines()
 
 
-def test_systemd_is_told_that_a_node_is_ready_alive_reloads_and_stops(shell: Any, notified: Any) -> None:
+def test_systemd_is_notified_that_a_node_is_ready_alive_reloads_and_stops(shell: Any, notified: Any) -> None:
     address, following = notified
     shell.environment |= {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
     node = shell.node("a", start_new_session=True)
@@ -143,17 +143,17 @@ def test_systemd_is_told_that_a_node_is_ready_alive_reloads_and_stops(shell: Any
     assert following() == ["WATCHDOG=1"]
     assert following() == ["WATCHDOG=1"]
     node.send(signal.SIGHUP)
-    while (told := following()) == ["WATCHDOG=1"]:
+    while (sent := following()) == ["WATCHDOG=1"]:
         pass
-    assert told[0] == "RELOADING=1"
-    assert told[1].startswith("MONOTONIC_USEC=")
-    while (told := following()) == ["WATCHDOG=1"]:
+    assert sent[0] == "RELOADING=1"
+    assert sent[1].startswith("MONOTONIC_USEC=")
+    while (sent := following()) == ["WATCHDOG=1"]:
         pass
-    assert told[0] == "READY=1"
+    assert sent[0] == "READY=1"
     assert node.end() == 0
-    while (told := following()) == ["WATCHDOG=1"]:
+    while (sent := following()) == ["WATCHDOG=1"]:
         pass
-    assert told == ["STOPPING=1"]
+    assert sent == ["STOPPING=1"]
 
 
 def test_a_watchdog_of_another_process_is_not_fed_and_commands_of_the_node_get_no_socket(

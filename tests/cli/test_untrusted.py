@@ -162,7 +162,7 @@ def test_a_command_refuses_a_hub_that_it_does_not_trust(shell: Any, hub: Hub, ev
     assert "refused by ada." in at_the_hub(hub, eventually)
 
 
-def test_a_command_without_identity_is_told_how_to_join(shell: Any, hub: Hub, eventually: Any) -> None:
+def test_a_command_without_identity_learns_how_to_join(shell: Any, hub: Hub, eventually: Any) -> None:
     done = shell.run("ping", "hub", "-c", "1", "--peer", hub.dialled)
     assert done.returncode == 6
     assert b"zmesh invite" in done.stderr

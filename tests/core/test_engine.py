@@ -87,7 +87,7 @@ def test_a_server_that_resets_sends_the_code_with_the_end(linked):
     assert linked.done(linked.engine.reset(ID, 9, "enough", linked.now)) == []
 
 
-def test_a_client_is_told_that_no_more_of_its_request_is_wanted(linked):
+def test_a_client_learns_that_no_more_of_its_request_is_wanted(linked):
     linked.arrive(1, Kind.CHUNK, chunk(flags=FLAG_FIRST))
     (frame,) = linked.done(linked.engine.stop_sending(ID, linked.now))
     assert (frame.kind, frame.to) == (Kind.ACK, "a")

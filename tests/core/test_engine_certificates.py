@@ -46,7 +46,7 @@ def test_the_identity_of_an_address_is_that_of_its_node(sim):
     assert Engine("a", 1, now=0.0).identity("a") is None
 
 
-def test_tags_of_certificates_and_of_nodes_themselves_are_told_apart():
+def test_tags_of_certificates_and_of_nodes_themselves_are_distinguished():
     authority = TestAuthority(1, begins=NOW - DAY)
     sim = Simulator(3)
     sim.chain("a", "b", epoch=float(NOW), credentials=lambda id: authority.credentials(id, tags=("gpu",)))

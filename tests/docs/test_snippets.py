@@ -228,7 +228,7 @@ def test_the_blocks_of_a_page_share_their_names_and_may_await(tmp_path: Path) ->
     run("page.md", blocks_of(SHARED), tmp_path)
 
 
-def test_a_snippet_that_raises_is_told_with_its_page_and_line(tmp_path: Path) -> None:
+def test_a_snippet_that_raises_is_reported_with_its_page_and_line(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r'File "page.md", line 4'):
         run("page.md", blocks_of("# Page\n\n```python\n1 / 0\n```\n"), tmp_path)
 
@@ -247,7 +247,7 @@ def test_commands_run_and_their_output_is_compared_numbers_aside(tmp_path: Path)
         run("page.md", blocks_of(SHOWN.replace("hello ...", "goodbye ...")), tmp_path)
 
 
-def test_a_command_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_command_that_fails_is_reported(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"page\.md, line 1: zmesh ping nobody"):
         run("page.md", blocks_of("```console\n$ zmesh ping nobody\n```\n"), tmp_path)
 

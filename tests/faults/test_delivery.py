@@ -302,7 +302,7 @@ async def test_what_is_sent_before_there_is_a_route_waits_and_goes_when_there_is
         assert work.runs == {"count": 1, "take": 1}
 
 
-async def test_a_name_that_nobody_bears_is_unreachable_at_last_and_the_nearest_names_are_told():
+async def test_a_name_that_no_node_has_is_unreachable_at_last_and_the_nearest_names_are_listed():
     async with Mesh.chain("edge-7", "hub", "caller", tcp=True, route_timeout=0.5) as mesh:
         loop = asyncio.get_running_loop()
         began = loop.time()

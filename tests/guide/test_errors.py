@@ -125,7 +125,7 @@ async def test_a_payload_that_can_not_be_read_says_whose_it_was(mesh):
         await mesh["ctl"].request("far", "digest:sha256", breaks())
 
 
-async def test_what_is_wrong_before_it_is_sent_is_told_with_what_would_be_right(mesh):
+async def test_what_is_wrong_before_it_is_sent_is_reported_with_what_would_be_right(mesh):
     ask = mesh["ctl"].request
     with pytest.raises(zmesh.ConfigError, match="'far fails' is no directive; it must look like namespace:action"):
         await ask("far", "far fails")

@@ -213,7 +213,7 @@ async def test_a_payload_that_can_be_read_only_once_is_refused(mesh, kind, tmp_p
             mesh["ctl"].request_many(["a"], "echo:echo", payload)
 
 
-async def test_what_can_not_be_asked_is_told_before_anything_is_sent(mesh, tmp_path):
+async def test_what_can_not_be_asked_is_refused_before_anything_is_sent(mesh, tmp_path):
     ask = mesh["ctl"].request_many
     with pytest.raises(zmesh.ConfigError, match="'tag:' is no target"):
         ask("tag:", "echo:echo")

@@ -120,7 +120,7 @@ async def test_text_is_text_also_when_a_file_is_called_like_that(ctl, tmp_path, 
         assert await arrives_as(ctl, name) == name.encode()
 
 
-async def test_a_path_that_is_not_there_is_told_at_once(ctl, tmp_path):
+async def test_a_path_that_is_not_there_is_reported_at_once(ctl, tmp_path):
     with pytest.raises(FileNotFoundError):
         ctl.send(tmp_path / "nothing", "depot", "depot:store")
 
@@ -232,7 +232,7 @@ async def test_the_payload_of_a_message_that_came_in_can_be_sent_on(ctl):
 
 
 @pytest.mark.parametrize("payload", [object(), 1 + 2j, {"a": {1, 2}}, [object()], {1: 2}.keys, array])
-async def test_what_can_not_be_sent_is_told_at_once(ctl, payload):
+async def test_what_can_not_be_sent_is_reported_at_once(ctl, payload):
     with pytest.raises(TypeError):
         ctl.send(payload, "depot", "depot:store")
     assert await arrives_as(ctl, "unharmed") == b"unharmed"

@@ -144,7 +144,9 @@ def test_the_arguments_of_send_have_the_names_and_the_order_of_the_guide(control
         ("x", "depot", "store", receptor.ConfigError),
     ],
 )
-def test_what_can_not_be_sent_is_told_at_once_and_does_no_harm(controller, depot, payload, recipient, directive, error):
+def test_what_can_not_be_sent_is_reported_at_once_and_does_no_harm(
+    controller, depot, payload, recipient, directive, error
+):
     async def main():
         with pytest.raises(error):
             controller.send(payload, recipient, directive)

@@ -202,7 +202,7 @@ def test_a_server_on_a_port_that_is_taken_makes_run_fail_with_a_clear_text(depot
 
 
 @pytest.mark.parametrize("url", ["0.0.0.0:7323", "rnp://0.0.0.0", "rnp://:7323", "rnp://0.0.0.0:seven", "http://a:1"])
-def test_a_malformed_address_is_told_at_once(url):
+def test_a_malformed_address_is_reported_at_once(url):
     controller = receptor.Controller(receptor.ReceptorConfig())
     with pytest.raises(receptor.AddressError, match="0.0.0.0|7323|http"):
         controller.enable_server([url])

@@ -234,7 +234,7 @@ def test_what_is_not_open_yet_says_so():
     mesh.close()
 
 
-def test_an_address_that_is_taken_is_told_and_leaves_no_thread(depot):
+def test_an_address_that_is_taken_is_reported_and_leaves_no_thread(depot):
     with pytest.raises(zmesh.AddressError, match="in use"):
         with zmesh.sync.Controller(zmesh.Config(node_id="ctl", listen=[depot.url])):
             pytest.fail("it must not be open")
@@ -329,7 +329,7 @@ with zmesh.sync.Controller(zmesh.Config(node_id="ctl")) as mesh:
 """
 
 
-def test_a_forked_child_is_told_to_make_its_own(program):
+def test_a_forked_child_has_to_make_its_own(program):
     forked = program(FORKED)
     assert "make a Controller after forking" in forked.line()
     assert forked.line() == "mine"

@@ -77,7 +77,7 @@ def test_the_same_key_may_redeem_it_again_and_another_is_refused(issuer):
     assert text.endswith("; zmesh invite edge-7 makes another ticket")
 
 
-def test_used_expired_unknown_and_misnamed_tokens_are_told_apart(issuer):
+def test_used_expired_unknown_and_misnamed_tokens_are_distinguished(issuer):
     key, ticket = IdentityKey.generate(), invite(issuer)
     assert "the token expired 2 h ago" in refused(issuer, ticket, key, NOW + 3 * HOUR)
     assert "the token is for another name, 'edge-7'" in refused(issuer, ticket._replace(node_id="edge-8"), key)

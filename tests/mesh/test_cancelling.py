@@ -364,7 +364,7 @@ async def test_work_that_nobody_waits_for_can_be_cancelled_all_the_same(chain):
     assert chain.ended == [message_id]
 
 
-async def test_a_node_that_runs_all_that_it_may_can_still_be_told_to_stop_some_of_it():
+async def test_a_node_that_runs_all_that_it_may_can_still_stop_some_of_it():
     async with Mesh.chain("a", "z", max_work=1) as mesh:
         request = mesh["a"].stream("z", "sleep:execute", "60").send()
         await eventually(lambda: mesh["z"].node.serving.runner.active())

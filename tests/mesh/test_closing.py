@@ -214,7 +214,7 @@ async def test_a_task_of_a_node_that_fails_is_logged_and_ends_nothing_else(caplo
     assert "LookupError: out of its depth" in record.getMessage()
 
 
-async def test_an_address_that_is_taken_is_told_once(free_port, caplog):
+async def test_an_address_that_is_taken_is_reported_once(free_port, caplog):
     url = f"tcp://127.0.0.1:{free_port}"
     async with zmesh.Controller(zmesh.Config(listen=(url,))):
         other = zmesh.Controller(zmesh.Config(node_id="a", listen=(url,)))
@@ -300,7 +300,7 @@ loop.run_until_complete(main())
     assert done.returncode == expected[how]
 
 
-async def test_a_process_that_is_told_to_end_leaves_without_a_trace(process):
+async def test_a_process_that_is_terminated_leaves_without_a_trace(process):
     node = await process("a")
     assert await node.ask("mesh.send(b'x', 'a', 'sleep:execute')")
     assert node.close() == 0

@@ -35,7 +35,7 @@ async def first(events, kind):
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_neighbour_that_comes_and_goes_is_told_as_typed_values():
+async def test_a_neighbour_that_comes_and_goes_is_reported_as_typed_values():
     async with Mesh("a") as mesh:
         events = mesh["a"].events()
         await mesh.add("b", "a")
@@ -58,7 +58,7 @@ async def test_a_far_node_joins_and_leaves_without_a_link():
         assert await first(events, NodeLeft) == NodeLeft("c")
 
 
-async def test_a_refused_link_and_a_peer_that_does_not_answer_are_told(free_port):
+async def test_a_refused_link_and_a_peer_that_does_not_answer_are_reported(free_port):
     async with Mesh("hub", tcp=True) as mesh:
         twin = zmesh.Controller(zmesh.Config(node_id="hub", peers=mesh["hub"].listening))
         events = twin.events()
@@ -83,7 +83,7 @@ async def test_the_stream_ends_with_the_node_and_with_its_own_closing():
     assert [event async for event in mesh.events()] == []
 
 
-async def test_who_reads_too_slowly_is_told_how_much_is_lost():
+async def test_a_slow_reader_gets_the_number_of_lost_events():
     async with Mesh("a") as mesh:
         events = mesh["a"].events()
         for number in range(MAX_UNREAD + 5):
@@ -134,7 +134,7 @@ async def test_an_error_says_what_the_dials_are_doing(free_port):
                 await edge.wait_for("nobody", timeout=0.0)
 
 
-async def test_a_peer_that_refuses_this_node_is_told_in_errors():
+async def test_a_peer_that_refuses_this_node_is_reported_in_errors():
     async with Mesh("hub", tcp=True) as mesh:
         twin = zmesh.Controller(zmesh.Config(node_id="hub", peers=mesh["hub"].listening))
         events = twin.events()
@@ -146,7 +146,7 @@ async def test_a_peer_that_refuses_this_node_is_told_in_errors():
                 await twin.wait_for("edge", timeout=0.0)
 
 
-async def test_a_node_that_has_left_is_told_from_one_that_was_never_known():
+async def test_a_node_that_has_left_is_distinguished_from_one_that_was_never_known():
     async with Mesh.chain("a", "b", "c") as mesh:
         await mesh.remove("c")
         await eventually(lambda: "c" not in mesh["a"].node.engine.nodes())

@@ -354,7 +354,7 @@ async def test_three_bad_frames_hang_up_the_link(hub, census, zmq_socket, report
         sock.close()
 
 
-async def test_another_version_of_the_protocol_is_refused_and_told_why(hub, census, zmq_socket, reports):
+async def test_another_version_of_the_protocol_is_refused_with_the_reason(hub, census, zmq_socket, reports):
     seen = reports(hub.node)
     async with undisturbed(hub, census):
         sock = zmq_socket("DEALER", hub.listening[0])

@@ -233,7 +233,7 @@ async def test_a_node_is_refused_by_one_that_has_its_very_name(reports):
         assert texts(here, "link_refused")[0].startswith("we refuse: the id 'same' is taken")
 
 
-async def test_a_node_that_dials_itself_is_told(reports):
+async def test_a_node_that_dials_itself_is_reported(reports):
     async with Mesh("self", tcp=True) as mesh:
         seen = reports(mesh["self"].node)
         mesh["self"].add_peer(mesh["self"].listening[0])

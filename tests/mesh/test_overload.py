@@ -87,7 +87,7 @@ async def test_requests_that_have_arrived_do_not_count(mesh):
     assert await asyncio.gather(*(request.only_payload() for request in requests)) == [None] * len(requests)
 
 
-async def test_other_threads_are_told_at_once_also_before_the_loop_has_seen_what_they_sent(mesh):
+async def test_other_threads_get_the_error_at_once_also_before_the_loop_has_seen_what_they_sent(mesh):
     """The loop stands still while the thread sends, so that nothing of it has come to the node yet."""
     counts = []
     thread = threading.Thread(target=lambda: counts.append(fill(mesh["a"])))

@@ -77,7 +77,7 @@ def log():
 # --- what is told -------------------------------------------------------------------------------------------------
 
 
-def test_a_link_is_told_with_its_node_its_url_and_its_round_trip_time(log):
+def test_a_link_is_reported_with_its_node_its_url_and_its_round_trip_time(log):
     assert log.dialled(1, "hub") == [f"linked with hub at {HUB} (0.7 ms)"]
     assert log.wait(60.0) == []
 
@@ -90,14 +90,14 @@ def test_who_was_dialled_waits_for_the_round_trip_time_to_tell(log, event):
     assert log.note(event, "edge")[0] == "linked with edge from 10.0.0.7 (12.3 ms)"
 
 
-def test_a_link_without_a_round_trip_time_is_told_a_little_later(log):
+def test_a_link_without_a_round_trip_time_is_reported_a_little_later(log):
     log.accepted(1, "edge")
     assert log.note("route_changed", "edge") == []
     assert log.wait(RTT_WITHIN - 0.01) == []
     assert log.wait(0.01) == ["linked with edge from 10.0.0.7"]
 
 
-def test_a_link_that_is_lost_at_once_is_told_before_its_loss(log):
+def test_a_link_that_is_lost_at_once_is_reported_before_its_loss(log):
     log.accepted(1, "edge")
     assert log.note("link_lost", "edge", 1, "silent for 3 s") == [
         "linked with edge from 10.0.0.7",
@@ -105,7 +105,7 @@ def test_a_link_that_is_lost_at_once_is_told_before_its_loss(log):
     ]
 
 
-def test_a_neighbour_that_comes_back_is_told_with_how_long_it_was_away(log):
+def test_a_neighbour_that_comes_back_is_reported_with_how_long_it_was_away(log):
     log.dialled(1, "hub")
     assert log.note("link_lost", "hub", 1, "the connection was closed", at=10.0) == [
         f"lost the link with hub at {HUB}: the connection was closed"
@@ -120,7 +120,7 @@ def test_a_neighbour_that_comes_back_is_told_with_how_long_it_was_away(log):
     ]
 
 
-def test_a_peer_that_answers_at_last_is_told_with_how_long_it_took(log):
+def test_a_peer_that_answers_at_last_is_reported_with_how_long_it_took(log):
     log.note("dial_failed", detail=f"{HUB}: connection refused", at=1.0)
     log.now = 4.0
     assert log.dialled(1, "hub") == [f"linked with hub at {HUB} after 3 s (0.7 ms)"]
@@ -142,14 +142,14 @@ def test_the_end_that_refuses_and_the_one_that_is_refused_say_so(log):
     ]
 
 
-def test_nodes_that_join_and_leave_are_told_and_who_heard_them_last(log):
+def test_nodes_that_join_and_leave_are_reported_and_who_heard_them_last(log):
     assert log.note("node_joined", "edge") == ["edge joined the mesh"]
     assert log.note("node_left", "edge") == ["edge left the mesh"]
     log.place.witnesses["edge"] = "north"
     assert log.note("node_left", "edge") == ["edge left the mesh, last heard by north"]
 
 
-def test_a_duplicate_is_told_where_it_is_unless_the_line_of_the_refusal_says_it(log):
+def test_a_duplicate_is_reported_where_it_is_unless_the_line_of_the_refusal_says_it(log):
     assert log.note("duplicate_id", "a", None, "two nodes called 'a'") == ["two nodes called 'a'"]
     assert log.note("duplicate_id", "a", 1, "we refuse: taken") == []
     assert log.note("id_taken", "a", 1, "another one is alive") == [
@@ -157,7 +157,7 @@ def test_a_duplicate_is_told_where_it_is_unless_the_line_of_the_refusal_says_it(
     ]
 
 
-def test_commands_that_come_and_go_are_not_told(log):
+def test_commands_that_come_and_go_are_not_reported(log):
     assert log.note("link_up", "cli-1", 1, "leaf") == []
     assert log.note("link_lost", "cli-1", 1, "they left: leaving") == []
     assert log.wait(60.0) == []
@@ -183,14 +183,14 @@ def test_what_needs_somebody_is_a_warning(log, report, level):
 
 
 @pytest.mark.parametrize("event", ["link_suspect", "frame_dropped", "unreachable", "expired", "link_synced"])
-def test_details_are_not_told(log, event):
+def test_details_are_not_reported(log, event):
     assert log.note(event, "a", 1, "x") == []
 
 
 # --- how often ----------------------------------------------------------------------------------------------------
 
 
-def test_a_failure_that_lasts_is_told_at_pauses_that_double(log):
+def test_a_failure_that_lasts_is_reported_at_pauses_that_double(log):
     told = []
     for tenth in range(2000):
         told += log.note("dial_failed", detail=f"{HUB}: connection refused", at=tenth / 10)
@@ -198,7 +198,7 @@ def test_a_failure_that_lasts_is_told_at_pauses_that_double(log):
     assert told == [f"can't reach {HUB}: connection refused{length}; still trying" for length in ("", *lasting)]
 
 
-def test_another_failure_of_the_same_peer_is_told_at_once_but_once(log):
+def test_another_failure_of_the_same_peer_is_reported_at_once_but_once(log):
     told = []
     for number in range(20):
         reason = ("connection refused", "timed out")[number % 2]
@@ -208,7 +208,7 @@ def test_another_failure_of_the_same_peer_is_told_at_once_but_once(log):
     ]  # fmt: skip
 
 
-def test_of_failures_that_are_always_new_as_many_as_the_limit_are_told_at_once(log):
+def test_of_failures_that_are_always_new_as_many_as_the_limit_are_reported_at_once(log):
     for number in range(MAX_REASONS + 5):
         log.note("dial_failed", detail=f"{HUB}: failure {number}", at=number / 100)
     assert len(log.lines._failing[HUB].reasons) == MAX_REASONS
@@ -224,7 +224,7 @@ def test_a_thousand_nodes_that_join_are_some_lines_and_a_number(log):
     assert log.wait(3600.0) == []
 
 
-def test_a_link_that_flaps_for_hours_is_told_less_and_less_often(log):
+def test_a_link_that_flaps_for_hours_is_reported_less_and_less_often(log):
     told = []
     for second in range(4 * 3600):
         log.now = float(second)
@@ -240,7 +240,7 @@ def test_kinds_of_lines_do_not_take_each_other_s_place(log):
     assert log.note("node_left", "n0") == ["n0 left the mesh"]
 
 
-def test_after_a_calm_all_is_told_at_once_again(log):
+def test_after_a_calm_all_is_reported_at_once_again(log):
     for number in range(BURST + 3):
         log.note("node_joined", f"n{number}")
     assert log.wait(REFILL * BURST + PAUSE_FIRST) == [f"n{BURST + 2} joined the mesh, and 2 more"]
@@ -256,7 +256,7 @@ def test_neighbours_that_never_come_back_are_forgotten_in_the_end(log):
     assert len(log.lines._lost) == MAX_REMEMBERED
 
 
-def test_what_waits_is_told_at_the_end(log):
+def test_what_waits_is_reported_at_the_end(log):
     log.accepted(1, "edge")
     for number in range(BURST + 2):
         log.note("node_joined", f"n{number}")

@@ -53,7 +53,7 @@ def test_a_reason_is_the_text_before_the_first_colon_and_counts_as_often_as_it_s
 
 
 @pytest.mark.parametrize("event", ["link_suspect", "frame_dropped"])
-def test_lines_that_others_cause_are_told_so_often_and_the_rest_as_a_number(telemetry, clock, caplog, event):
+def test_lines_that_others_cause_are_reported_so_often_and_the_rest_as_a_number(telemetry, clock, caplog, event):
     caplog.set_level(logging.DEBUG, logger="zmesh.observe.telemetry")
     for _ in range(1000):
         telemetry.note(Report(event, "c", 1, "why"))

@@ -89,7 +89,7 @@ def test_no_more_events_are_kept_than_the_limit():
     assert log._events[-1].number == event_log.KEPT + 100
 
 
-async def test_a_slow_follower_loses_the_oldest_and_is_told_how_many():
+async def test_a_slow_follower_loses_the_oldest_and_gets_their_number():
     follower = _Follower()
     event = NodeEvent(1, 0.0, "node_joined", "b", "", "b joined the mesh")
     fits = [follower.put(dataclasses.replace(event, number=number)) for number in range(event_log.MAX_UNREAD + 7)]

@@ -87,7 +87,7 @@ async def test_a_member_that_may_not_is_refused_and_one_that_is_not_there_is_unr
             await mesh["a"].status("c", timeout=WITHIN, route_timeout=0.01)
 
 
-async def test_an_older_node_and_one_that_answers_nonsense_are_told_apart():
+async def test_an_older_node_and_one_that_answers_nonsense_are_distinguished():
     async with Mesh.chain("a", "b") as mesh:
         mesh["b"].node.serving.builtins.pop(STATUS)
         with pytest.raises(UnknownDirective):

@@ -115,7 +115,7 @@ async def test_a_command_that_a_signal_kills_ends_with_its_negative_number(start
     assert (await everything(await shell(start, "kill -9 $$")))[2] == -signal.SIGKILL
 
 
-async def test_what_can_not_be_executed_is_told_apart(start: Start) -> None:
+async def test_what_can_not_be_executed_is_distinguished(start: Start) -> None:
     for words, options, stage in (
         (["no-such-program"], {}, "execute"),
         (["/etc"], {}, "execute"),

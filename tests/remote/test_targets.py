@@ -49,7 +49,7 @@ def test_what_is_no_target_is_named(text, term):
     ("text", "node"),
     [("a", "a"), ("a@b", "a@b"), ("a,b", None), ("tag:a", None), ("*", None), ("a,!b", None), ("!a", None)],
 )
-def test_a_target_of_one_node_is_told_from_others(text, node):
+def test_a_target_of_one_node_is_distinguished_from_others(text, node):
     assert zmesh.Target.of(text).node == node
 
 

@@ -68,7 +68,7 @@ def test_ctrl_c_while_an_error_is_asked_for_its_text_is_not_swallowed(function):
         function(error)
 
 
-def test_kinds_are_told_without_asking_the_error():
+def test_kinds_are_recognised_without_asking_the_error():
     liar = ODD_ERRORS["its __class__ raises"]()
     assert is_a(liar, Exception)
     assert is_a(liar, KeyError, Exception)

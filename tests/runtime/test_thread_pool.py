@@ -168,7 +168,7 @@ def test_places_that_were_given_up_are_taken_again_and_no_thread_is_left_over(ma
     until(lambda: len(done) == 60 and len(pool._threads) <= limit)
 
 
-def test_a_thread_that_cannot_be_started_leaves_the_job_to_others_or_is_told(make, monkeypatch):
+def test_a_thread_that_cannot_be_started_leaves_the_job_to_others_or_raises(make, monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 

@@ -186,7 +186,7 @@ def logged(caplog):
     return [record.getMessage() for record in caplog.records if record.name == "zmesh.serving.directives"]
 
 
-async def test_a_table_for_no_plugin_is_told_with_the_likely_name(plugin, bench, caplog):
+async def test_a_table_for_no_plugin_is_reported_with_the_likely_name(plugin, bench, caplog):
     plugin("Store")
     bench.directives.register("own:it", lambda work: None)
     tables = {"stroe": {}, "store": {}, "own": {"x": 1}, "qqqqq": {}}
@@ -199,7 +199,7 @@ async def test_a_table_for_no_plugin_is_told_with_the_likely_name(plugin, bench,
     ]
 
 
-async def test_limits_for_no_isolated_directive_are_told(plugin, bench, caplog):
+async def test_limits_for_no_isolated_directive_are_reported(plugin, bench, caplog):
     plugin("Store")
     isolation = {"*": {}, "store:plain": {}, "store:plian": {}, "store:where": {}}
     bench.directives.configure({}, isolation, "node.toml")

@@ -149,7 +149,7 @@ def test_a_value_is_not_quoted_because_it_may_be_secret():
     assert "hunter2" not in str(caught.value)
 
 
-def test_what_the_dataclass_refuses_itself_is_told_under_the_same_name():
+def test_what_the_dataclass_refuses_itself_is_reported_under_the_same_name():
     @dataclass
     class Picky:
         port: int = 1

@@ -193,7 +193,7 @@ async def why(transports, monkeypatch):
     return ask
 
 
-async def test_a_name_that_does_not_resolve_is_told_apart(why):
+async def test_a_name_that_does_not_resolve_is_distinguished(why):
     def resolve(host):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -201,14 +201,14 @@ async def test_a_name_that_does_not_resolve_is_told_apart(why):
     assert (failure, reason) == (DialFailure.UNRESOLVED, "the name 'hbu' does not resolve (Name or service not known)")
 
 
-async def test_a_name_server_that_does_not_answer_is_told_apart(why):
+async def test_a_name_server_that_does_not_answer_is_distinguished(why):
     answer = threading.Event()
     failure, reason = await why("tcp://hub:7323", lambda host: answer.wait() and [])
     answer.set()
     assert (failure, reason) == (DialFailure.RESOLVE_TIMED_OUT, "no name server answered for 'hub' in 0.2 s")
 
 
-async def test_a_port_on_which_nothing_listens_is_told_apart(why, free_port, tmp_path):
+async def test_a_port_on_which_nothing_listens_is_distinguished(why, free_port, tmp_path):
     assert await why(f"tcp://127.0.0.1:{free_port}") == (DialFailure.REFUSED, "connection refused")
     assert await why(f"ipc://{tmp_path}/none") == (DialFailure.REFUSED, "there is no such socket")
     with socket.socket(socket.AF_UNIX) as dead:
@@ -216,7 +216,7 @@ async def test_a_port_on_which_nothing_listens_is_told_apart(why, free_port, tmp
     assert await why(f"ipc://{tmp_path}/dead") == (DialFailure.REFUSED, "connection refused")
 
 
-async def test_a_machine_that_does_not_answer_is_told_apart(why, free_port, black_hole):
+async def test_a_machine_that_does_not_answer_is_distinguished(why, free_port, black_hole):
     assert await why(f"tcp://{black_hole.host}:{free_port}") == (DialFailure.TIMED_OUT, "the connection timed out")
     again = [black_hole, Address(socket.AF_INET, "127.0.0.3")]
     assert (await why(f"tcp://hub:{free_port}", lambda host: again[:1] * 2))[0] is DialFailure.TIMED_OUT
@@ -248,12 +248,12 @@ def test_what_the_system_says_is_put_into_words(kind, error, failure, reason):
     assert (raised.failure, raised.reason) == (failure, reason)
 
 
-async def test_a_server_of_another_kind_is_told_apart(why, server):
+async def test_a_server_of_another_kind_is_distinguished(why, server):
     url = await server(sends_a_banner_and_waits)
     assert await why(url) == (DialFailure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
 
 
-async def test_a_connection_that_is_closed_during_the_handshake_is_told_apart(why, server):
+async def test_a_connection_that_is_closed_during_the_handshake_is_distinguished(why, server):
     url = await server(closes_after_the_greeting)
     assert await why(url) == (DialFailure.CLOSED, "the connection was closed while it was being set up")
 
@@ -353,7 +353,7 @@ async def greets_and_sends_garbage(reader, writer):
         greets_and_sends_garbage,
     ],
 )
-async def test_a_server_of_another_kind_is_told_and_dialled_until_there_is_a_node(
+async def test_a_server_of_another_kind_is_reported_and_dialled_until_there_is_a_node(
     dialler, listener, server, monkeypatch, talk
 ):
     monkeypatch.setattr("zmesh.transport.link_socket.HANDSHAKE_MS", 200)

@@ -10,7 +10,7 @@ from zmesh.testing import eventually
 from zmesh.transport.listener import RETRY_LAST
 
 
-async def test_a_link_is_told_at_both_ends_and_frames_pass_both_ways(listener, dialler, url):
+async def test_a_link_is_reported_at_both_ends_and_frames_pass_both_ways(listener, dialler, url):
     here, there = await joined(dialler, listener, url)
     assert listener.handler.frames == [(there, FRAMES)]
     assert listener.send(there, (b"r", b"", b""))

@@ -30,7 +30,7 @@ def has_ipv6():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "*", "0.0.0.0", "[::1]"])
 @pytest.mark.parametrize("port", ["*", "0"])
-async def test_any_free_port_is_told_by_its_number(listener, host, port):
+async def test_any_free_port_is_reported_by_its_number(listener, host, port):
     if host == "[::1]" and not has_ipv6():
         pytest.skip("this machine has no IPv6")
     real = listener.listen(f"tcp://{host}:{port}")
@@ -105,7 +105,7 @@ async def test_an_interface_can_be_listened_on_by_its_name(listener, dialler):
     await eventually(lambda: dialler.handler.links)
 
 
-async def test_two_listeners_on_one_port_are_told_that_it_is_in_use(listener, dialler):
+async def test_a_second_listener_on_a_port_learns_that_it_is_in_use(listener, dialler):
     real = listener.listen("tcp://127.0.0.1:*")
     with pytest.raises(AddressError, match=rf"can't listen on {real}: it is in use; another port, or \*"):
         dialler.listen(real)
@@ -125,7 +125,7 @@ async def test_an_address_of_another_machine_can_not_be_listened_on(listener):
 
 
 @pytest.mark.parametrize("url", ["tcp://nowhere.invalid:*", "ipc:///nowhere/at/all/socket"])
-async def test_what_can_not_be_listened_on_is_told_with_its_url(listener, url):
+async def test_what_can_not_be_listened_on_is_reported_with_its_url(listener, url):
     with pytest.raises(AddressError) as raised:
         listener.listen(url)
     assert f"can't listen on {url}: " in str(raised.value)

@@ -72,7 +72,7 @@ def test_a_name_is_no_address(host):
     assert numeric(host) is None
 
 
-async def test_an_address_with_an_interface_that_is_not_there_is_told():
+async def test_an_address_with_an_interface_that_is_not_there_is_reported():
     with pytest.raises(DialError, match="no interface for fe80::1%nowhere") as raised:
         await Resolver(Server()).addresses("fe80::1%nowhere")
     assert failure_of(raised) is DialFailure.UNRESOLVED
@@ -89,7 +89,7 @@ async def test_an_address_with_an_interface_that_is_not_there_is_told():
         (None, "(it has no address)"),
     ],
 )
-async def test_a_name_that_does_not_resolve_is_told_with_the_reason(error, text):
+async def test_a_name_that_does_not_resolve_is_reported_with_the_reason(error, text):
     def resolve(host):
         if error is not None:
             raise error
@@ -172,7 +172,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_their_answer(silent)
     assert leaves.cancelled()
 
 
-async def test_a_thread_that_can_not_start_is_told_and_the_next_try_works(monkeypatch):
+async def test_a_thread_that_can_not_start_is_reported_and_the_next_try_works(monkeypatch):
     server = Server(HUB4)
     server.answer.set()
     names = Resolver(server)

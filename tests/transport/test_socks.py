@@ -154,7 +154,7 @@ async def test_the_name_of_the_proxy_is_resolved_here_and_its_addresses_take_the
     await eventually(lambda: dialler.handler.links)
 
 
-async def test_a_proxy_is_told_a_user_and_a_password(proxy, transports, listener):
+async def test_a_proxy_gets_a_user_and_a_password(proxy, transports, listener):
     server = await proxy("me", "p:@ss w\u00f6rd")
     dialler, _ = await through(server, transports, listener, credentials="me:p%3A%40ss%20w%C3%B6rd@")
     await eventually(lambda: dialler.handler.links)
@@ -191,7 +191,9 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("reply", REFUSALS)
-async def test_what_a_proxy_refuses_is_told_and_dialled_again_and_ends_no_process(proxy, transports, listener, reply):
+async def test_what_a_proxy_refuses_is_reported_and_dialled_again_and_ends_no_process(
+    proxy, transports, listener, reply
+):
     """With ZMQ_SOCKS_PROXY libzmq 4.3.5 would abort as soon as the socket is closed."""
     server = await proxy()
     server.reply = reply
@@ -212,7 +214,7 @@ async def test_what_a_proxy_refuses_is_told_and_dialled_again_and_ends_no_proces
         (b"", "no answer"),
     ],
 )
-async def test_a_proxy_that_is_none_is_told(proxy, transports, listener, monkeypatch, says, text):
+async def test_a_proxy_that_is_none_is_reported(proxy, transports, listener, monkeypatch, says, text):
     monkeypatch.setattr("zmesh.transport.socks.PROXY_WITHIN", 0.3)
     server = await proxy()
     server.says = says
@@ -221,7 +223,7 @@ async def test_a_proxy_that_is_none_is_told(proxy, transports, listener, monkeyp
     assert dialler.handler.failures[0][1] == f"its proxy 127.0.0.1:{server.port}: {text}"
 
 
-async def test_a_proxy_that_does_not_take_the_password_is_told(proxy, transports, listener):
+async def test_a_proxy_that_does_not_take_the_password_is_reported(proxy, transports, listener):
     server = await proxy("me", "right")
     dialler, _ = await through(server, transports, listener, credentials="me:wrong@")
     await eventually(lambda: dialler.handler.failures)
@@ -229,7 +231,7 @@ async def test_a_proxy_that_does_not_take_the_password_is_told(proxy, transports
     assert "wrong" not in str(dialler.handler.failures)
 
 
-async def test_a_proxy_that_is_not_there_is_told(transports, free_port):
+async def test_a_proxy_that_is_not_there_is_reported(transports, free_port):
     dialler = transports()
     dialler.dial(f"tcp://hub:7323?proxy=socks5://127.0.0.1:{free_port}")
     await eventually(lambda: dialler.handler.failures)

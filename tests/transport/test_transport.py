@@ -13,7 +13,7 @@ from zmesh.transport.context import open_transports
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_cost_of_a_link_is_told_at_both_ends(listener, dialler):
+async def test_the_cost_of_a_link_is_reported_at_both_ends(listener, dialler):
     real = listener.listen("tcp://127.0.0.1:*?cost=7")
     dialler.dial(f"{real}?cost=9")
     await eventually(lambda: dialler.handler.links)
@@ -34,7 +34,7 @@ async def test_frames_for_a_link_that_is_gone_go_nowhere(listener, dialler):
     assert dialler.handler.lost == [(here, "link_gone")]
 
 
-async def test_frames_that_meet_the_end_of_a_connection_are_told(listener, zmq_socket):
+async def test_frames_that_meet_the_end_of_a_connection_are_reported(listener, zmq_socket):
     """Until sending has told, the listener does not know that a connection is gone."""
     peer = zmq_socket("DEALER", listener.listen("tcp://127.0.0.1:*"))
     peer.send_multipart(FRAMES)

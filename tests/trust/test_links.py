@@ -58,7 +58,7 @@ async def test_payloads_of_any_size_pass_a_forwarder_there_and_back(node, size):
     assert (await left.request("right", "echo:echo", payload, timeout=60)).readall() == payload
 
 
-async def test_a_wrong_pinned_key_is_told_at_both_ends_and_may_be_a_crash(node, lines):
+async def test_a_wrong_pinned_key_is_reported_at_both_ends_and_may_be_a_crash(node, lines):
     hub, wrong = await node("hub"), another_key()
     edge = await node("edge", at(hub, wrong))
     failed = await line(lines, "edge", f"can't reach {at(hub)}")
@@ -70,7 +70,7 @@ async def test_a_wrong_pinned_key_is_told_at_both_ends_and_may_be_a_crash(node, 
     assert (hub.nodes(), edge.nodes()) == (["hub"], ["edge"])
 
 
-async def test_a_listener_that_stops_in_the_handshake_is_told_as_one_with_another_key(node, lines, free_port):
+async def test_a_listener_that_stops_in_the_handshake_is_reported_as_one_with_another_key(node, lines, free_port):
     async def stop(reader, writer):
         await reader.read(1)
         writer.transport.abort()
@@ -80,7 +80,7 @@ async def test_a_listener_that_stops_in_the_handshake_is_told_as_one_with_anothe
         assert "or it has just stopped" in await line(lines, "edge", "can't reach")
 
 
-async def test_a_peer_that_speaks_plaintext_is_told_at_both_ends(node, lines):
+async def test_a_peer_that_speaks_plaintext_is_reported_at_both_ends(node, lines):
     hub = await node("hub", identity_=None)
     await node("edge", at(hub, another_key()))
     failed = await line(lines, "edge", "can't reach", "speaks plaintext")
@@ -90,7 +90,7 @@ async def test_a_peer_that_speaks_plaintext_is_told_at_both_ends(node, lines):
     assert hub.stats().counters["stranger_refused:encrypted"] >= 1
 
 
-async def test_a_peer_that_demands_encryption_is_told_at_both_ends(node, lines):
+async def test_a_peer_that_demands_encryption_is_reported_at_both_ends(node, lines):
     hub = await node("hub")
     await node("edge", at(hub), identity_=None)
     failed = await line(lines, "edge", "can't reach", "no plaintext")

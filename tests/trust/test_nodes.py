@@ -22,7 +22,7 @@ async def both(node, lines, theirs):
     return said
 
 
-async def test_an_unknown_authority_is_told_with_both_fingerprints(node, lines, identity, authority):
+async def test_an_unknown_authority_is_reported_with_both_fingerprints(node, lines, identity, authority):
     other = TestAuthority(seed=1, begins=int(time.time()) - DAY)
     for line in await both(node, lines, identity("edge", by=other)):
         assert all(each.authority.fingerprint in line for each in (authority, other)), line
@@ -35,14 +35,14 @@ async def test_another_mesh_is_named(node, lines, identity):
         assert "'lab'" in line
 
 
-async def test_an_expired_certificate_is_told_with_the_command_that_renews_it(node, lines, identity):
+async def test_an_expired_certificate_is_reported_with_the_command_that_renews_it(node, lines, identity):
     expired = identity("edge", begins=int(time.time()) - 100 * DAY, days=90)
     for line in await both(node, lines, expired):
         assert "expired" in line
         assert "edge" in line
 
 
-async def test_a_node_without_a_certificate_is_told_how_to_join(node, lines):
+async def test_a_node_without_a_certificate_learns_how_to_join(node, lines):
     hub = await node("hub")
     edge = await node("edge", hub.listening[0], identity_=None, listen=[])
     for line in (await refused(lines, "hub"), await refused(lines, "edge")):

@@ -203,7 +203,7 @@ def postgres() -> Iterator[tuple[int, list[str], str | None]]:
         yield port, [f"{folders[-1]}/postgres", *where], user
 
 
-async def test_psql_queries_copies_and_is_told_of_a_notification(
+async def test_psql_queries_copies_and_gets_a_notification(
     mesh: Mesh, postgres: tuple[int, list[str], str | None]
 ) -> None:
     port, command, user = postgres

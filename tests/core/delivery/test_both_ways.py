@@ -142,7 +142,7 @@ def test_a_request_that_is_whole_or_unknown_is_not_stopped(serving, id):
     assert serving.done() == []
 
 
-def test_a_client_that_is_told_to_stop_drops_what_it_has_not_sent_and_takes_the_replies(side):
+def test_a_client_that_is_stopped_drops_what_it_has_not_sent_and_takes_the_replies(side):
     side.call(bytes(2 * WINDOW), last=False)
     effects = side.on_ack(1, STOP_SENDING)
     assert StreamOver(REQUEST) in effects
@@ -163,7 +163,7 @@ def test_an_ack_that_stops_what_was_not_begun_is_ignored(forwarding, following):
     assert side.delivery.is_open(REQUEST)
 
 
-def test_a_stop_is_told_in_the_place_of_a_limit():
+def test_a_stop_is_sent_in_the_place_of_a_limit():
     inbound = InboundStream()
     inbound.stopped = True
     assert AckItem(*REQUEST, *inbound.acknowledge()) == AckItem(*REQUEST, 0, STOP_SENDING)

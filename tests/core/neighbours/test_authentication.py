@@ -265,7 +265,7 @@ def test_two_nodes_of_one_id_with_different_keys_are_both_named(authority):
     assert up(hub) == [True]
 
 
-def test_a_node_without_an_identity_is_told_nothing_new_when_trust_changes():
+def test_a_node_without_an_identity_learns_nothing_new_when_trust_changes():
     hub, edge = End("hub"), End("edge")
     meet(edge, hub)
     hub.do(hub.engine.trust_changed(0.0))

@@ -118,7 +118,7 @@ def test_what_a_revoked_authority_has_signed_is_neither_believed_nor_passed_on(a
     assert len(statements) == 1
 
 
-def test_what_the_program_has_been_told_is_flooded_on_all_links(authority, credentials, statements):
+def test_what_the_program_has_learned_is_flooded_on_all_links(authority, credentials, statements):
     credentials.trust.revoke(authority.revoke("edge", NOW))
     statements.update()
     data = revocation(authority, "edge")

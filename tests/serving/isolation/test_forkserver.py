@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 
 
 @every_kind
-async def test_a_process_that_wants_more_memory_than_it_may_have_is_told_apart(bench, kind):
+async def test_a_process_that_wants_more_memory_than_it_may_have_is_distinguished(bench, kind):
     def hoard(work):
         return len(bytearray(300 * MIB))
 

@@ -213,7 +213,9 @@ async def test_an_interpreter_that_cannot_be_started_is_an_error(bench, monkeypa
 
 
 @every_kind
-async def test_a_cancelled_function_can_clean_up_and_the_end_is_told_after_it_has(bench, kind, eventually, tmp_path):
+async def test_a_cancelled_function_can_clean_up_and_the_end_is_reported_after_it_has(
+    bench, kind, eventually, tmp_path
+):
     marks = tmp_path
 
     def rest(work):

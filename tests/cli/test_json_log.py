@@ -78,6 +78,8 @@ def test_a_line_in_the_journal_of_systemd_begins_with_its_priority(level: int, p
 def test_all_that_a_node_prints_on_stderr_is_json(shell: Any, eventually: Eventually) -> None:
     hub = shell.node("hub", "--log", "json")
     edge = shell.node("edge", "--peer", hub.url)
+    eventually(lambda: "edge joined the mesh" in hub.complaints())
+    eventually(lambda: "linked with edge" in hub.complaints())
     edge.end()
     eventually(lambda: "lost the link" in hub.complaints())
     hub.end()

@@ -73,16 +73,16 @@ class Result(TypedDict):
 
 
 class Processes:
-    """Nodes as processes; each dials two of those before it."""
+    """Nodes as processes; each dials two of those before it. `more` are further settings of each."""
 
-    def __init__(self, count: int, folder: str) -> None:
+    def __init__(self, count: int, folder: str, more: Callable[[], dict[str, Any]] = dict) -> None:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
         self.environment |= {"XDG_RUNTIME_DIR": folder, "XDG_CONFIG_HOME": f"{folder}/config"}
         self._processes: list[subprocess.Popen[str]] = []
         rng, urls = random.Random(1), list[str]()
         for number in range(count):
             peers = {urls[(number - 1) // 4], rng.choice(urls)} if urls else set()
-            settings = {"node_id": f"n{number:03}", "listen": ["tcp://127.0.0.1:*"], "peers": sorted(peers)}
+            settings = {"node_id": f"n{number:03}", "listen": ["tcp://127.0.0.1:*"], "peers": sorted(peers), **more()}
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", NODE, json.dumps(settings)],
                 stdin=subprocess.PIPE,
@@ -120,10 +120,10 @@ class Processes:
 
 
 @contextmanager
-def processes(count: int) -> Iterator[Processes]:
+def processes(count: int, more: Callable[[], dict[str, Any]] = dict) -> Iterator[Processes]:
     """A mesh of so many processes, in which each knows all."""
     with tempfile.TemporaryDirectory(prefix="zmesh-bench-") as folder:
-        mesh = Processes(count, folder)
+        mesh = Processes(count, folder, more)
         try:
             until = time.monotonic() + START_WITHIN
             while mesh.run("nodes", "--json")[1].count("\n") < count:

@@ -10,6 +10,7 @@ from zmesh_cli.parameters import (
     ConfigFile,
     Listen,
     LogFormat,
+    Metrics,
     NodeId,
     NodeInsecure,
     NodePeer,
@@ -35,6 +36,7 @@ def node(
         bool, typer.Option("--json", help="Print events on stdout, one JSON object a line.", rich_help_panel=OUTPUT)
     ] = False,
     log_format: LogFormat = None,
+    metrics: Metrics = None,
     verbose: Verbose = 0,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
@@ -50,7 +52,7 @@ def node(
     """
     from zmesh_cli.node import run_node
 
-    settings = NodeSettings(config, node_id, listen, peer, insecure, state, log_format)
+    settings = NodeSettings(config, node_id, listen, peer, insecure, state, log_format, metrics)
     finish(run_node(settings, as_json=as_json, verbose=verbose, until_eof=until_stdin_closes))
 
 

@@ -118,6 +118,18 @@ LogFormat = Annotated[
 ]
 
 
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="WHERE",
+        help="Metrics for Prometheus at IP:PORT, or in FILE.prom for node_exporter.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
 class NodeSettings(NamedTuple):
     """The options that are settings of a node."""
 
@@ -128,6 +140,7 @@ class NodeSettings(NamedTuple):
     insecure: bool
     state: str | None = None
     log_format: str | None = None
+    metrics: str | None = None
 
     def load(self) -> "Config":
         """The settings, with those of the file and the environment below them. Raises ConfigError."""
@@ -140,6 +153,7 @@ class NodeSettings(NamedTuple):
             "insecure": self.insecure or None,
             "identity": self.state,
             "log_format": self.log_format,
+            "metrics": self.metrics,
         }
         return Config.load(self.file, **given)
 

@@ -158,6 +158,7 @@ GIVEN = {
     "plugins": ('{"http": {"read_timeout": 5}}', {"http": {"read_timeout": 5}}),
     "log_level": ("info", "info"),
     "log_format": ("json", "json"),
+    "metrics": ("127.0.0.1:9464", {"address": "127.0.0.1:9464"}),
 }
 WRONG = {
     "node_id": "b c",
@@ -180,6 +181,7 @@ WRONG = {
     "plugins": "{",
     "log_level": "loud",
     "log_format": "xml",
+    "metrics": "[]",
 }
 
 

@@ -38,7 +38,7 @@ LOG_FORMATS = ("text", "json")
 """The values of `log_format`."""
 _FRACTIONS = ("heartbeat", "route_timeout")
 _LISTS = ("listen", "peers")
-_TABLES = ("allow", "isolation", "plugins")
+_TABLES = ("allow", "isolation", "metrics", "plugins")
 SECTIONS = {"run": "exec", "file": "file", "jobs": "job", "tcp": "tcp"}
 """Tables of a file that are those of plugins: `[run]` is `[plugins.exec]`."""
 LISTS_OF_TABLES = {"forward": "tcp", "expose": "tcp"}
@@ -96,6 +96,7 @@ if TYPE_CHECKING:
         allow: Mapping[str, Sequence[str] | str]
         log_level: str
         log_format: str
+        metrics: Mapping[str, object] | str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,7 @@ class Config:
     `allow`              who may call a directive, by its name, `namespace:*` or `*`: node ids, or `*` for all.
     `log_level`          what `zmesh node` logs: `error`, `warning`, `info` or `debug`.
     `log_format`         how `zmesh node` logs: `text`, or `json`, one object a line.
+    `metrics`            for Prometheus: `address`, `textfile`, `interval`; as a text one of the first two.
     `file`               the TOML file that these settings come from, which errors name; no setting itself.
 
     Raises ConfigError if a value is of the wrong type or out of its limits.
@@ -146,6 +148,7 @@ class Config:
     allow: Mapping[str, Sequence[str] | str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     log_level: str = "warning"
     log_format: str = "text"
+    metrics: Mapping[str, object] | str = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     file: str | None = dataclasses.field(default=None, repr=False, compare=False)
     _sources: Sources | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -179,6 +182,11 @@ class Config:
             raise ConfigError("plugins must hold one table for each namespace, such as [plugins.http]")
         if not isinstance(self.allow, Mapping):
             raise ConfigError('allow must be a table such as [allow] with "exec:*" = ["hub"]')
+        if isinstance(self.metrics, str) and self.metrics:
+            kind = "textfile" if "/" in self.metrics or self.metrics.endswith(".prom") else "address"
+            object.__setattr__(self, "metrics", {kind: self.metrics})
+        if not isinstance(self.metrics, Mapping):
+            raise ConfigError('metrics must be a table such as [metrics] with address = "127.0.0.1:9464"')
         _check_isolation(self.isolation)
 
     @classmethod

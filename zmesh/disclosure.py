@@ -13,7 +13,7 @@ from zmesh.sources import DEFAULT, FILE, IDENTITY, Origin, lines_of
 from zmesh.transport import parse_url
 
 _OF_IDENTITY = ("node_id", "listen", "peers")
-_TABLES = ("allow", "isolation", "plugins")
+_TABLES = ("allow", "isolation", "metrics", "plugins")
 
 
 class Setting(NamedTuple):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zmesh.identity import Identity
     from zmesh.jobs import NodeJobs
     from zmesh.membership import Membership
+    from zmesh.metrics import Exporter
     from zmesh.observe import Events, Stats
     from zmesh.reconfiguration import Reloaded
     from zmesh.runtime import OrphanReaper
@@ -119,6 +120,11 @@ class Node:
             from zmesh.operate import Inspection
 
             self.inspection = Inspection(self, self.observation.keep_history(), limits)
+        self._exporter: Exporter | None = None
+        if config.metrics and self.observation.history is not None:
+            from zmesh.metrics import Exporter
+
+            self._exporter = Exporter(self, self.observation.history)
         self.serving.add_builtin(RELOAD, self._on_reload)
         self._security = LinkSecurity(identity.curve.secret if identity else None, insecure=config.insecure)
         self._membership: Membership | None = None
@@ -246,6 +252,8 @@ class Node:
         self.advertise()
         if self._membership is not None:
             self._membership.start()
+        if self._exporter is not None:
+            self._exporter.start()
 
     def advertise(self) -> None:
         """Advertise the directives that all nodes may call."""
@@ -349,6 +357,8 @@ class Node:
 
     def _release(self) -> None:
         """Release the resources that can be released without the loop."""
+        if self._exporter is not None:
+            self._exporter.close()
         if self._guard is not None:
             watchdogs.remove(self._guard, self.loop)
         if self._reaper is not None:
@@ -416,6 +426,11 @@ class Node:
     def watch(self, observer: Callable[[Report], None]) -> None:
         """Have each report of the engine (and of failed dialling, as `dial_failed`) given to `observer`."""
         self.observation.watch(observer)
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where the metrics of this node are served, if they are."""
+        return self._exporter.url if self._exporter is not None else None
 
     @property
     def transport(self) -> Transport | None:

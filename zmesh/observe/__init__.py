@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from zmesh.observe.link_history import LinkHistory
     from zmesh.observe.mesh_view import MeshView
     from zmesh.observe.observation import Observation
+    from zmesh.observe.request_observer import ClientRequest, Ended, RequestObserver, ServerRequest
     from zmesh.observe.router import Route, Router, Tags
     from zmesh.observe.stats import LinkStatus, Stats, links_of, stats_of
     from zmesh.observe.telemetry import Telemetry
@@ -65,6 +66,7 @@ else:
             "mesh_view": ("MeshView",),
             "observation": ("Observation",),
             "link_history": ("LinkHistory",),
+            "request_observer": ("ClientRequest", "Ended", "RequestObserver", "ServerRequest"),
             "router": ("Route", "Router", "Tags"),
             "stats": ("LinkStatus", "Stats", "links_of", "stats_of"),
             "telemetry": ("Telemetry",),
@@ -74,10 +76,12 @@ else:
 __all__ = [
     "CertificateExpiring",
     "CertificateRenewed",
+    "ClientRequest",
     "ConfigurationChanged",
     "DestinationUnreachable",
     "DialFailed",
     "DuplicateId",
+    "Ended",
     "Event",
     "Events",
     "EventsLost",
@@ -93,9 +97,11 @@ __all__ = [
     "NodeJoined",
     "NodeLeft",
     "Observation",
+    "RequestObserver",
     "Route",
     "RouteChanged",
     "Router",
+    "ServerRequest",
     "Stats",
     "Tags",
     "Telemetry",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zmesh.operate.diagnosing import EXAMINED_WITHIN, Diagnosing
     from zmesh.operate.diagnosis import Check, Diagnosis
     from zmesh.operate.examiner import Examiner
+    from zmesh.operate.host import Host
     from zmesh.operate.inspection import Inspection
     from zmesh.operate.members import (
         GraphLink,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         PingResult,
     )
     from zmesh.operate.node_event import NodeEvent
+    from zmesh.operate.node_reader import NodeReader
     from zmesh.operate.node_settings import NodeSettings, ShownSetting
     from zmesh.operate.operating import EVERYONE, HOP_TIMEOUT, TIMEOUT, Operating
     from zmesh.operate.paths import Hop, RouteExplanation, RouteLoss, RouteOffer, TraceStep
@@ -48,7 +50,9 @@ else:
             "bounded": ("Bounded",),
             "bundle": ("Bundle", "BundleSummary", "NodeReport", "RouteRow", "RouteTable"),
             "bundle_file": ("read_bundle",),
+            "host": ("Host",),
             "inspection": ("Inspection",),
+            "node_reader": ("NodeReader",),
             "members": (
                 "GraphLink",
                 "GraphNode",
@@ -105,6 +109,7 @@ __all__ = [
     "GraphLink",
     "GraphNode",
     "Hop",
+    "Host",
     "IdentityStatus",
     "Inspection",
     "LinkFall",
@@ -115,6 +120,7 @@ __all__ = [
     "MeshGraph",
     "NodeEvent",
     "NodeLoad",
+    "NodeReader",
     "NodeReport",
     "NodeSettings",
     "NodeStatus",

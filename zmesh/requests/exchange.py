@@ -21,6 +21,7 @@ from zmesh.payloads import BufferedPayload, Payload, StreamedPayload
 from zmesh.runtime import describe, log_exception, must_propagate, text_of
 
 if TYPE_CHECKING:
+    from zmesh.observe import Ended
     from zmesh.payloads import OutboundWriter, StreamFeeder
     from zmesh.requests.requests import Requests
 
@@ -81,6 +82,7 @@ class Exchange(ABC):
         "_serial",
         "content_type",
         "ended",
+        "endings",
         "feeder",
         "final",
         "hops",
@@ -98,6 +100,8 @@ class Exchange(ABC):
         self.content_type = ""
         self.metadata = NO_METADATA
         self.ended = False
+        self.endings: list[Ended] | None = None
+        """What observers have called at the end."""
         self.final: Reply | None = None
         self.hops = 0
         self.feeder: StreamFeeder | None = None
@@ -299,6 +303,9 @@ class Exchange(ABC):
         self.ended = True
         self._ended_at = time.time()
         eof = self._failed or eof
+        if self.endings is not None:
+            for ended in self.endings:
+                ended(eof.reason if eof.code else "", eof.error if eof.code else "")
         if self._arriving is not None:
             self._drop_arriving(self._error_of(eof))
         self.final = Reply(self, None, self._serial + 1, Payload(b""), eof)

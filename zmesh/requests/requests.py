@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from zmesh.core.message import Address, MessageId, RequestHeader, Stream
 from zmesh.errors import Cancelled, MeshError
@@ -14,6 +15,9 @@ from zmesh.payloads import PayloadStorage, Source, StreamFeeder
 from zmesh.requests.admission import Admission
 from zmesh.requests.exchange import Exchange, WithHandler
 from zmesh.runtime import Driver, Tasks, describe, must_propagate
+
+if TYPE_CHECKING:
+    from zmesh.observe import RequestObserver
 
 
 class Requests:
@@ -30,6 +34,8 @@ class Requests:
         self.tasks = tasks
         self.storage = storage
         self.admission = Admission(node_id, driver.engine, max_waiting_bytes)
+        self.observers: list[RequestObserver] = []
+        """Observe each request of this node, from its sending to its end."""
         self._open: set[Exchange] = set()
         self._drained: asyncio.Future[None] | None = None
         self.at_close: set[Callable[[], None]] = set()
@@ -162,6 +168,8 @@ class Requests:
     def _begin(self, exchange: Exchange, directive: str, payload: bytes | Source, timeout: float | None) -> None:
         driver, id, writer = self.driver, exchange.id, exchange.writer
         whole = isinstance(payload, bytes) and writer is None
+        if self.observers:
+            exchange.endings = [each.sending(exchange, directive) for each in self.observers]
         effects = driver.engine.send(
             id,
             Address(exchange.recipient),

@@ -31,6 +31,9 @@ from zmesh.runtime import describe, log_exception, must_propagate, text_of
 from zmesh.serving.work import Work
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
+    from zmesh.observe import Ended
     from zmesh.serving.serving import Serving
 
 log = logging.getLogger(__name__)
@@ -54,9 +57,11 @@ class IncomingRequest:
         "_spooled",
         "_writer",
         "content_type",
+        "context",
         "deadline",
         "directive",
         "ended",
+        "endings",
         "id",
         "indexed",
         "metadata",
@@ -84,6 +89,10 @@ class IncomingRequest:
         self.started = False
         self.ended = False
         """Whether the final reply has been handed over."""
+        self.endings: list[Ended] | None = None
+        """What observers have called at the end."""
+        self.context: Context | None = None
+        """What the work runs in, if an observer has set it."""
         self.indexed = False
         self.pending_result: asyncio.Future[object] | None = None
         self._payload: BufferedPayload | StreamedPayload | None = None
@@ -230,6 +239,8 @@ class IncomingRequest:
             writer = self._open_feeder()
             writer.spawn(serving.tasks, self._finish_with(outgoing, body, eof), f"zmesh reply {self.message_id}")
             return
+        if self.endings is not None:
+            self._end_observation(eof)
         if self._spooled:
             serving.spool_quota.end(self.id)
         if reset_code is not None:
@@ -240,6 +251,10 @@ class IncomingRequest:
             serving.driver.reply(self.id, self._open(outgoing), body, eof=eof)
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _end_observation(self, eof: Eof) -> None:
+        for ended in self.endings or ():
+            ended(eof.reason if eof.code else "", eof.error if eof.code else "")
 
     def _open_feeder(self) -> StreamFeeder:
         if self._feeder is None:
@@ -302,7 +317,11 @@ class IncomingRequest:
         work._open_reply = self.open_reply
         builtin = serving.builtins.get(directive)
         if builtin is None:
-            serving.runner.start(work, self)
+            if self.context is None:
+                serving.runner.start(work, self)
+            else:
+                work._context = self.context
+                self.context.run(serving.runner.start, work, self)
             return
         try:
             _check_inline(directive, len(payload))
@@ -333,7 +352,8 @@ class IncomingRequest:
             await self._open_feeder().feed(source)
         except asyncio.CancelledError:
             text = "the request was cancelled while the payload of its last reply was read"
-            serving.driver.reply(self.id, None, b"", last=False, eof=Eof(1, "cancelled", text))
+            eof = Eof(1, "cancelled", text)
+            serving.driver.reply(self.id, None, b"", last=False, eof=eof)
             raise
         except BaseException as error:  # the work's own file or iterator may raise anything
             if must_propagate(error):
@@ -341,6 +361,7 @@ class IncomingRequest:
             log_exception(log, "the payload of a reply of %s could not be read", self.directive, error=error)
             eof = Eof(1, RemoteError.code, describe(error))
         finally:
+            self._end_observation(eof)
             if self._spooled:
                 serving.spool_quota.end(self.id)
         serving.driver.reply(self.id, None, b"", last=False, eof=eof)

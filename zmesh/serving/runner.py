@@ -337,7 +337,10 @@ class Runner:
             self._threads = ThreadPool(self._max_workers, "zmesh-work")
         running.claim = threading.Lock()
         try:
-            self._threads.run(partial(self._in_thread, running))
+            run: Callable[[], None] = partial(self._in_thread, running)
+            if running.work._context is not None:  # a copy, as a context runs in one thread at a time
+                run = partial(running.work._context.copy().run, run)
+            self._threads.run(run)
         except RuntimeError as error:
             text = f"the node can start no thread for {running.work.directive} ({error}); try again later"
             self._end(running, NodeOverloaded(text))

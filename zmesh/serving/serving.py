@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zmesh.core.effects import Deliver, Report
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
@@ -19,6 +19,9 @@ from zmesh.serving.index import RequestIndex
 from zmesh.serving.runner import Runner
 from zmesh.serving.spool_quota import SpoolQuota
 from zmesh.serving.work import Work
+
+if TYPE_CHECKING:
+    from zmesh.observe import RequestObserver
 
 
 class Subject(NamedTuple):
@@ -59,6 +62,8 @@ class Serving:
         self.sections = sections
         self.note = note
         self.policy = policy or Policy()
+        self.observers: list[RequestObserver] = []
+        """Observe each request from its first chunk to its end."""
         self.builtins: dict[str, Builtin] = {}
         self.served = 0
         """Requests that were taken up, but for those of built-in directives."""
@@ -127,6 +132,8 @@ class Serving:
                 self.driver.release_credit(chunk.stream, chunk.credit)
             return
         request = IncomingRequest(self, chunk, opening)
+        if self.observers:
+            request.endings = [each.accepted(request) for each in self.observers]
         self.served += opening.directive not in self.builtins
         try:
             if self._is_allowed(request):

@@ -12,6 +12,8 @@ from zmesh.errors import Cancelled
 from zmesh.payloads import Outgoing, Payload
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from zmesh.payloads import OutboundWriter
 
 
@@ -68,6 +70,9 @@ class Work:
     directives."""
     _pieces: AsyncIterator[bytes] | None = field(default=None, init=False, repr=False)
     _open_reply: Callable[[str, Mapping[str, str]], OutboundWriter] | None = field(default=None, init=False, repr=False)
+
+    _context: Context | None = field(default=None, init=False, repr=False)
+    """What a thread that does this work runs in; None: nothing of the request's."""
 
     async def read(self) -> bytes:
         """The next piece of the payload, as soon as it is there; b"" at the end. For async directives.

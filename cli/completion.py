@@ -27,9 +27,13 @@ def targets(ctx: Context, incomplete: str) -> list[str]:
     """Ids of nodes, and `tag:NAME`; after a comma or an exclamation mark too."""
     head = incomplete[: max(incomplete.rfind(","), incomplete.rfind("!")) + 1]
     tables = _tables(ctx)
-    tags = {tag for each in tables.get("tags", {}).values() for kind in ("certified", "own") for tag in each[kind]}
-    found = [*_ids(tables), *(f"tag:{tag}" for tag in tags)]
+    found = [*_ids(tables), *(f"tag:{tag}" for tag in _tags(tables))]
     return [head + each for each in _beginning(found, incomplete[len(head) :])]
+
+
+def tags(ctx: Context, incomplete: str) -> list[str]:
+    """Tags of nodes that begin so."""
+    return _beginning(_tags(_tables(ctx)), incomplete)
 
 
 def directives(ctx: Context, incomplete: str) -> list[str]:
@@ -56,6 +60,10 @@ def prepare() -> None:
 
 def _beginning(found: Iterable[str], incomplete: str) -> list[str]:
     return sorted({each for each in found if each.startswith(incomplete)})
+
+
+def _tags(tables: dict[str, Any]) -> set[str]:
+    return {tag for each in tables.get("tags", {}).values() for kind in ("certified", "own") for tag in each[kind]}
 
 
 def _ids(tables: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from zmesh_cli.parameters import (
     RouteTimeout,
     StopAfter,
     Verbose,
+    complete_targets,
     finish,
     given,
     log,
@@ -47,6 +48,7 @@ def cp(
             help="Copy to several nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them; "
             "* for all.",
             show_default=False,
+            autocompletion=complete_targets,
             rich_help_panel=FLEET,
         ),
     ] = None,

@@ -15,6 +15,7 @@ from zmesh_cli.parameters import (
     Verbose,
     check_number,
     check_seconds,
+    complete_nodes,
     finish,
     log,
 )
@@ -24,9 +25,15 @@ app = new_group()
 job = subcommands(app, "job", "Leave work at nodes, and find it again.")
 
 
-def _option(*flags: str, metavar: str, help: str, callback: Any = None, panel: str = JOB) -> Any:
+def _option(*flags: str, metavar: str, help: str, callback: Any = None, panel: str = JOB, complete: Any = None) -> Any:
     return typer.Option(
-        *flags, metavar=metavar, help=help, callback=callback, show_default=False, rich_help_panel=panel
+        *flags,
+        metavar=metavar,
+        help=help,
+        callback=callback,
+        show_default=False,
+        autocompletion=complete,
+        rich_help_panel=panel,
     )
 
 
@@ -178,7 +185,8 @@ def ls(
         ),
     ] = None,
     owner: Annotated[
-        str | None, _option("--owner", metavar="NODE", help="Only those that this node submitted.")
+        str | None,
+        _option("--owner", metavar="NODE", help="Only those that this node submitted.", complete=complete_nodes),
     ] = None,
     limit: Annotated[
         int | None,

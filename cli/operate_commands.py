@@ -17,6 +17,7 @@ from zmesh_cli.parameters import (
     Verbose,
     check_number,
     check_positive,
+    complete_tags,
     finish,
     log,
     seconds,
@@ -52,7 +53,14 @@ def nodes(
     target: AnyTarget = None,
     tag: Annotated[
         str | None,
-        typer.Option("--tag", metavar="NAME", help="Those with this tag.", show_default=False, rich_help_panel=REQUEST),
+        typer.Option(
+            "--tag",
+            metavar="NAME",
+            help="Those with this tag.",
+            show_default=False,
+            autocompletion=complete_tags,
+            rich_help_panel=REQUEST,
+        ),
     ] = None,
     at: At = None,
     timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,

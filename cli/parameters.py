@@ -158,7 +158,8 @@ class NodeSettings(NamedTuple):
         return Config.load(self.file, **given)
 
 
-def _nodes(ctx: typer.Context, incomplete: str) -> list[str]:
+def complete_nodes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The nodes that the shell offers."""
     from zmesh_cli.completion import nodes
 
     return nodes(ctx, incomplete)
@@ -169,6 +170,13 @@ def complete_targets(ctx: typer.Context, incomplete: str) -> list[str]:
     from zmesh_cli.completion import targets
 
     return targets(ctx, incomplete)
+
+
+def complete_tags(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The tags that the shell offers."""
+    from zmesh_cli.completion import tags
+
+    return tags(ctx, incomplete)
 
 
 def complete_directives(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -184,7 +192,7 @@ Node = Annotated[
         metavar="NODE",
         help="The id of a node, such as edge-7; of an ephemeral one ID@NODE, such as cli-4f2a@hub.",
         show_default=False,
-        autocompletion=_nodes,
+        autocompletion=complete_nodes,
     ),
 ]
 NodeOrHere = Annotated[
@@ -192,12 +200,14 @@ NodeOrHere = Annotated[
     typer.Argument(
         metavar="[NODE]",
         help="The id of a node; by default the one where the command joins.",
-        autocompletion=_nodes,
+        autocompletion=complete_nodes,
     ),
 ]
 Member = Annotated[
     str,
-    typer.Argument(metavar="NODE", help="The id of a node, such as edge-7.", show_default=False, autocompletion=_nodes),
+    typer.Argument(
+        metavar="NODE", help="The id of a node, such as edge-7.", show_default=False, autocompletion=complete_nodes
+    ),
 ]
 AnyTarget = Annotated[
     str | None,
@@ -214,6 +224,7 @@ At = Annotated[
         metavar="NODE",
         help="As this node sees it; by default the one where the command joins.",
         show_default=False,
+        autocompletion=complete_nodes,
         rich_help_panel=REQUEST,
     ),
 ]

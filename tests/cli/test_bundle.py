@@ -13,7 +13,7 @@ def test_a_bundle_of_all_nodes_is_a_mesh_for_the_simulator(mesh: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode().startswith(f"{file}: ")
     assert b"without the settings of" in done.stderr
-    assert b'[allow] "zmesh:config" = ' in done.stderr
+    assert b'[allow] "zmesh:settings" = ' in done.stderr
     sim = load_bundle(file)
     assert sim.settle()
     listed = mesh.run("nodes", "--json").stdout.splitlines()

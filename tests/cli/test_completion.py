@@ -22,8 +22,21 @@ def test_node_ids_targets_and_directives_are_completed_from_the_mesh(mesh: Any, 
         ("zmesh ping f", ["far"]),
         ("zmesh send far echo:", ["echo:echo", "echo:stream"]),
         ("zmesh nodes far,!m", ["far,!mid"]),
+        ("zmesh nodes --at m", ["mid"]),
+        ("zmesh job ls --owner ", ["far", "hub", "mid"]),
+        ("zmesh cp x --to mid,f", ["mid,far"]),
     ):
         eventually(lambda line=line, words=words: completed(mesh, line) == words)  # a busy machine takes over a second
+
+
+def test_tags_are_completed_by_themselves_and_in_targets(shell: Any, eventually: Any) -> None:
+    shell.environment["ZMESH_TAGS"] = "gpu,green,lab"
+    node = shell.node("a")
+    for line, words in (
+        ("zmesh nodes --tag g", ["gpu", "green"]),
+        ("zmesh run tag:g", ["tag:gpu", "tag:green"]),
+    ):
+        eventually(lambda line=line, words=words: completed(shell, line, ZMESH_PEER=node.url) == words)
 
 
 def test_where_no_node_answers_nothing_is_completed(shell: Any) -> None:

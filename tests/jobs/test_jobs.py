@@ -270,6 +270,36 @@ async def test_what_can_not_be_a_job_is_refused_with_a_reason(mesh: Mesh) -> Non
             await desk.request("edge", directive, asked)
 
 
+@pytest.mark.parametrize(
+    ("directive", "way_out"),
+    [
+        ("tcp:connect", "'zmesh forward' keeps a port open"),
+        ("file:write", "'zmesh cp' goes on where it was broken off"),
+        ("job:list", "answers at once"),
+        ("job-admin:read", "is a permission"),
+        ("zmesh:status", "answers at once"),
+    ],
+)
+async def test_what_needs_its_client_can_not_be_a_job_and_the_way_out_is_named(
+    mesh: Mesh, directive: str, way_out: str
+) -> None:
+    with pytest.raises(ConfigError, match="can't be a job") as refused:
+        await mesh["desk"].submit("edge", directive)
+    assert way_out in str(refused.value)
+    head = {"number": "0" * 16, "directive": directive, "title": directive}  # as a client that does not look
+    with pytest.raises(RemoteError, match=f"job:submit: {directive} .*can't be a job"):
+        await mesh["desk"].request("edge", "job:submit", frame_head(head))
+
+
+async def test_a_node_advertises_those_directives_of_jobs_that_it_allows(tmp_path: Path) -> None:
+    async with Mesh("a") as mesh:
+        allow = {"job:submit": ["a", "b"], "job:list": ["b"]}
+        await mesh.add("b", "a", allow=allow, plugins=jobs_in(tmp_path))
+        await mesh.settle()
+        offered = [name for name in mesh["a"].node.router.node_capabilities()["b"] if name.startswith("job")]
+        assert sorted(offered) == ["job:list", "job:submit"]
+
+
 async def test_jobs_of_others_need_a_permission_and_so_does_what_runs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ from zmesh.operate import bundle_file, bundling, read_bundle
 from zmesh.testing import Mesh
 
 WITHIN = 60.0
-ALLOWED = {"zmesh:config": ["*"], "exec:*": ["*"]}
+ALLOWED = {"zmesh:settings": ["*"], "exec:*": ["*"]}
 
 
 def texts(path: Path) -> dict[str, str]:
@@ -70,7 +70,7 @@ async def test_what_a_node_does_not_show_and_which_nodes_do_not_answer_is_said(t
         assert summary.nodes == ("hub", "shy")
         assert re.fullmatch(r"it left \S+ s ago", summary.missing["gone"])
         (reason,) = summary.incomplete["shy"].values()
-        assert 'configuration would, with [allow] "zmesh:config" = ["hub"]' in reason
+        assert 'configuration would, with [allow] "zmesh:settings" = ["hub"]' in reason
         assert (await hub.bundle(path, "shy,nobody", timeout=1.0, examine=False)).missing.keys() == {"nobody"}
         before = path.read_bytes()
         with pytest.raises(Unreachable, match=r"no node of 'gone' has answered: gone: it left"):

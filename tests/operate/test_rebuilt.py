@@ -141,7 +141,7 @@ async def test_of_nodes_that_were_not_asked_it_has_what_the_others_know(tmp_path
 
 async def test_clocks_and_the_settings_of_the_core_are_those_of_the_report(tmp_path):
     path = tmp_path / "report.tar.gz"
-    async with Mesh.chain("a", "b", heartbeat=0.5, allow={"zmesh:config": ["*"]}) as mesh:
+    async with Mesh.chain("a", "b", heartbeat=0.5, allow={"zmesh:settings": ["*"]}) as mesh:
         await mesh["a"].bundle(path, examine=False)
     bundle = read_bundle(path)
     report = bundle.reports["b"]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zmesh.errors import ConfigError
 
 DANGEROUS = frozenset({"exec", "file", "job", "job-admin", "tcp"})
-GUARDED = frozenset({"zmesh:config"})
+GUARDED = frozenset({"zmesh:settings"})
 """Directives of other namespaces that are off until they are allowed."""
 BY_GRANT = frozenset({"file:granted"})
 """Directives of those namespaces that any member may call, as they ask for a token that they have given out."""

@@ -23,6 +23,14 @@ MAX_KEY = 128
 MAX_TITLE = 200
 MAX_PRIORITY = 100
 MAX_SECONDS = 1e9
+_NO_JOBS = {
+    "job": "answers at once, and can't be a job",
+    "job-admin": "is a permission, and can't be a job",
+    "zmesh": "answers at once, and can't be a job",
+    "tcp": "is a connection to its client, and can't be a job: 'zmesh forward' keeps a port open, [[forward]] for good",
+    "file": "copies to or from its client, and can't be a job: 'zmesh cp' goes on where it was broken off",
+}
+"""Namespaces whose directives can't be jobs, each with the reason and the way out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +54,8 @@ class Submission:
         if not is_number(self.number):
             raise ConfigError("number must be 16 hex digits")
         check_directive(self.directive)
-        if self.directive.partition(":")[0] in ("job", "zmesh"):
-            raise ConfigError(f"{self.directive} answers at once, and can't be a job")
+        if (reason := _NO_JOBS.get(self.directive.partition(":")[0])) is not None:
+            raise ConfigError(f"{self.directive} {reason}")
         if not isinstance(self.title, str) or len(self.title) > MAX_TITLE:
             raise ConfigError(f"title must be text of {MAX_TITLE} characters at most")
         if self.key is not None and not (isinstance(self.key, str) and 1 <= len(self.key) <= MAX_KEY):

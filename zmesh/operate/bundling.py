@@ -14,7 +14,7 @@ from zmesh.errors import ConfigError, MeshError, NodeOverloaded, TimedOut, Unrea
 from zmesh.operate.bounded import Bounded
 from zmesh.operate.bundle import MAX_EVENTS, MAX_NODES, BundleSummary, NodeReport, RouteTable
 from zmesh.operate.bundle_file import BundleWriter
-from zmesh.operate.directives import CONFIG
+from zmesh.operate.directives import SETTINGS
 from zmesh.operate.node_settings import NodeSettings, versions
 from zmesh.runtime import ThreadPool
 
@@ -130,6 +130,6 @@ async def collect(mesh: Diagnosing, node: str, timeout: float | None, *, examine
         routes=await ask("routes", lambda: shown(RouteTable, ROUTES)),
         diagnosis=await ask("diagnosis", lambda: mesh.doctor(node, timeout=timeout)) if examine else None,
         events=await ask("events", events) or (),
-        settings=await ask("settings", lambda: shown(NodeSettings, CONFIG)),
+        settings=await ask("settings", lambda: shown(NodeSettings, SETTINGS)),
         errors=errors,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from zmesh.operate.directives import CONFIG, DOCTOR, EVENTS
+from zmesh.operate.directives import DOCTOR, EVENTS, SETTINGS
 from zmesh.operate.operating import EVERYONE, TIMEOUT, Operating
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ class Diagnosing(Operating):
     async def settings_of(self, node: str | None = None, *, timeout: float | None = TIMEOUT) -> NodeSettings:
         """The settings of a node, without secrets, and the versions of what it runs on.
 
-        A node shows them to its own user, and to those whom its `[allow]` lets call `zmesh:config`.
+        A node shows them to its own user, and to those whom its `[allow]` lets call `zmesh:settings`.
         """
         from zmesh.operate.node_settings import NodeSettings
 
-        return await self._shown(NodeSettings, CONFIG, node, None, timeout)
+        return await self._shown(NodeSettings, SETTINGS, node, None, timeout)
 
     async def bundle(
         self,
@@ -72,7 +72,7 @@ class Diagnosing(Operating):
         """Write the state of the nodes of a target into a file, for a bug report: without secrets, and bounded.
 
         It has what `status`, `members`, `graph`, `routes`, `doctor` (unless `examine` is false) and `events_of` show of
-        each, its settings where it lets them be seen (`zmesh:config` in its `[allow]`), and the versions of all.
+        each, its settings where it lets them be seen (`zmesh:settings` in its `[allow]`), and the versions of all.
         `zmesh.testing.load_bundle` makes a simulated mesh of it. The nodes are those that the node `at` knows, 256 at
         most. `timeout` in seconds is for each answer. What is missing is in the summary. Raises ConfigError for what is
         no target or too many nodes, Unreachable if no node has answered, and OSError; there is no file then.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.message import is_node_id
 from zmesh.errors import NodeOverloaded
-from zmesh.operate.directives import CONFIG, DOCTOR, GRAPH, HOP, LOAD, MEMBERS, STATUS, WHY
+from zmesh.operate.directives import DOCTOR, GRAPH, HOP, LOAD, MEMBERS, SETTINGS, STATUS, WHY
 from zmesh.operate.event_log import EventLog
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Inspection:
             GRAPH: lambda work: self._mesh.graph(),
             WHY: lambda work: self._mesh.why(_node_in(work, "destination")),
             HOP: lambda work: self._mesh.hop(_node_in(work, "destination"), _node_in(work, "origin")),
-            CONFIG: lambda work: self._settings(),
+            SETTINGS: lambda work: self._settings(),
         }
         for directive, answer in shown.items():
             host.serving.add_builtin(directive, self._limited(directive, answer))

@@ -1,4 +1,4 @@
-"""The settings of a node and the versions of what it runs on, as `zmesh:config` answers them: without secrets."""
+"""The settings of a node and the versions of what it runs on, as `zmesh:settings` answers them: without secrets."""
 
 from __future__ import annotations
 

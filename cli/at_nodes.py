@@ -9,12 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from zmesh import Outcome, Outcomes, State, Target
+from zmesh import DestinationUnreachable, Event, Outcome, Outcomes, State, Target
 from zmesh_cli.exit_codes import DONE, FAILED, INTERRUPTED, USAGE, Failure
 from zmesh_cli.live_table import LiveTable
 from zmesh_cli.nodes import tags_in
 from zmesh_cli.routes import DEFAULT_TIMEOUT, fetch_tables
-from zmesh_cli.session import Session
+from zmesh_cli.session import SETTLED, Session
 from zmesh_cli.signals import ENDING, not_ignored
 from zmesh_cli.terminal import print_error, print_line, printable
 
@@ -33,6 +33,13 @@ async def nodes_of(session: Session, target: Target) -> list[str]:
     if not nodes:
         raise Failure("no node is meant: 'zmesh nodes' lists them, with their tags", USAGE)
     return nodes
+
+
+def give_up_unknown(outcomes: Outcomes, event: Event) -> None:
+    """Wait no longer for a node that has left the mesh, or that a node with settled routes has none to."""
+    if isinstance(event, DestinationUnreachable) and (event.reason == "gone" or event.settled >= SETTLED):
+        meant = f" (did you mean {event.near[0]!r}?)" if event.near else ""
+        outcomes.give_up(event.node, f"no route to {event.node!r}{meant}; {event.text or 'it has left the mesh'}")
 
 
 class AtNodes(ABC):

@@ -8,7 +8,7 @@ from typing import Any
 
 from zmesh import Copied, NodePath, Outcome, Progress, Target
 from zmesh.errors import ConfigError, CopyFailed, MeshError
-from zmesh_cli.at_nodes import ROUTE_TIMEOUT, AtNodes, nodes_of
+from zmesh_cli.at_nodes import ROUTE_TIMEOUT, AtNodes, give_up_unknown, nodes_of
 from zmesh_cli.exit_codes import DONE, FAILED, USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.progress import ProgressLine, bar
@@ -73,13 +73,13 @@ async def cp_many(place: Place, target: Target, copy: Copy, *, route_timeout: fl
     """Copy to the nodes of a target; DONE only if all was copied to all of them."""
     async with Session(place, None, route_timeout=route_timeout or ROUTE_TIMEOUT) as session:
         nodes = await nodes_of(session, target)
-        return await _CopyToNodes(session, nodes, copy, as_json=as_json).run()
+        return await _CopyToNodes(session, nodes, copy, waits=route_timeout is not None, as_json=as_json).run()
 
 
 class _CopyToNodes(AtNodes):
     """A copy to several nodes."""
 
-    def __init__(self, session: Session, nodes: Sequence[str], copy: Copy, *, as_json: bool) -> None:
+    def __init__(self, session: Session, nodes: Sequence[str], copy: Copy, *, waits: bool, as_json: bool) -> None:
         super().__init__(nodes)
         self._output = Output() if as_json else None
         self._copied: dict[str, Copied] = {}
@@ -89,6 +89,8 @@ class _CopyToNodes(AtNodes):
             )
         except ConfigError as error:
             raise Failure(str(error), USAGE) from None
+        if not waits:
+            session.controller.watch(lambda event: give_up_unknown(self._all, event))
 
     async def run(self) -> int:
         """Copy to all of them; the exit code."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from zmesh import DestinationUnreachable, Event, Outcome, Outcomes, State, Target
+from zmesh import Outcome, State, Target
 from zmesh.errors import ConfigError
-from zmesh_cli.at_nodes import ROUTE_TIMEOUT, AtNodes, nodes_of
+from zmesh_cli.at_nodes import ROUTE_TIMEOUT, AtNodes, give_up_unknown, nodes_of
 from zmesh_cli.exit_codes import USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.run import Command
-from zmesh_cli.session import SETTLED, Session
+from zmesh_cli.session import Session
 from zmesh_cli.terminal import STDERR, STDOUT, Output, record
 
 MAX_LINE = 64 * 1024
@@ -72,7 +72,7 @@ class _Run(AtNodes):
         except ConfigError as error:
             raise Failure(str(error).replace("stop_after", "--stop-after"), USAGE) from None
         if not self._waits:
-            self._session.controller.watch(lambda event: _give_up_unknown(outcomes, event))
+            self._session.controller.watch(lambda event: give_up_unknown(outcomes, event))
         await self._follow(outcomes, table=fleet.group)
         if fleet.group:
             await self._show_groups()
@@ -116,13 +116,6 @@ class _Run(AtNodes):
             for data in (out, err):
                 assert isinstance(data, bytes)
                 await self._outputs[1].payload(data if not data or data.endswith(b"\n") else data + b"\n")
-
-
-def _give_up_unknown(outcomes: Outcomes, event: Event) -> None:
-    """Wait no longer for a node that has left the mesh, or that a node with settled routes has none to."""
-    if isinstance(event, DestinationUnreachable) and (event.reason == "gone" or event.settled >= SETTLED):
-        meant = f" (did you mean {event.near[0]!r}?)" if event.near else ""
-        outcomes.give_up(event.node, f"no route to {event.node!r}{meant}; {event.text or 'it has left the mesh'}")
 
 
 def _json(outcome: Outcome) -> str:

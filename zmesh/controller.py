@@ -342,10 +342,11 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
 
     def request_many(
         self,
-        nodes: Iterable[str] | str,
-        directive: str,
+        nodes: Iterable[str] | str | None = None,
+        directive: str = "",
         payload: PayloadLike = None,
         *,
+        tag: str | None = None,
         timeout: float | None = None,
         route_timeout: float | None = None,
         content_type: str | None = None,
@@ -354,7 +355,8 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
     ) -> Answers:
         """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
 
-        `nodes` are ids, or a target as `nodes` takes, such as `tag:gpu`. What goes wrong with one node is in its
+        `nodes` are ids, or a target as `nodes` takes, such as `tag:gpu`; in their place `tag` is for all that have it:
+        `mesh.request_many(directive="inventory:facts", tag="gpu")`. What goes wrong with one node is in its
         Answer, and keeps none of the others waiting. A node that is named twice is asked once. At most `limit` requests
         are at work at a time; those whose node can't be reached wait beside them. `timeout` in seconds is for each from
         its sending; `route_timeout`, `content_type` and `metadata` are as with `send`.
@@ -369,7 +371,7 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
         check_content_type(content_type)
         described = check_metadata(metadata)
         wanted: dict[str, None] = {}
-        for node in self._ids(nodes):
+        for node in self._ids(nodes, tag):
             check_node(node)
             wanted[node] = None
         again = requests.repeatable(payload)

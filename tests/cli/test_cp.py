@@ -90,6 +90,19 @@ def test_what_does_not_work_is_one_line_with_an_exit_code(fleet: Any, tmp_path: 
         assert code == 2 or said.count("\n") == 1
 
 
+def test_a_copy_does_not_wait_for_a_node_that_is_known_to_be_out_of_reach(
+    fleet: Any, tmp_path: Path, eventually: Any
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 1000)
+
+    def said() -> str:
+        return str(fleet.run("cp", source, "--to", "edge-1,edge-9", tmp_path / "there").stderr.decode())
+
+    eventually(lambda: "zmesh: no route to 'edge-9' (did you mean 'edge-" in said())
+    assert "2 nodes: 1 done, 1 unreachable" in said()
+
+
 def test_a_copy_to_several_nodes_ends_in_a_summary(fleet: Any, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"x" * 1000)

@@ -147,6 +147,16 @@ async def test_files_go_from_node_to_node(mesh: Mesh, tmp_path: Path) -> None:
         await mesh["desk"].copy("edge:/none", f"mid:{there}")
 
 
+async def test_nodes_without_a_route_take_no_place_of_those_that_can_be_copied_to(mesh: Mesh, tmp_path: Path) -> None:
+    source = written(tmp_path / "source", 1000)
+    nodes = [*(f"dead-{number}" for number in range(20)), "mid", "edge"]
+    async with mesh["desk"].copy_many(source, nodes, tmp_path / "there", max_parallel=1, route_timeout=600) as outcomes:
+        found = [await anext(outcomes) for _ in range(2)]
+        assert {each.node: each.state for each in found} == {"mid": zmesh.State.DONE, "edge": zmesh.State.DONE}
+        outcomes.give_up("dead-3", "it is gone")
+        assert (await anext(outcomes)).state == zmesh.State.UNREACHABLE
+
+
 async def test_a_copy_to_many_nodes_has_an_outcome_for_each(mesh: Mesh, tmp_path: Path) -> None:
     source = written(tmp_path / "source", 1000)
     outcomes = mesh["desk"].copy_many(source, ["mid", "edge", "dead"], tmp_path / "there", route_timeout=0.2)

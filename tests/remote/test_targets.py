@@ -101,6 +101,11 @@ async def test_a_request_goes_to_the_nodes_of_a_target():
         await mesh.settle()
         for target, nodes in (("tag:gpu,b", {"b", "d"}), ("!a,!b", {"c", "d"}), ("c", {"c"}), ("tag:none", set())):
             assert {answer.node async for answer in mesh["a"].request_many(target, "echo:echo")} == nodes
+        tagged = {answer.node async for answer in mesh["a"].request_many(directive="echo:echo", tag="gpu")}
+        assert tagged == set(mesh["a"].nodes(tag="gpu")) == {"d"}
+        for both in ({"nodes": ["b"], "tag": "gpu"}, {}):
+            with pytest.raises(zmesh.ConfigError, match="give either nodes"):
+                mesh["a"].request_many(directive="echo:echo", **both)
         with pytest.raises(zmesh.ConfigError, match="is no target"):
             mesh["a"].request_many("tag:", "echo:echo")
 

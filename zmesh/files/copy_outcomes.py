@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zmesh.errors import MeshError
 from zmesh.files.progress import Copied, OnProgress, Progress
 from zmesh.remote import Outcomes, Rules
 
-CopyTo: TypeAlias = "Callable[[str, OnProgress], Awaitable[Copied]]"
+if TYPE_CHECKING:
+    from zmesh.files.transfer import Transfer
+
+CopyTo: TypeAlias = "Callable[[str, OnProgress, Callable[[Transfer], None]], Awaitable[Copied]]"
 
 MIB = 1024 * 1024
 
@@ -22,6 +25,7 @@ class CopyOutcomes(Outcomes):
         self._copy = copy
         self._copied: dict[str, Copied] = {}
         self._progress: dict[str, Progress] = {}
+        self._transfers: dict[str, Transfer] = {}
 
     @property
     def copied(self) -> dict[str, Copied]:
@@ -35,9 +39,17 @@ class CopyOutcomes(Outcomes):
             return ""
         return f"{progress.done / MIB:.1f} of {progress.total / MIB:.1f} MiB, {progress.files} files"
 
+    def _waits_for_route(self, node: str) -> bool:
+        transfer = self._transfers.get(node)
+        return transfer is not None and transfer.waits_for_route
+
     async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
+        def begun(transfer: Transfer) -> None:
+            self._transfers[node] = transfer
+
         try:
-            self._copied[node] = await self._copy(node, lambda progress: self._progress.update({node: progress}))
+            self._copied[node] = await self._copy(node, lambda progress: self._progress.update({node: progress}), begun)
         finally:
+            self._transfers.pop(node, None)
             self._progress.pop(node, None)
         return 0, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from zmesh.errors import CopyFailed, NodeRestarted
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zmesh.files.copy_outcomes import CopyOutcomes
     from zmesh.files.places import Job, Place
     from zmesh.files.progress import Copied, OnProgress, Progress
+    from zmesh.files.transfer import Transfer
     from zmesh.remote import Word
 
 RULES = ("max_parallel", "canary", "stop_after", "per_node_timeout")
@@ -67,6 +68,16 @@ class Files(Requester):
         this one. Raises CopyFailed if anything was not copied, when all else
         was; NotAllowed; ConfigError for what is no place; and as `stream` does. Options are those of CopyOptions.
         """
+        return await self._copied(sources, destination, None, **options)
+
+    async def _copied(
+        self,
+        sources: Place | Iterable[Place],
+        destination: Place,
+        begun: Callable[[Transfer], None] | None,
+        **options: Unpack[CopyOptions],
+    ) -> Copied:
+        """As `copy`; `begun` is called with each transfer."""
         from zmesh.files.progress import Copied  # here: few programs copy files
         from zmesh.files.transfer import listed, plan
 
@@ -75,7 +86,7 @@ class Files(Requester):
         failures: list[str] = []
         failed = 0
         for each in jobs:
-            progress = await self._copy(each, **options)
+            progress = await self._copy(each, begun, **options)
             totals += progress.copied
             failures += progress.failures
             failed += progress.failed
@@ -107,8 +118,8 @@ class Files(Requester):
         for node in ids:
             plan(given, NodePath(node, path))
 
-        async def copy(node: str, on_progress: OnProgress) -> Copied:
-            return await self.copy(given, NodePath(node, path), on_progress=on_progress, **shared)
+        async def copy(node: str, on_progress: OnProgress, begun: Callable[[Transfer], None]) -> Copied:
+            return await self._copied(given, NodePath(node, path), begun, on_progress=on_progress, **shared)
 
         rules = {name: shared.pop(name) for name in RULES if name in shared}
         return CopyOutcomes(ids, copy, **rules)
@@ -116,6 +127,7 @@ class Files(Requester):
     async def _copy(
         self,
         job: Job,
+        begun: Callable[[Transfer], None] | None,
         *,
         recursive: bool = False,
         on_progress: OnProgress | None = None,
@@ -126,6 +138,8 @@ class Files(Requester):
 
         for attempt in range(ATTEMPTS):
             transfer = Transfer(self.stream, recursive, on_progress, route_timeout)
+            if begun is not None:
+                begun(transfer)
             try:
                 await transfer.make(job)
             except NodeRestarted:

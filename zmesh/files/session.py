@@ -16,11 +16,30 @@ if TYPE_CHECKING:
 READ, WRITE, GRANTED = "file:read", "file:write", "file:granted"
 
 
+class Waiting:
+    """The request of a copy that its node has not begun yet; None before and afterwards."""
+
+    __slots__ = ("request",)
+
+    def __init__(self) -> None:
+        self.request: ReplyStream | None = None
+
+    @property
+    def for_route(self) -> bool:
+        """Whether it waits because no route leads to its node."""
+        return self.request is not None and self.request.is_lost
+
+
 @asynccontextmanager
 async def session(
-    open_stream: OpenStream, node: str, directive: str, start: Mapping[str, Any], route_timeout: float | None
+    open_stream: OpenStream,
+    node: str,
+    directive: str,
+    start: Mapping[str, Any],
+    route_timeout: float | None,
+    waiting: Waiting | None = None,
 ) -> AsyncIterator[tuple[RecordReader, ReplyStream]]:
-    """The records of the node, and the request, which is written to.
+    """The records of the node, and the request, which is written to; `waiting` knows whether it has begun.
 
     Raises as the request does, also in the place of what its end has brought about in the block.
     """
@@ -29,7 +48,11 @@ async def session(
         node, directive, begin, route_timeout=route_timeout, buffered=False, writable=True
     )
     async with request as replies:
+        if waiting is not None:
+            waiting.request = replies
         reply = await anext(replies, None)
+        if waiting is not None:
+            waiting.request = None
         if reply is None:
             raise RemoteError(f"node {node!r} has ended the copy before its end", node=node)
         try:

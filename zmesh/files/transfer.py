@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmesh.errors import ConfigError, CopyFailed, RemoteError
 from zmesh.files import beneath
@@ -13,12 +14,15 @@ from zmesh.files.listing import Top
 from zmesh.files.places import Job, NodePath, Place, name_of
 from zmesh.files.progress import OnProgress, Progress, reason
 from zmesh.files.receiver import Receiver
-from zmesh.files.records import MAX_TEXT, EndedEarly, Kind, unpack
+from zmesh.files.records import MAX_TEXT, EndedEarly, Kind, RecordReader, unpack
 from zmesh.files.sender import Sender
-from zmesh.files.session import READ, WRITE, session
+from zmesh.files.session import READ, WRITE, Waiting, session
 from zmesh.files.target import Rules, Target
 from zmesh.runtime import ThreadPool
 from zmesh.serving import OpenStream
+
+if TYPE_CHECKING:
+    from zmesh.requests import ReplyStream
 
 
 class Transfer:
@@ -32,6 +36,12 @@ class Transfer:
         self._report = on_progress
         self._route_timeout = route_timeout
         self.progress = Progress()
+        self._waiting = Waiting()
+
+    @property
+    def waits_for_route(self) -> bool:
+        """Whether nothing has begun yet because no route leads to a node."""
+        return self._waiting.for_route
 
     async def make(self, job: Job) -> None:
         """Make it; what was not copied is in the progress. Raises CopyFailed if nothing can be, and as `stream`."""
@@ -48,12 +58,14 @@ class Transfer:
         finally:
             threads.close()
 
+    def _session(
+        self, node: str, directive: str, start: Mapping[str, Any]
+    ) -> AbstractAsyncContextManager[tuple[RecordReader, ReplyStream]]:
+        return session(self._open_stream, node, directive, start, self._route_timeout, self._waiting)
+
     async def _to(self, job: Job, tops: Sequence[Top]) -> None:
         node = job.node_to or ""
-        async with session(self._open_stream, node, WRITE, _destination(job), self._route_timeout) as (
-            records,
-            replies,
-        ):
+        async with self._session(node, WRITE, _destination(job)) as (records, replies):
             sender = Sender(
                 tops, recursive=self._recursive, records=records, send=replies.write, progress=self.progress,
                 on_progress=self._report, far=f"node {node!r}: ",
@@ -62,7 +74,7 @@ class Transfer:
 
     async def _from(self, job: Job, node: str, target: Target) -> None:
         start = {"paths": job.paths, "recursive": self._recursive}
-        async with session(self._open_stream, node, READ, start, self._route_timeout) as (records, replies):
+        async with self._session(node, READ, start) as (records, replies):
             receiver = Receiver(
                 target, Rules(), sender=node.encode(), records=records, send=replies.write, progress=self.progress,
                 on_progress=self._report, far=f"node {node!r}: ",
@@ -72,12 +84,12 @@ class Transfer:
     async def _between(self, job: Job, source: str, destination: str) -> None:
         """Have one node grant the files to the other, and that one fetch them."""
         wanted = {"paths": job.paths, "recursive": self._recursive, "reader": destination}
-        async with session(self._open_stream, source, READ, wanted, self._route_timeout) as (granted, _):
+        async with self._session(source, READ, wanted) as (granted, _):
             grant = await granted.next()
             if grant is None or grant.kind != Kind.GRANT:
                 raise EndedEarly(f"node {source!r} grants nothing")
             start = {**_destination(job), "from": {"node": source, "token": grant.body}}
-            async with session(self._open_stream, destination, WRITE, start, self._route_timeout) as (records, _):
+            async with self._session(destination, WRITE, start) as (records, _):
                 failures: list[str] = []
                 while (each := await records.next()) is not None and each.kind != Kind.FINISHED:
                     if each.kind == Kind.STATUS:

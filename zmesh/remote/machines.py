@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 from zmesh import requests
 from zmesh.arguments import check_timeout
+from zmesh.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -74,8 +75,12 @@ class Machines(requests.Requester):
         wanted = Target.of(target)
         return wanted.nodes({} if wanted.names_nodes else known())
 
-    def _ids(self, nodes: Iterable[str] | str) -> list[str]:
-        """The ids that a method for many nodes is given, as a list or as a target. Raises ConfigError."""
+    def _ids(self, nodes: Iterable[str] | str | None, tag: str | None = None) -> list[str]:
+        """The ids that a method for many nodes is given, as a list, as a target or as a tag. Raises ConfigError."""
+        if nodes is None or tag is not None:
+            if nodes is not None or tag is None:
+                raise ConfigError("give either nodes, as ids or as a target such as 'tag:gpu,!edge-9', or tag")
+            return self.nodes(tag=tag)
         return self.nodes(nodes) if isinstance(nodes, str) else list(nodes)
 
     @abstractmethod

@@ -180,10 +180,11 @@ class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
 
     def request_many(
         self,
-        nodes: Iterable[str] | str,
-        directive: str,
+        nodes: Iterable[str] | str | None = None,
+        directive: str = "",
         payload: PayloadLike = None,
         *,
+        tag: str | None = None,
         limit: int = LIMIT,
         **options: Unpack[RequestOptions],
     ) -> Iteration[Answer]:
@@ -192,8 +193,8 @@ class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
         As `zmesh.Controller.request_many` in all else.
         """
         mesh, node_thread = self._mesh, self._opened()
-        wanted = nodes if isinstance(nodes, str) else list(nodes)
-        begin = in_the_loop(lambda: mesh.request_many(wanted, directive, payload, limit=limit, **options))
+        wanted = nodes if nodes is None or isinstance(nodes, str) else list(nodes)
+        begin = in_the_loop(lambda: mesh.request_many(wanted, directive, payload, tag=tag, limit=limit, **options))
         answers = node_thread.do(begin)
         return self._iterating(Iteration(node_thread, aiter(answers), answers.aclose))
 

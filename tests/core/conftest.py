@@ -51,6 +51,7 @@ class FakeForwarding:
         self.next_hops = {name: NextHop(1, incarnation, False) for name, incarnation in dict(next_hops).items()}
         self.hops = {}
         self.left = set()
+        self.blocked = ""
         self.effects = []
 
     def next_hop(self, destination):
@@ -62,6 +63,9 @@ class FakeForwarding:
     def originate(self, destination, kind, head, body, link=None):
         assert link in (None, self.next_hops[destination].link)
         self.effects.append(Sent(destination, kind, READERS[kind](head), body))
+
+    def describe_block(self, destination):
+        return self.blocked
 
     def emit(self, effect):
         self.effects.append(effect)

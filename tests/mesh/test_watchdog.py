@@ -17,10 +17,10 @@ from zmesh.core.wire import Kind
 from zmesh.runtime.watchdog import StackLocation, Watchdog, stack_location, watchdogs
 from zmesh.testing import Mesh, eventually
 from zmesh.transport import blocked_loop
-from zmesh.transport.blocked_loop import KEEPALIVE
 from zmesh.transport.gate import Gate
 
 HEARTBEAT = 1.0
+KEEPALIVE = wire.encode_keepalive("its event loop has been blocked for 3 s in t:f (f.py:1)")
 BLOCK = 4.5 * HEARTBEAT
 """Seconds: half as long again as a silent link lives."""
 
@@ -99,6 +99,21 @@ async def test_a_node_that_stays_blocked_is_let_go_and_its_neighbours_know_why(h
         lost = [report for report in heard if report.event == "link_lost"]
         assert lost[0].detail.startswith("they left: its event loop has been blocked for")
         assert "t:blocks (" in lost[0].detail
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+async def test_a_timeout_during_a_block_names_what_blocks_the_node(hub, hops):
+    async with blockable(hub), contextlib.AsyncExitStack() as stack:
+        client = hub
+        if hops == 2:
+            client = await stack.enter_async_context(
+                zmesh.Controller(node_id="far", heartbeat=HEARTBEAT, peers=hub.listening)
+            )
+            await client.wait_for("busy", timeout=WITHIN)
+        with pytest.raises(zmesh.TimedOut) as caught:
+            await client.request("busy", "t:blocks", str(2 * BLOCK), timeout=BLOCK)
+        assert "node 'busy': its event loop has been blocked for" in str(caught.value)
+        assert "t:blocks (" in str(caught.value)
 
 
 async def test_a_leaf_that_blocks_its_own_loop_still_gets_its_replies(hub):
@@ -252,6 +267,7 @@ def test_a_keepalive_asks_for_nothing():
     packet = wire.read_packet(KEEPALIVE)
     assert packet.kind == Kind.RESEND
     assert wire.decode_resend(packet.head) == wire.Resend(False, False)
+    assert wire.decode_keepalive(packet.body) == "its event loop has been blocked for 3 s in t:f (f.py:1)"
 
 
 # --- the gate -------------------------------------------------------------------------------------------------------

@@ -447,10 +447,8 @@ class Engine(View):
     def _on_link_frame(self, link: Link, packet: Packet, now: float) -> None:
         if packet.kind not in ROUTING_KINDS or link.state is not State.UP:
             self._adjacency.follow(self.neighbours.on_frame(link, packet, now), now)
-        elif self.leaf or link.leaf:
-            self.forwarding.emit(Report("frame_dropped", link.node, link.id, "leaf_has_no_tables"))
         else:
-            self._routing_frames.on_frame(link, packet.kind, packet.head, now)
+            self._routing_frames.on_frame(link, packet, now)
 
     # -- inside: the end of a stimulus ---------------------------------------------------------------------------
 

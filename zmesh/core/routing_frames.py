@@ -5,10 +5,11 @@ from __future__ import annotations
 from zmesh.core import wire
 from zmesh.core.adjacency import Adjacency
 from zmesh.core.delivery import Delivery
+from zmesh.core.effects import Report
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.neighbours import MIN_RESENT, Link
 from zmesh.core.routing import Routing
-from zmesh.core.wire import Kind, WireError
+from zmesh.core.wire import Kind, Packet, WireError
 
 KINDS = (
     Kind.UPDATE,
@@ -32,10 +33,16 @@ class RoutingFrames:
         self._delivery = delivery
         self._adjacency = adjacency
 
-    def on_frame(self, link: Link, kind: int, head: bytes, now: float) -> None:
+    def on_frame(self, link: Link, packet: Packet, now: float) -> None:
         """Process a frame of routing. Raises WireError for one that can't be read, RateExceeded."""
-        routing, limiter = self._routing, link.limiter
-        match kind:
+        routing, limiter, head = self._routing, link.limiter, packet.head
+        if packet.kind == Kind.RESEND and packet.body:
+            self._forwarding.set_blocked(link.id, wire.decode_keepalive(packet.body))
+            return
+        if self._forwarding.leaf or link.leaf:
+            self._forwarding.emit(Report("frame_dropped", link.node, link.id, "leaf_has_no_tables"))
+            return
+        match packet.kind:
             case Kind.UPDATE:
                 update = wire.decode_update(head)
                 limiter.spend("route_entries", 1 + len(update.entries))

@@ -21,9 +21,6 @@ STILL_BLOCKED_AFTER = 5.0
 LINKS_KEPT = 30.0
 """Seconds of a block for which links are kept alive. After that GOODBYE is sent to the neighbours, with the reason."""
 
-KEEPALIVE = wire.encode_link(Kind.RESEND, wire.Resend(False, False))
-"""A frame that asks for nothing, but shows that the node is there. It needs no table of the engine."""
-
 
 class BlockedLoopKeepalive:
     """Sends keepalives on the links of one node while its event loop is blocked, and reports the block."""
@@ -40,9 +37,9 @@ class BlockedLoopKeepalive:
         """Show the neighbours that the node is there; after LINKS_KEPT say goodbye to them."""
         heartbeat, now = self._engine.heartbeat, time.monotonic()
         if seconds >= heartbeat / 2 and now - self._kept >= heartbeat / 2 and not self._let_go:
-            frames = KEEPALIVE
+            text = f"its event loop has been blocked for {seconds:.0f} s in {where.text[:1000]}"
+            frames = wire.encode_keepalive(text)  # needs no table of the engine
             if seconds > LINKS_KEPT:
-                text = f"its event loop has been blocked for {seconds:.0f} s in {where.text[:1000]}"
                 frames = wire.encode_link(Kind.GOODBYE, wire.Goodbye(text))
             links = [link.id for link in self._engine.links()]
             if self._transport.send_from_thread(links, frames):

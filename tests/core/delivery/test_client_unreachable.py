@@ -1,19 +1,25 @@
 """Client whose recipient is out of reach, and what is said of them when they end for that."""
 
+import re
+
 import pytest
 
 from tests.core.delivery.delivery_harness import (
     ID,
+    OTHER,
+    REPLIES,
     REQUEST,
     ROUTE_TIMEOUT,
     acknowledged,
     answer,
     deliveries,
     final,
+    request,
     sent,
 )
 from zmesh.core import wire
 from zmesh.core.delivery.client import FIRST_PROBE_DELAY
+from zmesh.core.delivery.client_exchange import ClientState
 from zmesh.core.delivery.congestion import CHUNK
 from zmesh.core.delivery.exchange import SILENCE_TIMEOUT
 from zmesh.core.delivery.peers import PROBE_LIMIT
@@ -88,7 +94,8 @@ def test_a_request_whose_route_stays_lost_ends_and_a_cancel_is_sent_if_it_can_be
     assert (
         final(
             "unreachable",
-            "no route to 'b' after 31 s; nothing was heard of the request since it left 'a'; a hint about b",
+            "no route to 'b' after 31 s, lost 30 s ago; nothing was heard of the request since it left 'a'"
+            "; a hint about b",
         )
         in effects
     )
@@ -103,7 +110,8 @@ def test_a_route_that_is_lost_twice_counts_from_the_first_loss(side):
     assert deliveries(effects) == [
         final(
             "unreachable",
-            "no route to 'b' after 31 s; nothing was heard of the request since it left 'a'; a hint about b",
+            "no route to 'b' after 31 s, lost 30 s ago; nothing was heard of the request since it left 'a'"
+            "; a hint about b",
         )
     ]
 
@@ -185,7 +193,7 @@ def test_an_error_names_the_last_node_on_the_path_and_what_it_knows(side, near, 
     side.on_unreachable(near=near, now=1.0)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
     assert deliveries(effects) == [
-        final("unreachable", f"no route to 'b' after 31 s; the last node on the way was 'm'{text}")
+        final("unreachable", f"no route to 'b' after 31 s, lost 30 s ago; the last node on the way was 'm'{text}")
     ]
 
 
@@ -193,13 +201,19 @@ def test_an_error_without_an_unreachable_names_the_neighbour_the_request_was_sen
     side.forwarding.hops[1] = "m"
     side.call(timeout=2.0)
     assert deliveries(side.tick(2.0)) == [
-        final("timed_out", "no final reply from 'b' within 2 s; the last node on the way was 'm'")
+        final(
+            "timed_out",
+            "no final reply from 'b' within 2 s; the last node on the way was 'm'; it was sent 2 times without an ack",
+        )
     ]
     side.call()
     side.on_route_lost(now=3.0)
     effects = [effect for _, effect in side.run(3.0, 3.0 + ROUTE_TIMEOUT)]
     assert (
-        final("unreachable", "no route to 'b' after 33 s; the last node on the way was 'm'; a hint about b") in effects
+        final(
+            "unreachable", "no route to 'b' after 33 s, lost 30 s ago; the last node on the way was 'm'; a hint about b"
+        )
+        in effects
     )
 
 
@@ -211,7 +225,7 @@ def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
         side.on_route(now=1.0)
     side.on_route_lost(now=2.0)
     assert deliveries(side.tick(9.0)) == [
-        final("timed_out", "no route to 'b' after 9 s; the last node on the way was 'n'; a hint about b")
+        final("timed_out", "no route to 'b' after 9 s, lost 7 s ago; the last node on the way was 'n'; a hint about b")
     ]
 
 
@@ -224,7 +238,7 @@ def test_an_error_says_that_the_server_had_the_request_if_that_is_known(side, si
         side.on_ack(1)
     side.on_unreachable(now=1.0)
     side.on_route_lost(now=2.0)
-    assert final("timed_out", "no route to 'b' after 9 s; the request had reached 'b'") in side.tick(9.0)
+    assert final("timed_out", "no route to 'b' after 9 s, lost 8 s ago; the request had reached 'b'") in side.tick(9.0)
 
 
 def test_an_unreachable_of_this_node_itself_adds_nothing_to_what_it_knows(side):
@@ -234,7 +248,8 @@ def test_an_unreachable_of_this_node_itself_adds_nothing_to_what_it_knows(side):
     assert deliveries(effects) == [
         final(
             "unreachable",
-            "no route to 'b' after 31 s; nothing was heard of the request since it left 'a'; a hint about b",
+            "no route to 'b' after 31 s, lost 30 s ago; nothing was heard of the request since it left 'a'"
+            "; a hint about b",
         )
     ]
 
@@ -243,6 +258,7 @@ def test_a_timeout_names_the_last_node_that_is_known_to_have_the_request(side):
     side.call(timeout=5.0)
     effects = [effect for _, effect in side.run(0.0, 5.0)]
     text = "no final reply from 'b' within 5 s; nothing was heard of the request since it left 'a'"
+    text += "; it was sent 3 times without an ack"
     assert deliveries(effects) == [final("timed_out", text)]
 
 
@@ -251,8 +267,82 @@ def test_a_route_that_is_lost_after_the_request_arrived_does_not_hide_that(side)
     side.on_ack(1, now=0.1)
     side.on_route_lost(now=1.0)
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
-    text = "no route to 'b' after 31 s; the request had reached 'b'; a hint about b"
+    text = "no route to 'b' after 31 s, lost 30 s ago; the request had reached 'b'; a hint about b"
     assert deliveries(effects) == [final("unreachable", text)]
+
+
+# --- what held a request back until its time was over --------------------------------------------------------------
+
+BLOCKED = "node 'b': its event loop has been blocked for 3 s in t:f (f.py:1)"
+
+
+def timed_out(side, seconds=5.0):
+    """The error of the only request, whose timeout ends then, with everything before it."""
+    [end] = deliveries([effect for _, effect in side.run(0.0, seconds)])
+    assert end.eof.reason == "timed_out"
+    return end.eof.error
+
+
+def test_a_timeout_names_the_block_of_the_next_hop(side):
+    side.call(timeout=5.0)
+    side.forwarding.blocked = BLOCKED
+    assert timed_out(side).endswith(f"since it left 'a'; {BLOCKED}")
+
+
+def test_a_timeout_names_the_block_that_a_forwarder_has_sent_back_and_the_route_stays(side):
+    side.call(timeout=5.0)
+    side.delivery.on_returned(REQUEST, 0, wire.Unreachable(Kind.CHUNK, "blocked", "m", "b", (), 0.0, BLOCKED), 0.5)
+    side.done()
+    assert side.delivery.client.get(ID).state is ClientState.OPEN
+    assert not side.delivery.client.get(ID).cannot_have_arrived()
+    assert timed_out(side).endswith(f"; {BLOCKED}")
+
+
+def test_an_ack_ends_the_block_that_was_sent_back(side):
+    side.call(timeout=5.0)
+    side.on_unreachable("blocked", text=BLOCKED, now=0.5)
+    side.on_ack(1, now=1.0)
+    assert timed_out(side) == "no final reply from 'b' within 5 s; the request had reached 'b'"
+
+
+def test_a_block_that_is_sent_back_about_a_reply_is_ignored(side):
+    side.on_chunk(request())
+    side.reply(b"x", last=False)
+    side.on_unreachable("blocked", stream=REPLIES, text=BLOCKED)
+    assert side.delivery.server.get(ID).unreachable_since is None
+
+
+def test_a_timeout_names_a_full_link(side):
+    side.forwarding.hops[1] = "m"
+    side.forwarding.open("b", 2, lagging=True)
+    side.call(timeout=5.0)
+    assert timed_out(side).endswith("the request has not left 'a'; the link to 'm' is full")
+
+
+def test_a_timeout_says_that_the_server_has_stopped_reading(side):
+    side.call(bytes(100_000), last=False, timeout=5.0)
+    side.on_ack(1, limit=0)
+    side.feed(bytes(2_000_000), last=True)
+    for sequence in range(2, 200):
+        side.on_ack(sequence)
+    assert timed_out(side).endswith("; 'b' has stopped reading the payload, and its window is full")
+
+
+def test_a_timeout_names_the_congestion_window_that_the_payload_waits_for(side):
+    side.call(bytes(2_000_000), timeout=5.0, id=OTHER)
+    side.call(bytes(2_000_000), timeout=0.05)
+    assert timed_out(side, 0.05).endswith("; the rest of the payload waits for what is on the way to 'b'")
+
+
+def test_a_timeout_counts_the_copies_that_were_sent_without_an_ack(side):
+    side.call(timeout=5.0)
+    assert re.search(r"; it was sent \d times without an ack$", timed_out(side))
+
+
+def test_a_timeout_says_that_the_program_has_not_ended_its_payload(side):
+    side.call(b"x", last=False, timeout=5.0)
+    side.on_ack(1)
+    assert timed_out(side).endswith("; its payload has not ended here")
 
 
 # --- nodes that have left -----------------------------------------------------------------------------------------
@@ -263,7 +353,7 @@ def test_a_request_that_times_out_after_its_server_has_left_is_unreachable(side,
     side.call(timeout=9.0)
     side.on_ack(1)
     side.on_unreachable(reason, text="'b' left 2 s ago, last heard by 'n'", now=1.0)
-    text = "no route to 'b' after 9 s; the request had reached 'b'; 'b' left 2 s ago, last heard by 'n'"
+    text = "no route to 'b' after 9 s, lost 8 s ago; the request had reached 'b'; 'b' left 2 s ago, last heard by 'n'"
     assert final("unreachable", text) in side.tick(9.0)
 
 
@@ -273,9 +363,9 @@ def test_a_request_that_times_out_after_this_node_saw_its_server_leave_is_unreac
     side.on_unreachable(text="something older", now=0.5)
     side.on_route_lost(now=1.0)
     side.forwarding.left.add("b")
-    assert final("unreachable", "no route to 'b' after 9 s; the request had reached 'b'; a hint about b") in side.tick(
-        9.0
-    )
+    assert final(
+        "unreachable", "no route to 'b' after 9 s, lost 8.5 s ago; the request had reached 'b'; a hint about b"
+    ) in side.tick(9.0)
 
 
 def test_what_a_forwarder_knows_is_part_of_the_error_and_of_the_report(side):
@@ -283,7 +373,7 @@ def test_what_a_forwarder_knows_is_part_of_the_error_and_of_the_report(side):
     (report,) = side.on_unreachable(text="'b' was never known to 'm'", now=1.0)
     assert report.text == "'b' was never known to 'm'"
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
-    text = "no route to 'b' after 31 s; the last node on the way was 'm'; 'b' was never known to 'm'"
+    text = "no route to 'b' after 31 s, lost 30 s ago; the last node on the way was 'm'; 'b' was never known to 'm'"
     assert deliveries(effects) == [final("unreachable", text)]
 
 

@@ -227,6 +227,10 @@ class Client:
             if not exchange.outbound.unacked:
                 self._sender.wake_after(exchange, FIRST_PROBE_DELAY, now)
 
+    def on_blocked(self, message_id: MessageId, note: wire.Unreachable) -> None:
+        """The event loop of a node on the way, or of the server, is blocked: kept for the text of an error."""
+        self._exchanges[message_id].last_note = note
+
     def on_restart(self, message_id: MessageId, now: float) -> None:
         """The server has a new incarnation, which does not know the request."""
         exchange = self._exchanges[message_id]
@@ -328,6 +332,7 @@ class Client:
         is_unreachable = exchange.unreachable_since is not None
         if exchange.deadline is not None and exchange.deadline <= now:
             text = f"no final reply from {exchange.address!r} within {waited:.3g} s{self._progress(exchange)}"
+            text += self._obstacle(exchange)
             reason = "unreachable" if is_unreachable and self._has_left(exchange) else "timed_out"
             self._end(exchange, reason, self._no_route(exchange, waited, now) if is_unreachable else text, now)
         elif exchange.cancelled_at is not None and exchange.cancelled_at + CANCEL_TIMEOUT <= now:
@@ -346,6 +351,9 @@ class Client:
 
     def _no_route(self, exchange: ClientExchange, waited: float, now: float) -> str:
         text = f"no route to {exchange.address!r} after {waited:.3g} s"
+        lost_at = exchange.unreachable_since
+        if lost_at is not None and lost_at > exchange.opened_at:
+            text += f", lost {now - lost_at:.3g} s ago"
         if self.contested:
             return f"{text}; another node is called {self._forwarding.node!r} as well, and gets what is for this one"
         note = exchange.last_note
@@ -358,7 +366,7 @@ class Client:
         note, here = exchange.last_note, self._forwarding.node
         if exchange.request_number not in exchange.peer.unacked_requests or exchange.inbound.expected:
             return f"; the request had reached {exchange.address!r}"
-        if note is not None and note.at != here:
+        if note is not None and note.at != here and note.reason != "blocked":
             likely = f" (did you mean {note.near[0]!r}?)" if note.near else ""
             return f"; the last node on the way was {note.at!r}{likely}"
         if not exchange.outbound.next:
@@ -367,6 +375,27 @@ class Client:
         if neighbour in (None, exchange.address.partition("@")[0]):
             return f"; nothing was heard of the request since it left {here!r}"
         return f"; the last node on the way was {neighbour!r}"
+
+    def _obstacle(self, exchange: ClientExchange) -> str:
+        """What holds the request back, as far as it is known here, for the text of an error."""
+        note, outbound, forwarding = exchange.last_note, exchange.outbound, self._forwarding
+        if note is not None and note.reason == "blocked":
+            return f"; {note.text}"
+        if blocked := forwarding.describe_block(exchange.address):
+            return f"; {blocked}"
+        if outbound.is_finished:
+            return ""
+        hop = forwarding.next_hop(exchange.address)
+        if hop is not None and hop.lagging:
+            return f"; the link to {forwarding.neighbour(hop.link)!r} is full"
+        if outbound.is_flow_blocked:
+            return f"; {exchange.address!r} has stopped reading the payload, and its window is full"
+        if exchange.peer.path.is_waiting(exchange):
+            return f"; the rest of the payload waits for what is on the way to {exchange.address!r}"
+        sent = max((chunk.transmissions for chunk in outbound.unacked.values()), default=0)
+        if sent > 1:
+            return f"; it was sent {sent} times without an ack"
+        return "" if outbound.complete or outbound.unacked else "; its payload has not ended here"
 
     def _end(self, exchange: ClientExchange, reason: str, text: str, now: float) -> None:
         """End an exchange with a last reply made here; the server gets a CANCEL, if it may be at work."""

@@ -204,7 +204,9 @@ class Delivery:
     def on_returned(self, stream: Stream, sequence: int, note: wire.Unreachable, now: float) -> None:
         """A chunk of this stream came back: a forwarder had no route, or its queue was full."""
         exchange = self._get(stream)
-        if exchange is not None:
+        if exchange is not None and note.reason == "blocked":
+            self.on_unreachable(stream, note, now)
+        elif exchange is not None:
             refused = note.reason == "full"
             self._sender.on_returned(exchange, sequence, now, refused=refused)
             if not refused:
@@ -213,7 +215,12 @@ class Delivery:
     def on_unreachable(self, stream: Stream, note: wire.Unreachable, now: float) -> None:
         """A forwarder had no route for a frame of this stream, or the peer has restarted."""
         exchange = self._get(stream)
-        if exchange is not None and exchange.address == note.destination:  # else it is over, or its leaf has moved
+        if exchange is None or exchange.address != note.destination:  # it is over, or its leaf has moved
+            return
+        if note.reason == "blocked":  # it was passed on
+            if stream.request:
+                self.client.on_blocked(stream.message_id, note)
+        else:
             self._table(stream).on_unreachable(stream.message_id, note, now)
 
     # -- routes and links ----------------------------------------------------------------------------------------

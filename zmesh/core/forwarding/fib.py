@@ -3,8 +3,8 @@
 Routing selects a next hop for every destination (the RIB, `routing.routes`). The engine enters each change of it here,
 and the shell passes packets on by this table alone, without a stimulus of the engine, as routers separate the control
 plane from the forwarding plane (RFC 3746). It decides nothing of its own: whatever is not the plain case (no route, the
-ttl has ended, the packet is for or from this node or a leaf, something waits for the link, a neighbour that is suspect
-or sends garbage) it leaves to the engine.
+ttl has ended, the packet is for or from this node or a leaf, something waits for the link, a neighbour that is suspect,
+blocked or sends garbage) it leaves to the engine.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class Fib:
         (egress, queue), onward = found
         ingress = self._ingress.get(link)
         if ingress is None or ingress.suspect or ingress.strikes or queue.full or queue.size_bytes:
+            return None
+        if queue.is_watched:
             return None
         ingress.heard = now
         return egress, onward

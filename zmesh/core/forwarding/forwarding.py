@@ -18,7 +18,7 @@ from zmesh.core.forwarding.end_to_end import EndToEnd
 from zmesh.core.forwarding.fib import Fib, Ingress
 from zmesh.core.forwarding.hints import Hints
 from zmesh.core.forwarding.key_exchanges import KeyExchanges, Waiting
-from zmesh.core.forwarding.queues import BULK, Queue
+from zmesh.core.forwarding.queues import BULK, Port, Queue
 from zmesh.core.forwarding.sealing import Sealing
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, LinkId, NodeId
@@ -42,22 +42,6 @@ class NextHop(NamedTuple):
 
 # Spares a call of Python code for each frame.
 _next_hop = cast("Callable[[tuple[LinkId, int, bool]], NextHop]", partial(tuple.__new__, NextHop))
-
-
-class Port:
-    """The forwarding state of one link: its queue, and the node at its other end once that has sent its HELLO.
-
-    `seals`: the node is a leaf with a certificate of its own, which seals for itself. `error_frames` limits the
-    UNREACHABLEs and EXPIREDs about frames of this link (as RFC 1812 section 4.3.2.8 does).
-    """
-
-    __slots__ = ("error_frames", "leaf", "node", "queue", "seals")
-
-    def __init__(self, error_frames: TokenBucket) -> None:
-        self.node: NodeId | None = None
-        self.leaf = self.seals = False
-        self.queue = Queue()
-        self.error_frames = error_frames
 
 
 class Forwarding:
@@ -204,6 +188,18 @@ class Forwarding:
         """True if so much waits for a link that streams should wait, too."""
         return self._ports[link].queue.size_bytes >= LAGGING_BYTES
 
+    def set_blocked(self, link: LinkId, text: str) -> None:
+        """The event loop of the neighbour is blocked in `text`, or (empty) it is not any more."""
+        port = self._ports.get(link)
+        if port is not None and port.blocked != text:
+            port.set_blocked(text)
+
+    def describe_block(self, destination: Address) -> str:
+        """What the next hop to a destination is blocked in, for the text of an error; empty if it is not."""
+        link = self.egress(destination)
+        port = self._ports.get(link) if link is not None else None
+        return f"node {port.node!r}: {port.blocked}" if port is not None and port.blocked else ""
+
     def enqueue(self, link: LinkId, frames: Frames, kind: int = 0, source: str = "", destination: str = "") -> None:
         """Send frames on a link, or queue them if it is full: chunks by source and destination, all else as control."""
         port = self._ports.get(link)
@@ -347,14 +343,16 @@ class Forwarding:
             self.emit(Report("frame_dropped", port.node, link, "leaf_forwards_nothing"))
         elif route.ttl <= 1:
             self.emit(Report("expired", route.host, link, route.source))
-            if _may_answer(port, now):
+            if port.may_answer(now):
                 self._send_expired(route)
         elif (out := self._egress(route.destination, route.host)) is None:
             self.emit(Report("frame_dropped", route.host, link, "no_route"))
-            if _may_answer(port, now):
+            if port.may_answer(now):
                 self.send_unreachable(route, now)
         elif (onward := self._onward(port, out, route, frames, now)) is not None:
             self.enqueue(out, onward, route.kind, route.source, route.destination)
+            if self._ports[out].blocked and route.kind in (Kind.CHUNK, Kind.ACK) and port.may_answer(now):
+                self._send_blocked(route)
 
     def _is_for_leaf(self, route: Packet) -> bool:
         """Whether a packet for a leaf that seals for itself is to be passed on as it is."""
@@ -440,6 +438,12 @@ class Forwarding:
             head = wire.encode(wire.Unreachable(route.kind, "full", self.node, route.destination, (), 0.0))
             self._send_back(Kind.UNREACHABLE, head, route)
 
+    def _send_blocked(self, route: Packet) -> None:
+        """Send an UNREACHABLE about a packet that was passed on to a neighbour whose event loop is blocked."""
+        text = self.describe_block(route.destination)[: wire.MAX_TEXT]
+        head = wire.encode(wire.Unreachable(route.kind, "blocked", self.node, route.destination, (), 0.0, text))
+        self._send_back(Kind.UNREACHABLE, head, route)
+
     def _send_back(self, kind: Kind, head: bytes, route: Packet) -> None:
         if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK, Kind.KEY_EXCHANGE) or len(route.head) > MAX_RETURNED:
             return
@@ -467,11 +471,3 @@ class Forwarding:
             self.sealing.check()
         for port in self._ports.values():
             port.queue.check()
-
-
-def _may_answer(port: Port, now: float) -> bool:
-    """Take a token for an UNREACHABLE or EXPIRED about a frame of this port; False if there is none."""
-    if not port.error_frames.has(now):
-        return False
-    port.error_frames.spend(1)
-    return True

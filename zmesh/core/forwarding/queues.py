@@ -12,6 +12,8 @@ from __future__ import annotations
 import heapq
 from collections import deque
 
+from zmesh.core.limits import TokenBucket
+from zmesh.core.message import NodeId
 from zmesh.core.wire import Frames, size_of
 
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
@@ -40,7 +42,7 @@ class _Waiting:
 class Queue:
     """The queue of one link; empty unless the link is full, or was lately."""
 
-    __slots__ = ("_control", "_flows", "_given_back", "_returned", "_sizes", "full", "size_bytes")
+    __slots__ = ("_control", "_flows", "_given_back", "_returned", "_sizes", "full", "is_watched", "size_bytes")
 
     def __init__(self) -> None:
         self._returned: deque[Frames] = deque()
@@ -49,6 +51,8 @@ class Queue:
         self._flows: dict[Flow, _Waiting] = {}
         self._sizes: list[tuple[int, Flow]] = []
         self.full = False
+        self.is_watched = False
+        """Whether the engine looks at all packets for this link, though it takes them."""
         self.size_bytes = 0
 
     def __bool__(self) -> bool:
@@ -145,3 +149,33 @@ class Queue:
         if not waiting.frames:
             del self._flows[flow]
         return frames
+
+
+class Port:
+    """The forwarding state of one link: its queue, and the node at its other end once that has sent its HELLO.
+
+    `seals`: the node is a leaf with a certificate of its own, which seals for itself. `error_frames` limits the
+    UNREACHABLEs and EXPIREDs about frames of this link (as RFC 1812 section 4.3.2.8 does). `blocked`: what the event
+    loop of the node is blocked in, empty if it is not.
+    """
+
+    __slots__ = ("blocked", "error_frames", "leaf", "node", "queue", "seals")
+
+    def __init__(self, error_frames: TokenBucket) -> None:
+        self.node: NodeId | None = None
+        self.leaf = self.seals = False
+        self.queue = Queue()
+        self.error_frames = error_frames
+        self.blocked = ""
+
+    def may_answer(self, now: float) -> bool:
+        """Take a token for an UNREACHABLE or EXPIRED about a frame of this port; False if there is none."""
+        if not self.error_frames.has(now):
+            return False
+        self.error_frames.spend(1)
+        return True
+
+    def set_blocked(self, text: str) -> None:
+        """The event loop of the node is blocked in `text`, or (empty) it is not any more."""
+        self.blocked = text
+        self.queue.is_watched = bool(text)

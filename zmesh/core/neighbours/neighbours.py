@@ -205,6 +205,7 @@ class Neighbours:
             return None
         match packet.kind:
             case Kind.PROBE:
+                self._forwarding.set_blocked(link.id, "")
                 self._keepalive.answer(link, wire.decode_probe(packet.head))
             case Kind.ECHO:
                 self._on_echo(link, wire.decode_echo(packet.head), now)

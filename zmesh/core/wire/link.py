@@ -49,7 +49,7 @@ from zmesh.core.wire.limits import (
     U64,
     VERSION,
 )
-from zmesh.core.wire.packet import Frames, Kind, encode_link
+from zmesh.core.wire.packet import Frames, Kind, encode_link, encode_packet
 
 FULL_BEGIN = 1
 FULL_END = 2
@@ -386,6 +386,16 @@ def decode_seqno_requests(head: bytes) -> list[SeqnoRequest]:
         below = (read_int(seqno, U63), read_int(distance, INFINITY))
         requests.append(SeqnoRequest(read_node(destination), *below, read_int(hops_left, MAX_TTL)))
     return requests
+
+
+def encode_keepalive(text: str = "") -> Frames:
+    """A RESEND that requests nothing; `text` says what the event loop of its sender is blocked in."""
+    return encode_packet(Kind.RESEND, "", "", pack(Resend(False, False)), text.encode(errors="replace")[:MAX_TEXT])
+
+
+def decode_keepalive(body: bytes) -> str:
+    """The text of a keepalive: empty if its sender is not blocked, or is of a version that does not say so."""
+    return bytes(body[:MAX_TEXT]).decode(errors="replace")
 
 
 def decode_resend(head: bytes) -> Resend:

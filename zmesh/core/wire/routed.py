@@ -294,8 +294,9 @@ def decode_cancel(head: bytes) -> Cancel:
 
 class Unreachable(NamedTuple):
     """The node `at` could not forward a frame of `kind` to `destination`; the body is that frame's head. `reason` is
-    `no_route`, `left` (there was a route), `gone` (a leaf that left), `restarted`, or `full`; `near`: known ids similar
-    to the destination, `text`: details for the text of an error."""
+    `no_route`, `left` (there was a route), `gone` (a leaf that left), `restarted`, `full`, or `blocked` (it was passed
+    on to a neighbour whose event loop is blocked); `near`: known ids similar to the destination, `text`: details for
+    the text of an error."""
 
     kind: int
     reason: str

@@ -158,6 +158,7 @@ GIVEN = {
     "plugins": ('{"http": {"read_timeout": 5}}', {"http": {"read_timeout": 5}}),
     "log_level": ("info", "info"),
     "log_format": ("json", "json"),
+    "tracing": ("true", True),
     "metrics": ("127.0.0.1:9464", {"address": "127.0.0.1:9464"}),
 }
 WRONG = {
@@ -182,6 +183,7 @@ WRONG = {
     "log_level": "loud",
     "log_format": "xml",
     "metrics": "[]",
+    "tracing": "some",
 }
 
 

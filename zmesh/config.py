@@ -45,7 +45,7 @@ LISTS_OF_TABLES = {"forward": "tcp", "expose": "tcp"}
 """Lists of tables of a file that are settings of plugins: `[[forward]]` is `[[plugins.tcp.forward]]`."""
 MAX_TAGS = 32
 """Tags that a node may give itself."""
-_BOOLEANS = ("ephemeral", "insecure")
+_BOOLEANS = ("ephemeral", "insecure", "tracing")
 AUTO = "auto"
 """As `identity`: that of the current context, if there is one."""
 NONE = "none"
@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         log_level: str
         log_format: str
         metrics: Mapping[str, object] | str
+        tracing: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +124,7 @@ class Config:
     `log_level`          what `zmesh node` logs: `error`, `warning`, `info` or `debug`.
     `log_format`         how `zmesh node` logs: `text`, or `json`, one object a line.
     `metrics`            for Prometheus: `address`, `textfile`, `interval`; as a text one of the first two.
+    `tracing`            make OpenTelemetry spans of requests.
     `file`               the TOML file that these settings come from, which errors name; no setting itself.
 
     Raises ConfigError if a value is of the wrong type or out of its limits.
@@ -149,6 +151,7 @@ class Config:
     log_level: str = "warning"
     log_format: str = "text"
     metrics: Mapping[str, object] | str = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    tracing: bool = False
     file: str | None = dataclasses.field(default=None, repr=False, compare=False)
     _sources: Sources | None = dataclasses.field(default=None, repr=False, compare=False)
 

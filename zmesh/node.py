@@ -120,11 +120,7 @@ class Node:
             from zmesh.operate import Inspection
 
             self.inspection = Inspection(self, self.observation.keep_history(), limits)
-        self._exporter: Exporter | None = None
-        if config.metrics and self.observation.history is not None:
-            from zmesh.metrics import Exporter
-
-            self._exporter = Exporter(self, self.observation.history)
+        self._exporter = self._observing()
         self.serving.add_builtin(RELOAD, self._on_reload)
         self._security = LinkSecurity(identity.curve.secret if identity else None, insecure=config.insecure)
         self._membership: Membership | None = None
@@ -149,6 +145,21 @@ class Node:
         self._released = False
         """Whether everything is closed."""
         self.closed = False
+
+    def _observing(self) -> Exporter | None:
+        """Have requests observed as the settings say; what shows the metrics, if there are any."""
+        config, history = self.config, self.observation.history
+        if config.tracing:
+            from zmesh.tracing import Tracing
+
+            tracing = Tracing(config.node_id)
+            self.requests.observers.append(tracing)
+            self.serving.observers.append(tracing)
+        if not config.metrics or history is None:
+            return None
+        from zmesh.metrics import Exporter
+
+        return Exporter(self, history)
 
     def _keeping_jobs(self, identity: Identity | None) -> NodeJobs | None:
         if self.config.ephemeral:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zmesh.serving import Directives, Serving
     from zmesh.transport import Transport
 
-AT_START = ("node_id", "identity", "heartbeat", "ephemeral", "spool_dir", "insecure", "metrics")
+AT_START = ("node_id", "identity", "heartbeat", "ephemeral", "spool_dir", "insecure", "metrics", "tracing")
 """The settings that take effect when the node starts anew; so do those of plugins that have no `reload`."""
 
 

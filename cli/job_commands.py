@@ -1,5 +1,6 @@
 """The commands about jobs as Typer has them: their parameters and their help, as in `commands`."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from zmesh_cli.parameters import (
     complete_nodes,
     finish,
     log,
+    option,
 )
 
 app = new_group()
@@ -25,16 +27,7 @@ app = new_group()
 job = subcommands(app, "job", "Leave work at nodes, and find it again.")
 
 
-def _option(*flags: str, metavar: str, help: str, callback: Any = None, panel: str = JOB, complete: Any = None) -> Any:
-    return typer.Option(
-        *flags,
-        metavar=metavar,
-        help=help,
-        callback=callback,
-        show_default=False,
-        autocompletion=complete,
-        rich_help_panel=panel,
-    )
+_option = partial(option, panel=JOB)
 
 
 def _check_offset(value: int) -> int:

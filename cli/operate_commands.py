@@ -7,6 +7,7 @@ import typer
 from zmesh_cli.conversion import Command, new_group
 from zmesh_cli.help import OUTPUT, REQUEST
 from zmesh_cli.parameters import (
+    AnswerTimeout,
     AnyTarget,
     AsJson,
     At,
@@ -29,7 +30,7 @@ app = new_group()
 @app.command(cls=Command)
 def status(
     node: NodeOrHere = None,
-    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
+    timeout: AnswerTimeout = None,
     peer: Peer = None,
     insecure: Insecure = False,
     as_json: AsJson = False,
@@ -63,7 +64,7 @@ def nodes(
         ),
     ] = None,
     at: At = None,
-    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
+    timeout: AnswerTimeout = None,
     peer: Peer = None,
     insecure: Insecure = False,
     as_json: AsJson = False,
@@ -112,7 +113,7 @@ def trace(
 def why(
     node: Member,
     at: At = None,
-    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
+    timeout: AnswerTimeout = None,
     peer: Peer = None,
     insecure: Insecure = False,
     as_json: AsJson = False,
@@ -142,7 +143,7 @@ def graph(
         ),
     ] = "dot",
     at: At = None,
-    timeout: Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")] = None,
+    timeout: AnswerTimeout = None,
     peer: Peer = None,
     insecure: Insecure = False,
     verbose: Verbose = 0,
@@ -218,7 +219,7 @@ def top(
 @app.command(cls=Command)
 def routes(
     node: NodeOrHere = None,
-    timeout: Annotated[float | None, seconds("--timeout", "Limit for the reply; by default 10.")] = None,
+    timeout: AnswerTimeout = None,
     peer: Peer = None,
     insecure: Insecure = False,
     as_json: AsJson = False,

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
@@ -47,17 +48,27 @@ def check_number(value: int | None) -> int | None:
     return value
 
 
-def seconds(flag: str, help: str) -> Any:
-    """An option that is a number of seconds above 0."""
+def option(
+    *flags: str, metavar: str, help: str, panel: str = REQUEST, callback: Any = None, complete: Any = None
+) -> Any:
+    """An option with a value, in one group of the help; `complete` has the words that the shell offers."""
     return typer.Option(
-        flag, metavar="SECONDS", callback=check_seconds, help=help, show_default=False, rich_help_panel=REQUEST
+        *flags,
+        metavar=metavar,
+        help=help,
+        callback=callback,
+        show_default=False,
+        autocompletion=complete,
+        rich_help_panel=panel,
     )
 
 
-def _of_node(*flags: str, metavar: str, help: str) -> Any:
-    return typer.Option(*flags, metavar=metavar, help=help, show_default=False, rich_help_panel=NODE)
+def seconds(flag: str, help: str) -> Any:
+    """An option that is a number of seconds above 0."""
+    return option(flag, metavar="SECONDS", callback=check_seconds, help=help)
 
 
+_of_node = partial(option, panel=NODE)
 NodeId = Annotated[
     str | None,
     _of_node(
@@ -97,14 +108,7 @@ NodeInsecure = Annotated[
 
 
 NodeState = Annotated[
-    str | None,
-    typer.Option(
-        "--state",
-        metavar="DIR",
-        help="The folder of the identity of the node.",
-        show_default=False,
-        rich_help_panel=CONNECTION,
-    ),
+    str | None, option("--state", metavar="DIR", help="The folder of the identity of the node.", panel=CONNECTION)
 ]
 LogFormat = Annotated[
     str | None,
@@ -219,15 +223,14 @@ AnyTarget = Annotated[
 ]
 At = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--at",
         metavar="NODE",
         help="As this node sees it; by default the one where the command joins.",
-        show_default=False,
-        autocompletion=complete_nodes,
-        rich_help_panel=REQUEST,
+        complete=complete_nodes,
     ),
 ]
+AnswerTimeout = Annotated[float | None, seconds("--timeout", "Limit for the answer; by default 10.")]
 RouteTimeout = Annotated[
     float | None, seconds("--route-timeout", "Limit for being without a route to the node; by default 30.")
 ]
@@ -255,12 +258,7 @@ Insecure = Annotated[
 ]
 
 
-def _fleet(*flags: str, metavar: str, help: str, callback: Any = None) -> Any:
-    return typer.Option(
-        *flags, metavar=metavar, help=help, callback=callback, show_default=False, rich_help_panel=FLEET
-    )
-
-
+_fleet = partial(option, panel=FLEET)
 MaxParallel = Annotated[
     int | None,
     _fleet("--max-parallel", metavar="N", callback=check_number, help="Do it at so many at a time; by default 50."),
@@ -326,3 +324,8 @@ def finish(work: Coroutine[Any, Any, int]) -> NoReturn:
     from zmesh_cli.signals import run
 
     raise typer.Exit(run(work))
+
+
+def end(code: int) -> NoReturn:
+    """Exit with this code."""
+    raise typer.Exit(code)

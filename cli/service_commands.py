@@ -1,6 +1,6 @@
 """The commands about the settings of a node as Typer has them: their parameters and their help, as in `commands`."""
 
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from zmesh_cli.parameters import (
     NodePeer,
     NodeSettings,
     NodeState,
+    end,
     finish,
 )
 
@@ -63,7 +64,7 @@ def config_check(
     """
     from zmesh_cli.service import check
 
-    _end(check(NodeSettings(file, node_id, listen, peer, insecure, state), as_json=as_json))
+    end(check(NodeSettings(file, node_id, listen, peer, insecure, state), as_json=as_json))
 
 
 @config.command("show", cls=Command)
@@ -82,7 +83,7 @@ def config_show(
     """
     from zmesh_cli.service import show
 
-    _end(show(NodeSettings(file, node_id, listen, peer, insecure, state), as_json=as_json))
+    end(show(NodeSettings(file, node_id, listen, peer, insecure, state), as_json=as_json))
 
 
 service = subcommands(app, "service", "Run a node as a systemd unit.")
@@ -122,7 +123,7 @@ def service_install(
     from zmesh_cli.systemd import install, unit_of
 
     unit = unit_of(name, user=user, config=file, state=state, unconfined=unconfined)
-    _end(install(unit, start=not no_start, only_print=only_print))
+    end(install(unit, start=not no_start, only_print=only_print))
 
 
 @service.command("uninstall", cls=Command)
@@ -133,7 +134,7 @@ def service_uninstall(name: Name = "zmesh", user: OfUser = False) -> None:
     """
     from zmesh_cli.systemd import uninstall, unit_of
 
-    _end(uninstall(unit_of(name, user=user)))
+    end(uninstall(unit_of(name, user=user)))
 
 
 @service.command("status", cls=Command)
@@ -144,7 +145,7 @@ def service_status(name: Name = "zmesh", user: OfUser = False, as_json: AsJson =
     """
     from zmesh_cli.systemd import status, unit_of
 
-    _end(status(unit_of(name, user=user), as_json=as_json))
+    end(status(unit_of(name, user=user), as_json=as_json))
 
 
 @app.command(cls=Command)
@@ -161,7 +162,3 @@ def completion(
     if shell not in SHELLS:
         raise typer.BadParameter(f"it must be one of {', '.join(SHELLS)}")
     typer.echo(script(shell), nl=False)
-
-
-def _end(code: int) -> NoReturn:
-    raise typer.Exit(code)

@@ -1,35 +1,27 @@
 """The commands about trust as Typer has them: their parameters and their help, as in `commands`."""
 
-from typing import Annotated, NoReturn
+from functools import partial
+from typing import Annotated
 
 import typer
 
 from zmesh_cli.conversion import Command, new_group, subcommands
 from zmesh_cli.help import CONNECTION, OUTPUT, TRUST
+from zmesh_cli.parameters import AsJson, end, option
 
 app = new_group()
 
 State = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--state",
         metavar="DIR",
         help="The folder of the identity; by default ZMESH_STATE, systemd's STATE_DIRECTORY, or that of the current "
         "context.",
-        show_default=False,
-        rich_help_panel=CONNECTION,
+        panel=CONNECTION,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.", rich_help_panel=OUTPUT)]
-
-
-def _option(*flags: str, metavar: str, help: str) -> typer.models.OptionInfo:
-    found: typer.models.OptionInfo = typer.Option(
-        *flags, metavar=metavar, help=help, show_default=False, rich_help_panel=TRUST
-    )
-    return found
-
-
+_option = partial(option, panel=TRUST)
 AgentKey = Annotated[
     str | None,
     _option(
@@ -82,7 +74,7 @@ def init(
     """
     from zmesh_cli.trust import init
 
-    _end(init(name, node_id, listen or [], url or [], ask=passphrase, agent=agent, state=state, as_json=as_json))
+    end(init(name, node_id, listen or [], url or [], ask=passphrase, agent=agent, state=state, as_json=as_json))
 
 
 @app.command(cls=Command)
@@ -90,7 +82,7 @@ def identity(state: State = None, as_json: AsJson = False) -> None:
     """Show the identity of this node."""
     from zmesh_cli.trust import identity
 
-    _end(identity(state, as_json=as_json))
+    end(identity(state, as_json=as_json))
 
 
 NodeId = Annotated[
@@ -128,7 +120,7 @@ def invite(
     """
     from zmesh_cli.authority import invite
 
-    _end(invite(name, tag or [], url or [], expires, state=state, as_json=as_json))
+    end(invite(name, tag or [], url or [], expires, state=state, as_json=as_json))
 
 
 invites = subcommands(app, "invites", "List and take back tickets.")
@@ -139,7 +131,7 @@ def invites_ls(state: State = None, as_json: AsJson = False) -> None:
     """List tickets, also those of the last day."""
     from zmesh_cli.authority import invites_ls
 
-    _end(invites_ls(state=state, as_json=as_json))
+    end(invites_ls(state=state, as_json=as_json))
 
 
 @invites.command("rm", cls=Command)
@@ -147,7 +139,7 @@ def invites_rm(name: NodeId, state: State = None) -> None:
     """Take the tickets for a node back."""
     from zmesh_cli.authority import invites_rm
 
-    _end(invites_rm(name, state=state))
+    end(invites_rm(name, state=state))
 
 
 @app.command(cls=Command)
@@ -201,7 +193,7 @@ def join(
     from zmesh_cli.signals import run
 
     given = {"listen": listen or [], "urls": url or [], "peers": peer or []}
-    _end(run(join(what, authority=authority, offline=offline, state=state, as_json=as_json, **given)))
+    end(run(join(what, authority=authority, offline=offline, state=state, as_json=as_json, **given)))
 
 
 authority = subcommands(app, "authority", "Show and change the authority's keys.")
@@ -212,7 +204,7 @@ def authority_ls(state: State = None, as_json: AsJson = False) -> None:
     """List authorities, and whom each has signed."""
     from zmesh_cli.authority import authority_ls
 
-    _end(authority_ls(state=state, as_json=as_json))
+    end(authority_ls(state=state, as_json=as_json))
 
 
 @authority.command("rotate", cls=Command)
@@ -236,7 +228,7 @@ def authority_rotate(
     """
     from zmesh_cli.authority import authority_rotate
 
-    _end(authority_rotate(finish=finish, ask=passphrase, agent=agent, state=state))
+    end(authority_rotate(finish=finish, ask=passphrase, agent=agent, state=state))
 
 
 @authority.command("sign", cls=Command)
@@ -263,7 +255,7 @@ def authority_sign(
     """Sign the key of a node without a network."""
     from zmesh_cli.authority import authority_sign
 
-    _end(authority_sign(file, node_id, tag or [], output, state=state, force=force))
+    end(authority_sign(file, node_id, tag or [], output, state=state, force=force))
 
 
 @authority.command("export", cls=Command)
@@ -271,7 +263,7 @@ def authority_export(state: State = None) -> None:
     """Print the public keys as OpenSSH has them."""
     from zmesh_cli.authority import authority_export
 
-    _end(authority_export(state=state))
+    end(authority_export(state=state))
 
 
 @app.command(cls=Command)
@@ -294,7 +286,7 @@ def revoke(
     """
     from zmesh_cli.authority import revoke
 
-    _end(revoke(subject, reason, state=state))
+    end(revoke(subject, reason, state=state))
 
 
 context = subcommands(app, "context", "Show and choose the meshes of this user.")
@@ -305,7 +297,7 @@ def context_ls(as_json: AsJson = False) -> None:
     """List the contexts."""
     from zmesh_cli.contexts import ls
 
-    _end(ls(as_json=as_json))
+    end(ls(as_json=as_json))
 
 
 ContextName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a context.", show_default=False)]
@@ -316,7 +308,7 @@ def context_use(name: ContextName) -> None:
     """Make a context the current one."""
     from zmesh_cli.contexts import use
 
-    _end(use(name))
+    end(use(name))
 
 
 @context.command("rm", cls=Command)
@@ -329,8 +321,4 @@ def context_rm(
     """Delete a context with its keys."""
     from zmesh_cli.contexts import rm
 
-    _end(rm(name, yes=yes))
-
-
-def _end(code: int) -> NoReturn:
-    raise typer.Exit(code)
+    end(rm(name, yes=yes))

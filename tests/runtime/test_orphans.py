@@ -60,7 +60,8 @@ asyncio.run(main())
 
 
 def run(*command):
-    result = subprocess.run([*command, "-c", PROGRAM, *(["subreaper"] if len(command) == 1 else [])],
+    may_fork = "-Wignore::DeprecationWarning"  # from 3.12 on, forking a process with threads is warned of
+    result = subprocess.run([*command, may_fork, "-c", PROGRAM, *(["subreaper"] if len(command) == 1 else [])],
                             capture_output=True, text=True, check=False, timeout=55, cwd="/")  # fmt: skip
     assert (result.stdout, result.stderr) == ("well\n", "")
 

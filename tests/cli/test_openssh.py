@@ -1,11 +1,13 @@
 """OpenSSH, rsync and git reach a node by `ProxyCommand zmesh nc %h %p`; the server is the sshd of the package."""
 
 import getpass
+import http.server
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +24,19 @@ Host edge-7
     UserKnownHostsFile {folder}/known
     StrictHostKeyChecking yes
 """
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """A web page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "7")
+        self.end_headers()
+        self.wfile.write(b"reached")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
 
 
 def need(*programs: str) -> None:
@@ -115,6 +130,21 @@ def test_git_clones_and_pushes(site: Any) -> None:
         assert done.returncode == 0, done.stderr
     log = run(site, *git, "-C", "project.git", "log", "--format=%s", "main")
     assert log.stdout == b"Add a file\n"
+
+
+def test_ssh_is_a_socks5_proxy_to_what_the_node_reaches(site: Any, eventually: Callable[..., None]) -> None:
+    need("curl")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        proxy = f"127.0.0.1:{taken.getsockname()[1]}"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = ["ssh", "-F", "ssh_config", "-o", "ExitOnForwardFailure=yes", "-N", "-D", proxy, "edge-7"]
+        with subprocess.Popen(command, cwd=site.folder, env=site.environment, stderr=subprocess.DEVNULL) as ssh:
+            url = f"http://127.0.0.1:{server.server_port}/"
+            curl = ("curl", "-s", "--noproxy", "", "--proxy", f"socks5h://{proxy}", url)
+            eventually(lambda: run(site, *curl).stdout == b"reached")
+            ssh.terminate()
+        server.shutdown()
 
 
 def test_why_a_node_does_not_connect_is_said_where_ssh_shows_it(site: Any) -> None:

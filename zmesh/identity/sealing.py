@@ -33,6 +33,7 @@ KEY_ID_BYTES = 4
 TAG_BYTES = 16
 LAST_COUNTER = 1 << 32
 WINDOW = 1024
+_ALL_SEEN = (1 << WINDOW) - 1
 CHACHA20 = b"\x01"
 """What stands after the key of a node that prefers ChaCha20-Poly1305."""
 _INFO = {AESGCM: b"zmesh seal 1", ChaCha20Poly1305: b"zmesh seal 1 chacha20-poly1305"}
@@ -108,7 +109,7 @@ class Session:
         self._prefix, self._theirs = ours + theirs, theirs + ours
         self.counter = counter
         self.highest = highest
-        self._seen = (1 << WINDOW) - 1 if highest else 0
+        self._seen = _ALL_SEEN if highest else 0
         """A bit for each counter from the highest on downwards that was taken."""
 
     def seal(self, route: bytes, head: bytes, body: bytes) -> tuple[bytes, bytes]:
@@ -160,7 +161,7 @@ class Session:
     def _take(self, counter: int) -> None:
         if counter > self.highest:
             ahead = min(counter - self.highest, WINDOW)
-            self._seen = (self._seen << ahead | 1) & ((1 << WINDOW) - 1)
+            self._seen = (self._seen << ahead | 1) & _ALL_SEEN
             self.highest = counter
         else:
             self._seen |= 1 << (self.highest - counter)

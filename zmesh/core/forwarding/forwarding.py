@@ -221,13 +221,15 @@ class Forwarding:
         """How a routed frame leaves for its destination now; None without a route."""
         if destination == self.node:
             return NextHop(LinkId(0), self.incarnation, False)
-        if self.sealing is not None and (host := wire.host_of(destination)) != self.node and self.reach(host) is None:
-            return None
-        selected = None if self.leaf else self._routing.route(NodeId(destination))
+        selected, sealing = None if self.leaf else self._routing.route(NodeId(destination)), self.sealing
         if selected is not None:
             link, incarnation = selected[:2]
+            if sealing is not None and not sealing.knows(NodeId(destination), incarnation):
+                return None
         else:
-            found = self._egress(destination, wire.host_of(destination))
+            host = wire.host_of(destination)
+            unreachable = sealing is not None and host != self.node and self.reach(host) is None
+            found = None if unreachable else self._egress(destination, host)
             if found is None:
                 return None
             link, incarnation = found, 0

@@ -145,6 +145,7 @@ from zmesh.core.wire.packet import (
     encode_packet,
     encode_sealed,
     host_of,
+    in_plain,
     loop_packet,
     name_of,
     onward,
@@ -182,7 +183,7 @@ from zmesh.core.wire.routed import (
     encode_cancel,
     encode_chunk,
 )
-from zmesh.core.wire.sealed import KEY_ID_BYTES, SEAL_HEAD_BYTES, Seal, authenticated, decode_seal, encode_seal
+from zmesh.core.wire.sealed import KEY_ID_BYTES, SEAL_HEAD_BYTES, Seal, authenticated, decode_seal, encode_seal, key_ids
 from zmesh.core.wire.version1 import ForeignVersion, hello_for_version1, refuse_version1
 
 __all__ = [
@@ -335,7 +336,9 @@ __all__ = [
     "encode_update",
     "hello_for_version1",
     "host_of",
+    "in_plain",
     "is_batchable",
+    "key_ids",
     "loop_packet",
     "name_of",
     "onward",

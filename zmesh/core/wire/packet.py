@@ -246,6 +246,11 @@ def loop_packet(kind: int, node: Address, head: bytes, body: bytes) -> Packet:
     return _packet((kind, MAX_TTL, node, node, node, head, body, 0, 0, 0))
 
 
+def in_plain(packet: Packet, head: bytes, body: bytes) -> Packet:
+    """A sealed packet whose head and body were opened."""
+    return _packet((*packet[:5], head, body, *packet[7:9], 0))
+
+
 def host_of(address: Address) -> NodeId:
     """The node that an address is, or is attached to."""
     return NodeId(Address(address[address.find("@") + 1 :]))

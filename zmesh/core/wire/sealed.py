@@ -36,6 +36,13 @@ def decode_seal(head: bytes) -> Seal:
     return Seal(*_SEAL.unpack_from(head))
 
 
+def key_ids(head: bytes) -> tuple[bytes, bytes]:
+    """The ids of the sender's and the receiver's key at the beginning of a sealed head. Raises WireError."""
+    if len(head) < SEAL_HEAD_BYTES:
+        raise WireError(f"a sealed head of {len(head)} bytes")
+    return head[:KEY_ID_BYTES], head[KEY_ID_BYTES : 2 * KEY_ID_BYTES]
+
+
 def encode_seal(seal: Seal) -> bytes:
     """The beginning of a sealed head."""
     return _SEAL.pack(*seal)

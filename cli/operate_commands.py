@@ -217,6 +217,38 @@ def top(
 
 
 @app.command(cls=Command)
+def dashboard(
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="The port of 127.0.0.1 that the page is at; by default a free one.",
+            show_default=False,
+            rich_help_panel=REQUEST,
+        ),
+    ] = 0,
+    peer: Peer = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Show the mesh in a browser.
+
+    Prints the URL of a page that this machine alone can open, with a token in it: nodes and links as they are now, the
+    path between two of them, what each node does, and what happens. Ctrl-C ends it. It needs the extra 'web'.
+    """
+    from zmesh_cli.dashboard import check_extra, dashboard
+    from zmesh_cli.local_sockets import choose
+
+    log(verbose)
+    check_extra()
+    finish(dashboard(choose(peer, insecure=insecure), port=port, as_json=as_json))
+
+
+@app.command(cls=Command)
 def routes(
     node: NodeOrHere = None,
     timeout: AnswerTimeout = None,

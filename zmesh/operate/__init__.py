@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         NodeStatus,
         ProcessStatus,
         RefusedLink,
+        RequestsTaken,
         StatusWarning,
         WorkStatus,
     )
@@ -88,6 +89,7 @@ else:
                 "NodeStatus",
                 "ProcessStatus",
                 "RefusedLink",
+                "RequestsTaken",
                 "StatusWarning",
                 "WorkStatus",
             ),
@@ -128,6 +130,7 @@ __all__ = [
     "PingResult",
     "ProcessStatus",
     "RefusedLink",
+    "RequestsTaken",
     "RouteExplanation",
     "RouteLoss",
     "RouteOffer",

@@ -19,6 +19,7 @@ from zmesh.operate.status import (
     NodeLoad,
     NodeStatus,
     RefusedLink,
+    RequestsTaken,
     WorkStatus,
 )
 from zmesh.operate.warnings import warnings_of
@@ -200,6 +201,7 @@ class NodeReader:
             waiting_bytes=host.engine.waiting_bytes,
             jobs_running=jobs[0],
             jobs_waiting=jobs[1],
+            requests=tuple(RequestsTaken(*each) for each in serving.counts),
         )
 
     def _loop(self) -> LoopStatus:

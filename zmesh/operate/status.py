@@ -81,12 +81,23 @@ class LinkReport(JsonForm):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestsTaken(JsonForm):
+    """The requests of one `client` for one `directive` since the node's start: how many were `taken` up, and how many
+    `failed`. The client is a node, `cli@NODE` for all commands at a node, or `NAME@NODE` for those of a person."""
+
+    client: str
+    directive: str
+    taken: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkStatus(JsonForm):
     """What a node serves and requests.
 
     `running` requests of others are at work, `max_running` may be; `directives` counts them by name. `served` were
-    taken up since the start. `requested` requests of its own are open, with `waiting_bytes` of payload that was not
-    acknowledged yet. Jobs run or wait for their turn.
+    taken up since the start; `requests` has the 64 most frequent kinds of them. `requested` requests of its own are
+    open, with `waiting_bytes` of payload that was not acknowledged yet. Jobs run or wait for their turn.
     """
 
     running: int
@@ -97,6 +108,7 @@ class WorkStatus(JsonForm):
     waiting_bytes: int
     jobs_running: int = 0
     jobs_waiting: int = 0
+    requests: tuple[RequestsTaken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,8 @@ class IncomingRequest:
             return
         self.ended = True
         serving = self._serving
+        if reason is not None:
+            serving.counts.failed(self.sender, self.directive, reason)
         if self.indexed:
             serving.forget(self)
             if outgoing is not None and not serving.driver.is_open(self.stream):

@@ -16,6 +16,7 @@ from zmesh.runtime import Driver, Tasks, must_propagate
 from zmesh.serving.directives import Directives
 from zmesh.serving.incoming import IncomingRequest
 from zmesh.serving.index import RequestIndex
+from zmesh.serving.request_counts import RequestCounts
 from zmesh.serving.runner import Runner
 from zmesh.serving.spool_quota import SpoolQuota
 from zmesh.serving.work import Work
@@ -65,6 +66,7 @@ class Serving:
         self.observers: list[RequestObserver] = []
         """Observe each request from its first chunk to its end."""
         self.builtins: dict[str, Builtin] = {}
+        self.counts = RequestCounts()
         self.served = 0
         """Requests that were taken up, but for those of built-in directives."""
         self.spool_quota = SpoolQuota(node_id, limits)
@@ -134,7 +136,9 @@ class Serving:
         request = IncomingRequest(self, chunk, opening)
         if self.observers:
             request.endings = [each.accepted(request) for each in self.observers]
-        self.served += opening.directive not in self.builtins
+        if opening.directive not in self.builtins:
+            self.served += 1
+            self.counts.taken_up(request.sender, opening.directive)
         try:
             if self._is_allowed(request):
                 request.begin(chunk)

@@ -1,0 +1,39 @@
+"""`zmesh dashboard`: a page in the browser that shows the mesh."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from zmesh_cli.exit_codes import DONE, FAILED, USAGE, Failure
+from zmesh_cli.local_sockets import Place
+from zmesh_cli.session import Session
+from zmesh_cli.terminal import Output, print_line, record
+
+NEEDED = ("starlette", "uvicorn")
+
+
+def check_extra() -> None:
+    """Raise Failure where the extra `web` is not installed."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        text = f"the dashboard needs {' and '.join(missing)}: pip install 'zmesh-mq[web]'"
+        raise Failure(text, USAGE)
+
+
+async def dashboard(place: Place, *, port: int, as_json: bool) -> int:
+    """Serve the dashboard of the mesh at `place` until a signal; the exit code."""
+    from zmesh.dashboard import Dashboard
+
+    async with Session(place) as session:
+        try:
+            async with Dashboard(session.controller, port=port) as served:
+                if as_json:
+                    text = record("zmesh.dashboard/1", event="ready", url=served.url, node=session.host)
+                else:
+                    print_line(f"the mesh as {session.host!r} knows it, for a browser on this machine; Ctrl-C stops it")
+                    text = f"{served.url}\n"
+                await Output().text(text)
+                await served.wait()
+        except OSError as error:
+            raise Failure(f"can't listen on port {port} of 127.0.0.1: {error.strerror}", FAILED) from None
+    return DONE

@@ -1,0 +1,62 @@
+"""What a page asks for itself, such as the routes of a node: few at a time, and the same once for all pages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+AT_ONCE = 4
+"""Queries that are under way in the mesh."""
+WAITING = 32
+"""Queries that wait for that."""
+KEPT = 128
+"""Answers that are kept."""
+FRESH = 1.0
+"""Seconds for which an answer is given again."""
+
+
+class Busy(Exception):
+    """Too many queries wait."""
+
+
+class Queries:
+    """Answers by query."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._open: dict[tuple[str, ...], asyncio.Task[Any]] = {}
+        self._answers: OrderedDict[tuple[str, ...], tuple[float, Any]] = OrderedDict()
+
+    async def answer(self, query: tuple[str, ...], ask: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer, at most FRESH seconds old. Raises Busy, and what `ask` raises."""
+        known = self._answers.get(query)
+        if known is not None and time.monotonic() - known[0] < FRESH:
+            return known[1]
+        task = self._open.get(query)
+        if task is None:
+            if len(self._open) >= WAITING:
+                raise Busy
+            task = self._open[query] = asyncio.create_task(self._ask(query, ask))
+        return await asyncio.shield(task)
+
+    async def _ask(self, query: tuple[str, ...], ask: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            async with self._turn:
+                found = await ask()
+        finally:
+            del self._open[query]
+        self._answers[query] = (time.monotonic(), found)
+        self._answers.move_to_end(query)
+        if len(self._answers) > KEPT:
+            self._answers.popitem(last=False)
+        return found
+
+    async def close(self) -> None:
+        """Cancel what is under way."""
+        tasks = list(self._open.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

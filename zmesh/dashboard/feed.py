@@ -109,6 +109,7 @@ class Feed:
             await send({"type": "http.response.body", "body": _BUSY})
             return
         self.opened += 1
+        self.update()  # so that the next update begins where this page does
         client = _Client(self._written(0, 0, 0.0))
         self._clients.add(client)
         ends = [

@@ -9,7 +9,7 @@ TOX    = .venv/bin/tox
 PYENVS = $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.*/bin/python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-all dist lint type docs bench soak fuzz dev clean
+.PHONY: help .venv demo test test-all dist vendor pictures lint type docs bench soak fuzz dev clean
 
 help:           ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -44,6 +44,12 @@ fuzz: .venv/dev ## give every decoder 10^7 malformed inputs in all, guided by co
 
 dist: .venv/dev ## build the sdist and the wheel of a release, and check them
 	.venv/bin/python tests/setup/release.py
+
+pictures: .venv/dev   ## write the pictures of docs/guides/dashboard.md anew (needs chromium)
+	ZMESH_SCREENSHOTS=docs/guides .venv/bin/pytest tests/dashboard/test_browser.py -k person
+
+vendor: .venv   ## fetch the libraries of the dashboard's pages anew, by version and hash (needs npm)
+	.venv/bin/python tests/setup/vendor.py
 
 dev: .venv/dev  ## put every tool into .venv, for an editor and for .venv/bin/pytest
 

@@ -30,6 +30,7 @@ MODULE_OF = {
     "why": "operate_commands",
     "graph": "operate_commands",
     "top": "operate_commands",
+    "dashboard": "operate_commands",
     "bundle": "diagnosis_commands",
     "doctor": "diagnosis_commands",
     "events": "diagnosis_commands",

@@ -124,6 +124,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Two samples of some, by bytes out", "zmesh top tag:gpu --sort out -n 2 -i 1"),
         ("For a program", "zmesh top -n 1 --json"),
     ),
+    "zmesh dashboard": (
+        ("Prints the address to open in a browser on this machine", "zmesh dashboard"),
+        ("At a port of your choice, for ssh -L", "zmesh dashboard --port 8323"),
+    ),
     "zmesh status": (
         ("The state of the node where the command joins", "zmesh status"),
         ("That of another node", "zmesh status edge-7"),

@@ -25,6 +25,9 @@ WHOLE = FLAG_FIRST | FLAG_LAST | FLAG_EOF
 
 FIRST_PROBE_DELAY = 1.0
 CANCEL_RETRY_INTERVAL = 0.5
+WORTH_SAYING = 1.0
+"""Seconds for which a request had a route, from which on an error says since when it has none: the answer that a node
+is unknown comes sooner."""
 
 
 class Client:
@@ -352,8 +355,8 @@ class Client:
     def _no_route(self, exchange: ClientExchange, waited: float, now: float) -> str:
         text = f"no route to {exchange.address!r} after {waited:.3g} s"
         lost_at = exchange.unreachable_since
-        if lost_at is not None and lost_at > exchange.opened_at:
-            text += f", lost {now - lost_at:.3g} s ago"
+        if lost_at is not None and lost_at >= exchange.opened_at + WORTH_SAYING:
+            text += f", none for the last {now - lost_at:.3g} s"
         if self.contested:
             return f"{text}; another node is called {self._forwarding.node!r} as well, and gets what is for this one"
         note = exchange.last_note

@@ -22,7 +22,7 @@ def clean(shell: Any, eventually: Callable[..., None]) -> Any:
 
 def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     demo = clean.start("demo")
-    out, err = demo.communicate(timeout=90)
+    out, err = demo.communicate(timeout=240)
     shown = out.decode()
     assert (demo.returncode, err) == (0, b""), shown
     assert clean.left() == []
@@ -115,7 +115,7 @@ def test_the_demo_ends_when_its_output_has_no_reader(clean: Any) -> None:
     demo.stdout.close()
     with demo.stderr:
         assert demo.stderr.read() == b""
-    assert demo.wait(90) == 141
+    assert demo.wait(240) == 141
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -133,5 +133,5 @@ def test_the_demo_is_in_colour_on_a_terminal_unless_no_color_is_set(clean: Any, 
     demo.send_signal(signal.SIGINT)
     os.close(ours)
     demo.stderr.close()
-    assert demo.wait(90) in (130, 1)
+    assert demo.wait(240) in (130, 1)
     assert (b"\x1b[1m" in shown) is colour

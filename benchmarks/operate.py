@@ -103,12 +103,11 @@ class Processes:
 
     def cpu(self) -> list[float]:
         """The CPU time of each node so far."""
-        ticks = os.sysconf("SC_CLK_TCK")
-        found = []
-        for process in self._processes:
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-            found.append((int(fields[11]) + int(fields[12])) / ticks)
-        return found
+        return [cpu_of(process.pid) for process in self._processes]
+
+    def kill(self, number: int) -> None:
+        """Kill one of them."""
+        self._processes[number].kill()
 
     def close(self) -> None:
         """End all of them."""
@@ -117,6 +116,12 @@ class Processes:
             process.stdin.close()
         for process in self._processes:
             process.wait(60)
+
+
+def cpu_of(process: int) -> float:
+    """The CPU time of a process so far (proc(5), stat)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

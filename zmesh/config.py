@@ -177,8 +177,9 @@ class Config:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, not {shown(getattr(self, name))}")
         for name, values in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
-            if getattr(self, name) not in values:
-                raise ConfigError(f"{name} must be one of {', '.join(values)}, not {shown(getattr(self, name))}")
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in values:
+                raise ConfigError(f"{name} must be one of {', '.join(values)}, not {shown(value)}")
         if self.spool_dir is not None and not _is_path(self.spool_dir):
             raise ConfigError(f"spool_dir must be the path of a folder, not {shown(self.spool_dir)}")
         if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):

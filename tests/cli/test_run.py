@@ -165,7 +165,8 @@ def test_keys_reach_a_program_in_a_terminal_one_by_one(machines: Any) -> None:
 def test_ctrl_c_and_ctrl_d_work_in_a_shell_in_a_terminal(machines: Any) -> None:
     child = terminal(machines, "far", "-t", "-e", "PS1=here> ", "--", "sh", "-i")
     child.expect_exact("here> ")
-    child.sendline("sleep 600")
+    child.sendline("""sh -c 'echo be""gun; exec sleep 600'""")
+    child.expect_exact("begun\r\n")
     child.sendintr()
     child.expect_exact("here> ")
     child.sendline("echo $((40 + 2))")

@@ -86,7 +86,7 @@ def test_without_an_identity_the_commands_that_make_one_are_named(shell: Any) ->
         (("--id", "hub!"), b"'hub!' is no node id"),
         (
             ("--listen", "tcp://0.0.0.0:*"),
-            b"listens on any free port, so that no URL can be told; give a port, or --url",
+            b"listens on any free port, so that its URL is not known; give a port, or --url",
         ),
         (("--passphrase",), b"there is no terminal; give it in ZMESH_PASSPHRASE"),
     ],

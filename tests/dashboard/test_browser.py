@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -44,6 +45,17 @@ class Browser:
             await self.page.screenshot(path=Path(SCREENSHOTS) / f"dashboard-{name}.png")
 
 
+async def launched(driver):
+    """Chromium, which keeps nothing: XDG_CONFIG_HOME of the tests is a folder that must not come to be."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    folder = tempfile.mkdtemp(prefix="zmesh-chromium-")
+    chromium = await driver.chromium.launch(
+        executable_path=CHROMIUM, args=["--no-sandbox"], env=environment | {"HOME": folder}
+    )
+    chromium.on("disconnected", lambda: shutil.rmtree(folder, ignore_errors=True))
+    return chromium
+
+
 @asynccontextmanager
 async def mesh(*, slow=None):
     """Nodes in this process, and `edge` in one of its own, which a test may kill; with one link over a slow proxy."""
@@ -70,7 +82,7 @@ async def mesh(*, slow=None):
 async def browser(source, path=""):
     """A dashboard of that source, in Chromium."""
     async with Dashboard(source) as dashboard, async_playwright() as driver:
-        chromium = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = await launched(driver)
         try:
             page = await chromium.new_page(viewport={"width": 1360, "height": 850}, color_scheme="light")
             page.set_default_timeout(PATIENT)
@@ -202,7 +214,7 @@ async def test_a_page_whose_dashboard_ends_says_that_it_is_out_of_date(fixed_mes
     async with AsyncExitStack() as stack:
         dashboard = await stack.enter_async_context(Dashboard(fixed_mesh))
         driver = await stack.enter_async_context(async_playwright())
-        chromium = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = await launched(driver)
         stack.push_async_callback(chromium.close)
         page = await chromium.new_page()
         await page.goto(dashboard.url)

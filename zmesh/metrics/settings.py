@@ -26,8 +26,9 @@ class MetricsSettings(NamedTuple):
 def read_settings(table: Mapping[str, object], *, insecure: bool) -> MetricsSettings:
     """The settings of the table; `insecure`: the node allows plaintext to other machines. Raises ConfigError."""
     for key in table:
-        if key not in KEYS:
-            raise ConfigError(f"[metrics] has no key {key!r}{did_you_mean(key, KEYS)}")
+        if not isinstance(key, str) or key not in KEYS:
+            hint = did_you_mean(key, KEYS) if isinstance(key, str) else ""
+            raise ConfigError(f"[metrics] has no key {shown(key)}{hint}")
     allowed = table.get("insecure", insecure)
     if not isinstance(allowed, bool):
         raise ConfigError(f"[metrics] insecure must be true or false, not {shown(allowed)}")

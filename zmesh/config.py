@@ -180,6 +180,8 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in values:
                 raise ConfigError(f"{name} must be one of {', '.join(values)}, not {shown(value)}")
+        if self.file is not None and not isinstance(self.file, str):
+            raise ConfigError(f"file must be the path of a file, not {shown(self.file)}")
         if self.spool_dir is not None and not _is_path(self.spool_dir):
             raise ConfigError(f"spool_dir must be the path of a folder, not {shown(self.spool_dir)}")
         if not isinstance(self.plugins, Mapping) or not all(isinstance(s, Mapping) for s in self.plugins.values()):

@@ -113,9 +113,14 @@ def _is_off(directive: str, namespace: str) -> bool:
     return namespace in DANGEROUS or directive in GUARDED
 
 
+def _text(value: object) -> str:
+    """The value for an error; of what is no text its type, since its own text may raise."""
+    return repr(value) if isinstance(value, str) else type(value).__name__
+
+
 def _checked_pattern(pattern: object) -> str:
     if not isinstance(pattern, str) or not _PATTERN.match(pattern):
-        raise ConfigError(f"[allow] {pattern!r} is no pattern: namespace:action, namespace:* or *")
+        raise ConfigError(f"[allow] {_text(pattern)} is no pattern: namespace:action, namespace:* or *")
     return pattern
 
 
@@ -123,13 +128,13 @@ def _checked_subjects(pattern: str, subjects: object) -> frozenset[str]:
     if isinstance(subjects, str):
         subjects = [subjects]
     if not isinstance(subjects, Iterable) or isinstance(subjects, (bytes, Mapping)):
-        raise ConfigError(f"[allow] {pattern!r} takes a list of node ids and tags, not {subjects!r}")
+        raise ConfigError(f"[allow] {pattern!r} takes a list of node ids and tags, not {_text(subjects)}")
     found = list(subjects)
     if len(found) > MAX_SUBJECTS:
         raise ConfigError(f"[allow] {pattern!r} names {len(found)} subjects, where {MAX_SUBJECTS} are allowed")
     for subject in found:
         if not isinstance(subject, str) or not _SUBJECT.match(subject):
-            raise ConfigError(f"[allow] {pattern!r}: {subject!r} is no node id, tag:NAME or *")
+            raise ConfigError(f"[allow] {pattern!r}: {_text(subject)} is no node id, tag:NAME or *")
     return frozenset(found)
 
 

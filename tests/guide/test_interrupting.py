@@ -17,8 +17,7 @@ BEGINNING = """
     controller.add_peer(sys.argv[1])
 
     async def connected():
-        while "depot" not in controller.receptor.router.get_nodes():
-            await asyncio.sleep(0.01)
+        await controller.wait_for("depot")
         print("ready")
 """
 

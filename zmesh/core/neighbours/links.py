@@ -142,9 +142,9 @@ class Link:
         self.channel = channel
         """The CURVE public keys of the connection, the dialler's first; empty if it is not encrypted."""
         self.local = local
+        """Whether only this node's user can have opened the connection."""
         self.enrolling = False
         """Whether its other end is a leaf without a certificate, which may enrol and do nothing else."""
-        """Whether only this node's user can have opened the connection."""
         self.certified: Certified | None = None
         """The certificate that the other end has shown."""
         self.skew: float | None = None

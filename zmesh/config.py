@@ -375,14 +375,11 @@ def _check_identity(identity: object) -> None:
 def _checked_tags(given: object) -> tuple[str, ...]:
     if not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
         raise ConfigError(f'tags must be a list such as ["gpu"], not {shown(given)}')
-    tags = tuple(given)
-    for tag in tags:
-        if not isinstance(tag, str):
-            raise ConfigError(f"tags must be texts, not {shown(tag)}")
-    tags = tuple(dict.fromkeys(tags))
-    for tag in tags:
+    listed = list(given)
+    for tag in listed:
         if not isinstance(tag, str) or not is_node_id(tag):
             raise ConfigError(f"tags has {shown(tag)}, which is not 1 to 64 characters of A-Z a-z 0-9 . _ -")
+    tags = tuple(dict.fromkeys(listed))
     if len(tags) > MAX_TAGS:
         raise ConfigError(f"tags has {len(tags)} tags, where {MAX_TAGS} are allowed")
     return tags

@@ -13,7 +13,9 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 import zmesh
+from zmesh.core.limits import Rate
 from zmesh.errors import AddressError, ConfigError
 from zmesh.metrics import server
 from zmesh.metrics.families import MAX_NEIGHBOURS, Reading, families_of
@@ -144,13 +147,14 @@ async def test_a_scrape_is_valid_openmetrics_too(pair: Pair) -> None:
 
 async def test_a_blocked_loop_is_answered_with_503(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     hub, _ = pair
-    monkeypatch.setattr("zmesh.metrics.exporter.READ_WITHIN", 0.0)
+    monkeypatch.setattr("zmesh.metrics.exporter.READ_WITHIN", 0.05)
     url = hub.node.metrics_url
     assert url is not None
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        await asyncio.to_thread(fetch, url)
-    assert caught.value.code == 503
-    caught.value.close()
+    with ThreadPoolExecutor() as threads:
+        refused = threads.submit(fetch, url).exception()  # until it is answered this holds the loop of the node
+    assert isinstance(refused, urllib.error.HTTPError)
+    assert refused.code == 503
+    refused.close()
     monkeypatch.undo()
     assert (await scrape(hub))["zmesh_scrapes_total"][("unread",)] == 1
 
@@ -174,26 +178,27 @@ async def test_a_scraper_that_takes_too_long_is_hung_up_on(pair: Pair, monkeypat
     monkeypatch.setattr(server, "SCRAPE_WITHIN", 0.0)
     address = urllib.parse.urlsplit(hub.node.metrics_url)
     with socket.create_connection((address.hostname, address.port)) as slow:
-        slow.sendall(b"GET /metrics HTTP/1.1\r\n")
         assert await asyncio.to_thread(slow.recv, 1) == b""
     await eventually(lambda: hub.node._exporter.scrapes["slow"] == 1)  # type: ignore[union-attr]
 
 
-async def test_the_rate_of_scrapes_is_limited(pair: Pair) -> None:
-    hub, _ = pair
-    url = str(hub.node.metrics_url)
+def test_the_rate_of_scrapes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SCRAPES", Rate(1e-6, 2.5))  # the third may overdraw it
+    scrapes: Counter[str] = Counter()
 
-    def many() -> int:
-        refused = 0
-        for _ in range(int(server.SCRAPES.burst) + 400):
-            try:
-                fetch(url)
-            except (OSError, http.client.HTTPException):
-                refused += 1
-                break
-        return refused
+    def app(_: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"served"]
 
-    assert await asyncio.to_thread(many) == 1
+    served = server.ScrapeServer(("127.0.0.1", 0), app, scrapes)
+    served.start()
+    try:
+        assert [fetch(served.url) for _ in range(3)] == ["served"] * 3
+        with pytest.raises((OSError, http.client.HTTPException)):
+            fetch(served.url)
+        assert scrapes["refused"] == 1
+    finally:
+        served.close()
 
 
 async def test_no_thread_or_file_is_left_behind(tmp_path: Path) -> None:

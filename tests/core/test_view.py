@@ -53,6 +53,7 @@ def test_a_request_is_shown_until_it_is_over(linked):
     assert view.deadline < float("inf")
     assert view.hint("x", 0.0).startswith("; 'x' was never known")
     view.attach(ID, object())  # no request that was received here
+    assert view.neighbour_of(ID) is None
 
 
 def test_a_leaf_shows_its_uplink(subject_of):

@@ -160,11 +160,17 @@ class Limits(NamedTuple):
     """Payloads of requests in temporary files at a time, one descriptor each; the request of one more ends with
     `overloaded`."""
 
+    spooled_payloads_per_neighbour: int = 192
+    """The same, of the clients whose first frame came from one neighbour, whatever its source."""
+
     spooled_payloads_per_peer: int = 128
     """The same, of one other node."""
 
     spooled_bytes: int = 128 * 1024 * MEBIBYTE
     """Bytes of those payloads, of all other nodes together."""
+
+    spooled_bytes_per_neighbour: int = 96 * 1024 * MEBIBYTE
+    """The same, of the clients whose first frame came from one neighbour."""
 
     forgotten_peers: int = 20_000
     """Peers of which only the highest request number is kept, against copies that arrive after a long partition; the
@@ -181,6 +187,7 @@ class Limits(NamedTuple):
             services_per_neighbour=max(usual.services_per_neighbour, 3 * max_work // 2),
             services_per_peer=max(usual.services_per_peer, 6 * max_work // 5),
             spooled_bytes=max(usual.spooled_bytes, 2 * max_payload_bytes),
+            spooled_bytes_per_neighbour=max(usual.spooled_bytes_per_neighbour, 3 * max_payload_bytes // 2),
         )
 
 

@@ -115,6 +115,11 @@ class View:
         """True while there is no route to the server of this request."""
         return self.delivery.is_lost(message_id)
 
+    def neighbour_of(self, message_id: MessageId) -> NodeId | None:
+        """The neighbour that the first frame of a received request's client came from; None if the client is this node,
+        or the request is over."""
+        return self.delivery.neighbour_of(message_id)
+
     def stats(self) -> dict[str, int]:
         """How many entries the tables of exchanges have: `requests_made`, `requests_received`, `pending_acks`,
         `waiting_bytes`, `peers`."""

@@ -28,6 +28,7 @@ from zmesh.payloads import (
     StreamFeeder,
 )
 from zmesh.runtime import describe, log_exception, must_propagate, text_of
+from zmesh.serving.spool_quota import SpoolOverloaded
 from zmesh.serving.work import Work
 
 if TYPE_CHECKING:
@@ -290,8 +291,13 @@ class IncomingRequest:
         self._serving.driver.release_credit(chunk.stream, chunk.credit - later)
 
     def _admit_spooled(self, size_bytes: int) -> None:
+        serving = self._serving
         self._spooled = True
-        self._serving.spool_quota.grow(self.id, self.sender, size_bytes)
+        try:
+            serving.spool_quota.grow(self.id, self.sender, size_bytes, serving.driver.engine.neighbour_of(self.id))
+        except SpoolOverloaded as error:
+            serving.note(Report("overloaded", NodeId(self.sender), None, error.limit))
+            raise
 
     def _refuse(self, error: Exception) -> None:
         """End the request, because its payload can't be stored."""

@@ -98,6 +98,14 @@ def test_forged_sources_share_the_quota_of_their_neighbour(limited):
     assert len(deliveries(side.on_chunk(opening(99), source="c", via="m"))) == 1
 
 
+def test_the_neighbour_that_a_request_counts_for_is_known_while_it_is_open(limited):
+    side = limited()
+    side.on_chunk(opening(0), via="n")
+    side.on_chunk(opening(1), source="c")
+    neighbours = [side.delivery.neighbour_of(id_of(number)) for number in range(3)]
+    assert neighbours == ["n", None, None]
+
+
 def test_a_refused_request_without_a_route_back_is_not_answered(limited):
     side = limited(services=0)
     assert side.on_chunk(opening(0), source="far") == [Report("overloaded", "far", None, "services")]
@@ -128,9 +136,9 @@ def test_a_node_that_may_run_more_work_may_serve_more_requests():
 
 def test_by_default_a_limit_of_one_leaves_room_for_others():
     limits = Limits()
-    for name in ("services", "kept_bytes", "peers"):
+    for name in ("services", "kept_bytes", "peers", "spooled_payloads", "spooled_bytes"):
         assert getattr(limits, f"{name}_per_neighbour") < getattr(limits, name)
-    for name in ("services", "kept_bytes"):
+    for name in ("services", "kept_bytes", "spooled_payloads"):
         assert getattr(limits, f"{name}_per_peer") < getattr(limits, f"{name}_per_neighbour")
 
 

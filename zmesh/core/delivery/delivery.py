@@ -76,6 +76,11 @@ class Delivery:
         exchange = self.client.get(message_id)
         return exchange is not None and exchange.unreachable_since is not None
 
+    def neighbour_of(self, message_id: MessageId) -> NodeId | None:
+        """The neighbour that the quota of this received request's client belongs to; None: this node, or it is over."""
+        exchange = self.server.get(message_id)
+        return None if exchange is None else exchange.peer.quota.neighbour
+
     def counts(self) -> dict[str, int]:
         """How many entries each table has; all 0 when no exchange is open and idle peers are forgotten."""
         return {

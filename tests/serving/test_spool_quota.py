@@ -1,4 +1,4 @@
-"""The payloads of requests in temporary files: so many of one sender, of one neighbour and of all, and so many bytes."""
+"""The payloads of requests in temporary files: how many of one sender, of one neighbour and of all, and how large."""
 
 import asyncio
 

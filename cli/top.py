@@ -24,7 +24,7 @@ from zmesh_cli.status import DEFAULT_TIMEOUT, unless_too_old
 from zmesh_cli.tables import table, width_of_stdout, wrapped
 from zmesh_cli.terminal import STDOUT, Output, is_terminal, record
 
-ASKED = 20.0
+ASKED = 15.0
 """Nodes that are asked in a second, at most."""
 FIRST = 1.0
 """Seconds between the first two samples, at least: what is shown then is a rate already."""

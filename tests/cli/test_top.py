@@ -61,7 +61,7 @@ def test_each_sample_is_a_table_where_there_is_no_terminal(mesh: Any) -> None:
     assert len(samples) == 2
     for sample in samples:
         head, _, *rows = sample.splitlines()
-        assert head == "3 nodes every 0.15 s, by name"
+        assert head == "3 nodes every 0.2 s, by name"
         assert [row.split()[0] for row in rows] == ["far", "hub", "mid"]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from zmesh.core.limits import Rate, TokenBucket
 
-STATUSES = 8.0
+STATUSES = 6.0
 """Nodes that are asked for their state in a second, at most."""
 LIST_ROWS = Rate(120, 1_200)
 """Rows of the list of members that are asked for in a second."""

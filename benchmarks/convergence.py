@@ -368,10 +368,10 @@ def passed(result: Result) -> list[str]:
 def main() -> int:
     """Measure once and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.convergence", description=__doc__.partition("\n")[0])
-    parser.add_argument("--nodes", type=int, default=100)
-    parser.add_argument("--shape", choices=SHAPES, default="random")
-    parser.add_argument("--event", choices=EVENTS, default="cold")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--nodes", type=int, default=100, help="nodes of the mesh (%(default)s)")
+    parser.add_argument("--shape", choices=SHAPES, default="random", help="of the mesh (%(default)s)")
+    parser.add_argument("--event", choices=EVENTS, default="cold", help="what happens to it (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the mesh and of the event (%(default)s)")
     parser.add_argument("--sample", type=int, default=1, metavar="COUNT", help="so many failures, each by itself")
     parser.add_argument("--json", action="store_true", help="one object each instead of a table")
     parser.add_argument("--check", action="store_true", help="fail if a bound is passed")

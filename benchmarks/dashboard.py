@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypedDict
 
-from benchmarks.chains import Machine, machine, machine_line
+from benchmarks.chains import Machine, at_least, machine, machine_line
 from benchmarks.operate import COMMAND, IDLE_SECONDS, Processes, cpu_of, processes
 from benchmarks.program import conclude, parser, run
 
@@ -150,9 +150,9 @@ def main() -> int:
     """Measure, print and check."""
     what = f"watching costs a node more than {LIMIT:.0%}, or a killed one shows after {SHOWN_WITHIN:g} s"
     parsing = parser("benchmarks.dashboard", "what the dashboard costs the nodes that it shows", SCHEMA, what)
-    parsing.add_argument("--nodes", type=int, default=100, help="processes (%(default)s)")
+    parsing.add_argument("--nodes", type=at_least(2), default=100, help="processes (%(default)s)")
     parsing.add_argument("--seconds", type=float, default=60.0, help="for each measurement (%(default)s)")
-    parsing.add_argument("--pages", type=int, default=4, help="streams that are open (%(default)s)")
+    parsing.add_argument("--pages", type=at_least(1), default=4, help="streams that are open (%(default)s)")
     options = parsing.parse_args()
     result = measure(options.nodes, options.seconds, options.pages)
     missed = [

@@ -210,7 +210,7 @@ async def _settle(hub: zmesh.Controller, neighbours: int) -> None:
 def main() -> int:
     """Measure once and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hub", description=__doc__.partition("\n")[0])
-    parser.add_argument("--neighbours", type=int, default=500)
+    parser.add_argument("--neighbours", type=int, default=500, help="of the hub (%(default)s)")
     parser.add_argument("--swing", type=int, default=0, help="how many of them answer late at times (%(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long it is watched (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="that the neighbours share (%(default)s)")

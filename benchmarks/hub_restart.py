@@ -211,7 +211,7 @@ async def measure(neighbours: int, processes: int) -> Result:
 def main() -> int:
     """Measure once and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hub_restart", description=__doc__.partition("\n")[0])
-    parser.add_argument("--neighbours", type=int, default=500)
+    parser.add_argument("--neighbours", type=int, default=500, help="of the hub (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="that the neighbours share (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one object instead of a line of text")
     parser.add_argument("--check", action="store_true", help=f"fail above {LIMIT:g} s")

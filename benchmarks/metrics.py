@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypedDict
 
-from benchmarks.chains import Machine, machine, machine_line
+from benchmarks.chains import Machine, at_least, machine, machine_line
 from benchmarks.operate import IDLE_SECONDS, Processes, processes
 from benchmarks.program import conclude, parser, run
 
@@ -155,7 +155,7 @@ def text_of(result: Result) -> str:
 def main() -> int:
     """Measure, print and check."""
     parsing = parser("benchmarks.metrics", "what metrics cost", SCHEMA, f"anything costs more than {LIMIT:.0%}")
-    parsing.add_argument("--nodes", type=int, default=100, help="processes; 0 for none (%(default)s)")
+    parsing.add_argument("--nodes", type=at_least(0), default=100, help="processes; 0 for none (%(default)s)")
     parsing.add_argument("--seconds", type=float, default=60.0, help="for each measurement (%(default)s)")
     parsing.add_argument("--before", metavar="COMMIT", help="a commit without observers, for instruction counts")
     options = parsing.parse_args()

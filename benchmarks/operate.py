@@ -17,7 +17,6 @@ LIMIT_SHARE of them, or if `top` costs a node more than LIMIT_TOP.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -32,6 +31,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
+from benchmarks.chains import at_least
+from benchmarks.program import parser, run
 from benchmarks.shapes import edges_of
 from zmesh import MemberList, MeshGraph, NodeStatus, Target
 from zmesh.testing.simulator import Simulator
@@ -230,15 +231,18 @@ def simulated(count: int) -> Iterator[Result]:
 
 def main() -> int:
     """Measure, print, and check."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--nodes", type=int, default=100)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--simulated", type=int, default=1000)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
+    fails = f"a command takes over {LIMIT_SECONDS:g} s, or costs a node more than {LIMIT_SHARE:.0%} of a core"
+    parsing = parser("benchmarks.operate", "what operating a mesh costs", SCHEMA, f"{fails} ('top': {LIMIT_TOP:.0%})")
+    parsing.add_argument("--nodes", type=at_least(0), default=100, help="processes; 0 for none (%(default)s)")
+    parsing.add_argument("--runs", type=at_least(1), default=5, help="runs of each command (%(default)s)")
+    parsing.add_argument(
+        "--simulated", type=at_least(0), default=1000, help="simulated nodes; 0 for none (%(default)s)"
+    )
+    options = parsing.parse_args()
     passed = True
-    for part in (simulated(options.simulated), real(options.nodes, options.runs)):
+    parts = [simulated(options.simulated)] if options.simulated else []
+    parts += [real(options.nodes, options.runs)] if options.nodes else []
+    for part in parts:
         for result in part:
             fits = result["share"] <= result["limit_share"]
             fits = fits and (result["what"] == "top" or result["wall_s"] <= LIMIT_SECONDS)
@@ -257,4 +261,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -172,7 +172,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description="zmesh beside its peers")
     parser.add_argument("--json", action="store_true", help=f"print one object of schema {SCHEMA}")
     parser.add_argument("--check", action="store_true", help="status 1 if a goal is missed")
-    parser.add_argument("--hops", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2, 4])
+    parser.add_argument(
+        "--hops",
+        type=lambda text: [int(one) for one in text.split(",")],
+        default=[0, 1, 2, 4],
+        help="forwarders, as 0,1,2,4",
+    )
     parser.add_argument("--rounds", type=at_least(1), default=20, help="rounds of each kind (%(default)s)")
     parser.add_argument("--requests", type=at_least(1), default=100, help="requests a round (%(default)s)")
     parser.add_argument("--size", type=at_least(1), default=64, help="bytes of payload (%(default)s)")

@@ -12,10 +12,10 @@ INTERRUPTED = 130
 
 
 def parser(name: str, about: str, schema: str, check: str) -> argparse.ArgumentParser:
-    """A parser with `--json` and `--check` for the program `python -m name`; `check` says what fails."""
+    """A parser with `--json` and `--check` for the program `python -m name`; `check` says what fails, in plain text."""
     parsing = argparse.ArgumentParser(f"python -m {name}", description=about)
     parsing.add_argument("--json", action="store_true", help=f"print one object of schema {schema}")
-    parsing.add_argument("--check", action="store_true", help=f"status 1 if {check}")
+    parsing.add_argument("--check", action="store_true", help=f"status 1 if {check.replace('%', '%%')}")
     return parsing
 
 

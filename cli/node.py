@@ -211,7 +211,8 @@ def _line_of(event: Event) -> str | None:
             return _line("trust_changed", node=event.node, detail=event.text, where=None)
         case ConfigurationChanged():
             later = f"; at the next start: {', '.join(event.at_restart)}" if event.at_restart else ""
-            return _line("configuration_changed", node=event.node, detail=", ".join(event.changed) + later, where=None)
+            changed = ", ".join(event.changed) or "none yet"
+            return _line("configuration_changed", node=event.node, detail=changed + later, where=None)
         case NodeJoined():
             return _line("node_joined", node=event.node, detail="", where=None)
         case NodeLeft():

@@ -30,10 +30,9 @@ async def reload(node: str | None, *, state: str | None, as_json: bool) -> int:
     if as_json:
         write_line(record("zmesh.reload/1", node=answer["node"], changed=changed, at_restart=later))
         return DONE
-    lines = [f"{answer['node']}: changed {', '.join(changed)}" if changed else f"{answer['node']}: nothing has changed"]
-    if later:
-        lines.append(f"  at its next start: {', '.join(later)}")
-    write_line("".join(f"{printable(line)}\n" for line in lines))
+    now = f"changed {', '.join(changed)}" if changed else "nothing changes now" if later else "nothing has changed"
+    soon = f"; at its next start: {', '.join(later)}" if later else ""
+    write_line(f"{printable(answer['node'])}: {printable(now + soon)}\n")
     return DONE
 
 

@@ -18,7 +18,7 @@ from zmesh.core.limits import Limits
 from zmesh.core.message import LinkId
 from zmesh.errors import AddressError, ConfigError
 from zmesh.identity import Policy
-from zmesh.sources import ENVIRONMENT, FILE
+from zmesh.sources import placed
 
 if TYPE_CHECKING:
     from zmesh.payloads import PayloadStorage
@@ -76,25 +76,31 @@ class CheckAddress(Protocol):
 def check(config: Config, directives: Directives, check_address: CheckAddress) -> None:
     """Raises ConfigError, of which AddressError is one, for settings that a node could not be started with."""
     Policy(config.allow)
+    origins = config.origins()
     for name, urls in (("listen", config.listen), ("peers", config.peers)):
         for url in urls:
             try:
                 check_address(url, dialled=name == "peers")
             except AddressError as error:
-                raise AddressError(_placed(config, name, error)) from None
+                raise AddressError(placed(str(error), origins.get(name), config.file)) from None
     for namespace, table in config.plugins.items():
         try:
             directives.check(namespace, table, config.file)
         except ConfigError as error:
-            raise ConfigError(_placed(config, f"plugins.{namespace}", error)) from None
+            raise ConfigError(placed(str(error), origins.get(f"plugins.{namespace}"), config.file)) from None
+    _check_observers(config)
 
 
-def _placed(config: Config, name: str, error: ConfigError) -> str:
-    """The text of an error with the line, or the variable, that the setting comes from."""
-    origin, text = config.origins().get(name), str(error)
-    if origin is None or origin.kind not in (FILE, ENVIRONMENT):
-        return text
-    return f"{origin}: {text.removeprefix(f'{config.file}: ')}"
+def _check_observers(config: Config) -> None:
+    """Metrics and tracing begin at the next start, which must not fail for them."""
+    if config.metrics:
+        from zmesh.metrics import checked_settings  # here, as below: few nodes have them
+
+        checked_settings(config)
+    if config.tracing:
+        from zmesh.tracing import Tracing
+
+        Tracing(config.node_id)
 
 
 def reconfigure(parts: Parts, before: Config, config: Config) -> tuple[Config, Reloaded]:

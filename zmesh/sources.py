@@ -26,6 +26,13 @@ class Origin(NamedTuple):
         return self.where or self.kind
 
 
+def placed(text: str, origin: Origin | None, file: str | None) -> str:
+    """A complaint about a setting with the line of the file, or the variable, that the setting comes from."""
+    if origin is None or origin.kind not in (FILE, ENVIRONMENT):
+        return text
+    return f"{origin}: {text.removeprefix(f'{file}: ')}"
+
+
 def lines_of(text: str) -> dict[tuple[str, ...], int]:
     """The number of the line on which each key and table of valid TOML first stands, by its path.
 

@@ -79,6 +79,7 @@ def test_settings_that_can_be_used_are_one_line_and_what_nobody_reads_is_another
             "[plugins.http]: read_timeout must be a number of seconds above 0",
         ),
         ("\n[run]\ngrace = 'long'", 2, "[run]: grace must be a number"),
+        ("\n[metrics]\nadress = ':9464'", 2, "[metrics] has no key 'adress' (did you mean 'address'?)"),
     ],
 )
 def test_settings_that_can_not_be_used_are_one_line_with_its_place(
@@ -103,7 +104,7 @@ def test_a_node_without_an_identity_reloads_its_file_and_keeps_the_link_that_sta
     edge = shell.node("edge", "--config", str(file))
     hub.event("link_up")
     file.write_text(f"peers = ['{hub.url}']\ntags = ['gpu']\nheartbeat = 5.0\n")
-    assert shell.run("reload", "edge").stdout == b"edge: changed tags\n  at its next start: heartbeat\n"
+    assert shell.run("reload", "edge").stdout == b"edge: changed tags; at its next start: heartbeat\n"
     (nodes,) = [each for each in lines(shell.run("nodes", "tag:gpu", "--json", "--peer", "hub")) if "node" in each]
     assert nodes["node"] == "edge"
     event = edge.event("configuration_changed")
@@ -111,6 +112,24 @@ def test_a_node_without_an_identity_reloads_its_file_and_keeps_the_link_that_sta
     (answer,) = lines(shell.run("reload", "edge", "--json"))
     assert answer == {"schema": "zmesh.reload/1", "node": "edge", "changed": [], "at_restart": ["heartbeat"]}
     assert [link for link in edge.complaints().splitlines() if "lost the link" in link] == []
+
+
+def test_metrics_and_tracing_that_are_turned_on_begin_at_the_next_start_and_reload_says_so(
+    shell: Any, file: Path
+) -> None:
+    file.write_text("heartbeat = 5.0\n")
+    edge = shell.node("edge", "--config", str(file))
+    file.write_text("heartbeat = 5.0\ntracing = true\n[metrics]\naddress = '127.0.0.1:*'\n")
+    assert shell.run("reload", "edge").stdout == b"edge: nothing changes now; at its next start: metrics, tracing\n"
+    assert edge.event("configuration_changed")["detail"] == "none yet; at the next start: metrics, tracing"
+    file.write_text("heartbeat = 5.0\n[metrics]\naddress = '127.0.0.1:*'\nintervall = 2\n")
+    refused = shell.run("reload", "edge")
+    assert refused.returncode == 2
+    assert refused.stderr.decode() == (
+        f"zmesh: edge: nothing is reloaded: {file}:2: [metrics] has no key 'intervall' (did you mean 'interval'?)\n"
+    )
+    file.write_text("heartbeat = 5.0\n")
+    assert shell.run("reload", "edge").stdout == b"edge: nothing has changed\n"
 
 
 def test_a_file_that_can_not_be_used_changes_nothing_and_is_one_line(shell: Any, file: Path) -> None:

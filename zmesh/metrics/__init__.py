@@ -6,6 +6,6 @@ they end, by `RequestMeter`.
 
 from __future__ import annotations
 
-from zmesh.metrics.exporter import Exporter
+from zmesh.metrics.exporter import Exporter, checked_settings
 
-__all__ = ["Exporter"]
+__all__ = ["Exporter", "checked_settings"]

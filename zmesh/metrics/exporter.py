@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from zmesh.errors import AddressError, ConfigError
 from zmesh.metrics.meter import RequestMeter
-from zmesh.metrics.settings import read_settings
+from zmesh.metrics.settings import MetricsSettings, read_settings
 from zmesh.operate import NodeReader
+from zmesh.sources import placed
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from zmesh.config import Config
     from zmesh.metrics.families import Reading
     from zmesh.metrics.server import ScrapeServer
     from zmesh.metrics.textfile import Textfile
@@ -33,6 +35,20 @@ FRESH = 0.2
 """Seconds for which a reading is used again, so that many scrapers cost the node no more than one."""
 
 
+def checked_settings(config: Config) -> MetricsSettings:
+    """The table `[metrics]`. Raises ConfigError if it can't be used, and if prometheus_client is not installed."""
+    assert not isinstance(config.metrics, str)  # which Config has made a table
+    try:
+        settings = read_settings(config.metrics, insecure=config.insecure)
+    except ConfigError as error:
+        raise ConfigError(placed(str(error), config.origins().get("metrics"), config.file)) from None
+    try:
+        import prometheus_client  # noqa: F401  # here: it takes 30 ms, and few nodes have it
+    except ImportError:
+        raise ConfigError('metrics need prometheus_client: pip install "zmesh-mq[metrics]"') from None
+    return settings
+
+
 class Exporter:
     """Shows the metrics of one node as its settings say.
 
@@ -40,13 +56,7 @@ class Exporter:
     """
 
     def __init__(self, host: Host, history: LinkHistory) -> None:
-        table = host.config.metrics
-        assert not isinstance(table, str)  # which Config has made a table
-        self._settings = read_settings(table, insecure=host.config.insecure)
-        try:
-            import prometheus_client  # noqa: F401  # here: it takes 30 ms, and few nodes have it
-        except ImportError:
-            raise ConfigError('metrics need prometheus_client: pip install "zmesh-mq[metrics]"') from None
+        self._settings = checked_settings(host.config)
         self._host = host
         self._reader = NodeReader(host, history)
         self.meter = RequestMeter()

@@ -172,7 +172,8 @@ class Lines:
                 yield from self._emit(report.event, (level, report.detail), now)
             case "configuration_changed":
                 later = f"; at the next start: {report.text}" if report.text else ""
-                yield from self._emit(report.event, (logging.INFO, f"settings changed: {report.detail}{later}"), now)
+                text = f"settings changed: {report.detail or 'none yet'}{later}"
+                yield from self._emit(report.event, (logging.INFO, text), now)
             case "id_taken":
                 text = f"the id {report.node} is taken: {report.detail}; this node was started later, and should end"
                 yield from self._emit(report.event, (logging.WARNING, text), now)

@@ -50,7 +50,7 @@ def text_of(report: Report, where: str, dialled: bool) -> str | None:
             return f"{node} left the mesh"
         case "configuration_changed":
             later = f"; at the next start: {report.text}" if report.text else ""
-            return f"settings changed: {report.detail}{later}"
+            return f"settings changed: {report.detail or 'none yet'}{later}"
         case "route_changed":
             return f"messages to {node} take another way"
         case "node_started" | "node_stopped" | "call_refused" | "job_changed" | "duplicate_id" | "id_taken":

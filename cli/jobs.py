@@ -171,6 +171,10 @@ def _described(status: JobStatus) -> list[str]:
         ("started", None if status.started is None else _when(status.started)),
         ("ended", None if status.ended is None else _when(status.ended)),
         ("ran", _lasted(status) if status.started is not None else None),
+        (
+            "lease",
+            None if status.lease_until is None else f"of run {status.incarnation}, until {_when(status.lease_until)}",
+        ),
         ("attempts", status.attempts if status.attempts > 1 else None),
         ("exit code", status.returncode),
         ("output", f"{status.output_bytes} bytes"),

@@ -168,7 +168,8 @@ class Node:
 
         state = identity.state.folder if identity is not None and identity.state is not None else None
         table = self.config.plugins.get("job", {})
-        return NodeJobs(table, self.config.file, state, self.serving, self._storage, self.directives)
+        run = f"{self.engine.incarnation:016x}"
+        return NodeJobs(table, self.config.file, state, self.serving, self._storage, self.directives, incarnation=run)
 
     @property
     def job_counts(self) -> tuple[int, int]:

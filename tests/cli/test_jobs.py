@@ -81,6 +81,8 @@ def test_one_that_runs_is_followed_left_and_cancelled(site: Any, eventually: Any
     _, said = follower.communicate(timeout=90)
     assert follower.returncode == 130
     assert said.decode() == f"zmesh: the job goes on; its output from here: zmesh job attach {job} --from 4\n"
+    shown = site.run("job", "show", job).stdout.decode()
+    assert re.search(r"^lease: +of run [0-9a-f]{16}, until 20\d\d-", shown, re.MULTILINE)
     running = site.run("job", "rm", job)
     assert running.returncode == 1
     assert b"cancel it first, or remove it with --force" in running.stderr

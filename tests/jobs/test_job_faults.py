@@ -1,8 +1,10 @@
 """Jobs when things break: nodes that are killed, stopped and frozen, links that are cut, databases that fail."""
 
 import asyncio
+import contextlib
 import os
 import re
+import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +16,7 @@ import pytest
 import zmesh
 from zmesh import JobState
 from zmesh.errors import NodeOverloaded, NodeRestarted, Unreachable
+from zmesh.testing import eventually
 from zmesh.testing.process import Process
 from zmesh.testing.proxy import Proxy
 
@@ -206,6 +209,47 @@ async def test_a_frozen_node_is_lost_contact_and_nothing_hangs(desk: zmesh.Contr
             break
         assert status.state == JobState.LOST
     assert (await job.cancel()).state == JobState.CANCELLED
+
+
+async def test_a_copy_of_the_folder_of_a_node_that_runs_leaves_its_commands_alone(
+    desk: zmesh.Controller, edge: Any, tmp_path: Path
+) -> None:
+    await edge()
+    job = await desk.submit("edge", ["sh", "-c", ENDLESS])
+    pid = await begun(job)
+    shutil.copytree(tmp_path / "jobs", tmp_path / "copy")
+    async with zmesh.Controller(node_id="two", peers=list(desk.listening), **settings_of(tmp_path / "copy")) as two:
+        copied = await two.job(f"two/{job.id.partition('/')[2]}").status()
+        assert (copied.state, copied.lease_until) == (JobState.LOST, None)
+        assert "it is that of node 'edge' at 20" in copied.reason
+        assert runs(pid)
+        status = await two.job(job.id).status()
+        assert (status.state, status.incarnation) == (JobState.RUNNING, (await two.status("edge")).incarnation)
+        assert status.lease_until is not None
+    await job.cancel()
+
+
+async def test_a_frozen_node_whose_jobs_were_taken_over_ends_what_it_runs(
+    desk: zmesh.Controller, edge: Any, tmp_path: Path
+) -> None:
+    node = await edge()
+    job = await desk.submit("edge", ["sh", "-c", ENDLESS])
+    pid = await begun(job)
+    os.kill(node.process.pid, signal.SIGSTOP)
+    (tmp_path / "jobs" / "jobs.lock").unlink()
+    async with zmesh.Controller(node_id="two", **settings_of(tmp_path / "jobs")) as two:
+        with pytest.raises(zmesh.RemoteError, match=f"process {node.process.pid} of node 'edge' uses the jobs in"):
+            await two.submit("two", "echo:echo", "a")
+        with contextlib.closing(sqlite3.connect(tmp_path / "jobs" / "jobs.db")) as other:
+            other.executescript("UPDATE lease SET process = '1:1:another'")  # as in another container
+        await two.submit("two", "echo:echo", "a")
+        taken = await two.job(f"two/{job.id.partition('/')[2]}").status()
+        assert taken.shown == "failed: node restarted"
+        os.kill(node.process.pid, signal.SIGCONT)
+        await desk.wait_for("edge", 60)
+        with pytest.raises(zmesh.RemoteError, match="another process has taken over the jobs of node 'edge'"):
+            await job.status(timeout=60)
+        await eventually(lambda: not runs(pid))
 
 
 async def test_a_locked_database_refuses_and_what_ran_is_stored_afterwards(

@@ -15,12 +15,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from zmesh.jobs.lease import SCHEMA as LEASE_SCHEMA
+from zmesh.jobs.lease import LeaseTable
 from zmesh.jobs.queue import Outcome, Unfinished, runs_again
 from zmesh.jobs.rows import PIECE_BYTES, Conflict, Owner, Piece, Recovered, Task
 from zmesh.jobs.states import JobState, JobStatus, Restart
 from zmesh.jobs.submission import Submission
 
-VERSION = 1
+VERSION = 2
 SLEPT_MOST = 86_400.0
 """Seconds that jobs age at most between two runs of their node."""
 CHECKED_BYTES = 64 * 1024 * 1024
@@ -39,7 +41,7 @@ CREATE TABLE job (
     started REAL, ended REAL, seconds REAL, ended_clock REAL, attempts INTEGER NOT NULL DEFAULT 0,
     restarts INTEGER NOT NULL DEFAULT 0, attempt_offset INTEGER NOT NULL DEFAULT 0, process TEXT,
     input_bytes INTEGER NOT NULL DEFAULT 0, output_bytes INTEGER NOT NULL DEFAULT 0,
-    omitted_bytes INTEGER NOT NULL DEFAULT 0
+    omitted_bytes INTEGER NOT NULL DEFAULT 0, incarnation TEXT NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX job_key ON job (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX job_state ON job (state, ended_clock);
@@ -53,10 +55,12 @@ CREATE INDEX output_job ON output (job, offset);
 CREATE TABLE node (clock REAL NOT NULL, seen REAL NOT NULL, boot TEXT NOT NULL);
 INSERT INTO node VALUES (0, 0, '');
 """
+_UPGRADE = "ALTER TABLE job ADD COLUMN incarnation TEXT NOT NULL DEFAULT '';"
 ARRIVING = "arriving"
 """The state of a job whose payload is being stored; used in this module only."""
 _HIDDEN = f"state != '{ARRIVING}'"
-_COLUMNS = ", ".join(JobStatus._fields[1:])
+_LEASED = "CASE WHEN state = 'running' THEN (SELECT expires FROM lease) END"
+_COLUMNS = ", ".join(_LEASED if name == "lease_until" else name for name in JobStatus._fields[1:])
 
 
 class Database:
@@ -72,6 +76,7 @@ class Database:
             undo.callback(self._connection.close)
             self._prepare(max_bytes)
             undo.pop_all()
+        self.lease = LeaseTable(self._connection, path)
 
     def _prepare(self, max_bytes: int) -> None:
         run = self._connection.execute
@@ -85,9 +90,12 @@ class Database:
         run(f"PRAGMA max_page_count = {(max_bytes + max_bytes // 4 + _SPARE_BYTES) // page}")
         if version > VERSION:
             raise sqlite3.NotSupportedError(f"{self.path} was written by a later version of zmesh ({version})")
-        if not version:
-            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT")
-        elif self.path.stat().st_size <= CHECKED_BYTES:
+        schema = _UPGRADE if version else _SCHEMA
+        if version < VERSION:
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE; {schema} {LEASE_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT"
+            )
+        if version and self.path.stat().st_size <= CHECKED_BYTES:
             (answer,) = run("PRAGMA quick_check(1)").fetchone()
             if answer != "ok":
                 error = sqlite3.DatabaseError(answer)
@@ -123,13 +131,20 @@ class Database:
     # -- the node ------------------------------------------------------------------------------------------------
 
     def recover(self, boot: str, wall: float, max_restarts: int) -> Recovered:
-        """Take over after the last run of the node: what ran then has failed, or waits again."""
+        """Take over after the last run of the node: what ran then has failed, or waits again.
+
+        Of a copy (see `zmesh.jobs.lease`) all that had not ended is lost: the node that runs it may be another one.
+        """
         run = self._connection.execute
         clock, seen, last_boot = run("SELECT clock, seen, boot FROM node").fetchone()
         clock += min(SLEPT_MOST, max(0.0, wall - seen)) if seen else 0.0
         for (sequence,) in run("SELECT sequence FROM job WHERE state = ?", (ARRIVING,)).fetchall():
             self.discard(sequence)
         ended, processes = [], []
+        if copied := self.lease.copied():
+            for (number,) in run("SELECT number FROM job WHERE state IN ('running', 'queued')").fetchall():
+                self.finish(number, Outcome(JobState.LOST, "lost", copied), None, wall, None, clock)
+                ended.append(self.status(number))
         outcome = Outcome(JobState.FAILED, "node_restarted", "node restarted", interrupted=True)
         for number, restart, restarts, process, started in run(
             "SELECT number, restart, restarts, process, started FROM job WHERE state = 'running'"
@@ -155,9 +170,10 @@ class Database:
         """Seconds that this node's jobs have aged."""
         return float(self._connection.execute("SELECT clock FROM node").fetchone()[0])
 
-    def touch(self, clock: float, wall: float) -> None:
-        """The node runs; its jobs have aged to `clock`."""
+    def touch(self, clock: float, wall: float, leased: float = 0.0) -> None:
+        """The node runs, and says so again within `leased` seconds; its jobs have aged to `clock`."""
         self._connection.execute("UPDATE node SET clock = ?, seen = ?", (clock, wall))
+        self.lease.renew(wall, leased)
 
     # -- submission ----------------------------------------------------------------------------------------------
 
@@ -252,7 +268,8 @@ class Database:
         """A job runs. Raises LookupError if it does not wait any more."""
         cursor = self._connection.execute(
             "UPDATE job SET state = 'running', started = ?, ended = NULL, seconds = NULL, attempts = attempts + 1, "
-            "attempt_offset = output_bytes, reason = '', code = '', returncode = NULL, process = NULL "
+            "attempt_offset = output_bytes, reason = '', code = '', returncode = NULL, process = NULL, "
+            "incarnation = (SELECT holder FROM lease) "
             "WHERE number = ? AND state = 'queued'",
             (wall, number),
         )
@@ -307,8 +324,9 @@ class Database:
         """A job of a database that was damaged, of which nothing else is left."""
         self._connection.execute(
             "INSERT OR IGNORE INTO job (number, owner, tags, own, directive, title, content_type, metadata, priority, "
-            "restart, state, code, reason, submitted, started, ended, ended_clock, attempts, output_bytes) "
-            "VALUES (?, ?, ?, 0, ?, ?, '', '{}', ?, 'never', ?, ?, ?, ?, ?, ?, ?, 1, ?)",
+            "restart, state, code, reason, submitted, started, ended, ended_clock, attempts, output_bytes, "
+            "incarnation) "
+            "SELECT ?, ?, ?, 0, ?, ?, '', '{}', ?, 'never', ?, ?, ?, ?, ?, ?, ?, 1, ?, holder FROM lease",
             (
                 job.number,
                 job.owner,

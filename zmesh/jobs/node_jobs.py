@@ -15,7 +15,7 @@ from zmesh.serving import Directives, Place, Serving, read_settings
 
 class NodeJobs:
     """The jobs of one node. `table` is `[jobs]` of its configuration, read from `file`; `state` the folder of its
-    state.
+    state; `incarnation` its run, 16 hex digits.
 
     Raises ConfigError for a table that can't be.
     """
@@ -28,6 +28,8 @@ class NodeJobs:
         serving: Serving,
         storage: PayloadStorage,
         directives: Directives,
+        *,
+        incarnation: str,
     ) -> None:
         settings = read_settings(JobSettings, table, Place("jobs", file))
         folder = state / "jobs" if state is not None else None
@@ -36,7 +38,7 @@ class NodeJobs:
             if not folder.is_absolute() and file is None:
                 raise Place("jobs").error("folder must be an absolute path, where no file says what it is beside")
         attempts = Attempts(serving, storage, settings.max_seconds, settings.max_output_bytes)
-        self._service = JobService(serving.node_id, settings, folder, attempts, serving.note)
+        self._service = JobService(serving.node_id, settings, folder, attempts, serving.note, incarnation=incarnation)
         JobDirectives(self._service, serving, directives)
 
     @property

@@ -101,6 +101,8 @@ class OutputLog:
                 await self._store.write(append)
                 return
             except StoreError as error:
+                if error.trouble is Trouble.TAKEN:
+                    return  # the job is being stopped
                 if error.trouble is Trouble.FULL and pieces:
                     lost = sum(len(piece.data) for piece in pieces)
                     self.omitted += lost

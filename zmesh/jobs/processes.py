@@ -13,12 +13,26 @@ END_WITHIN = 5.0
 
 
 def boot_id() -> str:
-    """Which start of the machine this is; empty where the system does not say."""
+    """Which start of the machine this is, and which namespace of processes; empty where the system does not say."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
+
+
+def named_here(pid: int) -> str:
+    """As `name_of`, with the start of the machine."""
+    return f"{name_of(pid)}:{boot_id()}"
+
+
+def runs_here(name: str) -> bool:
+    """Whether a process of `named_here` runs."""
+    pid, started, boot = name.split(":", 2)
+    if boot != boot_id() or not started or _started(int(pid)) != started:
+        return False
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read(1024).rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
 def name_of(pid: int) -> str:

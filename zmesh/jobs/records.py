@@ -58,7 +58,7 @@ class Records:
         if outcome is None:
             return status
         reason = f"{outcome.reason}{'; ' if outcome.reason else ''}not stored yet"
-        return status._replace(state=outcome.state, code=outcome.code, reason=reason)
+        return status._replace(state=outcome.state, code=outcome.code, reason=reason, lease_until=None)
 
     async def pages(
         self, owner: str | None, states: Iterable[str], limit: int, page: int

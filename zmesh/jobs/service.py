@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 TICK, TICK_IDLE = 5.0, 60.0
 """Seconds between two notes that the node runs, each with a look at what need not be kept; while no job runs."""
+TICKS_HELD = 3
+"""Of these notes, how many pass until the lease on the jobs expires that each renews."""
 SWEEP_EACH = 1000
 """Jobs after whose end is looked anew at what need not be kept."""
 SWEEP = 200
@@ -57,8 +59,11 @@ class JobService:
         folder: Path | None,
         attempts: Attempts,
         note: Callable[[Report], None] = lambda report: None,
+        *,
+        incarnation: str | None = None,
     ) -> None:
         self.node_id = node_id
+        self._incarnation = incarnation
         self.note = note
         self.settings = settings
         self._folder = folder
@@ -120,7 +125,8 @@ class JobService:
             if self._closing:
                 raise StoreError(Trouble.OTHER, f"node {self.node_id!r} is closing; ask again when it is back")
             if self._store is None:
-                store = Store(self._folder, self.node_id, self._max_bytes, self._on_damage)
+                store = Store(self._folder, self.node_id, self._max_bytes, self._on_damage, holder=self._incarnation)
+                store.on_taken = self._on_taken
                 await store.open()
                 await self._recover(store)
                 self._store = store
@@ -286,8 +292,9 @@ class JobService:
         while not (job.cancelled or self._closing):
             try:
                 return await store.write(lambda database: database.start(number, time.time()))
-            except StoreError:
-                await asyncio.sleep(RETRY_AFTER)
+            except StoreError as error:
+                if error.trouble is not Trouble.TAKEN:
+                    await asyncio.sleep(RETRY_AFTER)
         return None
 
     async def _attempt(self, store: Store, task: Task, job: Unfinished) -> tuple[Attempt, Outcome]:
@@ -302,7 +309,7 @@ class JobService:
         self.records.changed(number)
         self._audit("job %s/%s of %s runs: %s", self.node_id, number, job.owner, task.title)
         try:
-            outcome = await self._attempts.run(attempt, store, lambda: job.cancelled)
+            outcome = await self._attempts.run(attempt, store, lambda: job.cancelled or self._closing)
         finally:
             del self._running[number]
         if job.cancelled and outcome.state is JobState.CANCELLED:
@@ -346,7 +353,9 @@ class JobService:
             while True:
                 try:
                     await store.write(change, vital=True)
-                except StoreError:
+                except StoreError as error:
+                    if error.trouble is Trouble.TAKEN:
+                        break
                     self.records.unsaved[number] = outcome
                     self.records.changed(number)
                     await asyncio.sleep(RETRY_AFTER)
@@ -384,7 +393,8 @@ class JobService:
     async def sweep(self, store: Store) -> None:
         """Remove what need not be kept any more. Raises StoreError."""
         clock, wall, settings = self._age(), time.time(), self.settings
-        await store.write(lambda database: database.touch(clock, wall), vital=True)
+        leased = TICKS_HELD * (TICK if self._running else TICK_IDLE)
+        await store.write(lambda database: database.touch(clock, wall, leased), vital=True)
         before, total = clock - settings.keep_seconds, 0
         full = True
         while full:
@@ -409,7 +419,7 @@ class JobService:
         if store is None:
             return
         clock, wall = self._age(), time.time()
-        self._spawn(_quietly(store.write(lambda database: database.touch(clock, wall))))
+        self._spawn(_quietly(store.write(lambda database: database.touch(clock, wall, TICKS_HELD * TICK))))
         reason = f"its payload was in what is kept as {path}"
         for job in list(self._queue):
             attempt = self._running.get(job.number)
@@ -419,6 +429,13 @@ class JobService:
             else:
                 self._queue.drop(job.number)
                 self._adopt(job, (), JobState.LOST, reason, 0)
+
+    def _on_taken(self, error: StoreError) -> None:
+        """Another process has the database by now, and says of what runs here that it does not: so that is ended."""
+        self.stop()
+        self._audit("%s", error)
+        for attempt in self._running.values():
+            self._attempts.cancel(attempt)
 
     def _adopt(self, job: Unfinished, tags: tuple[str, ...], state: JobState, reason: str, output_bytes: int) -> None:
         wall = time.time()

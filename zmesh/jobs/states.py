@@ -107,7 +107,8 @@ class JobStatus(NamedTuple):
     how long it ran, which no change of that clock falsifies. `reason` says why it is in this state, and `code` is that
     of an error of zmesh. `returncode` is the exit code of a command, or minus the signal that killed it.
     `output_bytes` are kept, `omitted_bytes` were not. `attempts` counts its starts; what the last one has written
-    begins at `attempt_offset`.
+    begins at `attempt_offset`. `incarnation` is the run of its node in which it was started last, in 16 hex digits, and
+    empty before; while it runs, that run holds a lease on it, which it renews before `lease_until`.
     """
 
     id: str
@@ -129,6 +130,8 @@ class JobStatus(NamedTuple):
     attempt_offset: int = 0
     output_bytes: int = 0
     omitted_bytes: int = 0
+    incarnation: str = ""
+    lease_until: float | None = None
 
     @property
     def node(self) -> str:
@@ -147,7 +150,7 @@ class JobStatus(NamedTuple):
 
     def lost(self, reason: str) -> Self:
         """What is known of it while its node is out of reach."""
-        return self._replace(state=JobState.LOST, reason=reason, code="unreachable")
+        return self._replace(state=JobState.LOST, reason=reason, code="unreachable", lease_until=None)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value."""

@@ -1,7 +1,8 @@
 """The thread that reads and writes the database of jobs: one transaction for all that waits (group commit).
 
 A disk that is full, a database that another process has locked, or one that is damaged is a StoreError of whoever
-waits for the operation. A damaged database is moved aside and a new one begun; `on_damage` gets its path.
+waits for the operation. A damaged database is moved aside and a new one begun; `on_damage` gets its path. One that is
+removed or replaced is treated so, too. Once another process has taken the lease nothing is read or written any more.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from zmesh.errors import ConfigError, MeshError
+from zmesh.jobs import processes
 from zmesh.jobs.database import Database
+from zmesh.jobs.lease import ENDED, Claim, TakenOver, file_of, holders_in, name_holders
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ RESERVE_BYTES = 1024 * 1024
 """Bytes of disk that are kept for what has to be written when the disk is full: how jobs have ended, and removals."""
 GROUP = 1000
 """Operations in one transaction, at most."""
+HELD_FOR = 180.0
+"""Seconds for which the lease on a database is taken at first."""
 
 
 class Trouble(Enum):
@@ -43,6 +48,7 @@ class Trouble(Enum):
     FULL = "full"
     LOCKED = "locked"
     DAMAGED = "damaged"
+    TAKEN = "taken"
     OTHER = "other"
 
 
@@ -72,13 +78,23 @@ class Store:
     """The database of one node and its thread. Bound to the loop that `open` is called on."""
 
     def __init__(
-        self, folder: Path, node_id: str, max_bytes: int, on_damage: Callable[[Path], None] = lambda path: None
+        self,
+        folder: Path,
+        node_id: str,
+        max_bytes: int,
+        on_damage: Callable[[Path], None] = lambda path: None,
+        *,
+        holder: str | None = None,
     ) -> None:
         self.folder = folder
         self.path = folder / FILE
         self._node_id = node_id
         self._max_bytes = max_bytes
         self._on_damage = on_damage
+        self.on_taken: Callable[[StoreError], None] = lambda error: None
+        """Called once when another process has taken the lease."""
+        self._holder = holder or os.urandom(8).hex()
+        self._taken = False
         self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,6 +102,8 @@ class Store:
         """Done when the thread has closed the database."""
         self._lock = -1
         self._database: Database | None = None
+        self._file = ""
+        """Which file the open database is."""
 
     async def open(self) -> None:
         """Open the database, and keep other processes out. Raises ConfigError if that can't be done."""
@@ -151,6 +169,9 @@ class Store:
 
     def _release(self) -> None:
         if self._database is not None:
+            with suppress(sqlite3.Error, OSError):
+                self._database.lease.release(self._holder, time.time())
+                name_holders(self._lock, self._holder + ENDED)
             with suppress(sqlite3.Error):
                 self._database.close()
             self._database = None
@@ -162,8 +183,11 @@ class Store:
         try:
             database = self._opened()
         except (sqlite3.Error, OSError, ConfigError) as error:
+            failure = error if isinstance(error, ConfigError) else self._described(error)
+            if isinstance(error, _Replaced):
+                self._set_aside(str(error))
             for each in operations:
-                self._fail(each, self._described(error) if not isinstance(error, ConfigError) else error)
+                self._fail(each, failure)
             return
         if not self._attempt(database, operations):
             for each in operations:  # one of them failed, and what the others have done was undone with it
@@ -177,6 +201,7 @@ class Store:
             undo.callback(_roll_back, database)
             if writes:
                 database.begin()
+            database.lease.verify(self._holder)
             for each in operations:
                 result, error = each.perform(database)
                 if error is not None:  # which it has again when it is performed alone
@@ -198,6 +223,7 @@ class Store:
                     undo.callback(_roll_back, database)
                     if operation.writes:
                         database.begin()
+                    database.lease.verify(self._holder)
                     result, error = operation.perform(database)
                     if operation.writes and error is None:
                         database.commit()
@@ -211,6 +237,8 @@ class Store:
                     self._set_aside(str(error))
                 elif described.trouble is Trouble.FULL and may_free and self._free_reserve():
                     continue
+                elif described.trouble is Trouble.TAKEN:
+                    self._lose(described)
                 self._fail(operation, described)
             else:
                 self._fail(operation, error)
@@ -230,18 +258,46 @@ class Store:
 
     def _opened(self) -> Database:
         """The database, which is opened if it is not. Raises sqlite3.Error, OSError and ConfigError."""
+        if self._database is not None and file_of(self.path) != self._file:
+            raise _Replaced("removed or replaced")
         if self._database is None:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._take_lock()
             try:
-                self._database = Database(self.path, self._node_id, self._max_bytes)
+                self._database = self._held()
             except sqlite3.Error as error:
                 if self._described(error).trouble is not Trouble.DAMAGED:
                     raise
                 self._set_aside(str(error))
-                self._database = Database(self.path, self._node_id, self._max_bytes)
+                self._database = self._held()
+            self._file = file_of(self.path)
             self._reserve()
         return self._database
+
+    def _held(self) -> Database:
+        """The database, opened, with the lease on it. The lock file names both holders until the new one has it."""
+        claim = Claim(self._holder, self._node_id, processes.named_here(os.getpid()))
+        with ExitStack() as undo:
+            database = Database(self.path, self._node_id, self._max_bytes)
+            undo.callback(database.close)
+            undo.callback(_roll_back, database)
+            database.begin()
+            before = database.lease.take(claim, holders_in(self._lock), time.time(), HELD_FOR, processes.runs_here)
+            name_holders(self._lock, before, self._holder)
+            database.commit()
+            undo.pop_all()
+        with suppress(OSError):
+            name_holders(self._lock, self._holder)
+        return database
+
+    def _lose(self, error: StoreError) -> None:
+        """Another process has the database; nothing more is to be done with it."""
+        if not self._taken:
+            self._taken = True
+            log.error("%s", error)
+            assert self._loop is not None
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self.on_taken, error)
 
     def _take_lock(self) -> None:
         if self._lock >= 0:
@@ -311,6 +367,14 @@ class Store:
 
     def _described(self, error: sqlite3.Error | OSError) -> StoreError:
         """The error as the waiter of the operation gets it."""
+        if isinstance(error, TakenOver):
+            text = (
+                f"another process has taken over the jobs of node {self._node_id!r} in {self.folder}; end one of them"
+            )
+            return StoreError(Trouble.TAKEN, f"{text}, and start the other anew")
+        if isinstance(error, _Replaced):
+            text = f"the database of the jobs of node {self._node_id!r} was removed or replaced while it runs"
+            return StoreError(Trouble.DAMAGED, f"{text}; what was put in its place is kept aside in {self.folder}")
         code = getattr(error, "sqlite_errorcode", None)
         primary = code & 0xFF if isinstance(code, int) else None
         node, where = repr(self._node_id), self.folder
@@ -325,6 +389,10 @@ class Store:
             return StoreError(Trouble.DAMAGED, text)
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return StoreError(Trouble.OTHER, f"the jobs of node {node} in {where} can't be used: {reason}")
+
+
+class _Replaced(sqlite3.DatabaseError):
+    """The file of the open database is not there any more."""
 
 
 def _roll_back(database: Database) -> None:

@@ -29,18 +29,19 @@ def link(node, state="up", rtt=0.002, moved=0, **more):
 
 
 class FixedMesh:
-    """Nodes around the first of them. `down` ones have left, `errors` are raised for what a node is asked."""
+    """Nodes around the first of them. `down` ones have left, `silent` ones never answer, `errors` are raised."""
 
     def __init__(self, host, *others):
         self.host = host
         self.others = list(others)
         self.down = {}
         self.errors = {}
+        self.silent = set()
         self.asked = []
         self.new_events = asyncio.Queue()
 
     async def members(self, at=None, *, timeout=None):
-        self._ask("members", at or self.host)
+        await self._ask("members", at or self.host)
         up = [member(node) for node in (self.host, *self.others) if node not in self.down]
         return MemberList(
             at or self.host, (*up, *(member(node, left, heard_by=("hub",)) for node, left in self.down.items()))
@@ -52,27 +53,30 @@ class FixedMesh:
         return MeshGraph(self.host, tuple(GraphNode(node, 1, "", ()) for node in (self.host, *up)), links)
 
     async def status(self, node=None, *, timeout=None, route_timeout=None):
-        self._ask("status", node)
+        await self._ask("status", node)
         return status(node)
 
     async def why(self, node, at=None, *, timeout=None):
         raise Unreachable(f"no route to {node}")
 
     async def trace(self, node, at=None, *, timeout=None):
+        await self._ask("trace", at)
         for step in ():
             yield step
 
     async def events_of(self, node=None, *, since=None, last=None, follow=False):
-        self._ask("events", node)
+        await self._ask("events", node)
         yield NodeEvent(1, 0.0, "node_started", node, "", f"{node} has started")
         while follow and node == self.host:
             yield await self.new_events.get()
 
     async def jobs(self, node, *, owner=None, states=(), limit=None, timeout=None, route_timeout=None):
-        self._ask("jobs", node)
+        await self._ask("jobs", node)
         return []
 
-    def _ask(self, what, node):
+    async def _ask(self, what, node):
         self.asked.append((what, node))
+        if node in self.silent:
+            await asyncio.Event().wait()
         if error := self.errors.get((what, node)):
             raise error

@@ -1,6 +1,7 @@
 """The web application: who may read it, what it answers, and how many pages it serves."""
 
 import asyncio
+import gc
 import json
 from contextlib import asynccontextmanager
 
@@ -114,6 +115,36 @@ async def test_the_same_query_of_several_pages_is_sent_once(dashboard, fixed_mes
     async with client_of(dashboard) as client:
         await asyncio.gather(*(client.get("/api/nodes/a/events") for _ in range(20)))
     assert fixed_mesh.asked.count(("events", "a")) == 1
+
+
+async def test_queries_of_nodes_that_do_not_answer_end_and_let_others_through(dashboard, fixed_mesh, monkeypatch):
+    monkeypatch.setattr("zmesh.dashboard.queries.QUERY_WITHIN", 0.05)
+    fixed_mesh.silent = {"a"}
+    async with client_of(dashboard) as client:
+        silent = [client.get(f"/api/nodes/a/{part}") for part in ("jobs", "events", "routes")]
+        silent += [client.get("/api/path", params={"from": "a", "to": node}) for node in ("b", "c")]
+        answers = await asyncio.gather(*silent, client.get("/api/nodes/b/events"))
+    assert [each.status_code for each in answers] == [504] * 5 + [200]
+    assert answers[0].json() == {"error": {"code": "timed_out", "text": "node 'a' does not answer"}}
+
+
+async def test_an_error_after_the_page_is_closed_is_not_logged(dashboard, caplog, eventually):
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def ask():
+        asked.set()
+        await answer.wait()
+        raise NotAllowed("no")
+
+    queries = dashboard._pages.queries
+    page = asyncio.ensure_future(queries.answer(("x",), ask))
+    await asked.wait()
+    page.cancel()
+    answer.set()
+    await asyncio.wait([page])
+    await eventually(lambda: not queries._open)
+    gc.collect()
+    assert not caplog.records
 
 
 # -- the stream ------------------------------------------------------------------------------------------------------

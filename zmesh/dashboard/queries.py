@@ -14,6 +14,8 @@ WAITING = 32
 """Queries that wait for that."""
 KEPT = 128
 """Answers that are kept."""
+QUERY_WITHIN = 10.0
+"""Seconds that one may take: those of nodes that do not answer must not keep the others waiting."""
 FRESH = 1.0
 """Seconds for which an answer is given again."""
 
@@ -31,7 +33,7 @@ class Queries:
         self._answers: OrderedDict[tuple[str, ...], tuple[float, Any]] = OrderedDict()
 
     async def answer(self, query: tuple[str, ...], ask: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer, at most FRESH seconds old. Raises Busy, and what `ask` raises."""
+        """The answer, at most FRESH seconds old. Raises Busy, TimeoutError, and what `ask` raises."""
         known = self._answers.get(query)
         if known is not None and time.monotonic() - known[0] < FRESH:
             return known[1]
@@ -40,12 +42,14 @@ class Queries:
             if len(self._open) >= WAITING:
                 raise Busy
             task = self._open[query] = asyncio.create_task(self._ask(query, ask))
+            task.add_done_callback(_retrieve)
         return await asyncio.shield(task)
 
     async def _ask(self, query: tuple[str, ...], ask: Callable[[], Awaitable[Any]]) -> Any:
         try:
             async with self._turn:
-                found = await ask()
+                async with asyncio.timeout(QUERY_WITHIN):
+                    found = await ask()
         finally:
             del self._open[query]
         self._answers[query] = (time.monotonic(), found)
@@ -60,3 +64,9 @@ class Queries:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Take note of an error that no page waits for any more."""
+    if not task.cancelled():
+        task.exception()

@@ -96,6 +96,8 @@ class Pages:
                 return _error(403, error.code, str(error))
             except MeshError as error:
                 return _error(502, error.code, str(error))
+            except TimeoutError:
+                return _error(504, "timed_out", f"node {asked.get('node', asked.get('from', ''))!r} does not answer")
 
         return endpoint
 

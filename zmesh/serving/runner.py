@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import aclosing, closing, suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from zmesh.errors import Cancelled, Closed, NodeOverloaded, Overloaded, RemoteError, TimedOut
+from zmesh.errors import Cancelled, NodeOverloaded, Overloaded, RemoteError, TimedOut
 from zmesh.payloads import Outgoing, PayloadLike, Response, StreamedPayload, outgoing
 from zmesh.runtime import (
     EagerStarter,
-    ThreadPool,
     abandon,
     code_of,
     describe,
@@ -31,14 +28,15 @@ from zmesh.runtime import (
     log_exception,
     must_propagate,
     text_of,
-    wait_in_thread,
 )
-from zmesh.serving.directives import Directives, RegisteredDirective
+from zmesh.serving.directives import Directives
+from zmesh.serving.running import RunningWork
 from zmesh.serving.shape import Shape
 from zmesh.serving.work import ReplySink, Work, WorkReset
 
 if TYPE_CHECKING:
     from zmesh.serving.isolation import Isolation, Processes
+    from zmesh.serving.thread_executor import ThreadExecutor
 
 _Reply: TypeAlias = "PayloadLike | Response | Outgoing"
 
@@ -48,39 +46,6 @@ CLOSE_WITHIN = 5.0
 """Seconds that closing waits for work that was cancelled, and for a plugin's own `close`."""
 
 _TURN = 32
-
-
-class _RunningWork:
-    """State of one running request. `claim`, for threads only, is taken by the thread or by an early cancel."""
-
-    __slots__ = (
-        "by",
-        "claim",
-        "entry",
-        "handing",
-        "reason",
-        "request",
-        "started",
-        "task",
-        "thread",
-        "timer",
-        "watchers",
-        "work",
-    )
-
-    def __init__(self, work: Work, request: ReplySink, entry: RegisteredDirective) -> None:
-        self.work = work
-        self.request = request
-        self.entry = entry
-        self.task: asyncio.Task[None] | None = None
-        self.started = False
-        self.claim: threading.Lock | None = None
-        self.thread: str | None = None
-        self.handing: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.reason: str | None = None
-        self.by: str | None = None
-        self.watchers: list[Callable[[], None]] = []
 
 
 class Runner:
@@ -100,11 +65,10 @@ class Runner:
         self._max_workers = max_workers
         self._max_work = max_work
         self._isolation = (max_processes, isolation, spool_dir)
-        self._active: dict[str, _RunningWork] = {}
+        self._active: dict[str, RunningWork] = {}
         self._starter = EagerStarter()
-        self._threads: ThreadPool | None = None
+        self._threads: ThreadExecutor | None = None
         self._processes: Processes | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Event | None = None
         self._closed = False
 
@@ -149,7 +113,7 @@ class Runner:
             work.payload.close()
             request.finish(reason=error.code, error=str(error))
             return
-        running = active[message_id] = _RunningWork(work, request, entry)
+        running = active[message_id] = RunningWork(work, request, entry)
         if entry.isolation is not None:
             self._spawn(running, self._iterate(running, partial(self._isolated, entry.isolation)))
         elif entry.shape is Shape.COROUTINE:
@@ -157,7 +121,7 @@ class Runner:
         elif entry.shape is Shape.ASYNC_GENERATOR:
             self._spawn(running, self._iterate(running, entry.run))
         else:
-            self._queue(running)
+            self._run_in_thread(running)
         if work.deadline is not None and message_id in active:
             running.timer = asyncio.get_running_loop().call_at(work.deadline, self.cancel, message_id, TimedOut.code)
 
@@ -276,12 +240,12 @@ class Runner:
 
     # --- tasks -------------------------------------------------------------------------------------------------------
 
-    def _spawn(self, running: _RunningWork, coroutine: Coroutine[object, object, None]) -> None:
+    def _spawn(self, running: RunningWork, coroutine: Coroutine[object, object, None]) -> None:
         task = running.task = self._starter.start(coroutine, running.work.directive)
         if task is not None and running.reason is not None:  # cancelled by its own first steps
             task.cancel()
 
-    async def _call(self, running: _RunningWork) -> None:
+    async def _call(self, running: RunningWork) -> None:
         running.started = True
         encoded = None
         try:
@@ -295,7 +259,7 @@ class Runner:
         else:
             self._end(running, None, encoded)
 
-    async def _iterate(self, running: _RunningWork, run: Callable[[Work], AsyncGenerator[_Reply, None]]) -> None:
+    async def _iterate(self, running: RunningWork, run: Callable[[Work], AsyncGenerator[_Reply, None]]) -> None:
         running.started = True
         request, count = running.request, 0
         try:
@@ -322,7 +286,7 @@ class Runner:
             self._processes = Processes(*self._isolation)
         return self._processes.run(work, isolation)
 
-    def _ends_within(self, running: _RunningWork) -> float:
+    def _ends_within(self, running: RunningWork) -> float:
         """Seconds that this work may take from being cancelled to its end."""
         isolation = running.entry.isolation
         if isolation is None or self._processes is None:
@@ -331,89 +295,20 @@ class Runner:
 
     # --- threads -----------------------------------------------------------------------------------------------------
 
-    def _queue(self, running: _RunningWork) -> None:
-        if self._threads is None:
-            self._loop = asyncio.get_running_loop()
-            self._threads = ThreadPool(self._max_workers, "zmesh-work")
-        running.claim = threading.Lock()
+    def _run_in_thread(self, running: RunningWork) -> None:
         try:
-            run: Callable[[], None] = partial(self._in_thread, running)
-            if running.work._context is not None:  # a copy, as a context runs in one thread at a time
-                run = partial(running.work._context.copy().run, run)
-            self._threads.run(run)
+            if self._threads is None:
+                from zmesh.serving.thread_executor import ThreadExecutor  # here: no command serves requests
+
+                self._threads = ThreadExecutor(self._max_workers, self._end)
+            self._threads.submit(running)
         except RuntimeError as error:
             text = f"the node can start no thread for {running.work.directive} ({error}); try again later"
             self._end(running, NodeOverloaded(text))
 
-    def _in_thread(self, running: _RunningWork) -> None:
-        """Run one request in a worker thread."""
-        if running.claim is None or not running.claim.acquire(blocking=False):
-            return  # cancelled before it began
-        running.thread = threading.current_thread().name
-        entry, work = running.entry, running.work
-        encoded: Outgoing | None = None
-        failure: BaseException | None = None
-        try:
-            if entry.shape is Shape.QUEUE:
-                entry.run(work, partial(self._put, running))
-            elif entry.shape is Shape.GENERATOR:
-                with closing(entry.run(work)) as values:
-                    for value in values:
-                        self._put(running, value)
-            elif (result := entry.run(work)) is not None:
-                encoded = outgoing(result)
-        except BaseException as error:  # noqa: BLE001  # SystemExit and the like must not end the thread
-            failure = error
-        try:
-            self._call_soon(self._end, running, failure, encoded)
-        except Closed:
-            if encoded is not None:
-                encoded.close()
-        finally:
-            failure = None  # its traceback holds this frame
-
-    def _put(self, running: _RunningWork, value: _Reply) -> None:
-        """Send one reply from a worker thread; blocks until it was accepted."""
-        running.work.raise_if_cancelled()
-        if value is None:
-            return
-        waiter: Future[None] = Future()
-        try:
-            self._call_soon(self._hand_over, running, outgoing(value), waiter)
-            wait_in_thread(waiter)
-        finally:
-            del waiter  # an exception in it holds this frame
-
-    def _hand_over(self, running: _RunningWork, reply: Outgoing, waiter: Future[None]) -> None:
-        """Send a reply on the loop for `_put`, whose thread blocks until `reply` has returned."""
-        if running.reason is not None:
-            reply.close()
-            waiter.set_exception(running.work.cancellation())
-            return
-        task = running.handing = asyncio.get_running_loop().create_task(running.request.reply(reply))
-        task.add_done_callback(partial(self._handed_over, running, waiter))
-
-    def _handed_over(self, running: _RunningWork, waiter: Future[None], task: asyncio.Task[None]) -> None:
-        running.handing = None
-        if task.cancelled():
-            waiter.set_exception(running.work.cancellation())
-        elif (error := task.exception()) is not None:
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(None)
-
-    def _call_soon(self, function: Callable[..., None], *arguments: object) -> None:
-        try:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            raise Closed("the node is closed, and its loop with it") from None
-
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def _end(
-        self, running: _RunningWork, failure: BaseException | None = None, encoded: Outgoing | None = None
-    ) -> None:
+    def _end(self, running: RunningWork, failure: BaseException | None = None, encoded: Outgoing | None = None) -> None:
         """Remove the work from the table and finish its request; idempotent."""
         work = running.work
         message_id = work.message_id
@@ -465,7 +360,7 @@ class Runner:
                 log_exception(logger, "a plugin failed to close", error=error)
 
 
-def _outcome(running: _RunningWork, failure: BaseException | None) -> tuple[str, str]:
+def _outcome(running: RunningWork, failure: BaseException | None) -> tuple[str, str]:
     """The reason code and the error text of work that failed, for the client."""
     directive = running.work.directive
     task = running.task

@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from zmesh.config import SETTINGS, Config, identity_of
+from zmesh.config import DEFAULT, FILE, IDENTITY, SETTINGS, TABLES, Config, Origin, identity_of, lines_of
 from zmesh.redaction import HIDDEN, SECRET_NAME, without_secrets
-from zmesh.sources import DEFAULT, FILE, IDENTITY, Origin, lines_of
 from zmesh.transport import parse_url
 
 _OF_IDENTITY = ("node_id", "listen", "peers")
-_TABLES = ("allow", "isolation", "metrics", "plugins")
 
 
 class Setting(NamedTuple):
@@ -38,7 +36,7 @@ def settings_of(config: Config) -> Iterator[Setting]:
             value = identity.where if identity is not None else "none"
         elif identity is not None and name in _OF_IDENTITY and origin.kind == DEFAULT and value:
             origin = Origin(IDENTITY, identity.where)
-        if name in _TABLES:
+        if name in TABLES:
             for keys, each in _entries(value):
                 path = ".".join((name, *keys))
                 yield Setting(path, _hidden(path, each), origins.get(path, origin))

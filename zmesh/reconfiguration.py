@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from zmesh.config import SETTINGS, Config
+from zmesh.config import SETTINGS, Config, placed
 from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import LinkId
 from zmesh.errors import AddressError, ConfigError
 from zmesh.identity import Policy
-from zmesh.sources import placed
 
 if TYPE_CHECKING:
     from zmesh.payloads import PayloadStorage

@@ -60,7 +60,7 @@ def test_every_limit_of_a_setting_is_as_it_is_enforced() -> None:
     for row in rows_of("reference/configuration.md"):
         if len(row) == 5 and (bounds := re.fullmatch(r"([\d.]+) to ([\d.⁰¹²³⁴⁵⁶⁷⁸⁹]+)", row[3])):
             limits[names_in(row[0])[0]] = (number(bounds[1]), number(bounds[2]))
-    assert limits == config._LIMITS
+    assert limits == config.LIMITS
 
 
 def test_every_variable_of_the_environment_is_there() -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from zmesh.config import placed
 from zmesh.errors import AddressError, ConfigError
 from zmesh.metrics.meter import RequestMeter
 from zmesh.metrics.settings import MetricsSettings, read_settings
 from zmesh.operate import NodeReader
-from zmesh.sources import placed
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

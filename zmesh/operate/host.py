@@ -8,14 +8,13 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
-    from zmesh.config import Config
+    from zmesh.config import Config, Origin
     from zmesh.core.engine import Engine
     from zmesh.identity import Identity
     from zmesh.observe import Telemetry
     from zmesh.requests import Requests
     from zmesh.runtime import Tasks
     from zmesh.serving import Directives, Serving
-    from zmesh.sources import Origin
     from zmesh.transport import Transport
 
 

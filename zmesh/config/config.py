@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from zmesh.arguments import check_url, is_encodable, shown
+from zmesh.config.origins import PROGRAM, Origin
 from zmesh.core.message import is_node_id
 from zmesh.errors import ConfigError, did_you_mean
-from zmesh.sources import DEFAULT, ENVIRONMENT, FILE, FLAG, PROGRAM, Origin, lines_of
 
 logger = logging.getLogger(__name__)
 
-_OF_A_SERVICE = re.compile(r"ZMESH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)\Z")
-"""What Kubernetes and Docker set in every container for a service that is called zmesh."""
-
-_LIMITS: dict[str, tuple[float, float]] = {
+LIMITS: dict[str, tuple[float, float]] = {
     "heartbeat": (0.05, 3600.0),
     "max_workers": (1, 4096),
     "max_work": (1, 1_000_000),
@@ -32,30 +27,35 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "max_payload_bytes": (65_536, 1 << 50),
     "max_processes": (1, 4096),
 }
-LOG_LEVELS = ("error", "warning", "info", "debug")
-"""The values of `log_level`; `warning` has the lines for operators too."""
-LOG_FORMATS = ("text", "json")
-"""The values of `log_format`."""
-_FRACTIONS = ("heartbeat", "route_timeout")
-_LISTS = ("listen", "peers")
-_TABLES = ("allow", "isolation", "metrics", "plugins")
+"""The settings that are numbers, with the limits of each."""
+FRACTIONS = ("heartbeat", "route_timeout")
+"""The settings that are numbers, and need not be whole."""
+BOOLEANS = ("ephemeral", "insecure", "tracing")
+"""The settings that are true or false."""
+LISTS = ("listen", "peers")
+"""The settings that are lists of URLs."""
+TABLES = ("allow", "isolation", "metrics", "plugins")
+"""The settings that are tables."""
 SECTIONS = {"run": "exec", "file": "file", "jobs": "job", "tcp": "tcp"}
 """Tables of a file that are those of plugins: `[run]` is `[plugins.exec]`."""
 LISTS_OF_TABLES = {"forward": "tcp", "expose": "tcp"}
 """Lists of tables of a file that are settings of plugins: `[[forward]]` is `[[plugins.tcp.forward]]`."""
-MAX_TAGS = 32
-"""Tags that a node may give itself."""
-_BOOLEANS = ("ephemeral", "insecure", "tracing")
-AUTO = "auto"
-"""As `identity`: that of the current context, if there is one."""
-NONE = "none"
-"""As `identity`: no identity."""
 ISOLATION: dict[str, tuple[float, float]] = {
     "max_memory_bytes": (32 * 1024 * 1024, 1 << 50),
     "max_cpu_seconds": (1, 1_000_000),
     "grace": (0.0, 3600.0),
 }
 """What can be set for the processes of isolated directives, with the limits of each."""
+LOG_LEVELS = ("error", "warning", "info", "debug")
+"""The values of `log_level`; `warning` has the lines for operators too."""
+LOG_FORMATS = ("text", "json")
+"""The values of `log_format`."""
+MAX_TAGS = 32
+"""Tags that a node may give itself."""
+AUTO = "auto"
+"""As `identity`: that of the current context, if there is one."""
+NONE = "none"
+"""As `identity`: no identity."""
 
 
 class DefaultId(str):
@@ -71,6 +71,7 @@ def default_node_id() -> str:
 
 
 if TYPE_CHECKING:
+    from zmesh.config.loading import Sources
     from zmesh.identity import Identity
 
     class Settings(TypedDict, total=False):
@@ -158,7 +159,7 @@ class Config:
     def __post_init__(self) -> None:
         if not isinstance(self.node_id, str) or not is_node_id(self.node_id):
             raise ConfigError(f"node_id {shown(self.node_id)} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")
-        for name in _LISTS:
+        for name in LISTS:
             given = getattr(self, name)
             urls = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else (None,)
             if not all(isinstance(url, str) for url in urls):
@@ -167,13 +168,13 @@ class Config:
                 check_url(url)
             object.__setattr__(self, name, urls)
         object.__setattr__(self, "tags", _checked_tags(self.tags))
-        for name, (low, high) in _LIMITS.items():
+        for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
-            kinds, what = ((int, float), "number") if name in _FRACTIONS else ((int,), "whole number")
+            kinds, what = ((int, float), "number") if name in FRACTIONS else ((int,), "whole number")
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
                 raise ConfigError(f"{name} = {shown(value)} is not a {what} from {low:g} to {high:g}")
         _check_identity(self.identity)
-        for name in _BOOLEANS:
+        for name in BOOLEANS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, not {shown(getattr(self, name))}")
         for name, values in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
@@ -215,6 +216,8 @@ class Config:
         environ = os.environ if environ is None else environ
         if not isinstance(environ, Mapping):
             raise TypeError(f"environ is a mapping, not {type(environ).__name__}")
+        from zmesh.config.loading import Sources, unknown_variables  # here: it imports this module
+
         for variable in unknown_variables(environ):
             logger.warning("%s", variable)
         given = {name: value for name, value in flags.items() if value is not None}
@@ -234,127 +237,6 @@ class Config:
         Those of a Config that was made in code come from the program.
         """
         return dict.fromkeys(SETTINGS, Origin(PROGRAM)) if self._sources is None else self._sources.origins()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sources:
-    """The places that the settings of a node are read from: a file, the environment, and options over both."""
-
-    path: str | None
-    environ: Mapping[str, str]
-    flags: Mapping[str, object]
-    text: str = ""
-    """The file as it was read."""
-
-    def read(self) -> Config:
-        """Read all of them. Raises ConfigError, which names the line of the file, or the variable."""
-        settings: dict[str, object] = {}
-        text = ""
-        if self.path is not None:
-            text = _text_of(Path(self.path))
-            settings.update(_read(Path(self.path), text), file=self.path)
-        for name in SETTINGS:
-            if given := self.environ.get(variable_of(name)):
-                settings[name] = _from_text(name, given)
-        settings.update(self.flags, _sources=dataclasses.replace(self, text=text))
-        return Config(**settings)  # type: ignore[arg-type]  # __post_init__ checks every value
-
-    def origins(self) -> dict[str, Origin]:
-        """As `Config.origins`."""
-        found = dict.fromkeys(SETTINGS, Origin(DEFAULT))
-        if self.path is not None:
-            for keys, line in lines_of(self.text).items():
-                if keys[0] in SECTIONS:
-                    keys = ("plugins", SECTIONS[keys[0]], *keys[1:])
-                found[".".join(keys)] = Origin(FILE, f"{self.path}:{line}")
-        for name in SETTINGS:
-            kind, where = "", ""
-            if self.flags.get(name) is not None:
-                kind = FLAG
-            elif self.environ.get(variable_of(name)):
-                kind, where = ENVIRONMENT, variable_of(name)
-            if kind:
-                found = {path: each for path, each in found.items() if path.partition(".")[0] != name}
-                found[name] = Origin(kind, where)
-        return found
-
-
-def config_of(config: Config | None, settings: Settings) -> Config:
-    """The Config that a Controller is given, or one of the settings that it is given by name, with its identity read.
-
-    Raises TypeError if it is given both, or a setting that does not exist, and ConfigError.
-    """
-    if config is not None and not isinstance(config, Config):
-        raise TypeError(f"a Controller takes a Config, not {type(config).__name__}")
-    if config is not None and settings:
-        raise TypeError(f"give a Controller either a Config or settings such as {next(iter(settings))}=..., not both")
-    for name in settings:
-        if name not in SETTINGS:
-            raise TypeError(f"no setting is called {name!r}{did_you_mean(name, SETTINGS)}")
-    return resolved(config if config is not None else Config(**settings))
-
-
-def identity_of(config: Config) -> Identity | None:
-    """The identity of a Config that was resolved."""
-    given = config.identity
-    return None if isinstance(given, (str, os.PathLike)) else given
-
-
-def resolved(config: Config) -> Config:
-    """The Config with its identity read, and with what that says where nothing was given: node id, `listen`, `peers`.
-
-    An ephemeral node listens nowhere; it dials the peers of the identity or, where those of a hub are none, the hub.
-    Several may run with one identity, so that each has the id with some random characters after it.
-
-    Raises ConfigError for an identity that can't be read, or is that of another node.
-    """
-    given = config.identity
-    if given is None or given == NONE:
-        return dataclasses.replace(config, identity=None) if given is not None else config
-    if isinstance(given, (str, os.PathLike)):
-        from zmesh.identity import State, default_folder  # here: most programs have no identity
-
-        folder = default_folder() if given == AUTO else given
-        if folder is None:
-            return dataclasses.replace(config, identity=None)
-        from zmesh.identity import Identity
-
-        identity = Identity.load(State(os.path.expanduser(folder)))
-    else:
-        identity = given
-    changes: dict[str, object] = {"identity": identity}
-    named = not isinstance(config.node_id, DefaultId)
-    if not named:
-        changes["node_id"] = f"{identity.node_id}.{os.urandom(4).hex()}" if config.ephemeral else identity.node_id
-    elif not (
-        config.node_id.startswith(f"{identity.node_id}.") if config.ephemeral else config.node_id == identity.node_id
-    ):
-        raise ConfigError(
-            f"node_id {config.node_id!r} is not that of the identity in {identity.where}, {identity.node_id!r}; leave "
-            "node_id out, name another identity (ZMESH_STATE), or none: identity=None"
-        )
-    if not config.listen and not config.ephemeral:
-        changes["listen"] = identity.profile.listen
-    if config.peers:
-        changes["peers"] = tuple(map(identity.keyed, config.peers))
-    else:
-        changes["peers"] = identity.dial_urls() if config.ephemeral else identity.profile.peers
-    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]  # __post_init__ checks every value
-
-
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """A line about each `ZMESH_*` variable that nothing reads, most likely because it is misspelt."""
-    known = [name.removeprefix("ZMESH_") for name in VARIABLES]
-    lines = []
-    for name in sorted(environ):
-        if name.startswith("ZMESH_") and name not in VARIABLES and not _OF_A_SERVICE.match(name):
-            import difflib  # here: only a misspelt variable needs it
-
-            near = difflib.get_close_matches(name.removeprefix("ZMESH_"), known, n=1)
-            lines.append(
-                f"nothing reads the environment variable {name}{f' (did you mean ZMESH_{near[0]}?)' if near else ''}"
-            )
-    return lines
 
 
 def _is_path(path: object) -> bool:
@@ -403,106 +285,5 @@ def _check_isolation(isolation: object) -> None:
                 raise ConfigError(f"{place}: {name} = {shown(value)} is not a number from {low:g} to {high:g}")
 
 
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
-
-
-def _read(path: Path, text: str) -> dict[str, object]:
-    import tomllib  # here, since few programs read a file
-
-    try:
-        settings = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
-    where = _Lines(path, text)
-    for section, namespace in SECTIONS.items():
-        if isinstance(settings.get(section), dict):
-            plugins = settings.setdefault("plugins", {})
-            if not isinstance(plugins, dict) or namespace in plugins:
-                raise where.error(f"give either [{section}] or [plugins.{namespace}]", section)
-            plugins[namespace] = settings.pop(section)
-    for name, namespace in LISTS_OF_TABLES.items():
-        if name in settings:
-            table = settings.setdefault("plugins", {}).setdefault(namespace, {})
-            if name in table:
-                raise ConfigError(f"{path}: give either [[{name}]] or {name} in [{namespace}]")
-            table[name] = settings.pop(name)
-    for key, value in settings.items():
-        if key not in SETTINGS:
-            raise where.error(f"no setting is called {key!r}{did_you_mean(key, SETTINGS)}", key)
-        if key in _LISTS:
-            if not isinstance(value, list):
-                raise where.error(f"{key} must be a list of URLs, not {value!r}", key)
-            settings[key] = tuple(value)
-        _check_alone(key, settings[key], where)
-    return settings
-
-
-class _Lines(NamedTuple):
-    """A file, for errors that name a line of it."""
-
-    path: Path
-    text: str
-
-    def error(self, text: str, *keys: str) -> ConfigError:
-        """The error about what stands by these keys."""
-        line = lines_of(self.text).get(keys)
-        return ConfigError(f"{self.path}{f':{line}' if line else ''}: {text}")
-
-
-def _check_alone(key: str, value: object, where: _Lines) -> None:
-    """Check one setting of a file by itself; a table entry by entry. Raises ConfigError, which names the line."""
-    entries: list[tuple[tuple[str, ...], object]] = [((key,), value)]
-    if key == "isolation" and isinstance(value, dict) and value:
-        entries = [((key, name), {name: each}) for name, each in value.items()]
-    for keys, entry in entries:
-        try:
-            Config(**{key: entry})  # type: ignore[arg-type]  # which checks it
-        except ConfigError as error:
-            raise where.error(str(error), *keys) from None
-    if key == "allow" and isinstance(value, dict):
-        from zmesh.identity import Policy  # here: few files have permissions
-
-        for pattern, subjects in value.items():
-            try:
-                Policy({pattern: subjects})
-            except ConfigError as error:
-                raise where.error(str(error), key, pattern) from None
-
-
-def variable_of(setting: str) -> str:
-    """The environment variable of a setting."""
-    return "ZMESH_STATE" if setting == "identity" else f"ZMESH_{setting.upper()}"
-
-
-def _from_text(name: str, text: str) -> object:
-    """The value of a setting, from that of its environment variable. Raises ConfigError, which names the variable."""
-    value: object = text
-    try:
-        if name in _LISTS or name == "tags":
-            value = tuple(part.strip() for part in text.split(",") if part.strip())
-        elif name in _TABLES:
-            value = json.loads(text)
-        elif name in _BOOLEANS:
-            value = {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
-        elif name in _LIMITS:
-            value = float(text) if name in _FRACTIONS else int(text)
-    except (ValueError, RecursionError):
-        value = text
-    try:
-        Config(**{name: value})  # type: ignore[arg-type]  # which checks it
-    except ConfigError as error:
-        raise ConfigError(f"{variable_of(name)}: {error}") from None
-    return value
-
-
 SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name not in ("file", "_sources"))
 """The names of all settings."""
-
-VARIABLES = (*map(variable_of, SETTINGS), "ZMESH_PEER", "ZMESH_PASSPHRASE", "ZMESH_DEBUG")
-"""The environment variables that a node or a command reads."""

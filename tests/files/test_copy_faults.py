@@ -156,6 +156,66 @@ async def test_a_client_that_is_killed_ends_a_copy_between_two_nodes_which_is_re
     assert is_copied(source, there / "source")
 
 
+async def test_a_copy_between_two_nodes_goes_on_when_its_source_was_killed_and_is_back(
+    source: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    edge = await Process.begin("edge", allow=ALLOW)
+    async with Proxy(edge.listening[0]) as proxy, node("store", proxy.url) as store:
+        async with node("desk", store.listening[0]) as desk:
+            try:
+                proxy.back.rate = RATE / 2
+                await desk.wait_for("edge", 20)
+                copying = asyncio.ensure_future(desk.copy(f"edge:{source}", f"store:{there}/"))
+                await eventually(lambda: begun(there) > SIZE // 8)
+                edge.kill()
+                edge.close()
+                await eventually(lambda: "edge" not in store.links())
+                kept = begun(there)
+                edge = await Process.begin("edge", allow=ALLOW)
+                proxy.back.rate = float("inf")
+                proxy.aim(edge.listening[0])
+                copied = await copying
+            finally:
+                edge.close()
+    assert copied.resumed == 1
+    assert 0 < copied.sent <= SIZE - kept
+    assert is_copied(source, there / "source")
+
+
+async def test_a_copy_whose_source_stays_away_ends_with_its_name_and_the_same_copy_goes_on_later(
+    source: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    words = (f"edge:{source}", f"store:{there}/")
+    edge = await Process.begin("edge", allow=ALLOW)
+    async with Proxy(edge.listening[0]) as proxy, node("store", proxy.url) as store:
+        async with node("desk", store.listening[0]) as desk:
+            try:
+                proxy.back.rate = RATE / 2
+                await desk.wait_for("edge", 20)
+                copying = asyncio.ensure_future(desk.copy(*words, route_timeout=1.0))
+                await eventually(lambda: begun(there) > SIZE // 8)
+                edge.kill()
+                edge.close()
+                with pytest.raises((CopyFailed, zmesh.Unreachable), match="'edge'") as caught:
+                    await copying
+                assert "\n" not in str(caught.value)
+                await eventually(lambda: not store.stats().serving)
+                kept = begun(there)
+                edge = await Process.begin("edge", allow=ALLOW)
+                proxy.back.rate = float("inf")
+                proxy.aim(edge.listening[0])
+                await desk.wait_for("edge", 60)
+                copied = await desk.copy(*words)
+            finally:
+                edge.close()
+    assert (copied.resumed, copied.sent) == (1, SIZE - kept)
+    assert is_copied(source, there / "source")
+
+
 async def test_files_between_two_nodes_do_not_pass_through_the_client(source: Path, tmp_path: Path) -> None:
     async with node("edge") as edge, node("store", edge.listening[0]) as store, Proxy(store.listening[0]) as proxy:
         async with node("desk", proxy.url) as desk:

@@ -95,7 +95,7 @@ def test_what_is_old_is_deleted_unless_somebody_writes_it(folder: int, tmp_path:
     os.utime(in_use, (0, 0))
     (tmp_path / ".zmesh-notes.part").write_text("not one of them")
     os.utime(tmp_path / ".zmesh-notes.part", (0, 0))
-    assert clean(folder, 50) == 1
+    assert clean(folder, 50) == (1, 2)
     assert not old.exists()
     assert young.exists()
     assert in_use.exists()
@@ -106,7 +106,7 @@ def test_what_is_old_is_deleted_unless_somebody_writes_it(folder: int, tmp_path:
 def test_a_directory_keeps_no_more_than_so_many(folder: int, tmp_path: Path) -> None:
     for number in range(MOST_KEPT + 3):
         left(tmp_path, number.to_bytes(16, "big"), 1000 - number)
-    assert clean(folder, 5000) == 3
+    assert clean(folder, 5000) == (3, MOST_KEPT)
     names = set(os.listdir(tmp_path))
     assert len(names) == MOST_KEPT
     assert not names & {os.fsdecode(name_for(number.to_bytes(16, "big"))) for number in range(3)}

@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from zmesh.core.message import is_address
-from zmesh.errors import CopyFailed, ExchangeError, NodeOverloaded, NotAllowed, RemoteError
+from zmesh.errors import CopyFailed, ExchangeError, NodeOverloaded, NodeRestarted, NotAllowed, RemoteError
 from zmesh.files import beneath
 from zmesh.files.beneath import Outside
 from zmesh.files.grants import Grant, Grants
+from zmesh.files.leftovers import Leftovers
 from zmesh.files.listing import Top
 from zmesh.files.outbox import Outbox
 from zmesh.files.places import MAX_PATH, name_of, written
@@ -29,7 +30,11 @@ from zmesh.files.session import GRANTED, session
 from zmesh.files.settings import FileSettings
 from zmesh.files.target import Rules, Target
 from zmesh.runtime import ThreadPool, text_of
-from zmesh.serving import Requesting, Work, directive
+from zmesh.serving import NodePlugin, Requesting, Work, directive
+
+if TYPE_CHECKING:
+    from zmesh.config import Config
+    from zmesh.identity import Identity
 
 audit = logging.getLogger("zmesh.remote.audit")
 """A line when a copy begins, and one when it has ended."""
@@ -38,11 +43,33 @@ T = TypeVar("T")
 
 MAX_SOURCES = 1024
 """Paths in one request."""
+SWEEP_EVERY = 3600.0
+"""Seconds between two looks for temporaries that no copy has gone on with."""
+JOURNAL = "copies"
+"""The file in the folder of a node's state that lists where they may be."""
 STATUS_EVERY = 0.25
 """Seconds between two reports to the client of a copy between two other nodes."""
 
 
-class Files(Requesting):
+class _SourceRestarted(RemoteError):
+    """The node that sends to this one has started anew; the client makes the copy again, as if this one had."""
+
+    code = NodeRestarted.code
+
+
+class Keeping(Protocol):
+    """What is used of a node: its settings, its identity, if it has one, and with it a folder of state."""
+
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its identity."""
+
+
+class Files(Requesting, NodePlugin):
     """The copies at one node."""
 
     settings = FileSettings
@@ -51,10 +78,35 @@ class Files(Requesting):
         self._settings = FileSettings()
         self._transfers = 0
         self._grants = Grants()
+        self._leftovers = Leftovers()
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def attach_node(self, node: Keeping) -> None:
+        """Take the node, in whose folder of state is kept where copies have left temporaries."""
+        identity = node.identity
+        if identity is not None and identity.state is not None and not node.config.ephemeral:
+            self._leftovers = Leftovers(identity.state.folder / JOURNAL)
 
     async def start(self, settings: FileSettings) -> None:
-        """Take the settings."""
+        """Take the settings, and delete what copies have left, now and from time to time."""
         self._settings = settings
+        if self._leftovers.is_kept:
+            await _in_thread(self._leftovers.load)
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Delete no more."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait((self._sweeping,))
+
+    async def _sweep(self) -> None:
+        while True:
+            if self._leftovers.directories:
+                deleted = await _in_thread(lambda: self._leftovers.sweep(self._settings.keep_partial))
+                if deleted:
+                    audit.info("%d temporaries of copies that were broken off are deleted", deleted)
+            await asyncio.sleep(SWEEP_EVERY)
 
     @directive(stream=True)
     async def read(self, work: Work) -> AsyncGenerator[Outbox, None]:
@@ -108,8 +160,9 @@ class Files(Requesting):
                 )
                 running = receiver.run()
             else:
-                node, token = _source(source)
-                running = self._fetch(node, token, target, sender, outbox, progress, str(work.header["recipient"]))
+                node, token, within = _source(source)
+                own_id = str(work.header["recipient"])
+                running = self._fetch(node, token, within, target, sender, outbox, progress, own_id)
                 what += f" from {node!r}"
             async with aclosing(_serve(running, outbox, work, what, progress)) as replies:
                 async for reply in replies:
@@ -137,6 +190,7 @@ class Files(Requesting):
         self,
         node: str,
         token: bytes,
+        route_timeout: float | None,
         target: Target,
         sender: bytes,
         outbox: Outbox,
@@ -155,7 +209,7 @@ class Files(Requesting):
                 outbox.post(record(Kind.STATUS, pack(progress.counts())))
 
         try:
-            async with session(self.open_stream, node, GRANTED, {"token": token}, None) as (records, replies):
+            async with session(self.open_stream, node, GRANTED, {"token": token}, route_timeout) as (records, replies):
                 receiver = Receiver(
                     target, self._rules, sender=sender + b":" + node.encode(), records=records, send=replies.write,
                     progress=progress, on_progress=report, near=f"node {own_id!r}: ", far=f"node {node!r}: ",
@@ -163,6 +217,8 @@ class Files(Requesting):
                 await receiver.run()
         except NotAllowed:
             raise
+        except NodeRestarted as error:
+            raise _SourceRestarted(text_of(error)) from None
         except ExchangeError as error:
             raise CopyFailed(text_of(error)) from None
         for text in progress.failures:
@@ -171,7 +227,7 @@ class Files(Requesting):
 
     @property
     def _rules(self) -> Rules:
-        return Rules(self._settings.max_file_bytes, self._settings.keep_partial)
+        return Rules(self._settings.max_file_bytes, self._settings.keep_partial, self._leftovers)
 
     @contextmanager
     def _one_more(self) -> Iterator[None]:
@@ -258,12 +314,15 @@ def _close(tops: Sequence[Top]) -> None:
         top.spot.close()
 
 
-def _source(value: object) -> tuple[str, bytes]:
-    """The node that has granted files, and its token. Raises RemoteError."""
-    node, token = (value.get("node"), value.get("token")) if isinstance(value, dict) else (None, None)
+def _source(value: object) -> tuple[str, bytes, float | None]:
+    """The node that has granted files, its token, and how long to wait for a route to it. Raises RemoteError."""
+    table = value if isinstance(value, dict) else {}
+    node, token, within = table.get("node"), table.get("token"), table.get("route_timeout")
     if not isinstance(node, str) or not is_address(node) or not isinstance(token, bytes):
         raise RemoteError("from must be a table of a node and a token")
-    return node, token
+    if within is not None and not (isinstance(within, (int, float)) and within >= 0):
+        raise RemoteError("route_timeout must be a number of seconds, 0 or more")
+    return node, token, within
 
 
 def _path(value: object) -> bytes:

@@ -2,7 +2,8 @@
 
 Its name follows from what is copied there by whom, so that a copy which was broken off is resumed in it. Two copies of
 the same file at a time do not share it: it is locked (flock(2)), and the second one takes a name of its own. What is
-left behind is deleted by age when something else is copied into the same directory.
+left behind is deleted by age: by the node, which keeps a journal of such directories (`leftovers.py`), and when
+something else is copied into the same directory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 from xxhash import xxh3_128
 
@@ -143,12 +145,14 @@ class Partial:
                 os.unlink(self._name, dir_fd=self._directory)
             self._close()
 
-    def keep(self) -> None:
-        """Leave it for another attempt, if that is worth it."""
-        if self.size >= WORTH_KEEPING:
+    def keep(self) -> bool:
+        """Leave it for another attempt, if that is worth it; whether it is."""
+        worth = self.size >= WORTH_KEEPING
+        if worth:
             self._close()
         else:
             self.drop()
+        return worth
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -175,8 +179,15 @@ def _is_own(directory: int, name: bytes, descriptor: int) -> bool:
     )
 
 
-def clean(directory: int, older_than: float) -> int:
-    """Delete the interrupted copies of a directory that were not written to for so many seconds; how many.
+class Cleaned(NamedTuple):
+    """How many interrupted copies of a directory were deleted, and how many are there yet."""
+
+    deleted: int
+    kept: int
+
+
+def clean(directory: int, older_than: float) -> Cleaned:
+    """Delete the interrupted copies of a directory that were not written to for so many seconds.
 
     The oldest ones go, too, if there are more than MOST_KEPT. Raises OSError if the directory can't be read.
     """
@@ -193,11 +204,12 @@ def clean(directory: int, older_than: float) -> int:
         os.close(listing)
     found.sort()
     since, surplus = time.time() - older_than, len(found) - MOST_KEPT
-    return sum(
+    deleted = sum(
         _delete_unused(directory, name)
         for number, (changed, name) in enumerate(found)
         if changed < since or number < surplus
     )
+    return Cleaned(deleted, len(found) - deleted)
 
 
 def _delete_unused(directory: int, name: bytes) -> bool:

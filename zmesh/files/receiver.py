@@ -94,6 +94,10 @@ class Receiver:
         self._arriving: _Arriving | None = None
         self._writing: asyncio.Future[None] | None = None
         self._cleaned: tuple[bytes, ...] | None = None
+        self._used: bytes | None = None
+        """The directory in which temporaries are made now, in the journal of the node."""
+        self._has_left = False
+        """Whether one was left there."""
 
     async def run(self) -> None:
         """Receive all of it; what can't be written, or sent there, is in the progress.
@@ -124,8 +128,18 @@ class Receiver:
     def _close(self) -> None:
         arriving, self._arriving = self._arriving, None
         if arriving is not None and arriving.partial is not None:
-            arriving.partial.keep()
+            self._keep(arriving.partial)
+        self._release()
         self._target.close()
+
+    def _keep(self, partial: Partial) -> None:
+        self._has_left = partial.keep() or self._has_left
+
+    def _release(self) -> None:
+        used, self._used = self._used, None
+        if used is not None and self._rules.leftovers is not None:
+            self._rules.leftovers.release(used, left=self._has_left)
+        self._has_left = False
 
     async def _on_record(self, kind: int, body: bytes) -> None:
         match kind:
@@ -250,12 +264,15 @@ class Receiver:
         with ExitStack() as undo:
             undo.callback(os.close, directory)
             if self._cleaned != names[:-1]:
+                self._release()
                 self._cleaned = names[:-1]
                 clean(directory, self._rules.keep_partial)
+                if self._rules.leftovers is not None:
+                    self._used = self._rules.leftovers.use(directory)
             partial = Partial.open(directory, self._key(entry, names))
             undo.pop_all()
         with ExitStack() as undo:
-            undo.callback(partial.keep)
+            undo.callback(self._keep, partial)
             if offset == 0:
                 partial.restart()
             elif partial.size >= offset:

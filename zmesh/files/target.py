@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from zmesh.files import beneath
 from zmesh.files.beneath import ROOT, Outside, Spot, open_beneath
+from zmesh.files.leftovers import Leftovers
 from zmesh.files.partial import is_partial, name_for
 from zmesh.files.places import written
 from zmesh.files.records import Entry
@@ -21,10 +22,13 @@ PERMISSIONS = 0o777
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a receiver may write: `max_file_bytes` of one file; and how long (s) it keeps what is left of a copy."""
+    """What a receiver may write: `max_file_bytes` of one file; how long (s) it keeps what is left of a copy, and the
+    journal of where that is.
+    """
 
     max_file_bytes: int | None = None
     keep_partial: float = 7 * 86_400.0
+    leftovers: Leftovers | None = None
 
 
 class Target:

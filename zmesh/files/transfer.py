@@ -88,7 +88,8 @@ class Transfer:
             grant = await granted.next()
             if grant is None or grant.kind != Kind.GRANT:
                 raise EndedEarly(f"node {source!r} grants nothing")
-            start = {**_destination(job), "from": {"node": source, "token": grant.body}}
+            granter = {"node": source, "token": grant.body, "route_timeout": self._route_timeout}
+            start = {**_destination(job), "from": granter}
             async with self._session(destination, WRITE, start) as (records, _):
                 failures: list[str] = []
                 while (each := await records.next()) is not None and each.kind != Kind.FINISHED:

@@ -145,21 +145,21 @@ class Controller(MeshView, Machines, Files, Jobs, Diagnosing, Tunnels):
         Raises AddressError at once for a malformed URL, and for one that would let other machines in without an
         identity; one that turns out to be taken makes `run` raise it.
         """
-        node = self._unclosed()
+        connectivity = self._unclosed().connectivity
         urls = [listen_urls] if isinstance(listen_urls, str) else list(listen_urls)
         for url in urls:
-            node.check_address(url)
+            connectivity.check(url)
         for url in urls:
-            node.listen(url)
+            connectivity.listen(url)
 
     def add_peer(self, peer: str) -> None:
         """Keep a link to the node at this URL, whether or not it is up yet.
 
         Raises AddressError for a malformed URL, and for one that would be plaintext to another machine.
         """
-        node = self._unclosed()
-        node.check_address(peer, dialled=True)
-        node.dial(peer)
+        connectivity = self._unclosed().connectivity
+        connectivity.check(peer, dialled=True)
+        connectivity.dial(peer)
 
     def check(self) -> None:
         """Raises ConfigError for settings that the node could not be opened with, as far as that is known before.

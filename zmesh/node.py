@@ -17,12 +17,14 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from zmesh.arguments import check_node, check_timeout, check_url
+from zmesh.arguments import check_node, check_timeout
+from zmesh.components import Components
 from zmesh.config import Config, DefaultId, identity_of, resolved
+from zmesh.connectivity import Connectivity
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
-from zmesh.core.message import Address, LinkId, MessageId, NodeId
+from zmesh.core.message import Address, MessageId, NodeId
 from zmesh.errors import NotAllowed
 from zmesh.identity import Policy
 from zmesh.observe import Observation, Router, Telemetry
@@ -30,15 +32,11 @@ from zmesh.payloads import PayloadStorage
 from zmesh.requests import Requests, answer_of, route_to
 from zmesh.runtime import Driver, Tasks, abandon, nodes_in_loop, watchdogs
 from zmesh.serving import PING, Builtins, Directives, Serving
-from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport, parse_url
+from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport
 from zmesh.version import __version__
 
 if TYPE_CHECKING:
     from zmesh.disclosure import Setting
-    from zmesh.identity import Identity
-    from zmesh.jobs import NodeJobs
-    from zmesh.membership import Membership
-    from zmesh.metrics import Exporter
     from zmesh.observe import Events, Stats
     from zmesh.reconfiguration import Reloaded
     from zmesh.runtime import OrphanReaper
@@ -116,24 +114,11 @@ class Node:
         )
         self.builtins = Builtins(self.router, self.serving)
         self.started, self.identity = now, identity
-        if not config.ephemeral:  # a command shows others, and is not shown itself
-            from zmesh.operate import Inspection
-
-            self.inspection = Inspection(self, self.observation.keep_history(), limits)
-        self._exporter = self._observing()
         self.serving.add_builtin(RELOAD, self._on_reload)
+        self.components = Components(self, self.observation, self._storage, limits, credentials)
         self._security = LinkSecurity(identity.curve.secret if identity else None, insecure=config.insecure)
-        self._membership: Membership | None = None
-        if identity is not None and credentials is not None and not config.ephemeral:
-            from zmesh.membership import Membership  # here: few programs have an identity
-
-            self._membership = Membership(identity, credentials, self)
-        self._jobs = self._keeping_jobs(identity)
-        self.listening: list[str] = []
-        self._bound: dict[str, str] = {}
-        """The URLs of its settings, and those that it listens on for them."""
-        self._listen = list(config.listen)
-        self._peers = list(config.peers)
+        self.connectivity = Connectivity(self.driver, self._security, config.listen, config.peers)
+        self.listening = self.connectivity.listening
         self.admission = self.requests.admission
         self.loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
@@ -146,35 +131,10 @@ class Node:
         """Whether everything is closed."""
         self.closed = False
 
-    def _observing(self) -> Exporter | None:
-        """Have requests observed as the settings say; what shows the metrics, if there are any."""
-        config, history = self.config, self.observation.history
-        if config.tracing:
-            from zmesh.tracing import Tracing
-
-            tracing = Tracing(config.node_id)
-            self.requests.observers.append(tracing)
-            self.serving.observers.append(tracing)
-        if not config.metrics or history is None:
-            return None
-        from zmesh.metrics import Exporter
-
-        return Exporter(self, history)
-
-    def _keeping_jobs(self, identity: Identity | None) -> NodeJobs | None:
-        if self.config.ephemeral:
-            return None
-        from zmesh.jobs import NodeJobs  # here: no command keeps any
-
-        state = identity.state.folder if identity is not None and identity.state is not None else None
-        table = self.config.plugins.get("job", {})
-        run = f"{self.engine.incarnation:016x}"
-        return NodeJobs(table, self.config.file, state, self.serving, self._storage, self.directives, incarnation=run)
-
     @property
     def job_counts(self) -> tuple[int, int]:
         """How many jobs run at this node, and how many wait."""
-        return self._jobs.counts if self._jobs is not None else (0, 0)
+        return self.components.job_counts
 
     def settings(self) -> list[Setting]:
         """As `Controller.settings`."""
@@ -234,10 +194,9 @@ class Node:
         self.directives.discover()
         self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
         self.directives.attach_node(self)
-        await self.inspection.events.open()
+        await self.components.open_events()
         await self.directives.start(PLUGINS_START_WITHIN)
-        if self._jobs is not None:
-            await self._jobs.open()
+        await self.components.open_jobs()
 
     def _open(self) -> None:
         identity = identity_of(self.config)
@@ -252,26 +211,18 @@ class Node:
         watchdogs.add(self._guard, self.config.heartbeat)
         self.driver.start(self._transport)
         self.tasks.start()
-        for url in self._listen:
-            self._bound[url] = self._transport.listen(url)
-            self.listening.append(self._bound[url])
-        for url in self._peers:
-            self._transport.dial(url)
+        self.connectivity.open(self._transport)
         if not self.config.ephemeral:
             from zmesh.runtime import OrphanReaper  # here: no command needs it
 
             self._reaper = OrphanReaper()
         self.advertise()
-        if self._membership is not None:
-            self._membership.start()
-        if self._exporter is not None:
-            self._exporter.start()
+        self.components.start()
 
     def advertise(self) -> None:
         """Advertise the directives that all nodes may call."""
         offered = [each for each in self.directives.capabilities() if self.serving.policy.offers(each)]
-        if self._membership is not None:
-            offered += self._membership.capabilities()
+        offered += self.components.capabilities()
         self.driver.perform(self.engine.describe(offered, time.monotonic(), tuple(self.config.tags), __version__))
 
     def newcomer(self, config: Config) -> Node:
@@ -283,7 +234,7 @@ class Node:
         from zmesh.reconfiguration import check
 
         self.directives.discover()
-        check(self.config, self.directives, self.check_address)
+        check(self.config, self.directives, self.connectivity)
         self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
 
     def reload(self, config: Config | None = None) -> Reloaded:
@@ -294,23 +245,18 @@ class Node:
         from zmesh.reconfiguration import Parts, reconfigure  # here: few nodes do it
 
         self.admission.check_open()
-        assert self._transport is not None  # `check_open` has looked at that
         new = resolved(self.config.again() if config is None else config)
         if isinstance(new.node_id, DefaultId):
             new = dataclasses.replace(new, node_id=self.config.node_id)
         parts = Parts(
-            engine=self.engine,
             driver=self.driver,
             directives=self.directives,
             requests=self.requests,
             serving=self.serving,
             storage=self._storage,
-            membership=self._membership,
-            transport=self._transport,
-            listening=self.listening,
-            bound=self._bound,
+            membership=self.components.membership,
+            connectivity=self.connectivity,
             has_own_limits=self._has_own_limits,
-            check_address=self.check_address,
         )
         self.config, reloaded = reconfigure(parts, self.config, new)
         self.advertise()
@@ -332,11 +278,9 @@ class Node:
         try:
             with ExitStack() as steps:
                 steps.push(self._is_dropped)
-                if self._jobs is not None:
-                    self._jobs.stop()
+                self.components.stop()
                 await self.serving.close()
-                if self._jobs is not None:
-                    await self._jobs.close()
+                await self.components.close_jobs()
                 self.requests.close()
                 self._leave()
         except GeneratorExit:
@@ -369,16 +313,11 @@ class Node:
 
     def _release(self) -> None:
         """Release the resources that can be released without the loop."""
-        if self._exporter is not None:
-            self._exporter.close()
         if self._guard is not None:
             watchdogs.remove(self._guard, self.loop)
         if self._reaper is not None:
             self._reaper.close()
-        if self._membership is not None:
-            self._membership.close()
-        if not self.config.ephemeral:
-            self.inspection.events.close()
+        self.components.release()
         self._storage.close()
         self.listening.clear()
 
@@ -407,8 +346,7 @@ class Node:
             steps.callback(self.tasks.close_now)
             steps.callback(self._release)
             steps.callback(self._leave)
-            if self._jobs is not None:
-                steps.callback(self._jobs.close_now)
+            steps.callback(self.components.close_jobs_now)
             steps.callback(self.serving.close_now)
             steps.callback(self.requests.close_now, self.loop)
         if was_open:
@@ -421,20 +359,6 @@ class Node:
     def _leave(self) -> None:
         self.driver.perform(self.engine.close(time.monotonic()))
 
-    def listen(self, url: str) -> None:
-        """Listen on one more address, now or when the node opens. Raises AddressError if it can't be used."""
-        if self._transport is not None:
-            self.listening.append(self._transport.listen(url))
-        else:
-            self._listen.append(url)
-
-    def dial(self, url: str) -> None:
-        """Keep a link to one more peer, now or when the node opens. Raises AddressError if the URL is malformed."""
-        if self._transport is not None:
-            self._transport.dial(url)
-        else:
-            self._peers.append(url)
-
     def watch(self, observer: Callable[[Report], None]) -> None:
         """Have each report of the engine (and of failed dialling, as `dial_failed`) given to `observer`."""
         self.observation.watch(observer)
@@ -442,7 +366,7 @@ class Node:
     @property
     def metrics_url(self) -> str | None:
         """Where the metrics of this node are served, if they are."""
-        return self._exporter.url if self._exporter is not None else None
+        return self.components.metrics_url
 
     @property
     def transport(self) -> Transport | None:
@@ -454,12 +378,6 @@ class Node:
         from zmesh.observe import stats_of
 
         return stats_of(self.engine, len(self.requests), len(self.serving), self.telemetry.counts)
-
-    def check_address(self, url: str, *, dialled: bool = False) -> None:
-        """Raises AddressError for what is no URL of a node, or may not be listened on or dialled, and TypeError."""
-        check_url(url)
-        target = parse_url(url)
-        self._security.to_dial(target) if dialled else self._security.to_listen(target)
 
     def events(self) -> Events:
         """What happens to this node's links and to the nodes that it can reach, from now on.
@@ -511,23 +429,6 @@ class Node:
     def note(self, report: Report) -> None:
         """Count, log and pass on a report of the engine or of a part of this node."""
         self.observation.note(report)
-        if not self.config.ephemeral:
-            self.inspection.events.note(report, self.observation.end_of)
-        if self._membership is not None:
-            self._membership.note(report)
-        if report.event in ("link_up", "link_refused") and report.link is not None and self._transport is not None:
-            self._note_dial(report, report.link, self._transport)
-        elif report.event == "link_not_greeted":
-            self.driver.on_dial_failed(report.text.removeprefix("at "), report.detail)
+        self.components.note(report)
+        self.connectivity.note(report)
         self.observation.publish(report)
-
-    def _note_dial(self, report: Report, link: LinkId, transport: Transport) -> None:
-        """Report the outcome of dialling to the engine, which sets the redial delay and quotes it in errors."""
-        url, now = transport.dialled_url(link), time.monotonic()
-        if report.event == "link_up":
-            transport.on_established(link)
-        if url is not None and report.event == "link_up":
-            self.driver.perform(self.engine.dial_succeeded(url, now))
-        elif url is not None:
-            reason = report.detail.replace("they refuse:", "refused this node:").replace("we refuse:", "was refused:")
-            self.driver.perform(self.engine.dial_failed(url, reason, now))

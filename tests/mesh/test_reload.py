@@ -69,6 +69,18 @@ async def test_addresses_to_listen_on_come_and_go(nodes):
     assert "inproc://reload-a" not in a.listening
 
 
+async def test_an_address_that_the_program_has_added_stays():
+    async with zmesh.Controller(node_id="a", listen=["inproc://reload-first"]) as a:
+        a.enable_server("inproc://reload-later")
+        changed(a, listen=())
+        assert a.listening == ["inproc://reload-later"]
+    b = zmesh.Controller(node_id="b")
+    b.enable_server("inproc://reload-before")
+    async with b:
+        changed(b, listen=["inproc://reload-new"])
+        assert b.listening == ["inproc://reload-before", "inproc://reload-new"]
+
+
 async def test_an_address_that_is_taken_changes_nothing(nodes):
     a, taken = nodes["a"], nodes["b"].listening[0]
     before = a.config, list(a.listening), links(a)

@@ -167,7 +167,7 @@ async def test_scrapers_past_the_limit_are_hung_up_on_and_counted(pair: Pair) ->
     stopped = [socket.create_connection((address.hostname, address.port)) for _ in range(server.MAX_SCRAPERS + 6)]
 
     def refused() -> bool:
-        return hub.node._exporter.scrapes["refused"] >= 6  # type: ignore[union-attr]
+        return hub.node.components.exporter.scrapes["refused"] >= 6  # type: ignore[union-attr]
 
     await eventually(refused)
     await edge.request("hub", "echo:echo", "the node is not slowed by those who do not read")
@@ -181,7 +181,7 @@ async def test_a_scraper_that_takes_too_long_is_hung_up_on(pair: Pair, monkeypat
     address = urllib.parse.urlsplit(hub.node.metrics_url)
     with socket.create_connection((address.hostname, address.port)) as slow:
         assert await asyncio.to_thread(slow.recv, 1) == b""
-    await eventually(lambda: hub.node._exporter.scrapes["slow"] == 1)  # type: ignore[union-attr]
+    await eventually(lambda: hub.node.components.exporter.scrapes["slow"] == 1)  # type: ignore[union-attr]
 
 
 def test_the_rate_of_scrapes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ async def test_a_file_that_can_no_longer_be_written_is_counted(
     settings: Any = {"address": ":*", "textfile": str(folder / "zmesh.prom"), "interval": 1}
     async with zmesh.Controller(node_id="a", metrics=settings) as node:
         shutil.rmtree(folder)
-        await eventually(lambda: node.node._exporter.scrapes["unwritten"] >= 1)  # type: ignore[union-attr]
+        await eventually(lambda: node.node.components.exporter.scrapes["unwritten"] >= 1)  # type: ignore[union-attr]
     assert sum("can't be written" in record.message for record in caplog.records) == 1
 
 
@@ -318,7 +318,7 @@ async def test_the_guide_names_every_family(exported: dict[str, set[str]]) -> No
 
 
 async def test_a_node_with_an_identity_shows_when_its_certificate_and_its_authority_end(pair: Pair) -> None:
-    exporter = pair[0].node._exporter
+    exporter = pair[0].node.components.exporter
     assert exporter is not None
     reading = exporter._now()
     identity = IdentityStatus("prod", "SHA256:x", (), 5000.0, Seconds(4000.0), Seconds(1000.0))
@@ -343,7 +343,7 @@ class Fixed:
 
 
 async def test_neighbours_past_the_limit_are_shown_together(pair: Pair) -> None:
-    exporter = pair[1].node._exporter
+    exporter = pair[1].node.components.exporter
     assert exporter is not None
     reading = exporter._now()
     (link,) = reading.status.links

@@ -139,7 +139,9 @@ async def test_no_secret_is_in_it_wherever_it_was_planted(tmp_path, eventually, 
             await mesh["a"].request("b", f"exec:{TICKET}", argument)
         process = await mesh["a"].run("b", ["sh", "-c", f"true {argument}"], env={"TOKEN": variable})
         assert await process.wait() == 0
-        await eventually(lambda: any(link.reason for link in mesh["b"].node.inspection.examiner._status().links))
+        await eventually(
+            lambda: any(link.reason for link in mesh["b"].node.components.inspection.examiner._status().links)
+        )
         summary = await mesh["a"].bundle(path, timeout=WITHIN)
         assert summary.nodes == ("a", "b")
         assert not summary.incomplete

@@ -149,7 +149,7 @@ async def test_peers_that_can_not_be_reached_are_named_with_their_reason(eventua
 async def test_many_who_ask_get_one_examination(tmp_path):
     async with Mesh("a", spool_dir=str(tmp_path)) as mesh:
         count = 0
-        examiner = mesh["a"].node.inspection.examiner
+        examiner = mesh["a"].node.components.inspection.examiner
         examine = examiner.examine
 
         async def counted():

@@ -179,7 +179,7 @@ async def test_who_follows_a_node_gets_what_happens_until_it_leaves(eventually):
     async with Mesh.star("hub", "a", tcp=True) as mesh:
         events = mesh["a"].events_of("hub", last=0, follow=True)
         first = asyncio.ensure_future(anext(events))
-        log = mesh["hub"].node.inspection.events
+        log = mesh["hub"].node.components.inspection.events
         await eventually(lambda: log._followers)
         mesh["hub"].reload(dataclasses.replace(mesh["hub"].config, tags=("gpu",)))
         assert (await first).text == "settings changed: tags"
@@ -214,7 +214,7 @@ async def test_what_happens_to_jobs_is_an_event(tmp_path, eventually):
     async with zmesh.Controller(identity=tmp_path / "a") as mesh:
         job = await mesh.submit("a", "echo:echo", b"x")
         await job.result()
-        await eventually(lambda: any("done" in text for text in texts(mesh.node.inspection.events)))
+        await eventually(lambda: any("done" in text for text in texts(mesh.node.components.inspection.events)))
         jobs = [event.text for event in await seen(mesh, "a") if event.kind == "job_changed"]
     assert [text.split()[:2] for text in jobs] == [["a", "submits"], ["job", job.id], ["job", job.id]]
 

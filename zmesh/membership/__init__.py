@@ -13,7 +13,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.membership.asking import Newcomer, ask_as_newcomer, renew_as_newcomer
     from zmesh.membership.issuing import Issuing
-    from zmesh.membership.membership import Membership
+    from zmesh.membership.membership import Host, Membership
     from zmesh.membership.schedule import Schedule, warning
 else:
     __getattr__ = lazy_attributes(
@@ -21,12 +21,13 @@ else:
         {
             "asking": ("Newcomer", "ask_as_newcomer", "renew_as_newcomer"),
             "issuing": ("Issuing",),
-            "membership": ("Membership",),
+            "membership": ("Host", "Membership"),
             "schedule": ("Schedule", "warning"),
         },
     )
 
 __all__ = [
+    "Host",
     "Issuing",
     "Membership",
     "Newcomer",

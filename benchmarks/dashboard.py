@@ -1,12 +1,18 @@
 """What the dashboard costs the nodes that it shows, and how soon it shows that one is gone.
 
     python -m benchmarks.dashboard [--nodes 100] [--seconds 60] [--pages 4] [--json] [--check]
+    python -m benchmarks.dashboard --simulated 1000 [--seconds 60] [--json] [--check]
 
 A mesh of `--nodes` processes on this machine is left alone for `--seconds`, then watched for as long by `zmesh
 dashboard` with `--pages` streams open. Shown is the processor time that this costs a node, as a share of a core: at the
 median node, at the one that it costs most, and at the one where the dashboard has joined. Then a node is killed, and
 the time until the streams show it as down is measured. With `--check` the exit status is 1 if watching costs a
 node more than LIMIT of a core, or if the killed node is not shown as down within SHOWN_WITHIN seconds.
+
+With `--simulated` the page of a mesh of so many nodes that exist as answers alone is opened in Chromium instead
+(`benchmarks.dashboard_page`), beside one of ten nodes in the same run: the frames that it draws in each view while
+nodes leave and come back, the share of the time for which long tasks block it, the updates and their size, the elements
+of the page, and what the server spends.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from contextlib import contextmanager
 from typing import Any, TypedDict
 
 from benchmarks.chains import Machine, at_least, machine, machine_line
+from benchmarks.dashboard_page import measure_page, missed_by_page, text_of_page
 from benchmarks.operate import COMMAND, IDLE_SECONDS, Processes, cpu_of, processes
 from benchmarks.program import conclude, parser, run
 
@@ -153,7 +160,16 @@ def main() -> int:
     parsing.add_argument("--nodes", type=at_least(2), default=100, help="processes (%(default)s)")
     parsing.add_argument("--seconds", type=float, default=60.0, help="for each measurement (%(default)s)")
     parsing.add_argument("--pages", type=at_least(1), default=4, help="streams that are open (%(default)s)")
+    parsing.add_argument(
+        "--simulated",
+        type=at_least(0),
+        default=0,
+        help="the page in Chromium, with so many nodes, instead (%(default)s)",
+    )
     options = parsing.parse_args()
+    if options.simulated:
+        found = measure_page(options.simulated, options.seconds)
+        return conclude(found, options, text_of_page(found), missed_by_page(found))
     result = measure(options.nodes, options.seconds, options.pages)
     missed = [
         name

@@ -7,6 +7,7 @@ from tests.dashboard.fixed_mesh import link, member, status
 from zmesh import GraphLink, MemberList, MeshGraph, NodeEvent, RequestsTaken
 from zmesh.dashboard import model as limits
 from zmesh.dashboard.model import MeshModel
+from zmesh.dashboard.rates import MAX_REQUESTS
 from zmesh.dashboard.rows import KEPT_REMOVALS, Rows, Versions
 
 
@@ -15,6 +16,12 @@ def joined(*nodes, links=(), now=100.0):
     model.take_members(MemberList("hub", tuple(member(node) for node in ("hub", *nodes))), now)
     model.take_graph(MeshGraph("hub", (), tuple(GraphLink(a, b, 100, 100) for a, b in links)), now)
     return model
+
+
+def all_of(model):
+    """The one update that a new client gets of a small mesh."""
+    (update,) = model.updates(0, 0, 0.0)
+    return update
 
 
 def row(model, node):
@@ -35,7 +42,7 @@ def test_an_event_of_the_host_shows_a_node_down_before_the_next_list():
     model = joined("a", links=[("a", "hub")])
     model.take_event("hub", NodeEvent(7, 104.0, "node_left", "a", "", "a left the mesh"), 104.2)
     assert (row(model, "a")["up"], row(model, "a")["since"]) == (False, 104.0)
-    assert model.changes(0, 0, 0.0)["events"][-1]["text"] == "a left the mesh"
+    assert all_of(model)["events"][-1]["text"] == "a left the mesh"
 
 
 def test_an_old_event_of_a_node_that_left_and_came_back_changes_nothing():
@@ -131,12 +138,43 @@ def test_the_mesh_does_what_its_nodes_do_that_are_up():
 
 def test_a_client_gets_what_has_changed_since_its_version():
     model = joined("a", "b")
-    first = model.changes(0, 0, 0.0)
+    first = all_of(model)
     assert first["full"]
     assert {each["id"] for each in first["nodes"]} == {"hub", "a", "b"}
     model.take_status(status("b"), 110.0)
-    then = model.changes(first["version"], first["event_count"], 0.0)
+    (then,) = model.updates(first["version"], first["event_count"], 0.0)
     assert (then["full"], [each["id"] for each in then["nodes"]], then["links"]) == (False, ["b"], [])
+
+
+def test_what_has_changed_comes_in_updates_of_so_many_rows_at_most(monkeypatch):
+    monkeypatch.setattr(limits, "MAX_ROWS", 3)
+    names = [f"n{number}" for number in range(8)]
+    model = joined(*names, links=[("hub", name) for name in names])
+    model.take_event("hub", NodeEvent(1, 100.0, "link_up", "n1", "", "linked with n1"), 100.0)
+    first, *more = model.updates(0, 0, 0.0)
+    assert [update["full"] for update in (first, *more)] == [True] + [False] * 5
+    assert all(len(update["nodes"]) + len(update["links"]) <= 3 for update in (first, *more))
+    assert {each["id"] for update in (first, *more) for each in update["nodes"]} == {"hub", *names}
+    assert sum(len(update["links"]) for update in (first, *more)) == 8
+    assert ([len(update["events"]) for update in (first, *more)], more[-1]["version"]) == (
+        [1, 0, 0, 0, 0, 0],
+        model.versions.current,
+    )
+    seen, shown = more[-1]["version"], []
+    for name in names:
+        model.take_status(status(name), 110.0)
+    while seen < model.versions.current:
+        (update,) = model.updates(seen, 1, 0.0)
+        shown.append([each["id"] for each in update["nodes"]])
+        seen = update["version"]
+    assert shown == [names[:3], names[3:6], names[6:]]
+
+
+def test_of_what_is_requested_of_a_node_the_most_frequent_is_shown_without_what_shows_it():
+    model = joined("a")
+    taken = [RequestsTaken(f"n{number:02}", "echo:echo", number, 0) for number in range(40)]
+    model.take_status(status("a", requests=[RequestsTaken("hub", "zmesh:status", 900, 0), *taken]), 110.0)
+    assert [each[2] for each in row(model, "a")["requested"]] == list(range(39, 39 - MAX_REQUESTS, -1))
 
 
 def test_a_client_that_missed_more_removals_than_are_remembered_gets_all():
@@ -184,11 +222,11 @@ def test_changes_applied_in_turn_give_all_rows(steps, cut):
         else:
             rows.remove(str(key))
         if number % 7 == cut % 7:
-            changed, removed = rows.since(seen)
+            changed, removed = rows.since(seen, versions.current)
             client = {each: client[each] for each in client if each not in removed} | {
                 each["id"]: each for each in changed
             }
             seen = versions.current
-    changed, removed = rows.since(seen)
+    changed, removed = rows.since(seen, versions.current)
     client = {each: client[each] for each in client if each not in removed} | {each["id"]: each for each in changed}
     assert client == {each["id"]: each for each in rows}

@@ -11,7 +11,7 @@ import json
 from collections import deque
 from typing import TYPE_CHECKING
 
-from zmesh.dashboard.model import MeshModel
+from zmesh.dashboard.model import MeshModel, time_of_last
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -87,18 +87,23 @@ class Feed:
         model = self._model
         if model.versions.current == self._sent[0]:
             return
+        version = model.versions.current
         if self._clients:
-            update = self._written(*self._sent)
+            version, update = self._written(*self._sent)
             for client in list(self._clients):
                 if not client.put(update):
                     self._clients.discard(client)
                     self.dropped += 1
-        self._sent = (model.versions.current, model.event_count, model.lines.mesh[-1].time if model.lines.mesh else 0.0)
+        self._sent = (version, model.event_count, time_of_last(model.lines))
 
-    def _written(self, version: int, events: int, lines: float) -> bytes:
-        update = self._model.changes(version, events, lines)
-        update["feed"] = self.counters
-        return f"data: {json.dumps(update, separators=(',', ':'))}\n\n".encode()
+    def _written(self, version: int, events: int, lines: float) -> tuple[int, bytes]:
+        """What has changed since then, and the version up to which that is all."""
+        written = []
+        for update in self._model.updates(version, events, lines):
+            update["feed"] = self.counters
+            version = update["version"]
+            written.append(f"data: {json.dumps(update, separators=(',', ':'))}\n\n".encode())
+        return version, b"".join(written)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One stream, until the page is closed or dropped."""
@@ -110,7 +115,7 @@ class Feed:
             return
         self.opened += 1
         self.update()  # so that the next update begins where this page does
-        client = _Client(self._written(0, 0, 0.0))
+        client = _Client(self._written(0, 0, 0.0)[1])
         self._clients.add(client)
         ends = [
             asyncio.ensure_future(each) for each in (_pump(client, send), client.dropped.wait(), _disconnected(receive))

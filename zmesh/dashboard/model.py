@@ -6,7 +6,9 @@ so do its links. Whatever a mesh consists of, there are MAX_NODES nodes, MAX_LIN
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from zmesh.dashboard.link_rows import LinkRows
@@ -20,6 +22,8 @@ MAX_EVENTS = 500
 MAX_DOWN = 1_000
 """Nodes that are down and shown; of more the ones that left first are not."""
 MAX_WARNINGS = 8
+MAX_ROWS = 1_000
+"""Rows in one update; the others are in the next one."""
 SAME_TIME = 3.0
 """Seconds by which two answers may differ about when a node left."""
 _NODE: Row = {
@@ -166,26 +170,43 @@ class MeshModel:
         self.events.append(event)
         self.versions.following()
 
-    def changes(self, version: int, events: int, lines: float) -> Row:
-        """What has changed since a version; all of it for version 0, or one that is too long ago.
+    def updates(self, version: int, events: int, lines: float) -> Iterator[Row]:
+        """What has changed since a version: the first MAX_ROWS rows of it, of which `version` is that of the last one.
 
-        `events` is the number of the last event that the client has, `lines` the time of its last sample of the mesh.
+        For version 0, or one that is too long ago, all rows in as many updates as that takes; `full` is true in the
+        first of them. `events` is the number of the last event that the client has, `lines` the time of its last
+        sample of the mesh.
         """
         full = version == 0 or not (self.nodes.can_tell_since(version) and self.links.rows.can_tell_since(version))
-        nodes, no_nodes = self.nodes.since(0 if full else version)
-        links, no_links = self.links.rows.since(0 if full else version)
+        if not full:
+            yield self._update(version, events, lines)
+            return
+        first = self._update(0, 0, 0.0)
+        yield first | {"full": True}
+        version = first["version"]
+        while version < self.versions.current:
+            following = self._update(version, self.event_count, time_of_last(self.lines))
+            yield following
+            version = following["version"]
+
+    def _update(self, version: int, events: int, lines: float) -> Row:
+        changed = [*self.nodes.versions_since(version), *self.links.rows.versions_since(version)]
+        more = len(changed) > MAX_ROWS
+        until = heapq.nsmallest(MAX_ROWS, changed)[-1] if more else self.versions.current
+        nodes, no_nodes = self.nodes.since(version, until)
+        links, no_links = self.links.rows.since(version, until)
         found: dict[str, Any] = {
-            "version": self.versions.current,
-            "full": full,
+            "version": until,
+            "full": False,
             "host": self.host,
             "contact": self.contact,
             "nodes": nodes,
             "links": links,
             "removed": {"nodes": no_nodes, "links": no_links},
             "omitted": {"nodes": self.nodes.omitted, "links": self.links.rows.omitted},
-            "events": [event for event in self.events if event["n"] > (0 if full else events)],
+            "events": [event for event in self.events if event["n"] > events],
             "event_count": self.event_count,
-            "lines": [list(one) for one in self.lines.mesh if one.time > (0 if full else lines)],
+            "lines": [list(one) for one in self.lines.mesh if one.time > lines],
         }
         return found
 
@@ -195,6 +216,11 @@ class MeshModel:
         assert len(self.links.rows) <= MAX_LINKS
         assert all(row["up"] or row["since"] is not None for row in self.nodes)
         assert set(self._statuses) <= {row["id"] for row in self.nodes if row["up"]}
+
+
+def time_of_last(lines: Lines) -> float:
+    """The time of the last sample of the mesh, 0.0 if there is none."""
+    return lines.mesh[-1].time if lines.mesh else 0.0
 
 
 def _rounded(rtt: float | None) -> float | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zmesh.operate import NodeStatus
 
@@ -13,8 +14,11 @@ NODE_SAMPLES = 180
 MESH_SAMPLES = 900
 """Samples of the mesh that are kept, one a second."""
 PLACES = 4
-MAX_REQUESTS = 64
-"""Rows of what was requested of one node."""
+MAX_REQUESTS = 16
+"""Rows of what was requested of one node; its page shows all that the node keeps."""
+OWN = "zmesh:"
+"""The namespace of the directives that show nodes."""
+COUNT, RATE = 2, 3
 
 ERRORS = frozenset(
     (
@@ -62,23 +66,27 @@ def sample(before: NodeStatus | None, status: NodeStatus, now: float) -> Sample:
     )
 
 
-def requested(status: NodeStatus, before: NodeStatus | None) -> list[list[object]]:
-    """What was requested of a node, the most first: client, directive, count, how many a second, how many failed."""
+def requested(status: NodeStatus, before: NodeStatus | None) -> list[list[Any]]:
+    """What was requested of a node, the most at present first, but for what shows the state of nodes.
+
+    A row is the client, the directive, the count, how many a second, and how many failed.
+    """
     same = before is not None and before.incarnation == status.incarnation and status.uptime > before.uptime
     base: dict[tuple[str, str], int] = {}
     seconds: float = status.uptime
     if before is not None and same:
         base = {(each.client, each.directive): each.taken for each in before.work.requests}
         seconds = status.uptime - before.uptime
-    rows = sorted(status.work.requests, key=lambda each: -each.taken)[:MAX_REQUESTS]
-    return [
+    rows = [
         [
             each.client, each.directive, each.taken,
             round(max(0, each.taken - base.get((each.client, each.directive), 0)) / max(1e-3, seconds), PLACES),
             each.failed,
         ]
-        for each in rows
+        for each in status.work.requests
+        if not each.directive.startswith(OWN)
     ]  # fmt: skip
+    return heapq.nsmallest(MAX_REQUESTS, rows, key=lambda row: (-row[RATE], -row[COUNT]))
 
 
 def total(samples: Iterable[Sample], now: float) -> Sample:

@@ -78,7 +78,11 @@ class Rows:
         """Whether all removals since that version are remembered."""
         return version >= self._oldest
 
-    def since(self, version: int) -> tuple[list[Row], list[str]]:
-        """The rows that have changed after a version, and the keys that were removed."""
-        rows = [row for changed, row in self._rows.values() if changed > version]
-        return rows, [key for at, key in self._removed if at > version and key not in self._rows]
+    def versions_since(self, version: int) -> list[int]:
+        """The versions after that one at which rows have changed for the last time."""
+        return [changed for changed, _ in self._rows.values() if changed > version]
+
+    def since(self, version: int, until: int) -> tuple[list[Row], list[str]]:
+        """The rows that have changed after a version and until another one, and the keys that were removed."""
+        rows = [row for changed, row in self._rows.values() if version < changed <= until]
+        return rows, [key for at, key in self._removed if version < at <= until and key not in self._rows]

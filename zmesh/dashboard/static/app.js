@@ -52,11 +52,15 @@ function contact() {
     const line = mesh.connected ? `No answer from the mesh for ${since(from)}: ${text}` : "The dashboard does not answer; what is shown is out of date.";
     if ($("banner").textContent !== line) $("banner").textContent = line;
   }
-  if ($("node-names").childElementCount !== mesh.nodes.size) fill($("node-names"), ...[...mesh.nodes.keys()].toSorted().map(id => h("option", { value: id })));
 }
 
+let listed = [null, ""];
+
 function events() {
-  const search = $("search").value.trim().toLowerCase(), words = search.split(/\s+/).filter(word => word && !/^(tag|is|version):/.test(word));
+  const search = $("search").value.trim().toLowerCase();
+  if (listed[0] === mesh.events && listed[1] === search) return;
+  listed = [mesh.events, search];
+  const words = search.split(/\s+/).filter(word => word && !/^(tag|is|version):/.test(word));
   const rows = mesh.events.toReversed().filter(event => words.every(word => `${event.at} ${event.node} ${event.kind} ${event.text}`.toLowerCase().includes(word)));
   fill($("events"), h("div", { class: "bar" }, h("h2", {}, "Events"), h("span", { class: "soft" }, String(rows.length))),
     h("ol", { class: "events-list", tabindex: "0", "aria-label": "Events, the latest first" }, ...rows.map(event => h("li", {},

@@ -17,6 +17,7 @@ export class Charts {
     this.box = box;
     this.name = name;
     this.lines = [];
+    this.drawn = null;
     this.charts = [];
     onTheme(() => this.#build());
     new ResizeObserver(() => this.#resize()).observe(box);
@@ -24,9 +25,10 @@ export class Charts {
 
   set(lines) {
     this.lines = lines;
-    if (this.box.offsetParent === null) return;
+    if (this.box.offsetParent === null || lines === this.drawn) return;
     if (!this.charts.length) this.#build();
-    for (const { chart, kind } of this.charts) chart.setData(this.#data(kind));
+    else for (const { chart, kind } of this.charts) chart.setData(this.#data(kind));
+    this.drawn = lines;
     this.#values(null);
   }
 

@@ -24,12 +24,15 @@ export function percent(share) {
   return share === null || share === undefined ? "–" : `${share < 0.0995 ? (100 * share).toFixed(1) : Math.round(100 * share)} %`;
 }
 
+const pad = number => String(number).padStart(2, "0");
+
 export function clock(time) {
-  return new Date(time * 1000).toLocaleTimeString([], { hour12: false });
+  const then = new Date(time * 1000);
+  return `${pad(then.getHours())}:${pad(then.getMinutes())}:${pad(then.getSeconds())}`;
 }
 
 export function moment(time) {
-  const then = new Date(time * 1000), pad = number => String(number).padStart(2, "0");
+  const then = new Date(time * 1000);
   const day = `${then.getFullYear()}-${pad(then.getMonth() + 1)}-${pad(then.getDate())}`;
   return `${day} ${clock(time)}`;
 }

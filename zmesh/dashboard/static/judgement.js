@@ -4,7 +4,7 @@ const SLOW_RTT = 0.12, SLOW_AT_LEAST = 0.03, SLOW_RATIO = 5;
 
 export function median(values) {
   if (!values.length) return 0;
-  const sorted = values.toSorted((a, b) => a - b);
+  const sorted = Float64Array.from(values).sort();
   return sorted[Math.floor(sorted.length / 2)];
 }
 
@@ -26,8 +26,9 @@ export function stateOf(node) {
 export const STATE_TEXT = { off: "down", warn: "warning", unknown: "up", ok: "up" };
 
 // One entry for each thing, the gravest first: {bad, kind, node, link, what, since, why}.
-export function attention(nodes, links) {
-  const limit = slowFrom(links.values()), found = [], denied = [];
+// Links with a round-trip time from `limit` on are slow.
+export function attention(nodes, links, limit) {
+  const found = [], denied = [];
   const downNodes = new Set([...nodes.values()].filter(node => !node.up).map(node => node.id));
   for (const node of [...nodes.values()].filter(node => !node.up).toSorted((a, b) => b.since - a.since)) {
     const by = node.heard_by.length ? `last heard by ${node.heard_by.join(", ")}` : "";
@@ -76,5 +77,5 @@ export function requests(nodes) {
   for (const node of nodes.values())
     for (const [client, directive, count, rate, failed] of node.requested)
       if (!directive.startsWith("zmesh:")) found.push({ client, node: node.id, directive, count, rate, failed });
-  return found.toSorted((a, b) => b.rate - a.rate || b.count - a.count || a.node.localeCompare(b.node));
+  return found.toSorted((a, b) => b.rate - a.rate || b.count - a.count || (a.node < b.node ? -1 : 1));
 }

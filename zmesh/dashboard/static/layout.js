@@ -36,8 +36,10 @@ export class Layout {
     return true;
   }
 
-  settle() {
-    while (this.simulation.alpha() >= 0.02 && this.points.size) this.simulation.tick(10);
+  // Moves nodes for so many milliseconds at most, so that a small mesh is drawn as it will stay.
+  settle(milliseconds) {
+    const until = performance.now() + milliseconds;
+    while (this.simulation.alpha() >= 0.02 && this.points.size && performance.now() < until) this.simulation.tick();
   }
 
   find(x, y, radius) {

@@ -104,8 +104,9 @@ function status({ row, status: state }) {
     h("td", { class: "num" }, milliseconds(link.rtt_s)), h("td", { class: "num" }, bytes(link.bytes_in)), h("td", { class: "num" }, bytes(link.bytes_out))))));
   fill(parts.work, facts([
     ["running", `${work.running} of ${work.max_running}`], ["served", work.served], ["its own requests", work.requested], ["jobs", `${work.jobs_running} running, ${work.jobs_waiting} waiting`],
-  ]), row.requested.length ? table([["Client"], ["Directive"], ["Count", "num"], ["Failed", "num"], ["/s", "num"]], row.requested.map(([client, directive, count, perSecond, failed]) => h("tr", {},
-    h("td", { class: "mono" }, client), h("td", { class: "mono" }, directive), h("td", { class: "num" }, count), h("td", { class: `num ${failed ? "down" : ""}` }, failed), h("td", { class: "num" }, rate(perSecond))))) : empty("Nothing was requested since it started."));
+  ]), work.requests.length ? table([["Client"], ["Directive"], ["Count", "num"], ["Failed", "num"], ["/s", "num"]], work.requests.map(({ client, directive, taken, failed }) => h("tr", {},
+    h("td", { class: "mono" }, client), h("td", { class: "mono" }, directive), h("td", { class: "num" }, taken), h("td", { class: `num ${failed ? "down" : ""}` }, failed),
+    h("td", { class: "num" }, rate(row.requested.find(([other, name]) => other === client && name === directive)?.[3]))))) : empty("Nothing was requested since it started."));
 }
 
 function routes() {

@@ -2,19 +2,21 @@
 
 import { $, fill, h } from "./dom.js";
 import { bytes, clock, milliseconds, rate, since } from "./format.js";
-import { attention, isSlow, requests, slowFrom } from "./judgement.js";
+import { attention, isSlow, requests } from "./judgement.js";
 import { get, mesh } from "./store.js";
 import { setPath } from "./topology.js";
 
-const SHOWN = 60, LATEST = 40, REQUESTS = 30, PATH_AGAIN = 4000;
-let chosen = null, timer = null;
+const SHOWN = 60, LATEST = 40, REQUESTS = 30, NAMES = 40, PATH_AGAIN = 4000;
+let chosen = null, timer = null, latest = null;
 
 export function updateOverview() {
-  const found = attention(mesh.nodes, mesh.links);
+  const found = attention(mesh.nodes, mesh.links, mesh.slowFrom);
   summary(found);
   $("attention-count").textContent = found.length || "";
   fill($("attention"), ...(found.length ? found.slice(0, SHOWN).map(entry) : [h("li", { class: "none" }, mesh.nodes.size ? "All is well." : "Waiting for the mesh.")]));
   asked();
+  if (latest === mesh.events) return;
+  latest = mesh.events;
   fill($("latest"), ...mesh.events.slice(-LATEST).toReversed().map(event =>
     h("li", {}, h("time", {}, clock(event.time)), h("span", { class: "text" }, event.at === mesh.host ? "" : h("span", { class: "soft" }, `${event.at}: `), event.text))));
 }
@@ -30,8 +32,8 @@ function entry(found) {
 function summary(found) {
   const nodes = [...mesh.nodes.values()], up = nodes.filter(node => node.up).length, down = nodes.length - up;
   const links = [...mesh.links.values()], linksDown = links.filter(link => link.state === "down").length;
-  const slowest = links.filter(link => link.rtt !== null && link.state !== "down").toSorted((a, b) => b.rtt - a.rtt)[0];
-  const isBad = slowest && isSlow(slowest, slowFrom(links)), line = mesh.lines.at(-1) ?? [];
+  const slowest = d3.greatest(links, link => (link.state === "down" ? null : link.rtt));
+  const isBad = slowest && isSlow(slowest, mesh.slowFrom), line = mesh.lines.at(-1) ?? [];
   $("node-count").textContent = nodes.length;
   const rows = [
     ["Nodes up", h("dd", {}, `${up} `, down ? h("span", { class: "down" }, `${down} down`) : h("small", {}, "none down"))],
@@ -64,6 +66,14 @@ export function startPath(onChoice) {
     else $(from ? "path-to" : "path-from").focus();
   });
   $("path-clear").addEventListener("click", () => onChoice(null, null));
+  for (const input of [$("path-from"), $("path-to")])
+    for (const event of ["input", "focus"]) input.addEventListener(event, () => suggest(input.value.trim().toLowerCase()));
+}
+
+// The first names of nodes that contain what is typed.
+function suggest(text) {
+  const found = [...mesh.nodes.keys()].filter(id => id.toLowerCase().includes(text)).toSorted();
+  fill($("node-names"), ...found.slice(0, NAMES).map(id => h("option", { value: id })));
 }
 
 export function showPath(from, to) {

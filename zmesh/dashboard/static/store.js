@@ -1,12 +1,14 @@
 // The mesh as the server knows it, kept up to date by server-sent events.
 
+import { slowFrom } from "./judgement.js";
+
 const MAX_EVENTS = 500, MAX_LINES = 900;
 const token = new URLSearchParams(location.search).get("token") ?? "";
 const listeners = new Set();
 
 export const mesh = {
   nodes: new Map(), links: new Map(), events: [], lines: [], host: "", omitted: { nodes: 0, links: 0 },
-  contact: { ok: false, since: null, text: "joining" }, connected: false, structure: 0,
+  contact: { ok: false, since: null, text: "joining" }, connected: false, structure: 0, slowFrom: Infinity,
 };
 
 export function subscribe(listener) {
@@ -45,8 +47,11 @@ function take(update) {
     for (const key of removed) if (rows.delete(key)) mesh.structure++;
   }
   const lastEvent = mesh.events.at(-1)?.n ?? 0, lastTime = mesh.lines.at(-1)?.[0] ?? 0;
-  mesh.events = [...mesh.events, ...update.events.filter(event => event.n > lastEvent)].slice(-MAX_EVENTS);
-  mesh.lines = [...mesh.lines, ...update.lines.filter(line => line[0] > lastTime)].slice(-MAX_LINES);
+  const events = update.events.filter(event => event.n > lastEvent);
+  if (events.length) mesh.events = [...mesh.events, ...events].slice(-MAX_EVENTS);
+  const lines = update.lines.filter(line => line[0] > lastTime);
+  if (lines.length) mesh.lines = [...mesh.lines, ...lines].slice(-MAX_LINES);
+  if (update.links.length || update.removed.links.length) mesh.slowFrom = slowFrom(mesh.links.values());
   Object.assign(mesh, { host: update.host, contact: update.contact, omitted: update.omitted });
 }
 

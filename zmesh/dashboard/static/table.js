@@ -1,7 +1,7 @@
 // The table of nodes: sorted, searched, and drawn for the rows in sight only.
 
-import { $, fill, h } from "./dom.js";
-import { bytes, clock, milliseconds, percent, rate, since } from "./format.js";
+import { $, h } from "./dom.js";
+import { bytes, clock, milliseconds, moment, percent, rate } from "./format.js";
 import { matches, stateOf, STATE_TEXT } from "./judgement.js";
 import { mesh } from "./store.js";
 
@@ -22,7 +22,8 @@ const COLUMNS = [
 ];
 const view = $("nodes");
 let sort = "state", descending = false, search = "", rows = [], selected = null, open = () => {}, searchFor = () => {};
-let wrap, body, found;
+let wrap, body, found, drawn = new Map();
+const spacers = [];
 
 export function startTable(onOpen, onSearch) {
   open = onOpen;
@@ -59,11 +60,12 @@ export function setTableSearch(text) {
 export function updateTable() {
   if (view.hidden) return;
   const { value } = COLUMNS.find(column => column.key === sort), sign = descending ? -1 : 1;
-  rows = [...mesh.nodes.values()].filter(node => matches(node, search)).toSorted((a, b) => {
-    const x = value(a), y = value(b);
-    if (x === null || y === null) return (x === null) - (y === null) || a.id.localeCompare(b.id);
-    return (typeof x === "string" ? sign * x.localeCompare(y) : sign * (x - y)) || a.id.localeCompare(b.id);
-  });
+  const keyed = [...mesh.nodes.values()].filter(node => matches(node, search)).map(node => [value(node), node]);
+  rows = keyed.sort(([x, a], [y, b]) => {
+    const byId = a.id < b.id ? -1 : 1;
+    if (x === null || y === null) return (x === null) - (y === null) || byId;
+    return x < y ? -sign : x > y ? sign : byId;
+  }).map(([, node]) => node);
   for (const head of wrap.querySelectorAll("th"))
     if (head.dataset.column === sort) head.setAttribute("aria-sort", descending ? "descending" : "ascending");
     else head.removeAttribute("aria-sort");
@@ -75,14 +77,39 @@ export function updateTable() {
 function draw() {
   if (view.hidden) return;
   const first = Math.max(0, Math.floor(wrap.scrollTop / ROW) - MORE), last = Math.min(rows.length, first + Math.ceil(wrap.clientHeight / ROW) + 2 * MORE);
-  const spacer = count => (count ? [h("tr", { "aria-hidden": "true" }, h("td", { colspan: COLUMNS.length, "data-height": count * ROW }))] : []);
-  fill(body, ...spacer(first), ...rows.slice(first, last).map((node, index) => h("tr", {
-    "data-id": node.id, "aria-rowindex": first + index + 2, "aria-selected": node.id === selected ? "true" : "false",
-  }, ...COLUMNS.map(column => h("td", { class: column.number ? "num" : "" }, column.cell(node))))), ...spacer(rows.length - last));
-  for (const cell of body.querySelectorAll("[data-height]")) {
-    cell.style.height = `${cell.dataset.height}px`;
-    cell.style.padding = "0";
+  const next = rows.slice(first, last).map((node, index) => row(node, first + index + 2));
+  place([...spacer(0, first), ...next, ...spacer(1, rows.length - last)]);
+  drawn = new Map(next.map(element => [element.dataset.id, element]));
+}
+
+// The element of a node, the one that is there unless the node has changed.
+function row(node, index) {
+  const isSelected = node.id === selected ? "true" : "false", known = drawn.get(node.id);
+  if (known?.node === node && known.getAttribute("aria-selected") === isSelected) {
+    if (known.getAttribute("aria-rowindex") !== String(index)) known.setAttribute("aria-rowindex", index);
+    return known;
   }
+  const cells = COLUMNS.map(column => h("td", { class: column.number ? "num" : "" }, column.cell(node)));
+  const element = h("tr", { "data-id": node.id, "aria-rowindex": index, "aria-selected": isSelected }, ...cells);
+  element.node = node;
+  return element;
+}
+
+// What stands for the rows above, or below, of those in sight.
+function spacer(which, count) {
+  if (!count) return [];
+  spacers[which] ??= h("tr", { "aria-hidden": "true" }, h("td", { colspan: COLUMNS.length, class: "spacer" }));
+  spacers[which].firstChild.style.height = `${count * ROW}px`;
+  return [spacers[which]];
+}
+
+// Makes these the rows, and touches those that stay in no way.
+function place(elements) {
+  const stay = new Set(elements);
+  for (const element of [...body.children]) if (!stay.has(element)) element.remove();
+  elements.forEach((element, index) => {
+    if (body.children[index] !== element) body.insertBefore(element, body.children[index] ?? null);
+  });
 }
 
 function onKey(event) {
@@ -107,7 +134,7 @@ export function focusTable() {
 
 function state(node) {
   const name = stateOf(node), text = node.up ? STATE_TEXT[name] : `down since ${clock(node.since)}`;
-  const title = node.up ? (node.problem?.text ?? node.warnings.map(([, line]) => line).join("\n")) : `${since(node.since)} ago`;
+  const title = node.up ? (node.problem?.text ?? node.warnings.map(([, line]) => line).join("\n")) : moment(node.since);
   const denied = node.problem?.code === "not_allowed";
   return h("span", { class: `state ${name}${node.up ? "" : " down"}`, title }, denied ? "no permission" : text);
 }

@@ -2,19 +2,20 @@
 
 import { $, announce, fill, h } from "./dom.js";
 import { bytes, milliseconds, percent, rate, since } from "./format.js";
-import { isSlow, matches, slowFrom, stateOf, STATE_TEXT } from "./judgement.js";
+import { isSlow, matches, stateOf, STATE_TEXT } from "./judgement.js";
 import { Layout } from "./layout.js";
 import { mesh } from "./store.js";
 import { colour, onTheme } from "./theme.js";
 
 const MODES = { rtt: "RTT", cost: "Cost", load: "Load" };
-const LABELS_ALWAYS = 60, NEAR = 14, QUICK = 0.005;
+const LABELS_ALWAYS = 60, NEAR = 14, QUICK = 0.005, FIRST = 40;
 const canvas = $("topology"), context = canvas.getContext("2d");
 const layout = new Layout();
 let structure = -1, transform = d3.zoomIdentity, size = [0, 0], dirty = false, moved = false;
 let mode = "rtt", search = "", selected = null, hovered = null, path = [], open = () => {}, choosePath = () => {};
 
-export const topology = { draws: 0, last: 0 };
+// What was drawn: frames, and of the last one its milliseconds, nodes and links.
+export const topology = { draws: 0, last: 0, nodes: 0, links: 0 };
 
 const zoom = d3.zoom().scaleExtent([0.05, 6]).on("zoom", event => {
   transform = event.transform;
@@ -66,7 +67,7 @@ export function updateTopology() {
     structure = mesh.structure;
     const first = layout.points.size === 0;
     layout.update(mesh.nodes, mesh.links, mesh.host);
-    if (first) layout.settle();
+    if (first) layout.settle(FIRST);
     if (!moved) fit(false);
   }
   const up = [...mesh.nodes.values()].filter(node => node.up).length;
@@ -185,6 +186,7 @@ function draw() {
   drawLinks(places, shown);
   drawNodes(places, shown);
   topology.draws++;
+  topology.nodes = places.size;
   topology.last = performance.now() - began;
 }
 
@@ -199,7 +201,7 @@ function level(link, most) {
 }
 
 function drawLinks(places, shown) {
-  const limit = slowFrom(mesh.links.values()), values = [...mesh.links.values()];
+  const limit = mesh.slowFrom, values = [...mesh.links.values()];
   const most = mode === "cost" ? d3.max(values, link => Math.max(link.cost ?? 0, link.cost_back ?? 0)) ?? 0 : d3.max(values, link => link.rtt ?? 0) ?? 0;
   const quiet = colour("edge"), loud = colour(mode === "load" ? "accent" : "slow"), down = colour("down");
   const between = d3.interpolateRgb(quiet, loud), onPath = new Set(path.slice(1).map((id, index) => [id, path[index]].toSorted().join("|")));
@@ -215,6 +217,7 @@ function drawLinks(places, shown) {
     const near = hovered === link.a || hovered === link.b || selected === link.a || selected === link.b;
     if ((isSlow(link, limit) && mode === "rtt") || onPath.has(link.id) || (near && !isDown)) labels.push([link, from, to]);
   }
+  topology.links = d3.sum(groups.values(), group => group.lines.length / 2);
   for (const group of [...groups.values()].toSorted((a, b) => a.path - b.path || a.grade - b.grade)) {
     context.globalAlpha = group.faint ? 0.25 : 1;
     context.setLineDash(group.state === "up" || group.path ? [] : [5, 4]);

@@ -57,8 +57,7 @@ class Reply(Message):
 class Exchange(ABC):
     """One request of this node, from sending to the final reply, and the handle of its exchange in the engine.
 
-    Subclasses say who takes the replies. `final` is the last reply, whose header says how the request ended; None until
-    then. `detached`: the client does not wait for its end, so that its work goes on when this node is closed, or dies.
+    Subclasses say who takes the replies. `detached`: the client does not wait for its end, so that its work goes on when this node is closed, or dies.
     `route_timeout`: seconds that it may be without a route to the recipient; None: those of the node. `content_type`
     ("" for bytes) and `metadata` are sent with the request.
     """
@@ -74,7 +73,9 @@ class Exchange(ABC):
         "_behind",
         "_discards",
         "_ended_at",
+        "_eof",
         "_failed",
+        "_final_taken",
         "_header",
         "_held",
         "_queue",
@@ -84,7 +85,6 @@ class Exchange(ABC):
         "ended",
         "endings",
         "feeder",
-        "final",
         "hops",
         "id",
         "metadata",
@@ -102,11 +102,12 @@ class Exchange(ABC):
         self.ended = False
         self.endings: list[Ended] | None = None
         """What observers have called at the end."""
-        self.final: Reply | None = None
         self.hops = 0
         self.feeder: StreamFeeder | None = None
         """The sender of the request payload, if it is read from a source."""
         self._ended_at = 0.0
+        self._eof: Eof | None = None
+        self._final_taken = False
         self._failed: Eof | None = None
         self._discards = False
         self._queue: deque[Reply] = deque()
@@ -122,6 +123,17 @@ class Exchange(ABC):
     def message_id(self) -> str:
         """The message id, 32 hex digits."""
         return self.id.hex()
+
+    @property
+    def final(self) -> Reply | None:
+        """The last reply, whose header says how the request ended; None until then.
+
+        It is made when it is asked for: one that is kept here would refer to this object, and both would stay until the
+        garbage collector finds them.
+        """
+        if self._eof is None:
+            return None
+        return Reply(self, None, self._serial + 1, Payload(b""), self._eof)
 
     @property
     def expected(self) -> bool:
@@ -195,9 +207,13 @@ class Exchange(ABC):
             self._end(Eof(1, reason, text))
 
     def take(self) -> Reply | None:
-        """The next reply, or None; its credit is released."""
+        """The next reply, or None; its credit is released. The final one is given once."""
         if not self._queue:
-            return None
+            if self._final_taken:
+                return None
+            final = self.final
+            self._final_taken = final is not None
+            return final
         reply = self._queue.popleft()
         if self._held and not self._queue:
             self._release_held()
@@ -207,12 +223,9 @@ class Exchange(ABC):
         """Drop queued and later replies, so that they do not block the final one."""
         self._discards = True
         self._drop_arriving(ValueError("the request was cancelled"))
-        final = self._queue.pop() if self._queue and self._queue[-1].final is not None else None
         for reply in self._queue:
             reply.payload.close()
         self._queue.clear()
-        if final is not None:
-            self._queue.append(final)
         self._release_held()
         self._go_on()
 
@@ -308,8 +321,7 @@ class Exchange(ABC):
                 ended(eof.reason if eof.code else "", eof.error if eof.code else "")
         if self._arriving is not None:
             self._drop_arriving(self._error_of(eof))
-        self.final = Reply(self, None, self._serial + 1, Payload(b""), eof)
-        self._queue.append(self.final)
+        self._eof = eof
         self._wake()
         self._requests.done(self)
 
@@ -336,8 +348,8 @@ class FireAndForget(Exchange):
         return False
 
     def _wake(self) -> None:
-        while self.take() is not None:
-            pass
+        while self._queue:
+            self.take()
 
 
 class WithHandler(Exchange):

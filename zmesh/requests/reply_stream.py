@@ -141,12 +141,13 @@ class ReplyStream(Exchange):
 
         Raises what the work failed with, and TooManyReplies if there is a second reply; the rest is cancelled then.
         """
-        payload = None
         reply = await self._next()
-        if reply.final is None:
-            payload = reply.payload
-            reply = self.take() or await self._next()
-            if reply.final is None:
+        if reply.final is not None:
+            self._check(reply.final)
+            return None
+        if self._queue or self._eof is None:
+            second = await self._next()
+            if second.final is None:
                 self.cancel()
                 self.discard()
                 raise TooManyReplies(
@@ -154,8 +155,8 @@ class ReplyStream(Exchange):
                     node=self.recipient,
                     message_id=self.message_id,
                 )
-        self._check(reply.final)
-        return payload
+        self._check(self._eof)
+        return reply.payload
 
     def cancel(self) -> Ending:
         """Stop the work. Harmless if it is over, or was never begun.
@@ -191,9 +192,7 @@ class ReplyStream(Exchange):
             end = asyncio.get_running_loop().create_future()
             self._ends.append(end)
             await end
-        final = self.final
-        assert final is not None
-        return self._error(final.final)
+        return self._error(self._eof)
 
     def _collect(self, chunk: Deliver) -> int:
         if self._buffered:
@@ -231,8 +230,7 @@ class ReplyStream(Exchange):
         if writer.ended:
             raise RuntimeError("nothing can be written to a request after `end`")
         if self.ended:
-            if self.final is not None and self.final.final is not None:
-                self._check(self.final.final)
+            self._check(self._eof)
             raise StreamClosed(
                 f"the work at node {self.recipient!r} has ended, so no more of the request is wanted",
                 node=self.recipient,
@@ -300,7 +298,7 @@ class ReplyStream(Exchange):
             return None
         return self._error_of(eof)
 
-    def _check(self, eof: Eof) -> None:
+    def _check(self, eof: Eof | None) -> None:
         if (error := self._error(eof)) is not None:
             raise error
 

@@ -133,7 +133,8 @@ class Connection(LinkSocket):
             self._shut()
 
     def _read(self) -> None:
-        parts = self._read_parts()
+        frame = self._recv(LAST, False)
+        parts = self._read_rest(frame) if frame.more else [frame.bytes]
         if self.link is not None:
             self._take(self.link, parts)
         else:

@@ -8,6 +8,7 @@ third less for each hop than awaiting `recv_multipart`.
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -195,8 +196,7 @@ class LinkSocket(ABC):
             return
         transport.draining = True
         read = 0
-        until = monotonic() + BATCH_SECONDS
-        burst = False
+        until = math.inf
         try:
             while True:
                 if gate.shut:
@@ -210,10 +210,11 @@ class LinkSocket(ABC):
                     gate.wait()
                 if self.closed or (read <= LOOKS and not self._events() & IN):
                     break
-                if not burst:
-                    burst = True
+                now = monotonic()
+                if until == math.inf:
+                    until = now + BATCH_SECONDS
                     self.handler.on_burst()
-                if read == BATCH or monotonic() > until:
+                if read == BATCH or now > until:
                     self._scheduled = True
                     transport.loop.call_soon(self.drain)
                     break
@@ -221,7 +222,7 @@ class LinkSocket(ABC):
                 self._retry(not read)
                 self.check_soon()
         finally:
-            if burst:
+            if until < math.inf:
                 self.handler.on_burst_end()  # which may send here, and so swallow a signal
             else:
                 transport.touched.discard(self)
@@ -240,13 +241,12 @@ class LinkSocket(ABC):
         except zmq.ZMQError:  # of the first part only: the connection is full or gone, as the loop will find
             pass
 
-    def _read_parts(self) -> list[bytes]:
-        """The parts of the message at hand, of which a long body stays uncopied; more than four are thrown away."""
-        recv = self._recv
-        frame = recv(LAST, False)
+    def _read_rest(self, frame: Any) -> list[bytes]:
+        """The parts of a message of which that one is the first, and not the last. A long body stays uncopied; more
+        than four are thrown away."""
         parts: list[Any] = [frame.bytes]
         while frame.more:
-            frame = recv(LAST, False)
+            frame = self._recv(LAST, False)
             if len(parts) < 4:
                 parts.append(frame if len(parts) == BODY and len(frame) >= UNCOPIED else frame.bytes)
         return parts

@@ -208,16 +208,15 @@ class Listener(LinkSocket):
 
     def _read(self) -> None:
         id: bytes = self._recv(LAST)
+        first = self._recv(LAST, False)
+        parts = self._read_rest(first) if first.more else [first.bytes]
         link = self._by_id.get(id)
         if link is not None:
-            self._take(link, self._read_parts())
+            self._take(link, parts)
             return
         if id in self._hung_up:
-            self._read_parts()
             self.handler.on_frames_lost(None, "hung_up")
             return
-        first = self._recv(LAST, False)
-        parts = [first.bytes, *(self._read_parts() if first.more else ())]
         link = self._by_id[id] = self.transport.new_link(self)
         self._ids[link] = id
         descriptor = self._descriptors[link] = _descriptor(first)

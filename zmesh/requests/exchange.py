@@ -57,9 +57,9 @@ class Reply(Message):
 class Exchange(ABC):
     """One request of this node, from sending to the final reply, and the handle of its exchange in the engine.
 
-    Subclasses say who takes the replies. `detached`: the client does not wait for its end, so that its work goes on when this node is closed, or dies.
-    `route_timeout`: seconds that it may be without a route to the recipient; None: those of the node. `content_type`
-    ("" for bytes) and `metadata` are sent with the request.
+    Subclasses say who takes the replies. `detached`: the client does not wait for its end, so that its work goes on
+    when this node is closed, or dies. `route_timeout`: seconds that it may be without a route to the recipient; None:
+    those of the node. `content_type` ("" for bytes) and `metadata` are sent with the request.
     """
 
     detached = False
@@ -153,19 +153,17 @@ class Exchange(ABC):
         if behind is not None:
             behind.append(chunk)
             return
-        header = chunk.header
+        _, _, header, body, last, eof, credit, self.hops, _ = chunk[:]  # a plain tuple, which is unpacked at once
         if isinstance(header, ReplyHeader):
             self._header = header
-        self.hops = chunk.hops
-        credit = chunk.credit
         if self._failed is None and not self._discards:
-            if chunk.last and self._arriving is None:
-                self._queue.append(self._reply(Payload(chunk.body)))
-            elif self._header is not None and (chunk.body or chunk.last):
+            if last and self._arriving is None:
+                self._queue.append(self._reply(Payload(body)))
+            elif self._header is not None and (body or last):
                 credit -= self._collect(chunk)
-        if chunk.eof is not None:
+        if eof is not None:
             if self._behind is None:
-                self._end(chunk.eof)
+                self._end(eof)
                 return
             self._behind.append(chunk._replace(header=None, body=b"", last=False, credit=0))
         if self._queue:

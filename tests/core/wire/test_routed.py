@@ -105,6 +105,13 @@ def test_the_time_left_is_never_below_nothing():
     assert decode_chunk(head).header == RequestHeader("a:b", 1.0, 0.0)
 
 
+@pytest.mark.parametrize("header", [7, {}, "text", (), (1.0,) * 5, (1.0,) * 7])
+def test_a_header_that_is_no_array_of_its_fields_is_refused(header):
+    for side, name in ((FLAG_REQUEST, "a request"), (0, "a reply")):
+        with pytest.raises(WireError, match=f"not the header of {name}"):
+            decode_chunk(chunk_with(FLAG_FIRST | side, header, None, None))
+
+
 @pytest.mark.parametrize(
     "metadata",
     [["a"], {"a": 1}, {"a": b"x"}, {1: "a"}, {"k": "v" * MAX_METADATA}, {"é" * (MAX_METADATA // 2): "x"}],

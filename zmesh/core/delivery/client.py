@@ -166,7 +166,8 @@ class Client:
         inbound.expected = 1
         inbound.received = inbound.unacked_credit = credit
         address, handle = exchange.address, exchange.handle
-        self._forwarding.emit(deliver((stream, address, chunk.header, body, True, chunk.eof, credit, hops, handle)))
+        whole = deliver((stream, address, chunk.header, body, True, chunk.eof, credit, hops, handle))
+        self._forwarding.effects.append(whole)
         self._peers.schedule_ack(exchange.peer, stream, inbound, now, at_once=False)
         self._remove(exchange, now)
 

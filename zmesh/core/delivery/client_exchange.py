@@ -56,7 +56,7 @@ class ClientExchange(Exchange):
     def __init__(
         self, message_id: MessageId, server: Peer, timeout: float | None, route_timeout: float, now: float
     ) -> None:
-        super().__init__(message_id, server, 0, request=True)
+        Exchange.__init__(self, message_id, server, 0, request=True)  # `super()` costs as much as four attributes
         self.state = ClientState.DISCOVERING
         self.timeout = timeout
         self.deadline = None if timeout is None else now + timeout

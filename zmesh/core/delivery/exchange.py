@@ -18,11 +18,11 @@ SILENCE_TIMEOUT = 45.0
 class Exchange:
     """One side of an exchange: a request that this node has made, or one that it has received.
 
-    `outbound_id` and `inbound_id` name its two streams. `host` is the node that the peer is or is attached to.
-    `peer_incarnation` is the one that its chunks are for, 0 while that is unknown; `link` the one that was last sent
-    on; `unreachable_since` when the route to the peer was lost, None while there is one; `charged_bytes` what the
-    peer's quota is charged with for it. `handle` is the shell's own object for the exchange, which each Deliver and
-    Abort carries.
+    `outbound_id` and `inbound_id` name its two streams, `is_client` says which side this is. `host` is the node that
+    the peer is or is attached to. `peer_incarnation` is the one that its chunks are for, 0 while that is unknown;
+    `link` the one that was last sent on; `unreachable_since` when the route to the peer was lost, None while there is
+    one; `charged_bytes` what the peer's quota is charged with for it. `handle` is the shell's own object for the
+    exchange, which each Deliver and Abort carries.
     """
 
     __slots__ = (
@@ -32,6 +32,7 @@ class Exchange:
         "host",
         "inbound",
         "inbound_id",
+        "is_client",
         "link",
         "message_id",
         "outbound",
@@ -49,6 +50,7 @@ class Exchange:
         self.host = peer.host
         self.peer_incarnation = peer_incarnation
         self.request_number = 0
+        self.is_client = request
         self.outbound_id = make_stream((message_id, request))
         self.inbound_id = make_stream((message_id, not request))
         self.outbound = OutboundStream(peer.path.congestion)
@@ -71,7 +73,7 @@ class Exchange:
         part of the replies; at a client the chunks that arrived early (how long replies stay unread is up to itself).
         """
         inbound = self.inbound
-        if self.outbound_id.request:
+        if self.is_client:
             return inbound.buffered_credit
         outbound = self.outbound
         return inbound.received - inbound.released + outbound.unsent_bytes + outbound.unacked_bytes
@@ -79,7 +81,7 @@ class Exchange:
     def update_quota(self) -> None:
         """Charge the peer's quota with `buffered_bytes`, without a call: this is called 3 times a request."""
         inbound, outbound = self.inbound, self.outbound
-        if self.outbound_id.request:
+        if self.is_client:
             kept = inbound.buffered_credit
         else:
             kept = inbound.received - inbound.released + outbound.unsent_bytes + outbound.unacked_bytes

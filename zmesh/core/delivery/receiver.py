@@ -33,7 +33,7 @@ class Receiver:
             exchange.find_route()
         inbound = exchange.inbound
         credit = credit_of(chunk.flags, len(body))
-        is_client = exchange.outbound_id.request
+        is_client = exchange.is_client
         # The server has checked the limits for the very first chunk that comes.
         checked = not inbound.buffered and (is_client or not inbound.received) and chunk.sequence == inbound.expected
         limit = "" if checked else self._exceeded_limit(exchange, chunk.sequence, credit)
@@ -84,7 +84,7 @@ class Receiver:
     def _exceeded_limit(self, exchange: Exchange, sequence: int, credit: int) -> str:
         """The limit that keeping this chunk would exceed, or an empty text; chunks of replies in order have none."""
         inbound = exchange.inbound
-        if exchange.outbound_id.request and sequence == inbound.expected:
+        if exchange.is_client and sequence == inbound.expected:
             return ""
         return exchange.peer.quota.byte_limit(credit) if inbound.is_missing(sequence) else ""
 

@@ -72,7 +72,7 @@ class Sender:
 
     def remove(self, exchange: Exchange, now: float) -> None:
         """An exchange is over: send no more of it."""
-        outbound, request = exchange.outbound, exchange.outbound_id.request
+        outbound, request = exchange.outbound, exchange.is_client
         if outbound.unsent or not outbound.complete:
             self.drop_unsent(exchange)
         if request:
@@ -108,7 +108,7 @@ class Sender:
                 raise AssertionError("streams that wait for a path on which nothing is in flight")
         if exchanges and self.next_deadline() is None:
             raise AssertionError("exchanges that no timer wakes")
-        requests = [exchange.outbound for exchange in exchanges if exchange.outbound_id.request]
+        requests = [exchange.outbound for exchange in exchanges if exchange.is_client]
         if sum(outbound.kept_bytes for outbound in requests) != self.waiting_bytes:
             raise AssertionError("the count of waiting bytes is not that of the streams")
         unsent = sum(bool(exchange.outbound.unsent) and not exchange.outbound.next for exchange in exchanges)
@@ -171,7 +171,7 @@ class Sender:
         if not outbound.unsent and not outbound.next:
             self.waiting_streams += 1
         outbound.push(header, body, last=last, eof=eof, complete=complete)
-        if exchange.outbound_id.request:
+        if exchange.is_client:
             self.waiting_bytes += len(body)
         else:
             exchange.update_quota()
@@ -203,7 +203,7 @@ class Sender:
             exchange.set_incarnation(incarnation)
         exchange.link = link
         chunk = outbound.send_only(header, body, now, last=last, eof=eof)
-        if exchange.outbound_id.request:
+        if exchange.is_client:
             self.waiting_bytes += len(body)
         else:
             exchange.update_quota()
@@ -299,7 +299,7 @@ class Sender:
         """
         outbound = exchange.outbound
         room = outbound.room()
-        if room and not exchange.outbound_id.request and exchange.peer.quota.is_nearly_full():
+        if room and not exchange.is_client and exchange.peer.quota.is_nearly_full():
             room = 0 if outbound.kept_bytes else min(room, CHUNK)
         outbound.pull_pending = room == 0 and not outbound.complete
         return room
@@ -357,7 +357,7 @@ class Sender:
         before = outbound.unacked_bytes
         sample = outbound.acknowledge(item.next, item.limit, now)
         if outbound.unacked_bytes != before:
-            if exchange.outbound_id.request:
+            if exchange.is_client:
                 self.waiting_bytes += outbound.unacked_bytes - before
             else:
                 exchange.update_quota()
@@ -421,7 +421,7 @@ class Sender:
     def probe(self, exchange: Exchange, *, flush: bool = True) -> None:
         """Ask the peer for an ack of the outbound stream; it answers that the exchange is over if it is to the peer."""
         outbound = exchange.outbound
-        if exchange.outbound_id.request and (0 in outbound.unacked or (outbound.unsent and not outbound.next)):
+        if exchange.is_client and (0 in outbound.unacked or (outbound.unsent and not outbound.next)):
             return  # a probe that overtakes the first chunk would be answered as if the request were over
         self._peers.probe(exchange.peer, exchange.inbound_id, exchange.inbound, flush=flush)
 
@@ -444,7 +444,7 @@ class Sender:
         outbound = exchange.outbound
         if outbound.unsent and not outbound.next:
             self.waiting_streams -= 1
-        if exchange.outbound_id.request:
+        if exchange.is_client:
             self.waiting_bytes -= outbound.unsent_bytes
         outbound.unsent_bytes = 0
         outbound.unsent.clear()
@@ -454,7 +454,7 @@ class Sender:
             self._forwarding.emit(StreamOver(exchange.outbound_id, exchange.handle))
 
     def _send(self, exchange: Exchange, chunk: OutboundChunk, link: LinkId, now: float) -> None:
-        message_id, request = exchange.outbound_id
+        message_id, request = exchange.message_id, exchange.is_client
         sequence, peer = chunk.sequence, exchange.peer
         acks = self._peers.take_acks(peer, now) if request and not sequence and peer.acks else b""
         head = wire.encode_chunk(

@@ -57,7 +57,7 @@ class ServerExchange(Exchange):
     __slots__ = ("detached", "last_heard", "state", "whole")
 
     def __init__(self, message_id: MessageId, client: Peer, incarnation: int, now: float) -> None:
-        super().__init__(message_id, client, incarnation, request=False)
+        Exchange.__init__(self, message_id, client, incarnation, request=False)  # as in ClientExchange
         self.state = ServerState.OPEN
         self.last_heard = now
         self.detached = False
@@ -227,7 +227,7 @@ class Server:
         inbound.received = inbound.unacked_credit = credit
         exchange.update_quota()
         address, handle = exchange.address, exchange.handle
-        self._forwarding.emit(deliver((stream, address, header, body, True, None, credit, hops, handle)))
+        self._forwarding.effects.append(deliver((stream, address, header, body, True, None, credit, hops, handle)))
         self._peers.schedule_ack(exchange.peer, stream, inbound, now, at_once=credit >= ACK_EVERY)
 
     def _accept(self, peer: Peer, chunk: Chunk, now: float) -> ServerExchange:

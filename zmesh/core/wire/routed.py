@@ -100,6 +100,7 @@ class Chunk(NamedTuple):
 _request_header = cast("Callable[[tuple[object, ...]], RequestHeader]", partial(tuple.__new__, RequestHeader))
 _reply_header = cast("Callable[[tuple[object, ...]], ReplyHeader]", partial(tuple.__new__, ReplyHeader))
 _SUCCESS = Eof()
+_NO_ERROR: list[object] = [0, "", ""]
 _chunk = cast("Callable[[tuple[object, ...]], Chunk]", partial(tuple.__new__, Chunk))
 
 
@@ -144,7 +145,10 @@ def decode_chunk(head: bytes) -> Chunk:
         if len(head) != _CHUNK.size:
             raise WireError("a tail that no flag names")
         return _chunk((*fixed, None, None, NO_EXTENSIONS))
-    opening, ending, extra = read_array(unpack(head[_CHUNK.size :], MAX_TAIL, MAX_METADATA_ENTRIES), 3)
+    tail = unpack(head[_CHUNK.size :], MAX_TAIL, MAX_METADATA_ENTRIES)
+    if len(tail) != 3:
+        raise WireError("not the tail of a chunk")
+    opening, ending, extra = tail
     if (opening is None) is bool(flags & FLAG_FIRST) or (ending is None) is bool(flags & FLAG_EOF):
         raise WireError("flags that do not fit the chunk")
     header = None if opening is None else _request(opening) if request else _reply(opening)
@@ -154,7 +158,9 @@ def decode_chunk(head: bytes) -> Chunk:
 
 
 def _request(value: object) -> RequestHeader:
-    directive, timestamp, lifetime, detached, content_type, metadata = read_array(value, 6)
+    if type(value) is not list or len(value) != 6:
+        raise WireError("not the header of a request")
+    directive, timestamp, lifetime, detached, content_type, metadata = value
     if type(directive) is not str or len(directive) > MAX_DIRECTIVE or type(detached) is not bool:
         raise WireError("not the header of a request")
     if lifetime is not None:
@@ -166,7 +172,9 @@ def _request(value: object) -> RequestHeader:
 
 
 def _reply(value: object) -> ReplyHeader:
-    timestamp, serial, content_type, metadata = read_array(value, 4)
+    if type(value) is not list or len(value) != 4:
+        raise WireError("not the header of a reply")
+    timestamp, serial, content_type, metadata = value
     timestamp, serial = read_number(timestamp), read_int(serial, U63)
     if content_type == "" and not metadata:
         return _reply_header((timestamp, serial, "", {}))
@@ -179,9 +187,9 @@ def _described(content_type: object, metadata: object) -> tuple[str, Mapping[str
 
 
 def _eof(value: object, extensions: Mapping[int, bytes]) -> Eof:
-    code, reason, error = read_array(value, 3)
-    if code == 0 and type(code) is int and reason == error == "" and not extensions:
+    if value == _NO_ERROR and type(cast("list[object]", value)[0]) is int and not extensions:
         return _SUCCESS
+    code, reason, error = read_array(value, 3)
     reset_code = extensions.get(RESET_CODE, b"\0\0\0\0")
     if len(reset_code) != 4:
         raise WireError(f"a reset code of {len(reset_code)} bytes")

@@ -322,9 +322,9 @@ class Driver:
         if not self._holding and (self._loop is None or self._loop.is_closed()):
             return False
         batches, now = self._batches, time.monotonic()
-        if not batches.is_empty and now > self._held_since + HELD_FOR:
+        if batches.waiting and now > self._held_since + HELD_FOR:
             self._release(links, go_on=self._holding)
-        if batches.is_empty:
+        if not batches.waiting:
             self._held_since = now
         if not batches.hold(link, frames):
             self._send_batch(links, link, batches.take(link))

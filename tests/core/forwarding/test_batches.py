@@ -22,24 +22,24 @@ OVERHEAD = LENGTH_BYTES + len(packet()[0])
 
 
 def test_packets_wait_by_link_and_in_order(batches):
-    assert batches.is_empty
+    assert not batches.waiting
     assert all(batches.hold(link, packet(body)) for link, body in [(1, b"x"), (2, b"y"), (1, b"z")])
-    assert not batches.is_empty
+    assert batches.waiting
     assert batches.take(1) == [packet(b"x"), packet(b"z")]
     assert batches.take(1) == []
     assert batches.take_all() == {2: [packet(b"y")]}
-    assert batches.is_empty
+    assert not batches.waiting
 
 
 def test_nothing_waits_for_a_link_whose_other_end_takes_no_batches(batches):
     assert not batches.hold(3, packet())
-    assert batches.is_empty
+    assert not batches.waiting
 
 
 def test_what_can_not_be_in_a_batch_does_not_wait(batches):
     assert not batches.hold(1, wire.encode_link(Kind.ASK))
     assert not batches.hold(1, packet(bytes(wire.SINGLE_PART)))
-    assert batches.is_empty
+    assert not batches.waiting
 
 
 def test_a_batch_is_full_after_so_many_packets(batches):

@@ -11,30 +11,25 @@ from zmesh.core.wire import LENGTH_BYTES, MAX_BATCH_BYTES, MAX_BATCHED, Frames, 
 
 
 class Batches:
-    """What waits to leave, by link. `links` are those whose other end takes batches."""
+    """What is `waiting` to leave, by link. `links` are those whose other end takes batches."""
 
-    __slots__ = ("_room", "_waiting", "links")
+    __slots__ = ("_room", "links", "waiting")
 
     def __init__(self) -> None:
         self.links: set[LinkId] = set()
-        self._waiting: dict[LinkId, list[Frames]] = {}
+        self.waiting: dict[LinkId, list[Frames]] = {}
         self._room: dict[LinkId, int] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._waiting
 
     def hold(self, link: LinkId, frames: Frames) -> bool:
         """Hold a packet back; False if it can't be in a batch with those that wait, and so has to follow them."""
         if link not in self.links or not is_batchable(frames):
             return False
         size = len(frames[0]) + LENGTH_BYTES
-        waiting = self._waiting.get(link)
+        waiting = self.waiting.get(link)
         if waiting is None:
             if size > MAX_BATCH_BYTES:
                 return False
-            self._waiting[link], self._room[link] = [frames], MAX_BATCH_BYTES - size
+            self.waiting[link], self._room[link] = [frames], MAX_BATCH_BYTES - size
             return True
         room = self._room[link] - size
         if room < 0 or len(waiting) == MAX_BATCHED:
@@ -45,9 +40,9 @@ class Batches:
 
     def take(self, link: LinkId) -> list[Frames]:
         """Take out what waits for a link, in order."""
-        return self._waiting.pop(link, [])
+        return self.waiting.pop(link, [])
 
     def take_all(self) -> dict[LinkId, list[Frames]]:
         """Take out all that waits."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.waiting = self.waiting, {}
         return waiting

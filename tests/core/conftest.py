@@ -46,7 +46,7 @@ class FakeForwarding:
     """The Carrier of a node: routes to the nodes in `next_hops`, and all effects and frames in the order they came."""
 
     def __init__(self, node="a", incarnation=1, next_hops=()):
-        self.node = node
+        self.node = self.address = node
         self.incarnation = incarnation
         self.next_hops = {name: NextHop(1, incarnation, False) for name, incarnation in dict(next_hops).items()}
         self.hops = {}

@@ -157,6 +157,13 @@ async def test_nodes_without_a_route_take_no_place_of_those_that_can_be_copied_t
         assert (await anext(outcomes)).state == zmesh.State.UNREACHABLE
 
 
+async def test_a_copy_that_takes_too_long_is_said_to_be_how_far(mesh: Mesh, tmp_path: Path) -> None:
+    source = written(tmp_path / "source", 1000)
+    outcomes = mesh["desk"].copy_many(source, ["dead"], tmp_path / "there", route_timeout=600, per_node_timeout=0.3)
+    (error,) = [str(outcome.error) async for outcome in outcomes]
+    assert error.startswith("node 'dead': not done within 0.3 s; nothing of it was copied; no route to 'dead' after ")
+
+
 async def test_a_copy_to_many_nodes_has_an_outcome_for_each(mesh: Mesh, tmp_path: Path) -> None:
     source = written(tmp_path / "source", 1000)
     outcomes = mesh["desk"].copy_many(source, ["mid", "edge", "dead"], tmp_path / "there", route_timeout=0.2)

@@ -13,6 +13,7 @@ import zmesh
 import zmesh.sync
 from tests.waiting import until
 from zmesh.core import wire
+from zmesh.core.delivery import client_exchange
 from zmesh.core.wire import Kind
 from zmesh.runtime.watchdog import StackLocation, Watchdog, stack_location, watchdogs
 from zmesh.testing import Mesh, eventually
@@ -114,6 +115,27 @@ async def test_a_timeout_during_a_block_names_what_blocks_the_node(hub, hops):
             await client.request("busy", "t:blocks", str(2 * BLOCK), timeout=BLOCK)
         assert "node 'busy': its event loop has been blocked for" in str(caught.value)
         assert "t:blocks (" in str(caught.value)
+
+
+async def test_a_request_that_had_arrived_learns_of_the_block_two_hops_away(hub, monkeypatch):
+    monkeypatch.setattr(client_exchange, "LAST_PROBE_BEFORE", BLOCK / 2)
+    begins, goes_on = asyncio.Event(), threading.Event()
+
+    async def blocks_when_acknowledged(work):
+        await begins.wait()
+        goes_on.wait(WITHIN)
+
+    far = zmesh.Controller(node_id="far", heartbeat=HEARTBEAT, peers=hub.listening)
+    async with blockable(hub) as busy, far:
+        await asyncio.to_thread(busy.register, "t:later", blocks_when_acknowledged)
+        await far.wait_for("busy", timeout=WITHIN)
+        request = far.stream("busy", "t:later", timeout=2 * BLOCK).send()
+        await eventually(lambda: not far.node.engine.is_handing_over)
+        busy._mesh.loop.call_soon_threadsafe(begins.set)
+        with pytest.raises(zmesh.TimedOut) as caught:
+            await request.only_payload()
+        goes_on.set()
+    assert "the request had reached 'busy'; node 'busy': its event loop has been blocked for" in str(caught.value)
 
 
 async def test_a_leaf_that_blocks_its_own_loop_still_gets_its_replies(hub):

@@ -1,6 +1,7 @@
 """One command at many nodes: outcomes, canaries, an end after so many failures, and stopping."""
 
 import asyncio
+import re
 from asyncio.subprocess import PIPE
 from contextlib import AsyncExitStack
 
@@ -50,6 +51,18 @@ async def test_a_node_that_takes_too_long_has_timed_out(mesh, options):
     (one,) = (await outcomes_of(mesh.run_many(["b"], ["sleep", "600"], **options))).values()
     assert one.state == State.TIMED_OUT
     assert isinstance(one.error, zmesh.TimedOut)
+
+
+@pytest.mark.parametrize(
+    ("node", "command", "progress"),
+    [
+        ("b", ["sleep", "600"], r"it (has not begun|runs as process \d+)"),
+        ("dead", ["true"], "it has not begun; no route to 'dead' after .*; the request has not left 'a'; .*"),
+    ],
+)
+async def test_a_node_that_takes_too_long_is_said_to_be_how_far(mesh, node, command, progress):
+    (one,) = (await outcomes_of(mesh.run_many([node], command, per_node_timeout=0.5))).values()
+    assert re.fullmatch(f"node '{node}': not done within 0.5 s; {progress}", str(one.error))
 
 
 async def test_so_many_run_at_a_time(mesh):

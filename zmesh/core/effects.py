@@ -76,6 +76,14 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportDelay:
+    """The client probes for this request: if its work waits to begin, call `engine.report_delay` with the reason."""
+
+    message_id: MessageId
+    handle: object = None
+
+
+@dataclass(frozen=True, slots=True)
 class HangUp:
     """Close the link. One that this node dialled is dialled anew, after `pause` seconds at the earliest."""
 
@@ -108,4 +116,4 @@ class Report:
     count: int = 1
 
 
-Effect = Transmit | Deliver | Pull | StreamOver | Abort | HangUp | Report
+Effect = Transmit | Deliver | Pull | StreamOver | Abort | ReportDelay | HangUp | Report

@@ -19,14 +19,7 @@ from zmesh.core.effects import Effect, Report, transmit
 from zmesh.core.forwarding import DRAIN, Forwarding, KeyExchanges, Sealing
 from zmesh.core.limits import DEFAULT_COST, DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
-from zmesh.core.neighbours import (
-    Authentication,
-    Link,
-    Links,
-    Neighbours,
-    RateExceeded,
-    State,
-)
+from zmesh.core.neighbours import Authentication, Link, Links, Neighbours, RateExceeded, State
 from zmesh.core.routing import Routing
 from zmesh.core.routing_frames import KINDS as ROUTING_KINDS
 from zmesh.core.routing_frames import RoutingFrames
@@ -250,6 +243,11 @@ class Engine(View):
         Ignored if its end was given already.
         """
         self.delivery.server.reset(message_id, code, error, now)
+        return self._finish(now)
+
+    def report_delay(self, message_id: MessageId, text: str, now: float) -> list[Effect]:
+        """The work of a request that was received here waits to begin, for what `text` says: its client gets that."""
+        self.delivery.server.report_delay(message_id, text)
         return self._finish(now)
 
     def stop_sending(self, message_id: MessageId, now: float) -> list[Effect]:

@@ -91,6 +91,9 @@ class Limits(NamedTuple):
     error_frames: Rate = Rate(1000, 4000)
     """UNREACHABLEs and EXPIREDs about frames that came on one link and could not be forwarded."""
 
+    reported_delays: Rate = Rate(200, 1000)
+    """Probes for requests that are answered with what their work waits for, if it does; of the whole node."""
+
     suggestions: Rate = Rate(5, 20)
     """Names that are compared with all others, to suggest a node that exists; of the whole node."""
 

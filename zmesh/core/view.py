@@ -120,6 +120,10 @@ class View:
         or the request is over."""
         return self.delivery.neighbour_of(message_id)
 
+    def obstacle(self, message_id: MessageId, now: float) -> str:
+        """What holds a request of this node back, for the text of an error; empty if nothing does that is known."""
+        return self.delivery.obstacle(message_id, now)
+
     def stats(self) -> dict[str, int]:
         """How many entries the tables of exchanges have: `requests_made`, `requests_received`, `pending_acks`,
         `waiting_bytes`, `peers`."""

@@ -43,6 +43,11 @@ class CopyOutcomes(Outcomes):
         transfer = self._transfers.get(node)
         return transfer is not None and transfer.waits_for_route
 
+    def _progress_at(self, node: str) -> str:
+        transfer = self._transfers.get(node)
+        obstacle = "" if transfer is None else transfer.obstacle
+        return "; ".join(filter(None, [self.last_line(node) or "nothing of it was copied", obstacle]))
+
     async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
         def begun(transfer: Transfer) -> None:
             self._transfers[node] = transfer

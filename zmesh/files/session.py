@@ -29,6 +29,11 @@ class Waiting:
         """Whether it waits because no route leads to its node."""
         return self.request is not None and self.request.is_lost
 
+    @property
+    def obstacle(self) -> str:
+        """What holds it back, for the text of an error; empty once it has begun."""
+        return self.request.obstacle if self.request is not None else ""
+
 
 @asynccontextmanager
 async def session(

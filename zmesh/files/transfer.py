@@ -43,6 +43,11 @@ class Transfer:
         """Whether nothing has begun yet because no route leads to a node."""
         return self._waiting.for_route
 
+    @property
+    def obstacle(self) -> str:
+        """What holds it back before a node has begun it, for the text of an error."""
+        return self._waiting.obstacle
+
     async def make(self, job: Job) -> None:
         """Make it; what was not copied is in the progress. Raises CopyFailed if nothing can be, and as `stream`."""
         threads = ThreadPool(1, "zmesh-find-file")

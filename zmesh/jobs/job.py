@@ -22,10 +22,11 @@ from zmesh.errors import (
 )
 from zmesh.jobs.states import JobId, JobState, JobStatus, contact_lost
 from zmesh.jobs.submission import split_head
+from zmesh.runtime import described_timeout
 
 if TYPE_CHECKING:
     from zmesh.payloads import Payload
-    from zmesh.requests import Reply, Requester
+    from zmesh.requests import Reply, ReplyStream, Requester
 
 STATUS_WITHIN = 5.0
 """Seconds that a node may take to answer about a job before contact is said to be lost."""
@@ -72,6 +73,7 @@ class Job:
         self._mesh = mesh
         self._named = JobId.of(id)
         self._heard = time.monotonic() if last is not None else None
+        self._watching: ReplyStream | None = None
         self.last = last
 
     @property
@@ -118,6 +120,7 @@ class Job:
             watching = self._mesh.stream(self.node, "job:watch", self._asked(), route_timeout=LEASE)
             try:
                 async with watching as replies:
+                    self._watching = replies
                     while True:
                         async with asyncio.timeout(LEASE):
                             reply = await anext(aiter(replies), None)
@@ -142,17 +145,18 @@ class Job:
         Raises TimedOut after `timeout` seconds, and Unreachable after `lost_after` without contact (None: never). The
         job goes on in both cases.
         """
+        status: JobStatus | None = None
         try:
-            async with asyncio.timeout(timeout), aclosing(self.watch()) as statuses:
+            async with described_timeout(timeout, lambda: self._standing(status)), aclosing(self.watch()) as statuses:
                 async for status in statuses:
                     if status.state is JobState.LOST and status.code == "unreachable":
                         self._check_contact(lost_after, status)
                     elif status.state.ended:
                         return status
-        except TimeoutError:
+        except TimeoutError as over:
             if timeout is None:
                 raise
-            raise TimedOut(f"job {self.id} has not ended within {timeout:g} s; it goes on", node=self.node) from None
+            raise TimedOut(f"job {self.id} has not ended within {timeout:g} s; {over}", node=self.node) from None
         raise RemoteError(f"node {self.node!r} ended the watch of job {self.id} without its end", node=self.node)
 
     async def result(self, timeout: float | None = None) -> Payload | None:
@@ -248,6 +252,18 @@ class Job:
             raise Unreachable(
                 f"job {self.id}: {status.reason}; it may go on, and is asked for by its id", node=self.node
             )
+
+    def _standing(self, status: JobStatus | None) -> str:
+        """How it stands while it has not ended, and what is known of its node, for the text of an error."""
+        obstacle = "" if self._watching is None else self._watching.obstacle
+        if status is None:
+            stands = f"node {self.node!r} has not answered; it goes on if it had been accepted there"
+        elif status.state is JobState.LOST:
+            stands = f"it may go on: {status.reason}"
+        else:
+            before = span(time.monotonic() - (self._heard or 0.0))
+            stands = f"it goes on, and {before} ago it was {status.state}"
+        return "; ".join(filter(None, [stands, obstacle]))
 
     async def _ended_well(self, timeout: float | None) -> None:
         error = error_of(await self.wait(timeout))

@@ -20,6 +20,7 @@ from typing import Any, Self, TypeAlias
 
 from zmesh.errors import CommandFailed, ConfigError, MeshError, Overloaded, TimedOut, Unreachable
 from zmesh.remote.remote_process import Starting, failed
+from zmesh.runtime import described_timeout
 
 MAX_OUTPUT = 16 * 1024 * 1024
 """Bytes of output of one node that an Outcome holds; one with more is stopped."""
@@ -222,15 +223,16 @@ class Outcomes(ABC):
         code: int | None = None
         error: MeshError | None = None
         state = State.FAILED
+        seconds = self._rules.per_node_timeout
         try:
-            async with asyncio.timeout(self._rules.per_node_timeout):
+            async with described_timeout(seconds, lambda: self._progress_at(node)):
                 code, error = await self._run_to_its_end(node, streams)
                 state = State.FAILED if code else State.DONE
         except TimedOut as failure:
             state, error = State.TIMED_OUT, failure
-        except TimeoutError:
-            seconds = self._rules.per_node_timeout
-            state, error = State.TIMED_OUT, TimedOut(f"node {node!r}: not done within {seconds:g} s", node=node)
+        except TimeoutError as over:
+            text = "; ".join(filter(None, [f"node {node!r}: not done within {seconds:g} s", str(over)]))
+            state, error = State.TIMED_OUT, TimedOut(text, node=node)
         except Unreachable as failure:
             state, error = State.UNREACHABLE, failure
         except CommandFailed as failure:
@@ -247,6 +249,10 @@ class Outcomes(ABC):
     def _waits_for_route(self, node: str) -> bool:
         """Whether it has not been started at a node yet because there is no route."""
         return False
+
+    def _progress_at(self, node: str) -> str:
+        """How far it is at a node, and what holds it back, for the text of an error."""
+        return ""
 
     @abstractmethod
     async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
@@ -268,6 +274,10 @@ class CommandOutcomes(Outcomes):
     def _waits_for_route(self, node: str) -> bool:
         starting = self._starting.get(node)
         return starting is not None and starting.waits_for_route
+
+    def _progress_at(self, node: str) -> str:
+        starting = self._starting.get(node)
+        return "" if starting is None else starting.progress
 
     async def _run_to_its_end(self, node: str, streams: Mapping[int, bytearray]) -> tuple[int, MeshError | None]:
         """Run it at a node: its exit code, and for one that is not 0 the error. Raises MeshError."""

@@ -72,6 +72,11 @@ class Starting:
         """Whether the command has not been started yet because no route leads to its node."""
         return self._process.waits_for_route
 
+    @property
+    def progress(self) -> str:
+        """How far the command has come, and what holds it back, for the text of an error."""
+        return self._process.progress
+
     def __await__(self) -> Generator[Any, None, RemoteProcess]:
         return self._process._start().__await__()
 
@@ -119,6 +124,14 @@ class RemoteProcess:
     def waits_for_route(self) -> bool:
         """Whether it has not been started yet because no route leads to its node."""
         return not self.pid and self._replies.is_lost
+
+    @property
+    def progress(self) -> str:
+        """How far it has come, and what holds it back, for the text of an error."""
+        if self.returncode is not None:
+            return f"it has exited with {self.returncode}"
+        begun = f"it runs as process {self.pid}" if self.pid else "it has not begun"
+        return "; ".join(filter(None, [begun, self._replies.obstacle]))
 
     # -- output --------------------------------------------------------------------------------------------------
 

@@ -145,6 +145,11 @@ class Exchange(ABC):
         """Whether no route leads to the recipient at the moment."""
         return self._requests.is_lost(self.id)
 
+    @property
+    def obstacle(self) -> str:
+        """What holds it back, for the text of an error; empty if nothing does that is known."""
+        return self._requests.obstacle(self.id)
+
     # -- from the engine (its Handle) ----------------------------------------------------------------------------
 
     def on_chunk(self, chunk: Deliver) -> None:

@@ -102,6 +102,10 @@ class Requests:
         """Whether no route leads to the recipient of this request at the moment."""
         return self.driver.engine.is_lost(message_id)
 
+    def obstacle(self, message_id: MessageId) -> str:
+        """What holds this request back, for the text of an error; empty if nothing does that is known."""
+        return self.driver.engine.obstacle(message_id, time.monotonic())
+
     def done(self, exchange: Exchange) -> None:
         """An exchange has had its final reply, or its handler has returned."""
         if exchange.ended and not exchange.expected:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zmesh.runtime.message_ids import new_message_id
     from zmesh.runtime.node_thread import NodeThread, nodes_in_loop, refuse_in_loop_of_node
     from zmesh.runtime.orphans import OrphanReaper
-    from zmesh.runtime.tasks import Tasks, abandon
+    from zmesh.runtime.tasks import Tasks, abandon, described_timeout
     from zmesh.runtime.thread_pool import RELEASE_SLOT_AFTER, ThreadPool, released_slot, wait_in_thread
     from zmesh.runtime.watchdog import BLOCKED_AFTER, StackLocation, directive_frames, watchdogs
 else:
@@ -54,7 +54,7 @@ else:
             "message_ids": ("new_message_id",),
             "node_thread": ("NodeThread", "nodes_in_loop", "refuse_in_loop_of_node"),
             "orphans": ("OrphanReaper",),
-            "tasks": ("Tasks", "abandon"),
+            "tasks": ("Tasks", "abandon", "described_timeout"),
             "thread_pool": ("RELEASE_SLOT_AFTER", "ThreadPool", "released_slot", "wait_in_thread"),
             "watchdog": ("BLOCKED_AFTER", "StackLocation", "directive_frames", "watchdogs"),
         },
@@ -80,6 +80,7 @@ __all__ = [
     "close_loop",
     "code_of",
     "describe",
+    "described_timeout",
     "directive_frames",
     "ignore_exit",
     "is_a",

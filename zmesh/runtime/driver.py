@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, assert_never
 
-from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
+from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, ReportDelay, StreamOver, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.message import Eof, LinkId, MessageId, ReplyHeader, Stream
 from zmesh.core.wire import Frames, encode_batch
@@ -44,6 +44,9 @@ class Handle(Protocol):
 
     def on_abort(self, reason: str, reset_code: int) -> None:
         """Stop the work of this request (Abort); `reason` is a code of zmesh.errors. At the server only."""
+
+    def on_probe(self) -> None:
+        """The client probes (ReportDelay): report what the work waits for, if it has not begun. At the server only."""
 
     def on_failure(self, error: BaseException) -> None:
         """`on_chunk` raised: end this exchange."""
@@ -174,6 +177,10 @@ class Driver:
     def reset(self, message_id: MessageId, code: int, error: str) -> None:
         """End a request that was received here with a code, and drop what was not sent of its replies."""
         self.perform(self.engine.reset(message_id, code, error, time.monotonic()))
+
+    def report_delay(self, message_id: MessageId, text: str) -> None:
+        """Answer a probe of the client of a request: its work waits to begin, for what `text` says."""
+        self.perform(self.engine.report_delay(message_id, text, time.monotonic()))
 
     def stop_sending(self, message_id: MessageId) -> None:
         """Have the client of a request send no more of it. Harmless if all of it has come."""
@@ -384,6 +391,9 @@ class Driver:
                 handle = effect.handle or self.find(effect.message_id)
                 if handle is not None:
                     handle.on_abort(effect.reason, effect.reset_code)
+            case ReportDelay():
+                handle = effect.handle
+                handle.on_probe()
             case HangUp(link, _, pause):
                 links.hang_up(link, pause)
             case Report():

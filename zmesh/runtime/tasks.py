@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import ExitStack, asynccontextmanager, suppress
 from types import GeneratorType
 from typing import Any
 
@@ -95,3 +95,24 @@ def abandon(task: asyncio.Task[Any]) -> None:
     if not is_running:  # else it is what calls this
         with suppress(BaseException):  # whatever its `finally` blocks raise, which has no receiver left
             coroutine.close()
+
+
+@asynccontextmanager
+async def described_timeout(seconds: float | None, describe: Callable[[], str]) -> AsyncIterator[None]:
+    """As `asyncio.timeout`, but its TimeoutError has the text that `describe` returns when the time is over.
+
+    That is before the block is cancelled, and with it what it waits for, of which nothing is known afterwards.
+    """
+    known: list[str] = []
+    with ExitStack() as timer:
+        if seconds is not None:
+            handle = asyncio.get_running_loop().call_later(seconds, lambda: known.append(describe()))
+            timer.callback(handle.cancel)
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TimeoutError("".join(known)) from None

@@ -155,6 +155,11 @@ class IncomingRequest:
         if self._feeder is not None:
             self._feeder.stop()
 
+    def on_probe(self) -> None:
+        """The client probes: report what the work waits for, if it has not begun."""
+        if self.started and not self.ended and (cause := self._serving.runner.delay(self.message_id)):
+            self._serving.driver.report_delay(self.id, f"node {self._serving.node_id!r}: {cause}")
+
     def on_failure(self, error: BaseException) -> None:
         """Called when a chunk could not be processed."""
         text = f"node {self._serving.node_id!r} failed to take it in: {describe(error)}"

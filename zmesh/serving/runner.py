@@ -157,6 +157,19 @@ class Runner:
             if isinstance(running.work.payload, StreamedPayload):
                 running.work.payload.fail(running.work.cancellation())
 
+    def delay(self, message_id: str) -> str:
+        """What this work waits for before it can begin; empty if it has begun, or does not run."""
+        running = self._active.get(message_id)
+        if running is None:
+            return ""
+        if running.claim is not None and running.thread is None:
+            limit = f"threads (max_workers is {self._max_workers})"
+        elif self._processes is not None and self._processes.is_waiting(message_id):
+            limit = f"processes (max_processes is {self._isolation[0]})"
+        else:
+            return ""
+        return f"{running.work.directive} has not begun, other requests have all {limit}"
+
     def when_ended(self, message_id: str, watcher: Callable[[], None]) -> None:
         """Call `watcher` when this work has ended; now, if it does not run."""
         running = self._active.get(message_id)

@@ -296,6 +296,7 @@ def test_a_request_ends_at_its_deadline_and_its_work_is_stopped(side):
     side.call(timeout=5.0, now=1.0)
     side.on_ack(1, now=1.1)
     side.tick(1.2)
+    assert sent(side.tick(5.0)) == [acknowledged(0, PROBE_LIMIT)]
     assert side.tick(5.999) == []
     effects = side.tick(6.0)
     assert sent(effects) == [Cancel(ID, True, 0, 0, 1, 2)]

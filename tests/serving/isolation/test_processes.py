@@ -311,10 +311,13 @@ async def test_work_that_is_cancelled_while_it_waits_for_its_turn_never_has_a_pr
     bench.isolate("test:it", busy)
     first, second, third = (bench.start("test:it", name) for name in (b"first", b"second", b"third"))
     await eventually((tmp_path / "first").exists)
+    waits = "test:it has not begun, other requests have all processes (max_processes is 1)"
+    assert [bench.runner.delay(message_id) for message_id in (first, second, third)] == ["", waits, waits]
     bench.runner.cancel(second)
     assert (await bench.end(second)).reason == "cancelled"
     bench.runner.cancel(first)
     await eventually((tmp_path / "third").exists)
+    assert [bench.runner.delay(message_id) for message_id in (first, second, third)] == ["", "", ""]
     assert not (tmp_path / "second").exists()
     bench.runner.cancel(third)
     for message_id in (first, third):

@@ -94,8 +94,8 @@ class Client:
         self._exchanges[message_id] = exchange
         exchange.request_number = self._peers.next_request_number(peer)
         self._sender.add(exchange, now)
-        if timeout is not None:
-            self._deadlines.start(message_id, timeout, now)
+        if exchange.probe_after is not None:
+            self._deadlines.start(message_id, exchange.probe_after, now)
         if not last or not self._sender.send_only(exchange, header, body, now, last=True, eof=None):
             self._sender.push(exchange, header, body, last=last, eof=None, complete=last)
             self._pump(exchange, now)
@@ -231,8 +231,9 @@ class Client:
             if not exchange.outbound.unacked:
                 self._sender.wake_after(exchange, FIRST_PROBE_DELAY, now)
 
-    def on_blocked(self, message_id: MessageId, note: wire.Unreachable) -> None:
-        """The event loop of a node on the way, or of the server, is blocked: kept for the text of an error."""
+    def on_held(self, message_id: MessageId, note: wire.Unreachable) -> None:
+        """The event loop of a node on the way, or of the server, is blocked, or the work waits to begin: kept for the
+        text of an error."""
         self._exchanges[message_id].last_note = note
 
     def on_restart(self, message_id: MessageId, now: float) -> None:
@@ -275,10 +276,10 @@ class Client:
 
     def expire(self, now: float) -> None:
         """End the exchanges one of whose deadlines has passed."""
-        for message_id in self._deadlines.expire(now) + self._limits.expire(now):
-            exchange = self._exchanges.get(message_id)
-            if exchange is not None:
-                self._on_limit(exchange, now)
+        for message_id in self._deadlines.expire(now):
+            self._on_deadline_near(self._exchanges[message_id], now)
+        for message_id in self._limits.expire(now):
+            self._on_limit(self._exchanges[message_id], now)
 
     def end_silent(self, now: float) -> None:
         """End the exchanges whose server has a route and was silent for SILENCE_TIMEOUT, or `route_timeout` if longer.
@@ -331,12 +332,18 @@ class Client:
         if limit is not None:
             self._limits.set(exchange.message_id, limit)
 
+    def _on_deadline_near(self, exchange: ClientExchange, now: float) -> None:
+        exchange.is_deadline_near = True
+        if exchange.state is ClientState.OPEN and exchange.deadline is not None and now < exchange.deadline:
+            self._sender.probe(exchange)
+        self._on_limit(exchange, now)
+
     def _on_limit(self, exchange: ClientExchange, now: float) -> None:
         waited = now - exchange.opened_at
         is_unreachable = exchange.unreachable_since is not None
         if exchange.deadline is not None and exchange.deadline <= now:
             text = f"no final reply from {exchange.address!r} within {waited:.3g} s{self._progress(exchange)}"
-            text += self._obstacle(exchange)
+            text += self._obstacle(exchange) or self._rest(exchange)
             reason = "unreachable" if is_unreachable and self._has_left(exchange) else "timed_out"
             self._end(exchange, reason, self._no_route(exchange, waited, now) if is_unreachable else text, now)
         elif exchange.cancelled_at is not None and exchange.cancelled_at + CANCEL_TIMEOUT <= now:
@@ -365,12 +372,25 @@ class Client:
             return text + self._progress(exchange) + self._forwarding.hint(exchange.address, now)
         return text + self._progress(exchange) + (f"; {note.text}" if note.text else "")
 
+    def obstacle(self, message_id: MessageId, now: float) -> str:
+        """What holds a request back, and where if it has not arrived, as errors say it; empty if nothing does."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is None:
+            return ""
+        if exchange.unreachable_since is not None:
+            return self._no_route(exchange, now - exchange.opened_at, now)
+        progress = "" if self._has_arrived(exchange) else self._progress(exchange)
+        return f"{progress}{self._obstacle(exchange)}".removeprefix("; ")
+
+    def _has_arrived(self, exchange: ClientExchange) -> bool:
+        return exchange.request_number not in exchange.peer.unacked_requests or exchange.inbound.expected > 0
+
     def _progress(self, exchange: ClientExchange) -> str:
         """The last node that the request is known to have reached, for the text of an error."""
         note, here = exchange.last_note, self._forwarding.node
-        if exchange.request_number not in exchange.peer.unacked_requests or exchange.inbound.expected:
+        if self._has_arrived(exchange):
             return f"; the request had reached {exchange.address!r}"
-        if note is not None and note.at != here and note.reason != "blocked":
+        if note is not None and note.at != here and note.reason not in wire.HELD:
             likely = f" (did you mean {note.near[0]!r}?)" if note.near else ""
             return f"; the last node on the way was {note.at!r}{likely}"
         if not exchange.outbound.next:
@@ -383,7 +403,7 @@ class Client:
     def _obstacle(self, exchange: ClientExchange) -> str:
         """What holds the request back, as far as it is known here, for the text of an error."""
         note, outbound, forwarding = exchange.last_note, exchange.outbound, self._forwarding
-        if note is not None and note.reason == "blocked":
+        if note is not None and note.reason in wire.HELD:
             return f"; {note.text}"
         if blocked := forwarding.describe_block(exchange.address):
             return f"; {blocked}"
@@ -399,6 +419,10 @@ class Client:
         sent = max((chunk.transmissions for chunk in outbound.unacked.values()), default=0)
         if sent > 1:
             return f"; it was sent {sent} times without an ack"
+        return ""
+
+    def _rest(self, exchange: ClientExchange) -> str:
+        outbound = exchange.outbound
         return "" if outbound.complete or outbound.unacked else "; its payload has not ended here"
 
     def _end(self, exchange: ClientExchange, reason: str, text: str, now: float) -> None:
@@ -418,8 +442,8 @@ class Client:
     def _remove(self, exchange: ClientExchange, now: float) -> None:
         exchange.end()
         del self._exchanges[exchange.message_id]
-        if exchange.timeout is not None:
-            self._deadlines.cancel(exchange.message_id, exchange.timeout)
+        if exchange.probe_after is not None:
+            self._deadlines.cancel(exchange.message_id, exchange.probe_after)
         self._limits.cancel(exchange.message_id)
         exchange.peer.unacked_requests.pop(exchange.request_number, None)
         self._receiver.close(exchange)

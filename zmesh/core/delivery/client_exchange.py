@@ -11,6 +11,10 @@ from zmesh.core.message import MessageId
 
 CANCEL_TIMEOUT = 10.0
 
+LAST_PROBE_BEFORE = 1.0
+"""Seconds before the end of a request's timeout, or a quarter of that if it is less, at which the server is probed, so
+that the error can say what holds the request back."""
+
 
 class ClientState(enum.Enum):
     """The state of an exchange at its client; `ClientExchange` has the transitions."""
@@ -36,21 +40,23 @@ class ClientExchange(Exchange):
     | any of these | | cancelled, and some of it may have arrived | CANCELLING |
     | any | | last reply, deadline, restart, silence, or the cancel is confirmed | ENDED |
 
-    Times are the engine's, in seconds. `timeout` is that of the request, None if it has none, and `deadline` when it is
-    over; `route_timeout` how long it may be without a route; `last_heard` when a frame last came for it; `last_note`
-    the last UNREACHABLE about it; `reset_code` with which code it is being cancelled.
+    Times are the engine's, in seconds. `deadline` is when the timeout of the request is over, None if it has none, and
+    `probe_after` how long after its beginning the server is probed for the last time before; `is_deadline_near` whether
+    that time has come. `route_timeout` is how long it may be without a route; `last_heard` when a frame last came for
+    it; `last_note` the last UNREACHABLE about it; `reset_code` with which code it is being cancelled.
     """
 
     __slots__ = (
         "cancelled_at",
         "deadline",
+        "is_deadline_near",
         "last_heard",
         "last_note",
         "opened_at",
+        "probe_after",
         "reset_code",
         "route_timeout",
         "state",
-        "timeout",
     )
 
     def __init__(
@@ -58,8 +64,12 @@ class ClientExchange(Exchange):
     ) -> None:
         Exchange.__init__(self, message_id, server, 0, request=True)  # `super()` costs as much as four attributes
         self.state = ClientState.DISCOVERING
-        self.timeout = timeout
-        self.deadline = None if timeout is None else now + timeout
+        self.deadline: float | None = None
+        self.probe_after: float | None = None
+        if timeout is not None:
+            self.deadline = now + timeout
+            self.probe_after = timeout - min(LAST_PROBE_BEFORE, timeout / 4)
+        self.is_deadline_near = False
         self.route_timeout = route_timeout
         self.opened_at = self.last_heard = now
         self.cancelled_at: float | None = None
@@ -104,8 +114,10 @@ class ClientExchange(Exchange):
         return len(unacked) == self.outbound.next and all(chunk.returned == chunk.transmissions for chunk in unacked)
 
     def next_limit(self) -> float | None:
-        """The earliest of the deadlines that apply in this state, besides that of the request, or None."""
+        """The earliest of the deadlines that apply in this state, that of the request once it is near, or None."""
         limits = []
+        if self.is_deadline_near and self.deadline is not None:
+            limits.append(self.deadline)
         if self.unreachable_since is not None:
             limits.append(self.unreachable_since + self.route_timeout)
         if self.cancelled_at is not None:

@@ -81,6 +81,10 @@ class Delivery:
         exchange = self.server.get(message_id)
         return None if exchange is None else exchange.peer.quota.neighbour
 
+    def obstacle(self, message_id: MessageId, now: float) -> str:
+        """What holds a request of this node back, as errors say it; empty if nothing does."""
+        return self.client.obstacle(message_id, now)
+
     def counts(self) -> dict[str, int]:
         """How many entries each table has; all 0 when no exchange is open and idle peers are forgotten."""
         return {
@@ -209,7 +213,7 @@ class Delivery:
     def on_returned(self, stream: Stream, sequence: int, note: wire.Unreachable, now: float) -> None:
         """A chunk of this stream came back: a forwarder had no route, or its queue was full."""
         exchange = self._get(stream)
-        if exchange is not None and note.reason == "blocked":
+        if exchange is not None and note.reason in wire.HELD:
             self.on_unreachable(stream, note, now)
         elif exchange is not None:
             refused = note.reason == "full"
@@ -222,9 +226,9 @@ class Delivery:
         exchange = self._get(stream)
         if exchange is None or exchange.address != note.destination:  # it is over, or its leaf has moved
             return
-        if note.reason == "blocked":  # it was passed on
+        if note.reason in wire.HELD:  # it was passed on, or has arrived
             if stream.request:
-                self.client.on_blocked(stream.message_id, note)
+                self.client.on_held(stream.message_id, note)
         else:
             self._table(stream).on_unreachable(stream.message_id, note, now)
 

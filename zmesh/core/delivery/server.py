@@ -15,9 +15,9 @@ from zmesh.core.delivery.flow_control import ACK_EVERY, CHUNK_OVERHEAD, credit_o
 from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
 from zmesh.core.delivery.sender import Sender
-from zmesh.core.effects import Abort, Report, deliver
+from zmesh.core.effects import Abort, Report, ReportDelay, deliver
 from zmesh.core.forwarding import Forwarding
-from zmesh.core.limits import DEFAULT_LIMITS, Limits
+from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, Eof, MessageId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.wire import CLOSED, FLAG_EOF, FLAG_EXTENDED, FLAG_FIRST, FLAG_LAST, MAX_TEXT, AckItem, Chunk, Kind
 
@@ -120,6 +120,7 @@ class Server:
         self._receiver = receiver
         self.route_timeout = route_timeout
         self.limits = limits
+        self._delays = TokenBucket(limits.reported_delays, 0.0)
         self._exchanges: dict[MessageId, ServerExchange] = {}
         self._refused: dict[MessageId, str] = {}
         """The latest requests that were refused, and the limit: a late copy of one must not run."""
@@ -166,6 +167,16 @@ class Server:
             self._sender.drop_unsent(exchange)
             exchange.outbound.complete = False
             self.reply(message_id, None, b"", last=False, eof=Eof(1, "cancelled", error, code), now=now)
+
+    def report_delay(self, message_id: MessageId, text: str) -> None:
+        """Answer a probe of the client: the work waits to begin, for what `text` says. It comes after the ack."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is None or self._forwarding.next_hop(exchange.address) is None:
+            return
+        here = self._forwarding
+        note = wire.Unreachable(Kind.ACK, "queued", here.node, here.address, (), 0.0, text[:MAX_TEXT])
+        probe = wire.encode_ack(exchange.peer_incarnation, here.incarnation, [(message_id, True, 0, PROBE_LIMIT)])
+        here.originate(exchange.address, Kind.UNREACHABLE, wire.encode(note), probe)
 
     def stop_sending(self, message_id: MessageId, now: float) -> None:
         """The work wants no more of the request: have the client stop sending it (STOP_SENDING, RFC 9000)."""
@@ -277,6 +288,9 @@ class Server:
             return
         if item.limit == PROBE_LIMIT:
             self._peers.schedule_ack(exchange.peer, exchange.inbound_id, exchange.inbound, now, at_once=True)
+            if exchange.handle is not None and not outbound.next and self._delays.has(now):
+                self._delays.spend(1)
+                self._forwarding.emit(ReportDelay(message_id, exchange.handle))
         if exchange.outbound.has_pending:
             self._pump(exchange, now)
 

@@ -228,7 +228,7 @@ def read_note(kind: int, head: bytes, at: NodeId) -> wire.Unreachable | wire.Exp
     note = wire.decode_unreachable(head) if kind == wire.Kind.UNREACHABLE else wire.decode_expired(head)
     speaks_for_another = (
         isinstance(note, wire.Unreachable)
-        and note.reason in ("restarted", "gone", "no_key")
+        and note.reason in ("restarted", "gone", "no_key", "queued")
         and wire.host_of(note.destination) != at
     )
     if note.at != at or speaks_for_another:

@@ -300,11 +300,15 @@ def decode_cancel(head: bytes) -> Cancel:
     return Cancel(MessageId(message_id), request == 1, request_number, lowest_outstanding, incarnation, target, code)
 
 
+HELD = frozenset({"blocked", "queued"})
+"""The reasons of UNREACHABLEs about frames that were not lost: something holds the request back."""
+
+
 class Unreachable(NamedTuple):
     """The node `at` could not forward a frame of `kind` to `destination`; the body is that frame's head. `reason` is
-    `no_route`, `left` (there was a route), `gone` (a leaf that left), `restarted`, `full`, or `blocked` (it was passed
-    on to a neighbour whose event loop is blocked); `near`: known ids similar to the destination, `text`: details for
-    the text of an error."""
+    `no_route`, `left` (there was a route), `gone` (a leaf that left), `restarted`, `full`, `blocked` (it was passed
+    on to a neighbour whose event loop is blocked), or `queued` (the destination answers a probe: the request's work
+    has not begun); `near`: known ids similar to the destination, `text`: details for the text of an error."""
 
     kind: int
     reason: str

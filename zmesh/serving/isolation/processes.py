@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,13 @@ class Processes:
         self._starting = asyncio.Lock()
         self._fork_server: _ForkServerClient | None = None
         self._runs: set[_Run] = set()
+        self._waiting: set[str] = set()
+        """The message ids of work that waits for a slot."""
         self._closed = False
+
+    def is_waiting(self, message_id: str) -> bool:
+        """Whether this work waits for others to end, as `limit` processes run."""
+        return message_id in self._waiting
 
     def configure(self, limit: int, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Apply another limit, and other settings, to the processes that start from now on."""
@@ -83,7 +89,12 @@ class Processes:
 
         Raises RemoteError if the function raises, or if the worker exits before the function has returned.
         """
-        async with self._slots:
+        self._waiting.add(work.message_id)
+        async with AsyncExitStack() as slot:
+            try:
+                await slot.enter_async_context(self._slots)
+            finally:
+                self._waiting.discard(work.message_id)
             fork_server = await self._started_fork_server()
             limits = self.limits(work.directive, isolation)
             spool = work.payload.spooled()

@@ -1,0 +1,32 @@
+"""Time limits whose errors say what was known when they were over."""
+
+import asyncio
+
+import pytest
+
+from zmesh.runtime import described_timeout
+
+
+async def test_what_is_known_is_taken_down_before_the_block_is_cancelled():
+    known = "it waits"
+    with pytest.raises(TimeoutError, match="it waits"):
+        async with described_timeout(0.01, lambda: known):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                known = "it was cancelled"
+
+
+async def test_a_block_that_ends_in_time_is_not_described():
+    described = []
+    async with described_timeout(0.01, lambda: described.append(1) or ""):
+        pass
+    async with described_timeout(None, lambda: described.append(1) or ""):
+        await asyncio.sleep(0.02)  # longer than the first limit
+    assert described == []
+
+
+async def test_a_time_out_of_the_block_itself_stays_what_it_is():
+    with pytest.raises(TimeoutError, match="another"):
+        async with described_timeout(60, lambda: "known"):
+            raise TimeoutError("another")

@@ -88,6 +88,7 @@ def test_a_route_change_of_a_node_without_exchanges_has_no_effect(side):
 def test_a_deadline_of_an_exchange_that_is_over_has_no_effect(side):
     delivery = side.delivery
     delivery.client._limits.set(ID, 1.0)
+    delivery.client._deadlines.start(ID, 1.0, 0.0)
     delivery._sender.timers.set(Stream(ID, True), 1.0)
     delivery._peers._acks.set("gone", 1.0)
     assert side.tick(1.0) == []

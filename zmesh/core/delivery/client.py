@@ -277,9 +277,13 @@ class Client:
     def expire(self, now: float) -> None:
         """End the exchanges one of whose deadlines has passed."""
         for message_id in self._deadlines.expire(now):
-            self._on_deadline_near(self._exchanges[message_id], now)
+            exchange = self._exchanges.get(message_id)
+            if exchange is not None:
+                self._on_deadline_near(exchange, now)
         for message_id in self._limits.expire(now):
-            self._on_limit(self._exchanges[message_id], now)
+            exchange = self._exchanges.get(message_id)
+            if exchange is not None:
+                self._on_limit(exchange, now)
 
     def end_silent(self, now: float) -> None:
         """End the exchanges whose server has a route and was silent for SILENCE_TIMEOUT, or `route_timeout` if longer.

@@ -98,6 +98,26 @@ def modules_of(program: str) -> set[str]:
     return set(done.stdout.split())
 
 
+ELSEWHERE = """
+import importlib, os, pkgutil, select, signal, socket, zmesh
+for module, names in LINUX.items():
+    for name in names:
+        delattr(module, name)
+for module in pkgutil.walk_packages(zmesh.__path__, "zmesh."):
+    importlib.import_module(module.name)
+"""
+
+
+def test_every_module_can_be_imported_where_the_system_is_not_linux() -> None:
+    linux = (
+        "{os: ['O_PATH', 'O_TMPFILE', 'memfd_create', 'pidfd_open', 'sched_getaffinity', 'posix_fadvise'],"
+        " select: ['epoll'], signal: ['pidfd_send_signal'], socket: ['SO_PEERCRED']}"
+    )
+    program = ELSEWHERE.replace("LINUX", linux)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_class_controller_imports_nothing_of_what_its_methods_need() -> None:
     modules = modules_of("import zmesh; zmesh.Controller")
     assert {name for name in modules if name.startswith("zmesh.")} == OF_A_CONTROLLER

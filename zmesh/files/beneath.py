@@ -20,7 +20,9 @@ MAX_LINKS = 40
 MAX_DEPTH = 256
 """Directories on the way of a path."""
 ROOT = b"/"
-_WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)
+"""Opens a directory only to go on from it (open(2)); where there is no O_PATH it must be readable, too."""
+_WALK = PATH_ONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Outside(Exception):
@@ -95,7 +97,7 @@ def is_beneath(target: bytes, depth: int) -> bool:
 
 def _walk(top: bytes, names: Sequence[bytes], *, follow: bool) -> Spot:
     with ExitStack() as stack:
-        opened = [_opened(stack, top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+        opened = [_opened(stack, top, PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
         left, links = deque(names), 0
         name: bytes | None = None
         while left:

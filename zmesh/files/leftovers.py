@@ -12,7 +12,7 @@ import os
 import threading
 from pathlib import Path
 
-from zmesh.files.beneath import ROOT, components, open_beneath
+from zmesh.files.beneath import PATH_ONLY, ROOT, components, open_beneath
 from zmesh.files.partial import clean
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,11 @@ class Leftovers:
             self._rewrite()
 
     def use(self, directory: int) -> bytes | None:
-        """A copy is about to make a temporary in an open directory; its path, for `release`."""
-        path = os.readlink(f"/proc/self/fd/{directory}".encode())
+        """A copy is about to make a temporary in an open directory; its path, for `release`. None if it has none."""
+        try:
+            path = os.readlink(f"/proc/self/fd/{directory}".encode())
+        except OSError:  # not Linux
+            return None
         if not path.startswith(b"/"):
             return None
         with self._lock:
@@ -160,7 +163,7 @@ class Leftovers:
 
 def _open(path: bytes) -> int:
     """Open a directory, on whose way there is no link. Raises OSError."""
-    root = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open(ROOT, PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return open_beneath(root, components(path))
     finally:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from zmesh.files import beneath
-from zmesh.files.beneath import ROOT, Outside, Spot, open_beneath
+from zmesh.files.beneath import PATH_ONLY, ROOT, Outside, Spot, open_beneath
 from zmesh.files.leftovers import Leftovers
 from zmesh.files.partial import is_partial, name_for
 from zmesh.files.places import written
@@ -93,7 +93,7 @@ class Target:
 
     def directory(self, names: Sequence[bytes]) -> int:
         """Open the directory in which the place `names` lies. Raises OSError."""
-        return open_beneath(self._spot.parent, names[:-1], os.O_PATH | os.O_DIRECTORY)
+        return open_beneath(self._spot.parent, names[:-1], PATH_ONLY | os.O_DIRECTORY)
 
     def stat(self, names: Sequence[bytes]) -> os.stat_result | None:
         """What is at a place; None if nothing is there. Raises OSError."""

@@ -31,8 +31,11 @@ def runs_here(name: str) -> bool:
     pid, started, boot = name.split(":", 2)
     if boot != boot_id() or not started or _started(int(pid)) != started:
         return False
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read(1024).rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read(1024).rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):  # it has ended just now
+        return False
 
 
 def name_of(pid: int) -> str:

@@ -35,6 +35,7 @@ from zmesh.serving import NodePlugin, Requesting, Work, directive
 if TYPE_CHECKING:
     from zmesh.config import Config
     from zmesh.identity import Identity
+    from zmesh.runtime import Tasks
 
 audit = logging.getLogger("zmesh.remote.audit")
 """A line when a copy begins, and one when it has ended."""
@@ -58,7 +59,9 @@ class _SourceRestarted(RemoteError):
 
 
 class Keeping(Protocol):
-    """What is used of a node: its settings, its identity, if it has one, and with it a folder of state."""
+    """What is used of a node: its settings, its tasks, its identity, if it has one, and with it a folder of state."""
+
+    tasks: Tasks
 
     @property
     def config(self) -> Config:
@@ -79,10 +82,12 @@ class Files(Requesting, NodePlugin):
         self._transfers = 0
         self._grants = Grants()
         self._leftovers = Leftovers()
+        self._tasks: Tasks | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     def attach_node(self, node: Keeping) -> None:
         """Take the node, in whose folder of state is kept where copies have left temporaries."""
+        self._tasks = node.tasks
         identity = node.identity
         if identity is not None and identity.state is not None and not node.config.ephemeral:
             self._leftovers = Leftovers(identity.state.folder / JOURNAL)
@@ -92,13 +97,17 @@ class Files(Requesting, NodePlugin):
         self._settings = settings
         if self._leftovers.is_kept:
             await _in_thread(self._leftovers.load)
-        self._sweeping = asyncio.create_task(self._sweep())
+        if self._tasks is not None:
+            self._tasks.spawn(self._sweep(), "zmesh temporaries", self._on_sweeping)
 
     async def close(self) -> None:
         """Delete no more."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.wait((self._sweeping,))
+
+    def _on_sweeping(self, task: asyncio.Task[None]) -> None:
+        self._sweeping = task
 
     async def _sweep(self) -> None:
         while True:

@@ -71,9 +71,11 @@ class BundleWriter:
         """Remove the file, unless it is finished."""
         if self._part is not None:
             part, self._part = self._part, None
-            with contextlib.suppress(OSError):  # a full disk may have no room for the end of the archive
-                self._file.close()
-            os.unlink(part)
+            with contextlib.ExitStack() as steps:
+                steps.callback(os.unlink, part)
+                for opened in (self._file, self._archive):  # closed in reverse: the archive writes its end first
+                    steps.enter_context(contextlib.suppress(OSError))  # for which a full disk may have no room
+                    steps.callback(opened.close)
 
     def _write(self, name: str, text: bytes) -> None:
         entry = tarfile.TarInfo(name)

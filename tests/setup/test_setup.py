@@ -73,8 +73,8 @@ def test_an_import_of_the_library_is_light(module: str) -> None:
 
 OF_A_CONTROLLER = {
     "zmesh.arguments", "zmesh.controller", "zmesh.core", "zmesh.core.message", "zmesh.errors", "zmesh.files",
-    "zmesh.files.copying", "zmesh.jobs", "zmesh.jobs.client", "zmesh.lazy", "zmesh.lifecycle", "zmesh.observe",
-    "zmesh.observe.mesh_view", "zmesh.operate", "zmesh.operate.diagnosing", "zmesh.operate.directives",
+    "zmesh.files.copying", "zmesh.jobs", "zmesh.jobs.client", "zmesh.lazy", "zmesh.lifecycle", "zmesh.messaging",
+    "zmesh.observe", "zmesh.observe.mesh_view", "zmesh.operate", "zmesh.operate.diagnosing", "zmesh.operate.directives",
     "zmesh.operate.operating", "zmesh.payloads", "zmesh.remote", "zmesh.remote.machines", "zmesh.requests",
     "zmesh.requests.requester", "zmesh.runtime", "zmesh.runtime.exceptions", "zmesh.runtime.forks",
     "zmesh.runtime.interrupts", "zmesh.runtime.message_ids", "zmesh.serving", "zmesh.tunnel", "zmesh.tunnel.tunnels",

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from zmesh.arguments import check_directive, check_timeout
 from zmesh.config import Config
-from zmesh.controller import CANCEL_TIMEOUT, PING_TIMEOUT, Function
+from zmesh.controller import Function
 from zmesh.core.message import Message
 from zmesh.errors import TimedOut
+from zmesh.messaging import CANCEL_TIMEOUT, PING_TIMEOUT
 from zmesh.payloads import Payload, PayloadLike
 from zmesh.requests import LIMIT, Answer, Pong, RequestOptions, ResponseHandler
 from zmesh.sync.diagnosing import Diagnosing

@@ -52,8 +52,9 @@ def links():
 
 
 @pytest.fixture
-async def driver(links):
-    """The driver of a node with two links; nothing has been sent on them yet."""
+async def driver(links, monkeypatch):
+    """The driver of a node with two links; nothing has been sent on them yet, and what is held back waits for long."""
+    monkeypatch.setattr(driver_module, "HELD_FOR", 3600.0)
     engine = Engine("b", 1, now=time.monotonic())
     driver = Driver(engine, 1.0, lambda report: None)
     for link, node in ((A, "a"), (C, "c")):

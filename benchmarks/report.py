@@ -77,7 +77,7 @@ def many(count: int) -> str:
 BARE_GOALS = {0: (1.0, 1.7), 1: (0.85, 1.35), 2: (0.75, 1.2), 4: (0.70, 1.2)}
 FLOOR_GOALS = {0: 1.3, 1: 1.2, 2: 1.15, 4: 1.15}
 ROWS = (
-    Row("instructions a request, of bare zmq.asyncio's", lambda r: float(r["instructions"]["ratio"]), 0.45, 0.58),
+    Row("instructions a request, of bare zmq.asyncio's", lambda r: float(r["instructions"]["ratio"]), 0.45, 0.55),
     *(Row(f"p50 {many(hops)}, of bare zmq.asyncio", of_peer("bare", hops), *BARE_GOALS[hops]) for hops in HOPS),
     *(Row(f"p50 {many(hops)}, of the floor", of_peer("floor", hops), FLOOR_GOALS[hops]) for hops in HOPS),
     *(Row(f"p50 {many(hops)}, of Zenoh's Python API", of_peer("zenoh", hops)) for hops in HOPS),

@@ -11,9 +11,9 @@ from zmesh.core.wire import FLAG_FIRST, FLAG_LAST, Entry, Kind
 TAKES = {wire.BATCHES: b""}
 
 
-def request(number, to="b"):
+def request(number, to="b", source="a"):
     head = chunk(number=number)._replace(message_id=bytes([number]) * 16)
-    return sealed(Kind.CHUNK, to, "a", wire.encode(head), b"body")
+    return sealed(Kind.CHUNK, to, source, wire.encode(head), b"body")
 
 
 def batch(*packets):
@@ -88,6 +88,12 @@ def test_a_batch_on_a_link_that_is_not_up_is_answered_as_its_packets_are(subject
     effects = subject.receive(5, *batch(request(1), request(2)))
     assert [wire.read_packet(each.frames).kind for each in only(effects, Transmit)] == [Kind.ASK, Kind.ASK]
     assert only(effects, Report) == [Report("frame_dropped", None, 5, "not_greeted")] * 2
+
+
+def test_a_leaf_may_send_its_own_packets_in_a_batch_and_no_others(subject):
+    subject.join(7, "leaf", leaf=True)
+    effects = subject.receive(7, *batch(request(1, source="leaf@b"), request(2, source="a")))
+    assert delivered(effects) == [1]
 
 
 @pytest.mark.parametrize("leaf", [True, False])

@@ -50,8 +50,12 @@ def test_a_batch_has_no_more_packets_than_one_turn_of_the_loop_takes_in():
         batch_of(packet()[0][: HEADER_BYTES - 1]),
         batch_of(wire.encode_link(Kind.ASK)[0]),
         batch_of(wire.encode_batch([packet()])[0]),
+        batch_of(*[b""] * 65_535),
     ],
-    ids=["empty", "half a length", "trailing bytes", "cut off", "shorter than a header", "of the link", "nested"],
+    ids=[
+        *("empty", "half a length", "trailing bytes", "cut off", "shorter than a header", "of the link", "nested"),
+        "many of nothing",
+    ],
 )
 def test_a_batch_that_is_no_list_of_packets_that_travel_is_refused(body):
     with pytest.raises(wire.WireError):

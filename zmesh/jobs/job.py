@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from zmesh.arguments import check_timeout
 from zmesh.core.durations import span
 from zmesh.errors import (
     Cancelled,
@@ -96,6 +97,7 @@ class Job:
 
         Raises RemoteError if no such job is kept there, and NotAllowed.
         """
+        check_timeout(timeout)
         over = time.monotonic() + timeout
         while True:
             left = max(0.0, over - time.monotonic())
@@ -145,6 +147,7 @@ class Job:
         Raises TimedOut after `timeout` seconds, and Unreachable after `lost_after` without contact (None: never). The
         job goes on in both cases.
         """
+        check_timeout(timeout)
         status: JobStatus | None = None
         try:
             async with described_timeout(timeout, lambda: self._standing(status)), aclosing(self.watch()) as statuses:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
+from zmesh.arguments import shown
 from zmesh.core.message import is_address
 from zmesh.errors import ConfigError, RemoteError
 
@@ -58,7 +59,7 @@ class Restart(NamedTuple):
             text = int(text)
         if isinstance(text, bool) or not isinstance(text, int) or not 1 <= text <= MAX_RESTARTS:
             raise ConfigError(
-                f"restart is {NEVER!r}, {ON_RESTART!r} or a number from 1 to {MAX_RESTARTS}, not {text!r}"
+                f"restart is {NEVER!r}, {ON_RESTART!r} or a number from 1 to {MAX_RESTARTS}, not {shown(text)}"
             )
         return cls(text, on_failure=True)
 
@@ -80,8 +81,8 @@ class JobId(NamedTuple):
         match = _JOB_ID.match(text) if isinstance(text, str) else None
         if match is None or not is_address(match[1]):
             raise ConfigError(
-                f"{text!r} is no id of a job, which is a node and a number such as edge-7/3f9a8b0c4d5e6f70, or its "
-                f"first {MIN_DIGITS} digits or more"
+                f"{shown(text)} is no id of a job, which is a node and a number such as edge-7/3f9a8b0c4d5e6f70, or "
+                f"its first {MIN_DIGITS} digits or more"
             )
         return cls(match[1], match[2])
 

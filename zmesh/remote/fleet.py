@@ -18,6 +18,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from zmesh.arguments import check_timeout, shown
 from zmesh.errors import CommandFailed, ConfigError, MeshError, Overloaded, TimedOut, Unreachable
 from zmesh.remote.remote_process import Starting, failed
 from zmesh.runtime import described_timeout
@@ -84,11 +85,12 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not _is_whole(self.max_parallel, 1):
-            raise ConfigError(f"max_parallel must be a whole number, 1 or more, not {self.max_parallel!r}")
+            raise ConfigError(f"max_parallel must be a whole number, 1 or more, not {shown(self.max_parallel)}")
         if not _is_whole(self.canary, 0):
-            raise ConfigError(f"canary must be a whole number, 0 or more, not {self.canary!r}")
+            raise ConfigError(f"canary must be a whole number, 0 or more, not {shown(self.canary)}")
         seconds = self.per_node_timeout
-        if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds < math.inf):
+        check_timeout(seconds, "per_node_timeout")
+        if seconds is not None and not seconds:
             raise ConfigError(f"per_node_timeout must be a number of seconds above 0, not {seconds!r}")
         self.limit(1)
 
@@ -101,7 +103,7 @@ class Rules:
             return float(given)
         found = re.fullmatch(r"(\d{1,9})(%?)", given) if isinstance(given, str) else None
         if found is None or int(found[1]) < 1 or (found[2] and int(found[1]) > 100):
-            raise ConfigError(f"stop_after must be a number of nodes or a share such as 5%, not {given!r}")
+            raise ConfigError(f"stop_after must be a number of nodes or a share such as 5%, not {shown(given)}")
         return max(1, math.ceil(count * int(found[1]) / 100)) if found[2] else int(found[1])
 
 

@@ -28,6 +28,8 @@ class Target:
     @classmethod
     def of(cls, text: str) -> Target:
         """Read a target. Raises ConfigError, which names the term that is none."""
+        if not isinstance(text, str):
+            raise TypeError(f"a target is a str such as edge-7 or tag:gpu, not {shown(text)}")
         terms = [term.strip() for term in text.split(",")]
         for term in terms:
             name = term.removeprefix(EXCEPT)

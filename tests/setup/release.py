@@ -2,18 +2,20 @@
 
     python tests/setup/release.py
 
-builds the sdist and the wheel into dist/, has twine look at both, compares the wheel with setup.cfg, installs each in
-an environment of its own (and the wheel with pipx, where that is), asks `zmesh --version` there, and writes the text of
+builds the sdist and the wheel into dist/, has twine look at both, compares them with setup.cfg and the packages here,
+installs each in an environment of its own and the wheel with pipx, asks `zmesh --version` there, and writes the text of
 the release, which is the section of CHANGELOG.md, to dist/RELEASE.md. It publishes nothing.
 """
 
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -39,10 +41,35 @@ def release_text(changelog: str, version: str) -> str:
     return text + "\n"
 
 
-def complaints(wheel: Path) -> list[str]:
-    """What is wrong with the contents of a wheel."""
+def settings() -> configparser.ConfigParser:
+    """setup.cfg."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    return setup
+
+
+def data_files() -> dict[str, str]:
+    """The files beside the modules of the packages: their names in the sdist by those in the wheel."""
+    found = {}
+    for package in settings()["options"]["packages"].split():
+        here = "cli" if package == "zmesh_cli" else package.replace(".", "/")
+        for path in (ROOT / here).rglob("*"):
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                name = path.relative_to(ROOT).as_posix()
+                found[package.replace(".", "/") + name.removeprefix(here)] = name
+    return found
+
+
+def missing_in_sdist(sdist: Path) -> list[str]:
+    """The files of the packages that an sdist lacks, though the wheel that is built from it needs them."""
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    return [f"{name} is missing" for name in sorted(data_files().values()) if name not in names]
+
+
+def complaints(wheel: Path) -> list[str]:
+    """What is wrong with the contents of a wheel."""
+    setup = settings()
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     files = {name.rpartition("/")[0].replace("/", ".") for name in names}
@@ -51,7 +78,7 @@ def complaints(wheel: Path) -> list[str]:
     info = {name.partition("/")[0] for name in names if ".dist-info/" in name}
     found = [f"{package} is missing" for package in sorted(packages - files)]
     found += [f"{folder} does not belong there" for folder in sorted(folders - packages)]
-    found += [f"{name} is missing" for name in ("zmesh/py.typed",) if name not in names]
+    found += [f"{name} is missing" for name in sorted(data_files()) if name not in names]
     found += [f"{name} does not belong there" for name in names if re.match(r"(tests|docs|benchmarks)/", name)]
     for needed in ("METADATA", "entry_points.txt", "licenses/LICENSE"):
         if not any(f"{folder}/{needed}" in names for folder in info):
@@ -59,9 +86,10 @@ def complaints(wheel: Path) -> list[str]:
     return found
 
 
-def run(*words: str | Path) -> str:
-    """Run a program; what it prints. Ends this one if it fails."""
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+def run(*words: str | Path, **variables: str) -> str:
+    """Run a program with more variables of the environment; what it prints. Ends this one if it fails."""
+    line, environment = [str(word) for word in words], {**os.environ, **variables}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, words))} has failed:\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -73,6 +101,13 @@ def try_out(package: Path) -> None:
         run(sys.executable, "-m", "venv", folder)
         run(f"{folder}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package)
         expect(run(f"{folder}/bin/zmesh", "--version"), package)
+
+
+def run_with_pipx(wheel: Path) -> str:
+    """What `zmesh --version` prints where pipx runs it from a wheel, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = (sys.executable, "-m", "pipx", "run", "--spec", wheel, "zmesh", "--version")
+        return run(*words, PIPX_HOME=folder)
 
 
 def expect(answer: str, package: Path) -> None:
@@ -88,12 +123,12 @@ def main() -> None:
     run(sys.executable, "-m", "build", "--outdir", DIST, ROOT)
     (wheel,), (sdist,) = DIST.glob("*.whl"), DIST.glob("*.tar.gz")
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
-    if wrong := complaints(wheel):
-        raise SystemExit(f"{wheel.name}: {'; '.join(wrong)}")
+    for package, wrong in ((wheel, complaints(wheel)), (sdist, missing_in_sdist(sdist))):
+        if wrong:
+            raise SystemExit(f"{package.name}: {'; '.join(wrong)}")
     for package in (wheel, sdist):
         try_out(package)
-    if shutil.which("pipx"):
-        expect(run("pipx", "run", "--spec", wheel, "zmesh", "--version"), wheel)
+    expect(run_with_pipx(wheel), wheel)
     (DIST / "RELEASE.md").write_text(text, encoding="utf-8")
     print(f"{wheel.name} and {sdist.name} are in dist/, with the text of the release in RELEASE.md")
 

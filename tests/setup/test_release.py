@@ -4,6 +4,7 @@ import configparser
 import importlib.util
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -42,6 +43,47 @@ def test_a_wheel_has_all_packages_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.startswith(f"zmesh_mq-{zmesh.__version__}-")
     assert release.complaints(wheel) == []
-    with zipfile.ZipFile(wheel, "a") as archive:
+    script = "zmesh/dashboard/static/vendor/d3.min.js"
+    cut = tmp_path / "cut.whl"
+    with zipfile.ZipFile(wheel) as whole, zipfile.ZipFile(cut, "w") as archive:
+        for name in whole.namelist():
+            if name != script:
+                archive.writestr(name, whole.read(name))
         archive.writestr("tests/test_x.py", "")
-    assert release.complaints(wheel) == ["tests does not belong there", "tests/test_x.py does not belong there"]
+    assert release.complaints(cut) == [
+        "tests does not belong there",
+        f"{script} is missing",
+        "tests/test_x.py does not belong there",
+    ]
+
+
+def test_an_sdist_has_the_files_that_the_packages_need(tmp_path: Path) -> None:
+    names = list(release.data_files().values())
+    assert {"zmesh/py.typed", "zmesh/dashboard/static/index.html"} < set(names)
+    whole, cut = tmp_path / "whole.tar.gz", tmp_path / "cut.tar.gz"
+    for path, kept in ((whole, names), (cut, names[1:])):
+        with tarfile.open(path, "w:gz") as archive:
+            for name in kept:
+                archive.add(ROOT / name, f"zmesh_mq-1.0/{name}")
+    assert release.missing_in_sdist(whole) == []
+    assert release.missing_in_sdist(cut) == [f"{names[0]} is missing"]
+
+
+def test_pipx_runs_the_command_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = tmp_path / "tiny-9.9-py3-none-any.whl"
+    metadata = {
+        "METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 9.9\n",
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "entry_points.txt": "[console_scripts]\nzmesh = tiny:main\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny.py", "def main():\n    print('zmesh 9.9')\n")
+        for name, text in metadata.items():
+            archive.writestr(f"tiny-9.9.dist-info/{name}", text)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIPX_DISABLE_SHARED_LIBS_AUTO_UPGRADE", "1")
+    answer = release.run_with_pipx(wheel)
+    assert answer == "zmesh 9.9\n"
+    with pytest.raises(SystemExit, match=rf"{wheel.name} is 'zmesh 9\.9', and not zmesh {release.version()}"):
+        release.expect(answer, wheel)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from zmesh_cli.exit_codes import DONE, FAILED, USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import Output, print_line, record
 
-NEEDED = ("starlette", "uvicorn")
-
 
 def check_extra() -> None:
     """Raise Failure where the extra `web` is not installed."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        text = f"the dashboard needs {' and '.join(missing)}: pip install 'zmesh-mq[web]'"
-        raise Failure(text, USAGE)
+    try:
+        from zmesh.dashboard import Dashboard  # noqa: F401
+    except ImportError as error:
+        raise Failure(str(error), USAGE) from None
 
 
 async def dashboard(place: Place, *, port: int, as_json: bool) -> int:

@@ -35,7 +35,7 @@ class Tracing:
             from opentelemetry import context, trace
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError:
-            raise ConfigError('tracing needs opentelemetry-api: pip install "zmesh-mq[otel]"') from None
+            raise ConfigError("tracing needs opentelemetry-api: pip install 'zmesh-mq[otel]'") from None
         self._node_id = node_id
         self._trace = trace
         self._attach = context.attach

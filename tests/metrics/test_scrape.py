@@ -247,7 +247,7 @@ def test_without_prometheus_client_the_error_says_what_to_install() -> None:
         "import zmesh\ntry: zmesh.Controller(metrics=':*')\nexcept zmesh.ConfigError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == 'metrics need prometheus_client: pip install "zmesh-mq[metrics]"\n'
+    assert done.stdout == "metrics need prometheus_client: pip install 'zmesh-mq[metrics]'\n"
 
 
 def test_a_node_without_metrics_does_not_load_them() -> None:

@@ -229,7 +229,7 @@ def test_without_the_api_the_error_says_what_to_install() -> None:
         "import zmesh\ntry: zmesh.Controller(tracing=True)\nexcept zmesh.ConfigError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == 'tracing needs opentelemetry-api: pip install "zmesh-mq[otel]"\n'
+    assert done.stdout == "tracing needs opentelemetry-api: pip install 'zmesh-mq[otel]'\n"
 
 
 def test_a_node_without_tracing_loads_nothing_of_it_and_observes_nothing() -> None:

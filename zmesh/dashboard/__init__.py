@@ -1,7 +1,8 @@
 """The dashboard: a web page on loopback that shows a mesh live, served by a process of its own.
 
 `Dashboard` serves it for a Controller, or anything else that answers as one does (`Source`). All that the page shows
-comes from the built-in directives of `zmesh.operate`, under their permissions. It needs the extra `web`.
+comes from the built-in directives of `zmesh.operate`, under their permissions. It needs the extra `web`; without that,
+importing `Dashboard` is an ImportError that says so.
 """
 
 from __future__ import annotations

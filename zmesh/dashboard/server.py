@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-import uvicorn
-
 from zmesh.dashboard.feed import Feed
 from zmesh.dashboard.guard import TOKEN_BYTES, Guard
 from zmesh.dashboard.model import MeshModel
 from zmesh.dashboard.poller import Poller
 from zmesh.dashboard.source import Source
-from zmesh.dashboard.web import Pages
+
+try:
+    import uvicorn
+
+    from zmesh.dashboard.web import Pages
+except ModuleNotFoundError as error:
+    raise ImportError(f"the dashboard needs {error.name}: pip install 'zmesh-mq[web]'", name=error.name) from None
 
 HOST = "127.0.0.1"
 STOPPED_AFTER = 20

@@ -45,7 +45,7 @@ def checked_settings(config: Config) -> MetricsSettings:
     try:
         import prometheus_client  # noqa: F401  # here: it takes 30 ms, and few nodes have it
     except ImportError:
-        raise ConfigError('metrics need prometheus_client: pip install "zmesh-mq[metrics]"') from None
+        raise ConfigError("metrics need prometheus_client: pip install 'zmesh-mq[metrics]'") from None
     return settings
 
 

@@ -9,10 +9,12 @@ from zmesh_cli.conversion import Command, new_group, subcommands
 from zmesh_cli.help import COMMAND, JOB, OUTPUT
 from zmesh_cli.machine_commands import WORDS, Cwd, Env, Run, Shell, User
 from zmesh_cli.parameters import (
+    AnyTarget,
     AsJson,
     Insecure,
     Peer,
     RouteTimeout,
+    Target,
     Verbose,
     check_number,
     check_seconds,
@@ -63,14 +65,7 @@ From = Annotated[
 @job.command("submit", cls=Run)
 def submit(
     context: typer.Context,
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="TARGET",
-            help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them.",
-            show_default=False,
-        ),
-    ],
+    target: Target,
     directive: Annotated[
         str | None,
         typer.Argument(metavar="[DIRECTIVE]", help="The directive to run, such as echo:echo.", show_default=False),
@@ -162,15 +157,7 @@ def submit(
 
 @job.command("ls", cls=Command)
 def ls(
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TARGET]",
-            help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them; by default "
-            "all.",
-            show_default=False,
-        ),
-    ] = None,
+    target: AnyTarget = None,
     state: Annotated[
         list[str] | None,
         _option(

@@ -15,9 +15,9 @@ from zmesh_cli.parameters import (
     PerNodeTimeout,
     RouteTimeout,
     StopAfter,
+    TargetOrAll,
     Verbose,
     check_seconds,
-    complete_targets,
     finish,
     given,
     log,
@@ -84,15 +84,7 @@ class Run(Command):
 @app.command(cls=Run)
 def run(
     context: typer.Context,
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="TARGET",
-            autocompletion=complete_targets,
-            help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them.",
-            show_default=False,
-        ),
-    ] = None,
+    target: TargetOrAll = None,
     words: Annotated[
         list[str] | None,
         typer.Argument(

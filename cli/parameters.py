@@ -96,11 +96,12 @@ NodePeer = Annotated[
     ),
 ]
 ConfigFile = Annotated[str | None, _of_node("--config", metavar="FILE", help="Read settings from this TOML file.")]
+_PLAINTEXT = "Allow plaintext to other machines: for a network that you trust."
 NodeInsecure = Annotated[
     bool,
     typer.Option(
         "--insecure",
-        help="Allow plaintext to other machines: for a network that you trust.",
+        help=_PLAINTEXT,
         show_default=False,
         rich_help_panel=NODE,
     ),
@@ -213,14 +214,14 @@ Member = Annotated[
         metavar="NODE", help="The id of a node, such as edge-7.", show_default=False, autocompletion=complete_nodes
     ),
 ]
+_WHICH = "Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them"
 AnyTarget = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[TARGET]",
-        help="Which nodes: NODE, tag:NAME, !NODE to leave it out, or several with commas between them; by default all.",
-        autocompletion=complete_targets,
-    ),
+    typer.Argument(metavar="[TARGET]", help=f"{_WHICH}; by default all.", autocompletion=complete_targets),
 ]
+_target = typer.Argument(metavar="TARGET", help=f"{_WHICH}.", show_default=False, autocompletion=complete_targets)
+Target = Annotated[str, _target]
+TargetOrAll = Annotated[str | None, _target]
 At = Annotated[
     str | None,
     option(
@@ -251,7 +252,7 @@ Insecure = Annotated[
     typer.Option(
         "--insecure",
         envvar="ZMESH_INSECURE",
-        help="Allow plaintext to other machines: for a network that you trust.",
+        help=_PLAINTEXT,
         show_default=False,
         rich_help_panel=CONNECTION,
     ),

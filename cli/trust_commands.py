@@ -30,19 +30,20 @@ AgentKey = Annotated[
         help="The authority's key is the one in ssh-agent whose public half (Ed25519) this file has; no file holds it.",
     ),
 ]
+Listen = Annotated[
+    list[str] | None,
+    _option(
+        "--listen",
+        metavar="URL",
+        help="Where 'zmesh node' will accept links: tcp://ADDRESS:PORT. May be given more than once.",
+    ),
+]
 
 
 @app.command(cls=Command)
 def init(
     name: Annotated[str, _option("--name", metavar="NAME", help="The name of the mesh; by default 'mesh'.")] = "mesh",
-    listen: Annotated[
-        list[str] | None,
-        _option(
-            "--listen",
-            metavar="URL",
-            help="Where 'zmesh node' will accept links: tcp://ADDRESS:PORT. May be given more than once.",
-        ),
-    ] = None,
+    listen: Listen = None,
     url: Annotated[
         list[str] | None,
         _option(
@@ -153,14 +154,7 @@ def join(
             show_default=False,
         ),
     ],
-    listen: Annotated[
-        list[str] | None,
-        _option(
-            "--listen",
-            metavar="URL",
-            help="Where 'zmesh node' will accept links: tcp://ADDRESS:PORT. May be given more than once.",
-        ),
-    ] = None,
+    listen: Listen = None,
     url: Annotated[
         list[str] | None,
         _option("--url", metavar="URL", help="Where others reach this node. May be given more than once."),

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.core.engine_harness import Routed, chunk, only, sealed
+from tests.core.engine_harness import ID, Routed, chunk, only, sealed
 from zmesh.core import wire
-from zmesh.core.effects import Deliver
+from zmesh.core.effects import Deliver, ReportDelay
 from zmesh.core.limits import Limits, Rate
 from zmesh.core.wire import Kind
 
@@ -79,3 +79,13 @@ def test_the_error_of_a_request_that_times_out_names_the_block_of_the_neighbour(
 def test_a_long_text_is_cut():
     text = wire.decode_keepalive(wire.read_packet(wire.encode_keepalive("x" * 10_000)).body)
     assert text == "x" * wire.MAX_TEXT
+
+
+def test_work_that_has_not_begun_is_reported_to_the_client_that_probes(linked):
+    linked.receive(1, *sealed(Kind.CHUNK, "b", "a", wire.encode_chunk(*chunk())))
+    handle = object()
+    linked.engine.attach(ID, handle)
+    probe = wire.encode_ack(1, 2, [(ID, False, 0, 0)])
+    assert only(linked.receive(1, *sealed(Kind.ACK, "b", "a", probe)), ReportDelay) == [ReportDelay(ID, handle)]
+    effects = linked.done(linked.engine.report_delay(ID, "t:f has not begun", linked.now))
+    assert noted(effects) == [wire.Unreachable(Kind.ACK, "queued", "b", "b", (), 0.0, "t:f has not begun")]

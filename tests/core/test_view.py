@@ -54,6 +54,8 @@ def test_a_request_is_shown_until_it_is_over(linked):
     assert view.hint("x", 0.0).startswith("; 'x' was never known")
     view.attach(ID, object())  # no request that was received here
     assert view.neighbour_of(ID) is None
+    assert view.obstacle(ID, 0.0) == "nothing was heard of the request since it left 'b'"
+    assert view.obstacle(bytes(16), 0.0) == ""
 
 
 def test_a_leaf_shows_its_uplink(subject_of):

@@ -22,7 +22,9 @@ async def test_a_block_that_ends_in_time_is_not_described():
     async with described_timeout(0.01, lambda: described.append(1) or ""):
         pass
     async with described_timeout(None, lambda: described.append(1) or ""):
-        await asyncio.sleep(0.02)  # longer than the first limit
+        later = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.01, later.set_result, None)  # due after the first limit
+        await later
     assert described == []
 
 

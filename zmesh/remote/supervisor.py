@@ -24,6 +24,7 @@ import socket
 import sys
 import termios
 import time
+import warnings  # noqa: F401  # execvpe imports it, when the command's user may not be able to read it any more
 from typing import Any, NoReturn
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)

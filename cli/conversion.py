@@ -19,6 +19,16 @@ from zmesh_cli.help import usage_pieces, write_examples, write_options
 UsageError: Any = BadParameter.__base__
 """What Typer raises for a command line that it can't take; the class is public in some of its versions only."""
 
+
+def _port(text: str) -> int:
+    """A TCP port. Raises ValueError."""
+    port = int(text)
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError
+    return port
+
+
+MAX_PORT = 65_535
 NUMBERS: dict[str, Callable[[str], float]] = {
     "canary": int,
     "count": int,
@@ -27,6 +37,7 @@ NUMBERS: dict[str, Callable[[str], float]] = {
     "limit": int,
     "max_parallel": int,
     "offset": int,
+    "page_port": _port,
     "per_node_timeout": float,
     "priority": int,
     "timeout": float,

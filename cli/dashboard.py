@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from zmesh_cli.exit_codes import DONE, FAILED, USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.session import Session
@@ -31,5 +33,7 @@ async def dashboard(place: Place, *, port: int, as_json: bool) -> int:
                 await Output().text(text)
                 await served.wait()
         except OSError as error:
-            raise Failure(f"can't listen on port {port} of 127.0.0.1: {error.strerror}", FAILED) from None
+            raise Failure(
+                f"can't listen on port {port} of 127.0.0.1: {os.strerror(error.errno or 0)}", FAILED
+            ) from None
     return DONE

@@ -218,7 +218,7 @@ def top(
 
 @app.command(cls=Command)
 def dashboard(
-    port: Annotated[
+    page_port: Annotated[
         int,
         typer.Option(
             "--port",
@@ -245,7 +245,7 @@ def dashboard(
 
     log(verbose)
     check_extra()
-    finish(dashboard(choose(peer, insecure=insecure), port=port, as_json=as_json))
+    finish(dashboard(choose(peer, insecure=insecure), port=page_port, as_json=as_json))
 
 
 @app.command(cls=Command)

@@ -7,6 +7,7 @@ import importlib.resources
 import inspect
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,18 @@ def test_no_command_is_a_coroutine_function_which_typer_would_never_await() -> N
     assert len(commands) > len(program.MODULE_OF)
     asynchronous = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
     assert [name for name, function in commands.items() if any(test(function) for test in asynchronous)] == []
+
+
+def test_every_parameter_that_is_a_number_is_converted() -> None:
+    from zmesh_cli.conversion import NUMBERS
+
+    program = importlib.import_module("zmesh_cli.commands")
+    modules = [importlib.import_module(f"zmesh_cli.{name}") for name in set(program.MODULE_OF.values())]
+    counted = {"verbose"}  # of flags, which are no texts
+    for name, function in dict(command for module in modules for command in commands_of(module.app)).items():
+        for parameter, kind in typing.get_type_hints(function).items():
+            is_number = {int, float} & {kind, *typing.get_args(kind)}
+            assert not is_number or parameter in {*NUMBERS, *counted}, (name, parameter)
 
 
 def test_every_command_is_in_the_module_that_the_program_says() -> None:

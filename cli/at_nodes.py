@@ -91,7 +91,8 @@ class AtNodes(ABC):
         for each in self._outcomes:
             states[each.state].append(each.node)
         counts = ", ".join(f"{len(nodes)} {state}" for state, nodes in states.items() if nodes)
-        yield f"{len(self._outcomes)} nodes: {counts}"
+        count = len(self._outcomes)
+        yield f"{count} node{'s' if count != 1 else ''}: {counts}"
         for state, nodes in states.items():
             if nodes and state != State.DONE:
                 more = f" and {len(nodes) - LISTED} more" if len(nodes) > LISTED else ""

@@ -38,9 +38,9 @@ def nodes_in(places: Sequence[str]) -> list[str]:
     return list(reversed(found))
 
 
-async def cp(place: Place, node: str, copy: Copy, *, route_timeout: float | None, as_json: bool) -> int:
-    """Copy; the exit code. `node` is one of those that it is for."""
-    async with Session(place, node, None, route_timeout=route_timeout) as session:
+async def cp(place: Place, nodes: Sequence[str], copy: Copy, *, route_timeout: float | None, as_json: bool) -> int:
+    """Copy; the exit code. `nodes` are those that it is for."""
+    async with Session(place, nodes[0], None, route_timeout=route_timeout, others=nodes[1:]) as session:
         session.has_arrived = lambda: not session.controller.stats().is_handing_over
         bar = _Bar() if is_terminal(STDERR) else None
         copied, error = None, None

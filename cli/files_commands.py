@@ -95,4 +95,4 @@ def cp(
     nodes = nodes_in(places)
     if not nodes:
         raise typer.BadParameter("neither place is at a node; one at a node is written NODE:PATH, as in edge-7:/tmp")
-    finish(cp(choose(peer, nodes[0], insecure=insecure), nodes[0], copy, **options))
+    finish(cp(choose(peer, nodes[0], insecure=insecure), nodes, copy, **options))

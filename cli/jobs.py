@@ -94,10 +94,13 @@ async def ls(
                 return await session.controller.jobs(
                     node, owner=owner, states=states, limit=limit, timeout=LIST_TIMEOUT
                 )
+            except ConfigError as error:
+                raise Failure(f"--state: {error}", USAGE) from None
             except MeshError as error:
                 failed[node] = error
                 return []
 
+        asked = 1
         if target.node is not None:
             try:
                 found = await session.unless_not_found(of(target.node))
@@ -107,12 +110,14 @@ async def ls(
                 raise Failure(f"{target.node}: {contact_lost(str(failure))}", UNREACHABLE) from None
         else:
             nodes = await nodes_of(session, target)
+            asked = len(nodes)
             found = [status for each in await asyncio.gather(*map(of, nodes)) for status in each]
     found.sort(key=lambda status: status.submitted, reverse=True)
     if as_json:
         await output.text("".join(map(_line, found)))
     else:
-        await output.text("".join(f"{line.removeprefix('  ')}\n" for line in _table(found)))
+        lines = _table(found) if len(failed) < asked else []
+        await output.text("".join(f"{line.removeprefix('  ')}\n" for line in lines))
     return _report(failed, named=target.names_nodes)
 
 

@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -53,6 +53,7 @@ class Session:
         join_timeout: float | None = JOIN_TIMEOUT,
         route_timeout: float | None = None,
         identity: Identity | None = None,
+        others: Sequence[str] = (),
     ) -> None:
         if target is not None and not is_address(target):
             many = "; 'zmesh run', 'cp' and 'nodes' take several nodes" if "," in target or ":" in target else ""
@@ -69,6 +70,8 @@ class Session:
         self.has_arrived: Callable[[], bool] = lambda: False
         """Whether the request has reached the target, which is then known even if it is lost later."""
         self._target = target
+        self._others = others
+        """Nodes that it is for besides; the first one that can't be reached takes the place of the target."""
         self._timeout = timeout
         self._join_timeout = min(JOIN_TIMEOUT, join_timeout or JOIN_TIMEOUT)
         self._loop = asyncio.get_running_loop()
@@ -151,6 +154,9 @@ class Session:
                 code = REFUSED.get(event.code, UNREACHABLE)
                 self._fail_to_join(f"the link to {self.url} is refused: {event.reason}", code)
             case DestinationUnreachable() if event.node == self.target.rpartition("@")[2]:
+                self._on_unreachable(event)
+            case DestinationUnreachable() if event.node in self._others and self._retries is None:
+                self._target = event.node
                 self._on_unreachable(event)
 
     def _on_dial_failed(self, failed: DialFailed) -> None:

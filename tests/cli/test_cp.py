@@ -78,6 +78,7 @@ def test_what_does_not_work_is_one_line_with_an_exit_code(fleet: Any, tmp_path: 
         ((tmp_path, "edge-1:/tmp/"), 1, f"zmesh: '{tmp_path}' is a directory: copy it with -r (recursive=True)\n"),
         ((tmp_path / "none", "edge-1:/tmp/"), 1, f"zmesh: '{tmp_path}/none': no such file or directory\n"),
         ((source, "edge-9:/tmp/"), 3, "edge-9"),
+        (("edge-9:/tmp/x", "edge-1:/tmp/"), 3, "no node 'edge-9' can be reached from 'hub'"),
         ((source, "locked:/tmp/"), 6, '[allow] "file:*" = ["hub"]'),
         ((source, "no node:/tmp/"), 2, "is no id of a node"),
         ((source, tmp_path / "there"), 2, "neither place is at a node"),

@@ -111,6 +111,11 @@ def test_a_connection_that_is_refused_there_is_reset_and_a_line_says_why(site: A
             2,
             "'::1:80' is no [HOST:]PORT; an IPv6 address stands in brackets, such as [::1]:80",
         ),
+        (
+            ("0", "edge-7:web"),
+            1,
+            "node 'edge-7' exposes nothing by the name 'web'; it would, with 'zmesh expose web PORT'",
+        ),
         (("0", "edge-8:80"), 3, "no node 'edge-8' can be reached from 'hub'"),
         (("0", "edge-7:192.0.2.1:80"), 6, 'its configuration would, with "192.0.2.1:80" among the targets of [tcp]'),
     ],
@@ -147,7 +152,9 @@ def test_a_node_exposes_a_port_by_a_name_for_its_user_until_a_signal(new_shell: 
     assert exposing.returncode == 130
     gone = shell.run("nc", "edge-7", "web", "--peer", "hub")
     assert (gone.returncode, gone.stdout) == (1, b"")
-    assert b"no directive 'tcp:web' here" in gone.stderr
+    assert (
+        b"node 'edge-7' exposes nothing by the name 'web'; it would, with 'zmesh expose web PORT' there" in gone.stderr
+    )
 
 
 def test_a_name_that_is_none_is_named(site: Any) -> None:

@@ -122,7 +122,7 @@ def test_a_key_names_one_job(site: Any) -> None:
         (("show", "edge-7"), 2, "is no id of a job, which is a node and a number such as edge-7/3f9a"),
         (("show", "edge-7/3f"), 2, "first 4 digits or more"),
         (("show", "edge-7/abcdef"), 1, "no job edge-7/abcdef is kept there; 'zmesh job ls edge-7'"),
-        (("ls", "edge-7", "--state", "odd"), 1, "queued, running, done, failed, cancelled, lost"),
+        (("ls", "--state", "odd"), 2, "--state: 'odd' is no state of a job; there are queued, running, done, failed"),
         (("logs", "edge-7/abcdef"), 1, "no job edge-7/abcdef is kept there"),
         (("cancel", "edge-7/abcdef"), 1, "no job edge-7/abcdef is kept there"),
         (("rm", "edge-7/abcdef"), 1, "no job edge-7/abcdef is kept there"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from zmesh import payloads
 from zmesh.arguments import check_content_type, check_directive, check_metadata, check_node, check_timeout
-from zmesh.errors import NodeRestarted
+from zmesh.errors import ConfigError, NodeRestarted
 from zmesh.requests import Requester
 
 if TYPE_CHECKING:
@@ -105,10 +105,13 @@ class Jobs(Requester):
     ) -> list[JobStatus]:
         """The jobs that a node keeps, the newest first: those of this node, or of all who may be seen.
 
-        Raises as `request` does.
+        Raises ConfigError for what is no state, and as `request` does.
         """
-        from zmesh.jobs.states import JobStatus
+        from zmesh.jobs.states import JobState, JobStatus
 
+        for state in states:
+            if state not in list(JobState):
+                raise ConfigError(f"{state!r} is no state of a job; there are {', '.join(JobState)}")
         asked: dict[str, object] = {"owner": owner, "states": list(map(str, states))}
         if limit is not None:
             asked["limit"] = limit

@@ -9,7 +9,7 @@ from typing import Any
 
 from zmesh.core.effects import Deliver
 from zmesh.core.message import ReplyHeader, Stream
-from zmesh.errors import Cancelled, MeshError
+from zmesh.errors import Cancelled, ExchangeError, MeshError, UnknownDirective
 from zmesh.payloads import OutboundWriter
 from zmesh.requests import Exchange, Requests
 from zmesh.runtime import new_message_id
@@ -36,7 +36,7 @@ class Connection(Exchange):
 
     lasting = True
 
-    __slots__ = ("_outcome", "_protocol", "outbound", "transport", "writer")
+    __slots__ = ("_outcome", "_protocol", "_remote", "outbound", "transport", "writer")
 
     def __init__(
         self, requests: Requests, remote: RemoteEndpoint, protocol: asyncio.Protocol, outcome: Outcome
@@ -46,6 +46,7 @@ class Connection(Exchange):
         self._outcome: Outcome | None = outcome
         self.writer = self.outbound = OutboundWriter(requests.driver, Stream(self.id, True))
         self.transport = ClientTransport(self)
+        self._remote = remote
         self.metadata = metadata_of(remote)
 
     def on_chunk(self, chunk: Deliver) -> None:
@@ -97,7 +98,7 @@ class Connection(Exchange):
         """Called when the exchange has ended."""
         eof = self.final.final if self.final is not None else None
         self._queue.clear()
-        error = self._error_of(eof) if eof is not None and eof.code else None
+        error = explained(self._error_of(eof), self._remote) if eof is not None and eof.code else None
         self.outbound.on_stream_over()
         self._tell(error or Cancelled("the connection was closed before it was made", node=self.recipient))
         self.transport.on_end(error)
@@ -148,6 +149,17 @@ class ClientTransport(StreamTransport):
 def directive_of(remote: RemoteEndpoint) -> str:
     """The directive that connects to it."""
     return CONNECT if remote.endpoint is not None else f"{NAMESPACE}:{remote.service}"
+
+
+def explained(error: ExchangeError, remote: RemoteEndpoint) -> ExchangeError:
+    """The error, which names the service if that is what is unknown there."""
+    if not isinstance(error, UnknownDirective) or remote.service is None:
+        return error
+    return UnknownDirective(
+        f"node {remote.node!r} exposes nothing by the name {remote.service!r}; it would, with 'zmesh expose "
+        f"{remote.service} PORT' there",
+        node=remote.node,
+    )
 
 
 def metadata_of(remote: RemoteEndpoint) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from zmesh.arguments import check_node, check_timeout
-from zmesh.errors import ConfigError
+from zmesh.errors import ConfigError, UnknownDirective
 from zmesh.requests import Requester
 
 if TYPE_CHECKING:
@@ -90,11 +90,14 @@ class Tunnels(Requester):
         Raises NotAllowed, UnknownDirective for a service that is not exposed, and any other ExchangeError.
         """
         from zmesh.tunnel.addresses import RemoteEndpoint
-        from zmesh.tunnel.connection import CHECK, directive_of, metadata_of
+        from zmesh.tunnel.connection import CHECK, directive_of, explained, metadata_of
 
         remote = RemoteEndpoint.of(to)
         metadata = {**metadata_of(remote), CHECK: "1"}
-        await self.request(remote.node, directive_of(remote), metadata=metadata, timeout=timeout)
+        try:
+            await self.request(remote.node, directive_of(remote), metadata=metadata, timeout=timeout)
+        except UnknownDirective as error:
+            raise explained(error, remote) from None
 
     async def open_connection(
         self,

@@ -23,6 +23,7 @@
         ├── TimedOut           the deadline passed
         ├── Cancelled          the work was cancelled, at either end
         ├── NodeRestarted      the recipient started anew and lost the work
+        ├── KeysRefused        the recipient does not trust this leaf's certificate or grant; a NotTrusted, too
         ├── CommandFailed      a command at another node exited with anything but 0, or can't be executed
         └── TooManyReplies     there was more than the one reply that was awaited
 
@@ -231,6 +232,14 @@ class HostNotFound(ConnectFailed):
     code: ClassVar[str] = "host_not_found"
 
 
+class KeysRefused(ExchangeError, NotTrusted):
+    """The other node does not trust the certificate of this leaf, or the grant that its node has given it; nothing was
+    sent.
+    """
+
+    code: ClassVar[str] = "not_trusted"
+
+
 class TooManyReplies(ExchangeError):
     """A request was awaited for its one payload, and there was another; the rest of the work was cancelled."""
 
@@ -248,6 +257,7 @@ _BY_REASON: dict[str, type[ExchangeError]] = {
         TimedOut,
         Cancelled,
         NodeRestarted,
+        KeysRefused,
         CopyFailed,
         ConnectFailed,
         ConnectRefused,

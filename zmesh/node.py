@@ -26,7 +26,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.limits import Limits
 from zmesh.core.message import Address, MessageId, NodeId
 from zmesh.errors import NotAllowed
-from zmesh.identity import Policy
+from zmesh.identity import LeafKey, Policy
 from zmesh.observe import Observation, Router, Telemetry
 from zmesh.payloads import PayloadStorage
 from zmesh.requests import Requests, answer_of, route_to
@@ -87,6 +87,7 @@ class Node:
             leaf=config.ephemeral,
             limits=limits,
             credentials=credentials,
+            leaf_key=LeafKey(os.urandom) if config.ephemeral and identity is None and not enrolling else None,
             enrolling=enrolling,
         )
         self.router = Router(self.engine)

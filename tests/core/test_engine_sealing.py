@@ -269,8 +269,8 @@ def test_packets_that_a_full_queue_refuses_come_back_in_plain_to_who_has_sent_th
     head = wire.encode_chunk(b"m" * 16, True, 1, 0, 0, 0, 1, 1)
     frames = forwarding._encode(Kind.CHUNK, "b", source, head, bytes(60_000))
     foreign = wire.encode_sealed(Kind.CHUNK, "b", source, bytes(40), b"")
-    forwarding._send_full(frames)
-    forwarding._send_full(foreign)
+    forwarding.returned.send_full(frames)
+    forwarding.returned.send_full(foreign)
     notes = [(packet.kind, packet.body) for packet in forwarding.take_looped()]
     for effect in forwarding.take():
         packet = wire.decode_packet(effect.frames)

@@ -146,6 +146,7 @@ def test_every_schema_of_the_command_line_is_there() -> None:
 SOURCES = DOCS.parent / "zmesh"
 MODULES = {path.stem: path for folder in ("core", "transport") for path in (SOURCES / folder).rglob("[a-z]*.py")}
 MODULES["wire"] = SOURCES / "core/wire"
+MODULES["grant"] = SOURCES / "identity/grant.py"
 
 
 def constant(module: str, name: str) -> float:

@@ -58,7 +58,8 @@ def fuzz(name: str, options: list[str]) -> int:
     import atheris
 
     with atheris.instrument_imports(include=["zmesh"]):
-        from tests.fuzz.targets import TARGETS, seeds
+        from tests.fuzz.seeds import seeds
+        from tests.fuzz.targets import TARGETS
 
     if not any(option.startswith("-merge") for option in options):
         folder = Path(options[-2])

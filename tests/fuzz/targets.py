@@ -1,12 +1,11 @@
 """Targets of the fuzzer: each takes bytes, hands them to one decoder, and lets only that decoder's own errors pass.
 
-A target that raises anything has found a bug. `SEEDS` has valid inputs for each, from which the corpus was grown.
+A target that raises anything has found a bug. `seeds` has valid inputs for each, from which the corpus was grown.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import struct
 import tempfile
 import tomllib
@@ -15,6 +14,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+import msgpack
 
 from zmesh.config import Config
 from zmesh.core import wire
@@ -25,9 +26,11 @@ from zmesh.core.wire import Kind, WireError
 from zmesh.errors import MeshError, NotTrusted
 from zmesh.identity import (
     Endorsement,
+    Grant,
     Identity,
     IdentityKey,
     Issuer,
+    LeafKey,
     NodeCredentials,
     Policy,
     Profile,
@@ -36,22 +39,19 @@ from zmesh.identity import (
     Ticket,
     TrustError,
     answer,
-    join_request,
     public_from_openssh,
     read_answer,
     read_certificate,
     read_json,
     read_renewal,
     read_signed,
-    renew_request,
-    signed_fields,
 )
 from zmesh.identity.agent import AgentError, read_keys, read_signature
-from zmesh.identity.credentials import to_binary
-from zmesh.identity.identity import read_trust, write_trust
+from zmesh.identity.grant import read_given, read_shown
+from zmesh.identity.identity import read_trust
 from zmesh.identity.sealing import Session
 from zmesh.remote.commands import read_request
-from zmesh.remote.records import Decoder, pack, record, unpack
+from zmesh.remote.records import Decoder, unpack
 from zmesh.remote.records import Kind as RecordKind
 from zmesh.testing.authority import TestAuthority
 from zmesh.transport.address import parse_url
@@ -78,8 +78,9 @@ LINK_HEADS: Mapping[Kind, Callable[[bytes], object]] = {
     Kind.EXPIRED: wire.decode_expired,
     Kind.KEY_EXCHANGE: wire.decode_key_exchange,
     Kind.BATCH: wire.decode_batch,
+    Kind.GRANT: wire.decode_grant,
 }
-_KINDS = [*LINK_HEADS]
+KINDS = [*LINK_HEADS]
 
 
 # -- the wire ------------------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ def fuzz_head(data: bytes) -> None:
     """The head of a packet; the first byte chooses the kind."""
     if data:
         with suppress(WireError):
-            LINK_HEADS[_KINDS[data[0] % len(_KINDS)]](data[1:])
+            LINK_HEADS[KINDS[data[0] % len(KINDS)]](data[1:])
 
 
 def fuzz_record(data: bytes) -> None:
@@ -120,7 +121,7 @@ def fuzz_engine(data: bytes) -> None:
     for number, frame in enumerate(split(data)[:16]):
         link = engine_link(engine, number)
         if len(frame) > 1 and frame[0] < 128:  # a sound packet around a head that the fuzzer has made
-            kind = _KINDS[frame[0] % len(_KINDS)]
+            kind = KINDS[frame[0] % len(KINDS)]
             to, of = ("b", "a") if kind >= wire.FIRST_ROUTED else ("", "")
             parts = (b"", frame[1:]) if kind == Kind.BATCH else (frame[1:], b"")
             engine.receive(link, wire.encode_packet(kind, to, of, *parts), 1.0)
@@ -148,7 +149,7 @@ def _engine() -> Engine:
 
 def fuzz_hello(data: bytes) -> None:
     """The identity in a HELLO, at a node that has one itself: refused with a reason, whatever it is."""
-    world = _world()
+    world = the_world()
     engine = Engine("b", 2, now=0.0, epoch=float(NOW), serial=100, credentials=world.credentials)
     engine.link_up(1, 0.0, dialled=False, channel=bytes(64))
     hello = wire.Hello("a", 1, 0.0, False, 9, 0, extensions={wire.IDENTITY: data[: wire.MAX_PROOF]})
@@ -158,31 +159,50 @@ def fuzz_hello(data: bytes) -> None:
 
 def fuzz_key_exchange(data: bytes) -> None:
     """A KEY_EXCHANGE at a node with an identity, and frames for a leaf that has one from its node."""
-    for engine in (_leaf_engine(), _identified_engine()):
+    for engine in (_leaf_engine(), _identified_engine(), _granted_engine()):
         for number, head in enumerate(split(data)[:8]):
             kind = (Kind.KEY_EXCHANGE, Kind.ACK, Kind.UNREACHABLE, Kind.EXPIRED)[head[0] % 4 if head else 0]
-            source = ("x.1@a", "c", "a")[number % 3]
+            source = ("x.1@a", "c", "a", "x@a")[number % 4]
             to = engine.address
             frames = wire.encode_packet(kind, to, source, head[1:], head)
             engine.receive(1, frames, 1.0)
             engine.receive(1, wire.encode_sealed(kind, to, source, head[1:], head, sealed=6), 1.0)
+            engine.receive(1, wire.encode_packet(Kind.GRANT, "", "", head[1:], b""), 1.0)
         engine.tick(1.5)
         engine.check()
 
 
 def _identified_engine() -> Engine:
-    engine = Engine("b", 2, now=0.0, epoch=float(NOW), serial=100, credentials=_world().credentials)
+    engine = Engine("b", 2, now=0.0, epoch=float(NOW), serial=100, credentials=the_world().credentials)
     return _linked(engine, "a", dialled=False)
 
 
 def _leaf_engine() -> Engine:
-    engine = Engine("b.1", 2, now=0.0, epoch=float(NOW), serial=100, credentials=_world().credentials, leaf=True)
+    engine = Engine("b.1", 2, now=0.0, epoch=float(NOW), serial=100, credentials=the_world().credentials, leaf=True)
     return _linked(engine, "a", dialled=True)
+
+
+def _granted_engine() -> Engine:
+    """A leaf at the own socket of `a`, which has given it a grant."""
+    engine = Engine("cli", 2, now=0.0, epoch=float(NOW), serial=100, leaf=True, leaf_key=leaf_key())
+    engine.link_up(1, 0.0, dialled=True, local=True)
+    hello = wire.Hello("a", 1, 0.0, False, 9, 1, extensions={wire.GRANTS: b""})
+    engine.receive(1, wire.encode_link(Kind.HELLO, hello), 0.0)
+    engine.send(MessageId(bytes(16)), "c", RequestHeader("x:y", 0.0), b"x", 0.0)
+    key = leaf_key().public
+    grant = the_world().credentials_of("a").grant("cli", key, float(NOW))
+    engine.receive(1, wire.encode_link(Kind.GRANT, wire.Grant(key, grant)), 0.0)
+    return engine
+
+
+@cache
+def leaf_key() -> LeafKey:
+    return LeafKey(bytes)
 
 
 def _linked(engine: Engine, node: str, *, dialled: bool) -> Engine:
     """The engine with a link to a node that shows its certificate."""
-    world, channel = _world(), bytes(64)
+    world, channel = the_world(), bytes(64)
     engine.link_up(1, 0.0, dialled=dialled, channel=channel)
     time, key = 1000 * NOW, world.credentials_of(node)
     signed = (
@@ -218,26 +238,33 @@ def fuzz_certificate(data: bytes) -> None:
     with suppress(MeshError):
         read_certificate(data)
     with suppress(Disbelieved):
-        _world().credentials.read(data)
+        the_world().credentials.read(data)
 
 
 def fuzz_signed_certificate(data: bytes) -> None:
     """A certificate with any fields that an authority has signed, as an SSH authority may (PROTOCOL.certkeys)."""
     nonce, key_id, principals, options, extensions, rest = [*split(data), *6 * [b""]][:6]
     serial, kind, begins, ends = struct.unpack(">QIQQ", rest[:28].ljust(28, b"\0"))
-    authority = _world().authority.key
-    public = _string(b"ssh-ed25519") + _string(authority.public)
-    body = _string(b"ssh-ed25519-cert-v01@openssh.com") + _string(nonce) + _string(bytes(_world().key.public))
-    body += struct.pack(">QI", serial, kind) + _string(key_id) + _string(principals) + struct.pack(">QQ", begins, ends)
-    body += _string(options) + _string(extensions) + _string(b"") + _string(public)
-    body += _string(_string(b"ssh-ed25519") + _string(authority.sign(body)))
+    authority = the_world().authority.key
+    public = ssh_string(b"ssh-ed25519") + ssh_string(authority.public)
+    body = (
+        ssh_string(b"ssh-ed25519-cert-v01@openssh.com") + ssh_string(nonce) + ssh_string(bytes(the_world().key.public))
+    )
+    body += (
+        struct.pack(">QI", serial, kind)
+        + ssh_string(key_id)
+        + ssh_string(principals)
+        + struct.pack(">QQ", begins, ends)
+    )
+    body += ssh_string(options) + ssh_string(extensions) + ssh_string(b"") + ssh_string(public)
+    body += ssh_string(ssh_string(b"ssh-ed25519") + ssh_string(authority.sign(body)))
     with suppress(MeshError):
         certificate = read_certificate(b"ssh-ed25519-cert-v01@openssh.com " + base64.b64encode(body))
         with suppress(NotTrusted):
-            _world().identity.trust.check(certificate, NOW, certificate.node_id, here="b", their_clock=NOW - 1e9)
+            the_world().identity.trust.check(certificate, NOW, certificate.node_id, here="b", their_clock=NOW - 1e9)
 
 
-def _string(data: bytes) -> bytes:
+def ssh_string(data: bytes) -> bytes:
     """A string as SSH has it (RFC 4251 section 5)."""
     return len(data).to_bytes(4, "big") + data
 
@@ -248,7 +275,22 @@ def fuzz_statement(data: bytes) -> None:
         with suppress(NotTrusted):
             decode(data)
     with suppress(Disbelieved):
-        _world().credentials.learn(data)
+        the_world().credentials.learn(data)
+
+
+def fuzz_grant(data: bytes) -> None:
+    """A grant as others are shown it and as its leaf gets it; and one of any fields that its node has signed."""
+    world = the_world()
+    for read in (Grant.decode, read_given, read_shown):
+        with suppress(TrustError):
+            read(data)
+    signed = msgpack.packb((data, world.key.sign(b"zmesh grant 1\0" + data)))
+    for shown in (data, signed):
+        with suppress(Disbelieved):
+            certified = world.credentials.read_grant(shown, "cli", "b")
+            world.credentials.check(certified, "b", NOW, NOW - 1e9)
+    with suppress(Disbelieved):
+        LeafKey(bytes).accept(data, "cli", "b", NOW)
 
 
 def fuzz_ticket(data: bytes) -> None:
@@ -276,7 +318,7 @@ def fuzz_agent(data: bytes) -> None:
 
 def fuzz_enrolment(data: bytes) -> None:
     """Requests to enrol and to renew, and the answers to both, as JSON."""
-    world = _world()
+    world = the_world()
     with suppress(MeshError):
         fields = read_json(data, "here")
         with suppress(TrustError):
@@ -374,7 +416,7 @@ class _World:
 
 
 @cache
-def _world() -> _World:
+def the_world() -> _World:
     return _World()
 
 
@@ -391,85 +433,6 @@ def split(data: bytes) -> list[bytes]:
         parts.append(data[2 : 2 + size])
         data = data[2 + size :]
     return parts
-
-
-def seeds() -> Mapping[str, list[bytes]]:
-    """Valid inputs of each target, from which the fuzzer begins."""
-    world = _world()
-    certificate, authority = world.certificate, world.authority
-    heads: dict[Kind, tuple[object, ...]] = {
-        Kind.HELLO: wire.Hello("a", 1, 0.0, False, 9, 0),
-        Kind.REFUSE: wire.Refuse("own_id", "taken", 1.0),
-        Kind.GOODBYE: wire.Goodbye("leaving"),
-        Kind.PROBE: wire.Probe(1.0, 1, 1, 3.0, 1),
-        Kind.ECHO: wire.Echo(1.0),
-        Kind.SEQNO_REQUEST: (wire.SeqnoRequest("c", 1, 0, 3),),
-        Kind.RESEND: wire.Resend(True, True, True),
-        Kind.RECORD: (wire.encode(wire.Record("c", 3, 4, ("x:y",), (("a", 100),), bytes(32))),),
-        Kind.CERTIFICATE: (to_binary(certificate),),
-        Kind.STATEMENT: (b"r" + authority.revoke("c", NOW).encode(), b"e" + authority.endorse(authority).encode()),
-        Kind.CHUNK: wire.Chunk(
-            MessageId(bytes(16)), True, 0, wire.FLAG_FIRST, 1, 0, 1, 2, RequestHeader("x:y", 1.0, 5.0), None
-        ),
-        Kind.ACK: wire.Ack(1, 2, (wire.AckItem(MessageId(bytes(16)), True, 1, 4096),)),
-        Kind.CANCEL: wire.Cancel(MessageId(bytes(16)), True, 1, 0, 1, 2),
-        Kind.UNREACHABLE: wire.Unreachable(Kind.CHUNK, "no_route", "a", "c", ("d",), 3.0),
-        Kind.EXPIRED: wire.Expired(Kind.CHUNK, "a", "c"),
-        Kind.KEY_EXCHANGE: wire.KeyExchange(
-            7, bytes(32), b"", wire.encode_proof(wire.Proof(1000 * NOW, bytes(64), to_binary(certificate)))
-        ),
-    }
-    encoded = {kind: wire.encode(value) for kind, value in heads.items()}
-    (update,) = wire.encode_update(wire.Update(0, 1, [wire.Entry("c", 1, 1, 100, 1)]))
-    encoded[Kind.UPDATE] = update[16:]
-    acks = wire.encode_packet(Kind.ACK, "b", "a", encoded[Kind.ACK], b"")
-    encoded[Kind.BATCH] = wire.encode_batch([acks, acks])[0][wire.HEADER_BYTES :]
-    numbered = [bytes((_KINDS.index(kind),)) + head for kind, head in encoded.items()]
-    ticket = Ticket("lab", "b", ("tcp://hub:7323",), bytes(32), bytes(32), bytes(16), NOW)
-    proof = wire.encode_proof(wire.Proof(1000 * NOW, bytes(64), to_binary(certificate)))
-    revocation, endorsement = authority.revoke("c", NOW), authority.endorse(authority)
-    answered = {"version": 1, **signed_fields(certificate, authority.trust(), ("tcp://hub:7323",))}
-    asked = {"words": [b"true"], "environment": {b"A": b"b"}, "seconds": 1.5, "terminal": [24, 80]}
-    session = Session(bytes(32), bytes(32), b"them", b"ours")
-    return {
-        "packet": [joined(*wire.encode_packet(Kind.CHUNK, "b", "a@c", numbered[0], body)) for body in (b"", b"x" * 99)],
-        "head": numbered,
-        "record": [encoded[Kind.RECORD][4:]],
-        "proof": [proof, wire.encode_endorsements([b"e" + endorsement.encode()]), bytes(80)],
-        "engine": [joined(*numbered[:8]), joined(*(each for head in numbered for each in (head, b"")))],
-        "hello": [proof],
-        "key_exchange": [joined(*(b"%c" % number + encoded[Kind.KEY_EXCHANGE] for number in range(4)))],
-        "session": [b"\xff\xff".join(session.seal(b"route", b"head", body)) for body in (b"", b"body")],
-        "certificate": [certificate.line.encode(), to_binary(certificate)],
-        "signed_certificate": [
-            joined(
-                bytes(32),
-                b"edge",
-                _string(b"edge") + _string(b"tag:gpu"),
-                _string(b"mesh@zmesh") + _string(_string(b"lab")),
-                b"",
-                struct.pack(">QIQQ", 1, 2, NOW - 9, NOW + 9),
-            )
-        ],
-        "statement": [revocation.encode(), endorsement.encode(), b"r" + revocation.encode()],
-        "ticket": [str(ticket).encode(), base64.urlsafe_b64decode(str(ticket)[3:] + "==")[:-4]],
-        "key": [world.key.to_openssh(), world.key.to_openssh("secret"), certificate.line.encode()],
-        "agent": [
-            b"\x0c\0\0\0\x01" + _string(_string(b"ssh-ed25519") + _string(bytes(32))) + _string(b"comment"),
-            b"\x0e" + _string(_string(b"ssh-ed25519") + _string(bytes(64))),
-        ],
-        "enrolment": [
-            json.dumps(answered).encode(),
-            json.dumps(join_request(ticket, world.key)).encode(),
-            json.dumps(renew_request(certificate, world.key)).encode(),
-            json.dumps({"refused": {"reason": "token", "text": "used"}}).encode(),
-        ],
-        "state": [world.identity.profile.encode(), write_trust(authority.trust(revocations=[revocation]))],
-        "policy": [b'[allow]\n"exec:*" = ["ops", "tag:admin"]\n', b'max_work = 3\nlisten = ["tcp://*:1"]\n'],
-        "zap": [joined(b"id", b"", b"1.0", b"7", b"zmesh-1", b"127.0.0.1", b"", b"CURVE", bytes(32))],
-        "url": [b"tcp://host:7323?cost=3&proxy=socks5://u:p@h:1", b"ipc:///tmp/x", b"rnps://[::1]:1?key=" + b"A" * 43],
-        "exec": [record(RecordKind.START, pack(asked)) + record(RecordKind.INPUT, b"x")],
-    }
 
 
 def joined(*parts: bytes) -> bytes:

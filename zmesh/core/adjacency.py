@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from zmesh.core.delivery import Delivery
 from zmesh.core.forwarding import Forwarding
+from zmesh.core.grants import Grants
 from zmesh.core.message import Address, NodeId
 from zmesh.core.neighbours import Accepted, Ended, Link, LinkEvent, Neighbours, State
 from zmesh.core.routing import Routing
 
 
 class Adjacency:
-    """The links of one node as its routing, forwarding and delivery see them; a `leaf` has uplinks and no routes."""
+    """The links of one node as its routing, forwarding and delivery see them; a leaf has uplinks and no routes."""
 
-    __slots__ = ("_delivery", "_forwarding", "_leaf", "_neighbours", "_node", "_routing")
+    __slots__ = ("_delivery", "_forwarding", "_grants", "_leaf", "_neighbours", "_node", "_routing")
 
     def __init__(
         self,
@@ -26,15 +27,15 @@ class Adjacency:
         routing: Routing,
         forwarding: Forwarding,
         delivery: Delivery,
-        *,
-        leaf: bool,
+        grants: Grants,
     ) -> None:
         self._node = node
         self._neighbours = neighbours
         self._routing = routing
         self._forwarding = forwarding
         self._delivery = delivery
-        self._leaf = leaf
+        self._grants = grants
+        self._leaf = forwarding.leaf
 
     def follow(self, event: LinkEvent | None, now: float) -> None:
         """Carry out what the neighbours have decided about a link."""
@@ -60,6 +61,7 @@ class Adjacency:
         if self._leaf:
             if self._forwarding.uplink is None:
                 self._forwarding.attach(link.id)
+                self._grants.attached(link)
                 self._delivery.on_attached(None, now)
             self._neighbours.probe(link, now)
         elif link.leaf:
@@ -97,6 +99,7 @@ class Adjacency:
         self._forwarding.attach(uplink.id if uplink is not None else None)
         self._delivery.on_detached(None, now)
         if uplink is not None:
+            self._grants.attached(uplink)
             self._delivery.on_attached(None, now)
 
     def _leave_suspect_uplink(self, now: float) -> None:

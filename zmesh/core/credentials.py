@@ -95,8 +95,8 @@ REASONS = (
 """Why a node is not believed; as the reason of a REFUSE, too."""
 
 
-class Credentials(Protocol):
-    """The identity of this node, and what it believes of others. All times are seconds since 1970."""
+class KeyCredentials(Protocol):
+    """What a node with an identity and a leaf with a grant have in common. All times are seconds since 1970."""
 
     @property
     def mesh(self) -> str:
@@ -104,7 +104,37 @@ class Credentials(Protocol):
 
     @property
     def own(self) -> Certified:
-        """The certificate of this node."""
+        """The certificate of this node, or the grant of this leaf."""
+
+    def new_key(self) -> PrivateKey:
+        """A new key, for one key exchange."""
+
+    def agree(self, key: PrivateKey, theirs: bytes, here: tuple[str, int], there: tuple[str, int]) -> Session:
+        """The session of a key of `new_key` and that of the other end. `here` and `there`: their names (`wire.name_of`)
+        and incarnations. Raises Disbelieved.
+        """
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of this node's key, 64 bytes."""
+
+    def is_signed(self, by: Certified, signature: bytes, data: bytes) -> bool:
+        """Whether that is the signature of the certificate's key."""
+
+    def read(self, data: bytes) -> Certified:
+        """Read the certificate of another node. Raises Disbelieved."""
+
+    def read_grant(self, data: bytes, leaf: NodeId, home: NodeId) -> Certified:
+        """Read the grant of a leaf by its node: the leaf's key, and the identity of the node. Raises Disbelieved."""
+
+    def check(self, certified: Certified, node: NodeId, wall: float, their_wall: float | None = None) -> None:
+        """Raise Disbelieved unless the certificate is to be believed of that node at the time `wall`.
+
+        `their_wall`: what the other node's clock shows, if that is known.
+        """
+
+
+class Credentials(KeyCredentials, Protocol):
+    """The identity of this node, and what it believes of others."""
 
     @property
     def exchange_key(self) -> bytes:
@@ -127,28 +157,8 @@ class Credentials(Protocol):
         `counter` and `highest`: those of a former session of the same keys, or more.
         """
 
-    def new_key(self) -> PrivateKey:
-        """A new key, for one key exchange."""
-
-    def agree(self, key: PrivateKey, theirs: bytes, here: tuple[str, int], there: tuple[str, int]) -> Session:
-        """The session of a key of `new_key` and that of the other end. `here` and `there`: their names (`wire.name_of`)
-        and incarnations. Raises Disbelieved.
-        """
-
-    def sign(self, data: bytes) -> bytes:
-        """The signature of this node's key, 64 bytes."""
-
-    def is_signed(self, by: Certified, signature: bytes, data: bytes) -> bool:
-        """Whether that is the signature of the certificate's key."""
-
-    def read(self, data: bytes) -> Certified:
-        """Read the certificate of another node. Raises Disbelieved."""
-
-    def check(self, certified: Certified, node: NodeId, wall: float, their_wall: float | None = None) -> None:
-        """Raise Disbelieved unless the certificate is to be believed of that node at the time `wall`.
-
-        `their_wall`: what the other node's clock shows, if that is known.
-        """
+    def grant(self, leaf: NodeId, key: bytes, wall: float) -> bytes:
+        """What a leaf of this node that has this Ed25519 key needs to seal for itself: a grant, and whom to trust."""
 
     def statements(self) -> Iterable[bytes]:
         """What authorities have signed for all nodes, revocations and endorsements, as it is sent to others."""
@@ -158,3 +168,14 @@ class Credentials(Protocol):
 
     def learn(self, statement: bytes) -> str:
         """Believe a statement from another node; what it says, or "" if that is no news. Raises Disbelieved."""
+
+
+class LeafKey(Protocol):
+    """The Ed25519 key of a leaf without a certificate of its own, made when it is first needed."""
+
+    @property
+    def public(self) -> bytes:
+        """The public key, 32 bytes."""
+
+    def accept(self, data: bytes, leaf: NodeId, home: NodeId, wall: float) -> KeyCredentials:
+        """The credentials of the leaf by what its node has sent (`Credentials.grant`). Raises Disbelieved."""

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable
 
 from zmesh.core import wire
 from zmesh.core.adjacency import Adjacency
-from zmesh.core.credentials import Credentials
+from zmesh.core.credentials import Credentials, LeafKey
 from zmesh.core.delivery import Delivery
 from zmesh.core.effects import Effect, Report, transmit
-from zmesh.core.forwarding import DRAIN, Forwarding, KeyExchanges, Sealing
+from zmesh.core.forwarding import DRAIN, Forwarding
+from zmesh.core.grants import Grants
 from zmesh.core.limits import DEFAULT_COST, DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.neighbours import Authentication, Link, Links, Neighbours, RateExceeded, State
@@ -36,6 +37,8 @@ class Engine(View):
     `serial`: where its counters start, higher at each start if the machine's clock allows (milliseconds since 1970).
     `credentials`: its identity, and what it believes of others; with None it is unauthenticated, as its neighbours.
 
+    `leaf_key`: that of a leaf without credentials, for which its node may give it a grant.
+
     `enrolling`: a leaf that asks for a certificate, and whose node therefore need not be believed.
 
     A `leaf` (an ephemeral node) forwards nothing, and the mesh keeps no route to it: its address is `leaf@neighbour`.
@@ -54,6 +57,7 @@ class Engine(View):
         leaf: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         credentials: Credentials | None = None,
+        leaf_key: LeafKey | None = None,
         enrolling: bool = False,
     ) -> None:
         self.node = node
@@ -62,8 +66,8 @@ class Engine(View):
         self.credentials = credentials
         self.alarm = Alarm()
         self._neighbours_alarm, self._routing_alarm, self._delivery_alarm = (Alarm(self.alarm) for _ in range(3))
-        self._clock = WallClock(epoch)
-        authentication = Authentication(node, incarnation, credentials, self._clock, leaf=leaf, enrolling=enrolling)
+        clock = self._clock = WallClock(epoch)
+        authentication = Authentication(node, incarnation, credentials, clock, leaf_key, leaf=leaf, enrolling=enrolling)
         links = Links(heartbeat, self._neighbours_alarm, limits)
         self.routing = Routing(
             node,
@@ -77,14 +81,11 @@ class Engine(View):
             leaf=leaf,
             limits=limits,
             credentials=credentials,
-            clock=self._clock,
+            clock=clock,
         )
         self.forwarding = Forwarding(node, incarnation, self.routing, leaf=leaf, limits=limits)
-        if credentials is not None and not leaf:
-            self.forwarding.sealing = Sealing(node, incarnation, credentials, self.routing, now, limits)
         if credentials is not None:
-            exchanges = KeyExchanges(node, incarnation, credentials, self._clock, leaf=leaf, limits=limits)
-            self.forwarding.exchange_keys(exchanges)
+            self.forwarding.secure(credentials, clock, now)
         self.neighbours = Neighbours(
             node,
             incarnation,
@@ -99,10 +100,8 @@ class Engine(View):
         self._open_link: Callable[[LinkId], Link | None] = links.get
         self.fib, self.batches = self.forwarding.fib, self.forwarding.batches
         self.delivery = Delivery(self.forwarding, route_timeout, self._delivery_alarm, leaf=leaf, limits=limits)
-        if self.forwarding.key_exchanges is not None:
-            self.forwarding.key_exchanges.in_use = self.delivery.knows
-        self._leaf_end = self.forwarding.end_to_end if leaf else None
-        self._adjacency = Adjacency(node, self.neighbours, self.routing, self.forwarding, self.delivery, leaf=leaf)
+        grants = self._grants = Grants(self.forwarding, credentials, leaf_key, clock, limits, self.delivery.knows)
+        self._adjacency = Adjacency(node, self.neighbours, self.routing, self.forwarding, self.delivery, grants)
         self._routing_frames = RoutingFrames(self.routing, self.forwarding, self.delivery, self._adjacency)
         self._alarms = Alarms(
             self.alarm,
@@ -438,12 +437,14 @@ class Engine(View):
         except WireError as error:
             refusal = f"{error.reason}: {error}"
         if refusal == "restarted":
-            self.forwarding.send_unreachable(route if sealed is None else sealed, now, refusal)
+            self.forwarding.returned.send_unreachable(route if sealed is None else sealed, now, refusal)
         elif refusal is not None:
             self.forwarding.emit(Report("frame_dropped", wire.host_of(route.source), None, refusal))
 
     def _on_link_frame(self, link: Link, packet: Packet, now: float) -> None:
-        if packet.kind not in ROUTING_KINDS or link.state is not State.UP:
+        if packet.kind == wire.Kind.GRANT and link.state is State.UP:
+            self._grants.on_grant(link, packet, now)
+        elif packet.kind not in ROUTING_KINDS or link.state is not State.UP:
             self._adjacency.follow(self.neighbours.on_frame(link, packet, now), now)
         else:
             self._routing_frames.on_frame(link, packet, now)
@@ -456,7 +457,7 @@ class Engine(View):
     def _finish(self, now: float) -> list[Effect]:
         """End a stimulus that changes nothing in routes and records."""
         forwarding = self.forwarding
-        if forwarding.looped or self._leaf_end is not None:
+        if forwarding.looped or forwarding.leaf_end is not None:
             return self._done(now)
         effects, forwarding.effects = forwarding.effects, []  # as `take` does, without its call
         return effects
@@ -471,6 +472,6 @@ class Engine(View):
         while looped := self.forwarding.take_looped():
             for packet in looped:
                 self._arrive(packet, now, None)
-        if self._leaf_end is not None:
-            self._leaf_end.send_requests(now)
+        if self.forwarding.leaf_end is not None:
+            self.forwarding.leaf_end.send_requests(now)
         return self.forwarding.take()

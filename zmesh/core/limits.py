@@ -108,14 +108,14 @@ class Limits(NamedTuple):
     """Revocations and endorsements that are read, for each link."""
 
     key_exchanges: Rate = Rate(100, 1000)
-    """KEY_EXCHANGEs that are verified and answered, for each link; one costs a millisecond at most."""
+    """KEY_EXCHANGEs and GRANTs that are verified and answered, for each link; one costs a millisecond at most."""
 
     key_parties: int = 4096
-    """Other ends of key exchanges, which are leaves with a certificate of their own, and for such a leaf nodes. One
-    without open exchanges makes way for another."""
+    """Other ends of key exchanges, which are leaves with a certificate or a grant, and for such a leaf nodes. One
+    without open exchanges makes way for another; a leaf with a grant that finds no room has its node seal for it."""
 
     key_parties_per_identity: int = 1024
-    """The same, of one certificate's id."""
+    """The same, of one certificate's id, which is that of the node for leaves with a grant."""
 
     # -- exchanges, peers and nodes that have left --
 

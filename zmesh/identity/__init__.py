@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         take_trust,
         trust_fields,
     )
+    from zmesh.identity.grant import Grant
     from zmesh.identity.identity import (
         CurveKeys,
         Identity,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         public_from_openssh,
         public_to_openssh,
     )
+    from zmesh.identity.leaf_key import LeafKey
     from zmesh.identity.policy import ENROL, FOR_NEWCOMERS, RENEW, Decision, Policy
     from zmesh.identity.processor import sealing_speed
     from zmesh.identity.state import State, StateError
@@ -101,6 +103,8 @@ else:
                 "Issued",
                 "new_authority",
             ),
+            "grant": ("Grant",),
+            "leaf_key": ("LeafKey",),
             "keys": (
                 "IdentityKey",
                 "fingerprint",
@@ -133,12 +137,14 @@ __all__ = [
     "CurveKeys",
     "Decision",
     "Endorsement",
+    "Grant",
     "Identity",
     "IdentityKey",
     "Invite",
     "Invites",
     "Issued",
     "Issuer",
+    "LeafKey",
     "LockedKey",
     "NodeCredentials",
     "Policy",

@@ -11,6 +11,7 @@ from zmesh.core.credentials import Certified, Disbelieved, PeerIdentity, Private
 from zmesh.core.message import Address, NodeId
 from zmesh.errors import ConfigError
 from zmesh.identity.certificates import Certificate, read_certificate
+from zmesh.identity.grant import Grant, Granted, given, read_given, read_shown
 from zmesh.identity.keys import IdentityKey, fingerprint, is_signed
 from zmesh.identity.sealing import KEY_BYTES, KEY_ID_BYTES, ExchangeKey, Session, cipher_of, direction_key
 from zmesh.identity.trust import Endorsement, Revocation, TrustError, TrustStore
@@ -23,39 +24,17 @@ _REVOCATION, _ENDORSEMENT = b"r", b"e"
 _PREFIX = "ssh-ed25519-cert-v01@openssh.com "
 
 
-class NodeCredentials:
-    """The credentials of the node that `certificate` was made for, whose key is `key`. Raises ConfigError if it is not.
-
-    `trust` may change at any time; the engine's `trust_changed` has it look again. `random` returns so many random
-    bytes, of which the private X25519 keys are made. `prefers_chacha20`: this machine is slow at AES.
-    """
+class KeyCredentials:
+    """What a node and a leaf with a grant have in common: a key, what is shown for it, and whom to believe."""
 
     def __init__(
-        self,
-        key: IdentityKey,
-        certificate: Certificate,
-        trust: TrustStore,
-        random: Callable[[int], bytes],
-        *,
-        prefers_chacha20: bool = False,
+        self, key: IdentityKey, trust: TrustStore, random: Callable[[int], bytes], *, prefers_chacha20: bool
     ) -> None:
         self.key = key
         self.trust = trust
         self._random = random
         self._prefers_chacha20 = prefers_chacha20
-        self._exchange = self._new_exchange_key()
-        self._former = self._exchange
-        self.renew(certificate)
-
-    def renew(self, certificate: Certificate) -> None:
-        """Use another certificate for the same key from now on. Raises ConfigError if it is for another one."""
-        if certificate.public != self.key.public:
-            raise ConfigError(
-                f"the certificate is for the key {fingerprint(certificate.public)}, and the key of this node is "
-                f"{fingerprint(self.key.public)}"
-            )
-        self.certificate = certificate
-        self._own = self.read(to_binary(certificate))
+        self._own: Certified
 
     @property
     def mesh(self) -> str:
@@ -67,30 +46,8 @@ class NodeCredentials:
         """The certificate of this node."""
         return self._own
 
-    @property
-    def exchange_key(self) -> bytes:
-        """The public X25519 key that others seal for, 32 bytes, and a byte if ChaCha20-Poly1305 is preferred."""
-        return self._exchange.public
-
-    def rotate(self) -> None:
-        """Make another exchange key. The former one opens what others still seal for it, until the next rotation."""
-        self._former, self._exchange = self._exchange, self._new_exchange_key()
-
     def _new_exchange_key(self) -> ExchangeKey:
         return ExchangeKey(self._random(KEY_BYTES), prefers_chacha20=self._prefers_chacha20)
-
-    def session(
-        self,
-        own: bytes,
-        theirs: bytes,
-        here: tuple[NodeId, int],
-        there: tuple[NodeId, int],
-        counter: int = 0,
-        highest: int = 0,
-    ) -> Session:
-        """A session of two public exchange keys; `here` and `there`: node and incarnation. Raises Disbelieved."""
-        private = self._exchange if own == self._exchange.public else self._former
-        return self._session(private, theirs, here, there, counter, highest)
 
     def new_key(self) -> ExchangeKey:
         """A new key, for one key exchange."""
@@ -138,14 +95,92 @@ class NodeCredentials:
         except ConfigError as error:
             raise Disbelieved("certificate", f"a node shows {error}") from None
 
-    def check(self, certified: Certified, node: NodeId, wall: float, their_wall: float | None = None) -> None:
-        """Raise Disbelieved unless the certificate is to be believed of that node at the time `wall`."""
-        certificate = certified.details
-        assert isinstance(certificate, Certificate)
+    def read_grant(self, data: bytes, leaf: NodeId, home: NodeId) -> Certified:
+        """Read the grant of a leaf by its node: the leaf's key, and the identity of the node. Raises Disbelieved."""
         try:
-            self.trust.check(certificate, wall, node, here=self._own.identity.id, their_clock=their_wall)
+            grant, certificate = read_shown(data)
+            certified = self.read(certificate)
+            home_certificate = certified.details
+            assert isinstance(home_certificate, Certificate)
+            grant.check(self.mesh, leaf, home, home_certificate)
         except TrustError as error:
             raise Disbelieved(error.reason, str(error)) from None
+        until = min(certified.valid_until, float(grant.not_after))
+        return Certified(certified.identity, certified.digest, data, grant.key, until, Granted(grant, home_certificate))
+
+    def check(self, certified: Certified, node: NodeId, wall: float, their_wall: float | None = None) -> None:
+        """Raise Disbelieved unless the certificate, or the grant, is to be believed of that node at the time `wall`."""
+        details, here = certified.details, self._own.identity.id
+        try:
+            if isinstance(details, Granted):
+                self.trust.check(details.certificate, wall, node, here=here, their_clock=their_wall)
+                details.grant.check_time(wall, here=here, their_clock=their_wall)
+            else:
+                assert isinstance(details, Certificate)
+                self.trust.check(details, wall, node, here=here, their_clock=their_wall)
+        except TrustError as error:
+            raise Disbelieved(error.reason, str(error)) from None
+
+
+class NodeCredentials(KeyCredentials):
+    """The credentials of the node that `certificate` was made for, whose key is `key`. Raises ConfigError if it is not.
+
+    `trust` may change at any time; the engine's `trust_changed` has it look again. `random` returns so many random
+    bytes, of which the private X25519 keys are made. `prefers_chacha20`: this machine is slow at AES.
+    """
+
+    def __init__(
+        self,
+        key: IdentityKey,
+        certificate: Certificate,
+        trust: TrustStore,
+        random: Callable[[int], bytes],
+        *,
+        prefers_chacha20: bool = False,
+    ) -> None:
+        super().__init__(key, trust, random, prefers_chacha20=prefers_chacha20)
+        self._exchange = self._new_exchange_key()
+        self._former = self._exchange
+        self._serial = 0
+        self.renew(certificate)
+
+    def renew(self, certificate: Certificate) -> None:
+        """Use another certificate for the same key from now on. Raises ConfigError if it is for another one."""
+        if certificate.public != self.key.public:
+            raise ConfigError(
+                f"the certificate is for the key {fingerprint(certificate.public)}, and the key of this node is "
+                f"{fingerprint(self.key.public)}"
+            )
+        self.certificate = certificate
+        self._own = self.read(to_binary(certificate))
+
+    @property
+    def exchange_key(self) -> bytes:
+        """The public X25519 key that others seal for, 32 bytes, and a byte if ChaCha20-Poly1305 is preferred."""
+        return self._exchange.public
+
+    def rotate(self) -> None:
+        """Make another exchange key. The former one opens what others still seal for it, until the next rotation."""
+        self._former, self._exchange = self._exchange, self._new_exchange_key()
+
+    def session(
+        self,
+        own: bytes,
+        theirs: bytes,
+        here: tuple[NodeId, int],
+        there: tuple[NodeId, int],
+        counter: int = 0,
+        highest: int = 0,
+    ) -> Session:
+        """A session of two public exchange keys; `here` and `there`: node and incarnation. Raises Disbelieved."""
+        private = self._exchange if own == self._exchange.public else self._former
+        return self._session(private, theirs, here, there, counter, highest)
+
+    def grant(self, leaf: NodeId, key: bytes, wall: float) -> bytes:
+        """What a leaf of this node that has this Ed25519 key needs to seal for itself: a grant, and whom to trust."""
+        self._serial = max(self._serial + 1, int(1000 * wall))
+        grant = Grant.sign(self.key, self.mesh, self.certificate.node_id, leaf, key, wall, self._serial)
+        return given(grant, self._own.data, self.mesh, self.trust.authorities)
 
     def statements(self) -> Iterable[bytes]:
         """The revocations and endorsements that are believed, as they are sent to others."""
@@ -186,6 +221,34 @@ class NodeCredentials:
         except TrustError as error:
             raise Disbelieved(error.reason, str(error)) from None
         raise Disbelieved("statement", "a statement of an unknown kind")
+
+
+class GrantedCredentials(KeyCredentials):
+    """The credentials of the leaf `leaf` of the node `home`, by what that has sent (`given`). Raises Disbelieved.
+
+    `wall`: the time, in seconds since 1970; `key`, `random` and `prefers_chacha20` as for NodeCredentials.
+    """
+
+    def __init__(
+        self,
+        key: IdentityKey,
+        data: bytes,
+        leaf: NodeId,
+        home: NodeId,
+        wall: float,
+        random: Callable[[int], bytes],
+        *,
+        prefers_chacha20: bool = False,
+    ) -> None:
+        try:
+            mesh, authorities, shown = read_given(data)
+        except TrustError as error:
+            raise Disbelieved(error.reason, str(error)) from None
+        super().__init__(key, TrustStore(mesh, authorities), random, prefers_chacha20=prefers_chacha20)
+        self._own = self.read_grant(shown, leaf, home)
+        if self._own.public != key.public:
+            raise Disbelieved("signature", f"node {home!r} has sent a grant for another key than that of {leaf!r}")
+        self.check(self._own, home, wall)
 
 
 def to_binary(certificate: Certificate) -> bytes:

@@ -253,13 +253,13 @@ class TrustStore:
             )
             raise TrustError("authority", text, node=who)
         if not renewing:
-            self._check_time(certificate, authority, now, _clocks(who, here, now, their_clock))
+            self._check_time(certificate, authority, now, clocks(who, here, now, their_clock))
         for subject in (who, key, authority.fingerprint):
             revocation = self._revoked.get(subject)
             if revocation is not None and revocation.until > now and _covers(revocation, certificate):
                 why = f" ({revocation.reason})" if revocation.reason else ""
                 text = (
-                    f"node {who!r} (key {key}) was revoked {_ago(now - revocation.at)}{why} by the authority "
+                    f"node {who!r} (key {key}) was revoked {ago(now - revocation.at)}{why} by the authority "
                     f"{fingerprint(revocation.authority)}; zmesh invite {who} lets it join anew"
                 )
                 raise TrustError("revoked", text, node=who)
@@ -270,11 +270,11 @@ class TrustStore:
         ends = min(certificate.not_after, authority.not_after)
         if now < begins:
             why = clocks or "; which clock is wrong?"
-            text = f"the certificate of node {who!r} is valid in {_span(begins - now)} only{why}"
+            text = f"the certificate of node {who!r} is valid in {span(begins - now)} only{why}"
             raise TrustError("not_yet_valid", text, node=who)
         if now >= ends:
             text = (
-                f"the certificate of node {who!r} (key {fingerprint(certificate.public)}) expired {_ago(now - ends)}"
+                f"the certificate of node {who!r} (key {fingerprint(certificate.public)}) expired {ago(now - ends)}"
                 f"{clocks}; zmesh invite {who} makes a ticket for a new one"
             )
             raise TrustError("expired", text, node=who)
@@ -285,24 +285,26 @@ def _covers(revocation: Revocation, certificate: Certificate) -> bool:
     return revocation.subject != certificate.node_id or certificate.not_before < revocation.at
 
 
-def _clocks(who: str, here: str, now: float, their_clock: float | None) -> str:
+def clocks(who: str, here: str, now: float, their_clock: float | None) -> str:
     """How far the two clocks differ, if that may be the reason."""
     if their_clock is None or abs(now - their_clock) < CLOCKS_AGREE:
         return ""
     direction = "behind" if now < their_clock else "ahead of"
-    return f"; the clock of {here!r} is {_span(abs(now - their_clock))} {direction} that of {who!r}"
+    return f"; the clock of {here!r} is {span(abs(now - their_clock))} {direction} that of {who!r}"
 
 
 def _packed(subject: str, at: int, until: int, reason: str) -> bytes:
     return msgpack.packb((subject, at, until, reason))
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A length of time in words."""
     for unit, length in (("months", 30 * 86400), ("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
 
 
-def _ago(seconds: float) -> str:
-    return f"{_span(seconds)} ago"
+def ago(seconds: float) -> str:
+    """How long ago something was, in words."""
+    return f"{span(seconds)} ago"

@@ -165,6 +165,9 @@ class Lines:
             case "route_changed":
                 if self._fresh:
                     yield from self._linked(str(report.node), now)
+            case "not_trusted" if report.link is None:  # the keys of a leaf
+                text = f"refused a leaf of {report.node}: {report.detail}"
+                yield from self._emit("refused", (logging.WARNING, text), now)
             case "duplicate_id" | "record_cut" if report.link is None:  # else the line of the refusal says it
                 yield from self._emit(report.event, (logging.WARNING, report.detail), now)
             case "certificate_expiring" | "certificate_renewed" | "trust_changed":

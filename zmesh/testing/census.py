@@ -22,6 +22,7 @@ from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.forwarding.forwarding import Forwarding
 from zmesh.core.forwarding.queues import Queue
+from zmesh.core.forwarding.returned import Returned
 from zmesh.core.neighbours.handshake import Handshake
 from zmesh.core.neighbours.links import Links
 from zmesh.core.routing.advertisements import Advertiser
@@ -209,7 +210,7 @@ POINTS: tuple[Point, ...] = (
         lambda _, arguments: arguments[0].size_bytes > 0,
         EXCHANGES,
     ),
-    on("a forwarder sends an UNREACHABLE", Forwarding, "send_unreachable", sentences=EXCHANGES),
+    on("a forwarder sends an UNREACHABLE", Returned, "send_unreachable", sentences=EXCHANGES),
     on("a node closes", Engine, "close"),
 )
 

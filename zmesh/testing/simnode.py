@@ -21,7 +21,7 @@ from zmesh.core.wire import Frames, Record, encode_batch
 from zmesh.testing.simclock import Clock
 
 if TYPE_CHECKING:
-    from zmesh.core.credentials import Credentials
+    from zmesh.core.credentials import Credentials, LeafKey
     from zmesh.testing.simulator import Simulator
     from zmesh.testing.simwire import Port, Session, Wire
 
@@ -129,6 +129,11 @@ class SimNode:
         make = self.options.get("credentials")
         return cast("Credentials", make(str(self.id))) if callable(make) else None
 
+    def _leaf_key(self) -> LeafKey | None:
+        """The key of the next incarnation of a leaf without credentials; the option is a function that makes it."""
+        make = self.options.get("leaf_key")
+        return cast("LeafKey", make()) if callable(make) else None
+
     @property
     def now(self) -> float:
         """What this node's monotonic clock shows."""
@@ -152,6 +157,7 @@ class SimNode:
             leaf=bool(self.options.get("leaf", False)),
             limits=limits if isinstance(limits, Limits) else DEFAULT_LIMITS,
             credentials=self._credentials(),
+            leaf_key=self._leaf_key(),
         )
         self.do(self.engine.describe(["echo:echo"], self.now))
 

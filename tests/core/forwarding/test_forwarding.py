@@ -3,8 +3,9 @@ import pytest
 from tests.core.forwarding.forwarding_harness import Node, Passed, forward, frames, taken
 from zmesh.core import wire
 from zmesh.core.effects import Report
-from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, MAX_FORMER, MAX_RETURNED, NextHop
+from zmesh.core.forwarding.forwarding import DRAIN, LAGGING_BYTES, MAX_FORMER, NextHop
 from zmesh.core.forwarding.queues import BULK, FRAME_OVERHEAD, MAX_QUEUED_BYTES, Queue, weigh
+from zmesh.core.forwarding.returned import MAX_RETURNED
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.wire import MAX_BODY, MAX_TTL, Kind
 

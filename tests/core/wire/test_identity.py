@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.core.wire.wire_strategies import refused
 from zmesh.core import wire
-from zmesh.core.wire import DIGEST_BYTES, MAX_CERTIFICATE, MAX_CERTIFICATES, Kind, encode
+from zmesh.core.wire import DIGEST_BYTES, MAX_CERTIFICATE, MAX_CERTIFICATES, MAX_VOUCHER, Kind, encode
 
 bytes64 = st.binary(min_size=64, max_size=64)
 
@@ -16,9 +16,9 @@ def test_a_proof_comes_out_as_it_went_in(time, signature, certificate):
 
 
 def test_a_proof_at_its_limits_is_read_and_one_past_them_refused():
-    for size in (1, MAX_CERTIFICATE):
+    for size in (1, MAX_VOUCHER):
         wire.decode_proof(wire.encode_proof(wire.Proof(1 << 53, bytes(64), bytes(size))))
-    for size in (0, MAX_CERTIFICATE + 1):
+    for size in (0, MAX_VOUCHER + 1):
         refused(wire.decode_proof, wire.encode_proof(wire.Proof(0, bytes(64), bytes(size))))
     refused(wire.decode_proof, wire.encode_proof(wire.Proof((1 << 53) + 1, bytes(64), b"x")), "time")
 

@@ -162,5 +162,5 @@ def test_every_named_limit_is_tested_here_or_with_the_engine():
     named = {name for name in vars(wire) if name.startswith("MAX_")}
     elsewhere = {"MAX_BODY", "MAX_CERTIFICATE", "MAX_CERTIFICATES", "MAX_CONTENT_TYPE", "MAX_KNOWN", "MAX_METADATA"}
     elsewhere |= {"MAX_BATCHED", "MAX_BATCH_BYTES", "MAX_METADATA_ENTRIES", "MAX_PIGGYBACKED", "MAX_PROOF"}
-    elsewhere |= {"MAX_STATEMENT", "MAX_STATEMENTS", "MAX_TTL"}
+    elsewhere |= {"MAX_STATEMENT", "MAX_STATEMENTS", "MAX_TTL", "MAX_VOUCHER"}
     assert named <= {name for name, *_ in LIMITS} | {name for name, *_ in SIZES} | elsewhere

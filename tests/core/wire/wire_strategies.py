@@ -24,6 +24,7 @@ NAME = "ABCXYZabcxyz0189._-"
 u63 = st.integers(0, U63)
 u64 = st.integers(0, U64)
 bytes16 = st.binary(min_size=16, max_size=16)
+bytes32 = st.binary(min_size=32, max_size=32)
 nodes = st.text(NAME, min_size=1, max_size=64)
 short_nodes = st.text(NAME, min_size=1, max_size=12)
 addresses = nodes | st.builds("{}@{}".format, short_nodes, short_nodes)
@@ -32,7 +33,8 @@ texts = st.text(max_size=40)
 acks = st.lists(st.builds(AckItem, bytes16, st.booleans(), u63, u63), max_size=5).map(tuple)
 metadata = st.dictionaries(texts, texts, max_size=3)
 extensions = st.dictionaries(st.integers(2, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
-of_records = st.dictionaries(st.integers(4, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
+of_hellos = st.dictionaries(st.integers(5, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
+of_records = st.dictionaries(st.integers(5, wire.CRITICAL - 1), st.binary(max_size=40), max_size=3)
 tags = st.lists(nodes, max_size=wire.MAX_TAGS).map(lambda names: {wire.TAGS: wire.encode_tags(tuple(names))})
 lifetimes = st.none() | st.floats(0, 1e17)
 request_headers = st.builds(RequestHeader, texts, numbers, lifetimes, st.booleans(), texts, metadata)
@@ -79,8 +81,9 @@ records = st.builds(
 
 VALUES = {
     wire.decode_hello: st.builds(
-        wire.Hello, nodes, u64, numbers, st.booleans(), u63, u63, st.integers(0, 255), st.integers(0, 255), extensions
+        wire.Hello, nodes, u64, numbers, st.booleans(), u63, u63, st.integers(0, 255), st.integers(0, 255), of_hellos
     ),
+    wire.decode_grant: st.builds(wire.Grant, bytes32, st.binary(max_size=100)),
     wire.decode_refuse: st.builds(wire.Refuse, texts, texts, numbers),
     wire.decode_goodbye: st.builds(wire.Goodbye, texts),
     wire.decode_probe: st.builds(wire.Probe, numbers, u63, u64, numbers, u64),

@@ -224,6 +224,8 @@ class Client:
         self._forwarding.emit(Report("unreachable", host, None, note.reason, note.near, note.settled, note.text))
         if note.reason == "restarted":
             self.on_restart(message_id, now)
+        elif note.reason == "not_trusted":  # its server does not take the keys of this leaf
+            self._end(exchange, "not_trusted", note.text, now)
         elif exchange.state is ClientState.CANCELLING and exchange.cannot_have_arrived():
             self._end(exchange, "cancelled", f"cancelled; it had not reached {exchange.address!r}", now)
         elif exchange.unreachable_since is None:

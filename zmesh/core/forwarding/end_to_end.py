@@ -1,13 +1,14 @@
-"""Key exchanges on the wire: what a leaf with a certificate of its own sends and takes, and what a node answers it.
+"""Key exchanges on the wire: what a leaf with a certificate or a grant sends and takes, and what a node answers it.
 
 A packet of the leaf for a node that no key was exchanged with waits for it, and a KEY_EXCHANGE goes out when the
 stimulus ends; each further attempt of its stream sends that again. What comes for the leaf in plain is taken from its
 own node only, and in the name of that node: another one's packets are sealed by their source, or that node could have
-made them.
+made them. A leaf with a grant takes what its node has opened for it from those with whom it has not exchanged keys.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from zmesh.core import wire
@@ -31,6 +32,8 @@ class EndToEnd:
         self._forwarding = forwarding
         self._exchanges = key_exchanges
         self._wanted: dict[Address, None] = {}
+        self.request_grant: Callable[[], None] = lambda: None
+        """Has a leaf's node asked for a grant, once until it is there."""
 
     def wait(self, packet: Waiting) -> None:
         """Keep a packet of this leaf until there is a key for it."""
@@ -43,16 +46,34 @@ class EndToEnd:
         self._exchanges.sweep(now)
         if self._forwarding.leaf:
             self._wanted.update(dict.fromkeys(self._exchanges.worn(now)))
+        if self._exchanges.is_grant_due(now):
+            self.request_grant()
+
+    def want(self, addresses: Iterable[Address]) -> None:
+        """Exchange keys with these when the stimulus ends."""
+        self._wanted.update(dict.fromkeys(addresses))
 
     def send_requests(self, now: float) -> None:
         """Send the KEY_EXCHANGEs that are wanted."""
         if not self._wanted:
+            return
+        if not self._exchanges.has_credentials:
+            self.request_grant()
             return
         wanted, self._wanted = self._wanted, {}
         for address in wanted:
             head = self._exchanges.request(address, now)
             if head is not None:
                 self._send(address, head)
+
+    def refuse_waiting(self, text: str) -> None:
+        """There is no grant for this leaf: end what waits for one, with that text."""
+        forwarding, text = self._forwarding, text[: wire.MAX_TEXT]
+        wanted, self._wanted = self._wanted, {}
+        for each in (waiting for address in wanted for waiting in self._exchanges.take_waiting(address)):
+            note = Unreachable(each.kind, "not_trusted", forwarding.node, each.destination, (), 0.0, text)
+            packet = wire.loop_packet(Kind.UNREACHABLE, forwarding.address, wire.encode(note), each.head)
+            forwarding.looped.append(packet)
 
     def on_key_exchange(self, packet: Packet, frames: Frames | list[bytes], now: float) -> None:
         """A KEY_EXCHANGE has come for this node: answer it, or send what has waited for the answer."""
@@ -61,8 +82,17 @@ class EndToEnd:
             answer = self._exchanges.take(packet, now)
         except Unsealable as error:
             self._drop(packet, f"key_exchange: {error.reason}")
+            if error.reason.startswith("key_parties"):
+                self._forwarding.returned.refuse_keys(packet, "no_grants", "", now)
         except Disbelieved as error:
             self._drop(packet, f"key_exchange: {error.reason}: {error.text}")
+            self._forwarding.emit(
+                Report("not_trusted", wire.host_of(packet.source), None, error.text, text=error.reason)
+            )
+            if not self._forwarding.leaf:
+                self._forwarding.returned.refuse_keys(packet, "not_trusted", error.text, now)
+            elif error.reason == "authority":  # which the node of this leaf may know by now
+                self.request_grant()
         except WireError as error:
             self._drop(packet, f"{error.reason}: {error}")
         else:
@@ -82,20 +112,32 @@ class EndToEnd:
                 packet = packet._replace(head=head, body=body, sealed=0)
             else:
                 wire.verify(frames, packet)
-                if packet.kind not in _NOTES and wire.host_of(packet.source) != home:
+                if packet.kind not in _NOTES and wire.host_of(packet.source) != home and self._must_seal(packet.source):
                     self._want(packet.source)
                     raise Unsealable("not_sealed")
-            return self._read_note(packet) if packet.kind in _NOTES else [packet]
+            return self._read_note(packet, home) if packet.kind in _NOTES else [packet]
         except Unsealable as error:
             self._drop(packet, f"unsealable: {error.reason}")
         except WireError as error:
             self._drop(packet, f"{error.reason}: {error}")
         return []
 
-    def _read_note(self, packet: Packet) -> list[Packet]:
+    def _must_seal(self, source: Address) -> bool:
+        return self._exchanges.home is None or self._exchanges.knows(source)
+
+    def _read_note(self, packet: Packet, home: NodeId) -> list[Packet]:
         """An error about a packet of this leaf, with that one's head in plain. Raises Unsealable, WireError."""
         note = read_note(packet.kind, packet.head, wire.host_of(packet.source))
         if note.kind == Kind.KEY_EXCHANGE:
+            if not self._exchanges.is_about(note.destination, packet.body):
+                raise Unsealable("not_ours")
+            if isinstance(note, Unreachable) and note.reason == "no_grants" and self._exchanges.home is not None:
+                if note.at not in (home, wire.host_of(note.destination)):
+                    raise Unsealable("forged")
+                self._exchanges.use_home(note.destination)
+                for each in self._exchanges.take_waiting(note.destination):
+                    self._forwarding.originate(each.destination, each.kind, each.head, each.body)
+                return []
             waiting = self._exchanges.take_waiting(note.destination) if isinstance(note, Unreachable) else []
             return [
                 packet._replace(head=wire.encode(note._replace(kind=each.kind)), body=each.head) for each in waiting
@@ -110,10 +152,10 @@ class EndToEnd:
         return [packet._replace(body=body)]
 
     def _want(self, address: Address) -> None:
-        """Exchange keys with who may seal for an address: its node, and the leaf itself if that has a certificate."""
-        self._wanted[Address(wire.host_of(address))] = None
-        if "." in address.partition("@")[0]:
-            self._wanted[address] = None
+        """Exchange keys with who may seal for an address: its node, and the leaf itself if that has a certificate or a
+        grant.
+        """
+        self._wanted[Address(wire.host_of(address))] = self._wanted[address] = None
 
     def _send(self, address: Address, head: bytes) -> None:
         forwarding = self._forwarding
@@ -126,6 +168,6 @@ class EndToEnd:
 
     def check(self) -> None:
         """Raise AssertionError if keys are wanted and were not asked for, or a table is not in order."""
-        if self._wanted:
+        if self._wanted and self._exchanges.has_credentials:
             raise AssertionError("keys that were not exchanged")
         self._exchanges.check()

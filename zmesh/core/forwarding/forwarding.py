@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple, cast
 
 from zmesh.core import wire
-from zmesh.core.credentials import Unsealable
+from zmesh.core.credentials import Credentials, Unsealable
 from zmesh.core.effects import Effect, Report, Transmit, transmit
 from zmesh.core.forwarding.batches import Batches
 from zmesh.core.forwarding.end_to_end import EndToEnd
@@ -19,17 +19,17 @@ from zmesh.core.forwarding.fib import Fib, Ingress
 from zmesh.core.forwarding.hints import Hints
 from zmesh.core.forwarding.key_exchanges import KeyExchanges, Waiting
 from zmesh.core.forwarding.queues import BULK, Port, Queue
+from zmesh.core.forwarding.returned import Returned
 from zmesh.core.forwarding.sealing import Sealing
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
 from zmesh.core.message import Address, LinkId, NodeId
 from zmesh.core.routing import Routing
+from zmesh.core.timers import WallClock
 from zmesh.core.wire import FIRST_ROUTED, FLAG_LEAF, FLAG_SEALED, MAX_TTL, Frames, Kind, Packet, WireError
 
 LAGGING_BYTES = 256 * 1024
 DRAIN = 32
 MAX_FORMER = 64
-MAX_RETURNED = 64 * 1024
-"""Bytes in the head of a frame about which an UNREACHABLE, whose body it is, is sent."""
 
 
 class NextHop(NamedTuple):
@@ -62,11 +62,14 @@ class Forwarding:
         self.hints = Hints(node, routing, limits)
         self.fib = Fib(node)
         self.batches = Batches()
+        self.returned = Returned(self, routing)
         self.sealing: Sealing | None = None
         """Seals what leaves for other nodes; None: packets are in plain, or this is a leaf."""
         self.key_exchanges: KeyExchanges | None = None
-        """With leaves that have certificates, and of one; None: this node has no certificate."""
+        """With leaves that have certificates or grants, and of one; None: this node has neither."""
         self.end_to_end: EndToEnd | None = None
+        self.leaf_end: EndToEnd | None = None
+        """The same where this is a leaf."""
         self._limits = limits
         self._routing = routing
         self._ports: dict[LinkId, Port] = {}
@@ -102,13 +105,21 @@ class Forwarding:
         self._ports[link] = Port(TokenBucket(self._limits.error_frames, now))
 
     def identify(
-        self, link: LinkId, node: NodeId, *, leaf: bool, certified: bool = False, takes_batches: bool = False
+        self,
+        link: LinkId,
+        node: NodeId,
+        *,
+        leaf: bool,
+        certified: bool = False,
+        granted: bool = False,
+        takes_batches: bool = False,
     ) -> None:
         """The other end of a link has sent its HELLO."""
         if takes_batches:
             self.batches.links.add(link)
         port = self._ports[link]
-        port.node, port.leaf, port.seals = node, leaf, leaf and certified
+        port.node, port.leaf, port.granted = node, leaf, granted
+        port.seals = leaf and (certified or granted)
 
     def admit(self, link: LinkId, ingress: Ingress) -> None:
         """A link to a node that is no leaf is up: the FIB passes its packets on."""
@@ -213,7 +224,7 @@ class Forwarding:
         flow = (source, destination, wire.size_of(frames) >= BULK) if kind == Kind.CHUNK else None
         for refused in queue.push(frames, flow):
             self.effects.append(Report("frame_dropped", port.node, link, "queue_full"))
-            self._send_full(refused)
+            self.returned.send_full(refused)
 
     # -- frames of this node -------------------------------------------------------------------------------------
 
@@ -278,6 +289,8 @@ class Forwarding:
             return wire.encode_packet(kind, destination, source, head, body, ttl)
         if len(host) != len(destination) or self.leaf:  # for a leaf, or by one
             party = destination if exchanges.knows(destination) else Address(host)
+            if exchanges.is_by_home(party):
+                return wire.encode_packet(kind, destination, source, head, body, ttl)
             if exchanges.knows(party):
                 found = exchanges.seal(party, kind, destination, source, head, body)
                 if found is not None:
@@ -290,10 +303,21 @@ class Forwarding:
             return None
         return wire.encode_sealed(kind, destination, source, *sealed, ttl)
 
-    def exchange_keys(self, key_exchanges: KeyExchanges) -> None:
-        """Seal for leaves that have certificates, or as one; they are in plain otherwise, or sealed by their node."""
+    def secure(self, credentials: Credentials, clock: WallClock, now: float) -> None:
+        """Seal from end to end, with the keys of this node's identity."""
+        if not self.leaf:
+            self.sealing = Sealing(self.node, self.incarnation, credentials, self._routing, now, self._limits)
+        self.exchange_keys(
+            KeyExchanges(self.node, self.incarnation, credentials, clock, leaf=self.leaf, limits=self._limits)
+        )
+
+    def exchange_keys(self, key_exchanges: KeyExchanges | None) -> None:
+        """Seal for leaves that have certificates or grants, or as one; they are in plain otherwise, or sealed by their
+        node. None: this leaf seals no more.
+        """
         self.key_exchanges = key_exchanges
-        self.end_to_end = EndToEnd(self, key_exchanges)
+        self.end_to_end = EndToEnd(self, key_exchanges) if key_exchanges is not None else None
+        self.leaf_end = self.end_to_end if self.leaf else None
 
     @property
     def home(self) -> NodeId | None:
@@ -317,7 +341,7 @@ class Forwarding:
             return sealing.open(packet, reopens=reopens)
         except Unsealable as error:
             if error.reason == "restarted" or (error.reason == "no_key" and packet.sealed & FLAG_LEAF):
-                self.send_unreachable(packet, now, error.reason)
+                self.returned.send_unreachable(packet, now, error.reason)
             reason = f"unsealable: {error.reason}"
         except WireError as error:
             reason = f"{error.reason}: {error}"
@@ -346,15 +370,15 @@ class Forwarding:
         elif route.ttl <= 1:
             self.emit(Report("expired", route.host, link, route.source))
             if port.may_answer(now):
-                self._send_expired(route)
+                self.returned.send_expired(route)
         elif (out := self._egress(route.destination, route.host)) is None:
             self.emit(Report("frame_dropped", route.host, link, "no_route"))
             if port.may_answer(now):
-                self.send_unreachable(route, now)
+                self.returned.send_unreachable(route, now)
         elif (onward := self._onward(port, out, route, frames, now)) is not None:
             self.enqueue(out, onward, route.kind, route.source, route.destination)
             if self._ports[out].blocked and route.kind in (Kind.CHUNK, Kind.ACK) and port.may_answer(now):
-                self._send_blocked(route)
+                self.returned.send_blocked(route)
 
     def _is_for_leaf(self, route: Packet) -> bool:
         """Whether a packet for a leaf that seals for itself is to be passed on as it is."""
@@ -370,6 +394,10 @@ class Forwarding:
         if self.sealing is None or port.leaf is (route.host == self.node):
             return wire.onward(frames)
         if port.leaf:
+            if port.granted and route.kind == Kind.KEY_EXCHANGE and not self._routing.takes_grants(route.host):
+                if port.may_answer(now):
+                    self.returned.send_unreachable(route, now, "no_grants")
+                return None
             if route.sealed or route.kind == Kind.KEY_EXCHANGE:
                 return wire.onward(frames)
             found: Packet | None = route
@@ -396,23 +424,9 @@ class Forwarding:
             out = self._egress(route.destination, route.host)
             if out is None:
                 self.emit(Report("frame_dropped", route.host, None, "no_route"))
-                self.send_unreachable(route, now)
+                self.returned.send_unreachable(route, now)
             else:
                 self.enqueue(out, frames, route.kind, route.source, route.destination)
-
-    def send_unreachable(self, route: Packet, now: float, reason: str = "no_route") -> None:
-        """Send an UNREACHABLE to the source of a frame; the frame's own head is its body."""
-        if reason == "no_route" and route.host == self.node:
-            reason = "gone"
-        elif reason == "no_route" and self._routing.has_left(route.host):
-            reason = "left"
-        hints = self.hints
-        near = hints.near(route.destination, now) if reason == "no_route" else ()
-        dials = hints.dials.describe(now) if wire.host_of(route.source) == self.node else ""
-        text = f"{hints.describe_departure(route.host, now)}{dials}".removeprefix("; ")[: wire.MAX_TEXT]
-        settled = self._routing.settled(now)
-        head = wire.encode(wire.Unreachable(route.kind, reason, self.node, route.destination, near, settled, text))
-        self._send_back(Kind.UNREACHABLE, head, route)
 
     def egress(self, destination: Address) -> LinkId | None:
         """The link that frames for that destination leave on, or None."""
@@ -428,36 +442,6 @@ class Forwarding:
             return self._leaves.get(NodeId(Address(destination.partition("@")[0])))
         selected = self._routing.route(host)
         return selected.link if selected is not None else None
-
-    def _send_expired(self, route: Packet) -> None:
-        head = wire.encode(wire.Expired(route.kind, self.node, route.destination))
-        self._send_back(Kind.EXPIRED, head, route)
-
-    def _send_full(self, refused: Frames) -> None:
-        """Send an UNREACHABLE about a chunk that a full queue refused: its source retransmits it, and slows down."""
-        route = wire.decode_packet(refused)
-        if route.kind == Kind.CHUNK and not self.leaf:
-            head = wire.encode(wire.Unreachable(route.kind, "full", self.node, route.destination, (), 0.0))
-            self._send_back(Kind.UNREACHABLE, head, route)
-
-    def _send_blocked(self, route: Packet) -> None:
-        """Send an UNREACHABLE about a packet that was passed on to a neighbour whose event loop is blocked."""
-        text = self.describe_block(route.destination)[: wire.MAX_TEXT]
-        head = wire.encode(wire.Unreachable(route.kind, "blocked", self.node, route.destination, (), 0.0, text))
-        self._send_back(Kind.UNREACHABLE, head, route)
-
-    def _send_back(self, kind: Kind, head: bytes, route: Packet) -> None:
-        if route.kind not in (Kind.CHUNK, Kind.CANCEL, Kind.ACK, Kind.KEY_EXCHANGE) or len(route.head) > MAX_RETURNED:
-            return
-        if self.next_hop(route.source) is None:
-            return
-        about = route.head
-        if route.sealed == FLAG_SEALED and self.sealing is not None and wire.host_of(route.source) == self.node:
-            try:
-                about = self.sealing.reopen(route.kind, route.destination, route.source, about)
-            except (Unsealable, WireError):  # not a packet of this node, whatever its source says
-                return
-        self.originate(route.source, kind, head, about)
 
     def check(self) -> None:
         """Raise AssertionError if effects were not taken out, or an entry leads to a link without a port."""

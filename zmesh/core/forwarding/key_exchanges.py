@@ -1,4 +1,4 @@
-"""Key exchanges: sessions between a leaf that has a certificate of its own and the nodes that it talks to.
+"""Key exchanges: sessions between a leaf that has a certificate or a grant and the nodes that it talks to.
 
 A leaf has no record that would carry its key, and no records of others. So it sends a KEY_EXCHANGE, with a key that it
 has made for this other end, its certificate and a signature; the other end answers with one that names that key. Both
@@ -7,16 +7,21 @@ opens nothing of it. Between the two, packets are sealed end to end: the node th
 on, and reads them as little as any other on the path. Neither end takes a packet in the other's name that is not sealed
 so, since that node could have made it.
 
+A leaf at its node's own socket has a grant of that node in the place of a certificate (`zmesh.core.grants`): it names
+the leaf and the key that its signatures are made with. So it is known as `leaf@node`, and no other node can grant that
+name. Where a node does not take grants, or has no room, its own node seals for it as for a leaf without one.
+
 The other end's sessions are kept for as long as it has exchanges with this node, and until others need the room.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from zmesh.core import wire
-from zmesh.core.credentials import Certified, Credentials, Disbelieved, PeerIdentity, PrivateKey, Session, Unsealable
+from zmesh.core.credentials import Certified, Disbelieved, KeyCredentials, PeerIdentity, PrivateKey, Session, Unsealable
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, NodeId
 from zmesh.core.timers import WallClock
@@ -42,16 +47,17 @@ class Waiting(NamedTuple):
 
 
 class Party:
-    """The other end of key exchanges: a leaf, by its id and `@`, or for a leaf a node.
+    """The other end of key exchanges: a leaf, by its id and `@` or its address, or for a leaf a node (`wire.name_of`).
 
     `sessions` has the last one and the one before it, `sending` is the one that packets are sealed with. `requested`:
     what was made for a KEY_EXCHANGE that is not answered. `taken` and `answer`: the last one that has come, and the
-    answer to it.
+    answer to it. `by_home`: it takes no grants, so that the node of this leaf seals for it.
     """
 
     __slots__ = (
         "address",
         "answer",
+        "by_home",
         "certified",
         "incarnation",
         "is_believed",
@@ -82,6 +88,7 @@ class Party:
         self.answer = b""
         self.is_believed = True
         self.is_idle = False
+        self.by_home = False
 
     @property
     def holder(self) -> str:
@@ -90,21 +97,27 @@ class Party:
 
 
 class KeyExchanges:
-    """The key exchanges of one node or leaf. `in_use`: whether there are exchanges with that name and incarnation."""
+    """The key exchanges of one node or leaf. `in_use`: whether there are exchanges with that name and incarnation.
+
+    `home`: the node of a leaf that gets its credentials by `take_grant`, and can do nothing before.
+    """
 
     def __init__(
         self,
         node: NodeId,
         incarnation: int,
-        credentials: Credentials,
+        credentials: KeyCredentials | None,
         clock: WallClock,
         *,
         leaf: bool,
         limits: Limits = DEFAULT_LIMITS,
+        home: NodeId | None = None,
     ) -> None:
-        self._name = f"{node}@" if leaf else node
+        self._name = f"{node}@{home or ''}" if leaf else node
         self._incarnation = incarnation
-        self._credentials = credentials
+        self._held = credentials
+        self.home = home
+        self._renews_at = math.inf
         self._clock = clock
         self._leaf = leaf
         self._limits = limits
@@ -113,6 +126,48 @@ class KeyExchanges:
 
     def __len__(self) -> int:
         return len(self._parties)
+
+    # -- the grant of a leaf -------------------------------------------------------------------------------------
+
+    @property
+    def has_credentials(self) -> bool:
+        """False for a leaf that waits for its grant."""
+        return self._held is not None
+
+    @property
+    def _credentials(self) -> KeyCredentials:
+        if self._held is None:
+            raise Unsealable("no_grant")
+        return self._held
+
+    def take_grant(self, credentials: KeyCredentials, now: float) -> list[Address]:
+        """Use a grant; the addresses to exchange keys with anew, before the former one ends."""
+        self._held = credentials
+        self._renews_at = now + (credentials.own.valid_until - self._clock.at(now)) / 2
+        for party in self._parties.values():
+            party.requested = None
+        return [party.address for party in self._parties.values() if party.sending is not None]
+
+    def is_grant_due(self, now: float) -> bool:
+        """Whether half of the grant's time is over."""
+        return now >= self._renews_at
+
+    def is_by_home(self, address: Address) -> bool:
+        """Whether the node of this leaf seals what is for that address."""
+        party = self._parties.get(wire.name_of(address))
+        return party is not None and party.by_home
+
+    def use_home(self, address: Address) -> None:
+        """The other end, which a KEY_EXCHANGE was sent to, takes no grants: the node of this leaf seals for it."""
+        party = self._parties[wire.name_of(address)]
+        party.by_home, party.requested, party.sessions, party.sending = True, None, [], None
+
+    def is_about(self, address: Address, head: bytes) -> bool:
+        """Whether that is the head of the KEY_EXCHANGE that was sent to the address, and is not answered."""
+        party = self._parties.get(wire.name_of(address))
+        return party is not None and party.requested is not None and party.requested[1] == head
+
+    # -- what is known ---------------------------------------------------------------------------------------------
 
     def knows(self, address: Address) -> bool:
         """Whether a key was exchanged with the node that has that address, itself."""
@@ -151,11 +206,11 @@ class KeyExchanges:
 
         A node answers leaves only, and a leaf everybody.
         """
-        name = wire.name_of(packet.source)
+        credentials, name = self._credentials, wire.name_of(packet.source)
         party = self._parties.get(name)
         if party is not None and party.taken == packet.head:
             return party.answer
-        if not (self._leaf or name.endswith("@")):
+        if not (self._leaf or "@" in name):
             raise Unsealable("not_a_leaf")
         said = wire.decode_key_exchange(packet.head)
         if said.answers and (party is None or party.requested is None or party.requested[0].public != said.answers):
@@ -167,9 +222,9 @@ class KeyExchanges:
         if party is None or party.certified is None:
             self._make_room(certified)
         requested = party.requested if party is not None and said.answers else None
-        key = requested[0] if requested is not None else self._credentials.new_key()
+        key = requested[0] if requested is not None else credentials.new_key()
         there = (name, said.incarnation)
-        session = self._credentials.agree(key, said.key, (self._name, self._incarnation), there)
+        session = credentials.agree(key, said.key, (self._name, self._incarnation), there)
         party = self._party(packet.source)
         if party is None:
             raise Unsealable("key_parties")
@@ -206,17 +261,21 @@ class KeyExchanges:
 
     def _verify(self, name: str, said: wire.KeyExchange, proof: wire.Proof, now: float) -> Certified:
         credentials = self._credentials
-        certified = credentials.read(proof.certificate)
-        id, holder = name.rstrip("@"), certified.identity.id
-        if name.endswith("@"):
+        id, at, home = name.partition("@")
+        holder = NodeId(Address(home or id))
+        if home:
+            certified = credentials.read_grant(proof.certificate, NodeId(Address(id)), holder)
+        else:
+            certified = credentials.read(proof.certificate)
+        if at and not home:
+            holder = certified.identity.id
             if not id.startswith(f"{holder}."):
                 raise Disbelieved("id", f"leaf {id!r} shows the certificate of {holder!r}")
-        else:
-            holder = NodeId(Address(id))
         credentials.check(certified, holder, self._clock.at(now), proof.time / 1000)
         signed = self._statement(name, self._name, said, proof.time)
         if not credentials.is_signed(certified, proof.signature, signed):
-            raise Disbelieved("signature", f"the keys of {id!r} are not signed by {certified.identity.key}")
+            by = "the key of its grant" if home else certified.identity.key
+            raise Disbelieved("signature", f"the keys of {id!r} are not signed by {by}")
         return certified
 
     def _statement(self, name: str, other: str, said: wire.KeyExchange, time: int) -> bytes:
@@ -240,7 +299,7 @@ class KeyExchanges:
         party.sessions = [*party.sessions[-1:], session]
         if party.sending is None:
             party.sending = session[2]
-        party.is_idle = False
+        party.is_idle = party.by_home = False
 
     def _make_room(self, certified: Certified) -> None:
         """Forget one of a holder's parties where those are too many. Raises Unsealable if all of them are in use."""
@@ -330,7 +389,7 @@ class KeyExchanges:
                 party.is_idle = True
             if certified is None:
                 continue
-            id = NodeId(Address(party.name)) if not party.name.endswith("@") else certified.identity.id
+            id = NodeId(Address(party.name)) if "@" not in party.name else certified.identity.id
             try:
                 self._credentials.check(certified, id, wall)
             except Disbelieved:

@@ -154,16 +154,17 @@ class Queue:
 class Port:
     """The forwarding state of one link: its queue, and the node at its other end once that has sent its HELLO.
 
-    `seals`: the node is a leaf with a certificate of its own, which seals for itself. `error_frames` limits the
+    `seals`: the node is a leaf with a certificate or a grant, which seals for itself; `granted`: with a grant.
+    `error_frames` limits the
     UNREACHABLEs and EXPIREDs about frames of this link (as RFC 1812 section 4.3.2.8 does). `blocked`: what the event
     loop of the node is blocked in, empty if it is not.
     """
 
-    __slots__ = ("blocked", "error_frames", "leaf", "node", "queue", "seals")
+    __slots__ = ("blocked", "error_frames", "granted", "leaf", "node", "queue", "seals")
 
     def __init__(self, error_frames: TokenBucket) -> None:
         self.node: NodeId | None = None
-        self.leaf = self.seals = False
+        self.leaf = self.seals = self.granted = False
         self.queue = Queue()
         self.error_frames = error_frames
         self.blocked = ""

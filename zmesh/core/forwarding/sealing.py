@@ -1,8 +1,8 @@
 """Sealing: the head and the body of a routed packet, from the node of its source to the node of its destination.
 
 The engine does it where a packet begins and where it ends, so that all between see routes and sizes only. The keys are
-those of the two nodes' signed records; what is done with them is the credentials' business. A leaf has no record: its
-node seals and opens for it.
+those of the two nodes' signed records; what is done with them is the credentials' business. A leaf has no record: if it
+has neither a certificate nor a grant, its node seals and opens for it.
 
 A session is a pair of keys, one of this node and one of the other. It is made when it is first needed, and dropped
 when the record of the other node is gone or names another incarnation. A key pair may come again after that, and then
@@ -117,7 +117,7 @@ class Sealing:
     def open(self, packet: Packet, *, reopens: bool = True) -> Packet:
         """A packet for this node or a leaf of it, with its head and its body in plain. Raises Unsealable, WireError.
 
-        `reopens`: what comes back in an error was sealed here, and not by a leaf.
+        `reopens`: what comes back in an error was sealed here; else it may have been by a leaf, which reads it then.
 
         The reason `restarted` means that its source does not know of this incarnation yet.
         """
@@ -149,7 +149,12 @@ class Sealing:
     def _open_returned(self, packet: Packet, head: bytes, body: bytes, *, reopens: bool) -> bytes:
         """The head of the own packet that an error is about. A node speaks for itself alone."""
         note = read_note(packet.kind, head, wire.host_of(packet.source))
-        return self.reopen(note.kind, note.destination, packet.destination, body) if reopens else body
+        try:
+            return self.reopen(note.kind, note.destination, packet.destination, body)
+        except (Unsealable, wire.WireError):
+            if reopens:
+                raise
+            return body
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
@@ -228,7 +233,7 @@ def read_note(kind: int, head: bytes, at: NodeId) -> wire.Unreachable | wire.Exp
     note = wire.decode_unreachable(head) if kind == wire.Kind.UNREACHABLE else wire.decode_expired(head)
     speaks_for_another = (
         isinstance(note, wire.Unreachable)
-        and note.reason in ("restarted", "gone", "no_key", "queued")
+        and note.reason in ("restarted", "gone", "no_key", "queued", "not_trusted")
         and wire.host_of(note.destination) != at
     )
     if note.at != at or speaks_for_another:

@@ -4,7 +4,8 @@ The signature covers the CURVE keys of the connection (`Link.channel`), so that 
 The dialler's CURVE key is made at each start, which makes its signature new; the listener's outlives restarts, so it
 signs both incarnations.
 
-A leaf on the node's own socket, which only its user can open, needs no certificate. Several leaves may share one,
+A leaf on the node's own socket, which only its user can open, needs no certificate: both ends say in their HELLOs that
+its node may give it a grant (`zmesh.core.grants`). Several leaves may share one,
 such as the commands of one person: their ids are its node id, a dot, and something of their own. A leaf that says that
 it is enrolling is let in without one, to redeem a ticket or to renew one that has expired, and for nothing else.
 """
@@ -15,11 +16,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from zmesh.core import wire
-from zmesh.core.credentials import Certified, Credentials, Disbelieved
+from zmesh.core.credentials import Certified, Credentials, Disbelieved, LeafKey
 from zmesh.core.message import NodeId
 from zmesh.core.neighbours.links import Link
 from zmesh.core.timers import WallClock
-from zmesh.core.wire import ENDORSEMENTS, ENROLLING, IDENTITY
+from zmesh.core.wire import ENDORSEMENTS, ENROLLING, GRANTS, IDENTITY
 
 ENROL_WITHIN = 60.0
 """Seconds that a leaf without a certificate may take to get one."""
@@ -34,6 +35,7 @@ class Authentication:
         incarnation: int,
         credentials: Credentials | None,
         clock: WallClock,
+        leaf_key: LeafKey | None = None,
         *,
         leaf: bool,
         enrolling: bool = False,
@@ -44,20 +46,31 @@ class Authentication:
         self._clock = clock
         self._leaf = leaf
         self._enrolling = enrolling
+        self._grantee = leaf_key is not None and "." not in node
 
     @property
     def is_on(self) -> bool:
         """Whether this node has an identity."""
         return self._credentials is not None
 
+    @property
+    def expires(self) -> bool:
+        """Whether this node has certificates or a grant to look at from time to time."""
+        return self.is_on or self._grantee
+
+    def takes_grants(self, link: Link) -> bool:
+        """Whether this end gives a grant to a leaf on that link, or takes one as a leaf."""
+        return link.local and (self._grantee if self._leaf else self.is_on)
+
     def prove(self, link: Link, now: float) -> Mapping[int, bytes]:
         """The extensions of a HELLO on that link, which name the other end if this one listens."""
         credentials = self._credentials
+        grants = {GRANTS: b""} if self.takes_grants(link) else {}
         if credentials is None:
-            return {ENROLLING: b""} if self._enrolling else {}
+            return {ENROLLING: b""} if self._enrolling else grants
         time = max(0, int(1000 * self._clock.at(now)))
         signature = credentials.sign(self._made_here(credentials, link, time))
-        proof = {IDENTITY: wire.encode_proof(wire.Proof(time, signature, credentials.own.data))}
+        proof = {**grants, IDENTITY: wire.encode_proof(wire.Proof(time, signature, credentials.own.data))}
         endorsements = credentials.endorsements()
         return {**proof, ENDORSEMENTS: wire.encode_endorsements(endorsements)} if endorsements else proof
 

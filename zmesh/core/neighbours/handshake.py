@@ -107,11 +107,14 @@ class Handshake:
             return Verdict(refusal=wire.Refuse("leaf", "both ends are ephemeral, and neither forwards"))
         link.node, link.leaf = hello.node, hello.leaf
         link.session = hello.session
+        grants = wire.GRANTS in hello.extensions and self._authentication.takes_grants(link)
+        link.grants = grants and (self.leaf or (link.leaf and link.certified is None))
         self._forwarding.identify(
             link.id,
             link.node,
             leaf=link.leaf,
             certified=link.certified is not None,
+            granted=link.grants,
             takes_batches=wire.BATCHES in hello.extensions,
         )
         if link.dialled and link.greetings == 1 and link.rtt is None:  # of several, it is not known which is answered

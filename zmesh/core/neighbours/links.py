@@ -99,6 +99,7 @@ class Link:
         "cost",
         "dialled",
         "enrolling",
+        "grants",
         "greeted",
         "greetings",
         "heard",
@@ -145,6 +146,8 @@ class Link:
         """Whether only this node's user can have opened the connection."""
         self.enrolling = False
         """Whether its other end is a leaf without a certificate, which may enrol and do nothing else."""
+        self.grants = False
+        """Whether a grant may pass over it: a local link of a leaf without a certificate, and both ends know grants."""
         self.certified: Certified | None = None
         """The certificate that the other end has shown."""
         self.skew: float | None = None

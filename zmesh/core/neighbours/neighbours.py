@@ -120,7 +120,7 @@ class Neighbours:
         """A connection is there. The end that dialled sends the first HELLO."""
         opened = self._links.open(link, dialled=dialled, cost=cost, now=now, where=where, channel=channel, local=local)
         self._forwarding.open(link, now)
-        if self._authentication.is_on:
+        if self._authentication.expires:
             self._links.alarm.at(self._checked_at + SWEEP)
         if dialled:
             self._handshake.send_hello(opened, now)
@@ -173,7 +173,7 @@ class Neighbours:
 
     def is_check_due(self, now: float) -> bool:
         """Whether it is time for `disbelieved`: certificates expire without a frame that would say so."""
-        return self._authentication.is_on and now >= self._checked_at + SWEEP
+        return self._authentication.expires and now >= self._checked_at + SWEEP
 
     def say_goodbye(self, reason: str) -> None:
         """Send a GOODBYE on all links that are up."""
@@ -327,7 +327,7 @@ class Neighbours:
     def next_deadline(self) -> float | None:
         """When `send_due`, `expire` or `disbelieved` has work."""
         deadline = self._links.next_deadline()
-        if deadline is None or not self._authentication.is_on:
+        if deadline is None or not self._authentication.expires:
             return deadline
         return min(deadline, self._checked_at + SWEEP)
 

@@ -64,5 +64,6 @@ LIMIT_OF: dict[int, str] = {
     Kind.CERTIFICATE_REQUEST: "certificates",
     Kind.CERTIFICATE: "certificates",
     Kind.STATEMENT: "statements",
+    Kind.GRANT: "key_exchanges",
 }
 """The limit that each kind of frame counts against; REFUSE and GOODBYE end the link and need none."""

@@ -19,7 +19,7 @@ from zmesh.core.credentials import Certified, Credentials, Disbelieved
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import LinkId, NodeId
 from zmesh.core.timers import Alarm, Timers, WallClock
-from zmesh.core.wire import SIGNATURE, TAGS, Record, WireError
+from zmesh.core.wire import GRANTS, SIGNATURE, TAGS, Record, WireError
 
 REQUEST_TIMEOUT = 5.0
 """Seconds that a record waits for a certificate. It is sent again later: the digests of both tables differ."""
@@ -64,14 +64,14 @@ class Certificates:
     # -- the own record ------------------------------------------------------------------------------------------
 
     def sign(self, record: Record) -> Record:
-        """The record of this node with its key and its signature."""
+        """The record of this node with its key and its signature; it takes the key exchanges of leaves with grants."""
         credentials = self._credentials
         own = credentials.own.digest
         record = record._replace(public_key=credentials.exchange_key)
         statement = wire.signed_record(credentials.mesh, record, own)
         if statement != self._signed[0]:
             self._signed = (statement, wire.encode_signature(own, credentials.sign(statement)))
-        return record._replace(extensions={**record.extensions, SIGNATURE: self._signed[1]})
+        return record._replace(extensions={**record.extensions, SIGNATURE: self._signed[1], GRANTS: b""})
 
     # -- records of others ---------------------------------------------------------------------------------------
 

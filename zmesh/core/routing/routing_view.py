@@ -11,7 +11,7 @@ from zmesh.core.routing.explanation import Explanation, Loss, explain, loss_of
 from zmesh.core.routing.records import Records
 from zmesh.core.routing.routes import Routes
 from zmesh.core.routing.selected_route import SelectedRoute
-from zmesh.core.wire import Record
+from zmesh.core.wire import GRANTS, Record
 
 
 class RoutingView:
@@ -81,6 +81,11 @@ class RoutingView:
     def record(self, node: NodeId) -> Record | None:
         """The record of a node, also of one that was reachable until lately."""
         return self._records.get(node)
+
+    def takes_grants(self, node: NodeId) -> bool:
+        """Whether a node takes the key exchanges of leaves with grants, as its record says; True if none is known."""
+        record = self._records.get(node)
+        return record is None or GRANTS in record.extensions
 
     def records(self) -> dict[NodeId, Record]:
         """The records of all nodes that can be reached, and of this one."""

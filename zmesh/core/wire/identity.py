@@ -2,9 +2,11 @@
 
     IDENTITY    time 8 | signature 64 | certificate        of a HELLO
     ENDORSEMENTS    those of its authority              of a HELLO
+    GRANTS      empty                                   of a HELLO and of a RECORD
     SIGNATURE   digest of the certificate 16 | signature 64    of a RECORD
 
-A KEY_EXCHANGE is between a leaf with a certificate of its own and another end: the key of either, and its proof.
+A KEY_EXCHANGE is between a leaf that has a certificate or a grant and another end: the key of either, and its proof. A
+GRANT stays on the link of a leaf and its node: the leaf sends its public key in one, and gets its grant in another.
 
 `time` is the sender's clock in milliseconds since 1970, and the certificate that of OpenSSH, in its binary form. What
 is signed is never sent: both ends make it of what they know.
@@ -28,6 +30,11 @@ ENROLLING = 1
 ENDORSEMENTS = 2
 """The extension of a HELLO with what makes the authority of its certificate trusted: endorsements, packed."""
 
+GRANTS = 4
+"""The extension, empty, of the HELLO of a node that gives grants on this link, or of a leaf that takes one; and of the
+RECORD of a node that takes the key exchanges of leaves which have one.
+"""
+
 SIGNATURE = 1
 """The extension of a RECORD with its node's signature."""
 
@@ -40,7 +47,10 @@ MAX_ENDORSEMENT_BYTES = 4 * 1024
 DIGEST_BYTES = 16
 BATCH_BYTES = 48 * 1024
 SIGNATURE_BYTES = 64
-MAX_PROOF = 8 + SIGNATURE_BYTES + MAX_CERTIFICATE
+MAX_VOUCHER = MAX_CERTIFICATE + 512
+MAX_PROOF = 8 + SIGNATURE_BYTES + MAX_VOUCHER
+MAX_GRANT = 2 * MAX_VOUCHER
+PUBLIC_BYTES = 32
 MAX_KEY_EXCHANGE = MAX_PROOF + 256
 _PROOF = Struct(f">Q{SIGNATURE_BYTES}s")
 _MAX_TIME = 1 << 53
@@ -79,6 +89,21 @@ def signed_by_listener(
 ) -> bytes:
     """What the node that listens signs: both ids and incarnations, since its CURVE key is that of earlier starts."""
     return pack(("zmesh hello 1", "listener", mesh, channel, time, node, incarnation, dialler, its_incarnation))
+
+
+class Grant(NamedTuple):
+    """The head of a GRANT: the Ed25519 key of the leaf, and its node's grant for it; empty where the leaf asks."""
+
+    key: bytes
+    grant: bytes = b""
+
+
+def decode_grant(head: bytes) -> Grant:
+    """Decode the head of a GRANT. Raises WireError."""
+    key, grant = read_array(unpack(head, MAX_HEAD), 2)
+    if not (type(key) is type(grant) is bytes and len(key) == PUBLIC_BYTES and len(grant) <= MAX_GRANT):
+        raise WireError("not a grant")
+    return Grant(key, grant)
 
 
 class KeyExchange(NamedTuple):

@@ -66,6 +66,7 @@ class Kind(IntEnum):
     CERTIFICATE = 12
     STATEMENT = 13
     BATCH = 14
+    GRANT = 15
     CHUNK = 16
     ACK = 17
     CANCEL = 18
@@ -257,8 +258,11 @@ def host_of(address: Address) -> NodeId:
 
 
 def name_of(address: Address) -> str:
-    """Whose an address is, wherever it is attached: a node's id, or that of a leaf and `@`."""
-    return address[: address.find("@") + 1] or address
+    """Whose an address is: a node's id, that of a leaf with a certificate (it has a dot) and `@` wherever it is
+    attached, and of any other leaf the address, since its name means something at its own node only.
+    """
+    leaf, at, _ = address.partition("@")
+    return leaf + at if "." in leaf else address
 
 
 def size_of(frames: Frames) -> int:

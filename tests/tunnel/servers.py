@@ -38,6 +38,9 @@ async def served(handler: Handler) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         closed = True
+        for listening in server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await asyncio.sleep(0)  # asyncio leaves a socket open that it has accepted, and not yet given to the server
         server.close()
         for writer in writers:
             writer.transport.abort()

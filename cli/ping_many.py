@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zmesh import PingResult
-from zmesh_cli.exit_codes import DONE, UNREACHABLE
+from zmesh_cli.exit_codes import DONE, UNREACHABLE, USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.nodes import EVERYONE, target_of
 from zmesh_cli.quantities import age, milliseconds
@@ -26,6 +26,8 @@ async def ping_many(place: Place, target: str | None, *, timeout: float | None, 
             async for result in pings:
                 results.append(result)
                 await output.text(_line(result, as_json=as_json))
+    if not results:
+        raise Failure("no node is meant: 'zmesh nodes' lists them, with their tags", USAGE)
     missing = [each for each in results if each.rtt is None and not each.left]
     if as_json:
         counts = {"nodes": len(results), "answered": sum(each.rtt is not None for each in results)}
@@ -48,8 +50,6 @@ def _line(result: PingResult, *, as_json: bool) -> str:
 
 
 def _summary(results: list[PingResult], missing: list[PingResult]) -> str:
-    if not results:
-        return "no node\n"
     times = sorted(each.rtt for each in results if each.rtt is not None)
     left = sum(each.left for each in results)
     text = f"{len(times)} of {len(results) - left} nodes answer"

@@ -45,6 +45,11 @@ def test_a_target_chooses_nodes(tagged: Any) -> None:
         ("zmesh.nodes/1", "dead", False, []),
     ]
     assert tagged.run("nodes", "tag:none").stdout == b"no node\n"
+    pinged = tagged.run("ping", "tag:none")
+    assert (pinged.returncode, pinged.stderr) == (
+        2,
+        b"zmesh: no node is meant: 'zmesh nodes' lists them, with their tags\n",
+    )
     assert b"unreachable" in tagged.run("nodes", "dead").stdout
     assert tagged.run("nodes", "--tag", "gpu", "--json").stdout.count(b"\n") == 1
 

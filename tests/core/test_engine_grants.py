@@ -6,7 +6,7 @@ import pytest
 
 from tests.core.engine_harness import NOW
 from zmesh.core import wire
-from zmesh.core.limits import Limits
+from zmesh.core.limits import Limits, Rate
 from zmesh.core.wire import FLAG_LEAF, Kind
 from zmesh.identity import Grant, IdentityKey, LeafKey
 from zmesh.identity.grant import LIFETIME, given, read_given
@@ -389,6 +389,32 @@ def test_keys_are_taken_by_a_leaf_that_has_a_grant_only(sim):
     grant = Grant.sign(sim.nodes["b"].engine.credentials.key, "lab", "b", "other", key.public, NOW, 1)
     assert offer(sim, "cli", offered(sim, "other@b", grant, key, "b", "cli@home"), "home") == ["key_exchange: no_grant"]
     assert answered(sim, node, "d")
+
+
+def test_a_leaf_takes_no_keys_that_are_not_signed_with_the_key_of_their_grant(sim):
+    node = leaf(sim)
+    assert answered(sim, node, "d")
+    key, other = IdentityKey.from_seed(bytes(32)), IdentityKey.from_seed(bytes([1] * 32))
+    grant = Grant.sign(sim.nodes["b"].engine.credentials.key, "lab", "b", "other", key.public, NOW, 1)
+    (reason,) = offer(sim, "cli", offered(sim, "other@b", grant, other, "b", "cli@home"), "home")
+    assert reason.startswith("key_exchange: signature: ")
+
+
+def test_a_leaf_is_answered_at_a_rate_that_a_node_takes_no_grants(authority):
+    sim = Simulator(5)
+    options = {"epoch": float(NOW), "credentials": authority.installed}
+    sim.add("home", **options, limits=Limits(error_frames=Rate(1e-6, 2)))
+    sim.nodes["d"] = Older(sim, "d", options)
+    sim.connect("d", "home")
+    assert sim.settle()
+    node = leaf(sim)
+    assert answered(sim, node, "d"), "the first of two answers"
+    head = node.engine.forwarding.key_exchanges.request("d", node.now)
+    for _ in range(4):
+        assert offer(sim, "home", wire.encode_packet(Kind.KEY_EXCHANGE, "d", "cli@home", head, b""), "cli") == []
+    sim.run(1.0)
+    assert details(node) == ["unsealable: not_ours"], "the second one, about a request that it has not made"
+    assert details(sim.nodes["d"]) == []
 
 
 def test_a_grant_is_requested_anew_for_an_authority_that_was_not_known_at_the_last_one(sim, authority):

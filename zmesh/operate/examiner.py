@@ -186,7 +186,9 @@ class Examiner:
                 text = f"no link with {link.node} for {span(link.since)}: {link.reason}"
                 yield Check("links", False, text, f"start {link.node} again; it dials this node")
         if linked == len(dials):
-            yield Check("peers", True, f"{linked} peers are linked" if dials else "none is dialled")
+            yield Check(
+                "peers", True, f"linked with {machine_checks.some(linked, 'peer')}" if dials else "none is dialled"
+            )
 
 
 def _unreached(dial: DialStatus, node: str) -> Check:
@@ -217,8 +219,8 @@ def _well(status: NodeStatus) -> Iterator[Check]:
     up = [link for link in status.links if link.state == "up"]
     rtts = [link.rtt for link in up if link.rtt is not None]
     rtt = f", {1000 * statistics.median(rtts):.1f} ms in the middle" if rtts else ""
-    yield Check("links", True, f"{len(up)} links are up{rtt}")
-    yield Check("duplicate_id", True, f"each of {status.nodes} nodes has an id of its own")
+    yield Check("links", True, f"{machine_checks.some(len(up), 'link')} up{rtt}")
+    yield Check("duplicate_id", True, f"no id is used twice among {machine_checks.some(status.nodes, 'node')}")
     yield machine_checks.memory(status.process)
     yield Check("work", True, f"{status.work.running} of {status.work.max_running} requests run")
     yield Check("loop", True, f"the event loop is {1000 * status.loop.worst_lag:.0f} ms late at worst")

@@ -99,11 +99,18 @@ def encryption(curve: float | None, aead: float | None) -> Check:
     return Check("encryption", True, ", ".join(parts) or "links are plaintext, on this machine alone")
 
 
+def some(count: int, noun: str) -> str:
+    """So many of them: `1 link`, `2 links`."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
 def clocks(node: str, skews: Mapping[str, float]) -> Iterator[Check]:
     """Whose clock is wrong, by how much (seconds) each neighbour's is ahead of the one of this node."""
     wrong = {each: skew for each, skew in skews.items() if abs(skew) >= SKEW}
     if not wrong:
-        text = f"the clocks of {len(skews)} neighbours agree with this one" if skews else "no neighbour to compare with"
+        text = (
+            f"this clock and that of {some(len(skews), 'neighbour')} agree" if skews else "no neighbour to compare with"
+        )
         yield Check("clock", True, text)
         return
     middle = statistics.median(skews.values())
@@ -124,7 +131,9 @@ def versions(node: str, own: str, others: Mapping[str, str]) -> Check:
     newest = max([own, *others.values()], key=_number)
     behind = [node] if _number(own) < _number(newest) else older
     if not behind:
-        return Check("version", True, f"zmesh {own}, as at {len(others)} neighbours" if others else f"zmesh {own}")
+        return Check(
+            "version", True, f"zmesh {own}, as at {some(len(others), 'neighbour')}" if others else f"zmesh {own}"
+        )
     shown = ", ".join(f"{each} {others.get(each, own)}" for each in behind[:4])
     text = f"versions differ: {shown}, where {newest} runs elsewhere"
     return Check("version", False, text, f"pip install --upgrade zmesh-mq at {', '.join(behind[:4])}")

@@ -83,6 +83,7 @@ class Files(Requesting, NodePlugin):
         self._grants = Grants()
         self._leftovers = Leftovers()
         self._tasks: Tasks | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     def attach_node(self, node: Keeping) -> None:
@@ -97,25 +98,31 @@ class Files(Requesting, NodePlugin):
         self._settings = settings
         if self._leftovers.is_kept:
             await _in_thread(self._leftovers.load)
-        if self._tasks is not None:
-            self._tasks.spawn(self._sweep(), "zmesh temporaries", self._on_sweeping)
+        self._sweep_if_needed()
 
     async def close(self) -> None:
         """Delete no more."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.wait((self._sweeping,))
+
+    def _sweep_if_needed(self) -> None:
+        """Have a sweep made where anything was left, and look again in SWEEP_EVERY."""
+        if self._tasks is None:
+            return
+        if self._leftovers.directories:
+            self._tasks.spawn(self._sweep(), "zmesh temporaries", self._on_sweeping)
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_EVERY, self._sweep_if_needed)
 
     def _on_sweeping(self, task: asyncio.Task[None]) -> None:
         self._sweeping = task
 
     async def _sweep(self) -> None:
-        while True:
-            if self._leftovers.directories:
-                deleted = await _in_thread(lambda: self._leftovers.sweep(self._settings.keep_partial))
-                if deleted:
-                    audit.info("%d temporaries of copies that were broken off are deleted", deleted)
-            await asyncio.sleep(SWEEP_EVERY)
+        deleted = await _in_thread(lambda: self._leftovers.sweep(self._settings.keep_partial))
+        if deleted:
+            audit.info("%d temporaries of copies that were broken off are deleted", deleted)
 
     @directive(stream=True)
     async def read(self, work: Work) -> AsyncGenerator[Outbox, None]:

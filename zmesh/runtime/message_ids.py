@@ -22,8 +22,9 @@ class _MessageIds:
             try:
                 return self._left.pop()
             except IndexError:
-                page = os.urandom(PAGE)
-                self._left += [MessageId(page[at : at + 16]) for at in range(0, PAGE, 16)]
+                pass
+            page = os.urandom(PAGE)
+            self._left += [MessageId(page[at : at + 16]) for at in range(0, PAGE, 16)]
 
 
 _ids = _MessageIds()

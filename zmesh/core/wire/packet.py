@@ -20,7 +20,6 @@ covers nothing of what happens in a machine's memory.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import partial
@@ -28,6 +27,7 @@ from struct import Struct
 from typing import NamedTuple, TypeVar, cast
 
 from zmesh.core.message import Address, NodeId
+from zmesh.core.wire.checksum import crc32
 from zmesh.core.wire.fields import ChecksumError, WireError, pack, read_address
 from zmesh.core.wire.limits import MAX_BODY, MAX_HEAD, MAX_TTL, VERSION
 from zmesh.core.wire.version1 import check_version1
@@ -117,11 +117,11 @@ def encode_packet(kind: int, destination: str, source: str, head: bytes, body: b
     start = (kind << 24 | to_length << 8 | of_length) ^ size
     if size + len(body) > _LONGEST and HEADER_BYTES + to_length + of_length + size + len(body) > SINGLE_PART:
         rest = b"".join((to, of, head))
-        checksum = zlib.crc32(body, zlib.crc32(rest, start ^ FLAG_BODY_APART << 16))
+        checksum = crc32(body, crc32(rest, start ^ FLAG_BODY_APART << 16))
         header = _HEADER.pack(VERSION, kind, FLAG_BODY_APART, ttl, to_length, of_length, 0, size, checksum)
         return (header + rest, body)
     rest = b"".join((to, of, head, body))
-    return (_HEADER.pack(VERSION, kind, 0, ttl, to_length, of_length, 0, size, zlib.crc32(rest, start)) + rest,)
+    return (_HEADER.pack(VERSION, kind, 0, ttl, to_length, of_length, 0, size, crc32(rest, start)) + rest,)
 
 
 def encode_sealed(
@@ -186,9 +186,9 @@ def _address(data: bytes) -> tuple[Address, NodeId]:
 
 def verify(frames: Frames | list[bytes], packet: Packet) -> None:
     """Raise ChecksumError unless the packet is what its source sent."""
-    total = zlib.crc32(frames[0][HEADER_BYTES:], packet.start)
+    total = crc32(frames[0][HEADER_BYTES:], packet.start)
     if len(frames) == 2:
-        total = zlib.crc32(frames[1], total)
+        total = crc32(frames[1], total)
     if total != packet.checksum:
         raise ChecksumError("its checksum does not fit")
 

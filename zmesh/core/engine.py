@@ -29,7 +29,8 @@ from zmesh.core.view import View
 from zmesh.core.wire import FIRST_ROUTED, Frames, Packet, WireError
 
 _UP = State.UP  # a look-up in an enum costs as much as a call
-_BATCH = wire.Kind.BATCH
+_BATCH = int(wire.Kind.BATCH)
+_KEY_EXCHANGE = int(wire.Kind.KEY_EXCHANGE)
 
 
 class Engine(View):
@@ -410,7 +411,7 @@ class Engine(View):
         forwarding = self.forwarding
         end_to_end = forwarding.end_to_end
         assert end_to_end is not None
-        if route.kind == wire.Kind.KEY_EXCHANGE:
+        if route.kind == _KEY_EXCHANGE:
             if not link.limiter.has("key_exchanges", now):
                 raise RateExceeded("key_exchanges")
             link.limiter.spend("key_exchanges", 1)

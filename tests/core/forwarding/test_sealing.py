@@ -4,7 +4,7 @@ import pytest
 
 from zmesh.core import wire
 from zmesh.core.credentials import Unsealable
-from zmesh.core.forwarding.sealing import KEY_LIFETIME, KEY_PACKETS, KEY_SETTLES, MAX_FORMER, SPARE, Sealing
+from zmesh.core.forwarding.sealing import KEY_LIFETIME, KEY_PACKETS, KEY_SETTLES, MAX_FORMER, MAX_ROUTES, SPARE, Sealing
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.wire import Kind, WireError
 from zmesh.testing.authority import TestAuthority
@@ -104,6 +104,16 @@ def test_a_leaf_is_sealed_for_and_opened_for_by_its_node(nodes):
     a, b, _ = nodes
     assert b.open(a.seal("leaf@b", source="cli@a")) == (b"head", b"body")
     assert a.open(b.seal("cli@a", source="leaf@b")) == (b"head", b"body")
+
+
+def test_of_what_is_authenticated_no_more_than_so_many_routes_are_kept(nodes):
+    a, b, _ = nodes
+    for number in range(MAX_ROUTES):
+        a.sealing.seal(Kind.CHUNK, f"leaf{number}@b", "a", b"head", b"")
+    assert len(a.sealing._routes) == MAX_ROUTES
+    more = a.seal("b")
+    assert len(a.sealing._routes) == 1
+    assert b.open(more) == (b"head", b"body")
 
 
 def test_without_a_record_nothing_is_sealed_or_opened(nodes, records):

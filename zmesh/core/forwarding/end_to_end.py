@@ -108,8 +108,7 @@ class EndToEnd:
         """
         try:
             if packet.sealed & FLAG_LEAF:
-                head, body = self._exchanges.open(packet)
-                packet = packet._replace(head=head, body=body, sealed=0)
+                packet = wire.in_plain(packet, *self._exchanges.open(packet))
             else:
                 wire.verify(frames, packet)
                 if packet.kind not in _NOTES and wire.host_of(packet.source) != home and self._must_seal(packet.source):

@@ -235,8 +235,10 @@ class Forwarding:
         selected, sealing = None if self.leaf else self._routing.route(NodeId(destination)), self.sealing
         if selected is not None:
             link, incarnation = selected[:2]
-            if sealing is not None and not sealing.knows(NodeId(destination), incarnation):
-                return None
+            if sealing is not None:  # as `knows` has it, without its call
+                record = sealing.record(NodeId(destination))
+                if record is None or record.incarnation != incarnation:
+                    return None
         else:
             host = wire.host_of(destination)
             unreachable = sealing is not None and host != self.node and self.reach(host) is None
@@ -284,7 +286,7 @@ class Forwarding:
     ) -> Frames | None:
         """A packet of this node or a leaf of it as it leaves, sealed if it has to be; None if it is dropped."""
         exchanges, sealing = self.key_exchanges, self.sealing
-        host = wire.host_of(destination)
+        host = wire.host_of(destination) if "@" in destination else NodeId(destination)
         if exchanges is None or host == (self.home if self.leaf else self.node):
             return wire.encode_packet(kind, destination, source, head, body, ttl)
         if len(host) != len(destination) or self.leaf:  # for a leaf, or by one
@@ -334,8 +336,7 @@ class Forwarding:
             return packet
         try:
             if packet.sealed & FLAG_LEAF:
-                head, body = exchanges.open(packet)
-                return packet._replace(head=head, body=body, sealed=0)
+                return wire.in_plain(packet, *exchanges.open(packet))
             if "@" in packet.source and exchanges.knows(packet.source):  # its node could have made this
                 raise Unsealable("not_by_the_leaf")
             return sealing.open(packet, reopens=reopens)

@@ -13,9 +13,7 @@ in dropped sessions, and remembers the highest counter that has come in each of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from zmesh.core import wire
 from zmesh.core.credentials import Credentials, Disbelieved, Session, Unsealable
@@ -33,10 +31,13 @@ KEY_SETTLES = 10.0
 KEY_PACKETS = 1 << 32
 """Packets that are sealed with one key for one other node at most; another key is made after half of that."""
 
+_IDS_BYTES = 2 * KEY_ID_BYTES
 _NOTES = (int(wire.Kind.UNREACHABLE), int(wire.Kind.EXPIRED))  # a look-up in an enum costs as much as a call
 
 SPARE = 64
 MAX_FORMER = 64
+MAX_ROUTES = 4096
+"""What is authenticated of so many routes (destination, source, kind) is kept, to be made once."""
 
 
 class SessionKey(NamedTuple):
@@ -45,10 +46,6 @@ class SessionKey(NamedTuple):
     node: NodeId
     theirs: bytes
     ours: bytes
-
-
-session_key = cast("Callable[[tuple[NodeId, bytes, bytes]], SessionKey]", partial(tuple.__new__, SessionKey))
-"""SessionKey of its fields as a tuple, which spares a call of Python code for each packet."""
 
 
 class Sealing:
@@ -65,10 +62,12 @@ class Sealing:
     ) -> None:
         self._here = (node, incarnation)
         self._credentials = credentials
-        self._routing = routing
+        self.record = routing.record
+        """The record of a node, whose key packets for its incarnation are sealed with."""
         self._max_forgotten = limits.forgotten_peers
-        self._sessions: dict[SessionKey, tuple[int, Session]] = {}
-        """The incarnation of the other node, and the session with it."""
+        self._sessions: dict[tuple[NodeId, bytes, bytes], tuple[int, Session]] = {}
+        """By SessionKey: the incarnation of the other node, and the session with it."""
+        self._routes: dict[tuple[int, str, str], bytes] = {}
         self._sending: dict[NodeId, tuple[bytes, Session]] = {}
         """For each node its public key of the moment, and the session that packets for it are sealed with."""
         own = credentials.exchange_key
@@ -86,7 +85,7 @@ class Sealing:
 
     def knows(self, node: NodeId, incarnation: int) -> bool:
         """Whether there is a key to seal with for that incarnation of a node."""
-        record = self._routing.record(node)
+        record = self.record(node)
         return record is not None and record.incarnation == incarnation
 
     # -- packets -------------------------------------------------------------------------------------------------
@@ -95,8 +94,8 @@ class Sealing:
         self, kind: int, destination: Address, source: Address, head: bytes, body: bytes
     ) -> tuple[bytes, bytes] | None:
         """The head and the body of a packet as they travel; None if there is no key of the destination's node."""
-        node = wire.host_of(destination)
-        record = self._routing.record(node)
+        node = wire.host_of(destination) if "@" in destination else NodeId(destination)
+        record = self.record(node)
         if record is None:
             return None
         found = self._sending.get(node)
@@ -112,7 +111,8 @@ class Sealing:
                 self._rotates_at = -math.inf
             if session.counter >= KEY_PACKETS:
                 return None
-        return session.seal(wire.authenticated(kind, destination, source), head, body)
+        route = self._routes.get((kind, destination, source)) or self._route(kind, destination, source)
+        return session.seal(route, head, body)
 
     def open(self, packet: Packet, *, reopens: bool = True) -> Packet:
         """A packet for this node or a leaf of it, with its head and its body in plain. Raises Unsealable, WireError.
@@ -123,18 +123,17 @@ class Sealing:
         """
         if not packet.sealed:
             raise Unsealable("not_sealed")
-        sender, receiver = wire.key_ids(packet.head)
-        ours = self._keys.get(receiver)
-        if ours is None:
-            raise Unsealable("former_key" if receiver in self._former else "restarted")
-        node = wire.host_of(packet.source)
-        record = self._routing.record(node)
-        session = self._session(node, record, sender, ours) if record is not None else None
-        if session is None:
-            raise Unsealable("no_key")
-        route = wire.authenticated(packet.kind, packet.destination, packet.source)
-        head, body = session.open(route, packet.head, packet.body)
-        if packet.kind in _NOTES:
+        kind, _, destination, source, _, head, body = packet[:7]
+        node = wire.host_of(source) if "@" in source else NodeId(source)
+        record = self.record(node)
+        found = self._sessions.get((node, head[:KEY_ID_BYTES], head[KEY_ID_BYTES:_IDS_BYTES]))
+        if found is not None and record is not None and found[0] == record.incarnation:
+            session = found[1]
+        else:
+            session = self._begin(node, record, *wire.key_ids(head))
+        route = self._routes.get((kind, destination, source)) or self._route(kind, destination, source)
+        head, body = session.open(route, head, body)
+        if kind in _NOTES:
             body = self._open_returned(packet, head, body, reopens=reopens)
         return wire.in_plain(packet, head, body)
 
@@ -156,11 +155,30 @@ class Sealing:
                 raise
             return body
 
+    def _route(self, kind: int, destination: Address, source: Address) -> bytes:
+        """What is authenticated of a route, from now on at hand."""
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        route = self._routes[kind, destination, source] = wire.authenticated(kind, destination, source)
+        return route
+
     # -- sessions ------------------------------------------------------------------------------------------------
+
+    def _begin(self, node: NodeId, record: Record | None, sender: bytes, receiver: bytes) -> Session:
+        """The session that a packet names which is the first of it, or not of the incarnation in the record. Raises
+        Unsealable.
+        """
+        ours = self._keys.get(receiver)
+        if ours is None:
+            raise Unsealable("former_key" if receiver in self._former else "restarted")
+        session = self._session(node, record, sender, ours) if record is not None else None
+        if session is None:
+            raise Unsealable("no_key")
+        return session
 
     def _session(self, node: NodeId, record: Record, theirs: bytes, own: bytes) -> Session | None:
         """The session of these keys; it is made if `theirs` is the key of the record."""
-        key = session_key((node, theirs, own[:KEY_ID_BYTES]))
+        key = SessionKey(node, theirs, own[:KEY_ID_BYTES])
         found = self._sessions.get(key)
         if found is not None and found[0] == record.incarnation:
             return found[1]
@@ -182,9 +200,9 @@ class Sealing:
     def _drop_stale(self) -> None:
         """Drop the sessions with nodes whose record is gone or names another incarnation."""
         for key, (incarnation, session) in list(self._sessions.items()):
-            record = self._routing.record(key.node)
+            record = self.record(key[0])
             if record is None or record.incarnation != incarnation:
-                self._drop(key, session)
+                self._drop(SessionKey(*key), session)
         self._sweep_at = 2 * len(self._sessions) + SPARE
 
     def _drop(self, key: SessionKey, session: Session) -> None:
@@ -217,8 +235,8 @@ class Sealing:
             del self._former[next(iter(self._former))]
         self._keys[new[:KEY_ID_BYTES]] = new
         for key, (_, session) in list(self._sessions.items()):
-            if key.ours not in self._keys:
-                self._drop(key, session)
+            if key[2] not in self._keys:
+                self._drop(SessionKey(*key), session)
         return True
 
     def check(self) -> None:

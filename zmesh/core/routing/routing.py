@@ -94,6 +94,7 @@ class Routing(RoutingView):
             started=self.started,
             sign=self._certificates.sign if self._certificates is not None else unsigned,
         )
+        self.record = self._records.all().get
         self._verification: Verification | None = None
         if self._certificates is not None:
             self._verification = Verification(node, self._certificates, self._records, self._routes, emit)

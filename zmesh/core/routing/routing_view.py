@@ -26,6 +26,8 @@ class RoutingView:
     _routes: Routes
     route: Callable[[NodeId], SelectedRoute | None]
     """The selected route to a node, or None; looked up for every chunk."""
+    record: Callable[[NodeId], Record | None]
+    """The record of a node, also of one that was reachable until lately; looked up for every sealed packet."""
 
     def routes(self) -> dict[NodeId, SelectedRoute]:
         """All selected routes."""
@@ -77,10 +79,6 @@ class RoutingView:
     def neighbour(self, link: LinkId) -> NodeId | None:
         """The node at the other end of a link that routes may use."""
         return self._links.get(link)
-
-    def record(self, node: NodeId) -> Record | None:
-        """The record of a node, also of one that was reachable until lately."""
-        return self._records.get(node)
 
     def takes_grants(self, node: NodeId) -> bool:
         """Whether a node takes the key exchanges of leaves with grants, as its record says; True if none is known."""

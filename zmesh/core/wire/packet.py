@@ -128,13 +128,13 @@ def encode_sealed(
     kind: int, destination: str, source: str, head: bytes, body: bytes, ttl: int = MAX_TTL, sealed: int = FLAG_SEALED
 ) -> Frames:
     """A packet whose head and body are sealed, as it leaves its source. The tags of both are its checksum."""
-    to, of = destination.encode("ascii"), source.encode("ascii")
-    rest = b"".join((to, of, head))
-    if HEADER_BYTES + len(rest) + len(body) > SINGLE_PART:
-        flags = sealed | FLAG_BODY_APART
-        return (_HEADER.pack(VERSION, kind, flags, ttl, len(to), len(of), 0, len(head), 0) + rest, body)
-    header = _HEADER.pack(VERSION, kind, sealed, ttl, len(to), len(of), 0, len(head), 0)
-    return (b"".join((header, rest, body)),)
+    to, of, size = destination.encode("ascii"), source.encode("ascii"), len(head)
+    to_length, of_length = len(to), len(of)
+    if HEADER_BYTES + to_length + of_length + size + len(body) > SINGLE_PART:
+        header = _HEADER.pack(VERSION, kind, sealed | FLAG_BODY_APART, ttl, to_length, of_length, 0, size, 0)
+        return (b"".join((header, to, of, head)), body)
+    header = _HEADER.pack(VERSION, kind, sealed, ttl, to_length, of_length, 0, size, 0)
+    return (b"".join((header, to, of, head, body)),)
 
 
 def decode_packet(frames: Frames | list[bytes]) -> Packet:
@@ -249,7 +249,7 @@ def loop_packet(kind: int, node: Address, head: bytes, body: bytes) -> Packet:
 
 def in_plain(packet: Packet, head: bytes, body: bytes) -> Packet:
     """A sealed packet whose head and body were opened."""
-    return _packet((*packet[:5], head, body, *packet[7:9], 0))
+    return _packet((*packet[:5], head, body, 0, 0, 0))
 
 
 def host_of(address: Address) -> NodeId:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmesh.core.delivery.congestion import (
+    BATCH_TIME,
     CHUNK,
     CHUNK_TIME,
     CHUNKS,
@@ -92,11 +93,19 @@ def test_a_window_never_exceeds_the_maximum():
     assert path.congestion.window == MAX_WINDOW
 
 
-@pytest.mark.parametrize(("rate", "delay"), [(50e6, 0.001), (450e6, 0.002)], ids=["a network", "one machine"])
-def test_a_short_path_keeps_the_initial_window(rate, delay):
-    path = Path(rate, delay)
+@pytest.mark.parametrize("rate", [50e6, 125e6])
+def test_a_short_path_keeps_the_initial_window(rate):
+    path = Path(rate, 0.001)
     path.run(1.0)
     assert path.congestion.window == INITIAL_WINDOW
+
+
+def test_a_short_and_fast_path_holds_what_it_carries_while_programs_work_at_a_batch():
+    path = Path(450e6, 0.002)
+    path.run(1.0)
+    assert path.congestion.window == pytest.approx(BATCH_TIME * path.congestion.rate, rel=0.01)
+    assert path.congestion.window == pytest.approx(BATCH_TIME * 450e6, rel=0.2)
+    assert max(path.trips[-100:]) < 1.5 * (BATCH_TIME + path.delay)
 
 
 def test_the_minimum_round_trip_time_expires_and_is_measured_anew():
@@ -305,7 +314,8 @@ def test_one_chunk_always_fits():
         (125e6, 0.01, 2 * CHUNK),  # 1 Gbit/s, of which the window holds 7 ms
         (125e6, 0.05, 2 * CHUNK),
         (1.25e9, 0.01, MAX_BODY),
-        (1.25e9, 0.0001, 4 * CHUNK),  # no more than a part of the window
+        (1.25e9, 0.0001, MAX_BODY),
+        (450e6, 0.0001, 8 * CHUNK),  # no more than a part of the window
     ],
 )
 def test_a_chunk_takes_the_slowest_link_no_longer_than_two_milliseconds_and_is_no_longer_than_allowed(

@@ -7,8 +7,9 @@ traffic. The window is WINDOW_GAIN times that product; since a path that is not 
 as much is in flight, the window doubles with each round trip until the path is full.
 
 PROCESSING_TIME is the part of a round trip that programs take to read, forward and acknowledge; it is no room on the
-path and is subtracted. Programs work best in batches, so the window is INITIAL_WINDOW at least, unless the path is so
-slow that this would wait for longer than MAX_QUEUE_DELAY: then it is what the path carries in that time.
+path and is subtracted. Programs work best in batches, so the window is INITIAL_WINDOW at least, and on a fast path what
+it carries in BATCH_TIME, unless the path is so slow that this would wait for longer than MAX_QUEUE_DELAY: then it is
+what the path carries in that time.
 
 A delivery rate that was measured while there was too little to send to fill the window (it is limited by the
 application) says how much the path carries at least, so it raises the estimate and never lowers it
@@ -39,6 +40,7 @@ from zmesh.core.wire import MAX_BODY
 
 INITIAL_WINDOW = 1600 * 1024
 MAX_QUEUE_DELAY = 0.1
+BATCH_TIME = 0.008
 MAX_WINDOW = 16 * 1024 * 1024
 MIN_WINDOW = 160 * 1024
 WINDOW_GAIN = 2.0
@@ -62,7 +64,7 @@ MIN_CHUNK = 16 * 1024
 CHUNK_TIME = 0.002
 """Seconds that a chunk may take on the slowest link of its path, if it has more than MIN_CHUNK."""
 
-CHUNKS = 6
+CHUNKS = 4
 """How many chunks the window has room for, at least."""
 
 
@@ -242,6 +244,8 @@ class CongestionControl:
         is_measured = rate and self._measured > INITIAL_WINDOW  # before that, the rate is that of a stream that starts
         if is_measured:
             window = min(window, max(MIN_WINDOW, MAX_QUEUE_DELAY * rate))
+        if self._sampled > INITIAL_WINDOW:
+            window = max(window, BATCH_TIME * rate)
         if self._min_rtt < math.inf:
             window = max(window, WINDOW_GAIN * rate * max(0.0, self._min_rtt - PROCESSING_TIME))
         elif self._min_rtt_before < math.inf:

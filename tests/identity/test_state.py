@@ -38,6 +38,26 @@ def test_a_secret_is_for_its_user_alone(state):
     assert state.read_secret("nothing") is None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write what another user owns")
+def test_what_root_writes_belongs_to_the_owner_of_the_folder_but_nothing_that_was_there_before(state, tmp_path):
+    other = tmp_path / "of-root"
+    other.write_text("")
+    state.write("mesh.json", b"{}")
+    os.chown(state.folder, 12345, 12346)
+    state.write("invites.json", b"{}", secret=True)
+    state.write("authority/1", b"1", secret=True)
+    with state.locked():
+        pass
+    for name in ("invites.json", "authority", "authority/1", ".lock"):
+        status = (state.folder / name).stat()
+        assert (status.st_uid, status.st_gid) == (12345, 12346), name
+    (state.folder / ".lock").unlink()
+    (state.folder / ".lock").symlink_to(other)
+    with state.locked():
+        pass
+    assert (state.folder / "mesh.json").stat().st_uid == other.stat().st_uid == 0
+
+
 def test_a_second_one_is_not_written_over(state):
     state.create("authority", b"first", secret=True)
     with pytest.raises(ConfigError, match="is there already, and is not overwritten"):

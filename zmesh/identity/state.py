@@ -66,7 +66,7 @@ class State:
         """Put a file in place of the former one, or leave that as it is. Raises StateError."""
         path = self._path(name)
         try:
-            path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            self._make(path.parent)
             descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         except OSError as error:
             raise self._unwritable(path, error) from None
@@ -75,6 +75,7 @@ class State:
             try:
                 with open(descriptor, "wb") as file:
                     os.fchmod(file.fileno(), SECRET_MODE if secret else PUBLIC_MODE)
+                    self._hand_over(file.fileno())
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
@@ -115,8 +116,8 @@ class State:
         import fcntl
 
         try:
-            self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
+            self._make(self.folder)
+            descriptor = self._open_lock()
         except OSError as error:
             raise self._unwritable(self.folder / LOCK, error) from None
         try:
@@ -124,6 +125,34 @@ class State:
             yield
         finally:
             os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        """The file that is locked, made if it is not there."""
+        path, flags = self.folder / LOCK, os.O_RDWR | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, SECRET_MODE)
+        except FileExistsError:
+            return os.open(path, flags | os.O_CREAT, SECRET_MODE)  # O_CREAT: who has made it may have removed it
+        self._hand_over(descriptor)
+        return descriptor
+
+    def _make(self, path: Path) -> None:
+        """Make the folder of the state, or one in it."""
+        self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        if path.exists():
+            return
+        path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self._hand_over(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _hand_over(self, descriptor: int) -> None:
+        """Give what root has made to the owner of the folder, as whom its node runs, and who has to read it."""
+        if os.geteuid() == 0:
+            owner = os.stat(self.folder)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
     @contextlib.contextmanager
     def all_or_nothing(self, *names: str) -> Iterator[None]:

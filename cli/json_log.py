@@ -11,9 +11,8 @@ import json
 import logging
 import time
 
-LEVELS = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
-PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
-"""The priorities of syslog (RFC 5424, section 6.2.1)."""
+from zmesh_cli.logs import level_of, with_priority
+
 CLI = "zmesh_cli"
 """The logger that lines of the command itself name, such as the one that says that a node is ready."""
 
@@ -33,10 +32,7 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             text += "\n" + self.formatStack(record.stack_info)
         known = {name: getattr(record, name, None) for name in ("node", "event")}
-        level = next(
-            (name for number, name in sorted(LEVELS.items(), reverse=True) if record.levelno >= number), "debug"
-        )
-        return self.line(text, level=level, logger=record.name, created=record.created, **known)
+        return self.line(text, level=level_of(record), logger=record.name, created=record.created, **known)
 
     def line(self, text: str, *, level: str, logger: str = CLI, created: float | None = None, **known: object) -> str:
         """The line for a text; what follows its first line, such as a traceback, is its `detail`."""
@@ -53,4 +49,4 @@ class JsonFormatter(logging.Formatter):
         if detail:
             fields["detail"] = detail
         line = json.dumps(fields, separators=(",", ":"))  # in ASCII: it has no control characters for a terminal
-        return f"<{PRIORITIES[level]}>{line}" if self._in_journal else line
+        return with_priority(line, level=level) if self._in_journal else line

@@ -1,7 +1,8 @@
 """Set-up of the log: a node logs to stderr, a command only with -v or ZMESH_DEBUG.
 
 The lines for the operator of a node are plain, others name their level and logger. All begin with the time in UTC,
-unless stderr is the journal of systemd, which records the time itself. With `log_format` json, all are JSON.
+unless stderr is the journal of systemd, which records the time itself: there they begin with their priority
+(sd-daemon(3)), which the journal takes off. With `log_format` json, all are JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from zmesh_cli.terminal import STDERR, printable
 
 JOURNALS = ("zmesh.observe.journal", "zmesh.remote.audit")
 """The loggers of the lines for operators."""
+LEVELS = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+"""The priorities of syslog (RFC 5424, section 6.2.1)."""
+_is_json = False
 
 
 class _Escaped(logging.Formatter):
@@ -24,16 +29,17 @@ class _Escaped(logging.Formatter):
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
-    def __init__(self, text: str, plain: str | None = None) -> None:
-        when = "" if _is_journald() else "%(asctime)s "
-        super().__init__(when + text)
+    def __init__(self, text: str, plain: str | None = None, *, in_journal: bool = False) -> None:
+        super().__init__(text if in_journal else f"%(asctime)s {text}")
+        self._in_journal = in_journal
         self.converter = time.gmtime
-        self._plain = _Escaped(plain) if plain is not None else None
+        self._plain = _Escaped(plain, in_journal=in_journal) if plain is not None else None
 
     def format(self, record: logging.LogRecord) -> str:
         if self._plain is not None and record.name in JOURNALS:
             return self._plain.format(record)
-        return super().format(record)
+        text = super().format(record)
+        return with_priority(text, level=level_of(record)) if self._in_journal else text
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is the standard library's
         return printable(super().formatMessage(record))
@@ -43,6 +49,16 @@ class _Escaped(logging.Formatter):
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802
         return printable(super().formatStack(stack_info), keep="\n\t")
+
+
+def level_of(record: logging.LogRecord) -> str:
+    """The name of the level of a record, one of the setting `log_level`."""
+    return next((name for number, name in sorted(LEVELS.items(), reverse=True) if record.levelno >= number), "debug")
+
+
+def with_priority(text: str, *, level: str) -> str:
+    """A text for the journal of systemd, which takes each line for an entry."""
+    return "\n".join(f"<{PRIORITIES[level]}>{line}" for line in text.split("\n"))
 
 
 def set_up_logging(verbose: int, *, node: bool = False, log_format: str | None = None) -> None:
@@ -63,11 +79,13 @@ def set_up_logging(verbose: int, *, node: bool = False, log_format: str | None =
 
 def set_format(name: str) -> None:
     """Log in one of the formats of the setting `log_format` from now on; also what is printed on stderr."""
-    terminal.format_line = None
+    global _is_json
+    _is_json = name == "json"
+    terminal.format_line = _journal_line if in_journal() else None
     if name == "json":
         from zmesh_cli.json_log import JsonFormatter  # here: few programs log JSON
 
-        formatter = JsonFormatter(in_journal=_is_journald())
+        formatter = JsonFormatter(in_journal=in_journal())
         terminal.format_line = formatter.line
         for handler in logging.getLogger().handlers:
             handler.setFormatter(formatter)
@@ -78,10 +96,10 @@ def set_format(name: str) -> None:
 def set_level(name: str) -> None:
     """Log at one of the levels of the setting `log_level`; at `warning`, also the lines for the operator."""
     root, level = logging.getLogger(), getattr(logging, name.upper())
-    if terminal.format_line is None:
-        _set_plain(level)
-    else:
+    if _is_json:
         set_format("json")
+    else:
+        _set_plain(level)
     root.setLevel(level)
     for journal in JOURNALS:
         logging.getLogger(journal).setLevel(logging.INFO if name == "warning" else logging.NOTSET)
@@ -89,11 +107,16 @@ def set_level(name: str) -> None:
 
 def _set_plain(level: int) -> None:
     plain = "%(message)s" if level > logging.INFO else None
+    formatter = _Escaped("%(levelname)-7s %(name)s: %(message)s", plain, in_journal=in_journal())
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Escaped("%(levelname)-7s %(name)s: %(message)s", plain))
+        handler.setFormatter(formatter)
 
 
-def _is_journald() -> bool:
+def _journal_line(text: str, *, level: str) -> str:
+    return with_priority(printable(text), level=level)
+
+
+def in_journal() -> bool:
     """Whether stderr is the stream whose device and inode JOURNAL_STREAM names (systemd.exec(5))."""
     try:
         status = os.fstat(STDERR)

@@ -30,7 +30,7 @@ from zmesh import (
 from zmesh.errors import AddressError, Closed, ConfigError
 from zmesh_cli.exit_codes import DONE, INTERRUPTED, USAGE, Failure
 from zmesh_cli.local_sockets import url_of
-from zmesh_cli.logs import set_format, set_level, set_up_logging
+from zmesh_cli.logs import in_journal, set_format, set_level, set_up_logging
 from zmesh_cli.notification import Notification
 from zmesh_cli.parameters import NodeSettings
 from zmesh_cli.signals import ENDING, has_terminal, not_ignored
@@ -148,7 +148,7 @@ class _EventPrinter:
             await self._output.text(_line("ready", node_id=node_id, listening=listening))
         else:
             where = ", ".join(listening) or "no address"
-            print_line(f"node {node_id} listens on {where}; Ctrl-C stops it")
+            print_line(f"node {node_id} listens on {where}{'' if in_journal() else '; Ctrl-C stops it'}")
         waiting, self._waiting = self._waiting or [], None
         for line in waiting:
             self._write(line)

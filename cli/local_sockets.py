@@ -1,7 +1,8 @@
 """The Unix sockets of this user's nodes: every `zmesh node` listens on one, and commands join the mesh there.
 
 They are in `$XDG_RUNTIME_DIR/zmesh`, or in `/tmp/zmesh-<uid>` where there is none, a folder of mode 0700. A connection
-is opened to distinguish the socket of a running node from one that a killed node has left behind.
+is opened to distinguish the socket of a running node from one that a killed node has left behind. Root finds also the
+nodes that are units of the system, whose folders are `/run/UNIT/zmesh` (RuntimeDirectory= in `units`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from glob import glob
 from typing import NamedTuple
 
 from zmesh import is_node_id
@@ -19,6 +21,8 @@ MAX_PATH = 106
 """Bytes that the path of a Unix socket may have."""
 
 SUFFIX = ".sock"
+OF_UNITS = "/run/*/zmesh"
+"""The folders of nodes that are units of the system, as root finds them; only root can make a folder in /run."""
 CHOICES_SHOWN = 8
 
 
@@ -46,7 +50,7 @@ def prepare() -> str:
         pass
     except OSError as error:
         raise Failure(f"can't make the folder {path} for local sockets: {error.strerror}", USAGE) from None
-    _check(path)
+    _check(path, os.geteuid())
     return path
 
 
@@ -63,17 +67,33 @@ def url_of(node_id: str) -> str:
 
 def alive() -> list[Local]:
     """The nodes of this user that run on this machine. Raises Failure if the folder can't be trusted."""
-    path = folder()
-    try:
-        _check(path)
-        names = sorted(os.listdir(path))
-    except FileNotFoundError:
-        return []
     found = []
-    for name in names:
-        where = os.path.join(path, name)
-        if name.endswith(SUFFIX) and _answers(where):
-            found.append(Local(name.removesuffix(SUFFIX), f"ipc://{where}"))
+    for path in _folders():
+        try:
+            names = sorted(os.listdir(path))
+        except FileNotFoundError:
+            continue
+        for name in names:
+            where = os.path.join(path, name)
+            if name.endswith(SUFFIX) and _answers(where):
+                found.append(Local(name.removesuffix(SUFFIX), f"ipc://{where}"))
+    return found
+
+
+def _folders() -> list[str]:
+    """The folders with sockets that may be trusted. Raises Failure if that of this user may not."""
+    own, of_units = folder(), sorted(glob(OF_UNITS)) if os.geteuid() == 0 else []
+    found = []
+    for path in dict.fromkeys([own, *of_units]):
+        try:
+            _check(path, os.geteuid() if path not in of_units else os.stat(os.path.dirname(path)).st_uid)
+        except FileNotFoundError:
+            continue
+        except Failure:
+            if path not in of_units:
+                raise
+        else:
+            found.append(path)
     return found
 
 
@@ -138,9 +158,9 @@ def named(node_id: str) -> str | None:
 
 def _named(local: list[Local], node_id: str) -> str | None:
     """The URL of the local node of that id, if it is among these."""
-    for path in _paths(folder(), node_id):
+    for name in map(os.path.basename, _paths("", node_id)):
         for node in local:
-            if node.url == f"ipc://{path}":
+            if node.url.endswith(f"/{name}"):
                 return node.url
     return None
 
@@ -153,12 +173,12 @@ def _paths(folder: str, node_id: str) -> Iterator[str]:
     yield os.path.join(folder, sha256(node_id.encode()).hexdigest()[:16] + SUFFIX)
 
 
-def _check(path: str) -> None:
-    """Raise Failure unless it is a folder that this user owns and no other user may enter. Raises FileNotFoundError."""
+def _check(path: str, owner: int) -> None:
+    """Raise Failure unless it is a folder that `owner` owns and no other user may enter. Raises FileNotFoundError."""
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
         problem = "is not a folder"
-    elif status.st_uid != os.geteuid():
+    elif status.st_uid != owner:
         problem = "belongs to another user"
     elif status.st_mode & 0o077:
         problem = f"is open to others (mode {stat.S_IMODE(status.st_mode):o})"

@@ -13,7 +13,17 @@ from zmesh_cli.parameters import NodeSettings
 from zmesh_cli.terminal import printable, record, write_line
 from zmesh_cli.units import NAME, Unit
 
-SHOWN = ("LoadState", "ActiveState", "SubState", "MainPID", "ActiveEnterTimestamp", "NRestarts", "StatusText")
+SHOWN = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "MainPID",
+    "ActiveEnterTimestamp",
+    "NRestarts",
+    "StatusText",
+    "Result",
+    "ExecMainStatus",
+)
 
 
 def unit_of(
@@ -50,7 +60,7 @@ def install(unit: Unit, *, start: bool, only_print: bool) -> int:
     if is_nobody:
         lines.append(f"  It has no identity yet: zmesh join TICKET --state /var/lib/{unit.name}")
         lines.append(f"  and then: systemctl start {unit.name}")
-    lines.append(f"  Its log: journalctl {'' if unit.system else '--user '}-u {unit.name}")
+    lines.append(f"  Its log: {_log_of(unit)}")
     write_line("".join(f"{printable(line)}\n" for line in lines))
     return DONE
 
@@ -85,7 +95,16 @@ def status(unit: Unit, *, as_json: bool) -> int:
         text = f": {found['StatusText']}" if found.get("StatusText") else ""
         again = f", started again {found.get('NRestarts')} times" if found.get("NRestarts", "0") != "0" else ""
         write_line(printable(f"{unit.name}: {active} ({found.get('SubState', '')}){about}{since}{again}{text}") + "\n")
+        code = found.get("ExecMainStatus", "0")
+        if active != "active" and (again or code != "0"):
+            last = f"The last run ended by {found.get('Result')} ({code}); why" if code != "0" else "Why"
+            write_line(printable(f"  {last}: {_log_of(unit)}") + "\n")
     return DONE if active == "active" else UNREACHABLE
+
+
+def _log_of(unit: Unit) -> str:
+    """The command that shows the log of a unit."""
+    return f"journalctl {'' if unit.system else '--user '}-u {unit.name}"
 
 
 def _write(path: str, text: str) -> None:

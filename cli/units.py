@@ -24,7 +24,7 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart={command}
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload={reload}
 Restart=always
 RestartSec=1
 WatchdogSec=60
@@ -90,9 +90,12 @@ class Unit(NamedTuple):
 
     def text(self) -> str:
         """The unit."""
-        words = [*command(), "node", *(["--config", os.path.abspath(self.config)] if self.config else [])]
+        zmesh = command()
+        words = [*zmesh, "node", *(["--config", os.path.abspath(self.config)] if self.config else [])]
         of = "" if self.name == "zmesh" else f" {self.name.removeprefix('zmesh-')}"
-        parts = [_HEAD.format(command=shlex.join(words).replace("%", "%%"), of=of)]
+        # 'zmesh reload' waits, and fails if the file is bad; of several nodes of a user it might not find the right one
+        reload = _line([*zmesh, "reload"]) if self.system else "/bin/kill -HUP $MAINPID"
+        parts = [_HEAD.format(command=_line(words), reload=reload, of=of)]
         if self.system:
             parts.append(_SYSTEM.format(name=self.name))
         if self.state is not None:
@@ -125,6 +128,10 @@ def command() -> list[str]:
     """The words that run this very zmesh."""
     script = os.path.join(os.path.dirname(sys.executable), "zmesh")
     return [script] if os.access(script, os.X_OK) else [sys.executable, "-P", "-m", "zmesh_cli"]
+
+
+def _line(words: list[str]) -> str:
+    return shlex.join(words).replace("%", "%%")
 
 
 def _quoted(path: str) -> str:

@@ -222,7 +222,9 @@ def test_a_peer_that_fails_again_after_a_link_is_an_event_again(shell: Any) -> N
         hub = again
 
 
-def test_lines_in_the_journal_of_systemd_have_their_priority_and_no_time_of_their_own(shell: Any, eventually: Eventually) -> None:
+def test_lines_in_the_journal_of_systemd_have_their_priority_and_no_time_of_their_own(
+    shell: Any, eventually: Eventually
+) -> None:
     reading, writing = os.pipe()
     status = os.fstat(writing)
     environment = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}

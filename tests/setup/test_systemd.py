@@ -56,6 +56,11 @@ def edge(machine: Machine, *names: str) -> list[str]:
     return [found[name] for name in names]
 
 
+def losses(machine: Machine, *words: str) -> list[str]:
+    """The lines in which `hub` says that it has lost its neighbour."""
+    return [line for line in machine.journal("zmesh-hub", *words) if "lost the link with edge" in line]
+
+
 def test_a_unit_that_has_started_is_a_node_that_answers(machine: Machine, eventually: Eventually) -> None:
     """systemd waits for READY=1, so that what is started after the unit finds the node."""
     machine.run("systemctl", "restart", "zmesh")
@@ -109,19 +114,18 @@ def test_a_node_that_is_killed_is_started_again_and_joins_again(machine: Machine
         lambda: "answer from edge" in machine.run("zmesh", "ping", "-c", "1", "--peer", "hub", "edge", code=None)
     )
     assert ", started again" in machine.run("zmesh", "service", "status")
-    lost = machine.journal("zmesh-hub", "--priority=warning")
-    assert any("lost the link with edge" in line for line in lost), lost
+    eventually(lambda: losses(machine, "--priority=warning"))
 
 
 def test_a_node_that_stands_still_is_killed_by_the_watchdog_and_started_again(
     machine: Machine, eventually: Eventually
 ) -> None:
-    machine.write("/run/systemd/system/zmesh.service.d/soon.conf", "[Service]\nWatchdogSec=2\n")
+    machine.write("/run/systemd/system/zmesh.service.d/soon.conf", "[Service]\nWatchdogSec=4\n")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "zmesh")
     restarts = int(edge(machine, "NRestarts")[0])
     machine.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "zmesh")
-    eventually(lambda: edge(machine, "NRestarts", "ActiveState") == [str(restarts + 1), "active"])
+    eventually(lambda: int(edge(machine, "NRestarts")[0]) > restarts)
     assert any("Watchdog timeout" in line for line in machine.journal("zmesh"))
     machine.run("rm", "-r", "/run/systemd/system/zmesh.service.d")
     machine.run("systemctl", "daemon-reload")
@@ -134,12 +138,11 @@ def test_a_unit_that_is_stopped_ends_by_itself_and_its_neighbours_know(
     eventually(
         lambda: "answer from edge" in machine.run("zmesh", "ping", "-c", "1", "--peer", "hub", "edge", code=None)
     )
+    before = len(losses(machine))
     machine.run("systemctl", "stop", "zmesh")
     shown = edge(machine, "ActiveState", "Result", "ExecMainCode", "ExecMainStatus")
     assert shown == ["inactive", "success", "1", "0"]  # CLD_EXITED, with 0: not killed after TimeoutStopSec
-    assert "lost the link with edge" in (last := machine.journal("zmesh-hub")[-1] + machine.journal("zmesh-hub")[-2]), (
-        last
-    )
+    eventually(lambda: len(losses(machine)) > before)
     machine.run("systemctl", "start", "zmesh")
 
 

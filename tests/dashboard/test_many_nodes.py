@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import itertools
 import json
 from pathlib import Path
 
@@ -16,6 +17,11 @@ NODES = 1000
 LARGEST = 512 * 1024
 ELEMENTS = 2_000
 NEXT_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def overlap(one, other):
+    """Whether two boxes do: left, top, right, bottom."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 @pytest.fixture
@@ -74,6 +80,9 @@ async def test_all_nodes_and_links_are_drawn_and_found_with_few_elements(large):
         await page.evaluate(NEXT_FRAMES)
         drawn = await page.evaluate("[zmeshTopology.nodes, zmeshTopology.links]")
         assert drawn == [NODES, len(large.edges)]
+        texts = await page.evaluate("zmeshTopology.texts")
+        assert len(texts) >= 2  # the name of the node where it has joined, and what the slow link measures
+        assert not any(overlap(one, other) for one, other in itertools.combinations(texts, 2)), texts
         large.end("n0999")
         await see(page.locator("#attention"), "n0999 is down")
         await see(page.locator("#summary"), f"{NODES - 1} 1 down")

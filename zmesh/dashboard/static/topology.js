@@ -8,14 +8,15 @@ import { mesh } from "./store.js";
 import { colour, onTheme } from "./theme.js";
 
 const MODES = { rtt: "RTT", cost: "Cost", load: "Load" };
-const LABELS_ALWAYS = 60, NEAR = 14, QUICK = 0.005, FIRST = 40;
+const LABELS_ALWAYS = 60, NEAR = 14, QUICK = 0.005, FIRST = 40, TAG_FONT = "600 11px system-ui, sans-serif";
+const CELL = [24, 14], ALONG = [0.5, 0.38, 0.62, 0.25, 0.75];
 const canvas = $("topology"), context = canvas.getContext("2d");
 const layout = new Layout();
 let structure = -1, transform = d3.zoomIdentity, size = [0, 0], dirty = false, moved = false;
 let mode = "rtt", search = "", selected = null, hovered = null, path = [], open = () => {}, choosePath = () => {};
 
 // What was drawn: frames, and of the last one its milliseconds, nodes and links.
-export const topology = { draws: 0, last: 0, nodes: 0, links: 0 };
+export const topology = { draws: 0, last: 0, nodes: 0, links: 0, texts: [] };
 
 const zoom = d3.zoom().scaleExtent([0.05, 6]).on("zoom", event => {
   transform = event.transform;
@@ -183,8 +184,11 @@ function draw() {
   const places = new Map();
   for (const point of layout.points.values()) places.set(point.id, transform.apply([point.x, point.y]));
   const shown = search ? new Set([...mesh.nodes.values()].filter(node => matches(node, search)).map(node => node.id)) : null;
-  drawLinks(places, shown);
-  drawNodes(places, shown);
+  const tags = drawLinks(places, shown), radius = drawNodes(places, shown), taken = new Set();
+  topology.texts = [];
+  names(places, shown, radius, taken, true);
+  drawTags(tags, taken);
+  names(places, shown, radius, taken, false);
   topology.draws++;
   topology.nodes = places.size;
   topology.last = performance.now() - began;
@@ -205,7 +209,7 @@ function drawLinks(places, shown) {
   const most = mode === "cost" ? d3.max(values, link => Math.max(link.cost ?? 0, link.cost_back ?? 0)) ?? 0 : d3.max(values, link => link.rtt ?? 0) ?? 0;
   const quiet = colour("edge"), loud = colour(mode === "load" ? "accent" : "slow"), down = colour("down");
   const between = d3.interpolateRgb(quiet, loud), onPath = new Set(path.slice(1).map((id, index) => [id, path[index]].toSorted().join("|")));
-  const groups = new Map(), labels = [], thin = mesh.links.size > 400 ? 0.7 : 1;
+  const groups = new Map(), tags = [], thin = mesh.links.size > 400 ? 0.7 : 1;
   for (const link of values) {
     const from = places.get(link.a), to = places.get(link.b);
     if (!from || !to) continue;
@@ -215,7 +219,7 @@ function drawLinks(places, shown) {
     if (!groups.has(style)) groups.set(style, { state: link.state, grade, faint, path: style === "path", lines: [] });
     groups.get(style).lines.push(from, to);
     const near = hovered === link.a || hovered === link.b || selected === link.a || selected === link.b;
-    if ((isSlow(link, limit) && mode === "rtt") || onPath.has(link.id) || (near && !isDown)) labels.push([link, from, to]);
+    if ((isSlow(link, limit) && mode === "rtt") || onPath.has(link.id) || (near && !isDown)) tags.push([link, from, to]);
   }
   topology.links = d3.sum(groups.values(), group => group.lines.length / 2);
   for (const group of [...groups.values()].toSorted((a, b) => a.path - b.path || a.grade - b.grade)) {
@@ -232,8 +236,36 @@ function drawLinks(places, shown) {
   }
   context.globalAlpha = 1;
   context.setLineDash([]);
-  for (const [link, from, to] of labels) tag((from[0] + to[0]) / 2, (from[1] + to[1]) / 2, linkText(link), isSlow(link, limit) ? colour("slow") : colour("soft"));
+  return tags;
 }
+
+// What links measure, where it covers nothing else: in the middle of the link or, if that is taken, nearer to an end.
+function drawTags(tags, taken) {
+  context.font = TAG_FONT;
+  for (const [link, from, to] of tags) {
+    const text = linkText(link), width = context.measureText(text).width + 10;
+    if (!text) continue;
+    const places = ALONG.map(share => [from[0] + (to[0] - from[0]) * share, from[1] + (to[1] - from[1]) * share]);
+    const [x, y] = places.find(([x, y]) => isFree(cells(x, y - 9, width, 18), taken)) ?? places[0];
+    take(x, y - 9, width, 18, taken);
+    tag(x, y, width, text, isSlow(link, mesh.slowFrom) ? colour("slow") : colour("soft"));
+  }
+}
+
+// The cells of a grid that a text covers which has its middle at x and its top at y.
+function cells(x, y, width, height) {
+  const found = [];
+  for (let column = Math.floor((x - width / 2) / CELL[0]); column <= Math.floor((x + width / 2) / CELL[0]); column++)
+    for (let row = Math.floor(y / CELL[1]); row <= Math.floor((y + height) / CELL[1]); row++) found.push(`${column},${row}`);
+  return found;
+}
+
+function take(x, y, width, height, taken) {
+  for (const cell of cells(x, y, width, height)) taken.add(cell);
+  topology.texts.push([x - width / 2, y, x + width / 2, y + height]);
+}
+
+const isFree = (wanted, taken) => !wanted.some(cell => taken.has(cell));
 
 function linkText(link) {
   if (mode === "cost") return `cost ${[...new Set([link.cost, link.cost_back].filter(cost => cost !== null))].join(" / ")}`;
@@ -241,10 +273,7 @@ function linkText(link) {
   return link.rtt === null ? "" : milliseconds(link.rtt);
 }
 
-function tag(x, y, text, ink) {
-  if (!text) return;
-  context.font = "600 11px system-ui, sans-serif";
-  const width = context.measureText(text).width + 10;
+function tag(x, y, width, text, ink) {
   context.fillStyle = colour("panel");
   context.globalAlpha = 0.9;
   context.beginPath();
@@ -281,7 +310,7 @@ function drawNodes(places, shown) {
   ring(places.get(mesh.host), radius + 3, colour("node"), 1.5);
   for (const id of path) ring(places.get(id), radius + 2.5, colour("accent"), 2.5);
   ring(places.get(selected), radius + 4, colour("accent"), 2.5);
-  labels(places, shown, radius, groups);
+  return radius;
 }
 
 function cross(x, y, r) {
@@ -304,25 +333,23 @@ function ring(place, radius, ink, width) {
   context.stroke();
 }
 
-// Names, the most important first, where no other one is.
-function labels(places, shown, radius, groups) {
-  const first = [hovered, selected, ...path, ...groups.off.map(node => node.id), mesh.host, ...groups.warn.map(node => node.id)];
+// Names where nothing else is: first those that were chosen, which are always there, then the others by importance.
+function names(places, shown, radius, taken, chosen) {
+  const wanted = [hovered, selected, ...path], nodes = [...mesh.nodes.values()];
+  const important = state => nodes.filter(node => stateOf(node) === state).map(node => node.id);
   const more = shown ? [...shown] : mesh.nodes.size <= LABELS_ALWAYS || transform.k > 1.6 ? [...mesh.nodes.keys()] : [];
-  const taken = new Set(), done = new Set();
+  const ids = chosen ? wanted : [...important("off"), mesh.host, ...important("warn"), ...more].filter(id => !wanted.includes(id));
   context.textAlign = "center";
   context.textBaseline = "top";
-  for (const id of [...first, ...more].slice(0, 400)) {
+  for (const id of [...new Set(ids)].slice(0, 400)) {
     const place = places.get(id);
-    if (!place || done.has(id) || place[0] < -50 || place[1] < -50 || place[0] > size[0] + 50 || place[1] > size[1] + 50) continue;
-    done.add(id);
-    const node = mesh.nodes.get(id), important = id === hovered || id === selected || path.includes(id);
-    context.font = `${important || !node.up ? 600 : 400} 11.5px system-ui, sans-serif`;
-    const text = node.up ? id : `${id} · down ${since(node.since)}`, width = context.measureText(text).width;
-    const cells = [];
-    for (let x = place[0] - width / 2; x < place[0] + width / 2 + 24; x += 24)
-      for (const y of [place[1] + radius, place[1] + radius + 14]) cells.push(`${Math.floor(x / 24)},${Math.floor(y / 14)}`);
-    if (!important && cells.some(cell => taken.has(cell))) continue;
-    for (const cell of cells) taken.add(cell);
+    if (!place || place[0] < -50 || place[1] < -50 || place[0] > size[0] + 50 || place[1] > size[1] + 50) continue;
+    const node = mesh.nodes.get(id);
+    context.font = `${chosen || !node.up ? 600 : 400} 11.5px system-ui, sans-serif`;
+    const text = node.up ? id : `${id} · down ${since(node.since)}`;
+    const box = [place[0], place[1] + radius + 4, context.measureText(text).width, 12];
+    if (!chosen && !isFree(cells(...box), taken)) continue;
+    take(...box, taken);
     context.lineWidth = 3;
     context.lineJoin = "round";
     context.strokeStyle = colour("panel");

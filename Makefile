@@ -45,8 +45,9 @@ fuzz: .venv/dev ## give every decoder 10^7 malformed inputs in all, guided by co
 dist: .venv/dev ## build the sdist and the wheel of a release, and check them
 	.venv/bin/python tests/setup/release.py
 
-pictures: .venv/dev   ## write the pictures of docs/guides/dashboard.md anew (needs chromium)
-	ZMESH_SCREENSHOTS=docs/guides .venv/bin/pytest tests/dashboard/test_browser.py -k person
+pictures: .venv/dev   ## write the pictures of the guides anew, from tests (needs chromium)
+	ZMESH_SCREENSHOTS=docs/guides .venv/bin/pytest tests/dashboard/test_browser.py tests/metrics/test_fault.py \
+	    tests/tracing/test_spans.py -k 'person or cut_under_load or time_line'
 
 vendor: .venv   ## fetch the libraries of the dashboard's pages anew, by version and hash (needs npm)
 	.venv/bin/python tests/setup/vendor.py

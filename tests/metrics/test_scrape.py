@@ -26,6 +26,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 import zmesh
+from tests.metrics.scraping import fetch, samples, scrape
 from zmesh.core.limits import Rate
 from zmesh.errors import AddressError, ConfigError
 from zmesh.metrics import server
@@ -35,27 +36,6 @@ from zmesh.operate.status import IdentityStatus
 from zmesh.testing import eventually
 
 DOCS = Path(__file__).parents[2] / "docs/guides"
-
-
-def fetch(url: str, **headers: str) -> str:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
-        return str(answer.read().decode())
-
-
-async def scrape(node: zmesh.Controller) -> dict[str, dict[tuple[str, ...], float]]:
-    """The samples of a node by name, each with its labels but `node`, in the order of their names."""
-    url = node.node.metrics_url
-    assert url is not None
-    return samples(await asyncio.to_thread(fetch, url))
-
-
-def samples(text: str) -> dict[str, dict[tuple[str, ...], float]]:
-    found: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in parse(text):
-        for sample in family.samples:
-            labels = tuple(value for name, value in sorted(sample.labels.items()) if name != "node")
-            found.setdefault(sample.name, {})[labels] = sample.value
-    return found
 
 
 @pytest.fixture

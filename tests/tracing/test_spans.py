@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import zmesh
+from tests.pictures import Bar, waterfall
 from zmesh.core.message import MAX_METADATA
 from zmesh.testing import eventually
 
@@ -107,6 +108,50 @@ async def test_the_server_s_span_is_the_child_of_the_client_s_over_three_hops(ch
     }
     assert served.attributes["client.address"] == "client"
     assert served.status.status_code is StatusCode.UNSET
+
+
+async def test_a_request_within_a_directive_is_part_of_the_trace_whose_time_line_the_guide_shows(chain: Chain) -> None:
+    tracer = trace.get_tracer("shop")
+
+    async def price(work: zmesh.Work) -> Any:
+        with tracer.start_as_current_span("look up"):
+            await chain["server"].request("two", "sleep:execute", "0.02")
+        with tracer.start_as_current_span("convert"):
+            await chain["server"].request("one", "echo:echo", "x" * 100_000)
+        return {"price": 3}
+
+    chain["server"].register("shop:price", price)
+    with tracer.start_as_current_span("GET /price"):
+        await chain["client"].request("server", "shop:price")
+    await eventually(lambda: len(EXPORTER.get_finished_spans()) >= 9)
+    found = sorted(EXPORTER.get_finished_spans(), key=lambda span: span.start_time or 0)
+    bars = list(bars_of(found))
+    assert [(bar.depth, bar.name, bar.node) for bar in bars] == [
+        (0, "GET /price", "client"),
+        (1, "send shop:price", "client"),
+        (2, "process shop:price", "server"),
+        (3, "look up", "server"),
+        (4, "send sleep:execute", "server"),
+        (5, "process sleep:execute", "two"),
+        (3, "convert", "server"),
+        (4, "send echo:echo", "server"),
+        (5, "process echo:echo", "one"),
+    ]
+    waterfall("tracing", bars)
+
+
+def bars_of(found: list[ReadableSpan]) -> Iterator[Bar]:
+    """The spans of a trace as its time line, in the order in which they began."""
+    known: dict[int, Bar] = {}
+    first = found[0].start_time or 0
+    for span in found:
+        above = known.get(span.parent.span_id) if span.parent is not None else None
+        node = str((span.attributes or {}).get("messaging.client.id", above.node if above else "client"))
+        times = ((each or 0) - first for each in (span.start_time, span.end_time))
+        bar = Bar(span.name, node, above.depth + 1 if above else 0, *(each / 1e9 for each in times))
+        assert span.context is not None
+        known[span.context.span_id] = bar
+        yield bar
 
 
 async def test_a_failure_is_the_status_of_both_spans(chain: Chain) -> None:

@@ -1,7 +1,7 @@
 """The classes of Typer's commands: they convert values themselves, and lay out their help.
 
 Typer (0.26 and later) has pydantic convert each value, plain text included. Importing that takes 60 ms, which is longer
-than a ping takes. Values that can't be converted are left to Typer, which has the error texts.
+than a ping takes. Other values that can't be converted are left to Typer, which has the error texts.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ NUMBERS: dict[str, Callable[[str], float]] = {
     "samples": int,
 }
 """The parameters that are numbers; all others are text, lists of text, or flags."""
+_KINDS: dict[Callable[[str], float], str] = {
+    int: "a whole number",
+    float: "a number",
+    _port: f"a TCP port from 0 to {MAX_PORT}",
+}
 FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
 """What a flag's environment variable may have, as `Config.load` takes it."""
 
@@ -133,6 +138,8 @@ def _converting(parameter: Any) -> Any:
             elif value is None and parameter.required:
                 return convert(context, value)
         except (ValueError, KeyError):
+            if number is not None:
+                raise BadParameter(f"it must be {_KINDS[number]}, not {value!r}", context, parameter) from None
             return convert(context, value)
         return value if callback is None else callback(context, parameter, value)
 

@@ -207,6 +207,8 @@ async def attach(place: Place, job: JobId, *, offset: int, follow: bool, mirror:
             await output.end_payload()
         status = handle.last
         assert status is not None
+        if status.output_bytes < offset:
+            print_error(f"job {status.id} has {status.output_bytes} bytes of output; --from {offset} is past their end")
         if status.omitted_bytes:
             print_error(f"{status.omitted_bytes} bytes of the output of job {status.id} were not kept")
         return _ended_as(status) if mirror else DONE

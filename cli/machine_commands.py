@@ -76,8 +76,10 @@ class Run(Command):
         try:
             return super().parse_args(ctx, args[:at])
         except UsageError as error:
-            if at == len(args) and sum(not word.startswith("-") for word in args) > 1:
-                error.message += "; what is to run comes after --, as in: zmesh run edge-7 -- uname -a"
+            words = [word for word in args if not word.startswith("-")]
+            is_command = len(words) > 1 and ":" not in words[1]  # words[0] is the target
+            if at == len(args) and is_command and type(error).__name__ == "NoSuchOption":
+                error.message += f"; what is to run comes after --, as in: {ctx.command_path} edge-7 -- uname -a"
             raise
 
 

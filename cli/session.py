@@ -34,6 +34,13 @@ PING_INTERVAL_FIRST = 0.1
 PING_INTERVAL_LAST = 0.5
 
 
+def check_node_id(text: str) -> None:
+    """Accept the id of a node. Raises Failure."""
+    if not is_address(text):
+        many = "; 'zmesh run', 'cp' and 'nodes' take several nodes" if "," in text or ":" in text else ""
+        raise Failure(f"{text!r} is not the id of a node: an id is 1 to 64 of A-Z a-z 0-9 . _ -{many}", USAGE)
+
+
 class Session:
     """An ephemeral node linked to the node at `place`, for requests to the node `target` (None: the node there).
 
@@ -55,9 +62,8 @@ class Session:
         identity: Identity | None = None,
         others: Sequence[str] = (),
     ) -> None:
-        if target is not None and not is_address(target):
-            many = "; 'zmesh run', 'cp' and 'nodes' take several nodes" if "," in target or ":" in target else ""
-            raise Failure(f"{target!r} is not the id of a node: an id is 1 to 64 of A-Z a-z 0-9 . _ -{many}", USAGE)
+        if target is not None:
+            check_node_id(target)
         self.host = ""
         """The id of the node at the other end of its link, once joined."""
         self.controller = Controller(config_at(place, route_timeout, identity))

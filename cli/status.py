@@ -77,7 +77,7 @@ def _about(status: NodeStatus) -> Iterator[str]:
     if status.skew is not None and abs(status.skew) >= SKEWED:
         yield f"its clock is {age(abs(status.skew))} {'ahead of' if status.skew > 0 else 'behind'} the one here"
     what = ", ".join(f"{count} {name}" for name, count in work.directives.items())
-    yield f"nodes: {status.nodes} reachable, {status.leaves} ephemeral ones attached"
+    yield f"nodes: {status.nodes} reachable, {status.leaves} ephemeral attached"
     yield (
         f"work: {work.running} of {work.max_running} requests run{f' ({what})' if what else ''}, {work.served} served; "
         f"{work.requested} of its own open, {size(work.waiting_bytes)}B waiting"

@@ -1,4 +1,4 @@
-"""`zmesh trace`: the hops to a node, each as soon as it has answered, and the way back where it differs."""
+"""`zmesh trace`: the hops to a node, each as soon as it has answered, and the path back where it differs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from zmesh import Hop, TraceStep
 from zmesh_cli.exit_codes import DONE, UNREACHABLE
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.quantities import age, milliseconds, size
-from zmesh_cli.session import Session
+from zmesh_cli.session import Session, check_node_id
 from zmesh_cli.tables import INDENT, width_of_stdout, wrapped
 from zmesh_cli.terminal import Output, print_error, printable, record
 
@@ -16,6 +16,7 @@ DEFAULT_TIMEOUT = 5.0
 
 async def trace(place: Place, node: str, at: str | None, *, timeout: float | None, as_json: bool) -> int:
     """Print the path from the node `at`, or (None) from the node where the command joins, to a node."""
+    check_node_id(node)
     output, width = Output(), width_of_stdout()
     last: TraceStep | None = None
     returning: list[str] = []
@@ -26,7 +27,7 @@ async def trace(place: Place, node: str, at: str | None, *, timeout: float | Non
             if as_json:
                 await output.text(record("zmesh.trace/1", **step.to_json()))
             elif step.back and not returning:
-                await output.text("and back on another way\n")
+                await output.text("and back over another path\n")
             if not as_json:
                 await output.text("".join(f"{line}\n" for line in _lines(step, width)))
             if step.back:
@@ -38,7 +39,7 @@ async def trace(place: Place, node: str, at: str | None, *, timeout: float | Non
             print_error(f"no path to {node!r}: {last.error}")
         return UNREACHABLE
     if not as_json and not returning:
-        await output.text("and back on the same way\n")
+        await output.text("and back over the same path\n")
     return DONE
 
 

@@ -117,6 +117,13 @@ def test_a_key_names_one_job(site: Any) -> None:
         (("submit", "edge-7", "echo:eco", "a"), 1, "(did you mean 'echo:echo'?)"),
         (("submit", "edge-7", "--restart", "often", "--", "true"), 2, "'never', 'on-restart' or a number"),
         (("submit", "edge-7", "--priority", "101", "--", "true"), 2, "from -100 to 100"),
+        (("submit", "edge-7", "echo:echo", "--priority", "x"), 2, "a whole number, not 'x'; 'zmesh job submit -h' has"),
+        (
+            ("submit", "edge-7", "echo:echo", "--pri", "1"),
+            2,
+            "--pri (Possible options: --peer, --priority);",
+        ),
+        (("submit", "edge-7", "make", "-j"), 2, "-j; what is to run comes after --, as in: zmesh job submit edge-7 --"),
         (("submit", "hub", "--", "true"), 1, "node 'hub' keeps no jobs"),
         (("submit", "edge-8", "--", "true"), 3, "(did you mean 'edge-7'?)"),
         (("show", "edge-7"), 2, "is no id of a job, which is a node and a number such as edge-7/3f9a"),
@@ -135,6 +142,16 @@ def test_an_error_is_one_line_with_the_way_out(site: Any, words: tuple[str, ...]
     assert done.returncode == code
     if code != 2:
         assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["attach", "logs"])
+def test_an_offset_past_the_end_of_the_output_is_mentioned(site: Any, verb: str) -> None:
+    job = submitted(site, "edge-7", "--", "printf", "four")
+    assert site.run("job", "result", job).stdout == b"four"
+    done = site.run("job", verb, job, "--from", "5")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert f"job {job} has 4 bytes of output; --from 5 is past their end" in done.stderr.decode()
+    assert site.run("job", verb, job, "--from", "4").stderr == b""
 
 
 def test_a_node_that_is_gone_is_lost_contact_and_never_running(site: Any, eventually: Any, new_shell: Any) -> None:
@@ -170,7 +187,8 @@ def test_each_example_of_the_help_runs(site: Any, line: str) -> None:
     job = submitted(site, "edge-7", "--", "true")
     if "rm " in line and "--force" not in line:
         assert site.run("job", "attach", job).returncode == 0
-    words = re.sub(r"edge-7/3f9a8b0c\w*", job, line).removesuffix(" >out").replace("'", "").split(" ")
+    line = re.sub(r"edge-7/3f9a8b0c\w*", job, line).replace("4096", "0")  # bytes, of which this job has none
+    words = line.removesuffix(" >out").replace("'", "").split(" ")
     if "--shell" in words:
         at = words.index("--")
         words = [*words[: at + 1], " ".join(words[at + 1 :])]

@@ -49,6 +49,7 @@ USAGE = r"'zmesh run -h' has its usage"
         ("run tag:none -- true", 2, r"no node is meant: 'zmesh nodes' lists them, with their tags"),
         ("run hub", 2, r"no command is given, such as in: zmesh run edge-7 -- uname -a"),
         ("run hub uname -a", 2, rf"No such option: -a; what is to run comes after --, as in: .* -- uname -a; {USAGE}"),
+        ("run hub uname --timeout x", 2, rf"Invalid value for '--timeout': it must be a number, not 'x'; {USAGE}"),
         ("run -- true", 2, rf"give a TARGET, such as edge-7 or tag:gpu, or --all; {USAGE}"),
         ("run --all hub -- true", 2, rf"give either a TARGET or --all; .* after --; {USAGE}"),
         ("run hub --env =x -- true", 2, rf"--env '=x': {ENV}"),

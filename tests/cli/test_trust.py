@@ -84,6 +84,8 @@ def test_without_an_identity_the_commands_that_make_one_are_named(shell: Any) ->
         (("--name", "my lab"), b"'my lab' is no name of a context"),
         (("--state", "x", "--name", "my lab"), b"'my lab' is no mesh name"),
         (("--id", "hub!"), b"'hub!' is no node id"),
+        (("--listen", "here:7323"), b"'here:7323' is no address: it must begin with tcp://"),
+        (("--url", "tcp://*:7323"), b"can't dial tcp://*:7323: a peer has one host and one port"),
         (
             ("--listen", "tcp://0.0.0.0:*"),
             b"listens on any free port, so that its URL is not known; give a port, or --url",

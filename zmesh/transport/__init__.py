@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from zmesh.transport.address import Target, parse_url
+    from zmesh.transport.address import Target, parse_peer, parse_url
     from zmesh.transport.blocked_loop import BlockedLoopKeepalive
     from zmesh.transport.context import libzmq_version
     from zmesh.transport.curve import LinkSecurity
@@ -27,7 +27,7 @@ else:
     __getattr__ = lazy_attributes(
         __name__,
         {
-            "address": ("Target", "parse_url"),
+            "address": ("Target", "parse_peer", "parse_url"),
             "blocked_loop": ("BlockedLoopKeepalive",),
             "context": ("libzmq_version",),
             "curve": ("LinkSecurity",),
@@ -54,6 +54,7 @@ __all__ = [
     "connect_first",
     "curve_speed",
     "libzmq_version",
+    "parse_peer",
     "parse_url",
     "path_mtu",
     "resolve",

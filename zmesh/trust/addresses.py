@@ -1,4 +1,4 @@
-"""The URLs at which others reach this machine, for tickets: of a listener on all addresses, each of this machine's."""
+"""URLs of identities and tickets: their checks, and those at which others reach this machine."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ import ipaddress
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from zmesh.arguments import check_url
 from zmesh.errors import ConfigError
+from zmesh.transport import parse_peer, parse_url
 
 MAX_URLS = 8
 _SIOCGIFADDR = 0x8915
 """ioctl(2) that gives the IPv4 address of an interface (netdevice(7))."""
 _ELSEWHERE = ("198.51.100.1", 9)
 """An address of documentation (RFC 5737): the route to it is looked up, and nothing is sent."""
+
+
+def check_urls(listen: Iterable[str] = (), dialled: Iterable[str] = ()) -> None:
+    """Accept URLs that a node can listen on, and those that others can dial. Raises AddressError, and TypeError."""
+    for url in listen:
+        check_url(url)
+        parse_url(url)
+    for url in dialled:
+        check_url(url)
+        parse_peer(url)
 
 
 def reachable_urls(listen: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zmesh.arguments import check_url
 from zmesh.errors import ConfigError
 from zmesh.identity import (
     Authority,
@@ -30,6 +29,7 @@ from zmesh.identity import (
     signed_fields,
     without_key,
 )
+from zmesh.trust.addresses import check_urls
 
 INVITE_FOR = 3600.0
 """Seconds that a ticket may be redeemed."""
@@ -66,8 +66,7 @@ def invite(
     check_names(node_id, identity.mesh, tuple(tags))
     if not 60 <= expires <= MAX_INVITE_FOR:
         raise ConfigError(f"a ticket lasts from 60 s to {MAX_INVITE_FOR / 86400:.0f} d, not {expires:g} s")
-    for url in urls:
-        check_url(url)
+    check_urls(dialled=urls)
     reached, curve = _reached_at(identity, tuple(urls))
     now = int(time.time())
     signing, _ = Issuer.public_keys(state)

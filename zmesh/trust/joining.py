@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zmesh.arguments import check_url
 from zmesh.config import Config
 from zmesh.errors import ConfigError, MeshError, NotTrusted
 from zmesh.identity import (
@@ -38,6 +37,7 @@ from zmesh.identity import (
 )
 from zmesh.membership import ask_as_newcomer, renew_as_newcomer
 from zmesh.node import Node
+from zmesh.trust.addresses import check_urls
 from zmesh.trust.setup import Made, new_state, select
 
 KEY = "identity.key"
@@ -71,8 +71,7 @@ async def join(
     be lost, the same ticket works again. Raises TrustError if the ticket is refused, NotTrusted, Unreachable if no node
     answers, and StateError if there is an identity already or the folder can't be written.
     """
-    for url in (*listen, *urls):
-        check_url(url)
+    check_urls(listen, urls)
     place, context = new_state(ticket.mesh, state)
     _check_empty(place)
     now = time.time()
@@ -140,8 +139,7 @@ def finish_offline(
     identity that is there takes the place of its certificate. Raises StateError if the key was not made
     here, TrustError for a certificate that is not believed, ConfigError for what is no such file.
     """
-    for url in (*peers, *listen, *urls):
-        check_url(url)
+    check_urls(listen, (*peers, *urls))
     signed = _read_signed(text, authorities)
     certificate, node_id = signed.certificate, signed.certificate.node_id
     place, context = new_state(certificate.mesh, state)

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from zmesh.arguments import check_url
 from zmesh.errors import ConfigError
 from zmesh.identity import (
     Contexts,
@@ -23,7 +22,7 @@ from zmesh.identity import (
     named_folder,
     public_from_openssh,
 )
-from zmesh.trust.addresses import reachable_urls
+from zmesh.trust.addresses import check_urls, reachable_urls
 
 DEFAULT_NAME = "mesh"
 
@@ -76,8 +75,7 @@ def init(
     Raises ConfigError for what can't be a name or URL, and StateError if there is an identity already or the folder
     can't be written; nothing is left behind then.
     """
-    for url in (*listen, *urls):
-        check_url(url)
+    check_urls(listen, urls)
     place, context = new_state(name, state)
     own_id = host_id() if node_id is None else node_id
     if any(file in place for file in ("mesh.json", "authority/current")):

@@ -6,8 +6,9 @@ import pytest
 
 from zmesh.errors import Cancelled, NotAllowed
 from zmesh.files.grants import Grant, Grants
-from zmesh.files.records import Kind, pack, record
+from zmesh.files.records import Kind, record
 from zmesh.files.session import GRANTED, READ, session
+from zmesh.remote import pack
 from zmesh.testing import Mesh
 
 

@@ -9,8 +9,9 @@ import pytest
 
 import zmesh
 from zmesh.errors import ConfigError, CopyFailed, NotAllowed, RemoteError
-from zmesh.files.records import Kind, pack, record
+from zmesh.files.records import Kind, record
 from zmesh.files.settings import FileSettings
+from zmesh.remote import pack
 from zmesh.testing import Mesh
 
 

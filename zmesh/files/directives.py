@@ -24,11 +24,12 @@ from zmesh.files.outbox import Outbox
 from zmesh.files.places import MAX_PATH, name_of, written
 from zmesh.files.progress import Progress, reason
 from zmesh.files.receiver import Receiver
-from zmesh.files.records import MAX_TEXT, Kind, RecordReader, pack, record, unpack
+from zmesh.files.records import MAX_TEXT, Kind, RecordReader, record
 from zmesh.files.sender import Sender
 from zmesh.files.session import GRANTED, session
 from zmesh.files.settings import FileSettings
 from zmesh.files.target import Rules, Target
+from zmesh.remote import pack, unpack
 from zmesh.runtime import ThreadPool, text_of
 from zmesh.serving import NodePlugin, Requesting, Work, directive
 

@@ -8,10 +8,10 @@ with WANT, and gets its content: CONTENT, any number of DATA and HOLE, and END w
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgpack
 
@@ -125,22 +125,6 @@ def position_of(body: bytes) -> tuple[int, int]:
         raise RemoteError("a record has no number and offset")
     index, offset = _SIGNED.unpack(body)
     return index, offset
-
-
-def pack(value: Mapping[str, Any]) -> bytes:
-    """A mapping as the body of a record."""
-    return bytes(msgpack.packb(value, use_bin_type=True))
-
-
-def unpack(body: bytes) -> dict[str, Any]:
-    """The mapping in the body of a record. Raises RemoteError."""
-    try:
-        value = msgpack.unpackb(body, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise RemoteError(f"a record is not msgpack: {error}") from None
-    if not isinstance(value, dict):
-        raise RemoteError("a record holds no table")
-    return value
 
 
 class Type(IntEnum):

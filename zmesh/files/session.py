@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from zmesh.errors import RemoteError, StreamClosed
-from zmesh.files.records import EndedEarly, Kind, RecordReader, pack, record
+from zmesh.files.records import EndedEarly, Kind, RecordReader, record
+from zmesh.remote import pack
 
 if TYPE_CHECKING:
     from zmesh.requests import ReplyStream

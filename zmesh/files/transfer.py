@@ -14,10 +14,11 @@ from zmesh.files.listing import Top
 from zmesh.files.places import Job, NodePath, Place, name_of
 from zmesh.files.progress import OnProgress, Progress, reason
 from zmesh.files.receiver import Receiver
-from zmesh.files.records import MAX_TEXT, EndedEarly, Kind, RecordReader, unpack
+from zmesh.files.records import MAX_TEXT, EndedEarly, Kind, RecordReader
 from zmesh.files.sender import Sender
 from zmesh.files.session import READ, WRITE, Waiting, session
 from zmesh.files.target import Rules, Target
+from zmesh.remote import unpack
 from zmesh.runtime import ThreadPool
 from zmesh.serving import OpenStream
 

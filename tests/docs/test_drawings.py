@@ -15,6 +15,7 @@ from zmesh.core.delivery.client_exchange import ClientState
 from zmesh.core.delivery.server import ServerState
 from zmesh.core.neighbours import State
 from zmesh.core.routing.destinations import Advertising, Starvation
+from zmesh.jobs.states import JobState
 
 DRAWINGS = Path(__file__).parents[2] / "docs/drawings"
 ARROW = re.compile(r"^(\w+) -> (\w+)", re.MULTILINE)
@@ -23,6 +24,7 @@ STATES: dict[str, list[Enum]] = {
     "client": [*ClientState],
     "server": [*ServerState],
     "route": [*Advertising, *Starvation],
+    "job": [*JobState],
 }
 VALUES = {"credentials", "durations", "limits", "message", "rtt", "timers"}
 """Modules of the core that one box of its drawing stands for."""

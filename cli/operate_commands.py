@@ -99,7 +99,7 @@ def trace(
     """Show the path to a node, hop by hop.
 
     Each node on the path is asked where it sends on, and is shown as soon as it has answered: the time that its answer
-    took, and the link to the next hop with its round-trip time, its cost and what waits for it. Then the way back, if
+    took, and the link to the next hop with its round-trip time, its cost and what waits for it. Then the path back, if
     it is another one. Exits with 3 if the path ends before the node, and says where and why.
     """
     from zmesh_cli.local_sockets import choose

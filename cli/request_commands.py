@@ -66,9 +66,9 @@ def ping(
 
     Prints a line for each answer, then how many were lost and how long they took. Exits with 0 if there was any answer.
 
-    Several nodes, or all, are pinged once, with a line for each: one that does not answer with the last node on the way
-    that does. It ends when all have answered or failed, and exits with 0 only if none is missing that did not leave by
-    itself.
+    Several nodes, or all, are pinged once, with a line for each: one that does not answer with the last node on the
+    path that does. It ends when all have answered or failed, and exits with 0 only if none is missing that did not
+    leave by itself.
     """
     from zmesh_cli.local_sockets import choose
     from zmesh_cli.ping import ping, single

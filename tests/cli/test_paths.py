@@ -1,4 +1,4 @@
-"""`zmesh trace` and `zmesh why`: the way to a node, and why it is that one."""
+"""`zmesh trace` and `zmesh why`: the path to a node, and why it is that one."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ def test_each_hop_is_shown_with_the_link_to_the_next(mesh: Any) -> None:
     for line, pattern in zip(
         shown,
         ["from hub to far", r" 1  hub  answers in [\d.]+ ms", link, r" 2  mid  answers in [\d.]+ ms", link,
-         r" 3  far  answers in [\d.]+ ms", "and back on the same way"],
+         r" 3  far  answers in [\d.]+ ms", "and back over the same path"],
         strict=True,
     ):  # fmt: skip
         assert re.fullmatch(pattern, line), line

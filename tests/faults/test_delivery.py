@@ -277,7 +277,7 @@ async def test_a_request_that_is_lost_on_the_way_names_the_last_node_that_it_rea
         mesh["near"].add_peer(proxy.url)
         await mesh.settle()
         proxy.swallow()
-        with pytest.raises(zmesh.TimedOut, match=r"from 'callee' within \S+ s; the last node on the way was 'near'"):
+        with pytest.raises(zmesh.TimedOut, match=r"from 'callee' within \S+ s; the last node on the path was 'near'"):
             await mesh["caller"].request("callee", "callee:give", "lost", timeout=0.5)
         assert not work.runs
 

@@ -36,7 +36,7 @@ class Answers:
 
 
 def both_ways(*path, back=None):
-    """The routes of nodes in a line, and those of the way back."""
+    """The routes of nodes in a line, and those of the path back."""
     back = back or path[::-1]
     there = {(one, path[-1]): next_ for one, next_ in itertools.pairwise(path)}
     return there | {(one, path[0]): next_ for one, next_ in itertools.pairwise(back)}
@@ -87,7 +87,7 @@ async def test_a_hop_without_a_route_ends_it_and_says_who_lost_it():
 @pytest.mark.parametrize(
     ("link", "text"),
     [
-        ({}, "'b' has no answer, though 'a' heard it 0 s ago: it is overloaded, or its way back is broken"),
+        ({}, "'b' has no answer, though 'a' heard it 0 s ago: it is overloaded, or its path back is broken"),
         ({"suspect": True}, "'b' has no answer: 'a' heard it 0 s ago, and its link is silent"),
         ({"queued_bytes": 7}, "'b' has no answer, though 'a' heard it 0 s ago, and 7 bytes wait for the link"),
     ],

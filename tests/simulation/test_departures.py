@@ -42,7 +42,7 @@ def test_a_command_hears_that_a_name_was_never_known_to_its_home(diamond: Simula
     outcome = diamond.nodes["cli"].send("egde")
     assert diamond.run_until(lambda: outcome.eof is not None, 10)
     assert outcome.eof is not None
-    text = "the last node on the way was 'home' (did you mean 'edge'?); 'egde' was never known to 'home'"
+    text = "the last node on the path was 'home' (did you mean 'edge'?); 'egde' was never known to 'home'"
     assert outcome.eof.error == f"no route to 'egde' after 5 s; {text}"
 
 

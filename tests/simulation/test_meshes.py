@@ -275,7 +275,7 @@ def test_an_error_names_the_last_node_that_the_request_reached() -> None:
         assert sim.run_until(lambda gone=gone: gone.eof is not None, 10)
         assert gone.eof is not None
         assert gone.eof.reason == "unreachable"
-        assert ("the last node on the way was 'a'" if leaf else "the request has not left 'a'") in gone.eof.error
+        assert ("the last node on the path was 'a'" if leaf else "the request has not left 'a'") in gone.eof.error
 
 
 def test_an_error_says_that_the_request_had_arrived_before_the_route_was_lost() -> None:

@@ -204,7 +204,7 @@ def _unreached(dial: DialStatus, node: str) -> Check:
         case DialFailure.REFUSED:
             remedy = f"start the node there: zmesh node --listen {url}; a firewall may refuse port {port}, too"
         case DialFailure.TIMED_OUT | DialFailure.NO_ROUTE:
-            remedy = f"at {node}: nc -vz {host} {port}; open port {port} in the firewalls on the way"
+            remedy = f"at {node}: nc -vz {host} {port}; open port {port} in the firewalls on the path"
         case DialFailure.ENCRYPTED | DialFailure.PLAINTEXT | DialFailure.WRONG_KEY | DialFailure.NOT_ADMITTED:
             remedy = "take the URL that 'zmesh node' prints there, with its ?key=, then: zmesh reload"
         case DialFailure.RESOURCES:

@@ -144,7 +144,7 @@ def mtu(found: Mapping[str, int]) -> Iterator[Check]:
     for where, size in sorted(found.items()):
         if size < LEAST_MTU:
             text = f"the path to {where} takes packets of {size} bytes only, so that large ones may be lost on it"
-            yield Check("mtu", False, text, f"ip link set dev INTERFACE mtu 1500 on the way; or: tracepath {where}")
+            yield Check("mtu", False, text, f"ip link set dev INTERFACE mtu 1500 on the path; or: tracepath {where}")
     if all(size >= LEAST_MTU for size in found.values()):
         sizes = ", ".join(map(str, sorted(set(found.values()))))
         yield Check("mtu", True, f"paths take packets of {sizes} bytes" if sizes else "no links over a network")

@@ -76,7 +76,7 @@ class PingResult(JsonForm):
     """What became of the ping to one node.
 
     An answer has `rtt` and `hops`, and `skew`: by how much the clock there is ahead, to half a round trip. Where none
-    came, `error` says why and `last_hop` is the last node on the way that answered. `left` is true of a node that had
+    came, `error` says why and `last_hop` is the last node on the path that answered. `left` is true of a node that had
     said goodbye.
     """
 

@@ -52,7 +52,7 @@ def text_of(report: Report, where: str, dialled: bool) -> str | None:
             later = f"; at the next start: {report.text}" if report.text else ""
             return f"settings changed: {report.detail or 'none yet'}{later}"
         case "route_changed":
-            return f"messages to {node} take another way"
+            return f"messages to {node} take another path"
         case "node_started" | "node_stopped" | "call_refused" | "job_changed" | "duplicate_id" | "id_taken":
             return report.detail
         case "certificate_expiring" | "certificate_renewed" | "trust_changed" | "loop_blocked":

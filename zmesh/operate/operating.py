@@ -99,7 +99,7 @@ class Operating(Requester):
     async def trace(
         self, node: str, at: str | None = None, *, timeout: float | None = HOP_TIMEOUT
     ) -> AsyncGenerator[TraceStep, None]:
-        """The hops from the node `at` to `node`, each as soon as it has answered, and then the way back if it differs.
+        """The hops from the node `at` to `node`, each as soon as it has answered, and then the path back if it differs.
 
         `timeout` in seconds is for each hop. How a trace fails is in its last step; nothing is raised for that.
         """

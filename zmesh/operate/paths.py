@@ -110,7 +110,7 @@ class TraceStep(JsonForm):
 
     `node` has answered within `reply`, round trip, and `hop` is its answer: where it sends on, None if it has not
     answered. `arrived` is true at the destination. `error` says how the trace ended where it did not get there. Steps
-    of the way back, which is shown where it differs, have `back` set.
+    of the path back, which is shown where it differs, have `back` set.
     """
 
     number: int

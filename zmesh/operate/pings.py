@@ -1,4 +1,4 @@
-"""Pings to many nodes: the answer of each, or why there is none and which node on the way was the last to answer."""
+"""Pings to many nodes: the answer of each, or why there is none and which node on the path was the last to answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _left(ago: float, by: str | None, reason: str) -> str:
 
 
 async def _last_hop(mesh: Operating, node: str, at: str | None, timeout: float | None) -> str | None:
-    """The last node on the way that answers."""
+    """The last node on the path that answers."""
     last = None
     try:
         async for step in mesh.trace(node, at, timeout=timeout):

@@ -1,8 +1,8 @@
-"""The path from one node to another, hop by hop, and the way back where that differs.
+"""The path from one node to another, hop by hop, and the path back where that differs.
 
 Each node on the path is asked for its next hop, as its FIB has it: nothing is concluded from the tables of another
 node. A next hop that was there before is a loop, and ends the trace, so it ends after as many steps as there are nodes;
-MAX_STEPS bounds it besides. The answer of a node comes by that node's own way back, which may be another one. So where
+MAX_STEPS bounds it besides. The answer of a node comes by that node's own path back, which may be another one. So where
 none comes, the last node that answered says whether it hears that neighbour.
 """
 
@@ -25,7 +25,7 @@ Ask = Callable[[str, str, str], Awaitable[Hop]]
 
 
 async def trace(ask: Ask, origin: str, destination: str) -> AsyncIterator[TraceStep]:
-    """The steps of a trace, as they come; the last one has `arrived` or an `error`, then come those of the way back."""
+    """The steps of a trace as they come; the last one has `arrived` or an `error`, then come those of the path back."""
     path: list[TraceStep] = []
     node = origin
     while True:
@@ -62,7 +62,7 @@ async def _step(ask: Ask, node: str, destination: str, origin: str, path: list[T
 
 
 async def _way_back(ask: Ask, origin: str, destination: str, path: list[TraceStep]) -> AsyncIterator[TraceStep]:
-    """The steps of the way back, if it is not the same one."""
+    """The steps of the path back, if it is not the same one."""
     names = [step.node for step in path]
     backs = [step.hop.back if step.hop is not None else None for step in path]
     if backs[1:] == names[:-1]:
@@ -105,7 +105,7 @@ def _no_answer(node: str, error: MeshError, before: Hop | None) -> str:
     if before.suspect:
         return f"{node!r} has no answer: {heard}, and its link is silent"
     queue = f", and {before.queued_bytes} bytes wait for the link" if before.queued_bytes else ""
-    return f"{node!r} has no answer, though {heard}{queue}: it is overloaded, or its way back is broken"
+    return f"{node!r} has no answer, though {heard}{queue}: it is overloaded, or its path back is broken"
 
 
 def _no_route(node: str, destination: str, hop: Hop) -> str:

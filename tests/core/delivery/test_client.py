@@ -267,7 +267,7 @@ def test_a_discovery_that_comes_back_counts_as_no_route(undiscovered):
     (report,) = undiscovered.done()
     assert (report.event, report.near, report.settled) == ("unreachable", ("bb",), 9.0)
     (ending,) = deliveries(undiscovered.tick(1.1 + ROUTE_TIMEOUT))
-    assert ending.eof.error == "no route to 'b' after 30.1 s; the last node on the way was 'm' (did you mean 'bb'?)"
+    assert ending.eof.error == "no route to 'b' after 30.1 s; the last node on the path was 'm' (did you mean 'bb'?)"
 
 
 def test_a_request_that_came_back_from_a_former_incarnation_goes_to_the_next(undiscovered):

@@ -194,7 +194,8 @@ def test_an_error_names_the_last_node_on_the_path_and_what_it_knows(side, near, 
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
     assert deliveries(effects) == [
         final(
-            "unreachable", f"no route to 'b' after 31 s, none for the last 30 s; the last node on the way was 'm'{text}"
+            "unreachable",
+            f"no route to 'b' after 31 s, none for the last 30 s; the last node on the path was 'm'{text}",
         )
     ]
 
@@ -205,7 +206,7 @@ def test_an_error_without_an_unreachable_names_the_neighbour_the_request_was_sen
     assert deliveries(side.tick(2.0)) == [
         final(
             "timed_out",
-            "no final reply from 'b' within 2 s; the last node on the way was 'm'; it was sent 2 times without an ack",
+            "no final reply from 'b' within 2 s; the last node on the path was 'm'; it was sent 2 times without an ack",
         )
     ]
     side.call()
@@ -214,7 +215,7 @@ def test_an_error_without_an_unreachable_names_the_neighbour_the_request_was_sen
     assert (
         final(
             "unreachable",
-            "no route to 'b' after 33 s, none for the last 30 s; the last node on the way was 'm'; a hint about b",
+            "no route to 'b' after 33 s, none for the last 30 s; the last node on the path was 'm'; a hint about b",
         )
         in effects
     )
@@ -230,7 +231,7 @@ def test_the_neighbour_that_an_error_names_is_that_of_the_last_route(side):
     assert deliveries(side.tick(9.0)) == [
         final(
             "timed_out",
-            "no route to 'b' after 9 s, none for the last 7 s; the last node on the way was 'n'; a hint about b",
+            "no route to 'b' after 9 s, none for the last 7 s; the last node on the path was 'n'; a hint about b",
         )
     ]
 
@@ -339,7 +340,7 @@ def test_a_timeout_says_that_the_server_has_stopped_reading(side):
 def test_a_timeout_names_the_congestion_window_that_the_payload_waits_for(side):
     side.call(bytes(2_000_000), timeout=5.0, id=OTHER)
     side.call(bytes(2_000_000), timeout=0.05)
-    assert timed_out(side, 0.05).endswith("; the rest of the payload waits for what is on the way to 'b'")
+    assert timed_out(side, 0.05).endswith("; the rest of the payload waits for what is in flight to 'b'")
 
 
 def test_a_timeout_counts_the_copies_that_were_sent_without_an_ack(side):
@@ -385,7 +386,7 @@ def test_what_a_forwarder_knows_is_part_of_the_error_and_of_the_report(side):
     assert report.text == "'b' was never known to 'm'"
     effects = [effect for _, effect in side.run(1.0, 1.0 + ROUTE_TIMEOUT)]
     text = (
-        "no route to 'b' after 31 s, none for the last 30 s; the last node on the way was 'm'; "
+        "no route to 'b' after 31 s, none for the last 30 s; the last node on the path was 'm'; "
         "'b' was never known to 'm'"
     )
     assert deliveries(effects) == [final("unreachable", text)]

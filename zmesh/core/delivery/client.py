@@ -234,7 +234,7 @@ class Client:
                 self._sender.wake_after(exchange, FIRST_PROBE_DELAY, now)
 
     def on_held(self, message_id: MessageId, note: wire.Unreachable) -> None:
-        """The event loop of a node on the way, or of the server, is blocked, or the work waits to begin: kept for the
+        """The event loop of a node on the path, or of the server, is blocked, or the work waits to begin: kept for the
         text of an error."""
         self._exchanges[message_id].last_note = note
 
@@ -398,13 +398,13 @@ class Client:
             return f"; the request had reached {exchange.address!r}"
         if note is not None and note.at != here and note.reason not in wire.HELD:
             likely = f" (did you mean {note.near[0]!r}?)" if note.near else ""
-            return f"; the last node on the way was {note.at!r}{likely}"
+            return f"; the last node on the path was {note.at!r}{likely}"
         if not exchange.outbound.next:
             return f"; the request has not left {here!r}"
         neighbour = self._forwarding.neighbour(exchange.link) if exchange.link is not None else None
         if neighbour in (None, exchange.address.partition("@")[0]):
             return f"; nothing was heard of the request since it left {here!r}"
-        return f"; the last node on the way was {neighbour!r}"
+        return f"; the last node on the path was {neighbour!r}"
 
     def _obstacle(self, exchange: ClientExchange) -> str:
         """What holds the request back, as far as it is known here, for the text of an error."""
@@ -421,7 +421,7 @@ class Client:
         if outbound.is_flow_blocked:
             return f"; {exchange.address!r} has stopped reading the payload, and its window is full"
         if exchange.peer.path.is_waiting(exchange):
-            return f"; the rest of the payload waits for what is on the way to {exchange.address!r}"
+            return f"; the rest of the payload waits for what is in flight to {exchange.address!r}"
         sent = max((chunk.transmissions for chunk in outbound.unacked.values()), default=0)
         if sent > 1:
             return f"; it was sent {sent} times without an ack"

@@ -30,7 +30,7 @@ class Copy:
 
 
 def nodes_in(places: Sequence[str]) -> list[str]:
-    """The nodes that places name, the last one first. Raises Failure for what is no place."""
+    """The nodes that places name, the last one first. Raises Failure for a malformed place."""
     try:
         found = [each.node for each in map(NodePath.parse, places) if isinstance(each, NodePath)]
     except ConfigError as error:

@@ -37,7 +37,7 @@ class Order:
 
 
 def named(text: str) -> JobId:
-    """The id of a job. Raises Failure for what is none."""
+    """The id of a job. Raises Failure for a malformed one."""
     try:
         return JobId.of(text)
     except ConfigError as error:

@@ -34,7 +34,7 @@ class Connectivity:
         """The URLs that the node listens on."""
 
     def check(self, url: str, *, dialled: bool = False) -> None:
-        """Raises AddressError for what is no URL of a node, or may not be listened on or dialled, and TypeError."""
+        """Raises AddressError for a malformed URL, or one that may not be listened on or dialled, and TypeError."""
         check_url(url)
         target = parse_url(url)
         self._security.to_dial(target) if dialled else self._security.to_listen(target)

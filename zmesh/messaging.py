@@ -246,7 +246,7 @@ class Messaging(Requester):
         """Stop the work for this message id at `node`, whichever node sent it; True once it has ended.
 
         False if no such work runs there. `message_id` is that of the request, or the number that a ping lists. Raises
-        TimedOut if the work does not end in time, Unreachable, and ConfigError for what is no id.
+        TimedOut if the work does not end in time, Unreachable, and ConfigError for a malformed id.
         """
         named = check_message_id(message_id)
         payload = await self.request(node, serving.CANCEL, {"message_id": named}, timeout=timeout)

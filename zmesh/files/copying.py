@@ -66,7 +66,7 @@ class Files(Requester):
 
         The nodes must allow `file:read` and `file:write`. From one node to another files travel without passing through
         this one. Raises CopyFailed if anything was not copied, when all else
-        was; NotAllowed; ConfigError for what is no place; and as `stream` does. Options are those of CopyOptions.
+        was; NotAllowed; ConfigError for a malformed place; and as `stream` does. Options are those of CopyOptions.
         """
         return await self._copied(sources, destination, None, **options)
 
@@ -106,7 +106,8 @@ class Files(Requester):
         """Copy files to the same path of many nodes; iterate over what this returns for an Outcome of each.
 
         `nodes` are ids, or a target as `nodes` takes. What goes wrong at one is in its Outcome, and keeps none of the
-        others waiting. Options are those of CopyManyOptions. Raises ConfigError for what is no place, target or number.
+        others waiting. Options are those of CopyManyOptions. Raises ConfigError for a place, target or number that is
+        malformed.
         """
         from zmesh.files.copy_outcomes import CopyOutcomes  # here: few programs copy files
         from zmesh.files.places import NodePath

@@ -18,7 +18,7 @@ MAX_PATH = 4096
 class NodePath:
     """A path at a node; one that is relative starts in the home of the node's user.
 
-    Raises ConfigError for what is no node id, or no path.
+    Raises ConfigError for a malformed node id or path.
     """
 
     node: str

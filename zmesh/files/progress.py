@@ -61,7 +61,7 @@ class Progress:
         return {name: int(getattr(self, name)) for name in COUNTS}
 
     def take(self, counts: Mapping[str, Any]) -> None:
-        """Take the numbers of another node. Raises ValueError for what is none."""
+        """Take the numbers of another node. Raises ValueError for a malformed one."""
         for name in COUNTS:
             value = counts.get(name)
             if not isinstance(value, int) or not 0 <= value < 1 << 63:

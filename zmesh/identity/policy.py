@@ -51,7 +51,7 @@ class Policy:
     __slots__ = ("_rules",)
 
     def __init__(self, allow: Mapping[str, Iterable[str] | str] | None = None) -> None:
-        """`allow`: subjects by pattern. Raises ConfigError for what is no pattern or no subject."""
+        """`allow`: subjects by pattern. Raises ConfigError for a malformed pattern or subject."""
         self._rules: dict[str, frozenset[str]] = {}
         for pattern, subjects in (allow or {}).items():
             self._rules[_checked_pattern(pattern)] = _checked_subjects(pattern, subjects)

@@ -83,7 +83,7 @@ class Revocation:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Read a revocation. Raises TrustError for what is none, or is badly signed."""
+        """Read a revocation. Raises TrustError if it is malformed or badly signed."""
         if len(data) > MAX_REVOCATION:
             raise TrustError("signature", f"a revocation of {len(data)} bytes, where {MAX_REVOCATION} are allowed")
         try:
@@ -124,7 +124,7 @@ class Endorsement:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Read an endorsement. Raises TrustError for what is none, or is badly signed."""
+        """Read an endorsement. Raises TrustError if it is malformed or badly signed."""
         if len(data) > MAX_ENDORSEMENT:
             raise TrustError("signature", f"an endorsement of {len(data)} bytes, where {MAX_ENDORSEMENT} are allowed")
         try:

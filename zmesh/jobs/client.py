@@ -87,7 +87,7 @@ class Jobs(Requester):
     def job(self, id: str) -> Job:
         """The job of that id, such as `edge-7/3f9a8b0c4d5e6f70`, or the first digits of its number.
 
-        Nothing is asked before one of its methods is called. Raises ConfigError for what is no id.
+        Nothing is asked before one of its methods is called. Raises ConfigError for a malformed id.
         """
         from zmesh.jobs.job import Job
 
@@ -105,7 +105,7 @@ class Jobs(Requester):
     ) -> list[JobStatus]:
         """The jobs that a node keeps, the newest first: those of this node, or of all who may be seen.
 
-        Raises ConfigError for what is no state, and as `request` does.
+        Raises ConfigError for an unknown state, and as `request` does.
         """
         from zmesh.jobs.states import JobState, JobStatus
 

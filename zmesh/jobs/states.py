@@ -159,7 +159,7 @@ class JobStatus(NamedTuple):
 
     @classmethod
     def from_json(cls, node: str, value: object) -> Self:
-        """The status in an answer of `node`. Raises RemoteError for what is none."""
+        """The status in an answer of `node`. Raises RemoteError for a malformed one."""
         try:
             if not isinstance(value, Mapping):
                 raise TypeError(f"a status is a table, not {type(value).__name__}")

@@ -85,7 +85,7 @@ class BundleWriter:
 
 
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """The bundle in a file. Raises ValueError for what is none, and OSError."""
+    """The bundle in a file. Raises ValueError for a malformed one, and OSError."""
     reports, summary = {}, None
     try:
         for name, text in _entries(path):

@@ -241,7 +241,7 @@ def _batches(events: list[NodeEvent]) -> Iterable[list[NodeEvent]]:
 
 
 def _asked(asked: object) -> tuple[float, int | None, bool]:
-    """From when on, how many at most, and whether to follow. Raises RemoteError for what is none of these."""
+    """From when on, how many at most, and whether to follow. Raises RemoteError for malformed ones."""
     if not isinstance(asked, dict):
         raise RemoteError(f'{EVENTS} takes an object such as {{"since": 1796123559.0, "last": 50, "follow": true}}')
     since, last, follow = asked.get("since"), asked.get("last"), asked.get("follow", False)

@@ -121,7 +121,7 @@ class Operating(Requester):
         """Ping all nodes of a target, such as `*` or `tag:gpu`; iterate over the result for a PingResult of each.
 
         The nodes are those that the node `at` knows. It ends when all have answered or failed. `timeout` in seconds is
-        for each. Raises ConfigError for what is no target.
+        for each. Raises ConfigError for a malformed target.
         """
         from zmesh.operate.bounded import Bounded
         from zmesh.operate.pings import ping

@@ -72,7 +72,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How many at a time, and when to end. Raises ConfigError for what is no number of nodes or seconds.
+    """How many at a time, and when to end. Raises ConfigError for a malformed number of nodes or seconds.
 
     A node that can't be reached waits for its route beside the `max_parallel` others; with canaries and `stop_after`
     it is one of them, because it decides whether the next may be started.

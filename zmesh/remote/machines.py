@@ -133,7 +133,7 @@ class Machines(requests.Requester):
         `nodes` are ids, or a target as `nodes` takes. What goes wrong at one is in its Outcome, and keeps none of the
         others waiting. Options are those of FleetOptions, and of RunOptions for each node.
 
-        Raises ConfigError for what is no target or number, and ValueError for stdin that can be read only once.
+        Raises ConfigError for a malformed target or number, and ValueError for stdin that can be read only once.
         """
         from zmesh.remote import fleet  # here: few programs run commands
         from zmesh.remote.remote_process import start_record
@@ -141,7 +141,7 @@ class Machines(requests.Requester):
         shared: dict[str, Any] = dict(options)
         rules, on_output = fleet.rules_in(shared)
         stdin = requests.repeatable(shared.pop("stdin", None))
-        start_record(command)  # raises for what is no command
+        start_record(command)  # raises for a malformed command
         ids = self._ids(nodes)
 
         def start(node: str) -> Starting:

@@ -36,7 +36,7 @@ def start_record(
     terminal: tuple[int, int] | None = None,
     merged: bool = False,
 ) -> bytes:
-    """The START record of a command. Raises TypeError and ValueError for what is no command."""
+    """The START record of a command. Raises TypeError and ValueError for a malformed command."""
     if isinstance(command, (str, bytes)) or not isinstance(command, Sequence):
         raise TypeError(f"a command is a list of its words, such as ['uname', '-a'], not {type(command).__name__}")
     words = [os.fsencode(word) for word in command]

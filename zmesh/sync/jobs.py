@@ -108,7 +108,7 @@ class Jobs(BlockingNode):
         return self._blocking(self._do(lambda: self._mesh.submit(node, work, payload, **options)))
 
     def job(self, id: str) -> Job:
-        """The job of that id. Raises ConfigError for what is no id."""
+        """The job of that id. Raises ConfigError for a malformed id."""
         return self._blocking(self._mesh.job(id))
 
     def jobs(

@@ -356,7 +356,7 @@ def _descriptor(frame: Any) -> int:
 def _hosts(target: Target, resolver: Resolver) -> list[Address]:
     """The addresses to listen on, of which the first that this machine has is taken; IPv4 first. Blocking.
 
-    None for what is no TCP address, and for the name of an interface, such as eth0, which ZeroMQ knows.
+    None for other addresses, and for the name of an interface, such as eth0, which ZeroMQ knows.
     """
     if not target.endpoint.startswith("tcp:"):
         return []

@@ -170,7 +170,7 @@ class Resolver:
     def _look_up(self, host: str, lookup: _Lookup) -> None:
         try:
             addresses, error = self._resolve(host), None
-        except Exception as raised:  # noqa: BLE001  # OSError, and ValueError for what is no name; none may be lost
+        except Exception as raised:  # noqa: BLE001  # OSError, and ValueError for a malformed name; none may be lost
             addresses, error = (), raised
         with self._lock:
             lookup.addresses, lookup.error, lookup.ended = addresses, error, time.monotonic()

@@ -137,7 +137,7 @@ def finish_offline(
 
     For the latter, `authorities` has the lines of the public keys to trust. A newer certificate for the key of the
     identity that is there takes the place of its certificate. Raises StateError if the key was not made
-    here, TrustError for a certificate that is not believed, ConfigError for what is no such file.
+    here, TrustError for a certificate that is not believed, ConfigError for a malformed file.
     """
     check_urls(listen, (*peers, *urls))
     signed = _read_signed(text, authorities)

@@ -78,7 +78,7 @@ def is_service(name: object) -> bool:
 
 
 def check_service(name: object) -> str:
-    """The name of a service. Raises ConfigError for what is none."""
+    """The name of a service. Raises ConfigError for a malformed one."""
     if not isinstance(name, str) or not is_service(name):
         raise ConfigError(
             f"{shown(name)} can't be the name of a service: it has 1 to 63 of a-z, 0-9 and '-', a letter among them, "

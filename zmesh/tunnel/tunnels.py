@@ -56,7 +56,7 @@ class Tunnels(Requester):
         `on_error`, a function, is given why a connection has come to nothing. `route_timeout` is how long one may be
         without a route, in seconds. Past `max_connections` at a time, one more is reset.
 
-        Raises ConfigError for what is no address, and when it is opened for one that can't be listened on.
+        Raises ConfigError for a malformed address, and when it is opened for one that can't be listened on.
         """
         from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
         from zmesh.tunnel.forward import Forward  # here: few programs make connections

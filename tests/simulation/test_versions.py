@@ -53,6 +53,21 @@ def test_nodes_of_another_range_interoperate_at_both_ends_and_in_between(lowest,
                 assert record.extensions == {UNKNOWN: CONTENT}
 
 
+def test_a_reason_that_is_not_known_ends_nothing_and_changes_no_route():
+    """A forwarder of a later version sends one for each chunk."""
+    sim = Simulator(seed=4)
+    sim.add("a", "c")
+    put(sim, OtherRange, "b", 2, 3)
+    sim.connect("a", "b")
+    sim.connect("b", "c")
+    assert sim.settle()
+    a = sim.nodes["a"]
+    asked = [a.send("c", bytes(200_000)), a.send("c", b"small")]
+    assert sim.run_until(lambda: all(outcome.eof is not None for outcome in asked), 20)
+    assert [outcome.eof.reason for outcome in asked] == ["", ""]
+    assert [report for report in a.reports if report.event == "unreachable"] == []
+
+
 def test_digests_agree_about_extensions_that_only_their_sender_knows():
     sim = Simulator()
     sim.add("a", "c")

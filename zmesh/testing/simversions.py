@@ -26,6 +26,8 @@ UNKNOWN = wire.CRITICAL - 1
 """An extension that this version ignores; one more, and it refuses the message."""
 
 CONTENT = b"of another version"
+REASON = "thinks_about_it"
+"""A reason of UNREACHABLEs that this version does not know."""
 RANGES = ((2, 3), (1, 2), (2, 200))
 """The lowest and the highest version of nodes that can speak with this one."""
 
@@ -81,7 +83,17 @@ class OtherRange(SimNode):
                 flags = chunk.flags | wire.FLAG_EXTENDED
                 head = wire.encode_chunk(*chunk._replace(flags=flags, extensions=extended))
                 frames = wire.encode_packet(Kind.CHUNK, packet.destination, packet.source, head, packet.body)
+            case Kind.CHUNK if not packet.sealed and packet.host != self.id:
+                self._hold(packet)
         return super().transmit(link, frames)
+
+    def _hold(self, packet: Packet) -> None:
+        """Have the source of a chunk that is passed on know of something that only this version has a reason for."""
+        back = self.engine.routing.route(NodeId(wire.host_of(packet.source)))
+        if back is not None:
+            note = wire.Unreachable(Kind.CHUNK, REASON, self.id, packet.destination, (), 0.0)
+            head = wire.encode(note)
+            super().transmit(back.link, wire.encode_packet(Kind.UNREACHABLE, packet.source, self.id, head, packet.head))
 
     def receive(self, link: LinkId, frames: Frames) -> None:
         """Take frames in, with this node's own record as its engine knows it."""

@@ -69,7 +69,7 @@ def test_a_request_without_time_ends_at_once(side):
     assert end.eof.reason == "timed_out"
 
 
-@pytest.mark.parametrize("reason", ["queued", "blocked"])
+@pytest.mark.parametrize("reason", ["queued", "blocked", "of_a_later_version"])
 def test_the_answer_to_a_probe_is_in_the_error_and_changes_no_route(side, reason):
     side.call(timeout=8.0)
     side.on_ack(1)
@@ -81,6 +81,15 @@ def test_the_answer_to_a_probe_is_in_the_error_and_changes_no_route(side, reason
     (end,) = deliveries(side.tick(8.0))
     assert end.eof.reason == "timed_out"
     assert end.eof.error == f"no final reply from 'b' within 8 s; the request had reached 'b'; {TEXT}"
+
+
+def test_a_chunk_that_is_said_to_wait_for_a_reason_of_a_later_version_is_not_lost(side):
+    side.call(timeout=8.0)
+    note = wire.Unreachable(Kind.CHUNK, "of_a_later_version", "m", "b", (), 0.0)
+    side.delivery.on_returned(REQUEST, 0, note, 0.0)
+    assert side.done() == []
+    assert not side.delivery.is_lost(ID)
+    assert side.delivery.obstacle(ID, 1.0).endswith("; node 'm': of_a_later_version")
 
 
 def test_work_that_has_begun_before_the_next_probe_is_not_said_to_wait(side):

@@ -234,8 +234,8 @@ class Client:
                 self._sender.wake_after(exchange, FIRST_PROBE_DELAY, now)
 
     def on_held(self, message_id: MessageId, note: wire.Unreachable) -> None:
-        """The event loop of a node on the path, or of the server, is blocked, or the work waits to begin: kept for the
-        text of an error."""
+        """The event loop of a node on the path, or of the server, is blocked, the work waits to begin, or whatever a
+        later version says: kept for the text of an error."""
         self._exchanges[message_id].last_note = note
 
     def on_restart(self, message_id: MessageId, now: float) -> None:
@@ -396,7 +396,7 @@ class Client:
         note, here = exchange.last_note, self._forwarding.node
         if self._has_arrived(exchange):
             return f"; the request had reached {exchange.address!r}"
-        if note is not None and note.at != here and note.reason not in wire.HELD:
+        if note is not None and note.at != here and not note.is_held:
             likely = f" (did you mean {note.near[0]!r}?)" if note.near else ""
             return f"; the last node on the path was {note.at!r}{likely}"
         if not exchange.outbound.next:
@@ -409,8 +409,8 @@ class Client:
     def _obstacle(self, exchange: ClientExchange) -> str:
         """What holds the request back, as far as it is known here, for the text of an error."""
         note, outbound, forwarding = exchange.last_note, exchange.outbound, self._forwarding
-        if note is not None and note.reason in wire.HELD:
-            return f"; {note.text}"
+        if note is not None and note.is_held:
+            return f"; {note.obstacle}"
         if blocked := forwarding.describe_block(exchange.address):
             return f"; {blocked}"
         if outbound.is_finished:

@@ -213,7 +213,7 @@ class Delivery:
     def on_returned(self, stream: Stream, sequence: int, note: wire.Unreachable, now: float) -> None:
         """A chunk of this stream came back: a forwarder had no route, or its queue was full."""
         exchange = self._get(stream)
-        if exchange is not None and note.reason in wire.HELD:
+        if exchange is not None and note.is_held:
             self.on_unreachable(stream, note, now)
         elif exchange is not None:
             refused = note.reason == "full"
@@ -226,7 +226,7 @@ class Delivery:
         exchange = self._get(stream)
         if exchange is None or exchange.address != note.destination:  # it is over, or its leaf has moved
             return
-        if note.reason in wire.HELD:  # it was passed on, or has arrived
+        if note.is_held:  # it was passed on, or has arrived
             if stream.request:
                 self.client.on_held(stream.message_id, note)
         else:

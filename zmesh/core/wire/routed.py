@@ -300,8 +300,10 @@ def decode_cancel(head: bytes) -> Cancel:
     return Cancel(MessageId(message_id), request == 1, request_number, lowest_outstanding, incarnation, target, code)
 
 
-HELD = frozenset({"blocked", "queued"})
-"""The reasons of UNREACHABLEs about frames that were not lost: something holds the request back."""
+LOST = frozenset({"no_route", "left", "gone", "restarted", "no_key", "not_trusted", "no_grants", "full"})
+"""The reasons of UNREACHABLEs about lost frames. With any other, also one of a later version, the frame was passed
+on or has arrived, and something holds the request back.
+"""
 
 
 class Unreachable(NamedTuple):
@@ -317,6 +319,16 @@ class Unreachable(NamedTuple):
     near: tuple[NodeId, ...]
     settled: float
     text: str = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the frame was not lost, and no route has changed."""
+        return self.reason not in LOST
+
+    @property
+    def obstacle(self) -> str:
+        """What holds the request back, for the text of an error."""
+        return self.text or f"node {self.at!r}: {self.reason}"
 
 
 class Expired(NamedTuple):

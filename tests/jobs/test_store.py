@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -305,3 +306,55 @@ def _fill(path: Path) -> None:
     with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
             pass
+
+
+async def test_where_a_damaged_database_can_not_be_kept_aside_its_users_learn_that_and_can_try_again(
+    opened: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread goes on; an operation that it does not answer would be waited for in vain."""
+    store = await opened()
+    os.unlink(store.path)  # as if it was replaced
+
+    def refuse(source: str, target: str) -> None:
+        raise OSError(30, "read-only file system")
+
+    store.path.write_bytes(b"another file" * 1000)
+    monkeypatch.setattr(os, "replace", refuse)
+    async with asyncio.timeout(60):
+        with pytest.raises(StoreError, match="can't be used: read-only file system"):
+            await store.write(stored)
+        monkeypatch.undo()
+        await store.write(stored)
+
+
+async def test_what_comes_after_an_end_of_the_thread_that_nobody_asked_for_is_refused(
+    opened: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(self: Store, operations: object) -> None:
+        raise SystemExit
+
+    store = await opened()
+    monkeypatch.setattr(Store, "_perform", end)
+    monkeypatch.setattr(threading, "excepthook", lambda failure: None)
+    waiting = [asyncio.ensure_future(store.read(lambda database: None)) for _ in range(2)]
+    async with asyncio.timeout(60):
+        for each in (*waiting, store.read(lambda database: None)):
+            with pytest.raises(StoreError, match="are closed"):
+                await each
+        assert store._thread is not None
+        await asyncio.to_thread(store._thread.join)
+
+
+async def test_where_no_thread_can_be_started_the_database_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = Store(tmp_path, "edge", 64 * MIB)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(StoreError, match="the jobs of node 'edge' can't be used: can't start new thread"):
+        await store.open()
+    monkeypatch.undo()
+    async with asyncio.timeout(60):
+        await store.close()

@@ -26,6 +26,7 @@ from zmesh.errors import ConfigError, MeshError
 from zmesh.jobs import processes
 from zmesh.jobs.database import Database
 from zmesh.jobs.lease import ENDED, Claim, TakenOver, file_of, holders_in, name_holders
+from zmesh.runtime import close_in_child, closing, describe
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,8 @@ class Store:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
         """Done when the thread has closed the database."""
+        self._over = False
+        """Whether the thread takes no more."""
         self._lock = -1
         self._database: Database | None = None
         self._file = ""
@@ -109,8 +112,13 @@ class Store:
         """Open the database, and keep other processes out. Raises ConfigError if that can't be done."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        self._thread = threading.Thread(target=self._work, name="zmesh-jobs", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._work, name="zmesh-jobs", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._ended = None
+            raise StoreError(Trouble.OTHER, f"the jobs of node {self._node_id!r} can't be used: {error}") from None
+        self._thread = thread
         with ExitStack() as undo:
             undo.callback(self.close_now)
             await self._submit(lambda database: None, writes=False, vital=False)
@@ -129,9 +137,11 @@ class Store:
 
     async def _submit(self, function: Callable[[Database], T], *, writes: bool, vital: bool) -> T:
         if self._loop is None or self._thread is None:
-            raise StoreError(Trouble.OTHER, "the jobs of this node are closed")
+            raise self._closed()
         future: asyncio.Future[T] = self._loop.create_future()
         self._operations.put(_Operation(function, future, writes, vital))
+        if self._over:  # the thread may have ended before it could take that
+            self._refuse_the_rest()
         return await future
 
     async def close(self) -> None:
@@ -161,11 +171,32 @@ class Store:
                 going = None not in group
                 operations = [each for each in group if each is not None]
                 if operations:
-                    self._perform(operations)
+                    with ExitStack() as unless_done:
+                        unless_done.callback(self._refuse, operations)
+                        self._perform(operations)
+                        unless_done.pop_all()
         finally:
-            self._release()
-            assert ended is not None
-            self._settle([partial(_succeed, ended, None)])
+            with ExitStack() as steps:
+                assert ended is not None
+                steps.callback(self._settle, [partial(_succeed, ended, None)])
+                steps.callback(self._refuse_the_rest)
+                self._release()
+
+    def _refuse_the_rest(self) -> None:
+        """What comes after the end, or has come before an end that nobody asked for, is not waited for in vain."""
+        self._over = True
+        with suppress(queue.Empty):
+            while True:
+                operation = self._operations.get_nowait()
+                if operation is not None:
+                    self._fail(operation, self._closed())
+
+    def _refuse(self, operations: list[_Operation]) -> None:
+        for each in operations:
+            self._fail(each, self._closed())
+
+    def _closed(self) -> StoreError:
+        return StoreError(Trouble.OTHER, f"the jobs of node {self._node_id!r} are closed")
 
     def _release(self) -> None:
         if self._database is not None:
@@ -176,6 +207,7 @@ class Store:
                 self._database.close()
             self._database = None
         if self._lock >= 0:
+            closing(self._lock)
             os.close(self._lock)
             self._lock = -1
 
@@ -185,7 +217,7 @@ class Store:
         except (sqlite3.Error, OSError, ConfigError) as error:
             failure = error if isinstance(error, ConfigError) else self._described(error)
             if isinstance(error, _Replaced):
-                self._set_aside(str(error))
+                failure = self._try_to_set_aside(str(error)) or failure
             for each in operations:
                 self._fail(each, failure)
             return
@@ -234,7 +266,7 @@ class Store:
             elif isinstance(error, (sqlite3.Error, OSError)):
                 described = self._described(error)
                 if described.trouble is Trouble.DAMAGED:
-                    self._set_aside(str(error))
+                    described = self._try_to_set_aside(str(error)) or described
                 elif described.trouble is Trouble.FULL and may_free and self._free_reserve():
                     continue
                 elif described.trouble is Trouble.TAKEN:
@@ -312,6 +344,7 @@ class Store:
                 "([jobs] folder, or another identity)"
             ) from None
         self._lock = descriptor
+        close_in_child(descriptor)  # which would hold the lock for as long as it runs
 
     def _set_aside(self, why: str) -> None:
         """Move a damaged database out of the way."""
@@ -331,6 +364,14 @@ class Store:
         assert self._loop is not None
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._on_damage, aside)
+
+    def _try_to_set_aside(self, why: str) -> StoreError | None:
+        """Move a damaged database out of the way; what keeps that from being done, with which it is tried again."""
+        try:
+            self._set_aside(why)
+        except OSError as error:
+            return self._described(error)
+        return None
 
     # -- a full disk ---------------------------------------------------------------------------------------------
 
@@ -408,4 +449,4 @@ def _succeed(future: asyncio.Future[Any], value: Any) -> None:
 def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
         fits = isinstance(error, Exception) and not isinstance(error, StopIteration)
-        future.set_exception(error if fits else RuntimeError(repr(error)))
+        future.set_exception(error if fits else RuntimeError(describe(error)))

@@ -6,6 +6,7 @@ hung up on and counted. So scrapers cost a node a bounded share of its time, wha
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import socket
@@ -18,6 +19,7 @@ from typing import Any, TextIO, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from zmesh.core.limits import Rate, TokenBucket
+from zmesh.runtime import close_in_child
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ SCRAPES = Rate(10, 20)
 SCRAPE_WITHIN = 5.0
 """Seconds that one may take."""
 LOOK_EVERY = 0.5
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What accepting a connection fails with where the process or the machine has nothing left."""
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -55,7 +59,9 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         self._open: dict[Any, float] = {}
         self._rate = TokenBucket(SCRAPES, time.monotonic())
         self._scrapes = scrapes
+        self._ending = threading.Event()
         super().__init__(address, _Handler)
+        close_in_child(self.socket)
         self.set_app(app)
 
     def server_bind(self) -> None:
@@ -63,6 +69,24 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
         self.setup_environ()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection. Where nothing is left to do that with, it waits for a moment, and so does the thread,
+        as the socket stays readable."""
+        try:
+            connection, where = super().get_request()
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                self._scrapes["refused"] += 1
+                self._ending.wait(LOOK_EVERY)
+            raise
+        close_in_child(connection)
+        return connection, where
+
+    def shutdown(self) -> None:
+        """End `serve_forever`."""
+        self._ending.set()
+        super().shutdown()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether a connection is served."""

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from zmesh.errors import NodeOverloaded, NotAllowed, RemoteError
 from zmesh.remote.process import STDOUT, CommandLine, NotStarted, Process, Processes
@@ -94,6 +94,9 @@ class Exec:
                 except NotStarted as error:
                     yield record(Kind.NOT_STARTED, _why_not(error, line))
                     return
+                except OSError as error:
+                    reason = os.strerror(error.errno or 0).lower()
+                    raise NodeOverloaded(f"the node has nothing left to run commands with: {reason}") from None
                 running = _Running(work, line, process, _shorter(request.seconds, settings.max_seconds))
                 async with aclosing(running.replies(records)) as replies:
                     async for reply in replies:
@@ -233,20 +236,13 @@ class _Resolver:
         if request.user is not None and not settings.allows_user(request.user):
             raise NotAllowed(f"[run] users does not let a client run commands as {request.user!r} here")
         threads = ThreadPool(1, "zmesh-users")
-        try:  # in a thread, because a user may have to be looked up in a directory service
-            own, user = await threads.call(lambda: _users(request.user or settings.user))
+        try:  # in a thread, because a user may be in a directory service, and a home on a server of files
+            found = await threads.call(lambda: _run_as(request.user or settings.user))
         finally:
             threads.close()
         environment = settings.kept(os.environb)
-        home = own
-        change: tuple[int, int, list[int]] | None = None
-        if user is not None and user.pw_uid != os.geteuid():
-            if os.geteuid() != 0:
-                raise NotAllowed(
-                    f"this node runs as {_name(own)!r}, and only root can run commands as {user.pw_name!r}"
-                )
-            change = (user.pw_uid, user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid))
-            home = user
+        user = found.user
+        if user is not None:
             environment |= {
                 b"HOME": os.fsencode(user.pw_dir),
                 b"USER": os.fsencode(user.pw_name),
@@ -254,12 +250,11 @@ class _Resolver:
                 b"SHELL": os.fsencode(user.pw_shell or "/bin/sh"),
             }
         directory = request.directory or os.fsencode(settings.directory)
-        at_home = _home(home)
         return CommandLine(
             request.words,
             environment | request.environment,
-            directory=os.path.join(at_home, directory),
-            user=change,
+            directory=os.path.join(found.home, directory),
+            user=None if user is None else (user.pw_uid, user.pw_gid, found.groups),
             limits=settings.limits(),
             grace=settings.grace,
             terminal=request.terminal,
@@ -306,6 +301,24 @@ def _terminal(value: Any) -> tuple[int, int] | None:
 
 def _is_word(value: object) -> bool:
     return isinstance(value, bytes) and b"\0" not in value
+
+
+class _RunAs(NamedTuple):
+    """Whom a command runs as: another user with its groups, or None; and the home that it begins in."""
+
+    user: pwd.struct_passwd | None
+    groups: list[int]
+    home: bytes
+
+
+def _run_as(name: str) -> _RunAs:
+    """Look up the user of that name. Blocks. Raises NotAllowed and RemoteError."""
+    own, user = _users(name)
+    if user is None or user.pw_uid == os.geteuid():
+        return _RunAs(None, [], _home(own))
+    if os.geteuid() != 0:
+        raise NotAllowed(f"this node runs as {_name(own)!r}, and only root can run commands as {user.pw_name!r}")
+    return _RunAs(user, os.getgrouplist(user.pw_name, user.pw_gid), _home(user))
 
 
 def _users(name: str) -> tuple[pwd.struct_passwd | None, pwd.struct_passwd | None]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from zmesh.errors import Closed, RemoteError
 from zmesh.remote.supervisor_client import SupervisorClient
+from zmesh.runtime import close_in_child, closing
 
 READ_BYTES = 64 * 1024
 LINGER = 1.0
@@ -196,6 +197,7 @@ class Process:
                 os.write(self._terminal, termios.tcgetattr(self._terminal)[6][termios.VEOF])
         elif self._input >= 0:
             self._loop.remove_writer(self._input)
+            closing(self._input)
             os.close(self._input)
             self._input = -1
 
@@ -232,31 +234,44 @@ class Process:
         if self._terminal < 0:
             self.close_input()
         else:
-            self._loop.remove_writer(self._input)
-            os.close(self._input)
+            if self._input >= 0:
+                self._loop.remove_writer(self._input)
+                closing(self._input)
+                os.close(self._input)
             self._input = self._terminal = -1
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _open_streams(self) -> list[int]:
-        """Open pipes or a terminal; the descriptors of the command's end, for stdin, stdout and stderr."""
-        if self._command.terminal is not None:
-            self._terminal, theirs = os.openpty()
-            self._input = os.dup(self._terminal)
-            self._outputs[self._terminal] = STDOUT
-            self.resize(*self._command.terminal)
-            os.set_blocking(self._terminal, False)
-            return [theirs, theirs, theirs]
-        stdin, self._input = os.pipe()
-        out, stdout = os.pipe()
-        self._outputs[out] = STDOUT
-        stderr = stdout
-        if not self._command.merged:
-            err, stderr = os.pipe()
-            self._outputs[err] = STDERR
-        for descriptor in (self._input, *self._outputs):
-            os.set_blocking(descriptor, False)
-        return [stdin, stdout, stderr]
+        """Open pipes or a terminal; the descriptors of the command's end, for stdin, stdout and stderr.
+
+        Raises OSError, and then leaves none of these.
+        """
+        with ExitStack() as undo:
+            if self._command.terminal is not None:
+                self._terminal, theirs = os.openpty()
+                undo.callback(os.close, theirs)
+                self._outputs[self._terminal] = STDOUT
+                self._input = os.dup(self._terminal)
+                self.resize(*self._command.terminal)
+                streams = [theirs, theirs, theirs]
+            else:
+                stdin, self._input = os.pipe()
+                undo.callback(os.close, stdin)
+                stdout = self._open_output(STDOUT, undo)
+                stderr = stdout if self._command.merged else self._open_output(STDERR, undo)
+                streams = [stdin, stdout, stderr]
+            for descriptor in (self._input, *self._outputs):
+                os.set_blocking(descriptor, False)
+                close_in_child(descriptor)  # or the command would never see the end of its input
+            undo.pop_all()
+        return streams
+
+    def _open_output(self, stream: int, undo: ExitStack) -> int:
+        ours, theirs = os.pipe()
+        undo.callback(os.close, theirs)
+        self._outputs[ours] = stream
+        return theirs
 
     def _on_report(self, report: dict[str, Any]) -> None:
         if "pid" in report:
@@ -291,6 +306,7 @@ class Process:
     def _close_output(self, descriptor: int) -> None:
         del self._outputs[descriptor]
         self._loop.remove_reader(descriptor)
+        closing(descriptor)
         os.close(descriptor)
 
     async def _readable(self, until: float | None) -> None:

@@ -14,6 +14,7 @@ stdout and stderr; {id, signal}; {id, end} with a grace period. Reports: {id, pi
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import marshal
 import os
@@ -156,9 +157,15 @@ class Supervisor:
             ordered.end(order["end"])
 
     def _start(self, id: int, descriptors: list[int]) -> None:
-        size = os.fstat(descriptors[0]).st_size
-        command: dict[str, Any] = marshal.loads(os.pread(descriptors[0], size, 0))
-        outcome, failed = os.pipe()
+        try:
+            if len(descriptors) < DESCRIPTORS:  # the kernel drops those for which there is no room (unix(7))
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            size = os.fstat(descriptors[0]).st_size
+            command: dict[str, Any] = marshal.loads(os.pread(descriptors[0], size, 0))
+            outcome, failed = os.pipe()
+        except OSError as error:
+            self._report({"id": id, "errno": error.errno, "stage": "descriptors"})
+            return
         try:
             pid = os.fork()
         except OSError as error:

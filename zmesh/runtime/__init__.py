@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         text_of,
         traceback_of,
     )
-    from zmesh.runtime.forks import ProcessOrigin
+    from zmesh.runtime.forks import ProcessOrigin, close_in_child, closing
     from zmesh.runtime.interrupts import close_loop, ignore_exit, raise_lost_interrupts, supervised
     from zmesh.runtime.message_ids import new_message_id
     from zmesh.runtime.node_thread import NodeThread, nodes_in_loop, refuse_in_loop_of_node
@@ -49,7 +49,7 @@ else:
                 "text_of",
                 "traceback_of",
             ),
-            "forks": ("ProcessOrigin",),
+            "forks": ("ProcessOrigin", "close_in_child", "closing"),
             "interrupts": ("close_loop", "ignore_exit", "raise_lost_interrupts", "supervised"),
             "message_ids": ("new_message_id",),
             "node_thread": ("NodeThread", "nodes_in_loop", "refuse_in_loop_of_node"),
@@ -77,7 +77,9 @@ __all__ = [
     "Wakeup",
     "abandon",
     "class_name_of",
+    "close_in_child",
     "close_loop",
+    "closing",
     "code_of",
     "describe",
     "described_timeout",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
+from zmesh.runtime.forks import close_in_child
 from zmesh.runtime.thread_pool import ThreadPool
 
 MAX_PACKET = 4096
@@ -41,6 +42,8 @@ class ControlledProcess:
         self._threads = ThreadPool(1, name)
         self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
+        close_in_child(self._control)
+        close_in_child(self._theirs)
         self._launched: subprocess.Popen[bytes] | None = None
         self._sending = asyncio.Lock()
 
@@ -71,7 +74,7 @@ class ControlledProcess:
                 self._own(await starting)  # it takes milliseconds, and leaves a process to close
             await self.close()
             raise
-        except OSError:
+        except (OSError, RuntimeError):  # the latter where no thread can be started
             await self.close()
             raise
         finally:

@@ -15,6 +15,7 @@ import zmq
 from zmesh.core.message import LinkId
 from zmesh.core.wire import Frames
 from zmesh.errors import AddressError
+from zmesh.runtime import close_in_child, closing
 from zmesh.transport.accepted import AcceptedConnection, AcceptedConnections
 from zmesh.transport.address import Target, is_loopback
 from zmesh.transport.curve import KeyPair, key_to_text
@@ -73,6 +74,8 @@ class Listener(LinkSocket):
         self._unbound: asyncio.Future[None] | None = None
         self._accepted: AcceptedConnections | None = None
         self._path: str | None = None
+        self._listening = NO_DESCRIPTOR
+        """The descriptor that libzmq accepts connections from, if it is one of ours."""
         if target.proxy is not None:
             raise AddressError(f"can't listen on {target.url}: a proxy is for peers that are dialled")
         try:
@@ -134,7 +137,8 @@ class Listener(LinkSocket):
             listening.setblocking(False)
             self._socket.set(zmq.USE_FD, listening.fileno())
             self._socket.bind(endpoint)
-            listening.detach()
+            self._listening = listening.detach()
+            close_in_child(self._listening)  # or the port would be taken for as long as a child runs
 
     def remote_address(self, link: LinkId) -> str:
         """The IP address of who dialled; the URL that it dialled, where that has no such addresses."""
@@ -187,6 +191,7 @@ class Listener(LinkSocket):
             self.gate.wait()
         loop = self.transport.loop
         loop.remove_reader(self._fd)
+        closing(self._listening)
         self._unbound = loop.create_future()
         self._socket.unbind(self.url)
         return self._unbound
@@ -196,6 +201,7 @@ class Listener(LinkSocket):
         self._shut()
 
     def _shut(self) -> None:
+        closing(self._listening)
         super()._shut()
         if self._accepted is not None:
             self._accepted.close()

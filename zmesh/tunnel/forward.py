@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any
 
 from zmesh.core.effects import Report
-from zmesh.errors import MeshError, NodeOverloaded
+from zmesh.errors import ConfigError, MeshError, NodeOverloaded
 from zmesh.requests import Requests
+from zmesh.runtime import log_exception, must_propagate
 from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
 from zmesh.tunnel.connection import connect
-from zmesh.tunnel.listening import Listener, listen
+from zmesh.tunnel.listening import Listener, listen, listen_by_name, needs_name_server
 from zmesh.tunnel.relay import Relay, reset
 from zmesh.tunnel.tunnels import MAX_CONNECTIONS
 
@@ -53,6 +55,8 @@ class Forward:
         self._listener: Listener | None = None
         self._relays: set[Relay] = set()
         self._last_error = ""
+        self._is_exhausted = False
+        self._closed = False
 
     @property
     def port(self) -> int:
@@ -84,6 +88,7 @@ class Forward:
 
     def close_now(self) -> None:
         """What `close` does, without waiting for the end of the connections."""
+        self._closed = True
         listener, self._listener = self._listener, None
         self._requests.at_close.discard(self.close_now)
         if listener is not None:
@@ -95,19 +100,55 @@ class Forward:
     async def _open(self) -> Forward:
         """Listen. Raises ConfigError if the address can't be listened on."""
         if self._listener is None:
-            await self._bind().serve(lambda: _Accepted(self))
+            self._closed = False
+            await self._open_by_name()
         return self
 
     def open_now(self) -> None:
-        """Listen, and accept connections as soon as the node runs. Raises as `_open`."""
-        serve = self._bind().serve(lambda: _Accepted(self))
-        self._requests.tasks.spawn(serve, f"zmesh forward {self._listen}")
+        """Listen, and accept connections as soon as the node runs. Raises as `_open`.
 
-    def _bind(self) -> Listener:
-        self._listener = listen(self._listen)
+        Where the name of the host has to be looked up, that is done afterwards; what it fails with is logged.
+        """
+        name = f"zmesh forward {self._listen}"
+        if needs_name_server(self._listen):
+            self._requests.tasks.spawn(self._open_later(), name)
+            return
+        listener = listen(self._listen)
+        self._take(listener)
+        self._requests.tasks.spawn(self._serve_later(listener), name)
+
+    async def _open_by_name(self) -> None:
+        listener = await listen_by_name(self._listen)
+        if self._listener is None and not self._closed and not self._requests.driver.closed:
+            self._take(listener)
+            self._serve(listener)
+        else:  # opened or closed while the name was looked up
+            listener.close()
+
+    async def _open_later(self) -> None:
+        try:
+            await self._open_by_name()
+        except ConfigError as error:
+            log.error("%s", error)
+
+    async def _serve_later(self, listener: Listener) -> None:
+        self._serve(listener)
+
+    def _take(self, listener: Listener) -> None:
+        self._listener = listener
         self._requests.at_close.add(self.close_now)
-        self.addresses = self._listener.addresses
-        return self._listener
+        self.addresses = listener.addresses
+
+    def _serve(self, listener: Listener) -> None:
+        listener.serve(lambda: _Accepted(self), self._on_exhausted)
+
+    def _on_exhausted(self, error: OSError) -> None:
+        """There is nothing left to accept a connection with; it waits."""
+        self._note("forward_accept")
+        if not self._is_exhausted:
+            self._is_exhausted = True
+            reason = os.strerror(error.errno or 0).lower()
+            log.warning("port %d accepts no connections for now: %s; those that come wait", self.port, reason)
 
     def _connect(self, transport: asyncio.BaseTransport) -> asyncio.Protocol | None:
         """Relay an accepted connection; the protocol that goes on with it, None if it was reset."""
@@ -115,10 +156,11 @@ class Forward:
             reset(transport)
             return None
         if len(self._relays) >= self._max_connections:
-            self._requests.driver.perform([Report("overloaded", None, None, "forward_connections")])
+            self._note("forward_connections")
             self._fail(NodeOverloaded(f"{self._max_connections} connections are open already on port {self.port}"))
             reset(transport)
             return None
+        self._is_exhausted = False
         self.made += 1
         relay = Relay()
         relay.near.connection_made(transport)
@@ -142,7 +184,15 @@ class Forward:
             self._last_error = str(error)
             log.warning("a connection to %s has failed: %s", self.to, error)
         if self._on_error is not None:
-            self._on_error(error)
+            try:
+                self._on_error(error)
+            except BaseException as failure:  # whatever the program's own function raises
+                if must_propagate(failure):
+                    raise
+                log_exception(log, "on_error of the forward to %s has failed", self.to, error=failure)
+
+    def _note(self, limit: str) -> None:
+        self._requests.driver.perform([Report("overloaded", None, None, limit)])
 
 
 class _Accepted(asyncio.Protocol):

@@ -7,14 +7,17 @@ it receives; each ends by itself. The metadata of the request name the host and 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from zmesh.core.effects import Report
 from zmesh.core.message import Address, NodeId
-from zmesh.errors import ConfigError, NodeOverloaded, RemoteError
+from zmesh.errors import ConfigError, ConnectFailed, NodeOverloaded, RemoteError
 from zmesh.payloads import StreamedPayload
+from zmesh.runtime import close_in_child
 from zmesh.serving import NodePlugin, Work, directive
 from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint, checked
 from zmesh.tunnel.connection import CHECK, RESET
@@ -132,7 +135,8 @@ class Tcp(NodePlugin):
             return
         with self._counted(work), ExitStack() as undo:
             sock = undo.enter_context(await dial(endpoint, settings, node, any_target=any_target))
-            address = Endpoint(*sock.getpeername()[:2])
+            close_in_child(sock)
+            address = _peer_of(sock, endpoint, node)
             relay = Relay()
             undo.callback(relay.abort)
             await asyncio.get_running_loop().create_connection(lambda: relay.near, sock=sock)
@@ -195,6 +199,15 @@ class ServerTransport(StreamTransport):
 
     def _finish(self) -> None:
         pass  # the work ends when the connection has
+
+
+def _peer_of(sock: socket.socket, endpoint: Endpoint, node: str) -> Endpoint:
+    """The address that was connected to. Raises ConnectFailed if the connection was reset just now."""
+    try:
+        return Endpoint(*sock.getpeername()[:2])
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise ConnectFailed(f"node {node!r} can't connect to {endpoint}: {reason}") from None
 
 
 def _endpoint_in(metadata: Mapping[str, str], directive: str) -> Endpoint:

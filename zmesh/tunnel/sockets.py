@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
+from zmesh.runtime import close_in_child
 from zmesh.tunnel.relay import Relay
 
 Connect = Callable[[Callable[[], asyncio.Protocol]], Awaitable[object]]
@@ -43,6 +44,7 @@ async def _pair(undo: contextlib.ExitStack) -> tuple[socket.socket, socket.socke
             undo.callback(theirs.close)
             if address == ours.getsockname():
                 break
+    close_in_child(ours)
     for sock in (ours, theirs):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return ours, theirs

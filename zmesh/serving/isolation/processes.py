@@ -25,7 +25,7 @@ from zmesh.arguments import check_metadata
 from zmesh.core.message import NO_METADATA
 from zmesh.errors import Closed, NotAllowed, RemoteError, UnknownDirective
 from zmesh.payloads import ChunkSource, Outgoing, Spool, StreamedPayload, default_folder
-from zmesh.runtime import ControlledProcess, abandon, text_of
+from zmesh.runtime import ControlledProcess, abandon, close_in_child, text_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, MAX_FRAME, Channel, Frame, Job
 from zmesh.serving.isolation.limits import Isolation, ProcessLimits
 from zmesh.serving.isolation.slots import Slots
@@ -225,6 +225,8 @@ class _Run:
         self._work = work
         self._limits = limits
         self._socket, self._theirs = socket.socketpair()
+        close_in_child(self._socket)
+        close_in_child(self._theirs)
         self._channel = Channel(self._socket, MAX_FRAME)
         self._id, self._ended = fork_server.begin()
         self._supply: asyncio.Task[None] | None = None

@@ -1,0 +1,143 @@
+"""A process without a descriptor left: servers wait, commands are refused in one line, all is well afterwards."""
+
+import subprocess
+import sys
+
+import pytest
+
+SETTING = """
+import asyncio, contextlib, os, resource, socket, sys, time
+import zmesh
+from zmesh.errors import NodeOverloaded
+from zmesh.testing import eventually
+
+ALLOW = {"exec:*": ["*"], "tcp:*": ["*"]}
+
+@contextlib.contextmanager
+def no_descriptors(spare=0):
+    "Meanwhile there are none to be had but `spare`."
+    used = set(map(int, os.listdir("/proc/self/fd")))
+    limit = 1
+    while spare or limit <= max(used):
+        spare -= limit not in used and spare > 0
+        limit += 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    fillers = []
+    with contextlib.suppress(OSError):
+        while True:
+            fillers.append(os.open("/dev/null", os.O_RDONLY))
+    for each in fillers[len(fillers) - spare:] if spare else ():
+        os.close(each)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in fillers[:len(fillers) - spare] if spare else fillers:
+            os.close(each)
+
+def open_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+"""
+
+
+def run(code):
+    """Run `code`, the body of a coroutine, in a process of its own; what it has written to stderr."""
+    body = "\n".join(f"    {line}" for line in code.splitlines())
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{SETTING}\nasync def main():\n{body}\nasyncio.run(main())"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"exit code {done.returncode}\n{done.stderr}")
+    return done.stderr
+
+
+SERVED = """
+async def echo(reader, writer):
+    writer.write(await reader.read(100))
+    writer.close()
+
+server = await asyncio.start_server(echo, "127.0.0.1", 0)
+port = server.sockets[0].getsockname()[1]
+async with zmesh.Controller(node_id="edge", allow=ALLOW) as mesh, mesh.forward(0, f"edge:{port}") as forward:
+    mesh.stats(), await mesh.ping_once("edge", timeout=60)  # so that all modules are imported
+    clients = [socket.socket() for _ in range(3)]
+    for each in clients:
+        each.setblocking(False)
+    with no_descriptors():
+        for each in clients:
+            await asyncio.get_running_loop().sock_connect(each, ("127.0.0.1", forward.port))
+        await eventually(lambda: mesh.stats().counters["overloaded:forward_accept"] >= 2)
+        await mesh.ping_once("edge", timeout=60)
+        assert mesh.stats().counters["overloaded:forward_accept"] < 100
+    loop = asyncio.get_running_loop()
+    for each in clients:
+        await loop.sock_sendall(each, b"well")
+        assert await loop.sock_recv(each, 100) == b"well"
+        each.close()
+    await eventually(lambda: not forward.connections)
+    assert (forward.made, forward.failed) == (3, 0)
+server.close()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_forwarded_port_takes_those_who_waited_once_there_are_descriptors_again():
+    """asyncio's own server logs as many tracebacks a second as its backlog is long."""
+    (line,) = run(SERVED).splitlines()
+    assert "accepts no connections for now: too many open files; those that come wait" in line
+
+
+SCRAPED = """
+import http.client, threading
+
+async with zmesh.Controller(node_id="edge", metrics=":*") as mesh:
+    where = mesh.node.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    scrapes = mesh.node.components.exporter.scrapes
+    client = socket.socket()
+    host, _, port = where.rpartition(":")
+    with no_descriptors():
+        client.connect((host, int(port)))
+        await eventually(lambda: scrapes["refused"])
+        refused = scrapes["refused"]
+        await eventually(lambda: scrapes["refused"] >= refused + 2)
+        turns = scrapes["refused"] - refused
+        assert turns < 100, turns
+    client.sendall(b"GET /metrics HTTP/1.0\\r\\n\\r\\n")
+    answer = await asyncio.to_thread(client.recv, 100)
+    assert answer.startswith(b"HTTP/1.0 200"), answer
+    client.close()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_the_server_of_metrics_waits_and_answers_once_there_are_descriptors_again():
+    assert run(SCRAPED) == ""
+
+
+RUN = """
+async with zmesh.Controller(node_id="edge", allow=ALLOW) as mesh:
+    for merged in (False, True):
+        await mesh.check_output("edge", ["true"])
+        before = open_descriptors()
+        refused = 0
+        for spare in range(9):
+            with no_descriptors(spare):
+                try:
+                    await mesh.check_output("edge", ["true"])
+                except NodeOverloaded as error:
+                    refused += 1
+                    assert "has nothing left to run commands with: too many open files" in str(error), error
+        assert refused >= 4, refused
+        assert await mesh.check_output("edge", ["echo", "well"]) == b"well\\n"
+        await eventually(lambda: open_descriptors() <= before)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_commands_are_refused_in_one_line_and_nothing_of_them_is_left_open():
+    assert run(RUN) == ""

@@ -11,16 +11,18 @@ import json
 import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import cast
 
-from zmesh.errors import NodeOverloaded, RemoteError, TimedOut
+from zmesh.errors import MeshError, NodeOverloaded, RemoteError, TimedOut
 from zmesh.jobs.database import Database
-from zmesh.jobs.output import OutputLog
+from zmesh.jobs.output import RETRY_AFTER, OutputLog
 from zmesh.jobs.queue import Outcome
 from zmesh.jobs.rows import MORE, PIECE_BYTES, REPLY, STDERR, STDOUT, Task
 from zmesh.jobs.states import JobState
-from zmesh.jobs.store import Store
+from zmesh.jobs.store import Store, StoreError, Trouble
 from zmesh.payloads import Outgoing, Payload, PayloadStorage, Source, StreamedPayload
 from zmesh.remote import HEAD, INPUT_WINDOW, RUN, Decoder, Kind, number_of
+from zmesh.runtime import code_of, describe, is_a, must_propagate, text_of
 
 _LAST = 300
 """Bytes of a command's stderr of which the last line is quoted when it fails."""
@@ -92,9 +94,11 @@ class Execution:
         try:
             if outgoing is not None:
                 await self.reply(outgoing)
-        except Exception as failure:  # noqa: BLE001  # the reply's own file or iterator may raise anything
-            reason = failure.code if isinstance(failure, RemoteError) else RemoteError.code
-            error = str(failure)
+        except BaseException as failure:  # the reply's own file or iterator may raise anything
+            if must_propagate(failure):
+                raise
+            reason = code_of(cast("RemoteError", failure)) if is_a(failure, RemoteError) else RemoteError.code
+            error = text_of(failure) if is_a(failure, MeshError) else describe(failure)
         self._ended.set_result(self._outcome_of(reason, error))
 
     def _outcome_of(self, reason: str | None, error: str | None) -> Outcome:
@@ -150,37 +154,56 @@ class Execution:
                     pass  # of a later version
 
     async def feed(self, payload: StreamedPayload, pieces: AsyncGenerator[bytes, None]) -> None:
-        """Hand the payload of a command over: what it is, and then its input as it takes that."""
+        """Hand the payload of a command over: what it is, and then its input as it takes that.
+
+        The command ends where the rest of it can't be read, as it would wait for that.
+        """
         decoder = Decoder()
-        async with aclosing(pieces):
-            async for data in pieces:
-                for kind, body in decoder.feed(data):
-                    rest = body
-                    while kind == Kind.INPUT and rest:
-                        while self._credit <= 0:
-                            self._more_credit.clear()
-                            await self._more_credit.wait()
-                        piece, rest = rest[: self._credit], rest[self._credit :]
-                        self._credit -= len(piece)
-                        payload.feed(HEAD.pack(kind, len(piece)) + piece)
-                    if kind != Kind.INPUT:
-                        payload.feed(HEAD.pack(kind, len(body)) + body)
-        payload.finish()
+        try:
+            async with aclosing(pieces):
+                async for data in pieces:
+                    for kind, body in decoder.feed(data):
+                        await self._feed_record(payload, kind, body)
+        except MeshError as error:
+            payload.fail(RemoteError(f"its payload can't be read: {error}"))
+        else:
+            payload.finish()
+
+    async def _feed_record(self, payload: StreamedPayload, kind: int, body: bytes) -> None:
+        rest = body
+        while kind == Kind.INPUT and rest:
+            while self._credit <= 0:
+                self._more_credit.clear()
+                await self._more_credit.wait()
+            piece, rest = rest[: self._credit], rest[self._credit :]
+            self._credit -= len(piece)
+            payload.feed(HEAD.pack(kind, len(piece)) + piece)
+        if kind != Kind.INPUT:
+            payload.feed(HEAD.pack(kind, len(body)) + body)
 
 
 async def pieces_of(store: Store, task: Task) -> AsyncGenerator[bytes, None]:
-    """The payload of a job, as it is stored."""
-    after = 0
+    """The payload of a job, as it is stored; waits while another program has locked the database. Raises StoreError."""
+    after, left = 0, task.input_bytes
     while True:
 
         def read(database: Database) -> tuple[bytes, int] | None:
             return database.inputs(task.sequence, after)  # noqa: B023  # it is awaited within this iteration
 
-        found = await store.read(read)
+        try:
+            found = await store.read(read)
+        except StoreError as error:
+            if error.trouble is not Trouble.LOCKED:
+                raise
+            await asyncio.sleep(RETRY_AFTER)
+            continue
         if found is None:
-            return
+            break
         data, after = found
+        left -= len(data)
         yield data
+    if left > 0:
+        raise StoreError(Trouble.DAMAGED, f"{left} bytes of it were in a database that was damaged or replaced")
 
 
 async def whole_payload(store: Store, task: Task, storage: PayloadStorage) -> Payload:

@@ -67,7 +67,7 @@ class Attempts:
                 runner.start(self._work(attempt, payload), execution)
                 if cancelled():
                     self.cancel(attempt)
-        except (MeshError, OSError) as error:
+        except (MeshError, OSError, RuntimeError) as error:  # the latter where no thread can be started
             text = f"its payload can't be read: {error}"
             execution.finish(reason=RemoteError.code, error=text)
         try:

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequenc
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from zmesh.errors import CommandFailed, RemoteError, TimedOut
+from zmesh.errors import Cancelled, CommandFailed, RemoteError, TimedOut
 from zmesh.payloads import PayloadLike, Source, encode
 from zmesh.remote.records import Decoder, Kind, Record, number_of, pack, record, terminal_size
 from zmesh.remote.streams import INPUT_PIECE, Outgoing, OutputReader, StdinWriter
+from zmesh.runtime import describe, must_propagate
 
 if TYPE_CHECKING:
     from zmesh.requests import ReplyStream
@@ -253,6 +254,12 @@ class RemoteProcess:
                 while data := await given.read(INPUT_PIECE):
                     outgoing.put(data)
                     await outgoing.drained()
+            except BaseException as error:  # whatever the program's file or iterator raises
+                if must_propagate(error):
+                    raise
+                self._replies.fail(Cancelled.code, f"its stdin could not be read: {describe(error)}")
+                self._replies.cancel()  # or the command would wait for the rest of it
+                return
             finally:
                 given.close()
         elif given:

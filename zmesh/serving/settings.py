@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from zmesh.errors import ConfigError, did_you_mean
+from zmesh.runtime import text_of
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ def read_settings(kind: type[T], table: Mapping[str, object], place: Place) -> T
     try:
         return kind(**values)
     except (ValueError, TypeError) as error:
-        raise place.error(str(error)) from error
+        raise place.error(text_of(error)) from error
 
 
 def _value(value: object, hint: Any, key: str, place: Place) -> object:

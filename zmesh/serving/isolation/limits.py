@@ -17,6 +17,7 @@ from typing import Any
 
 from zmesh.arguments import shown
 from zmesh.config import ISOLATION
+from zmesh.runtime import text_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def pickle_function(function: Callable[..., object]) -> bytes:
     try:
         return bytes(cloudpickle.dumps(function))
     except Exception as error:  # `__reduce__` of any object may raise anything
-        raise TypeError(f"{function!r} can't be moved to a process of its own: {error}") from error
+        raise TypeError(f"{function!r} can't be moved to a process of its own: {text_of(error)}") from error
     finally:
         if by_value:
             cloudpickle.unregister_pickle_by_value(module)

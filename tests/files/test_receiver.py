@@ -379,3 +379,12 @@ async def test_whatever_is_sent_is_written_inside_or_refused(
     assert not outside(bench)
     assert not [name for name in os.listdir(bench.top) if name.startswith(".zmesh-")]
     assert leading_out(bench.top) == []
+
+
+async def test_directories_that_can_not_be_made_are_kept_no_more_of_than_others(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    bench = Bench(tmp_path)
+    announced = [directory(b"taken", b"%d" % number) for number in range(10 * WINDOW)]
+    with pytest.raises(RemoteError, match="announced ahead of their content"):
+        await bench.receive(*announced)
+    assert bench.progress.failed <= 2 * WINDOW + 1

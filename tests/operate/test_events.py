@@ -80,6 +80,14 @@ def test_a_flood_of_one_kind_leaves_room_for_the_others_and_is_counted():
     assert len(texts(log)[-1]) == MAX_TEXT
 
 
+def test_nothing_is_kept_of_links_that_have_fallen_in_a_flood():
+    log = new_log()
+    for link in range(1000):
+        log.note(Report("link_up", "b", link), nowhere)
+        log.note(Report("link_lost", "b", link, "it flaps"), nowhere)
+    assert not log._ends
+
+
 def test_no_more_events_are_kept_than_the_limit():
     log = new_log()
     for number in range(event_log.KEPT + 100):

@@ -30,7 +30,7 @@ from zmesh.files.session import GRANTED, session
 from zmesh.files.settings import FileSettings
 from zmesh.files.target import Rules, Target
 from zmesh.remote import pack, unpack
-from zmesh.runtime import ThreadPool, text_of
+from zmesh.runtime import ThreadPool, describe, text_of
 from zmesh.serving import NodePlugin, Requesting, Work, directive
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Files(Requesting, NodePlugin):
         """Have a sweep made where anything was left, and look again in SWEEP_EVERY."""
         if self._tasks is None:
             return
-        if self._leftovers.directories:
+        if not self._leftovers.is_empty:
             self._tasks.spawn(self._sweep(), "zmesh temporaries", self._on_sweeping)
         self._timer = asyncio.get_running_loop().call_later(SWEEP_EVERY, self._sweep_if_needed)
 
@@ -307,8 +307,8 @@ async def _serve(
     finally:
         task.cancel()
         await asyncio.wait((task,))
-        if not task.cancelled() and task.exception() is not None:
-            how = f"failed: {task.exception()}"
+        if not task.cancelled() and (error := task.exception()) is not None:
+            how = f"failed: {describe(error)}"
         done, seconds = progress.copied, time.monotonic() - began
         audit.info(
             "%s %s: %s, %d files, %d bytes in %.3g s", work.sender, what, how, done.files, progress.sent, seconds

@@ -44,6 +44,11 @@ class Leftovers:
         return self._path is not None
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there are none; does not wait for a thread that writes the file."""
+        return not self._left
+
+    @property
     def directories(self) -> list[bytes]:
         """Those in which there may be temporaries that no copy uses."""
         with self._lock:

@@ -185,12 +185,12 @@ class Receiver:
                     progress.links += 1
                 case Type.FILE:
                     await self._on_file(index, entry, names)
-            if len(self._files) + len(self._directories) > 2 * WINDOW:
-                raise RemoteError(f"more than {WINDOW} entries were announced ahead of their content")
         except OSError as error:
             if entry.type == Type.DIRECTORY:
                 self._directories[index] = (entry, ())
             await self._fail(index, names, error)
+        if len(self._files) + len(self._directories) > 2 * WINDOW:
+            raise RemoteError(f"more than {WINDOW} entries were announced ahead of their content")
 
     async def _on_file(self, index: int, entry: Entry, names: tuple[bytes, ...]) -> None:
         most = self._rules.max_file_bytes

@@ -244,14 +244,16 @@ class Sender:
                     progress.resumed += 1
                 self._wanted[index] = offset
             case Kind.DONE:
-                self._known(number_of(body)[0])
-                del self._open[number_of(body)[0]]
+                index = self._known(number_of(body)[0]).index
+                del self._open[index]
+                self._again.discard(index)
                 progress.files += 1
             case Kind.AGAIN:
                 self._again.add(self._known(number_of(body)[0]).index)
                 progress.resumed -= 1
             case Kind.FAILED:
                 index, text = number_of(body)
+                self._again.discard(index)
                 if (item_ := self._open.pop(index, None)) is not None:
                     progress.total -= item_.entry.size
                 progress.fail(self._far + text)

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -123,10 +124,32 @@ class EventLog:
             self._number = former[-1].number if former else 0
         self.note(self._about("node_started", f"{self.node_id} has started"), _nowhere)
 
-    def close(self) -> None:
-        """Write what is not written yet, and take no more; blocks for CLOSE_WITHIN seconds at most."""
+    async def close(self) -> None:
+        """Write what is not written yet, and take no more; takes CLOSE_WITHIN seconds at most."""
+        written: asyncio.Event = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def done() -> None:
+            with suppress(RuntimeError):  # the loop is closed: there is no waiter
+                loop.call_soon_threadsafe(written.set)
+
+        threads = self._finish(done)
+        if threads is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_WITHIN):
+                    await written.wait()
+                threads.join(CLOSE_WITHIN)  # it is idle, so this takes microseconds
+
+    def close_now(self) -> None:
+        """As `close`, but blocks meanwhile. Harmless when it is closed."""
+        threads = self._finish(lambda: None)
+        if threads is not None:
+            threads.join(CLOSE_WITHIN)
+
+    def _finish(self, done: Callable[[], None]) -> ThreadPool | None:
+        """Have all of it written, and `done` called in the thread then; None if there is no thread."""
         if self._threads is None:
-            return
+            return None
         self.note(self._about("node_stopped", f"{self.node_id} has stopped"), _nowhere)
         threads, store, self._threads = self._threads, self._store, None
         if self._timer is not None:
@@ -135,8 +158,11 @@ class EventLog:
             if self._unwritten:
                 threads.run(partial(store.write, self._unwritten))
             threads.run(store.close)
+            threads.run(done)
+        else:
+            done()
         threads.close()
-        threads.join(CLOSE_WITHIN)
+        return threads
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -150,12 +176,12 @@ class EventLog:
             bucket = self._buckets[report.event] = TokenBucket(RATE, now)
         if not bucket.has(now):
             self._left_out[report.event] = self._left_out.get(report.event, 0) + 1
+            self._forget_link(report)
             return
         known = self._ends.get
         more = self._left_out.get(report.event, 0)
         event = event_of(report, self._number + 1, self._clock(), lambda link: known(link) or ends(link), more)
-        if report.event == "link_lost" and report.link is not None:
-            self._ends.pop(report.link, None)
+        self._forget_link(report)
         if event is None:
             return
         bucket.spend(1)
@@ -168,6 +194,10 @@ class EventLog:
             self._unwritten.append(event)
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(WRITE_AFTER, self._write)
+
+    def _forget_link(self, report: Report) -> None:
+        if report.event == "link_lost" and report.link is not None:
+            self._ends.pop(report.link, None)
 
     def _is_event(self, report: Report, ends: Callable[[LinkId], tuple[str, bool]]) -> bool:
         """Whether a report is worth an event: not one about a leaf, nor a reason that is known."""

@@ -95,12 +95,12 @@ class Components:
         if self._jobs is not None:
             await self._jobs.open()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Watch over the certificate and serve metrics, now that the node listens."""
         if self.membership is not None:
             self.membership.start()
         if self.exporter is not None:
-            self.exporter.start()
+            await self.exporter.start()
 
     def stop(self) -> None:
         """Start no more jobs; to be called before the node's work is cancelled."""
@@ -117,11 +117,18 @@ class Components:
         if self._jobs is not None:
             self._jobs.close_now()
 
-    def release(self) -> None:
-        """Release files, threads and sockets."""
+    async def close(self) -> None:
+        """Serve no metrics and keep no events any more; the loop goes on while threads and files end."""
         if self.exporter is not None:
-            self.exporter.close()
+            await self.exporter.close()
+        if self.inspection is not None:
+            await self.inspection.events.close()
+
+    def release(self) -> None:
+        """Release files, threads and sockets; blocks for a second or two where `close` was not called before."""
+        if self.exporter is not None:
+            self.exporter.close_now()
         if self.membership is not None:
             self.membership.close()
         if self.inspection is not None:
-            self.inspection.events.close()
+            self.inspection.events.close_now()

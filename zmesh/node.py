@@ -160,6 +160,7 @@ class Node:
         try:
             await self._prepare_plugins()
             self._open()
+            await self.components.start()
             if ready is not None and not ready.done():
                 ready.set_result(None)
             await self._stop.wait()
@@ -218,7 +219,6 @@ class Node:
 
             self._reaper = OrphanReaper()
         self.advertise()
-        self.components.start()
 
     def advertise(self) -> None:
         """Advertise the directives that all nodes may call."""
@@ -304,20 +304,26 @@ class Node:
         self.requests.end_drain()
         self.observation.end()
         await self.tasks.wind_down(0.0 if self._aborted else HANDLERS_END_WITHIN)
-        self._release()
-        if self._transport is not None:
+        self._unwatch()
+        if self._transport is not None:  # first, or neighbours would be linked anew meanwhile
             await self._transport.close()
+        await self.components.close()
+        self._release()
         self._storage.join(1.0)
         self.observation.close()
         self._released = True
         await self.tasks.join()
 
-    def _release(self) -> None:
-        """Release the resources that can be released without the loop."""
-        if self._guard is not None:
-            watchdogs.remove(self._guard, self.loop)
+    def _unwatch(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            watchdogs.remove(guard, self.loop)
         if self._reaper is not None:
             self._reaper.close()
+
+    def _release(self) -> None:
+        """Release the resources that can be released without the loop."""
+        self._unwatch()
         self.components.release()
         self._storage.close()
         self.listening.clear()

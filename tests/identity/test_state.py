@@ -120,3 +120,13 @@ def test_what_was_written_before_an_error_is_removed_again(state):
             raise OSError("full")
         left = [path.name for path in state.folder.rglob("*")] if there else state.folder.exists()
         assert left == (["other"] if there else False)
+
+
+def test_a_state_that_another_process_keeps_locked_is_waited_for_so_long_and_no_longer(state, monkeypatch):
+    monkeypatch.setattr("zmesh.identity.state.LOCKED_WITHIN", 0.2)
+    with state.locked():
+        with pytest.raises(ConfigError, match=r"another process has kept .*/\.lock locked for 0\.2 s; end it"):
+            with state.locked():
+                pass
+    with state.locked():
+        state.write("mesh.json", b"{}")

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -239,7 +239,7 @@ class Identity:
         read = self.load(self.state)
         if (read.key.public, read.node_id, read.mesh) != (self.key.public, self.node_id, self.mesh):
             raise StateError(f"{self.where} holds another identity than this node runs with; start it anew")
-        read._merge(self.trust)  # what came over the mesh, and could not be written
+        read.merge(self.trust)  # what came over the mesh, and could not be written
         self.certificate, self.trust, self.policy, self.profile = (
             read.certificate,
             read.trust,
@@ -260,24 +260,45 @@ class Identity:
 
     def save_trust(self) -> None:
         """Write what is trusted and what was revoked, with what another process has written. Raises StateError."""
-        if self.state is None:
-            return
-        with self.state.locked():
-            with contextlib.suppress(StateError):  # what is damaged or missing is written anew
-                self._merge(read_trust(_needed(self.state, TRUST, self.state.read(TRUST)), self.mesh, TRUST))
-            self.state.write(TRUST, write_trust(self.trust))
+        self.merge(self.saving_trust()())
 
-    def _merge(self, other: TrustStore) -> None:
-        for endorsement in other.endorsements:
-            self.trust.endorse(endorsement)
-        for revocation in other.revocations:
-            self.trust.revoke(revocation)
+    def saving_trust(self) -> Callable[[], TrustStore | None]:
+        """What writes the trust of this moment, as `save_trust` does; it blocks, and may run in another thread.
+
+        It returns what another process has written, for `merge`. Raises StateError.
+        """
+        state, data = self.state, write_trust(self.trust)
+
+        def save() -> TrustStore | None:
+            if state is None:
+                return None
+            own, found = read_trust(data, self.mesh, TRUST), None
+            with state.locked():
+                with contextlib.suppress(StateError):  # what is damaged or missing is written anew
+                    found = read_trust(_needed(state, TRUST, state.read(TRUST)), self.mesh, TRUST)
+                    _merge(own, found)
+                state.write(TRUST, write_trust(own))
+            return found
+
+        return save
+
+    def merge(self, other: TrustStore | None) -> None:
+        """Trust what is trusted there, too, and believe its revocations."""
+        if other is not None:
+            _merge(self.trust, other)
 
     def save_profile(self, profile: Profile) -> None:
         """Write where it listens and whom it dials. Raises StateError."""
         self.profile = profile
         if self.state is not None:
             self.state.write(PROFILE, profile.encode())
+
+
+def _merge(trust: TrustStore, other: TrustStore) -> None:
+    for endorsement in other.endorsements:
+        trust.endorse(endorsement)
+    for revocation in other.revocations:
+        trust.revoke(revocation)
 
 
 def read_policy(state: State) -> Policy:

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ MAX_FILE = 16 * 1024 * 1024
 PROFILE = "mesh.json"
 """The file that is written last: a folder that has it holds an identity."""
 LOCK = ".lock"
+LOCKED_WITHIN = 10.0
+"""Seconds to wait for another process that changes the state."""
+LOCK_AGAIN = 0.02
 
 
 class StateError(ConfigError):
@@ -112,7 +116,10 @@ class State:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from changing what is read and written in this block (flock(2)). Raises StateError."""
+        """Keep other processes from changing what is read and written in this block (flock(2)).
+
+        Waits for LOCKED_WITHIN seconds for one that does so itself. Raises StateError.
+        """
         import fcntl
 
         try:
@@ -121,7 +128,18 @@ class State:
         except OSError as error:
             raise self._unwritable(self.folder / LOCK, error) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            over = time.monotonic() + LOCKED_WITHIN
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= over:
+                        raise StateError(
+                            f"another process has kept {self.folder / LOCK} locked for {LOCKED_WITHIN:g} s; end it "
+                            f"('fuser {self.folder / LOCK}' names it), and try again"
+                        ) from None
+                time.sleep(LOCK_AGAIN)
             yield
         finally:
             os.close(descriptor)

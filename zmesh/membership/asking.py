@@ -19,6 +19,7 @@ from zmesh.core.message import MessageId
 from zmesh.errors import ConfigError, NotTrusted, RemoteError, TimedOut, Unreachable
 from zmesh.identity import RENEW, Certificate, Identity, read_renewal, renew_request
 from zmesh.requests import ReplyStream, Requests
+from zmesh.runtime import ThreadPool
 
 ASK_WITHIN = 15.0
 """Seconds for the link and the answer."""
@@ -122,13 +123,17 @@ async def renew_as_newcomer(make: MakeNewcomer, identity: Identity, within: floa
         raise ConfigError(f"the identity in {identity.where} names no node to dial")
     asked = renew_request(identity.certificate, identity.key)
     fields = await ask_as_newcomer(make, identity.node_id, urls, RENEW, asked, within)
-    return take_renewal(identity, fields)
+    return await take_renewal(identity, fields)
 
 
-def take_renewal(identity: Identity, fields: object) -> Certificate:
+async def take_renewal(identity: Identity, fields: object) -> Certificate:
     """Take the answer to a request to renew, and write what it changes. Raises TrustError, ConfigError."""
     certificate = read_renewal(identity, fields, time.time())
-    identity.save_trust()
-    if certificate.line != identity.certificate.line:
-        identity.renewed(certificate)
+    threads = ThreadPool(1, "zmesh-state")
+    try:  # a disk may be slow, and another process may keep the state locked
+        identity.merge(await threads.call(identity.saving_trust()))
+        if certificate.line != identity.certificate.line:
+            await threads.call(lambda: identity.renewed(certificate))
+    finally:
+        threads.close()
     return certificate

@@ -16,6 +16,7 @@ from zmesh.identity import ENROL, RENEW, Identity, NodeCredentials, Policy, rene
 from zmesh.membership.asking import ASK_WITHIN, Newcomer, ask, renew_as_newcomer, take_renewal
 from zmesh.membership.issuing import Issuing
 from zmesh.membership.schedule import Schedule, warning
+from zmesh.runtime import ThreadPool
 
 if TYPE_CHECKING:
     from zmesh.config import Config
@@ -58,7 +59,7 @@ class Membership:
         self._issuing = Issuing(identity)
         self._schedule = Schedule()
         self._failure = ""
-        self._saving = False
+        self._saving = self._unsaved = False
         for directive, function in ((ENROL, self._enrol), (RENEW, self._renew)):
             serving.add_builtin(directive, function)
         serving.policy = self._policy.over(identity.policy)
@@ -81,9 +82,11 @@ class Membership:
 
     def note(self, report: Report) -> None:
         """The engine has reported something; what it has learned about trust is written."""
-        if report.event == "trust_changed" and not self._saving:
-            self._saving = True
-            self._host.tasks.spawn(self._save(), "zmesh trust")
+        if report.event == "trust_changed":
+            self._unsaved = True
+            if not self._saving:
+                self._saving = True
+                self._host.tasks.spawn(self._save(), "zmesh trust")
 
     def reload(self, own: Policy | None = None) -> None:
         """Read the state anew; `own` are the permissions of the settings. Raises ConfigError: all is as before."""
@@ -105,11 +108,17 @@ class Membership:
         self._driver.perform(self._driver.engine.trust_changed(time.monotonic()))
 
     async def _save(self) -> None:
-        self._saving = False
+        """Write what is trusted, in a thread, as a disk may be slow and another process may keep the state locked."""
+        threads = ThreadPool(1, "zmesh-state")
         try:
-            self._identity.save_trust()
+            while self._unsaved:
+                self._unsaved = False
+                self._identity.merge(await threads.call(self._identity.saving_trust()))
         except ConfigError as error:
             log.warning("what was learned about trust is not kept: %s", error)
+        finally:
+            self._saving = False
+            threads.close()
 
     # -- the directives ------------------------------------------------------------------------------------------
 
@@ -193,8 +202,8 @@ class Membership:
         identity = self._identity
         asked = renew_request(identity.certificate, identity.key)
         if self._issuing.has_key:
-            take_renewal(identity, await self._issuing.answer(asked))
+            await take_renewal(identity, await self._issuing.answer(asked))
         elif (holder := self._holder()) is not None:
-            take_renewal(identity, await ask(self._requests, holder, RENEW, asked, ASK_WITHIN))
+            await take_renewal(identity, await ask(self._requests, holder, RENEW, asked, ASK_WITHIN))
         else:
             await renew_as_newcomer(self._host.newcomer, identity)

@@ -16,6 +16,7 @@ from zmesh.errors import AddressError, ConfigError
 from zmesh.metrics.meter import RequestMeter
 from zmesh.metrics.settings import MetricsSettings, read_settings
 from zmesh.operate import NodeReader
+from zmesh.runtime import ThreadPool
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -74,7 +75,7 @@ class Exporter:
         """Where the metrics are served, if they are."""
         return self._server.url if self._server is not None else None
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Show metrics from now on. Raises AddressError if the address can't be had, ConfigError for the file."""
         from prometheus_client import CollectorRegistry, make_wsgi_app, write_to_textfile
 
@@ -98,16 +99,23 @@ class Exporter:
                 write_to_textfile(path, registry)
                 self.scrapes["ok"] += 1
 
-            self._file = Textfile(settings.textfile, settings.interval, write, self.scrapes)
+            file = Textfile(settings.textfile, settings.interval, write, self.scrapes)
             try:
-                self._file.start()
+                await _in_thread(file.start)
             except OSError as error:
-                self._file = None
-                self.close()
+                await self.close()
                 raise ConfigError(f"can't write metrics to {settings.textfile}: {error.strerror}") from None
+            self._file = file
 
-    def close(self) -> None:
-        """Show no more."""
+    async def close(self) -> None:
+        """Show no more. Harmless when that is done."""
+        try:
+            await _in_thread(self.close_now)
+        except RuntimeError:  # no thread can be started
+            self.close_now()
+
+    def close_now(self) -> None:
+        """As `close`, but blocks until the server has noticed."""
         if self._server is not None:
             self._server.close()
         if self._file is not None:
@@ -168,3 +176,12 @@ class Exporter:
             {each.public.hex()[:8]: float(each.not_after) for each in trusted},
             self.scrapes,
         )
+
+
+async def _in_thread(job: Callable[[], None]) -> None:
+    """Do what waits for a disk, or for the server's thread."""
+    threads = ThreadPool(1, "zmesh-metrics")
+    try:
+        await threads.call(job)
+    finally:
+        threads.close()

@@ -12,11 +12,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from zmesh.core.durations import span
 from zmesh.core.message import MessageId
-from zmesh.errors import MeshError
+from zmesh.errors import MeshError, NodeOverloaded
 from zmesh.operate import machine_checks
 from zmesh.operate.diagnosis import Check, Diagnosis
 from zmesh.operate.directives import DOCTOR, STATUS
@@ -37,6 +38,10 @@ KEPT = 5.0
 MAX_NEIGHBOURS = 16
 """Neighbours that are asked for their status."""
 ANSWER_WITHIN = 3.0
+MACHINE_WITHIN = 10.0
+"""Seconds for what is written to disks and measured."""
+MAX_WAITING = 256
+"""Requests that wait for the result of one examination."""
 SLOW_NAMES = 1.0
 """Seconds to look a name up that are worth a line."""
 _OWN = ("link_down", "clock_skew")
@@ -52,6 +57,8 @@ class Examiner:
         self._last: Diagnosis | None = None
         self._ended = 0.0
         self._waiting: list[asyncio.Future[object]] = []
+        self._is_examining = False
+        self._measuring: asyncio.Future[list[Check]] | None = None
 
     def answer(self, work: Work) -> asyncio.Future[object]:
         """The answer to a request for an examination, once there is one."""
@@ -59,8 +66,12 @@ class Examiner:
         if self._last is not None and time.monotonic() - self._ended < KEPT:
             later.set_result(_answer(self._last))
             return later
+        self._waiting = [each for each in self._waiting if not each.done()]
+        if len(self._waiting) >= MAX_WAITING:
+            raise NodeOverloaded(f"{MAX_WAITING} requests wait for an examination of this node; try again in a while")
         self._waiting.append(later)
-        if len(self._waiting) == 1:
+        if not self._is_examining:
+            self._is_examining = True
             self._host.tasks.spawn(self._examine(), "zmesh doctor")
         return later
 
@@ -71,6 +82,7 @@ class Examiner:
             self._ended = time.monotonic()
             answer = _answer(self._last)
         finally:
+            self._is_examining = False
             waiting, self._waiting = self._waiting, []
             for each in waiting:
                 if not each.done():
@@ -79,13 +91,9 @@ class Examiner:
     async def examine(self) -> Diagnosis:
         """Examine the node now."""
         status = self._status()
-        threads = ThreadPool(1, "zmesh-doctor")
-        try:
-            machine, names, neighbours = await asyncio.gather(
-                threads.call(lambda: self._machine(status)), self._names(), self._neighbours(status)
-            )
-        finally:
-            threads.close()
+        machine, names, neighbours = await asyncio.gather(
+            self._machine_within(status), self._names(), self._neighbours(status)
+        )
         checks = [
             *self._identity(status),
             *self._clocks(neighbours),
@@ -101,6 +109,19 @@ class Examiner:
         return Diagnosis(status.node, __version__, time.time(), tuple(kept))
 
     # -- the parts -----------------------------------------------------------------------------------------------
+
+    async def _machine_within(self, status: NodeStatus) -> list[Check]:
+        """As `_machine`; a thread that a disk keeps is not joined by another one."""
+        if self._measuring is None or self._measuring.done():
+            threads = ThreadPool(1, "zmesh-doctor")
+            try:
+                self._measuring = threads.submit(lambda: self._machine(status))
+            finally:
+                threads.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MACHINE_WITHIN):
+                return await asyncio.shield(self._measuring)
+        return [_stuck(status.node)]
 
     def _machine(self, status: NodeStatus) -> list[Check]:
         """What takes a while to find out: files are written, and encryption is measured. In a thread."""
@@ -189,6 +210,11 @@ class Examiner:
             yield Check(
                 "peers", True, f"linked with {machine_checks.some(linked, 'peer')}" if dials else "none is dialled"
             )
+
+
+def _stuck(node: str) -> Check:
+    text = f"its folders and ciphers could not be examined within {MACHINE_WITHIN:g} s: a disk stands still"
+    return Check("state", False, text, f"at {node}: dmesg | tail; mount; or move the folders to another disk")
 
 
 def _unreached(dial: DialStatus, node: str) -> Check:

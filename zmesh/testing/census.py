@@ -31,7 +31,7 @@ from zmesh.core.routing.duplicates import Duplicates
 from zmesh.core.routing.records import Records
 from zmesh.core.routing.routes import Routes
 from zmesh.core.routing.seqno_requests import NEAR_TRIES, SeqnoRequests
-from zmesh.testing.simnode import SimNode
+from zmesh.testing.simnode import NOT_BEGUN, SimNode
 from zmesh.testing.simulator import Simulator
 
 Wrapped = Callable[..., Any]
@@ -165,6 +165,8 @@ POINTS: tuple[Point, ...] = (
     ended("a request finds no route until its route timeout", "unreachable", "no route to"),
     ended("a request was given up during a partition", "unreachable", "gave the request up"),
     ended("a request times out", "timed_out", "no final reply"),
+    on("a server says that work has not begun", Engine, "report_delay", sentences=EXCHANGES),
+    ended("a request times out whose work has not begun", "timed_out", NOT_BEGUN),
     ended("a server never confirms a cancellation", "cancelled", "has not confirmed"),
     ended("a request is cancelled before it arrives", "cancelled", "had not reached"),
     ended("a request is refused because of a quota", "overloaded", ""),

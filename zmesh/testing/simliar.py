@@ -2,8 +2,8 @@
 
 What it may send: metrics, seqnos and incarnations of routes that differ from those it received; destinations that do
 not exist; records of other nodes, with any serial; seqno requests without need; heads that do not parse; frames with
-the source of another node. It may answer probes wrongly, request full updates again and again, and drop frames that it
-should forward.
+the source of another node; floods of probes in the names of clients, and of what holds requests back. It may answer
+probes wrongly, request full updates again and again, and drop frames that it should forward.
 
 What holds beside it, and is checked: no engine raises, and every engine's tables stay consistent; no packet loops among
 honest nodes, since each compares only the metric advertised by its next hop with the one that it advertised itself;
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zmesh.core import wire
+from zmesh.core.delivery import PROBE_LIMIT
 from zmesh.core.message import Address, LinkId, MessageId, NodeId, RequestHeader
 from zmesh.core.wire import FIRST_ROUTED, FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, MAX_TTL, U63, Frames, Kind, Row
 from zmesh.identity import IdentityKey, Revocation
@@ -41,6 +42,7 @@ LIES = (
     "probes",
     "resends",
     "drops",
+    "delays",
 )
 SEALED_LIES = (*LIES, "replays", "changes", "redirections", "heads", "statements")
 """Where nodes have identities: frames of others again, with a bit changed, or to others; heads that are sealed properly
@@ -55,6 +57,8 @@ again after as long as their clocks differ.
 """
 PAUSES = (0.05, 0.2, 1.0)
 GHOSTS = 20
+DELAYS = ("queued", "blocked", "of_a_later_version")
+FLOOD = 50
 SHARE = 0.5
 
 
@@ -79,6 +83,7 @@ class Liar(SimNode):
             "resends": lambda link: self._send(link, Kind.RESEND, wire.Resend(True, True, True)),
             "replays": self._replay,
             "redirections": self._redirect,
+            "delays": self._delay,
             "heads": lambda link: self._forge_source(link, sealed=True),
             "statements": self._state,
         }
@@ -207,6 +212,28 @@ class Liar(SimNode):
         addresses[self.random.randrange(2)] = self.random.choice(others)
         kind = self.random.choice((route.kind, Kind.CHUNK, Kind.ACK))
         super().transmit(link, wire.encode_sealed(kind, addresses[0], addresses[1], route.head, route.body))
+
+    def _delay(self, link: LinkId) -> None:
+        """Say of a request of others that something holds it back, or probe for it in its client's name; many times."""
+        if not self.seen:
+            return
+        route = wire.decode_packet(self.random.choice(self.seen))
+        if self.random.random() < SHARE and route.kind == Kind.CHUNK and not route.sealed:
+            chunk = wire.decode_chunk(route.head)
+            items = (wire.AckItem(chunk.message_id, False, 0, PROBE_LIMIT),)
+            head = wire.encode(wire.Ack(chunk.incarnation, chunk.target, items))
+            frames = wire.encode_packet(Kind.ACK, route.destination, route.source, head, b"")
+        else:
+            reason, text = self.random.choice(DELAYS), self.random.choice(("", "\x1b[2J", "x" * wire.MAX_TEXT))
+            at, settled = NodeId(wire.host_of(route.destination)), self.random.choice((0.0, -1e9, 1e17))
+            note = wire.Unreachable(route.kind, reason, at, route.destination, (), settled, text)
+            head = wire.encode(note)
+            frames = wire.encode_packet(Kind.UNREACHABLE, route.source, self._any_name(at), head, route.head)
+        for _ in range(self.random.choice((1, FLOOD))):
+            super().transmit(link, frames)
+
+    def _any_name(self, other: NodeId) -> NodeId:
+        return other if self._chance() else self.id
 
     def _state(self, link: LinkId) -> None:
         """Send a revocation of another node that no authority has signed."""

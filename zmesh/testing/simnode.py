@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, StreamOver, Transmit
+from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, ReportDelay, StreamOver, Transmit
 from zmesh.core.engine import Engine
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from zmesh.testing.simwire import Port, Session, Wire
 
 STOPPED_POLL = 0.1
+NOT_BEGUN = "has not begun"
+"""What a node says of a job without a reply, when its client probes for it."""
 
 
 @dataclass
@@ -381,6 +383,11 @@ class SimNode:
                     job.ended = True
                     eof = Eof(1, reason, f"stopped: {reason}")
                     self.do(self.engine.reply(message_id, None, b"", now, last=False, eof=eof))
+            case ReportDelay(message_id):
+                job = self.jobs.get(message_id)
+                if job is not None and not job.ended:
+                    text = f"node {self.id!r}: {job.directive} {NOT_BEGUN}"
+                    self.do(self.engine.report_delay(message_id, text, now))
             case Report():
                 if self.sim.checked:
                     self.reports.append(effect)
@@ -419,6 +426,7 @@ class SimNode:
             if isinstance(chunk.header, RequestHeader):
                 self.jobs[message_id] = Job(message_id, chunk.peer, chunk.header.directive)
                 self.runs[message_id] = self.runs.get(message_id, 0) + 1
+                self.engine.attach(message_id, self.jobs[message_id])
             job = self.jobs.get(message_id)
             if job is None:  # a request without a beginning, which a member has made up
                 return

@@ -20,7 +20,7 @@ from zmesh.core.message import Eof
 from zmesh.core.routing import KEEP_DISTANCE
 from zmesh.testing.faults import FAULTS, some
 from zmesh.testing.scenario import Scenario
-from zmesh.testing.simnode import Job, Outcome, SimNode
+from zmesh.testing.simnode import NOT_BEGUN, Job, Outcome, SimNode
 from zmesh.testing.simulator import Simulator
 
 SIZES = (0, 10, 10, 3000, 70_000, 300_000)
@@ -225,6 +225,8 @@ class Traffic:
             return f"{len(outcome.replies)} of {len(expected)} replies came before the end"
         if eof.code == 0 and runs == 0:
             return "it is said to have run, and has not"
+        if begun and NOT_BEGUN in eof.error and not self.scenario.liars:
+            return f"it is said to wait, and has replied: {eof.error}"
         if eof.code and eof.reason not in (*REASONS, "remote"):
             return f"it ended in {eof.reason!r}"
         if eof.reason == "timed_out" and (sent.timeout is None or outcome.ended_at < sent.at + sent.timeout):

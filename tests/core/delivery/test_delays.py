@@ -19,7 +19,7 @@ from zmesh.core.delivery.client_exchange import LAST_PROBE_BEFORE
 from zmesh.core.delivery.peers import PROBE_LIMIT
 from zmesh.core.effects import ReportDelay
 from zmesh.core.limits import Limits, Rate
-from zmesh.core.wire import CLOSED, Kind
+from zmesh.core.wire import CLOSED, FLAG_FIRST, FLAG_LAST, Kind
 
 PROBE = acknowledged(0, PROBE_LIMIT)
 TEXT = "node 'b': t:f has not begun"
@@ -97,6 +97,15 @@ def test_work_that_has_begun_before_the_next_probe_is_not_said_to_wait(side):
     side.on_unreachable("queued", text=TEXT)
     side.on_ack(1)
     (end,) = deliveries([effect for _, effect in side.run(0.0, 8.0)])
+    assert TEXT not in end.eof.error
+
+
+def test_work_that_replies_is_not_said_to_wait(side):
+    side.call(timeout=8.0)
+    side.on_ack(1)
+    side.on_unreachable("queued", text=TEXT)
+    side.on_chunk(answer(flags=FLAG_FIRST | FLAG_LAST), b"first")
+    (end,) = [each for each in deliveries([effect for _, effect in side.run(0.0, 8.0)]) if each.eof]
     assert TEXT not in end.eof.error
 
 

@@ -25,7 +25,7 @@ from typing import TypedDict
 
 import zmesh
 from zmesh.core import wire
-from zmesh.core.message import Address, NodeId
+from zmesh.core.message import Address, MessageId, NodeId
 from zmesh.core.wire import Frames, Kind
 from zmesh.testing.member import Member
 from zmesh.testing.process import Process
@@ -129,6 +129,15 @@ def address_nobody(member: Member) -> Iterator[Frames]:
         yield member.chunk(f"nobody-{number}", b"x", last=True)
 
 
+def speak_of_delays(member: Member) -> Iterator[Frames]:
+    """Answers to probes that nobody has sent, with the longest text."""
+    name = NodeId(Address("mallory"))
+    note = wire.encode(wire.Unreachable(Kind.ACK, "queued", name, name, (), 1e17, "x" * wire.MAX_TEXT))
+    while True:
+        items = (wire.AckItem(MessageId(secrets.token_bytes(16)), True, 0, 0),)
+        yield wire.encode_packet(Kind.UNREACHABLE, "victim", name, note, wire.encode(wire.Ack(1, 1, items)))
+
+
 ATTACKS: dict[str, Callable[[Member], Iterator[Frames]]] = {
     "open-and-stop": open_and_stop,
     "half-a-payload": half_a_payload,
@@ -141,6 +150,7 @@ ATTACKS: dict[str, Callable[[Member], Iterator[Frames]]] = {
     "make-up-destinations": make_up_destinations,
     "forge-records": forge_records,
     "address-nobody": address_nobody,
+    "speak-of-delays": speak_of_delays,
 }
 
 

@@ -191,6 +191,9 @@ class Controller(MeshView, Machines, Messaging, Files, Jobs, Diagnosing, Tunnels
         As `routes`, `edges`, `capabilities`, `tags` and `duplicates`, this is the state of the moment, and raises
         ConfigError at an ephemeral node, which keeps no tables of the mesh.
         """
+        for name, given in (("target", target), ("tag", tag)):
+            if given is not None and not isinstance(given, str):
+                raise TypeError(f"{name} is a text, not {type(given).__name__}")
         if target is None and tag is None:
             return self.node.router.get_nodes()
         return self._resolved(target if target is not None else f"tag:{tag}", self.node.router.tags)

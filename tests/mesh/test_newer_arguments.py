@@ -5,6 +5,8 @@ As in `test_public_arguments`: a call raises ValueError, TypeError or a MeshErro
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import traceback
 
 import pytest
@@ -128,10 +130,18 @@ def calls(draw):
     return name, {argument: draw(values) if argument in odd else GOOD[argument] for argument, values in chosen}
 
 
+def bound(method, arguments):
+    """The call of a method with these arguments, of which it may take some by position only."""
+    parameters = inspect.signature(method).parameters.values()
+    first = [each.name for each in parameters if each.kind is inspect.Parameter.POSITIONAL_ONLY]
+    rest = {name: value for name, value in arguments.items() if name not in first}
+    return functools.partial(method, *(arguments[name] for name in first), **rest)
+
+
 async def call(mesh, name, arguments):
     """Make the call, and take what it gives, up to its end."""
     with contextlib.suppress(*ALLOWED):
-        outcome = getattr(mesh, name)(*arguments.values()) if name == "run" else getattr(mesh, name)(**arguments)
+        outcome = bound(getattr(mesh, name), arguments)()
         if hasattr(outcome, "__aenter__"):
             outcome = await outcome.__aenter__()
             await outcome.__aexit__(None, None, None)

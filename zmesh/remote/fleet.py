@@ -100,7 +100,7 @@ class Rules:
         if given is None:
             return math.inf
         if _is_whole(given, 1):
-            return float(given)
+            return float(min(given, 1 << 53))
         found = re.fullmatch(r"(\d{1,9})(%?)", given) if isinstance(given, str) else None
         if found is None or int(found[1]) < 1 or (found[2] and int(found[1]) > 100):
             raise ConfigError(f"stop_after must be a number of nodes or a share such as 5%, not {shown(given)}")

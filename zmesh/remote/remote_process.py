@@ -43,6 +43,10 @@ def start_record(
     words = [os.fsencode(word) for word in command]
     if not words or not words[0]:
         raise ValueError("a command has at least one word, the name of the program")
+    if env is not None and not isinstance(env, Mapping):
+        raise TypeError(f"env is a table of variables, such as {{'LANG': 'C'}}, not {type(env).__name__}")
+    if user is not None and not isinstance(user, str):
+        raise TypeError(f"user is the name of one, not {type(user).__name__}")
     environment = {os.fsencode(name): os.fsencode(value) for name, value in (env or {}).items()}
     directory = None if cwd is None else os.fsencode(cwd)
     named: dict[str, object] = {

@@ -122,12 +122,12 @@ class Identity:
         self.trust = trust
         self.policy = Policy() if policy is None else policy
         self.state = state
-        self._check()
+        self._check(certificate)
 
-    def _check(self) -> None:
-        if self.certificate.public != self.key.public:
+    def _check(self, certificate: Certificate) -> None:
+        if certificate.public != self.key.public:
             raise StateError(f"the certificate in {self.where} is for another key than the one there")
-        if (self.certificate.node_id, self.certificate.mesh) != (self.profile.node_id, self.profile.mesh):
+        if (certificate.node_id, certificate.mesh) != (self.profile.node_id, self.profile.mesh):
             raise StateError(f"the certificate in {self.where} is for another node or mesh than {PROFILE} there says")
 
     @property
@@ -248,15 +248,11 @@ class Identity:
         )
 
     def renewed(self, certificate: Certificate) -> None:
-        """Take a newer certificate for the same key, and write it. Raises StateError."""
-        before, self.certificate = self.certificate, certificate
-        try:
-            self._check()
-            if self.state is not None:
-                self.state.write(CERTIFICATE, certificate.line.encode() + b"\n")
-        except ConfigError:
-            self.certificate = before
-            raise
+        """Write a newer certificate for the same key, and take it then. Raises StateError."""
+        self._check(certificate)
+        if self.state is not None:
+            self.state.write(CERTIFICATE, certificate.line.encode() + b"\n")
+        self.certificate = certificate
 
     def save_trust(self) -> None:
         """Write what is trusted and what was revoked, with what another process has written. Raises StateError."""

@@ -37,7 +37,9 @@ async def nodes_of(session: Session, target: Target) -> list[str]:
 
 def give_up_unknown(outcomes: Outcomes, event: Event) -> None:
     """Wait no longer for a node that has left the mesh, or that a node with settled routes has none to."""
-    if isinstance(event, DestinationUnreachable) and (event.reason == "gone" or event.settled >= SETTLED):
+    if not isinstance(event, DestinationUnreachable) or event.reason == "not_trusted":  # that is its answer
+        return
+    if event.reason == "gone" or event.settled >= SETTLED:
         meant = f" (did you mean {event.near[0]!r}?)" if event.near else ""
         outcomes.give_up(event.node, f"no route to {event.node!r}{meant}; {event.text or 'it has left the mesh'}")
 

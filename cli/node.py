@@ -14,6 +14,7 @@ from functools import partial
 from zmesh import (
     CertificateExpiring,
     CertificateRenewed,
+    ClockSet,
     ConfigurationChanged,
     Controller,
     DialFailed,
@@ -209,6 +210,8 @@ def _line_of(event: Event) -> str | None:
             return _line("certificate_renewed", node=event.node, detail=event.text, where=None)
         case TrustChanged():
             return _line("trust_changed", node=event.node, detail=event.text, where=None)
+        case ClockSet():
+            return _line("clock_set", node=event.node, detail=event.text, where=None)
         case ConfigurationChanged():
             later = f"; at the next start: {', '.join(event.at_restart)}" if event.at_restart else ""
             changed = ", ".join(event.changed) or "none yet"

@@ -179,6 +179,8 @@ class Session:
         """A node on the path has no route to the target: fail now, or ping it until it may be taken to be unknown."""
         if self.answered.done() or self._not_found.done() or self.has_arrived():
             return
+        if notice.reason == "not_trusted":  # it is there, and the request ends with its refusal
+            return
         did_you_mean = f" (did you mean {notice.near[0]!r}?)" if notice.near else ""
         self._hint = did_you_mean + (f"; {notice.text}" if notice.text else "")
         if notice.reason == "gone":

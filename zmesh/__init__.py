@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from zmesh.observe import (
         CertificateExpiring,
         CertificateRenewed,
+        ClockSet,
         ConfigurationChanged,
         DestinationUnreachable,
         DialFailed,
@@ -124,6 +125,7 @@ __all__ = [
     "CertificateExpiring",
     "CertificateRenewed",
     "Check",
+    "ClockSet",
     "Closed",
     "CommandFailed",
     "Config",
@@ -277,6 +279,7 @@ _NAMES = {
     "zmesh.observe.events": (
         "CertificateExpiring",
         "CertificateRenewed",
+        "ClockSet",
         "ConfigurationChanged",
         "DestinationUnreachable",
         "DialFailed",

@@ -245,7 +245,7 @@ def test_one_that_has_expired_is_refused_counted_and_logged_at_both_ends(sim):
 def test_one_that_expires_unrenewed_is_sealed_for_no_more(calm):
     sim, node = calm, leaf(calm, heartbeat=60.0)
     assert answered(sim, node, "d")
-    node.engine.forwarding.end_to_end.request_grant = lambda: None
+    node.engine.forwarding.end_to_end.request_grant = lambda now: None
     sim.run(LIFETIME + 30.0)
     outcome = node.send("d", TEXT, timeout=5.0)
     sim.run(10.0)
@@ -364,8 +364,9 @@ def test_a_grant_that_is_none_is_dropped_and_the_next_one_taken(sim):
     )  # fmt: skip
     link = node.engine.links()[0]
     for grant, reason in ((b"", "grant: signature"), (b"\x93", "grant: signature"), (other, "grant: signature")):
+        sim.run(1.5)
         before = len(details(node))
-        node.engine._grants._request()
+        node.engine._grants._request(node.now)
         node.engine.forwarding.take()
         node.do(node.engine.receive(link.id, wire.encode_link(Kind.GRANT, wire.Grant(bytes(32), grant)), node.now))
         (found,) = details(node)[before:]

@@ -10,6 +10,7 @@ import zmesh
 from tests.membership.conftest import lab
 from tests.sockets import _census, _own_temporary_files, complaints, free_port, nothing_is_left, process, zmq_socket
 from tests.trust.eavesdropping import given
+from tests.waiting import eventually
 from zmesh.identity import Identity, Profile
 from zmesh.identity.identity import CurveKeys
 from zmesh.testing.authority import DAY, TestAuthority
@@ -67,6 +68,7 @@ __all__ = [
     "_census",
     "_own_temporary_files",
     "complaints",
+    "eventually",
     "free_port",
     "given",
     "lab",

@@ -1,7 +1,6 @@
 """A command at its node's own socket seals for itself, by a grant of that node, over real sockets."""
 
 import contextlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 import zmesh
 from tests.membership.conftest import Lab
+from tests.trust.clocks import set_clock
 from tests.trust.eavesdropping import keyed
 from tests.trust.test_nothing_readable import TEXT, readable
 from zmesh.core import wire
@@ -41,13 +41,6 @@ class Command:
         await self.stack.aclose()
 
 
-def set_clock(controller: Any, ahead: float) -> None:
-    """Have a node's clock be wrong from now on."""
-    now = time.monotonic()
-    engine = controller._node.engine
-    engine.clock_set(time.time() - now + ahead, now)
-
-
 async def test_its_node_reads_nothing_of_what_a_command_sends_to_others(
     lab: Lab, tmp_path: Path, given: dict[str, list[list[bytes]]]
 ) -> None:
@@ -70,9 +63,11 @@ async def test_permissions_are_those_of_its_node(lab: Lab, tmp_path: Path) -> No
             await mesh.leaf.request("edge", "digest:sha256", b"hello")
 
 
-async def test_an_expired_grant_is_refused_with_one_line_at_both_ends(lab: Lab, tmp_path: Path, lines: Any) -> None:
+async def test_an_expired_grant_is_refused_with_one_line_at_both_ends(
+    lab: Lab, tmp_path: Path, lines: Any, eventually: Any
+) -> None:
     async with Command(lab, tmp_path) as mesh:
-        set_clock(mesh.edge, 3 * HOUR)
+        await set_clock(mesh.edge, 3 * HOUR, eventually)
         with pytest.raises(zmesh.NotTrusted, match=r"'cli-1' by node 'home' expired .* ago; the clock of 'edge' is"):
             await mesh.leaf.request("edge", "echo:echo", "hello", timeout=20)
         (line,) = [line for line in lines("edge") if "refused a leaf" in line]

@@ -53,6 +53,13 @@ class Adjacency:
         for ended in self._neighbours.disbelieved(now):
             self.follow(ended, now)
 
+    def clock_set(self, ahead: float, now: float) -> None:
+        """The machine's clock was set ahead by so many seconds, or back: the links and grants that end by it, end."""
+        self._neighbours.clock_set(ahead)
+        if self._forwarding.key_exchanges is not None:
+            self._forwarding.key_exchanges.clock_set(now)
+        self.check_trust(now, in_full=True)
+
     def establish(self, link: Link, now: float) -> None:
         """Use a link that was accepted: for routes, or for a leaf."""
         self._neighbours.establish(link, now)

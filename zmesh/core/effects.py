@@ -98,12 +98,13 @@ class Report:
 
     `link_up`, `link_suspect`, `link_lost`, `link_refused`, `link_quarantined`, `link_not_greeted`, `node_joined`,
     `node_left`, `route_changed`, `duplicate_id`, `id_taken`, `frame_dropped`, `overloaded`, `unreachable`, `expired`,
-    `certificate_expiring`, `certificate_renewed`, `trust_changed`, `configuration_changed` (`text`: what waits for a
-    restart), `node_started`, `node_stopped`, `call_refused`, `job_changed`, `link_synced`, `node_forgotten`,
-    `record_cut`, `route_refused`, `record_refused`, `not_trusted` (`text`: one of `credentials.REASONS`). With
-    `unreachable` come the names that are `near` the destination, for how long (seconds) the routes of the reporting
-    node have been `settled`, and in `text` what it knows of the destination; with `link_not_greeted`, `text` is where
-    the other end is, with `dial_failed` and `link_refused` a code. `count` is the number of occurrences.
+    `certificate_expiring`, `certificate_renewed`, `trust_changed`, `clock_set`, `configuration_changed` (`text`: what
+    waits for a restart), `node_started`, `node_stopped`, `call_refused`, `job_changed`, `link_synced`,
+    `node_forgotten`, `record_cut`, `route_refused`, `record_refused`, `not_trusted` (`text`: one of
+    `credentials.REASONS`). With `unreachable` come the names that are `near` the destination, for how long (seconds)
+    the routes of the reporting node have been `settled`, and in `text` what it knows of the destination; with
+    `link_not_greeted`, `text` is where the other end is, with `dial_failed` and `link_refused` a code. `count` is the
+    number of occurrences.
     """
 
     event: str

@@ -274,8 +274,9 @@ class Engine(View):
 
     def clock_set(self, epoch: float, now: float) -> list[Effect]:
         """The machine's clock was set: `now` 0 was `epoch` seconds after 1970."""
-        self._clock.epoch = epoch
-        return self.trust_changed(now)
+        ahead, self._clock.epoch = epoch - self._clock.epoch, epoch
+        self._adjacency.clock_set(ahead, now)
+        return self._done(now)
 
     def hang_up(self, link: LinkId, reason: str, now: float) -> list[Effect]:
         """Close a link that is not wanted any more, after a GOODBYE with the reason; harmless if it is closed."""

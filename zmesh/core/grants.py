@@ -12,6 +12,7 @@ of leaves with a certificate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from zmesh.core import wire
@@ -22,6 +23,9 @@ from zmesh.core.limits import Limits
 from zmesh.core.neighbours import Link
 from zmesh.core.timers import WallClock
 from zmesh.core.wire import Kind, Packet
+
+REQUEST_AGAIN = 1.0
+"""Seconds from one request for a grant to the next at the earliest, answered or not."""
 
 
 class Grants:
@@ -49,6 +53,7 @@ class Grants:
             forwarding.key_exchanges.in_use = in_use
         self._link: Link | None = None
         self._is_requested = False
+        self._again_at = -math.inf
 
     # -- the leaf ------------------------------------------------------------------------------------------------
 
@@ -56,7 +61,8 @@ class Grants:
         """This leaf sends everything over that link from now on."""
         if self._leaf_key is None:
             return
-        forwarding, self._link, self._is_requested = self._forwarding, link, False
+        forwarding, self._link = self._forwarding, link
+        self._is_requested, self._again_at = False, -math.inf
         if not link.grants:
             forwarding.exchange_keys(None)
         elif forwarding.key_exchanges is None or forwarding.key_exchanges.home != link.node:
@@ -74,11 +80,11 @@ class Grants:
             assert forwarding.end_to_end is not None
             forwarding.end_to_end.request_grant = self._request
 
-    def _request(self) -> None:
+    def _request(self, now: float) -> None:
         link, key = self._link, self._leaf_key
-        if link is None or key is None or self._is_requested:
+        if link is None or key is None or now < self._again_at:
             return
-        self._is_requested = True
+        self._is_requested, self._again_at = True, now + REQUEST_AGAIN
         self._forwarding.enqueue(link.id, wire.encode_link(Kind.GRANT, wire.Grant(key.public)))
 
     def _take(self, link: Link, grant: bytes, now: float) -> None:
@@ -106,7 +112,7 @@ class Grants:
         if self._forwarding.leaf:
             self._take(link, said.grant, now)
             return
-        if self._credentials is None or not link.grants:
+        if self._credentials is None or not link.grants or "." in link.node:
             self._forwarding.emit(Report("frame_dropped", link.node or None, link.id, "unexpected: GRANT"))
             return
         grant = self._credentials.grant(link.node, said.key, self._clock.at(now))

@@ -15,7 +15,7 @@ from zmesh.core.routing import Loss as Loss
 from zmesh.core.routing import Offer as Offer
 from zmesh.core.routing import OfferState as OfferState
 from zmesh.core.routing import Routing, SelectedRoute
-from zmesh.core.timers import Alarm
+from zmesh.core.timers import Alarm, WallClock
 from zmesh.core.wire import Record, host_of, software_of, tags_of
 
 
@@ -73,6 +73,7 @@ class View:
     routing: Routing
     forwarding: Forwarding
     delivery: Delivery
+    _clock: WallClock
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -159,6 +160,11 @@ class View:
     def queued_bytes(self) -> int:
         """Bytes that wait because their links are full."""
         return self.forwarding.queued_bytes
+
+    @property
+    def epoch(self) -> float:
+        """Seconds since 1970 at `now` 0, by the machine's clock as it was set last."""
+        return self._clock.epoch
 
     def rtt(self, link: LinkId) -> float | None:
         """The smoothed round-trip time of a link in seconds; None before the first sample."""

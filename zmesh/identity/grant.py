@@ -91,10 +91,12 @@ class Grant:
         who = f"the grant of leaf {self.leaf!r} by node {self.home!r}"
         differ = clocks(self.home, here, now, their_clock)
         if now < self.not_before:
-            text = f"{who} is valid in {span(self.not_before - now)} only{differ or '; which clock is wrong?'}"
+            remedy = f"{differ}: set the one that is wrong" if differ else "; which clock is wrong?"
+            text = f"{who} is valid in {span(self.not_before - now)} only{remedy}"
             raise TrustError("not_yet_valid", text, node=self.home)
         if now >= self.not_after:
-            remedy = differ or "; a command gets another when it is started again"
+            again = "; a command gets another when it is started again"
+            remedy = f"{differ}: set the one that is wrong" if differ else again
             text = f"{who} expired {ago(now - self.not_after)}{remedy}"
             raise TrustError("expired", text, node=self.home)
 

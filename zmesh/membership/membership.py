@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from zmesh.core.effects import Report
@@ -60,6 +61,8 @@ class Membership:
         self._schedule = Schedule()
         self._failure = ""
         self._saving = self._unsaved = False
+        self._woken = asyncio.Event()
+        """The machine's clock was set, so something may be due."""
         for directive, function in ((ENROL, self._enrol), (RENEW, self._renew)):
             serving.add_builtin(directive, function)
         serving.policy = self._policy.over(identity.policy)
@@ -81,12 +84,14 @@ class Membership:
         self._issuing.close()
 
     def note(self, report: Report) -> None:
-        """The engine has reported something; what it has learned about trust is written."""
+        """Something was reported: what the engine has learned about trust is written, and a new time is followed."""
         if report.event == "trust_changed":
             self._unsaved = True
             if not self._saving:
                 self._saving = True
                 self._host.tasks.spawn(self._save(), "zmesh trust")
+        elif report.event == "clock_set":
+            self._woken.set()
 
     def reload(self, own: Policy | None = None) -> None:
         """Read the state anew; `own` are the permissions of the settings. Raises ConfigError: all is as before."""
@@ -167,16 +172,20 @@ class Membership:
     async def _run(self) -> None:
         schedule, identity = self._schedule, self._identity
         while True:
-            now = time.time()
+            self._driver.follow_clock(time.monotonic())
+            now = self._driver.wall_clock()
             if schedule.is_due(identity.renews_at, now):
                 await self._try_to_renew()
-            now = time.time()
+            now = self._driver.wall_clock()
             certificate = identity.certificate
             remaining = certificate.remaining(now)
             if schedule.warns(remaining, now):
                 text = warning(identity.node_id, remaining, certificate.not_after - now, self._failure)
                 self._host.note(Report("certificate_expiring", NodeId(Address(identity.node_id)), None, text))
-            await asyncio.sleep(schedule.wait(identity.renews_at, now))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(schedule.wait(identity.renews_at, now)):
+                    await self._woken.wait()
+            self._woken.clear()
 
     async def _try_to_renew(self) -> None:
         identity = self._identity
@@ -185,12 +194,12 @@ class Membership:
             await self._renew_certificate()
         except MeshError as error:
             self._failure = str(error)
-            self._schedule.failed(time.time())
+            self._schedule.failed(self._driver.wall_clock())
             log.info("the certificate of %s is not renewed yet: %s", identity.node_id, error)
             return
         self._failure = ""
         if identity.certificate is before:  # the authority did not find it due, as its clock is another
-            self._schedule.failed(time.time())
+            self._schedule.failed(self._driver.wall_clock())
             return
         self._schedule.renewed()
         self._take()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from zmesh.observe.events import (
         CertificateExpiring,
         CertificateRenewed,
+        ClockSet,
         ConfigurationChanged,
         DestinationUnreachable,
         DialFailed,
@@ -45,6 +46,7 @@ else:
             "events": (
                 "CertificateExpiring",
                 "CertificateRenewed",
+                "ClockSet",
                 "ConfigurationChanged",
                 "DestinationUnreachable",
                 "DialFailed",
@@ -77,6 +79,7 @@ __all__ = [
     "CertificateExpiring",
     "CertificateRenewed",
     "ClientRequest",
+    "ClockSet",
     "ConfigurationChanged",
     "DestinationUnreachable",
     "DialFailed",

@@ -119,6 +119,14 @@ class TrustChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockSet:
+    """The clock of this node's machine was set while it runs, or the machine was suspended; `text` says by how much."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigurationChanged:
     """This node has taken other settings: those in `changed`; those in `at_restart` wait for its next start."""
 
@@ -162,6 +170,7 @@ Event = (
     | IdTaken
     | CertificateExpiring
     | CertificateRenewed
+    | ClockSet
     | TrustChanged
     | ConfigurationChanged
     | DestinationUnreachable
@@ -201,6 +210,8 @@ def event_of(report: Report, router: Router, where: Callable[[LinkId], str]) -> 
             return CertificateRenewed(node, report.detail)
         case "trust_changed":
             return TrustChanged(node, report.detail)
+        case "clock_set":
+            return ClockSet(node, report.detail)
         case "configuration_changed":
             return ConfigurationChanged(node, _names(report.detail), _names(report.text))
         case "unreachable":

@@ -170,8 +170,8 @@ class Lines:
                 yield from self._emit("refused", (logging.WARNING, text), now)
             case "duplicate_id" | "record_cut" if report.link is None:  # else the line of the refusal says it
                 yield from self._emit(report.event, (logging.WARNING, report.detail), now)
-            case "certificate_expiring" | "certificate_renewed" | "trust_changed":
-                level = logging.WARNING if report.event == "certificate_expiring" else logging.INFO
+            case "certificate_expiring" | "certificate_renewed" | "trust_changed" | "clock_set":
+                level = logging.WARNING if report.event in ("certificate_expiring", "clock_set") else logging.INFO
                 yield from self._emit(report.event, (level, report.detail), now)
             case "configuration_changed":
                 later = f"; at the next start: {report.text}" if report.text else ""

@@ -55,7 +55,7 @@ def text_of(report: Report, where: str, dialled: bool) -> str | None:
             return f"messages to {node} take another path"
         case "node_started" | "node_stopped" | "call_refused" | "job_changed" | "duplicate_id" | "id_taken":
             return report.detail
-        case "certificate_expiring" | "certificate_renewed" | "trust_changed" | "loop_blocked":
+        case "certificate_expiring" | "certificate_renewed" | "trust_changed" | "clock_set" | "loop_blocked":
             return report.detail
     return None
 

@@ -19,6 +19,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.message import Eof, LinkId, MessageId, ReplyHeader, Stream
 from zmesh.core.wire import Frames, encode_batch
 from zmesh.runtime.exceptions import log_exception, must_propagate
+from zmesh.runtime.wall_clock import SET_BY, describe_set, read_epoch
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Driver:
         "find",
         "muted",
         "on_idle",
+        "wall_clock",
     )
 
     def __init__(self, engine: Engine, heartbeat: float, note: Callable[[Report], None]) -> None:
@@ -132,6 +134,8 @@ class Driver:
         self.closed = False
         self.muted = False
         """Whether chunks are dropped instead of delivered, because the program ends."""
+        self.wall_clock: Callable[[], float] = time.time
+        """The machine's clock, seconds since 1970; `follow_clock` compares it at each tick and each new link."""
         self.on_idle: Callable[[], None] | None = None
         """Called whenever all effects have been performed."""
 
@@ -201,6 +205,7 @@ class Driver:
         where = self._links.remote_address(link) if self._links is not None else ""
         where = f"at {where}" if dialled else f"from {where}"
         now = time.monotonic()
+        self.follow_clock(now)
         how = self.engine.link_up(link, now, dialled=dialled, cost=cost, where=where, channel=channel, local=local)
         self.perform(how)
 
@@ -436,6 +441,7 @@ class Driver:
         late = now - max(self._alarm.soonest, self._ticked_at)
         self._ticked_at = now
         self._wake_at = NEVER
+        self.follow_clock(now)
         if self._heartbeat < late < math.inf:
             # The loop was blocked. What has come meanwhile is read first, lest its lateness be taken for silence.
             self._timer = loop.call_later(0.0, self._tick)
@@ -443,6 +449,16 @@ class Driver:
             self.perform(self.engine.resume(late, now))
             return
         self.perform(self.engine.tick(now))
+
+    def follow_clock(self, now: float) -> None:
+        """Pass on that the machine's clock was set, if it was."""
+        engine = self.engine
+        if abs(self.wall_clock() - now - engine.epoch) < SET_BY or (found := read_epoch(self.wall_clock)) is None:
+            return
+        ahead = found - engine.epoch
+        if abs(ahead) >= SET_BY:
+            self._note(Report("clock_set", engine.node, None, describe_set(ahead)))
+            self.perform(engine.clock_set(found, now))
 
 
 def _refuse(chunk: Deliver) -> None:

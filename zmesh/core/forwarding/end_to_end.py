@@ -32,8 +32,8 @@ class EndToEnd:
         self._forwarding = forwarding
         self._exchanges = key_exchanges
         self._wanted: dict[Address, None] = {}
-        self.request_grant: Callable[[], None] = lambda: None
-        """Has a leaf's node asked for a grant, once until it is there."""
+        self.request_grant: Callable[[float], None] = lambda now: None
+        """Has a leaf's node asked for a grant, at most once a second."""
 
     def wait(self, packet: Waiting) -> None:
         """Keep a packet of this leaf until there is a key for it."""
@@ -47,7 +47,7 @@ class EndToEnd:
         if self._forwarding.leaf:
             self._wanted.update(dict.fromkeys(self._exchanges.worn(now)))
         if self._exchanges.is_grant_due(now):
-            self.request_grant()
+            self.request_grant(now)
 
     def want(self, addresses: Iterable[Address]) -> None:
         """Exchange keys with these when the stimulus ends."""
@@ -58,7 +58,7 @@ class EndToEnd:
         if not self._wanted:
             return
         if not self._exchanges.has_credentials:
-            self.request_grant()
+            self.request_grant(now)
             return
         wanted, self._wanted = self._wanted, {}
         for address in wanted:
@@ -92,7 +92,7 @@ class EndToEnd:
             if not self._forwarding.leaf:
                 self._forwarding.returned.refuse_keys(packet, "not_trusted", error.text, now)
             elif error.reason == "authority":  # which the node of this leaf may know by now
-                self.request_grant()
+                self.request_grant(now)
         except WireError as error:
             self._drop(packet, f"{error.reason}: {error}")
         else:

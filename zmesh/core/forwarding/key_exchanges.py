@@ -50,8 +50,9 @@ class Party:
     """The other end of key exchanges: a leaf, by its id and `@` or its address, or for a leaf a node (`wire.name_of`).
 
     `sessions` has the last one and the one before it, `sending` is the one that packets are sealed with. `requested`:
-    what was made for a KEY_EXCHANGE that is not answered. `taken` and `answer`: the last one that has come, and the
-    answer to it. `by_home`: it takes no grants, so that the node of this leaf seals for it.
+    what was made for a KEY_EXCHANGE that is not answered; `shown`: the time in the last one that was. `taken` and
+    `answer`: the last one that has come, and the answer to it. `by_home`: it takes no grants, so that the node of this
+    leaf seals for it.
     """
 
     __slots__ = (
@@ -67,6 +68,7 @@ class Party:
         "requested",
         "sending",
         "sessions",
+        "shown",
         "taken",
         "time",
         "waiting",
@@ -82,7 +84,8 @@ class Party:
         self.sessions: list[tuple[bytes, bytes, Session]] = []
         """Each with the ids of this node's key and of the other one's."""
         self.sending: Session | None = None
-        self.requested: tuple[PrivateKey, bytes] | None = None
+        self.requested: tuple[PrivateKey, bytes, int] | None = None
+        self.shown = 0
         self.waiting: list[Waiting] = []
         self.taken = b""
         self.answer = b""
@@ -144,9 +147,17 @@ class KeyExchanges:
         """Use a grant; the addresses to exchange keys with anew, before the former one ends."""
         self._held = credentials
         self._renews_at = now + (credentials.own.valid_until - self._clock.at(now)) / 2
+        wanted = [each for each in self._parties.values() if each.sending is not None or each.requested is not None]
+        for party in wanted:
+            party.requested = None
+        return [party.address for party in wanted]
+
+    def clock_set(self, now: float) -> None:
+        """The machine's clock was set: a grant may be out of its time, and what is not answered yet names another."""
+        if self._held is not None and self.home is not None:
+            self._renews_at = now
         for party in self._parties.values():
             party.requested = None
-        return [party.address for party in self._parties.values() if party.sending is not None]
 
     def is_grant_due(self, now: float) -> bool:
         """Whether half of the grant's time is over."""
@@ -190,7 +201,8 @@ class KeyExchanges:
             return None
         if party.requested is None:
             key = self._credentials.new_key()
-            party.requested = (key, self._encode(party.name, key.public, b"", now))
+            time = max(self._time(now), party.shown + 1)  # an earlier one is a replay there, and this clock may be set
+            party.requested = (key, self._encode(party.name, key.public, b"", time), time)
         return party.requested[1]
 
     def _party(self, address: Address) -> Party | None:
@@ -233,8 +245,9 @@ class KeyExchanges:
         party.made_at = now
         if said.answers:
             party.requested, party.sending = None, session  # the other end has it already
+            party.shown = requested[2] if requested is not None else party.shown
             return None
-        party.taken, party.answer = packet.head, self._encode(name, key.public, said.key, now)
+        party.taken, party.answer = packet.head, self._encode(name, key.public, said.key, self._time(now))
         return party.answer
 
     def take_waiting(self, address: Address) -> list[Waiting]:
@@ -282,8 +295,11 @@ class KeyExchanges:
         mesh = self._credentials.mesh
         return wire.signed_key_exchange(mesh, time, name, said.incarnation, said.key, other, said.answers)
 
-    def _encode(self, other: str, key: bytes, answers: bytes, now: float) -> bytes:
-        credentials, time = self._credentials, max(0, int(1000 * self._clock.at(now)))
+    def _time(self, now: float) -> int:
+        return max(0, int(1000 * self._clock.at(now)))
+
+    def _encode(self, other: str, key: bytes, answers: bytes, time: int) -> bytes:
+        credentials = self._credentials
         said = wire.KeyExchange(self._incarnation, key, answers, b"")
         signature = credentials.sign(self._statement(self._name, other, said, time))
         return wire.encode(said._replace(proof=wire.encode_proof(wire.Proof(time, signature, credentials.own.data))))
@@ -406,4 +422,6 @@ def _is_worn(party: Party, now: float) -> bool:
     session = party.sending
     if session is None:
         return False
+    if party.requested is not None:  # it was lost
+        return True
     return now >= party.made_at + KEY_LIFETIME or max(session.counter, session.highest) >= KEY_PACKETS // 2

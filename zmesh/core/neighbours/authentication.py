@@ -138,8 +138,10 @@ class Authentication:
             return None
         if latest is not None and latest.public == certified.public:
             certified = link.certified = latest
+        wall = self._clock.at(now)
+        their_wall = wall + link.skew if link.skew is not None else None
         try:
-            credentials.check(certified, _holder(certified, link.node, leaf=link.leaf), self._clock.at(now))
+            credentials.check(certified, _holder(certified, link.node, leaf=link.leaf), wall, their_wall)
         except Disbelieved as error:
             return error
         return None

@@ -171,6 +171,12 @@ class Neighbours:
                 ended.append(self._refuse(link, wire.Refuse(error.reason, error.text), now))
         return ended
 
+    def clock_set(self, ahead: float) -> None:
+        """The clock of this node was set: those of the others are ahead of it by so much less."""
+        for link in self._links.up():
+            if link.skew is not None:
+                link.skew -= ahead
+
     def is_check_due(self, now: float) -> bool:
         """Whether it is time for `disbelieved`: certificates expire without a frame that would say so."""
         return self._authentication.expires and now >= self._checked_at + SWEEP

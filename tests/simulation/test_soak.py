@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,10 +33,11 @@ def soak():
 
 def test_a_soak_runs_every_seed_of_both_sentences_on_several_processes():
     command = [sys.executable, "-m", "tests.simulation.soak", "routes", "delivery", "--seeds", "4", "--jobs", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("8 of 8 runs in ")
-    assert done.stdout.endswith(" seeds/s), 0 failed, 0 points never reached\n")
+    *progress, summary = done.stdout.splitlines()  # a slow machine prints how far it is, every ten seconds
+    assert all(re.match(r"\d of 8, 0 failed, ", line) for line in progress)
+    assert re.fullmatch(r"8 of 8 runs in .* seeds/s\), 0 failed, 0 points never reached", summary)
 
 
 def test_a_seed_that_fails_is_named_with_the_command_that_replays_it(soak, capsys):

@@ -56,5 +56,7 @@ def _summary(results: list[PingResult], missing: list[PingResult]) -> str:
     text += f", {left} have left" if left else ""
     if times:
         middle = times[len(times) // 2]
-        text += f"; time min {milliseconds(times[0])}, median {milliseconds(middle)}, max {milliseconds(times[-1])}"
+        text += (
+            f"\nround trip min {milliseconds(times[0])}, median {milliseconds(middle)}, max {milliseconds(times[-1])}"
+        )
     return f"--- {text}\n"

@@ -160,7 +160,8 @@ class Examiner:
         if not found and slowest > SLOW_NAMES:
             text = f"a name took {slowest:.1f} s to resolve"
             found.append(Check("dns", False, text, "resolvectl status; or give peers by address"))
-        return found or [Check("dns", True, f"the hosts of peers resolve: {len(hosts)}")]
+        text = f"the names of {len(hosts)} peers resolve" if len(hosts) > 1 else "the name of the peer resolves"
+        return found or [Check("dns", True, text if hosts else "no name of a peer has to be resolved")]
 
     async def _neighbours(self, status: NodeStatus) -> list[tuple[NodeStatus, float]]:
         """The status of neighbours, and by how much (seconds) the clock of each is ahead of this one."""

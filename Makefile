@@ -9,7 +9,7 @@ TOX    = .venv/bin/tox
 PYENVS = $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.*/bin/python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-all dist vendor pictures lint type docs bench soak fuzz dev clean
+.PHONY: help .venv demo test test-all dist vendor pictures image lint type docs bench soak fuzz dev clean
 
 help:           ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -48,6 +48,9 @@ dist: .venv/dev ## build the sdist and the wheel of a release, and check them
 pictures: .venv/dev   ## write the pictures of the guides anew, from tests (needs chromium)
 	ZMESH_SCREENSHOTS=docs/guides .venv/bin/pytest tests/dashboard/test_browser.py tests/metrics/test_fault.py \
 	    tests/tracing/test_spans.py -k 'person or cut_under_load or time_line'
+
+image: .venv    ## build the image of the Containerfile, and run it (needs root, podman and crun)
+	.venv/bin/python tests/setup/image.py $(OPTIONS)
 
 vendor: .venv   ## fetch the libraries of the dashboard's pages anew, by version and hash (needs npm)
 	.venv/bin/python tests/setup/vendor.py

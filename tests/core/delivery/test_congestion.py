@@ -101,10 +101,10 @@ def test_a_short_path_keeps_the_initial_window(rate):
 
 
 def test_a_short_and_fast_path_holds_what_it_carries_while_programs_work_at_a_batch():
-    path = Path(450e6, 0.002)
+    path = Path(1.25e9, 0.002)
     path.run(1.0)
     assert path.congestion.window == pytest.approx(BATCH_TIME * path.congestion.rate, rel=0.01)
-    assert path.congestion.window == pytest.approx(BATCH_TIME * 450e6, rel=0.2)
+    assert path.congestion.window == pytest.approx(BATCH_TIME * 1.25e9, rel=0.2)
     assert max(path.trips[-100:]) < 1.5 * (BATCH_TIME + path.delay)
 
 
@@ -314,8 +314,8 @@ def test_one_chunk_always_fits():
         (125e6, 0.01, 2 * CHUNK),  # 1 Gbit/s, of which the window holds 7 ms
         (125e6, 0.05, 2 * CHUNK),
         (1.25e9, 0.01, MAX_BODY),
-        (1.25e9, 0.0001, MAX_BODY),
-        (450e6, 0.0001, 8 * CHUNK),  # no more than a part of the window
+        (1.25e9, 0.0001, 8 * CHUNK),
+        (450e6, 0.0001, 4 * CHUNK),  # no more than a part of the window
     ],
 )
 def test_a_chunk_takes_the_slowest_link_no_longer_than_two_milliseconds_and_is_no_longer_than_allowed(

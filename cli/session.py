@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from zmesh import Config, Controller, DestinationUnreachable, DialFailed, Event, LinkRefused, LinkUp, Pong, is_address
 from zmesh.trust import default_folder
-from zmesh_cli.exit_codes import REASONS, REFUSED, UNREACHABLE, USAGE, Failure
+from zmesh_cli.exit_codes import NOT_TRUSTED, REASONS, REFUSED, UNREACHABLE, USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.terminal import print_error
 
@@ -84,7 +84,7 @@ class Session:
         self.answered: asyncio.Future[None] = self._loop.create_future()
         """Done when the target has answered a ping, be it one of those that wait for it to join."""
         self._joined: asyncio.Future[str | Failure] = self._loop.create_future()
-        self._not_found: asyncio.Future[str] = self._loop.create_future()
+        self._not_found: asyncio.Future[Failure] = self._loop.create_future()
         self._retries: asyncio.Task[None] | None = None
         self._hint = ""
         """What the sender of the last notice knows of the target."""
@@ -136,7 +136,7 @@ class Session:
         try:
             await asyncio.wait((task, self._not_found), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise Failure(self._not_found.result(), UNREACHABLE)
+                raise self._not_found.result()
             return task.result()
         finally:
             if not task.done():
@@ -179,20 +179,21 @@ class Session:
         """A node on the path has no route to the target: fail now, or ping it until it may be taken to be unknown."""
         if self.answered.done() or self._not_found.done() or self.has_arrived():
             return
-        if notice.reason == "not_trusted":  # it is there, and the request ends with its refusal
-            return
         did_you_mean = f" (did you mean {notice.near[0]!r}?)" if notice.near else ""
         self._hint = did_you_mean + (f"; {notice.text}" if notice.text else "")
-        if notice.reason == "gone":
-            self._not_found.set_result(f"{self.target!r} has left the mesh")
+        if notice.reason == "not_trusted":
+            text = f"{self.target!r} does not trust this command: {notice.text}"
+            self._not_found.set_result(Failure(text, NOT_TRUSTED))
+        elif notice.reason == "gone":
+            self._not_found.set_result(Failure(f"{self.target!r} has left the mesh", UNREACHABLE))
         elif notice.settled >= SETTLED:
             self._not_found.set_result(self._unknown(""))
         elif self._retries is None:
             self._retries = self._loop.create_task(self._ping_until(self._timeout or SETTLED - notice.settled))
 
-    def _unknown(self, after: str) -> str:
+    def _unknown(self, after: str) -> Failure:
         text = f"no node {self.target!r} can be reached from {self.host!r}{after}{self._hint}"
-        return f"{text}; 'zmesh routes' shows those that can be"
+        return Failure(f"{text}; 'zmesh routes' shows those that can be", UNREACHABLE)
 
     async def _ping_until(self, timeout: float) -> None:
         """Ping the target again and again until it answers, for at most `timeout` seconds."""

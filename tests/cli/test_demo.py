@@ -35,7 +35,7 @@ def test_the_demo_shows_everything_and_leaves_nothing(clean: Any) -> None:
     assert "5 sent, 5 received, 0 % lost" in shown
     assert "=> status 200" in shown
     assert re.search(r"^  tail: (all is well|\d warning)", shown, re.MULTILINE)
-    assert "  and back on " in shown
+    assert "  and back over " in shown
     assert "  home sends to tail over " in shown
     digest = re.search(r"^  ([0-9a-f]{64})$", shown, re.MULTILINE)
     assert digest is not None

@@ -84,7 +84,10 @@ class OtherRange(SimNode):
                 head = wire.encode_chunk(*chunk._replace(flags=flags, extensions=extended))
                 frames = wire.encode_packet(Kind.CHUNK, packet.destination, packet.source, head, packet.body)
             case Kind.CHUNK if not packet.sealed and packet.host != self.id:
+                if not super().transmit(link, frames):  # it is tried again, and what is sent meanwhile would be why
+                    return False
                 self._hold(packet)
+                return True
         return super().transmit(link, frames)
 
     def _hold(self, packet: Packet) -> None:

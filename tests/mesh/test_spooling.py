@@ -91,8 +91,12 @@ async def test_the_file_is_gone_on_every_way_out(mesh, tmp_path, how):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-    gc.collect()
-    await eventually(lambda: spooled(tmp_path) == [])  # the thread that has written it lets go of it
+
+    def is_gone():
+        gc.collect()  # also once the thread that has written it lets go of it
+        return spooled(tmp_path) == []
+
+    await eventually(is_gone)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,8 @@ import pytest
 from tests.transport.transport_handler import FRAMES, joined
 from zmesh.core import wire
 from zmesh.testing import Mesh, eventually
-from zmesh.transport.accepted import AcceptedConnections
+from zmesh.transport.accepted import AcceptedConnection, AcceptedConnections
+from zmesh.transport.resolver import Address
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
@@ -185,6 +186,24 @@ async def test_the_end_of_a_link_is_no_stranger_and_that_of_a_silent_connection_
     await eventually(lambda: [code for code, _ in listener.handler.strangers] == ["no_handshake"])
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "two-addresses"])
+async def test_the_plain_connection_of_a_dialler_is_no_stranger(listener, transports, free_port, host):
+    """A dialler makes one to a peer that was not there at first, and to each that has several addresses."""
+    dialler = transports(lambda name: [Address(socket.AF_INET, "127.0.0.2"), Address(socket.AF_INET, "127.0.0.1")])
+    dialler.dial(f"tcp://{host}:{free_port}")
+    await eventually(lambda: len(dialler.handler.failures) >= 2)
+    listener.listen(f"tcp://127.0.0.1:{free_port}")
+    await eventually(lambda: dialler.handler.links)
+    dialler.send(dialler.handler.links[0], FRAMES)
+    dialler.settle()
+    await eventually(lambda: listener.handler.links)
+    with socket.create_connection(("127.0.0.1", free_port), source_address=("127.0.0.9", 0)):
+        await eventually(lambda: len(table(listener)) == 2)
+    reported = listener.handler.strangers
+    await eventually(lambda: any("127.0.0.9" in text for _, text in reported))
+    assert len(reported) == 1
+
+
 async def test_a_neighbour_whose_message_never_ends_is_ended_and_costs_no_more_than_it_could_send_meanwhile():
     """Its multipart message is kept by libzmq until it is whole, and keeps all else that it says back: it is silent."""
     async with Mesh.chain("hub", heartbeat=0.1, tcp=True) as mesh:
@@ -222,16 +241,18 @@ class Pair:
         except ConnectionError:
             return False
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.accepted.close()
         self.other.close()
 
 
 @pytest.fixture
 def pair():
-    made = Pair()
-    yield made
-    made.close()
+    with Pair() as made:
+        yield made
 
 
 @pytest.fixture
@@ -242,9 +263,8 @@ def accepted(pair, monkeypatch):
 
     def make(refresh=lambda: None, is_known=lambda id: True, port=pair.port):
         shut = []
-        made.append(
-            AcceptedConnections(asyncio.get_running_loop(), port, lambda: refresh(made[-1]), is_known, shut.append)
-        )
+        loop = asyncio.get_running_loop()
+        made.append(AcceptedConnections(loop, port, lambda: refresh(made[-1]), is_known, shut.append, print))
         return made[-1], shut
 
     yield make
@@ -333,3 +353,48 @@ async def test_no_descriptor_is_left_and_none_is_inherited(pair, accepted):
     each.close()
     each.on_accepted(pair.accepted.fileno())
     assert each.unproven == 0
+
+
+# --- connections without a handshake --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def reporting():
+    """A table, and the addresses that it has reported."""
+    silent = []
+    loop = asyncio.get_running_loop()
+    made = AcceptedConnections(loop, 0, lambda: None, lambda id: True, lambda reason: None, silent.append)
+    yield made, silent
+    made.close()
+
+
+async def test_a_connection_that_greets_accounts_for_one_without_a_handshake_from_its_network(reporting):
+    each, silent = reporting
+    for address in ("10.0.0.7", "127.0.0.1", "127.0.0.1"):
+        each.hold(AcceptedConnection(address))
+    with Pair() as dialled:
+        each.on_accepted(dialled.accepted.fileno())
+        each.greet(dialled.accepted.fileno())
+        each.on_disconnected(dialled.accepted.fileno())
+    await eventually(lambda: len(silent) == 2)
+    assert silent == ["10.0.0.7", "127.0.0.1"]
+
+
+async def test_a_connection_that_greets_accounts_for_one_whose_end_is_seen_later(reporting):
+    each, silent = reporting
+    with Pair() as plain, Pair() as dialled, Pair() as later:
+        for pair in (plain, dialled, later):
+            each.on_accepted(pair.accepted.fileno())
+        each.greet(dialled.accepted.fileno())
+        for pair in (plain, later):
+            each.hold(each.on_disconnected(pair.accepted.fileno()))
+    await eventually(lambda: silent)
+    assert silent == ["127.0.0.1"]
+
+
+async def test_of_a_flood_of_connections_without_a_handshake_the_oldest_are_reported_at_once(reporting, monkeypatch):
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_HELD", 2)
+    each, silent = reporting
+    for number in range(5):
+        each.hold(AcceptedConnection(f"10.0.0.{number}"))
+    assert silent == ["10.0.0.0", "10.0.0.1", "10.0.0.2"]

@@ -3,6 +3,10 @@
 A connection is unproven until its link is up. How many there may be is limited in all and for each address, how long
 one may be without a first message and how many bytes may come before it is proven as well.
 
+A connection that ends without a handshake is a stranger's, a port scan's for one, or one of a node's: before it dials
+with ZeroMQ, a dialler may try an address with a plain connection (`dialler`, `happy_eyeballs`). So such a connection is
+held for a while, and is reported unless a later one from the same network greets: each that greets accounts for one.
+
 libzmq bounds neither how many connections a ROUTER has nor how long one may be silent after its handshake, and it can't
 close a single one. But its monitor names the descriptor of each connection, and `shutdown(2)` on a duplicate of that
 descriptor ends the connection as its peer could have done, which libzmq copes with at any time.
@@ -23,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
+import itertools
 import os
 import resource
 import socket
@@ -38,6 +43,10 @@ MAX_UNPROVEN_OF_ADDRESS = 512
 MAX_UNPROVEN_BYTES = 4 * 1024 * 1024
 GREET_WITHIN = 100
 HUNG_UP_WITHIN = 10
+HELD_FOR = 100
+"""Sweeps after which a connection that has ended without a handshake is reported; a dialler greets within them."""
+MAX_HELD = 1024
+"""Such connections that are held; the oldest is reported for one more."""
 SWEEP = 0.1
 SHED = 2
 """Connections that are ended for each that comes while few descriptors are left: more than come."""
@@ -52,14 +61,15 @@ class AcceptedConnection:
     """One accepted connection.
 
     `address` is "" if it was closed too soon; `greeted`: a message has come that it has a link for; `left` counts the
-    sweeps that it may be without one. `was_linked` stays when its link is gone.
+    sweeps that it may be without one. `was_linked` stays when its link is gone. `is_probe`: a dialler that has greeted
+    since has most likely tried the address with it.
     """
 
-    __slots__ = ("address", "greeted", "left", "routing_id", "was_linked")
+    __slots__ = ("address", "greeted", "is_probe", "left", "routing_id", "was_linked")
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.greeted = self.was_linked = False
+        self.greeted = self.was_linked = self.is_probe = False
         self.left = GREET_WITHIN
         self.routing_id: bytes | None = None
 
@@ -68,7 +78,8 @@ class AcceptedConnections:
     """The connections of one listener by their descriptors, exact in the order of the monitor's events.
 
     `refresh` reads what the monitor has to say, `is_known` whether the ROUTER still has a connection of that routing
-    id, and `on_shut` is called with the reason when a connection is shut down.
+    id, `on_shut` is called with the reason when a connection is shut down, and `on_silent` with the address of one that
+    has ended without a handshake and was no dialler's.
     """
 
     def __init__(
@@ -78,14 +89,17 @@ class AcceptedConnections:
         refresh: Callable[[], None],
         is_known: Callable[[bytes], bool],
         on_shut: Callable[[str], None],
+        on_silent: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._port = port
         self._refresh = refresh
         self._is_known = is_known
         self._on_shut = on_shut
+        self._on_silent = on_silent
         self._connections: dict[int, AcceptedConnection] = {}
         self._unproven: dict[int, AcceptedConnection] = {}
+        self._held: dict[AcceptedConnection, None] = {}
         self._by_network: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._shutting = False
@@ -131,7 +145,18 @@ class AcceptedConnections:
         connection = self._connections.get(descriptor)
         if connection is not None:
             connection.greeted = connection.was_linked = True
+            self._account_for_probe(connection)
         return connection
+
+    def hold(self, connection: AcceptedConnection) -> None:
+        """A connection has ended without a handshake: report it in a while, unless it was a dialler's."""
+        if connection.is_probe or self._blank < 0:
+            return
+        connection.left = HELD_FOR
+        self._held[connection] = None
+        if len(self._held) > MAX_HELD:
+            self._report(next(iter(self._held)))
+        self._sweep_later()
 
     def prove(self, descriptor: int, connection: AcceptedConnection) -> None:
         """The link over a connection is up."""
@@ -168,8 +193,22 @@ class AcceptedConnections:
         self._settle(descriptor)
         self._unproven[descriptor] = connection
         self._by_network[network_of(connection.address)] += 1
-        if self._timer is None:
-            self._timer = self._loop.call_later(SWEEP, self._sweep)
+        self._sweep_later()
+
+    def _account_for_probe(self, greeted: AcceptedConnection) -> None:
+        """Find the plain connection that the dialler of a connection made before it, ended or about to be."""
+        networks = (network_of(greeted.address), "")  # the address of one that was closed too soon is not known
+        for each in itertools.chain(self._held, self._unproven.values()):
+            if each is greeted:
+                return
+            if not (each.greeted or each.is_probe) and network_of(each.address) in networks:
+                each.is_probe = True
+                self._held.pop(each, None)
+                return
+
+    def _report(self, held: AcceptedConnection) -> None:
+        del self._held[held]
+        self._on_silent(held.address)
 
     def _settle(self, descriptor: int) -> AcceptedConnection | None:
         """Count the connection no more as one that is unproven; None if it was not."""
@@ -195,9 +234,16 @@ class AcceptedConnections:
                 self._shut(descriptor, "no greeting came" if connection.routing_id is None else "it was hung up on")
             elif connection.routing_id is None and self._received(descriptor) > MAX_UNPROVEN_BYTES:
                 self._shut(descriptor, "too many bytes before a link")
+        for held in list(self._held):
+            held.left -= 1
+            if held.left <= 0:
+                self._report(held)
         self._excess = SPARE_DESCRIPTORS * self._is_short()
         self._shed()
-        if self._unproven and self._timer is None and self._blank >= 0:
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if (self._unproven or self._held) and self._timer is None and self._blank >= 0:
             self._timer = self._loop.call_later(SWEEP, self._sweep)
 
     def _is_short(self) -> bool:

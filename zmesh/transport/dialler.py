@@ -2,7 +2,7 @@
 
 Each try is a round: the name is resolved anew, and its addresses take their turns (`eyeballs`). The only address of a
 peer is given to ZeroMQ at once; after it has failed, a plain connection goes ahead, which says why. So the other end
-sees one connection for each link, and one more where it was unreachable before.
+sees one connection for each link, and a plain one before it where there are several addresses or one has failed.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import socket
 import stat
@@ -105,8 +106,11 @@ class Listener(LinkSocket):
             self.url = self._socket.get_string(zmq.LAST_ENDPOINT)
             if scheme == "tcp":
                 port = int(self.url.rpartition(":")[2])
+                silent = functools.partial(self._refused, "no_handshake")
                 shut = self.handler.on_connection_shut
-                self._accepted = AcceptedConnections(self.transport.loop, port, self._drain_monitor, self._knows, shut)
+                self._accepted = AcceptedConnections(
+                    self.transport.loop, port, self._drain_monitor, self._knows, shut, silent
+                )
             undo.pop_all()
 
     def _encrypt(self, keys: KeyPair) -> None:
@@ -254,8 +258,10 @@ class Listener(LinkSocket):
         failure, self._failure = self._failure, ""
         if self._accepted is not None:
             connection = self._accepted.on_disconnected(value)
-            if connection is not None and (failure or not connection.was_linked):
-                self._refused(failure or "no_handshake", connection.address)
+            if connection is not None and failure not in ("", "no_handshake"):
+                self._refused(failure, connection.address)
+            elif connection is not None and not connection.was_linked:
+                self._accepted.hold(connection)
         for link in list(self._by_descriptor.get(value, ())):
             self._suspect(link)
             self.transport.loop.call_later(SUSPECT_AGAIN, self._suspect, link)

@@ -1,4 +1,4 @@
-"""Fixtures that wait: for a fact, and for all the bytes of a payload."""
+"""What waits: for a fact, and for all the bytes of a payload; and how long a test waits for others."""
 
 import asyncio
 
@@ -7,6 +7,9 @@ import pytest
 from zmesh import testing
 from zmesh.payloads.payload import encode
 from zmesh.payloads.source import Source
+
+WITHIN = 90.0
+"""Seconds that a process or a thread may take to start, to answer and to end, on a slow machine with busy cores."""
 
 
 @pytest.fixture

@@ -17,11 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import until
-
-COMMAND = [sys.executable, "-P", "-m", "zmesh_cli"]
-WITHIN = 90.0
-
+from tests import forked
+from tests.forked import COMMAND, Command
+from tests.waiting import WITHIN, until
 
 YOUNG = "import zmesh_cli.session; zmesh_cli.session.SETTLED = 600.0"
 """Has a command wait for unknown nodes as in a mesh that is still forming, however long they take to start."""
@@ -34,12 +32,11 @@ class Node:
         self, words: list[str], environment: dict[str, str], command: list[str] = COMMAND, **options: Any
     ) -> None:
         self.errors = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            [*command, "node", "--json", *words],
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            env=environment,
-            **{"stdin": subprocess.DEVNULL, **options},
+        words = ["node", "--json", *words]
+        options = {"stdin": subprocess.DEVNULL, **options}
+        options |= {"stdout": subprocess.PIPE, "stderr": self.errors, "env": environment}
+        self.process: subprocess.Popen[bytes] = (
+            Command(words, **options) if command == COMMAND else subprocess.Popen([*command, *words], **options)
         )
         self._rest = b""
         self.ready: dict[str, Any] = {}
@@ -108,6 +105,7 @@ class Shell:
         self.folder = folder
         self.mark = uuid.uuid4().hex
         self.nodes: list[Node] = []
+        self.started: list[Command] = []
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.environment.pop("COLUMNS", None)
@@ -125,14 +123,7 @@ class Shell:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `zmesh` to its end, which must print no traceback."""
         source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
-        done = subprocess.run(
-            [*COMMAND, *words],
-            capture_output=True,
-            timeout=WITHIN,
-            env=self.environment | (environment or {}),
-            **source,
-            **options,
-        )
+        done = forked.run([*words], timeout=WITHIN, env=self.environment | (environment or {}), **source, **options)
         assert b"Traceback" not in done.stderr, done.stderr.decode()
         return done
 
@@ -146,12 +137,14 @@ class Shell:
         self, *words: str, environment: dict[str, str] | None = None, setup: str = "", **options: Any
     ) -> subprocess.Popen[bytes]:
         """Start `zmesh`, after the statement `setup` if there is one; the caller waits for it."""
-        program = (
-            [sys.executable, "-P", "-c", f"{setup}\nfrom zmesh_cli.main import main; main()"] if setup else COMMAND
-        )
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        environment = self.environment | (environment or {})
-        return subprocess.Popen([*program, *words], env=environment, **{**pipes, **options})
+        options = {**pipes, **options, "env": self.environment | (environment or {})}
+        if setup:
+            program = [sys.executable, "-P", "-c", f"{setup}\nfrom zmesh_cli.main import main; main()"]
+            return subprocess.Popen([*program, *words], **options)
+        process = Command([*words], **options)
+        self.started.append(process)
+        return process
 
     def node(self, name: str, *words: str, listen: str | None = "tcp://127.0.0.1:*", **options: Any) -> Node:
         """Start a node; returns when it is ready."""
@@ -180,6 +173,7 @@ class Shell:
     def left(self) -> list[str]:
         """The processes that this shell has started, directly or not, and that still run."""
         found = []
+        ours = {process.pid for process in self.started if process.poll() is None}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 marked = f"TEST_MARK={self.mark}".encode() in (folder / "environ").read_bytes()
@@ -187,7 +181,7 @@ class Shell:
                 words = os.fsdecode((folder / "cmdline").read_bytes().replace(b"\0", b" "))
             except OSError:
                 continue
-            if marked and state != "Z":
+            if (marked or int(folder.name) in ours) and state != "Z":
                 found.append(words)
         return found
 

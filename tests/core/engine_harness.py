@@ -104,6 +104,8 @@ class Subject:
 
     def tick(self):
         effects = self.done(self.engine.tick(self.now))
+        while self.engine.routing.has_work:  # one tick selects so many routes
+            effects += self.done(self.engine.tick(self.now))
         deadline = self.engine.next_deadline()
         assert deadline is None or deadline > self.now
         return effects

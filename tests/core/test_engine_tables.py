@@ -9,6 +9,7 @@ from zmesh.core.routing.advertisements import COALESCE
 from zmesh.core.routing.duplicates import CONTEST_TIMEOUT, STARTUP
 from zmesh.core.routing.records import COALESCE as RECORDS_GATHERED
 from zmesh.core.routing.records import KEEP_GONE
+from zmesh.core.routing.routes import SELECTED_AT_ONCE
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_ENTRIES, Entry, Kind
 
 # --- alarms -------------------------------------------------------------------------------------------------------
@@ -51,9 +52,20 @@ def test_a_whole_table_in_parts_replaces_the_one_before(linked):
     assert effects == [Report("node_left", "y")]
 
 
+def test_the_routes_of_a_large_frame_are_selected_in_parts_at_once_after_it(linked):
+    """Frames of other neighbours get their turn in between."""
+    entries = [Entry(f"n{number}", 9, 1, 50, 1) for number in range(2 * SELECTED_AT_ONCE + 1)]
+    rounds = [linked.advertise(1, *entries)]
+    while linked.engine.next_deadline() == linked.now:
+        rounds.append(linked.done(linked.engine.tick(linked.now)))
+    joined = [sum(isinstance(each, Report) and each.event == "node_joined" for each in effects) for effects in rounds]
+    assert joined == [SELECTED_AT_ONCE, SELECTED_AT_ONCE, 1]
+
+
 def test_a_large_table_goes_out_in_parts(linked):
     entries = [Entry(f"n{number}", 9, 1, 50, 1) for number in range(MAX_ENTRIES)]
     linked.advertise(1, *entries)
+    linked.tick()
     effects = linked.join(2, "c", route=False)
     updates = [effect.value for effect in only(effects, Kind.UPDATE) if effect.link == 2]
     assert [(update.full, len(update.entries)) for update in updates] == [(FULL_BEGIN, MAX_ENTRIES), (FULL_END, 2)]

@@ -321,8 +321,7 @@ class Engine(View):
                 self.delivery.on_uncontested()
         if self._delivery_alarm.soonest <= now:
             self.delivery.tick(now)
-        if routing_due:
-            self._adjacency.select(now)
+        if routing_due and not self.routing.is_urgent:  # else it is done once, at the end of this stimulus
             self._adjacency.flush(now)
         effects = self._done(now)
         self._alarms.reset(now)

@@ -152,6 +152,9 @@ class Limits(NamedTuple):
     peers_per_neighbour: int = 15_000
     """The same, of those whose first frame came from one neighbour."""
 
+    new_peers: Rate = Rate(200, 2000)
+    """Peers that come into the table by a frame of one neighbour; the frames of more are dropped, and retransmitted."""
+
     refused_requests: int = 10_000
     """Ids of refused requests that are remembered, so that late copies are refused, too; the first is forgotten."""
 

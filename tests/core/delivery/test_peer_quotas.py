@@ -142,6 +142,20 @@ def test_by_default_a_limit_of_one_leaves_room_for_others():
         assert getattr(limits, f"{name}_per_peer") < getattr(limits, f"{name}_per_neighbour")
 
 
+def test_frames_of_more_new_peers_than_the_rate_of_a_neighbour_allows_are_dropped_until_it_has_room(limited):
+    """Their clients retransmit; an answer would cost as much as the request."""
+    side = limited(new_peers=(1, 3))
+    made_up = [f"made-up-{number}" for number in range(5)]
+    taken = [side.on_chunk(opening(number), source=name, via="n") for number, name in enumerate(made_up)]
+    assert [len(deliveries(effects)) for effects in taken[:3]] == [1, 1, 1]
+    assert taken[3:] == [("new_peers", []), ("new_peers", [])]
+    usage = side.delivery.usage()
+    assert (usage["services"], usage["peers"]) == (3, 3)
+    assert len(deliveries(side.on_chunk(opening(9), source=made_up[0], via="n"))) == 1
+    assert len(deliveries(side.on_chunk(opening(10), source="c", via="other"))) == 1
+    assert len(deliveries(side.on_chunk(opening(4), source=made_up[4], via="n", now=1.5))) == 1
+
+
 # --- payload that is kept -----------------------------------------------------------------------------------------
 
 WEIGHT = 1000 + CHUNK_OVERHEAD

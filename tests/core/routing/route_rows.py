@@ -12,10 +12,18 @@ def retraction(destination="z"):
 
 
 def hear(routes, link, *entries, now=0.0, full=0, number=1):
-    """Process an UPDATE of a neighbour, and select."""
+    """Process an UPDATE of a neighbour, and select all that it has changed."""
     routes.update(link, full, number, [tuple(entry) for entry in entries])
+    return select_all(routes, now)
+
+
+def select_all(routes, now=0.0):
+    """Select until no destination is dirty."""
     changes = routes.select(now)
     routes.check()
+    while routes.dirty:
+        changes += routes.select(now)
+        routes.check()
     return changes
 
 

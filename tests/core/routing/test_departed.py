@@ -1,5 +1,6 @@
 import pytest
 
+from tests.core.routing.route_rows import select_all
 from zmesh.core import wire
 from zmesh.core.limits import Limits
 from zmesh.core.routing.departed import MAX_VISITED, MAX_WITNESSES, Departed, Departure
@@ -21,7 +22,7 @@ class Tables:
 
     def reach(self, *nodes, hops=1):
         self.routes.update(1, 0, 1, [(node, 7, 1, 100 * hops, hops, 0) for node in nodes])
-        for change in self.routes.select(0.0):
+        for change in select_all(self.routes):
             self.departed.join(change.destination)
 
     def describe(self, node, *neighbours, serial=1):
@@ -32,7 +33,7 @@ class Tables:
     def lose(self, *nodes, now=0.0):
         """The last route to each of them goes, all at once."""
         self.routes.update(1, 0, 1, [(node, 0, 0, INFINITY, 0, 0) for node in nodes])
-        for change in self.routes.select(now):
+        for change in select_all(self.routes, now):
             self.departed.leave(change.destination, change.before, None, now)
         self.departed.check()
 

@@ -172,6 +172,8 @@ class Delivery:
         except TableFull as error:
             if not chunk.request:
                 raise
+            if error.limit == "new_peers":  # it is retransmitted
+                return error.limit
             self.server.refuse(source, chunk, error.limit)
             return None
         if peer is None:

@@ -9,7 +9,7 @@ A check returns the name of the limit in `Limits` that would be exceeded, or an 
 
 from __future__ import annotations
 
-from zmesh.core.limits import Limits
+from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.message import NodeId
 
 
@@ -24,24 +24,38 @@ class Usage:
         self.kept_bytes = 0
 
 
+class _NeighbourUsage(Usage):
+    """The counts of one neighbour, and the rate of its new peers."""
+
+    __slots__ = ("arrivals",)
+
+    def __init__(self, arrivals: TokenBucket) -> None:
+        super().__init__()
+        self.arrivals = arrivals
+
+
 class PeerQuotas:
     """The usage of the node, of each neighbour, and (in its PeerQuota) of each peer."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.node = Usage()
-        self._neighbours: dict[NodeId, Usage] = {}
+        self._neighbours: dict[NodeId, _NeighbourUsage] = {}
 
-    def admit(self, neighbour: NodeId | None) -> PeerQuota:
+    def admit(self, neighbour: NodeId | None, now: float) -> PeerQuota:
         """Count one more peer, first named by a frame from that neighbour; None: by this node itself."""
         via = Usage()
         if neighbour is not None:
-            via = self._neighbours.setdefault(neighbour, via)
+            known = self._neighbours.get(neighbour)
+            if known is None:
+                known = self._neighbours[neighbour] = _NeighbourUsage(TokenBucket(self.limits.new_peers, now))
+            known.arrivals.spend(1)
+            via = known
         for usage in (via, self.node):
             usage.peers += 1
         return PeerQuota(self, neighbour, via)
 
-    def peer_limit(self, neighbour: NodeId | None) -> str:
+    def peer_limit(self, neighbour: NodeId | None, now: float) -> str:
         """The limit that one more peer of that neighbour would exceed, or an empty text; this node itself has none."""
         limits = self.limits
         if neighbour is None:
@@ -49,6 +63,8 @@ class PeerQuotas:
         via = self._neighbours.get(neighbour)
         if via is not None and via.peers >= limits.peers_per_neighbour:
             return "peers_per_neighbour"
+        if via is not None and not via.arrivals.has(now):
+            return "new_peers"
         return "peers" if self.node.peers >= limits.peers else ""
 
     def release(self, quota: PeerQuota) -> None:

@@ -137,17 +137,17 @@ class Peers:
 
     # -- look-up and creation ------------------------------------------------------------------------------------
 
-    def get_or_create(self, address: Address, via: NodeId | None = None) -> Peer:
+    def get_or_create(self, address: Address, now: float = 0.0, via: NodeId | None = None) -> Peer:
         """The peer at that address. The numbers of requests to a new one begin above all that were ever used.
 
         `via`: the neighbour whose frame named it, None if this node itself does. Raises TableFull, but not for None.
         """
         peer = self._peers.get(address)
         if peer is None:
-            limit = self._quotas.peer_limit(via)
+            limit = self._quotas.peer_limit(via, now)
             if limit:
                 raise TableFull(limit)
-            peer = self._peers[address] = Peer(address, self._highest_number, self._quotas.admit(via))
+            peer = self._peers[address] = Peer(address, self._highest_number, self._quotas.admit(via, now))
         return peer
 
     def knows(self, name: str, incarnation: int) -> bool:
@@ -168,7 +168,7 @@ class Peers:
         if peer is None and leaf is not None:
             self._move(leaf, source, now)
             return leaf
-        peer = self.get_or_create(source, via)
+        peer = self.get_or_create(source, now, via)
         self._set_incarnation(peer, incarnation, now)
         return peer
 

@@ -18,13 +18,19 @@ Feasibility can leave a node without a route although there is a path: starvatio
 feasible, the node requests a smaller distance on that path, or a newer seqno (`seqno_requests`). A next hop whose
 metric grows stays feasible, because its distance does not grow.
 
+A frame of a neighbour, or a change of a link's cost, may make any number of destinations dirty. One stimulus selects at
+most SELECTED_AT_ONCE of them, and the others follow at once, so that frames of other neighbours get their turn: for the
+routes that is as if the UPDATE had come a little later. Those whose link is down are selected all.
+
 There is room for so many destinations (`quotas`); one that finds none is refused, as if no neighbour had advertised it,
 and tried again when there is room. A seqno that is too far ahead (`serials`) makes a row a retraction.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterable
 
 from zmesh.core.limits import DEFAULT_LIMITS
 from zmesh.core.message import LinkId, NodeId
@@ -39,6 +45,8 @@ from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import FULL_BEGIN, FULL_END, INFINITY, MAX_HOPS, Row, SeqnoRequest
 
 KEEP_DISTANCE = 180.0
+SELECTED_AT_ONCE = 64
+"""Destinations that one stimulus selects a route to; each takes up to 40 microseconds, with what follows from it."""
 EVICTION_DELAY = 20.0
 _ANY = LinkId(-1)
 
@@ -61,6 +69,11 @@ class Routes(RoutesView):
         self._selected = {}
         self.dirty: dict[NodeId, LinkId] = {}
         """The destinations that `select` has to examine, with the one link that offers a better route, or _ANY."""
+        self._lost: dict[NodeId, None] = {}
+        """Those of them whose next hop was on a link that is down: packets must not be sent there."""
+        self._alarm = alarm
+        self._select_on: float | None = None
+        """When `select` goes on, if it has left destinations dirty."""
         self.advertiser = Advertiser(node, self._selected, alarm)
         self.seqno_requests = SeqnoRequests(alarm)
         self._forget: Timers[Destination] = Timers(alarm)
@@ -93,6 +106,11 @@ class Routes(RoutesView):
         for name in neighbour.rows:
             if self._depends_on(self._table.get(name), link):
                 self.dirty[name] = _ANY
+        for name, destination in self._selected.items():
+            if destination.selected is not None and destination.selected.link == link:
+                self.dirty[name] = _ANY
+                self._lost[name] = None
+        self.dirty.update((name, _ANY) for name, offers in self.dirty.items() if offers == link)
         self.dirty.update(dict.fromkeys(self._no_room, _ANY))
 
     def set_cost(self, link: LinkId, cost: int) -> None:
@@ -157,11 +175,27 @@ class Routes(RoutesView):
     # -- results -------------------------------------------------------------------------------------------------
 
     def select(self, now: float) -> list[RouteChange]:
-        """Select the best feasible route to every dirty destination; returns what has changed for neighbours."""
+        """Select the best feasible route to the dirty destinations: to all whose link is down, and SELECTED_AT_ONCE
+        others, the first first. Returns what has changed for neighbours.
+        """
         changes: list[RouteChange] = []
+        lost, self._lost = self._lost, {}
+        self._select(lost, changes, now)
+        left = SELECTED_AT_ONCE
+        while self.dirty and left > 0:
+            some = list(itertools.islice(self.dirty, left))
+            left -= len(some)
+            self._select(reversed(some), changes, now)
+        self._select_on = now if self.dirty else None
+        if self.dirty:
+            self._alarm.at(now)
+        return changes
+
+    def _select(self, names: Iterable[NodeId], changes: list[RouteChange], now: float) -> None:
+        """Select the best feasible route to each of these, which are dirty."""
         dirty, table, requests = self.dirty, self._table, self.seqno_requests
-        while dirty:
-            name, link = dirty.popitem()
+        for name in names:
+            link = dirty.pop(name)
             not_before = self._no_room.pop(name, 0.0)
             destination = table.get(name)
             before = destination.selected if destination is not None else None
@@ -189,7 +223,6 @@ class Routes(RoutesView):
             if before is None or after is None or before[:2] != after[:2]:
                 self.changed_at = now
             changes.append(RouteChange(name, before, after))
-        return changes
 
     def flush(self, now: float) -> list[Advertisement]:
         """The UPDATEs that are due."""
@@ -215,8 +248,9 @@ class Routes(RoutesView):
         self.seqno_requests.expire(now)
 
     def next_deadline(self) -> float | None:
-        """When `flush`, `requests` or `expire` has work."""
-        deadlines = (self.advertiser.next_deadline(), self.seqno_requests.next_deadline(), self._forget.next_deadline())
+        """When `select`, `flush`, `requests` or `expire` has work."""
+        tables = (self.advertiser, self.seqno_requests, self._forget)
+        deadlines = (self._select_on, *(table.next_deadline() for table in tables))
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # -- inside: selection ---------------------------------------------------------------------------------------
@@ -366,7 +400,7 @@ class Routes(RoutesView):
     def _meet(self, destination: Destination, request: SeqnoRequest, now: float) -> bool:
         """True if this node's distance is as requested, or can be made so: shrunk, and still above the next hop's."""
         selected = destination.selected
-        if selected is None:
+        if selected is None or destination.id in self.dirty:
             return False
         if request.is_met_by(selected.seqno, selected.metric - selected.excess):
             return True
@@ -396,7 +430,7 @@ class Routes(RoutesView):
 
     def check(self) -> None:
         """Raise AssertionError if an invariant of the table does not hold."""
-        if self.dirty:
+        if self._lost or bool(self.dirty) != (self._select_on is not None):
             raise AssertionError("destinations that are dirty after an event")
         self.advertiser.check(self._table.values())
         for name, destination in self._table.items():
@@ -409,6 +443,8 @@ class Routes(RoutesView):
                 continue
             neighbour = self._neighbours.get(selected.link)
             row = neighbour.rows.get(name) if neighbour else None
+            if neighbour is not None and name in self.dirty:
+                continue
             if neighbour is None or row is None:
                 raise AssertionError(f"a route to {name!r} that no neighbour has advertised")
             if (selected.metric, selected.seqno) != (row[3] + neighbour.cost, row[2]):
@@ -418,6 +454,8 @@ class Routes(RoutesView):
         self._quotas.check()
         if self._quotas.keys() != self._table.keys() or self._no_room.keys() & self._table.keys():
             raise AssertionError("a destination without an owner, or that was refused and is there")
+        if self.dirty:
+            return
         blocked = {
             name
             for neighbour in self._neighbours.values()

@@ -7,9 +7,9 @@ import pytest
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.traffic import REASONS, run_delivery, run_liars, run_requests
 
-SEEDS = 600
-BESIDE_LIARS = 60
-BATCH = 25
+SEEDS = 150
+BESIDE_LIARS = 40
+BATCH = 10
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
@@ -21,10 +21,10 @@ def test_every_send_ends_exactly_once_its_work_runs_at_most_once_and_no_reply_is
     assert set(tally) <= {"eof", "remote", "sender gone", *REASONS}
 
 
-@pytest.mark.parametrize("first", range(0, BESIDE_LIARS, BATCH // 5))
+@pytest.mark.parametrize("first", range(0, BESIDE_LIARS, BATCH // 2))
 def test_beside_members_that_lie_every_send_ends_once_and_after_they_have_left_nothing_is_left_of_it(first):
     tally = collections.Counter()
-    for seed in range(first, first + BATCH // 5):
+    for seed in range(first, first + BATCH // 2):
         tally.update(run_liars(seed))
     assert tally["eof"] > 0
 

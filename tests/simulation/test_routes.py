@@ -9,7 +9,7 @@ from zmesh.testing.faults import BANDWIDTHS, COSTS, DRIFTS, JUMPS, LAGS, WALL_JU
 from zmesh.testing.scenario import DELAYS, SHAPES, Scenario, run_routes
 from zmesh.testing.simliar import LIES
 
-SEEDS = 500
+SEEDS = 250
 BATCH = 25
 SOME = st.integers(0, 1 << 16)
 SECONDS = st.sampled_from([0.02, 0.2, 1.0, 2.5, 6.0])

@@ -9,8 +9,8 @@ from zmesh.testing.simulator import Simulator
 from zmesh.testing.simversions import CONTENT, RANGES, UNKNOWN, OtherRange, Version1
 from zmesh.testing.traffic import REASONS, run_mixed
 
-SEEDS = 80
-BATCH = 20
+SEEDS = 40
+BATCH = 10
 
 
 def put(sim, kind, id, *arguments):

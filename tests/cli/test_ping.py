@@ -119,7 +119,7 @@ def test_a_node_that_is_silent_times_out(shell: Any, lines: Lines) -> None:
 
 def test_ctrl_c_prints_the_summary(mesh: Any) -> None:
     ping = mesh.start("ping", "far", "-c", "1000", "-i", "0.05")
-    assert ping.stdout.readline().startswith(b"answer from far: seq=1 ")
+    assert ping.stdout.readline().startswith(b"answer from far: seq=")
     ping.send_signal(signal.SIGINT)
     out, err = ping.communicate(timeout=90)
     assert ping.returncode == 130

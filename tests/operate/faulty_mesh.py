@@ -25,16 +25,17 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.waiting import until
+from tests import forked
+from tests.forked import COMMAND, Command
+from tests.waiting import WITHIN, until
 from zmesh.identity import Identity, IdentityKey, Issuer, Profile, State, TrustStore
 from zmesh.trust import init
 
 DAY = 86400.0
 VALIDITY = 90 * DAY
 LATE = 20 * 60.0
-COMMAND = [sys.executable, "-P", "-m", "zmesh_cli"]
-READY_WITHIN = 60.0
 WRONG_CLOCK = """
 import time
 real = time.time
@@ -144,14 +145,14 @@ class FaultyMesh:
     def zmesh(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         """Run a command that joins at the hub."""
         environment = {**self.environment, "ZMESH_PEER": "hub"}
-        return subprocess.run([*COMMAND, *words], capture_output=True, env=environment, timeout=READY_WITHIN)
+        return forked.run([*words], env=environment, timeout=WITHIN)
 
     def close(self) -> None:
         """End all nodes."""
         for process in self._processes:
             process.send_signal(signal.SIGTERM)
         for process in self._processes:
-            process.wait(READY_WITHIN)
+            process.wait(WITHIN)
         self._stack.close()
 
     def _identity(
@@ -172,13 +173,16 @@ class FaultyMesh:
             assert process.poll() is None, text
             return '"event":"ready"' in text
 
-        until(is_ready, READY_WITHIN)
+        until(is_ready, WITHIN)
 
     def _start(self, name: str, command: list[str], **variables: str) -> subprocess.Popen[bytes]:
         state = {"ZMESH_STATE": str(self.folder / name), **variables}
         with (self.folder / f"{name}.log").open("wb") as out:
-            words = [*command, "node", "--json"]
-            process = subprocess.Popen(words, stdout=out, stderr=out, env=self.environment | state)
+            options: dict[str, Any] = {"stdout": out, "stderr": out, "env": self.environment | state}
+            words = ["node", "--json"]
+            process = (
+                Command(words, **options) if command == COMMAND else subprocess.Popen([*command, *words], **options)
+            )
         self._processes.append(process)
         return process
 

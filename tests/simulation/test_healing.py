@@ -21,7 +21,7 @@ HOPS = 5
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_mesh_that_lost_a_fifth_of_all_messages_is_right_again_within_five_seconds(shape):
-    for seed in range(17):  # 102 seeds in all
+    for seed in range(8):  # 48 seeds in all
         mesh = Scenario(seed, count=6 + seed % 7, shape=shape, audit=8)
         for wire in mesh.wires:
             wire.loss = LOSS
@@ -52,7 +52,7 @@ def test_a_greeting_whose_answer_was_lost_is_repeated_and_does_not_cost_the_link
 @pytest.mark.parametrize("fault", ["a link", "a node"])
 def test_what_falls_silent_in_a_ring_is_gone_round_within_three_seconds_and_no_frame_runs_in_circles(fault):
     ids = [f"n{i}" for i in range(6)]
-    for number in range(6):
+    for number in range(3):
         sim = Simulator(number)
         nodes = sim.add(*ids)
         wires = [sim.connect(ids[i], ids[i - 1], delay=0.001) for i in range(6)]

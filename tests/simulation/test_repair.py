@@ -10,7 +10,7 @@ from zmesh.core.wire import Kind
 from zmesh.testing.simulator import Simulator
 
 SIDE = 8
-FAILURES = 20
+FAILURES = 10
 
 
 def test_a_detour_costs_a_round_trip_to_the_neighbour_however_far_the_destination_is():
@@ -98,10 +98,14 @@ def test_lost_links_are_gone_round_within_half_a_second_and_few_words_one_after_
         grid.sim.run(3)
 
 
-@pytest.mark.parametrize("victim", [0, 9, 36, 60, 63])
-def test_a_dead_node_is_unreachable_everywhere_within_half_a_second_without_detours(victim):
+def test_a_dead_node_is_unreachable_everywhere_within_half_a_second_without_detours():
     """A node in a corner once cost six entries for each of its routes: one of its two neighbours was waiting."""
     grid = Grid(3)
-    took, entries = grid.failed(grid.sim.nodes[f"n{victim}"].kill)
-    assert took <= 0.5
-    assert entries <= 1.5
+    for victim in (0, 9, 36, 60, 63):
+        node = grid.sim.nodes[f"n{victim}"]
+        took, entries = grid.failed(node.kill)
+        assert took <= 0.5, (victim, took)
+        assert entries <= 1.5, (victim, entries)
+        node.restart()
+        assert grid.sim.settle()
+        grid.sim.run(5)

@@ -119,6 +119,48 @@ def test_the_server_of_metrics_waits_and_answers_once_there_are_descriptors_agai
     assert run(SCRAPED) == ""
 
 
+SHOWN = """
+import logging
+from zmesh.dashboard import Dashboard
+
+logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+async with zmesh.Controller(node_id="edge") as mesh, Dashboard(mesh) as dashboard:
+    port = int(dashboard.url.split("/")[2].rpartition(":")[2])
+    head = f"GET /api/nodes/edge?{dashboard.url.partition('?')[2]} HTTP/1.1\\r\\nhost: 127.0.0.1:{port}\\r\\n\\r\\n"
+
+    async def ask(client):
+        await loop.sock_sendall(client, head.encode())
+        return await asyncio.wait_for(loop.sock_recv(client, 100), 60)
+
+    loop = asyncio.get_running_loop()
+    await mesh.ping_once("edge", timeout=60)  # so that all modules are imported
+    await eventually(lambda: "edge" in dashboard.model.nodes)
+    clients = [socket.socket() for _ in range(4)]
+    for each in clients:
+        each.setblocking(False)
+    first = clients.pop()
+    await loop.sock_connect(first, ("127.0.0.1", port))
+    assert (await ask(first)).startswith(b"HTTP/1.1 200"), "before"
+    with no_descriptors():
+        for each in clients:
+            await loop.sock_connect(each, ("127.0.0.1", port))
+        await eventually(lambda: dashboard.exhausted >= 2)
+        assert dashboard.exhausted < 100
+        await mesh.ping_once("edge", timeout=60)
+    for each in clients:
+        assert (await ask(each)).startswith(b"HTTP/1.1 200"), "after"
+        each.close()
+    first.close()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_the_dashboard_serves_those_who_waited_once_there_are_descriptors_again():
+    """uvicorn's server is asyncio's own, which logs as many tracebacks a second as its backlog is long."""
+    (line,) = run(SHOWN).splitlines()
+    assert line == "WARNING the dashboard accepts no connections for now: too many open files; those that come wait"
+
+
 RUN = """
 async with zmesh.Controller(node_id="edge", allow=ALLOW) as mesh:
     for merged in (False, True):
@@ -141,3 +183,31 @@ async with zmesh.Controller(node_id="edge", allow=ALLOW) as mesh:
 @pytest.mark.timeout(120)
 def test_commands_are_refused_in_one_line_and_nothing_of_them_is_left_open():
     assert run(RUN) == ""
+
+
+ISOLATED = """
+import pprint
+import tempfile, zmesh.serving.isolation.processes
+
+async with zmesh.Controller(node_id="edge") as mesh:
+    mesh.register("show:work", pprint.pformat, isolate=True)
+    tempfile.gettempdir()  # which is found by writing a file there
+    await mesh.request("edge", "echo:echo", b"x", timeout=60)  # so that all modules are imported
+    refused = 0
+    for started in (False, True):
+        for spare in range(0, 9, 2):
+            with no_descriptors(spare):
+                try:
+                    await mesh.request("edge", "show:work", timeout=60)
+                except NodeOverloaded as error:
+                    refused += 1
+                    assert "has nothing left to run show:work with: too many open files" in str(error), error
+        assert "show:work" in (await mesh.request("edge", "show:work", timeout=60)).text()
+    assert refused >= 3, refused
+    await mesh.ping_once("edge", timeout=60)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_isolated_work_is_refused_in_one_line_and_runs_once_there_are_descriptors_again():
+    assert run(ISOLATED) == ""

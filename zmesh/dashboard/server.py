@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import secrets
 import socket
 import sys
@@ -16,6 +18,7 @@ from zmesh.dashboard.guard import TOKEN_BYTES, Guard
 from zmesh.dashboard.model import MeshModel
 from zmesh.dashboard.poller import Poller
 from zmesh.dashboard.source import Source
+from zmesh.runtime import Acceptor
 
 try:
     import uvicorn
@@ -23,6 +26,8 @@ try:
     from zmesh.dashboard.web import Pages
 except ModuleNotFoundError as error:
     raise ImportError(f"the dashboard needs {error.name}: pip install 'zmesh-mq[web]'", name=error.name) from None
+
+log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 STOPPED_AFTER = 20
@@ -32,12 +37,43 @@ CLOSE_WITHIN = 1
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the program around it."""
+    """A server that leaves signals to the program around it, and accepts its connections by an Acceptor."""
+
+    _acceptor: Acceptor | None = None
+    _is_exhausted = False
+    exhausted = 0
+    """How often there was nothing left to accept a connection with."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections from now on."""
+        await super().startup(sockets=[])
+        self._acceptor = Acceptor(sockets or [])
+        self._acceptor.serve(self._connect, self._on_exhausted)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept none any more, and end those that are open."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+        await super().shutdown(sockets=[])
+
+    def _connect(self) -> asyncio.Protocol:
+        """Serve an accepted connection, as uvicorn does at a server of asyncio."""
+        self._is_exhausted = False
+        protocol: type[asyncio.Protocol] = self.config.http_protocol_class
+        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
+
+    def _on_exhausted(self, error: OSError) -> None:
+        """There is nothing left to accept a connection with; it waits."""
+        self.exhausted += 1
+        if not self._is_exhausted:
+            self._is_exhausted = True
+            reason = os.strerror(error.errno or 0).lower()
+            log.warning("the dashboard accepts no connections for now: %s; those that come wait", reason)
 
 
 class Dashboard:
@@ -58,11 +94,17 @@ class Dashboard:
         self._port = port
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
+        self._server: _Server | None = None
 
     @property
     def token(self) -> str:
         """What a request has to have."""
         return self._token
+
+    @property
+    def exhausted(self) -> int:
+        """How often there was no descriptor or memory left to accept a connection with."""
+        return self._server.exhausted if self._server is not None else 0
 
     @property
     def url(self) -> str:
@@ -73,7 +115,7 @@ class Dashboard:
         async with contextlib.AsyncExitStack() as stack:
             listener = stack.enter_context(_listener(self._port))
             self._port = listener.getsockname()[1]
-            server = _Server(
+            server = self._server = _Server(
                 uvicorn.Config(
                     self.app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
                     limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=CLOSE_WITHIN,
@@ -110,6 +152,7 @@ class Dashboard:
 def _listener(port: int) -> socket.socket:
     """A socket on loopback. Raises OSError."""
     listener = socket.create_server((HOST, port))
+    listener.setblocking(False)
     if sys.platform == "linux":
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STOPPED_AFTER * 1000)
     return listener

@@ -6,7 +6,6 @@ hung up on and counted. So scrapers cost a node a bounded share of its time, wha
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import socket
@@ -19,7 +18,7 @@ from typing import Any, TextIO, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from zmesh.core.limits import Rate, TokenBucket
-from zmesh.runtime import close_in_child
+from zmesh.runtime import EXHAUSTED, close_in_child
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +29,6 @@ SCRAPES = Rate(10, 20)
 SCRAPE_WITHIN = 5.0
 """Seconds that one may take."""
 LOOK_EVERY = 0.5
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-"""What accepting a connection fails with where the process or the machine has nothing left."""
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

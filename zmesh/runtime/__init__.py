@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from zmesh.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from zmesh.runtime.acceptor import EXHAUSTED, Acceptor
     from zmesh.runtime.controlled_process import ControlledProcess
     from zmesh.runtime.driver import Driver, Handle, LinkLayer
     from zmesh.runtime.eager import EagerStarter, Wakeup
@@ -36,6 +37,7 @@ else:
     __getattr__ = lazy_attributes(
         __name__,
         {
+            "acceptor": ("EXHAUSTED", "Acceptor"),
             "controlled_process": ("ControlledProcess",),
             "driver": ("Driver", "Handle", "LinkLayer"),
             "eager": ("EagerStarter", "Wakeup"),
@@ -62,7 +64,9 @@ else:
 
 __all__ = [
     "BLOCKED_AFTER",
+    "EXHAUSTED",
     "RELEASE_SLOT_AFTER",
+    "Acceptor",
     "ControlledProcess",
     "Driver",
     "EagerStarter",

@@ -232,6 +232,7 @@ def test_a_leaf_sends_everything_to_the_node_that_it_hangs_on():
     assert taken(node) == [Passed(1, Kind.CHUNK, MAX_TTL, "c", "cli@b", b"", b"")]
     node.forwarding.attach(None)
     assert (node.forwarding.address, node.forwarding.next_hop("c")) == ("cli", None)
+    assert node.forwarding.hint("c", 0.0) == "; not linked to any node since the link with 'b' was lost"
 
 
 # --- full links ---------------------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ class Forwarding:
         self.leaf = leaf
         self.address = Address(node)
         self.uplink: LinkId | None = None
+        self._last_home: NodeId | None = None
+        """The node that this leaf was attached to last, for the texts of errors."""
         self.hints = Hints(node, routing, limits)
         self.fib = Fib(node)
         self.batches = Batches()
@@ -140,6 +142,8 @@ class Forwarding:
     def attach(self, uplink: LinkId | None) -> None:
         """Send everything of this leaf over that link from now on; None: it has no uplink."""
         self.uplink = uplink
+        if uplink is not None:
+            self._last_home = self._ports[uplink].node
         self.address = Address(f"{self.node}@{self._ports[uplink].node}" if uplink is not None else self.node)
 
     def bind_leaf(self, leaf: NodeId, link: LinkId | None) -> None:
@@ -356,7 +360,9 @@ class Forwarding:
     def hint(self, destination: Address, now: float) -> str:
         """The end of an error's text about a node without a route: when it left, known nodes, failing dials."""
         if self.leaf:
-            return "" if self.uplink is not None else f"; not linked to any node{self.hints.dials.describe(now)}"
+            before = f" since the link with {self._last_home!r} was lost" if self._last_home is not None else ""
+            dials = self.hints.dials.describe(now)
+            return "" if self.uplink is not None else f"; not linked to any node{before}{dials}"
         return self.hints.hint(destination, now)
 
     # -- frames of other nodes -----------------------------------------------------------------------------------

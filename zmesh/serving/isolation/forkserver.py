@@ -14,6 +14,7 @@ all its descendants and exits. When the fork server itself is killed, Linux kill
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import math
 import os
@@ -77,11 +78,15 @@ class ForkServer:
                 with suppress(BlockingIOError):
                     self._woken.recv(4096)
                 continue
-            message, descriptors, _, _ = socket.recv_fds(self._control, 65536, 2)
+            message, descriptors, flags, _ = socket.recv_fds(self._control, 65536, 2)
             if not message:
                 return False
             request = msgpack.unpackb(message)
-            if "signal" not in request:
+            if flags & socket.MSG_CTRUNC:  # the kernel drops descriptors for which there is no room (unix(7))
+                self._report({"id": request["id"], "error": os.strerror(errno.EMFILE)})
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            elif "signal" not in request:
                 self._start(request, descriptors)
             elif (pid := self._pids.get(request["id"])) is not None:
                 self._signal(pid, request["signal"])

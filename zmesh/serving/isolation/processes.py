@@ -14,8 +14,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,9 @@ import msgpack
 
 from zmesh.arguments import check_metadata
 from zmesh.core.message import NO_METADATA
-from zmesh.errors import Closed, NotAllowed, RemoteError, UnknownDirective
+from zmesh.errors import Closed, NodeOverloaded, NotAllowed, RemoteError, UnknownDirective
 from zmesh.payloads import ChunkSource, Outgoing, Spool, StreamedPayload, default_folder
-from zmesh.runtime import ControlledProcess, abandon, close_in_child, text_of
+from zmesh.runtime import EXHAUSTED, ControlledProcess, abandon, close_in_child, text_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, MAX_FRAME, Channel, Frame, Job
 from zmesh.serving.isolation.limits import Isolation, ProcessLimits
 from zmesh.serving.isolation.slots import Slots
@@ -87,7 +87,8 @@ class Processes:
     async def run(self, work: Work, isolation: Isolation) -> AsyncGenerator[Outgoing, None]:
         """Run a directive and yield its replies. The worker has exited when this ends, closed early or not.
 
-        Raises RemoteError if the function raises, or if the worker exits before the function has returned.
+        Raises RemoteError if the function raises, or if the worker exits before the function has returned, and
+        NodeOverloaded where there is no descriptor, process or memory to run it with.
         """
         self._waiting.add(work.message_id)
         async with AsyncExitStack() as slot:
@@ -95,7 +96,8 @@ class Processes:
                 await slot.enter_async_context(self._slots)
             finally:
                 self._waiting.discard(work.message_id)
-            fork_server = await self._started_fork_server()
+            with _nothing_left(work.directive):
+                fork_server = await self._started_fork_server()
             limits = self.limits(work.directive, isolation)
             spool = work.payload.spooled()
             job = Job(
@@ -114,7 +116,8 @@ class Processes:
                 name=f"zmesh-{secrets.token_hex(8)}",
                 sys_path=sys.path,
             )
-            run = _Run(fork_server, work, limits)
+            with _nothing_left(work.directive):
+                run = _Run(fork_server, work, limits)
             self._runs.add(run)
             try:
                 await run.start(pickle.dumps(job), os.path.join(self._folder, job.name), spool)
@@ -393,6 +396,18 @@ class _Reply(ChunkSource):
         """Discard the rest of this reply, up to the start of the next one."""
         while await self._next(CHUNK_BYTES):
             pass
+
+
+@contextmanager
+def _nothing_left(directive: str) -> Iterator[None]:
+    """Raises NodeOverloaded in place of the errors of a process or machine that has nothing left."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        reason = os.strerror(error.errno).lower()
+        raise NodeOverloaded(f"the node has nothing left to run {directive} with: {reason}") from None
 
 
 def _signal_name(number: int) -> str:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmesh import Outcome, State, Target
-from zmesh.errors import ConfigError
 from zmesh_cli.at_nodes import ROUTE_TIMEOUT, AtNodes, give_up_unknown, nodes_of
-from zmesh_cli.exit_codes import USAGE, Failure
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.run import Command
 from zmesh_cli.session import Session
@@ -58,19 +56,16 @@ class _Run(AtNodes):
         """Run it to the end of all; the exit code."""
         command, fleet = self._command, self._fleet
         by_line = not fleet.group and not fleet.as_json
-        try:
-            outcomes = self._session.controller.run_many(
-                self._nodes,
-                command.words,
-                env=command.environment,
-                cwd=command.directory,
-                user=command.user,
-                timeout=command.timeout,
-                on_output=self._show_lines if by_line else None,
-                **fleet.rules,
-            )
-        except ConfigError as error:
-            raise Failure(str(error).replace("stop_after", "--stop-after"), USAGE) from None
+        outcomes = self._session.controller.run_many(
+            self._nodes,
+            command.words,
+            env=command.environment,
+            cwd=command.directory,
+            user=command.user,
+            timeout=command.timeout,
+            on_output=self._show_lines if by_line else None,
+            **fleet.rules,
+        )
         if not self._waits:
             self._session.controller.watch(lambda event: give_up_unknown(outcomes, event))
         await self._follow(outcomes, table=fleet.group)

@@ -1,5 +1,6 @@
 """The commands about jobs as Typer has them: their parameters and their help, as in `commands`."""
 
+import re
 from functools import partial
 from typing import Annotated, Any
 
@@ -36,6 +37,28 @@ def _check_offset(value: int) -> int:
     if value < 0:
         raise typer.BadParameter("it must be 0 or more")
     return value
+
+
+def _check_priority(value: int) -> int:
+    if not -100 <= value <= 100:
+        raise typer.BadParameter("it must be from -100 to 100")
+    return value
+
+
+def _check_restart(value: str) -> str:
+    if value not in ("never", "on-restart") and re.fullmatch(r"[1-9][0-9]{0,2}|1000", value) is None:
+        raise typer.BadParameter(f"it must be never, on-restart or a number from 1 to 1000, not {value!r}")
+    return value
+
+
+def _check_states(values: list[str] | None) -> list[str] | None:
+    if values:
+        from zmesh import JobState
+
+        for value in values:
+            if value not in list(JobState):
+                raise typer.BadParameter(f"it must be one of {', '.join(JobState)}, not {value!r}")
+    return values
 
 
 JobArgument = Annotated[
@@ -91,13 +114,20 @@ def submit(
         _option("--key", metavar="KEY", help="A name of your own: submitting the same again gives the same job."),
     ] = None,
     priority: Annotated[
-        int, _option("--priority", metavar="N", help="From -100 to 100; higher ones start first. By default 0.")
+        int,
+        _option(
+            "--priority",
+            metavar="N",
+            callback=_check_priority,
+            help="From -100 to 100; higher ones start first. By default 0.",
+        ),
     ] = 0,
     restart: Annotated[
         str,
         _option(
             "--restart",
             metavar="WHEN",
+            callback=_check_restart,
             help="When it may run again: never (the default), on-restart of its node, or at most N times after that or "
             "after a failure.",
         ),
@@ -161,7 +191,10 @@ def ls(
     state: Annotated[
         list[str] | None,
         _option(
-            "--state", metavar="STATE", help="Only those that are queued, running, done, failed, cancelled or lost."
+            "--state",
+            metavar="STATE",
+            callback=_check_states,
+            help="Only those that are queued, running, done, failed, cancelled or lost.",
         ),
     ] = None,
     owner: Annotated[

@@ -94,8 +94,6 @@ async def ls(
                 return await session.controller.jobs(
                     node, owner=owner, states=states, limit=limit, timeout=LIST_TIMEOUT
                 )
-            except ConfigError as error:
-                raise Failure(f"--state: {error}", USAGE) from None
             except MeshError as error:
                 failed[node] = error
                 return []

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
@@ -45,6 +46,15 @@ def check_number(value: int | None) -> int | None:
     """The value of an option that is a count of at least 1, if it is given. Raises BadParameter."""
     if value is not None:
         check_count(value)
+    return value
+
+
+def check_stop_after(value: str | None) -> str | None:
+    """The value of --stop-after: a number of nodes, or a share of them. Raises BadParameter."""
+    if value is not None:
+        found = re.fullmatch(r"([0-9]{1,9})(%?)", value)
+        if found is None or int(found[1]) < 1 or (found[2] and int(found[1]) > 100):
+            raise typer.BadParameter(f"it must be a number of nodes, or a share such as 5%, not {value!r}")
     return value
 
 
@@ -278,6 +288,7 @@ StopAfter = Annotated[
     _fleet(
         "--stop-after",
         metavar="N|P%",
+        callback=check_stop_after,
         help="Start no more when it has failed, was unreachable or timed out at so many.",
     ),
 ]

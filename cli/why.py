@@ -60,7 +60,8 @@ def _summary(found: RouteExplanation) -> Iterator[str]:
     if found.next_hop is not None:
         since = age(found.since or 0.0)
         hops = "1 hop" if found.hops == 1 else f"{found.hops} hops"
-        yield f"{here} sends to {there} over {found.next_hop}: cost {found.cost}, {hops}, for {since}"
+        suspect = " over a suspect link" if found.offers and found.offers[0].suspect else ""
+        yield f"{here} sends to {there} over {found.next_hop}: cost {found.cost}{suspect}, {hops}, for {since}"
         if found.following is not None:
             yield f"if that link is lost, {found.following} takes over at once"
         else:

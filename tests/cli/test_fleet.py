@@ -107,7 +107,7 @@ def test_ctrl_c_stops_it_everywhere_and_says_so(fleet: Any, eventually: Callable
     [
         (("tag:none", "--", "true"), "zmesh: no node is meant: 'zmesh nodes' lists them, with their tags"),
         (("a,tag:", "--", "true"), "zmesh: 'tag:' in 'a,tag:' is no target: give the id of a node, tag:NAME, or !NODE"),
-        (("hub,edge-1", "--stop-after", "few", "--", "true"), "zmesh: --stop-after must be a number of nodes"),
+        (("hub,edge-1", "--stop-after", "few", "--", "true"), "'--stop-after': it must be a number of nodes"),
         (("hub,edge-1",), "zmesh: no command is given, such as in: zmesh run edge-7 -- uname -a"),
         (("hub,edge-1", "-t", "--", "true"), "a terminal (-t) is for one node"),
         (("hub", "--all", "--", "true"), "give either a TARGET or --all"),

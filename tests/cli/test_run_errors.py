@@ -56,11 +56,7 @@ USAGE = r"'zmesh run -h' has its usage"
         ("run hub --env NOT_SET -- true", 2, rf"--env 'NOT_SET': {ENV}"),
         ("run --all -t -- true", 2, rf"a terminal \(-t\) is for one node; {USAGE}"),
         ("run --all --max-parallel 0 -- true", 2, rf"Invalid value for '--max-parallel': it must be 1 .*; {USAGE}"),
-        (
-            "run --all --stop-after x -- true",
-            2,
-            r"--stop-after must be a number of nodes or a share such as 5%, not 'x'",
-        ),
+        ("run --all --stop-after x -- true", 2, rf"Invalid value for '--stop-after': .* such as 5%, not 'x'; {USAGE}"),
         (
             "run --peer nobody hub -- true",
             2,

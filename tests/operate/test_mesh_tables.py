@@ -4,8 +4,11 @@ import pytest
 
 import zmesh
 import zmesh.sync
+from zmesh.core.message import LinkId, NodeId
+from zmesh.core.view import ActiveLink, Offer, OfferState
 from zmesh.errors import RemoteError, TimedOut
 from zmesh.operate.directives import HOP, MEMBERS, WHY
+from zmesh.operate.mesh_reader import _suspicion
 from zmesh.testing import Mesh
 
 WITHIN = 60.0
@@ -63,6 +66,21 @@ async def test_why_has_the_offers_of_all_neighbours_and_who_takes_over():
         assert found.feasibility_distance == found.cost
         own = await mesh["a"].why("a", timeout=WITHIN)
         assert (own.state, own.offers, own.silent) == ("self", (), ())
+
+
+@pytest.mark.parametrize(
+    ("suspect", "advertised", "text"),
+    [
+        (True, 0, "; its link is suspect (silent for 2.5 s), which adds 1000000 to its cost"),
+        (False, 1_000_100, "; a link beyond b is suspect, which adds 1000000 to its cost"),
+        (False, 100, ""),
+    ],
+)
+def test_the_cost_of_a_suspect_link_is_explained(suspect, advertised, text):
+    link = ActiveLink(LinkId(1), NodeId("b"), True, False, 100, 0.01, suspect, 10.0, 0, None)
+    metric = 100 + advertised + 1_000_000 * suspect
+    offer = Offer(LinkId(1), NodeId("b"), OfferState.FEASIBLE, 1, advertised, advertised, 100, metric, 2)
+    assert _suspicion(offer, link, 12.5) == text
 
 
 async def test_why_of_a_lost_node_says_who_lost_it_and_by_what_reason(eventually):

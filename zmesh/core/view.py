@@ -9,6 +9,7 @@ from zmesh.core.credentials import PeerIdentity
 from zmesh.core.delivery import Delivery
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, LinkId, MessageId, NodeId, Stream
+from zmesh.core.neighbours import SUSPECT_COST as SUSPECT_COST
 from zmesh.core.neighbours import Link, Neighbours
 from zmesh.core.routing import Explanation as Explanation
 from zmesh.core.routing import Loss as Loss

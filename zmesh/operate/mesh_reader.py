@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from zmesh.core.message import Address, NodeId
-from zmesh.core.view import ActiveLink, Explanation, Loss, Offer, OfferState
+from zmesh.core.view import SUSPECT_COST, ActiveLink, Explanation, Loss, Offer, OfferState
 from zmesh.operate.json_form import Seconds
 from zmesh.operate.members import GraphLink, GraphNode, Member, MemberList, MeshGraph
 from zmesh.operate.paths import Hop, RouteExplanation, RouteLoss, RouteOffer
@@ -170,10 +170,6 @@ class MeshReader:
         return RouteLoss(Seconds(now - loss.at), loss.next_hop, loss.metric, loss.hops, loss.heard_by, reason)
 
     def _offer(self, offer: Offer, found: Explanation, link: ActiveLink | None, now: float) -> RouteOffer:
-        suspect = link.suspect if link is not None else False
-        text = _why(offer, found, now)
-        if suspect and link is not None:
-            text = f"{text}; its link has been silent for {now - link.heard:.1f} s, which makes it the last resort"
         return RouteOffer(
             neighbour=offer.neighbour,
             where=self._own.where(offer.link),
@@ -184,9 +180,19 @@ class MeshReader:
             distance=offer.distance,
             seqno=offer.seqno,
             hops=offer.hops,
-            suspect=suspect,
-            text=text,
+            suspect=link is not None and link.suspect,
+            text=_why(offer, found, now) + _suspicion(offer, link, now),
         )
+
+
+def _suspicion(offer: Offer, link: ActiveLink | None, now: float) -> str:
+    """What of an offer's cost is due to a suspect link, in words to append to `_why`."""
+    if link is not None and link.suspect:
+        silent = f"silent for {now - link.heard:.1f} s"
+        return f"; its link is suspect ({silent}), which adds {SUSPECT_COST} to its cost"
+    if offer.state is not OfferState.UNUSABLE and offer.advertised >= SUSPECT_COST:
+        return f"; a link beyond {offer.neighbour} is suspect, which adds {SUSPECT_COST} to its cost"
+    return ""
 
 
 def _why(offer: Offer, found: Explanation, now: float) -> str:

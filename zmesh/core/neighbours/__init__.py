@@ -4,13 +4,14 @@ Others use the `Neighbours` of a node, the `Link` that it hands out, and the eve
 """
 
 from zmesh.core.neighbours.authentication import Authentication
-from zmesh.core.neighbours.links import COST_STEP, Link, Links, State, rtt_penalty
+from zmesh.core.neighbours.links import COST_STEP, SUSPECT_COST, Link, Links, State, rtt_penalty
 from zmesh.core.neighbours.neighbours import Accepted, Ended, LinkEvent, Neighbours
 from zmesh.core.neighbours.rate_limits import MIN_RESENT, RateExceeded
 
 __all__ = [
     "COST_STEP",
     "MIN_RESENT",
+    "SUSPECT_COST",
     "Accepted",
     "Authentication",
     "Ended",

@@ -9,7 +9,7 @@ from zmesh.core.forwarding.sealing import KEY_LIFETIME
 from zmesh.core.message import MessageId, RequestHeader
 from zmesh.core.wire import Kind
 from zmesh.testing.authority import DAY
-from zmesh.testing.simnode import Outcome
+from zmesh.testing.simexchange import Outcome
 from zmesh.testing.simulator import Simulator
 
 TEXT = b"the quick brown fox jumps over the lazy dog; " * 3

@@ -32,6 +32,8 @@ OF_NO_PACKAGE = {
 }
 """Folders of tests/ that are not named as a package, and what they are tests of."""
 
+MAX_LINES = 480
+
 
 def packages(folder: Path) -> set[str]:
     return {path.parent.relative_to(folder).as_posix() for path in folder.rglob("__init__.py")} - {"."}
@@ -54,6 +56,12 @@ def test_the_exceptions_name_what_there_is() -> None:
 
 def test_no_test_lies_beside_the_folders() -> None:
     assert [path.name for path in (ROOT / "tests").glob("test_*.py")] == []
+
+
+def test_no_file_is_longer_than_one_reads_in_one_sitting() -> None:
+    files = [path for folder in ("zmesh", "cli") for path in (ROOT / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
 
 
 def callbacks() -> Iterator[tuple[str, str]]:

@@ -1,7 +1,10 @@
-"""The map at the top of CONTRIBUTING.md names every package and module, under its folder, and nothing else."""
+"""The map in CONTRIBUTING.md and the tables of docs/architecture.md name every package and module, and nothing else."""
 
 import re
+import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = re.compile(r"^    ([a-z]+/\S*) ", re.MULTILINE)
@@ -33,3 +36,36 @@ def test_the_map_names_no_module_that_is_not_there() -> None:
             names = column[1].split(", ") if column and not folder.startswith("zmesh/plugins") else []
             gone += [f"{folder}{name}" for name in names if not (ROOT / folder / f"{name}.py").exists()]
     assert gone == []
+
+
+def layers_of(container: str) -> list[set[str]]:
+    """The layers of a package, the highest first, as the linter checks its imports."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = (
+        contract["layers"]
+        for contract in settings["tool"]["importlinter"]["contracts"]
+        if contract.get("containers") == [container]
+    )
+    return [set(layer.split(" | ")) for layer in layers]
+
+
+@pytest.mark.parametrize(("container", "prefix"), [("zmesh", "zmesh."), ("zmesh.core", "")])
+def test_the_table_of_packages_names_all_of_them_in_the_order_of_their_layers(container: str, prefix: str) -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    shown = [
+        re.findall(rf"`{re.escape(prefix)}(\w+)`", row.split("|")[1]) for row in page.splitlines() if row[:3] == "| `"
+    ]
+    layers = layers_of(container)
+    rows = [set(names) for names in shown if names and set(names) <= set.union(*layers)]
+    assert set.union(*rows) == set.union(*layers)
+    assert sum(map(len, rows)) == len(set.union(*layers)), "a name stands in two rows"
+    places = [[number for number, layer in enumerate(layers) if row & layer] for row in rows]
+    assert all(len(place) == 1 for place in places), "a row has packages of two layers"
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("package", "foreign"), [("identity", "cryptography"), ("transport", "zmq")])
+def test_a_foreign_package_is_used_by_the_package_alone_that_the_table_says(package: str, foreign: str) -> None:
+    imports = re.compile(rf"^\s*(?:from|import) {foreign}\b", re.MULTILINE)
+    users = [path for path in (ROOT / "zmesh").rglob("*.py") if imports.search(path.read_text(encoding="utf-8"))]
+    assert {path.relative_to(ROOT / "zmesh").parts[0] for path in users} == {package}

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from zmesh.testing.simnode import Job, SimNode
+from zmesh.testing.simexchange import Job
+from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator
 
 

@@ -4,7 +4,8 @@ from zmesh.core import wire
 from zmesh.core.delivery import PEER_IDLE_TIMEOUT, PROBE_INTERVAL
 from zmesh.core.message import Eof
 from zmesh.core.wire import Kind
-from zmesh.testing.simnode import Job, Outcome, SimNode
+from zmesh.testing.simexchange import Job, Outcome
+from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator
 
 NODES = 200

@@ -7,7 +7,8 @@ from zmesh.core import wire
 from zmesh.core.delivery.flow_control import WINDOW
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId
 from zmesh.core.wire import Kind
-from zmesh.testing.simnode import Job, SimNode
+from zmesh.testing.simexchange import Job
+from zmesh.testing.simnode import SimNode
 from zmesh.testing.simulator import Simulator
 
 

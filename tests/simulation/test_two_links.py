@@ -4,7 +4,7 @@ import pytest
 
 from zmesh.core.message import Address, NodeId
 from zmesh.core.wire import Frames, Kind, decode_packet
-from zmesh.testing.simnode import Outcome
+from zmesh.testing.simexchange import Outcome
 from zmesh.testing.simulator import Simulator
 from zmesh.testing.simwire import Wire
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from zmesh.core.effects import Abort, Deliver, Effect, HangUp, Pull, Report, ReportDelay, StreamOver, Transmit
@@ -19,6 +18,7 @@ from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, Eof, LinkId, MessageId, NodeId, ReplyHeader, RequestHeader, Stream
 from zmesh.core.wire import Frames, Record, encode_batch
 from zmesh.testing.simclock import Clock
+from zmesh.testing.simexchange import Job, Outcome
 
 if TYPE_CHECKING:
     from zmesh.core.credentials import Credentials, LeafKey
@@ -28,46 +28,6 @@ if TYPE_CHECKING:
 STOPPED_POLL = 0.1
 NOT_BEGUN = "has not begun"
 """What a node says of a job without a reply, when its client probes for it."""
-
-
-@dataclass
-class Outcome:
-    """What became of one request, as its sender saw it; `ended_at` by the sender's clock."""
-
-    message_id: MessageId
-    recipient: str
-    replies: list[bytes] = field(default_factory=list)
-    serials: list[int] = field(default_factory=list)
-    eofs: list[Eof] = field(default_factory=list)
-    partial: bytearray = field(default_factory=bytearray)
-    hops: int = 0
-    ended_at: float = 0.0
-    written: bytearray = field(default_factory=bytearray)
-    """What was written of a request that was opened for writing."""
-
-    stopped: bool = False
-    """Whether its payload is no longer wanted, which the engine reports to a writer."""
-
-    @property
-    def eof(self) -> Eof | None:
-        """The end of the exchange, once it has come."""
-        return self.eofs[0] if self.eofs else None
-
-
-@dataclass
-class Job:
-    """One request as the recipient's program sees it."""
-
-    message_id: MessageId
-    peer: Address
-    directive: str
-    payload: bytearray = field(default_factory=bytearray)
-    complete: bool = False
-    aborted: str = ""
-    reset_code: int = 0
-    ended: bool = False
-    serial: int = 0
-    """The number of its last reply, where a listener replies."""
 
 
 Plugin = Callable[["SimNode", Job], None]

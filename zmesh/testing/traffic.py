@@ -20,7 +20,8 @@ from zmesh.core.message import Eof
 from zmesh.core.routing import KEEP_DISTANCE
 from zmesh.testing.faults import FAULTS, some
 from zmesh.testing.scenario import Scenario
-from zmesh.testing.simnode import NOT_BEGUN, Job, Outcome, SimNode
+from zmesh.testing.simexchange import Job, Outcome
+from zmesh.testing.simnode import NOT_BEGUN, SimNode
 from zmesh.testing.simulator import Simulator
 
 SIZES = (0, 10, 10, 3000, 70_000, 300_000)

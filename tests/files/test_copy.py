@@ -1,15 +1,19 @@
 """Copies between nodes and this machine, over real sockets: `mesh.copy`, `file:read` and `file:write`."""
 
+import gc
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import zmesh
 from zmesh.errors import ConfigError, CopyFailed, NotAllowed
-from zmesh.testing import Mesh
+from zmesh.files.records import Kind, record
+from zmesh.remote import pack
+from zmesh.testing import Mesh, eventually
 
 EVERYONE = {"file:*": ["*"]}
 
@@ -173,3 +177,58 @@ async def test_a_copy_to_many_nodes_has_an_outcome_for_each(mesh: Mesh, tmp_path
     assert same(source, tmp_path / "there")
     with pytest.raises(ConfigError):
         mesh["desk"].copy_many(source, ["mid"], tmp_path / "there", max_parallel=0)
+
+
+# --- descriptors ----------------------------------------------------------------------------------------------------
+
+
+def directories() -> list[str]:
+    """The directories that this process has open."""
+    links = (f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd"))
+    return sorted(os.readlink(link) for link in links if os.path.isdir(link) and os.path.lexists(link))
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Garbage that is in reference cycles stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("sources", "destination"),
+    [
+        ("missing", "edge:{folder}/there"),
+        (["present", "missing"], "edge:{folder}/there"),
+        ("present", "nobody:/there"),
+        ("present", "edge:{folder}/no/such/folder/there"),
+        ("nobody:/present", "{folder}/there"),
+        ("edge:{folder}/missing", "{folder}/there"),
+        (["edge:{folder}/present", "edge:{folder}/missing"], "{folder}"),
+        ("edge:{folder}/missing", "mid:{folder}/there"),
+        ("edge:{folder}/present", "nobody:{folder}/there"),
+    ],
+)
+async def test_a_copy_that_fails_leaves_no_directory_open_even_before_garbage_is_collected(
+    mesh: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_collection: None, sources: Any, destination: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "present", 10)
+    before = directories()
+    placed = [sources] if isinstance(sources, str) else sources
+    with pytest.raises(zmesh.MeshError):
+        await mesh["desk"].copy(
+            [each.format(folder=tmp_path) for each in placed], destination.format(folder=tmp_path), route_timeout=0.05
+        )
+    await eventually(lambda: directories() == before)
+
+
+async def test_a_malformed_copy_leaves_no_directory_open(mesh: Mesh, tmp_path: Path, no_collection: None) -> None:
+    before = directories()
+    for source in ({}, 1, {"node": "mid", "token": "text"}, {"node": "mid", "token": b"", "route_timeout": -1}):
+        start = record(Kind.START, pack({"path": os.fsencode(tmp_path / "there"), "from": source}))
+        with pytest.raises(zmesh.MeshError, match="from must be|route_timeout must be"):
+            await mesh["desk"].request("edge", "file:write", start)
+    await eventually(lambda: directories() == before)

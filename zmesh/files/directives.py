@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from zmesh.core.message import is_address
@@ -19,9 +19,9 @@ from zmesh.files import beneath
 from zmesh.files.beneath import Outside
 from zmesh.files.grants import Grant, Grants
 from zmesh.files.leftovers import Leftovers
-from zmesh.files.listing import Top
+from zmesh.files.listing import Top, close_tops, find_tops
 from zmesh.files.outbox import Outbox
-from zmesh.files.places import MAX_PATH, name_of, written
+from zmesh.files.places import MAX_PATH, written
 from zmesh.files.progress import Progress, reason
 from zmesh.files.receiver import Receiver
 from zmesh.files.records import MAX_TEXT, Kind, RecordReader, record
@@ -139,7 +139,7 @@ class Files(Requesting, NodePlugin):
             if reader is None:
                 replies = self._send(work, records, tops, recursive, f"reads {_shown(paths)}")
             else:
-                _close(tops)
+                close_tops(tops)
                 replies = self._grant(work, records, Grant(str(reader), tuple(paths), recursive, work.sender))
             async with aclosing(replies):
                 async for reply in replies:
@@ -165,19 +165,19 @@ class Files(Requesting, NodePlugin):
         """
         records = RecordReader(aiter(work.payload))
         start = await _start(records)
-        path, source = _path(start.get("path")), start.get("from")
+        path, sender = _path(start.get("path")), _identity(work.sender)
+        source = _source(start["from"]) if start.get("from") is not None else None
         into, contents = start.get("into") is True, start.get("contents") is True
         with self._one_more():
             target = await _in_thread(lambda: self._target(path, into=into, contents=contents))
             progress, outbox, what = Progress(), Outbox(), f"writes {written(path)}"
-            sender = _identity(work.sender)
             if source is None:
                 receiver = Receiver(
                     target, self._rules, sender=sender, records=records, send=outbox.send, progress=progress
                 )
                 running = receiver.run()
             else:
-                node, token, within = _source(source)
+                node, token, within = source
                 own_id = str(work.header["recipient"])
                 running = self._fetch(node, token, within, target, sender, outbox, progress, own_id)
                 what += f" from {node!r}"
@@ -259,14 +259,10 @@ class Files(Requesting, NodePlugin):
             self._transfers -= 1
 
     def _tops(self, paths: Sequence[bytes], *, follow: bool) -> list[Top]:
-        tops: list[Top] = []
-        with ExitStack() as undo:
-            undo.callback(_close, tops)
-            for path in paths:
-                spot = self._find("read", path, lambda tops, path: beneath.find(tops, path, follow=follow))
-                tops.append(Top(spot, path, name_of(path)))
-            undo.pop_all()
-        return tops
+        def find(path: bytes) -> beneath.Spot:
+            return self._find("read", path, lambda tops, path: beneath.find(tops, path, follow=follow))
+
+        return find_tops(paths, find)
 
     def _target(self, path: bytes, *, into: bool, contents: bool) -> Target:
         return self._find("write", path, lambda tops, path: Target.find(tops, path, into=into, contents=contents))
@@ -324,11 +320,6 @@ async def _start(records: RecordReader) -> dict[str, Any]:
 
 def _shown(paths: Sequence[bytes]) -> str:
     return ", ".join(map(written, paths[:3])) + (", ..." if len(paths) > 3 else "")
-
-
-def _close(tops: Sequence[Top]) -> None:
-    for top in tops:
-        top.spot.close()
 
 
 def _source(value: object) -> tuple[str, bytes, float | None]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from zmesh.files.beneath import MAX_DEPTH, Spot
 from zmesh.files.partial import is_partial
-from zmesh.files.places import written
+from zmesh.files.places import name_of, written
 from zmesh.files.progress import reason
 from zmesh.files.records import Entry, Type
 
@@ -24,6 +25,23 @@ class Top:
     spot: Spot
     path: bytes
     name: bytes | None
+
+
+def find_tops(paths: Sequence[bytes], find: Callable[[bytes], Spot]) -> list[Top]:
+    """Find all sources with `find`; none stays open if one of them raises. Raises as `find` does."""
+    tops: list[Top] = []
+    with ExitStack() as undo:
+        undo.callback(close_tops, tops)
+        for path in paths:
+            tops.append(Top(find(path), path, name_of(path)))
+        undo.pop_all()
+    return tops
+
+
+def close_tops(tops: Sequence[Top]) -> None:
+    """Close the directories of the sources."""
+    for top in tops:
+        top.spot.close()
 
 
 @dataclass(slots=True, eq=False)

@@ -19,7 +19,7 @@ from xxhash import xxh3_128
 
 from zmesh.errors import RemoteError
 from zmesh.files.beneath import open_beneath
-from zmesh.files.listing import Fault, Item, Leave, Top, listed
+from zmesh.files.listing import Fault, Item, Leave, Top, close_tops, listed
 from zmesh.files.places import written
 from zmesh.files.progress import OnProgress, Progress, reason
 from zmesh.files.records import (
@@ -92,8 +92,7 @@ class Sender:
         close = getattr(self._items, "close", None)
         if close is not None:
             close()
-        for top in self._tops:
-            top.spot.close()
+        close_tops(self._tops)
 
     async def _send_all(self) -> None:
         listing = True

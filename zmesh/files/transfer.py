@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from zmesh.errors import ConfigError, CopyFailed, RemoteError
 from zmesh.files import beneath
-from zmesh.files.listing import Top
+from zmesh.files.listing import Top, close_tops, find_tops
 from zmesh.files.places import Job, NodePath, Place, name_of
 from zmesh.files.progress import OnProgress, Progress, reason
 from zmesh.files.receiver import Receiver
@@ -71,21 +71,27 @@ class Transfer:
 
     async def _to(self, job: Job, tops: Sequence[Top]) -> None:
         node = job.node_to or ""
-        async with self._session(node, WRITE, _destination(job)) as (records, replies):
-            sender = Sender(
-                tops, recursive=self._recursive, records=records, send=replies.write, progress=self.progress,
-                on_progress=self._report, far=f"node {node!r}: ",
-            )  # fmt: skip
-            await sender.run()
+        with ExitStack() as undo:
+            undo.callback(close_tops, tops)
+            async with self._session(node, WRITE, _destination(job)) as (records, replies):
+                sender = Sender(
+                    tops, recursive=self._recursive, records=records, send=replies.write, progress=self.progress,
+                    on_progress=self._report, far=f"node {node!r}: ",
+                )  # fmt: skip
+                undo.pop_all()  # the sender closes them, in the thread that reads
+                await sender.run()
 
     async def _from(self, job: Job, node: str, target: Target) -> None:
         start = {"paths": job.paths, "recursive": self._recursive}
-        async with self._session(node, READ, start) as (records, replies):
-            receiver = Receiver(
-                target, Rules(), sender=node.encode(), records=records, send=replies.write, progress=self.progress,
-                on_progress=self._report, far=f"node {node!r}: ",
-            )  # fmt: skip
-            await receiver.run()
+        with ExitStack() as undo:
+            undo.callback(target.close)
+            async with self._session(node, READ, start) as (records, replies):
+                receiver = Receiver(
+                    target, Rules(), sender=node.encode(), records=records, send=replies.write,
+                    progress=self.progress, on_progress=self._report, far=f"node {node!r}: ",
+                )  # fmt: skip
+                undo.pop_all()  # the receiver closes it, in the thread that writes
+                await receiver.run()
 
     async def _between(self, job: Job, source: str, destination: str) -> None:
         """Have one node grant the files to the other, and that one fetch them."""
@@ -122,14 +128,14 @@ def _destination(job: Job) -> dict[str, Any]:
 
 def _tops(paths: Sequence[bytes], *, follow: bool) -> list[Top]:
     """The sources on this machine. Raises CopyFailed for one that is not there."""
-    tops = []
-    for path in paths:
+
+    def find(path: bytes) -> beneath.Spot:
         try:
-            spot = beneath.find((beneath.ROOT,), os.path.join(os.getcwdb(), path), follow=follow)
+            return beneath.find((beneath.ROOT,), os.path.join(os.getcwdb(), path), follow=follow)
         except OSError as error:
             raise CopyFailed(reason(path, error)) from None
-        tops.append(Top(spot, path, name_of(path)))
-    return tops
+
+    return find_tops(paths, find)
 
 
 def _target(job: Job) -> Target:

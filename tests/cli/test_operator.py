@@ -283,7 +283,7 @@ def test_a_request_whose_recipient_dies_in_the_middle_is_unreachable_and_not_tim
     shell: Any, eventually: Eventually
 ) -> None:
     hub, edge = shell.chain("hub", "edge")
-    command = shell.start("send", "edge", "sleep:execute", "40", "--timeout", "6", "--peer", hub.url)
+    command = shell.start("send", "edge", "sleep:execute", "600", "--timeout", "300", "--peer", hub.url)
 
     def works() -> bool:
         out = shell.run("ping", "edge", "-c", "1", "--json", "--peer", hub.url).stdout

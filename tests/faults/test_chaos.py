@@ -23,7 +23,7 @@ def benchmarks(monkeypatch):
 
 def test_a_few_seconds_of_chaos_lose_double_and_disorder_nothing_and_all_that_was_sent_ends():
     command = [sys.executable, "-m", "benchmarks.chaos", "--seconds", "6", "--seed", "4", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["schema"] == "zmesh.bench.chaos/1"

@@ -200,7 +200,7 @@ PROGRAM = """
 @pytest.mark.parametrize("how", ["loop left open", "closed loop", "sys.exit"])
 def test_at_the_end_of_an_interpreter_one_warning_is_all_that_is_printed(how):
     ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM), how], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), how], capture_output=True, text=True, timeout=180, check=False
     )
     assert ran.returncode == (7 if how == "sys.exit" else 0)
     lines = [line for line in ran.stderr.splitlines() if "can't reach tcp://127.0.0.1:1" not in line]

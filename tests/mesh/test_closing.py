@@ -294,7 +294,7 @@ async def main():
 loop.run_until_complete(main())
 {ENDS[how]}
 """
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=180)
     assert done.stdout == "up\n"
     expected = {"an exception": 1, "sys.exit": 3, "falling off the end": 0, "os.kill": -signal.SIGTERM}
     assert done.returncode == expected[how]

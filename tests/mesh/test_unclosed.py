@@ -165,7 +165,7 @@ def test_tasks_that_are_destroyed_inside_of_a_block_close_the_node():
         import gc; gc.collect()
     """
     ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=180
     )
     assert ran.returncode == 0
     ours = [

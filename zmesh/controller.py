@@ -44,11 +44,10 @@ class Controller(MeshView, Machines, Messaging, Files, Jobs, Diagnosing, Tunnels
     `Controller(node_id="edge", peers=["tcp://hub:7323"])` takes the settings of a Config by name;
     `Controller(Config(...))` takes a Config. It is used with `run(main)` or `async with`. With `loop`, the node runs in
     that loop as soon as the loop runs, and `run` may be left out. All methods may be called from the loop's thread;
-    `send` and `ping` from any. `limits` are what others may have the node keep and spend.
+    `send` and `ping` from any. `limits` bound the state and the work that other nodes can cause here.
 
-    What is sent before the node is open goes out when it is: anything with `loop`, and what `send` sends without a
-    handler. Whatever else would wait for an answer raises Closed at once, as all does when the node is closed, and in
-    a forked child, which makes a Controller of its own.
+    Before the node is open, messages wait for it: all with `loop`, else those of `send` without a handler. Other calls
+    raise Closed at once, as all do when the node is closed, and in a forked child, which makes a Controller of its own.
 
     Raises TypeError for an argument of the wrong type, for both a Config and settings, and for a setting that does not
     exist; ConfigError for a setting out of its limits.
@@ -93,7 +92,7 @@ class Controller(MeshView, Machines, Messaging, Files, Jobs, Diagnosing, Tunnels
 
     @property
     def receptor(self) -> Node:
-        """The node, by the name that programs for the Receptor know it by."""
+        """The node, under its name in programs for Receptor."""
         return self.node
 
     @property
@@ -139,22 +138,22 @@ class Controller(MeshView, Machines, Messaging, Files, Jobs, Diagnosing, Tunnels
         connectivity.dial(peer)
 
     def check(self) -> None:
-        """Raises ConfigError for settings that the node could not be opened with, as far as that is known before.
+        """Check the settings without opening anything; loads the plugins.
 
-        It loads the plugins, and opens nothing.
+        Raises ConfigError for settings that the node can't be opened with, as far as that is known before it is.
         """
         self._unclosed().check()
 
     def settings(self) -> list[Setting]:
-        """The settings that the node has, each with where it comes from, and without secrets."""
+        """The settings that the node has, each with its origin, and without secrets."""
         from zmesh.disclosure import settings_of
 
         return list(settings_of(self.config))
 
     def reload(self, config: Config | None = None) -> Reloaded:
-        """Change the settings while the node runs; by default they are read anew from where `Config.load` read them.
+        """Change the settings while the node runs; by default they are read again from the sources of `Config.load`.
 
-        Certificate, trust and permissions of its identity are read anew as well. Links whose URL stays are kept.
+        Certificate, trust and permissions of its identity are read again as well. Links whose URL stays are kept.
         Returns which settings have changed, and which take effect at the next start. Raises ConfigError for settings
         that can't be used, which changes nothing.
         """
@@ -169,7 +168,7 @@ class Controller(MeshView, Machines, Messaging, Files, Jobs, Diagnosing, Tunnels
         self._unclosed().register(name, function, **options)
 
     def directive(self, name: str, **options: Unpack[DirectiveOptions]) -> Callable[[Function], Function]:
-        """Offer the function below as `namespace:action` at this node: `@mesh.directive("text:shout")`.
+        """Register the decorated function as `namespace:action` at this node: `@mesh.directive("text:shout")`.
 
         The options, and what is raised, are those of `register`.
         """
@@ -229,7 +228,7 @@ class Controller(MeshView, Machines, Messaging, Files, Jobs, Diagnosing, Tunnels
         return self._lifecycle.run(main)
 
     def stop(self) -> None:
-        """Let `run` without a main function come to its end."""
+        """End a `run` without a main function."""
         self._node.stop()
 
     async def open(self) -> None:
@@ -239,7 +238,7 @@ class Controller(MeshView, Machines, Messaging, Files, Jobs, Diagnosing, Tunnels
     async def close(self) -> None:
         """Close the node and wait until nothing of it is left. Harmless when it is closed, and in a forked child.
 
-        Raises what has ended the node before its time, unless `open` or an earlier `close` has raised it.
+        Raises the error that has ended the node, unless `open` or an earlier `close` has raised it.
         """
         await self._lifecycle.close()
 

@@ -81,7 +81,7 @@ class Messaging(Requester):
         `content_type` says what the payload is, and by default follows from its type: `application/json`, `text/plain`
         or `application/octet-stream`. `metadata` maps text to text, up to 8192 bytes in all, for the directive.
 
-        Before the node is open, what has no handler waits for it, and what has one raises Closed.
+        Before the node is open, a message without a handler waits for it, and one with a handler raises Closed.
 
         Raises Closed, Overloaded, TypeError for what can't be a payload or an argument, ConfigError for an impossible
         directive, node or time-out.
@@ -194,8 +194,8 @@ class Messaging(Requester):
         """Send a directive to many nodes; iterate over what this returns for an Answer of each, as they come.
 
         `nodes` are ids, or a target as `nodes` takes, such as `tag:gpu`; in their place `tag` is for all that have it:
-        `mesh.request_many(directive="inventory:facts", tag="gpu")`. What goes wrong with one node is in its
-        Answer, and keeps none of the others waiting. A node that is named twice is asked once. At most `limit` requests
+        `mesh.request_many(directive="inventory:facts", tag="gpu")`. The error of a node is in its Answer, and
+        delays no other. A node that is named twice gets one request. At most `limit` requests
         are at work at a time; those whose node can't be reached wait beside them. `timeout` in seconds is for each from
         its sending; `route_timeout`, `content_type` and `metadata` are as with `send`.
 

@@ -40,7 +40,7 @@ class Engine(View):
 
     `leaf_key`: that of a leaf without credentials, for which its node may give it a grant.
 
-    `enrolling`: a leaf that asks for a certificate, and whose node therefore need not be believed.
+    `enrolling`: a leaf that requests a certificate, and so links to a node whose own it may be unable to verify.
 
     A `leaf` (an ephemeral node) forwards nothing, and the mesh keeps no route to it: its address is `leaf@neighbour`.
     """
@@ -125,9 +125,9 @@ class Engine(View):
         channel: bytes = b"",
         local: bool = False,
     ) -> list[Effect]:
-        """A connection is there. The end that dialled sends the first HELLO; the one that listens waits for it.
+        """Open a link on a connection. The end that dialled sends the first HELLO; the one that listens waits for it.
 
-        `where`: the other end in words, for logs. `channel`: both CURVE public keys, the dialler's first, or nothing.
+        `where`: the address of the other end, for logs. `channel`: both CURVE public keys, the dialler's first, or b"".
         `local`: only this node's user can open such a connection; a leaf needs no certificate on it.
         """
         if self.neighbours.get(link) is None and not self._closed:
@@ -135,19 +135,19 @@ class Engine(View):
         return self._done(now)
 
     def link_down(self, link: LinkId, now: float, reason: str) -> list[Effect]:
-        """A connection is gone for certain."""
+        """End the link of a connection that was closed."""
         known = self.neighbours.get(link)
         if known is not None:
             self._adjacency.close(known, reason, now)
         return self._done(now)
 
     def link_full(self, link: LinkId, frames: Frames, now: float) -> list[Effect]:
-        """The transport could not take these frames; they are kept until `link_ready`."""
+        """Keep frames that the transport could not take, until `link_ready`."""
         self.forwarding.on_full(link, frames)
         return self._finish(now)
 
     def link_ready(self, link: LinkId, now: float, most: int = DRAIN) -> list[Effect]:
-        """The link takes frames again. Returns `most` of those that wait; call it until it returns none.
+        """Send up to `most` of the frames that wait for a link that takes frames again; call it until it sends none.
 
         Where only sending shows whether the link takes frames, begin with `most` 1.
         """
@@ -156,17 +156,17 @@ class Engine(View):
         return self._finish(now)
 
     def dial_failed(self, url: str, reason: str, now: float) -> list[Effect]:
-        """A peer could not be dialled, or has refused the link; errors about unreachable nodes list it."""
+        """Note that a peer could not be dialled, or has refused the link; errors about unreachable nodes list it."""
         self.forwarding.hints.dials.fail(url, reason, now)
         return self._done(now)
 
     def dial_succeeded(self, url: str, now: float) -> list[Effect]:
-        """A link to a dialled peer is up."""
+        """Note that the link to a dialled peer is up."""
         self.forwarding.hints.dials.succeed(url)
         return self._done(now)
 
     def receive(self, link: LinkId, frames: tuple[bytes, ...] | list[bytes], now: float) -> list[Effect]:
-        """A frame has come on a link. Whatever it contains, this does not raise."""
+        """Process a frame that has arrived on a link. It raises nothing, whatever the frame contains."""
         known = self._open_link(link)
         if known is None:
             self.forwarding.emit(Report("frame_dropped", self.forwarding.neighbour(link), link, "link_gone"))
@@ -246,17 +246,17 @@ class Engine(View):
         return self._finish(now)
 
     def report_delay(self, message_id: MessageId, text: str, now: float) -> list[Effect]:
-        """The work of a request that was received here waits to begin, for what `text` says: its client gets that."""
+        """Report to the client of a request received here what its work waits for, as `text`."""
         self.delivery.server.report_delay(message_id, text)
         return self._finish(now)
 
     def stop_sending(self, message_id: MessageId, now: float) -> list[Effect]:
-        """Have the client of a request that was received here send no more of it; ignored if all of it has come."""
+        """Have the client of a request received here send no more of it; ignored if it is complete."""
         self.delivery.server.stop_sending(message_id, now)
         return self._finish(now)
 
     def release_credit(self, stream: Stream, credit: int, now: float) -> list[Effect]:
-        """The reader of a stream has read a delivered chunk of that credit."""
+        """Release the credit of a delivered chunk that the reader of the stream has read."""
         self.delivery.release_credit(stream, credit, now)
         return self._finish(now)
 
@@ -268,12 +268,12 @@ class Engine(View):
         return self._done(now)
 
     def trust_changed(self, now: float) -> list[Effect]:
-        """What the credentials believe has changed: links to nodes that are not believed any more end."""
+        """Apply changed trust: links to nodes that the credentials no longer trust end."""
         self._adjacency.check_trust(now, in_full=True)
         return self._done(now)
 
     def clock_set(self, epoch: float, now: float) -> list[Effect]:
-        """The machine's clock was set: `now` 0 was `epoch` seconds after 1970."""
+        """Follow the machine's clock, which was set: `now` 0 was `epoch` seconds after 1970."""
         ahead, self._clock.epoch = epoch - self._clock.epoch, epoch
         self._adjacency.clock_set(ahead, now)
         return self._done(now)
@@ -311,7 +311,7 @@ class Engine(View):
     # -- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Effect]:
-        """Do the work that is due; the tables of an alarm that has not gone off are not asked."""
+        """Do the work that is due; tables whose alarm is not due are skipped."""
         if self._neighbours_alarm.soonest <= now:
             self._adjacency.tick(now)
         routing_due = self._routing_alarm.soonest <= now
@@ -328,7 +328,7 @@ class Engine(View):
         return effects
 
     def resume(self, seconds: float, now: float) -> list[Effect]:
-        """The node did not read its sockets for the last `seconds`, so silence in that time proves nothing."""
+        """Disregard silence in the last `seconds`, in which the node did not read its sockets."""
         self.neighbours.forgive(seconds, now)
         return self._done(now)
 

@@ -8,10 +8,12 @@ from tests.core.delivery.delivery_harness import Side
 from tests.core.engine_harness import NOW, Subject
 from zmesh.core import wire
 from zmesh.core.forwarding.forwarding import NextHop
+from zmesh.core.routing.records import Records
 from zmesh.core.routing.routes import Routes
 from zmesh.core.timers import Alarm
 from zmesh.core.wire import FIRST_ROUTED, Kind
 from zmesh.testing.authority import DAY, TestAuthority
+from zmesh.testing.simulator import Simulator
 
 READERS = {
     Kind.CHUNK: wire.decode_chunk,
@@ -129,6 +131,12 @@ def routes(alarm):
 
 
 @pytest.fixture
+def records(alarm):
+    """The records of node `a` in its incarnation 1, whose own begin at serial 100."""
+    return Records("a", 1, 100, alarm)
+
+
+@pytest.fixture
 def side(forwarding):
     """The exchanges of node `a`, which has a route to `b`."""
     return Side(forwarding)
@@ -159,6 +167,15 @@ def linked(subject):
 def authority():
     """An authority, and credentials of nodes that it signs."""
     return TestAuthority(1, begins=NOW - DAY)
+
+
+@pytest.fixture
+def sim(request, authority):
+    """A settled chain with credentials of the nodes that the module calls CHAIN."""
+    sim = Simulator(3)
+    sim.chain(*request.module.CHAIN, epoch=float(NOW), credentials=authority.installed)
+    assert sim.settle()
+    return sim
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Certificates between two engines, as frames."""
 
-import pytest
-
 from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.routing.certificates import Certificates
@@ -13,13 +11,7 @@ from zmesh.testing.simulator import Simulator
 NOW = 1_800_000_000
 
 
-@pytest.fixture
-def sim():
-    authority = TestAuthority(1, begins=NOW - DAY)
-    sim = Simulator(3)
-    sim.chain("a", "b", "c", epoch=float(NOW), credentials=authority.credentials)
-    assert sim.settle()
-    return sim
+CHAIN = ("a", "b", "c")
 
 
 def test_every_node_has_the_certificate_of_every_other(sim):

@@ -11,13 +11,7 @@ from zmesh.identity.grant import LIFETIME
 from zmesh.testing.authority import DAY
 from zmesh.testing.simulator import Simulator
 
-
-@pytest.fixture
-def sim(authority):
-    sim = Simulator(4)
-    sim.chain("home", "b", "d", epoch=float(NOW), credentials=authority.installed)
-    assert sim.settle()
-    return sim
+CHAIN = ("home", "b", "d")
 
 
 def set_clock(node, ahead):

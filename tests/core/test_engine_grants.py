@@ -40,12 +40,7 @@ class Older(OtherRange):
         return record._replace(extensions={**record.extensions, wire.GRANTS: b""})
 
 
-@pytest.fixture
-def sim(authority):
-    sim = Simulator(3)
-    sim.chain("home", "b", "c", "d", epoch=float(NOW), credentials=authority.installed)
-    assert sim.settle()
-    return sim
+CHAIN = ("home", "b", "c", "d")
 
 
 @pytest.fixture

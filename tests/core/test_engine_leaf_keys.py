@@ -1,23 +1,15 @@
 """A leaf with a certificate of its own: sealed from end to end, past its own node, and known by its certificate."""
 
-import pytest
-
 from tests.core.engine_harness import NOW
 from zmesh.core import wire
 from zmesh.core.effects import Report
 from zmesh.core.wire import FLAG_LEAF, FLAG_SEALED, Kind
-from zmesh.testing.simulator import Simulator
 
 SEALED = FLAG_SEALED | FLAG_LEAF
 TEXT = b"the quick brown fox jumps over the lazy dog; " * 3
 
 
-@pytest.fixture
-def sim(authority):
-    sim = Simulator(3)
-    sim.chain("hub", "b", "c", "d", epoch=float(NOW), credentials=authority.installed)
-    assert sim.settle()
-    return sim
+CHAIN = ("hub", "b", "c", "d")
 
 
 def leaf(sim, authority, at="hub", id="ada.1", holder="ada", tags=()):

@@ -15,12 +15,7 @@ from zmesh.testing.simulator import Simulator
 TEXT = b"the quick brown fox jumps over the lazy dog; " * 3
 
 
-@pytest.fixture
-def sim(authority):
-    sim = Simulator(3)
-    sim.chain("a", "b", "c", "d", epoch=float(NOW), credentials=authority.installed)
-    assert sim.settle()
-    return sim
+CHAIN = ("a", "b", "c", "d")
 
 
 def leaf(sim, at, id="cli"):

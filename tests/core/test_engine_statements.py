@@ -1,21 +1,12 @@
 """Statements of authorities between engines, as frames."""
 
-import pytest
-
 from tests.core.engine_harness import NOW
 from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.wire import Kind
 from zmesh.testing.authority import DAY, TestAuthority
-from zmesh.testing.simulator import Simulator
 
-
-@pytest.fixture
-def sim(authority):
-    sim = Simulator(3)
-    sim.chain("a", "b", "c", epoch=float(NOW), credentials=authority.installed)
-    assert sim.settle()
-    return sim
+CHAIN = ("a", "b", "c")
 
 
 def tell(node, authority, subject, reason=""):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgpack
 
@@ -84,14 +84,7 @@ class Revocation:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read a revocation. Raises TrustError if it is malformed or badly signed."""
-        if len(data) > MAX_REVOCATION:
-            raise TrustError("signature", f"a revocation of {len(data)} bytes, where {MAX_REVOCATION} are allowed")
-        try:
-            fields = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise TrustError("signature", f"a revocation that can't be read: {error}") from None
-        if type(fields) is not tuple or tuple(map(type, fields)) != (str, int, int, str, bytes, bytes):
-            raise TrustError("signature", "a revocation with a field of the wrong kind")
+        fields = _fields(data, MAX_REVOCATION, "a revocation", (str, int, int, str, bytes, bytes))
         found = cls(*fields)
         if not 0 <= found.at <= found.until < 1 << 62 or not 0 < len(found.subject) <= 64 or len(found.reason) > 256:
             raise TrustError("signature", "a revocation with a field out of its limits")
@@ -125,14 +118,7 @@ class Endorsement:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read an endorsement. Raises TrustError if it is malformed or badly signed."""
-        if len(data) > MAX_ENDORSEMENT:
-            raise TrustError("signature", f"an endorsement of {len(data)} bytes, where {MAX_ENDORSEMENT} are allowed")
-        try:
-            fields = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise TrustError("signature", f"an endorsement that can't be read: {error}") from None
-        if type(fields) is not tuple or tuple(map(type, fields)) != (bytes, int, int, bytes, bytes):
-            raise TrustError("signature", "an endorsement with a field of the wrong kind")
+        fields = _fields(data, MAX_ENDORSEMENT, "an endorsement", (bytes, int, int, bytes, bytes))
         public, not_before, not_after, by, signature = fields
         found = cls(Authority(public, not_before, not_after), by, signature)
         lengths = (len(public), len(by), len(signature))
@@ -278,6 +264,19 @@ class TrustStore:
                 f"{clocks}; zmesh invite {who} makes a ticket for a new one"
             )
             raise TrustError("expired", text, node=who)
+
+
+def _fields(data: bytes, limit: int, what: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    """Decode the fields of a statement, of those types, from at most `limit` bytes. Raises TrustError."""
+    if len(data) > limit:
+        raise TrustError("signature", f"{what} of {len(data)} bytes, where {limit} are allowed")
+    try:
+        fields = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise TrustError("signature", f"{what} that can't be read: {error}") from None
+    if type(fields) is not tuple or tuple(map(type, fields)) != kinds:
+        raise TrustError("signature", f"{what} with a field of the wrong kind")
+    return fields
 
 
 def _covers(revocation: Revocation, certificate: Certificate) -> bool:

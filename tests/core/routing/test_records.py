@@ -1,5 +1,6 @@
 import pytest
 
+from tests.core.routing.record_rows import advertised, hear, record
 from zmesh.core.routing.records import (
     COALESCE,
     KEEP_GONE,
@@ -20,25 +21,6 @@ from zmesh.core.wire import (
     software_of,
     tags_of,
 )
-
-
-def record(node="b", serial=1, incarnation=7, capabilities=(), neighbours=()):
-    return Record(node, incarnation, serial, tuple(capabilities), tuple(neighbours), b"")
-
-
-@pytest.fixture
-def records(alarm):
-    return Records("a", 1, 100, alarm)
-
-
-def hear(records, record, now=0.0, link=1):
-    return records.update(link, record, encode(record), now)
-
-
-def advertised(records, now):
-    """What is sent on each link, decoded."""
-    return [(link, [decode_record(blob) for blob in blobs]) for link, blobs in records.flush(now)]
-
 
 # --- the own record ----------------------------------------------------------------------------------------------
 

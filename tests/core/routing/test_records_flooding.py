@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.core.routing.record_rows import advertised, hear, record
 from zmesh.core.routing.records import (
     BATCH_BYTES,
     KEEP_GONE,
@@ -15,29 +16,8 @@ from zmesh.core.timers import Alarm
 from zmesh.core.wire import (
     MAX_CAPABILITIES,
     MAX_RECORDS,
-    Record,
     decode_record,
-    encode,
 )
-
-
-def record(node="b", serial=1, incarnation=7, capabilities=(), neighbours=()):
-    return Record(node, incarnation, serial, tuple(capabilities), tuple(neighbours), b"")
-
-
-@pytest.fixture
-def records(alarm):
-    return Records("a", 1, 100, alarm)
-
-
-def hear(records, record, now=0.0, link=1):
-    return records.update(link, record, encode(record), now)
-
-
-def advertised(records, now):
-    """What is sent on each link, decoded."""
-    return [(link, [decode_record(blob) for blob in blobs]) for link, blobs in records.flush(now)]
-
 
 # --- links --------------------------------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class Limits(NamedTuple):
 
     key_parties: int = 4096
     """Other ends of key exchanges, which are leaves with a certificate or a grant, and for such a leaf nodes. One
-    without open exchanges makes way for another; a leaf with a grant that finds no room has its node seal for it."""
+    without open exchanges is replaced by another; a leaf with a grant that finds no room has its node seal for it."""
 
     key_parties_per_identity: int = 1024
     """The same, of one certificate's id, which is that of the node for leaves with a grant."""

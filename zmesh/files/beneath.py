@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 MAX_LINKS = 40
-"""Links on the way of a path (MAXSYMLINKS of Linux)."""
+"""Symbolic links that a path may lead through (MAXSYMLINKS of Linux)."""
 MAX_DEPTH = 256
-"""Directories on the way of a path."""
+"""Directories that a path may lead through."""
 ROOT = b"/"
 PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)
 """Opens a directory only to go on from it (open(2)); where there is no O_PATH it must be readable, too."""

@@ -167,7 +167,7 @@ class Leftovers:
 
 
 def _open(path: bytes) -> int:
-    """Open a directory, on whose way there is no link. Raises OSError."""
+    """Open a directory by a path without symbolic links. Raises OSError."""
     root = os.open(ROOT, PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return open_beneath(root, components(path))

@@ -183,7 +183,7 @@ class Store:
                 self._release()
 
     def _refuse_the_rest(self) -> None:
-        """What comes after the end, or has come before an end that nobody asked for, is not waited for in vain."""
+        """Refuse operations that are queued after the end, or before an unexpected one, so that none waits in vain."""
         self._over = True
         with suppress(queue.Empty):
             while True:

@@ -86,7 +86,7 @@ class BufferedPayload(Payload):
         return self._parts is None and self._error is None
 
     def feed(self, chunk: bytes) -> int:
-        """Take the next chunk; what comes after `finish`, `fail` or `close` is thrown away.
+        """Take the next chunk; chunks after `finish`, `fail` or `close` are dropped.
 
         Returns how many of its bytes `written` will report; the others are in memory or on disk. Raises Overloaded past
         `max_bytes`, and OSError if the temporary file can't be written (a full disk); the payload has failed then.

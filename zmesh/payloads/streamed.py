@@ -60,7 +60,7 @@ class StreamedPayload(PayloadOfPieces):
         self._sink: Sink | None = None
 
     def divert(self, sink: Sink) -> Callable[[int], None]:
-        """Hand all that has come, and what comes from now on, to a sink on the loop in the place of a reader.
+        """Hand all chunks, those that have arrived and later ones, to a sink on the loop in place of a reader.
 
         Returns what the sink calls with the bytes that it has kept, once they are done with.
         """

@@ -273,15 +273,15 @@ class Scenario:
             self._back(node, seconds)
 
     def hang(self, node: SimNode, seconds: float) -> None:
-        """Let a node do nothing for a while; what comes for it meanwhile is lost."""
+        """Stop a node for a while; frames that arrive for it meanwhile are lost."""
         self.hung.add(node)
         if not node.stopped:
             node.stopped = True
             self.sim.after(seconds, node.resume)
 
     def freeze(self, node: SimNode, seconds: float, *, suspend: bool = False, first: bool = False) -> None:
-        """Let a node do nothing for a while; what comes for it waits. `suspend`: its clock stands still meanwhile;
-        `first`: what was due is done before what has come is read.
+        """Stop a node for a while; frames that arrive for it wait. `suspend`: its clock stands still meanwhile;
+        `first`: due timers are processed before these frames are read.
         """
         self.hung.add(node)
         if node.alive and not node.stopped:

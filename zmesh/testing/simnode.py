@@ -154,7 +154,7 @@ class SimNode:
                 self.sim.after(0.01, wire.dial)
 
     def freeze(self, *, clock: bool = False) -> None:
-        """Do nothing until `resume`; what comes meanwhile waits. With `clock` the monotonic clock stands still, too."""
+        """Do nothing until `resume`; frames that arrive wait. With `clock` the monotonic clock stands still, too."""
         self.stopped = True
         if self.inbox is None:
             self.inbox = deque()

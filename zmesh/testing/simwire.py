@@ -60,7 +60,7 @@ class Session:
         self.broken = False
         """Whether what is sent from now on is lost."""
         self.hung_up = False
-        """Whether the listener throws away what comes: a ROUTER can't close a connection."""
+        """Whether the listener drops arriving frames: a ROUTER can't close a connection."""
         self.under_way = [0, 0]
         self.last = [now, now]
         """When what was sent last from each end arrives."""
@@ -261,8 +261,8 @@ class Wire:
     # -- ending --------------------------------------------------------------------------------------------------
 
     def hang_up(self, session: Session, end: int, pause: float) -> None:
-        """One end closes the connection. What a dialler has sent arrives, then the listener notices; a listener itself
-        can only throw away what comes from now on, and the dialler has to find out.
+        """Close the connection at one end. Frames that a dialler has sent arrive, then the listener notices; a listener
+        can only drop later frames, and the dialler has to find out.
         """
         link = session.ids[end]
         if link is None:

@@ -193,7 +193,7 @@ class StreamTransport(asyncio.Transport, ABC):
             self._lose(None)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Have another protocol get what comes."""
+        """Hand received data to another protocol from now on."""
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:

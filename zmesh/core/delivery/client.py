@@ -146,7 +146,7 @@ class Client:
         if chunk.flags & WHOLE == WHOLE and not (chunk.sequence or inbound.expected or inbound.buffered):
             self._deliver_whole(exchange, chunk, body, hops, now)
             return
-        exchange.last_note = None  # its work has begun, and a way leads back
+        exchange.last_note = None  # its work has begun, and there is a route back
         ready = self._receiver.accept(exchange, chunk, body, hops)
         for each, content, crossed in ready or ():
             flags, eof = each.flags, each.eof

@@ -18,9 +18,9 @@ class InboundStream:
     """The receiving end of a stream. All sizes are credit, in bytes: see `flow_control`.
 
     `expected` is the next sequence number in order, and `buffered` holds the chunks that arrived early.
-    `received` counts all that has come, early chunks included, `released` what the reader has read of it; `limit` is
-    the last that the sender was given, and `window` how much it may send before the reader reads. `stopped`: nobody
-    reads the rest, which the sender gets in the place of a limit.
+    `received` counts the credit of all received chunks, early ones included, `released` that of the chunks which were
+    read; `limit` is the last limit that the sender was given, and `window` the credit that it may use before the reader
+    reads. `stopped`: the rest is not read, of which the sender is notified in place of a limit.
     """
 
     __slots__ = (

@@ -333,7 +333,7 @@ class Forwarding:
     def unseal(self, packet: Packet, now: float, *, reopens: bool = True) -> Packet | None:
         """A packet that has come for this node, or for a leaf of it, in plain; None if it is dropped.
 
-        `reopens`: what comes back in an error was sealed here, and not by a leaf.
+        `reopens`: a packet that an error returns was sealed here, and not by a leaf.
         """
         exchanges, sealing = self.key_exchanges, self.sealing
         if exchanges is None or sealing is None:

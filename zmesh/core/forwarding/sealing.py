@@ -117,7 +117,7 @@ class Sealing:
     def open(self, packet: Packet, *, reopens: bool = True) -> Packet:
         """A packet for this node or a leaf of it, with its head and its body in plain. Raises Unsealable, WireError.
 
-        `reopens`: what comes back in an error was sealed here; else it may have been by a leaf, which reads it then.
+        `reopens`: a packet that an error returns was sealed here; else a leaf may have sealed it, which opens it then.
 
         The reason `restarted` means that its source does not know of this incarnation yet.
         """

@@ -1,59 +1,21 @@
 """A process without a descriptor left: servers wait, commands are refused in one line, all is well afterwards."""
 
-import subprocess
-import sys
-
 import pytest
 
+from tests.own_process import run_coroutine
+
 SETTING = """
-import asyncio, contextlib, os, resource, socket, sys, time
+import asyncio, os, socket
 import zmesh
+from tests.own_process import no_descriptors
 from zmesh.errors import NodeOverloaded
 from zmesh.testing import eventually
 
 ALLOW = {"exec:*": ["*"], "tcp:*": ["*"]}
 
-@contextlib.contextmanager
-def no_descriptors(spare=0):
-    "Meanwhile there are none to be had but `spare`."
-    used = set(map(int, os.listdir("/proc/self/fd")))
-    limit = 1
-    while spare or limit <= max(used):
-        spare -= limit not in used and spare > 0
-        limit += 1
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    fillers = []
-    with contextlib.suppress(OSError):
-        while True:
-            fillers.append(os.open("/dev/null", os.O_RDONLY))
-    for each in fillers[len(fillers) - spare:] if spare else ():
-        os.close(each)
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for each in fillers[:len(fillers) - spare] if spare else fillers:
-            os.close(each)
-
 def open_descriptors():
     return len(os.listdir("/proc/self/fd"))
 """
-
-
-def run(code):
-    """Run `code`, the body of a coroutine, in a process of its own; what it has written to stderr."""
-    body = "\n".join(f"    {line}" for line in code.splitlines())
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"{SETTING}\nasync def main():\n{body}\nasyncio.run(main())"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    if done.returncode:
-        pytest.fail(f"exit code {done.returncode}\n{done.stderr}")
-    return done.stderr
 
 
 SERVED = """
@@ -68,7 +30,7 @@ async with zmesh.Controller(node_id="edge", allow=ALLOW) as mesh, mesh.forward(0
     clients = [socket.socket() for _ in range(3)]
     for each in clients:
         each.setblocking(False)
-    with no_descriptors():
+    with no_descriptors(fill=True):
         for each in clients:
             await asyncio.get_running_loop().sock_connect(each, ("127.0.0.1", forward.port))
         await eventually(lambda: mesh.stats().counters["overloaded:forward_accept"] >= 2)
@@ -88,7 +50,7 @@ server.close()
 @pytest.mark.timeout(120)
 def test_a_forwarded_port_takes_those_who_waited_once_there_are_descriptors_again():
     """asyncio's own server logs as many tracebacks a second as its backlog is long."""
-    (line,) = run(SERVED).splitlines()
+    (line,) = run_coroutine(SETTING, SERVED, quiet=False)[1].splitlines()
     assert "accepts no connections for now: too many open files; those that come wait" in line
 
 
@@ -100,7 +62,7 @@ async with zmesh.Controller(node_id="edge", metrics=":*") as mesh:
     scrapes = mesh.node.components.exporter.scrapes
     client = socket.socket()
     host, _, port = where.rpartition(":")
-    with no_descriptors():
+    with no_descriptors(fill=True):
         client.connect((host, int(port)))
         await eventually(lambda: scrapes["refused"])
         refused = scrapes["refused"]
@@ -116,7 +78,7 @@ async with zmesh.Controller(node_id="edge", metrics=":*") as mesh:
 
 @pytest.mark.timeout(120)
 def test_the_server_of_metrics_waits_and_answers_once_there_are_descriptors_again():
-    assert run(SCRAPED) == ""
+    run_coroutine(SETTING, SCRAPED)
 
 
 SHOWN = """
@@ -141,7 +103,7 @@ async with zmesh.Controller(node_id="edge") as mesh, Dashboard(mesh) as dashboar
     first = clients.pop()
     await loop.sock_connect(first, ("127.0.0.1", port))
     assert (await ask(first)).startswith(b"HTTP/1.1 200"), "before"
-    with no_descriptors():
+    with no_descriptors(fill=True):
         for each in clients:
             await loop.sock_connect(each, ("127.0.0.1", port))
         await eventually(lambda: dashboard.exhausted >= 2)
@@ -157,7 +119,7 @@ async with zmesh.Controller(node_id="edge") as mesh, Dashboard(mesh) as dashboar
 @pytest.mark.timeout(120)
 def test_the_dashboard_serves_those_who_waited_once_there_are_descriptors_again():
     """uvicorn's server is asyncio's own, which logs as many tracebacks a second as its backlog is long."""
-    (line,) = run(SHOWN).splitlines()
+    (line,) = run_coroutine(SETTING, SHOWN, quiet=False)[1].splitlines()
     assert line == "WARNING the dashboard accepts no connections for now: too many open files; those that come wait"
 
 
@@ -168,7 +130,7 @@ async with zmesh.Controller(node_id="edge", allow=ALLOW) as mesh:
         before = open_descriptors()
         refused = 0
         for spare in range(9):
-            with no_descriptors(spare):
+            with no_descriptors(spare, fill=True):
                 try:
                     await mesh.check_output("edge", ["true"])
                 except NodeOverloaded as error:
@@ -182,7 +144,7 @@ async with zmesh.Controller(node_id="edge", allow=ALLOW) as mesh:
 
 @pytest.mark.timeout(120)
 def test_commands_are_refused_in_one_line_and_nothing_of_them_is_left_open():
-    assert run(RUN) == ""
+    run_coroutine(SETTING, RUN)
 
 
 ISOLATED = """
@@ -196,7 +158,7 @@ async with zmesh.Controller(node_id="edge") as mesh:
     refused = 0
     for started in (False, True):
         for spare in range(0, 9, 2):
-            with no_descriptors(spare):
+            with no_descriptors(spare, fill=True):
                 try:
                     await mesh.request("edge", "show:work", timeout=60)
                 except NodeOverloaded as error:
@@ -210,4 +172,4 @@ async with zmesh.Controller(node_id="edge") as mesh:
 
 @pytest.mark.timeout(120)
 def test_isolated_work_is_refused_in_one_line_and_runs_once_there_are_descriptors_again():
-    assert run(ISOLATED) == ""
+    run_coroutine(SETTING, ISOLATED)

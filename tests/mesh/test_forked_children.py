@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests import own_process
+
 SETTING = """
 import asyncio, gc, os, socket, sqlite3, subprocess, sys, warnings
 warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
@@ -52,16 +54,7 @@ def all_of(connection):
 
 
 def run(folder, code):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"{SETTING}\n{code}", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    if done.stderr or done.returncode:
-        pytest.fail(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    own_process.run(f"{SETTING}\n{code}", folder)
 
 
 @pytest.mark.timeout(120)

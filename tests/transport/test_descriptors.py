@@ -1,12 +1,12 @@
 """A process that has no descriptor left: nothing ends for good, and all is well when there are some again."""
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.own_process import run_coroutine
 
 SETTING = """
 import asyncio, contextlib, errno, os, resource, socket, sys
+from tests.own_process import no_descriptors
 from tests.transport.transport_handler import FRAMES, RecordingHandler
 from zmesh.testing import eventually
 from zmesh.transport import DialState, DialFailure, Transport
@@ -20,21 +20,6 @@ def transport():
     ears.transport = Transport(ears)
     return ears.transport
 
-@contextlib.contextmanager
-def no_descriptors(spare=0):
-    "Meanwhile there are none to be had but `spare`, and what is given back below them."
-    used = set(map(int, os.listdir("/proc/self/fd")))
-    limit = 1
-    while spare:
-        spare -= limit not in used
-        limit += 1
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
 def free_port():
     with socket.socket() as keeper:
         keeper.bind(("127.0.0.1", 0))
@@ -42,24 +27,11 @@ def free_port():
 """
 
 
-def run(code):
-    """Run `code`, the body of a coroutine, in a process of its own."""
-    body = "\n".join(f"    {line}" for line in code.splitlines())
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"{SETTING}\nasync def main():\n{body}\nasyncio.run(main())"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    if done.stderr or done.returncode:
-        pytest.fail(f"exit code {done.returncode}\n{done.stderr}")
-    return done.stdout
-
-
 def test_a_peer_is_dialled_again_after_there_was_no_descriptor_left():
     """At each step of a try: its first socket, that socket's own descriptor, its monitor, and the connection."""
-    run("""
+    run_coroutine(
+        SETTING,
+        """
 dialler, listener = transport(), transport()
 listener.listen("tcp://127.0.0.1:*")
 for spare in range(6):
@@ -76,11 +48,14 @@ for spare in range(6):
     await eventually(lambda: len(dialler.handler.links) > links, timeout=30)
 await dialler.close()
 await listener.close()
-""")
+""",
+    )
 
 
 def test_a_link_that_is_lost_while_there_is_no_descriptor_is_dialled_again():
-    run("""
+    run_coroutine(
+        SETTING,
+        """
 dialler, listener = transport(), transport()
 dialler.dial(listener.listen("tcp://127.0.0.1:*"))
 await eventually(lambda: dialler.handler.links)
@@ -95,14 +70,17 @@ dialler.send(dialler.handler.links[0], FRAMES)
 await eventually(lambda: listener.handler.frames)
 await dialler.close()
 await listener.close()
-""")
+""",
+    )
 
 
 @pytest.mark.parametrize("kind", ["tcp", "ipc"])
 def test_listening_without_a_descriptor_is_an_error_that_leaves_nothing(kind, tmp_path):
     """Left to libzmq, it would end the process."""
     url = "tcp://127.0.0.1:*" if kind == "tcp" else f"ipc://{tmp_path}/s"
-    run(f"""
+    run_coroutine(
+        SETTING,
+        f"""
 keeper = transport()
 keeper.listen("tcp://127.0.0.1:*")
 await asyncio.sleep(0)
@@ -126,12 +104,15 @@ for spare in range(9):
     await listener.close()
 assert 2 <= failures < 9, failures
 await keeper.close()
-""")
+""",
+    )
 
 
 def test_a_listener_keeps_descriptors_for_others_by_ending_connections_that_have_not_greeted():
     """So that it never comes to libzmq trying in vain, without pause, to accept one more."""
-    run("""
+    run_coroutine(
+        SETTING,
+        """
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 listener, dialler = transport(), transport()
 host, port = listener.listen("tcp://127.0.0.1:*").removeprefix("tcp://").split(":")
@@ -155,4 +136,5 @@ child.stdin.close()
 await child.wait()
 await dialler.close()
 await listener.close()
-""")
+""",
+    )

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.terminals import read_until
+
 
 @pytest.fixture
 def clean(shell: Any, eventually: Callable[..., None]) -> Any:
@@ -126,10 +128,7 @@ def test_the_demo_is_in_colour_on_a_terminal_unless_no_color_is_set(clean: Any, 
     ours, theirs = pty.openpty()
     demo = clean.start("demo", stdout=theirs)
     os.close(theirs)
-    shown = b""
-    while b"1. Five" not in shown:
-        assert select.select([ours], [], [], 60)[0]
-        shown += os.read(ours, 65536)
+    shown = read_until(ours, lambda shown: b"1. Five" in shown)
     demo.send_signal(signal.SIGINT)
     os.close(ours)
     demo.stderr.close()

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.terminals import read_until
+
 Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
 
 
@@ -127,10 +129,7 @@ def test_on_a_terminal_the_received_bytes_are_shown_and_erased(mesh: Any, tmp_pa
     os.close(child)
     send.stdin.write(bytes(1_000_000))
     send.stdin.flush()
-    seen = b""
-    while b"MiB received" not in seen:
-        assert select.select([parent], [], [], 90)[0], seen
-        seen += os.read(parent, 65536)
+    seen = read_until(parent, lambda seen: b"MiB received" in seen)
     send.communicate(bytes(1_000_000), timeout=90)
     while select.select([parent], [], [], 0)[0]:
         try:

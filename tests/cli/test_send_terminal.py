@@ -2,13 +2,14 @@
 
 import os
 import pty
-import select
 import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.cli.terminals import read_until
 
 
 def test_on_a_terminal_control_characters_are_shown_as_escapes(mesh: Any) -> None:
@@ -18,10 +19,7 @@ def test_on_a_terminal_control_characters_are_shown_as_escapes(mesh: Any) -> Non
     os.close(theirs)
     send.stdin.write(text)
     send.stdin.close()
-    shown = b""
-    while not shown.endswith(b"xff\r\n"):
-        assert select.select([ours], [], [], 90)[0]
-        shown += os.read(ours, 4096)
+    shown = read_until(ours, lambda shown: shown.endswith(b"xff\r\n"))
     os.close(ours)
     assert send.wait(90) == 0
     send.stderr.close()
@@ -34,9 +32,7 @@ def test_on_a_terminal_a_last_line_is_ended(mesh: Any, payload: str, shown: byte
     send = mesh.start("send", "far", "echo:echo", payload, stdout=theirs)
     _, err = send.communicate(timeout=90)
     os.write(theirs, b"$")
-    seen = b""
-    while not seen.endswith(b"$"):
-        seen += os.read(ours, 4096)
+    seen = read_until(ours, lambda seen: seen.endswith(b"$"))
     os.close(ours)
     os.close(theirs)
     assert (send.returncode, err, seen) == (0, b"", shown + b"$")
@@ -49,14 +45,9 @@ def test_on_a_terminal_the_progress_of_a_long_transfer_is_shown_and_erased(mesh:
     ours, theirs = pty.openpty()
     send = mesh.start("send", "far", "digest:sha256", f"@{file}", stderr=theirs)
     os.close(theirs)
-    shown = b""
-    while b"of 2048.0 MiB" not in shown:
-        assert select.select([ours], [], [], 90)[0]
-        shown += os.read(ours, 4096)
+    read_until(ours, lambda shown: b"of 2048.0 MiB" in shown)
     send.send_signal(signal.SIGINT)
-    while not shown.endswith(b"\r\x1b[K"):
-        assert select.select([ours], [], [], 90)[0]
-        shown += os.read(ours, 4096)
+    read_until(ours, lambda shown: shown.endswith(b"\r\x1b[K"))
     os.close(ours)
     assert send.communicate(timeout=90)[0] == b""
     assert send.returncode == 130

@@ -132,3 +132,4 @@ class Components:
             self.membership.close()
         if self.inspection is not None:
             self.inspection.events.close_now()
+            self.inspection.close()

@@ -155,7 +155,8 @@ class Controller(MeshView, Machines, Messaging, Files, Jobs, Diagnosing, Tunnels
 
         Certificate, trust and permissions of its identity are read again as well. Links whose URL stays are kept.
         Returns which settings have changed, and which take effect at the next start. Raises ConfigError for settings
-        that can't be used, which changes nothing.
+        that can't be used, which changes nothing. The files are read on the event loop, which waits for them; `zmesh
+        reload` has a thread read them.
         """
         return self.node.reload(config)
 

@@ -30,13 +30,14 @@ from zmesh.identity import LeafKey, Policy
 from zmesh.observe import Observation, Router, Telemetry
 from zmesh.payloads import PayloadStorage
 from zmesh.requests import Requests, answer_of, route_to
-from zmesh.runtime import Driver, Tasks, abandon, nodes_in_loop, watchdogs
+from zmesh.runtime import Driver, Tasks, ThreadPool, abandon, nodes_in_loop, watchdogs
 from zmesh.serving import PING, Builtins, Directives, Serving
 from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport
 from zmesh.version import __version__
 
 if TYPE_CHECKING:
     from zmesh.disclosure import Setting
+    from zmesh.membership import StateRead
     from zmesh.observe import Events, Stats
     from zmesh.reconfiguration import Reloaded
     from zmesh.runtime import OrphanReaper
@@ -96,6 +97,7 @@ class Node:
         self.directives = directives if directives is not None else Directives()
         self.driver = Driver(self.engine, config.heartbeat, self.note)
         self.tasks = Tasks()
+        self._reloading = asyncio.Lock()
         self._storage = PayloadStorage(config.spool_dir, config.max_payload_bytes)
         self.requests = Requests(config.node_id, self.driver, self.tasks, self._storage, config.max_waiting_bytes)
         self.serving = Serving(
@@ -241,12 +243,36 @@ class Node:
     def reload(self, config: Config | None = None) -> Reloaded:
         """Change the settings while the node runs; by default they are read anew from where they came from.
 
-        Raises ConfigError, and then has changed nothing, and Closed.
+        Raises ConfigError, and then has changed nothing, and Closed. It reads files, and so blocks the loop.
         """
+        self.admission.check_open()
+        return self._change(*self._read(config))
+
+    async def reload_in_thread(self, config: Config | None = None) -> Reloaded:
+        """As `reload`, but a thread reads the files; one after the other where several are asked for."""
+        self.admission.check_open()
+        async with self._reloading:
+            threads = ThreadPool(1, "zmesh-reload")
+            try:
+                while True:
+                    new, state = await threads.call(lambda: self._read(config))
+                    membership = self.components.membership
+                    if membership is None or state is None or membership.is_current(state):
+                        break
+            finally:
+                threads.close()
+            self.admission.check_open()
+            return self._change(new, state)
+
+    def _read(self, config: Config | None) -> tuple[Config, StateRead | None]:
+        """The settings as they are now, and the state of the identity. Raises ConfigError."""
+        new = resolved(self.config.again() if config is None else config)
+        membership = self.components.membership
+        return new, membership.read() if membership is not None else None
+
+    def _change(self, new: Config, state: StateRead | None) -> Reloaded:
         from zmesh.reconfiguration import Parts, reconfigure  # here: few nodes do it
 
-        self.admission.check_open()
-        new = resolved(self.config.again() if config is None else config)
         if isinstance(new.node_id, DefaultId):
             new = dataclasses.replace(new, node_id=self.config.node_id)
         parts = Parts(
@@ -259,7 +285,7 @@ class Node:
             connectivity=self.connectivity,
             has_own_limits=self._has_own_limits,
         )
-        self.config, reloaded = reconfigure(parts, self.config, new)
+        self.config, reloaded = reconfigure(parts, self.config, new, state)
         self.advertise()
         if any(reloaded):
             detail, later = ", ".join(reloaded.changed), ", ".join(reloaded.at_restart)
@@ -269,8 +295,12 @@ class Node:
     def _on_reload(self, work: Work) -> object:
         if not self.engine.is_local(Address(work.sender)):
             raise NotAllowed(f"{RELOAD} is for commands on the machine of {self.node_id!r} alone")
-        reloaded = self.reload()
-        return {"node": self.node_id, "changed": reloaded.changed, "at_restart": reloaded.at_restart}
+
+        async def reload() -> object:
+            reloaded = await self.reload_in_thread()
+            return {"node": self.node_id, "changed": reloaded.changed, "at_restart": reloaded.at_restart}
+
+        return asyncio.ensure_future(reload())
 
     async def _close(self) -> None:
         """Stop the work, end what is open, say goodbye, close the sockets; nothing is left."""

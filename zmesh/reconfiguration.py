@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from zmesh.config import SETTINGS, Config, placed
 from zmesh.core.limits import Limits
@@ -18,6 +18,7 @@ from zmesh.identity import Policy
 
 if TYPE_CHECKING:
     from zmesh.connectivity import Connectivity
+    from zmesh.membership import Membership, StateRead
     from zmesh.payloads import PayloadStorage
     from zmesh.requests import Requests
     from zmesh.runtime import Driver
@@ -32,13 +33,6 @@ class Reloaded(NamedTuple):
 
     changed: tuple[str, ...]
     at_restart: tuple[str, ...]
-
-
-class Membership(Protocol):
-    """What is reloaded of a node's identity."""
-
-    def reload(self, own: Policy | None = None) -> None:
-        """Read the identity anew; `own` are the permissions of the settings."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +80,19 @@ def _check_observers(config: Config) -> None:
         Tracing(config.node_id)
 
 
-def reconfigure(parts: Parts, before: Config, config: Config) -> tuple[Config, Reloaded]:
-    """Change the settings of a node; those that it has then. Raises ConfigError, and then has changed nothing."""
+def reconfigure(
+    parts: Parts, before: Config, config: Config, state: StateRead | None = None
+) -> tuple[Config, Reloaded]:
+    """Change the settings of a node; those that it has then. Raises ConfigError, and then has changed nothing.
+
+    `state`: what was read of its identity just now.
+    """
     check(config, parts.directives, parts.connectivity)
     with ExitStack() as unless_reloaded:
         parts.connectivity.add_listeners(config.listen, unless_reloaded)
         policy = Policy(config.allow)
         if parts.membership is not None:
-            parts.membership.reload(policy)
+            parts.membership.reload(policy, state)
         else:
             parts.serving.policy = policy
         unless_reloaded.pop_all()

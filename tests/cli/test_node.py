@@ -263,3 +263,12 @@ def test_a_plugin_that_cannot_be_imported_is_logged_and_the_node_runs(shell: Any
     assert done.returncode == 1
     assert b"could not be loaded" in done.stderr
     assert b"broken:!ModuleNotFoundError" in shell.run("routes", "--json").stdout
+
+
+def test_what_a_node_has_at_its_start_is_not_looked_at_by_each_collection_of_garbage(shell: Any) -> None:
+    setup = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count()))"
+    node = shell.start("node", "--id", "edge", "--json", "--listen", "tcp://127.0.0.1:*", setup=setup)
+    assert json.loads(node.stdout.readline())["event"] == "ready"
+    node.terminate()
+    said, _ = node.communicate(timeout=100)
+    assert int(said.split()[-1]) > 10_000

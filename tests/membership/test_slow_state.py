@@ -3,15 +3,16 @@
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 
 import zmesh
 from zmesh.core.effects import Report
-from zmesh.identity import State
+from zmesh.identity import Identity, State
 
 LOCKING = """
 import sys
-from zmesh.identity import State
+from zmesh.identity import Identity, State
 with State(sys.argv[1]).locked():
     print("locked", flush=True)
     sys.stdin.read()
@@ -42,3 +43,44 @@ async def test_a_node_goes_on_while_a_command_that_changes_its_state_is_frozen(l
             await asyncio.to_thread(command.wait)
         await eventually(lambda: not membership._saving)
         assert State(lab.folder / "hub").read("trust.json") == before
+
+
+def noting(really, readers):
+    """Reads a file as `really` does, and notes in which thread."""
+
+    def read(state, file):
+        readers.setdefault(file, set()).add(threading.get_ident())
+        return really(state, file)
+
+    return read
+
+
+async def test_a_reload_reads_the_state_and_the_authoritys_key_in_a_thread(lab, monkeypatch):
+    """A key with a passphrase takes a tenth of a second to decrypt, and a thousand revocations more to verify."""
+    async with zmesh.Controller(identity=lab.folder / "hub") as hub:
+        readers = {}
+        for name in ("read", "read_secret"):
+            monkeypatch.setattr(State, name, noting(getattr(State, name), readers))
+        await asyncio.gather(hub.node.reload_in_thread(), hub.node.reload_in_thread())
+        assert {"trust.json", "authority/1"} <= readers.keys()
+        assert all(threading.get_ident() not in threads for threads in readers.values())
+        await hub.ping_once("hub", timeout=60)
+
+
+async def test_a_certificate_that_is_renewed_while_the_state_is_read_is_kept(lab, monkeypatch):
+    async with zmesh.Controller(identity=lab.folder / "hub") as hub:
+        identity = hub.node.identity
+        newer = lab.issuer.issue(identity.key.public, "hub", (), time.time(), 1_000_000)
+        read, calls = Identity.read, []
+
+        def renew_meanwhile(self):
+            found = read(self)
+            if not calls:
+                identity.renewed(newer)
+            calls.append(found)
+            return found
+
+        monkeypatch.setattr(Identity, "read", renew_meanwhile)
+        await hub.node.reload_in_thread()
+        assert len(calls) == 2
+        assert identity.certificate.line == newer.line

@@ -1,15 +1,21 @@
 """The mesh as one node knows it: members, links, and why it sends where it sends."""
 
+import threading
+
 import pytest
 
 import zmesh
 import zmesh.sync
+from tests.hostile.made_up import advertised, made_up
 from zmesh.core.message import LinkId, NodeId
 from zmesh.core.view import ActiveLink, Offer, OfferState
 from zmesh.errors import RemoteError, TimedOut
 from zmesh.operate.directives import HOP, MEMBERS, WHY
+from zmesh.operate.inspection import MANY_ROWS
+from zmesh.operate.members import MemberList, MeshGraph
 from zmesh.operate.mesh_reader import _suspicion
 from zmesh.testing import Mesh
+from zmesh.testing.member import Member
 
 WITHIN = 60.0
 
@@ -177,3 +183,29 @@ def test_without_asyncio_all_of_it_is_the_same():
             assert [step.arrived for step in steps] == [True]
         assert [result.node for result in mesh.ping_many()] == ["a"]
         assert [node for node, load in mesh.loads(["a"]) if load is not None] == ["a"]
+
+
+@pytest.mark.parametrize("directive", ["zmesh:members", "zmesh:graph"])
+async def test_a_long_table_is_written_in_a_thread(monkeypatch, eventually, directive):
+    """That of a thousand nodes takes 10 ms and more, in which the node could do nothing else."""
+    writers = set()
+    for kind in (MemberList, MeshGraph):
+
+        def to_json(self, really=kind.to_json):
+            writers.add(threading.get_ident())
+            return really(self)
+
+        monkeypatch.setattr(kind, "to_json", to_json)
+    names = made_up(MANY_ROWS)
+    async with zmesh.Controller(node_id="hub", listen=["tcp://127.0.0.1:*"]) as hub:
+        assert (await hub.request("hub", directive)).json()["schema"] == f"{directive.replace(':', '.')}/1"
+        assert writers == {threading.get_ident()}
+        async with Member("mallory", hub.listening[0]) as member:
+            await member.flood(advertised(*names))
+            await eventually(lambda: len(hub.nodes()) >= MANY_ROWS, timeout=60.0)
+            writers.clear()
+            answer = (await hub.request("hub", directive, timeout=60)).json()
+            assert answer["schema"] == f"{directive.replace(':', '.')}/1"
+            assert {row["node"] for row in answer.get("members", answer.get("nodes"))} == {"hub", "mallory", *names}
+            assert writers
+            assert threading.get_ident() not in writers

@@ -232,11 +232,21 @@ class Identity:
             made.save_profile(profile)
         return made
 
-    def reload(self) -> None:
-        """Read the certificate, the trust and the permissions again. Raises ConfigError, and then keeps what it had."""
-        if self.state is None:
+    def read(self) -> Self | None:
+        """What lies in the folder now, for `reload`; None without a folder. It blocks, and may run in another thread.
+
+        Raises ConfigError.
+        """
+        return self.load(self.state) if self.state is not None else None
+
+    def reload(self, read: Self | None = None) -> None:
+        """Take the certificate, the trust and the permissions anew, as they were `read` just now, or are now.
+
+        Raises ConfigError, and then keeps what it had.
+        """
+        read = self.read() if read is None else read
+        if read is None:
             return
-        read = self.load(self.state)
         if (read.key.public, read.node_id, read.mesh) != (self.key.public, self.node_id, self.mesh):
             raise StateError(f"{self.where} holds another identity than this node runs with; start it anew")
         read.merge(self.trust)  # what came over the mesh, and could not be written

@@ -13,7 +13,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.membership.asking import Newcomer, ask_as_newcomer, renew_as_newcomer
     from zmesh.membership.issuing import Issuing
-    from zmesh.membership.membership import Host, Membership
+    from zmesh.membership.membership import Host, Membership, StateRead
     from zmesh.membership.schedule import Schedule, warning
 else:
     __getattr__ = lazy_attributes(
@@ -21,7 +21,7 @@ else:
         {
             "asking": ("Newcomer", "ask_as_newcomer", "renew_as_newcomer"),
             "issuing": ("Issuing",),
-            "membership": ("Host", "Membership"),
+            "membership": ("Host", "Membership", "StateRead"),
             "schedule": ("Schedule", "warning"),
         },
     )
@@ -32,6 +32,7 @@ __all__ = [
     "Membership",
     "Newcomer",
     "Schedule",
+    "StateRead",
     "ask_as_newcomer",
     "renew_as_newcomer",
     "warning",

@@ -21,31 +21,32 @@ class Issuing:
     """Signs certificates with the key that lies beside an identity; one at a time, in a thread, since it writes."""
 
     def __init__(self, identity: Identity) -> None:
-        self._identity = identity
         self._pool = ThreadPool(1, "zmesh-issuing")
-        self._issuer: Issuer | None = None
-        self._has_key = False
-        self.reload()
+        self._issuer = self.read(identity)
 
     @property
     def has_key(self) -> bool:
         """Whether this node signs."""
-        return self._has_key
+        return self._issuer is not None
 
-    def reload(self) -> None:
-        """Read the keys anew before the next certificate is signed."""
-        state = self._identity.state
-        self._issuer = None
-        self._has_key = state is not None and Issuer.is_at(state)
-        if self._has_key:
-            try:
-                self._issuer = Issuer.load(self._identity, os.environ.get(PASSPHRASE))
-            except LockedKey as error:
-                self._has_key = False
-                log.warning("nobody can join at this node, and no certificate is renewed by it: %s", error)
-            except ConfigError as error:
-                self._has_key = False
-                log.error("nobody can join at this node: %s", error)  # a line, and no traceback
+    @staticmethod
+    def read(identity: Identity) -> Issuer | None:
+        """The keys beside an identity, if they lie there and can be used. It blocks, and may run in another thread: to
+        decrypt one with its passphrase takes a tenth of a second.
+        """
+        if identity.state is None or not Issuer.is_at(identity.state):
+            return None
+        try:
+            return Issuer.load(identity, os.environ.get(PASSPHRASE))
+        except LockedKey as error:
+            log.warning("nobody can join at this node, and no certificate is renewed by it: %s", error)
+        except ConfigError as error:
+            log.error("nobody can join at this node: %s", error)  # a line, and no traceback
+        return None
+
+    def use(self, issuer: Issuer | None) -> None:
+        """Sign with these keys from now on."""
+        self._issuer = issuer
 
     async def answer(self, request: object) -> dict[str, object]:
         """The answer to a request for a certificate, which may be a refusal."""

@@ -8,12 +8,12 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from zmesh.core.effects import Report
 from zmesh.core.message import Address, NodeId
 from zmesh.errors import ConfigError, MeshError
-from zmesh.identity import ENROL, RENEW, Identity, NodeCredentials, Policy, renew_request
+from zmesh.identity import ENROL, RENEW, Certificate, Identity, Issuer, NodeCredentials, Policy, renew_request
 from zmesh.membership.asking import ASK_WITHIN, Newcomer, ask, renew_as_newcomer, take_renewal
 from zmesh.membership.issuing import Issuing
 from zmesh.membership.schedule import Schedule, warning
@@ -45,6 +45,14 @@ class Host(Protocol):
 
     def newcomer(self, config: Config) -> Newcomer:
         """A node that asks for a certificate, where that of this one has expired."""
+
+
+class StateRead(NamedTuple):
+    """What was read of a node's state, and the certificate that it had `before`."""
+
+    identity: Identity | None
+    issuer: Issuer | None
+    before: Certificate
 
 
 class Membership:
@@ -93,13 +101,27 @@ class Membership:
         elif report.event == "clock_set":
             self._woken.set()
 
-    def reload(self, own: Policy | None = None) -> None:
-        """Read the state anew; `own` are the permissions of the settings. Raises ConfigError: all is as before."""
-        self._identity.reload()
+    def read(self) -> StateRead:
+        """The state as it is now, for `reload`; it blocks, and may run in another thread. Raises ConfigError."""
+        before = self._identity.certificate
+        identity = self._identity.read()
+        return StateRead(identity, Issuing.read(identity or self._identity), before)
+
+    def is_current(self, read: StateRead) -> bool:
+        """Whether the certificate is that of when this was read, and was not renewed meanwhile."""
+        return read.before is self._identity.certificate
+
+    def reload(self, own: Policy | None = None, read: StateRead | None = None) -> None:
+        """Take the state anew, as it was `read` just now; `own` are the permissions of the settings.
+
+        Raises ConfigError: all is as before.
+        """
+        read = self.read() if read is None else read
+        self._identity.reload(read.identity)
         if own is not None:
             self._policy = own
         self._take()
-        self._issuing.reload()
+        self._issuing.use(read.issuer)
         self._host.advertise()
 
     # -- inside --------------------------------------------------------------------------------------------------

@@ -343,7 +343,7 @@ class IncomingRequest:
                 self.pending_result = result
                 result.add_done_callback(self._on_result)
             else:
-                self.finish(Outgoing(json.dumps(result).encode(), JSON))
+                self.finish(_written(result))
         except NodeOverloaded as error:
             self.finish(reason=error.code, error=str(error))
         except Exception as error:  # noqa: BLE001  # any malformed payload gets an error reply
@@ -356,7 +356,7 @@ class IncomingRequest:
         elif (error := result.exception()) is not None:
             self.finish(reason=RemoteError.code, error=describe(error))
         else:
-            self.finish(Outgoing(json.dumps(result.result()).encode(), JSON))
+            self.finish(_written(result.result()))
 
     async def _finish_with(self, outgoing: Outgoing, source: Source, eof: Eof) -> None:
         serving = self._serving
@@ -378,6 +378,11 @@ class IncomingRequest:
             if self._spooled:
                 serving.spool_quota.end(self.id)
         serving.driver.reply(self.id, None, b"", last=False, eof=eof)
+
+
+def _written(result: object) -> Outgoing:
+    """The reply of a built-in directive; an Outgoing is one that was written already."""
+    return result if isinstance(result, Outgoing) else Outgoing(json.dumps(result).encode(), JSON)
 
 
 def _check_inline(directive: str, size_bytes: int) -> None:

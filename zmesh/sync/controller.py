@@ -66,7 +66,7 @@ class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
         """Change the settings while the node runs; by default they are read anew from where `Config.load` read them."""
 
         async def reload() -> Reloaded:
-            return self._mesh.reload(config)
+            return await self._mesh.node.reload_in_thread(config)
 
         return self._do(reload)
 

@@ -15,7 +15,7 @@ STOP_WITHIN = 30.0
 """Seconds that a process may take to close its node, before it is killed."""
 
 _NODE = """
-import asyncio, hashlib, json, sys
+import asyncio, gc, hashlib, json, sys
 import zmesh
 from zmesh.core.limits import Limits
 from zmesh.testing import eventually
@@ -24,6 +24,8 @@ async def main():
     settings = json.loads(sys.argv[1])
     limits = Limits(**settings.pop("limits")) if "limits" in settings else None
     async with zmesh.Controller(zmesh.Config(**settings), limits=limits) as mesh:
+        gc.collect()
+        gc.freeze()  # as `zmesh node` does
         print(*mesh.listening, flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             answer = await eval(line, globals() | {"mesh": mesh})

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from zmesh.core.neighbours.links import (
     COST_STEP,
     MAX_COST,
+    MAX_RATES,
     MAX_RTT_PENALTY,
     OPENING,
     RTT_CEILING,
@@ -415,3 +416,26 @@ def test_two_incarnations_of_one_node_at_once_are_found(links, up):
     up(2, "a", incarnation=2)
     with pytest.raises(AssertionError, match="two incarnations of 'a'"):
         links.check()
+
+
+def test_the_rates_of_a_neighbour_hold_for_its_next_link_and_not_for_a_leafs(links):
+    for number, leaf in enumerate((False, True)):
+        node = f"n{number}"
+        first = named(links.open(1, dialled=False, cost=100, now=0.0), node, leaf=leaf)
+        links.establish(first, 0.0)
+        assert first.limiter.has("route_entries", 0.0)
+        first.limiter.spend("route_entries", 1e9)
+        links.close(1)
+        second = named(links.open(2, dialled=False, cost=100, now=0.0), node, leaf=leaf)
+        assert second.limiter.has("route_entries", 0.0)
+        links.establish(second, 0.0)
+        assert second.limiter.has("route_entries", 0.0) is leaf
+        links.close(2)
+
+
+def test_the_rates_of_so_many_neighbours_are_remembered_and_the_first_is_forgotten(links):
+    for number in range(MAX_RATES + 1):
+        links.establish(named(links.open(number, dialled=False, cost=100, now=0.0), f"n{number}"), 0.0)
+        links.close(number)
+    assert len(links._rates) == MAX_RATES
+    assert "n0" not in links._rates

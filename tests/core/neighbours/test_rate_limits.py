@@ -68,3 +68,18 @@ def test_before_the_greeting_everything_is_an_attempt_to_greet():
         limiter.admit(kind, 0.0, is_up=False)
     with pytest.raises(RateExceeded, match="greetings, PROBE"):
         limiter.admit(Kind.PROBE, 0.0, is_up=False)
+
+
+def test_what_is_costly_counts_for_all_links_of_a_neighbour_and_greetings_and_probes_for_each():
+    limits = Limits(probes=Rate(1, 2), route_entries=Rate(1, 5))
+    shared = {}
+    first, second = RateLimiter(limits), RateLimiter(limits)
+    for limiter in (first, second):
+        limiter.share(shared)
+        for _ in range(2):
+            limiter.admit(Kind.PROBE, 0.0, is_up=True)
+    first.admit(Kind.UPDATE, 0.0, is_up=True)
+    first.spend("route_entries", 5)
+    with pytest.raises(RateExceeded, match="route_entries"):
+        second.admit(Kind.UPDATE, 0.0, is_up=True)
+    second.admit(Kind.UPDATE, 1.0, is_up=True)

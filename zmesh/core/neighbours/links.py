@@ -23,7 +23,7 @@ from enum import Enum
 from zmesh.core.credentials import Certified
 from zmesh.core.limits import DEFAULT_LIMITS, Limits
 from zmesh.core.message import Address, LinkId, NodeId
-from zmesh.core.neighbours.rate_limits import RateLimiter
+from zmesh.core.neighbours.rate_limits import Buckets, RateLimiter
 from zmesh.core.rtt import RttEstimator
 from zmesh.core.timers import Alarm, Timers
 from zmesh.core.wire import INFINITY, VERSION
@@ -45,6 +45,8 @@ RESEND_LAST = 64
 COST_STEP = 30
 STEADY = 3
 JITTER = 0.8
+MAX_RATES = 1024
+"""Neighbours whose rate limits hold for their next link; the one that was established first is forgotten."""
 TOGETHER = 0.02
 _GOLDEN = 0.6180339887498949
 
@@ -224,6 +226,8 @@ class Links:
         self._links: dict[LinkId, Link] = {}
         self._quarantined: dict[LinkId, Link] = {}
         self._up: dict[NodeId, dict[LinkId, Link]] = {}
+        self._rates: dict[NodeId, Buckets] = {}
+        """The rate limits of the neighbours that were established last, which hold over their links."""
         self.alarm = alarm
         self._probes: Timers[LinkId] = Timers(alarm)
         self._silences: Timers[LinkId] = Timers(alarm)
@@ -282,8 +286,16 @@ class Links:
         link.heard = now
         self._quarantined.pop(link.id, None)
         self._up.setdefault(link.node, {})[link.id] = link
+        if not link.leaf:
+            link.limiter.share(self._rates_of(link.node))
         self._probes.set(link.id, now + self._period(link))
         self._silences.set(link.id, now + SUSPECT_AFTER * self.heartbeat)
+
+    def _rates_of(self, node: NodeId) -> Buckets:
+        rates = self._rates[node] = self._rates.pop(node, {})
+        if len(self._rates) > MAX_RATES:
+            del self._rates[next(iter(self._rates))]
+        return rates
 
     def close(self, id: LinkId) -> Link | None:
         """Remove a link; None if it is not there."""

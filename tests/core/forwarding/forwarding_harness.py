@@ -53,7 +53,11 @@ class Node:
         self.select(now)
 
     def select(self, now):
-        for change in self.routing.select(now):
+        """Select all routes that have changed; one call selects so many."""
+        changes = self.routing.select(now)
+        while self.routing.has_work and (more := self.routing.select(now)):
+            changes += more
+        for change in changes:
             self.forwarding.set_route(change.destination, change.after.link if change.after is not None else None)
 
     def lose(self, link, now):

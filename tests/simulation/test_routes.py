@@ -5,6 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from zmesh.core.routing import routes
 from zmesh.testing.faults import BANDWIDTHS, COSTS, DRIFTS, JUMPS, LAGS, WALL_JUMPS
 from zmesh.testing.scenario import DELAYS, SHAPES, Scenario, run_routes
 from zmesh.testing.simliar import LIES
@@ -151,4 +152,12 @@ TestAnyMesh = AnyMesh.TestCase
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
 def test_no_route_is_a_circle_at_any_instant_and_a_settled_mesh_has_the_shortest(first):
     for seed in range(first, first + BATCH):
+        run_routes(seed)
+
+
+@pytest.mark.parametrize("seeds", [(3, 35), range(60, 70), range(70, 80)])
+def test_the_same_holds_where_each_stimulus_selects_a_single_route(monkeypatch, seeds):
+    """Random meshes have fewer destinations than one stimulus selects (seeds 3 and 35 requested routes that waited)."""
+    monkeypatch.setattr(routes, "SELECTED_AT_ONCE", 1)
+    for seed in seeds:
         run_routes(seed)

@@ -102,3 +102,18 @@ def test_check_finds_dirty_destinations_that_no_stimulus_would_select(routes):
     routes.update(1, 0, 1, rows())
     with pytest.raises(AssertionError, match="dirty"):
         routes.check()
+
+
+def test_a_request_that_is_due_while_the_only_offer_is_retracted_waits_for_the_selection(routes):
+    hear(routes, 1, *rows(metric=100))
+    routes.flush(1.0)
+    routes.update(2, 0, 1, rows(metric=5000))
+    routes.update(1, 0, 1, [tuple(retraction(row[0])) for row in rows()])
+    select_all(routes, 2.0)
+    routes.update(2, 0, 1, [tuple(retraction(row[0])) for row in rows()])
+    select(routes, 3.0)
+    requested = [request.destination for requests in routes.requests(3.0).values() for request in requests]
+    assert routes.dirty
+    assert not set(requested) & set(routes.dirty)
+    select_all(routes, 3.0)
+    assert routes.requests(60.0) == {}

@@ -231,7 +231,10 @@ class Routes(RoutesView):
     def requests(self, now: float) -> dict[LinkId, list[SeqnoRequest]]:
         """The SEQNO_REQUESTs that are due, by link."""
         for destination in self.seqno_requests.due(now):
-            self.seqno_requests.originate(destination, self._offers(destination.id, None), now)
+            if destination.id in self.dirty:
+                self.seqno_requests.postpone(destination, now)
+            else:
+                self.seqno_requests.originate(destination, self._offers(destination.id, None), now)
         return self.seqno_requests.take()
 
     def expire(self, now: float) -> None:

@@ -69,6 +69,10 @@ class SeqnoRequests:
         """The destinations to `originate` a request for now; each is due again later as long as it is starved."""
         return self._due.expire(now)
 
+    def postpone(self, destination: Destination, now: float) -> None:
+        """The route to it is selected soon, and may need no request then."""
+        self._due.set(destination, now + REQUEST_DELAY)
+
     def originate(self, destination: Destination, offers: list[LinkId], now: float) -> None:
         """Request a distance below the destination's: first on the link with the cheapest of the offers, later on all
         of them, with exponential backoff.

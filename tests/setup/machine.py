@@ -29,6 +29,8 @@ PREFIX = Path("/opt/zmesh")
 END_WITH_THIS = ("setpriv", "--pdeathsig", "TERM")
 PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 INSTALL = rf"""
+echo /opt/python/lib >/etc/ld.so.conf.d/python.conf
+ldconfig
 cd {PREFIX}
 mkdir -p bin
 ln -s "/opt/python/bin/$1" bin/python
@@ -42,7 +44,7 @@ sys.exit(main())
 END
 chmod 755 bin/zmesh
 """
-"""Makes a virtual environment of what is mounted there."""
+"""Makes a virtual environment of the files mounted there; an interpreter may have its own shared library."""
 MOUNT = r"""
 mount -t tmpfs zmesh-test "$1"
 mkdir "$1/upper" "$1/work" "$1/root"

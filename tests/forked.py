@@ -88,6 +88,11 @@ def run(words: list[str], *, input: bytes | None = None, timeout: float, **optio
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def servers() -> set[int]:
+    """The processes that are forked, which tests that count the children of this one leave out."""
+    return {server.pid for server in Command._servers.values() if server is not None}
+
+
 class _Server:
     """The process that is forked; it ends with this one."""
 
@@ -102,12 +107,13 @@ class _Server:
                 env=dict(environment),
                 pass_fds=[theirs.fileno()],
             )
-        self._pid = os.getpid()
+        self.pid = self._process.pid
+        self._parent = os.getpid()
         atexit.register(self._close)
 
     def is_ours(self) -> bool:
         """Whether it was started by this process, and not by one that this is a fork of."""
-        return self._pid == os.getpid()
+        return self._parent == os.getpid()
 
     def fork(self, streams: list[int], what: dict[str, Any]) -> int:
         """The process id of a new child of this process."""

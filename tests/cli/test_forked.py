@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.forked import COMMAND, Command
+from tests.forked import COMMAND, Command, servers
+from tests.serving.isolation.descendants import descendants
 from tests.waiting import WITHIN
 
 
@@ -77,3 +78,13 @@ def test_two_of_them_have_nothing_random_in_common(start: Any) -> None:
         for node in (one, other):
             node.terminate()
             node.communicate(timeout=WITHIN)
+
+
+def test_what_is_forked_is_left_out_where_children_are_counted(start: Any) -> None:
+    with start("node", "--json") as node:
+        assert node.stdout.readline()
+        assert servers()
+        assert node.pid in descendants()
+        assert not servers() & descendants().keys()
+        node.kill()
+        node.communicate(timeout=WITHIN)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from tests.forked import servers
+
 
 def descendants(of=None):
     """Every process that this one has started, directly or not, with the state that it is in."""
@@ -16,7 +18,7 @@ def descendants(of=None):
     found = {of or os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
-    return {pid: states[pid] for pid in found - {of or os.getpid()}}
+    return {pid: states[pid] for pid in found - {of or os.getpid()} - servers()}
 
 
 def is_gone(pid):

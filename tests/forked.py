@@ -33,13 +33,16 @@ _ONLY_STARTED = {"preexec_fn": None, "pass_fds": (), "umask": -1, "process_group
 
 
 class Command(subprocess.Popen[bytes]):
-    """A process that runs `zmesh` with `words`: a fork, or a new interpreter for what only that can be given."""
+    """A process that runs `zmesh` with `words`: a fork, or a new interpreter for what only that can be given.
+
+    Another `command` than COMMAND is started as it is.
+    """
 
     _servers: ClassVar[dict[frozenset[tuple[str, str]], "_Server | None"]] = {}
 
-    def __init__(self, words: list[str], **options: Any) -> None:
-        self._words = [os.fsdecode(word) for word in words]
-        super().__init__([*COMMAND, *words], **options)
+    def __init__(self, words: list[str], command: list[str] = COMMAND, **options: Any) -> None:
+        self._words = words if command == COMMAND else None
+        super().__init__([*command, *words], **options)
 
     def _execute_child(self, *arguments: Any) -> None:
         """What Popen has done between making the pipes and closing their other ends."""
@@ -47,7 +50,7 @@ class Command(subprocess.Popen[bytes]):
         given = inspect.signature(start).bind(*arguments).arguments
         environment: Mapping[str, str] = os.environ if given["env"] is None else given["env"]
         streams = [given["p2cread"], given["c2pwrite"], given["errwrite"]]
-        if any(given[name] != default for name, default in _ONLY_STARTED.items()):
+        if self._words is None or any(given[name] != default for name, default in _ONLY_STARTED.items()):
             return start(*arguments)
         if (server := self._server(environment)) is None:
             return start(*arguments)

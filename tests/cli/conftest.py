@@ -32,11 +32,13 @@ class Node:
         self, words: list[str], environment: dict[str, str], command: list[str] = COMMAND, **options: Any
     ) -> None:
         self.errors = tempfile.TemporaryFile()
-        words = ["node", "--json", *words]
-        options = {"stdin": subprocess.DEVNULL, **options}
-        options |= {"stdout": subprocess.PIPE, "stderr": self.errors, "env": environment}
-        self.process: subprocess.Popen[bytes] = (
-            Command(words, **options) if command == COMMAND else subprocess.Popen([*command, *words], **options)
+        self.process = Command(
+            ["node", "--json", *words],
+            command,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=environment,
+            **{"stdin": subprocess.DEVNULL, **options},
         )
         self._rest = b""
         self.ready: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.cli.conftest import COMMAND, WITHIN, Node
 from zmesh.identity import IdentityKey, Ticket, key_from_text
 
@@ -45,14 +46,8 @@ class Machine:
         return str(done.stdout.decode() if code == 0 else done.stderr.decode())
 
     def attempt(self, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [*self.command, *words],
-            env=self.environment,
-            capture_output=True,
-            timeout=WITHIN,
-            cwd=self.folder,
-            **options,
-        )
+        environment = {"env": self.environment, "cwd": self.folder}
+        return forked.run([*words], command=self.command, timeout=WITHIN, **environment, **options)
 
     def node(self, *words: str) -> Any:
         node = Node(list(words), self.environment, self.command)

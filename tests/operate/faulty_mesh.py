@@ -25,7 +25,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from tests import forked
 from tests.forked import COMMAND, Command
@@ -80,7 +79,7 @@ class FaultyMesh:
         self.folder = folder
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
         self.environment |= {"XDG_RUNTIME_DIR": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[Command] = []
         self._stack = ExitStack()
         self.blocked = ""
         authority = init("lab", node_id="authority", state=folder / "authority").identity
@@ -175,14 +174,10 @@ class FaultyMesh:
 
         until(is_ready, WITHIN)
 
-    def _start(self, name: str, command: list[str], **variables: str) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, command: list[str], **variables: str) -> Command:
         state = {"ZMESH_STATE": str(self.folder / name), **variables}
         with (self.folder / f"{name}.log").open("wb") as out:
-            options: dict[str, Any] = {"stdout": out, "stderr": out, "env": self.environment | state}
-            words = ["node", "--json"]
-            process = (
-                Command(words, **options) if command == COMMAND else subprocess.Popen([*command, *words], **options)
-            )
+            process = Command(["node", "--json"], command, stdout=out, stderr=out, env=self.environment | state)
         self._processes.append(process)
         return process
 

@@ -11,6 +11,7 @@ import pytest
 import zmesh
 import zmesh.sync
 from tests.cli.test_untrusted import DAY, FINGERPRINT, Hub
+from tests.waiting import WITHIN
 from zmesh.identity import Identity, IdentityKey
 
 HOUR = 3600.0
@@ -42,7 +43,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
         zmesh.sync.Controller(identity=hub.identity, heartbeat=0.3) as of_hub,
         zmesh.sync.Controller(identity=identity, listen=[socket], heartbeat=0.3) as node,
     ):
-        node.wait_for("hub", 30)
+        node.wait_for("hub", WITHIN)
         yield Home(tmp_path, hub, of_hub, node)
 
 

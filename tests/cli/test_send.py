@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import WITHIN
+
 Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
 
 BROKEN_PIPE = 141
@@ -165,7 +167,7 @@ def test_data_that_comes_to_stdin_during_the_command_is_mentioned_too(shell: Any
     send.stdin.write(b"data")
     send.stdin.flush()
     shell.node("late", "--peer", hub.url)
-    out, err = send.communicate(timeout=90)
+    out, err = send.communicate(timeout=WITHIN)
     assert (send.returncode, out, err) == (0, b"", UNREAD)
 
 
@@ -177,7 +179,7 @@ def test_with_a_payload_stdin_is_ignored(mesh: Any) -> None:
 def test_a_loop_of_the_shell_keeps_the_lines_that_it_reads_from_a_file(mesh: Any, tmp_path: Path) -> None:
     (tmp_path / "list").write_text("one\ntwo\nthree\n")
     script = f'while read -r word; do {shlex.join(mesh.command)} send far echo:echo; echo "$word"; done <list'
-    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=mesh.environment, capture_output=True, timeout=40)
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=mesh.environment, capture_output=True, timeout=WITHIN)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"one\ntwo\nthree\n", b"")
 
 
@@ -232,7 +234,7 @@ def test_stdin_is_streamed_and_not_collected_first(mesh: Any) -> None:
         status = Path(f"/proc/{send.pid}/status").read_text()
         resident = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
         assert resident < 100_000
-        out, err = send.communicate(timeout=90)
+        out, err = send.communicate(timeout=WITHIN)
     finally:
         send.kill()
     assert (send.returncode, err) == (0, b"")
@@ -245,7 +247,7 @@ def test_a_named_pipe_can_be_the_file(mesh: Any, tmp_path: Path) -> None:
     send = mesh.start("send", "far", "echo:echo", f"@{pipe}")
     with pipe.open("wb") as writer:
         writer.write(b"through a pipe")
-    out, _ = send.communicate(timeout=90)
+    out, _ = send.communicate(timeout=WITHIN)
     assert (send.returncode, out) == (0, b"through a pipe")
 
 
@@ -317,7 +319,7 @@ def test_work_of_a_node_that_has_left_ends_after_the_route_timeout(shell: Any) -
     process = shell.start("send", "far", "sleep:execute", "600", *limits, "-v", "--peer", hub.url)
     assert any(b"the message id is" in line for line in process.stderr)
     far.process.kill()
-    _, error = process.communicate(timeout=50)
+    _, error = process.communicate(timeout=WITHIN)
     assert process.returncode == 3, error
     assert b"far" in error
 
@@ -327,7 +329,7 @@ def test_a_request_to_a_node_that_comes_up_in_time_is_answered(shell: Any) -> No
     send = shell.start("send", "late", "echo:echo", "hello", "--peer", hub.url, setup=shell.young)
     hub.event("link_up")
     shell.node("late", "--peer", hub.url)
-    out, err = send.communicate(timeout=90)
+    out, err = send.communicate(timeout=WITHIN)
     assert (send.returncode, out, err) == (0, b"hello", b"")
 
 
@@ -351,7 +353,7 @@ def web_server(write: Callable[[Any], None]) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_address[1]}/"
     server.shutdown()
     server.server_close()
-    thread.join(90)
+    thread.join(WITHIN)
 
 
 def write_for_ever(file: Any) -> None:
@@ -370,7 +372,7 @@ def test_a_signal_cancels_the_work_at_the_other_node(
     send = mesh.start("send", "mid", "sleep:execute", "3600")
     eventually(lambda: active_work(mesh, lines, "mid"))
     send.send_signal(number)
-    out, err = send.communicate(timeout=90)
+    out, err = send.communicate(timeout=WITHIN)
     assert (send.returncode, out, err) == (130, b"", b"")
     assert active_work(mesh, lines, "mid") == []
 
@@ -382,7 +384,7 @@ def test_without_a_reader_of_stdout_the_work_and_the_command_end_in_silence(
         send = mesh.start("send", "mid", "http:execute", json.dumps({"url": url}))
         assert send.stdout.read(100_000)
         send.stdout.close()
-        assert send.wait(90) == BROKEN_PIPE
+        assert send.wait(WITHIN) == BROKEN_PIPE
         assert send.stderr.read() == b""
         send.stderr.close()
     eventually(lambda: active_work(mesh, lines, "mid") == [])
@@ -400,8 +402,8 @@ def test_a_slow_reader_of_stdout_does_not_cost_the_link(shell: Any) -> None:
         hub.event("link_up")
         with pytest.raises(AssertionError, match="no link_lost"):
             hub.event("link_lost", within=4.0)  # longer than a link may be silent
-        out, err = send.communicate(timeout=90)
-        writer.join(90)
+        out, err = send.communicate(timeout=WITHIN)
+        writer.join(WITHIN)
     assert (send.returncode, err) == (0, b"")
     assert out == data
 

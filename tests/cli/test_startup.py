@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import WITHIN
+
 SCRIPT = """
 import sys
 from zmesh_cli.main import main
@@ -56,7 +58,7 @@ def imported(mesh: Any, *words: str) -> set[str]:
     file = mesh.folder / "modules"
     program = SCRIPT.replace("sys.argv.pop()", repr(str(file)))
     command = [sys.executable, "-P", "-c", program, *words]
-    subprocess.run(command, capture_output=True, timeout=30, env=mesh.environment)
+    subprocess.run(command, capture_output=True, timeout=WITHIN, env=mesh.environment)
     return set(file.read_text().split())
 
 

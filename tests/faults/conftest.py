@@ -16,10 +16,9 @@ import pytest
 import pytest_asyncio
 
 import zmesh
+from tests.waiting import WITHIN
 from zmesh.testing import eventually
 from zmesh.testing.proxy import Proxy
-
-START_WITHIN = 20.0
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ async def process(tmp_path: Any) -> AsyncIterator[Callable[..., Any]]:
             env=environment | {"XDG_RUNTIME_DIR": str(tmp_path)},
         )
         assert process.stdout is not None
-        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), START_WITHIN))
+        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), WITHIN))
         processes.append(Process(process, ready["listening"][0]))
         return processes[-1]
 

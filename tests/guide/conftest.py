@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 import zmesh as receptor
+from tests.waiting import WITHIN
 from zmesh.testing import eventually
-
-WITHIN = 20.0
 
 
 class Elsewhere:
@@ -58,7 +57,7 @@ class Elsewhere:
     def kept(self, count: int) -> list[bytes]:
         """What was stored here, as soon as it is so many messages: `run` hands them over and no more."""
         with contextlib.suppress(AssertionError):  # the caller's comparison tells more
-            self.eventually(lambda: len(self.stored) >= count, timeout=15.0)
+            self.eventually(lambda: len(self.stored) >= count, timeout=WITHIN)
         return self.call(lambda: list(self.stored))
 
     def nodes(self) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import zmesh
+from tests.waiting import WITHIN
 from zmesh.testing import Mesh, eventually
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -156,7 +157,7 @@ def python(code, *, path=None):
     """What a fresh interpreter prints for this code, with a folder on its path or without."""
     insert = f"import sys; sys.path.insert(0, {str(path)!r}); " if path else ""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", insert + code], capture_output=True, text=True, timeout=30
+        [sys.executable, "-W", "error", "-c", insert + code], capture_output=True, text=True, timeout=WITHIN
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.waiting import WITHIN
 from zmesh.core.effects import Report
 from zmesh.observe.journal import (
     BURST,
@@ -293,5 +294,5 @@ async def main():
 
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=WITHIN, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

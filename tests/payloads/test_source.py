@@ -16,6 +16,7 @@ from types import MappingProxyType
 import numpy
 import pytest
 
+from tests.waiting import WITHIN
 from zmesh.payloads import spool
 from zmesh.payloads.buffered import BufferedPayload
 from zmesh.payloads.payload import CHUNK, Payload, encode
@@ -176,7 +177,7 @@ async def test_a_mapped_file_is_sent_whole_and_can_be_closed_afterwards(tmp_path
             parts.append(part)
         reading.close()
         reading.close()
-        reading._threads.join(5)
+        reading._threads.join(WITHIN)
     assert b"".join(parts) == content
 
 

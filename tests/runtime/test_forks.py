@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from tests.waiting import WITHIN
 from zmesh.payloads import spool
 from zmesh.runtime.forks import ProcessOrigin
 from zmesh.runtime.interrupts import raise_lost_interrupts
@@ -114,7 +115,7 @@ def test_threads_that_were_there_before_a_fork_start_anew_in_the_child(child, he
     finally:
         threads._lock = threading.Lock()
         threads.close()
-        threads.join(5)
+        threads.join(WITHIN)
 
 
 def test_a_fork_makes_a_zeromq_context_of_its_own(child):

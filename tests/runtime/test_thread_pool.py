@@ -6,10 +6,8 @@ from functools import partial
 
 import pytest
 
-from tests.waiting import until
+from tests.waiting import WITHIN, until
 from zmesh.runtime.thread_pool import ThreadPool, released_slot, wait_in_thread
-
-WITHIN = 30.0
 
 
 @pytest.fixture

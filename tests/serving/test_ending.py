@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, function, generator
+from tests.waiting import WITHIN
 from zmesh.payloads.payload import Payload
 from zmesh.payloads.source import Source
 from zmesh.payloads.streamed import StreamedPayload
@@ -399,7 +400,7 @@ async def main():
 
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=WITHIN, check=True)
     assert done.stdout == "cancelled\n"
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.waiting import WITHIN
 from zmesh.config import Config
 from zmesh.payloads.buffered import BufferedPayload
 from zmesh.serving import receptor_plugins
@@ -243,5 +244,5 @@ def test_a_package_of_that_name_that_is_installed_wins(no_receptor, install):
 
 def test_importing_zmesh_alone_provides_no_stand_in():
     program = "import zmesh.serving.runner, importlib.util; print(importlib.util.find_spec('receptor'))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=WITHIN, check=True)
     assert done.stdout == "None\n"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import zmesh
+from tests.waiting import WITHIN
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"zmesh": ROOT / "zmesh", "zmesh_cli": ROOT / "cli"}
@@ -95,7 +96,9 @@ UNUSED = {
 def modules_of(program: str) -> set[str]:
     """The modules that a program has imported when it ends."""
     script = f"{program}; import sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=WITHIN, check=True
+    )
     return set(done.stdout.split())
 
 
@@ -149,7 +152,7 @@ def test_the_pytest_plugin_loads_nothing_until_its_fixture_is_used(tmp_path: Pat
         "    await mesh.add('hub')\n"
         "    assert {'zmesh.node', 'zmq'} <= loaded()\n"
     )
-    done = subprocess.run([*RUN, str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    done = subprocess.run([*RUN, str(tmp_path)], capture_output=True, text=True, timeout=WITHIN, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
-STOP_WITHIN = 30.0
+STOP_WITHIN = 90.0
 """Seconds that a process may take to close its node, before it is killed."""
 
 _NODE = """

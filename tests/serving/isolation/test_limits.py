@@ -11,6 +11,7 @@ import pytest
 
 import zmesh
 from tests.payloads.kinds import function
+from tests.waiting import WITHIN
 from zmesh.config import Config
 from zmesh.errors import ConfigError
 from zmesh.payloads.streamed import StreamedPayload
@@ -66,7 +67,7 @@ async def main():
 mesh.run(main)
 """)
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=True
+        subprocess.run, [sys.executable, str(script)], capture_output=True, text=True, timeout=WITHIN, check=True
     )
     assert re.fullmatch(r"run by \d+\nababab\n", done.stdout)
     assert done.stderr == ""

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.cli.terminals import read_until
+from tests.waiting import WITHIN
 
 Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
 
@@ -68,7 +69,7 @@ def test_a_signal_leaves_no_file(mesh: Any, tmp_path: Path, eventually: Any, num
     send = mesh.start("send", "far", "echo:echo", "-", "-o", str(tmp_path / "out"), stdin=subprocess.PIPE)
     eventually(lambda: os.listdir(tmp_path))
     send.send_signal(number)
-    assert send.wait(90) == 130
+    assert send.wait(WITHIN) == 130
     assert os.listdir(tmp_path) == []
     send.communicate()
 
@@ -117,7 +118,7 @@ def test_a_device_or_a_named_pipe_is_written_to_as_it_is(mesh: Any, tmp_path: Pa
     os.mkfifo(fifo)
     send = mesh.start("send", "far", "echo:echo", "through", "-o", str(fifo))
     assert fifo.read_text() == "through"
-    assert send.wait(90) == 0
+    assert send.wait(WITHIN) == 0
     send.communicate()
     assert os.listdir(tmp_path) == ["fifo"]
 
@@ -130,7 +131,7 @@ def test_on_a_terminal_the_received_bytes_are_shown_and_erased(mesh: Any, tmp_pa
     send.stdin.write(bytes(1_000_000))
     send.stdin.flush()
     seen = read_until(parent, lambda seen: b"MiB received" in seen)
-    send.communicate(bytes(1_000_000), timeout=90)
+    send.communicate(bytes(1_000_000), timeout=WITHIN)
     while select.select([parent], [], [], 0)[0]:
         try:
             seen += os.read(parent, 65536)
@@ -165,7 +166,7 @@ def large(tmp_path: Path) -> Path:
 def peak_of(mesh: Any, *words: str, **options: Any) -> tuple[int, bytes]:
     """The most memory that a command took, in MiB, and what it printed."""
     command = [sys.executable, "-c", PEAK, sys.executable, "-P", "-m", "zmesh_cli", *words]
-    done = subprocess.run(command, capture_output=True, timeout=50, env=mesh.environment, **options)
+    done = subprocess.run(command, capture_output=True, timeout=WITHIN, env=mesh.environment, **options)
     assert done.returncode == 0, done.stderr
     return int(done.stderr.splitlines()[-1]), done.stdout
 
@@ -201,7 +202,7 @@ def test_a_reply_of_hundreds_of_megabytes_is_written_as_it_comes(mesh: Any, larg
         with out.open("wb") as file:  # a redirected stdout: with no room for a temporary file, it must do without one
             environment = mesh.environment | {"TMPDIR": "/proc"}
             send = mesh.start("send", "depot", "depot:fetch", "--timeout", "40", stdout=file, environment=environment)
-            assert send.wait(40) == 0
+            assert send.wait(WITHIN) == 0
             send.communicate()
         assert out.stat().st_size == LARGE
         depot.communicate()

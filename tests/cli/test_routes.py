@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from tests.waiting import WITHIN
+
 Lines = Callable[[subprocess.CompletedProcess[bytes]], list[dict[str, Any]]]
 
 
@@ -78,5 +80,5 @@ def test_an_id_that_two_nodes_use_comes_first(shell: Any, lines: Lines) -> None:
         shell.node("twin", "--peer", hub.url)
     shell.node("bridge", "--peer", left.url, "--peer", right.url)
     for hub in (left, right):
-        assert hub.event("duplicate_id", within=30.0)["node"] == "twin"
+        assert hub.event("duplicate_id", within=WITHIN)["node"] == "twin"
         assert shell.run("routes", "--peer", hub.url).stdout.startswith(b"Two live nodes are called twin: ")

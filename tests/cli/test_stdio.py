@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import WITHIN
+
 COMMANDS = [
     ("ping", "far", "-c", "1"),
     ("ping", "far", "-c", "3", "-i", "0"),
@@ -31,7 +33,7 @@ def test_a_stdout_without_a_reader_ends_a_command_in_silence(mesh: Any, words: t
     os.close(reading)
     command = mesh.start(*words, stdout=writing)
     os.close(writing)
-    _, err = command.communicate(timeout=40)
+    _, err = command.communicate(timeout=WITHIN)
     assert (command.returncode, err) == (BROKEN_PIPE, b"")
 
 
@@ -39,7 +41,7 @@ def test_a_reader_of_the_first_line_only_sees_no_error(mesh: Any) -> None:
     ping = mesh.start("ping", "far", "-c", "1000", "-i", "0.01")
     assert ping.stdout.readline().startswith(b"answer from far")
     ping.stdout.close()
-    assert ping.wait(90) == BROKEN_PIPE
+    assert ping.wait(WITHIN) == BROKEN_PIPE
     with ping.stderr:
         assert ping.stderr.read() == b""
 
@@ -48,14 +50,14 @@ def test_a_reader_of_the_first_line_only_sees_no_error(mesh: Any) -> None:
 def test_a_stdout_on_a_full_disk_is_one_line_and_a_failure(mesh: Any, words: tuple[str, ...]) -> None:
     with open("/dev/full", "wb") as full:
         command = mesh.start(*words, stdout=full)
-    _, err = command.communicate(timeout=40)
+    _, err = command.communicate(timeout=WITHIN)
     assert (command.returncode, err) == (1, b"zmesh: can't write the output: No space left on device\n")
 
 
 @pytest.mark.parametrize("words", [*COMMANDS, ("node", "--id", "a", "--json")])
 def test_a_closed_stdout_is_an_error_in_one_line(mesh: Any, words: tuple[str, ...]) -> None:
     command = mesh.start(*words, stdout=None, preexec_fn=lambda: os.close(1))
-    _, err = command.communicate(timeout=40)
+    _, err = command.communicate(timeout=WITHIN)
     assert (command.returncode, err) == (1, b"zmesh: can't write the output: Bad file descriptor\n")
 
 
@@ -63,7 +65,7 @@ def test_a_closed_stdin_is_an_error_only_if_it_is_read(mesh: Any) -> None:
     closed: dict[str, Any] = {"stdin": None, "preexec_fn": lambda: os.close(0)}
     for words, code, out in ((("x",), 0, b"x"), ((), 0, b""), (("-",), 2, b"")):
         command = mesh.start("send", "far", "echo:echo", *words, **closed)
-        assert (command.communicate(timeout=90)[0], command.returncode) == (out, code)
+        assert (command.communicate(timeout=WITHIN)[0], command.returncode) == (out, code)
 
 
 def stderr_of(kind: str) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def test_a_stderr_that_can_not_be_written_changes_no_exit_code(
     command = mesh.start(*words, **options)
     if options["stderr"] is not None:
         os.close(options["stderr"])
-    out, _ = command.communicate(timeout=90)
+    out, _ = command.communicate(timeout=WITHIN)
     assert command.returncode == code
     assert code or out == b"x"
 
@@ -106,7 +108,7 @@ def test_a_node_needs_no_standard_streams(shell: Any, eventually: Callable[..., 
         eventually(lambda: shell.run("ping", "a", "-c", "1").returncode == 0)
     finally:
         node.terminate()
-        assert node.wait(90) == 0
+        assert node.wait(WITHIN) == 0
 
 
 def test_with_no_stream_open_no_socket_gets_the_number_of_one(mesh: Any, tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_with_no_stream_open_no_socket_gets_the_number_of_one(mesh: Any, tmp_pat
             stderr=file,
             preexec_fn=lambda: os.closerange(0, 2),
         )
-        assert command.wait(90) == 1
+        assert command.wait(WITHIN) == 1
     assert (tmp_path / "err").read_bytes() == b"zmesh: can't write the output: Bad file descriptor\n"
 
 
@@ -129,7 +131,7 @@ def test_with_no_stream_open_no_socket_gets_the_number_of_one(mesh: Any, tmp_pat
 def test_the_pipeline_of_a_shell_ends_as_with_any_other_program(mesh: Any, pipefail: bool) -> None:
     script = f'{"set -o pipefail; " if pipefail else ""}"$@" ping far -c 30 -i 0 | head -n 1'
     done = subprocess.run(
-        ["bash", "-c", script, "bash", *mesh.command], env=mesh.environment, capture_output=True, timeout=90
+        ["bash", "-c", script, "bash", *mesh.command], env=mesh.environment, capture_output=True, timeout=WITHIN
     )
     assert (done.returncode, done.stderr) == (BROKEN_PIPE if pipefail else 0, b"")
     assert done.stdout.count(b"\n") == 1

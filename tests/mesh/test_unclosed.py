@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from tests.waiting import WITHIN
 from zmesh.testing import Mesh, eventually
 
 WARNING = "was not closed before its program ended; use `async with Controller(...)`, `run` or `close`"
@@ -109,9 +110,10 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-async def test_a_program_that_closes_nothing_ends_in_peace(ending):
+async def test_a_program_that_closes_nothing_ends_in_peace(ending, reports):
     async with Mesh("hub", tcp=True) as mesh:
         hub = mesh["hub"]
+        seen = reports(hub.node)
         program = subprocess.Popen(
             [sys.executable, *WARN, "-c", PROGRAM + textwrap.dedent(ENDINGS[ending]), hub.listening[0]],
             stdout=subprocess.PIPE,
@@ -119,11 +121,13 @@ async def test_a_program_that_closes_nothing_ends_in_peace(ending):
             text=True,
         )
         await eventually(lambda: program.poll() is not None)
-        out, err = program.communicate(timeout=10)
+        out, err = program.communicate(timeout=WITHIN)
         assert out == "at work\n", err
         assert program.returncode == (7 if "7" in ENDINGS[ending] else 0)
         assert [line for line in err.splitlines() if line] == [f"node 'ctl' {WARNING}"], err
-        await eventually(lambda: hub.nodes() == ["hub"], timeout=5.0)  # it said goodbye
+        await eventually(lambda: hub.nodes() == ["hub"])
+        lost = [report.detail for report in seen if report.event == "link_lost"]
+        assert [detail.partition(":")[0] for detail in lost] == ["they left"]  # it said goodbye
         await eventually(lambda: hub.stats().serving == 0)  # and what it had asked for is cancelled
         assert not hub.links()
 

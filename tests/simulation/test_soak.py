@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import WITHIN
 from zmesh.testing.census import POINTS, Census, expected, on
 from zmesh.testing.traffic import run_delivery
 
@@ -174,7 +175,7 @@ print([(sim.events, sim.frames, sim.now) for sim in all])
             env={**os.environ, "PYTHONHASHSEED": order},
             check=True,
             capture_output=True,
-            timeout=50,
+            timeout=WITHIN,
         ).stdout
         for order in ("1", "2")
     ]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.payloads.kinds import async_generator, coroutine, every_kind, function, generator
 from tests.serving.isolation.descendants import descendants, is_gone
+from tests.waiting import WITHIN
 
 MIB = 1024 * 1024
 
@@ -62,7 +63,7 @@ async def test_a_process_that_uses_up_its_cpu_time_is_stopped(benches, eventuall
     bench.isolate("test:it", async_spin if kind == "async" else spin, max_cpu_seconds=1)
     message_id = bench.start("test:it")
     exchange = bench.sink[message_id]
-    await eventually(lambda: exchange.finished, timeout=40.0)  # a second of CPU time may be many on the clock
+    await eventually(lambda: exchange.finished, timeout=WITHIN)  # a second of CPU time may be many on the clock
     await bench.runner.close()
     assert exchange.error == "the process of test:it used up its 1 s of CPU time"
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.odd_errors import ODD_ERRORS
 from tests.payloads.kinds import async_generator, coroutine, every_kind, function, generator
+from tests.waiting import WITHIN
 from zmesh.errors import MeshError, NotAllowed
 from zmesh.payloads.streamed import StreamedPayload
 from zmesh.serving.isolation.worker import _report
@@ -167,7 +168,7 @@ async def main():
 asyncio.run(main())
 """)
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=True
+        subprocess.run, [sys.executable, str(script)], capture_output=True, text=True, timeout=WITHIN, check=True
     )
     assert done.stdout == "quiet\n"
     assert done.stderr.splitlines() == ["on stdout", "on stderr"]

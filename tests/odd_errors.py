@@ -75,3 +75,15 @@ ODD_ERRORS = {
     "a circle of causes": _circular,
 }
 """What makes each of them, by what is odd about it."""
+
+
+async def raise_each(place, client):
+    """Have `place` raise each of them: after it, both the node of `client` and the one called server answer."""
+    for odd, make in ODD_ERRORS.items():
+        try:
+            await place(make)
+            for asked in ["server", client.node_id]:
+                await client.ping_once(asked, timeout=30.0)
+        except BaseException as error:
+            error.add_note(f"where {odd!r}")
+            raise

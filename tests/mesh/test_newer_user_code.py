@@ -7,7 +7,7 @@ import functools
 import pytest
 
 import zmesh
-from tests.odd_errors import ODD_ERRORS
+from tests.odd_errors import raise_each
 from tests.tunnel.servers import echo, served
 from zmesh.errors import ExchangeError
 from zmesh.testing import Mesh, eventually
@@ -186,13 +186,5 @@ async def test_what_user_code_raises_ends_what_it_belongs_to_and_nothing_else(pl
             place = functools.partial(place, port=await stack.enter_async_context(served(echo)))
         user = User(mesh, tmp_path)
         async with mesh["client"].stream("server", "sleep:execute", b"3600") as beside:
-            for odd, make in ODD_ERRORS.items():
-                try:
-                    await place(user, make)
-                    async with asyncio.timeout(WITHIN):
-                        for asked in ["server", "client"]:
-                            await mesh["client"].ping_once(asked, timeout=WITHIN)
-                except BaseException as error:
-                    error.add_note(f"where {odd!r}")
-                    raise
+            await raise_each(lambda make: place(user, make), mesh["client"])
             assert not beside.ended, "work that had nothing to do with it"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 import zmesh
-from tests.odd_errors import ODD_ERRORS
+from tests.odd_errors import ODD_ERRORS, raise_each
 from zmesh.errors import ExchangeError
 from zmesh.payloads.payload import Payload
 from zmesh.testing import Mesh, eventually
@@ -390,13 +390,5 @@ async def test_what_user_code_raises_ends_its_own_exchange_and_nothing_else(plac
     async with Mesh.chain("client", "server") as mesh:
         user = User(mesh)
         async with mesh["client"].stream("server", "sleep:execute", b"3600") as beside:
-            for odd, make in ODD_ERRORS.items():
-                try:
-                    await place(user, make)
-                    async with asyncio.timeout(WITHIN):
-                        for asked in ["server", "client"]:
-                            await mesh["client"].ping_once(asked, timeout=WITHIN)
-                except BaseException as error:
-                    error.add_note(f"where {odd!r}")
-                    raise
+            await raise_each(lambda make: place(user, make), mesh["client"])
             assert not beside.ended, "work that had nothing to do with it"

@@ -40,7 +40,7 @@ class Command(subprocess.Popen[bytes]):
 
     _servers: ClassVar[dict[frozenset[tuple[str, str]], "_Server | None"]] = {}
 
-    def __init__(self, words: list[str], command: list[str] = COMMAND, **options: Any) -> None:
+    def __init__(self, words: list[Any], command: list[str] = COMMAND, **options: Any) -> None:
         self._words = words if command == COMMAND else None
         super().__init__([*command, *words], **options)
 
@@ -57,7 +57,7 @@ class Command(subprocess.Popen[bytes]):
         self.pid = server.fork(
             [number if stream == -1 else stream for number, stream in enumerate(streams)],
             {
-                "words": self._words,
+                "words": [os.fsdecode(word) for word in self._words],
                 "environment": dict(environment),
                 "folder": os.fspath(given["cwd"] or os.getcwd()),
                 "session": given["start_new_session"],
@@ -78,7 +78,7 @@ class Command(subprocess.Popen[bytes]):
         return server if server is not None and server.is_ours() else None
 
 
-def run(words: list[str], *, input: bytes | None = None, timeout: float, **options: Any) -> Any:
+def run(words: list[Any], *, input: bytes | None = None, timeout: float, **options: Any) -> Any:
     """As `subprocess.run` with `capture_output`."""
     if input is not None:
         options["stdin"] = subprocess.PIPE

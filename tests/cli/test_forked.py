@@ -42,9 +42,11 @@ def test_it_is_forked_unless_it_is_given_what_a_fork_can_not_have(start: Any) ->
         ("config", "show"),
         ("config", "check", "--config", "none.toml"),
         ("nodes", "--peer", "tcp://127.0.0.1:1"),
+        ("config", "check", "--config", Path("none.toml")),
+        ("config", "check", "--config", b"n\xff.toml"),
     ],
 )
-def test_it_prints_the_same_and_ends_alike(shell: Any, start: Any, words: tuple[str, ...]) -> None:
+def test_it_prints_the_same_and_ends_alike(shell: Any, start: Any, words: tuple[Any, ...]) -> None:
     variables = shell.environment | {"ZMESH_NODE_ID": "a", "COLUMNS": "70"}
     with start(*words, env=variables) as command:
         assert is_forked(command)

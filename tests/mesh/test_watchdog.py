@@ -81,14 +81,14 @@ async def test_the_links_of_a_blocked_node_live_on_and_its_result_arrives(hub, r
         for _ in range(2):
             payload = await hub.request("busy", f"t:{function.__name__}", str(BLOCK), timeout=WITHIN)
             assert payload.text() == "done"
-        await eventually(lambda: busy._mesh.node.telemetry.counts["loop_blocked"] == 2)
+        await eventually(lambda: busy._mesh.node.telemetry.counts["loop_blocked"] > 1)
         await hub.ping_once("busy", timeout=WITHIN)
         assert not [report for report in [*heard, *own] if report.event in ("link_lost", "node_left")]
-    lines = [record.getMessage() for record in caplog.records if "event loop blocked" in record.getMessage()]
+    where = f" s in t:{function.__name__} ({__file__}:"  # a busy machine may block the loop elsewhere, too
+    lines = [record.getMessage() for record in caplog.records if where in record.getMessage()]
     assert len(lines) == 2
     for line in lines:
         assert line.startswith("busy: event loop blocked for ")
-        assert f" s in t:{function.__name__} ({__file__}:" in line
 
 
 async def test_a_node_that_stays_blocked_is_let_go_and_its_neighbours_know_why(hub, reports, monkeypatch):

@@ -4,15 +4,9 @@ import pytest
 
 from tests.core.routing.route_rows import entry, hear, request, retraction, select_all
 from zmesh.core.routing.routes import SELECTED_AT_ONCE, Routes
-from zmesh.core.timers import Alarm
 from zmesh.core.wire import INFINITY
 
 COUNT = 2 * SELECTED_AT_ONCE + 5
-
-
-@pytest.fixture
-def alarm():
-    return Alarm()
 
 
 @pytest.fixture

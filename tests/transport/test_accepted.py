@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import time
 
@@ -353,6 +354,26 @@ async def test_no_descriptor_is_left_and_none_is_inherited(pair, accepted):
     each.close()
     each.on_accepted(pair.accepted.fileno())
     assert each.unproven == 0
+
+
+@pytest.mark.parametrize("unproven", [0, 1])
+async def test_a_limit_below_the_numbers_in_use_leaves_connections_alone(pair, accepted, monkeypatch, unproven):
+    """It may be set while a process runs (prlimit(2)); dup2(2) fails then. Neither one too many nor a sweep raises."""
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNPROVEN", unproven)
+    each, shut = accepted(refresh=lambda table: None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (each._duplicate, hard))
+    try:
+        each.on_accepted(pair.accepted.fileno())
+        each._sweep()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert shut == []
+    assert pair.is_alive()
+    monkeypatch.setattr("zmesh.transport.accepted.MAX_UNPROVEN", 0)
+    each.on_accepted(pair.accepted.fileno())
+    assert len(shut) == 1
+    assert not pair.is_alive()
 
 
 # --- connections without a handshake --------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ rule out that anything else is shut:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ipaddress
 import itertools
@@ -285,7 +286,11 @@ class AcceptedConnections:
             self._settle(descriptor)
         finally:
             self._shutting = False
-            if self._blank >= 0:
+            self._free_duplicate()
+
+    def _free_duplicate(self) -> None:
+        if self._blank >= 0:
+            with contextlib.suppress(OSError):  # RLIMIT_NOFILE was set below its number: it is no duplicate then
                 os.dup2(self._blank, self._duplicate, inheritable=False)
 
     def _end_duplicate(self) -> bool:
@@ -329,7 +334,7 @@ class AcceptedConnections:
         except OSError:
             return 0
         finally:
-            os.dup2(self._blank, self._duplicate, inheritable=False)
+            self._free_duplicate()
         received: int = _RECEIVED.unpack(info)[0] if len(info) == _RECEIVED.size else 0
         return received
 

@@ -50,14 +50,14 @@ class Elsewhere:
 
         return asyncio.run_coroutine_threadsafe(called(), self._loop).result(WITHIN)
 
-    def eventually(self, predicate: Callable[[], object], timeout: float = 10.0) -> None:
+    def eventually(self, predicate: Callable[[], object], timeout: float = WITHIN) -> None:
         """Return when the predicate, called in the node's own thread, holds."""
-        asyncio.run_coroutine_threadsafe(eventually(predicate, timeout), self._loop).result(WITHIN)
+        asyncio.run_coroutine_threadsafe(eventually(predicate, timeout), self._loop).result(timeout + WITHIN)
 
     def kept(self, count: int) -> list[bytes]:
         """What was stored here, as soon as it is so many messages: `run` hands them over and no more."""
         with contextlib.suppress(AssertionError):  # the caller's comparison tells more
-            self.eventually(lambda: len(self.stored) >= count, timeout=WITHIN)
+            self.eventually(lambda: len(self.stored) >= count)
         return self.call(lambda: list(self.stored))
 
     def nodes(self) -> list[str]:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.transport.transport_handler import FRAMES, joined
+from tests.waiting import WITHIN
 from zmesh.core import wire
 from zmesh.testing import Mesh, eventually
 from zmesh.transport.accepted import AcceptedConnection, AcceptedConnections
@@ -20,6 +21,8 @@ READY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
 HANDSHAKE = GREETING + b"\x04" + bytes([len(READY)]) + READY
 PART = b"\x03" + (64 * 1024).to_bytes(8, "big") + bytes(64 * 1024)
 """A part of 64 KiB with more to follow."""
+MANY = 1_000_000
+"""Sweeps, more than any test takes."""
 
 
 def one_of_frames(parts):
@@ -30,7 +33,10 @@ def one_of_frames(parts):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
+    """Sweeps follow quickly upon each other, and nobody is late who is not meant to be, on however busy a machine."""
     monkeypatch.setattr("zmesh.transport.accepted.SWEEP", 0.02)
+    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", MANY)
+    monkeypatch.setattr("zmesh.transport.accepted.HUNG_UP_WITHIN", MANY)
 
 
 @pytest.fixture
@@ -62,6 +68,12 @@ def table(listener):
     return next(iter(listener._listeners.values()))._accepted
 
 
+def only(listener):
+    """The one connection that it has."""
+    (connection,) = table(listener)._connections.values()
+    return connection
+
+
 async def ended(reader):
     with contextlib.suppress(ConnectionError):
         while await reader.read(65536):
@@ -73,17 +85,20 @@ async def ended(reader):
 
 @pytest.mark.parametrize("data", [b"", HANDSHAKE, HANDSHAKE + PART * 3], ids=["nothing", "handshake", "half a message"])
 async def test_a_connection_over_which_no_message_comes_is_ended(listener, strangers, monkeypatch, data):
-    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 5)
+    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", MANY if data else 5)
     reader, _ = await strangers(data)
-    await asyncio.wait_for(ended(reader), 10)
+    if data:  # libzmq's handshake may take longer than a few sweeps
+        await eventually(lambda: table(listener).unproven == 1)
+        only(listener).left -= MANY - 5
+    await asyncio.wait_for(ended(reader), WITHIN)
     await eventually(lambda: len(table(listener)) == 0)
     assert listener.handler.shut == ["no greeting came"]
     assert listener.handler.links == []
 
 
-async def test_a_link_stays_however_long_it_is_silent(listener, dialler, monkeypatch):
-    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 2)
+async def test_a_link_stays_however_long_it_is_silent(listener, dialler):
     here, there = await joined(dialler, listener, "tcp://127.0.0.1:*")
+    only(listener).left = 2
     listener.on_established(there)
     await asyncio.sleep(0.3)
     assert (len(table(listener)), table(listener).unproven) == (1, 0)
@@ -107,7 +122,7 @@ async def test_one_connection_too_many_costs_the_oldest_that_has_not_greeted_its
     await eventually(lambda: len(table(listener)) == 4)
     assert listener.handler.shut == []
     kept.append(await strangers(HANDSHAKE))
-    await asyncio.wait_for(ended(kept.pop(0)[0]), 10)
+    await asyncio.wait_for(ended(kept.pop(0)[0]), WITHIN)
     await eventually(lambda: len(table(listener)) == 4)
     assert listener.handler.shut == ["too many connections without a link"]
     assert all(not reader.at_eof() for reader, _ in kept)
@@ -122,17 +137,19 @@ async def test_bytes_before_a_greeting_are_bounded(listener, strangers, monkeypa
         if writer.transport.get_write_buffer_size() < len(PART):
             writer.write(PART)
         await asyncio.sleep(0)
-    await asyncio.wait_for(ended(reader), 10)
+    await asyncio.wait_for(ended(reader), WITHIN)
     assert listener.handler.shut == ["too many bytes before a link"]
 
 
 async def test_a_loop_that_was_blocked_ends_nobody_who_has_greeted_meanwhile(listener, zmq_socket, monkeypatch):
-    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 3)
+    """Sweeps count, not time: the loop stands still for longer than they take, and they are many afterwards."""
+    monkeypatch.setattr("zmesh.transport.accepted.SWEEP", 0.005)
+    monkeypatch.setattr("zmesh.transport.accepted.GREET_WITHIN", 200)
     url = listener.listen("tcp://127.0.0.1:*")
     peer = zmq_socket("DEALER", url)
     await eventually(lambda: table(listener).unproven == 1)
     peer.send_multipart(FRAMES)
-    time.sleep(0.2)  # noqa: ASYNC251  # the loop stands still for longer than they may wait
+    time.sleep(1.1)  # noqa: ASYNC251
     await eventually(lambda: listener.handler.links)
     await asyncio.sleep(0.1)
     assert listener.handler.shut == []
@@ -142,8 +159,7 @@ async def test_a_loop_that_was_blocked_ends_nobody_who_has_greeted_meanwhile(lis
 # --- those that are hung up on --------------------------------------------------------------------------------------
 
 
-async def test_a_connection_that_was_hung_up_on_is_ended(listener, strangers, monkeypatch):
-    monkeypatch.setattr("zmesh.transport.accepted.HUNG_UP_WITHIN", 3)
+async def test_a_connection_that_was_hung_up_on_is_ended(listener, strangers):
     reader, writer = await strangers(HANDSHAKE + one_of_frames([b"a", b"b", b"c"]))
     await eventually(lambda: listener.handler.links)
     listener.on_established(listener.handler.links[0])
@@ -151,11 +167,11 @@ async def test_a_connection_that_was_hung_up_on_is_ended(listener, strangers, mo
     listener.send(listener.handler.links[0], (b"last", b"", b"word"))
     listener.hang_up(listener.handler.links[0], 0.0)
     writer.write(one_of_frames([b"d", b"e", b"f"]))
-    said = b""
-    with contextlib.suppress(ConnectionError):
-        while more := await asyncio.wait_for(reader.read(65536), 10):
-            said += more
-    assert b"last" in said, "what was sent before goes out"
+    await asyncio.wait_for(reader.readuntil(b"last"), WITHIN)  # what was sent before goes out
+    await eventually(lambda: listener.handler.lost)
+    assert listener.handler.shut == []
+    only(listener).left -= MANY - 3
+    await asyncio.wait_for(ended(reader), WITHIN)
     await eventually(lambda: len(table(listener)) == 0)
     assert listener.handler.shut == ["it was hung up on"]
     assert listener.handler.lost == [(None, "hung_up")]
@@ -188,8 +204,9 @@ async def test_the_end_of_a_link_is_no_stranger_and_that_of_a_silent_connection_
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "two-addresses"])
-async def test_the_plain_connection_of_a_dialler_is_no_stranger(listener, transports, free_port, host):
+async def test_the_plain_connection_of_a_dialler_is_no_stranger(listener, transports, free_port, host, monkeypatch):
     """A dialler makes one to a peer that was not there at first, and to each that has several addresses."""
+    monkeypatch.setattr("zmesh.transport.accepted.HELD_FOR", MANY)
     dialler = transports(lambda name: [Address(socket.AF_INET, "127.0.0.2"), Address(socket.AF_INET, "127.0.0.1")])
     dialler.dial(f"tcp://{host}:{free_port}")
     await eventually(lambda: len(dialler.handler.failures) >= 2)
@@ -198,6 +215,9 @@ async def test_the_plain_connection_of_a_dialler_is_no_stranger(listener, transp
     dialler.send(dialler.handler.links[0], FRAMES)
     dialler.settle()
     await eventually(lambda: listener.handler.links)
+    monkeypatch.setattr("zmesh.transport.accepted.HELD_FOR", 5)
+    for each in table(listener)._held:
+        each.left = 1
     with socket.create_connection(("127.0.0.1", free_port), source_address=("127.0.0.9", 0)):
         await eventually(lambda: len(table(listener)) == 2)
     reported = listener.handler.strangers
@@ -205,17 +225,21 @@ async def test_the_plain_connection_of_a_dialler_is_no_stranger(listener, transp
     assert len(reported) == 1
 
 
-async def test_a_neighbour_whose_message_never_ends_is_ended_and_costs_no_more_than_it_could_send_meanwhile():
+async def test_a_neighbour_whose_message_never_ends_is_ended_and_costs_no_more_than_it_could_send_meanwhile(
+    reports, monkeypatch
+):
     """Its multipart message is kept by libzmq until it is whole, and keeps all else that it says back: it is silent."""
+    monkeypatch.setattr("zmesh.transport.accepted.HUNG_UP_WITHIN", 10)
     async with Mesh.chain("hub", heartbeat=0.1, tcp=True) as mesh:
         hub = mesh["hub"]
+        seen = reports(hub.node)
         host, port = hub.listening[0].removeprefix("tcp://").split(":")
         reader, writer = await shake_hands(host, port)
         hello = wire.encode_link(wire.Kind.HELLO, wire.Hello("evil", 7, time.time(), False, 1, 0))
         writer.write(one_of_frames([bytes(frame) for frame in hello]))
-        await eventually(lambda: len(hub.node.engine.neighbours) == 1)
+        await eventually(lambda: [report for report in seen if report.event == "link_up"])
         writer.write(PART)
-        await asyncio.wait_for(ended(reader), 30)
+        await asyncio.wait_for(ended(reader), WITHIN)
         await eventually(lambda: len(hub.node.engine.neighbours) == 0)
         writer.transport.abort()
         assert hub.node.telemetry.counts["connection_shut"] == 1

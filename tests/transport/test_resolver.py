@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from tests import own_process
+from tests.waiting import WITHIN, until
 from zmesh.testing import eventually
 from zmesh.transport.dial_status import DialError, DialFailure
 from zmesh.transport.resolver import Address, Resolver, interleaved, numeric
@@ -42,7 +43,13 @@ def silent():
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("zmesh.transport.resolver.RESOLVE_WITHIN", 0.05)
+    """Lookups have 0.05 s, until `impatient(within)` gives them more: those that are to be answered, say."""
+
+    def limit(within):
+        monkeypatch.setattr("zmesh.transport.resolver.RESOLVE_WITHIN", within)
+
+    limit(0.05)
+    return limit
 
 
 def failure_of(raised):
@@ -120,6 +127,7 @@ async def test_lookups_that_hang_pile_up_no_threads(silent, impatient):
     for _ in range(5):
         results = await asyncio.gather(*(names.addresses("hub") for _ in range(10)), return_exceptions=True)
         assert {type(result) for result in results} == {DialError}
+    await eventually(lambda: silent.asked)
     assert silent.asked == ["hub"]
     assert names.under_way() == 1
     assert [each.waiters for each in names._lookups.values()] == [[]], "who has given up is not kept"
@@ -136,6 +144,7 @@ async def test_only_so_many_names_are_looked_up_at_a_time(silent, impatient, mon
     assert failure_of(raised) is DialFailure.RESOURCES
     silent.answer.set()
     await eventually(lambda: names.under_way() == 0)
+    impatient(WITHIN)
     assert await names.addresses("hub-3") == [HUB4]
 
 
@@ -148,6 +157,7 @@ async def test_an_answer_that_comes_too_late_is_there_for_who_asks_next_and_only
     assert await names.addresses("hub") == [HUB4]
     assert silent.asked == ["hub"]
     silent.addresses = [HUB6]
+    impatient(WITHIN)
     assert await names.addresses("hub") == [HUB6]
     assert silent.asked == ["hub", "hub"]
 
@@ -159,6 +169,7 @@ async def test_an_answer_that_nobody_has_taken_for_long_is_not_used(silent, impa
     silent.answer.set()
     await eventually(lambda: names.under_way() == 0)
     monkeypatch.setattr("zmesh.transport.resolver.LATE_KEPT", -1.0)
+    impatient(WITHIN)
     silent.addresses = [HUB6]
     assert await names.addresses("hub") == [HUB6]
 
@@ -195,7 +206,9 @@ def test_a_forked_child_waits_for_no_lookup_of_its_parent(silent, impatient):
     child = Resolver(silent)
     child._lookups, child._lock = names._lookups, names._lock
     child.forget()
+    until(lambda: silent.asked == ["hub"])
     silent.answer.set()
+    impatient(WITHIN)
     assert child.addresses_now("hub") == [HUB4]
     assert silent.asked == ["hub", "hub"]
 

@@ -215,7 +215,8 @@ async def test_what_a_proxy_refuses_is_reported_and_dialled_again_and_ends_no_pr
     ],
 )
 async def test_a_proxy_that_is_none_is_reported(proxy, transports, listener, monkeypatch, says, text):
-    monkeypatch.setattr("zmesh.transport.socks.PROXY_WITHIN", 0.3)
+    if not says:
+        monkeypatch.setattr("zmesh.transport.socks.PROXY_WITHIN", 0.3)
     server = await proxy()
     server.says = says
     dialler, _ = await through(server, transports, listener)

@@ -8,6 +8,7 @@ import pytest
 import zmq
 
 from tests.transport.test_curve import SECRET
+from tests.waiting import WITHIN
 from zmesh.testing import eventually
 from zmesh.transport import LinkSecurity
 from zmesh.transport.zap import ENDPOINT, ZapHandler, shared
@@ -66,8 +67,8 @@ async def test_nobody_gets_in_while_the_handler_is_killed_by_an_error(hub, diall
     monkeypatch.setattr(threading, "excepthook", seen.append)
     monkeypatch.setattr(ZapHandler, "_answer", lambda self, request: 1 / 0)
     await nobody_gets_in(hub, dialler)
+    await eventually(lambda: threads() == [])
     assert [hook.exc_type for hook in seen] == [ZeroDivisionError]
-    assert threads() == []
 
 
 async def test_nobody_gets_in_while_the_handler_does_not_answer(hub, dialler, monkeypatch):
@@ -228,20 +229,20 @@ async def test_a_handler_that_can_not_be_ended_keeps_its_context(transports, mon
     from zmesh.transport.context import shared as contexts
 
     monkeypatch.setattr("zmesh.transport.zap.STOP_WITHIN", 0.05)
-    goes_on, real = threading.Event(), ZapHandler._answer
+    asked, goes_on, real = threading.Event(), threading.Event(), ZapHandler._answer
 
     def stuck(self, request):
-        assert goes_on.wait(60)
+        asked.set()
+        assert goes_on.wait(WITHIN)
         return real(self, request)
 
     monkeypatch.setattr(ZapHandler, "_answer", stuck)
     hub, dialler = transports(security=LinkSecurity(SECRET)), transports()
     dialler.dial(hub.listen("tcp://127.0.0.1:*"))
-    await eventually(lambda: next(iter(hub._listeners.values()))._accepted.unproven == 1)
-    await asyncio.sleep(0.2)
+    await eventually(asked.is_set)
     kept = len(contexts._kept)
     await dialler.close()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN):
         await hub.close()
     assert len(contexts._kept) == kept + 1
     goes_on.set()

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import re
-import socket
 import tempfile
 import threading
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.ports import FreePorts
 from zmesh.core.effects import Report
 from zmesh.node import Node
 from zmesh.testing import eventually
@@ -251,9 +251,14 @@ async def server(free_port: int) -> AsyncIterator[Callable[..., Any]]:
 
 
 @pytest.fixture
+def free_ports() -> Iterator[FreePorts]:
+    """Gives TCP ports on which nobody listens, and which are given to nobody else while the test runs."""
+    with contextlib.closing(FreePorts()) as ports:
+        yield ports
+
+
+@pytest.fixture
 def free_port() -> Iterator[int]:
-    """A TCP port on which nobody listens, and which is given to nobody else while the test runs."""
-    with socket.socket() as keeper:
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does, so that it can bind it too
-        keeper.bind(("127.0.0.1", 0))
-        yield keeper.getsockname()[1]
+    """One of them."""
+    with contextlib.closing(FreePorts()) as ports:
+        yield ports()

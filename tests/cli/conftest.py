@@ -19,6 +19,7 @@ import pytest
 
 from tests import forked
 from tests.forked import COMMAND, Command
+from tests.ports import FreePorts
 from tests.waiting import WITHIN, until
 
 YOUNG = "import zmesh_cli.session; zmesh_cli.session.SETTLED = 600.0"
@@ -74,6 +75,12 @@ class Node:
         assert event["schema"] == "zmesh.node/1"
         return event
 
+    def learns_of(self, names: set[str]) -> None:
+        """Read its events until these nodes have joined."""
+        missing = set(names)
+        while missing:
+            missing.discard(self.event("node_joined")["node"])
+
     def complaints(self) -> str:
         """The text on its stderr so far."""
         self.errors.seek(0)
@@ -108,6 +115,7 @@ class Shell:
         self.mark = uuid.uuid4().hex
         self.nodes: list[Node] = []
         self.started: list[Command] = []
+        self.free_ports = FreePorts()
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.environment.pop("COLUMNS", None)
@@ -164,13 +172,21 @@ class Shell:
         return node
 
     def chain(self, *names: str) -> list[Node]:
-        """Start nodes of which each dials the one before it; returns when the first has routes to all."""
+        """Start nodes of which each dials the one before it; returns when all have routes to all.
+
+        Nobody else is given the port of one that has ended, so that it can be started there again.
+        """
         nodes: list[Node] = []
         for name in names:
-            nodes.append(self.node(name, *(["--peer", nodes[-1].url] if nodes else [])))
-        for _ in names[1:]:
-            nodes[0].event("node_joined")
+            dial = ["--peer", nodes[-1].url] if nodes else []
+            nodes.append(self.node(name, *dial, listen=self.free_url()))
+        for node, name in zip(nodes, names, strict=True):
+            node.learns_of({*names} - {name})
         return nodes
+
+    def free_url(self) -> str:
+        """A URL on which nobody listens, and whose port is given to nobody else until this is closed."""
+        return f"tcp://127.0.0.1:{self.free_ports()}"
 
     def left(self) -> list[str]:
         """The processes that this shell has started, directly or not, and that still run."""
@@ -190,6 +206,7 @@ class Shell:
     def close(self) -> None:
         for node in self.nodes:
             node.close()
+        self.free_ports.close()
 
 
 @pytest.fixture(scope="session")

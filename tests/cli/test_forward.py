@@ -61,13 +61,6 @@ def site(new_shell: Callable[[], Any]) -> Any:
     return shell
 
 
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
 def forwarding(site: Any, *words: str) -> tuple[subprocess.Popen[bytes], tuple[str, int]]:
     """A process of `zmesh forward --json` that listens, and where."""
     process = site.start("forward", "--json", *words)
@@ -93,9 +86,8 @@ def test_a_port_here_leads_to_a_port_there_until_a_signal(site: Any, server: Ser
 def test_a_connection_that_is_refused_there_is_reset_and_a_line_says_why(site: Any) -> None:
     process, address = forwarding(site, "127.0.0.1:0", "edge-7:1")
     for _ in range(2):
-        with socket.create_connection(address) as connection:
-            with pytest.raises(ConnectionResetError):
-                connection.recv(1)
+        with pytest.raises(ConnectionResetError), socket.create_connection(address) as connection:
+            connection.recv(1)
     assert process.stderr.readline() == b"zmesh: node 'edge-7' can't connect to localhost:1: connection refused\n"
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=90)[1] == b""
@@ -166,7 +158,7 @@ def test_a_name_that_is_none_is_named(site: Any) -> None:
 
 def test_ports_and_names_of_the_configuration_are_there_when_the_node_is(new_shell: Any, server: Server) -> None:
     shell = new_shell()
-    port = free_port()
+    port = shell.free_ports()
     exposed = f'[[expose]]\nname = "web"\nport = {server.port}\n'
     (shell.folder / "edge.toml").write_text(f'node_id = "edge"\nallow = {{"tcp:web" = "*"}}\n{exposed}')
     hub = shell.node("hub")

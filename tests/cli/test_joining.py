@@ -153,16 +153,10 @@ def test_a_url_that_is_wrong_is_a_usage_error(shell: Any, url: str, complaint: b
     assert done.stderr.count(b"\n") == 1
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("words", [("ping", "a"), ("send", "a", "echo:echo"), ("routes",)])
 def test_a_peer_that_does_not_answer_is_named_at_once(shell: Any, words: tuple[str, ...]) -> None:
     nobody = {
-        f"tcp://127.0.0.1:{unused_port()}": "connection refused",
+        shell.free_url(): "connection refused",
         f"ipc://{shell.folder}/nobody": "there is no such socket",
     }
     for url, reason in nobody.items():

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,13 +15,6 @@ import pytest
 from tests import forked
 from tests.cli.conftest import COMMAND, WITHIN, Node
 from zmesh.identity import IdentityKey, Ticket, key_from_text
-
-
-def free_port() -> int:
-    """A port of loopback that was free a moment ago: what `zmesh init` writes into tickets has to be told before."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Machine:
@@ -68,7 +60,7 @@ def machine(shell: Any) -> Iterator[Any]:
 def hub(machine: Any) -> Machine:
     """The machine of a mesh `lab` whose node `hub` is to listen on a port of loopback."""
     made = machine("hub")
-    made.zmesh("init", "--name", "lab", "--id", "hub", "--listen", f"tcp://127.0.0.1:{free_port()}")
+    made.zmesh("init", "--name", "lab", "--id", "hub", "--listen", made.shell.free_url())
     return made
 
 
@@ -150,7 +142,7 @@ def test_a_second_join_overwrites_nothing(hub: Machine, machine: Any) -> None:
 def test_a_node_without_the_authority_passes_requests_on(hub: Machine, machine: Any) -> None:
     hub.node()
     relay, edge = machine("relay"), machine("edge")
-    url = f"tcp://127.0.0.1:{free_port()}"
+    url = relay.shell.free_url()
     relay.zmesh("join", hub.zmesh("invite", "relay").strip(), "--listen", url, "--url", url)
     node = relay.node()
     node.event("node_joined")
@@ -273,7 +265,7 @@ def test_an_ssh_authority_makes_a_mesh(machine: Any) -> None:
     ca, hub, edge = machine("ca"), machine("hub"), machine("edge")
     ssh_keygen(ca, "-t", "ed25519", "-N", "", "-f", "ca")
     sign_by_ssh(ca, hub, "hub")
-    url = f"tcp://127.0.0.1:{free_port()}"
+    url = hub.shell.free_url()
     hub.zmesh("join", "hub-cert.pub", "--authority", "ca.pub", "--listen", url)
     dialled = hub.node().url
     sign_by_ssh(ca, edge, "edge-7", "gpu", "lab-2")

@@ -35,8 +35,8 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    hub = Hub(tmp_path)
+def home(shell: Any, tmp_path: Path) -> Iterator[Home]:
+    hub = Hub(tmp_path, shell.free_url())
     identity = Identity.load(hub.state("home", made=-DAY))
     socket = f"ipc://{tmp_path}/home.sock"
     with (

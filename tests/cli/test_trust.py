@@ -194,19 +194,10 @@ def test_contexts_are_listed_chosen_and_deleted(shell: Any, lines: Any) -> None:
 
 
 def test_a_node_listens_as_init_has_said(shell: Any) -> None:
-    port = free_port()
+    port = shell.free_ports()
     init(shell, "--name", "lab", "--listen", f"tcp://127.0.0.1:{port}")
     node = shell.node_of_context()
     assert node.ready["node_id"] == "hub"
     (url,) = node.ready["listening"]
     assert url.startswith(f"tcp://127.0.0.1:{port}?key=")
     assert shell.run("ping", "hub", "-c", "1").returncode == 0
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

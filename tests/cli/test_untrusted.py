@@ -2,7 +2,6 @@
 
 import logging
 import re
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 import zmesh
 import zmesh.sync
+from tests.ports import FreePorts
 from zmesh.identity import Identity, IdentityKey, Invite, Invites, Issuer, Profile, State, TrustStore
 from zmesh.testing.authority import DAY, TestAuthority
 from zmesh.trust import init, invite
@@ -23,12 +23,9 @@ FINGERPRINT = r"SHA256:[A-Za-z0-9+/]{43}"
 class Hub:
     """A node of the mesh `lab` in this process, and folders of others that dial it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-        made = init("lab", node_id="hub", listen=(self.url,), state=folder / "hub").identity
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+        made = init("lab", node_id="hub", listen=(url,), state=folder / "hub").identity
         self.identity, self.issuer = made, Issuer.load(made)
         self.lines: list[str] = []
 
@@ -56,7 +53,8 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    hub = Hub(tmp_path_factory.mktemp("lab"))
+    ports = FreePorts()
+    hub = Hub(tmp_path_factory.mktemp("lab"), f"tcp://127.0.0.1:{ports()}")
     handler = logging.Handler()
     handler.emit = lambda record: hub.lines.append(record.getMessage())  # type: ignore[method-assign]
     log = logging.getLogger("zmesh.observe.journal")
@@ -69,6 +67,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+        ports.close()
 
 
 def refused(shell: Any, hub: Hub, state: Path, *words: str, code: int = 6) -> str:

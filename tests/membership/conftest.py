@@ -1,35 +1,27 @@
 """A mesh whose authority's key lies at `hub`, and identities of it whose certificates have any age."""
 
-import socket
 import time
 from pathlib import Path
 
 import pytest
 
 import zmesh
-from tests.sockets import _census, _own_temporary_files, complaints, nothing_is_left
+from tests.sockets import _census, _own_temporary_files, complaints, free_port, nothing_is_left
 from tests.waiting import eventually
 from zmesh.identity import Identity, IdentityKey, Issuer, Profile, State, TrustStore
 from zmesh.trust import init, invite
 
-__all__ = ["_census", "_own_temporary_files", "complaints", "eventually", "nothing_is_left"]
+__all__ = ["_census", "_own_temporary_files", "complaints", "eventually", "free_port", "nothing_is_left"]
 
 DAY = 86400
-
-
-def free_port() -> int:
-    """A port of loopback that was free a moment ago, since it has to be told before a node listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Lab:
     """The mesh `lab`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
-        self.url = f"tcp://127.0.0.1:{free_port()}"
+        self.url = f"tcp://127.0.0.1:{port}"
         self.hub = init("lab", node_id="hub", listen=(self.url,), state=folder / "hub").identity
         self.issuer = Issuer.load(self.hub)
 
@@ -51,5 +43,5 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path)
+def lab(tmp_path: Path, free_port: int) -> Lab:
+    return Lab(tmp_path, free_port)

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.tunnel.servers import echo, free_port, served
+from tests.ports import FreePorts
+from tests.tunnel.servers import echo, served
 from zmesh import Config, Controller
 from zmesh.errors import ConfigError, NodeOverloaded, NotAllowed, RemoteError, UnknownDirective
 from zmesh.testing import Mesh, eventually
@@ -49,8 +50,8 @@ async def test_what_can_not_be_a_name_is_an_error(name: str) -> None:
             await edge.open_connection("edge", service=name)
 
 
-async def test_the_configuration_forwards_and_exposes_and_names_what_is_wrong() -> None:
-    local = free_port()
+async def test_the_configuration_forwards_and_exposes_and_names_what_is_wrong(free_ports: FreePorts) -> None:
+    local = free_ports()
     async with served(echo) as port:
         edge = {"plugins": {"tcp": {"expose": [{"name": "web", "port": port}]}}, "allow": WEB}
         desk = {"plugins": {"tcp": {"forward": [{"listen": f"127.0.0.1:{local}", "to": "edge:web"}]}}}
@@ -71,11 +72,11 @@ async def test_the_configuration_forwards_and_exposes_and_names_what_is_wrong() 
                 await asyncio.open_connection("127.0.0.1", local)
 
 
-async def test_settings_change_while_the_node_runs() -> None:
+async def test_settings_change_while_the_node_runs(free_ports: FreePorts) -> None:
     def settings(**table: object) -> Config:
         return Config(node_id="edge", plugins={"tcp": table}, allow=WEB)
 
-    first, second = free_port(), free_port()
+    first, second = free_ports(), free_ports()
     async with served(echo) as port, Controller(settings(forward=[{"listen": first, "to": "edge:web"}])) as edge:
         with pytest.raises(UnknownDirective):
             await edge.check_forward("edge:web")

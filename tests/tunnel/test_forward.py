@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 import zmesh
-from tests.tunnel.servers import echo, free_port, reset, served
+from tests.ports import FreePorts
+from tests.tunnel.servers import echo, reset, served
 from zmesh.errors import ConfigError, ConnectRefused, NotAllowed
 from zmesh.testing import Mesh, eventually
 
@@ -64,8 +65,10 @@ async def test_much_data_both_ways_at_once_is_whole(mesh: Mesh) -> None:
         writer.close()
 
 
-async def test_a_refusal_there_is_an_error_here_and_a_reset_of_a_forwarded_connection(mesh: Mesh) -> None:
-    port = free_port()
+async def test_a_refusal_there_is_an_error_here_and_a_reset_of_a_forwarded_connection(
+    mesh: Mesh, free_ports: FreePorts
+) -> None:
+    port = free_ports()
     with pytest.raises(ConnectRefused, match=f"node 'edge' can't connect to localhost:{port}: connection refused"):
         await mesh["desk"].open_connection("edge", port=port)
     errors: list[Exception] = []

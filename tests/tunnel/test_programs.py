@@ -18,7 +18,7 @@ import aiohttp
 import aiohttp.web
 import pytest
 
-from tests.tunnel.servers import free_port
+from tests.ports import FreePorts
 from zmesh.testing import Mesh, eventually
 
 EVERYONE = {"tcp:*": ["*"]}
@@ -160,9 +160,9 @@ async def test_websockets_carry_messages_both_ways_at_once(mesh: Mesh) -> None:
 # -- databases --------------------------------------------------------------------------------------------------------
 
 
-async def test_redis_cli_runs_commands_and_gets_a_message_that_is_published(mesh: Mesh) -> None:
+async def test_redis_cli_runs_commands_and_gets_a_message_that_is_published(mesh: Mesh, free_ports: FreePorts) -> None:
     need("redis-server", "redis-cli")
-    port = free_port()
+    port = free_ports()
     with program("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"):
         await answers(port)
         async with mesh["desk"].forward(0, f"edge:{port}") as forward:
@@ -180,7 +180,7 @@ async def test_redis_cli_runs_commands_and_gets_a_message_that_is_published(mesh
 
 
 @pytest.fixture
-def postgres() -> Iterator[tuple[int, list[str], str | None]]:
+def postgres(free_ports: FreePorts) -> Iterator[tuple[int, list[str], str | None]]:
     """The port, the command and the user of a PostgreSQL server with an empty database."""
     folders = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
     if not folders or shutil.which("psql") is None:
@@ -198,7 +198,7 @@ def postgres() -> Iterator[tuple[int, list[str], str | None]]:
             [f"{folders[-1]}/initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "ada", "-N", "--no-locale"],
             user=user, cwd="/", check=True, capture_output=True,
         )  # fmt: skip
-        port = free_port()
+        port = free_ports()
         where = ["-D", f"{folder}/data", "-k", folder, "-h", "127.0.0.1", "-p", str(port), "-F"]
         yield port, [f"{folders[-1]}/postgres", *where], user
 

@@ -8,7 +8,7 @@ import pytest
 
 import zmesh
 import zmesh.sync
-from tests.tunnel.servers import free_port
+from tests.ports import FreePorts
 
 
 def serve(listener: socket.socket) -> None:
@@ -49,7 +49,7 @@ def mesh() -> Iterator[zmesh.sync.Controller]:
             yield edge
 
 
-def test_a_connection_is_a_socket(mesh: zmesh.sync.Controller, port: int) -> None:
+def test_a_connection_is_a_socket(mesh: zmesh.sync.Controller, port: int, free_ports: FreePorts) -> None:
     desk: zmesh.sync.Controller = mesh.desk  # type: ignore[attr-defined]
     data = bytes(range(256)) * 10_000
     with desk.open_connection("edge", "127.0.0.1", port) as connection, connection.makefile("rb") as file:
@@ -62,7 +62,7 @@ def test_a_connection_is_a_socket(mesh: zmesh.sync.Controller, port: int) -> Non
         with pytest.raises(ConnectionResetError):
             connection.recv(100)
     with pytest.raises(ConnectionRefusedError, match="node 'edge' can't connect"):
-        desk.open_connection("edge", port=free_port())
+        desk.open_connection("edge", port=free_ports())
 
 
 def test_ports_are_forwarded_and_exposed_within_a_block(mesh: zmesh.sync.Controller, port: int) -> None:

@@ -65,7 +65,7 @@ class DefaultId(str):
 
 
 def default_node_id() -> str:
-    """A node id that is most likely unique: the host's name and six random hex digits."""
+    """A node id that is most likely unique: up to 48 characters of the host's name, and six random hex digits."""
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:48] or "node"
     return DefaultId(f"{host}-{os.urandom(3).hex()}")
 
@@ -121,7 +121,7 @@ class Config:
     `max_processes`      processes of isolated directives that may run at a time; more requests wait in line.
     `isolation`          for an isolated directive, or `*` for all: `max_memory_bytes`, `max_cpu_seconds`, `grace`.
     `plugins`            a section of settings for each namespace, handed to its plugin.
-    `allow`              who may call a directive, by its name, `namespace:*` or `*`: node ids, or `*` for all.
+    `allow`              who may call a directive, by its name, `namespace:*` or `*`: node ids, `tag:NAME`, or `*`.
     `log_level`          what `zmesh node` logs: `error`, `warning`, `info` or `debug`.
     `log_format`         how `zmesh node` logs: `text`, or `json`, one object a line.
     `metrics`            for Prometheus: `address`, `textfile`, `interval`; as a text one of the first two.
@@ -210,8 +210,8 @@ class Config:
         JSON; an empty variable counts as none.
 
         Raises ConfigError if the file can't be read, is not TOML, or has a key that no setting has, or if a value is
-        none that its setting takes; the text names the file or the variable. `ZMESH_*` variables that nothing reads are
-        logged.
+        none that its setting takes; the text names the file or the variable. Raises TypeError if `environ` is no
+        mapping. `ZMESH_*` variables that nothing reads are logged.
         """
         environ = os.environ if environ is None else environ
         if not isinstance(environ, Mapping):
@@ -240,7 +240,7 @@ class Config:
 
 
 def _is_path(path: object) -> bool:
-    """Whether the system takes this for a path, be there something or not."""
+    """Whether the system takes this for a path, whether a file is there or not."""
     if not isinstance(path, (str, os.PathLike)):
         return False
     text = os.fspath(path)

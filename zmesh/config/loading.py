@@ -61,7 +61,7 @@ class Sources:
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """A line about each `ZMESH_*` variable that nothing reads, most likely because it is misspelt."""
+    """A line of text for each `ZMESH_*` variable that nothing reads, most likely because it is misspelt."""
     known = [name.removeprefix("ZMESH_") for name in VARIABLES]
     lines = []
     for name in sorted(environ):

@@ -27,7 +27,7 @@ class Origin(NamedTuple):
 
 
 def placed(text: str, origin: Origin | None, file: str | None) -> str:
-    """A complaint about a setting with the line of the file, or the variable, that the setting comes from."""
+    """The text of an error about a setting, with the line of the file or the variable that the setting comes from."""
     if origin is None or origin.kind not in (FILE, ENVIRONMENT):
         return text
     return f"{origin}: {text.removeprefix(f'{file}: ')}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def config_of(config: Config | None, settings: Settings) -> Config:
     """The Config that a Controller is given, or one of the settings that it is given by name, with its identity read.
 
-    Raises TypeError if it is given both, or a setting that does not exist, and ConfigError.
+    Raises TypeError if it is given both, or a setting that does not exist, and ConfigError as `resolved` does.
     """
     if config is not None and not isinstance(config, Config):
         raise TypeError(f"a Controller takes a Config, not {type(config).__name__}")
@@ -30,7 +30,7 @@ def config_of(config: Config | None, settings: Settings) -> Config:
 
 
 def identity_of(config: Config) -> Identity | None:
-    """The identity of a Config that was resolved."""
+    """The identity of a Config that `resolved` has returned; None if it has none."""
     given = config.identity
     return None if isinstance(given, (str, os.PathLike)) else given
 

@@ -1,6 +1,7 @@
 """Who a node is and whom it trusts: keys, certificates of an authority, tickets, permissions, sealing of payloads.
 
-Everything here is pure but what keeps it in a folder: `state`, `contexts`, `identity`, `invites`, `issuer`.
+Everything here is pure but the modules that read and write a folder: `state`, `contexts`, `identity`, `invites`,
+`issuer`.
 `cryptography` is imported here and nowhere else, and only once a name that needs it is used.
 """
 

@@ -32,7 +32,7 @@ class AgentError(ConfigError):
 
 
 class AgentKey(NamedTuple):
-    """An Ed25519 key that an agent has: its public half, and the comment that ssh-add shows."""
+    """An Ed25519 key that an agent has: its public half, 32 bytes, and the comment that `ssh-add -l` shows."""
 
     public: bytes
     comment: str
@@ -98,11 +98,11 @@ class AgentPrivateKey(Ed25519PrivateKey):
         return Ed25519PublicKey.from_public_bytes(self._public)
 
     def private_bytes_raw(self) -> NoReturn:
-        """An agent gives none away."""
+        """Raises AgentError: an agent does not hand out private keys."""
         raise AgentError("the key lies in ssh-agent, and can't be read")
 
     def private_bytes(self, *args: object, **options: object) -> NoReturn:
-        """An agent gives none away."""
+        """Raises AgentError, as `private_bytes_raw` does."""
         self.private_bytes_raw()
 
     def __copy__(self) -> AgentPrivateKey:

@@ -59,7 +59,7 @@ class Certificate:
     line: str
 
     def remaining(self, now: float) -> float:
-        """Which part of its validity is left, 1 to 0."""
+        """The part of its validity that is left at `now` (seconds since 1970), from 1 to 0."""
         length = max(1, self.not_after - self.not_before)
         return min(1.0, max(0.0, (self.not_after - now) / length))
 
@@ -75,7 +75,10 @@ def issue(
     not_before: int,
     not_after: int,
 ) -> Certificate:
-    """Sign a certificate for that public key. Raises ConfigError for a name that can't be one."""
+    """Sign a certificate for that public key of 32 bytes, valid from `not_before` to `not_after`, seconds since 1970.
+
+    Raises ConfigError for a node id, mesh name or tag that can't be one.
+    """
     check_names(node_id, mesh, tags)
     builder = (
         SSHCertificateBuilder()
@@ -92,7 +95,7 @@ def issue(
 
 
 def read_certificate(data: bytes | str) -> Certificate:
-    """Read a certificate and verify its signature. Raises ConfigError for everything that is none of zmesh."""
+    """Read a certificate, one line of OpenSSH, and verify its signature. Raises ConfigError if it is none of zmesh."""
     line = data.encode(errors="replace") if isinstance(data, str) else data
     if len(line) > MAX_CERTIFICATE:
         raise BadCertificate(f"a certificate of {len(line)} bytes, where {MAX_CERTIFICATE} are allowed")

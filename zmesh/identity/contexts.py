@@ -32,7 +32,7 @@ def user_folder(environment: Mapping[str, str] | None = None) -> Path:
 
 
 def named_folder(environment: Mapping[str, str] | None = None) -> Path | None:
-    """The folder that ZMESH_STATE or systemd's STATE_DIRECTORY names."""
+    """The folder that ZMESH_STATE or systemd's STATE_DIRECTORY names; None if neither is set."""
     environment = os.environ if environment is None else environment
     if named := environment.get("ZMESH_STATE"):
         return Path(named).expanduser()
@@ -72,7 +72,7 @@ class Contexts:
         return name if _NAME.match(name) and (self.folder / name / PROFILE).is_file() else None
 
     def current_folder(self) -> Path | None:
-        """The folder of the current context."""
+        """The folder of the current context; None if there is none."""
         name = self.current
         return None if name is None else self.folder / name
 

@@ -109,7 +109,7 @@ class KeyCredentials:
         return Certified(certified.identity, certified.digest, data, grant.key, until, Granted(grant, home_certificate))
 
     def check(self, certified: Certified, node: NodeId, wall: float, their_wall: float | None = None) -> None:
-        """Raise Disbelieved unless the certificate, or the grant, is to be believed of that node at the time `wall`."""
+        """Raise Disbelieved unless the certificate, or the grant, is that of the node and valid at the time `wall`."""
         details, here = certified.details, self._own.identity.id
         try:
             if isinstance(details, Granted):
@@ -177,7 +177,10 @@ class NodeCredentials(KeyCredentials):
         return self._session(private, theirs, here, there, counter, highest)
 
     def grant(self, leaf: NodeId, key: bytes, wall: float) -> bytes:
-        """What a leaf of this node that has this Ed25519 key needs to seal for itself: a grant, and whom to trust."""
+        """A grant for a leaf of this node with this Ed25519 key, and the authorities to trust, as bytes.
+
+        `wall`: the time, in seconds since 1970.
+        """
         self._serial = max(self._serial + 1, int(1000 * wall))
         grant = Grant.sign(self.key, self.mesh, self.certificate.node_id, leaf, key, wall, self._serial)
         return given(grant, self._own.data, self.mesh, self.trust.authorities)
@@ -206,7 +209,7 @@ class NodeCredentials(KeyCredentials):
         return [*reversed(chain), *(each for each in others if each not in chain)]
 
     def learn(self, statement: bytes) -> str:
-        """Believe a statement from another node; what it says, or "" if that is no news. Raises Disbelieved."""
+        """Accept a statement from another node; its text for a report, or "" if it is no news. Raises Disbelieved."""
         kind, data, trust = statement[:1], statement[1:], self.trust
         try:
             if kind == _REVOCATION:

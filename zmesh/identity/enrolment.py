@@ -52,7 +52,10 @@ def renew_request(certificate: Certificate, key: IdentityKey) -> dict[str, objec
 
 
 def answer(issuer: Issuer, request: object, now: float) -> dict[str, object]:
-    """The answer to either request. Raises TrustError for one that is not believed, and ConfigError."""
+    """The answer to either request, at `now` (seconds since 1970).
+
+    Raises TrustError for a request that is malformed or not believed, and ConfigError as `Issuer.issue` does.
+    """
     fields: Mapping[str, Any] = request if isinstance(request, Mapping) else {}
     try:
         issued = _renewed(issuer, fields, now) if "certificate" in fields else _enrolled(issuer, fields, now)
@@ -90,7 +93,7 @@ def _renewed(issuer: Issuer, fields: Mapping[str, Any], now: float) -> Certifica
 
 
 def read_answer(fields: object, key: IdentityKey, node_id: str, mesh: str, pinned: bytes, now: float) -> Answer:
-    """The answer at the node that has asked; `pinned` is the SHA-256 of an authority that it knows.
+    """The answer at the node that has asked; `pinned` is the SHA-256 of the authority's key, as its ticket has it.
 
     Raises TrustError for a refusal, for a malformed answer, and for a certificate that is not believed.
     """
@@ -166,7 +169,7 @@ def trust_fields(trust: TrustStore) -> dict[str, object]:
 
 
 def read_trust_fields(fields: Mapping[str, Any], mesh: str, pinned: bytes) -> TrustStore | None:
-    """A trust store that begins with the pinned authority; None if that is not among them. Raises what is malformed."""
+    """A trust store that begins with the pinned authority; None if that is not among them. Raises as `take_trust`."""
     first = next((each for each in read_authorities(fields["authorities"]) if _pin(each) == pinned), None)
     if first is None:
         return None
@@ -178,7 +181,7 @@ def read_trust_fields(fields: Mapping[str, Any], mesh: str, pinned: bytes) -> Tr
 def take_trust(trust: TrustStore, fields: Mapping[str, Any]) -> bool:
     """Take in endorsements and revocations that authorities of this store have signed; True if any was news.
 
-    Raises what is malformed, as TrustError, ValueError, TypeError or KeyError.
+    Raises TrustError, ValueError, TypeError or KeyError for malformed fields.
     """
     endorsements = [Endorsement.decode(base64.b64decode(each)) for each in fields.get("endorsements", ())]
     revocations = [Revocation.decode(base64.b64decode(each)) for each in fields.get("revocations", ())]

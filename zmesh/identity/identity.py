@@ -43,7 +43,8 @@ POLICY = "policy.toml"
 FILES = (KEY, CERTIFICATE, CURVE, TRUST, POLICY, PROFILE)
 
 _POLICY = b"""# Who may call which directives of this node: patterns to node ids, "tag:NAME", or "*" for every member.
-# Without a rule any member may call a directive, except those that take over the machine (exec:*, file:*, tcp:*).
+# Without a rule any member may call a directive, except those that take over the machine (exec, file, job, job-admin
+# and tcp) and zmesh:settings.
 # zmesh reload (or SIGHUP) makes a running node read this file again.
 [allow]
 # "exec:*" = ["ops", "tag:admin"]
@@ -76,8 +77,8 @@ class CurveKeys(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """What is no secret: the mesh, the node id, where the node listens (`listen`), how others reach it there (`urls`),
-    and whom it dials (`peers`).
+    """The public part of an identity: the mesh, the node id, and three lists of URLs: those to listen on (`listen`),
+    those that others dial (`urls`), and those to dial (`peers`).
     """
 
     mesh: str
@@ -103,7 +104,10 @@ class Profile(NamedTuple):
 
 
 class Identity:
-    """One node's keys, certificate, trust and permissions. `state` is where they lie; None: in memory only."""
+    """One node's keys, certificate, trust and permissions. `state` is their folder; None: in memory only.
+
+    Raises ConfigError if the certificate is not for this key, node id and mesh.
+    """
 
     def __init__(
         self,
@@ -152,25 +156,25 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        """That of the node's key."""
+        """The fingerprint of the node's key, as `ssh-keygen -l` shows it."""
         return fingerprint(self.key.public)
 
     @property
     def renews_at(self) -> float:
-        """When the certificate is to be renewed: after two thirds of its validity, give or take a twentieth that
-        depends on the key, so that a fleet that was set up on one day does not ask at once.
+        """When to renew the certificate, in seconds since 1970: after two thirds of its validity, give or take a
+        twentieth that depends on the key, so that the nodes of a fleet that was set up on one day spread out.
         """
         certificate = self.certificate
         jitter = int.from_bytes(hashlib.sha256(certificate.public).digest()[:2]) / 65536 - 0.5
         return certificate.not_before + (2 / 3 + jitter / 10) * (certificate.not_after - certificate.not_before)
 
     def dial_urls(self) -> tuple[str, ...]:
-        """Where a command with this identity dials the mesh: at the peers, or at the own node of a hub."""
+        """The URLs at which a command with this identity dials the mesh: the peers, or the hub's own ones."""
         own = tuple(with_key(url, self.curve.public) for url in self.profile.urls)
         return self.profile.peers or own
 
     def keyed(self, url: str) -> str:
-        """A URL to dial with the key of who listens there, if it has none and that is known."""
+        """A URL to dial, with the CURVE key of the listener there if it has none and that is known."""
         if not url.startswith(("tcp://", "rnps://")) or key_of(url) is not None:
             return url
         address = url.partition("://")[2].partition("?")[0]
@@ -184,7 +188,7 @@ class Identity:
         return (*self.profile.urls, *self.profile.listen)
 
     def credentials(self) -> NodeCredentials:
-        """Those of one incarnation of the node, for its engine."""
+        """The credentials of one incarnation of the node, for its engine."""
         return NodeCredentials(self.key, self.certificate, self.trust, os.urandom, prefers_chacha20=is_slow_at_aes())
 
     # -- folders -------------------------------------------------------------------------------------------------
@@ -240,9 +244,9 @@ class Identity:
         return self.load(self.state) if self.state is not None else None
 
     def reload(self, read: Self | None = None) -> None:
-        """Take the certificate, the trust and the permissions anew, as they were `read` just now, or are now.
+        """Take over certificate, trust, permissions and profile from what `read` has returned; None: read them now.
 
-        Raises ConfigError, and then keeps what it had.
+        Raises ConfigError, also if the folder holds another identity now, and then keeps what it had.
         """
         read = self.read() if read is None else read
         if read is None:
@@ -258,7 +262,7 @@ class Identity:
         )
 
     def renewed(self, certificate: Certificate) -> None:
-        """Write a newer certificate for the same key, and take it then. Raises StateError."""
+        """Write a newer certificate for the same key, and use it. Raises ConfigError if it is for another key."""
         self._check(certificate)
         if self.state is not None:
             self.state.write(CERTIFICATE, certificate.line.encode() + b"\n")
@@ -289,12 +293,12 @@ class Identity:
         return save
 
     def merge(self, other: TrustStore | None) -> None:
-        """Trust what is trusted there, too, and believe its revocations."""
+        """Add the authorities, endorsements and revocations of another trust store."""
         if other is not None:
             _merge(self.trust, other)
 
     def save_profile(self, profile: Profile) -> None:
-        """Write where it listens and whom it dials. Raises StateError."""
+        """Write the profile. Raises StateError."""
         self.profile = profile
         if self.state is not None:
             self.state.write(PROFILE, profile.encode())
@@ -308,7 +312,7 @@ def _merge(trust: TrustStore, other: TrustStore) -> None:
 
 
 def read_policy(state: State) -> Policy:
-    """The permissions of a node; without a file none. Raises ConfigError."""
+    """The permissions in policy.toml; without that file none. Raises ConfigError."""
     data = state.read(POLICY)
     if data is None:
         return Policy()
@@ -361,7 +365,7 @@ def authority_fields(authority: Authority) -> dict[str, object]:
 
 
 def read_authorities(fields: Iterable[Any]) -> list[Authority]:
-    """Authorities from JSON values. Raises KeyError, TypeError, ValueError."""
+    """Authorities from JSON values. Raises KeyError, TypeError, ValueError, and ConfigError for a malformed key."""
     return [
         Authority(public_from_openssh(each["key"]), whole(each["not_before"]), whole(each["not_after"]))
         for each in fields

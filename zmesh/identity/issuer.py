@@ -113,7 +113,10 @@ class Issuer:
     def issue(
         self, public: bytes, node_id: str, tags: tuple[str, ...], now: float, validity: float = VALIDITY
     ) -> Certificate:
-        """Sign a certificate for that key, valid from an hour ago on, and note it. Raises ConfigError."""
+        """Sign a certificate for that key, valid from an hour ago on for `validity` seconds from `now`, and note it.
+
+        Raises ConfigError for a name that can't be one, and StateError for an authority that has expired.
+        """
         check_names(node_id, self.trust.mesh, tags)
         authority = next((each for each in self.trust.authorities if each.public == self.public), None)
         if authority is None or now >= authority.not_after:
@@ -192,7 +195,7 @@ class Issuer:
     def begin_rotation(self, now: float, passphrase: str | None = None, agent_key: bytes | None = None) -> Endorsement:
         """Make the next authority, endorsed by the present one; or (`agent_key`) take that key of ssh-agent.
 
-        Raises StateError if that was done, and AgentError.
+        Raises StateError if there is a next one already, and AgentError.
         """
         if self.next_key is not None:
             raise StateError("the next authority is there already")
@@ -217,7 +220,7 @@ class Issuer:
 
 
 def new_authority(public: bytes, now: float) -> Authority:
-    """An authority that is valid from an hour ago on, for ten years."""
+    """An authority that is valid from an hour before `now` (seconds since 1970) on, for ten years after it."""
     return Authority(public, int(now) - EARLY, int(now) + AUTHORITY_VALIDITY)
 
 

@@ -95,7 +95,7 @@ def public_to_openssh(public: bytes, comment: str = "") -> str:
 
 
 def public_from_openssh(line: str | bytes) -> bytes:
-    """The public key of a line of OpenSSH. Raises ConfigError."""
+    """The Ed25519 public key, 32 bytes, of a line of OpenSSH. Raises ConfigError."""
     try:
         key = load_ssh_public_key(line.encode() if isinstance(line, str) else line)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -15,17 +15,18 @@ from typing import NamedTuple
 from zmesh.errors import ConfigError
 
 DANGEROUS = frozenset({"exec", "file", "job", "job-admin", "tcp"})
+"""Namespaces whose directives are off until they are allowed."""
 GUARDED = frozenset({"zmesh:settings"})
 """Directives of other namespaces that are off until they are allowed."""
 BY_GRANT = frozenset({"file:granted"})
-"""Directives of those namespaces that any member may call, as they ask for a token that they have given out."""
+"""Directives of DANGEROUS namespaces that any member may call, as they require a token that they have given out."""
 EVERYONE = "*"
 ENROL = "zmesh:enrol"
 """The directive that redeems a ticket."""
 RENEW = "zmesh:renew"
 """The directive that renews a certificate."""
 FOR_NEWCOMERS = frozenset({ENROL, RENEW})
-"""What a node may call that is let in without a certificate which is believed, and no more."""
+"""The only directives that a node without a valid certificate may call."""
 MAX_RULES = 1024
 MAX_SUBJECTS = 4096
 _PATTERN = re.compile(r"\*\Z|[^\s:*]+:(\*|[^\s*]+)\Z")

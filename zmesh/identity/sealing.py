@@ -68,7 +68,7 @@ class ExchangeKey:
 
 
 def cipher_of(*keys: bytes) -> Cipher:
-    """The AEAD of a session of these public keys."""
+    """The AEAD of a session of these public keys: ChaCha20-Poly1305 if one of them prefers it, else AES-256-GCM."""
     return ChaCha20Poly1305 if any(key[KEY_BYTES:] for key in keys) else AESGCM
 
 
@@ -87,7 +87,7 @@ def _words(id: str, incarnation: int) -> tuple[bytes, bytes]:
 
 
 class Session:
-    """What one node seals for another, and opens of what that one has sealed.
+    """Seals packets of one node for another, and opens those that the other has sealed.
 
     `head` is what stands before each sealed head but for the counter: the ids of both keys. `counter` and `highest`:
     how many packets these keys have sealed before at this node, and what the highest counter was that has come.
@@ -113,7 +113,10 @@ class Session:
         """A bit for each counter from the highest on downwards that was taken."""
 
     def seal(self, route: bytes, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """The head and the body, sealed; `route` is authenticated beside them. Raises OverflowError."""
+        """The head and the body, sealed; `route` is authenticated beside them.
+
+        Raises OverflowError after LAST_COUNTER packets.
+        """
         if self.counter >= LAST_COUNTER:
             raise OverflowError("this key has sealed all that it may")
         self.counter = count = self.counter + 1
@@ -125,7 +128,9 @@ class Session:
         return self._prefix + counter + seal(_HEAD + counter, head, route), sealed
 
     def open(self, route: bytes, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """What was sealed. Raises Unsealable; a packet that is refused changes nothing here."""
+        """The head and the body that were sealed. Raises Unsealable for one that is forged or replayed; it changes
+        nothing.
+        """
         counter = head[_PREFIX_BYTES:_CIPHERTEXT_AT]
         if len(head) < _CIPHERTEXT_AT + TAG_BYTES or head[:_PREFIX_BYTES] != self._theirs:
             raise Unsealable("forged")

@@ -18,6 +18,7 @@ FOLDER_MODE = 0o700
 SECRET_MODE = 0o600
 PUBLIC_MODE = 0o644
 MAX_FILE = 16 * 1024 * 1024
+"""Bytes that a file may have."""
 PROFILE = "mesh.json"
 """The file that is written last: a folder that has it holds an identity."""
 LOCK = ".lock"
@@ -40,7 +41,7 @@ class State:
         return self._path(name).exists()
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None if it is not there. Raises StateError, also for a secret that others may read."""
+        """A file's content; None if it is not there. Raises StateError."""
         path = self._path(name)
         try:
             with open(path, "rb") as file:
@@ -57,7 +58,7 @@ class State:
         return data
 
     def read_secret(self, name: str) -> bytes | None:
-        """As `read`, of a file that only its user may read (as ssh asks of its keys)."""
+        """As `read`, of a secret. Raises StateError if others may read the file (mode & 077), as ssh does."""
         data = self.read(name)
         if data is not None:
             path = self._path(name)
@@ -67,7 +68,7 @@ class State:
         return data
 
     def write(self, name: str, data: bytes, *, secret: bool = False) -> None:
-        """Put a file in place of the former one, or leave that as it is. Raises StateError."""
+        """Replace a file as a whole (rename(2)), of mode 0600 if it is `secret`; or leave it, and raise StateError."""
         path = self._path(name)
         try:
             self._make(path.parent)
@@ -118,7 +119,7 @@ class State:
     def locked(self) -> Iterator[None]:
         """Keep other processes from changing what is read and written in this block (flock(2)).
 
-        Waits for LOCKED_WITHIN seconds for one that does so itself. Raises StateError.
+        Blocks for LOCKED_WITHIN seconds at most while another holds the lock. Raises StateError.
         """
         import fcntl
 

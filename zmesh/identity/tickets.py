@@ -105,7 +105,7 @@ def hash_of(token: bytes) -> bytes:
 
 
 def with_key(url: str, curve: bytes) -> str:
-    """A URL to dial with the CURVE key of who listens there, in place of one that it may have."""
+    """A URL to dial with that CURVE key of the listener (32 bytes), in place of the one that it may have."""
     base, _, query = url.partition("?")
     rest = [each for each in query.split("&") if each and not each.startswith("key=")]
     key = base64.urlsafe_b64encode(curve).decode().rstrip("=")
@@ -120,7 +120,7 @@ def without_key(url: str) -> str:
 
 
 def key_from_text(text: str) -> bytes:
-    """The CURVE key that stands in a URL. Raises BadTicket."""
+    """The CURVE key, 32 bytes, that stands in a URL. Raises BadTicket."""
     try:
         key = base64.b64decode(text + "=", altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -131,7 +131,7 @@ def key_from_text(text: str) -> bytes:
 
 
 def new_token() -> bytes:
-    """A random token."""
+    """A random token of 16 bytes."""
     return os.urandom(TOKEN_BYTES)
 
 

@@ -1,7 +1,7 @@
 """Which certificates are believed: those of the mesh's authorities, in their time, and not revoked.
 
 Two authorities may be trusted at once, so that one can take over from the other. A revocation names a node id or a
-key's fingerprint; it is signed by an authority, reaches all nodes, and is kept until what it revokes has expired.
+key's fingerprint; it is signed by an authority, reaches all nodes, and is kept until the time that it names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ _ENDORSES = b"zmesh authority 1\0"
 
 
 class TrustError(NotTrusted):
-    """A certificate that is not believed. `reason` is one of REASONS; the text has the node, the key and the remedy."""
+    """A certificate, a token or a statement that is not believed.
+
+    `reason` is one of REASONS, or what the hub gave as reason of a refusal; the text has the node, the key and the
+    remedy.
+    """
 
     def __init__(self, reason: str, text: str, *, node: str | None = None) -> None:
         super().__init__(text, node=node)
@@ -49,13 +53,13 @@ class Authority(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """As `ssh-keygen -l` shows it."""
+        """The fingerprint of the key, as `ssh-keygen -l` shows it."""
         return fingerprint(self.public)
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """What is believed no more: a node id, or a key by its fingerprint. `at` and `until` in seconds since 1970."""
+    """The revocation of a node id, or of a key by its fingerprint; `at` and `until` in seconds since 1970."""
 
     subject: str
     at: int
@@ -150,23 +154,23 @@ class TrustStore:
 
     @property
     def authorities(self) -> tuple[Authority, ...]:
-        """Those that are trusted, as they were given."""
+        """The authorities that are trusted, those that were given first."""
         return tuple(self._authorities.values())
 
     @property
     def revocations(self) -> tuple[Revocation, ...]:
-        """All that are in force."""
+        """All that were taken in and have not expired."""
         return tuple(self._revoked.values())
 
     @property
     def endorsements(self) -> tuple[Endorsement, ...]:
-        """Those of one authority by another."""
+        """The endorsements that were taken in."""
         return tuple(self._endorsements.values())
 
     def endorse(self, endorsement: Endorsement) -> bool:
-        """Trust one more authority, which one that is trusted already vouches for; True if it is news.
+        """Trust one more authority, which one that is trusted already endorses; True if the endorsement is news.
 
-        One for an authority that is trusted already is kept for those who know the other one only.
+        One for an authority that is trusted already is kept for nodes that know only the other one.
         """
         new, by = endorsement.authority, endorsement.by
         if by not in self._authorities or self.is_revoked(by) or (new.public, by) in self._endorsements:
@@ -190,7 +194,7 @@ class TrustStore:
             raise TrustError("authority", text)
 
     def revoke(self, revocation: Revocation) -> bool:
-        """Take in a revocation; True if it is news. One by a key that is no authority here is not believed."""
+        """Take in a revocation; True if it is news. False also if its key is no authority here, or there is no room."""
         known = self._revoked.get(revocation.subject)
         if known is not None and (known.until, known.signature) >= (revocation.until, revocation.signature):
             return False  # before its signature is verified, which takes a tenth of a millisecond
@@ -202,7 +206,7 @@ class TrustStore:
         return True
 
     def expire(self, now: float) -> None:
-        """Forget the revocations of what has expired by itself."""
+        """Forget the revocations whose `until` is not after `now` (seconds since 1970)."""
         self._revoked = {subject: each for subject, each in self._revoked.items() if each.until > now}
 
     def check(

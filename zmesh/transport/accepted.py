@@ -42,13 +42,17 @@ MAX_UNPROVEN = 1024
 MAX_UNPROVEN_OF_ADDRESS = 512
 """Of them those from one address (IPv6: one network of 64 bits); the oldest is ended for one more."""
 MAX_UNPROVEN_BYTES = 4 * 1024 * 1024
+"""Bytes that may come over an unproven connection."""
 GREET_WITHIN = 100
+"""Sweeps that a connection may be without a first message."""
 HUNG_UP_WITHIN = 10
+"""Sweeps after which a connection that was hung up is shut down, if its other end has not closed it."""
 HELD_FOR = 100
 """Sweeps after which a connection that has ended without a handshake is reported; a dialler greets within them."""
 MAX_HELD = 1024
 """Such connections that are held; the oldest is reported for one more."""
 SWEEP = 0.1
+"""Seconds between two sweeps."""
 SHED = 2
 """Connections that are ended for each that comes while few descriptors are left: more than come."""
 
@@ -165,7 +169,7 @@ class AcceptedConnections:
             self._settle(descriptor)
 
     def hang_up(self, descriptor: int, connection: AcceptedConnection, routing_id: bytes) -> None:
-        """End a connection in a while, when what was sent last has got out and who is honest has ended it himself."""
+        """Shut a connection down after HUNG_UP_WITHIN sweeps: an honest other end has closed it before that."""
         if self._connections.get(descriptor) is connection:
             connection.routing_id = routing_id
             connection.left = HUNG_UP_WITHIN
@@ -179,7 +183,7 @@ class AcceptedConnections:
             self._await(descriptor, connection)
 
     def close(self) -> None:
-        """Give the descriptors back; the connections are libzmq's to close."""
+        """Close the own descriptors; libzmq closes the connections."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -105,7 +105,7 @@ def _parse(url: str) -> Target:
 
 
 def parse_peer(url: str) -> Target:
-    """What `parse_url` does, for a URL to dial; one that stands for any host or port is refused as well."""
+    """Read a URL to dial, as `parse_url` does. Raises AddressError, also for one that stands for any host or port."""
     target = parse_url(url)
     if target.endpoint.startswith("tcp:") and (target.host == "*" or target.port is None):
         raise AddressError(f"can't dial {target.url}: a peer has one host and one port; * and 0 are for listening")

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from zmesh.transport.transport import Transport
 
 CONNECT_WITHIN = 5.0
+"""Seconds for the TCP connection of ZeroMQ."""
 LOOK_AGAIN = 0.05
 NEVER_MS = 24 * 3_600_000
+"""ZMQ_RECONNECT_IVL of a socket that is closed when its connection is over."""
 
 NOT_ZEROMQ = (DialFailure.NOT_ZEROMQ, "what answers there does not speak ZeroMQ")
 _CLOSED = (DialFailure.CLOSED, "the connection was closed while it was being set up")
@@ -55,7 +57,10 @@ class Ended(NamedTuple):
 
 
 class Connection(LinkSocket):
-    """One connection, dialled by ZeroMQ. `ended` is resolved when it is over. Raises ZMQError if it can't begin."""
+    """One connection, dialled by ZeroMQ. `ended` is resolved when it is over.
+
+    Raises ZMQError or OSError if no socket can be made.
+    """
 
     def __init__(
         self,
@@ -120,7 +125,7 @@ class Connection(LinkSocket):
         self._end(Ended(True, None, pause))
 
     def on_established(self, link: LinkId) -> None:
-        """The node has taken the link up."""
+        """The link is up."""
         self._on_established()
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ class _Shared:
         os.register_at_fork(after_in_child=self._in_child)
 
     def acquire(self) -> Context:
+        """The context, made by its first user; give it back with `release`. Raises ZMQError."""
         with self._lock:
             if self._context is None:
                 self._context = Context()
@@ -35,7 +36,7 @@ class _Shared:
             return self._context
 
     async def release(self, can_end: bool = True) -> None:
-        """Give it back. The last one ends it, which takes until all is sent, and the sockets' LINGER at most.
+        """Give it back. The last user terminates it, which takes until all is sent, and LINGER_MS at most.
 
         `can_end` False: a socket is open that can't be closed any more, so that ending it would take for ever.
         """

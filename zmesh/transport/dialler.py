@@ -1,8 +1,8 @@
 """Keeps a connection to one peer: resolves its name, tries its addresses, and begins anew when that fails or is lost.
 
-Each try is a round: the name is resolved anew, and its addresses take their turns (`eyeballs`). The only address of a
-peer is given to ZeroMQ at once; after it has failed, a plain connection goes ahead, which says why. So the other end
-sees one connection for each link, and a plain one before it where there are several addresses or one has failed.
+Each try is a round: the name is resolved anew, and its addresses take their turns (`happy_eyeballs`). The only address
+of a peer is given to ZeroMQ at once; after it has failed, a plain connection goes ahead, which says why. So the other
+end sees one connection for each link, and a plain one before it where there are several addresses or one has failed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REDIAL_FIRST = 0.05
+"""Seconds before the second try; the pause doubles with each, and up to half of it is added at random."""
 REDIAL_ABSENT = 1.0
+"""The longest pause while nothing listens at the address."""
 REDIAL_LAST = 10.0
+"""The longest pause otherwise."""
 REDIAL_NOT_TRUSTED = 5.0
+"""The shortest pause after a failure of NOT_TRUSTED."""
 GREETED_WITHIN = 2.0
 """Seconds for the greeting of a peer that has reset a connection, which may say why."""
 

@@ -27,11 +27,17 @@ if TYPE_CHECKING:
     from zmesh.transport.transport import Transport
 
 HIGH_WATER = 64
+"""Messages that a connection holds in either direction (ZMQ_SNDHWM, ZMQ_RCVHWM)."""
 LINGER_MS = 500
+"""For how long a socket that is closed still sends what it was given (ZMQ_LINGER)."""
 HANDSHAKE_MS = 5_000
+"""After which a connection without a finished ZMTP handshake is closed (ZMQ_HANDSHAKE_IVL)."""
 KEEPALIVE = 10
+"""Seconds of silence before the first TCP keepalive, and between two (ZMQ_TCP_KEEPALIVE_IDLE and _INTVL)."""
 KEEPALIVES = 3
+"""Intervals of KEEPALIVE without an answer after which the kernel ends a connection (ZMQ_TCP_MAXRT)."""
 MAX_FRAME = MAX_BODY + 4096
+"""Bytes of the longest frame; a longer one ends its connection (ZMQ_MAXMSGSIZE)."""
 BATCH = 64
 BATCH_SECONDS = 0.002
 LOOKS = 3
@@ -169,11 +175,11 @@ class LinkSocket(ABC):
         self._socket.close()
 
     def on_established(self, link: LinkId) -> None:  # noqa: B027  # where there is nothing to do
-        """The node has taken a link of this sock up."""
+        """A link of this socket is up."""
 
     @abstractmethod
     def remote_address(self, link: LinkId) -> str:
-        """Where the other end of a link is: the URL that was dialled, or the address of who dialled this sock."""
+        """Where the other end of a link is: the URL that was dialled, or the IP address that it was dialled from."""
 
     def check_soon(self) -> None:
         """Drain at the loop's next turn if there is input, or if a full link may have room again."""
@@ -231,7 +237,7 @@ class LinkSocket(ABC):
                 transport.settle()
 
     def send_from_thread(self, link: LinkId, frames: Frames) -> None:
-        """Send frames from a thread that the gate has let in; none of them where there is no room."""
+        """Send frames from a thread that `gate` has let in; they are dropped where the connection has no room."""
         if link in self.full or self.closed:
             return
         parts = self._parts(link, frames)
@@ -270,11 +276,11 @@ class LinkSocket(ABC):
 
     @abstractmethod
     def _parts(self, link: LinkId, frames: Frames) -> tuple[bytes, ...]:
-        """The frames as the parts of a message for that link; none if it is not this sock's any more."""
+        """The frames as the parts of a message for that link; none if the link is gone."""
 
     @abstractmethod
     def hang_up(self, link: LinkId, pause: float) -> None:
-        """Close a link of this sock."""
+        """Close a link of this socket; a dialled peer is dialled again after `pause` seconds at the earliest."""
 
     def unbind(self) -> asyncio.Future[None] | None:
         """Stop listening, before `close`; the future is resolved once the address is free. None if it is already."""

@@ -55,7 +55,7 @@ STRANGERS = {
 
 
 class Listener(LinkSocket):
-    """A ROUTER. Its connections are identified by the routing ids that libzmq assigns; `keys` encrypt them."""
+    """A ROUTER, bound to the address of `target`; `keys` encrypt its connections. Raises AddressError if that fails."""
 
     def __init__(self, transport: Transport, target: Target, resolver: Resolver, keys: KeyPair | None = None) -> None:
         super().__init__(transport)
@@ -126,7 +126,7 @@ class Listener(LinkSocket):
         return self._keys.public if self._keys is not None else None
 
     def on_established(self, link: LinkId) -> None:
-        """The node has taken a link of this sock up."""
+        """A link of this socket is up."""
         connection = self._connections.get(link)
         if self._accepted is not None and connection is not None:
             self._accepted.prove(self._descriptors[link], connection)
@@ -145,11 +145,11 @@ class Listener(LinkSocket):
             close_in_child(self._listening)  # or the port would be taken for as long as a child runs
 
     def remote_address(self, link: LinkId) -> str:
-        """The IP address of who dialled; the URL that it dialled, where that has no such addresses."""
+        """The IP address that the link was dialled from; over `ipc://` and `inproc://` the URL of this listener."""
         return self._addresses.get(link, self.url)
 
     def send(self, link: LinkId, frames: Frames) -> bool:
-        """Hand frames to ZeroMQ; False if the connection takes no more now."""
+        """Hand frames to ZeroMQ; False if the connection takes no more now. Frames for one that is gone are dropped."""
         id = self._ids.get(link)
         if id is None:
             self.handler.on_frames_lost(link, "link_gone")
@@ -177,7 +177,7 @@ class Listener(LinkSocket):
         return (id, *frames) if id is not None else ()
 
     def hang_up(self, link: LinkId, pause: float) -> None:
-        """Know the connection no more: what it still says is thrown away, and over TCP it is ended in a while."""
+        """Forget the connection: what it still sends is dropped, and over TCP it is shut down after HUNG_UP_WITHIN."""
         descriptor, connection = self._descriptors.get(link, NO_DESCRIPTOR), self._connections.get(link)
         id = self._forget(link)
         if id is not None:

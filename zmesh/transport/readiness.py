@@ -34,7 +34,7 @@ _getsockopt = _find_getsockopt()
 
 
 def events_reader(sock: zmq.Socket[bytes], getsockopt: Callable[..., int] | None = _getsockopt) -> Callable[[], int]:
-    """A function that reads ZMQ_EVENTS of a socket, to be called while that is open only. It raises ZMQError."""
+    """A function that reads ZMQ_EVENTS of a socket, to be called only while that is open. It raises ZMQError."""
     if getsockopt is None:
         return cast("Callable[[], int]", partial(zmq.backend.Socket.get, sock, EVENTS))
     handle, option = ctypes.c_void_p(sock.underlying), ctypes.c_int(EVENTS)

@@ -21,8 +21,11 @@ from zmesh.transport.address import tcp_endpoint
 from zmesh.transport.dial_status import DialError, DialFailure
 
 RESOLVE_WITHIN = 5.0
+"""Seconds that a lookup is waited for."""
 LATE_KEPT = 60.0
+"""Seconds for which an answer that came too late is kept."""
 MAX_LOOKUPS = 64
+"""Names that are looked up at a time; one more fails with DialFailure.RESOURCES."""
 
 
 class Address(NamedTuple):
@@ -115,7 +118,7 @@ class Resolver:
         return self._answer(host, lookup)
 
     def addresses_now(self, host: str) -> list[Address]:
-        """What `addresses` does, while the calling thread waits."""
+        """As `addresses`, but blocks the calling thread. Raises DialError."""
         answered = threading.Event()
         lookup = self._ask(host, answered.set)
         if isinstance(lookup, list):
@@ -130,7 +133,7 @@ class Resolver:
             return sum(lookup.ended is None for lookup in self._lookups.values())
 
     def forget(self) -> None:
-        """Know of no lookup any more: in a forked child, their threads are not there."""
+        """Forget all lookups: in a forked child their threads do not exist."""
         self._lock = threading.Lock()
         self._lookups = {}
 

@@ -94,7 +94,7 @@ class Transport:
             dialler.close()
 
     def zap_domain(self) -> bytes:
-        """The ZAP domain of the encrypted listeners."""
+        """The ZAP domain of the encrypted listeners. Raises ZMQError or RuntimeError if its handler can't start."""
         if self._zap_domain is None:
             self._zap_domain = shared_zap.open(self.context)
         return self._zap_domain
@@ -135,12 +135,12 @@ class Transport:
         return entered
 
     def poll_all(self) -> None:
-        """Look at all sockets for input whose signal another thread may have swallowed."""
+        """Check all sockets for input whose signal another thread may have swallowed."""
         self.touched.update(self.links.values())
         self.settle()
 
     def settle(self) -> None:
-        """To be called after sending: look for input whose signal the sending has swallowed."""
+        """Check the sockets that were sent on for input whose signal the sending has swallowed; call it afterwards."""
         if self.draining or not self.touched:
             return
         touched, self.touched = self.touched, set()
@@ -169,7 +169,7 @@ class Transport:
         return sock is not None and link in sock.full
 
     def on_established(self, link: LinkId) -> None:
-        """The node has taken the link up: should it be lost, it is dialled again soon."""
+        """A link is up: should it be lost, the peer is dialled again soon."""
         sock = self.links.get(link)
         if sock is not None:
             sock.on_established(link)

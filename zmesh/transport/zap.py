@@ -45,7 +45,10 @@ class ZapHandler:
         os.register_at_fork(after_in_child=self._in_child)
 
     def open(self, context: Context) -> bytes:
-        """Open a domain for the listeners of one transport, which is to be closed before the context is given back."""
+        """Open a domain for the listeners of one transport, which is to be closed before the context is given back.
+
+        Raises ZMQError or RuntimeError if the handler can't be started.
+        """
         with self._lock:
             if self._thread is not None and not self._thread.is_alive():
                 self._join()

@@ -1,6 +1,7 @@
-"""What a program may pass to the public calls; each is checked before anything of the call is registered.
+"""Checks of the arguments of public calls, made before anything of the call is registered.
 
-A value of the wrong type raises TypeError, a value out of its limits raises ConfigError, which is a ValueError too.
+All of them raise TypeError for a value of the wrong type, and ConfigError, which is a ValueError too, for one out of
+its limits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from zmesh.core.message import (
 from zmesh.errors import AddressError, ConfigError
 
 MAX_TIMEOUT = 1e9
-"""Seconds that a time-out may have at most, some thirty years; None is for ever."""
+"""Seconds of the longest timeout, some thirty years; None is no limit."""
 
 _CONTENT_TYPE = re.compile(r"[!#$&^_.+\w-]+/[!#$&^_.+\w-]+( *;[ -~]*)?", re.ASCII)
 _HEX = re.compile(r"[0-9a-fA-F]{32}")
@@ -58,7 +59,7 @@ def check_node(node: object) -> None:
 
 
 def check_limit(limit: object) -> None:
-    """Accept how many nodes may be asked at a time."""
+    """Accept a number of nodes that may be asked at a time, 1 or more."""
     if not isinstance(limit, int) or isinstance(limit, bool):
         raise TypeError(f"limit is how many nodes are asked at a time, an int, not {shown(limit)}")
     if limit < 1:
@@ -93,7 +94,7 @@ def check_content_type(content_type: object) -> None:
 
 
 def check_metadata(metadata: object) -> Mapping[str, str]:
-    """A copy of what maps text to text and is within the limits of the wire; empty for None."""
+    """A copy of a mapping of text to text within the limits of the wire (`message.MAX_METADATA`); empty for None."""
     if metadata is None:
         return {}
     if not isinstance(metadata, Mapping):
@@ -118,7 +119,7 @@ def check_metadata(metadata: object) -> Mapping[str, str]:
 
 
 def check_url(url: object) -> None:
-    """Accept text without blanks and control characters; what it must look like, the transport knows."""
+    """Accept text without blanks and control characters; `zmesh.transport` parses it. Raises AddressError."""
     if not isinstance(url, str):
         raise TypeError(f"an address is a str such as tcp://host:7323, not {shown(url)}")
     if _UNPRINTABLE.search(url):
@@ -126,7 +127,7 @@ def check_url(url: object) -> None:
 
 
 def parse_message_id(text: str | int) -> str | None:
-    """The id as 32 hex digits, from those or from the number that a ping lists; None if it is neither."""
+    """The message id as 32 lower-case hex digits, from these or the number that a ping lists; None if it is neither."""
     word = str(text)
     if isinstance(text, str) and _HEX.fullmatch(word):
         return word.lower()
@@ -147,7 +148,7 @@ def check_message_id(message_id: object) -> str:
 
 
 def is_encodable(text: str) -> bool:
-    """Whether UTF-8 can express it, which lone surrogates keep it from."""
+    """Whether UTF-8 can express the text, which has no lone surrogates then."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -156,7 +157,7 @@ def is_encodable(text: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """The value for an error's text, cut short; of what has a `__repr__` of its own, which may fail, the type only."""
+    """The `repr` of a value for an error's text, cut to 100 characters; its type's name if that is not built in."""
     if value is None or isinstance(value, bool):
         return repr(value)
     if type(value) is int:

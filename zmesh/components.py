@@ -1,4 +1,4 @@
-"""The parts that a node has by its settings: jobs, membership, the inspection of its state, metrics and traces."""
+"""The parts that a node has or not by its settings: jobs, membership, inspection, metrics and traces."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Components:
-    """Those of one node; an ephemeral one has traces at most. Raises ConfigError for settings that can't be used."""
+    """The components of one node; an ephemeral one has traces at most. Raises ConfigError for unusable settings."""
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class Components:
 
     @property
     def metrics_url(self) -> str | None:
-        """Where the metrics are served, if they are."""
+        """The URL at which metrics are served; None if they are not."""
         return self.exporter.url if self.exporter is not None else None
 
     def capabilities(self) -> list[str]:
-        """The directives that they offer beside those that every node has."""
+        """The directives to advertise beside those of plugins and of the program."""
         return self.membership.capabilities() if self.membership is not None else []
 
     def note(self, report: Report) -> None:
@@ -91,12 +91,12 @@ class Components:
             await self.inspection.events.open()
 
     async def open_jobs(self) -> None:
-        """Take over the jobs of the last run, when the directives that they are of have started."""
+        """Take over the jobs of the last run; to be called when the plugins have started."""
         if self._jobs is not None:
             await self._jobs.open()
 
     async def start(self) -> None:
-        """Watch over the certificate and serve metrics, now that the node listens."""
+        """Renew the certificate in time and serve metrics; to be called when the node listens. Raises ConfigError."""
         if self.membership is not None:
             self.membership.start()
         if self.exporter is not None:
@@ -118,7 +118,7 @@ class Components:
             self._jobs.close_now()
 
     async def close(self) -> None:
-        """Serve no metrics and keep no events any more; the loop goes on while threads and files end."""
+        """Close the metrics and the event log, without blocking the loop."""
         if self.exporter is not None:
             await self.exporter.close()
         if self.inspection is not None:

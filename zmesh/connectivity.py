@@ -76,13 +76,13 @@ class Connectivity:
                 undo.callback(self._unbind, url)
 
     def remove_listeners(self, staying: Sequence[str]) -> None:
-        """Stop listening on URLs of the former settings that are none of `staying`; links there are hung up."""
+        """Stop listening on URLs of the former settings that are not in `staying`, and close the links there."""
         for url in [url for url in self._bound if url not in staying]:
             self._hang_up(self._opened.links_at(self._bound[url]), f"it listens on {_plain(url)} no more")
             self._unbind(url)
 
     def change_peers(self, before: Sequence[str], after: Sequence[str]) -> None:
-        """Dial the new peers, and hang up on those that are none any more."""
+        """Dial the peers that were added, and close the links to those that were removed."""
         transport = self._opened
         for url in dict.fromkeys(before):
             if url not in after:

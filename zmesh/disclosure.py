@@ -25,7 +25,7 @@ class Setting(NamedTuple):
 def settings_of(config: Config) -> Iterator[Setting]:
     """All settings in the order of Config, each entry of a table by itself, and the permissions of the identity.
 
-    Secrets are hidden: passwords in URLs, and what is called so in the table of a plugin, however deep.
+    Secrets are hidden: passwords in URLs, and settings of plugins whose names are those of secrets, however deep.
     """
     origins = config.origins()
     identity = identity_of(config)

@@ -69,7 +69,7 @@ class Closed(MeshError):
 
 
 class Overloaded(MeshError):
-    """A bound on what may wait is reached; send less, or wait for replies first."""
+    """A limit of queued requests or payloads is reached; send less, or wait for replies first."""
 
     code: ClassVar[str] = "overloaded"
 
@@ -95,7 +95,7 @@ class InvalidPayload(MeshError, ValueError):
 
 
 class ExchangeError(MeshError):
-    """A request ended in something else than success; `node` is its recipient."""
+    """A request did not end in success; `node` is its recipient."""
 
     code: ClassVar[str] = "exchange"
 
@@ -155,8 +155,9 @@ class NodeRestarted(ExchangeError):
 
 
 class CommandFailed(ExchangeError):
-    """A command at another node has failed: `returncode`, minus a signal's number if that killed it, and its output.
+    """A command at another node has failed.
 
+    `returncode` is its exit code, minus a signal's number if that killed it, `stdout` and `stderr` its output as bytes.
     `not_started` is True for one that can't be executed; the code is then that of a shell, 127 or 126.
     """
 

@@ -30,7 +30,7 @@ Main = Callable[[], Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any]
 
 
 class Lifecycle:
-    """Opens, runs and closes one node; `on_end` is called with its task once that is done."""
+    """Opens, runs and closes one node; `on_end` is called with its task when that is done."""
 
     def __init__(
         self, node: Node, loop: asyncio.AbstractEventLoop | None, on_end: Callable[[asyncio.Task[None]], None]
@@ -68,7 +68,7 @@ class Lifecycle:
         return Closed(f"node {node!r} is closed; a Controller is opened once: make another", node=node)
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-        """Make the node's task in this loop, unless there is one."""
+        """The node's task, made in this loop unless there is one already."""
         if self._task is None:
             self._loop = loop
             self._ready = loop.create_future()

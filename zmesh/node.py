@@ -46,20 +46,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RELOAD = "zmesh:reload"
-"""The directive with which commands of this machine have a node read its settings anew."""
+"""The directive by which commands on this machine have a node read its settings anew."""
 
 PLUGINS_START_WITHIN = 30.0
-"""Seconds that each plugin may take to start; the node listens when all have."""
+"""Seconds that each plugin may take to start; the node listens when all have started or failed."""
 
 HANDLERS_END_WITHIN = 1.0
 """Seconds that closing waits for handlers that are still at work, and for payloads that are being read."""
 
 
 class Node:
-    """One member of the mesh. Use it through a Controller, or `run` in a task of yours.
+    """One member of the mesh. Use it through a Controller, or `run` it in a task.
 
-    `limits`: what others may have it keep and spend; None: the usual ones, and room for what `config` admits.
-    `enrolling`: a leaf without identity that asks for a certificate.
+    `limits`: the resource limits of its engine; None: the defaults, raised for what `config` admits. `enrolling`: a
+    leaf without identity that requests a certificate. Raises ConfigError for settings that can't be used.
     """
 
     def __init__(
@@ -176,14 +176,14 @@ class Node:
                 nodes_in_loop[self.loop] -= 1
 
     def stop(self) -> None:
-        """Let `run` come to its end."""
+        """Have `run` close everything and return."""
         self.admission.shut = True
         self.directives.hurry()
         if self._stop is not None:
             self._stop.set()
 
     def abort(self, *, loop_ends: bool = False) -> None:
-        """Let `run` come to its end at once: no handler is called, and nothing is waited for.
+        """Have `run` return at once: no handler is called, and nothing is waited for.
 
         Tasks that wait for replies get Cancelled, unless their loop ends too and is about to cancel them.
         """
@@ -229,7 +229,7 @@ class Node:
         self.driver.perform(self.engine.describe(offered, time.monotonic(), tuple(self.config.tags), __version__))
 
     def newcomer(self, config: Config) -> Node:
-        """A node that asks for a certificate, where that of this one has expired."""
+        """A node that requests a certificate, where that of this one has expired."""
         return Node(config, enrolling=True)
 
     def check(self) -> None:
@@ -249,7 +249,7 @@ class Node:
         return self._change(*self._read(config))
 
     async def reload_in_thread(self, config: Config | None = None) -> Reloaded:
-        """As `reload`, but a thread reads the files; one after the other where several are asked for."""
+        """As `reload`, but a thread reads the files; concurrent calls take turns. Raises ConfigError and Closed."""
         self.admission.check_open()
         async with self._reloading:
             threads = ThreadPool(1, "zmesh-reload")
@@ -402,7 +402,7 @@ class Node:
 
     @property
     def metrics_url(self) -> str | None:
-        """Where the metrics of this node are served, if they are."""
+        """The URL at which the metrics of this node are served; None if they are not."""
         return self.components.metrics_url
 
     @property
@@ -411,7 +411,7 @@ class Node:
         return self._transport
 
     def stats(self) -> Stats:
-        """Counts of this moment."""
+        """The counters and gauges of the node at this moment."""
         from zmesh.observe import stats_of
 
         return stats_of(self.engine, len(self.requests), len(self.serving), self.telemetry.counts)
@@ -427,8 +427,8 @@ class Node:
     async def reachable(self, node: str, timeout: float | None = None) -> None:
         """Wait until there is a route to `node`; on an ephemeral node, until `node` answers a ping.
 
-        Raises Unreachable after `timeout` seconds, with the nodes that can be reached, and Closed if this node is, or
-        is not open yet.
+        Raises Unreachable after `timeout` seconds (None: no limit), with the nodes that can be reached, and Closed if
+        this node is closed, or not open yet.
         """
         check_node(node)
         check_timeout(timeout)
@@ -446,7 +446,7 @@ class Node:
             self.advertise()
 
     def unregister(self, name: str) -> None:
-        """Offer a directive no more that was registered. Harmless if it was not, or if the node is closed."""
+        """Remove a directive that was registered. Harmless if it was not, or if the node is closed."""
         self.directives.unregister(name)
         if self._transport is not None and not self.closed:
             self.advertise()

@@ -7,7 +7,7 @@ Message           what a response handler takes, with `header` and `payload`
 plugin_export, BYTES_PAYLOAD, BUFFER_PAYLOAD, FILE_PAYLOAD
                   marks for the functions of a plugin
 
-`import zmesh as receptor` does as well: zmesh has these names too, and all errors. New programs use `request` and
+`import zmesh as receptor` works as well: zmesh has these names too, and all errors. New programs use `request` and
 `stream` of the Controller instead of `send` and `recv`.
 """
 

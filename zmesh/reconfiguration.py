@@ -1,4 +1,4 @@
-"""Takes other settings into a node while it runs: all of them, or none.
+"""Changes the settings of a node while it runs: all of them, or none.
 
 Peers, listeners, tags, permissions and limits change at once; a link whose URL is in both settings is not touched.
 The others take effect when the node starts anew, and `Reloaded` names them.
@@ -83,9 +83,9 @@ def _check_observers(config: Config) -> None:
 def reconfigure(
     parts: Parts, before: Config, config: Config, state: StateRead | None = None
 ) -> tuple[Config, Reloaded]:
-    """Change the settings of a node; those that it has then. Raises ConfigError, and then has changed nothing.
+    """Change the settings of a node; returns those that hold from now on, and what has changed.
 
-    `state`: what was read of its identity just now.
+    `state`: what was read of its identity just now. Raises ConfigError, and then has changed nothing.
     """
     check(config, parts.directives, parts.connectivity)
     with ExitStack() as unless_reloaded:

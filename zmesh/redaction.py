@@ -1,6 +1,6 @@
-"""Secrets in texts, hidden: passwords in URLs, tickets, private keys, and what is assigned to a name such as `token`.
+"""Hides secrets in texts: passwords in URLs, tickets, private keys, and what is assigned to a name such as `token`.
 
-What is shown of a node has none of these on purpose; this is for texts that came from elsewhere, such as errors.
+What zmesh itself shows of a node has no secrets; this is for texts that came from elsewhere, such as errors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 HIDDEN = "***"
 SECRET_NAME = re.compile(r"pass|secret|token|credential|private|api_?key|(\b|_)key(\b|_)", re.IGNORECASE)
-"""The name of a setting whose value is hidden."""
+"""Matches the name of a setting whose value is hidden."""
 MAX_DEPTH = 32
 _PATTERNS = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),

@@ -1,8 +1,8 @@
 """Traces of requests by OpenTelemetry: a span at the client, and one at the server whose parent it is.
 
 The context travels in the metadata of the request, as `traceparent` and `tracestate` (W3C Trace Context). Attributes
-are those of the semantic conventions for messaging. Only opentelemetry-api is needed; what becomes of spans is decided
-by the SDK that the program has set up, and without one nothing does.
+are those of the semantic conventions for messaging. Only opentelemetry-api is needed; spans go to the SDK that the
+program has set up, and are dropped without one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Payloads that are collected while they arrive: in memory while they are small, in temporary files when large.
 
-Files are written in threads of the node's, so that a slow disk holds up neither heartbeats nor other frames. The room
-of what is written so is given back to the sender when it has got there, which slows the sender to the disk's pace.
+Files are written in threads of the node's, so that a slow disk holds up neither heartbeats nor other frames. The credit
+of what is written is released when it is in the file, which slows the sender to the disk's pace.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zmesh.payloads.spool import Spool, memory
 from zmesh.runtime import ThreadPool
 
 DISK_THREADS = 2
-"""ThreadPool of a node that write."""
+"""Threads of a node that write payloads to temporary files."""
 
 SPOOL_AFTER = 8 * 1024 * 1024
 """Bytes of one arriving payload that are kept in memory; a longer one goes to a temporary file."""
@@ -31,8 +31,8 @@ class BufferedPayload(Payload):
     It moves to a temporary file when it outgrows 8 MiB, or at once while all arriving payloads of the process hold
     more than 64 MiB. The writer's side (`feed`, `finish`, `fail`) belongs to the loop's thread.
 
-    With `disk` the file is written in those threads: `written` is called with the number of bytes that have got there,
-    and `failed` with the error if one could not; both on the loop. Without, `feed` and `finish` write.
+    With `disk` the file is written in those threads: `written` is called with each number of bytes that were written,
+    and `failed` with the error of a write that failed; both on the loop. Without, `feed` and `finish` write.
 
     `admit` is called with the size of what is to lie in a file, before anything is written; the payload ends with the
     Overloaded that it raises.
@@ -124,7 +124,7 @@ class BufferedPayload(Payload):
         return len(chunk)
 
     def finish(self, done: Callable[[], None] | None = None) -> None:
-        """All chunks have come: from now on it can be read, or from when `done` is called, which may be at once."""
+        """Mark the payload complete; it can be read from when `done` is called, which may be at once."""
         if self._parts is None:
             return
         if self._writing:
@@ -138,13 +138,13 @@ class BufferedPayload(Payload):
             done()
 
     def fail(self, error: BaseException) -> None:
-        """The rest will not come: drop what there is; reading raises `error` from now on."""
+        """End the payload with an error, and drop its content; reading raises `error` from now on."""
         if self._parts is not None:
             self._error = error
             self.close()
 
     def close(self) -> None:
-        """Drop the content and delete its temporary file; what still arrives is thrown away."""
+        """Drop the content and delete its temporary file; later chunks are dropped."""
         self._parts = self._done = None
         self._release()
         self._report_written()

@@ -10,7 +10,7 @@ from zmesh.payloads.source import Source
 from zmesh.runtime import Driver, Tasks
 
 READ_BYTES = 1024 * 1024
-"""Bytes that are read of a source at a time, at most; as many as the largest chunk has."""
+"""Most bytes that are read from a source at a time; as many as the largest chunk has (`wire.MAX_BODY`)."""
 
 
 class StreamFeeder:

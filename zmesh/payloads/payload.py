@@ -177,7 +177,7 @@ class Payload:
         return self._content_type or BYTES
 
     def describe(self, content_type: str, metadata: Mapping[str, str]) -> Self:
-        """Set what the header of its message says; itself."""
+        """Set the content type and metadata of its message's header; returns the payload itself."""
         self._content_type = content_type
         self.metadata = metadata
         return self
@@ -190,7 +190,10 @@ class Payload:
         return value_of(self.readall(), self._content_type)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to `offset` bytes from the start (or the position, or the end, as `whence` says); the new position."""
+        """Move to `offset` bytes from the start (or the position, or the end, as `whence` says); the new position.
+
+        Raises ValueError for a position before the start.
+        """
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self)}.get(whence)
         if start is None or start + offset < 0:
             raise ValueError(f"can't seek to {offset} from {whence}")
@@ -202,12 +205,15 @@ class Payload:
         return self._position
 
     def readable(self) -> bool:
-        """True: that is what a payload is for."""
+        """True (io.IOBase)."""
         return True
 
     @property
     def name(self) -> str:
-        """The path of a real file with this content, which is deleted with the payload. May write that file."""
+        """The path of a file with this content, which is deleted with the payload. May write that file.
+
+        Raises OSError if it can't be written.
+        """
         if self._spool is None:
             content = self._read_at(0, len(self))
             self._spool = Spool(self._spool_dir)

@@ -43,7 +43,7 @@ class Source(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what zmesh itself opened, which a file or iterator of the program's is not."""
+        """Close what zmesh itself has opened; files and iterators of the program stay open."""
 
 
 class ChunkSource(Source):
@@ -76,8 +76,8 @@ class ChunkSource(Source):
 def source_of(payload: object) -> bytes | Source:
     """A source for a path, which is opened here and closed with it, or for a file or (async) iterable, which are not.
 
-    The bytes themselves of an object that exports a buffer of them. Raises TypeError for anything else, and OSError if
-    the path can't be opened.
+    An object that exports a buffer of bytes gives these bytes. Raises TypeError for anything else, and OSError if the
+    path can't be opened.
     """
     if isinstance(payload, os.PathLike):
         file = open(payload, "rb", buffering=0)  # closed with the source

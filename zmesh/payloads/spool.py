@@ -54,10 +54,11 @@ def default_folder() -> str:
 
 
 class Spool:
-    """A temporary file that is written once, from start to end, and then read anywhere, in any thread.
+    """A temporary file that is written once, from start to end, and then read at any position, in any thread.
 
     It has no name until `path` is called (Linux, O_TMPFILE), so that until then it is gone with the process, however
-    that ends. It is deleted by `close`, at the latest with this object. Raises OSError where the disk does.
+    that ends. It is deleted by `close`, at the latest with this object. Making, writing, reading and naming it raise
+    OSError if the system does.
     """
 
     __slots__ = ("_closing", "_file", "_folder", "_lock", "_name", "_path", "size")

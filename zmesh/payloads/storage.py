@@ -9,7 +9,7 @@ from zmesh.runtime import ThreadPool
 
 
 class PayloadStorage:
-    """The folder (None: that of the system), the limit in bytes, and the threads of one node."""
+    """The spool folder (None: that of the system), the largest payload in bytes, and the disk threads of one node."""
 
     __slots__ = ("_disk", "folder", "max_bytes")
 
@@ -35,7 +35,7 @@ class PayloadStorage:
         )
 
     def close(self) -> None:
-        """Write no more."""
+        """Let the threads end; nothing is written any more."""
         self._disk.close()
 
     def join(self, timeout: float) -> None:

@@ -15,13 +15,13 @@ from zmesh.runtime import RELEASE_SLOT_AFTER, released_slot
 
 
 class Sink(Protocol):
-    """What takes a payload as it comes, in the place of a reader."""
+    """Takes the chunks of a payload as they arrive, in place of a reader."""
 
     def feed(self, data: bytes) -> int:
-        """Take data; returns how many of its bytes are kept, and reported when they are done with."""
+        """Take data; returns how many of its bytes it keeps, to be reported later to what `divert` has returned."""
 
     def feed_eof(self) -> None:
-        """All of it has come."""
+        """The payload is complete."""
 
 
 class StreamedPayload(PayloadOfPieces):
@@ -30,8 +30,8 @@ class StreamedPayload(PayloadOfPieces):
     `async for chunk in payload` on the loop, and `for chunk in payload` or `read` in another thread, wait for what
     comes and end with it; a read on the loop that would have to wait raises BlockingIOError. It never goes to disk:
     what is unread stays in memory, and `consumed`, called on the loop's thread with a number of bytes, reports what is
-    read or thrown away, every byte once, so that the sender's window bounds them. `closed` is called when the rest is
-    not wanted. To be made on the loop's thread, where the writer's side (`feed`, `finish`, `fail`) belongs.
+    read or dropped, every byte once, so that the sender's window bounds them. `closed` is called when the payload is
+    closed before its end. Both it and its writer's side (`feed`, `finish`, `fail`) belong to the loop's thread.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class StreamedPayload(PayloadOfPieces):
         return self._ended
 
     def feed(self, chunk: bytes) -> int:
-        """Hand the next chunk to the reader; after `finish`, `fail` or `close` it is thrown away.
+        """Hand the next chunk to the reader; after `finish`, `fail` or `close` it is dropped.
 
         Returns how many of its bytes `consumed` will report: all, or those that a sink has kept.
         """
@@ -96,7 +96,7 @@ class StreamedPayload(PayloadOfPieces):
         return len(chunk)
 
     def finish(self) -> None:
-        """All chunks have come; the reader ends after the last one."""
+        """Mark the payload complete; the reader ends after the last chunk."""
         with self._arrived:
             self._ended = True
             self._arrived.notify_all()
@@ -105,7 +105,7 @@ class StreamedPayload(PayloadOfPieces):
             self._sink.feed_eof()
 
     def fail(self, error: BaseException) -> None:
-        """The rest will not come: a reader that waits, and each that reads from now on, gets `error` raised."""
+        """End the payload with an error, which a waiting reader and each later read raises; drop unread chunks."""
         with self._arrived:
             if self._error is not None:
                 return
@@ -117,7 +117,7 @@ class StreamedPayload(PayloadOfPieces):
         self._wake()
 
     def close(self) -> None:
-        """Throw away what is unread and what still arrives; a reader that waits gets ValueError."""
+        """Drop unread and later chunks; a reader that waits gets ValueError."""
         closed, self._closed = self._closed, None
         if closed is not None and not self._ended and self._error is None:
             self._in_loop(closed)

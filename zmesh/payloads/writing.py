@@ -17,10 +17,10 @@ from zmesh.runtime import Driver
 
 
 class OutboundWriter:
-    """Writes one outbound stream. `begin` is called when what goes before, a payload that was given, has been sent.
+    """Writes one outbound stream. `begin` is called once the payload that the request was given has been sent.
 
-    `ended` is set by `end`, `over` when the stream takes no more: the exchange is over, or the other end wants no more.
-    `moved` is called when some of what waited has been handed over, and when the stream is over.
+    `ended` is set by `end`, `over` when the stream takes no more: the exchange is over, or the other end has sent
+    STOP_SENDING. `moved` is called when some of what waited has been handed over, and when the stream is over.
     """
 
     __slots__ = (
@@ -54,7 +54,7 @@ class OutboundWriter:
         self.over = False
 
     def begin(self) -> None:
-        """From now on this is what feeds the stream."""
+        """Feed the stream from now on."""
         self._begun = True
         self._flush()
 
@@ -71,7 +71,7 @@ class OutboundWriter:
         return self._size
 
     def write(self, data: bytes) -> None:
-        """Append to the stream."""
+        """Append bytes to the stream; ones for which there is no room wait in memory (`pending_bytes`)."""
         if not data:
             return
         self._pending.append(data)
@@ -84,7 +84,7 @@ class OutboundWriter:
             self._flush()
 
     def end(self) -> None:
-        """Nothing follows what was written."""
+        """End the message with what was written."""
         self.ended = True
         self._flush()
 

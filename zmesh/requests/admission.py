@@ -10,7 +10,7 @@ from zmesh.errors import Closed, Overloaded
 from zmesh.runtime import ProcessOrigin
 
 OVERHEAD = 3072
-"""Bytes that a queued message is assumed to need in addition to its payload."""
+"""Bytes that a queued message counts for in addition to its payload."""
 
 
 class Admission:
@@ -63,7 +63,7 @@ class Admission:
             raise RuntimeError(f"node {self._node_id!r} runs in another event loop than the one that runs here")
 
     def check(self) -> None:
-        """Raises Closed, and Overloaded if too much is waiting already."""
+        """Raises Closed, and Overloaded if `max_waiting_bytes` are queued or unacknowledged already."""
         if self.shut or not self._origin.is_here:
             self.check_process()
             raise self.closed()
@@ -77,7 +77,10 @@ class Admission:
             )
 
     def reserve(self, payload_bytes: int) -> int:
-        """Count a message from another thread as queued; returns the bytes to `release` later. Raises as `check`."""
+        """Count a message from another thread as queued; returns the bytes to `release` later.
+
+        Raises Closed and Overloaded, as `check` does.
+        """
         size = OVERHEAD + payload_bytes
         self.check_process()  # before the lock, which another thread of the parent may have held
         with self._lock:

@@ -101,7 +101,7 @@ class Exchange(ABC):
         self.metadata = NO_METADATA
         self.ended = False
         self.endings: list[Ended] | None = None
-        """What observers have called at the end."""
+        """The callbacks of observers, for its end."""
         self.hops = 0
         self.feeder: StreamFeeder | None = None
         """The sender of the request payload, if it is read from a source."""
@@ -193,7 +193,7 @@ class Exchange(ABC):
         """Does nothing: only servers receive an Abort."""
 
     def on_failure(self, error: BaseException) -> None:
-        """Called when `on_chunk` raised."""
+        """Called when `on_chunk` has raised: cancel the work, and end with RemoteError's code."""
         self._stop()
         self.abandon(RemoteError.code, f"node {self._requests.node_id!r} failed to take it in: {describe(error)}")
 

@@ -130,7 +130,7 @@ class Fanout:
         return not (self._waiting or self._open or self._answers)
 
     async def next(self) -> Answer | None:
-        """The next answer; None when all have been yielded."""
+        """The next answer; None when all have been yielded. Raises RuntimeError if another task waits for one."""
         self._fill()
         while not self._answers:
             if not self._open:
@@ -204,7 +204,7 @@ class Fanout:
 
 
 class Answers:
-    """The answers of many nodes, in the order of their coming; what `request_many` gives back.
+    """The result of `request_many`: an async iterator of the Answer of each node, in order of arrival.
 
     Nothing is sent before the first one is asked for. Leaving the `async for` early, and cancelling the task that
     waits, cancels what is open. As a context manager (`async with`), and by `aclose`, it also waits until that has

@@ -121,15 +121,19 @@ class ReplyStream(Exchange):
         writer.write(piece)
 
     async def end(self) -> None:
-        """End the request's payload; replies still come. Harmless when it is ended, or no longer wanted."""
+        """End the request's payload; replies still come. Harmless when it is ended, or no longer wanted.
+
+        Raises RuntimeError if the request was not opened with `writable`, or is not sent yet.
+        """
         writer = self._open_writer()
         if not writer.ended:
             writer.end()
 
     def reset(self, code: int = 0) -> Ending:
-        """Stop the work at once, and give it a code of your own, from 0 (as `cancel`) to 2**32 - 1.
+        """Stop the work at once, with a code of the program's own, from 0 (as `cancel`) to 2**32 - 1.
 
-        A directive finds it in `work.reset_code`. What is returned is as with `cancel`.
+        A directive finds it in `work.reset_code`. The result is that of `cancel`. Raises TypeError and ConfigError for
+        what can't be a code.
         """
         check_reset_code(code)
         if not self.ended and self._start is None:
@@ -139,7 +143,8 @@ class ReplyStream(Exchange):
     async def only_payload(self) -> Payload | None:
         """The payload of the only reply, None if there is only the final one.
 
-        Raises what the work failed with, and TooManyReplies if there is a second reply; the rest is cancelled then.
+        Raises the ExchangeError that the work failed with, and TooManyReplies if there is a second reply; the rest is
+        cancelled then.
         """
         reply = await self._next()
         if reply.final is not None:
@@ -185,7 +190,7 @@ class ReplyStream(Exchange):
         self._close_reading()
 
     async def finished(self) -> ExchangeError | None:
-        """Wait for the end; the error that it was, or None."""
+        """Wait for the end; the ExchangeError that the work ended with, or None for success."""
         if self._start is not None:
             return None
         if not self.ended:
@@ -304,7 +309,7 @@ class ReplyStream(Exchange):
 
 
 class Ending:
-    """The result of `ReplyStream.cancel`: await it for the end of the work."""
+    """The result of `ReplyStream.cancel` and `reset`: await it for the end of the work."""
 
     __slots__ = ("_request",)
 

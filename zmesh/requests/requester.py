@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Requester(ABC):
-    """What sends requests, as a Controller does."""
+    """The base class of what sends requests as a Controller does."""
 
     @abstractmethod
     async def request(

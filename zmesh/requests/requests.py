@@ -54,9 +54,10 @@ class Requests:
         *,
         awaited: bool = False,
     ) -> None:
-        """Start an exchange from any thread; `awaited` says that this one waits for replies. Raises as `send`.
+        """Start an exchange from any thread; `awaited`: the caller waits for replies, in the node's loop.
 
-        What can't be sent is closed. `timeout` is in seconds.
+        `timeout` is in seconds. Raises Closed and Overloaded, as `send` does, and RuntimeError if `awaited` in another
+        loop; a Source that is not sent is closed.
         """
         admission = self.admission
         try:
@@ -95,7 +96,7 @@ class Requests:
             raise self.admission.closed() from None
 
     def cancel(self, message_id: MessageId, reset_code: int = 0) -> None:
-        """Cancel a request, or reset it with a code. Harmless if it is over."""
+        """Cancel a request, or reset it with a code above 0. Harmless if it is over."""
         self.driver.cancel(message_id, reset_code)
 
     def is_lost(self, message_id: MessageId) -> bool:

@@ -85,7 +85,7 @@ class Builtins:
 
 
 def stamp(seconds: float) -> dict[str, object]:
-    """A time as a ping carries it; `seconds` since the epoch."""
+    """A time as the answer to a ping carries it, in Receptor's form; `seconds` since 1970."""
     return {"_type": "datetime.datetime", "value": seconds}
 
 

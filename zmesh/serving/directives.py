@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GROUP = "zmesh.plugins"
-"""The entry points of plugins."""
+"""The group of the entry points of plugins."""
 
 RECEPTOR_GROUP = "receptor.worker"
-"""The entry points of plugins of Receptor 1.x."""
+"""The group of the entry points of plugins of Receptor 1.x."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -77,8 +77,9 @@ def directive(
     sends nothing. With `stream=True` it starts with the first chunk of the payload and reads the rest as it arrives;
     otherwise it starts when the payload is complete.
 
-    With `isolate=True` each call runs in a process of its own, which can be killed and may use so much memory (bytes)
-    and CPU time (whole seconds) at most. Raises ValueError for limits that can't be held.
+    With `isolate=True` each call runs in a process of its own, which can be killed and may use `max_memory_bytes` and
+    `max_cpu_seconds` (whole seconds of CPU time) at most. Raises ValueError for limits out of range or without
+    `isolate`, and TypeError for what can't be a directive.
     """
     if name is not None and not isinstance(name, str):
         raise TypeError(f"a directive's name is a str, not {type(name).__name__}")
@@ -169,7 +170,7 @@ class Directives:
         self._registered.add(name)
 
     def unregister(self, name: str) -> None:
-        """Run no function for the directive `name` any more, which was registered. Harmless if it was not."""
+        """Remove the directive `name` that was registered. Harmless if it was not."""
         if name in self._registered:
             self._registered.discard(name)
             del self._entries[name]
@@ -230,7 +231,7 @@ class Directives:
                 log_exception(logger, "the settings of the plugin %s can't be read", namespace, error=error)
 
     def reconfigure(self, tables: Mapping[str, Mapping[str, object]], file: str | None = None) -> list[str]:
-        """Give each plugin its table anew; the namespaces of those whose table is another, and that have to start anew.
+        """Give each plugin its table anew; the namespaces of plugins that have to be restarted for another table.
 
         Raises ConfigError, as `check` does.
         """
@@ -259,7 +260,7 @@ class Directives:
         return None if plugin is None else plugin.target
 
     async def start(self, within: float) -> None:
-        """Start the plugins, one after the other; one that fails, or takes `within` seconds, is disabled.
+        """Start the plugins, one after the other; one that fails, or takes longer than `within` seconds, is disabled.
 
         Raises ConfigError where a plugin does.
         """

@@ -91,9 +91,9 @@ class IncomingRequest:
         self.ended = False
         """Whether the final reply has been handed over."""
         self.endings: list[Ended] | None = None
-        """What observers have called at the end."""
+        """The callbacks of observers, for its end."""
         self.context: Context | None = None
-        """What the work runs in, if an observer has set it."""
+        """The context that the work runs in, if an observer has set one."""
         self.indexed = False
         self.pending_result: asyncio.Future[object] | None = None
         self._payload: BufferedPayload | StreamedPayload | None = None
@@ -202,7 +202,7 @@ class IncomingRequest:
             await self._open_feeder().feed(body)
 
     def open_reply(self, content_type: str, metadata: Mapping[str, str]) -> OutboundWriter:
-        """Open the only reply, whose payload is written by what this returns, up to its `end`."""
+        """Open the only reply; the writer that is returned writes its payload, up to its `end`."""
         driver = self._serving.driver
         writer = self._writer = OutboundWriter(driver, self.stream)
         driver.reply(self.id, self._open(Outgoing(b"", content_type, metadata)), b"", last=False)

@@ -57,11 +57,11 @@ class RequestIndex(Generic[R]):
         return request
 
     def get(self, id: MessageId) -> R | None:
-        """The request of that id."""
+        """The request of that id; None if it is not under way."""
         return self._requests.get(id)
 
     def pop(self, id: MessageId) -> R | None:
-        """Remove the request of that id, and return it."""
+        """Remove the request of that id, and return it; None if it is not there."""
         request = self._requests.pop(id, None)
         if request is not None:
             upper = _upper(id)
@@ -73,7 +73,7 @@ class RequestIndex(Generic[R]):
         return request
 
     def find(self, number: int) -> R | None:
-        """The request of that id or with a reply of that id, the id read as a number."""
+        """The request with that id, or with a reply of that id, read as a number of 128 bits; None if there is none."""
         request = self._requests.get(MessageId(number.to_bytes(16, "big")))
         if request is not None:
             return request
@@ -85,7 +85,10 @@ class RequestIndex(Generic[R]):
         return None
 
     def most_similar(self, number: int, similarity: float) -> MessageId | None:
-        """The id, among the latest SIMILAR_COMPARED, that agrees in the most digits, if in enough of them."""
+        """The id, among the latest SIMILAR_COMPARED, that agrees with `number` in the most hex digits.
+
+        None if it agrees in fewer than the share `similarity` of them.
+        """
         closest: MessageId | None = None
         fewest = DIGITS * (1 - similarity)
         for id in islice(reversed(self._requests), SIMILAR_COMPARED):

@@ -62,7 +62,10 @@ class Plugin:
         self.table = table
 
     def reload(self, table: Mapping[str, object], file: str | None = None) -> bool:
-        """Take another table while the node runs; False if it needs a start anew. Raises ConfigError, and any other."""
+        """Take another table while the node runs; False if that needs a restart.
+
+        Raises ConfigError, and whatever the plugin's own `reload` raises.
+        """
         if dict(table) == dict(self.table):
             return True
         read = self.read(table, file)
@@ -76,7 +79,10 @@ class Plugin:
         return True
 
     def read(self, table: Mapping[str, object], file: str | None = None) -> object:
-        """The settings that a table holds. Raises as `configure` does."""
+        """The settings that a table holds: an instance of the declared dataclass, else the table itself.
+
+        Raises ConfigError, and TypeError for a `start` that is not async.
+        """
         declared = self.declared
         if declared is None:
             return table

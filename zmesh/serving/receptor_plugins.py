@@ -39,7 +39,7 @@ FILE_PAYLOAD = "file"
 """The plugin takes its payload as the path of a file."""
 
 ARGUMENTS = 3
-"""What a plugin's function takes: message, config, result_queue."""
+"""How many arguments a plugin's function takes: message, config, result_queue."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -110,7 +110,7 @@ class ResultQueue:
         self._closed = False
 
     def put(self, item: PayloadLike, block: bool = True, timeout: float | None = None) -> None:
-        """Send one reply: text, bytes, or any other payload. Waits while the client has no room.
+        """Send one reply: text, bytes, or any other payload. Blocks while the client has no room.
 
         `block` and `timeout` are accepted and ignored. Raises Cancelled once the request was cancelled, TypeError
         for what can't be sent, and RuntimeError after the plugin has returned.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from zmesh.errors import Cancelled
 
 MAX_PAIRS = 64
-"""Pairs of a client and a directive that are counted; for a new one that with the fewest requests goes."""
+"""Pairs of a client and a directive that are counted; one more replaces that with the fewest requests."""
 
 
 class RequestCount(NamedTuple):
@@ -21,7 +21,7 @@ class RequestCount(NamedTuple):
 
 
 class RequestCounts:
-    """The counts of one node. What goes for want of room is counted in `others`."""
+    """The counts of one node. The requests of pairs that were replaced are counted in `others`."""
 
     def __init__(self) -> None:
         self.others = 0

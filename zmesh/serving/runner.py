@@ -84,7 +84,7 @@ class Runner:
             self._processes.configure(max_processes, isolation)
 
     def wants_stream(self, directive: str) -> bool:
-        """Whether to start this directive at the first chunk of its payload; unknown ones too, to fail at once."""
+        """Whether to start this directive at the first chunk of its payload; also True for an unknown one, to fail."""
         try:
             return self._directives.find(directive).stream
         except RemoteError:
@@ -128,7 +128,7 @@ class Runner:
     def cancel(self, message_id: str, reason: str = Cancelled.code, by: str | None = None, reset_code: int = 0) -> None:
         """Stop this work, if it runs; when it has ended, it is finished with `reason`, whatever it returned.
 
-        `by` is the node that asked for it, if that is not the client.
+        `reason` is a code of zmesh.errors. `by` is the node that has cancelled it, if that is not the client.
 
         A task gets CancelledError, a process SIGTERM and then SIGKILL. A thread gets `work.cancelled`, and Cancelled
         raised where it waits for a reply to go out or for a chunk to come in.
@@ -206,8 +206,8 @@ class Runner:
     async def close(self) -> None:
         """Cancel all work, wait for its end, then close the plugins and end the threads. Takes no more work.
 
-        What does not end within 5 s, or a process within its grace, is named in the log, finished as cancelled, and
-        left behind.
+        What does not end within CLOSE_WITHIN, and a process its grace beyond that, is named in the log, finished as
+        cancelled, and left behind.
         """
         self._closed = True
         for message_id in list(self._active):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Subject(NamedTuple):
-    """Who permissions are about: the id of a node, empty if it is not known, and the tags that it holds."""
+    """The subject of a decision about permissions: a node's id, empty if it is not known, and its certified tags."""
 
     id: str
     tags: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Serving:
         self.builtins: dict[str, Builtin] = {}
         self.counts = RequestCounts()
         self.served = 0
-        """Requests that were taken up, but for those of built-in directives."""
+        """Requests that were taken up, except for those of built-in directives."""
         self.spool_quota = SpoolQuota(node_id, limits)
         self.runner = Runner(
             directives,
@@ -111,7 +111,7 @@ class Serving:
         return request if request is not None and request.pending_result is None else None
 
     def similar_ids(self, number: int, similarity: float) -> list[str]:
-        """The message id of a request under way that agrees in that share of its digits, if there is one."""
+        """The message id of a request under way that agrees with `number` in that share of its hex digits, if any."""
         id = self._index.most_similar(number, similarity)
         return [] if id is None else [id.hex()]
 
@@ -169,7 +169,7 @@ class Serving:
         return refusal is None
 
     def subject(self, sender: str) -> Subject:
-        """In whose name a sender acts.
+        """The subject that a sender acts as.
 
         A leaf (`cli-4f2a@hub`) may do what its host may. One that has a certificate of its own (`ada.4f2a@hub`) may do
         what that allows; one that has not shown it, although its name has a dot, what all nodes may.
@@ -185,7 +185,7 @@ class Serving:
         return sender == self.node_id or self.driver.engine.is_local(Address(sender))
 
     def refusal(self, directive: str, sender: str) -> str | None:
-        """Why a sender may not call a directive here, and what would let it; None if it may.
+        """Why a sender may not call a directive here, and the rule that would allow it; None if it may.
 
         This node may do anything here, and so may its user over its own socket.
         """
@@ -203,7 +203,7 @@ class Serving:
         return f"{text} ({decision.rule}); {remedy}"
 
     def forget(self, request: IncomingRequest) -> None:
-        """A request has had its final reply."""
+        """Remove a request that has had its final reply from the index."""
         if self._index.get(request.id) is request:
             self._index.pop(request.id)
 

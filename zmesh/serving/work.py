@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ReplySink(Protocol):
-    """Where the replies of work go: to the client of a request, or to the record of a job."""
+    """The receiver of the replies of work: the client of a request, or the record of a job."""
 
     async def reply(self, outgoing: Outgoing) -> None:
         """Take one reply; waits while there is no room for it."""
@@ -31,11 +31,14 @@ class ReplySink(Protocol):
         error: str | None = None,
         reset_code: int | None = None,
     ) -> None:
-        """The work has ended, with one more reply perhaps. `reason` is a code of zmesh.errors, None for success."""
+        """Take the end of the work, and one more reply before it, if given.
+
+        `reason` is a code of zmesh.errors, None for success, and `error` its text; `reset_code` as in Work.reset.
+        """
 
 
 class WorkReset(Exception):
-    """Raised by `Work.reset`, and the end of the work that lets it pass."""
+    """Raised by `Work.reset`; work that lets it pass ends with its code."""
 
     def __init__(self, text: str, reset_code: int) -> None:
         super().__init__(text)
@@ -46,9 +49,9 @@ class WorkReset(Exception):
 class Work:
     """A request, as passed to the function of its directive.
 
-    `config` is the section of the node's settings for the directive's namespace, `deadline` the loop's time (seconds)
-    at which the client stops waiting. The payload is closed when the work has ended. `metadata` is what the client sent
-    beside it, text to text.
+    `message_id` is 32 hex digits, `sender` a node id or `leaf@node`. `config` is the section of the node's settings for
+    the directive's namespace, `deadline` the loop's time (seconds) at which the client stops waiting, None without a
+    timeout. The payload is closed when the work has ended. `metadata` is what the client sent beside it, text to text.
 
     `await work.read()`, `async for piece in work` and, in a thread, `for piece in work` take the payload in pieces; in
     a directive with `stream=True` as they come, also while it replies.
@@ -72,12 +75,12 @@ class Work:
     _open_reply: Callable[[str, Mapping[str, str]], OutboundWriter] | None = field(default=None, init=False, repr=False)
 
     _context: Context | None = field(default=None, init=False, repr=False)
-    """What a thread that does this work runs in; None: nothing of the request's."""
+    """The context that a worker thread runs this work in; None: that of the thread."""
 
     async def read(self) -> bytes:
         """The next piece of the payload, as soon as it is there; b"" at the end. For async directives.
 
-        Pieces are what has come, and no messages: the client's writes may be joined or divided.
+        Pieces are not messages: writes of the client may be joined or divided. Raises what has ended the payload early.
         """
         if self._pieces is None:
             self._pieces = aiter(self.payload)
@@ -90,17 +93,18 @@ class Work:
         return iter(self.payload)
 
     def open_reply(self, content_type: str = "", metadata: Mapping[str, str] = NO_METADATA) -> OutboundWriter:
-        """Open the only reply at once, and write its payload while the work goes on: with what this returns.
+        """Open the only reply at once; the writer that is returned writes its payload while the work goes on.
 
-        For async directives that return None, and end the writer before that.
+        For async directives that return None, after the `end` of the writer; not for isolated ones.
         """
         assert self._open_reply is not None, "isolated work has no stream of its own"
         return self._open_reply(content_type, metadata)
 
     def reset(self, code: int, text: str = "") -> NoReturn:
-        """End the request at once, and give the client a code of your own, from 0 to 2**32 - 1: raises, to be let pass.
+        """End the request at once with a code of the program's own, from 0 to 2**32 - 1.
 
-        Replies that were not sent yet are dropped. The client's error is a Cancelled with that `reset_code`.
+        Raises WorkReset, to be let pass. Replies that were not sent yet are dropped. The client's error is a Cancelled
+        with that `reset_code`. Raises TypeError and ConfigError for what can't be a code.
         """
         check_reset_code(code)
         raise WorkReset(text or f"{self.directive} has reset the request with code {code}", code)

@@ -55,7 +55,11 @@ class Frame(IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """A request for a worker to run. `size` is the length in bytes of a payload in a file, else None."""
+    """A request for a worker to run.
+
+    `size` is the length in bytes of a payload in a file, else None; `lifetime` the seconds to its deadline; `folder`
+    and `name` say where the worker may make a temporary file.
+    """
 
     origin: ImportPath | bytes
     message_id: str
@@ -97,7 +101,10 @@ class Channel:
         await asyncio.get_running_loop().sock_sendall(self._socket, frame(kind, body))
 
     async def receive(self) -> tuple[int, bytes] | None:
-        """Receive the next frame; None if the other end is closed. Raises MeshError for one over the limit."""
+        """Receive the next frame: its kind and body; None if the other end is closed.
+
+        Raises MeshError for one over the limit.
+        """
         buffer = self._buffer
         while True:
             if len(buffer) >= _HEAD.size:
@@ -136,7 +143,7 @@ class BlockingChannel:
         self._broken = False
 
     def receive(self) -> tuple[int, bytes]:
-        """Receive the next frame. Raises OSError if the node has closed the socket."""
+        """Receive the next frame: its kind and body. Raises OSError if the node has closed the socket."""
         self._begin()
         kind, size = _HEAD.unpack(self._exactly(_HEAD.size))
         body = self._exactly(size)

@@ -72,7 +72,7 @@ class Processes:
         self._closed = False
 
     def is_waiting(self, message_id: str) -> bool:
-        """Whether this work waits for others to end, as `limit` processes run."""
+        """Whether the work of that message id waits for others to end, as `limit` processes run."""
         return message_id in self._waiting
 
     def configure(self, limit: int, settings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -196,7 +196,7 @@ class _ForkServerClient:
         self._running.pop(id, None)
 
     async def request(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """Send a request, waiting while the socket is full."""
+        """Send a request, waiting while the socket is full; nothing is sent if the fork server has exited."""
         await self._process.send(msgpack.packb(message), descriptors)
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ class Slots:
         """Slots that are taken away as soon as they are free, since the limit was lowered."""
 
     def set_limit(self, limit: int) -> None:
-        """Change the limit; who is in there already stays."""
+        """Change the limit; blocks that were entered already stay."""
         more, self._limit = limit - self._limit, limit
         self._surplus -= more
         while self._surplus < 0:

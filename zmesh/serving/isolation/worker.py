@@ -153,7 +153,7 @@ class _Process:
         self.ended = True
 
     def stop(self, number: int, at: object) -> None:
-        """Handle SIGTERM for a plain function."""
+        """Handle SIGTERM for a plain function: raises SystemExit at the first."""
         if self._terminate():
             raise SystemExit("terminated")
 

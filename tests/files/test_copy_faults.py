@@ -63,7 +63,7 @@ async def test_every_byte_is_copied_under_link_cuts(source: Path, tmp_path: Path
     (tmp_path / "there").mkdir()
     (tmp_path / "back").mkdir()
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
-        await desk.wait_for("edge", 20)
+        await desk.wait_for("edge", 90)
         for words in ((source, f"edge:{tmp_path}/there/"), (f"edge:{tmp_path}/there/source", tmp_path / "back")):
             copying = asyncio.ensure_future(desk.copy(*words))
             assert await cut_until(copying, proxy) > 3
@@ -78,7 +78,7 @@ async def test_a_tree_of_many_files_is_copied_under_link_cuts(tmp_path: Path) ->
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"f{number}").write_bytes(os.urandom(number * 200))
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
-        await desk.wait_for("edge", 20)
+        await desk.wait_for("edge", 90)
         copying = asyncio.ensure_future(desk.copy(tmp_path / "tree", f"edge:{tmp_path}/there", recursive=True))
         assert await cut_until(copying, proxy) > 1
         assert ((await copying).files, (await copying).directories) == (300, 8)
@@ -103,7 +103,7 @@ async def test_a_command_that_was_killed_goes_on_where_it_was(source: Path, tmp_
         assert os.listdir(there) != ["source"]
         proxy.forth.rate = float("inf")
         async with zmesh.Controller(node_id="desk", peers=[proxy.url], ephemeral=True) as again:
-            await again.wait_for("edge", 20)
+            await again.wait_for("edge", 90)
             copied = await again.copy(source, f"edge:{there}/")
     assert (copied.resumed, copied.sent) == (1, SIZE - kept)
     assert is_copied(source, there / "source")
@@ -116,7 +116,7 @@ async def test_a_node_that_is_killed_and_started_again_goes_on_where_it_was(sour
     async with Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
         try:
             proxy.forth.rate = RATE
-            await desk.wait_for("edge", 20)
+            await desk.wait_for("edge", 90)
             copying = asyncio.ensure_future(desk.copy(source, f"edge:{there}/"))
             await eventually(lambda: begun(there) > SIZE // 4)
             edge.kill()
@@ -139,7 +139,7 @@ async def test_a_client_that_is_killed_ends_a_copy_between_two_nodes_which_is_re
     there.mkdir()
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("store", proxy.url) as store:
         proxy.back.rate = RATE / 5  # until the nodes have noticed that their client is gone
-        await store.wait_for("edge", 20)
+        await store.wait_for("edge", 90)
         desk = await Process.begin("desk", peers=store.listening, listen=[], ephemeral=True)
         desk.start(f"mesh.copy('edge:{source}', 'store:{there}/')")
         await eventually(lambda: begun(there) > SIZE // 16)
@@ -150,7 +150,7 @@ async def test_a_client_that_is_killed_ends_a_copy_between_two_nodes_which_is_re
         assert SIZE // 16 < kept < SIZE
         proxy.back.rate = float("inf")
         async with zmesh.Controller(node_id="desk", peers=store.listening, ephemeral=True) as again:
-            await again.wait_for("edge", 20)
+            await again.wait_for("edge", 90)
             copied = await again.copy(f"edge:{source}", f"store:{there}/")
     assert (copied.resumed, copied.sent) == (1, SIZE - kept)
     assert is_copied(source, there / "source")
@@ -166,12 +166,12 @@ async def test_a_copy_between_two_nodes_goes_on_when_its_source_was_killed_and_i
         async with node("desk", store.listening[0]) as desk:
             try:
                 proxy.back.rate = RATE / 2
-                await desk.wait_for("edge", 20)
+                await desk.wait_for("edge", 90)
                 copying = asyncio.ensure_future(desk.copy(f"edge:{source}", f"store:{there}/"))
                 await eventually(lambda: begun(there) > SIZE // 8)
                 edge.kill()
                 edge.close()
-                await eventually(lambda: "edge" not in store.links())
+                await eventually(lambda: "edge" not in {link.node for link in store.links()})
                 kept = begun(there)
                 edge = await Process.begin("edge", allow=ALLOW)
                 proxy.back.rate = float("inf")
@@ -195,7 +195,7 @@ async def test_a_copy_whose_source_stays_away_ends_with_its_name_and_the_same_co
         async with node("desk", store.listening[0]) as desk:
             try:
                 proxy.back.rate = RATE / 2
-                await desk.wait_for("edge", 20)
+                await desk.wait_for("edge", 90)
                 copying = asyncio.ensure_future(desk.copy(*words, route_timeout=1.0))
                 await eventually(lambda: begun(there) > SIZE // 8)
                 edge.kill()
@@ -208,7 +208,7 @@ async def test_a_copy_whose_source_stays_away_ends_with_its_name_and_the_same_co
                 edge = await Process.begin("edge", allow=ALLOW)
                 proxy.back.rate = float("inf")
                 proxy.aim(edge.listening[0])
-                await desk.wait_for("edge", 60)
+                await desk.wait_for("edge", 90)
                 copied = await desk.copy(*words)
             finally:
                 edge.close()
@@ -219,7 +219,7 @@ async def test_a_copy_whose_source_stays_away_ends_with_its_name_and_the_same_co
 async def test_files_between_two_nodes_do_not_pass_through_the_client(source: Path, tmp_path: Path) -> None:
     async with node("edge") as edge, node("store", edge.listening[0]) as store, Proxy(store.listening[0]) as proxy:
         async with node("desk", proxy.url) as desk:
-            await desk.wait_for("edge", 20)
+            await desk.wait_for("edge", 90)
             assert (await desk.copy(f"edge:{source}", f"store:{tmp_path}/there")).sent == SIZE
             assert proxy.forth.passed + proxy.back.passed < SIZE // 10
     assert read(tmp_path / "there") == read(source)
@@ -232,7 +232,7 @@ async def test_a_source_that_changes_is_not_copied(source: Path, tmp_path: Path,
     (there / "source").write_text("old")
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
         proxy.forth.rate = RATE
-        await desk.wait_for("edge", 20)
+        await desk.wait_for("edge", 90)
         copying = asyncio.ensure_future(desk.copy(source, f"edge:{there}/"))
         await eventually(lambda: begun(there) > SIZE // 8)
         proxy.forth.rate = float("inf")
@@ -268,7 +268,7 @@ async def test_a_source_that_is_gone_is_a_line_and_all_else_is_copied(tmp_path: 
     (tree / gone).write_text("gone soon")
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
         proxy.forth.rate = RATE
-        await desk.wait_for("edge", 20)
+        await desk.wait_for("edge", 90)
         copying = asyncio.ensure_future(desk.copy(tree, f"edge:{tmp_path}/there", recursive=True))
         await eventually(lambda: (tmp_path / "there").is_dir() and begun(tmp_path / "there") > SIZE // 8)
         (tree / gone).unlink()

@@ -50,8 +50,8 @@ def driver(reports):
 async def test_each_request_ends_at_its_deadline_whichever_was_set_first(driver, eventually, order):
     ended = []
     driver.start(NoLinks())
+    now = time.monotonic()
     for number in order:
-        now = time.monotonic()
         header = RequestHeader("echo:echo", 0.0)
         handle = Ended(number, ended)
         driver.perform(

@@ -83,7 +83,7 @@ async def test_a_coroutine_may_cancel_itself_in_its_first_step(bench):
     assert (await bench.call("test:it", function=cancel_me)).reason == "cancelled"
 
 
-async def test_what_a_cancelled_work_still_returns_is_thrown_away(bench):
+async def test_what_a_cancelled_work_still_returns_is_thrown_away(bench, eventually):
     class Returned(Source):
         async def read(self, limit):
             raise AssertionError("nobody wants it")
@@ -98,15 +98,17 @@ async def test_what_a_cancelled_work_still_returns_is_thrown_away(bench):
             return Returned()
 
     def slow(work):
+        begun.set()
         while not work.cancelled:
-            released.wait(0.001)
+            pause.wait(0.001)
         return Returned()
 
     closed = []
-    released = threading.Event()
+    begun, pause = threading.Event(), threading.Event()
     for kind in (stubborn, slow):
         message_id = bench.start(f"test:{kind.__name__}", function=kind)
         await asyncio.sleep(0)
+        await eventually(lambda kind=kind: kind is stubborn or begun.is_set())  # else it never runs
         bench.runner.cancel(message_id)
         exchange = await bench.end(message_id)
         assert exchange.reason == "cancelled"
@@ -333,7 +335,7 @@ async def test_closing_twice_at_a_time_ends_both_times(bench):
 
     bench.start("test:it", function=slow_to_end)
     await asyncio.sleep(0)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(WITHIN):
         await asyncio.gather(bench.runner.close(), bench.runner.close())
 
 
@@ -349,9 +351,10 @@ async def test_a_closed_table_takes_no_more_work(bench):
 
 async def test_what_does_not_end_is_named_finished_and_left_behind(bench, monkeypatch, caplog, eventually):
     monkeypatch.setattr(runner_module, "CLOSE_WITHIN", 0.05)
-    release, released = threading.Event(), asyncio.Event()
+    begun, release, released = threading.Event(), threading.Event(), asyncio.Event()
 
     def deaf(work):
+        begun.set()
         release.wait(FOREVER)
         return b"too late"
 
@@ -363,7 +366,7 @@ async def test_what_does_not_end_is_named_finished_and_left_behind(bench, monkey
                 pass
 
     ids = [bench.start("test:deaf", function=deaf), bench.start("test:stubborn", function=stubborn)]
-    await eventually(lambda: threads())
+    await eventually(begun.is_set)
     await asyncio.sleep(0)
     await bench.runner.close()
     assert [bench.sink[message_id].reason for message_id in ids] == ["cancelled", "cancelled"]

@@ -90,14 +90,14 @@ def wrong(message, config, result_queue):
 
 @receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
 def in_threads(message, config, result_queue):
-    threads = [threading.Thread(target=result_queue.put, args=(str(i),), kwargs={"timeout": 5}) for i in range(10)]
+    threads = [threading.Thread(target=result_queue.put, args=(str(i),), kwargs={"timeout": 60}) for i in range(10)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
 
 @receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
 def too_late(message, config, result_queue):
     def put():
-        release.wait(5)
+        release.wait(60)
         try:
             result_queue.put("too late")
         except RuntimeError as error:

@@ -12,7 +12,7 @@ import pytest
 
 from tests import waiting
 
-WITHIN = 60.0
+WITHIN = 90.0
 QUIET = 'import warnings; warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)'
 """Python 3.12 warns of forking where there are threads, which is the matter here."""
 
@@ -23,27 +23,27 @@ import zmesh, zmesh.sync
 
 def work(url, queue):
     with zmesh.sync.Controller(zmesh.Config(listen=["tcp://127.0.0.1:*"], peers=[url])) as mesh:
-        mesh.wait_for("depot", 30)
+        mesh.wait_for("depot", 90)
         queue.put(mesh.request("depot", "echo:echo", str(os.getpid()), timeout=90).text())
 
 if __name__ == "__main__":
     url, method = sys.argv[1:]
     context = multiprocessing.get_context(method)
     with zmesh.sync.Controller(zmesh.Config(node_id="ctl", peers=[url])) as mesh:
-        mesh.wait_for("depot", 30)
+        mesh.wait_for("depot", 90)
         queue = context.Queue()
         children = [context.Process(target=work, args=(url, queue)) for _ in range(3)]
         for child in children:
             child.start()
-        found = sorted(queue.get(timeout=60) for _ in children)
+        found = sorted(queue.get(timeout=90) for _ in children)
         for child in children:
-            child.join(60)
+            child.join(90)
         print(found == sorted(str(child.pid) for child in children), [child.exitcode for child in children])
         print(mesh.request("depot", "echo:echo", "still", timeout=90).text())
 """
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_each_process_of_multiprocessing_opens_a_node_while_its_parent_has_one(program, depot, method):
     running = program(POOL, depot.url, method)
@@ -64,7 +64,7 @@ async def main():
     config = zmesh.Config(node_id="ctl", listen=["tcp://127.0.0.1:*"], peers=[sys.argv[1]])
     unopened = zmesh.Controller(zmesh.Config(node_id="unopened"))
     async with zmesh.Controller(config) as mesh:
-        await mesh.wait_for("depot", 30)
+        await mesh.wait_for("depot", 90)
         received, events = mesh.recv(), mesh.events()
         pid = os.fork()
         if pid == 0:
@@ -111,14 +111,14 @@ async def await_(awaitable):
 
 async def of_its_own():
     async with zmesh.Controller(zmesh.Config(listen=["tcp://127.0.0.1:*"], peers=[sys.argv[1]])) as mine:
-        await mine.wait_for("depot", 30)
+        await mine.wait_for("depot", 90)
         return (await mine.request("depot", "echo:echo", "mine", timeout=90)).text()
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_child_is_refused_the_controller_of_its_parent_and_does_it_no_harm(program, depot):
     running = program(INHERITED, depot.url)
     assert running.line() == "mine", running.stderr
@@ -134,7 +134,7 @@ import zmesh.sync
 
 mesh = zmesh.sync.Controller(zmesh.Config(node_id="ctl", peers=[sys.argv[1]]))
 mesh.open()
-mesh.wait_for("depot", 30)
+mesh.wait_for("depot", 90)
 handlers = []
 mesh.register("ctl:isolated", lambda work: "isolated", isolate=True)
 print(mesh.request("ctl", "ctl:isolated", timeout=60).text())
@@ -152,7 +152,7 @@ mesh.close()
 """
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_child_that_ends_as_programs_do_leaves_the_node_of_its_parent_alone(program, depot):
     """Its interpreter collects what it has inherited: sockets, a context, a loop."""
     running = program(UNWOUND, depot.url)
@@ -227,7 +227,7 @@ import zmesh, zmesh.sync
 
 early = zmesh.sync.Controller(zmesh.Config(peers=[os.environ["DEPOT"]]))
 early.open()                # by --preload, in the process that the workers are forked from
-early.wait_for("depot", 30)
+early.wait_for("depot", 90)
 mine = None
 
 def app(environ, start_response):
@@ -240,7 +240,7 @@ def app(environ, start_response):
     if mine is None:
         mine = zmesh.sync.Controller(zmesh.Config(peers=[os.environ["DEPOT"]]))
         mine.open()
-        mine.wait_for("depot", 30)
+        mine.wait_for("depot", 90)
     text = mine.request("depot", "echo:echo", f"{refused} {os.getpid()}", timeout=90).readall()
     start_response("200 OK", [("Content-Length", str(len(text)))])
     return [text]
@@ -269,7 +269,7 @@ def get(path):
         connection.close()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_workers_of_gunicorn_have_nodes_of_their_own_after_preload(service, depot, tmp_path):
     path = str(tmp_path / "web.sock")
     words = ("gunicorn", "--preload", "--workers", "2", "--bind", f"unix:{path}", "--timeout", "120", "app:app")
@@ -311,7 +311,7 @@ early = mine = None
 if os.environ.get("WORKER"):    # in the process that the pool is forked from
     early = zmesh.sync.Controller(zmesh.Config(peers=[os.environ["DEPOT"]]))
     early.open()
-    early.wait_for("depot", 30)
+    early.wait_for("depot", 90)
 
 @worker_process_init.connect
 def open_node(**_):
@@ -330,7 +330,7 @@ def ask(text):
         refused = "no"
     except zmesh.Closed:
         refused = "refused"
-    mine.wait_for("depot", 30)
+    mine.wait_for("depot", 90)
     return [refused, mine.request("depot", "echo:echo", text, timeout=90).text()]
 """
 CLIENT = """

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import zmesh
+from tests.waiting import WITHIN
 from zmesh.testing import Mesh, eventually
 
 
@@ -71,7 +72,7 @@ async def test_each_error_is_in_its_node_s_place(mesh):
 
     mesh["b"].register("t:mixed", fails)
     mesh["c"].register("t:mixed", lambda work: "fine")
-    answers = await answers_of(mesh["ctl"].request_many(["a", "b", "c", "nobody"], "t:mixed", timeout=0.5))
+    answers = await answers_of(mesh["ctl"].request_many(["a", "b", "c", "nobody"], "t:mixed", timeout=3.0))
     assert answers.keys() == {"a", "b", "c", "nobody"}
     assert (answers["c"].error, answers["c"].payload.text()) == (None, "fine")
     assert isinstance(answers["a"].error, zmesh.UnknownDirective)
@@ -132,8 +133,8 @@ async def test_nothing_is_sent_before_the_first_answer_is_asked_for(mesh):
 
 async def test_nodes_that_can_not_be_reached_keep_none_of_the_others_waiting(mesh):
     dead = [f"dead-{number}" for number in range(20)]
-    answers = mesh["ctl"].request_many([*dead, "a", "b", "c"], "echo:echo", b"x", limit=2, timeout=90)
-    async with answers, asyncio.timeout(10):
+    answers = mesh["ctl"].request_many([*dead, "a", "b", "c"], "echo:echo", b"x", limit=2, timeout=3600)
+    async with answers, asyncio.timeout(WITHIN):
         assert sorted([(await anext(answers)).node for _ in range(3)]) == ["a", "b", "c"]
 
 
@@ -143,8 +144,8 @@ async def test_a_leaf_learns_that_nodes_can_not_be_reached_and_goes_on_with_the_
     mesh["ctl"].enable_server(["tcp://127.0.0.1:*"])
     config = zmesh.Config(node_id="leaf", peers=[mesh["ctl"].listening[-1]], ephemeral=True)
     async with zmesh.Controller(config) as leaf:
-        answers = leaf.request_many([*dead, "a", "b"], "echo:echo", b"x", limit=2, timeout=90)
-        async with answers, asyncio.timeout(10):
+        answers = leaf.request_many([*dead, "a", "b"], "echo:echo", b"x", limit=2, timeout=3600)
+        async with answers, asyncio.timeout(WITHIN):
             assert sorted([(await anext(answers)).node for _ in range(2)]) == ["a", "b"]
 
 
@@ -240,7 +241,7 @@ async def test_a_path_that_is_gone_meanwhile_is_an_error_in_its_place(mesh, tmp_
 async def test_when_too_much_waits_the_others_are_asked_later():
     async with Mesh.star("ctl", "a", max_waiting_bytes=65_536) as mesh:
         dead = [f"dead-{number}" for number in range(40)]
-        answers = mesh["ctl"].request_many([*dead, "a"], "echo:echo", bytes(4000), timeout=0.3)
+        answers = mesh["ctl"].request_many([*dead, "a"], "echo:echo", bytes(4000), timeout=1.0)
         found = await answers_of(answers)
         assert len(found) == 41
         assert found["a"].error is None

@@ -72,7 +72,7 @@ async def test_nodes_that_leave_are_known_no_more(chain):
     await chain.remove("edge")
     router = chain["ctl"].receptor.router
     await eventually(lambda: router.get_nodes() == ["ctl", "hub"])
-    assert set(router.node_capabilities()) == {"ctl", "hub"}
+    await eventually(lambda: set(router.node_capabilities()) == {"ctl", "hub"})
     await eventually(lambda: [edge[:2] for edge in router.get_edges()] == [("ctl", "hub")])
 
 
@@ -171,4 +171,4 @@ async def test_ping_once_gives_a_time_and_the_way(chain):
     with pytest.raises(receptor.Cancelled):
         await sleeping.only_payload()
     with pytest.raises(receptor.TimedOut):
-        await asyncio.wait_for(chain["ctl"].ping_once("nobody", timeout=0.1), 5)
+        await asyncio.wait_for(chain["ctl"].ping_once("nobody", timeout=0.1), 60)

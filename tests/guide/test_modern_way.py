@@ -100,23 +100,24 @@ async def test_a_request_with_more_than_one_reply_can_not_be_awaited(mesh):
 
 
 @pytest.mark.parametrize(
-    ("recipient", "directive", "payload", "error"),
+    ("recipient", "directive", "payload", "error", "timeout"),
     [
-        ("hub", "hub:fails", None, receptor.RemoteError),
-        ("hub", "hub:nothing", None, receptor.UnknownDirective),
-        ("hub", "sleep:execute", "60", receptor.TimedOut),
-        ("nobody", "echo:echo", None, receptor.TimedOut),
+        ("hub", "hub:fails", None, receptor.RemoteError, 90),
+        ("hub", "hub:nothing", None, receptor.UnknownDirective, 90),
+        ("hub", "sleep:execute", "600", receptor.TimedOut, 0.3),
+        ("nobody", "echo:echo", None, receptor.TimedOut, 0.3),
     ],
 )
-async def test_an_awaited_request_raises_what_went_wrong(mesh, recipient, directive, payload, error):
+async def test_an_awaited_request_raises_what_went_wrong(mesh, recipient, directive, payload, error, timeout):
     with pytest.raises(error) as raised:
-        await mesh.request(recipient, directive, payload, timeout=0.3)
+        await mesh.request(recipient, directive, payload, timeout=timeout)
     assert raised.value.node == recipient
     assert len(raised.value.message_id) == 32
 
 
 async def test_a_node_that_nobody_knows_is_unreachable(hub):
     async with zmesh.Controller(zmesh.Config(peers=hub.listening, route_timeout=0.2)) as mesh:
+        await mesh.wait_for("hub", timeout=90)
         with pytest.raises(zmesh.Unreachable, match="no route to 'hubb'.*did you mean 'hub'"):
             await mesh.request("hubb", "echo:echo", b"hello")
 

@@ -282,6 +282,6 @@ def test_every_kind_can_be_sent_before_run_and_nothing_of_it_is_lost(depot, tmp_
 
     with path.open("rb") as file:
         kinds = {"a path": path, "a file": file, "an iterator": iter([LARGE]), "an async iterator": chunks()}
-        controller.send(kinds[payload], "depot", "depot:store", timeout=10)
+        controller.send(kinds[payload], "depot", "depot:store", timeout=90)
         controller.run(main)
     assert depot.kept(1) == [LARGE]

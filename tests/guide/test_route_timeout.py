@@ -7,6 +7,7 @@ import pytest
 
 import zmesh
 import zmesh.sync
+from tests.waiting import WITHIN
 from zmesh.testing import Mesh
 
 WAYS = ["request", "send", "request_many", "ping_once"]
@@ -61,4 +62,4 @@ def test_programs_without_asyncio_may_say_it_too():
         assert isinstance(answer.error, zmesh.Unreachable)
         ended = threading.Event()
         mesh.send(None, "nobody", "echo:echo", lambda reply: ended.set(), timeout=3600, route_timeout=0.05)
-        assert ended.wait(30)
+        assert ended.wait(WITHIN)

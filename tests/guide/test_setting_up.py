@@ -7,6 +7,7 @@ import pytest
 
 import zmesh as receptor
 import zmesh.receptor
+from tests.waiting import WITHIN
 from zmesh.testing import eventually
 
 # --- the one change of a program: `import zmesh as receptor`, or `import zmesh.receptor as receptor` ------------------
@@ -138,9 +139,9 @@ def test_a_controller_in_a_loop_of_another_thread_takes_messages_from_any(depot)
     thread.start()
     try:
         sent = controller.send("from outside", "depot", "depot:store", response_handler=lambda message: ended.set())
-        assert ended.wait(10)
+        assert ended.wait(WITHIN)
         assert len(sent.message_id) == 32
-        asyncio.run_coroutine_threadsafe(controller.close(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(controller.close(), loop).result(WITHIN)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -11,6 +11,7 @@ import pytest
 
 import zmesh
 import zmesh.sync
+from tests.waiting import WITHIN
 from zmesh.observe.events import NodeJoined
 
 
@@ -100,7 +101,7 @@ def test_what_is_sent_has_a_message_id_and_is_received_or_handled(mesh):
     handled = []
     done = threading.Event()
     mesh.send("y", "depot", "echo:echo", lambda m: done.set() if m.header["eof"] else handled.append(m.payload.text()))
-    assert done.wait(10)
+    assert done.wait(WITHIN)
     assert handled == ["y"]
 
 
@@ -118,7 +119,7 @@ def test_pings_and_cancels(mesh, depot):
     assert "by 'ctl'" in mesh.recv().header["error"]
     answer = threading.Event()
     assert len(mesh.ping("depot", lambda message: answer.set())) == 32
-    assert answer.wait(10)
+    assert answer.wait(WITHIN)
 
 
 def test_a_request_is_written_while_its_replies_come(mesh):
@@ -158,7 +159,7 @@ def test_the_tables_and_events_of_its_node_can_be_read(depot, elsewhere):
     with zmesh.sync.Controller(zmesh.Config(node_id="ctl")) as mesh, mesh.events() as events:
         mesh.add_peer(depot.url)
         assert any(event == NodeJoined("depot") for event in events)
-        mesh.wait_for("depot", 10)
+        mesh.wait_for("depot", WITHIN)
         assert mesh.nodes() == ["ctl", "depot"]
         assert mesh.duplicates() == []
         assert [(route.destination, route.next_hop) for route in mesh.routes()] == [("depot", "depot")]
@@ -217,7 +218,7 @@ def test_closing_leaves_no_thread_and_ends_those_that_wait(depot):
     assert len(ours()) == 1
     mesh.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(WITHIN)
     assert sorted(outcomes, key=str) == [zmesh.Cancelled, zmesh.Closed]
     assert ours() == []
     mesh.close()
@@ -260,7 +261,7 @@ def test_a_controller_that_is_forgotten_ends_its_thread(depot):
     (thread,) = ours()
     del mesh
     gc.collect()
-    thread.join(10)
+    thread.join(WITHIN)
     assert not thread.is_alive()
 
 
@@ -273,7 +274,7 @@ async def test_it_works_where_a_loop_runs_that_no_node_lives_in(depot):
             assert [reply.payload.text() for reply in replies] == ["0", "1"]
         assert [answer.node for answer in mesh.request_many(["depot"], "echo:echo")] == ["depot"]
         mesh.send("kept", "depot", "depot:store")
-        assert mesh.recv(10).payload.text() == "stored 4 bytes"
+        assert mesh.recv(WITHIN).payload.text() == "stored 4 bytes"
     assert ours() == []
 
 
@@ -304,7 +305,7 @@ def test_it_is_refused_in_a_handler(mesh):
         done.set()
 
     mesh.send("x", "depot", "echo:echo", handler)
-    assert done.wait(10)
+    assert done.wait(WITHIN)
     assert "a handler is called in such a loop, too" in outcome[0]
 
 

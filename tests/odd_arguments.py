@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 import zmesh
+from tests.waiting import WITHIN
 from zmesh.testing import eventually
 
-WITHIN = 30.0
 LONG = "x" * 10_000
 
 

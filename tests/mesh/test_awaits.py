@@ -8,9 +8,8 @@ import pytest
 
 import zmesh
 import zmesh.sync
+from tests.waiting import WITHIN
 from zmesh.testing import Mesh, eventually
-
-WITHIN = 10.0
 
 
 async def take_all(stream):
@@ -121,6 +120,7 @@ async def test_what_waits_when_the_node_is_closed_ends(wait, end):
 
         mesh.peer = Peer()
         waiting = asyncio.ensure_future(WAITS[wait](mesh))
+        await eventually(lambda: wait != "cancel" or mesh.peer.serving >= 1)
         await asyncio.sleep(0.2)
         assert not waiting.done()
         outcome = end(mesh)

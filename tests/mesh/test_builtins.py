@@ -5,14 +5,13 @@ import asyncio
 import pytest
 
 import zmesh
+from tests.waiting import WITHIN
 from zmesh.errors import ExchangeError, NodeOverloaded, RemoteError
 from zmesh.operate.directives import GRAPH, HOP, LOAD, MEMBERS, STATUS, WHY
 from zmesh.payloads.payload import Payload
 from zmesh.serving.builtins import CANCEL, MAX_LISTED_WORK, PING, ROUTES
 from zmesh.serving.incoming import MAX_INLINE_BYTES
 from zmesh.testing import Mesh, eventually
-
-WITHIN = 30.0
 
 BOMBS = {
     "brackets": b"[" * 15_000,

@@ -18,6 +18,7 @@ async def chain():
     """Three nodes; the directives of the last one run until they are stopped, and `ended` lists those that ended."""
     async with Mesh.chain("a", "b", "z", tcp=True) as mesh:
         mesh.ended = ended = []
+        mesh.polling = threading.Event()
         mesh.hold = asyncio.Event()
 
         async def waits(work):
@@ -41,6 +42,7 @@ async def chain():
                 ended.append(work.message_id)
 
         def polls(work):
+            mesh.polling.set()
             while not work.cancelled:
                 time.sleep(0.001)
             ended.append(work.message_id)
@@ -294,6 +296,7 @@ async def wait_quietly(waiting):
 async def test_another_node_cancels_work_by_its_id_and_hears_that_it_has_ended(chain, kind):
     request = chain["a"].stream("z", f"z:{kind}").send()
     await under_way(chain)
+    await eventually(lambda: kind != "polls" or chain.polling.is_set())
     assert await chain["b"].cancel_at("z", request.message_id)
     assert chain.ended == [request.message_id]
     with pytest.raises(zmesh.Cancelled, match=f"node 'z': z:{kind} was cancelled by 'b'"):

@@ -29,7 +29,9 @@ def unraisable(monkeypatch):
 
 
 def warnings_of(caplog):
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    """But for those of a peer that is not there, which a slow machine may have found out before."""
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    return [line for line in lines if "can't reach" not in line]
 
 
 def open_in(loop, **config):
@@ -40,7 +42,7 @@ def open_in(loop, **config):
 
 @pytest.mark.parametrize("closes_loop", [True, False])
 def test_it_closes_a_node_whose_loop_runs_no_more(closes_loop, caplog):
-    transports, threads = open_transports(), threading.active_count()
+    transports, threads = open_transports(), threading.enumerate()
     loop = asyncio.new_event_loop()
     mesh = open_in(loop, peers=["tcp://127.0.0.1:1"])
     node = mesh._node
@@ -50,7 +52,7 @@ def test_it_closes_a_node_whose_loop_runs_no_more(closes_loop, caplog):
     assert node.closed
     assert mesh.listening == []
     assert open_transports() == transports
-    assert threading.active_count() == threads
+    assert {thread.name for thread in threading.enumerate() if thread not in threads} == set()
     assert not node.close_now()
     assert len(warnings_of(caplog)) == 1
     assert warnings_of(caplog)[0].startswith(WARNING)

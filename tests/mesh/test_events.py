@@ -8,6 +8,7 @@ import pytest
 import zmesh
 from zmesh.core.effects import Report
 from zmesh.core.message import Address
+from zmesh.core.neighbours.links import MAX_RTT_PENALTY
 from zmesh.observe.events import (
     MAX_UNREAD,
     DialFailed,
@@ -43,7 +44,8 @@ async def test_a_neighbour_that_comes_and_goes_is_reported_as_typed_values():
         assert up == LinkUp("b", 1, ephemeral=False, where=mesh["a"].listening[0])
         assert await first(events, NodeJoined) == NodeJoined("b")
         changed = await first(events, RouteChanged)
-        assert (changed.node, changed.route.next_hop, changed.route.metric, changed.route.hops) == ("b", "b", 100, 1)
+        assert (changed.node, changed.route.next_hop, changed.route.hops) == ("b", "b", 1)
+        assert 100 <= changed.route.metric <= 100 + MAX_RTT_PENALTY
         await mesh.remove("b")
         assert await first(events, LinkLost) == LinkLost("b", 1, "they left: leaving")
         assert await first(events, NodeLeft) == NodeLeft("b")
@@ -128,7 +130,7 @@ async def test_an_error_says_what_the_dials_are_doing(free_port):
             with pytest.raises(zmesh.Unreachable, match=rf"; peer {url}: {reason} for \d+ s$"):
                 await edge.request("hub", "echo:echo")
             mesh["hub"].enable_server([url])
-            await edge.wait_for("hub", timeout=10.0)
+            await edge.wait_for("hub", timeout=90.0)
             assert (await edge.request("hub", "echo:echo", "back")).text() == "back"
             with pytest.raises(zmesh.Unreachable, match=r"known nodes: hub$"):
                 await edge.wait_for("nobody", timeout=0.0)
@@ -141,7 +143,7 @@ async def test_a_peer_that_refuses_this_node_is_reported_in_errors():
         async with twin:
             await first(events, LinkRefused)
             with pytest.raises(
-                zmesh.Unreachable, match=r"; peer tcp://.*: refused this node: the id 'hub' is taken .* 0 s$"
+                zmesh.Unreachable, match=r"; peer tcp://.*: refused this node: the id 'hub' is taken .* \d+ s$"
             ):
                 await twin.wait_for("edge", timeout=0.0)
 
@@ -179,12 +181,15 @@ async def test_routes_tell_how_far_how_old_and_why():
     async with Mesh.ring("a", "b", "c", "d") as mesh:
         router = mesh["a"].node.router
         await eventually(lambda: all(route.rtt is not None for route in router.routes()))
-        await eventually(lambda: router.route("c").why != "the only one offered")
-        cheap = {"b": (100, 1), "c": (200, 2), "d": (100, 1)}  # once no round trip is slow, as on a busy machine
-        await eventually(lambda: {each.destination: (each.metric, each.hops) for each in router.routes()} == cheap)
+        cheap = {"b": (100, 1), "c": (200, 2), "d": (100, 1)}
+
+        def all_are_cheap():  # once no round trip is slow, as on a busy machine, which may make either path the cheaper
+            found = {each.destination: (each.metric, each.hops) for each in router.routes()}
+            other = {"b": "d", "d": "b"}[router.route("c").next_hop]
+            return found == cheap and router.route("c").why == f"as cheap as over {other}, and chosen first"
+
+        await eventually(all_are_cheap)
         routes = {route.destination: route for route in router.routes()}
-        other = {"b": "d", "d": "b"}[routes["c"].next_hop]
-        assert routes["c"].why == f"as cheap as over {other}, and chosen first"
         assert routes["b"].why in ("the only one offered", "the cheapest")  # as soon as d has advertised its routes
         assert all(0 < route.rtt < 1 and 0 < route.age < 30 for route in routes.values())
         assert router.route("c").next_hop == routes["c"].next_hop
@@ -236,7 +241,7 @@ async def test_an_ephemeral_node_says_that_it_has_no_tables_and_whom_to_ask(call
     async with Mesh("hub") as mesh:
         config = zmesh.Config(node_id="leaf", peers=mesh["hub"].listening, ephemeral=True)
         async with zmesh.Controller(config) as leaf:
-            await leaf.wait_for("hub", 10)
+            await leaf.wait_for("hub", 90)
             with pytest.raises(zmesh.ConfigError, match=r"'leaf' is ephemeral .* by request\('hub', 'zmesh:routes'\)"):
                 call(leaf.node.router)
             answer = await leaf.request("hub", "zmesh:routes")

@@ -123,6 +123,7 @@ def test_a_listener_keeps_descriptors_for_others_by_ending_connections_that_have
     run_coroutine(
         SETTING,
         """
+zmesh.transport.link_socket.HANDSHAKE_MS = 3_600_000  # libzmq ends none of them, however slowly they come
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 listener, dialler = transport(), transport()
 host, port = listener.listen("tcp://127.0.0.1:*").removeprefix("tcp://").split(":")

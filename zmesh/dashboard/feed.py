@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 UPDATE_EVERY = 0.25
 MAX_CLIENTS = 16
 QUEUED = 40
-"""Updates that wait for one page: 10 s."""
+"""Updates that may wait for one page: those of 10 s."""
 HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
 _BUSY = f"{MAX_CLIENTS} pages are open already; close one\n".encode()
 
@@ -71,7 +71,7 @@ class Feed:
 
     @property
     def counters(self) -> dict[str, int]:
-        """How many streams there are, and what became of others."""
+        """How many streams are open, and how many were dropped and refused."""
         return {
             "open": len(self._clients), "opened": self.opened, "dropped": self.dropped, "refused": self.refused,
         }  # fmt: skip

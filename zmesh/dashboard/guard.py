@@ -1,4 +1,4 @@
-"""Who may read the dashboard: a browser on this machine that has the token; and what its pages may do."""
+"""Access control of the dashboard: only a browser on this machine that has the token, and a policy for its pages."""
 
 from __future__ import annotations
 

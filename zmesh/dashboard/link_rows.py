@@ -13,7 +13,7 @@ DOWN_KEPT = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Why a node has lost its link with another one."""
+    """The link with a node that another one has lost, and the reason."""
 
     node: str
     reason: str
@@ -49,7 +49,7 @@ class LinkRows:
                 self._remove(key)
 
     def take_status(self, status: NodeStatus, before: NodeStatus | None, now: float) -> list[Lost]:
-        """What a node says of its links; the neighbours that it has lost, and why."""
+        """Merge the links of a node's status; returns the neighbours that it has lost, with the reasons."""
         earlier = totals(before) if before is not None and before.incarnation == status.incarnation else {}
         seconds = status.uptime - before.uptime if before is not None and earlier else status.uptime
         lost = []

@@ -74,7 +74,7 @@ class MeshModel:
         self.links.take_graph(found, {row["id"] for row in self.nodes if not row["up"]}, now)
 
     def take_event(self, source: str, event: NodeEvent, now: float) -> None:
-        """Something has happened at the node `source`; what the host says of nodes shows at once."""
+        """Merge an event of the node `source`; those of the host about other nodes show at once."""
         last = self._last_numbers.get(source, 0)
         if event.number and event.number <= last and event.kind != "node_started":
             return
@@ -171,7 +171,7 @@ class MeshModel:
         self.versions.following()
 
     def updates(self, version: int, events: int, lines: float) -> Iterator[Row]:
-        """What has changed since a version: the first MAX_ROWS rows of it, of which `version` is that of the last one.
+        """The rows that have changed since a version, MAX_ROWS in an update, whose `version` is that of the last one.
 
         For version 0, or one that is too long ago, all rows in as many updates as that takes; `full` is true in the
         first of them. `events` is the number of the last event that the client has, `lines` the time of its last

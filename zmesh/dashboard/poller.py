@@ -1,4 +1,4 @@
-"""What the dashboard asks the mesh, and when: the shell around `turns` and `model`."""
+"""Polls the mesh for the dashboard: the shell around `turns` and `model`."""
 
 from __future__ import annotations
 

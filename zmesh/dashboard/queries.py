@@ -1,4 +1,4 @@
-"""What a page asks for itself, such as the routes of a node: few at a time, and the same once for all pages."""
+"""Queries of single pages, such as for the routes of a node: few at a time, and equal ones once for all pages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 AT_ONCE = 4
 """Queries that are under way in the mesh."""
 WAITING = 32
-"""Queries that wait for that."""
+"""Queries that may wait for their turn."""
 KEPT = 128
 """Answers that are kept."""
 QUERY_WITHIN = 10.0
-"""Seconds that one may take: those of nodes that do not answer must not keep the others waiting."""
+"""Seconds that a query may take, so that nodes which do not answer do not delay the others."""
 FRESH = 1.0
 """Seconds for which an answer is given again."""
 

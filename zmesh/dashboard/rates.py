@@ -1,4 +1,4 @@
-"""What nodes do per second: two statuses of a node make one sample, samples make time lines; pure and bounded."""
+"""Rates of nodes: two statuses of a node make one sample, samples make time lines; pure and bounded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ERRORS = frozenset(
 
 
 class Sample(NamedTuple):
-    """What a node, or the mesh, did per second at one time, in seconds since 1970; `lag` in seconds."""
+    """The rates per second of a node, or of the mesh, at one time (seconds since 1970); `lag` in seconds."""
 
     time: float
     requests: float
@@ -47,7 +47,7 @@ def errors_in(counters: Mapping[str, int] | None) -> int:
 
 
 def sample(before: NodeStatus | None, status: NodeStatus, now: float) -> Sample:
-    """What a node did between two statuses. One that was restarted meanwhile counts from its start."""
+    """The rates of a node between two statuses. One that was restarted meanwhile counts from its start."""
     same = before is not None and before.incarnation == status.incarnation and status.uptime > before.uptime
     base = before if same else None
     seconds = max(1e-3, status.uptime - (base.uptime if base is not None else 0.0))
@@ -67,7 +67,7 @@ def sample(before: NodeStatus | None, status: NodeStatus, now: float) -> Sample:
 
 
 def requested(status: NodeStatus, before: NodeStatus | None) -> list[list[Any]]:
-    """What was requested of a node, the most at present first, but for what shows the state of nodes.
+    """The requests of a node by client and directive, the most frequent at present first, without those of `zmesh:`.
 
     A row is the client, the directive, the count, how many a second, and how many failed.
     """
@@ -90,7 +90,7 @@ def requested(status: NodeStatus, before: NodeStatus | None) -> list[list[Any]]:
 
 
 def total(samples: Iterable[Sample], now: float) -> Sample:
-    """What the mesh does: rates add up, of delays and processors the largest one counts."""
+    """The sample of the mesh: rates are added up, of `lag` and `cpu` the largest one counts."""
     requests = bytes_in = bytes_out = errors = lag = cpu = 0.0
     for each in samples:
         requests += each.requests
@@ -129,7 +129,7 @@ class Lines:
         return list(self._nodes.get(node, ()))
 
     def tick(self, now: float) -> Sample:
-        """Add what the mesh does now to its line."""
+        """Add a sample to the line of the mesh, and return it."""
         one = total(self._current.values(), now)
         self.mesh.append(one)
         return one

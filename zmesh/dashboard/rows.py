@@ -1,4 +1,4 @@
-"""Rows by key, and which of them have changed since a version: what a client of the stream of updates has to get."""
+"""Rows by key, and those that have changed since a version, which a client of the stream of updates has to get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server of the dashboard: an HTTP server on loopback, and what asks the mesh meanwhile."""
+"""The server of the dashboard: an HTTP server on loopback, and the task that polls the mesh meanwhile."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Dashboard:
 
     @property
     def token(self) -> str:
-        """What a request has to have."""
+        """The token that each request has to carry."""
         return self._token
 
     @property
@@ -108,7 +108,7 @@ class Dashboard:
 
     @property
     def url(self) -> str:
-        """Where the page is, with the token; the port is known once it is open."""
+        """The URL of the page, with the token; the port is known once it is open."""
         return f"http://{HOST}:{self._port}/?token={self._token}"
 
     async def __aenter__(self) -> Self:

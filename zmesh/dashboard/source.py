@@ -1,4 +1,4 @@
-"""What the dashboard reads: the methods of a Controller that show nodes and the mesh."""
+"""The source of the dashboard: the methods of a Controller that show nodes and the mesh."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Shows nodes and the mesh, as `zmesh.Controller` does; each method is that of the Controller."""
+    """Shows nodes and the mesh, as `zmesh.Controller` does; each method is that of the Controller, times in seconds."""
 
     def members(self, at: str | None = None, *, timeout: float | None = None) -> Awaitable[MemberList]:
         """The members of the mesh, as the node `at` knows them."""
@@ -25,7 +25,7 @@ class Source(Protocol):
         """The state of a node."""
 
     def why(self, node: str, at: str | None = None, *, timeout: float | None = None) -> Awaitable[RouteExplanation]:
-        """Why the node `at` sends to `node` as it does."""
+        """The explanation of the route of the node `at` to `node`."""
 
     def trace(
         self, node: str, at: str | None = None, *, timeout: float | None = None

@@ -1,4 +1,4 @@
-"""When the dashboard asks which node: seldom enough that no node spends a hundredth of a core on it; pure.
+"""The schedule of the dashboard's queries: so few that no node spends a hundredth of a core on them; pure.
 
 The node that the dashboard joins at has most to do: it lists all members and links, and every other query passes it.
 A list of 1,000 members and their links takes it 50 ms (`benchmarks.operate`), a query that passes it 0.3 ms. So
@@ -26,7 +26,7 @@ REFUSED_AGAIN = 60.0
 FAILED_AGAIN = 2.0
 FAILED_LATEST = 60.0
 UNWATCHED = 10.0
-"""Times longer everything takes while no page is open."""
+"""Factor by which all intervals grow while no page is open."""
 
 
 class Lists:

@@ -1,4 +1,4 @@
-"""The web application: the page, what it asks for, and the stream of updates."""
+"""The web application: the page, its queries, and the stream of updates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROUTES = 2_000
 
 
 class Pages:
-    """What pages ask for."""
+    """The endpoints of the page: its files and its queries."""
 
     def __init__(self, source: Source, model: MeshModel, poller: Poller, feed: Feed) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""A copy to many nodes: what became of it at each of them."""
+"""A copy to many nodes, and its outcome at each of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 
 
 class CopyOutcomes(Outcomes):
-    """The outcomes of a copy at many nodes, in the order of their coming; what `copy_many` gives back."""
+    """The result of `copy_many`: an async iterator of the Outcome of each node, in order of arrival."""
 
     def __init__(self, nodes: Iterable[str], copy: CopyTo, **rules: Any) -> None:
         super().__init__(nodes, Rules(**rules))
@@ -29,7 +29,7 @@ class CopyOutcomes(Outcomes):
 
     @property
     def copied(self) -> dict[str, Copied]:
-        """What was done at each node at which all was."""
+        """The Copied of each node at which everything was copied."""
         return self._copied
 
     def last_line(self, node: str) -> str:

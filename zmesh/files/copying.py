@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RULES = ("max_parallel", "canary", "stop_after", "per_node_timeout")
 ATTEMPTS = 5
-"""How often a copy is made whose node has started anew meanwhile."""
+"""Attempts at a copy while its node restarts."""
 
 T = TypeVar("T")
 
@@ -65,8 +65,8 @@ class Files(Requester):
         made again goes on where it was broken off. What is there with the same size, mode and time is left as it is.
 
         The nodes must allow `file:read` and `file:write`. From one node to another files travel without passing through
-        this one. Raises CopyFailed if anything was not copied, when all else
-        was; NotAllowed; ConfigError for a malformed place; and as `stream` does. Options are those of CopyOptions.
+        this one. Options are those of CopyOptions. Raises CopyFailed if anything was not copied, when all else was;
+        NotAllowed; ConfigError and TypeError for what can't be a place; and as `stream` does.
         """
         return await self._copied(sources, destination, None, **options)
 
@@ -105,9 +105,8 @@ class Files(Requester):
     ) -> CopyOutcomes:
         """Copy files to the same path of many nodes; iterate over what this returns for an Outcome of each.
 
-        `nodes` are ids, or a target as `nodes` takes. What goes wrong at one is in its Outcome, and keeps none of the
-        others waiting. Options are those of CopyManyOptions. Raises ConfigError for a place, target or number that is
-        malformed.
+        `nodes` are ids, or a target as `nodes` takes. An error at one is in its Outcome, and delays none of the others.
+        Options are those of CopyManyOptions. Raises ConfigError for a malformed place, target or number.
         """
         from zmesh.files.copy_outcomes import CopyOutcomes  # here: few programs copy files
         from zmesh.files.places import NodePath

@@ -54,13 +54,13 @@ STATUS_EVERY = 0.25
 
 
 class _SourceRestarted(RemoteError):
-    """The node that sends to this one has started anew; the client makes the copy again, as if this one had."""
+    """The node that sends to this one has restarted; the client makes the copy again, as if this one had."""
 
     code = NodeRestarted.code
 
 
 class Keeping(Protocol):
-    """What is used of a node: its settings, its tasks, its identity, if it has one, and with it a folder of state."""
+    """A node as the copies use it: its settings, its tasks, and its identity with the folder of state, if any."""
 
     tasks: Tasks
 
@@ -95,14 +95,14 @@ class Files(Requesting, NodePlugin):
             self._leftovers = Leftovers(identity.state.folder / JOURNAL)
 
     async def start(self, settings: FileSettings) -> None:
-        """Take the settings, and delete what copies have left, now and from time to time."""
+        """Take the settings, and delete left temporaries, now and every SWEEP_EVERY seconds."""
         self._settings = settings
         if self._leftovers.is_kept:
             await _in_thread(self._leftovers.load)
         self._sweep_if_needed()
 
     async def close(self) -> None:
-        """Delete no more."""
+        """Stop the deleting."""
         if self._timer is not None:
             self._timer.cancel()
         if self._sweeping is not None:

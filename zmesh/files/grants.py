@@ -1,4 +1,4 @@
-"""Grants: what lets one node read files of another in the name of a client that may.
+"""Grants: tokens with which one node reads files of another on behalf of a client that may read them.
 
 A client that copies from one node to another has the first one grant what it reads to the second one, which then
 fetches it. So each of the two decides by its own permissions what the client may do there, and lends it none of them.

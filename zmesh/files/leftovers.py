@@ -50,7 +50,7 @@ class Leftovers:
 
     @property
     def directories(self) -> list[bytes]:
-        """Those in which there may be temporaries that no copy uses."""
+        """The directories in which there may be temporaries that no copy uses."""
         with self._lock:
             return list(self._left)
 
@@ -103,7 +103,7 @@ class Leftovers:
                 self._append(b"-" + path)
 
     def sweep(self, older_than: float) -> int:
-        """Delete what is left there and was not written to for so many seconds; how many were deleted."""
+        """Delete the temporaries that were not written to for `older_than` seconds; how many were deleted."""
         deleted = 0
         for path in self.directories:
             try:

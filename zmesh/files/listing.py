@@ -1,4 +1,4 @@
-"""What a copy consists of: the files, directories and links beneath its sources, in depth-first order.
+"""Lists the files, directories and links beneath the sources of a copy, in depth-first order.
 
 A directory that is listed is never entered through a link, and what is no file, directory or link is left out.
 """
@@ -73,7 +73,7 @@ class Fault:
 
 
 def listed(tops: Sequence[Top], *, recursive: bool) -> Iterator[Item | Leave | Fault]:
-    """All that there is to send. To be read, and closed, in one thread."""
+    """All items beneath the sources, the end of each directory, and faults. To be read, and closed, in one thread."""
     for top in tops:
         parent, name = top.spot.parent, top.spot.name
         names = () if top.name is None else (top.name,)

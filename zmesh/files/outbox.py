@@ -7,11 +7,11 @@ from collections import deque
 from typing import Self
 
 WAITING_BYTES = 2 * 1024 * 1024
-"""Bytes that wait to be sent before `send` waits."""
+"""Bytes that may be queued; with more, `send` waits."""
 
 
 class Outbox:
-    """What `send` is given comes out of the iteration, which ends after `close`."""
+    """An async iterator of the bytes that `send` and `post` are given; it ends after `close`."""
 
     def __init__(self) -> None:
         self._waiting: deque[bytes] = deque()

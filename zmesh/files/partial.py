@@ -123,11 +123,11 @@ class Partial:
         self.size += size
 
     def digest(self) -> bytes:
-        """The XXH3 of all of it, 16 bytes."""
+        """The XXH3 of all of it, 128 bits in 16 bytes."""
         return self._digest.digest()
 
     def commit(self, name: bytes, mode: int, mtime: int) -> None:
-        """Write it to the disk, and let it take the place of `name`. Raises OSError, and is then deleted."""
+        """Sync it to the disk with that mode and time (ns), and rename it to `name`. Raises OSError, and is deleted."""
         try:
             os.fchmod(self._descriptor, mode)
             os.utime(self._descriptor, ns=(time.time_ns(), mtime))

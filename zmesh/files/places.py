@@ -35,7 +35,7 @@ class NodePath:
         """The place that an argument stands for: bytes for a path of this machine.
 
         A text with a colon before its first slash names a node, as with scp(1): `edge-7:/etc/hosts`. A local path with
-        such a colon is given as `./a:b`, or as a pathlib.Path. Raises ConfigError.
+        such a colon is given as `./a:b`, or as a pathlib.Path. Raises ConfigError and TypeError.
         """
         if isinstance(place, NodePath):
             return place
@@ -79,7 +79,7 @@ def name_of(path: bytes) -> bytes | None:
 
 
 def checked(path: bytes) -> bytes:
-    """The path. Raises ConfigError for one that no system takes."""
+    """The path itself. Raises ConfigError for an empty one, one of more than MAX_PATH bytes, or with a zero byte."""
     if not path or b"\0" in path or len(path) > MAX_PATH:
         raise ConfigError(f"{shown(os.fsdecode(path))} is no path: it must have 1 to {MAX_PATH} bytes, none of them 0")
     return path

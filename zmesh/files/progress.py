@@ -1,4 +1,4 @@
-"""How far a copy is, and what it has done."""
+"""The progress of a copy, and its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_FAILURES = 100
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy has done.
+    """The result of a copy.
 
     `files` were written, of which `resumed` went on from where an earlier copy had broken off; `skipped` were there
     already, with the same size and time. `size` is the sum of the bytes of all of them, and `sent` how many of those
@@ -51,13 +51,13 @@ class Progress:
     """The first MOST_FAILURES reasons, each a line that names the path."""
 
     def fail(self, text: str) -> None:
-        """Something was not copied."""
+        """Count something that was not copied; `text` names its path and the reason."""
         self.failed += 1
         if len(self.failures) < MOST_FAILURES:
             self.failures.append(text)
 
     def counts(self) -> dict[str, int]:
-        """The numbers in it, for another node."""
+        """The numbers by name, for another node."""
         return {name: int(getattr(self, name)) for name in COUNTS}
 
     def take(self, counts: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Progress:
 
     @property
     def copied(self) -> Copied:
-        """What was done so far."""
+        """The result so far."""
         counts = (self.files, self.directories, self.links, self.skipped, self.resumed)
         return Copied(*counts, self.done, self.sent)
 
@@ -83,6 +83,6 @@ OnProgress: TypeAlias = "Callable[[Progress], object]"
 
 
 def reason(path: bytes, error: OSError) -> str:
-    """A line about what could not be done with a path."""
+    """A line with a path and the error of the system about it."""
     text = error.strerror or str(error)
     return f"{written(path)}: {text[:1].lower()}{text[1:]}"

@@ -1,4 +1,4 @@
-"""The receiving end of a copy: says what it wants of what the sender announces, and puts it in place.
+"""The receiving end of a copy: requests the announced files that it lacks, and puts them in place.
 
 A file has its name when it is complete, its digest is that of the sender, and it is on the disk. What is on the disk is
 written and hashed in a thread, one block behind what is being received.

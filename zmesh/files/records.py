@@ -1,6 +1,6 @@
-"""Records: what the two streams of a copy are made of.
+"""Records: the messages of which the two streams of a copy consist.
 
-A record is one byte that says what it is, the length of its body in four bytes (big-endian), and its body. The sender
+A record is one byte for its kind, the length of its body in four bytes (big-endian), and its body. The sender
 of files announces what there is (ENTRY), at most WINDOW entries ahead of what it sends; the receiver answers each file
 with WANT, and gets its content: CONTENT, any number of DATA and HOLE, and END with the digest of the whole file.
 """
@@ -42,10 +42,10 @@ class EndedEarly(RemoteError):
 
 
 class Kind(IntEnum):
-    """What a record is; the kinds from 32 on go from receiver to sender."""
+    """The kind of a record; those from 32 on go from receiver to sender."""
 
     START = 1
-    """What the client asks for, as msgpack."""
+    """The request of the client, as msgpack."""
     ENTRY = 2
     """A file, directory or link, as msgpack; they are numbered from 0."""
     CONTENT = 3
@@ -128,7 +128,7 @@ def position_of(body: bytes) -> tuple[int, int]:
 
 
 class Type(IntEnum):
-    """What an entry is."""
+    """The type of an entry."""
 
     FILE = 1
     DIRECTORY = 2
@@ -137,7 +137,11 @@ class Type(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file, directory or link: its components from the source on, permission bits, time (ns), size and target."""
+    """A file, directory or link.
+
+    `names` are the components of its path from the source on, `mode` its permission bits, `mtime` its time in
+    nanoseconds since 1970, `size` its bytes, and `target` that of a link.
+    """
 
     type: Type
     names: tuple[bytes, ...]

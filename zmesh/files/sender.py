@@ -1,4 +1,4 @@
-"""The sending end of a copy: lists what there is, and sends the content of what the receiver wants.
+"""The sending end of a copy: lists the sources, and sends the content of the files that the receiver requests.
 
 Entries are announced WINDOW ahead of the content, so that many small files need no round trip each. Files are listed,
 read and hashed in a thread, one block ahead of what is being sent.
@@ -70,7 +70,7 @@ class Sender:
         self._count = 0
         self._pending: deque[Item | Leave] = deque()
         self._open: dict[int, Item] = {}
-        """Files that were announced, and of which the receiver has not said what became of them."""
+        """Files that were announced, and whose outcome the receiver has not reported."""
         self._wanted: dict[int, int] = {}
         self._again: set[int] = set()
         self._finished = False

@@ -32,7 +32,7 @@ class Waiting:
 
     @property
     def obstacle(self) -> str:
-        """What holds it back, for the text of an error; empty once it has begun."""
+        """The obstacle that holds it back, for the text of an error; empty once it has begun."""
         return self.request.obstacle if self.request is not None else ""
 
 
@@ -45,9 +45,10 @@ async def session(
     route_timeout: float | None,
     waiting: Waiting | None = None,
 ) -> AsyncIterator[tuple[RecordReader, ReplyStream]]:
-    """The records of the node, and the request, which is written to; `waiting` knows whether it has begun.
+    """The records of the node, and the request, which is open for writing; `waiting` is kept up to date.
 
-    Raises as the request does, also in the place of what its end has brought about in the block.
+    `route_timeout` in seconds, as that of `stream`. Raises as the request does, also in place of an error in the block
+    that its end has caused, and RemoteError if the node ends the copy early.
     """
     begin = record(Kind.START, pack(start))
     request: ReplyStream = open_stream(

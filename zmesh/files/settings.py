@@ -21,9 +21,9 @@ class FileSettings:
     max_transfers: int = 64
     """Copies that may be under way at a time."""
     max_file_bytes: int | None = None
-    """Bytes of a file that is written."""
+    """Most bytes of a file that is written; None: no limit."""
     keep_partial: float = 7 * DAY
-    """Seconds after which what is left of an interrupted copy is deleted."""
+    """Seconds after which the temporary of an interrupted copy is deleted."""
 
     def __post_init__(self) -> None:
         for name in ("read", "write"):

@@ -1,4 +1,4 @@
-"""Where a copy is written to: which directory, under which name, and what may be made there."""
+"""The destination of a copy: its directory, the name there, and the rules for writing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PERMISSIONS = 0o777
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a receiver may write: `max_file_bytes` of one file; how long (s) it keeps what is left of a copy, and the
-    journal of where that is.
+    """The rules of a receiver: the most bytes of one file (None: no limit), the seconds for which it keeps the
+    temporary of an interrupted copy, and the journal of those.
     """
 
     max_file_bytes: int | None = None
@@ -74,13 +74,13 @@ class Target:
         self._spot.close()
 
     def place(self, entry: Entry) -> tuple[bytes, ...]:
-        """Where an entry goes, beneath the directory."""
+        """The place of an entry: the components of its path beneath the directory."""
         if self.rename is None:
             return entry.names
         return (self.rename, *(entry.names if self._contents else entry.names[1:]))
 
     def check(self, names: Sequence[bytes], entry: Entry) -> None:
-        """Raise OSError for what must not be made at a place."""
+        """Raise OSError for an entry that must not be made at a place."""
         if self.rename is not None and self._slash and len(names) == 1 and not entry.is_directory:
             raise OSError(errno.ENOTDIR, "there is no such directory")
         if any(is_partial(name) for name in names):

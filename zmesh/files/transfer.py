@@ -46,7 +46,7 @@ class Transfer:
 
     @property
     def obstacle(self) -> str:
-        """What holds it back before a node has begun it, for the text of an error."""
+        """The obstacle that holds it back, for the text of an error; empty once a node has begun it."""
         return self._waiting.obstacle
 
     async def make(self, job: Job) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PIECE = 64 * 1024
 TRIES = 5
-"""How often a submission is sent whose node starts anew meanwhile; it becomes one job all the same."""
+"""How often a submission is sent while its node restarts; it becomes one job all the same."""
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -103,8 +103,9 @@ class Jobs(Requester):
         timeout: float | None = None,
         route_timeout: float | None = None,
     ) -> list[JobStatus]:
-        """The jobs that a node keeps, the newest first: those of this node, or of all who may be seen.
+        """The jobs that a node keeps, the newest first: those of `owner`, a node id, or all that this node may see.
 
+        At most `limit` of them, in these `states`. `timeout` and `route_timeout` are in seconds, as those of `request`.
         Raises ConfigError for an unknown state, and as `request` does.
         """
         from zmesh.jobs.states import JobState, JobStatus

@@ -103,12 +103,12 @@ class Database:
                 raise error
 
     def shrink(self) -> None:
-        """Give room that is not used any more back to the disk; not in a transaction."""
+        """Release unused pages of the file to the disk; not in a transaction."""
         for statement in ("wal_checkpoint(TRUNCATE)", "incremental_vacuum(1000)", "wal_checkpoint(TRUNCATE)"):
             self._connection.execute(f"PRAGMA {statement}").fetchall()
 
     def checkpoint_by_itself(self, going: bool) -> None:
-        """Whether commits move what is in the log to the database, for which that may have to grow."""
+        """Have commits checkpoint the write-ahead log or not (wal_autocheckpoint); the database may grow then."""
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {1000 if going else 0}")
 
     def close(self) -> None:
@@ -171,24 +171,24 @@ class Database:
         return float(self._connection.execute("SELECT clock FROM node").fetchone()[0])
 
     def touch(self, clock: float, wall: float, leased: float = 0.0) -> None:
-        """The node runs, and says so again within `leased` seconds; its jobs have aged to `clock`."""
+        """Note that the node runs, and renew the lease for `leased` seconds; its jobs have aged to `clock`."""
         self._connection.execute("UPDATE node SET clock = ?, seen = ?", (clock, wall))
         self.lease.renew(wall, leased)
 
     # -- submission ----------------------------------------------------------------------------------------------
 
     def arrive(self, submission: Submission, owner: Owner, wall: float) -> int:
-        """A job whose payload is about to be stored; its sequence number."""
+        """Store a job whose payload follows; its sequence number. `wall`: seconds since 1970."""
         return self._insert(submission, owner, None, wall, ARRIVING, 0)
 
     def add_input(self, sequence: int, data: bytes) -> None:
-        """More of the payload."""
+        """Append to the payload of a job."""
         self._connection.execute("INSERT INTO input VALUES (?, ?)", (sequence, data))
 
     def complete(self, sequence: int, submission: Submission, owner: Owner, digest: bytes, size: int) -> str | None:
-        """The payload is whole, and the job waits; or it is one that was there, whose number this returns then.
+        """Mark the payload of a job as whole, so that the job waits to run.
 
-        Raises Conflict.
+        Returns the number of the job that the same submission has made before, None if it is new. Raises Conflict.
         """
         existing = self.existing(submission, owner, digest)
         if existing is not None:
@@ -265,7 +265,7 @@ class Database:
     # -- running -------------------------------------------------------------------------------------------------
 
     def start(self, number: str, wall: float) -> Task:
-        """A job runs. Raises LookupError if it does not wait any more."""
+        """Mark a job as running. Raises LookupError if it does not wait any more."""
         cursor = self._connection.execute(
             "UPDATE job SET state = 'running', started = ?, ended = NULL, seconds = NULL, attempts = attempts + 1, "
             "attempt_offset = output_bytes, reason = '', code = '', returncode = NULL, process = NULL, "
@@ -284,11 +284,11 @@ class Database:
         return Task(row[0], row[1], owner, row[5], row[6], row[7], json.loads(row[8]), *row[9:])
 
     def runs_as(self, number: str, process: str) -> None:
-        """The process of a command, to be ended if its node starts anew."""
+        """Note the process of a command, to be killed when its node restarts."""
         self._connection.execute("UPDATE job SET process = ? WHERE number = ?", (process, number))
 
     def append(self, task: Task, pieces: Iterable[Piece], omitted: int) -> None:
-        """Output of a job, and how many bytes of it are not kept."""
+        """Append to the output of a job, and note how many bytes of it were not kept."""
         run = self._connection.execute
         found = run("SELECT sequence FROM job WHERE number = ?", (task.number,)).fetchone()
         if found is None:
@@ -301,7 +301,7 @@ class Database:
         )
 
     def requeue(self, number: str, outcome: Outcome) -> None:
-        """A job that ran waits again."""
+        """Mark a job that ran as waiting again."""
         self._connection.execute(
             "UPDATE job SET state = 'queued', restarts = restarts + 1, process = NULL, code = ?, reason = ? "
             "WHERE number = ?",
@@ -311,7 +311,7 @@ class Database:
     def finish(
         self, number: str, outcome: Outcome, returncode: int | None, wall: float, seconds: float | None, clock: float
     ) -> None:
-        """A job has ended."""
+        """Mark a job as ended at `wall` (seconds since 1970), after running for `seconds`."""
         self._connection.execute(
             "UPDATE job SET state = ?, code = ?, reason = ?, returncode = ?, ended = ?, seconds = ?, ended_clock = ?, "
             "process = NULL WHERE number = ?",
@@ -321,7 +321,7 @@ class Database:
     def adopt(
         self, job: Unfinished, tags: tuple[str, ...], state: JobState, reason: str, wall: float, output_bytes: int
     ) -> None:
-        """A job of a database that was damaged, of which nothing else is left."""
+        """Insert a job of a damaged database, of which nothing else is left."""
         self._connection.execute(
             "INSERT OR IGNORE INTO job (number, owner, tags, own, directive, title, content_type, metadata, priority, "
             "restart, state, code, reason, submitted, started, ended, ended_clock, attempts, output_bytes, "
@@ -362,8 +362,8 @@ class Database:
             self._connection.execute(statement, (sequence,))
 
     def sweep(self, ended_before: float, max_jobs: int, max_bytes: int, limit: int = 200) -> tuple[list[str], int]:
-        """Remove what has ended: before `ended_before` on the clock, and the first ones while there are too many jobs
-        or bytes. At most `limit` jobs; their numbers, and the bytes that are left.
+        """Remove ended jobs: those that ended before `ended_before` on the clock, and the earliest while there are more
+        than `max_jobs` or `max_bytes`. At most `limit` jobs; returns their numbers, and the bytes that are left.
         """
         run = self._connection.execute
         count, total = run("SELECT count(*), coalesce(sum(input_bytes + output_bytes), 0) FROM job").fetchone()

@@ -1,4 +1,4 @@
-"""The directives `job:*`: what a request for a job asks, whether its sender may, and the answer."""
+"""The directives `job:*`: parse the request, check the sender's permission, and answer."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ class JobDirectives:
             directives.register(name, function, stream=name == SUBMIT)
 
     async def submit(self, work: Work) -> dict[str, object]:
-        """Store a job; its status, and whether it is `new`."""
+        """Store a job; its status, and whether it is `new`.
+
+        Raises NotAllowed if the sender may not run it, and as `JobService.submit` does.
+        """
         with _refusals():
             await self._service.ready()
             head, first, rest = await _open(work)
@@ -74,7 +77,10 @@ class JobDirectives:
             return {**status.to_json(), "new": is_new}
 
     async def list(self, work: Work) -> AsyncGenerator[bytes, None]:
-        """Jobs, the newest first, as tables of JSON: all that the sender may see, or those that are asked for."""
+        """Jobs, the newest first, as tables of JSON: all that the sender may see, or those that are selected.
+
+        Raises RemoteError for a malformed request, and NotAllowed.
+        """
         with _refusals():
             asked = _asked(work, {"owner", "states", "limit"})
             owner, states, left = asked.get("owner"), asked.get("states") or [], asked.get("limit", MAX_LISTED)
@@ -107,7 +113,10 @@ class JobDirectives:
                 yield each.to_json()
 
     async def output(self, work: Work) -> AsyncGenerator[bytes, None]:
-        """The output of a job from an offset on, in frames, and with `follow` up to its end; then its status."""
+        """The output of a job from an offset on, in frames, and with `follow` up to its end; then its status.
+
+        Raises RemoteError for a malformed request, or if there is no such job.
+        """
         with _refusals(), self._reader():
             status = await self._job(work, READ_OTHERS, {"offset", "follow"})
             asked = _asked(work)
@@ -121,7 +130,10 @@ class JobDirectives:
                     yield frame_head({"status": last.to_json()})
 
     async def result(self, work: Work) -> AsyncGenerator[Response | Outgoing, None]:
-        """The replies of the last attempt of a job that is done, as its directive sent them; stdout of a command."""
+        """The replies of the last attempt of a job that is done, as its directive sent them; stdout of a command.
+
+        Raises RemoteError if the job is not done, or not all of its output was kept.
+        """
         with _refusals(), self._reader():
             status = await self._job(work, READ_OTHERS)
             if status.state is not JobState.DONE:
@@ -137,7 +149,7 @@ class JobDirectives:
                         yield reply
 
     async def cancel(self, work: Work) -> dict[str, object]:
-        """Have a job end; its status when it has."""
+        """Cancel a job, and wait for its end; its last status."""
         with _refusals():
             status = await self._job(work, WRITE_OTHERS)
             if not status.state.ended:

@@ -86,7 +86,7 @@ class Execution:
         error: str | None = None,
         reset_code: int | None = None,
     ) -> None:
-        """The work has ended, with one more reply perhaps."""
+        """Take the end of the work, as a ReplySink."""
         if self._ending is None and not self._ended.done():
             self._ending = asyncio.get_running_loop().create_task(self._end(outgoing, reason, error))
 

@@ -40,7 +40,7 @@ CANCEL_WITHIN = 30.0
 _KINDS = {1: "stdout", 2: "stderr", 3: "reply", 4: "more"}
 _LOST = (Unreachable, TimedOut)
 _INTERRUPTED = (NodeRestarted, Cancelled)
-"""What a request ends with whose node ends or starts anew; the job is asked for again."""
+"""The errors of a request whose node closes or restarts; the request is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Job:
     # -- its state -----------------------------------------------------------------------------------------------
 
     async def status(self, timeout: float = STATUS_WITHIN) -> JobStatus:
-        """Its status now; LOST, with for how long there was no contact, if its node does not answer in time.
+        """Its status now; LOST, with the time without contact, if its node does not answer in `timeout` seconds.
 
         Raises RemoteError if no such job is kept there, and NotAllowed.
         """
@@ -142,10 +142,10 @@ class Job:
             await asyncio.sleep(AGAIN_AFTER)
 
     async def wait(self, timeout: float | None = None, *, lost_after: float | None = LOST_AFTER) -> JobStatus:
-        """Wait for its end; its last status.
+        """Wait for the end of the job; its last status.
 
-        Raises TimedOut after `timeout` seconds, and Unreachable after `lost_after` without contact (None: never). The
-        job goes on in both cases.
+        Raises TimedOut after `timeout` seconds, Unreachable after `lost_after` seconds without contact (None: never),
+        and RemoteError if no such job is kept there. The job goes on in all cases.
         """
         check_timeout(timeout)
         status: JobStatus | None = None
@@ -163,16 +163,16 @@ class Job:
         raise RemoteError(f"node {self.node!r} ended the watch of job {self.id} without its end", node=self.node)
 
     async def result(self, timeout: float | None = None) -> Payload | None:
-        """What it has replied, as `request` returns it, once it has ended; the stdout of a command.
+        """The payload of its only reply, as `request` returns it, once it has ended; the stdout of a command.
 
         Raises what `request` would have: RemoteError, CommandFailed, Cancelled, NodeRestarted, TooManyReplies; and as
-        `wait` does.
+        `wait` does, to which `timeout` (seconds) belongs.
         """
         await self._ended_well(timeout)
         return await self._request(RESULT)
 
     async def replies(self, timeout: float | None = None) -> AsyncGenerator[Reply, None]:
-        """Its replies once it has ended. Raises as `result` does, but for more than one."""
+        """Its replies once it has ended. `timeout` and errors are those of `result`, except TooManyReplies."""
         await self._ended_well(timeout)
         async with self._mesh.stream(self.node, RESULT, self._asked()) as replies:
             async for reply in replies:
@@ -213,11 +213,17 @@ class Job:
     # -- its end -------------------------------------------------------------------------------------------------
 
     async def cancel(self, timeout: float | None = CANCEL_WITHIN) -> JobStatus:
-        """End it, and wait until it has ended; its last status. Harmless if it has. Raises as `request` does."""
+        """Cancel the job, and wait for its end, `timeout` seconds at most; its last status. Harmless if it has ended.
+
+        Raises as `request` does.
+        """
         return self._note(await self._request("job:cancel", timeout=timeout))
 
     async def remove(self, timeout: float | None = CANCEL_WITHIN) -> None:
-        """Delete it, and its output, at its node. Raises RemoteError if it has not ended, and as `request` does."""
+        """Delete the job and its output at its node, within `timeout` seconds.
+
+        Raises RemoteError if it has not ended, and as `request` does.
+        """
         await self._request("job:remove", timeout=timeout)
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -287,7 +293,7 @@ def status_in(node: str, payload: Payload | None) -> JobStatus:
 
 
 def error_of(status: JobStatus) -> ExchangeError | None:
-    """What `request` would have raised for work that has ended so; None if it is done."""
+    """The error that `request` would have raised for work with this end; None if the job is done."""
     if status.state is JobState.DONE:
         return None
     text = f"job {status.id} {status.shown}"

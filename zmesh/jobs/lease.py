@@ -37,7 +37,7 @@ INSERT INTO lease VALUES ('', '', '', '', 0, 0, 1, '');
 
 
 class Claim(NamedTuple):
-    """Who wants to hold a database: a run of a node, the node, and its process (as `processes.named_here`)."""
+    """A claim to a database: the run of a node that makes it, the node, and its process (`processes.named_here`)."""
 
     holder: str
     node: str
@@ -57,7 +57,7 @@ class Lease(NamedTuple):
 
 
 class Finding(Enum):
-    """What the database of a lease is to the one who opens it."""
+    """The relation of a database to the run of a node that opens it; the module says what decides it."""
 
     OWN = "own"
     HELD = "held"
@@ -69,7 +69,7 @@ class TakenOver(sqlite3.OperationalError):
 
 
 def judge(lease: Lease, file: str, named: Sequence[str], runs: Callable[[str], bool]) -> Finding:
-    """What a database is that is in `file` and whose lock file, which is locked, names these holders.
+    """Judge a database that is in `file` and whose lock file, which is locked, names these holders.
 
     `runs` says of the process of a lease whether it is running on this machine.
     """
@@ -143,11 +143,11 @@ class LeaseTable:
             raise TakenOver(f"it is held by another run of a node ({now})")
 
     def renew(self, wall: float, seconds: float) -> None:
-        """The holder runs, and renews the lease within so many seconds."""
+        """Renew the lease for `seconds` from `wall` (seconds since 1970)."""
         self._connection.execute("UPDATE lease SET renewed = ?, expires = ?", (wall, wall + seconds))
 
     def release(self, holder: str, wall: float) -> None:
-        """The holder ends; harmless for any other."""
+        """Note that the holder has ended; harmless for any other."""
         self._connection.execute(
             "UPDATE lease SET released = 1, renewed = ?, expires = ? WHERE holder = ?", (wall, wall, holder)
         )

@@ -17,7 +17,7 @@ class NodeJobs:
     """The jobs of one node. `table` is `[jobs]` of its configuration, read from `file`; `state` the folder of its
     state; `incarnation` its run, 16 hex digits.
 
-    Raises ConfigError for a table that can't be.
+    Raises ConfigError for a malformed table.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ END_WITHIN = 5.0
 
 
 def boot_id() -> str:
-    """Which start of the machine this is, and which namespace of processes; empty where the system does not say."""
+    """The id of this boot of the machine and of the PID namespace; empty where the system has none."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -22,7 +22,7 @@ def boot_id() -> str:
 
 
 def named_here(pid: int) -> str:
-    """As `name_of`, with the start of the machine."""
+    """The name of a process as `name_of` gives it, with `boot_id` before it."""
     return f"{name_of(pid)}:{boot_id()}"
 
 

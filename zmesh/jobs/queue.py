@@ -1,4 +1,4 @@
-"""The jobs of one node that have not ended: which runs next, and what the end of an attempt means. Pure.
+"""The queue of the jobs of one node that have not ended: which runs next, and what follows from an end. Pure.
 
 A job is queued, then running, and at its end either over or queued again. Of those that are queued the one of the
 highest priority starts, the first submitted among equals; a submitter that has its share of running jobs is passed
@@ -23,7 +23,7 @@ SLACK = 64
 
 
 class Bounds(NamedTuple):
-    """How many jobs may wait and run, in all and of one owner."""
+    """The most jobs that may run and wait, in all and of one owner."""
 
     running: int
     running_per_owner: int
@@ -137,7 +137,7 @@ class Queue:
     # -- stimuli -------------------------------------------------------------------------------------------------
 
     def reserve(self, owner: str) -> str | None:
-        """Make room for a job that is to be stored; if there is none, the limit that is reached."""
+        """Reserve room for a job that is to be stored; None, or the limit that is reached if there is no room."""
         if len(self._jobs) + self._reserved >= self._bounds.queued:
             return f"{self._bounds.queued} jobs wait or run there already ([jobs] max_queued)"
         if self._unfinished.get(owner, 0) >= self._bounds.queued_per_owner:
@@ -148,7 +148,7 @@ class Queue:
         return None
 
     def release(self, owner: str) -> None:
-        """A job for which room was made is not stored, or `add` follows."""
+        """Release the room that was reserved: the job is not stored, or `add` follows."""
         self._reserved -= 1
         _count(self._unfinished, owner, -1)
 

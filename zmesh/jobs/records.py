@@ -1,4 +1,4 @@
-"""What is known of the jobs of one node: read from the database, with what could not be stored there so far."""
+"""The records of the jobs of one node: those of the database, with the changes that could not be stored so far."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Records:
     def __init__(self, node_id: str, ready: Callable[[], Awaitable[Store]]) -> None:
         self.node_id = node_id
         self.unsaved: dict[str, Outcome] = {}
-        """For each job whose state could not be stored so far, what that is."""
+        """The outcomes that could not be stored so far, by job."""
         self.damaged: Path | None = None
         """Where the last damaged database is kept."""
         self._ready = ready

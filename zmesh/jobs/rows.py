@@ -1,4 +1,4 @@
-"""What is stored of a job, as values: its owner, its output in pieces, what has to be known to run it."""
+"""The values that are stored of a job: its owner, its output in pieces, and all that is needed to run it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Owner(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What has to be known of a job to run it."""
+    """A job as an attempt at it needs it; `seconds`: how long it may run, None: without limit."""
 
     sequence: int
     number: str
@@ -50,7 +50,9 @@ class Task(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """What a node finds when it starts: jobs that wait, those that ended with its last run, and their processes."""
+    """The jobs that a node finds when it starts: those that wait, those that ended with its last run, and the
+    processes of these. `seen`: when that run was last noted, in seconds since 1970.
+    """
 
     waiting: list[Unfinished]
     ended: list[JobStatus]

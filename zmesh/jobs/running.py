@@ -27,13 +27,13 @@ class Attempt:
     execution: Execution
     message_id: str = field(default_factory=lambda: new_message_id().hex())
     by: str | None = None
-    """Who has cancelled it."""
+    """The node that has cancelled it."""
     seconds: float = 0.0
-    """For how long it has run, once it has ended."""
+    """How long it has run, once it has ended."""
 
 
 class Attempts:
-    """What runs jobs at one node."""
+    """Runs the attempts of jobs at one node."""
 
     def __init__(self, serving: Serving, storage: PayloadStorage, max_seconds: float | None, limit_bytes: int) -> None:
         self._serving = serving

@@ -227,7 +227,7 @@ class JobService:
     # -- ending and removing -------------------------------------------------------------------------------------
 
     def cancel(self, status: JobStatus, by: str) -> None:
-        """Have the job end; when it has, its status says so."""
+        """Cancel the job for the node `by`; it has ended when its status says so."""
         number = status.id.rpartition("/")[2]
         self._audit("%s cancels job %s of %s", by, status.id, status.owner)
         attempt = self._running.get(number)

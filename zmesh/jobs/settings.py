@@ -48,7 +48,7 @@ class JobSettings:
     max_output_bytes: int = 256 * MIB
     """Bytes of the output of one job that are kept."""
     max_seconds: float | None = None
-    """Seconds that a job may run at a time."""
+    """Seconds that one attempt of a job may run; None: without limit."""
     max_restarts: int = 100
     """How often a job may run again, whatever its submitter wants."""
     max_readers: int = 1000

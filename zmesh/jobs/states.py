@@ -1,4 +1,4 @@
-"""What a job is: its id, its states, when it runs again, and its status as it travels and as programs see it."""
+"""The id of a job, its states, its restart policy, and its status as it travels and as programs see it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     LOST = "lost"
-    """It is not known what became of it: its node is out of reach, or has lost its record."""
+    """Its state is unknown: its node is out of reach, or has lost its record."""
 
     @property
     def ended(self) -> bool:
@@ -189,6 +189,6 @@ class JobStatus(NamedTuple):
 
 
 def contact_lost(text: str) -> str:
-    """For how long a node was out of reach, from the text of the error: `lost contact 12 s ago`."""
+    """A status line from the text of the error: how long a node was out of reach, as in `lost contact 12 s ago`."""
     match = _DEPARTED.search(text)
     return f"lost contact {match[1]} ago" if match else f"lost contact{': ' if text else ''}{text}"

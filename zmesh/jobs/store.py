@@ -44,7 +44,7 @@ HELD_FOR = 180.0
 
 
 class Trouble(Enum):
-    """What keeps the database from being used."""
+    """The kind of trouble that keeps the database from being used."""
 
     FULL = "full"
     LOCKED = "locked"
@@ -102,14 +102,17 @@ class Store:
         self._ended: asyncio.Future[None] | None = None
         """Done when the thread has closed the database."""
         self._over = False
-        """Whether the thread takes no more."""
+        """Whether the thread takes no more operations."""
         self._lock = -1
         self._database: Database | None = None
         self._file = ""
-        """Which file the open database is."""
+        """The identity of the file of the open database (`lease.file_of`)."""
 
     async def open(self) -> None:
-        """Open the database, and keep other processes out. Raises ConfigError if that can't be done."""
+        """Open the database and lock out other processes.
+
+        Raises ConfigError if another one holds it, and StoreError if it can't be used.
+        """
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         thread = threading.Thread(target=self._work, name="zmesh-jobs", daemon=True)
@@ -399,7 +402,7 @@ class Store:
         return True
 
     def renew_reserve(self, database: Database) -> None:
-        """Keep some of the disk again, if it has room; an operation for `read`."""
+        """Write the reserve of RESERVE_BYTES anew, if the disk has room; an operation for `read`."""
         if not (self.folder / RESERVE).exists():
             with suppress(sqlite3.Error):
                 database.shrink()

@@ -1,4 +1,4 @@
-"""A submission: what the payload of `job:submit` is made of, and what is stored of it.
+"""A submission: the payload of `job:submit`, and the part of it that is stored.
 
 The payload is a head and, after it, the payload for the directive that is to run. The head is its length in four bytes
 (big-endian), and JSON. The output of a job travels in the same frames: a head and data.

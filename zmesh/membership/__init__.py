@@ -1,7 +1,7 @@
-"""Who is in the mesh: a node enrols others, renews its certificate, and takes changes of its state in while it runs.
+"""Membership in the mesh: a node enrols others, renews its certificate, and takes up changes of its state.
 
-`Membership` is the part of a node with an identity; `ask_as_newcomer` is what one does that has no certificate which is
-believed, to get one.
+`Membership` is the part of a node with an identity; `ask_as_newcomer` requests a certificate for a node without a valid
+one.
 """
 
 from __future__ import annotations

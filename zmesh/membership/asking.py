@@ -1,4 +1,4 @@
-"""Asking for a certificate over a link of its own, as a leaf that enrols: by who has none yet, or an expired one.
+"""Requests for a certificate by a node that has none yet, or an expired one: over a link of its own, as a leaf.
 
 The link is CURVE to the key that the URL pins, so that the token of a ticket is read by that node alone.
 """
@@ -26,7 +26,7 @@ ASK_WITHIN = 15.0
 
 
 class Newcomer(Protocol):
-    """The node that asks: an ephemeral one without identity."""
+    """The node that requests a certificate: an ephemeral one without identity."""
 
     requests: Requests
 
@@ -34,7 +34,7 @@ class Newcomer(Protocol):
         """Open it, and run it until `stop`."""
 
     def stop(self) -> None:
-        """Let `run` end."""
+        """Have `run` return."""
 
     def watch(self, observer: Callable[[Report], None]) -> None:
         """Have reports given to `observer`."""
@@ -53,7 +53,8 @@ async def ask_as_newcomer(
 ) -> object:
     """The answer (JSON values) of the node that listens at one of these URLs. `make` makes the node that asks.
 
-    Raises Unreachable if there is no such node, NotTrusted if it refuses the link, TimedOut, RemoteError.
+    Link and answer have `within` seconds. Raises Unreachable if there is no such node, NotTrusted if it refuses the
+    link, TimedOut, RemoteError.
     """
     shown = " or ".join(url.partition("?")[0] for url in urls)
     config = Config(node_id=f"{name[:50]}.{os.urandom(4).hex()}", identity=None, peers=urls, ephemeral=True)
@@ -98,7 +99,10 @@ async def ask_as_newcomer(
 
 
 async def ask(requests: Requests, node: str, directive: str, payload: object, within: float) -> object:
-    """Send a directive with JSON values, and return those of its answer. Raises ExchangeError."""
+    """Send a directive with JSON values, and return those of its answer, which has `within` seconds.
+
+    Raises ExchangeError.
+    """
     body = json.dumps(payload).encode()
 
     def start(request: ReplyStream) -> None:
@@ -114,7 +118,7 @@ async def ask(requests: Requests, node: str, directive: str, payload: object, wi
 
 
 async def renew_as_newcomer(make: MakeNewcomer, identity: Identity, within: float = ASK_WITHIN) -> Certificate:
-    """Renew the certificate of an identity, which may have expired, at a peer of its; the new one, which is written.
+    """Renew the certificate of an identity, which may have expired, at one of its peers; the new one, which is written.
 
     Raises ConfigError if it has no peer to dial or can't be written, and what `ask_as_newcomer` raises.
     """

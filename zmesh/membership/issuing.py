@@ -31,8 +31,8 @@ class Issuing:
 
     @staticmethod
     def read(identity: Identity) -> Issuer | None:
-        """The keys beside an identity, if they lie there and can be used. It blocks, and may run in another thread: to
-        decrypt one with its passphrase takes a tenth of a second.
+        """The keys beside an identity, None if there are none that can be used. It blocks, and may run in another
+        thread: decrypting one with its passphrase takes a tenth of a second.
         """
         if identity.state is None or not Issuer.is_at(identity.state):
             return None

@@ -1,5 +1,5 @@
-"""The membership of one node that has an identity: it answers requests to enrol, renews its certificate, keeps what it
-learns about trust, and takes in what commands have changed in its state.
+"""The membership of one node that has an identity: it answers requests to enrol, renews its certificate, stores
+statements of authorities, and takes up what commands have changed in its state.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Host(Protocol):
-    """What the membership needs of its node."""
+    """The node as its membership uses it."""
 
     serving: Serving
     requests: Requests
@@ -41,14 +41,14 @@ class Host(Protocol):
         """Count, log and pass on a report."""
 
     def advertise(self) -> None:
-        """The directives to be advertised may be others."""
+        """Advertise the directives anew, which may have changed."""
 
     def newcomer(self, config: Config) -> Newcomer:
-        """A node that asks for a certificate, where that of this one has expired."""
+        """A node that requests a certificate, where that of this one has expired."""
 
 
 class StateRead(NamedTuple):
-    """What was read of a node's state, and the certificate that it had `before`."""
+    """A node's state as it was read, and the certificate that the node had `before`."""
 
     identity: Identity | None
     issuer: Issuer | None
@@ -56,7 +56,7 @@ class StateRead(NamedTuple):
 
 
 class Membership:
-    """The membership of one node; what its own settings allow, in `serving`, goes before that of the identity."""
+    """The membership of one node; permissions of its settings take precedence over those of its identity."""
 
     def __init__(self, identity: Identity, credentials: NodeCredentials, host: Host) -> None:
         self._identity = identity
@@ -70,7 +70,7 @@ class Membership:
         self._failure = ""
         self._saving = self._unsaved = False
         self._woken = asyncio.Event()
-        """The machine's clock was set, so something may be due."""
+        """Set when the machine's clock was set, so that a renewal may be due."""
         for directive, function in ((ENROL, self._enrol), (RENEW, self._renew)):
             serving.add_builtin(directive, function)
         serving.policy = self._policy.over(identity.policy)
@@ -80,11 +80,11 @@ class Membership:
         return self._requests.driver
 
     def capabilities(self) -> list[str]:
-        """What it offers beside the directives that every node has: nodes that sign certificates are found by it."""
+        """The directives to advertise: by `zmesh:enrol` others find nodes that sign certificates."""
         return [ENROL] if self._issuing.has_key else []
 
     def start(self) -> None:
-        """Watch over the certificate from now on."""
+        """Renew the certificate when it is time, from now on."""
         self._host.tasks.spawn(self._run(), "zmesh certificate")
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class Membership:
         self._issuing.close()
 
     def note(self, report: Report) -> None:
-        """Something was reported: what the engine has learned about trust is written, and a new time is followed."""
+        """Take a report: write what has changed in the trust, and check the certificate when the clock was set."""
         if report.event == "trust_changed":
             self._unsaved = True
             if not self._saving:
@@ -112,9 +112,9 @@ class Membership:
         return read.before is self._identity.certificate
 
     def reload(self, own: Policy | None = None, read: StateRead | None = None) -> None:
-        """Take the state anew, as it was `read` just now; `own` are the permissions of the settings.
+        """Take up the state that was `read` (None: read it now); `own` are the permissions of the settings.
 
-        Raises ConfigError: all is as before.
+        Raises ConfigError, and then has changed nothing.
         """
         read = self.read() if read is None else read
         self._identity.reload(read.identity)

@@ -27,12 +27,12 @@ class Schedule:
         return now >= renews_at and now >= self._retry_at
 
     def failed(self, now: float) -> None:
-        """A renewal has failed."""
+        """Note that a renewal has failed, which delays the next try."""
         self._retry_at = now + self._pause
         self._pause = min(2 * self._pause, RETRY_LAST)
 
     def renewed(self) -> None:
-        """There is a new certificate."""
+        """Note that there is a new certificate."""
         self._retry_at, self._pause, self._warned_at = 0.0, RETRY_FIRST, None
 
     def warns(self, remaining: float, now: float) -> bool:
@@ -45,7 +45,7 @@ class Schedule:
         return True
 
     def wait(self, renews_at: float, now: float) -> float:
-        """Seconds until there may be something to do."""
+        """Seconds until `is_due` or `warns` may be true, LOOK_AGAIN at most."""
         due = max(renews_at, self._retry_at)
         return min(LOOK_AGAIN, max(1.0, due - now))
 

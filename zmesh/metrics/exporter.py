@@ -51,7 +51,7 @@ def checked_settings(config: Config) -> MetricsSettings:
 
 
 class Exporter:
-    """Shows the metrics of one node as its settings say.
+    """Serves or writes the metrics of one node, as its settings say.
 
     Raises ConfigError for a table `[metrics]` that can't be used, and if prometheus_client is not installed.
     """
@@ -72,11 +72,14 @@ class Exporter:
 
     @property
     def url(self) -> str | None:
-        """Where the metrics are served, if they are."""
+        """The URL at which the metrics are served; None if they are not."""
         return self._server.url if self._server is not None else None
 
     async def start(self) -> None:
-        """Show metrics from now on. Raises AddressError if the address can't be had, ConfigError for the file."""
+        """Serve or write metrics from now on.
+
+        Raises AddressError if the address can't be bound, and ConfigError if the file can't be written.
+        """
         from prometheus_client import CollectorRegistry, make_wsgi_app, write_to_textfile
 
         registry = CollectorRegistry(auto_describe=False)
@@ -108,21 +111,21 @@ class Exporter:
             self._file = file
 
     async def close(self) -> None:
-        """Show no more. Harmless when that is done."""
+        """End serving and writing. Harmless when done twice."""
         try:
             await _in_thread(self.close_now)
         except RuntimeError:  # no thread can be started
             self.close_now()
 
     def close_now(self) -> None:
-        """As `close`, but blocks until the server has noticed."""
+        """As `close`, but blocks until the server has ended."""
         if self._server is not None:
             self._server.close()
         if self._file is not None:
             self._file.close()
 
     def collect(self) -> Iterator[Metric]:
-        """The families of this moment, from any thread. Raises TimeoutError if the loop is blocked."""
+        """The families of this moment, from any thread. Raises TimeoutError after READ_WITHIN in a blocked loop."""
         from zmesh.metrics.families import families_of
 
         return families_of(self._read())

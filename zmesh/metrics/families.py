@@ -31,11 +31,11 @@ DROPS = {
     "connection_shut": "connection",
     "link_refused": "link",
 }
-"""The events by which something is dropped or refused, and what that is."""
+"""The events by which something is dropped or refused, and the word for it in the label."""
 
 
 class Reading(NamedTuple):
-    """What a scrape shows of a node. `waiting_streams` are requests and replies of which nothing has been sent.
+    """The state of a node at a scrape. `waiting_streams` are requests and replies of which nothing has been sent.
 
     `authorities` are the times at which those of the mesh end, seconds since 1970, by the first digits of their keys.
     """

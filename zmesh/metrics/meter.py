@@ -38,7 +38,7 @@ class Durations:
         self.sum = 0.0
 
     def note(self, seconds: float) -> None:
-        """A duration."""
+        """Count a duration in seconds."""
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.sum += seconds
 
@@ -51,7 +51,7 @@ class Side:
         self.durations: dict[str, Durations] = {}
 
     def note(self, directive: str, began: float, clock: Callable[[], float], code: str, _: str) -> None:
-        """A request has ended."""
+        """Count a request that has ended with `code` ("": success), `began` at a time of `clock`."""
         name = self._name(directive, code)
         self.ended[name, OK if not code else code if code in ENDINGS else OTHER] += 1
         self.durations[name].note(clock() - began)
@@ -83,9 +83,9 @@ class RequestMeter:
         self.server = Side()
 
     def sending(self, request: ClientRequest, directive: str) -> Ended:
-        """This node sends a request."""
+        """Count a request that this node sends, at its end."""
         return partial(self.client.note, directive, self._clock(), self._clock)
 
     def accepted(self, request: ServerRequest) -> Ended:
-        """A request has come in."""
+        """Count a request that has come in, at its end."""
         return partial(self.server.note, request.directive, self._clock(), self._clock)

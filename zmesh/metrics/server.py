@@ -42,7 +42,7 @@ class _Handler(WSGIRequestHandler):
         """Log nothing."""
 
     def get_stderr(self) -> TextIO:
-        """Where a traceback goes when the scraper has hung up: nowhere."""
+        """A stream that drops the traceback of a scraper that has hung up."""
         return io.StringIO()
 
 
@@ -118,7 +118,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
 
 class ScrapeServer:
-    """Serves `app` at an address. Raises OSError if that can't be had."""
+    """Serves `app` at an address. Raises OSError if that can't be bound."""
 
     def __init__(self, address: tuple[str, int], app: App, scrapes: Counter[str]) -> None:
         self._server = _Server(address, app, scrapes)
@@ -128,7 +128,7 @@ class ScrapeServer:
 
     @property
     def url(self) -> str:
-        """Where the metrics are."""
+        """The URL of the metrics."""
         host, port = cast("tuple[str, int]", self._server.server_address[:2])
         return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
 

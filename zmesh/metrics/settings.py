@@ -15,7 +15,9 @@ INTERVAL = (1.0, 3600.0)
 
 
 class MetricsSettings(NamedTuple):
-    """Where metrics are served (host and port) or written to, how often (seconds), and whether plaintext is allowed."""
+    """The table `[metrics]`: the address (host and port) to serve at or the file to write, the interval of writing in
+    seconds, and whether plaintext to other machines is allowed.
+    """
 
     address: tuple[str, int] | None
     textfile: str | None

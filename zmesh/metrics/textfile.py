@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Textfile:
-    """Writes metrics to a file, in a thread of its own. `write` does it; each time is counted."""
+    """Writes metrics to a file every `interval` seconds, by `write` in a thread of its own; writes are counted."""
 
     def __init__(self, path: str, interval: float, write: Callable[[str], None], scrapes: Counter[str]) -> None:
         self._path = path

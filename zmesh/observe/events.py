@@ -27,7 +27,7 @@ class LinkUp:
 
 @dataclass(frozen=True, slots=True)
 class LinkLost:
-    """A link to a neighbour is gone, and why."""
+    """A link to a neighbour is lost; `reason` is a text."""
 
     node: str
     link: int
@@ -36,9 +36,9 @@ class LinkLost:
 
 @dataclass(frozen=True, slots=True)
 class LinkRefused:
-    """A link was refused by this end or the other; `node` is None if the other end never said its name.
+    """A link was refused by this end or the other; `node` is None if the other end has not named itself.
 
-    `code` is stable: why, such as `duplicate_id`, `expired` or `revoked`.
+    `code` is a stable reason, such as `duplicate_id`, `expired` or `revoked`, and `reason` its text.
     """
 
     node: str | None
@@ -49,7 +49,7 @@ class LinkRefused:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """A peer does not answer; it is dialled again. `code` is stable: why, such as `refused` or `wrong_key`."""
+    """A peer does not answer; it is dialled again. `code` is a stable reason, such as `refused` or `wrong_key`."""
 
     url: str
     reason: str
@@ -139,9 +139,10 @@ class ConfigurationChanged:
 class DestinationUnreachable:
     """A message of this node came back, because a node on its path has no route to `node`.
 
-    `reason` is `no_route`, `gone` (the node has left the mesh), `left`, `restarted` or `full`. `near` are known ids
-    that are spelled alike. `settled` is for how many seconds the routes of the node that returned it have not changed.
-    `text` says what that node knows of the destination.
+    `reason` is that of the UNREACHABLE: `no_route`, `left` (there was a route), `gone` (a leaf that has left),
+    `restarted` or `full`; or `no_key`, `no_grants` or `not_trusted` where a key to seal or open it with is lacking.
+    `near` are known ids that are spelled alike. `settled`: for how many seconds the routes of the node that returned it
+    have not changed. `text` is what that node knows of the destination.
     """
 
     node: str
@@ -236,7 +237,7 @@ class Events:
         leave: Callable[[Events], None],
         check: Callable[[], None],
     ) -> None:
-        """`check` raises what keeps an event from ever coming."""
+        """`check` raises Closed if no event can come."""
         self._router = router
         self._where = where
         self._check = check
@@ -258,12 +259,12 @@ class Events:
         self._wake()
 
     def end(self) -> None:
-        """Nothing will happen any more."""
+        """End the iteration after the unread events: the node is closed."""
         self._ended = True
         self._wake()
 
     def close(self) -> None:
-        """Hear no more; the iteration ends with what is unread."""
+        """Take no more events; the iteration ends after the unread ones."""
         self._leave(self)
         self.end()
 

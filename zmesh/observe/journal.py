@@ -50,7 +50,7 @@ LineOfKind = tuple[int, str, str]
 
 
 class Neighbour(NamedTuple):
-    """The other end of a link: where it is, which end dialled, and the round-trip time in seconds, if it is known."""
+    """The other end of a link: its address, whether this end dialled, and the round-trip time in seconds, if known."""
 
     where: str
     dialled: bool
@@ -58,13 +58,13 @@ class Neighbour(NamedTuple):
 
 
 class Place(Protocol):
-    """What the journal looks up at its node."""
+    """The node as the journal reads it."""
 
     def neighbour(self, link: LinkId) -> Neighbour:
         """The other end of a link that is up, or about to be closed."""
 
     def last_heard_by(self, node: str) -> str | None:
-        """The other node that heard last of one that has left, if that is known."""
+        """The other node that was linked last to one that has left; None if unknown."""
 
 
 class _Kind:
@@ -128,7 +128,7 @@ class _Fresh(NamedTuple):
 
 
 class Lines:
-    """What the reports of a node are in lines; `now` in seconds."""
+    """Turns the reports of a node into lines of the log; `now` in seconds."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -286,7 +286,7 @@ class Journal:
         self._due = float("inf")
 
     def note(self, report: Report) -> None:
-        """Something has happened to the node."""
+        """Log a report of the node, if it is one for operators."""
         if log.isEnabledFor(logging.WARNING):
             self._log(self._lines.note(report, time.monotonic()))
             self._arm()

@@ -1,4 +1,4 @@
-"""Why links have fallen: for each neighbour the last reasons, which of them are down, and who was refused.
+"""The history of links: for each neighbour the reasons of the last falls, the links that are down, and refusals.
 
 The reports of the engine go in; a command such as `zmesh status` shows what is kept. All tables are bounded, and drop
 what is oldest.
@@ -19,7 +19,7 @@ MAX_NEIGHBOURS = 512
 MAX_FALLS = 4
 """Falls that are kept of each."""
 MAX_REFUSALS = 16
-"""Links and connections that were refused of which one is kept each."""
+"""Refused links and connections that are kept."""
 LEFT = "they left: "
 """How the reason begins where the other end has said goodbye."""
 
@@ -32,8 +32,7 @@ class Fall(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A link was refused `at` that time (monotonic): which node it was with, if that is known, `where` the other end
-    was, and why."""
+    """A link was refused `at` that time (monotonic): the other node, if it is known, its address, and the reason."""
 
     at: float
     node: str

@@ -21,13 +21,13 @@ class Observed(Protocol):
     observation: Observation
 
     def stats(self) -> Stats:
-        """Counts of this moment."""
+        """The counters and gauges of this moment."""
 
     def events(self) -> Events:
         """The events from now on."""
 
     async def reachable(self, node: str, timeout: float | None = None) -> None:
-        """Wait until there is a route to `node`."""
+        """As `MeshView.wait_for`."""
 
 
 class MeshView(ABC):
@@ -63,7 +63,7 @@ class MeshView(ABC):
         return self.node.observation.links()
 
     def stats(self) -> Stats:
-        """Counts of this moment: requests under way, bytes that wait, and how often each event has happened."""
+        """The counters and gauges of this moment: open requests, queued bytes, and counts of events."""
         return self.node.stats()
 
     def events(self) -> Events:
@@ -80,7 +80,7 @@ class MeshView(ABC):
     async def wait_for(self, node: str, timeout: float | None = None) -> None:
         """Wait until there is a route to `node`; at an ephemeral node, until `node` answers a ping.
 
-        Raises Unreachable after `timeout` seconds, with the nodes that can be reached, and Closed when this node is not
-        open, or is closed meanwhile.
+        Raises Unreachable after `timeout` seconds (None: no limit), with the nodes that can be reached, and Closed when
+        this node is not open, or is closed meanwhile.
         """
         await self.node.reachable(node, timeout)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Addresses(Protocol):
-    """Where the other ends of links are."""
+    """The addresses of the other ends of links."""
 
     def remote_address(self, link: LinkId) -> str:
         """The address of the other end of a link; "" if the link is closed."""
@@ -48,10 +48,10 @@ class Observation:
         self.addresses: Addresses | None = None
         """The transport, once the node is open."""
         self.history: LinkHistory | None = None
-        """What became of the links; None at an ephemeral node."""
+        """The history of the links; None at an ephemeral node."""
 
     def keep_history(self) -> LinkHistory:
-        """Keep what becomes of the links."""
+        """Keep a history of the links from now on."""
         from zmesh.observe.link_history import LinkHistory  # here: no command keeps one
 
         self.history = LinkHistory()
@@ -64,13 +64,13 @@ class Observation:
         self._journal = Journal(self._node_id, self, loop)
 
     def end(self) -> None:
-        """End the streams of events: nothing happens any more."""
+        """End the streams of events."""
         self._ended = True
         for events in self._events:
             events.end()
 
     def close(self) -> None:
-        """Log what waits to be logged, and no more."""
+        """Log the lines that wait, and end the journal."""
         if self._journal is not None:
             self._journal.close()
 
@@ -111,7 +111,7 @@ class Observation:
         self.watch(note)
 
     def events(self, check: Callable[[], None]) -> Events:
-        """The events from now on; waiting for one first calls `check`, which raises what keeps it from coming."""
+        """The events from now on; waiting for one first calls `check`, which raises Closed if none can come."""
         from zmesh.observe.events import Events  # its nine classes take long to make, and no command needs them
 
         events = Events(self._router, self.remote_address, self._events.discard, check)
@@ -133,7 +133,7 @@ class Observation:
         return (url, True) if url is not None else (self.remote_address(link), False)
 
     def neighbour(self, link: LinkId) -> Neighbour:
-        """The other end of a link: where it is, which end dialled, and the round-trip time."""
+        """The other end of a link: its address, whether this end dialled, and the round-trip time."""
         from zmesh.observe.journal import Neighbour
 
         return Neighbour(*self.end_of(link), self._engine.rtt(link))
@@ -145,6 +145,6 @@ class Observation:
         return links_of(self._engine, self.remote_address)
 
     def last_heard_by(self, node: str) -> str | None:
-        """The other node that heard last of one that has left, if that is known."""
+        """The other node that was linked last to one that has left; None if unknown."""
         witness = self._engine.last_heard_by(NodeId(Address(node)))
         return witness if witness != self._node_id else None

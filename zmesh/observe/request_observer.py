@@ -44,7 +44,7 @@ class RequestObserver(Protocol):
     """Observes the requests of one node; called on the node's loop. What it raises ends the request."""
 
     def sending(self, request: ClientRequest, directive: str) -> Ended:
-        """This node sends a request; what to call at its end."""
+        """Observe a request that this node sends; returns the callback for its end."""
 
     def accepted(self, request: ServerRequest) -> Ended:
-        """A request has come in at this node; what to call at its end."""
+        """Observe a request that has come in at this node; returns the callback for its end."""

@@ -38,7 +38,7 @@ class LinkStatus:
     """One link to a neighbour that is up.
 
     `where` is the URL that was dialled, or the address that it was accepted from; `dialled`: whether this end dialled.
-    `rtt` is the smoothed round-trip time in seconds, None before the first sample. `cost` is what routes add up.
+    `rtt` is the smoothed round-trip time in seconds, None before the first sample. `cost` is the cost for routes.
     `ephemeral`: the neighbour is a leaf, such as a command.
     """
 

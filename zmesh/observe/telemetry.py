@@ -1,4 +1,4 @@
-"""What a node counts of what happens to it, and logs in detail; `zmesh.observe.journal` has the operator's log."""
+"""The counters of a node, and its detailed log; `zmesh.observe.journal` has the operator's log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zmesh.core.limits import Rate, TokenBucket
 log = logging.getLogger(__name__)
 
 MAX_KEYS = 256
-"""Different counters; what another one would count is counted as `other` of its event."""
+"""Different counters; an event that would need another one is counted as `other` of its kind."""
 LINES = Rate(1, 50)
 """Lines of one event in the log; the number of suppressed ones is added to the next."""
 
@@ -29,7 +29,7 @@ _LEVELS = {
 
 
 class Telemetry:
-    """Counters by event (and reason), and a line in the log for who looks into what happens."""
+    """Counters by event (and reason), and a line of the log for each, limited by LINES."""
 
     def __init__(self, node: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._node = node

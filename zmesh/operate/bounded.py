@@ -1,4 +1,4 @@
-"""The same done for many nodes, so many at a time; results come as they are there."""
+"""One operation for many nodes, with bounded concurrency; results are yielded in order of arrival."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Bounded(Generic[T]):
-    """Iterate over what `one` returns for each node; at most `limit` are under way.
+    """An async iterator of the results of `one` for each node; at most `limit` are under way.
 
-    It ends when the last one has ended. Leaving it early, as a context manager or by `aclose`, cancels what is under
-    way. `one` returns what goes wrong with a node, instead of raising it.
+    It ends when the last one has ended. Leaving it early, as a context manager or by `aclose`, cancels the others.
+    `one` returns the error of a node, instead of raising it.
     """
 
     def __init__(self, nodes: Iterable[str], limit: int, one: Callable[[str], Awaitable[T]]) -> None:
@@ -44,7 +44,7 @@ class Bounded(Generic[T]):
             return result
 
     async def aclose(self) -> None:
-        """Cancel what is under way, and wait for its end."""
+        """Cancel the operations under way, and wait for their end."""
         open_ = self._stop()
         if open_:
             await asyncio.wait(open_)

@@ -1,4 +1,4 @@
-"""The state of several nodes at one time, for a bug report: what it is made of. `bundle_file` keeps it in a file."""
+"""The state of several nodes at one time, for a bug report, as values. `bundle_file` keeps it in a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_EVENTS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class RouteRow(JsonForm):
-    """A route in use: `metric` is its cost, `age` since when it has been used, `why` what it was selected for."""
+    """A route in use: `metric` is its cost, `age` how long it has been used, `why` the reason of its selection."""
 
     destination: str
     next_hop: str
@@ -42,10 +42,10 @@ class RouteTable(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class NodeReport(JsonForm):
-    """The state of one node: what `zmesh status`, `nodes`, `graph`, `routes`, `doctor`, `events` and `config show` have
-    shown of it.
+    """The state of one node, as `zmesh status`, `nodes`, `graph`, `routes`, `doctor`, `events` and `config show` show
+    it.
 
-    `errors` says of each part that is missing why: None, or no events.
+    A part that is missing is None, or has no events; `errors` has the reason of each.
     """
 
     node: str
@@ -61,9 +61,9 @@ class NodeReport(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class BundleSummary(JsonForm):
-    """What a bundle has: the `nodes` whose state it has, and of each that is `missing` the reason.
+    """The contents of a bundle: the `nodes` whose state it has, and of each that is `missing` the reason.
 
-    A node that is `incomplete` has not shown all: the parts that are missing of it, each with its reason.
+    `incomplete` has the parts that are missing of a node, each with its reason.
     `time` is when it was begun, in seconds since 1970; `at` the node that knew which nodes there are. `versions` are
     those of the program that has made it.
     """

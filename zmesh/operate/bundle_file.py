@@ -1,7 +1,7 @@
 """The file of a bundle: a tar archive, compressed by gzip, of `bundle.json` and a `nodes/ID.json` for each node.
 
-A file has its name when it is complete, and only its owner may read it. It holds MAX_BYTES uncompressed at most; one
-that is read may come from anybody.
+A file gets its name when it is complete, and only its owner may read it. It holds MAX_BYTES uncompressed at most; a
+file that is read is not trusted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class BundleWriter:
             unless_opened.pop_all()
 
     def add(self, report: NodeReport) -> str:
-        """Write the report of a node, without secrets; why it does not fit, "" if it does."""
+        """Write the report of a node, without secrets; "" or the reason why it does not fit. Raises OSError."""
         text = _text(_NODE_SCHEMA, report.to_json())
         if len(text) > min(MAX_NODE_BYTES, self._left):
             return f"its state of {len(text)} bytes does not fit into a bundle; name fewer nodes"
@@ -59,7 +59,7 @@ class BundleWriter:
         return ""
 
     def finish(self, summary: BundleSummary) -> None:
-        """Write the summary, and give the file its name."""
+        """Write the summary, and give the file its name. Raises OSError."""
         self._write(_HEAD, _text(_HEAD_SCHEMA, summary.to_json()))
         self._archive.close()
         self._file.close()

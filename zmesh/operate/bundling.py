@@ -33,7 +33,7 @@ SHOWN = 3
 """Nodes of which an error says why they have not answered."""
 TRIES = 5
 PAUSE = 1.0
-"""Seconds before a node that has shown as much as it does in a second is asked again."""
+"""Seconds before a node that has reached its limit of shown rows is asked again."""
 ROUTES = "zmesh:routes"
 
 

@@ -25,7 +25,10 @@ class Diagnosing(Operating):
     """The part of a Controller that diagnoses nodes."""
 
     async def doctor(self, node: str | None = None, *, timeout: float | None = EXAMINED_WITHIN) -> Diagnosis:
-        """The diagnosis of a node: faults and their remedies; it takes the node up to some seconds."""
+        """The diagnosis of a node: faults and their remedies, which takes it up to some seconds; `timeout` in seconds.
+
+        Raises as all methods of `Operating` do.
+        """
         from zmesh.operate.diagnosis import Diagnosis, compared
 
         diagnosis = await self._shown(Diagnosis, DOCTOR, node, None, timeout)
@@ -36,8 +39,8 @@ class Diagnosing(Operating):
     ) -> AsyncGenerator[NodeEvent, None]:
         """The last events of a node, the oldest first, and with `follow` all that come, until the iteration is left.
 
-        `since` is how many seconds ago the first may have happened, `last` how many are wanted at most; by default the
-        last 50. A node keeps 4,000, over restarts too if it has a folder of state.
+        `since` is how many seconds ago the first may have happened, `last` the most to return; by default 50. A node
+        keeps 4,000, over restarts too if it has a folder of state. Raises as all methods of `Operating` do.
         """
         from zmesh.operate.json_form import read_list
         from zmesh.operate.node_event import NodeEvent
@@ -54,7 +57,8 @@ class Diagnosing(Operating):
     async def settings_of(self, node: str | None = None, *, timeout: float | None = TIMEOUT) -> NodeSettings:
         """The settings of a node, without secrets, and the versions of what it runs on.
 
-        A node shows them to its own user, and to those whom its `[allow]` lets call `zmesh:settings`.
+        `timeout` is in seconds. Raises NotAllowed unless this is the node's own user, or its `[allow]` allows
+        `zmesh:settings`, and as all methods of `Operating` do.
         """
         from zmesh.operate.node_settings import NodeSettings
 
@@ -74,8 +78,8 @@ class Diagnosing(Operating):
         It has what `status`, `members`, `graph`, `routes`, `doctor` (unless `examine` is false) and `events_of` show of
         each, its settings where it lets them be seen (`zmesh:settings` in its `[allow]`), and the versions of all.
         `zmesh.testing.load_bundle` makes a simulated mesh of it. The nodes are those that the node `at` knows, 256 at
-        most. `timeout` in seconds is for each answer. What is missing is in the summary. Raises ConfigError for what is
-        no target or too many nodes, Unreachable if no node has answered, and OSError; there is no file then.
+        most. `timeout` in seconds is for each answer. Missing parts are in the summary. Raises ConfigError for a
+        malformed target or too many nodes, Unreachable if no node has answered, and OSError; there is no file then.
         """
         from zmesh.operate.bundling import bundle
 

@@ -11,9 +11,9 @@ from zmesh.operate.warnings import SKEW
 
 @dataclass(frozen=True, slots=True)
 class Check(JsonForm):
-    """One thing that was looked at: a stable `code`, whether it is well, and a line about it.
+    """The result of one check: a stable `code`, whether it is `ok`, and a line of text.
 
-    `remedy` is what mends it, a command where there is one; empty if it is well.
+    `remedy` is the remedy of a fault, a command where there is one; empty if it is `ok`.
     """
 
     code: str
@@ -33,7 +33,7 @@ class Diagnosis(JsonForm):
 
     @property
     def ok(self) -> bool:
-        """Whether all is well."""
+        """Whether all checks are."""
         return all(check.ok for check in self.checks)
 
 

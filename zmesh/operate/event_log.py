@@ -41,7 +41,7 @@ MAX_FOLLOWERS = 32
 BATCH = 200
 """Events in one reply."""
 MAX_REASONS = 1_024
-"""Peers of which the last reason why they can't be reached is remembered."""
+"""Peers whose last dial failure is remembered."""
 DEFAULT_LAST = 50
 MAX_ASKED = 4_096
 """Bytes of the payload of a request."""
@@ -125,7 +125,7 @@ class EventLog:
         self.note(self._about("node_started", f"{self.node_id} has started"), _nowhere)
 
     async def close(self) -> None:
-        """Write what is not written yet, and take no more; takes CLOSE_WITHIN seconds at most."""
+        """Write the unwritten events, and take no more; takes CLOSE_WITHIN seconds at most."""
         written: asyncio.Event = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -167,7 +167,7 @@ class EventLog:
     # -- events --------------------------------------------------------------------------------------------------
 
     def note(self, report: Report, ends: Callable[[LinkId], tuple[str, bool]]) -> None:
-        """Take a report in; `ends` says where the other end of a link is, and whether this node dialled it."""
+        """Keep the event of a report; `ends` gives the address of a link's other end, and whether this node dialled."""
         if not self._is_event(report, ends):
             return
         now = time.monotonic()

@@ -1,7 +1,7 @@
 """The events of one node on its disk: SQLite, written in a thread in batches, read once when the node starts.
 
-A disk that fails costs the events that it did not take, and nothing else: a line is logged when that begins, and the
-node goes on with what it has in memory.
+Where the disk fails, the events that could not be written are lost, and nothing else: a line is logged when that
+begins, and the node goes on with those in memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Looks for what is wrong with one node: its state, machine and peers, and what its neighbours say of themselves.
+"""Examines one node for faults: its state, machine and peers, and the statuses of its neighbours.
 
 An examination takes up to some seconds, and asks up to MAX_NEIGHBOURS neighbours for their status. There is one at a
 time, and requests within KEPT seconds get the last one, so that requests do not keep a node busy.
@@ -39,11 +39,11 @@ MAX_NEIGHBOURS = 16
 """Neighbours that are asked for their status."""
 ANSWER_WITHIN = 3.0
 MACHINE_WITHIN = 10.0
-"""Seconds for what is written to disks and measured."""
+"""Seconds for the checks of the machine: folders and measurements."""
 MAX_WAITING = 256
 """Requests that wait for the result of one examination."""
 SLOW_NAMES = 1.0
-"""Seconds to look a name up that are worth a line."""
+"""Seconds of a name lookup from which on it is reported as slow."""
 _OWN = ("link_down", "clock_skew")
 """Warnings of the status that an examination finds in more detail."""
 
@@ -61,7 +61,7 @@ class Examiner:
         self._measuring: asyncio.Future[list[Check]] | None = None
 
     def answer(self, work: Work) -> asyncio.Future[object]:
-        """The answer to a request for an examination, once there is one."""
+        """The answer to a request for an examination, once there is one. Raises NodeOverloaded past MAX_WAITING."""
         later: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         if self._last is not None and time.monotonic() - self._ended < KEPT:
             later.set_result(_answer(self._last))

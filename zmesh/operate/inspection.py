@@ -37,10 +37,7 @@ MANY_ROWS = 250
 
 
 class Inspection:
-    """The state of one node and what it knows of the mesh, as others may see it.
-
-    `limits`: what they may have it answer.
-    """
+    """The directives that show the state of one node and its view of the mesh; `limits` bound what they answer."""
 
     def __init__(self, host: Host, history: LinkHistory, limits: Limits) -> None:
         self._host, self._history = host, history

@@ -1,7 +1,7 @@
-"""Dataclasses as JSON and back, by their annotations: what a node says of itself, and what may have come of it.
+"""Dataclasses as JSON and back, by their annotations: the answers of the directives that show a node.
 
-A field of type Seconds is `name_s` in JSON. A reader takes what it knows: fields that it does not know are ignored,
-those that are missing have their default. So a node of one version understands the answer of another.
+A field of type Seconds is `name_s` in JSON. A reader ignores fields that it does not know, and those that are missing
+have their default. So a node of one version understands the answer of another.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class JsonForm:
 
 
 def from_json(kind: type[T], value: object) -> T:
-    """The dataclass that JSON values stand for. Raises ValueError for what can't be one."""
+    """The dataclass that JSON values stand for. Raises ValueError for malformed ones."""
     if not isinstance(value, dict):
         raise ValueError(f"{kind.__name__} is an object")
     found = {}

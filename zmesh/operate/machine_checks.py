@@ -1,4 +1,4 @@
-"""Checks of what a node gets from its machine: folders, descriptors, encryption, clocks, versions."""
+"""Checks of a node's machine and versions: folders, limits of the process, encryption, clocks, path MTUs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LEAST_FREE_SHARE = 0.05
 PROBE_BYTES = 65_536
 LEAST_DESCRIPTORS = 1024
 LEAST_BYTES_PER_SECOND = 50_000_000
-"""Encryption that is slower than this is worth a line: with AES instructions it is ten times as fast, and more."""
+"""The speed below which encryption is reported as slow; with AES instructions it is ten times as fast, and more."""
 LEAST_MTU = 1280
-"""The least that IPv6 asks of a link (RFC 8200 section 5)."""
+"""The least MTU of a link with IPv6 (RFC 8200 section 5), in bytes."""
 
 
 def folder(code: str, what: str, path: str, setting: str) -> Check:
@@ -100,12 +100,12 @@ def encryption(curve: float | None, aead: float | None) -> Check:
 
 
 def some(count: int, noun: str) -> str:
-    """So many of them: `1 link`, `2 links`."""
+    """A count with its noun: `1 link`, `2 links`."""
     return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def clocks(node: str, skews: Mapping[str, float]) -> Iterator[Check]:
-    """Whose clock is wrong, by how much (seconds) each neighbour's is ahead of the one of this node."""
+    """Checks of the clocks; `skews`: by how many seconds each neighbour's clock is ahead of the one of this node."""
     wrong = {each: skew for each, skew in skews.items() if abs(skew) >= SKEW}
     if not wrong:
         text = (

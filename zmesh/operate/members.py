@@ -53,8 +53,8 @@ class GraphNode(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class GraphLink(JsonForm):
-    """A link between two nodes: what `a` says that it costs, and what `b` says; None where that one does not list it,
-    as for a moment after it came up or fell."""
+    """A link between two nodes: its `cost` in the record of `a`, and `cost_back` in that of `b`; None where that record
+    does not list it, as for a moment after it came up or fell."""
 
     a: str
     b: str
@@ -73,10 +73,10 @@ class MeshGraph(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class PingResult(JsonForm):
-    """What became of the ping to one node.
+    """The result of the ping to one node.
 
-    An answer has `rtt` and `hops`, and `skew`: by how much the clock there is ahead, to half a round trip. Where none
-    came, `error` says why and `last_hop` is the last node on the path that answered. `left` is true of a node that had
+    An answer has `rtt` and `hops`, and `skew`: by how much the clock there is ahead, to half a round trip. Without one
+    `error` is the reason, and `last_hop` the last node on the path that answered. `left` is true of a node that had
     said goodbye.
     """
 

@@ -1,4 +1,4 @@
-"""What a node knows of the mesh: members, links, and why it sends where it sends."""
+"""A node's view of the mesh: members, links, and the explanation of its routes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zmesh.operate.node_reader import NodeReader
 
 MAX_HEARD_BY = 3
-"""Nodes that are named of those that have a link with one."""
+"""Neighbours of a member that are named."""
 
 
 class MeshReader:
@@ -98,7 +98,7 @@ class MeshReader:
     # -- routes --------------------------------------------------------------------------------------------------
 
     def why(self, destination: str) -> RouteExplanation:
-        """Why this node sends to a node as it does."""
+        """The explanation of this node's route to a destination, or why there is none."""
         engine, now = self._engine, time.monotonic()
         node = NodeId(Address(destination))
         found = engine.explain(node)

@@ -1,4 +1,4 @@
-"""Something that has happened to a node, and what a report of its engine or of its parts is as one."""
+"""An event of a node, and how the reports of its engine and of its parts become events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_TEXT = 500
 
 @dataclass(frozen=True, slots=True)
 class NodeEvent(JsonForm):
-    """Something that has happened to a node.
+    """An event of a node.
 
     `number` rises by one with each, over restarts too where the node has a folder of state. `time` is the node's clock,
     in seconds since 1970. `kind` is a stable word, `node` the other node, or the one itself, `where` its address; both
@@ -63,7 +63,7 @@ def text_of(report: Report, where: str, dialled: bool) -> str | None:
 def event_of(
     report: Report, number: int, now: float, ends: Callable[[LinkId], tuple[str, bool]], more: int = 0
 ) -> NodeEvent | None:
-    """The event that a report is, if it is one; `ends` says where the other end of a link is, and who dialled.
+    """The event of a report, None for a detail; `ends` gives the address of a link's other end, and who dialled.
 
     `more`: how many events of that kind have been left out before it.
     """

@@ -1,4 +1,4 @@
-"""What a node says of itself: the answer to `zmesh:status` and `zmesh:load`, from tables that it has anyway."""
+"""The state of a node: the answers to `zmesh:status` and `zmesh:load`, from tables that it has anyway."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class NodeReader:
         return dataclasses.replace(status, warnings=warnings_of(status))
 
     def load(self) -> NodeLoad:
-        """What this node does at the moment, as counters; cheap."""
+        """The load of this node, as counters and gauges; cheap."""
         host, engine = self._host, self._host.engine
         traffic = host.transport.traffic.total() if host.transport is not None else None
         loop = self._loop()
@@ -161,7 +161,7 @@ class NodeReader:
         return ""
 
     def where(self, link: LinkId) -> str:
-        """Where the other end of a link is, without its key."""
+        """The address of the other end of a link, without its key."""
         transport = self._host.transport
         return transport.remote_address(link).partition("?")[0] if transport is not None else ""
 

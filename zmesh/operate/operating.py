@@ -74,10 +74,10 @@ class Operating(Requester):
         return await self._shown(MeshGraph, GRAPH, at, None, timeout)
 
     async def why(self, node: str, at: str | None = None, *, timeout: float | None = TIMEOUT) -> RouteExplanation:
-        """Why the node `at` sends to `node` as it does: what neighbours offer, and what of it is not used, and why.
+        """The explanation of the route of the node `at` to `node`: the offers of neighbours, and the state of each.
 
-        Of a node that can't be reached: what was known last, since when, who lost it, and why, for which that one is
-        asked as well.
+        Of a node that can't be reached: its last route, when that was lost, and by which node and why, for which that
+        one is asked as well.
         """
         from dataclasses import replace
 
@@ -133,7 +133,10 @@ class Operating(Requester):
     def loads(
         self, nodes: Iterable[str], *, timeout: float | None = HOP_TIMEOUT
     ) -> Bounded[tuple[str, NodeLoad | None]]:
-        """What nodes do at the moment, for each its id and a NodeLoad, None where it has not answered; as they come."""
+        """The loads of nodes: for each its id and a NodeLoad, None where it has not answered; in order of arrival.
+
+        `timeout` in seconds is for each.
+        """
         from zmesh.operate.bounded import Bounded
         from zmesh.operate.status import NodeLoad
 

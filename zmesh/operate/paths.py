@@ -1,4 +1,4 @@
-"""Why a node sends where it sends, and the hops of a path, as `zmesh:why` and `zmesh:hop` answer them."""
+"""The explanation of a route, and the hops of a path, as `zmesh:why` and `zmesh:hop` answer them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RouteLoss(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class RouteExplanation(JsonForm):
-    """Why `node` sends to `destination` as it does.
+    """The explanation of the route of `node` to `destination`.
 
     `state` is `reachable`, `self`, `left` (there was a route) or `unknown`. The route in use begins at `next_hop`,
     which was selected `since` so many seconds. `seqno` and `feasibility_distance` are the feasibility distance; any

@@ -1,4 +1,4 @@
-"""Pings to many nodes: the answer of each, or why there is none and which node on the path was the last to answer."""
+"""Pings to many nodes: the answer of each, or the reason of its absence and the last node on the path that answered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEFT = "they left: "
 
 
 async def ping(mesh: Operating, node: str, member: Member | None, at: str | None, timeout: float | None) -> PingResult:
-    """Ping one node; `member` are the facts known of it. Never raises a MeshError."""
+    """Ping one node, within `timeout` seconds; `member` is what is known of it. Never raises a MeshError."""
     if member is not None and member.left is not None:
         return await _departed(mesh, node, member, at, timeout)
     began, sent = time.perf_counter(), time.time()

@@ -1,4 +1,4 @@
-"""What the process of a node uses: memory, file descriptors, threads, CPU time."""
+"""The resources in use of the process of a node: memory, file descriptors, threads, CPU time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of one node, as `zmesh:status` answers it: identity, links, work, resources, and what needs attention."""
+"""The state of one node, as `zmesh:status` answers it: identity, links, work, resources, and warnings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zmesh.operate.json_form import JsonForm, Seconds
 
 @dataclass(frozen=True, slots=True)
 class StatusWarning(JsonForm):
-    """What needs attention: a stable `code`, and a line that names the way out."""
+    """A warning about a node: a stable `code`, and a line that names the remedy."""
 
     code: str
     text: str
@@ -93,7 +93,7 @@ class RequestsTaken(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class WorkStatus(JsonForm):
-    """What a node serves and requests.
+    """The requests and jobs of a node.
 
     `running` requests of others are at work, `max_running` may be; `directives` counts them by name. `served` were
     taken up since the start; `requests` has the 64 most frequent kinds of them. `requested` requests of its own are
@@ -129,8 +129,8 @@ class ProcessStatus(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class LoopStatus(JsonForm):
-    """The event loop of a node: how late it runs callbacks, at last and at worst of late, and how often it was blocked
-    for more than a second."""
+    """The event loop of a node: how late it ran the last callback, and the latest one of the last one to two minutes,
+    and how often it was blocked for a second or more."""
 
     lag: Seconds
     worst_lag: Seconds
@@ -172,7 +172,7 @@ class NodeStatus(JsonForm):
 
 @dataclass(frozen=True, slots=True)
 class NodeLoad(JsonForm):
-    """What a node does, as counters since its start and values of the moment; two of them give rates.
+    """The load of a node, as counters since its start and gauges; two of them give rates.
 
     `served` requests were taken up, `running` are at work; `queued_bytes` wait for full links. `lag` is the longest
     delay of the event loop of late.

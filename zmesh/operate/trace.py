@@ -1,6 +1,6 @@
 """The path from one node to another, hop by hop, and the path back where that differs.
 
-Each node on the path is asked for its next hop, as its FIB has it: nothing is concluded from the tables of another
+Each node on the path is asked for its next hop, as its FIB has it: nothing is inferred from the tables of another
 node. A next hop that was there before is a loop, and ends the trace, so it ends after as many steps as there are nodes;
 MAX_STEPS bounds it besides. The answer of a node comes by that node's own path back, which may be another one. So where
 none comes, the last node that answered says whether it hears that neighbour.

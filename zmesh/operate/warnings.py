@@ -1,4 +1,4 @@
-"""What of a node's state needs attention: one line each, with the way out."""
+"""Warnings about the state of a node: one line each, with the remedy."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from zmesh.core.durations import span
 from zmesh.operate.status import LinkReport, NodeStatus, StatusWarning
 
 SLOW_RTT = 0.120
-"""From this round-trip time on a link costs as much more as it can."""
+"""Seconds of round-trip time from which on the penalty of a link's cost is at its maximum (`links.RTT_CEILING`)."""
 QUEUED_BYTES = 1024 * 1024
-"""Bytes that wait for a full link from which on it is worth a line."""
+"""Bytes queued for a full link from which on there is a warning."""
 SKEW = 5.0
-"""Seconds between two clocks that are worth a line: certificates tolerate more, and logs become hard to compare."""
+"""Seconds between two clocks from which on there is a warning: certificates tolerate more, logs hardly compare."""
 LAG = 2.0
 """Seconds that an event loop may be late: less happens on any busy machine."""
 NEARLY = 0.8
 """The share of a limit from which on it is nearly used up."""
 RECENT = 600.0
-"""Seconds for which a link that fell and came back is worth a line."""
+"""Seconds for which there is a warning about a link that fell and came back."""
 FLAPS = 3
 """Falls within RECENT that make a link flap."""
 REFUSED = 4

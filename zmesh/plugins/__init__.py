@@ -7,4 +7,4 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class NoSettings:
-    """For a plugin without any: a table of settings for it may only be empty."""
+    """The settings of a plugin without any: its table may only be empty."""

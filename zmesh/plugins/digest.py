@@ -1,4 +1,4 @@
-"""`digest:sha256` hashes what streams in, so that a payload of any size costs no memory and no disk."""
+"""`digest:sha256` hashes a payload as it arrives, so that one of any size takes neither memory nor disk."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to ask for; `headers` and `body` as they are sent."""
+    """The HTTP request to make; `headers` and `body` as they are sent."""
 
     url: str
     method: str = "GET"

@@ -37,7 +37,7 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks for, checked."""
+    """The request of a client, checked; `seconds` is its timeout, `terminal` rows and columns."""
 
     words: list[bytes]
     environment: dict[bytes, bytes]
@@ -304,7 +304,7 @@ def _is_word(value: object) -> bool:
 
 
 class _RunAs(NamedTuple):
-    """Whom a command runs as: another user with its groups, or None; and the home that it begins in."""
+    """The identity that a command runs with: another user and its groups, or None; and the home that it begins in."""
 
     user: pwd.struct_passwd | None
     groups: list[int]

@@ -1,7 +1,7 @@
-"""One command at many nodes: so many at a time, some of them first, and an end after so many that went wrong.
+"""One command at many nodes: bounded concurrency, canaries first, and an end after a number of failures.
 
-A node that fails, can't be reached or takes too long keeps none of the others waiting. Each node has an Outcome, also
-one where the command was not started.
+A node that fails, can't be reached or takes too long delays none of the others. Each node has an Outcome, also one
+where the command was not started.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ Start: TypeAlias = Callable[[str], Starting]
 
 
 class State(StrEnum):
-    """What became of the command at one node."""
+    """The state of the command at one node."""
 
     DONE = "done"
     """It has exited with 0."""
     FAILED = "failed"
-    """It has exited with something else, or could not be executed, or the node refused it."""
+    """It has exited with another code, could not be executed, or was refused by the node."""
     UNREACHABLE = "unreachable"
     TIMED_OUT = "timed out"
     STOPPED = "stopped"
@@ -55,10 +55,10 @@ WRONG = frozenset((State.FAILED, State.UNREACHABLE, State.TIMED_OUT))
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the command at one node.
+    """The outcome of the command at one node.
 
     `returncode` is its exit code, or minus the signal that killed it; None if there is none. `stdout` and `stderr` are
-    what it has put out, empty if `on_output` was given. `error` is what went wrong, and `seconds` how long it took.
+    its output, empty if `on_output` was given. `error` is the error that ended it, and `seconds` how long it took.
     """
 
     node: str
@@ -72,7 +72,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How many at a time, and when to end. Raises ConfigError for a malformed number of nodes or seconds.
+    """The rules of a fleet command, as FleetOptions has them. Raises ConfigError for a malformed number.
 
     A node that can't be reached waits for its route beside the `max_parallel` others; with canaries and `stop_after`
     it is one of them, because it decides whether the next may be started.
@@ -95,7 +95,7 @@ class Rules:
         self.limit(1)
 
     def limit(self, count: int) -> float:
-        """How many of so many nodes may go wrong before no more are started."""
+        """How many of `count` nodes may go wrong before no more are started. Raises ConfigError."""
         given = self.stop_after
         if given is None:
             return math.inf
@@ -115,7 +115,7 @@ def _is_whole(value: object, least: int) -> bool:
 
 
 class Outcomes(ABC):
-    """The outcomes at many nodes, in the order of their coming; what `run_many` and `copy_many` give back.
+    """The result of `run_many` and `copy_many`: an async iterator of the Outcome of each node, in order of arrival.
 
     Nothing is started before the first one is asked for. Leaving an `async with` block, and cancelling the task that
     waits, stops what runs; the block ends when all has ended.
@@ -129,7 +129,7 @@ class Outcomes(ABC):
         self._running: dict[asyncio.Task[Outcome], str] = {}
         self._given_up: dict[str, Unreachable] = {}
         self._streams: dict[str, dict[int, bytearray]] = {}
-        """What has come of the output of the nodes at which it runs."""
+        """The output that has come so far of the nodes at which it runs, by stream."""
         self._wrong = 0
         self._starts_none = False
 

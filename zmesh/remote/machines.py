@@ -116,7 +116,10 @@ class Machines(requests.Requester):
     def check_output(
         self, node: str, command: Sequence[Word], /, **options: Unpack[RunOptions]
     ) -> Coroutine[Any, Any, bytes]:
-        """The stdout of a command at a node. Raises CommandFailed if it exits with anything but 0."""
+        """The stdout of a command at a node, as bytes.
+
+        Raises CommandFailed if it exits with anything but 0, and as `run` does. Options are those of RunOptions.
+        """
         from zmesh.remote import remote_process
 
         return remote_process.check_output(self._starting(node, command, **options))
@@ -130,8 +133,8 @@ class Machines(requests.Requester):
     ) -> Outcomes:
         """Run a command at many nodes; iterate over what this returns for an Outcome of each, as they come.
 
-        `nodes` are ids, or a target as `nodes` takes. What goes wrong at one is in its Outcome, and keeps none of the
-        others waiting. Options are those of FleetOptions, and of RunOptions for each node.
+        `nodes` are ids, or a target as `nodes` takes. An error at one is in its Outcome, and delays none of the others.
+        Options are those of FleetOptions, and of RunOptions for each node.
 
         Raises ConfigError for a malformed target or number, and ValueError for stdin that can be read only once.
         """

@@ -1,7 +1,7 @@
-"""Records: what the two streams of a command or of a copied file are made of.
+"""Records: the messages of which the two streams of a command consist.
 
-A record is one byte that says what it is, the length of its body in four bytes (big-endian), and its body. In the
-requesting direction records follow each other without regard to chunks; each reply is one or more whole records.
+A record is one byte for its kind, the length of its body in four bytes (big-endian), and its body. In the payload of
+the request records follow each other without regard to chunks; each reply is one or more whole records.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ INPUT_WINDOW = 1024 * 1024
 
 
 class Kind(IntEnum):
-    """What a record is; the kinds from 16 on go from server to client."""
+    """The kind of a record; those from 16 on go from server to client."""
 
     START = 1
-    """The command, as msgpack (`exec:run`); the file (`file:put`)."""
+    """The command, as msgpack."""
     INPUT = 2
-    """Bytes for stdin; the content of a file."""
+    """Bytes for stdin."""
     INPUT_END = 3
     """The end of stdin."""
     SIGNAL = 4
@@ -70,7 +70,7 @@ def number(value: int) -> bytes:
 
 
 def number_of(body: bytes) -> int:
-    """The number that a body is. Raises RemoteError."""
+    """The number in a body of four bytes. Raises RemoteError."""
     if len(body) != 4:
         raise RemoteError(f"a record with a number has {len(body)} bytes instead of 4")
     return int.from_bytes(body, "big", signed=True)

@@ -79,7 +79,7 @@ class Starting:
 
     @property
     def progress(self) -> str:
-        """How far the command has come, and what holds it back, for the text of an error."""
+        """The progress of the command and its obstacle, if any, for the text of an error."""
         return self._process.progress
 
     def __await__(self) -> Generator[Any, None, RemoteProcess]:
@@ -132,7 +132,7 @@ class RemoteProcess:
 
     @property
     def progress(self) -> str:
-        """How far it has come, and what holds it back, for the text of an error."""
+        """The progress of the command and its obstacle, if any, for the text of an error."""
         if self.returncode is not None:
             return f"it has exited with {self.returncode}"
         begun = f"it runs as process {self.pid}" if self.pid else "it has not begun"
@@ -157,7 +157,8 @@ class RemoteProcess:
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """Its output in the order in which it was read at the node: 1 or 2, for stdout or stderr, and bytes.
 
-        In the place of `stdout` and `stderr`. Ends when the command has, and raises as `wait` does.
+        In place of `stdout` and `stderr`: raises RuntimeError when these are being read. Ends when the command has, and
+        raises as `wait` does.
         """
         if self._pumping is not None:
             raise RuntimeError("the output is being read by stdout and stderr already")
@@ -185,7 +186,10 @@ class RemoteProcess:
         return self.returncode
 
     async def communicate(self, input: bytes | None = None) -> tuple[bytes, bytes]:
-        """Send `input` and the end of stdin, and read all of its output: stdout and stderr. Raises as `wait` does."""
+        """Send `input` and the end of stdin, and read all of its output: stdout and stderr.
+
+        Raises ValueError for `input` without stdin=PIPE, and as `wait` does.
+        """
         if input is not None and self.stdin is None:
             raise ValueError("communicate(input) needs stdin=PIPE")
         if self.stdin is not None:

@@ -1,4 +1,4 @@
-"""The table `[run]` of the configuration: which commands a node runs, as whom, where, and within which limits."""
+"""The table `[run]` of the configuration: the commands that a node runs, their users, directory and limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunSettings:
     directory: str = ""
     """Where commands run if the client names no directory; the user's home if empty."""
     max_seconds: float | None = None
-    """Seconds that a command may run."""
+    """Seconds that a command may run; None: no limit."""
     max_commands: int = 256
     """Commands that may run at a time."""
     max_memory_bytes: int | None = None
@@ -81,7 +81,7 @@ class RunSettings:
         return matches_any(user, (() if self.user else ANY) if self.users is None else self.users)
 
     def kept(self, environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """What commands get of the node's environment."""
+        """The variables of the node's environment that commands get."""
         return {name: value for name, value in environment.items() if matches_any(os.fsdecode(name), self.environment)}
 
     def limits(self) -> dict[int, tuple[int, int]]:

@@ -21,7 +21,10 @@ class StdinWriter:
         self._outgoing = outgoing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send data; what the command has not taken yet waits here. Ignored when the command has exited."""
+        """Send data; it is queued here until the command takes it. Ignored when the command has exited.
+
+        Raises RuntimeError after `write_eof`.
+        """
         self._outgoing.put(bytes(data))
 
     def writelines(self, pieces: Sequence[bytes]) -> None:
@@ -29,7 +32,7 @@ class StdinWriter:
         self.write(b"".join(pieces))
 
     async def drain(self) -> None:
-        """Wait until little of what was written waits here. Raises BrokenPipeError if the command has exited."""
+        """Wait until at most INPUT_PIECE bytes are queued here. Raises BrokenPipeError if the command has exited."""
         await self._outgoing.drained()
         if self._outgoing.closed:
             raise BrokenPipeError("the command has exited")
@@ -87,7 +90,7 @@ class Outgoing:
             self._wake()
 
     def put(self, data: bytes) -> None:
-        """Send input."""
+        """Send input. Raises RuntimeError after `end`."""
         if self.ended and data:
             raise RuntimeError("stdin was closed")
         if data and not self.closed:
@@ -101,7 +104,7 @@ class Outgoing:
         self._wake()
 
     def add_credit(self, size: int) -> None:
-        """The command has taken so much input."""
+        """Add to the credit: the command has taken `size` bytes of input."""
         self._credit += size
         self._wake()
 

@@ -36,7 +36,7 @@ DESCRIPTORS = 4
 
 
 class Session:
-    """One command: the process that leads the session, and how it is to end."""
+    """The session of one command, led by its process."""
 
     def __init__(self, id: int, pid: int, grace: float) -> None:
         self.id = id
@@ -45,7 +45,7 @@ class Session:
         self.exited = False
         self.ending = False
         self.kill_at: float | None = None
-        """When what is left gets SIGKILL, if the session is being ended."""
+        """When the processes that are left get SIGKILL, if the session is being ended."""
 
     def signal(self, number: int, *, everywhere: bool = False) -> None:
         """Signal the leader's process group, or (`everywhere`) all groups of the session."""

@@ -1,7 +1,7 @@
-"""Targets: which nodes something is for, as one text.
+"""Targets: a set of nodes as one text.
 
-A target has terms with commas between them: a node id, `tag:NAME` for all nodes that have the tag, `*` for all nodes,
-and with `!` before it, what is left out. A target of exclusions alone is for all others.
+A target has terms with commas between them: a node id, `tag:NAME` for all nodes that have the tag, `*` for all nodes;
+a term with `!` before it is excluded. A target of exclusions alone stands for all others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Target:
 
     @classmethod
     def of(cls, text: str) -> Target:
-        """Read a target. Raises ConfigError, which names the term that is none."""
+        """Read a target. Raises ConfigError, which names the malformed term, and TypeError."""
         if not isinstance(text, str):
             raise TypeError(f"a target is a str such as edge-7 or tag:gpu, not {shown(text)}")
         terms = [term.strip() for term in text.split(",")]

@@ -19,7 +19,7 @@ ACCEPTED_AT_ONCE = 64
 ACCEPT_AGAIN = 0.5
 """Seconds until accepting is tried again where there was no descriptor or memory for it."""
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-"""What accepting a connection fails with where the process or the machine has nothing left."""
+"""The errors of accept(2) where the process or the machine has no descriptor or memory left."""
 
 
 class Acceptor:
@@ -45,7 +45,7 @@ class Acceptor:
                 self._loop.add_reader(sock, self._accept, sock)
 
     def close(self) -> None:
-        """Listen no more, also where the loop is closed."""
+        """Stop listening, also where the loop is closed."""
         for timer in self._paused.values():
             timer.cancel()
         self._paused.clear()

@@ -82,7 +82,7 @@ class ControlledProcess:
         self._own(launched)
 
     async def send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send a packet, waiting while the socket is full. Nothing if the process is lost."""
+        """Send a packet, waiting while the socket is full. It is dropped if the process is lost."""
         async with self._sending:
             while not self.lost:
                 try:
@@ -108,7 +108,7 @@ class ControlledProcess:
             self._loop.create_task(self.send(packet))
 
     async def close(self) -> None:
-        """Let it end, by force if it takes long; returns when it has. Harmless when it is closed."""
+        """Close the socket and wait for its end; it is killed after `close_within`. Harmless when done twice."""
         self._lose()
         self._control.close()
         if self._launched is not None and self._launched.returncode is None:
@@ -121,7 +121,7 @@ class ControlledProcess:
         self._threads.join(1.0)  # it is idle, so this takes microseconds
 
     def close_now(self) -> None:
-        """As `close`, without the loop: blocks until it has ended, and calls nothing."""
+        """As `close`, without the loop: blocks until it has ended, and calls neither `on_packet` nor `on_lost`."""
         if not self.lost:
             self.lost = True
             self._loop.remove_reader(self._control)

@@ -54,19 +54,19 @@ class Handle(Protocol):
 
 
 class LinkLayer(Protocol):
-    """What the driver needs of the transport."""
+    """The transport as the driver uses it."""
 
     def send(self, link: LinkId, frames: Frames) -> bool:
         """Hand frames over; False if the link is full, and `on_link_ready` will come."""
 
     def settle(self) -> None:
-        """Look for input whose signal the sending has swallowed."""
+        """Check for input whose signal the sending has swallowed."""
 
     def hang_up(self, link: LinkId, pause: float) -> None:
         """Close a link, and dial it again after `pause` seconds if this node has dialled it."""
 
     def is_full(self, link: LinkId) -> bool:
-        """Whether the last frames for that link did not go out."""
+        """Whether the last frames for that link were not taken."""
 
     def remote_address(self, link: LinkId) -> str:
         """The URL that was dialled, or the address that the connection came from."""
@@ -145,7 +145,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
-        """Call `tick` no more. Effects are still performed."""
+        """Stop calling `tick`. Effects are still performed."""
         self.closed = True
         for timer in (self._timer, self._later):
             if timer is not None:
@@ -187,7 +187,7 @@ class Driver:
         self.perform(self.engine.report_delay(message_id, text, time.monotonic()))
 
     def stop_sending(self, message_id: MessageId) -> None:
-        """Have the client of a request send no more of it. Harmless if all of it has come."""
+        """Have the client of a request stop sending it (STOP_SENDING). Harmless if all of it has come."""
         self.perform(self.engine.stop_sending(message_id, time.monotonic()))
 
     def room(self, stream: Stream) -> int:

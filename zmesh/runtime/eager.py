@@ -158,7 +158,7 @@ class Wakeup:
         return self._loop
 
     def add_done_callback(self, callback: Callable[[Wakeup], object], *, context: contextvars.Context) -> None:
-        """What to call, and in which context, to have the task go on."""
+        """Set the callback that resumes the task, and its context; called by asyncio."""
         self._callback, self._context = callback, context
 
     def cancel(self, msg: object = None) -> bool:

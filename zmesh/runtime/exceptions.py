@@ -35,10 +35,10 @@ def is_a(error: BaseException, *kinds: type[BaseException]) -> bool:
 
 
 def must_propagate(error: BaseException) -> bool:
-    """Whether who catches this on the loop has to raise it again.
+    """Whether an error that was caught on the loop has to be raised again.
 
-    So are Ctrl-C, `sys.exit`, and the cancellation of the current task, but not a CancelledError that user code raises
-    or has met in a task of its own.
+    True for KeyboardInterrupt, SystemExit, and the cancellation of the current task, but not for a CancelledError that
+    user code raises or has met in a task of its own.
     """
     if not is_a(error, asyncio.CancelledError):
         return is_a(error, KeyboardInterrupt, SystemExit)
@@ -53,7 +53,7 @@ def class_name_of(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """What `str` makes of the error; where that fails, which error it failed with."""
+    """The `str` of the error, MAX_DESCRIPTION characters at most; where that fails, a text that names the failure."""
     try:
         return _sendable(str(error), MAX_DESCRIPTION)
     except KeyboardInterrupt:
@@ -69,7 +69,7 @@ def describe(error: BaseException) -> str:
 
 
 def code_of(error: MeshError) -> str:
-    """The error's `code`; that of the class of zmesh.errors that it derives from, if what it says is none."""
+    """The error's `code`; where that is malformed, the code of the class of zmesh.errors that it derives from."""
     try:
         code = error.code
         if type(code) is str and _CODE.fullmatch(code):

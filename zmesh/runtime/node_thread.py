@@ -38,7 +38,7 @@ class NodeThread:
         self._thread = threading.Thread(target=self._run, name=f"zmesh {node_id}", daemon=True)
 
     def start(self) -> None:
-        """Returns when the node is open. Raises AddressError."""
+        """Start the thread; returns when the node is open. Raises what opening it raises, such as AddressError."""
         atexit.register(self._at_exit)
         self._thread.start()
         with ExitStack() as unless_open:
@@ -47,7 +47,10 @@ class NodeThread:
             unless_open.pop_all()
 
     def do(self, work: Callable[[], Awaitable[T]]) -> T:
-        """What the work comes to, which is done in the loop; it is cancelled if waiting is interrupted."""
+        """Run the work in the loop, and return its result; it is cancelled if the wait is interrupted.
+
+        Raises what it raises, and Closed when the node has ended.
+        """
         loop = self.loop()
         call = _Call(work)
         try:
@@ -68,7 +71,7 @@ class NodeThread:
             raise self._closed() from None
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The node's loop. Raises Closed when it has ended, and what `check` raises."""
+        """The node's loop. Raises Closed when it has ended, or in a fork, and RuntimeError as `check` does."""
         self.check()
         if self._loop is None or self._loop.is_closed():
             raise self._closed()
@@ -84,7 +87,7 @@ class NodeThread:
         atexit.unregister(self._at_exit)
 
     def stop(self) -> None:
-        """Let the thread come to its end, also if it has hardly begun."""
+        """Have the thread end, also while it starts."""
         self._stopping = True
         if self._loop is not None and self._stop is not None and self._process == os.getpid():
             with suppress(RuntimeError):  # it has ended
@@ -97,7 +100,7 @@ class NodeThread:
             self._thread.join(AT_EXIT_WITHIN)
 
     def check(self) -> None:
-        """Raises what keeps a call from being made here."""
+        """Raises Closed in a fork of the node's process, and RuntimeError in a loop that runs a node."""
         if self._process != os.getpid():
             raise Closed(
                 f"node {self._node_id!r} belongs to the process {self._process}, of which this one is a fork; "

@@ -51,7 +51,7 @@ class _Forked:
         self._before_fork = threading.local()
 
     def listen(self) -> None:
-        """Take note of forks from now on."""
+        """Record the children of forks from now on."""
         if not self._listens:
             self._listens = True
             os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self.pids.clear)
@@ -79,7 +79,7 @@ class OrphanReaper:
             self._timer = self._loop.call_later(PERIOD, self._look)
 
     def close(self) -> None:
-        """Reap no more."""
+        """Stop reaping."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

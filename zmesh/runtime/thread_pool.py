@@ -23,7 +23,7 @@ from zmesh.runtime.forks import ProcessOrigin
 T = TypeVar("T")
 
 RELEASE_SLOT_AFTER = 0.1
-"""Seconds that a worker thread waits for the mesh before others may have its place meanwhile."""
+"""Seconds that a worker thread waits for the mesh before it releases its slot."""
 
 
 def _succeed(future: asyncio.Future[T], value: T) -> None:
@@ -72,9 +72,9 @@ def wait_in_thread(future: Future[T]) -> T:
 
 
 class ThreadPool:
-    """Runs jobs in at most `limit` daemon threads, in the order of their coming; a thread starts when one is needed.
+    """Runs jobs in at most `limit` daemon threads, in order of arrival; a thread starts when one is needed.
 
-    ThreadPool that are in `released_slot` are not counted.
+    Threads that are in `released_slot` are not counted.
     """
 
     __slots__ = ("_closed", "_configured", "_free", "_jobs", "_limit", "_lock", "_name", "_origin", "_threads")
@@ -154,14 +154,15 @@ class ThreadPool:
                 self._start_if_needed()
 
     async def call(self, function: Callable[[], T]) -> T:
-        """What `function()` returns or raises, from a thread. A caller that is cancelled leaves it running.
+        """Run `function()` in a thread, and return or raise its outcome. A caller that is cancelled leaves it running.
 
-        What is no `Exception` (SystemExit, say) comes as a RuntimeError, because it would end the caller's loop.
+        An exception that is no `Exception` (SystemExit, say) is raised as a RuntimeError, because it would end the
+        caller's loop.
         """
         return await self.submit(function)
 
     def submit(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """As `call`, but it is in line already when this returns."""
+        """As `call`, but the function is queued when this returns."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 

@@ -1,4 +1,4 @@
-"""Whether the machine's clock was set while a node runs: it is compared with the monotonic clock, which is never set.
+"""Detects that the machine's clock was set while a node runs, by comparing it with the monotonic clock.
 
 Both follow the frequency corrections of NTP, so they part only where the clock is set, and where the machine was
 suspended: the monotonic clock (CLOCK_MONOTONIC in clock_gettime(2)) stands still then.
@@ -17,14 +17,16 @@ _UNITS = (("months", 30 * 86400), ("days", 86400), ("h", 3600), ("min", 60))
 
 
 def read_epoch(wall_clock: Callable[[], float]) -> float | None:
-    """What the clock showed when the monotonic one was 0; None if this thread was interrupted between reading both."""
+    """The time of the clock (seconds since 1970) at 0 of the monotonic one; None if this thread was interrupted between
+    reading both.
+    """
     before = time.monotonic()
     wall = wall_clock()
     return wall - before if time.monotonic() - before < _READ_WITHIN else None
 
 
 def describe_set(ahead: float) -> str:
-    """That the clock was set ahead by so many seconds, or back where they are negative, in words."""
+    """A text that the clock was set ahead by so many seconds, or back where they are negative."""
     size = abs(ahead)
     span = next((f"{size // length:.0f} {unit}" for unit, length in _UNITS if size >= 2 * length), f"{size:.0f} s")
     if ahead < 0:

@@ -47,7 +47,7 @@ _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
 
 
 class StackLocation(NamedTuple):
-    """Where a thread is, as text, and whether it is in the middle of logging."""
+    """The place at which a thread executes, as text, and whether it is logging there."""
 
     text: str
     logging: bool
@@ -71,11 +71,11 @@ class LoopLag:
 
     @property
     def worst(self) -> float:
-        """The longest delay of late."""
+        """The longest delay of the last one to two minutes."""
         return max(self._now, self._before)
 
     def note(self, seconds: float, now: float) -> None:
-        """A callback was so late."""
+        """Note that a callback was late by so many seconds."""
         if now >= self._until:
             self._before, self._now, self._until = self._now, 0.0, now + LAG_PERIOD
         self.last = seconds
@@ -116,7 +116,7 @@ class Watchdog:
             self._thread.start()
 
     def remove(self, watched: WatchedNode) -> None:
-        """Watch for this node no more; the thread ends with the last one, and has ended when this returns."""
+        """Stop watching for this node; the thread ends with the last one, and has ended when this returns."""
         self._watched = {one: heartbeat for one, heartbeat in self._watched.items() if one is not watched}
         self._set_period()
         if not self._watched:
@@ -209,7 +209,7 @@ class _Watchdogs:
 
 
 def stack_location(frame: FrameType | None) -> StackLocation | None:
-    """Where a thread is: the directive or function, and the line of the innermost code of neither zmesh nor a library.
+    """The location of a thread: the directive or function, and the line of the innermost code of the program's own.
 
     None if it waits for events, or has no stack.
     """
@@ -235,4 +235,4 @@ def stack_location(frame: FrameType | None) -> StackLocation | None:
 
 
 watchdogs = _Watchdogs()
-"""Those of this process."""
+"""The watchdogs of this process."""

@@ -42,7 +42,7 @@ class BlockingNode:
         self._node_thread.start()
 
     def close(self) -> None:
-        """Close the node; nothing of it is left when this returns. Harmless when it is closed."""
+        """Close the node; its thread and sockets have ended when this returns. Harmless when it is closed."""
         if self._node_thread is not None:
             self._node_thread.end()
 

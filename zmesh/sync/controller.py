@@ -63,7 +63,10 @@ class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
         self._set_up(lambda: self._mesh.add_peer(peer))
 
     def reload(self, config: Config | None = None) -> Reloaded:
-        """Change the settings while the node runs; by default they are read anew from where `Config.load` read them."""
+        """Change the settings while the node runs; by default they are read anew from where `Config.load` read them.
+
+        Raises ConfigError, and then has changed nothing, and Closed.
+        """
 
         async def reload() -> Reloaded:
             return await self._mesh.node.reload_in_thread(config)
@@ -129,7 +132,7 @@ class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
         return self._do(in_the_loop(self._mesh.links))
 
     def stats(self) -> Stats:
-        """Counts of this moment: requests under way, bytes that wait, and how often each event has happened."""
+        """The counters and gauges of this moment: open requests, queued bytes, and counts of events."""
         return self._do(in_the_loop(self._mesh.stats))
 
     def events(self) -> Iteration[Event]:
@@ -243,7 +246,7 @@ class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
         return self._mesh.ping(node, response_handler, expect_response, timeout).message_id
 
     def ping_once(self, node: str, timeout: float | None = PING_TIMEOUT, *, route_timeout: float | None = None) -> Pong:
-        """Ping a node and wait for the answer. Raises TimedOut or Unreachable."""
+        """Ping a node and wait for the answer. Raises TimedOut after `timeout` seconds, or Unreachable."""
         return self._do(lambda: self._mesh.ping_once(node, timeout, route_timeout=route_timeout))
 
     def recv(self, timeout: float | None = None) -> Message:
@@ -260,12 +263,15 @@ class Controller(Machines, Files, Jobs, Diagnosing, Tunnels):
         return self._do(receive)
 
     def cancel(self, message_id: str) -> None:
-        """Stop a request of this node by its message id. Harmless if it is over."""
+        """Stop a request of this node by its message id, 32 hex digits. Harmless if it is over.
+
+        Raises ConfigError and TypeError for what can't be one.
+        """
         self._do(in_the_loop(lambda: self._mesh.cancel(message_id)))
 
     def cancel_at(self, node: str, message_id: str | int, timeout: float | None = CANCEL_TIMEOUT) -> bool:
         """Stop the work for this message id at `node`, whichever node sent it; True once it has ended.
 
-        As `zmesh.Controller.cancel_at` in all else.
+        `timeout` is in seconds. As `zmesh.Controller.cancel_at` in all else.
         """
         return self._do(lambda: self._mesh.cancel_at(node, message_id, timeout))

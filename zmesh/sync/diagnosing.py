@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Diagnosing(Operating):
-    """The part of a Controller that diagnoses nodes; as that of `zmesh.Controller`."""
+    """The part of a Controller that diagnoses nodes; each method, with its errors, is that of `zmesh.Controller`.
+
+    A `timeout` is in seconds.
+    """
 
     def doctor(self, node: str | None = None, *, timeout: float | None = EXAMINED_WITHIN) -> Diagnosis:
         """The diagnosis of a node: faults and their remedies."""

@@ -38,7 +38,7 @@ class Iteration(Generic[T]):
         return item
 
     def close(self) -> None:
-        """Stop what is under way, and wait until it has ended. Harmless when it is over."""
+        """Cancel the operation, and wait until it has ended. Harmless when it is over."""
         with suppress(Closed):
             self._node_thread.do(self._close)
 
@@ -76,12 +76,12 @@ class ReplyStream(Iteration[Reply]):
         self._node_thread.do(self._replies.end)
 
     def reset(self, code: int = 0) -> ExchangeError | None:
-        """Stop the work at once, give it a code of your own, and wait for its end; returns what `cancel` does."""
+        """Stop the work at once with a code, 0 to 2**32 - 1, and wait for its end; the result is that of `cancel`."""
         return self._node_thread.do(lambda: self._replies.reset(code))
 
     @property
     def message_id(self) -> str:
-        """32 hex digits."""
+        """The message id of the request, 32 hex digits."""
         return self._replies.message_id
 
     @property

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """A job at a node; as `zmesh.Job`, but a call returns when it is done, and iterations block."""
+    """A job at a node; as `zmesh.Job`, with its errors, but a call returns when it is done, and iterations block.
+
+    A `timeout` is in seconds.
+    """
 
     def __init__(
         self,
@@ -61,12 +64,15 @@ class Job:
         return self._iterate(self._job.watch)
 
     def wait(self, timeout: float | None = None, *, lost_after: float | None = LOST_AFTER) -> JobStatus:
-        """Wait for its end; its last status. Raises TimedOut, and Unreachable after `lost_after` without contact."""
+        """Wait for its end; its last status.
+
+        Raises TimedOut, and Unreachable after `lost_after` seconds without contact.
+        """
         status: JobStatus = self._do(lambda: self._job.wait(timeout, lost_after=lost_after))
         return status
 
     def result(self, timeout: float | None = None) -> Payload | None:
-        """What it has replied once it has ended, as `request` returns it; the stdout of a command."""
+        """The payload of its only reply once it has ended, as `request` returns it; the stdout of a command."""
         payload: Payload | None = self._do(lambda: self._job.result(timeout))
         return payload
 
@@ -81,12 +87,12 @@ class Job:
         return self._iterate(lambda: self._job.output(offset, follow=follow, lost_after=lost_after))
 
     def cancel(self, timeout: float | None = CANCEL_WITHIN) -> JobStatus:
-        """End it, and wait until it has ended; its last status."""
+        """Cancel it, and wait for its end; its last status."""
         status: JobStatus = self._do(lambda: self._job.cancel(timeout))
         return status
 
     def remove(self, timeout: float | None = CANCEL_WITHIN) -> None:
-        """Delete it, and its output, at its node."""
+        """Delete it and its output at its node."""
         self._do(lambda: self._job.remove(timeout))
 
 
@@ -121,7 +127,7 @@ class Jobs(BlockingNode):
         timeout: float | None = None,
         route_timeout: float | None = None,
     ) -> list[JobStatus]:
-        """The jobs that a node keeps, the newest first."""
+        """The jobs that a node keeps, the newest first; as `zmesh.Controller.jobs`."""
         return self._do(
             lambda: self._mesh.jobs(
                 node, owner=owner, states=states, limit=limit, timeout=timeout, route_timeout=route_timeout

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Operating(BlockingNode):
-    """The part of a Controller that shows the state of nodes and of the mesh; as that of `zmesh.Controller`."""
+    """The part of a Controller that shows the state of nodes and of the mesh.
+
+    Each method, with its errors, is that of `zmesh.Controller`. A `timeout` is in seconds.
+    """
 
     def status(
         self, node: str | None = None, *, timeout: float | None = TIMEOUT, route_timeout: float | None = None
@@ -32,7 +35,7 @@ class Operating(BlockingNode):
         return self._do(lambda: self._mesh.graph(at, timeout=timeout))
 
     def why(self, node: str, at: str | None = None, *, timeout: float | None = TIMEOUT) -> RouteExplanation:
-        """Why the node `at` sends to `node` as it does, or can't; as `zmesh.Controller.why`."""
+        """The explanation of the route of the node `at` to `node`; as `zmesh.Controller.why`."""
         return self._do(lambda: self._mesh.why(node, at, timeout=timeout))
 
     def trace(self, node: str, at: str | None = None, *, timeout: float | None = HOP_TIMEOUT) -> Iteration[TraceStep]:
@@ -50,6 +53,6 @@ class Operating(BlockingNode):
     def loads(
         self, nodes: Iterable[str], *, timeout: float | None = HOP_TIMEOUT
     ) -> Iteration[tuple[str, NodeLoad | None]]:
-        """What nodes do at the moment, for each its id and a NodeLoad, None where it has not answered; as they come."""
+        """The loads of nodes: for each its id and a NodeLoad, None where it has not answered; in order of arrival."""
         loads = self._mesh.loads(nodes, timeout=timeout)
         return self._iterating(Iteration(self._opened(), loads, loads.aclose))

@@ -20,11 +20,11 @@ class Stdin:
         self._writer = writer
 
     def write(self, data: bytes) -> None:
-        """Send data; what the command has not taken yet waits here. Ignored when the command has exited."""
+        """Send data; it is queued here until the command takes it. Ignored when the command has exited."""
         self._node_thread.do(in_the_loop(lambda: self._writer.write(data)))
 
     def drain(self) -> None:
-        """Wait until little of what was written waits here. Raises BrokenPipeError if the command has exited."""
+        """Wait until little of the data is queued here. Raises BrokenPipeError if the command has exited."""
         self._node_thread.do(self._writer.drain)
 
     def close(self) -> None:

@@ -27,12 +27,12 @@ class ForwardedPort:
 
     @property
     def to(self) -> RemoteEndpoint:
-        """Where it leads."""
+        """The endpoint that it leads to."""
         return self._forward.to
 
     @property
     def addresses(self) -> list[Endpoint]:
-        """Where it listens."""
+        """The addresses that it listens on."""
         return self._forward.addresses
 
     @property
@@ -52,11 +52,11 @@ class ForwardedPort:
 
     @property
     def failed(self) -> int:
-        """Connections that came to nothing."""
+        """Connections that could not be made at the other node."""
         return self._forward.failed
 
     def close(self) -> None:
-        """Listen no more, and reset the connections. Harmless when it is closed."""
+        """Stop listening, and reset the connections. Harmless when it is closed."""
         self._node_thread.do(self._forward.close)
 
     def __enter__(self) -> Self:
@@ -100,7 +100,7 @@ class Tunnels(BlockingNode):
     ) -> socket.socket:
         """Connect to a TCP port as `node` sees it, as socket.create_connection does: a socket that is connected.
 
-        Raises as `zmesh.Controller.open_connection`.
+        `route_timeout` is in seconds. Raises as `zmesh.Controller.open_connection`.
         """
         return self._do(lambda: self._mesh.open_socket(node, host, port, service=service, route_timeout=route_timeout))
 
@@ -118,7 +118,10 @@ class Tunnels(BlockingNode):
         return ForwardedPort(self._opened(), self._do(open_forward))
 
     def check_forward(self, to: str, timeout: float | None = None) -> None:
-        """Find out whether a connection to `to` would be allowed; raises as `zmesh.Controller.check_forward`."""
+        """Check that a connection to `to` would be allowed, within `timeout` seconds.
+
+        Raises as `zmesh.Controller.check_forward`.
+        """
         self._do(lambda: self._mesh.check_forward(to, timeout))
 
     def expose(self, name: str, port: str | int) -> ExposedPort:

@@ -1,4 +1,4 @@
-"""What a person does about trust, as functions: make a mesh, invite and join nodes, revoke them, renew, rotate.
+"""The management of trust, as functions: make a mesh, invite and join nodes, revoke them, renew, rotate.
 
     made = zmesh.trust.init("lab", listen=("tcp://0.0.0.0:7323",))
     print(zmesh.trust.invite("edge-7", tags=("gpu",)))

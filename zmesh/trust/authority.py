@@ -1,4 +1,4 @@
-"""What the holder of the authority's key does: invite, sign, revoke, and hand over to the next key."""
+"""The functions of the holder of the authority's key: invite, sign, revoke, and hand over to the next key."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def invites(identity: Identity) -> list[Invite]:
 
 
 def remove_invites(identity: Identity, node_id: str) -> int:
-    """Take the tickets for a node id back; how many there were. Raises StateError."""
+    """Withdraw the tickets for a node id; how many there were. Raises StateError."""
     return Invites(_state_of(identity)).remove(node_id)
 
 
@@ -104,7 +104,7 @@ def holders(identity: Identity, node_id: str) -> list[Issued]:
 def sign(
     issuer: Issuer, identity: Identity, public_line: str, node_id: str | None = None, *, tags: Sequence[str] = ()
 ) -> dict[str, object]:
-    """The file with which a node joins that has no network: its certificate, whom to trust, whom to dial.
+    """The file, as JSON values, with which a node joins offline: its certificate, the authorities, the peers.
 
     `public_line`: the public key as `zmesh join --offline` prints it, whose comment is the node id unless that is
     given. Raises ConfigError.
@@ -117,9 +117,10 @@ def sign(
 
 
 def revoke(issuer: Issuer, identity: Identity, subject: str, reason: str = "") -> Revocation:
-    """Revoke a node id, or a key by its fingerprint, and write that. Raises TrustError, StateError.
+    """Revoke a node id, or a key by its fingerprint, and write that.
 
-    It reaches other nodes once a node with this identity has read it (`zmesh reload`).
+    It reaches other nodes once a node with this identity has read it (`zmesh reload`). Raises ConfigError for this node
+    or the key that signs, TrustError if it was revoked already, and StateError.
     """
     if subject.startswith("SHA256:"):
         if subject in {fingerprint(issuer.public), identity.fingerprint}:
@@ -155,9 +156,10 @@ def standings(identity: Identity) -> list[Standing]:
 def begin_rotation(
     issuer: Issuer, identity: Identity, passphrase: str | None = None, agent_key: str | None = None
 ) -> Authority:
-    """Make the next authority, which the present one vouches for, and write that. Raises StateError.
+    """Make the next authority, which the present one endorses, and write that.
 
-    `agent_key`: a line of OpenSSH, the public half of a key in ssh-agent that is to be the next one.
+    `agent_key`: a line of OpenSSH, the public half of a key in ssh-agent that is to be the next one. Raises StateError,
+    and ConfigError for a malformed line or a key that the agent does not have.
     """
     public = public_from_openssh(agent_key) if agent_key is not None else None
     endorsement = issuer.begin_rotation(time.time(), passphrase, public)

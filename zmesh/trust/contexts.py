@@ -1,4 +1,4 @@
-"""Which state is used: that of the current context, unless ZMESH_STATE or systemd's STATE_DIRECTORY names a folder."""
+"""The state in use: that of the current context, unless ZMESH_STATE or systemd's STATE_DIRECTORY names a folder."""
 
 from __future__ import annotations
 

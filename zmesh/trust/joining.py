@@ -50,7 +50,7 @@ KEEP_VALID_WITHIN = 5.0
 
 
 class Signed(NamedTuple):
-    """What a node is given that joins by files: a certificate, whom to trust, and the URLs to dial."""
+    """The file for a node that joins offline: its certificate, the authorities to trust, and the URLs to dial."""
 
     certificate: Certificate
     trust: TrustStore
@@ -65,7 +65,7 @@ async def join(
     urls: Sequence[str] = (),
     within: float = JOIN_WITHIN,
 ) -> Made:
-    """Redeem a ticket at the node that it names, and write the identity that comes of it.
+    """Redeem a ticket at the node that it names, within so many seconds, and write the identity that results.
 
     The key is made here and does not leave this machine. It is written before the ticket is redeemed: should the answer
     be lost, the same ticket works again. Raises TrustError if the ticket is refused, NotTrusted, Unreachable if no node
@@ -93,13 +93,13 @@ async def join(
 async def renew(identity: Identity, within: float = JOIN_WITHIN) -> Certificate:
     """Renew the certificate of an identity whose node does not run here, such as a person's; the new one.
 
-    Raises ConfigError if it names no node to dial, NotTrusted, Unreachable.
+    It has `within` seconds. Raises ConfigError if it names no node to dial, NotTrusted, Unreachable.
     """
     return await renew_as_newcomer(_newcomer, identity, within)
 
 
 async def keep_valid(identity: Identity) -> str:
-    """Renew the certificate of an identity if it is due; why it could not be renewed, or ""."""
+    """Renew the certificate of an identity if it is due; "" or the reason why it could not be renewed."""
     if time.time() < identity.renews_at or not identity.profile.peers:
         return ""
     try:

@@ -106,7 +106,7 @@ def select(context: str | None) -> None:
 
 
 def host_id() -> str:
-    """A node id for this machine: the first part of its host name."""
+    """A node id for this machine: the first part of its host name. Raises ConfigError if it has none."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname().partition(".")[0])[:64]
     if not name:
         raise ConfigError("this machine has no host name to call the node by; give one with --id")

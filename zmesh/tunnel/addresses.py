@@ -1,4 +1,4 @@
-"""What `[HOST:]PORT`, `NODE:[HOST:]PORT` and `NODE:NAME` mean. An IPv6 address stands in brackets: `[::1]:80`."""
+"""Parses `[HOST:]PORT`, `NODE:[HOST:]PORT` and `NODE:NAME`. An IPv6 address stands in brackets: `[::1]:80`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOCALHOST = "localhost"
 MAX_HOST = 255
 """Characters of the name of a host (RFC 1035, section 2.3.4)."""
 RESERVED = frozenset({"connect", "expose"})
-"""Names of no service, being actions of the namespace `tcp`."""
+"""Names that no service may have, as they are actions of the namespace `tcp`."""
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _HOST = re.compile(r"[^\s:/@\[\]]+\Z")
 
@@ -28,9 +28,9 @@ class Endpoint(NamedTuple):
 
     @classmethod
     def of(cls, text: str | int, *, zero: bool = False) -> Endpoint:
-        """The endpoint that `[HOST:]PORT` names, at localhost without a host. Raises ConfigError.
+        """The endpoint that `[HOST:]PORT` names, at localhost without a host.
 
-        `zero`: whether port 0 is one, which stands for any that is free.
+        `zero`: whether port 0 is allowed, for any free port. Raises ConfigError and TypeError.
         """
         if isinstance(text, bool) or not isinstance(text, (str, int)):
             raise TypeError(f"an address is a text such as 'localhost:80', or a port, not {type(text).__name__}")
@@ -45,7 +45,7 @@ class Endpoint(NamedTuple):
 
 
 class RemoteEndpoint(NamedTuple):
-    """What a connection leads to: an endpoint as `node` sees it, or a service that it exposes by name."""
+    """The remote end of a connection: an endpoint as `node` sees it, or a service that it exposes by name."""
 
     node: str
     endpoint: Endpoint | None
@@ -56,7 +56,7 @@ class RemoteEndpoint(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> RemoteEndpoint:
-        """What `NODE:[HOST:]PORT` or `NODE:NAME` names. Raises ConfigError."""
+        """The remote end that `NODE:[HOST:]PORT` or `NODE:NAME` names. Raises ConfigError and TypeError."""
         if not isinstance(text, str):
             raise TypeError(f"the other end is a text such as 'edge-7:80', not {type(text).__name__}")
         node, colon, rest = text.partition(":")

@@ -20,7 +20,7 @@ NAMESPACE = "tcp"
 CONNECT = f"{NAMESPACE}:connect"
 EXPOSE = f"{NAMESPACE}:expose"
 CHECK = "check"
-"""In the metadata of a request: find out whether it would be allowed, and connect to nothing."""
+"""Metadata of a request that only checks whether a connection would be allowed."""
 RESET = 1
 """The code of a reset that stands for a TCP connection that was reset."""
 
@@ -28,10 +28,10 @@ Outcome = Callable[[Exception | None], None]
 
 
 class Connection(Exchange):
-    """A connection to a TCP port at another node; `transport` is what the program has of it.
+    """A connection to a TCP port at another node; `transport` is the program's end of it.
 
-    `outcome` is called once: with None when it is connected, or with the ExchangeError why it is not. `protocol` gets
-    its transport when it is connected, if it has not got it before.
+    `outcome` is called once: with None when it is connected, else with the ExchangeError. `protocol` gets its transport
+    when it is connected, if it has not got it before.
     """
 
     lasting = True
@@ -163,7 +163,7 @@ def explained(error: ExchangeError, remote: RemoteEndpoint) -> ExchangeError:
 
 
 def metadata_of(remote: RemoteEndpoint) -> dict[str, str]:
-    """What goes with the directive."""
+    """The metadata of the request to connect."""
     return {} if remote.endpoint is None else {"host": remote.endpoint.host, "port": str(remote.endpoint.port)}
 
 

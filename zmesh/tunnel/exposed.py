@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Host(Protocol):
-    """A node, as services and forwarded ports need it."""
+    """A node as services and forwarded ports use it."""
 
     node_id: str
     requests: Requests
@@ -28,14 +28,14 @@ class Host(Protocol):
         """Offer a directive."""
 
     def unregister(self, name: str) -> None:
-        """Offer it no more."""
+        """Remove a directive."""
 
     def note(self, report: Report) -> None:
         """Count and log a fact."""
 
 
 class Exposed:
-    """A service that this node exposes; made by `mesh.expose`. `name` is its name, `endpoint` where it is.
+    """A service that this node exposes; made by `mesh.expose`. `name` is its name, `endpoint` its host and port.
 
     `close` withdraws it, and so does the end of a `with` block; connections that are open stay.
     """

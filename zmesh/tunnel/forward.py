@@ -29,8 +29,9 @@ class Forward:
     """A port of this machine that leads to another node; made by `mesh.forward`.
 
     `async with mesh.forward(...) as forward`, or `await` it for one that is open until it is closed, or its node is. A
-    connection that can't be made there is reset here. `to` is where it leads, `addresses` where it listens, `port` the
-    first one's port. `connections` are those that are open, `made` counts all, `failed` those that came to nothing.
+    connection that can't be made there is reset here. `to` is the remote end, `addresses` are those that it listens on,
+    `port` the first one's port. `connections` counts those that are open, `made` all, `failed` those that could not be
+    made. `route_timeout` is in seconds.
     """
 
     def __init__(
@@ -80,14 +81,14 @@ class Forward:
         await self.close()
 
     async def close(self) -> None:
-        """Listen no more, and reset the connections. Harmless when it is closed."""
+        """Stop listening, and reset the connections. Harmless when it is closed."""
         relays = list(self._relays)
         self.close_now()
         if relays:
             await asyncio.wait([relay.ended for relay in relays])
 
     def close_now(self) -> None:
-        """What `close` does, without waiting for the end of the connections."""
+        """As `close`, without waiting for the end of the connections."""
         self._closed = True
         listener, self._listener = self._listener, None
         self._requests.at_close.discard(self.close_now)

@@ -15,11 +15,11 @@ from zmesh.tunnel.addresses import LOCALHOST, Endpoint
 
 BACKLOG = 1024
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
-"""What binding to an address fails with that this machine does not have, as where IPv6 is switched off."""
+"""The errors of bind(2) for an address that this machine does not have, as where IPv6 is switched off."""
 
 
 class Listener(Acceptor):
-    """The sockets that listen; made by `listen`. `addresses` are where."""
+    """The sockets that listen; made by `listen`. `addresses` are those that they are bound to."""
 
     def __init__(self, sockets: list[socket.socket]) -> None:
         super().__init__(sockets)
@@ -45,7 +45,7 @@ def needs_name_server(endpoint: Endpoint) -> bool:
 
 
 async def listen_by_name(endpoint: Endpoint) -> Listener:
-    """As `listen`, for any host; its name is looked up without blocking the loop."""
+    """As `listen`, for any host; its name is looked up without blocking the loop. Raises ConfigError."""
     if not needs_name_server(endpoint):
         return listen(endpoint)
     try:

@@ -36,7 +36,7 @@ class Relay:
 
 
 class _Side(asyncio.Protocol):
-    """What one of the two transports calls."""
+    """The protocol of one of the two transports."""
 
     other: _Side
 

@@ -1,4 +1,4 @@
-"""The table `[tcp]` of the configuration: what a node connects to for others, and how many connections it makes."""
+"""The table `[tcp]` of the configuration: the targets that a node connects to for others, and limits."""
 
 from __future__ import annotations
 

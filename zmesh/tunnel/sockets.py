@@ -14,7 +14,7 @@ Connect = Callable[[Callable[[], asyncio.Protocol]], Awaitable[object]]
 
 
 async def connected_socket(connect: Connect) -> socket.socket:
-    """A socket that leads to what `connect` connects a protocol to. Raises what that raises.
+    """A socket that leads to the remote end that `connect` connects a protocol to. Raises what that raises.
 
     It is one end of a TCP connection within this machine, so that a reset is one for its reader, too. That connection
     ends when the one through the mesh does.

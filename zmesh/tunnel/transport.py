@@ -23,7 +23,7 @@ HIGH_WATER = 64 * 1024
 class StreamTransport(asyncio.Transport, ABC):
     """One end of a connection through the mesh.
 
-    Subclasses say how its exchange is reset, and what becomes of it at the end. `extra` is what `get_extra_info` knows.
+    Subclasses implement the reset and the end of its exchange. `extra` are the values of `get_extra_info`.
     """
 
     _start_tls_compatible = True  # so that `loop.start_tls` takes it, as it does any transport of asyncio's own
@@ -45,7 +45,7 @@ class StreamTransport(asyncio.Transport, ABC):
         self._high, self._low = HIGH_WATER, HIGH_WATER // 4
 
     def begin(self, writer: OutboundWriter, give_back: Callable[[int], None], protocol: asyncio.Protocol) -> None:
-        """Begin, with what the two directions are. `give_back` releases credit of what was received."""
+        """Begin, with the writer of the outbound stream; `give_back` releases credit of received bytes."""
         self._writer, self._give_back, self._protocol = writer, give_back, protocol
         writer.moved = self._on_moved
         protocol.connection_made(self)
@@ -117,7 +117,10 @@ class StreamTransport(asyncio.Transport, ABC):
     # -- the sending direction -----------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send data. What the other end makes no room for waits here, and the protocol is asked to pause."""
+        """Send data. Without room at the other end it is queued here, and the protocol is asked to pause.
+
+        Raises RuntimeError after `write_eof`.
+        """
         writer = self._opened
         if writer.ended:
             raise RuntimeError("nothing can be written after write_eof")
@@ -151,7 +154,7 @@ class StreamTransport(asyncio.Transport, ABC):
         return self._low, self._high
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set the marks at which the protocol is asked to pause and to resume writing, in bytes."""
+        """Set the marks at which the protocol is asked to pause and to resume writing, in bytes. Raises ValueError."""
         if high is None:
             high = HIGH_WATER if low is None else 4 * low
         if low is None:
@@ -197,7 +200,7 @@ class StreamTransport(asyncio.Transport, ABC):
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """What gets the data."""
+        """The protocol that gets the data."""
         assert self._protocol is not None
         return self._protocol
 

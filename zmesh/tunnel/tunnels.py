@@ -53,8 +53,8 @@ class Tunnels(Requester):
         `to` is `NODE:[HOST:]PORT`, as that node sees the host, or `NODE:NAME` of a service that it exposes. The node
         must allow `tcp:connect`, or `tcp:NAME`.
 
-        `on_error`, a function, is given why a connection has come to nothing. `route_timeout` is how long one may be
-        without a route, in seconds. Past `max_connections` at a time, one more is reset.
+        `on_error`, a function, is called with the error of each connection that could not be made. `route_timeout` is
+        how long one may be without a route, in seconds. Past `max_connections` at a time, one more is reset.
 
         Raises ConfigError for a malformed address, and when it is opened for one that can't be listened on.
         """
@@ -75,9 +75,9 @@ class Tunnels(Requester):
     def expose(self, name: str, port: str | int) -> Exposed:
         """Let other nodes reach a port by a name: they forward to `NODE:NAME`, this node being NODE.
 
-        `port` is `[HOST:]PORT` as this node sees it, and need not be among the targets of `[tcp]`. Whom `[allow]` lets
-        call `tcp:NAME` may reach it, and no others. It stays until what this returns is closed, as at the end of a
-        `with` block, or the node is. Raises ConfigError for a name that is none or taken.
+        `port` is `[HOST:]PORT` as this node sees it, and need not be among the targets of `[tcp]`. Only nodes that
+        `[allow]` lets call `tcp:NAME` reach it. It stays until the Exposed is closed, as at the end of a `with` block,
+        or the node is. Raises ConfigError for a name that is malformed or taken.
         """
         from zmesh.tunnel.addresses import Endpoint
         from zmesh.tunnel.exposed import Exposed  # here: few programs expose ports
@@ -85,9 +85,10 @@ class Tunnels(Requester):
         return Exposed(self._host, name, Endpoint.of(port))
 
     async def check_forward(self, to: str, timeout: float | None = None) -> None:
-        """Find out whether a connection to `to` (as `forward` takes it) would be allowed, without making one.
+        """Check that a connection to `to` (as `forward` takes it) would be allowed, without making one.
 
-        Raises NotAllowed, UnknownDirective for a service that is not exposed, and any other ExchangeError.
+        Raises NotAllowed, UnknownDirective for a service that is not exposed, TimedOut after `timeout` seconds, any
+        other ExchangeError, and ConfigError for a malformed `to`.
         """
         from zmesh.tunnel.addresses import RemoteEndpoint
         from zmesh.tunnel.connection import CHECK, directive_of, explained, metadata_of
@@ -111,8 +112,9 @@ class Tunnels(Requester):
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to a TCP port as `node` sees it, as asyncio.open_connection does: a reader and a writer.
 
-        Without a `host`, that is localhost at the node; with a `service` in the place of host and port, what the node
-        exposes by that name. `limit` is that of the reader. The node must allow `tcp:connect`, or `tcp:SERVICE`.
+        Without a `host`, that is localhost at the node; with a `service` in place of host and port, the service that
+        the node exposes by that name. `limit` is that of the reader, in bytes; `route_timeout` the seconds that it may
+        be without a route. The node must allow `tcp:connect`, or `tcp:SERVICE`.
 
         Raises ConnectFailed (an OSError) if the node can't connect, and any other ExchangeError. A connection that
         breaks later raises ConnectionResetError.

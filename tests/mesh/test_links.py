@@ -143,7 +143,7 @@ async def test_the_next_hop_s_loss_moves_a_transfer_to_another_path():
         await eventually(lambda: received > 1_000_000)
         await mesh.remove(hop)
         assert (await request.only_payload()).json() == len(payload)
-        assert mesh["a"].node.router.next_hop("c") == ({"b", "d"} - {hop}).pop()
+        await eventually(lambda: mesh["a"].node.router.next_hop("c") == ({"b", "d"} - {hop}).pop())
 
 
 # --- goodbye --------------------------------------------------------------------------------------------------------
@@ -154,11 +154,11 @@ async def test_a_goodbye_retracts_the_routes_through_the_leaver_at_once(reports)
     async with Mesh.chain("a", "b", "c", "d", tcp=True, heartbeat=60.0) as mesh:
         seen = reports(mesh["b"].node)
         await mesh.remove("c")
-        await eventually(lambda: mesh["a"].node.router.get_nodes() == ["a", "b"], timeout=60)
+        for name, rest in (("a", ["a", "b"]), ("d", ["d"])):
+            await eventually(lambda name=name, rest=rest: mesh[name].node.router.get_nodes() == rest)
         assert texts(seen, "link_lost") == ["they left: leaving"]
         assert set(events(seen, "node_left")) == {("node_left", "c"), ("node_left", "d")}
         assert mesh["a"].node.router.next_hop("d") is None
-        assert mesh["d"].node.router.get_nodes() == ["d"]
 
 
 async def test_a_node_that_left_can_come_back_under_its_name():
@@ -258,9 +258,10 @@ async def test_a_node_that_was_killed_and_started_again_takes_its_old_place(proc
     async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT) as mesh:
         hub = mesh["hub"]
         seen = reports(hub.node)
-        for round in range(1, 4):
+        for _ in range(3):
+            before = len(events(seen, "link_up"))
             worker = await process("worker", peers=hub.listening, heartbeat=HEARTBEAT)
-            await eventually(lambda round=round: len(events(seen, "link_up")) == round)
+            await eventually(lambda before=before: len(events(seen, "link_up")) > before)
             assert (await hub.request("worker", "echo:echo", "up")).text() == "up"
             worker.kill()
         await eventually(lambda: hub.node.router.get_nodes() == ["hub"])
@@ -281,16 +282,21 @@ async def test_a_request_to_a_node_that_restarts_ends_at_once_with_that(process)
 
 
 async def test_a_new_incarnation_waits_until_the_old_one_is_silent(reports, wire):
-    """The old self is cut off without anybody noticing; the new one is held, and let in after that silence."""
-    async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT) as mesh:
+    """The old self is cut off without anybody noticing; the new one is held, and let in after that silence.
+
+    It must be there before that, on a busy machine too.
+    """
+    heartbeat = 1.0
+    async with Mesh("hub", tcp=True, heartbeat=heartbeat) as mesh:
         line = await wire(mesh["hub"].listening[0])
         seen = reports(mesh["hub"].node)
-        old = zmesh.Controller(zmesh.Config(node_id="worker", heartbeat=HEARTBEAT, peers=[line.url]))
+        old = zmesh.Controller(zmesh.Config(node_id="worker", heartbeat=heartbeat, peers=[line.url]))
         await old.open()
         await eventually(lambda: events(seen, "link_up"))
-        line.freeze()
-        new = zmesh.Controller(zmesh.Config(node_id="worker", heartbeat=HEARTBEAT, peers=mesh["hub"].listening))
+        new = zmesh.Controller(zmesh.Config(node_id="worker", heartbeat=heartbeat))
         async with new:
+            line.freeze()
+            new.add_peer(mesh["hub"].listening[0])
             await eventually(lambda: events(seen, "link_quarantined"))
             assert len(events(seen, "link_up")) == 1
             await eventually(lambda: len(events(seen, "link_up")) == 2, timeout=60)

@@ -6,9 +6,9 @@ import pytest
 
 import zmesh
 import zmesh.sync
+from tests.waiting import WITHIN
 from zmesh.testing import Mesh
 
-WITHIN = 30.0
 METADATA = {"trace": "4f2a", "é": "ü", "": ""}
 
 

@@ -9,10 +9,10 @@ import pytest
 import zmesh
 from tests.odd_errors import raise_each
 from tests.tunnel.servers import echo, served
+from tests.waiting import WITHIN
 from zmesh.errors import ExchangeError
 from zmesh.testing import Mesh, eventually
 
-WITHIN = 30.0
 EVERYONE = {"exec:*": ["*"], "file:*": ["*"], "job:*": ["*"], "tcp:*": ["*"]}
 
 

@@ -1,6 +1,7 @@
 """A large reply that nobody has read lies in a temporary file, which is gone whatever becomes of it."""
 
 import asyncio
+import contextlib
 import gc
 import os
 from pathlib import Path
@@ -108,7 +109,12 @@ async def test_nothing_is_left_of_a_process_that_was_killed(process, tmp_path):
     folder = Path(f"/proc/{killed.process.pid}/fd")
 
     def size():
-        return sum(os.stat(fd).st_size for fd in folder.iterdir() if os.readlink(fd).startswith(str(tmp_path)))
+        found = 0
+        for descriptor in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it is closed again
+                if os.readlink(descriptor).startswith(str(tmp_path)):
+                    found += os.stat(descriptor).st_size
+        return found
 
     await eventually(lambda: size() > 15 * MEGABYTE)
     killed.kill()

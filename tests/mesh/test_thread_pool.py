@@ -7,9 +7,8 @@ import pytest
 
 import zmesh
 import zmesh.sync
+from tests.waiting import WITHIN
 from zmesh.testing import Mesh
-
-WITHIN = 30.0
 
 
 @pytest.fixture

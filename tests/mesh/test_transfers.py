@@ -72,7 +72,7 @@ async def test_a_hundred_megabytes_cross_two_forwarders_in_four_processes_with_f
     assert await receiver.ask("offer(mesh)")
     before = [node.memory("VmRSS") for node in nodes]
     for transfer in ("up", "down", "there_and_back"):
-        found, expected = await asyncio.wait_for(sender.ask(f"{transfer}(mesh)"), 60.0)
+        found, expected = await asyncio.wait_for(sender.ask(f"{transfer}(mesh)"), 180.0)
         assert found == expected
         growth = [node.memory("VmHWM") - rss for node, rss in zip(nodes, before, strict=True)]
         assert max(growth) < GROWTH, f"{transfer}: {growth}"
@@ -216,13 +216,15 @@ async def stands_still(value):
 
 
 async def test_a_small_message_passes_a_large_transfer():
+    """One that waited for all of it would be answered once meanwhile, one that waited for a window eight times."""
     async with Mesh.chain("a", "b", "c", tcp=True) as mesh:
         transfer = mesh["a"].stream("c", "digest:sha256", bytes(60 * MEGABYTE)).send()
-        worst = 0.0
+        answered = 0
         while not transfer.ended:
-            worst = max(worst, (await mesh["a"].ping_once("c")).rtt)
+            await mesh["a"].ping_once("c")
+            answered += 1
         await transfer.only_payload()
-        assert worst < 1.0
+        assert answered > 60 * MEGABYTE / MAX_WINDOW + 1
 
 
 # --- many requests --------------------------------------------------------------------------------------------------
@@ -326,9 +328,11 @@ async def test_nothing_is_kept_of_requests_that_are_over():
 async def chain():
     """Three nodes; `z:<kind>` at the last one runs until it is cancelled, and `ended` records what it noticed."""
     async with Mesh.chain("a", "b", "z", tcp=True) as mesh:
-        mesh.ended = ended = []
+        mesh.begun, mesh.ended = [], []
+        ended = mesh.ended
 
         async def waits(work):
+            mesh.begun.append(work.message_id)
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -336,6 +340,7 @@ async def chain():
                 raise
 
         async def generates(work):
+            mesh.begun.append(work.message_id)
             try:
                 while True:
                     yield b"tick"
@@ -344,6 +349,7 @@ async def chain():
                 ended.append("closed")
 
         def polls(work):
+            mesh.begun.append(work.message_id)
             while not work.cancelled:
                 time.sleep(0.001)
             ended.append("flag")
@@ -363,7 +369,12 @@ async def chain():
 
 
 async def under_way(mesh):
+    """Work is there; it may still wait for its thread to begin."""
     await eventually(lambda: mesh["z"].node.serving.runner.active())
+
+
+async def begun(mesh):
+    await eventually(lambda: mesh.begun)
 
 
 KINDS = {"waits": "CancelledError", "generates": "closed", "polls": "flag"}
@@ -372,7 +383,7 @@ KINDS = {"waits": "CancelledError", "generates": "closed", "polls": "flag"}
 @pytest.mark.parametrize("kind", KINDS)
 async def test_cancelling_a_request_reaches_the_work(chain, kind):
     request = chain["a"].stream("z", f"z:{kind}").send()
-    await under_way(chain)
+    await begun(chain)
     request.cancel()
     with pytest.raises(zmesh.Cancelled):
         async for _ in request:
@@ -385,7 +396,7 @@ async def test_cancelling_a_request_reaches_the_work(chain, kind):
 async def test_cancelling_a_sent_message_by_its_id_reaches_the_work_and_its_handler(chain, kind):
     replies = []
     message_id = await chain["a"].send(b"", "z", f"z:{kind}", replies.append)
-    await under_way(chain)
+    await begun(chain)
     chain["a"].cancel(message_id)
     await eventually(lambda: replies and replies[-1].header["eof"])
     assert (replies[-1].header["code"], replies[-1].header["reason"]) == (1, "cancelled")
@@ -406,8 +417,11 @@ async def test_cancelling_reaches_work_whose_payload_is_still_under_way(chain):
 
 
 async def test_a_timeout_reaches_the_work_too(chain):
-    with pytest.raises(zmesh.TimedOut):
-        await chain["a"].request("z", "z:waits", timeout=0.2)
+    for timeout in (0.2, 2.0, 20.0):
+        with pytest.raises(zmesh.TimedOut):
+            await chain["a"].request("z", "z:waits", timeout=timeout)
+        if chain.begun:  # else the time of a busy machine was up before it had arrived
+            break
     await eventually(lambda: chain.ended == ["CancelledError"])
 
 

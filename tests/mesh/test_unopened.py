@@ -7,6 +7,7 @@ import pytest
 
 import zmesh
 import zmesh.sync
+from tests.waiting import WITHIN
 from zmesh.testing import Mesh, eventually
 
 NODE = zmesh.Config(node_id="ctl")
@@ -287,5 +288,5 @@ def test_without_asyncio_recv_hears_that_the_node_closes():
     thread.start()
     mesh.ping_once("ctl")
     mesh.close()
-    thread.join(10)
+    thread.join(WITHIN)
     assert len(outcomes) == 1

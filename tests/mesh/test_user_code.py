@@ -10,11 +10,10 @@ import pytest
 
 import zmesh
 from tests.odd_errors import ODD_ERRORS, raise_each
+from tests.waiting import WITHIN
 from zmesh.errors import ExchangeError
 from zmesh.payloads.payload import Payload
 from zmesh.testing import Mesh, eventually
-
-WITHIN = 30.0
 
 
 class User:

@@ -50,8 +50,10 @@ async def test_a_message_without_a_route_is_an_event_where_it_was_sent():
         seen = []
         leaf.watch(seen.append)
         async with leaf:
+            await leaf.wait_for("hub", timeout=90)
             with pytest.raises(zmesh.Unreachable):
                 await leaf.request("hug", "echo:echo", b"x", route_timeout=0.5)
+            await eventually(lambda: any(isinstance(event, zmesh.DestinationUnreachable) for event in seen))
     up, returned = seen[0], next(event for event in seen if isinstance(event, zmesh.DestinationUnreachable))
     assert isinstance(up, zmesh.LinkUp)
     assert (up.node, up.where) == ("hub", mesh_url(leaf))

@@ -11,7 +11,7 @@ import pytest
 
 import zmesh
 import zmesh.sync
-from tests.waiting import until
+from tests.waiting import WITHIN, until
 from zmesh.core import wire
 from zmesh.core.delivery import client_exchange
 from zmesh.core.wire import Kind
@@ -24,8 +24,6 @@ HEARTBEAT = 1.0
 KEEPALIVE = wire.encode_keepalive("its event loop has been blocked for 3 s in t:f (f.py:1)")
 BLOCK = 4.5 * HEARTBEAT
 """Seconds: half as long again as a silent link lives."""
-
-WITHIN = 30.0
 
 
 def sleep(seconds):
@@ -156,8 +154,8 @@ async def test_what_is_no_directive_is_named_by_its_function(hub, caplog):
             sleep(1.5)
 
         await asyncio.to_thread(busy._do, other)
+        await eventually(lambda: " s in sleep (" in caplog.text)  # a busy machine may block the loop elsewhere, too
         await eventually(lambda: busy._mesh.node.telemetry.counts["loop_blocked"])
-    assert " s in sleep (" in caplog.text
 
 
 async def test_a_block_that_does_not_end_is_logged_while_it_lasts(hub, caplog, monkeypatch):
@@ -168,13 +166,14 @@ async def test_a_block_that_does_not_end_is_logged_while_it_lasts(hub, caplog, m
         async def other():
             released.wait(WITHIN)
 
+        where = f" s so far in {other.__qualname__} ("  # a busy machine may block the loop elsewhere, too
         blocked = asyncio.create_task(asyncio.to_thread(busy._do, other))
         try:
-            await eventually(lambda: "s so far in" in caplog.text)
+            await eventually(lambda: where in caplog.text)
         finally:
             released.set()
         await blocked
-    assert caplog.text.count("s so far in") == 1
+    assert caplog.text.count(where) == 1
 
 
 async def test_a_loop_that_is_blocked_in_a_handler_of_the_log_does_not_hang_the_watchdog(hub, monkeypatch):

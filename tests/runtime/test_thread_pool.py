@@ -21,7 +21,7 @@ def make():
     yield threads
     for pool in made:
         pool.close()
-        assert pool.join(5.0) == []
+        assert pool.join(WITHIN) == []
 
 
 def test_jobs_run_in_the_order_of_their_coming(make):
@@ -29,7 +29,7 @@ def test_jobs_run_in_the_order_of_their_coming(make):
     for number in range(100):
         pool.run(lambda number=number: done.append(number))
     pool.close()
-    assert pool.join(5.0) == []
+    assert pool.join(WITHIN) == []
     assert done == list(range(100))
 
 

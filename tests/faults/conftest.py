@@ -136,7 +136,7 @@ class Replies:
     def __call__(self, message: zmesh.Message) -> None:
         self.messages.append(message)
 
-    async def whole(self, timeout: float = 20.0) -> list[str]:
+    async def whole(self, timeout: float = WITHIN) -> list[str]:
         """The replies as texts, once the last one has come: numbered without a gap, and the last one alone an eof."""
         await eventually(lambda: self.messages and self.messages[-1].header["eof"], timeout)
         count = len(self.messages)

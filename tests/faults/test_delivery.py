@@ -56,13 +56,15 @@ async def diamond(before, callee):
 
 
 async def test_the_death_of_a_forwarder_in_the_middle_costs_a_transfer_a_pause_and_no_more(process, callee):
+    """Its connections end with it. To notice its silence would take three heartbeats, half a minute here."""
     payload, answer = payload_of(24 * MEGABYTE)
-    async with Mesh("callee", "near", "caller", tcp=True, heartbeat=HEARTBEAT) as mesh:
+    heartbeat = 10.0
+    async with Mesh("callee", "near", "caller", tcp=True, heartbeat=heartbeat) as mesh:
         await mesh.connect("caller", "near")
         work = callee(mesh["callee"])
         url = mesh["callee"].listening[0]
-        middle = await process("middle", url, heartbeat=HEARTBEAT)
-        spare = await process("spare", f"{url}?cost=500", heartbeat=HEARTBEAT)
+        middle = await process("middle", url, heartbeat=heartbeat)
+        spare = await process("spare", f"{url}?cost=500", heartbeat=heartbeat)
         mesh["near"].add_peer(middle.url)
         mesh["near"].add_peer(f"{spare.url}?cost=500")
         await eventually(
@@ -76,7 +78,7 @@ async def test_the_death_of_a_forwarder_in_the_middle_costs_a_transfer_a_pause_a
         assert (await request.only_payload()).text() == answer
         assert mesh["near"].node.router.next_hop("callee") == "spare"
     assert work.runs == {"take": 1}
-    assert work.slowest < 2.0
+    assert work.slowest < heartbeat
 
 
 @pytest.mark.parametrize("fault", ["swallow", "freeze"])
@@ -88,7 +90,7 @@ async def test_a_way_that_falls_silent_in_a_transfer_is_left_for_the_other(diamo
     assert (await asyncio.wait_for(request.only_payload(), 60)).text() == answer
     assert diamond.caller.node.router.next_hop("callee") == "spare"
     assert diamond.work.runs == {"take": 1}
-    assert diamond.work.slowest < SILENCE + 2.0
+    assert diamond.work.slowest < SILENCE + 20.0  # a machine may be ten times slower
 
 
 @pytest.mark.parametrize("lane", ["forth", "back"])
@@ -240,22 +242,28 @@ async def test_a_request_to_a_node_that_restarts_ends_when_it_is_back(process, c
             await asyncio.wait_for(request.only_payload(), 60)
 
 
-@pytest.mark.parametrize("timeout", [1.5, None])
-async def test_work_at_a_node_that_is_gone_for_good_ends_at_its_time_and_says_that_the_node_had_it(process, timeout):
+@pytest.mark.parametrize("timed", [True, False])
+async def test_work_at_a_node_that_is_gone_for_good_ends_at_its_time_and_says_that_the_node_had_it(process, timed):
     async with Mesh.chain("near", "caller", tcp=True, heartbeat=HEARTBEAT, route_timeout=2.0) as mesh:
         caller = mesh["caller"]
         worker = await process("worker", mesh["near"].listening[0], heartbeat=HEARTBEAT)
         await eventually(lambda: "worker" in caller.node.router.get_nodes())
         loop = asyncio.get_running_loop()
-        began = loop.time()
         given = 0
 
         async def endless():
             nonlocal given
+            given = 0
             while True:
                 yield bytes(100_000)
                 given += 100_000
 
+        began = loop.time()
+        async with caller.stream("worker", "digest:sha256", endless()):
+            await eventually(lambda: given > 4 * MEGABYTE)
+        timeout = 1.5 + 5 * (loop.time() - began) if timed else None  # enough for the same once more
+        began = loop.time()
+        given = 0
         request = caller.stream("worker", "digest:sha256", endless(), timeout=timeout).send()
         await eventually(lambda: given > 4 * MEGABYTE)  # more than a window, so some of it was acknowledged
         await worker.kill()
@@ -278,7 +286,7 @@ async def test_a_request_that_is_lost_on_the_way_names_the_last_node_that_it_rea
         await mesh.settle()
         proxy.swallow()
         with pytest.raises(zmesh.TimedOut, match=r"from 'callee' within \S+ s; the last node on the path was 'near'"):
-            await mesh["caller"].request("callee", "callee:give", "lost", timeout=0.5)
+            await mesh["caller"].request("callee", "callee:give", "lost", timeout=2.0)
         assert not work.runs
 
 

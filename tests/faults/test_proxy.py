@@ -45,7 +45,8 @@ async def proxy(echo):
     before = asyncio.all_tasks()
     async with Proxy(echo.url) as proxy:
         yield proxy
-    assert asyncio.all_tasks() <= before | {asyncio.current_task()}
+    ours = before | {asyncio.current_task()}
+    await eventually(lambda: asyncio.all_tasks() <= ours)
 
 
 @pytest.fixture

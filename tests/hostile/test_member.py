@@ -1,5 +1,7 @@
 """The hostile member itself: a node takes it for a neighbour, keeps its link, and hears all that it says."""
 
+import time
+
 from zmesh.core import wire
 from zmesh.core.wire import Kind
 from zmesh.testing import eventually
@@ -12,9 +14,13 @@ async def test_a_member_is_a_neighbour_that_has_a_route_and_a_record(victim, mem
 
 
 async def test_a_member_keeps_its_link_by_answering_probes(victim, member, pings):
-    node = victim(heartbeat=0.1)
+    """For ten heartbeats; without answers it would lose it after three."""
+    heartbeat = 0.4
+    node = victim(heartbeat=heartbeat)
     mallory = await member(node)
-    await (await pings(node)).more(100)
+    beside, until = await pings(node), time.monotonic() + 10 * heartbeat
+    while time.monotonic() < until:
+        await beside.more(10)
     assert mallory.links_lost == 0
 
 

@@ -37,8 +37,11 @@ async def test_a_node_replaces_every_forged_record_of_itself(victim, member, hon
             timeout=60.0,
         )  # fmt: skip
         await each.ping_once("victim", timeout=60.0)
-    digests = {each.node.engine.routing.digest for each in (mesh, later)}
-    assert {await node.ask("digest(mesh)")} == digests
+
+    async def agree():
+        return {await node.ask("digest(mesh)")} == {each.node.engine.routing.digest for each in (mesh, later)}
+
+    await eventually(agree)
 
 
 async def test_a_bad_record_among_good_ones_spoils_none_of_them(victim, member):

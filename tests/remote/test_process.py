@@ -176,7 +176,10 @@ async def test_output_of_a_process_left_behind_does_not_hold_up_the_end(start: S
     os.kill(int(out), signal.SIGKILL)
 
 
-async def test_output_that_follows_the_exit_within_a_moment_is_kept(start: Start) -> None:
+async def test_output_that_follows_the_exit_within_a_moment_is_kept(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zmesh.remote.process.LINGER", 60.0)
     out, _, code = await everything(await shell(start, "(sleep 0.1; echo late) & exit 4"))
     assert (out, code) == (b"late\n", 4)
 

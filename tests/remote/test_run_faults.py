@@ -43,7 +43,7 @@ async def test_every_byte_and_then_the_exit_code_under_link_cuts() -> None:
     size = 40_000_000
     script = f"yes '{'x' * 79}' | head -c {size}; echo done >&2; exit 7"
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
-        await desk.wait_for("edge", 20)
+        await desk.wait_for("edge", 90)
         async with desk.run("edge", ["sh", "-c", script]) as process:
             digest = hashlib.sha256()
 
@@ -64,7 +64,7 @@ async def test_every_byte_and_then_the_exit_code_under_link_cuts() -> None:
 
 async def test_a_megabyte_and_then_the_exit_code_many_times_under_link_cuts() -> None:
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
-        await desk.wait_for("edge", 20)
+        await desk.wait_for("edge", 90)
 
         async def once() -> None:
             async with desk.run("edge", ["sh", "-c", "head -c 1000000 /dev/zero; exit 7"]) as process:
@@ -83,7 +83,7 @@ async def test_a_megabyte_and_then_the_exit_code_many_times_under_link_cuts() ->
 async def test_input_is_whole_under_link_cuts() -> None:
     size = 20_000_000
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
-        await desk.wait_for("edge", 20)
+        await desk.wait_for("edge", 90)
 
         async def run() -> tuple[bytes, bytes]:
             async with desk.run("edge", ["sha256sum"], stdin=PIPE) as process:
@@ -102,7 +102,7 @@ async def test_input_is_whole_under_link_cuts() -> None:
 
 async def test_a_command_at_a_node_that_is_lost_ends_in_an_error_and_does_not_go_on() -> None:
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
-        await desk.wait_for("edge", 20)
+        await desk.wait_for("edge", 90)
         process = await desk.run("edge", ["sleep", "600"], route_timeout=0.5)
         proxy.refusing = True
         proxy.cut()

@@ -18,14 +18,14 @@ async def test_a_node_whose_clock_is_off_by_a_day_links_without_a_restart_as_soo
     async with home:
         edge: Any = lab.controller(lab.identity("edge", age=3600, peers=False), peers=[keyed(home)])
         async with edge:
-            await edge.wait_for("home", 30)
+            await edge.wait_for("home", 90)
             await set_clock(edge, -DAY, eventually)
             assert any("set back by 24 h" in line for line in lines("edge"))
             await eventually(lambda: "home" not in edge.nodes())
             await eventually(lambda: any(BEHIND in line for line in lines("edge")))
             await eventually(lambda: any(BEHIND in line for line in lines("home")))
             await set_clock(edge, 0.0, eventually)
-            await edge.wait_for("home", 30)
+            await edge.wait_for("home", 90)
             assert (await edge.request("home", "echo:echo", "hello")).text() == "hello"
 
 
@@ -41,7 +41,7 @@ async def test_a_node_that_starts_with_a_wrong_clock_is_refused_by_name_until_it
             await eventually(lambda: any(text in line for line in lines("home")))
             assert "home" not in edge.nodes()
             turn_clock(home, 0.0)
-            await edge.wait_for("home", 30)
+            await edge.wait_for("home", 90)
 
 
 async def test_a_clock_that_is_set_is_an_event_and_what_is_due_by_it_is_done_at_once(lab: Lab, eventually: Any) -> None:
@@ -49,7 +49,7 @@ async def test_a_clock_that_is_set_is_an_event_and_what_is_due_by_it_is_done_at_
     async with home, lab.controller(lab.identity("edge", age=3600, peers=False), peers=[keyed(home)]) as edge:
         events: list[Any] = []
         edge.watch(events.append)
-        await edge.wait_for("home", 30)
+        await edge.wait_for("home", 90)
         await set_clock(edge, 80 * DAY, eventually)
         await eventually(lambda: any(isinstance(event, zmesh.CertificateExpiring) for event in events))
     (event,) = (event for event in events if isinstance(event, zmesh.ClockSet))

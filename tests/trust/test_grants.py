@@ -31,7 +31,7 @@ class Command:
         self.home = await self.stack.enter_async_context(home)
         edge = lab.controller(lab.identity("edge", age=3600, peers=False), peers=[keyed(home)], **self.of_edge)
         self.edge = await self.stack.enter_async_context(edge)
-        await home.wait_for("edge", 30)
+        await home.wait_for("edge", 90)
         self.leaf = await self.stack.enter_async_context(
             zmesh.Controller(node_id="cli-1", identity=None, peers=[socket], ephemeral=True, heartbeat=0.3)
         )
@@ -69,7 +69,7 @@ async def test_an_expired_grant_is_refused_with_one_line_at_both_ends(
     async with Command(lab, tmp_path) as mesh:
         await set_clock(mesh.edge, 3 * HOUR, eventually)
         with pytest.raises(zmesh.NotTrusted, match=r"'cli-1' by node 'home' expired .* ago; the clock of 'edge' is"):
-            await mesh.leaf.request("edge", "echo:echo", "hello", timeout=20)
+            await mesh.leaf.request("edge", "echo:echo", "hello", timeout=90)
         (line,) = [line for line in lines("edge") if "refused a leaf" in line]
         assert line.startswith("refused a leaf of home: the grant of leaf 'cli-1' by node 'home' expired")
         counted = mesh.edge.stats().counters
@@ -84,7 +84,7 @@ async def test_a_grant_that_its_node_has_not_signed_is_refused_with_the_way_out(
         credentials: NodeCredentials = home._node.engine.credentials
         monkeypatch.setattr(credentials, "key", lab.identity("other", age=60).key)
         with pytest.raises(zmesh.NotTrusted, match=r"node 'home' \(key SHA256:.*\) has not signed.*zmesh revoke home"):
-            await mesh.leaf.request("edge", "echo:echo", "hello", timeout=20)
+            await mesh.leaf.request("edge", "echo:echo", "hello", timeout=90)
 
 
 async def test_a_command_without_anything_to_seal_asks_for_no_grant(lab: Lab, tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ async def test_nothing_of_a_transfer_over_three_hops_can_be_read_on_a_link_or_at
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
         nodes, taps = await chain(lab, stack)
-        await nodes[0].wait_for("delta", 30)
-        await nodes[3].wait_for("alpha", 30)
+        await nodes[0].wait_for("delta", 90)
+        await nodes[3].wait_for("alpha", 90)
         for seen in given.values():
             seen.clear()
         metadata = {"owner": "ada-lovelace", "quarterly": "confidential"}
@@ -71,7 +71,7 @@ async def test_the_hub_of_a_laptop_reads_nothing_of_what_it_sends(
         laptop = lab.controller(lab.identity("ada", age=3600, peers=False), peers=[keyed(hub, tap.url)], ephemeral=True)
         await stack.enter_async_context(edge)
         await stack.enter_async_context(laptop)
-        await hub.wait_for("edge", 30)
+        await hub.wait_for("edge", 90)
         metadata = {"owner": "ada-lovelace", "quarterly": "confidential"}
         reply: Any = await laptop.request("edge", "echo:echo", TEXT, content_type="text/ledger", metadata=metadata)
         assert reply.readall() == TEXT
@@ -92,8 +92,8 @@ async def test_the_same_transfer_without_identities_is_found_by_the_same_means(
         zmesh.Controller(node_id="alpha", identity=None, peers=[tap.url], heartbeat=0.3) as alpha,
         zmesh.Controller(node_id="delta", identity=None, peers=[beta.listening[0]], heartbeat=0.3) as delta,
     ):
-        await alpha.wait_for("delta", 30)
-        await delta.wait_for("alpha", 30)
+        await alpha.wait_for("delta", 90)
+        await delta.wait_for("alpha", 90)
         metadata = {"owner": "ada-lovelace", "quarterly": "confidential"}
         reply: Any = await alpha.request("delta", "echo:echo", TEXT, content_type="text/ledger", metadata=metadata)
         assert reply.readall() == TEXT

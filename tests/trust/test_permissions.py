@@ -32,7 +32,7 @@ async def test_a_tag_of_the_certificate_allows_what_the_id_does_not(lab: Lab) ->
         other = lab.controller(identity(lab, "guest", "gpu"), peers=peers)
         async with admin, other:
             for node in (admin, other):
-                await node.wait_for("edge", 30)
+                await node.wait_for("edge", 90)
             reply = await admin.request("edge", "echo:echo", "hello")
             assert reply is not None
             assert reply.text() == "hello"
@@ -47,7 +47,7 @@ async def test_a_leaf_with_a_certificate_of_its_own_does_not_act_in_the_name_of_
         edge = lab.controller(identity(lab, "edge"), peers=[keyed(hub)], allow={"digest:*": ["relay"]})
         leaf = lab.controller(identity(lab, "ada"), peers=[keyed(hub)], ephemeral=True)
         async with edge, leaf:
-            await hub.wait_for("edge", 30)
+            await hub.wait_for("edge", 90)
             reply = await leaf.request("relay", "echo:echo", "hello")
             assert reply is not None
             assert reply.text() == "hello"
@@ -64,7 +64,7 @@ async def test_a_person_is_known_by_certificate_at_nodes_that_the_laptop_does_no
         edge = lab.controller(identity(lab, "edge"), peers=[keyed(hub)], allow=allow)
         laptop = lab.controller(identity(lab, "ada", "ops"), peers=[keyed(hub)], ephemeral=True)
         async with edge, laptop:
-            await hub.wait_for("edge", 30)
+            await hub.wait_for("edge", 90)
             assert await laptop.request("edge", "echo:echo", "hello")
             assert await laptop.request("edge", "digest:sha256", b"hello")
             with pytest.raises(zmesh.NotAllowed, match=r"does not let 'ada' \(tags: ops\) call sleep:execute"):

@@ -20,8 +20,8 @@ async def nothing_is_left(tmp_path, monkeypatch, eventually):
     before = len(os.listdir("/proc/self/fd"))
     yield
     await eventually(lambda: not descendants())
-    assert list(spool.iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) <= before
+    await eventually(lambda: not list(spool.iterdir()))
+    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 @pytest.fixture

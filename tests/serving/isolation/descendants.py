@@ -23,7 +23,7 @@ def descendants(of=None):
 
 def is_gone(pid):
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"  # left to a sleepy init
+    return stat.rpartition(")")[2].split()[0] == "Z"  # left to a sleepy init

@@ -296,6 +296,8 @@ async def test_a_function_that_will_not_end_is_killed_after_its_grace_with_what_
 
 async def test_the_deadline_stops_the_process(bench, eventually):
     bench.isolate("test:it", lambda work: time.sleep(60))
+    bench.isolate("test:first", function)
+    await bench.call("test:first")  # which starts an interpreter, and may take longer than the deadline
     exchange = await bench.call("test:it", deadline=asyncio.get_running_loop().time() + 0.5)
     assert (exchange.reason, exchange.error) == ("timed_out", "test:it did not end before its deadline")
     await eventually(lambda: len(descendants()) == 1)
@@ -334,8 +336,10 @@ async def test_cancelling_at_any_moment_of_a_start_ends_it_once_and_leaves_nothi
         for _ in range(turns):
             await asyncio.sleep(0)
         bench.runner.cancel(ids[-1])
-    for message_id in ids:
+    for message_id in ids[:-1]:
         assert (await bench.end(message_id)).reason == "cancelled"
+    last = await bench.end(ids[-1])  # fifty turns of a loop that stands still meanwhile may be enough to run it
+    assert last.reason == "cancelled" or (last.reason, last.replies) == (None, [b"cba"])
     assert (await bench.call("test:it", b"abc")).replies == [b"cba"]
 
 

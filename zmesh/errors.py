@@ -83,7 +83,7 @@ class NotTrusted(MeshError):
 
 
 class StreamClosed(MeshError):
-    """What is written to a request is no longer wanted: its work has ended or reads no more. Replies may still come."""
+    """A write to a request whose work has ended or reads no more. Replies may still come."""
 
     code: ClassVar[str] = "stream_closed"
 

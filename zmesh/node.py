@@ -417,7 +417,7 @@ class Node:
         return stats_of(self.engine, len(self.requests), len(self.serving), self.telemetry.counts)
 
     def events(self) -> Events:
-        """What happens to this node's links and to the nodes that it can reach, from now on.
+        """The events of this node's links and of the nodes that it can reach, from now on.
 
         Waiting for an event raises Closed while this node is not open yet.
         """

@@ -45,7 +45,7 @@ ISOLATION: dict[str, tuple[float, float]] = {
     "max_cpu_seconds": (1, 1_000_000),
     "grace": (0.0, 3600.0),
 }
-"""What can be set for the processes of isolated directives, with the limits of each."""
+"""The settings of the processes of isolated directives, with the limits of each."""
 LOG_LEVELS = ("error", "warning", "info", "debug")
 """The values of `log_level`; `warning` has the lines for operators too."""
 LOG_FORMATS = ("text", "json")
@@ -231,7 +231,7 @@ class Config:
         return self if self._sources is None else self._sources.read()
 
     def origins(self) -> dict[str, Origin]:
-        """Where each setting comes from: its default, a line of the file, a variable of the environment, an option.
+        """The origin of each setting: its default, a line of the file, a variable of the environment, an option.
 
         Those of the tables `allow`, `isolation` and `plugins` are named by their paths as well, such as `allow.exec:*`.
         Those of a Config that was made in code come from the program.

@@ -1,4 +1,4 @@
-"""Where settings come from, and the lines of a TOML file that its keys stand on, which tomllib does not keep."""
+"""The origins of settings, and the lines of the keys of a TOML file, which tomllib does not keep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT, FILE, ENVIRONMENT, FLAG, IDENTITY, PROGRAM = (
 
 
 class Origin(NamedTuple):
-    """Where a setting comes from: the kind, and the line (`zmesh.toml:3`), the variable or the folder."""
+    """The origin of a setting: the kind, and the line (`zmesh.toml:3`), the variable or the folder."""
 
     kind: str
     where: str = ""

@@ -25,7 +25,7 @@ _HEADERS = [
     (b"x-frame-options", b"DENY"),
 ]
 _PUBLIC = "/static/"
-"""What has nothing of the mesh in it."""
+"""The paths that are served without the token: they show nothing of the mesh."""
 
 
 class Guard:

@@ -30,7 +30,7 @@ class Outside(Exception):
 
 
 class Spot:
-    """Where a path leads: `name` in the open directory `parent`, or `parent` itself if `name` is None.
+    """The target of a path: `name` in the open directory `parent`, or `parent` itself if `name` is None.
 
     There need be nothing of that name. `depth` counts the directories between the allowed one and `parent`. Closed by
     `close`, and as garbage.
@@ -52,7 +52,7 @@ class Spot:
 
 
 def find(tops: Sequence[bytes], path: bytes, *, follow: bool) -> Spot:
-    """Where an absolute path leads, beneath one of the directories `tops`.
+    """Resolve an absolute path, beneath one of the directories `tops`.
 
     `follow` is whether a link in the last place is followed. Raises Outside, and OSError for what is not there, is no
     directory or may not be searched.

@@ -16,7 +16,7 @@ from zmesh.errors import NotAllowed
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What may be read: `paths`, by the node `reader` alone, for `client`."""
+    """The right to read `paths`, of the node `reader` alone, for `client`."""
 
     reader: str
     paths: tuple[bytes, ...]

@@ -1,4 +1,4 @@
-"""Where a file lies: a path of this machine, or a path of a node, which is written NODE:PATH."""
+"""The place of a file: a path of this machine, or a path of a node, which is written NODE:PATH."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Kind(IntEnum):
     FINISHED = 37
     """All was received."""
     GRANT = 38
-    """What lets another node read this for the client, as long as the request lasts."""
+    """A token with which another node may read this for the client, as long as the request lasts."""
     STATUS = 39
     """How far a copy between two other nodes is, as msgpack."""
 

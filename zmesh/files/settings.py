@@ -10,14 +10,14 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class FileSettings:
-    """What `[file]` may hold. Raises ValueError for a value out of its limits."""
+    """The table `[file]`. Raises ValueError for a value out of its limits."""
 
     read: tuple[str, ...] = ("/",)
     """Directories beneath which files may be read."""
     write: tuple[str, ...] = ("/",)
     """Directories beneath which files may be written; no link that leads out of them is made."""
     directory: str = ""
-    """Where relative paths start; the home of the node's user if empty."""
+    """The directory that relative paths start in; the home of the node's user if empty."""
     max_transfers: int = 64
     """Copies that may be under way at a time."""
     max_file_bytes: int | None = None

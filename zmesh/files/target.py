@@ -96,7 +96,7 @@ class Target:
         return open_beneath(self._spot.parent, names[:-1], PATH_ONLY | os.O_DIRECTORY)
 
     def stat(self, names: Sequence[bytes]) -> os.stat_result | None:
-        """What is at a place; None if nothing is there. Raises OSError."""
+        """The status (stat(2)) of what is at a place; None if nothing is there. Raises OSError."""
         parent = self.directory(names)
         try:
             return os.stat(names[-1], dir_fd=parent, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""Who a node is and whom it trusts: keys, certificates of an authority, tickets, permissions, sealing of payloads.
+"""Identity and trust of a node: keys, certificates of an authority, tickets, permissions, sealing of payloads.
 
 Everything here is pure but the modules that read and write a folder: `state`, `contexts`, `identity`, `invites`,
 `issuer`.

@@ -25,7 +25,7 @@ _PREFIX = "ssh-ed25519-cert-v01@openssh.com "
 
 
 class KeyCredentials:
-    """What a node and a leaf with a grant have in common: a key, what is shown for it, and whom to believe."""
+    """The common part of the credentials of nodes and of leaves with a grant: key, certificate or grant, and trust."""
 
     def __init__(
         self, key: IdentityKey, trust: TrustStore, random: Callable[[int], bytes], *, prefers_chacha20: bool

@@ -27,7 +27,7 @@ _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, binascii.Error)
 
 
 class Answer(NamedTuple):
-    """What a node gets: a certificate of its own, and whom to trust."""
+    """The answer to a node that joins: its certificate, and a trust store."""
 
     certificate: Certificate
     trust: TrustStore
@@ -160,7 +160,7 @@ def read_signed(fields: Mapping[str, Any]) -> tuple[Certificate, TrustStore, tup
 
 
 def trust_fields(trust: TrustStore) -> dict[str, object]:
-    """Whom to trust, as JSON values; all but the first authority is signed by one before it."""
+    """Authorities and statements of a trust store, as JSON values; an authority before it signs each but the first."""
     return {
         "authorities": list(map(authority_fields, trust.authorities)),
         "endorsements": [base64.b64encode(each.encode()).decode() for each in trust.endorsements],

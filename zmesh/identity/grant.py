@@ -112,7 +112,7 @@ class Granted(NamedTuple):
 
 
 def given(grant: Grant, certificate: bytes, mesh: str, authorities: Iterable[Authority]) -> bytes:
-    """What a node sends to its leaf: what that shows to others, and by whom these are believed."""
+    """The message of a node to its leaf: the grant and certificate to show to others, and the authorities to trust."""
     return msgpack.packb((mesh, tuple(map(tuple, authorities)), msgpack.packb((grant.encode(), certificate))))
 
 
@@ -130,7 +130,7 @@ def read_given(data: bytes) -> tuple[str, list[Authority], bytes]:
 
 
 def read_shown(data: bytes) -> tuple[Grant, bytes]:
-    """What a leaf shows: its grant, and the certificate of its node in binary form. Raises TrustError."""
+    """The grant that a leaf shows, and the certificate of its node in binary form. Raises TrustError."""
     grant, certificate = _unpacked(data, MAX_SHOWN, (bytes, bytes))
     return Grant.decode(grant), certificate
 

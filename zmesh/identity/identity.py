@@ -237,7 +237,7 @@ class Identity:
         return made
 
     def read(self) -> Self | None:
-        """What lies in the folder now, for `reload`; None without a folder. It blocks, and may run in another thread.
+        """The identity in the folder as it is now, for `reload`; None without one. It blocks; any thread may call it.
 
         Raises ConfigError.
         """
@@ -273,7 +273,7 @@ class Identity:
         self.merge(self.saving_trust()())
 
     def saving_trust(self) -> Callable[[], TrustStore | None]:
-        """What writes the trust of this moment, as `save_trust` does; it blocks, and may run in another thread.
+        """A function that writes the trust of this moment, as `save_trust` does; it blocks, and any thread may call it.
 
         It returns what another process has written, for `merge`. Raises StateError.
         """

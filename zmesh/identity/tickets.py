@@ -95,7 +95,7 @@ class Ticket(NamedTuple):
 
     @property
     def token_hash(self) -> bytes:
-        """What the hub keeps of the token: its SHA-256."""
+        """The SHA-256 of the token, which the hub keeps in its place."""
         return hash_of(self.token)
 
 

@@ -41,7 +41,7 @@ class TrustError(NotTrusted):
 
 
 REASONS = ("mesh", "authority", "not_yet_valid", "expired", "revoked", "id", "signature", "token")
-"""Why a certificate or a token is not believed."""
+"""The reasons for which a certificate or a token is not believed."""
 
 
 class Authority(NamedTuple):
@@ -134,7 +134,7 @@ class Endorsement:
 
 
 class TrustStore:
-    """What one node believes: the mesh's name, its authorities, and what was revoked."""
+    """The trust of one node: the mesh's name, its authorities, endorsements and revocations."""
 
     def __init__(
         self,

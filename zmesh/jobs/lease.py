@@ -131,7 +131,7 @@ class LeaseTable:
         return ""
 
     def copied(self) -> str:
-        """Why the jobs that have not ended are not known to be what they were; empty if they are. Says so once."""
+        """The reason why the states of unfinished jobs are unknown; empty if they are known. Returned once."""
         (text,) = self._connection.execute("SELECT copied FROM lease").fetchone()
         self._connection.execute("UPDATE lease SET copied = ''")
         return str(text)

@@ -26,7 +26,7 @@ class Records:
         self.unsaved: dict[str, Outcome] = {}
         """The outcomes that could not be stored so far, by job."""
         self.damaged: Path | None = None
-        """Where the last damaged database is kept."""
+        """The path to which the last damaged database was moved."""
         self._ready = ready
         self._waiters: dict[str, asyncio.Future[None]] = {}
 

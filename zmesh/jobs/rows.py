@@ -10,7 +10,7 @@ from zmesh.jobs.states import JobStatus
 
 PIECE_BYTES = 256 * 1024
 STDOUT, STDERR, REPLY, MORE = 1, 2, 3, 4
-"""What a piece of output is: of a command's stdout or stderr; the beginning of a reply, or the rest of it."""
+"""The kinds of pieces of output: of a command's stdout or stderr; the beginning of a reply, or the rest of it."""
 
 
 class Piece(NamedTuple):

@@ -25,10 +25,10 @@ _LEAST: dict[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class JobSettings:
-    """What `[jobs]` may hold. Raises ValueError for a value out of its limits."""
+    """The table `[jobs]`. Raises ValueError for a value out of its limits."""
 
     folder: str = ""
-    """Where they are kept, an absolute path or one beside the file; `jobs` in the folder of the identity if empty."""
+    """The folder of the jobs, an absolute path or one beside the file; `jobs` in that of the identity if empty."""
     max_running: int = 16
     """Jobs that run at a time."""
     max_running_per_owner: int = 8

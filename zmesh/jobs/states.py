@@ -150,7 +150,7 @@ class JobStatus(NamedTuple):
         return f"{self.state}: {self.reason}" if self.reason else str(self.state)
 
     def lost(self, reason: str) -> Self:
-        """What is known of it while its node is out of reach."""
+        """The status in state LOST, for a node that is out of reach."""
         return self._replace(state=JobState.LOST, reason=reason, code="unreachable", lease_until=None)
 
     def to_json(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class _Operation(NamedTuple):
     vital: bool
 
     def perform(self, database: Database) -> tuple[Any, BaseException | None]:
-        """What its function returns, or raises."""
+        """Call the function; returns its result and None, or None and the error."""
         try:
             return self.function(database), None
         except BaseException as error:  # noqa: BLE001  # all of it is the caller's
@@ -128,14 +128,14 @@ class Store:
             undo.pop_all()
 
     async def write(self, function: Callable[[Database], T], *, vital: bool = False) -> T:
-        """What `function` returns, once what it has written is durable. Raises StoreError, and what it raises.
+        """The result of `function`, once its writes are durable. Raises StoreError, and what it raises.
 
         `vital`: written also when the disk is full, from what is kept for that.
         """
         return await self._submit(function, writes=True, vital=vital)
 
     async def read(self, function: Callable[[Database], T]) -> T:
-        """What `function` reads. Raises StoreError, and what it raises."""
+        """The result of `function`, which only reads. Raises StoreError, and what it raises."""
         return await self._submit(function, writes=False, vital=False)
 
     async def _submit(self, function: Callable[[Database], T], *, writes: bool, vital: bool) -> T:

@@ -35,7 +35,7 @@ _NO_JOBS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What is to run, and how; the payload of the directive comes beside it.
+    """A job as it is submitted: what runs, and how; the payload of the directive comes beside it.
 
     `number` is the one that its client has chosen, `key` a name that the client's program has for it.
     """

@@ -153,7 +153,7 @@ class NodeReader:
         return missing
 
     def dialling(self, node: str) -> str:
-        """Why a neighbour can't be dialled; "" if it is linked, or not dialled from here."""
+        """The reason why a neighbour can't be dialled; "" if it is linked, or not dialled from here."""
         transport = self._host.transport
         for dial in transport.dials() if transport is not None else ():
             if dial.state != "linked" and self._history.peer(dial.url) == node:
@@ -166,7 +166,7 @@ class NodeReader:
         return transport.remote_address(link).partition("?")[0] if transport is not None else ""
 
     def falls(self, node: str, now: float) -> tuple[LinkFall, ...]:
-        """Why links with a neighbour fell the last times."""
+        """The last falls of links with a neighbour, with their reasons."""
         return tuple(LinkFall(Seconds(now - fall.at), fall.reason) for fall in self._history.falls(node))
 
     def _refused(self) -> tuple[RefusedLink, ...]:

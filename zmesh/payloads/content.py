@@ -19,7 +19,7 @@ TEXT = "text/plain"
 BYTES = "application/octet-stream"
 
 JSON_TYPES = (dict, list, tuple, int, float, Mapping)
-"""What is sent as JSON."""
+"""The types that are sent as JSON."""
 
 
 _CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "iso-8859-1": "latin-1", "latin-1": "latin-1"}

@@ -39,7 +39,7 @@ PayloadLike: TypeAlias = (
     "Buffer | str | Mapping[Any, Any] | list[Any] | tuple[Any, ...] | float | os.PathLike[str] | os.PathLike[bytes] "
     "| Readable | Iterable[Buffer | str] | AsyncIterable[Buffer | str] | Payload | Source | None"
 )
-"""What can be sent as a payload; what no type expresses (a set of text, an array of numbers) raises when it is sent."""
+"""The types that can be sent as a payload; sending a set of text or an array of numbers, which fit them too, raises."""
 
 
 def encode(payload: PayloadLike) -> bytes | Source:
@@ -170,7 +170,7 @@ class Payload:
 
     @property
     def content_type(self) -> str:
-        """What its sender said that it is, such as `application/json`; `application/octet-stream` if it said nothing.
+        """The content type that its sender gave, such as `application/json`; `application/octet-stream` without one.
 
         The text of another program: it may be anything of up to 128 characters.
         """

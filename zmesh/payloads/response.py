@@ -1,4 +1,4 @@
-"""What a directive replies: a payload alone, or one with metadata and a content type of the program's."""
+"""The replies of a directive: a payload alone, or one with metadata and a content type of the program's."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class ThreadSource(ChunkSource):
 
     @abstractmethod
     def _pull(self, limit: int) -> bytes:
-        """What `_next` gives, and in a thread where it may block."""
+        """The result of `_next`; called in a thread, where it may block."""
 
     def close(self) -> None:
         """Let the thread end."""

@@ -1,4 +1,4 @@
-"""Where large payloads lie: how much of them memory may hold, and the temporary files that take the rest."""
+"""The storage of large payloads: the bytes that memory may hold, and the temporary files for the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the payloads of one node are kept while they arrive, how large they may be, and who writes them to a disk."""
+"""The storage of the payloads that arrive at one node: spool folder, size limit, and disk threads."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `[plugins.http]` may hold. Raises ValueError for a time that is not above 0."""
+    """The table `[plugins.http]`. Raises ValueError for a time that is not above 0."""
 
     connect_timeout: float = 30.0
     """Seconds until a connection has to be there."""

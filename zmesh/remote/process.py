@@ -35,7 +35,7 @@ STDOUT, STDERR = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """What to execute and how: words, environment, an absolute directory.
+    """A command to execute: words, environment, an absolute directory.
 
     `user` is (uid, gid, groups) to change to, `limits` the soft and hard limit by number of the resource, `terminal`
     the rows and columns of one to run in, `merged` whether stderr goes where stdout goes.
@@ -138,7 +138,7 @@ class Process:
             raise
 
     async def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
-        """What it writes, as (STDOUT or STDERR, bytes), in order, until it has exited and all of it was read.
+        """Its output, as (STDOUT or STDERR, bytes), in order, until it has exited and all of it was read.
 
         When it has exited, what other processes still write to its streams is waited for, for LINGER seconds at most.
         After `wake` it gives (0, b"") if there is nothing else to give.

@@ -64,7 +64,7 @@ def start_record(
 
 
 class Starting:
-    """What `mesh.run(node, command)` returns: await it for the RemoteProcess, or use it in `async with`.
+    """The result of `mesh.run(node, command)`: await it for the RemoteProcess, or use it in `async with`.
 
     At the end of the block a command that still runs is stopped, and the block ends when it has.
     """

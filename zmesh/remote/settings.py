@@ -18,7 +18,7 @@ HARMLESS = ("LANG", "LC_*", "NO_COLOR", "TERM", "TZ")
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What `[run]` may hold. Raises ValueError for a value out of its limits."""
+    """The table `[run]`. Raises ValueError for a value out of its limits."""
 
     commands: tuple[str, ...] = ANY
     """Patterns of the commands that may run. A pattern has a word for each argument; a last word `*` is any more."""
@@ -31,7 +31,7 @@ class RunSettings:
     users: tuple[str, ...] | None = None
     """The other users that a client may choose, as patterns; by default any, or none if `user` is set."""
     directory: str = ""
-    """Where commands run if the client names no directory; the user's home if empty."""
+    """The directory of commands whose client names none; the user's home if empty."""
     max_seconds: float | None = None
     """Seconds that a command may run; None: no limit."""
     max_commands: int = 256

@@ -66,7 +66,7 @@ class Exchange(ABC):
     lasting = False
     """Whether it lasts until the program closes it, so that draining does not wait for its end."""
     writer: OutboundWriter | None = None
-    """What writes the rest of the request, if it was opened for writing."""
+    """The writer of the rest of the request, if it was opened for writing."""
 
     __slots__ = (
         "_arriving",
@@ -147,7 +147,7 @@ class Exchange(ABC):
 
     @property
     def obstacle(self) -> str:
-        """What holds it back, for the text of an error; empty if nothing does that is known."""
+        """The obstacle that holds it back, for the text of an error; empty if none is known."""
         return self._requests.obstacle(self.id)
 
     # -- from the engine (its Handle) ----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What sends requests, for the parts of a Controller that stand on that."""
+"""The interface for sending requests, which the parts of a Controller are built on."""
 
 from __future__ import annotations
 

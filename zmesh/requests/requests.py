@@ -104,7 +104,7 @@ class Requests:
         return self.driver.engine.is_lost(message_id)
 
     def obstacle(self, message_id: MessageId) -> str:
-        """What holds this request back, for the text of an error; empty if nothing does that is known."""
+        """The obstacle that holds this request back, for the text of an error; empty if none is known."""
         return self.driver.engine.obstacle(message_id, time.monotonic())
 
     def done(self, exchange: Exchange) -> None:

@@ -1,4 +1,4 @@
-"""What was requested of a node, and by whom: counts for each client and directive since the start."""
+"""The requests that a node was sent: counts for each client and directive since the start."""
 
 from __future__ import annotations
 

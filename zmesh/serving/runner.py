@@ -158,7 +158,7 @@ class Runner:
                 running.work.payload.fail(running.work.cancellation())
 
     def delay(self, message_id: str) -> str:
-        """What this work waits for before it can begin; empty if it has begun, or does not run."""
+        """The limit that this work waits for before it can begin, as a text; empty if it has begun, or does not run."""
         running = self._active.get(message_id)
         if running is None:
             return ""

@@ -185,7 +185,7 @@ class Serving:
         return sender == self.node_id or self.driver.engine.is_local(Address(sender))
 
     def refusal(self, directive: str, sender: str) -> str | None:
-        """Why a sender may not call a directive here, and the rule that would allow it; None if it may.
+        """The text of a refusal, with the rule that would allow the call; None if the sender may call the directive.
 
         This node may do anything here, and so may its user over its own socket.
         """

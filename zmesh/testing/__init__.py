@@ -1,4 +1,4 @@
-"""What tests of meshes need: a simulator on a virtual clock, and real nodes in one process."""
+"""Tools for tests of meshes: a simulator on a virtual clock, and real nodes in one process."""
 
 from __future__ import annotations
 

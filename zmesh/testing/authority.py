@@ -33,7 +33,7 @@ class TestAuthority:
         self.authority = Authority(self.key.public, begins, begins + 150 * YEAR)
         self._serial = 0
         self.states: dict[str, NodeCredentials] = {}
-        """What is kept of each node, by its id."""
+        """The credentials of the nodes that were `installed`, by id."""
 
     def key_of(self, id: str) -> IdentityKey:
         """A new key for a node."""
@@ -42,7 +42,7 @@ class TestAuthority:
     def certificate(
         self, id: str, key: IdentityKey, *, tags: tuple[str, ...] = (), begins: int | None = None, days: int = 90
     ) -> Certificate:
-        """A certificate for that key."""
+        """A certificate for that key, valid for `days` from `begins` (seconds since 1970; None: the authority's)."""
         self._serial += 1
         begins = self.begins if begins is None else begins
         return issue(
@@ -51,7 +51,7 @@ class TestAuthority:
         )  # fmt: skip
 
     def trust(self, *others: TestAuthority, revocations: Iterable[Revocation] = ()) -> TrustStore:
-        """What a node believes that trusts this authority and `others`."""
+        """The trust store of a node that trusts this authority and `others`."""
         return TrustStore(self.mesh, [self.authority, *(other.authority for other in others)], revocations)
 
     def credentials(

@@ -1,4 +1,4 @@
-"""Which rare branches of the core a soak has reached: a list of named points, and a census of them.
+"""Coverage of rare branches of the core by a soak: a list of named points, and a census of those reached.
 
 A thousand seeds that never bring two nodes of one name together say nothing about what happens then. So each point
 names a rare event, how it is detected, and in which sentences of the soak it must occur. Points are observed from
@@ -78,7 +78,7 @@ def on(
     before: Callable[[Any, tuple[Any, ...]], Any] = _nothing,
     sentences: tuple[str, ...] = ALL,
 ) -> Point:
-    """A point that is reached when a method is called, and `reached` says so."""
+    """A point that is reached when a method is called, and `reached` is true of the call."""
     return Point(name, sentences, owner, method, reached, before)
 
 

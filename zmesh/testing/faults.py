@@ -72,7 +72,7 @@ FAULTS: dict[str, Fault] = {
         rng.sample(mesh.nodes, rng.randint(1, min(3, len(mesh.nodes)))), rng.choice(SECONDS), some(mesh.lies, rng)
     ),
 }
-"""What may happen, by name, with the numbers that the seed draws."""
+"""The faults by name, with the numbers that the seed draws."""
 
 
 def some(all: Collection[T], rng: random.Random) -> list[T]:

@@ -1,4 +1,4 @@
-"""A neighbour over real sockets that speaks the wire itself: it says what a test wants, as fast as the link takes it.
+"""A neighbour over real sockets that speaks the wire itself: it sends what a test wants, as fast as the link takes it.
 
 It greets as a node does and answers probes, so that its link stays up; with `advertise` it has a route and a record, so
 that others can answer it. All else is up to the test: nothing is acknowledged, retransmitted or remembered.
@@ -69,7 +69,7 @@ class Member:
         await self.leave()
 
     async def leave(self) -> None:
-        """Close the link without a word. Harmless on a second time."""
+        """Close the link without a GOODBYE. Harmless when done twice."""
         await self._transport.close()
 
     # -- what it says --------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class Member:
         return sent
 
     async def flood(self, frames: Iterable[Frames]) -> int:
-        """Send all of these as fast as the link takes them; how many they were."""
+        """Send all of these as fast as the link takes them; returns how many there were."""
         count = 0
         for each in frames:
             while not self.send(each):
@@ -131,7 +131,7 @@ class Member:
     # -- events of the transport (TransportHandler) --------------------------------------------------------------------
 
     def on_link_up(self, link: LinkId, *, dialled: bool, cost: int, channel: bytes = b"", local: bool = False) -> None:
-        """Greet."""
+        """Send a HELLO."""
         self._link = link
         hello = wire.Hello(self.node, self.incarnation, time.time(), self._leaf, int(link), 0)
         self.send(wire.encode_link(Kind.HELLO, hello))
@@ -148,13 +148,13 @@ class Member:
         self._writable.set()
 
     def on_link_suspect(self, link: LinkId) -> None:
-        """Nothing is done about it."""
+        """Do nothing."""
 
     def on_burst(self) -> None:
-        """Each message is handled by itself."""
+        """Do nothing: each message is handled by itself."""
 
     def on_burst_end(self) -> None:
-        """As above."""
+        """Do nothing, as in `on_burst`."""
 
     def on_dial_failed(self, url: str, reason: str, code: str = "") -> None:
         """The transport dials again."""

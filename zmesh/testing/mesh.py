@@ -40,7 +40,7 @@ class Mesh:
     """A set of nodes that belong together; `async with` opens them, waits until all know all, and closes them.
 
     `edges` are (dialler, listener) pairs of node ids; `settings` go into the Config of each node; `tcp` True uses
-    loopback TCP instead of `inproc://`; `limits` are what others may have each node keep and spend.
+    loopback TCP instead of `inproc://`; `limits` are the resource limits of each node.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Mesh:
         await self.controllers.pop(node).close()
 
     async def settle(self, timeout: float = 60.0) -> None:
-        """Wait until every node knows every other and what it can do. Raises AssertionError."""
+        """Wait until every node knows every other and its directives. Raises AssertionError after `timeout` seconds."""
         await eventually(self.settled, timeout)
 
     def settled(self) -> bool:

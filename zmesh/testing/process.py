@@ -81,12 +81,12 @@ class Process:
         return 1024 * int(found[1])
 
     def kill(self) -> None:
-        """End it without a word, as a power cut would."""
+        """Kill it (SIGKILL)."""
         self.process.kill()
         self.process.wait()
 
     def close(self) -> int:
-        """Let it close its node and end; its exit code."""
+        """Have it close its node and exit; its exit code."""
         with self.process as process:
             if process.stdin is not None:
                 process.stdin.close()

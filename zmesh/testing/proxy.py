@@ -1,6 +1,6 @@
-"""A TCP proxy that makes a good connection bad: late, slow, silent, half dead, cut, or wrong by one bit.
+"""A TCP proxy that impairs connections: delay, rate, silence, half-open ends, cuts, and flipped bits.
 
-It stands between a node that dials and one that listens, and works on bytes, so it knows nothing of what they say.
+It stands between a node that dials and one that listens, and works on bytes, without knowledge of the protocol.
 Each direction is a `Lane` with settings of its own, which may change at any time and hold for bytes that come from then
 on. A lane behaves as a link does that is slow in the middle: bytes leave one after the other at its rate, travel for
 its delay, and what finds no room makes the sender's TCP wait.
@@ -47,11 +47,11 @@ class Lane:
         self._thawed.clear()
 
     def thaw(self) -> None:
-        """Go on."""
+        """Let the bytes pass again."""
         self._thawed.set()
 
     def flip(self, after: int = 0) -> None:
-        """Turn over one bit, in the byte that comes after that many others; once."""
+        """Flip one bit, once, in the byte that comes after that many others."""
         self._flip_after = after
 
     @property
@@ -148,7 +148,7 @@ class Proxy:
             connection.cut(reset=reset)
 
     def swallow(self) -> None:
-        """Become a hole: connections stay, new ones are accepted, and nothing comes out anywhere."""
+        """Swallow all bytes: connections stay, new ones are accepted, and nothing passes."""
         for lane in self.lanes:
             lane.dead = True
 

@@ -1,9 +1,9 @@
-"""The mesh of a bundle in the simulator: its nodes, links, costs, round-trip times and clocks, to try what it would do.
+"""The mesh of a bundle in the simulator: its nodes, links, costs, round-trip times and clocks, for experiments.
 
-What the nodes of the bundle say of their links is taken, and for the others what those know of the mesh. A link has
-half its round-trip time as the delay of each direction, and the cost of each end without the penalty for that time, so
-that the simulated nodes have the costs, and so the routes, of the real ones. A node that has left is there and does not
-run (`sim.nodes[id].start()`); a peer that is dialled in vain is a wire that is down (`wire.bring_up()`).
+Links are those of the statuses of the bundle's nodes, and between other nodes those of the graphs that these know. A
+link has half its round-trip time as the delay of each direction, and the cost of each end without the penalty for that
+time, so that the simulated nodes have the costs, and so the routes, of the real ones. A node that has left is there and
+does not run (`sim.nodes[id].start()`); a peer that is dialled in vain is a wire that is down (`wire.bring_up()`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNKNOWN_DELAY = 0.002
 
 
 class _Link(NamedTuple):
-    """One link: who dials whom, its round-trip time if known, the cost at the dialler and the listener, if it is up."""
+    """One link: its dialler and listener, its round-trip time if known, the costs of both ends, whether it is up."""
 
     dialler: str
     listener: str

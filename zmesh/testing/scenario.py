@@ -1,4 +1,4 @@
-"""What may happen to a mesh, one method each, drawn from a seed or by its caller.
+"""Faults and events of a mesh, one method each, drawn from a seed or called by a test.
 
 A scenario is a mesh on the simulator's clock. Links go up and down, get dearer and cheaper, lose frames, copy them and
 hold them up, in one direction or in both; nodes leave, die, hang, lose power, restart and forget; machines are
@@ -46,8 +46,8 @@ EVER = 50_000
 POLL = 0.1
 RARELY = 0.001
 TRAITS = ("clocks", "lopsided", "bursts", "tight")
-"""What may be so of a mesh all the time: clocks that differ, delays by direction, several faults at a time, nodes that
-let others take up next to nothing.
+"""Traits of a whole scenario: clocks that differ, delays by direction, several faults at a time, nodes with tight
+limits.
 """
 TIGHT = Limits(
     services=3,
@@ -117,9 +117,9 @@ class Scenario:
             self.faults = some(self.faults, self.random)
             self.traits = [trait for trait in TRAITS if self.random.random() < 0.5]
         self.hung: set[SimNode] = set()
-        """The nodes that did nothing for a while, or whose clock was set, and that may be late with all they do."""
+        """The nodes that were stopped for a while, or whose clock was set, so that they may be late with everything."""
         self.plugin: Plugin = echo
-        """What visitors answer requests with."""
+        """The program of visitors."""
         self.visitors: list[SimNode] = []
         self.liars: list[Liar] = []
         self.mended = False
@@ -160,7 +160,7 @@ class Scenario:
 
     @property
     def lies(self) -> Collection[str]:
-        """What a liar may do in this mesh."""
+        """The lies that a liar may tell in this mesh."""
         return LIES if self.authority is None else SEALED_LIES
 
     def _identity(self) -> dict[str, object]:
@@ -179,23 +179,23 @@ class Scenario:
         wire.reconnect(lag)
 
     def swallow(self, wire: Wire, seconds: float) -> None:
-        """Break a connection, and let what is sent on the next one vanish for a while."""
+        """Break a connection, and drop what is sent on the next one for `seconds`."""
         wire.cut()
         self.silent(wire, seconds)
 
     def down(self, wire: Wire, seconds: float) -> None:
-        """Break a connection, and keep it broken for a while."""
+        """Break a connection, and keep it broken for `seconds`."""
         wire.take_down()
         self.sim.after(seconds, wire.bring_up)
 
     def flap(self, wire: Wire, times: int, seconds: float) -> None:
-        """Break a connection again and again, with pauses."""
+        """Break a connection `times` times, `seconds` apart."""
         if times and not self.mended:
             wire.cut()
             self.sim.after(seconds, lambda: self.flap(wire, times - 1, seconds))
 
     def lossy(self, wire: Wire, seconds: float, share: float = 0.3, direction: int | None = None) -> None:
-        """Lose a share of the frames; `direction` 0: from the dialler only, 1: from the listener only."""
+        """Lose a share of the frames for `seconds`; `direction` 0: from the dialler only, 1: from the listener only."""
         self._spoil(wire, direction, seconds, lambda path: setattr(path, "loss", share), "loss", 0.0)
 
     def silent(self, wire: Wire, seconds: float, direction: int | None = None) -> None:
@@ -203,7 +203,7 @@ class Scenario:
         self._spoil(wire, direction, seconds, lambda path: setattr(path, "silent", True), "silent", False)
 
     def late(self, wire: Wire, seconds: float, jitter: float = 0.4, direction: int | None = None) -> None:
-        """Hold frames up, each for a time of its own, in order."""
+        """Delay frames by up to `jitter` seconds each, in order, for `seconds`."""
         self._spoil(wire, direction, seconds, lambda path: setattr(path, "jitter", jitter), "jitter", 0.0)
 
     def narrow(self, wire: Wire, seconds: float, bandwidth: float = 50_000.0, direction: int | None = None) -> None:
@@ -230,7 +230,7 @@ class Scenario:
             self.sim.after(seconds, lambda path=path: setattr(path, name, healthy))  # type: ignore[misc]
 
     def slower(self, wire: Wire, delay: float | tuple[float, float]) -> None:
-        """Let a connection take another time from now on, which makes it dearer or cheaper."""
+        """Give a connection another delay (seconds) from now on, which changes its cost."""
         wire.delay = delay
 
     def reprice(self, wire: Wire, cost: int) -> None:
@@ -239,7 +239,7 @@ class Scenario:
         wire.cut()
 
     def part(self, apart: set[str], seconds: float) -> None:
-        """Cut the mesh in two, and let it grow together again after a while."""
+        """Partition the mesh in two, and merge it after `seconds`."""
         for wire in self.wires:
             if (wire.ends[0].id in apart) != (wire.ends[1].id in apart):
                 self.down(wire, seconds)
@@ -258,7 +258,7 @@ class Scenario:
         node.options.pop("serial", None)
 
     def kill(self, node: SimNode, seconds: float, *, forgetful: bool = False, power: bool = True) -> None:
-        """Let a node die, and come back after a while; without `power` its connections are not closed."""
+        """Let a node die, and come back after `seconds`; without `power` its connections are not closed."""
         if node.alive:
             (node.kill if power else node.lose_power)()
             self._back(node, seconds, forgetful=forgetful)
@@ -267,20 +267,20 @@ class Scenario:
         self.sim.after(seconds, lambda: None if node.alive else self.begin(node, forgetful=forgetful))
 
     def leave(self, node: SimNode, seconds: float) -> None:
-        """Let a node say goodbye and end, and come back after a while."""
+        """Let a node send GOODBYE and end, and come back after `seconds`."""
         if node.alive and not node.stopped:
             node.leave()
             self._back(node, seconds)
 
     def hang(self, node: SimNode, seconds: float) -> None:
-        """Stop a node for a while; frames that arrive for it meanwhile are lost."""
+        """Stop a node for `seconds`; frames that arrive for it meanwhile are lost."""
         self.hung.add(node)
         if not node.stopped:
             node.stopped = True
             self.sim.after(seconds, node.resume)
 
     def freeze(self, node: SimNode, seconds: float, *, suspend: bool = False, first: bool = False) -> None:
-        """Stop a node for a while; frames that arrive for it wait. `suspend`: its clock stands still meanwhile;
+        """Stop a node for `seconds`; frames that arrive for it wait. `suspend`: its clock stands still meanwhile;
         `first`: due timers are processed before these frames are read.
         """
         self.hung.add(node)
@@ -298,7 +298,7 @@ class Scenario:
         node.clock.epoch = max(-node.now, node.clock.epoch + seconds)
 
     def drift(self, node: SimNode, share: float) -> None:
-        """Let a node's clock run too fast by that share from now on."""
+        """Let a node's clock run fast by that share from now on."""
         node.clock.drift(share)
 
     def twin(self, node: SimNode, at: SimNode, seconds: float) -> None:
@@ -383,7 +383,7 @@ class Scenario:
         return self.sim.now - began
 
     def wrong(self) -> str:
-        """What is not yet as it must be in a mesh that has settled; empty if nothing."""
+        """The first deviation from a settled mesh, as a text; empty if there is none."""
         unconnected = [wire for wire in self.wires if None in wire.ids]
         if unconnected:
             return f"{len(unconnected)} links are not connected"
@@ -401,7 +401,7 @@ class Scenario:
         return ""
 
     def traces(self) -> str:
-        """What is left of the lies of members that are gone; empty if nothing. Wait KEEP_DISTANCE after `settle`."""
+        """A trace of the lies of members that are gone; empty if there is none. Wait KEEP_DISTANCE after `settle`."""
         made_up = [ghost for liar in self.liars for ghost in (liar.id, *liar.ghosts)]
         for node in self.nodes:
             engine = node.engine
@@ -429,7 +429,7 @@ class Scenario:
 
 
 def run_routes(seed: int, *, audit: int = 8) -> float:
-    """One seed of the sentence on routes: no circle at any instant, and all right once it has settled.
+    """One seed of the sentence on routes: no loop at any instant, and all right once it has settled.
 
     Returns the virtual seconds from the end of the events until all was right.
     """

@@ -39,11 +39,11 @@ class Clock:
         self.epoch = epoch
 
     def now(self) -> float:
-        """What the monotonic clock shows."""
+        """The time of the monotonic clock, in seconds."""
         return self._at(self._real())
 
     def wall(self) -> float:
-        """What the wall clock shows, in seconds since 1970."""
+        """The time of the wall clock, in seconds since 1970."""
         return self.epoch + self.now()
 
     def when(self, shown: float) -> float:
@@ -69,7 +69,7 @@ class Clock:
         self._set(self.now(), stopped=False)
 
     def jump(self, seconds: float) -> None:
-        """Set the monotonic clock forward; the wall clock with it."""
+        """Set the monotonic clock forward by `seconds`, and the wall clock with it. Raises ValueError if negative."""
         if seconds < 0:
             raise ValueError("a monotonic clock never runs backwards")
         self._set(self.now() + seconds, stopped=self._stopped)

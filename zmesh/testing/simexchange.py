@@ -9,7 +9,7 @@ from zmesh.core.message import Address, Eof, MessageId
 
 @dataclass
 class Outcome:
-    """What became of one request, as its sender saw it; `ended_at` by the sender's clock."""
+    """The outcome of one request, as its sender saw it; `ended_at` by the sender's clock."""
 
     message_id: MessageId
     recipient: str
@@ -20,7 +20,7 @@ class Outcome:
     hops: int = 0
     ended_at: float = 0.0
     written: bytearray = field(default_factory=bytearray)
-    """What was written of a request that was opened for writing."""
+    """The bytes that were written to a request that was opened for writing."""
 
     stopped: bool = False
     """Whether its payload is no longer wanted, which the engine reports to a writer."""

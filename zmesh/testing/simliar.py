@@ -72,7 +72,7 @@ class Liar(SimNode):
         self.kinds = kinds
         self.random = random.Random(seed)
         self.seen: deque[Frames] = deque(maxlen=MAX_SEEN)
-        """Frames of others that it has passed on."""
+        """Frames of other nodes that it has forwarded."""
         self.ghosts = [NodeId(Address(f"ghost-{id}-{number}")) for number in range(GHOSTS)]
         super().__init__(sim, id, options)
         actions: dict[str, Callable[[LinkId], object]] = {

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 STOPPED_POLL = 0.1
 NOT_BEGUN = "has not begun"
-"""What a node says of a job without a reply, when its client probes for it."""
+"""The text with which a node answers a probe for a job without a reply."""
 
 
 Plugin = Callable[["SimNode", Job], None]
@@ -54,7 +54,7 @@ class SimNode:
         self.alive = False
         self.stopped = False
         self.inbox: deque[Callable[[], object]] | None = None
-        """What has come for a node that is paused, and waits in the buffers of its system; None for all others."""
+        """The stimuli of a frozen node, which wait in the buffers of its system; None for all others."""
         self.links = 0
         self.wires: dict[LinkId, Port] = {}
         self.full: set[LinkId] = set()
@@ -98,7 +98,7 @@ class SimNode:
 
     @property
     def now(self) -> float:
-        """What this node's monotonic clock shows."""
+        """The time of this node's monotonic clock, in seconds."""
         return self.clock.now()
 
     def start(self) -> None:
@@ -181,7 +181,7 @@ class SimNode:
         timeout: float | None = None,
         route_timeout: float | None = None,
     ) -> Outcome:
-        """Send a request; see the outcome as it comes."""
+        """Send a request; the outcome is filled as it comes. Time-outs are in seconds."""
         message_id = MessageId(self.sim.random.randbytes(16))
         outcome = self.outcomes[message_id] = Outcome(message_id, recipient)
         header = RequestHeader(directive, self.clock.wall(), timeout)
@@ -235,11 +235,11 @@ class SimNode:
         self.do(self.engine.reset(job.message_id, code, "as requested", self.now))
 
     def stop_sending(self, job: Job) -> None:
-        """Want no more of the payload of a job."""
+        """Have the client stop sending the payload of a job."""
         self.do(self.engine.stop_sending(job.message_id, self.now))
 
     def reply(self, job: Job, payload: bytes | None, serial: int = 1, eof: Eof | None = None) -> None:
-        """Answer a job, with `eof` for good."""
+        """Reply to a job, with `eof` as the end."""
         header = None if payload is None else ReplyHeader(self.clock.wall(), serial)
         job.ended = job.ended or eof is not None
         effects = self.engine.reply(job.message_id, header, payload or b"", self.now, last=payload is not None, eof=eof)

@@ -39,7 +39,7 @@ class Simulator:
         self.events = 0
         self.frames = 0
         self.tap: Callable[[Frames], object] | None = None
-        """Is shown every frame that a node puts on a wire."""
+        """Called with every frame that a node puts on a wire."""
         self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
         self._moved: set[NodeId] = set()
@@ -89,16 +89,16 @@ class Simulator:
         return nodes
 
     def at(self, when: float, what: Callable[[], object]) -> None:
-        """Do something at a time."""
+        """Call `what` at a time of the simulator, in seconds."""
         self._count += 1
         heapq.heappush(self._queue, (max(when, self.now), self._count, what))
 
     def after(self, seconds: float, what: Callable[[], object]) -> None:
-        """Do something after a while."""
+        """Call `what` after `seconds`."""
         self.at(self.now + seconds, what)
 
     def run(self, seconds: float) -> None:
-        """Let that much time pass."""
+        """Let `seconds` pass."""
         self.run_until(lambda: False, seconds)
 
     def run_until(self, predicate: Callable[[], bool], limit: float = 60.0) -> bool:
@@ -161,7 +161,7 @@ class Simulator:
         return parts
 
     def note(self, node: SimNode, report: Report) -> None:
-        """Remember which routes have moved, to look for circles."""
+        """Remember which routes have moved, to look for loops."""
         if report.event == "route_changed" and report.node is not None:
             self._moved.add(report.node)
 

@@ -1,4 +1,4 @@
-"""Nodes of other versions of the protocol: what one of a later or of the former version sends, and understands.
+"""Nodes that speak other versions of the protocol: a later one, or the former one.
 
 `OtherRange` runs the engine of this version, and speaks as one does that knows more: it names another range of versions
 in HELLO, and its HELLOs, records and chunks have an extension that no other node knows. It takes that out of its
@@ -37,7 +37,7 @@ MakeNode = Callable[["Simulator", str, dict[str, object]], SimNode]
 
 
 def any_kind(rng: random.Random) -> MakeNode:
-    """What makes a node of this version, or one with another range of versions."""
+    """A function that makes a node of this version, or one with another range of versions, as the seed draws."""
     if rng.random() < 0.5:
         return SimNode
     lowest, highest = rng.choice(RANGES)

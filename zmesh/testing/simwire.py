@@ -1,4 +1,4 @@
-"""The simulator's connections: FIFO and reliable, as ZeroMQ's over TCP are, and open to all that may befall one.
+"""The simulator's connections: FIFO and reliable, as ZeroMQ's over TCP are, and subject to all kinds of faults.
 
 A `Wire` is what a dialler keeps up, a `Session` one connection of it. Each end of a session has a link of its own, and
 learns by itself, at its own time or never, that the connection is gone. So for a while a listener may hold a link of an
@@ -35,7 +35,7 @@ UNLIMITED = float("inf")
 
 
 class Direction:
-    """What befalls the frames that one end sends. `delay` and `jitter` in seconds, `loss` and `copies` from 0 to 1,
+    """The impairments of one direction. `delay` and `jitter` in seconds, `loss` and `copies` from 0 to 1,
     `bandwidth` in bytes a second; `silent`: nothing arrives, without a notice.
     """
 
@@ -63,13 +63,13 @@ class Session:
         """Whether the listener drops arriving frames: a ROUTER can't close a connection."""
         self.under_way = [0, 0]
         self.last = [now, now]
-        """When what was sent last from each end arrives."""
+        """When the last frame from each end arrives."""
         self.idle_at = [now, now]
         """When the last byte from each end has been sent."""
 
 
 class Port(NamedTuple):
-    """Where a link of a node leads: one end of a session of a wire."""
+    """The end of a session of a wire that a link of a node is."""
 
     wire: Wire
     end: int
@@ -125,7 +125,7 @@ class Wire:
 
     @property
     def jitter(self) -> float:
-        """Seconds by which a frame may be later still; order is kept."""
+        """Most seconds of random delay beside `delay`; order is kept."""
         return self.directions[0].jitter
 
     @jitter.setter
@@ -229,7 +229,7 @@ class Wire:
         return True
 
     def refuse(self, session: Session, end: int) -> None:
-        """Something is sent on a connection that the other machine knows no more: if it is up, it says so (RST)."""
+        """Answer a frame on a connection that the other machine does not know: with RST, if that machine is up."""
         there, back = self.directions[end], self.directions[1 - end]
         if not (there.silent or back.silent or self.down) and self.ends[1 - end].alive:
             self.sim.after(there.delay + back.delay, lambda: self.notice(session, end, "reset by the other end"))
@@ -364,7 +364,7 @@ class Wire:
         self.cut()
 
     def bring_up(self) -> None:
-        """Let the dialler through again."""
+        """Let the dialler connect again."""
         self.down = False
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests between the nodes of a scenario, and what must have become of each one.
+"""Requests between the nodes of a scenario, and the check of the outcome of each one.
 
 The sentence: every send ends exactly once, in eof, error, cancelled or timed out; the work ran at most once; the
 replies came in order, none lost, none twice. What each directive answers is known beforehand, so every byte is looked
@@ -160,16 +160,16 @@ class Traffic:
             sim.run(POLL)
 
     def everybody(self) -> list[SimNode]:
-        """All nodes that there are or have been."""
+        """All nodes that are or were in the scenario."""
         return [*self.scenario.everybody, *self.scenario.visitors]
 
     def left(self) -> dict[str, dict[str, int]]:
-        """What the tables of each node still hold of exchanges."""
+        """The entries of exchanges that the tables of each node still hold."""
         counts = {str(node.id): node.engine.stats() for node in self.scenario.everybody}
         return {id: {name: n for name, n in table.items() if n} for id, table in counts.items() if any(table.values())}
 
     def judge(self) -> dict[str, int]:
-        """How many requests ended in what; AssertionError if one did not end as it must."""
+        """The number of requests by ending. Raises AssertionError if one did not end as it must."""
         tally: dict[str, int] = {}
         for sent in self.sent:
             wrong = self._wrong(sent)
@@ -240,7 +240,7 @@ class Traffic:
 
 
 def run_delivery(seed: int, *, audit: int = 8) -> dict[str, int]:
-    """One seed of the sentence on delivery; how many requests ended in what."""
+    """One seed of the sentence on delivery; returns the number of requests by ending."""
     return _run(seed, audit, liars=False)
 
 

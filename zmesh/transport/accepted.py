@@ -345,7 +345,7 @@ class AcceptedConnections:
 
 @functools.lru_cache(4096)
 def network_of(address: str) -> str:
-    """What connections are counted by: an IPv4 address, mapped ones too, or the first 64 bits of an IPv6 address."""
+    """The key that connections are counted by: an IPv4 address, also a mapped one, or the first 64 bits of IPv6."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

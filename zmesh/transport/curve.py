@@ -62,7 +62,7 @@ class Dialled(NamedTuple):
 
     @property
     def channel(self) -> bytes:
-        """What names the connection at both ends."""
+        """The identifier of the connection at both ends: both public keys, 64 bytes."""
         return self.own.public + self.listener
 
 

@@ -1,4 +1,4 @@
-"""What becomes of dialling a peer: its state, and why the last try failed, for logs and errors to say."""
+"""The status of dialling a peer: its state, and the failure of the last try, for logs and errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import zmq
 
 
 class DialState(StrEnum):
-    """What a dialler is doing."""
+    """The state of a dialler."""
 
     RESOLVING = "resolving"
     """The peer's name is being looked up."""
@@ -27,7 +27,7 @@ class DialState(StrEnum):
 
 
 class DialFailure(StrEnum):
-    """Why a try failed: stable codes, for programs and tests."""
+    """The reason of a failed try: stable codes, for programs and tests."""
 
     UNRESOLVED = "unresolved"
     """The name does not resolve to an address."""
@@ -121,7 +121,7 @@ _RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAD
 
 
 def failed(error: OSError | zmq.ZMQError) -> DialError:
-    """What an error of the operating system (or of ZeroMQ, which has the same numbers) means for a try."""
+    """The DialError for an error of the operating system (or of ZeroMQ, which has the same numbers)."""
     number = error.errno or 0
     if number in _RESOURCES:
         return DialError(DialFailure.RESOURCES, f"this machine has no more to give: {os.strerror(number).lower()}")

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 REDIAL_FIRST = 0.05
 """Seconds before the second try; the pause doubles with each, and up to half of it is added at random."""
 REDIAL_ABSENT = 1.0
-"""The longest pause while nothing listens at the address."""
+"""The longest pause while nothing answers at the address."""
 REDIAL_LAST = 10.0
 """The longest pause otherwise."""
 REDIAL_NOT_TRUSTED = 5.0

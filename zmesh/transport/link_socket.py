@@ -179,7 +179,7 @@ class LinkSocket(ABC):
 
     @abstractmethod
     def remote_address(self, link: LinkId) -> str:
-        """Where the other end of a link is: the URL that was dialled, or the IP address that it was dialled from."""
+        """The address of the other end of a link: the URL that was dialled, or the IP address of the dialler."""
 
     def check_soon(self) -> None:
         """Drain at the loop's next turn if there is input, or if a full link may have room again."""

@@ -51,7 +51,7 @@ STRANGERS = {
     "not_zeromq": "it does not speak ZeroMQ",
     "no_handshake": "it ended the connection, or was silent, before it had said who it is",
 }
-"""Why a connection has ended in its handshake, by code; `{key}` is the query with the key of the address."""
+"""The reasons for which a connection ends in its handshake, by code; `{key}` is the query with the key."""
 
 
 class Listener(LinkSocket):

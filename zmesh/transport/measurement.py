@@ -1,4 +1,4 @@
-"""What this machine and its network can do: the speed of CURVE, and the MTU of the path to an address."""
+"""Measurements of this machine and its network: the speed of CURVE, and the MTU of the path to an address."""
 
 from __future__ import annotations
 

@@ -36,13 +36,13 @@ class Address(NamedTuple):
     scope: int = 0
 
     def socket_address(self, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-        """What `socket.connect` takes."""
+        """The address as `socket.connect` takes it."""
         if self.family == socket.AF_INET:
             return self.host, port
         return self.host.partition("%")[0], port, 0, self.scope
 
     def endpoint(self, port: int) -> str:
-        """What ZeroMQ takes."""
+        """The address as an endpoint of ZeroMQ."""
         return tcp_endpoint(self.host, port)
 
 

@@ -54,7 +54,7 @@ class SocksTunnel:
 
     @property
     def endpoint(self) -> str:
-        """Where ZeroMQ connects to."""
+        """The endpoint that ZeroMQ connects to."""
         return f"ipc://{self._folder}/s"
 
     async def __aenter__(self) -> Self:

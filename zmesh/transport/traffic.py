@@ -11,7 +11,7 @@ SPARE = 64
 
 
 class LinkTraffic:
-    """What one link has carried: `bytes_in`, `bytes_out`, `messages_in`, `messages_out`, without ZeroMQ's own."""
+    """The traffic of one link: `bytes_in`, `bytes_out`, `messages_in`, `messages_out`, without ZeroMQ's own."""
 
     __slots__ = ("bytes_in", "bytes_out", "messages_in", "messages_out")
 
@@ -46,7 +46,7 @@ class TrafficTable:
         self.by_link[link] = LinkTraffic()
 
     def total(self) -> LinkTraffic:
-        """What all links have carried since the start, also those that are gone."""
+        """The traffic of all links since the start, also of those that are gone."""
         total = LinkTraffic()
         total.add(self._gone)
         for each in self.by_link.values():

@@ -154,7 +154,7 @@ class Transport:
             sock.hang_up(link, pause)
 
     def remote_address(self, link: LinkId) -> str:
-        """Where the other end of a link is: the URL that was dialled, or the address that it was dialled from."""
+        """The address of the other end of a link: the URL that was dialled, or the address that it was dialled from."""
         sock = self.links.get(link)
         return sock.remote_address(link) if sock is not None else ""
 

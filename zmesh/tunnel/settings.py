@@ -42,10 +42,10 @@ class ForwardedPort:
 
 @dataclass(frozen=True, slots=True)
 class TcpSettings:
-    """What `[tcp]` may hold. Raises ValueError for a value out of its limits."""
+    """The table `[tcp]`. Raises ValueError for a value out of its limits."""
 
     targets: tuple[str, ...] = (f"{LOOPBACK}:*",)
-    """What this node connects to: patterns `HOST:PORTS`. HOST is `loopback`, an address, a network such as 10.0.0.0/8,
+    """The targets of connections: patterns `HOST:PORTS`. HOST is `loopback`, an address, a network such as 10.0.0.0/8,
     a name in which `*` is any text, or `*`; PORTS is a port, a range such as 8000-8010, or `*`."""
     connect_timeout: float = 10.0
     """Seconds to wait for each address of a host to answer."""

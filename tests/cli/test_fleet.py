@@ -58,8 +58,8 @@ def test_on_a_terminal_a_table_shows_what_runs(fleet: Any) -> None:
     environment = fleet.environment | {"TERM": "xterm"}
     child = pexpect.spawn(fleet.command[0], [*fleet.command[1:], *words], env=environment, timeout=90)
     child.expect_exact("0 of 3 nodes have ended, 3 running, 0 waiting")
-    child.expect(r"NODE +STATE +TIME +LAST LINE\r\n +edge-1 +running +\d+ s")
-    child.expect("at work")
+    row = r"\r\n +{} +running +\d+ s +at work"
+    child.expect(r"NODE +STATE +TIME +LAST LINE" + "".join(map(row.format, ("edge-1", "edge-2", "hub"))))
     child.sendintr()
     child.expect_exact("--- edge-1, edge-2, hub (3): stopped\r\nat work\r\n")
     child.expect_exact("3 nodes: 3 stopped")

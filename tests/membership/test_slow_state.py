@@ -32,12 +32,8 @@ async def test_a_node_goes_on_while_a_command_that_changes_its_state_is_frozen(l
                 membership.note(Report("trust_changed", None, None))
             await eventually(lambda: membership._saving)
             before = State(lab.folder / "hub").read("trust.json")
-            turns = 0
-            until = time.monotonic() + 0.2
-            while time.monotonic() < until:
+            for _ in range(50):
                 await hub.ping_once("hub", timeout=60)
-                turns += 1
-            assert turns > 3
             assert membership._saving
             command.stdin.close()
             await asyncio.to_thread(command.wait)

@@ -22,7 +22,7 @@ def test_a_bundle_of_all_nodes_is_a_mesh_for_the_simulator(mesh: Any) -> None:
 
 def test_what_is_missing_is_named_and_json_has_the_summary(mesh: Any) -> None:
     file = mesh.folder / "report.tar.gz"
-    done = mesh.run("bundle", "far,nobody", "-o", str(file), "--no-doctor", "--timeout", "5", "--json")
+    done = mesh.run("bundle", "far,nobody", "-o", str(file), "--no-doctor", "--timeout", "10", "--json")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert (shown["schema"], shown["nodes"], list(shown["missing"])) == ("zmesh.bundle/1", ["far"], ["nobody"])
@@ -37,7 +37,7 @@ def test_mistakes_are_one_line_and_leave_no_file(mesh: Any) -> None:
         (("no target",), 2, b"is no target"),
         (("-o", "/nowhere/x"), 1, b"can't write the file '/nowhere/x': No such file or directory"),
         (("-o", "/"), 2, b"can't write the file '/': Is a directory"),
-        (("nobody", "--timeout", "3", "-o", str(mesh.folder / "x")), 3, b"no node of 'nobody' has answered"),
+        (("nobody", "--timeout", "10", "-o", str(mesh.folder / "x")), 3, b"no node of 'nobody' has answered"),
     ]:
         done = mesh.run("bundle", *words)
         assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr

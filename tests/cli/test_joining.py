@@ -201,8 +201,8 @@ def test_a_silent_peer_is_a_time_out_of_joining(shell: Any) -> None:
 def test_no_command_ends_in_a_traceback_when_its_peer_is_killed(shell: Any, eventually: Callable[..., None]) -> None:
     hub = shell.node("hub")
     commands = [
-        shell.start("ping", "hub", "-c", "3", "-i", "0.2", "--timeout", "0.5", "--peer", hub.url),
-        shell.start("send", "hub", "sleep:execute", "20", "--timeout", "1.5", "--peer", hub.url),
+        shell.start("ping", "hub", "-c", "3", "-i", "0.2", "--timeout", "3", "--peer", hub.url),
+        shell.start("send", "hub", "sleep:execute", "3600", "--timeout", "4", "--peer", hub.url),
     ]
     for _ in commands:
         hub.event("link_up")

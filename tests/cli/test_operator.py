@@ -32,7 +32,7 @@ def quick(shell: Any) -> list[str]:
 
 
 def test_links_and_nodes_that_come_go_and_come_back_are_logged(shell: Any, eventually: Eventually) -> None:
-    hub = shell.node("hub")
+    hub = shell.node("hub", listen=shell.free_url())
     edge = shell.node("edge", "--peer", hub.url)
     far = shell.node("far", "--peer", hub.url)
     eventually(lambda: said(edge, rf"edge: linked with hub at {hub.url} {MS}"))
@@ -68,14 +68,8 @@ def test_a_neighbour_that_falls_silent_is_logged_as_lost(shell: Any, quick: list
     eventually(lambda: said(hub, rf"hub: linked again with edge from 127\.0\.0\.1 after \d+ s {MS}"))
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_peer_that_refuses_is_logged_once_however_often_it_is_dialled(shell: Any, eventually: Eventually) -> None:
-    url = f"tcp://127.0.0.1:{unused_port()}"
+    url = shell.free_url()
     node = shell.node("a", "--peer", url)
     eventually(lambda: said(node, rf"a: can't reach {url}: .+; still trying"))
     assert node.event("dial_failed")["where"] == url
@@ -86,7 +80,7 @@ def test_a_peer_that_refuses_is_logged_once_however_often_it_is_dialled(shell: A
 
 
 def test_a_peer_without_an_address_has_another_reason_than_one_that_refuses(shell: Any, eventually: Eventually) -> None:
-    nowhere, closed = "tcp://no-such-host.invalid:7323", f"tcp://127.0.0.1:{unused_port()}"
+    nowhere, closed = "tcp://no-such-host.invalid:7323", shell.free_url()
     node = shell.node("a", "--peer", nowhere, "--peer", closed, "--insecure")
     eventually(lambda: said(node, rf"a: can't reach {closed}: connection refused; still trying"))
     eventually(lambda: said(node, rf"a: can't reach {nowhere}: the name 'no-such-host\.invalid' does not resolve.*"))
@@ -171,14 +165,14 @@ def test_of_two_meshes_that_are_linked_the_later_node_of_an_id_ends(
     first = shell.node("twin", *quick, "--peer", left.url)
     second = shell.node("twin", *quick, "--peer", right.url)
     shell.node("bridge", *quick, "--peer", left.url, "--peer", right.url)
-    assert second.process.wait(30) == 2
+    assert second.process.wait(90) == 2
     assert said(second, GONE, time="")
     eventually(lambda: said(first, r"twin: another node called 'twin' is alive in the mesh, linked to right; .+"))
     assert first.process.poll() is None
 
 
 def test_a_node_that_is_dialled_by_an_earlier_one_of_its_id_ends(shell: Any) -> None:
-    url = f"tcp://127.0.0.1:{unused_port()}"
+    url = shell.free_url()
     first = shell.node("twin", "--peer", url)
     second = shell.node("twin", listen=url)
     assert second.process.wait(90) == 2
@@ -187,7 +181,7 @@ def test_a_node_that_is_dialled_by_an_earlier_one_of_its_id_ends(shell: Any) -> 
 
 
 def test_a_node_that_dials_itself_goes_on(shell: Any, eventually: Eventually) -> None:
-    url = f"tcp://127.0.0.1:{unused_port()}"
+    url = shell.free_url()
     node = shell.node("a", "--peer", url, listen=url)
     eventually(lambda: said(node, rf"a: refused by the node at {url}: the id 'a' is taken .+this node itself\)"))
     assert shell.run("ping", "a", "-c", "1", "--peer", url).returncode == 0
@@ -211,7 +205,7 @@ def test_events_carry_the_time_and_where_the_other_end_is(shell: Any) -> None:
 
 
 def test_a_peer_that_fails_again_after_a_link_is_an_event_again(shell: Any) -> None:
-    hub = shell.node("hub")
+    hub = shell.node("hub", listen=shell.free_url())
     edge = shell.node("edge", "--peer", hub.url)
     edge.event("link_up")
     for _ in range(2):
@@ -228,7 +222,7 @@ def test_lines_in_the_journal_of_systemd_have_their_priority_and_no_time_of_thei
     reading, writing = os.pipe()
     status = os.fstat(writing)
     environment = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
-    url = f"tcp://127.0.0.1:{unused_port()}"
+    url = shell.free_url()
     node = shell.start("node", "--id", "a", "--peer", url, environment=environment, stderr=writing)
     os.close(writing)
     with os.fdopen(reading) as lines:
@@ -253,7 +247,7 @@ def test_text_of_other_nodes_can_not_forge_a_line(shell: Any, eventually: Eventu
         router.linger = 0
         url = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
         node = shell.node("a", "--peer", url)
-        assert router.poll(20_000)
+        assert router.poll(90_000)
         sender, *_ = router.recv_multipart()
         refusal = wire.Refuse("leaf", "no\n2026-01-01T00:00:00.000Z a: all is well\x1b[31m")
         router.send_multipart([sender, *wire.encode_link(wire.Kind.REFUSE, refusal)])
@@ -297,9 +291,9 @@ def test_a_request_whose_recipient_dies_in_the_middle_is_unreachable_and_not_tim
 
 
 def test_the_error_for_an_unknown_node_lists_the_dials_of_the_peer(shell: Any) -> None:
-    url = f"tcp://127.0.0.1:{unused_port()}"
+    url = shell.free_url()
     home = shell.node("home", "--peer", url)
     reason = home.event("dial_failed")["detail"].removeprefix(f"{url}: ")
-    done = shell.run_joined("send", "edge", "echo:echo", "x", "--timeout", "0.5", "--peer", home.url)
-    assert done.returncode in (3, 4)  # whichever of two limits of half a second comes first
+    done = shell.run("send", "edge", "echo:echo", "x", "--peer", home.url)
+    assert done.returncode == 3
     assert re.search(rf"; 'edge' was never known to 'home'; peer {url}: {reason} for \d+ s".encode(), done.stderr)

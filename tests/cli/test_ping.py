@@ -50,7 +50,7 @@ def test_the_pings_are_sent_at_the_interval(mesh: Any) -> None:
 def test_running_work_is_listed(shell: Any, lines: Lines, eventually: Callable[..., None]) -> None:
     hub = shell.node("hub")
     peer = ("--peer", hub.url)
-    work = shell.start("send", "hub", "sleep:execute", "30", *peer)
+    work = shell.start("send", "hub", "sleep:execute", "3600", *peer)
     try:
         seen: list[dict[str, Any]] = []
 
@@ -92,7 +92,7 @@ def test_an_unknown_node_with_json_is_counted_as_lost(mesh: Any, lines: Lines) -
 
 def test_a_node_that_comes_up_a_moment_later_is_waited_for(shell: Any, lines: Lines) -> None:
     hub = shell.node("hub")
-    ping = shell.start("ping", "late", "-c", "1", "--json", "--timeout", "20", "--peer", hub.url, setup=shell.young)
+    ping = shell.start("ping", "late", "-c", "1", "--json", "--timeout", "600", "--peer", hub.url, setup=shell.young)
     hub.event("link_up")
     shell.node("late", "--peer", hub.url)
     out, _ = ping.communicate(timeout=90)
@@ -132,7 +132,7 @@ def test_pings_go_on_while_a_node_is_away_and_are_counted_as_lost(shell: Any) ->
     hub = shell.node("hub")
     edge = shell.node("edge", "--peer", hub.url)
     hub.event("node_joined")
-    ping = shell.start("ping", "edge", "-c", "1000", "-i", "0.05", "--timeout", "1", "--json", "--peer", hub.url)
+    ping = shell.start("ping", "edge", "-c", "100000", "-i", "0.05", "--timeout", "1", "--json", "--peer", hub.url)
     first = json.loads(ping.stdout.readline())
     edge.close()
     hub.event("node_left")

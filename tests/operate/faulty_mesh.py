@@ -23,11 +23,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from tests import forked
 from tests.forked import COMMAND, Command
+from tests.ports import FreePorts
 from tests.waiting import WITHIN, until
 from zmesh.identity import Identity, IdentityKey, Issuer, Profile, State, TrustStore
 from zmesh.trust import init
@@ -84,9 +85,7 @@ class FaultyMesh:
         self.blocked = ""
         authority = init("lab", node_id="authority", state=folder / "authority").identity
         self._issuer = Issuer.load(authority)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        self.url = f"tcp://127.0.0.1:{self._stack.enter_context(closing(FreePorts()))()}"
         self._hub = self._identity("hub", listen=(self.url,))
 
     def start(self, fault: str | None = None) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import zmesh as receptor
+from tests.own_process import without_blocks
 from tests.waiting import WITHIN
 from zmesh.testing import eventually
 
@@ -142,7 +143,7 @@ class Program:
 
     @property
     def stderr(self) -> str:
-        return self._errors.read_text(encoding="utf-8")
+        return without_blocks(self._errors.read_text(encoding="utf-8"))
 
     def line(self) -> str:
         """The next line that it prints."""

@@ -59,7 +59,7 @@ class Member:
     async def __aenter__(self) -> Self:
         self._transport = Transport(self)
         self._transport.dial(self._url)
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             await self._joined.wait()
         return self
 

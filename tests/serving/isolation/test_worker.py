@@ -14,6 +14,7 @@ import msgpack
 import pytest
 
 from tests.odd_errors import ODD_ERRORS
+from tests.own_process import without_blocks
 from tests.payloads.kinds import async_generator, coroutine, every_kind, function, generator
 from tests.waiting import WITHIN
 from zmesh.errors import MeshError, NotAllowed
@@ -171,7 +172,7 @@ asyncio.run(main())
         subprocess.run, [sys.executable, str(script)], capture_output=True, text=True, timeout=WITHIN, check=True
     )
     assert done.stdout == "quiet\n"
-    assert done.stderr.splitlines() == ["on stdout", "on stderr"]
+    assert without_blocks(done.stderr).splitlines() == ["on stdout", "on stderr"]
 
 
 # --- payloads -----------------------------------------------------------------------------------------------------

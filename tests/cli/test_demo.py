@@ -85,12 +85,12 @@ def test_wherever_it_is_interrupted_nothing_is_left(clean: Any, step: str, momen
     demo = clean.start("demo", setup=ONLY.format(step=step))
     shown = b""
     while moment.encode() not in shown:
-        assert select.select([demo.stdout], [], [], 60)[0]
+        assert select.select([demo.stdout], [], [], 240)[0]
         data = os.read(demo.stdout.fileno(), 65536)
         assert data
         shown += data
     demo.send_signal(number)
-    _, err = demo.communicate(timeout=60)
+    _, err = demo.communicate(timeout=240)
     if number != signal.SIGKILL:
         assert demo.returncode == 130
         assert b"Traceback" not in err
@@ -105,17 +105,17 @@ def test_interrupted_before_its_first_step_it_leaves_nothing(
     demo = clean.start("demo")
     eventually(lambda: glob.glob(made, root_dir=clean.folder))
     demo.send_signal(number)
-    demo.communicate(timeout=60)
+    demo.communicate(timeout=240)
 
 
 def test_ctrl_c_in_a_terminal_which_reaches_every_process_leaves_nothing(clean: Any) -> None:
     demo = clean.start("demo", start_new_session=True)
     shown = b""
     while b"tail -c 5" not in shown:
-        assert select.select([demo.stdout], [], [], 60)[0]
+        assert select.select([demo.stdout], [], [], 240)[0]
         shown += os.read(demo.stdout.fileno(), 65536)
     os.killpg(demo.pid, signal.SIGINT)
-    _, err = demo.communicate(timeout=60)
+    _, err = demo.communicate(timeout=240)
     assert demo.returncode == 130
     assert err == b""
     assert clean.left() == []

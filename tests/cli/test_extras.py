@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.waiting import WITHIN
+
 HIDDEN = "import sys; sys.modules[{module!r}] = None; sys.argv[0] = 'zmesh'\n"
 COMMAND = "from zmesh_cli.main import main\nmain()"
 CASES = [
@@ -24,7 +26,7 @@ CALLS = {
 
 def python(text, *words, **variables):
     line, environment = [sys.executable, "-P", "-c", text, *words], {**os.environ, **variables}
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment)
+    return subprocess.run(line, capture_output=True, text=True, timeout=WITHIN, env=environment)
 
 
 @pytest.mark.parametrize(("extra", "module", "line"), CASES)

@@ -4,7 +4,6 @@ import getpass
 import http.server
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -58,8 +57,7 @@ def site(new_shell: Callable[[], Any]) -> Iterator[Any]:
     shell.environment["ZMESH_PEER"] = "hub"
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = shell.free_ports()
     if os.geteuid() == 0:
         os.makedirs("/run/sshd", exist_ok=True)  # for the separation of privileges
     options = [f"AuthorizedKeysFile={folder}/user.pub", "StrictModes=no", "UsePAM=no", "PidFile=none",
@@ -134,8 +132,7 @@ def test_git_clones_and_pushes(site: Any) -> None:
 
 def test_ssh_is_a_socks5_proxy_to_what_the_node_reaches(site: Any, eventually: Callable[..., None]) -> None:
     need("curl")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        proxy = f"127.0.0.1:{taken.getsockname()[1]}"
+    proxy = f"127.0.0.1:{site.free_ports()}"
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         command = ["ssh", "-F", "ssh_config", "-o", "ExitOnForwardFailure=yes", "-N", "-D", proxy, "edge-7"]

@@ -196,12 +196,12 @@ def test_a_reply_of_hundreds_of_megabytes_is_written_as_it_comes(mesh: Any, larg
         assert depot.stdout.readline() == b"ready\n"
         small, _ = peak_of(mesh, "send", "far", "echo:echo", "x")
         out = tmp_path / "out"
-        peak, _ = peak_of(mesh, "send", "depot", "depot:fetch", "--timeout", "40", "-o", str(out))
+        peak, _ = peak_of(mesh, "send", "depot", "depot:fetch", "--timeout", "600", "-o", str(out))
         assert out.stat().st_size == LARGE
         assert peak < small + 32
         with out.open("wb") as file:  # a redirected stdout: with no room for a temporary file, it must do without one
             environment = mesh.environment | {"TMPDIR": "/proc"}
-            send = mesh.start("send", "depot", "depot:fetch", "--timeout", "40", stdout=file, environment=environment)
+            send = mesh.start("send", "depot", "depot:fetch", "--timeout", "600", stdout=file, environment=environment)
             assert send.wait(WITHIN) == 0
             send.communicate()
         assert out.stat().st_size == LARGE

@@ -129,7 +129,7 @@ def test_with_no_stream_open_no_socket_gets_the_number_of_one(mesh: Any, tmp_pat
 
 @pytest.mark.parametrize("pipefail", [False, True])
 def test_the_pipeline_of_a_shell_ends_as_with_any_other_program(mesh: Any, pipefail: bool) -> None:
-    script = f'{"set -o pipefail; " if pipefail else ""}"$@" ping far -c 30 -i 0 | head -n 1'
+    script = f'{"set -o pipefail; " if pipefail else ""}"$@" ping far -c 10000 -i 0 | head -n 1'
     done = subprocess.run(
         ["bash", "-c", script, "bash", *mesh.command], env=mesh.environment, capture_output=True, timeout=WITHIN
     )

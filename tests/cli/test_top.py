@@ -9,6 +9,7 @@ from typing import Any
 import pexpect
 import pytest
 
+from tests.waiting import WITHIN
 from zmesh import NodeLoad
 from zmesh_cli.top import ASKED, SORTS, Rates, interval_for, ordered, rates, render
 
@@ -85,7 +86,7 @@ def test_on_a_terminal_it_is_drawn_anew_sorts_by_keys_and_leaves_the_screen_as_i
     environment = mesh.environment | {"TERM": "xterm"}
     program = [sys.executable, "-P", "-m", "zmesh_cli"]
     top = pexpect.spawn(
-        program[0], [*program[1:], "top", "-i", "0.2"], env=environment, dimensions=(24, 60), timeout=60
+        program[0], [*program[1:], "top", "-i", "0.2"], env=environment, dimensions=(24, 60), timeout=WITHIN
     )
     try:
         top.expect_exact("\x1b[?1049h")

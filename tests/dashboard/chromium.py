@@ -17,6 +17,7 @@ NEEDED = [
     pytest.mark.xdist_group("chromium"),
 ]
 PATIENT = 60_000
+expect.set_options(timeout=PATIENT)
 SCREENSHOTS = os.environ.get("ZMESH_SCREENSHOTS")
 
 
@@ -71,4 +72,4 @@ async def browser(source, path=""):
 
 
 async def see(locator, text):
-    await expect(locator).to_contain_text(text, timeout=PATIENT)
+    await expect(locator).to_contain_text(text)

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from playwright.async_api import async_playwright, expect
 
 import zmesh
-from tests.dashboard.chromium import NEEDED, PATIENT, browser, launched, see
+from tests.dashboard.chromium import NEEDED, browser, launched, see
 from zmesh.dashboard import Dashboard
 from zmesh.testing.process import Process
 from zmesh.testing.proxy import Proxy
@@ -57,9 +57,7 @@ async def test_a_person_sees_which_link_is_slow_what_is_requested_and_which_node
         await page.get_by_label("Path to").fill("lyon")
         await page.keyboard.press("Enter")
         await see(page.locator("#path"), "lab")
-        await expect(page.locator("#path .name")).to_have_text(
-            ["lab", "gateway", "hub", "paris", "lyon"], timeout=PATIENT
-        )
+        await expect(page.locator("#path .name")).to_have_text(["lab", "gateway", "hub", "paris", "lyon"])
         await page.emulate_media(color_scheme="dark")
         await shown.picture("path")
         await page.emulate_media(color_scheme="light")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from tests.dashboard.chromium import NEEDED, PATIENT, browser, see
+from tests.dashboard.chromium import NEEDED, browser, see
 from zmesh.dashboard.feed import Feed
 from zmesh.dashboard.model import MAX_ROWS, MeshModel
 
@@ -93,13 +93,13 @@ async def test_all_nodes_and_links_are_drawn_and_found_with_few_elements(large):
         assert await page.evaluate("document.querySelectorAll('*').length") < ELEMENTS
         await page.locator("#nodes th button", has_text="Node").click()
         await page.locator(".grid-wrap").evaluate("wrap => wrap.scrollTo(0, wrap.scrollHeight)")
-        await expect(page.locator("tr[data-id=n0998]")).to_be_visible(timeout=PATIENT)
+        await expect(page.locator("tr[data-id=n0998]")).to_be_visible()
         await page.keyboard.press("/")
         await page.keyboard.type("tag:gpu")
         await see(page.locator("#nodes .bar"), f"{NODES // 50} of {NODES} match")
         await page.keyboard.press("Escape")
         await page.keyboard.press("/")
         await page.keyboard.type("n0500")
-        await expect(page.locator("#nodes tbody tr[data-id]")).to_have_count(1, timeout=PATIENT)
+        await expect(page.locator("#nodes tbody tr[data-id]")).to_have_count(1)
         await page.keyboard.press("Enter")
         await see(page.locator("#node h2").first, "n0500")

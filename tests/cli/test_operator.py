@@ -14,7 +14,8 @@ import pytest
 from zmesh.core import wire
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
-MS = r"\(\d+(\.\d+)?(e[+-]\d+)? ms\)"
+MEASURED = r"( \(\d+(\.\d+)?(e[+-]\d+)? ms\))?"
+"""The round-trip time, which is left out where it is not measured within a second, as on a busy machine."""
 Eventually = Callable[..., None]
 
 
@@ -35,8 +36,8 @@ def test_links_and_nodes_that_come_go_and_come_back_are_logged(shell: Any, event
     hub = shell.node("hub", listen=shell.free_url())
     edge = shell.node("edge", "--peer", hub.url)
     far = shell.node("far", "--peer", hub.url)
-    eventually(lambda: said(edge, rf"edge: linked with hub at {hub.url} {MS}"))
-    eventually(lambda: said(hub, rf"hub: linked with edge from 127\.0\.0\.1 {MS}"))
+    eventually(lambda: said(edge, rf"edge: linked with hub at {hub.url}{MEASURED}"))
+    eventually(lambda: said(hub, rf"hub: linked with edge from 127\.0\.0\.1{MEASURED}"))
     eventually(lambda: said(hub, "hub: edge joined the mesh"))
     eventually(lambda: said(edge, "edge: far joined the mesh"))
     far.end()
@@ -47,7 +48,7 @@ def test_links_and_nodes_that_come_go_and_come_back_are_logged(shell: Any, event
     eventually(lambda: said(edge, rf"edge: lost the link with hub at {hub.url}: .+"))
     eventually(lambda: said(edge, rf"edge: can't reach {hub.url}: .+; still trying"))
     shell.node("hub", listen=hub.url)
-    eventually(lambda: said(edge, rf"edge: linked again with hub at {hub.url} after \d+ s {MS}"))
+    eventually(lambda: said(edge, rf"edge: linked again with hub at {hub.url} after \d+ s{MEASURED}"))
     assert "INFO" not in edge.complaints()
 
 
@@ -65,7 +66,7 @@ def test_a_neighbour_that_falls_silent_is_logged_as_lost(shell: Any, quick: list
     edge.send(signal.SIGSTOP)
     eventually(lambda: said(hub, r"hub: lost the link with edge from 127\.0\.0\.1: silent for [\d.]+ s"))
     edge.send(signal.SIGCONT)
-    eventually(lambda: said(hub, rf"hub: linked again with edge from 127\.0\.0\.1 after \d+ s {MS}"))
+    eventually(lambda: said(hub, rf"hub: linked again with edge from 127\.0\.0\.1 after \d+ s{MEASURED}"))
 
 
 def test_a_peer_that_refuses_is_logged_once_however_often_it_is_dialled(shell: Any, eventually: Eventually) -> None:
@@ -236,7 +237,9 @@ def test_lines_in_the_journal_of_systemd_have_their_priority_and_no_time_of_thei
 def test_more_verbose_lines_name_their_level_and_logger(shell: Any, eventually: Eventually) -> None:
     hub = shell.node("hub", "-v")
     shell.node("edge", "--peer", hub.url)
-    eventually(lambda: said(hub, rf"INFO    zmesh\.observe\.journal: hub: linked with edge from 127\.0\.0\.1 {MS}"))
+    eventually(
+        lambda: said(hub, rf"INFO    zmesh\.observe\.journal: hub: linked with edge from 127\.0\.0\.1{MEASURED}")
+    )
 
 
 def test_text_of_other_nodes_can_not_forge_a_line(shell: Any, eventually: Eventually) -> None:

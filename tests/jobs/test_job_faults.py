@@ -166,7 +166,9 @@ async def test_output_is_followed_through_cut_links_and_a_restart_of_the_followe
     desk: zmesh.Controller, tmp_path: Path
 ) -> None:
     listening = {"node_id": "edge", "listen": ["tcp://127.0.0.1:*"], **settings_of(tmp_path)}
-    script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.01; done"
+    gate = f"{tmp_path}/gate"  # each cut lets a hundred lines through, so that the job does not end before the last cut
+    waits = f"[ $((i % 100)) != 99 ] || while [ ! -e {gate}-$i ]; do sleep 0.05; done"
+    script = f"for i in $(seq 0 399); do echo line $i; {waits}; sleep 0.01; done"
     async with zmesh.Controller(**listening) as node, Proxy(node.listening[0]) as proxy:
         desk.add_peer(proxy.url)
         await desk.wait_for("edge", 60)
@@ -175,11 +177,12 @@ async def test_output_is_followed_through_cut_links_and_a_restart_of_the_followe
         async for piece in job.output(lost_after=None):
             assert piece.offset == len(out)
             out += piece.data
-            if len(out) > 500 * (cuts + 1):
+            if out.count(b"\n") == 100 * (cuts + 1):
                 proxy.cut(reset=bool(cuts % 2))
+                (tmp_path / f"gate-{100 * cuts + 99}").touch()
                 cuts += 1
-        assert out == b"".join(b"line %d\n" % n for n in range(300))
-        assert cuts >= 3
+        assert out == b"".join(b"line %d\n" % n for n in range(400))
+        assert cuts == 4
         assert job.last is not None
         assert job.last.state == JobState.DONE
 

@@ -190,8 +190,8 @@ async def test_a_time_limit_stops_a_job(mesh: Mesh) -> None:
 
 async def test_a_wait_that_is_over_says_how_the_job_stands(mesh: Mesh) -> None:
     job = await mesh["desk"].submit("edge", "test:waits")
-    with pytest.raises(TimedOut, match=f"job {job.id} has not ended within 0.05 s; it goes on, and .* ago it was "):
-        await job.wait(0.05)
+    with pytest.raises(TimedOut, match=f"job {job.id} has not ended within 3 s; it goes on, and .* ago it was "):
+        await job.wait(3.0)  # in which it has told how it stands
     gone = mesh["desk"].job("gone/0123456789abcdef")
     with pytest.raises(TimedOut, match="node 'gone' has not answered; it goes on if .*; no route to 'gone' after"):
         await gone.wait(0.2)

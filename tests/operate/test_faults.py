@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tests.operate.faulty_mesh import FAULTS, MAY_MOUNT, FaultyMesh, faulty_mesh
-
-WITHIN = 60.0
+from tests.waiting import WITHIN
 
 
 @pytest.fixture(scope="module")

@@ -60,16 +60,23 @@ async def test_the_graph_has_each_link_once_with_the_cost_at_either_end(eventual
         assert all(link.cost >= 100 <= link.cost_back for link in graph.links)
 
 
-async def test_why_has_the_offers_of_all_neighbours_and_who_takes_over():
+async def test_why_has_the_offers_of_all_neighbours_and_who_takes_over(eventually):
     async with Mesh.ring("a", "b", "c", "d") as mesh:
-        found = await mesh["c"].why("c", "a", timeout=WITHIN)
+
+        async def offered():  # a knows all nodes before both of its neighbours have told the way to the far one
+            found = await mesh["c"].why("c", "a", timeout=WITHIN)
+            return found if len(found.offers) == 2 else None
+
+        found = await eventually(offered)
         assert (found.node, found.destination, found.state) == ("a", "c", "reachable")
         chosen, other = found.offers
         assert (chosen.state, chosen.neighbour, chosen.cost) == ("selected", found.next_hop, found.cost)
         assert (other.state, other.neighbour) == ("feasible", found.following)
         assert other.text.startswith("feasible, and costs ")
         assert chosen.cost == chosen.advertised + chosen.link_cost
-        assert found.feasibility_distance == found.cost
+        assert (
+            200 <= found.feasibility_distance <= found.cost
+        )  # the least that it was: round trips may have become slow
         own = await mesh["a"].why("a", timeout=WITHIN)
         assert (own.state, own.offers, own.silent) == ("self", (), ())
 
@@ -152,14 +159,14 @@ async def test_pings_to_all_end_with_the_last_answer_and_name_the_last_hop_of_th
 
 async def test_a_named_node_that_nobody_knows_is_missing_too():
     async with Mesh.chain("a", "b") as mesh:
-        (result,) = [each async for each in await mesh["a"].ping_many("nobody", timeout=0.2)]
+        (result,) = [each async for each in await mesh["a"].ping_many("nobody", timeout=3.0)]
         assert (result.node, result.rtt, result.last_hop, result.left) == ("nobody", None, "a", False)
 
 
 async def test_loads_come_of_all_that_answer():
     async with Mesh.chain("a", "b") as mesh:
         await mesh["a"].request("b", "echo:echo", b"x", timeout=WITHIN)
-        loads = {node: load async for node, load in mesh["a"].loads(["a", "b", "c"], timeout=0.5)}
+        loads = {node: load async for node, load in mesh["a"].loads(["a", "b", "c"], timeout=3.0)}
         assert loads["c"] is None
         assert (loads["b"].node, loads["b"].served, loads["b"].running) == ("b", 1, 0)
         assert min(loads["b"].bytes_in, loads["b"].uptime, loads["b"].cpu, loads["b"].memory_bytes) > 0

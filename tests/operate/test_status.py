@@ -10,6 +10,7 @@ import zmesh.sync
 from zmesh.core.limits import DEFAULT_LIMITS, Rate
 from zmesh.errors import NodeOverloaded, NotAllowed, RemoteError, UnknownDirective, Unreachable
 from zmesh.operate.directives import STATUS
+from zmesh.operate.warnings import SLOW_RTT
 from zmesh.testing import Mesh
 
 WITHIN = 60.0
@@ -17,6 +18,8 @@ WITHIN = 60.0
 
 async def test_a_node_shows_itself_over_any_number_of_hops(eventually):
     async with Mesh.chain("a", "b", "c", tcp=True, tags=["gpu"]) as mesh:
+        # a link whose first round trip was slow, as on a busy machine, is a warning until others were faster
+        await eventually(lambda: all(link.rtt < SLOW_RTT for link in mesh["c"].node.engine.links()))
         status = await mesh["a"].status("c", timeout=WITHIN)
         assert (status.node, status.version, status.nodes, status.leaves) == ("c", zmesh.__version__, 3, 0)
         assert (status.own_tags, status.identity, status.warnings, status.duplicates) == (("gpu",), None, (), ())
@@ -38,7 +41,7 @@ async def test_a_node_shows_itself_over_any_number_of_hops(eventually):
 async def test_a_peer_that_does_not_answer_is_a_link_that_is_down_with_its_reason(eventually):
     async with Mesh("a", tcp=True) as mesh:
         mesh["a"].add_peer("tcp://127.0.0.1:1")
-        await eventually(lambda: mesh["a"].node.telemetry.counts or mesh["a"].node.engine.hint("x", 0.0).count("peer"))
+        await eventually(lambda: "refused" in str(mesh["a"].node.transport.dials()))
         status = await mesh["a"].status()
         (link,) = status.links
         assert (link.node, link.where, link.dialled, link.state) == ("", "tcp://127.0.0.1:1", True, "down")

@@ -142,6 +142,7 @@ def booted() -> Iterator[Machine]:
         except TimeoutError:
             console.seek(0)
             raise AssertionError(f"systemd has not booted: {console.read()}") from None
+        notified.close()  # systemd goes on to report, and stands still once ten reports are unread (unix(7))
         machine = Machine(leader)
         machine.run("sh", "-euc", INSTALL, "sh", PYTHON)
         yield machine

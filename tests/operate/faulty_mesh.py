@@ -60,7 +60,7 @@ async def main():
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 asyncio.run(main())
 """
-CLONE = 'trap "kill $!; exit" TERM; while :; do "$@" & wait $!; sleep 1 & wait $!; done'
+CLONE = """trap 'kill $!; wait; exit' TERM; while :; do "$@" & wait $!; sleep 1 & wait $!; done"""
 
 
 def _may_mount() -> bool:

@@ -65,7 +65,7 @@ def hub(machine: Any) -> Machine:
 
 
 def test_the_five_lines_of_the_readme(hub: Machine, machine: Any) -> None:
-    hub.node()
+    node = hub.node()
     edge, laptop = machine("edge"), machine("laptop")
     joined = edge.zmesh("join", hub.zmesh("invite", "edge-7", "--tag", "gpu").strip())
     mark = hub.zmesh("identity").split("authority  ")[1].splitlines()[0]
@@ -74,6 +74,7 @@ def test_the_five_lines_of_the_readme(hub: Machine, machine: Any) -> None:
     assert "tags         gpu\n" in joined
     assert "path         edge-7 > hub, " in joined
     edge.node()
+    node.learns_of({"edge-7"})
     assert "path         ada > hub, " in laptop.zmesh("join", hub.zmesh("invite", "ada").strip())
     assert "2 sent, 2 received" in laptop.zmesh("ping", "edge-7", "-c", "2", "-i", "0")
     assert "3 sent, 3 received" in hub.zmesh("ping", "edge-7", "-c", "3", "-i", "0")
@@ -179,7 +180,7 @@ def edge_url(machine: Machine) -> str:
 
 
 def test_the_next_authority_takes_over(hub: Machine, machine: Any) -> None:
-    hub.node()
+    node = hub.node()
     edge, late = machine("edge"), machine("late")
     edge.zmesh("join", hub.zmesh("invite", "edge-7").strip())
     early = hub.zmesh("invite", "late").strip()
@@ -191,6 +192,7 @@ def test_the_next_authority_takes_over(hub: Machine, machine: Any) -> None:
     assert " signs from now on." in hub.zmesh("authority", "rotate", "--finish")
     late.zmesh("join", early)
     late.node()
+    node.learns_of({"late"})
     edge.zmesh("ping", "late", "-c", "1")
     standings = [json.loads(line) for line in hub.zmesh("authority", "ls", "--json").splitlines()]
     assert [(each["role"], each["nodes"]) for each in standings] == [

@@ -98,5 +98,6 @@ def test_the_first_lines_of_the_readme_as_typed_behind_nat(machines: list[Machin
     ticket = hub.zmesh("invite", "edge-7", "--tag", "gpu").strip()
     assert "path         edge-7 > " in edge.zmesh("join", ticket)
     edge.node()
+    node.learns_of({"edge-7"})
     laptop.zmesh("join", hub.zmesh("invite", "ada").strip())
     assert "1 sent, 1 received" in laptop.zmesh("ping", "edge-7", "-c", "1")

@@ -97,7 +97,7 @@ def test_settings_that_can_not_be_used_are_one_line_with_its_place(
 
 
 def test_a_node_without_an_identity_reloads_its_file_and_keeps_the_link_that_stays(
-    shell: Any, file: Path, lines: Any
+    shell: Any, file: Path, lines: Any, eventually: Callable[..., None]
 ) -> None:
     hub = shell.node("hub")
     file.write_text(f"peers = ['{hub.url}']\n")
@@ -105,8 +105,13 @@ def test_a_node_without_an_identity_reloads_its_file_and_keeps_the_link_that_sta
     hub.event("link_up")
     file.write_text(f"peers = ['{hub.url}']\ntags = ['gpu']\nheartbeat = 5.0\n")
     assert shell.run("reload", "edge").stdout == b"edge: changed tags; at its next start: heartbeat\n"
-    (nodes,) = [each for each in lines(shell.run("nodes", "tag:gpu", "--json", "--peer", "hub")) if "node" in each]
-    assert nodes["node"] == "edge"
+
+    def tagged() -> list[str]:  # as the hub has learned it
+        return [
+            each["node"] for each in lines(shell.run("nodes", "tag:gpu", "--json", "--peer", "hub")) if "node" in each
+        ]
+
+    eventually(lambda: tagged() == ["edge"])
     event = edge.event("configuration_changed")
     assert event["detail"] == "tags; at the next start: heartbeat"
     (answer,) = lines(shell.run("reload", "edge", "--json"))

@@ -137,7 +137,7 @@ def notified(request: Any, tmp_path: Path) -> Iterator[tuple[str, Callable[[], l
 
 def test_systemd_is_notified_that_a_node_is_ready_alive_reloads_and_stops(shell: Any, notified: Any) -> None:
     address, following = notified
-    shell.environment |= {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
+    shell.environment |= {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "2000000"}  # a socket keeps ten unread messages
     node = shell.node("a", start_new_session=True)
     assert following() == ["READY=1", "STATUS=node a"]
     assert following() == ["WATCHDOG=1"]

@@ -228,7 +228,7 @@ async def test_a_link_comes_up_although_bits_are_turned_over_while_it_opens(line
 
 @pytest.mark.parametrize("caller", ["neighbour", "far", "leaf"])
 async def test_a_request_to_a_node_that_restarts_ends_when_it_is_back(process, caller):
-    async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT) as mesh:
+    async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT, route_timeout=600.0) as mesh:
         hub = mesh["hub"]
         node = hub if caller == "neighbour" else await mesh.add("caller", "hub", ephemeral=caller == "leaf")
         worker = await process("worker", hub.listening[0], heartbeat=HEARTBEAT)
@@ -244,7 +244,8 @@ async def test_a_request_to_a_node_that_restarts_ends_when_it_is_back(process, c
 
 @pytest.mark.parametrize("timed", [True, False])
 async def test_work_at_a_node_that_is_gone_for_good_ends_at_its_time_and_says_that_the_node_had_it(process, timed):
-    async with Mesh.chain("near", "caller", tcp=True, heartbeat=HEARTBEAT, route_timeout=2.0) as mesh:
+    route_timeout = 600.0 if timed else 2.0
+    async with Mesh.chain("near", "caller", tcp=True, heartbeat=HEARTBEAT, route_timeout=route_timeout) as mesh:
         caller = mesh["caller"]
         worker = await process("worker", mesh["near"].listening[0], heartbeat=HEARTBEAT)
         await eventually(lambda: "worker" in caller.node.router.get_nodes())
@@ -272,7 +273,7 @@ async def test_work_at_a_node_that_is_gone_for_good_ends_at_its_time_and_says_th
         text += r"'worker' left \d+ s ago"
         with pytest.raises(zmesh.Unreachable, match=text):
             await asyncio.wait_for(request.only_payload(), 60)
-        due = killed + 2.0 if timeout is None else began + timeout
+        due = killed + route_timeout if timeout is None else began + timeout
         assert loop.time() >= due - 0.1
 
 

@@ -268,7 +268,7 @@ async def test_a_node_that_was_killed_and_started_again_takes_its_old_place(proc
 
 
 async def test_a_request_to_a_node_that_restarts_ends_at_once_with_that(process):
-    async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT) as mesh:
+    async with Mesh("hub", tcp=True, heartbeat=HEARTBEAT, route_timeout=600.0) as mesh:
         hub = mesh["hub"]
         worker = await process("worker", peers=hub.listening, heartbeat=HEARTBEAT)
         request = hub.stream("worker", "sleep:execute", "3600").send()

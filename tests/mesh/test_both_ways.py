@@ -275,7 +275,7 @@ async def test_writers_at_both_ends_that_never_read_hold_up_nobody_else(mesh):
             yield bytes(60_000)
 
     offer(mesh, work)
-    async with mesh["a"].stream("c", "c:work", writable=True, buffered=False, timeout=2.0) as stream:
+    async with mesh["a"].stream("c", "c:work", writable=True, buffered=False, timeout=5.0) as stream:
         await anext(stream)
         writing = asyncio.create_task(pour(stream))
         assert (await mesh["a"].request("c", "echo:echo", b"beside it")).readall() == b"beside it"

@@ -104,8 +104,9 @@ class Machines(requests.Requester):
         returns, and raises what it raises.
 
         `run(node, ["uname", "-a"])` is a command there: `async with mesh.run(...) as process`, or `await` it for the
-        process, which is used as one of asyncio.subprocess. The node must allow `exec:run`. Raises CommandFailed if
-        the command can't be executed, NotAllowed, and as `stream` does. Options are those of RunOptions.
+        process, which is used as one of asyncio.subprocess. The node must allow `exec:run`. Options are those of
+        RunOptions. Raises CommandFailed if the command can't be executed, NotAllowed, TypeError and ValueError for a
+        malformed command or option, and as `stream` does.
         """
         if command is None and not options and not isinstance(main, str):
             return self._run_node(main)
@@ -136,7 +137,8 @@ class Machines(requests.Requester):
         `nodes` are ids, or a target as `nodes` takes. An error at one is in its Outcome, and delays none of the others.
         Options are those of FleetOptions, and of RunOptions for each node.
 
-        Raises ConfigError for a malformed target or number, and ValueError for stdin that can be read only once.
+        Raises ConfigError for a malformed target or number, TypeError for stdin that can be read only once, ValueError
+        for stdin=PIPE, and TypeError and ValueError for a malformed command.
         """
         from zmesh.remote import fleet  # here: few programs run commands
         from zmesh.remote.remote_process import start_record

@@ -65,11 +65,12 @@ async def join(
     urls: Sequence[str] = (),
     within: float = JOIN_WITHIN,
 ) -> Made:
-    """Redeem a ticket at the node that it names, within so many seconds, and write the identity that results.
+    """Redeem a ticket at the node that it names, within `within` seconds, and write the identity that results.
 
     The key is made here and does not leave this machine. It is written before the ticket is redeemed: should the answer
-    be lost, the same ticket works again. Raises TrustError if the ticket is refused, NotTrusted, Unreachable if no node
-    answers, and StateError if there is an identity already or the folder can't be written.
+    be lost, the same ticket works again. Raises TrustError if the ticket is refused, NotTrusted, Unreachable or
+    TimedOut if no node answers, ConfigError for a malformed URL, and StateError if there is an identity already or
+    the folder can't be written.
     """
     check_urls(listen, urls)
     place, context = new_state(ticket.mesh, state)
@@ -93,7 +94,7 @@ async def join(
 async def renew(identity: Identity, within: float = JOIN_WITHIN) -> Certificate:
     """Renew the certificate of an identity whose node does not run here, such as a person's; the new one.
 
-    It has `within` seconds. Raises ConfigError if it names no node to dial, NotTrusted, Unreachable.
+    It has `within` seconds. Raises ConfigError if it names no node to dial, NotTrusted, Unreachable, TimedOut.
     """
     return await renew_as_newcomer(_newcomer, identity, within)
 
@@ -136,8 +137,8 @@ def finish_offline(
     """Join with what `zmesh authority sign` has written, or with a certificate of an SSH authority.
 
     For the latter, `authorities` has the lines of the public keys to trust. A newer certificate for the key of the
-    identity that is there takes the place of its certificate. Raises StateError if the key was not made
-    here, TrustError for a certificate that is not believed, ConfigError for a malformed file.
+    identity that is there takes the place of its certificate. Raises StateError if the key was not made here,
+    TrustError for a certificate that is not believed, ConfigError for a malformed file.
     """
     check_urls(listen, (*peers, *urls))
     signed = _read_signed(text, authorities)

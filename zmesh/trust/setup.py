@@ -72,8 +72,8 @@ def init(
 
     `agent_key`: a line of OpenSSH, the public half of a key in ssh-agent that is to be the authority's.
 
-    Raises ConfigError for what can't be a name or URL, and StateError if there is an identity already or the folder
-    can't be written; nothing is left behind then.
+    Raises ConfigError for what can't be a name or URL and for an `agent_key` that is malformed or not in the agent, and
+    StateError if there is an identity already or the folder can't be written; nothing is left behind then.
     """
     check_urls(listen, urls)
     place, context = new_state(name, state)

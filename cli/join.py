@@ -5,6 +5,7 @@ from __future__ import annotations
 from zmesh import Unreachable, trust
 from zmesh_cli.exit_codes import DONE, USAGE, Failure
 from zmesh_cli.local_sockets import Place
+from zmesh_cli.quantities import milliseconds
 from zmesh_cli.session import Session
 from zmesh_cli.terminal import print_error, printable, record, write_line
 from zmesh_cli.trust import day
@@ -53,7 +54,7 @@ async def join(
     if identity.tags:
         rows.append(("tags", ", ".join(identity.tags)))
     if path is not None:
-        rows.append(("path", f"{' > '.join(path[0])}, {path[1]:.3g} ms"))
+        rows.append(("path", f"{' > '.join(path[0])}, {milliseconds(path[1] / 1000)}"))
     write_line("".join(f"{name:<11}  {printable(text)}\n" for name, text in rows))
     if problem:
         print_error(f"joined, but no node answers yet: {problem}")

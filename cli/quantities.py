@@ -14,8 +14,10 @@ def age(seconds: float) -> str:
 
 
 def milliseconds(seconds: float | None) -> str:
-    """A round-trip time: `0.412 ms`; `-` where none is known."""
-    return "-" if seconds is None else f"{1000 * seconds:.3g} ms"
+    """A round-trip time: `0.412 ms`, `1250 ms`; `-` where none is known."""
+    if seconds is None:
+        return "-"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.9995 else f"{1000 * seconds:.3g} ms"
 
 
 def delay(seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from zmesh import Payload
 from zmesh_cli.exit_codes import DONE, FAILED, Failure
 from zmesh_cli.local_sockets import Place
-from zmesh_cli.quantities import age
+from zmesh_cli.quantities import age, milliseconds
 from zmesh_cli.session import Session
 from zmesh_cli.tables import groups, table, width_of_stdout
 from zmesh_cli.terminal import Output, printable, record
@@ -101,4 +101,4 @@ def _render(tables: dict[str, Any], width: int) -> Iterator[str]:
 
 
 def _rtt(route: dict[str, Any]) -> str:
-    return "-" if route["rtt_ms"] is None else f"{route['rtt_ms']:.3g} ms"
+    return milliseconds(route["rtt_ms"] and route["rtt_ms"] / 1000)

@@ -213,7 +213,7 @@ def ordered(found: list[Rates], sort: str) -> list[Rates]:
 def render(found: list[Rates], sort: str, pause: float, width: int) -> Iterator[str]:
     """The lines of one sample."""
     silent = sum(each.cpu is None for each in found)
-    yield f"{len(found)} nodes every {pause:.3g} s, by {sort}" + (f"; {silent} do not answer" if silent else "")
+    yield f"{len(found)} nodes every {pause:g} s, by {sort}" + (f"; {silent} do not answer" if silent else "")
     head = ("NODE", "REQ/S", "IN/S", "OUT/S", "QUEUE", "LAG", "WORK", "CPU")
     yield from table(head, [_cells(each) for each in ordered(found, sort)] or [], width, names=1)
 

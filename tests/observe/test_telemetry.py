@@ -1,4 +1,6 @@
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
@@ -34,10 +36,16 @@ def test_reasons_that_others_make_up_do_not_make_counters_without_end(telemetry,
     assert telemetry.counts[f"{event}:other"] > 0
 
 
+PROTOCOL = (Path(__file__).parents[2] / "docs/protocol.md").read_text(encoding="utf-8")
+REASONS = re.findall(r"`(\w+)`", PROTOCOL.partition("`reason` is")[2].partition("With a reason")[0])
+"""Those of an UNREACHABLE."""
+
+
 def test_a_reason_that_another_node_makes_up_never_takes_the_place_of_one_that_there_is(telemetry):
     for number in range(10 * MAX_KEYS):
         telemetry.note(Report("unreachable", None, None, f"made up {number}"))
-    for reason in ("no_route", "gone", "restarted", "full"):
+    assert {"no_route", "not_trusted"} < set(REASONS)
+    for reason in REASONS:
         telemetry.note(Report("unreachable", None, None, reason))
         assert telemetry.counts[f"unreachable:{reason}"] == 1
     telemetry.note(Report("frame_dropped", None, None, "queue_full"))

@@ -9,3 +9,13 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
+
+
+def exact(seconds: float) -> str:
+    """A duration in seconds, to three digits: `0.25 s`, `31.5 s`, `3600 s`."""
+    return f"{seconds:.0f} s" if seconds >= 999.5 else f"{seconds:.3g} s"
+
+
+def milliseconds(seconds: float) -> str:
+    """A short duration, to three digits: `0.412 ms`, `1250 ms`."""
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.9995 else f"{1000 * seconds:.3g} ms"

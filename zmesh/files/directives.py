@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Seque
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from zmesh.core.durations import exact
 from zmesh.core.message import is_address
 from zmesh.errors import CopyFailed, ExchangeError, NodeOverloaded, NodeRestarted, NotAllowed, RemoteError
 from zmesh.files import beneath
@@ -305,10 +306,8 @@ async def _serve(
         await asyncio.wait((task,))
         if not task.cancelled() and (error := task.exception()) is not None:
             how = f"failed: {describe(error)}"
-        done, seconds = progress.copied, time.monotonic() - began
-        audit.info(
-            "%s %s: %s, %d files, %d bytes in %.3g s", work.sender, what, how, done.files, progress.sent, seconds
-        )
+        done, lasted = progress.copied, exact(time.monotonic() - began)
+        audit.info("%s %s: %s, %d files, %d bytes in %s", work.sender, what, how, done.files, progress.sent, lasted)
 
 
 async def _start(records: RecordReader) -> dict[str, Any]:

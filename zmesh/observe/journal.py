@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from zmesh.core.durations import span
+from zmesh.core.durations import milliseconds, span
 from zmesh.core.effects import Report
 from zmesh.core.message import LinkId
 
@@ -234,7 +234,7 @@ class Lines:
         fresh, rtt = self._fresh.pop(link), self._place.neighbour(link).rtt
         again = " again" if fresh.again else ""
         after = f" after {span(fresh.away)}" if fresh.away is not None else ""
-        measured = f" ({1000 * rtt:.3g} ms)" if rtt is not None else ""
+        measured = f" ({milliseconds(rtt)})" if rtt is not None else ""
         return (logging.INFO, f"linked{again} with {fresh.node} {self._ends[link]}{after}{measured}")
 
     def _on_link_lost(self, report: Report, link: LinkId, now: float) -> Iterator[LineOfKind]:

@@ -20,7 +20,9 @@ LINES = Rate(1, 50)
 _BY_REASON = frozenset(
     ("frame_dropped", "overloaded", "unreachable", "route_refused", "record_refused", "stranger_refused")
 )
-_REMOTE_REASONS = frozenset(("no_route", "gone", "left", "restarted", "full"))
+_REMOTE_REASONS = frozenset(
+    ("no_route", "left", "gone", "restarted", "full", "no_key", "no_grants", "not_trusted", "blocked", "queued")
+)
 """The reasons of `unreachable`: that text is another node's, which may say whatever it likes."""
 _LEVELS = {
     "link_suspect": logging.INFO,

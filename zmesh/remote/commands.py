@@ -19,6 +19,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from zmesh.core.durations import exact
 from zmesh.errors import NodeOverloaded, NotAllowed, RemoteError
 from zmesh.remote.process import STDOUT, CommandLine, NotStarted, Process, Processes
 from zmesh.remote.records import INPUT_WINDOW, Kind, Record, number, record, records_of, size_of_terminal, unpack
@@ -157,12 +158,12 @@ class _Running:
         await asyncio.wait(tasks)
         await self._process.end()
         audit.info(
-            "%s of %s, process %d, %s after %.3g s",
+            "%s of %s, process %d, %s after %s",
             self._shown,
             self._work.sender,
             self._process.pid,
             how,
-            time.monotonic() - started,
+            exact(time.monotonic() - started),
         )
 
     def _take_credit(self) -> bytes:

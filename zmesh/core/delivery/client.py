@@ -14,6 +14,7 @@ from zmesh.core.delivery.flow_control import CHUNK_OVERHEAD, credit_of
 from zmesh.core.delivery.peers import PROBE_LIMIT, Peer, Peers
 from zmesh.core.delivery.receiver import Receiver
 from zmesh.core.delivery.sender import Sender
+from zmesh.core.durations import exact
 from zmesh.core.effects import Deliver, Report, deliver
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.message import Address, Eof, MessageId, RequestHeader, Stream
@@ -297,7 +298,7 @@ class Client:
             is_silent = exchange.last_heard + max(SILENCE_TIMEOUT, exchange.route_timeout) <= now
             if is_silent and exchange.state in (ClientState.DISCOVERING, ClientState.OPEN):
                 silence = now - exchange.last_heard
-                text = f"nothing was heard of {exchange.address!r} for {silence:.3g} s, although there is a route"
+                text = f"nothing was heard of {exchange.address!r} for {exact(silence)}, although there is a route"
                 self._end(exchange, "unreachable", text + self._progress(exchange), now)
 
     def on_timer(self, message_id: MessageId, now: float) -> None:
@@ -349,7 +350,7 @@ class Client:
         waited = now - exchange.opened_at
         is_unreachable = exchange.unreachable_since is not None
         if exchange.deadline is not None and exchange.deadline <= now:
-            text = f"no final reply from {exchange.address!r} within {waited:.3g} s{self._progress(exchange)}"
+            text = f"no final reply from {exchange.address!r} within {exact(waited)}{self._progress(exchange)}"
             text += self._obstacle(exchange) or self._rest(exchange)
             reason = "unreachable" if is_unreachable and self._has_left(exchange) else "timed_out"
             self._end(exchange, reason, self._no_route(exchange, waited, now) if is_unreachable else text, now)
@@ -368,10 +369,10 @@ class Client:
         return self._forwarding.has_left(exchange.address) or (note is not None and note.reason in ("left", "gone"))
 
     def _no_route(self, exchange: ClientExchange, waited: float, now: float) -> str:
-        text = f"no route to {exchange.address!r} after {waited:.3g} s"
+        text = f"no route to {exchange.address!r} after {exact(waited)}"
         lost_at = exchange.unreachable_since
         if lost_at is not None and lost_at >= exchange.opened_at + WORTH_SAYING:
-            text += f", none for the last {now - lost_at:.3g} s"
+            text += f", none for the last {exact(now - lost_at)}"
         if self.contested:
             return f"{text}; another node is called {self._forwarding.node!r} as well, and gets what is for this one"
         note = exchange.last_note

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from zmesh.core import wire
 from zmesh.core.credentials import SWEEP
+from zmesh.core.durations import exact
 from zmesh.core.effects import HangUp, Report, Transmit
 from zmesh.core.forwarding import Forwarding
 from zmesh.core.limits import DEFAULT_LIMITS, Limits, TokenBucket
@@ -349,7 +350,7 @@ class Neighbours:
         """The links that have just become suspect, and those that have timed out: call `time_out` for each of these."""
         suspects, silent = self._links.expire(now)
         for link in suspects:
-            self._forwarding.emit(Report("link_suspect", link.node, link.id, f"silent for {now - link.heard:.3g} s"))
+            self._forwarding.emit(Report("link_suspect", link.node, link.id, f"silent for {exact(now - link.heard)}"))
             self._routing.set_cost(link.id, link.routing_cost)
             self._bind_leaf(link)
         return suspects, silent
@@ -362,7 +363,7 @@ class Neighbours:
             return self._refuse(link, self._handshake.duplicate(link), now)
         how = "silent" if link.state is State.UP else "no greeting"
         self._forwarding.emit(HangUp(link.id, how, 0.0))
-        return Ended(link, f"{how} for {now - link.heard:.3g} s")
+        return Ended(link, f"{how} for {exact(now - link.heard)}")
 
     def forgive(self, seconds: float, now: float) -> None:
         """Count no silence for the last `seconds`, in which this node could not listen."""

@@ -5,7 +5,7 @@ import pytest
 from zmesh.core.routing import KEEP_DISTANCE
 from zmesh.testing.scenario import Scenario
 from zmesh.testing.simliar import LIES, SEALED_LIES
-from zmesh.testing.traffic import Traffic
+from zmesh.testing.traffic import Traffic, run_liars
 
 
 def ring(kinds, *, trust=False):
@@ -105,3 +105,8 @@ def test_a_route_for_somebody_else_leads_to_nobody_who_can_open_what_comes():
     assert sum(tally.values()) == 20
     assert "restarted" not in tally
     assert not liar.jobs
+
+
+def test_a_liar_may_take_up_a_frame_that_another_one_has_changed():
+    """What it can't decode it can't twist either; seed found by the soak."""
+    run_liars(102416)

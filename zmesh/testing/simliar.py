@@ -15,6 +15,7 @@ without being detected; so it does that (SEALED_LIES) only where nodes have one.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import deque
 from collections.abc import Callable
@@ -126,7 +127,8 @@ class Liar(SimNode):
         self.sim.after(self._pause * (0.5 + self.random.random()), self._act)
         links = [link.id for link in self.engine.links()]
         if links and self._actions and not self.stopped:
-            self.random.choice(self._actions)(self.random.choice(links))
+            with contextlib.suppress(wire.WireError):  # it repeats a frame that another liar has changed
+                self.random.choice(self._actions)(self.random.choice(links))
 
     def _send(self, link: LinkId, kind: Kind, head: tuple[object, ...]) -> None:
         super().transmit(link, wire.encode_link(kind, head))

@@ -166,8 +166,8 @@ def test_asking_for_all_tables_is_answered_by_what_they_weigh(subject_of):
     subject.join(2, "c")
     subject.run(0.1)
     sent = 0
-    for _ in range(1000):
-        subject.run(0.01)
+    for _ in range(200):
+        subject.run(0.05)
         effects = subject.hear(2, Kind.RESEND, wire.Resend(True, False)) + subject.run(0.0)
         sent += sum(len(effect.value.entries) for effect in only(effects, Kind.UPDATE) if effect.link == 2)
         subject.keep_alive(1, 2)

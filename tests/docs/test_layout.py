@@ -26,7 +26,7 @@ OF_NO_PACKAGE = {
     "hostile": "of a member that misbehaves",
     "mesh": "of whole nodes",
     "setup": "of the package as it is installed",
-    "simulation": "of many engines at a time",
+    "simulation": "of several engines at a time",
     "tracing": "of the module zmesh/tracing.py",
     "typed": "a program for mypy",
 }

@@ -1,4 +1,4 @@
-"""What is done at several nodes: which, a table meanwhile, Ctrl-C, a summary and the exit code."""
+"""Commands at several nodes: which nodes, a table meanwhile, Ctrl-C, a summary and the exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the shell completes of the mesh: node ids, targets and directives, if a node answers within a second."""
+"""Shell completion from the mesh: node ids, targets and directives, if a node answers within a second."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def directives(ctx: Context, incomplete: str) -> list[str]:
 
 
 def script(shell: str) -> str:
-    """What the shell has to source."""
+    """The script that the shell has to source."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # no name of its own has it
 
     return str(get_completion_script(prog_name="zmesh", complete_var=VARIABLE, shell=shell)) + "\n"

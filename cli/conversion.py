@@ -17,7 +17,7 @@ from zmesh_cli.exit_codes import DONE, USAGE
 from zmesh_cli.help import usage_pieces, write_examples, write_options
 
 UsageError: Any = BadParameter.__base__
-"""What Typer raises for a command line that it can't take; the class is public in some of its versions only."""
+"""Typer's exception for an invalid command line; the class is public in some of its versions only."""
 
 
 def _port(text: str) -> int:
@@ -52,7 +52,7 @@ _KINDS: dict[Callable[[str], float], str] = {
     _port: f"a TCP port from 0 to {MAX_PORT}",
 }
 FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
-"""What a flag's environment variable may have, as `Config.load` takes it."""
+"""The values of a flag's environment variable, as `Config.load` takes them."""
 
 
 class Command(TyperCommand):
@@ -63,7 +63,7 @@ class Command(TyperCommand):
         return [_converting(parameter) for parameter in super().get_params(ctx)]
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """What follows the name of the command in the line of its usage."""
+        """The words after the name of the command in the line of its usage."""
         return usage_pieces(self.get_params(ctx))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -115,7 +115,7 @@ def subcommands(app: Typer, name: str, help: str) -> Typer:
 
 
 def usage_line(error: Any) -> str:
-    """What is wrong with a command line, and where its usage is."""
+    """The error in a command line, and where its usage is."""
     text = error.format_message().removeprefix("Invalid value: ").rstrip(".")
     where = "zmesh" if error.ctx is None else error.ctx.command_path
     return f"{text}; '{where} -h' has its usage"

@@ -21,7 +21,7 @@ LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What is copied: paths of this machine, and NODE:PATH, as they were given."""
+    """Sources and destination of a copy: paths of this machine, and NODE:PATH, as they were given."""
 
     sources: list[str]
     destination: str
@@ -127,7 +127,7 @@ class _Bar(ProgressLine):
 
 
 def _fields(copied: Copied | None, error: MeshError | None) -> dict[str, Any]:
-    """What became of a copy, for JSON."""
+    """The outcome of a copy, for JSON."""
     done = copied or Copied()
     return {
         "state": "failed" if error is not None else "done",

@@ -17,7 +17,7 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127
 MESH = 255
 """`zmesh run`: the mesh failed, not the command; all other codes are the command's own."""
 BROKEN_PIPE = 141
-"""What a shell reports for a program that SIGPIPE ends: 128 + 13."""
+"""The exit status that a shell reports for a program that SIGPIPE ends: 128 + 13."""
 
 
 class Failure(Exception):

@@ -1,4 +1,4 @@
-"""Where the nodes of a mesh are drawn: on rings around one of them, by hops; a pure function of the graph.
+"""Layout of the nodes of a mesh: on rings around one of them, by hops; a pure function of the graph.
 
 The tree of shortest paths is laid out radially: each node has the sector that its share of the outermost nodes takes,
 and a ring is as wide as the names on it need. That takes time in proportion to the nodes and links.

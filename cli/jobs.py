@@ -29,7 +29,7 @@ ROUTE_TIMEOUT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be left at a node: a directive with its payload, or a command with its stdin."""
+    """A job to submit: a directive with its payload, or a command with its stdin."""
 
     work: str | list[str]
     payload: bytes | Input | None

@@ -98,7 +98,7 @@ def _folders() -> list[str]:
 
 
 class Place(NamedTuple):
-    """Where a command joins the mesh: at a URL, or (None) where its identity says. `own`: with its own identity.
+    """Place to join the mesh: at a URL, or (None) where the identity says. `own`: with the command's own identity.
 
     A node of this user vouches for the commands at its local socket, which need no identity. `insecure` allows a
     plaintext link to another machine.
@@ -110,7 +110,7 @@ class Place(NamedTuple):
 
 
 def choose(peer: str | None, target: str | None = None, *, insecure: bool = False) -> Place:
-    """Where to join the mesh: at `peer`, else at the local node that is or hosts `target`, else at the only local node,
+    """Choose where to join: at `peer`, else at the local node that is or hosts `target`, else at the only local node,
     else at the local node that has the identity of the current context, else where that identity says.
 
     `peer` is a URL, or the name of a local node. Raises Failure if there is none (3) or several are meant (2).

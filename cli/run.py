@@ -29,7 +29,7 @@ PASSED_ON = ("TERM", "COLORTERM")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run, and how."""
+    """A command to run, and its options."""
 
     words: list[str]
     environment: dict[str, str]
@@ -81,7 +81,7 @@ async def run(place: Place, node: str, command: Command, *, route_timeout: float
 
 
 def exit_code_of(returncode: int) -> int:
-    """What a shell reports for a command that has ended so."""
+    """The exit status that a shell reports for a command that has ended so."""
     return returncode if returncode >= 0 else 128 - returncode
 
 

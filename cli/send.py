@@ -29,7 +29,7 @@ ARRIVED_AFTER_BYTES = 4 * 1024 * 1024
 
 
 class Described(TypedDict):
-    """What is said about the payload of the request."""
+    """The header of the request's payload."""
 
     content_type: str | None
     metadata: dict[str, str]

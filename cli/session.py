@@ -87,7 +87,7 @@ class Session:
         self._not_found: asyncio.Future[Failure] = self._loop.create_future()
         self._retries: asyncio.Task[None] | None = None
         self._hint = ""
-        """What the sender of the last notice knows of the target."""
+        """The hint about the target in the last notice."""
 
     @property
     def target(self) -> str:

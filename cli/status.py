@@ -35,7 +35,7 @@ async def status(place: Place, node: str | None, *, timeout: float | None, as_js
 
 
 async def unless_too_old(node: str, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns. Raises Failure for a node of a version that does not show what it is asked for."""
+    """The result of `work`. Raises Failure for a node of a version that does not show what it is asked for."""
     try:
         return await work
     except UnknownDirective:
@@ -61,7 +61,7 @@ def _render(status: NodeStatus, width: int) -> Iterator[str]:
 
 
 def _about(status: NodeStatus) -> Iterator[str]:
-    """What is known of the node, a line for each thing."""
+    """The lines about the node itself."""
     identity, process, work, loop = status.identity, status.process, status.work, status.loop
     mesh = f" of the mesh {identity.mesh}" if identity is not None else ", without identity"
     yield f"{status.node}{mesh}: zmesh {status.version}, up {age(status.uptime)}"
@@ -117,7 +117,7 @@ def _links(links: tuple[LinkReport, ...], width: int) -> Iterator[str]:
 
 
 def _notes(link: LinkReport) -> Iterator[str]:
-    """What is said of a link below its row."""
+    """The lines about a link below its row."""
     parts = [f"{'at' if link.dialled else 'from'} {link.where}"]
     if link.queued_bytes:
         parts.append(f"{size(link.queued_bytes)}B queued")

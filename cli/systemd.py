@@ -125,7 +125,7 @@ def _remove(unit: Unit) -> None:
 
 
 def _systemctl(unit: Unit, *words: str) -> str:
-    """What systemctl prints. Raises Failure where it fails."""
+    """The output of systemctl. Raises Failure where it fails."""
     line = ["systemctl", *([] if unit.system else ["--user"]), *words]
     try:
         done = subprocess.run(line, capture_output=True, text=True, errors="replace")

@@ -36,7 +36,7 @@ SCREEN, NO_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a node did between two samples, per second, and what is of the moment; None where it has not answered."""
+    """Rates of a node between two samples, per second, and its gauges; None where it has not answered."""
 
     node: str
     requests: float | None = None
@@ -58,7 +58,7 @@ SORTS = {
     "work": ("w", "running"),
     "cpu": ("c", "cpu"),
 }
-"""What rows are sorted by: the key to press, and the field."""
+"""Sort orders: the key to press, and the field."""
 QUIT = ("q", "\x04")
 KEYS = f"sort by {' '.join(f'{key}:{name}' for name, (key, _) in SORTS.items())} q:quit"
 
@@ -71,7 +71,7 @@ def checked_sort(name: str) -> str:
 
 
 def rates(node: str, before: NodeLoad | None, now: NodeLoad | None) -> Rates:
-    """What a node did between two samples. One that was restarted meanwhile counts from its start."""
+    """The rates of a node between two samples. One that was restarted meanwhile counts from its start."""
     if now is None:
         return Rates(node)
     if before is not None and now.uptime > before.uptime:

@@ -72,7 +72,7 @@ RemoveIPC=yes
 
 
 class Unit(NamedTuple):
-    """What a unit is made of. `state`: the folder of the identity; None: systemd makes one (StateDirectory)."""
+    """The fields of a unit file. `state`: the folder of the identity; None: systemd makes one (StateDirectory)."""
 
     name: str
     system: bool

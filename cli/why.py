@@ -52,7 +52,7 @@ def _note(offer: RouteOffer) -> str:
 
 
 def _summary(found: RouteExplanation) -> Iterator[str]:
-    """What is to be said first."""
+    """The lines that come first."""
     here, there = found.node, found.destination
     if found.state == "self":
         yield f"{there} is {here} itself"

@@ -14,7 +14,7 @@ from zmesh.config.origins import DEFAULT, ENVIRONMENT, FILE, FLAG, Origin, lines
 from zmesh.errors import ConfigError, did_you_mean
 
 _OF_A_SERVICE = re.compile(r"ZMESH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)\Z")
-"""What Kubernetes and Docker set in every container for a service that is called zmesh."""
+"""Variables that Kubernetes and Docker set in every container for a service that is called zmesh."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

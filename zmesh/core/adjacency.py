@@ -1,4 +1,4 @@
-"""What becomes of routes, queues and exchanges when a link is accepted, falls silent or ends.
+"""Updates routes, queues and exchanges when a link is accepted, falls silent or ends.
 
 The neighbours decide about a link by what they hear on it; here that is carried out in the other tables, in the order
 that keeps them consistent: a link that ends is taken out of forwarding first, then its routes are replaced, then what

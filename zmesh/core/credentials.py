@@ -1,4 +1,4 @@
-"""What the engine needs of an identity: its own certificate, signatures, and whether those of others are believed.
+"""The interface of an identity: its certificate, its signatures, and the verification of those of others.
 
 The core does no cryptography: `zmesh.identity` implements `Credentials`, and the shell hands one to the engine. Without
 it a node is unauthenticated, and so are its neighbours.
@@ -16,7 +16,7 @@ SWEEP = 10.0
 
 
 class PeerIdentity(NamedTuple):
-    """Who another node was proven to be: its id, the tags of its certificate, and its key's fingerprint."""
+    """The proven identity of another node: its id, the tags of its certificate, and its key's fingerprint."""
 
     id: NodeId
     tags: tuple[str, ...]
@@ -78,7 +78,7 @@ class PrivateKey(Protocol):
     """An X25519 key that was made for one key exchange."""
 
     public: bytes
-    """What the other end is sent; it says which cipher this node prefers, too."""
+    """The public key that the other end is sent; it says which cipher this node prefers, too."""
 
 
 REASONS = (
@@ -96,7 +96,7 @@ REASONS = (
 
 
 class KeyCredentials(Protocol):
-    """What a node with an identity and a leaf with a grant have in common. All times are seconds since 1970."""
+    """Common part of a node with an identity and a leaf with a grant. All times are seconds since 1970."""
 
     @property
     def mesh(self) -> str:
@@ -158,10 +158,10 @@ class Credentials(KeyCredentials, Protocol):
         """
 
     def grant(self, leaf: NodeId, key: bytes, wall: float) -> bytes:
-        """What a leaf of this node that has this Ed25519 key needs to seal for itself: a grant, and whom to trust."""
+        """A grant with which a leaf of this node with this Ed25519 key can seal for itself, and whom it is to trust."""
 
     def statements(self) -> Iterable[bytes]:
-        """What authorities have signed for all nodes, revocations and endorsements, as it is sent to others."""
+        """Statements that authorities have signed for all nodes, revocations and endorsements, as sent to others."""
 
     def endorsements(self) -> list[bytes]:
         """The endorsements of authorities, first those that the own certificate needs where an older one is known."""

@@ -122,7 +122,7 @@ class Readable(Protocol):
 
     @property
     def content_type(self) -> str:
-        """What its sender said that it is."""
+        """The media type that the sender declared (RFC 6838)."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -161,7 +161,7 @@ class Message:
 
     @property
     def header(self) -> dict[str, object]:
-        """What is said about the payload, as a dict; made when it is first asked for."""
+        """The header of the payload as a dict; made when it is first asked for."""
         if self._header is None:
             self._header = self._make()
         return self._header
@@ -208,17 +208,17 @@ class Message:
 
     @property
     def error(self) -> str | None:
-        """What went wrong, for people; None if nothing did."""
+        """The error as a sentence for people; None if there is none."""
         return cast("str | None", self.header.get("error"))
 
     @property
     def reason(self) -> str | None:
-        """What went wrong, as a code of zmesh.errors; None if nothing did."""
+        """The error as a code of zmesh.errors; None if there is none."""
         return cast("str | None", self.header.get("reason"))
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What the directive sent beside the payload, text to text; mostly empty."""
+        """The metadata that the directive sent beside the payload, text to text; mostly empty."""
         return self.payload.metadata
 
     def __repr__(self) -> str:

@@ -56,7 +56,7 @@ class Alarm:
 
 
 class Table(Protocol):
-    """What has deadlines."""
+    """A table with deadlines."""
 
     def next_deadline(self) -> float | None:
         """The earliest, or None."""

@@ -64,7 +64,7 @@ class ActiveRoute(NamedTuple):
 
 
 class View:
-    """What can be read of a node between two stimuli; nothing here changes anything."""
+    """Read-only view of a node between two stimuli."""
 
     node: NodeId
     incarnation: int
@@ -123,7 +123,7 @@ class View:
         return self.delivery.neighbour_of(message_id)
 
     def obstacle(self, message_id: MessageId, now: float) -> str:
-        """What holds a request of this node back, for the text of an error; empty if nothing does that is known."""
+        """The cause that holds a request of this node back, for the text of an error; empty if none is known."""
         return self.delivery.obstacle(message_id, now)
 
     def stats(self) -> dict[str, int]:
@@ -239,7 +239,7 @@ class View:
         return self.routing.duplicates()
 
     def identity(self, address: Address) -> PeerIdentity | None:
-        """Who an address was proven to be; None if that is not known, or this node has no identity.
+        """The proven identity of an address; None if that is not known, or this node has no identity.
 
         A node is who the certificate of its record says. A leaf without a certificate of its own acts in the name of
         the node that it is attached to. One with its own, which has a dot in its id, shows it to the nodes that it

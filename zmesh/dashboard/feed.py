@@ -97,7 +97,7 @@ class Feed:
         self._sent = (version, model.event_count, time_of_last(model.lines))
 
     def _written(self, version: int, events: int, lines: float) -> tuple[int, bytes]:
-        """What has changed since then, and the version up to which that is all."""
+        """The changes since a version, and the version that they lead to."""
         written = []
         for update in self._model.updates(version, events, lines):
             update["feed"] = self.counters

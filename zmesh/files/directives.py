@@ -269,7 +269,7 @@ class Files(Requesting, NodePlugin):
         return self._find("write", path, lambda tops, path: Target.find(tops, path, into=into, contents=contents))
 
     def _find(self, direction: str, path: bytes, find: Callable[[Sequence[bytes], bytes], T]) -> T:
-        """What `find` makes of the directories that are allowed and an absolute path. Raises NotAllowed, CopyFailed."""
+        """Apply `find` to the allowed directories and an absolute path. Raises NotAllowed, CopyFailed."""
         settings = self._settings
         allowed = settings.read if direction == "read" else settings.write
         base = os.fsencode(settings.directory) or os.path.expanduser(b"~")
@@ -346,13 +346,13 @@ def _paths(start: dict[str, Any]) -> list[bytes]:
 
 
 def _identity(sender: str) -> bytes:
-    """Who sends, without what changes with each command: `ada@hub` for `ada.4f2a@hub`, `@hub` for `cli-4f2a@hub`."""
+    """The sender without what changes with each command: `ada@hub` for `ada.4f2a@hub`, `@hub` for `cli-4f2a@hub`."""
     leaf, _, node = sender.rpartition("@")
     return f"{leaf.rpartition('.')[0]}@{node}".encode()
 
 
 async def _in_thread(job: Callable[[], T]) -> T:
-    """What blocks for a moment on a disk."""
+    """Run a job that blocks for a moment on a disk."""
     threads = ThreadPool(1, "zmesh-find-file")
     try:
         return await threads.call(job)

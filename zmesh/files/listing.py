@@ -127,7 +127,7 @@ def _tree(item: Item, parent: int) -> Iterator[Item | Leave | Fault]:
 def _item(
     parent: int, name: bytes, names: tuple[bytes, ...], top: int, inner: tuple[bytes, ...], path: bytes
 ) -> Item | Fault | None:
-    """What lies there; None for a temporary of a copy. Raises OSError."""
+    """The entry at a path; None for a temporary file of a copy. Raises OSError."""
     found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     kind = _TYPES.get(stat.S_IFMT(found.st_mode))
     if kind is None:

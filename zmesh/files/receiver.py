@@ -357,7 +357,7 @@ class Receiver:
             self._progress.fail(self._far + text)
 
     def _forget(self, arriving: _Arriving) -> None:
-        """What was counted of a file is not done after all."""
+        """Take the bytes of an unfinished file back from the progress."""
         self._progress.done -= arriving.counted
 
     async def _do(self, job: Callable[[], T]) -> T:

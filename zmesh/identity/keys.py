@@ -24,7 +24,7 @@ from zmesh.errors import ConfigError
 PUBLIC_BYTES = 32
 SIGNATURE_BYTES = 64
 _SSH_PREFIX = b"\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20"
-"""What stands before the key in OpenSSH's encoding of it (RFC 8709 section 4), of which the fingerprint is made."""
+"""Prefix of the key in OpenSSH's encoding (RFC 8709 section 4), of which the fingerprint is the hash."""
 
 
 class BadKey(ConfigError):

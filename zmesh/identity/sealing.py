@@ -35,12 +35,12 @@ LAST_COUNTER = 1 << 32
 WINDOW = 1024
 _ALL_SEEN = (1 << WINDOW) - 1
 CHACHA20 = b"\x01"
-"""What stands after the key of a node that prefers ChaCha20-Poly1305."""
+"""Suffix of the public key of a node that prefers ChaCha20-Poly1305."""
 _INFO = {AESGCM: b"zmesh seal 1", ChaCha20Poly1305: b"zmesh seal 1 chacha20-poly1305"}
 _PREFIX_BYTES = 2 * KEY_ID_BYTES
 _CIPHERTEXT_AT = _PREFIX_BYTES + COUNTER_BYTES
 _ALONE, _HEAD, _BODY = bytes(4), b"\0\0\0\1", b"\0\0\0\2"
-"""What stands before the counter in the nonce of a head without a body, of one with a body, and of that body."""
+"""Prefixes of the counter in a nonce: for a head without a body, a head with one, and that body."""
 
 
 Cipher = type[AESGCM] | type[ChaCha20Poly1305]

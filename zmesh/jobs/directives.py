@@ -200,7 +200,7 @@ class JobDirectives:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What keeps the jobs from being used, as the client gets it."""
+    """Convert errors of the job store to those that the client gets."""
     try:
         yield
     except StoreError as error:

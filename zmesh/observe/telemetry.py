@@ -53,7 +53,7 @@ class Telemetry:
             log.log(level, "%s: %s%s%s%s%s", self._node, event.replace("_", " "), what, link, why, more)
 
     def _key(self, report: Report) -> str:
-        """What a report is counted as: there are so many keys at most, whatever others put into it."""
+        """The counter of a report. The number of counters is bounded, whatever others put into reports."""
         event = report.event
         if event not in _BY_REASON:
             return event

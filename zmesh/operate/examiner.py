@@ -124,7 +124,7 @@ class Examiner:
         return [_stuck(status.node)]
 
     def _machine(self, status: NodeStatus) -> list[Check]:
-        """What takes a while to find out: files are written, and encryption is measured. In a thread."""
+        """The slow checks, run in a thread: files are written, and encryption is measured."""
         config, identity = self._host.config, self._host.identity
         spool = os.path.abspath(config.spool_dir or tempfile.gettempdir())
         found = [machine_checks.folder("spool", "spool folder", spool, "set spool_dir to another folder")]

@@ -165,7 +165,7 @@ _REMEDIES = {
     "work": "raise max_work in the settings, then: zmesh reload",
     "loop_lag": "mark the directive in the log isolate=True, or make it a plain function; without one, see top(1)",
 }
-"""What mends each warning of a status."""
+"""The remedy for each warning of a status."""
 _SUBJECTS = {
     "certificate_expired": "identity",
     "certificate_expiring": "identity",

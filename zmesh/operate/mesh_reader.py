@@ -186,7 +186,7 @@ class MeshReader:
 
 
 def _suspicion(offer: Offer, link: ActiveLink | None, now: float) -> str:
-    """What of an offer's cost is due to a suspect link, in words to append to `_why`."""
+    """The part of an offer's cost that is due to a suspect link, in words to append to `_why`."""
     if link is not None and link.suspect:
         silent = f"silent for {now - link.heard:.1f} s"
         return f"; its link is suspect ({silent}), which adds {SUSPECT_COST} to its cost"

@@ -84,7 +84,7 @@ def _is_lost(error: MeshError) -> bool:
 
 
 async def _again(ask: Ask, node: str, destination: str, origin: str) -> Hop | None:
-    """What the hop before says now, where one has not answered; None if that has no answer either."""
+    """Ask the previous hop again, after one that has not answered; None if that has no answer either."""
     try:
         return await ask(node, destination, origin)
     except MeshError:

@@ -96,7 +96,7 @@ def _to_json(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | float) -> 
 
 
 def _to_dict(value: object) -> object:
-    """What JSON is given for a mapping that is no dict."""
+    """Convert a mapping that is no dict, for JSON."""
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")

@@ -26,7 +26,7 @@ _ADVICE = (
     ("_asdict", "its _asdict() is sent as JSON"),
     ("__dataclass_fields__", "its dataclasses.asdict() is sent as JSON"),
 )
-"""What an object has, and what to do with it then; the first that fits. None of these is a sequence of pieces."""
+"""Attributes of containers that are not sequences of pieces, and what to send instead; the first that an object has."""
 
 
 class Source(ABC):
@@ -112,7 +112,7 @@ def _bytes_of(payload: object) -> memoryview | None:
 
 
 def _check_pieces(payload: Iterable[object]) -> str | None:
-    """What to do instead of sending a container piece by piece; None if its pieces are bytes, as those of a stream are.
+    """Advice instead of sending a container piece by piece; None if its pieces are bytes, as those of a stream are.
 
     What has no length is taken for a stream: looking at its first piece might wait for it.
     """

@@ -155,7 +155,7 @@ class Outgoing:
 
 
 class _Flow(asyncio.ReadTransport):
-    """What a StreamReader pauses when its buffer is full."""
+    """The transport that a StreamReader pauses when its buffer is full."""
 
     def __init__(self) -> None:
         super().__init__()

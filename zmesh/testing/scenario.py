@@ -164,7 +164,7 @@ class Scenario:
         return LIES if self.authority is None else SEALED_LIES
 
     def _identity(self) -> dict[str, object]:
-        """What makes a node a member: a certificate for all times that its clock may show."""
+        """The credentials of a member: a certificate for all times that its clock may show."""
         authority = self.authority
         return {} if authority is None else {"credentials": partial(authority.installed, days=EVER)}
 

@@ -46,7 +46,7 @@ LIES = (
     "delays",
 )
 SEALED_LIES = (*LIES, "replays", "changes", "redirections", "heads", "statements")
-"""Where nodes have identities: frames of others again, with a bit changed, or to others; heads that are sealed properly
+"""In meshes with identities: frames of others again, with a bit changed, or to others; heads that are sealed properly
 and lie; revocations by nobody.
 """
 MAX_SEEN = 50

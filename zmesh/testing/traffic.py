@@ -197,7 +197,7 @@ class Traffic:
         return name.partition("@")[0] in by
 
     def _wrong(self, sent: Sent) -> str:
-        """What is wrong with the ending of one request; empty if nothing."""
+        """The fault in the ending of one request; empty if there is none."""
         outcome = sent.outcome
         runs = sum(node.runs.get(outcome.message_id, 0) for node in self.everybody())
         if runs > 1:

@@ -308,7 +308,7 @@ class AcceptedConnections:
             sock.detach()
 
     def _address(self, descriptor: int) -> str:
-        """Where a connection comes from; "" if it is closed already. For counts and logs: it may be a later one."""
+        """Remote address of a connection; "" if it is closed. For counts and logs: it may be that of a later one."""
         try:
             duplicate = os.dup(descriptor)
         except OSError:

@@ -200,7 +200,7 @@ def _check_empty(place: State) -> None:
 
 
 def _pending_place(node_id: str, state: str | os.PathLike[str] | None) -> State:
-    """Where the key lies before the mesh is known: in the folder that was named, or beside the contexts."""
+    """The folder of the key before the mesh is known: the one that was named, or one beside the contexts."""
     place, context = new_state("mesh", state)
     if context is None:
         return place

@@ -218,7 +218,7 @@ class StreamTransport(asyncio.Transport, ABC):
             protocol.connection_lost(error)
 
     def _check_ended(self) -> None:
-        """Whatever was written is handed over, and both directions have ended: so has the connection."""
+        """End the connection when both directions have ended and all that was written is handed over."""
         writer = self._opened
         if self._closing and writer.ended and not writer.pending_bytes and not self._lost:
             self._lose(None)

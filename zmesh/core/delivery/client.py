@@ -381,7 +381,7 @@ class Client:
         return text + self._progress(exchange) + (f"; {note.text}" if note.text else "")
 
     def obstacle(self, message_id: MessageId, now: float) -> str:
-        """What holds a request back, and where if it has not arrived, as errors say it; empty if nothing does."""
+        """The cause that holds a request back, and where if it has not arrived, as errors say it; empty if none."""
         exchange = self._exchanges.get(message_id)
         if exchange is None:
             return ""
@@ -409,7 +409,7 @@ class Client:
         return f"; the last node on the path was {neighbour!r}"
 
     def _obstacle(self, exchange: ClientExchange) -> str:
-        """What holds the request back, as far as it is known here, for the text of an error."""
+        """The cause that holds the request back, as far as it is known here, for the text of an error."""
         note, outbound, forwarding = exchange.last_note, exchange.outbound, self._forwarding
         if note is not None and note.is_held:
             return f"; {note.obstacle}"

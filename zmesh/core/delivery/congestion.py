@@ -69,7 +69,7 @@ CHUNKS = 4
 
 
 class Transmission:
-    """What is recorded of a chunk when it is sent (draft-cheng-iccrg-delivery-rate-estimation, section 3.2).
+    """The state of the path when a chunk was sent (draft-cheng-iccrg-delivery-rate-estimation, section 3.2).
 
     `delivered` is the credit that was acknowledged on its path by then, `delivered_at` the time of the last
     acknowledgement.

@@ -82,7 +82,7 @@ class Delivery:
         return None if exchange is None else exchange.peer.quota.neighbour
 
     def obstacle(self, message_id: MessageId, now: float) -> str:
-        """What holds a request of this node back, as errors say it; empty if nothing does."""
+        """The cause that holds a request of this node back, as errors say it; empty if there is none."""
         return self.client.obstacle(message_id, now)
 
     def counts(self) -> dict[str, int]:
@@ -100,7 +100,7 @@ class Delivery:
         return self._peers.knows(name, incarnation)
 
     def usage(self) -> dict[str, int]:
-        """What other nodes make this one keep, by the name of its limit."""
+        """The amounts that this node keeps for others, by the name of the limit."""
         return self._peers.usage()
 
     def room(self, stream: Stream) -> int:

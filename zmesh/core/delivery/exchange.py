@@ -1,4 +1,4 @@
-"""What both sides of an exchange have in common: two streams, and the peer at the other end.
+"""The part of an exchange that both sides have in common: two streams, and the peer at the other end.
 
 Each side has a state machine of its own: `ClientExchange` and `ServerExchange` say in a table which events lead from
 which state to which.
@@ -69,7 +69,7 @@ class Exchange:
         self.peer_incarnation = incarnation
 
     def buffered_bytes(self) -> int:
-        """What is kept here for the peer: at a server the unread part of the request, as credit, and the unacknowledged
+        """Bytes kept here for the peer: at a server the unread part of the request, as credit, and the unacknowledged
         part of the replies; at a client the chunks that arrived early (how long replies stay unread is up to itself).
         """
         inbound = self.inbound

@@ -19,7 +19,7 @@ ACK_EVERY = WINDOW // 4
 
 
 def credit_of(flags: int, size_bytes: int) -> int:
-    """What a chunk with a body of that size takes up."""
+    """The credit that a chunk with a body of that size takes up."""
     return size_bytes + CHUNK_OVERHEAD if size_bytes or not flags & FLAG_EOF else 0
 
 

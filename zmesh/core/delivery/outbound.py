@@ -115,7 +115,7 @@ class OutboundStream:
 
     @property
     def buffered(self) -> int:
-        """What waits unsent, in bytes of payload and CHUNK_OVERHEAD for each part."""
+        """The size of what waits unsent, in bytes of payload and CHUNK_OVERHEAD for each part."""
         return self.unsent_bytes + CHUNK_OVERHEAD * len(self.unsent)
 
     @property

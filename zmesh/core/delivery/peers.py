@@ -1,4 +1,4 @@
-"""What a node keeps for each other node that it has exchanges with: pending acks, request numbers, the path to it.
+"""The state of each node that this one has exchanges with: pending acks, request numbers, the path to it.
 
 Acks to a peer are collected for ACK_DELAY and sent together; they are sent at once only when a quarter of the window is
 used up, or when something is wrong. So a small request and its reply are two frames, and the acks of both follow later
@@ -123,7 +123,7 @@ class Peers:
 
     @property
     def limits(self) -> Limits:
-        """What other nodes may have this one keep."""
+        """The limits on what this node keeps for others."""
         return self._quotas.limits
 
     @limits.setter
@@ -362,7 +362,7 @@ class Peers:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def usage(self) -> dict[str, int]:
-        """What other nodes make this one keep, by the name of its limit."""
+        """The amounts that this node keeps for others, by the name of the limit."""
         node = self._quotas.node
         return {
             "services": node.requests,

@@ -11,7 +11,7 @@ from zmesh.core.wire import LENGTH_BYTES, MAX_BATCH_BYTES, MAX_BATCHED, Frames, 
 
 
 class Batches:
-    """What is `waiting` to leave, by link. `links` are those whose other end takes batches."""
+    """Packets that are `waiting` to leave, by link. `links` are those whose other end takes batches."""
 
     __slots__ = ("_room", "links", "waiting")
 

@@ -19,7 +19,7 @@ from zmesh.core.wire import Frames
 
 
 class Ingress(Protocol):
-    """What is known of a link that packets come in on: when it was heard, bad frames in a row, and doubts about it."""
+    """The state of a link that packets come in on: when it was heard, bad frames in a row, and doubts about it."""
 
     heard: float
     strikes: int
@@ -36,7 +36,7 @@ class Fib:
         self._egress: dict[bytes, tuple[LinkId, Queue]] = {}
         self._ingress: dict[LinkId, Ingress] = {}
         self._ports: dict[LinkId, tuple[LinkId, Queue]] = {}
-        """What `_egress` has for each link, one object for all destinations, so that it stays in the caches."""
+        """The entry of `_egress` for each link, one object for all destinations, so that it stays in the caches."""
 
     def admit(self, link: LinkId, ingress: Ingress) -> None:
         """Pass packets of this link on; not for the link of a leaf, whose packets the engine checks."""

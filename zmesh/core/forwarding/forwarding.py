@@ -210,7 +210,7 @@ class Forwarding:
             port.set_blocked(text)
 
     def describe_block(self, destination: Address) -> str:
-        """What the next hop to a destination is blocked in, for the text of an error; empty if it is not."""
+        """The directive that blocks the next hop to a destination, for the text of an error; empty if none does."""
         link = self.egress(destination)
         port = self._ports.get(link) if link is not None else None
         return f"node {port.node!r}: {port.blocked}" if port is not None and port.blocked else ""

@@ -1,4 +1,4 @@
-"""What errors about an unreachable node add: when it left, the known and the similar node ids, and the failing dials.
+"""Hints for errors about an unreachable node: when it left, the known and the similar node ids, and the failing dials.
 
 Similar ids are found by edit distance, which costs milliseconds, so the results are cached until the routes change, and
 a token bucket limits how many ids that other nodes ask for are compared.

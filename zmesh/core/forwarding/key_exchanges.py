@@ -186,7 +186,7 @@ class KeyExchanges:
         return party is not None and party.sending is not None
 
     def identity(self, address: Address) -> PeerIdentity | None:
-        """Who the leaf at that address was proven to be."""
+        """The proven identity of the leaf at that address."""
         party = self._parties.get(wire.name_of(address))
         if party is None or party.certified is None or not party.is_believed:
             return None

@@ -1,4 +1,4 @@
-"""What goes back to the source of a frame that could not be passed on, or was refused: UNREACHABLE and EXPIRED.
+"""Errors to the source of a frame that could not be forwarded, or was refused: UNREACHABLE and EXPIRED.
 
 Neither is ever answered by another one (as with ICMP, RFC 792).
 """

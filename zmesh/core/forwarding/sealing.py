@@ -37,7 +37,7 @@ _NOTES = (int(wire.Kind.UNREACHABLE), int(wire.Kind.EXPIRED))  # a look-up in an
 SPARE = 64
 MAX_FORMER = 64
 MAX_ROUTES = 4096
-"""What is authenticated of so many routes (destination, source, kind) is kept, to be made once."""
+"""Routes (destination, source, kind) whose authenticated bytes are cached."""
 
 
 class SessionKey(NamedTuple):
@@ -156,7 +156,7 @@ class Sealing:
             return body
 
     def _route(self, kind: int, destination: Address, source: Address) -> bytes:
-        """What is authenticated of a route, from now on at hand."""
+        """The authenticated bytes of a route, cached."""
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
         route = self._routes[kind, destination, source] = wire.authenticated(kind, destination, source)

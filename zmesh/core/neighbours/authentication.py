@@ -75,7 +75,7 @@ class Authentication:
         return {**proof, ENDORSEMENTS: wire.encode_endorsements(endorsements)} if endorsements else proof
 
     def endorsements(self, hello: wire.Hello) -> list[bytes]:
-        """What a HELLO has to say about the authority of its certificate. Raises WireError."""
+        """The endorsements of the authority of its certificate that a HELLO has. Raises WireError."""
         data = hello.extensions.get(ENDORSEMENTS)
         return wire.decode_endorsements(data) if data is not None and self.is_on else []
 
@@ -147,14 +147,14 @@ class Authentication:
         return None
 
     def _made_here(self, credentials: Credentials, link: Link, time: int) -> bytes:
-        """What a HELLO of this node on that link is signed for."""
+        """The bytes that the signature of this node's HELLO on that link covers."""
         mesh, channel, ends = credentials.mesh, link.channel, (self._node, self._incarnation)
         if link.dialled:
             return wire.signed_by_dialler(mesh, channel, time, *ends)
         return wire.signed_by_listener(mesh, channel, time, *ends, link.node, link.incarnation)
 
     def _made_there(self, credentials: Credentials, link: Link, time: int, hello: wire.Hello) -> bytes:
-        """What a HELLO that has come on that link must be signed for."""
+        """The bytes that the signature of a HELLO from that link must cover."""
         mesh, channel, ends = credentials.mesh, link.channel, (hello.node, hello.incarnation)
         if not link.dialled:
             return wire.signed_by_dialler(mesh, channel, time, *ends)

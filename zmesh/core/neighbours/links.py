@@ -212,7 +212,7 @@ class Link:
 
 
 def rtt_penalty(rtt: float) -> int:
-    """What a smoothed round trip of `rtt` seconds adds to a link's cost: 0 up to 10 ms, 150 from 120 ms on."""
+    """The addition to a link's cost for a smoothed round trip of `rtt` seconds: 0 up to 10 ms, 150 from 120 ms on."""
     share = (rtt - RTT_FLOOR) / (RTT_CEILING - RTT_FLOOR)
     return round(MAX_RTT_PENALTY * min(1.0, max(0.0, share)))
 

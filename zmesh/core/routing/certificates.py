@@ -58,7 +58,7 @@ class Certificates:
         self._max_held_bytes = limits.held_record_bytes
         self._wanted: dict[LinkId, list[bytes]] = {}
         self._signed = (b"", b"")
-        """What was signed last, and the extension with that signature."""
+        """The record that was signed last, and the extension with its signature."""
         self.held_bytes = 0
 
     # -- the own record ------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from zmesh.core.wire import INFINITY
 
 
 class OfferState(Enum):
-    """What is made of a route that a neighbour offers.
+    """The state of a route that a neighbour offers.
 
     SELECTED: it is used. FEASIBLE: it may be, and is not cheaper. UNFEASIBLE: it could be a loop. UNUSABLE: the link
     has no cost yet, because no round trip has been measured.

@@ -1,4 +1,4 @@
-"""What can be read of the routing table, and the routes that were received on each link."""
+"""Read-only view of the routing table, and of the routes that were received on each link."""
 
 from __future__ import annotations
 

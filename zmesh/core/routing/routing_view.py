@@ -1,4 +1,4 @@
-"""What can be read of the control plane of one node: routes, records, nodes that have left."""
+"""Read-only view of the control plane of one node: routes, records, nodes that have left."""
 
 from __future__ import annotations
 

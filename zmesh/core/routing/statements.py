@@ -58,7 +58,7 @@ class Statements:
         return news, refused
 
     def update(self) -> None:
-        """What the credentials know has changed: flood what is new."""
+        """Flood the statements that the credentials have and did not have before."""
         before = self._known
         self._read()
         for data in sorted(self._known - before):

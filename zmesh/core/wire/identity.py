@@ -1,4 +1,4 @@
-"""What proves who a node is: the extensions of HELLO and RECORD, certificates, and the bytes that nodes sign.
+"""Proof of identity: the extensions of HELLO and RECORD, certificates, and the bytes that nodes sign.
 
     IDENTITY    time 8 | signature 64 | certificate        of a HELLO
     ENDORSEMENTS    those of its authority              of a HELLO
@@ -80,14 +80,14 @@ def decode_proof(data: bytes) -> Proof:
 
 
 def signed_by_dialler(mesh: str, channel: bytes, time: int, node: str, incarnation: int) -> bytes:
-    """What the node that dials signs: `channel` holds the CURVE key that it has made at its start."""
+    """The bytes that the dialling node signs: `channel` holds the CURVE key that it has made at its start."""
     return pack(("zmesh hello 1", "dialler", mesh, channel, time, node, incarnation))
 
 
 def signed_by_listener(
     mesh: str, channel: bytes, time: int, node: str, incarnation: int, dialler: str, its_incarnation: int
 ) -> bytes:
-    """What the node that listens signs: both ids and incarnations, since its CURVE key is that of earlier starts."""
+    """The bytes that the listener signs: both ids and incarnations, since its CURVE key is that of earlier starts."""
     return pack(("zmesh hello 1", "listener", mesh, channel, time, node, incarnation, dialler, its_incarnation))
 
 
@@ -128,7 +128,7 @@ def decode_key_exchange(head: bytes) -> KeyExchange:
 def signed_key_exchange(
     mesh: str, time: int, name: str, incarnation: int, key: bytes, other: str, answers: bytes
 ) -> bytes:
-    """What an end of a key exchange signs: `name` and `other` are a node's id, or that of a leaf and `@`."""
+    """The bytes that an end of a key exchange signs: `name` and `other` are a node's id, or that of a leaf and `@`."""
     return pack(("zmesh key exchange 1", mesh, time, name, incarnation, key, other, answers))
 
 

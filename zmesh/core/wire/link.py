@@ -369,7 +369,7 @@ def software_of(record: Record) -> str:
 
 
 def signed_record(mesh: str, record: Record, certificate: bytes) -> bytes:
-    """What a node signs of its record; `certificate`: the digest of its own.
+    """The bytes of a record that its node signs; `certificate`: the digest of its own.
 
     The serial and the costs of links are not in it: they change all the time, and a node that lies about them can lie
     about its routes just as well. Nor is the version of the software, which is only shown.

@@ -50,7 +50,7 @@ FIRST_ROUTED = 16
 
 
 class Kind(IntEnum):
-    """What a frame is."""
+    """Kinds of frames, with their numbers on the wire."""
 
     HELLO = 1
     REFUSE = 2
@@ -194,7 +194,7 @@ def verify(frames: Frames | list[bytes], packet: Packet) -> None:
 
 
 def pass_on(frames: Frames | list[bytes], table: Mapping[bytes, T], node: bytes) -> tuple[T, Frames] | None:
-    """What `table` has for the destination of a packet, and the packet as a forwarder passes it on, with a ttl of one
+    """The entry of `table` for the destination of a packet, and the packet as a forwarder passes it on, its ttl one
     less. None if it has nothing, or the packet ends here, is not sound, or names `node` or an address that was not read
     of late as its source: `decode_packet` is for these.
     """

@@ -327,7 +327,7 @@ class Unreachable(NamedTuple):
 
     @property
     def obstacle(self) -> str:
-        """What holds the request back, for the text of an error."""
+        """The cause that holds the request back, for the text of an error."""
         return self.text or f"node {self.at!r}: {self.reason}"
 
 

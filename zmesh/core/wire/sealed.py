@@ -22,7 +22,7 @@ SEAL_HEAD_BYTES = _SEAL.size + SEAL_TAG_BYTES
 
 
 class Seal(NamedTuple):
-    """What stands before the ciphertext of a head: the ids of both keys, and the sender's count of packets."""
+    """The fields before the ciphertext of a head: the ids of both keys, and the sender's count of packets."""
 
     sender: bytes
     receiver: bytes
@@ -49,5 +49,5 @@ def encode_seal(seal: Seal) -> bytes:
 
 
 def authenticated(kind: int, destination: str, source: str) -> bytes:
-    """What is authenticated with a sealed head, and not sent a second time."""
+    """The additional authenticated data of a sealed head (RFC 5116), which is not sent a second time."""
     return b"%c%c%b %b" % (VERSION, kind, destination.encode("ascii"), source.encode("ascii"))

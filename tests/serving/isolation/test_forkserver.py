@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -66,6 +67,24 @@ async def test_a_process_that_uses_up_its_cpu_time_is_stopped(benches, eventuall
     await eventually(lambda: exchange.finished, timeout=WITHIN)  # a second of CPU time may be many on the clock
     await bench.runner.close()
     assert exchange.error == "the process of test:it used up its 1 s of CPU time"
+
+
+# --- what the system refuses ---------------------------------------------------------------------------------------
+
+
+async def test_without_a_descriptor_for_a_worker_a_call_ends_at_once_and_a_later_one_runs(bench, spooled, eventually):
+    bench.isolate("test:it", function)
+    await bench.call("test:it")
+    await eventually(lambda: len(descendants()) == 1)
+    (fork_server,) = descendants()
+    soft, hard = resource.prlimit(fork_server, resource.RLIMIT_NOFILE)
+    resource.prlimit(fork_server, resource.RLIMIT_NOFILE, (3, hard))
+    for payload in (b"ab", spooled(b"x" * 9 * MIB)):  # which takes a socket, and one that takes a file as well
+        exchange = await bench.call("test:it", payload)
+        assert exchange.error == "the process of test:it could not be run: Too many open files"
+    resource.prlimit(fork_server, resource.RLIMIT_NOFILE, (soft, hard))
+    assert (await bench.call("test:it", b"ab")).replies == [b"ba"]
+    await eventually(lambda: list(descendants()) == [fork_server])
 
 
 # --- what is left -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import pytest
 from playwright.async_api import async_playwright, expect
 
 import zmesh
@@ -142,6 +143,18 @@ async def test_what_nodes_call_themselves_is_text_and_no_markup(fixed_mesh):
         fixed_mesh.new_events.put_nowait(NodeEvent(2, 0.0, "call_refused", "a", "", text))
         await see(shown.page.locator("#latest"), text)
         assert await shown.page.locator("#latest img, #latest b").count() == 0
+
+
+async def test_a_time_line_of_one_sample_or_none_shows_seconds_and_not_years(fixed_mesh):
+    async with browser(fixed_mesh) as shown:
+
+        async def evaluate(expression):
+            return await shown.page.evaluate(f"import('/static/charts.js').then(({{ span }}) => {expression})")
+
+        assert await evaluate("[span(95, 100), span(100, 100), span(20, 100)]") == [[90, 100], [90, 100], [20, 100]]
+        first, last = await evaluate("span(undefined, undefined)")
+        assert last - first == pytest.approx(10)
+        assert shown.complaints == []
 
 
 async def test_a_page_whose_dashboard_ends_says_that_it_is_out_of_date(fixed_mesh):

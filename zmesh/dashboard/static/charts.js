@@ -4,13 +4,19 @@ import { h } from "./dom.js";
 import { bytes, milliseconds, rate } from "./format.js";
 import { colour, onTheme } from "./theme.js";
 
-const HEIGHT = 104, TIME = 0, REQUESTS = 1, IN = 2, OUT = 3, ERRORS = 4, LAG = 5;
+const HEIGHT = 104, SHORTEST = 10, TIME = 0, REQUESTS = 1, IN = 2, OUT = 3, ERRORS = 4, LAG = 5;
 const CHARTS = [
   { title: "Requests", columns: [REQUESTS], inks: ["in"], text: values => `${rate(values[0])}/s`, axis: rate },
   { title: "Bytes in and out", columns: [IN, OUT], inks: ["in", "out"], text: values => values.map(value => `${bytes(value)}/s`).join("  "), axis: bytes },
   { title: "Errors", columns: [ERRORS], inks: ["down"], text: values => `${rate(values[0])}/s`, axis: rate },
   { title: "Loop lag, at worst", columns: [LAG], inks: ["slow"], text: values => milliseconds(values[0]), axis: value => milliseconds(value) },
 ];
+
+// Where the time axis begins and ends, in seconds since 1970: SHORTEST apart at least, since uPlot gives one sample years.
+export function span(first, last) {
+  const end = last ?? Date.now() / 1000;
+  return [Math.min(first ?? end, end - SHORTEST), end];
+}
 
 export class Charts {
   constructor(box, name) {
@@ -62,12 +68,12 @@ export class Charts {
         width: this.#width(), height: HEIGHT,
         cursor: { sync: { key: this.name }, points: { size: 6 }, drag: { x: false, y: false } },
         legend: { show: false },
-        scales: { y: { range: (plot, least, most) => [0, Math.max(most * 1.15, kind.columns[0] === LAG ? 0.005 : 1)] } },
+        scales: { x: { range: () => span(this.lines[0]?.[TIME], this.lines.at(-1)?.[TIME]) }, y: { range: (plot, least, most) => [0, Math.max(most * 1.15, kind.columns[0] === LAG ? 0.005 : 1)] } },
         axes: [
           { stroke: colour("soft"), font, grid: { show: false }, ticks: { show: false }, size: 20, space: 70 },
           { stroke: colour("soft"), font, grid, ticks: { show: false }, size: 52, space: 26, values: (plot, splits) => splits.map(kind.axis) },
         ],
-        series: [{}, ...kind.inks.map((ink, index) => ({ stroke: colour(ink), width: 1.6, fill: index ? undefined : fade(colour(ink)), points: { show: false }, spanGaps: true }))],
+        series: [{}, ...kind.inks.map((ink, index) => ({ stroke: colour(ink), width: 1.6, fill: index ? undefined : fade(colour(ink)), points: { show: plot => plot.data[TIME].length === 1 }, spanGaps: true }))],
         hooks: { setCursor: [plot => this.#values(plot.cursor.idx)] },
       }, this.#data(kind), panel);
       return { chart, kind, label };

@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+import time
 
 import pytest
+import zmq
 
 from tests.transport.transport_handler import FRAMES, RecordingHandler, joined
 from zmesh.testing import eventually
+from zmesh.transport import link_socket
+from zmesh.transport.link_socket import BATCH, BATCH_SECONDS
 from zmesh.transport.listener import RETRY_LAST
 
 
@@ -65,6 +69,38 @@ async def test_a_link_that_is_full_says_so_and_says_when_it_has_room_again(liste
     await eventually(lambda: dialler.handler.ready)
     assert not dialler.is_full(here)
     await eventually(lambda: len(listener.handler.frames) == sent)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2 * BATCH_SECONDS])
+@pytest.mark.parametrize("end", ["dialler", "listener"])
+async def test_a_socket_that_has_ever_more_messages_gives_others_their_turn(
+    listener, dialler, url, monkeypatch, end, seconds
+):
+    """After BATCH messages, or BATCH_SECONDS with those that take long."""
+    here, there = await joined(dialler, listener, url)
+    busy = dialler.links[here] if end == "dialler" else listener.links[there]
+    count = 0
+
+    def read():
+        nonlocal count
+        count += 1
+        assert count <= 20 * BATCH, "nobody else has had a turn"
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(link_socket, "BATCH_SECONDS", BATCH_SECONDS if seconds else 3600.0)
+        patch.setattr(busy, "_read", read)
+        patch.setattr(busy, "_events", lambda: zmq.POLLIN)
+        busy.drain()
+        for turn in range(1, 11):
+            assert turn <= count <= turn * (2 if seconds else BATCH)
+            await asyncio.sleep(0)  # one iteration of the loop, in which others had their turn
+        assert busy.handler.bursts == 0, "as many have ended as have begun"
+    dialler.send(here, FRAMES)
+    dialler.settle()
+    await eventually(lambda: len(listener.handler.frames) == 2)
 
 
 class Eager(RecordingHandler):

@@ -1,5 +1,6 @@
 """Fixtures of the tests of the command line: the installed command as a subprocess, and nodes that run it."""
 
+import contextlib
 import json
 import os
 import select
@@ -114,7 +115,7 @@ class Shell:
         self.folder = folder
         self.mark = uuid.uuid4().hex
         self.nodes: list[Node] = []
-        self.started: list[Command] = []
+        self.started: list[subprocess.Popen[bytes]] = []
         self.free_ports = FreePorts()
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZMESH_")}
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -151,8 +152,9 @@ class Shell:
         options = {**pipes, **options, "env": self.environment | (environment or {})}
         if setup:
             program = [sys.executable, "-P", "-c", f"{setup}\nfrom zmesh_cli.main import main; main()"]
-            return subprocess.Popen([*program, *words], **options)
-        process = Command([*words], **options)
+            process: subprocess.Popen[bytes] = subprocess.Popen([*program, *words], **options)
+        else:
+            process = Command([*words], **options)
         self.started.append(process)
         return process
 
@@ -206,6 +208,14 @@ class Shell:
     def close(self) -> None:
         for node in self.nodes:
             node.close()
+        for process in self.started:  # which a test that has failed may have left
+            if process.poll() is None:
+                process.kill()
+            process.wait(WITHIN)
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
         self.free_ports.close()
 
 

@@ -200,7 +200,10 @@ class Liar(SimNode):
     def _change(self, frames: Frames) -> Frames:
         """The frame with a bit of its head or its body changed."""
         first = bytearray(frames[0])
-        at = self.random.randrange(wire.HEADER_BYTES + first[4] + first[5], len(first))
+        start = wire.HEADER_BYTES + first[4] + first[5]
+        if start == len(first):  # of a liar that has made up a frame without either
+            return frames
+        at = self.random.randrange(start, len(first))
         first[at] ^= 1 << self.random.randrange(8)
         return (bytes(first), *frames[1:])
 

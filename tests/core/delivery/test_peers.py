@@ -395,6 +395,19 @@ def test_a_peer_that_first_names_no_incarnation_is_known_when_it_names_its_own(p
     peers.check({})
 
 
+def test_a_forged_frame_without_an_incarnation_makes_no_request_new_again(peers, forwarding):
+    """Whoever forges one with the address of a client and sends a request of it again would have that run twice."""
+    forwarding.open("b", 0)
+    assert peers.accept(peers.identify("b", 7, 0.0), 5, 0)
+    assert peers.accept(peers.identify("b", 0, 0.0), 2, 0)
+    peer = peers.identify("b", 7, 0.0)
+    assert not peers.accept(peer, 5, 0)
+    peers.check({})
+    peers.identify("b", 8, 0.0)
+    peers.check({})
+    assert not peers.accept(peers.identify("b", 7, 0.0), 5, 0)
+
+
 def test_requests_of_a_peer_without_an_incarnation_stay_known(peers):
     peers.accept(peers.identify("b", 0, 50.0), 7, 0)
     assert peers.identify("b", 9, 100.0).replay_window.knows(7)

@@ -194,9 +194,10 @@ class Peers:
                 window = peer.former_windows.pop(oldest)
                 self._remembered -= len(window)
                 self._keep_end(_leaf(peer.address, oldest), window)
-        elif leaf in self._forgotten:
+        elif incarnation in peer.former_windows or leaf in self._forgotten:
             self._remembered -= len(peer.replay_window)
-            peer.replay_window = self._restore_window(leaf)
+            known = peer.former_windows.pop(incarnation, None)  # if it named the incarnation 0 meanwhile
+            peer.replay_window = known if known is not None else self._restore_window(leaf)
         peer.incarnation = peer.target_incarnation = incarnation
         if "@" in peer.address and incarnation:
             self._leaves[leaf] = peer

@@ -103,7 +103,11 @@ class ReplyStream(Exchange):
             from zmesh.payloads import OutboundWriter  # here: most requests are whole when they are sent
 
             self.writer = OutboundWriter(self._requests.driver, Stream(self.id, True))
-        start(self)
+        try:
+            start(self)
+        except BaseException:
+            self._start, self.writer = _refuse, None  # it has not begun, so there is no end to wait for
+            raise
         return self
 
     async def write(self, data: Buffer | str) -> None:
@@ -319,6 +323,10 @@ class Ending:
     def __await__(self) -> Generator[object, None, ExchangeError | None]:
         self._request.discard()
         return self._request.finished().__await__()
+
+
+def _refuse(request: ReplyStream) -> None:
+    raise RuntimeError("this request was refused when it was sent; a stream is entered once")
 
 
 def _leave(request: ReplyStream) -> None:

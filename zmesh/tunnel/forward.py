@@ -99,8 +99,9 @@ class Forward:
                     relay.abort()
 
     async def _open(self) -> Forward:
-        """Listen. Raises ConfigError if the address can't be listened on."""
+        """Listen. Raises ConfigError if the address can't be listened on, and Closed if the node is not open."""
         if self._listener is None:
+            self._requests.admission.check_open()
             self._closed = False
             await self._open_by_name()
         return self

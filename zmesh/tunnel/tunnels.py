@@ -56,7 +56,8 @@ class Tunnels(Requester):
         `on_error`, a function, is called with the error of each connection that could not be made. `route_timeout` is
         how long one may be without a route, in seconds. Past `max_connections` at a time, one more is reset.
 
-        Raises ConfigError for a malformed address, and when it is opened for one that can't be listened on.
+        Raises ConfigError for a malformed address. When it is opened, raises ConfigError for one that can't be listened
+        on, and Closed.
         """
         from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
         from zmesh.tunnel.forward import Forward  # here: few programs make connections

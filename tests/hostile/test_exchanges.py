@@ -75,3 +75,16 @@ async def test_all_is_forgotten_when_the_member_leaves(victim, member, pings):
     await node.until(lambda counts: counts["services"] < 40 and counts["requests"] < 40 and counts["nodes"] == 2)
     await beside.more(10)
     assert beside.failed == []
+
+
+async def test_others_have_work_done_while_a_member_has_all_that_it_may(victim, member, honest):
+    node = victim(max_work=80)
+    mesh = await honest(node)
+    await mesh.wait_for("victim", timeout=90)
+    mallory = await member(node)
+    await node.until(lambda counts: counts["nodes"] == 3)
+    await mallory.flood(mallory.chunk("victim", b"3600", directive="sleep:execute", last=True) for _ in range(200))
+    assert await node.wait_reported("overloaded:max_work_per_node", 130) == 130
+    await eventually(lambda: overloaded(mallory))
+    for number in range(30):
+        assert (await mesh.request("victim", "echo:echo", b"%d" % number)).readall() == b"%d" % number

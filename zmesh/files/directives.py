@@ -9,13 +9,13 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, aclosing
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from zmesh.core.durations import exact
 from zmesh.core.message import is_address
-from zmesh.errors import CopyFailed, ExchangeError, NodeOverloaded, NodeRestarted, NotAllowed, RemoteError
+from zmesh.errors import CopyFailed, ExchangeError, NodeRestarted, NotAllowed, RemoteError
 from zmesh.files import beneath
 from zmesh.files.beneath import Outside
 from zmesh.files.grants import Grant, Grants
@@ -32,10 +32,11 @@ from zmesh.files.settings import FileSettings
 from zmesh.files.target import Rules, Target
 from zmesh.remote import pack, unpack
 from zmesh.runtime import ThreadPool, describe, text_of
-from zmesh.serving import NodePlugin, Requesting, Work, directive
+from zmesh.serving import MemberQuota, NodePlugin, Requesting, Work, directive, member_of
 
 if TYPE_CHECKING:
     from zmesh.config import Config
+    from zmesh.core.effects import Report
     from zmesh.identity import Identity
     from zmesh.runtime import Tasks
 
@@ -73,6 +74,9 @@ class Keeping(Protocol):
     def identity(self) -> Identity | None:
         """Its identity."""
 
+    def note(self, report: Report) -> None:
+        """Count and log a fact."""
+
 
 class Files(Requesting, NodePlugin):
     """The copies at one node."""
@@ -81,7 +85,7 @@ class Files(Requesting, NodePlugin):
 
     def __init__(self) -> None:
         self._settings = FileSettings()
-        self._transfers = 0
+        self._transfers = MemberQuota("file", "max_transfers", "copies")
         self._grants = Grants()
         self._leftovers = Leftovers()
         self._tasks: Tasks | None = None
@@ -91,6 +95,7 @@ class Files(Requesting, NodePlugin):
     def attach_node(self, node: Keeping) -> None:
         """Take the node, in whose folder of state is kept where copies have left temporaries."""
         self._tasks = node.tasks
+        self._transfers.attach(node.note)
         identity = node.identity
         if identity is not None and identity.state is not None and not node.config.ephemeral:
             self._leftovers = Leftovers(identity.state.folder / JOURNAL)
@@ -135,7 +140,7 @@ class Files(Requesting, NodePlugin):
         records = RecordReader(aiter(work.payload))
         start = await _start(records)
         paths, recursive, reader = _paths(start), start.get("recursive") is True, start.get("reader")
-        with self._one_more():
+        with self._one_more(work):
             tops = await _in_thread(lambda: self._tops(paths, follow=not recursive))
             if reader is None:
                 replies = self._send(work, records, tops, recursive, f"reads {_shown(paths)}")
@@ -152,7 +157,7 @@ class Files(Requesting, NodePlugin):
         records = RecordReader(aiter(work.payload))
         grant = self._grants.find((await _start(records)).get("token"), work.sender)
         what = f"reads {_shown(grant.paths)} for {grant.client}"
-        with self._one_more():
+        with self._one_more(work):
             tops = await _in_thread(lambda: self._tops(grant.paths, follow=not grant.recursive))
             async with aclosing(self._send(work, records, tops, grant.recursive, what)) as replies:
                 async for reply in replies:
@@ -169,7 +174,7 @@ class Files(Requesting, NodePlugin):
         path, sender = _path(start.get("path")), _identity(work.sender)
         source = _source(start["from"]) if start.get("from") is not None else None
         into, contents = start.get("into") is True, start.get("contents") is True
-        with self._one_more():
+        with self._one_more(work):
             target = await _in_thread(lambda: self._target(path, into=into, contents=contents))
             progress, outbox, what = Progress(), Outbox(), f"writes {written(path)}"
             if source is None:
@@ -247,17 +252,11 @@ class Files(Requesting, NodePlugin):
     def _rules(self) -> Rules:
         return Rules(self._settings.max_file_bytes, self._settings.keep_partial, self._leftovers)
 
-    @contextmanager
-    def _one_more(self) -> Iterator[None]:
-        """Count a copy. Raises NodeOverloaded."""
-        most = self._settings.max_transfers
-        if self._transfers >= most:
-            raise NodeOverloaded(f"the node makes {most} copies already ([file] max_transfers); try again later")
-        self._transfers += 1
-        try:
-            yield
-        finally:
-            self._transfers -= 1
+    def _one_more(self, work: Work) -> AbstractContextManager[None]:
+        """Count a copy meanwhile. Raises NodeOverloaded."""
+        settings, node = self._settings, work.header["recipient"]
+        member = member_of(work.sender)
+        return self._transfers.one_more(node, member, settings.max_transfers, settings.max_transfers_per_node)
 
     def _tops(self, paths: Sequence[bytes], *, follow: bool) -> list[Top]:
         def find(path: bytes) -> beneath.Spot:

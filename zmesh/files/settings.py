@@ -20,6 +20,8 @@ class FileSettings:
     """The directory that relative paths start in; the home of the node's user if empty."""
     max_transfers: int = 64
     """Copies that may be under way at a time."""
+    max_transfers_per_node: int = 48
+    """Of those, copies of one other node."""
     max_file_bytes: int | None = None
     """Most bytes of a file that is written; None: no limit."""
     keep_partial: float = 7 * DAY
@@ -32,8 +34,9 @@ class FileSettings:
                     raise ValueError(f"{name} must hold absolute paths without '..'")
         if self.directory and not os.path.isabs(self.directory):
             raise ValueError("directory must be an absolute path")
-        if self.max_transfers < 1:
-            raise ValueError("max_transfers must be 1 or more")
+        for name in ("max_transfers", "max_transfers_per_node"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
         if self.max_file_bytes is not None and self.max_file_bytes < 0:
             raise ValueError("max_file_bytes must be 0 or more")
         if not self.keep_partial >= 0:

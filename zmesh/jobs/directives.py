@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from zmesh.errors import MeshError, NodeOverloaded, NotAllowed, RemoteError
@@ -14,7 +14,7 @@ from zmesh.jobs.states import JobState, JobStatus, is_prefix
 from zmesh.jobs.store import StoreError
 from zmesh.jobs.submission import Submission, frame_head, split_head
 from zmesh.payloads import Outgoing, Response, encode
-from zmesh.serving import Directives, Serving, Work
+from zmesh.serving import Directives, MemberQuota, Serving, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,8 @@ class JobDirectives:
         self._service = service
         self._serving = serving
         self._directives = directives
-        self._readers = 0
+        self._readers = MemberQuota("jobs", "max_readers", "requests that follow jobs", per="owner")
+        self._readers.attach(serving.note)
         functions: dict[str, Callable[..., Any]] = {
             SUBMIT: self.submit,
             LIST: self.list,
@@ -107,7 +108,7 @@ class JobDirectives:
 
     async def watch(self, work: Work) -> AsyncGenerator[dict[str, object], None]:
         """The status of a job now, at each change, and at least every LEASE / 3 seconds, up to its end."""
-        with _refusals(), self._reader():
+        with _refusals(), self._reader(work):
             status = await self._job(work, READ_OTHERS)
             async for each in self._service.records.follow(status, LEASE / 3):
                 yield each.to_json()
@@ -117,7 +118,7 @@ class JobDirectives:
 
         Raises RemoteError for a malformed request, or if there is no such job.
         """
-        with _refusals(), self._reader():
+        with _refusals(), self._reader(work):
             status = await self._job(work, READ_OTHERS, {"offset", "follow"})
             asked = _asked(work)
             offset, follow = asked.get("offset", 0), asked.get("follow", False)
@@ -134,7 +135,7 @@ class JobDirectives:
 
         Raises RemoteError if the job is not done, or not all of its output was kept.
         """
-        with _refusals(), self._reader():
+        with _refusals(), self._reader(work):
             status = await self._job(work, READ_OTHERS)
             if status.state is not JobState.DONE:
                 raise RemoteError(f"job {status.id} is {status.shown}; it has no result")
@@ -185,17 +186,10 @@ class JobDirectives:
             audit.info("%s uses %s for job %s of %s", me, work.directive, status.id, status.owner)
         return status
 
-    @contextmanager
-    def _reader(self) -> Iterator[None]:
+    def _reader(self, work: Work) -> AbstractContextManager[None]:
         """Count a request that may last as long as its job. Raises NodeOverloaded."""
-        most = self._service.settings.max_readers
-        if self._readers >= most:
-            raise NodeOverloaded(f"{most} requests follow jobs there already ([jobs] max_readers); try again later")
-        self._readers += 1
-        try:
-            yield
-        finally:
-            self._readers -= 1
+        settings, node = self._service.settings, self._service.node_id
+        return self._readers.one_more(node, self._me(work), settings.max_readers, settings.max_readers_per_owner)
 
 
 @contextmanager

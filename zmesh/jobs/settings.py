@@ -20,6 +20,7 @@ _LEAST: dict[str, float] = {
     "keep_seconds": 1,
     "max_restarts": 0,
     "max_readers": 1,
+    "max_readers_per_owner": 1,
 }
 
 
@@ -53,6 +54,8 @@ class JobSettings:
     """How often a job may run again, whatever its submitter wants."""
     max_readers: int = 1000
     """Requests at a time that follow the output or the state of a job."""
+    max_readers_per_owner: int = 750
+    """Of those, requests of one member."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

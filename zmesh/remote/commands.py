@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from zmesh.core.durations import exact
 from zmesh.errors import NodeOverloaded, NotAllowed, RemoteError
@@ -25,7 +25,10 @@ from zmesh.remote.process import STDOUT, CommandLine, NotStarted, Process, Proce
 from zmesh.remote.records import INPUT_WINDOW, Kind, Record, number, record, records_of, size_of_terminal, unpack
 from zmesh.remote.settings import RunSettings
 from zmesh.runtime import ThreadPool
-from zmesh.serving import Work, directive
+from zmesh.serving import MemberQuota, NodePlugin, Work, directive, member_of
+
+if TYPE_CHECKING:
+    from zmesh.core.effects import Report
 
 audit = logging.getLogger("zmesh.remote.audit")
 """A line when a command starts, and one when it has ended."""
@@ -49,7 +52,14 @@ class Request:
     merged: bool
 
 
-class Exec:
+class Noting(Protocol):
+    """A node as the commands use it."""
+
+    def note(self, report: Report) -> None:
+        """Count and log a fact."""
+
+
+class Exec(NodePlugin):
     """The commands of one node."""
 
     settings = RunSettings
@@ -57,7 +67,11 @@ class Exec:
     def __init__(self) -> None:
         self._settings = RunSettings()
         self._processes = Processes()
-        self._running = 0
+        self._running = MemberQuota("run", "max_commands", "commands")
+
+    def attach_node(self, node: Noting) -> None:
+        """Take the node, which counts the commands that are refused."""
+        self._running.attach(node.note)
 
     async def start(self, settings: RunSettings) -> None:
         """Take the settings."""
@@ -84,12 +98,13 @@ class Exec:
                 raise RemoteError("exec:run takes records, of which the first is the command")
             request = read_request(first.body)
             line = await _Resolver(settings).resolve(request)
-            if self._running >= settings.max_commands:
-                raise NodeOverloaded(
-                    f"the node runs {settings.max_commands} commands already ([run] max_commands); try again later"
-                )
-            self._running += 1
-            try:
+            counted = self._running.one_more(
+                work.header["recipient"],
+                member_of(work.sender),
+                settings.max_commands,
+                settings.max_commands_per_node,
+            )
+            with counted:
                 try:
                     process = await self._processes.start(line)
                 except NotStarted as error:
@@ -102,8 +117,6 @@ class Exec:
                 async with aclosing(running.replies(records)) as replies:
                     async for reply in replies:
                         yield reply
-            finally:
-                self._running -= 1
 
 
 class _Running:

@@ -36,6 +36,8 @@ class RunSettings:
     """Seconds that a command may run; None: no limit."""
     max_commands: int = 256
     """Commands that may run at a time."""
+    max_commands_per_node: int = 192
+    """Of those, commands of one other node."""
     max_memory_bytes: int | None = None
     """Bytes of memory of each process of a command (RLIMIT_DATA)."""
     max_cpu_seconds: int | None = None
@@ -53,8 +55,9 @@ class RunSettings:
                 raise ValueError(f"{name} must be a number from {low:g} to {high:g}")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise ValueError("max_seconds must be a number above 0")
-        if self.max_commands < 1:
-            raise ValueError("max_commands must be 1 or more")
+        for name in ("max_commands", "max_commands_per_node"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
         if self.directory and not os.path.isabs(self.directory):
             raise ValueError("directory must be an absolute path")
 

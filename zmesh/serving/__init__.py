@@ -12,6 +12,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.serving.builtins import CANCEL, PING, Builtins, stamp
     from zmesh.serving.directives import Directives, directive
+    from zmesh.serving.member_quota import MemberQuota, member_of
     from zmesh.serving.options import DirectiveOptions
     from zmesh.serving.plugin import NodePlugin, OpenStream, Requesting
     from zmesh.serving.receptor_plugins import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
@@ -24,6 +25,7 @@ else:
         {
             "builtins": ("CANCEL", "PING", "Builtins", "stamp"),
             "directives": ("Directives", "directive"),
+            "member_quota": ("MemberQuota", "member_of"),
             "options": ("DirectiveOptions",),
             "plugin": ("NodePlugin", "OpenStream", "Requesting"),
             "receptor_plugins": ("BUFFER_PAYLOAD", "BYTES_PAYLOAD", "FILE_PAYLOAD", "plugin_export"),
@@ -42,6 +44,7 @@ __all__ = [
     "Builtins",
     "DirectiveOptions",
     "Directives",
+    "MemberQuota",
     "NodePlugin",
     "OpenStream",
     "Place",
@@ -50,6 +53,7 @@ __all__ = [
     "Serving",
     "Work",
     "directive",
+    "member_of",
     "plugin_export",
     "read_settings",
     "stamp",

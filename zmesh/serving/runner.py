@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
@@ -16,6 +17,8 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from zmesh.core.effects import Report
+from zmesh.core.message import Address, NodeId
 from zmesh.errors import Cancelled, NodeOverloaded, Overloaded, RemoteError, TimedOut
 from zmesh.payloads import Outgoing, PayloadLike, Response, StreamedPayload, outgoing
 from zmesh.runtime import (
@@ -30,6 +33,7 @@ from zmesh.runtime import (
     text_of,
 )
 from zmesh.serving.directives import Directives
+from zmesh.serving.member_quota import member_of
 from zmesh.serving.running import RunningWork
 from zmesh.serving.shape import Shape
 from zmesh.serving.work import ReplySink, Work, WorkReset
@@ -48,6 +52,10 @@ CLOSE_WITHIN = 5.0
 _TURN = 32
 
 
+_LEFT_TO_OTHERS = 8
+"""One in so many places of `max_work` stays free of the requests of one other node, if there are as many."""
+
+
 class Runner:
     """The table of running work at one node. Not thread-safe: used on the loop that `start` is called on."""
 
@@ -60,12 +68,15 @@ class Runner:
         max_processes: int = 1,
         isolation: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
         spool_dir: str | None = None,
+        note: Callable[[Report], None] | None = None,
     ) -> None:
         self._directives = directives
+        self._note = note
         self._max_workers = max_workers
         self._max_work = max_work
         self._isolation = (max_processes, isolation, spool_dir)
         self._active: dict[str, RunningWork] = {}
+        self._of: Counter[str] = Counter()
         self._starter = EagerStarter()
         self._threads: ThreadExecutor | None = None
         self._processes: Processes | None = None
@@ -104,16 +115,15 @@ class Runner:
             entry = self._directives.find(work.directive)
             if self._closed:
                 raise Cancelled("the node is closing; send it again when it is back, or to another")
-            if len(active) >= self._max_work:
-                raise Overloaded(
-                    f"the node runs {self._max_work} requests already (max_work); "
-                    "try again later, or set it higher there"
-                )
+            member = member_of(work.sender)
+            if len(active) >= self._max_work or self._of[member] >= self._max_work - self._max_work // _LEFT_TO_OTHERS:
+                self._check_room(work, member)
         except (RemoteError, Cancelled, Overloaded) as error:
             work.payload.close()
             request.finish(reason=error.code, error=str(error))
             return
         running = active[message_id] = RunningWork(work, request, entry)
+        self._of[member] += 1
         if entry.isolation is not None:
             self._spawn(running, self._iterate(running, partial(self._isolated, entry.isolation)))
         elif entry.shape is Shape.COROUTINE:
@@ -124,6 +134,18 @@ class Runner:
             self._run_in_thread(running)
         if work.deadline is not None and message_id in active:
             running.timer = asyncio.get_running_loop().call_at(work.deadline, self.cancel, message_id, TimedOut.code)
+
+    def _check_room(self, work: Work, member: str) -> None:
+        """Raises Overloaded, and counts that, if all places are taken, or another node has all that it may."""
+        limit, runs = "max_work", f"{self._max_work} requests"
+        if len(self._active) < self._max_work:
+            if member == work.header["recipient"]:
+                return
+            limit, runs = "max_work_per_node", f"{self._of[member]} requests of {member!r}"
+        if self._note is not None:
+            self._note(Report("overloaded", NodeId(Address(member)), None, limit))
+        text = f"the node runs {runs} already (max_work{'' if limit == 'max_work' else ', less an eighth for others'})"
+        raise Overloaded(f"{text}; try again later, or set it higher there")
 
     def cancel(self, message_id: str, reason: str = Cancelled.code, by: str | None = None, reset_code: int = 0) -> None:
         """Stop this work, if it runs; when it has ended, it is finished with `reason`, whatever it returned.
@@ -330,6 +352,10 @@ class Runner:
                 encoded.close()
             return
         del self._active[message_id]
+        member = member_of(work.sender)
+        self._of[member] -= 1
+        if not self._of[member]:
+            del self._of[member]
         if running.timer is not None:
             running.timer.cancel()
         if self._idle is not None and not self._active:

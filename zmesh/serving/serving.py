@@ -77,6 +77,7 @@ class Serving:
             max_processes=max_processes,
             isolation=isolation,
             spool_dir=storage.folder,
+            note=note,
         )
         self._index: RequestIndex[IncomingRequest] = RequestIndex()
         driver.accept, driver.find = self.accept, self._index.get

@@ -9,16 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack
 
-from zmesh.core.effects import Report
-from zmesh.core.message import Address, NodeId
-from zmesh.errors import ConfigError, ConnectFailed, NodeOverloaded, RemoteError
+from zmesh.errors import ConfigError, ConnectFailed, RemoteError
 from zmesh.payloads import StreamedPayload
 from zmesh.runtime import close_in_child
-from zmesh.serving import NodePlugin, Work, directive
+from zmesh.serving import MemberQuota, NodePlugin, Work, directive, member_of
 from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint, checked
 from zmesh.tunnel.connection import CHECK, RESET
 from zmesh.tunnel.dialling import addresses, dial
@@ -36,9 +33,8 @@ class Tcp(NodePlugin):
 
     def __init__(self) -> None:
         self._settings = TcpSettings()
-        self._connections: Counter[str] = Counter()
-        self._total = 0
-        self._services = 0
+        self._connections = MemberQuota("tcp", "max_connections", "connections")
+        self._services = MemberQuota("tcp", "max_services", "services")
         self._host: Host | None = None
         self._forwards: dict[ForwardedPort, Forward] = {}
         self._exposed: dict[Service, Exposed] = {}
@@ -46,6 +42,8 @@ class Tcp(NodePlugin):
     def attach_node(self, node: Host) -> None:
         """Take the node."""
         self._host = node
+        for quota in (self._connections, self._services):
+            quota.attach(node.note)
 
     async def start(self, settings: TcpSettings) -> None:
         """Take the settings, and open what they forward and expose. Raises ConfigError."""
@@ -112,20 +110,16 @@ class Tcp(NodePlugin):
         """
         endpoint = _endpoint_in(work.metadata, "tcp:expose")
         assert self._host is not None
-        if self._services >= self._settings.max_services:
-            self._refuse(work, "max_services", self._services, "services")
-        await addresses(endpoint, self._settings, self._host.node_id)
-        try:
-            exposed = Exposed(self._host, work.metadata.get("name", ""), endpoint)
-        except ConfigError as error:
-            raise RemoteError(str(error)) from None
-        self._services += 1
-        try:
+        host, limits, member = self._host, self._settings, member_of(work.sender)
+        with self._services.one_more(host.node_id, member, limits.max_services, limits.max_services_per_node):
+            await addresses(endpoint, limits, host.node_id)
+            try:
+                exposed = Exposed(host, work.metadata.get("name", ""), endpoint)
+            except ConfigError as error:
+                raise RemoteError(str(error)) from None
             with exposed:
                 yield b""
                 await asyncio.get_running_loop().create_future()
-        finally:
-            self._services -= 1
 
     async def relay(self, work: Work, endpoint: Endpoint, *, any_target: bool = False) -> None:
         """Connect to the endpoint, and relay both directions. `any_target`: whatever `[tcp] targets` says."""
@@ -133,7 +127,10 @@ class Tcp(NodePlugin):
         if CHECK in work.metadata:
             await addresses(endpoint, settings, node, any_target=any_target)
             return
-        with self._counted(work), ExitStack() as undo:
+        counted = self._connections.one_more(
+            node, member_of(work.sender), settings.max_connections, settings.max_connections_per_node
+        )
+        with counted, ExitStack() as undo:
             sock = undo.enter_context(await dial(endpoint, settings, node, any_target=any_target))
             close_in_child(sock)
             address = _peer_of(sock, endpoint, node)
@@ -146,33 +143,6 @@ class Tcp(NodePlugin):
             undo.pop_all()
             if transport.was_reset:
                 work.reset(RESET, f"the connection of node {node!r} to {endpoint} was reset")
-
-    @contextmanager
-    def _counted(self, work: Work) -> Iterator[None]:
-        """Count a connection meanwhile. Raises NodeOverloaded where there are too many."""
-        limits, client = self._settings, work.sender.rpartition("@")[2]
-        if self._total >= limits.max_connections:
-            self._refuse(work, "max_connections", self._total, "connections")
-        if self._connections[client] >= limits.max_connections_per_node:
-            self._refuse(work, "max_connections_per_node", self._connections[client], f"connections for {client!r}")
-        self._total += 1
-        self._connections[client] += 1
-        try:
-            yield
-        finally:
-            self._total -= 1
-            self._connections[client] -= 1
-            if not self._connections[client]:
-                del self._connections[client]
-
-    def _refuse(self, work: Work, limit: str, count: int, what: str) -> None:
-        if self._host is not None:
-            client = NodeId(Address(work.sender.rpartition("@")[2]))
-            self._host.note(Report("overloaded", client, None, f"tcp_{limit}"))
-        node = work.header["recipient"]
-        raise NodeOverloaded(
-            f"node {node!r} has {count} {what} already ([tcp] {limit}); close some, or set it higher there"
-        )
 
 
 class ServerTransport(StreamTransport):

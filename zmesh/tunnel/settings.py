@@ -55,6 +55,8 @@ class TcpSettings:
     """The same, for one other node."""
     max_services: int = 256
     """Services that others may have this node expose (`tcp:expose`) at a time."""
+    max_services_per_node: int = 192
+    """The same, for one other node."""
     expose: tuple[Service, ...] = ()
     """Services; in a file also `[[expose]]`."""
     forward: tuple[ForwardedPort, ...] = ()
@@ -65,7 +67,7 @@ class TcpSettings:
         object.__setattr__(self, "_patterns", tuple(map(_pattern_of, self.targets)))
         if not self.connect_timeout > 0:
             raise ValueError("connect_timeout must be a number above 0")
-        for name in ("max_connections", "max_connections_per_node", "max_services"):
+        for name in ("max_connections", "max_connections_per_node", "max_services", "max_services_per_node"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         names = [each.name for each in self.expose]

@@ -196,7 +196,7 @@ class Node:
         if self.config.ephemeral:
             return  # a leaf advertises no directives, and loading plugins would slow commands down
         self.directives.discover()
-        self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
+        self._configure_plugins()
         self.directives.attach_node(self)
         await self.components.open_events()
         await self.directives.start(PLUGINS_START_WITHIN)
@@ -238,7 +238,11 @@ class Node:
 
         self.directives.discover()
         check(self.config, self.directives, self.connectivity)
-        self.directives.configure(self.config.plugins, self.config.isolation, self.config.file)
+        self._configure_plugins()
+
+    def _configure_plugins(self) -> None:
+        config = self.config
+        self.directives.configure(config.plugins, config.isolation, config.file, self.serving.policy.rules())
 
     def reload(self, config: Config | None = None) -> Reloaded:
         """Change the settings while the node runs; by default they are read anew from where they came from.

@@ -100,6 +100,7 @@ def reconfigure(
     parts.connectivity.change_peers(before.peers, config.peers)
     _set_limits(parts, config)
     stay = parts.directives.reconfigure(config.plugins, config.file)
+    parts.directives.report_unread(config.plugins, config.isolation, config.file, parts.serving.policy.rules())
     changed = {name for name in SETTINGS if not _same(name, getattr(before, name), getattr(config, name))}
     at_restart = sorted([*(changed & set(AT_START)), *(f"plugins.{namespace}" for namespace in stay)])
     done = sorted(changed - set(AT_START))

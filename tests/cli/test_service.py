@@ -58,13 +58,16 @@ def test_settings_of_an_identity_are_shown_as_its_own(shell: Any, lines: Any) ->
 
 
 def test_settings_that_can_be_used_are_one_line_and_what_nobody_reads_is_another(shell: Any, file: Path) -> None:
-    file.write_text('node_id = "a"\nlisten = ["tcp://127.0.0.1:7323"]\n[plugins.nope]\nx = 1\n')
+    file.write_text(
+        'node_id = "a"\nlisten = ["tcp://127.0.0.1:7323"]\n[plugins.nope]\nx = 1\n[allow]\n"exce:*" = ["hub"]\n'
+    )
     done = shell.run("config", "check", "--config", str(file), environment={"ZMESH_LISTN": "x"})
     assert done.returncode == 0
     assert done.stdout.decode() == f"{file}: node a listens on tcp://127.0.0.1:7323, dials 0 peers\n"
-    misspelt, unknown = done.stderr.decode().splitlines()
+    misspelt, unknown, permission = done.stderr.decode().splitlines()
     assert "nothing reads the environment variable ZMESH_LISTN (did you mean ZMESH_LISTEN?)" in misspelt
     assert "[plugins.nope] is for no plugin that is installed here" in unknown
+    assert "[allow] \"exce:*\" is for no directive that is here (did you mean 'exec:*'?)" in permission
 
 
 @pytest.mark.parametrize(
@@ -103,8 +106,9 @@ def test_a_node_without_an_identity_reloads_its_file_and_keeps_the_link_that_sta
     file.write_text(f"peers = ['{hub.url}']\n")
     edge = shell.node("edge", "--config", str(file))
     hub.event("link_up")
-    file.write_text(f"peers = ['{hub.url}']\ntags = ['gpu']\nheartbeat = 5.0\n")
-    assert shell.run("reload", "edge").stdout == b"edge: changed tags; at its next start: heartbeat\n"
+    file.write_text(f"peers = ['{hub.url}']\ntags = ['gpu']\nheartbeat = 5.0\n[allow]\n'ecoh:*' = []\n")
+    assert shell.run("reload", "edge").stdout == b"edge: changed allow, tags; at its next start: heartbeat\n"
+    eventually(lambda: '[allow] "ecoh:*" is for no directive that is here' in edge.complaints())
 
     def tagged() -> list[str]:  # as the hub has learned it
         return [
@@ -113,7 +117,7 @@ def test_a_node_without_an_identity_reloads_its_file_and_keeps_the_link_that_sta
 
     eventually(lambda: tagged() == ["edge"])
     event = edge.event("configuration_changed")
-    assert event["detail"] == "tags; at the next start: heartbeat"
+    assert event["detail"] == "allow, tags; at the next start: heartbeat"
     (answer,) = lines(shell.run("reload", "edge", "--json"))
     assert answer == {"schema": "zmesh.reload/1", "node": "edge", "changed": [], "at_restart": ["heartbeat"]}
     assert [link for link in edge.complaints().splitlines() if "lost the link" in link] == []

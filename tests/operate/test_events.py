@@ -98,7 +98,7 @@ def test_no_more_events_are_kept_than_the_limit():
 
 
 async def test_a_slow_follower_loses_the_oldest_and_gets_their_number():
-    follower = _Follower()
+    follower = _Follower("b")
     event = NodeEvent(1, 0.0, "node_joined", "b", "", "b joined the mesh")
     fits = [follower.put(dataclasses.replace(event, number=number)) for number in range(event_log.MAX_UNREAD + 7)]
     assert fits.count(False) == follower.lost == 7
@@ -204,6 +204,18 @@ async def test_more_followers_than_the_limit_are_refused(monkeypatch, eventually
             await seen(mesh["a"], "a", follow=True)
         assert await seen(mesh["a"], "a")
         await events.aclose()
+
+
+async def test_followers_at_one_node_leave_room_for_one_at_another(monkeypatch):
+    monkeypatch.setattr(event_log, "MAX_FOLLOWERS_PER_NODE", 1)
+    async with Mesh.star("hub", "a", "b") as mesh:
+        following = [mesh[node].events_of("hub", follow=True) for node in ("a", "b")]
+        await anext(following[0])
+        with pytest.raises(zmesh.NodeOverloaded, match="1 requests of 'a' follow 'hub' already"):
+            await seen(mesh["a"], "hub", follow=True)
+        await anext(following[1])
+        for each in following:
+            await each.aclose()
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,32 @@ async def test_limits_for_no_isolated_directive_are_reported(plugin, bench, capl
     ]
 
 
+async def test_a_permission_that_looks_misspelt_is_reported_with_the_likely_directive(plugin, bench, caplog):
+    """It would neither allow what it was meant to allow, nor forbid what it was meant to forbid."""
+    plugin("Store")
+    bench.directives.register("own:it", lambda work: None)
+    right = [
+        "*",
+        "store:*",
+        "store:where",
+        "own:it",
+        "tcp:web",
+        "job:*",
+        "job-admin:read",
+        "zmesh:settings",
+        "later:it",
+    ]
+    slips = ["stroe:*", "store:wehre", "stroe:where", "jbo:*", "job-admn:read"]
+    bench.directives.configure({}, {}, "node.toml", [*right, *slips])
+    assert logged(caplog) == [
+        "[allow] \"stroe:*\" is for no directive that is here (did you mean 'store:*'?)",
+        "[allow] \"store:wehre\" is for no directive that is here (did you mean 'store:where'?)",
+        "[allow] \"stroe:where\" is for no directive that is here (did you mean 'store'?)",
+        "[allow] \"jbo:*\" is for no directive that is here (did you mean 'job:*'?)",
+        "[allow] \"job-admn:read\" is for no directive that is here (did you mean 'job-admin'?)",
+    ]
+
+
 async def test_the_table_of_a_plugin_that_does_not_load_is_not_taken_for_a_slip(install, bench, caplog):
     install("broken", {}, {"zmesh.plugins": ["broken = no_such_module"]})
     bench.directives.discover()

@@ -22,6 +22,7 @@ from zmesh.errors import NodeOverloaded, RemoteError
 from zmesh.operate.directives import EVENTS
 from zmesh.operate.node_event import NodeEvent, event_of
 from zmesh.runtime import ThreadPool
+from zmesh.serving import member_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,8 @@ WRITE_AFTER = 1.0
 MAX_UNREAD = 1_000
 """Events that wait for one follower."""
 MAX_FOLLOWERS = 32
+MAX_FOLLOWERS_PER_NODE = 24
+"""Of those, followers at one node."""
 BATCH = 200
 """Events in one reply."""
 MAX_REASONS = 1_024
@@ -52,9 +55,10 @@ _LOST = "events_lost"
 class _Follower:
     """One request that follows the events: those that it has not taken yet, and how many are lost to it."""
 
-    __slots__ = ("lost", "unread", "waiter")
+    __slots__ = ("lost", "member", "unread", "waiter")
 
-    def __init__(self) -> None:
+    def __init__(self, member: str) -> None:
+        self.member = member
         self.unread: deque[NodeEvent] = deque()
         self.lost = 0
         self.waiter: asyncio.Event = asyncio.Event()
@@ -237,11 +241,12 @@ class EventLog:
         if len(work.payload) > MAX_ASKED:
             raise RemoteError(f"{EVENTS} takes {MAX_ASKED} bytes at most")
         since, last, follow = _asked(work.payload.json() if work.payload else {})
-        if follow and len(self._followers) >= MAX_FOLLOWERS:
-            raise NodeOverloaded(f"{MAX_FOLLOWERS} requests follow {self.node_id!r} already; ask without following")
+        member = member_of(work.sender)
+        if follow:
+            self._check_followers(member)
         if not self._rows.has(time.monotonic()):
             raise NodeOverloaded(f"node {self.node_id!r} has shown as much as it does in a second; try again in one")
-        follower = _Follower()
+        follower = _Follower(member)
         if follow:
             self._followers.add(follower)
         try:
@@ -259,6 +264,15 @@ class EventLog:
                 yield self._reply(events)
         finally:
             self._followers.discard(follower)
+
+    def _check_followers(self, member: str) -> None:
+        """Raises NodeOverloaded if too many follow."""
+        own = sum(each.member == member for each in self._followers)
+        if len(self._followers) >= MAX_FOLLOWERS or own >= MAX_FOLLOWERS_PER_NODE:
+            many = (
+                f"{own} requests of {member!r}" if len(self._followers) < MAX_FOLLOWERS else f"{MAX_FOLLOWERS} requests"
+            )
+            raise NodeOverloaded(f"{many} follow {self.node_id!r} already; ask without following")
 
     def _reply(self, events: Iterable[NodeEvent]) -> dict[str, object]:
         shown = [event.to_json() for event in events]

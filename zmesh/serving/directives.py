@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -39,6 +39,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 OWN = "zmesh:"
 """The namespace of the directives that every node has, and that none advertises."""
+RESERVED = frozenset({"zmesh", "job", "job-admin", "tcp"})
+"""Namespaces of which a permission may name what is in no table of directives, such as `tcp:NAME` for a service."""
 _SHOWN = 8
 
 
@@ -197,8 +199,9 @@ class Directives:
         tables: Mapping[str, Mapping[str, object]],
         isolation: Mapping[str, object] = MappingProxyType({}),
         file: str | None = None,
+        rules: Iterable[str] = (),
     ) -> None:
-        """Give each plugin its table of the configuration, and log those of plugins and directives that are not here.
+        """Give each plugin its table of the configuration, and log as `report_unread` does.
 
         Raises ConfigError for a table that does not hold what its plugin declares.
         """
@@ -209,6 +212,19 @@ class Directives:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever its dataclass is made of
                 self._fail(plugin.namespace, "configured", error)
+        self.report_unread(tables, isolation, file, rules)
+
+    def report_unread(
+        self,
+        tables: Iterable[str],
+        isolation: Iterable[str],
+        file: str | None,
+        rules: Iterable[str],
+    ) -> None:
+        """Log the tables of plugins and directives that are not here, and permissions (`rules`) that look misspelt.
+
+        A permission may be for a directive that comes later, so one that resembles none is passed over.
+        """
         where = "" if file is None else f"{file}: "
         namespaces = {*self._origins, *(name.partition(":")[0] for name in self._entries)}
         for namespace in tables:
@@ -218,6 +234,10 @@ class Directives:
         for name in isolation:
             if name != "*" and name.partition(":")[0] not in self._failures:
                 self._check_isolated(name, where)
+        for rule in rules:
+            hint = self._likely_rule(rule, {*namespaces, *RESERVED})
+            if hint:
+                logger.warning('[allow] "%s" is for no directive that is here%s', rule, hint)
 
     def check(self, namespace: str, table: Mapping[str, object], file: str | None = None) -> None:
         """Raises ConfigError for a table that does not hold what the plugin of that namespace declares."""
@@ -357,6 +377,17 @@ class Directives:
         for name in [name for name in self._entries if name.partition(":")[0] == namespace]:
             if name not in self._registered:
                 del self._entries[name]
+
+    def _likely_rule(self, rule: str, namespaces: set[str]) -> str:
+        """A hint for a permission whose namespace or directive resembles one that is here, and is none."""
+        namespace, _, action = rule.partition(":")
+        if not action or rule in self._entries or namespace in RESERVED:
+            return ""
+        if namespace not in namespaces:
+            hint = did_you_mean(namespace, namespaces)
+            return hint.replace("'?)", f":{action}'?)") if action == "*" else hint
+        own = [name for name in self._entries if name.partition(":")[0] == namespace]
+        return did_you_mean(rule, own) if action != "*" else ""
 
     def _check_isolated(self, name: str, where: str) -> None:
         entry = self._entries.get(name)

@@ -30,7 +30,7 @@ from zmesh.identity import LeafKey, Policy
 from zmesh.observe import Observation, Router, Telemetry
 from zmesh.payloads import PayloadStorage
 from zmesh.requests import Requests, answer_of, route_to
-from zmesh.runtime import Driver, Tasks, ThreadPool, abandon, nodes_in_loop, watchdogs
+from zmesh.runtime import Driver, Tasks, ThreadPool, abandon, log_line, nodes_in_loop, watchdogs
 from zmesh.serving import PING, Builtins, Directives, Serving
 from zmesh.transport import BlockedLoopKeepalive, LinkSecurity, Transport
 from zmesh.version import __version__
@@ -391,7 +391,9 @@ class Node:
             steps.callback(self.serving.close_now)
             steps.callback(self.requests.close_now, self.loop)
         if was_open:
-            log.warning(
+            log_line(
+                log,
+                logging.WARNING,
                 "node %r was not closed before its program ended; use `async with Controller(...)`, `run` or `close`",
                 self.node_id,
             )

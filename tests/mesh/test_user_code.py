@@ -1,9 +1,12 @@
 """Whatever user code raises, and wherever a node runs it: it ends its own exchange, and nothing else."""
 
 import asyncio
+import contextlib
 import gc
 import io
+import logging
 import sys
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -13,7 +16,9 @@ from tests.odd_errors import ODD_ERRORS, raise_each
 from tests.waiting import WITHIN
 from zmesh.errors import ExchangeError
 from zmesh.payloads.payload import Payload
+from zmesh.runtime.watchdog import watchdogs
 from zmesh.testing import Mesh, eventually
+from zmesh.transport import blocked_loop
 
 
 class User:
@@ -391,3 +396,69 @@ async def test_what_user_code_raises_ends_its_own_exchange_and_nothing_else(plac
         async with mesh["client"].stream("server", "sleep:execute", b"3600") as beside:
             await raise_each(lambda make: place(user, make), mesh["client"])
             assert not beside.ended, "work that had nothing to do with it"
+
+
+# --- the log --------------------------------------------------------------------------------------------------------
+
+
+class Raising(logging.Handler):
+    """Raises whatever it is given; `logging` passes that on to who logs."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make, self.lines = make, []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+        raise self.make()
+
+
+def block(watchdog):
+    """Keep the loop from going on until its watchdog has noticed that."""
+    while not watchdog._reported:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("odd", ["its text raises", "it is no Exception", "a BlockingIOError", "CancelledError"])
+async def test_what_a_handler_of_the_log_raises_ends_nothing(odd, monkeypatch, caplog, capsys):
+    """Links come and go, work fails and is left behind, and the loop is blocked: all of it is logged."""
+    logger = logging.getLogger("zmesh")
+    handler = Raising(ODD_ERRORS[odd])
+    monkeypatch.setattr(logger, "handlers", [*logger.handlers, handler])
+    caplog.set_level(logging.DEBUG, "zmesh")
+    monkeypatch.setattr("zmesh.serving.runner.CLOSE_WITHIN", 0.1)
+    monkeypatch.setattr(blocked_loop, "BLOCKED_AFTER", 0.1)
+    over = asyncio.Event()
+    failures = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+
+    async def stubborn(work):
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+
+    def fails(work):
+        raise ValueError("wrong")
+
+    async with Mesh.chain("client", "hub", "server", tcp=True) as mesh:
+        client, server = mesh["client"], mesh["server"]
+        server.register("odd:fails", fails)
+        mesh["hub"].register("odd:stubborn", stubborn)
+        with pytest.raises(zmesh.RemoteError, match="wrong"):
+            await client.request("server", "odd:fails", timeout=WITHIN)
+        watchdog = watchdogs._by_loop[asyncio.get_running_loop()]
+        block(watchdog)
+        await eventually(lambda: server.node.telemetry.counts["loop_blocked"])
+        await eventually(lambda: watchdog._answered)
+        client.send(b"x", "hub", "odd:stubborn", expect_response=False)
+        await eventually(lambda: len(mesh["hub"].node.serving.runner))
+        await mesh.remove("hub")
+        over.set()
+        await mesh.add("hub", "client")
+        server.add_peer(mesh["hub"].listening[0])
+        await client.wait_for("server", WITHIN)
+        await client.ping_once("server", timeout=WITHIN)
+    for said in ("linked", "odd:fails for client failed", "event loop blocked", "is left behind", "link lost"):
+        assert any(said in line for line in handler.lines), said
+    assert failures == []
+    assert "--- Logging error ---" in capsys.readouterr().err

@@ -229,7 +229,7 @@ async def test_a_node_lives_without_a_watchdog_where_no_thread_can_be_started(mo
     assert "no thread can be started to watch the event loop: can't start new thread" in caplog.text
 
 
-async def test_what_fails_while_a_loop_is_blocked_is_logged_and_the_watchdog_goes_on(caplog):
+async def test_what_fails_while_a_loop_is_blocked_and_afterwards_is_logged_and_the_watchdog_goes_on(caplog):
     caplog.set_level(logging.DEBUG, "zmesh.runtime.watchdog")
 
     class Failing:
@@ -244,14 +244,18 @@ async def test_what_fails_while_a_loop_is_blocked_is_logged_and_the_watchdog_goe
             raise RuntimeError("the tables have changed")
 
         def after_block(self, seconds, where):
-            pass
+            self.calls = 0
+            raise RuntimeError("the log fails")
 
     failing = Failing()
     watchdogs.add(failing, 0.1)
     assert failing.twice.wait(WITHIN)  # which blocks the loop
+    watchdog = watchdogs._by_loop[asyncio.get_running_loop()]
+    await eventually(lambda: watchdog._answered and failing.calls == 0)
     watchdogs.remove(failing)
     watchdogs.remove(failing)
     assert "RuntimeError: the tables have changed" in caplog.text
+    assert "RuntimeError: the log fails" in caplog.text
 
 
 def test_a_thread_that_waits_for_events_is_nowhere():

@@ -7,7 +7,16 @@ import pytest
 
 import zmesh
 from tests.odd_errors import ODD_ERRORS, Unusual
-from zmesh.runtime.exceptions import class_name_of, code_of, describe, is_a, log_exception, text_of, traceback_of
+from zmesh.runtime.exceptions import (
+    class_name_of,
+    code_of,
+    describe,
+    is_a,
+    log_exception,
+    log_line,
+    text_of,
+    traceback_of,
+)
 
 EACH = pytest.mark.parametrize("make", ODD_ERRORS.values(), ids=ODD_ERRORS)
 
@@ -106,3 +115,30 @@ def test_an_error_that_nobody_wants_logged_is_not_formatted():
     logger = logging.getLogger("zmesh.test_failures")
     log_exception(logger, "no", error=error, level=logging.DEBUG)
     assert not asked
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_a_filter_or_handler_of_the_log_raises_is_printed_or_dropped_as_logging_does(told, monkeypatch, capsys):
+    def refuse(record):
+        raise Unusual("no")
+
+    logger = logging.getLogger("zmesh.test_failures")
+    monkeypatch.setattr(logging, "raiseExceptions", told)
+    monkeypatch.setattr(logger, "filters", [refuse])
+    log_line(logger, logging.ERROR, "%s", "a line")
+    log_exception(logger, "%s", "a line", error=ValueError("bad"))
+    assert capsys.readouterr().err.count("--- Logging error ---") == 2 * told
+    monkeypatch.setattr(logger, "filters", [lambda record: 1 / 0])
+    monkeypatch.setattr("sys.stderr", None)
+    log_line(logger, logging.ERROR, "nobody hears of it")
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_ctrl_c_in_a_handler_of_the_log_is_not_swallowed(kind, monkeypatch):
+    def interrupted(record):
+        raise kind
+
+    logger = logging.getLogger("zmesh.test_failures")
+    monkeypatch.setattr(logger, "filters", [interrupted])
+    with pytest.raises(kind):
+        log_line(logger, logging.ERROR, "a line")

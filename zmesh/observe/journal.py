@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from zmesh.core.durations import milliseconds, span
 from zmesh.core.effects import Report
 from zmesh.core.message import LinkId
+from zmesh.runtime import log_line
 
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())  # without it, a program that configures nothing would be shown the warnings
@@ -300,7 +301,7 @@ class Journal:
 
     def _log(self, lines: Iterator[LineOfKind]) -> None:
         for level, text, kind in lines:
-            log.log(level, "%s: %s", self._node, text, extra={"node": self._node, "event": kind})
+            log_line(log, level, "%s: %s", self._node, text, extra={"node": self._node, "event": kind})
 
     def _arm(self) -> None:
         due = self._lines.due

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from zmesh.core.effects import Report
 from zmesh.core.limits import Rate, TokenBucket
+from zmesh.runtime import log_line
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Telemetry:
             link = f" (link {report.link})" if report.link else ""
             more = f", and {count} more like it" if (count := self._left_out.pop(event, 0)) else ""
             why = f": {report.detail}" if report.detail else ""
-            log.log(level, "%s: %s%s%s%s%s", self._node, event.replace("_", " "), what, link, why, more)
+            log_line(log, level, "%s: %s%s%s%s%s", self._node, event.replace("_", " "), what, link, why, more)
 
     def _key(self, report: Report) -> str:
         """The counter of a report. The number of counters is bounded, whatever others put into reports."""

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import sys
 import traceback
+from collections.abc import Mapping
+from contextlib import suppress
 
 from zmesh import errors
 from zmesh.errors import MeshError
@@ -103,7 +106,31 @@ def log_exception(
     from there, or have `logging` print its own traceback to stderr in place of the message.
     """
     if logger.isEnabledFor(level):
-        logger.log(level, f"{message}\n%s", *arguments, traceback_of(error), stacklevel=2)
+        log_line(logger, level, f"{message}\n%s", *arguments, traceback_of(error), stacklevel=3)
+
+
+def log_line(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    *arguments: object,
+    exc_info: bool = False,
+    extra: Mapping[str, object] | None = None,
+    stacklevel: int = 2,
+) -> None:
+    """Log a message where that may not fail: on the loop, or while a node closes.
+
+    A filter or a handler of the program may raise, and `logging` passes that on. It is printed to stderr, as `logging`
+    does with what it catches itself, unless `logging.raiseExceptions` is false.
+    """
+    try:
+        logger.log(level, message, *arguments, exc_info=exc_info, extra=extra, stacklevel=stacklevel)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  # a program's own handler
+        if logging.raiseExceptions and sys.stderr is not None:
+            with suppress(OSError, ValueError):  # it is closed
+                sys.stderr.write(f"--- Logging error ---\n{traceback_of(error)}\n")
 
 
 def _sendable(text: str, length: int) -> str:

@@ -159,7 +159,10 @@ class Watchdog:
         if self._reported or seconds >= BLOCKED_AFTER:
             self._reported = False
             for watched in self._watched:
-                watched.after_block(seconds, where or UNSEEN)
+                try:
+                    watched.after_block(seconds, where or UNSEEN)
+                except Exception as error:  # noqa: BLE001  # else the loop would be taken for blocked for ever
+                    log_exception(log, "what is done after a loop was blocked has failed", error=error)
         self._answered = True
 
 

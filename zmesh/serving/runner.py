@@ -29,6 +29,7 @@ from zmesh.runtime import (
     directive_frames,
     is_a,
     log_exception,
+    log_line,
     must_propagate,
     text_of,
 )
@@ -109,7 +110,7 @@ class Runner:
         message_id = work.message_id
         active = self._active
         if message_id in active:
-            logger.warning("%s from %s is running already", work.directive, work.sender)
+            log_line(logger, logging.WARNING, "%s from %s is running already", work.directive, work.sender)
             return
         try:
             entry = self._directives.find(work.directive)
@@ -380,7 +381,9 @@ class Runner:
 
     def _leave_behind(self) -> None:
         for running in list(self._active.values()):
-            logger.warning(
+            log_line(
+                logger,
+                logging.WARNING,
                 "%s for %s did not end within %g s of being cancelled and is left behind%s",
                 running.work.directive,
                 running.work.sender,

@@ -10,7 +10,7 @@ from zmesh.core import wire
 from zmesh.core.effects import Report
 from zmesh.core.engine import Engine
 from zmesh.core.wire import Kind
-from zmesh.runtime import BLOCKED_AFTER, StackLocation
+from zmesh.runtime import BLOCKED_AFTER, StackLocation, log_line
 from zmesh.transport.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class BlockedLoopKeepalive:
                 self._let_go = seconds > LINKS_KEPT
         if seconds >= STILL_BLOCKED_AFTER and not self._logged and not where.logging:
             self._logged = True
-            log.warning("%s: event loop blocked for %.1f s so far in %s", self._engine.node, seconds, where.text)
+            text = "%s: event loop blocked for %.1f s so far in %s"
+            log_line(log, logging.WARNING, text, self._engine.node, seconds, where.text)
 
     def after_block(self, seconds: float, where: StackLocation) -> None:
         """Poll all sockets, and report the block if it was long."""
@@ -55,5 +56,5 @@ class BlockedLoopKeepalive:
         self._transport.poll_all()
         if seconds >= BLOCKED_AFTER:
             text = f"event loop blocked for {seconds:.1f} s in {where.text}"
-            log.warning("%s: %s", self._engine.node, text)
+            log_line(log, logging.WARNING, "%s: %s", self._engine.node, text)
             self._note(Report("loop_blocked", None, None, text))

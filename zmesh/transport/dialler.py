@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from zmesh.core.message import LinkId
-from zmesh.runtime import abandon, supervised
+from zmesh.runtime import abandon, log_line, supervised
 from zmesh.transport.address import Target, is_loopback
 from zmesh.transport.connection import CONNECT_WITHIN, ENCRYPTED, PLAINTEXT, Connection, Ended
 from zmesh.transport.curve import Dialled
@@ -90,10 +90,10 @@ class Dialler:
                 least = REDIAL_NOT_TRUSTED if failure.failure in NOT_TRUSTED else 0.0
             except (OSError, zmq.ZMQError) as error:
                 self._failed(failed(error))
-            except Exception as error:  # whatever it is, the peer is dialled again
+            except Exception as error:  # noqa: BLE001  # whatever it is, the peer is dialled again
                 if self._transport.closed:
                     return
-                log.exception("dialling %s failed", self._target.url)
+                log_line(log, logging.ERROR, "dialling %s failed", self._target.url, exc_info=True)
                 self._failed(DialError(DialFailure.OTHER, f"{type(error).__name__}"))
             self._state = DialState.WAITING
             most = REDIAL_ABSENT if self._absent else REDIAL_LAST

@@ -13,7 +13,7 @@ from typing import Any
 from zmesh.core.effects import Report
 from zmesh.errors import ConfigError, MeshError, NodeOverloaded
 from zmesh.requests import Requests
-from zmesh.runtime import log_exception, must_propagate
+from zmesh.runtime import log_exception, log_line, must_propagate
 from zmesh.tunnel.addresses import Endpoint, RemoteEndpoint
 from zmesh.tunnel.connection import connect
 from zmesh.tunnel.listening import Listener, listen, listen_by_name, needs_name_server
@@ -131,7 +131,7 @@ class Forward:
         try:
             await self._open_by_name()
         except ConfigError as error:
-            log.error("%s", error)
+            log_line(log, logging.ERROR, "%s", error)
 
     async def _serve_later(self, listener: Listener) -> None:
         self._serve(listener)
@@ -150,7 +150,13 @@ class Forward:
         if not self._is_exhausted:
             self._is_exhausted = True
             reason = os.strerror(error.errno or 0).lower()
-            log.warning("port %d accepts no connections for now: %s; those that come wait", self.port, reason)
+            log_line(
+                log,
+                logging.WARNING,
+                "port %d accepts no connections for now: %s; those that come wait",
+                self.port,
+                reason,
+            )
 
     def _connect(self, transport: asyncio.BaseTransport) -> asyncio.Protocol | None:
         """Relay an accepted connection; the protocol that goes on with it, None if it was reset."""
@@ -184,7 +190,7 @@ class Forward:
         self.failed += 1
         if str(error) != self._last_error:  # the same one again and again says nothing new
             self._last_error = str(error)
-            log.warning("a connection to %s has failed: %s", self.to, error)
+            log_line(log, logging.WARNING, "a connection to %s has failed: %s", self.to, error)
         if self._on_error is not None:
             try:
                 self._on_error(error)

@@ -199,6 +199,7 @@ async def test_each_command_leaves_a_line_in_the_log(mesh: Mesh, caplog: pytest.
         record(Kind.START, pack({"words": [b"true"], "environment": {b"A=B": b""}})),
         record(Kind.START, pack({"words": [b"true"], "seconds": -1})),
         record(Kind.START, pack({"words": [b"true"], "terminal": [1]})),
+        record(Kind.START, pack({"words": [b"true"], "usr": "nobody"})),
         record(Kind.START, pack({"words": [b"sleep", b"600"]})) + record(Kind.SIGNAL, b"\xff"),
         record(Kind.START, pack({"words": [b"sleep", b"600"]})) + record(Kind.EXIT, b"\0\0\0\0"),
         b"\x01\xff\xff\xff\xff",
@@ -210,6 +211,28 @@ async def test_malformed_records_end_in_an_error(payload: bytes) -> None:
             async with mesh["edge"].stream("edge", "exec:run", payload) as replies:
                 async for _ in replies:
                     pass
+
+
+async def test_an_option_that_is_not_known_is_refused_and_never_left_out(tmp_path: Path) -> None:
+    """The command would run as another user than the one that was meant, the copy take less than was meant."""
+    asked = [
+        (
+            "exec:run",
+            {"words": [b"touch", bytes(tmp_path / "run")], "usr": "nobody"},
+            r"no 'usr' \(did you mean 'user'\?\)",
+        ),
+        ("file:read", {"paths": [b"/etc"], "recursve": True}, r"no 'recursve' \(did you mean 'recursive'\?\)"),
+        ("file:read", {"paths": [b"/etc"], "recursive": 1}, "recursive must be true or false"),
+        ("file:write", {"path": bytes(tmp_path), "sync": True}, "no 'sync'; it takes path, into, contents, from"),
+        ("file:granted", {"token": b"x", "paths": []}, "no 'paths'; it takes token"),
+    ]
+    async with Mesh.chain("desk", "edge", allow={**EVERYONE, "file:*": ["*"]}) as mesh:
+        for directive, start, text in asked:
+            with pytest.raises(RemoteError, match=text):
+                await mesh["desk"].request("edge", directive, record(Kind.START, pack(start)))
+        with pytest.raises(RemoteError, match="zmesh:events takes no 'lst'; it takes since, last, follow"):
+            await mesh["desk"].request("edge", "zmesh:events", {"lst": 1})
+    assert not (tmp_path / "run").exists()
 
 
 async def test_cancelling_whoever_waits_stops_the_command(mesh: Mesh) -> None:

@@ -30,7 +30,7 @@ from zmesh.files.sender import Sender
 from zmesh.files.session import GRANTED, session
 from zmesh.files.settings import FileSettings
 from zmesh.files.target import Rules, Target
-from zmesh.remote import pack, unpack
+from zmesh.remote import check_keys, pack, unpack
 from zmesh.runtime import ThreadPool, describe, text_of
 from zmesh.serving import MemberQuota, NodePlugin, Requesting, Work, directive, member_of
 
@@ -138,8 +138,8 @@ class Files(Requesting, NodePlugin):
         Raises NotAllowed, NodeOverloaded, CopyFailed and RemoteError.
         """
         records = RecordReader(aiter(work.payload))
-        start = await _start(records)
-        paths, recursive, reader = _paths(start), start.get("recursive") is True, start.get("reader")
+        start = await _start(records, work, "paths", "recursive", "reader")
+        paths, recursive, reader = _paths(start), _flag(start, "recursive"), start.get("reader")
         with self._one_more(work):
             tops = await _in_thread(lambda: self._tops(paths, follow=not recursive))
             if reader is None:
@@ -155,7 +155,7 @@ class Files(Requesting, NodePlugin):
     async def granted(self, work: Work) -> AsyncGenerator[Outbox, None]:
         """Send what was granted by the token of the START record. Raises as `read` does."""
         records = RecordReader(aiter(work.payload))
-        grant = self._grants.find((await _start(records)).get("token"), work.sender)
+        grant = self._grants.find((await _start(records, work, "token")).get("token"), work.sender)
         what = f"reads {_shown(grant.paths)} for {grant.client}"
         with self._one_more(work):
             tops = await _in_thread(lambda: self._tops(grant.paths, follow=not grant.recursive))
@@ -170,10 +170,10 @@ class Files(Requesting, NodePlugin):
         Raises NotAllowed, NodeOverloaded, CopyFailed and RemoteError.
         """
         records = RecordReader(aiter(work.payload))
-        start = await _start(records)
+        start = await _start(records, work, "path", "into", "contents", "from")
         path, sender = _path(start.get("path")), _identity(work.sender)
         source = _source(start["from"]) if start.get("from") is not None else None
-        into, contents = start.get("into") is True, start.get("contents") is True
+        into, contents = _flag(start, "into"), _flag(start, "contents")
         with self._one_more(work):
             target = await _in_thread(lambda: self._target(path, into=into, contents=contents))
             progress, outbox, what = Progress(), Outbox(), f"writes {written(path)}"
@@ -309,11 +309,20 @@ async def _serve(
         audit.info("%s %s: %s, %d files, %d bytes in %s", work.sender, what, how, done.files, progress.sent, lasted)
 
 
-async def _start(records: RecordReader) -> dict[str, Any]:
+async def _start(records: RecordReader, work: Work, *keys: str) -> dict[str, Any]:
     first = await records.next()
     if first is None or first.kind != Kind.START:
         raise RemoteError("a copy takes records, of which the first is what to copy")
-    return unpack(first.body)
+    start = unpack(first.body)
+    check_keys(start, keys, work.directive)
+    return start
+
+
+def _flag(start: dict[str, Any], name: str) -> bool:
+    value = start.get(name, False)
+    if not isinstance(value, bool):
+        raise RemoteError(f"{name} must be true or false")
+    return value
 
 
 def _shown(paths: Sequence[bytes]) -> str:

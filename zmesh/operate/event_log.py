@@ -48,6 +48,7 @@ MAX_REASONS = 1_024
 DEFAULT_LAST = 50
 MAX_ASKED = 4_096
 """Bytes of the payload of a request."""
+_ASKED = ("since", "last", "follow")
 CLOSE_WITHIN = 1.0
 _LOST = "events_lost"
 
@@ -288,6 +289,9 @@ def _asked(asked: object) -> tuple[float, int | None, bool]:
     """From when on, how many at most, and whether to follow. Raises RemoteError for malformed ones."""
     if not isinstance(asked, dict):
         raise RemoteError(f'{EVENTS} takes an object such as {{"since": 1796123559.0, "last": 50, "follow": true}}')
+    for key in asked:
+        if key not in _ASKED:
+            raise RemoteError(f"{EVENTS} takes no {key!r}; it takes {', '.join(_ASKED)}")
     since, last, follow = asked.get("since"), asked.get("last"), asked.get("follow", False)
     if since is not None and (isinstance(since, bool) or not isinstance(since, (int, float))):
         raise RemoteError("since is a number: seconds since 1970")

@@ -13,7 +13,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.remote.fleet import Outcome, Outcomes, Rules, State
     from zmesh.remote.machines import RUN, FleetOptions, Machines, RunOptions
-    from zmesh.remote.records import HEAD, INPUT_WINDOW, Decoder, Kind, number_of, pack, record, unpack
+    from zmesh.remote.records import HEAD, INPUT_WINDOW, Decoder, Kind, check_keys, number_of, pack, record, unpack
     from zmesh.remote.remote_process import STDOUT, RemoteProcess, Starting, Word, start_record
     from zmesh.remote.streams import StdinWriter
     from zmesh.remote.supervisor import session_members
@@ -24,7 +24,17 @@ else:
         {
             "fleet": ("Outcome", "Outcomes", "Rules", "State"),
             "machines": ("RUN", "FleetOptions", "Machines", "RunOptions"),
-            "records": ("HEAD", "INPUT_WINDOW", "Decoder", "Kind", "number_of", "pack", "record", "unpack"),
+            "records": (
+                "HEAD",
+                "INPUT_WINDOW",
+                "Decoder",
+                "Kind",
+                "check_keys",
+                "number_of",
+                "pack",
+                "record",
+                "unpack",
+            ),
             "remote_process": ("STDOUT", "RemoteProcess", "Starting", "Word", "start_record"),
             "streams": ("StdinWriter",),
             "supervisor": ("session_members",),
@@ -51,6 +61,7 @@ __all__ = [
     "StdinWriter",
     "Target",
     "Word",
+    "check_keys",
     "number_of",
     "pack",
     "record",

@@ -22,7 +22,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from zmesh.core.durations import exact
 from zmesh.errors import NodeOverloaded, NotAllowed, RemoteError
 from zmesh.remote.process import STDOUT, CommandLine, NotStarted, Process, Processes
-from zmesh.remote.records import INPUT_WINDOW, Kind, Record, number, record, records_of, size_of_terminal, unpack
+from zmesh.remote.records import (
+    INPUT_WINDOW,
+    Kind,
+    Record,
+    check_keys,
+    number,
+    record,
+    records_of,
+    size_of_terminal,
+    unpack,
+)
 from zmesh.remote.settings import RunSettings
 from zmesh.runtime import ThreadPool
 from zmesh.serving import MemberQuota, NodePlugin, Work, directive, member_of
@@ -35,6 +45,7 @@ audit = logging.getLogger("zmesh.remote.audit")
 
 SHOWN = 200
 """Characters of a command line that the log shows."""
+_KEYS = ("words", "environment", "directory", "user", "seconds", "terminal", "merged")
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The exit codes of shells for a command that can't be executed."""
 
@@ -279,6 +290,7 @@ class _Resolver:
 def read_request(body: bytes) -> Request:
     """The request in a START record. Raises RemoteError, which names what is wrong."""
     asked = unpack(body)
+    check_keys(asked, _KEYS, "exec:run")
     words, environment = asked.get("words"), asked.get("environment") or {}
     if not isinstance(words, list) or not words or not all(_is_word(word) for word in words) or not words[0]:
         raise RemoteError("words must be a list of bytes without zeros, the first of which is not empty")

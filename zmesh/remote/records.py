@@ -7,13 +7,13 @@ the request records follow each other without regard to chunks; each reply is on
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 import msgpack
 
-from zmesh.errors import RemoteError
+from zmesh.errors import RemoteError, did_you_mean
 
 HEAD = struct.Struct(">BI")
 MAX_BODY = 4 * 1024 * 1024
@@ -139,3 +139,11 @@ def unpack(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RemoteError("a record holds no table")
     return value
+
+
+def check_keys(asked: Mapping[str, object], known: Collection[str], directive: str) -> None:
+    """Raises RemoteError for a key that the directive does not know: what it asks for would be left out in silence."""
+    for key in asked:
+        if key not in known:
+            hint = did_you_mean(str(key), known) or f"; it takes {', '.join(known)}"
+            raise RemoteError(f"{directive} takes no {key!r}{hint}")

@@ -153,6 +153,39 @@ sys.stdin.read()
         process.stdin.close()
 
 
+@pytest.mark.timeout(120)
+def test_what_was_locked_while_a_child_was_forked_is_free_though_the_child_runs(tmp_path):
+    """The state of an identity, and the temporary of a copy: a renewal, and the next attempt, want to lock them."""
+    run(
+        tmp_path,
+        """
+import zmesh.identity.state
+from zmesh.files.partial import Partial, clean
+
+zmesh.identity.state.LOCKED_WITHIN = 0.0
+state = zmesh.identity.state.State(FOLDER)
+with state.locked():
+    end = child(lambda: None)
+with state.locked():
+    pass
+end()
+
+def partial():
+    return Partial.open(os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY), bytes(16))
+
+begun = partial()
+begun.write([b"x" * 1_000_000])
+end = child(lambda: None)
+assert begun.keep()
+resumed = partial()
+assert resumed.size == 1_000_000, "it is another one"
+assert resumed.keep()
+assert clean(os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY), -1.0) == (1, 0)
+end()
+""",
+    )
+
+
 def _watch(pid):
     """A file that is readable when the process has ended (pidfd_open(2))."""
     import os

@@ -81,7 +81,7 @@ class Partial:
             else:
                 if _is_own(directory, name, descriptor):
                     return cls(directory, name, descriptor)
-                os.close(descriptor)
+                _release(descriptor)
             name = name_for(os.urandom(16))
         raise OSError(errno.EBUSY, "no temporary can be made here")
 
@@ -157,7 +157,7 @@ class Partial:
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            _release(descriptor)
             os.close(self._directory)
 
 
@@ -177,6 +177,13 @@ def _is_own(directory: int, name: bytes, descriptor: int) -> bool:
         and found.st_uid == os.geteuid()
         and (found.st_dev, found.st_ino) == (named.st_dev, named.st_ino)
     )
+
+
+def _release(descriptor: int) -> None:
+    """Unlock it and close it: a child that was forked meanwhile has a copy, which would keep it locked."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 class Cleaned(NamedTuple):
@@ -225,5 +232,5 @@ def _delete_unused(directory: int, name: bytes) -> bool:
     except OSError:
         return False
     finally:
-        os.close(descriptor)
+        _release(descriptor)
     return True

@@ -143,6 +143,8 @@ class State:
                 time.sleep(LOCK_AGAIN)
             yield
         finally:
+            with contextlib.suppress(OSError):  # a child that was forked meanwhile has the lock as well
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _open_lock(self) -> int:

@@ -68,6 +68,26 @@ class Unreadable(Store):
     class settings:
         x: "NoSuchType" = 1
 
+def give_up():
+    raise SystemExit("the settings are wrong")
+
+class Exiting(Store):
+    @dataclass(frozen=True)
+    class settings:
+        path: str = "/"
+        size: int = 1
+
+        def __post_init__(self):
+            if self.size > 9:
+                give_up()
+
+class ExitingLater(Store):
+    async def start(self, settings):
+        self.path = settings.path
+
+    def reload(self, settings):
+        give_up()
+
 class Named:
     async def close(self, work=None):
         return "a directive of this name is no hook"
@@ -152,6 +172,26 @@ async def test_a_plugin_that_fails_to_start_disables_only_itself(plugin, bench, 
         bench.directives.find("store:where")
     await bench.runner.close()
     assert module.log == [], "what has not started is not closed"
+
+
+async def test_settings_that_end_the_program_as_they_are_read_disable_their_plugin_only(plugin, bench):
+    plugin("Exiting")
+    bench.directives.configure({"store": {"size": 10}})
+    with pytest.raises(UnknownDirective, match=r"'store' could not be configured here \(SystemExit\)"):
+        bench.directives.find("store:where")
+
+
+@pytest.mark.parametrize(("name", "table"), [("Exiting", {"size": 10}), ("ExitingLater", {"size": 2})])
+async def test_other_settings_that_end_the_program_as_they_are_taken_wait_for_a_restart(
+    plugin, bench, caplog, name, table
+):
+    plugin(name)
+    bench.directives.configure({})
+    await bench.directives.start(5.0)
+    bench.directives.check("store", table)
+    assert bench.directives.reconfigure({"store": table}) == ["store"]
+    assert "the plugin store takes no other settings" in caplog.text
+    assert bench.directives.find("store:where")
 
 
 async def test_a_plugin_may_refuse_its_settings_when_it_starts(plugin, bench):

@@ -208,9 +208,9 @@ class Directives:
         for plugin in self._startable:
             try:
                 plugin.configure(tables.get(plugin.namespace, {}), file)
-            except ConfigError:
+            except (ConfigError, KeyboardInterrupt):
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever its dataclass is made of
+            except BaseException as error:  # noqa: BLE001  # whatever its dataclass is made of
                 self._fail(plugin.namespace, "configured", error)
         self.report_unread(tables, isolation, file, rules)
 
@@ -245,9 +245,9 @@ class Directives:
         if plugin is not None:
             try:
                 plugin.read(table, file)
-            except ConfigError:
+            except (ConfigError, KeyboardInterrupt):
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever its dataclass is made of
+            except BaseException as error:  # noqa: BLE001  # whatever its dataclass is made of
                 log_exception(logger, "the settings of the plugin %s can't be read", namespace, error=error)
 
     def reconfigure(self, tables: Mapping[str, Mapping[str, object]], file: str | None = None) -> list[str]:
@@ -259,9 +259,9 @@ class Directives:
         for plugin in self._plugins.values():
             try:
                 taken = plugin.reload(tables.get(plugin.namespace, {}), file)
-            except ConfigError:
+            except (ConfigError, KeyboardInterrupt):
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever the plugin's own function does
+            except BaseException as error:  # noqa: BLE001  # whatever the plugin's own function does
                 log_exception(logger, "the plugin %s takes no other settings", plugin.namespace, error=error)
                 taken = False
             if not taken:

@@ -7,6 +7,7 @@ from typing import Any
 
 from zmesh import Outcome, State, Target
 from zmesh_cli.at_nodes import ROUTE_TIMEOUT, AtNodes, give_up_unknown, nodes_of
+from zmesh_cli.input import mention_unread
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.run import Command
 from zmesh_cli.session import Session
@@ -35,9 +36,11 @@ class Fleet:
 
 async def run_many(place: Place, target: Target, command: Command, fleet: Fleet, *, route_timeout: float | None) -> int:
     """Run a command at the nodes of a target; DONE only if it is done at all of them."""
-    async with Session(place, None, route_timeout=route_timeout or ROUTE_TIMEOUT) as session:
-        nodes = await nodes_of(session, target)
-        return await _Run(session, nodes, command, fleet, waits=route_timeout is not None).run()
+    advice = "as commands at many nodes get none: -n says so" if command.stdin else None
+    with mention_unread(advice):
+        async with Session(place, None, route_timeout=route_timeout or ROUTE_TIMEOUT) as session:
+            nodes = await nodes_of(session, target)
+            return await _Run(session, nodes, command, fleet, waits=route_timeout is not None).run()
 
 
 class _Run(AtNodes):

@@ -8,13 +8,16 @@ import os
 import stat
 import termios
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from zmesh import Source
 from zmesh_cli.exit_codes import USAGE, Failure
-from zmesh_cli.terminal import STDIN, Descriptor
+from zmesh_cli.terminal import STDIN, Descriptor, print_error
 
 FROM_STDIN = "-"
 FROM_FILE = "@"
+NO_PAYLOAD = f"as no PAYLOAD was given: '{FROM_STDIN}' sends it"
 
 
 def open_input(payload: str | None) -> bytes | Input | None:
@@ -56,6 +59,27 @@ def has_unread(descriptor: int) -> bool:
     except OSError:
         return False
     return waiting[0] > 0
+
+
+@contextmanager
+def mention_unread(advice: str | None) -> Iterator[None]:
+    """Print a line with the advice if stdin has data that the command leaves there, before the block or after it.
+
+    None: the command reads stdin, or was told not to.
+    """
+    mentioned = advice is None or _mention(advice)
+    try:
+        yield
+    finally:
+        if advice is not None and not mentioned:
+            _mention(advice)
+
+
+def _mention(advice: str) -> bool:
+    found = has_unread(STDIN)
+    if found:
+        print_error(f"stdin has data that is not sent, {advice}, '</dev/null' silences this")
+    return found
 
 
 class Input(Source):

@@ -13,7 +13,7 @@ from zmesh import Job, JobId, JobState, JobStatus, contact_lost
 from zmesh.errors import ConfigError, MeshError, NotAllowed, TimedOut, UnknownDirective, Unreachable
 from zmesh_cli.at_nodes import nodes_of
 from zmesh_cli.exit_codes import DONE, FAILED, INTERRUPTED, UNREACHABLE, USAGE, Failure, exit_code
-from zmesh_cli.input import Input
+from zmesh_cli.input import NO_PAYLOAD, Input, mention_unread
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.run import exit_code_of
 from zmesh_cli.session import Session
@@ -50,25 +50,27 @@ def named(text: str) -> JobId:
 async def submit(place: Place, target: Any, order: Order, *, route_timeout: float | None, as_json: bool) -> int:
     """Leave a job at each node of a target, and print their ids; the exit code."""
     output = Output()
-    node = target.node
-    async with Session(place, node, route_timeout=route_timeout or (None if node else ROUTE_TIMEOUT)) as session:
-        nodes = [node] if node is not None else await nodes_of(session, target)
-        if len(nodes) > 1 and isinstance(order.payload, Input):
-            raise Failure("standard input can be the payload of one job only; give a file to each node", USAGE)
-        code = DONE
-        for each in nodes:
-            submitting = session.controller.submit(each, order.work, order.payload, **order.options)
-            try:
-                job = await (session.unless_not_found(submitting) if node is not None else submitting)
-            except ConfigError as error:
-                raise Failure(str(error), USAGE) from None
-            except MeshError as error:
-                print_error(str(error))
-                code = exit_code(error)
-            else:
-                assert job.last is not None
-                await output.text(_line(job.last) if as_json else f"{job.id}\n")
-        return code
+    node, within = target.node, route_timeout or (None if target.node else ROUTE_TIMEOUT)
+    advice = NO_PAYLOAD if isinstance(order.work, str) else "as --stdin was not given: that sends it"
+    with mention_unread(advice if order.payload is None else None):
+        async with Session(place, node, route_timeout=within) as session:
+            nodes = [node] if node is not None else await nodes_of(session, target)
+            if len(nodes) > 1 and isinstance(order.payload, Input):
+                raise Failure("standard input can be the payload of one job only; give a file to each node", USAGE)
+            code = DONE
+            for each in nodes:
+                submitting = session.controller.submit(each, order.work, order.payload, **order.options)
+                try:
+                    job = await (session.unless_not_found(submitting) if node is not None else submitting)
+                except ConfigError as error:
+                    raise Failure(str(error), USAGE) from None
+                except MeshError as error:
+                    print_error(str(error))
+                    code = exit_code(error)
+                else:
+                    assert job.last is not None
+                    await output.text(_line(job.last) if as_json else f"{job.id}\n")
+            return code
 
 
 # -- ls, show ----------------------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from typing import Any, TypedDict
 from zmesh import Payload, Reply, ReplyStream
 from zmesh.errors import ExchangeError
 from zmesh_cli.exit_codes import DONE, FAILED, INTERRUPTED, REASONS, USAGE, Failure
-from zmesh_cli.input import FROM_FILE, FROM_STDIN, Input, has_unread
+from zmesh_cli.input import FROM_FILE, FROM_STDIN, NO_PAYLOAD, Input, mention_unread
 from zmesh_cli.local_sockets import Place
 from zmesh_cli.output_file import OutputFile
 from zmesh_cli.session import Session
-from zmesh_cli.terminal import STDERR, STDIN, Output, is_terminal, print_error, record
+from zmesh_cli.terminal import STDERR, Output, is_terminal, print_error, record
 
 log = logging.getLogger(__name__)
 
@@ -52,33 +52,21 @@ async def send(
     Without a payload an empty one is sent. Unread data on stdin is mentioned then, be it there before or afterwards.
     """
     output_file = None
-    ignored = payload is None and _mention_unread_stdin()
-    try:
-        output_file = OutputFile(into) if into is not None else None
-        async with Session(place, node, timeout, join_timeout=timeout, route_timeout=route_timeout) as session:
-            request = _Request(session, described, Output(), output_file, as_json)
-            try:
-                return await request.run(directive, b"" if payload is None else payload, timeout)
-            finally:
-                if isinstance(payload, Input):
-                    payload.stop()
-    finally:
-        if isinstance(payload, Input):
-            payload.close()
-        if output_file is not None:
-            output_file.close()
-        if payload is None and not ignored:
-            _mention_unread_stdin()
-
-
-def _mention_unread_stdin() -> bool:
-    """Print a line if stdin has data that no PAYLOAD refers to; whether it has."""
-    found = has_unread(STDIN)
-    if found:
-        print_error(
-            "stdin has data that is not sent, as no PAYLOAD was given: '-' sends it, '</dev/null' silences this"
-        )
-    return found
+    with mention_unread(NO_PAYLOAD if payload is None else None):
+        try:
+            output_file = OutputFile(into) if into is not None else None
+            async with Session(place, node, timeout, join_timeout=timeout, route_timeout=route_timeout) as session:
+                request = _Request(session, described, Output(), output_file, as_json)
+                try:
+                    return await request.run(directive, b"" if payload is None else payload, timeout)
+                finally:
+                    if isinstance(payload, Input):
+                        payload.stop()
+        finally:
+            if isinstance(payload, Input):
+                payload.close()
+            if output_file is not None:
+                output_file.close()
 
 
 class _Request:

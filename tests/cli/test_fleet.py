@@ -29,6 +29,14 @@ def lines_of(data: bytes) -> list[str]:
     return sorted(data.decode().splitlines())
 
 
+def test_data_on_stdin_that_the_commands_do_not_get_is_mentioned(fleet: Any) -> None:
+    text = "zmesh: stdin has data that is not sent, as commands at many nodes get none: -n says so, "
+    for words, mentioned in (((), True), (("-n",), False)):
+        done = fleet.run("run", "--all", *words, "--", "cat", stdin=b"data")
+        assert (done.returncode, done.stdout) == (0, b"")
+        assert (text in done.stderr.decode()) is mentioned
+
+
 def test_each_line_has_its_node_before_it(fleet: Any) -> None:
     done = fleet.run("run", "tag:gpu,hub", "--", "sh", "-c", "echo one; printf two; echo err >&2")
     nodes = ("edge-1", "edge-2", "hub")

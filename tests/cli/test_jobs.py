@@ -62,6 +62,19 @@ def test_a_command_goes_on_without_its_submitter_and_is_found_again(site: Any, l
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("echo:echo",), "as no PAYLOAD was given: '-' sends it"),
+        (("--", "cat"), "as --stdin was not given: that sends it"),
+    ],
+)
+def test_data_on_stdin_that_the_job_does_not_get_is_mentioned(site: Any, words: tuple[str, ...], advice: str) -> None:
+    done = site.run("job", "submit", "edge-7", *words, stdin=b"data")
+    assert (done.returncode, bool(ID.match(done.stdout.decode()))) == (0, True)
+    assert done.stderr.decode() == f"zmesh: stdin has data that is not sent, {advice}, '</dev/null' silences this\n"
+
+
 def test_the_replies_of_a_directive_are_its_result(site: Any) -> None:
     job = submitted(site, "edge-7", "echo:echo", "hello")
     assert site.run("job", "result", job).stdout == b"hello"

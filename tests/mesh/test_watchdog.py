@@ -19,6 +19,7 @@ from zmesh.runtime.watchdog import StackLocation, Watchdog, stack_location, watc
 from zmesh.testing import Mesh, eventually
 from zmesh.transport import blocked_loop
 from zmesh.transport.gate import Gate
+from zmesh.transport.resolver import Resolver
 
 HEARTBEAT = 1.0
 KEEPALIVE = wire.encode_keepalive("its event loop has been blocked for 3 s in t:f (f.py:1)")
@@ -145,6 +146,28 @@ async def test_a_leaf_that_blocks_its_own_loop_still_gets_its_replies(hub):
             return (await request.only_payload()).text()
 
         assert await asyncio.to_thread(leaf._do, ask_and_block) == "x"
+
+
+async def test_a_name_server_that_keeps_silent_while_a_name_is_to_be_listened_on_costs_no_link(
+    hub, reports, monkeypatch
+):
+    """`enable_server`, and a reload, wait for the name on the loop, though for no longer than a limit."""
+    monkeypatch.setattr("zmesh.transport.resolver.RESOLVE_WITHIN", BLOCK)
+    released = threading.Event()
+    try:
+        async with blockable(hub) as busy:
+            heard, own = reports(hub.node), reports(busy._mesh.node)
+
+            async def listen():
+                busy._mesh.node._transport.resolver = Resolver(lambda host: released.wait(WITHIN) and [])
+                with pytest.raises(zmesh.AddressError, match="no name server answered for 'localhost'"):
+                    busy._mesh.enable_server(["tcp://localhost:*"])
+
+            await asyncio.to_thread(busy._do, listen)
+            await hub.ping_once("busy", timeout=WITHIN)
+            assert not [report for report in [*heard, *own] if report.event in ("link_lost", "node_left")]
+    finally:
+        released.set()
 
 
 async def test_what_is_no_directive_is_named_by_its_function(hub, caplog):
@@ -322,6 +345,7 @@ async def test_the_sockets_are_lent_while_the_loop_s_thread_is_elsewhere_only():
         [port, "zmesh.serving.runner", "user"],
         ["zmesh.serving.runner", port],
         [None],
+        [port, "zmesh.transport.resolver"],
     ]
     for modules in stacks:
 
@@ -334,7 +358,7 @@ async def test_the_sockets_are_lent_while_the_loop_s_thread_is_elsewhere_only():
         for module in reversed(modules):
             function = (lambda call, inner: lambda: call(inner))(within(module), function)
         function()
-    assert found == [True, True, False, False, True, False, True]
+    assert found == [True, True, False, False, True, False, True, True]
     assert not gate.shut
 
 

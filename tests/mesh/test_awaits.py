@@ -41,6 +41,32 @@ async def iterate(stream):
         pass
 
 
+async def command(mesh):
+    async with mesh.run("far", ["sleep", "600"]) as process:
+        await process.wait()
+
+
+async def output_of_command(mesh):
+    async with mesh.run("far", ["sleep", "600"]) as process:
+        async for _ in process.output():
+            pass
+
+
+async def command_at_many(mesh):
+    async for outcome in mesh.run_many(["far", "nobody"], ["sleep", "600"]):
+        if outcome.error is not None:
+            raise outcome.error
+
+
+async def job(mesh):
+    await (await mesh.submit("far", ["sleep", "600"])).wait()
+
+
+async def output_of_job(mesh):
+    async for _ in (await mesh.submit("far", ["sleep", "600"])).output():
+        pass
+
+
 WAITS = {
     "request": lambda mesh: mesh.request("far", "far:waits"),
     "request to nobody": lambda mesh: mesh.request("nobody", "far:waits"),
@@ -56,6 +82,16 @@ WAITS = {
     "events": lambda mesh: iterate(mesh.events()),
     "wait_for": lambda mesh: mesh.wait_for("nobody"),
     "drain": lambda mesh: mesh.node.drain(),
+    "command": command,
+    "output of a command": output_of_command,
+    "command at many": command_at_many,
+    "job": job,
+    "output of a job": output_of_job,
+    "job at nobody": lambda mesh: mesh.job("nobody/0123456789abcdef").wait(),
+    "copy": lambda mesh: mesh.copy(__file__, "nobody:/tmp/copy", route_timeout=3600),
+    "connection": lambda mesh: mesh.open_connection("nobody", port=1, route_timeout=3600),
+    "events of a node": lambda mesh: iterate(mesh.events_of("far", follow=True)),
+    "status": lambda mesh: mesh.status("nobody", timeout=3600, route_timeout=3600),
 }
 ENDS_QUIETLY = {"iterating over recv", "events", "drain"}
 
@@ -65,8 +101,9 @@ async def receive(mesh):
 
 
 @contextlib.asynccontextmanager
-async def far_node():
-    async with Mesh("far", tcp=True) as others:
+async def far_node(folder):
+    allow = {"exec:*": ["*"], "job:*": ["*"]}
+    async with Mesh("far", tcp=True, allow=allow, plugins={"job": {"folder": str(folder)}}) as others:
         far = others["far"]
 
         async def waits(work):
@@ -108,8 +145,8 @@ async def close(mesh):
 
 @pytest.mark.parametrize("end", [close, zmesh.Controller.stop, abort, close_now], ids=lambda end: end.__name__)
 @pytest.mark.parametrize("wait", WAITS)
-async def test_what_waits_when_the_node_is_closed_ends(wait, end):
-    async with far_node() as far:
+async def test_what_waits_when_the_node_is_closed_ends(wait, end, tmp_path):
+    async with far_node(tmp_path) as far:
         mesh = zmesh.Controller(node_id="ctl", peers=far.listening)
         await mesh.open()
         await mesh.wait_for("far", WITHIN)
@@ -153,8 +190,8 @@ def raised(answer):
 
 
 @pytest.mark.parametrize("wait", SYNC_WAITS)
-async def test_what_waits_in_a_thread_when_the_node_is_closed_ends(wait):
-    async with far_node() as far:
+async def test_what_waits_in_a_thread_when_the_node_is_closed_ends(wait, tmp_path):
+    async with far_node(tmp_path) as far:
         mesh = zmesh.sync.Controller(node_id="ctl", peers=far.listening)
         await asyncio.to_thread(mesh.open)
         await asyncio.to_thread(mesh.wait_for, "far", WITHIN)

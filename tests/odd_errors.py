@@ -83,7 +83,7 @@ async def raise_each(place, client):
         try:
             await place(make)
             for asked in ["server", client.node_id]:
-                await client.ping_once(asked, timeout=30.0)
+                await client.ping_once(asked, timeout=90.0)
         except BaseException as error:
             error.add_note(f"where {odd!r}")
             raise

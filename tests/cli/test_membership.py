@@ -314,7 +314,7 @@ def test_a_program_takes_the_identity_of_the_context(hub: Machine, machine: Any)
         "import asyncio, zmesh\n"
         "async def main():\n"
         "    async with zmesh.Controller(ephemeral=True) as mesh:\n"
-        "        print(mesh.node_id, (await mesh.request('hub', 'echo:echo', 'hello', timeout=30)).text())\n"
+        "        print(mesh.node_id, (await mesh.request('hub', 'echo:echo', 'hello', timeout=90)).text())\n"
         "asyncio.run(main())\n"
     )
     done = subprocess.run(

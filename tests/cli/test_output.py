@@ -186,7 +186,7 @@ def test_a_reply_of_hundreds_of_megabytes_is_written_as_it_comes(mesh: Any, larg
         "import pathlib, sys, zmesh, zmesh.sync\n"
         "with zmesh.sync.Controller(zmesh.Config(node_id='depot', peers=sys.argv[1:2])) as mesh:\n"
         "    mesh.register('depot:fetch', lambda work: pathlib.Path(sys.argv[2]))\n"
-        "    mesh.wait_for('far', 20)\n"
+        "    mesh.wait_for('far', 90)\n"
         "    print('ready', flush=True)\n"
         "    sys.stdin.read()\n"
     )

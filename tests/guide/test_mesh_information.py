@@ -165,7 +165,7 @@ async def test_ping_once_gives_a_time_and_the_way(chain):
     while not pong.active_work:
         pong = await chain["ctl"].ping_once("edge")
     assert (pong.node, pong.hops) == ("edge", 2)
-    assert 0 < pong.rtt < 5
+    assert pong.rtt > 0
     assert pong.active_work[0].id == int(sleeping.message_id, 16)
     sleeping.cancel()
     with pytest.raises(receptor.Cancelled):

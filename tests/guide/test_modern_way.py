@@ -150,7 +150,7 @@ async def test_cancelling_the_task_that_waits_cancels_the_work(mesh, hub):
 async def test_ping_once_tells_round_trip_hops_and_work(mesh):
     pong = await mesh.ping_once("hub")
     assert (pong.node, pong.hops, pong.active_work) == ("hub", 1, ())
-    assert 0 < pong.rtt < 5
+    assert pong.rtt > 0
     assert (await mesh.ping_once("ctl")).hops == 0
 
 

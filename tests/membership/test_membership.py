@@ -48,7 +48,7 @@ async def test_a_certificate_is_renewed_after_two_thirds_and_no_link_is_lost(lab
         assert identity.certificate.not_after > time.time() + 89 * DAY
         assert Identity.load(identity.state).certificate == identity.certificate
         await eventually(lambda: of(zmesh.CertificateRenewed, events))
-        await edge.wait_for("hub", 30)
+        await edge.wait_for("hub", 90)
         assert (await hub.request("edge", "echo:echo", "hello")).text() == "hello"
         assert not of(zmesh.LinkLost, events)
 

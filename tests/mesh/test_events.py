@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -178,6 +179,7 @@ async def test_an_ephemeral_node_asks_the_node_itself():
 
 
 async def test_routes_tell_how_far_how_old_and_why():
+    began = time.monotonic()
     async with Mesh.ring("a", "b", "c", "d") as mesh:
         router = mesh["a"].node.router
         await eventually(lambda: all(route.rtt is not None for route in router.routes()))
@@ -191,7 +193,7 @@ async def test_routes_tell_how_far_how_old_and_why():
         await eventually(all_are_cheap)
         routes = {route.destination: route for route in router.routes()}
         assert routes["b"].why in ("the only one offered", "the cheapest")  # as soon as d has advertised its routes
-        assert all(0 < route.rtt < 1 and 0 < route.age < 30 for route in routes.values())
+        assert all(0 < each <= time.monotonic() - began for route in routes.values() for each in (route.rtt, route.age))
         assert router.route("c").next_hop == routes["c"].next_hop
         assert router.route("a") is None
 

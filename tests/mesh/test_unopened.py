@@ -92,7 +92,7 @@ async def test_what_is_asked_before_the_given_loop_has_opened_the_node_goes_out(
         mesh = zmesh.Controller(config, loop=asyncio.get_running_loop())
         replies = []
         mesh.send("handled", "far", "echo:echo", replies.append)
-        request = mesh.stream("far", "echo:echo", "asked", timeout=30).send()
+        request = mesh.stream("far", "echo:echo", "asked", timeout=WITHIN).send()
         answers = mesh.request_many(["far"], "echo:echo", "many")
         assert (await request.only_payload()).text() == "asked"
         assert [answer.payload.text() async for answer in answers] == ["many"]
@@ -106,7 +106,7 @@ def test_tasks_that_were_made_before_run_may_ask_at_once():
     answers = []
 
     async def ask():
-        answers.append((await mesh.request("ctl", "echo:echo", "early", timeout=30)).text())
+        answers.append((await mesh.request("ctl", "echo:echo", "early", timeout=WITHIN)).text())
         mesh.stop()
 
     mesh.loop.create_task(ask())

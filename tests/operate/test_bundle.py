@@ -62,7 +62,7 @@ async def test_it_has_the_state_of_each_node_and_the_versions_of_all(tmp_path, e
 
 async def test_what_a_node_does_not_show_and_which_nodes_do_not_answer_is_said(tmp_path, eventually):
     path = tmp_path / "report.tar.gz"
-    async with Mesh.star("hub", "shy", "gone", tcp=True) as mesh:
+    async with Mesh.star("hub", "shy", "gone", tcp=True, route_timeout=1.0) as mesh:
         hub = mesh["hub"]
         await mesh.remove("gone")
         await eventually(lambda: hub.node.router.get_nodes() == ["hub", "shy"])
@@ -71,7 +71,7 @@ async def test_what_a_node_does_not_show_and_which_nodes_do_not_answer_is_said(t
         assert re.fullmatch(r"it left \S+ s ago", summary.missing["gone"])
         (reason,) = summary.incomplete["shy"].values()
         assert 'configuration would, with [allow] "zmesh:settings" = ["hub"]' in reason
-        assert (await hub.bundle(path, "shy,nobody", timeout=5.0, examine=False)).missing.keys() == {"nobody"}
+        assert (await hub.bundle(path, "shy,nobody", timeout=WITHIN, examine=False)).missing.keys() == {"nobody"}
         before = path.read_bytes()
         with pytest.raises(Unreachable, match=r"no node of 'gone' has answered: gone: it left"):
             await hub.bundle(path, "gone")

@@ -164,9 +164,9 @@ async def test_a_named_node_that_nobody_knows_is_missing_too():
 
 
 async def test_loads_come_of_all_that_answer():
-    async with Mesh.chain("a", "b") as mesh:
+    async with Mesh.chain("a", "b", route_timeout=0.5) as mesh:
         await mesh["a"].request("b", "echo:echo", b"x", timeout=WITHIN)
-        loads = {node: load async for node, load in mesh["a"].loads(["a", "b", "c"], timeout=3.0)}
+        loads = {node: load async for node, load in mesh["a"].loads(["a", "b", "c"], timeout=WITHIN)}
         assert loads["c"] is None
         assert (loads["b"].node, loads["b"].served, loads["b"].running) == ("b", 1, 0)
         assert min(loads["b"].bytes_in, loads["b"].uptime, loads["b"].cpu, loads["b"].memory_bytes) > 0

@@ -194,7 +194,7 @@ async def test_putting_after_the_plugin_has_returned_is_an_error(bench, plugin, 
     exchange = await bench.call("old:too_late")
     plugin.release.set()
     await eventually(lambda: len(plugin.seen) == 2)
-    plugin.seen[0].join(5)
+    plugin.seen[0].join(90)
     assert plugin.seen[1] == "the result queue is closed: the plugin has returned"
     assert exchange.replies == []
 

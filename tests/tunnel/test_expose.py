@@ -58,7 +58,7 @@ async def test_the_configuration_forwards_and_exposes_and_names_what_is_wrong(fr
         async with Mesh() as mesh:
             await mesh.add("desk", **desk)
             await mesh.add("edge", "desk", **edge)
-            await mesh["desk"].wait_for("edge", 20)
+            await mesh["desk"].wait_for("edge", 90)
             reader, writer = await asyncio.open_connection("127.0.0.1", local)
             writer.write(b"hello")
             assert await reader.readexactly(5) == b"hello"
@@ -104,7 +104,7 @@ async def test_the_user_of_a_node_may_connect_and_expose_at_its_own_socket(tmp_p
     async with Controller(node_id="edge", listen=[url, "tcp://127.0.0.1:*"]) as edge, served(echo) as port:
         for where, allowed in ((url, True), (edge.listening[1], False)):
             async with Controller(node_id=f"cli-{allowed}", peers=[where], ephemeral=True) as leaf:
-                await leaf.wait_for("edge", 20)
+                await leaf.wait_for("edge", 90)
                 if not allowed:
                     with pytest.raises(NotAllowed):
                         await leaf.open_connection("edge", port=port)

@@ -39,7 +39,7 @@ async def test_an_idle_connection_lives_on_when_the_forwarder_on_its_path_dies()
 async def test_every_byte_of_both_directions_arrives_under_link_cuts() -> None:
     size, wanted = 8 * len(PATTERN), hashlib.sha256(8 * PATTERN).digest()
     async with node("edge") as edge, Proxy(edge.listening[0]) as proxy, node("desk", proxy.url) as desk:
-        await desk.wait_for("edge", 20)
+        await desk.wait_for("edge", 90)
         async with served(echo) as port, desk.forward(0, f"edge:{port}") as forward:
             reader, writer = await asyncio.open_connection("localhost", forward.port)
 
@@ -72,7 +72,7 @@ async def test_connections_to_a_node_that_is_lost_are_reset_here_and_closed_ther
 
     async with node("edge", route_timeout=0.5) as edge, Proxy(edge.listening[0]) as proxy:
         async with node("desk", proxy.url) as desk, served(watch) as port:
-            await desk.wait_for("edge", 20)
+            await desk.wait_for("edge", 90)
             async with desk.forward(0, f"edge:{port}", route_timeout=0.5) as forward:
                 reader, writer = await asyncio.open_connection("localhost", forward.port)
                 assert await reader.readexactly(1) == b"x"

@@ -44,7 +44,7 @@ def mesh() -> Iterator[zmesh.sync.Controller]:
     settings = {"allow": {"tcp:*": ["*"]}}
     with zmesh.sync.Controller(node_id="edge", listen=["tcp://127.0.0.1:*"], **settings) as edge:  # type: ignore[arg-type]
         with zmesh.sync.Controller(node_id="desk", peers=edge.listening) as desk:
-            desk.wait_for("edge", 20)
+            desk.wait_for("edge", 90)
             edge.desk = desk  # type: ignore[attr-defined]
             yield edge
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import math
 import sqlite3
 
 import pytest
@@ -206,6 +207,15 @@ async def test_more_followers_than_the_limit_are_refused(monkeypatch, eventually
         await events.aclose()
 
 
+@pytest.mark.parametrize(
+    "since", [math.nan, math.inf, -1.0, 10**4300, "1h"], ids=["nan", "inf", "negative", "huge", "text"]
+)
+async def test_an_age_that_is_none_is_refused_before_anything_is_asked(since):
+    async with Mesh("a") as mesh:
+        with pytest.raises((zmesh.ConfigError, TypeError), match="since is "):
+            await seen(mesh["a"], "a", since=since)
+
+
 async def test_followers_at_one_node_leave_room_for_one_at_another(monkeypatch):
     monkeypatch.setattr(event_log, "MAX_FOLLOWERS_PER_NODE", 1)
     async with Mesh.star("hub", "a", "b") as mesh:
@@ -219,7 +229,17 @@ async def test_followers_at_one_node_leave_room_for_one_at_another(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "asked", [b"[]", b'{"since": "x"}', b'{"last": -1}', b'{"last": true}', b'{"follow": 1}', b"{"]
+    "asked",
+    [
+        b"[]",
+        b'{"since": "x"}',
+        b'{"since": NaN}',
+        b'{"since": 1' + b"0" * 400 + b"}",
+        b'{"last": -1}',
+        b'{"last": true}',
+        b'{"follow": 1}',
+        b"{",
+    ],
 )
 async def test_what_asks_for_something_else_is_an_error(asked):
     async with Mesh("a") as mesh:

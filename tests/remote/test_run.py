@@ -235,6 +235,17 @@ async def test_an_option_that_is_not_known_is_refused_and_never_left_out(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("stdin", [0, 7, True, -2])
+async def test_a_number_as_stdin_is_refused_and_never_taken_for_nothing(mesh: Mesh, stdin: int) -> None:
+    """A local process would take it for the number of a descriptor."""
+    for call in (mesh["desk"].run, mesh["desk"].check_output, mesh["desk"].run_many):
+        with pytest.raises(
+            ValueError, match=r"stdin is a payload, PIPE or DEVNULL, not .*; a descriptor is sent as open"
+        ):
+            call(["edge"] if call == mesh["desk"].run_many else "edge", ["cat"], stdin=stdin)
+    assert await mesh["desk"].check_output("edge", ["cat"], stdin=asyncio.subprocess.DEVNULL) == b""
+
+
 async def test_cancelling_whoever_waits_stops_the_command(mesh: Mesh) -> None:
     async def wait() -> None:
         async with mesh["desk"].run("edge", ["sleep", "600"]) as process:

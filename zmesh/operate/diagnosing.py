@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from zmesh.arguments import check_timeout
 from zmesh.operate.directives import DOCTOR, EVENTS, SETTINGS
 from zmesh.operate.operating import EVERYONE, TIMEOUT, Operating
 
@@ -45,6 +46,7 @@ class Diagnosing(Operating):
         from zmesh.operate.json_form import read_list
         from zmesh.operate.node_event import NodeEvent
 
+        check_timeout(since, "since")
         asked: dict[str, object] = {"follow": follow}
         asked |= {} if since is None else {"since": time.time() - since}
         asked |= {} if last is None else {"last": last}

@@ -48,6 +48,8 @@ MAX_REASONS = 1_024
 DEFAULT_LAST = 50
 MAX_ASKED = 4_096
 """Bytes of the payload of a request."""
+LATEST = 1e15
+"""Seconds since 1970 that a time is below, in either direction."""
 _ASKED = ("since", "last", "follow")
 CLOSE_WITHIN = 1.0
 _LOST = "events_lost"
@@ -293,7 +295,9 @@ def _asked(asked: object) -> tuple[float, int | None, bool]:
         if key not in _ASKED:
             raise RemoteError(f"{EVENTS} takes no {key!r}; it takes {', '.join(_ASKED)}")
     since, last, follow = asked.get("since"), asked.get("last"), asked.get("follow", False)
-    if since is not None and (isinstance(since, bool) or not isinstance(since, (int, float))):
+    if since is not None and (
+        isinstance(since, bool) or not isinstance(since, (int, float)) or not abs(since) < LATEST
+    ):
         raise RemoteError("since is a number: seconds since 1970")
     if last is not None and (isinstance(last, bool) or not isinstance(last, int) or last < 0):
         raise RemoteError("last is a number of events")

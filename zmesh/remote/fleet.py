@@ -20,7 +20,7 @@ from typing import Any, Self, TypeAlias
 
 from zmesh.arguments import check_timeout, shown
 from zmesh.errors import CommandFailed, ConfigError, MeshError, Overloaded, TimedOut, Unreachable
-from zmesh.remote.remote_process import Starting, failed
+from zmesh.remote.remote_process import Starting, check_stdin, failed
 from zmesh.runtime import described_timeout
 
 MAX_OUTPUT = 16 * 1024 * 1024
@@ -310,6 +310,7 @@ def rules_in(options: dict[str, Any]) -> tuple[Rules, OnOutput | None]:
     Raises ConfigError, and ValueError for stdin that is a pipe.
     """
     stdin = options.get("stdin")
+    check_stdin(stdin)
     if isinstance(stdin, int) and stdin == asyncio.subprocess.PIPE:
         raise ValueError("many nodes can't share stdin=PIPE; give stdin as bytes or as a path")
     given = {name: options.pop(name) for name in RULES if name in options}

@@ -26,8 +26,8 @@ class RunOptions(TypedDict, total=False):
     """How a command runs.
 
     `env` are variables beside those that the node keeps, `cwd` a directory of the node, `user` a user of it, `timeout`
-    the seconds after which the command is stopped. `stdin` is a payload, or PIPE for a writer; nothing by default.
-    With `stderr=STDOUT` both outputs are one. `terminal` are the rows and columns of a terminal to run in.
+    the seconds after which the command is stopped. `stdin` is a payload, PIPE for a writer, or DEVNULL for nothing, as
+    by default. With `stderr=STDOUT` both outputs are one. `terminal` are the rows and columns of a terminal to run in.
     `route_timeout` is that of `stream`.
     """
 
@@ -168,11 +168,18 @@ class Machines(requests.Requester):
         terminal: tuple[int, int] | None = None,
         route_timeout: float | None = None,
     ) -> Starting:
-        from zmesh.remote.remote_process import PIPE, STDOUT, Starting, start_record  # here: few programs run commands
+        from zmesh.remote.remote_process import (  # here: few programs run commands
+            PIPE,
+            STDOUT,
+            Starting,
+            check_stdin,
+            start_record,
+        )
 
         check_timeout(timeout)
         if stderr not in (None, PIPE, STDOUT):
             raise ValueError("stderr is PIPE, or STDOUT for one stream of both")
+        check_stdin(stdin)
         merged = stderr == STDOUT
         begin = start_record(command, env=env, cwd=cwd, user=user, timeout=timeout, terminal=terminal, merged=merged)
 

@@ -63,6 +63,12 @@ def start_record(
     return record(Kind.START, pack({name: value for name, value in named.items() if value is not None}))
 
 
+def check_stdin(stdin: object) -> None:
+    """Raises ValueError for a number that says neither PIPE nor DEVNULL, as that of a descriptor would be."""
+    if isinstance(stdin, int) and stdin not in (PIPE, asyncio.subprocess.DEVNULL):
+        raise ValueError(f"stdin is a payload, PIPE or DEVNULL, not {stdin!r}; a descriptor is sent as open(..., 'rb')")
+
+
 class Starting:
     """The result of `mesh.run(node, command)`: await it for the RemoteProcess, or use it in `async with`.
 

@@ -82,6 +82,8 @@ async def test_each_error_is_in_its_node_s_place(mesh):
     assert [payload.text() for payload in answers["b"].replies] == ["first"]
     assert isinstance(answers["nobody"].error, zmesh.Unreachable)
     assert answers["nobody"].payload is None
+    (late,) = (await answers_of(mesh["ctl"].request_many(["nobody"], "echo:echo", timeout=0.1))).values()
+    assert isinstance(late.error, zmesh.TimedOut)
     for name in ("a", "b", "nobody"):
         assert (answers[name].error.node, answers[name].error.message_id) == (name, answers[name].message_id)
 

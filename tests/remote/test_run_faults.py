@@ -1,6 +1,7 @@
 """Commands at other nodes while links are cut: every byte, in order, and then the exit code, or one clear end."""
 
 import asyncio
+import gc
 import hashlib
 from asyncio.subprocess import PIPE
 
@@ -110,3 +111,19 @@ async def test_a_command_at_a_node_that_is_lost_ends_in_an_error_and_does_not_go
             await process.wait()
         proxy.heal()
         await eventually(lambda: not len(edge.node.serving))
+
+
+async def test_an_error_that_the_reader_of_the_output_gets_is_not_logged_as_one_that_nobody_has() -> None:
+    logged: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context["message"]))
+    async with node("edge") as edge, node("desk", edge.listening[0]) as desk:
+        await desk.wait_for("edge", 90)
+        process = await desk.run("edge", ["sleep", "600"])
+        reading = asyncio.create_task(process.stdout.read())
+        await desk.ping_once("edge", 90)
+        await desk.close()
+        with pytest.raises(zmesh.Cancelled):
+            await reading
+        del process, reading
+    gc.collect()
+    assert logged == []

@@ -284,6 +284,8 @@ class RemoteProcess:
         if self._out is None:
             self._out, self._err = OutputReader(), OutputReader()
             self._pumping = asyncio.get_running_loop().create_task(self._read_all(self._out, self._err))
+            # The readers raise what it fails with; `wait`, which would as well, may never be called.
+            self._pumping.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _read_all(self, out: OutputReader, err: OutputReader) -> None:
         with contextlib.ExitStack() as ends:

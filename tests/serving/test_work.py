@@ -11,6 +11,7 @@ from tests.payloads.kinds import KINDS, async_generator, coroutine, every_kind, 
 from zmesh.errors import NotAllowed
 from zmesh.payloads.payload import Payload
 from zmesh.payloads.streamed import StreamedPayload
+from zmesh.serving.failure_log import FAILURES, FailureLog
 from zmesh.serving.work import Work, WorkReset
 
 # --- the four kinds of functions ----------------------------------------------------------------------------------
@@ -234,6 +235,25 @@ async def test_the_most_work_that_is_allowed_runs_and_one_more_is_refused(benche
     for message_id in running:
         assert (await bench.end(message_id)).reason is None
     assert (await bench.call("test:it")).reason is None
+
+
+async def test_work_that_fails_without_end_is_logged_at_a_bounded_rate_and_the_rest_counted(bench, caplog):
+    """A member may call what fails as often as it likes, and each failure has a traceback."""
+
+    async def fails(work):
+        raise ValueError("as ever")
+
+    clock = [0.0]
+    bench.runner._failures = FailureLog(lambda: clock[0])
+    bench.directives.register("test:it", fails)
+    for _ in range(FAILURES.burst + 30):
+        assert (await bench.call("test:it")).reason == "remote"
+    clock[0] += 1.0
+    await bench.call("test:it")
+    lines = [record.getMessage().splitlines()[0] for record in caplog.records if " failed" in record.getMessage()]
+    assert len(lines) == FAILURES.burst + 1
+    assert lines[-2].endswith(" failed")
+    assert lines[-1].endswith(" failed, and 30 more failures before it")
 
 
 async def test_a_message_id_that_runs_is_not_run_twice(bench, caplog):

@@ -34,6 +34,7 @@ from zmesh.runtime import (
     text_of,
 )
 from zmesh.serving.directives import Directives
+from zmesh.serving.failure_log import FailureLog
 from zmesh.serving.member_quota import member_of
 from zmesh.serving.running import RunningWork
 from zmesh.serving.shape import Shape
@@ -78,6 +79,7 @@ class Runner:
         self._isolation = (max_processes, isolation, spool_dir)
         self._active: dict[str, RunningWork] = {}
         self._of: Counter[str] = Counter()
+        self._failures = FailureLog()
         self._starter = EagerStarter()
         self._threads: ThreadExecutor | None = None
         self._processes: Processes | None = None
@@ -319,7 +321,7 @@ class Runner:
         if self._processes is None:
             from zmesh.serving.isolation import Processes  # here: few nodes run anything isolated
 
-            self._processes = Processes(*self._isolation)
+            self._processes = Processes(*self._isolation, self._failures)
         return self._processes.run(work, isolation)
 
     def _ends_within(self, running: RunningWork) -> float:
@@ -365,7 +367,7 @@ class Runner:
             if encoded is not None:
                 encoded.close()
             work.payload.close()
-            reason, error = _outcome(running, failure)
+            reason, error = _outcome(running, failure, self._failures)
             is_reset = running.reason is None and failure is not None and is_a(failure, WorkReset)
             reset_code = cast("WorkReset", failure).reset_code if is_reset else None
             running.request.finish(reason=reason, error=error, reset_code=reset_code)
@@ -402,7 +404,7 @@ class Runner:
                 log_exception(logger, "a plugin failed to close", error=error)
 
 
-def _outcome(running: RunningWork, failure: BaseException | None) -> tuple[str, str]:
+def _outcome(running: RunningWork, failure: BaseException | None, log: FailureLog) -> tuple[str, str]:
     """The reason code and the error text of work that failed, for the client."""
     directive = running.work.directive
     task = running.task
@@ -419,7 +421,8 @@ def _outcome(running: RunningWork, failure: BaseException | None) -> tuple[str, 
         return Cancelled.code, text_of(failure)
     if is_a(failure, RemoteError):  # raised by the plugin for the client
         return code_of(cast("RemoteError", failure)), text_of(failure)
-    log_exception(logger, "%s for %s failed", directive, running.work.sender, error=failure)
+    if (end := log.next()) is not None:
+        log_exception(logger, "%s for %s failed%s", directive, running.work.sender, end, error=failure)
     return RemoteError.code, describe(failure)
 
 

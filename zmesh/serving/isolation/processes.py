@@ -32,6 +32,7 @@ from zmesh.serving.isolation.slots import Slots
 from zmesh.serving.work import WorkReset
 
 if TYPE_CHECKING:
+    from zmesh.serving.failure_log import FailureLog
     from zmesh.serving.work import Work
 
 logger = logging.getLogger(__name__)
@@ -60,8 +61,11 @@ class _ProcessExit:
 class Processes:
     """Runs isolated directives, at most `limit` at a time. Bound to the loop that it is first used on."""
 
-    def __init__(self, limit: int, settings: Mapping[str, Mapping[str, Any]], folder: str | None) -> None:
+    def __init__(
+        self, limit: int, settings: Mapping[str, Mapping[str, Any]], folder: str | None, failures: FailureLog
+    ) -> None:
         self._settings = settings
+        self._failures = failures
         self._folder = os.path.abspath(folder or default_folder())
         self._slots = Slots(limit)
         self._starting = asyncio.Lock()
@@ -117,7 +121,7 @@ class Processes:
                 sys_path=sys.path,
             )
             with _nothing_left(work.directive):
-                run = _Run(fork_server, work, limits)
+                run = _Run(fork_server, work, limits, self._failures)
             self._runs.add(run)
             try:
                 await run.start(pickle.dumps(job), os.path.join(self._folder, job.name), spool)
@@ -223,8 +227,9 @@ class _ForkServerClient:
 class _Run:
     """One worker process, from its start to its exit."""
 
-    def __init__(self, fork_server: _ForkServerClient, work: Work, limits: ProcessLimits) -> None:
+    def __init__(self, fork_server: _ForkServerClient, work: Work, limits: ProcessLimits, failures: FailureLog) -> None:
         self._fork_server = fork_server
+        self._failures = failures
         self._work = work
         self._limits = limits
         self._socket, self._theirs = socket.socketpair()
@@ -345,8 +350,8 @@ class _Run:
         work, memory = self._work, self._limits.max_memory_bytes
         if "reset_code" in report:
             return WorkReset(report["text"], report["reset_code"])
-        if report["trace"]:
-            logger.warning("%s for %s failed in its process\n%s", work.directive, work.sender, report["trace"])
+        if report["trace"] and (end := self._failures.next()) is not None:
+            logger.warning("%s for %s failed in its process%s\n%s", work.directive, work.sender, end, report["trace"])
         text = report["text"]
         if report["memory"] and memory is not None:
             text = f"the process of {work.directive} ran out of its {memory / 2**20:g} MiB of memory"
@@ -365,7 +370,8 @@ class _Run:
             text = f"{subject} was killed by {_signal_name(-code)}"
             if code == -signal.SIGKILL:
                 text += ", as the system does when memory runs out"
-        logger.warning("%s (for %s)", text, self._work.sender)
+        if (end := self._failures.next()) is not None:
+            logger.warning("%s (for %s)%s", text, self._work.sender, end)
         return text
 
 

@@ -22,7 +22,9 @@ from zmesh.identity import (
     renew_request,
 )
 from zmesh.membership import ask_as_newcomer
+from zmesh.membership.issuing import Issuing
 from zmesh.node import Node
+from zmesh.serving.failure_log import FAILURES, FailureLog
 
 
 def newcomer(config: zmesh.Config) -> Node:
@@ -213,3 +215,18 @@ async def test_a_transfer_goes_on_while_a_certificate_is_renewed_and_the_authori
         assert count == blocks * 65536
         assert not of(zmesh.LinkLost, events)
         assert identity.certificate.not_after < time.time() + 81 * DAY
+
+
+async def test_requests_that_are_refused_without_end_are_logged_at_a_bounded_rate(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has no certificate may make them."""
+    issuing = Issuing(lab.hub)
+    issuing._failures = FailureLog(lambda: 0.0)
+    try:
+        for _ in range(int(FAILURES.burst) + 10):
+            await issuing.answer({})
+    finally:
+        issuing.close()
+    said = [record for record in caplog.records if record.name == "zmesh.membership.issuing"]
+    assert len(said) == FAILURES.burst

@@ -11,6 +11,7 @@ import time
 from zmesh.errors import ConfigError
 from zmesh.identity import Identity, Issuer, LockedKey, TrustError, answer, refusal
 from zmesh.runtime import ThreadPool
+from zmesh.serving import FailureLog
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ class Issuing:
     def __init__(self, identity: Identity) -> None:
         self._pool = ThreadPool(1, "zmesh-issuing")
         self._issuer = self.read(identity)
+        self._failures = FailureLog()
 
     @property
     def has_key(self) -> bool:
@@ -59,7 +61,8 @@ class Issuing:
         try:
             answered = answer(issuer, request, time.time())
         except (TrustError, ConfigError) as error:
-            log.warning("a request for a certificate is refused: %s", error)
+            if (end := self._failures.next()) is not None:
+                log.warning("a request for a certificate is refused: %s%s", error, end)
             return refusal(error)
         return answered
 

@@ -12,6 +12,7 @@ from zmesh.lazy import lazy_attributes
 if TYPE_CHECKING:
     from zmesh.serving.builtins import CANCEL, PING, Builtins, stamp
     from zmesh.serving.directives import Directives, directive
+    from zmesh.serving.failure_log import FailureLog
     from zmesh.serving.member_quota import MemberQuota, member_of
     from zmesh.serving.options import DirectiveOptions
     from zmesh.serving.plugin import NodePlugin, OpenStream, Requesting
@@ -25,6 +26,7 @@ else:
         {
             "builtins": ("CANCEL", "PING", "Builtins", "stamp"),
             "directives": ("Directives", "directive"),
+            "failure_log": ("FailureLog",),
             "member_quota": ("MemberQuota", "member_of"),
             "options": ("DirectiveOptions",),
             "plugin": ("NodePlugin", "OpenStream", "Requesting"),
@@ -44,6 +46,7 @@ __all__ = [
     "Builtins",
     "DirectiveOptions",
     "Directives",
+    "FailureLog",
     "MemberQuota",
     "NodePlugin",
     "OpenStream",

@@ -170,6 +170,17 @@ async def test_a_link_through_a_proxy_that_is_lost_is_dialled_again(proxy, trans
     assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_node_that_closes_when_it_has_just_lost_such_a_link_leaves_nothing(proxy, transports, listener, turns):
+    """The task that dials is cancelled while it waits for what was sent to pass the proxy."""
+    dialler, _ = await through(await proxy(), transports, listener)
+    await eventually(lambda: dialler.handler.links)
+    dialler.hang_up(dialler.handler.links[0], 60.0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await dialler.close()
+
+
 async def test_what_was_sent_just_before_closing_arrives_through_a_proxy(proxy, transports, listener):
     dialler, _ = await through(await proxy(), transports, listener)
     await eventually(lambda: dialler.handler.links)

@@ -36,7 +36,7 @@ class _Shared:
             return self._context
 
     async def release(self, can_end: bool = True) -> None:
-        """Give it back. The last user terminates it, which takes until all is sent, and LINGER_MS at most.
+        """Give it back. The last user terminates it, which takes until all is sent, and ZMQ_LINGER_MS at most.
 
         `can_end` False: a socket is open that can't be closed any more, so that ending it would take for ever.
         """
@@ -45,7 +45,7 @@ class _Shared:
             await _end(context)
 
     def release_now(self, can_end: bool = True) -> None:
-        """Give it back without a loop; the last one blocks until the context has ended, for LINGER_MS at most."""
+        """Give it back without a loop; the last one blocks until the context has ended, for ZMQ_LINGER_MS at most."""
         context = self._give_back(can_end)
         if context is not None:
             context.term()

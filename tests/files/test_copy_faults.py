@@ -22,7 +22,7 @@ RATE = 12_000_000
 def node(name: str, *peers: str) -> zmesh.Controller:
     listen = ["tcp://127.0.0.1:*"]  # a node that is started again may take longer than the usual time without a route
     return zmesh.Controller(
-        node_id=name, listen=listen, peers=list(peers), heartbeat=0.2, allow=ALLOW, route_timeout=600.0
+        node_id=name, listen=listen, peers=list(peers), heartbeat=0.5, allow=ALLOW, route_timeout=600.0
     )
 
 

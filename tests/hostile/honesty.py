@@ -11,7 +11,7 @@ import zmesh
 from zmesh.testing import eventually
 
 EVERY = 0.01
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 class Pings:
@@ -44,7 +44,7 @@ class Pings:
         """Count from now on."""
         self.seconds, self.failed = [], []
 
-    async def more(self, count: int = 20, timeout: float = 60.0) -> None:
+    async def more(self, count: int = 20, timeout: float = PATIENCE) -> None:
         """Wait until so many more have been answered."""
         wanted = len(self.seconds) + count
         await eventually(lambda: len(self.seconds) >= wanted, timeout=timeout)

@@ -18,7 +18,7 @@ def overloaded(mallory):
     return sum(heard.kind is Kind.CHUNK and b"overloaded" in heard.head for heard in mallory.heard)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_a_hundred_thousand_requests_that_are_opened_and_left_take_up_no_more_than_the_limit(
     victim, member, pings
 ):
@@ -28,7 +28,7 @@ async def test_a_hundred_thousand_requests_that_are_opened_and_left_take_up_no_m
     before = node.memory("VmRSS")
     opened = await mallory.flood(mallory.chunk("victim", b"begun") for _ in range(COUNT))
     assert opened == COUNT
-    await node.wait_reported("overloaded:services_per_peer", COUNT - 12_000, timeout=240.0)
+    await node.wait_reported("overloaded:services_per_peer", COUNT - 12_000, timeout=900.0)
     counts = await node.counts()
     assert 12_000 <= counts["services"] <= 12_000 + 40  # pings are among them until the last word is acknowledged
     await beside.more(20)

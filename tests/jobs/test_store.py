@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -47,6 +48,26 @@ async def opened(tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
     yield open_
     for store in stores:
         await store.close()
+
+
+async def test_one_that_could_not_be_opened_holds_nothing_when_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever tries anew would read that another process uses the jobs."""
+    release = Store._release
+
+    def late(store: Store) -> None:
+        time.sleep(0.05)
+        release(store)
+
+    def refuse(*_: object) -> None:
+        raise ConfigError("held")
+
+    monkeypatch.setattr(Store, "_release", late)
+    monkeypatch.setattr("zmesh.jobs.lease.LeaseTable.take", refuse)
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="held"):
+            await Store(tmp_path / "jobs", "edge", 64 * MIB).open()
 
 
 def database(folder: Path) -> Database:

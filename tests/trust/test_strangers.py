@@ -13,6 +13,7 @@ from zmq.utils import z85
 
 import zmesh
 from tests.hostile.honesty import Pings
+from tests.hostile.made_up import HEARTBEAT
 from tests.hostile.victim import Victim
 from zmesh.identity import State
 from zmesh.testing import eventually
@@ -44,7 +45,7 @@ TALKS = {
 async def victim(identity, tmp_path):
     """A node with an identity, in a process of its own."""
     identity("victim", state=State(tmp_path / "victim"))
-    made = await asyncio.to_thread(Victim, identity=str(tmp_path / "victim"))
+    made = await asyncio.to_thread(Victim, identity=str(tmp_path / "victim"), heartbeat=HEARTBEAT)
     yield made
     await asyncio.to_thread(made.close)
 
@@ -52,7 +53,7 @@ async def victim(identity, tmp_path):
 @pytest.fixture
 async def pings(node, victim):
     """Pings of that node by another one of its mesh."""
-    honest = await node("honest", victim.url, listen=[])
+    honest = await node("honest", victim.url, listen=[], heartbeat=HEARTBEAT)
     async with Pings(honest, "victim") as made:
         yield made
 

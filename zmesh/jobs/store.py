@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -122,8 +122,8 @@ class Store:
             self._ended = None
             raise StoreError(Trouble.OTHER, f"the jobs of node {self._node_id!r} can't be used: {error}") from None
         self._thread = thread
-        with ExitStack() as undo:
-            undo.callback(self.close_now)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.close)  # who tries anew must not find the lock held by this one
             await self._submit(lambda database: None, writes=False, vital=False)
             undo.pop_all()
 
@@ -211,6 +211,8 @@ class Store:
             self._database = None
         if self._lock >= 0:
             closing(self._lock)
+            with suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that is being started has a copy, which would keep it
             os.close(self._lock)
             self._lock = -1
 

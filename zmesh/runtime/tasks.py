@@ -85,6 +85,8 @@ def abandon(task: asyncio.Task[Any]) -> None:
     Where the loop is closed the coroutine is closed here, which runs its `finally` blocks.
     """
     if task.done():
+        if not task.cancelled():
+            task.exception()  # or it would be printed that nobody has asked for it
         return
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # what asyncio's own `run_until_complete` sets
     if not task.get_loop().is_closed():

@@ -49,7 +49,6 @@ else:
                 "is_a",
                 "log_exception",
                 "log_line",
-                "log_line",
                 "must_propagate",
                 "text_of",
                 "traceback_of",

@@ -91,11 +91,14 @@ def test_a_duplicate_id_at_another_hub_is_reported_by_all_and_the_later_node_clo
         second = sim.nodes["twin-2"] = SimNode(sim, "twin", {})
     sim.connect("twin-2", "other")
     others = [sim.nodes[name] for name in ("twin", "hub", "other")]
+    later = first if earlier else second
 
-    def named() -> bool:
-        return all(any(report.event == "duplicate_id" for report in node.reports) for node in others)
+    def names(node: SimNode) -> bool:
+        return any(report.event == "duplicate_id" for report in node.reports)
 
-    assert sim.run_until(named, 10)
+    assert sim.run_until(lambda: any(map(names, sim.nodes.values())), 10)
+    assert sim.run_until(lambda: any(report.event == "id_taken" for report in later.reports), 5), "of knowing"
+    assert sim.run_until(lambda: all(map(names, others)), 10)
     sim.run(10)
     taken = {
         name

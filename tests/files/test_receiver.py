@@ -1,5 +1,6 @@
 """The receiving end of a copy, record by record: what a sender that means harm, or makes mistakes, can do."""
 
+import asyncio
 import contextlib
 import os
 import stat
@@ -256,7 +257,19 @@ async def test_what_was_broken_off_is_resumed_and_sent_again_if_it_was_something
     assert sorted(os.listdir(bench.top)) == ["a", "b"]
 
 
-async def test_a_temporary_that_is_in_use_is_not_shared(bench: Bench) -> None:
+async def test_a_temporary_of_an_attempt_that_ends_soon_is_waited_for(bench: Bench) -> None:
+    data = os.urandom(2 * WORTH_KEEPING)
+    other = Partial.open(os.open(bench.top, os.O_PATH), key_of(b"a", len(data), TIME, b"@desk"))
+    other.write([data[:WORTH_KEEPING]])
+    asyncio.get_running_loop().call_later(0.2, other.keep)
+    answers = await bench.receive(file(b"a", size=len(data)), content(0, data, WORTH_KEEPING), FINISH)
+    assert answers == [Kind.READY, Kind.WANT, Kind.DONE, Kind.FINISHED]
+    assert bench.progress.resumed == 1
+    assert os.listdir(bench.top) == ["a"]
+
+
+async def test_a_temporary_that_is_in_use_is_not_shared(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.files.receiver.IN_USE_WITHIN", 0.1)
     data = os.urandom(2 * WORTH_KEEPING)
     key = key_of(b"a", len(data), TIME, b"@desk")
     other = Partial.open(os.open(bench.top, os.O_PATH), key)

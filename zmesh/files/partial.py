@@ -16,7 +16,7 @@ import re
 import stat
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from xxhash import xxh3_128
@@ -69,8 +69,11 @@ class Partial:
         self.size = os.fstat(descriptor).st_size
 
     @classmethod
-    def open(cls, directory: int, key: bytes) -> Partial:
-        """Open the temporary of that key with what it holds already, or a new one if that is in use. Raises OSError."""
+    def open(cls, directory: int, key: bytes, *, unless_used: bool = False) -> Partial:
+        """Open the temporary of that key with what it holds already, or a new one if that is in use.
+
+        Raises OSError, with `unless_used` BlockingIOError if it is in use.
+        """
         name = name_for(key)
         for _ in range(_ATTEMPTS):
             try:
@@ -79,9 +82,11 @@ class Partial:
                 if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # something else has the name
                     raise
             else:
-                if _is_own(directory, name, descriptor):
-                    return cls(directory, name, descriptor)
-                _release(descriptor)
+                with ExitStack() as undo:
+                    undo.callback(_release, descriptor)
+                    if _is_own(directory, name, descriptor, unless_used=unless_used):
+                        undo.pop_all()
+                        return cls(directory, name, descriptor)
             name = name_for(os.urandom(16))
         raise OSError(errno.EBUSY, "no temporary can be made here")
 
@@ -164,11 +169,18 @@ class Partial:
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-def _is_own(directory: int, name: bytes, descriptor: int) -> bool:
-    """Lock it; whether it is a file of this user, in no other use, under this name only."""
+def _is_own(directory: int, name: bytes, descriptor: int, *, unless_used: bool = False) -> bool:
+    """Lock it; whether it is a file of this user, in no other use, under this name only.
+
+    Raises BlockingIOError with `unless_used` if it is in use.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found, named = os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except BlockingIOError:
+        if unless_used:
+            raise
+        return False
     except OSError:
         return False
     return (

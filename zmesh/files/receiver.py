@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias, TypeVar
 
@@ -41,6 +41,9 @@ T = TypeVar("T")
 _Announced: TypeAlias = "tuple[Entry, tuple[bytes, ...]]"
 
 NOT_WANTED = -1
+IN_USE_WITHIN = 10.0
+"""Seconds that what was received before is waited for: an attempt whose client was killed ends by then."""
+IN_USE_AGAIN = 0.05
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors after which no other file could be written either."""
 
@@ -246,7 +249,7 @@ class Receiver:
         arriving = self._arriving = _Arriving(index, entry, names, None, offset, offset)
         self._progress.done += offset
         try:
-            await self._do(lambda: self._begin(arriving))
+            await self._begin_when_free(arriving)
         except OSError as error:
             self._forget(arriving)
             await self._fail(index, names, error)
@@ -257,8 +260,22 @@ class Receiver:
         elif offset:
             self._progress.resumed += 1
 
-    def _begin(self, arriving: _Arriving) -> None:
-        """Open the temporary of a file, unless it does not hold as much of it as is not sent."""
+    async def _begin_when_free(self, arriving: _Arriving) -> None:
+        """Open the temporary of a file. What an attempt before has left of it may be in use until that is over.
+
+        Raises OSError.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (IN_USE_WITHIN if arriving.offset else 0.0)
+        while loop.time() < until:
+            with suppress(BlockingIOError):
+                await self._do(lambda: self._begin(arriving, unless_used=True))
+                return
+            await asyncio.sleep(IN_USE_AGAIN)
+        await self._do(lambda: self._begin(arriving, unless_used=False))
+
+    def _begin(self, arriving: _Arriving, *, unless_used: bool) -> None:
+        """Open the temporary of a file, unless it does not hold as much of it as is not sent. Raises OSError."""
         entry, names, offset = arriving.entry, arriving.names, arriving.offset
         directory = self._target.directory(names)
         with ExitStack() as undo:
@@ -269,7 +286,7 @@ class Receiver:
                 clean(directory, self._rules.keep_partial)
                 if self._rules.leftovers is not None:
                     self._used = self._rules.leftovers.use(directory)
-            partial = Partial.open(directory, self._key(entry, names))
+            partial = Partial.open(directory, self._key(entry, names), unless_used=unless_used)
             undo.pop_all()
         with ExitStack() as undo:
             undo.callback(self._keep, partial)

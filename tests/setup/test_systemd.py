@@ -81,6 +81,8 @@ def test_a_unit_that_can_not_listen_never_becomes_active_and_its_status_says_why
     machine.run("zmesh", "service", "install", "--no-start", *words)
     machine.run("systemctl", "start", "zmesh-taken", code=1)
     eventually(lambda: int(machine.shown("zmesh-taken", "NRestarts")["NRestarts"]) > 1)
+    machine.write("/etc/systemd/system/zmesh-taken.service.d/seldom.conf", "[Service]\nRestartSec=3600\n")
+    machine.run("systemctl", "daemon-reload")  # what its last run was is shown between two of them
     status = partial(machine.run, "zmesh", "service", "status", "--name", "zmesh-taken", code=3)
     assert "hy: journalctl -u zmesh-taken\n" in status()
     eventually(lambda: "The last run ended by exit-code (2); why: journalctl -u zmesh-taken\n" in status())

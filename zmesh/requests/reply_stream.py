@@ -103,11 +103,13 @@ class ReplyStream(Exchange):
             from zmesh.payloads import OutboundWriter  # here: most requests are whole when they are sent
 
             self.writer = OutboundWriter(self._requests.driver, Stream(self.id, True))
+        begun = False
         try:
             start(self)
-        except BaseException:
-            self._start, self.writer = _refuse, None  # it has not begun, so there is no end to wait for
-            raise
+            begun = True
+        finally:
+            if not begun:  # there is no end to wait for
+                self._start, self.writer = _refuse, None
         return self
 
     async def write(self, data: Buffer | str) -> None:

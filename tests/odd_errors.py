@@ -62,6 +62,10 @@ ODD_ERRORS = {
     "its notes raise": _class("NotesRaise", __notes__=property(_raise(Unusual()))),
     "its code is a list": _class("CodeIsList", zmesh.RemoteError, code=[1], __init__=_refuse),
     "its code raises": _class("CodeRaises", zmesh.RemoteError, code=property(_raise(Unusual())), __init__=_refuse),
+    "its limit raises": _class(
+        "LimitRaises", zmesh.NodeOverloaded, limit=property(_raise(Unusual())), __init__=_refuse
+    ),
+    "its limit is a list": _class("LimitIsList", zmesh.NodeOverloaded, limit=["x"], __init__=_refuse),
     "it is no Exception": Unusual,
     "GeneratorExit": GeneratorExit,
     "CancelledError": asyncio.CancelledError,

@@ -69,9 +69,17 @@ class Closed(MeshError):
 
 
 class Overloaded(MeshError):
-    """A limit of queued requests or payloads is reached; send less, or wait for replies first."""
+    """A limit is reached; send less, or wait for replies first.
+
+    `limit` is its name where it is a limit of this node, such as `max_work`; "" where it is another node's. A node
+    counts the requests that end by an Overloaded with a limit.
+    """
 
     code: ClassVar[str] = "overloaded"
+
+    def __init__(self, text: str, *, node: str | None = None, message_id: str | None = None, limit: str = "") -> None:
+        super().__init__(text, node=node, message_id=message_id)
+        self.limit = limit
 
 
 class NotTrusted(MeshError):

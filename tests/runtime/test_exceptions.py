@@ -12,6 +12,7 @@ from zmesh.runtime.exceptions import (
     code_of,
     describe,
     is_a,
+    limit_of,
     log_exception,
     log_line,
     text_of,
@@ -90,6 +91,15 @@ def test_a_code_is_that_of_the_error_or_of_the_class_that_it_derives_from():
     for odd in [None, 7, "", "x" * 65, "a b", "\ud800", type("Text", (str,), {})("mine")]:
         assert code_of(type("Mine", (zmesh.NotAllowed,), {"code": odd})("no")) == "not_allowed"
     assert code_of(ODD_ERRORS["its code raises"]()) == "remote"
+
+
+def test_a_limit_is_one_of_an_overloaded_or_none():
+    assert limit_of(zmesh.Overloaded("full", limit="max_work")) == "max_work"
+    assert limit_of(zmesh.NodeOverloaded("full")) == ""
+    for odd in [None, 7, "x" * 65, "a b", "\ud800", type("Text", (str,), {})("mine")]:
+        assert limit_of(zmesh.NodeOverloaded("full", limit=odd)) == ""
+    unlimited = type("Mine", (ValueError,), {"limit": "max_work"})
+    assert limit_of(unlimited()) == limit_of(ODD_ERRORS["its limit raises"]()) == ""
 
 
 @EACH

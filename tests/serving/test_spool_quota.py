@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 import zmesh
+from zmesh import Overloaded
 from zmesh.core.limits import Limits
-from zmesh.serving.spool_quota import SpoolOverloaded, SpoolQuota
+from zmesh.serving.spool_quota import SpoolQuota
 from zmesh.testing import Mesh, eventually
 
 
@@ -20,7 +21,7 @@ def test_one_payload_more_than_the_limit_is_refused_until_another_is_over(limit)
     quota.grow(id_of(1), "b", 10, "n")
     quota.grow(id_of(2), "b", 10, "n")
     quota.grow(id_of(2), "b", 20, "n")
-    with pytest.raises(SpoolOverloaded, match=rf"node 'a' keeps no more .* \({limit} is 2\)") as refused:
+    with pytest.raises(Overloaded, match=rf"node 'a' keeps no more .* \({limit} is 2\)") as refused:
         quota.grow(id_of(3), "b", 10, "n")
     assert (refused.value.limit, refused.value.node, refused.value.code) == (limit, "a", "overloaded")
     quota.end(id_of(1))
@@ -31,7 +32,7 @@ def test_one_payload_more_than_the_limit_is_refused_until_another_is_over(limit)
 def test_a_sender_at_its_limit_leaves_room_for_others():
     quota = SpoolQuota("a", Limits(spooled_payloads_per_peer=1))
     quota.grow(id_of(1), "b", 10, "n")
-    with pytest.raises(SpoolOverloaded):
+    with pytest.raises(Overloaded):
         quota.grow(id_of(2), "b", 10, "n")
     quota.grow(id_of(2), "c", 10, "n")
 
@@ -40,7 +41,7 @@ def test_forged_senders_behind_one_neighbour_leave_room_for_those_behind_another
     quota = SpoolQuota("a", Limits(spooled_payloads_per_neighbour=2))
     quota.grow(id_of(1), "forged-1", 10, "n")
     quota.grow(id_of(2), "forged-2", 10, "n")
-    with pytest.raises(SpoolOverloaded):
+    with pytest.raises(Overloaded):
         quota.grow(id_of(3), "forged-3", 10, "n")
     quota.grow(id_of(3), "honest", 10, "m")
     quota.grow(id_of(4), "a", 10, None)
@@ -51,7 +52,7 @@ def test_as_many_bytes_as_the_limit_and_not_one_more(limit):
     quota = SpoolQuota("a", Limits(**{limit: 100}))
     quota.grow(id_of(1), "b", 60, "n")
     quota.grow(id_of(2), "c", 40, "n")
-    with pytest.raises(SpoolOverloaded, match=rf"\({limit} is 100\)"):
+    with pytest.raises(Overloaded, match=rf"\({limit} is 100\)"):
         quota.grow(id_of(1), "b", 61, "n")
     quota.end(id_of(2))
     quota.grow(id_of(1), "b", 100, "n")

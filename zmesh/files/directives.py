@@ -36,7 +36,6 @@ from zmesh.serving import MemberQuota, NodePlugin, Requesting, Work, directive, 
 
 if TYPE_CHECKING:
     from zmesh.config import Config
-    from zmesh.core.effects import Report
     from zmesh.identity import Identity
     from zmesh.runtime import Tasks
 
@@ -74,9 +73,6 @@ class Keeping(Protocol):
     def identity(self) -> Identity | None:
         """Its identity."""
 
-    def note(self, report: Report) -> None:
-        """Count and log a fact."""
-
 
 class Files(Requesting, NodePlugin):
     """The copies at one node."""
@@ -95,7 +91,6 @@ class Files(Requesting, NodePlugin):
     def attach_node(self, node: Keeping) -> None:
         """Take the node, in whose folder of state is kept where copies have left temporaries."""
         self._tasks = node.tasks
-        self._transfers.attach(node.note)
         identity = node.identity
         if identity is not None and identity.state is not None and not node.config.ephemeral:
             self._leftovers = Leftovers(identity.state.folder / JOURNAL)

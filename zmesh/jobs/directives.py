@@ -45,7 +45,6 @@ class JobDirectives:
         self._serving = serving
         self._directives = directives
         self._readers = MemberQuota("jobs", "max_readers", "requests that follow jobs", per="owner")
-        self._readers.attach(serving.note)
         functions: dict[str, Callable[..., Any]] = {
             SUBMIT: self.submit,
             LIST: self.list,
@@ -198,7 +197,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        raise NodeOverloaded(str(error)) from None
+        raise NodeOverloaded(str(error), limit="jobs_store") from None
     except RemoteError:
         raise
     except MeshError as error:

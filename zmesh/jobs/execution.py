@@ -125,7 +125,8 @@ class Execution:
         if self._log.omitted > before:
             raise NodeOverloaded(
                 "there is no room for its reply ([jobs] max_output_bytes, keep_bytes, or the disk); remove jobs, or "
-                "let it reply less"
+                "let it reply less",
+                limit="jobs_max_output_bytes",
             )
 
     # -- commands ------------------------------------------------------------------------------------------------

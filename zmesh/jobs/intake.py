@@ -55,7 +55,8 @@ async def _store_large(
             if size > most:
                 raise NodeOverloaded(
                     f"the payload of a job has {most} bytes at most there ([jobs] max_payload_bytes); copy the data to "
-                    "the node, and submit its name"
+                    "the node, and submit its name",
+                    limit="jobs_max_payload_bytes",
                 )
             hasher.update(piece)
             await store.write(lambda database, data=piece: database.add_input(sequence, data))  # type: ignore[misc]

@@ -100,6 +100,13 @@ class Unfinished:
         return (-self.priority, self.sequence, self.number)
 
 
+class Full(NamedTuple):
+    """A limit that is reached: the setting of `[jobs]`, and what there is."""
+
+    limit: str
+    what: str
+
+
 class Queue:
     """The table of unfinished jobs."""
 
@@ -136,13 +143,13 @@ class Queue:
 
     # -- stimuli -------------------------------------------------------------------------------------------------
 
-    def reserve(self, owner: str) -> str | None:
+    def reserve(self, owner: str) -> Full | None:
         """Reserve room for a job that is to be stored; None, or the limit that is reached if there is no room."""
         if len(self._jobs) + self._reserved >= self._bounds.queued:
-            return f"{self._bounds.queued} jobs wait or run there already ([jobs] max_queued)"
+            return Full("max_queued", f"{self._bounds.queued} jobs wait or run there already")
         if self._unfinished.get(owner, 0) >= self._bounds.queued_per_owner:
             most = self._bounds.queued_per_owner
-            return f"{most} jobs of {owner!r} wait or run there already ([jobs] max_queued_per_owner)"
+            return Full("max_queued_per_owner", f"{most} jobs of {owner!r} wait or run there already")
         self._reserved += 1
         _count(self._unfinished, owner, 1)
         return None

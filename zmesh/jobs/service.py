@@ -22,7 +22,7 @@ from zmesh.jobs import processes
 from zmesh.jobs.database import Database
 from zmesh.jobs.intake import store_submission
 from zmesh.jobs.output import RETRY_AFTER
-from zmesh.jobs.queue import Bounds, Finish, Instruction, Outcome, Queue, Requeue, Start, Stop, Unfinished
+from zmesh.jobs.queue import Bounds, Finish, Full, Instruction, Outcome, Queue, Requeue, Start, Stop, Unfinished
 from zmesh.jobs.records import Records
 from zmesh.jobs.rows import Conflict, Owner, Task
 from zmesh.jobs.running import Attempt, Attempts
@@ -192,12 +192,12 @@ class JobService:
         reached = self._queue.reserve(owner.id)
         if reached is None and self._crowded:
             self._queue.release(owner.id)
-            reached = f"its jobs have {self.settings.keep_bytes} bytes ([jobs] keep_bytes), and none that has ended"
+            reached = Full("keep_bytes", f"its jobs have {self.settings.keep_bytes} bytes, and none has ended")
         if reached is not None:
-            raise NodeOverloaded(f"node {self.node_id!r}: {reached}; try again when some have ended")
+            text = f"node {self.node_id!r}: {reached.what} ([jobs] {reached.limit}); try again when some have ended"
+            raise NodeOverloaded(text, limit=f"jobs_{reached.limit}")
         # A task of its own: what is stored has to run, also if the client is gone meanwhile.
-        storing = self._spawn(self._store_submission(store, submission, owner, first, rest))
-        return await asyncio.shield(storing)
+        return await asyncio.shield(self._spawn(self._store_submission(store, submission, owner, first, rest)))
 
     async def _store_submission(
         self, store: Store, submission: Submission, owner: Owner, first: bytes, rest: AsyncIterator[bytes] | None

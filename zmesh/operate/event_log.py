@@ -248,7 +248,8 @@ class EventLog:
         if follow:
             self._check_followers(member)
         if not self._rows.has(time.monotonic()):
-            raise NodeOverloaded(f"node {self.node_id!r} has shown as much as it does in a second; try again in one")
+            text = f"node {self.node_id!r} has shown as much as it does in a second; try again in one"
+            raise NodeOverloaded(text, limit="shown_rows")
         follower = _Follower(member)
         if follow:
             self._followers.add(follower)
@@ -271,11 +272,13 @@ class EventLog:
     def _check_followers(self, member: str) -> None:
         """Raises NodeOverloaded if too many follow."""
         own = sum(each.member == member for each in self._followers)
-        if len(self._followers) >= MAX_FOLLOWERS or own >= MAX_FOLLOWERS_PER_NODE:
-            many = (
-                f"{own} requests of {member!r}" if len(self._followers) < MAX_FOLLOWERS else f"{MAX_FOLLOWERS} requests"
-            )
-            raise NodeOverloaded(f"{many} follow {self.node_id!r} already; ask without following")
+        if len(self._followers) >= MAX_FOLLOWERS:
+            many, limit = f"{MAX_FOLLOWERS} requests", "event_followers"
+        elif own >= MAX_FOLLOWERS_PER_NODE:
+            many, limit = f"{own} requests of {member!r}", "event_followers_per_node"
+        else:
+            return
+        raise NodeOverloaded(f"{many} follow {self.node_id!r} already; ask without following", limit=limit)
 
     def _reply(self, events: Iterable[NodeEvent]) -> dict[str, object]:
         shown = [event.to_json() for event in events]

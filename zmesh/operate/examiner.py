@@ -68,7 +68,8 @@ class Examiner:
             return later
         self._waiting = [each for each in self._waiting if not each.done()]
         if len(self._waiting) >= MAX_WAITING:
-            raise NodeOverloaded(f"{MAX_WAITING} requests wait for an examination of this node; try again in a while")
+            text = f"{MAX_WAITING} requests wait for an examination of this node; try again in a while"
+            raise NodeOverloaded(text, limit="examinations")
         self._waiting.append(later)
         if not self._is_examining:
             self._is_examining = True

@@ -94,7 +94,8 @@ class Inspection:
         def limited(work: Work) -> object:
             if not self._rows.has(time.monotonic()):
                 raise NodeOverloaded(
-                    f"node {self._node_id!r} has shown as much as it does in a second; try again in one"
+                    f"node {self._node_id!r} has shown as much as it does in a second; try again in one",
+                    limit="shown_rows",
                 )
             shown = answer(work)
             rows = _rows_of(shown)

@@ -98,7 +98,8 @@ class BufferedPayload(Payload):
             if self._max_bytes is not None and self._size > self._max_bytes:
                 raise Overloaded(
                     f"the payload is larger than the {self._max_bytes} bytes that max_payload_bytes allows here; "
-                    "set it higher, or take the payload as a stream"
+                    "set it higher, or take the payload as a stream",
+                    limit="max_payload_bytes",
                 )
             self._parts.append(chunk)
             self._charged += len(chunk)

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmesh.core.durations import exact
 from zmesh.errors import NodeOverloaded, NotAllowed, RemoteError
@@ -35,10 +35,10 @@ from zmesh.remote.records import (
 )
 from zmesh.remote.settings import RunSettings
 from zmesh.runtime import ThreadPool
-from zmesh.serving import MemberQuota, NodePlugin, Work, directive, member_of
+from zmesh.serving import MemberQuota, Work, directive, member_of
 
 if TYPE_CHECKING:
-    from zmesh.core.effects import Report
+    pass
 
 audit = logging.getLogger("zmesh.remote.audit")
 """A line when a command starts, and one when it has ended."""
@@ -63,14 +63,7 @@ class Request:
     merged: bool
 
 
-class Noting(Protocol):
-    """A node as the commands use it."""
-
-    def note(self, report: Report) -> None:
-        """Count and log a fact."""
-
-
-class Exec(NodePlugin):
+class Exec:
     """The commands of one node."""
 
     settings = RunSettings
@@ -79,10 +72,6 @@ class Exec(NodePlugin):
         self._settings = RunSettings()
         self._processes = Processes()
         self._running = MemberQuota("run", "max_commands", "commands")
-
-    def attach_node(self, node: Noting) -> None:
-        """Take the node, which counts the commands that are refused."""
-        self._running.attach(node.note)
 
     async def start(self, settings: RunSettings) -> None:
         """Take the settings."""
@@ -123,7 +112,8 @@ class Exec(NodePlugin):
                     return
                 except OSError as error:
                     reason = os.strerror(error.errno or 0).lower()
-                    raise NodeOverloaded(f"the node has nothing left to run commands with: {reason}") from None
+                    text = f"the node has nothing left to run commands with: {reason}"
+                    raise NodeOverloaded(text, limit="system_resources") from None
                 running = _Running(work, line, process, _shorter(request.seconds, settings.max_seconds))
                 async with aclosing(running.replies(records)) as replies:
                     async for reply in replies:

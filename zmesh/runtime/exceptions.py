@@ -14,9 +14,10 @@ import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import cast
 
 from zmesh import errors
-from zmesh.errors import MeshError
+from zmesh.errors import MeshError, Overloaded
 
 MAX_DESCRIPTION = 1000
 """Characters of `describe` and `text_of`."""
@@ -82,6 +83,20 @@ def code_of(error: MeshError) -> str:
     except BaseException:  # noqa: BLE001  # a property of a class that is not ours
         pass
     return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+
+
+def limit_of(error: BaseException) -> str:
+    """The `limit` of an Overloaded; "" for any other error, and where it is malformed."""
+    if is_a(error, Overloaded):
+        try:
+            limit = cast("Overloaded", error).limit
+            if type(limit) is str and _CODE.fullmatch(limit):
+                return limit
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001  # a property of a class that is not ours
+            pass
+    return ""
 
 
 def traceback_of(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from zmesh.payloads import (
     StreamFeeder,
 )
 from zmesh.runtime import describe, log_exception, must_propagate, text_of
-from zmesh.serving.spool_quota import SpoolOverloaded
+from zmesh.serving.overload import overload_report
 from zmesh.serving.work import Work
 
 if TYPE_CHECKING:
@@ -298,15 +298,13 @@ class IncomingRequest:
     def _admit_spooled(self, size_bytes: int) -> None:
         serving = self._serving
         self._spooled = True
-        try:
-            serving.spool_quota.grow(self.id, self.sender, size_bytes, serving.driver.engine.neighbour_of(self.id))
-        except SpoolOverloaded as error:
-            serving.note(Report("overloaded", NodeId(self.sender), None, error.limit))
-            raise
+        serving.spool_quota.grow(self.id, self.sender, size_bytes, serving.driver.engine.neighbour_of(self.id))
 
     def _refuse(self, error: Exception) -> None:
-        """End the request, because its payload can't be stored."""
+        """End the request, because its payload can't be stored, or a limit is reached."""
         self._payload = None
+        if not self.ended and (report := overload_report(error, self.sender)) is not None:
+            self._serving.note(report)
         self.finish(reason=error.code if isinstance(error, MeshError) else RemoteError.code, error=text_of(error))
 
     def _start_with(self, payload: Payload) -> None:
@@ -345,7 +343,7 @@ class IncomingRequest:
             else:
                 self.finish(_written(result))
         except NodeOverloaded as error:
-            self.finish(reason=error.code, error=str(error))
+            self._refuse(error)
         except Exception as error:  # noqa: BLE001  # any malformed payload gets an error reply
             self.finish(reason=RemoteError.code, error=describe(error))
         payload.close()
@@ -387,4 +385,5 @@ def _written(result: object) -> Outgoing:
 
 def _check_inline(directive: str, size_bytes: int) -> None:
     if size_bytes > MAX_INLINE_BYTES:
-        raise NodeOverloaded(f"{directive} takes a payload of {MAX_INLINE_BYTES} bytes at most, not of {size_bytes}")
+        text = f"{directive} takes a payload of {MAX_INLINE_BYTES} bytes at most, not of {size_bytes}"
+        raise NodeOverloaded(text, limit="payload_bytes")

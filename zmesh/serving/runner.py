@@ -16,8 +16,6 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from zmesh.core.effects import Report
-from zmesh.core.message import Address, NodeId
 from zmesh.errors import Cancelled, NodeOverloaded, Overloaded, RemoteError, TimedOut
 from zmesh.payloads import Outgoing, PayloadLike, Response, StreamedPayload, outgoing
 from zmesh.runtime import (
@@ -35,11 +33,13 @@ from zmesh.runtime import (
 from zmesh.serving.directives import Directives
 from zmesh.serving.failure_log import FailureLog
 from zmesh.serving.member_quota import member_of
+from zmesh.serving.overload import overload_report
 from zmesh.serving.running import RunningWork
 from zmesh.serving.shape import Shape
 from zmesh.serving.work import ReplySink, Work, WorkReset
 
 if TYPE_CHECKING:
+    from zmesh.core.effects import Report
     from zmesh.serving.isolation import Isolation, Processes
     from zmesh.serving.thread_executor import ThreadExecutor
 
@@ -123,6 +123,7 @@ class Runner:
                 self._check_room(work, member)
         except (RemoteError, Cancelled, Overloaded) as error:
             work.payload.close()
+            self._count(error, work)
             request.finish(reason=error.code, error=str(error))
             return
         running = active[message_id] = RunningWork(work, request, entry)
@@ -139,16 +140,20 @@ class Runner:
             running.timer = asyncio.get_running_loop().call_at(work.deadline, self.cancel, message_id, TimedOut.code)
 
     def _check_room(self, work: Work, member: str) -> None:
-        """Raises Overloaded, and counts that, if all places are taken, or another node has all that it may."""
+        """Raises Overloaded if all places are taken, or another node has all that it may."""
         limit, runs = "max_work", f"{self._max_work} requests"
         if len(self._active) < self._max_work:
             if member == work.header["recipient"]:
                 return
             limit, runs = "max_work_per_node", f"{self._of[member]} requests of {member!r}"
-        if self._note is not None:
-            self._note(Report("overloaded", NodeId(Address(member)), None, limit))
         text = f"the node runs {runs} already (max_work{'' if limit == 'max_work' else ', less an eighth for others'})"
-        raise Overloaded(f"{text}; try again later, or set it higher there")
+        raise Overloaded(f"{text}; try again later, or set it higher there", limit=limit)
+
+    def _count(self, error: BaseException, work: Work) -> None:
+        """Count work that ends because of a limit of this node."""
+        report = overload_report(error, work.sender)
+        if report is not None and self._note is not None:
+            self._note(report)
 
     def cancel(self, message_id: str, reason: str = Cancelled.code, by: str | None = None, reset_code: int = 0) -> None:
         """Stop this work, if it runs; when it has ended, it is finished with `reason`, whatever it returned.
@@ -342,7 +347,7 @@ class Runner:
             self._threads.submit(running)
         except RuntimeError as error:
             text = f"the node can start no thread for {running.work.directive} ({error}); try again later"
-            self._end(running, NodeOverloaded(text))
+            self._end(running, NodeOverloaded(text, limit="system_resources"))
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -368,6 +373,8 @@ class Runner:
                 encoded.close()
             work.payload.close()
             reason, error = _outcome(running, failure, self._failures)
+            if reason == Overloaded.code and failure is not None:
+                self._count(failure, work)
             is_reset = running.reason is None and failure is not None and is_a(failure, WorkReset)
             reset_code = cast("WorkReset", failure).reset_code if is_reset else None
             running.request.finish(reason=reason, error=error, reset_code=reset_code)

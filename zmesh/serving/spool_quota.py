@@ -14,14 +14,6 @@ from zmesh.core.message import MessageId, NodeId
 from zmesh.errors import Overloaded
 
 
-class SpoolOverloaded(Overloaded):
-    """One payload, or its next bytes, would exceed a limit, whose name is `limit`."""
-
-    def __init__(self, text: str, *, node: str, limit: str) -> None:
-        super().__init__(text, node=node)
-        self.limit = limit
-
-
 class _Spooled(NamedTuple):
     sender: str
     neighbour: NodeId | None
@@ -46,7 +38,7 @@ class SpoolQuota:
         return len(self._spooled)
 
     def grow(self, id: MessageId, sender: str, size_bytes: int, neighbour: NodeId | None) -> None:
-        """Record the bytes that this request has spooled to disk. Raises SpoolOverloaded past a limit.
+        """Record the bytes that this request has spooled to disk. Raises Overloaded past a limit.
 
         `neighbour`: the one that the sender's first frame came from; None: the sender is this node, which only the
         other limits apply to. It stays that of the first call.
@@ -98,7 +90,7 @@ class SpoolQuota:
 
     def _check(self, limit: str, used: int, most: int) -> None:
         if used > most:
-            raise SpoolOverloaded(
+            raise Overloaded(
                 f"node {self._node_id!r} keeps no more payloads in temporary files ({limit} is {most}); "
                 "wait for replies before sending more",
                 node=self._node_id,

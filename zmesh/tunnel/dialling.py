@@ -17,13 +17,12 @@ from zmesh.transport import Candidate, DialError, DialFailure, connect_first, re
 from zmesh.tunnel.addresses import Endpoint
 from zmesh.tunnel.settings import TcpSettings
 
-_KINDS: dict[DialFailure, type[ConnectFailed | NodeOverloaded]] = {
+_KINDS: dict[DialFailure, type[ConnectFailed]] = {
     DialFailure.REFUSED: ConnectRefused,
     DialFailure.TIMED_OUT: ConnectTimedOut,
     DialFailure.NO_ROUTE: HostUnreachable,
     DialFailure.UNRESOLVED: HostNotFound,
     DialFailure.RESOLVE_TIMED_OUT: HostNotFound,
-    DialFailure.RESOURCES: NodeOverloaded,
 }
 
 
@@ -68,5 +67,7 @@ def not_a_target(endpoint: Endpoint, node: str) -> NotAllowed:
 
 
 def _failed(error: DialError, endpoint: Endpoint, node: str) -> ConnectFailed | NodeOverloaded:
-    kind = _KINDS.get(error.failure, ConnectFailed)
-    return kind(f"node {node!r} can't connect to {endpoint}: {error.reason}")
+    text = f"node {node!r} can't connect to {endpoint}: {error.reason}"
+    if error.failure == DialFailure.RESOURCES:
+        return NodeOverloaded(text, limit="system_resources")
+    return _KINDS.get(error.failure, ConnectFailed)(text)

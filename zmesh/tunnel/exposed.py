@@ -13,7 +13,6 @@ from zmesh.tunnel.addresses import Endpoint, check_service
 from zmesh.tunnel.connection import NAMESPACE
 
 if TYPE_CHECKING:
-    from zmesh.core.effects import Report
     from zmesh.requests import Requests
 
 
@@ -29,9 +28,6 @@ class Host(Protocol):
 
     def unregister(self, name: str) -> None:
         """Remove a directive."""
-
-    def note(self, report: Report) -> None:
-        """Count and log a fact."""
 
 
 class Exposed:

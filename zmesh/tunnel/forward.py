@@ -164,8 +164,10 @@ class Forward:
             reset(transport)
             return None
         if len(self._relays) >= self._max_connections:
-            self._note("forward_connections")
-            self._fail(NodeOverloaded(f"{self._max_connections} connections are open already on port {self.port}"))
+            limit = "forward_connections"
+            self._note(limit)
+            text = f"{self._max_connections} connections are open already on port {self.port}"
+            self._fail(NodeOverloaded(text, limit=limit))
             reset(transport)
             return None
         self._is_exhausted = False

@@ -42,8 +42,6 @@ class Tcp(NodePlugin):
     def attach_node(self, node: Host) -> None:
         """Take the node."""
         self._host = node
-        for quota in (self._connections, self._services):
-            quota.attach(node.note)
 
     async def start(self, settings: TcpSettings) -> None:
         """Take the settings, and open what they forward and expose. Raises ConfigError."""

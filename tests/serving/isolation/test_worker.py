@@ -17,8 +17,9 @@ from tests.odd_errors import ODD_ERRORS
 from tests.own_process import without_blocks
 from tests.payloads.kinds import async_generator, coroutine, every_kind, function, generator
 from tests.waiting import WITHIN
-from zmesh.errors import MeshError, NotAllowed
+from zmesh.errors import CopyFailed, MeshError, NodeOverloaded, NotAllowed, Overloaded, RemoteError
 from zmesh.payloads.streamed import StreamedPayload
+from zmesh.runtime import is_a
 from zmesh.serving.isolation.worker import _report
 
 MIB = 1024 * 1024
@@ -39,33 +40,45 @@ async def test_each_kind_of_function_replies_from_a_process_of_its_own(bench, ki
     assert pid == session != os.getpid()
 
 
+OUT_OF_PAPER = RemoteError("buy some")
+OUT_OF_PAPER.code = "out_of_paper"
+"""Of a class of the plugin's own it would be no different, but a class of a test is not there in the process."""
 RAISED = [
-    (ValueError("bad"), "ValueError: bad"),
-    (KeyError(), "KeyError"),
-    (SystemExit(3), "SystemExit: 3"),
-    (GeneratorExit(), "GeneratorExit"),
-    (asyncio.CancelledError(), "CancelledError"),
-    (NotAllowed("not for you"), "not for you"),
-    (OSError("file \udcff"), "OSError: file \\udcff"),
-    (ValueError("x" * 50_000), "ValueError: " + "x" * 985 + "..."),
+    (ValueError("bad"), "remote", "ValueError: bad"),
+    (KeyError(), "remote", "KeyError"),
+    (SystemExit(3), "remote", "SystemExit: 3"),
+    (GeneratorExit(), "remote", "GeneratorExit"),
+    (asyncio.CancelledError(), "remote", "CancelledError"),
+    (NotAllowed("not for you"), "not_allowed", "not for you"),
+    (NodeOverloaded("come again"), "overloaded", "come again"),
+    (NodeOverloaded("no GPU is free", limit="gpus"), "overloaded", "no GPU is free"),
+    (CopyFailed("no disk"), "copy_failed", "no disk"),
+    (OUT_OF_PAPER, "out_of_paper", "buy some"),
+    (OSError("file \udcff"), "remote", "OSError: file \\udcff"),
+    (ValueError("x" * 50_000), "remote", "ValueError: " + "x" * 985 + "..."),
 ]
 
 
 @every_kind
-async def test_what_it_raises_ends_the_request_as_it_would_without_isolation(bench, kind):
-    bench.isolate("test:it", kind)
-    for error, text in RAISED:
-        exchange = await bench.call("test:it", b"abc", config={"error": error})
-        assert exchange.error == text
-        assert exchange.reason == ("not_allowed" if isinstance(error, NotAllowed) else "remote")
-        assert exchange.replies == ([b"cba"] if "generator" in kind.__name__ else [])
+async def test_what_it_raises_ends_the_request_as_it_would_without_isolation(benches, kind):
+    reports = []
+    bench = benches(max_processes=4, note=reports.append)
+    bench.isolate("test:isolated", kind)
+    bench.directives.register("test:plain", kind)
+    for directive in ["test:isolated", "test:plain"]:
+        for error, code, text in RAISED:
+            exchange = await bench.call(directive, b"abc", config={"error": error})
+            assert (exchange.reason, exchange.error) == (code, text)
+            assert exchange.replies == ([b"cba"] if "generator" in kind.__name__ else [])
+    assert [(report.event, report.node, report.detail) for report in reports] == [("overloaded", "ctl", "gpus")] * 2
 
 
 @pytest.mark.parametrize("make", ODD_ERRORS.values(), ids=ODD_ERRORS)
 def test_any_error_can_be_reported_to_the_node(make):
-    word = msgpack.unpackb(_report(make()))
+    error = make()
+    word = msgpack.unpackb(_report(error))
     assert word["text"]
-    assert word["reason"] == "remote"
+    assert word["reason"] == ("overloaded" if is_a(error, Overloaded) else "remote")
     assert word["memory"] is (make is MemoryError)
 
 

@@ -23,7 +23,7 @@ import msgpack
 
 from zmesh.arguments import check_metadata
 from zmesh.core.message import NO_METADATA
-from zmesh.errors import Closed, NodeOverloaded, NotAllowed, RemoteError, UnknownDirective
+from zmesh.errors import Closed, NodeOverloaded, RemoteError
 from zmesh.payloads import ChunkSource, Outgoing, Spool, StreamedPayload, default_folder
 from zmesh.runtime import EXHAUSTED, ControlledProcess, abandon, close_in_child, text_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, MAX_FRAME, Channel, Frame, Job
@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 CLOSE_WITHIN = 5.0
 """Seconds for the fork server to kill its workers and exit."""
 
-_ERRORS_BY_CODE: dict[str, type[RemoteError]] = {kind.code: kind for kind in (NotAllowed, UnknownDirective)}
 _PROGRAM = """
 import sys
 sys.path[:] = {path!r}
@@ -355,7 +354,9 @@ class _Run:
         text = report["text"]
         if report["memory"] and memory is not None:
             text = f"the process of {work.directive} ran out of its {memory / 2**20:g} MiB of memory"
-        return _ERRORS_BY_CODE.get(report["reason"], RemoteError)(text)
+        error = NodeOverloaded(text, limit=report["limit"]) if report.get("limit") else RemoteError(text)
+        error.code = report["reason"]  # type: ignore[misc]  # that of a class which may be the plugin's own
+        return error
 
     def _exit_reason(self, ending: _ProcessExit) -> str:
         subject = f"the process of {self._work.directive}"
@@ -413,7 +414,8 @@ def _nothing_left(directive: str) -> Iterator[None]:
         if error.errno not in EXHAUSTED:
             raise
         reason = os.strerror(error.errno).lower()
-        raise NodeOverloaded(f"the node has nothing left to run {directive} with: {reason}") from None
+        text = f"the node has nothing left to run {directive} with: {reason}"
+        raise NodeOverloaded(text, limit="system_resources") from None
 
 
 def _signal_name(number: int) -> str:

@@ -26,7 +26,7 @@ import msgpack
 
 from zmesh.errors import MeshError, RemoteError
 from zmesh.payloads import Outgoing, Payload, PayloadOfPieces, Source, Spool, StreamedPayload, outgoing, source_of
-from zmesh.runtime import code_of, describe, is_a, text_of, traceback_of
+from zmesh.runtime import code_of, describe, is_a, limit_of, text_of, traceback_of
 from zmesh.serving.isolation.ipc import CHUNK_BYTES, BlockingChannel, Channel, Frame, Job
 from zmesh.serving.plugin import Plugin
 from zmesh.serving.shape import Shape, shape_of
@@ -312,6 +312,7 @@ def _report(failure: BaseException) -> bytes:
         report: dict[str, object] = {"reason": "", "text": text_of(failure), "trace": "", "reset_code": code}
     elif is_a(failure, RemoteError):  # raised on purpose, for the client
         report = {"reason": code_of(cast("RemoteError", failure)), "text": text_of(failure), "trace": ""}
+        report["limit"] = limit_of(failure)
     else:
         report = {"reason": RemoteError.code, "text": describe(failure), "trace": traceback_of(failure)}
     return bytes(msgpack.packb({**report, "memory": is_a(failure, MemoryError)}))

@@ -1,8 +1,10 @@
 """Jobs over real sockets: submitted, followed, found again from other nodes, and ended."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 import zmesh
+from tests.waiting import WITHIN
 from zmesh import JobState, Response, Work
 from zmesh.errors import (
     Cancelled,
@@ -22,8 +25,9 @@ from zmesh.errors import (
     TooManyReplies,
     UnknownDirective,
 )
+from zmesh.jobs import processes
 from zmesh.jobs.submission import frame_head
-from zmesh.testing import Mesh
+from zmesh.testing import Mesh, eventually
 
 EVERYONE = {"job:*": ["*"], "exec:*": ["*"]}
 
@@ -369,6 +373,38 @@ async def test_limits_of_submitters_and_sizes_are_named(tmp_path: Path) -> None:
         with pytest.raises(NodeOverloaded, match=r"\[jobs\] max_readers"):
             await jobs[1].wait()
         await watching.aclose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+async def test_a_request_that_ends_while_jobs_are_taken_over_leaves_them_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(found: object) -> None:
+        begun.set()
+        go_on.wait(WITHIN)
+
+    monkeypatch.setattr(processes, "end", slow)
+    async with Mesh.star("edge", "desk", allow=EVERYONE, plugins=jobs_in(tmp_path)) as mesh:
+        desk, edge = mesh["desk"], mesh["edge"]
+        first = asyncio.ensure_future(desk.jobs("edge"))
+        await asyncio.to_thread(begun.wait, WITHIN)
+        working = list(edge.node.serving.runner._active.values())
+        closing = None
+        if end == "cancel":
+            first.cancel()
+        else:
+            closing = asyncio.ensure_future(edge.close())
+        await eventually(lambda: all(each.reason for each in working))
+        go_on.set()
+        with contextlib.suppress(Cancelled, asyncio.CancelledError, zmesh.ExchangeError):
+            await first
+        if closing is None:
+            assert await desk.jobs("edge") == []
+        else:
+            await closing
+            await eventually(lambda: "zmesh-jobs" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_jobs_without_asyncio(tmp_path: Path) -> None:

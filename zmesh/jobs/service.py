@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,27 +122,30 @@ class JobService:
                 "('zmesh init', 'zmesh join'), or [jobs] folder in its configuration"
             )
         async with self._opening:
-            if self._closing:
-                raise StoreError(Trouble.OTHER, f"node {self.node_id!r} is closing; ask again when it is back")
+            self._check_closing()
             if self._store is None:
                 store = Store(self._folder, self.node_id, self._max_bytes, self._on_damage, holder=self._incarnation)
                 store.on_taken = self._on_taken
-                await store.open()
-                await self._recover(store)
+                async with AsyncExitStack() as undo:  # also where the request that needs the store is cancelled
+                    undo.push_async_callback(store.close)
+                    await store.open()
+                    await self._recover(store)
+                    self._check_closing()
+                    undo.pop_all()
                 self._store = store
                 self._spawn(self._maintain(store))
                 self._obey(self._queue.wake(time.monotonic()))
         return self._store
 
+    def _check_closing(self) -> None:
+        if self._closing:
+            raise StoreError(Trouble.OTHER, f"node {self.node_id!r} is closing; ask again when it is back")
+
     async def _recover(self, store: Store) -> None:
         boot, wall = processes.boot_id(), time.time()
-        try:
-            found = await store.write(lambda database: database.recover(boot, wall, self.settings.max_restarts))
-            await store.read(lambda database: processes.end(found.processes))
-            base = await store.read(Database.clock)
-        except StoreError:
-            await store.close()
-            raise
+        found = await store.write(lambda database: database.recover(boot, wall, self.settings.max_restarts))
+        await store.read(lambda database: processes.end(found.processes))
+        base = await store.read(Database.clock)
         self._clock = (base, time.monotonic())
         for status in found.ended:
             self._audit("job %s of %s: %s", status.id, status.owner, status.shown)
@@ -328,8 +331,7 @@ class JobService:
         self, number: str, outcome: Outcome, returncode: int | None = None, seconds: float | None = None
     ) -> None:
         """Store how a job has ended."""
-        clock = self._age()
-        wall = time.time()
+        clock, wall = self._age(), time.time()
         self._finished += 1
         if self._finished % SWEEP_EACH == 0:
             self._swept.set()
@@ -395,8 +397,7 @@ class JobService:
         clock, wall, settings = self._age(), time.time(), self.settings
         leased = TICKS_HELD * (TICK if self._running else TICK_IDLE)
         await store.write(lambda database: database.touch(clock, wall, leased), vital=True)
-        before, total = clock - settings.keep_seconds, 0
-        full = True
+        before, total, full = clock - settings.keep_seconds, 0, True
         while full:
             removed, total = await store.write(
                 lambda database: database.sweep(before, settings.max_kept, settings.keep_bytes, SWEEP), vital=True
@@ -415,8 +416,7 @@ class JobService:
     def _on_damage(self, path: Path) -> None:
         """The database was damaged and is kept as `path`: what runs goes on, what waits is lost with its payload."""
         self.records.damaged = path
-        store = self._store
-        if store is None:
+        if (store := self._store) is None:
             return
         clock, wall = self._age(), time.time()
         self._spawn(_quietly(store.write(lambda database: database.touch(clock, wall, TICKS_HELD * TICK))))

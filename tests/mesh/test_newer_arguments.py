@@ -8,6 +8,7 @@ import contextlib
 import functools
 import inspect
 import traceback
+from asyncio.subprocess import PIPE, STDOUT
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,7 @@ from tests.odd_arguments import (
     PAYLOAD,
     SETTINGS,
     WITHIN,
+    Odd,
     is_short,
     of,
     settled,
@@ -41,7 +43,10 @@ PLACE = of("far:/no-such-file", "/no-such-file")
 TCP = {"node": NODE, "host": of("127.0.0.1", None), "port": of(1, None), "service": of(None, "db")} | ROUTE
 
 CALLS = {
-    "run": {"main": NODE, "command": COMMAND, "stdin": PAYLOAD, "timeout": SECONDS} | AS | ROUTE,
+    "run": {"main": NODE, "command": COMMAND, "stdin": PAYLOAD, "timeout": SECONDS}
+    | {"stderr": of(None, PIPE, STDOUT), "terminal": of(None, (24, 80))}
+    | AS
+    | ROUTE,
     "check_output": {"node": NODE, "command": COMMAND, "stdin": PAYLOAD, "timeout": SECONDS} | AS | ROUTE,
     "run_many": {"nodes": NODES, "command": COMMAND, "timeout": SECONDS} | AS | RULES | ROUTE,
     "copy": {"sources": PLACE, "destination": PLACE, "recursive": BOOL} | ROUTE,
@@ -80,6 +85,8 @@ GOOD = {
     "target": "far",
     "command": ["true"],
     "stdin": None,
+    "stderr": None,
+    "terminal": None,
     "env": None,
     "cwd": None,
     "user": None,
@@ -162,6 +169,27 @@ async def far(tmp_path, monkeypatch):
         yield mesh["ctl"]
 
 
+def failure_of(name, odd, error):
+    """What went wrong, and where, without the text of an argument that may have none."""
+    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    return f"{name}, {odd}: {type(error).__name__} at {places[-3:]}"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", CALLS)
+async def test_what_can_not_even_be_compared_is_refused_wherever_it_is_given(name, far):
+    failures = set()
+    for argument in CALLS[name]:
+        for odd in (Odd(), [Odd()], {"a": Odd()}):
+            arguments = {each: GOOD[each] for each in CALLS[name]} | {argument: odd}
+            try:
+                await asyncio.wait_for(call(far, name, arguments), WITHIN)
+            except Exception as error:
+                failures.add(failure_of(name, argument, error))
+    assert failures == set()
+    assert await settled(far) == {}
+
+
 @pytest.mark.timeout(300)
 async def test_no_argument_of_a_newer_call_does_harm(far):
     loop = asyncio.get_running_loop()
@@ -175,10 +203,9 @@ async def test_no_argument_of_a_newer_call_does_harm(far):
         async def example():
             try:
                 await asyncio.wait_for(call(far, name, arguments), WITHIN)
-            except Exception as error:  # whose arguments may have no text
-                places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+            except Exception as error:
                 odd = [argument for argument, value in arguments.items() if value is not GOOD[argument]]
-                failures.add(f"{name}, {odd}: {type(error).__name__} at {places[-3:]}")
+                failures.add(failure_of(name, odd, error))
             return await settled(far)
 
         assert asyncio.run_coroutine_threadsafe(example(), loop).result() == {}

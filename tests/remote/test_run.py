@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import zmesh
+from tests.odd_arguments import Odd
 from zmesh.errors import CommandFailed, NotAllowed, RemoteError, TimedOut
 from zmesh.remote.records import Kind, pack, record
 from zmesh.testing import Mesh, eventually
@@ -244,6 +245,14 @@ async def test_a_number_as_stdin_is_refused_and_never_taken_for_nothing(mesh: Me
         ):
             call(["edge"] if call == mesh["desk"].run_many else "edge", ["cat"], stdin=stdin)
     assert await mesh["desk"].check_output("edge", ["cat"], stdin=asyncio.subprocess.DEVNULL) == b""
+
+
+async def test_what_can_not_even_be_compared_is_refused_as_stdin_and_stderr(mesh: Mesh) -> None:
+    for call in (mesh["desk"].run, mesh["desk"].check_output):
+        with pytest.raises(TypeError, match="Odd"):
+            call("edge", ["cat"], stdin=Odd())
+    with pytest.raises(ValueError, match="stderr is PIPE, or STDOUT"):
+        mesh["desk"].run("edge", ["cat"], stderr=Odd())
 
 
 async def test_cancelling_whoever_waits_stops_the_command(mesh: Mesh) -> None:

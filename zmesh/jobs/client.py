@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from zmesh import payloads
-from zmesh.arguments import check_content_type, check_directive, check_metadata, check_node, check_timeout
+from zmesh.arguments import check_content_type, check_directive, check_metadata, check_node, check_timeout, shown
 from zmesh.errors import ConfigError, NodeRestarted
 from zmesh.requests import Requester
 
@@ -111,8 +111,8 @@ class Jobs(Requester):
         from zmesh.jobs.states import JobState, JobStatus
 
         for state in states:
-            if state not in list(JobState):
-                raise ConfigError(f"{state!r} is no state of a job; there are {', '.join(JobState)}")
+            if not isinstance(state, str) or state not in list(JobState):
+                raise ConfigError(f"{shown(state)} is no state of a job; there are {', '.join(JobState)}")
         asked: dict[str, object] = {"owner": owner, "states": list(map(str, states))}
         if limit is not None:
             asked["limit"] = limit

@@ -51,12 +51,13 @@ class Restart(NamedTuple):
     @classmethod
     def of(cls, text: str | int) -> Self:
         """`never`, `on-restart`, or a number of times. Raises ConfigError."""
-        if text == NEVER:
-            return cls(0)
-        if text == ON_RESTART:
-            return cls(None)
-        if isinstance(text, str) and text.isascii() and text.isdigit():
-            text = int(text)
+        if isinstance(text, str):
+            if text == NEVER:
+                return cls(0)
+            if text == ON_RESTART:
+                return cls(None)
+            if text.isascii() and text.isdigit():
+                text = int(text)
         if isinstance(text, bool) or not isinstance(text, int) or not 1 <= text <= MAX_RESTARTS:
             raise ConfigError(
                 f"restart is {NEVER!r}, {ON_RESTART!r} or a number from 1 to {MAX_RESTARTS}, not {shown(text)}"

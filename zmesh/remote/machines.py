@@ -177,7 +177,7 @@ class Machines(requests.Requester):
         )
 
         check_timeout(timeout)
-        if stderr not in (None, PIPE, STDOUT):
+        if stderr is not None and not (isinstance(stderr, int) and stderr in (PIPE, STDOUT)):
             raise ValueError("stderr is PIPE, or STDOUT for one stream of both")
         check_stdin(stdin)
         merged = stderr == STDOUT

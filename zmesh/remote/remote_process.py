@@ -119,7 +119,7 @@ class RemoteProcess:
         self.stdin: StdinWriter | None = None
         self._outgoing = Outgoing(begin)
         self._given: bytes | Source | None = None
-        if stdin == PIPE and isinstance(stdin, int):
+        if isinstance(stdin, int) and stdin == PIPE:
             self.stdin = StdinWriter(self._outgoing)
         else:
             self._given = encode(None if isinstance(stdin, int) else stdin)

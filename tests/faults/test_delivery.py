@@ -125,10 +125,12 @@ async def test_what_is_lost_in_one_direction_is_sent_again_and_reaches_nobody_tw
     handler = replies()
     line.caller.send("200", "callee", "callee:count", handler)
     await eventually(lambda: len(handler.messages) > 20)
-    getattr(line.proxy, lane).dead = True
+    way, connections = getattr(line.proxy, lane), line.proxy.connections
+    way.dead = True
     second = replies()
     line.caller.send("20", "callee", "callee:count", second)
-    await eventually(lambda: getattr(line.proxy, lane).swallowed > 2000)
+    # a slow machine may find the link silent, and begin another one in vain, before as much is sent again
+    await eventually(lambda: way.swallowed > 2000 or line.proxy.connections > connections)
     line.proxy.heal()
     assert await handler.whole() == [str(number) for number in range(200)]
     assert await second.whole() == [str(number) for number in range(20)]

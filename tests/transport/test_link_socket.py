@@ -54,8 +54,11 @@ async def test_a_link_that_is_full_says_so_and_says_when_it_has_room_again(liste
     dialler.dial(slow.url)
     await eventually(lambda: dialler.handler.links)
     (here,) = dialler.handler.links
+    assert dialler.send(here, FRAMES)
+    dialler.settle()
+    await eventually(lambda: listener.handler.links)  # which takes no more than so many bytes before it has a link
     slow.freeze()
-    sent = 0
+    sent = 1
     body = bytes(64 * 1024)
     while dialler.send(here, (b"%d" % sent, b"", body)):
         sent += 1

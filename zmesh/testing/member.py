@@ -169,7 +169,10 @@ class Member:
         """It does not listen."""
 
     def on_frames(self, link: LinkId, frames: list[bytes]) -> None:
-        """Answer probes, learn who is there, and keep all else."""
+        """Answer probes, learn who is there, and keep all else but empty messages, which a listener sends to a
+        connection to find out whether it is open."""
+        if frames == [b""]:
+            return
         route = wire.read_packet(frames)
         head, body = route.head, bytes(route.body)
         match route.kind:

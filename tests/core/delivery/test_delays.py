@@ -109,6 +109,26 @@ def test_work_that_replies_is_not_said_to_wait(side):
     assert TEXT not in end.eof.error
 
 
+@pytest.mark.parametrize("sequence", [0, 1])
+def test_work_that_has_replied_is_not_said_to_wait_by_what_was_sent_before_and_comes_later(side, sequence):
+    side.call(timeout=8.0)
+    side.on_ack(1)
+    side.on_chunk(answer(sequence=sequence, flags=FLAG_FIRST | FLAG_LAST), b"reply")
+    side.on_unreachable("queued", text=TEXT)
+    (end,) = [each for each in deliveries([effect for _, effect in side.run(0.0, 8.0)]) if each.eof]
+    assert TEXT not in end.eof.error
+    assert side.delivery.obstacle(ID, 7.0) == ""
+
+
+def test_a_loop_that_is_blocked_after_the_first_reply_is_named(side):
+    side.call(timeout=8.0)
+    side.on_ack(1)
+    side.on_chunk(answer(flags=FLAG_FIRST | FLAG_LAST), b"first")
+    side.on_unreachable("blocked", text=TEXT)
+    (end,) = [each for each in deliveries([effect for _, effect in side.run(0.0, 8.0)]) if each.eof]
+    assert end.eof.error.endswith(f"; {TEXT}")
+
+
 def test_the_obstacle_of_a_request_is_what_its_error_would_say(side):
     side.call()
     assert side.delivery.obstacle(ID, 1.0) == "nothing was heard of the request since it left 'a'"

@@ -237,8 +237,10 @@ class Client:
 
     def on_held(self, message_id: MessageId, note: wire.Unreachable) -> None:
         """The event loop of a node on the path, or of the server, is blocked, the work waits to begin, or whatever a
-        later version says: kept for the text of an error."""
-        self._exchanges[message_id].last_note = note
+        later version says: kept for the text of an error. That work waits is stale once it has replied."""
+        exchange = self._exchanges[message_id]
+        if note.reason != "queued" or not (exchange.inbound.expected or exchange.inbound.buffered):
+            exchange.last_note = note
 
     def on_restart(self, message_id: MessageId, now: float) -> None:
         """The server has a new incarnation, which does not know the request."""

@@ -35,8 +35,11 @@ LARGE = 150_000
 REASONS = ("cancelled", "timed_out", "unreachable", "node_restarted", "overloaded")
 LATE = 0.001
 UNKNOWN_NODE = "unknown"
-ALL_OVER = 90.0
-"""Seconds from `mend` until no exchange is left; feasibility distances from liars' updates may last longer."""
+ALL_OVER = 180.0
+"""Seconds from `mend` until no exchange is left; feasibility distances from liars' updates may last longer.
+
+What waits before a slow direction of a wire may take a minute to pass, and idle peers are kept for half of one more.
+"""
 POLL = 0.5
 ROUND = 0.002
 

@@ -21,10 +21,6 @@ async def counts(mesh):
 async def reported(mesh):
     return dict(mesh.node.telemetry.counts)
 
-async def received_from(mesh, node):
-    links = [link.id for link in mesh.node.engine.neighbours if link.node == node]
-    return sum(mesh.node._transport.traffic.by_link[link].messages_in for link in links)
-
 async def count_distances(mesh):
     return mesh.node.engine.routing.counts()["distances"]
 
@@ -53,14 +49,6 @@ class Victim(Process):
         """How often it has reported what, in telemetry's words."""
         reported: dict[str, int] = await self.ask("reported(mesh)")
         return reported
-
-    async def wait_received(self, member: str, messages: int, timeout: float) -> None:
-        """Wait until so many messages have come from a neighbour. Raises AssertionError."""
-
-        async def have_come() -> bool:
-            return bool(await self.ask(f"received_from(mesh, {member!r})") >= messages)
-
-        await eventually(have_come, timeout)
 
     async def wait_reported(self, event: str, times: int = 1, timeout: float = 60.0) -> int:
         """Wait until it has reported that so often, and return how often it has. Raises AssertionError."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import inspect
 import threading
-import traceback
 
 import pytest
 from hypothesis import given
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 import zmesh
 import zmesh.sync
-from tests.mesh.test_newer_arguments import CALLS, GOOD, bound
+from tests.mesh.test_newer_arguments import CALLS, GOOD, bound, failure_of
 from tests.odd_arguments import ALLOWED, SETTINGS, WITHIN, settled
 
 BLOCKING = {name: options for name, options in CALLS.items() if hasattr(zmesh.sync.Controller, name)}
@@ -67,10 +66,9 @@ def test_no_argument_of_a_newer_blocking_call_does_harm(far):
         timer.start()
         try:
             call(far, name, arguments)
-        except Exception as error:  # whose arguments may have no text
-            places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        except Exception as error:
             odd = [argument for argument, value in arguments.items() if value is not GOOD[argument]]
-            failures.add(f"{name}, {odd}: {type(error).__name__} at {places[-3:]}")
+            failures.add(failure_of(name, odd, error))
         finally:
             timer.cancel()
         assert asyncio.run_coroutine_threadsafe(settled(far._mesh), loop).result(WITHIN) == {}

@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import cast
 
 from zmesh import errors
 from zmesh.errors import MeshError, Overloaded
@@ -74,29 +73,23 @@ def describe(error: BaseException) -> str:
 
 def code_of(error: MeshError) -> str:
     """The error's `code`; where that is malformed, the code of the class of zmesh.errors that it derives from."""
-    try:
-        code = error.code
-        if type(code) is str and _CODE.fullmatch(code):
-            return code
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001  # a property of a class that is not ours
-        pass
-    return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+    return _word(error, "code") or next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
 
 
 def limit_of(error: BaseException) -> str:
     """The `limit` of an Overloaded; "" for any other error, and where it is malformed."""
-    if is_a(error, Overloaded):
-        try:
-            limit = cast("Overloaded", error).limit
-            if type(limit) is str and _CODE.fullmatch(limit):
-                return limit
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001  # a property of a class that is not ours
-            pass
-    return ""
+    return _word(error, "limit") if is_a(error, Overloaded) else ""
+
+
+def _word(error: BaseException, name: str) -> str:
+    """The attribute of that name, "" where it is no code."""
+    try:
+        word = getattr(error, name)
+        return word if type(word) is str and _CODE.fullmatch(word) else ""
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  # a property of a class that is not ours
+        return ""
 
 
 def traceback_of(error: BaseException) -> str:
